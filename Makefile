@@ -1,0 +1,44 @@
+# Two commands for everyone: make demo, make test. Both install what they need into .venv first.
+PYTHON ?= python3
+BIN := .venv/bin
+export PYTHONPATH :=
+export FLWR_TELEMETRY_ENABLED := 0
+
+.PHONY: install demo test test-slow lint types contracts docs unit clean
+
+install: .venv/.installed
+
+# The constraints file makes one commit install the same versions everywhere. torch comes first: a plain range
+# would resolve to a build with several gigabytes of GPU libraries.
+.venv/.installed: pyproject.toml constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	touch $@
+
+demo: install
+	$(BIN)/secagg run --demo
+
+test: lint types contracts docs unit
+
+lint: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: install
+	$(BIN)/mypy
+
+contracts: install
+	$(BIN)/lint-imports
+
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+
+unit: install
+	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
+
+test-slow: install
+	$(BIN)/python -m pytest -m slow
+
+clean:
+	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache
