@@ -1,0 +1,130 @@
+"""Docs pages from results: rewrite marked blocks, so that no figure in the docs is typed by hand.
+
+A table block: one row per result (per entry of ``figures.rows`` if the result has them), a column per
+``heading = path [format]``::
+
+    <!-- results secagg.flower-* | clients = arguments.clients | client, s = figures.client_mean_s .3f -->
+    ... rewritten ...
+    <!-- /results -->
+
+A value in running text::
+
+    <!-- value secagg.flower-100 figures.server_ratio .0f -->(rewritten)<!-- /value -->
+
+A path is looked up in the result, or in the row if it begins with a dot (``.client_mean_s``). What is missing
+stops the run, with page and path.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from benchmarks.harness import RESULTS, ROOT, Result, read_all
+
+_TABLE = re.compile(r"(<!-- results (?P<spec>[^\n]*?) -->\n).*?(<!-- /results -->)", re.DOTALL)
+_VALUE = re.compile(r"(<!-- value (?P<spec>[^\n]*?) -->).*?(<!-- /value -->)", re.DOTALL)
+
+
+def refresh_pages(*, write: bool = True, docs: Path = ROOT / "docs", results: Path = RESULTS) -> list[Path]:
+    """Rewrite every marked block under ``docs`` (and README.md beside it); return the pages that changed.
+
+    Raises ValueError, naming the page, for a block whose results or paths do not exist.
+    """
+    changed = []
+    for page in [docs.parent / "README.md", *sorted(docs.rglob("*.md"))]:
+        if not page.exists():
+            continue
+        before = page.read_text(encoding="utf-8")
+        try:
+            after = refresh(before, results)
+        except ValueError as problem:
+            raise ValueError(f"{page.name}: {problem}") from problem
+        if after != before:
+            changed.append(page)
+            if write:
+                page.write_text(after, encoding="utf-8")
+    return changed
+
+
+def refresh(text: str, results: Path = RESULTS) -> str:
+    """``text`` with its marked blocks filled from the results in the folder ``results``."""
+    text = _TABLE.sub(lambda block: block[1] + _table(block["spec"], results) + block[3], text)
+    return _VALUE.sub(lambda block: block[1] + _value(block["spec"], results) + block[3], text)
+
+
+def markdown_table(headings: list[str], rows: list[list[str]]) -> str:
+    """A Markdown table; pipes inside cells are escaped."""
+    lines = [headings, ["---"] * len(headings), *rows]
+    return "".join("| " + " | ".join(cell.replace("|", "\\|") for cell in line) + " |\n" for line in lines)
+
+
+def show(outcome: Result) -> None:
+    """Print a result for a person."""
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(title=f"{outcome.suite} {outcome.case}", show_header=False)
+    for name, value in (outcome.arguments | outcome.figures).items():
+        table.add_row(name, _shown(value, ""))
+    Console().print(table)
+
+
+def _table(spec: str, results: Path) -> str:
+    pattern, *columns = (part.strip() for part in spec.split("|"))
+    parsed = [_column(column) for column in columns]
+    rows = [
+        [_shown(_look_up(row, whole, path), form) for _, path, form in parsed]
+        for outcome in _matching(pattern, results)
+        for row, whole in _rows(outcome)
+    ]
+    return markdown_table([heading for heading, _, _ in parsed], rows)
+
+
+def _column(text: str) -> tuple[str, str, str]:
+    heading, equals, rest = text.partition("=")
+    path, _, form = rest.strip().partition(" ")
+    if not equals or not path:
+        raise ValueError(f"a column reads 'heading = path [format]', got {text!r}")
+    return heading.strip(), path, form
+
+
+def _value(spec: str, results: Path) -> str:
+    pattern, path, *form = spec.split()
+    outcomes = _matching(pattern, results)
+    if len(outcomes) != 1:
+        raise ValueError(f"a value needs one result, {pattern!r} names {len(outcomes)}")
+    return _shown(_look_up({}, asdict(outcomes[0]), path), form[0] if form else "")
+
+
+def _matching(pattern: str, results: Path) -> list[Result]:
+    found = read_all(pattern, results)
+    if not found:
+        raise ValueError(f"no result is named {pattern!r}")
+    return found
+
+
+def _rows(outcome: Result) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    whole = asdict(outcome)
+    for row in outcome.figures.get("rows", [outcome.figures]):
+        yield row, whole
+
+
+def _look_up(row: dict[str, Any], whole: dict[str, Any], path: str) -> Any:
+    place: Any = row if path.startswith(".") else whole
+    for key in path.lstrip(".").split("."):
+        if not isinstance(place, dict) or key not in place:
+            raise ValueError(f"no {path!r} in {whole['suite']}.{whole['case']}")
+        place = place[key]
+    return place
+
+
+def _shown(value: Any, form: str) -> str:
+    if value is None:
+        return "-"
+    if form:
+        return format(value, form)
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
