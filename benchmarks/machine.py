@@ -1,4 +1,4 @@
-"""Where and on what a result was measured: machine, library versions, commit. Never a host name, user or path."""
+"""Where and on what a result was measured: machine, libraries, commit. Never a host name, user or path."""
 
 from __future__ import annotations
 

@@ -23,7 +23,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from benchmarks.harness import RESULTS, ROOT, Result, read_all
+from benchmarks.harness import RESULTS, Result, read_all
+from benchmarks.machine import ROOT
 
 _TABLE = re.compile(r"(<!-- results (?P<spec>[^\n]*?) -->\n).*?(<!-- /results -->)", re.DOTALL)
 _VALUE = re.compile(r"(<!-- value (?P<spec>[^\n]*?) -->).*?(<!-- /value -->)", re.DOTALL)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import harness, tables
+from benchmarks import harness, machine, tables
 from benchmarks.__main__ import SUITES
 
 
@@ -110,7 +110,7 @@ def test_help_lists_every_suite_and_imports_none() -> None:
         "print([m for m in sys.modules if m.startswith(heavy)])\n"
     )
     done = subprocess.run(
-        [sys.executable, "-c", script], capture_output=True, text=True, cwd=harness.ROOT, check=True
+        [sys.executable, "-c", script], capture_output=True, text=True, cwd=machine.ROOT, check=True
     )
     assert all(suite in done.stdout for suite in SUITES)
     assert done.stdout.rstrip().endswith("[]")
