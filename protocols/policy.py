@@ -1,0 +1,98 @@
+"""What a client insists on. What does not belong here: what a protocol can do (that is its `Demands`).
+
+A server that asks for less is refused by the client, with the demand that failed. Fail closed: a demand that
+the protocol says nothing about is a refusal.
+"""
+
+from dataclasses import dataclass, fields
+
+from protocols.errors import Misuse, PolicyRefusal
+
+THREATS = ("none", "semi-honest", "semi-malicious", "malicious")
+
+
+@dataclass(frozen=True)
+class Demands:
+    """What one session asks its clients to accept; every protocol states its own.
+
+    cohort: clients in the roster. threshold: parties that must agree to open anything (0: one party alone
+    opens the sum; None: the notion does not apply). degree: neighbours per client (None: no graph).
+    ring_bits: width of the group. survivors: least clients in a total. threat: one of THREATS, what the
+    server may do without learning more than the sum. signed_roster: identities are bound to keys by someone
+    other than the server.
+    """
+
+    cohort: int
+    survivors: int
+    ring_bits: int
+    threat: str
+    threshold: int | None = None
+    degree: int | None = None
+    signed_roster: bool = False
+    simulated: bool = False
+
+
+@dataclass(frozen=True)
+class Policy:
+    """A client's own minimums, checked before anything leaves it.
+
+    min_cohort, min_survivors: least clients in the roster and in a total (2: a sum of one is no sum).
+    min_threshold, min_degree: least absolute values; min_threshold_share: least share of the share holders
+    that must answer (0.5 by default: two disjoint sets of holders can never both open something).
+    min_ring_bits: a ring of fewer bits is refused. threat: least threat model. signed_roster: demand one.
+    max_epsilon: largest epsilon the client's own ledger may reach (None: no demand). allow_layers: names of
+    privacy layers it accepts (None: any). allow_resend: let an update leave a second time (the ledger charges
+    it, the statement names it). allow_simulated: join a simulated session.
+    """
+
+    min_cohort: int = 2
+    min_survivors: int = 2
+    min_threshold: int = 2
+    min_threshold_share: float = 0.5
+    min_degree: int = 2
+    min_ring_bits: int = 2
+    threat: str = "none"
+    signed_roster: bool = False
+    max_epsilon: float | None = None
+    allow_layers: tuple[str, ...] | None = None
+    allow_resend: bool = False
+    allow_simulated: bool = False
+
+    def __post_init__(self) -> None:
+        if self.threat not in THREATS:
+            raise Misuse(f"expected threat to be one of {THREATS}, got {self.threat!r}")
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if item.name.startswith("min_") and value < 0:
+                raise Misuse(f"expected {item.name} >= 0, got {value}")
+
+    def check(self, demands: Demands) -> None:
+        """Raises PolicyRefusal naming the first demand that fails."""
+        self._least("cohort", demands.cohort, self.min_cohort)
+        self._least("survivors", demands.survivors, self.min_survivors)
+        self._least("ring_bits", demands.ring_bits, self.min_ring_bits)
+        if demands.threshold is not None:
+            self._least("threshold", demands.threshold, self.min_threshold)
+            holders = demands.degree or demands.cohort
+            if demands.threshold <= self.min_threshold_share * holders:
+                raise PolicyRefusal(
+                    f"threshold: the policy demands more than {self.min_threshold_share:g} of {holders} share holders, "
+                    f"the session offers {demands.threshold}"
+                )
+        if demands.degree is not None:
+            self._least("degree", demands.degree, min(self.min_degree, demands.cohort - 1))
+        if THREATS.index(demands.threat) < THREATS.index(self.threat):
+            raise PolicyRefusal(
+                f"threat: the policy demands {self.threat}, the session offers {demands.threat}"
+            )
+        if self.signed_roster and not demands.signed_roster:
+            raise PolicyRefusal("signed_roster: the policy demands one, the session has none")
+        if demands.simulated and not self.allow_simulated:
+            raise PolicyRefusal("simulated: the policy refuses sessions with injected randomness")
+
+    @staticmethod
+    def _least(name: str, offered: int, demanded: int) -> None:
+        if offered < demanded:
+            raise PolicyRefusal(
+                f"{name}: the policy demands at least {demanded}, the session offers {offered}"
+            )

@@ -1,0 +1,89 @@
+"""A party between messages: load, step, save, then send. What does not belong here: transport, deadlines,
+cryptography.
+
+The order is what keeps promises across crashes: state, marks and memory are synced to the party's own store
+before an answer leaves, and a mark that is set already refuses the step. So a party that is killed,
+restarted, run twice or fed the same message again never answers twice.
+"""
+
+from protocols.errors import PolicyRefusal, SpentUpdate
+from protocols.kernel import Message, Step
+from protocols.randomness import SecureRandom, SystemRandom
+from protocols.session import Session
+from protocols.store import Store, Transaction
+from protocols.summation import SecureSum
+
+
+def recall(store: Store, protocol: SecureSum) -> bytes | None:
+    """Return what the party keeps beyond a session, to be handed to `SecureSum.client(memory=...)`."""
+    return store.get(f"memory/{protocol.tag}")
+
+
+def remember(
+    transaction: Transaction, protocol: SecureSum, step: Step, *, allow_resend: bool = False
+) -> None:
+    """Set a step's marks and keep its memory. Raises SpentUpdate if a mark is set already."""
+    for mark in step.marks:
+        if transaction.marked(mark):
+            if allow_resend and mark.startswith("spent/"):
+                continue
+            raise SpentUpdate(
+                f"{mark.partition('/')[0]}: this party answered with it once; it is not sent a second time"
+            )
+        transaction.mark_once(mark)
+    if step.memory is not None:
+        transaction.put(f"memory/{protocol.tag}", step.memory)
+
+
+class Runtime:
+    """One party's side of one session, on top of its store. Any number of processes may hold one: the
+    store's lock serialises.
+    """
+
+    def __init__(
+        self,
+        protocol: SecureSum,
+        session: Session,
+        store: Store,
+        *,
+        allow_resend: bool = False,
+        random: SecureRandom | None = None,
+    ) -> None:
+        self.protocol = protocol
+        self.store = store
+        self.allow_resend = allow_resend
+        self.random = random or SystemRandom()
+        self._key = f"session/{session.context.hex()}"
+
+    def begin(self, step: Step) -> tuple[Message, ...]:
+        """Save the first step (of `SecureSum.client`, `.server` or `.helper`) and return what to send.
+
+        Raises SpentUpdate if this session was begun here before: a session is not begun twice.
+        """
+        with self.store.transaction() as transaction:
+            if transaction.marked(f"begun/{self._key}"):
+                raise SpentUpdate(
+                    "begun: this party took part in this session before; a retry is a new session"
+                )
+            transaction.mark_once(f"begun/{self._key}")
+            return self._save(transaction, step)
+
+    def handle(self, message: Message) -> tuple[Message, ...]:
+        """Take one message in a session that has begun; return the answers, to be sent as they are.
+
+        Raises PolicyRefusal if there is no such session here, SpentUpdate, PeerError, Aborted; then nothing
+        was saved.
+        """
+        with self.store.transaction() as transaction:
+            saved = transaction.get(self._key)
+            if saved is None:
+                raise PolicyRefusal("no such session was begun here, or it is over")
+            return self._save(transaction, self.protocol.decode_state(saved).receive(message, self.random))
+
+    def _save(self, transaction: Transaction, step: Step) -> tuple[Message, ...]:
+        remember(transaction, self.protocol, step, allow_resend=self.allow_resend)
+        if self.protocol.forgets(step.state):
+            transaction.delete(self._key)
+        else:
+            transaction.put(self._key, self.protocol.encode_state(step.state))
+        return step.send

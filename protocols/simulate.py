@@ -1,0 +1,313 @@
+"""Runs any SecureSum in one process. What does not belong here: protocol logic; the roles are the real ones,
+message by message.
+
+Parties may leave before any stage; an observer sees every message, a tamperer may change, drop, repeat or
+forge it; seconds and bytes (as encoded) are counted per stage and role. A client whose step raises is gone
+from there on, with its reason in `Outcome.refusals`; what the server refuses in a message counts as that
+party's silence.
+"""
+
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, SecAggError
+from protocols.kernel import SERVER, Message, Party, State, Step, client
+from protocols.policy import Policy
+from protocols.randomness import SecureRandom, SystemRandom
+from protocols.runtime import recall, remember
+from protocols.session import Session
+from protocols.statement import Protection
+from protocols.store import Store
+from protocols.summation import NO_MODEL, SecureSum, Total
+
+Observe = Callable[[Message], None]
+Tamper = Callable[[Message], Message | Iterable[Message] | None]
+Table = dict[str, dict[str, float]]
+
+
+@dataclass
+class Outcome:
+    """What a simulated session gave.
+
+    total: int64 [dimension]. survivors: the clients in it, by the caller's names, in roster order. seconds,
+    bytes: stage -> role -> seconds of computing, bytes sent (all parties of the role together). refusals:
+    party -> why it stopped.
+    """
+
+    total: NDArray[np.int64]
+    survivors: tuple[Any, ...]
+    session: Session
+    protection: Protection
+    blamed: tuple[str, ...] = ()
+    seconds: Table = field(default_factory=dict)
+    bytes: dict[str, dict[str, int]] = field(default_factory=dict)
+    refusals: dict[Any, SecAggError] = field(default_factory=dict)
+
+    def seconds_of(self, role: str) -> float:
+        """All seconds of a role, over all stages."""
+        return sum(by_role.get(role, 0.0) for by_role in self.seconds.values())
+
+    def bytes_of(self, role: str) -> int:
+        """All bytes a role sent, over all stages."""
+        return sum(by_role.get(role, 0) for by_role in self.bytes.values())
+
+
+def simulate(
+    protocol: SecureSum,
+    vectors: Mapping[Any, NDArray[np.int64]] | Sequence[NDArray[np.int64]] | NDArray[np.int64],
+    drop: Mapping[str, Collection[Any]] | None = None,
+    rng: SecureRandom | None = None,
+    observe: Observe | None = None,
+    tamper: Tamper | None = None,
+    *,
+    bound: int | None = None,
+    modulus: int = 0,
+    round: int = 1,
+    model: bytes = NO_MODEL,
+    models: Mapping[Any, bytes] | None = None,
+    policy: Policy | None = None,
+    stores: Mapping[Any, Store] | None = None,
+    updates: Mapping[Any, bytes] | None = None,
+    session: Session | None = None,
+) -> Outcome:
+    """Run one session and return its outcome.
+
+    vectors: the clients' int64 vectors of one length, by name (str or int) or in order (names 0, 1, ...).
+    drop: stage name -> the clients (or helper roles, e.g. "decryptor 1") that vanish before answering it.
+    rng: injected randomness; the session is then marked simulated. bound: public bound on every coordinate
+    (default: the least 2^k - 1 over the given vectors; only a simulation may look). models: what single
+    clients were shown instead of `model`. stores: a party's store by client name, "server" or helper name, so
+    that memory and marks last over several calls. updates: names of the updates behind the vectors, by
+    client.
+
+    Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call.
+    """
+    run = _Run(protocol, _named(vectors), drop or {}, rng, observe, tamper, stores or {})
+    run.open(bound, modulus, round, model, session)
+    run.enter(policy, models or {}, updates or {})
+    return run.play()
+
+
+def _named(vectors: Any) -> dict[Hashable, NDArray[np.int64]]:
+    items = dict(vectors) if isinstance(vectors, Mapping) else dict(enumerate(vectors))
+    if not items:
+        raise Misuse("expected at least one client's vector, got none")
+    named = {name: np.asarray(v) for name, v in items.items()}
+    if len({v.shape for v in named.values()}) != 1 or next(iter(named.values())).ndim != 1:
+        raise Misuse(
+            f"expected vectors of one length, got shapes {sorted({v.shape for v in named.values()})}"
+        )
+    return named
+
+
+def _least_bound(vectors: Iterable[NDArray[np.int64]]) -> int:
+    largest = max((max(abs(int(v.min())), abs(int(v.max()))) for v in vectors if v.size), default=0)
+    return (1 << largest.bit_length()) - 1
+
+
+class _Run:
+    """The mutable middle of one simulation."""
+
+    def __init__(
+        self,
+        protocol: SecureSum,
+        vectors: dict[Hashable, NDArray[np.int64]],
+        drop: Mapping[str, Collection[Any]],
+        rng: SecureRandom | None,
+        observe: Observe | None,
+        tamper: Tamper | None,
+        stores: Mapping[Any, Store],
+    ) -> None:
+        self.protocol, self.vectors, self.drop = protocol, vectors, drop
+        self.names = list(vectors)
+        self.random: SecureRandom = rng or SystemRandom()
+        self.simulated = rng is not None and type(rng) is not SystemRandom
+        self.observe, self.tamper, self.stores = observe, tamper, stores
+        self.states: dict[Party, State] = {}
+        self.gone: set[Party] = set()
+        self.refusals: dict[Any, SecAggError] = {}
+        self.seconds: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+        self.bytes: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+
+    # -- before the first stage --
+
+    def open(
+        self, bound: int | None, modulus: int, round: int, model: bytes, session: Session | None
+    ) -> None:
+        self.session = session or self.protocol.session(
+            [str(name) for name in self.names],
+            len(next(iter(self.vectors.values()))),
+            _least_bound(self.vectors.values()) if bound is None else bound,
+            random=self.random,
+            modulus=modulus,
+            round=round,
+            model=model,
+            simulated=self.simulated,
+        )
+        self.stages = self.protocol.stages(self.session)
+        self.helpers = self.protocol.helpers(self.session)
+        self.labels: dict[Party, Any] = {client(i): name for i, name in enumerate(self.names)}
+        self.labels |= {party: str(party) for party in (*self.helpers, SERVER)}
+        self.leaving = self._leaving()
+
+    def _leaving(self) -> dict[str, set[Party]]:
+        by_label: dict[Any, Party] = {label: party for party, label in self.labels.items()}
+        by_label |= {str(label): party for label, party in list(by_label.items())}
+        names = {stage.name for stage in self.stages}
+        leaving: dict[str, set[Party]] = {}
+        for stage, who in self.drop.items():
+            key = str(stage).replace("_", "-").replace(" ", "-")
+            if key not in names:
+                raise Misuse(
+                    f"drop: {self.protocol.tag} has no stage {stage!r}; its stages are {[s.name for s in self.stages]}"
+                )
+            unknown = [label for label in who if label not in by_label]
+            if unknown:
+                raise Misuse(f"drop: unknown parties {unknown} at stage {stage!r}")
+            leaving.setdefault(key, set()).update(by_label[label] for label in who)
+        return leaving
+
+    def enter(self, policy: Policy | None, models: Mapping[Any, bytes], updates: Mapping[Any, bytes]) -> None:
+        """Create every party but the server."""
+        first = self.stages[0].name
+        for index, name in enumerate(self.names):
+            party = client(index)
+            session = self._session_seen_by(name, models)
+            self._timed(
+                party,
+                first,
+                partial(self._new_client, session, index, name, policy, updates.get(name)),
+            )
+        for party in self.helpers:
+            self._timed(
+                party,
+                first,
+                partial(self._new_helper, party, policy),
+            )
+        if self.refusals and not any(p.role == "client" for p in self.states):
+            raise next(iter(self.refusals.values()))
+
+    def _new_client(
+        self, session: Session, index: int, name: Hashable, policy: Policy | None, update: bytes | None
+    ) -> Step:
+        return self.protocol.client(
+            session,
+            index,
+            self.vectors[name],
+            random=self.random,
+            policy=self._policy(policy),
+            update=update,
+            memory=self._memory(client(index)),
+        )
+
+    def _new_helper(self, party: Party, policy: Policy | None) -> Step:
+        memory = self._memory(party)
+        return self.protocol.helper(
+            self.session, party, random=self.random, policy=self._policy(policy), memory=memory
+        )
+
+    def _policy(self, policy: Policy | None) -> Policy:
+        """A simulated session is what simulate is for: everything else of the policy holds."""
+        return replace(policy or self.protocol.default_policy, allow_simulated=True)
+
+    def _session_seen_by(self, name: Hashable, models: Mapping[Any, bytes]) -> Session:
+        if name not in models:
+            return self.session
+        return replace(self.session, model=models[name])
+
+    # -- stages --
+
+    def play(self) -> Outcome:
+        queue = self._server_step(self.stages[0].name, self._new_server)
+        for stage in self.stages:
+            self.gone |= self.leaving.get(stage.name, set())
+            for request in queue:
+                self._deliver(request)
+            if self.states[SERVER].finished:
+                break
+            queue = self._server_step(stage.name, lambda: self.states[SERVER].close(self.random))
+        final = self.states[SERVER]
+        if not isinstance(final, Total):
+            raise Misuse(f"{self.protocol.tag} ran out of stages in state {type(final).__name__}: no total")
+        return Outcome(
+            total=final.total,
+            survivors=tuple(self.names[i] for i in final.survivors),
+            session=self.session,
+            protection=self.protocol.protection(self.session),
+            blamed=final.blamed,
+            seconds={stage: dict(roles) for stage, roles in self.seconds.items()},
+            bytes={stage: dict(roles) for stage, roles in self.bytes.items()},
+            refusals=self.refusals,
+        )
+
+    def _new_server(self) -> Step:
+        return self.protocol.server(self.session, random=self.random, memory=self._memory(SERVER))
+
+    def _server_step(self, stage: str, call: Callable[[], Step]) -> tuple[Message, ...]:
+        try:
+            return self._run(SERVER, stage, call)
+        except Aborted as error:
+            for who, why in self.refusals.items():
+                error.add_note(f"{who}: {why}")
+            raise
+
+    def _deliver(self, request: Message) -> None:
+        """Carry one request to its party and the answers back at once: no stage's answers are held
+        together.
+        """
+        for delivered in self._on_wire(request):
+            party = delivered.recipient
+            if party in self.gone or party not in self.states or party == SERVER:
+                continue
+            receive = partial(self.states[party].receive, delivered, self.random)
+            for answer in self._timed(party, delivered.stage, receive):
+                for arrived in self._on_wire(answer):
+                    self._to_server(arrived)
+
+    def _to_server(self, answer: Message) -> None:
+        try:
+            self._run(SERVER, answer.stage, partial(self.states[SERVER].receive, answer, self.random))
+        except PeerError as error:
+            self.refusals.setdefault(f"server about {self.labels.get(answer.sender, answer.sender)}", error)
+
+    def _on_wire(self, sent: Message) -> list[Message]:
+        self.bytes[sent.stage][sent.sender.role] += sent.size
+        if self.observe:
+            self.observe(sent)
+        if self.tamper is None:
+            return [sent]
+        result = self.tamper(sent)
+        return [] if result is None else [result] if isinstance(result, Message) else list(result)
+
+    def _timed(self, party: Party, stage: str, call: Callable[[], Step]) -> tuple[Message, ...]:
+        """Run one step of a party that may refuse: then it is gone, and its reason is kept."""
+        try:
+            return self._run(party, stage, call)
+        except (PolicyRefusal, PeerError, Aborted) as error:
+            self.refusals.setdefault(self.labels[party], error)
+            self.gone.add(party)
+            return ()
+
+    def _run(self, party: Party, stage: str, call: Callable[[], Step]) -> tuple[Message, ...]:
+        began = time.perf_counter()
+        try:
+            step = call()
+        finally:
+            self.seconds[stage][party.role] += time.perf_counter() - began
+        store = self.stores.get(self.labels.get(party))
+        if store is not None and (step.marks or step.memory is not None):
+            with store.transaction() as transaction:
+                remember(transaction, self.protocol, step)
+        self.states[party] = step.state
+        return step.send
+
+    def _memory(self, party: Party) -> bytes | None:
+        store = self.stores.get(self.labels[party])
+        return None if store is None else recall(store, self.protocol)
