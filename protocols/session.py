@@ -58,8 +58,8 @@ class Session(Record):
             raise Misuse("expected a model digest of 32 bytes and a nonce of 16")
         if not self.modulus and len(self.roster) * self.bound > INT64_MAX:
             raise CapacityError(
-                f"{len(self.roster)} clients x bound {self.bound} exceeds 2^63 - 1: use fewer bits or a smaller weight
-                cap"
+                f"{len(self.roster)} clients x bound {self.bound} exceeds 2^63 - 1: "
+                "use fewer bits or a smaller weight cap"
             )
 
     @property
