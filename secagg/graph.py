@@ -1,0 +1,89 @@
+"""Who shares a mask with whom. What does not belong here: how many neighbours are needed (`parameters`).
+
+Two graphs. `Harary`: the clients stand on a circle in an order that a seed fixes, and each is joined to its
+degree/2 successors on either side (Bell et al., CCS 2020, section 3.3). The seed must be nobody's choice.
+`choices`: each client draws its own holders from its own seed (section 4.2 there), so that no server and no
+coalition can steer an honest client's draw.
+"""
+
+import functools
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.errors import Misuse
+from secagg.prg import expand
+
+_ORDER, _CHOICE = b"graph: order", b"graph: choice"
+
+
+@functools.lru_cache(maxsize=4)
+def permutation(seed: bytes, size: int) -> npt.NDArray[np.int64]:
+    """Return a uniform permutation of range(size), (size,) int64, read-only, fixed by a seed of 16 to 64
+    bytes.
+
+    The clients are sorted by 128-bit words of the seed's stream; two equal words (below size^2 / 2^129) leave
+    them in order.
+    """
+    words = np.frombuffer(expand(seed, _ORDER, 16 * size), dtype="<u8").reshape(size, 2)
+    order = np.lexsort((words[:, 1], words[:, 0])).astype(np.int64)
+    order.setflags(write=False)
+    return order
+
+
+@functools.lru_cache(maxsize=4)
+def _places(seed: bytes, size: int) -> npt.NDArray[np.int64]:
+    places = np.empty(size, dtype=np.int64)
+    places[permutation(seed, size)] = np.arange(size)
+    return places
+
+
+@dataclass(frozen=True)
+class Harary:
+    """A random regular graph on range(size) of even `degree`, or the complete graph if degree >= size - 1."""
+
+    seed: bytes
+    size: int
+    degree: int
+
+    def __post_init__(self) -> None:
+        if self.size < 2 or self.degree < 1:
+            raise Misuse(f"expected at least 2 clients and degree 1, got {self.size} and {self.degree}")
+        if self.degree % 2 and self.degree < self.size - 1:
+            raise Misuse(f"expected an even degree, or all {self.size - 1} others; got {self.degree}")
+
+    @property
+    def complete(self) -> bool:
+        return self.degree >= self.size - 1
+
+    def neighbours(self, client: int) -> tuple[int, ...]:
+        """Return the neighbours of `client` in ascending order. Raises Misuse for a client outside
+        range(size).
+        """
+        _inside(client, self.size)
+        if self.complete:
+            return tuple(i for i in range(self.size) if i != client)
+        place = int(_places(self.seed, self.size)[client])
+        half = self.degree // 2
+        around = [(place + step) % self.size for step in range(-half, half + 1) if step]
+        return tuple(sorted(permutation(self.seed, self.size)[around].tolist()))
+
+
+def choices(seed: bytes, client: int, size: int, count: int) -> tuple[int, ...]:
+    """Return `count` distinct others of `client` in range(size), ascending, uniform over such sets, fixed
+    by the seed.
+
+    Raises Misuse unless 0 <= client < size and 0 <= count <= size - 1.
+    """
+    _inside(client, size)
+    if not 0 <= count <= size - 1:
+        raise Misuse(f"expected from 0 to {size - 1} others, got {count}")
+    words = np.frombuffer(expand(seed, _CHOICE, 16 * size), dtype="<u8").reshape(size, 2)
+    order = np.lexsort((words[:, 1], words[:, 0]))
+    return tuple(sorted(order[order != client][:count].tolist()))
+
+
+def _inside(client: int, size: int) -> None:
+    if not 0 <= client < size:
+        raise Misuse(f"expected a client from 0 to {size - 1}, got {client}")

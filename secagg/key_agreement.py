@@ -1,0 +1,85 @@
+"""X25519 key agreement and HKDF with context. What does not belong here: what the derived keys are used
+for.
+
+A raw Diffie-Hellman result never leaves this module: `pair_key` binds it to a session context, to both
+identities and to a purpose (Bonawitz et al., CCS 2017, section 4 asks for KA.agree to end in a hash; RFC
+7748, section 6.1 for the all-zero check; RFC 5869 for HKDF).
+"""
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+from protocols.errors import Misuse, ProtocolViolation
+from protocols.randomness import SecureRandom
+
+KEY_BYTES = 32
+_DOMAIN = b"secagg key v1\0"
+_HASH = SHA256()
+
+
+def generate(random: SecureRandom) -> bytes:
+    """Return a fresh X25519 private key (32 bytes)."""
+    return random.bytes(KEY_BYTES)
+
+
+def public_key(private: bytes) -> bytes:
+    """Return the public key (32 bytes) of a private key of 32 bytes. Raises Misuse for another length."""
+    return _load(private).public_key().public_bytes_raw()
+
+
+def info(purpose: str, first: str, second: str) -> bytes:
+    """Return the HKDF context of a pair: purpose and both identities, each with its length, identities in
+    ascending order.
+
+    Both ends compute the same bytes; no other pair, purpose or split of the names gives them.
+    """
+    low, high = sorted((first.encode(), second.encode()))
+    parts = (purpose.encode(), low, high)
+    return _DOMAIN + b"".join(len(p).to_bytes(4, "big") + p for p in parts)
+
+
+def derive(secret: bytes, session: bytes, context: bytes, length: int = KEY_BYTES) -> bytes:
+    """Return `length` bytes of HKDF-SHA256 with `session` (32 bytes) as salt and `context` as info."""
+    return HKDF(algorithm=_HASH, length=length, salt=session, info=context).derive(secret)
+
+
+class PairKeys:
+    """One party's private key, ready to agree with many peers. It never prints its key."""
+
+    def __init__(self, private: bytes, owner: str, session: bytes) -> None:
+        if len(session) != 32:
+            raise Misuse(f"expected a session context of 32 bytes, got {len(session)}")
+        self._key = _load(private)
+        self._owner = owner
+        self._session = session
+
+    def __repr__(self) -> str:
+        return f"PairKeys({self._owner!r})"
+
+    def public(self) -> bytes:
+        """Return the public key (32 bytes)."""
+        return self._key.public_key().public_bytes_raw()
+
+    def agree(self, peer: str, peer_public: bytes, purpose: str) -> bytes:
+        """Return the key (32 bytes) shared with `peer` for `purpose`; both ends get the same one.
+
+        Raises ProtocolViolation naming the peer for a public key of another length, one that leads to the
+        all-zero result (a point of small order), or one's own name (a reflected key).
+        """
+        if peer == self._owner:
+            raise ProtocolViolation("expected a peer's public key, got one under the own name", peer)
+        try:
+            shared = self._key.exchange(X25519PublicKey.from_public_bytes(peer_public))
+        except ValueError:
+            raise ProtocolViolation(
+                f"the public key of {peer} is not usable: expected 32 bytes and a result other than zero",
+                peer,
+            ) from None
+        return derive(shared, self._session, info(purpose, self._owner, peer))
+
+
+def _load(private: bytes) -> X25519PrivateKey:
+    if len(private) != KEY_BYTES:
+        raise Misuse(f"expected a private key of {KEY_BYTES} bytes, got {len(private)}")
+    return X25519PrivateKey.from_private_bytes(private)

@@ -1,0 +1,106 @@
+"""Shamir secret sharing over GF(2^16): t shares give the secret, t - 1 say nothing. What does not belong
+here: who holds what.
+
+Shamir, CACM 1979. A secret of any bytes is cut into 16-bit symbols, each the constant term of its own
+polynomial; a share has the secret's length (rounded up to even). Holders are points 1 to 65,535. Products
+with secrets are computed without tables or branches on them (each is a sum of public multiples); tables serve
+public points only.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from protocols.errors import Misuse, ProtocolViolation
+from protocols.randomness import SecureRandom
+from secagg import field16
+
+MAX_POINT = 65_535
+Symbols = npt.NDArray[np.uint16]
+
+
+def share_bytes(length: int) -> int:
+    """Return the length of a share of a secret of `length` bytes."""
+    return length + length % 2
+
+
+def split(secret: bytes, threshold: int, points: Sequence[int], random: SecureRandom) -> list[bytes]:
+    """Return one share per point; any `threshold` of them give the secret back.
+
+    secret: any byte string. points: distinct, from 1 to 65,535, at least `threshold` >= 1 of them. Raises
+    Misuse otherwise.
+    """
+    return [row.tobytes() for row in split_array(secret, threshold, np.asarray(points), random)]
+
+
+def split_array(
+    secret: bytes, threshold: int, points: npt.NDArray[Any], random: SecureRandom
+) -> npt.NDArray[np.uint8]:
+    """Return the shares as rows: (len(points), share_bytes(len(secret))) uint8. As `split`."""
+    places = _points(points)
+    if not 1 <= threshold <= len(places):
+        raise Misuse(f"expected a threshold from 1 to {len(places)}, got {threshold}")
+    width = share_bytes(len(secret))
+    material = bytearray(secret.ljust(width, b"\0") + random.bytes(width * (threshold - 1)))
+    polynomials = np.frombuffer(material, dtype="<u2").reshape(threshold, width // 2)
+    try:
+        shares = field16.evaluate(polynomials, places)
+    finally:
+        material[:] = bytes(len(material))
+    return shares.astype("<u2", copy=False).view(np.uint8).reshape(len(places), width)
+
+
+def combine(shares: Mapping[int, bytes], length: int) -> bytes:
+    """Return the secret of `length` bytes from exactly as many shares, by point, as the threshold asks
+    for.
+
+    Wrong shares give a wrong secret: check the result against a commitment. Raises Misuse for points out of
+    range or no share, ProtocolViolation for shares of another length or a padding that is not zero.
+    """
+    rows = [_row(shares[p], length) for p in shares]
+    return combine_arrays(np.array(list(shares)), [np.stack(rows)] if rows else [], length)[0]
+
+
+def combine_arrays(
+    points: npt.NDArray[Any], tables: Sequence[npt.NDArray[np.uint8]], length: int
+) -> list[bytes]:
+    """Return many secrets whose shares lie at the same points: each table has one share per row, in the
+    order of `points`.
+
+    The Lagrange coefficients (at zero) are computed once for all of them. As `combine`.
+    """
+    places = _points(points)
+    if not len(places) or not tables:
+        raise Misuse("expected at least one share and one secret")
+    weights = field16.lagrange(places)
+    return [_secret(field16.weighted(weights, _symbols(t, len(places), length)), length) for t in tables]
+
+
+def _points(points: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+    places = np.asarray(points)
+    if places.ndim != 1 or (len(places) and not (places.min() >= 1 and places.max() <= MAX_POINT)):
+        raise Misuse(f"expected points from 1 to {MAX_POINT}")
+    if len(np.unique(places)) != len(places):
+        raise Misuse("expected distinct points, got one twice")
+    return places.astype(np.uint16)
+
+
+def _row(share: bytes, length: int) -> npt.NDArray[np.uint8]:
+    if len(share) != share_bytes(length):
+        raise ProtocolViolation(f"expected a share of {share_bytes(length)} bytes, got {len(share)}")
+    return np.frombuffer(share, dtype=np.uint8)
+
+
+def _symbols(table: npt.NDArray[np.uint8], rows: int, length: int) -> Symbols:
+    if table.shape != (rows, share_bytes(length)):
+        raise Misuse(f"expected shares of shape {(rows, share_bytes(length))}, got {table.shape}")
+    return np.ascontiguousarray(table).view("<u2").astype(np.uint16, copy=False)
+
+
+def _secret(symbols: Symbols, length: int) -> bytes:
+    data = symbols.astype("<u2", copy=False).tobytes()
+    if any(data[length:]):
+        raise ProtocolViolation("the shares do not belong together: the padding of the secret is not zero")
+    return data[:length]
