@@ -1,0 +1,142 @@
+"""`secagg keys`: identities, rosters, SuperNode keys, TLS for tests. What does not belong here: how they
+are made.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from fl.cli.output import JsonOption, emit_json
+
+if TYPE_CHECKING:
+    from protocols.identity import Member
+
+keys = typer.Typer(
+    help="Make identities, signed rosters, SuperNode keys and test certificates.", no_args_is_help=True
+)
+OutOption = Annotated[Path, typer.Option(help="Folder to write to; it is made with mode 0700.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.add_typer(keys, name="keys")
+
+
+@keys.command("new")
+def new(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None:
+    """Make an Ed25519 identity: NAME.key (mode 0600) and NAME.pub."""
+    from fl.flower.credentials import make_identity
+
+    identity = make_identity(_name(name), out)
+    facts = {"name": name, "public": identity.public.hex(), "private_file": str(out / f"{name}.key")}
+    _print(facts, f"{out / name}.key (keep it), {out / name}.pub: {identity.public.hex()}", as_json)
+
+
+@keys.command("node")
+def node(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None:
+    """Make a SuperNode's connection key: NAME.auth (mode 0600, OpenSSH form) and NAME.auth.pub."""
+    from fl.flower.credentials import make_node_key
+
+    private, public, transport = make_node_key(_name(name), out)
+    facts = {"name": name, "transport": transport, "private_file": str(private), "public_file": str(public)}
+    _print(facts, f"{private} (keep it), {public}: {transport}", as_json)
+
+
+@keys.command("roster")
+def roster(
+    federation: Annotated[str, typer.Argument(help="Name of the federation.")],
+    authority: Annotated[Path, typer.Option(help="Private key that signs; not the server's.")],
+    member: Annotated[
+        list[str],
+        typer.Option(help="NAME:ROLE:PUBLIC_KEY[:NODE_KEY_FILE], once per member.", metavar="MEMBER"),
+    ],
+    out: Annotated[Path, typer.Option(help="The roster file to write.")] = Path("roster.json"),
+    serial: Annotated[int, typer.Option(min=1, help="Grows with every change.")] = 1,
+    as_json: JsonOption = False,
+) -> None:
+    """Sign a roster: who takes part, in which role, with which key."""
+    from protocols.identity import Identity, Roster, SignedRoster
+
+    members = [_member(text) for text in member]
+    signer = Identity.load(authority)
+    signed = SignedRoster.sign(Roster.of(federation, serial, members), signer)
+    signed.save(out)
+    facts = {
+        "roster": str(out),
+        "members": [m.name for m in signed.roster.members],
+        "authority": signer.public.hex(),
+    }
+    _print(facts, f"{out}: {len(members)} members, signed by {signer.public.hex()}", as_json)
+
+
+@keys.command("check")
+def check(
+    roster_file: Annotated[Path, typer.Argument(metavar="ROSTER")],
+    authority: Annotated[
+        str, typer.Option(help="The pinned public key: 64 hexadecimal digits or a .pub file.")
+    ],
+    as_json: JsonOption = False,
+) -> None:
+    """Verify a roster under the authority's public key."""
+    from fl.flower.credentials import read_public
+    from protocols.identity import SignedRoster
+
+    verified = SignedRoster.load(roster_file).verified(read_public(authority))
+    names = [m.name for m in verified.members]
+    facts = {"federation": verified.federation, "serial": verified.serial, "members": names}
+    _print(facts, f"{verified.federation}, serial {verified.serial}: {', '.join(names)}", as_json)
+
+
+@keys.command("tls")
+def tls(
+    host: Annotated[list[str] | None, typer.Option(help="Address or name; may be repeated.")] = None,
+    out: OutOption = Path("tls"),
+    as_json: JsonOption = False,
+) -> None:
+    """Make a certificate authority and a server certificate for tests, valid for 30 days."""
+    from fl.flower.credentials import make_tls
+
+    files = make_tls(out, host or ("127.0.0.1", "localhost"))
+    facts = {"ca": str(files.ca), "certificate": str(files.certificate), "private_file": str(files.key)}
+    _print(facts, f"{files.ca}, {files.certificate}, {files.key} (keep it): for tests", as_json)
+
+
+@keys.command("deployment")
+def deployment(
+    out: OutOption, nodes: Annotated[int, typer.Option(min=1)] = 5, as_json: JsonOption = False
+) -> None:
+    """Make everything for a test deployment on one machine. In production each party makes its own keys."""
+    from fl.flower.credentials import make_deployment
+
+    made = make_deployment(out, nodes)
+    facts = {"folder": str(out), "roster": str(made.roster), "nodes": [n.name for n in made.nodes]}
+    _print(facts, f"{out}: TLS, a server, {nodes} nodes and their roster, for tests on one machine", as_json)
+
+
+def _member(text: str) -> "Member":
+    from fl.flower.credentials import read_node_key, read_public
+    from protocols.errors import Misuse
+    from protocols.identity import Member
+
+    parts = text.split(":")
+    if len(parts) not in (3, 4):
+        raise Misuse(f"--member {text!r}: expected NAME:ROLE:PUBLIC_KEY[:NODE_KEY_FILE]")
+    transport = read_node_key(Path(parts[3])) if len(parts) == 4 else ""
+    return Member(parts[0], parts[1], read_public(parts[2]), transport)
+
+
+def _name(name: str) -> str:
+    from protocols.errors import Misuse
+
+    if not name or Path(name).name != name or not name.isprintable():
+        raise Misuse(f"{name!r} is no name for a key: use letters, digits, dots and dashes")
+    return name
+
+
+def _print(facts: Mapping[str, object], sentence: str, as_json: bool) -> None:
+    if as_json:
+        emit_json(facts)
+    else:
+        print(sentence)
