@@ -1,0 +1,21 @@
+"""Differential privacy: clipping, noise, accounts, layers and empirical audits.
+
+Imports nothing heavy by itself: a name is loaded when it is first asked for. `opacus` and `torch` are imported under
+`dp.sample` only, so that accounting and auditing work without them.
+"""
+
+import importlib
+
+_HOMES = {
+    "Ledger": "dp.ledger",
+    "SampleDP": "dp.sample",
+    "ClientDP": "dp.client",
+    "DistributedDP": "dp.distributed",
+    "LocalDP": "dp.local",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'dp' has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
