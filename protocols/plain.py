@@ -65,8 +65,10 @@ class Waiting(State):
         return [client(i) for i in range(self.session.clients) if i not in self.arrived]
 
     def close(self, random: SecureRandom) -> Step:
-        if not self.arrived:
-            raise TooFewSurvivors("expected at least 1 client to send its input, none did")
+        if len(self.arrived) < self.session.min_survivors:
+            raise TooFewSurvivors(
+                f"expected at least {self.session.min_survivors} clients to send their input, {len(self.arrived)} did"
+            )
         modulus = int(self.session.modulus) or 1 << 64
         return Step(Total(centred(self.total, modulus), tuple(sorted(self.arrived))))
 
@@ -109,7 +111,7 @@ class PlainSum(SecureSum):
         return (Stage(INPUT, counts=True),)
 
     def demands(self, session: Session) -> Demands:
-        return Demands(session.clients, 1, 64, "none", simulated=session.simulated)
+        return Demands(session.clients, session.min_survivors, 64, "none", simulated=session.simulated)
 
     def protection(self, session: Session) -> Protection:
         return Protection(

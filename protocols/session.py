@@ -27,6 +27,7 @@ class Session(Record):
     SHA-256 of the exact broadcast model and of whatever else every client was shown (32 bytes). nonce: 16
     fresh bytes of the server; a retry is a new session. simulated: randomness other than the operating
     system's may be used; no production party joins such a session.
+    min_survivors: a total over fewer clients is never opened; server, clients and holders all enforce it.
     """
 
     protocol: str
@@ -39,6 +40,7 @@ class Session(Record):
     model: bytes
     nonce: bytes
     simulated: bool
+    min_survivors: int = 1
 
     def __post_init__(self) -> None:
         if not self.roster or len(set(self.roster)) != len(self.roster):
@@ -53,6 +55,10 @@ class Session(Record):
         if self.modulus > 1 << 62 and self.modulus & (self.modulus - 1):
             raise Misuse(
                 f"expected a modulus of at most 2^62, or a power of two up to 2^64, got {self.modulus}"
+            )
+        if not 1 <= self.min_survivors <= len(self.roster):
+            raise Misuse(
+                f"expected min_survivors from 1 to {len(self.roster)} clients, got {self.min_survivors}"
             )
         if len(self.model) != 32 or len(self.nonce) != 16:
             raise Misuse("expected a model digest of 32 bytes and a nonce of 16")

@@ -76,6 +76,7 @@ def simulate(
     stores: Mapping[Any, Store] | None = None,
     updates: Mapping[Any, bytes] | None = None,
     session: Session | None = None,
+    min_survivors: int = 1,
 ) -> Outcome:
     """Run one session and return its outcome.
 
@@ -90,7 +91,7 @@ def simulate(
     Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call.
     """
     run = _Run(protocol, _named(vectors), drop or {}, rng, observe, tamper, stores or {})
-    run.open(bound, modulus, round, model, session)
+    run.open(bound, modulus, round, model, session, min_survivors)
     run.enter(policy, models or {}, updates or {})
     return run.play()
 
@@ -150,6 +151,7 @@ class _Run:
             round=round,
             model=model,
             simulated=self.simulated,
+            min_survivors=least,
         )
         self.stages = self.protocol.stages(self.session)
         self.helpers = self.protocol.helpers(self.session)

@@ -109,21 +109,23 @@ class SecureSum(ABC):
         round: int = 1,
         model: bytes = NO_MODEL,
         simulated: bool = False,
+        min_survivors: int = 1,
     ) -> Session:
         """Make a new session (the server does). Raises Misuse or CapacityError for an impossible one."""
         names = tuple(str(name) for name in roster)
         chosen = self.parameters(len(names), dimension, bound, modulus)
         session = Session(
-            self.tag,
-            chosen.encode(),
-            names,
-            dimension,
-            bound,
-            BigInt(modulus),
-            round,
-            model,
-            random.bytes(16),
-            simulated,
+            protocol=self.tag,
+            parameters=chosen.encode(),
+            roster=names,
+            dimension=dimension,
+            bound=bound,
+            modulus=BigInt(modulus),
+            round=round,
+            model=model,
+            nonce=random.bytes(16),
+            simulated=simulated,
+            min_survivors=min_survivors,
         )
         self.check(session)
         return session

@@ -1,0 +1,206 @@
+"""What a privacy layer is: four hooks, any of which it may implement. What does not belong here: any layer.
+
+`local` wraps the local computation, `encode` works on the client's contribution, `decode` on the sum of the
+survivors', `events` says what was spent. `transform` is encode's public shadow: from what is given
+(`Signal`) to what the next layer takes, sensitivity carried along; a stack checks it before round 1. Layers
+hold public options only; what a round needs comes in `RoundFacts`, so that a client in another process can
+run the same layer from the same options.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.randomness import SecureRandom, SystemRandom
+from protocols.statement import Event
+from protocols.store import Store
+
+
+@dataclass(frozen=True)
+class Coordinate:
+    """A named block of integers appended to the vector: `size` values, each in [-bound, bound] per client."""
+
+    name: str
+    size: int
+    bound: int
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Public description of one client's contribution at one place of the stack.
+
+    kind: "real" (float64 vector) or "integer" (int64 vector). dimension: its length. l2, linf: bounds on
+    its norms in real units that hold with probability one (None: no bound is known). weight_cap: the vector
+    counts with an integer weight in [0, weight_cap]; 1 means unweighted. exact_coordinates: the weight,
+    clip counts, counters and metrics may be summed without noise beside the vector; a DP layer sets it to
+    False, for they would leak. coordinates: what layers appended. range: a public bound on |coordinate| for
+    the quantiser (None: from the reference). step: real value of the integer 1 (integer signals). modulus:
+    0 for a sum over Z, else Z_M. bound: |integer| bound per client, weight included (over Z).
+    min_survivors: least clients in a total that the layers demand.
+    """
+
+    kind: str
+    dimension: int
+    weight_cap: int
+    l2: float | None = None
+    linf: float | None = None
+    exact_coordinates: bool = True
+    coordinates: tuple[Coordinate, ...] = ()
+    range: float | None = None
+    step: float = 1.0
+    modulus: int = 0
+    bound: int = 0
+    min_survivors: int = 1
+
+
+@dataclass(frozen=True, eq=False)
+class Contribution:
+    """One client's private contribution: vector (float64 or int64), integer weight, named coordinates.
+    Never printed.
+    """
+
+    vector: NDArray[Any] = field(repr=False)
+    weight: int = field(default=1, repr=False)
+    coordinates: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Aggregate:
+    """The sum over survivors on its way back: vector (int64 or float64), the weight to divide by,
+    coordinate totals.
+    """
+
+    vector: NDArray[Any]
+    weight: float
+    coordinates: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class RunFacts:
+    """Public facts of the whole planned run, for calibration before round 1.
+
+    rounds planned; population: clients in the federation; cohort: expected clients per round; sampling:
+    "all", "fixed" (without replacement) or "poisson" at `rate`; dropout: share of a round's clients that
+    may leave; dimension of the update; local_epochs; sizes: client -> its number of examples where the
+    driver knows them (in memory), else empty: each client knows its own. delta: the run's default delta.
+    """
+
+    rounds: int
+    population: int
+    cohort: int
+    sampling: str = "all"
+    rate: float = 1.0
+    dropout: float = 0.0
+    dimension: int = 1
+    local_epochs: int = 1
+    sizes: Mapping[str, int] = field(default_factory=dict)
+    delta: float | None = None
+
+
+@dataclass(frozen=True)
+class RoundFacts:
+    """Facts of one round. Public, but for `client`, `store` and `random`, which are the acting party's own.
+
+    number: from 1. clients: names asked, in roster order. public: layer name -> what the server broadcast
+    for it this round (floats; part of the session's context). seed: 32 public bytes fixed for this round by
+    the broadcast model (for public randomness such as rotations). client: who acts ("" on the server).
+    store: the party's own store, if it has one.
+    """
+
+    run: RunFacts
+    number: int
+    clients: tuple[str, ...]
+    seed: bytes
+    public: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    client: str = ""
+    store: Store | None = None
+    random: SecureRandom = field(default_factory=SystemRandom)
+
+
+@dataclass
+class LocalTask:
+    """What a client computes in one round, as `fl` hands it to `local` hooks.
+
+    model, loader, optimizer, criterion: the user's torch objects (typed Any: this floor knows no torch).
+    run: calls the user's train function once per local epoch with what is in this task and returns its
+    metrics. A hook may replace any field before it calls `run`, and must undo nothing: a task is made anew
+    each round. loss: the user's `loss(model, batch)` for strategies that have one. examples: size of the
+    client's data. result: set by a hook that computes the update itself (named arrays, e.g. a sum of
+    clipped gradients) instead of leaving it in the model.
+    """
+
+    client: str
+    model: Any
+    loader: Any
+    optimizer: Any
+    criterion: Any
+    run: Callable[["LocalTask"], dict[str, float]]
+    epochs: int = 1
+    loss: Callable[..., Any] | None = None
+    examples: int = 0
+    result: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
+    device: Any = None
+
+
+Compute = Callable[[LocalTask], dict[str, float]]
+
+
+class PrivacyLayer:
+    """Base of every layer but the secure sum. Override what the layer does; the defaults change nothing.
+
+    name: as on the command line. owns: of {"optimizer", "criterion"}, what the user's train function must
+    take as arguments because the layer replaces it.
+    """
+
+    name: ClassVar[str] = ""
+    owns: frozenset[str] = frozenset()
+
+    def describe(self) -> str:
+        """One sentence for the statement."""
+        return self.name
+
+    def plan(self, run: RunFacts) -> None:
+        """Calibrate for the whole planned run; called once before round 1 (and again on resume). Raises Misuse."""
+
+    def public(self) -> dict[str, float]:
+        """What the server broadcasts for this round (an adaptive clip norm); arrives as `facts.public[name]`."""
+        return {}
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        """Return what this layer gives for what it takes. Raises StackError if it cannot take it."""
+        return given
+
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        """Wrap or replace the local computation."""
+        return compute
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        """Client: from what `given` describes to what `transform(given)` describes."""
+        return contribution
+
+    def decode(
+        self,
+        aggregate: Aggregate,
+        given: Signal,
+        released: Signal,
+        facts: RoundFacts,
+        survivors: tuple[str, ...],
+    ) -> Aggregate:
+        """Server: undo `encode` on the sum, add central noise. `released` describes what was summed
+        (integers; its l2 is the bound after rounding, weight included); `given` what this layer took.
+        """
+        return aggregate
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+        """What the round spent (or, before the round, would spend if `survivors` is what is expected)."""
+        return ()
+
+    def state(self) -> dict[str, Any]:
+        """The server-side state across rounds, as JSON values; `restore` takes it back on resume."""
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Take back what `state` returned."""

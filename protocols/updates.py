@@ -1,0 +1,222 @@
+"""Updates: a named tree of arrays <-> one flat float vector, integer counters, and a schema. No torch here.
+
+An explicit rule for every dtype: floats of any width and rank (rank 0 included) and complex numbers are
+protected; integers are kept (the reference's value stays) or summed, by explicit choice; booleans are kept;
+anything else is refused by name, as are NaN and infinity. A dtype NumPy does not know (bfloat16) is widened
+by whoever reads it, and named in `Leaf.label` so that it can be narrowed again (`fl.tensors`).
+"""
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import Record
+from protocols.errors import Misuse
+
+Tree = Mapping[str, Any]
+RULES = ("protect", "sum", "keep")
+
+
+@dataclass(frozen=True)
+class Leaf(Record):
+    """One array: its path in the tree, NumPy dtype, shape, rule ("protect", "sum" or "keep") and original
+    dtype label.
+    """
+
+    path: tuple[str, ...]
+    dtype: str
+    shape: tuple[int, ...]
+    rule: str
+    label: str = ""
+
+    @property
+    def name(self) -> str:
+        return ".".join(self.path)
+
+    @property
+    def size(self) -> int:
+        return int(np.prod(self.shape, dtype=np.int64))
+
+    @property
+    def floats(self) -> int:
+        """Real coordinates this array takes in the protected vector."""
+        return 0 if self.rule != "protect" else self.size * (2 if self.dtype.startswith("complex") else 1)
+
+
+@dataclass(frozen=True)
+class Schema(Record):
+    """What every client's update looks like: public, equal for all, part of the session's context."""
+
+    leaves: tuple[Leaf, ...]
+
+    @property
+    def dimension(self) -> int:
+        """Length of the protected vector."""
+        return sum(leaf.floats for leaf in self.leaves)
+
+    @property
+    def counters(self) -> int:
+        """Integers that are summed beside it."""
+        return sum(leaf.size for leaf in self.leaves if leaf.rule == "sum")
+
+    def name_at(self, coordinate: int) -> str:
+        """Return the name of the array that holds a coordinate of the protected vector."""
+        for leaf in self.leaves:
+            if coordinate < leaf.floats:
+                return leaf.name
+            coordinate -= leaf.floats
+        raise Misuse("expected a coordinate of the vector")
+
+
+@dataclass(frozen=True, eq=False)
+class Flat:
+    """A flattened tree. vector: float64 [schema.dimension]; counters: int64 [schema.counters]; kept: path
+    -> array.
+    """
+
+    vector: NDArray[np.float64] = field(repr=False)
+    counters: NDArray[np.int64] = field(repr=False)
+    kept: dict[tuple[str, ...], NDArray[Any]] = field(repr=False)
+
+
+def walk(tree: Tree, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], NDArray[Any]]]:
+    """Yield (path, array) for every leaf, in the tree's own order. Raises Misuse for keys that are not strings."""
+    for key, value in tree.items():
+        if not isinstance(key, str):
+            raise Misuse(
+                f"expected names as keys of an update, got {key!r} under {'.'.join(prefix) or 'the root'}"
+            )
+        path = (*prefix, key)
+        if isinstance(value, Mapping):
+            yield from walk(value, path)
+        else:
+            yield path, np.asarray(value)
+
+
+def schema_of(tree: Tree, integers: str = "keep", labels: Mapping[str, str] | None = None) -> Schema:
+    """Return the schema of a tree.
+
+    integers: "keep" (the reference's value stays), "sum" (added over the clients in the total) or "refuse".
+    labels: name -> original dtype where NumPy has none. Raises Misuse naming the array for a dtype without
+    a rule.
+    """
+    if integers not in ("keep", "sum", "refuse"):
+        raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {integers!r}')
+    leaves = []
+    for path, array in walk(tree):
+        name = ".".join(path)
+        leaves.append(
+            Leaf(
+                path,
+                array.dtype.name,
+                array.shape,
+                _rule(name, array.dtype, integers),
+                (labels or {}).get(name, ""),
+            )
+        )
+    return Schema(tuple(leaves))
+
+
+def _rule(name: str, dtype: np.dtype[Any], integers: str) -> str:
+    if dtype.kind == "b":
+        return "keep"
+    if dtype.kind in "iu":
+        if integers == "refuse":
+            raise Misuse(f'{name}: integers ({dtype}) need an explicit rule; choose integers="keep" or "sum"')
+        return integers
+    if dtype in (np.float16, np.float32, np.float64, np.complex64, np.complex128):
+        return "protect"
+    raise Misuse(f"{name}: no rule for dtype {dtype}; expected floats of up to 64 bits, integers or booleans")
+
+
+def flatten(tree: Tree, schema: Schema) -> Flat:
+    """Return the flat form of a tree that has this schema.
+
+    Raises Misuse for another name, dtype or shape, and for NaN or infinity, naming the array.
+    """
+    arrays = dict(walk(tree))
+    expected = {leaf.path for leaf in schema.leaves}
+    if arrays.keys() != expected:
+        missing, extra = expected - arrays.keys(), arrays.keys() - expected
+        raise Misuse(
+            f"an update does not match its schema: missing {_names(missing)}, unexpected {_names(extra)}"
+        )
+    vector, counters = np.empty(schema.dimension), np.empty(schema.counters, np.int64)
+    kept: dict[tuple[str, ...], NDArray[Any]] = {}
+    floats = ints = 0
+    for leaf in schema.leaves:
+        array = _checked(arrays[leaf.path], leaf)
+        if leaf.rule == "protect":
+            vector[floats : floats + leaf.floats] = _reals(array)
+            floats += leaf.floats
+        elif leaf.rule == "sum":
+            counters[ints : ints + leaf.size] = array.reshape(-1)
+            ints += leaf.size
+        else:
+            kept[leaf.path] = array
+    return Flat(vector, counters, kept)
+
+
+def unflatten(flat: Flat, schema: Schema) -> dict[str, Any]:
+    """Inverse of flatten: the tree, each array in its own dtype and shape.
+
+    A protected value beyond its dtype's range raises Misuse naming the array: nothing becomes infinite silently.
+    """
+    tree: dict[str, Any] = {}
+    floats = ints = 0
+    for leaf in schema.leaves:
+        if leaf.rule == "protect":
+            array = _from_reals(flat.vector[floats : floats + leaf.floats], leaf)
+            floats += leaf.floats
+        elif leaf.rule == "sum":
+            array = _narrow(flat.counters[ints : ints + leaf.size], leaf)
+            ints += leaf.size
+        else:
+            array = flat.kept[leaf.path]
+        _place(tree, leaf.path, array.reshape(leaf.shape))
+    return tree
+
+
+def _names(paths: set[tuple[str, ...]]) -> str:
+    return ", ".join(sorted(".".join(path) for path in paths)) or "nothing"
+
+
+def _checked(array: NDArray[Any], leaf: Leaf) -> NDArray[Any]:
+    if array.dtype.name != leaf.dtype or array.shape != leaf.shape:
+        raise Misuse(
+            f"{leaf.name}: expected {leaf.dtype} of shape {leaf.shape}, got {array.dtype.name} of shape {array.shape}"
+        )
+    if leaf.rule == "protect" and not np.isfinite(array).all():
+        raise Misuse(f"{leaf.name}: holds NaN or infinity; the update is refused")
+    if leaf.rule == "sum" and array.dtype == np.uint64 and array.size and int(array.max()) >= 1 << 63:
+        raise Misuse(f"{leaf.name}: a counter does not fit in 63 bits")
+    return array
+
+
+def _reals(array: NDArray[Any]) -> NDArray[Any]:
+    flat = np.ascontiguousarray(array).reshape(-1)
+    return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
+
+
+def _from_reals(values: NDArray[np.float64], leaf: Leaf) -> NDArray[Any]:
+    dtype = np.dtype(leaf.dtype)
+    real = np.dtype(np.float32 if dtype == np.complex64 else np.float64 if dtype.kind == "c" else dtype)
+    if values.size and float(np.abs(values).max()) > float(np.finfo(real).max):
+        raise Misuse(f"{leaf.name}: a value does not fit in {leaf.dtype}")
+    return values.astype(real).view(dtype)
+
+
+def _narrow(values: NDArray[np.int64], leaf: Leaf) -> NDArray[Any]:
+    info = np.iinfo(leaf.dtype)
+    if values.size and (int(values.min()) < info.min or int(values.max()) > info.max):
+        raise Misuse(f"{leaf.name}: a counter does not fit in {leaf.dtype}")
+    return values.astype(leaf.dtype)
+
+
+def _place(tree: dict[str, Any], path: tuple[str, ...], array: NDArray[Any]) -> None:
+    for key in path[:-1]:
+        tree = tree.setdefault(key, {})
+    tree[path[-1]] = array
