@@ -140,7 +140,7 @@ class _Run:
     # -- before the first stage --
 
     def open(
-        self, bound: int | None, modulus: int, round: int, model: bytes, session: Session | None
+        self, bound: int | None, modulus: int, round: int, model: bytes, session: Session | None, least: int
     ) -> None:
         self.session = session or self.protocol.session(
             [str(name) for name in self.names],
