@@ -21,8 +21,8 @@ MAX_SIGMA = 2.0**40
 def discrete_gaussian(random: SecureRandom, sigma: float, count: int) -> Integers:
     """Return `count` independent draws from N_Z(0, sigma^2), int64, within `SAMPLER_DISTANCE` of it each.
 
-    `sigma` is the parameter (for sigma >= 1 the standard deviation, to 1e-7 relative), 2^-6 <= sigma <= 2^40.
-    Raises Misuse outside that range, for NaN and for a negative count.
+    `sigma` is the parameter (for sigma >= 1 the standard deviation, to 1e-7 relative), 2^-6 <= sigma <=
+    2^40. Raises Misuse outside that range, for NaN and for a negative count.
     """
     return _envelope(_checked(sigma)).draw(random, count)
 
@@ -43,9 +43,10 @@ def _envelope(sigma: float) -> Envelope:
 def target(sigma: float) -> Target:
     """The distribution as the envelope sampler wants it.
 
-    Tail: P[|X| > t] <= 2 exp(-t^2 / (2 s^2)) (sub-Gaussian, Canonne et al., Corollary 9), and below 2^-80 at
-    11 s. Error of the weight: x is exact in float64, its square, the product and the division are each off by
-    2^-53 relative, of a value that is at most 2^13 inside the table (at sigma = 2^-6): below 2^-37 in all.
+    Tail: P[|X| > t] <= 2 exp(-t^2 / (2 s^2)) (sub-Gaussian, Canonne et al., Corollary 9), and below 2^-80
+    at 11 s. Error of the weight: x is exact in float64, its square, the product and the division are each
+    off by 2^-53 relative, of a value that is at most 2^13 inside the table (at sigma = 2^-6): below 2^-37
+    in all.
     """
     reach = math.ceil(11 * sigma) + 1
 

@@ -1,9 +1,9 @@
-"""The Poisson distribution, P[X = x] = exp(-l) l^x / x!, through the envelope sampler; Skellam noise is built
-on it.
+"""The Poisson distribution, P[X = x] = exp(-l) l^x / x!, through the envelope sampler; Skellam noise is
+built on it.
 
 The weight of a large mean is taken in the form of Loader ("Fast and accurate computation of binomial
-probabilities", 2000): log p(x) = -s(x) - log(2 pi x) / 2 - l h((x - l) / l), with h(u) = (1 + u) log(1 + u) -
-u and s the remainder of Stirling's formula, because x log l - log x! cancels to nothing.
+probabilities", 2000): log p(x) = -s(x) - log(2 pi x) / 2 - l h((x - l) / l), with h(u) = (1 + u) log(1 + u)
+- u and s the remainder of Stirling's formula, because x log l - log x! cancels to nothing.
 """
 
 import math
@@ -45,10 +45,10 @@ def target(mean: float) -> Target:
     """The distribution as the envelope sampler wants it; log_weight and exact are relative to the mode.
 
     Tails (Boucheron, Lugosi and Massart, "Concentration Inequalities", 2013, section 2.2): P[X <= l - t] <=
-    exp(-t^2 / (2 l)) and P[X >= l + t] <= exp(-t^2 / (2 (l + t / 3))); each is below 2^-82 here. Error of the
-    weight: l h(u) is a difference of terms of size |x - l|, each good to 2^-51 relative; with |x - l| <= 11.5
-    sqrt(l) that is at most 2^-21 at l = 2^48. For means up to 1,024 it is a difference of terms below 2^15,
-    each good to 2^-50 relative: 2^-34.
+    exp(-t^2 / (2 l)) and P[X >= l + t] <= exp(-t^2 / (2 (l + t / 3))); each is below 2^-82 here. Error of
+    the weight: l h(u) is a difference of terms of size |x - l|, each good to 2^-51 relative; with |x - l|
+    <= 11.5 sqrt(l) that is at most 2^-21 at l = 2^48. For means up to 1,024 it is a difference of terms
+    below 2^15, each good to 2^-50 relative: 2^-34.
     """
     nats = 82 * math.log(2)
     low = max(0, math.floor(mean - math.sqrt(2 * mean * nats)) - 1)
@@ -93,8 +93,8 @@ def _large(mean: float, mode: int, low: int, high: int) -> Target:
 
 
 def _log_factorial(x: int) -> Decimal:
-    """log x! for x >= 600 by Stirling's series with 13 terms: the remainder is below the first term left out,
-    1e-68."""
+    """log x! for x >= 600 by Stirling's series with 13 terms: the remainder is below the first term left
+    out, 1e-68."""
     at = Decimal(x)
     series = sum(
         (

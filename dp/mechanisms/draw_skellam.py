@@ -14,8 +14,8 @@ from protocols.randomness import SecureRandom
 def skellam(random: SecureRandom, variance: float, count: int) -> Integers:
     """Return `count` independent Skellam draws of mean 0, int64, each within `SAMPLER_DISTANCE` of the law.
 
-    `variance` is the sum of the two equal Poisson means, in grid steps squared, 2^-19 to 2^49. Raises Misuse
-    outside that range, for NaN and for a negative count.
+    `variance` is the sum of the two equal Poisson means, in grid steps squared, 2^-19 to 2^49. Raises
+    Misuse outside that range, for NaN and for a negative count.
     """
     if not 2.0**-19 <= variance <= 2 * MAX_MEAN:
         raise Misuse(

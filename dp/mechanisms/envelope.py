@@ -7,11 +7,11 @@ formulas of a particular distribution (`draw_gaussian`, `draw_poisson`).
 The line of integers around the mode is cut into blocks of m = 2^b neighbours. Block k has an integer weight
 w_k that is at least S p(x) for every x in it. A draw takes block k with probability w_k / (columns * 2^53)
 (alias method on exact integers; what is left over is a rejection), x uniform in the block from b bits, and
-keeps x with probability S p(x) / w_k. What is kept has probability proportional to p(x) exactly, whatever the
-weights are: floating-point error in the table costs speed and never correctness. The keep test compares a
-uniform U, known to R = 64 - b bits, with a probability a, known up to `Target.error`. Where these do not
-decide, `_keep_exactly` takes 128 more bits and decimals of 80 digits, and errs with probability below 2^-120
-(this is where "exact" ends). The mass that lies beyond the table is below 2^-80 (`Target.low`,
+keeps x with probability S p(x) / w_k. What is kept has probability proportional to p(x) exactly, whatever
+the weights are: floating-point error in the table costs speed and never correctness. The keep test compares
+a uniform U, known to R = 64 - b bits, with a probability a, known up to `Target.error`. Where these do not
+decide, `_keep_exactly` takes 128 more bits and decimals of 80 digits, and errs with probability below
+2^-120 (this is where "exact" ends). The mass that lies beyond the table is below 2^-80 (`Target.low`,
 `Target.high`). Hence `SAMPLER_DISTANCE`, in total variation, per draw.
 
 The running time of a rejection sampler depends on what it draws; whoever can time single draws learns about
@@ -50,9 +50,9 @@ class Target:
     """A distribution on the integers that rises up to `mode` and falls from there.
 
     `log_weight(x)` gives log p(x) up to a common constant, at most 0, for float64 or int64 arrays, with an
-    absolute error of at most `error`; `exact(x)` gives the same for one integer, under the decimal context it
-    is called in, with relative error of exp() below 1e-45. Less than 2^-80 of the mass lies outside [low,
-    high].
+    absolute error of at most `error`; `exact(x)` gives the same for one integer, under the decimal context
+    it is called in, with relative error of exp() below 1e-45. Less than 2^-80 of the mass lies outside
+    [low, high].
     """
 
     mode: int

@@ -1,10 +1,10 @@
 """Noise that lives on an integer grid: what a trusted server or a client's own loop adds before it releases
 floats.
 
-Floating-point noise leaks through its low bits (Mironov, CCS 2012). Here a value is rounded to a multiple of
-a public step, the noise is a whole number of steps, and both are added as integers; the product with the step
-comes last and is post-processing. Rounding moves every coordinate by at most half a step: `rounded_bound` is
-the norm that is accounted.
+Floating-point noise leaks through its low bits (Mironov, CCS 2012). Here a value is rounded to a multiple
+of a public step, the noise is a whole number of steps, and both are added as integers; the product with the
+step comes last and is post-processing. Rounding moves every coordinate by at most half a step:
+`rounded_bound` is the norm that is accounted.
 """
 
 import math
@@ -56,8 +56,8 @@ def grid_noise(random: SecureRandom, sigma: float, step: float, count: int) -> I
 
 
 def noise_step(sigma: float, resolution: int = 20) -> float:
-    """A power of two near sigma / 2^resolution: fine enough that rounding costs nothing, exact in every float
-    width."""
+    """A power of two near sigma / 2^resolution: fine enough that rounding costs nothing, exact in every
+    float width."""
     if not 0 < sigma < math.inf:
         raise Misuse(f"expected sigma > 0, got {sigma}")
     return math.ldexp(1.0, math.floor(math.log2(sigma)) - resolution)

@@ -13,10 +13,11 @@ from protocols.randomness import SecureRandom
 
 
 def poisson_sample(random: SecureRandom, size: int, rate: float) -> NDArray[np.int64]:
-    """Return the sorted indices out of range(size) that an independent coin of probability `rate` each takes.
+    """Return the sorted indices out of range(size) that an independent coin of probability `rate` each
+    takes.
 
-    The probability used is `rate` rounded down to a multiple of 2^-64, so that what is accounted is never too
-    small. Raises Misuse for size < 0 and for a rate outside [0, 1].
+    The probability used is `rate` rounded down to a multiple of 2^-64, so that what is accounted is never
+    too small. Raises Misuse for size < 0 and for a rate outside [0, 1].
     """
     if size < 0 or not 0 <= rate <= 1:
         raise Misuse(f"expected size >= 0 and a rate in [0, 1], got {size} and {rate}")
@@ -29,8 +30,8 @@ def poisson_sample(random: SecureRandom, size: int, rate: float) -> NDArray[np.i
 def fixed_sample(random: SecureRandom, size: int, count: int) -> NDArray[np.int64]:
     """Return `count` distinct indices out of range(size), sorted, every subset of that size equally likely.
 
-    The subset is that of the smallest of 128-bit keys; ties (probability below size^2 2^-129) would be broken
-    by position. Raises Misuse unless 0 <= count <= size.
+    The subset is that of the smallest of 128-bit keys; ties (probability below size^2 2^-129) would be
+    broken by position. Raises Misuse unless 0 <= count <= size.
     """
     if not 0 <= count <= size:
         raise Misuse(f"expected 0 <= count <= size, got {count} of {size}")

@@ -1,0 +1,118 @@
+"""Bounding what one contribution can weigh: L2 clipping of flat vectors and of named trees of arrays.
+
+Belongs here: clipping whose bound holds in exact arithmetic. Does not belong here:
+noise, rounding (`dp.rounding`), the choice of the bound over rounds (adaptive clipping is `dp.client`'s),
+per-example gradients (`dp.sample`).
+
+The whole update is one vector, rank 0 included. A bound that holds "up to rounding" is no bound: the scale
+factor is made a hair smaller, so that the norm of what comes out is at most the bound for any order of
+summation in float64, and for exact rationals.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse
+
+Floats = NDArray[np.float64]
+Array = NDArray[Any]
+
+
+@dataclass(frozen=True)
+class Clipped:
+    """A clipped vector, the norm it had (rounded up) and whether it was scaled down. The norm is
+    private."""
+
+    vector: Floats
+    norm: float
+    was_clipped: bool
+
+    def __repr__(self) -> str:
+        return f"Clipped({self.vector.size} coordinates)"
+
+
+def l2_norm(vector: Floats) -> float:
+    """L2 norm rounded up: at least the exact one, at most (1 + dims 2^-50) of it. No overflow, no
+    underflow.
+
+    Raises Misuse for NaN and infinity.
+    """
+    values = np.asarray(vector, dtype=np.float64).ravel()
+    largest = float(np.max(np.abs(values), initial=0.0))
+    if not math.isfinite(largest):
+        raise Misuse("expected finite values, got NaN or infinity; nothing of this vector may be sent")
+    if largest == 0:
+        return 0.0
+    unit = math.ldexp(1.0, min(math.frexp(largest)[1], 1023))
+    scaled = values / unit
+    root = math.sqrt(float(np.dot(scaled, scaled)))
+    return root * _margin(values.size) * unit if root * unit < 1e308 else math.inf
+
+
+def _margin(dims: int) -> float:
+    """Relative error of any float64 summation of `dims` squares, with room: 1 + (dims + 8) 2^-52."""
+    return 1 + (dims + 8) * 2.0**-52
+
+
+def clip(vector: Floats, bound: float) -> Clipped:
+    """Scale `vector` (float64, any shape; flattened) down to L2 norm `bound` > 0 if it is longer; never up.
+
+    The result's norm is at most `bound` in exact arithmetic and as `numpy.linalg.norm` measures it. A zero
+    vector stays zero. Raises Misuse for NaN, infinity and a bound outside [2^-500, 2^500].
+    """
+    _check_bound(bound)
+    values = np.asarray(vector, dtype=np.float64).ravel()
+    norm = l2_norm(values)
+    if norm * _margin(values.size) <= bound:
+        return Clipped(values.copy(), norm, False)
+    largest = float(np.max(np.abs(values)))
+    small = values / largest  # first to [-1, 1]: the norm itself may not fit a float64
+    factor = bound / (l2_norm(small) * _margin(values.size) * (1 + 2.0**-50))
+    return Clipped(small * factor, norm, True)
+
+
+def clip_tree(tree: Mapping[str, Array], bound: float) -> dict[str, Array]:
+    """Clip a named tree of float arrays as one vector and give every array back in its own shape and dtype.
+
+    For narrow dtypes the cast rounds, so the bound is approached from below until the cast tree keeps it.
+    Integer arrays are refused (the dtype rule comes first: `protocols.updates`), NaN and infinity too, both
+    with the tensor's name.
+    """
+    _check_bound(bound)
+    for name, array in tree.items():
+        if np.asarray(array).dtype.kind != "f":
+            raise Misuse(
+                f"expected float arrays, got {np.asarray(array).dtype} in {name!r}; apply the dtype rule first"
+            )
+        if not np.all(np.isfinite(array)):
+            raise Misuse(f"expected finite values, got NaN or infinity in {name!r}")
+    flat = np.concatenate([np.zeros(0), *(np.asarray(a).astype(np.float64).ravel() for a in tree.values())])
+    if l2_norm(flat) * _margin(flat.size) <= bound:
+        return {name: np.array(array, copy=True) for name, array in tree.items()}
+    target = bound
+    while True:
+        cast = _cast_like(clip(flat, target).vector, tree)
+        back = np.concatenate([np.zeros(0), *(a.astype(np.float64).ravel() for a in cast.values())])
+        if l2_norm(back) * _margin(back.size) <= bound:
+            return cast
+        target *= 1 - 2.0**-9 if l2_norm(back) < 1.01 * bound else 0.5
+
+
+def _cast_like(flat: Floats, tree: Mapping[str, Array]) -> dict[str, Array]:
+    out: dict[str, Array] = {}
+    at = 0
+    for name, array in tree.items():
+        size = int(np.asarray(array).size)
+        out[name] = flat[at : at + size].reshape(np.shape(array)).astype(np.asarray(array).dtype)
+        at += size
+    return out
+
+
+def _check_bound(bound: float) -> None:
+    if not 2.0**-500 <= bound <= 2.0**500:
+        raise Misuse(f"expected a clip norm from 2^-500 to 2^500, got {bound}")
