@@ -1,0 +1,272 @@
+"""A real Flower deployment on this machine's loopback: SuperLink with TLS, authenticated SuperNodes, by process id.
+
+What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo. What does not:
+production (each party starts its own), apps, protocols. Nothing of flwr is imported: its commands are run.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import sysconfig
+import time
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Self
+
+from fl.flower.credentials import Deployment, NodeFiles, make_deployment
+from protocols.errors import Misuse, SecAggError
+
+HOST = "127.0.0.1"
+CONNECTION = "loopback"
+START_SECONDS = 60.0
+_ENVIRONMENT = {
+    "FLWR_TELEMETRY_ENABLED": "0",
+    "FLWR_DISABLE_UPDATE_CHECK": "1",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
+    "OMP_NUM_THREADS": "1",
+    "PYTHONUNBUFFERED": "1",
+    "PYTHONDONTWRITEBYTECODE": "",
+}
+
+
+class DeploymentError(SecAggError):
+    """A process of the deployment did not come up, or ended by itself; the message names its log."""
+
+
+@dataclass
+class Process:
+    """One long-running command in its own process group, with its output in a log file."""
+
+    name: str
+    command: list[str]
+    log: Path
+    environment: dict[str, str]
+    popen: "subprocess.Popen[bytes] | None" = field(default=None, repr=False)
+
+    def start(self) -> None:
+        """Start it (again)."""
+        with self.log.open("ab") as log:
+            self.popen = subprocess.Popen(  # noqa: S603  # our own command line, no shell
+                self.command, stdout=log, stderr=log, env=self.environment, start_new_session=True
+            )
+
+    @property
+    def alive(self) -> bool:
+        return self.popen is not None and self.popen.poll() is None
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send a signal to the whole group: the command and the app processes it started."""
+        if self.popen is not None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.popen.pid, number)
+
+    def kill(self) -> None:
+        """SIGKILL the group and wait for it."""
+        self.signal(signal.SIGKILL)
+        if self.popen is not None:
+            self.popen.wait(10)
+
+    def stop(self, seconds: float = 5.0) -> None:
+        """SIGTERM, then SIGKILL after `seconds`; a paused process is woken first."""
+        if self.popen is None:
+            return
+        self.signal(signal.SIGCONT)
+        with suppress(ProcessLookupError):
+            self.popen.terminate()
+        with suppress(subprocess.TimeoutExpired):
+            self.popen.wait(seconds)
+        self.kill()
+
+    def tail(self, lines: int = 15) -> str:
+        """Return the end of its log."""
+        text = self.log.read_text(errors="replace") if self.log.exists() else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+
+def free_port() -> int:
+    """Return a port of the loopback that was free just now."""
+    with socket.socket() as listener:
+        listener.bind((HOST, 0))
+        return int(listener.getsockname()[1])
+
+
+class Loopback:
+    """A deployment in `folder`: `with Loopback(folder, nodes=3) as it: it.run(app)`. Leaving stops all it started.
+
+    node_config: per node name, what the SuperNode's --node-config says besides `partition-id`, `num-partitions` and
+    `site` (the folder with this node's own files). Raises DeploymentError if something does not come up.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        nodes: int,
+        *,
+        node_config: Callable[[NodeFiles], Mapping[str, str | int | float]] | None = None,
+        path: tuple[Path, ...] = (),
+    ) -> None:
+        self.folder = folder
+        self.files: Deployment = make_deployment(folder / "keys", nodes)
+        self.port = free_port()
+        self._node_config = node_config
+        self.environment = self._make_environment(path)
+        self.superlink = self._process("superlink", *self._superlink_command())
+        self.nodes = {
+            node.name: self._process(node.name, *self._supernode_command(i, node))
+            for i, node in enumerate(self.files.nodes)
+        }
+        self.submitted: list[Process] = []
+
+    def __enter__(self) -> Self:
+        try:
+            self.start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def start(self) -> None:
+        """Start the SuperLink, register the nodes' keys, start the SuperNodes."""
+        self._write_connection()
+        self.superlink.start()
+        self.wait_for_superlink()
+        for node in self.files.nodes:
+            self.flwr("supernode", "register", str(node.auth_public), CONNECTION)
+        for process in self.nodes.values():
+            process.start()
+
+    def wait_for_superlink(self) -> None:
+        """Wait until the SuperLink accepts connections."""
+
+        def ready() -> bool:
+            with suppress(OSError), socket.create_connection((HOST, self.port), timeout=0.5):
+                return True
+            return False
+
+        self._wait(ready, self.superlink)
+
+    def stop(self) -> None:
+        """Stop everything that was started, whatever state it is in."""
+        for process in (*self.submitted, *self.nodes.values(), self.superlink):
+            process.stop(3.0)
+
+    def submit(self, app: Path, config: Mapping[str, Any] | None = None) -> int:
+        """Submit the app in folder `app` and return its run id."""
+        command = ["run", str(app), CONNECTION, "--format", "json"]
+        if config:
+            pairs = " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())
+            command += ["--run-config", pairs]
+        return int(_last_json(self.flwr(*command))["run-id"])
+
+    def status(self, run_id: int) -> str:
+        """Return the run's status as Flower words it, such as "running" or "finished:completed"."""
+        listed = _last_json(self.flwr("list", CONNECTION, "--run-id", str(run_id), "--format", "json"))
+        return str(listed["runs"][0]["status"])
+
+    def wait(self, run_id: int, seconds: float) -> str:
+        """Wait for the end of a run and return its status. Raises DeploymentError after `seconds`."""
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline:
+            status = self.status(run_id)
+            if status.startswith("finished"):
+                return status
+            if not self.superlink.alive:
+                raise DeploymentError(f"the SuperLink ended:\n{self.superlink.tail()}")
+            time.sleep(1.0)
+        raise DeploymentError(f"run {run_id} did not end in {seconds:g} s:\n{self.superlink.tail(30)}")
+
+    def flwr(self, *arguments: str) -> str:
+        """Run the `flwr` command and return its output. Raises DeploymentError with what it said if it fails."""
+        done = subprocess.run(  # noqa: S603  # the flwr command beside this Python, no shell
+            [_script("flwr"), *arguments], env=self.environment, capture_output=True, text=True, timeout=120
+        )
+        if done.returncode:
+            raise DeploymentError(
+                f"flwr {arguments[0]} failed: {(done.stderr or done.stdout).strip()[-2000:]}"
+            )
+        return done.stdout
+
+    def _process(self, name: str, *command: str) -> Process:
+        return Process(name, list(command), self.folder / f"{name}.log", self.environment)
+
+    def _superlink_command(self) -> list[str]:
+        tls = self.files.tls
+        certificates = [
+            "--ssl-ca-certfile",
+            tls.ca,
+            "--ssl-certfile",
+            tls.certificate,
+            "--ssl-keyfile",
+            tls.key,
+        ]
+        command = [
+            _script("flower-superlink"),
+            "--host",
+            HOST,
+            "--port",
+            self.port,
+            "--enable-supernode-auth",
+        ]
+        command += ["--database", self.folder / "superlink.db", "--disable-runtime-dependency-installation"]
+        return [str(word) for word in (*command, *certificates)]
+
+    def _supernode_command(self, index: int, node: NodeFiles) -> list[str]:
+        site = node.identity.parent
+        config: dict[str, Any] = {
+            "partition-id": index,
+            "num-partitions": len(self.files.nodes),
+            "site": str(site),
+        }
+        config.update(self._node_config(node) if self._node_config else {})
+        command = [_script("flower-supernode"), "--superlink", f"{HOST}:{self.port}", "--port", free_port()]
+        command += ["--root-certificates", self.files.tls.ca, "--auth-supernode-private-key", node.auth_key]
+        command += ["--node-config", " ".join(f"{key}={json.dumps(value)}" for key, value in config.items())]
+        return [str(word) for word in command]
+
+    def _make_environment(self, path: tuple[Path, ...]) -> dict[str, str]:
+        environment = {**os.environ, **_ENVIRONMENT, "FLWR_HOME": str(self.folder / "flwr-home")}
+        environment["PATH"] = sysconfig.get_path("scripts") + os.pathsep + os.environ.get("PATH", "")
+        known = [str(p) for p in (*path, Path(__file__).parents[2])]
+        environment["PYTHONPATH"] = os.pathsep.join(known)
+        return environment
+
+    def _write_connection(self) -> None:
+        home = self.folder / "flwr-home"
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lines = ["[superlink]", f'default = "{CONNECTION}"', f"[superlink.{CONNECTION}]"]
+        lines += [
+            f'address = "{HOST}:{self.port}"',
+            f"root-certificates = {json.dumps(str(self.files.tls.ca))}",
+        ]
+        (home / "config.toml").write_text("\n".join(lines) + "\n")
+
+    def _wait(self, ready: Callable[[], bool], process: Process, seconds: float = START_SECONDS) -> None:
+        deadline = time.monotonic() + seconds
+        while not ready():
+            if not process.alive or time.monotonic() > deadline:
+                raise DeploymentError(f"{process.name} did not come up:\n{process.tail()}")
+            time.sleep(0.1)
+
+
+def _script(name: str) -> str:
+    path = Path(sysconfig.get_path("scripts")) / name
+    if not path.exists():
+        raise Misuse(f"{name} is not installed beside {sys.executable}: pip install 'secagg-toolkit[flower]'")
+    return str(path)
+
+
+def _last_json(text: str) -> dict[str, Any]:
+    start = text.find("{")
+    try:
+        found = json.loads(text[start:])
+    except ValueError:
+        raise DeploymentError(f"expected a JSON object from flwr, got: {text[-500:]}") from None
+    return dict(found)
