@@ -1,0 +1,50 @@
+"""What is known about each built-in data set without reading it: files, licence, whether it is at hand.
+
+Belongs here: the table behind `secagg data list` and `secagg doctor`. Reading a set belongs to its own
+module.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from fl.data import images, tables
+from fl.data.sources import Source, find
+from protocols.extras import missing
+
+SOURCES: dict[str, Source | None] = {
+    "digits": None,
+    "breast-cancer": None,
+    "fashion-mnist": images.FASHION_MNIST,
+    "mnist": images.MNIST,
+    "femnist": images.FEMNIST,
+    "heart-disease": tables.HEART_DISEASE,
+    "adult": tables.ADULT,
+    "credit-default": tables.CREDIT_DEFAULT,
+}
+"""Data set -> its files, or None where scikit-learn brings it."""
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A line of the list. `found` names the place, or is None where the set is not at hand; `obtainable` says
+    whether a download exists (or nothing is to be fetched).
+    """
+
+    name: str
+    found: str | None
+    obtainable: bool
+    licence: str
+
+
+def entries(data_dir: Path | None) -> list[Entry]:
+    """Every built-in set, with the place where it was found. Nothing is read or downloaded."""
+    return [_entry(name, source, data_dir) for name, source in SOURCES.items()]
+
+
+def _entry(name: str, source: Source | None, data_dir: Path | None) -> Entry:
+    if source is None:
+        absent = "sklearn" in missing("torch")
+        return Entry(name, None if absent else "scikit-learn", True, "CC BY 4.0")
+    found = find(source, data_dir)
+    downloads = all(file.url is not None for file in source.files)
+    return Entry(name, found[1] if found else None, downloads, source.licence)
