@@ -1,0 +1,106 @@
+"""Encryption, addition and decryption of vectors of Paillier plaintexts, and their bytes. What does not
+belong here: slots, keys.
+
+Plaintexts are integers modulo n, given by representatives in (-n/2, n/2). A vector of ciphertexts is one
+byte string of full-width big-endian integers modulo n^2, so that its length is known before anything is
+read.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import gmpy2
+
+from he.paillier.keys import PublicKey, SecretKey
+from he.paillier.randomisers import Randomisers
+from he.paillier.workers import spread
+from protocols.errors import WireError
+from protocols.randomness import SecureRandom
+
+
+def encrypt(plaintexts: Sequence[int], source: Randomisers, random: SecureRandom) -> bytes:
+    """Return the ciphertexts (1 + m n) r modulo n^2, each with a randomiser of its own; any integers are
+    taken modulo n.
+    """
+    n, n2, size = gmpy2.mpz(source.public.n), source.n2, source.public.ciphertext_bytes
+    randomisers = source.take(len(plaintexts), random)
+
+    def blind(share: Sequence[tuple[int, Any]]) -> list[bytes]:
+        return [((1 + n * (m % n)) * r % n2).to_bytes(size, "big") for m, r in share]
+
+    parts: list[bytes] = spread(blind, list(zip(plaintexts, randomisers, strict=True)), least=64)
+    return b"".join(parts)
+
+
+def parse(data: bytes, count: int, public: PublicKey) -> list[Any]:
+    """Return `count` ciphertexts under `public`.
+
+    Raises WireError for another length (truncated, over-long, of a key of another size) and for numbers
+    that are no ciphertext under this key: not below n^2, or not prime to n.
+    """
+    size = public.ciphertext_bytes
+    if len(data) != count * size:
+        raise WireError(f"expected {count} ciphertexts of {size} bytes under this key, got {len(data)} bytes")
+    n = gmpy2.mpz(public.n)
+    n2, product, parsed = n * n, gmpy2.mpz(1), []
+    for at in range(0, len(data), size):
+        value = gmpy2.mpz.from_bytes(data[at : at + size], "big")
+        if value >= n2:
+            raise WireError("a ciphertext is not below n^2: it was made under another key")
+        product = product * value % n
+        parsed.append(value)
+    if gmpy2.gcd(product, n) != 1:
+        raise WireError("a ciphertext is not prime to the modulus: no encryption gives that")
+    return parsed
+
+
+def serialise(ciphertexts: Sequence[Any], public: PublicKey) -> bytes:
+    """Return the bytes of `parse`."""
+    return b"".join(c.to_bytes(public.ciphertext_bytes, "big") for c in ciphertexts)
+
+
+def add(left: Sequence[Any], right: Sequence[Any], public: PublicKey) -> list[Any]:
+    """Return ciphertexts of the sums of plaintexts, pairwise."""
+    n2 = gmpy2.mpz(public.n) ** 2
+    return spread(
+        lambda share: [a * b % n2 for a, b in share], list(zip(left, right, strict=True)), least=256
+    )
+
+
+def centre(value: Any, n: Any) -> int:
+    """Return the representative in (-n/2, n/2) of a residue modulo odd n."""
+    return int(value - n if value > n // 2 else value)
+
+
+class Opener:
+    """Decryption by the Chinese remainder theorem, for whoever holds the factors (Paillier, EUROCRYPT '99,
+    section 7).
+    """
+
+    def __init__(self, secret: SecretKey) -> None:
+        self._n = gmpy2.mpz(secret.public.n)
+        self._p, self._q = gmpy2.mpz(secret.p), gmpy2.mpz(secret.q)
+        self._crt = gmpy2.invert(self._p, self._q)
+        self._scale = {f: gmpy2.invert(self._log(1 + self._n, f), f) for f in (self._p, self._q)}
+
+    def __repr__(self) -> str:
+        return "Opener(secret)"
+
+    def decrypt(self, ciphertexts: Sequence[Any]) -> list[int]:
+        """Return the plaintexts in (-n/2, n/2)."""
+        return spread(self._decrypt_share, ciphertexts)
+
+    def _decrypt_share(self, share: Sequence[Any]) -> list[int]:
+        return [
+            self._join(*(self._log(c, f) * self._scale[f] % f for f in (self._p, self._q))) for c in share
+        ]
+
+    @staticmethod
+    def _log(c: Any, f: Any) -> Any:
+        """Return L(c^(f-1) modulo f^2) with L(x) = (x - 1) / f."""
+        f2 = f * f
+        return (gmpy2.powmod(c % f2, f - 1, f2) - 1) // f
+
+    def _join(self, at_p: Any, at_q: Any) -> int:
+        value = at_p + self._p * ((at_q - at_p) * self._crt % self._q)
+        return centre(value, self._n)
