@@ -1,0 +1,30 @@
+"""The examples run as a user runs them, in processes of their own, and check what they claim themselves."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def run(example: str, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, str(ROOT / "examples" / example), *arguments],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+
+
+@pytest.mark.parametrize("protocol", ["none"])
+def test_the_roles_run_over_plain_http(protocol: str, tmp_path: Path) -> None:
+    ran = run("http_roles.py", "--protocol", protocol, "--patience", "4", folder=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Survivors: [0, 1, 2, 3, 4]." in ran.stdout
+    assert "exactly" in ran.stdout
