@@ -12,7 +12,7 @@ from protocols.errors import MissingExtra
 
 EXTRAS = {
     "torch": ("torch", "opacus", "safetensors", "sklearn"),
-    "he": ("phe", "gmpy2", "tenseal"),
+    "he": ("phe", "gmpy2", "tenseal", "backports"),
     "flower": ("flwr", "ray"),
     "audit": ("hypothesis",),
     "plots": ("matplotlib",),

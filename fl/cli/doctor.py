@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OUR_NAMES = ("secagg", "dp", "he", "protocols", "fl")
 CORE = ("cryptography", "dp-accounting", "numba", "numpy", "rich", "scipy", "tomli-w", "typer")
-DISTRIBUTIONS = {"sklearn": "scikit-learn"}
+DISTRIBUTIONS = {"sklearn": "scikit-learn", "backports": "backports.zstd"}
 """Import name -> name of the distribution, where they differ."""
 
 

@@ -1,0 +1,72 @@
+"""Integer vectors as polynomials' coefficients: limbs, random tags, padding, and back. No encryption
+belongs here.
+
+Coefficients in use are the tags, then the first limb of every value, then the second; zeros fill the last
+polynomial.
+"""
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he.ckks.parameters import CKKSParameters
+from he.ckks.residues import Words
+from protocols.randomness import SecureRandom
+
+IntVector = NDArray[np.int64]
+
+
+def spread(vector: IntVector, parameters: CKKSParameters, random: SecureRandom) -> IntVector:
+    """Return the coefficients in use, int64 [parameters.coefficients], each in [-digit_bound, digit_bound].
+
+    The tags are uniform over a range of at least 96 bits together.
+    """
+    return np.concatenate([random_tags(parameters, random), *limbs_of(vector, parameters)])
+
+
+def random_tags(parameters: CKKSParameters, random: SecureRandom) -> IntVector:
+    """Return uniform integers in [-2^(t-1), 2^(t-1)), t the bits of the digit bound."""
+    bits = np.int64(parameters.digit_bound.bit_length())
+    words = np.frombuffer(random.bytes(8 * parameters.tags), np.int64)
+    return words >> (np.int64(64) - bits)
+
+
+def limbs_of(vector: IntVector, parameters: CKKSParameters) -> list[IntVector]:
+    """Return the balanced digits of every value, lowest first. No step overflows, at either end of int64."""
+    width, rest, result = np.int64(parameters.limb_bits), vector, []
+    for _ in range(parameters.limbs - 1):
+        upper = (rest >> width) + ((rest >> (width - 1)) & 1)
+        result.append(rest - (upper << width))
+        rest = upper
+    return [*result, rest]
+
+
+def gather(sums: IntVector, parameters: CKKSParameters, modulus: int) -> IntVector:
+    """Return the values of summed coefficients (tags left out): exact modulo 2^64 where `modulus` is 0 or a
+    power of two.
+
+    Else residues in [0, modulus). Over Z the sum fits in int64, so modulo 2^64 is exact.
+    """
+    limbs = sums[parameters.tags :].reshape(parameters.limbs, parameters.dimension)
+    if modulus & (modulus - 1) == 0:
+        words = np.zeros(parameters.dimension, np.uint64)
+        for i, limb in enumerate(limbs):
+            words += limb.view(np.uint64) << np.uint64(i * parameters.limb_bits)
+        return words.view(np.int64)
+    total: IntVector = np.mod(limbs[-1], modulus)
+    for limb in limbs[-2::-1]:
+        for _ in range(parameters.limb_bits):  # total < modulus <= 2^62, so doubling fits
+            total = np.mod(total << 1, modulus)
+        total = np.mod(total + np.mod(limb, modulus), modulus)
+    return total
+
+
+def polynomials(coefficients: IntVector, parameters: CKKSParameters) -> Words:
+    """Return scaled residues modulo q, zero-padded, [ciphertexts, N]."""
+    padded = np.zeros(parameters.ciphertexts * parameters.degree, np.int64)
+    padded[: len(coefficients)] = coefficients
+    scaled = padded * np.int64(parameters.scale)  # |digit| x scale < q / 2 < 2^59
+    return (
+        np.where(scaled < 0, scaled + parameters.modulus, scaled)
+        .view(np.uint64)
+        .reshape(-1, parameters.degree)
+    )

@@ -1,0 +1,116 @@
+"""What the parties of a CKKS sum say to each other. What does not belong here: what they do with it.
+
+Boxes are sealed to whom they are for (`he.sealing`); the server that relays them cannot open them.
+"""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he.ckks.ciphertexts import Sum, Upload
+from he.ckks.parameters import CKKSParameters
+from he.ckks.residues import Words, pack, unpack_below
+from protocols.codec import Record
+from protocols.errors import Misuse
+
+JOIN, KEY, INPUT, OPEN = "join", "key", "input", "open"
+HOLDER = "key-holder"
+X25519_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Settings(Record):
+    """A session's public parameters: who holds the key, how few contributions are opened, and the ring."""
+
+    arrangement: str
+    holder: str
+    least: int
+    ckks: CKKSParameters
+
+
+@dataclass(frozen=True)
+class Ask(Record):
+    """Server to client: answer this stage."""
+
+
+@dataclass(frozen=True)
+class Join(Record):
+    """Client to holder: a public key (X25519, 32 bytes) for this session's boxes."""
+
+    key: bytes
+
+    def __post_init__(self) -> None:
+        if len(self.key) != X25519_BYTES:
+            raise Misuse(f"expected a public key of {X25519_BYTES} bytes, got {len(self.key)}")
+
+
+@dataclass(frozen=True)
+class Joined(Record):
+    """Server to holder: who joined, with which key."""
+
+    keys: dict[int, bytes]
+
+
+@dataclass(frozen=True)
+class HolderKeys(Record):
+    """Holder to server: its CKKS public key (packed residues), its X25519 key, and a box for every client
+    that joined.
+
+    A client's box holds the session's check key and the digest of the CKKS public key.
+    """
+
+    public: bytes
+    key: bytes
+    boxes: dict[int, bytes]
+
+    def __post_init__(self) -> None:
+        if len(self.key) != X25519_BYTES:
+            raise Misuse(f"expected a public key of {X25519_BYTES} bytes, got {len(self.key)}")
+
+
+@dataclass(frozen=True)
+class ClientKeys(Record):
+    """Server to client: the holder's keys and this client's box."""
+
+    public: bytes
+    key: bytes
+    box: bytes
+
+
+@dataclass(frozen=True)
+class Input(Record):
+    """Client to server: the ciphertexts, and the check value sealed to whoever opens the sum."""
+
+    upload: Upload
+    box: bytes
+
+
+@dataclass(frozen=True)
+class ToOpen(Record):
+    """Server to opener: a sum, and the boxes of the clients in it."""
+
+    total: Sum
+    boxes: dict[int, bytes]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened(Record):
+    """Opener to server: exact integers, reduced modulo M where the group is Z_M; or, refused, none and the
+    reason.
+
+    A refusal names no value: it reveals one bit, once per session and key.
+    """
+
+    total: NDArray[np.int64] = field(repr=False)
+    refusal: str = ""
+
+
+def pack_public(public: Words, parameters: CKKSParameters) -> bytes:
+    return pack(public.ravel(), parameters.modulus.bit_length())
+
+
+def unpack_public(data: bytes, parameters: CKKSParameters) -> Words:
+    """Return [2, N] residues. Raises WireError."""
+    count, bits = 2 * parameters.degree, parameters.modulus.bit_length()
+    return unpack_below(data, count, bits, parameters.modulus).reshape(2, parameters.degree)

@@ -1,0 +1,86 @@
+"""Opening a sum, for whoever may: recognise it, decrypt it, give exact integers. No states or messages
+belong here.
+
+What is refused before the secret key is touched raises; what only decryption can tell ends the session with
+a refusal, because its one bit depends on the key: an opener that could be asked again would leak it bit by
+bit.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he.ckks.check import check_value
+from he.ckks.ciphertexts import Sum, open_sum
+from he.ckks.digits import gather
+from he.ckks.messages import Opened, Settings
+from he.sealing import unseal
+from protocols.errors import Aborted, PolicyRefusal, ProtocolViolation
+from protocols.kernel import client
+from protocols.session import Session
+from protocols.summation import centred
+
+IntVector = NDArray[np.int64]
+
+
+def check_sums(
+    boxes: Mapping[int, bytes], keys: Mapping[int, bytes], session: Session, least: int
+) -> NDArray[np.uint64]:
+    """Return the sum of the check values in the clients' boxes, uint64 [checks].
+
+    keys: what each client's box is sealed with. Raises PolicyRefusal for fewer than `least` clients,
+    ProtocolViolation for a client that may not be there or a box that does not open.
+    """
+    if len(boxes) < least:
+        raise PolicyRefusal(
+            f"contributions: at least {least} are demanded before a sum is opened, {len(boxes)} came"
+        )
+    total = np.zeros(Settings.decode(session.parameters).ckks.checks, np.uint64)
+    for index, box in boxes.items():
+        name = str(client(index))
+        if index not in keys:
+            raise ProtocolViolation(f"{name} is in the sum but did not take part", "server")
+        plain = unseal(keys[index], box, session.context, name)
+        if len(plain) != total.nbytes:
+            raise ProtocolViolation(f"expected a check value of {total.nbytes} bytes", name)
+        total += np.frombuffer(plain, np.dtype("<u8"))
+    return total
+
+
+def open_checked(
+    total: Sum, clients: int, expected: NDArray[np.uint64], check_key: bytes, secret: bytes, session: Session
+) -> Opened:
+    """Return the sum of exactly the ciphertexts that the expected check values came from, or a refusal."""
+    parameters = Settings.decode(session.parameters).ckks
+    nothing = np.empty(0, np.int64)
+    try:
+        coefficients = open_sum(total, parameters, clients, secret)
+    except ProtocolViolation as error:
+        return Opened(nothing, str(error))
+    if not np.array_equal(check_value(check_key, coefficients, parameters.checks), expected):
+        return Opened(
+            nothing, "the check values do not match: this is not the sum of the named clients' ciphertexts"
+        )
+    modulus = int(session.modulus)
+    values = gather(coefficients, parameters, modulus)
+    if modulus:
+        return Opened(centred(values, modulus))
+    if np.abs(values).max() > clients * session.bound:
+        return Opened(nothing, "the sum is out of the session's bounds: a client's input was")
+    return Opened(values)
+
+
+def taken(opened: Opened, session: Session, party: str) -> IntVector:
+    """Return an answer's total. Raises Aborted for a refusal, ProtocolViolation for a total of another
+    shape or range.
+    """
+    if opened.refusal:
+        raise Aborted(f"{party} refused to open: {opened.refusal}")
+    limit = session.sum_bound if not session.modulus else session.modulus // 2
+    values = opened.total
+    if values.dtype != np.int64 or values.shape != (session.dimension,):
+        raise ProtocolViolation(f"expected a total of {session.dimension} int64 values", party)
+    if int(values.max()) > limit or int(values.min()) < -limit:
+        raise ProtocolViolation(f"expected a total in [-{limit}, {limit}]", party)
+    return values

@@ -1,0 +1,218 @@
+"""Which ring, scale and limbs a session uses: the fewest ciphertext bytes for which the rounded sum is exact.
+
+What does not belong here: keys, ciphertexts. Everything is derived from public facts (clients, dimension,
+bound, modulus, arrangement), so every party derives it again and refuses a session that says otherwise. The
+proofs are in docs/ckks.md; in short, with
+
+    n clients, |digit| <= beta, error coefficients |e| <= 21, ternary u and s, k0 and k1 dropped low bits of
+    the two halves: V = 21 (1 + 2N) (public key) or 21 (symmetric), plus 2^(k0-1) + N 2^(k1-1) for what was
+    dropped, the phase of a sum is  scale x digit sum + noise  with |noise| <= n V,
+
+rounding is exact if 2 n V < scale and nothing wraps if (2 n beta + 1) scale <= q.
+"""
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+from he.ckks.primes import ntt_prime
+from protocols.codec import Record
+from protocols.errors import CapacityError
+
+TABLE_128 = {1024: 27, 2048: 54, 4096: 109, 8192: 218}
+"""Largest log2 q for 128 bits of security against classical attacks with ternary secrets (Albrecht et al.,
+HomomorphicEncryption.org security standard, 2018, table 1). SEAL enforces the same numbers."""
+ERROR_BOUND = 21
+"""SEAL's errors are differences of two 21-bit Hamming weights: |e| <= 21, sub-Gaussian with variance proxy
+10.5.
+"""
+ERROR_PROXY, TERNARY_PROXY = 10.5, 2 / 3
+MAX_PRIME_BITS = 60
+MAX_CLIENTS = 1 << 20
+TAG_BITS = 96
+CHECK_BITS = 80
+FAILURE_BITS = 128
+_MAX_LIMBS = 8
+
+
+@dataclass(frozen=True)
+class CKKSParameters(Record):
+    """The public parameters of one session.
+
+    degree: N. modulus: the prime q. scale: what one unit is multiplied by. limbs, limb_bits: a value is
+    `limbs` balanced digits in base 2^limb_bits. digit_bound: largest |digit|. dropped: low bits left out of
+    the two halves of a ciphertext. tags: coefficients that hold a client's random tag. checks: words of a
+    check value. noise: largest |noise| of one client's part (in the worst case), or 0 where `sum_noise`
+    holds with failure under 2^-128 for all clients together. symmetric: ciphertexts are seeded.
+    """
+
+    degree: int
+    modulus: int
+    scale: int
+    limbs: int
+    limb_bits: int
+    digit_bound: int
+    dropped: tuple[int, int]
+    tags: int
+    checks: int
+    noise: int
+    sum_noise: int
+    symmetric: bool
+    dimension: int
+
+    @property
+    def coefficients(self) -> int:
+        """Coefficients in use: tags, then the limbs of every value."""
+        return self.tags + self.limbs * self.dimension
+
+    @property
+    def ciphertexts(self) -> int:
+        return -(-self.coefficients // self.degree)
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Bits per coefficient of the two halves on the wire."""
+        bits = self.modulus.bit_length()
+        return bits - self.dropped[0], bits - self.dropped[1]
+
+    @property
+    def upload_bits(self) -> int:
+        """Ciphertext bits of one client: the first half is cut after the last coefficient in use, a seed
+        replaces the second.
+        """
+        second = 512 * self.ciphertexts if self.symmetric else self.widths[1] * self.ciphertexts * self.degree
+        return self.widths[0] * self.coefficients + second
+
+    @property
+    def worst_case(self) -> bool:
+        return self.noise > 0
+
+
+@dataclass(frozen=True)
+class _Demand:
+    """What is asked for, and one choice of limbs."""
+
+    clients: int
+    dimension: int
+    symmetric: bool
+    limbs: int
+    limb_bits: int
+    digit_bound: int
+
+    @property
+    def tags(self) -> int:
+        return -(-TAG_BITS // self.digit_bound.bit_length())
+
+    @property
+    def checks(self) -> int:
+        """Words of a check value: each finds a change of a sum but with probability 2^-(64 - k), see
+        `he.ckks.check`.
+        """
+        k = (4 * self.clients * self.digit_bound).bit_length()
+        return -(-CHECK_BITS // max(1, 64 - k))
+
+    @property
+    def total(self) -> int:
+        return self.tags + self.limbs * self.dimension
+
+
+@lru_cache(maxsize=256)
+def choose(clients: int, dimension: int, bound: int, symmetric: bool) -> CKKSParameters:
+    """Return the parameters with the fewest upload bits for `clients` vectors of `dimension` values in
+    [-bound, bound].
+
+    The fewest limbs come first (each repeats the noise); then the worst-case bound where any ring carries
+    it, else the statistical one. Raises CapacityError if nothing fits.
+    """
+    if clients > MAX_CLIENTS:
+        raise CapacityError(f"expected at most {MAX_CLIENTS} clients, got {clients}")
+    for limbs in range(1, _MAX_LIMBS + 1):
+        width, digit = digits(bound, limbs)
+        demand = _Demand(clients, dimension, symmetric, limbs, width, digit)
+        for worst_case in (True, False):
+            fits = [p for n in TABLE_128 for p in [_in_ring(demand, n, worst_case)] if p is not None]
+            if fits:
+                return min(fits, key=lambda p: (p.upload_bits, p.degree))
+    raise CapacityError(
+        f"no CKKS parameters of 128 bits carry {clients} clients x bound {bound}: use fewer clients or bits"
+    )
+
+
+def digits(bound: int, limbs: int) -> tuple[int, int]:
+    """Return (bits per limb, largest |digit|) for values in [-bound, bound] as balanced digits; at least
+    one bit.
+    """
+    if limbs == 1:
+        return 64, max(1, bound)
+    width = -(-(bound.bit_length() + 1) // limbs)
+    return width, max(1 << (width - 1), (bound >> (width * (limbs - 1))) + 1)
+
+
+def _in_ring(demand: _Demand, degree: int, worst_case: bool) -> CKKSParameters | None:
+    """Return the fewest-bits parameters in the ring of this degree, or None."""
+    best: CKKSParameters | None = None
+    for bits in range(degree.bit_length() + 1, min(TABLE_128[degree], MAX_PRIME_BITS) + 1):
+        found = _with_prime(demand, degree, bits, worst_case)
+        if found is not None and (best is None or found.upload_bits < best.upload_bits):
+            best = found
+    return best
+
+
+def _with_prime(demand: _Demand, degree: int, bits: int, worst_case: bool) -> CKKSParameters | None:
+    """Return the parameters with this prime that drop the most bits, or None if rounding would not be
+    exact.
+    """
+    q = ntt_prime(degree, bits)
+    scale = q // (2 * demand.clients * demand.digit_bound + 1)
+    room = (scale - 1) // 2 - _fresh_noise(demand, degree, worst_case)
+    if not q or room < 0:
+        return None
+    best: CKKSParameters | None = None
+    for k1 in range(1 if demand.symmetric else bits):
+        left = room // demand.clients - degree * _half(k1)
+        if left < 0:
+            break
+        k0 = min(left.bit_length(), bits - 1)
+        if any(k and bits - k + demand.clients.bit_length() > 63 for k in (k0, k1)):
+            continue  # the server adds what is left in 64-bit words
+        found = _build(demand, degree, q, scale, (k0, k1), worst_case)
+        if best is None or found.upload_bits < best.upload_bits:
+            best = found
+    return best
+
+
+def _build(
+    demand: _Demand, degree: int, q: int, scale: int, dropped: tuple[int, int], worst_case: bool
+) -> CKKSParameters:
+    rounding = _half(dropped[0]) + degree * _half(dropped[1])
+    total = _fresh_noise(demand, degree, worst_case) + demand.clients * rounding
+    return CKKSParameters(
+        degree, q, scale, demand.limbs, demand.limb_bits, demand.digit_bound, dropped, demand.tags, demand.checks,
+        total // demand.clients if worst_case else 0, total, demand.symmetric, demand.dimension,
+    )  # fmt: skip
+
+
+def _half(k: int) -> int:
+    """Largest error of leaving out k low bits and putting their middle back."""
+    return 1 << (k - 1) if k else 0
+
+
+def _fresh_noise(demand: _Demand, degree: int, worst_case: bool) -> int:
+    """Bound on |noise| of a coefficient of a sum of fresh ciphertexts: certain, or in all coefficients but
+    with probability 2^-128.
+
+    Statistical: given s and the key's error e, the noise of n ciphertexts is a sum of independent sub-
+    Gaussian terms with proxies 10.5 (e0), 10.5 |s|^2 <= 10.5 N (e1 s) and 2/3 |e|^2 (e u), so P(|x| > t) <=
+    2 exp(-t^2 / 2 proxy); |e|^2 <= 10.5 (N + 2 sqrt(N c) + 2c) but with probability e^-c (Hsu, Kakade,
+    Zhang 2012, theorem 1). Half of 2^-128 goes to each, by a union bound over all coefficients.
+    """
+    if worst_case:
+        return demand.clients * ERROR_BOUND * (1 if demand.symmetric else 1 + 2 * degree)
+    proxy = ERROR_PROXY
+    if not demand.symmetric:
+        c = (FAILURE_BITS + 1) * math.log(2)
+        key_error = ERROR_PROXY * (degree + 2 * math.sqrt(degree * c) + 2 * c)
+        proxy += ERROR_PROXY * degree + TERNARY_PROXY * key_error
+    padded = -(-demand.total // degree) * degree
+    tail = (FAILURE_BITS + 2) * math.log(2) + math.log(padded)
+    return math.ceil(math.sqrt(2 * demand.clients * proxy * tail) * (1 + 2**-20))

@@ -1,0 +1,203 @@
+"""The server's states: relays keys and boxes, adds ciphertexts, asks for the sum to be opened. It holds no
+secret key.
+
+What does not belong here: anything that could decrypt.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import ClassVar, TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he.ckks.ciphertexts import Adder
+from he.ckks.messages import (
+    HOLDER,
+    INPUT,
+    JOIN,
+    KEY,
+    OPEN,
+    ClientKeys,
+    HolderKeys,
+    Input,
+    Join,
+    Joined,
+    Opened,
+    Settings,
+    ToOpen,
+)  # fmt: skip
+from he.ckks.opener import taken
+from protocols.codec import Record
+from protocols.errors import Aborted, ProtocolViolation, TooFewSurvivors, WireError
+from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
+from protocols.randomness import SecureRandom
+from protocols.session import Session
+from protocols.summation import Total
+
+R = TypeVar("R", bound=Record)
+
+
+def settings(session: Session) -> Settings:
+    return Settings.decode(session.parameters)
+
+
+def ask(session: Session, stage: str, bodies: Mapping[Party, Record]) -> tuple[Message, ...]:
+    """Return the requests of a stage, one per party."""
+    return tuple(message(session.context, stage, SERVER, to, body.encode()) for to, body in bodies.items())
+
+
+def _sender(session: Session, message: Message, stage: str, expected: set[int]) -> int:
+    """Return the sending client's index. Raises ProtocolViolation unless it is one that may answer, for the
+    first time.
+    """
+    expect(message, session.context, stage, "client", SERVER)
+    if message.sender.number not in expected:
+        raise ProtocolViolation("expected one answer from each client that was asked", str(message.sender))
+    return message.sender.number
+
+
+def _enough(session: Session, clients: int, what: str) -> None:
+    least = settings(session).least
+    if clients < least:
+        raise TooFewSurvivors(f"expected at least {least} clients to {what}, {clients} did")
+
+
+@dataclass(frozen=True)
+class Joins(State):
+    """KeyHolder: collects the clients' public keys for boxes."""
+
+    TAG: ClassVar[int | None] = 32
+
+    session: Session
+    keys: dict[int, bytes]
+
+    def receive(self, message: Message, random: SecureRandom) -> Step:
+        index = _sender(self.session, message, JOIN, {p.number for p in self.waiting_for()})
+        return Step(replace(self, keys=self.keys | {index: _decoded(Join, message).key}))
+
+    def waiting_for(self) -> list[Party]:
+        return [client(i) for i in range(self.session.clients) if i not in self.keys]
+
+    def close(self, random: SecureRandom) -> Step:
+        _enough(self.session, len(self.keys), "join")
+        return Step(
+            Keys(self.session, self.keys, None), ask(self.session, KEY, {Party(HOLDER): Joined(self.keys)})
+        )
+
+
+@dataclass(frozen=True)
+class Keys(State):
+    """KeyHolder: waits for the holder's keys."""
+
+    TAG: ClassVar[int | None] = 33
+
+    session: Session
+    keys: dict[int, bytes]
+    answer: HolderKeys | None
+
+    def receive(self, message: Message, random: SecureRandom) -> Step:
+        expect(message, self.session.context, KEY, HOLDER, SERVER)
+        answer = _decoded(HolderKeys, message)
+        if self.answer is not None or set(answer.boxes) != set(self.keys):
+            raise ProtocolViolation(
+                "expected one answer, with a box for every client that joined", str(message.sender)
+            )
+        return Step(replace(self, answer=answer))
+
+    def waiting_for(self) -> list[Party]:
+        return [] if self.answer else [Party(HOLDER)]
+
+    def close(self, random: SecureRandom) -> Step:
+        if self.answer is None:
+            raise Aborted("the key holder sent no key")
+        keys = self.answer
+        bodies = {client(i): ClientKeys(keys.public, keys.key, box) for i, box in keys.boxes.items()}
+        return Step(Inputs.empty(self.session, tuple(keys.boxes)), ask(self.session, INPUT, bodies))
+
+
+@dataclass(frozen=True, eq=False)
+class Inputs(State):
+    """Adds ciphertexts as they arrive and keeps the boxes."""
+
+    TAG: ClassVar[int | None] = 34
+
+    session: Session
+    asked: tuple[int, ...]
+    adder: Adder
+    boxes: dict[int, bytes]
+
+    @classmethod
+    def empty(cls, session: Session, asked: tuple[int, ...]) -> "Inputs":
+        return cls(session, asked, Adder.empty(settings(session).ckks), {})
+
+    def receive(self, message: Message, random: SecureRandom) -> Step:
+        index = _sender(self.session, message, INPUT, {p.number for p in self.waiting_for()})
+        answer = _decoded(Input, message)
+        try:
+            self.adder.add(answer.upload)
+        except WireError as error:
+            raise WireError(str(error), str(message.sender)) from None
+        return Step(replace(self, boxes=self.boxes | {index: answer.box}))
+
+    def waiting_for(self) -> list[Party]:
+        return [client(i) for i in self.asked if i not in self.boxes]
+
+    def close(self, random: SecureRandom) -> Step:
+        _enough(self.session, len(self.boxes), "send their input")
+        request = ToOpen(self.adder.finish(), self.boxes)
+        shared = settings(self.session).arrangement == "shared"
+        openers = [client(i) for i in self.boxes] if shared else [Party(HOLDER)]
+        survivors = tuple(sorted(self.boxes))
+        state = Opening(
+            self.session,
+            survivors,
+            tuple(p.number for p in openers),
+            HOLDER if not shared else "client",
+            None,
+        )
+        return Step(state, ask(self.session, OPEN, dict.fromkeys(openers, request)))
+
+
+@dataclass(frozen=True, eq=False)
+class Opening(State):
+    """Waits for the exact sum. The first answer counts; another one that differs names its sender."""
+
+    TAG: ClassVar[int | None] = 35
+
+    session: Session
+    survivors: tuple[int, ...]
+    openers: tuple[int, ...]
+    role: str
+    answer: NDArray[np.int64] | None
+    refusal: str = ""
+
+    def receive(self, message: Message, random: SecureRandom) -> Step:
+        expect(message, self.session.context, OPEN, self.role, SERVER)
+        who = str(message.sender)
+        if message.sender.number not in self.openers:
+            raise ProtocolViolation("expected one answer from each opener", who)
+        left = replace(self, openers=tuple(i for i in self.openers if i != message.sender.number))
+        try:
+            values = taken(_decoded(Opened, message), self.session, who)
+        except Aborted as refused:
+            return Step(replace(left, refusal=refused.reason))
+        if self.answer is not None and not np.array_equal(values, self.answer):
+            raise ProtocolViolation("the opened sum differs from another opener's", who)
+        return Step(replace(left, answer=values))
+
+    def waiting_for(self) -> list[Party]:
+        return [] if self.answer is not None else [Party(self.role, i) for i in self.openers]
+
+    def close(self, random: SecureRandom) -> Step:
+        if self.answer is None:
+            raise Aborted(self.refusal or f"no {self.role} opened the sum")
+        return Step(Total(self.answer, self.survivors))
+
+
+def _decoded(kind: type[R], message: Message) -> R:
+    """Decode a body; an error names the sender."""
+    try:
+        return kind.decode(message.body)
+    except WireError as error:
+        raise WireError(str(error), str(message.sender)) from None

@@ -1,0 +1,151 @@
+"""CKKSSum: exact sums of integer vectors under SEAL's CKKS, opened by a key holder or by clients that share
+a key.
+
+What does not belong here: the parties' states (client, holder, server), parameters, ciphertexts.
+"""
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from he.ckks.client import Joining, Own, Ready, Shared, SharedOpening, SharedReady
+from he.ckks.holder import ME, Holding, Waiting
+from he.ckks.keys import SharedKey
+from he.ckks.messages import HOLDER, INPUT, JOIN, KEY, OPEN, Ask, Settings
+from he.ckks.parameters import choose
+from he.ckks.protection import protection
+from he.ckks.server import Inputs, Joins, Keys, Opening, ask, settings
+from he.keys import Arrangement, KeyHolder, SharedByClients
+from he.keys import arrangement as named
+from protocols.codec import tags
+from protocols.errors import Misuse, WireError
+from protocols.kernel import Party, State, Step, client
+from protocols.policy import Demands, Policy
+from protocols.randomness import SecureRandom
+from protocols.session import Session
+from protocols.statement import Protection
+from protocols.summation import IntVector, SecureSum, Stage, centred
+
+
+class CKKSSum(SecureSum):
+    """A secure sum by CKKS with coefficient packing.
+
+    arrangement: `KeyHolder()` (default), `SharedByClients()`, or their names "keyholder" and "shared".
+    Threshold CKKS is not offered: docs/ckks.md says why. min_survivors: fewest contributions that are ever
+    opened. key: the clients' shared key for `SharedByClients`; the server's instance has none. Without one,
+    an instance makes its own at first use, which serves simulated parties in one process; in several,
+    nothing opens. Raises Misuse for another arrangement.
+    """
+
+    name = "ckks"
+
+    def __init__(
+        self,
+        arrangement: Arrangement | str | None = None,
+        min_survivors: int = 2,
+        key: SharedKey | None = None,
+    ) -> None:
+        if arrangement is None:
+            arrangement = KeyHolder()
+        self.arrangement = named(arrangement) if isinstance(arrangement, str) else arrangement
+        if not isinstance(self.arrangement, KeyHolder | SharedByClients):
+            raise Misuse(
+                "CKKS has no threshold arrangement here (docs/ckks.md says why): "
+                "choose KeyHolder or SharedByClients, or PaillierSum for a threshold key"
+            )
+        if min_survivors < 1:
+            raise Misuse(f"expected min_survivors >= 1, got {min_survivors}")
+        if key is not None and not self.shared:
+            raise Misuse(
+                "a shared key goes with SharedByClients only; a key holder makes its own for every session"
+            )
+        self.min_survivors = min_survivors
+        self._key = key
+
+    @property
+    def shared(self) -> bool:
+        return isinstance(self.arrangement, SharedByClients)
+
+    # -- public facts -------------------------------------------------------------------------------------------------
+
+    @property
+    def kinds(self) -> Mapping[int, type[State]]:
+        return tags(
+            Ready, Joining, SharedReady, SharedOpening, Waiting, Holding, Joins, Keys, Inputs, Opening
+        )  # fmt: skip
+
+    def stages(self, session: Session) -> tuple[Stage, ...]:
+        if self.shared:
+            return (Stage(INPUT, counts=True), Stage(OPEN))
+        return (Stage(JOIN), Stage(KEY, HOLDER), Stage(INPUT, counts=True), Stage(OPEN, HOLDER))
+
+    def helpers(self, session: Session) -> tuple[Party, ...]:
+        return () if self.shared else (ME,)
+
+    def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> Settings:
+        """Choose the ring. Raises CapacityError if no parameters of 128 bits carry the sum."""
+        holder = self.arrangement.name if isinstance(self.arrangement, KeyHolder) else ""
+        chosen = choose(clients, dimension, modulus // 2 if modulus else bound, self.shared)
+        return Settings(str(self.arrangement), holder, self.min_survivors, chosen)
+
+    def check(self, session: Session) -> None:
+        super().check(session)
+        expected = self.parameters(session.clients, session.dimension, session.bound, int(session.modulus))
+        if session.parameters != expected.encode():
+            raise Misuse(
+                "the session's parameters are not what this sum derives from its cohort, bound and arrangement: "
+                f"expected {expected}"
+            )
+
+    def demands(self, session: Session) -> Demands:
+        chosen = self._settings(session)
+        bits = chosen.ckks.modulus.bit_length()
+        return Demands(session.clients, chosen.least, bits, "semi-honest", simulated=session.simulated)
+
+    @staticmethod
+    def _settings(session: Session) -> Settings:
+        try:
+            return settings(session)
+        except WireError as error:
+            raise Misuse(f"the session's parameters do not decode: {error}") from None
+
+    def protection(self, session: Session) -> Protection:
+        return protection(self._settings(session))
+
+    # -- parties ------------------------------------------------------------------------------------------------------
+
+    def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
+        everyone = {client(i): Ask() for i in range(session.clients)}
+        if self.shared:
+            return Step(Inputs.empty(session, tuple(range(session.clients))), ask(session, INPUT, everyone))
+        return Step(Joins(session, {}), ask(session, JOIN, everyone))
+
+    def _client(
+        self,
+        session: Session,
+        index: int,
+        vector: IntVector,
+        random: SecureRandom,
+        policy: Policy,
+        update: bytes,
+        memory: bytes | None,
+    ) -> Step:
+        own = Own(session, index, _representatives(vector, int(session.modulus)), update)
+        if not self.shared:
+            return Step(Ready(own))
+        if self._key is None:
+            self._key = SharedKey.generate()
+        least = max(self.min_survivors, policy.min_survivors)
+        return Step(SharedReady(own, Shared.of(self._key.secret, session), least))
+
+    def _helper(
+        self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None
+    ) -> Step:
+        return Step(Waiting(session, max(self.min_survivors, policy.min_survivors)))
+
+
+def _representatives(vector: IntVector, modulus: int) -> IntVector:
+    """Return what is encrypted: the vector over Z, representatives in [-M/2, M/2) over Z_M."""
+    if not modulus:
+        return vector
+    return centred(vector if modulus & (modulus - 1) == 0 else np.mod(vector, modulus), modulus)
