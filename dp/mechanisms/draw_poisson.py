@@ -26,7 +26,7 @@ _BERNOULLI = (
 
 
 def poisson(random: SecureRandom, mean: float, count: int) -> Integers:
-    """Return `count` independent draws, int64, each within 2^-76 of the Poisson law of that mean, 2^-20 <=
+    """Return `count` independent draws, int64, each within 2^-101 of the Poisson law of that mean, 2^-20 <=
     mean <= 2^48.
 
     Raises Misuse outside that range, for NaN and for a negative count.
@@ -45,12 +45,12 @@ def target(mean: float) -> Target:
     """The distribution as the envelope sampler wants it; log_weight and exact are relative to the mode.
 
     Tails (Boucheron, Lugosi and Massart, "Concentration Inequalities", 2013, section 2.2): P[X <= l - t] <=
-    exp(-t^2 / (2 l)) and P[X >= l + t] <= exp(-t^2 / (2 (l + t / 3))); each is below 2^-82 here. Error of
+    exp(-t^2 / (2 l)) and P[X >= l + t] <= exp(-t^2 / (2 (l + t / 3))); each is below 2^-107 here. Error of
     the weight: l h(u) is a difference of terms of size |x - l|, each good to 2^-51 relative; with |x - l|
-    <= 11.5 sqrt(l) that is at most 2^-21 at l = 2^48. For means up to 1,024 it is a difference of terms
+    <= 12.3 sqrt(l) that is at most 2^-21 at l = 2^48. For means up to 1,024 it is a difference of terms
     below 2^15, each good to 2^-50 relative: 2^-34.
     """
-    nats = 82 * math.log(2)
+    nats = 107 * math.log(2)
     low = max(0, math.floor(mean - math.sqrt(2 * mean * nats)) - 1)
     high = math.ceil(mean + nats / 3 + math.sqrt(nats * nats / 9 + 2 * mean * nats)) + 1
     mode = math.floor(mean)

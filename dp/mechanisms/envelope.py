@@ -11,7 +11,7 @@ keeps x with probability S p(x) / w_k. What is kept has probability proportional
 the weights are: floating-point error in the table costs speed and never correctness. The keep test compares
 a uniform U, known to R = 64 - b bits, with a probability a, known up to `Target.error`. Where these do not
 decide, `_keep_exactly` takes 128 more bits and decimals of 80 digits, and errs with probability below
-2^-120 (this is where "exact" ends). The mass that lies beyond the table is below 2^-80 (`Target.low`,
+2^-120 (this is where "exact" ends). The mass that lies beyond the table is below 2^-105 (`Target.low`,
 `Target.high`). Hence `SAMPLER_DISTANCE`, in total variation, per draw.
 
 The running time of a rejection sampler depends on what it draws; whoever can time single draws learns about
@@ -29,7 +29,7 @@ from numpy.typing import NDArray
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom
 
-SAMPLER_DISTANCE = 2.0**-75
+SAMPLER_DISTANCE = 2.0**-100
 """Bound on the total variation distance between one draw of any sampler here and the distribution it stands
 for."""
 
@@ -51,7 +51,7 @@ class Target:
 
     `log_weight(x)` gives log p(x) up to a common constant, at most 0, for float64 or int64 arrays, with an
     absolute error of at most `error`; `exact(x)` gives the same for one integer, under the decimal context
-    it is called in, with relative error of exp() below 1e-45. Less than 2^-80 of the mass lies outside
+    it is called in, with relative error of exp() below 1e-45. Less than 2^-105 of the mass lies outside
     [low, high].
     """
 

@@ -1,0 +1,107 @@
+"""What every accountant promises, and what they share: counting primitive events, and adding distances to
+delta.
+
+Does not belong here: prices. `tests/unit/dp/test_accountants.py` holds the suite that every accountant
+passes.
+"""
+
+import math
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Mapping
+from typing import ClassVar, Self
+
+from dp.accountants.reduction import dominating
+from dp.events import Event, Relation, Unit, UnknownEvent, flatten
+from protocols.errors import Misuse
+
+
+class Accountant(ABC):
+    """Adds up events of one unit and relation, and says what they cost together.
+
+    Events compose adaptively: each may depend on what earlier ones released. Distances (samplers, the
+    reduction of discrete noise) add up to `distance`, a total variation distance t between what ran and
+    what is priced; it costs (1 + exp(epsilon)) t of delta (docs/dp-account.md, section 2).
+    """
+
+    name: ClassVar[str]
+
+    def __init__(self) -> None:
+        self._counts: Counter[Event] = Counter()
+        self._statement: tuple[Unit, Relation] | None = None
+        self.distance = 0.0
+
+    def add(self, event: Event, count: int = 1) -> Self:
+        """Account `count` >= 0 further times for `event`; returns itself.
+
+        Raises UnknownEvent where there is no sound price, Misuse where unit or relation differ from earlier
+        events; then nothing has been added.
+        """
+        if type(count) is not int or count < 0:
+            raise Misuse(f"expected a count of at least 0, got {count!r}")
+        priced: list[tuple[Event, int, float]] = []
+        for primitive, times in flatten(event, count):
+            reduced, distance = dominating(primitive)
+            if not self.supports(reduced):
+                raise UnknownEvent(self._refusal(primitive))
+            priced.append((reduced, times, distance * times))
+        if self._statement not in (None, (event.unit, event.relation)):
+            raise Misuse(
+                f"one account holds one unit and relation: expected {self._statement}, "
+                f"got {event.unit}/{event.relation}"
+            )
+        self._statement = (event.unit, event.relation)
+        for reduced, times, distance in priced:
+            self._counts[reduced] += times
+            self.distance += distance
+        return self
+
+    def epsilon(self, delta: float) -> float:
+        """The least epsilon this accountant can state at `delta`, 0 < delta < 1; infinity where there is
+        none.
+
+        Raises Misuse for a delta outside (0, 1).
+        """
+        if not 0 < delta < 1:
+            raise Misuse(f"expected 0 < delta < 1, got {delta}")
+        if not self._counts:
+            return 0.0
+        if self.distance == 0:
+            return self._epsilon(self._counts, delta)
+        guess = self._epsilon(self._counts, delta)
+        for _ in range(100):  # rises to the fixed point of epsilon = price(delta - (1 + exp(epsilon)) t)
+            upper = guess * (1 + 1e-7) + 1e-9
+            left = delta - (1 + math.exp(min(upper, 700.0))) * self.distance
+            if left <= 0:
+                return math.inf
+            guess = self._epsilon(self._counts, left)
+            if guess <= upper:
+                return guess
+        return math.inf
+
+    def delta(self, epsilon: float) -> float:
+        """The least delta this accountant can state at `epsilon` >= 0; at most 1. Raises Misuse for a
+        negative or NaN epsilon."""
+        if not 0 <= epsilon < math.inf:
+            raise Misuse(f"expected a finite epsilon of at least 0, got {epsilon}")
+        if not self._counts:
+            return 0.0
+        return min(
+            1.0, self._delta(self._counts, epsilon) + (1 + math.exp(min(epsilon, 700.0))) * self.distance
+        )
+
+    @abstractmethod
+    def supports(self, event: Event) -> bool:
+        """Whether this accountant has a sound price for a primitive, already reduced event."""
+
+    @abstractmethod
+    def _epsilon(self, counts: Mapping[Event, int], delta: float) -> float: ...
+
+    @abstractmethod
+    def _delta(self, counts: Mapping[Event, int], epsilon: float) -> float: ...
+
+    def _refusal(self, event: Event) -> str:
+        return (
+            f"the {self.name} accountant has no price for {type(event).__name__} under {event.relation}; "
+            "use another accountant or another relation"
+        )

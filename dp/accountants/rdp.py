@@ -1,0 +1,115 @@
+"""Prices by Renyi differential privacy (Mironov, CSF 2017), through dp-accounting where it has the event.
+
+Own curves: Skellam noise, also Poisson-sampled, and pure mechanisms (`dp.accountants.curves`). The
+conversion to (epsilon, delta) is dp-accounting's: Canonne, Kamath and Steinke 2020, Proposition 12, and the
+bound through KL.
+"""
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.accountants.base import Accountant
+from dp.accountants.curves import pure_curve, skellam_curve
+from dp.events import (
+    Event,
+    FixedSizeGaussian,
+    Gaussian,
+    PoissonGaussian,
+    Pure,
+    Relation,
+    Skellam,
+    UnknownEvent,
+)
+
+Curve = NDArray[np.float64]
+
+
+class RDPAccountant(Accountant):
+    """Adds Renyi curves over dp-accounting's default orders."""
+
+    name = "rdp"
+
+    def supports(self, event: Event) -> bool:
+        sampled = isinstance(event, PoissonGaussian) or (isinstance(event, Skellam) and event.sample_rate < 1)
+        if sampled and event.relation is Relation.REPLACE:
+            return False
+        return isinstance(event, Gaussian | PoissonGaussian | FixedSizeGaussian | Skellam | Pure)
+
+    def _epsilon(self, counts: Mapping[Event, int], delta: float) -> float:
+        from dp_accounting.rdp import rdp_privacy_accountant
+
+        return float(rdp_privacy_accountant.compute_epsilon(orders(), _total(counts), delta)[0])
+
+    def _delta(self, counts: Mapping[Event, int], epsilon: float) -> float:
+        from dp_accounting.rdp import rdp_privacy_accountant
+
+        return float(rdp_privacy_accountant.compute_delta(orders(), _total(counts), epsilon)[0])
+
+
+def orders() -> tuple[float, ...]:
+    """The Renyi orders in use, all above 1."""
+    from dp_accounting.rdp import rdp_privacy_accountant
+
+    return tuple(float(order) for order in rdp_privacy_accountant.DEFAULT_RDP_ORDERS)
+
+
+def _total(counts: Mapping[Event, int]) -> Curve:
+    total = np.zeros(len(orders()))
+    for event, count in counts.items():
+        total += count * curve(event)
+    return total
+
+
+@lru_cache(maxsize=4096)
+def curve(event: Event) -> Curve:
+    """The Renyi divergence of one application at every order of `orders()`; float64, not to be written
+    to."""
+    if isinstance(event, Skellam):
+        return skellam_curve(event, orders())
+    if isinstance(event, Pure):
+        return pure_curve(event, orders())
+    return _through_dp_accounting(event)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """dp-accounting warns of each fractional order that it leaves out; leaving one out only raises the
+    price."""
+    logger = logging.getLogger("absl")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+
+
+def _through_dp_accounting(event: Event) -> Curve:
+    import dp_accounting
+    from dp_accounting.rdp import RdpAccountant
+
+    relation = dp_accounting.NeighboringRelation.ADD_OR_REMOVE_ONE
+    if isinstance(event, Gaussian):
+        theirs = dp_accounting.GaussianDpEvent(event.noise_multiplier / event.reach)
+    elif isinstance(event, PoissonGaussian):
+        theirs = dp_accounting.PoissonSampledDpEvent(
+            event.sample_rate, dp_accounting.GaussianDpEvent(event.noise_multiplier)
+        )
+    elif isinstance(event, FixedSizeGaussian):
+        # Zeroing one unit out is one way of replacing it, and whoever replaces it in the sample may add a clip
+        # norm too: both relations are priced as a replacement, at twice the clip norm (docs/dp-account.md, section 6).
+        relation = dp_accounting.NeighboringRelation.REPLACE_ONE
+        theirs = dp_accounting.SampledWithoutReplacementDpEvent(
+            event.population, event.sample_size, dp_accounting.GaussianDpEvent(event.noise_multiplier / 2)
+        )
+    else:
+        raise UnknownEvent(f"no Renyi curve for {type(event).__name__}")
+    account = RdpAccountant(orders(), relation)
+    with _quiet():
+        account.compose(theirs)
+    return np.asarray(account.rdp, dtype=np.float64)

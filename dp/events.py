@@ -1,0 +1,297 @@
+"""What happened, as frozen facts that accountants put a price on: the noise, the sampling, the unit, the
+neighbours.
+
+Belongs here: the vocabulary of events and what makes each one valid. Does not belong here: prices
+(`dp.accountants`), the JSON form (`dp.event_json`), derivations (docs/dp-account.md).
+
+`noise_multiplier` always means: standard deviation of the noise over the L2 bound on one unit's
+contribution (the clip norm). The relation then says how far neighbouring sums lie apart: once the bound for
+zero-out and add/remove, twice for replace.
+"""
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, fields
+from enum import StrEnum
+
+from dp.mechanisms.envelope import SAMPLER_DISTANCE
+from protocols.errors import Misuse
+
+
+class Unit(StrEnum):
+    """Whose whole contribution is protected."""
+
+    EXAMPLE = "example"
+    CLIENT = "client"
+
+
+class Relation(StrEnum):
+    """When two data sets are neighbours. Zero-out: one unit's contribution becomes zero, sizes and counts
+    stay as they are."""
+
+    ZERO_OUT = "zero-out"
+    ADD_REMOVE = "add-remove"
+    REPLACE = "replace"
+
+
+class UnknownEvent(Misuse):
+    """An event that is not known, or that this accountant has no sound price for; it is refused, never
+    skipped."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """Base of all events; subclasses below are the only ones that exist."""
+
+    unit: Unit
+    relation: Relation
+
+    def __post_init__(self) -> None:
+        if type(self.unit) is not Unit or type(self.relation) is not Relation:
+            raise Misuse(f"expected a Unit and a Relation, got {self.unit!r} and {self.relation!r}")
+        for name, low, high in self._ranges():
+            value = getattr(self, name)
+            wanted = int if isinstance(low, int) else float
+            if type(value) is not wanted or not low <= value <= high:
+                raise Misuse(
+                    f"{type(self).__name__}.{name}: expected a {wanted.__name__} from {low} to {high}, got {value!r}"
+                )
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        """(field, least, greatest); integer limits ask for an int, float limits for a float."""
+        yield from ()
+
+    @property
+    def reach(self) -> float:
+        """How many clip norms apart neighbouring sums can lie."""
+        return 2.0 if self.relation is Relation.REPLACE else 1.0
+
+
+_TINY, _HUGE = 1e-12, 1e300
+
+
+@dataclass(frozen=True, kw_only=True)
+class Gaussian(Event):
+    """A sum of bounded contributions plus Gaussian noise; every unit takes part, or who takes part is
+    seen."""
+
+    noise_multiplier: float
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "noise_multiplier", _TINY, _HUGE
+
+
+@dataclass(frozen=True, kw_only=True)
+class PoissonGaussian(Event):
+    """As `Gaussian`, over a secret Poisson sample: every unit takes part by its own coin of probability
+    `sample_rate`."""
+
+    noise_multiplier: float
+    sample_rate: float
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "noise_multiplier", _TINY, _HUGE
+        yield "sample_rate", 0.0, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class FixedSizeGaussian(Event):
+    """As `Gaussian`, over a secret uniform subset of `sample_size` out of `population` units, without
+    replacement."""
+
+    noise_multiplier: float
+    population: int
+    sample_size: int
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "noise_multiplier", _TINY, _HUGE
+        yield "population", 1, 2**53
+        yield "sample_size", 0, self.population
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.relation is Relation.ADD_REMOVE:
+            raise Misuse(
+                "a fixed-size sample shows the population's size: state zero-out or replace, not add-remove"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DiscreteGaussianSum(Event):
+    """A sum of integer vectors plus `shares` independent discrete Gaussians of parameter `share_variance`
+    per coordinate.
+
+    `sensitivity` bounds the L2 norm of one unit's integer vector, after rounding, in grid steps. `shares`
+    is the guaranteed least number of honest noise shares in the sum (1 for central noise); more shares are
+    post-processing. `sampler_distance` is the total variation distance per draw. With `sample_rate` below 1
+    the units are a secret Poisson sample.
+    """
+
+    sensitivity: float
+    share_variance: float
+    shares: int
+    dims: int
+    sampler_distance: float = SAMPLER_DISTANCE
+    sample_rate: float = 1.0
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "sensitivity", _TINY, 2.0**62
+        yield "share_variance", 0.5, 2.0**90
+        yield "shares", 1, 2**40
+        yield "dims", 1, 2**53
+        yield "sampler_distance", 0.0, 2.0**-60
+        yield "sample_rate", 0.0, 1.0
+
+    @property
+    def variance(self) -> float:
+        """Parameter of the discrete Gaussian that the sum of shares is close to."""
+        return self.share_variance * self.shares
+
+    @property
+    def tau(self) -> float:
+        """Kairouz, Liu and Steinke's tau: |log| of the ratio between sum and discrete Gaussian, per
+        coordinate.
+
+        10 sum over k = 1..shares-1 of exp(-2 pi^2 share_variance k / (k + 1)) (ICML 2021, Theorem 1); 0 for
+        one share. From k = 1,000 on the terms are bounded by the largest one, so that the time does not
+        grow with `shares`.
+        """
+        exponent = 2 * math.pi**2 * self.share_variance
+        near = sum(math.exp(-exponent * k / (k + 1)) for k in range(1, min(self.shares, 1000)))
+        far = max(0, self.shares - 1000) * math.exp(-exponent * 1000 / 1001)
+        return 10 * (near + far)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Skellam(Event):
+    """A sum of integer vectors plus Skellam noise of total `variance` per coordinate, in `shares`
+    independent shares.
+
+    `l1` and `l2` bound the norms of one unit's integer vector. `variance` is that of the guaranteed least
+    number of honest shares together.
+    """
+
+    l1: float
+    l2: float
+    variance: float
+    shares: int
+    dims: int
+    sampler_distance: float = SAMPLER_DISTANCE
+    sample_rate: float = 1.0
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "l1", _TINY, 2.0**80
+        yield "l2", _TINY, 2.0**62
+        yield "variance", _TINY, 2.0**90
+        yield "shares", 1, 2**40
+        yield "dims", 1, 2**53
+        yield "sampler_distance", 0.0, 2.0**-60
+        yield "sample_rate", 0.0, 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.l2 > self.l1 * (1 + 1e-9):
+            raise Misuse(f"an L2 norm never exceeds the L1 norm, got l2={self.l2} and l1={self.l1}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pure(Event):
+    """Any mechanism that is epsilon-differentially private for the stated unit and relation (randomised
+    response, say)."""
+
+    epsilon: float
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "epsilon", 0.0, 700.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Composed(Event):
+    """Several events about the same units, one after the other, each free to depend on what came out
+    before."""
+
+    parts: tuple[Event, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if type(self.parts) is not tuple or not self.parts:
+            raise Misuse("expected a tuple of at least one event")
+        for part in self.parts:
+            _same_statement(self, part)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Repeated(Event):
+    """`count` times the same event."""
+
+    event: Event
+    count: int
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "count", 0, 2**53
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _same_statement(self, self.event)
+
+
+def _same_statement(outer: Event, inner: Event) -> None:
+    if type(inner) not in KINDS.values():
+        raise UnknownEvent(f"expected an event of dp.events, got {type(inner).__name__}")
+    if (inner.unit, inner.relation) != (outer.unit, outer.relation):
+        raise Misuse(
+            f"events of one statement share unit and relation: expected {outer.unit}/{outer.relation}, "
+            f"got {inner.unit}/{inner.relation}"
+        )
+
+
+KINDS: Mapping[str, type[Event]] = {
+    kind.__name__: kind
+    for kind in (
+        Gaussian,
+        PoissonGaussian,
+        FixedSizeGaussian,
+        DiscreteGaussianSum,
+        Skellam,
+        Pure,
+        Composed,
+        Repeated,
+    )
+}
+"""Every event that exists, by its name in JSON and in statements."""
+
+
+def repeat(event: Event, count: int) -> Repeated:
+    """`count` times `event`. Raises Misuse for a negative count."""
+    return Repeated(event=event, count=count, unit=event.unit, relation=event.relation)
+
+
+def compose(*parts: Event) -> Composed:
+    """`parts` one after the other. Raises Misuse for none, or where unit or relation differ."""
+    if not parts:
+        raise Misuse("expected at least one event")
+    return Composed(parts=parts, unit=parts[0].unit, relation=parts[0].relation)
+
+
+def flatten(event: Event, count: int = 1) -> Iterator[tuple[Event, int]]:
+    """The primitive events inside `event` with how often each happened. Raises UnknownEvent for anything
+    else."""
+    if type(event) not in KINDS.values():
+        raise UnknownEvent(
+            f"expected an event of dp.events, got {type(event).__name__}; it has no known price"
+        )
+    if isinstance(event, Composed):
+        for part in event.parts:
+            yield from flatten(part, count)
+    elif isinstance(event, Repeated):
+        yield from flatten(event.event, count * event.count)
+    elif count > 0:
+        yield event, count
+
+
+def describe(event: Event) -> str:
+    """One line for people: the kind, its numbers, the unit and the relation."""
+    numbers = ", ".join(
+        f"{f.name}={getattr(event, f.name)}" for f in fields(event) if f.name not in ("unit", "relation")
+    )
+    return f"{type(event).__name__}({numbers}) per {event.unit}, {event.relation}"

@@ -1,0 +1,177 @@
+"""Events are frozen and checked; their JSON is strict and goes there and back."""
+
+import dataclasses
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from dp.event_json import decode, encode, from_fact, to_fact
+from dp.events import (
+    Composed,
+    DiscreteGaussianSum,
+    Event,
+    FixedSizeGaussian,
+    Gaussian,
+    PoissonGaussian,
+    Pure,
+    Relation,
+    Repeated,
+    Skellam,
+    Unit,
+    UnknownEvent,
+    compose,
+    describe,
+    flatten,
+    repeat,
+)
+from protocols.errors import Misuse
+
+ZERO_OUT = {"unit": Unit.CLIENT, "relation": Relation.ZERO_OUT}
+SAMPLES: list[Event] = [
+    Gaussian(noise_multiplier=1.5, **ZERO_OUT),
+    PoissonGaussian(noise_multiplier=0.7, sample_rate=0.01, **ZERO_OUT),
+    FixedSizeGaussian(noise_multiplier=2.0, population=100, sample_size=10, **ZERO_OUT),
+    DiscreteGaussianSum(sensitivity=10.0, share_variance=50.0, shares=8, dims=100, **ZERO_OUT),
+    Skellam(l1=30.0, l2=10.0, variance=1e4, shares=8, dims=100, **ZERO_OUT),
+    Pure(epsilon=0.5, **ZERO_OUT),
+]
+SAMPLES += [
+    compose(*SAMPLES),
+    repeat(SAMPLES[1], 1000),
+    repeat(compose(SAMPLES[0], repeat(SAMPLES[5], 3)), 2),
+]
+
+
+@pytest.mark.parametrize("event", SAMPLES)
+def test_json_goes_there_and_back(event: Event) -> None:
+    assert decode(encode(event)) == event
+    assert encode(decode(encode(event))) == encode(event)
+    assert from_fact(to_fact(event, adversary="server", party="a")) == event
+    assert describe(event).endswith("per client, zero-out")
+
+
+@given(
+    st.floats(1e-3, 1e6),
+    st.floats(0, 1),
+    st.sampled_from(Unit),
+    st.sampled_from([Relation.ZERO_OUT, Relation.ADD_REMOVE]),
+)
+def test_floats_survive_exactly(sigma: float, rate: float, unit: Unit, relation: Relation) -> None:
+    event = PoissonGaussian(noise_multiplier=sigma, sample_rate=rate, unit=unit, relation=relation)
+    assert decode(encode(event)) == event
+
+
+def altered(**changes: Any) -> str:
+    data = json.loads(encode(SAMPLES[1]))
+    data.update(changes)
+    return json.dumps({key: value for key, value in data.items() if value != "remove"})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        altered(kind="Laplace"),
+        altered(kind=["Gaussian"]),
+        altered(kind="Event"),
+        altered(version=2),
+        altered(version="remove"),
+        altered(extra=1),
+        altered(sample_rate="remove"),
+        altered(sample_rate="0.01"),
+        altered(sample_rate=1),
+        altered(sample_rate=1.5),
+        altered(sample_rate=True),
+        altered(noise_multiplier=0.0),
+        altered(noise_multiplier=-1.0),
+        altered(unit="person"),
+        altered(relation=None),
+        encode(SAMPLES[1]).replace("0.01", "NaN"),
+        encode(SAMPLES[1]).replace("0.01", "Infinity"),
+        encode(SAMPLES[1])[:-1] + ',"unit":"client"}',
+        encode(SAMPLES[1]) + " ,",
+        encode(SAMPLES[7]).replace("1000", "-1"),
+        encode(SAMPLES[7]).replace("1000", "1e3"),
+        encode(SAMPLES[6]).replace('"parts":[', '"parts":["x",'),
+        "[]",
+        "",
+        "null",
+    ],
+)
+def test_anything_not_exact_is_refused(text: str) -> None:
+    with pytest.raises(Misuse):
+        decode(text)
+
+
+def test_depth_and_length_are_bounded() -> None:
+    event: Event = SAMPLES[0]
+    for _ in range(40):
+        event = repeat(event, 1)
+    with pytest.raises(Misuse, match="deep"):
+        decode(encode(event))
+    with pytest.raises(Misuse, match="characters"):
+        decode(" " * 4_000_001)
+
+
+def test_unknown_kinds_say_so() -> None:
+    with pytest.raises(UnknownEvent, match="Laplace"):
+        decode(altered(kind="Laplace"))
+    with pytest.raises(UnknownEvent):
+        list(flatten("gaussian"))  # type: ignore[arg-type]
+
+
+def test_a_subclass_is_not_an_event() -> None:
+    class Quiet(Gaussian):
+        pass
+
+    quiet = Quiet(noise_multiplier=1.0, **ZERO_OUT)
+    with pytest.raises(UnknownEvent):
+        encode(quiet)
+    with pytest.raises(UnknownEvent):
+        list(flatten(quiet))
+    with pytest.raises(UnknownEvent):
+        repeat(quiet, 2)
+
+
+def test_events_are_frozen_and_checked() -> None:
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        SAMPLES[0].unit = Unit.EXAMPLE  # type: ignore[misc]
+    for make in (
+        lambda: Gaussian(noise_multiplier=math.nan, **ZERO_OUT),
+        lambda: Gaussian(noise_multiplier=1, **ZERO_OUT),  # type: ignore[arg-type]
+        lambda: Gaussian(noise_multiplier=1.0, unit="client", relation=Relation.REPLACE),  # type: ignore[arg-type]
+        lambda: FixedSizeGaussian(
+            noise_multiplier=1.0, population=5, sample_size=2, unit=Unit.CLIENT, relation=Relation.ADD_REMOVE
+        ),
+        lambda: FixedSizeGaussian(noise_multiplier=1.0, population=5, sample_size=6, **ZERO_OUT),
+        lambda: Skellam(l1=1.0, l2=2.0, variance=10.0, shares=1, dims=1, **ZERO_OUT),
+        lambda: DiscreteGaussianSum(sensitivity=1.0, share_variance=0.3, shares=2, dims=1, **ZERO_OUT),
+        lambda: DiscreteGaussianSum(
+            sensitivity=1.0, share_variance=3.0, shares=2, dims=1, sampler_distance=0.1, **ZERO_OUT
+        ),
+        lambda: compose(),
+        lambda: compose(
+            SAMPLES[0], Gaussian(noise_multiplier=1.0, unit=Unit.EXAMPLE, relation=Relation.ZERO_OUT)
+        ),
+        lambda: Composed(parts=[SAMPLES[0]], **ZERO_OUT),  # type: ignore[arg-type]
+        lambda: Repeated(event=SAMPLES[0], count=True, **ZERO_OUT),
+    ):
+        with pytest.raises(Misuse):
+            make()
+
+
+def test_flatten_multiplies_counts() -> None:
+    inner = compose(SAMPLES[0], repeat(SAMPLES[5], 3))
+    assert list(flatten(repeat(inner, 4), 2)) == [(SAMPLES[0], 8), (SAMPLES[5], 24)]
+    assert list(flatten(repeat(inner, 0))) == []
+
+
+def test_tau_bounds_its_own_sum() -> None:
+    few = DiscreteGaussianSum(sensitivity=1.0, share_variance=0.5, shares=1000, dims=1, **ZERO_OUT)
+    many = dataclasses.replace(few, shares=2000)
+    exact = 10 * sum(math.exp(-(math.pi**2) * k / (k + 1)) for k in range(1, 2000))
+    assert exact <= many.tau <= exact * 1.01
+    assert dataclasses.replace(few, shares=1).tau == 0.0
