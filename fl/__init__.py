@@ -1,1 +1,29 @@
 """Top floor: training loops, strategies, data, engines, command line. Names load when they are asked for."""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fl.average import SecureAverage
+    from fl.federation import Federation
+    from fl.strategies import FedAdam, FedAvg, FedProx, FedSGD
+
+_HOMES = {
+    "Federation": "fl.federation",
+    "SecureAverage": "fl.average",
+    "FedAdam": "fl.strategies",
+    "FedAvg": "fl.strategies",
+    "FedProx": "fl.strategies",
+    "FedSGD": "fl.strategies",
+}
+__all__ = ["FedAdam", "FedAvg", "FedProx", "FedSGD", "Federation", "SecureAverage"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fl' has no attribute {name!r}")
+    from protocols.extras import needs
+
+    with needs("torch", f"fl.{name}"):
+        import torch  # noqa: F401  # one sentence, with the pip command, where it is missing
+    return getattr(importlib.import_module(_HOMES[name]), name)

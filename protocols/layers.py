@@ -158,6 +158,10 @@ class PrivacyLayer:
     name: ClassVar[str] = ""
     owns: frozenset[str] = frozenset()
 
+    def needs_local(self) -> bool:
+        """True if the layer does nothing sound unless it wraps the local computation."""
+        return type(self).local is not PrivacyLayer.local
+
     def describe(self) -> str:
         """One sentence for the statement."""
         return self.name

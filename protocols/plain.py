@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +31,7 @@ class Ask(Record):
 
 @dataclass(frozen=True, eq=False)
 class Input(Record):
-    """Client to server: the vector in clear."""
+    """Client to server: the vector in clear, int32 where the session's bound allows, else int64."""
 
     vector: NDArray[np.int64] = field(repr=False)
 
@@ -88,8 +88,12 @@ class Ready(State):
         me = client(self.index)
         expect(request, self.session.context, INPUT, "server", me)
         Ask.decode(request.body)
-        answer = message(self.session.context, INPUT, me, SERVER, Input(self.vector).encode())
+        answer = message(self.session.context, INPUT, me, SERVER, Input(self._narrowed()).encode())
         return Step(Left(), (answer,), marks=(f"spent/{self.update.hex()}",))
+
+    def _narrowed(self) -> NDArray[Any]:
+        fits = not self.session.modulus and self.session.bound < 1 << 31
+        return self.vector.astype(np.int32) if fits else self.vector
 
 
 class PlainSum(SecureSum):

@@ -25,7 +25,7 @@ FORMAT = "secagg-record/1"
 FILE_NAME = "record.jsonl"
 GENESIS = "0" * 64
 _DOMAIN = b"secagg record v1\0"
-_PURPOSE = "record head"
+HEAD_PURPOSE = "record head"
 MAX_LINE = 1 << 24
 
 
@@ -204,7 +204,7 @@ def check_files(verdict: Verdict, folder: Path) -> tuple[str, ...]:
 
 def _entry(index: int, previous: str, body: dict[str, Any], signer: Identity | None) -> Entry:
     head = _head(index, previous, body)
-    signature = signer.sign(_PURPOSE, bytes.fromhex(head)).hex() if signer else None
+    signature = signer.sign(HEAD_PURPOSE, bytes.fromhex(head)).hex() if signer else None
     return Entry(index, previous, body, head, signature)
 
 
@@ -265,6 +265,6 @@ def _check_signature(entry: Entry, public_key: bytes) -> None:
     if not isinstance(entry.signature, str):
         raise RecordError(f"entry {entry.index} is not signed")
     try:
-        verify(public_key, _PURPOSE, bytes.fromhex(entry.head), bytes.fromhex(entry.signature))
+        verify(public_key, HEAD_PURPOSE, bytes.fromhex(entry.head), bytes.fromhex(entry.signature))
     except (PeerError, ValueError):
         raise RecordError(f"entry {entry.index} is not signed by key {public_key.hex()[:16]}") from None

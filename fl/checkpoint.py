@@ -1,0 +1,121 @@
+"""What a run keeps on disk, so that a killed one goes on: one checkpoint file, replaced whole, from which
+all others follow.
+
+Files of a run's folder: checkpoint.safetensors (the truth: model, strategy's vectors, history, layers'
+state), model.safetensors, metrics.jsonl, statement.json, config.toml, record.jsonl. Everything but the
+record is rewritten from the checkpoint when a run is resumed.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from fl.rounds import RoundResult
+from protocols.errors import Misuse, SecAggError
+from protocols.extras import needs
+from protocols.store import write_atomic
+
+CHECKPOINT, MODEL, METRICS, STATEMENT, CONFIG = (
+    "checkpoint.safetensors",
+    "model.safetensors",
+    "metrics.jsonl",
+    "statement.json",
+    "config.toml",
+)
+VERSION = 1
+
+
+def save_tensors(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str] | None = None) -> None:
+    """Write torch tensors as one safetensors file, atomically. Raises StoreError (the old file is whole)."""
+    with needs("torch", "Saving a model"):
+        from safetensors.torch import save
+    # tensors that share storage are written once per name
+    plain = {name: tensor.detach().cpu().clone().contiguous() for name, tensor in tensors.items()}
+    write_atomic(path, save(plain, dict(metadata or {})), 0o644)
+
+
+def save(
+    folder: Path,
+    model: Mapping[str, Any],
+    strategy: Mapping[str, np.ndarray],
+    layers: Mapping[str, Any],
+    history: list[RoundResult],
+    facts: Mapping[str, Any],
+) -> None:
+    """Replace the checkpoint. facts: further JSON values (planned rounds, seed) that a resumed run must
+    agree with.
+    """
+    import torch
+
+    tensors = {f"model/{name}": value for name, value in model.items()}
+    tensors |= {f"strategy/{name}": torch.from_numpy(np.array(v)) for name, v in strategy.items()}
+    metadata = {
+        "version": VERSION,
+        "layers": dict(layers),
+        "history": [asdict(result) for result in history],
+        "facts": dict(facts),
+    }
+    save_tensors(folder / CHECKPOINT, tensors, {"run": json.dumps(metadata)})
+
+
+def load(
+    folder: Path,
+) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any], list[RoundResult], dict[str, Any]]:
+    """Inverse of save: model, strategy, layers, history, facts. Raises Misuse if there is none, SecAggError
+    if it is damaged.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        raise Misuse(f"nothing to resume in {folder}: there is no {CHECKPOINT}")
+    with needs("torch", "Resuming a run"):
+        from safetensors import SafetensorError, safe_open
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = json.loads((file.metadata() or {})["run"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a mapping
+    except (SafetensorError, KeyError, json.JSONDecodeError, OSError) as error:
+        raise SecAggError(f"{path} is not a checkpoint of this toolkit: {error}") from None
+    if metadata.get("version") != VERSION:
+        raise SecAggError(
+            f"{path}: expected a checkpoint of version {VERSION}, got {metadata.get('version')!r}"
+        )
+    model = {n.removeprefix("model/"): t for n, t in tensors.items() if n.startswith("model/")}
+    strategy = {
+        n.removeprefix("strategy/"): t.numpy() for n, t in tensors.items() if n.startswith("strategy/")
+    }
+    history = [_result(entry) for entry in metadata["history"]]
+    return model, strategy, metadata["layers"], history, metadata["facts"]
+
+
+def _result(entry: dict[str, Any]) -> RoundResult:
+    known = {f.name for f in fields(RoundResult)}
+    entry = {k: v for k, v in entry.items() if k in known}
+    return RoundResult(**{**entry, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
+
+
+def metrics_line(result: RoundResult) -> dict[str, Any]:
+    """Return one round as a JSON object of metrics.jsonl."""
+    return {
+        "round": result.number,
+        **result.metrics,
+        "train": result.train_metrics,
+        "asked": len(result.asked),
+        "survivors": len(result.survivors),
+        "bytes_up_per_client": result.bytes_up_per_client,
+        "bytes_down_per_client": result.bytes_down_per_client,
+        "seconds": result.seconds,
+        "clipped_share": result.clipped_share,
+        "weights_capped": result.weights_capped,
+        "epsilon": result.epsilon,
+        "abandoned": result.abandoned,
+    }
+
+
+def write_metrics(folder: Path, history: list[RoundResult]) -> None:
+    """Replace metrics.jsonl: a JSON object per round."""
+    text = "".join(json.dumps(metrics_line(result)) + "\n" for result in history)
+    write_atomic(folder / METRICS, text.encode(), 0o644)

@@ -1,0 +1,259 @@
+"""Federation: the user's model, data and loop, wrapped with privacy layers. `fit` runs it in memory;
+`fl.flower` over a network.
+
+What does not belong here: how a round is computed (`rounds`, `contribution`, `memory`) or kept
+(`checkpoint`).
+"""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from fl import checkpoint
+from fl.account import Account
+from fl.config import Loaders, Plan, Setup, make_setup
+from fl.memory import NOTE, MemoryEngine
+from fl.result import Result
+from fl.rounds import Coordinator, RoundResult
+from fl.strategies import Strategy
+from fl.training import evaluate as default_evaluate
+from protocols.errors import Misuse
+from protocols.policy import Policy
+from protocols.record import FILE_NAME, RunRecord, file_digest
+from protocols.stack import Numbers
+from protocols.statement import Event, Statement
+from protocols.store import write_atomic
+
+SUM_NOTE = (
+    "without differential privacy the sum itself can reveal an update: "
+    "crafted models, sybils and small cohorts do it"
+)
+
+
+class Federation:
+    """One model trained on data that stays with its owners.
+
+    model: a factory of the user's torch module. clients: DataLoaders by name or in order, or
+    `loader_for(client_id, config)` with `names`, called only where that client lives. train: the user's
+    loop `train(model, loader, optimizer[, criterion, device, epoch, round])`, arguments found by name, once
+    per local epoch; returns a dict of floats or None (default: classification). strategy: default FedAvg.
+    privacy: layers in the client's order, at most one secure sum, last. test: a loader for `evaluate(model,
+    loader, criterion, device)`. optimizer: factory from parameters (default: SGD at `learning_rate`);
+    criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
+    example. bits, range, weight_cap: how floats become integers (`protocols.stack.Numbers`). policy: what
+    every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. Other keywords:
+    fields of `fl.config.Plan`.
+
+    Raises Misuse, StackError or CapacityError here, not in round 30.
+    """
+
+    def __init__(
+        self,
+        model: Callable[[], Any],
+        clients: Loaders,
+        train: Callable[..., Any] | None = None,
+        strategy: Strategy | None = None,
+        privacy: Sequence[Any] = (),
+        *,
+        names: Sequence[str] | int | None = None,
+        test: Any = None,
+        evaluate: Callable[..., dict[str, float]] | None = None,
+        optimizer: Callable[[Any], Any] | None = None,
+        criterion: Callable[[], Any] | None = None,
+        learning_rate: float = 0.1,
+        loss: Callable[..., Any] | None = None,
+        bits: int = 16,
+        range: float | None = None,
+        weight_cap: int = 10_000,
+        policy: Policy | None = None,
+        ledger: Any = None,
+        output: Path | str | None = None,
+        **plan: Any,
+    ) -> None:
+        unknown = sorted(set(plan) - set(Plan.__dataclass_fields__))
+        if unknown:
+            raise Misuse(
+                f"Federation has no option {unknown[0]!r}; besides its arguments: {sorted(Plan.__dataclass_fields__)}"
+            )
+        self.setup: Setup = make_setup(
+            model=model,
+            clients=clients,
+            train=train,
+            strategy=strategy,
+            privacy=privacy,
+            plan=Plan(**plan),
+            numbers=Numbers(bits, range, weight_cap),
+            names=names,
+            optimizer=optimizer,
+            criterion=criterion,
+            learning_rate=learning_rate,
+            loss=loss,
+            test=test,
+            evaluate=evaluate or default_evaluate,
+            policy=policy,
+            ledger=ledger,
+            output=Path(output) if output is not None else None,
+        )
+        self.coordinator = Coordinator(self.setup)
+        self.engine = MemoryEngine(self.setup, self.coordinator)
+        self.account = Account(self.setup.plan.delta, ledger)
+
+    def fit(
+        self, rounds: int, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
+    ) -> Result:
+        """Run `rounds` rounds (with `resume`, those that are left) and return the result.
+
+        Raises Misuse before round 1 for whatever can be known then, BudgetExceeded before a step that the ledger does
+        not allow. A round with too few survivors is abandoned whole: the model stays, and `history` says why.
+        """
+        history = self._start(rounds, resume)
+        record = self._record()
+        try:
+            for number in _range(len(history) + 1, rounds + 1):
+                result = self._round(number)
+                history.append(result)
+                self._keep(history, rounds, record)
+                if on_round:
+                    on_round(result)
+        finally:
+            if record is not None:
+                record.close()
+        statement = self.statement(history)
+        return Result(
+            model=self.coordinator.model,
+            history=history,
+            statement=statement,
+            epsilon=statement.epsilon,
+            survivors=[result.survivors for result in history],
+            ledger=self.setup.ledger,
+        )
+
+    def _start(self, rounds: int, resume: bool) -> list[RoundResult]:
+        sizes: dict[str, int] = {}
+        folder = self.setup.output
+        self.coordinator.prepare(rounds, sizes)
+        if not resume:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+                if (folder / checkpoint.CHECKPOINT).exists():
+                    raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
+            return []
+        if folder is None:
+            raise Misuse("nothing to resume: the federation was made without an output folder")
+        model, strategy, layers, history, facts = checkpoint.load(folder)
+        if facts != self._facts():
+            raise Misuse(
+                f"the run in {folder} was made with {facts}, this one is {self._facts()}: resume it as it was"
+            )
+        self.coordinator.model.load_state_dict(model)
+        self.setup.strategy.restore(strategy)
+        for layer in self.setup.stack.layers:
+            layer.restore(layers.get(layer.name, {}).get("state", {}))
+        self.account.events = [Event(**event) for event in layers.get("events", [])]
+        checkpoint.write_metrics(folder, history)
+        return history
+
+    def _facts(self) -> dict[str, Any]:
+        setup = self.setup
+        return {
+            "clients": list(setup.names),
+            "strategy": setup.strategy.name,
+            "layers": [layer.name for layer in setup.stack.layers],
+            "seed": setup.plan.seed,
+            "local_epochs": setup.plan.local_epochs,
+            "numbers": [setup.stack.numbers.bits, setup.stack.numbers.range, setup.stack.numbers.weight_cap],
+        }
+
+    def _round(self, number: int) -> RoundResult:
+        asked = self.coordinator.choose(number)
+        if not asked:
+            return RoundResult(number, (), abandoned="nobody was chosen", metrics=self.coordinator.evaluate())
+        opening = self.coordinator.open(number, asked)
+
+        def charge(survivors: tuple[str, ...]) -> None:
+            self.account.charge(opening.plan.events(survivors), f"round {number}")
+
+        result = self.engine.play(opening, charge)
+        result.metrics = self.coordinator.evaluate()
+        result.epsilon = self.account.price()
+        return result
+
+    # -- what is kept --
+
+    def _record(self) -> RunRecord | None:
+        folder = self.setup.output
+        return None if folder is None else RunRecord.open(folder / FILE_NAME)
+
+    def _keep(self, history: list[RoundResult], rounds: int, record: RunRecord | None) -> None:
+        """Save the round: the checkpoint first and whole, then what follows from it, then the record's entry."""
+        folder = self.setup.output
+        if folder is None or record is None:
+            return
+        layers: dict[str, Any] = {layer.name: {"state": layer.state()} for layer in self.setup.stack.layers}
+        layers["events"] = [asdict(event) for event in self.account.events]
+        state = self.coordinator.model.state_dict()
+        checkpoint.save(folder, state, self.setup.strategy.state(), layers, history, self._facts())
+        checkpoint.save_tensors(folder / checkpoint.MODEL, state)
+        checkpoint.write_metrics(folder, history)
+        statement = self.statement(history)
+        text = json.dumps(statement.to_json(), indent=2) + "\n"
+        write_atomic(folder / checkpoint.STATEMENT, text.encode(), 0o644)
+        record.append(self._entry(history[-1], rounds, statement, folder))
+
+    def _entry(self, result: RoundResult, rounds: int, statement: Statement, folder: Path) -> dict[str, Any]:
+        names = [checkpoint.MODEL, checkpoint.METRICS, checkpoint.STATEMENT]
+        names += [checkpoint.CONFIG] if (folder / checkpoint.CONFIG).exists() else []
+        return {
+            "round": result.number,
+            "of": rounds,
+            "session": result.session,
+            "asked": len(result.asked),
+            "survivors": len(result.survivors),
+            "abandoned": result.abandoned,
+            "secure_sum": self.setup.stack.secure_sum.tag,
+            "layers": [layer.name for layer in self.setup.stack.layers],
+            "epsilon": result.epsilon,
+            "statement": statement.digest().hex(),
+            "files": {name: file_digest(folder / name) for name in names},
+        }
+
+    def statement(self, history: Sequence[RoundResult] = ()) -> Statement:
+        """Return what this federation protects, from whom, under which assumption, at what price so far."""
+        stack = self.setup.stack
+        protection = self.engine.protection or stack.secure_sum.protection(self._sample_session())
+        events = tuple(self.account.events)
+        notes = [NOTE]
+        if not events:
+            notes.append(SUM_NOTE)
+        if any(result.clipped_share for result in history):
+            worst = max(result.clipped_share or 0.0 for result in history)
+            notes.append(f"up to {worst:.2%} of a round's coordinates were clipped to the public range")
+        epsilon = self.account.price()
+        return Statement(
+            layers=tuple(layer.describe() for layer in stack.layers),
+            protection=protection,
+            events=events,
+            notes=tuple(notes),
+            epsilon=epsilon,
+            delta=None if epsilon is None else self.account.delta,
+            unit=_common({event.unit for event in events}),
+            relation=_common({event.relation for event in events}),
+            accountant=None if epsilon is None else self.account.accountant,
+        )
+
+    def _sample_session(self) -> Any:
+        from fl.memory import new_session
+
+        if self.coordinator.run is None:
+            self.coordinator.prepare(1)
+        cohort = self.setup.names[: self.coordinator.cohort()]
+        return new_session(self.setup, self.coordinator.open(1, cohort))
+
+
+def _common(values: set[str]) -> str | None:
+    return ", ".join(sorted(values)) or None
+
+
+_range = range  # the constructor's argument of that name is the quantiser's

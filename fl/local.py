@@ -1,0 +1,110 @@
+"""The client's local computation: the user's train function, called with what it asks for by name.
+
+What does not belong here: privacy; layers wrap this computation through their `local` hook.
+"""
+
+import copy
+import inspect
+import math
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+
+from protocols.errors import Misuse
+from protocols.layers import LocalTask
+
+OFFERED = ("model", "loader", "optimizer", "criterion", "device", "epoch", "round")
+
+
+class TrainFunction:
+    """The user's `train(model, loader, optimizer[, criterion, device, epoch, round])`, arguments found by name.
+
+    Raises Misuse for a required argument of another name, or where it takes neither model nor loader.
+    """
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+        self.name = getattr(function, "__name__", type(function).__name__)
+        parameters = inspect.signature(function).parameters.values()
+        self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
+        self.names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        required = {p.name for p in parameters if p.default is p.empty and p.name in self.names}
+        unknown = sorted(required - set(OFFERED))
+        if unknown or not self.takes("model") or not self.takes("loader"):
+            raise Misuse(
+                f"{self.name} asks for {', '.join(unknown) or 'no model or no loader'}; a train function "
+                f"takes its arguments by name out of {', '.join(OFFERED)}, model and loader among them"
+            )
+
+    def takes(self, name: str) -> bool:
+        return self.takes_all or name in self.names
+
+    def demand(self, owned: Mapping[str, str]) -> None:
+        """Raises Misuse if something that a layer or strategy must own is not an argument. owned: argument
+        -> owner.
+        """
+        for argument, owner in owned.items():
+            if not self.takes(argument):
+                raise Misuse(
+                    f"{owner} must own the {argument}, but {self.name} does not take one: it would build its own "
+                    f"and {owner} would have no effect. Add an argument named {argument} to {self.name} and use it"
+                )
+
+    def __call__(self, offered: Mapping[str, Any]) -> dict[str, float]:
+        given = {k: v for k, v in offered.items() if self.takes(k)}
+        returned = self.function(**given)
+        if returned is None:
+            return {}
+        if not isinstance(returned, Mapping):
+            raise Misuse(
+                f"{self.name} returned {type(returned).__name__}; expected a dict of floats, or None"
+            )
+        return {str(k): float(v) for k, v in returned.items() if _is_number(v)}
+
+
+def _is_number(value: Any) -> bool:
+    try:
+        return math.isfinite(float(value))
+    except (TypeError, ValueError):
+        return False
+
+
+def run_epochs(function: TrainFunction, round: int) -> Callable[[LocalTask], dict[str, float]]:
+    """Return what a task's `run` does: the train function once per local epoch; the last epoch's metrics."""
+
+    def run(task: LocalTask) -> dict[str, float]:
+        metrics: dict[str, float] = {}
+        for epoch in range(task.epochs):
+            offered = {
+                "model": task.model,
+                "loader": task.loader,
+                "optimizer": task.optimizer,
+                "criterion": task.criterion,
+                "device": task.device,
+                "epoch": epoch,
+                "round": round,
+            }
+            metrics = function(offered)
+        return metrics
+
+    return run
+
+
+def fresh_model(template: torch.nn.Module, state: Mapping[str, Any], device: Any) -> torch.nn.Module:
+    """Return a copy of the template with the broadcast weights, in training mode."""
+    model = copy.deepcopy(template)
+    model.load_state_dict(dict(state))
+    return model.to(device).train()
+
+
+def examples_in(loader: Any) -> int:
+    """Return how many examples a loader serves. Raises Misuse if it cannot tell."""
+    data = getattr(loader, "dataset", loader)
+    try:
+        return len(data)
+    except TypeError:
+        raise Misuse(
+            "a client's loader has no length: give it a dataset with len(), "
+            "or a loader with an attribute `dataset` that has one"
+        ) from None

@@ -1,0 +1,207 @@
+"""One round, in public: what the server broadcasts, and what it makes of the sum. No engine, no client's
+data.
+
+An engine (in memory, Flower) gets an `Opening` from the `Coordinator`, has every client answer it
+(`fl.contribution`), sums the integer vectors by the stack's SecureSum, and hands the total back to
+`Coordinator.close`.
+"""
+
+import hashlib
+import math
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl import metrics
+from fl.config import Setup
+from fl.seeds import derive, generator, seeded
+from fl.tensors import flatten_state, schema_of_state, unflatten_state
+from protocols.errors import Misuse
+from protocols.layers import Coordinate, RoundFacts, RunFacts
+from protocols.randomness import SystemRandom, below
+from protocols.stack import RoundPlan
+from protocols.updates import Flat, Schema
+
+COUNTERS, CAPPED = "counters", "weights-capped"
+
+
+@dataclass(frozen=True)
+class Opening:
+    """What every client of a round is shown, and what it needs to answer.
+
+    number: the round, from 1. clients: names asked. state: the broadcast state dict. schema, reference: its
+    flat form. plan: the round's arithmetic. digest: what the session's context binds (32 bytes).
+    """
+
+    number: int
+    clients: tuple[str, ...]
+    state: dict[str, Any] = field(repr=False)
+    schema: Schema = field(repr=False)
+    reference: Flat = field(repr=False)
+    plan: RoundPlan = field(repr=False)
+    digest: bytes = field(repr=False)
+
+
+@dataclass
+class RoundResult:
+    """What one round did. seconds: train, privacy_client, privacy_server. abandoned: why there is no total,
+    else None.
+    """
+
+    number: int
+    asked: tuple[str, ...]
+    survivors: tuple[str, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    train_metrics: dict[str, float] = field(default_factory=dict)
+    clipped_share: float | None = None
+    weights_capped: int | None = None
+    bytes_up_per_client: float = 0.0
+    bytes_down_per_client: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    epsilon: float | None = None
+    abandoned: str | None = None
+    session: str = ""
+
+
+class Coordinator:
+    """The server's side of a federation: the model, the strategy, who is asked."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        with seeded(derive(setup.plan.seed, "model")):
+            self.model = setup.model()
+        self.schema = schema_of_state(self.model.state_dict(), setup.plan.integers)
+        if self.schema.dimension == 0:
+            raise Misuse("the model has no floating-point parameter: nothing to train")
+        self.run: RunFacts | None = None
+
+    # -- planning --
+
+    def cohort(self) -> int:
+        """Expected clients asked per round."""
+        return max(1, math.floor(self.setup.plan.fraction * len(self.setup.names) + 0.5))
+
+    def prepare(self, rounds: int, sizes: dict[str, int] | None = None) -> RunFacts:
+        """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
+        plan, setup = self.setup.plan, self.setup
+        if rounds < 1:
+            raise Misuse(f"expected at least one round, got {rounds}")
+        everyone = self.cohort() == len(setup.names) and plan.sampling == "fixed"
+        self.run = RunFacts(
+            rounds=rounds,
+            population=len(setup.names),
+            cohort=len(setup.names) if plan.sampling == "poisson" else self.cohort(),
+            sampling="all" if everyone else plan.sampling,
+            rate=1.0 if everyone else plan.fraction,
+            dropout=plan.dropout,
+            dimension=self.schema.dimension,
+            local_epochs=plan.local_epochs,
+            sizes=sizes or {},
+            delta=plan.delta,
+        )
+        setup.stack.plan(self.run)
+        setup.stack.round(
+            self._facts(1, setup.names[: self.run.cohort]), self._reference().vector, self._exact()
+        )
+        return self.run
+
+    def choose(self, number: int) -> tuple[str, ...]:
+        """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
+        names, plan = self.setup.names, self.setup.plan
+        secret = any(getattr(layer, "secret_sampling", False) for layer in self.setup.stack.layers)
+        if plan.sampling == "poisson":
+            draws = self._uniform(len(names), number, secret)
+            return tuple(n for n, u in zip(names, draws, strict=True) if u < plan.fraction)
+        count = self.cohort()
+        if count == len(names):
+            return names
+        order = np.argsort(self._uniform(len(names), number, secret), kind="stable")[:count]
+        return tuple(names[i] for i in sorted(order))
+
+    def _uniform(self, count: int, number: int, secret: bool) -> NDArray[np.float64]:
+        if not secret:
+            return generator(self.setup.plan.seed, "sample", number).random(count)
+        random = SystemRandom()
+        return np.array([below(random, 1 << 53) * 2.0**-53 for _ in range(count)])
+
+    # -- a round --
+
+    def open(self, number: int, clients: tuple[str, ...]) -> Opening:
+        """Return what the round's clients are shown."""
+        reference = self._reference()
+        facts = self._facts(number, clients)
+        plan = self.setup.stack.round(facts, reference.vector, self._exact())
+        model_digest = self.model_digest(reference)
+        state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
+        return Opening(number, clients, state, self.schema, reference, plan, plan.digest(model_digest))
+
+    def model_digest(self, reference: Flat) -> bytes:
+        """SHA-256 of the schema and of every value of the model, kept integers included (32 bytes)."""
+        hasher = hashlib.sha256(self.schema.encode())
+        hasher.update(np.ascontiguousarray(reference.vector).data)
+        hasher.update(np.ascontiguousarray(reference.counters).data)
+        for path in sorted(reference.kept):
+            hasher.update(np.ascontiguousarray(reference.kept[path]).reshape(-1).view(np.uint8).data)
+        return hasher.digest()
+
+    def close(self, opening: Opening, total: NDArray[np.int64], survivors: tuple[str, ...]) -> RoundResult:
+        """Move the model by the aggregate and return the round's facts."""
+        plan = opening.plan
+        aggregate = plan.decode(total, survivors)
+        result = RoundResult(opening.number, opening.clients, survivors)
+        names = self.setup.plan.metrics
+        result.train_metrics = metrics.decode(aggregate.coordinates, names)
+        clipped = plan.clipped(aggregate)
+        if clipped is not None and survivors:
+            result.clipped_share = clipped / (len(survivors) * self.schema.dimension)
+        if CAPPED in aggregate.coordinates:
+            result.weights_capped = int(aggregate.coordinates[CAPPED][0])
+        if aggregate.weight > 0:
+            mean = np.asarray(aggregate.vector, np.float64)[: self.schema.dimension] / aggregate.weight
+            self._move(opening, self.setup.strategy.step(mean), aggregate.coordinates.get(COUNTERS))
+        return result
+
+    def _move(
+        self, opening: Opening, difference: NDArray[np.float64], counters: NDArray[np.int64] | None
+    ) -> None:
+        reference = opening.reference
+        moved = Flat(
+            reference.vector + difference,
+            reference.counters if counters is None else reference.counters + counters,
+            reference.kept,
+        )
+        self.model.load_state_dict(unflatten_state(moved, self.schema, self.model.state_dict()))
+
+    def _reference(self) -> Flat:
+        return flatten_state(self.model.state_dict(), self.schema)
+
+    def _facts(self, number: int, clients: tuple[str, ...]) -> RoundFacts:
+        if self.run is None:
+            raise Misuse("expected prepare(rounds) before the first round")
+        # public randomness of a round (rotations) follows the broadcast model, so the server fixes it before any input
+        seed = hashlib.sha256(
+            b"secagg round seed\0" + self.model_digest(self._reference()) + bytes([number % 256])
+        ).digest()
+        return RoundFacts(self.run, number, clients, seed, self.setup.stack.public())
+
+    def _exact(self) -> list[Coordinate]:
+        cap = self.setup.stack.numbers.weight_cap
+        exact = [*metrics.coordinates(self.setup.plan.metrics, cap), Coordinate(CAPPED, 1, 1)]
+        if self.schema.counters:
+            exact.append(Coordinate(COUNTERS, self.schema.counters, 1 << 24))
+        return exact
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the test metrics of the present model; empty without a test loader."""
+        setup = self.setup
+        if setup.test is None:
+            return {}
+        with seeded(derive(setup.plan.seed, "evaluate")):
+            return setup.evaluate(self.model, setup.test, setup.criterion(), setup.plan.device)
+
+
+def own_facts(opening: Opening, client: str, store: Any = None) -> RoundFacts:
+    """Return the round's facts as one client sees them: with its name and its own store."""
+    return replace(opening.plan.facts, client=client, store=store)

@@ -1,0 +1,11 @@
+"""Strategies: what a client contributes and what the server does with the mean. None of them sees one
+client's update.
+"""
+
+from fl.strategies.base import Strategy
+from fl.strategies.fedadam import FedAdam
+from fl.strategies.fedavg import FedAvg
+from fl.strategies.fedprox import FedProx
+from fl.strategies.fedsgd import FedSGD
+
+__all__ = ["FedAdam", "FedAvg", "FedProx", "FedSGD", "Strategy"]

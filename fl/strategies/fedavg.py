@@ -1,0 +1,28 @@
+"""FedAvg (McMahan et al., AISTATS 2017, Algorithm 1): the mean of the clients' models, weighted by examples."""
+
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.strategies.base import Strategy
+from protocols.errors import Misuse
+
+
+class FedAvg(Strategy):
+    """Weighted mean of local models.
+
+    server_lr: factor on the mean difference, > 0 (1: the plain mean). weighted: by examples, publicly
+    capped, else equally.
+    """
+
+    name: ClassVar[str] = "fedavg"
+
+    def __init__(self, server_lr: float = 1.0, weighted: bool = True) -> None:
+        if not 0 < server_lr < float("inf"):
+            raise Misuse(f"expected server_lr > 0, got {server_lr}")
+        self.server_lr = server_lr
+        self.weighted = weighted
+
+    def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        return mean if self.server_lr == 1.0 else self.server_lr * mean

@@ -1,0 +1,45 @@
+"""FedProx (Li et al., MLSys 2020, equation 2): FedAvg with a proximal term mu/2 |w - w_broadcast|^2 in the
+local loss.
+"""
+
+from typing import Any, ClassVar
+
+import torch
+
+from fl.strategies.fedavg import FedAvg
+from protocols.errors import Misuse
+from protocols.layers import Compute, LocalTask
+
+
+class FedProx(FedAvg):
+    """FedAvg whose local steps are pulled towards the broadcast model. mu: strength, >= 0; others as FedAvg."""
+
+    name: ClassVar[str] = "fedprox"
+    owns = frozenset({"optimizer"})
+
+    def __init__(self, mu: float = 0.01, server_lr: float = 1.0, weighted: bool = True) -> None:
+        super().__init__(server_lr, weighted)
+        if not 0 <= mu < float("inf"):
+            raise Misuse(f"expected mu >= 0, got {mu}")
+        self.mu = mu
+
+    def local(self, compute: Compute) -> Compute:
+        def pulled(task: LocalTask) -> dict[str, float]:
+            handle = task.optimizer.register_step_pre_hook(self._pull(task.optimizer))
+            try:
+                return compute(task)
+            finally:
+                handle.remove()
+
+        return pulled
+
+    def _pull(self, optimizer: Any) -> Any:
+        anchors = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
+
+        @torch.no_grad()
+        def add_proximal_gradient(*_: Any) -> None:
+            for parameter, anchor in anchors.items():
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter - anchor, alpha=self.mu)
+
+        return add_proximal_gradient

@@ -1,0 +1,73 @@
+"""FedSGD (McMahan et al., AISTATS 2017, section 2): one gradient per client and round, one step of the
+server.
+
+The client's optimizer is replaced by one that only collects: each `step()` of the user's loop adds the
+batch's gradient and leaves the weights where they are. What the client contributes is minus the mean of
+these gradients. BatchNorm statistics, if any, move as the loop moves them.
+"""
+
+from collections.abc import Iterable
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl.strategies.base import Strategy
+from protocols.errors import Misuse
+from protocols.layers import Compute, LocalTask
+
+
+class FedSGD(Strategy):
+    """Server-side gradient descent on the clients' mean gradient.
+
+    lr: the server's learning rate, > 0. weighted: by examples, publicly capped, else equally.
+    """
+
+    name: ClassVar[str] = "fedsgd"
+    owns = frozenset({"optimizer"})
+
+    def __init__(self, lr: float = 0.1, weighted: bool = True) -> None:
+        if not 0 < lr < float("inf"):
+            raise Misuse(f"expected lr > 0, got {lr}")
+        self.lr = lr
+        self.weighted = weighted
+
+    def local(self, compute: Compute) -> Compute:
+        def collect(task: LocalTask) -> dict[str, float]:
+            task.optimizer = collector = GradientCollector(task.model.parameters())
+            task.epochs = 1
+            metrics = compute(task)
+            collector.contribute()
+            return metrics
+
+        return collect
+
+    def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        return self.lr * mean
+
+
+class GradientCollector(torch.optim.Optimizer):
+    """An optimizer that adds gradients up; `contribute` moves the weights by minus their mean, once."""
+
+    def __init__(self, parameters: Iterable[torch.nn.Parameter]) -> None:
+        super().__init__(list(parameters), {})
+        self.sums = [[torch.zeros_like(p) for p in group["params"]] for group in self.param_groups]
+        self.batches = 0
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # it returns no loss: nothing was moved
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
+        self.batches += 1
+        for group, sums in zip(self.param_groups, self.sums, strict=True):
+            for parameter, total in zip(group["params"], sums, strict=True):
+                if parameter.grad is not None:
+                    total += parameter.grad
+
+    @torch.no_grad()
+    def contribute(self) -> None:
+        for group, sums in zip(self.param_groups, self.sums, strict=True):
+            for parameter, total in zip(group["params"], sums, strict=True):
+                parameter -= total / max(self.batches, 1)

@@ -1,0 +1,68 @@
+"""torch state dicts <-> trees of NumPy arrays. What does not belong here: what happens to the numbers.
+
+bfloat16, which NumPy does not have, is widened to float32 and labelled; tensors of any device come to the
+CPU; tensors that share storage travel once per name and come back equal.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse
+from protocols.updates import Flat, Schema, flatten, schema_of, unflatten, walk
+
+BFLOAT16 = "bfloat16"
+
+
+def to_tree(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str, str]]:
+    """Return (name -> array, name -> original dtype where NumPy has none) of a state dict.
+
+    Raises Misuse naming the entry for anything that is neither a tensor, an array nor a number.
+    """
+    tree: dict[str, NDArray[Any]] = {}
+    labels: dict[str, str] = {}
+    for name, value in state.items():
+        if isinstance(value, torch.Tensor):
+            tensor = value.detach().cpu()
+            if tensor.dtype == torch.bfloat16:
+                tensor, labels[name] = tensor.float(), BFLOAT16
+            tree[name] = tensor.resolve_conj().resolve_neg().numpy()
+        elif isinstance(value, np.ndarray | np.generic | int | float):
+            tree[name] = np.asarray(value)
+        else:
+            raise Misuse(f"{name}: expected a tensor or an array, got {type(value).__name__}")
+    return tree, labels
+
+
+def to_state(tree: Mapping[str, Any], schema: Schema, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of to_tree: tensors in their original dtype, on the device of `like`'s entry of the same name."""
+    labels = {leaf.name: leaf.label for leaf in schema.leaves}
+    state: dict[str, Any] = {}
+    for path, array in walk(tree):
+        name = ".".join(path)
+        if not isinstance(like.get(name), torch.Tensor):
+            state[name] = array
+            continue
+        tensor = torch.from_numpy(np.array(array))
+        dtype = torch.bfloat16 if labels.get(name) == BFLOAT16 else tensor.dtype
+        state[name] = tensor.to(dtype=dtype, device=like[name].device)
+    return state
+
+
+def schema_of_state(state: Mapping[str, Any], integers: str) -> Schema:
+    """Return the schema of a state dict; dots in its names are part of the names."""
+    tree, labels = to_tree(state)
+    return schema_of(tree, integers, labels)
+
+
+def flatten_state(state: Mapping[str, Any], schema: Schema) -> Flat:
+    """Return the flat form of a state dict. Raises Misuse naming a tensor with NaN, infinity or another shape."""
+    return flatten(to_tree(state)[0], schema)
+
+
+def unflatten_state(flat: Flat, schema: Schema, like: Mapping[str, Any]) -> dict[str, Any]:
+    """Inverse of flatten_state, on the devices of `like`."""
+    return to_state(unflatten(flat, schema), schema, like)
