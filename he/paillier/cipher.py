@@ -6,7 +6,7 @@ byte string of full-width big-endian integers modulo n^2, so that its length is 
 read.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import gmpy2
@@ -65,6 +65,15 @@ def add(left: Sequence[Any], right: Sequence[Any], public: PublicKey) -> list[An
     return spread(
         lambda share: [a * b % n2 for a, b in share], list(zip(left, right, strict=True)), least=256
     )
+
+
+def add_all(vectors: Iterable[Sequence[Any]], public: PublicKey) -> list[Any]:
+    """Return ciphertexts of the sums of several vectors of plaintexts, at least one."""
+    first, *others = vectors
+    total = list(first)
+    for vector in others:
+        total = add(total, vector, public)
+    return total
 
 
 def centre(value: Any, n: Any) -> int:

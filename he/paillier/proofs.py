@@ -23,6 +23,7 @@ from protocols.randomness import SecureRandom
 CHALLENGE_BYTES = 16
 # The nonce is so much longer than challenge x exponent: the answer is statistically independent of the share.
 HIDING_BITS = 128
+_FEW = 48  # below so many, filling and emptying 255 buckets costs more than it saves
 _DOMAIN = b"paillier partial decryption proof v1\0"
 
 
@@ -108,9 +109,13 @@ def _challenge(transcript: bytes, at_base: Any, at_v: Any, key: ThresholdKey) ->
 
 def multi_power(bases: Sequence[Any], exponents: Sequence[bytes], modulus: Any) -> Any:
     """Return the product of bases[i]^exponents[i] (big-endian, of one length), by Pippenger's buckets of
-    one byte.
+    one byte; few bases are raised one by one.
     """
     result = gmpy2.mpz(1)
+    if len(bases) < _FEW:
+        for base, exponent in zip(bases, exponents, strict=True):
+            result = result * gmpy2.powmod(base, int.from_bytes(exponent, "big"), modulus) % modulus
+        return result
     for position in range(len(exponents[0])):
         buckets: list[Any] = [None] * 256
         for base, exponent in zip(bases, exponents, strict=True):

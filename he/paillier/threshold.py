@@ -11,7 +11,7 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, ClassVar
 
 import gmpy2
 
@@ -32,6 +32,8 @@ class ThresholdKey(Record):
 
     Raises Misuse for numbers that cannot belong together.
     """
+
+    TAG: ClassVar[int | None] = 3
 
     public: PublicKey
     t: int
@@ -66,6 +68,8 @@ class ThresholdKey(Record):
 @dataclass(frozen=True)
 class KeyShare(Record):
     """Holder `index`'s (1 to n) share of the decryption exponent: secret."""
+
+    TAG: ClassVar[int | None] = 4
 
     key: ThresholdKey = field(repr=False)
     index: int

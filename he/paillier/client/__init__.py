@@ -1,0 +1,6 @@
+"""A client's states, a file per state."""
+
+from he.paillier.client.encrypted import Encrypted
+from he.paillier.client.may_open import MayOpen
+
+__all__ = ["Encrypted", "MayOpen"]

@@ -1,0 +1,160 @@
+"""What the parties of a Paillier sum say to each other. What does not belong here: when it may be said, and
+what follows.
+"""
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he.paillier.cipher import parse
+from he.paillier.keys import PublicKey
+from he.paillier.proofs import Proof
+from protocols.codec import Record
+from protocols.errors import PeerError, ProtocolViolation, WireError
+from protocols.identity import KEY_BYTES, BadSignature, verify
+from protocols.session import Session
+
+INPUT, OPEN, DECRYPT = "encrypted-input", "open", "decrypt"
+PURPOSE = "paillier contribution"
+
+
+@dataclass(frozen=True)
+class Ask(Record):
+    """Server to client: send your encrypted input."""
+
+
+@dataclass(frozen=True)
+class Ticket(Record):
+    """What goes with a client's ciphertexts to whoever opens.
+
+    tag: the client's fresh X25519 key (32 bytes), empty where no holder agrees on tags. digest: SHA-256 of
+    the ciphertexts. signature: the client's, over session, index, tag and digest; empty in sessions without
+    signing keys.
+    """
+
+    tag: bytes
+    digest: bytes
+    signature: bytes
+
+    def signed(self, session: Session, index: int) -> bytes:
+        """What the signature covers."""
+        return (
+            session.context
+            + index.to_bytes(4, "big")
+            + len(self.tag).to_bytes(1, "big")
+            + self.tag
+            + self.digest
+        )
+
+    def check(self, session: Session, index: int, signers: bytes) -> None:
+        """Raises PeerError naming the client if the session has signing keys and this is not signed by it."""
+        who = f"client {index}"
+        if len(self.digest) != 32:
+            raise WireError(f"expected a digest of 32 bytes, got {len(self.digest)}", who)
+        if not signers:
+            return
+        try:
+            verify(
+                signers[KEY_BYTES * index : KEY_BYTES * (index + 1)],
+                PURPOSE,
+                self.signed(session, index),
+                self.signature,
+            )
+        except BadSignature as error:
+            raise BadSignature(f"{who}: its contribution is not signed by it: {error}", who) from None
+
+
+@dataclass(frozen=True)
+class Contribution(Record):
+    """Client to server: its encrypted vector (full-width integers modulo n^2, end to end) and its ticket."""
+
+    ciphertexts: bytes = field(repr=False)
+    ticket: Ticket
+
+    def checked(
+        self, session: Session, index: int, signers: bytes, public: PublicKey, count: int
+    ) -> list[Any]:
+        """Return the ciphertexts after checking digest, signature and range. Raises PeerError naming the
+        client.
+        """
+        self.ticket.check(session, index, signers)
+        with blaming(f"client {index}"):
+            if hashlib.sha256(self.ciphertexts).digest() != self.ticket.digest:
+                raise ProtocolViolation("expected ciphertexts that fit their digest", f"client {index}")
+            return parse(self.ciphertexts, count, public)
+
+
+@dataclass(frozen=True)
+class OpenRequest(Record):
+    """Server to key holder or clients: open this sum of the ciphertexts behind these tickets (by client)."""
+
+    ciphertexts: bytes = field(repr=False)
+    tickets: dict[int, Ticket]
+
+
+@dataclass(frozen=True, eq=False)
+class Opened(Record):
+    """The answer: the sum, rounded and reduced already, int64 [dimension]."""
+
+    total: NDArray[np.int64] = field(repr=False)
+
+    def checked(self, session: Session, who: str) -> NDArray[np.int64]:
+        """Return the sum after checking its shape and range. Raises ProtocolViolation naming `who`."""
+        low, high = -session.sum_bound, session.sum_bound
+        if session.modulus:
+            low, high = -(int(session.modulus) // 2), (int(session.modulus) - 1) // 2
+        if self.total.dtype != np.int64 or self.total.shape != (session.dimension,):
+            raise ProtocolViolation(f"expected a sum of {session.dimension} int64", who)
+        if int(self.total.min()) < low or int(self.total.max()) > high:
+            raise ProtocolViolation(f"expected a sum in [{low}, {high}]", who)
+        return self.total
+
+
+@dataclass(frozen=True)
+class DecryptRequest(Record):
+    """Server to decryptor: everything that is in the sum, as the clients signed it."""
+
+    contributions: dict[int, Contribution]
+
+
+@dataclass(frozen=True)
+class Partial(Record):
+    """Decryptor to server: its partial decryptions (full-width integers modulo n^2) and the proof that they
+    are right.
+    """
+
+    partials: bytes = field(repr=False)
+    proof: Proof
+
+
+@contextmanager
+def blaming(who: str) -> Iterator[None]:
+    """Name the sender in errors about its bytes."""
+    try:
+        yield
+    except WireError as error:
+        raise WireError(f"{who}: {error}", who) from None
+
+
+def decode(kind: Any, body: bytes, who: str) -> Any:
+    """Return the record of a message's body. Raises WireError naming the sender."""
+    with blaming(who):
+        return kind.decode(body)
+
+
+def expect_indices(contributions: Sequence[int], least: int, clients: int) -> None:
+    """Refuse to open anything over fewer than `least` clients, or of clients outside the cohort. Raises
+    PeerError.
+    """
+    if len(contributions) < least:
+        raise PeerError(
+            f"expected the sum of at least {least} clients, the server asks for {len(contributions)}",
+            "server",
+        )
+    if any(not 0 <= index < clients for index in contributions):
+        raise PeerError(f"expected clients below {clients}, got {sorted(contributions)}", "server")

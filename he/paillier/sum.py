@@ -1,0 +1,252 @@
+"""PaillierSum: the secure sum by Paillier encryption. What does not belong here: the parties' states, any
+arithmetic.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+
+from he import sealing
+from he.keys import Arrangement, KeyHolder, SharedByClients, Threshold
+from he.keys import arrangement as named
+from he.paillier import keyring, tags
+from he.paillier.cipher import encrypt
+from he.paillier.client import Encrypted, MayOpen
+from he.paillier.holders import HasKey, HasShare
+from he.paillier.holders.decryptor import decryptor
+from he.paillier.holders.key_holder import KEY_HOLDER
+from he.paillier.keyring import Key, Keyring
+from he.paillier.keys import DEFAULT_BITS, LEAST_BITS
+from he.paillier.messages import DECRYPT, INPUT, OPEN, PURPOSE, Ask, Contribution, Ticket
+from he.paillier.parameters import PaillierParameters, choose, digits_of, least_survivors
+from he.paillier.randomisers import Randomisers
+from he.paillier.server import Adding, Combining, Gathering, Opening
+from he.paillier.statement import protection_of
+from he.paillier.threshold import ThresholdKey
+from protocols.codec import tags as by_tag
+from protocols.errors import Misuse
+from protocols.identity import Identity, Roster
+from protocols.kernel import SERVER, Party, State, Step, client, message
+from protocols.policy import Demands, Policy
+from protocols.randomness import SecureRandom
+from protocols.session import Session
+from protocols.statement import Protection
+from protocols.summation import IntVector, SecureSum, Stage
+
+
+class PaillierSum(SecureSum):
+    """Exact sums by Paillier encryption: clients encrypt, the server adds, and who opens is the
+    `arrangement`.
+
+    arrangement: `Threshold(t, n)` (2 of 3 unless given), `KeyHolder()` or `SharedByClients()`, or their
+    names on the command line. key_bits: 3072, or 2048 by choice; fewer are refused. keys: this process'
+    keys, one or several shares of one, or the path of a key file (`he.paillier.make`, `save`); left out,
+    all parties are simulated in this process with keys made at first use, and the statement says so.
+    exponent_bits: see `Randomisers`; fewer than half the modulus' length rest on a further assumption,
+    which the statement names. identity, roster: this client's signing key and the verified roster of all
+    clients' keys; decryptors and holders then open signed contributions only. Raises Misuse for options
+    that do not fit.
+    """
+
+    name = "paillier"
+
+    def __init__(
+        self,
+        arrangement: Arrangement | str | None = None,
+        *,
+        key_bits: int = DEFAULT_BITS,
+        keys: Keyring | Key | tuple[Key, ...] | str | Path | None = None,
+        exponent_bits: int | None = None,
+        identity: Identity | None = None,
+        roster: Roster | None = None,
+    ) -> None:
+        if key_bits < LEAST_BITS or key_bits % 2:
+            raise Misuse(f"expected an even key length of {LEAST_BITS} bits or more, got {key_bits}")
+        self.arrangement = named(arrangement) if isinstance(arrangement, str) else arrangement or Threshold()
+        self.key_bits, self.exponent_bits = key_bits, exponent_bits
+        self._given = _ring(keys)
+        if self._given is not None:
+            self._given.fits(self.arrangement)
+        self._identity, self._roster = identity, roster
+        self._stand_ins: dict[str, Identity] = {}
+        self._randomisers: Randomisers | None = None
+
+    # -- keys --
+
+    @property
+    def keys(self) -> Keyring:
+        """The keys of this process; made for simulated parties where none were given."""
+        return self._given or keyring.simulated(self.arrangement, self.key_bits)
+
+    @property
+    def randomisers(self) -> Randomisers:
+        """Where encryptions get their randomisers; `randomisers.prepare(count)` makes some ahead."""
+        if self._randomisers is None:
+            secret = self.keys.holder.secret if self._shared and self.keys.holder else None
+            self._randomisers = Randomisers(self.keys.encryption, self.exponent_bits, secret)
+        return self._randomisers
+
+    def prepare(self, session: Session, vectors: int = 1) -> None:
+        """Make the randomisers of `vectors` vectors of this session ahead, on all cores."""
+        self.check(session)
+        self.randomisers.prepare(vectors * self._parameters(session).packing.plaintexts(session.dimension))
+
+    @property
+    def _shared(self) -> bool:
+        return isinstance(self.arrangement, SharedByClients)
+
+    def _signers(self, session: Session) -> bytes:
+        """The clients' signing keys in roster order; empty where keys were given but no roster: nobody
+        signs then.
+        """
+        if self._roster is not None:
+            return b"".join(self._roster.member(name).key for name in session.roster)
+        if self._given is not None:
+            return b""
+        return b"".join(self._stand_in(name).public for name in session.roster)
+
+    def _stand_in(self, name: str) -> Identity:
+        if name not in self._stand_ins:
+            self._stand_ins[name] = Identity.generate(name)
+        return self._stand_ins[name]
+
+    def _signer(self, name: str) -> Identity | None:
+        if self._roster is None and self._given is None:
+            return self._stand_in(name)
+        if self._roster is not None and (
+            self._identity is None or self._identity.public != self._roster.member(name).key
+        ):
+            raise Misuse(
+                f"expected the identity of {name!r} as the roster has it: PaillierSum(identity=..., roster=...)"
+            )
+        return self._identity if self._roster is not None else None
+
+    # -- public facts --
+
+    @property
+    def kinds(self) -> Mapping[int, type[State]]:
+        return by_tag(Encrypted, MayOpen, HasKey, HasShare, Adding, Opening, Gathering, Combining)
+
+    def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> PaillierParameters:
+        bits = self.randomisers.exponent_bits
+        assert bits is not None
+        return choose(self.arrangement, self.keys, bits, clients, dimension, bound, modulus)
+
+    def check(self, session: Session) -> None:
+        super().check(session)
+        mine = self.parameters(session.clients, session.dimension, session.bound, int(session.modulus))
+        if session.parameters != mine.encode():
+            raise Misuse(
+                "the session's parameters are not those that follow from this party's key, arrangement and options: "
+                "give every party the same ones (PaillierSum(arrangement, keys=...))"
+            )
+
+    def stages(self, session: Session) -> tuple[Stage, ...]:
+        asked = Stage(INPUT, counts=True)
+        if isinstance(self.arrangement, Threshold):
+            return (asked, Stage(DECRYPT, "decryptor"))
+        return (asked, Stage(OPEN, "client" if self._shared else "key-holder"))
+
+    def helpers(self, session: Session) -> tuple[Party, ...]:
+        if isinstance(self.arrangement, Threshold):
+            return tuple(decryptor(number) for number in range(self.arrangement.n))
+        return () if self._shared else (KEY_HOLDER,)
+
+    def demands(self, session: Session) -> Demands:
+        self.check(session)
+        threshold = self.arrangement if isinstance(self.arrangement, Threshold) else None
+        return Demands(
+            cohort=session.clients,
+            survivors=least_survivors(session),
+            ring_bits=(int(session.modulus) - 1).bit_length() if session.modulus else session.ring_bits(),
+            threat="malicious" if self._roster is not None and not self._shared else "semi-honest",
+            threshold=threshold.t if threshold else None,
+            degree=threshold.n if threshold else None,
+            signed_roster=self._roster is not None,
+            simulated=session.simulated,
+        )
+
+    def protection(self, session: Session) -> Protection:
+        demands = self.demands(session)
+        simulated = self._given is None or (self._given.opens and not self._shared)
+        return protection_of(self.arrangement, session, self.keys, self.randomisers, demands, simulated)
+
+    # -- parties --
+
+    def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
+        signers, public = self._signers(session), self.keys.public
+        body = Ask().encode()
+        asks = tuple(message(session.context, INPUT, SERVER, client(i), body) for i in range(session.clients))
+        if isinstance(public, ThresholdKey):
+            return Step(Gathering(session, public, signers), asks)
+        return Step(Adding(session, public.public, signers, not self._shared), asks)
+
+    def _client(
+        self,
+        session: Session,
+        index: int,
+        vector: IntVector,
+        random: SecureRandom,
+        policy: Policy,
+        update: bytes,
+        memory: bytes | None,
+    ) -> Step:
+        parameters, n = self._parameters(session), int(self.keys.encryption.n)
+        plaintexts = parameters.packing.pack(digits_of(vector, session, parameters.wrap_bits, random))
+        tag, seed = self._tag(session, index, random)
+        if seed:
+            plaintexts = tags.add_tags(plaintexts, seed, n)
+        ciphertexts = encrypt(plaintexts, self.randomisers, random)
+        unsigned = Ticket(tag, hashlib.sha256(ciphertexts).digest(), b"")
+        signer = self._signer(session.roster[index])
+        signature = signer.sign(PURPOSE, unsigned.signed(session, index)) if signer else b""
+        contribution = Contribution(ciphertexts, Ticket(tag, unsigned.digest, signature))
+        key = self._shared_key() if self._shared else None
+        least = policy.min_survivors
+        return Step(Encrypted(session, index, contribution, update, key, self._signers(session), least))
+
+    def _tag(self, session: Session, index: int, random: SecureRandom) -> tuple[bytes, bytes]:
+        """Return the ticket's tag field, and the seed of this client's tags (empty: none, as decryptors add
+        by themselves).
+        """
+        public = self.keys.public
+        if isinstance(public, ThresholdKey):
+            return b"", b""
+        if self._shared:
+            return b"", tags.seed_in_group(self._shared_key().sealing, session.context, index)
+        private = random.bytes(sealing.KEY_BYTES)
+        return sealing.public_key(private), tags.seed_for_holder(
+            private, public.sealing, session.context, index
+        )
+
+    def _shared_key(self) -> keyring.HolderKey:
+        if self.keys.holder is None:
+            raise Misuse(
+                "SharedByClients: every client needs the shared key, this one has its public part only"
+            )
+        return self.keys.holder
+
+    def _helper(
+        self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None
+    ) -> Step:
+        signers, least = self._signers(session), policy.min_survivors
+        if isinstance(self.arrangement, KeyHolder):
+            if self.keys.holder is None:
+                raise Misuse("the key holder needs the secret key, this process has its public part only")
+            return Step(HasKey(session, self.keys.holder, signers, least))
+        for share in self.keys.shares:
+            if decryptor(share.index - 1) == party:
+                return Step(HasShare(session, share, signers, least))
+        raise Misuse(f"{party} needs share {party.number + 1} of the key, which this process does not hold")
+
+    @staticmethod
+    def _parameters(session: Session) -> PaillierParameters:
+        return PaillierParameters.decode(session.parameters)
+
+
+def _ring(keys: Keyring | Key | tuple[Key, ...] | str | Path | None) -> Keyring | None:
+    if keys is None or isinstance(keys, Keyring):
+        return keys
+    if isinstance(keys, str | Path):
+        return Keyring.of(keyring.load(keys))
+    return Keyring.of(*keys) if isinstance(keys, tuple) else Keyring.of(keys)
