@@ -1,9 +1,8 @@
 """Who shares a mask with whom. What does not belong here: how many neighbours are needed (`parameters`).
 
-Two graphs. `Harary`: the clients stand on a circle in an order that a seed fixes, and each is joined to its
-degree/2 successors on either side (Bell et al., CCS 2020, section 3.3). The seed must be nobody's choice.
-`choices`: each client draws its own holders from its own seed (section 4.2 there), so that no server and no
-coalition can steer an honest client's draw.
+The clients stand on a circle in an order that a seed fixes, and each is joined to its degree/2 successors on
+either side (a Harary graph; Bell et al., CCS 2020, section 3.3). The seed must be nobody's choice: `rules`
+says where it comes from.
 """
 
 import functools
@@ -15,7 +14,7 @@ import numpy.typing as npt
 from protocols.errors import Misuse
 from secagg.prg import expand
 
-_ORDER, _CHOICE = b"graph: order", b"graph: choice"
+_ORDER = b"graph: order"
 
 
 @functools.lru_cache(maxsize=4)
@@ -68,20 +67,6 @@ class Harary:
         half = self.degree // 2
         around = [(place + step) % self.size for step in range(-half, half + 1) if step]
         return tuple(sorted(permutation(self.seed, self.size)[around].tolist()))
-
-
-def choices(seed: bytes, client: int, size: int, count: int) -> tuple[int, ...]:
-    """Return `count` distinct others of `client` in range(size), ascending, uniform over such sets, fixed
-    by the seed.
-
-    Raises Misuse unless 0 <= client < size and 0 <= count <= size - 1.
-    """
-    _inside(client, size)
-    if not 0 <= count <= size - 1:
-        raise Misuse(f"expected from 0 to {size - 1} others, got {count}")
-    words = np.frombuffer(expand(seed, _CHOICE, 16 * size), dtype="<u8").reshape(size, 2)
-    order = np.lexsort((words[:, 1], words[:, 0]))
-    return tuple(sorted(order[order != client][:count].tolist()))
 
 
 def _inside(client: int, size: int) -> None:

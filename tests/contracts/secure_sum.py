@@ -21,7 +21,9 @@ from protocols.session import Session
 from protocols.summation import Total
 from tests.deterministic import DeterministicRandom
 
-RELAXED = Policy(min_cohort=1, min_survivors=1, allow_simulated=True)
+RELAXED = Policy(
+    min_cohort=1, min_survivors=1, min_ring_bits=1, min_threshold_share=0.0, allow_simulated=True
+)
 STEP = """
 import sys
 from protocols.kernel import Message

@@ -1,0 +1,42 @@
+"""The public keys that a client advertises, as one fixed-width string. What does not belong here: private
+keys.
+
+Layout: key for sealing (32), key for masks (32); in voted sessions a signing key (32); where the graph is
+fixed by commit and reveal, a commitment (32); in certified sessions the identity's signature of all before it
+(64).
+"""
+
+from typing import NamedTuple
+
+from protocols.errors import ProtocolViolation
+from secagg.commitments import CERTIFY, certified_bytes, check_signature
+from secagg.messages import SIGNATURE_BYTES
+from secagg.rules import Rules
+
+
+class Advertised(NamedTuple):
+    """The parts; those that the session does not use are empty."""
+
+    seal_key: bytes
+    mask_key: bytes
+    sign_key: bytes
+    commitment: bytes
+    certificate: bytes
+
+
+def parse(rules: Rules, keys: bytes, party: str) -> Advertised:
+    """Return the parts of an advertisement. Raises ProtocolViolation naming `party` for another length."""
+    if len(keys) != rules.advertisement_bytes:
+        raise ProtocolViolation(f"expected keys of {rules.advertisement_bytes} bytes, got {len(keys)}", party)
+    at = 64 + 32 * rules.voted
+    signed = len(keys) - SIGNATURE_BYTES * rules.certified
+    return Advertised(keys[:32], keys[32:64], keys[64:at], keys[at:signed], keys[signed:])
+
+
+def check_certificate(rules: Rules, context: bytes, index: int, keys: bytes, party: str) -> None:
+    """Raises PeerError naming `party` if its identity (from the signed roster) did not sign these keys for
+    this session.
+    """
+    if rules.certified:
+        signed = certified_bytes(context, index, keys[:-SIGNATURE_BYTES])
+        check_signature(rules.identity(index), CERTIFY, signed, keys[-SIGNATURE_BYTES:], party)

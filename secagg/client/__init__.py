@@ -1,0 +1,14 @@
+"""The client's states, one file each, in the order they are passed: joining, revealing, sharing, masking,
+voting, opening.
+"""
+
+from secagg.client.joining import Joining, Keys, join
+from secagg.client.masking import Masking
+from secagg.client.opening import Opening
+from secagg.client.revealing import Revealing
+from secagg.client.sharing import Sharing
+from secagg.client.voting import Voting
+
+STATES = (Joining, Revealing, Sharing, Masking, Voting, Opening)
+
+__all__ = ["STATES", "Joining", "Keys", "Masking", "Opening", "Revealing", "Sharing", "Voting", "join"]

@@ -1,0 +1,61 @@
+"""What every client state shares: its session, its place, and how it takes and gives messages. No state
+lives here.
+"""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from protocols.codec import Record
+from protocols.errors import ProtocolViolation
+from protocols.kernel import SERVER, Message, State, client, expect, message
+from protocols.session import Session
+from secagg.messages import Indices, R, read
+from secagg.rules import Rules, rules_of
+
+
+@dataclass(frozen=True, eq=False)
+class ClientState(State):
+    """session: as this client computed it. index: its place in the roster."""
+
+    STAGE: ClassVar[str]
+
+    session: Session
+    index: int
+
+    @property
+    def rules(self) -> Rules:
+        return rules_of(self.session)
+
+    @property
+    def name(self) -> str:
+        return self.session.roster[self.index]
+
+    def take(self, kind: type[R], request: Message) -> R:
+        """Return the body of the one request this state waits for. Raises PeerError for any other message."""
+        expect(request, self.session.context, self.STAGE, "server", client(self.index))
+        return read(kind, request)
+
+    def answer(self, body: Record) -> tuple[Message]:
+        """Return the answer to this stage."""
+        sender = client(self.index)
+        return (message(self.session.context, self.STAGE, sender, SERVER, body.encode()),)
+
+
+def refuse(reason: str) -> ProtocolViolation:
+    """The server asked for something that the protocol does not allow."""
+    return ProtocolViolation(reason, str(SERVER))
+
+
+def expect_subset(name: str, some: Indices, of: Indices) -> None:
+    """Raises ProtocolViolation unless every client in `some` is in `of`."""
+    strangers = set(some.tolist()) - set(of.tolist())
+    if strangers:
+        raise refuse(f"{name}: expected clients this one knows of, got {sorted(strangers)[:5]} besides")
+
+
+def expect_threshold(name: str, count: int, rules: Rules) -> None:
+    """Raises ProtocolViolation if fewer than the threshold are left: the client's own secrets could not be
+    opened safely.
+    """
+    if count < rules.threshold:
+        raise refuse(f"{name}: expected at least {rules.threshold} neighbours, the server names {count}")

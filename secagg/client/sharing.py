@@ -1,0 +1,126 @@
+"""Third state: the neighbours' public keys come, sealed shares of this client's two secrets go.
+
+The secrets are the seed of its own mask and its private key for pairwise masks: the one is opened if it
+stays, the other if it leaves (Bonawitz et al., CCS 2017, figure 4, round 1). What does not belong here:
+masks.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.kernel import Message, Step, client
+from protocols.randomness import SecureRandom
+from secagg.advertisement import Advertised, check_certificate, parse
+from secagg.client.base import ClientState, expect_subset, expect_threshold, refuse
+from secagg.client.masking import Masking
+from secagg.commitments import (
+    DEAL,
+    KEY,
+    SEED,
+    dealt_bytes,
+    joint_seed,
+    part_commitment,
+    seed_digest,
+    share_digest,
+    signer,
+)
+from secagg.key_agreement import PairKeys
+from secagg.messages import SHARE, Commitments, Dealing, Indices, Neighbourhood, indices, items
+from secagg.sealing import binding, seal
+from secagg.shamir import split_array
+
+
+@dataclass(frozen=True, eq=False)
+class Sharing(ClientState):
+    """Waits for the neighbours' keys."""
+
+    TAG: ClassVar[int | None] = 18
+    STAGE: ClassVar[str] = SHARE
+
+    update: bytes
+    vector: NDArray[np.int64] = field(repr=False)
+    seal: bytes = field(repr=False)
+    mask: bytes = field(repr=False)
+    sign: bytes = field(repr=False)
+    committed: Commitments | None
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        around = self.take(Neighbourhood, request)
+        graph_seed = self._graph_seed(around.parts)
+        expect_subset("neighbours", around.clients, indices(self.rules.neighbours(self.index, graph_seed)))
+        expect_threshold("neighbours", len(around.clients), self.rules)
+        keys = self._keys(around)
+        names = [self.session.roster[j] for j in around.clients.tolist()]
+        own = PairKeys(self.seal, self.name, self.session.context)
+        pairs = [own.agree(name, k.seal_key, "seal") for name, k in zip(names, keys, strict=True)]
+        seed = random.bytes(32)
+        dealing = self._deal(around.clients, names, pairs, seed, random)
+        state = Masking(
+            self.session,
+            self.index,
+            self.update,
+            self.vector,
+            seed,
+            self.mask,
+            self.sign,
+            graph_seed,
+            around.clients,
+            b"".join(k.mask_key for k in keys),
+            b"".join(k.sign_key for k in keys),
+            b"".join(pairs),
+        )
+        return Step(state, self.answer(dealing))
+
+    def _graph_seed(self, parts: bytes) -> bytes:
+        """The graph's seed, from the session or from everybody's parts, each checked against its commitment."""
+        context = self.session.context
+        if self.committed is None:
+            if parts:
+                raise refuse("parts of a graph seed that this session does not use")
+            return self.rules.seed
+        listed = zip(self.committed.clients.tolist(), items(self.committed.commitments, 32), strict=True)
+        if len(parts) != 32 * len(self.committed.clients):
+            raise refuse("expected the part of everyone who committed: one that is withheld ends the session")
+        for (index, commitment), part in zip(listed, items(parts, 32), strict=True):
+            if part_commitment(context, index, part) != commitment:
+                raise refuse(f"client {index}'s part of the graph's seed is not the one it committed to")
+        return joint_seed(context, self.committed, parts)
+
+    def _keys(self, around: Neighbourhood) -> list[Advertised]:
+        """The neighbours' keys, certified where the session asks for that, none of them this client's own
+        or used twice.
+        """
+        rules, context = self.rules, self.session.context
+        blobs = items(around.keys, len(around.keys) // len(around.clients))
+        for index, blob in zip(around.clients.tolist(), blobs, strict=True):
+            check_certificate(rules, context, index, blob, str(client(index)))
+        keys = [parse(rules, b, str(client(i))) for i, b in zip(around.clients.tolist(), blobs, strict=True)]
+        used = [k.seal_key for k in keys] + [k.mask_key for k in keys]
+        used += [PairKeys(private, self.name, context).public() for private in (self.seal, self.mask)]
+        if len(set(used)) != len(used):
+            raise refuse("two parties were given one public key: somebody's keys were swapped or reflected")
+        return keys
+
+    def _deal(
+        self, holders: Indices, names: list[str], pairs: list[bytes], seed: bytes, random: SecureRandom
+    ) -> Dealing:
+        """Shares of seed and mask key, one sealed box per neighbour, with digests that bind this dealer to
+        them.
+        """
+        rules, context = self.rules, self.session.context
+        shares = split_array(seed + self.mask, rules.threshold, rules.points(holders), random)
+        boxes, digests = [], []
+        for j, name, pair, row in zip(holders.tolist(), names, pairs, shares, strict=True):
+            share = row.tobytes()
+            boxes.append(seal(pair, share, binding(context, SHARE, self.name, name), random))
+            digests.append(share_digest(context, self.index, j, SEED, share[:32]))
+            digests.append(share_digest(context, self.index, j, KEY, share[32:]))
+        pledge = seed_digest(context, self.index, seed)
+        dealing = Dealing(holders, b"".join(boxes), b"".join(digests), pledge, b"")
+        if not rules.voted:
+            return dealing
+        signature = signer(self.sign).sign(DEAL, dealt_bytes(context, self.index, dealing))
+        return Dealing(holders, dealing.boxes, dealing.digests, pledge, signature)

@@ -1,0 +1,70 @@
+"""Digests and signatures that pin a party to what it said. What does not belong here: when they are checked.
+
+Every digest and every signed byte string starts with what it is for and with the session's context.
+"""
+
+import hashlib
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from protocols.errors import PeerError
+from protocols.identity import BadSignature, Identity, verify
+from secagg.messages import DIGEST_BYTES, Commitments, Dealing
+
+SEED, KEY = b"seed", b"key"
+CERTIFY, DEAL, VOTE = "secagg keys", "secagg dealing", "secagg survivors"
+
+
+def share_digest(context: bytes, dealer: int, holder: int, kind: bytes, share: bytes) -> bytes:
+    """Return 16 bytes that bind a dealer to one share (32 uniform bytes, so that the digest hides it).
+
+    Sixteen suffice: finding another share for a digest takes 2^128 work, and a dealer that makes two shares
+    of one digest blames itself, for its secret then fails its own commitment.
+    """
+    head = b"secagg share v1\0" + context + dealer.to_bytes(4, "big") + holder.to_bytes(4, "big")
+    return hashlib.sha256(head + kind + b"\0" + share).digest()[:DIGEST_BYTES]
+
+
+def seed_digest(context: bytes, dealer: int, seed: bytes) -> bytes:
+    """Return 32 bytes that bind a dealer to its self-mask seed (32 uniform bytes)."""
+    return hashlib.sha256(b"secagg seed v1\0" + context + dealer.to_bytes(4, "big") + seed).digest()
+
+
+def part_commitment(context: bytes, index: int, part: bytes) -> bytes:
+    """Return the commitment (32 bytes) of a client to its part (32 uniform bytes) of the graph's randomness."""
+    return hashlib.sha256(b"secagg part v1\0" + context + index.to_bytes(4, "big") + part).digest()
+
+
+def joint_seed(context: bytes, committed: Commitments, parts: bytes) -> bytes:
+    """Return the graph's seed (32 bytes) from everybody's commitments and parts."""
+    listed = committed.clients.astype(">u4").tobytes() + committed.commitments
+    return hashlib.sha256(b"secagg joint v1\0" + context + hashlib.sha256(listed).digest() + parts).digest()
+
+
+def certified_bytes(context: bytes, index: int, keys: bytes) -> bytes:
+    """What an identity signs to certify a client's session keys."""
+    return context + index.to_bytes(4, "big") + keys
+
+
+def dealt_bytes(context: bytes, dealer: int, dealing: Dealing) -> bytes:
+    """What a dealer signs: its holders, boxes and digests."""
+    held = hashlib.sha256(dealing.holders.astype(">u4").tobytes() + dealing.boxes + dealing.digests).digest()
+    return context + dealer.to_bytes(4, "big") + held + dealing.seed_digest
+
+
+def vote_bytes(context: bytes, graph_seed: bytes, bits: bytes) -> bytes:
+    """What survivors sign: the graph they see and the survivors they were shown."""
+    return context + hashlib.sha256(graph_seed).digest() + bits
+
+
+def signer(private: bytes) -> Identity:
+    """Return the session's signing key (32 secret bytes) as something that signs."""
+    return Identity("session", Ed25519PrivateKey.from_private_bytes(private))
+
+
+def check_signature(public: bytes, purpose: str, data: bytes, signature: bytes, party: str) -> None:
+    """Raises PeerError naming `party` unless its signature verifies."""
+    try:
+        verify(public, purpose, data, signature)
+    except BadSignature:
+        raise PeerError(f"the signature of {party} for {purpose!r} does not verify", party) from None

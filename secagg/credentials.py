@@ -1,0 +1,64 @@
+"""What a malicious-model session needs from outside: a signed roster, the authority's key, one's own
+identity.
+
+What does not belong here: session keys. Clients pin the authority; the server's copy serves to name cheats
+early.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from protocols.errors import Misuse, PeerError, PolicyRefusal
+from protocols.identity import Identity, Member, Roster, SignedRoster
+from protocols.session import Session
+
+
+@dataclass(frozen=True)
+class Credentials:
+    """roster: signed by someone other than the aggregator. authority: the pinned Ed25519 key (32 bytes) it
+    is checked against.
+
+    identities: the identities that this process plays, by name: a deployed client has its own only, a server
+    none. least_serial: older rosters are refused.
+    """
+
+    roster: SignedRoster
+    authority: bytes
+    identities: Mapping[str, Identity] = field(default_factory=dict, repr=False)
+    least_serial: int = 1
+
+    @classmethod
+    def simulated(cls, names: Iterable[object]) -> "Credentials":
+        """Return credentials of throwaway identities, all of them in this process: for simulations."""
+        identities = {str(name): Identity.generate(str(name)) for name in names}
+        authority = Identity.generate("authority")
+        members = [Member(name, "client", one.public) for name, one in identities.items()]
+        signed = SignedRoster.sign(Roster.of("simulated", 1, members), authority)
+        return cls(signed, authority.public, identities)
+
+    def keys_of(self, names: Iterable[str]) -> bytes:
+        """Return the roster's keys of these clients, 32 bytes each. Raises PeerError if the roster is not
+        to be trusted.
+        """
+        roster = self.roster.verified(self.authority, self.least_serial)
+        known = {m.name: m.key for m in roster.with_role("client")}
+        wanted = list(names)
+        strangers = [name for name in wanted if name not in known]
+        if strangers:
+            raise PeerError(f"{strangers[0]!r} is no client on the signed roster", strangers[0])
+        return b"".join(known[name] for name in wanted)
+
+    def check(self, session: Session, identities: bytes) -> None:
+        """Refuse a session whose identities are not the signed roster's. Raises PolicyRefusal."""
+        try:
+            expected = self.keys_of(session.roster)
+        except PeerError as error:
+            raise PolicyRefusal(f"signed_roster: {error}") from None
+        if identities != expected:
+            raise PolicyRefusal("signed_roster: the session's identities are not those of the signed roster")
+
+    def identity(self, name: str) -> Identity:
+        """Return the identity that this process plays under `name`. Raises Misuse if it has none."""
+        if name not in self.identities:
+            raise Misuse(f"no identity of {name!r} here: give it in Credentials(identities=...)")
+        return self.identities[name]

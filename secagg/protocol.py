@@ -1,0 +1,200 @@
+"""SecAgg and SecAggPlus: what a user names. What does not belong here: states (`client`, `server`), the
+search for parameters.
+
+`SecAgg` is the protocol of Bonawitz et al. (CCS 2017) on the complete graph, `SecAggPlus` that of Bell et al.
+(CCS 2020) on a random regular graph whose degree and threshold follow from the drop-outs and corrupt clients
+to be tolerated.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import tags
+from protocols.errors import Misuse, PolicyRefusal
+from protocols.kernel import State, Step
+from protocols.policy import Demands, Policy
+from protocols.randomness import SecureRandom
+from protocols.session import Session
+from protocols.statement import Protection
+from protocols.summation import NO_MODEL, SecureSum, Stage
+from secagg import client as client_states
+from secagg import server as server_states
+from secagg.choose import Wishes, choose
+from secagg.credentials import Credentials
+from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, UNMASK
+from secagg.rules import MALICIOUS, THREATS, MaskParameters, Rules, rules_of
+from secagg.stating import protection
+
+
+class _Masked(SecureSum):
+    """What both protocols share. `_complete`: every two clients are neighbours."""
+
+    _complete = False
+    default_policy = Policy(min_threshold_share=0.0)  # `_insist` demands what the threat model needs
+
+    def __init__(
+        self,
+        dropout: float = 0.2,
+        collusion: float = 0.1,
+        threat: str | None = None,
+        neighbours: int | None = None,
+        threshold: int | None = None,
+        security: float = 40.0,
+        correctness: float = 20.0,
+        credentials: Credentials | None = None,
+        beacon: bytes = b"",
+    ) -> None:
+        """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt.
+
+        threat: "semi-honest", "semi-malicious" or "malicious"; None: semi-malicious where it is feasible,
+        else semi-honest. neighbours, threshold: given instead of planned. security, correctness: bits.
+        credentials: needed by "malicious". beacon: public randomness made after the roster, behind a sparse
+        graph; without it clients commit and reveal. Raises Misuse for values out of range.
+        """
+        self.wishes = Wishes(
+            dropout, collusion, threat, neighbours, threshold, security, correctness, self._complete
+        )
+        if threat == MALICIOUS and credentials is None:
+            raise Misuse(
+                "threat 'malicious' needs Credentials: a roster signed by someone other than the server"
+            )
+        self.credentials = credentials
+        self.beacon = beacon
+
+    # -- public facts -------------------------------------------------------------------------------------------------
+
+    def stages(self, session: Session) -> tuple[Stage, ...]:
+        rules = rules_of(session)
+        names = [ADVERTISE, *([REVEAL] if rules.committed else []), SHARE, INPUT]
+        names += [*([CONFIRM] if rules.voted else []), UNMASK]
+        return tuple(Stage(name, counts=name == INPUT) for name in names)
+
+    def demands(self, session: Session) -> Demands:
+        rules = rules_of(session)
+        return Demands(
+            cohort=session.clients,
+            survivors=rules.survivors,
+            ring_bits=rules.ring.bits,
+            threat=rules.parameters.threat,
+            threshold=rules.threshold,
+            degree=rules.degree,
+            signed_roster=rules.certified,
+            simulated=session.simulated,
+        )
+
+    def protection(self, session: Session) -> Protection:
+        return protection(rules_of(session), self.wishes)
+
+    def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> MaskParameters:
+        return choose(self.wishes, clients, self.beacon)
+
+    def check(self, session: Session) -> None:
+        super().check(session)
+        rules_of(session)
+
+    def session(
+        self,
+        roster: Sequence[str],
+        dimension: int,
+        bound: int,
+        *,
+        random: SecureRandom,
+        modulus: int = 0,
+        round: int = 1,
+        model: bytes = NO_MODEL,
+        simulated: bool = False,
+        min_survivors: int = 1,
+    ) -> Session:
+        """As `SecureSum.session`; in the malicious model the signed roster's keys of these clients are put
+        into it.
+        """
+        made = super().session(
+            roster,
+            dimension,
+            bound,
+            random=random,
+            modulus=modulus,
+            round=round,
+            model=model,
+            simulated=simulated,
+            min_survivors=min_survivors,
+        )
+        if self.credentials is None:
+            return made
+        chosen = MaskParameters.decode(made.parameters)
+        identities = self.credentials.keys_of(made.roster)
+        return replace(made, parameters=replace(chosen, identities=identities).encode())
+
+    @property
+    def kinds(self) -> Mapping[int, type[State]]:
+        return tags(*client_states.STATES, *server_states.STATES)
+
+    # -- parties ------------------------------------------------------------------------------------------------------
+
+    def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
+        self._authenticate(session)
+        return server_states.start(session)
+
+    def _client(
+        self,
+        session: Session,
+        index: int,
+        vector: NDArray[np.int64],
+        random: SecureRandom,
+        policy: Policy,
+        update: bytes,
+        memory: bytes | None,
+    ) -> Step:
+        self._insist(rules_of(session))
+        credentials = self._authenticate(session)
+        identity = credentials.identity(session.roster[index]) if credentials else None
+        return Step(client_states.join(session, index, vector, update, identity, random))
+
+    def _authenticate(self, session: Session) -> Credentials | None:
+        """Return the credentials a malicious-model session was checked against. Raises PolicyRefusal if it
+        fails, or there are none.
+        """
+        rules = rules_of(session)
+        if not rules.certified:
+            return None
+        if self.credentials is None:
+            raise PolicyRefusal("signed_roster: no credentials to check the session's identities with")
+        self.credentials.check(session, rules.parameters.identities)
+        return self.credentials
+
+    def _insist(self, rules: Rules) -> None:
+        """Refuse less than this client's own wishes give: a weaker threat model, or a threshold that is
+        too low.
+
+        Outside the semi-honest model: 2 x threshold > degree + as many corrupt neighbours as this client
+        expects.
+        """
+        own, offered = choose(self.wishes, rules.clients, self.beacon).threat, rules.parameters.threat
+        if THREATS.index(offered) < THREATS.index(own):
+            raise PolicyRefusal(f"threat: this client demands {own}, the session offers {offered}")
+        needed = self.wishes.least_threshold(rules.clients, rules.degree, offered)
+        if rules.threshold < needed:
+            raise PolicyRefusal(
+                f"threshold: at collusion {self.wishes.collusion:g} and {rules.degree} neighbours this client "
+                f"demands at least {needed}, the session offers {rules.threshold}"
+            )
+
+
+class SecAggPlus(_Masked):
+    """Masked sums on a random regular graph: each client shares masks with few others (Bell et al., CCS
+    2020).
+    """
+
+    name = "secagg+"
+
+
+class SecAgg(_Masked):
+    """Masked sums on the complete graph: each client shares masks with all others (Bonawitz et al., CCS
+    2017).
+    """
+
+    name = "secagg"
+    _complete = True

@@ -1,0 +1,154 @@
+"""The public rules of one session: what its parameters mean. What does not belong here: secrets, choosing
+the parameters.
+
+Everything here follows from the session alone, so every party computes it for itself.
+"""
+
+import functools
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import Record
+from protocols.errors import Misuse, WireError
+from protocols.session import Session
+from secagg.graph import Harary
+from secagg.messages import SIGNATURE_BYTES, Indices
+from secagg.ring import Ring
+
+SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS = "semi-honest", "semi-malicious", "malicious"
+THREATS = (SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS)
+LEAST_CLIENTS, LEAST_THRESHOLD = 3, 2
+_MAX_POINT = 65_535
+_NO_SEED = bytes(32)
+
+
+@dataclass(frozen=True)
+class MaskParameters(Record):
+    """The parameters of a masked sum; they are part of the session's context.
+
+    threat: one of THREATS. degree: holders of each client's shares. threshold: shares that open a secret.
+    corrupt: corrupt holders of one client that the threshold allows for. survivors: least clients in a total.
+    committed: the graph's seed comes from commitments that all clients reveal. beacon: public randomness
+    behind the graph ("" if none). identities: the clients' Ed25519 keys in roster order, 32 bytes each
+    (malicious), else empty.
+    """
+
+    threat: str
+    degree: int
+    threshold: int
+    corrupt: int
+    survivors: int
+    committed: bool = False
+    beacon: bytes = b""
+    identities: bytes = b""
+
+    def __post_init__(self) -> None:
+        if self.threat not in THREATS:
+            raise Misuse(f"expected a threat of {THREATS}, got {self.threat!r}")
+        if not LEAST_THRESHOLD <= self.threshold <= self.degree <= _MAX_POINT:
+            raise Misuse(
+                f"expected {LEAST_THRESHOLD} <= threshold <= degree <= {_MAX_POINT}, "
+                f"got threshold {self.threshold}, degree {self.degree}"
+            )
+        if self.corrupt < 0 or self.survivors < 2:
+            raise Misuse(f"expected corrupt >= 0 and survivors >= 2, got {self.corrupt}, {self.survivors}")
+        if self.threat != SEMI_HONEST and 2 * self.threshold <= self.degree + self.corrupt:
+            raise Misuse(
+                f"threat {self.threat}: expected 2 x threshold > degree + corrupt neighbours, "
+                f"got 2 x {self.threshold} <= {self.degree} + {self.corrupt}: "
+                "two views of who survived could open both secrets of a client"
+            )
+
+
+class Rules:
+    """What one session's parameters mean."""
+
+    def __init__(
+        self,
+        parameters: MaskParameters,
+        clients: int,
+        survivors: int,
+        ring_bits: int,
+        context: bytes,
+        round: int,
+    ) -> None:
+        p = self.parameters = parameters
+        self.clients = clients
+        if self.clients < LEAST_CLIENTS or p.degree > self.clients - 1:
+            raise Misuse(
+                f"expected at least {LEAST_CLIENTS} clients and a degree below their number, "
+                f"got {self.clients} clients, degree {p.degree}"
+            )
+        self.degree, self.threshold, self.survivors = p.degree, p.threshold, max(survivors, p.survivors)
+        self.voted = p.threat != SEMI_HONEST
+        self.certified = p.threat == MALICIOUS
+        self.complete = self.degree == self.clients - 1
+        self.committed = p.committed
+        self.ring = Ring(ring_bits)
+        self.seed = b"" if p.committed else _seed(p, context, round)
+        if p.identities and len(p.identities) != 32 * self.clients:
+            raise Misuse(f"expected {self.clients} identities of 32 bytes, got {len(p.identities)} bytes")
+        if p.committed and (self.complete or not self.certified):
+            raise Misuse("commit and reveal is for malicious sessions on sparse graphs")
+        if self.certified and not (self.complete or p.committed or p.beacon):
+            raise Misuse("a malicious session on a sparse graph needs commit and reveal, or a beacon")
+
+    @property
+    def advertisement_bytes(self) -> int:
+        """X25519 keys for sealing and for masks; a session signing key; a commitment; a certificate: each
+        where it is used.
+        """
+        return 64 + 32 * self.voted + 32 * self.committed + SIGNATURE_BYTES * self.certified
+
+    def neighbours(self, index: int, seed: bytes) -> tuple[int, ...]:
+        """The neighbours of a client, ascending; `seed` is `self.seed`, or what the commitments gave."""
+        return Harary(seed or _NO_SEED, self.clients, self.degree).neighbours(index)
+
+    def points(self, holders: Indices) -> NDArray[np.int64]:
+        """The points of a dealer's shares, in the order of its holders: their index + 1, or their rank in
+        very large cohorts.
+        """
+        if self.clients <= _MAX_POINT:
+            return holders.astype(np.int64) + 1
+        return np.arange(1, len(holders) + 1, dtype=np.int64)
+
+    def identity(self, index: int) -> bytes:
+        """The Ed25519 key of a client in a malicious session."""
+        return self.parameters.identities[32 * index : 32 * index + 32]
+
+
+def _seed(parameters: MaskParameters, context: bytes, round: int) -> bytes:
+    """The graph's seed: the session's context (it has the server's nonce), or a beacon with nothing that
+    the server picks.
+    """
+    if not parameters.beacon:
+        return hashlib.sha256(b"secagg graph v1\0" + context).digest()
+    fixed = b"secagg beacon v1\0" + round.to_bytes(8, "big") + parameters.identities
+    return hashlib.sha256(fixed + parameters.beacon).digest()
+
+
+@functools.lru_cache(maxsize=8)
+def _rules(
+    parameters: bytes, clients: int, survivors: int, ring_bits: int, context: bytes, round: int
+) -> Rules:
+    return Rules(MaskParameters.decode(parameters), clients, survivors, ring_bits, context, round)
+
+
+def rules_of(session: Session) -> Rules:
+    """Return the rules of a session. Raises Misuse if its parameters are not those of a masked sum, or do
+    not fit.
+    """
+    try:
+        return _rules(
+            session.parameters,
+            session.clients,
+            session.min_survivors,
+            session.ring_bits(),
+            session.context,
+            session.round,
+        )
+    except WireError as error:
+        raise Misuse(f"the session's parameters are not those of a masked sum: {error}") from None

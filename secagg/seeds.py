@@ -1,0 +1,19 @@
+"""Seeds of masks, derived from what parties hold. What does not belong here: expanding them (`masking`).
+
+Each seed (32 bytes) is for one session, one pair or one client, one purpose; the session's context is HKDF's
+salt.
+"""
+
+from secagg.key_agreement import PairKeys, derive, info
+
+SEED_BYTES = 32
+
+
+def self_mask_seed(seed: bytes, context: bytes, owner: str) -> bytes:
+    """Return the mask seed of a client's own mask, from the secret that it shared."""
+    return derive(seed, context, info("self mask", owner, owner))
+
+
+def pair_seed(own: PairKeys, peer: str, peer_key: bytes) -> bytes:
+    """Return the mask seed that two clients share. Raises ProtocolViolation for an unusable key."""
+    return own.agree(peer, peer_key, "pair mask")

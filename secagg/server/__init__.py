@@ -1,0 +1,14 @@
+"""The server's states, one file each, in the order they are passed: advertising, revealing, sharing,
+summing, voting, opening.
+"""
+
+from secagg.server.advertising import Advertising, start
+from secagg.server.opening import Opening
+from secagg.server.revealing import Revealing
+from secagg.server.sharing import Sharing
+from secagg.server.summing import Summing
+from secagg.server.voting import Voting
+
+STATES = (Advertising, Revealing, Sharing, Summing, Voting, Opening)
+
+__all__ = ["STATES", "Advertising", "Opening", "Revealing", "Sharing", "Summing", "Voting", "start"]

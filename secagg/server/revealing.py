@@ -1,0 +1,58 @@
+"""Second state, where the graph is fixed by commit and reveal: the server collects everybody's part of the
+seed.
+
+A part that is withheld ends the session, by name: to go on without it would let whoever withholds choose
+between graphs. Nothing about any update has left by then; a retry is a new session with fresh parts.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import ClassVar
+
+from protocols.errors import ProtocolViolation, TooFewSurvivors
+from protocols.kernel import Message, Step, client
+from protocols.randomness import SecureRandom
+from secagg.commitments import joint_seed, part_commitment
+from secagg.messages import REVEAL, Commitments, Reveal, items
+from secagg.server.base import ServerState
+from secagg.server.sharing import Sharing, ask_to_share
+
+
+@dataclass(frozen=True, eq=False)
+class Revealing(ServerState):
+    """keys: advertisements by client. committed: what was committed to. parts: what was revealed."""
+
+    TAG: ClassVar[int | None] = 33
+    STAGE: ClassVar[str] = REVEAL
+
+    keys: dict[int, bytes]
+    committed: Commitments
+    parts: dict[int, bytes]
+
+    def asked(self) -> Collection[int]:
+        return self.keys
+
+    def answered(self) -> Collection[int]:
+        return self.parts
+
+    def receive(self, answer: Message, random: SecureRandom) -> Step:
+        index, body = self.take(Reveal, answer)
+        at = sorted(self.keys).index(index)
+        if (
+            part_commitment(self.session.context, index, body.part)
+            != items(self.committed.commitments, 32)[at]
+        ):
+            raise ProtocolViolation("revealed another part than it committed to", str(answer.sender))
+        self.parts[index] = body.part
+        return Step(self)
+
+    def close(self, random: SecureRandom) -> Step:
+        missing = sorted(set(self.keys) - set(self.parts))
+        if missing:
+            who = ", ".join(str(client(i)) for i in missing[:5])
+            raise TooFewSurvivors(
+                f"stage {REVEAL!r}: {len(missing)} clients withheld their part of the graph's seed ({who})"
+            )
+        parts = b"".join(self.parts[i] for i in sorted(self.parts))
+        seed = joint_seed(self.session.context, self.committed, parts)
+        return ask_to_share(Sharing(self.session, self.keys, parts, seed, {}))

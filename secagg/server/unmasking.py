@@ -1,0 +1,112 @@
+"""Taking the masks off: secrets from shares, masks from secrets. What does not belong here: messages and
+states.
+"""
+
+from collections import defaultdict
+from collections.abc import Collection, Mapping
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import TooFewSurvivors
+from protocols.kernel import client
+from protocols.session import Session
+from secagg.advertisement import parse
+from secagg.commitments import seed_digest
+from secagg.errors import DealerBlamed
+from secagg.key_agreement import PairKeys, public_key
+from secagg.masking import add_mask, subtract_mask
+from secagg.messages import indices
+from secagg.rules import Rules, rules_of
+from secagg.seeds import SEED_BYTES, pair_seed, self_mask_seed
+from secagg.server.base import Facts
+from secagg.shamir import combine_arrays
+
+Words = NDArray[np.unsignedinteger[Any]]
+Kept = Mapping[int, Mapping[int, bytes]]
+
+
+def unmask(
+    session: Session,
+    facts: Facts,
+    total: Words,
+    arrived: Collection[int],
+    seed_shares: Kept,
+    key_shares: Kept,
+) -> Words:
+    """Take the masks off `total` in place and return it.
+
+    Every survivor's own mask goes, and the masks that survivors share with clients that dealt and dropped
+    out. Raises TooFewSurvivors if a secret has fewer shares than the threshold, DealerBlamed if one is not
+    what its dealer pledged.
+    """
+    rules = rules_of(session)
+    missing = [
+        j
+        for j in facts.pledges
+        if j not in arrived and any(i in arrived for i in rules.neighbours(j, facts.graph_seed))
+    ]
+    seeds = reconstruct(rules, facts, sorted(arrived), seed_shares, "self-mask seed")
+    keys = reconstruct(rules, facts, missing, key_shares, "mask key")
+    for j, seed in seeds.items():
+        if seed_digest(session.context, j, seed) != facts.pledges[j].seed_digest:
+            raise DealerBlamed(str(client(j)), "self-mask seed")
+        subtract_mask(total, self_mask_seed(seed, session.context, session.roster[j]))
+    for j, key in keys.items():
+        if public_key(key) != parse(rules, facts.keys[j], str(client(j))).mask_key:
+            raise DealerBlamed(str(client(j)), "mask key")
+        _take_pairs_off(session, rules, facts, total, arrived, j, key)
+    return total
+
+
+def _take_pairs_off(
+    session: Session,
+    rules: Rules,
+    facts: Facts,
+    total: Words,
+    arrived: Collection[int],
+    gone: int,
+    key: bytes,
+) -> None:
+    own = PairKeys(key, session.roster[gone], session.context)
+    for i in rules.neighbours(gone, facts.graph_seed):
+        if i not in arrived:
+            continue
+        seed = pair_seed(own, session.roster[i], facts.keys[i][32:64])
+        if i < gone:  # client i added it
+            subtract_mask(total, seed)
+        else:
+            add_mask(total, seed)
+
+
+def reconstruct(
+    rules: Rules, facts: Facts, owners: Collection[int], kept: Kept, what: str
+) -> dict[int, bytes]:
+    """Return the owners' secrets. Owners whose shares lie at the same points are done together."""
+    together: defaultdict[bytes, list[int]] = defaultdict(list)
+    for j in owners:
+        have = kept.get(j, {})
+        if len(have) < rules.threshold:
+            raise TooFewSurvivors(
+                f"the {what} of {client(j)} needs {rules.threshold} shares, {len(have)} good ones came"
+            )
+        together[_points(rules, facts, j, kept[j]).tobytes()].append(j)
+    secrets: dict[int, bytes] = {}
+    for group in together.values():
+        tables = [_table(kept[j]) for j in group]
+        points = _points(rules, facts, group[0], kept[group[0]])
+        secrets.update(zip(group, combine_arrays(points, tables, SEED_BYTES), strict=True))
+    return secrets
+
+
+def _table(have: Mapping[int, bytes]) -> NDArray[np.uint8]:
+    """The shares of one owner as rows, by ascending holder."""
+    joined = b"".join(have[i] for i in sorted(have))
+    return np.frombuffer(joined, np.uint8).reshape(len(have), SEED_BYTES)
+
+
+def _points(rules: Rules, facts: Facts, owner: int, have: Mapping[int, bytes]) -> NDArray[np.int64]:
+    """The points of one owner's shares, by ascending holder."""
+    holders = facts.pledges[owner].holders
+    return rules.points(holders)[np.searchsorted(holders, indices(sorted(have)))]

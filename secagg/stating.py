@@ -1,0 +1,81 @@
+"""What a masked session protects, in prose, as facts of its parameters. What does not belong here:
+enforcement.
+"""
+
+from protocols.statement import Protection
+from secagg.choose import Wishes
+from secagg.rules import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, Rules
+
+_SERVER = {
+    SEMI_HONEST: "the server follows the protocol and keeps what it sees",
+    SEMI_MALICIOUS: "the server follows the protocol until shares are dealt (it hands out keys and draws the graph "
+    "honestly) and may then send anything to anybody, such as different survivor sets to different clients",
+    MALICIOUS: "the server may do anything; clients' identities come from a roster that it did not sign",
+}
+_SOURCES = (
+    "X25519 (gap Diffie-Hellman), HKDF-SHA256, AES-128-CTR as a generator of masks, AES-256-GCM "
+    "(Bonawitz et al., CCS 2017)",
+    "corrupt clients are fixed before the graph is drawn, and are at most the stated share of the cohort",
+)
+_LIMITS = (
+    "a client may put any vector whatever into the sum: nobody can detect that under masks",
+    "the sum itself may reveal an update (small cohorts, crafted models, sybils): add differential privacy",
+    "who takes part, who drops out and how long each takes is visible",
+)
+
+
+def protection(rules: Rules, wishes: Wishes) -> Protection:
+    """Return the statement of one session's protection."""
+    p = rules.parameters
+    graph = "the complete graph" if rules.complete else f"a random {p.degree}-regular graph"
+    return Protection(
+        mechanism=f"pairwise and self masks on {graph}, secrets shared {p.threshold} of {p.degree}",
+        threat=p.threat,
+        hidden="every client's vector within the sum",
+        learns={
+            "server": "the sum over the survivors, who takes part and who drops out",
+            "clients": "their neighbours' public keys, what the server publishes",
+        },
+        assumptions=(_SERVER[p.threat], *_SOURCES, *_graph(rules)),
+        collusion=f"the server with up to {wishes.collusion:.0%} of the clients; {p.threshold} holders of one client's "
+        "shares open its secrets together",
+        limits=(*_LIMITS, *_limits(rules)),
+        parameters={
+            "clients": rules.clients,
+            "degree": p.degree,
+            "threshold": p.threshold,
+            "corrupt_neighbours": p.corrupt,
+            "least_survivors": p.survivors,
+            "ring_bits": rules.ring.bits,
+        },
+    )
+
+
+def _graph(rules: Rules) -> tuple[str, ...]:
+    if rules.complete:
+        return ()
+    if rules.committed:
+        return ("the graph's seed is fixed by commitments of all clients that are revealed afterwards",)
+    if rules.parameters.beacon:
+        return ("the graph's seed is a public beacon that nobody knew when the roster was signed",)
+    return ("the graph's seed follows from the server's nonce: the server draws it honestly",)
+
+
+def _limits(rules: Rules) -> tuple[str, ...]:
+    found = []
+    if not rules.complete:
+        found.append(
+            "a sparse graph hides each client in the sum of its connected component of honest survivors, which is "
+            "all of them but with the stated probability, for corrupt clients fixed before the graph"
+        )
+    if rules.parameters.threat == SEMI_HONEST:
+        found.append("a server that lies about who survived can open a client's vector: it is trusted not to")
+    if rules.parameters.threat != MALICIOUS:
+        found.append(
+            "keys are bound to names by the server: it could sit in the middle of two clients when it hands them out"
+        )
+    if rules.committed:
+        found.append(
+            "a client that withholds its part of the graph's seed ends the session, by name, before any vector leaves"
+        )
+    return tuple(found)
