@@ -115,7 +115,8 @@ class MemoryEngine:
         )
         result.session = session.context.hex()
         result.bytes_up_per_client = outcome.bytes_of("client") / asked
-        result.bytes_down_per_client = outcome.bytes_of("server") / asked
+        model_bytes = sum(tensor.numel() * tensor.element_size() for tensor in opening.state.values())
+        result.bytes_down_per_client = outcome.bytes_of("server") / asked + model_bytes
         result.seconds = {
             "train": train_s,
             "privacy_client": outcome.seconds_of("client"),

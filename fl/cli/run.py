@@ -1,0 +1,163 @@
+"""`secagg run`: train a federation from a TOML file and options with the same keys. What it prints is in
+`run_view`.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from fl.cli import output
+from protocols.errors import Misuse, SecAggError
+
+Option = typer.Option
+DEMO: dict[str, Any] = {
+    "data": "digits", "clients": 10, "partition": "dirichlet:alpha=0.5", "model": "mlp", "rounds": 15,
+    "local_epochs": 2,
+    "learning_rate": 0.1, "batch_size": 16, "dropout": 0.2, "privacy": ["secagg+"],
+}  # fmt: skip
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application."""
+    app.command("run")(run)
+
+
+def run(
+    config: Annotated[
+        Path | None, typer.Argument(help="TOML file with the same keys as the options.")
+    ] = None,
+    data: Annotated[str | None, Option(help="Data set, or package.module:factory.")] = None,
+    clients: Annotated[int | None, Option(help="How many clients.")] = None,
+    partition: Annotated[
+        str | None, Option(help="iid, dirichlet:alpha=0.5, classes:per_client=2 or natural.")
+    ] = None,
+    model: Annotated[str | None, Option(help="logistic, mlp, cnn, or package.module:factory.")] = None,
+    strategy: Annotated[
+        str | None, Option(help="fedavg, fedsgd, fedprox, fedadam; options as name:key=value.")
+    ] = None,
+    privacy: Annotated[
+        list[str] | None,
+        Option(help="A layer, in order; repeat to stack: none, secagg, secagg+:dropout=0.4, ..."),
+    ] = None,
+    rounds: Annotated[int | None, Option(help="Rounds.")] = None,
+    local_epochs: Annotated[int | None, Option(help="Local epochs per round.")] = None,
+    learning_rate: Annotated[float | None, Option(help="The clients' learning rate.")] = None,
+    batch_size: Annotated[int | None, Option(help="The clients' batch size.")] = None,
+    fraction: Annotated[float | None, Option(help="Share of the clients asked per round.")] = None,
+    sampling: Annotated[str | None, Option(help="How they are chosen: fixed or poisson.")] = None,
+    dropout: Annotated[
+        float | None, Option(help="Share of the asked clients that leave, at random stages.")
+    ] = None,
+    seed: Annotated[int | None, Option(help="Equal seed, equal result, without DP layers.")] = None,
+    bits: Annotated[int | None, Option(help="Bits per value of the quantiser.")] = None,
+    range: Annotated[float | None, Option(help="Public range of an update's coordinates.")] = None,
+    weight_cap: Annotated[int | None, Option(help="Public cap on a client's examples.")] = None,
+    integers: Annotated[str | None, Option(help="Integer tensors: keep, sum or refuse.")] = None,
+    min_survivors: Annotated[int | None, Option(help="A round with fewer is abandoned.")] = None,
+    delta: Annotated[float | None, Option(help="Delta of the privacy account.")] = None,
+    device: Annotated[str | None, Option(help="cpu or cuda.")] = None,
+    engine: Annotated[str | None, Option(help="memory or flower-simulation.")] = None,
+    data_dir: Annotated[str | None, Option(help="Folder of data sets (or SECAGG_DATA).")] = None,
+    out: Annotated[
+        str | None, Option("--output", "-o", help="Folder of the run's files (default runs/TIME).")
+    ] = None,
+    resume: Annotated[bool, Option("--resume", help="Go on with the run in --output.")] = False,
+    compare: Annotated[
+        bool, Option("--compare", help="Also run without privacy layers, and show both.")
+    ] = False,
+    demo: Annotated[
+        bool, Option("--demo", help="A small run on embedded real data, with --compare.")
+    ] = False,
+    as_json: output.JsonOption = False,
+) -> None:
+    """Trains one model over clients whose updates stay hidden."""
+    from fl.cli.run_view import View
+    from fl.runconfig import load_parts, make_config
+
+    given = {
+        "data": data, "clients": clients, "partition": partition, "model": model, "strategy": strategy,
+        "privacy": privacy or None, "rounds": rounds, "local_epochs": local_epochs, "learning_rate": learning_rate,
+        "batch_size": batch_size, "fraction": fraction, "sampling": sampling, "dropout": dropout, "seed": seed,
+        "bits": bits, "range": range, "weight_cap": weight_cap, "integers": integers, "min_survivors": min_survivors,
+        "delta": delta, "device": device, "engine": engine, "data_dir": data_dir, "output": out,
+    }  # fmt: skip
+    if resume:
+        config, given = _resumed(config, given)
+    if demo:
+        given = {**DEMO, **{k: v for k, v in given.items() if v is not None}}
+    chosen = make_config(config, given)
+    folder = Path(chosen.output or f"runs/{datetime.now():%Y%m%d-%H%M%S}")
+    chosen = replace(chosen, output=str(folder))
+    view = View(chosen, as_json, compare or demo)
+    with view.status("loading data"):
+        parts = load_parts(chosen)
+    with _resumable(folder):
+        result, engine_seen = execute(parts, folder, resume, view)
+    plain = view.plain_run(parts) if (compare or demo) else None
+    view.close(result, plain, engine_seen, folder)
+    if all(entry.abandoned for entry in result.history):
+        raise SecAggError(f"every round was abandoned: {result.history[-1].abandoned}")
+
+
+def _resumed(config: Path | None, given: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
+    """Return the run's own config.toml as the configuration; other options must not contradict it."""
+    from fl.checkpoint import CONFIG
+
+    if config is not None or given["output"] is None:
+        raise Misuse(
+            "--resume takes the folder of the run as --output, and no configuration file: it has its own"
+        )
+    extra = sorted(k for k, v in given.items() if v is not None and k not in ("output", "rounds", "data_dir"))
+    if extra:
+        raise Misuse(f"--resume goes on with the run as it was: leave out {', '.join(extra)}")
+    path = Path(given["output"]) / CONFIG
+    if not path.exists():
+        raise Misuse(f"nothing to resume in {given['output']}: there is no {CONFIG}")
+    return path, given
+
+
+def execute(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any]:
+    """Run the federation and return (result, what was seen of one client)."""
+    if parts.config.engine != "memory":
+        return _elsewhere(parts, folder, resume, view)
+    federation = parts.federation(folder)
+    _write_config(parts.config, folder)
+    seen = view.watch(federation)
+    with view.live(parts.config.rounds) as on_round:
+        federation.engine.progress = view.progress
+        result = federation.fit(parts.config.rounds, resume=resume, on_round=on_round)
+    return result, seen
+
+
+def _elsewhere(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any]:
+    if parts.config.engine != "flower-simulation":
+        raise Misuse(f"engine: expected memory or flower-simulation, got {parts.config.engine!r}")
+    from fl.flower.engine import run_simulation
+
+    _write_config(parts.config, folder)
+    with view.live(parts.config.rounds) as on_round:
+        return run_simulation(parts, folder, resume=resume, on_round=on_round), None
+
+
+def _write_config(config: Any, folder: Path) -> None:
+    import tomli_w
+
+    from fl.checkpoint import CHECKPOINT, CONFIG
+    from protocols.store import write_atomic
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not (folder / CHECKPOINT).exists():
+        write_atomic(folder / CONFIG, tomli_w.dumps(config.to_toml()).encode(), 0o644)
+
+
+@contextmanager
+def _resumable(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise SecAggError(f"interrupted; go on with: secagg run --resume --output {folder}") from None

@@ -1,0 +1,178 @@
+"""What `secagg run` shows: live progress, a line per round, the closing table. No training, no files."""
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from fl.cli import output
+from fl.cli.seen import Seen
+from fl.rounds import RoundResult
+
+COLUMNS = "{:>5}  {:>8}  {:>8}  {:>5}  {:>9}  {:>12}  {:>7}"
+
+
+class View:
+    """Prints to standard output for people, to standard error beside --json."""
+
+    def __init__(self, config: Any, as_json: bool, compare: bool) -> None:
+        self.config, self.as_json, self.compare = config, as_json, compare
+        self.console: Console = output.stderr_console() if as_json else output.stdout_console()
+        self._bar: Progress | None = None
+        self._task: Any = None
+
+    def status(self, what: str) -> AbstractContextManager[Any]:
+        return self.console.status(what)
+
+    def watch(self, federation: Any) -> Seen:
+        """Note what the server receives of the first client that answers, beside that client's own vector."""
+        seen = Seen(federation)
+        federation.engine.observe = seen.observe
+        return seen
+
+    @contextmanager
+    def live(self, rounds: int, title: str = "") -> Iterator[Callable[[RoundResult], None]]:
+        """Show a progress bar; the callback prints a line per round."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.completed}/{task.total}"),
+            TimeElapsedColumn(),
+        )
+        with Progress(*columns, console=self.console, transient=True) as bar:
+            self._bar, self._task = bar, bar.add_task(title or "rounds", total=rounds)
+            if not title:
+                bar.console.print(
+                    COLUMNS.format("round", "loss", "accuracy", "asked", "survived", "up/client", "seconds"),
+                    style="bold",
+                )
+
+            def on_round(result: RoundResult) -> None:
+                bar.update(self._task, completed=result.number, description="rounds")
+                if not title:
+                    bar.console.print(round_line(result), highlight=False)
+
+            yield on_round
+        self._bar = None
+
+    def progress(self, what: str, done: int, of: int) -> None:
+        if self._bar is not None:
+            self._bar.update(self._task, description=f"{what} {done + 1}/{of}")
+
+    def plain_run(self, parts: Any) -> Any:
+        """Run the same federation without any privacy layer (same seed, same drop-outs), for comparison."""
+        with self.live(parts.config.rounds, "the same without privacy layers") as on_round:
+            return parts.federation(None, privacy=[]).fit(parts.config.rounds, on_round=on_round)
+
+    def close(self, result: Any, plain: Any, seen: Seen | None, folder: Path) -> None:
+        """Print the closing table, what the server saw and the statement, or the JSON object."""
+        if self.as_json:
+            output.emit_json(
+                summary(result, self.config)
+                | ({} if plain is None else {"plain": summary(plain, self.config)})
+            )
+            return
+        print_closing(self.console, self.config, result, plain, seen, folder)
+
+
+def print_closing(
+    console: Console, config: Any, result: Any, plain: Any, seen: Seen | None, folder: Path
+) -> None:
+    """Print the closing table, what the server saw of one client, and the statement."""
+    console.print()
+    console.print(closing_table(result, plain, config))
+    if seen is not None and seen.caught:
+        console.print()
+        console.print(seen.table())
+    console.print("\n[bold]Privacy statement[/bold]")
+    console.print(result.statement.describe(), highlight=False)
+    console.print(f"\nFiles: {folder}")
+
+
+def round_line(result: RoundResult) -> str:
+    if result.abandoned:
+        return f"{result.number:>5}  abandoned: {result.abandoned}"
+    return COLUMNS.format(
+        result.number,
+        _number(result.metrics.get("loss")),
+        _number(result.metrics.get("accuracy")),
+        len(result.asked),
+        len(result.survivors),
+        _bytes(result.bytes_up_per_client),
+        f"{sum(result.seconds.values()):.2f}",
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _bytes(count: float) -> str:
+    for unit, size in (("MB", 1e6), ("kB", 1e3)):
+        if count >= size:
+            return f"{count / size:.1f} {unit}"
+    return f"{count:.0f} B"
+
+
+def summary(result: Any, config: Any) -> dict[str, Any]:
+    """The object that --json prints: bytes are per asked client and round (mean), seconds over the whole run."""
+    history = result.history
+    played = [entry for entry in history if not entry.abandoned] or history
+
+    def mean(name: str) -> float:
+        return float(sum(getattr(entry, name) for entry in played)) / len(played)
+
+    return {
+        "accuracy": result.metrics.get("accuracy"),
+        "loss": result.metrics.get("loss"),
+        "rounds": len(history),
+        "clients": len({name for entry in history for name in entry.asked})
+        if config.clients is None
+        else config.clients,
+        "survivors_per_round": [len(entry.survivors) for entry in history],
+        "bytes_up_per_client": mean("bytes_up_per_client"),
+        "bytes_down_per_client": mean("bytes_down_per_client"),
+        "seconds": {
+            key: sum(entry.seconds.get(key, 0.0) for entry in history)
+            for key in ("train", "privacy_client", "privacy_server")
+        },
+        "epsilon": result.epsilon,
+        "delta": result.statement.delta,
+        "unit": result.statement.unit,
+        "statement": result.statement.to_json(),
+        "output": config.output,
+    }
+
+
+def closing_table(result: Any, plain: Any, config: Any) -> Table:
+    """The run beside the same run without privacy layers."""
+    table = Table(title="The run, and what its privacy layers cost")
+    table.add_column("")
+    names = " + ".join(item if isinstance(item, str) else str(item.get("name")) for item in config.privacy)
+    columns = [(names, summary(result, config))]
+    if plain is not None:
+        columns.append(("no privacy layers", summary(plain, config)))
+    for name, _ in columns:
+        table.add_column(name, justify="right")
+    rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
+        ("test accuracy", lambda s: _number(s["accuracy"])),
+        ("test loss", lambda s: _number(s["loss"])),
+        ("bytes up per client and round", lambda s: _bytes(s["bytes_up_per_client"])),
+        ("bytes down per client and round", lambda s: _bytes(s["bytes_down_per_client"])),
+        ("seconds training", lambda s: f"{s['seconds']['train']:.2f}"),
+        ("seconds of layers, clients", lambda s: f"{s['seconds']['privacy_client']:.2f}"),
+        ("seconds of layers, server", lambda s: f"{s['seconds']['privacy_server']:.2f}"),
+        (
+            "epsilon",
+            lambda s: (
+                "none" if s["epsilon"] is None else f"{s['epsilon']:.3f} per {s['unit']} at {s['delta']:g}"
+            ),
+        ),
+    ]
+    for title, show in rows:
+        table.add_row(title, *(show(s) for _, s in columns))
+    return table

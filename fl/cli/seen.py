@@ -1,0 +1,58 @@
+"""What the server saw of one client's update, beside the update itself: for the closing table of `secagg run`."""
+
+from typing import Any
+
+import numpy as np
+from rich.table import Table
+
+from protocols.kernel import SERVER, Message
+
+SHOWN = 6
+
+
+class Seen:
+    """Catches the first message that carries a client's input, and that client's own integers."""
+
+    def __init__(self, federation: Any) -> None:
+        self._engine = federation.engine
+        self._protocol = federation.setup.stack.secure_sum
+        self._counting: str | None = None
+        self.caught: bytes = b""
+        self.client = ""
+        self.own: list[int] = []
+
+    def observe(self, message: Message) -> None:
+        """Observer of the engine: keep the first input that reaches the server."""
+        if self.caught or message.recipient != SERVER or message.stage not in ("input", "masked-input"):
+            return
+        vectors = self._engine.last_vectors
+        names = list(vectors)
+        if message.sender.role != "client" or message.sender.number >= len(names):
+            return
+        self.client = names[message.sender.number]
+        vector = vectors[self.client]
+        where = np.flatnonzero(vector)[:SHOWN]
+        self.own = [int(x) for x in vector[where[0] : where[0] + SHOWN]] if len(where) else []
+        self._first = int(where[0]) if len(where) else 0
+        self.caught = message.body
+
+    def table(self) -> Table:
+        """Coordinates of the update, as the client has them and as the server received them."""
+        title = f"One client's update ({self.client}), coordinates {self._first} to {self._first + SHOWN - 1}"
+        table = Table(title=title, show_header=False)
+        table.add_row("the update, quantised", "  ".join(str(x) for x in self.own))
+        table.add_row("what the server saw", "  ".join(self.received()))
+        return table
+
+    def received(self) -> list[str]:
+        """The same coordinates out of the message: ring elements where the protocol sends them, else raw bytes."""
+        elements = getattr(self._protocol, "elements_seen", None)
+        if elements is not None:
+            values = elements(self.caught, self._first, SHOWN)
+            return [str(int(v)) for v in values]
+        if self._protocol.name == "none":
+            from protocols.plain import Input
+
+            return [str(int(v)) for v in Input.decode(self.caught).vector[self._first : self._first + SHOWN]]
+        middle = len(self.caught) // 2
+        return [self.caught[middle : middle + 24].hex(" "), "..."]
