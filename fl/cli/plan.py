@@ -1,0 +1,105 @@
+"""`secagg plan`: degree, threshold, bytes and seconds of a masked sum, before anything runs.
+
+Belongs here: options, and how the answer is shown. The arithmetic is in `secagg.parameters`.
+"""
+
+import math
+from dataclasses import asdict
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from fl.cli.output import JsonOption, emit_json, stdout_console
+
+
+class Threat(StrEnum):
+    """What the server may do (`protocols.policy.THREATS` without "none")."""
+
+    SEMI_HONEST = "semi-honest"
+    SEMI_MALICIOUS = "semi-malicious"
+    MALICIOUS = "malicious"
+
+
+def register(app: typer.Typer) -> None:
+    """Adds the command to the application."""
+    app.command("plan")(plan)
+
+
+def plan(
+    clients: Annotated[int, typer.Option(help="Clients in the roster, up to 10^9.")],
+    dropout: Annotated[float, typer.Option(help="Share of clients that may leave, in [0, 1).")] = 0.0,
+    collusion: Annotated[
+        float, typer.Option(help="Share of clients that may collude with the server, in [0, 1).")
+    ] = 0.0,
+    threat: Annotated[
+        Threat | None,
+        typer.Option(
+            help="What the server may do; by default semi-malicious where feasible, else semi-honest."
+        ),
+    ] = None,
+    dim: Annotated[int, typer.Option(help="Coordinates of the vector.")] = 100_000,
+    bits: Annotated[int, typer.Option(help="Bits of one signed input value, 2 to 64.")] = 16,
+    security: Annotated[
+        float, typer.Option(help="A secret is lost with probability at most 2^-SECURITY.")
+    ] = 40,
+    correctness: Annotated[
+        float, typer.Option(help="A round fails with probability at most 2^-CORRECTNESS.")
+    ] = 20,
+    as_json: JsonOption = False,
+) -> None:
+    """Smallest safe degree and threshold for a cohort, and what a round costs on this machine.
+
+    Exits with 2 where nothing is safe, and names the number to relax.
+    """
+    answer = planned(clients, dropout, collusion, threat, dim, bits, security, correctness)
+    if as_json:
+        emit_json(answer)
+        return
+    _show(answer)
+
+
+def planned(
+    clients: int,
+    dropout: float,
+    collusion: float,
+    threat: str | None,
+    dim: int,
+    bits: int,
+    security: float = 40,
+    correctness: float = 20,
+) -> dict[str, object]:
+    """The command's answer as a flat JSON object. Raises Infeasible, Misuse."""
+    from secagg.parameters import plan as find
+    from secagg.parameters.calibration import calibrate, estimate
+    from secagg.parameters.costs import costs
+    from secagg.ring import Ring
+
+    kind = None if threat is None else str(threat)
+    found = find(clients, dropout, collusion, kind, security=security, correctness=correctness)
+    cost = costs(found, dim, bits)
+    units = calibrate(found.degree, found.threshold, Ring(cost.ring_bits))
+    client_s, server_s = estimate(found, cost, units)
+    return {
+        **asdict(found.cohort),
+        "degree": found.degree,
+        "threshold": found.threshold,
+        "complete_graph": found.complete,
+        "corrupt_neighbours": found.corrupt_neighbours,
+        **asdict(cost),
+        "client_seconds": client_s,
+        "server_seconds": server_s,
+        "mask_gb_per_s": 1e-9 / units.mask_byte if units.mask_byte else math.inf,
+    }
+
+
+def _show(answer: dict[str, object]) -> None:
+    from rich.table import Table
+
+    table = Table(show_header=False, box=None)
+    for name, value in answer.items():
+        shown = (
+            f"{value:.4g}" if isinstance(value, float) else f"{value:,}" if type(value) is int else str(value)
+        )
+        table.add_row(name.replace("_", " "), shown)
+    stdout_console().print(table)

@@ -1,0 +1,116 @@
+"""Seconds of a round on this machine, from a calibration of about half a second. No promise: an order of magnitude
+to plan by.
+
+Each unit is measured on the functions that the roles call, so that their overhead is in it. What does not belong
+here: how often each is needed beyond the counts of `costs`, network time.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from protocols.identity import Identity, verify
+from protocols.randomness import SystemRandom
+from secagg.key_agreement import PairKeys, generate
+from secagg.masking import SEED_BYTES, add_mask
+from secagg.packing import add_packed, pack
+from secagg.parameters.costs import Costs
+from secagg.parameters.plan import Plan
+from secagg.ring import Ring
+from secagg.sealing import binding, seal, unseal
+from secagg.shamir import combine_arrays, split_array
+
+_SECRET = 64
+_BUDGET_S = 0.04
+_MOST_SHARES = 256
+_SAMPLE = 1 << 18
+
+
+@dataclass(frozen=True)
+class Units:
+    """Seconds per operation: agreement and signing per call, box per sealed and opened share, split per share and
+    threshold, combine per squared threshold, mask per expansion and per byte, pack and add per element.
+    """
+
+    agreement: float
+    signature: float
+    verification: float
+    box: float
+    split: float
+    combine: float
+    mask_call: float
+    mask_byte: float
+    pack: float
+    add: float
+
+
+def calibrate(degree: int, threshold: int, ring: Ring) -> Units:
+    """Measure this machine. Shares are measured on at most 256 holders and scaled."""
+    random, context = SystemRandom(), bytes(32)
+    own, peer = PairKeys(generate(random), "a", context), PairKeys(generate(random), "b", context).public()
+    identity = Identity.generate("a")
+    signature = identity.sign("plan", context)
+    key, bound = os.urandom(32), binding(context, "plan", "a", "b")
+    k = min(degree, _MOST_SHARES)
+    t = max(2, min(k, threshold * k // degree))
+    points, secret = np.arange(1, k + 1), os.urandom(_SECRET)
+    shares = split_array(secret, t, points, random)[:t]
+    words, few = ring.zeros(_SAMPLE), ring.zeros(1)
+    seed = os.urandom(SEED_BYTES)
+    packed = pack(words, ring)
+    call = _seconds(lambda: add_mask(few, seed))
+    return Units(
+        agreement=_seconds(lambda: own.agree("b", peer, "plan")),
+        signature=_seconds(lambda: identity.sign("plan", context)),
+        verification=_seconds(lambda: verify(identity.public, "plan", context, signature)),
+        box=_seconds(lambda: unseal(key, seal(key, secret, bound, random), bound, "a")),
+        split=_seconds(lambda: split_array(secret, t, points, random)) / (k * t),
+        combine=_seconds(lambda: combine_arrays(points[:t], [shares], _SECRET)) / t**2,
+        mask_call=call,
+        mask_byte=max(0.0, _seconds(lambda: add_mask(words, seed)) - call) / words.nbytes,
+        pack=_seconds(lambda: pack(words, ring)) / _SAMPLE,
+        add=_seconds(lambda: add_packed(words, packed, ring)) / _SAMPLE,
+    )
+
+
+def estimate(plan: Plan, cost: Costs, units: Units) -> tuple[float, float]:
+    """Seconds of one client and of the server for a whole round, single-threaded, without the network."""
+    k, t, cohort = plan.degree, plan.threshold, plan.cohort
+    mask = units.mask_call + units.mask_byte * cost.dimension * Ring(cost.ring_bits).dtype.itemsize
+    voted = float(cohort.two_faced)
+    certified = float(cohort.threat == "malicious")
+    client = (
+        cost.client_agreements * units.agreement
+        + k * units.box
+        + k * t * units.split
+        + cost.client_mask_expansions * mask
+        + cost.dimension * units.pack
+        + voted * (2 * units.signature + t * units.verification)
+        + certified * (units.signature + k * units.verification)
+    )
+    server = (
+        cohort.clients * (2 * voted + certified) * units.verification
+        + cohort.survivors * cost.dimension * units.add
+        + cohort.clients * t**2 * units.combine
+        + cost.server_mask_expansions * mask
+        + cost.server_agreements * units.agreement
+    )
+    return client, server
+
+
+def _seconds(work: Callable[[], object]) -> float:
+    """The fastest of as many runs as fit the budget, after one to warm up: other load only ever adds."""
+    work()
+    best, ends = float("inf"), time.perf_counter() + _BUDGET_S
+    while True:
+        start = time.perf_counter()
+        work()
+        now = time.perf_counter()
+        best = min(best, now - start)
+        if now >= ends:
+            return best

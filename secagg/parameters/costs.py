@@ -1,0 +1,183 @@
+"""What a round costs: bytes on the wire, masks expanded, keys agreed. What does not belong here: seconds
+(`calibration`).
+
+Bytes are those of the protocol's own message records, encoded, with every neighbour present; nothing is estimated but
+the survivors' share of the neighbours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from protocols.codec import Record
+from protocols.errors import Misuse
+from protocols.kernel import SERVER, client, message
+from secagg.messages import (
+    ADVERTISE,
+    CONFIRM,
+    DIGEST_BYTES,
+    INPUT,
+    REVEAL,
+    SHARE,
+    SIGNATURE_BYTES,
+    UNMASK,
+    Advertisement,
+    Begin,
+    Commitments,
+    Dealing,
+    Delivery,
+    Indices,
+    Masked,
+    Neighbourhood,
+    Opened,
+    Reveal,
+    Survivors,
+    Unmask,
+    Vote,
+)
+from secagg.parameters.plan import Infeasible, Plan
+from secagg.ring import Ring
+from secagg.sealing import OVERHEAD
+
+_SECRET, _PART = 32, 32
+_BOX = 2 * _SECRET + OVERHEAD
+_NO_CONTEXT = bytes(32)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What one round costs, per client and for the server.
+
+    ring_bits: width of the ring that carries the sum. plain_bytes: the input vector, packed at its own width.
+    ring_bytes: the vector packed at the ring's width. upload_bytes, download_bytes: one client's messages, complete
+    (`fixed_upload_bytes`: without the vector). server_received_bytes: all uploads. expansion: upload_bytes /
+    plain_bytes. mask_expansions: keystreams of the vector's length. agreements: key agreements. trips: messages a
+    client answers.
+    """
+
+    dimension: int
+    bits: int
+    ring_bits: int
+    trips: int
+    plain_bytes: int
+    ring_bytes: int
+    upload_bytes: int
+    fixed_upload_bytes: int
+    download_bytes: int
+    server_received_bytes: int
+    expansion: float
+    client_mask_expansions: int
+    server_mask_expansions: int
+    client_agreements: int
+    server_agreements: int
+
+
+def costs(plan: Plan, dimension: int, bits: int) -> Costs:
+    """The costs of one round over `dimension` coordinates of `bits` bits (signed: |x| < 2^(bits-1)).
+
+    Raises Misuse for a dimension or width below 1 (2 bits is the least signed width), Infeasible if the sum needs a
+    ring of more than 64 bits.
+    """
+    if dimension < 1 or not 2 <= bits <= 64:
+        raise Misuse(f"expected a dimension of at least 1 and 2 to 64 bits, got {dimension} and {bits}")
+    ring = Ring(ring_bits(plan.cohort.clients, bits))
+    up, down = _uploads(plan), _downloads(plan)
+    ring_bytes = ring.packed_bytes(dimension)
+    fixed = sum(_size(stage, body, up=True) for stage, body in up)
+    plain = Ring(bits).packed_bytes(dimension)
+    dropped, survivors = plan.cohort.dropped, plan.cohort.survivors
+    pairs = round(dropped * plan.degree * survivors / max(1, plan.cohort.clients - 1))
+    return Costs(
+        dimension=dimension,
+        bits=bits,
+        ring_bits=ring.bits,
+        trips=len(up),
+        plain_bytes=plain,
+        ring_bytes=ring_bytes,
+        upload_bytes=fixed + ring_bytes,
+        fixed_upload_bytes=fixed,
+        download_bytes=sum(_size(stage, body, up=False) for stage, body in down) + _survivor_bytes(plan),
+        server_received_bytes=plan.cohort.clients * fixed + survivors * ring_bytes,
+        expansion=(fixed + ring_bytes) / plain,
+        client_mask_expansions=plan.degree + 1,
+        server_mask_expansions=survivors + pairs,
+        client_agreements=2 * plan.degree,
+        server_agreements=pairs,
+    )
+
+
+def ring_bits(clients: int, bits: int) -> int:
+    """Width of the smallest ring that carries the sum of signed `bits`-bit values: 2^width > 2 x clients x
+    (2^(bits-1) - 1).
+
+    Raises Infeasible above 64.
+    """
+    width = _width(clients, bits)
+    if width > 64:
+        fits = max((b for b in range(2, bits) if _width(clients, b) <= 64), default=None)
+        raise Infeasible(
+            f"infeasible: the sum of {clients} values of {bits} bits needs a ring of {width} bits, of at most 64",
+            (f"lower bits to {fits}",) if fits else ("have fewer clients",),
+        )
+    return width
+
+
+def _width(clients: int, bits: int) -> int:
+    return (2 * clients * ((1 << (bits - 1)) - 1)).bit_length()
+
+
+def _uploads(plan: Plan) -> list[tuple[str, Record]]:
+    """One client's answers, trip by trip, with an empty vector."""
+    k, threat = plan.degree, plan.cohort.threat
+    voted, committed = plan.cohort.two_faced, _committed(plan)
+    keys = 64 + 32 * voted + _PART * committed + SIGNATURE_BYTES * (threat == "malicious")
+    signature = bytes(SIGNATURE_BYTES * voted)
+    answers: list[tuple[str, Record]] = [(ADVERTISE, Advertisement(bytes(keys)))]
+    if committed:
+        answers.append((REVEAL, Reveal(bytes(_PART))))
+    everyone = _first(k)
+    dealing = Dealing(everyone, bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k), bytes(_SECRET), signature)
+    answers += [(SHARE, dealing), (INPUT, Masked(b""))]
+    if voted:
+        answers.append((CONFIRM, Vote(signature)))
+    opened = Opened(everyone, bytes(_SECRET * k), _first(0), b"")
+    return [*answers, (UNMASK, opened)]
+
+
+def _downloads(plan: Plan) -> list[tuple[str, Record]]:
+    """The server's requests to one client, without what grows with the roster (`_survivor_bytes`)."""
+    k, t, voted = plan.degree, plan.threshold, plan.cohort.two_faced
+    keys = len(_uploads(plan)[0][1].encode()) - 4
+    requests: list[tuple[str, Record]] = [(ADVERTISE, Begin())]
+    if _committed(plan):
+        requests.append((REVEAL, Commitments(_first(0), b"")))
+    requests.append((SHARE, Neighbourhood(_first(k), bytes(keys * k), b"")))
+    requests.append((INPUT, Delivery(_first(k), bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k))))
+    if voted:
+        requests.append((CONFIRM, Survivors(b"")))
+        unmask = Unmask(_first(0), _first(0), _first(t), bytes(SIGNATURE_BYTES * t))
+    else:
+        unmask = Unmask(_first(k), _first(0), _first(0), b"")
+    return [*requests, (UNMASK, unmask)]
+
+
+def _survivor_bytes(plan: Plan) -> int:
+    """What each client is sent about the whole roster: a bit per client; committed, index, commitment and part too."""
+    n = plan.cohort.clients
+    return (n + 7) // 8 * plan.cohort.two_faced + (4 + 2 * _PART) * n * _committed(plan)
+
+
+def _committed(plan: Plan) -> bool:
+    """Commit and reveal fixes a sparse graph against a malicious server, unless there is a beacon."""
+    return plan.cohort.threat == "malicious" and not plan.complete
+
+
+def _first(count: int) -> Indices:
+    return np.arange(count, dtype=np.uint32)
+
+
+def _size(stage: str, body: Record, *, up: bool) -> int:
+    ends = (client(0), SERVER) if up else (SERVER, client(0))
+    return message(_NO_CONTEXT, stage, *ends, body.encode()).size
