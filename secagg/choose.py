@@ -10,11 +10,6 @@ from secagg.parameters import Cohort, Plan, plan, plan_complete
 from secagg.parameters.rules import complete_threshold, least_threshold
 from secagg.rules import LEAST_CLIENTS, MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, MaskParameters
 
-SMALL = 32
-"""Cohorts up to this size are on the complete graph: a sparse one saves milliseconds and tolerates fewer
-drop-outs.
-"""
-
 
 @dataclass(frozen=True)
 class Wishes:
@@ -72,7 +67,7 @@ def choose(wishes: Wishes, clients: int, beacon: bytes = b"") -> MaskParameters:
 
 def _planned(wishes: Wishes, clients: int, threat: str | None) -> Plan:
     shares = (clients, wishes.dropout, wishes.collusion, threat)
-    if wishes.complete or clients <= SMALL:
+    if wishes.complete:
         return plan_complete(*shares, security=wishes.security)
     return plan(*shares, security=wishes.security, correctness=wishes.correctness)
 

@@ -19,6 +19,9 @@ from secagg.parameters.rules import (
 MOST_NEIGHBOURS = 65_535
 """Shares are points of a field of 2^16 elements (`secagg.shamir`)."""
 
+SMALL = 32
+"""Cohorts up to this size are on the complete graph: a sparse one saves them milliseconds and tolerates less."""
+
 _GRID = 100
 """Shares of drop-outs and corrupt clients that an infeasible plan proposes are multiples of 1 / _GRID."""
 
@@ -100,7 +103,7 @@ def search(cohort: Cohort) -> Plan | None:
     """
     if _impossible(cohort):
         return None
-    degree = least_connected_degree(cohort)
+    degree = least_connected_degree(cohort) if cohort.clients > SMALL else cohort.clients
     least, largest = 0, 0
     while degree <= min(cohort.clients - 2, MOST_NEIGHBOURS):
         least = least_threshold(cohort, degree, least)
