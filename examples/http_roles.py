@@ -44,8 +44,10 @@ from protocols.summation import Total
 MODEL = b"the model of round 1, as it is broadcast"
 DIMENSION = 1000
 BOUND = 10_000
-PATIENCE = 10.0
-"""Seconds that the server waits for the answers of one stage; who is later has left."""
+PATIENCE = 5.0
+"""Seconds that a stage stays open after its latest answer; who is later has left."""
+LONGEST_SILENCE = 60.0
+"""Seconds that a stage stays open without any answer at all."""
 LONGEST_FRAME = 64 << 20
 
 
@@ -84,7 +86,7 @@ class Exchange:
         with self.changed:
             try:
                 while not isinstance(self.state, Total):
-                    self.changed.wait_for(self._all_answered, timeout=patience)
+                    self._wait(patience)
                     self._take(self.state.close(self.random))
                 return self.state
             finally:
@@ -104,8 +106,17 @@ class Exchange:
                 return self.waiting[index].popleft()
             return None if self.over else b""
 
-    def _all_answered(self) -> bool:
-        return not any(True for _ in self.state.waiting_for())
+    def _wait(self, patience: float) -> None:
+        """Until all have answered, or for `patience` seconds nobody else has."""
+        silence = LONGEST_SILENCE
+        while before := self._missing():
+            self.changed.wait_for(lambda known=before: self._missing() < known, timeout=silence)
+            if self._missing() == before:
+                return
+            silence = patience
+
+    def _missing(self) -> int:
+        return len(list(self.state.waiting_for()))
 
     def _take(self, step: Step) -> None:
         with self.changed:
@@ -243,8 +254,11 @@ def demo(name: str, clients: int, patience: float) -> None:
         joining = [*me, *options, "join", url, "--folder", folder, "--index"]
         leaving = [[]] * (clients - 1) + [["--leave", leave]]
         others = [subprocess.Popen([*joining, str(index), *more]) for index, more in enumerate(leaving)]
-        result = json.loads(server.communicate(timeout=120)[0])
+        answer = server.communicate(timeout=300)[0]
         codes = [process.wait(timeout=60) for process in others]
+    if server.returncode:
+        raise SystemExit(server.returncode)
+    result = json.loads(answer)
     survivors = result["survivors"]
     expected = sum(private_vector(index) for index in survivors)
     print(f"Survivors: {survivors}. Their sum, first coordinates: {result['total'][:5]}.")

@@ -17,14 +17,14 @@ def run(example: str, *arguments: str, folder: Path) -> subprocess.CompletedProc
         capture_output=True,
         text=True,
         check=False,
-        timeout=120,
+        timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
 
 
-@pytest.mark.parametrize("protocol", ["none"])
+@pytest.mark.parametrize("protocol", ["none", "secagg"])
 def test_the_roles_run_over_plain_http(protocol: str, tmp_path: Path) -> None:
-    ran = run("http_roles.py", "--protocol", protocol, "--patience", "4", folder=tmp_path)
+    ran = run("http_roles.py", "--protocol", protocol, folder=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Survivors: [0, 1, 2, 3, 4]." in ran.stdout
     assert "exactly" in ran.stdout
