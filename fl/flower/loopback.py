@@ -1,7 +1,9 @@
-"""A real Flower deployment on this machine's loopback: SuperLink with TLS, authenticated SuperNodes, by process id.
+"""A real Flower deployment on this machine's loopback: SuperLink with TLS, authenticated SuperNodes, by
+process id.
 
-What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo. What does not:
-production (each party starts its own), apps, protocols. Nothing of flwr is imported: its commands are run.
+What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo.
+What does not: production (each party starts its own), apps, protocols. Nothing of flwr is imported: its
+commands are run.
 """
 
 import json
@@ -96,10 +98,12 @@ def free_port() -> int:
 
 
 class Loopback:
-    """A deployment in `folder`: `with Loopback(folder, nodes=3) as it: it.run(app)`. Leaving stops all it started.
+    """A deployment in `folder`: `with Loopback(folder, nodes=3) as it: it.run(app)`. Leaving stops all it
+    started.
 
-    node_config: per node name, what the SuperNode's --node-config says besides `partition-id`, `num-partitions` and
-    `site` (the folder with this node's own files). Raises DeploymentError if something does not come up.
+    node_config: per node name, what the SuperNode's --node-config says besides `partition-id`,
+    `num-partitions` and `site` (the folder with this node's own files). Raises DeploymentError if something
+    does not come up.
     """
 
     def __init__(
@@ -184,7 +188,9 @@ class Loopback:
         raise DeploymentError(f"run {run_id} did not end in {seconds:g} s:\n{self.superlink.tail(30)}")
 
     def flwr(self, *arguments: str) -> str:
-        """Run the `flwr` command and return its output. Raises DeploymentError with what it said if it fails."""
+        """Run the `flwr` command and return its output. Raises DeploymentError with what it said if it
+        fails.
+        """
         done = subprocess.run(  # noqa: S603  # the flwr command beside this Python, no shell
             [_script("flwr"), *arguments], env=self.environment, capture_output=True, text=True, timeout=120
         )

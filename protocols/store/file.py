@@ -43,6 +43,7 @@ class FileStore(Store):
         key: Path | None = None,
         anchor: Path | None = None,
         timeout: float = 30.0,
+        sync: bool = True,
     ) -> None:
         super().__init__()
         self.path = Path(path)
@@ -51,6 +52,7 @@ class FileStore(Store):
         self._anchor_path = anchor or self._beside(".anchor")
         self._lock_path = self._beside(".lock")
         self._timeout = timeout
+        self._sync = sync
         try:
             for folder in {self.path.parent, self._key_path.parent, self._anchor_path.parent}:
                 folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -103,12 +105,12 @@ class FileStore(Store):
             self.path, data
         )  # both on disk before either name changes: a full disk changes nothing
         try:
-            anchor = prepare(self._anchor_path, sealer.anchor(version, data))
+            anchor = prepare(self._anchor_path, sealer.anchor(version, data), sync=self._sync)
         except StoreError:
             state.unlink(missing_ok=True)
             raise
-        replace(state, self.path)
-        replace(anchor, self._anchor_path)
+        replace(state, self.path, sync=self._sync)
+        replace(anchor, self._anchor_path, sync=self._sync)
 
     def _sealer(self) -> Sealer:
         key = read_private(self._key_path, KEY_BYTES)

@@ -33,7 +33,7 @@ def write_atomic(path: Path, data: bytes | memoryview, mode: int = 0o600) -> Non
     replace(prepare(path, data, mode), path)
 
 
-def prepare(path: Path, data: bytes | memoryview, mode: int = 0o600) -> Path:
+def prepare(path: Path, data: bytes | memoryview, mode: int = 0o600, *, sync: bool = True) -> Path:
     """Write and sync `data` beside `path` and return that temporary file. Raises StoreError, leaving nothing
     behind.
     """
@@ -44,7 +44,8 @@ def prepare(path: Path, data: bytes | memoryview, mode: int = 0o600) -> Path:
         with os.fdopen(handle, "wb", buffering=0) as file:
             os.fchmod(file.fileno(), mode)  # the umask may have narrowed it; it never widens
             _write_all(file.fileno(), memoryview(data))
-            os.fsync(file.fileno())
+            if sync:
+                os.fsync(file.fileno())
     except OSError as error:
         with suppress(OSError):
             temporary.unlink(missing_ok=True)
@@ -52,11 +53,12 @@ def prepare(path: Path, data: bytes | memoryview, mode: int = 0o600) -> Path:
     return temporary
 
 
-def replace(temporary: Path, path: Path) -> None:
+def replace(temporary: Path, path: Path, *, sync: bool = True) -> None:
     """Give a prepared file its name, durably. Raises StoreError."""
     try:
         os.replace(temporary, path)
-        sync_folder(path.parent)
+        if sync:
+            sync_folder(path.parent)
     except OSError as error:
         raise _failed(path, error) from None
 

@@ -1,0 +1,100 @@
+"""What touches more of flwr than its documented names, in one place, so that a new minor version is read
+here first.
+
+What belongs here: error replies, the node list, the allow-list of strategies. What does not: anything else.
+Written against 1.41; the extra `flower` ends there, and a slow test runs against whatever newer version is
+installed.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from flwr.app import Error, Message, RecordDict
+from flwr.serverapp import Grid
+from flwr.serverapp.strategy import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedProx,
+    FedYogi,
+    Strategy,
+)
+from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+
+from protocols.errors import Misuse
+
+MOD_FAILED_PRECONDITION = 6
+"""`flwr.common.constant.ErrorCode.MOD_FAILED_PRECONDITION`: a mod refused the message."""
+
+DECLARATION = "needs_only_the_mean"
+ALLOWED: tuple[type[Strategy], ...] = (FedAvg, FedProx, FedAvgM, FedAdam, FedAdagrad, FedYogi)
+_WHY_NOT: Mapping[str, str] = {
+    "Bulyan": "it compares single updates",
+    "FedMedian": "it takes a median over single updates",
+    "FedTrimmedAvg": "it sorts single updates",
+    "FedXgbBagging": "it collects each client's trees",
+    "FedXgbCyclic": "it hands one client's model to the next",
+    "Krum": "it compares single updates",
+    "MultiKrum": "it compares single updates",
+    "QFedAvg": "it weighs single updates by their losses",
+}
+
+
+def require_mean_only(strategy: Strategy) -> None:
+    """Raises Misuse, with the reason, for a strategy that may need more of the updates than their weighted
+    mean.
+    """
+    kind = type(strategy)
+    declared = vars(kind).get(DECLARATION, False) is True
+    if kind not in ALLOWED and not declared:
+        why = _WHY_NOT.get(kind.__name__, "nobody has said that the weighted mean is all it needs")
+        if kind.__name__.startswith("DifferentialPrivacy"):
+            why = "it clips single updates on the server; stack ClientDP with a secure sum instead"
+        raise Misuse(
+            f"{kind.__name__} cannot run on a secure sum: {why}. Allowed are "
+            f"{', '.join(k.__name__ for k in ALLOWED)}, by exact type; a subclass that needs only the weighted mean "
+            f"says so with the class attribute {DECLARATION} = True"
+        )
+    if getattr(strategy, "train_metrics_aggr_fn", aggregate_metricrecords) is not aggregate_metricrecords:
+        raise Misuse(
+            "train_metrics_aggr_fn would need each client's metrics; name them in PrivateStrategy(metrics=...) "
+            "and they are summed inside the vector"
+        )
+
+
+def refusal(reason: str, message: Message) -> Message:
+    """Return an error reply that carries a reason to the server's log."""
+    return Message(Error(MOD_FAILED_PRECONDITION, reason), reply_to=message)
+
+
+def failure_of(message: Message) -> str | None:
+    """Return why a reply carries no content, or None if it does."""
+    if not message.has_error():
+        return None
+    reason = (message.error.reason or "no reason given").strip()
+    return f"error {message.error.code}: {reason.splitlines()[-1][:500]}"
+
+
+def node_keys(grid: Grid) -> dict[int, bytes]:
+    """Return node id -> the public key (PEM) by which the SuperLink authenticated it; empty bytes without."""
+    return {int(node.node_id): bytes(getattr(node, "public_key", b"")) for node in grid.get_nodes()}
+
+
+def single_reply(request: Message, content: RecordDict) -> Message:
+    """Return a reply as if the node that `request` was for had sent it."""
+    return Message(content, reply_to=request)
+
+
+def pull(grid: Grid, ids: Iterable[str]) -> list[Message]:
+    """Return the replies that have arrived for `ids`, each once."""
+    return list(grid.pull_messages(list(ids)))
+
+
+def inner_names(strategy: Any) -> tuple[str, str, str]:
+    """Return (arrays key, config key, weight key) of a strategy of the allow-list."""
+    return (
+        str(getattr(strategy, "arrayrecord_key", "arrays")),
+        str(getattr(strategy, "configrecord_key", "config")),
+        str(getattr(strategy, "weighted_by_key", "num-examples")),
+    )

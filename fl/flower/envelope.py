@@ -1,0 +1,167 @@
+"""What travels inside Flower's `train` messages, and how it is packed into records.
+
+What belongs here: the request and the answer of one trip, their signatures' content, their place in a
+RecordDict. What does not: sending, protocols. Protocol frames travel as Arrays, the one kind of record that
+Flower cuts into chunks; their bytes are taken as they are, nothing received is unpickled.
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, fields, replace
+
+from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
+
+from protocols.codec import Record
+from protocols.errors import WireError
+from protocols.identity import Identity, verify
+from protocols.layers import RunFacts
+
+VERSION = 1
+KEY, FRAMES = "secagg", "secagg.frames"
+START, STEP, CLOSE = "start", "step", "close"
+_STYPE = "secagg.frame"
+_REQUEST, _ANSWER = "flower request", "flower answer"
+
+
+@dataclass(frozen=True)
+class RunHeader(Record):
+    """The public facts of the planned run, as `RunFacts` has them, without what a client may not be told."""
+
+    rounds: int
+    population: int
+    cohort: int
+    sampling: str
+    rate: float
+    dropout: float
+    dimension: int
+    local_epochs: int
+    delta: float | None
+
+    @classmethod
+    def of(cls, run: RunFacts) -> "RunHeader":
+        return cls(**{f.name: getattr(run, f.name) for f in fields(cls)})
+
+    def facts(self) -> RunFacts:
+        return RunFacts(**{f.name: getattr(self, f.name) for f in fields(self)})
+
+
+@dataclass(frozen=True)
+class Header(Record):
+    """What a party must know of a round before its first answer. Public.
+
+    federation, serial: which roster (serial 0: none). session: an encoded `Session`. public: what layers
+    broadcast. metrics: names summed inside the vector. weight_key, arrays_key:
+    the names that the wrapped strategy uses. integers: the rule for integer arrays. head, head_signature:
+    the run record's last head (64 hexadecimal digits) and the server's signature of it, for the client to
+    keep.
+    """
+
+    federation: str
+    serial: int
+    session: bytes
+    run: RunHeader
+    public: dict[str, dict[str, float]]
+    metrics: tuple[str, ...]
+    weight_key: str
+    arrays_key: str
+    integers: str
+    head: str
+    head_signature: bytes
+
+
+@dataclass(frozen=True)
+class Request(Record):
+    """Server to one party. kind: start (with header and model), step, or close (a last head to keep)."""
+
+    version: int
+    kind: str
+    context: bytes
+    stage: str
+    recipient: str
+    role: str
+    index: int
+    header: Header | None
+    frames: int
+    signature: bytes = field(default=b"", repr=False)
+
+
+@dataclass(frozen=True)
+class Answer(Record):
+    """One party to the server. seconds: what it computed, without waiting; train_seconds: of that, in the
+    user's code.
+    """
+
+    version: int
+    context: bytes
+    stage: str
+    name: str
+    seconds: float
+    train_seconds: float
+    frames: int
+    signature: bytes = field(default=b"", repr=False)
+
+
+Body = Request | Answer
+Frames = Sequence[bytes]
+
+
+def pack(body: Body, frames: Frames, signer: Identity | None) -> RecordDict:
+    """Return the records of one message, signed if the sender has an identity."""
+    body = replace(body, frames=len(frames), signature=b"")
+    if signer is not None:
+        body = replace(body, signature=signer.sign(_purpose(body), _signed(body, frames)))
+    arrays = {f"{i:06d}": Array("uint8", (len(f),), _STYPE, bytes(f)) for i, f in enumerate(frames)}
+    return RecordDict({KEY: ConfigRecord({"body": body.encode()}), FRAMES: ArrayRecord(arrays)})
+
+
+def is_protected(content: RecordDict) -> bool:
+    """True if the message is one of ours."""
+    return KEY in content.config_records
+
+
+def unpack_request(content: RecordDict, server: bytes | None) -> tuple[Request, list[bytes]]:
+    """Return the request and its frames. Raises WireError, or BadSignature unless the key `server` signed
+    it.
+    """
+    request = Request.decode(_body(content))
+    return request, _checked(request, content, server)
+
+
+def unpack_answer(content: RecordDict, sender: bytes | None) -> tuple[Answer, list[bytes]]:
+    """Return the answer and its frames. Raises WireError, or BadSignature unless the key `sender` signed
+    it.
+    """
+    answer = Answer.decode(_body(content))
+    return answer, _checked(answer, content, sender)
+
+
+def strip(content: RecordDict) -> RecordDict:
+    """Return the records that the wrapped app put there, without ours."""
+    return RecordDict({key: value for key, value in content.items() if key not in (KEY, FRAMES)})
+
+
+def _body(content: RecordDict) -> bytes:
+    value = content.config_records[KEY].get("body") if is_protected(content) else None
+    if not isinstance(value, bytes):
+        raise WireError("expected a protected message, got another one")
+    return value
+
+
+def _checked(body: Body, content: RecordDict, key: bytes | None) -> list[bytes]:
+    if body.version != VERSION:
+        raise WireError(f"expected a message of version {VERSION}, got {body.version}")
+    arrays = content.array_records.get(FRAMES)
+    if arrays is None or len(arrays) != body.frames or any(a.stype != _STYPE for a in arrays.values()):
+        raise WireError(f"expected {body.frames} frames")
+    frames = [arrays[name].data for name in sorted(arrays)]
+    if key is not None:
+        verify(key, _purpose(body), _signed(replace(body, signature=b""), frames), body.signature)
+    return frames
+
+
+def _purpose(body: Body) -> str:
+    return _REQUEST if isinstance(body, Request) else _ANSWER
+
+
+def _signed(body: Body, frames: Frames) -> bytes:
+    return body.encode() + b"".join(hashlib.sha256(frame).digest() for frame in frames)

@@ -1,0 +1,113 @@
+"""The client's side: a Flower mod that lets nothing leave but what the privacy layers allow.
+
+What belongs here: one message in, one answer out. What does not: the party behind it (`party`), training
+(the wrapped app), the server. A ClientApp may run in a new process for every message, and two at once:
+everything that lasts lies in the node's own store and is synced before the answer leaves.
+"""
+
+import os
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from flwr.app import Context, Message
+from flwr.clientapp.typing import ClientAppCallable, Mod
+
+from fl.flower.compat import refusal
+from fl.flower.envelope import is_protected
+from fl.flower.party import NodeParty
+from fl.flower.site import CONFIG_KEY, Site, load_site
+from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError
+from protocols.layers import PrivacyLayer
+from protocols.stack import Numbers, Stack
+
+Evaluate = Literal["refuse", "clear"]
+SIMULATION = "simulation"
+
+
+def privacy_mod(
+    privacy: Sequence[Any],
+    *,
+    numbers: Numbers | None = None,
+    site: Path | str | None = None,
+    evaluate: Evaluate = "refuse",
+) -> Mod:
+    """Return the mod: `ClientApp(mods=[privacy_mod([SecAggPlus()])])`. Put it first, so that nothing runs
+    outside it.
+
+    privacy, numbers: as in `PrivateStrategy` on the server; a difference shows in the session's context and
+    ends the round. site: the folder with this node's own files; by default the SuperNode's --node-config
+    says it (`secagg-site`), and a node that says nothing is refused. "simulation": a private temporary
+    folder per run and node, for Flower's simulation, where one machine plays everybody. evaluate: "clear"
+    lets evaluation metrics leave unprotected.
+
+    Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training
+    itself.
+    """
+    stack = Stack(tuple(privacy), numbers or Numbers())
+    for layer in stack.layers:
+        if type(layer).local is not PrivacyLayer.local:
+            raise StackError(
+                f"{layer.name} must own the training loop, which a mod cannot see: use Federation.client_app()"
+            )
+    return make_mod(stack, site=site, evaluate=evaluate)
+
+
+def make_mod(stack: Stack, *, site: Path | str | None = None, evaluate: Evaluate = "refuse") -> Mod:
+    """Return the mod of a stack whose `local` hooks, if any, the wrapped app runs itself."""
+    if evaluate not in ("refuse", "clear"):
+        raise Misuse(f'expected evaluate to be "refuse" or "clear", got {evaluate!r}')
+
+    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        try:
+            return _answer(message, context, call_next, stack, site, evaluate)
+        except SecAggError as error:  # refusals are answers: the server's log says why
+            return refusal(f"{type(error).__name__}: {error}", message)
+
+    return mod
+
+
+def _answer(
+    message: Message,
+    context: Context,
+    call_next: ClientAppCallable,
+    stack: Stack,
+    site: Path | str | None,
+    evaluate: Evaluate,
+) -> Message:
+    kind = message.metadata.message_type.partition(".")[0]
+    if kind == "evaluate" and evaluate == "clear":
+        return call_next(message, context)
+    if kind != "train":
+        raise PolicyRefusal(
+            f"{kind}: its reply would leave unprotected; this node answers protected training only"
+        )
+    if not is_protected(message.content):
+        raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
+
+    def train(inner: Message) -> Message:
+        return call_next(inner, context)
+
+    return NodeParty(_site(site, context), stack).answer(message, train)
+
+
+def _site(site: Path | str | None, context: Context) -> Site:
+    if site == SIMULATION:
+        return load_site(_simulated(context), context.node_id, sync=False)
+    folder = site if site is not None else context.node_config.get(CONFIG_KEY)
+    if not folder:
+        raise PolicyRefusal(
+            f"no place for this node's state: give the SuperNode --node-config '{CONFIG_KEY}=\"FOLDER\"' "
+            '(or, in a simulation, privacy_mod(..., site="simulation"))'
+        )
+    return load_site(Path(str(folder)), context.node_id)
+
+
+def _simulated(context: Context) -> Path:
+    root = Path(tempfile.gettempdir()) / f"secagg-simulation-{os.getuid()}"
+    root.mkdir(mode=0o700, exist_ok=True)
+    found = root.lstat()
+    if found.st_uid != os.getuid() or found.st_mode & 0o077 or root.is_symlink():
+        raise PolicyRefusal(f"{root} is not this user's alone")
+    return root / f"run-{context.run_id}" / f"node-{context.node_id}"

@@ -1,0 +1,93 @@
+"""Which node is which party: the roster's names bound to Flower's authenticated nodes.
+
+What belongs here: names, roles and node ids. What does not: messages. A node that is not on the roster
+never takes part. Without a roster (a simulation, or a federation that trusts its SuperLink about who is
+who) a node's name is its id.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from flwr.serverapp import Grid
+
+from fl.flower.compat import node_keys
+from fl.flower.credentials import transport_name
+from protocols.errors import Misuse
+from protocols.identity import Roster
+from protocols.kernel import Party
+
+
+@dataclass(frozen=True)
+class Directory:
+    """Names <-> nodes. clients: name -> node id of those that are connected. helpers: role -> (name, node
+    id), in order.
+
+    keys: name -> the key that its answers must be signed with (empty without a roster). unknown: nodes that
+    take no part.
+    """
+
+    clients: dict[str, int]
+    helpers: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
+    keys: dict[str, bytes] = field(default_factory=dict)
+    unknown: tuple[int, ...] = ()
+
+    def name_of(self, node_id: int) -> str | None:
+        """Return the name of a client's node, or None if it takes no part."""
+        return next((name for name, node in self.clients.items() if node == node_id), None)
+
+    def find(self, party: Party, roster: tuple[str, ...]) -> tuple[str, int] | None:
+        """Return name and node id of a party of a session with this roster, or None if it is not connected."""
+        place = party[1]
+        if party.role == "client":
+            name = roster[place]
+            return (name, self.clients[name]) if name in self.clients else None
+        known = self.helpers.get(party.role, [])
+        return known[place] if place < len(known) and known[place][1] else None
+
+
+def from_roster(roster: Roster, keys: Mapping[int, bytes]) -> Directory:
+    """Bind a verified roster to connected nodes by their authenticated keys. keys: node id -> public key
+    (PEM).
+    """
+    by_transport = {name: node for node, pem in keys.items() if (name := _transport(pem))}
+    bound = {m.name: by_transport[m.transport] for m in roster.members if m.transport in by_transport}
+    clients = {m.name: bound[m.name] for m in roster.with_role("client") if m.name in bound}
+    helpers: dict[str, list[tuple[str, int]]] = {}
+    for role in ("key-holder", "decryptor"):
+        helpers[role] = [(m.name, bound.get(m.name, 0)) for m in roster.with_role(role)]
+    known = set(bound.values())
+    return Directory(
+        clients, helpers, {m.name: m.key for m in roster.members}, tuple(n for n in keys if n not in known)
+    )
+
+
+def without_roster(node_ids: Iterable[int], helpers: Iterable[Party]) -> Directory:
+    """Name nodes by their ids; the first ones, in ascending order, become the helpers and never train.
+
+    Raises Misuse if nobody is left to train.
+    """
+    ordered = sorted(node_ids)
+    found: dict[str, list[tuple[str, int]]] = {}
+    for party in helpers:
+        if len(ordered) < 2:
+            raise Misuse(f"expected a node for {party} and nodes that train")
+        node = ordered.pop(0)
+        found.setdefault(party.role, []).append((f"node-{node}", node))
+    return Directory({f"node-{node}": node for node in ordered}, found)
+
+
+def connected(grid: Grid, roster: Roster | None, helpers: Iterable[Party]) -> Directory:
+    """Return who is connected now."""
+    if roster is None:
+        return without_roster(grid.get_node_ids(), helpers)
+    return from_roster(roster, node_keys(grid))
+
+
+def _transport(pem: bytes) -> str | None:
+    try:
+        key = serialization.load_pem_public_key(pem)
+    except ValueError:
+        return None
+    return transport_name(key) if isinstance(key, ec.EllipticCurvePublicKey) else None

@@ -1,0 +1,227 @@
+"""One secure sum over Flower's grid, from the server's side: a trip per stage, each with a deadline.
+
+What belongs here: sending requests, taking answers as they come, closing stages, seconds and bytes. What
+does not: what is summed, strategies. Replies are polled for by the public push and pull calls, more often
+than `send_and_receive` would.
+"""
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from flwr.app import Message, RecordDict
+from flwr.serverapp import Grid
+
+from fl.flower.compat import failure_of, pull
+from fl.flower.envelope import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
+from fl.flower.nodes import Directory
+from protocols.errors import Aborted, Misuse, PeerError
+from protocols.identity import Identity
+from protocols.kernel import Message as Frame
+from protocols.kernel import Party, State, Step
+from protocols.randomness import SystemRandom
+from protocols.runtime import recall, remember
+from protocols.session import Session
+from protocols.store import Store
+from protocols.summation import SecureSum, Total
+
+POLL_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What one trip took. seconds: wall time. node: the slowest answering node's own computing, training
+    included; train: of that, the user's code. server: computing here. waiting: the rest: polling, transport
+    and starting processes. asked, answered: parties. up, down: bytes of frames over all parties.
+    """
+
+    stage: str
+    seconds: float
+    node: float
+    train: float
+    server: float
+    asked: int
+    answered: int
+    up: int
+    down: int
+
+    @property
+    def waiting(self) -> float:
+        return max(0.0, self.seconds - self.node - self.server)
+
+
+@dataclass(frozen=True)
+class Summed:
+    """A finished sum. refusals: party name -> why it did not take part, or not to the end."""
+
+    total: Total
+    trips: tuple[Trip, ...]
+    refusals: dict[str, str]
+
+
+@dataclass
+class Exchange:
+    """Sends one message each to some nodes and yields the replies until all are there or the deadline has
+    passed.
+    """
+
+    grid: Grid
+    poll: float = POLL_SECONDS
+
+    def ask(self, contents: Mapping[int, RecordDict], seconds: float, group: str) -> Iterator[Message]:
+        """Yield replies as they arrive, at most one per node; a node that is asked and silent yields
+        nothing.
+        """
+        deadline = time.monotonic() + seconds
+        messages = [Message(c, node, "train", ttl=seconds, group_id=group) for node, c in contents.items()]
+        pending = {message_id for message_id in self.grid.push_messages(messages) if message_id}
+        waiting = set(contents)
+        while pending and waiting and time.monotonic() < deadline:
+            for reply in pull(self.grid, pending):
+                pending.discard(reply.metadata.reply_to_message_id)
+                node = reply.metadata.src_node_id
+                if node in waiting:
+                    waiting.discard(node)
+                    yield reply
+            if pending and waiting:
+                time.sleep(min(self.poll, max(0.0, deadline - time.monotonic())))
+
+
+@dataclass
+class SumOverGrid:
+    """Drives one session. content: what a party's first request carries besides ours (the model).
+
+    store: the server's own. timeout: seconds per trip. Raises Aborted if there is no total.
+    """
+
+    exchange: Exchange
+    directory: Directory
+    protocol: SecureSum
+    session: Session
+    header: Header
+    content: Callable[[], RecordDict]
+    store: Store
+    identity: Identity | None
+    timeout: float
+    refusals: dict[str, str] = field(default_factory=dict)
+    trips: list[Trip] = field(default_factory=list)
+
+    def run(self) -> Summed:
+        """Play all stages. Raises Aborted (with the refusals as notes), Misuse."""
+        random = SystemRandom()
+        self._begun: set[Party] = set()
+        self._computing = 0.0
+        state, outbox = self._save(
+            self.protocol.server(self.session, random=random, memory=recall(self.store, self.protocol))
+        )
+        try:
+            for stage in self.protocol.stages(self.session):
+                state = self._trip(stage.name, outbox, state)
+                if state.finished:
+                    break
+                began = time.perf_counter()
+                state, outbox = self._save(state.close(random))
+                self._computing += time.perf_counter() - began
+        except Aborted as error:
+            for name, why in sorted(self.refusals.items()):
+                error.add_note(f"{name}: {why}")
+            raise
+        if not isinstance(state, Total):
+            raise Misuse(f"{self.protocol.tag} ran out of stages in state {type(state).__name__}: no total")
+        return Summed(state, tuple(self.trips), self.refusals)
+
+    def _trip(self, stage: str, outbox: tuple[Frame, ...], state: State) -> State:
+        """Carry one stage's requests and take the answers as they come, so that they are never all held at
+        once.
+        """
+        began, computing, self._computing = time.perf_counter(), self._computing, 0.0
+        requests, nodes = self._requests(stage, outbox)
+        down = sum(len(f.to_wire()) for f in outbox)
+        slowest = train = 0.0
+        up = answered = 0
+        heard = set()
+        for reply in self.exchange.ask(requests, self.timeout, f"round {self.session.round}"):
+            taken = time.perf_counter()
+            name, party = nodes[reply.metadata.src_node_id]
+            heard.add(name)
+            answer, frames = self._read(reply, name)
+            if answer is not None:
+                answered += 1
+                slowest, train = max(slowest, answer.seconds), max(train, answer.train_seconds)
+                up += sum(len(f) for f in frames)
+                state = self._take(state, name, party, frames)
+            computing += time.perf_counter() - taken
+        for name, _ in nodes.values():
+            if name not in heard:
+                self.refusals.setdefault(name, f"no answer to {stage!r} within {self.timeout:g} s")
+        seconds = time.perf_counter() - began
+        self.trips.append(Trip(stage, seconds, slowest, train, computing, len(nodes), answered, up, down))
+        return state
+
+    def _requests(
+        self, stage: str, outbox: tuple[Frame, ...]
+    ) -> tuple[dict[int, RecordDict], dict[int, tuple[str, Party]]]:
+        frames: dict[Party, list[bytes]] = {}
+        for frame in outbox:
+            frames.setdefault(frame.recipient, []).append(frame.to_wire())
+        contents: dict[int, RecordDict] = {}
+        nodes: dict[int, tuple[str, Party]] = {}
+        for party, wire in frames.items():
+            found = self.directory.find(party, self.session.roster)
+            if found is None:
+                self.refusals.setdefault(str(party), "not connected")
+                continue
+            name, node = found
+            nodes[node] = (name, party)
+            contents[node] = self._pack(stage, party, name, wire)
+        return contents, nodes
+
+    def _pack(self, stage: str, party: Party, name: str, frames: Frames) -> RecordDict:
+        first = party not in self._begun
+        self._begun.add(party)
+        role, place = party
+        request = Request(
+            VERSION,
+            START if first else STEP,
+            self.session.context,
+            stage,
+            name,
+            role,
+            place,
+            self.header if first else None,
+            len(frames),
+        )
+        ours = pack(request, frames, self.identity)
+        return RecordDict({**(self.content() if first else {}), **ours})
+
+    def _read(self, reply: Message, name: str) -> tuple[Answer | None, list[bytes]]:
+        """Return a party's answer, or None if it refused, failed or is not who it should be."""
+        if (why := failure_of(reply)) is not None:
+            self.refusals.setdefault(name, why)
+            return None, []
+        try:
+            answer, frames = unpack_answer(reply.content, self.directory.keys.get(name))
+            if (answer.context, answer.name) != (self.session.context, name):
+                raise PeerError(f"an answer of another session or by {answer.name!r}", name)
+        except PeerError as error:
+            self.refusals.setdefault(name, f"{type(error).__name__}: {error}")
+            return None, []
+        return answer, frames
+
+    def _take(self, state: State, name: str, party: Party, frames: list[bytes]) -> State:
+        """Hand frames to the server's state; what it refuses counts as that party's silence."""
+        for data in frames:
+            try:
+                frame = Frame.from_wire(data)
+                if frame.sender != party:
+                    raise PeerError(f"{name} sent a message in the name of {frame.sender}", name)
+                state, _ = self._save(state.receive(frame, SystemRandom()))
+            except PeerError as error:
+                self.refusals.setdefault(name, f"{type(error).__name__}: {error}")
+        return state
+
+    def _save(self, step: Step) -> tuple[State, tuple[Frame, ...]]:
+        if step.marks or step.memory is not None:
+            with self.store.transaction() as transaction:
+                remember(transaction, self.protocol, step)
+        return step.state, step.send
