@@ -1,4 +1,4 @@
-"""Fixed Paillier keys and sums for tests, so that no test waits for safe primes. For tests only: the factors are public."""
+"""Fixed Paillier keys and sums for tests, so that no test waits for safe primes; their factors are public."""
 
 import functools
 import json

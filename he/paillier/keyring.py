@@ -138,14 +138,16 @@ def simulated(arrangement: Arrangement, bits: int) -> Keyring:
 
 def save(key: Key, path: str | Path) -> None:
     """Write a key file; one with a secret has mode 0600 and is never overwritten. Raises StoreError."""
+    body = encode_tagged(key)
+    data = MAGIC + hashlib.sha256(body).digest() + body
     if isinstance(key, HolderKey | KeyShare):
-        write_key_file(path, MAGIC + encode_tagged(key))
+        write_key_file(path, data)
     else:
-        write_atomic(Path(path), MAGIC + encode_tagged(key), mode=0o644)
+        write_atomic(Path(path), data, mode=0o644)
 
 
 def load(path: str | Path) -> Key:
-    """Read a key file. Raises StoreError if there is none, if a secret one is open to others, WireError if
+    """Read a key file. Raises StoreError if there is none, if a secret one is open to others, or if
     it is damaged.
     """
     try:
@@ -155,7 +157,10 @@ def load(path: str | Path) -> Key:
         raise StoreError(f"the key file {path} cannot be read: {error.strerror}") from None
     if not data.startswith(MAGIC):
         raise StoreError(f"{path} is not a Paillier key file of version 1")
-    key = decode_tagged(data[len(MAGIC) :], _KINDS)
+    digest, body = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
+    if hashlib.sha256(body).digest() != digest:
+        raise StoreError(f"{path} is damaged: its checksum does not fit; get the key file anew")
+    key = decode_tagged(body, _KINDS)
     assert isinstance(key, HolderPublic | HolderKey | ThresholdKey | KeyShare)
     if isinstance(key, HolderKey | KeyShare):
         read_key_file(path, _MOST_BYTES)
