@@ -1,0 +1,122 @@
+"""Calibration inverts the accountants; the command prints both directions and agrees with dp-accounting."""
+
+import json
+import subprocess
+import sys
+
+import dp_accounting
+import pytest
+from dp_accounting.pld import PLDAccountant as TheirPLD
+from dp_accounting.rdp import RdpAccountant as TheirRDP
+
+from dp.accountants import accountant
+from dp.calibration import noise_multiplier, sampled_gaussian, scale_for
+from dp.events import DiscreteGaussianSum, Relation, Unit, repeat
+from protocols.errors import Misuse
+
+PLANS = [(3.0, 1e-5, 200, 0.02), (1.0, 1e-6, 50, 1.0), (8.0, 1e-5, 300, 0.2), (0.3, 1e-5, 10, 0.05)]
+
+
+@pytest.mark.parametrize("name", ["rdp", "pld"])
+@pytest.mark.parametrize("epsilon, delta, steps, rate", PLANS)
+def test_the_plan_keeps_its_budget_and_wastes_nothing(
+    name: str, epsilon: float, delta: float, steps: int, rate: float
+) -> None:
+    sigma = noise_multiplier(epsilon=epsilon, delta=delta, steps=steps, rate=rate, accountant=name)
+
+    def price(multiplier: float) -> float:
+        event = sampled_gaussian(multiplier, rate, Unit.EXAMPLE, Relation.ZERO_OUT)
+        return accountant(name).add(event, steps).epsilon(delta)
+
+    assert price(sigma) <= epsilon
+    assert price(sigma * 0.999) > epsilon
+
+
+@pytest.mark.parametrize("name, theirs", [("rdp", TheirRDP), ("pld", TheirPLD)])
+def test_agrees_with_the_calibration_of_dp_accounting(name: str, theirs) -> None:
+    def plan(sigma: float) -> dp_accounting.DpEvent:
+        sampled = dp_accounting.PoissonSampledDpEvent(0.1, dp_accounting.GaussianDpEvent(sigma))
+        return dp_accounting.SelfComposedDpEvent(sampled, 20)
+
+    expected = dp_accounting.calibrate_dp_mechanism(theirs, plan, 2.0, 1e-5)
+    assert noise_multiplier(epsilon=2.0, delta=1e-5, steps=20, rate=0.1, accountant=name) == pytest.approx(
+        expected, rel=1e-3
+    )
+
+
+def test_any_plan_can_be_scaled() -> None:
+    def plan(deviation: float):
+        event = DiscreteGaussianSum(
+            sensitivity=200.0,
+            share_variance=max(0.5, deviation**2),
+            shares=20,
+            dims=10_000,
+            unit=Unit.CLIENT,
+            relation=Relation.ZERO_OUT,
+        )
+        return repeat(event, 10)
+
+    deviation = scale_for(plan, epsilon=4.0, delta=1e-5, start=100.0)
+    assert accountant("pld").add(plan(deviation)).epsilon(1e-5) <= 4.0
+    assert accountant("pld").add(plan(deviation * 0.999)).epsilon(1e-5) > 4.0
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"epsilon": 0.0},
+        {"epsilon": float("nan")},
+        {"delta": 0.0},
+        {"delta": 1.0},
+        {"steps": 0},
+        {"rate": 1.5},
+        {"rate": -0.1},
+        {"accountant": "moments"},
+    ],
+)
+def test_nonsense_is_refused(changes: dict[str, object]) -> None:
+    plan: dict[str, object] = {"epsilon": 1.0, "delta": 1e-5, "steps": 10, "rate": 0.1, **changes}
+    with pytest.raises(Misuse):
+        noise_multiplier(**plan)  # type: ignore[arg-type]
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "fl.cli", "epsilon", *arguments], capture_output=True, text=True, timeout=120
+    )
+
+
+PLAN = ("--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5", "--json")
+
+
+@pytest.mark.parametrize("name, theirs", [("rdp", TheirRDP), ("pld", TheirPLD)])
+def test_command_and_its_inverse(name: str, theirs) -> None:
+    done = run("--noise-multiplier", "1.1", "--accountant", name, *PLAN)
+    assert done.returncode == 0
+    result = json.loads(done.stdout)
+    other = theirs()
+    other.compose(dp_accounting.PoissonSampledDpEvent(0.01, dp_accounting.GaussianDpEvent(1.1)), 1000)
+    assert result["epsilon"] == pytest.approx(other.get_epsilon(1e-5), rel=1e-3)
+    assert (result["unit"], result["relation"]) == ("example", "zero-out")
+    back = json.loads(run("--epsilon", str(result["epsilon"]), "--accountant", name, *PLAN).stdout)
+    assert back["noise_multiplier"] == pytest.approx(1.1, rel=1e-3)
+    assert back["epsilon"] <= result["epsilon"]
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        PLAN,
+        ("--noise-multiplier", "1", "--epsilon", "1", *PLAN),
+        ("--noise-multiplier", "-1", *PLAN),
+        ("--noise-multiplier", "1", "--accountant", "moments", *PLAN),
+        ("--noise-multiplier", "1", "--relation", "sibling", *PLAN),
+        ("--noise-multiplier", "1", "--steps", "0", "--delta", "1e-5", "--json"),
+        ("--noise-multiplier", "1", "--steps", "1", "--delta", "2", "--json"),
+    ],
+)
+def test_wrong_requests_leave_with_two_and_a_sentence(arguments: tuple[str, ...]) -> None:
+    done = run(*arguments)
+    assert done.returncode == 2
+    assert "Traceback" not in done.stderr
+    assert "error" in json.loads(done.stdout)
