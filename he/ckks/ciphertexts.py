@@ -124,8 +124,10 @@ def open_sum(total: Sum, parameters: CKKSParameters, clients: int, secret: bytes
     first = np.zeros(size, np.uint64)
     first[: p.coefficients] = _restored(total.first, total.width[0], p.coefficients, clients, 0, p)
     second = _restored(total.second, total.width[1], size, clients, 1, p)
-    halves = (words.reshape(p.ciphertexts, p.degree) for words in (first, second))
-    phase = centred(ring(p.degree, p.modulus).phases(secret, *halves).ravel()[: p.coefficients], p.modulus)
+    rows = [words.reshape(p.ciphertexts, p.degree) for words in (first, second)]
+    if not rows[1].any(axis=1).all():
+        raise ProtocolViolation("a ciphertext whose second half is zero is none", "server")
+    phase = centred(ring(p.degree, p.modulus).phases(secret, *rows).ravel()[: p.coefficients], p.modulus)
     sums = (phase + p.scale // 2) // p.scale
     noise = np.abs(phase - sums * p.scale).max()
     if (

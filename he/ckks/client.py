@@ -1,4 +1,6 @@
-"""A client's states in a CKKS sum. What does not belong here: what the server or the holder does."""
+"""A client's states where a key holder opens. What does not belong here: what others do, keys that clients
+share.
+"""
 
 import hashlib
 from dataclasses import dataclass, field
@@ -8,13 +10,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he.ckks.check import KEY_BYTES, check_value
-from he.ckks.ciphertexts import encrypt, encrypt_seeded
+from he.ckks.ciphertexts import encrypt
+from he.ckks.context import Context
 from he.ckks.digits import spread
-from he.ckks.messages import INPUT, JOIN, OPEN, Ask, ClientKeys, Input, Join, Settings, ToOpen, unpack_public
-from he.ckks.opener import check_sums, open_checked
+from he.ckks.messages import INPUT, JOIN, Ask, ClientKeys, Input, Join, Settings
 from he.ckks.parameters import CKKSParameters
-from he.ckks.seal import ring
-from he.sealing import agree, derive, public_key, seal, unseal
+from he.sealing import agree, public_key, seal, unseal
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation
 from protocols.kernel import SERVER, Left, Message, Party, State, Step, client, expect, message
@@ -79,9 +80,13 @@ class Joining(State):
             agree(self.private, keys.key, context, "to client", "key-holder"), keys.box, context, "key-holder"
         )
         check_key, digest = plain[:KEY_BYTES], plain[KEY_BYTES:]
-        if len(check_key) != KEY_BYTES or digest != hashlib.sha256(keys.public).digest():
-            raise ProtocolViolation("the public key is not the one that the holder vouches for", "server")
-        public = unpack_public(keys.public, own.parameters)
+        if len(check_key) != KEY_BYTES or digest != hashlib.sha256(keys.context).digest():
+            raise ProtocolViolation("the context is not the one that the holder vouches for", "server")
+        holder = Context.load(keys.context, "client", "key-holder")
+        if holder.parameters != own.parameters:
+            raise ProtocolViolation(
+                "the holder's context has other parameters than the session", "key-holder"
+            )
         coefficients = spread(own.vector, own.parameters, random)
         back = agree(self.private, keys.key, context, "to holder", "key-holder")
         box = seal(
@@ -91,81 +96,5 @@ class Joining(State):
             str(own.party),
             random,
         )
-        answer = Input(encrypt(coefficients, own.parameters, public), box)
+        answer = Input(encrypt(coefficients, own.parameters, holder.public_key()), box)
         return Step(Left(), own.reply(INPUT, answer), marks=own.spent)
-
-
-@dataclass(frozen=True)
-class Shared(Record):
-    """What every client derives from the shared key for one session; nobody else can. Secret."""
-
-    root: bytes = field(repr=False)
-
-    @classmethod
-    def of(cls, key: bytes, session: Session) -> "Shared":
-        return cls(derive(key, session.context, "session"))
-
-    @property
-    def check_key(self) -> bytes:
-        return derive(self.root, b"", "check")
-
-    @property
-    def box_key(self) -> bytes:
-        return derive(self.root, b"", "boxes")
-
-    def secret(self, parameters: CKKSParameters) -> bytes:
-        """Return the session's CKKS secret key, the same for every client."""
-        seed = derive(self.root, b"", "ckks", 64)
-        return ring(parameters.degree, parameters.modulus).secret_from_seed(seed)
-
-
-@dataclass(frozen=True, eq=False)
-class SharedReady(State):
-    """SharedByClients: has its vector and the key, waits to be asked; then encrypts under the secret key
-    and sends.
-    """
-
-    TAG: ClassVar[int | None] = 18
-
-    own: Own
-    shared: Shared
-    least: int
-
-    def receive(self, message: Message, random: SecureRandom) -> Step:
-        own, context = self.own, self.own.session.context
-        expect(message, context, INPUT, "server", own.party)
-        Ask.decode(message.body)
-        coefficients = spread(own.vector, own.parameters, random)
-        check = check_value(self.shared.check_key, coefficients, own.parameters.checks).tobytes()
-        box = seal(self.shared.box_key, check, context, str(own.party), random)
-        upload = encrypt_seeded(coefficients, own.parameters, self.shared.secret(own.parameters))
-        after = SharedOpening(own.session, own.index, self.shared, self.least)
-        return Step(after, own.reply(INPUT, Input(upload, box)), marks=own.spent)
-
-
-@dataclass(frozen=True)
-class SharedOpening(State):
-    """SharedByClients: its input has left; opens the sum once, if it is one."""
-
-    TAG: ClassVar[int | None] = 19
-
-    session: Session
-    index: int
-    shared: Shared
-    least: int
-
-    def receive(self, message: Message, random: SecureRandom) -> Step:
-        context, me = self.session.context, client(self.index)
-        expect(message, context, OPEN, "server", me)
-        request = ToOpen.decode(message.body)
-        keys = dict.fromkeys(range(self.session.clients), self.shared.box_key)
-        expected = check_sums(request.boxes, keys, self.session, self.least)
-        secret = self.shared.secret(Settings.decode(self.session.parameters).ckks)
-        opened = open_checked(
-            request.total, len(request.boxes), expected, self.shared.check_key, secret, self.session
-        )
-        return Step(Left(), (_message(context, me, opened),), marks=(f"answered/{context.hex()}",))
-
-
-def _message(context: bytes, me: Party, body: Record) -> Message:
-    return message(context, OPEN, me, SERVER, body.encode())

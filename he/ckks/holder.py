@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from he.ckks.check import KEY_BYTES
-from he.ckks.messages import HOLDER, KEY, OPEN, HolderKeys, Join, Joined, Settings, ToOpen, pack_public
+from he.ckks.context import Context
+from he.ckks.messages import HOLDER, KEY, OPEN, HolderKeys, Join, Joined, Settings, ToOpen
 from he.ckks.opener import check_sums, open_checked
-from he.ckks.seal import ring
 from he.sealing import agree, public_key, seal
 from protocols.errors import PolicyRefusal, ProtocolViolation
 from protocols.kernel import SERVER, Left, Message, Party, State, Step, client, expect, message
@@ -33,13 +33,11 @@ class Waiting(State):
     def receive(self, message: Message, random: SecureRandom) -> Step:
         expect(message, self.session.context, KEY, "server", ME)
         clients = self._clients(Joined.decode(message.body))
-        parameters = Settings.decode(self.session.parameters).ckks
-        made = ring(parameters.degree, parameters.modulus)
-        secret = made.new_secret()
-        public = pack_public(made.public_of(secret), parameters)
+        context = Context.make(Settings.decode(self.session.parameters).ckks)
         holding = Holding(
-            self.session, self.least, clients, secret, random.bytes(32), random.bytes(KEY_BYTES)
+            self.session, self.least, clients, context, random.bytes(32), random.bytes(KEY_BYTES)
         )
+        public = context.dump()
         keys = HolderKeys(public, public_key(holding.private), holding.boxes(public, random))
         return Step(holding, (_answer(self.session, KEY, keys.encode()),))
 
@@ -64,7 +62,7 @@ class Holding(State):
     session: Session
     least: int
     clients: dict[int, bytes]
-    secret: bytes = field(repr=False)
+    keys: Context
     private: bytes = field(repr=False)
     check_key: bytes = field(repr=False)
 
@@ -92,7 +90,7 @@ class Holding(State):
         }
         expected = check_sums(request.boxes, keys, self.session, self.least)
         opened = open_checked(
-            request.total, len(request.boxes), expected, self.check_key, self.secret, self.session
+            request.total, len(request.boxes), expected, self.check_key, self.keys.secret, self.session
         )
         answer = _answer(self.session, OPEN, opened.encode())
         return Step(Left(), (answer,), marks=(f"answered/{context.hex()}",))

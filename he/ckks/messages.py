@@ -10,11 +10,10 @@ from numpy.typing import NDArray
 
 from he.ckks.ciphertexts import Sum, Upload
 from he.ckks.parameters import CKKSParameters
-from he.ckks.residues import Words, pack, unpack_below
 from protocols.codec import Record
 from protocols.errors import Misuse
 
-JOIN, KEY, INPUT, OPEN = "join", "key", "input", "open"
+JOIN, KEY, INPUT, AGREE, OPEN = "join", "key", "input", "agree", "open"
 HOLDER = "key-holder"
 X25519_BYTES = 32
 
@@ -57,10 +56,10 @@ class HolderKeys(Record):
     """Holder to server: its CKKS public key (packed residues), its X25519 key, and a box for every client
     that joined.
 
-    A client's box holds the session's check key and the digest of the CKKS public key.
+    A client's box holds the session's check key and the digest of the context.
     """
 
-    public: bytes
+    context: bytes
     key: bytes
     boxes: dict[int, bytes]
 
@@ -73,7 +72,7 @@ class HolderKeys(Record):
 class ClientKeys(Record):
     """Server to client: the holder's keys and this client's box."""
 
-    public: bytes
+    context: bytes
     key: bytes
     box: bytes
 
@@ -87,11 +86,28 @@ class Input(Record):
 
 
 @dataclass(frozen=True)
+class Survivors(Record):
+    """Server to clients that share the key: who will be in the sum."""
+
+    clients: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Agreed(Record):
+    """Client to clients that share the key: the one set of survivors that it agreed to, authenticated."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True)
 class ToOpen(Record):
-    """Server to opener: a sum, and the boxes of the clients in it."""
+    """Server to opener: a sum, the boxes of the clients in it and, where clients open, who agreed to these
+    clients.
+    """
 
     total: Sum
     boxes: dict[int, bytes]
+    agreed: dict[int, bytes]
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,13 +120,3 @@ class Opened(Record):
 
     total: NDArray[np.int64] = field(repr=False)
     refusal: str = ""
-
-
-def pack_public(public: Words, parameters: CKKSParameters) -> bytes:
-    return pack(public.ravel(), parameters.modulus.bit_length())
-
-
-def unpack_public(data: bytes, parameters: CKKSParameters) -> Words:
-    """Return [2, N] residues. Raises WireError."""
-    count, bits = 2 * parameters.degree, parameters.modulus.bit_length()
-    return unpack_below(data, count, bits, parameters.modulus).reshape(2, parameters.degree)

@@ -173,8 +173,10 @@ def _with_prime(demand: _Demand, degree: int, bits: int, worst_case: bool) -> CK
         if left < 0:
             break
         k0 = min(left.bit_length(), bits - 1)
-        if any(k and bits - k + demand.clients.bit_length() > 63 for k in (k0, k1)):
-            continue  # the server adds what is left in 64-bit words
+        if not _fits_words(bits - k1, k1, demand.clients):
+            continue
+        if not _fits_words(bits - k0, k0, demand.clients):
+            k0 = 0
         found = _build(demand, degree, q, scale, (k0, k1), worst_case)
         if best is None or found.upload_bits < best.upload_bits:
             best = found
@@ -190,6 +192,13 @@ def _build(
         degree, q, scale, demand.limbs, demand.limb_bits, demand.digit_bound, dropped, demand.tags, demand.checks,
         total // demand.clients if worst_case else 0, total, demand.symmetric, demand.dimension,
     )  # fmt: skip
+
+
+def _fits_words(width: int, dropped: int, clients: int) -> bool:
+    """True if the server can add all clients' words in 64 bits: whole residues it reduces, shortened ones
+    it cannot.
+    """
+    return not dropped or width + clients.bit_length() <= 63
 
 
 def _half(k: int) -> int:

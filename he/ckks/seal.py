@@ -195,7 +195,10 @@ class Ring:
     # -- decryption -----------------------------------------------------------------------------------------------
 
     def phases(self, secret: bytes, first: Words, second: Words) -> Words:
-        """Return first + second * s modulo q: scaled message plus noise, [count, N] from two of [count, N]."""
+        """Return first + second * s modulo q: scaled message plus noise, [count, N] from two of [count, N].
+
+        No row of `second` is all zero: SEAL refuses such ciphertexts, and so does the caller.
+        """
         decryptor = seal.Decryptor(self._context, self._secret(secret))
         ciphertext, plaintext = seal.Ciphertext(), seal.Plaintext()
         result = np.empty_like(first)
@@ -210,14 +213,14 @@ class Ring:
     def coefficients(self, transformed: Words) -> Words:
         """Return the coefficients of polynomials that SEAL gave in transformed order, [count, N]."""
         result = np.empty_like(transformed)
-        ciphertext = seal.Ciphertext()
+        ciphertext, one = seal.Ciphertext(), np.ones((1, self.degree), np.uint64)
         with _scratch() as file:
-            for at in range(0, len(transformed), MAX_POLYNOMIALS):
-                part = transformed[at : at + MAX_POLYNOMIALS]
-                padded = part if len(part) > 1 else np.concatenate([part, part])
-                ciphertext.load(self._context, file.holding(self._blob(padded, transformed=True)))
+            for at in range(0, len(transformed), MAX_POLYNOMIALS - 1):
+                part = transformed[at : at + MAX_POLYNOMIALS - 1]
+                rows = np.concatenate([part, one])  # SEAL refuses ciphertexts that are zero but for the first
+                ciphertext.load(self._context, file.holding(self._blob(rows, transformed=True)))
                 self._evaluator.transform_from_ntt_inplace(ciphertext)
-                result[at : at + len(part)] = self._read(file, ciphertext, len(padded))[: len(part)]
+                result[at : at + len(part)] = self._read(file, ciphertext, len(rows))[:-1]
         return result
 
     # -- SEAL's layout --------------------------------------------------------------------------------------------

@@ -12,12 +12,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he.ckks.ciphertexts import Adder
+from he.ckks.context import Context
 from he.ckks.messages import (
+    AGREE,
     HOLDER,
     INPUT,
     JOIN,
     KEY,
     OPEN,
+    Agreed,
     ClientKeys,
     HolderKeys,
     Input,
@@ -25,6 +28,7 @@ from he.ckks.messages import (
     Joined,
     Opened,
     Settings,
+    Survivors,
     ToOpen,
 )  # fmt: skip
 from he.ckks.opener import taken
@@ -103,6 +107,7 @@ class Keys(State):
             raise ProtocolViolation(
                 "expected one answer, with a box for every client that joined", str(message.sender)
             )
+        Context.load(answer.context, "server", str(message.sender))
         return Step(replace(self, answer=answer))
 
     def waiting_for(self) -> list[Party]:
@@ -112,7 +117,7 @@ class Keys(State):
         if self.answer is None:
             raise Aborted("the key holder sent no key")
         keys = self.answer
-        bodies = {client(i): ClientKeys(keys.public, keys.key, box) for i, box in keys.boxes.items()}
+        bodies = {client(i): ClientKeys(keys.context, keys.key, box) for i, box in keys.boxes.items()}
         return Step(Inputs.empty(self.session, tuple(keys.boxes)), ask(self.session, INPUT, bodies))
 
 
@@ -145,18 +150,40 @@ class Inputs(State):
 
     def close(self, random: SecureRandom) -> Step:
         _enough(self.session, len(self.boxes), "send their input")
-        request = ToOpen(self.adder.finish(), self.boxes)
-        shared = settings(self.session).arrangement == "shared"
-        openers = [client(i) for i in self.boxes] if shared else [Party(HOLDER)]
+        request = ToOpen(self.adder.finish(), self.boxes, {})
         survivors = tuple(sorted(self.boxes))
-        state = Opening(
-            self.session,
-            survivors,
-            tuple(p.number for p in openers),
-            HOLDER if not shared else "client",
-            None,
-        )
-        return Step(state, ask(self.session, OPEN, dict.fromkeys(openers, request)))
+        if settings(self.session).arrangement == "shared":
+            asked = {client(i): Survivors(survivors) for i in survivors}
+            return Step(Agreements(self.session, request), ask(self.session, AGREE, asked))
+        state = Opening(self.session, survivors, (Party(HOLDER).number,), HOLDER, None)
+        return Step(state, ask(self.session, OPEN, {Party(HOLDER): request}))
+
+
+@dataclass(frozen=True)
+class Agreements(State):
+    """SharedByClients: collects the survivors' agreement to their list, without which none of them opens."""
+
+    TAG: ClassVar[int | None] = 36
+
+    session: Session
+    request: ToOpen
+
+    def receive(self, message: Message, random: SecureRandom) -> Step:
+        index = _sender(self.session, message, AGREE, {p.number for p in self.waiting_for()})
+        agreed = self.request.agreed | {index: _decoded(Agreed, message).mac}
+        return Step(replace(self, request=replace(self.request, agreed=agreed)))
+
+    def waiting_for(self) -> list[Party]:
+        return [client(i) for i in self.request.boxes if i not in self.request.agreed]
+
+    def close(self, random: SecureRandom) -> Step:
+        if 2 * len(self.request.agreed) <= self.session.clients:
+            raise TooFewSurvivors(
+                f"expected more than half of {self.session.clients} clients to agree, {len(self.request.agreed)} did"
+            )
+        openers = tuple(sorted(self.request.agreed))
+        state = Opening(self.session, tuple(sorted(self.request.boxes)), openers, "client", None)
+        return Step(state, ask(self.session, OPEN, {client(i): self.request for i in openers}))
 
 
 @dataclass(frozen=True, eq=False)

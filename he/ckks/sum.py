@@ -8,13 +8,14 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from he.ckks.client import Joining, Own, Ready, Shared, SharedOpening, SharedReady
+from he.ckks.client import Joining, Own, Ready
 from he.ckks.holder import ME, Holding, Waiting
 from he.ckks.keys import SharedKey
-from he.ckks.messages import HOLDER, INPUT, JOIN, KEY, OPEN, Ask, Settings
+from he.ckks.messages import AGREE, HOLDER, INPUT, JOIN, KEY, OPEN, Ask, Settings
 from he.ckks.parameters import choose
 from he.ckks.protection import protection
-from he.ckks.server import Inputs, Joins, Keys, Opening, ask, settings
+from he.ckks.server import Agreements, Inputs, Joins, Keys, Opening, ask, settings
+from he.ckks.shared import Member, Shared, SharedOpening, SharedReady, SharedSent
 from he.keys import Arrangement, KeyHolder, SharedByClients
 from he.keys import arrangement as named
 from protocols.codec import tags
@@ -71,12 +72,13 @@ class CKKSSum(SecureSum):
     @property
     def kinds(self) -> Mapping[int, type[State]]:
         return tags(
-            Ready, Joining, SharedReady, SharedOpening, Waiting, Holding, Joins, Keys, Inputs, Opening
+            Ready, Joining, SharedReady, SharedSent, SharedOpening, Waiting, Holding,
+            Joins, Keys, Inputs, Agreements, Opening,
         )  # fmt: skip
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         if self.shared:
-            return (Stage(INPUT, counts=True), Stage(OPEN))
+            return (Stage(INPUT, counts=True), Stage(AGREE), Stage(OPEN))
         return (Stage(JOIN), Stage(KEY, HOLDER), Stage(INPUT, counts=True), Stage(OPEN, HOLDER))
 
     def helpers(self, session: Session) -> tuple[Party, ...]:
@@ -136,7 +138,7 @@ class CKKSSum(SecureSum):
         if self._key is None:
             self._key = SharedKey.generate()
         least = max(self.min_survivors, policy.min_survivors)
-        return Step(SharedReady(own, Shared.of(self._key.secret, session), least))
+        return Step(SharedReady(own, Member(session, index, Shared.of(self._key.secret, session), least)))
 
     def _helper(
         self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None

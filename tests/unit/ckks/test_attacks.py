@@ -1,0 +1,391 @@
+"""Nobody opens anything but the sum of the named clients' ciphertexts, and that once: a server's attacks."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import pytest
+
+from he.ckks import CKKSSum, SharedKey
+from he.ckks.ciphertexts import Adder, Sum, encrypt
+from he.ckks.context import Context
+from he.ckks.messages import (
+    AGREE,
+    HOLDER,
+    INPUT,
+    KEY,
+    OPEN,
+    ClientKeys,
+    HolderKeys,
+    Input,
+    Joined,
+    Settings,
+    Survivors,
+    ToOpen,
+)
+from he.ckks.parameters import CKKSParameters
+from he.ckks.residues import pack, unpack
+from he.keys import KeyHolder, SharedByClients, Threshold
+from protocols import Policy, simulate
+from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, ProtocolViolation, SecAggError
+from protocols.kernel import Left, Message, Party
+from protocols.randomness import SystemRandom
+from protocols.runtime import Runtime
+from tests.contracts.secure_sum import exact, vectors
+
+N, DIMENSION, BOUND = 4, 6, 1000
+INPUTS = vectors(N, DIMENSION, BOUND, 11)
+SUMS = [CKKSSum(), CKKSSum(SharedByClients(), key=SharedKey(b"k" * 32))]
+
+
+@dataclass
+class Seen:
+    """What a server sees of a session, and what it makes of it: `attack` rewrites its request to open."""
+
+    attack: Callable[["Seen", ToOpen], ToOpen]
+    inputs: dict[int, Input] = field(default_factory=dict)
+    context: bytes = b""
+
+    def tamper(self, sent: Message) -> Message:
+        if sent.sender.role == "client" and sent.stage == INPUT:
+            self.inputs[sent.sender.number] = Input.decode(sent.body)
+        if sent.stage == KEY and sent.sender.role == HOLDER:
+            self.context = HolderKeys.decode(sent.body).context
+        if sent.stage == OPEN and sent.sender.role == "server":
+            return replace(sent, body=self.attack(self, ToOpen.decode(sent.body)).encode())
+        return sent
+
+    def sum_of(self, *indices: int) -> Adder:
+        adder = Adder.empty(self.parameters)
+        for index in indices:
+            adder.add(self.inputs[index].upload)
+        return adder
+
+    parameters: CKKSParameters = field(default=None)  # type: ignore[assignment]  # set per protocol
+
+
+def run(protocol: CKKSSum, attack: Callable[[Seen, ToOpen], ToOpen]) -> None:
+    """Run a session under attack. Raises what the honest parties make of it; no total may come of it."""
+    chosen = protocol.parameters(N, DIMENSION, BOUND, 0).ckks
+    outcome = simulate(protocol, INPUTS, bound=BOUND, tamper=Seen(attack, parameters=chosen).tamper)
+    raise AssertionError(f"opened {outcome.total}")
+
+
+def words(total: Sum, p: CKKSParameters) -> np.ndarray:
+    return unpack(total.first, p.coefficients, total.width[0])
+
+
+def with_first(total: Sum, changed: np.ndarray) -> Sum:
+    width = max(1, int(changed.max()).bit_length())
+    return Sum((width, total.width[1]), pack(changed, width), total.second)
+
+
+def one_client(seen: Seen, request: ToOpen) -> ToOpen:
+    return replace(request, total=seen.sum_of(0).finish())
+
+
+def one_client_named_alone(seen: Seen, request: ToOpen) -> ToOpen:
+    return replace(request, total=seen.sum_of(0).finish(), boxes={0: request.boxes[0]})
+
+
+def one_client_in_place_of_all(seen: Seen, request: ToOpen) -> ToOpen:
+    return replace(request, total=seen.sum_of(0, 0, 0, 0).finish())
+
+
+def all_but_one(seen: Seen, request: ToOpen) -> ToOpen:
+    return replace(request, total=seen.sum_of(0, 1, 2).finish())
+
+
+def plus(coefficient: int) -> Callable[[Seen, ToOpen], ToOpen]:
+    def attack(seen: Seen, request: ToOpen) -> ToOpen:
+        p = seen.parameters
+        changed = words(request.total, p)
+        changed[coefficient] += np.uint64(round(p.scale / (1 << p.dropped[0])))
+        return replace(request, total=with_first(request.total, changed))
+
+    return attack
+
+
+def doubled(seen: Seen, request: ToOpen) -> ToOpen:
+    changed = words(request.total, seen.parameters) * np.uint64(2)
+    second = unpack(
+        request.total.second, seen.parameters.ciphertexts * seen.parameters.degree, request.total.width[1]
+    ) * np.uint64(2)
+    width = max(1, int(second.max()).bit_length())
+    total = with_first(request.total, changed)
+    return replace(request, total=Sum((total.width[0], width), total.first, pack(second, width)))
+
+
+def boxes_swapped(seen: Seen, request: ToOpen) -> ToOpen:
+    return replace(request, boxes=request.boxes | {0: request.boxes[1], 1: request.boxes[0]})
+
+
+def box_missing(seen: Seen, request: ToOpen) -> ToOpen:
+    return replace(request, boxes={i: b for i, b in request.boxes.items() if i != 3})
+
+
+def stranger(seen: Seen, request: ToOpen) -> ToOpen:
+    return replace(request, boxes=request.boxes | {99: request.boxes[0]})
+
+
+ATTACKS = [
+    one_client, one_client_named_alone, one_client_in_place_of_all, all_but_one, plus(0), plus(-1), doubled,
+    boxes_swapped, box_missing, stranger,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", SUMS, ids=["keyholder", "shared"])
+@pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.__name__)
+def test_what_is_not_the_sum_is_not_opened(
+    protocol: CKKSSum, attack: Callable[[Seen, ToOpen], ToOpen]
+) -> None:
+    with pytest.raises(Aborted):
+        run(protocol, attack)
+
+
+def test_a_rerandomised_ciphertext_is_not_opened() -> None:
+    def attack(seen: Seen, request: ToOpen) -> ToOpen:
+        p = seen.parameters
+        adder = seen.sum_of(0)
+        adder.add(
+            encrypt(np.zeros(p.coefficients, np.int64), p, Context.load(seen.context, "server").public_key())
+        )
+        return replace(request, total=adder.finish())
+
+    with pytest.raises(Aborted, match="check values"):
+        run(CKKSSum(), attack)
+
+
+def test_the_sum_itself_rerandomised_opens_to_the_sum() -> None:
+    """The control: what the refusals above turn on is the plaintext, not the ciphertext's bytes."""
+    protocol = CKKSSum()
+    seen: list[Seen] = []
+
+    def attack(server: Seen, request: ToOpen) -> ToOpen:
+        return replace(request, total=server.sum_of(0, 1, 2, 3).finish())
+
+    seen.append(Seen(attack, parameters=protocol.parameters(N, DIMENSION, BOUND, 0).ckks))
+    outcome = simulate(protocol, INPUTS, bound=BOUND, tamper=seen[0].tamper)
+    assert outcome.total.tolist() == exact(INPUTS, (0, 1, 2, 3))
+
+
+@pytest.mark.parametrize("protocol", SUMS, ids=["keyholder", "shared"])
+def test_a_second_opening_is_refused(protocol: CKKSSum) -> None:
+    opened: list[Message] = []
+
+    def twice(sent: Message) -> list[Message]:
+        if sent.stage == OPEN and sent.sender.role == "server" and sent.recipient.number == 0:
+            return [sent, sent]
+        if sent.stage == OPEN and sent.sender.role != "server" and sent.sender.number == 0:
+            opened.append(sent)
+        return [sent]
+
+    outcome = simulate(protocol, INPUTS, bound=BOUND, tamper=twice)
+    assert len(opened) == 1
+    assert any(isinstance(error, ProtocolViolation) for error in outcome.refusals.values())
+
+
+def holder_until_open(store: object) -> tuple[Runtime, Message]:
+    """A real holder on a store, up to the request to open."""
+    protocol, random = CKKSSum(), SystemRandom()
+    session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
+    holder = Runtime(protocol, session, store)  # type: ignore[arg-type]
+    holder.begin(protocol.helper(session, Party(HOLDER), random=random))
+    step = protocol.server(session, random=random)
+    clients = [protocol.client(session, i, INPUTS[i], random=random).state for i in range(3)]
+    server, queue = step.state, step.send
+    for _ in range(3):
+        for request in queue:
+            if request.recipient.role == HOLDER:
+                answers = holder.handle(request)
+            else:
+                taken = clients[request.recipient.number].receive(request, random)
+                clients[request.recipient.number], answers = taken.state, taken.send
+            for answer in answers:
+                server = server.receive(answer, random).state
+        closed = server.close(random)
+        server, queue = closed.state, closed.send
+    return holder, queue[0]
+
+
+def test_a_holder_that_restarts_still_opens_once(tmp_path: object) -> None:
+    from protocols.store import MemoryStore
+
+    holder, request = holder_until_open(MemoryStore())
+    assert len(holder.handle(request)) == 1
+    with pytest.raises(SecAggError):
+        holder.handle(request)
+
+
+def test_malformed_requests_leave_the_holder_able_to_open() -> None:
+    from protocols.store import MemoryStore
+
+    holder, request = holder_until_open(MemoryStore())
+    for body in (b"", request.body[:-1], request.body + b"\0", request.body[:100]):
+        with pytest.raises(PeerError):
+            holder.handle(replace(request, body=body))
+    with pytest.raises(PeerError):
+        holder.handle(replace(request, session=b"\7" * 32))
+    assert len(holder.handle(request)) == 1
+
+
+def test_a_holder_insists_on_its_own_least_number_of_contributions() -> None:
+    protocol, random = CKKSSum(), SystemRandom()
+    session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
+    holder = protocol.helper(session, Party(HOLDER), random=random, policy=Policy(min_survivors=3)).state
+    joined = Joined({0: bytes([1] * 32), 1: bytes([2] * 32)})
+    request = Message(session.context, KEY, "server", 0, HOLDER, 0, joined.encode())
+    with pytest.raises(PolicyRefusal, match="at least 3"):
+        holder.receive(request, random)
+
+
+@pytest.mark.parametrize(
+    "keys",
+    [
+        {0: bytes(32), 1: b"\1" + bytes(31)},
+        {0: b"a" * 32, 1: b"a" * 32},
+        {0: b"a" * 32, 7: b"b" * 32},
+        {0: b"", 1: b"b"},
+    ],
+    ids=["low order", "one key twice", "not on the roster", "wrong length"],
+)
+def test_a_holder_refuses_bad_client_keys(keys: dict[int, bytes]) -> None:
+    protocol, random = CKKSSum(), SystemRandom()
+    session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
+    holder = protocol.helper(session, Party(HOLDER), random=random).state
+    request = Message(session.context, KEY, "server", 0, HOLDER, 0, Joined(keys).encode())
+    with pytest.raises((PeerError, Misuse)):
+        holder.receive(request, random)
+
+
+def test_a_server_cannot_swap_the_holders_context() -> None:
+    """The context that the server chose is one whose secret key it knows."""
+
+    def swap(sent: Message) -> Message:
+        if sent.stage != INPUT or sent.sender.role != "server":
+            return sent
+        keys = ClientKeys.decode(sent.body)
+        own = Context.make(Context.load(keys.context, "server").parameters)
+        return replace(sent, body=replace(keys, context=own.dump()).encode())
+
+    with pytest.raises(Aborted):
+        simulate(CKKSSum(), INPUTS, bound=BOUND, tamper=swap)
+
+
+def test_a_context_with_a_secret_key_is_refused_by_the_server() -> None:
+    def leak(sent: Message) -> Message:
+        if sent.stage != KEY or sent.sender.role != HOLDER:
+            return sent
+        keys = HolderKeys.decode(sent.body)
+        own = Context.make(Context.load(keys.context, "server").parameters)
+        return replace(sent, body=replace(keys, context=own.dump(secret=True)).encode())
+
+    with pytest.raises(Aborted) as caught:
+        simulate(CKKSSum(), INPUTS, bound=BOUND, tamper=leak)
+    assert "carries a secret key" in "".join(caught.value.__notes__)
+
+
+def test_instances_without_a_common_key_open_nothing() -> None:
+    protocol, random = CKKSSum("shared"), SystemRandom()
+    session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
+    step = protocol.server(session, random=random)
+    own = [CKKSSum("shared").client(session, i, INPUTS[i], random=random).state for i in range(3)]
+    server = step.state
+    for i, request in enumerate(step.send):
+        taken = own[i].receive(request, random)
+        own[i] = taken.state
+        server = server.receive(taken.send[0], random).state
+    closed = server.close(random)
+    server = closed.state
+    for i, request in enumerate(closed.send):
+        taken = own[i].receive(request, random)
+        own[i] = taken.state
+        server = server.receive(taken.send[0], random).state
+    for i, request in enumerate(server.close(random).send):
+        with pytest.raises(ProtocolViolation, match="did not agree"):
+            own[i].receive(request, random)
+
+
+def test_two_lists_of_survivors_are_never_both_opened() -> None:
+    """A server asks some for the sum of all, others for the sum of all but one: the difference would be one update."""
+    seen: dict[int, Input] = {}
+    fewer = Survivors((0, 1, 2))
+    chosen = SUMS[1].parameters(N, DIMENSION, BOUND, 0).ckks
+
+    def split(sent: Message) -> Message:
+        if sent.stage == INPUT and sent.sender.role == "client":
+            seen[sent.sender.number] = Input.decode(sent.body)
+        if sent.stage == AGREE and sent.recipient.role == "client" and sent.recipient.number in (0, 1):
+            return replace(sent, body=fewer.encode())
+        if sent.stage == OPEN and sent.recipient.role == "client" and sent.recipient.number in (0, 1):
+            request, adder = ToOpen.decode(sent.body), Adder.empty(chosen)
+            for index in fewer.clients:
+                adder.add(seen[index].upload)
+            boxes = {i: request.boxes[i] for i in fewer.clients}
+            agreed = {i: request.agreed[i] for i in (0, 1)}
+            return replace(sent, body=ToOpen(adder.finish(), boxes, agreed).encode())
+        return sent
+
+    with pytest.raises(Aborted) as caught:
+        simulate(SUMS[1], INPUTS, bound=BOUND, tamper=split)
+    notes = "".join(caught.value.__notes__)
+    assert "more than half" in notes
+    assert "did not agree" in notes
+
+
+def test_a_lying_opener_is_named() -> None:
+    def lie(sent: Message) -> Message:
+        if sent.stage == OPEN and sent.sender == Party("client", 2):
+            return replace(sent, body=sent.body[:-5] + bytes([sent.body[-5] ^ 1]) + sent.body[-4:])
+        return sent
+
+    outcome = simulate(SUMS[1], INPUTS, bound=BOUND, tamper=lie)
+    assert outcome.total.tolist() == exact(INPUTS, (0, 1, 2, 3))
+    assert any("2" in str(who) for who in outcome.refusals)
+
+
+def test_states_do_not_show_or_keep_secrets() -> None:
+    protocol, random = SUMS[1], SystemRandom()
+    session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
+    ready = protocol.client(session, 0, INPUTS[0], random=random).state
+    holder = CKKSSum()
+    other = holder.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
+    waiting = holder.helper(other, Party(HOLDER), random=random).state
+    joined = Joined({i: bytes([i + 1]) * 32 for i in range(3)})
+    step = waiting.receive(Message(other.context, KEY, "server", 0, HOLDER, 0, joined.encode()), random)
+    for state, secrets in (
+        (ready, [ready.member.shared.root]),
+        (step.state, [step.state.keys.secret, step.state.private, step.state.check_key]),
+    ):
+        shown = repr(state) + str(state)
+        assert all(repr(secret)[2:20] not in shown and secret.hex()[:16] not in shown for secret in secrets)
+    sent = b"".join(m.body for m in step.send)
+    assert step.state.keys.secret[20:60] not in sent
+    assert step.state.check_key not in sent
+    text = str(protocol.protection(session)) + str(holder.protection(other))
+    assert "secret" not in text
+
+
+def test_arrangements_are_part_of_the_session() -> None:
+    random = SystemRandom()
+    session = CKKSSum().session(["a", "b"], 3, 5, random=random)
+    for other in (CKKSSum("shared"), CKKSSum(KeyHolder("someone else")), CKKSSum(min_survivors=1)):
+        with pytest.raises(Misuse, match="parameters"):
+            other.server(session, random=random)
+    assert Settings.decode(session.parameters).holder == "key holder"
+    with pytest.raises(Misuse, match="threshold"):
+        CKKSSum(Threshold())
+    with pytest.raises(Misuse, match="min_survivors"):
+        CKKSSum(min_survivors=0)
+    with pytest.raises(Misuse, match="SharedByClients"):
+        CKKSSum(key=SharedKey.generate())
+
+
+def test_a_total_ends_in_left_for_all_who_held_a_secret() -> None:
+    from protocols.store import MemoryStore
+
+    holder, request = holder_until_open(MemoryStore())
+    holder.handle(request)
+    assert CKKSSum().forgets(Left())
+    with pytest.raises(PolicyRefusal, match="over"):
+        holder.handle(request)
