@@ -28,3 +28,17 @@ def test_the_roles_run_over_plain_http(protocol: str, tmp_path: Path) -> None:
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Survivors: [0, 1, 2, 3, 4]." in ran.stdout
     assert "exactly" in ran.stdout
+
+
+def test_an_own_loop_averages_in_secret(tmp_path: Path) -> None:
+    ran = run("secure_average.py", folder=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("accuracy") == 4
+    assert "round 2: " in ran.stdout
+    assert "4 survivors" in ran.stdout
+
+
+def test_a_federation_around_an_own_module(tmp_path: Path) -> None:
+    ran = run("federation.py", folder=tmp_path)
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert "Bit for bit" in ran.stdout
