@@ -1,0 +1,253 @@
+"""ClientDP: client-level DP-FedAvg (McMahan et al. 2018). Updates are clipped, the server adds the noise to
+their sum.
+
+The server is trusted with the noise; a secure sum in the same stack hides single updates from it, not the
+sum. The clip may follow a quantile of the updates' norms (Andrew et al. 2021), whose own noise is
+accounted. Noise is drawn on the integer grid of the sum.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar
+
+import numpy as np
+
+from dp.accountants.reduction import SMOOTHING_VARIANCE
+from dp.clipping import clip as clip_vector
+from dp.event_json import to_fact
+from dp.events import DiscreteGaussianSum, Event, FixedSizeGaussian, Gaussian, PoissonGaussian, Relation, Unit
+from dp.layering import Price, integer_sigma
+from dp.mechanisms import discrete_gaussian
+from protocols.errors import Misuse, StackError
+from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.statement import Event as Fact
+
+UNCLIPPED = "unclipped"
+
+
+@dataclass(frozen=True)
+class Quantile:
+    """Adaptive clipping: log(clip) moves by `rate` times how far the share of unclipped clients is from
+    `target`.
+
+    start: first clip. count_noise: standard deviation of the noise on the count of unclipped clients, as a
+    share of the cohort (Andrew et al. take a twentieth).
+    """
+
+    start: float = 0.1
+    target: float = 0.5
+    rate: float = 0.2
+    count_noise: float = 0.05
+
+    def __post_init__(self) -> None:
+        if not (0 < self.start < math.inf and 0 < self.target < 1 and self.rate > 0 and self.count_noise > 0):
+            raise Misuse(f"expected start, rate, count_noise > 0 and 0 < target < 1, got {self}")
+
+
+class ClientDP(PrivacyLayer):
+    """Client-level differential privacy by noise on the sum.
+
+    epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of an update, "adaptive", or a
+    `Quantile`. weights: "uniform", or "bounded" with `weight_cap`: a client counts by its examples up to
+    that cap, and the sensitivity grows with it. denominator: what the noised sum is divided by, fixed
+    beforehand (default: the cohort expected, times the weight cap): the number of clients or examples that
+    came is not released. relation: "zero-out" or "replace". amplify: claim amplification by the secret
+    choice of clients; it then holds against the public that sees the released models only, not against the
+    server and the other clients, who see who takes part. accountant: "rdp" or "pld".
+    """
+
+    name: ClassVar[str] = "client-dp"
+
+    def __init__(
+        self,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        clip: float | str | Quantile = 1.0,
+        noise_multiplier: float | None = None,
+        weights: str = "uniform",
+        weight_cap: int = 1,
+        denominator: float | None = None,
+        relation: str = "zero-out",
+        amplify: bool = False,
+        accountant: str = "rdp",
+    ) -> None:
+        self.price = Price(epsilon, delta, noise_multiplier, accountant)
+        self.quantile = Quantile() if clip == "adaptive" else clip if isinstance(clip, Quantile) else None
+        start = self.quantile.start if self.quantile else clip
+        if isinstance(start, bool) or not isinstance(start, int | float) or not 0 < start < math.inf:
+            raise Misuse(f'expected clip to be a positive norm, "adaptive" or a Quantile, got {clip!r}')
+        if (
+            weights not in ("uniform", "bounded")
+            or weight_cap < 1
+            or (weights == "uniform" and weight_cap != 1)
+        ):
+            raise Misuse(
+                f'expected weights "uniform", or "bounded" with weight_cap >= 1, got {weights!r} and '
+                f"{weight_cap}"
+            )
+        if relation not in ("zero-out", "replace"):
+            raise Misuse(
+                f'expected relation "zero-out" or "replace", got {relation!r}: who takes part is seen, so '
+                "add-remove is not on offer"
+            )
+        if denominator is not None and not 0 < denominator < math.inf:
+            raise Misuse(f"expected a positive denominator, got {denominator}")
+        self.clip, self.weight_cap, self.denominator = float(start), weight_cap, denominator
+        self.relation, self.amplify = Relation(relation), amplify
+        self._multipliers: dict[tuple[Any, ...], float] = {}
+
+    @property
+    def secret_sampling(self) -> bool:
+        """Whether the choice of clients must come from a cryptographic source and stay secret."""
+        return self.amplify
+
+    def describe(self) -> str:
+        clip = "adaptive clip" if self.quantile else f"clip {self.clip:g}"
+        against = "public" if self.amplify else "clients and the public"
+        return (
+            f"{self.name}: the server adds discrete Gaussian noise, {clip} per client, weights up to "
+            f"{self.weight_cap}, "
+            f"{self.relation} neighbours; holds against {against}, not against the server"
+        )
+
+    # -- public arithmetic --
+
+    def plan(self, run: RunFacts) -> None:
+        self._multiplier(run)
+
+    def _multiplier(self, run: RunFacts) -> float:
+        """Noise over sensitivity of everything that a round releases together."""
+        key = (run.rounds, run.sampling, run.rate, run.population, run.cohort, run.delta)
+        if key not in self._multipliers:
+            found = self.price.multiplier(lambda m: self._event(m, run), run.rounds, run)
+            if self.quantile and found >= 2 * self._count_std(run):
+                raise Misuse(
+                    f"adaptive clipping needs count noise above half the noise multiplier ({found:.3g} / "
+                    "2): raise count_noise "
+                    f"above {found / 2 / run.cohort:.3g}, or ask more clients"
+                )
+            self._multipliers[key] = found
+        return self._multipliers[key]
+
+    def _event(self, multiplier: float, run: RunFacts) -> Event:
+        """One round as continuous noise, with the sampling that is claimed for it."""
+        common: dict[str, Any] = {
+            "noise_multiplier": multiplier,
+            "unit": Unit.CLIENT,
+            "relation": self.relation,
+        }
+        if not self.amplify or run.sampling == "all":
+            return Gaussian(**common)
+        if run.sampling == "poisson":
+            return PoissonGaussian(sample_rate=run.rate, **common)
+        return FixedSizeGaussian(population=run.population, sample_size=run.cohort, **common)
+
+    def _count_std(self, run: RunFacts) -> float:
+        """Of the noise on the count of unclipped clients."""
+        return (self.quantile.count_noise if self.quantile else 0.0) * run.cohort
+
+    def _vector_multiplier(self, run: RunFacts) -> float:
+        """Noise on the vector alone, so that it and the count together cost `_multiplier` (Andrew et al.,
+        Theorem 1)."""
+        whole = self._multiplier(run)
+        return (whole**-2 - (2 * self._count_std(run)) ** -2) ** -0.5 if self.quantile else whole
+
+    def public(self) -> dict[str, float]:
+        return {"clip": self.clip}
+
+    def _clip(self, facts: RoundFacts) -> float:
+        return facts.public.get(self.name, {}).get("clip", self.clip)
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        if given.kind != "real":
+            raise StackError(
+                f"{self.name} clips a vector of floats: put it before the layer that makes integers"
+            )
+        clip = self._clip(facts)
+        count = (Coordinate(UNCLIPPED, 1, 1),) if self.quantile else ()
+        return replace(
+            given,
+            weight_cap=min(given.weight_cap, self.weight_cap),
+            l2=clip,
+            linf=clip,
+            range=clip,
+            exact_coordinates=False,
+            coordinates=given.coordinates + count,
+        )
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        clip = self._clip(facts)
+        clipped = clip_vector(contribution.vector, clip)
+        coordinates = (
+            {UNCLIPPED: np.array([-1 if clipped.was_clipped else 1], np.int64)} if self.quantile else {}
+        )
+        weight = min(contribution.weight, self.weight_cap, given.weight_cap)
+        return Contribution(clipped.vector, weight, coordinates)
+
+    # -- the server --
+
+    def decode(
+        self,
+        aggregate: Aggregate,
+        given: Signal,
+        released: Signal,
+        facts: RoundFacts,
+        survivors: tuple[str, ...],
+    ) -> Aggregate:
+        if released.l2 is None or released.modulus:
+            raise StackError(f"{self.name} adds the noise to a sum over Z whose norm bound is known")
+        sigma = integer_sigma(self._vector_multiplier(facts.run), released.l2 / released.step)
+        noise = discrete_gaussian(facts.random, sigma, aggregate.vector.size)
+        counts = np.rint(np.asarray(aggregate.vector, np.float64) / released.step).astype(np.int64)
+        vector = (counts + noise).astype(np.float64) * released.step
+        if self.quantile:
+            self._adapt(int(aggregate.coordinates[UNCLIPPED][0]), facts)
+        coordinates = {name: block for name, block in aggregate.coordinates.items() if name != UNCLIPPED}
+        return Aggregate(vector, self._denominator(facts.run, released), coordinates)
+
+    def _denominator(self, run: RunFacts, released: Signal) -> float:
+        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
+        return self.denominator or max(1.0, expected) * released.weight_cap
+
+    def _adapt(self, balance: int, facts: RoundFacts) -> None:
+        if self.quantile is None:
+            return
+        expected = facts.run.cohort * (facts.run.rate if facts.run.sampling == "poisson" else 1.0)
+        sigma = integer_sigma(2 * self._count_std(facts.run), 1.0)
+        noised = balance + int(discrete_gaussian(facts.random, sigma, 1)[0])
+        share = 0.5 + noised / (2 * max(1.0, expected))
+        self.clip = self._clip(facts) * math.exp(-self.quantile.rate * (share - self.quantile.target))
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+        """The round's one release: vector and count together, in the coarser of their grids (which is the
+        dearer one)."""
+        run = facts.run
+        multiplier = self._multiplier(run)
+        adversary = "public" if self.amplify else "clients"
+        if self.amplify and run.sampling == "fixed":
+            return (to_fact(self._event(multiplier, run), adversary=adversary),)
+        return (to_fact(self._discrete(multiplier, run), adversary=adversary),)
+
+    def _discrete(self, multiplier: float, run: RunFacts) -> DiscreteGaussianSum:
+        count = 2 * self._count_std(run)
+        variance = (
+            count**2 + SMOOTHING_VARIANCE
+            if self.quantile
+            else (multiplier * 2.0**8) ** 2 + SMOOTHING_VARIANCE
+        )
+        return DiscreteGaussianSum(
+            sensitivity=count / multiplier if self.quantile else 2.0**8,
+            share_variance=variance,
+            shares=1,
+            dims=run.dimension + 1,
+            sample_rate=run.rate if self.amplify and run.sampling == "poisson" else 1.0,
+            unit=Unit.CLIENT,
+            relation=self.relation,
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"clip": self.clip}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self.clip = float(state.get("clip", self.clip))

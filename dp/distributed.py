@@ -1,0 +1,385 @@
+"""DistributedDP: noise that nobody is trusted with. Each client adds a share; only the sum, with all
+shares, is ever opened.
+
+Client level: clip, rotate, scale, conditional stochastic rounding, a discrete Gaussian or Skellam share,
+modulo M. Example level (with FedSGD): the sum of clipped per-example gradients of a secret Poisson batch
+takes the update's place. Each share is calibrated to the fewest survivors less the stated colluders, and
+clients do not unmask fewer: noise that more survivors add is never counted. Source: Kairouz, Liu and
+Steinke (ICML 2021). The arithmetic is in `dp.encoding`, the rotation in `dp.rotation`.
+"""
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp import encoding
+from dp.clipping import clip as clip_vector
+from dp.event_json import to_fact
+from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Skellam, Unit
+from dp.layering import Price
+from dp.mechanisms import discrete_gaussian, skellam
+from dp.mechanisms.grid import noise_step, rounded_bound
+from dp.rotation import padded, rotate, unrotate
+from dp.rounding import conditional_round, l1_bound
+from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors
+from protocols.layers import (
+    Aggregate,
+    Compute,
+    Contribution,
+    LocalTask,
+    PrivacyLayer,
+    RoundFacts,
+    RunFacts,
+    Signal,
+)
+from protocols.statement import Event as Fact
+
+_FINE_BITS = 22
+_EDGE = 1 - 2.0**-6
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What follows from options and run, the same on every machine."""
+
+    grid: encoding.Grid
+    dims: int
+    survivors: int
+    shares: int
+
+
+class DistributedDP(PrivacyLayer):
+    """Distributed differential privacy in front of any secure sum over Z_M.
+
+    epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of one unit's contribution (an
+    update, or an example's gradient). unit: "client", or "example" with FedSGD on `loss(model, batch)`,
+    where `sample_rate` is every example's secret chance to take part in a round and `examples` the public
+    (approximate) number of examples of all clients: sample_rate x examples is the fixed denominator. noise:
+    "gaussian" (discrete) or "skellam". min_survivors: fewest clients in a total (default: the cohort less
+    the planned drop-out); colluders: how many of them may tell their noise to the adversary. bits: of the
+    modulus (default: chosen so that rounding costs at most half a per cent). overflow: chance per round
+    that a coordinate wraps, at worst; a value so near the edge ends the round. accountant: "rdp" or "pld",
+    for calibration.
+    """
+
+    name: ClassVar[str] = "distributed-dp"
+
+    def __init__(
+        self,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        clip: float = 1.0,
+        unit: str = "client",
+        noise: str = "gaussian",
+        noise_multiplier: float | None = None,
+        min_survivors: int | None = None,
+        colluders: int = 0,
+        sample_rate: float | None = None,
+        examples: int | None = None,
+        bits: int | None = None,
+        overflow: float = encoding.OVERFLOW,
+        accountant: str = "rdp",
+        reduction: str = "mean",
+        physical_batch: int = 256,
+    ) -> None:
+        self.price = Price(epsilon, delta, noise_multiplier, accountant)
+        if not 0 < clip < math.inf:
+            raise Misuse(f"expected a positive, finite clip norm, got {clip}")
+        if unit not in ("client", "example"):
+            raise Misuse(f'expected unit "client" or "example", got {unit!r}')
+        if noise not in ("gaussian", "skellam"):
+            raise Misuse(f'expected noise "gaussian" or "skellam", got {noise!r}')
+        if noise == "skellam" and accountant != "rdp":
+            raise Misuse("Skellam noise has a Renyi curve only: use accountant='rdp'")
+        if colluders < 0 or (min_survivors is not None and min_survivors <= colluders):
+            raise Misuse(f"expected 0 <= colluders < min_survivors, got {colluders} and {min_survivors}")
+        self.clip, self.noise, self.colluders, self.least = float(clip), noise, colluders, min_survivors
+        self.unit = Unit(unit)
+        self.relation = Relation.ZERO_OUT if self.unit is Unit.CLIENT else Relation.ADD_REMOVE
+        self.bits, self.overflow = bits, overflow
+        self.reduction, self.physical_batch = reduction, physical_batch
+        self.rate, self.examples = self._sampling(sample_rate, examples)
+        self._planned: dict[tuple[Any, ...], _Plan] = {}
+        self._sums: dict[str, NDArray[np.int64]] = {}
+
+    def _sampling(self, rate: float | None, examples: int | None) -> tuple[float, int]:
+        if self.unit is Unit.CLIENT:
+            if rate is not None or examples is not None:
+                raise Misuse(
+                    'sample_rate and examples are for unit="example"; a server sees which clients take part'
+                )
+            return 1.0, 0
+        if rate is None or examples is None or not 0 < rate <= 1 or examples < 1:
+            raise Misuse(
+                'unit="example" needs sample_rate in (0, 1] and examples, the public number of all '
+                "clients' examples, "
+                f"got {rate} and {examples}"
+            )
+        return float(rate), int(examples)
+
+    # -- public arithmetic --
+
+    def describe(self) -> str:
+        kind = "discrete Gaussian" if self.noise == "gaussian" else "Skellam"
+        return (
+            f"{self.name}: {kind} noise in shares, clip {self.clip:g} per {self.unit}, "
+            f"{self.relation} neighbours, {self.colluders} colluding clients"
+        )
+
+    def plan(self, run: RunFacts) -> None:
+        self._plan(run)
+
+    def _plan(self, run: RunFacts) -> _Plan:
+        key = (
+            run.rounds,
+            run.population,
+            run.cohort,
+            run.sampling,
+            run.rate,
+            run.dropout,
+            run.dimension,
+            run.delta,
+        )
+        if key not in self._planned:
+            self._planned[key] = self._calibrated(run)
+        return self._planned[key]
+
+    def _calibrated(self, run: RunFacts) -> _Plan:
+        survivors = self.survivors(run)
+        shares = survivors - self.colluders
+        if shares < 1:
+            raise Misuse(
+                f"{survivors} survivors less {self.colluders} colluders leave nobody to add noise; demand "
+                "more survivors"
+            )
+        dims = padded(run.dimension)
+        draft = encoding.Demand(
+            self.clip, dims, run.cohort, shares, 1.0, self._units(run), conditional=self.unit is Unit.CLIENT
+        )
+        multiplier = self.price.multiplier(self._continuous, run.rounds, run)
+        grid = encoding.choose(replace(draft, multiplier=multiplier), self.bits, self.overflow)
+        planned = _Plan(grid, dims, survivors, shares)
+        if self.price.noise_multiplier is None and self.noise == "skellam":
+            planned = self._skellam_plan(planned, draft, multiplier, run)
+        return planned
+
+    def _skellam_plan(
+        self, planned: _Plan, draft: encoding.Demand, multiplier: float, run: RunFacts
+    ) -> _Plan:
+        """Skellam noise costs a little more, the more the coarser the grid: raise the multiplier until the
+        chosen grid keeps the price."""
+        while True:
+            needed = self.price.multiplier(partial(self._skellam, planned), run.rounds, run)
+            if needed <= multiplier:
+                return planned
+            multiplier = needed * (1 + 1e-3)
+            grid = encoding.choose(replace(draft, multiplier=multiplier), self.bits, self.overflow)
+            planned = replace(planned, grid=grid)
+
+    def survivors(self, run: RunFacts) -> int:
+        """The fewest clients in a total of this run."""
+        if self.least is not None:
+            return self.least
+        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
+        slack = 4 * math.sqrt(expected) if run.sampling == "poisson" else 0.0
+        return max(1, self.colluders + 1, math.floor((expected - slack) * (1 - run.dropout)))
+
+    def _units(self, run: RunFacts) -> float:
+        """How many clips a sum holds at most: clients, or examples (beyond twice the expected number only
+        with chance 2^-60)."""
+        if self.unit is Unit.CLIENT:
+            return run.cohort
+        expected = self.rate * self.examples
+        return min(self.examples, expected + 10 * math.sqrt(expected) + 100)
+
+    def _continuous(self, multiplier: float) -> Event:
+        common: dict[str, Any] = {
+            "noise_multiplier": multiplier,
+            "unit": self.unit,
+            "relation": self.relation,
+        }
+        return Gaussian(**common) if self.rate == 1 else PoissonGaussian(sample_rate=self.rate, **common)
+
+    def _skellam(self, plan: _Plan, multiplier: float) -> Event:
+        variance = (multiplier * plan.grid.sensitivity) ** 2
+        return self._event(replace(plan, grid=replace(plan.grid, share_variance=variance / plan.shares)))
+
+    def _event(self, plan: _Plan) -> Event:
+        """The account's view of one round: the guaranteed least noise."""
+        grid = plan.grid
+        common: dict[str, Any] = {
+            "shares": plan.shares,
+            "dims": plan.dims,
+            "sample_rate": self.rate,
+            "unit": self.unit,
+            "relation": self.relation,
+        }
+        if self.noise == "gaussian":
+            return DiscreteGaussianSum(
+                sensitivity=grid.sensitivity, share_variance=grid.share_variance, **common
+            )
+        total = grid.share_variance * plan.shares
+        return Skellam(
+            l1=l1_bound(grid.sensitivity, plan.dims), l2=grid.sensitivity, variance=total, **common
+        )
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        if given.kind != "real" or given.coordinates:
+            raise StackError(
+                f"{self.name} takes a vector of floats and makes the integers itself: put it right before "
+                "the secure sum, "
+                "and no layer before it that makes integers or appends coordinates"
+            )
+        plan = self._plan(facts.run)
+        if self.unit is Unit.CLIENT and plan.survivors > len(facts.clients):
+            raise StackError(
+                f"{self.name} demands {plan.survivors} survivors, the round asks {len(facts.clients)} clients"
+            )
+        return replace(
+            given,
+            kind="integer",
+            dimension=plan.dims,
+            weight_cap=1,
+            l2=plan.grid.sensitivity * plan.grid.step,
+            linf=None,
+            exact_coordinates=False,
+            step=plan.grid.step,
+            modulus=plan.grid.modulus,
+            bound=plan.grid.modulus // 2,
+            min_survivors=max(given.min_survivors, plan.survivors),
+        )
+
+    # -- the client --
+
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        if self.unit is Unit.CLIENT:
+            return compute
+
+        def gradients(task: LocalTask) -> dict[str, float]:
+            from dp.sample.gradients import clipped_sum
+
+            step = self._fine_step()
+            loss = task.loss or (lambda model, batch: task.criterion(model(batch[0]), batch[1]))
+            named, private = clipped_sum(
+                task.model,
+                loss,
+                task.loader,
+                rate=self.rate,
+                clip=self.clip,
+                step=step,
+                random=facts.random,
+                reduction=self.reduction,
+                physical_batch=self.physical_batch,
+            )
+            scale = -step / (self.rate * self.examples)
+            task.result = {name: total * scale for name, total in named.items()}
+            self._sums[facts.client] = _in_state_order(task.model, named)
+            return private
+
+        return gradients
+
+    def _fine_step(self) -> float:
+        return noise_step(self.clip, _FINE_BITS)
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        plan = self._plan(facts.run)
+        if self.unit is Unit.CLIENT:
+            vector = self._client_level(contribution.vector, plan, facts)
+        else:
+            vector = self._example_level(plan, facts)
+        noised = vector + self._share(plan, facts)
+        half = plan.grid.modulus // 2
+        return Contribution(np.mod(noised + half, plan.grid.modulus) - half, 1)
+
+    def _client_level(self, update: NDArray[np.float64], plan: _Plan, facts: RoundFacts) -> NDArray[np.int64]:
+        clipped = clip_vector(update, self.clip).vector
+        bound = self.clip / plan.grid.step
+        rotated = rotate(clipped, facts.seed) / plan.grid.step
+        norm = float(np.linalg.norm(rotated))
+        if norm > bound:  # rotation in floats can add 2^-45 to the norm
+            rotated *= bound / norm * (1 - 2.0**-45)
+        return conditional_round(facts.random, rotated, bound, encoding.BETA)
+
+    def _example_level(self, plan: _Plan, facts: RoundFacts) -> NDArray[np.int64]:
+        """Minus the exact integer sum, rotated and rounded to nearest. Two sums that differ by one example
+        differ by at most clip + fine step x sqrt(d) / 2, which the margin in `_example_clip` covers.
+        """
+        exact = self._sums.pop(facts.client, None)
+        if exact is None:
+            raise StackError(
+                f"{self.name} at example level computes the gradients itself: its `local` hook did not run"
+            )
+        shrink = self._example_clip(exact.size)
+        rotated = rotate(exact.astype(np.float64), facts.seed) * (
+            -self._fine_step() * shrink / plan.grid.step
+        )
+        return np.rint(rotated).astype(np.int64)
+
+    def _example_clip(self, dims: int) -> float:
+        """What scales an example's rounded gradient back to the clip: 1 less the growth by rounding on the
+        fine grid."""
+        step = self._fine_step()
+        return self.clip / (rounded_bound(self.clip, dims, step) * step) * (1 - 2.0**-24)
+
+    def _share(self, plan: _Plan, facts: RoundFacts) -> NDArray[np.int64]:
+        variance = plan.grid.share_variance
+        if self.noise == "gaussian":
+            return discrete_gaussian(facts.random, math.sqrt(variance), plan.dims)
+        return skellam(facts.random, variance, plan.dims)
+
+    # -- the server --
+
+    def decode(
+        self,
+        aggregate: Aggregate,
+        given: Signal,
+        released: Signal,
+        facts: RoundFacts,
+        survivors: tuple[str, ...],
+    ) -> Aggregate:
+        plan = self._plan(facts.run)
+        if len(survivors) < plan.survivors:
+            raise TooFewSurvivors(
+                f"{len(survivors)} clients are in the total, {plan.survivors} are needed for the stated "
+                "noise; nothing is released"
+            )
+        edge = plan.grid.modulus / 2 * _EDGE
+        if np.any(np.abs(aggregate.vector) > edge):
+            raise Aborted(
+                "a coordinate of the sum lies at the edge of the modulus and may have wrapped: allow "
+                "more bits, or clip more"
+            )
+        vector = unrotate(aggregate.vector.astype(np.float64) * plan.grid.step, facts.seed, given.dimension)
+        weight = float(len(facts.clients)) if self.unit is Unit.CLIENT else self.rate * self.examples
+        return Aggregate(vector, weight)
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+        return (to_fact(self._event(self._plan(facts.run)), adversary="server"),)
+
+    def state(self) -> dict[str, Any]:
+        return {}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        """Nothing is kept over rounds: the plan follows from options and run."""
+
+
+def _in_state_order(model: Any, named: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The sums as one vector in the order and length of the model's floating-point state; zero where
+    nothing is trained."""
+    blocks = []
+    places = {p.data_ptr() for name, p in model.named_parameters() if name in named and p.numel()}
+    for name, tensor in model.state_dict().items():
+        if tensor.is_floating_point():
+            block = named.get(name)
+            if block is None and tensor.numel() and tensor.data_ptr() in places:
+                raise Misuse(
+                    f"{name} shares its values with another parameter; give it its own, or train at "
+                    "client level"
+                )
+            blocks.append(np.zeros(tensor.numel(), np.int64) if block is None else block.reshape(-1))
+    return np.concatenate(blocks)

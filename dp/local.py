@@ -1,0 +1,128 @@
+"""LocalDP: every update is private by itself, before anybody else sees it. For comparison: its noise grows
+with every client.
+
+Clip, round to an integer grid, add discrete Gaussian noise there (the analytic Gaussian of Balle and Wang
+2018 sets its width for one release, the accountant for several). The sum then carries every client's whole
+noise; no trust in server or clients is needed.
+"""
+
+import math
+from dataclasses import replace
+from typing import ClassVar
+
+from dp.clipping import clip as clip_vector
+from dp.event_json import to_fact
+from dp.events import DiscreteGaussianSum, Event, Gaussian, Relation, Unit
+from dp.layering import Price, integer_sigma
+from dp.mechanisms import discrete_gaussian, to_grid
+from dp.mechanisms.grid import noise_step, rounded_bound
+from protocols.errors import CapacityError, Misuse, StackError
+from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.statement import Event as Fact
+
+_REACH = 40.0
+"""Noise beyond this many standard deviations has probability below 2^-1150: the modulus has room for that
+much."""
+
+
+class LocalDP(PrivacyLayer):
+    """Client-level noise on every update.
+
+    epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of an update. accountant: "rdp"
+    or "pld". resolution: grid steps in a standard deviation of the noise, as a power of two.
+    """
+
+    name: ClassVar[str] = "local-dp"
+
+    def __init__(
+        self,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        clip: float = 1.0,
+        noise_multiplier: float | None = None,
+        accountant: str = "rdp",
+        resolution: int = 14,
+    ) -> None:
+        self.price = Price(epsilon, delta, noise_multiplier, accountant)
+        if not 0 < clip < math.inf:
+            raise Misuse(f"expected a positive, finite clip norm, got {clip}")
+        if not 4 <= resolution <= 30:
+            raise Misuse(f"expected a resolution from 4 to 30 bits, got {resolution}")
+        self.clip, self.resolution = float(clip), resolution
+        self._multipliers: dict[tuple[int, float | None], float] = {}
+
+    def describe(self) -> str:
+        noise = f"{self.name}: discrete Gaussian noise on every update"
+        return f"{noise}, clip {self.clip:g} per client, zero-out neighbours"
+
+    def plan(self, run: RunFacts) -> None:
+        self._multiplier(run)
+
+    def _multiplier(self, run: RunFacts) -> float:
+        key = (run.rounds, run.delta)
+        if key not in self._multipliers:
+            self._multipliers[key] = self.price.multiplier(_gaussian, run.rounds, run)
+        return self._multipliers[key]
+
+    def _grid(self, facts: RoundFacts, dims: int) -> tuple[float, float, float]:
+        """(step, L2 bound in steps, standard deviation in steps)."""
+        multiplier = self._multiplier(facts.run)
+        step = noise_step(max(multiplier, 2.0**-10) * self.clip, self.resolution)
+        bound = rounded_bound(self.clip, dims, step)
+        return step, bound, integer_sigma(multiplier, bound)
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        if given.kind != "real" or given.coordinates:
+            raise StackError(
+                f"{self.name} takes a vector of floats and makes the integers itself: put it right before "
+                "the secure sum"
+            )
+        step, bound, sigma = self._grid(facts, given.dimension)
+        most = math.ceil(bound + _REACH * sigma)
+        modulus = 1 << math.ceil(math.log2(2 * len(facts.clients) * most + 2))
+        if modulus > 1 << 60:
+            raise CapacityError(
+                f"{modulus.bit_length() - 1} bits per value do not fit: lower the resolution or the cohort"
+            )
+        return replace(
+            given,
+            kind="integer",
+            weight_cap=1,
+            l2=bound * step,
+            linf=None,
+            exact_coordinates=False,
+            step=step,
+            modulus=modulus,
+            bound=most,
+        )
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        step, _, sigma = self._grid(facts, given.dimension)
+        values = to_grid(clip_vector(contribution.vector, self.clip).vector, step)
+        return Contribution(values + discrete_gaussian(facts.random, sigma, given.dimension), 1)
+
+    def decode(
+        self,
+        aggregate: Aggregate,
+        given: Signal,
+        released: Signal,
+        facts: RoundFacts,
+        survivors: tuple[str, ...],
+    ) -> Aggregate:
+        return Aggregate(aggregate.vector.astype(float) * released.step, float(len(facts.clients)))
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+        _, bound, sigma = self._grid(facts, facts.run.dimension)
+        event = DiscreteGaussianSum(
+            sensitivity=bound,
+            share_variance=sigma**2,
+            shares=1,
+            dims=facts.run.dimension,
+            unit=Unit.CLIENT,
+            relation=Relation.ZERO_OUT,
+        )
+        return tuple(to_fact(event, adversary="server", party=name) for name in survivors)
+
+
+def _gaussian(multiplier: float) -> Event:
+    return Gaussian(noise_multiplier=multiplier, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)

@@ -1,0 +1,228 @@
+"""One client's private training through Opacus, living across rounds: what is attached to model, optimizer
+and loader.
+
+Opacus gives per-example gradients (its hooks, layers and validators) and the bookkeeping of its
+PrivacyEngine; noise, sums and batches are this project's. The model is not wrapped where Opacus can do
+without, so its parameter names stay the user's. What the steps cost belongs to `dp.accountants`;
+calibration and ledger belong to `layer`.
+"""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+from opacus import PrivacyEngine
+from torch import nn
+
+from dp.sample.ghost import GhostCriterion
+from dp.sample.guard import StepGuard
+from dp.sample.loader import PrivateLoader
+from dp.sample.optimizers import (
+    AdaptiveGhostOptimizer,
+    AdaptiveOptimizer,
+    FlatOptimizer,
+    GridMixin,
+    PerLayerOptimizer,
+)
+from dp.sample.options import AdaptiveClip, Clipping
+from dp.sample.validation import validate
+from protocols.errors import Misuse
+from protocols.randomness import SecureRandom, SystemRandom
+
+
+class _Engine(PrivacyEngine):  # type: ignore[misc]  # Opacus ships no types
+    """Opacus' engine with this project's optimizers and batches in place of those that follow torch's
+    generator."""
+
+    def __init__(self, owner: "ClientEngine") -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # it warns of torch's generator, which is not used here
+            super().__init__(accountant="rdp")
+        self._owner = owner
+
+    def _prepare_data_loader(self, data_loader: Any, **_: Any) -> PrivateLoader:
+        return self._owner.private_loader(data_loader)
+
+    def _prepare_optimizer(self, *, optimizer: Any, **_: Any) -> Any:
+        return self._owner.private_optimizer(optimizer)
+
+    def _prepare_criterion(self, *, module: Any, optimizer: Any, criterion: Any, **_: Any) -> Any:
+        return GhostCriterion(criterion, module, optimizer)
+
+
+@dataclass
+class Attached:
+    """What the loop gets for one round: pass these on, and call `ClientEngine.finish` afterwards."""
+
+    model: nn.Module
+    optimizer: Any
+    criterion: Any
+    loader: PrivateLoader
+
+
+@dataclass
+class ClientEngine:
+    """A client's state across rounds: its Opacus engine and account, its clip, its counters.
+
+    clipping: the mode. noise_multiplier: standard deviation per unit of the clip. rate: each example's
+    probability per step; steps: per pass. random: operating system's stream; another is for tests.
+    """
+
+    clipping: Clipping
+    noise_multiplier: float
+    rate: float
+    steps: int
+    random: SecureRandom = field(default_factory=SystemRandom, repr=False)
+    guard: StepGuard = field(default_factory=StepGuard)
+    taken: int = 0
+
+    def __post_init__(self) -> None:
+        self.opacus = _Engine(self)
+        self._clip: float | None = None
+        self._now: Attached | None = None
+        self._hooks: Any = None
+
+    def begin(self, model: nn.Module, optimizer: Any, loader: Any, criterion: Any = None) -> Attached:
+        """Attach to this round's objects. Raises UnsupportedModule by name, and Misuse for foreign
+        parameters."""
+        if self._now is not None:
+            self.abandon()
+        training = model.training
+        model.train()
+        validate(model)
+        self._names = {id(p): name for name, p in model.named_parameters()}
+        self._model = model
+        result = self._attach(model, optimizer, loader, criterion)
+        model.train(training)
+        self.guard.begin(model)
+        self._now = result
+        return result
+
+    def _attach(self, model: nn.Module, optimizer: Any, loader: Any, criterion: Any) -> Attached:
+        mode, whole = self.clipping.gradients, self.clipping.gradients == "ew"
+        made = self.opacus.make_private(
+            module=model,
+            optimizer=optimizer,
+            data_loader=loader,
+            criterion=criterion if criterion is not None else nn.CrossEntropyLoss(),
+            noise_multiplier=self.noise_multiplier,
+            max_grad_norm=self._start_clip(),
+            grad_sample_mode=mode,
+            clipping="flat",
+            wrap_model=whole,
+            poisson_sampling=True,
+        )
+        self._hooks = made[0]
+        made[1].attach_step_hook(self.opacus.accountant.get_optimizer_hook_fn(sample_rate=self.rate))
+        if isinstance(made[1], AdaptiveGhostOptimizer):
+            made[1].hooks = self._hooks
+        private_criterion = made[2] if mode == "ghost" else criterion
+        return Attached(self._hooks if whole else model, made[1], private_criterion, made[-1])
+
+    def finish(self) -> int:
+        """End the round: check the counters, take Opacus off the model, return the steps that were
+        accounted.
+
+        Raises UnaccountedStep if the model changed in any other way; then nothing may be sent.
+        """
+        try:
+            steps = self.guard.finish()
+            self.taken += steps
+            if self._now is not None and isinstance(self.clipping.clip, AdaptiveClip):
+                self._clip = float(self._now.optimizer.max_grad_norm)
+        finally:
+            self.abandon()
+        return steps
+
+    def abandon(self) -> None:
+        """Take hooks and per-example gradients off the model, whatever state the round is in."""
+        if self._hooks is not None:
+            self._hooks.cleanup()
+        for p in self._model.parameters():
+            p.grad = None
+            for name in (
+                "grad_sample",
+                "summed_grad",
+                "_norm_sample",
+                "_forward_counter",
+                "_current_grad_sample",
+            ):
+                if hasattr(p, name):
+                    delattr(p, name)
+        self._now = self._hooks = None
+
+    # -- what Opacus' engine asks for --
+
+    def private_loader(self, loader: Any) -> PrivateLoader:
+        return PrivateLoader(loader, self.rate, self.steps, self.random, self, self.clipping.physical_batch)
+
+    def private_optimizer(self, optimizer: Any) -> Any:
+        common = {
+            "noise_multiplier": self.noise_multiplier,
+            "expected_batch_size": 1,
+            "loss_reduction": "mean",
+        }
+        made: Any
+        clip = self._start_clip()
+        if isinstance(self.clipping.clip, AdaptiveClip):
+            kind = AdaptiveGhostOptimizer if self.clipping.gradients == "ghost" else AdaptiveOptimizer
+            made = kind(
+                optimizer, max_grad_norm=clip, **common, **self.clipping.clip.options(self.expected_batch)
+            )
+        elif self.clipping.gradients == "ghost":
+            from dp.sample.optimizers import GhostOptimizer
+
+            made = GhostOptimizer(optimizer, max_grad_norm=clip, **common)
+        elif self.clipping.per_layer:
+            clips = self.clipping.layer_clips(
+                sum(p.requires_grad for g in optimizer.param_groups for p in g["params"])
+            )
+            made = PerLayerOptimizer(optimizer, max_grad_norm=clips, **common)
+        else:
+            made = FlatOptimizer(optimizer, max_grad_norm=clip, **common)
+        return self._armed(made)
+
+    def _armed(self, made: GridMixin) -> GridMixin:
+        trained = {id(p) for p in made.params}
+        left = [
+            self._names[id(p)] for p in self._model.parameters() if p.requires_grad and id(p) not in trained
+        ]
+        if left:
+            raise Misuse(
+                f"expected the optimizer to hold every trainable parameter, it lacks {', '.join(left)}; "
+                "freeze those or add them"
+            )
+        made.arm(self.random, self.guard, [self._names[id(p)] for p in made.params], self.expected_batch)
+        return made
+
+    def _start_clip(self) -> float:
+        return self._clip if self._clip is not None else self.clipping.start
+
+    @property
+    def expected_batch(self) -> float:
+        """The fixed denominator: rate x examples, the same whatever comes."""
+        return self._expected
+
+    @property
+    def clip(self) -> float | None:
+        """Where adaptive clipping stands; None for a fixed clip or before the first round."""
+        return self._clip
+
+    def resume(self, taken: int, clip: float | None) -> None:
+        """Take back what an earlier process kept: steps taken, and where the clip stood."""
+        self.taken, self._clip = taken, clip
+
+    def size(self, examples: int) -> None:
+        """Tell the number of examples, before `begin`."""
+        self._expected = self.rate * examples
+
+    # -- what the loader reports --
+
+    def expect(self, size: int, *, first: bool, last: bool) -> None:
+        self.guard.batch(size, first=first, last=last)
+        if self._now is not None and not last:
+            self._now.optimizer.signal_skip_step(do_skip=True)
+
+    def empty(self) -> None:
+        if self._now is not None:
+            self._now.optimizer.noise_only()

@@ -1,0 +1,30 @@
+"""Errors of private local training. What belongs here: error types. What does not: checks (`guard`,
+`validation`)."""
+
+from protocols.errors import Misuse
+
+
+class UnsupportedModule(Misuse):
+    """The model holds modules for which an example's own gradient does not exist; `modules` maps their
+    names to reasons."""
+
+    def __init__(self, modules: dict[str, str]) -> None:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in modules.items())
+        super().__init__(
+            f"expected a model whose every module gives per-example gradients, got {listed}. "
+            "Replace these modules, or ask for repair=True"
+        )
+        self.modules = dict(modules)
+
+
+class UnaccountedStep(Misuse):
+    """Parameters changed, or could have changed, in a step that was not clipped, noised and counted.
+    Nothing is sent."""
+
+
+class UnclippedLoss(UnaccountedStep):
+    """Under ghost clipping the gradient did not come from the criterion that the loop was given."""
+
+
+class NonFiniteGradient(Misuse):
+    """An example's gradient holds NaN or infinity; the message names the parameter."""

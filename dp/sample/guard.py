@@ -1,0 +1,134 @@
+"""Counts the steps that were accounted against the steps that changed the model, and compares the model bit
+by bit in between.
+
+A loop that quietly builds its own optimizer, trains a copy or writes into the weights changes the model
+outside an accounted step. The guard sees it at the next step, or at the end of the round, and then nothing
+is sent. Clipping and noise do not belong here.
+"""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import nn
+
+from dp.sample.errors import UnaccountedStep
+
+Snapshot = dict[str, torch.Tensor]
+
+
+def snapshot(model: nn.Module) -> Snapshot:
+    """A copy of every parameter and buffer, by name."""
+    tensors = [*model.named_parameters(), *model.named_buffers()]
+    return {name: tensor.detach().clone() for name, tensor in tensors}
+
+
+def difference(model: nn.Module, before: Snapshot) -> str | None:
+    """The first parameter or buffer that differs from the copy in any bit (NaN equals NaN), or None."""
+    now = {name: tensor.detach() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
+    if now.keys() != before.keys():
+        return sorted(now.keys() ^ before.keys())[0]
+    for name, tensor in now.items():
+        old = before[name]
+        if tensor.shape != old.shape or tensor.dtype != old.dtype:
+            return name
+        if not torch.equal(tensor, old) and not torch.equal(_bits(tensor), _bits(old)):
+            return name
+    return None
+
+
+def _bits(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+
+
+@dataclass
+class StepGuard:
+    """One client's counters for the round under way: batches drawn, steps accounted, steps that changed
+    parameters."""
+
+    drawn: int = 0
+    accounted: int = 0
+    changed: int = 0
+    pending: int = 0
+    awaiting: bool = False
+    _model: nn.Module | None = field(default=None, repr=False)
+    _last: Snapshot = field(default_factory=dict, repr=False)
+
+    def begin(self, model: nn.Module) -> None:
+        """Start a round: from now on the model changes in accounted steps only."""
+        self.drawn = self.accounted = self.changed = self.pending = 0
+        self.awaiting = False
+        self._model, self._last = model, snapshot(model)
+
+    def batch(self, size: int, *, first: bool, last: bool) -> None:
+        """A (part of a) secret batch of `size` examples goes to the loop. Raises UnaccountedStep if the one
+        before was left lying."""
+        if self.awaiting and first:
+            raise UnaccountedStep(
+                f"batch {self.drawn} was drawn but no optimizer.step() followed; call the given optimizer "
+                "once for every batch"
+            )
+        self.drawn += int(last)
+        self.pending += size
+        self.awaiting = True
+
+    def before_step(self, examples: int | None) -> None:
+        """Check, before noise is added, that the gradients are those of the batch just drawn and the model
+        is as it was left."""
+        model = self._running()
+        if not self.awaiting:
+            raise UnaccountedStep(
+                "optimizer.step() was called without a new batch from the given loader; its sampling is "
+                "what the account rests on"
+            )
+        if examples is not None and examples > self.pending:
+            raise UnaccountedStep(
+                f"expected per-example gradients of the {self.pending} examples drawn, got {examples}; "
+                "take examples from the given loader only, and one backward pass per batch"
+            )
+        name = difference(model, self._last)
+        if name is not None:
+            raise UnaccountedStep(_changed_outside(name))
+
+    def after_step(self) -> None:
+        """Count a step that was clipped, noised and handed to the user's optimizer."""
+        model = self._running()
+        self.accounted += 1
+        self.changed += difference(model, self._last) is not None
+        self._last = snapshot(model)
+        self.part_done()
+
+    def part_done(self) -> None:
+        """The gradients of the examples drawn so far are in the sum."""
+        self.pending, self.awaiting = 0, False
+
+    def finish(self) -> int:
+        """End the round and return the steps taken. Raises UnaccountedStep unless drawn, accounted and
+        changing steps agree."""
+        name = difference(self._running(), self._last)
+        if name is not None:
+            raise UnaccountedStep(_changed_outside(name))
+        if not self.drawn == self.accounted == self.changed:
+            raise UnaccountedStep(
+                f"{self.drawn} batches were drawn, {self.accounted} steps were accounted and "
+                f"{self.changed} changed parameters; "
+                "these must agree (call the given optimizer once per batch, with a learning rate above "
+                "0); nothing is sent"
+            )
+        self._model, self._last = None, {}
+        return self.accounted
+
+    def _running(self) -> nn.Module:
+        if self._model is None:
+            raise UnaccountedStep(
+                "the private optimizer works inside a round only; start one with the engine"
+            )
+        return self._model
+
+
+def _changed_outside(name: str) -> str:
+    return (
+        f"{name} changed outside an accounted step: expected every change to come from the optimizer that "
+        "the loop was given; "
+        "a loop that builds its own optimizer, trains a copy or writes weights or buffers is not "
+        "private; nothing is sent"
+    )

@@ -1,0 +1,338 @@
+"""SampleDP: example-level differential privacy inside each client's own loop.
+
+Every client's update is private towards everybody, the server included, before it is sent. Belongs here:
+calibration for the whole planned run from a client's own size and rate, the account and the refusal to
+overspend, the exchange of the loop's objects. How a step is made private belongs to `engine` and what it
+uses.
+"""
+
+import json
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from dp.accountants import accountant as make_accountant
+from dp.accountants.reduction import SMOOTHING_VARIANCE
+from dp.event_json import to_fact
+from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Unit, repeat
+from dp.layering import Price
+from dp.sample.options import AdaptiveClip, Clipping
+from protocols.errors import BudgetExceeded, Misuse
+from protocols.layers import Compute, Contribution, LocalTask, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.statement import Event as Fact
+
+if TYPE_CHECKING:
+    from dp.sample.engine import ClientEngine
+
+_NOMINAL = 2.0**12
+_SLACK = 1e-3
+
+
+@dataclass
+class ClientAccount:
+    """One client's own account: its size, rate, noise, and the steps it has taken. Numbers only; no
+    data."""
+
+    examples: int
+    rate: float
+    multiplier: float
+    planned: int
+    event: Event
+    taken: int = 0
+    last_round: int = 0
+    last_steps: int = 0
+    engine: "ClientEngine | None" = field(default=None, repr=False)
+
+
+class SampleDP(PrivacyLayer):
+    """Example-level DP-SGD (Abadi et al. 2016) through Opacus, noise and batches from the operating
+    system's generator.
+
+    epsilon and delta for the whole planned run (calibrated for each client by itself), or noise_multiplier.
+    clip: L2 norm of an example's gradient, a tuple of norms with clipping="per-layer", or an
+    `AdaptiveClip`. clipping: "flat", "per-layer" or "adaptive". gradients: "hooks", "functorch", "ew" or
+    "ghost" (norms only, least memory; the loop must then use the given criterion). batch_size: expected
+    examples per step (default: the loader's). physical_batch: most at once in memory. repair: replace
+    modules that cannot be trained privately where their parameter names stay; `repaired(factory)` does it
+    for a whole federation. ledger: client's name -> its `Ledger` (or a mapping), charged before an update
+    leaves. accountant: "rdp" or "pld".
+
+    Add/remove-one-example neighbours. Sizes and training metrics are private then: clients weigh equally
+    and no metric is sent.
+    """
+
+    name: ClassVar[str] = "sample-dp"
+
+    def __init__(
+        self,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        clip: float | tuple[float, ...] | AdaptiveClip = 1.0,
+        clipping: str = "flat",
+        gradients: str = "hooks",
+        noise_multiplier: float | None = None,
+        batch_size: int | None = None,
+        physical_batch: int | None = None,
+        repair: bool = False,
+        accountant: str = "rdp",
+        ledger: Callable[[str], Any] | Mapping[str, Any] | None = None,
+    ) -> None:
+        self.price = Price(epsilon, delta, noise_multiplier, accountant)
+        if clipping not in ("flat", "per-layer", "adaptive"):
+            raise Misuse(f'expected clipping "flat", "per-layer" or "adaptive", got {clipping!r}')
+        if clipping == "adaptive" and not isinstance(clip, AdaptiveClip):
+            if isinstance(clip, tuple):
+                raise Misuse("adaptive clipping follows one norm, got several")
+            clip = AdaptiveClip(start=float(clip), least=float(clip) * 1e-3, most=float(clip) * 1e3)
+        if isinstance(clip, AdaptiveClip) and clipping == "per-layer":
+            raise Misuse("per-layer clipping has fixed norms")
+        if batch_size is not None and batch_size < 1:
+            raise Misuse(f"expected a batch size of at least 1, got {batch_size}")
+        self.clipping = Clipping(clip, clipping == "per-layer", gradients, physical_batch)
+        self.batch_size, self.repair, self.ledger = batch_size, repair, ledger
+        self.owns = frozenset({"optimizer", "criterion"} if gradients == "ghost" else {"optimizer"})
+        self.accounts: dict[str, ClientAccount] = {}
+        self._restored: dict[str, dict[str, float]] = {}
+        self._multipliers: dict[tuple[Any, ...], float] = {}
+
+    def describe(self) -> str:
+        return (
+            f"{self.name}: DP-SGD in each client's loop, {self.clipping.gradients} gradients, clip "
+            f"{self.clipping.start:g} per example, "
+            "add-remove neighbours; holds against everybody"
+        )
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        return replace(given, weight_cap=1, exact_coordinates=False)
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        return replace(contribution, weight=1, coordinates={})
+
+    # -- the client's loop --
+
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        def private(task: LocalTask) -> dict[str, float]:
+            return self._train(compute, task, facts)
+
+        return private
+
+    def _train(self, compute: Compute, task: LocalTask, facts: RoundFacts) -> dict[str, float]:
+        if self.repair:
+            self._repair(task)
+        account = self._account(task, facts)
+        planned = task.epochs * self._steps(account)
+        self._refuse_overspending(account, planned, facts)
+        engine = self._engine(account, facts)
+        base = task.model
+        attached = engine.begin(base, task.optimizer, task.loader, task.criterion)
+        task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
+        task.loader = attached.loader
+        try:
+            metrics = compute(task)
+            steps = engine.finish()
+        except BaseException:
+            engine.abandon()
+            raise
+        task.model = base
+        account.taken += steps
+        account.last_round, account.last_steps = facts.number, steps
+        self._keep(account, facts)
+        self._charge(account, steps, facts)
+        return metrics
+
+    def _repair(self, task: LocalTask) -> None:
+        from dp.sample.validation import problems, repair
+
+        if problems(task.model):
+            names = list(task.model.state_dict())
+            fixed, changes = repair(task.model)
+            if list(fixed.state_dict()) != names:
+                listed = ", ".join(f"{c.name} ({c.before} to {c.after})" for c in changes)
+                raise Misuse(
+                    f"repair changes what the model's state holds: {listed}; give the federation "
+                    "repaired(factory) in place of the "
+                    "factory, so that server and clients have one architecture"
+                )
+            fixed.load_state_dict(task.model.state_dict())
+            _rebind(task, fixed)
+
+    def _steps(self, account: ClientAccount) -> int:
+        return max(1, round(1 / account.rate))
+
+    def _account(self, task: LocalTask, facts: RoundFacts) -> ClientAccount:
+        if task.client not in self.accounts:
+            batch = self.batch_size or getattr(task.loader, "batch_size", None)
+            if not batch:
+                raise Misuse(
+                    "expected batch_size, or a loader that has one: the sampling rate follows from it"
+                )
+            examples = len(task.loader.dataset)
+            self.accounts[task.client] = self._planned(examples, int(batch), task.epochs, facts.run)
+        return self.accounts[task.client]
+
+    def _planned(self, examples: int, batch: int, epochs: int, run: RunFacts) -> ClientAccount:
+        steps = max(1, math.ceil(examples / batch))
+        rate, planned = 1 / steps, run.rounds * epochs * steps
+        key = (rate, planned, run.delta)
+        if key not in self._multipliers:
+            self._multipliers[key] = self.price.multiplier(lambda m: _sampled(m, rate), planned, run)
+        multiplier = self._multipliers[key]
+        return ClientAccount(
+            examples, rate, multiplier, planned, self._event(multiplier, rate, examples, run)
+        )
+
+    def _event(self, multiplier: float, rate: float, examples: int, run: RunFacts) -> Event:
+        """One step: gradient and, with adaptive clipping, the count, together in the coarser of their grids
+        (the dearer one)."""
+        sensitivity, width = _NOMINAL, multiplier * _NOMINAL
+        if isinstance(self.clipping.clip, AdaptiveClip):
+            width = 2 * self.clipping.clip.count_std(rate * examples)
+            if multiplier >= width:
+                raise Misuse(
+                    f"adaptive clipping needs count noise above half the noise multiplier "
+                    f"{multiplier:.3g}: raise count_noise above "
+                    f"{multiplier / 2 / (rate * examples):.3g}, or take larger batches"
+                )
+            sensitivity = width / multiplier
+        return DiscreteGaussianSum(
+            sensitivity=sensitivity,
+            share_variance=width**2 + SMOOTHING_VARIANCE,
+            shares=1,
+            dims=run.dimension + 1,
+            sample_rate=rate,
+            unit=Unit.EXAMPLE,
+            relation=Relation.ADD_REMOVE,
+        )
+
+    def _refuse_overspending(self, account: ClientAccount, steps: int, facts: RoundFacts) -> None:
+        after = account.taken + steps
+        if self.price.epsilon is None or after <= account.planned:
+            return
+        price = (
+            make_accountant(self.price.accountant).add(account.event, after).epsilon(self.price.at(facts.run))
+        )
+        if price > self.price.epsilon * (1 + _SLACK):
+            raise BudgetExceeded(
+                f"{account.taken} of {account.planned} planned steps are taken; {steps} more would bring "
+                f"epsilon to {price:.3g}, beyond "
+                f"{self.price.epsilon:g}; nothing was trained"
+            )
+
+    def _engine(self, account: ClientAccount, facts: RoundFacts) -> "ClientEngine":
+        from dp.sample.engine import ClientEngine
+
+        if account.engine is None:
+            engine = ClientEngine(
+                self.clipping, account.multiplier, account.rate, self._steps(account), random=facts.random
+            )
+            engine.size(account.examples)
+            stored = self._restored.get(facts.client) or _stored(facts)
+            account.taken = max(account.taken, int(stored.get("taken", 0)))
+            engine.resume(account.taken, stored.get("clip"))
+            account.engine = engine
+            self._refuse_overspending(account, 0, facts)
+        return account.engine
+
+    def _keep(self, account: ClientAccount, facts: RoundFacts) -> None:
+        if facts.store is not None:
+            facts.store.put(self.name, json.dumps(_kept(account)).encode())
+
+    def _charge(self, account: ClientAccount, steps: int, facts: RoundFacts) -> None:
+        ledger = self._ledger(facts.client)
+        if ledger is not None:
+            ledger.charge([repeat(account.event, steps)], f"{self.name}, round {facts.number}")
+
+    def _ledger(self, client: str) -> Any:
+        if self.ledger is None:
+            return None
+        return self.ledger[client] if isinstance(self.ledger, Mapping) else self.ledger(client)
+
+    # -- the account --
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+        """What each survivor spent in this round, in its own name; planned steps where the client lives
+        elsewhere and has not told."""
+        spent = []
+        for client in survivors:
+            account = self.accounts.get(client)
+            if account is not None and account.last_round == facts.number:
+                event: Event = repeat(account.event, account.last_steps)
+            else:
+                event = self._expected(client, facts.run)
+            spent.append(to_fact(event, adversary="public", party=client))
+        return tuple(spent)
+
+    def _expected(self, client: str, run: RunFacts) -> Event:
+        """A round's share of a client's own guarantee: from its size where that is known, else one Gaussian
+        per round whose composition over the planned run costs the same epsilon at the same delta.
+        """
+        examples = run.sizes.get(client)
+        if examples and self.batch_size:
+            account = self._planned(examples, self.batch_size, run.local_epochs, run)
+            return repeat(account.event, run.local_epochs * self._steps(account))
+        if self.price.epsilon is None:
+            raise Misuse(
+                f"{self.name} with noise_multiplier needs batch_size and the clients' sizes to state what "
+                f"{client} spends"
+            )
+        multiplier = self.price.multiplier(lambda m: _sampled(m, 1.0), run.rounds, run)
+        return _sampled(multiplier, 1.0)
+
+    def epsilon(self, client: str, delta: float, accountant: str | None = None) -> float:
+        """What a client has spent so far at `delta`, by its own account. Raises Misuse for a client that
+        has not trained here."""
+        account = self.accounts.get(client)
+        if account is None:
+            raise Misuse(f"{client} has not trained here")
+        return (
+            make_accountant(accountant or self.price.accountant)
+            .add(account.event, account.taken)
+            .epsilon(delta)
+        )
+
+    def state(self) -> dict[str, Any]:
+        return {"clients": {name: _kept(account) for name, account in self.accounts.items()}}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._restored = {name: dict(kept) for name, kept in state.get("clients", {}).items()}
+
+
+def _sampled(multiplier: float, rate: float) -> Event:
+    common: dict[str, Any] = {
+        "noise_multiplier": multiplier,
+        "unit": Unit.EXAMPLE,
+        "relation": Relation.ADD_REMOVE,
+    }
+    return Gaussian(**common) if rate == 1 else PoissonGaussian(sample_rate=rate, **common)
+
+
+def _kept(account: ClientAccount) -> dict[str, float]:
+    clip = None if account.engine is None else account.engine.clip
+    return {"taken": account.taken} | ({} if clip is None else {"clip": clip})
+
+
+def _stored(facts: RoundFacts) -> dict[str, float]:
+    data = facts.store.get(SampleDP.name) if facts.store is not None else None
+    return dict(json.loads(data)) if data else {}
+
+
+def _rebind(task: LocalTask, model: Any) -> None:
+    """Point the optimizer at the repaired model's parameters, group by group."""
+    place = {id(p): i for i, p in enumerate(task.model.parameters())}
+    fresh = list(model.parameters())
+    for group in task.optimizer.param_groups:
+        group["params"] = [fresh[place[id(p)]] for p in group["params"]]
+    task.model = model
+
+
+def repaired(factory: Callable[..., Any]) -> Callable[[], Any]:
+    """Wrap a model factory so that every model it gives is repaired (`dp.sample.validation.repair`): one
+    architecture for all."""
+
+    def make() -> Any:
+        from dp.sample.validation import repair
+
+        return repair(factory())[0]
+
+    return make

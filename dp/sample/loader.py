@@ -1,0 +1,165 @@
+"""Secret Poisson batches: every example takes part in every step with the same probability, by a coin from
+a cryptographic stream.
+
+The loop sees a torch DataLoader. Empty batches never reach it (many models and losses cannot take them):
+the private optimizer takes their step, which is noise alone and is counted. Large batches can be cut into
+physical parts.
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, Protocol
+
+import torch
+from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, default_collate
+
+from dp.mechanisms import poisson_sample
+from protocols.errors import Misuse
+from protocols.randomness import SecureRandom
+
+
+class Steps(Protocol):
+    """What the loader tells the optimizer side."""
+
+    def expect(self, size: int, *, first: bool, last: bool) -> None: ...
+
+    def empty(self) -> None: ...
+
+
+class PoissonBatches(Sampler[list[int]]):
+    """`count` batches per pass over range(size), each example in each batch with probability `rate`,
+    independently."""
+
+    def __init__(self, size: int, rate: float, count: int, random: SecureRandom) -> None:
+        if size < 1 or not 0 < rate <= 1 or count < 1:
+            raise Misuse(
+                f"expected at least one example, a rate in (0, 1] and batches, got {size}, {rate}, {count}"
+            )
+        self.size, self.rate, self.count, self.random = size, rate, count, random
+
+    def __iter__(self) -> Iterator[list[int]]:
+        for _ in range(self.count):
+            yield poisson_sample(self.random, self.size, self.rate).tolist()
+
+    def __len__(self) -> int:
+        return self.count
+
+
+class _Part:
+    """A batch on its way to the loop: what it holds, how many examples, and its place in the logical
+    batch."""
+
+    def __init__(self, content: Any, size: int, first: bool, last: bool) -> None:
+        self.content, self.size, self.first, self.last = content, size, first, last
+
+
+class _Collate:
+    """Collates a list of examples; an empty list becomes an empty part. Picklable, for worker processes."""
+
+    def __init__(self, collate: Any) -> None:
+        self.collate = collate
+
+    def __call__(self, tagged: Sequence[Any]) -> _Part:
+        (first, last), *examples = tagged
+        return _Part(self.collate(examples) if examples else None, len(examples), first, last)
+
+
+class _Tagged(torch.utils.data.Dataset[Any]):
+    """The user's data set, with the index of a batch's place passed through; whole tensors are indexed at
+    once."""
+
+    def __init__(self, dataset: Any, at_once: bool) -> None:
+        self.dataset, self.at_once = dataset, at_once
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: Any) -> Any:
+        return index if isinstance(index, tuple) else self.dataset[index]
+
+    def __getitems__(self, indices: list[Any]) -> list[Any]:
+        tag, *rest = indices
+        if not rest:
+            return [tag]
+        if self.at_once:
+            return [tag, rest]
+        many = getattr(self.dataset, "__getitems__", None)
+        return [tag, *(many(rest) if many else [self.dataset[i] for i in rest])]
+
+
+class _CollateTensors:
+    """Takes rows of whole tensors: what the default collation gives, without a Python step per example."""
+
+    def __init__(self, tensors: tuple[torch.Tensor, ...]) -> None:
+        self.tensors = tensors
+
+    def __call__(self, tagged: Sequence[Any]) -> _Part:
+        (first, last), *rest = tagged
+        if not rest:
+            return _Part(None, 0, first, last)
+        index = torch.as_tensor(rest[0])
+        return _Part([t[index] for t in self.tensors], len(index), first, last)
+
+
+class _Parts(Sampler[list[Any]]):
+    """Cuts each logical batch into parts of at most `most` examples, each headed by its (first, last)
+    tag."""
+
+    def __init__(self, batches: PoissonBatches, most: int | None) -> None:
+        self.batches, self.most = batches, most
+
+    def __iter__(self) -> Iterator[list[Any]]:
+        for batch in self.batches:
+            most = self.most or max(1, len(batch))
+            cuts = [batch[i : i + most] for i in range(0, len(batch), most)] or [[]]
+            for at, cut in enumerate(cuts):
+                yield [(at == 0, at == len(cuts) - 1), *cut]
+
+    def __len__(self) -> int:
+        return len(self.batches)
+
+
+class PrivateLoader(DataLoader[Any]):
+    """A DataLoader over the same examples whose batches are secret Poisson batches.
+
+    rate: each example's probability per step. count: steps per pass. most: largest physical batch (None: no
+    limit).
+    """
+
+    def __init__(
+        self,
+        loader: DataLoader[Any],
+        rate: float,
+        count: int,
+        random: SecureRandom,
+        steps: Steps,
+        most: int | None = None,
+    ) -> None:
+        dataset = loader.dataset
+        if isinstance(dataset, IterableDataset):
+            raise Misuse(
+                "expected a data set with a length and indices: Poisson sampling needs both, a stream "
+                "has neither"
+            )
+        whole = type(dataset) is TensorDataset and loader.collate_fn is default_collate
+        batches = PoissonBatches(len(dataset), rate, count, random)  # type: ignore[arg-type]  # checked: it has a length
+        self._steps, self.rate = steps, rate
+        super().__init__(
+            _Tagged(dataset, whole),
+            batch_sampler=_Parts(batches, most),
+            collate_fn=_CollateTensors(dataset.tensors) if whole else _Collate(loader.collate_fn),  # type: ignore[attr-defined]
+            num_workers=loader.num_workers,
+            pin_memory=loader.pin_memory,
+            timeout=loader.timeout,
+            worker_init_fn=loader.worker_init_fn,
+            multiprocessing_context=loader.multiprocessing_context,
+            prefetch_factor=loader.prefetch_factor,
+            persistent_workers=loader.persistent_workers,
+        )
+
+    def __iter__(self) -> Any:
+        for part in super().__iter__():
+            if part.content is None:
+                self._steps.empty()
+                continue
+            self._steps.expect(part.size, first=part.first, last=part.last)
+            yield part.content

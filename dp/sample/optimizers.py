@@ -1,0 +1,314 @@
+"""Opacus' optimizers with what follows torch's generator taken out: exact integer sums and noise from a
+cryptographic stream.
+
+Each step: clip every example, round it to the grid, add the integers (`sums`), add discrete Gaussian
+integers calibrated to the norm bound after rounding, multiply by the step width. The user's optimizer then
+sees floats that are post-processing of an integer release. Steps are reported to a `StepGuard`. Attaching
+to models and loaders belongs to `engine`.
+"""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from opacus.optimizers import (
+    AdaClipDPOptimizer,
+    DPOptimizer,
+    DPOptimizerFastGradientClipping,
+    DPPerLayerOptimizer,
+)
+
+from dp.layering import integer_sigma
+from dp.mechanisms import discrete_gaussian
+from dp.mechanisms.grid import noise_step, rounded_bound
+from dp.sample import sums
+from dp.sample.errors import UnaccountedStep
+from dp.sample.guard import StepGuard
+from protocols.randomness import SecureRandom
+
+GHOST_MARGIN = 0.01
+"""Ghost clipping sums in floats inside the backward pass: no order of additions is known, so no bound on
+its rounding can be proved. The accounted sensitivity is this much larger than the clip; typical errors are
+10^-5 of it."""
+
+
+def _mark(tensors: list[torch.Tensor]) -> None:
+    for tensor in tensors:
+        tensor._processed = True  # type: ignore[attr-defined]  # the mark Opacus checks to refuse stale gradients
+
+
+class GridMixin:
+    """What all four optimizers share. Mixed in before an Opacus optimizer class."""
+
+    params: list[torch.Tensor]
+    max_grad_norm: float
+    noise_multiplier: float
+    random: SecureRandom
+    guard: StepGuard
+    names: list[str]
+    denominator: float
+
+    def arm(self, random: SecureRandom, guard: StepGuard, names: list[str], denominator: float) -> None:
+        """Give the stream, the guard, the parameters' names and the fixed denominator (the expected batch
+        size)."""
+        self.random, self.guard, self.names, self.denominator = random, guard, names, denominator
+
+    @property
+    def accumulated_iterations(self) -> int:
+        """Batches in a step, which Opacus' account multiplies the rate by: always one."""
+        return 1
+
+    @property
+    def dims(self) -> int:
+        """Coordinates that are released in a step."""
+        return sum(p.numel() for p in self.params)
+
+    @property
+    def grid(self) -> float:
+        """Width of the grid in the gradient's unit: a power of two, public."""
+        return noise_step(max(self.gradient_noise(), 2.0**-20) * self.max_grad_norm)
+
+    def gradient_noise(self) -> float:
+        """Noise multiplier of the gradient alone."""
+        return float(self.noise_multiplier)
+
+    def bound(self) -> float:
+        """L2 norm of what one example adds to the integer sum, at most, with probability one."""
+        return rounded_bound(float(self.max_grad_norm), self.dims, self.grid)
+
+    def add_noise(self) -> None:
+        """Integer sum plus discrete Gaussian integers, times the step width, into p.grad."""
+        step, multiplier = self.grid, self.gradient_noise()
+        noise = self._noise(integer_sigma(multiplier, self.bound()) if multiplier else 0.0)
+        at = 0
+        for p in self.params:
+            total: torch.Tensor = p.summed_grad  # type: ignore[attr-defined]  # set by clip_and_accumulate
+            share = noise[at : at + p.numel()].to(total.device)
+            at += p.numel()
+            p.grad = ((total.reshape(-1) + share).to(torch.float64) * step).to(p.dtype).reshape(p.shape)
+            _mark([total])
+
+    def _noise(self, sigma: float) -> torch.Tensor:
+        if sigma == 0:
+            return torch.zeros(self.dims, dtype=torch.int64)
+        return torch.from_numpy(discrete_gaussian(self.random, sigma, self.dims))
+
+    def scale_grad(self) -> None:
+        """Divide by the fixed denominator: the number of examples that came is secret."""
+        for p in self.params:
+            if p.grad is not None:
+                p.grad /= self.denominator
+
+    def noise_only(self) -> None:
+        """The step of an empty secret batch: noise alone, counted like any other."""
+        for p in self.params:
+            p.summed_grad = torch.zeros(p.numel(), dtype=torch.int64, device=p.device)  # type: ignore[attr-defined]
+        self.guard.batch(0, first=True, last=True)
+        self._release()
+        self.zero_grad()  # type: ignore[attr-defined]  # Opacus' optimizer has it
+
+    def _release(self) -> float | None:
+        self.guard.before_step(None)
+        self.add_noise()
+        self.scale_grad()
+        self._after_noise()
+        hook = getattr(self, "step_hook", None)
+        if hook:
+            hook(self)
+        result: float | None = self.original_optimizer.step()  # type: ignore[attr-defined]  # Opacus' attribute
+        self.guard.after_step()
+        return result
+
+    def _after_noise(self) -> None:
+        """What adaptive clipping does once the noised count is known."""
+
+    def step(self, closure: Any = None) -> float | None:
+        """Clip, add, and, unless a part of a larger batch is still to come, noise and step."""
+        if closure is not None:
+            with torch.enable_grad():
+                closure()
+        self.guard.before_step(self._examples())
+        self.clip_and_accumulate()
+        skip: bool = self._check_skip_next_step()  # type: ignore[attr-defined]  # Opacus' queue
+        self._is_last_step_skipped = skip
+        if skip:
+            self.guard.part_done()
+            return None
+        return self._release()
+
+    def _examples(self) -> int:
+        return max((len(sums.rows(p.grad_sample)) for p in self.params if _has_rows(p)), default=0)  # type: ignore[attr-defined]
+
+    def clip_and_accumulate(self) -> None:
+        """Clip, round and add the per-example gradients of all parameters into int64 sums."""
+        gradients = [self._rows(p, name) for p, name in zip(self.params, self.names, strict=True)]
+        squares = [sums.squared_norms(g, name) for g, name in zip(gradients, self.names, strict=True)]
+        step = self.grid
+        for p, rows, factors in zip(self.params, gradients, self._factors(squares), strict=True):
+            total = sums.grid_sum(rows, factors, step)
+            before = p.summed_grad  # type: ignore[attr-defined]
+            p.summed_grad = total if before is None else before + total  # type: ignore[attr-defined]
+            _mark([p.grad_sample])  # type: ignore[attr-defined]
+
+    def _rows(self, p: torch.Tensor, name: str) -> torch.Tensor:
+        if not _has_rows(p):
+            raise UnaccountedStep(
+                f"{name} has no fresh per-example gradients: expected one backward pass through the given "
+                "model for every batch, "
+                "and every trainable parameter in use; call optimizer.zero_grad() once per batch, freeze "
+                "parameters that are not used"
+            )
+        if hasattr(p.grad_sample, "_processed"):  # type: ignore[attr-defined]
+            raise UnaccountedStep(
+                f"the gradients of {name} were used in a step already; call optimizer.zero_grad() once "
+                "per batch"
+            )
+        return sums.rows(p.grad_sample)  # type: ignore[attr-defined]
+
+    def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+        """Flat clipping: the whole gradient of an example is one vector."""
+        total = torch.stack([s.cpu() for s in squares]).sum(dim=0)
+        return [sums.clip_factors(total, float(self.max_grad_norm))] * len(squares)
+
+
+def _has_rows(p: torch.Tensor) -> bool:
+    return isinstance(getattr(p, "grad_sample", None), torch.Tensor)
+
+
+class FlatOptimizer(GridMixin, DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
+    """One clip for an example's whole gradient (Abadi et al. 2016)."""
+
+
+class PerLayerOptimizer(GridMixin, DPPerLayerOptimizer):  # type: ignore[misc]  # Opacus ships no types
+    """A clip for every parameter tensor; the bound on all is the root of their squares' sum."""
+
+    max_grad_norms: list[float]
+
+    def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+        return [
+            sums.clip_factors(s.cpu(), clip) for s, clip in zip(squares, self.max_grad_norms, strict=True)
+        ]
+
+
+class _Adaptive(GridMixin):
+    """The quantile estimate of Andrew et al. 2021: the clip follows a noised count of unclipped examples.
+
+    One integer is released beside the gradient: unclipped minus clipped examples, which one example changes
+    by one. Its noise is 2 unclipped_num_std; by their Theorem 1 both releases together cost what the stated
+    noise multiplier costs alone. The denominator is the expected batch size, since the actual one is
+    secret.
+    """
+
+    unclipped_num_std: float
+    target_unclipped_quantile: float
+    clipbound_learning_rate: float
+    max_clipbound: float
+    min_clipbound: float
+    _balance: int = 0
+
+    def gradient_noise(self) -> float:
+        z, count = float(self.noise_multiplier), 2 * self.unclipped_num_std
+        return (z**-2 - count**-2) ** -0.5 if z else 0.0
+
+    def _count(self, squared: torch.Tensor) -> None:
+        unclipped = int((squared.sqrt() <= float(self.max_grad_norm)).sum())
+        self._balance += 2 * unclipped - len(squared)
+
+    def _after_noise(self) -> None:
+        noise = int(discrete_gaussian(self.random, integer_sigma(2 * self.unclipped_num_std, 1.0), 1)[0])
+        fraction = 0.5 + (self._balance + noise) / (2 * self.denominator)
+        self._balance = 0
+        change = math.exp(-self.clipbound_learning_rate * (fraction - self.target_unclipped_quantile))
+        self._set_clip(float(np.clip(self.max_grad_norm * change, self.min_clipbound, self.max_clipbound)))
+
+    def _set_clip(self, clip: float) -> None:
+        self.max_grad_norm = clip
+
+
+class AdaptiveOptimizer(_Adaptive, AdaClipDPOptimizer):  # type: ignore[misc]  # Opacus ships no types
+    """Adaptive flat clipping on per-example gradients."""
+
+    step = GridMixin.step
+
+    def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+        total = torch.stack([s.cpu() for s in squares]).sum(dim=0)
+        self._count(total)
+        return [sums.clip_factors(total, float(self.max_grad_norm))] * len(squares)
+
+
+class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignore[misc]  # Opacus ships no types
+    """Ghost clipping (Li et al. 2022): per-example norms without per-example gradients, so that memory does
+    not grow with them."""
+
+    _seal: list[tuple[int, int]] | None = None
+    _sealed_examples: int = 0
+
+    def bound(self) -> float:
+        return rounded_bound(float(self.max_grad_norm) * (1 + GHOST_MARGIN), self.dims, self.grid)
+
+    def seal(self, examples: int, norms: torch.Tensor) -> None:
+        """The private criterion has just put the clipped sum into p.grad; anything else that writes there
+        breaks the seal."""
+        self._seal = [(id(p.grad), p.grad._version if p.grad is not None else -1) for p in self.params]
+        self._sealed_examples = examples
+        self._seen(norms)
+
+    def _seen(self, norms: torch.Tensor) -> None:
+        """What adaptive clipping counts."""
+
+    def _examples(self) -> int:
+        from dp.sample.errors import UnclippedLoss
+
+        now = [(id(p.grad), p.grad._version if p.grad is not None else -1) for p in self.params]
+        if self._seal is None or now != self._seal:
+            raise UnclippedLoss(
+                "the gradient did not come from the criterion that the loop was given; under ghost "
+                "clipping that criterion clips, "
+                "and a loss of one's own trains without clipping; call criterion(output, "
+                "target).backward() once per batch"
+            )
+        return self._sealed_examples
+
+    def clip_and_accumulate(self) -> None:
+        """Round the clipped sum that the criterion's second backward pass made, after proving its norm
+        bound once more."""
+        norm = math.sqrt(sum(float(p.grad.double().pow(2).sum()) for p in self.params if p.grad is not None))
+        most = self._sealed_examples * float(self.max_grad_norm) * (1 + GHOST_MARGIN)
+        if not norm <= most + 1e-12:
+            raise UnaccountedStep(
+                f"the clipped sum of {self._sealed_examples} examples has norm {norm:.4g}, beyond "
+                f"{most:.4g}: "
+                "a gradient bypassed clipping, or is NaN or infinite"
+            )
+        for p in self.params:
+            gradient = torch.zeros_like(p) if p.grad is None else p.grad
+            total = torch.round(gradient.detach().double().reshape(-1) / self.grid).to(torch.int64)
+            before = p.summed_grad  # type: ignore[attr-defined]
+            p.summed_grad = total if before is None else before + total  # type: ignore[attr-defined]
+        self._seal = None
+
+
+class AdaptiveGhostOptimizer(_Adaptive, GhostOptimizer):
+    """Ghost clipping whose clip follows the noised quantile."""
+
+    hooks: Any = None
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        adaptive = (
+            "target_unclipped_quantile",
+            "clipbound_learning_rate",
+            "max_clipbound",
+            "min_clipbound",
+            "unclipped_num_std",
+        )
+        for name in adaptive:
+            setattr(self, name, options.pop(name))
+        super().__init__(*arguments, **options)
+
+    def _seen(self, norms: torch.Tensor) -> None:
+        self._count(norms.detach().double().cpu() ** 2)
+
+    def _set_clip(self, clip: float) -> None:
+        self.max_grad_norm = clip
+        self.hooks.max_grad_norm = clip

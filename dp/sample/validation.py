@@ -1,0 +1,111 @@
+"""Which modules can be trained privately, said by name, and their repair on request.
+
+A module that mixes the examples of a batch (BatchNorm), keeps running statistics of them, or has no
+per-example gradients is refused or replaced by explicit choice; nothing is replaced silently. Opacus'
+validators and fixers do the module types they know; subclasses of BatchNorm and layers without parameters,
+which they pass over, are caught here.
+"""
+
+import copy
+from typing import NamedTuple
+
+from opacus.validators import ModuleValidator
+from torch import nn
+
+from dp.sample.errors import UnsupportedModule
+
+_BATCH_NORM = (nn.modules.batchnorm._BatchNorm,)
+_ROOT = "(the model itself)"
+
+
+class Repair(NamedTuple):
+    """One replaced module: its name in the model, what it was and what it is."""
+
+    name: str
+    before: str
+    after: str
+
+
+def problems(model: nn.Module) -> dict[str, str]:
+    """Map the name of every module that cannot be trained privately to the reason; empty when all is
+    well."""
+    found: dict[str, str] = {}
+    for name, module in model.named_modules():
+        reason = _problem(module)
+        if reason:
+            found[name or _ROOT] = reason
+    return found
+
+
+def _problem(module: nn.Module) -> str:
+    kind = type(module).__name__
+    if isinstance(module, _BATCH_NORM):
+        return f"{kind} mixes the examples of a batch"
+    if getattr(module, "track_running_stats", False):
+        return f"{kind} keeps running statistics of the examples"
+    own = [p for p in module.parameters(recurse=False) if p.requires_grad]
+    if not own:
+        return ""
+    validator = ModuleValidator.VALIDATORS.get(type(module))
+    complaints = validator(module) if validator else []
+    if complaints:
+        return f"{kind} has no per-example gradients ({str(complaints[0]).split('.')[0][:120]})"
+    if any(True for _ in module.buffers(recurse=False)):
+        return f"{kind} has trainable parameters beside buffers, which would not be private"
+    return ""
+
+
+def validate(model: nn.Module) -> None:
+    """Raises UnsupportedModule naming every module that cannot be trained privately."""
+    found = problems(model)
+    if found:
+        raise UnsupportedModule(found)
+
+
+def repair(model: nn.Module) -> tuple[nn.Module, tuple[Repair, ...]]:
+    """Return a copy in which modules that cannot be trained privately are replaced, and the list of
+    replacements.
+
+    BatchNorm becomes GroupNorm (at most 32 groups), nn.LSTM, nn.GRU, nn.RNN and nn.MultiheadAttention
+    become Opacus' layers of the same parameter names; running statistics are dropped. Raises
+    UnsupportedModule where none is known.
+    """
+    fixed = ModuleValidator.fix(copy.deepcopy(model))
+    for name, module in list(fixed.named_modules()):
+        if isinstance(module, _BATCH_NORM):
+            fixed = _replace(fixed, name, _group_norm(module))
+        elif getattr(module, "track_running_stats", False):
+            fixed = _replace(fixed, name, _without_statistics(module))
+    fixed.train(model.training)
+    validate(fixed)
+    before, after = dict(model.named_modules()), dict(fixed.named_modules())
+    return fixed, tuple(
+        Repair(name or _ROOT, type(before[name]).__name__, type(module).__name__)
+        for name, module in after.items()
+        if name in before and _changed(before[name], module)
+    )
+
+
+def _changed(before: nn.Module, after: nn.Module) -> bool:
+    same = type(before) is type(after)
+    return not same or getattr(before, "track_running_stats", 0) != getattr(after, "track_running_stats", 0)
+
+
+def _group_norm(module: nn.Module) -> nn.GroupNorm:
+    channels = int(module.num_features)  # type: ignore[arg-type]  # every BatchNorm has it
+    groups = max(g for g in range(1, min(32, channels) + 1) if channels % g == 0)
+    return nn.GroupNorm(groups, channels, affine=bool(module.affine))
+
+
+def _without_statistics(module: nn.Module) -> nn.Module:
+    made = type(module)(module.num_features, affine=module.affine)
+    setattr(made, "track_running_stats", False)  # noqa: B010  # torch types every attribute of a module as a tensor
+    return made
+
+
+def _replace(root: nn.Module, name: str, module: nn.Module) -> nn.Module:
+    if not name:
+        return module
+    parent, _, leaf = name.rpartition(".")
+    setattr(root.get_submodule(parent), leaf, module)
+    return root
