@@ -24,7 +24,10 @@ SUITES = {
 }
 
 app = typer.Typer(
-    no_args_is_help=True, add_completion=False, help="Measure this checkout, one suite at a time."
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    help="Measure this checkout, one suite at a time.",
 )
 
 
