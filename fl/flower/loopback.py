@@ -8,6 +8,7 @@ commands are run.
 
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -20,9 +21,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
+import tomli_w
+
 from fl.flower.credentials import Deployment, NodeFiles, make_deployment
 from protocols.errors import Misuse, SecAggError
+from protocols.store import write_atomic
 
+CONFIG_KEY = "secagg-site"  # as in `site`, which imports what a starter of processes does not need
 HOST = "127.0.0.1"
 CONNECTION = "loopback"
 START_SECONDS = 60.0
@@ -61,33 +66,64 @@ class Process:
     def alive(self) -> bool:
         return self.popen is not None and self.popen.poll() is None
 
+    def family(self) -> list[int]:
+        """Return the ids of the command and of every process under it, its own first."""
+        if not self.alive or self.popen is None:
+            return []
+        return [self.popen.pid, *descendants(self.popen.pid)]
+
     def signal(self, number: signal.Signals) -> None:
-        """Send a signal to the whole group: the command and the app processes it started."""
-        if self.popen is not None:
+        """Send a signal to the command and to every process under it."""
+        for pid in self.family():
             with suppress(ProcessLookupError):
-                os.killpg(self.popen.pid, number)
+                os.kill(pid, number)
 
     def kill(self) -> None:
-        """SIGKILL the group and wait for it."""
+        """SIGKILL all of it and wait."""
         self.signal(signal.SIGKILL)
         if self.popen is not None:
             self.popen.wait(10)
 
     def stop(self, seconds: float = 5.0) -> None:
-        """SIGTERM, then SIGKILL after `seconds`; a paused process is woken first."""
+        """SIGTERM, then SIGKILL after `seconds` for whatever is left; a paused process is woken first."""
         if self.popen is None:
             return
+        left = self.family()
         self.signal(signal.SIGCONT)
         with suppress(ProcessLookupError):
             self.popen.terminate()
         with suppress(subprocess.TimeoutExpired):
             self.popen.wait(seconds)
-        self.kill()
+        for pid in left:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
+        self.popen.wait(10)
 
     def tail(self, lines: int = 15) -> str:
         """Return the end of its log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def descendants(root: int) -> list[int]:
+    """Return the ids of all processes under `root`, from /proc (Linux)."""
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            with suppress(OSError):  # it ended while we looked
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+                parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    found = list(parents.get(root, []))
+    for pid in found:
+        found.extend(parents.get(pid, []))
+    return found
+
+
+def command_of(pid: int) -> str:
+    """Return a process's command line, empty if it has ended."""
+    with suppress(OSError):
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode(errors="replace")
+    return ""
 
 
 def free_port() -> int:
@@ -111,6 +147,7 @@ class Loopback:
         folder: Path,
         nodes: int,
         *,
+        policy: Mapping[str, Any] | None = None,
         node_config: Callable[[NodeFiles], Mapping[str, str | int | float]] | None = None,
         path: tuple[Path, ...] = (),
     ) -> None:
@@ -118,6 +155,8 @@ class Loopback:
         self.files: Deployment = make_deployment(folder / "keys", nodes)
         self.port = free_port()
         self._node_config = node_config
+        for node in self.files.nodes:
+            write_site(self.files, node, policy or {})
         self.environment = self._make_environment(path)
         self.superlink = self._process("superlink", *self._superlink_command())
         self.nodes = {
@@ -170,6 +209,10 @@ class Loopback:
             command += ["--run-config", pairs]
         return int(_last_json(self.flwr(*command))["run-id"])
 
+    def serverapps(self) -> list[int]:
+        """Return the process ids of the ServerApps that run now."""
+        return [pid for pid in self.superlink.family() if "flwr-serverapp" in command_of(pid)]
+
     def status(self, run_id: int) -> str:
         """Return the run's status as Flower words it, such as "running" or "finished:completed"."""
         listed = _last_json(self.flwr("list", CONNECTION, "--run-id", str(run_id), "--format", "json"))
@@ -178,14 +221,20 @@ class Loopback:
     def wait(self, run_id: int, seconds: float) -> str:
         """Wait for the end of a run and return its status. Raises DeploymentError after `seconds`."""
         deadline = time.monotonic() + seconds
+        ended = re.compile(rf"(Finished|Failed|Stopped) task \d+ of run {run_id}\b")
         while time.monotonic() < deadline:
-            status = self.status(run_id)
-            if status.startswith("finished"):
-                return status
             if not self.superlink.alive:
                 raise DeploymentError(f"the SuperLink ended:\n{self.superlink.tail()}")
-            time.sleep(1.0)
+            if ended.search(
+                self.superlink.log.read_text(errors="replace")
+            ):  # asking `flwr list` costs seconds
+                return self.status(run_id)
+            time.sleep(0.2)
         raise DeploymentError(f"run {run_id} did not end in {seconds:g} s:\n{self.superlink.tail(30)}")
+
+    def logs(self, run_id: int) -> str:
+        """Return what the ServerApp of a run printed."""
+        return self.flwr("log", str(run_id), CONNECTION, "--show")
 
     def flwr(self, *arguments: str) -> str:
         """Run the `flwr` command and return its output. Raises DeploymentError with what it said if it
@@ -229,7 +278,7 @@ class Loopback:
         config: dict[str, Any] = {
             "partition-id": index,
             "num-partitions": len(self.files.nodes),
-            "site": str(site),
+            CONFIG_KEY: str(site),
         }
         config.update(self._node_config(node) if self._node_config else {})
         command = [_script("flower-supernode"), "--superlink", f"{HOST}:{self.port}", "--port", free_port()]
@@ -260,6 +309,15 @@ class Loopback:
             if not process.alive or time.monotonic() > deadline:
                 raise DeploymentError(f"{process.name} did not come up:\n{process.tail()}")
             time.sleep(0.1)
+
+
+def write_site(files: Deployment, node: NodeFiles, policy: Mapping[str, Any]) -> None:
+    """Write a node's site.toml: its name, the roster and what it insists on."""
+    table: dict[str, Any] = {"name": node.name, "roster": str(files.roster.resolve())}
+    table |= {"authority": files.authority_key.hex(), "identity": node.identity.name}
+    if policy:
+        table["policy"] = {k: list(v) if isinstance(v, tuple) else v for k, v in policy.items()}
+    write_atomic(node.identity.parent / "site.toml", tomli_w.dumps(table).encode(), 0o600)
 
 
 def _script(name: str) -> str:

@@ -7,7 +7,7 @@ everything that lasts lies in the node's own store and is synced before the answ
 
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,55 +24,65 @@ from protocols.stack import Numbers, Stack
 
 Evaluate = Literal["refuse", "clear"]
 SIMULATION = "simulation"
+Privacy = Sequence[Any] | Callable[[Site], Sequence[Any]]
+StackFor = Callable[[Site], Stack]
 
 
 def privacy_mod(
-    privacy: Sequence[Any],
+    privacy: Privacy = (),
     *,
     numbers: Numbers | None = None,
     site: Path | str | None = None,
     evaluate: Evaluate = "refuse",
 ) -> Mod:
-    """Return the mod: `ClientApp(mods=[privacy_mod([SecAggPlus()])])`. Put it first, so that nothing runs
-    outside it.
+    """Return the mod: `ClientApp(mods=[privacy_mod([SecAggPlus()])])`. Put it first, so that nothing runs outside it.
 
-    privacy, numbers: as in `PrivateStrategy` on the server; a difference shows in the session's context and
-    ends the round. site: the folder with this node's own files; by default the SuperNode's --node-config
-    says it (`secagg-site`), and a node that says nothing is refused. "simulation": a private temporary
-    folder per run and node, for Flower's simulation, where one machine plays everybody. evaluate: "clear"
-    lets evaluation metrics leave unprotected.
+    privacy, numbers: as in `PrivateStrategy` on the server; a difference shows in the session's context and ends the
+    round. privacy may be a function of the node's `Site`, for layers that need this node's credentials. site: the
+    folder with this node's own files; by default the SuperNode's --node-config says it (`secagg-site`), and a node
+    that says nothing is refused. "simulation": a private temporary folder per run and node, for Flower's simulation,
+    where one machine plays everybody. evaluate: "clear" lets evaluation metrics leave unprotected.
 
-    Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training
-    itself.
+    Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training itself.
     """
-    stack = Stack(tuple(privacy), numbers or Numbers())
-    for layer in stack.layers:
-        if type(layer).local is not PrivacyLayer.local:
-            raise StackError(
-                f"{layer.name} must own the training loop, which a mod cannot see: use Federation.client_app()"
-            )
-    return make_mod(stack, site=site, evaluate=evaluate)
+    chosen = numbers or Numbers()
+    if callable(privacy):
+        make = privacy
+        return make_mod(
+            lambda own: _without_local(Stack(tuple(make(own)), chosen)), site=site, evaluate=evaluate
+        )
+    stack = _without_local(Stack(tuple(privacy), chosen))
+    return make_mod(lambda own: stack, site=site, evaluate=evaluate)
 
 
-def make_mod(stack: Stack, *, site: Path | str | None = None, evaluate: Evaluate = "refuse") -> Mod:
+def make_mod(stack_for: StackFor, *, site: Path | str | None = None, evaluate: Evaluate = "refuse") -> Mod:
     """Return the mod of a stack whose `local` hooks, if any, the wrapped app runs itself."""
     if evaluate not in ("refuse", "clear"):
         raise Misuse(f'expected evaluate to be "refuse" or "clear", got {evaluate!r}')
 
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         try:
-            return _answer(message, context, call_next, stack, site, evaluate)
+            return _answer(message, context, call_next, stack_for, site, evaluate)
         except SecAggError as error:  # refusals are answers: the server's log says why
             return refusal(f"{type(error).__name__}: {error}", message)
 
     return mod
 
 
+def _without_local(stack: Stack) -> Stack:
+    for layer in stack.layers:
+        if type(layer).local is not PrivacyLayer.local:
+            raise StackError(
+                f"{layer.name} must own the training loop, which a mod cannot see: use Federation.client_app()"
+            )
+    return stack
+
+
 def _answer(
     message: Message,
     context: Context,
     call_next: ClientAppCallable,
-    stack: Stack,
+    stack_for: StackFor,
     site: Path | str | None,
     evaluate: Evaluate,
 ) -> Message:
@@ -89,7 +99,8 @@ def _answer(
     def train(inner: Message) -> Message:
         return call_next(inner, context)
 
-    return NodeParty(_site(site, context), stack).answer(message, train)
+    own = _site(site, context)
+    return NodeParty(own, stack_for(own)).answer(message, train)
 
 
 def _site(site: Path | str | None, context: Context) -> Site:

@@ -54,6 +54,7 @@ class NodeParty:
         self.site = site
         self.stack = stack
         self.protocol = stack.secure_sum
+        self.policy = site.policy(stack.secure_sum)
         self.train_seconds = 0.0
 
     def answer(self, message: Message, train: Train) -> Message:
@@ -92,7 +93,7 @@ class NodeParty:
         plan, reference, session = self._plan(header, claimed, message)
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")
-        site.policy.check(self.protocol.demands(session))  # before training: it may take hours
+        self.policy.check(self.protocol.demands(session))  # before training: it may take hours
         site.enter_round(header.federation, session.round, _session_key(session.context), session.encode())
         if party.role == "client":
             self._begin_client(request.index, plan, reference, header, session, message, train)
@@ -101,13 +102,13 @@ class NodeParty:
                 session,
                 party,
                 random=SystemRandom(),
-                policy=site.policy,
+                policy=self.policy,
                 memory=recall(site.store, self.protocol),
             )
             self._runtime(session).begin(step)
 
     def _check_layers(self) -> None:
-        allowed = self.site.policy.allow_layers
+        allowed = self.policy.allow_layers
         if allowed is None:
             return
         for name in (*(layer.name for layer in self.stack.layers), self.protocol.name):
@@ -170,7 +171,7 @@ class NodeParty:
             index,
             vector,
             random=SystemRandom(),
-            policy=self.site.policy,
+            policy=self.policy,
             update=hashlib.sha256(b"secagg update v1\0" + reference.digest + update.tobytes()).digest(),
             memory=recall(self.site.store, self.protocol),
         )
@@ -224,7 +225,7 @@ class NodeParty:
         return out
 
     def _runtime(self, session: Session) -> Runtime:
-        return Runtime(self.protocol, session, self.site.store, allow_resend=self.site.policy.allow_resend)
+        return Runtime(self.protocol, session, self.site.store, allow_resend=self.policy.allow_resend)
 
     def _keep_head(self, request: Request) -> None:
         """Keep the record's last head, so that a record that is cut short later can be found out."""

@@ -10,7 +10,7 @@ paths are relative to this file authority = "64 hex digits"    # the pinned key 
 """
 
 import tomllib
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,8 @@ from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
 from protocols.store import AlreadyDone, FileStore, Store
+from protocols.summation import SecureSum
+from secagg import Credentials
 
 CONFIG_KEY = "secagg-site"
 FILE = "site.toml"
@@ -27,14 +29,28 @@ _KEYS = {"name", "roster", "authority", "identity", "state", "anchor", "policy"}
 
 @dataclass(frozen=True)
 class Site:
-    """One node. roster: verified under the pinned authority, or None: names are then Flower's node ids."""
+    """One node.
+
+    demands: the policy's fields that its own file sets. roster: verified
+    under the pinned authority, or None: names are then Flower's node ids."""
 
     name: str
     store: Store
-    policy: Policy
+    demands: dict[str, Any]
     roster: Roster | None = None
     identity: Identity | None = None
     folder: Path | None = None
+    signed: SignedRoster | None = None
+
+    def policy(self, protocol: SecureSum) -> Policy:
+        """Return what this node insists on: its own words where it has any, else the protocol's defaults."""
+        return replace(protocol.default_policy, **self.demands)
+
+    def credentials(self) -> Credentials:
+        """Return what a session in the malicious model needs. Raises Misuse if this node has no roster."""
+        if self.signed is None or self.identity is None:
+            raise Misuse("the malicious model needs `roster`, `authority` and `identity` in site.toml")
+        return Credentials(self.signed, self.signed.authority, {self.name: self.identity})
 
     @property
     def server_key(self) -> bytes | None:
@@ -81,23 +97,24 @@ class Site:
 def load_site(folder: Path, node_id: int, *, sync: bool = True) -> Site:
     """Read a node's files. Without a site.toml: no roster, the default policy, state in `folder`/state.
 
-    sync: as in `FileStore`. Raises Misuse for an unknown key or a file that does not fit, PeerError for a roster that does not
-    verify or is older than one accepted before, StoreError for files that cannot be read or are open to
-    others.
+    sync: as in `FileStore`. Raises Misuse for an unknown key or a file that does not fit, PeerError for a
+    roster that does not verify or is older than one accepted before, StoreError for files that cannot be
+    read or are open to others.
     """
     table = _read(folder / FILE)
     name = str(table.get("name", f"node-{node_id}"))
     anchor = folder / table["anchor"] if "anchor" in table else None
     store = FileStore(folder / table.get("state", "state"), name, anchor=anchor, sync=sync)
     identity = Identity.load(folder / table["identity"], name) if "identity" in table else None
-    roster = _roster(folder, table, store) if "roster" in table else None
+    signed = _roster(folder, table, store) if "roster" in table else None
+    roster = None if signed is None else signed.roster
     if roster is not None:
         member = roster.member(name)
         if identity is None or identity.public != member.key:
             raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {name!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
-    return Site(name, store, _policy(table.get("policy", {}), folder), roster, identity, folder)
+    return Site(name, store, _demands(table.get("policy", {}), folder), roster, identity, folder, signed)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -112,26 +129,26 @@ def _read(path: Path) -> dict[str, Any]:
     return table
 
 
-def _roster(folder: Path, table: dict[str, Any], store: Store) -> Roster:
+def _roster(folder: Path, table: dict[str, Any], store: Store) -> SignedRoster:
     if "authority" not in table or "name" not in table:
         raise Misuse(f"{folder / FILE}: a roster needs `name` and the pinned `authority`")
     counter = "flower/roster"
     with store.transaction() as t:
         accepted = t.counter(counter)
-        roster = SignedRoster.load(folder / table["roster"]).verified(
-            read_public(str(table["authority"])), max(accepted, 1)
-        )
+        signed = SignedRoster.load(folder / table["roster"])
+        roster = signed.verified(read_public(str(table["authority"])), max(accepted, 1))
         if roster.serial > accepted:
             t.advance(counter, roster.serial)
-    return roster
+    return signed
 
 
-def _policy(table: dict[str, Any], folder: Path) -> Policy:
+def _demands(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     known = {f.name for f in fields(Policy)}
     if unknown := sorted(table.keys() - known):
         raise Misuse(f"{folder / FILE}: the policy has no {unknown[0]!r}; known are {sorted(known)}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     try:
-        return Policy(**values)
+        Policy(**values)
     except TypeError as error:
         raise Misuse(f"{folder / FILE}: {error}") from None
+    return values

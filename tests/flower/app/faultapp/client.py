@@ -1,0 +1,55 @@
+"""The client: a numpy 'model', and a hook outside the privacy mod that waits, answers twice or fails on demand.
+
+`NODE/at-STAGE` (made by the test) says: stop there. Then `NODE/reached-STAGE` is made and the process waits to be
+killed, paused, or let go on by removing the first file. "answered-STAGE" stops after the answer was computed and saved.
+"""
+
+import time
+from pathlib import Path
+
+import numpy as np
+from flwr.app import Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.clientapp.typing import ClientAppCallable
+
+from faultapp.layers import layers
+from fl.flower.envelope import unpack_request
+from fl.flower.mod import privacy_mod
+from fl.flower.rounds import arrays_of, tree_of
+
+
+def hold(folder: Path, moment: str) -> None:
+    if (folder / f"at-{moment}").exists():
+        (folder / f"reached-{moment}").touch()
+        while (folder / f"at-{moment}").exists():
+            time.sleep(0.05)
+
+
+def faults(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    folder = Path(str(context.node_config["secagg-site"]))
+    stage = unpack_request(message.content, None)[0].stage
+    with (folder / "stages.log").open("a") as log:
+        log.write(f"{stage}\n")
+    hold(folder, stage)
+    if (folder / f"fail-{stage}").exists():
+        raise RuntimeError("failing on demand")
+    reply = call_next(message, context)
+    hold(folder, f"answered-{stage}")
+    return reply
+
+
+def chosen(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+    return privacy_mod(layers(str(context.run_config["privacy"])))(message, context, call_next)
+
+
+app = ClientApp()
+
+
+@app.train(mods=[faults, chosen])
+def train(message: Message, context: Context) -> Message:
+    tree = tree_of(message.content.array_records["arrays"])
+    node, number = int(context.node_config["partition-id"]), int(message.content.config_records["config"]["server-round"])
+    generator = np.random.default_rng([node, number])
+    moved = {name: (a + generator.normal(0, 0.1, a.shape)).astype(a.dtype) for name, a in tree.items()}
+    metrics = MetricRecord({"num-examples": 10 + node, "loss": 0.5})
+    return Message(RecordDict({"arrays": arrays_of(moved), "metrics": metrics}), reply_to=message)

@@ -1,0 +1,138 @@
+"""A Grid that calls the ClientApp in this process: the real mod, strategy and stores, without Flower's transport.
+
+Real processes are in test_flower_deployment*.py; here every order of events can be forced.
+"""
+
+import threading
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.task_identity import TaskIdentity
+
+from fl.flower.rounds import arrays_of, tree_of
+
+Before = Callable[[int, Message], Message | None]
+
+
+class DirectGrid(Grid):
+    """Delivers messages when they are pushed and keeps the replies until they are pulled.
+
+    apps: node id -> (ClientApp, node_config). before(node, message): what is delivered instead, None for nothing.
+    after(node, reply): what comes back instead, None for nothing.
+    """
+
+    def __init__(
+        self,
+        apps: Mapping[int, tuple[ClientApp, dict[str, Any]]],
+        *,
+        keys: Mapping[int, bytes] | None = None,
+        before: Before | None = None,
+        after: Before | None = None,
+    ) -> None:
+        self.apps = dict(apps)
+        TaskIdentity.run_id, TaskIdentity.node_id, TaskIdentity.task_id = 1, 1, 1
+        self.keys = dict(keys or {})
+        self.before, self.after = before, after
+        self.replies: dict[str, Message] = {}
+        self.trips = 0
+        self.log: list[tuple[int, Message]] = []
+
+    def get_node_ids(self) -> Iterable[int]:
+        return list(self.apps)
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        return [NodeInfo(node_id=n, public_key=self.keys.get(n, b"")) for n in self.apps]
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        self.trips += 1
+        ids = []
+        for i, message in enumerate(messages):
+            node = message.metadata.dst_node_id
+            message_id = f"{self.trips}/{i}"
+            message.metadata.__dict__["_message_id"] = message_id
+            ids.append(message_id)
+            self.log.append((node, message))
+            reply = self.deliver(node, message)
+            if reply is not None:
+                self.replies[message_id] = reply
+        return ids
+
+    def deliver(self, node: int, message: Message) -> Message | None:
+        delivered = message if self.before is None else self.before(node, message)
+        if delivered is None:
+            return None
+        app, node_config = self.apps[node]
+        context = Context(
+            run_id=1, node_id=node, node_config=node_config, state=RecordDict(), run_config={}, series_id=1
+        )
+        copy = Message(
+            RecordDict(dict(delivered.content)),
+            dst_node_id=node,
+            message_type=delivered.metadata.message_type,
+        )
+        copy.metadata.__dict__.update(message.metadata.__dict__)
+        reply = app(copy, context)
+        return reply if self.after is None else self.after(node, reply)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return [self.replies.pop(i) for i in list(message_ids) if i in self.replies]
+
+    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+        return list(self.pull_messages(self.push_messages(messages)))
+
+    def set_run(self, run: Any) -> None: ...
+
+    @property
+    def run(self) -> Any:
+        return None
+
+    def create_message(self, *arguments: Any, **named: Any) -> Message:
+        raise AssertionError("deprecated")
+
+
+def model() -> dict[str, np.ndarray]:
+    return {
+        "layer.weight": np.linspace(-1, 1, 12, dtype=np.float32).reshape(3, 4),
+        "layer.bias": np.zeros(3, np.float64),
+        "scale": np.array(0.5, np.float32),
+        "batches": np.array(7, np.int64),
+    }
+
+
+def trained(node: int, start: Mapping[str, np.ndarray], round_number: int) -> dict[str, np.ndarray]:
+    """A stand-in for training: a step that differs per node and round, and is the same every time."""
+    generator = np.random.default_rng([node, round_number])
+    moved = {}
+    for name, array in start.items():
+        if array.dtype.kind == "f":
+            moved[name] = (array + generator.normal(0, 0.1, array.shape)).astype(array.dtype)
+        else:
+            moved[name] = array + 1
+    return moved
+
+
+def client_app(mod: Any, examples: Callable[[int], int] = lambda node: 10 * node, calls: list[int] | None = None) -> ClientApp:
+    app = ClientApp(mods=[mod]) if False else ClientApp()
+
+    @app.train(mods=[mod])
+    def train(message: Message, context: Context) -> Message:
+        if calls is not None:
+            calls.append(context.node_id)
+        config = message.content.config_records["config"]
+        tree = trained(context.node_id, tree_of(message.content.array_records["arrays"]), int(config["server-round"]))
+        metrics = {"num-examples": examples(context.node_id), "loss": 0.25 * context.node_id}
+        content = RecordDict({"arrays": arrays_of(tree), "metrics": MetricRecord(metrics)})
+        return Message(content, reply_to=message)
+
+    @app.evaluate(mods=[mod])
+    def evaluate(message: Message, context: Context) -> Message:
+        content = RecordDict({"metrics": MetricRecord({"num-examples": 5, "accuracy": 0.5})})
+        return Message(content, reply_to=message)
+
+    return app
