@@ -1,0 +1,254 @@
+"""The privacy ledger: what was spent, written before it is spent, and refused before it would be too much.
+
+Belongs here: budgets, charging, spending. Does not belong here: the file (`dp.ledger_store`), pages
+(`dp.ledger_page`).
+
+The rule for whoever releases something noised: `ledger.charge(event)` first, release after. A crash between
+the two leaves a charge without a release: spending is over-counted then, never under-counted. A retry
+charges again. Nothing is ever taken back.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from dp import ledger_store as store
+from dp.accountants import ACCOUNTANTS, Accountant
+from dp.accountants import accountant as make_accountant
+from dp.event_json import decode, encode
+from dp.events import Event, Relation, Unit, UnknownEvent
+from dp.ledger_store import Entry
+from protocols.errors import BudgetExceeded, Misuse
+
+Statement = tuple[str, str]
+Totals = list[tuple[str, str, str, str, int]]
+
+
+@dataclass(frozen=True)
+class Terms:
+    """A ledger's budget: at most `epsilon` (infinity: record only) at `delta`, priced by `accountant`, for
+    `dataset`."""
+
+    epsilon: float
+    delta: float
+    accountant: str = "pld"
+    dataset: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.epsilon >= 0 or not 0 < self.delta < 1:
+            raise Misuse(f"expected epsilon >= 0 and 0 < delta < 1, got {self.epsilon} and {self.delta}")
+        if self.accountant not in ACCOUNTANTS:
+            raise Misuse(f"expected an accountant out of {', '.join(ACCOUNTANTS)}, got {self.accountant!r}")
+        store.checked_text("dataset", self.dataset)
+
+    def to_plain(self) -> dict[str, Any]:
+        return {**asdict(self), "epsilon": self.epsilon if math.isfinite(self.epsilon) else None}
+
+    @classmethod
+    def from_plain(cls, data: dict[str, Any]) -> Self:
+        return cls(**{**data, "epsilon": math.inf if data["epsilon"] is None else float(data["epsilon"])})
+
+
+@dataclass(frozen=True)
+class Spending:
+    """What one statement costs so far: the largest over the parties, whose own prices are in `parties`."""
+
+    unit: Unit
+    relation: Relation
+    epsilon: float
+    delta: float
+    accountant: str
+    parties: dict[str, float]
+
+    def __str__(self) -> str:
+        price = f"epsilon {self.epsilon:.4f} at delta {self.delta:g}"
+        return f"{price} per {self.unit}, {self.relation} neighbours ({self.accountant})"
+
+
+class Ledger:
+    """An append-only account of privacy events with a budget. Safe to share by path between threads and
+    processes.
+
+    A federation keeps one, with `party` naming whose data an event spends ("" for every one's). A client
+    keeps its own per data set (`for_dataset`), which adds up over federations, runs, rounds and retries.
+    Statements of different units or relations do not add up into one number: each has its own price, and
+    the budget limits each.
+    """
+
+    def __init__(
+        self,
+        path: str | Path,
+        *,
+        epsilon: float | None = None,
+        delta: float | None = None,
+        accountant: str = "pld",
+        dataset: str = "",
+    ) -> None:
+        """Open the ledger at `path`, or make it with these terms (epsilon and delta are needed then).
+
+        Raises Misuse where an existing ledger has other terms than those given, StoreError for a file that
+        is not a ledger.
+        """
+        self.path = Path(path)
+        if epsilon is None or delta is None:
+            if not self.path.exists():
+                raise Misuse(f"there is no ledger at {self.path.name}: give epsilon and delta to make one")
+            self.terms = Terms.from_plain(store.load(self.path))
+        else:
+            wanted = Terms(float(epsilon), float(delta), accountant, dataset)
+            self.terms = Terms.from_plain(store.create(self.path, wanted.to_plain()))
+            if self.terms != wanted:
+                raise Misuse(
+                    f"the ledger {self.path.name} has other terms: it holds {self.terms}, given were {wanted}"
+                )
+
+    @classmethod
+    def for_dataset(cls, folder: str | Path, dataset: str, **terms: Any) -> Self:
+        """A client's ledger for one data set: the same name gives the same file, whatever federation or run
+        asks."""
+        name = hashlib.sha256(store.checked_text("dataset", dataset).encode()).hexdigest()[:32]
+        return cls(Path(folder) / f"{name}.ledger", dataset=dataset, **terms)
+
+    def charge(
+        self, event: Event, count: int = 1, *, run: str = "", round: int = 0, party: str = "", note: str = ""
+    ) -> Entry:
+        """Write down `count` times `event` and return once that is on disk. Call it before what it pays for
+        is released.
+
+        Raises BudgetExceeded, with nothing written, where the price afterwards would exceed the budget for
+        any party it concerns; UnknownEvent for an event that the ledger's accountant cannot price;
+        StoreError if it cannot be written.
+        """
+        if type(count) is not int or count < 1:
+            raise Misuse(f"expected a count of at least 1, got {count!r}")
+        fields = {
+            "run": store.checked_text("run", run),
+            "round": int(round),
+            "party": store.checked_text("party", party),
+            "unit": str(event.unit) if isinstance(event, Event) else "",
+            "relation": str(event.relation) if isinstance(event, Event) else "",
+            "event": encode(event),
+            "count": count,
+            "note": store.checked_text("note", note),
+        }
+        with store.opened(self.path) as connection, store.writing(connection):
+            self._refuse_overspending(store.totals(connection), event, count, party)
+            return store.append(connection, fields)
+
+    def price_with(self, event: Event, count: int = 1, party: str = "") -> float:
+        """The epsilon of the event's statement if it were charged now, the largest over the parties it
+        concerns; writes nothing."""
+        return max(self._prices_with(self._totals(), event, count, party, self.terms.accountant).values())
+
+    def affords(self, event: Event, count: int = 1, party: str = "") -> bool:
+        """Whether `charge` would accept it now; writes nothing."""
+        try:
+            self._refuse_overspending(self._totals(), event, count, party)
+        except BudgetExceeded:
+            return False
+        return True
+
+    def spent(self) -> tuple[Spending, ...]:
+        """The price of every statement so far, in a fixed order; none before the first charge."""
+        totals = self._totals()
+        return tuple(
+            self._spending(totals, key) for key in sorted({(unit, relation) for unit, relation, *_ in totals})
+        )
+
+    def epsilon(self, party: str | None = None) -> float:
+        """The largest price over statements (and over parties, or for one party); 0 before the first
+        charge."""
+        spent = self.spent()
+        if party is None:
+            return max((s.epsilon for s in spent), default=0.0)
+        return max((s.parties.get(party, s.parties.get("", 0.0)) for s in spent), default=0.0)
+
+    def entries(self) -> tuple[Entry, ...]:
+        """Every charge, in order."""
+        with store.opened(self.path) as connection:
+            return tuple(store.entries(connection))
+
+    def verify(self) -> None:
+        """Check the file and the hash chain. Raises StoreError naming the first charge that does not
+        fit."""
+        with store.opened(self.path) as connection:
+            store.verify(connection)
+
+    def _totals(self) -> Totals:
+        with store.opened(self.path) as connection:
+            return store.totals(connection)
+
+    def _spending(self, totals: Totals, key: Statement) -> Spending:
+        rows = [row for row in totals if row[:2] == key]
+        parties = {row[2] for row in rows}
+        prices = {
+            party: self._price(_concerning(rows, party), self.terms.accountant)
+            for party in sorted(parties | {""})
+        }
+        return Spending(
+            Unit(key[0]),
+            Relation(key[1]),
+            max(prices.values()),
+            self.terms.delta,
+            self.terms.accountant,
+            prices,
+        )
+
+    def _refuse_overspending(self, totals: Totals, event: Event, count: int, party: str) -> None:
+        make_accountant(self.terms.accountant).add(event, count)  # an event without a price is refused first
+        limit = self.terms.epsilon
+        if self._quickly_within(totals, event, count, party):
+            return
+        prices = self._prices_with(totals, event, count, party, self.terms.accountant)
+        worst = max(prices, key=prices.__getitem__)
+        if prices[worst] > limit:
+            whom = f" of {worst!r}" if worst else ""
+            raise BudgetExceeded(
+                f"the next step would bring the spending{whom} to epsilon {prices[worst]:.4f} at delta "
+                f"{self.terms.delta:g} (per {event.unit}, {event.relation}, {self.terms.accountant}); the budget is "
+                f"{limit:g}. It was not taken"
+            )
+
+    def _quickly_within(self, totals: Totals, event: Event, count: int, party: str) -> bool:
+        """Any sound accountant's price within the budget will do, and Renyi's takes milliseconds."""
+        if math.isinf(self.terms.epsilon):
+            return True
+        try:
+            prices = self._prices_with(totals, event, count, party, "rdp")
+        except UnknownEvent:
+            return False
+        return max(prices.values()) <= self.terms.epsilon
+
+    def _prices_with(
+        self, totals: Totals, event: Event, count: int, party: str, name: str
+    ) -> dict[str, float]:
+        rows = [row for row in totals if row[:2] == (str(event.unit), str(event.relation))]
+        rows.append((str(event.unit), str(event.relation), party, encode(event), count))
+        concerned = {party} if party else {"", *(row[2] for row in rows)}
+        seen: dict[tuple[tuple[str, int], ...], float] = {}
+        prices = {}
+        for one in sorted(concerned):
+            mine = _concerning(rows, one)
+            key = tuple(sorted(mine.items()))
+            if key not in seen:
+                seen[key] = self._price(mine, name)
+            prices[one] = seen[key]
+        return prices
+
+    def _price(self, counts: dict[str, int], name: str) -> float:
+        account: Accountant = make_accountant(name)
+        for text, count in counts.items():
+            account.add(decode(text), count)
+        return account.epsilon(self.terms.delta)
+
+
+def _concerning(rows: Iterable[tuple[str, str, str, str, int]], party: str) -> dict[str, int]:
+    """Counts by event of what spends the data of `party`: its own charges and every one's."""
+    counts: dict[str, int] = {}
+    for _, _, whose, event, count in rows:
+        if whose in ("", party):
+            counts[event] = counts.get(event, 0) + count
+    return counts

@@ -1,0 +1,81 @@
+"""A ledger for others to read: JSON and a page of Markdown. Nothing here writes to a ledger."""
+
+import math
+from dataclasses import asdict
+from typing import Any
+
+from dp.event_json import decode
+from dp.events import describe
+from dp.ledger import Ledger, Spending
+
+VERSION = 1
+
+
+def export(ledger: Ledger) -> dict[str, Any]:
+    """The whole ledger as one JSON object: terms, prices with unit and relation, every charge."""
+    return {
+        "version": VERSION,
+        "terms": ledger.terms.to_plain(),
+        "spent": [_plain(spending) for spending in ledger.spent()],
+        "charges": [asdict(entry) for entry in ledger.entries()],
+    }
+
+
+def _plain(spending: Spending) -> dict[str, Any]:
+    """JSON types; an infinite price becomes null."""
+    data: dict[str, Any] = {
+        **asdict(spending),
+        "unit": str(spending.unit),
+        "relation": str(spending.relation),
+    }
+    data["epsilon"] = _number(spending.epsilon)
+    data["parties"] = {party: _number(price) for party, price in spending.parties.items()}
+    return data
+
+
+def _number(price: float) -> float | None:
+    return price if math.isfinite(price) else None
+
+
+def page(ledger: Ledger) -> str:
+    """The ledger as Markdown: what was spent of what, per statement and party, and each kind of event with
+    its count."""
+    terms = ledger.terms
+    lines = [f"# Privacy ledger{f' of {terms.dataset}' if terms.dataset else ''}", ""]
+    lines += [
+        f"Budget: epsilon {terms.epsilon:g} at delta {terms.delta:g}, priced by the {terms.accountant} accountant.",
+        "",
+    ]
+    for spending in ledger.spent():
+        lines += [f"## Per {spending.unit}, {spending.relation} neighbours", ""]
+        lines += [
+            f"Spent: epsilon {spending.epsilon:.4f} at delta {spending.delta:g} (the largest over parties).",
+            "",
+        ]
+        named = {party: price for party, price in spending.parties.items() if party}
+        if named:
+            lines += ["| party | epsilon |", "| --- | --- |"]
+            lines += [f"| {_cell(party)} | {price:.4f} |" for party, price in named.items()] + [""]
+    lines += ["## Charges", "", "| run | party | event | times | rounds |", "| --- | --- | --- | --- | --- |"]
+    lines += [f"| {' | '.join(row)} |" for row in _grouped(ledger)]
+    return "\n".join(lines) + "\n"
+
+
+def _grouped(ledger: Ledger) -> list[tuple[str, str, str, str, str]]:
+    groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
+    for entry in ledger.entries():
+        groups.setdefault((entry.run, entry.party, entry.event), []).append((entry.count, entry.round))
+    return [
+        (
+            _cell(run),
+            _cell(party) or "every one",
+            _cell(describe(decode(event))),
+            str(sum(count for count, _ in rows)),
+            f"{min(r for _, r in rows)} to {max(r for _, r in rows)}",
+        )
+        for (run, party, event), rows in groups.items()
+    ]
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("<", "&lt;")

@@ -1,0 +1,245 @@
+"""The ledger: refuses before it overspends, adds up over parties, runs, restarts; append-only; readable."""
+
+import json
+import math
+import os
+import shutil
+import sqlite3
+import stat
+import threading
+from pathlib import Path
+
+import pytest
+
+from dp import Ledger
+from dp.accountants import epsilon
+from dp.events import (
+    FixedSizeGaussian,
+    Gaussian,
+    PoissonGaussian,
+    Relation,
+    Skellam,
+    Unit,
+    UnknownEvent,
+    repeat,
+)
+from dp.ledger_page import export, page
+from protocols.errors import BudgetExceeded, Misuse, StoreError
+
+ROUND = Gaussian(noise_multiplier=5.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
+STEP = PoissonGaussian(noise_multiplier=1.0, sample_rate=0.05, unit=Unit.EXAMPLE, relation=Relation.ZERO_OUT)
+OLD = Path(__file__).parents[2] / "vectors" / "dp" / "ledger-v1.sqlite"
+
+
+def new(path: Path, budget: float = 2.0, accountant: str = "rdp") -> Ledger:
+    return Ledger(path / "a.ledger", epsilon=budget, delta=1e-5, accountant=accountant)
+
+
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+def test_the_step_that_would_overspend_is_refused_and_not_written(tmp_path: Path, accountant: str) -> None:
+    ledger = new(tmp_path, accountant=accountant)
+    taken = 0
+    while ledger.affords(ROUND):
+        ledger.charge(ROUND, run="r", round=taken)
+        taken += 1
+    with pytest.raises(BudgetExceeded, match="not taken"):
+        ledger.charge(ROUND)
+    assert len(ledger.entries()) == taken >= 2
+    assert ledger.epsilon() == epsilon([repeat(ROUND, taken)], 1e-5, accountant) <= 2.0
+    assert ledger.price_with(ROUND) == epsilon([repeat(ROUND, taken + 1)], 1e-5, accountant) > 2.0
+
+
+def test_a_smaller_step_still_fits(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    ledger.charge(ROUND, 3)
+    quiet = Gaussian(noise_multiplier=500.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(ROUND, 20)
+    assert ledger.charge(quiet).id == 2
+
+
+def test_it_adds_up_over_restarts_runs_and_federations(tmp_path: Path) -> None:
+    for run in ("first", "second", "second"):  # the third is a retry: charged again
+        client = Ledger.for_dataset(tmp_path, "patients 2026", epsilon=5.0, delta=1e-5, accountant="rdp")
+        client.charge(STEP, 10, run=run)
+    other = Ledger.for_dataset(tmp_path, "another data set", epsilon=5.0, delta=1e-5, accountant="rdp")
+    assert client.epsilon() == epsilon([repeat(STEP, 30)], 1e-5, "rdp")
+    assert other.epsilon() == 0.0
+    assert Ledger(client.path).epsilon() == client.epsilon()
+
+
+def test_parties_have_their_own_price_and_the_largest_is_stated(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=10.0)
+    ledger.charge(STEP, 100, party="small")
+    ledger.charge(STEP, 10, party="large")
+    ledger.charge(STEP, 5)
+    (spending,) = ledger.spent()
+    assert spending.parties == {
+        "": epsilon([repeat(STEP, 5)], 1e-5, "rdp"),
+        "small": epsilon([repeat(STEP, 105)], 1e-5, "rdp"),
+        "large": epsilon([repeat(STEP, 15)], 1e-5, "rdp"),
+    }
+    assert spending.epsilon == spending.parties["small"] == ledger.epsilon()
+    assert ledger.epsilon("large") == spending.parties["large"]
+    assert ledger.epsilon("never heard of") == spending.parties[""]
+    assert "per example, zero-out" in str(spending)
+
+
+def test_a_charge_for_every_one_is_refused_if_one_cannot_afford_it(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=6.0)
+    while ledger.affords(STEP, 50, party="a"):
+        ledger.charge(STEP, 50, party="a")
+    with pytest.raises(BudgetExceeded, match="'a'"):
+        ledger.charge(STEP, 50)
+    ledger.charge(STEP, 50, party="b")
+
+
+def test_statements_are_priced_apart_and_each_is_limited(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    ledger.charge(ROUND)
+    ledger.charge(STEP)
+    assert [(s.unit, s.relation) for s in ledger.spent()] == [
+        (Unit.CLIENT, Relation.ZERO_OUT),
+        (Unit.EXAMPLE, Relation.ZERO_OUT),
+    ]
+    with pytest.raises(BudgetExceeded):
+        ledger.charge(STEP, 100_000)
+
+
+def test_events_without_a_price_are_refused(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=math.inf, accountant="pld")
+    skellam = Skellam(
+        l1=3.0, l2=3.0, variance=1e4, shares=1, dims=1, unit=Unit.CLIENT, relation=Relation.ZERO_OUT
+    )
+    fixed = FixedSizeGaussian(
+        noise_multiplier=5.0, population=10, sample_size=2, unit=Unit.CLIENT, relation=Relation.ZERO_OUT
+    )
+    for event in (skellam, fixed, "gaussian"):
+        with pytest.raises(UnknownEvent):
+            ledger.charge(event)  # type: ignore[arg-type]
+    assert ledger.entries() == ()
+
+
+@pytest.mark.parametrize("count", [0, -1, 1.0, True])
+def test_counts_are_checked(tmp_path: Path, count: object) -> None:
+    with pytest.raises(Misuse):
+        new(tmp_path).charge(ROUND, count)  # type: ignore[arg-type]
+
+
+def test_texts_are_checked(tmp_path: Path) -> None:
+    for bad in ("a\nb", "x" * 501):
+        with pytest.raises(Misuse):
+            new(tmp_path).charge(ROUND, party=bad)
+
+
+def test_terms_are_fixed_when_the_ledger_is_made(tmp_path: Path) -> None:
+    new(tmp_path)
+    with pytest.raises(Misuse, match="other terms"):
+        new(tmp_path, budget=20.0)
+    with pytest.raises(Misuse, match="no ledger"):
+        Ledger(tmp_path / "none.ledger")
+    for terms in (
+        {"epsilon": -1.0, "delta": 1e-5},
+        {"epsilon": 1.0, "delta": 0.0},
+        {"epsilon": math.nan, "delta": 0.1},
+    ):
+        with pytest.raises(Misuse):
+            Ledger(tmp_path / "bad.ledger", **terms)
+    with pytest.raises(Misuse):
+        Ledger(tmp_path / "bad.ledger", epsilon=1.0, delta=1e-5, accountant="moments")
+
+
+def test_rows_cannot_be_changed_or_removed(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    ledger.charge(ROUND)
+    connection = sqlite3.connect(ledger.path)
+    for statement in ("UPDATE charges SET count = 0", "DELETE FROM charges", "UPDATE terms SET json = ''"):
+        with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+            connection.execute(statement)
+    connection.close()
+    assert stat.S_IMODE(os.stat(ledger.path).st_mode) == 0o600
+
+
+def test_an_edited_row_is_found(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    for round in range(3):
+        ledger.charge(ROUND, run="r", round=round)
+    ledger.verify()
+    connection = sqlite3.connect(ledger.path)
+    connection.execute("DROP TRIGGER charges_UPDATE")
+    connection.execute("UPDATE charges SET round = 9 WHERE id = 2")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreError, match="charge 2"):
+        ledger.verify()
+
+
+@pytest.mark.parametrize("content", [b"not a database, but long enough to be read as one" * 100, b"x"])
+def test_foreign_files_are_refused_by_name(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "a.ledger"
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"a\.ledger"):
+        new(tmp_path)
+    foreign = tmp_path / "b.ledger"
+    connection = sqlite3.connect(foreign)
+    connection.execute("CREATE TABLE cats (name TEXT)")
+    connection.close()
+    with pytest.raises(StoreError, match="not a ledger"):
+        Ledger(foreign)
+
+
+def test_another_format_is_refused_by_number(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    connection = sqlite3.connect(ledger.path)
+    connection.execute("PRAGMA user_version=2")
+    connection.close()
+    with pytest.raises(StoreError, match="format 2"):
+        Ledger(ledger.path)
+
+
+def test_a_ledger_of_format_1_is_still_read(tmp_path: Path) -> None:
+    copy = tmp_path / "old.ledger"
+    shutil.copy(OLD, copy)
+    ledger = Ledger(copy)
+    ledger.verify()
+    assert ledger.terms.dataset == "example data"
+    assert [entry.count for entry in ledger.entries()] == [40, 2]
+    assert ledger.epsilon() == epsilon([repeat(STEP, 40)], 1e-5, "rdp")
+    ledger.charge(STEP)
+
+
+def test_threads_share_one_budget(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    refused = []
+
+    def spend() -> None:
+        try:
+            while True:
+                ledger.charge(ROUND)
+        except BudgetExceeded:
+            refused.append(1)
+
+    threads = [threading.Thread(target=spend) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(refused) == 4
+    assert ledger.epsilon() <= 2.0 < ledger.price_with(ROUND)
+    ledger.verify()
+
+
+def test_export_and_page(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "a.ledger", epsilon=math.inf, delta=1e-5, accountant="rdp", dataset="a|b")
+    ledger.charge(STEP, 5, run="r1", round=2, party="x|y")
+    ledger.charge(ROUND, run="r1", round=3)
+    data = json.loads(json.dumps(export(ledger), allow_nan=False))
+    assert data["terms"]["epsilon"] is None
+    assert {(s["unit"], s["relation"]) for s in data["spent"]} == {
+        ("example", "zero-out"),
+        ("client", "zero-out"),
+    }
+    assert [c["count"] for c in data["charges"]] == [5, 1]
+    text = page(ledger)
+    for part in ("Per example, zero-out neighbours", "x\\|y", "PoissonGaussian", "delta 1e-05", "rdp"):
+        assert part in text
