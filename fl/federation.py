@@ -16,7 +16,7 @@ from fl.account import Account
 from fl.config import Loaders, Plan, Setup, make_setup
 from fl.memory import NOTE, MemoryEngine
 from fl.result import Result
-from fl.rounds import Coordinator, RoundResult
+from fl.rounds import Coordinator, RoundResult, new_session
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
 from protocols.errors import Misuse
@@ -244,8 +244,6 @@ class Federation:
         )
 
     def _sample_session(self) -> Any:
-        from fl.memory import new_session
-
         if self.coordinator.run is None:
             self.coordinator.prepare(1)
         cohort = self.setup.names[: self.coordinator.cohort()]

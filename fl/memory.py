@@ -12,9 +12,8 @@ import numpy as np
 from fl.config import Setup
 from fl.contribution import contribute
 from fl.dropouts import by_stage, leaving
-from fl.rounds import Coordinator, Opening, RoundResult
+from fl.rounds import Coordinator, Opening, RoundResult, new_session
 from protocols.errors import Aborted
-from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.simulate import Observe, Outcome, simulate
 from protocols.statement import Protection
@@ -34,12 +33,13 @@ class MemoryEngine:
         self.protection: Protection | None = None
         self.observe: Observe | None = None
         self.progress: Progress = lambda what, done, of: None
+        self.session: Session | None = None
         self.last_vectors: dict[str, np.ndarray] = {}
 
     def play(self, opening: Opening, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
         """Run one round; `charge` is called with the survivors before the total is decoded and released."""
         setup = self.setup
-        session = new_session(setup, opening)
+        session = self.session = new_session(setup, opening)
         self.protection = setup.stack.secure_sum.protection(session)
         gone = leaving(setup.plan.seed, opening.number, opening.clients, setup.plan.dropout)
         began = time.perf_counter()
@@ -123,22 +123,3 @@ class MemoryEngine:
             "privacy_server": outcome.seconds_of("server") + helpers + decode_s,
         }
         return result
-
-
-def new_session(setup: Setup, opening: Opening) -> Session:
-    """Return the round's session: bound to the broadcast model and to everything else the clients are shown."""
-    plan = opening.plan
-    least = max(setup.plan.min_survivors, plan.summed.min_survivors)
-    return setup.stack.secure_sum.session(
-        opening.clients,
-        plan.dimension,
-        plan.bound,
-        random=SystemRandom(),
-        modulus=plan.summed.modulus,
-        round=opening.number,
-        model=opening.digest,
-        min_survivors=min(least, len(opening.clients)),
-    )
-
-
-__all__ = ["NOTE", "MemoryEngine", "new_session"]

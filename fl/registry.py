@@ -15,7 +15,7 @@ from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
 from fl.options import Spec, bind, closest, parse_spec, spec_of_table
-from protocols.errors import MissingExtra, Misuse
+from protocols.errors import Misuse, SecAggError
 
 
 @dataclass(frozen=True)
@@ -78,12 +78,12 @@ class Registry:
         arguments = bind(spec, factory, given)
         try:
             return factory(**arguments)
-        except Misuse:
+        except SecAggError:
             raise
-        except (TypeError, ValueError) as error:
+        except Exception as error:  # a user's own factory may raise anything
             if spec.name in self.builtin:
                 raise
-            raise Misuse(f"{self.kind} {spec.name!r} could not be built: {error}") from error
+            raise Misuse(f"{self.kind} {spec.name!r} could not be built: {_said(error)}") from error
 
 
 PRIVACY = Registry(
@@ -156,6 +156,13 @@ def _see_working_directory() -> None:
         sys.path.append(here)
 
 
+def _said(error: Exception) -> str:
+    """What an error says, with its kind where the words alone would not do."""
+    return (
+        str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
+    )
+
+
 def _load(reference: str, what: str) -> Callable[..., object]:
     module_name, _, attribute = reference.partition(":")
     if not module_name or not attribute.isidentifier():
@@ -163,10 +170,10 @@ def _load(reference: str, what: str) -> Callable[..., object]:
     try:
         module = importlib.import_module(module_name)
         found = getattr(module, attribute)
-    except MissingExtra:
+    except SecAggError:
         raise
-    except (ImportError, AttributeError, SyntaxError) as error:
-        raise Misuse(f"{what}: {reference} cannot be loaded: {error}.") from error
+    except Exception as error:  # importing a user's own module may raise anything
+        raise Misuse(f"{what}: {reference} cannot be loaded: {_said(error)}.") from error
     if not callable(found):
         raise Misuse(f"{what}: {reference} is a {type(found).__name__}, not a function or class to call.")
     return found  # type: ignore[no-any-return]  # what a name stands for is known at run time only

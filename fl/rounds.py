@@ -21,6 +21,7 @@ from fl.tensors import flatten_state, schema_of_state, unflatten_state
 from protocols.errors import Misuse
 from protocols.layers import Coordinate, RoundFacts, RunFacts
 from protocols.randomness import SystemRandom, below
+from protocols.session import Session
 from protocols.stack import RoundPlan
 from protocols.updates import Flat, Schema
 
@@ -205,3 +206,19 @@ class Coordinator:
 def own_facts(opening: Opening, client: str, store: Any = None) -> RoundFacts:
     """Return the round's facts as one client sees them: with its name and its own store."""
     return replace(opening.plan.facts, client=client, store=store)
+
+
+def new_session(setup: Setup, opening: Opening) -> Session:
+    """Return the round's session: bound to the broadcast model and to everything else the clients are shown."""
+    plan = opening.plan
+    least = max(setup.plan.min_survivors, plan.summed.min_survivors)
+    return setup.stack.secure_sum.session(
+        opening.clients,
+        plan.dimension,
+        plan.bound,
+        random=SystemRandom(),
+        modulus=plan.summed.modulus,
+        round=opening.number,
+        model=opening.digest,
+        min_survivors=min(least, len(opening.clients)),
+    )

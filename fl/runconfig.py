@@ -59,6 +59,7 @@ class RunConfig:
     min_survivors: int = 1
     delta: float | None = None
     device: str = "cpu"
+    threads: int = 1
     engine: str = "memory"
     data_dir: str | None = None
     output: str | None = None
@@ -66,8 +67,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
             _check_type(name, getattr(self, name), hint)
-        if self.rounds < 1 or self.batch_size < 1:
-            raise Misuse(f"expected rounds and batch_size >= 1, got {self.rounds} and {self.batch_size}")
+        if min(self.rounds, self.batch_size, self.threads) < 1:
+            raise Misuse(
+                "expected rounds, batch_size and threads >= 1, "
+                f"got {self.rounds}, {self.batch_size} and {self.threads}"
+            )
         if self.clients is not None and self.clients < 1:
             raise Misuse(f"expected at least 1 client, got {self.clients}")
 
@@ -151,6 +155,7 @@ def load_parts(config: RunConfig) -> Parts:
     with needs("torch", "secagg run"):
         import torch
         from torch.utils.data import DataLoader, TensorDataset
+    torch.set_num_threads(config.threads)
     data = load(config.data, config.data_dir)
     split = partition(data, config.partition, config.clients, config.seed)
 

@@ -40,19 +40,25 @@ class Seen:
         """Coordinates of the update, as the client has them and as the server received them."""
         title = f"One client's update ({self.client}), coordinates {self._first} to {self._first + SHOWN - 1}"
         table = Table(title=title, show_header=False)
-        table.add_row("the update, quantised", "  ".join(str(x) for x in self.own))
+        table.add_row("the update, weighted and quantised", "  ".join(str(x) for x in self.own))
         table.add_row("what the server saw", "  ".join(self.received()))
         return table
 
     def received(self) -> list[str]:
-        """The same coordinates out of the message: ring elements where the protocol sends them, else raw bytes."""
-        elements = getattr(self._protocol, "elements_seen", None)
-        if elements is not None:
-            values = elements(self.caught, self._first, SHOWN)
-            return [str(int(v)) for v in values]
-        if self._protocol.name == "none":
+        """The same coordinates out of the message: ring elements of a masked vector, else raw bytes."""
+        name = self._protocol.name
+        where = slice(self._first, self._first + SHOWN)
+        if name.startswith("secagg"):
+            from secagg.messages import Masked
+            from secagg.packing import unpack
+            from secagg.ring import Ring
+
+            ring = Ring(self._engine.session.ring_bits())
+            packed = Masked.decode(self.caught).vector
+            return [str(int(v)) for v in unpack(packed, self._engine.session.dimension, ring)[where]]
+        if name == "none":
             from protocols.plain import Input
 
-            return [str(int(v)) for v in Input.decode(self.caught).vector[self._first : self._first + SHOWN]]
+            return [str(int(v)) for v in Input.decode(self.caught).vector[where]]
         middle = len(self.caught) // 2
         return [self.caught[middle : middle + 24].hex(" "), "..."]

@@ -1,0 +1,62 @@
+"""The quantiser: bounded, counted, within half a step; capacity is proved or refused."""
+
+import numpy as np
+import pytest
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+from protocols.errors import CapacityError, Misuse
+from protocols.quantise import CAPACITY, Quantiser, prove_capacity
+
+ranges = st.floats(1e-9, 1e9)
+
+
+@given(st.integers(2, 32), ranges, st.lists(st.floats(-1e9, 1e9), min_size=1, max_size=20))
+def test_values_within_the_range_lose_at_most_half_a_step(
+    bits: int, limit: float, values: list[float]
+) -> None:
+    quantiser = Quantiser.for_range(bits, limit)
+    vector = np.array(values)
+    integers, clipped = quantiser.encode(vector)
+    assert np.abs(integers).max() <= quantiser.bound
+    inside = np.abs(vector) <= limit
+    assert clipped <= np.count_nonzero(~inside)
+    assert (np.abs(quantiser.decode(integers) - vector)[inside] <= quantiser.step / 2).all()
+
+
+@given(st.integers(2, 32), ranges)
+def test_the_step_is_the_smallest_power_of_two_that_covers_the_range(bits: int, limit: float) -> None:
+    quantiser = Quantiser.for_range(bits, limit)
+    assert quantiser.range >= limit
+    assert quantiser.range / 2 < limit
+
+
+@given(st.integers(1, 1 << 20), st.integers(1, 1 << 24), st.integers(0, 1 << 31))
+def test_capacity_is_the_exact_product_or_a_refusal(clients: int, cap: int, bound: int) -> None:
+    product = clients * cap * bound
+    if product < CAPACITY:
+        assert prove_capacity(clients, cap, bound) == product
+    else:
+        with pytest.raises(CapacityError, match="lower the bits"):
+            prove_capacity(clients, cap, bound)
+
+
+def test_capacity_holds_at_its_edge_and_no_further() -> None:
+    assert prove_capacity(1, 1, CAPACITY - 1) == CAPACITY - 1
+    with pytest.raises(CapacityError):
+        prove_capacity(1, 1, CAPACITY)
+
+
+@given(st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=5), st.integers(2, 24))
+def test_the_range_of_a_reference_covers_twice_its_largest_weight(values: list[float], bits: int) -> None:
+    reference = np.array(values)
+    assume(np.isfinite(reference).all())
+    assert Quantiser.for_reference(bits, reference).range >= max(1.0, 2 * np.abs(reference).max())
+
+
+@pytest.mark.parametrize(
+    "bad", [(1, 1.0), (33, 1.0), (16, 0.0), (16, -1.0), (16, float("inf")), (16, float("nan"))]
+)
+def test_impossible_ranges_and_widths_are_refused(bad: tuple[int, float]) -> None:
+    with pytest.raises(Misuse):
+        Quantiser.for_range(*bad)
