@@ -163,6 +163,12 @@ def test_a_reference_builds_the_users_own_object(tmp_path: Path, monkeypatch: py
         PRIVACY.build("my_layers_zq:missing")
     with pytest.raises(Misuse, match="cannot be loaded"):
         PRIVACY.build("no_such_module_zq:missing")
+    (tmp_path / "my_broken_zq.py").write_text("1 / 0\n")
+    with pytest.raises(Misuse, match="ZeroDivisionError: division by zero"):
+        PRIVACY.build("my_broken_zq:mine")
+    (tmp_path / "my_syntax_zq.py").write_text("def (\n")
+    with pytest.raises(Misuse, match=r"my_syntax_zq\.py, line 1"):
+        PRIVACY.build("my_syntax_zq:mine")
 
 
 def test_entry_points_add_names_but_replace_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
