@@ -152,6 +152,7 @@ class _Run:
             model=model,
             simulated=self.simulated,
             min_survivors=least,
+            memory=recall(self.stores[str(SERVER)], self.protocol) if str(SERVER) in self.stores else None,
         )
         self.stages = self.protocol.stages(self.session)
         self.helpers = self.protocol.helpers(self.session)

@@ -110,8 +110,12 @@ class SecureSum(ABC):
         model: bytes = NO_MODEL,
         simulated: bool = False,
         min_survivors: int = 1,
+        memory: bytes | None = None,
     ) -> Session:
-        """Make a new session (the server does). Raises Misuse or CapacityError for an impossible one."""
+        """Make a new session (the server does). memory: what an earlier session of the server returned in
+        `Step.memory`; a protocol whose set-up serves many sessions builds on it. Raises Misuse or CapacityError
+        for an impossible one.
+        """
         names = tuple(str(name) for name in roster)
         chosen = self.parameters(len(names), dimension, bound, modulus)
         session = Session(

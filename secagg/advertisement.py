@@ -9,8 +9,11 @@ fixed by commit and reveal, a commitment (32); in certified sessions the identit
 from typing import NamedTuple
 
 from protocols.errors import ProtocolViolation
+from protocols.kernel import SERVER, client
+from protocols.session import Session
 from secagg.commitments import CERTIFY, certified_bytes, check_signature
-from secagg.messages import SIGNATURE_BYTES
+from secagg.key_agreement import public_key
+from secagg.messages import SIGNATURE_BYTES, Indices, items
 from secagg.rules import Rules
 
 
@@ -40,3 +43,26 @@ def check_certificate(rules: Rules, context: bytes, index: int, keys: bytes, par
     if rules.certified:
         signed = certified_bytes(context, index, keys[:-SIGNATURE_BYTES])
         check_signature(rules.identity(index), CERTIFY, signed, keys[-SIGNATURE_BYTES:], party)
+
+
+def certified_keys(
+    rules: Rules, session: Session, index: int, clients: Indices, blobs: bytes, private: tuple[bytes, ...]
+) -> dict[int, Advertised]:
+    """Return the keys that a client was given, by client, certified where the session asks for that.
+
+    Raises PeerError naming who is not certified, and the server if a key is used twice or is the client's own
+    (`private`).
+    """
+    given: dict[int, Advertised] = {}
+    size = len(blobs) // max(1, len(clients))
+    for j, blob in zip(clients.tolist(), items(blobs, size), strict=True):
+        check_certificate(rules, session.context, j, blob, str(client(j)))
+        given[j] = parse(rules, blob, str(client(j)))
+    used = [key for k in given.values() for key in (k.seal_key, k.mask_key)] + [
+        public_key(p) for p in private
+    ]
+    if index in given or len(set(used)) != len(used):
+        raise ProtocolViolation(
+            "two parties were given one public key: somebody's keys were swapped or reflected", str(SERVER)
+        )
+    return given

@@ -200,7 +200,7 @@ def indices(clients: Any) -> Indices:
 
 def items(data: bytes, size: int) -> list[bytes]:
     """Return the items of `size` bytes that lie end to end in `data`."""
-    return [data[at : at + size] for at in range(0, len(data), size)]
+    return [data[at : at + size] for at in range(0, len(data), size)] if data else []
 
 
 def pack_bits(clients: Any, size: int) -> bytes:

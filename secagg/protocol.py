@@ -21,10 +21,12 @@ from protocols.session import Session
 from protocols.statement import Protection
 from protocols.summation import NO_MODEL, SecureSum, Stage
 from secagg import client as client_states
+from secagg import reuse
 from secagg import server as server_states
 from secagg.choose import Wishes, choose
 from secagg.credentials import Credentials
 from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, UNMASK
+from secagg.reuse.memory import build_on
 from secagg.rules import MALICIOUS, THREATS, MaskParameters, Rules, rules_of
 from secagg.stating import protection
 
@@ -46,6 +48,8 @@ class _Masked(SecureSum):
         correctness: float = 20.0,
         credentials: Credentials | None = None,
         beacon: bytes = b"",
+        setup: str = "fresh",
+        renew: int = 100,
     ) -> None:
         """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt.
 
@@ -61,13 +65,20 @@ class _Masked(SecureSum):
             raise Misuse(
                 "threat 'malicious' needs Credentials: a roster signed by someone other than the server"
             )
+        if setup not in ("fresh", "reuse") or renew < 1:
+            raise Misuse(f"expected setup 'fresh' or 'reuse' and renew >= 1, got {setup!r}, {renew}")
         self.credentials = credentials
         self.beacon = beacon
+        self.reuse = setup == "reuse"
+        self.renew = renew
 
     # -- public facts -------------------------------------------------------------------------------------------------
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         rules = rules_of(session)
+        if rules.parameters.reuse:
+            names = [INPUT, UNMASK] if rules.parameters.epoch else [ADVERTISE, INPUT, UNMASK]
+            return tuple(Stage(name, counts=name == INPUT) for name in names)
         names = [ADVERTISE, *([REVEAL] if rules.committed else []), SHARE, INPUT]
         names += [*([CONFIRM] if rules.voted else []), UNMASK]
         return tuple(Stage(name, counts=name == INPUT) for name in names)
@@ -89,7 +100,7 @@ class _Masked(SecureSum):
         return protection(rules_of(session), self.wishes)
 
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> MaskParameters:
-        return choose(self.wishes, clients, self.beacon)
+        return replace(choose(self.wishes, clients, self.beacon), reuse=self.reuse)
 
     def check(self, session: Session) -> None:
         super().check(session)
@@ -107,6 +118,7 @@ class _Masked(SecureSum):
         model: bytes = NO_MODEL,
         simulated: bool = False,
         min_survivors: int = 1,
+        memory: bytes | None = None,
     ) -> Session:
         """As `SecureSum.session`; in the malicious model the signed roster's keys of these clients are put
         into it.
@@ -122,21 +134,24 @@ class _Masked(SecureSum):
             simulated=simulated,
             min_survivors=min_survivors,
         )
-        if self.credentials is None:
-            return made
         chosen = MaskParameters.decode(made.parameters)
-        identities = self.credentials.keys_of(made.roster)
-        return replace(made, parameters=replace(chosen, identities=identities).encode())
+        if self.credentials is not None:
+            chosen = replace(chosen, identities=self.credentials.keys_of(made.roster))
+        made = replace(made, parameters=chosen.encode())
+        if self.reuse:
+            epoch = build_on(made, memory, self.renew)
+            made = replace(made, parameters=replace(chosen, epoch=epoch).encode())
+        return made
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:
-        return tags(*client_states.STATES, *server_states.STATES)
+        return tags(*client_states.STATES, *server_states.STATES, *reuse.STATES)
 
     # -- parties ------------------------------------------------------------------------------------------------------
 
     def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
         self._authenticate(session)
-        return server_states.start(session)
+        return reuse.start(session, memory) if self.reuse else server_states.start(session)
 
     def _client(
         self,
@@ -151,7 +166,11 @@ class _Masked(SecureSum):
         self._insist(rules_of(session))
         credentials = self._authenticate(session)
         identity = credentials.identity(session.roster[index]) if credentials else None
-        return Step(client_states.join(session, index, vector, update, identity, random))
+        if not self.reuse:
+            return Step(client_states.join(session, index, vector, update, identity, random))
+        if rules_of(session).parameters.epoch:
+            return Step(reuse.resume(session, index, vector, update, memory))
+        return Step(reuse.enrol(session, index, vector, update, identity, random))
 
     def _authenticate(self, session: Session) -> Credentials | None:
         """Return the credentials a malicious-model session was checked against. Raises PolicyRefusal if it
@@ -172,6 +191,10 @@ class _Masked(SecureSum):
         Outside the semi-honest model: 2 x threshold > degree + as many corrupt neighbours as this client
         expects.
         """
+        if rules.parameters.reuse != self.reuse:
+            raise PolicyRefusal(
+                f"setup: this client {'re' if self.reuse else 'does not re'}uses keys, the session does not agree"
+            )
         own, offered = choose(self.wishes, rules.clients, self.beacon).threat, rules.parameters.threat
         if THREATS.index(offered) < THREATS.index(own):
             raise PolicyRefusal(f"threat: this client demands {own}, the session offers {offered}")

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.session import Session
-from secagg.graph import Harary
+from secagg.graph import Harary, permutation
 from secagg.messages import SIGNATURE_BYTES, Indices
 from secagg.ring import Ring
 
@@ -44,6 +44,8 @@ class MaskParameters(Record):
     committed: bool = False
     beacon: bytes = b""
     identities: bytes = b""
+    reuse: bool = False
+    epoch: bytes = b""
 
     def __post_init__(self) -> None:
         if self.threat not in THREATS:
@@ -88,11 +90,13 @@ class Rules:
         self.complete = self.degree == self.clients - 1
         self.committed = p.committed
         self.ring = Ring(ring_bits)
-        self.seed = b"" if p.committed else _seed(p, context, round)
+        self.seed = b"" if p.committed else _seed(p, p.epoch or context, 0 if p.reuse else round)
         if p.identities and len(p.identities) != 32 * self.clients:
             raise Misuse(f"expected {self.clients} identities of 32 bytes, got {len(p.identities)} bytes")
         if p.committed and (self.complete or not self.certified):
             raise Misuse("commit and reveal is for malicious sessions on sparse graphs")
+        if (p.reuse and p.committed) or len(p.epoch) not in (0, 32) or (p.epoch and not p.reuse):
+            raise Misuse("reused keys on a sparse graph in the malicious model need a beacon")
         if self.certified and not (self.complete or p.committed or p.beacon):
             raise Misuse("a malicious session on a sparse graph needs commit and reveal, or a beacon")
 
@@ -106,6 +110,21 @@ class Rules:
     def neighbours(self, index: int, seed: bytes) -> tuple[int, ...]:
         """The neighbours of a client, ascending; `seed` is `self.seed`, or what the commitments gave."""
         return Harary(seed or _NO_SEED, self.clients, self.degree).neighbours(index)
+
+    @functools.cached_property
+    def committee(self) -> frozenset[int]:
+        """The clients that hold everybody's shares where keys are reused: all on the complete graph, else
+        `degree` of them.
+        """
+        if self.complete:
+            return frozenset(range(self.clients))
+        seed = hashlib.sha256(b"secagg committee v1\0" + self.seed).digest()
+        return frozenset(permutation(seed, self.clients)[: self.degree].tolist())
+
+    def channels(self, index: int) -> frozenset[int]:
+        """With whom a client exchanges sealed shares where keys are reused."""
+        others = frozenset(range(self.clients)) if index in self.committee else self.committee
+        return others - {index}
 
     def points(self, holders: Indices) -> NDArray[np.int64]:
         """The points of a dealer's shares, in the order of its holders: their index + 1, or their rank in

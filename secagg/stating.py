@@ -27,16 +27,17 @@ _LIMITS = (
 def protection(rules: Rules, wishes: Wishes) -> Protection:
     """Return the statement of one session's protection."""
     p = rules.parameters
+    secrets = "each round's seeds" if p.reuse else "secrets"
     graph = "the complete graph" if rules.complete else f"a random {p.degree}-regular graph"
     return Protection(
-        mechanism=f"pairwise and self masks on {graph}, secrets shared {p.threshold} of {p.degree}",
+        mechanism=f"pairwise and self masks on {graph}, {secrets} shared {p.threshold} of {p.degree}",
         threat=p.threat,
         hidden="every client's vector within the sum",
         learns={
             "server": "the sum over the survivors, who takes part and who drops out",
             "clients": "their neighbours' public keys, what the server publishes",
         },
-        assumptions=(_SERVER[p.threat], *_SOURCES, *_graph(rules)),
+        assumptions=(_server(rules), *_SOURCES, *_graph(rules)),
         collusion=f"the server with up to {wishes.collusion:.0%} of the clients; {p.threshold} holders of one client's "
         "shares open its secrets together",
         limits=(*_LIMITS, *_limits(rules)),
@@ -49,6 +50,11 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
             "ring_bits": rules.ring.bits,
         },
     )
+
+
+def _server(rules: Rules) -> str:
+    text = _SERVER[rules.parameters.threat]
+    return text.replace("until shares are dealt", "until keys are agreed") if rules.parameters.reuse else text
 
 
 def _graph(rules: Rules) -> tuple[str, ...]:
@@ -74,6 +80,12 @@ def _limits(rules: Rules) -> tuple[str, ...]:
         found.append(
             "keys are bound to names by the server: it could sit in the middle of two clients when it hands them out"
         )
+    if rules.parameters.reuse:
+        found += [
+            "one set-up serves many rounds: its graph and committee stay, so the corrupt clients must be fixed before "
+            "the set-up, not just before each session",
+            "whoever breaks into a client reads its rounds from then on until the next set-up; earlier rounds stay closed",
+        ]
     if rules.committed:
         found.append(
             "a client that withholds its part of the graph's seed ends the session, by name, before any vector leaves"

@@ -11,9 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.kernel import Message, Step, client
+from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from secagg.advertisement import Advertised, check_certificate, parse
+from secagg.advertisement import certified_keys
 from secagg.client.base import ClientState, expect_subset, expect_threshold, refuse
 from secagg.client.masking import Masking
 from secagg.commitments import (
@@ -52,7 +52,9 @@ class Sharing(ClientState):
         graph_seed = self._graph_seed(around.parts)
         expect_subset("neighbours", around.clients, indices(self.rules.neighbours(self.index, graph_seed)))
         expect_threshold("neighbours", len(around.clients), self.rules)
-        keys = self._keys(around)
+        private = (self.seal, self.mask)
+        given = certified_keys(self.rules, self.session, self.index, around.clients, around.keys, private)
+        keys = list(given.values())
         names = [self.session.roster[j] for j in around.clients.tolist()]
         own = PairKeys(self.seal, self.name, self.session.context)
         pairs = [own.agree(name, k.seal_key, "seal") for name, k in zip(names, keys, strict=True)]
@@ -88,21 +90,6 @@ class Sharing(ClientState):
             if part_commitment(context, index, part) != commitment:
                 raise refuse(f"client {index}'s part of the graph's seed is not the one it committed to")
         return joint_seed(context, self.committed, parts)
-
-    def _keys(self, around: Neighbourhood) -> list[Advertised]:
-        """The neighbours' keys, certified where the session asks for that, none of them this client's own
-        or used twice.
-        """
-        rules, context = self.rules, self.session.context
-        blobs = items(around.keys, len(around.keys) // len(around.clients))
-        for index, blob in zip(around.clients.tolist(), blobs, strict=True):
-            check_certificate(rules, context, index, blob, str(client(index)))
-        keys = [parse(rules, b, str(client(i))) for i, b in zip(around.clients.tolist(), blobs, strict=True)]
-        used = [k.seal_key for k in keys] + [k.mask_key for k in keys]
-        used += [PairKeys(private, self.name, context).public() for private in (self.seal, self.mask)]
-        if len(set(used)) != len(used):
-            raise refuse("two parties were given one public key: somebody's keys were swapped or reflected")
-        return keys
 
     def _deal(
         self, holders: Indices, names: list[str], pairs: list[bytes], seed: bytes, random: SecureRandom

@@ -52,3 +52,17 @@ class TestSecAggMalicious(MaskedSumContract):
 
     def factory(self) -> tuple[str, str]:
         return "secagg", "SecAgg"
+
+
+class TestSecAggReuse(MaskedSumContract):
+    """Every run here is a set-up with its first round; later rounds are in
+    tests/property/test_secagg_reuse.py.
+    """
+
+    examples = 15
+
+    def protocol(self) -> SecAgg:
+        return SecAgg(setup="reuse")
+
+    def factory(self) -> tuple[str, str]:
+        return "secagg", "SecAgg"

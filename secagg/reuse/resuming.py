@@ -1,0 +1,48 @@
+"""Client, later round: it has its input and the pair keys of the set-up, and waits to be asked."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import PolicyRefusal, WireError
+from protocols.kernel import Message, Step
+from protocols.randomness import SecureRandom
+from protocols.session import Session
+from secagg.client.base import ClientState, refuse
+from secagg.messages import INPUT
+from secagg.reuse.depositing import deposit
+from secagg.reuse.memory import ClientMemory
+from secagg.reuse.messages import Proceed
+from secagg.rules import rules_of
+
+
+@dataclass(frozen=True, eq=False)
+class Resuming(ClientState):
+    """Waits to be asked for its masked vector."""
+
+    TAG: ClassVar[int | None] = 50
+    STAGE: ClassVar[str] = INPUT
+
+    update: bytes
+    vector: NDArray[np.int64] = field(repr=False)
+    memory: ClientMemory = field(repr=False)
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        if len(self.take(Proceed, request).clients):
+            raise refuse("new keys in a round that builds on a set-up")
+        return deposit(self, self.update, self.vector, self.memory, random)
+
+
+def resume(
+    session: Session, index: int, vector: NDArray[np.int64], update: bytes, memory: bytes | None
+) -> Resuming:
+    """Return the first state of a client in a later round. Raises PolicyRefusal if it has no keys for it."""
+    if memory is None:
+        raise PolicyRefusal("setup: this client took no part in the set-up; it joins with the next one")
+    try:
+        kept = ClientMemory.decode(memory)
+    except WireError as error:
+        raise PolicyRefusal(f"setup: what this client kept is not readable: {error}") from None
+    return Resuming(session, index, update, vector, kept.at(session, rules_of(session).parameters.epoch))
