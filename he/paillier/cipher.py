@@ -59,6 +59,24 @@ def serialise(ciphertexts: Sequence[Any], public: PublicKey) -> bytes:
     return b"".join(c.to_bytes(public.ciphertext_bytes, "big") for c in ciphertexts)
 
 
+def parse_residues(data: bytes, count: int, public: PublicKey) -> list[Any]:
+    """Return `count` units modulo n, of which `serialise_residues` made the bytes. Raises WireError for anything
+    else.
+    """
+    size, n = (public.bits + 7) // 8, gmpy2.mpz(public.n)
+    if len(data) != count * size:
+        raise WireError(f"expected {count} residues of {size} bytes under this key, got {len(data)} bytes")
+    values = [gmpy2.mpz.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)]
+    if any(value >= n or gmpy2.gcd(value, n) != 1 for value in values):
+        raise WireError("a residue is not a unit below the modulus")
+    return values
+
+
+def serialise_residues(values: Sequence[Any], public: PublicKey) -> bytes:
+    """Return the values modulo n in full width, end to end."""
+    return b"".join(v.to_bytes((public.bits + 7) // 8, "big") for v in values)
+
+
 def add(left: Sequence[Any], right: Sequence[Any], public: PublicKey) -> list[Any]:
     """Return ciphertexts of the sums of plaintexts, pairwise."""
     n2 = gmpy2.mpz(public.n) ** 2

@@ -124,7 +124,7 @@ class DecryptRequest(Record):
 
 @dataclass(frozen=True)
 class Partial(Record):
-    """Decryptor to server: its partial decryptions (full-width integers modulo n^2) and the proof that they
+    """Decryptor to server: its partial decryptions (full-width integers modulo n) and the proof that they
     are right.
     """
 

@@ -1,11 +1,11 @@
 """Proof that a holder's partial decryptions are right, so that a wrong one is named. What does not belong
 here: decryption itself.
 
-Damgard and Jurik (PKC 2001, section 4.1) prove per ciphertext that log_(c^4)(c_i^2) = log_v(v_i), by
-Shoup's protocol (EUROCRYPT 2000) made non-interactive by a hash (Fiat-Shamir). All ciphertexts of a session
-are proven at once: both sides are raised to random 128-bit exponents and multiplied (small-exponent
-batching: Bellare, Garay and Rabin, EUROCRYPT '98). The squares modulo n^2 form a group whose order n p'q'
-has no factor below 2^128, so a single wrong element survives with probability 2^-128.
+With x = c^2 modulo n and a partial decryption x_i, Shoup (EUROCRYPT 2000, section 2) proves
+log_(x^4)(x_i^2) = log_v(v_i) = delta s_i, non-interactively by a hash (Fiat-Shamir). All ciphertexts of a
+session are proven at once: both sides are raised to random 128-bit exponents and multiplied (small-exponent
+batching: Bellare, Garay and Rabin, EUROCRYPT '98). The squares modulo n form a group whose order p'q' has
+no factor below 2^128, so a single wrong element survives with probability 2^-128.
 """
 
 import hashlib
@@ -15,7 +15,7 @@ from typing import Any
 
 import gmpy2
 
-from he.paillier.threshold import KeyShare, ThresholdKey
+from he.paillier.threshold import KeyShare, ThresholdKey, squares_of
 from protocols.codec import BigInt, Record
 from protocols.errors import PeerError
 from protocols.randomness import SecureRandom
@@ -43,11 +43,10 @@ def prove(
     share: KeyShare, ciphertexts: Sequence[Any], partials: Sequence[Any], context: bytes, random: SecureRandom
 ) -> Proof:
     """Prove `partials` of `ciphertexts`; `context` binds the proof to its session."""
-    key = share.key
-    n2 = gmpy2.mpz(key.public.n) ** 2
+    key, n = share.key, gmpy2.mpz(share.key.public.n)
     base, _, transcript = _batch(key, share.index, ciphertexts, partials, context)
     nonce = int.from_bytes(random.bytes(_nonce_bytes(key)), "big")
-    challenge = _challenge(transcript, gmpy2.powmod(base, nonce, n2), gmpy2.powmod(key.v, nonce, n2), key)
+    challenge = _challenge(transcript, gmpy2.powmod(base, nonce, n), gmpy2.powmod(key.v, nonce, n), key)
     answer = nonce + int.from_bytes(challenge, "big") * key.delta * share.value
     return Proof(challenge, BigInt(answer))
 
@@ -61,55 +60,50 @@ def check(
     proof: Proof,
 ) -> None:
     """Raises WrongPartial, naming the holder, unless its partial decryptions are right."""
-    who = f"decryptor {index - 1}"
-    n2 = gmpy2.mpz(key.public.n) ** 2
+    who, n = f"decryptor {index - 1}", gmpy2.mpz(key.public.n)
     limit = 8 * _nonce_bytes(key) + 1
     if len(proof.challenge) != CHALLENGE_BYTES or proof.answer < 0 or int(proof.answer).bit_length() > limit:
         raise WrongPartial(f"{who}: the proof is out of range", who)
     base, image, transcript = _batch(key, index, ciphertexts, partials, context)
     e = int.from_bytes(proof.challenge, "big")
-    at_base = gmpy2.powmod(base, proof.answer, n2) * gmpy2.powmod(gmpy2.invert(image, n2), e, n2) % n2
-    verification = gmpy2.invert(key.verification[index - 1], n2)
-    at_v = gmpy2.powmod(key.v, proof.answer, n2) * gmpy2.powmod(verification, e, n2) % n2
+    at_base = gmpy2.powmod(base, proof.answer, n) * gmpy2.powmod(gmpy2.invert(image, n), e, n) % n
+    verification = gmpy2.invert(key.verification[index - 1], n)
+    at_v = gmpy2.powmod(key.v, proof.answer, n) * gmpy2.powmod(verification, e, n) % n
     if _challenge(transcript, at_base, at_v, key) != proof.challenge:
         raise WrongPartial(f"{who}: its partial decryption is wrong, the proof does not verify", who)
 
 
 def _nonce_bytes(key: ThresholdKey) -> int:
-    exponent_bits = 2 * key.public.bits + key.delta.bit_length()
+    exponent_bits = key.public.bits + key.delta.bit_length()
     return (exponent_bits + 8 * CHALLENGE_BYTES + HIDING_BITS + 7) // 8
 
 
 def _batch(
     key: ThresholdKey, index: int, ciphertexts: Sequence[Any], partials: Sequence[Any], context: bytes
 ) -> tuple[Any, Any, bytes]:
-    """Return the product of c^(4 e), of c_i^(2 e), and the hash of everything they depend on."""
-    size = key.public.ciphertext_bytes
-    n2 = gmpy2.mpz(key.public.n) ** 2
-    digest = hashlib.sha256(
-        _DOMAIN + key.digest + index.to_bytes(4, "big") + len(context).to_bytes(4, "big") + context
-    )
-    digest.update(len(ciphertexts).to_bytes(8, "big"))
+    """Return the products of x^(4 e) and of x_i^(2 e), and the hash of everything they depend on."""
+    n, size = gmpy2.mpz(key.public.n), key.public.ciphertext_bytes
+    digest = hashlib.sha256(_DOMAIN + key.digest + index.to_bytes(4, "big"))
+    digest.update(len(context).to_bytes(4, "big") + context + len(ciphertexts).to_bytes(8, "big"))
     for value in (*ciphertexts, *partials):
         digest.update(value.to_bytes(size, "big"))
     transcript = digest.digest()
     stream = hashlib.shake_256(b"batch\0" + transcript).digest(CHALLENGE_BYTES * len(ciphertexts))
     exponents = [stream[i : i + CHALLENGE_BYTES] for i in range(0, len(stream), CHALLENGE_BYTES)]
-    base = gmpy2.powmod(multi_power(ciphertexts, exponents, n2), 4, n2)
-    image = gmpy2.powmod(multi_power(partials, exponents, n2), 2, n2)
+    base = gmpy2.powmod(multi_power(squares_of(ciphertexts, n), exponents, n), 4, n)
+    image = gmpy2.powmod(multi_power(partials, exponents, n), 2, n)
     return base, image, transcript
 
 
 def _challenge(transcript: bytes, at_base: Any, at_v: Any, key: ThresholdKey) -> bytes:
     size = key.public.ciphertext_bytes
-    return hashlib.sha256(
-        b"challenge\0" + transcript + at_base.to_bytes(size, "big") + at_v.to_bytes(size, "big")
-    ).digest()[:CHALLENGE_BYTES]
+    points = at_base.to_bytes(size, "big") + at_v.to_bytes(size, "big")
+    return hashlib.sha256(b"challenge\0" + transcript + points).digest()[:CHALLENGE_BYTES]
 
 
 def multi_power(bases: Sequence[Any], exponents: Sequence[bytes], modulus: Any) -> Any:
-    """Return the product of bases[i]^exponents[i] (big-endian, of one length), by Pippenger's buckets of
-    one byte; few bases are raised one by one.
+    """Return the product of bases[i]^exponents[i] (big-endian, of one length), by Pippenger's buckets of one
+    byte; few bases are raised one by one.
     """
     result = gmpy2.mpz(1)
     if len(bases) < _FEW:
@@ -117,15 +111,18 @@ def multi_power(bases: Sequence[Any], exponents: Sequence[bytes], modulus: Any) 
             result = result * gmpy2.powmod(base, int.from_bytes(exponent, "big"), modulus) % modulus
         return result
     for position in range(len(exponents[0])):
-        buckets: list[Any] = [None] * 256
-        for base, exponent in zip(bases, exponents, strict=True):
-            digit = exponent[position]
-            held = buckets[digit]
-            buckets[digit] = base if held is None else held * base % modulus
-        running, column = gmpy2.mpz(1), gmpy2.mpz(1)
-        for bucket in reversed(buckets[1:]):  # sum of digit x bucket in the exponent
-            if bucket is not None:
-                running = running * bucket % modulus
-            column = column * running % modulus
+        column = _column(bases, [exponent[position] for exponent in exponents], modulus)
         result = gmpy2.powmod(result, 256, modulus) * column % modulus
     return result
+
+
+def _column(bases: Sequence[Any], digits: Sequence[int], modulus: Any) -> Any:
+    """Return the product of bases[i]^digits[i] for digits of one byte."""
+    buckets: list[Any] = [gmpy2.mpz(1)] * 256
+    for base, digit in zip(bases, digits, strict=True):
+        buckets[digit] = buckets[digit] * base % modulus
+    running, column = gmpy2.mpz(1), gmpy2.mpz(1)
+    for bucket in reversed(buckets[1:]):  # each bucket ends up in `column` as often as its digit says
+        running = running * bucket % modulus
+        column = column * running % modulus
+    return column

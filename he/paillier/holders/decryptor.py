@@ -8,7 +8,7 @@ the sum of at least `least` signed contributions or nothing.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from he.paillier.cipher import add_all, serialise
+from he.paillier.cipher import add_all, serialise_residues
 from he.paillier.messages import DECRYPT, DecryptRequest, Partial, decode, expect_indices
 from he.paillier.parameters import PaillierParameters, least_survivors
 from he.paillier.proofs import prove
@@ -45,6 +45,6 @@ class HasShare(State):
         parts = partial_decrypt(self.share, total)
         proof = prove(self.share, total, parts, session.context, random)
         answer = message(
-            session.context, DECRYPT, me, SERVER, Partial(serialise(parts, public), proof).encode()
+            session.context, DECRYPT, me, SERVER, Partial(serialise_residues(parts, public), proof).encode()
         )
         return Step(Left(), (answer,), marks=(f"answered/{session.context.hex()}",))

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
-from he.paillier.cipher import parse
+from he.paillier.cipher import parse, parse_residues
 from he.paillier.holders.decryptor import decryptor
 from he.paillier.messages import DECRYPT, Partial, blaming, decode
 from he.paillier.parameters import PaillierParameters, total_of
@@ -47,13 +47,14 @@ class Combining(State):
         return [decryptor(number) for number in range(self.key.holders) if number not in self.partials]
 
     def close(self, random: SecureRandom) -> Step:
-        right, blamed = self._judged()
+        ciphertexts = parse(self.sum, self._count, self.key.public)
+        right, blamed = self._judged(ciphertexts)
         if len(right) < self.key.t:
             wrong = f"; wrong: {', '.join(blamed)}" if blamed else ""
             raise TooFewSurvivors(
                 f"expected right partial decryptions of {self.key.t} decryptors, got {len(right)}{wrong}"
             )
-        opened = combine(self.key, dict(list(right.items())[: self.key.t]))
+        opened = combine(self.key, ciphertexts, dict(list(right.items())[: self.key.t]))
         packing = PaillierParameters.decode(self.session.parameters).packing
         try:
             digits = packing.unpack(opened, self.session.dimension)
@@ -63,10 +64,13 @@ class Combining(State):
             ) from None
         return Step(Total(total_of(digits, self.session), self.survivors, blamed))
 
-    def _judged(self) -> tuple[dict[int, list[Any]], tuple[str, ...]]:
+    @property
+    def _count(self) -> int:
+        """Ciphertexts of the sum."""
+        return PaillierParameters.decode(self.session.parameters).packing.plaintexts(self.session.dimension)
+
+    def _judged(self, ciphertexts: list[Any]) -> tuple[dict[int, list[Any]], tuple[str, ...]]:
         """Return the right partial decryptions by holder (from 1), and who sent wrong ones."""
-        count = PaillierParameters.decode(self.session.parameters).packing.plaintexts(self.session.dimension)
-        ciphertexts = parse(self.sum, count, self.key.public)
         right: dict[int, list[Any]] = {}
         blamed = []
         for number, sent in sorted(self.partials.items()):
@@ -81,6 +85,5 @@ class Combining(State):
         return right, tuple(blamed)
 
     def _parsed(self, sent: Partial, who: str) -> list[Any]:
-        count = PaillierParameters.decode(self.session.parameters).packing.plaintexts(self.session.dimension)
         with blaming(who):
-            return parse(sent.partials, count, self.key.public)
+            return parse_residues(sent.partials, self._count, self.key.public)

@@ -9,7 +9,15 @@ from he.keys import Threshold
 from he.paillier.cipher import encrypt, parse
 from he.paillier.proofs import WrongPartial, check, multi_power, prove
 from he.paillier.randomisers import Randomisers
-from he.paillier.threshold import KeyShare, ThresholdKey, combine, deal, lagrange_at_zero, partial_decrypt
+from he.paillier.threshold import (
+    KeyShare,
+    Mismatch,
+    ThresholdKey,
+    combine,
+    deal,
+    lagrange_at_zero,
+    partial_decrypt,
+)
 from protocols.codec import BigInt
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
@@ -33,7 +41,7 @@ def dealt(t: int, n: int) -> tuple[ThresholdKey, tuple[KeyShare, ...]]:
 def test_any_t_holders_open(t: int, n: int, who: list[int]) -> None:
     key, shares = dealt(t, n)
     sent = ciphertexts(key, VALUES)
-    assert combine(key, {i: partial_decrypt(shares[i - 1], sent) for i in who}) == VALUES
+    assert combine(key, sent, {i: partial_decrypt(shares[i - 1], sent) for i in who}) == VALUES
 
 
 def test_a_hundred_holders() -> None:
@@ -41,7 +49,7 @@ def test_a_hundred_holders() -> None:
     sent = ciphertexts(key, [-77])
     who = list(range(100, 49, -1))
     parts = {i: partial_decrypt(shares[i - 1], sent) for i in who}
-    assert combine(key, parts) == [-77]
+    assert combine(key, sent, parts) == [-77]
     proof = prove(shares[99], sent, parts[100], CONTEXT, RANDOM)
     check(key, 100, sent, parts[100], CONTEXT, proof)
 
@@ -51,15 +59,34 @@ def test_fewer_than_t_holders_do_not_open() -> None:
     sent = ciphertexts(key, [9])
     parts = {i: partial_decrypt(shares[i - 1], sent) for i in (1, 2)}
     with pytest.raises(Misuse, match="exactly 3"):
-        combine(key, parts)
-    with pytest.raises(Misuse, match="belong together"):
-        combine(replace(key, t=2), parts)  # interpolating through two points of a parabola
+        combine(key, sent, parts)
+    with pytest.raises(Mismatch):
+        combine(replace(key, t=2), sent, parts)  # interpolating through two points of a parabola
 
 
 def test_interpolation_at_zero_recovers_the_constant_term() -> None:
     holders, delta = [1, 4, 5], 120
     values = {i: 7 + 3 * i + 11 * i * i for i in holders}
     assert sum(lagrange_at_zero(i, holders, delta) * v for i, v in values.items()) == delta * 7
+
+
+def test_wrong_partial_decryptions_never_give_a_wrong_plaintext() -> None:
+    key, shares = dealt(2, 3)
+    sent = ciphertexts(key, [1, 2])
+    parts = {i: partial_decrypt(shares[i - 1], sent) for i in (1, 3)}
+    parts[3] = parts[3][::-1]
+    with pytest.raises(Mismatch, match="one of them is wrong"):
+        combine(key, sent, parts)
+
+
+def test_ciphertexts_with_any_quadratic_character_open() -> None:
+    key, shares = dealt(2, 3)
+    n = gmpy2.mpz(key.public.n)
+    units = [gmpy2.mpz(u) for u in range(2, 40) if gmpy2.is_prime(u)]
+    assert {gmpy2.jacobi(u, n) for u in units} == {1, -1}
+    sent = [(1 + 5 * n) * gmpy2.powmod(u, n, n * n) % (n * n) for u in units]
+    parts = {i: partial_decrypt(shares[i - 1], sent) for i in (1, 2)}
+    assert combine(key, sent, parts) == [5] * len(units)
 
 
 # -- proofs --
@@ -79,11 +106,11 @@ def test_right_partial_decryptions_are_accepted() -> None:
 
 def test_any_wrong_partial_decryption_names_its_holder() -> None:
     key, share, sent, parts = proven()
-    n2 = gmpy2.mpz(key.public.n) ** 2
+    n = gmpy2.mpz(key.public.n)
     proof = prove(share, sent, parts, CONTEXT, RANDOM)
     for position in range(len(parts)):
         wrong = [*parts]
-        wrong[position] = wrong[position] * (1 + gmpy2.mpz(key.public.n)) % n2  # shifts the plaintext
+        wrong[position] = wrong[position] * 2 % n
         with pytest.raises(WrongPartial) as caught:
             check(key, 2, sent, wrong, CONTEXT, proof)
         assert caught.value.party == "decryptor 1"
