@@ -1,10 +1,14 @@
 """Differential privacy: clipping, noise, accounts, layers and empirical audits.
 
-Imports nothing heavy by itself: a name is loaded when it is first asked for. `opacus` and `torch` are imported under
-`dp.sample` only, so that accounting and auditing work without them.
+Imports nothing heavy by itself: a name is loaded when it is first asked for. `opacus` and `torch` are
+imported under `dp.sample` only, so that accounting and auditing work without them.
 """
 
 import importlib
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger as Ledger
 
 _HOMES = {
     "Ledger": "dp.ledger",
