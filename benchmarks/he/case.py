@@ -130,7 +130,7 @@ class Clocked:
 
     def _opened_by_clients(self, stage: Stage) -> bool:
         shared = isinstance(getattr(self.protocol, "arrangement", None), SharedByClients)
-        return shared and stage.role == "client" and not stage.counts
+        return shared and stage.name == "open"
 
 
 def is_exact(total: NDArray[np.int64], vectors: Vectors) -> bool:

@@ -7,15 +7,16 @@ and encryptor would do, but with exact integers in every coefficient. The low bi
 SEAL nor a key.
 """
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from he.ckks.digits import polynomials
+from he.ckks.digits import scaled
 from he.ckks.parameters import CKKSParameters
-from he.ckks.residues import Words, centred, pack, shift_up, unpack_below
+from he.ckks.residues import BLOCK, Words, centred, pack, shift_up, unpack_below
 from he.ckks.seal import SEED_BYTES, ring
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation, WireError
@@ -40,22 +41,37 @@ class Sum(Record):
 
 def encrypt(coefficients: NDArray[np.int64], parameters: CKKSParameters, public: Words) -> Upload:
     """Encrypt under a public key ([2, N] residues)."""
-    zeros = ring(parameters.degree, parameters.modulus).zeros(public, parameters.ciphertexts)
-    first = _with_message(zeros[:, 0], coefficients, parameters)
-    second = zeros[:, 1].ravel() >> np.uint64(parameters.dropped[1])
-    return Upload(first, pack(second, parameters.widths[1]))
+    first, second = [], []
+    for count, words in _blocks(coefficients, parameters):
+        zeros = ring(parameters.degree, parameters.modulus).zeros(public, count)
+        first.append(_with_message(zeros[:, 0], words, parameters))
+        second.append(pack(zeros[:, 1] >> np.uint64(parameters.dropped[1]), parameters.widths[1]))
+    return Upload(b"".join(first), b"".join(second))
 
 
 def encrypt_seeded(coefficients: NDArray[np.int64], parameters: CKKSParameters, secret: bytes) -> Upload:
     """Encrypt under the secret key; a fresh seed stands for each second half."""
-    first, seeds = ring(parameters.degree, parameters.modulus).seeded_zeros(secret, parameters.ciphertexts)
-    return Upload(_with_message(first, coefficients, parameters), seeds.tobytes())
+    first, second = [], []
+    for count, words in _blocks(coefficients, parameters):
+        zeros, seeds = ring(parameters.degree, parameters.modulus).seeded_zeros(secret, count)
+        first.append(_with_message(zeros, words, parameters))
+        second.append(seeds.tobytes())
+    return Upload(b"".join(first), b"".join(second))
+
+
+def _blocks(
+    coefficients: NDArray[np.int64], parameters: CKKSParameters
+) -> Iterator[tuple[int, NDArray[np.int64]]]:
+    """Yield (ciphertexts, coefficients) of what fits in the processor's caches: one block of packed words."""
+    for at in range(0, len(coefficients), BLOCK):
+        words = coefficients[at : at + BLOCK]
+        yield -(-len(words) // parameters.degree), words
 
 
 def _with_message(zeros: Words, coefficients: NDArray[np.int64], parameters: CKKSParameters) -> bytes:
-    words = (zeros + polynomials(coefficients, parameters)) % np.uint64(parameters.modulus)
-    used = words.ravel()[: parameters.coefficients]
-    return pack(used >> np.uint64(parameters.dropped[0]), parameters.widths[0])
+    words = zeros.ravel()[: len(coefficients)] + scaled(coefficients, parameters)
+    np.mod(words, np.uint64(parameters.modulus), out=words)
+    return pack(words >> np.uint64(parameters.dropped[0]), parameters.widths[0])
 
 
 @dataclass(frozen=True, eq=False)

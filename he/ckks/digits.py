@@ -1,4 +1,4 @@
-"""Integer vectors as polynomials' coefficients: limbs, random tags, padding, and back. No encryption
+"""Integer vectors as polynomials' coefficients: limbs, random tags, scale, and back. No encryption
 belongs here.
 
 Coefficients in use are the tags, then the first limb of every value, then the second; zeros fill the last
@@ -60,13 +60,8 @@ def gather(sums: IntVector, parameters: CKKSParameters, modulus: int) -> IntVect
     return total
 
 
-def polynomials(coefficients: IntVector, parameters: CKKSParameters) -> Words:
-    """Return scaled residues modulo q, zero-padded, [ciphertexts, N]."""
-    padded = np.zeros(parameters.ciphertexts * parameters.degree, np.int64)
-    padded[: len(coefficients)] = coefficients
-    scaled = padded * np.int64(parameters.scale)  # |digit| x scale < q / 2 < 2^59
-    return (
-        np.where(scaled < 0, scaled + parameters.modulus, scaled)
-        .view(np.uint64)
-        .reshape(-1, parameters.degree)
-    )
+def scaled(coefficients: IntVector, parameters: CKKSParameters) -> Words:
+    """Return coefficients x scale as residues modulo q."""
+    words = coefficients * np.int64(parameters.scale)  # |digit| x scale < q / 2 < 2^59
+    words += (words >> np.int64(63)) & np.int64(parameters.modulus)
+    return words.view(np.uint64)

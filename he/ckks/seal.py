@@ -7,7 +7,7 @@ SEAL's: key generation, sampling, encryption, decryption, number-theoretic trans
 from the operating system (/dev/urandom), freshly for every key and ciphertext.
 
 SEAL reads and writes files only, so objects pass through an anonymous file in memory (a private temporary
-directory where the system has none). Bytes of other parties never reach SEAL's parsers: they are decoded
+file where the system has none). Bytes of other parties never reach SEAL's parsers: they are decoded
 into residues below the modulus first.
 """
 
@@ -17,7 +17,6 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -36,17 +35,18 @@ _CIPHERTEXT = struct.Struct("<32sBQQQdQ")
 
 
 class _File:
-    """A path that SEAL can open, and its content."""
+    """A path that SEAL can open, and its content, read and replaced through one descriptor."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, descriptor: int) -> None:
+        self.path, self._descriptor = path, descriptor
 
     def written_by(self, save: Callable[[str], None]) -> bytes:
         save(self.path)
-        return Path(self.path).read_bytes()
+        return os.pread(self._descriptor, os.fstat(self._descriptor).st_size, 0)
 
     def holding(self, data: bytes) -> str:
-        Path(self.path).write_bytes(data)
+        os.ftruncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, data, 0)
         return self.path
 
 
@@ -56,12 +56,12 @@ def _scratch() -> Iterator[_File]:
     if hasattr(os, "memfd_create"):
         descriptor = os.memfd_create("ckks", os.MFD_CLOEXEC)
         try:
-            yield _File(f"/proc/self/fd/{descriptor}")
+            yield _File(f"/proc/self/fd/{descriptor}", descriptor)
         finally:
             os.close(descriptor)
     else:
-        with tempfile.TemporaryDirectory() as folder:
-            yield _File(str(Path(folder) / "object"))
+        with tempfile.NamedTemporaryFile() as file:  # its mode is 0600
+            yield _File(file.name, file.fileno())
 
 
 def _payload(data: bytes) -> bytes:
