@@ -82,9 +82,9 @@ def _limits(rules: Rules) -> tuple[str, ...]:
         )
     if rules.parameters.reuse:
         found += [
-            "one set-up serves many rounds: its graph and committee stay, so the corrupt clients must be fixed before "
-            "the set-up, not just before each session",
-            "whoever breaks into a client reads its rounds from then on until the next set-up; earlier rounds stay closed",
+            "one set-up serves many rounds: its graph and committee stay, so the corrupt clients must be fixed "
+            "before the set-up, not just before each session",
+            "whoever breaks into a client reads its rounds until the next set-up; earlier rounds stay closed",
         ]
     if rules.committed:
         found.append(
