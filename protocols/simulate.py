@@ -77,6 +77,7 @@ def simulate(
     updates: Mapping[Any, bytes] | None = None,
     session: Session | None = None,
     min_survivors: int = 1,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
     """Run one session and return its outcome.
 
@@ -86,11 +87,11 @@ def simulate(
     (default: the least 2^k - 1 over the given vectors; only a simulation may look). models: what single
     clients were shown instead of `model`. stores: a party's store by client name, "server" or helper name, so
     that memory and marks last over several calls. updates: names of the updates behind the vectors, by
-    client.
+    client. clock: what seconds are read from (time.process_time on a machine that is busy with other work).
 
     Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call.
     """
-    run = _Run(protocol, _named(vectors), drop or {}, rng, observe, tamper, stores or {})
+    run = _Run(protocol, _named(vectors), drop or {}, rng, observe, tamper, stores or {}, clock)
     run.open(bound, modulus, round, model, session, min_survivors)
     run.enter(policy, models or {}, updates or {})
     return run.play()
@@ -125,7 +126,9 @@ class _Run:
         observe: Observe | None,
         tamper: Tamper | None,
         stores: Mapping[Any, Store],
+        clock: Callable[[], float],
     ) -> None:
+        self.clock = clock
         self.protocol, self.vectors, self.drop = protocol, vectors, drop
         self.names = list(vectors)
         self.random: SecureRandom = rng or SystemRandom()
@@ -299,11 +302,11 @@ class _Run:
             return ()
 
     def _run(self, party: Party, stage: str, call: Callable[[], Step]) -> tuple[Message, ...]:
-        began = time.perf_counter()
+        began = self.clock()
         try:
             step = call()
         finally:
-            self.seconds[stage][party.role] += time.perf_counter() - began
+            self.seconds[stage][party.role] += self.clock() - began
         store = self.stores.get(self.labels.get(party))
         if store is not None and (step.marks or step.memory is not None):
             with store.transaction() as transaction:
