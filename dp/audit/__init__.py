@@ -1,0 +1,26 @@
+"""Empirical audits: what an adversary can measure, beside what a statement says. They find defects; they
+prove nothing safe.
+
+Belongs here: lower bounds on epsilon (`one_run`, `two_distributions`, `canaries`) and direct tests of
+noise, sensitivity and sampling with stated error rates (`checks`). Does not belong here: accounting.
+Nothing here needs torch.
+"""
+
+from dp.audit.canaries import CanaryAudit, audit_sum
+from dp.audit.checks import Verdict, check_fresh, check_noise, check_norms, check_sampling, draws_needed
+from dp.audit.one_run import one_run_epsilon, one_run_p_value
+from dp.audit.two_distributions import two_distribution_epsilon
+
+__all__ = [
+    "CanaryAudit",
+    "Verdict",
+    "audit_sum",
+    "check_fresh",
+    "check_noise",
+    "check_norms",
+    "check_sampling",
+    "draws_needed",
+    "one_run_epsilon",
+    "one_run_p_value",
+    "two_distribution_epsilon",
+]
