@@ -3,8 +3,9 @@
 python -m benchmarks he --scheme paillier --values 100000 --clients 10 --key-bits 2048 --arrangement
 keyholder --json python -m benchmarks he --scheme ckks --values 1000000 --clients 10 --json
 
-A scheme is a module of this package with `measure(Case) -> dict`. The command and what schemes share
-(`case`) are here; figures for the docs are drawn by `--plots` from saved results (`figures`).
+A scheme is a module of this package with `measure(Case) -> dict`; `compare` runs masks and both schemes
+side by side. The command and what schemes share (`case`) are here; figures for the docs are drawn by
+`--plots` from saved results (`figures`).
 """
 
 from importlib import import_module
@@ -17,14 +18,16 @@ from benchmarks.he.case import Case
 from he.keys import arrangement as named
 from protocols.errors import SecAggError
 
-SCHEMES = ("paillier", "ckks")
+SCHEMES = ("paillier", "ckks", "compare")
 
 app = typer.Typer(add_completion=False)
 
 
 @app.command()
 def measure(
-    scheme: Annotated[str, typer.Option(help="paillier or ckks")] = "paillier",
+    scheme: Annotated[
+        str, typer.Option(help="paillier, ckks, or compare: masks and both schemes side by side")
+    ] = "paillier",
     values: Annotated[int, typer.Option(min=1, help="coordinates per client")] = 100_000,
     clients: Annotated[int, typer.Option(min=1)] = 10,
     bits: Annotated[int, typer.Option(min=2, max=48, help="bits of a value, sign included")] = 24,

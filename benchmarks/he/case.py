@@ -45,7 +45,8 @@ class Case:
     def name(self, scheme: str) -> str:
         """The result's name: one file per case."""
         key = f"-{self.key_bits}" if self.key_bits else ""
-        return f"{scheme}-{self.arrangement}-{self.values}x{self.clients}{key}"
+        held = "" if scheme == "compare" else f"-{self.arrangement}"
+        return f"{scheme}{held}-{self.values}x{self.clients}{key}"
 
     def arguments(self, scheme: str) -> dict[str, Any]:
         return {

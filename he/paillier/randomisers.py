@@ -19,7 +19,7 @@ from protocols.randomness import SecureRandom, SystemRandom, below
 
 LEAST_SHORT_EXPONENT = 256  # twice the 128 bits that a generic discrete-logarithm attack must cost
 FOREIGN_EXTRA = 128  # exponents so much longer than n make a power statistically uniform in the base's group
-_FEW = 200  # below so many powers a table of 4-bit digits is cheaper to make and use
+_FEW = 200  # up to so many powers a table of 4-bit digits is cheaper to make and use
 
 
 class FixedBase:
@@ -66,6 +66,7 @@ class Randomisers:
     secret: SecretKey | None = field(default=None, repr=False)
     _tables: list[FixedBase] = field(default_factory=list, repr=False)
     _ready: list[Any] = field(default_factory=list, repr=False)
+    _made: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
         full = self.full_bits(self.public)
@@ -137,7 +138,8 @@ class Randomisers:
         return spread(lambda share: [self._join(*(t.power(e) for t in tables)) for e in share], exponents)
 
     def _tables_for(self, count: int) -> list[FixedBase]:
-        wide = count >= _FEW
+        self._made += count
+        wide = self._made >= _FEW
         if not self._tables or (wide and not self._tables[0].wide):
             assert self.exponent_bits is not None
             base, bytes_ = self._base(), self.exponent_bits // 8
