@@ -45,6 +45,7 @@ from protocols.kernel import Party
 from protocols.layers import RunFacts
 from protocols.randomness import SystemRandom
 from protocols.record import GENESIS, HEAD_PURPOSE
+from protocols.runtime import recall
 from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
 from protocols.statement import Event, Protection, Statement
@@ -226,6 +227,7 @@ class ProtectedRounds:
             round=number,
             model=model,
             min_survivors=min(least, len(names)),
+            memory=recall(self.options.store, self.options.stack.secure_sum),
         )
 
     def _sum(

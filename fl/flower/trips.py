@@ -72,17 +72,20 @@ class Exchange:
         """Yield replies as they arrive, at most one per node; a node that is asked and silent yields
         nothing.
         """
-        deadline = time.monotonic() + seconds
         messages = [Message(c, node, "train", ttl=seconds, group_id=group) for node, c in contents.items()]
         pending = {message_id for message_id in self.grid.push_messages(messages) if message_id}
         waiting = set(contents)
-        while pending and waiting and time.monotonic() < deadline:
+        deadline = time.monotonic() + seconds
+        while pending and waiting:
+            late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
             for reply in pull(self.grid, pending):
                 pending.discard(reply.metadata.reply_to_message_id)
                 node = reply.metadata.src_node_id
                 if node in waiting:
                     waiting.discard(node)
                     yield reply
+            if late:
+                break
             if pending and waiting:
                 time.sleep(min(self.poll, max(0.0, deadline - time.monotonic())))
 

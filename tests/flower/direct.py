@@ -3,19 +3,23 @@
 Real processes are in test_flower_deployment*.py; here every order of events can be forced.
 """
 
-import threading
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, ConfigRecord, Context, Message, MetricRecord, RecordDict
+from cryptography.hazmat.primitives import serialization
+from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
+from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
+from fl.flower.credentials import make_deployment
+from fl.flower.loopback import write_site
 from fl.flower.rounds import arrays_of, tree_of
+from protocols.identity import Identity, Roster, SignedRoster
 
 Before = Callable[[int, Message], Message | None]
 
@@ -83,7 +87,9 @@ class DirectGrid(Grid):
     def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
         return [self.replies.pop(i) for i in list(message_ids) if i in self.replies]
 
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> Iterable[Message]:
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
         return list(self.pull_messages(self.push_messages(messages)))
 
     def set_run(self, run: Any) -> None: ...
@@ -117,22 +123,68 @@ def trained(node: int, start: Mapping[str, np.ndarray], round_number: int) -> di
     return moved
 
 
-def client_app(mod: Any, examples: Callable[[int], int] = lambda node: 10 * node, calls: list[int] | None = None) -> ClientApp:
-    app = ClientApp(mods=[mod]) if False else ClientApp()
+def client_app(mod: Any, calls: list[int] | None = None) -> ClientApp:
+    """Return an app that trains by `trained` on 10 x node examples, with `mod` before everything."""
+    app = ClientApp(mods=[mod])
 
-    @app.train(mods=[mod])
+    @app.train()
     def train(message: Message, context: Context) -> Message:
         if calls is not None:
             calls.append(context.node_id)
         config = message.content.config_records["config"]
-        tree = trained(context.node_id, tree_of(message.content.array_records["arrays"]), int(config["server-round"]))
-        metrics = {"num-examples": examples(context.node_id), "loss": 0.25 * context.node_id}
+        tree = trained(
+            context.node_id, tree_of(message.content.array_records["arrays"]), int(config["server-round"])
+        )
+        metrics = {"num-examples": 10 * context.node_id, "loss": 0.25 * context.node_id}
         content = RecordDict({"arrays": arrays_of(tree), "metrics": MetricRecord(metrics)})
         return Message(content, reply_to=message)
 
-    @app.evaluate(mods=[mod])
+    @app.evaluate()
     def evaluate(message: Message, context: Context) -> Message:
         content = RecordDict({"metrics": MetricRecord({"num-examples": 5, "accuracy": 0.5})})
         return Message(content, reply_to=message)
 
+    @app.query()
+    def query(message: Message, context: Context) -> Message:
+        return Message(RecordDict({"arrays": arrays_of(model())}), reply_to=message)
+
     return app
+
+
+def rostered(
+    folder: Path,
+    count: int,
+    mod: Any,
+    *,
+    policy: Mapping[str, Any] | None = None,
+    strangers: int = 0,
+    **hooks: Any,
+) -> tuple[DirectGrid, dict[str, Any]]:
+    """Return a grid of `count` nodes on a signed roster (and some that are not), and PrivateStrategy's arguments."""
+    files = make_deployment(folder / "keys", count + strangers)
+    for node in files.nodes:
+        write_site(files, node, policy or {})
+    known = files.nodes[:count]
+    signed = SignedRoster.load(files.roster)
+    members = [m for m in signed.roster.members if m.role == "server" or m.name in {n.name for n in known}]
+    SignedRoster.sign(Roster.of("demo", 1, members), Identity.load(files.authority)).save(files.roster)
+    apps, keys = {}, {}
+    for node_id, node in enumerate(files.nodes, start=1):
+        apps[node_id] = (client_app(mod), {"secagg-site": str(node.identity.parent)})
+        keys[node_id] = pem(node.auth_public)
+    arguments = {
+        "folder": folder / "run",
+        "roster": SignedRoster.load(files.roster),
+        "authority": files.authority_key,
+        "identity": Identity.load(files.server_identity),
+    }
+    return DirectGrid(apps, keys=keys, **hooks), arguments
+
+
+def pem(openssh: Path) -> bytes:
+    key = serialization.load_ssh_public_key(openssh.read_bytes())
+    return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def fedavg(nodes: int, **named: Any) -> FedAvg:
+    return FedAvg(fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes, **named)

@@ -1,21 +1,198 @@
+"""Protected rounds through the real mod and strategy: what is summed, what leaves a node, what is refused."""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
+
 import numpy as np
 import pytest
-from flwr.serverapp.strategy import FedAvg
+from flwr.app import ConfigRecord, Message, RecordDict
+from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, Krum, QFedAvg
+
+from fl.flower.envelope import FRAMES, KEY
+from fl.flower.files import METRICS, MODEL, STATEMENT
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of, tree_of
+from fl.flower.rounds import arrays_of, plan_round, reference_of, tree_of
+from fl.flower.server import _digest
 from fl.flower.strategy import PrivateStrategy
-from tests.flower.direct import DirectGrid, client_app, model, trained
-from secagg import SecAggPlus
+from protocols import PlainSum, simulate
+from protocols.errors import Misuse, StackError
+from protocols.layers import Contribution, PrivacyLayer, RunFacts
+from protocols.record import FILE_NAME, check_files, verify_record
+from protocols.stack import Stack
+from protocols.updates import flatten
+from secagg import SecAgg, SecAggPlus
+from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered, trained
 
-def nodes(tmp_path: Path, count: int, privacy=lambda: []):
-    return {n: (client_app(privacy_mod(privacy(), site=tmp_path / f"n{n}")), {}) for n in range(1, count + 1)}
+Layers = Callable[[], list[Any]]
 
-def test_round(tmp_path: Path) -> None:
-    grid = DirectGrid(nodes(tmp_path, 4, lambda: [SecAggPlus()]))
-    strategy = PrivateStrategy(FedAvg(fraction_evaluate=0.0), [SecAggPlus()], folder=tmp_path / "run", metrics=["loss"])
-    result = strategy.start(grid, arrays_of(model()), num_rounds=2)
-    for r in strategy.history: print(r)
-    print(strategy.statement().describe())
-    print(tree_of(result.arrays))
-    assert 0
+
+def masks() -> list[Any]:
+    return [SecAggPlus(threat="semi-honest", dropout=0.33)]
+
+
+def nodes(folder: Path, count: int, layers: Layers = masks, **hooks: Any) -> DirectGrid:
+    apps = {n: (client_app(privacy_mod(layers(), site=folder / f"n{n}")), {}) for n in range(1, count + 1)}
+    return DirectGrid(apps, **hooks)
+
+
+def expected_vectors(layers: list[Any], count: int, round_number: int = 1) -> dict[str, np.ndarray]:
+    """The nodes' integer vectors, computed without Flower."""
+    stack, reference = Stack(layers), reference_of(model())
+    names = tuple(f"node-{n}" for n in range(1, count + 1))
+    run = RunFacts(rounds=1, population=count, cohort=count, dimension=reference.schema.dimension)
+    stack.plan(run)
+    plan = plan_round(stack, run, 1, names, {}, reference, ())
+    vectors = {}
+    for n, name in enumerate(names, start=1):
+        update = flatten(trained(n, model(), round_number), reference.schema).vector - reference.flat.vector
+        vectors[name] = plan.encode(Contribution(update, 10 * n), plan.facts)
+    return vectors
+
+
+@pytest.mark.parametrize("make", [PlainSum, SecAgg, SecAggPlus], ids=["none", "secagg", "secagg+"])
+def test_the_total_is_the_in_memory_runs_total(tmp_path: Path, make: type[Any]) -> None:
+    strategy = PrivateStrategy(fedavg(4), [make()])
+    strategy.start(nodes(tmp_path, 4, lambda: [make()]), arrays_of(model()), num_rounds=1)
+    vectors = expected_vectors([make()], 4)
+    outcome = simulate(make(), vectors, bound=max(int(np.abs(v).max()) for v in vectors.values()))
+    np.testing.assert_array_equal(outcome.total, sum(vectors.values()))
+    assert strategy.history[0].total == _digest(outcome.total)
+
+
+def test_reused_keys_take_two_trips_a_round(tmp_path: Path) -> None:
+    def layers() -> list[Any]:
+        return [SecAggPlus(setup="reuse", threat="semi-honest", dropout=0.3)]
+
+    strategy = PrivateStrategy(fedavg(4), layers())
+    strategy.start(nodes(tmp_path, 4, layers), arrays_of(model()), num_rounds=3)
+    assert [len(report.trips) for report in strategy.history] == [3, 2, 2]
+    for number, report in enumerate(strategy.history, start=1):
+        assert report.survivors == ("node-1", "node-2", "node-3", "node-4")
+        if number == 1:
+            assert report.total == _digest(sum(expected_vectors([PlainSum()], 4).values()))
+
+
+def test_the_average_is_fedavgs_within_a_quantisation_step(tmp_path: Path) -> None:
+    strategy = PrivateStrategy(fedavg(3), masks(), metrics=["loss"])
+    result = strategy.start(nodes(tmp_path, 3), arrays_of(model()), num_rounds=1)
+    found = tree_of(result.arrays)
+    weights = {n: 10 * n / 60 for n in (1, 2, 3)}
+    for name, start in model().items():
+        assert found[name].dtype == start.dtype
+        assert found[name].shape == start.shape
+        if start.dtype.kind == "f":
+            mean = sum(w * trained(n, model(), 1)[name].astype(np.float64) for n, w in weights.items())
+            np.testing.assert_allclose(found[name], mean, atol=2.0**-13)
+    assert int(found["batches"]) == 7
+    loss = strategy.history[0].metrics["loss"]
+    assert loss == pytest.approx(sum(0.25 * n * w for n, w in weights.items()), abs=1e-5)
+    assert result.train_metrics_clientapp[1]["loss"] == pytest.approx(loss)
+
+
+def test_a_strategy_with_server_momentum_runs_unchanged(tmp_path: Path) -> None:
+    adam = FedAdam(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
+    start = {"w": np.zeros(8, np.float32)}
+    result = PrivateStrategy(adam, masks()).start(nodes(tmp_path, 3), arrays_of(start), num_rounds=2)
+    plain = FedAdam(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
+    clear = DirectGrid({n: (client_app(lambda m, c, call: call(m, c)), {}) for n in (1, 2, 3)})
+    expected = plain.start(clear, arrays_of(start), num_rounds=2)
+    np.testing.assert_allclose(tree_of(result.arrays)["w"], tree_of(expected.arrays)["w"], atol=0.02)
+
+
+def test_nothing_but_protocol_frames_leaves_a_node(tmp_path: Path) -> None:
+    seen: list[RecordDict] = []
+
+    def keep(node: int, reply: Message) -> Message:
+        seen.append(reply.content)
+        return reply
+
+    strategy = PrivateStrategy(fedavg(3), masks())
+    strategy.start(nodes(tmp_path, 3, after=keep), arrays_of(model()), num_rounds=1)
+    assert {frozenset(content) for content in seen} == {frozenset({KEY, FRAMES})}
+    leaked = [trained(n, model(), 1)["layer.weight"].tobytes()[:16] for n in (1, 2, 3)]
+    for content in seen:
+        for array in content.array_records[FRAMES].values():
+            assert not any(secret in array.data for secret in leaked)
+
+
+@pytest.mark.parametrize("kind", ["train", "evaluate", "query"])
+def test_a_message_without_a_session_is_refused_with_a_reason(tmp_path: Path, kind: str) -> None:
+    grid = nodes(tmp_path, 1)
+    content = RecordDict({"arrays": arrays_of(model()), "config": ConfigRecord({"server-round": 1})})
+    (reply,) = grid.send_and_receive([Message(content, 1, kind)])
+    assert reply.has_error()
+    assert "unprotected" in (reply.error.reason or "")
+
+
+def test_a_node_without_a_place_for_its_state_is_refused() -> None:
+    grid = DirectGrid({n: (client_app(privacy_mod(masks())), {}) for n in (1, 2, 3)})
+    strategy = PrivateStrategy(fedavg(3), masks())
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    assert strategy.history[0].abandoned is not None
+    assert all("secagg-site" in why for why in strategy.history[0].refusals.values())
+
+
+@pytest.mark.parametrize("kind", [FedMedian, Krum, QFedAvg])
+def test_strategies_that_need_more_than_the_mean_are_refused(kind: Any) -> None:
+    with pytest.raises(Misuse, match="cannot run on a secure sum"):
+        PrivateStrategy(kind(0.1) if kind is QFedAvg else kind(), masks())
+
+
+def test_a_subclass_declares_that_it_needs_only_the_mean() -> None:
+    class Mine(FedAvg):
+        pass
+
+    class Declared(FedAvg):
+        needs_only_the_mean = True
+
+    class Inherits(Declared):
+        pass
+
+    PrivateStrategy(Declared(), masks())
+    for kind in (Mine, Inherits):
+        with pytest.raises(Misuse, match="nobody has said"):
+            PrivateStrategy(kind(), masks())
+    with pytest.raises(Misuse, match="train_metrics_aggr_fn"):
+        PrivateStrategy(FedAvg(train_metrics_aggr_fn=lambda records, key: records[0]), masks())
+
+
+def test_a_layer_that_owns_training_is_refused_by_the_mod() -> None:
+    class Owner(PrivacyLayer):
+        name = "owner"
+
+        def local(self, compute: Any, facts: Any) -> Any:
+            return compute
+
+    with pytest.raises(StackError, match="client_app"):
+        privacy_mod([Owner()])
+
+
+def test_the_run_is_recorded_and_clients_keep_its_head(tmp_path: Path) -> None:
+    grid, arguments = rostered(tmp_path, 3, privacy_mod(masks()))
+    strategy = PrivateStrategy(fedavg(3), masks(), **arguments)
+    strategy.start(grid, arrays_of(model()), num_rounds=2)
+    run = tmp_path / "run"
+    kept = (tmp_path / "keys" / "site-2" / "kept-head.txt").read_text().strip()
+    verdict = verify_record(run / FILE_NAME, arguments["identity"].public, kept)
+    assert verdict.level == "verified"
+    assert verdict.head == kept
+    assert [e.body["survivors"] for e in verdict.entries[1:]] == [3, 3]
+    assert check_files(verdict, run) == tuple(sorted((METRICS, MODEL, STATEMENT)))
+    lines = (run / FILE_NAME).read_bytes().splitlines(keepends=True)
+    (run / FILE_NAME).write_bytes(b"".join(lines[:-1]))
+    with pytest.raises(Exception, match="cut short"):
+        verify_record(run / FILE_NAME, arguments["identity"].public, kept)
+
+
+def test_evaluation_is_skipped_unless_both_sides_allow_it(tmp_path: Path) -> None:
+    both = FedAvg(min_train_nodes=3, min_available_nodes=3)
+    strategy = PrivateStrategy(both, masks())
+    result = strategy.start(nodes(tmp_path, 3), arrays_of(model()), num_rounds=1)
+    assert not result.evaluate_metrics_clientapp
+    open_mod = privacy_mod(masks(), site=tmp_path / "open", evaluate="clear")
+    with pytest.raises(Misuse, match="evaluate"):
+        privacy_mod(masks(), evaluate="yes")  # type: ignore[arg-type]  # the mistake under test
+    grid = DirectGrid({1: (client_app(open_mod), {})})
+    (reply,) = grid.send_and_receive([Message(RecordDict(), 1, "evaluate")])
+    assert not reply.has_error()

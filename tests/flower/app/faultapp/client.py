@@ -48,7 +48,10 @@ app = ClientApp()
 @app.train(mods=[faults, chosen])
 def train(message: Message, context: Context) -> Message:
     tree = tree_of(message.content.array_records["arrays"])
-    node, number = int(context.node_config["partition-id"]), int(message.content.config_records["config"]["server-round"])
+    node, number = (
+        int(context.node_config["partition-id"]),
+        int(message.content.config_records["config"]["server-round"]),
+    )
     generator = np.random.default_rng([node, number])
     moved = {name: (a + generator.normal(0, 0.1, a.shape)).astype(a.dtype) for name, a in tree.items()}
     metrics = MetricRecord({"num-examples": 10 + node, "loss": 0.5})

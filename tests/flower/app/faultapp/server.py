@@ -35,8 +35,14 @@ def main(grid: Grid, context: Context) -> None:
         strategy.start(grid, arrays_of(start), num_rounds=int(config["rounds"]))
     finally:
         reports = [
-            {"asked": r.asked, "survivors": r.survivors, "refusals": r.refusals, "abandoned": r.abandoned,
-             "seconds": r.seconds, "trips": [[t.stage, t.seconds, t.node, t.waiting] for t in r.trips]}
+            {
+                "asked": r.asked,
+                "survivors": r.survivors,
+                "refusals": r.refusals,
+                "abandoned": r.abandoned,
+                "seconds": r.seconds,
+                "trips": [[t.stage, t.seconds, t.node, t.waiting] for t in r.trips],
+            }
             for r in strategy.history
         ]
         (Path(str(config["folder"])) / "reports.json").write_text(json.dumps(reports))
