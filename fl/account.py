@@ -5,6 +5,7 @@ layers nothing here imports `dp`.
 """
 
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import Any
 
 from protocols.statement import Event
@@ -13,25 +14,32 @@ DEFAULT_DELTA = 1e-5
 
 
 class Account:
-    """Events in order, and their price at `delta` by `accountant` ("rdp" or "pld")."""
+    """Events in order, and their price at `delta` by `accountant` ("rdp" or "pld").
 
-    def __init__(self, delta: float | None = None, ledger: Any = None, accountant: str = "rdp") -> None:
-        self.delta = delta or DEFAULT_DELTA
-        self.ledger = ledger
-        self.accountant = accountant
+    delta: None takes that of the first layer that names one, else 1e-5; the accountant is that layer's too.
+    run: names the run in the ledger.
+    """
+
+    def __init__(
+        self, layers: Sequence[Any] = (), delta: float | None = None, ledger: Any = None, run: str = ""
+    ) -> None:
+        prices = [layer.price for layer in layers if getattr(layer, "price", None) is not None]
+        named = [price.delta for price in prices if price.delta is not None]
+        self.delta: float = delta or (named[0] if named else DEFAULT_DELTA)
+        self.accountant: str = prices[0].accountant if prices else "rdp"
+        self.ledger, self.run = ledger, run
         self.events: list[Event] = []
 
-    def charge(self, events: tuple[Event, ...], label: str) -> None:
-        """Record what is about to be released, in the ledger first.
+    def charge(self, events: Sequence[Event], round: int) -> None:
+        """Record what is about to be released, in the ledger first (synced before this returns).
 
-        label: names the release ("round 3 of ..."). Raises BudgetExceeded; then nothing may be released.
+        Raises BudgetExceeded; then nothing may be released.
         """
-        if not events:
-            return
         if self.ledger is not None:
             from dp.event_json import from_fact
 
-            self.ledger.charge([from_fact(event) for event in events], label)
+            for event in events:
+                self.ledger.charge(from_fact(event), run=self.run, round=round, party=event.party)
         self.events.extend(events)
 
     def price(self) -> float | None:

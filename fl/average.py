@@ -4,6 +4,7 @@ What does not belong here: `Federation`, which owns the loop too.
 """
 
 import hashlib
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -56,7 +57,7 @@ class SecureAverage:
                     f"{type(layer).__name__} must own the local training: use Federation instead of SecureAverage"
                 )
         self.integers, self.rounds, self.policy, self.delta = integers, rounds, policy, delta
-        self.account = Account(delta, ledger)
+        self.account = Account(self.stack.layers, delta, ledger, run=secrets.token_hex(8))
         self.calls = 0
         self.survivors: tuple[str, ...] = ()
         self.outcome: Outcome | None = None
@@ -172,6 +173,8 @@ class SecureAverage:
         )
         self._protection = protocol.protection(session)
         first = protocol.stages(session)[0].name
+        # paid before anything leaves a client: a sum that fails later is paid for all the same
+        self.account.charge(plan.events(tuple(name for name in vectors if name not in left)), self.calls)
         self.outcome = simulate(
             protocol,
             vectors,
@@ -182,7 +185,6 @@ class SecureAverage:
             session=session,
         )
         self.survivors = tuple(str(name) for name in self.outcome.survivors)
-        self.account.charge(plan.events(self.survivors), f"average {self.calls}")
         aggregate = plan.decode(self.outcome.total, self.survivors)
         clipped = plan.clipped(aggregate)
         size = len(self.survivors) * plan.summed.dimension

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fl.local import TrainFunction
+from fl.local import TrainFunction, examples_in
 from fl.strategies import FedAvg, Strategy
 from fl.training import evaluate, train_one_epoch
 from protocols.errors import Misuse, StackError
@@ -73,7 +73,7 @@ class Setup:
     policy: Policy | None = None
     ledger: Any = None
     output: Path | None = None
-    config: dict[str, Any] = field(default_factory=dict)
+    sizes: dict[str, int] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         owned = dict.fromkeys(self.strategy.owns, type(self.strategy).__name__)
@@ -151,6 +151,8 @@ def make_setup(
         names=listed,
         train=TrainFunction(train or train_one_epoch),
         strategy=strategy,
+        # a function is called only where its client lives: sizes stay unknown here then
+        sizes={} if callable(clients) else {name: examples_in(loader_for(name)) for name in listed},
         stack=Stack(list(privacy), numbers),
         plan=plan,
         optimizer=optimizer or sgd(learning_rate),

@@ -6,6 +6,7 @@ What does not belong here: how a round is computed (`rounds`, `contribution`, `m
 """
 
 import json
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -98,7 +99,9 @@ class Federation:
         )
         self.coordinator = Coordinator(self.setup)
         self.engine = MemoryEngine(self.setup, self.coordinator)
-        self.account = Account(self.setup.plan.delta, ledger)
+        self.account = Account(
+            self.setup.stack.layers, self.setup.plan.delta, ledger, run=secrets.token_hex(8)
+        )
 
     def fit(
         self, rounds: int, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
@@ -131,9 +134,8 @@ class Federation:
         )
 
     def _start(self, rounds: int, resume: bool) -> list[RoundResult]:
-        sizes: dict[str, int] = {}
         folder = self.setup.output
-        self.coordinator.prepare(rounds, sizes)
+        self.coordinator.prepare(rounds)
         if not resume:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
@@ -172,8 +174,8 @@ class Federation:
             return RoundResult(number, (), abandoned="nobody was chosen", metrics=self.coordinator.evaluate())
         opening = self.coordinator.open(number, asked)
 
-        def charge(survivors: tuple[str, ...]) -> None:
-            self.account.charge(opening.plan.events(survivors), f"round {number}")
+        def charge(contributing: tuple[str, ...]) -> None:
+            self.account.charge(opening.plan.events(contributing), number)
 
         result = self.engine.play(opening, charge)
         result.metrics = self.coordinator.evaluate()

@@ -37,7 +37,11 @@ class MemoryEngine:
         self.last_vectors: dict[str, np.ndarray] = {}
 
     def play(self, opening: Opening, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
-        """Run one round; `charge` is called with the survivors before the total is decoded and released."""
+        """Run one round.
+
+        `charge` is called with the clients that contribute, after they trained and before anything of it leaves
+        them: who raises there (BudgetExceeded) has released nothing, and a round that fails later is paid for.
+        """
         setup = self.setup
         session = self.session = new_session(setup, opening)
         self.protection = setup.stack.secure_sum.protection(session)
@@ -46,6 +50,7 @@ class MemoryEngine:
         vectors = self._train(opening, gone)
         train_s = time.perf_counter() - began
         result = RoundResult(opening.number, opening.clients, session=session.context.hex())
+        charge(tuple(name for name in opening.clients if gone.get(name, True)))
         try:
             outcome = self._sum(opening, session, vectors, gone)
         except Aborted as error:
@@ -53,7 +58,6 @@ class MemoryEngine:
             result.seconds = {"train": train_s, "privacy_client": 0.0, "privacy_server": 0.0}
             return result
         survivors = tuple(str(name) for name in outcome.survivors)
-        charge(survivors)
         began = time.perf_counter()
         result = self.coordinator.close(opening, outcome.total, survivors)
         decode_s = time.perf_counter() - began

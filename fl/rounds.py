@@ -84,7 +84,7 @@ class Coordinator:
         """Expected clients asked per round."""
         return max(1, math.floor(self.setup.plan.fraction * len(self.setup.names) + 0.5))
 
-    def prepare(self, rounds: int, sizes: dict[str, int] | None = None) -> RunFacts:
+    def prepare(self, rounds: int) -> RunFacts:
         """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
         plan, setup = self.setup.plan, self.setup
         if rounds < 1:
@@ -99,7 +99,7 @@ class Coordinator:
             dropout=plan.dropout,
             dimension=self.schema.dimension,
             local_epochs=plan.local_epochs,
-            sizes=sizes or {},
+            sizes=setup.sizes,
             delta=plan.delta,
         )
         setup.stack.plan(self.run)
