@@ -311,7 +311,7 @@ class ProtectedRounds:
 
     def _settle(self, events: tuple[Event, ...], number: int) -> None:
         """Charge what was spent, ledger first, and forget the pending round in the same breath."""
-        self.account.charge(events, f"round {number}")
+        self.account.charge(events, number)
         kept = json.dumps([asdict(event) for event in self.account.events]).encode()
         with self.options.store.transaction() as t:
             t.delete("flower/pending")

@@ -163,7 +163,7 @@ class PrivateStrategy(Strategy):
         self.folder = None if folder is None else Path(folder)
         self.evaluate = evaluate
         self.stage_timeout = stage_timeout
-        self.account = Account(delta, ledger)
+        self.account = Account(tuple(privacy), delta, ledger)
         self.options = ServerOptions(
             stack=Stack(tuple(privacy), numbers or Numbers()),
             store=self._store(),
