@@ -2,7 +2,6 @@
 share.
 """
 
-import hashlib
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -13,11 +12,24 @@ from he.ckks.check import KEY_BYTES, check_value
 from he.ckks.ciphertexts import encrypt
 from he.ckks.context import Context
 from he.ckks.digits import spread
-from he.ckks.messages import INPUT, JOIN, Ask, ClientKeys, Input, Join, Settings
+from he.ckks.messages import (
+    HOLDER,
+    HOLDER_PURPOSE,
+    INPUT,
+    JOIN,
+    JOIN_PURPOSE,
+    Ask,
+    ClientKeys,
+    Input,
+    Join,
+    Settings,
+)  # fmt: skip
 from he.ckks.parameters import CKKSParameters
+from he.ckks.residues import Words
 from he.sealing import agree, public_key, seal, unseal
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation
+from protocols.identity import Identity, verify
 from protocols.kernel import SERVER, Left, Message, Party, State, Step, client, expect, message
 from protocols.randomness import SecureRandom
 from protocols.session import Session
@@ -50,51 +62,66 @@ class Own(Record):
 
 @dataclass(frozen=True, eq=False)
 class Ready(State):
-    """KeyHolder: has its vector, waits to be asked to join."""
+    """Has its vector and a fresh key, waits to be asked to join. holder: the holder's signing key, or
+    empty.
+    """
 
     TAG: ClassVar[int | None] = 16
 
     own: Own
+    private: bytes = field(repr=False)
+    join: Join
+    holder: bytes
+
+    @classmethod
+    def of(cls, own: Own, identity: Identity | None, holder: bytes, random: SecureRandom) -> "Ready":
+        private = random.bytes(32)
+        key = public_key(private)
+        signature = b""
+        if identity is not None:
+            signature = identity.sign(JOIN_PURPOSE, Join.signed(own.session.context, own.index, key))
+        return cls(own, private, Join(key, signature), holder)
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         expect(message, self.own.session.context, JOIN, "server", self.own.party)
         Ask.decode(message.body)
-        private = random.bytes(32)
-        return Step(Joining(self.own, private), self.own.reply(JOIN, Join(public_key(private))))
+        return Step(Joining(self.own, self.private, self.holder), self.own.reply(JOIN, self.join))
 
 
 @dataclass(frozen=True, eq=False)
 class Joining(State):
-    """KeyHolder: has sent a key for boxes, waits for the holder's keys; then encrypts, sends and is done."""
+    """Has joined, waits for the holder's keys; then encrypts, sends and is done."""
 
     TAG: ClassVar[int | None] = 17
 
     own: Own
     private: bytes = field(repr=False)
+    holder: bytes
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         own, context = self.own, self.own.session.context
         expect(message, context, INPUT, "server", own.party)
         keys = ClientKeys.decode(message.body)
+        check_key, public = self._opened(keys)
+        coefficients = spread(own.vector, own.parameters, random)
+        check = check_value(check_key, coefficients, own.parameters.checks).tobytes()
+        back = agree(self.private, keys.published.key, context, "to holder", HOLDER)
+        box = seal(back, check, context, str(own.party), random)
+        answer = Input(encrypt(coefficients, own.parameters, public), box)
+        return Step(Left(), own.reply(INPUT, answer), marks=own.spent)
+
+    def _opened(self, keys: ClientKeys) -> tuple[bytes, Words]:
+        """Return the session's check key and the public key. Raises PeerError unless both are the holder's."""
+        own, published, context = self.own, keys.published, self.own.session.context
+        if self.holder:
+            verify(self.holder, HOLDER_PURPOSE, published.signed(context), published.signature)
         plain = unseal(
-            agree(self.private, keys.key, context, "to client", "key-holder"), keys.box, context, "key-holder"
+            agree(self.private, published.key, context, "to client", HOLDER), keys.box, context, HOLDER
         )
         check_key, digest = plain[:KEY_BYTES], plain[KEY_BYTES:]
-        if len(check_key) != KEY_BYTES or digest != hashlib.sha256(keys.context).digest():
+        if len(check_key) != KEY_BYTES or digest != published.digest:
             raise ProtocolViolation("the context is not the one that the holder vouches for", "server")
-        holder = Context.load(keys.context, "client", "key-holder")
-        if holder.parameters != own.parameters:
-            raise ProtocolViolation(
-                "the holder's context has other parameters than the session", "key-holder"
-            )
-        coefficients = spread(own.vector, own.parameters, random)
-        back = agree(self.private, keys.key, context, "to holder", "key-holder")
-        box = seal(
-            back,
-            check_value(check_key, coefficients, own.parameters.checks).tobytes(),
-            context,
-            str(own.party),
-            random,
-        )
-        answer = Input(encrypt(coefficients, own.parameters, holder.public_key()), box)
-        return Step(Left(), own.reply(INPUT, answer), marks=own.spent)
+        made = Context.load(published.context, "client", HOLDER)
+        if made.parameters != own.parameters:
+            raise ProtocolViolation("the holder's context has other parameters than the session", HOLDER)
+        return check_key, made.public_key()

@@ -4,16 +4,29 @@ client's ciphertext.
 A fresh key for every session: what is asked, answered or refused in one session tells nothing about another.
 """
 
-import hashlib
-from dataclasses import dataclass, field
-from typing import ClassVar
+from dataclasses import dataclass, field, replace
+from typing import ClassVar, Self
 
 from he.ckks.check import KEY_BYTES
 from he.ckks.context import Context
-from he.ckks.messages import HOLDER, KEY, OPEN, HolderKeys, Join, Joined, Settings, ToOpen
+from he.ckks.messages import (
+    HOLDER,
+    HOLDER_PURPOSE,
+    JOIN_PURPOSE,
+    KEY,
+    OPEN,
+    HolderKeys,
+    Join,
+    Joined,
+    Published,
+    Settings,
+    ToOpen,
+)  # fmt: skip
 from he.ckks.opener import check_sums, open_checked
 from he.sealing import agree, public_key, seal
+from protocols.codec import Record
 from protocols.errors import PolicyRefusal, ProtocolViolation
+from protocols.identity import Identity, verify
 from protocols.kernel import SERVER, Left, Message, Party, State, Step, client, expect, message
 from protocols.randomness import SecureRandom
 from protocols.session import Session
@@ -22,75 +35,102 @@ ME = Party(HOLDER)
 
 
 @dataclass(frozen=True)
+class Secrets(Record):
+    """What the holder makes for one session: the CKKS keys, a key for boxes, the check key."""
+
+    keys: Context
+    private: bytes = field(repr=False)
+    check_key: bytes = field(repr=False)
+
+    @classmethod
+    def make(cls, session: Session, random: SecureRandom) -> Self:
+        keys = Context.make(Settings.decode(session.parameters).ckks)
+        return cls(keys, random.bytes(32), random.bytes(KEY_BYTES))
+
+    def published(self, session: Session, identity: Identity | None) -> Published:
+        """Return the public part, signed if the holder has an identity."""
+        unsigned = Published(self.keys.dump(), public_key(self.private), b"")
+        if identity is None:
+            return unsigned
+        return replace(unsigned, signature=identity.sign(HOLDER_PURPOSE, unsigned.signed(session.context)))
+
+
+@dataclass(frozen=True)
 class Waiting(State):
-    """Waits for the clients' keys; then makes the session's keys and gives every client its box."""
+    """Has the session's keys, waits for the clients'; then gives every client its box.
+
+    signers: the clients' signing keys in roster order, 32 bytes each; empty if nobody signs.
+    """
 
     TAG: ClassVar[int | None] = 24
 
     session: Session
     least: int
+    signers: bytes
+    secrets: Secrets
+    published: Published
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
-        expect(message, self.session.context, KEY, "server", ME)
+        context = self.session.context
+        expect(message, context, KEY, "server", ME)
         clients = self._clients(Joined.decode(message.body))
-        context = Context.make(Settings.decode(self.session.parameters).ckks)
-        holding = Holding(
-            self.session, self.least, clients, context, random.bytes(32), random.bytes(KEY_BYTES)
-        )
-        public = context.dump()
-        keys = HolderKeys(public, public_key(holding.private), holding.boxes(public, random))
-        return Step(holding, (_answer(self.session, KEY, keys.encode()),))
+        plain, boxes = self.secrets.check_key + self.published.digest, {}
+        for index, key in clients.items():
+            box_key = agree(self.secrets.private, key, context, "to client", str(client(index)))
+            boxes[index] = seal(box_key, plain, context, HOLDER, random)
+        answer = HolderKeys(self.published, boxes)
+        holding = Holding(self.session, self.least, clients, self.secrets)
+        return Step(holding, (_answer(self.session, KEY, answer.encode()),))
 
     def _clients(self, joined: Joined) -> dict[int, bytes]:
-        if any(not 0 <= index < self.session.clients for index in joined.keys):
-            raise ProtocolViolation("a client that is not on the roster joined", "server")
-        if len(set(joined.keys.values())) != len(joined.keys):
+        """Return the keys of those who joined. Raises PeerError for one that may not, PolicyRefusal for too
+        few.
+        """
+        for index, join in joined.clients.items():
+            if not 0 <= index < self.session.clients:
+                raise ProtocolViolation("a client that is not on the roster joined", "server")
+            if self.signers:
+                signer = self.signers[32 * index : 32 * index + 32]
+                verify(
+                    signer, JOIN_PURPOSE, Join.signed(self.session.context, index, join.key), join.signature
+                )
+        keys = {index: join.key for index, join in joined.clients.items()}
+        if len(set(keys.values())) != len(keys):
             raise ProtocolViolation("two clients joined with one key", "server")
-        if len(joined.keys) < self.least:
+        if len(keys) < self.least:
             raise PolicyRefusal(
-                f"contributions: at least {self.least} are demanded, {len(joined.keys)} clients joined"
+                f"contributions: at least {self.least} are demanded, {len(keys)} clients joined"
             )
-        return {index: Join(key).key for index, key in joined.keys.items()}
+        return keys
 
 
 @dataclass(frozen=True)
 class Holding(State):
-    """Holds the session's secret key; opens one sum, at most, and forgets the key with the answer."""
+    """Holds the session's secret keys; opens one sum, at most, and forgets them with the answer."""
 
     TAG: ClassVar[int | None] = 25
 
     session: Session
     least: int
     clients: dict[int, bytes]
-    keys: Context
-    private: bytes = field(repr=False)
-    check_key: bytes = field(repr=False)
-
-    def boxes(self, public: bytes, random: SecureRandom) -> dict[int, bytes]:
-        """Return for every client its box: the check key and what vouches for the public key."""
-        context, plain = self.session.context, self.check_key + hashlib.sha256(public).digest()
-        return {
-            index: seal(
-                agree(self.private, key, context, "to client", str(client(index))),
-                plain,
-                context,
-                HOLDER,
-                random,
-            )
-            for index, key in self.clients.items()
-        }
+    secrets: Secrets
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         context = self.session.context
         expect(message, context, OPEN, "server", ME)
         request = ToOpen.decode(message.body)
         keys = {
-            index: agree(self.private, key, context, "to holder", str(client(index)))
+            index: agree(self.secrets.private, key, context, "to holder", str(client(index)))
             for index, key in self.clients.items()
         }
         expected = check_sums(request.boxes, keys, self.session, self.least)
         opened = open_checked(
-            request.total, len(request.boxes), expected, self.check_key, self.keys.secret, self.session
+            request.total,
+            len(request.boxes),
+            expected,
+            self.secrets.check_key,
+            self.secrets.keys.secret,
+            self.session,
         )
         answer = _answer(self.session, OPEN, opened.encode())
         return Step(Left(), (answer,), marks=(f"answered/{context.hex()}",))

@@ -3,6 +3,7 @@
 Boxes are sealed to whom they are for (`he.sealing`); the server that relays them cannot open them.
 """
 
+import hashlib
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,14 +17,19 @@ from protocols.errors import Misuse
 JOIN, KEY, INPUT, AGREE, OPEN = "join", "key", "input", "agree", "open"
 HOLDER = "key-holder"
 X25519_BYTES = 32
+JOIN_PURPOSE, HOLDER_PURPOSE = "ckks join", "ckks holder"
 
 
 @dataclass(frozen=True)
 class Settings(Record):
-    """A session's public parameters: who holds the key, how few contributions are opened, and the ring."""
+    """A session's public parameters: who holds the key, how few contributions are opened, and the ring.
+
+    roster: SHA-256 of the roster whose keys sign what the parties send each other; empty if nobody signs.
+    """
 
     arrangement: str
     holder: str
+    roster: bytes
     least: int
     ckks: CKKSParameters
 
@@ -35,45 +41,69 @@ class Ask(Record):
 
 @dataclass(frozen=True)
 class Join(Record):
-    """Client to holder: a public key (X25519, 32 bytes) for this session's boxes."""
+    """Client to holder: a public key (X25519, 32 bytes) for this session's boxes; its signature, if parties
+    sign.
+    """
 
     key: bytes
+    signature: bytes
 
     def __post_init__(self) -> None:
         if len(self.key) != X25519_BYTES:
             raise Misuse(f"expected a public key of {X25519_BYTES} bytes, got {len(self.key)}")
+
+    @staticmethod
+    def signed(session: bytes, index: int, key: bytes) -> bytes:
+        """What a client signs: its key, for one session and place."""
+        return session + index.to_bytes(4, "big") + key
 
 
 @dataclass(frozen=True)
 class Joined(Record):
     """Server to holder: who joined, with which key."""
 
-    keys: dict[int, bytes]
+    clients: dict[int, Join]
 
 
 @dataclass(frozen=True)
-class HolderKeys(Record):
-    """Holder to server: its CKKS public key (packed residues), its X25519 key, and a box for every client
-    that joined.
-
-    A client's box holds the session's check key and the digest of the context.
+class Published(Record):
+    """What the holder makes for one session: its CKKS context (no secret in it), its X25519 key, its
+    signature.
     """
 
     context: bytes
     key: bytes
-    boxes: dict[int, bytes]
+    signature: bytes
 
     def __post_init__(self) -> None:
         if len(self.key) != X25519_BYTES:
             raise Misuse(f"expected a public key of {X25519_BYTES} bytes, got {len(self.key)}")
 
+    @property
+    def digest(self) -> bytes:
+        return hashlib.sha256(self.context).digest()
+
+    def signed(self, session: bytes) -> bytes:
+        """What the holder signs: context and key, for one session."""
+        return session + self.digest + self.key
+
+
+@dataclass(frozen=True)
+class HolderKeys(Record):
+    """Holder to server: what it publishes, and for every client that joined a box.
+
+    A client's box holds the session's check key and the digest of the context.
+    """
+
+    published: Published
+    boxes: dict[int, bytes]
+
 
 @dataclass(frozen=True)
 class ClientKeys(Record):
-    """Server to client: the holder's keys and this client's box."""
+    """Server to client: what the holder published, and this client's box."""
 
-    context: bytes
-    key: bytes
+    published: Published
     box: bytes
 
 

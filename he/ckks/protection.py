@@ -4,10 +4,11 @@ from he.ckks.messages import Settings
 from he.ckks.parameters import FAILURE_BITS, TABLE_128
 from protocols.statement import Protection
 
+_RELAYED = "public keys reach their parties unchanged: the transport or the operator authenticates them"
+_SIGNED = "the roster that signs the parties' keys (Ed25519) is not the server's"
 _ASSUMPTIONS = (
     "ring learning with errors at 128 bits, classical (HomomorphicEncryption.org security standard, 2018)",
     "X25519 and AES-256-GCM for what parties seal to each other",
-    "public keys reach their parties unchanged: the transport or the operator authenticates them",
 )
 
 
@@ -39,22 +40,27 @@ def _numbers(settings: Settings) -> dict[str, int | str | bool]:
 
 def _key_holder(settings: Settings, numbers: dict[str, int | str | bool]) -> Protection:
     who = settings.holder
+    the_holder = f"the party {who!r}"
     return Protection(
         mechanism=f"CKKS, opened by a key holder ({who})",
-        threat="semi-honest",
+        threat="malicious" if settings.roster else "semi-honest",
         hidden="every client's update, from the server, the key holder and the other clients",
         learns={
             "server": "the sum and who is in it",
             who: "the sum and who is in it; it sees no single client's ciphertext",
             "clients": "what the server publishes",
         },
-        assumptions=(*_ASSUMPTIONS, f"the server and {who} do not pool what they have"),
-        collusion=f"the server together with {who} reads every update; the server with any number of clients learns "
-        "what the sum tells beyond their own inputs",
+        assumptions=(
+            *_ASSUMPTIONS,
+            _SIGNED if settings.roster else _RELAYED,
+            f"the server and {the_holder} do not pool what they have",
+        ),
+        collusion=f"the server together with {the_holder} reads every update; the server with any number of clients "
+        "learns what the sum tells beyond their own inputs",
         limits=(
             "the sum itself may reveal an update; without differential privacy nothing bounds that",
-            f"{who} must be a party apart from the server: where all run in one process they are simulated parties, "
-            "and whoever runs it reads everything",
+            f"{the_holder} must be a party apart from the server: where all run in one process they are simulated "
+            "parties, and whoever runs it reads everything",
             "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
         ),
         parameters=dict(numbers),

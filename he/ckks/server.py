@@ -74,11 +74,11 @@ class Joins(State):
     TAG: ClassVar[int | None] = 32
 
     session: Session
-    keys: dict[int, bytes]
+    keys: dict[int, Join]
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         index = _sender(self.session, message, JOIN, {p.number for p in self.waiting_for()})
-        return Step(replace(self, keys=self.keys | {index: _decoded(Join, message).key}))
+        return Step(replace(self, keys=self.keys | {index: _decoded(Join, message)}))
 
     def waiting_for(self) -> list[Party]:
         return [client(i) for i in range(self.session.clients) if i not in self.keys]
@@ -97,7 +97,7 @@ class Keys(State):
     TAG: ClassVar[int | None] = 33
 
     session: Session
-    keys: dict[int, bytes]
+    keys: dict[int, Join]
     answer: HolderKeys | None
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
@@ -107,7 +107,7 @@ class Keys(State):
             raise ProtocolViolation(
                 "expected one answer, with a box for every client that joined", str(message.sender)
             )
-        Context.load(answer.context, "server", str(message.sender))
+        Context.load(answer.published.context, "server", str(message.sender))
         return Step(replace(self, answer=answer))
 
     def waiting_for(self) -> list[Party]:
@@ -117,7 +117,7 @@ class Keys(State):
         if self.answer is None:
             raise Aborted("the key holder sent no key")
         keys = self.answer
-        bodies = {client(i): ClientKeys(keys.context, keys.key, box) for i, box in keys.boxes.items()}
+        bodies = {client(i): ClientKeys(keys.published, box) for i, box in keys.boxes.items()}
         return Step(Inputs.empty(self.session, tuple(keys.boxes)), ask(self.session, INPUT, bodies))
 
 

