@@ -2,7 +2,7 @@
 
 ``python -m benchmarks secagg --clients N --dim M --neighbours K --threshold T --dropout D [--peer flower] --json``
 measures one round. Modules: `work` (a round, and ours), `flower` (the peer's), `masks` (the cipher's limit),
-`report` (figures of a result).
+`report` (figures of a result), `cases` (those of the docs), `sweeps` (over sizes, with plots), `scale` (on paper).
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import harness
+from benchmarks.secagg import cases, scale, sweeps
 
 app = typer.Typer(
     add_completion=False,
@@ -21,11 +22,22 @@ app = typer.Typer(
     help="Masked sums: time, bytes and memory of a round.",
 )
 
+cases.register(app)
+sweeps.register(app)
+scale.register(app)
+
 
 class Peer(StrEnum):
     """Another implementation to run in the same process."""
 
     FLOWER = "flower"
+
+
+class Clock(StrEnum):
+    """What seconds are read from."""
+
+    WALL = "wall"
+    CPU = "cpu"
 
 
 @app.callback(invoke_without_command=True)
@@ -48,6 +60,9 @@ def one_round(
     peer: Annotated[Peer | None, typer.Option(help="Run the same work through a peer too.")] = None,
     repeats: Annotated[int, typer.Option(help="Rounds of ours; medians are reported.", min=1)] = 3,
     peer_repeats: Annotated[int, typer.Option(help="Rounds of the peer's.", min=1)] = 1,
+    clock: Annotated[
+        Clock, typer.Option(help="wall, or cpu: processor time, on a machine that is busy with other work.")
+    ] = Clock.WALL,
     seed: Annotated[int, typer.Option(help="Of the inputs and of who leaves.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object on standard output.")] = False,
     save: Annotated[bool, typer.Option(help="Also keep the result under docs/results.")] = False,
@@ -69,6 +84,7 @@ def one_round(
         None if threat == "default" else threat,
         collusion,
         seed,
+        str(clock),
     )
     figures = measured(work, peer=peer, repeats=repeats, peer_repeats=peer_repeats)
     name = case or _name(work.clients, work.dim, figures["degree"], dropout, figures["threat"], peer)

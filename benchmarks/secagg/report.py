@@ -24,7 +24,7 @@ def measured(
 
     A small round of each first: imports and compiled loops are not what is measured.
     """
-    small = Work(9, 20_000, 4, 3, 0.0, work.bits, work.threat)
+    small = Work(9, 20_000, 4, 3, 0.0, work.bits, work.threat, clock=work.clock)
     run(small)
     ours, theirs = [run(work)], []
     rss = harness.peak_rss_mb()  # before the peer is imported
@@ -60,7 +60,7 @@ def _figures(work: Work, rounds: list[Round]) -> dict[str, Any]:
         "of_which_commitment_bytes": 2 * DIGEST_BYTES * degree + 32,
         "of_which_signature_bytes": (2 * SIGNATURE_BYTES + 32) * voted,
         "max_abs_error": max(r.max_abs_error for r in rounds),
-        **mask_speed(work.dim, int(str(facts["ring_bits"]))),
+        **mask_speed(work.dim, int(str(facts["ring_bits"])), work.read_clock),
     }
 
 
@@ -68,7 +68,8 @@ def _against(work: Work, ours: dict[str, Any], rounds: list[Round]) -> dict[str,
     """The peer's figures and the ratios. The peer's client quantises floats; ours is charged the same work here."""
     quantiser = Quantiser.for_range(work.bits, 1.0)
     update = np.random.default_rng(work.seed).uniform(-1.0, 1.0, work.dim)
-    quantise_s = harness.measure(lambda: quantiser.encode(update)).median_s
+    encode = {"quantise": lambda: quantiser.encode(update)}
+    quantise_s = harness.measure_together(encode, clock=work.read_clock)["quantise"].median_s
     client = _median(rounds, "client_mean_s")
     server = _median(rounds, "server_s")
     return {
