@@ -66,8 +66,8 @@ class ClientMemory(Record):
         return replace(
             self,
             next_round=self.next_round + steps,
-            chains=b"".join(_forward(key, steps) for key in items(self.chains, 32)),
-            channels=b"".join(_forward(key, steps) for key in items(self.channels, 32)),
+            chains=b"".join(ratchet(key, steps) for key in items(self.chains, 32)),
+            channels=b"".join(ratchet(key, steps) for key in items(self.channels, 32)),
         )
 
 
@@ -119,7 +119,7 @@ def epoch_of(session: Session, rules: Rules) -> bytes:
     return rules.parameters.epoch or session.context
 
 
-def _forward(key: bytes, steps: int) -> bytes:
+def ratchet(key: bytes, steps: int) -> bytes:
     for _ in range(steps):
         key = derive(key, bytes(32), _RATCHET)
     return key
