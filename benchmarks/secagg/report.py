@@ -56,6 +56,7 @@ def _figures(work: Work, rounds: list[Round]) -> dict[str, Any]:
         "bytes_up_per_client": up,
         "bytes_down_per_client": _median(rounds, "bytes_down_per_client"),
         "bytes_up_over_packed": up / packed,
+        "bytes_up_limit": 1.02 * packed + 200 * degree,
         "bytes_up_per_neighbour_beyond_vector": (up - packed) / degree,
         "of_which_commitment_bytes": 2 * DIGEST_BYTES * degree + 32,
         "of_which_signature_bytes": (2 * SIGNATURE_BYTES + 32) * voted,
