@@ -1,4 +1,6 @@
-"""Server, every round: masked vectors are added as they arrive; what came with them is kept for the committee, unread."""
+"""Server, every round: masked vectors are added as they arrive; what came with them is kept for the
+committee, unread.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -49,7 +51,9 @@ class Collecting(ServerState):
             raise ProtocolViolation("entrusts shares to others than the committee", who)
         if rules.voted:
             signed = deposit_bytes(self.session.context, index, body)
-            check_signature(parse(rules, self.memory.keys[index], who).sign_key, DEPOSIT, signed, body.signature, who)
+            check_signature(
+                parse(rules, self.memory.keys[index], who).sign_key, DEPOSIT, signed, body.signature, who
+            )
         try:
             add_packed(self.total, body.vector, rules.ring)
         except WireError as error:
@@ -82,5 +86,6 @@ class Collecting(ServerState):
         for i in self.deposits:
             left = sum(j in self.deposits for j in rules.neighbours(i, rules.seed))
             if left < rules.threshold:
-                raise TooFewSurvivors(f"{client(i)} is left with {left} neighbours, {rules.threshold} are needed")
-
+                raise TooFewSurvivors(
+                    f"{client(i)} is left with {left} neighbours, {rules.threshold} are needed"
+                )

@@ -1,7 +1,8 @@
-"""The masked vector of a round, and the shares that go with it. What does not belong here: states, agreeing on keys.
+"""The masked vector of a round, and the shares that go with it. What does not belong here: states,
+agreeing on keys.
 
-Edge seeds of a round are derived from the pair's chain and the round's context, so both ends have the same one, and two clients who
-were shown different models have different ones.
+Edge seeds of a round are derived from the pair's chain and the round's context, so both ends have the same
+one, and two clients who were shown different models have different ones.
 """
 
 from dataclasses import dataclass, field, replace
@@ -30,7 +31,9 @@ from secagg.shamir import split_array
 
 @dataclass(frozen=True, eq=False)
 class RoundSecrets:
-    """One client's secrets of one round: its own mask's seed, an edge seed per neighbour, a sealing key per peer."""
+    """One client's secrets of one round: its own mask's seed, an edge seed per neighbour, a sealing key
+    per peer.
+    """
 
     session: Session
     index: int
@@ -97,7 +100,9 @@ def _entrusted(vector: bytes, secrets: RoundSecrets, sign: bytes, random: Secure
         bound = binding(session.context, INPUT, secrets.name, session.roster[j])
         boxes.append(seal(secrets.keys[j], plain, bound, random))
         digests.append(share_digest(session.context, index, j, SEED, share[:SEED_BYTES]))
-        for peer, edge in zip(secrets.neighbours.tolist(), items(share[SEED_BYTES:], EDGE_BYTES), strict=True):
+        for peer, edge in zip(
+            secrets.neighbours.tolist(), items(share[SEED_BYTES:], EDGE_BYTES), strict=True
+        ):
             digests.append(share_digest(session.context, index, j, edge_kind(peer), edge))
     pledges = [seed_digest(session.context, index, secrets.seed)]
     for peer, edge in zip(secrets.neighbours.tolist(), secrets.edges, strict=True):

@@ -1,4 +1,6 @@
-"""Server, set-up: it collects public keys, and goes on with the first round. In later rounds it starts from what it keeps."""
+"""Server, set-up: it collects public keys, and goes on with the first round. In later rounds it starts
+from what it keeps.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -63,13 +65,17 @@ class Enrolment(ServerState):
 
 
 def start(session: Session, memory: bytes | None) -> Step:
-    """Return the server's first state: of a set-up, or of a round that builds on one. Raises Misuse if it keeps no such set-up."""
+    """Return the server's first state: of a set-up, or of a round that builds on one. Raises Misuse if it
+    keeps no such set-up.
+    """
     epoch, kept = rules_of(session).parameters.epoch, recalled(memory)
     if not epoch:
         state = Enrolment(session, {}, kept.next_patience(session) if kept else FIRST_PATIENCE)
         return Step(state, tuple(state.request(ADVERTISE, i, Begin()) for i in range(session.clients)))
     if kept is None or kept.epoch != epoch or kept.roster != roster_digest(session):
-        raise Misuse("the session builds on a set-up that this server does not keep: make a session without it")
+        raise Misuse(
+            "the session builds on a set-up that this server does not keep: make a session without it"
+        )
     if session.round <= kept.last_round:
         raise Misuse(f"round {session.round} was begun already, the last one is {kept.last_round}")
     kept = replace(kept, last_round=session.round)

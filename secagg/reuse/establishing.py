@@ -1,4 +1,6 @@
-"""Client, set-up: the others' keys come; pair keys are made, the private keys are gone, and the first round goes on at once."""
+"""Client, set-up: the others' keys come; pair keys are made, the private keys are gone, and the first
+round goes on at once.
+"""
 
 from dataclasses import dataclass, field
 from typing import ClassVar

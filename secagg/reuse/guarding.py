@@ -1,9 +1,10 @@
-"""Client on the committee, last trip: it opens, once, the survivors' own seeds and their edges to those who are gone.
+"""Client on the committee, last trip: it opens, once, the survivors' own seeds and their edges to those
+who are gone.
 
-Two secrets of one client are never opened to one view: a survivor's edges to survivors stay closed, and who is gone
-entrusted nothing. Two views are kept apart by the threshold (2 t > holders + corrupt): t holders were shown a client alive, or
-t were shown it gone, not both. And a view in which a survivor keeps fewer than the threshold of neighbours is refused, so that no
-mixture of views opens all edges of one client.
+Two secrets of one client are never opened to one view: a survivor's edges to survivors stay closed, and who
+is gone entrusted nothing. Two views are kept apart by the threshold (2 t > holders + corrupt): t holders were
+shown a client alive, or t were shown it gone, not both. And a view in which a survivor keeps fewer than the
+threshold of neighbours is refused, so that no mixture of views opens all edges of one client.
 """
 
 from dataclasses import dataclass, field
@@ -37,7 +38,9 @@ class Guarding(ClientState):
         keys = dict(zip(self.peers.tolist(), items(self.keys, 32), strict=True))
         for owner, box in asked.boxes.items():
             if owner not in alive or owner not in keys:
-                raise refuse(f"a box of {client(owner)}, who is no survivor that this client shares a key with")
+                raise refuse(
+                    f"a box of {client(owner)}, who is no survivor that this client shares a key with"
+                )
             entrusted = self._open(owner, keys[owner], box)
             if entrusted is None:
                 continue  # the server sees from the missing share that this box did not open
@@ -46,7 +49,9 @@ class Guarding(ClientState):
             for peer, share in zip(entrusted.neighbours.tolist(), shares, strict=True):
                 if peer not in alive:
                     edges[owner, peer] = share
-        return Step(Left(), self.answer(_released(seeds, edges)), marks=(f"answered/{self.session.context.hex()}",))
+        return Step(
+            Left(), self.answer(_released(seeds, edges)), marks=(f"answered/{self.session.context.hex()}",)
+        )
 
     def _view(self, asked: Release) -> set[int]:
         """The survivors, after checking that this view is one a holder may answer."""
@@ -62,7 +67,9 @@ class Guarding(ClientState):
         for i in alive:
             left = sum(j in alive for j in rules.neighbours(i, rules.seed))
             if left < rules.threshold:
-                raise refuse(f"{client(i)} is left with {left} neighbours, expected at least {rules.threshold}")
+                raise refuse(
+                    f"{client(i)} is left with {left} neighbours, expected at least {rules.threshold}"
+                )
         return alive
 
     def _open(self, owner: int, key: bytes, box: bytes) -> Entrusted | None:

@@ -1,4 +1,6 @@
-"""What the server keeps of a client's deposit until the round is over. What does not belong here: opening it."""
+"""What the server keeps of a client's deposit until the round is over. What does not belong here: opening
+it.
+"""
 
 from dataclasses import dataclass
 
@@ -24,7 +26,9 @@ class Kept(Record):
         return self.boxes[size * at : size * (at + 1)]
 
     def place(self, peer: int) -> int:
-        """The place of an edge among this client's secrets (its own seed is at 0); -1 if it has no such edge."""
+        """The place of an edge among this client's secrets (its own seed is at 0); -1 if it has no such
+        edge.
+        """
         at = int(np.searchsorted(self.neighbours, peer))
         return 1 + at if at < len(self.neighbours) and self.neighbours[at] == peer else -1
 

@@ -1,7 +1,7 @@
 """What parties keep between rounds of one set-up. What does not belong here: when it is used.
 
-A client's pair keys are chains: each round uses a key and replaces it by its successor, from which the key itself cannot be
-had. So whoever reads a client's store later learns nothing about earlier rounds.
+A client's pair keys are chains: each round uses a key and replaces it by its successor, from which the key
+itself cannot be had. So whoever reads a client's store later learns nothing about earlier rounds.
 """
 
 import hashlib
@@ -21,10 +21,12 @@ _RATCHET = b"secagg ratchet v1"
 
 @dataclass(frozen=True, eq=False)
 class ClientMemory(Record):
-    """epoch: context of the set-up session. roster: digest of its names. next_round: the least round still allowed.
+    """epoch: context of the set-up session. roster: digest of its names. next_round: the least round still
+    allowed.
 
-    neighbours, chains: with whom masks are shared, and one chain key (32 bytes) each. peers, channels: to whom shares are sealed (the
-    committee; for its members everybody), and one chain key each. sign: the set-up's signing key.
+    neighbours, chains: with whom masks are shared, and one chain key (32 bytes) each. peers, channels: to
+    whom shares are sealed (the committee; for its members everybody), and one chain key each. sign: the
+    set-up's signing key.
     """
 
     epoch: bytes
@@ -45,10 +47,13 @@ class ClientMemory(Record):
     def at(self, session: Session, epoch: bytes) -> "ClientMemory":
         """Return the memory with its chains moved forward to the session's round.
 
-        Raises PolicyRefusal for a round that was used already or lies too far ahead, another set-up or another roster.
+        Raises PolicyRefusal for a round that was used already or lies too far ahead, another set-up or
+        another roster.
         """
         if self.epoch != epoch or self.roster != roster_digest(session):
-            raise PolicyRefusal("setup: the session builds on another set-up than the one this client took part in")
+            raise PolicyRefusal(
+                "setup: the session builds on another set-up than the one this client took part in"
+            )
         steps = session.round - self.next_round
         if steps < 0:
             raise PolicyRefusal(
@@ -75,8 +80,8 @@ class ClientMemory(Record):
 class ServerMemory(Record):
     """epoch: context of the set-up session; first_round: its round; last_round: the last one begun.
 
-    keys: what was advertised. established: clients whose masked vector came in some round, so that they have pair keys.
-    patience: rounds after which a set-up that somebody of the roster missed is made anew.
+    keys: what was advertised. established: clients whose masked vector came in some round, so that they have
+    pair keys. patience: rounds after which a set-up that somebody of the roster missed is made anew.
     """
 
     epoch: bytes
@@ -95,7 +100,8 @@ class ServerMemory(Record):
     def serves(self, session: Session, renew: int) -> bool:
         """Whether a session of the same roster and parameters, at a later round, builds on this set-up.
 
-        Not after `renew` rounds, nor after `patience` rounds if somebody missed it: late joiners wait no longer than that.
+        Not after `renew` rounds, nor after `patience` rounds if somebody missed it: late joiners wait no
+        longer than that.
         """
         if self.roster != roster_digest(session) or self.parameters != session.parameters:
             return False
@@ -126,7 +132,9 @@ def ratchet(key: bytes, steps: int) -> bytes:
 
 
 def build_on(session: Session, memory: bytes | None, renew: int) -> bytes:
-    """Return the epoch (32 bytes) of the set-up that a server kept, if this session builds on it, else nothing (a new set-up)."""
+    """Return the epoch (32 bytes) of the set-up that a server kept, if this session builds on it, else
+    nothing (a new set-up).
+    """
     kept = recalled(memory)
     return kept.epoch if kept is not None and kept.serves(session, renew) else b""
 

@@ -1,4 +1,6 @@
-"""Messages of rounds that build on a set-up. What does not belong here: messages of other rounds (`secagg.messages`)."""
+"""Messages of rounds that build on a set-up. What does not belong here: messages of other rounds
+(`secagg.messages`).
+"""
 
 from dataclasses import dataclass, field
 
@@ -18,7 +20,9 @@ SEED_BYTES, EDGE_BYTES = 32, 16
 
 @dataclass(frozen=True, eq=False)
 class Proceed(Record):
-    """Server to client: send your masked vector. In the round of a set-up: the keys of its neighbours and share holders."""
+    """Server to client: send your masked vector. In the round of a set-up: the keys of its neighbours and
+    share holders.
+    """
 
     clients: Indices
     keys: bytes
@@ -30,7 +34,9 @@ class Proceed(Record):
 
 @dataclass(frozen=True, eq=False)
 class Entrusted(Record):
-    """What a client seals for one holder: a share of its self-mask seed and one of each edge's seed (16 bytes each)."""
+    """What a client seals for one holder: a share of its self-mask seed and one of each edge's seed (16
+    bytes each).
+    """
 
     neighbours: Indices
     seed_share: bytes = field(repr=False)
@@ -44,9 +50,11 @@ class Entrusted(Record):
 
 @dataclass(frozen=True, eq=False)
 class Deposit(Record):
-    """Client to server: the packed masked vector, a sealed `Entrusted` per holder, and what binds the client to them.
+    """Client to server: the packed masked vector, a sealed `Entrusted` per holder, and what binds the
+    client to them.
 
-    digests: for each holder 16 bytes for the seed's share and each edge's. pledges: 32 bytes for the seed and each edge.
+    digests: for each holder 16 bytes for the seed's share and each edge's. pledges: 32 bytes for the seed and
+    each edge.
     """
 
     vector: bytes = field(repr=False)
@@ -78,7 +86,9 @@ class Release(Record):
 
 @dataclass(frozen=True, eq=False)
 class Released(Record):
-    """Holder to server: shares of survivors' seeds, and of their edges (`owners` to `peers`, in ascending pairs) to the gone."""
+    """Holder to server: shares of survivors' seeds, and of their edges (`owners` to `peers`, in ascending
+    pairs) to the gone.
+    """
 
     alive: Indices
     seed_shares: bytes = field(repr=False)

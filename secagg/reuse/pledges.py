@@ -1,4 +1,6 @@
-"""Digests and signatures that pin a client to what it deposits. What does not belong here: when they are checked."""
+"""Digests and signatures that pin a client to what it deposits. What does not belong here: when they are
+checked.
+"""
 
 import hashlib
 

@@ -1,4 +1,6 @@
-"""Server, last state of every round: it collects the committee's shares, each checked against its digest, and takes masks off."""
+"""Server, last state of every round: it collects the committee's shares, each checked against its digest,
+and takes masks off.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass, field
@@ -24,7 +26,9 @@ Shares = dict[int, dict[int, dict[int, bytes]]]
 
 @dataclass(frozen=True, eq=False)
 class Releasing(ServerState):
-    """waiting: who was asked. shares: owner -> place of the secret -> holder -> share, the threshold of each at most."""
+    """waiting: who was asked. shares: owner -> place of the secret -> holder -> share, the threshold of
+    each at most.
+    """
 
     TAG: ClassVar[int | None] = 54
     STAGE: ClassVar[str] = UNMASK
@@ -51,7 +55,9 @@ class Releasing(ServerState):
         return Step(self)
 
     def _parts(self, holder: int, released: Released, who: str) -> list[tuple[int, int, bytes, bytes]]:
-        """Owner, place, kind and share of everything released. Raises ProtocolViolation for what was not asked for."""
+        """Owner, place, kind and share of everything released. Raises ProtocolViolation for what was not
+        asked for.
+        """
         parts = []
         for i, share in zip(released.alive.tolist(), items(released.seed_shares, SEED_BYTES), strict=True):
             if i not in self.deposits or i == holder:

@@ -1,4 +1,6 @@
-"""Taking a round's masks off: secrets from shares, masks from secrets. What does not belong here: messages and states."""
+"""Taking a round's masks off: secrets from shares, masks from secrets. What does not belong here: messages
+and states.
+"""
 
 from collections.abc import Mapping
 from typing import Any
@@ -24,10 +26,14 @@ Words = NDArray[np.unsignedinteger[Any]]
 Places = Mapping[int, Mapping[int, bytes]]
 
 
-def take_off(session: Session, total: Words, deposits: Mapping[int, Kept], shares: Mapping[int, Places]) -> Words:
-    """Take every survivor's own mask, and its edges to those who are gone, off `total` in place and return it.
+def take_off(
+    session: Session, total: Words, deposits: Mapping[int, Kept], shares: Mapping[int, Places]
+) -> Words:
+    """Take every survivor's own mask, and its edges to those who are gone, off `total` in place and return
+    it.
 
-    Raises TooFewSurvivors if a secret has fewer shares than the threshold, DealerBlamed if one is not what was pledged.
+    Raises TooFewSurvivors if a secret has fewer shares than the threshold, DealerBlamed if one is not what
+    was pledged.
     """
     rules = rules_of(session)
     for i in sorted(deposits):
@@ -62,7 +68,10 @@ def _secrets(rules: Rules, owner: int, kept: Kept, shares: Places, places: list[
         by_holders.setdefault(tuple(sorted(have)), []).append(place)
     for holders, group in by_holders.items():
         at = rules.points(kept.holders)[np.searchsorted(kept.holders, indices(holders))]
-        for length, some in ((SEED_BYTES, [p for p in group if not p]), (EDGE_BYTES, [p for p in group if p])):
+        for length, some in (
+            (SEED_BYTES, [p for p in group if not p]),
+            (EDGE_BYTES, [p for p in group if p]),
+        ):
             if some:
                 tables = [_table([shares[p][m] for m in holders], length) for p in some]
                 secrets.update(zip(some, combine_arrays(at, tables, length), strict=True))
