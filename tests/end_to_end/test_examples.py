@@ -42,3 +42,4 @@ def test_a_federation_around_an_own_module(tmp_path: Path) -> None:
     ran = run("federation.py", folder=tmp_path)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "Bit for bit" in ran.stdout
+    assert "the sum itself can reveal an update" in ran.stdout

@@ -1,0 +1,53 @@
+"""The documentation names what exists: tests, examples, commands; and every sharp edge has its property and test."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
+EDGES = (ROOT / "docs" / "sharp-edges.md").read_text()
+SHARP_EDGES = 31
+
+
+def named(path: Path) -> str:
+    return str(path.relative_to(ROOT))
+
+
+@cache
+def names_in(path: Path) -> frozenset[str]:
+    """Names of the functions and classes of a test file, methods as Class::name."""
+    found: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            found.add(node.name)
+        if isinstance(node, ast.ClassDef):
+            found |= {f"{node.name}::{item.name}" for item in node.body if isinstance(item, ast.FunctionDef)}
+    return frozenset(found)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_the_tests_and_examples_that_a_page_names_exist(page: Path) -> None:
+    text = page.read_text()
+    for file, test in re.findall(r"`(tests/[\w/]+\.py)(?:::([\w:]+))?`", text):
+        assert (ROOT / file).is_file(), file
+        assert not test or test in names_in(ROOT / file), f"{file}::{test}"
+    for example in re.findall(r"\bexamples/[\w/]+\.(?:py|toml)\b", text):
+        assert (ROOT / example).is_file(), example
+
+
+@pytest.mark.parametrize("number", range(1, SHARP_EDGES + 1))
+def test_every_sharp_edge_has_a_property_and_a_test(number: int) -> None:
+    rows = re.findall(rf"^\| {number} \|(.+)\|(.+)\|$", EDGES, re.MULTILINE)
+    assert len(rows) == 1
+    assert len(rows[0][0].strip()) > 20
+    assert "`tests/" in rows[0][1]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_the_commands_that_a_page_shows_exist(page: Path) -> None:
+    for command in re.findall(r"^(?:\$ )?secagg ([a-z]+)", page.read_text(), re.MULTILINE):
+        assert (ROOT / "fl" / "cli" / f"{command}.py").is_file(), command
