@@ -7,17 +7,30 @@ Nothing here needs torch.
 """
 
 from dp.audit.canaries import CanaryAudit, audit_sum
-from dp.audit.checks import Verdict, check_fresh, check_noise, check_norms, check_sampling, draws_needed
+from dp.audit.checks import (
+    Verdict,
+    check_fresh,
+    check_noise,
+    check_norms,
+    check_reach,
+    check_sampling,
+    draws_needed,
+)
+from dp.audit.layers import LayerAudit, Rehearsal, audit_layer
 from dp.audit.one_run import one_run_epsilon, one_run_p_value
 from dp.audit.two_distributions import two_distribution_epsilon
 
 __all__ = [
     "CanaryAudit",
+    "LayerAudit",
+    "Rehearsal",
     "Verdict",
+    "audit_layer",
     "audit_sum",
     "check_fresh",
     "check_noise",
     "check_norms",
+    "check_reach",
     "check_sampling",
     "draws_needed",
     "one_run_epsilon",

@@ -71,6 +71,23 @@ def check_norms(contributions: Sequence[Vector], bound: float) -> Verdict:
     )
 
 
+def check_reach(
+    released: Vector, direction: Vector, bound: float, deviation: float, alarm: float = 1e-7
+) -> Verdict:
+    """Does one unit move a noised release along `direction` by at most `bound`? One-sided normal test.
+
+    `direction` is that unit's own, unclipped contribution, all others being zero; `deviation` is the noise
+    per coordinate. Catches a missing clip, a clip of parts and parts left out of it: power is near 1 where
+    the move exceeds the bound by 8 deviations. Raises Misuse for a zero direction.
+    """
+    length = float(np.linalg.norm(direction))
+    if not 0 < length < math.inf or deviation <= 0:
+        raise Misuse("expected a direction that is not zero and a positive deviation")
+    moved = float(np.dot(released, direction / length))
+    p = 0.5 * math.erfc((moved - bound) / deviation / math.sqrt(2))
+    return Verdict(p >= alarm, p, alarm, f"moved {moved:.4g} where {bound:.4g} is the bound")
+
+
 def check_fresh(first: Vector, second: Vector, alarm: float = 1e-7) -> Verdict:
     """Are two noise vectors, of two rounds, runs or clients, uncorrelated? Two-sided; catches reused and
     seeded noise.

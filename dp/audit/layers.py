@@ -1,0 +1,171 @@
+"""Audits of layers: a rehearsal of one stack in memory, and the measured lower bound beside the stated
+epsilon.
+
+Belongs here: driving `encode`, `decode` and `events` with made-up updates. Layers that work inside the
+client's own loop (`SampleDP`, example level) are rehearsed by whoever has the loop; `audit_sum` takes their
+release as well.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from dp.accountants import accountant as make_accountant
+from dp.audit.canaries import CanaryAudit, audit_sum
+from dp.event_json import from_fact
+from dp.events import Relation, Unit
+from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
+from protocols.randomness import SecureRandom, SystemRandom
+from protocols.stack import Numbers, RoundPlan, Stack
+from protocols.statement import Event as Fact
+
+Vector = NDArray[np.float64]
+
+
+class Rehearsal:
+    """One layer before a plain sum, over rounds in which every client's update is given. For tests and
+    audits only.
+
+    clients: in every round; dims: of an update; rounds: of the planned run; dropout: share that may leave.
+    The sum that the layer sees is exact, reduced modulo M where the layer asks for Z_M.
+    """
+
+    def __init__(
+        self,
+        layer: PrivacyLayer,
+        clients: int,
+        dims: int,
+        rounds: int = 1,
+        dropout: float = 0.0,
+        bits: int = 16,
+    ) -> None:
+        self.names = tuple(f"client-{i:05d}" for i in range(clients))
+        self.run = RunFacts(rounds, clients, clients, dropout=dropout, dimension=dims)
+        self.stack = Stack([layer], Numbers(bits=bits, weight_cap=1))
+        self.stack.plan(self.run)
+        self.number = 0
+
+    def release(self, updates: Sequence[Vector], came: int | None = None) -> Vector:
+        """The next round's noised sum in real units. `came`: only the first so many clients survive (all by
+        default)."""
+        plan = self._round()
+        total, survivors = self._total(plan, updates, came)
+        return np.asarray(plan.decode(total, survivors).vector, dtype=np.float64)
+
+    def summed(self, updates: Sequence[Vector], came: int | None = None) -> Vector:
+        """The next round's sum as the server gets it, before it decodes: integers as float64."""
+        plan = self._round()
+        return self._total(plan, updates, came)[0][: plan.summed.dimension].astype(np.float64)
+
+    def _total(
+        self, plan: RoundPlan, updates: Sequence[Vector], came: int | None
+    ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
+        survivors = self.names if came is None else self.names[:came]
+        total = np.zeros(plan.dimension, dtype=np.int64)
+        for name, update in zip(survivors, updates, strict=False):
+            total = _reduced(total + self._encoded(plan, name, update), plan.summed.modulus)
+        return total, survivors
+
+    def contributions(self, updates: Sequence[Vector]) -> list[Vector]:
+        """What every client alone would send in the next round, in real units: what is private by itself in
+        `LocalDP`."""
+        plan = self._round()
+        dims = plan.summed.dimension
+        return [
+            self._encoded(plan, name, update)[:dims].astype(np.float64) * plan.summed.step
+            for name, update in zip(self.names, updates, strict=True)
+        ]
+
+    def facts(self) -> tuple[Fact, ...]:
+        """What the layer says that one round costs, all clients surviving."""
+        return self._plan(max(1, self.number)).events(self.names)
+
+    def _round(self) -> RoundPlan:
+        self.number += 1
+        return self._plan(self.number)
+
+    def _plan(self, number: int) -> RoundPlan:
+        facts = RoundFacts(
+            self.run,
+            number,
+            self.names,
+            number.to_bytes(32, "big"),
+            self.stack.public(),
+            random=SystemRandom(),
+        )
+        return self.stack.round(facts, np.zeros(self.run.dimension))
+
+    def _encoded(self, plan: RoundPlan, name: str, update: Vector) -> NDArray[np.int64]:
+        facts = plan.facts
+        own = RoundFacts(
+            facts.run, facts.number, facts.clients, facts.seed, facts.public, name, random=facts.random
+        )
+        return plan.encode(Contribution(np.asarray(update, dtype=np.float64)), own)
+
+
+def _reduced(total: NDArray[np.int64], modulus: int) -> NDArray[np.int64]:
+    """Centred modulo M; untouched over Z."""
+    if not modulus:
+        return total
+    return np.asarray((total + modulus // 2) % modulus - modulus // 2, dtype=np.int64)
+
+
+@dataclass(frozen=True)
+class LayerAudit:
+    """One layer's measured lower bound beside what it states for the same round, unit, relation and
+    delta."""
+
+    layer: str
+    unit: Unit
+    relation: Relation
+    stated: float
+    measured: CanaryAudit
+
+    @property
+    def sound(self) -> bool:
+        """Whether the audit found nothing: the measured bound is at most the stated epsilon."""
+        return not self.measured.refutes(self.stated)
+
+    def __str__(self) -> str:
+        return (
+            f"{self.layer}: measured at least {self.measured.epsilon:.3f}, stated {self.stated:.3f} at delta "
+            f"{self.measured.delta:g} per {self.unit}, {self.relation} neighbours "
+            f"(false alarms {self.measured.alarm:g})"
+        )
+
+
+def audit_layer(
+    layer: PrivacyLayer,
+    *,
+    clients: int,
+    norm: float,
+    delta: float = 1e-10,
+    random: SecureRandom | None = None,
+    alarm: float = 1e-6,
+    guesses: int | None = None,
+    accountant: str = "rdp",
+) -> LayerAudit:
+    """Audit one round of a client-level layer: every client is a canary of L2 norm `norm`, in or zero by a
+    fair coin.
+
+    Where the layer's events name single parties (`LocalDP`) the adversary sees every contribution, else the
+    released sum.
+    """
+    rehearsal = Rehearsal(layer, clients, clients)
+    events = [from_fact(fact) for fact in rehearsal.facts() if fact.party in ("", rehearsal.names[0])]
+    alone = any(fact.party for fact in rehearsal.facts())
+    account = make_accountant(accountant)
+    for event in events:
+        account.add(event)
+
+    def release(updates: list[Vector]) -> Vector:
+        if not alone:
+            return rehearsal.release(updates)
+        return np.array([seen[i] for i, seen in enumerate(rehearsal.contributions(updates))])
+
+    measured = audit_sum(
+        release, clients, norm, delta=delta, random=random or SystemRandom(), alarm=alarm, guesses=guesses
+    )
+    return LayerAudit(layer.name, events[0].unit, events[0].relation, account.epsilon(delta), measured)

@@ -1,0 +1,201 @@
+"""Deliberately broken variants of the layers. Never shipped; each has one of the field's known defects.
+
+They change as little as possible of the sound layer, so that a check that catches one catches the same
+mistake made there.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from dp import ClientDP, DistributedDP, LocalDP
+from dp.clipping import clip
+from dp.mechanisms import discrete_gaussian, to_grid
+from dp.rotation import rotate
+from dp.sample import sums
+from dp.sample.optimizers import FlatOptimizer
+from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
+from protocols.randomness import SystemRandom
+
+# -- what is left of the clip --
+
+
+def unclipped(vector: np.ndarray, bound: float) -> np.ndarray:
+    return vector
+
+
+def per_tensor(vector: np.ndarray, bound: float) -> np.ndarray:
+    """Eight tensors, each clipped by itself to the whole bound."""
+    return np.concatenate([clip(part, bound).vector for part in np.array_split(vector, 8)])
+
+
+def rank_0_skipped(vector: np.ndarray, bound: float) -> np.ndarray:
+    """The last coordinate is a tensor of rank 0 that the clip passes over."""
+    return np.concatenate([clip(vector[:-1], bound).vector, vector[-1:]])
+
+
+def client_clipped_by(how: Any) -> type[ClientDP]:
+    class Broken(ClientDP):
+        def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+            return Contribution(how(contribution.vector, self.clip), 1)
+
+    return Broken
+
+
+def local_clipped_by(how: Any) -> type[LocalDP]:
+    class Broken(LocalDP):
+        def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+            step, _, sigma = self._grid(facts, given.dimension)
+            noise = discrete_gaussian(facts.random, sigma, given.dimension)
+            return Contribution(to_grid(how(contribution.vector, self.clip), step) + noise, 1)
+
+    return Broken
+
+
+def distributed_clipped_by(how: Any) -> type[DistributedDP]:
+    class Broken(DistributedDP):
+        def _client_level(self, update: Any, plan: Any, facts: RoundFacts) -> Any:
+            return to_grid(rotate(how(update, self.clip), facts.seed), plan.grid.step)
+
+    return Broken
+
+
+# -- too little noise --
+
+
+def client_noise(factor: float) -> type[ClientDP]:
+    class Broken(ClientDP):
+        def _vector_multiplier(self, run: Any) -> float:
+            return factor * super()._vector_multiplier(run)
+
+    return Broken
+
+
+def local_noise(factor: float) -> type[LocalDP]:
+    class Broken(LocalDP):
+        def _grid(self, facts: RoundFacts, dims: int) -> tuple[float, float, float]:
+            step, bound, sigma = super()._grid(facts, dims)
+            return step, bound, sigma * factor
+
+    return Broken
+
+
+def distributed_noise(factor: float) -> type[DistributedDP]:
+    class Broken(DistributedDP):
+        def _share(self, plan: Any, facts: RoundFacts) -> Any:
+            grid = replace(plan.grid, share_variance=plan.grid.share_variance * factor**2)
+            return super()._share(replace(plan, grid=grid), facts)
+
+    return Broken
+
+
+class TooManyExpected(DistributedDP):
+    """Each share is what would do if all clients survived; but the fewest that are allowed come."""
+
+    def _share(self, plan: Any, facts: RoundFacts) -> Any:
+        share = plan.grid.share_variance * plan.shares / len(facts.clients)
+        return super()._share(replace(plan, grid=replace(plan.grid, share_variance=share)), facts)
+
+
+# -- noise that is not fresh --
+
+
+class Seeded:
+    """A user's seed where noise is drawn: every run has the same noise, every round its own."""
+
+    def __init__(self, seed: int) -> None:
+        self.generator = np.random.default_rng(seed)
+
+    def bytes(self, count: int) -> bytes:
+        return self.generator.bytes(count)
+
+
+class Replayed:
+    """The first round's bytes, given out again in every round."""
+
+    def __init__(self) -> None:
+        self.kept: list[bytes] = []
+        self.at = 0
+
+    def rewind(self) -> "Replayed":
+        self.at = 0
+        return self
+
+    def bytes(self, count: int) -> bytes:
+        if self.at == len(self.kept):
+            self.kept.append(SystemRandom().bytes(count))
+        self.at += 1
+        return self.kept[self.at - 1]
+
+
+def drawing_from(base: type[Any], source: Any) -> type[Any]:
+    """The layer with its randomness, on client and server, taken from `source(layer, facts)`."""
+
+    class Broken(base):  # type: ignore[misc]
+        def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+            return super().encode(contribution, given, replace(facts, random=source(self, facts)))
+
+        def decode(
+            self, a: Aggregate, given: Signal, released: Signal, facts: RoundFacts, came: Any
+        ) -> Aggregate:
+            return super().decode(a, given, released, replace(facts, random=source(self, facts)), came)
+
+    return Broken
+
+
+def by_seed(layer: Any, facts: RoundFacts) -> Seeded:
+    return Seeded(facts.number * 100_000 + sum(facts.client.encode()))
+
+
+def by_replay(layer: Any, facts: RoundFacts) -> Replayed:
+    kept: dict[str, Replayed] = layer.__dict__.setdefault("_replayed", {})
+    return kept.setdefault(facts.client, Replayed()).rewind()
+
+
+# -- example level: the optimizer's own methods replaced --
+
+
+@contextmanager
+def optimizer_with(name: str, method: Any) -> Iterator[None]:
+    """`FlatOptimizer` with one method replaced."""
+    had = name in FlatOptimizer.__dict__
+    before = FlatOptimizer.__dict__.get(name)
+    setattr(FlatOptimizer, name, method)
+    try:
+        yield
+    finally:
+        if had:
+            setattr(FlatOptimizer, name, before)
+        else:
+            delattr(FlatOptimizer, name)
+
+
+def no_clip(self: Any, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [torch.ones_like(sums.clip_factors(s.cpu(), 1.0)) for s in squares]
+
+
+def clip_each_tensor(self: Any, squares: list[torch.Tensor]) -> list[torch.Tensor]:
+    return [sums.clip_factors(s.cpu(), float(self.max_grad_norm)) for s in squares]
+
+
+def weaker_noise(factor: float) -> Any:
+    def noise(self: Any, sigma: float) -> torch.Tensor:
+        return torch.from_numpy(discrete_gaussian(self.random, sigma * factor, self.dims))
+
+    return noise
+
+
+def torch_noise(self: Any, sigma: float) -> torch.Tensor:
+    """What follows torch's generator: a user's `torch.manual_seed` makes it known."""
+    return torch.normal(0.0, sigma, (self.dims,), dtype=torch.float64).round().to(torch.int64)
+
+
+def kept_noise(self: Any, sigma: float) -> torch.Tensor:
+    """Drawn once per optimizer, used in every step."""
+    return self.__dict__.setdefault(
+        "_kept", torch.from_numpy(discrete_gaussian(self.random, sigma, self.dims))
+    )
