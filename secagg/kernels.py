@@ -46,15 +46,19 @@ def pack_words(words: Words, bits: int, out: NDArray[np.uint64]) -> None:
 
 
 @compiled
-def add_unpacked(words: Words, bits: int, packed: NDArray[np.uint64]) -> None:
-    """Add element i of `packed` to word i, modulo the word. `packed` has one word more than elements fill."""
+def add_unpacked(
+    words: Words, bits: int, windows: NDArray[np.uint64], octets: NDArray[np.uint8], count: int
+) -> None:
+    """Add elements 0 to `count` - 1 of a packed string to the words, modulo the word.
+
+    octets: the string. windows: its 64-bit little-endian words at every byte (they overlap). An element lies in the
+    window at its first byte and, if it is wide, the byte after that.
+    """
     keep = np.uint64(0xFFFFFFFFFFFFFFFF) >> np.uint64(64 - bits)
-    for i in range(len(words)):
+    for i in range(count):
         position = np.uint64(i) * np.uint64(bits)
-        at = position >> np.uint64(6)
-        shift = position & np.uint64(63)
+        at = position >> np.uint64(3)
+        shift = position & np.uint64(7)
         # Two shifts to the left: by 64 - shift at once would be undefined where shift is 0.
-        value = (packed[at] >> shift) | (
-            (packed[at + np.uint64(1)] << np.uint64(1)) << (np.uint64(63) - shift)
-        )
-        words[i] += words.dtype.type(value & keep)
+        beyond = (np.uint64(octets[at + np.uint64(8)]) << np.uint64(1)) << (np.uint64(63) - shift)
+        words[i] += words.dtype.type(((windows[at] >> shift) | beyond) & keep)

@@ -11,8 +11,9 @@ go through NumPy's bit functions, long ones through compiled loops (`kernels`, i
 
 from __future__ import annotations
 
+import sys
+
 import numpy as np
-from numpy.typing import NDArray
 
 from protocols.errors import WireError
 from secagg.ring import Ring, Words
@@ -30,7 +31,7 @@ def pack(words: Words, ring: Ring) -> bytes:
     ring.check(words)
     if ring.bits in (8, 16, 32, 64):
         return words.astype(f"<u{ring.bits // 8}").tobytes()
-    if len(words) < SHORT:
+    if len(words) < SHORT or sys.byteorder == "big":
         return _pack_short(words, ring.bits)
     return _pack_long(words, ring)
 
@@ -45,7 +46,7 @@ def add_packed(words: Words, packed: Bytes, ring: Ring) -> None:
     check_packed(packed, len(words), ring)
     if ring.bits in (8, 16, 32, 64):
         np.add(words, np.frombuffer(packed, f"<u{ring.bits // 8}"), out=words)
-    elif len(words) < SHORT:
+    elif len(words) < SHORT or sys.byteorder == "big":
         np.add(words, _unpack_short(packed, len(words), ring), out=words)
     else:
         _add_long(words, packed, ring)
@@ -90,17 +91,18 @@ def _pack_long(words: Words, ring: Ring) -> bytes:
     size = ring.packed_bytes(len(words))
     out = np.zeros(-(-size // 8), np.uint64)
     pack_words(words, ring.bits, out)
-    return out.astype("<u8", copy=False).tobytes()[:size]
+    return out.tobytes()[:size]
 
 
 def _add_long(words: Words, packed: Bytes, ring: Ring) -> None:
     from secagg.kernels import add_unpacked
 
-    add_unpacked(words, ring.bits, _padded(packed))
-
-
-def _padded(packed: Bytes) -> NDArray[np.uint64]:
-    """The bytes as aligned 64-bit words with one more at the end, which the loop reads but does not use."""
-    padded = np.zeros(len(packed) // 8 + 2, "<u8")
-    padded.view(np.uint8)[: len(packed)] = np.frombuffer(packed, np.uint8)
-    return padded.astype(np.uint64, copy=False)
+    octets = np.frombuffer(packed, np.uint8)
+    windows = np.ndarray((len(octets) - 7,), np.uint64, buffer=packed, strides=(1,))
+    # Elements that begin in the last eight bytes have no whole window and next byte.
+    count = (8 * (len(octets) - 8) + ring.bits - 1) // ring.bits
+    add_unpacked(words, ring.bits, windows, octets, count)
+    first = count * ring.bits
+    rest = int.from_bytes(octets[first // 8 :].tobytes(), "little") >> first % 8
+    last = [(rest >> i * ring.bits) & (ring.modulus - 1) for i in range(len(words) - count)]
+    words[count:] += np.array(last, ring.dtype)
