@@ -76,7 +76,9 @@ class Clocked:
 
     client: seconds of each client up to its upload. opener: seconds per step of those who open (holder,
     decryptors; one client where clients open, for one is enough). receive, close: the server's seconds by
-    stage. upload: bytes of client 0's counting message.
+    stage. upload: bytes of client 0's counting message. between: called between steps, outside their time: what
+    a ratio is formed with is sampled there, so that a drifting machine slows both alike. openings: how often
+    an opener's step is taken and timed (its answer is the same).
     """
 
     protocol: SecureSum
@@ -86,6 +88,8 @@ class Clocked:
     receive: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     close: dict[str, float] = field(default_factory=dict)
     upload: int = 0
+    between: Callable[[], None] = lambda: None
+    openings: int = 1
 
     def run(self, vectors: Vectors) -> NDArray[np.int64]:
         """Run the session and return the sum."""
@@ -99,6 +103,7 @@ class Clocked:
             step, seconds = timed(partial(protocol.client, session, i, vector, random=RANDOM))
             parties[client(i)] = step.state
             self.client.append(seconds)
+            self.between()
         step = protocol.server(session, random=RANDOM)
         for stage in protocol.stages(session):
             state = self._stage(stage, step, parties)
@@ -112,12 +117,15 @@ class Clocked:
             party = request.recipient
             if opening and party != client(0):
                 continue
-            step, seconds = timed(partial(parties[party].receive, request, RANDOM))
+            opens = opening or stage.role != "client"
+            for _ in range(self.openings if opens else 1):
+                step, seconds = timed(partial(parties[party].receive, request, RANDOM))
+                if opens:
+                    self.opener.append(seconds)
+                    self.between()
+                else:
+                    self.client[party.number] += seconds
             parties[party] = step.state
-            if stage.role == "client" and not opening:
-                self.client[party.number] += seconds
-            else:
-                self.opener.append(seconds)
             for answer in step.send:
                 state = self._answer(stage, state, answer)
         return state
