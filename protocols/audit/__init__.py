@@ -1,0 +1,30 @@
+"""Audit: properties that any SecureSum must pass, and the adapters for foreign ones. Needs the extra `audit`.
+
+The only place that imports hypothesis. What does not belong here: any protocol; a protocol may bring `audit_hooks`.
+"""
+
+from protocols.audit.hooks import Forgery, Hooks
+from protocols.audit.prop import Finding, Property
+from protocols.audit.registry import PROPERTIES, find
+from protocols.audit.report import Checked, Report, Status
+from protocols.audit.runner import audit
+from protocols.audit.subject import BlackBox, Subject, WhiteBox, subject_of
+from protocols.audit.testcase import SecureSumAudit
+
+__all__ = [
+    "PROPERTIES",
+    "BlackBox",
+    "Checked",
+    "Finding",
+    "Forgery",
+    "Hooks",
+    "Property",
+    "Report",
+    "SecureSumAudit",
+    "Status",
+    "Subject",
+    "WhiteBox",
+    "audit",
+    "find",
+    "subject_of",
+]

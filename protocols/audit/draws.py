@@ -1,0 +1,66 @@
+"""What examples are made of: inputs, drop-outs, and how a counterexample is told. No property lives here."""
+
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from protocols.audit.prop import Finding
+from protocols.audit.subject import Drop, Played, Subject, Vectors
+
+
+def inputs(subject: Any, data: Any, dimension: int | None = None) -> list[NDArray[np.int64]]:
+    """Draw clients' vectors within the subject's bound; extremes are drawn often."""
+    low, high = subject.clients
+    n = data.draw(st.integers(low, high), label="clients")
+    d = dimension or data.draw(st.integers(1, 6), label="dimension")
+    value = st.integers(-subject.bound, subject.bound) | st.sampled_from([-subject.bound, subject.bound])
+    rows = data.draw(
+        st.lists(st.lists(value, min_size=d, max_size=d), min_size=n, max_size=n), label="inputs"
+    )
+    return [np.array(row, np.int64) for row in rows]
+
+
+def drop(subject: Subject, data: Any, clients: int, most: int | None = None) -> dict[str, set[int]]:
+    """Draw who leaves before answering which stage; nobody leaves twice."""
+    most = clients if most is None else most
+    leaving = data.draw(
+        st.dictionaries(st.integers(0, clients - 1), st.sampled_from(subject.stages), max_size=most),
+        label="leaving",
+    )
+    gone: dict[str, set[int]] = {}
+    for who, stage in leaving.items():
+        gone.setdefault(stage, set()).add(who)
+    return gone
+
+
+def tolerated(subject: Any, gone: Drop, clients: int, dimension: int = 1) -> bool | None:
+    """Whether the protocol promises a total; None where it does not say."""
+    hooks = getattr(subject, "hooks", None)
+    if hooks is None or hooks.tolerated is None:
+        return True if not any(gone.values()) else None
+    session = subject.session_of(clients, dimension, subject.bound)
+    return bool(hooks.tolerated(session, {k: set(v) for k, v in gone.items()}))
+
+
+def exact(vectors: Vectors, survivors: tuple[int, ...]) -> list[int]:
+    """The sum in Python's own integers."""
+    return [sum(int(vectors[i][j]) for i in survivors) for j in range(len(vectors[0]))]
+
+
+def tell(
+    said: str, vectors: Vectors, gone: Drop | None = None, played: Played | None = None, **more: Any
+) -> Finding:
+    """Return a Finding that tells the example: inputs, who left, what came out."""
+    lines = [said]
+    lines += [f"  client {i} put in {v.tolist()}" for i, v in enumerate(vectors)]
+    lines += [f"  {sorted(who)} left before {stage}" for stage, who in (gone or {}).items() if who]
+    if played is not None:
+        lines.append(
+            f"  total {None if played.total is None else played.total.tolist()} over {list(played.survivors)}"
+        )
+        lines += [f"  aborted: {played.why}"] if played.why else []
+        lines += [f"  {who} refused: {error}" for who, error in played.refusals.items()]
+    lines += [f"  {key}: {value}" for key, value in more.items()]
+    return Finding("\n".join(lines))

@@ -1,0 +1,56 @@
+"""What a protocol may tell an audit about itself, so that more can be checked. Everything here is optional.
+
+A SecureSum that has an attribute `audit_hooks` (a Hooks) is checked more deeply. A wrong hook cannot make a
+broken protocol pass what does not need hooks; a missing one makes properties "not checked", with the
+reason.
+"""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.kernel import Message, Party
+from protocols.session import Session
+
+Elements = NDArray[np.uint64]
+Transcript = Sequence[Message]
+
+
+@dataclass(frozen=True)
+class Forgery:
+    """A message that an honest party must refuse. property: whose claim it tests. story: what the forger tries."""
+
+    property: str
+    story: str
+    message: Message
+
+
+@dataclass(frozen=True)
+class Hooks:
+    """elements: the ring elements that a client's input message carries (uint64, reduced), None for other
+    messages. modulus: of that ring. stripped: client -> what is left of its input after the server removed
+    all masks that the transcript lets it remove. tolerated: whether the protocol promises a total although
+    clients leave (stage -> indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of
+    its seeds. forgeries: to clients, made from a genuine request (and the transcript so far). bad_answers:
+    to the server, made from a genuine answer of one client; the abort or blame must name that client.
+    """
+
+    elements: Callable[[Session, Message], Elements | None] | None = None
+    modulus: Callable[[Session], int] | None = None
+    stripped: Callable[[Session, Transcript], Mapping[int, Elements]] | None = None
+    tolerated: Callable[[Session, Mapping[str, set[int]]], bool] | None = None
+    stream: Callable[[bytes, int], NDArray[np.uint8]] | None = None
+    seed_bytes: int = 0
+    forgeries: Callable[[Session, Message, Transcript], Iterable[Forgery]] | None = None
+    bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
+
+
+@dataclass(frozen=True)
+class View:
+    """What the server (and those who collude with it) saw of one session: messages in order, and who took part."""
+
+    session: Session
+    messages: tuple[Message, ...]
+    parties: tuple[Party, ...]

@@ -1,0 +1,254 @@
+"""Against an active client, and against any bytes: typed refusals that name the right party; no crash, hang
+or flood.
+"""
+
+import contextlib
+import pickle
+import time
+import tracemalloc
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from protocols.audit.draws import exact, tell
+from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.stepping import drive
+from protocols.errors import Aborted, PeerError, SecAggError
+from protocols.kernel import SERVER, Message
+from protocols.randomness import SystemRandom
+
+MOST_SECONDS = 10.0
+
+
+def _vectors(n: int = 5) -> list[Any]:
+    return [np.array([i + 1, -i], np.int64) for i in range(n)]
+
+
+def any_bytes(subject: Any, data: Any) -> None:
+    """Bytes of any kind as a message body or as a stored state: an answer or a typed error, quickly and in
+    bounded memory.
+    """
+    driven = subject.cached("driven", lambda: drive(subject, _vectors()))
+    messages = driven.messages
+    genuine = messages[data.draw(st.integers(0, len(messages) - 1), label="message")]
+    body = data.draw(_mutation(bytes(genuine.body)), label="body")
+    saved = (
+        driven.server_before[genuine.stage]
+        if genuine.recipient == SERVER
+        else driven.before[genuine.stage][genuine.recipient]
+    )
+    state = subject.protocol.decode_state(saved)
+    _bounded(
+        lambda: state.receive(replace(genuine, body=body), SystemRandom()),
+        f"{genuine.recipient} at {genuine.stage}",
+        body,
+    )
+    _bounded(lambda: subject.protocol.decode_state(body), "the decoder of states", body)
+    _bounded(lambda: Message.from_wire(body), "the decoder of frames", body)
+
+
+def _mutation(genuine: bytes) -> st.SearchStrategy[bytes]:
+    n = len(genuine)
+    cut = st.integers(0, max(n - 1, 0)).map(lambda k: genuine[:k])
+    longer = st.binary(min_size=1, max_size=40).map(lambda tail: genuine + tail)
+    flip = st.tuples(st.integers(0, max(n - 1, 0)), st.integers(1, 255)).map(
+        lambda t: genuine[: t[0]] + bytes([genuine[t[0]] ^ t[1]]) + genuine[t[0] + 1 :] if n else b"\x01"
+    )
+    huge = st.integers(0, max(n - 4, 0)).map(lambda k: genuine[:k] + b"\xff" * 4 + genuine[k + 4 :])
+    return st.one_of(cut, longer, flip, huge, st.binary(max_size=200))
+
+
+def _bounded(call: Any, who: str, body: bytes) -> None:
+    began = time.perf_counter()
+    tracemalloc.start()
+    try:
+        call()
+    except SecAggError:
+        pass
+    except Exception as error:
+        raise Finding(
+            f"{who} raises {type(error).__name__} on malformed bytes, not a typed error\n"
+            f"  bytes: {body[:64].hex()}\n  {error}"
+        ) from error
+    finally:
+        peak = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+    if peak > (1 << 26) + 200 * len(body):
+        raise Finding(f"{who} allocates {peak} bytes for a message of {len(body)}")
+    if time.perf_counter() - began > MOST_SECONDS:
+        raise Finding(f"{who} takes longer than {MOST_SECONDS} s for a message of {len(body)} bytes")
+
+
+class _Bomb:
+    """If anything unpickles this, it calls `_Bomb.went_off`."""
+
+    exploded = False
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _went_off, ()
+
+
+def _went_off() -> None:
+    _Bomb.exploded = True
+
+
+def nothing_unpickled(subject: Any, data: Any) -> None:
+    driven = drive(subject, _vectors())
+    _Bomb.exploded = False
+    bomb = pickle.dumps(_Bomb())
+    for m in driven.messages:
+        saved = (
+            driven.server_before[m.stage] if m.recipient == SERVER else driven.before[m.stage][m.recipient]
+        )
+        state = subject.protocol.decode_state(saved)
+        for call in (
+            partial(state.receive, replace(m, body=bomb), SystemRandom()),
+            partial(subject.protocol.decode_state, bomb),
+        ):
+            with contextlib.suppress(
+                Exception
+            ):  # whatever it raises: only whether the bomb went off is judged
+                call()
+    if _Bomb.exploded:
+        raise Finding("a decoder unpickled received bytes: whoever sends them runs any code")
+
+
+def garbled_is_named(subject: Any, data: Any) -> None:
+    """A client whose answer is cut short is refused by name, and the others' sum is right or there is none."""
+    vectors = _vectors(6)
+    stage = data.draw(st.sampled_from(subject.stages), label="stage")
+    who = data.draw(st.integers(0, 5), label="client")
+
+    def cut(sent: Message) -> Message:
+        garbled = sent.recipient == SERVER and sent.stage == stage and sent.sender.number == who
+        return replace(sent, body=bytes(sent.body[: len(sent.body) // 2])) if garbled else sent
+
+    played = subject.play(vectors, {}, tamper=cut)
+    blamed = " ".join(
+        [*map(str, played.refusals), *(played.outcome.blamed if played.outcome else ()), played.why]
+    )
+    if played.total is not None and played.total.tolist() != exact(vectors, tuple(played.survivors)):
+        raise tell(f"a garbled answer of client {who} at {stage} changes the total", vectors, {}, played)
+    named = [
+        key for key, error in played.refusals.items() if isinstance(error, PeerError) and str(who) in str(key)
+    ]
+    if not named and str(who) not in blamed:
+        raise tell(f"client {who} garbles its answer at {stage} and nobody names it", vectors, {}, played)
+
+
+def bad_answers(subject: Any, data: Any) -> None:
+    hook = subject.hooks.bad_answers
+    if hook is None:
+        raise NotChecked(
+            "the protocol has no hook `bad_answers`: no wrong shares or keys of a cheating client are known for it"
+        )
+    vectors = _vectors(6)
+    driven = drive(subject, vectors)
+    stories = {
+        (m.stage, f.story) for m in driven.messages if m.recipient == SERVER for f in hook(driven.session, m)
+    }
+    for stage, story in sorted(stories):
+        _one_bad_answer(subject, vectors, stage, story)
+
+
+def _one_bad_answer(subject: Any, vectors: Any, stage: str, story: str) -> None:
+    def forge(sent: Message) -> Message:
+        if sent.recipient != SERVER or sent.stage != stage or sent.sender.number != 3:
+            return sent
+        session = sessions[0]
+        return next((f.message for f in subject.hooks.bad_answers(session, sent) if f.story == story), sent)
+
+    names = [str(i) for i in range(len(vectors))]
+    sessions = [
+        subject.protocol.session(names, len(vectors[0]), subject.bound, random=SystemRandom(), simulated=True)
+    ]
+    played = subject.play(vectors, {}, tamper=forge, session=sessions[0])
+    if played.total is not None and played.total.tolist() != exact(vectors, tuple(played.survivors)):
+        raise tell(f"client 3 cheats at {stage} ({story}) and the total is wrong", vectors, {}, played)
+    blamed = [str(k) for k in played.refusals] + list(played.outcome.blamed if played.outcome else ())
+    if not any("3" in name for name in blamed) and "3" not in played.why:
+        raise tell(f"client 3 cheats at {stage} ({story}) and is not named", vectors, {}, played)
+
+
+def additive_attacks_declared(subject: Any, data: Any) -> None:
+    session = subject.session_of(5, 2, 9)
+    limits = " ".join(subject.protocol.protection(session).limits).lower()
+    if "client" not in limits or not any(
+        word in limits for word in ("any vector", "anything", "poison", "whatever")
+    ):
+        raise Finding(
+            "the statement does not say that a client can add anything to the sum\n"
+            f"  its limits: {list(subject.protocol.protection(session).limits)}"
+        )
+
+
+def abort_reveals_nothing(subject: Any, data: Any) -> None:
+    """The reason of an abort carries no input."""
+    canary = 0x5EC2E7CA7A21
+    everyone = set(range(5))
+    for stage in subject.stages:
+        try:
+            subject.play([np.array([canary, 1])] * 5, {stage: everyone}, bound=1 << 47)
+        except Aborted as error:
+            if str(canary) in str(error):
+                raise Finding(f"an abort's reason carries an input\n  {error}") from error
+
+
+PROPERTIES = (
+    Property(
+        "any-bytes-decoded-safely",
+        "Any bytes give an answer or a typed error, in bounded time and memory.",
+        "robust decoding",
+        "none",
+        "white",
+        any_bytes,
+    ),
+    Property(
+        "nothing-is-unpickled",
+        "No decoder executes what it receives.",
+        "deserialisation",
+        "none",
+        "white",
+        nothing_unpickled,
+        most=1,
+    ),
+    Property(
+        "garbled-answers-are-named",
+        "A malformed answer is refused by its sender's name and changes no total.",
+        "identifiable abort",
+        "none",
+        "white",
+        garbled_is_named,
+        most=10,
+    ),
+    Property(
+        "cheating-clients-are-named",
+        "Wrong shares, keys or openings are found, and the party named is the right one.",
+        "identifiable abort",
+        "semi-honest",
+        "white",
+        bad_answers,
+        most=1,
+    ),
+    Property(
+        "additive-attacks-declared",
+        "That a client can add anything to the sum is declared.",
+        "input validity",
+        "semi-honest",
+        "white",
+        additive_attacks_declared,
+        most=1,
+    ),
+    Property(
+        "aborts-reveal-nothing",
+        "The reason of an abort carries no input.",
+        "abort",
+        "semi-honest",
+        "white",
+        abort_reveals_nothing,
+        most=1,
+    ),
+)

@@ -1,0 +1,312 @@
+"""Against an active server: what it may ask, once, and what its clients refuse."""
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from protocols.audit.draws import exact, inputs, tell
+from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.stepping import Driven, answer_to, drive
+from protocols.errors import PolicyRefusal, SecAggError
+from protocols.kernel import Message, Party, client
+from protocols.policy import THREATS, Policy
+from protocols.randomness import SystemRandom
+from protocols.runtime import Runtime
+from protocols.store import MemoryStore
+
+
+def _vectors(n: int = 5) -> list[Any]:
+    return [np.array([i + 1, -i], np.int64) for i in range(n)]
+
+
+def _requests(driven: Driven) -> list[tuple[str, Message, bytes]]:
+    """(stage, genuine request, the encoded state it reached) for every party that was asked."""
+    return [
+        (stage.name, request, driven.before[stage.name][request.recipient])
+        for stage in driven.stages
+        for request in stage.requests
+        if request.recipient in driven.before[stage.name]
+    ]
+
+
+def mixed_sessions(subject: Any, data: Any) -> None:
+    here, there = drive(subject, _vectors()), drive(subject, _vectors())
+    for (stage, _, saved), (_, foreign, _) in zip(_requests(here), _requests(there), strict=True):
+        step, _ = answer_to(subject, saved, foreign)
+        if step is not None and step.send:
+            raise Finding(f"a request of another session is answered\n  {foreign.recipient} at {stage}")
+        renamed = replace(foreign, session=here.session.context)
+        if bytes(foreign.body) == bytes(_same(here, foreign).body) or stage == here.stages[0].name:
+            continue
+        step, _ = answer_to(subject, saved, renamed)
+        if (
+            step is not None
+            and step.send
+            and stage != here.stages[0].name
+            and _carries_shares(subject, stage, here)
+        ):
+            raise Finding(
+                "the content of another session, under this session's name, is answered with shares\n"
+                f"  {foreign.recipient} at {stage}"
+            )
+
+
+def _same(driven: Driven, like: Message) -> Message:
+    stage = next(s for s in driven.stages if s.name == like.stage)
+    return next(m for m in stage.requests if m.recipient == like.recipient)
+
+
+def _carries_shares(subject: Any, stage: str, driven: Driven) -> bool:
+    """Only a stage that hands out sealed boxes can tell contents of sessions apart before it answers."""
+    return bool(subject.hooks.forgeries) and stage == subject.counting and driven.total is not None
+
+
+def swapped_recipients(subject: Any, data: Any) -> None:
+    driven = drive(subject, _vectors())
+    for stage in driven.stages:
+        clients = [m for m in stage.requests if m.recipient.role == "client"]
+        for request in clients[1:]:
+            step, _ = answer_to(subject, driven.before[stage.name][client(0)], request)
+            if step is not None and step.send:
+                raise Finding(f"client 0 answers a request meant for {request.recipient}\n  at {stage.name}")
+
+
+def replays(subject: Any, data: Any) -> None:
+    """Each earlier request, sent again later, is refused or answered with nothing."""
+    driven = drive(subject, _vectors())
+    names = [stage.name for stage in driven.stages]
+    for at, name in enumerate(names):
+        for party, saved in driven.before[name].items():
+            for earlier in driven.stages[:at]:
+                for request in (m for m in earlier.requests if m.recipient == party):
+                    step, _ = answer_to(subject, saved, request)
+                    if step is not None and step.send:
+                        raise Finding(
+                            f"{party} answers a request of {earlier.name} again when it waits for {name}"
+                        )
+
+
+def one_answer(subject: Any, data: Any) -> None:
+    """After its input has left, a party answers each request once: repeated, from a restored state, or in a
+    new process.
+    """
+    driven = drive(subject, _vectors())
+    names = [stage.name for stage in driven.stages]
+    for name in names[names.index(subject.counting) :]:
+        stage = next(s for s in driven.stages if s.name == name)
+        for request in stage.requests:
+            party = request.recipient
+            _answer_twice(subject, driven, party, driven.before[name][party], request)
+
+
+def _answer_twice(subject: Any, driven: Driven, party: Party, saved: bytes, request: Message) -> None:
+    store = MemoryStore()
+    key = f"session/{driven.session.context.hex()}"
+    store.put(key, saved)
+    runtime = Runtime(subject.protocol, driven.session, store, random=SystemRandom())
+    if not runtime.handle(request):
+        return
+    for story, restore in (
+        ("the same request again", False),
+        ("the same request after its old state was restored", True),
+    ):
+        if restore:
+            store.put(key, saved)
+        try:
+            again = runtime.handle(request)
+        except SecAggError:
+            continue
+        if again:
+            raise Finding(f"{party} answers {story}\n  at {request.stage}")
+
+
+def spent(subject: Any, data: Any) -> None:
+    vectors = _vectors()
+    stores = subject.stores(len(vectors))
+    updates = {i: bytes([i + 1]) * 32 for i in range(len(vectors))}
+    first = subject.play(vectors, {}, stores=stores, updates=updates)
+    if first.total is None:
+        raise tell("no total without drop-outs", vectors, {}, first)
+    again = subject.play(vectors, {subject.counting: {0}}, stores=stores, updates=updates, round=2)
+    if again.total is not None and len(again.survivors) > 0:
+        raise tell(
+            "a second total of the same updates came out, without client 0: the difference of both is its update",
+            vectors,
+            {subject.counting: {0}},
+            again,
+        )
+
+
+def other_model(subject: Any, data: Any) -> None:
+    vectors = inputs(subject, data)
+    played = subject.play(vectors, {}, models={1: b"\x01" * 32})
+    if played.total is not None and (
+        1 in played.survivors or played.total.tolist() != exact(vectors, tuple(played.survivors))
+    ):
+        raise tell(
+            "a client that was shown another model unmasks together with the others", vectors, {}, played
+        )
+
+
+def weakened(subject: Any, data: Any) -> None:
+    """Each of the client's own minimums, put just above what the session offers, makes it refuse."""
+    protocol, n = subject.protocol, 5
+    session = subject.session_of(n, 2, 9)
+    demands = protocol.demands(session)
+    base = {"min_cohort": 1, "min_survivors": 1, "allow_simulated": True}
+    policies: dict[str, dict[str, Any]] = {
+        "cohort": {"min_cohort": n + 1},
+        "survivors": {"min_survivors": demands.survivors + 1},
+        "ring": {"min_ring_bits": demands.ring_bits + 1},
+        "simulated": {"allow_simulated": False},
+    }
+    if demands.threshold is not None:
+        policies["threshold"] = {"min_threshold": demands.threshold + 1}
+    if not demands.signed_roster:
+        policies["roster"] = {"signed_roster": True}
+    if demands.threat != "malicious":
+        policies["threat"] = {"threat": THREATS[THREATS.index(demands.threat) + 1]}
+    for name, demand in policies.items():
+        try:
+            protocol.client(
+                session, 0, np.zeros(2, np.int64), random=SystemRandom(), policy=Policy(**{**base, **demand})
+            )
+        except PolicyRefusal:
+            continue
+        raise Finding(
+            f"a session that falls short of the client's own policy is joined\n  demand: {name}, {demand}"
+        )
+    _alone(subject)
+
+
+def _alone(subject: Any) -> None:
+    """With the policy it ships, a client joins no cohort of one."""
+    protocol = subject.protocol
+    try:
+        session = subject.session_of(1, 2, 9)
+        policy = replace(protocol.default_policy, allow_simulated=True)
+        protocol.client(session, 0, np.zeros(2, np.int64), random=SystemRandom(), policy=policy)
+    except SecAggError:
+        return
+    raise Finding("with its default policy a client joins a cohort of one, whose sum is its input")
+
+
+def least_survivors(subject: Any, data: Any) -> None:
+    vectors = _vectors()
+    gone = {subject.counting: {0, 1}}
+    played = subject.play(vectors, gone, min_survivors=4)
+    if played.total is not None:
+        raise tell(
+            "a total over 3 clients was opened though the session promises at least 4", vectors, gone, played
+        )
+
+
+def forgeries(subject: Any, data: Any) -> None:
+    _check_forgeries(subject, None)
+
+
+def _check_forgeries(subject: Any, only: str | None) -> None:
+    hook = subject.hooks.forgeries
+    if hook is None:
+        raise NotChecked(
+            "the protocol has no hook `forgeries`: no requests of a cheating server are known for it"
+        )
+    driven = drive(subject, _vectors(6))
+    before: list[Message] = []
+    for stage in driven.stages:
+        for request in stage.requests:
+            for forged in hook(driven.session, request, tuple(before)):
+                if only is not None and forged.property != only:
+                    continue
+                step, _ = answer_to(subject, driven.before[stage.name][request.recipient], forged.message)
+                if step is not None and step.send:
+                    raise Finding(
+                        f"{request.recipient} answers a forged request\n  at {stage.name}: {forged.story}"
+                    )
+        before += [*stage.requests, *stage.answers]
+
+
+PROPERTIES = (
+    Property(
+        "mixed-sessions-refused",
+        "Messages of another session are refused.",
+        "session binding",
+        "semi-honest",
+        "white",
+        mixed_sessions,
+        most=1,
+    ),
+    Property(
+        "swapped-recipients-refused",
+        "A request meant for another client is refused.",
+        "authenticated routing",
+        "semi-honest",
+        "white",
+        swapped_recipients,
+        most=1,
+    ),
+    Property(
+        "replays-refused",
+        "Requests of earlier stages are not answered again.",
+        "replay",
+        "semi-honest",
+        "white",
+        replays,
+        most=1,
+    ),
+    Property(
+        "one-answer-per-session",
+        "A party answers once what opens anything, from a restored state too.",
+        "state rollback",
+        "semi-honest",
+        "white",
+        one_answer,
+        most=1,
+    ),
+    Property(
+        "no-second-total-of-a-spent-update",
+        "An update that has left is not summed a second time.",
+        "feigned abort, differencing",
+        "semi-honest",
+        "white",
+        spent,
+        most=1,
+    ),
+    Property(
+        "different-models-refused",
+        "Clients that were shown different models never unmask together.",
+        "model inconsistency (Pasquini et al., CCS 2022)",
+        "semi-honest",
+        "white",
+        other_model,
+        most=5,
+    ),
+    Property(
+        "weakened-parameters-refused",
+        "A client refuses a session that asks for less than its own policy.",
+        "parameter downgrade",
+        "semi-honest",
+        "white",
+        weakened,
+        most=1,
+    ),
+    Property(
+        "least-survivors-hold",
+        "No total over fewer clients than the session promises is opened.",
+        "small cohorts",
+        "semi-honest",
+        "white",
+        least_survivors,
+        most=1,
+    ),
+    Property(
+        "forged-requests-refused",
+        "Survivor sets that overlap, repeat or shrink, swapped keys and split views are refused.",
+        "active server (Bonawitz et al., CCS 2017, section 6.2)",
+        "semi-honest",
+        "white",
+        forgeries,
+        most=1,
+    ),
+)

@@ -1,0 +1,189 @@
+"""Correctness: the total is the sum over the survivors, exactly, or there is none."""
+
+from typing import Any
+
+import numpy as np
+
+from protocols.audit.draws import drop, exact, inputs, tell, tolerated
+from protocols.audit.prop import NotChecked, Property
+from protocols.kernel import SERVER, Message
+
+
+def exact_sum(subject: Any, data: Any) -> None:
+    vectors = inputs(subject, data)
+    gone = drop(subject, data, len(vectors))
+    played = (
+        subject.play(vectors, gone, bound=subject.bound)
+        if subject.level == "white"
+        else subject.play(vectors, gone)
+    )
+    survivors = subject.survivors_of(len(vectors), gone)
+    if played.total is None:
+        if tolerated(subject, gone, len(vectors), len(vectors[0])):
+            raise tell(
+                "no total, although these drop-outs are within the promised tolerance", vectors, gone, played
+            )
+        return
+    if tuple(played.survivors) != survivors:
+        raise tell(
+            f"the total is over other clients than {list(survivors)}, who sent their input",
+            vectors,
+            gone,
+            played,
+        )
+    if played.total.tolist() != exact(vectors, survivors):
+        expected = exact(vectors, survivors)
+        raise tell("the total is not the sum over the survivors", vectors, gone, played, expected=expected)
+
+
+def extremes(subject: Any, data: Any) -> None:
+    n = subject.clients[1]
+    for sign in (1, -1):
+        vectors = [np.full(2, sign * subject.bound, np.int64)] * n
+        played = (
+            subject.play(vectors, {}, bound=subject.bound)
+            if subject.level == "white"
+            else subject.play(vectors, {})
+        )
+        if played.total is None or played.total.tolist() != exact(vectors, tuple(range(n))):
+            raise tell("at the bound the total wraps, saturates or is missing", vectors, {}, played)
+
+
+def beyond_bound(subject: Any, data: Any) -> None:
+    vectors = [np.ones(2, np.int64)] * subject.clients[1]
+    vectors[1] = np.array([subject.bound + 1, 0])
+    played = subject.play(vectors, {}, bound=subject.bound)
+    if played.total is not None and 1 in played.survivors:
+        raise tell(f"an input beyond the public bound {subject.bound} was summed", vectors, {}, played)
+
+
+def none_beyond_tolerance(subject: Any, data: Any) -> None:
+    vectors = inputs(subject, data)
+    gone = drop(subject, data, len(vectors))
+    within = tolerated(subject, gone, len(vectors), len(vectors[0]))
+    everyone = {subject.stages[0]: set(range(len(vectors)))}
+    if within is None and subject.level == "white" and subject.hooks.tolerated is None:
+        gone, within = everyone, False
+    if within is not False:
+        gone, within = everyone, False
+    played = subject.play(vectors, gone)
+    if played.total is not None:
+        raise tell(
+            "a total came out although fewer clients stayed than the threshold asks for",
+            vectors,
+            gone,
+            played,
+        )
+
+
+def order_and_duplicates(subject: Any, data: Any) -> None:
+    vectors = inputs(subject, data)
+
+    def twice(sent: Message) -> list[Message]:
+        return [sent, sent] if sent.recipient == SERVER else [sent]
+
+    played = subject.play(vectors, {}, tamper=twice)
+    everyone = tuple(range(len(vectors)))
+    if played.total is None or played.total.tolist() != exact(vectors, everyone):
+        raise tell("messages that arrive twice change the total", vectors, {}, played)
+    held: list[Message] = []
+
+    def late(sent: Message) -> list[Message]:
+        """Hold the first answer of a stage back until another came."""
+        if sent.recipient != SERVER:
+            return [sent]
+        if not held or held[0].stage != sent.stage:
+            held[:] = [sent]
+            return []
+        if len(held) == 1:
+            held.append(sent)
+            return [sent, held[0]]
+        return [sent]
+
+    played = subject.play(vectors, {}, tamper=late)
+    if played.total is None or played.total.tolist() != exact(vectors, everyone):
+        raise tell("the order in which answers arrive changes the total", vectors, {}, played)
+
+
+def state_is_data(subject: Any, data: Any) -> None:
+    from protocols.audit.stepping import play_encoded
+
+    vectors = inputs(subject, data, 2)
+    total = play_encoded(subject, vectors)
+    if total is None or total.tolist() != exact(vectors, tuple(range(len(vectors)))):
+        raise tell(
+            "a session whose states are encoded and decoded between steps gives another total", vectors
+        )
+
+
+def declared(subject: Any, data: Any) -> None:
+    """A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed."""
+    if subject.level == "white" and subject.hooks.tolerated is None and len(subject.stages) > 1:
+        raise NotChecked(
+            "the protocol has no hook `tolerated`: what it promises under drop-outs is not known"
+        )
+
+
+PROPERTIES = (
+    Property(
+        "exact-sum",
+        "The total is exactly the sum over the survivors, under every tolerated drop-out at every stage.",
+        "correctness with drop-outs (Bonawitz et al., CCS 2017, theorem 6.1)",
+        "none",
+        "black",
+        exact_sum,
+    ),
+    Property(
+        "no-wrap-at-the-bound",
+        "Inputs at the public bound neither wrap nor saturate.",
+        "capacity",
+        "none",
+        "black",
+        extremes,
+        most=1,
+    ),
+    Property(
+        "no-input-beyond-the-bound",
+        "An input beyond the public bound is refused, not clipped or wrapped silently.",
+        "capacity",
+        "none",
+        "white",
+        beyond_bound,
+        most=1,
+    ),
+    Property(
+        "no-total-beyond-tolerance",
+        "When fewer clients stay than the threshold asks for, no total comes out.",
+        "robustness threshold",
+        "semi-honest",
+        "black",
+        none_beyond_tolerance,
+    ),
+    Property(
+        "order-and-duplicates",
+        "Order, timing and duplication of messages do not change the total.",
+        "asynchronous delivery",
+        "none",
+        "white",
+        order_and_duplicates,
+        most=5,
+    ),
+    Property(
+        "state-is-data",
+        "Every state survives its encoding: a session run from encoded states gives the same total.",
+        "crash recovery",
+        "none",
+        "white",
+        state_is_data,
+        most=3,
+    ),
+    Property(
+        "tolerance-declared",
+        "What the protocol promises under drop-outs is declared, so that it can be checked.",
+        "specification",
+        "none",
+        "white",
+        declared,
+        most=1,
+    ),
+)

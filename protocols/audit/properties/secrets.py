@@ -1,0 +1,152 @@
+"""Secrets: printed nowhere, gone after the session; and a statement that says what ran."""
+
+import contextlib
+import io
+import logging
+from typing import Any
+
+import numpy as np
+
+from protocols.audit.prop import Finding, Property
+from protocols.audit.randomness import ReplayRandom
+from protocols.audit.stepping import answer_to, drive
+from protocols.errors import Misuse
+from protocols.kernel import SERVER
+from protocols.policy import THREATS
+from protocols.statement import Statement
+
+CANARY = 12345678987
+
+
+def _canaries() -> list[Any]:
+    return [np.array([CANARY + i, 7, -7], np.int64) for i in range(5)]
+
+
+class _Wide:
+    """A subject whose bound holds the canaries."""
+
+    def __init__(self, subject: Any) -> None:
+        self.protocol, self.bound = subject.protocol, 1 << 40
+
+
+def _forms(secret: bytes) -> tuple[str, ...]:
+    return secret.hex(), repr(secret)[2:-1], str(int.from_bytes(secret, "big")), str(list(secret))[1:-1]
+
+
+def blank_in_print(subject: Any, data: Any) -> None:
+    """reprs, errors, logs and standard output of a whole session hold no secret that was drawn, and no input."""
+    random = ReplayRandom(1)
+    out, log = io.StringIO(), io.StringIO()
+    handler = logging.StreamHandler(log)
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.DEBUG)
+    texts: list[tuple[str, str]] = []
+    try:
+        with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
+            driven = drive(_Wide(subject), _canaries(), random=random)
+            for stage in driven.stages:
+                for request in stage.requests:
+                    saved = driven.before[stage.name][request.recipient]
+                    state = subject.protocol.decode_state(saved)
+                    texts.append((f"repr of {request.recipient} at {stage.name}", repr(state)))
+                    step, error = answer_to(subject, saved, request)
+                    texts.append((f"repr of its step at {stage.name}", repr(step)))
+                    _, error = answer_to(
+                        subject, saved, stage.requests[0] if stage.requests[0] != request else request
+                    )
+                    texts.append((f"error of {request.recipient} at {stage.name}", f"{error!r} {error}"))
+                texts.append(
+                    (
+                        f"repr of the server at {stage.name}",
+                        repr(subject.protocol.decode_state(driven.server_before[stage.name])),
+                    )
+                )
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+    texts += [("a log line", log.getvalue()), ("standard output", out.getvalue())]
+    public = {driven.session.nonce}
+    secrets = [s for s in random.given if s not in public]
+    for where, text in texts:
+        for secret in secrets:
+            if any(form in text for form in _forms(secret)):
+                raise Finding(f"a secret is printed: {where}")
+        if str(CANARY) in text:
+            raise Finding(f"a client's input is printed: {where}")
+
+
+def gone_after_the_session(subject: Any, data: Any) -> None:
+    """The last states of all parties but the holder of the sum hold no secret that was drawn, and no single input."""
+    random = ReplayRandom(2)
+    vectors = _canaries()
+    driven = drive(_Wide(subject), vectors, random=random)
+    for party, state in driven.last.items():
+        encoded = subject.protocol.encode_state(state)
+        for secret in random.given:
+            if secret in encoded and secret != driven.session.nonce:
+                raise Finding(
+                    f"a secret outlives the session in the state of {party} ({type(state).__name__})"
+                )
+        for vector in vectors:
+            value = int(vector[0])
+            if party != SERVER and (
+                value.to_bytes(8, "big") in encoded or value.to_bytes(8, "little") in encoded
+            ):
+                raise Finding(
+                    f"an input outlives the session in the state of {party} ({type(state).__name__})"
+                )
+
+
+def statement_is_true(subject: Any, data: Any) -> None:
+    """The statement's threat model is the session's, it names what is not protected, and it survives its JSON."""
+    protocol = subject.protocol
+    session = subject.session_of(5, 2, 9)
+    protection, demands = protocol.protection(session), protocol.demands(session)
+    if protection.threat != demands.threat or protection.threat not in THREATS:
+        raise Finding(
+            f"the statement says {protection.threat}, the session asks clients to accept {demands.threat}"
+        )
+    if protection.threat != "none" and not (
+        protection.assumptions and protection.limits and protection.learns
+    ):
+        raise Finding("the statement names no assumption, no limit, or nobody who learns anything")
+    statement = Statement((), protection)
+    try:
+        same = Statement.from_json(statement.to_json())
+    except Misuse as error:
+        raise Finding(f"the statement does not survive its JSON: {error}") from error
+    if same.digest() != statement.digest():
+        raise Finding("the statement does not survive its JSON")
+
+
+PROPERTIES = (
+    Property(
+        "secrets-are-blank",
+        "No repr, log line, error or output holds a secret or an input.",
+        "secret hygiene",
+        "semi-honest",
+        "white",
+        blank_in_print,
+        most=1,
+    ),
+    Property(
+        "secrets-die-with-the-session",
+        "After the session no state holds its secrets or a single input.",
+        "forward secrecy",
+        "semi-honest",
+        "white",
+        gone_after_the_session,
+        most=1,
+    ),
+    Property(
+        "statement-is-true",
+        "What the statement says is what the session asks clients to accept.",
+        "declared leakage",
+        "none",
+        "white",
+        statement_is_true,
+        most=1,
+    ),
+)

@@ -1,0 +1,21 @@
+"""Every property of the audit, in the order it is checked and printed."""
+
+from protocols.audit.prop import Property
+from protocols.audit.properties import active_client, active_server, correctness, privacy, secrets
+from protocols.errors import Misuse
+
+PROPERTIES: tuple[Property, ...] = (
+    *correctness.PROPERTIES,
+    *privacy.PROPERTIES,
+    *active_server.PROPERTIES,
+    *active_client.PROPERTIES,
+    *secrets.PROPERTIES,
+)
+
+
+def find(name: str) -> Property:
+    """Return a property by name. Raises Misuse listing the names."""
+    for prop in PROPERTIES:
+        if prop.name == name:
+            return prop
+    raise Misuse(f"there is no property {name!r}; properties: {', '.join(p.name for p in PROPERTIES)}")

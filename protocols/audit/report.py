@@ -1,0 +1,128 @@
+"""What an audit gives back: a verdict per property, as JSON, Markdown and HTML. No checking here."""
+
+import enum
+import html
+from dataclasses import dataclass
+from typing import Any
+
+
+class Status(enum.Enum):
+    PASSED = "passed"
+    FAILED = "failed"
+    NOT_CHECKED = "not-checked"
+    NOT_CLAIMED = "not-claimed"
+
+
+ORDER = (Status.NOT_CHECKED, Status.FAILED, Status.NOT_CLAIMED, Status.PASSED)
+
+
+@dataclass(frozen=True)
+class Checked:
+    """One property's verdict. reason: why it was not checked, not claimed, or what failed. counterexample:
+    the story, or None.
+    """
+
+    name: str
+    claim: str
+    literature: str
+    status: Status
+    reason: str
+    examples: int
+    seconds: float
+    counterexample: str | None = None
+    statistics: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "name": self.name,
+            "claim": self.claim,
+            "literature": self.literature,
+            "status": self.status.value,
+            "reason": self.reason,
+            "examples": self.examples,
+            "seconds": round(self.seconds, 3),
+            "counterexample": self.counterexample,
+            "statistics": self.statistics,
+        }
+
+
+@dataclass(frozen=True)
+class Report:
+    """protocol, level ("black" or "white"), threat model, seed, and the verdicts in the order they were made."""
+
+    protocol: str
+    level: str
+    threat: str
+    seed: int
+    properties: tuple[Checked, ...]
+
+    @property
+    def passed(self) -> bool:
+        """True if nothing failed and every property of the level that is claimed was checked."""
+        return all(p.status in (Status.PASSED, Status.NOT_CLAIMED) for p in self.properties)
+
+    def ordered(self) -> list[Checked]:
+        """What was not checked first, then failures, then the rest."""
+        return sorted(self.properties, key=lambda p: ORDER.index(p.status))
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "protocol": self.protocol,
+            "level": self.level,
+            "threat": self.threat,
+            "seed": self.seed,
+            "properties": [p.to_json() for p in self.properties],
+            "passed": self.passed,
+        }
+
+    def to_markdown(self) -> str:
+        """Evidence to keep: a table, what each property claims, and every counterexample."""
+        verdict = "passed" if self.passed else "did not pass"
+        lines = [
+            f"# Audit of {self.protocol}",
+            "",
+            f"The protocol {verdict}: {self.level} box, threat model {self.threat}, seed {self.seed}.",
+            "",
+            "| property | status | examples | seconds | reason |",
+            "|---|---|---|---|---|",
+        ]
+        lines += [
+            f"| {p.name} | {p.status.value} | {p.examples} | {p.seconds:.1f} | {_cell(p.reason)} |"
+            for p in self.ordered()
+        ]
+        for p in self.ordered():
+            lines += ["", f"## {p.name}", "", f"{p.claim} ({p.literature})"]
+            lines += ["", p.statistics] if p.statistics else []
+            lines += ["", "```", p.counterexample, "```"] if p.counterexample else []
+        return "\n".join(lines) + "\n"
+
+    def to_html(self) -> str:
+        """The same as one self-contained page."""
+        rows = "".join(
+            f"<tr class={p.status.value}><td>{html.escape(p.name)}</td><td>{p.status.value}</td><td>{p.examples}</td>"
+            f"<td>{p.seconds:.1f}</td><td>{html.escape(p.claim)}<br><small>{html.escape(p.literature)}. "
+            f"{html.escape(p.statistics)}</small></td><td>{html.escape(p.reason)}"
+            f"{f'<pre>{html.escape(p.counterexample)}</pre>' if p.counterexample else ''}</td></tr>"
+            for p in self.ordered()
+        )
+        verdict = "passed" if self.passed else "did not pass"
+        title = f"Audit of {html.escape(self.protocol)}"
+        return (
+            f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
+            f"<h1>{title}</h1><p>The protocol {verdict}: {self.level} box, threat model {html.escape(self.threat)}, "
+            f"seed {self.seed}.</p><table><tr><th>property<th>status<th>examples<th>seconds<th>claim<th>reason</tr>"
+            f"{rows}</table></html>\n"
+        )
+
+
+_STYLE = (
+    "body{font:16px/1.5 system-ui,sans-serif;max-width:75rem;margin:2rem auto;padding:0 1rem;"
+    "color:#222;background:#fff}"
+    "table{border-collapse:collapse;width:100%}td,th{border:1px solid #bbb;padding:.4rem .6rem;text-align:left;"
+    "vertical-align:top}tr.failed td:nth-child(2){background:#fbd5d5}tr.passed td:nth-child(2){background:#d8f3dc}"
+    "tr.not-checked td:nth-child(2){background:#fff3bf}pre{white-space:pre-wrap}small{color:#555}"
+)
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")

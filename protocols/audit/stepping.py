@@ -1,0 +1,98 @@
+"""Sessions driven by hand: states encoded between steps, single parties held back, requests answered twice."""
+
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.audit.subject import OPEN, Vectors
+from protocols.errors import SecAggError
+from protocols.kernel import SERVER, Message, Party, State, Step, client
+from protocols.randomness import SecureRandom, SystemRandom
+from protocols.session import Session
+from protocols.summation import Total
+
+
+@dataclass
+class Stage:
+    """One stage of a hand-driven session: the requests, and every answer they got."""
+
+    name: str
+    requests: list[Message] = field(default_factory=list)
+    answers: list[Message] = field(default_factory=list)
+
+
+@dataclass
+class Driven:
+    """A hand-driven session. before: party -> its encoded state when each stage's request reached it."""
+
+    session: Session
+    stages: list[Stage] = field(default_factory=list)
+    before: dict[str, dict[Party, bytes]] = field(default_factory=dict)
+    server_before: dict[str, bytes] = field(default_factory=dict)
+    last: dict[Party, State] = field(default_factory=dict)
+    total: NDArray[np.int64] | None = None
+    random: SecureRandom = field(default_factory=SystemRandom)
+
+    @property
+    def messages(self) -> list[Message]:
+        return [m for stage in self.stages for m in (*stage.requests, *stage.answers)]
+
+
+def drive(
+    subject: Any, vectors: Vectors, *, random: SecureRandom | None = None, encoded: bool = True
+) -> Driven:
+    """Run a whole session; every state goes through its encoding between two steps when `encoded`."""
+    protocol, random = subject.protocol, random or SystemRandom()
+    names = [str(i) for i in range(len(vectors))]
+    session = protocol.session(names, len(vectors[0]), subject.bound, random=random, simulated=True)
+    driven = Driven(session, random=random)
+    parties: dict[Party, State] = {}
+    for i, vector in enumerate(vectors):
+        parties[client(i)] = protocol.client(session, i, vector, random=random, policy=OPEN).state
+    for helper in protocol.helpers(session):
+        parties[helper] = protocol.helper(session, helper, random=random, policy=OPEN).state
+    step: Step = protocol.server(session, random=random)
+    for stage in protocol.stages(session):
+        step = _stage(subject, driven, stage.name, step, parties, encoded)
+    driven.last = parties | {SERVER: step.state}
+    driven.total = step.state.total if isinstance(step.state, Total) else None
+    return driven
+
+
+def _stage(
+    subject: Any, driven: Driven, name: str, step: Step, parties: dict[Party, State], encoded: bool
+) -> Step:
+    protocol, random = subject.protocol, driven.random
+    stage = Stage(name, list(step.send))
+    driven.stages.append(stage)
+    driven.before[name] = {}
+    state = step.state
+    driven.server_before[name] = protocol.encode_state(state)
+    for request in step.send:
+        who = request.recipient
+        saved = protocol.encode_state(parties[who])
+        driven.before[name][who] = saved
+        taken = protocol.decode_state(saved) if encoded else parties[who]
+        answered = taken.receive(Message.from_wire(request.to_wire()), random)
+        parties[who] = answered.state
+        for answer in answered.send:
+            stage.answers.append(answer)
+            current = protocol.decode_state(protocol.encode_state(state)) if encoded else state
+            state = current.receive(Message.from_wire(answer.to_wire()), random).state
+    closed: Step = state.close(random)
+    return closed
+
+
+def play_encoded(subject: Any, vectors: Vectors) -> NDArray[np.int64] | None:
+    """Return the total of a session whose states go through their encoding at every step."""
+    return drive(subject, vectors).total
+
+
+def answer_to(subject: Any, saved: bytes, request: Message) -> tuple[Step | None, SecAggError | None]:
+    """What a party in an encoded state does with a request: (its step, None) or (None, its refusal)."""
+    try:
+        return subject.protocol.decode_state(saved).receive(request, SystemRandom()), None
+    except SecAggError as error:
+        return None, error

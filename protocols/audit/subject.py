@@ -1,0 +1,171 @@
+"""What is audited: a SecureSum (white box), or anything that runs (black box), behind one small face."""
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.audit.hooks import Hooks
+from protocols.audit.randomness import ReplayRandom
+from protocols.errors import Aborted, Misuse, SecAggError
+from protocols.kernel import Message
+from protocols.policy import Policy
+from protocols.randomness import SystemRandom
+from protocols.session import Session
+from protocols.simulate import Outcome, simulate
+from protocols.store import MemoryStore
+from protocols.summation import SecureSum
+
+Vectors = Sequence[NDArray[np.int64]]
+Drop = Mapping[str, Collection[int]]
+OPEN = Policy(min_cohort=1, min_survivors=1, min_ring_bits=1, allow_simulated=True)
+
+
+class Runs(Protocol):
+    """A black box: inputs (int64 vectors of one length) and who leaves at which stage -> (total or None, transcript).
+
+    transcript: what the server saw, as (sender, recipient, bytes). None as total: the session ended without one.
+    """
+
+    def __call__(
+        self, inputs: Vectors, drop: Drop
+    ) -> tuple[NDArray[np.int64] | None, Sequence[tuple[str, str, bytes]]]: ...
+
+
+@dataclass
+class Played:
+    """One session as an audit saw it. total is None where it was aborted; `why` then says the reason."""
+
+    total: NDArray[np.int64] | None
+    survivors: tuple[int, ...]
+    transcript: list[tuple[str, str, bytes]]
+    messages: list[Message] = field(default_factory=list)
+    outcome: Outcome | None = None
+    why: str = ""
+    refusals: dict[Any, SecAggError] = field(default_factory=dict)
+    session: Session | None = None
+
+
+class Subject:
+    """Base: name, level, declared threat model, the stages clients may leave at, and `play`."""
+
+    level: ClassVar[str]
+
+    def __init__(self, name: str, threat: str, stages: tuple[str, ...], counting: str) -> None:
+        self.name, self.threat, self.stages, self.counting = name, threat, stages, counting
+        self._cache: dict[str, Any] = {}
+
+    def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
+        raise Misuse("expected a black or a white box")
+
+    def cached(self, key: str, make: Callable[[], Any]) -> Any:
+        """Return what `make` gave the first time: for what many examples share."""
+        if key not in self._cache:
+            self._cache[key] = make()
+        return self._cache[key]
+
+    def survivors_of(self, clients: int, drop: Drop) -> tuple[int, ...]:
+        """Who must be in the total: everybody who did not leave before or at the stage of the input."""
+        until = self.stages.index(self.counting) + 1
+        gone = {i for stage in self.stages[:until] for i in drop.get(stage, ())}
+        return tuple(i for i in range(clients) if i not in gone)
+
+
+class BlackBox(Subject):
+    """Anything that runs. threat: the model it declares; stages: names clients may leave at; counting: the
+    input's.
+    """
+
+    level = "black"
+
+    def __init__(
+        self,
+        run: Runs,
+        *,
+        name: str = "",
+        threat: str = "semi-honest",
+        stages: tuple[str, ...] = ("input",),
+        counting: str = "input",
+        bound: int = (1 << 15) - 1,
+        clients: tuple[int, int] = (3, 8),
+    ) -> None:
+        super().__init__(name or getattr(run, "__name__", "black box"), threat, stages, counting)
+        self.run, self.bound, self.clients = run, bound, clients
+
+    def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
+        total, transcript = self.run(inputs, drop or {})
+        survivors = self.survivors_of(len(inputs), drop or {})
+        return Played(None if total is None else np.asarray(total), survivors, list(transcript))
+
+
+class WhiteBox(Subject):
+    """A SecureSum, made by a factory without arguments (a fresh one per audit)."""
+
+    level = "white"
+
+    def __init__(self, factory: Callable[[], SecureSum], name: str = "") -> None:
+        self.factory = factory
+        self.protocol = factory()
+        sample = self.session_of(5, 2, 9)
+        stages = self.protocol.stages(sample)
+        counting = next(stage.name for stage in stages if stage.counts)
+        threat = self.protocol.demands(sample).threat
+        names = tuple(stage.name for stage in stages if stage.role == "client")
+        super().__init__(name or self.protocol.name, threat, names, counting)
+        self.hooks: Hooks = getattr(self.protocol, "audit_hooks", None) or Hooks()
+        self.bound, self.clients = (1 << 15) - 1, (3, 8)
+
+    def session_of(self, clients: int, dimension: int, bound: int, **options: Any) -> Session:
+        names = [str(i) for i in range(clients)]
+        return self.protocol.session(
+            names, dimension, bound, random=SystemRandom(), simulated=True, **options
+        )
+
+    def stores(self, clients: int) -> dict[Any, MemoryStore]:
+        """A store per party, for sessions that follow one another."""
+        helpers = self.protocol.helpers(self.session_of(clients, 1, 1))
+        return {name: MemoryStore() for name in (*range(clients), "server", *(str(p) for p in helpers))}
+
+    def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
+        """Run one session; options are those of `protocols.simulate`, besides `seed` for repeatable randomness."""
+        messages: list[Message] = []
+        seed = options.pop("seed", None)
+        rng = options.pop("rng", None) or (SystemRandom() if seed is None else ReplayRandom(seed))
+        protocol = options.pop("protocol", None) or self.protocol
+        try:
+            outcome = simulate(
+                protocol, list(inputs), drop, rng, messages.append, **{"policy": OPEN, **options}
+            )
+        except Aborted as error:
+            return Played(None, (), _plain(messages), messages, None, error.reason)
+        return Played(
+            outcome.total,
+            outcome.survivors,
+            _plain(messages),
+            messages,
+            outcome,
+            refusals=outcome.refusals,
+            session=outcome.session,
+        )
+
+
+def _plain(messages: list[Message]) -> list[tuple[str, str, bytes]]:
+    return [(str(m.sender), str(m.recipient), bytes(m.body)) for m in messages]
+
+
+def subject_of(made: Any, name: str = "") -> Subject:
+    """Return the subject for a Subject, a SecureSum, a class of it, or a factory of any of these. Raises Misuse."""
+    if isinstance(made, Subject):
+        return made
+    if isinstance(made, SecureSum):
+        return WhiteBox(lambda: made, name)
+    if callable(made):
+        built = made()
+        if isinstance(built, SecureSum):
+            return WhiteBox(made, name)
+        return subject_of(built, name)
+    raise Misuse(
+        f"expected a SecureSum, a BlackBox or a WhiteBox, or a function that makes one; got {type(made).__name__}"
+    )
