@@ -15,12 +15,13 @@ from typing import Any
 from fl import checkpoint
 from fl.account import Account
 from fl.config import Loaders, Plan, Setup, make_setup
-from fl.memory import NOTE, MemoryEngine
+from fl.memory import MemoryEngine
 from fl.result import Result
 from fl.rounds import Coordinator, RoundResult, new_session
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
 from protocols.errors import Misuse
+from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Numbers
@@ -98,7 +99,8 @@ class Federation:
             output=Path(output) if output is not None else None,
         )
         self.coordinator = Coordinator(self.setup)
-        self.engine = MemoryEngine(self.setup, self.coordinator)
+        self.engine: Any = MemoryEngine(self.setup, self.coordinator)
+        self.signer: Identity | None = None
         self.account = Account(
             self.setup.stack.layers, self.setup.plan.delta, ledger, run=secrets.token_hex(8)
         )
@@ -132,6 +134,18 @@ class Federation:
             survivors=[result.survivors for result in history],
             ledger=self.setup.ledger,
         )
+
+    def client_app(self, site: Path | str | None = None) -> Any:
+        """Return this federation's clients as a Flower ClientApp. site: as in `fl.flower.mod.privacy_mod`."""
+        from fl.flower.apps import client_app
+
+        return client_app(self, site)
+
+    def server_app(self, rounds: int = 3, **options: Any) -> Any:
+        """Return this federation's server as a Flower ServerApp. options: as in `fl.flower.apps.server_app`."""
+        from fl.flower.apps import server_app
+
+        return server_app(self, rounds, **options)
 
     def _start(self, rounds: int, resume: bool) -> list[RoundResult]:
         folder = self.setup.output
@@ -177,7 +191,7 @@ class Federation:
         def charge(contributing: tuple[str, ...]) -> None:
             self.account.charge(opening.plan.events(contributing), number)
 
-        result = self.engine.play(opening, charge)
+        result: RoundResult = self.engine.play(opening, charge)
         result.metrics = self.coordinator.evaluate()
         result.epsilon = self.account.price()
         return result
@@ -186,7 +200,7 @@ class Federation:
 
     def _record(self) -> RunRecord | None:
         folder = self.setup.output
-        return None if folder is None else RunRecord.open(folder / FILE_NAME)
+        return None if folder is None else RunRecord.open(folder / FILE_NAME, self.signer)
 
     def _keep(self, history: list[RoundResult], rounds: int, record: RunRecord | None) -> None:
         """Save the round: the checkpoint first and whole, then what follows from it, then the record's entry."""
@@ -226,7 +240,7 @@ class Federation:
         stack = self.setup.stack
         protection = self.engine.protection or stack.secure_sum.protection(self._sample_session())
         events = tuple(self.account.events)
-        notes = [NOTE]
+        notes = list(self.engine.notes)
         if not events:
             notes.append(SUM_NOTE)
         if any(result.clipped_share for result in history):

@@ -26,6 +26,8 @@ Progress = Callable[[str, int, int], None]
 class MemoryEngine:
     """Plays rounds. Stores last for the engine's life, so that reused keys and marks do."""
 
+    notes = (NOTE,)
+
     def __init__(self, setup: Setup, coordinator: Coordinator) -> None:
         self.setup = setup
         self.coordinator = coordinator

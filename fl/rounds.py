@@ -8,6 +8,7 @@ An engine (in memory, Flower) gets an `Opening` from the `Coordinator`, has ever
 
 import hashlib
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -129,10 +130,14 @@ class Coordinator:
 
     # -- a round --
 
-    def open(self, number: int, clients: tuple[str, ...]) -> Opening:
-        """Return what the round's clients are shown."""
+    def open(
+        self, number: int, clients: tuple[str, ...], public: Mapping[str, Mapping[str, float]] | None = None
+    ) -> Opening:
+        """Return what the round's clients are shown. public: what layers broadcast (a client: what it was told)."""
         reference = self._reference()
         facts = self._facts(number, clients)
+        if public is not None:
+            facts = replace(facts, public=public)
         plan = self.setup.stack.round(facts, reference.vector, self._exact())
         model_digest = self.model_digest(reference)
         state = {k: v.detach().clone() for k, v in self.model.state_dict().items()}
@@ -208,8 +213,11 @@ def own_facts(opening: Opening, client: str, store: Any = None) -> RoundFacts:
     return replace(opening.plan.facts, client=client, store=store)
 
 
-def new_session(setup: Setup, opening: Opening) -> Session:
-    """Return the round's session: bound to the broadcast model and to everything else the clients are shown."""
+def new_session(setup: Setup, opening: Opening, memory: bytes | None = None) -> Session:
+    """Return the round's session: bound to the broadcast model and to everything else the clients are shown.
+
+    memory: what the server keeps of earlier sessions, for a secure sum whose set-up serves many.
+    """
     plan = opening.plan
     least = max(setup.plan.min_survivors, plan.summed.min_survivors)
     return setup.stack.secure_sum.session(
@@ -221,4 +229,5 @@ def new_session(setup: Setup, opening: Opening) -> Session:
         round=opening.number,
         model=opening.digest,
         min_survivors=min(least, len(opening.clients)),
+        memory=memory,
     )

@@ -138,7 +138,7 @@ def execute(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any
 def _elsewhere(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any]:
     if parts.config.engine != "flower-simulation":
         raise Misuse(f"engine: expected memory or flower-simulation, got {parts.config.engine!r}")
-    from fl.flower.engine import run_simulation
+    from fl.flower.simulation import run_simulation
 
     _write_config(parts.config, folder)
     with view.live(parts.config.rounds) as on_round:

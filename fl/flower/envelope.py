@@ -18,7 +18,7 @@ from protocols.layers import RunFacts
 
 VERSION = 1
 KEY, FRAMES = "secagg", "secagg.frames"
-START, STEP, CLOSE = "start", "step", "close"
+HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
 _STYPE = "secagg.frame"
 _REQUEST, _ANSWER = "flower request", "flower answer"
 
@@ -49,15 +49,16 @@ class RunHeader(Record):
 class Header(Record):
     """What a party must know of a round before its first answer. Public.
 
-    federation, serial: which roster (serial 0: none). session: an encoded `Session`. public: what layers
-    broadcast. metrics: names summed inside the vector. weight_key, arrays_key:
-    the names that the wrapped strategy uses. integers: the rule for integer arrays. head, head_signature:
-    the run record's last head (64 hexadecimal digits) and the server's signature of it, for the client to
-    keep.
+    federation, serial: which roster (serial 0: none). number: the round as the training counts. session: an
+    encoded `Session`. public: what layers broadcast. metrics: names summed inside the vector. weight_key,
+    arrays_key: the names that the wrapped strategy uses. integers: the rule for integer arrays. head,
+    head_signature: the run record's last head (64 hexadecimal digits) and the server's signature of it, for
+    the client to keep.
     """
 
     federation: str
     serial: int
+    number: int
     session: bytes
     run: RunHeader
     public: dict[str, dict[str, float]]
@@ -71,7 +72,9 @@ class Header(Record):
 
 @dataclass(frozen=True)
 class Request(Record):
-    """Server to one party. kind: start (with header and model), step, or close (a last head to keep)."""
+    """Server to one party. kind: hello (say your name), start (with header and model), step, or close (a
+    last head to keep).
+    """
 
     version: int
     kind: str

@@ -18,6 +18,7 @@ from fl.flower.compat import refusal
 from fl.flower.envelope import is_protected
 from fl.flower.party import NodeParty
 from fl.flower.site import CONFIG_KEY, Site, load_site
+from fl.flower.work import WrappedApp
 from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError
 from protocols.layers import PrivacyLayer
 from protocols.stack import Numbers, Stack
@@ -46,20 +47,16 @@ def privacy_mod(
     Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training itself.
     """
     chosen = numbers or Numbers()
-    if callable(privacy):
-        make = privacy
-        return make_mod(
-            lambda own: _without_local(Stack(tuple(make(own)), chosen)), site=site, evaluate=evaluate
-        )
-    stack = _without_local(Stack(tuple(privacy), chosen))
-    return make_mod(lambda own: stack, site=site, evaluate=evaluate)
-
-
-def make_mod(stack_for: StackFor, *, site: Path | str | None = None, evaluate: Evaluate = "refuse") -> Mod:
-    """Return the mod of a stack whose `local` hooks, if any, the wrapped app runs itself."""
     if evaluate not in ("refuse", "clear"):
         raise Misuse(f'expected evaluate to be "refuse" or "clear", got {evaluate!r}')
+    if callable(privacy):
+        make = privacy
+        return _mod(lambda own: _without_local(Stack(tuple(make(own)), chosen)), site, evaluate)
+    stack = _without_local(Stack(tuple(privacy), chosen))
+    return _mod(lambda own: stack, site, evaluate)
 
+
+def _mod(stack_for: StackFor, site: Path | str | None, evaluate: Evaluate) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         try:
             return _answer(message, context, call_next, stack_for, site, evaluate)
@@ -99,20 +96,22 @@ def _answer(
     def train(inner: Message) -> Message:
         return call_next(inner, context)
 
-    own = _site(site, context)
-    return NodeParty(own, stack_for(own)).answer(message, train)
+    own = find_site(site, context)
+    stack = stack_for(own)
+    return NodeParty(own, stack, WrappedApp(stack, message, train)).answer(message)
 
 
-def _site(site: Path | str | None, context: Context) -> Site:
+def find_site(site: Path | str | None, context: Context, name: str | None = None) -> Site:
+    """Return this node's site; `name` is what it is called where its own files say nothing. Raises PolicyRefusal."""
     if site == SIMULATION:
-        return load_site(_simulated(context), context.node_id, sync=False)
+        return load_site(_simulated(context), context.node_id, name, sync=False)
     folder = site if site is not None else context.node_config.get(CONFIG_KEY)
     if not folder:
         raise PolicyRefusal(
             f"no place for this node's state: give the SuperNode --node-config '{CONFIG_KEY}=\"FOLDER\"' "
             '(or, in a simulation, privacy_mod(..., site="simulation"))'
         )
-    return load_site(Path(str(folder)), context.node_id)
+    return load_site(Path(str(folder)), context.node_id, name)
 
 
 def _simulated(context: Context) -> Path:

@@ -78,6 +78,16 @@ def without_roster(node_ids: Iterable[int], helpers: Iterable[Party]) -> Directo
     return Directory({f"node-{node}": node for node in ordered}, found)
 
 
+def from_names(named: Mapping[int, str], clients: Iterable[str], helpers: Iterable[Party]) -> Directory:
+    """Place nodes by the names they said; nodes that are no client become the helpers, in ascending order of names."""
+    wanted = set(clients)
+    spare = sorted((name, node) for node, name in named.items() if name not in wanted)
+    found: dict[str, list[tuple[str, int]]] = {}
+    for party in helpers:
+        found.setdefault(party.role, []).append(spare.pop(0) if spare else (str(party), 0))
+    return Directory({name: node for node, name in named.items() if name in wanted}, found)
+
+
 def connected(grid: Grid, roster: Roster | None, helpers: Iterable[Party]) -> Directory:
     """Return who is connected now."""
     if roster is None:

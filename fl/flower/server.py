@@ -4,15 +4,13 @@ What belongs here: one run's durable facts (numbers, ledger, record, checkpoint)
 strategy's messages to one averaged reply. What does not: trips (`trips`), Flower's strategy interface
 (`strategy`).
 
-The order of a round: its number and what it may spend are synced before the first request; the ledger is
-charged before the total is decoded; the model is replaced whole; then the record says so. A round that a
-kill interrupts is abandoned whole, and what it may have spent is charged when the run goes on.
+The order of a round: its number and its price are synced before the first request; the model is replaced
+whole; then the record says so. A round that a kill interrupts is abandoned whole, and stays paid for.
 """
 
 import hashlib
 import json
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
 from logging import INFO, WARNING
 from typing import Any
@@ -25,7 +23,7 @@ from numpy.typing import NDArray
 
 from fl.account import Account
 from fl.flower.compat import single_reply
-from fl.flower.envelope import CLOSE, VERSION, Header, Request, RunHeader, pack
+from fl.flower.envelope import RunHeader
 from fl.flower.nodes import Directory, connected
 from fl.flower.rounds import (
     Reference,
@@ -37,33 +35,20 @@ from fl.flower.rounds import (
     reference_of,
     tree_of,
 )
-from fl.flower.trips import Exchange, Summed, SumOverGrid, Trip
+from fl.flower.sender import Sender, Shape
+from fl.flower.trips import Summed, Trip
 from fl.metrics import decode as decode_metrics
-from protocols.errors import Aborted, Misuse
+from protocols.errors import Aborted, BudgetExceeded, Misuse
 from protocols.identity import Identity, Roster
-from protocols.kernel import Party
 from protocols.layers import RunFacts
 from protocols.randomness import SystemRandom
-from protocols.record import GENESIS, HEAD_PURPOSE
-from protocols.runtime import recall
 from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
 from protocols.statement import Event, Protection, Statement
 from protocols.store import Store
-from protocols.summation import SecureSum
 from protocols.updates import Schema
 
-NO_SESSION = bytes(32)
 Tree = dict[str, NDArray[Any]]
-
-
-@dataclass(frozen=True)
-class Names:
-    """The keys that the wrapped strategy uses in its records."""
-
-    arrays: str
-    config: str
-    weight: str
 
 
 @dataclass
@@ -100,11 +85,9 @@ class ServerOptions:
 
     stack: Stack
     store: Store
-    names: Names
+    shape: Shape
     roster: Roster | None = None
     identity: Identity | None = None
-    metrics: tuple[str, ...] = ()
-    integers: str = "keep"
     min_survivors: int = 2
     poll: float = 0.1
     dropout: float = 0.0
@@ -122,7 +105,14 @@ class ProtectedRounds:
         self.account = account
         self.rounds = rounds
         self.reports: list[Report] = []
-        self.head = GENESIS
+        self.sender = Sender(
+            options.stack.secure_sum,
+            options.store,
+            options.roster,
+            options.identity,
+            options.poll,
+            options.shape,
+        )
         self.schema: Schema | None = None
         self.protection: Protection | None = None
         self._run: RunFacts | None = None
@@ -133,18 +123,11 @@ class ProtectedRounds:
 
     def directory(self, grid: Grid) -> Directory:
         """Return who is connected now."""
-        directory = connected(grid, self.options.roster, self._helpers())
+        directory = connected(grid, self.options.roster, () if self.options.roster else self.sender.helpers())
         for node in directory.unknown:
             log(WARNING, "node %d is not on the roster and takes no part", node)
         self._directory = directory
         return directory
-
-    def _helpers(self) -> tuple[Party, ...]:
-        """Return the helpers that a session needs; only asked where no roster says who they are."""
-        protocol = self.options.stack.secure_sum
-        if type(protocol).helpers is SecureSum.helpers or self.options.roster is not None:
-            return ()
-        return protocol.helpers(protocol.session(["a", "b", "c"], 1, 1, random=SystemRandom()))
 
     # -- a round --
 
@@ -160,31 +143,35 @@ class ProtectedRounds:
         names = tuple(sorted(asked))
         first = asked[names[0]]
         tree, config = self._shown(list(asked.values()))
-        reference = reference_of(tree, self.options.integers)
+        reference = reference_of(tree, self.options.shape.integers)
         run = self._plan_run(directory, names, reference)
         names = names[: run.cohort]
-        number = self._open()
+        number = self.sender.open()
         public = self.options.stack.public()
-        plan = plan_round(self.options.stack, run, number, names, public, reference, self.options.metrics)
+        plan = plan_round(
+            self.options.stack, run, number, names, public, reference, self.options.shape.metrics
+        )
         session = self._session(plan, names, number, model_digest(plan, reference, config))
         self.protection = self.options.stack.secure_sum.protection(session)
-        self._pending(plan.events(names), number)
+        self._charge(plan.events(names), number)
         report = Report(number, names, session.context.hex())
         self.reports.append(report)
-        header = self._header(session.encode(), run, public)
-        content = RecordDict({self.options.names.arrays: arrays_of(tree)})
+        header = self.sender.header(session.encode(), number, run, public)
+        content = RecordDict({self.options.shape.arrays: arrays_of(tree)})
         if config is not None:
-            content[self.options.names.config] = config
+            content[self.options.shape.config] = config
         try:
-            summed = self._sum(grid, directory, session, header, content, timeout)
+            summed = self.sender.sum(grid, directory, session, header, lambda: content, timeout)
         except Aborted as error:
             self._abandon(report, error)
             return None
+        finally:
+            report.trips, report.refusals = self.sender.trips, self.sender.refusals
         return self._close(report, summed, plan, reference, first)
 
     def _shown(self, messages: Sequence[Message]) -> tuple[Tree, ConfigRecord | None]:
         """Return the one model and configuration that all nodes are sent. Raises Misuse if they differ."""
-        keys = self.options.names
+        keys = self.options.shape
         trees = [m.content.array_records.get(keys.arrays) for m in messages]
         configs = [m.content.config_records.get(keys.config) for m in messages]
         if trees[0] is None or any(t != trees[0] for t in trees) or any(c != configs[0] for c in configs):
@@ -227,41 +214,11 @@ class ProtectedRounds:
             round=number,
             model=model,
             min_survivors=min(least, len(names)),
-            memory=recall(self.options.store, self.options.stack.secure_sum),
+            memory=self.sender.recall(),
         )
-
-    def _sum(
-        self,
-        grid: Grid,
-        directory: Directory,
-        session: Session,
-        header: Header,
-        content: RecordDict,
-        timeout: float,
-    ) -> Summed:
-        options = self.options
-        driver = SumOverGrid(
-            exchange=Exchange(grid, options.poll),
-            directory=directory,
-            protocol=options.stack.secure_sum,
-            session=session,
-            header=header,
-            content=lambda: content,
-            store=options.store,
-            identity=options.identity,
-            timeout=timeout,
-        )
-        try:
-            return driver.run()
-        finally:
-            report = self.reports[-1]
-            report.trips, report.refusals = tuple(driver.trips), dict(driver.refusals)
-            for name, why in sorted(driver.refusals.items()):
-                log(WARNING, "%s took no part to the end: %s", name, why)
 
     def _abandon(self, report: Report, error: Aborted) -> None:
         report.abandoned = error.reason
-        self._settle((), report.number)
         log(WARNING, "round %d is abandoned: %s; the model stays", report.number, error.reason)
 
     def _close(
@@ -270,18 +227,17 @@ class ProtectedRounds:
         total = summed.total
         report.survivors = tuple(report.asked[i] for i in total.survivors)
         report.total = _digest(total.total)
-        self._settle(plan.events(report.survivors), report.number)
         aggregate = plan.decode(total.total, report.survivors)
         self._save_layers()
         report.clipped = plan.clipped(aggregate)
-        report.metrics = decode_metrics(aggregate.coordinates, self.options.metrics)
+        report.metrics = decode_metrics(aggregate.coordinates, self.options.shape.metrics)
         if aggregate.weight <= 0:
             report.abandoned = "the survivors hold no examples"
             return None
         mean = np.asarray(aggregate.vector, np.float64)[: reference.schema.dimension] / aggregate.weight
         tree = averaged(reference, mean)
         self.schema = reference.schema
-        keys = self.options.names
+        keys = self.options.shape
         metrics: dict[str, float | int] = {**report.metrics, keys.weight: aggregate.weight}
         content = RecordDict({keys.arrays: arrays_of(tree), "metrics": MetricRecord(dict(metrics))})
         log(
@@ -296,38 +252,30 @@ class ProtectedRounds:
 
     # -- what lasts --
 
-    def _open(self) -> int:
-        """Take the next round number, durably: clients answer a number once."""
-        with self.options.store.transaction() as t:
-            number = t.counter("flower/round") + 1
-            t.advance("flower/round", number)
-        return number
+    def _charge(self, events: tuple[Event, ...], number: int) -> None:
+        """Charge what the round spends before anything of it leaves a client; an abandoned round stays paid for.
 
-    def _pending(self, events: tuple[Event, ...], number: int) -> None:
-        """Keep what the round may spend, until it is charged or abandoned without a total."""
-        if events:
-            body = json.dumps({"number": number, "events": [asdict(e) for e in events]})
-            self.options.store.put("flower/pending", body.encode())
+        The statement's own list is synced before the ledger, so that neither ever knows less than was spent.
+        """
+        if not events:
+            return
+        before = list(self.account.events)
+        self._keep_events([*before, *events])
+        try:
+            self.account.charge(events, number)
+        except BudgetExceeded:
+            self._keep_events(before)
+            raise
 
-    def _settle(self, events: tuple[Event, ...], number: int) -> None:
-        """Charge what was spent, ledger first, and forget the pending round in the same breath."""
-        self.account.charge(events, number)
-        kept = json.dumps([asdict(event) for event in self.account.events]).encode()
-        with self.options.store.transaction() as t:
-            t.delete("flower/pending")
-            if self.account.events:
-                t.put("flower/events", kept)
+    def _keep_events(self, events: Sequence[Event]) -> None:
+        self.options.store.put("flower/events", json.dumps([asdict(event) for event in events]).encode())
 
     def _resume(self) -> None:
-        """Take back events and layers; charge a round that was interrupted: its total may have been seen."""
+        """Take back events and layers of a run that is continued."""
         store = self.options.store
         self.account.events = [Event(**e) for e in json.loads(store.get("flower/events") or b"[]")]
         for layer in self.options.stack.layers:
             layer.restore(json.loads(store.get(f"flower/layer/{layer.name}") or b"{}"))
-        if (pending := store.get("flower/pending")) is not None:
-            body = json.loads(pending)
-            log(WARNING, "round %d was interrupted; what it may have spent is charged", body["number"])
-            self._settle(tuple(Event(**e) for e in body["events"]), body["number"])
 
     def _save_layers(self) -> None:
         states = {layer.name: layer.state() for layer in self.options.stack.layers}
@@ -336,55 +284,11 @@ class ProtectedRounds:
                 if state:
                     t.put(f"flower/layer/{name}", json.dumps(state).encode())
 
-    def federation(self) -> tuple[str, int]:
-        """Return the name under which clients count rounds, and the roster's serial (0 without one)."""
-        roster = self.options.roster
-        if roster is not None:
-            return roster.federation, roster.serial
-        with self.options.store.transaction() as t:
-            name = t.get("flower/federation")
-            if name is None:
-                name = b"federation-" + os.urandom(8).hex().encode()
-                t.put("flower/federation", name)
-        return name.decode(), 0
-
-    def _header(self, session: bytes, run: RunFacts, public: Mapping[str, Mapping[str, float]]) -> Header:
-        federation, serial = self.federation()
-        identity = self.options.identity
-        known = self.head != GENESIS
-        return Header(
-            federation=federation,
-            serial=serial,
-            session=session,
-            run=RunHeader.of(run),
-            public={name: dict(values) for name, values in public.items()},
-            metrics=self.options.metrics,
-            weight_key=self.options.names.weight,
-            arrays_key=self.options.names.arrays,
-            integers=self.options.integers,
-            head=self.head if known else "",
-            head_signature=identity.sign(HEAD_PURPOSE, bytes.fromhex(self.head))
-            if identity and known
-            else b"",
-        )
-
     def farewell(self, grid: Grid, timeout: float) -> tuple[str, ...]:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
-        if self._run is None or self.head == GENESIS or not self.reports:
+        if self._run is None or not self.reports:
             return ()
-        directory = self.directory(grid)
-        header = self._header(b"", self._run, {})
-        contents = {
-            node: pack(
-                Request(VERSION, CLOSE, NO_SESSION, CLOSE, name, "client", 0, header, 0),
-                (),
-                self.options.identity,
-            )
-            for name, node in directory.clients.items()
-        }
-        replies = Exchange(grid, self.options.poll).ask(contents, timeout, CLOSE)
-        kept = {directory.name_of(reply.metadata.src_node_id) for reply in replies if not reply.has_error()}
-        return tuple(sorted(name for name in kept if name))
+        return self.sender.farewell(grid, self.directory(grid), self._run, timeout)
 
     def statement(self) -> Statement:
         """Return what is protected so far. Raises Misuse before the first round."""
@@ -420,4 +324,4 @@ def _digest(total: NDArray[np.int64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(total, np.int64).data).hexdigest()
 
 
-__all__ = ["Names", "ProtectedRounds", "Report", "ServerOptions"]
+__all__ = ["ProtectedRounds", "Report", "ServerOptions"]

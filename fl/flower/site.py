@@ -94,7 +94,7 @@ class Site:
             ) from None
 
 
-def load_site(folder: Path, node_id: int, *, sync: bool = True) -> Site:
+def load_site(folder: Path, node_id: int, default_name: str | None = None, *, sync: bool = True) -> Site:
     """Read a node's files. Without a site.toml: no roster, the default policy, state in `folder`/state.
 
     sync: as in `FileStore`. Raises Misuse for an unknown key or a file that does not fit, PeerError for a
@@ -102,7 +102,7 @@ def load_site(folder: Path, node_id: int, *, sync: bool = True) -> Site:
     read or are open to others.
     """
     table = _read(folder / FILE)
-    name = str(table.get("name", f"node-{node_id}"))
+    name = str(table.get("name", default_name or f"node-{node_id}"))
     anchor = folder / table["anchor"] if "anchor" in table else None
     store = FileStore(folder / table.get("state", "state"), name, anchor=anchor, sync=sync)
     identity = Identity.load(folder / table["identity"], name) if "identity" in table else None

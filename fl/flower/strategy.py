@@ -22,7 +22,8 @@ from fl.account import Account
 from fl.flower.compat import inner_names, require_mean_only
 from fl.flower.files import RunFiles, load_model
 from fl.flower.rounds import arrays_of, like, tree_of
-from fl.flower.server import Names, ProtectedRounds, Report, ServerOptions
+from fl.flower.sender import Shape
+from fl.flower.server import ProtectedRounds, Report, ServerOptions
 from fl.flower.trips import POLL_SECONDS
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
@@ -106,7 +107,7 @@ class PrivateGrid(Grid):
 
     def _count_on(self, messages: Sequence[Message]) -> None:
         """A continued run goes on counting where it stopped."""
-        key = self.rounds.options.names.config
+        key = self.rounds.options.shape.config
         for config in {
             id(c): c for m in messages if (c := m.content.config_records.get(key)) is not None
         }.values():
@@ -167,11 +168,9 @@ class PrivateStrategy(Strategy):
         self.options = ServerOptions(
             stack=Stack(tuple(privacy), numbers or Numbers()),
             store=self._store(),
-            names=Names(*inner_names(strategy)),
+            shape=Shape(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=None if roster is None or authority is None else roster.verified(authority),
             identity=identity,
-            metrics=tuple(metrics),
-            integers=integers,
             min_survivors=min_survivors,
             poll=poll,
             dropout=dropout,
@@ -206,14 +205,14 @@ class PrivateStrategy(Strategy):
         """Run the wrapped strategy's own loop; with a folder that holds a run, only the rounds that are
         left.
         """
-        schema = schema_of(tree_of(initial_arrays), self.options.integers)
+        schema = schema_of(tree_of(initial_arrays), self.options.shape.integers)
         arrays, done = self._resume(initial_arrays)
         self.rounds = rounds = ProtectedRounds(self.options, self.account, num_rounds)
         rounds.schema = schema
         private = PrivateGrid(grid, rounds, self.evaluate, done, self.stage_timeout)
         files = None if self.folder is None else RunFiles(self.folder, self.options.identity)
         if files is not None and done:
-            rounds.head = files.record.head
+            rounds.sender.head = files.record.head
         hook = self._hook(files, evaluate_fn, done, num_rounds)
         left = max(0, num_rounds - done)
         try:
@@ -237,7 +236,7 @@ class PrivateStrategy(Strategy):
             if files is not None and rounds is not None and (own_round > 0 or not done):
                 report = rounds.reports[-1] if own_round and rounds.reports else None
                 tree = tree_of(arrays) if rounds.schema is None else like(tree_of(arrays), rounds.schema)
-                rounds.head = files.save(number, planned, tree, rounds, report)
+                rounds.sender.head = files.save(number, planned, tree, rounds, report)
             return evaluate_fn(number, arrays) if evaluate_fn and (own_round > 0 or not done) else None
 
         return after
@@ -247,7 +246,7 @@ class PrivateStrategy(Strategy):
         if files is None or self.rounds is None:
             return
         kept = self.rounds.farewell(grid, timeout)
-        log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.head)
+        log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.sender.head)
 
     def _store(self) -> Store:
         return MemoryStore() if self.folder is None else FileStore(self.folder / "state" / "store", "server")

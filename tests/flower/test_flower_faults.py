@@ -312,7 +312,9 @@ class Costly(PrivacyLayer):
         return (Event("toy", {"round": facts.number}, "client", "zero-out"),)
 
 
-def test_a_round_that_a_kill_interrupted_is_charged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_round_that_a_kill_interrupted_stays_charged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr("fl.account.Account.price", lambda self: None)  # the toy event has no price
     armed = [True]
 
@@ -329,12 +331,12 @@ def test_a_round_that_a_kill_interrupted_is_charged(tmp_path: Path, monkeypatch:
     strategy = PrivateStrategy(fedavg(2), layers(), **named)
     with pytest.raises(Killed):
         strategy.start(grid, arrays_of(model()), num_rounds=1)
-    assert strategy.account.events == []
+    assert [event.facts["round"] for event in strategy.account.events] == [1]
     armed.clear()
     again = PrivateStrategy(fedavg(2), layers(), **named)
     again.start(grid, arrays_of(model()), num_rounds=2)
     assert again.history[0].abandoned is not None  # the same updates had left: nobody sends them again
-    assert [event.facts["round"] for event in again.account.events] == [1, 3]
+    assert [event.facts["round"] for event in again.account.events] == [1, 2, 3]
 
 
 def test_a_roster_needs_a_folder_an_authority_and_an_identity(tmp_path: Path) -> None:

@@ -1,0 +1,234 @@
+"""A Federation as Flower apps: the same model, layers, train function and policies, on a network.
+
+What belongs here: the ClientApp, the ServerApp and what they read from the run configuration. What does not: rounds
+(`engine`), checks of a node (`party`), the federation itself.
+"""
+
+import json
+from collections.abc import Callable
+from logging import INFO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from flwr.app import Context, Message, RecordDict
+from flwr.clientapp import ClientApp
+from flwr.common.logger import log
+from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
+
+from fl.checkpoint import CHECKPOINT
+from fl.contribution import train_locally
+from fl.flower.compat import refusal
+from fl.flower.credentials import read_public
+from fl.flower.engine import FlowerEngine
+from fl.flower.envelope import Header, is_protected
+from fl.flower.mod import find_site
+from fl.flower.party import NodeParty
+from fl.flower.rounds import tree_of
+from fl.flower.sender import Sender
+from fl.flower.trips import POLL_SECONDS
+from fl.flower.work import Planned, update_name
+from fl.result import Result
+from fl.rounds import Coordinator, Opening, RoundResult
+from fl.tensors import to_state
+from protocols.errors import Misuse, PolicyRefusal, SecAggError, WireError
+from protocols.identity import Identity, Roster, SignedRoster
+from protocols.layers import RoundFacts
+from protocols.record import FILE_NAME, GENESIS
+from protocols.session import Session
+from protocols.store import FileStore, MemoryStore, Store
+
+if TYPE_CHECKING:
+    from fl.federation import Federation
+
+ROUNDS, OUTPUT = "num-server-rounds", "output"
+ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
+    "secagg-roster",
+    "secagg-authority",
+    "secagg-identity",
+    "secagg-timeout",
+)
+OnRound = Callable[[RoundResult], None]
+
+
+def client_app(federation: "Federation", site: Path | str | None = None) -> ClientApp:
+    """Return the clients. Only the loader of the client that lives on a node is ever asked for there.
+
+    A node is called what its site.toml says, else the federation's client of its `partition-id`.
+    """
+    app = ClientApp()
+
+    @app.train()
+    def train(message: Message, context: Context) -> Message:
+        try:
+            if not is_protected(message.content):
+                raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
+            own = find_site(site, context, _name(federation, context))
+            stack = federation.setup.stack
+            return NodeParty(own, stack, FederatedWork(federation)).answer(message)
+        except SecAggError as error:  # refusals are answers: the server's log says why
+            return refusal(f"{type(error).__name__}: {error}", message)
+
+    return app
+
+
+def _name(federation: "Federation", context: Context) -> str | None:
+    place = context.node_config.get("partition-id")
+    if not isinstance(place, int):
+        return None
+    names = federation.setup.names
+    return names[place] if place < len(names) else f"helper-{place}"
+
+
+class FederatedWork:
+    """A client's part in a federation's round: the federation's own opening and training, on this node's data."""
+
+    def __init__(self, federation: "Federation") -> None:
+        self.setup = federation.setup
+        self.coordinator: Coordinator = federation.coordinator
+        self._opening: Opening | None = None
+
+    def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
+        """Open the round for oneself, from the model that was sent."""
+        arrays = content.array_records.get(header.arrays_key)
+        if arrays is None:
+            raise WireError(f"expected the model under {header.arrays_key!r}")
+        coordinator = self.coordinator
+        shown, own = tree_of(arrays), coordinator.model.state_dict()
+        if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
+            raise WireError("the model that was sent is not this federation's")
+        coordinator.model.load_state_dict(to_state(shown, coordinator.schema, own))
+        coordinator.run = header.run.facts()
+        self.setup.stack.plan(coordinator.run)
+        self._opening = opening = coordinator.open(header.number, session.roster, header.public)
+        return Planned(opening.plan, opening.digest, coordinator.schema.dimension)
+
+    def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:
+        """Train on this node's loader."""
+        if self._opening is None:
+            raise Misuse("expected plan before vector")
+        loader = self.setup.loader_for(own.client)
+        contribution, _ = train_locally(
+            self.setup, self.coordinator.model, self._opening, own.client, loader, own.store
+        )
+        update = np.asarray(contribution.vector, np.float64)
+        return self._opening.plan.encode(contribution, own), update_name(self._opening.digest, update)
+
+
+def server_app(
+    federation: "Federation",
+    rounds: int = 3,
+    *,
+    roster: SignedRoster | None = None,
+    authority: bytes | None = None,
+    identity: Identity | None = None,
+    timeout: float = 600.0,
+    poll: float = POLL_SECONDS,
+    on_round: OnRound | None = None,
+    on_result: Callable[[Result], None] | None = None,
+) -> ServerApp:
+    """Return the server: it runs `rounds` rounds, or those that are left in the federation's output folder.
+
+    roster, authority, identity: the signed roster, the pinned key that signed it, the server's signing key:
+    all three or none. timeout: seconds per message trip. The run configuration overrides:
+    `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
+    `secagg-timeout`. on_result: gets what `fit` returns.
+    """
+    app = ServerApp()
+
+    @app.main()
+    def main(grid: Grid, context: Context) -> None:
+        config = context.run_config
+        given = _Given(federation, config, roster, authority, identity)
+        limit = float(config.get(TIMEOUT) or timeout)
+        sender = Sender(federation.setup.stack.secure_sum, given.store(), given.roster, given.identity, poll)
+        engine = FlowerEngine(federation.setup, federation.coordinator, grid, sender, limit)
+        federation.engine, federation.signer = engine, given.identity
+        folder = federation.setup.output
+        sender.head = last_head(folder)
+
+        def after(result: RoundResult) -> None:
+            sender.head = last_head(folder)
+            _say(result)
+            if on_round:
+                on_round(result)
+
+        resume = folder is not None and (folder / CHECKPOINT).exists()
+        engine.wait_for_clients()
+        result = federation.fit(int(config.get(ROUNDS) or rounds), resume=resume, on_round=after)
+        kept = engine.farewell()
+        if folder is not None:
+            log(INFO, "%d clients keep the head %s of the run record", len(kept), sender.head)
+        if on_result:
+            on_result(result)
+
+    return app
+
+
+class _Given:
+    """What the server works with, from arguments and the run configuration."""
+
+    def __init__(
+        self,
+        federation: "Federation",
+        config: Any,
+        roster: SignedRoster | None,
+        authority: bytes | None,
+        identity: Identity | None,
+    ) -> None:
+        if config.get(OUTPUT):
+            federation.setup.output = Path(str(config[OUTPUT]))
+        signed = SignedRoster.load(Path(str(config[ROSTER]))) if config.get(ROSTER) else roster
+        pinned = read_public(str(config[AUTHORITY])) if config.get(AUTHORITY) else authority
+        self.identity = (
+            Identity.load(Path(str(config[IDENTITY])), "server") if config.get(IDENTITY) else identity
+        )
+        if len({signed is None, pinned is None, self.identity is None}) != 1:
+            raise Misuse(
+                "a roster comes with the authority's public key and the server's identity, all or none"
+            )
+        self.roster: Roster | None = None
+        self.output = federation.setup.output
+        if signed is not None and pinned is not None:
+            self.roster = signed.verified(pinned)
+            names = {m.name for m in self.roster.with_role("client")}
+            if missing := sorted(set(federation.setup.names) - names):
+                raise Misuse(f"{missing[0]!r} is a client of the federation and not on the roster")
+            if self.output is None:
+                raise Misuse(
+                    "with a roster rounds are counted across runs: give the federation an output folder"
+                )
+
+    def store(self) -> Store:
+        return MemoryStore() if self.output is None else FileStore(self.output / "state" / "store", "server")
+
+
+def last_head(folder: Path | None) -> str:
+    """Return the head of the record in `folder`, or that of an empty one."""
+    path = None if folder is None else folder / FILE_NAME
+    if path is None or not path.exists():
+        return GENESIS
+    lines = path.read_bytes().splitlines()
+    return str(json.loads(lines[-1])["head"]) if lines else GENESIS
+
+
+def _say(result: RoundResult) -> None:
+    if result.abandoned:
+        log(INFO, "round %d is abandoned: %s; the model stays", result.number, result.abandoned)
+        return
+    facts = {**result.train_metrics, **{f"test {k}": v for k, v in result.metrics.items()}}
+    shown = ", ".join(f"{k} {v:.4f}" for k, v in facts.items())
+    seconds = ", ".join(f"{k} {v:.1f} s" for k, v in result.seconds.items())
+    log(
+        INFO,
+        "round %d: %d of %d, %s; %s",
+        result.number,
+        len(result.survivors),
+        len(result.asked),
+        shown,
+        seconds,
+    )
+
+
+__all__ = ["client_app", "server_app"]

@@ -1,0 +1,122 @@
+"""A Federation's rounds over Flower's grid, and Flower's simulation started from here.
+
+What belongs here: the engine that `Federation.fit` plays its rounds on, and who is which client. What does
+not: the federation (`fl.federation`), the apps (`apps`), trips (`trips`). It is the in-memory engine's
+counterpart: same openings, same vectors, same totals; only the messages travel.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from logging import INFO
+
+from flwr.app import RecordDict
+from flwr.common.logger import log
+from flwr.serverapp import Grid
+
+from fl.config import Setup
+from fl.flower.compat import node_keys
+from fl.flower.nodes import Directory, from_names, from_roster
+from fl.flower.rounds import arrays_of
+from fl.flower.sender import Sender
+from fl.rounds import Coordinator, Opening, RoundResult, new_session
+from fl.tensors import to_tree
+from protocols.errors import Aborted, Misuse
+from protocols.statement import Protection
+
+NOTES = (
+    "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
+    "pin the code at the site",
+)
+
+
+class FlowerEngine:
+    """Plays a Federation's rounds on the nodes of `grid`. timeout: seconds per message trip.
+
+    Raises Misuse if a client of the federation is neither on the roster nor among the connected nodes' names.
+    """
+
+    notes = NOTES
+
+    def __init__(
+        self, setup: Setup, coordinator: Coordinator, grid: Grid, sender: Sender, timeout: float
+    ) -> None:
+        self.setup = setup
+        self.coordinator = coordinator
+        self.grid = grid
+        self.sender = sender
+        self.timeout = timeout
+        self.protection: Protection | None = None
+        self._names: dict[int, str] = {}
+
+    def play(self, opening: Opening, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
+        """Run one round; `charge` is called with everybody asked, before anything leaves a client."""
+        setup = self.setup
+        if self.coordinator.run is None:
+            raise Misuse("expected prepare(rounds) before the first round")
+        session = replace(new_session(setup, opening, self.sender.recall()), round=self.sender.open())
+        self.protection = setup.stack.secure_sum.protection(session)
+        result = RoundResult(opening.number, opening.clients, session=session.context.hex())
+        charge(opening.clients)
+        header = self.sender.header(
+            session.encode(), opening.number, self.coordinator.run, opening.plan.facts.public
+        )
+        tree, _ = to_tree(opening.state)
+        content = RecordDict({"arrays": arrays_of(tree)})
+        try:
+            summed = self.sender.sum(
+                self.grid, self.directory(), session, header, lambda: content, self.timeout
+            )
+        except Aborted as error:
+            result.abandoned = error.reason
+            result.seconds = self._seconds()
+            return result
+        survivors = tuple(opening.clients[i] for i in summed.total.survivors)
+        result = self.coordinator.close(opening, summed.total.total, survivors)
+        result.session = session.context.hex()
+        asked = len(opening.clients)
+        model_bytes = sum(array.nbytes for array in tree.values())
+        result.bytes_up_per_client = sum(t.up for t in summed.trips) / asked
+        result.bytes_down_per_client = sum(t.down for t in summed.trips) / asked + model_bytes
+        result.seconds = self._seconds()
+        return result
+
+    def directory(self) -> Directory:
+        """Return who is connected now: by the roster, else by the names that nodes say."""
+        if self.sender.roster is not None:
+            return from_roster(self.sender.roster, node_keys(self.grid))
+        helpers = self.sender.helpers()
+        present = [int(node) for node in self.grid.get_node_ids()]
+        strangers = [node for node in present if node not in self._names]
+        if strangers:
+            self._names |= self.sender.hello(self.grid, strangers)
+        named = {node: name for node, name in self._names.items() if node in present}
+        return from_names(named, self.setup.names, helpers)
+
+    def wait_for_clients(self) -> None:
+        """Wait until a round's clients are connected, at most one trip's time; rounds then go on with
+        whoever is there.
+        """
+        deadline = time.monotonic() + self.timeout
+        needed = self.coordinator.cohort()
+        while len(found := self.directory().clients) < needed and time.monotonic() < deadline:
+            log(INFO, "%d of %d clients are connected", len(found), needed)
+            time.sleep(1.0)
+
+    def farewell(self) -> tuple[str, ...]:
+        """Hand the clients the record's last head; return who kept it."""
+        if self.coordinator.run is None:
+            return ()
+        return self.sender.farewell(
+            self.grid, self.directory(), self.coordinator.run, min(self.timeout, 60.0)
+        )
+
+    def _seconds(self) -> dict[str, float]:
+        trips = self.sender.trips
+        train = sum(t.train for t in trips)
+        return {
+            "train": train,
+            "privacy_client": sum(t.node for t in trips) - train,
+            "privacy_server": sum(t.server for t in trips),
+            "waiting": sum(t.waiting for t in trips),
+        }

@@ -1,0 +1,74 @@
+"""Flower's simulation (Ray) as an engine of `secagg run`: the same apps, virtual nodes in this machine's processes.
+
+What does not belong here: apps, rounds.
+"""
+
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from flwr.simulation import run_simulation as run_flower_simulation
+
+from fl.checkpoint import CHECKPOINT
+from fl.flower.mod import SIMULATION
+from fl.result import Result
+from fl.rounds import RoundResult
+from protocols.errors import Misuse, SecAggError
+
+
+def simulate_federation(
+    federation: Any,
+    rounds: int,
+    *,
+    on_round: Callable[[RoundResult], None] | None = None,
+    processes: int | None = None,
+) -> Result:
+    """Run a Federation on Flower's simulation engine, one virtual node per client (and per helper of its secure sum).
+
+    processes: nodes that compute at once (default: this machine's cores). Raises SecAggError if the run failed.
+    """
+    results: list[Result] = []
+    server = federation.server_app(rounds, on_round=on_round, on_result=results.append)
+    helpers = len(_helpers(federation))
+    try:
+        run_flower_simulation(
+            server_app=server,
+            client_app=federation.client_app(site=SIMULATION),
+            num_supernodes=len(federation.setup.names) + helpers,
+            backend_config={
+                "init_args": {
+                    "num_cpus": processes or os.cpu_count() or 1,
+                    "logging_level": 40,
+                    "log_to_driver": False,
+                },
+                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
+            },
+        )
+    finally:
+        shutil.rmtree(Path(tempfile.gettempdir()) / f"secagg-simulation-{os.getuid()}", ignore_errors=True)
+    if not results:
+        raise SecAggError("Flower's simulation ended without a result; its log says why")
+    return results[0]
+
+
+def run_simulation(
+    parts: Any, folder: Path, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
+) -> Result:
+    """Run what `secagg run --engine flower-simulation` was told. Raises Misuse for a folder that holds a run already."""
+    if (folder / CHECKPOINT).exists() and not resume:
+        raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
+    if not (folder / CHECKPOINT).exists() and resume:
+        raise Misuse(f"nothing to resume in {folder}: there is no {CHECKPOINT}")
+    if parts.config.dropout:
+        raise Misuse("dropout is played by the engine in memory only: leave it out, or take --engine memory")
+    return simulate_federation(parts.federation(folder), parts.config.rounds, on_round=on_round)
+
+
+def _helpers(federation: Any) -> tuple[Any, ...]:
+    from fl.flower.sender import Sender
+    from protocols.store import MemoryStore
+
+    return Sender(federation.setup.stack.secure_sum, MemoryStore()).helpers()
