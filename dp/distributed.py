@@ -229,11 +229,15 @@ class DistributedDP(PrivacyLayer):
         )
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        if given.kind != "real" or given.coordinates:
+        if (
+            given.kind != "real"
+            or given.coordinates
+            or (given.l2 is not None and not given.exact_coordinates)
+        ):
             raise StackError(
                 f"{self.name} takes a vector of floats and makes the integers itself: put it right before "
                 "the secure sum, "
-                "and no layer before it that makes integers or appends coordinates"
+                "and no layer before it that makes integers, appends coordinates or adds noise to the sum"
             )
         plan = self._plan(facts.run)
         if self.unit is Unit.CLIENT and plan.survivors > len(facts.clients):

@@ -72,7 +72,11 @@ class LocalDP(PrivacyLayer):
         return step, bound, integer_sigma(multiplier, bound)
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        if given.kind != "real" or given.coordinates:
+        if (
+            given.kind != "real"
+            or given.coordinates
+            or (given.l2 is not None and not given.exact_coordinates)
+        ):
             raise StackError(
                 f"{self.name} takes a vector of floats and makes the integers itself: put it right before "
                 "the secure sum"

@@ -12,14 +12,15 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from opacus.grad_sample import GradSampleHooks
 from torch import nn
 
-from dp.sample import sums
+from dp.sample import factors, sums
 from dp.sample.errors import UnaccountedStep
 from dp.sample.loader import PrivateLoader
 from dp.sample.validation import validate
 from protocols.randomness import SecureRandom
+
+Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 
 
 @dataclass
@@ -60,12 +61,13 @@ def clipped_sum(
     validate(model)
     named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     totals = [torch.zeros(p.numel(), dtype=torch.int64, device=p.device) for _, p in named]
-    hooks = GradSampleHooks(model, loss_reduction=reduction)
+    hooks = factors.FactoredHooks(model, loss_reduction=reduction)
     arrivals, seen, lost = _Arrivals(), 0, 0.0
     try:
         for batch in PrivateLoader(loader, rate, 1, random, arrivals, physical_batch):
             for _, p in named:
                 p.grad_sample = None  # type: ignore[attr-defined]  # where Opacus' hooks leave per-example gradients
+                p.factors = None  # type: ignore[attr-defined]
                 p.grad = None
             value = loss(model, batch)
             value.backward()  # type: ignore[no-untyped-call]
@@ -76,6 +78,8 @@ def clipped_sum(
         hooks.cleanup()
         for _, p in named:
             p.grad = None
+            if hasattr(p, "factors"):
+                del p.factors
         model.train(training)
     result = {
         name: t.cpu().numpy().reshape(tuple(p.shape)) for (name, p), t in zip(named, totals, strict=True)
@@ -86,18 +90,31 @@ def clipped_sum(
 def _add(
     named: list[tuple[str, Any]], totals: list[torch.Tensor], size: int, clip: float, step: float
 ) -> None:
-    gradients = [_rows(name, p, size) for name, p in named]
-    squares = [sums.squared_norms(g, name) for g, (name, _) in zip(gradients, named, strict=True)]
-    factors = sums.clip_factors(torch.stack([s.cpu() for s in squares]).sum(dim=0), clip)
-    for total, rows in zip(totals, gradients, strict=True):
-        total += sums.grid_sum(rows, factors, step)
+    parts = [_part(name, p, size) for name, p in named]
+    squares = torch.stack([_squared(part, name) for part, (name, _) in zip(parts, named, strict=True)])
+    scale = sums.clip_factors(squares.sum(dim=0), clip)
+    for total, part in zip(totals, parts, strict=True):
+        if isinstance(part, tuple):
+            total += factors.grid_sum(*part, scale, step)
+        else:
+            total += sums.grid_sum(part, scale, step)
 
 
-def _rows(name: str, p: Any, size: int) -> torch.Tensor:
+def _squared(part: Part, name: str) -> torch.Tensor:
+    if isinstance(part, tuple):
+        return sums.finite(factors.squared_norms(*part), name)
+    return sums.squared_norms(part, name).cpu()
+
+
+def _part(name: str, p: Any, size: int) -> Part:
+    """One parameter's gradients for the batch: rows, or the two factors of a linear layer."""
+    if p.factors is not None and len(p.factors[0]) == size:
+        d, x = p.factors
+        return d, x
     if not isinstance(p.grad_sample, torch.Tensor) or len(p.grad_sample) != size:
         raise UnaccountedStep(
             f"{name} has no gradient for each of the {size} examples drawn: expected loss(model, batch) "
-            "to pass the whole batch "
-            "through every trainable module once; freeze parameters that it does not use"
+            "to pass the "
+            "whole batch through every trainable module once; freeze parameters that it does not use"
         )
     return sums.rows(p.grad_sample)

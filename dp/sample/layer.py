@@ -216,7 +216,8 @@ class SampleDP(PrivacyLayer):
             raise BudgetExceeded(
                 f"{account.taken} of {account.planned} planned steps are taken; {steps} more would bring "
                 f"epsilon to {price:.3g}, beyond "
-                f"{self.price.epsilon:g}; nothing was trained"
+                f"{self.price.epsilon:g}; nothing was trained. "
+                "A layer keeps its account: make a new one for a new run, and a ledger to add runs up"
             )
 
     def _engine(self, account: ClientAccount, facts: RoundFacts) -> "ClientEngine":
@@ -241,7 +242,7 @@ class SampleDP(PrivacyLayer):
     def _charge(self, account: ClientAccount, steps: int, facts: RoundFacts) -> None:
         ledger = self._ledger(facts.client)
         if ledger is not None:
-            ledger.charge([repeat(account.event, steps)], f"{self.name}, round {facts.number}")
+            ledger.charge(account.event, steps, round=facts.number, party=facts.client, note=self.name)
 
     def _ledger(self, client: str) -> Any:
         if self.ledger is None:

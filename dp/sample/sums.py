@@ -36,6 +36,11 @@ def squared_norms(gradients: Tensor, name: str) -> Tensor:
         norms = torch.from_numpy(out)
     else:
         norms = gradients.double().pow(2).sum(dim=1)
+    return finite(norms, name)
+
+
+def finite(norms: Tensor, name: str) -> Tensor:
+    """The norms again. Raises NonFiniteGradient naming the parameter if one is NaN or infinite."""
     if not bool(torch.isfinite(norms).all()):
         raise NonFiniteGradient(
             f"expected finite per-example gradients, got NaN or infinity in {name}; check the loss and "

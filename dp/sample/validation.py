@@ -70,12 +70,14 @@ def repair(model: nn.Module) -> tuple[nn.Module, tuple[Repair, ...]]:
     become Opacus' layers of the same parameter names; running statistics are dropped. Raises
     UnsupportedModule where none is known.
     """
-    fixed = ModuleValidator.fix(copy.deepcopy(model))
+    fixed = copy.deepcopy(model)
     for name, module in list(fixed.named_modules()):
         if isinstance(module, _BATCH_NORM):
             fixed = _replace(fixed, name, _group_norm(module))
         elif getattr(module, "track_running_stats", False):
             fixed = _replace(fixed, name, _without_statistics(module))
+        elif type(module) in ModuleValidator.FIXERS and _problem(module):
+            fixed = _replace(fixed, name, ModuleValidator.FIXERS[type(module)](module))
     fixed.train(model.training)
     validate(fixed)
     before, after = dict(model.named_modules()), dict(fixed.named_modules())

@@ -1,0 +1,317 @@
+"""The layers in a stack: composition, sensitivity carried along, noise for the guaranteed survivors,
+accounts that match."""
+
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from dp import ClientDP, DistributedDP, LocalDP, SampleDP, encoding
+from dp.accountants import accountant
+from dp.client import UNCLIPPED, Quantile
+from dp.event_json import from_fact
+from dp.events import DiscreteGaussianSum, FixedSizeGaussian, Skellam
+from dp.rotation import padded, rotate, unrotate
+from protocols.errors import Aborted, CapacityError, Misuse, StackError, TooFewSurvivors
+from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts
+from protocols.stack import Numbers, RoundPlan, Stack
+
+DIMS, CLIENTS = 40, 12
+SEED = bytes(range(32))
+Floats = NDArray[np.float64]
+
+
+def run_of(**changes: Any) -> RunFacts:
+    return replace(
+        RunFacts(rounds=10, population=CLIENTS, cohort=CLIENTS, dimension=DIMS, delta=1e-5), **changes
+    )
+
+
+def round_of(layer: Any, run: RunFacts, weight_cap: int = 1) -> RoundPlan:
+    stack = Stack([layer], Numbers(weight_cap=weight_cap))
+    stack.plan(run)
+    names = tuple(f"c{i}" for i in range(run.cohort))
+    return stack.round(RoundFacts(run, 1, names, SEED, stack.public()), np.zeros(run.dimension))
+
+
+def released(plan: RoundPlan, updates: list[Floats], survivors: int | None = None) -> Aggregate:
+    names = plan.facts.clients[: survivors or len(updates)]
+    total = np.zeros(plan.dimension, np.int64)
+    for name, update in zip(names, updates, strict=False):
+        total += plan.encode(Contribution(update, 1), replace(plan.facts, client=name))
+    modulus = plan.summed.modulus
+    if modulus:
+        total = np.mod(total + modulus // 2, modulus) - modulus // 2
+    return plan.decode(total, names)
+
+
+def updates(norm: float, clients: int = CLIENTS) -> list[Floats]:
+    generator = np.random.default_rng(0)
+    made = generator.normal(size=(clients, DIMS))
+    return [norm * row / np.linalg.norm(row) for row in made]
+
+
+LAYERS = {
+    "client": lambda: ClientDP(epsilon=5),
+    "adaptive": lambda: ClientDP(epsilon=8, clip=Quantile(start=1.0, count_noise=0.4)),
+    "gaussian": lambda: DistributedDP(epsilon=5),
+    "skellam": lambda: DistributedDP(epsilon=5, noise="skellam"),
+    "local": lambda: LocalDP(epsilon=5),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_the_mean_comes_out_with_noise_around_it(name: str) -> None:
+    layer = LAYERS[name]()
+    plan = round_of(layer, run_of())
+    mine = updates(0.9)
+    aggregate = released(plan, mine)
+    error = aggregate.vector - np.sum(mine, axis=0)
+    noise = float(np.std(error))
+    assert aggregate.weight == CLIENTS
+    assert 0.3 < noise < 60  # noise there is; how much exactly is tested below
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_what_the_plan_costs_is_what_was_asked_for(name: str) -> None:
+    layer = LAYERS[name]()
+    plan = round_of(layer, run_of())
+    names = plan.facts.clients
+    account = accountant("rdp")
+    mine = [fact for fact in plan.events(names) if fact.party in ("", names[0])]
+    assert len(mine) == 1
+    account.add(from_fact(mine[0]), 10)
+    assert 0.98 * layer.price.epsilon <= account.epsilon(1e-5) <= layer.price.epsilon
+
+
+@pytest.mark.parametrize("name", ["client", "gaussian", "skellam"])
+def test_noise_in_the_sum_has_the_variance_that_is_accounted(name: str) -> None:
+    """400 releases x 40 (or 64) coordinates: at least 16,000 draws, relative sd of the variance below 1.2
+    %."""
+    layer = LAYERS[name]()
+    plan = round_of(layer, run_of())
+    zero = [np.zeros(DIMS)] * CLIENTS
+    draws = np.concatenate([released(plan, zero).vector for _ in range(400)])
+    event = from_fact(plan.events(plan.facts.clients)[0])
+    if isinstance(event, DiscreteGaussianSum):
+        stated = event.variance / event.sensitivity**2
+    else:
+        assert isinstance(event, Skellam)
+        stated = event.variance / event.l2**2
+    assert plan.summed.l2 is not None
+    measured = float(np.var(draws)) / plan.summed.l2**2
+    assert abs(measured / stated - 1) < 0.06  # 5 sd: a false alarm in less than 10^-6 of the runs
+
+
+@settings(max_examples=60, deadline=None)
+@given(
+    scale=st.sampled_from([0.0, 1e-300, 1e-12, 0.3, 1.0, 1e6, 1e150, 1e300]),
+    sparse=st.booleans(),
+    seed=st.integers(0, 2**32 - 1),
+)
+def test_no_update_moves_the_integers_by_more_than_the_stated_bound(
+    scale: float, sparse: bool, seed: int
+) -> None:
+    generator = np.random.default_rng(seed)
+    update = generator.normal(size=DIMS) * scale
+    if sparse:
+        update[1:] = 0.0
+    for layer in (ClientDP(noise_multiplier=1.0, clip=0.7), DistributedDP(noise_multiplier=1.0, clip=0.7)):
+        plan = PLANS.setdefault(layer.name, round_of(layer, run_of()))
+        vector = _without_noise(plan, update)
+        assert plan.summed.l2 is not None
+        assert float(np.linalg.norm(vector.astype(float))) * plan.summed.step <= plan.summed.l2
+
+
+PLANS: dict[str, RoundPlan] = {}
+
+
+def _without_noise(plan: RoundPlan, update: Floats) -> NDArray[np.int64]:
+    layer = plan.layers[0]
+    if isinstance(layer, DistributedDP):
+        return layer._client_level(update, layer._plan(plan.facts.run), plan.facts)
+    return plan.encode(Contribution(update, 1), plan.facts)[:DIMS]
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_weights_and_exact_coordinates_do_not_leave_beside_the_noise(name: str) -> None:
+    plan = round_of(LAYERS[name](), run_of(), weight_cap=1000)
+    assert plan.summed.weight_cap == 1
+    assert not plan.summed.exact_coordinates
+    assert {c.name for c in plan.summed.coordinates} <= {UNCLIPPED}
+
+
+def test_bounded_weights_grow_the_sensitivity_and_keep_the_denominator_fixed() -> None:
+    plan = round_of(
+        ClientDP(noise_multiplier=1e-3, weights="bounded", weight_cap=50), run_of(), weight_cap=1000
+    )
+    assert plan.summed.l2 is not None
+    assert 50 <= plan.summed.l2 <= 50.5
+    total = plan.encode(Contribution(updates(1.0)[0], 50), plan.facts)
+    aggregate = plan.decode(total, plan.facts.clients[:1])  # eleven are missing
+    assert aggregate.weight == 50 * CLIENTS
+
+
+def test_the_adaptive_clip_follows_the_updates_and_is_broadcast() -> None:
+    layer = ClientDP(noise_multiplier=0.1, clip=Quantile(start=10.0, count_noise=0.3, rate=1.0))
+    stack = Stack([layer], Numbers(weight_cap=1))
+    stack.plan(run_of())
+    for number in range(1, 25):
+        plan = stack.round(
+            RoundFacts(run_of(), number, tuple("abcdefghijkl"), SEED, stack.public()), np.zeros(DIMS)
+        )
+        released(plan, updates(0.5))
+    assert 0.05 < layer.clip < 2.0
+    assert stack.public()["client-dp"]["clip"] == layer.clip
+    again = ClientDP(noise_multiplier=0.1, clip=Quantile(start=10.0))
+    again.restore(layer.state())
+    assert again.clip == layer.clip
+
+
+def test_the_quantiles_own_noise_is_accounted() -> None:
+    fixed, adaptive = ClientDP(epsilon=8), ClientDP(epsilon=8, clip=Quantile(count_noise=0.4))
+    run = run_of()
+    assert adaptive._vector_multiplier(run) > fixed._vector_multiplier(run) * 1.001
+    with pytest.raises(Misuse, match="count_noise"):
+        round_of(ClientDP(epsilon=0.5, clip="adaptive"), run)  # a twentieth of 12 clients is too little noise
+
+
+@pytest.mark.parametrize("sampling", ["all", "fixed", "poisson"])
+def test_amplification_is_claimed_only_where_the_choice_is_secret(sampling: str) -> None:
+    run = run_of(
+        population=100, cohort=100 if sampling == "poisson" else CLIENTS, sampling=sampling, rate=0.12
+    )
+    if sampling == "all":
+        run = run_of()
+    plain, secret = ClientDP(epsilon=5), ClientDP(epsilon=5, amplify=True)
+    facts = [round_of(layer, run).events(("a",))[0] for layer in (plain, secret)]
+    assert facts[0].adversary == "clients"
+    assert facts[1].adversary == "public"
+    assert secret.secret_sampling
+    assert not plain.secret_sampling
+    assert not isinstance(from_fact(facts[0]), FixedSizeGaussian)
+    less = secret._multiplier(run) / plain._multiplier(run)
+    assert less == 1 if sampling == "all" else less < 0.8
+
+
+def test_shares_are_calibrated_to_the_guaranteed_survivors_less_the_colluders() -> None:
+    layer = DistributedDP(noise_multiplier=2.0, colluders=2)
+    run = run_of(dropout=0.25)
+    plan = round_of(layer, run)
+    assert plan.summed.min_survivors == 9
+    event = from_fact(plan.events(plan.facts.clients)[0])
+    assert isinstance(event, DiscreteGaussianSum)
+    assert event.shares == 7  # priced: nine survivors less two who tell their noise
+    assert math.sqrt(event.variance) >= 2.0 * event.sensitivity
+    assert plan.summed.l2 is not None
+    draws = np.concatenate([released(plan, [np.zeros(DIMS)] * 9, 9).vector for _ in range(100)])
+    assert float(np.var(draws)) > 0.9 * 9 / 7 * (2.0 * plan.summed.l2) ** 2
+    with pytest.raises(TooFewSurvivors):
+        released(plan, [np.zeros(DIMS)] * 8, 8)
+
+
+def test_a_sum_at_the_edge_of_the_modulus_is_refused() -> None:
+    plan = round_of(DistributedDP(noise_multiplier=1.0), run_of())
+    edge = np.full(plan.dimension, plan.summed.modulus // 2 - 1, np.int64)
+    with pytest.raises(Aborted, match="wrapped"):
+        plan.decode(edge, plan.facts.clients)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [DistributedDP(epsilon=1), ClientDP(epsilon=1)],
+        [LocalDP(epsilon=1), DistributedDP(epsilon=1)],
+        [LocalDP(epsilon=1), ClientDP(epsilon=1)],
+        [ClientDP(epsilon=8, clip=Quantile(count_noise=0.9)), DistributedDP(epsilon=1)],
+        [ClientDP(epsilon=8), LocalDP(epsilon=8)],
+        [ClientDP(epsilon=8), DistributedDP(epsilon=8)],
+    ],
+    ids=lambda layers: "+".join(layer.name for layer in layers),
+)
+def test_layers_that_do_not_fit_are_refused_when_the_stack_is_planned(layers: list[Any]) -> None:
+    with pytest.raises(StackError):
+        Stack(layers, Numbers(weight_cap=1)).plan(run_of())
+
+
+def test_example_level_gradients_without_the_local_hook_are_refused() -> None:
+    plan = round_of(
+        DistributedDP(noise_multiplier=1.0, unit="example", sample_rate=0.1, examples=100), run_of()
+    )
+    with pytest.raises(StackError, match="local"):
+        plan.encode(Contribution(np.zeros(DIMS), 1), plan.facts)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {},
+        {"epsilon": 1.0, "noise_multiplier": 1.0},
+        {"epsilon": -1.0},
+        {"epsilon": math.inf},
+        {"epsilon": 1.0, "delta": 1.0},
+        {"epsilon": 1.0, "accountant": "guess"},
+        {"epsilon": 1.0, "clip": 0.0},
+        {"epsilon": 1.0, "clip": math.nan},
+    ],
+)
+@pytest.mark.parametrize("layer", [ClientDP, DistributedDP, LocalDP, SampleDP])
+def test_options_out_of_range_are_refused(layer: Any, wrong: dict[str, Any]) -> None:
+    with pytest.raises(Misuse):
+        layer(**wrong)
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"unit": "house"},
+        {"noise": "pink"},
+        {"unit": "example"},
+        {"unit": "example", "sample_rate": 1.5, "examples": 10},
+        {"sample_rate": 0.5},
+        {"colluders": -1},
+        {"min_survivors": 2, "colluders": 2},
+        {"noise": "skellam", "accountant": "pld"},
+    ],
+)
+def test_distributed_options_that_contradict_are_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(Misuse):
+        DistributedDP(epsilon=1.0, **wrong)
+
+
+@given(dims=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))
+@settings(max_examples=50, deadline=None)
+def test_rotation_keeps_norms_and_is_undone(dims: int, seed: int) -> None:
+    vector = np.random.default_rng(seed).normal(size=dims)
+    turned = rotate(vector, SEED)
+    assert turned.size == padded(dims)
+    assert math.isclose(np.linalg.norm(turned), np.linalg.norm(vector), rel_tol=1e-12)
+    assert np.allclose(unrotate(turned, SEED, dims), vector, atol=1e-12)
+
+
+def test_rotation_spreads_one_coordinate_evenly() -> None:
+    vector = np.zeros(256)
+    vector[3] = 1.0
+    assert np.allclose(np.abs(rotate(vector, SEED)), 1 / 16)
+
+
+@pytest.mark.parametrize("bits", [12, 16, 24, None])
+@pytest.mark.parametrize("clients", [2, 50, 1000])
+def test_the_modulus_has_room_and_the_noise_is_never_below_what_is_priced(
+    bits: int | None, clients: int
+) -> None:
+    demand = encoding.Demand(1.0, 256, clients, clients, 1.5, clients)
+    if (bits, clients) == (12, 1000):
+        with pytest.raises(CapacityError):
+            encoding.choose(demand, bits)
+        return
+    grid = encoding.choose(demand, bits)
+    assert encoding.least_modulus(demand, grid.step, encoding.OVERFLOW) <= grid.modulus
+    assert grid.share_variance * clients >= (1.5 * grid.sensitivity) ** 2
+    assert grid.sensitivity * grid.step >= 1.0
+    assert bits is None or grid.bits == bits
