@@ -14,6 +14,7 @@ from typing import Any, ClassVar, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.audit_hooks import Hooks
 from protocols.codec import BigInt, Record, decode_tagged, encode_tagged
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import Finished, Left, Party, State, Step
@@ -243,6 +244,11 @@ class SecureSum(ABC):
     def encode_state(self, state: State) -> bytes:
         """Return the strict encoding of any role's state: secret, for its owner's store only."""
         return encode_tagged(state)
+
+    @property
+    def audit_hooks(self) -> Hooks:
+        """What the protocol tells an audit about itself; override it to be checked more deeply."""
+        return Hooks()
 
     def forgets(self, state: State) -> bool:
         """True if a finished state holds nothing worth keeping: its entry in the store is deleted."""

@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.audit_hooks import Hooks
 from protocols.codec import tags
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import State, Step
@@ -146,6 +147,12 @@ class _Masked(SecureSum):
     @property
     def kinds(self) -> Mapping[int, type[State]]:
         return tags(*client_states.STATES, *server_states.STATES, *reuse.STATES)
+
+    @property
+    def audit_hooks(self) -> Hooks:
+        from secagg.audit_hooks import HOOKS
+
+        return HOOKS
 
     # -- parties ------------------------------------------------------------------------------------------------------
 

@@ -7,8 +7,8 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.audit.hooks import Hooks
 from protocols.audit.randomness import ReplayRandom
+from protocols.audit_hooks import Hooks
 from protocols.errors import Aborted, Misuse, SecAggError
 from protocols.kernel import Message
 from protocols.policy import Policy
@@ -114,7 +114,7 @@ class WhiteBox(Subject):
         threat = self.protocol.demands(sample).threat
         names = tuple(stage.name for stage in stages if stage.role == "client")
         super().__init__(name or self.protocol.name, threat, names, counting)
-        self.hooks: Hooks = getattr(self.protocol, "audit_hooks", None) or Hooks()
+        self.hooks: Hooks = self.protocol.audit_hooks
         self.bound, self.clients = (1 << 15) - 1, (3, 8)
 
     def session_of(self, clients: int, dimension: int, bound: int, **options: Any) -> Session:

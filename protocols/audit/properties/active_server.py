@@ -36,30 +36,6 @@ def mixed_sessions(subject: Any, data: Any) -> None:
         step, _ = answer_to(subject, saved, foreign)
         if step is not None and step.send:
             raise Finding(f"a request of another session is answered\n  {foreign.recipient} at {stage}")
-        renamed = replace(foreign, session=here.session.context)
-        if bytes(foreign.body) == bytes(_same(here, foreign).body) or stage == here.stages[0].name:
-            continue
-        step, _ = answer_to(subject, saved, renamed)
-        if (
-            step is not None
-            and step.send
-            and stage != here.stages[0].name
-            and _carries_shares(subject, stage, here)
-        ):
-            raise Finding(
-                "the content of another session, under this session's name, is answered with shares\n"
-                f"  {foreign.recipient} at {stage}"
-            )
-
-
-def _same(driven: Driven, like: Message) -> Message:
-    stage = next(s for s in driven.stages if s.name == like.stage)
-    return next(m for m in stage.requests if m.recipient == like.recipient)
-
-
-def _carries_shares(subject: Any, stage: str, driven: Driven) -> bool:
-    """Only a stage that hands out sealed boxes can tell contents of sessions apart before it answers."""
-    return bool(subject.hooks.forgeries) and stage == subject.counting and driven.total is not None
 
 
 def swapped_recipients(subject: Any, data: Any) -> None:

@@ -1,0 +1,253 @@
+"""What masked sums tell an audit about themselves: how to read a view, what is tolerated, what cheats would
+send.
+
+What does not belong here: properties (`protocols.audit`). An audit uses this to look deeper; no protocol
+code does. The server's side of unmasking is written here a second time, from the transcript alone, on
+purpose: it is a witness.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.audit_hooks import Forgery, Hooks
+from protocols.codec import Record
+from protocols.errors import SecAggError
+from protocols.kernel import SERVER, Message
+from protocols.session import Session
+from secagg.advertisement import parse
+from secagg.key_agreement import PairKeys
+from secagg.masking import SEED_BYTES, add_mask, subtract_mask
+from secagg.messages import (
+    ADVERTISE,
+    CONFIRM,
+    INPUT,
+    SHARE,
+    UNMASK,
+    Advertisement,
+    Delivery,
+    Masked,
+    Neighbourhood,
+    Opened,
+    Survivors,
+    Unmask,
+    indices,
+    items,
+    pack_bits,
+    read,
+    unpack_bits,
+)
+from secagg.packing import unpack
+from secagg.rules import rules_of
+from secagg.seeds import pair_seed, self_mask_seed
+from secagg.shamir import combine
+
+Elements = NDArray[np.uint64]
+
+
+def elements(session: Session, message: Message) -> Elements | None:
+    """The ring elements of a masked vector; None for other messages, and for another set-up's."""
+    if message.stage != INPUT or message.recipient != SERVER:
+        return None
+    try:
+        packed = Masked.decode(message.body).vector
+    except SecAggError:
+        return None
+    ring = rules_of(session).ring
+    return ring.residues(unpack(packed, session.dimension, ring))
+
+
+def modulus(session: Session) -> int:
+    return rules_of(session).ring.modulus
+
+
+def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
+    """Each stage is answered by more clients than the threshold, and by a threshold of each client's neighbours."""
+    rules = rules_of(session)
+    left = set(range(session.clients))
+    for stage in (ADVERTISE, SHARE, INPUT, *([CONFIRM] if rules.voted else []), UNMASK):
+        left -= gone.get(stage, set())
+        enough = (len(left & set(rules.neighbours(i, rules.seed))) >= rules.threshold for i in left)
+        if len(left) <= rules.threshold or not all(enough):
+            return False
+        if stage == INPUT and len(left) < rules.survivors:
+            return False
+    return True
+
+
+def stream(seed: bytes, count: int) -> NDArray[np.uint8]:
+    """The keystream that masks are made of, as bytes."""
+    words = np.zeros(-(-count // 4), np.uint32)
+    add_mask(words, seed)
+    return words.view(np.uint8)[:count]
+
+
+def stripped(session: Session, transcript: Sequence[Message]) -> dict[int, Elements]:
+    """What is left of each survivor's vector once the server took off every mask that it can open."""
+    rules = rules_of(session)
+    keys: dict[int, bytes] = {}
+    vectors: dict[int, Message] = {}
+    shares: dict[str, defaultdict[int, dict[int, bytes]]] = {
+        "seed": defaultdict(dict),
+        "key": defaultdict(dict),
+    }
+    dealt: set[int] = set()
+    for m in transcript:
+        if m.recipient != SERVER:
+            continue
+        index = m.sender.number
+        if m.stage == ADVERTISE:
+            keys[index] = Advertisement.decode(m.body).keys
+        elif m.stage == SHARE:
+            dealt.add(index)
+        elif m.stage == INPUT:
+            vectors[index] = m
+        elif m.stage == UNMASK:
+            _gather(shares, index, Opened.decode(m.body))
+    left = {}
+    for index, m in vectors.items():
+        words = unpack(Masked.decode(m.body).vector, session.dimension, rules.ring)
+        seed = _opened(shares["seed"][index], rules.threshold)
+        if seed is not None:
+            subtract_mask(words, self_mask_seed(seed, session.context, session.roster[index]))
+        for j in dealt - vectors.keys():
+            key = _opened(shares["key"][j], rules.threshold)
+            if key is None or j not in rules.neighbours(index, rules.seed):
+                continue
+            theirs = PairKeys(key, session.roster[j], session.context)
+            pair = pair_seed(theirs, session.roster[index], parse(rules, keys[index], str(index)).mask_key)
+            (subtract_mask if index < j else add_mask)(words, pair)
+        left[index] = rules.ring.residues(words)
+    return left
+
+
+def _gather(shares: dict[str, defaultdict[int, dict[int, bytes]]], holder: int, opened: Opened) -> None:
+    parts = ((opened.alive, opened.seed_shares, "seed"), (opened.dropped, opened.key_shares, "key"))
+    for dealers, blob, kind in parts:
+        for j, share in zip(dealers.tolist(), items(blob, 32), strict=True):
+            shares[kind][j][holder + 1] = share
+
+
+def _opened(have: Mapping[int, bytes], threshold: int) -> bytes | None:
+    if len(have) < threshold:
+        return None
+    return combine(dict(sorted(have.items())[:threshold]), 32)
+
+
+def _forged(property: str, story: str, original: Message, body: Record | bytes) -> Forgery:
+    encoded = body if isinstance(body, bytes) else body.encode()
+    forged = Message(original.session, original.stage, *original.sender, *original.recipient, encoded)
+    return Forgery(property, story, forged)
+
+
+def forgeries(session: Session, request: Message, transcript: Sequence[Message]) -> Iterator[Forgery]:
+    """Requests of a cheating server that an honest client must refuse."""
+    maker = {SHARE: _bad_keys, INPUT: _bad_deliveries, CONFIRM: _bad_survivors, UNMASK: _bad_openings}.get(
+        request.stage
+    )
+    if maker is not None:
+        yield from maker(session, request)
+
+
+def _bad_keys(session: Session, request: Message) -> Iterator[Forgery]:
+    told = read(Neighbourhood, request)
+    rules = rules_of(session)
+    few = told.clients[: rules.threshold - 1]
+    size = len(told.keys) // len(told.clients)
+    yield _forged(
+        "server-chosen-cohort", "a neighbourhood shrunk below the threshold", request,
+        Neighbourhood(few, told.keys[: size * len(few)], told.parts),
+    )  # fmt: skip
+    yield _forged(
+        "swapped-keys", "one public key given for two neighbours", request,
+        Neighbourhood(told.clients, told.keys[:size] * 2 + told.keys[2 * size :], told.parts),
+    )  # fmt: skip
+    yield _forged(
+        "raw-diffie-hellman", "an all-zero public key", request,
+        Neighbourhood(told.clients, bytes(size) + told.keys[size:], told.parts),
+    )  # fmt: skip
+    strangers = told.clients.copy()
+    strangers[-1] = session.clients + 5
+    yield _forged(
+        "server-chosen-cohort", "a neighbour outside the roster", request,
+        Neighbourhood(strangers, told.keys, told.parts),
+    )  # fmt: skip
+
+
+def _bad_deliveries(session: Session, request: Message) -> Iterator[Forgery]:
+    told = read(Delivery, request)
+    few = rules_of(session).threshold - 1
+    box, digest = len(told.boxes) // len(told.dealers), len(told.digests) // len(told.dealers)
+    yield _forged(
+        "server-chosen-cohort", "fewer dealers than the threshold", request,
+        Delivery(told.dealers[:few], told.boxes[: box * few], told.digests[: digest * few]),
+    )  # fmt: skip
+
+
+def _bad_survivors(session: Session, request: Message) -> Iterator[Forgery]:
+    told = unpack_bits(read(Survivors, request).bits, session.clients)
+    me = request.recipient.number
+    yield _forged(
+        "survivor-sets", "a survivor set without the client itself", request,
+        Survivors(pack_bits(told - {me}, session.clients)),
+    )  # fmt: skip
+    few = sorted(told)[: rules_of(session).threshold - 1]
+    yield _forged(
+        "survivor-sets",
+        "a survivor set below the threshold",
+        request,
+        Survivors(pack_bits(few, session.clients)),
+    )
+
+
+def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
+    told = read(Unmask, request)
+    nobody = indices(())
+    if rules_of(session).voted:
+        few = len(told.signers) - 1
+        yield _forged(
+            "split-views", "fewer signatures of the survivor set than the threshold", request,
+            Unmask(nobody, nobody, told.signers[:few], told.signatures[: 64 * few]),
+        )  # fmt: skip
+        yield _forged(
+            "split-views", "signatures of somebody else's survivor set", request,
+            Unmask(nobody, nobody, told.signers, told.signatures[64:] + told.signatures[:64]),
+        )  # fmt: skip
+        return
+    both = told.alive[:1]
+    yield _forged(
+        "never-both-shares", "one peer named alive and dropped", request,
+        Unmask(told.alive, both, nobody, b""),
+    )  # fmt: skip
+    yield _forged(
+        "survivor-sets", "a survivor set below the threshold", request,
+        Unmask(both, told.alive[1:], nobody, b""),
+    )  # fmt: skip
+    me = indices([request.recipient.number])
+    yield _forged(
+        "survivor-sets", "the client itself named dropped", request, Unmask(told.alive, me, nobody, b"")
+    )
+
+
+def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
+    """Answers of a cheating client that the server, or the other clients, must find and pin on it."""
+    if answer.stage == UNMASK and answer.recipient == SERVER:
+        opened = read(Opened, answer)
+        if len(opened.seed_shares) >= 32:
+            wrong = bytes([opened.seed_shares[0] ^ 1]) + opened.seed_shares[1:]
+            body = Opened(opened.alive, wrong, opened.dropped, opened.key_shares)
+            yield _forged("wrong-share", "it opens another share than it was dealt", answer, body)
+
+
+HOOKS = Hooks(
+    elements=elements,
+    modulus=modulus,
+    stripped=stripped,
+    tolerated=tolerated,
+    stream=stream,
+    seed_bytes=SEED_BYTES,
+    forgeries=forgeries,
+    bad_answers=bad_answers,
+)
