@@ -6,6 +6,7 @@ What belongs here: the ClientApp, the ServerApp and what they read from the run 
 
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from logging import INFO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from fl.checkpoint import CHECKPOINT
+from fl.config import Setup
 from fl.contribution import train_locally
 from fl.flower.compat import refusal
 from fl.flower.credentials import read_public
@@ -58,36 +60,43 @@ def client_app(federation: "Federation", site: Path | str | None = None) -> Clie
     A node is called what its site.toml says, else the federation's client of its `partition-id`.
     """
     app = ClientApp()
+    setup = replace(federation.setup, ledger=None, output=None)  # the server's own; an app may be pickled
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
         try:
             if not is_protected(message.content):
                 raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
-            own = find_site(site, context, _name(federation, context))
-            stack = federation.setup.stack
-            return NodeParty(own, stack, FederatedWork(federation)).answer(message)
+            own = find_site(site, context, _name(setup, context))
+            return NodeParty(own, setup.stack, FederatedWork(setup)).answer(message)
         except SecAggError as error:  # refusals are answers: the server's log says why
             return refusal(f"{type(error).__name__}: {error}", message)
 
     return app
 
 
-def _name(federation: "Federation", context: Context) -> str | None:
+def _name(setup: Setup, context: Context) -> str | None:
     place = context.node_config.get("partition-id")
     if not isinstance(place, int):
         return None
-    names = federation.setup.names
+    names = setup.names
     return names[place] if place < len(names) else f"helper-{place}"
 
 
 class FederatedWork:
     """A client's part in a federation's round: the federation's own opening and training, on this node's data."""
 
-    def __init__(self, federation: "Federation") -> None:
-        self.setup = federation.setup
-        self.coordinator: Coordinator = federation.coordinator
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        self._coordinator: Coordinator | None = None
         self._opening: Opening | None = None
+
+    @property
+    def coordinator(self) -> Coordinator:
+        """Made when it is needed: most messages need no model."""
+        if self._coordinator is None:
+            self._coordinator = Coordinator(self.setup)
+        return self._coordinator
 
     def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
         """Open the round for oneself, from the model that was sent."""
