@@ -6,12 +6,12 @@ reason.
 """
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.kernel import Message, Party
+from protocols.kernel import Message
 from protocols.session import Session
 
 Elements = NDArray[np.uint64]
@@ -35,6 +35,8 @@ class Hooks:
     clients leave (stage -> indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of
     its seeds. forgeries: to clients, made from a genuine request (and the transcript so far). bad_answers:
     to the server, made from a genuine answer of one client; the abort or blame must name that client.
+    inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
+    as not claimed, with this reason.
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None
@@ -45,12 +47,4 @@ class Hooks:
     seed_bytes: int = 0
     forgeries: Callable[[Session, Message, Transcript], Iterable[Forgery]] | None = None
     bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
-
-
-@dataclass(frozen=True)
-class View:
-    """What the server (and those who collude with it) saw of one session: messages in order, and who took part."""
-
-    session: Session
-    messages: tuple[Message, ...]
-    parties: tuple[Party, ...]
+    inapplicable: Mapping[str, str] = field(default_factory=dict)

@@ -111,9 +111,8 @@ def _keep(report: "Report", path: Path) -> None:
 
     from protocols.store import write_atomic
 
-    text = {
-        ".md": report.to_markdown,
-        ".html": report.to_html,
-        ".json": lambda: json.dumps(report.to_json(), indent=2) + "\n",
-    }[path.suffix]()
+    if path.suffix == ".json":
+        text = json.dumps(report.to_json(), indent=2) + "\n"
+    else:
+        text = report.to_markdown() if path.suffix == ".md" else report.to_html()
     write_atomic(path, text.encode(), 0o644)

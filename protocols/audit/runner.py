@@ -10,6 +10,7 @@ from protocols.audit.prop import THREATS, Finding, NotChecked, Property
 from protocols.audit.registry import PROPERTIES
 from protocols.audit.report import Checked, Report, Status
 from protocols.audit.subject import Subject
+from protocols.audit_hooks import Hooks
 
 DEFAULT_EXAMPLES = 25
 
@@ -59,6 +60,9 @@ def check(subject: Subject, prop: Property, examples: int, number: int) -> Check
             Status.NOT_CLAIMED,
             f"promised in the {prop.threat} model; this protocol declares {subject.threat}",
         )
+    why = getattr(subject, "hooks", Hooks()).inapplicable.get(prop.name)
+    if why is not None:
+        return done(Status.NOT_CLAIMED, f"it does not apply: {why}")
     try:
         _run(subject, prop, min(examples, prop.most or examples), number, runs)
     except NotChecked as reason:

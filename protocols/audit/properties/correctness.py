@@ -90,7 +90,7 @@ def order_and_duplicates(subject: Any, data: Any) -> None:
 
     def late(sent: Message) -> list[Message]:
         """Hold the first answer of a stage back until another came."""
-        if sent.recipient != SERVER:
+        if sent.recipient != SERVER or sent.sender.role != "client":
             return [sent]
         if not held or held[0].stage != sent.stage:
             held[:] = [sent]
