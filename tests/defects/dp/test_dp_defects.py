@@ -160,14 +160,14 @@ def test_the_measured_bound_lies_below_the_stated_epsilon(name: str) -> None:
 
 
 def claimed_amplification_is_refuted() -> bool:
-    """One of 1,000 clients is claimed to take part in a round; in truth these 600 always do."""
-    clients, multiplier = 600, 1.0
+    """One of 5,000 clients is claimed to take part in a round; in truth these 1,000 always do."""
+    clients, multiplier = 1000, 1.0
     layer = ClientDP(noise_multiplier=multiplier, amplify=True)
-    run = RunFacts(1, clients * 1000, clients * 1000, sampling="poisson", rate=0.001, dimension=clients)
+    run = RunFacts(1, clients * 5000, clients * 5000, sampling="poisson", rate=0.0002, dimension=clients)
     claimed = layer.events(RoundFacts(run, 1, ("a",), bytes(32)), ("a",))
     stated = epsilon([from_fact(fact) for fact in claimed], 1e-10, "pld")
     rehearsal = Rehearsal(ClientDP(noise_multiplier=multiplier), clients, clients)
-    measured = audit_sum(rehearsal.release, clients, 5.0, delta=1e-10, random=RANDOM, guesses=150, alarm=1e-8)
+    measured = audit_sum(rehearsal.release, clients, 5.0, delta=1e-10, random=RANDOM, guesses=300, alarm=1e-8)
     return measured.refutes(stated)
 
 
