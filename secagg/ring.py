@@ -66,9 +66,13 @@ class Ring:
 
     def centred(self, words: Words) -> NDArray[np.int64]:
         """The elements as integers in [-2^(bits-1), 2^(bits-1)): what a bounded sum of signed integers is."""
-        shift = np.uint64(64 - self.bits)
+        self.check(words)
+        width = 8 * self.dtype.itemsize
+        shift = self.dtype.type(width - self.bits)
         # Moving the ring's top bit to the sign bit and back copies it into all bits above.
-        return (self.residues(words) << shift).view(np.int64) >> shift.astype(np.int64)
+        moved: NDArray[np.signedinteger[Any]] = (words << shift).view(f"i{self.dtype.itemsize}")
+        signed: NDArray[np.int64] = np.right_shift(moved, shift.astype(moved.dtype), dtype=np.int64)
+        return signed
 
     def check(self, words: Words) -> None:
         """Raise Misuse unless `words` is an array that this ring's functions take."""
