@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.kernel import Message
+from protocols.kernel import Message, State
 from protocols.session import Session
 
 Elements = NDArray[np.uint64]
@@ -31,17 +31,18 @@ class Forgery:
 class Hooks:
     """elements: the ring elements that a client's input message carries (uint64, reduced), None for other
     messages. modulus: of that ring. stripped: client -> what is left of its input after the server removed
-    all masks that the transcript lets it remove. tolerated: whether the protocol promises a total although
-    clients leave (stage -> indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of
-    its seeds. forgeries: to clients, made from a genuine request (and the transcript so far). bad_answers:
-    to the server, made from a genuine answer of one client; the abort or blame must name that client.
-    inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
-    as not claimed, with this reason.
+    all masks that the transcript, and the states of corrupt clients (as they were when asked for their
+    input), let it remove. tolerated: whether the protocol promises a total although clients leave (stage ->
+    indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of its seeds. forgeries: to
+    clients, made from a genuine request (and the transcript so far). bad_answers: to the server, made from
+    a genuine answer of one client; the abort or blame must name that client. inapplicable: property -> why
+    this kind of protocol has nothing it could be checked on; it is reported as not claimed, with this
+    reason.
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None
     modulus: Callable[[Session], int] | None = None
-    stripped: Callable[[Session, Transcript], Mapping[int, Elements]] | None = None
+    stripped: Callable[[Session, Transcript, Mapping[int, State]], Mapping[int, Elements]] | None = None
     tolerated: Callable[[Session, Mapping[str, set[int]]], bool] | None = None
     stream: Callable[[bytes, int], NDArray[np.uint8]] | None = None
     seed_bytes: int = 0

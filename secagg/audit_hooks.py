@@ -10,14 +10,16 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 import numpy as np
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from protocols.audit_hooks import Forgery, Hooks
 from protocols.codec import Record
 from protocols.errors import SecAggError
-from protocols.kernel import SERVER, Message
+from protocols.kernel import SERVER, Message, State
 from protocols.session import Session
 from secagg.advertisement import parse
+from secagg.client.masking import Masking
 from secagg.key_agreement import PairKeys
 from secagg.masking import SEED_BYTES, add_mask, subtract_mask
 from secagg.messages import (
@@ -31,6 +33,7 @@ from secagg.messages import (
     Masked,
     Neighbourhood,
     Opened,
+    R,
     Survivors,
     Unmask,
     indices,
@@ -40,6 +43,7 @@ from secagg.messages import (
     unpack_bits,
 )
 from secagg.packing import unpack
+from secagg.ring import Words
 from secagg.rules import rules_of
 from secagg.seeds import pair_seed, self_mask_seed
 from secagg.shamir import combine
@@ -84,8 +88,10 @@ def stream(seed: bytes, count: int) -> NDArray[np.uint8]:
     return words.view(np.uint8)[:count]
 
 
-def stripped(session: Session, transcript: Sequence[Message]) -> dict[int, Elements]:
-    """What is left of each survivor's vector once the server took off every mask that it can open."""
+def stripped(
+    session: Session, transcript: Sequence[Message], insiders: Mapping[int, State]
+) -> dict[int, Elements]:
+    """What is left of each client's vector once the server, with the insiders, took off every mask it can open."""
     rules = rules_of(session)
     keys: dict[int, bytes] = {}
     vectors: dict[int, Message] = {}
@@ -106,21 +112,39 @@ def stripped(session: Session, transcript: Sequence[Message]) -> dict[int, Eleme
             vectors[index] = m
         elif m.stage == UNMASK:
             _gather(shares, index, Opened.decode(m.body))
+    opened = {j: key for j in dealt if (key := _opened(shares["key"][j], rules.threshold)) is not None}
+    opened |= {j: state.mask for j, state in insiders.items() if isinstance(state, Masking)}
     left = {}
     for index, m in vectors.items():
+        if index in insiders:
+            continue
         words = unpack(Masked.decode(m.body).vector, session.dimension, rules.ring)
         seed = _opened(shares["seed"][index], rules.threshold)
         if seed is not None:
             subtract_mask(words, self_mask_seed(seed, session.context, session.roster[index]))
-        for j in dealt - vectors.keys():
-            key = _opened(shares["key"][j], rules.threshold)
-            if key is None or j not in rules.neighbours(index, rules.seed):
-                continue
-            theirs = PairKeys(key, session.roster[j], session.context)
-            pair = pair_seed(theirs, session.roster[index], parse(rules, keys[index], str(index)).mask_key)
-            (subtract_mask if index < j else add_mask)(words, pair)
+        for j in rules.neighbours(index, rules.seed):
+            if j in dealt:
+                _take_pair_off(session, words, index, j, opened, keys)
         left[index] = rules.ring.residues(words)
     return left
+
+
+def _take_pair_off(
+    session: Session,
+    words: Words,
+    index: int,
+    other: int,
+    opened: Mapping[int, bytes],
+    keys: Mapping[int, bytes],
+) -> None:
+    """Take the mask of one edge off, if either end's key is known."""
+    holder, peer = (index, other) if index in opened else (other, index)
+    if holder not in opened:
+        return
+    pair = PairKeys(opened[holder], session.roster[holder], session.context)
+    theirs = parse(rules_of(session), keys[peer], str(peer)).mask_key
+    seed = pair_seed(pair, session.roster[peer], theirs)
+    (subtract_mask if index < other else add_mask)(words, seed)
 
 
 def _gather(shares: dict[str, defaultdict[int, dict[int, bytes]]], holder: int, opened: Opened) -> None:
@@ -168,6 +192,12 @@ def _bad_keys(session: Session, request: Message) -> Iterator[Forgery]:
         "raw-diffie-hellman", "an all-zero public key", request,
         Neighbourhood(told.clients, bytes(size) + told.keys[size:], told.parts),
     )  # fmt: skip
+    if rules_of(session).certified:
+        own = X25519PrivateKey.generate().public_key().public_bytes_raw()
+        yield _forged(
+            "unsigned-keys", "keys of the server's own making under a neighbour's certificate", request,
+            Neighbourhood(told.clients, own + told.keys[32:], told.parts),
+        )  # fmt: skip
     strangers = told.clients.copy()
     strangers[-1] = session.clients + 5
     yield _forged(
@@ -229,6 +259,14 @@ def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
     yield _forged(
         "survivor-sets", "the client itself named dropped", request, Unmask(told.alive, me, nobody, b"")
     )
+
+
+def _unchecked(kind: type[R], **fields: object) -> R:
+    """A record without the checks of its constructor: what a cheat can send, an honest party cannot make."""
+    record = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(record, name, value)
+    return record
 
 
 def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:

@@ -1,0 +1,178 @@
+"""Leaks: what must never be seen on the wire, and where randomness must not come from."""
+
+import random as random_module
+import sys
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from protocols.audit.draws import inputs, tell
+from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.randomness import ReplayRandom
+from protocols.audit.reading import POWER, SAMPLES, elements_of, input_bodies, modulus_of
+from protocols.audit.statistics import ALPHA, chi_square_uniform, two_sample
+from protocols.audit.stepping import drive
+from protocols.kernel import Message, client
+
+CANARY = 0x5EC2E7CA7A21
+
+
+def nothing_in_clear(subject: Any, data: Any) -> None:
+    """Every client puts one value nobody else knows of into the sum; no message may carry it at any bit offset."""
+    n = subject.clients[0]
+    if subject.level == "black":
+        values = [subject.bound - 7 * i for i in range(n)]
+        vectors = [np.full(8, v, np.int64) for v in values]
+        played = subject.play(vectors, {})
+        needles = {v: np.full(8, v, np.int64).tobytes() for v in values}
+    else:
+        values = [CANARY + 2 * i for i in range(n)]
+        vectors = [np.array([v, -v, v, 0], np.int64) for v in values]
+        played = subject.play(vectors, {}, bound=1 << 47)
+        needles = {v: v.to_bytes(6, "big") for v in values}
+    for value, needle in needles.items():
+        for sender, recipient, body in played.transcript:
+            if not sender.startswith("client"):
+                continue
+            if _hidden_in(needle, body) or str(value).encode() in body:
+                raise Finding(
+                    f"a message in clear carries a client's value\n  {sender} put in {value}\n"
+                    f"  its message to {recipient} of {len(body)} bytes contains it"
+                )
+
+
+def _hidden_in(needle: bytes, body: bytes) -> bool:
+    if needle in body or needle[::-1] in body:
+        return True
+    bits = "".join(f"{byte:08b}" for byte in body)
+    wanted = "".join(f"{byte:08b}" for byte in needle).lstrip("0")
+    little = "".join(f"{byte:08b}"[::-1] for byte in body)
+    return wanted in bits or wanted[::-1] in little
+
+
+def sizes_say_nothing(subject: Any, data: Any) -> None:
+    n, options = subject.clients[0], {} if subject.level == "black" else {"bound": subject.bound}
+    sizes = []
+    shapes = ([0, 0, 0], [subject.bound, -subject.bound, 1])
+    for row in shapes:
+        played = subject.play([np.array(row, np.int64)] * n, {}, **options)
+        sizes.append([(s, r, len(b)) for s, r, b in played.transcript if s.startswith("client")])
+    if sorted(sizes[0]) != sorted(sizes[1]):
+        where = next(((a, b) for a, b in zip(sizes[0], sizes[1], strict=False) if a != b), ("count",))
+        raise Finding(
+            f"the size of a message depends on the input\n  zeros: {where[0]}\n  extremes: {where[-1]}"
+        )
+
+
+def randomised(subject: Any, data: Any) -> None:
+    """Equal inputs, twice: no 16-byte piece of any client's input message comes a second time."""
+    n, d = subject.clients[0], 64
+    vectors = [np.zeros(d, np.int64)] * n
+    seen: dict[bytes, str] = {}
+    for session in (1, 2):
+        played = (
+            subject.play(vectors, {})
+            if subject.level == "black"
+            else subject.play(vectors, {}, bound=1 << 30)
+        )
+        for who, body in input_bodies(subject, played):
+            for at in range(0, len(body) - 15, 8):
+                piece, place = body[at : at + 16], f"session {session}, {who}, byte {at}"
+                if piece in seen and len(set(piece)) > 6:
+                    raise Finding(
+                        f"masks or ciphertexts repeat for equal inputs\n  {seen[piece]}\n  {place}: {piece.hex()}"
+                    )
+                seen[piece] = place
+
+
+def sealed_until_opened(subject: Any, data: Any) -> None:
+    """What clients open at the end never went over the wire before, in any message."""
+    played = subject.play([np.ones(4, np.int64)] * 5, {subject.counting: {4}}, bound=9)
+    last = subject.stages[-1]
+    opened = [m for m in played.messages if m.stage == last and m.sender.role == "client"]
+    earlier = [m for m in played.messages if m.stage != last]
+    public = b"".join(bytes(m.body) for m in played.messages if m.sender.role == "server" and m.stage == last)
+    for answer in opened:
+        body = bytes(answer.body)
+        for at in range(0, len(body) - 15):
+            piece = body[at : at + 16]
+            if len(set(piece)) < 9 or piece in public:
+                continue
+            leak = next((m for m in earlier if piece in bytes(m.body)), None)
+            if leak is not None:
+                raise Finding(
+                    f"a share that is opened at {last} went over the relay in clear before\n"
+                    f"  {answer.sender} opens {piece.hex()}..., which {leak.sender} sent at {leak.stage}"
+                )
+
+
+def no_statistical_generators(subject: Any, data: Any) -> None:
+    """No call of Python's or NumPy's generators while a session runs."""
+    caught: list[str] = []
+    kinds = (random_module.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
+
+    def watch(frame: Any, event: str, argument: Any) -> None:
+        if event == "c_call" and isinstance(getattr(argument, "__self__", None), kinds):
+            caught.append(
+                f"{type(argument.__self__).__name__}.{argument.__name__} in {frame.f_code.co_filename}"
+            )
+
+    vectors = [np.ones(64, np.int64)] * subject.clients[0]
+    before = sys.getprofile()
+    sys.setprofile(watch)
+    try:
+        subject.play(vectors, {})
+    finally:
+        sys.setprofile(before)
+    if caught:
+        raise Finding(f"randomness of a session comes from a statistical generator\n  {caught[0]}")
+
+
+PROPERTIES = (
+    Property(
+        "nothing-in-clear",
+        "No client's value travels in clear, at any bit offset of any message.",
+        "taint canaries",
+        "semi-honest",
+        "black",
+        nothing_in_clear,
+        most=1,
+    ),,
+    Property(
+        "sizes-say-nothing",
+        "The sizes of all messages are independent of the inputs.",
+        "length hiding",
+        "semi-honest",
+        "black",
+        sizes_say_nothing,
+        most=1,
+    ),,
+    Property(
+        "randomised",
+        "Equal inputs are masked or encrypted freshly, in every session, client and coordinate.",
+        "semantic security",
+        "semi-honest",
+        "black",
+        randomised,
+        most=2,
+    ),,
+    Property(
+        "shares-are-sealed",
+        "What is opened at the end never went through the relay in clear before.",
+        "authenticated encryption of shares",
+        "semi-honest",
+        "white",
+        sealed_until_opened,
+        most=1,
+    ),,
+    Property(
+        "no-statistical-generators",
+        "No randomness of a session comes from Python's or NumPy's generators.",
+        "cryptographic randomness",
+        "semi-honest",
+        "black",
+        no_statistical_generators,
+        most=1,
+    ),,
+)

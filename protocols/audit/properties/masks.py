@@ -1,0 +1,187 @@
+"""Masks: uniform over the whole ring, fresh, bound to their session, from seeds of full entropy."""
+
+import random as random_module
+import sys
+from typing import Any
+
+import numpy as np
+from hypothesis import strategies as st
+
+from protocols.audit.draws import inputs, tell
+from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.randomness import ReplayRandom
+from protocols.audit.reading import POWER, SAMPLES, elements_of, input_bodies, modulus_of
+from protocols.audit.statistics import ALPHA, chi_square_uniform, two_sample
+from protocols.audit.stepping import drive
+from protocols.kernel import Message, client
+
+def uniform(subject: Any, data: Any) -> None:
+    """Chi-square of masked elements over a small ring, per client: one short of the modulus would show."""
+    n = 3
+    played = subject.play([np.zeros(SAMPLES, np.int64)] * n, {}, bound=1)
+    modulus = modulus_of(subject, played)
+    for who, values in elements_of(subject, played).items():
+        p = chi_square_uniform(values, modulus)
+        if p < ALPHA / n:
+            counts = np.bincount(values.astype(np.int64), minlength=modulus).tolist()
+            raise Finding(
+                f"masked elements are not uniform over Z_{modulus} (p = {p:.2g})\n"
+                f"  client {who}, {SAMPLES} coordinates: {counts}"
+            )
+
+
+def fresh(subject: Any, data: Any) -> None:
+    """Differences of masked vectors between coordinates, clients, rounds and retries look like fresh masks."""
+    n, d = 3, SAMPLES
+    zeros = [np.zeros(d, np.int64)] * n
+    stores = subject.stores(n)
+    rows: list[tuple[str, Any]] = []
+    modulus = 0
+    for round_number in (1, 2):
+        updates = {i: bytes([round_number, i]) * 16 for i in range(n)}
+        played = subject.play(zeros, {}, bound=1, round=round_number, stores=stores, updates=updates)
+        modulus = modulus_of(subject, played)
+        rows += [
+            (f"round {round_number}, client {who}", v)
+            for who, v in sorted(elements_of(subject, played).items())
+        ]
+    pairs = [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
+    tests = [(f"{a[0]} against {b[0]}", (a[1] - b[1]) % np.uint64(modulus)) for a, b in pairs]
+    tests += [
+        (f"{who}: neighbouring coordinates", (v[1:] - v[:-1])[::2] % np.uint64(modulus)) for who, v in rows
+    ]
+    tests += [
+        (f"{who}: the halves of its vector", (v[d // 2 :] - v[: d // 2]) % np.uint64(modulus))
+        for who, v in rows
+    ]
+    for story, difference in tests:
+        p = chi_square_uniform(difference, modulus)
+        if p < ALPHA / len(tests):
+            raise Finding(f"masks are not fresh (p = {p:.2g})\n  {story}: their difference is not uniform")
+
+
+def context_in_masks(subject: Any, data: Any) -> None:
+    """The same randomness in a session over another model gives other masks: the context reaches every seed."""
+    n = subject.clients[0]
+    zeros = [np.zeros(8, np.int64)] * n
+    updates = {k: bytes([k]) * 32 for k in range(n)}
+    plays = [
+        subject.play(zeros, {}, bound=1 << 20, rng=ReplayRandom(7), updates=updates, model=model)
+        for model in (bytes(32), b"\x01" * 32)
+    ]
+    bodies = [dict(input_bodies(subject, played)) for played in plays]
+    if not bodies[0]:
+        raise NotChecked("no client sent its input")
+    for who in bodies[0]:
+        if bodies[0][who] == bodies[1][who]:
+            raise Finding(
+                f"the session's context does not enter masks\n  {who} masks alike for two models"
+            )
+
+
+def stream_is_uniform(subject: Any, data: Any) -> None:
+    """Chi-square of the bytes of many streams."""
+    stream, width = subject.hooks.stream, subject.hooks.seed_bytes
+    if stream is None:
+        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
+    sample = np.concatenate([stream(bytes([k]) * width, SAMPLES) for k in range(32)])
+    p = chi_square_uniform(sample, 256)
+    if p < ALPHA:
+        raise Finding(f"the stream behind the masks is not uniform over bytes (p = {p:.2g})")
+
+
+def seed_entropy(subject: Any, data: Any) -> None:
+    """Streams of seeds that differ in any one bit differ, for every bit of the seed."""
+    stream, width = subject.hooks.stream, subject.hooks.seed_bytes
+    if stream is None:
+        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
+    if width < 16:
+        raise Finding(f"mask seeds have {8 * width} bits, fewer than 128")
+    base = data.draw(st.binary(min_size=width, max_size=width), label="seed")
+    reference = stream(base, 64).tobytes()
+    for bit in range(8 * width):
+        flipped = bytearray(base)
+        flipped[bit // 8] ^= 1 << bit % 8
+        if stream(bytes(flipped), 64).tobytes() == reference:
+            raise Finding(f"bit {bit} of a mask seed does not reach the stream\n  seed {base.hex()}")
+    for fold in (4, 8, 16):
+        for place in range(width - fold):
+            folded = bytearray(base)
+            folded[place] ^= 1
+            folded[place + fold] ^= 1
+            if stream(bytes(folded), 64).tobytes() == reference:
+                raise Finding(
+                    f"a mask seed is folded to {8 * fold} bits\n  bytes {place} and {place + fold}"
+                )
+
+
+def no_collisions(subject: Any, data: Any) -> None:
+    """4096 seeds give 4096 streams: a generator folded to 32 bits or fewer collides or repeats."""
+    stream, width = subject.hooks.stream, subject.hooks.seed_bytes
+    if stream is None:
+        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
+    rng = np.random.default_rng(0)
+    seen = {stream(rng.bytes(width), 16).tobytes() for _ in range(4096)}
+    if len(seen) != 4096:
+        raise Finding(f"4096 seeds give {len(seen)} streams")
+
+
+PROPERTIES = (
+    Property(
+        "uniform-over-the-ring",
+        "Masked vectors are uniform over the whole ring.",
+        "one-time pad",
+        "semi-honest",
+        "white",
+        uniform,
+        statistical=True,
+        statistics=POWER,
+    ),,
+    Property(
+        "fresh-masks",
+        "Masks are fresh across coordinates, clients, rounds and retries.",
+        "one-time pad",
+        "semi-honest",
+        "white",
+        fresh,
+        statistical=True,
+        statistics=POWER,
+    ),,
+    Property(
+        "context-enters-masks",
+        "Every mask depends on the session's context, so on roster, configuration and model.",
+        "key separation",
+        "semi-honest",
+        "white",
+        context_in_masks,
+        most=1,
+    ),,
+    Property(
+        "stream-is-uniform",
+        "The stream behind the masks is uniform over bytes.",
+        "pseudorandom generator",
+        "semi-honest",
+        "white",
+        stream_is_uniform,
+        statistical=True,
+        statistics=POWER,
+    ),,
+    Property(
+        "seeds-carry-full-entropy",
+        "Every bit of a mask seed reaches the stream, and there are at least 128.",
+        "pseudorandom generator",
+        "semi-honest",
+        "white",
+        seed_entropy,
+        most=3,
+    ),,
+    Property(
+        "streams-do-not-collide",
+        "Different seeds give different streams, with no collision beyond birthday.",
+        "pseudorandom generator",
+        "semi-honest",
+        "white",
+        no_collisions,
+        most=1,
+    ),,
+)
