@@ -5,15 +5,9 @@ import sys
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
-from protocols.audit.draws import inputs, tell
-from protocols.audit.prop import Finding, NotChecked, Property
-from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import POWER, SAMPLES, elements_of, input_bodies, modulus_of
-from protocols.audit.statistics import ALPHA, chi_square_uniform, two_sample
-from protocols.audit.stepping import drive
-from protocols.kernel import Message, client
+from protocols.audit.prop import Finding, Property
+from protocols.audit.reading import input_bodies
 
 CANARY = 0x5EC2E7CA7A21
 
@@ -138,7 +132,7 @@ PROPERTIES = (
         "black",
         nothing_in_clear,
         most=1,
-    ),,
+    ),
     Property(
         "sizes-say-nothing",
         "The sizes of all messages are independent of the inputs.",
@@ -147,7 +141,7 @@ PROPERTIES = (
         "black",
         sizes_say_nothing,
         most=1,
-    ),,
+    ),
     Property(
         "randomised",
         "Equal inputs are masked or encrypted freshly, in every session, client and coordinate.",
@@ -156,7 +150,7 @@ PROPERTIES = (
         "black",
         randomised,
         most=2,
-    ),,
+    ),
     Property(
         "shares-are-sealed",
         "What is opened at the end never went through the relay in clear before.",
@@ -165,7 +159,7 @@ PROPERTIES = (
         "white",
         sealed_until_opened,
         most=1,
-    ),,
+    ),
     Property(
         "no-statistical-generators",
         "No randomness of a session comes from Python's or NumPy's generators.",
@@ -174,5 +168,5 @@ PROPERTIES = (
         "black",
         no_statistical_generators,
         most=1,
-    ),,
+    ),
 )

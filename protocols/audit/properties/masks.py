@@ -1,19 +1,15 @@
 """Masks: uniform over the whole ring, fresh, bound to their session, from seeds of full entropy."""
 
-import random as random_module
-import sys
 from typing import Any
 
 import numpy as np
 from hypothesis import strategies as st
 
-from protocols.audit.draws import inputs, tell
 from protocols.audit.prop import Finding, NotChecked, Property
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import POWER, SAMPLES, elements_of, input_bodies, modulus_of
-from protocols.audit.statistics import ALPHA, chi_square_uniform, two_sample
-from protocols.audit.stepping import drive
-from protocols.kernel import Message, client
+from protocols.audit.statistics import ALPHA, chi_square_uniform
+
 
 def uniform(subject: Any, data: Any) -> None:
     """Chi-square of masked elements over a small ring, per client: one short of the modulus would show."""
@@ -74,9 +70,7 @@ def context_in_masks(subject: Any, data: Any) -> None:
         raise NotChecked("no client sent its input")
     for who in bodies[0]:
         if bodies[0][who] == bodies[1][who]:
-            raise Finding(
-                f"the session's context does not enter masks\n  {who} masks alike for two models"
-            )
+            raise Finding(f"the session's context does not enter masks\n  {who} masks alike for two models")
 
 
 def stream_is_uniform(subject: Any, data: Any) -> None:
@@ -110,9 +104,7 @@ def seed_entropy(subject: Any, data: Any) -> None:
             folded[place] ^= 1
             folded[place + fold] ^= 1
             if stream(bytes(folded), 64).tobytes() == reference:
-                raise Finding(
-                    f"a mask seed is folded to {8 * fold} bits\n  bytes {place} and {place + fold}"
-                )
+                raise Finding(f"a mask seed is folded to {8 * fold} bits\n  bytes {place} and {place + fold}")
 
 
 def no_collisions(subject: Any, data: Any) -> None:
@@ -136,7 +128,7 @@ PROPERTIES = (
         uniform,
         statistical=True,
         statistics=POWER,
-    ),,
+    ),
     Property(
         "fresh-masks",
         "Masks are fresh across coordinates, clients, rounds and retries.",
@@ -146,7 +138,7 @@ PROPERTIES = (
         fresh,
         statistical=True,
         statistics=POWER,
-    ),,
+    ),
     Property(
         "context-enters-masks",
         "Every mask depends on the session's context, so on roster, configuration and model.",
@@ -155,7 +147,7 @@ PROPERTIES = (
         "white",
         context_in_masks,
         most=1,
-    ),,
+    ),
     Property(
         "stream-is-uniform",
         "The stream behind the masks is uniform over bytes.",
@@ -165,7 +157,7 @@ PROPERTIES = (
         stream_is_uniform,
         statistical=True,
         statistics=POWER,
-    ),,
+    ),
     Property(
         "seeds-carry-full-entropy",
         "Every bit of a mask seed reaches the stream, and there are at least 128.",
@@ -174,7 +166,7 @@ PROPERTIES = (
         "white",
         seed_entropy,
         most=3,
-    ),,
+    ),
     Property(
         "streams-do-not-collide",
         "Different seeds give different streams, with no collision beyond birthday.",
@@ -183,5 +175,5 @@ PROPERTIES = (
         "white",
         no_collisions,
         most=1,
-    ),,
+    ),
 )

@@ -1,7 +1,5 @@
 """Views: what the server, alone or with insiders, can make of all that it received."""
 
-import random as random_module
-import sys
 from typing import Any
 
 import numpy as np
@@ -10,10 +8,11 @@ from hypothesis import strategies as st
 from protocols.audit.draws import inputs, tell
 from protocols.audit.prop import Finding, NotChecked, Property
 from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import POWER, SAMPLES, elements_of, input_bodies, modulus_of
+from protocols.audit.reading import POWER, SAMPLES, elements_of, modulus_of
 from protocols.audit.statistics import ALPHA, chi_square_uniform, two_sample
 from protocols.audit.stepping import drive
 from protocols.kernel import Message, client
+
 
 def coupling(subject: Any, data: Any) -> None:
     """Same randomness, inputs that differ but have the same sum: the views differ only where masks hide it,
@@ -157,7 +156,7 @@ PROPERTIES = (
         "white",
         coupling,
         most=15,
-    ),,
+    ),
     Property(
         "views-indistinguishable",
         "Two input sets with equal sums give the same distribution of views.",
@@ -167,7 +166,7 @@ PROPERTIES = (
         independent,
         statistical=True,
         statistics=POWER,
-    ),,
+    ),
     Property(
         "masked-after-unmasking",
         "What the server can remove from a survivor's vector leaves it uniform, under drop-outs too.",
@@ -177,7 +176,7 @@ PROPERTIES = (
         residual,
         statistical=True,
         statistics=POWER,
-    ),,
+    ),
     Property(
         "hidden-from-insiders",
         "The server with all clients but two learns nothing about either of the two beyond their sum.",
@@ -187,5 +186,5 @@ PROPERTIES = (
         residual_with_insiders,
         statistical=True,
         statistics=POWER,
-    ),,
+    ),
 )
