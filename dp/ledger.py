@@ -68,6 +68,32 @@ class Spending:
         return f"{price} per {self.unit}, {self.relation} neighbours ({self.accountant})"
 
 
+@dataclass(frozen=True)
+class Charge:
+    """`count` times `event`, for the data of `party` ("" for every one's). Raises Misuse for a count below
+    1."""
+
+    event: Event
+    count: int = 1
+    party: str = ""
+
+    def __post_init__(self) -> None:
+        if type(self.count) is not int or self.count < 1:
+            raise Misuse(f"expected a count of at least 1, got {self.count!r}")
+        store.checked_text("party", self.party)
+
+    def row(self) -> dict[str, Any]:
+        """The columns that this charge fills. Raises UnknownEvent."""
+        event = encode(self.event)
+        return {
+            "party": self.party,
+            "unit": str(self.event.unit),
+            "relation": str(self.event.relation),
+            "event": event,
+            "count": self.count,
+        }
+
+
 class Ledger:
     """An append-only account of privacy events with a budget. Safe to share by path between threads and
     processes.
@@ -122,21 +148,26 @@ class Ledger:
         any party it concerns; UnknownEvent for an event that the ledger's accountant cannot price;
         StoreError if it cannot be written.
         """
-        if type(count) is not int or count < 1:
-            raise Misuse(f"expected a count of at least 1, got {count!r}")
-        fields = {
+        return self.charge_all([Charge(event, count, party)], run=run, round=round, note=note)[0]
+
+    def charge_all(
+        self, charges: Iterable[Charge], *, run: str = "", round: int = 0, note: str = ""
+    ) -> tuple[Entry, ...]:
+        """Write several charges at once, all of them or none: what one round costs every party. Raises as
+        `charge` does."""
+        wanted = tuple(charges)
+        common = {
             "run": store.checked_text("run", run),
             "round": int(round),
-            "party": store.checked_text("party", party),
-            "unit": str(event.unit) if isinstance(event, Event) else "",
-            "relation": str(event.relation) if isinstance(event, Event) else "",
-            "event": encode(event),
-            "count": count,
             "note": store.checked_text("note", note),
         }
+        rows = [charge.row() for charge in wanted]
         with store.opened(self.path) as connection, store.writing(connection):
-            self._refuse_overspending(store.totals(connection), event, count, party)
-            return store.append(connection, fields)
+            totals = store.totals(connection)
+            for charge, row in zip(wanted, rows, strict=True):
+                self._refuse_overspending(totals, charge.event, charge.count, charge.party)
+                totals.append((row["unit"], row["relation"], row["party"], row["event"], row["count"]))
+            return tuple(store.append(connection, {**common, **row}) for row in rows)
 
     def price_with(self, event: Event, count: int = 1, party: str = "") -> float:
         """The epsilon of the event's statement if it were charged now, the largest over the parties it

@@ -23,6 +23,7 @@ from dp.events import (
     UnknownEvent,
     repeat,
 )
+from dp.ledger import Charge
 from dp.ledger_page import export, page
 from protocols.errors import BudgetExceeded, Misuse, StoreError
 
@@ -92,6 +93,19 @@ def test_a_charge_for_every_one_is_refused_if_one_cannot_afford_it(tmp_path: Pat
     with pytest.raises(BudgetExceeded, match="'a'"):
         ledger.charge(STEP, 50)
     ledger.charge(STEP, 50, party="b")
+
+
+def test_a_round_is_charged_for_every_party_or_for_none(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=6.0)
+    ledger.charge(STEP, 150, party="spent most")
+    with pytest.raises(BudgetExceeded, match="spent most"):
+        ledger.charge_all([Charge(STEP, 150, "fresh"), Charge(STEP, 150, "spent most")], run="r", round=1)
+    assert len(ledger.entries()) == 1
+    with pytest.raises(BudgetExceeded):
+        ledger.charge_all([Charge(STEP, 150, "fresh"), Charge(STEP, 150, "fresh")])
+    entries = ledger.charge_all([Charge(STEP, 10, "fresh"), Charge(STEP, 1, "spent most")], run="r", round=2)
+    assert [(e.party, e.count, e.round) for e in entries] == [("fresh", 10, 2), ("spent most", 1, 2)]
+    ledger.verify()
 
 
 def test_statements_are_priced_apart_and_each_is_limited(tmp_path: Path) -> None:
