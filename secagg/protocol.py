@@ -57,7 +57,8 @@ class _Masked(SecureSum):
         threat: "semi-honest", "semi-malicious" or "malicious"; None: semi-malicious where it is feasible,
         else semi-honest. neighbours, threshold: given instead of planned. security, correctness: bits.
         credentials: needed by "malicious". beacon: public randomness made after the roster, behind a sparse
-        graph; without it clients commit and reveal. Raises Misuse for values out of range.
+        graph; without it clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of
+        one set-up's for at most `renew` rounds of one roster. Raises Misuse for values out of range.
         """
         self.wishes = Wishes(
             dropout, collusion, threat, neighbours, threshold, security, correctness, self._complete
@@ -202,10 +203,20 @@ class _Masked(SecureSum):
             raise PolicyRefusal(
                 f"setup: this client {'re' if self.reuse else 'does not re'}uses keys, the session does not agree"
             )
-        own, offered = choose(self.wishes, rules.clients, self.beacon).threat, rules.parameters.threat
-        if THREATS.index(offered) < THREATS.index(own):
-            raise PolicyRefusal(f"threat: this client demands {own}, the session offers {offered}")
-        needed = self.wishes.least_threshold(rules.clients, rules.degree, offered)
+        own, offered = choose(self.wishes, rules.clients, self.beacon), rules.parameters
+        if THREATS.index(offered.threat) < THREATS.index(own.threat):
+            raise PolicyRefusal(
+                f"threat: this client demands {own.threat}, the session offers {offered.threat}"
+            )
+        if offered.degree < own.degree:
+            raise PolicyRefusal(
+                f"degree: this client demands {own.degree} neighbours, the session offers {offered.degree}"
+            )
+        if rules.certified and not rules.complete and offered.beacon != self.beacon:
+            raise PolicyRefusal(
+                "beacon: the graph would rest on randomness that is not the beacon this client knows"
+            )
+        needed = self.wishes.least_threshold(rules.clients, rules.degree, offered.threat)
         if rules.threshold < needed:
             raise PolicyRefusal(
                 f"threshold: at collusion {self.wishes.collusion:g} and {rules.degree} neighbours this client "

@@ -70,11 +70,11 @@ class Collecting(ServerState):
         self._no_one_alone()
         alive = sorted(self.deposits)
         bits = pack_bits(alive, self.session.clients)
-        state = Releasing(self.session, self.total, self.deposits, {}, {}, [])
+        state = Releasing(self.session, self.total, self.deposits, {}, {}, {}, [])
         asks = []
         for m in sorted(self.rules.committee & set(alive)):
             boxes = {i: self.deposits[i].box(m) for i in alive if i != m}
-            state.waiting[m] = False
+            state.waiting[m] = True
             asks.append(self.request(UNMASK, m, Release(bits, boxes)))
         came = set(self.memory.established.tolist()) | set(alive)
         memory = replace(self.memory, established=indices(sorted(came)))

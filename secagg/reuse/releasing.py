@@ -26,8 +26,8 @@ Shares = dict[int, dict[int, dict[int, bytes]]]
 
 @dataclass(frozen=True, eq=False)
 class Releasing(ServerState):
-    """waiting: who was asked. shares: owner -> place of the secret -> holder -> share, the threshold of
-    each at most.
+    """waiting: who was asked. came: who has answered. shares: owner -> place of the secret -> holder ->
+    share, the threshold of each at most.
     """
 
     TAG: ClassVar[int | None] = 54
@@ -36,6 +36,7 @@ class Releasing(ServerState):
     total: NDArray[np.unsignedinteger[Any]]
     deposits: dict[int, Kept]
     waiting: dict[int, bool]
+    came: dict[int, bool]
     shares: Shares = field(repr=False)
     blamed: list[str]
 
@@ -43,12 +44,12 @@ class Releasing(ServerState):
         return self.waiting
 
     def answered(self) -> Collection[int]:
-        return {i for i, came in self.waiting.items() if came}
+        return self.came
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         holder, released = self.take(Released, answer)
         parts = self._parts(holder, released, str(answer.sender))
-        self.waiting[holder] = True
+        self.came[holder] = True
         good = [self._keep(holder, *part) for part in parts]
         if not all(good):
             self.blamed.append(str(answer.sender))

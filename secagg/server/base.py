@@ -36,7 +36,8 @@ class ServerState(State):
         """The clients whose answer has come."""
 
     def waiting_for(self) -> Iterable[Party]:
-        return [client(i) for i in self.asked() if i not in self.answered()]
+        came = self.answered()
+        return [client(i) for i in self.asked() if i not in came]
 
     def take(self, kind: type[R], answer: Message) -> tuple[int, R]:
         """Return sender and body of an answer that is expected. Raises PeerError for any other message."""

@@ -27,8 +27,8 @@ Shares = dict[int, dict[int, bytes]]
 
 @dataclass(frozen=True, eq=False)
 class Opening(ServerState):
-    """waiting: who was asked. seed_shares, key_shares: dealer -> holder -> share (32 bytes), the threshold
-    of each at most.
+    """waiting: who was asked. came: who has answered. seed_shares, key_shares: dealer -> holder -> share
+    (32 bytes), the threshold of each at most.
     """
 
     TAG: ClassVar[int | None] = 37
@@ -38,6 +38,7 @@ class Opening(ServerState):
     total: NDArray[np.unsignedinteger[Any]]
     arrived: dict[int, Indices]
     waiting: dict[int, bool]
+    came: dict[int, bool]
     seed_shares: Shares = field(repr=False)
     key_shares: Shares = field(repr=False)
     blamed: list[str]
@@ -46,20 +47,12 @@ class Opening(ServerState):
         return self.waiting
 
     def answered(self) -> Collection[int]:
-        return {i for i, came in self.waiting.items() if came}
-
-    def take_once(self, answer: Message) -> tuple[int, Opened]:
-        """As `take`, without building the set of all that answered."""
-        if self.waiting.get(answer.sender.number, False):
-            raise ProtocolViolation(
-                f"{answer.sender} has answered stage {self.STAGE!r} already", str(answer.sender)
-            )
-        return self.take(Opened, answer)
+        return self.came
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
-        index, opened = self.take_once(answer)
+        index, opened = self.take(Opened, answer)
         self._expected(index, opened, str(answer.sender))
-        self.waiting[index] = True
+        self.came[index] = True
         parts = (
             (opened.alive, opened.seed_shares, SEED, self.seed_shares),
             (opened.dropped, opened.key_shares, KEY, self.key_shares),
@@ -122,7 +115,7 @@ def ask_to_unmask(
     """Return the last state, and the requests: to those who voted, with a threshold of votes, or else to
     all survivors.
     """
-    state = Opening(session, facts, total, arrived, {}, {}, {}, [])
+    state = Opening(session, facts, total, arrived, {}, {}, {}, {}, [])
     rules, asks, nobody = state.rules, [], indices(())
     for i in sorted(votes or arrived):
         dealers = [j for j in rules.neighbours(i, facts.graph_seed) if j in facts.pledges]
@@ -132,6 +125,6 @@ def ask_to_unmask(
         else:
             alive, dropped = ([j for j in dealers if (j in arrived) == kind] for kind in (True, False))
             body = Unmask(indices(alive), indices(dropped), nobody, b"")
-        state.waiting[i] = False
+        state.waiting[i] = True
         asks.append(state.request(UNMASK, i, body))
     return Step(state, tuple(asks))

@@ -12,8 +12,9 @@ from typing import ClassVar
 from protocols.errors import ProtocolViolation, TooFewSurvivors
 from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
+from secagg.advertisement import parse
 from secagg.commitments import joint_seed, part_commitment
-from secagg.messages import REVEAL, Commitments, Reveal, items
+from secagg.messages import REVEAL, Commitments, Reveal
 from secagg.server.base import ServerState
 from secagg.server.sharing import Sharing, ask_to_share
 
@@ -37,11 +38,8 @@ class Revealing(ServerState):
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, body = self.take(Reveal, answer)
-        at = sorted(self.keys).index(index)
-        if (
-            part_commitment(self.session.context, index, body.part)
-            != items(self.committed.commitments, 32)[at]
-        ):
+        commitment = parse(self.rules, self.keys[index], str(answer.sender)).commitment
+        if part_commitment(self.session.context, index, body.part) != commitment:
             raise ProtocolViolation("revealed another part than it committed to", str(answer.sender))
         self.parts[index] = body.part
         return Step(self)

@@ -319,6 +319,12 @@ class TestDowngrades:
                 Policy(min_degree=6),
                 "degree",
             ),
+            (
+                SecAggPlus(neighbours=4, threshold=3, collusion=0.0),
+                SecAggPlus(neighbours=6, threshold=4, collusion=0.0),
+                None,
+                "degree",
+            ),
             (SecAgg(setup="reuse"), SecAgg(), None, "setup"),
             (SecAgg(), SecAgg(setup="reuse"), None, "setup"),
         ],
@@ -422,6 +428,16 @@ class TestGraphs:
 
         assert made[0].context != made[1].context
         assert rules_of(made[0]).seed == rules_of(made[1]).seed
+
+    @pytest.mark.parametrize("offered, known", [(b"ground", b""), (b"ground", b"x"), (b"", b"x")])
+    def test_a_beacon_of_the_servers_own_is_refused(self, offered: bytes, known: bytes) -> None:
+        made, own = (
+            SecAggPlus(threat="malicious", neighbours=10, collusion=0.0, credentials=CREDENTIALS, beacon=b)
+            for b in (offered, known)
+        )
+        session = made.session(NAMES[:14], 4, 9, random=SystemRandom())
+        with pytest.raises(PolicyRefusal, match="beacon"):
+            own.client(session, 0, np.zeros(4, np.int64), random=SystemRandom())
 
 
 CREDENTIALS = credentials()
