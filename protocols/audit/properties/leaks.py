@@ -1,8 +1,9 @@
 """Leaks: what must never be seen on the wire, and where randomness must not come from."""
 
+import contextlib
 import random as random_module
-import sys
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 
@@ -104,23 +105,52 @@ def sealed_until_opened(subject: Any, data: Any) -> None:
 def no_statistical_generators(subject: Any, data: Any) -> None:
     """No call of Python's or NumPy's generators while a session runs."""
     caught: list[str] = []
-    kinds = (random_module.Random, np.random.Generator, np.random.RandomState, np.random.BitGenerator)
 
-    def watch(frame: Any, event: str, argument: Any) -> None:
-        if event == "c_call" and isinstance(getattr(argument, "__self__", None), kinds):
-            caught.append(
-                f"{type(argument.__self__).__name__}.{argument.__name__} in {frame.f_code.co_filename}"
-            )
+    def watched(name: str, original: Any) -> Any:
+        def call(*args: Any, **kwargs: Any) -> Any:
+            caught.append(name)
+            return original(*args, **kwargs)
+
+        return call
 
     vectors = [np.ones(64, np.int64)] * subject.clients[0]
-    before = sys.getprofile()
-    sys.setprofile(watch)
-    try:
+    with contextlib.ExitStack() as stack:
+        for module, label, names in _GENERATORS:
+            for name in names:
+                watcher = watched(f"{label}.{name}", getattr(module, name))
+                stack.enter_context(patch.object(module, name, watcher))
         subject.play(vectors, {})
-    finally:
-        sys.setprofile(before)
     if caught:
-        raise Finding(f"randomness of a session comes from a statistical generator\n  {caught[0]}")
+        raise Finding(f"randomness of a session comes from a statistical generator\n  {caught[0]} was called")
+
+
+_GENERATORS: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
+    (
+        np.random,
+        "numpy.random",
+        (
+            "default_rng",
+            "Generator",
+            "RandomState",
+            "PCG64",
+            "Philox",
+            "MT19937",
+            "seed",
+            "rand",
+            "randn",
+            "randint",
+            "random",
+            "normal",
+            "uniform",
+            "bytes",
+        ),
+    ),
+    (
+        random_module,
+        "random",
+        ("Random", "random", "randint", "randrange", "getrandbits", "randbytes", "seed", "gauss"),
+    ),
+)
 
 
 PROPERTIES = (

@@ -29,31 +29,42 @@ def uniform(subject: Any, data: Any) -> None:
 def fresh(subject: Any, data: Any) -> None:
     """Differences of masked vectors between coordinates, clients, rounds and retries look like fresh masks."""
     n, d = 3, SAMPLES
-    zeros = [np.zeros(d, np.int64)] * n
-    stores = subject.stores(n)
-    rows: list[tuple[str, Any]] = []
-    modulus = 0
-    for round_number in (1, 2):
-        updates = {i: bytes([round_number, i]) * 16 for i in range(n)}
-        played = subject.play(zeros, {}, bound=1, round=round_number, stores=stores, updates=updates)
-        modulus = modulus_of(subject, played)
-        rows += [
-            (f"round {round_number}, client {who}", v)
-            for who, v in sorted(elements_of(subject, played).items())
-        ]
+    rows, residues, modulus = _two_rounds(subject, n, d)
+    ring = np.uint64(modulus)
     pairs = [(a, b) for i, a in enumerate(rows) for b in rows[i + 1 :]]
-    tests = [(f"{a[0]} against {b[0]}", (a[1] - b[1]) % np.uint64(modulus)) for a, b in pairs]
-    tests += [
-        (f"{who}: neighbouring coordinates", (v[1:] - v[:-1])[::2] % np.uint64(modulus)) for who, v in rows
-    ]
-    tests += [
-        (f"{who}: the halves of its vector", (v[d // 2 :] - v[: d // 2]) % np.uint64(modulus))
-        for who, v in rows
-    ]
+    # within one round the residues sum to zero by design; one client's of two rounds have nothing in common
+    pairs += list(zip(residues[: len(residues) // 2], residues[len(residues) // 2 :], strict=True))
+    tests = [(f"{a[0]} against {b[0]}", (a[1] - b[1]) % ring) for a, b in pairs]
+    tests += [(f"{who}: neighbouring coordinates", (v[1:] - v[:-1])[::2] % ring) for who, v in rows]
+    tests += [(f"{who}: the halves of its vector", (v[d // 2 :] - v[: d // 2]) % ring) for who, v in rows]
     for story, difference in tests:
         p = chi_square_uniform(difference, modulus)
         if p < ALPHA / len(tests):
             raise Finding(f"masks are not fresh (p = {p:.2g})\n  {story}: their difference is not uniform")
+
+
+Rows = list[tuple[str, Any]]
+
+
+def _two_rounds(subject: Any, n: int, d: int) -> tuple[Rows, Rows, int]:
+    """Masked vectors of zeros of two rounds, and what is left of them once the server took own masks off."""
+    stores = subject.stores(n)
+    rows: Rows = []
+    residues: Rows = []
+    modulus = 0
+    for number in (1, 2):
+        updates = {i: bytes([number, i]) * 16 for i in range(n)}
+        zeros = [np.zeros(d, np.int64)] * n
+        played = subject.play(zeros, {}, bound=1, round=number, stores=stores, updates=updates)
+        modulus = modulus_of(subject, played)
+        named = sorted(elements_of(subject, played).items())
+        rows += [(f"round {number}, client {who}", v) for who, v in named]
+        if subject.hooks.stripped is not None:
+            left = subject.hooks.stripped(played.session, played.messages, {})
+            residues += [
+                (f"round {number}, client {who}, own mask off", v) for who, v in sorted(left.items())
+            ]
+    return rows, residues, modulus
 
 
 def context_in_masks(subject: Any, data: Any) -> None:

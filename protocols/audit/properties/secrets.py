@@ -3,6 +3,7 @@
 import contextlib
 import io
 import logging
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
@@ -82,9 +83,10 @@ def gone_after_the_session(subject: Any, data: Any) -> None:
     random = ReplayRandom(2)
     vectors = _canaries()
     driven = drive(_Wide(subject), vectors, random=random)
+    secrets = [*random.given, *_held(subject, driven)]
     for party, state in driven.last.items():
         encoded = subject.protocol.encode_state(state)
-        for secret in random.given:
+        for secret in secrets:
             if secret in encoded and secret != driven.session.nonce:
                 raise Finding(
                     f"a secret outlives the session in the state of {party} ({type(state).__name__})"
@@ -97,6 +99,18 @@ def gone_after_the_session(subject: Any, data: Any) -> None:
                 raise Finding(
                     f"an input outlives the session in the state of {party} ({type(state).__name__})"
                 )
+
+
+def _held(subject: Any, driven: Any) -> list[bytes]:
+    """Byte strings that a party's earlier states keep out of their repr: those are its secrets."""
+    held = []
+    for saved in driven.before.values():
+        for party, encoded in saved.items():
+            state = subject.protocol.decode_state(encoded)
+            hidden = [f.name for f in fields(state) if not f.repr]
+            values = [getattr(state, name) for name in hidden if party.role == "client"]
+            held += [v for v in values if isinstance(v, bytes) and len(v) >= 16]
+    return held
 
 
 def statement_is_true(subject: Any, data: Any) -> None:

@@ -1,0 +1,27 @@
+"""What the audit is worth: every planted defect is found by its named property; sound protocols fail nothing."""
+
+import pytest
+
+from protocols.audit import PROPERTIES, WhiteBox, audit
+from secagg import SecAgg, SecAggPlus
+from tests.defects import ALL
+from tests.defects.planting import Defect
+from tests.defects.table import caught
+
+
+def test_every_class_of_failure_is_planted_and_named_once() -> None:
+    names = {p.name for p in PROPERTIES}
+    assert len(ALL) >= 30
+    assert len({d.name for d in ALL}) == len(ALL)
+    assert {d.caught_by for d in ALL} <= names
+
+
+@pytest.mark.parametrize("defect", ALL, ids=[d.name.replace(" ", "-") for d in ALL])
+def test_each_defect_is_caught_by_its_named_property(defect: Defect) -> None:
+    assert defect.caught_by in caught(defect, only=[defect.caught_by])
+
+
+@pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, lambda: SecAgg(threat="semi-honest")])
+def test_sound_protocols_fail_nothing(protocol: type[SecAgg]) -> None:
+    report = audit(WhiteBox(protocol), examples=5)
+    assert [p.name for p in report.properties if p.status.value == "failed"] == []

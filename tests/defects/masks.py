@@ -1,0 +1,477 @@
+"""Broken masked sums: each a few lines over the good one, each from a real class of failure."""
+
+import hashlib
+import itertools
+import pickle
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from protocols.errors import SecAggError
+from protocols.kernel import Message, Step
+from protocols.summation import SecureSum, Total
+from secagg import Credentials, SecAgg
+from secagg import masking as masking_module
+from secagg.client import masking as client_masking
+from secagg.client import opening as client_opening
+from secagg.client.base import ClientState
+from secagg.key_agreement import PairKeys
+from secagg.messages import Masked, indices
+from secagg.packing import pack
+from secagg.server import summing as server_summing
+from tests.defects.planting import Defect, put, together
+
+APPLY = masking_module._apply
+
+
+def semi_honest() -> SecAgg:
+    return SecAgg(threat="semi-honest")
+
+
+def malicious() -> SecAgg:
+    return SecAgg(threat="malicious", credentials=Credentials.simulated(range(12)))
+
+
+def seeded(change: Any) -> Any:
+    """The mask generator with another way to use its seed."""
+
+    def apply(words: Any, seed: bytes, sign: int) -> None:
+        APPLY(words, change(seed), sign)  # type: ignore[arg-type]
+
+    return put("secagg.masking._apply", apply)
+
+
+def short_seed(seed: bytes) -> bytes:
+    return hashlib.sha256(seed[:4]).digest()
+
+
+def folded_seed(seed: bytes) -> bytes:
+    words = np.frombuffer(seed, np.uint32)
+    return hashlib.sha256(np.bitwise_xor.reduce(words).tobytes()).digest()
+
+
+def numpy_stream(words: Any, seed: bytes, sign: int) -> None:
+    mask = np.random.default_rng(np.frombuffer(seed, np.uint32)).integers(0, 1 << 32, len(words), np.uint64)
+    np.add(words, (sign * mask.astype(np.int64)).astype(words.dtype), out=words)
+
+
+def one_short(words: Any, ring: Any) -> bytes:
+    return pack((words % np.array(ring.modulus - 1, words.dtype)).astype(words.dtype), ring)
+
+
+def one_for_all(words: Any, seed: bytes, sign: int) -> None:
+    single = np.zeros(1, words.dtype)
+    APPLY(single, seed, sign)  # type: ignore[arg-type]
+    np.add(words, single[0], out=words)
+
+
+def restarts_at_the_middle(words: Any, seed: bytes, sign: int) -> None:
+    """Two vectors of one round under one mask: the second half again uses the first's."""
+    half = len(words) // 2
+    APPLY(words[:half], seed, sign)  # type: ignore[arg-type]
+    APPLY(words[half:], seed, sign)  # type: ignore[arg-type]
+
+
+def skewed_stream(words: Any, seed: bytes, sign: int) -> None:
+    mask = np.zeros_like(words)
+    APPLY(mask, seed, 1)
+    np.add(words, mask & (mask >> 1) if sign == 1 else -(mask & (mask >> 1)), out=words)
+
+
+CALLS = itertools.count()
+
+
+def fixed_keys(random: Any) -> bytes:
+    """Keys that every session of three clients uses again: two for each, in the order they are asked for."""
+    return hashlib.sha256(b"the same in every round %d" % (next(CALLS) % 6)).digest()
+
+
+def no_self_mask(seed: bytes, context: bytes, owner: str) -> bytes:
+    return b""
+
+
+def apply_unless_empty(words: Any, seed: bytes, sign: int) -> None:
+    if seed:
+        APPLY(words, seed, sign)  # type: ignore[arg-type]
+
+
+def without_edge(own: PairKeys, peer: str, peer_key: bytes) -> bytes:
+    """The edge between clients 0 and 1 has no mask."""
+    if {own._owner, peer} == {"0", "1"}:
+        return b""
+    return own.agree(peer, peer_key, "pair mask")
+
+
+def raw_exchange(self: PairKeys, peer: str, peer_public: bytes, purpose: str) -> bytes:
+    from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+
+    return self._key.exchange(X25519PublicKey.from_public_bytes(peer_public))
+
+
+def no_session(secret: bytes, session: bytes, context: bytes, length: int = 32) -> bytes:
+    from secagg.key_agreement import HKDF, SHA256
+
+    return HKDF(algorithm=SHA256(), length=length, salt=None, info=context).derive(secret)
+
+
+def clear_box(key: bytes, plain: bytes, bound: bytes, random: Any) -> bytes:
+    return plain + bytes(28)
+
+
+def open_clear(key: bytes, box: bytes, bound: bytes, sender: str) -> bytes:
+    return box[:-28]
+
+
+def anything_goes(*_: Any, **__: Any) -> None:
+    """A check that checks nothing."""
+
+
+def one_less(name: str, count: int, rules: Any) -> None:
+    if count < rules.threshold - 1:
+        raise client_opening.refuse(name)
+
+
+def trusting(self: Any, asked: Any) -> Any:
+    """Both of a peer's shares, if the server asks for both."""
+    held = set(self.held.tolist())
+    return tuple(indices(j for j in part.tolist() if j in held) for part in (asked.alive, asked.dropped))
+
+
+def any_session(message: Message, session: bytes, stage: str, role: str, recipient: Any) -> None:
+    if message.stage != stage or message.recipient != recipient:
+        raise client_opening.refuse("another stage")
+
+
+def unmarked(receive: Any) -> Any:
+    """A step that leaves nothing in the party's store."""
+
+    def step(self: Any, message: Message, random: Any) -> Step:
+        done = receive(self, message, random)
+        return Step(done.state, done.send, (), done.memory)
+
+    return step
+
+
+def total_over(change: Any) -> Any:
+    """A server whose total is over other clients than it says."""
+
+    def close(self: Any, random: Any) -> Step:
+        step = CLOSE(self, random)
+        if isinstance(step.state, Total):
+            return Step(change(step.state))
+        return step
+
+    return put("secagg.server.opening.Opening.close", close)
+
+
+def opening_close() -> Any:
+    from secagg.server.opening import Opening
+
+    return Opening.close
+
+
+CLOSE = opening_close()
+
+
+def clipped(session: Any, vector: Any) -> Any:
+    return np.clip(np.asarray(vector, np.int64), -session.bound, session.bound)
+
+
+def chatty(self: Any, request: Message, random: Any) -> Step:
+    """The answer carries the sum of the client's own values, for the logs."""
+    step = MASKING_RECEIVE(self, request, random)
+    answer = step.send[0]
+    note = int(np.abs(self.vector).max()).to_bytes(8, "big")
+    masked = Masked.decode(answer.body)
+    body = Masked(masked.vector, masked.complaints).encode() + note
+    return replace(step, send=(replace(answer, body=body),))
+
+
+MASKING_RECEIVE = client_masking.Masking.receive
+
+
+def sized(self: Any, mates: Any) -> bytes:
+    """Leading zeros are saved: the length tells the magnitude."""
+    packed = MASKED(self, mates)
+    return packed + bytes(0 if np.abs(self.vector).max() == 0 else 4)
+
+
+MASKED = client_masking.Masking._masked
+
+
+def told_in_the_error(self: Any, kind: Any, request: Message) -> Any:
+    try:
+        return TAKE(self, kind, request)
+    except SecAggError as error:
+        secret = getattr(self, "seed", b"") or getattr(self, "mask", b"")
+        raise client_opening.refuse(f"{error} (seed {bytes(secret).hex()})") from None
+
+
+TAKE = ClientState.take
+
+
+def printed(self: Any) -> str:
+    return f"Masking(seed={self.seed.hex()}, vector={self.vector.tolist()})"
+
+
+def unpickled(self: SecureSum, data: bytes) -> Any:
+    if data[:1] == b"\x80":
+        return pickle.loads(data)  # the defect
+    return DECODE(self, data)
+
+
+DECODE = SecureSum.decode_state
+
+
+def keeps_its_shares(self: Any, request: Message, random: Any) -> Step:
+    step = OPENING_RECEIVE(self, request, random)
+    return replace(step, state=replace(self, bits=self.bits))
+
+
+OPENING_RECEIVE = client_opening.Opening.receive
+
+
+def unchecked_share(self: Any, holder: int, dealers: Any, shares: bytes, kind: bytes, kept: Any) -> bool:
+    from secagg.messages import items
+
+    for j, share in zip(dealers.tolist(), items(shares, 32), strict=True):
+        kept.setdefault(j, {})[holder] = share
+    return True
+
+
+def same_model(self: Any) -> bytes:
+    """A context that forgets the model."""
+    changed = replace(self, model=bytes(32))
+    return hashlib.sha256(b"no model" + changed.encode()).digest()
+
+
+def counts_duplicates(self: Any, answer: Message, random: Any) -> Step:
+    index = answer.sender.number
+    self.arrived.pop(index, None)
+    return SUMMING_RECEIVE(self, answer, random)
+
+
+SUMMING_RECEIVE = server_summing.Summing.receive
+
+DEFECTS = (
+    Defect("32-bit seeds", "seeds-carry-full-entropy", seeded(short_seed), SecAgg),
+    Defect("seeds folded to 32 bits", "seeds-carry-full-entropy", seeded(folded_seed), SecAgg),
+    Defect(
+        "masks from a statistical generator",
+        "no-statistical-generators",
+        put("secagg.masking._apply", numpy_stream),
+        SecAgg,
+    ),
+    Defect(
+        "range one short of the modulus",
+        "uniform-over-the-ring",
+        put("secagg.client.masking.pack", one_short),
+        SecAgg,
+    ),
+    Defect("a skewed stream", "stream-is-uniform", put("secagg.masking._apply", skewed_stream), SecAgg),
+    Defect("one mask for all coordinates", "fresh-masks", put("secagg.masking._apply", one_for_all), SecAgg),
+    Defect(
+        "one mask for two vectors of a round",
+        "fresh-masks",
+        put("secagg.masking._apply", restarts_at_the_middle),
+        SecAgg,
+    ),
+    Defect(
+        "mask reused between rounds",
+        "fresh-masks",
+        together(
+            put("secagg.client.joining.generate", fixed_keys),
+            put("secagg.key_agreement.derive", no_session),
+            put("secagg.seeds.derive", no_session),
+        ),
+        SecAgg,
+    ),
+    Defect(
+        "missing self mask",
+        "masked-after-unmasking",
+        together(
+            put("secagg.client.masking.self_mask_seed", no_self_mask),
+            put("secagg.server.unmasking.self_mask_seed", no_self_mask),
+            put("secagg.audit_hooks.self_mask_seed", no_self_mask),
+            put("secagg.masking._apply", apply_unless_empty),
+            put("secagg.masking._check", anything_goes),
+        ),
+        SecAgg,
+    ),
+    Defect(
+        "missing pairwise mask for one edge",
+        "hidden-from-insiders",
+        together(
+            put("secagg.client.masking.pair_seed", without_edge),
+            put("secagg.server.unmasking.pair_seed", without_edge),
+            put("secagg.audit_hooks.pair_seed", without_edge),
+            put("secagg.masking._apply", apply_unless_empty),
+            put("secagg.masking._check", anything_goes),
+        ),
+        SecAgg,
+    ),
+    Defect(
+        "key share and self share of one peer both given",
+        "forged-requests-refused",
+        put("secagg.client.opening.Opening._trusted", trusting),
+        semi_honest,
+    ),
+    Defect(
+        "threshold off by one",
+        "forged-requests-refused",
+        put("secagg.client.opening.expect_threshold", one_less),
+        semi_honest,
+    ),
+    Defect(
+        "duplicates counted towards the threshold",
+        "forged-requests-refused",
+        put("secagg.messages.expect_ascending", anything_goes),
+        semi_honest,
+    ),
+    Defect(
+        "server-chosen cohort of neighbours accepted",
+        "forged-requests-refused",
+        put("secagg.client.masking.expect_threshold", anything_goes),
+        SecAgg,
+    ),
+    Defect(
+        "server-chosen threshold, modulus or cohort accepted",
+        "weakened-parameters-refused",
+        put("protocols.policy.Policy.check", anything_goes),
+        SecAgg,
+    ),
+    Defect(
+        "unsigned keys",
+        "forged-requests-refused",
+        put("secagg.advertisement.check_certificate", anything_goes),
+        malicious,
+    ),
+    Defect(
+        "split views of who survived",
+        "forged-requests-refused",
+        put("secagg.client.opening.check_signature", anything_goes),
+        SecAgg,
+    ),
+    Defect(
+        "raw Diffie-Hellman as key",
+        "context-enters-masks",
+        together(
+            put("secagg.key_agreement.PairKeys.agree", raw_exchange), put("secagg.seeds.derive", no_session)
+        ),
+        SecAgg,
+    ),
+    Defect(
+        "no session in the key derivation",
+        "context-enters-masks",
+        together(put("secagg.key_agreement.derive", no_session), put("secagg.seeds.derive", no_session)),
+        SecAgg,
+    ),
+    Defect(
+        "shares relayed in clear",
+        "shares-are-sealed",
+        together(
+            put("secagg.client.sharing.seal", clear_box),
+            put("secagg.client.masking.unseal", open_clear),
+        ),
+        SecAgg,
+    ),
+    Defect(
+        "the input's size in clear",
+        "sizes-say-nothing",
+        put("secagg.client.masking.Masking._masked", sized),
+        SecAgg,
+    ),
+    Defect(
+        "weights or counts in clear",
+        "nothing-in-clear",
+        put("secagg.client.masking.Masking.receive", chatty),
+        SecAgg,
+    ),
+    Defect(
+        "silent saturation",
+        "no-input-beyond-the-bound",
+        put("protocols.summation.SecureSum.checked_input", staticmethod(clipped)),
+        SecAgg,
+    ),
+    Defect(
+        "a dropped client is still counted",
+        "exact-sum",
+        total_over(lambda t: replace(t, survivors=tuple(range(max(t.survivors) + 2)))),
+        SecAgg,
+    ),
+    Defect(
+        "a survivor is counted as dropped",
+        "exact-sum",
+        total_over(lambda t: replace(t, survivors=t.survivors[1:])),
+        SecAgg,
+    ),
+    Defect(
+        "the total wraps one bit early",
+        "no-wrap-at-the-bound",
+        put(
+            "protocols.session.Session.ring_bits", lambda self: max(1, (2 * self.sum_bound).bit_length() - 1)
+        ),
+        SecAgg,
+    ),
+    Defect(
+        "messages of another session accepted",
+        "mixed-sessions-refused",
+        put("secagg.client.base.expect", any_session),
+        SecAgg,
+    ),
+    Defect(
+        "second total of a spent update",
+        "no-second-total-of-a-spent-update",
+        put("secagg.client.masking.Masking.receive", unmarked(MASKING_RECEIVE)),
+        SecAgg,
+    ),
+    Defect(
+        "a restored state answers again",
+        "one-answer-per-session",
+        put("secagg.client.opening.Opening.receive", unmarked(OPENING_RECEIVE)),
+        SecAgg,
+    ),
+    Defect(
+        "models may differ between clients",
+        "different-models-refused",
+        put("protocols.session.Session.context", property(same_model)),
+        SecAgg,
+    ),
+    Defect(
+        "pickle in a decoder",
+        "nothing-is-unpickled",
+        put("protocols.summation.SecureSum.decode_state", unpickled),
+        SecAgg,
+    ),
+    Defect(
+        "secret in an exception",
+        "secrets-are-blank",
+        put("secagg.client.base.ClientState.take", told_in_the_error),
+        SecAgg,
+    ),
+    Defect(
+        "secret in a repr",
+        "secrets-are-blank",
+        put("secagg.client.masking.Masking.__repr__", printed),
+        SecAgg,
+    ),
+    Defect(
+        "secrets kept after the session",
+        "secrets-die-with-the-session",
+        put("secagg.client.opening.Opening.receive", keeps_its_shares),
+        SecAgg,
+    ),
+    Defect(
+        "a wrong share is used",
+        "cheating-clients-are-named",
+        put("secagg.server.opening.Opening._keep", unchecked_share),
+        SecAgg,
+    ),
+    Defect(
+        "answers counted twice",
+        "order-and-duplicates",
+        put("secagg.server.summing.Summing.receive", counts_duplicates),
+        SecAgg,
+    ),
+)
