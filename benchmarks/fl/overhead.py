@@ -1,5 +1,7 @@
 """`overhead`: what a round costs with each privacy layer, against the same round with none.
 
+Training includes what a layer does to an update (clipping, noise, quantising); client and server are the secure sum's.
+
 All stacks train the same clients from the same seed, one round each in turn, so that a drifting machine slows
 all alike. What the layers cost by themselves, at other sizes, belongs to the suites `secagg`, `he` and `dp`.
 """
@@ -8,9 +10,9 @@ from __future__ import annotations
 
 import statistics
 import sys
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Annotated, Any
 
 import typer
@@ -34,37 +36,38 @@ STACKS = (
 
 @dataclass
 class Case:
-    """A federation with one stack, and what its rounds took: (whole, training, client, server) in seconds."""
+    """A stack, and what its rounds took: (whole, training, clients, server) in seconds."""
 
     stack: str
-    federation: Any
+    make: Callable[[], Any]
     seconds: list[tuple[float, float, float, float]] = field(default_factory=list)
     bytes_up: float = 0.0
     bytes_down: float = 0.0
 
     def play(self, keep: bool) -> None:
-        """Runs one round. Raises RuntimeError where it was abandoned: its time would mean nothing."""
-        start = time.perf_counter()
-        (round_result,) = self.federation.fit(rounds=1).history
-        whole = time.perf_counter() - start
-        if round_result.abandoned:
-            raise RuntimeError(f"{self.stack}: the round was abandoned: {round_result.abandoned}")
-        parts = round_result.seconds
+        """Runs the first round of a new federation, for a layer keeps its account over rounds.
+
+        Planning and evaluation are not timed. Raises RuntimeError where the round was abandoned: its time would mean
+        nothing.
+        """
+        (played,) = self.make().fit(rounds=1).history
+        if played.abandoned:
+            raise RuntimeError(f"{self.stack}: the round was abandoned: {played.abandoned}")
+        parts = (played.seconds["train"], played.seconds["privacy_client"], played.seconds["privacy_server"])
         if keep:
-            self.seconds.append((whole, parts["train"], parts["privacy_client"], parts["privacy_server"]))
-        self.bytes_up = round_result.bytes_up_per_client
-        self.bytes_down = round_result.bytes_down_per_client
+            self.seconds.append((sum(parts), *parts))
+        self.bytes_up, self.bytes_down = played.bytes_up_per_client, played.bytes_down_per_client
 
     def row(self, baseline: Case, clients: int) -> dict[str, Any]:
-        """Medians; the ratio is of whole rounds, this stack over none."""
+        """Medians; the ratio is this stack's round over the one without layers that was played beside it."""
         whole, train, client, server = (
             statistics.median(column) for column in zip(*self.seconds, strict=True)
         )
-        plain = statistics.median(taken[0] for taken in baseline.seconds)
+        pairs = zip(self.seconds, baseline.seconds, strict=True)
         return {
             "stack": self.stack,
             "round_s": whole,
-            "over_none": whole / plain,
+            "over_none": statistics.median(ours[0] / plain[0] for ours, plain in pairs),
             "train_s": train,
             "client_s": client / clients,
             "server_s": server,
@@ -96,7 +99,7 @@ def overhead(
             case.play(keep=number > 0)
         print(f"round {number} of {repeats} played with {len(cases)} stacks", file=sys.stderr)
     figures: dict[str, Any] = {
-        "parameters": cases[0].federation.coordinator.schema.dimension,
+        "parameters": cases[0].make().coordinator.schema.dimension,
         "rows": [case.row(cases[0], clients) for case in cases],
     }
     if left_out:
@@ -120,8 +123,8 @@ def _prepare(
     cases, left_out = [], {}
     for stack in stacks:
         try:
-            case = Case(stack, _federation(stack, data, model, clients, seed))
-            case.federation.coordinator.prepare(1)
+            case = Case(stack, partial(_federation, stack, data, model, clients, seed))
+            case.make().coordinator.prepare(1)
         except SecAggError as error:
             print(f"left out: {stack}: {error}", file=sys.stderr)
             left_out[stack] = str(error)
