@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONPATH :=
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: install demo test test-slow lint types contracts docs unit clean
+.PHONY: install demo flower-demo test test-slow lint types contracts docs unit clean
 
 install: .venv/.installed
 
@@ -18,6 +18,9 @@ install: .venv/.installed
 
 demo: install
 	$(BIN)/secagg run --demo
+
+flower-demo: install
+	$(BIN)/python examples/flower/demo.py
 
 test: lint types contracts docs unit
 

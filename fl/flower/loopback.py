@@ -218,16 +218,18 @@ class Loopback:
         listed = _last_json(self.flwr("list", CONNECTION, "--run-id", str(run_id), "--format", "json"))
         return str(listed["runs"][0]["status"])
 
+    def ended(self, run_id: int) -> bool:
+        """Return whether a run's ServerApp has ended, by the SuperLink's log: asking `flwr list` costs seconds."""
+        pattern = rf"(Finished|Failed|Stopped) task \d+ of run {run_id}\b"
+        return re.search(pattern, self.superlink.log.read_text(errors="replace")) is not None
+
     def wait(self, run_id: int, seconds: float) -> str:
         """Wait for the end of a run and return its status. Raises DeploymentError after `seconds`."""
         deadline = time.monotonic() + seconds
-        ended = re.compile(rf"(Finished|Failed|Stopped) task \d+ of run {run_id}\b")
         while time.monotonic() < deadline:
             if not self.superlink.alive:
                 raise DeploymentError(f"the SuperLink ended:\n{self.superlink.tail()}")
-            if ended.search(
-                self.superlink.log.read_text(errors="replace")
-            ):  # asking `flwr list` costs seconds
+            if self.ended(run_id):
                 return self.status(run_id)
             time.sleep(0.2)
         raise DeploymentError(f"run {run_id} did not end in {seconds:g} s:\n{self.superlink.tail(30)}")

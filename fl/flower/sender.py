@@ -17,7 +17,7 @@ from fl.flower.compat import failure_of
 from fl.flower.envelope import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.trips import POLL_SECONDS, Exchange, Summed, SumOverGrid, Trip
-from protocols.errors import PeerError
+from protocols.errors import Aborted, PeerError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party
 from protocols.layers import RunFacts
@@ -60,6 +60,12 @@ class Sender:
     def recall(self) -> bytes | None:
         """Return what the server keeps of earlier sessions."""
         return recall(self.store, self.protocol)
+
+    def forget(self) -> None:
+        """Drop what is kept of earlier sessions: after a round without a total nobody knows who holds which set-up, so
+        the next session makes a new one.
+        """
+        self.store.delete(f"memory/{self.protocol.tag}")
 
     def helpers(self) -> tuple[Party, ...]:
         """Return the helpers that a session needs."""
@@ -132,6 +138,9 @@ class Sender:
         )
         try:
             return driver.run()
+        except Aborted:
+            self.forget()
+            raise
         finally:
             self.trips, self.refusals = tuple(driver.trips), dict(driver.refusals)
             for name, why in sorted(self.refusals.items()):

@@ -151,7 +151,9 @@ class ProtectedRounds:
         plan = plan_round(
             self.options.stack, run, number, names, public, reference, self.options.shape.metrics
         )
-        session = self._session(plan, names, number, model_digest(plan, reference, config))
+        session = self._try_session(plan, names, number, model_digest(plan, reference, config))
+        if session is None:
+            return None
         self.protection = self.options.stack.secure_sum.protection(session)
         self._charge(plan.events(names), number)
         report = Report(number, names, session.context.hex())
@@ -202,6 +204,21 @@ class ProtectedRounds:
         if self._run.dimension != reference.schema.dimension:
             raise Misuse("the model is not the one that this run was planned for")
         return self._run
+
+    def _try_session(
+        self, plan: RoundPlan, names: tuple[str, ...], number: int, model: bytes
+    ) -> Session | None:
+        """Return the session; later in a run, one that its few connected clients make impossible is an
+        abandoned round.
+        """
+        try:
+            return self._session(plan, names, number, model)
+        except Misuse as error:
+            if not self.reports:
+                raise
+            self.reports.append(report := Report(number, names))
+            self._abandon(report, Aborted(str(error)))
+            return None
 
     def _session(self, plan: RoundPlan, names: tuple[str, ...], number: int, model: bytes) -> Session:
         least = max(self.options.min_survivors, plan.summed.min_survivors)

@@ -57,7 +57,9 @@ def simulate_federation(
 def run_simulation(
     parts: Any, folder: Path, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
 ) -> Result:
-    """Run what `secagg run --engine flower-simulation` was told. Raises Misuse for a folder that holds a run already."""
+    """Run what `secagg run --engine flower-simulation` was told. Raises Misuse for a folder that holds a
+    run already.
+    """
     if (folder / CHECKPOINT).exists() and not resume:
         raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
     if not (folder / CHECKPOINT).exists() and resume:

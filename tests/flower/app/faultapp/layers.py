@@ -10,4 +10,12 @@ def layers(name: str) -> list[Any]:
         from secagg import SecAggPlus
 
         return [SecAggPlus(dropout=0.33)]
+    if name == "fresh":
+        from secagg import SecAggPlus
+
+        return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+    if name == "reuse":
+        from secagg import SecAggPlus
+
+        return [SecAggPlus(setup="reuse", threat="semi-honest", dropout=0.25, collusion=0.0)]
     raise ValueError(name)

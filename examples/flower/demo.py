@@ -1,0 +1,105 @@
+"""`make flower-demo`: a whole deployment on this machine, from keys to the closing table, and nothing left running.
+
+A SuperLink with TLS and node authentication and five SuperNodes on the loopback, each with its own files; the app beside
+this file is submitted to them as `flwr run` does it.
+"""
+
+import json
+import sys
+import tempfile
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+APP = Path(__file__).parent
+sys.path.insert(0, str(APP))
+
+from digits_app.federation import SITES, make_federation  # noqa: E402  # the app lies beside this script
+from rich.console import Console  # noqa: E402
+from rich.progress import Progress  # noqa: E402
+
+from fl import checkpoint  # noqa: E402
+from fl.cli.run_view import print_closing, round_line  # noqa: E402
+from fl.flower.loopback import Loopback  # noqa: E402
+from fl.result import Result  # noqa: E402
+from protocols.errors import SecAggError  # noqa: E402
+from protocols.record import FILE_NAME, verify_record  # noqa: E402
+from protocols.statement import Statement  # noqa: E402
+
+ROUNDS = 3
+
+
+@dataclass
+class Shown:
+    """What the closing table asks of a configuration."""
+
+    clients: int
+    privacy: tuple[str, ...]
+    output: str
+
+
+def main() -> None:
+    console = Console()
+    with tempfile.TemporaryDirectory(prefix="secagg-flower-demo-") as name:
+        folder = Path(name)
+        run = folder / "run"
+        console.print("starting a SuperLink (TLS, node authentication) and five SuperNodes on the loopback")
+        with Loopback(folder, len(SITES), policy={"min_cohort": 3}) as deployment:
+            files = deployment.files
+            config = {
+                "num-server-rounds": ROUNDS,
+                "output": str(run),
+                "secagg-roster": str(files.roster),
+                "secagg-authority": files.authority_key.hex(),
+                "secagg-identity": str(files.server_identity),
+            }
+            run_id = deployment.submit(APP, config)
+            follow(console, deployment, run_id, run)
+            kept = (folder / "keys" / SITES[0] / "kept-head.txt").read_text().strip()
+            verdict = verify_record(run / FILE_NAME, server_key(files.folder), kept)
+            console.print(f"run record: {verdict.level}, against the head that {SITES[0]} kept")
+        result = load(run)
+        with console.status("the same without privacy layers, in memory"):
+            plain = make_federation(privacy=[]).fit(ROUNDS)
+        print_closing(
+            console, Shown(len(SITES), ("secagg+:setup=reuse",), str(run)), result, plain, None, run
+        )
+        waiting = sum(entry.seconds.get("waiting", 0.0) for entry in result.history)
+        console.print(f"seconds waiting for polling, transport and processes to start: {waiting:.1f}")
+
+
+def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> None:
+    """Show each round when it is over, until the run ends."""
+    shown = 0
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task("rounds", total=ROUNDS)
+        deadline = time.monotonic() + 600
+        while shown < ROUNDS:
+            history = checkpoint.load(run)[3] if (run / checkpoint.CHECKPOINT).exists() else []
+            for result in history[shown:]:
+                bar.console.print(round_line(result), highlight=False)
+            shown = len(history)
+            bar.update(task, completed=shown)
+            if time.monotonic() > deadline or deployment.ended(run_id):
+                break
+            time.sleep(0.5)
+    status = deployment.wait(run_id, 120)
+    if status != "finished:completed":
+        raise SecAggError(f"the run ended as {status}:\n{deployment.logs(run_id)[-3000:]}")
+
+
+def load(run: Path) -> Result:
+    """Read the run back from its files."""
+    model, _, _, history, _ = checkpoint.load(run)
+    statement = Statement.from_json(json.loads((run / checkpoint.STATEMENT).read_text()))
+    survivors: list[Any] = [entry.survivors for entry in history]
+    return Result(model, history, statement, statement.epsilon, survivors)
+
+
+def server_key(keys: Path) -> bytes:
+    return bytes.fromhex((keys / "server" / "server.pub").read_text().strip())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,7 @@
+"""The two apps of the federation, as pyproject.toml names them."""
+
+from digits_app.federation import make_federation
+
+federation = make_federation()
+client = federation.client_app()
+server = federation.server_app()
