@@ -108,8 +108,6 @@ STRATEGIES = Registry(
         "fedavg": "fl:FedAvg",
         "fedsgd": "fl:FedSGD",
         "fedprox": "fl:FedProx",
-        "feddyn": "fl:FedDyn",
-        "scaffold": "fl:Scaffold",
         "fedadam": "fl:FedAdam",
     },
 )

@@ -37,6 +37,12 @@ def needs(extra: str, what: str = "this part of the toolkit") -> Iterator[None]:
         raise MissingExtra(sentence(extra, root, what), name=root) from error
 
 
+def extra_of(module: str) -> str | None:
+    """The extra that brings `module` (a dotted import name), or None."""
+    root = module.partition(".")[0]
+    return next((extra for extra, modules in EXTRAS.items() if root in modules), None)
+
+
 def sentence(extra: str, module: str, what: str) -> str:
     """The one sentence that a user reads where `module` of `extra` is missing."""
     return f"{what} needs {module}, which is not installed: pip install 'secagg-toolkit[{extra}]'"

@@ -94,6 +94,7 @@ def invoke(arguments: Sequence[str]) -> int:
 def explain(error: BaseException) -> tuple[int, str]:
     """Exit code and sentence for an error: 2 where the request was wrong, 1 where it failed."""
     from protocols.errors import MissingExtra, Misuse, SecAggError
+    from protocols.extras import extra_of, sentence
 
     if isinstance(error, click.UsageError):
         command = error.ctx.command_path if error.ctx is not None else "secagg"
@@ -104,6 +105,8 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 2, str(error)
     if isinstance(error, SecAggError):
         return 1, str(error)
+    if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name or "")):
+        return 2, sentence(extra, str(error.name), "This command")
     if isinstance(error, KeyboardInterrupt | click.Abort):
         return 1, "Interrupted. What was saved before is whole."
     if isinstance(error, OSError):

@@ -122,6 +122,8 @@ def test_doctor_finds_nothing_wrong_in_the_checkout() -> None:
     [
         (Misuse("take more clients"), 2, "take more clients"),
         (MissingExtra("pip install x"), 2, "pip install x"),
+        (ModuleNotFoundError("no flwr", name="flwr.server"), 2, "pip install 'secagg-toolkit[flower]'"),
+        (ModuleNotFoundError("no zq", name="zq"), 1, "no zq"),
         (click.UsageError("bad flag"), 2, "bad flag"),
         (Aborted("too few"), 1, "too few"),
         (DataMissing("nowhere"), 1, "nowhere"),

@@ -10,6 +10,7 @@ from typing import Literal
 
 import pytest
 
+from fl.data.partition import PARTITIONS
 from fl.options import Spec, bind, parse_spec, spec_of_table
 from fl.registry import DATA, MODELS, PRIVACY, STRATEGIES, Registry, privacy_layers
 from protocols.errors import Misuse
@@ -127,6 +128,11 @@ def test_an_unknown_name_is_refused_with_the_known_ones() -> None:
 def test_every_built_in_name_points_into_this_project(registry: Registry) -> None:
     packages = {reference.partition(":")[0].partition(".")[0] for reference in registry.builtin.values()}
     assert packages <= {"protocols", "secagg", "dp", "he", "fl"}
+
+
+@pytest.mark.parametrize("registry", [PRIVACY, STRATEGIES, DATA, MODELS, PARTITIONS])
+def test_every_built_in_name_stands_for_something_that_exists(registry: Registry) -> None:
+    assert all(callable(registry.factory(name)) for name in registry.builtin)
 
 
 def test_none_stands_alone() -> None:
