@@ -8,7 +8,11 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from dp.client import ClientDP as ClientDP
+    from dp.distributed import DistributedDP as DistributedDP
     from dp.ledger import Ledger as Ledger
+    from dp.local import LocalDP as LocalDP
+    from dp.sample import SampleDP as SampleDP
 
 _HOMES = {
     "Ledger": "dp.ledger",
