@@ -88,6 +88,8 @@ class NodeParty:
             raise ProtocolViolation("the request is of another session than its header", "server")
         self.policy.check(self.protocol.demands(session))  # before training: it may take hours
         site.enter_round(header.federation, session.round, _session_key(session.context), session.encode())
+        if request.role == "client":
+            self.site.charge(self.policy, planned.plan, header.federation)
         memory = recall(site.store, self.protocol)
         if request.role != "client":
             party = Party(request.role, request.index)

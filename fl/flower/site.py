@@ -9,22 +9,26 @@ paths are relative to this file authority = "64 hex digits"    # the pinned key 
 [policy]                       # fields of protocols.Policy min_cohort = 3
 """
 
+import math
 import tomllib
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
+from fl.account import DEFAULT_DELTA
 from fl.flower.credentials import read_public
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
+from protocols.stack import RoundPlan
 from protocols.store import AlreadyDone, FileStore, Store
 from protocols.summation import SecureSum
 from secagg import Credentials
 
 CONFIG_KEY = "secagg-site"
 FILE = "site.toml"
-_KEYS = {"name", "roster", "authority", "identity", "state", "anchor", "policy"}
+LEDGER = "own.ledger"
+_KEYS = {"name", "roster", "authority", "identity", "state", "anchor", "policy", "delta"}
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,7 @@ class Site:
     identity: Identity | None = None
     folder: Path | None = None
     signed: SignedRoster | None = None
+    delta: float = DEFAULT_DELTA
 
     def policy(self, protocol: SecureSum) -> Policy:
         """Return what this node insists on: its own words where it has any, else the protocol's defaults."""
@@ -75,6 +80,37 @@ class Site:
         if strangers := [name for name in clients if name not in known]:
             raise PolicyRefusal(f"roster: {strangers[0]!r} is in the session and not on the roster")
 
+    def charge(self, policy: Policy, plan: RoundPlan, federation: str) -> None:
+        """Charge this node's own ledger for the round, synced, before anything leaves. Nothing happens
+        without a demand.
+
+        Raises PolicyRefusal if the policy names a largest epsilon and the layers give none, or more than
+        that.
+        """
+        if policy.max_epsilon is None:
+            return
+        events = [e for e in plan.events(plan.facts.clients) if e.party in ("", self.name)]
+        if not events:
+            raise PolicyRefusal(
+                f"max_epsilon: this node accepts at most {policy.max_epsilon:g}, and no layer of this run bounds "
+                "what it loses"
+            )
+        from dp import Ledger  # an app without DP layers never loads it
+        from dp.event_json import from_fact
+
+        ledger = Ledger(
+            (self.folder or Path()) / LEDGER, epsilon=math.inf, delta=self.delta, accountant="rdp"
+        )
+        with self.store.transaction():  # nobody else of this node charges meanwhile
+            for event in events:
+                priced = from_fact(event)
+                if (price := ledger.price_with(priced)) > policy.max_epsilon:
+                    raise PolicyRefusal(
+                        f"max_epsilon: this round would bring this node to {price:.3g}, "
+                        f"it accepts {policy.max_epsilon:g}"
+                    )
+                ledger.charge(priced, run=federation, round=plan.facts.number)
+
     def enter_round(self, federation: str, number: int, key: str, session: bytes) -> None:
         """Take part in round `number` at most once, durably, and keep its session under `key`.
 
@@ -108,13 +144,16 @@ def load_site(folder: Path, node_id: int, default_name: str | None = None, *, sy
     identity = Identity.load(folder / table["identity"], name) if "identity" in table else None
     signed = _roster(folder, table, store) if "roster" in table else None
     roster = None if signed is None else signed.roster
+    delta = float(table.get("delta", DEFAULT_DELTA))
     if roster is not None:
         member = roster.member(name)
         if identity is None or identity.public != member.key:
             raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {name!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
-    return Site(name, store, _demands(table.get("policy", {}), folder), roster, identity, folder, signed)
+    return Site(
+        name, store, _demands(table.get("policy", {}), folder), roster, identity, folder, signed, delta
+    )
 
 
 def _read(path: Path) -> dict[str, Any]:

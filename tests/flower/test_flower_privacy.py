@@ -1,0 +1,73 @@
+"""DP layers over Flower: a node's own ledger, noise that arrives, and a server that asks for too much."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dp import ClientDP, Ledger
+from fl.flower.mod import privacy_mod
+from fl.flower.rounds import arrays_of, tree_of
+from fl.flower.site import LEDGER
+from fl.flower.strategy import PrivateStrategy
+from protocols.errors import BudgetExceeded
+from secagg import SecAggPlus
+from tests.flower.direct import DirectGrid, fedavg, model, rostered
+
+
+def layers() -> list[Any]:
+    return [
+        ClientDP(epsilon=8, delta=1e-5, clip=1.0),
+        SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0),
+    ]
+
+
+def federation(folder: Path, policy: dict[str, Any]) -> tuple[DirectGrid, dict[str, Any]]:
+    grid, arguments = rostered(folder, 4, privacy_mod(layers()), policy=policy)
+    return grid, {**arguments, "stage_timeout": 0.1, "poll": 0.01, "delta": 1e-5}
+
+
+def test_a_round_with_client_dp_is_noised_priced_and_in_every_nodes_own_ledger(tmp_path: Path) -> None:
+    grid, arguments = federation(tmp_path, {"max_epsilon": 9.0})
+    strategy = PrivateStrategy(fedavg(4), layers(), **arguments)
+    result = strategy.start(grid, arrays_of(model()), num_rounds=2)
+    assert [report.abandoned for report in strategy.history] == [None, None]
+    epsilon = strategy.statement().epsilon
+    assert epsilon is not None
+    assert 4.0 < epsilon <= 8.0
+    for name in ("site-1", "site-4"):
+        own = Ledger(tmp_path / "keys" / name / LEDGER)
+        assert own.epsilon() == pytest.approx(epsilon, rel=1e-3)
+    moved = tree_of(result.arrays)["layer.weight"] - model()["layer.weight"]
+    assert np.abs(moved).max() > 0
+
+
+def test_a_node_refuses_the_round_that_goes_beyond_its_largest_epsilon(tmp_path: Path) -> None:
+    grid, arguments = federation(tmp_path, {"max_epsilon": 6.0})
+    strategy = PrivateStrategy(fedavg(4), layers(), **arguments)
+    strategy.start(grid, arrays_of(model()), num_rounds=2)
+    first, second = strategy.history
+    assert first.abandoned is None
+    assert second.abandoned is not None
+    assert all("max_epsilon" in why for why in second.refusals.values())
+
+
+def test_a_node_that_demands_an_epsilon_refuses_a_run_without_noise(tmp_path: Path) -> None:
+    def masks() -> list[Any]:
+        return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(masks()), policy={"max_epsilon": 9.0})
+    strategy = PrivateStrategy(fedavg(4), masks(), **arguments, stage_timeout=0.1)
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    assert all("max_epsilon" in why for why in strategy.history[0].refusals.values())
+
+
+def test_the_servers_ledger_stops_the_run_before_it_overspends(tmp_path: Path) -> None:
+    grid, arguments = federation(tmp_path, {})
+    ledger = Ledger(tmp_path / "server.ledger", epsilon=6.0, delta=1e-5, accountant="rdp")
+    strategy = PrivateStrategy(fedavg(4), layers(), ledger=ledger, **arguments)
+    with pytest.raises(BudgetExceeded):
+        strategy.start(grid, arrays_of(model()), num_rounds=2)
+    assert len(ledger.entries()) == 1
+    assert len(strategy.account.events) == 1
