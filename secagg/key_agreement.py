@@ -6,6 +6,8 @@ identities and to a purpose (Bonawitz et al., CCS 2017, section 4 asks for KA.ag
 7748, section 6.1 for the all-zero check; RFC 5869 for HKDF).
 """
 
+import functools
+
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
@@ -34,9 +36,17 @@ def info(purpose: str, first: str, second: str) -> bytes:
 
     Both ends compute the same bytes; no other pair, purpose or split of the names gives them.
     """
-    low, high = sorted((first.encode(), second.encode()))
-    parts = (purpose.encode(), low, high)
-    return _DOMAIN + b"".join(len(p).to_bytes(4, "big") + p for p in parts)
+    low, high = (first, second) if first <= second else (second, first)  # UTF-8 keeps this order
+    return _DOMAIN + sized(purpose) + sized(low) + sized(high)
+
+
+@functools.lru_cache(maxsize=1 << 16)
+def sized(text: str) -> bytes:
+    """Return the length (4 bytes) and UTF-8 bytes of a text. Names recur in every key of a session, hence
+    the cache.
+    """
+    data = text.encode()
+    return len(data).to_bytes(4, "big") + data
 
 
 def derive(secret: bytes, session: bytes, context: bytes, length: int = KEY_BYTES) -> bytes:
@@ -70,13 +80,19 @@ class PairKeys:
         if peer == self._owner:
             raise ProtocolViolation("expected a peer's public key, got one under the own name", peer)
         try:
-            shared = self._key.exchange(X25519PublicKey.from_public_bytes(peer_public))
+            shared = self._key.exchange(_public(peer_public))
         except ValueError:
             raise ProtocolViolation(
                 f"the public key of {peer} is not usable: expected 32 bytes and a result other than zero",
                 peer,
             ) from None
         return derive(shared, self._session, info(purpose, self._owner, peer))
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def _public(key: bytes) -> X25519PublicKey:
+    """A server meets the same public keys once per client that dropped out."""
+    return X25519PublicKey.from_public_bytes(key)
 
 
 def _load(private: bytes) -> X25519PrivateKey:

@@ -10,6 +10,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.randomness import SecureRandom
+from secagg.key_agreement import sized
 
 NONCE_BYTES, TAG_BYTES = 12, 16
 OVERHEAD = NONCE_BYTES + TAG_BYTES
@@ -18,8 +19,8 @@ _DOMAIN = b"secagg seal v1\0"
 
 def binding(session: bytes, stage: str, sender: str, receiver: str) -> bytes:
     """Return the associated data of a box: session context, stage, sender, receiver, each with its length."""
-    parts = (session, stage.encode(), sender.encode(), receiver.encode())
-    return _DOMAIN + b"".join(len(p).to_bytes(4, "big") + p for p in parts)
+    head = _DOMAIN + len(session).to_bytes(4, "big") + session
+    return head + sized(stage) + sized(sender) + sized(receiver)
 
 
 def seal(key: bytes, plain: bytes, bound: bytes, random: SecureRandom) -> bytes:

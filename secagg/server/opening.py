@@ -98,7 +98,7 @@ class Opening(ServerState):
 
 def pledged(pledge: Pledge, holder: int, kind: bytes) -> bytes:
     """The digest that a dealer pledged for one holder's share; empty if it dealt nothing to it."""
-    at = int(np.searchsorted(pledge.holders, holder))
+    at = int(pledge.holders.searchsorted(np.uint32(holder)))
     if at == len(pledge.holders) or pledge.holders[at] != holder:
         return b""
     start = DIGEST_BYTES * (2 * at + (kind == KEY))
