@@ -15,11 +15,11 @@ from he.paillier.cipher import parse
 from he.paillier.keys import PublicKey
 from he.paillier.proofs import Proof
 from protocols.codec import Record
-from protocols.errors import PeerError, ProtocolViolation, WireError
+from protocols.errors import Aborted, PeerError, ProtocolViolation, WireError
 from protocols.identity import KEY_BYTES, BadSignature, verify
 from protocols.session import Session
 
-INPUT, OPEN, DECRYPT = "encrypted-input", "open", "decrypt"
+INPUT, AGREE, OPEN, DECRYPT = "encrypted-input", "agree", "open", "decrypt"
 PURPOSE = "paillier contribution"
 
 
@@ -90,21 +90,47 @@ class Contribution(Record):
 
 
 @dataclass(frozen=True)
+class Survivors(Record):
+    """Server to clients that share the key: who is in the sum, ascending."""
+
+    clients: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Agreed(Record):
+    """Client to clients that share the key: the one list of survivors that it agreed to, authenticated (32 bytes)."""
+
+    mac: bytes
+
+
+@dataclass(frozen=True)
 class OpenRequest(Record):
-    """Server to key holder or clients: open this sum of the ciphertexts behind these tickets (by client)."""
+    """Server to key holder or clients: open this sum of the ciphertexts behind these tickets (by client).
+
+    agreed: where clients open, the proofs of those who agreed to exactly these clients.
+    """
 
     ciphertexts: bytes = field(repr=False)
     tickets: dict[int, Ticket]
+    agreed: dict[int, bytes] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, eq=False)
 class Opened(Record):
-    """The answer: the sum, rounded and reduced already, int64 [dimension]."""
+    """The answer: the sum, reduced already, int64 [dimension]; or, refused, none and the reason.
+
+    A refusal names no value: one bit, once per session.
+    """
 
     total: NDArray[np.int64] = field(repr=False)
+    refusal: str = ""
 
     def checked(self, session: Session, who: str) -> NDArray[np.int64]:
-        """Return the sum after checking its shape and range. Raises ProtocolViolation naming `who`."""
+        """Return the sum after checking its shape and range. Raises ProtocolViolation naming `who`, Aborted for
+        a refusal.
+        """
+        if self.refusal:
+            raise Aborted(f"{who} refused to open: {self.refusal}")
         low, high = -session.sum_bound, session.sum_bound
         if session.modulus:
             low, high = -(int(session.modulus) // 2), (int(session.modulus) - 1) // 2

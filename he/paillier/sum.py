@@ -11,16 +11,16 @@ from he.keys import Arrangement, KeyHolder, SharedByClients, Threshold
 from he.keys import arrangement as named
 from he.paillier import keyring, tags
 from he.paillier.cipher import encrypt
-from he.paillier.client import Encrypted, MayOpen
+from he.paillier.client import Encrypted, MayOpen, Sent
 from he.paillier.holders import HasKey, HasShare
 from he.paillier.holders.decryptor import decryptor
 from he.paillier.holders.key_holder import KEY_HOLDER
 from he.paillier.keyring import Key, Keyring
 from he.paillier.keys import DEFAULT_BITS, LEAST_BITS
-from he.paillier.messages import DECRYPT, INPUT, OPEN, PURPOSE, Ask, Contribution, Ticket
+from he.paillier.messages import AGREE, DECRYPT, INPUT, OPEN, PURPOSE, Ask, Contribution, Ticket
 from he.paillier.parameters import PaillierParameters, choose, digits_of, least_survivors
 from he.paillier.randomisers import Randomisers
-from he.paillier.server import Adding, Combining, Gathering, Opening
+from he.paillier.server import Adding, Agreeing, Combining, Gathering, Opening
 from he.paillier.statement import protection_of
 from he.paillier.threshold import ThresholdKey
 from protocols.codec import tags as by_tag
@@ -125,7 +125,9 @@ class PaillierSum(SecureSum):
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:
-        return by_tag(Encrypted, MayOpen, HasKey, HasShare, Adding, Opening, Gathering, Combining)
+        return by_tag(
+            Encrypted, Sent, MayOpen, HasKey, HasShare, Adding, Agreeing, Opening, Gathering, Combining
+        )
 
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> PaillierParameters:
         bits = self.randomisers.exponent_bits
@@ -145,7 +147,9 @@ class PaillierSum(SecureSum):
         asked = Stage(INPUT, counts=True)
         if isinstance(self.arrangement, Threshold):
             return (asked, Stage(DECRYPT, "decryptor"))
-        return (asked, Stage(OPEN, "client" if self._shared else "key-holder"))
+        if self._shared:
+            return (asked, Stage(AGREE), Stage(OPEN))
+        return (asked, Stage(OPEN, "key-holder"))
 
     def helpers(self, session: Session) -> tuple[Party, ...]:
         if isinstance(self.arrangement, Threshold):

@@ -2,5 +2,6 @@
 
 from he.paillier.client.encrypted import Encrypted
 from he.paillier.client.may_open import MayOpen
+from he.paillier.client.sent import Sent
 
-__all__ = ["Encrypted", "MayOpen"]
+__all__ = ["Encrypted", "MayOpen", "Sent"]

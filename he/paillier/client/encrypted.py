@@ -3,7 +3,7 @@
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from he.paillier.client.may_open import MayOpen
+from he.paillier.client.sent import Sent
 from he.paillier.keyring import HolderKey
 from he.paillier.messages import INPUT, Ask, Contribution
 from protocols.kernel import SERVER, Left, Message, State, Step, client, expect, message
@@ -37,5 +37,5 @@ class Encrypted(State):
         answer = message(self.session.context, INPUT, me, SERVER, self.contribution.encode())
         after: State = Left()
         if self.key is not None:
-            after = MayOpen(self.session, self.index, self.key, self.signers, self.least)
+            after = Sent(self.session, self.index, self.key, self.signers, self.least)
         return Step(after, (answer,), marks=(f"spent/{self.update.hex()}",))

@@ -9,8 +9,9 @@ from typing import ClassVar
 from he.paillier.cipher import add, parse, serialise
 from he.paillier.holders.key_holder import KEY_HOLDER
 from he.paillier.keys import PublicKey
-from he.paillier.messages import INPUT, OPEN, Contribution, OpenRequest, Ticket, decode
+from he.paillier.messages import AGREE, INPUT, OPEN, Contribution, OpenRequest, Survivors, Ticket, decode
 from he.paillier.parameters import PaillierParameters
+from he.paillier.server.agreeing import Agreeing
 from he.paillier.server.opening import Opening
 from he.paillier.server.survivors import enough, newcomer
 from protocols.errors import ProtocolViolation
@@ -55,7 +56,13 @@ class Adding(State):
 
     def close(self, random: SecureRandom) -> Step:
         survivors = enough(self.tickets, self.session)
-        openers = [KEY_HOLDER] if self.tagged else [client(i) for i in survivors]
-        body = OpenRequest(self.sum, self.tickets).encode()
-        asks = tuple(message(self.session.context, OPEN, SERVER, opener, body) for opener in openers)
-        return Step(Opening(self.session, survivors, not self.tagged, {}), asks)
+        context = self.session.context
+        if self.tagged:
+            body = OpenRequest(self.sum, self.tickets).encode()
+            return Step(
+                Opening(self.session, survivors, None, {}),
+                (message(context, OPEN, SERVER, KEY_HOLDER, body),),
+            )
+        body = Survivors(survivors).encode()
+        asks = tuple(message(context, AGREE, SERVER, client(i), body) for i in survivors)
+        return Step(Agreeing(self.session, self.sum, self.tickets), asks)

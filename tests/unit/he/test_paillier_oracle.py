@@ -16,6 +16,7 @@ from he import KeyHolder, PaillierSum, SharedByClients, Threshold
 from he.keys import Arrangement
 from he.paillier.cipher import add, encrypt, parse, parse_residues, serialise, serialise_residues
 from he.paillier.messages import (
+    AGREE,
     DECRYPT,
     INPUT,
     OPEN,
@@ -24,13 +25,22 @@ from he.paillier.messages import (
     Opened,
     OpenRequest,
     Partial,
+    Survivors,
     Ticket,
 )
 from he.paillier.randomisers import Randomisers
 from protocols import Outcome, simulate
-from protocols.errors import Misuse, PeerError, PolicyRefusal, ProtocolViolation, TooFewSurvivors, WireError
+from protocols.errors import (
+    Aborted,
+    Misuse,
+    PeerError,
+    PolicyRefusal,
+    ProtocolViolation,
+    TooFewSurvivors,
+    WireError,
+)
 from protocols.identity import Identity, Member, Roster
-from protocols.kernel import Message, Party, State, client
+from protocols.kernel import SERVER, Message, Party, State, client, message
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.runtime import Runtime
@@ -67,13 +77,17 @@ def scene(protocol: PaillierSum, **options: int) -> Scene:
     parties |= {
         p: protocol.helper(session, p, random=RANDOM, policy=POLICY).state for p in protocol.helpers(session)
     }
-    state, contributions = server.state, {}
-    for request in server.send:
-        step = parties[request.recipient].receive(request, RANDOM)
-        parties[request.recipient] = step.state
-        contributions[request.recipient.number] = Contribution.decode(step.send[0].body)
-        state = state.receive(step.send[0], RANDOM).state
-    asked = state.close(RANDOM).send[0]
+    step, contributions = server, {}
+    while step.send[0].stage not in (OPEN, DECRYPT):
+        state = step.state
+        for request in step.send:
+            answered = parties[request.recipient].receive(request, RANDOM)
+            parties[request.recipient] = answered.state
+            if request.stage == INPUT:
+                contributions[request.recipient.number] = Contribution.decode(answered.send[0].body)
+            state = state.receive(answered.send[0], RANDOM).state
+        step = state.close(RANDOM)
+    asked = step.send[0]
     return Scene(protocol, session, parties[asked.recipient], asked, contributions)
 
 
@@ -102,7 +116,8 @@ def plus(data: bytes, protocol: PaillierSum, amount: int) -> bytes:
 def test_the_honest_request_opens(arrangement: Arrangement) -> None:
     s = opening(arrangement)
     assert s.asked.stage == OPEN
-    assert len(s.opener.receive(s.asked, RANDOM).send) == 1
+    answer = Opened.decode(s.opener.receive(s.asked, RANDOM).send[0].body)
+    assert answer.total.tolist() == sum(INPUTS).tolist()
 
 
 @HELD
@@ -123,10 +138,13 @@ def test_single_and_altered_ciphertexts_do_not_open(arrangement: Arrangement) ->
         "an encryption of zero": encrypt([0], Randomisers(public), RANDOM),
     }
     for name, ciphertexts in attacks.items():
-        with pytest.raises(ProtocolViolation, match="something else than the sum") as caught:
-            s.opener.receive(s.ask(replace(honest, ciphertexts=ciphertexts)), RANDOM)
-        assert caught.value.party == "server", name
-    assert s.opener.receive(s.asked, RANDOM).send
+        step = s.opener.receive(s.ask(replace(honest, ciphertexts=ciphertexts)), RANDOM)
+        answer = Opened.decode(step.send[0].body)
+        assert "something else than the sum" in answer.refusal, name
+        assert len(answer.total) == 0
+        # One refusal is one bit, and the last: the session is over for this opener.
+        assert step.state.finished
+        assert step.marks == (f"answered/{s.session.context.hex()}",)
 
 
 @HELD
@@ -135,7 +153,8 @@ def test_the_sum_re_randomised_is_still_the_sum(arrangement: Arrangement) -> Non
     honest = OpenRequest.decode(s.asked.body)
     again = rerandomised(honest.ciphertexts, s.protocol)
     assert again != honest.ciphertexts
-    assert s.opener.receive(s.ask(replace(honest, ciphertexts=again)), RANDOM).send
+    step = s.opener.receive(s.ask(replace(honest, ciphertexts=again)), RANDOM)
+    assert Opened.decode(step.send[0].body).total.tolist() == sum(INPUTS).tolist()
 
 
 @HELD
@@ -145,16 +164,88 @@ def test_fewer_other_or_damaged_tickets_do_not_open(arrangement: Arrangement) ->
     for tickets in (
         {1: honest.tickets[1]},
         {},
-        {i: honest.tickets[i] for i in (0, 1, 2)},
         {0: honest.tickets[0], 1: honest.tickets[1], 2: honest.tickets[2], 7: honest.tickets[3]},
     ):
         with pytest.raises(PeerError):
             s.opener.receive(s.ask(replace(honest, tickets=tickets)), RANDOM)
     with pytest.raises(WireError):
         s.opener.receive(replace(s.asked, body=s.asked.body[:-1]), RANDOM)
-    alone = OpenRequest(s.contributions[1].ciphertexts, {1: honest.tickets[1]})
-    with pytest.raises(PeerError, match="at least 2"):
+    alone = OpenRequest(s.contributions[1].ciphertexts, {1: honest.tickets[1]}, honest.agreed)
+    with pytest.raises(PeerError, match=r"at least 2|agreed to"):
         s.opener.receive(s.ask(alone), RANDOM)
+
+
+def test_a_ticket_left_out_does_not_open() -> None:
+    s = opening(KeyHolder())
+    honest = OpenRequest.decode(s.asked.body)
+    three = {i: honest.tickets[i] for i in (0, 1, 2)}
+    answer = s.opener.receive(s.ask(replace(honest, tickets=three)), RANDOM).send[0]
+    assert "something else" in Opened.decode(answer.body).refusal
+
+
+def test_a_refusal_ends_the_run_with_its_reason() -> None:
+    def tamper(sent: Message) -> Message:
+        if sent.stage != OPEN or sent.sender.role != "server":
+            return sent
+        request = OpenRequest.decode(sent.body)
+        return replace(
+            sent, body=replace(request, ciphertexts=plus(request.ciphertexts, keyholder(), 1)).encode()
+        )
+
+    for arrangement in (KeyHolder(), SharedByClients()):
+        with pytest.raises(Aborted, match="refused to open: this is something else than the sum"):
+            simulate(fixed(arrangement), INPUTS, tamper=tamper)
+
+
+# -- clients that share the key agree who is in the sum --
+
+
+def test_a_client_agrees_to_one_list_of_survivors_only() -> None:
+    protocol = fixed(SharedByClients())
+    session = protocol.session(["a", "b", "c", "d"], 3, 50, random=RANDOM)
+    server = protocol.server(session, random=RANDOM)
+    sent = protocol.client(session, 0, INPUTS[0], random=RANDOM).state.receive(server.send[0], RANDOM).state
+
+    def ask(*clients: int) -> Message:
+        return message(session.context, AGREE, SERVER, client(0), Survivors(clients).encode())
+
+    for bad in ((1, 2), (1, 0), (0, 0, 1), (0, 9), (0,)):
+        with pytest.raises(PeerError):
+            sent.receive(ask(*bad), RANDOM)
+    step = sent.receive(ask(0, 1, 2), RANDOM)
+    assert step.marks == (f"agreed/{session.context.hex()}",)
+    with pytest.raises(ProtocolViolation):
+        step.state.receive(ask(0, 1, 2, 3), RANDOM)
+
+
+def test_clients_open_only_what_more_than_half_of_the_roster_agreed_to() -> None:
+    s = opening(SharedByClients())
+    honest = OpenRequest.decode(s.asked.body)
+    assert len(honest.agreed) == 4
+    half = {i: honest.agreed[i] for i in (0, 1)}
+    with pytest.raises(ProtocolViolation, match="more than half"):
+        s.opener.receive(s.ask(replace(honest, agreed=half)), RANDOM)
+    forged_macs = half | {2: bytes(32), 3: honest.agreed[3]}
+    with pytest.raises(ProtocolViolation, match="client 2 did not agree"):
+        s.opener.receive(s.ask(replace(honest, agreed=forged_macs)), RANDOM)
+    swapped = half | {2: honest.agreed[3], 3: honest.agreed[2]}
+    with pytest.raises(ProtocolViolation, match="did not agree"):
+        s.opener.receive(s.ask(replace(honest, agreed=swapped)), RANDOM)
+    fewer = {i: honest.tickets[i] for i in (0, 1, 2)}
+    with pytest.raises(ProtocolViolation, match="agreed to"):
+        s.opener.receive(s.ask(replace(honest, tickets=fewer)), RANDOM)
+
+
+def test_a_server_cannot_have_two_different_sums_opened() -> None:
+    """It shows half of the clients another list: no list gets more than half, so nothing opens."""
+
+    def tamper(sent: Message) -> Message:
+        if sent.stage != AGREE or sent.recipient not in (client(0), client(1)):
+            return sent
+        return replace(sent, body=Survivors((0, 1, 2)).encode())
+
+    with pytest.raises(Aborted):
+        simulate(fixed(SharedByClients()), INPUTS, tamper=tamper)
 
 
 @HELD
@@ -165,8 +256,9 @@ def test_a_holder_opens_for_no_fewer_than_the_session_asks(arrangement: Arrangem
     total = parse(three[0].ciphertexts, 1, public)
     for c in three[1:]:
         total = add(total, parse(c.ciphertexts, 1, public), public)
-    request = OpenRequest(serialise(total, public), {i: c.ticket for i, c in enumerate(three)})
-    with pytest.raises(PeerError, match="at least 4"):
+    agreed = OpenRequest.decode(s.asked.body).agreed
+    request = OpenRequest(serialise(total, public), {i: c.ticket for i, c in enumerate(three)}, agreed)
+    with pytest.raises(PeerError, match=r"at least 4|agreed to"):
         s.opener.receive(s.ask(request), RANDOM)
 
 
@@ -198,8 +290,12 @@ def test_a_request_of_another_session_is_refused(arrangement: Arrangement) -> No
     with pytest.raises(ProtocolViolation, match="session"):
         s.opener.receive(other.asked, RANDOM)
     moved = replace(other.asked, session=s.session.context)
-    with pytest.raises(PeerError):
-        s.opener.receive(moved, RANDOM)
+    try:
+        answer = Opened.decode(s.opener.receive(moved, RANDOM).send[0].body)
+    except ProtocolViolation as error:
+        assert "did not agree" in str(error)  # noqa: PT017  one arrangement raises, the other answers
+    else:
+        assert "something else" in answer.refusal
 
 
 # -- decryptors --
