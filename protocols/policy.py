@@ -38,11 +38,12 @@ class Policy:
 
     min_cohort, min_survivors: least clients in the roster and in a total (2: a sum of one is no sum).
     min_threshold, min_degree: least absolute values; min_threshold_share: least share of the share holders
-    that must answer (0.5 by default: two disjoint sets of holders can never both open something).
-    min_ring_bits: a ring of fewer bits is refused. threat: least threat model. signed_roster: demand one.
-    max_epsilon: largest epsilon the client's own ledger may reach (None: no demand). allow_layers: names of
-    privacy layers it accepts (None: any). allow_resend: let an update leave a second time (the ledger charges
-    it, the statement names it). allow_simulated: join a simulated session.
+    that must answer (0.5 by default: two disjoint sets of holders can never both open something), where the
+    server may show different survivors to different clients: outside the semi-honest model. min_ring_bits:
+    a ring of fewer bits is refused. threat: least threat model. signed_roster: demand one. max_epsilon:
+    largest epsilon the client's own ledger may reach (None: no demand). allow_layers: names of privacy
+    layers it accepts (None: any). allow_resend: let an update leave a second time (the ledger charges it,
+    the statement names it). allow_simulated: join a simulated session.
     """
 
     min_cohort: int = 2
@@ -74,7 +75,8 @@ class Policy:
         if demands.threshold is not None:
             self._least("threshold", demands.threshold, self.min_threshold)
             holders = demands.degree or demands.cohort
-            if demands.threshold <= self.min_threshold_share * holders:
+            split_views = demands.threat not in ("none", "semi-honest")
+            if split_views and demands.threshold <= self.min_threshold_share * holders:
                 raise PolicyRefusal(
                     f"threshold: the policy demands more than {self.min_threshold_share:g} of {holders} share holders, "
                     f"the session offers {demands.threshold}"

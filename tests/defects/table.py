@@ -31,10 +31,8 @@ def main() -> int:
         found = caught(defect)
         ok = defect.caught_by in found
         slipped += not ok
-        print(
-            f"{'caught ' if ok else 'MISSED '} {defect.name:55} {defect.caught_by:36} also {len(found - {defect.caught_by})}"
-        )
-        sys.stdout.flush()
+        others = f"and by {len(found - {defect.caught_by})} more"
+        print(f"{'caught' if ok else 'MISSED'}  {defect.name:55} {defect.caught_by:36} {others}", flush=True)
     for report in sound([("secagg", SecAgg), ("secagg+", SecAggPlus)]):
         failed = [p.name for p in report.properties if p.status.value == "failed"]
         slipped += bool(failed)

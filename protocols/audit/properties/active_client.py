@@ -168,9 +168,19 @@ def _one_bad_answer(subject: Any, vectors: Any, stage: str, story: str) -> None:
     played = subject.play(vectors, {}, tamper=forge, session=sessions[0])
     if played.total is not None and played.total.tolist() != exact(vectors, tuple(played.survivors)):
         raise tell(f"client 3 cheats at {stage} ({story}) and the total is wrong", vectors, {}, played)
-    blamed = [str(k) for k in played.refusals] + list(played.outcome.blamed if played.outcome else ())
-    if not any("3" in name for name in blamed) and "3" not in played.why:
-        raise tell(f"client 3 cheats at {stage} ({story}) and is not named", vectors, {}, played)
+    blamed = " ".join(
+        [*map(str, played.refusals), *(played.outcome.blamed if played.outcome else ()), played.why]
+    )
+    others = [str(i) for i in range(len(vectors)) if i != 3 and f"client {i}" in blamed]
+    if others:
+        raise tell(
+            f"client 3 cheats at {stage} ({story}) and client {others[0]} is named", vectors, {}, played
+        )
+    # what was never used may go unnoticed; what ends the session must be pinned on the cheat
+    if played.total is None and "3" not in blamed:
+        raise tell(
+            f"client 3 cheats at {stage} ({story}), ends the session and is not named", vectors, {}, played
+        )
 
 
 def additive_attacks_declared(subject: Any, data: Any) -> None:
