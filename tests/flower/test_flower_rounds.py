@@ -15,6 +15,7 @@ from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, plan_round, reference_of, tree_of
 from fl.flower.server import _digest
 from fl.flower.strategy import PrivateStrategy
+from he import CKKSSum, KeyHolder, PaillierSum, Threshold
 from protocols import PlainSum, simulate
 from protocols.errors import Misuse, StackError
 from protocols.layers import Contribution, PrivacyLayer, RunFacts
@@ -36,16 +37,16 @@ def nodes(folder: Path, count: int, layers: Layers = masks, **hooks: Any) -> Dir
     return DirectGrid(apps, **hooks)
 
 
-def expected_vectors(layers: list[Any], count: int, round_number: int = 1) -> dict[str, np.ndarray]:
-    """The nodes' integer vectors, computed without Flower."""
+def expected_vectors(layers: list[Any], count: int, first: int = 1) -> dict[str, np.ndarray]:
+    """The nodes' integer vectors of round 1, computed without Flower; `first`: the first node that trains."""
     stack, reference = Stack(layers), reference_of(model())
-    names = tuple(f"node-{n}" for n in range(1, count + 1))
+    names = tuple(f"node-{n}" for n in range(first, first + count))
     run = RunFacts(rounds=1, population=count, cohort=count, dimension=reference.schema.dimension)
     stack.plan(run)
     plan = plan_round(stack, run, 1, names, {}, reference, ())
     vectors = {}
-    for n, name in enumerate(names, start=1):
-        update = flatten(trained(n, model(), round_number), reference.schema).vector - reference.flat.vector
+    for n, name in enumerate(names, start=first):
+        update = flatten(trained(n, model(), 1), reference.schema).vector - reference.flat.vector
         vectors[name] = plan.encode(Contribution(update, 10 * n), plan.facts)
     return vectors
 
@@ -58,6 +59,28 @@ def test_the_total_is_the_in_memory_runs_total(tmp_path: Path, make: type[Any]) 
     outcome = simulate(make(), vectors, bound=max(int(np.abs(v).max()) for v in vectors.values()))
     np.testing.assert_array_equal(outcome.total, sum(vectors.values()))
     assert strategy.history[0].total == _digest(outcome.total)
+
+
+@pytest.mark.parametrize(
+    ("make", "helpers"),
+    [
+        (lambda: PaillierSum(KeyHolder(), key_bits=2048), 1),
+        (lambda: PaillierSum(Threshold(2, 3), key_bits=2048), 3),
+        (CKKSSum, 1),
+    ],
+    ids=["paillier-keyholder", "paillier-threshold", "ckks"],
+)
+def test_key_holders_and_decryptors_are_nodes_that_never_train(
+    tmp_path: Path, make: Callable[[], Any], helpers: int
+) -> None:
+    protocol, calls = make(), list[int]()
+    mods = {n: privacy_mod([protocol], site=tmp_path / f"n{n}") for n in range(1, 4 + helpers)}
+    grid = DirectGrid({n: (client_app(mod, calls), {}) for n, mod in mods.items()})
+    strategy = PrivateStrategy(fedavg(3), [protocol])
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    (report,) = strategy.history
+    assert report.total == _digest(sum(expected_vectors([PlainSum()], 3, first=1 + helpers).values()))
+    assert sorted(calls) == list(range(1 + helpers, 4 + helpers))
 
 
 def test_reused_keys_take_two_trips_a_round(tmp_path: Path) -> None:
