@@ -18,6 +18,7 @@ from protocols.errors import Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
+from protocols.runtime import recall
 from protocols.simulate import Outcome, simulate
 from protocols.stack import Numbers, RoundPlan, Stack
 from protocols.statement import Protection, Statement
@@ -170,6 +171,7 @@ class SecureAverage:
             round=self.calls,
             model=digest,
             min_survivors=min(plan.summed.min_survivors, len(vectors)),
+            memory=recall(self._stores["server"], protocol),
         )
         self._protection = protocol.protection(session)
         first = protocol.stages(session)[0].name

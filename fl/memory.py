@@ -14,6 +14,7 @@ from fl.contribution import contribute
 from fl.dropouts import by_stage, leaving
 from fl.rounds import Coordinator, Opening, RoundResult, new_session
 from protocols.errors import Aborted
+from protocols.runtime import recall
 from protocols.session import Session
 from protocols.simulate import Observe, Outcome, simulate
 from protocols.statement import Protection
@@ -45,7 +46,8 @@ class MemoryEngine:
         them: who raises there (BudgetExceeded) has released nothing, and a round that fails later is paid for.
         """
         setup = self.setup
-        session = self.session = new_session(setup, opening)
+        kept = recall(self.stores["server"], setup.stack.secure_sum)
+        session = self.session = new_session(setup, opening, kept)
         self.protection = setup.stack.secure_sum.protection(session)
         gone = leaving(setup.plan.seed, opening.number, opening.clients, setup.plan.dropout)
         began = time.perf_counter()
