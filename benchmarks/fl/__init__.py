@@ -2,12 +2,8 @@
 
 import typer
 
-from benchmarks.fl import overhead
+from benchmarks.fl import homomorphic, overhead
 
 app = typer.Typer(add_completion=False, help="Federated training end to end.")
 overhead.register(app)
-
-
-@app.callback()
-def _suite() -> None:
-    """Keeps the command's name in the command line while there is only one."""
+homomorphic.register(app)
