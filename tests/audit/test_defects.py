@@ -24,4 +24,4 @@ def test_each_defect_is_caught_by_its_named_property(defect: Defect) -> None:
 @pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, lambda: SecAgg(threat="semi-honest")])
 def test_sound_protocols_fail_nothing(protocol: type[SecAgg]) -> None:
     report = audit(WhiteBox(protocol), examples=5)
-    assert [p.name for p in report.properties if p.status.value == "failed"] == []
+    assert [(p.name, p.reason) for p in report.properties if p.status.value == "failed"] == []
