@@ -21,6 +21,7 @@ SUITES = {
     "dp": "noise, clipping, accountants and private training",
     "he": "Paillier and CKKS sums",
     "fl": "federated training end to end",
+    "flower": "a protected round on a real deployment, beside Flower's own",
 }
 
 app = typer.Typer(

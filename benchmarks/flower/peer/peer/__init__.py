@@ -1,0 +1,1 @@
+"""The round of Flower's own SecAgg+ workflow, measured."""
