@@ -1,0 +1,47 @@
+"""A federation under homomorphic sums ends in the very model that the plain sum gives, clients that leave included."""
+
+import pytest
+import torch
+
+from fl import Federation
+from fl.data import load
+from fl.data.partition import partition
+from fl.models import logistic
+from he import CKKSSum, KeyHolder, PaillierSum, SharedByClients, Threshold
+from protocols import PlainSum, SecureSum
+from tests.paillier_fixed import ring
+
+CLIENTS = 6
+SUMS = {
+    "paillier, key holder": lambda: PaillierSum(KeyHolder(), key_bits=2048, keys=ring(KeyHolder())),
+    "paillier, shared": lambda: PaillierSum(SharedByClients(), key_bits=2048, keys=ring(SharedByClients())),
+    "paillier, threshold": lambda: PaillierSum(Threshold(2, 3), key_bits=2048, keys=ring(Threshold(2, 3))),
+    "ckks, key holder": CKKSSum,
+}
+
+
+def trained(layer: SecureSum, dropout: float) -> tuple[list[torch.Tensor], list[object]]:
+    data = load("digits")
+    x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
+    loaders = {
+        name: torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x[own], y[own]), batch_size=64)
+        for name, own in partition(data, "iid", CLIENTS, seed=1).items()
+    }
+    federation = Federation(
+        model=lambda: logistic(data.x_train.shape[1:], 10),
+        clients=loaders,
+        privacy=[layer],
+        dropout=dropout,
+        seed=4,
+    )
+    result = federation.fit(rounds=1)
+    return list(result.model.state_dict().values()), list(result.survivors)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_the_encrypted_run_is_the_plain_run(name: str) -> None:
+    open_, there = trained(PlainSum(), 0.3)
+    hidden, here = trained(SUMS[name](), 0.3)
+    assert len(there[0]) < CLIENTS
+    assert here == there
+    assert all(torch.equal(one, other) for one, other in zip(hidden, open_, strict=True))
