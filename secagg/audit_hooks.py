@@ -68,7 +68,9 @@ def modulus(session: Session) -> int:
 
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
-    """Each stage is answered by more clients than the threshold, and by a threshold of each client's neighbours."""
+    """Each stage is answered by more clients than the threshold, and by a threshold of each client's
+    neighbours.
+    """
     rules = rules_of(session)
     left = set(range(session.clients))
     for stage in (ADVERTISE, SHARE, INPUT, *([CONFIRM] if rules.voted else []), UNMASK):
@@ -91,7 +93,9 @@ def stream(seed: bytes, count: int) -> NDArray[np.uint8]:
 def stripped(
     session: Session, transcript: Sequence[Message], insiders: Mapping[int, State]
 ) -> dict[int, Elements]:
-    """What is left of each client's vector once the server, with the insiders, took off every mask it can open."""
+    """What is left of each client's vector once the server, with the insiders, took off every mask it can
+    open.
+    """
     rules = rules_of(session)
     keys: dict[int, bytes] = {}
     vectors: dict[int, Message] = {}
@@ -254,6 +258,12 @@ def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
     yield _forged(
         "survivor-sets", "a survivor set below the threshold", request,
         Unmask(both, told.alive[1:], nobody, b""),
+    )  # fmt: skip
+    few = told.alive.tolist()[: rules_of(session).threshold - 1]
+    doubled = indices([*few, few[-1]])
+    yield _forged(
+        "survivor-sets", "one survivor named twice to reach the threshold", request,
+        _unchecked(Unmask, alive=doubled, dropped=nobody, signers=nobody, signatures=b""),
     )  # fmt: skip
     me = indices([request.recipient.number])
     yield _forged(
