@@ -16,7 +16,7 @@ from he.ckks.ciphertexts import Sum, open_sum
 from he.ckks.digits import gather
 from he.ckks.messages import Opened, Settings
 from he.sealing import unseal
-from protocols.errors import Aborted, PolicyRefusal, ProtocolViolation
+from protocols.errors import PolicyRefusal, ProtocolViolation
 from protocols.kernel import client
 from protocols.session import Session
 from protocols.summation import centred
@@ -72,11 +72,7 @@ def open_checked(
 
 
 def taken(opened: Opened, session: Session, party: str) -> IntVector:
-    """Return an answer's total. Raises Aborted for a refusal, ProtocolViolation for a total of another
-    shape or range.
-    """
-    if opened.refusal:
-        raise Aborted(f"{party} refused to open: {opened.refusal}")
+    """Return an answer's total. Raises ProtocolViolation for one of another shape or range."""
     limit = session.sum_bound if not session.modulus else session.modulus // 2
     values = opened.total
     if values.dtype != np.int64 or values.shape != (session.dimension,):

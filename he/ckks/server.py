@@ -4,6 +4,8 @@ secret key.
 What does not belong here: anything that could decrypt.
 """
 
+import hashlib
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
@@ -155,7 +157,7 @@ class Inputs(State):
         if settings(self.session).arrangement == "shared":
             asked = {client(i): Survivors(survivors) for i in survivors}
             return Step(Agreements(self.session, request), ask(self.session, AGREE, asked))
-        state = Opening(self.session, survivors, (Party(HOLDER).number,), HOLDER, None)
+        state = Opening(self.session, survivors, (Party(HOLDER).number,), HOLDER, {}, {})
         return Step(state, ask(self.session, OPEN, {Party(HOLDER): request}))
 
 
@@ -182,13 +184,16 @@ class Agreements(State):
                 f"expected more than half of {self.session.clients} clients to agree, {len(self.request.agreed)} did"
             )
         openers = tuple(sorted(self.request.agreed))
-        state = Opening(self.session, tuple(sorted(self.request.boxes)), openers, "client", None)
+        state = Opening(self.session, tuple(sorted(self.request.boxes)), openers, "client", {}, {})
         return Step(state, ask(self.session, OPEN, {client(i): self.request for i in openers}))
 
 
 @dataclass(frozen=True, eq=False)
 class Opening(State):
-    """Waits for the exact sum. The first answer counts; another one that differs names its sender."""
+    """Waits for the exact sum. Where clients open, more than half of the answers must agree; the others are blamed.
+
+    answers: opener -> digest of the sum it gave. totals: the sums, by digest.
+    """
 
     TAG: ClassVar[int | None] = 35
 
@@ -196,30 +201,35 @@ class Opening(State):
     survivors: tuple[int, ...]
     openers: tuple[int, ...]
     role: str
-    answer: NDArray[np.int64] | None
+    answers: dict[int, bytes]
+    totals: dict[bytes, NDArray[np.int64]]
     refusal: str = ""
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         expect(message, self.session.context, OPEN, self.role, SERVER)
-        who = str(message.sender)
-        if message.sender.number not in self.openers:
+        number, who = message.sender.number, str(message.sender)
+        if number not in self.openers:
             raise ProtocolViolation("expected one answer from each opener", who)
-        left = replace(self, openers=tuple(i for i in self.openers if i != message.sender.number))
-        try:
-            values = taken(_decoded(Opened, message), self.session, who)
-        except Aborted as refused:
-            return Step(replace(left, refusal=refused.reason))
-        if self.answer is not None and not np.array_equal(values, self.answer):
-            raise ProtocolViolation("the opened sum differs from another opener's", who)
-        return Step(replace(left, answer=values))
+        left = replace(self, openers=tuple(i for i in self.openers if i != number))
+        opened = _decoded(Opened, message)
+        if opened.refusal:
+            return Step(replace(left, refusal=f"{who} refused to open: {opened.refusal}"))
+        values = taken(opened, self.session, who)
+        digest = hashlib.sha256(values.tobytes()).digest()
+        totals = self.totals if digest in self.totals else self.totals | {digest: values}
+        return Step(replace(left, answers=self.answers | {number: digest}, totals=totals))
 
     def waiting_for(self) -> list[Party]:
-        return [] if self.answer is not None else [Party(self.role, i) for i in self.openers]
+        return [Party(self.role, i) for i in self.openers]
 
     def close(self, random: SecureRandom) -> Step:
-        if self.answer is None:
+        if not self.answers:
             raise Aborted(self.refusal or f"no {self.role} opened the sum")
-        return Step(Total(self.answer, self.survivors))
+        digest, votes = Counter(self.answers.values()).most_common(1)[0]
+        if 2 * votes <= len(self.answers):
+            raise Aborted("the openers disagree about the sum, and none has a majority")
+        blamed = tuple(str(Party(self.role, i)) for i, other in self.answers.items() if other != digest)
+        return Step(Total(self.totals[digest], self.survivors, blamed))
 
 
 def _decoded(kind: type[R], message: Message) -> R:

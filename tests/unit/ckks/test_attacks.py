@@ -20,6 +20,7 @@ from he.ckks.messages import (
     Input,
     Join,
     Joined,
+    Opened,
     Settings,
     Survivors,
     ToOpen,
@@ -346,15 +347,40 @@ def test_two_lists_of_survivors_are_never_both_opened() -> None:
     assert "did not agree" in notes
 
 
-def test_a_lying_opener_is_named() -> None:
-    def lie(sent: Message) -> Message:
-        if sent.stage == OPEN and sent.sender == Party("client", 2):
-            return replace(sent, body=sent.body[:-5] + bytes([sent.body[-5] ^ 1]) + sent.body[-4:])
+def lie(sent: Message, liars: tuple[int, ...]) -> Message:
+    """The client changes the last value of the sum that it opened by one."""
+    if sent.stage != OPEN or sent.sender.role != "client" or sent.sender.number not in liars:
         return sent
+    opened = Opened.decode(sent.body)
+    return replace(sent, body=Opened(opened.total + np.arange(DIMENSION) // (DIMENSION - 1)).encode())
 
-    outcome = simulate(SUMS[1], INPUTS, bound=BOUND, tamper=lie)
-    assert outcome.total.tolist() == exact(INPUTS, (0, 1, 2, 3))
-    assert any("2" in str(who) for who in outcome.refusals)
+
+def test_a_lying_opener_is_outvoted_and_blamed() -> None:
+    for liar in range(N):
+        outcome = simulate(SUMS[1], INPUTS, bound=BOUND, tamper=lambda m, liar=liar: lie(m, (liar,)))
+        assert outcome.total.tolist() == exact(INPUTS, (0, 1, 2, 3))
+        assert outcome.blamed == (f"client {liar}",)
+
+
+def test_openers_without_a_majority_give_no_total() -> None:
+    with pytest.raises(Aborted, match="disagree"):
+        simulate(SUMS[1], INPUTS, bound=BOUND, tamper=lambda m: lie(m, (1, 2)))
+
+
+def test_a_total_of_another_shape_or_range_is_refused() -> None:
+    for bad in (
+        np.zeros(DIMENSION + 1, np.int64),
+        np.full(DIMENSION, N * BOUND + 1),
+        np.zeros(DIMENSION, np.int32),
+    ):
+
+        def answer(sent: Message, bad: np.ndarray = bad) -> Message:
+            if sent.stage != OPEN or sent.sender.role != HOLDER:
+                return sent
+            return replace(sent, body=Opened(bad).encode())
+
+        with pytest.raises(Aborted):
+            simulate(SUMS[0], INPUTS, bound=BOUND, tamper=answer)
 
 
 def test_states_do_not_show_or_keep_secrets() -> None:
