@@ -11,6 +11,7 @@ from dp_accounting.rdp import RdpAccountant as TheirRDP
 from opacus.accountants import RDPAccountant as OpacusRDP
 
 from dp.accountants import Accountant, PLDAccountant, RDPAccountant, accountant, epsilon
+from dp.accountants.pld import interval
 from dp.accountants.reduction import SMOOTHING_VARIANCE, eta
 from dp.events import (
     DiscreteGaussianSum,
@@ -212,6 +213,20 @@ def test_agrees_with_opacus(sigma: float, rate: float, steps: int, delta: float)
     other.history = [(sigma, rate, steps)]
     ours = accountant("rdp").add(PoissonGaussian(noise_multiplier=sigma, sample_rate=rate, **ZERO_OUT), steps)
     assert ours.epsilon(delta) == pytest.approx(other.get_epsilon(delta), rel=2e-2)
+
+
+def test_high_prices_stay_upper_bounds_on_a_wider_grid() -> None:
+    """At 1e-4 dp-accounting takes minutes for the second; the first must agree with it as any other."""
+    event = PoissonGaussian(noise_multiplier=0.3, sample_rate=0.05, **ZERO_OUT)
+    other = TheirPLD()
+    other.compose(dp_accounting.PoissonSampledDpEvent(0.05, dp_accounting.GaussianDpEvent(0.3)), 40)
+    assert interval([(event, 40)]) > 1e-4
+    assert epsilon([repeat(event, 40)], 1e-5) == pytest.approx(other.get_epsilon(1e-5), rel=1e-3)
+    loud = Gaussian(noise_multiplier=0.05, **ZERO_OUT)
+    price = epsilon([repeat(loud, 10)], 1e-5)
+    assert analytic_gaussian_delta(0.05 / math.sqrt(10), price) <= 1e-5
+    assert price == pytest.approx(2000 + 63.2 * 4.26, rel=0.05)
+    assert interval([(PoissonGaussian(noise_multiplier=2.0, sample_rate=0.05, **REPLACE), 5)]) == 1e-4
 
 
 def test_names() -> None:
