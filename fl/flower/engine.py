@@ -85,7 +85,7 @@ class FlowerEngine:
         """Return who is connected now: by the roster, else by the names that nodes say."""
         if self.sender.roster is not None:
             return from_roster(self.sender.roster, node_keys(self.grid))
-        helpers = self.sender.helpers()
+        helpers = self.sender.helpers
         present = [int(node) for node in self.grid.get_node_ids()]
         strangers = [node for node in present if node not in self._names]
         if strangers:

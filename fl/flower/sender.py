@@ -4,6 +4,7 @@ What belongs here: everything between a round's plan and its total. What does no
 wrapped strategy, `engine` for a Federation), single trips (`trips`).
 """
 
+import functools
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -67,8 +68,9 @@ class Sender:
         """
         self.store.delete(f"memory/{self.protocol.tag}")
 
+    @functools.cached_property
     def helpers(self) -> tuple[Party, ...]:
-        """Return the helpers that a session needs."""
+        """The helpers that a session needs."""
         if type(self.protocol).helpers is SecureSum.helpers:
             return ()
         return self.protocol.helpers(self.protocol.session(["a", "b", "c"], 1, 1, random=SystemRandom()))

@@ -93,6 +93,7 @@ class ServerOptions:
     dropout: float = 0.0
     delta: float | None = None
     local_epochs: int = 1
+    notes: tuple[str, ...] = ()
 
 
 class ProtectedRounds:
@@ -116,17 +117,17 @@ class ProtectedRounds:
         self.schema: Schema | None = None
         self.protection: Protection | None = None
         self._run: RunFacts | None = None
-        self._directory: Directory | None = None
+        self._strangers: set[int] = set()
         self._resume()
 
     # -- nodes --
 
     def directory(self, grid: Grid) -> Directory:
         """Return who is connected now."""
-        directory = connected(grid, self.options.roster, () if self.options.roster else self.sender.helpers())
-        for node in directory.unknown:
+        directory = connected(grid, self.options.roster, () if self.options.roster else self.sender.helpers)
+        for node in set(directory.unknown) - self._strangers:
             log(WARNING, "node %d is not on the roster and takes no part", node)
-        self._directory = directory
+        self._strangers |= set(directory.unknown)
         return directory
 
     # -- a round --
@@ -317,7 +318,7 @@ class ProtectedRounds:
             layers=tuple(layer.describe() for layer in self.options.stack.layers),
             protection=self.protection,
             events=events,
-            notes=NOTES if events else (*NOTES, SUM_NOTE),
+            notes=(*NOTES, *self.options.notes, *(() if events else (SUM_NOTE,))),
             epsilon=epsilon,
             delta=None if epsilon is None else self.account.delta,
             unit=", ".join(sorted({e.unit for e in events})) or None,

@@ -73,4 +73,4 @@ def _helpers(federation: Any) -> tuple[Any, ...]:
     from fl.flower.sender import Sender
     from protocols.store import MemoryStore
 
-    return Sender(federation.setup.stack.secure_sum, MemoryStore()).helpers()
+    return Sender(federation.setup.stack.secure_sum, MemoryStore()).helpers

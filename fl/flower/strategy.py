@@ -33,6 +33,7 @@ from protocols.store import FileStore, MemoryStore, Store
 from protocols.updates import schema_of
 
 Evaluate = Literal["skip", "clear"]
+EVALUATION_NOTE = "each client's evaluation metrics leave it unprotected, by explicit choice"
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -176,6 +177,7 @@ class PrivateStrategy(Strategy):
             dropout=dropout,
             delta=delta,
             local_epochs=local_epochs,
+            notes=(EVALUATION_NOTE,) if evaluate == "clear" else (),
         )
         self.rounds: ProtectedRounds | None = None
 

@@ -213,6 +213,9 @@ def test_evaluation_is_skipped_unless_both_sides_allow_it(tmp_path: Path) -> Non
     strategy = PrivateStrategy(both, masks())
     result = strategy.start(nodes(tmp_path, 3), arrays_of(model()), num_rounds=1)
     assert not result.evaluate_metrics_clientapp
+    declared = PrivateStrategy(FedAvg(min_train_nodes=3, min_available_nodes=3), masks(), evaluate="clear")
+    declared.start(nodes(tmp_path / "declared", 3), arrays_of(model()), num_rounds=1)
+    assert any("evaluation metrics" in note for note in declared.statement().notes)
     open_mod = privacy_mod(masks(), site=tmp_path / "open", evaluate="clear")
     with pytest.raises(Misuse, match="evaluate"):
         privacy_mod(masks(), evaluate="yes")  # type: ignore[arg-type]  # the mistake under test
