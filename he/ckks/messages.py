@@ -6,9 +6,6 @@ Boxes are sealed to whom they are for (`he.sealing`); the server that relays the
 import hashlib
 from dataclasses import dataclass, field
 
-import numpy as np
-from numpy.typing import NDArray
-
 from he.ckks.ciphertexts import Sum, Upload
 from he.ckks.parameters import CKKSParameters
 from protocols.codec import Record
@@ -140,13 +137,13 @@ class ToOpen(Record):
     agreed: dict[int, bytes]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class Opened(Record):
-    """Opener to server: exact integers, reduced modulo M where the group is Z_M; or, refused, none and the
+    """Opener to server: exact integers, reduced modulo M where the group is Z_M, packed; or none and the
     reason.
 
     A refusal names no value: it reveals one bit, once per session and key.
     """
 
-    total: NDArray[np.int64] = field(repr=False)
+    total: bytes = field(repr=False)
     refusal: str = ""

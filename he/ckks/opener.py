@@ -15,8 +15,9 @@ from he.ckks.check import check_value
 from he.ckks.ciphertexts import Sum, open_sum
 from he.ckks.digits import gather
 from he.ckks.messages import Opened, Settings
+from he.ckks.residues import pack, unpack_below
 from he.sealing import unseal
-from protocols.errors import PolicyRefusal, ProtocolViolation
+from protocols.errors import PolicyRefusal, ProtocolViolation, WireError
 from protocols.kernel import client
 from protocols.session import Session
 from protocols.summation import centred
@@ -53,30 +54,43 @@ def open_checked(
 ) -> Opened:
     """Return the sum of exactly the ciphertexts that the expected check values came from, or a refusal."""
     parameters = Settings.decode(session.parameters).ckks
-    nothing = np.empty(0, np.int64)
     try:
         coefficients = open_sum(total, parameters, clients, secret)
     except ProtocolViolation as error:
-        return Opened(nothing, str(error))
+        return Opened(b"", str(error))
     if not np.array_equal(check_value(check_key, coefficients, parameters.checks), expected):
         return Opened(
-            nothing, "the check values do not match: this is not the sum of the named clients' ciphertexts"
+            b"", "the check values do not match: this is not the sum of the named clients' ciphertexts"
         )
     modulus = int(session.modulus)
     values = gather(coefficients, parameters, modulus)
     if modulus:
-        return Opened(centred(values, modulus))
+        return Opened(pack_total(centred(values, modulus), session))
     if np.abs(values).max() > clients * session.bound:
-        return Opened(nothing, "the sum is out of the session's bounds: a client's input was")
-    return Opened(values)
+        return Opened(b"", "the sum is out of the session's bounds: a client's input was")
+    return Opened(pack_total(values, session))
+
+
+def pack_total(values: IntVector, session: Session) -> bytes:
+    """Return a total as words of the fewest bits that the session's sums need."""
+    limit, bits = _range(session)
+    return pack(values.view(np.uint64) + np.uint64(limit), bits)
 
 
 def taken(opened: Opened, session: Session, party: str) -> IntVector:
-    """Return an answer's total. Raises ProtocolViolation for one of another shape or range."""
-    limit = session.sum_bound if not session.modulus else session.modulus // 2
-    values = opened.total
-    if values.dtype != np.int64 or values.shape != (session.dimension,):
-        raise ProtocolViolation(f"expected a total of {session.dimension} int64 values", party)
-    if int(values.max()) > limit or int(values.min()) < -limit:
-        raise ProtocolViolation(f"expected a total in [-{limit}, {limit}]", party)
-    return values
+    """Return an answer's total, int64 [dimension].
+
+    Raises WireError naming the party for one of another length or out of range.
+    """
+    limit, bits = _range(session)
+    try:
+        words = unpack_below(opened.total, session.dimension, bits, 2 * limit + 1)
+    except WireError as error:
+        raise WireError(f"the total: {error}", party) from None
+    return (words - np.uint64(limit)).view(np.int64)
+
+
+def _range(session: Session) -> tuple[int, int]:
+    """Return the largest absolute value of a coordinate of the total, and the bits of what is sent for it."""
+    limit = session.modulus // 2 if session.modulus else session.sum_bound
+    return limit, min(64, max(1, (2 * limit).bit_length()))

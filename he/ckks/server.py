@@ -190,7 +190,8 @@ class Agreements(State):
 
 @dataclass(frozen=True, eq=False)
 class Opening(State):
-    """Waits for the exact sum. Where clients open, more than half of the answers must agree; the others are blamed.
+    """Waits for the exact sum. Where clients open, more than half of the answers must agree; the others are
+    blamed.
 
     answers: opener -> digest of the sum it gave. totals: the sums, by digest.
     """

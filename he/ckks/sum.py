@@ -19,6 +19,7 @@ from he.ckks.server import Agreements, Inputs, Joins, Keys, Opening, ask, settin
 from he.ckks.shared import Member, Shared, SharedOpening, SharedReady, SharedSent
 from he.keys import Arrangement, KeyHolder, SharedByClients
 from he.keys import arrangement as named
+from protocols.audit_hooks import Hooks
 from protocols.codec import tags
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, Roster
@@ -83,6 +84,12 @@ class CKKSSum(SecureSum):
             Ready, Joining, SharedReady, SharedSent, SharedOpening, Waiting, Holding,
             Joins, Keys, Inputs, Agreements, Opening,
         )  # fmt: skip
+
+    @property
+    def audit_hooks(self) -> Hooks:
+        from he.ckks.audit_hooks import make
+
+        return make(self)
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         if self.shared:
