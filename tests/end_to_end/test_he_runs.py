@@ -17,6 +17,7 @@ SUMS = {
     "paillier, shared": lambda: PaillierSum(SharedByClients(), key_bits=2048, keys=ring(SharedByClients())),
     "paillier, threshold": lambda: PaillierSum(Threshold(2, 3), key_bits=2048, keys=ring(Threshold(2, 3))),
     "ckks, key holder": CKKSSum,
+    "ckks, shared": lambda: CKKSSum(SharedByClients()),
 }
 
 
