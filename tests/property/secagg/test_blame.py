@@ -1,0 +1,99 @@
+"""Who cheats by shares is named; the others go on where they can."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocols.errors import (
+    PeerError,
+    ProtocolViolation,
+)
+from protocols.kernel import SERVER, Message
+from secagg import SecAgg
+from secagg.errors import DealerBlamed
+from secagg.key_agreement import generate
+from secagg.messages import (
+    INPUT,
+    SHARE,
+    UNMASK,
+    Dealing,
+    Delivery,
+    Masked,
+    Opened,
+    indices,
+    read,
+)
+from secagg.sealing import OVERHEAD
+from tests.property.secagg.play import Play, with_body
+
+BOX = 64 + OVERHEAD
+
+
+def semi_honest() -> SecAgg:
+    return SecAgg(threat="semi-honest", dropout=0.3)
+
+
+class TestBlame:
+    def test_a_holder_that_returns_another_share_is_named(self) -> None:
+        play = Play(SecAgg(dropout=0.3, collusion=0.0), 7)
+        play.until(UNMASK)
+
+        def lie(sent: Message) -> list[Message]:
+            if sent.sender.number != 2 or sent.recipient != SERVER:
+                return [sent]
+            body = read(Opened, sent)
+            return [with_body(sent, replace(body, seed_shares=bytes(len(body.seed_shares))))]
+
+        play.trip(lie)
+        total = play.finish()
+        assert total.blamed == ("client 2",)
+        assert total.total.tolist() == play.expected(range(7))
+
+    @pytest.mark.parametrize("what, absent", [("self-mask seed", []), ("mask key", [3])])
+    def test_a_dealer_whose_shares_give_something_else_is_named(self, what: str, absent: list[int]) -> None:
+        """The dealer swaps its secrets before it deals; every digest and signature is then honestly made."""
+        play = Play(semi_honest(), 6)
+        play.until(SHARE)
+        cheat = play.clients[3]
+        if what == "mask key":
+            play.clients[3] = replace(cheat, mask=generate(play.random))
+            play.trip()
+        else:
+            play.trip(lambda m: [self.repledge(m)])
+        with pytest.raises(DealerBlamed, match=what) as caught:
+            play.finish(absent=absent)
+        assert caught.value.party == "client 3"
+
+    def repledge(self, sent: Message) -> Message:
+        if sent.sender.number != 3 or sent.sender == SERVER:
+            return sent
+        return with_body(sent, replace(read(Dealing, sent), seed_digest=bytes(32)))
+
+    def test_a_box_that_does_not_open_is_reported_with_both_names(self) -> None:
+        play = Play(semi_honest(), 6)
+        play.until(INPUT)
+
+        def spoil(sent: Message) -> list[Message]:
+            if sent.recipient.number != 1 or sent.recipient == SERVER:
+                return [sent]
+            body = read(Delivery, sent)
+            return [with_body(sent, replace(body, boxes=bytes(BOX) + body.boxes[BOX:]))]
+
+        play.trip(spoil)
+        total = play.finish()
+        assert total.blamed == ("client 0 or client 1 (a share from the one to the other did not open)",)
+        assert total.total.tolist() == play.expected(range(6))
+
+    def test_a_false_complaint_about_nobody_is_refused(self) -> None:
+        play = Play(semi_honest(), 6)
+        answer = play.tell(play.until(INPUT)[0])[0]
+        with pytest.raises(ProtocolViolation, match="complains"):
+            play.hear(with_body(answer, replace(read(Masked, answer), complaints=indices([0]))))
+
+    def test_a_dealing_under_another_signature_is_refused(self) -> None:
+        play = Play(SecAgg(threat="semi-malicious"), 6)
+        answer = play.tell(play.until(SHARE)[0])[0]
+        for bad in (bytes(64), b""):
+            with pytest.raises(PeerError) as caught:
+                play.hear(with_body(answer, replace(read(Dealing, answer), signature=bad)))
+            assert caught.value.party == "client 0"
