@@ -197,6 +197,19 @@ class Ledger:
             return max((s.epsilon for s in spent), default=0.0)
         return max((s.parties.get(party, s.parties.get("", 0.0)) for s in spent), default=0.0)
 
+    def to_json(self) -> dict[str, Any]:
+        """Terms, prices with unit and relation, and every charge, as one JSON object
+        (`dp.ledger_page.export`)."""
+        from dp.ledger_page import export
+
+        return export(self)
+
+    def page(self) -> str:
+        """The same for people, as Markdown (`dp.ledger_page.page`)."""
+        from dp.ledger_page import page
+
+        return page(self)
+
     def entries(self) -> tuple[Entry, ...]:
         """Every charge, in order."""
         with store.opened(self.path) as connection:

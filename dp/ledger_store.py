@@ -87,8 +87,11 @@ def opened(path: Path) -> Iterator[sqlite3.Connection]:
 def create(path: Path, terms: dict[str, Any]) -> dict[str, Any]:
     """Make the ledger with these terms, or, where it exists, return the terms it has. Atomic; the file gets
     mode 0600."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        os.close(os.open(path, os.O_RDWR | os.O_CREAT, 0o600))
+    except OSError as error:
+        raise StoreError(f"the ledger {path.name} cannot be made: {error.strerror}") from error
     with opened(path) as connection, writing(connection):
         if connection.execute("SELECT count(*) FROM sqlite_master").fetchone()[0] == 0:
             for statement in _SCHEMA:
@@ -124,7 +127,8 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
     try:
         yield
     except BaseException:
-        connection.execute("ROLLBACK")
+        if connection.in_transaction:  # SQLite ends it by itself where the disk is full
+            connection.execute("ROLLBACK")
         raise
     connection.execute("COMMIT")
 

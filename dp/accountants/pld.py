@@ -47,9 +47,7 @@ def interval(counts: Iterable[tuple[Event, int]]) -> float:
     """
     account = RDPAccountant()
     for event, count in counts:
-        if (
-            isinstance(event, PoissonGaussian) and event.relation is Relation.REPLACE
-        ):  # as far apart, for Renyi
+        if isinstance(event, Gaussian | PoissonGaussian) and event.relation is Relation.REPLACE:
             event = replace(event, noise_multiplier=event.noise_multiplier / 2)
         account.add(replace(event, relation=Relation.ZERO_OUT), count)
     rough = min(account.epsilon(1e-6), 1e6)

@@ -18,7 +18,7 @@ from dp.audit.checks import (
 )
 from dp.audit.layers import LayerAudit, Rehearsal, audit_layer
 from dp.audit.one_run import one_run_epsilon, one_run_p_value
-from dp.audit.two_distributions import two_distribution_epsilon
+from dp.audit.two_distributions import audit_pair, two_distribution_epsilon
 
 __all__ = [
     "CanaryAudit",
@@ -26,6 +26,7 @@ __all__ = [
     "Rehearsal",
     "Verdict",
     "audit_layer",
+    "audit_pair",
     "audit_sum",
     "check_fresh",
     "check_noise",

@@ -8,6 +8,7 @@ al., S&P 2021).
 """
 
 import math
+from collections.abc import Callable
 from itertools import product
 
 import numpy as np
@@ -35,6 +36,19 @@ def two_distribution_epsilon(first: Scores, second: Scores, delta: float, alarm:
         p, q = (second, first) if swap else (first, second)
         best = max(best, _one_event(sign * p, sign * q, delta, alarm / 4))
     return best
+
+
+def audit_pair(
+    first: Callable[[], float], second: Callable[[], float], *, runs: int, delta: float, alarm: float = 1e-6
+) -> float:
+    """Run a mechanism `runs` times on each of two neighbouring inputs and return `two_distribution_epsilon`
+    of what came out.
+
+    `first()` and `second()` run it once, afresh, and return a score of the output: larger where `first` is
+    likelier.
+    """
+    scores = [np.array([run() for _ in range(runs)], dtype=np.float64) for run in (first, second)]
+    return two_distribution_epsilon(scores[0], scores[1], delta, alarm)
 
 
 def _one_event(p: Scores, q: Scores, delta: float, alarm: float) -> float:

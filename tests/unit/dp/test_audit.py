@@ -10,6 +10,7 @@ from scipy.stats import binom
 
 from dp.accountants import epsilon
 from dp.audit import (
+    audit_pair,
     audit_sum,
     check_fresh,
     check_noise,
@@ -124,6 +125,16 @@ def test_two_distributions_stay_below_the_truth_and_are_of_use(sigma: float) -> 
     found = two_distribution_epsilon(first, second, 1e-5, 1e-6)
     assert 0.05 * truth < found < truth
     assert two_distribution_epsilon(second[::2], second[1::2], 1e-5, 1e-6) < 0.2
+
+
+def test_a_pair_of_runs_is_audited_and_a_false_statement_refuted() -> None:
+    """Noise multiplier 0.3 where 3 is stated (epsilon 1.3 at 1e-5)."""
+    release = gaussian_release(0.3)
+    unit, nothing = np.eye(1, 4)[0], np.zeros(4)
+    found = audit_pair(
+        lambda: float(release([unit])[0]), lambda: float(release([nothing])[0]), runs=400, delta=1e-5
+    )
+    assert stated(3.0, 1e-5) < found < stated(0.3, 1e-5)
 
 
 def test_two_distributions_check_their_arguments() -> None:

@@ -24,7 +24,6 @@ from dp.events import (
     repeat,
 )
 from dp.ledger import Charge
-from dp.ledger_page import export, page
 from protocols.errors import BudgetExceeded, Misuse, StoreError
 
 ROUND = Gaussian(noise_multiplier=5.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
@@ -202,6 +201,12 @@ def test_foreign_files_are_refused_by_name(tmp_path: Path, content: bytes) -> No
         Ledger(foreign)
 
 
+def test_a_place_that_cannot_be_written_is_a_store_error(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(StoreError, match="cannot be made"):
+        Ledger(tmp_path / "file" / "a.ledger", epsilon=1.0, delta=1e-5)
+
+
 def test_another_format_is_refused_by_number(tmp_path: Path) -> None:
     ledger = new(tmp_path)
     connection = sqlite3.connect(ledger.path)
@@ -247,13 +252,13 @@ def test_export_and_page(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "a.ledger", epsilon=math.inf, delta=1e-5, accountant="rdp", dataset="a|b")
     ledger.charge(STEP, 5, run="r1", round=2, party="x|y")
     ledger.charge(ROUND, run="r1", round=3)
-    data = json.loads(json.dumps(export(ledger), allow_nan=False))
+    data = json.loads(json.dumps(ledger.to_json(), allow_nan=False))
     assert data["terms"]["epsilon"] is None
     assert {(s["unit"], s["relation"]) for s in data["spent"]} == {
         ("example", "zero-out"),
         ("client", "zero-out"),
     }
     assert [c["count"] for c in data["charges"]] == [5, 1]
-    text = page(ledger)
+    text = ledger.page()
     for part in ("Per example, zero-out neighbours", "x\\|y", "PoissonGaussian", "delta 1e-05", "rdp"):
         assert part in text

@@ -4,13 +4,15 @@ holds."""
 import multiprocessing
 import os
 import random
+import resource
+import signal
 import time
 from pathlib import Path
 
 from dp import Ledger
 from dp.accountants import accountant
 from dp.events import Gaussian, Relation, Unit
-from protocols.errors import BudgetExceeded
+from protocols.errors import BudgetExceeded, StoreError
 
 ROUND = Gaussian(noise_multiplier=15.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
 TERMS = {"epsilon": 2.0, "delta": 1e-5, "accountant": "rdp"}
@@ -65,6 +67,29 @@ def test_what_was_released_is_charged_whenever_the_process_dies(tmp_path: Path) 
         assert set(released_ids(tmp_path)) <= set(charged)
         assert ledger.epsilon() <= 2.0
     assert released_ids(tmp_path)
+
+
+def spend_on_a_full_disk(folder: Path) -> None:
+    """No file may grow any more: every charge fails, and says so."""
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, 4096))
+    try:
+        Ledger(folder / "a.ledger").charge(ROUND, run="x" * 500)
+    except StoreError:
+        os._exit(7)
+    os._exit(0)
+
+
+def test_a_full_disk_is_a_typed_error_and_leaves_the_ledger_whole(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "a.ledger", **TERMS)
+    ledger.charge(ROUND)
+    child = FORK.Process(target=spend_on_a_full_disk, args=(tmp_path,))
+    child.start()
+    child.join(60)
+    assert child.exitcode == 7
+    ledger.verify()
+    assert len(ledger.entries()) == 1
+    assert ledger.charge(ROUND).id == 2
 
 
 def test_processes_at_once_share_one_budget(tmp_path: Path) -> None:
