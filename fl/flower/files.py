@@ -88,7 +88,6 @@ def round_facts(report: Report, rounds: ProtectedRounds) -> dict[str, Any]:
         "abandoned": report.abandoned,
         "secure_sum": stack.secure_sum.tag,
         "layers": [layer.name for layer in stack.layers],
-        "total": report.total,
         "epsilon": rounds.account.price(),
     }
 

@@ -9,9 +9,8 @@ whole; then the record says so. A round that a kill interrupts is abandoned whol
 """
 
 import hashlib
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from typing import Any
 
@@ -23,7 +22,7 @@ from numpy.typing import NDArray
 
 from fl.account import Account
 from fl.flower.compat import single_reply
-from fl.flower.envelope import RunHeader
+from fl.flower.lasting import Lasting
 from fl.flower.nodes import Directory, connected
 from fl.flower.rounds import (
     Reference,
@@ -38,13 +37,13 @@ from fl.flower.rounds import (
 from fl.flower.sender import Sender, Shape
 from fl.flower.trips import Summed, Trip
 from fl.metrics import decode as decode_metrics
-from protocols.errors import Aborted, BudgetExceeded, Misuse
+from protocols.errors import Aborted, Misuse
 from protocols.identity import Identity, Roster
 from protocols.layers import RunFacts
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
-from protocols.statement import Event, Protection, Statement
+from protocols.statement import Protection, Statement
 from protocols.store import Store
 from protocols.updates import Schema
 
@@ -118,7 +117,9 @@ class ProtectedRounds:
         self.protection: Protection | None = None
         self._run: RunFacts | None = None
         self._strangers: set[int] = set()
-        self._resume()
+        self.account.run = self.sender.federation()[0]
+        self.lasting = Lasting(options.store, options.stack, account)
+        self.lasting.resume()
 
     # -- nodes --
 
@@ -156,7 +157,7 @@ class ProtectedRounds:
         if session is None:
             return None
         self.protection = self.options.stack.secure_sum.protection(session)
-        self._charge(plan.events(names), number)
+        self.lasting.charge(plan.events(names), number)
         report = Report(number, names, session.context.hex())
         self.reports.append(report)
         header = self.sender.header(session.encode(), number, run, public)
@@ -187,11 +188,8 @@ class ProtectedRounds:
         if self._run is None:
             roster = self.options.roster
             population = len(roster.with_role("client")) if roster else len(directory.clients)
-            kept = self.options.store.get("flower/run")
-            if kept is not None:
-                self._run = RunHeader.decode(kept).facts()
-            else:
-                self._run = RunFacts(
+            self._run = self.lasting.run(
+                RunFacts(
                     rounds=self.rounds,
                     population=population,
                     cohort=len(names),
@@ -200,7 +198,7 @@ class ProtectedRounds:
                     local_epochs=self.options.local_epochs,
                     delta=self.options.delta,
                 )
-                self.options.store.put("flower/run", RunHeader.of(self._run).encode())
+            )
             self.options.stack.plan(self._run)
         if self._run.dimension != reference.schema.dimension:
             raise Misuse("the model is not the one that this run was planned for")
@@ -246,7 +244,7 @@ class ProtectedRounds:
         report.survivors = tuple(report.asked[i] for i in total.survivors)
         report.total = _digest(total.total)
         aggregate = plan.decode(total.total, report.survivors)
-        self._save_layers()
+        self.lasting.save_layers()
         report.clipped = plan.clipped(aggregate)
         report.metrics = decode_metrics(aggregate.coordinates, self.options.shape.metrics)
         if aggregate.weight <= 0:
@@ -268,40 +266,6 @@ class ProtectedRounds:
         )
         return single_reply(first, content)
 
-    # -- what lasts --
-
-    def _charge(self, events: tuple[Event, ...], number: int) -> None:
-        """Charge what the round spends before anything of it leaves a client; an abandoned round stays paid for.
-
-        The statement's own list is synced before the ledger, so that neither ever knows less than was spent.
-        """
-        if not events:
-            return
-        before = list(self.account.events)
-        self._keep_events([*before, *events])
-        try:
-            self.account.charge(events, number)
-        except BudgetExceeded:
-            self._keep_events(before)
-            raise
-
-    def _keep_events(self, events: Sequence[Event]) -> None:
-        self.options.store.put("flower/events", json.dumps([asdict(event) for event in events]).encode())
-
-    def _resume(self) -> None:
-        """Take back events and layers of a run that is continued."""
-        store = self.options.store
-        self.account.events = [Event(**e) for e in json.loads(store.get("flower/events") or b"[]")]
-        for layer in self.options.stack.layers:
-            layer.restore(json.loads(store.get(f"flower/layer/{layer.name}") or b"{}"))
-
-    def _save_layers(self) -> None:
-        states = {layer.name: layer.state() for layer in self.options.stack.layers}
-        with self.options.store.transaction() as t:
-            for name, state in states.items():
-                if state:
-                    t.put(f"flower/layer/{name}", json.dumps(state).encode())
-
     def farewell(self, grid: Grid, timeout: float) -> tuple[str, ...]:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
         if self._run is None or not self.reports:
@@ -312,30 +276,7 @@ class ProtectedRounds:
         """Return what is protected so far. Raises Misuse before the first round."""
         if self.protection is None:
             raise Misuse("no round was begun yet")
-        epsilon = self.account.price()
-        events = tuple(self.account.events)
-        return Statement(
-            layers=tuple(layer.describe() for layer in self.options.stack.layers),
-            protection=self.protection,
-            events=events,
-            notes=(*NOTES, *self.options.notes, *(() if events else (SUM_NOTE,))),
-            epsilon=epsilon,
-            delta=None if epsilon is None else self.account.delta,
-            unit=", ".join(sorted({e.unit for e in events})) or None,
-            relation=", ".join(sorted({e.relation for e in events})) or None,
-            accountant=None if epsilon is None else self.account.accountant,
-        )
-
-
-NOTES = (
-    "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
-    "pin the code at the site",
-    "who takes part in a round is visible to the server, so its sampling amplifies nothing",
-)
-SUM_NOTE = (
-    "without differential privacy the sum itself can reveal an update: "
-    "crafted models, sybils and small cohorts do it"
-)
+        return self.lasting.statement(self.protection, self.options.notes)
 
 
 def _digest(total: NDArray[np.int64]) -> str:

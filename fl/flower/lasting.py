@@ -1,0 +1,92 @@
+"""What one run of a wrapped strategy must not forget: the plan it was calibrated for, what it spent, its
+layers' state.
+
+What belongs here: these entries of the server's store, and the statement made from them. What does not:
+rounds (`server`).
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+
+from fl.account import Account
+from fl.flower.envelope import RunHeader
+from protocols.errors import BudgetExceeded
+from protocols.layers import RunFacts
+from protocols.stack import Stack
+from protocols.statement import Event, Protection, Statement
+from protocols.store import Store
+
+NOTES = (
+    "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
+    "pin the code at the site",
+    "who takes part in a round is visible to the server, so its sampling amplifies nothing",
+)
+SUM_NOTE = (
+    "without differential privacy the sum itself can reveal an update: "
+    "crafted models, sybils and small cohorts do it"
+)
+
+
+class Lasting:
+    """The lasting side of a run, in the server's store."""
+
+    def __init__(self, store: Store, stack: Stack, account: Account) -> None:
+        self.store = store
+        self.stack = stack
+        self.account = account
+
+    def run(self, planned: RunFacts) -> RunFacts:
+        """Return the run that the layers were calibrated for: the one of the first round, kept; else `planned`."""
+        kept = self.store.get("flower/run")
+        if kept is not None:
+            return RunHeader.decode(kept).facts()
+        self.store.put("flower/run", RunHeader.of(planned).encode())
+        return planned
+
+    def charge(self, events: tuple[Event, ...], number: int) -> None:
+        """Charge what the round spends before anything of it leaves a client; an abandoned round stays paid for.
+
+        The statement's own list is synced before the ledger, so that neither ever knows less than was spent.
+        """
+        if not events:
+            return
+        before = list(self.account.events)
+        self._keep_events([*before, *events])
+        try:
+            self.account.charge(events, number)
+        except BudgetExceeded:
+            self._keep_events(before)
+            raise
+
+    def _keep_events(self, events: Sequence[Event]) -> None:
+        self.store.put("flower/events", json.dumps([asdict(event) for event in events]).encode())
+
+    def resume(self) -> None:
+        """Take back events and layers of a run that is continued."""
+        self.account.events = [Event(**e) for e in json.loads(self.store.get("flower/events") or b"[]")]
+        for layer in self.stack.layers:
+            layer.restore(json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}"))
+
+    def save_layers(self) -> None:
+        states = {layer.name: layer.state() for layer in self.stack.layers}
+        with self.store.transaction() as t:
+            for name, state in states.items():
+                if state:
+                    t.put(f"flower/layer/{name}", json.dumps(state).encode())
+
+    def statement(self, protection: Protection, notes: tuple[str, ...]) -> Statement:
+        """Return what is protected so far, and at what price."""
+        epsilon = self.account.price()
+        events = tuple(self.account.events)
+        return Statement(
+            layers=tuple(layer.describe() for layer in self.stack.layers),
+            protection=protection,
+            events=events,
+            notes=(*NOTES, *notes, *(() if events else (SUM_NOTE,))),
+            epsilon=epsilon,
+            delta=None if epsilon is None else self.account.delta,
+            unit=", ".join(sorted({e.unit for e in events})) or None,
+            relation=", ".join(sorted({e.relation for e in events})) or None,
+            accountant=None if epsilon is None else self.account.accountant,
+        )
