@@ -6,6 +6,7 @@ Everything here follows from the session alone, so every party computes it for i
 
 import functools
 import hashlib
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import numpy as np
@@ -110,6 +111,15 @@ class Rules:
     def neighbours(self, index: int, seed: bytes) -> tuple[int, ...]:
         """The neighbours of a client, ascending; `seed` is `self.seed`, or what the commitments gave."""
         return Harary(seed or _NO_SEED, self.clients, self.degree).neighbours(index)
+
+    def left_alone(self, alive: Collection[int]) -> int | None:
+        """A survivor that keeps fewer neighbours than the threshold, or None (on the graph of `self.seed`)."""
+        if self.complete:
+            return next(iter(alive), None) if len(alive) <= self.threshold else None
+        for i in alive:
+            if sum(j in alive for j in self.neighbours(i, self.seed)) < self.threshold:
+                return i
+        return None
 
     @functools.cached_property
     def committee(self) -> frozenset[int]:

@@ -67,7 +67,11 @@ class Collecting(ServerState):
             raise TooFewSurvivors(
                 f"expected at least {self.rules.survivors} masked vectors, got {len(self.deposits)}"
             )
-        self._no_one_alone()
+        alone = self.rules.left_alone(self.deposits)  # what every holder would refuse is not asked for
+        if alone is not None:
+            raise TooFewSurvivors(
+                f"{client(alone)} is left with fewer neighbours than {self.rules.threshold}"
+            )
         alive = sorted(self.deposits)
         bits = pack_bits(alive, self.session.clients)
         state = Releasing(self.session, self.total, self.deposits, {}, {}, {}, [])
@@ -79,13 +83,3 @@ class Collecting(ServerState):
         came = set(self.memory.established.tolist()) | set(alive)
         memory = replace(self.memory, established=indices(sorted(came)))
         return Step(state, tuple(asks), memory=memory.encode())
-
-    def _no_one_alone(self) -> None:
-        """What every holder would refuse is not asked for."""
-        rules = self.rules
-        for i in self.deposits:
-            left = sum(j in self.deposits for j in rules.neighbours(i, rules.seed))
-            if left < rules.threshold:
-                raise TooFewSurvivors(
-                    f"{client(i)} is left with {left} neighbours, {rules.threshold} are needed"
-                )

@@ -64,12 +64,9 @@ class Guarding(ClientState):
             raise refuse("the survivors do not have this client, whose masked vector was sent")
         if len(alive) < rules.survivors:
             raise refuse(f"expected at least {rules.survivors} survivors, the server names {len(alive)}")
-        for i in alive:
-            left = sum(j in alive for j in rules.neighbours(i, rules.seed))
-            if left < rules.threshold:
-                raise refuse(
-                    f"{client(i)} is left with {left} neighbours, expected at least {rules.threshold}"
-                )
+        alone = rules.left_alone(alive)
+        if alone is not None:
+            raise refuse(f"{client(alone)} is left with fewer neighbours than {rules.threshold}")
         return alive
 
     def _open(self, owner: int, key: bytes, box: bytes) -> Entrusted | None:
