@@ -36,6 +36,7 @@ class MemoryEngine:
         self.protection: Protection | None = None
         self.observe: Observe | None = None
         self.progress: Progress = lambda what, done, of: None
+        self.clock: Callable[[], float] = time.perf_counter
         self.session: Session | None = None
         self.last_vectors: dict[str, np.ndarray] = {}
 
@@ -50,9 +51,9 @@ class MemoryEngine:
         session = self.session = new_session(setup, opening, kept)
         self.protection = setup.stack.secure_sum.protection(session)
         gone = leaving(setup.plan.seed, opening.number, opening.clients, setup.plan.dropout)
-        began = time.perf_counter()
+        began = self.clock()
         vectors = self._train(opening, gone)
-        train_s = time.perf_counter() - began
+        train_s = self.clock() - began
         result = RoundResult(opening.number, opening.clients, session=session.context.hex())
         charge(tuple(name for name in opening.clients if gone.get(name, True)))
         try:
@@ -62,9 +63,9 @@ class MemoryEngine:
             result.seconds = {"train": train_s, "privacy_client": 0.0, "privacy_server": 0.0}
             return result
         survivors = tuple(str(name) for name in outcome.survivors)
-        began = time.perf_counter()
+        began = self.clock()
         result = self.coordinator.close(opening, outcome.total, survivors)
-        decode_s = time.perf_counter() - began
+        decode_s = self.clock() - began
         return self._measured(result, opening, session, outcome, train_s, decode_s)
 
     def _train(self, opening: Opening, gone: dict[str, bool]) -> dict[str, np.ndarray]:
@@ -103,6 +104,7 @@ class MemoryEngine:
             stores=self.stores,
             updates=update,
             session=session,
+            clock=self.clock,
         )
 
     @staticmethod
