@@ -37,9 +37,10 @@ class Account:
         """
         if self.ledger is not None:
             from dp.event_json import from_fact
+            from dp.ledger import Charge
 
-            for event in events:
-                self.ledger.charge(from_fact(event), run=self.run, round=round, party=event.party)
+            charges = [Charge(from_fact(event), party=event.party) for event in events]
+            self.ledger.charge_all(charges, run=self.run, round=round)
         self.events.extend(events)
 
     def price(self) -> float | None:
