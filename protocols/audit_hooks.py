@@ -16,6 +16,7 @@ from protocols.session import Session
 
 Elements = NDArray[np.uint64]
 Transcript = Sequence[Message]
+Tamper = Callable[[Message], Message | Iterable[Message] | None]
 
 
 @dataclass(frozen=True)
@@ -35,17 +36,19 @@ class Hooks:
     input), let it remove. tolerated: whether the protocol promises a total although clients leave (stage ->
     indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of its seeds. forgeries: to
     clients, made from a genuine request (and the transcript so far). bad_answers: to the server, made from
-    a genuine answer of one client; the abort or blame must name that client. inapplicable: property -> why
-    this kind of protocol has nothing it could be checked on; it is reported as not claimed, with this
-    reason.
+    a genuine answer of one client; the abort or blame must name that client. oracles: for a session,
+    (story, tamper) pairs: a server that asks the holder of a key to open something else than the sum.
+    inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
+    as not claimed, with this reason.
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None
     modulus: Callable[[Session], int] | None = None
     stripped: Callable[[Session, Transcript, Mapping[int, State]], Mapping[int, Elements]] | None = None
-    tolerated: Callable[[Session, Mapping[str, set[int]]], bool] | None = None
+    tolerated: Callable[[Session, Mapping[str, set[int]]], bool | None] | None = None
     stream: Callable[[bytes, int], NDArray[np.uint8]] | None = None
     seed_bytes: int = 0
     forgeries: Callable[[Session, Message, Transcript], Iterable[Forgery]] | None = None
     bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
+    oracles: Callable[[Session], Iterable[tuple[str, Tamper]]] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

@@ -12,6 +12,9 @@ _ASSUMPTIONS = (
 )
 
 
+ANY_VECTOR = "a client may put any vector within the bounds into the sum: nobody can tell"
+
+
 def protection(settings: Settings) -> Protection:
     """Return the facts of one session. Raises KeyError for an arrangement that does not exist."""
     describe = {"keyholder": _key_holder, "shared": _shared}[settings.arrangement]
@@ -61,6 +64,7 @@ def _key_holder(settings: Settings, numbers: dict[str, int | str | bool]) -> Pro
             "the sum itself may reveal an update; without differential privacy nothing bounds that",
             f"{the_holder} must be a party apart from the server: where all run in one process they are simulated "
             "parties, and whoever runs it reads everything",
+            ANY_VECTOR,
             "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
         ),
         parameters=dict(numbers),
@@ -80,6 +84,7 @@ def _shared(settings: Settings, numbers: dict[str, int | str | bool]) -> Protect
         collusion="one client together with the server reads every update",
         limits=(
             "every client holds the key: one client together with the server reads everything",
+            ANY_VECTOR,
             "the sum itself may reveal an update; without differential privacy nothing bounds that",
             "where all run in one process they are simulated parties, and whoever runs it reads everything",
         ),

@@ -64,7 +64,7 @@ def _sender(session: Session, message: Message, stage: str, expected: set[int]) 
 
 
 def _enough(session: Session, clients: int, what: str) -> None:
-    least = settings(session).least
+    least = max(settings(session).least, session.min_survivors)
     if clients < least:
         raise TooFewSurvivors(f"expected at least {least} clients to {what}, {clients} did")
 

@@ -121,7 +121,12 @@ class CKKSSum(SecureSum):
         signed = bool(chosen.roster)
         threat = "malicious" if signed else "semi-honest"
         return Demands(
-            session.clients, chosen.least, bits, threat, signed_roster=signed, simulated=session.simulated
+            session.clients,
+            max(chosen.least, session.min_survivors),
+            bits,
+            threat,
+            signed_roster=signed,
+            simulated=session.simulated,
         )
 
     @staticmethod
@@ -158,7 +163,7 @@ class CKKSSum(SecureSum):
             return Step(Ready.of(own, identity, self._key_of(self.arrangement.name, HOLDER), random))
         if self._key is None:
             self._key = SharedKey.generate()
-        least = max(self.min_survivors, policy.min_survivors)
+        least = max(self.min_survivors, policy.min_survivors, session.min_survivors)
         return Step(SharedReady(own, Member(session, index, Shared.of(self._key.secret, session), least)))
 
     def _helper(
@@ -169,7 +174,13 @@ class CKKSSum(SecureSum):
         published = secrets.published(session, self._signer(self.arrangement.name, HOLDER))
         signers = b"".join(self._key_of(name, "client") for name in session.roster)
         return Step(
-            Waiting(session, max(self.min_survivors, policy.min_survivors), signers, secrets, published)
+            Waiting(
+                session,
+                max(self.min_survivors, policy.min_survivors, session.min_survivors),
+                signers,
+                secrets,
+                published,
+            )
         )
 
     def _key_of(self, name: str, role: str) -> bytes:

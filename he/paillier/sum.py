@@ -23,6 +23,7 @@ from he.paillier.randomisers import Randomisers
 from he.paillier.server import Adding, Agreeing, Combining, Gathering, Opening
 from he.paillier.statement import protection_of
 from he.paillier.threshold import ThresholdKey
+from protocols.audit_hooks import Hooks
 from protocols.codec import tags as by_tag
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
@@ -142,6 +143,12 @@ class PaillierSum(SecureSum):
                 "the session's parameters are not those that follow from this party's key, arrangement and options: "
                 "give every party the same ones (PaillierSum(arrangement, keys=...))"
             )
+
+    @property
+    def audit_hooks(self) -> Hooks:
+        from he.paillier.audit_hooks import make
+
+        return make(self)
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         asked = Stage(INPUT, counts=True)

@@ -41,7 +41,8 @@ def tolerated(subject: Any, gone: Drop, clients: int, dimension: int = 1) -> boo
     if hooks is None or hooks.tolerated is None:
         return True if not any(gone.values()) else None
     session = subject.session_of(clients, dimension, subject.bound)
-    return bool(hooks.tolerated(session, {k: set(v) for k, v in gone.items()}))
+    promised: bool | None = hooks.tolerated(session, {k: set(v) for k, v in gone.items()})
+    return promised
 
 
 def exact(vectors: Vectors, survivors: tuple[int, ...]) -> list[int]:

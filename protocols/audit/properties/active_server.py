@@ -203,6 +203,26 @@ def _check_forgeries(subject: Any, only: str | None) -> None:
         before += [*stage.requests, *stage.answers]
 
 
+def no_oracle(subject: Any, data: Any) -> None:
+    hook = subject.hooks.oracles
+    if hook is None:
+        raise NotChecked(
+            "the protocol has no hook `oracles`: no requests to open something else are known for it"
+        )
+    vectors = _vectors(4)
+    session = subject.session_of(4, 2, subject.bound)
+    for story, _ in hook(session):
+        fresh = subject.session_of(4, 2, subject.bound)
+        tamper = next(t for s, t in hook(fresh) if s == story)
+        played = subject.play(vectors, {}, tamper=tamper, session=fresh)
+        if played.total is not None and played.total.tolist() != exact(vectors, tuple(played.survivors)):
+            raise tell(
+                f"something else than the sum over the survivors was opened: {story}", vectors, {}, played
+            )
+        if played.total is not None and len(played.survivors) < 2:
+            raise tell(f"one client's input was opened: {story}", vectors, {}, played)
+
+
 PROPERTIES = (
     Property(
         "mixed-sessions-refused",
@@ -283,6 +303,15 @@ PROPERTIES = (
         "semi-honest",
         "white",
         forgeries,
+        most=1,
+    ),
+    Property(
+        "no-decryption-oracle",
+        "Whoever holds a key opens the sum and nothing else, re-randomised single ciphertexts included.",
+        "chosen-ciphertext decryption of aggregates",
+        "semi-honest",
+        "white",
+        no_oracle,
         most=1,
     ),
 )

@@ -1,0 +1,52 @@
+"""What homomorphic sums tell an audit about themselves. What does not belong here: properties (`protocols.audit`).
+
+An audit uses this to look deeper; no protocol code does.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+from protocols.audit_hooks import Hooks
+from protocols.session import Session
+
+NO_MASKS = "inputs are encrypted, not masked: there are no ring elements, seeds or mask streams"
+INAPPLICABLE = {
+    **dict.fromkeys(
+        (
+            "uniform-over-the-ring",
+            "fresh-masks",
+            "context-enters-masks",
+            "stream-is-uniform",
+            "views-indistinguishable",
+            "masked-after-unmasking",
+            "hidden-from-insiders",
+            "seeds-carry-full-entropy",
+            "streams-do-not-collide",
+        ),
+        NO_MASKS,
+    ),
+    "view-depends-on-the-sum-only": "the randomness of encryption cannot be injected; see `randomised`",
+    "shares-are-sealed": "clients deal no shares of secrets",
+    "forged-requests-refused": "clients are asked for their input; for holders see no-decryption-oracle",
+    "cheating-clients-are-named": "a client answers with its ciphertext alone; see garbled-answers-are-named",
+}
+
+
+_BEFORE_INPUT = ("join", "input", "encrypted-input")
+
+
+def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool | None:
+    """A total is promised over two clients or more; where clients open it too, whether enough did is not said."""
+    sent = set(range(session.clients))
+    for stage in _BEFORE_INPUT:
+        sent -= gone.get(stage, set())
+    if len(sent) < max(2, session.min_survivors):
+        return False
+    later = any(who for stage, who in gone.items() if stage not in _BEFORE_INPUT)
+    return None if later else True
+
+
+def hooks(oracles: Any, **inapplicable: str) -> Hooks:
+    """Return the hooks of a homomorphic sum with these attacks on whoever holds the key."""
+    named = {key.replace("_", "-"): why for key, why in inapplicable.items()}
+    return Hooks(tolerated=tolerated, oracles=oracles, inapplicable={**INAPPLICABLE, **named})
