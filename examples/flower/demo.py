@@ -1,7 +1,7 @@
 """`make flower-demo`: a whole deployment on this machine, from keys to the closing table, and nothing left running.
 
-A SuperLink with TLS and node authentication and five SuperNodes on the loopback, each with its own files; the app beside
-this file is submitted to them as `flwr run` does it.
+A SuperLink with TLS and node authentication and five SuperNodes on the loopback, each with its own files; the app
+beside this file is submitted to them as `flwr run` does it.
 """
 
 import json

@@ -38,8 +38,8 @@ class Deployed:
             print(self.it.logs(self.run)[-6000:])
         self.it.__exit__(*details)
 
-    def submit(self, rounds: int, seconds: float | None = None) -> int:
-        """Submit the app. seconds: another timeout per trip than the usual one."""
+    def submit(self, rounds: int, seconds: float | None = None, size: int = 64) -> int:
+        """Submit the app. seconds: another timeout per trip than the usual one. size: values of the model."""
         files = self.it.files
         self.run = self.it.submit(
             APP,
@@ -49,6 +49,7 @@ class Deployed:
                 "authority": files.authority_key.hex(),
                 "identity": str(files.server_identity),
                 "rounds": rounds,
+                "size": size,
                 "nodes": len(files.nodes) - 1,
                 "seconds": (seconds or self.seconds) * min(self.patience, 5.0),
                 "privacy": self.privacy,

@@ -1,5 +1,6 @@
 """The federation: model, data, layers. Nothing here knows where it runs."""
 
+from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -31,16 +32,23 @@ def loader_for(site: str, config: dict[str, Any]) -> DataLoader[Any]:
     return DataLoader(tensors(data.x_train[rows], data.y_train[rows]), batch_size=16, shuffle=True)
 
 
+class TestData:
+    """The server's test data, opened when it is first asked for: a node that only unmasks never loads it."""
+
+    def __iter__(self) -> Iterator[Any]:
+        data = load("digits")
+        return iter(DataLoader(tensors(data.x_test, data.y_test), batch_size=512))
+
+
 def make_federation(privacy: list[Any] | None = None) -> Federation:
     """Return the federation. One set-up serves all rounds, so that a round takes two message trips."""
-    data = load("digits")
     return Federation(
         model=make_model,
         clients=loader_for,
         names=SITES,
         strategy=FedAvg(),
         privacy=[SecAggPlus(setup="reuse", dropout=0.2)] if privacy is None else privacy,
-        test=DataLoader(tensors(data.x_test, data.y_test), batch_size=512),
+        test=TestData(),
         learning_rate=0.1,
         local_epochs=2,
     )
