@@ -289,6 +289,11 @@ def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
             yield _forged("wrong-share", "it opens another share than it was dealt", answer, body)
 
 
+def foreign_refused(request: Message, answer: Message) -> bool:
+    """Whether a client complained about every box that it was handed."""
+    return len(Masked.decode(answer.body).complaints) == len(Delivery.decode(request.body).dealers)
+
+
 HOOKS = Hooks(
     elements=elements,
     modulus=modulus,
@@ -298,6 +303,7 @@ HOOKS = Hooks(
     seed_bytes=SEED_BYTES,
     forgeries=forgeries,
     bad_answers=bad_answers,
+    foreign_refused=foreign_refused,
     inapplicable={
         "no-decryption-oracle": "nobody holds a key that opens inputs; masks cancel in the sum alone"
     },

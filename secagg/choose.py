@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from protocols.errors import Misuse
 from secagg.parameters import Cohort, Plan, plan, plan_complete
-from secagg.parameters.rules import complete_threshold, least_threshold
+from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold
 from secagg.rules import LEAST_CLIENTS, MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, MaskParameters
 
 
@@ -36,6 +36,15 @@ class Wishes:
     def cohort(self, clients: int, threat: str) -> Cohort:
         """The demand on one cohort."""
         return Cohort(clients, self.dropout, self.collusion, threat, self.security, self.correctness)
+
+    def thresholds(self, clients: int, degree: int, threat: str) -> tuple[int, int]:
+        """The least threshold that keeps secrets closed, and the largest that drop-outs leave enough
+        answers for.
+        """
+        cohort = self.cohort(clients, threat)
+        if degree >= clients - 1:
+            return complete_threshold(cohort)
+        return least_threshold(cohort, degree), largest_threshold(cohort, degree)
 
     def least_threshold(self, clients: int, degree: int, threat: str) -> int:
         """The least threshold that keeps secrets closed under these wishes; above the degree if none does."""
@@ -77,12 +86,15 @@ def _given(wishes: Wishes, clients: int, threat: str, beacon: bytes) -> MaskPara
     degree = clients - 1 if wishes.complete else min(wishes.neighbours or clients - 1, clients - 1)
     if wishes.neighbours is None and not wishes.complete:
         degree = _planned(wishes, clients, threat).degree
-    needed = wishes.least_threshold(clients, degree, threat)
-    threshold = wishes.threshold or needed
-    if threshold < needed or threshold > degree:
+    needed, most = wishes.thresholds(clients, degree, threat)
+    threshold, least = wishes.threshold or needed, needed
+    if wishes.threshold is not None:
+        most = degree  # whether enough will answer is then the user's own reckoning
+    if not least <= threshold <= most:
         raise Misuse(
-            f"{threat}, {clients} clients, {degree} neighbours, collusion {wishes.collusion:g}: expected a "
-            f"threshold from {needed} to {degree}, got {threshold}: raise neighbours or threshold, or lower collusion"
+            f"{threat}, {clients} clients, {degree} neighbours, drop-out {wishes.dropout:g}, collusion "
+            f"{wishes.collusion:g}: expected a threshold from {least} (secrecy) to {most} (so many answer), got "
+            f"{threshold}: raise neighbours, or lower dropout or collusion"
         )
     return _parameters(threat, degree, threshold, clients, beacon)
 

@@ -41,7 +41,7 @@ class _Masked(SecureSum):
     def __init__(
         self,
         dropout: float = 0.2,
-        collusion: float = 0.1,
+        collusion: float | None = None,
         threat: str | None = None,
         neighbours: int | None = None,
         threshold: int | None = None,
@@ -52,14 +52,17 @@ class _Masked(SecureSum):
         setup: str = "fresh",
         renew: int = 100,
     ) -> None:
-        """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt.
+        """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt
+        (None: 0.1, or whatever a threshold that is given stands).
 
         threat: "semi-honest", "semi-malicious" or "malicious"; None: semi-malicious where it is feasible,
         else semi-honest. neighbours, threshold: given instead of planned. security, correctness: bits.
         credentials: needed by "malicious". beacon: public randomness made after the roster, behind a sparse
-        graph; without it clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of
-        one set-up's for at most `renew` rounds of one roster. Raises Misuse for values out of range.
+        graph; without it clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of one
+        set-up's for at most `renew` rounds of one roster. Raises Misuse for values out of range.
         """
+        if collusion is None:
+            collusion = 0.1 if threshold is None else 0.0
         self.wishes = Wishes(
             dropout, collusion, threat, neighbours, threshold, security, correctness, self._complete
         )

@@ -27,6 +27,7 @@ _LIMITS = (
 def protection(rules: Rules, wishes: Wishes) -> Protection:
     """Return the statement of one session's protection."""
     p = rules.parameters
+    withstood = p.threshold - 1 if p.threat == SEMI_HONEST else p.corrupt
     secrets = "each round's seeds" if p.reuse else "secrets"
     graph = "the complete graph" if rules.complete else f"a random {p.degree}-regular graph"
     return Protection(
@@ -38,8 +39,8 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
             "clients": "their neighbours' public keys, what the server publishes",
         },
         assumptions=(_server(rules), *_SOURCES, *_graph(rules)),
-        collusion=f"the server with up to {wishes.collusion:.0%} of the clients; {p.threshold} holders of one client's "
-        "shares open its secrets together",
+        collusion=f"the server with up to {wishes.collusion:.0%} of the clients, at most {withstood} of the "
+        f"{p.degree} that hold shares of one client's secrets",
         limits=(*_LIMITS, *_limits(rules)),
         parameters={
             "clients": rules.clients,

@@ -77,7 +77,9 @@ class TestSecAggPlusMaliciousSparse(MaskedSumContract):
     fresh_process_clients = 13
 
     def protocol(self) -> SecAggPlus:
-        return SecAggPlus(threat="malicious", neighbours=10, collusion=0.0, credentials=credentials())
+        return SecAggPlus(
+            threat="malicious", neighbours=10, collusion=0.0, dropout=0.05, credentials=credentials()
+        )
 
     def factory(self) -> tuple[str, str]:
         return "secagg", "SecAggPlus"
@@ -88,7 +90,7 @@ class TestSecAggPlusReuseSparse(MaskedSumContract):
     fresh_process_clients = 8
 
     def protocol(self) -> SecAggPlus:
-        return SecAggPlus(setup="reuse", neighbours=6, collusion=0.0)
+        return SecAggPlus(setup="reuse", neighbours=6, collusion=0.0, dropout=0.05)
 
     def factory(self) -> tuple[str, str]:
         return "secagg", "SecAggPlus"
