@@ -1,0 +1,129 @@
+"""A Federation as Flower apps: the in-memory run's model, names and rosters, going on after a stop, layers that own
+the training.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from flwr.app import Context, RecordDict
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import SampleDP
+from fl import Federation
+from fl.flower.credentials import make_deployment
+from fl.flower.loopback import write_site
+from fl.result import Result
+from protocols.errors import Misuse
+from protocols.identity import Identity, SignedRoster
+from protocols.record import FILE_NAME, verify_record
+from secagg import SecAggPlus
+from tests.flower.direct import DirectGrid, pem
+
+SITES = ("site-1", "site-2", "site-3", "site-4")
+
+
+def loader_for(name: str, config: dict[str, Any]) -> DataLoader[Any]:
+    generator = torch.Generator().manual_seed(SITES.index(name))
+    x = torch.randn(24, 5, generator=generator)
+    return DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), batch_size=8, shuffle=True)
+
+
+def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> dict[str, float]:
+    loss = torch.zeros(())
+    for x, y in loader:
+        optimizer.zero_grad()
+        loss = criterion(model(x), y)
+        loss.backward()
+        optimizer.step()
+    return {"loss": float(loss.detach())}
+
+
+def federation(privacy: list[Any] | None = None, **named: Any) -> Federation:
+    layers = [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)] if privacy is None else privacy
+    return Federation(
+        model=lambda: torch.nn.Linear(5, 2),
+        clients=loader_for,
+        names=SITES,
+        train=train,
+        privacy=layers,
+        seed=3,
+        **named,
+    )
+
+
+def grid_of(folder: Path, make: Any = federation, **hooks: Any) -> DirectGrid:
+    apps = {n: (make().client_app(site=folder / f"n{n}"), {"partition-id": n - 1}) for n in range(1, 5)}
+    return DirectGrid(apps, **hooks)
+
+
+def serve(grid: DirectGrid, own: Federation, rounds: int, **options: Any) -> Result:
+    results: list[Result] = []
+    server = own.server_app(rounds, timeout=5.0, poll=0.01, on_result=results.append, **options)
+    context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={}, series_id=1)
+    server(grid, context)
+    return results[0]
+
+
+def same(one: Any, other: Any) -> bool:
+    a, b = one.state_dict(), other.state_dict()
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def test_the_model_is_that_of_the_run_in_memory_bit_for_bit(tmp_path: Path) -> None:
+    result = serve(grid_of(tmp_path), federation(), 2)
+    expected = federation().fit(2)
+    assert [r.survivors for r in result.history] == [r.survivors for r in expected.history]
+    assert same(result.model, expected.model)
+    assert result.history[-1].train_metrics == expected.history[-1].train_metrics
+
+
+def test_a_stopped_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    grid = grid_of(tmp_path)
+    serve(grid, federation(output=out), 1)
+    result = serve(grid, federation(output=out), 3)
+    assert len(result.history) == 3
+    assert same(result.model, federation().fit(3).model)
+
+
+def test_a_roster_names_the_clients_and_its_server_signs_the_record(tmp_path: Path) -> None:
+    files = make_deployment(tmp_path / "keys", 4)
+    apps, keys = {}, {}
+    for node_id, node in enumerate(files.nodes, start=1):
+        write_site(files, node, {"min_cohort": 4})
+        config = {
+            "secagg-site": str(node.identity.parent),
+            "partition-id": 99,
+        }  # the roster names it, not this
+        apps[node_id], keys[node_id] = (federation().client_app(), config), pem(node.auth_public)
+    given = {"roster": SignedRoster.load(files.roster), "authority": files.authority_key}
+    identity = Identity.load(files.server_identity)
+    own = federation(output=tmp_path / "run")
+    result = serve(DirectGrid(apps, keys=keys), own, 2, identity=identity, **given)
+    assert result.history[-1].survivors == SITES
+    kept = (tmp_path / "keys" / "site-3" / "kept-head.txt").read_text().strip()
+    assert verify_record(tmp_path / "run" / FILE_NAME, identity.public, kept).level == "verified"
+    with pytest.raises(Misuse, match="output folder"):
+        serve(DirectGrid(apps, keys=keys), federation(), 1, identity=identity, **given)
+    with pytest.raises(Misuse, match="all or none"):
+        serve(DirectGrid(apps, keys=keys), federation(output=tmp_path / "x"), 1, **given)
+
+
+def test_a_client_that_was_sent_another_federations_model_refuses(tmp_path: Path) -> None:
+    other = Federation(model=lambda: torch.nn.Linear(6, 2), clients=loader_for, names=SITES, train=train)
+    apps = {n: (other.client_app(site=tmp_path / f"n{n}"), {"partition-id": n - 1}) for n in range(1, 5)}
+    result = serve(DirectGrid(apps), federation(), 1)
+    assert result.history[0].abandoned is not None
+
+
+def test_layers_that_own_the_training_run_where_the_data_lives(tmp_path: Path) -> None:
+    def private() -> Federation:
+        layers = [SampleDP(epsilon=8, delta=1e-5), *federation().setup.stack.privacy]
+        return federation(layers)
+
+    result = serve(grid_of(tmp_path, private), private(), 1)
+    assert result.history[0].abandoned is None
+    assert result.statement.events
+    assert result.epsilon is not None
