@@ -13,10 +13,10 @@ block useless.
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 
 from protocols.errors import Misuse
 from secagg.ring import Words
@@ -27,7 +27,10 @@ SEED_BYTES = 32
 BLOCK_BYTES = 1 << 17
 """Keystream made at a time: stays in the second-level cache, and hides the cost of a call."""
 
-_ZEROS = bytes(BLOCK_BYTES)
+TOGETHER = 16
+"""Masks that are applied to one block of the vector before the next block."""
+
+_ZEROS = memoryview(bytes(BLOCK_BYTES))
 _ROOM = 15
 """What `update_into` asks for beyond the length of its input."""
 
@@ -35,32 +38,58 @@ _ROOM = 15
 def add_mask(words: Words, seed: bytes) -> None:
     """Add the mask of `seed` to `words` (uint32 or uint64, any length) in place, modulo the word.
 
-    Needs memory for one block, whatever the length. Raises Misuse for a wrong seed length or array.
+    Raises Misuse for a wrong seed length or array.
     """
-    _apply(words, seed, 1)
+    apply_masks(words, (seed,), ())
 
 
 def subtract_mask(words: Words, seed: bytes) -> None:
     """Take the mask of `seed` from `words` in place: undoes `add_mask` exactly. Raises as `add_mask`."""
-    _apply(words, seed, -1)
+    apply_masks(words, (), (seed,))
 
 
-def _apply(words: Words, seed: bytes, sign: Literal[1, -1]) -> None:
-    _check(words, seed)
-    combine = np.add if sign == 1 else np.subtract
-    encryptor = Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
+def apply_masks(words: Words, added: Sequence[bytes], taken: Sequence[bytes]) -> None:
+    """Add the masks of the seeds `added` to `words` and take those of `taken` off, in place.
+
+    A part of the vector meets many masks while it is in the cache. Needs memory for one block and `TOGETHER` ciphers,
+    whatever the length and the number of seeds. Raises as `add_mask`, before anything is changed.
+    """
+    _check(words, (*added, *taken))
+    if not len(words):
+        return
     block = np.empty(min(BLOCK_BYTES, words.nbytes) + _ROOM, np.uint8)
     stream = block[:-_ROOM].view(words.dtype.newbyteorder("<"))
-    zeros = memoryview(_ZEROS)
-    for start in range(0, len(words), max(1, len(stream))):
-        part = words[start : start + len(stream)]
-        encryptor.update_into(zeros[: part.nbytes], block.data)
-        combine(part, stream[: len(part)], out=part)
+    for seeds, combine in ((added, np.add), (taken, np.subtract)):
+        for start in range(0, len(seeds), TOGETHER):
+            _pass(
+                words,
+                [_keystream(seed) for seed in seeds[start : start + TOGETHER]],
+                combine,
+                block.data,
+                stream,
+            )
     block.fill(0)  # keystream is as secret as its seed
 
 
-def _check(words: Words, seed: bytes) -> None:
-    if len(seed) != SEED_BYTES:
-        raise Misuse(f"a mask seed has {SEED_BYTES} bytes, got {len(seed)}")
+def _pass(
+    words: Words, ciphers: list[CipherContext], combine: np.ufunc, block: memoryview, stream: Words
+) -> None:
+    """Combine the words with the next bytes of each cipher, block by block."""
+    for start in range(0, len(words), len(stream)):
+        part = words[start : start + len(stream)]
+        zeros, fresh = _ZEROS[: part.nbytes], stream[: len(part)]
+        for cipher in ciphers:
+            cipher.update_into(zeros, block)
+            combine(part, fresh, out=part)
+
+
+def _keystream(seed: bytes) -> CipherContext:
+    return Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
+
+
+def _check(words: Words, seeds: Sequence[bytes]) -> None:
+    for seed in seeds:
+        if len(seed) != SEED_BYTES:
+            raise Misuse(f"a mask seed has {SEED_BYTES} bytes, got {len(seed)}")
     if words.ndim != 1 or words.dtype not in (np.uint32, np.uint64):
         raise Misuse(f"masks apply to uint32 or uint64 vectors, got {words.dtype} of {words.ndim} dimensions")

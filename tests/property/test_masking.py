@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from protocols.errors import Misuse
-from secagg.masking import BLOCK_BYTES, SEED_BYTES, add_mask, subtract_mask
+from secagg.masking import BLOCK_BYTES, SEED_BYTES, TOGETHER, add_mask, apply_masks, subtract_mask
 from secagg.ring import Ring
 
 # NIST SP 800-38A, F.5.1 (CTR-AES128.Encrypt): key, first counter block, and the first two output blocks.
@@ -93,3 +93,33 @@ def test_bad_seed_is_refused_without_being_shown(length: int) -> None:
 def test_bad_array_is_refused(words: NDArray[Any]) -> None:
     with pytest.raises(Misuse, match="uint32 or uint64"):
         subtract_mask(words, bytes(SEED_BYTES))
+
+
+@given(added=st.lists(seeds, max_size=40), taken=st.lists(seeds, max_size=40), dimension=st.integers(0, 50))
+@settings(max_examples=30, deadline=None)
+def test_many_masks_at_once_are_the_same_masks(
+    added: list[bytes], taken: list[bytes], dimension: int
+) -> None:
+    together, one_by_one = np.zeros(dimension, np.uint32), np.zeros(dimension, np.uint32)
+    apply_masks(together, added, taken)
+    for seed in added:
+        add_mask(one_by_one, seed)
+    for seed in taken:
+        subtract_mask(one_by_one, seed)
+    assert together.tolist() == one_by_one.tolist()
+
+
+def test_many_masks_join_without_a_seam() -> None:
+    chosen = [bytes([i]) * SEED_BYTES for i in range(TOGETHER + 1)]
+    words, plain = (np.zeros(BLOCK_BYTES // 2 + 7, np.uint32) for _ in range(2))
+    apply_masks(words, chosen, chosen[:1])
+    for seed in chosen[1:]:
+        plain += np.array(plain_mask(seed, len(plain), 4), np.uint32)
+    assert np.array_equal(words, plain)
+
+
+def test_one_bad_seed_among_many_changes_nothing() -> None:
+    words = np.zeros(5, np.uint32)
+    with pytest.raises(Misuse, match="got 3"):
+        apply_masks(words, [NIST_SEED], [b"bad"])
+    assert not words.any()
