@@ -152,6 +152,7 @@ def server_app(
         given = _Given(federation, config, roster, authority, identity)
         limit = float(config.get(TIMEOUT) or timeout)
         sender = Sender(federation.setup.stack.secure_sum, given.store(), given.roster, given.identity, poll)
+        sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
         engine = FlowerEngine(federation.setup, federation.coordinator, grid, sender, limit)
         federation.engine, federation.signer = engine, given.identity
         folder = federation.setup.output

@@ -120,6 +120,7 @@ class ProtectedRounds:
         self.account.run = self.sender.federation()[0]
         self.lasting = Lasting(options.store, options.stack, account)
         self.lasting.resume()
+        self.sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
 
     # -- nodes --
 

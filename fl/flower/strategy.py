@@ -6,6 +6,7 @@ back one reply, whose arrays are the average and whose weight is the sum of the 
 one reply is that reply.
 """
 
+import time
 from collections.abc import Callable, Iterable, Sequence
 from logging import INFO, WARNING
 from pathlib import Path
@@ -25,7 +26,7 @@ from fl.flower.rounds import arrays_of, like, tree_of
 from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds, Report, ServerOptions
 from fl.flower.trips import POLL_SECONDS
-from protocols.errors import Misuse
+from protocols.errors import Aborted, Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.stack import Numbers, Stack
 from protocols.statement import Statement
@@ -33,6 +34,7 @@ from protocols.store import FileStore, MemoryStore, Store
 from protocols.updates import schema_of
 
 Evaluate = Literal["skip", "clear"]
+NODE_SECONDS = 600.0
 EVALUATION_NOTE = "each client's evaluation metrics leave it unprotected, by explicit choice"
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -47,12 +49,15 @@ class PrivateGrid(Grid):
         evaluate: Evaluate,
         offset: int,
         stage_timeout: float | None,
+        node_timeout: float = NODE_SECONDS,
     ) -> None:
         self.inner = grid
         self.rounds = rounds
         self.evaluate = evaluate
         self.offset = offset
         self.stage_timeout = stage_timeout
+        self.node_timeout = node_timeout
+        self._asked_since: float | None = None
 
     def send_and_receive(
         self, messages: Iterable[Message], *, timeout: float | None = None
@@ -60,6 +65,7 @@ class PrivateGrid(Grid):
         """Training: one averaged reply, or none if the round was abandoned. Evaluation: nothing, unless it
         was allowed.
         """
+        self._asked_since = None
         listed = list(messages)
         kind = listed[0].metadata.message_type.partition(".")[0] if listed else ""
         if kind == "train":
@@ -82,7 +88,13 @@ class PrivateGrid(Grid):
         return self.inner.pull_messages(message_ids)
 
     def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that may train: on the roster, and no helper."""
+        """Return the nodes that may train: on the roster, and no helper.
+
+        A strategy asks again and again until enough are connected: raises Aborted when that takes too long.
+        """
+        self._asked_since = self._asked_since or time.monotonic()
+        if time.monotonic() - self._asked_since > self.node_timeout:
+            raise Aborted(f"waited {self.node_timeout:g} s for enough nodes to connect")
         return list(self.rounds.directory(self.inner).clients.values())
 
     def get_nodes(self) -> Iterable[NodeInfo]:
@@ -124,8 +136,9 @@ class PrivateStrategy(Strategy):
     process. roster, authority, identity: the signed roster, the pinned key that signed it, and the server's
     own signing key. metrics: names of training metrics that are summed inside the vector; all others are
     stripped. evaluate: "clear" lets the strategy collect evaluation metrics unprotected, and the statement
-    says so. stage_timeout: seconds per message trip. min_survivors: a round with fewer clients is abandoned
-    whole. ledger: a `dp.Ledger`. dropout, delta, local_epochs: facts for layers.
+    says so. stage_timeout: seconds per message trip. node_timeout: seconds to wait for enough nodes.
+    min_survivors: a round with fewer clients is abandoned whole. ledger: a `dp.Ledger`. dropout, delta,
+    local_epochs: facts for layers.
 
     Raises Misuse for a strategy that needs more than the weighted mean, StackError for layers that do not
     compose.
@@ -147,6 +160,7 @@ class PrivateStrategy(Strategy):
         stage_timeout: float | None = None,
         min_survivors: int = 2,
         poll: float = POLL_SECONDS,
+        node_timeout: float = NODE_SECONDS,
         ledger: Any = None,
         dropout: float = 0.0,
         delta: float | None = None,
@@ -165,6 +179,7 @@ class PrivateStrategy(Strategy):
         self.folder = None if folder is None else Path(folder)
         self.evaluate = evaluate
         self.stage_timeout = stage_timeout
+        self.node_timeout = node_timeout
         self.account = Account(tuple(privacy), delta, ledger)
         self.options = ServerOptions(
             stack=Stack(tuple(privacy), numbers or Numbers()),
@@ -211,7 +226,7 @@ class PrivateStrategy(Strategy):
         arrays, done = self._resume(initial_arrays)
         self.rounds = rounds = ProtectedRounds(self.options, self.account, num_rounds)
         rounds.schema = schema
-        private = PrivateGrid(grid, rounds, self.evaluate, done, self.stage_timeout)
+        private = PrivateGrid(grid, rounds, self.evaluate, done, self.stage_timeout, self.node_timeout)
         files = None if self.folder is None else RunFiles(self.folder, self.options.identity)
         if files is not None and done:
             rounds.sender.head = files.record.head

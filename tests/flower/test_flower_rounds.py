@@ -17,7 +17,7 @@ from fl.flower.server import _digest
 from fl.flower.strategy import PrivateStrategy
 from he import CKKSSum, KeyHolder, PaillierSum, Threshold
 from protocols import PlainSum, simulate
-from protocols.errors import Misuse, StackError
+from protocols.errors import Aborted, Misuse, StackError
 from protocols.layers import Contribution, PrivacyLayer, RunFacts
 from protocols.record import FILE_NAME, check_files, verify_record
 from protocols.stack import Stack
@@ -206,6 +206,12 @@ def test_the_run_is_recorded_and_clients_keep_its_head(tmp_path: Path) -> None:
     (run / FILE_NAME).write_bytes(b"".join(lines[:-1]))
     with pytest.raises(Exception, match="cut short"):
         verify_record(run / FILE_NAME, arguments["identity"].public, kept)
+
+
+def test_waiting_for_nodes_has_an_end(tmp_path: Path) -> None:
+    strategy = PrivateStrategy(fedavg(9), masks(), node_timeout=0.5)
+    with pytest.raises(Aborted, match="enough nodes"):
+        strategy.start(nodes(tmp_path, 2), arrays_of(model()), num_rounds=1)
 
 
 def test_evaluation_is_skipped_unless_both_sides_allow_it(tmp_path: Path) -> None:
