@@ -26,6 +26,7 @@ INAPPLICABLE = {
         NO_MASKS,
     ),
     "view-depends-on-the-sum-only": "the randomness of encryption cannot be injected; see `randomised`",
+    "stale-shares-refused": "clients deal no shares of secrets",
     "shares-are-sealed": "clients deal no shares of secrets",
     "forged-requests-refused": "clients are asked for their input; for holders see no-decryption-oracle",
     "cheating-clients-are-named": "a client answers with its ciphertext alone; see garbled-answers-are-named",

@@ -38,8 +38,9 @@ class Hooks:
     clients, made from a genuine request (and the transcript so far). bad_answers: to the server, made from
     a genuine answer of one client; the abort or blame must name that client. oracles: for a session,
     (story, tamper) pairs: a server that asks the holder of a key to open something else than the sum.
-    inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
-    as not claimed, with this reason.
+    foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
+    that it refused all of it. inapplicable: property -> why this kind of protocol has nothing it could be
+    checked on; it is reported as not claimed, with this reason.
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None
@@ -51,4 +52,5 @@ class Hooks:
     forgeries: Callable[[Session, Message, Transcript], Iterable[Forgery]] | None = None
     bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
     oracles: Callable[[Session], Iterable[tuple[str, Tamper]]] | None = None
+    foreign_refused: Callable[[Message, Message], bool] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

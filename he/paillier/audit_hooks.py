@@ -20,7 +20,7 @@ from protocols.session import Session
 
 def make(protocol: Any) -> Hooks:
     """Return the hooks of a PaillierSum."""
-    return hooks(partial(_oracles, protocol))
+    return hooks(partial(_oracles, protocol), nonces_are_used_once="nothing is sealed with a nonce")
 
 
 def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:

@@ -11,7 +11,7 @@ from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message, Party, State, Step, client
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
-from protocols.summation import Total
+from protocols.summation import NO_MODEL, Total
 
 
 @dataclass
@@ -41,12 +41,19 @@ class Driven:
 
 
 def drive(
-    subject: Any, vectors: Vectors, *, random: SecureRandom | None = None, encoded: bool = True
+    subject: Any,
+    vectors: Vectors,
+    *,
+    random: SecureRandom | None = None,
+    encoded: bool = True,
+    model: bytes = NO_MODEL,
 ) -> Driven:
     """Run a whole session; every state goes through its encoding between two steps when `encoded`."""
     protocol, random = subject.protocol, random or SystemRandom()
     names = [str(i) for i in range(len(vectors))]
-    session = protocol.session(names, len(vectors[0]), subject.bound, random=random, simulated=True)
+    session = protocol.session(
+        names, len(vectors[0]), subject.bound, random=random, simulated=True, model=model
+    )
     driven = Driven(session, random=random)
     parties: dict[Party, State] = {}
     for i, vector in enumerate(vectors):

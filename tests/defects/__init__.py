@@ -1,6 +1,7 @@
 """Deliberately broken variants, by what they break. They exist to measure audits and tests; no wheel holds them."""
 
+from tests.defects.homomorphic import DEFECTS as HOMOMORPHIC
 from tests.defects.masks import DEFECTS as MASKS
 from tests.defects.planting import Defect
 
-ALL: tuple[Defect, ...] = (*MASKS,)
+ALL: tuple[Defect, ...] = (*MASKS, *HOMOMORPHIC)

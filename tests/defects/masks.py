@@ -19,6 +19,7 @@ from secagg.client.base import ClientState
 from secagg.key_agreement import PairKeys
 from secagg.messages import Masked, indices
 from secagg.packing import pack
+from secagg.sealing import _cipher
 from secagg.server import summing as server_summing
 from tests.defects.planting import Defect, put, together
 
@@ -113,6 +114,14 @@ def no_session(secret: bytes, session: bytes, context: bytes, length: int = 32) 
     from secagg.key_agreement import HKDF, SHA256
 
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=context).derive(secret)
+
+
+def fixed_nonce(key: bytes, plain: bytes, bound: bytes, random: Any) -> bytes:
+    return bytes(12) + _cipher(key).encrypt(bytes(12), plain, bound)
+
+
+def unbound(session: bytes, stage: str, sender: str, receiver: str) -> bytes:
+    return b"the same everywhere"
 
 
 def clear_box(key: bytes, plain: bytes, bound: bytes, random: Any) -> bytes:
@@ -377,7 +386,7 @@ DEFECTS = (
         SecAgg,
     ),
     Defect(
-        "the input's size in clear",
+        "public exponent leaking magnitude",
         "sizes-say-nothing",
         put("secagg.client.masking.Masking._masked", sized),
         SecAgg,
@@ -472,6 +481,22 @@ DEFECTS = (
         "answers counted twice",
         "order-and-duplicates",
         put("secagg.server.summing.Summing.receive", counts_duplicates),
+        SecAgg,
+    ),
+    Defect(
+        "nonce reuse in AEAD", "nonces-are-used-once", put("secagg.client.sharing.seal", fixed_nonce), SecAgg
+    ),
+    Defect(
+        "stale share accepted after abort",
+        "stale-shares-refused",
+        together(
+            put("secagg.client.sharing.binding", unbound),
+            put("secagg.client.masking.binding", unbound),
+            put("secagg.key_agreement.derive", no_session),
+            put("secagg.client.sharing.share_digest", lambda *a: bytes(16)),
+            put("secagg.client.masking.share_digest", lambda *a: bytes(16)),
+            put("secagg.server.opening.share_digest", lambda *a: bytes(16)),
+        ),
         SecAgg,
     ),
 )

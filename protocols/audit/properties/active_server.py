@@ -7,6 +7,7 @@ import numpy as np
 
 from protocols.audit.draws import exact, inputs, tell
 from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.randomness import ReplayRandom
 from protocols.audit.stepping import Driven, answer_to, drive
 from protocols.errors import PolicyRefusal, SecAggError
 from protocols.kernel import Message, Party, client
@@ -36,6 +37,27 @@ def mixed_sessions(subject: Any, data: Any) -> None:
         step, _ = answer_to(subject, saved, foreign)
         if step is not None and step.send:
             raise Finding(f"a request of another session is answered\n  {foreign.recipient} at {stage}")
+
+
+def stale_content(subject: Any, data: Any) -> None:
+    """Shares sealed in one session (aborted, say) and relayed into another, between the same keys, are refused."""
+    judge = subject.hooks.foreign_refused
+    if judge is None:
+        raise NotChecked(
+            "the protocol has no hook `foreign_refused`: whether stale shares were taken cannot be seen"
+        )
+    runs = [
+        drive(subject, _vectors(), random=ReplayRandom(11), model=model)
+        for model in (bytes(32), b"\x01" * 32)
+    ]
+    old, new = (next(s for s in run.stages if s.name == subject.counting) for run in runs)
+    for stale, genuine in zip(old.requests, new.requests, strict=True):
+        request = replace(genuine, body=stale.body)
+        step, _ = answer_to(subject, runs[1].before[subject.counting][genuine.recipient], request)
+        if step is not None and step.send and not judge(request, step.send[0]):
+            raise Finding(
+                f"shares of another session are accepted\n  {genuine.recipient} at {subject.counting}"
+            )
 
 
 def swapped_recipients(subject: Any, data: Any) -> None:
@@ -231,6 +253,15 @@ PROPERTIES = (
         "semi-honest",
         "white",
         mixed_sessions,
+        most=1,
+    ),
+    Property(
+        "stale-shares-refused",
+        "What was sealed in another session, one that was aborted say, is refused in this one.",
+        "session binding of ciphertexts",
+        "semi-honest",
+        "white",
+        stale_content,
         most=1,
     ),
     Property(

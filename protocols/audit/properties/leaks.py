@@ -61,8 +61,8 @@ def sizes_say_nothing(subject: Any, data: Any) -> None:
 
 
 def randomised(subject: Any, data: Any) -> None:
-    """Equal inputs, twice: no 16-byte piece of any client's input message comes a second time."""
-    n, d = subject.clients[0], 64
+    """Zeros, twice: no 16-byte piece of any client's input message comes a second time, and none is blank."""
+    n, d = subject.clients[0], 256
     vectors = [np.zeros(d, np.int64)] * n
     seen: dict[bytes, str] = {}
     for session in (1, 2):
@@ -72,6 +72,8 @@ def randomised(subject: Any, data: Any) -> None:
             else subject.play(vectors, {}, bound=1 << 30)
         )
         for who, body in input_bodies(subject, played):
+            if any(bytes([byte]) * 64 in body for byte in (0, 255)):
+                raise Finding(f"an input of zeros shows as such\n  {who} sent 64 equal bytes in a row")
             for at in range(0, len(body) - 15, 8):
                 piece, place = body[at : at + 16], f"session {session}, {who}, byte {at}"
                 if piece in seen and len(set(piece)) > 6:

@@ -3,12 +3,16 @@
 import contextlib
 import io
 import logging
-from dataclasses import fields
+import sys
+from collections.abc import Iterator
+from dataclasses import fields, is_dataclass
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
+from cryptography.hazmat.primitives.ciphers import aead
 
-from protocols.audit.prop import Finding, Property
+from protocols.audit.prop import Finding, NotChecked, Property
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.stepping import answer_to, drive
 from protocols.errors import Misuse
@@ -101,16 +105,88 @@ def gone_after_the_session(subject: Any, data: Any) -> None:
                 )
 
 
+def stay_with_their_owner(subject: Any, data: Any) -> None:
+    """No message carries what its sender's states keep out of their repr, before the protocol opens it."""
+    driven = drive(_Wide(subject), _canaries())
+    held = _hidden_by_party(subject, driven)
+    for m in driven.messages:
+        for secret in held.get(m.sender, []):
+            if secret in bytes(m.body):
+                raise Finding(
+                    f"a secret of {m.sender} is in its message to {m.recipient}\n  at {m.stage}, {len(secret)} bytes"
+                )
+
+
 def _held(subject: Any, driven: Any) -> list[bytes]:
-    """Byte strings that a party's earlier states keep out of their repr: those are its secrets."""
-    held = []
+    """Byte strings that clients' earlier states keep out of their repr: those are their secrets."""
+    return [
+        s
+        for party, found in _hidden_by_party(subject, driven).items()
+        if party.role == "client"
+        for s in found
+    ]
+
+
+def _hidden_by_party(subject: Any, driven: Any) -> dict[Any, list[bytes]]:
+    held: dict[Any, list[bytes]] = {}
     for saved in driven.before.values():
         for party, encoded in saved.items():
-            state = subject.protocol.decode_state(encoded)
-            hidden = [f.name for f in fields(state) if not f.repr]
-            values = [getattr(state, name) for name in hidden if party.role == "client"]
-            held += [v for v in values if isinstance(v, bytes) and len(v) >= 16]
+            held.setdefault(party, []).extend(_hidden(subject.protocol.decode_state(encoded)))
     return held
+
+
+def _hidden(record: Any) -> Iterator[bytes]:
+    """The keys and seeds (16 to 256 bytes) that a record, or one inside it, keeps out of its repr."""
+    for item in fields(record):
+        value = getattr(record, item.name)
+        if is_dataclass(value):
+            yield from _hidden(value)
+        elif not item.repr and isinstance(value, bytes) and 16 <= len(value) <= 256:
+            yield value
+
+
+def nonces_once(subject: Any, data: Any) -> None:
+    """Every (key, nonce) of authenticated encryption is used once, over two sessions of the same parties."""
+    used: dict[tuple[bytes, bytes], int] = {}
+    modules = [m for m in list(sys.modules.values()) if m is not None]
+    with contextlib.ExitStack() as stack:
+        for name in ("AESGCM", "ChaCha20Poly1305"):
+            original = getattr(aead, name)
+            holders = [m for m in modules if vars(m).get(name) is original]
+            for module in holders:
+                stack.enter_context(patch.object(module, name, _watching(original, used)))
+        stores = subject.stores(5)
+        for number in (1, 2):
+            updates = {i: bytes([number, i]) * 16 for i in range(5)}
+            subject.play(_small(), {}, stores=stores, updates=updates, round=number)
+    if not used:
+        raise NotChecked("no authenticated encryption was seen in a session")
+    if max(used.values()) > 1:
+        raise Finding(
+            f"a nonce is used {max(used.values())} times under one key: what was sealed with it can be read"
+        )
+
+
+def _small() -> list[Any]:
+    return [np.array([i, -i], np.int64) for i in range(5)]
+
+
+def _watching(original: Any, used: dict[tuple[bytes, bytes], int]) -> Any:
+    class Watching:
+        """The cipher, counting how often a nonce is used under a key."""
+
+        def __init__(self, key: bytes) -> None:
+            self._key, self._cipher = bytes(key), original(key)
+
+        def encrypt(self, nonce: bytes, plain: bytes, bound: bytes | None) -> Any:
+            pair = (self._key, bytes(nonce))
+            used[pair] = used.get(pair, 0) + 1
+            return self._cipher.encrypt(nonce, plain, bound)
+
+        def decrypt(self, nonce: bytes, box: bytes, bound: bytes | None) -> Any:
+            return self._cipher.decrypt(nonce, box, bound)
+
+    return Watching
 
 
 def statement_is_true(subject: Any, data: Any) -> None:
@@ -161,6 +237,24 @@ PROPERTIES = (
         "none",
         "white",
         statement_is_true,
+        most=1,
+    ),
+    Property(
+        "secrets-stay-with-their-owner",
+        "No message carries what a party's states hold as secret.",
+        "key confinement",
+        "semi-honest",
+        "white",
+        stay_with_their_owner,
+        most=1,
+    ),
+    Property(
+        "nonces-are-used-once",
+        "No nonce of authenticated encryption comes twice under one key.",
+        "nonce misuse (RFC 5116, section 3.1)",
+        "semi-honest",
+        "white",
+        nonces_once,
         most=1,
     ),
 )
