@@ -90,17 +90,12 @@ def _compared() -> None:
         rows = found.figures["rows"]
 
         def paint(axes: "Axes", rows: list[dict[str, Any]] = rows) -> None:
-            labels = [f"{row['protocol']}\n({row['trust']})" for row in rows]
-            seconds = [row["client_s"] for row in rows]
-            axes.barh(labels, seconds)
-            for place, row in enumerate(rows):
-                axes.text(
-                    seconds[place],
-                    place,
-                    f" {row['upload_bytes_per_value']:.1f} bytes per value",
-                    va="center",
-                )
+            labels = [
+                f"{row['protocol']}, {row['upload_bytes_per_value']:.1f} bytes per value\n{row['trust']}"
+                for row in reversed(rows)
+            ]
+            axes.barh(labels, [row["client_s"] for row in reversed(rows)])
+            axes.tick_params(axis="y", labelsize=8)
             axes.set(xscale="log", xlabel="seconds of one client")
-            axes.margins(x=0.6)
 
         draw_axes("he-compared", paint)

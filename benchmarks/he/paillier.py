@@ -1,6 +1,7 @@
 """Paillier: packed sums beside phe's plain use, one value per ciphertext, in the same run and under the same key."""
 
 import random
+import statistics
 from functools import partial
 from typing import Any
 
@@ -104,8 +105,8 @@ class Plain:
         return number + number
 
     def extrapolated(self) -> dict[str, float]:
-        """Seconds and bytes of the whole case: the sample's medians times the number of operations."""
-        each = {name: median(seconds) for name, seconds in self._seconds.items()}
+        """Seconds and bytes of the whole case: the sample's means times the number of operations."""
+        each = {name: statistics.fmean(seconds) for name, seconds in self._seconds.items()}
         return {
             "sample": len(self._seconds["encrypt"]),
             "encrypt_one_s": each["encrypt"],

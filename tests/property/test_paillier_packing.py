@@ -21,7 +21,7 @@ def cohorts(draw: st.DrawFn) -> tuple[int, list[list[int]]]:
     return bound, draw(st.lists(vector, min_size=clients, max_size=clients))
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(cohorts(), st.sampled_from([0, 64]))
 def test_sums_of_packed_plaintexts_unpack_to_the_sums(
     cohort: tuple[int, list[list[int]]], reserved: int
