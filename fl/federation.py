@@ -135,11 +135,11 @@ class Federation:
             ledger=self.setup.ledger,
         )
 
-    def client_app(self, site: Path | str | None = None) -> Any:
-        """Return this federation's clients as a Flower ClientApp. site: as in `fl.flower.mod.privacy_mod`."""
+    def client_app(self, site: Path | str | None = None, **options: Any) -> Any:
+        """Return this federation's clients as a Flower ClientApp; options as in `fl.flower.apps.client_app`."""
         from fl.flower.apps import client_app
 
-        return client_app(self, site)
+        return client_app(self, site, **options)
 
     def server_app(self, rounds: int = 3, **options: Any) -> Any:
         """Return this federation's server as a Flower ServerApp. options: as in `fl.flower.apps.server_app`."""

@@ -5,7 +5,7 @@ What belongs here: the ClientApp, the ServerApp and what they read from the run 
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import INFO
 from pathlib import Path
@@ -29,6 +29,7 @@ from fl.flower.mod import find_site
 from fl.flower.party import NodeParty
 from fl.flower.rounds import tree_of
 from fl.flower.sender import Sender
+from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
 from fl.flower.work import Planned, update_name
 from fl.result import Result
@@ -39,6 +40,7 @@ from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import RoundFacts
 from protocols.record import FILE_NAME, GENESIS
 from protocols.session import Session
+from protocols.stack import Stack
 from protocols.store import FileStore, MemoryStore, Store
 
 if TYPE_CHECKING:
@@ -54,8 +56,14 @@ ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
 OnRound = Callable[[RoundResult], None]
 
 
-def client_app(federation: "Federation", site: Path | str | None = None) -> ClientApp:
+def client_app(
+    federation: "Federation",
+    site: Path | str | None = None,
+    privacy: Callable[[Site], Sequence[Any]] | None = None,
+) -> ClientApp:
     """Return the clients. Only the loader of the client that lives on a node is ever asked for there.
+
+    privacy: the federation's layers as this node runs them, where they need its own keys or credentials.
 
     A node is called what its site.toml says, else the federation's client of its `partition-id`.
     """
@@ -68,7 +76,8 @@ def client_app(federation: "Federation", site: Path | str | None = None) -> Clie
             if not is_protected(message.content):
                 raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
             own = find_site(site, context, _name(setup, context))
-            return NodeParty(own, setup.stack, FederatedWork(setup)).answer(message)
+            stack = Stack(tuple(privacy(own)), setup.stack.numbers) if privacy else setup.stack
+            return NodeParty(own, stack, FederatedWork(replace(setup, stack=stack))).answer(message)
         except SecAggError as error:  # refusals are answers: the server's log says why
             return refusal(f"{type(error).__name__}: {error}", message)
 

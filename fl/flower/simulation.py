@@ -31,6 +31,7 @@ def simulate_federation(
     processes: nodes that compute at once (default: this machine's cores). Raises SecAggError if the run failed.
     """
     results: list[Result] = []
+    share_simulated_keys(federation.setup.stack)
     server = federation.server_app(rounds, on_round=on_round, on_result=results.append)
     helpers = len(_helpers(federation))
     try:
@@ -52,6 +53,18 @@ def simulate_federation(
     if not results:
         raise SecAggError("Flower's simulation ended without a result; its log says why")
     return results[0]
+
+
+def share_simulated_keys(stack: Any) -> None:
+    """Make simulated Paillier keys here, once: else every process of the simulation would make its own."""
+    protocol = stack.secure_sum
+    if protocol.name == "paillier":
+        stack.secure_sum = type(protocol)(
+            protocol.arrangement,
+            key_bits=protocol.key_bits,
+            keys=protocol.keys,
+            exponent_bits=protocol.exponent_bits,
+        )
 
 
 def run_simulation(

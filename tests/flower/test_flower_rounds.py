@@ -1,6 +1,7 @@
 """Protected rounds through the real mod and strategy: what is summed, what leaves a node, what is refused."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -14,10 +15,14 @@ from fl.flower.files import METRICS, MODEL, STATEMENT
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, plan_round, reference_of, tree_of
 from fl.flower.server import _digest
+from fl.flower.site import Site
 from fl.flower.strategy import PrivateStrategy
 from he import CKKSSum, KeyHolder, PaillierSum, Threshold
+from he.paillier.keyring import HolderKey
+from he.paillier.keys import generate
 from protocols import PlainSum, simulate
 from protocols.errors import Aborted, Misuse, StackError
+from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, PrivacyLayer, RunFacts
 from protocols.record import FILE_NAME, check_files, verify_record
 from protocols.stack import Stack
@@ -81,6 +86,28 @@ def test_key_holders_and_decryptors_are_nodes_that_never_train(
     (report,) = strategy.history
     assert report.total == _digest(sum(expected_vectors([PlainSum()], 3, first=1 + helpers).values()))
     assert sorted(calls) == list(range(1 + helpers, 4 + helpers))
+
+
+def test_every_node_has_its_own_paillier_key_and_identity(tmp_path: Path) -> None:
+    """Three clients and a key holder of the signed roster, each with what it alone holds."""
+    holder = HolderKey.of(generate(2048))
+
+    def own_layers(site: Site) -> list[Any]:
+        keys = holder if site.name == "site-4" else holder.published
+        return [PaillierSum(KeyHolder(), keys=keys, identity=site.identity, roster=site.roster)]
+
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(own_layers))
+    signed = arguments["roster"].roster
+    members = [replace(m, role="key-holder") if m.name == "site-4" else m for m in signed.members]
+    authority = Identity.load(tmp_path / "keys" / "authority" / "authority.key")
+    again = SignedRoster.sign(replace(signed, members=tuple(members)), authority)
+    again.save(tmp_path / "keys" / "roster.json")
+    server = PaillierSum(KeyHolder(), keys=holder.published, roster=again.roster)
+    strategy = PrivateStrategy(fedavg(3), [server], **{**arguments, "roster": again})
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    (report,) = strategy.history
+    assert (report.abandoned, report.survivors) == (None, ("site-1", "site-2", "site-3"))
+    assert strategy.statement().protection.threat == "malicious"
 
 
 def test_reused_keys_take_two_trips_a_round(tmp_path: Path) -> None:
