@@ -121,21 +121,26 @@ def choose(clients: int, dimension: int, bound: int, symmetric: bool) -> CKKSPar
     """Return the parameters with the fewest upload bits for `clients` vectors of `dimension` values in
     [-bound, bound].
 
-    The fewest limbs come first (each repeats the noise); then the worst-case bound where any ring carries
-    it, else the statistical one. Raises CapacityError if nothing fits.
+    Every number of limbs is tried: with the worst-case bound where any ring carries it, else with the
+    statistical one. Raises CapacityError if nothing fits.
     """
     if clients > MAX_CLIENTS:
         raise CapacityError(f"expected at most {MAX_CLIENTS} clients, got {clients}")
-    for limbs in range(1, _MAX_LIMBS + 1):
+    fits: list[CKKSParameters] = []
+    for limbs in range(1, min(_MAX_LIMBS, bound.bit_length() + 1) + 1):
         width, digit = digits(bound, limbs)
         demand = _Demand(clients, dimension, symmetric, limbs, width, digit)
-        for worst_case in (True, False):
-            fits = [p for n in TABLE_128 for p in [_in_ring(demand, n, worst_case)] if p is not None]
-            if fits:
-                return min(fits, key=lambda p: (p.upload_bits, p.degree))
-    raise CapacityError(
-        f"no CKKS parameters of 128 bits carry {clients} clients x bound {bound}: use fewer clients or bits"
-    )
+        fits += _in_rings(demand, worst_case=True) or _in_rings(demand, worst_case=False)
+    if not fits:
+        raise CapacityError(
+            f"no CKKS parameters of 128 bits carry {clients} clients x bound {bound}: use fewer clients or bits"
+        )
+    return min(fits, key=lambda p: (p.upload_bits, p.limbs, p.degree))
+
+
+def _in_rings(demand: _Demand, *, worst_case: bool) -> list[CKKSParameters]:
+    """Return the parameters with the fewest bits in each ring that carries the demand."""
+    return [p for n in TABLE_128 for p in [_in_ring(demand, n, worst_case)] if p is not None]
 
 
 def digits(bound: int, limbs: int) -> tuple[int, int]:

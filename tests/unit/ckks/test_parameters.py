@@ -59,27 +59,37 @@ def test_digits_stay_within_their_bound(value: int, slack: int, limbs: int) -> N
     assert abs(rest) <= digit
 
 
-def test_no_other_ring_with_the_worst_case_bound_needs_fewer_bits() -> None:
-    """Against a plain search over every degree, prime size and pair of dropped bits."""
-    clients, dimension, bound = 10, 100_000, (1 << 23) - 1
-    for symmetric in (False, True):
-        chosen = choose(clients, dimension, bound, symmetric)
-        least = None
-        for degree, most in TABLE_128.items():
-            for bits in range(degree.bit_length() + 1, min(most, 60) + 1):
-                q = ntt_prime(degree, bits)
-                for k1 in range(1 if symmetric else bits):
-                    for k0 in range(bits):
-                        fresh = 21 if symmetric else 21 * (1 + 2 * degree)
-                        noise = clients * (fresh + (1 << k0) // 2 + degree * ((1 << k1) // 2))
-                        if not q or (2 * noise + 1) * (2 * clients * bound + 1) > q:
-                            break
-                        count = -(-(dimension + chosen.tags) // degree)
-                        second = 512 * count if symmetric else (bits - k1) * count * degree
-                        size = (bits - k0) * (dimension + chosen.tags) + second
-                        least = size if least is None else min(least, size)
-        assert chosen.limbs == 1
-        assert chosen.upload_bits == least
+@pytest.mark.parametrize("dimension", [1000, 100_000])
+@pytest.mark.parametrize("symmetric", [False, True])
+def test_no_other_parameters_with_the_worst_case_bound_need_fewer_bits(
+    symmetric: bool, dimension: int
+) -> None:
+    """Against a plain search over every degree, prime size, pair of dropped bits and one or two limbs."""
+    clients, bound = 10, (1 << 27) - 1
+    chosen = choose(clients, dimension, bound, symmetric)
+    least = min(
+        plain_search(clients, limbs * dimension, beta, -(-TAG_BITS // beta.bit_length()), symmetric)
+        for limbs, beta in ((1, bound), (2, 1 << 13), (3, 1 << 9))
+    )
+    assert chosen.worst_case
+    assert chosen.upload_bits == least
+
+
+def plain_search(clients: int, values: int, beta: int, tags: int, symmetric: bool) -> int:
+    least = 1 << 62
+    for degree, most in TABLE_128.items():
+        count = -(-(values + tags) // degree)
+        for bits in range(degree.bit_length() + 1, min(most, 60) + 1):
+            q = ntt_prime(degree, bits)
+            for k1 in range(1 if symmetric else bits):
+                for k0 in range(bits):
+                    fresh = 21 if symmetric else 21 * (1 + 2 * degree)
+                    noise = clients * (fresh + (1 << k0) // 2 + degree * ((1 << k1) // 2))
+                    if not q or (2 * noise + 1) * (2 * clients * beta + 1) > q:
+                        break
+                    second = 512 * count if symmetric else (bits - k1) * count * degree
+                    least = min(least, (bits - k0) * (values + tags) + second)
+    return least
 
 
 def test_a_million_values_of_24_bits_meet_the_sizes_asked_for() -> None:
@@ -90,7 +100,7 @@ def test_a_million_values_of_24_bits_meet_the_sizes_asked_for() -> None:
     assert seeded.upload_bits / 8e6 <= 4.1
 
 
-def test_one_client_more_than_the_worst_case_carries_switches_the_bound() -> None:
+def test_beyond_the_worst_case_comes_the_statistical_bound() -> None:
     least, most = 1, MAX_CLIENTS
     while most - least > 1:
         middle = (least + most) // 2
