@@ -22,6 +22,10 @@ demo: install
 flower-demo: install
 	$(BIN)/python examples/flower/demo.py
 
+# The table defects x properties: what every property catches, and that sound protocols pass.
+audit: install
+	$(BIN)/python -m tests.defects.table
+
 test: lint types contracts docs unit
 
 lint: install
