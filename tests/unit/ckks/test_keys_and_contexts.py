@@ -1,8 +1,10 @@
 """Keys and contexts: files that only their owner reads, no secret unless asked, none where it must not be."""
 
 import copy
+import os
 import pickle
 import stat
+import tempfile
 from pathlib import Path
 
 import numpy as np
@@ -165,3 +167,24 @@ def test_a_shared_key_differs_from_session_to_session() -> None:
     assert len({one.check_key, two.check_key, one.box_key, two.box_key}) == 4
     assert one.secret(p) != two.secret(p)
     assert "root" not in repr(one)
+
+
+def test_without_files_in_memory_a_private_temporary_file_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Systems other than Linux: the same results through a file that only its owner may read, gone afterwards."""
+    paths: list[Path] = []
+    real = tempfile.NamedTemporaryFile
+
+    def watched(*given: object, **named: object) -> object:
+        file = real(*given, **named)  # type: ignore[call-overload]  # handed on as it came
+        paths.append(Path(file.name))
+        assert stat.S_IMODE(paths[-1].stat().st_mode) == 0o600
+        return file
+
+    monkeypatch.delattr(os, "memfd_create", raising=False)
+    monkeypatch.setattr(tempfile, "NamedTemporaryFile", watched)
+    p = choose(3, 4, 100, False)
+    context, adder = Context.make(p), Adder.empty(p)
+    adder.add(encrypt(spread(np.array([1, -2, 3, 100]), p, RANDOM), p, context.public_key()))
+    assert gather(open_sum(adder.finish(), p, 1, context.secret), p, 0).tolist() == [1, -2, 3, 100]
+    assert paths
+    assert not any(path.exists() for path in paths)
