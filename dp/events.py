@@ -52,6 +52,11 @@ class Event:
         for name, low, high in self._ranges():
             value = getattr(self, name)
             wanted = int if isinstance(low, int) else float
+            if wanted is float and type(value) is int and abs(value) < 2**53:
+                value = float(
+                    value
+                )  # written 1 and meant 1.0; the event stays the same whichever was written
+                object.__setattr__(self, name, value)
             if type(value) is not wanted or not low <= value <= high:
                 raise Misuse(
                     f"{type(self).__name__}.{name}: expected a {wanted.__name__} from {low} to {high}, got {value!r}"

@@ -141,7 +141,8 @@ def test_events_are_frozen_and_checked() -> None:
         SAMPLES[0].unit = Unit.EXAMPLE  # type: ignore[misc]
     for make in (
         lambda: Gaussian(noise_multiplier=math.nan, **ZERO_OUT),
-        lambda: Gaussian(noise_multiplier=1, **ZERO_OUT),  # type: ignore[arg-type]
+        lambda: Gaussian(noise_multiplier=True, **ZERO_OUT),
+        lambda: Gaussian(noise_multiplier="1", **ZERO_OUT),  # type: ignore[arg-type]
         lambda: Gaussian(noise_multiplier=1.0, unit="client", relation=Relation.REPLACE),  # type: ignore[arg-type]
         lambda: FixedSizeGaussian(
             noise_multiplier=1.0, population=5, sample_size=2, unit=Unit.CLIENT, relation=Relation.ADD_REMOVE
@@ -161,6 +162,12 @@ def test_events_are_frozen_and_checked() -> None:
     ):
         with pytest.raises(Misuse):
             make()
+
+
+def test_a_whole_number_stands_for_the_same_event() -> None:
+    one = Gaussian(noise_multiplier=1, **ZERO_OUT)
+    assert one == Gaussian(noise_multiplier=1.0, **ZERO_OUT)
+    assert encode(one) == encode(Gaussian(noise_multiplier=1.0, **ZERO_OUT))
 
 
 def test_flatten_multiplies_counts() -> None:
