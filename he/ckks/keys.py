@@ -18,23 +18,28 @@ SECRET_BYTES = 32
 
 @final
 class SharedKey:
-    """32 secret bytes. `repr` shows none of them."""
+    """32 secret bytes. `repr` shows none of them.
 
-    def __init__(self, secret: bytes) -> None:
+    simulated: all clients are simulated parties, so the key may go to the worker processes of one simulation.
+    """
+
+    def __init__(self, secret: bytes, simulated: bool = False) -> None:
         if len(secret) != SECRET_BYTES:
             raise Misuse(f"expected a shared key of {SECRET_BYTES} bytes, got {len(secret)}")
-        self.secret = secret
+        self.secret, self.simulated = secret, simulated
 
     def __repr__(self) -> str:
         return "SharedKey(...)"
 
     def __reduce__(self) -> str | tuple[object, ...]:
+        if self.simulated:
+            return SharedKey, (self.secret, True)
         raise Misuse("a shared key is not pickled: save it to a file of its owner")
 
     @classmethod
-    def generate(cls) -> Self:
+    def generate(cls, *, simulated: bool = False) -> Self:
         """Return a new key from the operating system's generator."""
-        return cls(SystemRandom().bytes(SECRET_BYTES))
+        return cls(SystemRandom().bytes(SECRET_BYTES), simulated)
 
     def save(self, path: str | Path) -> None:
         """Write the key file, mode 0600. Raises StoreError if the path exists."""

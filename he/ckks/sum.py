@@ -37,8 +37,10 @@ class CKKSSum(SecureSum):
     arrangement: `KeyHolder()` (default), `SharedByClients()`, or their names "keyholder" and "shared".
     Threshold CKKS is not offered: docs/ckks.md says why. min_survivors: fewest contributions that are ever
     opened. key: the clients' shared key for `SharedByClients`; the server's instance has none. Without one,
-    an instance makes its own at first use, which serves simulated parties in one process; in several,
-    nothing opens. Raises Misuse for another arrangement.
+    an instance makes its own for the simulated parties of one process; parties that were set up apart then
+    open nothing. identity, roster: this party's signing key, and the verified roster of all clients and of
+    the key holder, by the name that the arrangement gives it; then every key that the server relays is
+    signed. Raises Misuse for options that do not fit.
     """
 
     name = "ckks"
@@ -70,7 +72,8 @@ class CKKSSum(SecureSum):
         if identity is not None and roster is None:
             raise Misuse("an identity signs for those who know its key: give the verified roster too")
         self.min_survivors = min_survivors
-        self._key, self._identity, self._roster = key, identity, roster
+        self._key = key or SharedKey.generate(simulated=True)
+        self._identity, self._roster = identity, roster
 
     @property
     def shared(self) -> bool:
@@ -161,8 +164,6 @@ class CKKSSum(SecureSum):
         if isinstance(self.arrangement, KeyHolder):
             identity = self._signer(session.roster[index], "client")
             return Step(Ready.of(own, identity, self._key_of(self.arrangement.name, HOLDER), random))
-        if self._key is None:
-            self._key = SharedKey.generate()
         least = max(self.min_survivors, policy.min_survivors, session.min_survivors)
         return Step(SharedReady(own, Member(session, index, Shared.of(self._key.secret, session), least)))
 

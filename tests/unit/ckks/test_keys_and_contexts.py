@@ -88,6 +88,8 @@ def test_a_shared_key_file_is_private_and_never_shown(tmp_path: Path) -> None:
     assert repr(key) == str(key) == "SharedKey(...)"
     with pytest.raises(Misuse, match="pickled"):
         pickle.dumps(key)
+    with pytest.raises(Misuse, match="pickled"):
+        pickle.dumps(CKKSSum("shared", key=key))
     with pytest.raises(StoreError, match="exists"):
         key.save(tmp_path / "key")
     (tmp_path / "key").chmod(0o644)
@@ -101,6 +103,21 @@ def test_a_shared_key_file_is_private_and_never_shown(tmp_path: Path) -> None:
         SharedKey.load(tmp_path / "other")
     with pytest.raises(Misuse, match="32 bytes"):
         SharedKey(b"short")
+
+
+def test_simulated_parties_in_several_processes_share_what_their_sum_was_made_with() -> None:
+    """As a simulation engine does it: the sum travels to worker processes, its throwaway key with it."""
+    one = CKKSSum("shared")
+    other = pickle.loads(pickle.dumps(one))
+    session = one.session(["a", "b"], 3, 5, random=RANDOM)
+    states = [
+        protocol.client(session, i, np.ones(3, np.int64), random=RANDOM).state
+        for i, protocol in enumerate((one, other))
+    ]
+    assert states[0].member.shared == states[1].member.shared
+    assert CKKSSum("shared").client(session, 0, np.ones(3, np.int64), random=RANDOM).state.member.shared != (
+        states[0].member.shared
+    )
 
 
 def test_equal_seeds_give_equal_keys_and_fresh_encryptions() -> None:
