@@ -1,4 +1,5 @@
-"""Case `audits`: for each layer, the lower bound that one run of canaries measures, beside the epsilon it states.
+"""Case `audits`: for each layer, the lower bound that one run of canaries measures, beside the epsilon it
+states.
 
 One round (one step for private training), every client or example a canary five clips long. The bounds are
 far below the truth by nature; what they can show is that a statement is false.

@@ -1,4 +1,5 @@
-"""Case `samplers`: draws of discrete noise per second of one core, from the operating system and from AES-CTR.
+"""Case `samplers`: draws of discrete noise per second of one core, from the operating system and from
+AES-CTR.
 
 `measure` returns the figures; the suite's command saves them. Processor time is what counts, so that other
 work on the machine does not.

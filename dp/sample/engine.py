@@ -14,6 +14,7 @@ from typing import Any
 from opacus import PrivacyEngine
 from torch import nn
 
+from dp.sample.factors import FactoredHooks
 from dp.sample.ghost import GhostCriterion
 from dp.sample.guard import StepGuard
 from dp.sample.loader import PrivateLoader
@@ -39,6 +40,11 @@ class _Engine(PrivacyEngine):  # type: ignore[misc]  # Opacus ships no types
             warnings.simplefilter("ignore")  # it warns of torch's generator, which is not used here
             super().__init__(accountant="rdp")
         self._owner = owner
+
+    def _prepare_model(self, module: Any, *, grad_sample_mode: str = "hooks", **options: Any) -> Any:
+        if grad_sample_mode == "hooks":
+            return FactoredHooks(module, batch_first=True, loss_reduction="mean")
+        return super()._prepare_model(module, grad_sample_mode=grad_sample_mode, **options)
 
     def _prepare_data_loader(self, data_loader: Any, **_: Any) -> PrivateLoader:
         return self._owner.private_loader(data_loader)

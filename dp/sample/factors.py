@@ -15,6 +15,12 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import nn
 
+from dp.sample import sums
+from dp.sample.errors import UnaccountedStep
+
+Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
+"""One parameter's per-example gradients: rows (n, k), or the factors (d, x) of a linear layer's weight."""
+
 
 class FactoredHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ships no types
     """Opacus' hooks, but a plain nn.Linear that saw one vector per example leaves `weight.factors = (d,
@@ -34,6 +40,10 @@ class FactoredHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ships no t
             loss_reduction=loss_reduction,
             batch_first=batch_first,
         )
+        if module.weight.requires_grad and getattr(module.weight, "factors", None) is not None:
+            raise UnaccountedStep(
+                "two backward passes in one batch: call optimizer.step() and zero_grad() after each"
+            )
         d, x = backprops.float().contiguous(), activations[0].float().contiguous()
         if module.weight.requires_grad:
             module.weight.factors = (d, x)
@@ -69,6 +79,27 @@ def grid_sum(d: torch.Tensor, x: torch.Tensor, factors: torch.Tensor, step: floa
     scaled = d.double() * (factors.to(torch.float64) / step)[:, None]
     _kernel()(scaled.numpy(), x.double().numpy(), out)
     return torch.from_numpy(out.reshape(-1))
+
+
+def squared(part: Part, name: str) -> torch.Tensor:
+    """Squared norm of each example's gradient, float64 (n,). Raises NonFiniteGradient naming the
+    parameter."""
+    if isinstance(part, tuple):
+        return sums.finite(squared_norms(*part), name)
+    return sums.squared_norms(part, name).cpu()
+
+
+def summed(part: Part, scale: torch.Tensor, step: float) -> torch.Tensor:
+    """Sum over examples of rint(scale x gradient / step), int64 (k,), exact."""
+    return grid_sum(*part, scale, step) if isinstance(part, tuple) else sums.grid_sum(part, scale, step)
+
+
+def examples(p: Any) -> int:
+    """How many examples' gradients a parameter holds; 0 for none."""
+    if getattr(p, "factors", None) is not None:
+        return len(p.factors[0])
+    rows = getattr(p, "grad_sample", None)
+    return len(rows) if isinstance(rows, torch.Tensor) else 0
 
 
 @cache

@@ -20,8 +20,6 @@ from dp.sample.loader import PrivateLoader
 from dp.sample.validation import validate
 from protocols.randomness import SecureRandom
 
-Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-
 
 @dataclass
 class _Arrivals:
@@ -59,18 +57,18 @@ def clipped_sum(
     training = model.training
     model.train()
     validate(model)
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
+    named: list[tuple[str, Any]] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     totals = [torch.zeros(p.numel(), dtype=torch.int64, device=p.device) for _, p in named]
     hooks = factors.FactoredHooks(model, loss_reduction=reduction)
     arrivals, seen, lost = _Arrivals(), 0, 0.0
     try:
         for batch in PrivateLoader(loader, rate, 1, random, arrivals, physical_batch):
             for _, p in named:
-                p.grad_sample = None  # type: ignore[attr-defined]  # where Opacus' hooks leave per-example gradients
-                p.factors = None  # type: ignore[attr-defined]
+                p.grad_sample = None
+                p.factors = None
                 p.grad = None
             value = loss(model, batch)
-            value.backward()  # type: ignore[no-untyped-call]
+            value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
             lost += float(value.detach()) * (arrivals.size if reduction == "mean" else 1)
             seen += arrivals.size
             _add(named, totals, arrivals.size, clip, step)
@@ -91,22 +89,13 @@ def _add(
     named: list[tuple[str, Any]], totals: list[torch.Tensor], size: int, clip: float, step: float
 ) -> None:
     parts = [_part(name, p, size) for name, p in named]
-    squares = torch.stack([_squared(part, name) for part, (name, _) in zip(parts, named, strict=True)])
-    scale = sums.clip_factors(squares.sum(dim=0), clip)
+    squares = [factors.squared(part, name) for part, (name, _) in zip(parts, named, strict=True)]
+    scale = sums.clip_factors(torch.stack(squares).sum(dim=0), clip)
     for total, part in zip(totals, parts, strict=True):
-        if isinstance(part, tuple):
-            total += factors.grid_sum(*part, scale, step)
-        else:
-            total += sums.grid_sum(part, scale, step)
+        total += factors.summed(part, scale, step)
 
 
-def _squared(part: Part, name: str) -> torch.Tensor:
-    if isinstance(part, tuple):
-        return sums.finite(factors.squared_norms(*part), name)
-    return sums.squared_norms(part, name).cpu()
-
-
-def _part(name: str, p: Any, size: int) -> Part:
+def _part(name: str, p: Any, size: int) -> factors.Part:
     """One parameter's gradients for the batch: rows, or the two factors of a linear layer."""
     if p.factors is not None and len(p.factors[0]) == size:
         d, x = p.factors

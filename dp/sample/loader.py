@@ -134,19 +134,19 @@ class PrivateLoader(DataLoader[Any]):
         steps: Steps,
         most: int | None = None,
     ) -> None:
-        dataset = loader.dataset
+        dataset: Any = loader.dataset
         if isinstance(dataset, IterableDataset):
             raise Misuse(
                 "expected a data set with a length and indices: Poisson sampling needs both, a stream "
                 "has neither"
             )
         whole = type(dataset) is TensorDataset and loader.collate_fn is default_collate
-        batches = PoissonBatches(len(dataset), rate, count, random)  # type: ignore[arg-type]  # checked: it has a length
+        batches = PoissonBatches(len(dataset), rate, count, random)
         self._steps, self.rate = steps, rate
         super().__init__(
             _Tagged(dataset, whole),
             batch_sampler=_Parts(batches, most),
-            collate_fn=_CollateTensors(dataset.tensors) if whole else _Collate(loader.collate_fn),  # type: ignore[attr-defined]
+            collate_fn=_CollateTensors(dataset.tensors) if whole else _Collate(loader.collate_fn),
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,

@@ -22,7 +22,7 @@ from opacus.optimizers import (
 from dp.layering import integer_sigma
 from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.grid import noise_step, rounded_bound
-from dp.sample import sums
+from dp.sample import factors, sums
 from dp.sample.errors import UnaccountedStep
 from dp.sample.guard import StepGuard
 from protocols.randomness import SecureRandom
@@ -41,7 +41,7 @@ def _mark(tensors: list[torch.Tensor]) -> None:
 class GridMixin:
     """What all four optimizers share. Mixed in before an Opacus optimizer class."""
 
-    params: list[torch.Tensor]
+    params: list[Any]  # parameters, with what Opacus hangs on them
     max_grad_norm: float
     noise_multiplier: float
     random: SecureRandom
@@ -83,7 +83,7 @@ class GridMixin:
         noise = self._noise(integer_sigma(multiplier, self.bound()) if multiplier else 0.0)
         at = 0
         for p in self.params:
-            total: torch.Tensor = p.summed_grad  # type: ignore[attr-defined]  # set by clip_and_accumulate
+            total: torch.Tensor = p.summed_grad
             share = noise[at : at + p.numel()].to(total.device)
             at += p.numel()
             p.grad = ((total.reshape(-1) + share).to(torch.float64) * step).to(p.dtype).reshape(p.shape)
@@ -103,10 +103,10 @@ class GridMixin:
     def noise_only(self) -> None:
         """The step of an empty secret batch: noise alone, counted like any other."""
         for p in self.params:
-            p.summed_grad = torch.zeros(p.numel(), dtype=torch.int64, device=p.device)  # type: ignore[attr-defined]
+            p.summed_grad = torch.zeros(p.numel(), dtype=torch.int64, device=p.device)
         self.guard.batch(0, first=True, last=True)
         self._release()
-        self.zero_grad()  # type: ignore[attr-defined]  # Opacus' optimizer has it
+        self.zero_grad()
 
     def _release(self) -> float | None:
         self.guard.before_step(None)
@@ -138,42 +138,49 @@ class GridMixin:
         return self._release()
 
     def _examples(self) -> int:
-        return max((len(sums.rows(p.grad_sample)) for p in self.params if _has_rows(p)), default=0)  # type: ignore[attr-defined]
+        return max((factors.examples(p) for p in self.params), default=0)
 
     def clip_and_accumulate(self) -> None:
         """Clip, round and add the per-example gradients of all parameters into int64 sums."""
-        gradients = [self._rows(p, name) for p, name in zip(self.params, self.names, strict=True)]
-        squares = [sums.squared_norms(g, name) for g, name in zip(gradients, self.names, strict=True)]
+        parts = [self._part(p, name) for p, name in zip(self.params, self.names, strict=True)]
+        squares = [factors.squared(part, name) for part, name in zip(parts, self.names, strict=True)]
         step = self.grid
-        for p, rows, factors in zip(self.params, gradients, self._factors(squares), strict=True):
-            total = sums.grid_sum(rows, factors, step)
-            before = p.summed_grad  # type: ignore[attr-defined]
-            p.summed_grad = total if before is None else before + total  # type: ignore[attr-defined]
-            _mark([p.grad_sample])  # type: ignore[attr-defined]
+        for p, part, scale in zip(self.params, parts, self._factors(squares), strict=True):
+            total = factors.summed(part, scale, step)
+            p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
+            p.factors = None
+            if p.grad_sample is not None:
+                _mark([p.grad_sample])
 
-    def _rows(self, p: torch.Tensor, name: str) -> torch.Tensor:
-        if not _has_rows(p):
+    def _part(self, p: Any, name: str) -> factors.Part:
+        if getattr(p, "factors", None) is not None:
+            d, x = p.factors
+            return d, x
+        if not isinstance(getattr(p, "grad_sample", None), torch.Tensor):
             raise UnaccountedStep(
                 f"{name} has no fresh per-example gradients: expected one backward pass through the given "
-                "model for every batch, "
-                "and every trainable parameter in use; call optimizer.zero_grad() once per batch, freeze "
-                "parameters that are not used"
+                "model for "
+                "every batch, and every trainable parameter in use; call optimizer.zero_grad() once per "
+                "batch, "
+                "freeze parameters that are not used"
             )
-        if hasattr(p.grad_sample, "_processed"):  # type: ignore[attr-defined]
+        if hasattr(p.grad_sample, "_processed"):
             raise UnaccountedStep(
                 f"the gradients of {name} were used in a step already; call optimizer.zero_grad() once "
                 "per batch"
             )
-        return sums.rows(p.grad_sample)  # type: ignore[attr-defined]
+        return sums.rows(p.grad_sample)
+
+    def zero_grad(self, set_to_none: bool = False) -> None:
+        """Forget gradients, per-example ones too."""
+        for p in self.params:
+            p.factors = None
+        super().zero_grad(set_to_none)  # type: ignore[misc]  # Opacus' optimizer, mixed in after this class
 
     def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
         """Flat clipping: the whole gradient of an example is one vector."""
         total = torch.stack([s.cpu() for s in squares]).sum(dim=0)
         return [sums.clip_factors(total, float(self.max_grad_norm))] * len(squares)
-
-
-def _has_rows(p: torch.Tensor) -> bool:
-    return isinstance(getattr(p, "grad_sample", None), torch.Tensor)
 
 
 class FlatOptimizer(GridMixin, DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
@@ -284,8 +291,8 @@ class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignor
         for p in self.params:
             gradient = torch.zeros_like(p) if p.grad is None else p.grad
             total = torch.round(gradient.detach().double().reshape(-1) / self.grid).to(torch.int64)
-            before = p.summed_grad  # type: ignore[attr-defined]
-            p.summed_grad = total if before is None else before + total  # type: ignore[attr-defined]
+            before = p.summed_grad
+            p.summed_grad = total if before is None else before + total
         self._seal = None
 
 
