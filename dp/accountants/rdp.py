@@ -73,6 +73,11 @@ def curve(event: Event) -> Curve:
         return skellam_curve(event, orders())
     if isinstance(event, Pure):
         return pure_curve(event, orders())
+    if isinstance(event, FixedSizeGaussian):  # sampling never costs (docs/dp-account.md, section 6)
+        unsampled = Gaussian(
+            noise_multiplier=event.noise_multiplier, unit=event.unit, relation=event.relation
+        )
+        return np.minimum(_through_dp_accounting(event), _through_dp_accounting(unsampled))
     return _through_dp_accounting(event)
 
 
@@ -100,9 +105,7 @@ def _through_dp_accounting(event: Event) -> Curve:
         theirs = dp_accounting.PoissonSampledDpEvent(
             event.sample_rate, dp_accounting.GaussianDpEvent(event.noise_multiplier)
         )
-    elif isinstance(event, FixedSizeGaussian):
-        # Zeroing one unit out is one way of replacing it, and whoever replaces it in the sample may add a clip
-        # norm too: both relations are priced as a replacement, at twice the clip norm (docs/dp-account.md, section 6).
+    elif isinstance(event, FixedSizeGaussian):  # as a replacement, at twice the clip norm, for both relations
         relation = dp_accounting.NeighboringRelation.REPLACE_ONE
         theirs = dp_accounting.SampledWithoutReplacementDpEvent(
             event.population, event.sample_size, dp_accounting.GaussianDpEvent(event.noise_multiplier / 2)

@@ -158,12 +158,16 @@ class TestRDP(AccountantSuite):
                 Skellam(l1=1.0, l2=1.0, variance=10.0, shares=1, dims=1, sample_rate=0.1, **REPLACE)
             )
 
-    def test_zero_out_and_replace_cost_the_same_for_fixed_size_samples(self) -> None:
-        events = [
-            FixedSizeGaussian(noise_multiplier=3.0, population=1000, sample_size=50, **statement)
-            for statement in (ZERO_OUT, REPLACE)
-        ]
-        assert epsilon(events[:1], 1e-5, "rdp") == epsilon(events[1:], 1e-5, "rdp")
+    @pytest.mark.parametrize("statement", [ZERO_OUT, REPLACE])
+    def test_fixed_size_samples_are_amplified_and_never_cost_more_than_no_sample(self, statement) -> None:
+        def price(size: int) -> float:
+            event = FixedSizeGaussian(noise_multiplier=3.0, population=1000, sample_size=size, **statement)
+            return epsilon([event], 1e-5, "rdp")
+
+        whole = epsilon([Gaussian(noise_multiplier=3.0, **statement)], 1e-5, "rdp")
+        assert price(1000) == whole
+        assert price(10) < 0.5 * whole
+        assert all(price(size) <= whole for size in (1, 200, 500, 999))
 
 
 class TestPLD(AccountantSuite):

@@ -177,7 +177,8 @@ def test_no_fixed_size_sample_is_underpriced(
     """Every data set of signs, one unit replaced by `replacement`: 0 is zero-out, -1 the far end of
     replace."""
     x = np.linspace(-20 - 12 * sigma, 20 + 12 * sigma, 8001)
-    event = FixedSizeGaussian(noise_multiplier=sigma, population=population, sample_size=size, **REPLACE)
+    statement = REPLACE if replacement else ZERO_OUT
+    event = FixedSizeGaussian(noise_multiplier=sigma, population=population, sample_size=size, **statement)
     chosen = [i for i, a in enumerate(orders()) if a in (1.5, 2.0, 3.0, 5.5, 8.0)]
     for others in itertools.combinations_with_replacement([-1.0, 1.0], population - 1):
         p = log_mixture([*others, 1.0], size, sigma, x)
