@@ -32,10 +32,12 @@ def permutation(seed: bytes, size: int) -> npt.NDArray[np.int64]:
 
 
 @functools.lru_cache(maxsize=4)
-def _places(seed: bytes, size: int) -> npt.NDArray[np.int64]:
-    places = np.empty(size, dtype=np.int64)
-    places[permutation(seed, size)] = np.arange(size)
-    return places
+def _circle(seed: bytes, size: int) -> tuple[list[int], list[int]]:
+    """Return the order on the circle and each client's place in it, as lists: single items are read from
+    them.
+    """
+    order = permutation(seed, size)
+    return order.tolist(), np.argsort(order).tolist()
 
 
 @dataclass(frozen=True)
@@ -62,11 +64,12 @@ class Harary:
         """
         _inside(client, self.size)
         if self.complete:
-            return tuple(i for i in range(self.size) if i != client)
-        place = int(_places(self.seed, self.size)[client])
-        half = self.degree // 2
-        around = [(place + step) % self.size for step in range(-half, half + 1) if step]
-        return tuple(sorted(permutation(self.seed, self.size)[around].tolist()))
+            return (*range(client), *range(client + 1, self.size))
+        order, places = _circle(self.seed, self.size)
+        place, half = places[client], self.degree // 2
+        if half <= place < self.size - half:
+            return tuple(sorted(order[place - half : place] + order[place + 1 : place + half + 1]))
+        return tuple(sorted(order[(place + step) % self.size] for step in range(-half, half + 1) if step))
 
 
 def _inside(client: int, size: int) -> None:

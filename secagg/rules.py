@@ -24,6 +24,8 @@ THREATS = (SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS)
 LEAST_CLIENTS, LEAST_THRESHOLD = 3, 2
 _MAX_POINT = 65_535
 _NO_SEED = bytes(32)
+_KEPT = "_mask_rules"
+"""Where a session keeps its rules, as it keeps its context: every step of every party asks for them."""
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,19 @@ class Rules:
         """The neighbours of a client, ascending; `seed` is `self.seed`, or what the commitments gave."""
         return Harary(seed or _NO_SEED, self.clients, self.degree).neighbours(index)
 
+    def surely_alive(self, shown: int) -> int:
+        """Where keys are reused: survivors that are in the sum for sure if a holder was shown `shown` of
+        them.
+
+        There is no vote, so outside the semi-honest model each holder may be shown others. A client drops out
+        of the sum if threshold - corrupt honest holders were shown it gone; together they were shown (holders
+        - corrupt) times as many gone as one of them.
+        """
+        p, gone = self.parameters, self.clients - shown
+        if not self.voted:
+            return shown
+        return self.clients - gone * (self.degree - p.corrupt) // (self.threshold - p.corrupt)
+
     def left_alone(self, alive: Collection[int]) -> int | None:
         """A survivor that keeps fewer neighbours than the threshold, or None (on the graph of `self.seed`)."""
         if self.complete:
@@ -170,8 +185,11 @@ def rules_of(session: Session) -> Rules:
     """Return the rules of a session. Raises Misuse if its parameters are not those of a masked sum, or do
     not fit.
     """
+    known = vars(session).get(_KEPT)
+    if known is not None:
+        return known  # type: ignore[no-any-return]  # what is kept there is kept below
     try:
-        return _rules(
+        rules = _rules(
             session.parameters,
             session.clients,
             session.min_survivors,
@@ -181,3 +199,5 @@ def rules_of(session: Session) -> Rules:
         )
     except WireError as error:
         raise Misuse(f"the session's parameters are not those of a masked sum: {error}") from None
+    vars(session)[_KEPT] = rules
+    return rules

@@ -22,6 +22,7 @@ _LIMITS = (
     "the sum itself may reveal an update (small cohorts, crafted models, sybils): add differential privacy",
     "who takes part, who drops out and how long each takes is visible",
 )
+_CHOSEN = "a server that picks the drop-outs after it saw the graph can shrink it, to"
 
 
 def protection(rules: Rules, wishes: Wishes) -> Protection:
@@ -68,13 +69,46 @@ def _graph(rules: Rules) -> tuple[str, ...]:
     return ("the graph's seed follows from the server's nonce: the server draws it honestly",)
 
 
+def _component(rules: Rules) -> str:
+    """In which sum a sparse graph hides a client. A survivor keeps `threshold` surviving neighbours, or it
+    answers nothing.
+    """
+    p = rules.parameters
+    text = (
+        "a sparse graph hides each client in the sum of its connected component of honest survivors, for corrupt "
+        "clients fixed before the graph; that is all of them, but for the planned failure probability, "
+    )
+    if p.threat == SEMI_HONEST:
+        return text + "over chance drop-outs"
+    if p.reuse:
+        gone = (p.degree - p.corrupt) * (p.degree - p.threshold) // (p.threshold - p.corrupt)
+        return (
+            text
+            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.degree - gone - p.corrupt + 1} honest clients"
+        )
+    if p.threat == SEMI_MALICIOUS:
+        return (
+            text
+            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.threshold - p.corrupt + 1} honest clients"
+        )
+    return text + "whoever the server drops"
+
+
+def _without_vote(rules: Rules) -> tuple[str, ...]:
+    p = rules.parameters
+    if p.threat == SEMI_HONEST:
+        return ()
+    ratio = (p.degree - p.corrupt) / (p.threshold - p.corrupt)
+    return (
+        "later rounds have no vote: by showing holders different survivors the server can leave up to "
+        f"{ratio:.2f} times as many clients out of the sum as it shows any one of them gone",
+    )
+
+
 def _limits(rules: Rules) -> tuple[str, ...]:
     found = []
     if not rules.complete:
-        found.append(
-            "a sparse graph hides each client in the sum of its connected component of honest survivors, which is "
-            "all of them but with the stated probability, for corrupt clients fixed before the graph"
-        )
+        found.append(_component(rules))
     if rules.parameters.threat == SEMI_HONEST:
         found.append("a server that lies about who survived can open a client's vector: it is trusted not to")
     if rules.parameters.threat != MALICIOUS:
@@ -83,6 +117,7 @@ def _limits(rules: Rules) -> tuple[str, ...]:
         )
     if rules.parameters.reuse:
         found += [
+            *_without_vote(rules),
             "one set-up serves many rounds: its graph and committee stay, so the corrupt clients must be fixed "
             "before the set-up, not just before each session",
             "whoever breaks into a client reads its rounds until the next set-up; earlier rounds stay closed",

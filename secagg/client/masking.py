@@ -20,7 +20,7 @@ from secagg.client.opening import Opening
 from secagg.client.voting import Voting
 from secagg.commitments import KEY, SEED, share_digest
 from secagg.key_agreement import PairKeys
-from secagg.masking import add_mask, subtract_mask
+from secagg.masking import apply_masks
 from secagg.messages import DIGEST_BYTES, INPUT, SHARE, Delivery, Indices, Masked, indices, items
 from secagg.packing import pack
 from secagg.sealing import binding, unseal
@@ -103,13 +103,12 @@ class Masking(ClientState):
     def _masked(self, mates: Indices) -> bytes:
         ring, context = self.rules.ring, self.session.context
         words = ring.embed(self.vector)
-        add_mask(words, self_mask_seed(self.seed, context, self.name))
+        added = [self_mask_seed(self.seed, context, self.name)]
+        taken: list[bytes] = []
         keys = dict(zip(self.neighbours.tolist(), items(self.mask_keys, 32), strict=True))
         own = PairKeys(self.mask, self.name, context)
         for j in mates.tolist():
             seed = pair_seed(own, self.session.roster[j], keys[j])
-            if self.index < j:
-                add_mask(words, seed)
-            else:
-                subtract_mask(words, seed)
+            (added if self.index < j else taken).append(seed)
+        apply_masks(words, added, taken)
         return pack(words, ring)

@@ -67,6 +67,11 @@ class Collecting(ServerState):
             raise TooFewSurvivors(
                 f"expected at least {self.rules.survivors} masked vectors, got {len(self.deposits)}"
             )
+        if self.rules.surely_alive(len(self.deposits)) < self.session.min_survivors:
+            raise TooFewSurvivors(
+                f"{len(self.deposits)} masked vectors are too few: holders could not be sure that "
+                f"{self.session.min_survivors} are in the sum"
+            )
         alone = self.rules.left_alone(self.deposits)  # what every holder would refuse is not asked for
         if alone is not None:
             raise TooFewSurvivors(

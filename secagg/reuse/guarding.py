@@ -64,6 +64,12 @@ class Guarding(ClientState):
             raise refuse("the survivors do not have this client, whose masked vector was sent")
         if len(alive) < rules.survivors:
             raise refuse(f"expected at least {rules.survivors} survivors, the server names {len(alive)}")
+        sure = rules.surely_alive(len(alive))
+        if sure < self.session.min_survivors:
+            raise refuse(
+                f"expected at least {self.session.min_survivors} clients in the sum, {sure} are sure "
+                "if other holders are shown others"
+            )
         alone = rules.left_alone(alive)
         if alone is not None:
             raise refuse(f"{client(alone)} is left with fewer neighbours than {rules.threshold}")

@@ -13,7 +13,7 @@ from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import parse
 from secagg.commitments import DEAL, check_signature, dealt_bytes
-from secagg.messages import DIGEST_BYTES, INPUT, SHARE, Dealing, Delivery, Neighbourhood, indices
+from secagg.messages import DIGEST_BYTES, INPUT, SHARE, Dealing, Delivery, Neighbourhood, indices, items
 from secagg.sealing import OVERHEAD
 from secagg.server.base import Facts, Pledge, ServerState
 from secagg.server.summing import Summing
@@ -66,17 +66,23 @@ class Sharing(ServerState):
         return Step(state, tuple(self._deliveries()))
 
     def _deliveries(self) -> list[Message]:
-        inbox: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
+        """What everybody dealt, sorted by holder; dealers in ascending order."""
+        inbox: defaultdict[int, tuple[list[int], list[bytes], list[bytes]]] = defaultdict(
+            lambda: ([], [], [])
+        )
         for dealer in sorted(self.dealt):
-            for place, holder in enumerate(self.dealt[dealer].holders.tolist()):
-                inbox[holder].append((dealer, place))
-        return [self._delivery(holder, inbox[holder]) for holder in sorted(self.dealt)]
+            dealing = self.dealt[dealer]
+            boxes, digests = items(dealing.boxes, _BOX), items(dealing.digests, _DIGESTS)
+            for holder, box, digest in zip(dealing.holders.tolist(), boxes, digests, strict=True):
+                mail = inbox[holder]
+                mail[0].append(dealer)
+                mail[1].append(box)
+                mail[2].append(digest)
+        return [self._delivery(holder, *inbox[holder]) for holder in sorted(self.dealt)]
 
-    def _delivery(self, holder: int, mail: list[tuple[int, int]]) -> Message:
-        dealt = self.dealt
-        boxes = b"".join(dealt[j].boxes[_BOX * at : _BOX * (at + 1)] for j, at in mail)
-        digests = b"".join(dealt[j].digests[_DIGESTS * at : _DIGESTS * (at + 1)] for j, at in mail)
-        return self.request(INPUT, holder, Delivery(indices(j for j, _ in mail), boxes, digests))
+    def _delivery(self, holder: int, dealers: list[int], boxes: list[bytes], digests: list[bytes]) -> Message:
+        body = Delivery(indices(dealers), b"".join(boxes), b"".join(digests))
+        return self.request(INPUT, holder, body)
 
 
 def ask_to_share(state: Sharing) -> Step:

@@ -16,7 +16,7 @@ from secagg.advertisement import parse
 from secagg.commitments import seed_digest
 from secagg.errors import DealerBlamed
 from secagg.key_agreement import PairKeys, public_key
-from secagg.masking import add_mask, subtract_mask
+from secagg.masking import apply_masks
 from secagg.messages import indices
 from secagg.rules import Rules, rules_of
 from secagg.seeds import SEED_BYTES, pair_seed, self_mask_seed
@@ -52,7 +52,8 @@ def unmask(
     for j, seed in seeds.items():
         if seed_digest(session.context, j, seed) != facts.pledges[j].seed_digest:
             raise DealerBlamed(str(client(j)), "self-mask seed")
-        subtract_mask(total, self_mask_seed(seed, session.context, session.roster[j]))
+    own = [self_mask_seed(seed, session.context, session.roster[j]) for j, seed in seeds.items()]
+    apply_masks(total, (), own)
     for j, key in keys.items():
         if public_key(key) != parse(rules, facts.keys[j], str(client(j))).mask_key:
             raise DealerBlamed(str(client(j)), "mask key")
@@ -70,14 +71,13 @@ def _take_pairs_off(
     key: bytes,
 ) -> None:
     own = PairKeys(key, session.roster[gone], session.context)
+    added: list[bytes] = []
+    taken: list[bytes] = []
     for i in rules.neighbours(gone, facts.graph_seed):
-        if i not in arrived:
-            continue
-        seed = pair_seed(own, session.roster[i], facts.keys[i][32:64])
-        if i < gone:  # client i added it
-            subtract_mask(total, seed)
-        else:
-            add_mask(total, seed)
+        if i in arrived:  # the lower of the two had added it
+            seed = pair_seed(own, session.roster[i], facts.keys[i][32:64])
+            (taken if i < gone else added).append(seed)
+    apply_masks(total, added, taken)
 
 
 def reconstruct(

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from protocols import simulate
 from protocols.errors import Misuse, PeerError, PolicyRefusal, ProtocolViolation, TooFewSurvivors
 from protocols.kernel import SERVER, Message
+from protocols.randomness import SystemRandom
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.errors import DealerBlamed
@@ -276,6 +277,20 @@ class TestViews:
             for i, j in zip(answer.owners.tolist(), answer.peers.tolist(), strict=True):
                 edges[i, j] += 1
         assert min(seeds[7], edges[:, 7].max()) + rules.parameters.corrupt < rules.threshold
+
+    def test_holders_count_with_what_others_may_have_been_shown(self) -> None:
+        """Eight clients, one gone in each view: of seven that must be in the sum only six are sure, so
+        nobody opens.
+        """
+        chosen = protocol()
+        session = chosen.session([f"c{i}" for i in range(8)], 4, 100, random=SystemRandom(), min_survivors=6)
+        play = Play(chosen, 8, session=session)
+        play.trip()
+        play.trip()
+        body = read(Release, play.queue[0])
+        boxes = {i: b for i, b in body.boxes.items() if i < 6}
+        with pytest.raises(ProtocolViolation, match="sure"):
+            play.tell(with_body(play.queue[0], Release(pack_bits(range(6), 8), boxes)))
 
     def test_a_survivor_left_without_neighbours_is_not_opened(self) -> None:
         """On a sparse graph a view may keep enough clients in all and still leave one with too few

@@ -1,4 +1,6 @@
-"""Survivor sets and views of a server that tells different clients different stories, and orders of messages."""
+"""Survivor sets and views of a server that tells different clients different stories, and orders of
+messages.
+"""
 
 from dataclasses import replace
 
