@@ -49,21 +49,21 @@ def sweep(
 def by_clients(clock: str) -> Iterator[Row]:
     """Planned degree, 5 % corrupt, 10 % drop-out, 1,000 coordinates; two threat models."""
     for threat in ("semi-honest", "semi-malicious"):
-        for clients in (50, 100, 200, 500, 1_000, 2_000, 5_000, 10_000):
+        for clients in (50, 100, 200, 500, 1_000):
             work = Work(clients, 1_000, None, None, 0.1, threat=threat, collusion=0.05, clock=clock)
             yield _row(work, run(work))
 
 
 def by_dim(clock: str) -> Iterator[Row]:
-    """40 clients, 20 neighbours, 10 % drop-out; beside the peer."""
+    """20 clients, 10 neighbours, 10 % drop-out; beside the peer."""
     for dim in (1_000, 10_000, 100_000, 1_000_000):
-        yield from _beside_the_peer(Work(40, dim, 20, 11, 0.1, clock=clock))
+        yield from _beside_the_peer(Work(20, dim, 10, 6, 0.1, clock=clock))
 
 
 def by_dropout(clock: str) -> Iterator[Row]:
-    """40 clients, 20 neighbours, 100,000 coordinates; beside the peer."""
+    """20 clients, 10 neighbours, 100,000 coordinates; beside the peer."""
     for dropout in (0.0, 0.1, 0.2, 0.3):
-        yield from _beside_the_peer(Work(40, 100_000, 20, 8, dropout, clock=clock))
+        yield from _beside_the_peer(Work(20, 100_000, 10, 4, dropout, clock=clock))
 
 
 SWEEPS: dict[str, Callable[[str], Iterator[Row]]] = {
