@@ -15,10 +15,12 @@ _ASSUMPTIONS = (
 ANY_VECTOR = "a client may put any vector within the bounds into the sum: nobody can tell"
 
 
-def protection(settings: Settings) -> Protection:
-    """Return the facts of one session. Raises KeyError for an arrangement that does not exist."""
+def protection(settings: Settings, least: int) -> Protection:
+    """Return the facts of one session, which opens at least `least` contributions. Raises KeyError for an
+    arrangement that does not exist.
+    """
     describe = {"keyholder": _key_holder, "shared": _shared}[settings.arrangement]
-    return describe(settings, _numbers(settings))
+    return describe(settings, _numbers(settings) | {"min_survivors": least})
 
 
 def _numbers(settings: Settings) -> dict[str, int | str | bool]:
@@ -37,7 +39,6 @@ def _numbers(settings: Settings) -> dict[str, int | str | bool]:
         "limbs": p.limbs,
         "seeded": p.symmetric,
         "exact": exact,
-        "min_survivors": settings.least,
     }
 
 

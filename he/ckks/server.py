@@ -6,7 +6,7 @@ What does not belong here: anything that could decrypt.
 
 import hashlib
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Container, Mapping
 from dataclasses import dataclass, replace
 from typing import ClassVar, TypeVar
 
@@ -53,14 +53,17 @@ def ask(session: Session, stage: str, bodies: Mapping[Party, Record]) -> tuple[M
     return tuple(message(session.context, stage, SERVER, to, body.encode()) for to, body in bodies.items())
 
 
-def _sender(session: Session, message: Message, stage: str, expected: set[int]) -> int:
-    """Return the sending client's index. Raises ProtocolViolation unless it is one that may answer, for the
+def _sender(
+    session: Session, message: Message, stage: str, asked: Container[int], answered: Container[int]
+) -> int:
+    """Return the sending client's index. Raises ProtocolViolation unless it was asked and answers for the
     first time.
     """
     expect(message, session.context, stage, "client", SERVER)
-    if message.sender.number not in expected:
+    index = message.sender.number
+    if index not in asked or index in answered:
         raise ProtocolViolation("expected one answer from each client that was asked", str(message.sender))
-    return message.sender.number
+    return index
 
 
 def _enough(session: Session, clients: int, what: str) -> None:
@@ -79,8 +82,9 @@ class Joins(State):
     keys: dict[int, Join]
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
-        index = _sender(self.session, message, JOIN, {p.number for p in self.waiting_for()})
-        return Step(replace(self, keys=self.keys | {index: _decoded(Join, message)}))
+        index = _sender(self.session, message, JOIN, range(self.session.clients), self.keys)
+        self.keys[index] = _decoded(Join, message)
+        return Step(self)
 
     def waiting_for(self) -> list[Party]:
         return [client(i) for i in range(self.session.clients) if i not in self.keys]
@@ -139,13 +143,14 @@ class Inputs(State):
         return cls(session, asked, Adder.empty(settings(session).ckks), {})
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
-        index = _sender(self.session, message, INPUT, {p.number for p in self.waiting_for()})
+        index = _sender(self.session, message, INPUT, self.asked, self.boxes)
         answer = _decoded(Input, message)
         try:
             self.adder.add(answer.upload)
         except WireError as error:
             raise WireError(str(error), str(message.sender)) from None
-        return Step(replace(self, boxes=self.boxes | {index: answer.box}))
+        self.boxes[index] = answer.box
+        return Step(self)
 
     def waiting_for(self) -> list[Party]:
         return [client(i) for i in self.asked if i not in self.boxes]
@@ -171,9 +176,9 @@ class Agreements(State):
     request: ToOpen
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
-        index = _sender(self.session, message, AGREE, {p.number for p in self.waiting_for()})
-        agreed = self.request.agreed | {index: _decoded(Agreed, message).mac}
-        return Step(replace(self, request=replace(self.request, agreed=agreed)))
+        index = _sender(self.session, message, AGREE, self.request.boxes, self.request.agreed)
+        self.request.agreed[index] = _decoded(Agreed, message).mac
+        return Step(self)
 
     def waiting_for(self) -> list[Party]:
         return [client(i) for i in self.request.boxes if i not in self.request.agreed]
@@ -193,7 +198,7 @@ class Opening(State):
     """Waits for the exact sum. Where clients open, more than half of the answers must agree; the others are
     blamed.
 
-    answers: opener -> digest of the sum it gave. totals: the sums, by digest.
+    answers: opener -> digest of the sum it gave (empty: it refused). totals: the sums, by digest.
     """
 
     TAG: ClassVar[int | None] = 35
@@ -209,27 +214,28 @@ class Opening(State):
     def receive(self, message: Message, random: SecureRandom) -> Step:
         expect(message, self.session.context, OPEN, self.role, SERVER)
         number, who = message.sender.number, str(message.sender)
-        if number not in self.openers:
+        if number not in self.openers or number in self.answers:
             raise ProtocolViolation("expected one answer from each opener", who)
-        left = replace(self, openers=tuple(i for i in self.openers if i != number))
         opened = _decoded(Opened, message)
         if opened.refusal:
-            return Step(replace(left, refusal=f"{who} refused to open: {opened.refusal}"))
+            self.answers[number] = b""
+            return Step(replace(self, refusal=f"{who} refused to open: {opened.refusal}"))
         values = taken(opened, self.session, who)
-        digest = hashlib.sha256(values.tobytes()).digest()
-        totals = self.totals if digest in self.totals else self.totals | {digest: values}
-        return Step(replace(left, answers=self.answers | {number: digest}, totals=totals))
+        self.answers[number] = hashlib.sha256(values.tobytes()).digest()
+        self.totals.setdefault(self.answers[number], values)
+        return Step(self)
 
     def waiting_for(self) -> list[Party]:
-        return [Party(self.role, i) for i in self.openers]
+        return [Party(self.role, i) for i in self.openers if i not in self.answers]
 
     def close(self, random: SecureRandom) -> Step:
-        if not self.answers:
+        given = {number: digest for number, digest in self.answers.items() if digest}
+        if not given:
             raise Aborted(self.refusal or f"no {self.role} opened the sum")
-        digest, votes = Counter(self.answers.values()).most_common(1)[0]
-        if 2 * votes <= len(self.answers):
+        digest, votes = Counter(given.values()).most_common(1)[0]
+        if 2 * votes <= len(given):
             raise Aborted("the openers disagree about the sum, and none has a majority")
-        blamed = tuple(str(Party(self.role, i)) for i, other in self.answers.items() if other != digest)
+        blamed = tuple(str(Party(self.role, i)) for i, other in given.items() if other != digest)
         return Step(Total(self.totals[digest], self.survivors, blamed))
 
 

@@ -140,7 +140,7 @@ class CKKSSum(SecureSum):
             raise Misuse(f"the session's parameters do not decode: {error}") from None
 
     def protection(self, session: Session) -> Protection:
-        return protection(self._settings(session))
+        return protection(self._settings(session), self.demands(session).survivors)
 
     # -- parties ------------------------------------------------------------------------------------------------------
 
