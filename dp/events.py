@@ -295,8 +295,11 @@ def flatten(event: Event, count: int = 1) -> Iterator[tuple[Event, int]]:
 
 
 def describe(event: Event) -> str:
-    """One line for people: the kind, its numbers, the unit and the relation."""
-    numbers = ", ".join(
-        f"{f.name}={getattr(event, f.name)}" for f in fields(event) if f.name not in ("unit", "relation")
-    )
-    return f"{type(event).__name__}({numbers}) per {event.unit}, {event.relation}"
+    """One line for people: how often, the kind, its numbers, the unit and the relation."""
+    parts = [f"{count} x {_numbers(part)}" if count > 1 else _numbers(part) for part, count in flatten(event)]
+    return f"{' and '.join(parts) or 'nothing'} per {event.unit}, {event.relation}"
+
+
+def _numbers(event: Event) -> str:
+    shown = [f.name for f in fields(event) if f.name not in ("unit", "relation")]
+    return f"{type(event).__name__}({', '.join(f'{name}={getattr(event, name):.6g}' for name in shown)})"

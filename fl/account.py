@@ -44,14 +44,21 @@ class Account:
         self.events.extend(events)
 
     def price(self) -> float | None:
-        """Return the largest client's epsilon at `delta`, None if nothing was spent."""
+        """Return the largest client's epsilon at `delta`, None if nothing was spent.
+
+        Events of different units or neighbouring relations are statements of their own: each holds at its
+        price, and the largest is returned.
+        """
         if not self.events:
             return None
         from dp.event_json import from_fact
 
-        by_party: dict[str, Counter[Any]] = defaultdict(Counter)
+        statements: dict[tuple[str, str], dict[str, Counter[Any]]] = defaultdict(lambda: defaultdict(Counter))
         for fact in self.events:
-            by_party[fact.party][from_fact(fact)] += 1
+            statements[fact.unit, fact.relation][fact.party][from_fact(fact)] += 1
+        return max(self._largest(by_party) for by_party in statements.values())
+
+    def _largest(self, by_party: "dict[str, Counter[Any]]") -> float:
         common = by_party.pop("", Counter())
         return max(self._epsilon(common + own) for own in by_party.values() or [Counter()])
 

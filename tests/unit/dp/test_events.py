@@ -176,6 +176,15 @@ def test_flatten_multiplies_counts() -> None:
     assert list(flatten(repeat(inner, 0))) == []
 
 
+def test_descriptions_say_how_often_and_what() -> None:
+    event = repeat(compose(SAMPLES[0], repeat(SAMPLES[5], 3)), 4)
+    assert (
+        describe(event)
+        == "4 x Gaussian(noise_multiplier=1.5) and 12 x Pure(epsilon=0.5) per client, zero-out"
+    )
+    assert describe(repeat(event, 0)) == "nothing per client, zero-out"
+
+
 def test_tau_bounds_its_own_sum() -> None:
     few = DiscreteGaussianSum(sensitivity=1.0, share_variance=0.5, shares=1000, dims=1, **ZERO_OUT)
     many = dataclasses.replace(few, shares=2000)
