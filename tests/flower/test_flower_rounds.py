@@ -8,7 +8,17 @@ from typing import Any
 import numpy as np
 import pytest
 from flwr.app import ConfigRecord, Message, RecordDict
-from flwr.serverapp.strategy import FedAdam, FedAvg, FedMedian, Krum, QFedAvg
+from flwr.serverapp.strategy import (
+    FedAdagrad,
+    FedAdam,
+    FedAvg,
+    FedAvgM,
+    FedMedian,
+    FedProx,
+    FedYogi,
+    Krum,
+    QFedAvg,
+)
 
 from fl.flower.envelope import FRAMES, KEY
 from fl.flower.files import METRICS, MODEL, STATEMENT
@@ -140,13 +150,13 @@ def test_the_average_is_fedavgs_within_a_quantisation_step(tmp_path: Path) -> No
     assert result.train_metrics_clientapp[1]["loss"] == pytest.approx(loss)
 
 
-def test_a_strategy_with_server_momentum_runs_unchanged(tmp_path: Path) -> None:
-    adam = FedAdam(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
+@pytest.mark.parametrize("kind", [FedProx, FedAvgM, FedAdagrad, FedAdam, FedYogi])
+def test_every_allowed_strategy_runs_unchanged(tmp_path: Path, kind: Any) -> None:
+    named = {"fraction_evaluate": 0.0, "min_train_nodes": 3, "min_available_nodes": 3}
     start = {"w": np.zeros(8, np.float32)}
-    result = PrivateStrategy(adam, masks()).start(nodes(tmp_path, 3), arrays_of(start), num_rounds=2)
-    plain = FedAdam(fraction_evaluate=0.0, min_train_nodes=3, min_available_nodes=3)
+    result = PrivateStrategy(kind(**named), masks()).start(nodes(tmp_path, 3), arrays_of(start), num_rounds=2)
     clear = DirectGrid({n: (client_app(lambda m, c, call: call(m, c)), {}) for n in (1, 2, 3)})
-    expected = plain.start(clear, arrays_of(start), num_rounds=2)
+    expected = kind(**named).start(clear, arrays_of(start), num_rounds=2)
     np.testing.assert_allclose(tree_of(result.arrays)["w"], tree_of(expected.arrays)["w"], atol=0.02)
 
 
