@@ -2,7 +2,7 @@
 leaves.
 
 Source: Kairouz, Liu and Steinke, "The Distributed Discrete Gaussian Mechanism for Federated Learning with
-Secure Aggregation" (ICML 2021), Algorithm 1 and Proposition 26. Does not belong here: clipping, rotation,
+Secure Aggregation" (ICML 2021), Algorithm 1 and Theorem 1. Does not belong here: clipping, rotation,
 noise.
 """
 

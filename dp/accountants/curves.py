@@ -69,8 +69,7 @@ def between_integers(at: Callable[[int], float], orders: Sequence[float]) -> Cur
 
 
 def pure_curve(event: Pure, orders: Sequence[float]) -> Curve:
-    """Randomised response dominates every epsilon-DP mechanism (Kairouz, Oh and Viswanath, ICML 2015,
-    Theorem 3.1).
+    """Randomised response dominates every epsilon-DP mechanism (Kairouz, Oh and Viswanath, ICML 2015).
 
     D_a = 1/(a-1) log(p^a (1-p)^(1-a) + (1-p)^a p^(1-a)), p = e^epsilon / (1 + e^epsilon).
     """

@@ -43,7 +43,7 @@ def _envelope(sigma: float) -> Envelope:
 def target(sigma: float) -> Target:
     """The distribution as the envelope sampler wants it.
 
-    Tail: P[|X| > t] <= 2 exp(-t^2 / (2 s^2)) (sub-Gaussian, Canonne et al., Corollary 9), and below 2^-105
+    Tail: P[|X| > t] <= 2 exp(-t^2 / (2 s^2)) (sub-Gaussian: Canonne et al., section 3), and below 2^-105
     at 12.5 s. Error of the weight: x is exact in float64, its square, the product and the division are each
     off by 2^-53 relative, of a value that is at most 2^13 inside the table (at sigma = 2^-6): below 2^-37
     in all.
