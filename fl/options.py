@@ -17,6 +17,16 @@ from dataclasses import dataclass, field
 
 from protocols.errors import Misuse
 
+_KINDS = {
+    float: "a number",
+    int: "a whole number",
+    str: "text",
+    bool: "true or false",
+    bytes: "hexadecimal bytes",
+    tuple: "a list",
+    list: "a list",
+}
+
 
 @dataclass(frozen=True)
 class Spec:
@@ -117,25 +127,43 @@ def _split(text: str) -> list[str]:
 
 
 def _unknown(name: str, key: str, options: Mapping[str, inspect.Parameter]) -> str:
-    if not options:
+    writable = {option: p for option, p in options.items() if _words(p.annotation)}
+    if not writable:
         return f"{name} takes no options; {key!r} was given."
-    valid = ", ".join(_describe(p) for p in options.values())
-    return f"{name} has no option {key!r}.{closest(key, list(options))} Its options: {valid}."
+    valid = ", ".join(_describe(p) for p in writable.values())
+    return f"{name} has no option {key!r}.{closest(key, list(writable))} Its options: {valid}."
 
 
 def _describe(parameter: inspect.Parameter) -> str:
-    """`dropout (float, 0.1 unless given)`."""
-    kind = "" if parameter.annotation is parameter.empty else inspect.formatannotation(parameter.annotation)
-    default = "" if parameter.default is parameter.empty else f"{parameter.default!r} unless given"
-    inside = ", ".join(part for part in (kind, default) if part)
+    """`dropout (number, 0.2 unless given)`."""
+    parts = [" or ".join(_words(parameter.annotation))]
+    if parameter.default not in (parameter.empty, None, b"", ()):
+        parts.append(f"{parameter.default} unless given")
+    inside = ", ".join(part for part in parts if part)
     return f"{parameter.name} ({inside})" if inside else parameter.name
+
+
+def _words(annotation: object) -> list[str]:
+    """What a user may write for an annotation, in words; empty where only Python can give such a value."""
+    found = []
+    for member in _members(annotation):
+        kind = typing.get_origin(member) or member
+        if kind is typing.Literal:
+            found += [str(choice) for choice in typing.get_args(member)]
+        elif kind is inspect.Parameter.empty or kind is typing.Any:
+            found.append("any value")
+        elif isinstance(kind, type) and issubclass(kind, enum.Enum):
+            found += [str(choice.value) for choice in kind]
+        elif isinstance(kind, type):
+            found += [word for base, word in _KINDS.items() if kind is base]
+    return found
 
 
 def _convert(value: object, annotation: object, spec: Spec, key: str) -> object:
     try:
         return _typed(value, annotation) if spec.typed else _from_text(str(value), annotation)
     except ValueError:
-        wanted = inspect.formatannotation(annotation)
+        wanted = " or ".join(_words(annotation)) or "a value that only Python code can give"
         raise Misuse(f"{spec.name}: the option {key} takes {wanted}, not {value!r}.") from None
 
 
@@ -164,6 +192,8 @@ def _one_from_text(text: str, kind: object) -> object:
         return {"none": None}[text.lower()]
     if kind is int:
         return int(text)
+    if kind is bytes:
+        return bytes.fromhex(text)
     if kind is float:
         number = float(text)
         if math.isnan(number):
@@ -193,6 +223,8 @@ def _typed(value: object, annotation: object) -> object:
             return float(value)
         if kind is int and isinstance(value, bool):
             continue
+        if kind is bytes and isinstance(value, str):
+            return bytes.fromhex(value)
         if isinstance(kind, type) and issubclass(kind, enum.Enum) and isinstance(value, str):
             return kind(value)
         if isinstance(kind, type) and issubclass(kind, tuple) and isinstance(value, list):

@@ -24,6 +24,8 @@ class Layer:
     secure: bool = True
     clip: float | str = 1.0
     sizes: tuple[int, ...] = ()
+    beacon: bytes = b""
+    holder: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -58,6 +60,7 @@ def build(text: str) -> Layer:
         ("toy+:clip=adaptive", Layer(clip="adaptive")),
         ("toy+:clip=2.5", Layer(clip=2.5)),
         ("toy+:sizes=[64,32],dropout=0.2", Layer(sizes=(64, 32), dropout=0.2)),
+        ("toy+:beacon=00ff", Layer(beacon=b"\x00\xff")),
     ],
 )
 def test_text_options_take_the_types_of_the_signature(text: str, layer: Layer) -> None:
@@ -68,12 +71,15 @@ def test_text_options_take_the_types_of_the_signature(text: str, layer: Layer) -
     ("text", "says"),
     [
         ("toy+:dropuot=0.4", "Did you mean 'dropout'"),
-        ("toy+:zzz=1", "Its options: dropout (float, 0.1 unless given), threat"),
-        ("toy+:dropout=much", "dropout takes float, not 'much'"),
-        ("toy+:dropout=nan", "dropout takes float"),
-        ("toy+:threat=evil", "'semi-honest', 'malicious'"),
-        ("toy+:secure=maybe", "secure takes bool"),
-        ("toy+:neighbours=1.5", "neighbours takes int | None"),
+        ("toy+:zzz=1", "Its options: dropout (a number, 0.1 unless given), threat (semi-honest or malicious"),
+        ("toy+:zzz=1", "clip (a number or text, 1.0 unless given)"),
+        ("toy+:dropout=much", "dropout takes a number, not 'much'"),
+        ("toy+:dropout=nan", "dropout takes a number"),
+        ("toy+:threat=evil", "semi-honest or malicious"),
+        ("toy+:secure=maybe", "secure takes true or false"),
+        ("toy+:neighbours=1.5", "neighbours takes a whole number"),
+        ("toy+:beacon=xyz", "beacon takes hexadecimal bytes"),
+        ("toy+:holder=me", "holder takes a value that only Python code can give"),
         ("toy+:dropout", "not an option of the form key=value"),
         ("toy+:dropout=1,dropout=2", "given twice"),
         ("toy+:=2", "not an option"),
