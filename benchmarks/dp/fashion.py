@@ -68,7 +68,7 @@ class Recipe:
 
 
 SCATTERING = Recipe("scattering-linear", batch=8192, epochs=40, rate=24.0, clip=0.1)
-CNN = Recipe("cnn", batch=4096, epochs=40, rate=2.0, clip=1.0)
+CNN = Recipe("cnn", batch=4096, epochs=40, rate=3.0, clip=1.0)
 RECIPES = {recipe.name: recipe for recipe in (SCATTERING, CNN)}
 
 
