@@ -34,8 +34,7 @@ def run(
     from protocols.extras import needs
 
     with needs("audit", "secagg audit"):
-        import hypothesis  # noqa: F401  # one sentence, with the pip command, where it is missing
-    from protocols.audit import audit
+        from protocols.audit import audit
 
     for path in report or []:
         if path.suffix not in (".md", ".html", ".json"):
