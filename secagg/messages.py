@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.codec import Record
+from protocols.codec import Reader, Record
 from protocols.errors import Misuse, WireError
 from protocols.kernel import Message
 
@@ -189,6 +189,20 @@ def read(kind: type[R], message: Message) -> R:
     """Return the body of a message. Raises WireError naming its sender."""
     try:
         return kind.decode(message.body)
+    except WireError as error:
+        raise WireError(str(error), str(message.sender)) from None
+
+
+def masked_vector(message: Message) -> tuple[memoryview, Indices]:
+    """Return vector and complaints of a `Masked` body. The vector is not copied: it is by far the largest
+    part of a session.
+
+    Raises WireError naming the sender, as `read`.
+    """
+    try:
+        reader = Reader(message.body)
+        vector = reader.take(reader.count(1))
+        return vector, Masked.decode(bytes(4) + bytes(reader.take(reader.left))).complaints
     except WireError as error:
         raise WireError(str(error), str(message.sender)) from None
 

@@ -2,6 +2,7 @@
 lives here.
 """
 
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -22,7 +23,7 @@ class ClientState(State):
     session: Session
     index: int
 
-    @property
+    @functools.cached_property
     def rules(self) -> Rules:
         return rules_of(self.session)
 

@@ -2,6 +2,7 @@
 here.
 """
 
+import functools
 from abc import abstractmethod
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
@@ -23,7 +24,7 @@ class ServerState(State):
 
     session: Session
 
-    @property
+    @functools.cached_property
     def rules(self) -> Rules:
         return rules_of(self.session)
 
@@ -39,8 +40,8 @@ class ServerState(State):
         came = self.answered()
         return [client(i) for i in self.asked() if i not in came]
 
-    def take(self, kind: type[R], answer: Message) -> tuple[int, R]:
-        """Return sender and body of an answer that is expected. Raises PeerError for any other message."""
+    def admit(self, answer: Message) -> int:
+        """Return the sender of an answer that is expected. Raises ProtocolViolation for any other message."""
         expect(answer, self.session.context, self.STAGE, "client", SERVER)
         index = answer.sender.number
         if index not in self.asked():
@@ -51,7 +52,11 @@ class ServerState(State):
             raise ProtocolViolation(
                 f"{answer.sender} has answered stage {self.STAGE!r} already", str(answer.sender)
             )
-        return index, read(kind, answer)
+        return index
+
+    def take(self, kind: type[R], answer: Message) -> tuple[int, R]:
+        """Return sender and body of an answer that is expected. Raises PeerError for any other message."""
+        return self.admit(answer), read(kind, answer)
 
     def request(self, stage: str, index: int, body: Record) -> Message:
         """Return a request of the next stage."""

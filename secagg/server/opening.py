@@ -75,8 +75,10 @@ class Opening(ServerState):
         """Keep the shares that match their digests, as far as they are needed; return whether all did."""
         context, threshold, good = self.session.context, self.rules.threshold, True
         for j, share in zip(dealers.tolist(), items(shares, 32), strict=True):
-            have = kept.setdefault(j, {})
-            if len(have) >= threshold:
+            have = kept.get(j)
+            if have is None:
+                have = kept[j] = {}
+            elif len(have) >= threshold:
                 continue
             if share_digest(context, j, holder, kind, share) == pledged(self.facts.pledges[j], holder, kind):
                 have[holder] = share

@@ -3,21 +3,33 @@
 What does not belong here: opening anything (the server cannot: boxes are sealed between clients).
 """
 
-from collections import defaultdict
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
 
 from protocols.errors import ProtocolViolation
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import parse
 from secagg.commitments import DEAL, check_signature, dealt_bytes
-from secagg.messages import DIGEST_BYTES, INPUT, SHARE, Dealing, Delivery, Neighbourhood, indices, items
+from secagg.messages import (
+    DIGEST_BYTES,
+    INPUT,
+    SHARE,
+    Dealing,
+    Delivery,
+    Indices,
+    Neighbourhood,
+    indices,
+)
 from secagg.sealing import OVERHEAD
 from secagg.server.base import Facts, Pledge, ServerState
 from secagg.server.summing import Summing
 
+Bytes = NDArray[np.uint8]
 _BOX, _DIGESTS = 64 + OVERHEAD, 2 * DIGEST_BYTES
 
 
@@ -66,23 +78,26 @@ class Sharing(ServerState):
         return Step(state, tuple(self._deliveries()))
 
     def _deliveries(self) -> list[Message]:
-        """What everybody dealt, sorted by holder; dealers in ascending order."""
-        inbox: defaultdict[int, tuple[list[int], list[bytes], list[bytes]]] = defaultdict(
-            lambda: ([], [], [])
-        )
-        for dealer in sorted(self.dealt):
-            dealing = self.dealt[dealer]
-            boxes, digests = items(dealing.boxes, _BOX), items(dealing.digests, _DIGESTS)
-            for holder, box, digest in zip(dealing.holders.tolist(), boxes, digests, strict=True):
-                mail = inbox[holder]
-                mail[0].append(dealer)
-                mail[1].append(box)
-                mail[2].append(digest)
-        return [self._delivery(holder, *inbox[holder]) for holder in sorted(self.dealt)]
+        """What every dealer's holders are dealt, sorted by holder and then by dealer in one go."""
+        dealers = sorted(self.dealt)
+        boxes, digests, holders, senders = self._mail(dealers)
+        order = np.lexsort((senders, holders))
+        boxes, digests, senders = boxes[order], digests[order], senders[order]
+        asked = np.array(dealers, np.uint32)
+        ends = np.searchsorted(holders[order], np.stack([asked, asked + 1], axis=1)).tolist()
+        return [
+            self.request(INPUT, holder, Delivery(senders[a:b], boxes[a:b].tobytes(), digests[a:b].tobytes()))
+            for holder, (a, b) in zip(dealers, ends, strict=True)
+        ]
 
-    def _delivery(self, holder: int, dealers: list[int], boxes: list[bytes], digests: list[bytes]) -> Message:
-        body = Delivery(indices(dealers), b"".join(boxes), b"".join(digests))
-        return self.request(INPUT, holder, body)
+    def _mail(self, dealers: list[int]) -> tuple[Bytes, Bytes, Indices, Indices]:
+        """Boxes, digests, holders and dealers of everything dealt, one row each."""
+        dealt = [self.dealt[i] for i in dealers]
+        boxes = np.frombuffer(b"".join(d.boxes for d in dealt), np.uint8).reshape(-1, _BOX)
+        digests = np.frombuffer(b"".join(d.digests for d in dealt), np.uint8).reshape(-1, _DIGESTS)
+        holders = np.concatenate([d.holders for d in dealt])
+        senders = np.repeat(indices(dealers), [len(d.holders) for d in dealt])
+        return boxes, digests, holders, senders
 
 
 def ask_to_share(state: Sharing) -> Step:

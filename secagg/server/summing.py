@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protocols.errors import ProtocolViolation, TooFewSurvivors, WireError
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from secagg.messages import CONFIRM, INPUT, Indices, Masked, Survivors, pack_bits
+from secagg.messages import CONFIRM, INPUT, Indices, Survivors, masked_vector, pack_bits
 from secagg.packing import add_packed
 from secagg.server.base import Facts, ServerState
 from secagg.server.opening import ask_to_unmask
@@ -39,18 +39,18 @@ class Summing(ServerState):
         return self.arrived
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
-        index, masked = self.take(Masked, answer)
-        who = str(answer.sender)
+        index, who = self.admit(answer), str(answer.sender)
+        vector, complaints = masked_vector(answer)
         if any(
             j not in self.facts.pledges or index not in self.facts.pledges[j].holders
-            for j in masked.complaints.tolist()
+            for j in complaints.tolist()
         ):
             raise ProtocolViolation("complains about a client that dealt nothing to it", who)
         try:
-            add_packed(self.total, masked.vector, self.rules.ring)
+            add_packed(self.total, vector, self.rules.ring)
         except WireError as error:
             raise WireError(str(error), who) from None
-        self.arrived[index] = masked.complaints
+        self.arrived[index] = complaints
         return Step(self)
 
     def close(self, random: SecureRandom) -> Step:

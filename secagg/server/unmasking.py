@@ -52,32 +52,34 @@ def unmask(
     for j, seed in seeds.items():
         if seed_digest(session.context, j, seed) != facts.pledges[j].seed_digest:
             raise DealerBlamed(str(client(j)), "self-mask seed")
-    own = [self_mask_seed(seed, session.context, session.roster[j]) for j, seed in seeds.items()]
-    apply_masks(total, (), own)
+    taken = [self_mask_seed(seed, session.context, session.roster[j]) for j, seed in seeds.items()]
+    added: list[bytes] = []
     for j, key in keys.items():
         if public_key(key) != parse(rules, facts.keys[j], str(client(j))).mask_key:
             raise DealerBlamed(str(client(j)), "mask key")
-        _take_pairs_off(session, rules, facts, total, arrived, j, key)
+        _pairs(session, rules, facts, arrived, j, key, added, taken)
+    apply_masks(total, added, taken)
     return total
 
 
-def _take_pairs_off(
+def _pairs(
     session: Session,
     rules: Rules,
     facts: Facts,
-    total: Words,
     arrived: Collection[int],
     gone: int,
     key: bytes,
+    added: list[bytes],
+    taken: list[bytes],
 ) -> None:
+    """List the masks of survivors with one client that is gone: those to be added, and those to be taken
+    off.
+    """
     own = PairKeys(key, session.roster[gone], session.context)
-    added: list[bytes] = []
-    taken: list[bytes] = []
     for i in rules.neighbours(gone, facts.graph_seed):
         if i in arrived:  # the lower of the two had added it
             seed = pair_seed(own, session.roster[i], facts.keys[i][32:64])
             (taken if i < gone else added).append(seed)
-    apply_masks(total, added, taken)
 
 
 def reconstruct(

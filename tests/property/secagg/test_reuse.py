@@ -59,11 +59,16 @@ class TestRounds:
                 SecAggPlus(setup="reuse", neighbours=6, threshold=4, collusion=0.0) if sparse else protocol()
             )
             stores = {name: MemoryStore() for name in (*range(n), "server")}
-            for number in range(1, 5):
-                gone = data.draw(st.sets(st.integers(0, n - 1), max_size=max(1, n // 5)))
-                stage = data.draw(
-                    st.sampled_from([ADVERTISE, INPUT, UNMASK] if number == 1 else [INPUT, UNMASK])
+            drawn = [  # all at once: whether a sparse graph survives is chance, and must not change what is drawn
+                (
+                    data.draw(st.sets(st.integers(0, n - 1), max_size=max(1, n // 5))),
+                    data.draw(
+                        st.sampled_from([ADVERTISE, INPUT, UNMASK] if number == 1 else [INPUT, UNMASK])
+                    ),
                 )
+                for number in range(1, 5)
+            ]
+            for number, (gone, stage) in enumerate(drawn, 1):
                 inputs = [np.random.default_rng([i, number]).integers(-99, 100, 9) for i in range(n)]
                 try:
                     outcome = simulate(chosen, inputs, {stage: gone}, bound=99, round=number, stores=stores)
