@@ -56,7 +56,11 @@ def tables(
     """Rewrite the marked blocks of the docs pages from docs/results."""
     from benchmarks.tables import refresh_pages
 
-    changed = refresh_pages(write=not check)
+    try:
+        changed = refresh_pages(write=not check)
+    except ValueError as problem:
+        typer.echo(str(problem), err=True)
+        raise typer.Exit(1) from None
     for page in changed:
         typer.echo(f"{'out of date' if check else 'rewritten'}: {page}", err=True)
     raise typer.Exit(1 if check and changed else 0)

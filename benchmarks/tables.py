@@ -33,9 +33,9 @@ _VALUE = re.compile(r"(<!-- value (?P<spec>[^\n]*?) -->).*?(<!-- /value -->)", r
 def refresh_pages(*, write: bool = True, docs: Path = ROOT / "docs", results: Path = RESULTS) -> list[Path]:
     """Rewrite every marked block under ``docs`` (and README.md beside it); return the pages that changed.
 
-    Raises ValueError, naming the page, for a block whose results or paths do not exist.
+    Raises ValueError, naming each page with a block whose results or paths do not exist; the others are rewritten.
     """
-    changed = []
+    changed, problems = [], []
     for page in [docs.parent / "README.md", *sorted(docs.rglob("*.md"))]:
         if not page.exists():
             continue
@@ -43,11 +43,14 @@ def refresh_pages(*, write: bool = True, docs: Path = ROOT / "docs", results: Pa
         try:
             after = refresh(before, results)
         except ValueError as problem:
-            raise ValueError(f"{page.name}: {problem}") from problem
+            problems.append(f"{page.name}: {problem}")
+            continue
         if after != before:
             changed.append(page)
             if write:
                 page.write_text(after, encoding="utf-8")
+    if problems:
+        raise ValueError("; ".join(problems))
     return changed
 
 
