@@ -2,7 +2,6 @@
 states.
 """
 
-from collections import defaultdict
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -86,18 +85,18 @@ def reconstruct(
     rules: Rules, facts: Facts, owners: Collection[int], kept: Kept, what: str
 ) -> dict[int, bytes]:
     """Return the owners' secrets. Owners whose shares lie at the same points are done together."""
-    together: defaultdict[bytes, list[int]] = defaultdict(list)
+    together: dict[bytes, tuple[NDArray[np.int64], list[int]]] = {}
     for j in owners:
         have = kept.get(j, {})
         if len(have) < rules.threshold:
             raise TooFewSurvivors(
                 f"the {what} of {client(j)} needs {rules.threshold} shares, {len(have)} good ones came"
             )
-        together[_points(rules, facts, j, kept[j]).tobytes()].append(j)
+        points = _points(rules, facts, j, have)
+        together.setdefault(points.tobytes(), (points, []))[1].append(j)
     secrets: dict[int, bytes] = {}
-    for group in together.values():
+    for points, group in together.values():
         tables = [_table(kept[j]) for j in group]
-        points = _points(rules, facts, group[0], kept[group[0]])
         secrets.update(zip(group, combine_arrays(points, tables, SEED_BYTES), strict=True))
     return secrets
 
