@@ -24,7 +24,7 @@ flower-demo: install
 
 # The table defects x properties: what every property catches, and that sound protocols pass.
 audit: install
-	$(BIN)/python -m tests.defects.table
+	$(BIN)/python -m tests.defects.table docs/audit-defects.md
 
 test: lint types contracts docs unit
 

@@ -43,6 +43,22 @@ class Account:
             self.ledger.charge_all(charges, run=self.run, round=round)
         self.events.extend(events)
 
+    def restore(self, events: Sequence[Event], run: str) -> None:
+        """Go on with an interrupted run's account: what its checkpoint knew, or all that the ledger was charged.
+
+        The ledger may know of a round that was paid for and never finished: it counts.
+        """
+        self.run = run
+        self.events = list(events)
+        if self.ledger is None:
+            return
+        from dp.event_json import decode, to_fact
+
+        charged = [entry for entry in self.ledger.entries() if entry.run == run]
+        listed = [to_fact(decode(e.event), party=e.party) for e in charged for _ in range(e.count)]
+        if len(listed) > len(self.events):
+            self.events += listed[len(self.events) :]
+
     def price(self) -> float | None:
         """Return the largest client's epsilon at `delta`, None if nothing was spent.
 

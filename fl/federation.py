@@ -167,7 +167,7 @@ class Federation:
         self.setup.strategy.restore(strategy)
         for layer in self.setup.stack.layers:
             layer.restore(layers.get(layer.name, {}).get("state", {}))
-        self.account.events = [Event(**event) for event in layers.get("events", [])]
+        self.account.restore([Event(**event) for event in layers.get("events", [])], layers.get("run", ""))
         checkpoint.write_metrics(folder, history)
         return history
 
@@ -209,6 +209,7 @@ class Federation:
             return
         layers: dict[str, Any] = {layer.name: {"state": layer.state()} for layer in self.setup.stack.layers}
         layers["events"] = [asdict(event) for event in self.account.events]
+        layers["run"] = self.account.run
         state = self.coordinator.model.state_dict()
         checkpoint.save(folder, state, self.setup.strategy.state(), layers, history, self._facts())
         checkpoint.save_tensors(folder / checkpoint.MODEL, state)

@@ -17,6 +17,7 @@ import numpy as np
 
 from fl.registry import MODELS, STRATEGIES, privacy_layers
 from protocols.errors import Misuse
+from protocols.layers import PrivacyLayer
 
 PASSED_ON = (
     "local_epochs",
@@ -58,6 +59,7 @@ class RunConfig:
     integers: str = "keep"
     min_survivors: int = 1
     delta: float | None = None
+    budget: float | None = None
     device: str = "cpu"
     threads: int = 1
     engine: str = "memory"
@@ -143,7 +145,20 @@ class Parts:
 
         layers = privacy_layers(self.config.privacy) if privacy is None else privacy
         strategy: Any = STRATEGIES.build(self.config.strategy)
-        return Federation(**self.arguments, strategy=strategy, privacy=layers, output=output)
+        ledger = self._ledger(output, layers)
+        return Federation(**self.arguments, strategy=strategy, privacy=layers, output=output, ledger=ledger)
+
+    def _ledger(self, output: Path | None, layers: list[Any]) -> Any:
+        """The run's own ledger, ledger.db in its folder, where a layer spends privacy; `budget` limits it."""
+        if output is None or not any(isinstance(layer, PrivacyLayer) for layer in layers):
+            return None
+        from dp import Ledger
+        from fl.account import Account
+
+        account = Account([layer for layer in layers if isinstance(layer, PrivacyLayer)], self.config.delta)
+        limit = math.inf if self.config.budget is None else self.config.budget
+        output.mkdir(parents=True, exist_ok=True)
+        return Ledger(output / "ledger.db", epsilon=limit, delta=account.delta, accountant=account.accountant)
 
 
 def load_parts(config: RunConfig) -> Parts:

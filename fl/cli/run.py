@@ -60,6 +60,9 @@ def run(
     integers: Annotated[str | None, Option(help="Integer tensors: keep, sum or refuse.")] = None,
     min_survivors: Annotated[int | None, Option(help="A round with fewer is abandoned.")] = None,
     delta: Annotated[float | None, Option(help="Delta of the privacy account.")] = None,
+    budget: Annotated[
+        float | None, Option(help="Largest epsilon: a round that would exceed it is refused.")
+    ] = None,
     device: Annotated[str | None, Option(help="cpu or cuda.")] = None,
     threads: Annotated[int | None, Option(help="Threads of torch; equal results need equal numbers.")] = None,
     engine: Annotated[str | None, Option(help="memory or flower-simulation.")] = None,
@@ -85,7 +88,8 @@ def run(
         "privacy": privacy or None, "rounds": rounds, "local_epochs": local_epochs, "learning_rate": learning_rate,
         "batch_size": batch_size, "fraction": fraction, "sampling": sampling, "dropout": dropout, "seed": seed,
         "bits": bits, "range": range, "weight_cap": weight_cap, "integers": integers, "min_survivors": min_survivors,
-        "delta": delta, "device": device, "threads": threads, "engine": engine, "data_dir": data_dir, "output": out,
+        "delta": delta, "budget": budget,
+        "device": device, "threads": threads, "engine": engine, "data_dir": data_dir, "output": out,
     }  # fmt: skip
     if resume:
         config, given = _resumed(config, given)
