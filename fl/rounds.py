@@ -21,7 +21,7 @@ from fl.seeds import derive, generator, seeded
 from fl.tensors import flatten_state, schema_of_state, unflatten_state
 from protocols.errors import Misuse
 from protocols.layers import Coordinate, RoundFacts, RunFacts
-from protocols.randomness import SystemRandom, below
+from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.stack import RoundPlan
 from protocols.updates import Flat, Schema
@@ -111,22 +111,22 @@ class Coordinator:
 
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
-        names, plan = self.setup.names, self.setup.plan
-        secret = any(getattr(layer, "secret_sampling", False) for layer in self.setup.stack.layers)
-        if plan.sampling == "poisson":
-            draws = self._uniform(len(names), number, secret)
-            return tuple(n for n, u in zip(names, draws, strict=True) if u < plan.fraction)
-        count = self.cohort()
-        if count == len(names):
+        names, plan, count = self.setup.names, self.setup.plan, self.cohort()
+        poisson = plan.sampling == "poisson"
+        if not poisson and count == len(names):
             return names
-        order = np.argsort(self._uniform(len(names), number, secret), kind="stable")[:count]
-        return tuple(names[i] for i in sorted(order))
+        if any(getattr(layer, "secret_sampling", False) for layer in self.setup.stack.layers):
+            from dp.mechanisms.sampling import fixed_sample, poisson_sample
 
-    def _uniform(self, count: int, number: int, secret: bool) -> NDArray[np.float64]:
-        if not secret:
-            return generator(self.setup.plan.seed, "sample", number).random(count)
-        random = SystemRandom()
-        return np.array([below(random, 1 << 53) * 2.0**-53 for _ in range(count)])
+            random = SystemRandom()
+            size = len(names)
+            secret = (
+                poisson_sample(random, size, plan.fraction) if poisson else fixed_sample(random, size, count)
+            )
+            return tuple(names[i] for i in secret)
+        draws = generator(plan.seed, "sample", number).random(len(names))
+        chosen = draws < plan.fraction if poisson else np.argsort(np.argsort(draws, kind="stable")) < count
+        return tuple(name for name, asked in zip(names, chosen, strict=True) if asked)
 
     # -- a round --
 
