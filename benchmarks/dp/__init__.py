@@ -29,7 +29,10 @@ def measure(
         Path | None, typer.Option(envvar="SECAGG_DATA", help="where the data sets lie")
     ] = None,
     work: Annotated[
-        Path, typer.Option(help="fashion-mnist: where finished runs are kept, so that a series can go on")
+        Path,
+        typer.Option(
+            help="fashion-mnist and femnist: where finished runs are kept, so that a series can go on"
+        ),
     ] = Path("build/benchmarks-dp"),
     threads: Annotated[int, typer.Option(min=1, help="of torch")] = 1,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
@@ -64,7 +67,7 @@ def _measure(
     if case == "femnist":
         from benchmarks.dp import femnist
 
-        return femnist.measure(data_dir, seed=seed, report=report)
+        return femnist.measure(data_dir, work, seed=seed, report=report)
     if case == "overhead":
         from benchmarks.dp import overhead
 

@@ -121,9 +121,8 @@ class SampleDP(PrivacyLayer):
         if self.repair:
             self._repair(task)
         account = self._account(task, facts)
-        planned = task.epochs * self._steps(account)
-        self._refuse_overspending(account, planned, facts)
-        engine = self._engine(account, facts)
+        engine = self._engine(account, facts)  # takes back what earlier processes spent
+        self._refuse_overspending(account, task.epochs * self._steps(account), facts)
         base = task.model
         attached = engine.begin(base, task.optimizer, task.loader, task.criterion)
         task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
@@ -131,7 +130,7 @@ class SampleDP(PrivacyLayer):
         try:
             metrics = compute(task)
             steps = engine.finish()
-        except BaseException:
+        except BaseException:  # whatever broke the loop, Opacus' hooks come off the model
             engine.abandon()
             raise
         task.model = base
@@ -232,7 +231,6 @@ class SampleDP(PrivacyLayer):
             account.taken = max(account.taken, int(stored.get("taken", 0)))
             engine.resume(account.taken, stored.get("clip"))
             account.engine = engine
-            self._refuse_overspending(account, 0, facts)
         return account.engine
 
     def _keep(self, account: ClientAccount, facts: RoundFacts) -> None:

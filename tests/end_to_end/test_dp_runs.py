@@ -182,3 +182,14 @@ def test_example_level_training_learns() -> None:
 def test_a_plain_average_is_kept_when_no_layer_is_listed() -> None:
     outcome = federation(strategy=FedAvg()).fit(rounds=1)
     assert outcome.epsilon is None
+
+
+def test_a_resumed_layer_knows_the_steps_that_were_taken() -> None:
+    first = SampleDP(epsilon=8)
+    run = federation(first)
+    run.fit(rounds=2)
+    again = SampleDP(epsilon=8)
+    again.restore(first.state())
+    with pytest.raises(BudgetExceeded):
+        federation(again).fit(rounds=2)
+    assert again.accounts["site-0"].taken == first.accounts["site-0"].taken == 6

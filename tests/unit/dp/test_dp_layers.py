@@ -315,3 +315,25 @@ def test_the_modulus_has_room_and_the_noise_is_never_below_what_is_priced(
     assert grid.share_variance * clients >= (1.5 * grid.sensitivity) ** 2
     assert grid.sensitivity * grid.step >= 1.0
     assert bits is None or grid.bits == bits
+
+
+@settings(max_examples=40, deadline=None)
+@given(examples=st.integers(0, 400), seed=st.integers(0, 2**32 - 1))
+def test_at_example_level_one_example_moves_the_rounded_sum_by_no_more_than_the_bound(
+    examples: int, seed: int
+) -> None:
+    layer = DistributedDP(noise_multiplier=1.0, clip=0.3, unit="example", sample_rate=0.5, examples=1000)
+    plan = PLANS.setdefault("examples", round_of(layer, run_of()))
+    mine = plan.layers[0]
+    assert isinstance(mine, DistributedDP)
+    grid = mine._plan(plan.facts.run).grid
+    generator = np.random.default_rng(seed)
+    one = generator.normal(size=DIMS)
+    fine = mine._fine_step()
+    longest = np.trunc(one * (0.3 / fine / np.linalg.norm(one))).astype(np.int64)
+    others = np.rint(generator.normal(size=DIMS) * examples * 0.3 / fine).astype(np.int64)
+    sums = []
+    for total in (others, others + longest):
+        mine._sums["c"] = total
+        sums.append(mine._example_level(mine._plan(plan.facts.run), replace(plan.facts, client="c")))
+    assert float(np.linalg.norm((sums[1] - sums[0]).astype(float))) <= grid.sensitivity
