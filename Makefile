@@ -45,7 +45,7 @@ unit: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"
 
 test-slow: install
-	$(BIN)/python -m pytest -m slow
+	SECAGG_TEST_RESULTS=docs/test-slow.json $(BIN)/python -m pytest -m slow
 
 clean:
 	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache

@@ -6,7 +6,7 @@ from protocols.audit import PROPERTIES, WhiteBox, audit
 from secagg import SecAgg, SecAggPlus
 from tests.defects import ALL
 from tests.defects.planting import Defect
-from tests.defects.table import caught
+from tests.defects.table import caught, main
 
 
 def test_every_class_of_failure_is_planted_and_named_once() -> None:
@@ -25,3 +25,9 @@ def test_each_defect_is_caught_by_its_named_property(defect: Defect) -> None:
 def test_sound_protocols_fail_nothing(protocol: type[SecAgg]) -> None:
     report = audit(WhiteBox(protocol), examples=5)
     assert [(p.name, p.reason) for p in report.properties if p.status.value == "failed"] == []
+
+
+@pytest.mark.slow
+def test_the_whole_table_is_as_it_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "0 wrong" in capsys.readouterr().out
