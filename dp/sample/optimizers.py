@@ -33,11 +33,6 @@ its rounding can be proved. The accounted sensitivity is this much larger than t
 10^-5 of it."""
 
 
-def _mark(tensors: list[torch.Tensor]) -> None:
-    for tensor in tensors:
-        tensor._processed = True  # type: ignore[attr-defined]  # the mark Opacus checks to refuse stale gradients
-
-
 class GridMixin:
     """What all four optimizers share. Mixed in before an Opacus optimizer class."""
 
@@ -87,7 +82,7 @@ class GridMixin:
             share = noise[at : at + p.numel()].to(total.device)
             at += p.numel()
             p.grad = ((total.reshape(-1) + share).to(torch.float64) * step).to(p.dtype).reshape(p.shape)
-            _mark([total])
+            p.summed_grad = None
 
     def _noise(self, sigma: float) -> torch.Tensor:
         if sigma == 0:
@@ -148,9 +143,7 @@ class GridMixin:
         for p, part, scale in zip(self.params, parts, self._factors(squares), strict=True):
             total = factors.summed(part, scale, step)
             p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
-            p.factors = None
-            if p.grad_sample is not None:
-                _mark([p.grad_sample])
+            p.factors = p.grad_sample = None  # used once, whether or not the loop forgets zero_grad()
 
     def _part(self, p: Any, name: str) -> factors.Part:
         if getattr(p, "factors", None) is not None:
@@ -163,11 +156,6 @@ class GridMixin:
                 "every batch, and every trainable parameter in use; call optimizer.zero_grad() once per "
                 "batch, "
                 "freeze parameters that are not used"
-            )
-        if hasattr(p.grad_sample, "_processed"):
-            raise UnaccountedStep(
-                f"the gradients of {name} were used in a step already; call optimizer.zero_grad() once "
-                "per batch"
             )
         return sums.rows(p.grad_sample)
 

@@ -58,6 +58,13 @@ def honest(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
         optimizer.step()
 
 
+def clears_the_model(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+    for x, y in loader:
+        model.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+
 def own_optimizer(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
     mine = torch.optim.SGD(model.parameters(), lr=0.1)
     for x, y in loader:
@@ -168,6 +175,16 @@ def test_a_loop_that_steps_past_the_account_is_refused(
     with pytest.raises(error):  # noqa: PT012  # the loop or the end of the round may see it first
         loop(attached.model, attached.loader, attached.optimizer, attached.criterion)
         engine.finish()
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+def test_gradients_are_used_once_even_if_the_loop_forgets_the_optimizers_zero_grad(gradients: str) -> None:
+    engine = ClientEngine(Clipping(1.0, gradients=gradients), 0.5, 0.1, 10)
+    attached = begin(
+        engine, nn.Sequential(nn.Unflatten(1, (1, 6)), nn.Conv1d(1, 2, 3), nn.Flatten(), nn.Linear(8, 3))
+    )
+    clears_the_model(attached.model, attached.loader, attached.optimizer, attached.criterion)
+    assert engine.finish() == 10
 
 
 def test_a_step_that_changes_nothing_is_refused() -> None:
