@@ -1,8 +1,9 @@
-"""What every test runs under: one thread per numerical library, since the tests themselves run side by side, and
-real data where a folder `shared/data` lies beside the checkout (tests that need it skip where there is none).
+"""What every test runs under: one thread per numerical library, since the tests themselves run side by
+side, and real data where a folder `shared/data` lies beside the checkout (tests that need it skip where
+there is none).
 
-With SECAGG_TEST_RESULTS a session keeps its outcomes in the file of that name: that is how `make test-slow` leaves its last
-results.
+With SECAGG_TEST_RESULTS a session keeps its outcomes in the file of that name: that is how `make test-slow`
+leaves its last results.
 """
 
 import json
