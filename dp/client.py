@@ -17,7 +17,7 @@ from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, FixedSizeGaussian, Gaussian, PoissonGaussian, Relation, Unit
-from dp.layering import Price, integer_sigma
+from dp.layering import Ledgers, Price, charge_own, integer_sigma
 from dp.mechanisms import discrete_gaussian
 from protocols.errors import Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
@@ -71,8 +71,10 @@ class ClientDP(PrivacyLayer):
         relation: str = "zero-out",
         amplify: bool = False,
         accountant: str = "rdp",
+        ledger: Ledgers = None,
     ) -> None:
         self.price = Price(epsilon, delta, noise_multiplier, accountant)
+        self.ledger = ledger
         self.quantile = Quantile() if clip == "adaptive" else clip if isinstance(clip, Quantile) else None
         start = self.quantile.start if self.quantile else clip
         if isinstance(start, bool) or not isinstance(start, int | float) or not 0 < start < math.inf:
@@ -182,6 +184,7 @@ class ClientDP(PrivacyLayer):
         coordinates = (
             {UNCLIPPED: np.array([-1 if clipped.was_clipped else 1], np.int64)} if self.quantile else {}
         )
+        charge_own(self.ledger, facts.client, self._round_event(facts.run), 1, facts.number, self.name)
         weight = min(contribution.weight, self.weight_cap, given.weight_cap)
         return Contribution(clipped.vector, weight, coordinates)
 
@@ -222,12 +225,13 @@ class ClientDP(PrivacyLayer):
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
         """The round's one release: vector and count together, in the coarser of their grids (which is the
         dearer one)."""
-        run = facts.run
-        multiplier = self._multiplier(run)
         adversary = "public" if self.amplify else "clients"
-        if self.amplify and run.sampling == "fixed":
-            return (to_fact(self._event(multiplier, run), adversary=adversary),)
-        return (to_fact(self._discrete(multiplier, run), adversary=adversary),)
+        return (to_fact(self._round_event(facts.run), adversary=adversary),)
+
+    def _round_event(self, run: RunFacts) -> Event:
+        multiplier = self._multiplier(run)
+        fixed = self.amplify and run.sampling == "fixed"
+        return self._event(multiplier, run) if fixed else self._discrete(multiplier, run)
 
     def _discrete(self, multiplier: float, run: RunFacts) -> DiscreteGaussianSum:
         count = 2 * self._count_std(run)

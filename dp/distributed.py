@@ -21,7 +21,7 @@ from dp import encoding
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Skellam, Unit
-from dp.layering import Price
+from dp.layering import Ledgers, Price, charge_own
 from dp.mechanisms import discrete_gaussian, skellam
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.rotation import padded, rotate, unrotate
@@ -86,8 +86,10 @@ class DistributedDP(PrivacyLayer):
         accountant: str = "rdp",
         reduction: str = "mean",
         physical_batch: int = 256,
+        ledger: Ledgers = None,
     ) -> None:
         self.price = Price(epsilon, delta, noise_multiplier, accountant)
+        self.ledger = ledger
         if not 0 < clip < math.inf:
             raise Misuse(f"expected a positive, finite clip norm, got {clip}")
         if unit not in ("client", "example"):
@@ -292,6 +294,7 @@ class DistributedDP(PrivacyLayer):
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         plan = self._plan(facts.run)
+        charge_own(self.ledger, facts.client, self._event(plan), 1, facts.number, self.name)
         if self.unit is Unit.CLIENT:
             vector = self._client_level(contribution.vector, plan, facts)
         else:

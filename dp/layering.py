@@ -6,8 +6,9 @@ Belongs here: options common to the layers and their checks. Does not belong her
 """
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from dp.accountants import accountant
 from dp.accountants.reduction import SMOOTHING_VARIANCE
@@ -62,6 +63,21 @@ class Price:
             delta=self.at(run),
             accountant=self.accountant,
         )
+
+
+Ledgers = Callable[[str], Any] | Mapping[str, Any] | None
+"""A client's name to its own `Ledger`: a function or a mapping (a missing name raises KeyError); None for
+no ledgers."""
+
+
+def charge_own(ledgers: Ledgers, client: str, event: Event, count: int, round: int, layer: str) -> None:
+    """Write what a client is about to send into its own ledger. Raises BudgetExceeded; then nothing may be
+    sent."""
+    if ledgers is None:
+        return
+    ledger = ledgers[client] if isinstance(ledgers, Mapping) else ledgers(client)
+    if ledger is not None:
+        ledger.charge(event, count, round=round, party=client, note=layer)
 
 
 def integer_sigma(multiplier: float, sensitivity: float) -> float:

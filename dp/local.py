@@ -8,12 +8,13 @@ noise; no trust in server or clients is needed.
 
 import math
 from dataclasses import replace
+from functools import partial
 from typing import ClassVar
 
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Gaussian, Relation, Unit
-from dp.layering import Price, integer_sigma
+from dp.layering import Ledgers, Price, charge_own, integer_sigma
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
 from protocols.errors import CapacityError, Misuse, StackError
@@ -42,8 +43,10 @@ class LocalDP(PrivacyLayer):
         noise_multiplier: float | None = None,
         accountant: str = "rdp",
         resolution: int = 14,
+        ledger: Ledgers = None,
     ) -> None:
         self.price = Price(epsilon, delta, noise_multiplier, accountant)
+        self.ledger = ledger
         if not 0 < clip < math.inf:
             raise Misuse(f"expected a positive, finite clip norm, got {clip}")
         if not 4 <= resolution <= 30:
@@ -102,6 +105,7 @@ class LocalDP(PrivacyLayer):
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         step, _, sigma = self._grid(facts, given.dimension)
+        charge_own(self.ledger, facts.client, self._event(facts), 1, facts.number, self.name)
         values = to_grid(clip_vector(contribution.vector, self.clip).vector, step)
         return Contribution(values + discrete_gaussian(facts.random, sigma, given.dimension), 1)
 
@@ -116,8 +120,12 @@ class LocalDP(PrivacyLayer):
         return Aggregate(aggregate.vector.astype(float) * released.step, float(len(facts.clients)))
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+        fact_for = partial(to_fact, self._event(facts), "server")
+        return tuple(fact_for(name) for name in survivors)
+
+    def _event(self, facts: RoundFacts) -> Event:
         _, bound, sigma = self._grid(facts, facts.run.dimension)
-        event = DiscreteGaussianSum(
+        return DiscreteGaussianSum(
             sensitivity=bound,
             share_variance=sigma**2,
             shares=1,
@@ -125,7 +133,6 @@ class LocalDP(PrivacyLayer):
             unit=Unit.CLIENT,
             relation=Relation.ZERO_OUT,
         )
-        return tuple(to_fact(event, adversary="server", party=name) for name in survivors)
 
 
 def _gaussian(multiplier: float) -> Event:

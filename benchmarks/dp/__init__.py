@@ -37,8 +37,14 @@ def measure(
     threads: Annotated[int, typer.Option(min=1, help="of torch")] = 1,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
     save: Annotated[bool, typer.Option(help="also write it under docs/results")] = False,
+    plots: Annotated[bool, typer.Option(help="measure nothing: draw the figures of kept results")] = False,
 ) -> None:
     """Measure one case of differential privacy."""
+    if plots:
+        from benchmarks.dp import figures as drawn
+
+        drawn.draw()
+        return
     if case not in CASES:
         raise typer.BadParameter(f"expected one of {', '.join(CASES)}, got {case!r}")
     import torch

@@ -16,7 +16,7 @@ from dp.accountants import accountant as make_accountant
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Unit, repeat
-from dp.layering import Price
+from dp.layering import Ledgers, Price, charge_own
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import Compute, Contribution, LocalTask, PrivacyLayer, RoundFacts, RunFacts, Signal
@@ -76,7 +76,7 @@ class SampleDP(PrivacyLayer):
         physical_batch: int | None = None,
         repair: bool = False,
         accountant: str = "rdp",
-        ledger: Callable[[str], Any] | Mapping[str, Any] | None = None,
+        ledger: Ledgers = None,
     ) -> None:
         self.price = Price(epsilon, delta, noise_multiplier, accountant)
         if clipping not in ("flat", "per-layer", "adaptive"):
@@ -137,7 +137,7 @@ class SampleDP(PrivacyLayer):
         account.taken += steps
         account.last_round, account.last_steps = facts.number, steps
         self._keep(account, facts)
-        self._charge(account, steps, facts)
+        charge_own(self.ledger, facts.client, account.event, steps, facts.number, self.name)
         return metrics
 
     def _repair(self, task: LocalTask) -> None:
@@ -236,16 +236,6 @@ class SampleDP(PrivacyLayer):
     def _keep(self, account: ClientAccount, facts: RoundFacts) -> None:
         if facts.store is not None:
             facts.store.put(self.name, json.dumps(_kept(account)).encode())
-
-    def _charge(self, account: ClientAccount, steps: int, facts: RoundFacts) -> None:
-        ledger = self._ledger(facts.client)
-        if ledger is not None:
-            ledger.charge(account.event, steps, round=facts.number, party=facts.client, note=self.name)
-
-    def _ledger(self, client: str) -> Any:
-        if self.ledger is None:
-            return None
-        return self.ledger[client] if isinstance(self.ledger, Mapping) else self.ledger(client)
 
     # -- the account --
 

@@ -3,6 +3,7 @@ accounts that match."""
 
 import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,13 +12,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from dp import ClientDP, DistributedDP, LocalDP, SampleDP, encoding
+from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, encoding
 from dp.accountants import accountant
 from dp.client import UNCLIPPED, Quantile
 from dp.event_json import from_fact
 from dp.events import DiscreteGaussianSum, FixedSizeGaussian, Skellam
 from dp.rotation import padded, rotate, unrotate
-from protocols.errors import Aborted, CapacityError, Misuse, StackError, TooFewSurvivors
+from protocols.errors import Aborted, BudgetExceeded, CapacityError, Misuse, StackError, TooFewSurvivors
 from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts
 from protocols.stack import Numbers, RoundPlan, Stack
 
@@ -337,3 +338,16 @@ def test_at_example_level_one_example_moves_the_rounded_sum_by_no_more_than_the_
         mine._sums["c"] = total
         sums.append(mine._example_level(mine._plan(plan.facts.run), replace(plan.facts, client="c")))
     assert float(np.linalg.norm((sums[1] - sums[0]).astype(float))) <= grid.sensitivity
+
+
+@pytest.mark.parametrize("kind", [ClientDP, DistributedDP, LocalDP])
+def test_a_clients_own_ledger_is_charged_before_its_update_leaves(kind: Any, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "own", epsilon=2.0, delta=1e-5, accountant="rdp")
+    run = run_of(rounds=1)
+    layer = kind(epsilon=1.5, delta=1e-5, ledger=lambda client: ledger if client == "c3" else None)
+    plan = round_of(layer, run)
+    released(plan, updates(1.0))
+    assert ledger.epsilon() == pytest.approx(1.5, rel=1e-2)
+    assert [entry.party for entry in ledger.entries()] == ["c3"]
+    with pytest.raises(BudgetExceeded):
+        plan.encode(Contribution(updates(1.0)[0], 1), replace(plan.facts, client="c3"))
