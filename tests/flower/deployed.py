@@ -51,7 +51,7 @@ class Deployed:
                 "rounds": rounds,
                 "size": size,
                 "nodes": len(files.nodes) - 1,
-                "seconds": (seconds or self.seconds) * min(self.patience, 5.0),
+                "seconds": (seconds or self.seconds) * min(self.patience, 10.0),
                 "privacy": self.privacy,
             },
         )

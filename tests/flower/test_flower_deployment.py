@@ -38,7 +38,7 @@ def test_a_federation_survives_a_kill_a_pause_and_a_restart(tmp_path: Path) -> N
             os.kill(pid, signal.SIGKILL)
         d.release("site-3", "masked-input")
         done = d.rounds_done()
-        again = d.submit(rounds=done + 1, seconds=30.0)
+        again = d.submit(rounds=done + 1, seconds=60.0)
         assert d.it.wait(again, 240 * d.patience) == "finished:completed"
 
         identity = Identity.load(d.it.files.server_identity)

@@ -35,7 +35,7 @@ def finish(d: Deployed, again: int, seconds: float = 600.0) -> None:
 @pytest.mark.parametrize("moment", [*STAGES, *(f"answered-{stage}" for stage in STAGES)])
 def test_a_node_killed_before_or_after_any_stage(tmp_path: Path, moment: str) -> None:
     """`answered-...`: everything was saved, the answer had not left: it never answers that stage again."""
-    with Deployed(tmp_path, nodes=4, seconds=12.0) as d:
+    with Deployed(tmp_path, nodes=4, seconds=30.0) as d:
         d.hold("site-2", moment)
         run = d.submit(rounds=2)
         d.reached("site-2", moment)
@@ -51,7 +51,7 @@ def test_a_node_killed_before_or_after_any_stage(tmp_path: Path, moment: str) ->
 
 @pytest.mark.parametrize("moment", ["masked-input", "unmask"])
 def test_a_node_paused_past_the_timeout(tmp_path: Path, moment: str) -> None:
-    with Deployed(tmp_path, nodes=4, seconds=12.0) as d:
+    with Deployed(tmp_path, nodes=4, seconds=30.0) as d:
         d.hold("site-3", moment)
         run = d.submit(rounds=2)
         d.reached("site-3", moment)
@@ -63,7 +63,7 @@ def test_a_node_paused_past_the_timeout(tmp_path: Path, moment: str) -> None:
 
 
 def test_a_node_that_returns_an_error_and_one_with_a_wrong_identity(tmp_path: Path) -> None:
-    with Deployed(tmp_path, nodes=5, seconds=20.0) as d:
+    with Deployed(tmp_path, nodes=5, seconds=30.0) as d:
         (d.site("site-1") / "fail-masked-input").touch()
         Identity.generate("site-2").save(d.site("site-2") / "site-2.key")
         run = d.submit(rounds=1)
@@ -74,7 +74,7 @@ def test_a_node_that_returns_an_error_and_one_with_a_wrong_identity(tmp_path: Pa
 
 
 def test_a_supernode_with_an_unregistered_key_never_takes_part(tmp_path: Path) -> None:
-    with Deployed(tmp_path, nodes=4, seconds=20.0) as d:
+    with Deployed(tmp_path, nodes=4, seconds=30.0) as d:
         key, _, _ = make_node_key("stranger", tmp_path / "stranger")
         honest = d.it.nodes["site-1"]
         command = [str(key) if word.endswith("site-1.auth") else word for word in honest.command]
@@ -92,7 +92,7 @@ def test_a_supernode_with_an_unregistered_key_never_takes_part(tmp_path: Path) -
 
 @pytest.mark.parametrize("stage", ["share-keys", "masked-input", "unmask"])
 def test_the_serverapp_killed_in_mid_round_and_started_again(tmp_path: Path, stage: str) -> None:
-    with Deployed(tmp_path, nodes=4, seconds=20.0) as d:
+    with Deployed(tmp_path, nodes=4, seconds=30.0) as d:
         d.hold("site-4", stage)
         d.submit(rounds=2)
         d.reached("site-4", stage)
@@ -103,7 +103,7 @@ def test_the_serverapp_killed_in_mid_round_and_started_again(tmp_path: Path, sta
 
 
 def test_the_superlink_restarted_with_its_database(tmp_path: Path) -> None:
-    with Deployed(tmp_path, nodes=4, seconds=20.0) as d:
+    with Deployed(tmp_path, nodes=4, seconds=30.0) as d:
         d.hold("site-1", "masked-input")
         d.submit(rounds=2)
         d.reached("site-1", "masked-input")
@@ -123,7 +123,7 @@ def test_a_node_with_trusted_entities_runs_no_unsigned_app(tmp_path: Path) -> No
     openssh = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
     trusted = tmp_path / "trusted.yaml"
     trusted.write_text(f"fpk_site: '{openssh}'\n")
-    d = Deployed(tmp_path, nodes=4, seconds=20.0)
+    d = Deployed(tmp_path, nodes=4, seconds=30.0)
     d.it.nodes["site-1"].command += ["--trusted-entities", str(trusted)]
     with d:
         finish(d, d.submit(rounds=1))
