@@ -5,7 +5,8 @@ layers nothing here imports `dp`.
 """
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from protocols.statement import Event
@@ -43,10 +44,13 @@ class Account:
             self.ledger.charge_all(charges, run=self.run, round=round)
         self.events.extend(events)
 
-    def restore(self, events: Sequence[Event], run: str) -> None:
+    def restore(
+        self, events: Sequence[Event], run: str, adversaries: Mapping[str, str] | None = None
+    ) -> None:
         """Go on with an interrupted run's account: what its checkpoint knew, or all that the ledger was charged.
 
-        The ledger may know of a round that was paid for and never finished: it counts.
+        The ledger may know of a round that was paid for and never finished: it counts. A ledger does not say
+        against whom an event holds: adversaries does, by the event's kind (else "public").
         """
         self.run = run
         self.events = list(events)
@@ -57,7 +61,11 @@ class Account:
         charged = [entry for entry in self.ledger.entries() if entry.run == run]
         listed = [to_fact(decode(e.event), party=e.party) for e in charged for _ in range(e.count)]
         if len(listed) > len(self.events):
-            self.events += listed[len(self.events) :]
+            held = adversaries or {}
+            self.events += [
+                replace(fact, adversary=held.get(fact.kind, fact.adversary))
+                for fact in listed[len(self.events) :]
+            ]
 
     def price(self) -> float | None:
         """Return the largest client's epsilon at `delta`, None if nothing was spent.

@@ -62,6 +62,13 @@ def save(
     save_tensors(folder / CHECKPOINT, tensors, {"run": json.dumps(metadata)})
 
 
+def rounds_in(folder: Path) -> int:
+    """Return how many rounds the checkpoint in `folder` holds: 0 for a run that was cut off before its first
+    ended, or where there is none. Raises SecAggError if it is damaged.
+    """
+    return len(load(folder)[3]) if (folder / CHECKPOINT).exists() else 0
+
+
 def load(
     folder: Path,
 ) -> tuple[dict[str, Any], dict[str, np.ndarray], dict[str, Any], list[RoundResult], dict[str, Any]]:

@@ -116,6 +116,7 @@ class Federation:
         history = self._start(rounds, resume)
         record = self._record()
         try:
+            self._catch_up(history, rounds, record)
             for number in _range(len(history) + 1, rounds + 1):
                 result = self._round(number)
                 history.append(result)
@@ -153,27 +154,48 @@ class Federation:
         if not resume:
             if folder is not None:
                 folder.mkdir(parents=True, exist_ok=True)
-                if (folder / checkpoint.CHECKPOINT).exists():
+                if checkpoint.rounds_in(folder):
                     raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
+                self._save([])  # a run that is cut off in its first round is a run to go on with
             return []
         if folder is None:
             raise Misuse("nothing to resume: the federation was made without an output folder")
         model, strategy, layers, history, facts = checkpoint.load(folder)
-        if facts != self._facts():
-            raise Misuse(
-                f"the run in {folder} was made with {facts}, this one is {self._facts()}: resume it as it was"
-            )
-        self.coordinator.model.load_state_dict(model)
+        self._same(facts, folder)
+        self._take_model(model, folder)
         self.setup.strategy.restore(strategy)
         for layer in self.setup.stack.layers:
             layer.restore(layers.get(layer.name, {}).get("state", {}))
-        self.account.restore([Event(**event) for event in layers.get("events", [])], layers.get("run", ""))
+        cohort = self.setup.names[: self.coordinator.cohort()]
+        planned = self.coordinator.open(1, cohort).plan.events(cohort[:1])
+        held = {event.kind: event.adversary for event in planned}
+        self.account.restore(
+            [Event(**event) for event in layers.get("events", [])], layers.get("run", ""), held
+        )
         checkpoint.write_metrics(folder, history)
         return history
 
+    def _same(self, kept: dict[str, Any], folder: Path) -> None:
+        own = self._facts()
+        differ = [key for key in own if key in kept and kept[key] != own[key]]
+        if differ:
+            was, now = ({key: facts[key] for key in differ} for facts in (kept, own))
+            raise Misuse(f"the run in {folder} was made with {was}, this one is {now}: resume it as it was")
+
+    def _take_model(self, state: dict[str, Any], folder: Path) -> None:
+        try:
+            self.coordinator.model.load_state_dict(state)
+        except RuntimeError as error:
+            raise Misuse(f"the run in {folder} trained another model than this one: {error}") from None
+
     def _facts(self) -> dict[str, Any]:
         setup = self.setup
+        prices = [getattr(layer, "price", None) for layer in setup.stack.layers]
+        # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
+        calibrated = any(price is not None and price.epsilon is not None for price in prices)
+        planned = {"rounds": self.coordinator.run.rounds} if calibrated and self.coordinator.run else {}
         return {
+            **planned,
             "clients": list(setup.names),
             "strategy": setup.strategy.name,
             "layers": [layer.name for layer in setup.stack.layers],
@@ -184,8 +206,10 @@ class Federation:
 
     def _round(self, number: int) -> RoundResult:
         asked = self.coordinator.choose(number)
-        if not asked:
-            return RoundResult(number, (), abandoned="nobody was chosen", metrics=self.coordinator.evaluate())
+        least = self.setup.plan.min_survivors
+        if len(asked) < least:
+            why = f"{len(asked)} were chosen, min_survivors is {least}" if asked else "nobody was chosen"
+            return RoundResult(number, asked, abandoned=why, metrics=self.coordinator.evaluate())
         opening = self.coordinator.open(number, asked)
 
         def charge(contributing: tuple[str, ...]) -> None:
@@ -204,15 +228,28 @@ class Federation:
 
     def _keep(self, history: list[RoundResult], rounds: int, record: RunRecord | None) -> None:
         """Save the round: the checkpoint first and whole, then what follows from it, then the record's entry."""
+        if record is not None:
+            self._save(history)
+            self._follow(history, rounds, record)
+
+    def _catch_up(self, history: list[RoundResult], rounds: int, record: RunRecord | None) -> None:
+        """Write what a process that was killed between the checkpoint and the record's entry did not."""
+        if record is not None and record.length < len(history):
+            self._follow(history, rounds, record)
+
+    def _save(self, history: list[RoundResult]) -> None:
         folder = self.setup.output
-        if folder is None or record is None:
+        if folder is None:
             return
         layers: dict[str, Any] = {layer.name: {"state": layer.state()} for layer in self.setup.stack.layers}
         layers["events"] = [asdict(event) for event in self.account.events]
         layers["run"] = self.account.run
         state = self.coordinator.model.state_dict()
         checkpoint.save(folder, state, self.setup.strategy.state(), layers, history, self._facts())
-        checkpoint.save_tensors(folder / checkpoint.MODEL, state)
+
+    def _follow(self, history: list[RoundResult], rounds: int, record: RunRecord) -> None:
+        folder = record.path.parent
+        checkpoint.save_tensors(folder / checkpoint.MODEL, self.coordinator.model.state_dict())
         checkpoint.write_metrics(folder, history)
         statement = self.statement(history)
         text = json.dumps(statement.to_json(), indent=2) + "\n"

@@ -90,6 +90,13 @@ class Coordinator:
         plan, setup = self.setup.plan, self.setup
         if rounds < 1:
             raise Misuse(f"expected at least one round, got {rounds}")
+        if plan.min_survivors > len(setup.names) or (
+            plan.sampling == "fixed" and plan.min_survivors > self.cohort()
+        ):
+            raise Misuse(
+                f"min_survivors={plan.min_survivors}, but a round asks {self.cohort()} of {len(setup.names)} clients: "
+                "no round could end"
+            )
         everyone = self.cohort() == len(setup.names) and plan.sampling == "fixed"
         self.run = RunFacts(
             rounds=rounds,

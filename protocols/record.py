@@ -110,6 +110,11 @@ class RunRecord:
         """The head of the last entry (64 zeros before the first)."""
         return self._head
 
+    @property
+    def length(self) -> int:
+        """How many entries it holds."""
+        return self._next
+
     def append(self, body: Mapping[str, Any]) -> str:
         """Add an entry of JSON values (finite numbers, text, lists, mappings) and return its head, durably.
 

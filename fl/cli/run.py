@@ -131,7 +131,7 @@ def execute(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any
     if parts.config.engine != "memory":
         return _elsewhere(parts, folder, resume, view)
     federation = parts.federation(folder)
-    _write_config(parts.config, folder)
+    resume = _begun(parts.config, folder, resume)
     seen = view.watch(federation)
     with view.live(parts.config.rounds) as on_round:
         federation.engine.progress = view.progress
@@ -144,20 +144,22 @@ def _elsewhere(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, 
         raise Misuse(f"engine: expected memory or flower-simulation, got {parts.config.engine!r}")
     from fl.flower.simulation import run_simulation
 
-    _write_config(parts.config, folder)
+    resume = _begun(parts.config, folder, resume)
     with view.live(parts.config.rounds) as on_round:
         return run_simulation(parts, folder, resume=resume, on_round=on_round), None
 
 
-def _write_config(config: Any, folder: Path) -> None:
+def _begun(config: Any, folder: Path, resume: bool) -> bool:
+    """Write config.toml unless rounds were made by the one there; return whether a checkpoint is to go on from."""
     import tomli_w
 
-    from fl.checkpoint import CHECKPOINT, CONFIG
+    from fl.checkpoint import CHECKPOINT, CONFIG, rounds_in
     from protocols.store import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
-    if not (folder / CHECKPOINT).exists():
+    if not resume and not rounds_in(folder):
         write_atomic(folder / CONFIG, tomli_w.dumps(config.to_toml()).encode(), 0o644)
+    return resume and (folder / CHECKPOINT).exists()
 
 
 @contextmanager
