@@ -17,7 +17,7 @@ from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, FixedSizeGaussian, Gaussian, PoissonGaussian, Relation, Unit
-from dp.layering import Ledgers, Price, charge_own, integer_sigma
+from dp.layering import Ledgers, Price, charge_own, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian
 from protocols.errors import Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
@@ -120,9 +120,9 @@ class ClientDP(PrivacyLayer):
 
     def _multiplier(self, run: RunFacts) -> float:
         """Noise over sensitivity of everything that a round releases together."""
-        key = (run.rounds, run.sampling, run.rate, run.population, run.cohort, run.delta)
+        key = (run.rounds, run.sampling, run.rate, run.population, run.cohort, run.delta, run.dimension)
         if key not in self._multipliers:
-            found = self.price.multiplier(lambda m: self._event(m, run), run.rounds, run)
+            found = self.price.multiplier(lambda m: self._planned_event(m, run), run.rounds, run)
             if self.quantile and found >= 2 * self._count_std(run):
                 raise Misuse(
                     f"adaptive clipping needs count noise above half the noise multiplier ({found:.3g} / "
@@ -144,6 +144,12 @@ class ClientDP(PrivacyLayer):
         if run.sampling == "poisson":
             return PoissonGaussian(sample_rate=run.rate, **common)
         return FixedSizeGaussian(population=run.population, sample_size=run.cohort, **common)
+
+    def _planned_event(self, multiplier: float, run: RunFacts) -> Event:
+        if self.amplify and run.sampling == "fixed":
+            return self._event(multiplier, run)
+        rate = run.rate if self.amplify and run.sampling == "poisson" else 1.0
+        return discrete(multiplier, Unit.CLIENT, self.relation, run.dimension + 1, rate=rate)
 
     def _count_std(self, run: RunFacts) -> float:
         """Of the noise on the count of unclipped clients."""

@@ -20,8 +20,8 @@ from numpy.typing import NDArray
 from dp import encoding
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
-from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Skellam, Unit
-from dp.layering import Ledgers, Price, charge_own
+from dp.events import DiscreteGaussianSum, Event, Relation, Skellam, Unit
+from dp.layering import Ledgers, Price, charge_own, discrete
 from dp.mechanisms import discrete_gaussian, skellam
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.rotation import padded, rotate, unrotate
@@ -163,7 +163,9 @@ class DistributedDP(PrivacyLayer):
         draft = encoding.Demand(
             self.clip, dims, run.cohort, shares, 1.0, self._units(run), conditional=self.unit is Unit.CLIENT
         )
-        multiplier = self.price.multiplier(self._continuous, run.rounds, run)
+        multiplier = self.price.multiplier(
+            lambda m: discrete(m, self.unit, self.relation, dims, shares, self.rate), run.rounds, run
+        )
         grid = encoding.choose(replace(draft, multiplier=multiplier), self.bits, self.overflow)
         planned = _Plan(grid, dims, survivors, shares)
         if self.price.noise_multiplier is None and self.noise == "skellam":
@@ -198,14 +200,6 @@ class DistributedDP(PrivacyLayer):
             return run.cohort
         expected = self.rate * self.examples
         return min(self.examples, expected + 10 * math.sqrt(expected) + 100)
-
-    def _continuous(self, multiplier: float) -> Event:
-        common: dict[str, Any] = {
-            "noise_multiplier": multiplier,
-            "unit": self.unit,
-            "relation": self.relation,
-        }
-        return Gaussian(**common) if self.rate == 1 else PoissonGaussian(sample_rate=self.rate, **common)
 
     def _skellam(self, plan: _Plan, multiplier: float) -> Event:
         variance = (multiplier * plan.grid.sensitivity) ** 2

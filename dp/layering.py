@@ -13,7 +13,7 @@ from typing import Any
 from dp.accountants import accountant
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.calibration import scale_for
-from dp.events import Event, repeat
+from dp.events import DiscreteGaussianSum, Event, Relation, Unit, repeat
 from protocols.errors import Misuse
 from protocols.layers import RunFacts
 
@@ -63,6 +63,27 @@ class Price:
             delta=self.at(run),
             accountant=self.accountant,
         )
+
+
+NOMINAL = 2.0**10
+"""Sensitivity, in steps, at which a layer is calibrated: with the smoothing put back, the price does not
+depend on it."""
+
+
+def discrete(
+    multiplier: float, unit: Unit, relation: Relation, dims: int, shares: int = 1, rate: float = 1.0
+) -> Event:
+    """One release of discrete Gaussian noise that is priced like a continuous one of this multiplier,
+    samplers' distance included."""
+    return DiscreteGaussianSum(
+        sensitivity=NOMINAL,
+        share_variance=integer_sigma(multiplier, NOMINAL) ** 2 / shares,
+        shares=shares,
+        dims=dims,
+        sample_rate=rate,
+        unit=unit,
+        relation=relation,
+    )
 
 
 Ledgers = Callable[[str], Any] | Mapping[str, Any] | None

@@ -13,8 +13,8 @@ from typing import ClassVar
 
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
-from dp.events import DiscreteGaussianSum, Event, Gaussian, Relation, Unit
-from dp.layering import Ledgers, Price, charge_own, integer_sigma
+from dp.events import DiscreteGaussianSum, Event, Relation, Unit
+from dp.layering import Ledgers, Price, charge_own, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
 from protocols.errors import CapacityError, Misuse, StackError
@@ -52,7 +52,7 @@ class LocalDP(PrivacyLayer):
         if not 4 <= resolution <= 30:
             raise Misuse(f"expected a resolution from 4 to 30 bits, got {resolution}")
         self.clip, self.resolution = float(clip), resolution
-        self._multipliers: dict[tuple[int, float | None], float] = {}
+        self._multipliers: dict[tuple[int, float | None, int], float] = {}
 
     def describe(self) -> str:
         noise = f"{self.name}: discrete Gaussian noise on every update"
@@ -62,9 +62,11 @@ class LocalDP(PrivacyLayer):
         self._multiplier(run)
 
     def _multiplier(self, run: RunFacts) -> float:
-        key = (run.rounds, run.delta)
+        key = (run.rounds, run.delta, run.dimension)
         if key not in self._multipliers:
-            self._multipliers[key] = self.price.multiplier(_gaussian, run.rounds, run)
+            self._multipliers[key] = self.price.multiplier(
+                lambda m: discrete(m, Unit.CLIENT, Relation.ZERO_OUT, run.dimension), run.rounds, run
+            )
         return self._multipliers[key]
 
     def _grid(self, facts: RoundFacts, dims: int) -> tuple[float, float, float]:
@@ -133,7 +135,3 @@ class LocalDP(PrivacyLayer):
             unit=Unit.CLIENT,
             relation=Relation.ZERO_OUT,
         )
-
-
-def _gaussian(multiplier: float) -> Event:
-    return Gaussian(noise_multiplier=multiplier, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)

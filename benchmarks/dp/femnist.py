@@ -30,7 +30,7 @@ layers."""
 def measure(
     data_dir: Path | None,
     work: Path,
-    epsilons: tuple[float, ...] = (8.0, 32.0),
+    epsilons: tuple[float, ...] = (4.0, 16.0),
     rounds: int = 10,
     seed: int = 1,
     report: Callable[[str], None] = print,

@@ -16,7 +16,7 @@ from dp.accountants import accountant as make_accountant
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Unit, repeat
-from dp.layering import Ledgers, Price, charge_own
+from dp.layering import Ledgers, Price, charge_own, discrete
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import Compute, Contribution, LocalTask, PrivacyLayer, RoundFacts, RunFacts, Signal
@@ -173,9 +173,13 @@ class SampleDP(PrivacyLayer):
     def _planned(self, examples: int, batch: int, epochs: int, run: RunFacts) -> ClientAccount:
         steps = max(1, math.ceil(examples / batch))
         rate, planned = 1 / steps, run.rounds * epochs * steps
-        key = (rate, planned, run.delta)
+        key = (rate, planned, run.delta, run.dimension)
         if key not in self._multipliers:
-            self._multipliers[key] = self.price.multiplier(lambda m: _sampled(m, rate), planned, run)
+            self._multipliers[key] = self.price.multiplier(
+                lambda m: discrete(m, Unit.EXAMPLE, Relation.ADD_REMOVE, run.dimension + 1, rate=rate),
+                planned,
+                run,
+            )
         multiplier = self._multipliers[key]
         return ClientAccount(
             examples, rate, multiplier, planned, self._event(multiplier, rate, examples, run)

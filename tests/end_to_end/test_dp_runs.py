@@ -2,6 +2,9 @@
 stopped."""
 
 import math
+import os
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -177,6 +180,22 @@ def test_example_level_training_learns() -> None:
     run = federation(layer, SecAggPlus(dropout=0.0), strategy=FedSGD(lr=3.0), loss=loss, test=test)
     history = run.fit(rounds=15).history
     assert history[-1].metrics["accuracy"] > 0.7  # chance is 0.33
+
+
+def test_the_example_of_private_layers_runs_and_prints_every_price(tmp_path: Path) -> None:
+    root = Path(__file__).resolve().parents[2]
+    ran = subprocess.run(
+        [sys.executable, str(root / "examples" / "private_layers.py")],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=300,
+        env={**os.environ, "PYTHONPATH": str(root)},
+    )
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    assert ran.stdout.count("epsilon 8.00 per example, add-remove neighbours") == 2
+    assert "per client, zero-out neighbours" in ran.stdout
 
 
 def test_a_plain_average_is_kept_when_no_layer_is_listed() -> None:
