@@ -17,6 +17,15 @@ BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
+if os.environ.get(
+    "SECAGG_MUTATION"
+):  # mutants are tested many times in one process, which hypothesis warns of
+    from hypothesis import HealthCheck, settings
+
+    settings.register_profile(
+        "mutation", max_examples=15, deadline=None, suppress_health_check=list(HealthCheck)
+    )
+    settings.load_profile("mutation")
 if BESIDE.is_dir():
     os.environ.setdefault("SECAGG_DATA", str(BESIDE))
 
@@ -27,7 +36,7 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:
     if not target:
         return
     listed = [
-        {"test": report.nodeid, "outcome": outcome, "seconds": round(report.duration, 2)}
+        {"test": report.nodeid, "outcome": outcome, "seconds": round(getattr(report, "duration", 0.0), 2)}
         for outcome in ("passed", "failed", "skipped", "error")
         for report in terminalreporter.stats.get(outcome, [])
     ]
