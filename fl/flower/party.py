@@ -138,7 +138,7 @@ class NodeParty:
             raise ProtocolViolation(
                 "the session's dimension, bound or modulus is not what the layers give", "server"
             )
-        if own.min_survivors < min(summed.min_survivors, own.clients):
+        if own.min_survivors < summed.min_survivors:
             raise PolicyRefusal(
                 f"min_survivors: the layers demand {summed.min_survivors}, the session offers {own.min_survivors}"
             )

@@ -221,7 +221,6 @@ class ProtectedRounds:
             return None
 
     def _session(self, plan: RoundPlan, names: tuple[str, ...], number: int, model: bytes) -> Session:
-        least = max(self.options.min_survivors, plan.summed.min_survivors)
         return self.options.stack.secure_sum.session(
             names,
             plan.dimension,
@@ -230,7 +229,7 @@ class ProtectedRounds:
             modulus=plan.summed.modulus,
             round=number,
             model=model,
-            min_survivors=min(least, len(names)),
+            min_survivors=max(self.options.min_survivors, plan.summed.min_survivors),
             memory=self.sender.recall(),
         )
 
