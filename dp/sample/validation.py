@@ -7,8 +7,10 @@ which they pass over, are caught here.
 """
 
 import copy
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+from opacus.layers import DPRNN
+from opacus.layers.param_rename import RenameParamsMixin
 from opacus.validators import ModuleValidator
 from torch import nn
 
@@ -43,6 +45,8 @@ def _problem(module: nn.Module) -> str:
         return f"{kind} mixes the examples of a batch"
     if getattr(module, "track_running_stats", False):
         return f"{kind} keeps running statistics of the examples"
+    if isinstance(module, nn.RNNBase):
+        return f"{kind} has no per-example gradients"
     own = [p for p in module.parameters(recurse=False) if p.requires_grad]
     if not own:
         return ""
@@ -76,8 +80,13 @@ def repair(model: nn.Module) -> tuple[nn.Module, tuple[Repair, ...]]:
             fixed = _replace(fixed, name, _group_norm(module))
         elif getattr(module, "track_running_stats", False):
             fixed = _replace(fixed, name, _without_statistics(module))
+        elif type(module) is nn.RNN:
+            fixed = _replace(fixed, name, _recurrent(module))
         elif type(module) in ModuleValidator.FIXERS and _problem(module):
             fixed = _replace(fixed, name, ModuleValidator.FIXERS[type(module)](module))
+    for module in fixed.modules():
+        if isinstance(module, RenameParamsMixin):
+            _plain_names(module)
     fixed.train(model.training)
     validate(fixed)
     before, after = dict(model.named_modules()), dict(fixed.named_modules())
@@ -86,6 +95,33 @@ def repair(model: nn.Module) -> tuple[nn.Module, tuple[Repair, ...]]:
         for name, module in after.items()
         if name in before and _changed(before[name], module)
     )
+
+
+def _recurrent(module: nn.RNN) -> nn.Module:
+    options = ("num_layers", "bias", "batch_first", "dropout", "bidirectional", "nonlinearity")
+    given = {name: getattr(module, name) for name in options}
+    made: nn.Module = DPRNN(module.input_size, module.hidden_size, **given)
+    made.load_state_dict(module.state_dict())
+    return made
+
+
+def _plain_names(module: Any) -> None:
+    """Keep Opacus' second names of a recurrent layer's parameters out of the state: it then looks like
+    torch's own layer's."""
+    module._state_dict_hooks.clear()  # Opacus' own hook returns a copy, which is lost inside a larger model
+    module._register_state_dict_hook(_hide)
+    module._register_load_state_dict_pre_hook(_show, with_module=True)
+
+
+def _hide(module: Any, state: dict[str, Any], prefix: str, _metadata: Any) -> None:
+    for old in module.old_to_new:
+        state.pop(prefix + old, None)
+
+
+def _show(module: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    for old, new in module.old_to_new.items():
+        if prefix + new in state:
+            state.setdefault(prefix + old, state[prefix + new])
 
 
 def _changed(before: nn.Module, after: nn.Module) -> bool:
