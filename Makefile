@@ -4,7 +4,6 @@ BIN := .venv/bin
 export PYTHONPATH :=
 export FLWR_TELEMETRY_ENABLED := 0
 
-
 .PHONY: audit mutation install demo flower-demo test test-slow lint types contracts docs unit clean
 
 install: .venv/.installed

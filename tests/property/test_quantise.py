@@ -60,3 +60,30 @@ def test_the_range_of_a_reference_covers_twice_its_largest_weight(values: list[f
 def test_impossible_ranges_and_widths_are_refused(bad: tuple[int, float]) -> None:
     with pytest.raises(Misuse):
         Quantiser.for_range(*bad)
+
+
+@given(st.integers(2, 32), ranges, st.integers(0, 3))
+def test_the_bound_itself_is_not_clipped_and_the_next_step_is(bits: int, limit: float, beyond: int) -> None:
+    quantiser = Quantiser.for_range(bits, limit)
+    vector = np.array([1.0, -1.0, 0.0]) * (quantiser.bound + beyond) * quantiser.step
+    integers, clipped = quantiser.encode(vector)
+    assert integers.tolist() == [quantiser.bound, -quantiser.bound, 0]
+    assert clipped == (2 if beyond else 0)
+    assert integers.dtype == np.int64
+    assert quantiser.decode(integers).dtype == np.float64
+
+
+@pytest.mark.parametrize("bad", [(0, 1, 1), (1, 0, 1), (1, 1, -1)])
+def test_a_cohort_of_nobody_or_a_negative_bound_is_misuse(bad: tuple[int, int, int]) -> None:
+    with pytest.raises(Misuse, match="expected clients, weight_cap >= 1 and bound >= 0"):
+        prove_capacity(*bad)
+
+
+@pytest.mark.parametrize("step", [0.0, -1.0, 3.0, float("inf"), float("nan")])
+def test_a_step_that_is_no_power_of_two_is_misuse(step: float) -> None:
+    with pytest.raises(Misuse, match="power of two"):
+        Quantiser(16, step)
+
+
+def test_an_empty_reference_has_the_least_range() -> None:
+    assert Quantiser.for_reference(16, np.empty(0)) == Quantiser.for_range(16, 1.0)

@@ -1,0 +1,122 @@
+"""A client's policy: every demand at its edge, by name, and fail closed."""
+
+from dataclasses import replace
+
+import pytest
+
+from protocols.errors import Misuse, PolicyRefusal
+from protocols.policy import THREATS, Demands, Policy
+
+OFFER = Demands(
+    cohort=10, survivors=6, ring_bits=20, threat="semi-malicious", threshold=6, degree=9, signed_roster=True
+)
+EXACT = Policy(
+    min_cohort=10, min_survivors=6, min_threshold=6, min_threshold_share=0.6, min_degree=9, min_ring_bits=20,
+    threat="semi-malicious", signed_roster=True,
+)  # fmt: skip
+
+
+def test_an_offer_that_meets_every_demand_exactly_is_accepted() -> None:
+    EXACT.check(OFFER)
+
+
+@pytest.mark.parametrize(
+    "changed, named",
+    [
+        ({"cohort": 9}, "cohort: the policy demands at least 10, the session offers 9"),
+        ({"survivors": 5}, "survivors: the policy demands at least 6, the session offers 5"),
+        ({"ring_bits": 19}, "ring_bits: the policy demands at least 20, the session offers 19"),
+        ({"threshold": 5, "degree": 6}, "threshold: the policy demands at least 6, the session offers 5"),
+        (
+            {"degree": 10},
+            "threshold: the policy demands more than 0.6 of 10 share holders, the session offers 6",
+        ),
+        ({"degree": 8, "cohort": 20}, "degree: the policy demands at least 9, the session offers 8"),
+        (
+            {"threat": "semi-honest"},
+            "threat: the policy demands semi-malicious, the session offers semi-honest",
+        ),
+        ({"threat": "none"}, "threat: the policy demands semi-malicious, the session offers none"),
+        ({"signed_roster": False}, "signed_roster: the policy demands one, the session has none"),
+        ({"simulated": True}, "simulated: the policy refuses sessions with injected randomness"),
+    ],
+)
+def test_each_demand_fails_by_its_own_name(changed: dict, named: str) -> None:
+    with pytest.raises(PolicyRefusal) as caught:
+        EXACT.check(replace(OFFER, **changed))
+    assert str(caught.value) == named
+
+
+def test_more_than_is_demanded_is_accepted() -> None:
+    EXACT.check(replace(OFFER, cohort=11, survivors=7, ring_bits=21, threat="malicious", threshold=7))
+
+
+def test_the_share_of_holders_counts_where_views_may_be_split() -> None:
+    half = Policy()
+    offer = replace(OFFER, threshold=5, degree=10, threat="semi-honest")
+    half.check(offer)
+    for threat in ("semi-malicious", "malicious"):
+        with pytest.raises(PolicyRefusal, match=r"more than 0\.5 of 10"):
+            half.check(replace(offer, threat=threat))
+        half.check(replace(offer, threat=threat, threshold=6))
+
+
+def test_without_a_graph_the_whole_cohort_holds_shares() -> None:
+    with pytest.raises(PolicyRefusal, match=r"more than 0\.5 of 10"):
+        Policy().check(replace(OFFER, degree=None, threshold=5))
+    Policy(min_degree=100).check(replace(OFFER, degree=None))
+
+
+def test_a_sum_without_a_threshold_is_judged_by_the_rest() -> None:
+    Policy(min_threshold=100).check(replace(OFFER, threshold=None))
+
+
+def test_a_small_cohort_cannot_have_a_larger_degree_than_its_size() -> None:
+    Policy(min_degree=50, min_threshold_share=0).check(
+        replace(OFFER, cohort=4, degree=3, threshold=3, survivors=3)
+    )
+
+
+def test_the_defaults_refuse_a_sum_of_one_and_simulated_sessions() -> None:
+    for changed, named in [
+        ({"cohort": 1}, "cohort"),
+        ({"survivors": 1}, "survivors"),
+        ({"simulated": True}, "simulated"),
+    ]:
+        with pytest.raises(PolicyRefusal, match=name):
+            Policy().check(replace(OFFER, **{name: value}))  # type: ignore[arg-type]  # one of three fields
+    with pytest.raises(PolicyRefusal, match="ring_bits"):
+        Policy().check(replace(OFFER, ring_bits=1))
+    with pytest.raises(PolicyRefusal, match="threshold"):
+        Policy().check(replace(OFFER, threshold=1, degree=1))
+    Policy(allow_simulated=True).check(replace(OFFER, simulated=True))
+
+
+def test_threat_models_are_ordered() -> None:
+    for demanded in THREATS:
+        for offered in THREATS:
+            offer = replace(OFFER, threat=offered)
+            if THREATS.index(offered) < THREATS.index(demanded):
+                with pytest.raises(PolicyRefusal, match="threat"):
+                    Policy(threat=demanded).check(offer)
+            else:
+                Policy(threat=demanded).check(offer)
+
+
+@pytest.mark.parametrize(
+    "bad, said",
+    [
+        ({"threat": "wicked"}, r"expected threat to be one of .*, got 'wicked'"),
+        ({"min_cohort": -1}, "expected min_cohort >= 0, got -1"),
+        ({"min_threshold_share": -0.1}, r"expected min_threshold_share >= 0, got -0\.1"),
+    ],
+)
+def test_a_policy_that_means_nothing_is_misuse(bad: dict, said: str) -> None:
+    with pytest.raises(Misuse, match=said):
+        Policy(**bad)
+
+
+def test_zero_is_a_demand_that_demands_nothing() -> None:
+    Policy(
+        min_cohort=0, min_survivors=0, min_threshold=0, min_threshold_share=0, min_degree=0, min_ring_bits=0
+    ).check(OFFER)
