@@ -5,6 +5,7 @@ What does not belong here: `Federation`, which owns the loop too.
 
 import hashlib
 import secrets
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +13,7 @@ import numpy as np
 
 from fl.account import Account
 from fl.memory import NOTE
+from fl.result import SUM_NOTE, clipped_note
 from fl.rounds import COUNTERS
 from fl.tensors import flatten_state, schema_of_state, unflatten_state
 from protocols.errors import Misuse, StackError
@@ -51,7 +53,7 @@ class SecureAverage:
         ledger: Any = None,
         delta: float | None = None,
     ) -> None:
-        self.stack = Stack(list(privacy), Numbers(bits, range, weight_cap))
+        self.stack = Stack(privacy, Numbers(bits, range, weight_cap))
         for layer in self.stack.layers:
             if layer.needs_local():
                 raise StackError(
@@ -65,6 +67,7 @@ class SecureAverage:
         self.clipped_share: float | None = None
         self._stores: dict[str, Store] = {"server": MemoryStore()}
         self._protection: Protection | None = None
+        self._clipped_most = 0.0
 
     def __call__(
         self,
@@ -82,10 +85,19 @@ class SecureAverage:
         Raises Misuse (naming client and tensor) for NaN, another shape, or a weight that is no integer from
         1 to the cap; TooFewSurvivors if too many left; BudgetExceeded before anything is released.
         """
+        if not isinstance(updates, Mapping) or not updates:
+            raise Misuse(
+                "updates: expected a mapping of client -> state dict, or None for one that left, got "
+                f"{type(updates).__name__ if not isinstance(updates, Mapping) else 'none'}"
+            )
         names = tuple(str(name) for name in updates)
+        if len(set(names)) < len(names):
+            raise Misuse(f"updates: expected distinct names of clients, got {names}")
         by_name = dict(zip(names, updates.values(), strict=True))
         counts = self._weights(names, weights)
         schema = schema_of_state(reference, self.integers)
+        if schema.dimension == 0:
+            raise Misuse("reference: holds no floating-point value: nothing to average")
         start = flatten_state(reference, schema)
         plan, digest = self._plan(names, schema, start, weighted=weights is not None)
         vectors = {
@@ -100,15 +112,17 @@ class SecureAverage:
     def _weights(self, names: tuple[str, ...], weights: Any) -> dict[str, int]:
         if weights is None:
             return dict.fromkeys(names, 1)
-        given = (
-            {str(k): v for k, v in weights.items()}
-            if isinstance(weights, Mapping)
-            else dict(zip(names, weights, strict=True))
-        )
+        if isinstance(weights, Mapping):
+            given = {str(k): v for k, v in weights.items()}
+        else:
+            listed = list(weights) if hasattr(weights, "__len__") else []
+            if len(listed) != len(names):
+                raise Misuse(f"weights: expected one per client, {len(names)}, got {weights!r}")
+            given = dict(zip(names, listed, strict=True))
         cap = self.stack.numbers.weight_cap
         for name in names:
             weight = given.get(name)
-            if weight is None or int(weight) != weight or not 1 <= weight <= cap:
+            if weight is None or isinstance(weight, str) or not 1 <= weight <= cap or int(weight) != weight:
                 raise Misuse(
                     f"client {name!r}: expected an integer weight from 1 to the public cap {cap}, got {weight!r}; "
                     "pass numbers of examples, or raise weight_cap"
@@ -191,6 +205,13 @@ class SecureAverage:
         clipped = plan.clipped(aggregate)
         size = len(self.survivors) * plan.summed.dimension
         self.clipped_share = None if clipped is None else clipped / size
+        if self.clipped_share:
+            self._clipped_most = max(self._clipped_most, self.clipped_share)
+            warnings.warn(
+                f"{self.clipped_share:.2%} of the coordinates moved further from the reference than the public range "
+                "and were clipped to it: the average is not exact; pass range=... to SecureAverage",
+                stacklevel=3,
+            )
         return aggregate
 
     def _move(
@@ -213,11 +234,14 @@ class SecureAverage:
             raise Misuse("expected a first average before its statement")
         events = tuple(self.account.events)
         epsilon = self.epsilon
+        notes = [NOTE] if events else [NOTE, SUM_NOTE]
+        if self._clipped_most:
+            notes.append(clipped_note(self._clipped_most))
         return Statement(
             layers=tuple(layer.describe() for layer in self.stack.layers),
             protection=self._protection,
             events=events,
-            notes=(NOTE,),
+            notes=tuple(notes),
             epsilon=epsilon,
             delta=None if epsilon is None else self.account.delta,
             unit=", ".join(sorted({e.unit for e in events})) or None,

@@ -7,6 +7,7 @@ record is rewritten from the checkpoint when a run is resumed.
 """
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -122,7 +123,14 @@ def metrics_line(result: RoundResult) -> dict[str, Any]:
     }
 
 
+def _finite(value: Any) -> Any:
+    """JSON has no NaN and no infinity: null stands for them."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
 def write_metrics(folder: Path, history: list[RoundResult]) -> None:
     """Replace metrics.jsonl: a JSON object per round."""
-    text = "".join(json.dumps(metrics_line(result)) + "\n" for result in history)
+    text = "".join(json.dumps(_finite(metrics_line(result)), allow_nan=False) + "\n" for result in history)
     write_atomic(folder / METRICS, text.encode(), 0o644)

@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fl.local import TrainFunction, examples_in
+from fl.loaders import examples_in
+from fl.local import TrainFunction
 from fl.strategies import FedAvg, Strategy
 from fl.training import evaluate, train_one_epoch
 from protocols.errors import Misuse, StackError
@@ -117,10 +118,27 @@ def loaders_by_name(
     if callable(clients):
         if names is None:
             raise Misuse("clients is a function: say which clients there are with names=[...] or names=COUNT")
+        if not isinstance(names, int | Sequence) or isinstance(names, str):
+            raise Misuse(f"names: expected a list of names or a count, got {names!r}")
         listed = tuple(str(n) for n in (range(names) if isinstance(names, int) else names))
         return listed, lambda name: clients(name, {"clients": listed})
+    if not isinstance(clients, Sequence) or isinstance(clients, str):
+        raise Misuse(
+            "clients: expected loaders by name or in a list, or loader_for(client_id, config) with names=[...], "
+            f"got {type(clients).__name__}"
+        )
     by_index = {str(i): loader for i, loader in enumerate(clients)}
     return tuple(by_index), by_index.__getitem__
+
+
+def _check_maker(name: str, maker: Any, does: str) -> None:
+    """Raises Misuse for what is no factory: a finished module, optimizer or criterion among them."""
+    finished = not isinstance(maker, type) and hasattr(maker, "state_dict")
+    if finished or not callable(maker):
+        raise Misuse(
+            f"{name}: expected a function that {does}, got {type(maker).__name__}"
+            f"{f': pass a factory such as lambda: {type(maker).__name__}(...)' if finished else ''}"
+        )
 
 
 def make_setup(
@@ -142,7 +160,16 @@ def make_setup(
     listed, loader_for = loaders_by_name(clients, names)
     if not listed:
         raise Misuse("expected at least one client, got none")
-    strategy = strategy or FedAvg()
+    strategy = FedAvg() if strategy is None else strategy
+    if not isinstance(strategy, Strategy):
+        raise Misuse(f"strategy: expected a strategy such as FedAvg(), got {strategy!r}")
+    makers = {
+        "model": (model, "returns a new module"),
+        "optimizer": (optimizer or sgd(learning_rate), "takes the parameters and returns an optimizer"),
+        "criterion": (criterion or cross_entropy, "returns a criterion"),
+    }
+    for name, (maker, does) in makers.items():
+        _check_maker(name, maker, does)
     if not strategy.weighted:
         numbers = replace(numbers, weight_cap=1)
     return Setup(
@@ -153,7 +180,7 @@ def make_setup(
         strategy=strategy,
         # a function is called only where its client lives: sizes stay unknown here then
         sizes={} if callable(clients) else {name: examples_in(loader_for(name)) for name in listed},
-        stack=Stack(list(privacy), numbers),
+        stack=Stack(privacy, numbers),
         plan=plan,
         optimizer=optimizer or sgd(learning_rate),
         criterion=criterion or cross_entropy,

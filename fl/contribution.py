@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from fl import metrics
 from fl.config import Setup
-from fl.local import examples_in, fresh_model, run_epochs
+from fl.loaders import examples_in
+from fl.local import fresh_model, run_epochs
 from fl.rounds import CAPPED, COUNTERS, Opening, own_facts
 from fl.seeds import derive, seeded
 from fl.tensors import flatten_state

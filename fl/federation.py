@@ -16,7 +16,7 @@ from fl import checkpoint
 from fl.account import Account
 from fl.config import Loaders, Plan, Setup, make_setup
 from fl.memory import MemoryEngine
-from fl.result import Result
+from fl.result import SUM_NOTE, Result, clipped_note
 from fl.rounds import Coordinator, RoundResult, new_session
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
@@ -27,11 +27,6 @@ from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Numbers
 from protocols.statement import Event, Statement
 from protocols.store import write_atomic
-
-SUM_NOTE = (
-    "without differential privacy the sum itself can reveal an update: "
-    "crafted models, sybils and small cohorts do it"
-)
 
 
 class Federation:
@@ -283,7 +278,7 @@ class Federation:
             notes.append(SUM_NOTE)
         if any(result.clipped_share for result in history):
             worst = max(result.clipped_share or 0.0 for result in history)
-            notes.append(f"up to {worst:.2%} of a round's coordinates were clipped to the public range")
+            notes.append(clipped_note(worst))
         epsilon = self.account.price()
         return Statement(
             layers=tuple(layer.describe() for layer in stack.layers),

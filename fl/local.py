@@ -25,8 +25,14 @@ class TrainFunction:
 
     def __init__(self, function: Callable[..., Any]) -> None:
         self.function = function
-        self.name = getattr(function, "__name__", type(function).__name__)
-        parameters = inspect.signature(function).parameters.values()
+        self.name = _name(function)
+        try:
+            parameters = inspect.signature(function).parameters.values()
+        except (TypeError, ValueError):
+            raise Misuse(
+                f"train: expected a function whose arguments can be read, got {self.name}; give it as "
+                "def train(model, loader, optimizer)"
+            ) from None
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         required = {p.name for p in parameters if p.default is p.empty and p.name in self.names}
@@ -45,7 +51,7 @@ class TrainFunction:
         -> owner.
         """
         for argument, owner in owned.items():
-            if not self.takes(argument):
+            if argument not in self.names:  # **rest takes it too, and may well leave it there
                 raise Misuse(
                     f"{owner} must own the {argument}, but {self.name} does not take one: it would build its own "
                     f"and {owner} would have no effect. Add an argument named {argument} to {self.name} and use it"
@@ -61,6 +67,11 @@ class TrainFunction:
                 f"{self.name} returned {type(returned).__name__}; expected a dict of floats, or None"
             )
         return {str(k): float(v) for k, v in returned.items() if _is_number(v)}
+
+
+def _name(function: Any) -> str:
+    inner = getattr(function, "func", function)  # what a functools.partial wraps
+    return str(getattr(inner, "__name__", type(inner).__name__))
 
 
 def _is_number(value: Any) -> bool:
@@ -96,15 +107,3 @@ def fresh_model(template: torch.nn.Module, state: Mapping[str, Any], device: Any
     model = copy.deepcopy(template)
     model.load_state_dict(dict(state))
     return model.to(device).train()
-
-
-def examples_in(loader: Any) -> int:
-    """Return how many examples a loader serves. Raises Misuse if it cannot tell."""
-    data = getattr(loader, "dataset", loader)
-    try:
-        return len(data)
-    except TypeError:
-        raise Misuse(
-            "a client's loader has no length: give it a dataset with len(), "
-            "or a loader with an attribute `dataset` that has one"
-        ) from None

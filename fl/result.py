@@ -6,6 +6,16 @@ from typing import Any
 from fl.rounds import RoundResult
 from protocols.statement import Statement
 
+SUM_NOTE = (
+    "without differential privacy the sum itself can reveal an update: "
+    "crafted models, sybils and small cohorts do it"
+)
+
+
+def clipped_note(share: float) -> str:
+    """Return the statement's note on the largest share of a round's coordinates that was clipped."""
+    return f"up to {share:.2%} of a round's coordinates were clipped to the public range"
+
 
 @dataclass
 class Result:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fl import metrics
 from fl.config import Setup
+from fl.loaders import check_device
 from fl.seeds import derive, generator, seeded
 from fl.tensors import flatten_state, schema_of_state, unflatten_state
 from protocols.errors import Misuse
@@ -74,6 +75,11 @@ class Coordinator:
         self.setup = setup
         with seeded(derive(setup.plan.seed, "model")):
             self.model = setup.model()
+        if not hasattr(self.model, "state_dict"):
+            raise Misuse(
+                f"model: expected a factory of a torch module, it returned {type(self.model).__name__}"
+            )
+        check_device(setup.plan.device)
         self.schema = schema_of_state(self.model.state_dict(), setup.plan.integers)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
@@ -88,8 +94,8 @@ class Coordinator:
     def prepare(self, rounds: int) -> RunFacts:
         """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
         plan, setup = self.setup.plan, self.setup
-        if rounds < 1:
-            raise Misuse(f"expected at least one round, got {rounds}")
+        if not isinstance(rounds, int) or rounds < 1:
+            raise Misuse(f"expected a whole number of rounds, at least one, got {rounds!r}")
         if plan.min_survivors > len(setup.names) or (
             plan.sampling == "fixed" and plan.min_survivors > self.cohort()
         ):
@@ -212,7 +218,11 @@ class Coordinator:
         if setup.test is None:
             return {}
         with seeded(derive(setup.plan.seed, "evaluate")):
-            return setup.evaluate(self.model, setup.test, setup.criterion(), setup.plan.device)
+            measured = setup.evaluate(self.model, setup.test, setup.criterion(), setup.plan.device)
+        try:
+            return {str(name): float(value) for name, value in measured.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise Misuse(f"evaluate: expected a dict of floats, got {measured!r}") from None
 
 
 def own_facts(opening: Opening, client: str, store: Any = None) -> RoundFacts:

@@ -183,6 +183,9 @@ class Stack:
     numbers: Numbers = field(default_factory=Numbers)
 
     def __post_init__(self) -> None:
+        if not isinstance(self.privacy, Sequence) or isinstance(self.privacy, str):
+            got = type(self.privacy).__name__
+            raise StackError(f"privacy: expected a list of layers, got {got}: write privacy=[...]")
         given = list(self.privacy)
         sums = [item for item in given if isinstance(item, SecureSum)]
         if len(sums) > 1 or (sums and given[-1] is not sums[0]):

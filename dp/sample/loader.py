@@ -10,7 +10,15 @@ from collections.abc import Iterator, Sequence
 from typing import Any, Protocol
 
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Sampler, TensorDataset, default_collate
+from torch.utils.data import (
+    DataLoader,
+    IterableDataset,
+    RandomSampler,
+    Sampler,
+    SequentialSampler,
+    TensorDataset,
+    default_collate,
+)
 
 from dp.mechanisms import poisson_sample
 from protocols.errors import Misuse
@@ -139,6 +147,11 @@ class PrivateLoader(DataLoader[Any]):
             raise Misuse(
                 "expected a data set with a length and indices: Poisson sampling needs both, a stream "
                 "has neither"
+            )
+        if type(loader.sampler) not in (SequentialSampler, RandomSampler):
+            raise Misuse(
+                f"the loader draws by its own {type(loader.sampler).__name__}, which Poisson batches over the whole "
+                "data set would ignore: give the client a data set of its own examples (torch.utils.data.Subset)"
             )
         whole = type(dataset) is TensorDataset and loader.collate_fn is default_collate
         batches = PoissonBatches(len(dataset), rate, count, random)

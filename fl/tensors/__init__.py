@@ -24,17 +24,30 @@ def to_tree(state: Mapping[str, Any]) -> tuple[dict[str, NDArray[Any]], dict[str
     """
     tree: dict[str, NDArray[Any]] = {}
     labels: dict[str, str] = {}
+    if not isinstance(state, Mapping):
+        raise Misuse(f"expected a state dict (module.state_dict()), got {type(state).__name__}")
     for name, value in state.items():
         if isinstance(value, torch.Tensor):
+            if value.layout != torch.strided or value.is_quantized or value.is_meta:
+                raise Misuse(f"{name}: expected a dense tensor with values, got {_kind(value)}")
             tensor = value.detach().cpu()
             if tensor.dtype == torch.bfloat16:
                 tensor, labels[name] = tensor.float(), BFLOAT16
-            tree[name] = tensor.resolve_conj().resolve_neg().numpy()
+            try:
+                tree[name] = tensor.resolve_conj().resolve_neg().numpy()
+            except TypeError:
+                raise Misuse(
+                    f"{name}: {_kind(value)} cannot be summed; convert it to a wider float"
+                ) from None
         elif isinstance(value, np.ndarray | np.generic | int | float):
             tree[name] = np.asarray(value)
         else:
             raise Misuse(f"{name}: expected a tensor or an array, got {type(value).__name__}")
     return tree, labels
+
+
+def _kind(tensor: torch.Tensor) -> str:
+    return f"a tensor of {tensor.dtype}, {tensor.layout}, on {tensor.device}".replace("torch.", "")
 
 
 def to_state(tree: Mapping[str, Any], schema: Schema, like: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,0 +1,41 @@
+"""What is asked of a client's loader and of the device before anything is trained. Training itself is `local`."""
+
+from typing import Any
+
+import torch
+
+from protocols.errors import Misuse
+
+
+def check_device(device: Any) -> None:
+    """Raises Misuse for a device that torch does not know or this machine does not have."""
+    try:
+        torch.zeros(1, device=device).cpu()
+    except (RuntimeError, AssertionError, TypeError) as error:
+        said = (str(error).splitlines() or [type(error).__name__])[0]
+        raise Misuse(f"device {str(device)!r} cannot be used: {said}") from None
+
+
+def examples_in(loader: Any) -> int:
+    """Return how many examples a loader serves: those its sampler draws, its dataset holds, or, of a list of
+    batches, those in them. Raises Misuse if it cannot tell.
+    """
+    if isinstance(loader, list | tuple):
+        return sum(_in_batch(batch) for batch in loader)
+    for holder in (getattr(loader, "sampler", None), getattr(loader, "dataset", None), loader):
+        try:
+            return len(holder)  # type: ignore[arg-type]  # what has no length is passed over
+        except TypeError:
+            continue
+    raise Misuse(
+        f"a client's loader has no length ({type(loader).__name__}): give it a dataset with len(), "
+        "or a loader with an attribute `dataset` that has one"
+    )
+
+
+def _in_batch(batch: Any) -> int:
+    """Return the common first dimension of a batch's tensors; 1 where they have none: a single example."""
+    parts = batch if isinstance(batch, list | tuple) else [batch]
+    sizes = {tuple(getattr(part, "shape", ()))[:1] for part in parts}
+    (size,) = sizes.pop() or (1,) if len(sizes) == 1 else (1,)
+    return int(size)

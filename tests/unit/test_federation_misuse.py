@@ -1,0 +1,175 @@
+"""What a user may get wrong in the two library calls ends in one clear sentence, before anything is trained or sent."""
+
+import functools
+import json
+import math
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+
+from dp import SampleDP
+from fl import Federation, FedProx, SecureAverage
+from fl.loaders import examples_in
+from protocols.errors import Misuse, StackError
+from secagg import SecAgg
+
+DATA = TensorDataset(torch.randn(24, 4, generator=torch.Generator().manual_seed(1)), torch.arange(24) % 2)
+
+
+def model() -> torch.nn.Module:
+    return torch.nn.Linear(4, 2)
+
+
+def loader() -> DataLoader[Any]:
+    return DataLoader(DATA, batch_size=8)
+
+
+def train(model: Any, loader: Any, optimizer: Any) -> None:
+    for x, y in loader:
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+class Trainer:
+    def __call__(self, model: Any, loader: Any, optimizer: Any) -> None:
+        train(model, loader, optimizer)
+
+    def own(self, model: Any, loader: Any) -> None:
+        train(model, loader, torch.optim.SGD(model.parameters(), lr=0.1))
+
+
+def fit(**options: Any) -> Any:
+    return Federation(**{"model": model, "clients": [loader()] * 3, "train": train, **options}).fit(1)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        Trainer(),
+        Trainer().own,
+        functools.partial(train),
+        functools.partial(lambda model, loader, optimizer, times: None, times=3),
+        lambda loader, model: None,
+        lambda **everything: train(everything["model"], everything["loader"], everything["optimizer"]),
+    ],
+)
+def test_every_kind_of_callable_trains(function: Any) -> None:
+    assert fit(train=function).survivors == [("0", "1", "2")]
+
+
+def swallow(model: Any, loader: Any, **rest: Any) -> None:
+    Trainer().own(model, loader)
+
+
+@pytest.mark.parametrize("options", [{"strategy": FedProx()}, {"privacy": [SampleDP(epsilon=8, delta=1e-3)]}])
+def test_a_function_that_takes_anything_does_not_take_an_optimizer_by_name(options: Any) -> None:
+    with pytest.raises(Misuse, match="swallow does not take one"):
+        fit(train=swallow, **options)
+    assert fit(train=swallow).history
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        ({"train": "x"}, "train: expected a function"),
+        ({"train": dict}, "train: expected a function"),
+        ({"train": functools.partial(train, 1)}, "train asks for no model or no loader"),
+        ({"model": model()}, "model: expected a function that returns a new module, got Linear"),
+        ({"model": None}, "model: expected a function"),
+        ({"model": lambda: None}, "model: expected a factory"),
+        ({"criterion": torch.nn.CrossEntropyLoss()}, "criterion: expected a function"),
+        ({"optimizer": torch.optim.SGD(model().parameters(), lr=0.1)}, "optimizer: expected a function"),
+        ({"clients": loader()}, "clients: expected loaders by name"),
+        ({"clients": None}, "clients: expected loaders by name"),
+        ({"clients": lambda name, config: loader(), "names": 2.5}, "names: expected"),
+        ({"clients": lambda name, config: loader(), "names": "abc"}, "names: expected"),
+        ({"strategy": "fedavg"}, "strategy: expected a strategy"),
+        ({"privacy": SecAgg()}, "privacy: expected a list of layers, got SecAgg"),
+        ({"device": "abacus"}, "device 'abacus' cannot be used"),
+        ({"test": loader(), "evaluate": lambda *rest: 3.0}, "evaluate: expected a dict of floats"),
+    ],
+)
+def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises((Misuse, StackError), match=said):
+        fit(**options)
+
+
+@pytest.mark.parametrize("rounds", [0, -1, 1.5, "3"])
+def test_a_wrong_number_of_rounds_is_refused(rounds: Any) -> None:
+    with pytest.raises(Misuse, match="whole number of rounds"):
+        Federation(model, [loader()], train).fit(rounds)
+
+
+def test_metrics_of_the_users_evaluation_are_numbers_and_the_file_is_json(tmp_path: Path) -> None:
+    def evaluate(*_: Any) -> dict[str, Any]:
+        return {"tensor": torch.tensor(1.5), "lost": float("nan")}
+
+    result = fit(test=loader(), evaluate=evaluate, output=tmp_path)
+    assert result.metrics["tensor"] == 1.5
+    assert math.isnan(result.metrics["lost"])
+    line = json.loads((tmp_path / "metrics.jsonl").read_text(), parse_constant=pytest.fail)
+    assert (line["tensor"], line["lost"]) == (1.5, None)
+
+
+class Stream(IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(DATA)
+
+
+def test_a_clients_weight_is_what_its_loader_serves() -> None:
+    batches = [(torch.zeros(7, 4), torch.zeros(7))] * 3
+    singles = [(torch.zeros(4), torch.tensor(1))] * 3
+    some = DataLoader(DATA, batch_size=4, sampler=SubsetRandomSampler(range(5)))
+    assert [examples_in(given) for given in (loader(), some, batches, singles, DATA)] == [24, 5, 21, 3, 24]
+    for endless in (DataLoader(Stream()), iter([])):
+        with pytest.raises(Misuse, match="no length"):
+            examples_in(endless)
+
+
+def test_poisson_batches_do_not_reach_past_a_clients_own_sampler() -> None:
+    some = DataLoader(DATA, batch_size=4, sampler=SubsetRandomSampler(range(8)))
+    with pytest.raises(Misuse, match="SubsetRandomSampler"):
+        fit(clients=[some] * 3, privacy=[SampleDP(epsilon=8, delta=1e-3)])
+
+
+REFERENCE = {"w": torch.full((2, 3), 2.0)}
+SENT = {name: {"w": REFERENCE["w"] + shift} for name, shift in zip("abc", (0.0, 0.5, 1.0), strict=True)}
+
+
+@pytest.mark.parametrize(
+    "updates, weights, reference, said",
+    [
+        (SENT, [1, 2], REFERENCE, "weights: expected one per client, 3"),
+        (SENT, 3, REFERENCE, "weights: expected one per client, 3"),
+        (SENT, [1, 2, float("nan")], REFERENCE, "client 'c': expected an integer weight"),
+        (SENT, [1, float("inf"), 2], REFERENCE, "client 'b': expected an integer weight"),
+        (SENT, [1, 2, 1.5], REFERENCE, "client 'c': expected an integer weight"),
+        ({}, None, REFERENCE, "updates: expected a mapping"),
+        (list(SENT.values()), None, REFERENCE, "updates: expected a mapping"),
+        ({1: SENT["a"], "1": SENT["b"]}, None, REFERENCE, "distinct names"),
+        (SENT, None, None, "expected a state dict"),
+        (SENT, None, model(), "expected a state dict"),
+        ({**SENT, "b": model()}, None, REFERENCE, "client 'b': expected a state dict"),
+        ({"a": {}, "b": {}, "c": {}}, None, {}, "no floating-point value"),
+        (SENT, None, {"w": torch.eye(2).to_sparse()}, "w: expected a dense tensor"),
+        (SENT, None, {"w": torch.zeros(2, device="meta")}, "w: expected a dense tensor"),
+        (SENT, None, {"w": torch.zeros(2).to(torch.float8_e4m3fn)}, "w: a tensor of float8_e4m3fn"),
+    ],
+)
+def test_a_wrong_argument_of_the_average_is_named(
+    updates: Any, weights: Any, reference: Any, said: str
+) -> None:
+    with pytest.raises(Misuse, match=said):
+        SecureAverage([SecAgg()])(updates, weights=weights, reference=reference)
+
+
+def test_an_average_that_had_to_clip_says_so() -> None:
+    average = SecureAverage([SecAgg()], range=0.75)
+    with pytest.warns(UserWarning, match="clipped"):
+        average(SENT, reference=REFERENCE)
+    assert average.clipped_share == pytest.approx(1 / 3)
+    assert any("clipped" in note for note in average.statement.notes)
