@@ -28,6 +28,8 @@ class Account:
         named = [price.delta for price in prices if price.delta is not None]
         self.delta: float = delta or (named[0] if named else DEFAULT_DELTA)
         self.accountant: str = prices[0].accountant if prices else "rdp"
+        # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
+        self.calibrated = any(price.epsilon is not None for price in prices)
         self.ledger, self.run = ledger, run
         self.events: list[Event] = []
 

@@ -16,7 +16,7 @@ from fl.memory import NOTE
 from fl.result import SUM_NOTE, clipped_note
 from fl.rounds import COUNTERS
 from fl.tensors import flatten_state, schema_of_state, unflatten_state
-from protocols.errors import Misuse, StackError
+from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
@@ -67,7 +67,7 @@ class SecureAverage:
         self.clipped_share: float | None = None
         self._stores: dict[str, Store] = {"server": MemoryStore()}
         self._protection: Protection | None = None
-        self._clipped_most = 0.0
+        self._clipped_most, self._paid = 0.0, 0
 
     def __call__(
         self,
@@ -95,6 +95,11 @@ class SecureAverage:
             raise Misuse(f"updates: expected distinct names of clients, got {names}")
         by_name = dict(zip(names, updates.values(), strict=True))
         counts = self._weights(names, weights)
+        if self.account.calibrated and self._paid >= self.rounds:
+            raise BudgetExceeded(
+                f"{self._paid} calls were paid for of the {self.rounds} that the noise was calibrated for: "
+                "pass SecureAverage the number of calls as rounds=..., or give the layer a noise_multiplier"
+            )
         schema = schema_of_state(reference, self.integers)
         if schema.dimension == 0:
             raise Misuse("reference: holds no floating-point value: nothing to average")
@@ -191,6 +196,7 @@ class SecureAverage:
         first = protocol.stages(session)[0].name
         # paid before anything leaves a client: a sum that fails later is paid for all the same
         self.account.charge(plan.events(tuple(name for name in vectors if name not in left)), self.calls)
+        self._paid += 1
         self.outcome = simulate(
             protocol,
             vectors,

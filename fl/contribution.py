@@ -45,7 +45,10 @@ def train_locally(
         compute = layer.local(compute, facts)
     with seeded(derive(plan.seed, "train", opening.number, client)):
         reported = compute(task)
-    trained = _trained(task, opening)
+    try:
+        trained = _trained(task, opening)
+    except Misuse as error:
+        raise Misuse(f"client {client!r}, round {opening.number}: {error}") from None
     weight, capped = _weight(setup, opening.plan, task.examples)
     exact = metrics.encode(reported, plan.metrics, weight)
     exact[CAPPED] = np.array([capped], np.int64)

@@ -145,6 +145,11 @@ class Federation:
 
     def _start(self, rounds: int, resume: bool) -> list[RoundResult]:
         folder = self.setup.output
+        if self.account.calibrated and self.account.events:
+            raise Misuse(
+                "this federation has spent what its noise was calibrated for: plan all rounds in one fit, "
+                "or make another federation"
+            )
         self.coordinator.prepare(rounds)
         if not resume:
             if folder is not None:
@@ -185,10 +190,8 @@ class Federation:
 
     def _facts(self) -> dict[str, Any]:
         setup = self.setup
-        prices = [getattr(layer, "price", None) for layer in setup.stack.layers]
-        # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
-        calibrated = any(price is not None and price.epsilon is not None for price in prices)
-        planned = {"rounds": self.coordinator.run.rounds} if calibrated and self.coordinator.run else {}
+        run = self.coordinator.run
+        planned = {"rounds": run.rounds} if self.account.calibrated and run else {}
         return {
             **planned,
             "clients": list(setup.names),

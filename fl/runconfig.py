@@ -123,7 +123,10 @@ def make_config(file: Path | None, options: Mapping[str, Any], base: RunConfig |
     values |= {key: value for key, value in options.items() if value is not None}
     if "privacy" in values:
         given = values["privacy"]
-        values["privacy"] = tuple([given] if isinstance(given, str | Mapping) else given)
+        given = [given] if isinstance(given, str | Mapping) else given
+        if not isinstance(given, list | tuple) or not all(isinstance(x, str | Mapping) for x in given):
+            raise Misuse(f"privacy: expected names of layers or tables [[privacy]], got {given!r}")
+        values["privacy"] = tuple(given)
     config = replace(base or RunConfig(), **values)
     if "clients" not in values and config.partition.startswith("natural"):
         config = replace(config, clients=None)

@@ -149,6 +149,10 @@ def test_unreadable_toml_is_reported_with_file_and_line(secagg: Command, tmp_pat
     assert done[0] == 2
     assert "broken.toml" in done[2]
     assert "line 2" in done[2]
+    config.write_text("privacy = [3]\n")
+    done = secagg("run", str(config))
+    assert done[0] == 2
+    assert "privacy: expected names of layers" in done[2]
     config.write_text('data = "digits"\n\nruonds = 3\n')
     done = secagg("run", str(config))
     assert done[0] == 2

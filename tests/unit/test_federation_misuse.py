@@ -10,10 +10,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from dp import SampleDP
+from dp import ClientDP, SampleDP
 from fl import Federation, FedProx, SecureAverage
 from fl.loaders import examples_in
-from protocols.errors import Misuse, StackError
+from protocols.errors import BudgetExceeded, Misuse, StackError
 from secagg import SecAgg
 
 DATA = TensorDataset(torch.randn(24, 4, generator=torch.Generator().manual_seed(1)), torch.arange(24) % 2)
@@ -115,6 +115,15 @@ def test_metrics_of_the_users_evaluation_are_numbers_and_the_file_is_json(tmp_pa
     assert (line["tensor"], line["lost"]) == (1.5, None)
 
 
+def test_nan_in_an_update_names_client_round_and_tensor() -> None:
+    def spoil(model: Any, loader: Any) -> None:
+        with torch.no_grad():
+            model.bias[1] = float("nan")
+
+    with pytest.raises(Misuse, match="client '0', round 1: bias: holds NaN"):
+        fit(train=spoil)
+
+
 class Stream(IterableDataset[Any]):
     def __iter__(self) -> Any:
         return iter(DATA)
@@ -173,3 +182,17 @@ def test_an_average_that_had_to_clip_says_so() -> None:
         average(SENT, reference=REFERENCE)
     assert average.clipped_share == pytest.approx(1 / 3)
     assert any("clipped" in note for note in average.statement.notes)
+
+
+def test_noise_calibrated_for_an_epsilon_serves_the_planned_rounds_only() -> None:
+    average = SecureAverage([ClientDP(epsilon=8, delta=1e-5), SecAgg()], rounds=2)
+    for _ in range(2):
+        average(SENT, reference=REFERENCE)
+    spent = average.epsilon
+    with pytest.raises(BudgetExceeded, match="2 calls were paid for of the 2"):
+        average(SENT, reference=REFERENCE)
+    assert average.epsilon == spent == pytest.approx(8, abs=1e-2)
+    federation = Federation(model, [loader()] * 3, train, privacy=[ClientDP(epsilon=8, delta=1e-5)])
+    federation.fit(1)
+    with pytest.raises(Misuse, match="calibrated"):
+        federation.fit(1)
