@@ -87,3 +87,19 @@ def test_a_step_that_is_no_power_of_two_is_misuse(step: float) -> None:
 
 def test_an_empty_reference_has_the_least_range() -> None:
     assert Quantiser.for_reference(16, np.empty(0)) == Quantiser.for_range(16, 1.0)
+
+
+@given(st.integers(2, 24), st.lists(st.floats(-1e6, 1e6), min_size=1, max_size=4))
+def test_a_references_range_is_that_of_twice_its_largest_weight(bits: int, values: list[float]) -> None:
+    reference = np.array(values)
+    expected = Quantiser.for_range(bits, max(1.0, 2 * float(np.abs(reference).max())))
+    assert Quantiser.for_reference(bits, reference) == expected
+
+
+@pytest.mark.parametrize(
+    "bits, limit, step", [(2, 1.0, 1.0), (2, 1.0001, 2.0), (2, 0.5, 0.5), (3, 3.0, 1.0), (3, 3.1, 2.0)]
+)
+def test_a_range_that_is_a_multiple_of_a_power_of_two_wastes_nothing(
+    bits: int, limit: float, step: float
+) -> None:
+    assert Quantiser.for_range(bits, limit).step == step

@@ -77,6 +77,13 @@ def test_a_small_cohort_cannot_have_a_larger_degree_than_its_size() -> None:
     )
 
 
+def test_in_a_small_cohort_everybody_else_is_the_least_degree() -> None:
+    policy = Policy(min_degree=50, min_threshold_share=0)
+    offer = replace(OFFER, cohort=4, degree=2, threshold=2, survivors=3)
+    with pytest.raises(PolicyRefusal, match="degree: the policy demands at least 3, the session offers 2"):
+        policy.check(offer)
+
+
 def test_the_defaults_refuse_a_sum_of_one_and_simulated_sessions() -> None:
     for changed in ({"cohort": 1}, {"survivors": 1}, {"simulated": True}):
         with pytest.raises(PolicyRefusal, match=next(iter(changed))):
