@@ -63,8 +63,8 @@ def main() -> int:
         cell = after.replace("|", "\\|").replace("`", "'")[:100]
         rows.append(f"| {place} | `{cell}` | {why} |")
     PAGE.write_text(
-        "# Mutants\n\nMade by `make mutation` and `python -m tests.mutants`: small changes to the parts of `secagg` and `protocols` "
-        "that `[tool.mutmut]` in pyproject.toml names, each of which some test should notice. "
+        "# Mutants\n\nMade by `make mutation` and `python -m tests.mutants`: small changes to the parts of "
+        "`secagg` and `protocols` that `[tool.mutmut]` in pyproject.toml names, each of which some test should notice. "
         f"{counts['killed'] + counts['timeout']} were noticed, {counts['survived']} were not. A sample, not the whole: the "
         "states of both roles are judged by planted defects instead ([table](audit-defects.md)).\n\n"
         "| where | what it became | why it survives |\n|---|---|---|\n" + "\n".join(rows) + "\n"
