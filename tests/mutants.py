@@ -2,7 +2,8 @@
 
     python -m tests.mutants
 
-Reasons are rules over the changed line; a survivor that no rule explains is printed as UNEXPLAINED and ends the run with 1.
+Reasons are rules over the changed line; a survivor that no rule explains is printed as UNEXPLAINED and ends the
+run with 1.
 """
 
 import re
@@ -11,18 +12,19 @@ import sys
 from pathlib import Path
 
 PAGE = Path(__file__).resolve().parents[1] / "docs" / "mutation.md"
+WORDS = r"Misuse\(|raise |PolicyRefusal\(|ProtocolViolation\(|WireError\(|None,$|f\"|^\"|expected"
 RULES = (
-    (r"copy=", "copying or not changes speed only"),
-    (r"^ascending|places\[", "the quick way to see that points are distinct; the slow one behind it still decides"),
-    (r'to_bytes\(4, \)', '"big" is the default of the language'),
+    (r"copy=|astype\([^)]*, \)", "copying or not changes speed only"),
+    (r"^ascending|places\[", "the quick way to see that points are distinct; the slow one behind it decides"),
+    (r"to_bytes\(4, \)", '"big" is the default of the language'),
     (r"<= OVERHEAD", "an empty box does not open either way"),
     (r"first < second", "one name with itself has one order"),
-    (r"np\.asarray\((vector|total), ?(None)?\)|astype\(None\)", "callers pass that dtype; NumPy's default is the same here"),
+    (r"np\.asarray\((vector|total), ?(None)?\)|astype\(None\)", "callers pass that dtype already"),
     (r"<= 33|<= 32", "the same range is checked a second time, where the quantiser is made"),
     (r"0 <= self\.step|<= math\.inf", "zero and infinity are no powers of two"),
-    (r'"NONE"', "a plain sum has no threshold to judge"),
-    (r"Misuse\(|raise |PolicyRefusal\(|ProtocolViolation\(|WireError\(|None,$|f\"|^\"|expected", "the words of an error; its type and cause are tested"),
-)  # fmt: skip
+    (r'"NONE"|XXnoneXX', "a plain sum has no threshold to judge"),
+    (WORDS, "the words of an error; its type and cause are tested"),
+)
 
 
 def mutmut(*arguments: str) -> str:
@@ -44,7 +46,7 @@ def changed(name: str) -> tuple[str, str]:
 
 def reason(before: str, after: str) -> str:
     for pattern, why in RULES:
-        if re.search(pattern, after) or (pattern.startswith("Misuse") and re.search(pattern, before)):
+        if re.search(pattern, after) or (pattern is WORDS and re.search(pattern, before)):
             return why
     return "UNEXPLAINED"
 
@@ -64,9 +66,10 @@ def main() -> int:
         rows.append(f"| {place} | `{cell}` | {why} |")
     PAGE.write_text(
         "# Mutants\n\nMade by `make mutation` and `python -m tests.mutants`: small changes to the parts of "
-        "`secagg` and `protocols` that `[tool.mutmut]` in pyproject.toml names, each of which some test should notice. "
-        f"{counts['killed'] + counts['timeout']} were noticed, {counts['survived']} were not. A sample, not the whole: the "
-        "states of both roles are judged by planted defects instead ([table](audit-defects.md)).\n\n"
+        "`secagg` and `protocols` that `[tool.mutmut]` in pyproject.toml names, each of which some test should "
+        "notice. "
+        f"{counts['killed'] + counts['timeout']} were noticed, {counts['survived']} were not. A sample, not the "
+        "whole: the states of both roles are judged by planted defects instead ([table](audit-defects.md)).\n\n"
         "| where | what it became | why it survives |\n|---|---|---|\n" + "\n".join(rows) + "\n"
     )
     print(counts, f"{unexplained} unexplained")

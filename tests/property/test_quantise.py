@@ -85,6 +85,11 @@ def test_a_step_that_is_no_power_of_two_is_misuse(step: float) -> None:
         Quantiser(16, step)
 
 
+@pytest.mark.parametrize("bits", [2, 32])
+def test_the_least_and_the_most_bits_are_allowed(bits: int) -> None:
+    assert Quantiser.for_range(bits, 1.0).bound == 2 ** (bits - 1) - 1
+
+
 def test_an_empty_reference_has_the_least_range() -> None:
     assert Quantiser.for_reference(16, np.empty(0)) == Quantiser.for_range(16, 1.0)
 
