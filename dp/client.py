@@ -24,6 +24,9 @@ from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, 
 from protocols.statement import Event as Fact
 
 UNCLIPPED = "unclipped"
+COUNT_SHARE = 0.05
+COUNT_OVER_VECTOR = 1.6
+"""Noise on the count over the whole multiplier: (2 x 1.6)^-2 is a tenth of the budget."""
 
 
 @dataclass(frozen=True)
@@ -32,16 +35,18 @@ class Quantile:
     `target`.
 
     start: first clip. count_noise: standard deviation of the noise on the count of unclipped clients, as a
-    share of the cohort (Andrew et al. take a twentieth).
+    share of the cohort. None: a twentieth (Andrew et al. 2021, section 3.1), or what costs a tenth of the
+    budget where the cohort is small.
     """
 
     start: float = 0.1
     target: float = 0.5
     rate: float = 0.2
-    count_noise: float = 0.05
+    count_noise: float | None = None
 
     def __post_init__(self) -> None:
-        if not (0 < self.start < math.inf and 0 < self.target < 1 and self.rate > 0 and self.count_noise > 0):
+        noise = 1.0 if self.count_noise is None else self.count_noise
+        if not (0 < self.start < math.inf and 0 < self.target < 1 and self.rate > 0 and noise > 0):
             raise Misuse(f"expected start, rate, count_noise > 0 and 0 < target < 1, got {self}")
 
 
@@ -123,7 +128,8 @@ class ClientDP(PrivacyLayer):
         key = (run.rounds, run.sampling, run.rate, run.population, run.cohort, run.delta, run.dimension)
         if key not in self._multipliers:
             found = self.price.multiplier(lambda m: self._planned_event(m, run), run.rounds, run)
-            if self.quantile and found >= 2 * self._count_std(run):
+            fixed = self.quantile.count_noise if self.quantile else None
+            if fixed is not None and found >= 2 * fixed * run.cohort:
                 raise Misuse(
                     f"adaptive clipping needs count noise above half the noise multiplier ({found:.3g} / "
                     "2): raise count_noise "
@@ -153,7 +159,11 @@ class ClientDP(PrivacyLayer):
 
     def _count_std(self, run: RunFacts) -> float:
         """Of the noise on the count of unclipped clients."""
-        return (self.quantile.count_noise if self.quantile else 0.0) * run.cohort
+        if self.quantile is None:
+            return 0.0
+        if self.quantile.count_noise is not None:
+            return self.quantile.count_noise * run.cohort
+        return max(COUNT_SHARE * run.cohort, COUNT_OVER_VECTOR * self._multiplier(run))
 
     def _vector_multiplier(self, run: RunFacts) -> float:
         """Noise on the vector alone, so that it and the count together cost `_multiplier` (Andrew et al.,

@@ -178,8 +178,19 @@ def test_the_quantiles_own_noise_is_accounted() -> None:
     fixed, adaptive = ClientDP(epsilon=8), ClientDP(epsilon=8, clip=Quantile(count_noise=0.4))
     run = run_of()
     assert adaptive._vector_multiplier(run) > fixed._vector_multiplier(run) * 1.001
-    with pytest.raises(Misuse, match="count_noise"):
-        round_of(ClientDP(epsilon=0.5, clip="adaptive"), run)  # a twentieth of 12 clients is too little noise
+    with pytest.raises(Misuse, match="count_noise"):  # a twentieth of 12 clients is too little noise
+        round_of(ClientDP(epsilon=0.5, clip=Quantile(count_noise=0.05)), run)
+
+
+@pytest.mark.parametrize("cohort, rounds", [(3, 50), (10, 50), (40, 50), (2000, 50)])
+def test_adaptive_clipping_fits_any_cohort_by_itself(cohort: int, rounds: int) -> None:
+    fixed, adaptive = ClientDP(epsilon=8), ClientDP(epsilon=8, clip="adaptive")
+    run = run_of(rounds=rounds, population=cohort, cohort=cohort)
+    count = adaptive._count_std(run)
+    assert count >= 0.05 * cohort
+    whole, vector = adaptive._multiplier(run), adaptive._vector_multiplier(run)
+    assert vector**-2 + (2 * count) ** -2 == pytest.approx(whole**-2)  # Andrew et al. 2021, theorem 1
+    assert fixed._multiplier(run) <= vector <= 1.06 * whole
 
 
 @pytest.mark.parametrize("sampling", ["all", "fixed", "poisson"])
