@@ -185,7 +185,7 @@ def test_a_killed_run_resumes_to_the_very_result_of_the_uninterrupted_one(
     resumed = result_of(secagg("run", "--resume", "--output", str(cut), "--json"))
     assert resumed["survivors_per_round"] == whole["survivors_per_round"]
     assert (cut / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
-    assert len((cut / "metrics.jsonl").read_text().splitlines()) == 12
+    assert len((cut / "metrics.jsonl").read_text().splitlines()) == 80
     assert secagg("verify", str(cut))[0] == 0
 
 
@@ -197,7 +197,7 @@ def interrupted(command: list[str], lines: Path, kill: signal.Signals) -> tuple[
             time.sleep(0.01)
         process.send_signal(kill)
         said = process.communicate(timeout=30)[1]
-    assert 3 <= lines.read_text().count("\n") < 12, "the run was over before it could be interrupted"
+    assert 3 <= lines.read_text().count("\n") < 80, "the run was over before it could be interrupted"
     return process.returncode, said
 
 
