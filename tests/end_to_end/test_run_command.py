@@ -167,7 +167,7 @@ def test_a_killed_run_resumes_to_the_very_result_of_the_uninterrupted_one(
     common = [
         *SMALL,
         "--rounds",
-        "12",
+        "80",
         "--dropout",
         "0.3",
         "--local-epochs",
