@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -191,7 +192,10 @@ def test_a_killed_run_resumes_to_the_very_result_of_the_uninterrupted_one(
 
 def interrupted(command: list[str], lines: Path, kill: signal.Signals) -> tuple[int, str]:
     """Start a run, interrupt it after its third round, and return (exit code, standard error)."""
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    # a shell that started the tests in the background made them ignore SIGINT; the run must not inherit that
+    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
+    with subprocess.Popen(command, **pipes, text=True, preexec_fn=heed) as process:  # type: ignore[call-overload]  # pipes
         deadline = time.monotonic() + 90
         while not (lines.exists() and lines.read_text().count("\n") >= 3) and time.monotonic() < deadline:
             time.sleep(0.01)
