@@ -14,6 +14,7 @@ from typing import Any
 from opacus import PrivacyEngine
 from torch import nn
 
+from dp.sample import layout
 from dp.sample.factors import FactoredHooks
 from dp.sample.ghost import GhostCriterion
 from dp.sample.guard import StepGuard
@@ -44,7 +45,11 @@ class _Engine(PrivacyEngine):  # type: ignore[misc]  # Opacus ships no types
     def _prepare_model(self, module: Any, *, grad_sample_mode: str = "hooks", **options: Any) -> Any:
         if grad_sample_mode == "hooks":
             return FactoredHooks(module, batch_first=True, loss_reduction="mean")
-        return super()._prepare_model(module, grad_sample_mode=grad_sample_mode, **options)
+        made = super()._prepare_model(module, grad_sample_mode=grad_sample_mode, **options)
+        if grad_sample_mode == "ghost":
+            made.GRAD_SAMPLERS = layout.dense(made.GRAD_SAMPLERS)
+            made.NORM_SAMPLERS = layout.dense(made.NORM_SAMPLERS)
+        return made
 
     def _prepare_data_loader(self, data_loader: Any, **_: Any) -> PrivateLoader:
         return self._owner.private_loader(data_loader)

@@ -15,7 +15,7 @@ import torch
 from opacus.grad_sample import GradSampleHooks
 from torch import nn
 
-from dp.sample import sums
+from dp.sample import layout, sums
 from dp.sample.errors import UnaccountedStep
 
 Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
@@ -25,6 +25,8 @@ Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
 class FactoredHooks(GradSampleHooks):  # type: ignore[misc]  # Opacus ships no types
     """Opacus' hooks, but a plain nn.Linear that saw one vector per example leaves `weight.factors = (d,
     x)`."""
+
+    GRAD_SAMPLERS = layout.dense(GradSampleHooks.GRAD_SAMPLERS)
 
     def capture_backprops_hook(
         self, module: Any, _forward_input: Any, forward_output: Any, loss_reduction: str, batch_first: bool
