@@ -45,17 +45,32 @@ def _problem(module: nn.Module) -> str:
         return f"{kind} mixes the examples of a batch"
     if getattr(module, "track_running_stats", False):
         return f"{kind} keeps running statistics of the examples"
+    if getattr(module, "max_norm", None) is not None:
+        return f"{kind} changes the rows it looks up (max_norm) without clip and noise, frozen or not"
     if isinstance(module, nn.RNNBase):
         return f"{kind} has no per-example gradients"
     own = [p for p in module.parameters(recurse=False) if p.requires_grad]
     if not own:
         return ""
+    reason = _option(module)
+    if reason:
+        return f"{kind} {reason}"
     validator = ModuleValidator.VALIDATORS.get(type(module))
     complaints = validator(module) if validator else []
     if complaints:
         return f"{kind} has no per-example gradients ({str(complaints[0]).split('.')[0][:120]})"
     if any(True for _ in module.buffers(recurse=False)):
         return f"{kind} has trainable parameters beside buffers, which would not be private"
+    return ""
+
+
+def _option(module: nn.Module) -> str:
+    """Why an option of a module that is otherwise fine is not, or nothing: Opacus' gradients pass over these."""
+    padding = getattr(module, "padding_mode", "zeros")
+    if isinstance(module, nn.modules.conv._ConvNd) and padding != "zeros":
+        return f"has per-example gradients for zero padding only, not {padding!r}: pad in a module before it"
+    if getattr(module, "scale_grad_by_freq", False):
+        return "scales gradients by counts over the batch (scale_grad_by_freq)"
     return ""
 
 

@@ -366,6 +366,23 @@ def test_modules_that_cannot_be_private_are_named() -> None:
     assert set(caught.value.modules) == {"1", "2", "3", "4"}
 
 
+@pytest.mark.parametrize(
+    ("module", "reason"),
+    [
+        (nn.Conv1d(2, 3, 3, padding=1, padding_mode="circular"), "zero padding only, not 'circular'"),
+        (nn.Conv2d(2, 3, 3, padding=1, padding_mode="reflect"), "zero padding only, not 'reflect'"),
+        (nn.Conv3d(2, 3, 3, padding=1, padding_mode="replicate"), "zero padding only, not 'replicate'"),
+        (nn.Embedding(9, 3, max_norm=1.0), "(max_norm) without clip and noise"),
+        (nn.EmbeddingBag(9, 3, max_norm=1.0), "(max_norm) without clip and noise"),
+        (nn.Embedding(9, 3, scale_grad_by_freq=True), "counts over the batch"),
+    ],
+)
+def test_options_that_break_per_example_gradients_are_named(module: nn.Module, reason: str) -> None:
+    assert reason in problems(nn.Sequential(nn.Identity(), module))["1"]
+    module.requires_grad_(requires_grad=False)
+    assert bool(problems(module)) == ("max_norm" in reason)  # it writes to a frozen weight too
+
+
 def test_repair_names_what_it_replaced_and_keeps_names_of_recurrent_layers() -> None:
     class Reader(nn.Module):
         def __init__(self) -> None:
