@@ -119,7 +119,7 @@ DATA = Registry(
         "breast-cancer": "fl.data.bundled:breast_cancer",
         "fashion-mnist": "fl.data.images:fashion_mnist",
         "mnist": "fl.data.images:mnist",
-        "femnist": "fl.data.images:femnist",
+        "femnist": "fl.data.femnist:femnist",
         "heart-disease": "fl.data.tables:heart_disease",
         "adult": "fl.data.tables:adult",
         "credit-default": "fl.data.tables:credit_default",

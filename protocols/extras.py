@@ -12,6 +12,7 @@ from protocols.errors import MissingExtra
 
 EXTRAS = {
     "torch": ("torch", "opacus", "safetensors", "sklearn"),
+    "femnist": ("h5py",),
     "he": ("phe", "gmpy2", "tenseal", "backports"),
     "flower": ("flwr", "ray"),
     "audit": ("hypothesis",),

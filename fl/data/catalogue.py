@@ -7,7 +7,7 @@ module.
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl.data import images, tables
+from fl.data import femnist, images, tables
 from fl.data.sources import Source, find
 from protocols.extras import missing
 
@@ -16,7 +16,7 @@ SOURCES: dict[str, Source | None] = {
     "breast-cancer": None,
     "fashion-mnist": images.FASHION_MNIST,
     "mnist": images.MNIST,
-    "femnist": images.FEMNIST,
+    "femnist": femnist.SAMPLE,
     "heart-disease": tables.HEART_DISEASE,
     "adult": tables.ADULT,
     "credit-default": tables.CREDIT_DEFAULT,
@@ -45,6 +45,8 @@ def _entry(name: str, source: Source | None, data_dir: Path | None) -> Entry:
     if source is None:
         absent = "sklearn" in missing("torch")
         return Entry(name, None if absent else "scikit-learn", True, "CC BY 4.0")
+    if name == "femnist":  # in two editions, one of which is downloaded
+        return Entry(name, femnist.at_hand(data_dir), True, femnist.LICENCE)
     found = find(source, data_dir)
     downloads = all(file.url is not None for file in source.files)
     return Entry(name, found[1] if found else None, downloads, source.licence)

@@ -5,14 +5,17 @@ Belongs here: fetching and saving. Which files and where they may already be is 
 """
 
 import gzip
+import hashlib
 import http.client
 import os
 import tempfile
-import urllib.error
 import urllib.parse
 import urllib.request
 import zlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import IO
 
 from fl.data.sources import DataFile, Source, verify
 from protocols.errors import DataMissing
@@ -31,43 +34,106 @@ def fetch(source: Source, folder: Path, otherwise: str) -> Path:
     switched off (SECAGG_OFFLINE=1), a server does not answer, or a checksum is wrong. A file has its name
     only when it is whole.
     """
-    if os.environ.get("SECAGG_OFFLINE"):
-        raise DataMissing(f"{otherwise} Downloads are switched off by SECAGG_OFFLINE.")
-    if any(file.url is None for file in source.files):
-        raise DataMissing(otherwise)
-    try:
+    with _told(otherwise):
+        if any(file.url is None for file in source.files):
+            raise DataMissing(otherwise)
         folder.mkdir(parents=True, exist_ok=True)
         for file in source.files:
             if not any((folder / name).is_file() for name in (file.name, f"{file.name}.gz")):
                 _save(folder, file, _download(file))
+    return folder
+
+
+def fetch_file(address: str, sha256: str, limit: int, path: Path, otherwise: str) -> None:
+    """Downloads one large file, of at most `limit` bytes, to `path` as it is, without holding it in memory.
+
+    Raises DataMissing as `fetch` does.
+    """
+    with _told(otherwise), placed(path) as stream:
+        digest = hashlib.sha256()
+        for piece in _pieces(address, limit, path.name):
+            digest.update(piece)
+            stream.write(piece)
+        if digest.hexdigest() != sha256:
+            raise DataMissing(
+                f"{address} is not the published file: SHA-256 {digest.hexdigest()[:16]}... in place of "
+                f"{sha256[:16]}... It is damaged on the way, or another version. {otherwise}"
+            )
+
+
+@contextmanager
+def placed(path: Path) -> Iterator[IO[bytes]]:
+    """A stream whose content becomes `path` when the block ends well: written beside it first and synced, so
+    that a full disk or a killed process leaves no half file.
+    """
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as stream:
+        try:
+            yield stream.file
+            stream.flush()
+            os.fsync(stream.fileno())
+            os.replace(stream.name, path)
+        except BaseException:
+            Path(stream.name).unlink(missing_ok=True)
+            raise
+
+
+@contextmanager
+def progress_bar(label: str, total: int | None, of_bytes: bool = True) -> Iterator[Callable[[int], None]]:
+    """A bar on standard error while the block runs; the function given advances it."""
+    from rich.console import Console
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        TextColumn,
+        TransferSpeedColumn,
+    )
+
+    counts = (DownloadColumn(), TransferSpeedColumn()) if of_bytes else (MofNCompleteColumn(),)
+    columns = (TextColumn("{task.description}"), BarColumn(), *counts)
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(label, total=total)
+        yield lambda count: progress.advance(task, count)
+
+
+@contextmanager
+def _told(otherwise: str) -> Iterator[None]:
+    """Turns what a network does into DataMissing that ends with `otherwise`."""
+    if os.environ.get("SECAGG_OFFLINE"):
+        raise DataMissing(f"{otherwise} Downloads are switched off by SECAGG_OFFLINE.")
+    try:
+        yield
     except (OSError, http.client.HTTPException, EOFError, zlib.error) as error:
         reason = getattr(error, "reason", None) or error
         raise DataMissing(f"The download failed ({reason}). {otherwise}") from error
-    return folder
+
+
+def _pieces(address: str, limit: int, label: str) -> Iterator[bytes]:
+    """What the server sends, piece by piece, at most `limit` bytes and all that it promised."""
+    if urllib.parse.urlsplit(address).scheme not in ("https", "http"):
+        raise DataMissing(f"{address} is no web address.")
+    with urllib.request.urlopen(address, timeout=TIMEOUT) as answer:  # noqa: S310  # the scheme is checked above
+        length = answer.headers.get("Content-Length", "")
+        total = int(length) if length.isdigit() else None
+        received = 0
+        with progress_bar(label, total) as advance:
+            while piece := answer.read(PIECE):
+                received += len(piece)
+                advance(len(piece))
+                if received > limit:
+                    raise DataMissing(
+                        f"{address} sends more than the {limit} bytes that {label} has at most."
+                    )
+                yield piece
+        if total is not None and received < total:
+            raise EOFError(f"{address} ended after {received} of {total} bytes")
 
 
 def _download(file: DataFile) -> bytes:
     """The uncompressed content at the publisher's address, verified."""
     address = str(file.url)
-    if urllib.parse.urlsplit(address).scheme not in ("https", "http"):
-        raise DataMissing(f"{address} is no web address.")
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    received = bytearray()
-    with (
-        urllib.request.urlopen(address, timeout=TIMEOUT) as answer,  # noqa: S310  # the scheme is checked above
-        Progress(*columns, console=Console(stderr=True), transient=True) as progress,
-    ):
-        length = answer.headers.get("Content-Length", "")
-        task = progress.add_task(file.name, total=int(length) if length.isdigit() else None)
-        while piece := answer.read(PIECE):
-            received += piece
-            progress.update(task, completed=len(received))
-            if len(received) > file.size + PIECE:  # compressed or not, it is never longer
-                raise DataMissing(f"{address} sends more than the {file.size} bytes of {file.name}.")
-    content = bytes(received)
+    content = b"".join(_pieces(address, file.size + PIECE, file.name))  # compressed or not, never longer
     if content[:2] == b"\x1f\x8b":
         content = _unpack(content, file)
     verify(content, file, address)
@@ -80,13 +146,5 @@ def _unpack(compressed: bytes, file: DataFile) -> bytes:
 
 
 def _save(folder: Path, file: DataFile, content: bytes) -> None:
-    """Writes `<name>.gz` beside itself first, so that a full disk or a killed process leaves no half file."""
-    with tempfile.NamedTemporaryFile(dir=folder, prefix=f".{file.name}.", delete=False) as stream:
-        try:
-            stream.write(gzip.compress(content, compresslevel=6, mtime=0))
-            stream.flush()
-            os.fsync(stream.fileno())
-            os.replace(stream.name, folder / f"{file.name}.gz")
-        except BaseException:
-            Path(stream.name).unlink(missing_ok=True)
-            raise
+    with placed(folder / f"{file.name}.gz") as stream:
+        stream.write(gzip.compress(content, compresslevel=6, mtime=0))

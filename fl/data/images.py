@@ -1,10 +1,9 @@
-"""Image sets: Fashion-MNIST, MNIST and a sample of FEMNIST with its writers; the IDX format.
+"""Image sets in the IDX format: Fashion-MNIST and MNIST. FEMNIST has a file of its own.
 
 Belongs here: what the bytes mean. Where the files are is in `sources.py`. Every image is (1, 28, 28), ink
 1 on paper 0.
 """
 
-import io
 import math
 from pathlib import Path
 
@@ -56,19 +55,6 @@ MNIST = Source(
     ),
     "CC BY-SA 3.0",
 )
-FEMNIST = Source(
-    "femnist-leaf-sample",
-    (
-        DataFile(
-            "femnist_sample.npz",
-            "d6111030667bc3fea774236d761ab27401b9473b25fd1da6db99c3b566eecfc5",
-            4_173_898,
-        ),
-    ),
-    "public domain images (NIST SD 19), BSD-2-Clause selection (LEAF)",
-    "This sample of LEAF's FEMNIST is published nowhere as one file: put femnist_sample.npz into one of these "
-    "folders, or pass your own set as package.module:factory.",
-)
 
 
 def fashion_mnist(data_dir: Path | None = None) -> DataSet:
@@ -79,24 +65,6 @@ def fashion_mnist(data_dir: Path | None = None) -> DataSet:
 def mnist(data_dir: Path | None = None) -> DataSet:
     """60,000 + 10,000 handwritten digits, 10 classes (LeCun, Cortes, Burges). Raises DataMissing."""
     return _idx_set("mnist", MNIST, data_dir)
-
-
-def femnist(data_dir: Path | None = None) -> DataSet:
-    """28,237 + 8,159 characters, 62 classes, of 377 writers, 170 of them in the test only (LEAF). Raises
-    DataMissing.
-
-    The published ink is 0 on paper 255; it is inverted here, so that all image sets agree.
-    """
-    content, where = obtain(FEMNIST, data_dir)
-    with np.load(io.BytesIO(content["femnist_sample.npz"]), allow_pickle=False) as arrays:
-        x, y, writer, split = (arrays[key] for key in ("x", "y", "writer", "split"))
-        names = tuple(str(name) for name in arrays["writer_names"])
-    train, test = split == 0, split == 1
-    x = np.float32(1) - _pixels(x)
-    y, writer = y.astype(np.int64), writer.astype(np.int64)
-    done = "pixels divided by 255, ink inverted to 1"
-    parts = (x[train], y[train], x[test], y[test], 62, where, done, writer[train], writer[test], names)
-    return DataSet("femnist", *parts)
 
 
 def read_idx(content: bytes, dimensions: int) -> npt.NDArray[np.uint8]:
