@@ -63,6 +63,7 @@ class ClientDP(PrivacyLayer):
     """
 
     name: ClassVar[str] = "client-dp"
+    hides_sum_from_clients: ClassVar[bool] = True
 
     def __init__(
         self,

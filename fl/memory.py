@@ -17,10 +17,10 @@ from protocols.errors import Aborted
 from protocols.runtime import recall
 from protocols.session import Session
 from protocols.simulate import Observe, Outcome, simulate
-from protocols.statement import Protection
+from protocols.statement import PLAYED_HERE, Protection
 from protocols.store import MemoryStore, Store
 
-NOTE = "simulated parties: one process played clients, server and holders, so nothing was hidden from it"
+NOTE = PLAYED_HERE
 Progress = Callable[[str, int, int], None]
 
 

@@ -104,6 +104,7 @@ class Coordinator:
                 "no round could end"
             )
         everyone = self.cohort() == len(setup.names) and plan.sampling == "fixed"
+        self._check_recipients(everyone)
         self.run = RunFacts(
             rounds=rounds,
             population=len(setup.names),
@@ -121,6 +122,16 @@ class Coordinator:
             self._facts(1, setup.names[: self.run.cohort]), self._reference().vector, self._exact()
         )
         return self.run
+
+    def _check_recipients(self, everyone: bool) -> None:
+        """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""
+        recipients = self.setup.stack.secure_sum.recipients
+        if missing := [name for name in recipients if name not in self.setup.names]:
+            raise Misuse(
+                f"{missing[0]!r} is to be given the sum and is no client of this federation: {list(self.setup.names)}"
+            )
+        if recipients and not everyone:
+            raise Misuse(f"{recipients[0]!r} is to be given every sum, and not every round asks every client")
 
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""

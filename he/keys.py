@@ -6,13 +6,17 @@ updates: `Threshold` nobody alone, `KeyHolder` one party apart from the aggregat
 client.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 from protocols.errors import Misuse, StoreError
+from protocols.identity import Roster
 from protocols.store.files import read_private, write_atomic
 
 MAX_HOLDERS = 100
+TO_SERVER = "server"
+_FOR = "keyholder-for-"
 
 
 @dataclass(frozen=True)
@@ -40,13 +44,25 @@ class Threshold:
 
 @dataclass(frozen=True)
 class KeyHolder:
-    """One party apart from the aggregator holds the key; it opens aggregates only, each session once."""
+    """One party apart from the aggregator holds the key; it opens aggregates only, each session once.
+
+    recipients: to whom it gives the opened sum, in any order: "server", and clients by their names in the
+    session's roster, each of whom is sent it sealed from end to end. The server is always one of them: it
+    turns the sum into what it broadcasts next. Raises Misuse for other values.
+    """
 
     name: str = "key holder"
+    recipients: tuple[str, ...] = (TO_SERVER,)
 
     def __post_init__(self) -> None:
         if not self.name.strip():
             raise Misuse("expected the key holder's name, got an empty one")
+        object.__setattr__(self, "recipients", _recipients(self.recipients))
+
+    @property
+    def clients(self) -> tuple[str, ...]:
+        """The recipients besides the server, by name."""
+        return self.recipients[1:]
 
     def __str__(self) -> str:
         return "keyholder"
@@ -60,16 +76,44 @@ class SharedByClients:
         return "shared"
 
 
+def _recipients(given: object) -> tuple[str, ...]:
+    """Return the recipients, the server first, clients by name: their order says nothing. Raises Misuse."""
+    if isinstance(given, str) or not isinstance(given, Collection):
+        raise Misuse(f"expected recipients as a tuple of names, such as ('server', 'site-1'), got {given!r}")
+    names = [name for name in given if isinstance(name, str) and name.strip()]
+    if len(names) < len(given) or len(set(names)) < len(names):
+        raise Misuse(f"expected recipients with distinct names, none of them empty, got {given!r}")
+    if TO_SERVER not in names:
+        raise Misuse(
+            f"expected {TO_SERVER!r} among the recipients, got {given!r}: the server decodes the sum and makes the "
+            "next model of it, so a sum that is kept from the server cannot be a layer of a federation"
+        )
+    return (TO_SERVER, *sorted(name for name in names if name != TO_SERVER))
+
+
 Arrangement = Threshold | KeyHolder | SharedByClients
 
 
+def check_recipients(arrangement: Arrangement, roster: Roster | None) -> None:
+    """Raises Misuse if a client that is to be given the sum is no client of the roster; without one, the session
+    tells.
+    """
+    if isinstance(arrangement, KeyHolder) and roster is not None:
+        known = [member.name for member in roster.with_role("client")]
+        if missing := [name for name in arrangement.clients if name not in known]:
+            raise Misuse(f"{missing[0]!r} is to be given the sum, and the roster has no such client: {known}")
+
+
 def arrangement(text: str) -> Arrangement:
-    """Return the arrangement that the command line names: keyholder, shared, threshold or threshold-T-of-N.
+    """Return the arrangement that the command line names: keyholder, keyholder-for-server+NAME (clients that are
+    given the sum too), shared, threshold or threshold-T-of-N.
 
     Raises Misuse for any other text.
     """
     if text == "keyholder":
         return KeyHolder()
+    if text.startswith(_FOR):
+        return KeyHolder(recipients=tuple(text.removeprefix(_FOR).split("+")))
     if text == "shared":
         return SharedByClients()
     if text == "threshold":
@@ -77,7 +121,9 @@ def arrangement(text: str) -> Arrangement:
     parts = text.split("-")
     if len(parts) == 4 and parts[0] == "threshold" and parts[2] == "of" and (parts[1] + parts[3]).isdecimal():
         return Threshold(int(parts[1]), int(parts[3]))
-    raise Misuse(f"expected keyholder, shared, threshold or threshold-T-of-N, got {text!r}")
+    raise Misuse(
+        f"expected keyholder, {_FOR}server+NAME, shared, threshold or threshold-T-of-N, got {text!r}"
+    )
 
 
 def write_key_file(path: str | Path, secret: bytes) -> None:

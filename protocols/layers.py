@@ -152,10 +152,12 @@ class PrivacyLayer:
     """Base of every layer but the secure sum. Override what the layer does; the defaults change nothing.
 
     name: as on the command line. owns: of {"optimizer", "criterion"}, what the user's train function must
-    take as arguments because the layer replaces it.
+    take as arguments because the layer replaces it. hides_sum_from_clients: what the layer claims holds only
+    if no client sees the sum itself, because the server adds the noise.
     """
 
     name: ClassVar[str] = ""
+    hides_sum_from_clients: ClassVar[bool] = False
     owns: frozenset[str] = frozenset()
 
     def needs_local(self) -> bool:

@@ -11,7 +11,7 @@ from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
 from protocols.store import Store, Transaction
-from protocols.summation import SecureSum
+from protocols.summation import SecureSum, Total
 
 
 def recall(store: Store, protocol: SecureSum) -> bytes | None:
@@ -79,6 +79,14 @@ class Runtime:
             if saved is None:
                 raise PolicyRefusal("no such session was begun here, or it is over")
             return self._save(transaction, self.protocol.decode_state(saved).receive(message, self.random))
+
+    def total(self) -> Total | None:
+        """Return the total that this party ended with: the server, or a client that is given it. None before that,
+        and for all others.
+        """
+        saved = self.store.get(self._key)
+        state = None if saved is None else self.protocol.decode_state(saved)
+        return state if isinstance(state, Total) else None
 
     def _save(self, transaction: Transaction, step: Step) -> tuple[Message, ...]:
         remember(transaction, self.protocol, step, allow_resend=self.allow_resend)

@@ -23,7 +23,7 @@ from protocols.policy import Policy
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.runtime import recall, remember
 from protocols.session import Session
-from protocols.statement import Protection
+from protocols.statement import Protection, played_here
 from protocols.store import Store
 from protocols.summation import NO_MODEL, SecureSum, Total
 
@@ -38,7 +38,8 @@ class Outcome:
 
     total: int64 [dimension]. survivors: the clients in it, by the caller's names, in roster order. seconds,
     bytes: stage -> role -> seconds of computing, bytes sent (all parties of the role together). refusals:
-    party -> why it stopped.
+    party -> why it stopped. received: what clients were given of the total that the configuration names to
+    be given it, by the caller's names.
     """
 
     total: NDArray[np.int64]
@@ -49,6 +50,7 @@ class Outcome:
     seconds: Table = field(default_factory=dict)
     bytes: dict[str, dict[str, int]] = field(default_factory=dict)
     refusals: dict[Any, SecAggError] = field(default_factory=dict)
+    received: dict[Any, Total] = field(default_factory=dict)
 
     def seconds_of(self, role: str) -> float:
         """All seconds of a role, over all stages."""
@@ -246,11 +248,16 @@ class _Run:
             total=final.total,
             survivors=tuple(self.names[i] for i in final.survivors),
             session=self.session,
-            protection=self.protocol.protection(self.session),
+            protection=played_here(self.protocol.protection(self.session)),
             blamed=final.blamed,
             seconds={stage: dict(roles) for stage, roles in self.seconds.items()},
             bytes={stage: dict(roles) for stage, roles in self.bytes.items()},
             refusals=self.refusals,
+            received={
+                self.labels[party]: state
+                for party, state in self.states.items()
+                if party != SERVER and isinstance(state, Total)
+            },
         )
 
     def _new_server(self) -> Step:

@@ -199,6 +199,12 @@ class Stack:
         for item in self.layers:
             if not isinstance(item, PrivacyLayer):
                 raise StackError(f"expected privacy layers and one secure sum, got {type(item).__name__}")
+            if item.hides_sum_from_clients and self.secure_sum.clients_learn_sum:
+                raise StackError(
+                    f"{item.name}: the server adds the noise to the sum, and {type(self.secure_sum).__name__} shows "
+                    "clients the sum without it: let the server alone be given the sum, or add noise at the clients "
+                    "(DistributedDP)"
+                )
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             raise StackError(f"expected each layer once, got {names}")

@@ -78,6 +78,16 @@ class SecureSum(ABC):
     def protection(self, session: Session) -> Protection:
         """Who learns what, under which assumption, and what is not protected."""
 
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        """Clients that the configuration names to be given the sum too; each is on the roster of every session."""
+        return ()
+
+    @property
+    def clients_learn_sum(self) -> bool:
+        """True if a client sees the sum itself, before the server's layers decode it."""
+        return bool(self.recipients)
+
     def helpers(self, session: Session) -> tuple[Party, ...]:
         """Parties besides server and clients (key holders, decryptors)."""
         return ()
@@ -94,6 +104,10 @@ class SecureSum(ABC):
         """
         if session.protocol != self.tag:
             raise Misuse(f"expected a session of {self.tag}, got one of {session.protocol}")
+        if missing := [name for name in self.recipients if name not in session.roster]:
+            raise Misuse(
+                f"the configuration names {missing[0]!r} to be given the sum, and it is no client of this session"
+            )
 
     @property
     def tag(self) -> str:

@@ -26,6 +26,7 @@ from he.ckks.messages import (
 )  # fmt: skip
 from he.ckks.parameters import CKKSParameters
 from he.ckks.residues import Words
+from he.delivery import PURPOSE, Receiving
 from he.sealing import agree, public_key, seal, unseal
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation
@@ -63,7 +64,7 @@ class Own(Record):
 @dataclass(frozen=True, eq=False)
 class Ready(State):
     """Has its vector and a fresh key, waits to be asked to join. holder: the holder's signing key, or
-    empty.
+    empty. least: fewest clients in a sum that it takes.
     """
 
     TAG: ClassVar[int | None] = 16
@@ -72,31 +73,37 @@ class Ready(State):
     private: bytes = field(repr=False)
     join: Join
     holder: bytes
+    least: int
 
     @classmethod
-    def of(cls, own: Own, identity: Identity | None, holder: bytes, random: SecureRandom) -> "Ready":
+    def of(
+        cls, own: Own, identity: Identity | None, holder: bytes, least: int, random: SecureRandom
+    ) -> "Ready":
         private = random.bytes(32)
         key = public_key(private)
         signature = b""
         if identity is not None:
             signature = identity.sign(JOIN_PURPOSE, Join.signed(own.session.context, own.index, key))
-        return cls(own, private, Join(key, signature), holder)
+        return cls(own, private, Join(key, signature), holder, least)
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         expect(message, self.own.session.context, JOIN, "server", self.own.party)
         Ask.decode(message.body)
-        return Step(Joining(self.own, self.private, self.holder), self.own.reply(JOIN, self.join))
+        return Step(Joining(self.own, self.private, self.holder, self.least), self.own.reply(JOIN, self.join))
 
 
 @dataclass(frozen=True, eq=False)
 class Joining(State):
-    """Has joined, waits for the holder's keys; then encrypts, sends and is done."""
+    """Has joined, waits for the holder's keys; then encrypts, sends and is done, or waits for the sum if it is to be
+    given it. least: fewest clients in a sum that it takes.
+    """
 
     TAG: ClassVar[int | None] = 17
 
     own: Own
     private: bytes = field(repr=False)
     holder: bytes
+    least: int
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         own, context = self.own, self.own.session.context
@@ -108,7 +115,16 @@ class Joining(State):
         back = agree(self.private, keys.published.key, context, "to holder", HOLDER)
         box = seal(back, check, context, str(own.party), random)
         answer = Input(encrypt(coefficients, own.parameters, public), box)
-        return Step(Left(), own.reply(INPUT, answer), marks=own.spent)
+        return Step(self._after(keys.published.key), own.reply(INPUT, answer), marks=own.spent)
+
+    def _after(self, holder: bytes) -> State:
+        """Return the state after the input has left: done, but for a client that is to be given the sum."""
+        own, session = self.own, self.own.session
+        settings = Settings.decode(session.parameters)
+        if session.roster[own.index] not in settings.recipients:
+            return Left()
+        key = agree(self.private, holder, session.context, PURPOSE, HOLDER)
+        return Receiving(session, own.index, key, max(self.least, settings.least, session.min_survivors))
 
     def _opened(self, keys: ClientKeys) -> tuple[bytes, Words]:
         """Return the session's check key and the public key. Raises PeerError unless both are the holder's."""

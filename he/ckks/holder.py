@@ -18,11 +18,13 @@ from he.ckks.messages import (
     HolderKeys,
     Join,
     Joined,
+    Opened,
     Published,
     Settings,
     ToOpen,
 )  # fmt: skip
-from he.ckks.opener import check_sums, open_checked
+from he.ckks.opener import check_sums, open_checked, taken
+from he.delivery import PURPOSE, named, seal_for
 from he.sealing import agree, public_key, seal
 from protocols.codec import Record
 from protocols.errors import PolicyRefusal, ProtocolViolation
@@ -132,8 +134,20 @@ class Holding(State):
             self.secrets.keys.secret,
             self.session,
         )
+        if not opened.refusal:
+            opened = replace(opened, boxes=self._boxes(request, opened, random))
         answer = _answer(self.session, OPEN, opened.encode())
         return Step(Left(), (answer,), marks=(f"answered/{context.hex()}",))
+
+    def _boxes(self, request: ToOpen, opened: Opened, random: SecureRandom) -> dict[int, bytes]:
+        """Return the sum, sealed to each named client that is in it, by the key that it joined with."""
+        session = self.session
+        recipients = Settings.decode(session.parameters).recipients
+        keys = {
+            i: agree(self.secrets.private, self.clients[i], session.context, PURPOSE, str(client(i)))
+            for i in named(session, recipients, request.boxes)
+        }
+        return seal_for(session, keys, taken(opened, session, HOLDER), request.boxes, random)
 
 
 def _answer(session: Session, stage: str, body: bytes) -> Message:

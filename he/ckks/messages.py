@@ -22,6 +22,7 @@ class Settings(Record):
     """A session's public parameters: who holds the key, how few contributions are opened, and the ring.
 
     roster: SHA-256 of the roster whose keys sign what the parties send each other; empty if nobody signs.
+    recipients: clients that are given the opened sum besides the server.
     """
 
     arrangement: str
@@ -29,6 +30,7 @@ class Settings(Record):
     roster: bytes
     least: int
     ckks: CKKSParameters
+    recipients: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -142,8 +144,10 @@ class Opened(Record):
     """Opener to server: exact integers, reduced modulo M where the group is Z_M, packed; or none and the
     reason.
 
-    A refusal names no value: it reveals one bit, once per session and key.
+    A refusal names no value: it reveals one bit, once per session and key. boxes: the sum again, sealed to each
+    client that the configuration names and that is in the sum.
     """
 
     total: bytes = field(repr=False)
     refusal: str = ""
+    boxes: dict[int, bytes] = field(default_factory=dict)

@@ -2,6 +2,8 @@
 
 from he.ckks.messages import Settings
 from he.ckks.parameters import FAILURE_BITS, TABLE_128
+from he.delivery import clients_learn
+from he.keys import TO_SERVER
 from protocols.statement import Protection
 
 _RELAYED = "public keys reach their parties unchanged: the transport or the operator authenticates them"
@@ -51,8 +53,9 @@ def _key_holder(settings: Settings, numbers: dict[str, int | str | bool]) -> Pro
         hidden="every client's update, from the server, the key holder and the other clients",
         learns={
             "server": "the sum and who is in it",
-            who: "the sum and who is in it; it sees no single client's ciphertext",
-            "clients": "what the server publishes",
+            who: "the sum and who is in it; it sees no single client's ciphertext, "
+            f"and answers to {' and '.join((TO_SERVER, *settings.recipients))} alone",
+            **clients_learn(settings.recipients),
         },
         assumptions=(
             *_ASSUMPTIONS,
@@ -68,7 +71,7 @@ def _key_holder(settings: Settings, numbers: dict[str, int | str | bool]) -> Pro
             ANY_VECTOR,
             "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
         ),
-        parameters=dict(numbers),
+        parameters=dict(numbers) | {"recipients": [TO_SERVER, *settings.recipients]},
     )
 
 

@@ -7,7 +7,7 @@ What does not belong here: anything that could decrypt.
 import hashlib
 from collections import Counter
 from collections.abc import Container, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, TypeVar
 
 import numpy as np
@@ -34,12 +34,12 @@ from he.ckks.messages import (
     ToOpen,
 )  # fmt: skip
 from he.ckks.opener import taken
+from he.delivery import expect_boxes, finish, named
 from protocols.codec import Record
 from protocols.errors import Aborted, ProtocolViolation, TooFewSurvivors, WireError
 from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
 from protocols.randomness import SecureRandom
 from protocols.session import Session
-from protocols.summation import Total
 
 R = TypeVar("R", bound=Record)
 
@@ -198,7 +198,8 @@ class Opening(State):
     """Waits for the exact sum. Where clients open, more than half of the answers must agree; the others are
     blamed.
 
-    answers: opener -> digest of the sum it gave (empty: it refused). totals: the sums, by digest.
+    answers: opener -> digest of the sum it gave (empty: it refused). totals: the sums, by digest. boxes: what the
+    key holder sealed to named clients.
     """
 
     TAG: ClassVar[int | None] = 35
@@ -210,6 +211,7 @@ class Opening(State):
     answers: dict[int, bytes]
     totals: dict[bytes, NDArray[np.int64]]
     refusal: str = ""
+    boxes: dict[int, bytes] = field(default_factory=dict)
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
         expect(message, self.session.context, OPEN, self.role, SERVER)
@@ -221,9 +223,12 @@ class Opening(State):
             self.answers[number] = b""
             return Step(replace(self, refusal=f"{who} refused to open: {opened.refusal}"))
         values = taken(opened, self.session, who)
+        expect_boxes(
+            opened.boxes, named(self.session, settings(self.session).recipients, self.survivors), who
+        )
         self.answers[number] = hashlib.sha256(values.tobytes()).digest()
         self.totals.setdefault(self.answers[number], values)
-        return Step(self)
+        return Step(replace(self, boxes=opened.boxes))
 
     def waiting_for(self) -> list[Party]:
         return [Party(self.role, i) for i in self.openers if i not in self.answers]
@@ -236,7 +241,7 @@ class Opening(State):
         if 2 * votes <= len(given):
             raise Aborted("the openers disagree about the sum, and none has a majority")
         blamed = tuple(str(Party(self.role, i)) for i, other in given.items() if other != digest)
-        return Step(Total(self.totals[digest], self.survivors, blamed))
+        return finish(self.session, self.totals[digest], self.survivors, blamed, self.boxes)
 
 
 def _decoded(kind: type[R], message: Message) -> R:

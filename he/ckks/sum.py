@@ -17,7 +17,8 @@ from he.ckks.parameters import choose
 from he.ckks.protection import protection
 from he.ckks.server import Agreements, Inputs, Joins, Keys, Opening, ask, settings
 from he.ckks.shared import Member, Shared, SharedOpening, SharedReady, SharedSent
-from he.keys import Arrangement, KeyHolder, SharedByClients
+from he.delivery import DELIVER, Delivering, Receiving
+from he.keys import Arrangement, KeyHolder, SharedByClients, check_recipients
 from he.keys import arrangement as named
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags
@@ -71,6 +72,7 @@ class CKKSSum(SecureSum):
             raise Misuse("a roster goes with a key holder; clients that share a key know each other by it")
         if identity is not None and roster is None:
             raise Misuse("an identity signs for those who know its key: give the verified roster too")
+        check_recipients(self.arrangement, roster)
         self.min_survivors = min_survivors
         self._key = key or SharedKey.generate(simulated=True)
         self._identity, self._roster = identity, roster
@@ -84,8 +86,8 @@ class CKKSSum(SecureSum):
     @property
     def kinds(self) -> Mapping[int, type[State]]:
         return tags(
-            Ready, Joining, SharedReady, SharedSent, SharedOpening, Waiting, Holding,
-            Joins, Keys, Inputs, Agreements, Opening,
+            Ready, Joining, Receiving, SharedReady, SharedSent, SharedOpening, Waiting, Holding,
+            Joins, Keys, Inputs, Agreements, Opening, Delivering,
         )  # fmt: skip
 
     @property
@@ -97,7 +99,16 @@ class CKKSSum(SecureSum):
     def stages(self, session: Session) -> tuple[Stage, ...]:
         if self.shared:
             return (Stage(INPUT, counts=True), Stage(AGREE), Stage(OPEN))
-        return (Stage(JOIN), Stage(KEY, HOLDER), Stage(INPUT, counts=True), Stage(OPEN, HOLDER))
+        trips = (Stage(JOIN), Stage(KEY, HOLDER), Stage(INPUT, counts=True), Stage(OPEN, HOLDER))
+        return (*trips, DELIVER) if self.recipients else trips
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        return self.arrangement.clients if isinstance(self.arrangement, KeyHolder) else ()
+
+    @property
+    def clients_learn_sum(self) -> bool:
+        return self.shared or bool(self.recipients)
 
     def helpers(self, session: Session) -> tuple[Party, ...]:
         return () if self.shared else (ME,)
@@ -107,7 +118,7 @@ class CKKSSum(SecureSum):
         holder = self.arrangement.name if isinstance(self.arrangement, KeyHolder) else ""
         chosen = choose(clients, dimension, modulus // 2 if modulus else bound, self.shared)
         roster = hashlib.sha256(self._roster.encode()).digest() if self._roster else b""
-        return Settings(str(self.arrangement), holder, roster, self.min_survivors, chosen)
+        return Settings(str(self.arrangement), holder, roster, self.min_survivors, chosen, self.recipients)
 
     def check(self, session: Session) -> None:
         super().check(session)
@@ -163,7 +174,8 @@ class CKKSSum(SecureSum):
         own = Own(session, index, _representatives(vector, int(session.modulus)), update)
         if isinstance(self.arrangement, KeyHolder):
             identity = self._signer(session.roster[index], "client")
-            return Step(Ready.of(own, identity, self._key_of(self.arrangement.name, HOLDER), random))
+            signer = self._key_of(self.arrangement.name, HOLDER)
+            return Step(Ready.of(own, identity, signer, policy.min_survivors, random))
         least = max(self.min_survivors, policy.min_survivors, session.min_survivors)
         return Step(SharedReady(own, Member(session, index, Shared.of(self._key.secret, session), least)))
 

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from he.delivery import check_total
 from he.paillier.cipher import parse
 from he.paillier.keys import PublicKey
 from he.paillier.proofs import Proof
@@ -119,11 +120,13 @@ class OpenRequest(Record):
 class Opened(Record):
     """The answer: the sum, reduced already, int64 [dimension]; or, refused, none and the reason.
 
-    A refusal names no value: one bit, once per session.
+    A refusal names no value: one bit, once per session. boxes: the sum again, sealed to each client that the
+    configuration names and that is in the sum.
     """
 
     total: NDArray[np.int64] = field(repr=False)
     refusal: str = ""
+    boxes: dict[int, bytes] = field(default_factory=dict)
 
     def checked(self, session: Session, who: str) -> NDArray[np.int64]:
         """Return the sum after checking its shape and range. Raises ProtocolViolation naming `who`, Aborted for
@@ -131,14 +134,7 @@ class Opened(Record):
         """
         if self.refusal:
             raise Aborted(f"{who} refused to open: {self.refusal}")
-        low, high = -session.sum_bound, session.sum_bound
-        if session.modulus:
-            low, high = -(int(session.modulus) // 2), (int(session.modulus) - 1) // 2
-        if self.total.dtype != np.int64 or self.total.shape != (session.dimension,):
-            raise ProtocolViolation(f"expected a sum of {session.dimension} int64", who)
-        if int(self.total.min()) < low or int(self.total.max()) > high:
-            raise ProtocolViolation(f"expected a sum in [{low}, {high}]", who)
-        return self.total
+        return check_total(self.total, session, who)
 
 
 @dataclass(frozen=True)

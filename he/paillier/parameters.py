@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from he.keys import Arrangement, Threshold
+from he.keys import Arrangement, KeyHolder, Threshold
 from he.packing import Packing, Values
 from he.paillier.keyring import Keyring
 from he.paillier.tags import RESERVED_BITS
@@ -27,7 +27,8 @@ HIDING_BITS = 64  # what the multiples of M hide about wraps differs from nothin
 class PaillierParameters(Record):
     """arrangement: how it is named. key: digest (32 bytes) of the public key material. width, slots,
     reserved: the packing. wrap_bits: length of the random multiples of M that hide how often coordinates
-    wrapped (0: none needed). exponent_bits: length of the randomisers' exponents.
+    wrapped (0: none needed). exponent_bits: length of the randomisers' exponents. recipients: clients that
+    are given the opened sum besides the server.
     """
 
     arrangement: str
@@ -37,6 +38,7 @@ class PaillierParameters(Record):
     reserved: int
     wrap_bits: int
     exponent_bits: int
+    recipients: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if len(self.key) != 32 or min(self.width, self.slots) < 1 or min(self.reserved, self.wrap_bits) < 0:
@@ -77,6 +79,7 @@ def choose(
         packing.reserved,
         wrap_bits,
         exponent_bits,
+        arrangement.clients if isinstance(arrangement, KeyHolder) else (),
     )
 
 

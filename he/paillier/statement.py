@@ -1,5 +1,6 @@
 """What a Paillier sum protects, in words, per key arrangement. Facts only; no protocol logic belongs here."""
 
+from he.delivery import clients_learn
 from he.keys import Arrangement, KeyHolder, Threshold
 from he.paillier.keyring import Keyring
 from he.paillier.randomisers import Randomisers
@@ -35,6 +36,7 @@ def protection_of(
             "exponent_bits": randomisers.exponent_bits,
             "key": keys.digest.hex(),
             "min_survivors": demands.survivors,
+            **({"recipients": list(arrangement.recipients)} if isinstance(arrangement, KeyHolder) else {}),
         },
     )
 
@@ -53,9 +55,10 @@ def _learns(arrangement: Arrangement) -> dict[str, str]:
         return {"server": server, "decryptors": "who is in the sum", "clients": "what the server publishes"}
     if isinstance(arrangement, KeyHolder):
         opener = (
-            "the sum over the survivors before it is reduced, and who they are; answers to the server alone"
+            "the sum over the survivors before it is reduced, and who they are; "
+            f"answers to {' and '.join(arrangement.recipients)} alone"
         )
-        return {"server": server, arrangement.name: opener, "clients": "what the server publishes"}
+        return {"server": server, arrangement.name: opener, **clients_learn(arrangement.clients)}
     return {"server": server, "clients": "the sum over the survivors before it is reduced, and who they are"}
 
 

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from he import sealing
-from he.keys import Arrangement, KeyHolder, SharedByClients, Threshold
+from he.delivery import DELIVER, Delivering, Receiving
+from he.keys import Arrangement, KeyHolder, SharedByClients, Threshold, check_recipients
 from he.keys import arrangement as named
 from he.paillier import keyring, tags
 from he.paillier.cipher import encrypt
@@ -68,6 +69,7 @@ class PaillierSum(SecureSum):
         self._given = _ring(keys)
         if self._given is not None:
             self._given.fits(self.arrangement)
+        check_recipients(self.arrangement, roster)
         self._identity, self._roster = identity, roster
         self._stand_ins: dict[str, Identity] = {}
         self._randomisers: Randomisers | None = None
@@ -127,8 +129,9 @@ class PaillierSum(SecureSum):
     @property
     def kinds(self) -> Mapping[int, type[State]]:
         return by_tag(
-            Encrypted, Sent, MayOpen, HasKey, HasShare, Adding, Agreeing, Opening, Gathering, Combining
-        )
+            Encrypted, Sent, MayOpen, Receiving, HasKey, HasShare,
+            Adding, Agreeing, Opening, Delivering, Gathering, Combining,
+        )  # fmt: skip
 
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> PaillierParameters:
         bits = self.randomisers.exponent_bits
@@ -156,7 +159,16 @@ class PaillierSum(SecureSum):
             return (asked, Stage(DECRYPT, "decryptor"))
         if self._shared:
             return (asked, Stage(AGREE), Stage(OPEN))
-        return (asked, Stage(OPEN, "key-holder"))
+        opened = Stage(OPEN, "key-holder")
+        return (asked, opened, DELIVER) if self.recipients else (asked, opened)
+
+    @property
+    def recipients(self) -> tuple[str, ...]:
+        return self.arrangement.clients if isinstance(self.arrangement, KeyHolder) else ()
+
+    @property
+    def clients_learn_sum(self) -> bool:
+        return self._shared or bool(self.recipients)
 
     def helpers(self, session: Session) -> tuple[Party, ...]:
         if isinstance(self.arrangement, Threshold):
@@ -204,31 +216,30 @@ class PaillierSum(SecureSum):
     ) -> Step:
         parameters, n = self._parameters(session), int(self.keys.encryption.n)
         plaintexts = parameters.packing.pack(digits_of(vector, session, parameters.wrap_bits, random))
-        tag, seed = self._tag(session, index, random)
-        if seed:
-            plaintexts = tags.add_tags(plaintexts, seed, n)
+        tagging = self._tag(session, index, random)
+        if tagging.seed:
+            plaintexts = tags.add_tags(plaintexts, tagging.seed, n)
         ciphertexts = encrypt(plaintexts, self.randomisers, random)
-        unsigned = Ticket(tag, hashlib.sha256(ciphertexts).digest(), b"")
+        unsigned = Ticket(tagging.public, hashlib.sha256(ciphertexts).digest(), b"")
         signer = self._signer(session.roster[index])
         signature = signer.sign(PURPOSE, unsigned.signed(session, index)) if signer else b""
-        contribution = Contribution(ciphertexts, Ticket(tag, unsigned.digest, signature))
+        contribution = Contribution(ciphertexts, Ticket(tagging.public, unsigned.digest, signature))
         key = self._shared_key() if self._shared else None
-        least = policy.min_survivors
-        return Step(Encrypted(session, index, contribution, update, key, self._signers(session), least))
+        least, box_key = max(policy.min_survivors, least_survivors(session)), b""
+        if session.roster[index] in self.recipients:
+            box_key = tagging.box_key
+        signers = self._signers(session)
+        return Step(Encrypted(session, index, contribution, update, key, signers, least, box_key))
 
-    def _tag(self, session: Session, index: int, random: SecureRandom) -> tuple[bytes, bytes]:
-        """Return the ticket's tag field, and the seed of this client's tags (empty: none, as decryptors add
-        by themselves).
-        """
+    def _tag(self, session: Session, index: int, random: SecureRandom) -> tags.Tagging:
+        """Return what this client's tags are made of; decryptors add by themselves and need none."""
         public = self.keys.public
         if isinstance(public, ThresholdKey):
-            return b"", b""
+            return tags.Tagging(b"", b"", b"")
         if self._shared:
-            return b"", tags.seed_in_group(self._shared_key().sealing, session.context, index)
-        private = random.bytes(sealing.KEY_BYTES)
-        return sealing.public_key(private), tags.seed_for_holder(
-            private, public.sealing, session.context, index
-        )
+            seed = tags.seed_in_group(self._shared_key().sealing, session.context, index)
+            return tags.Tagging(b"", seed, b"")
+        return tags.tag_for_holder(random.bytes(sealing.KEY_BYTES), public.sealing, session.context, index)
 
     def _shared_key(self) -> keyring.HolderKey:
         if self.keys.holder is None:

@@ -10,10 +10,12 @@ left is uniform modulo n: it fails but with probability 2^-64, and even then sho
 
 import hmac
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from he import sealing
+from he.delivery import PURPOSE
 from he.paillier.cipher import centre
 
 RESERVED_BITS = 64
@@ -30,6 +32,22 @@ def seed_for_holder(private: bytes, holder: bytes, context: bytes, index: int) -
     order.
     """
     return sealing.agree(private, holder, context, f"tag {index}", f"client {index}")
+
+
+class Tagging(NamedTuple):
+    """What a client's tags come from. public: its fresh key, which goes with its ticket (empty: none). seed: of the
+    tags (empty: none). box_key: for what the key holder seals to it (empty: nothing).
+    """
+
+    public: bytes
+    seed: bytes
+    box_key: bytes
+
+
+def tag_for_holder(private: bytes, holder: bytes, context: bytes, index: int) -> Tagging:
+    """Return client `index`'s tagging from its fresh private key and the holder's public one, 32 bytes each."""
+    box_key = sealing.agree(private, holder, context, PURPOSE, "key-holder")
+    return Tagging(sealing.public_key(private), seed_for_holder(private, holder, context, index), box_key)
 
 
 def seed_in_group(secret: bytes, context: bytes, index: int) -> bytes:

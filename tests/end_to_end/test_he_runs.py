@@ -9,6 +9,7 @@ from fl.data.partition import partition
 from fl.models import logistic
 from he import CKKSSum, KeyHolder, PaillierSum, SharedByClients, Threshold
 from protocols import PlainSum, SecureSum
+from protocols.errors import Misuse
 from tests.paillier_fixed import ring
 
 CLIENTS = 6
@@ -21,7 +22,7 @@ SUMS = {
 }
 
 
-def trained(layer: SecureSum, dropout: float) -> tuple[list[torch.Tensor], list[object]]:
+def trained(layer: SecureSum, dropout: float, **plan: float) -> tuple[list[torch.Tensor], list[object]]:
     data = load("digits")
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     loaders = {
@@ -34,6 +35,7 @@ def trained(layer: SecureSum, dropout: float) -> tuple[list[torch.Tensor], list[
         privacy=[layer],
         dropout=dropout,
         seed=4,
+        **plan,
     )
     result = federation.fit(rounds=1)
     return list(result.model.state_dict().values()), list(result.survivors)
@@ -46,3 +48,17 @@ def test_the_encrypted_run_is_the_plain_run(name: str) -> None:
     assert len(there[0]) < CLIENTS
     assert here == there
     assert all(torch.equal(one, other) for one, other in zip(hidden, open_, strict=True))
+
+
+def test_clients_that_are_named_go_along_and_a_name_that_is_none_is_refused_before_round_1() -> None:
+    def layer(*names: str) -> SecureSum:
+        return PaillierSum(KeyHolder(recipients=("server", *names)), key_bits=2048, keys=ring(KeyHolder()))
+
+    hidden, here = trained(layer("client-01"), 0.3)
+    open_, there = trained(PlainSum(), 0.3)
+    assert here == there
+    assert all(torch.equal(one, other) for one, other in zip(hidden, open_, strict=True))
+    with pytest.raises(Misuse, match="'nobody' is to be given the sum and is no client"):
+        trained(layer("nobody"), 0.0)
+    with pytest.raises(Misuse, match="not every round asks every client"):
+        trained(layer("client-01"), 0.0, fraction=0.5)

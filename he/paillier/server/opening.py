@@ -5,13 +5,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from he.delivery import expect_boxes, finish, named
 from he.paillier.holders.key_holder import KEY_HOLDER
 from he.paillier.messages import OPEN, Opened, decode
+from he.paillier.parameters import PaillierParameters
 from protocols.errors import Aborted, ProtocolViolation, TooFewSurvivors
 from protocols.kernel import SERVER, Message, Party, State, Step, client, expect
 from protocols.randomness import SecureRandom
 from protocols.session import Session
-from protocols.summation import Total
 
 
 @dataclass
@@ -34,7 +35,9 @@ class Opening(State):
         if message.sender not in self.waiting_for():
             raise ProtocolViolation(f"{who} was not asked to open this sum, or has answered already", who)
         try:
-            decode(Opened, message.body, who).checked(self.session, who)
+            opened = decode(Opened, message.body, who)
+            opened.checked(self.session, who)
+            expect_boxes(opened.boxes, self._named, who)
         except Aborted as refused:
             self.refusals[number] = refused.reason
             return Step(self)
@@ -57,4 +60,11 @@ class Opening(State):
                 "the clients who opened the sum disagree about it, and no majority tells who is wrong"
             )
         blamed = tuple(str(client(i)) for i, other in sorted(self.answers.items()) if other != body)
-        return Step(Total(Opened.decode(body).total, self.survivors, blamed))
+        opened = Opened.decode(body)
+        return finish(self.session, opened.total, self.survivors, blamed, opened.boxes)
+
+    @property
+    def _named(self) -> tuple[int, ...]:
+        """The clients of the sum that the key holder gives it to."""
+        recipients = PaillierParameters.decode(self.session.parameters).recipients
+        return named(self.session, recipients, self.survivors)

@@ -1,0 +1,184 @@
+"""How the opened sum reaches the clients that a key holder's configuration names, sealed past the server that
+carries it.
+
+What does not belong here: opening a sum, agreeing on keys. Each named client that is in the sum has a key of its own
+with the holder for the session; nobody else can make or read its box. The server is told the sum by the holder, never
+by a box, and has no say in whom the boxes are for.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from he.sealing import seal, unseal
+from protocols.codec import Record
+from protocols.errors import ProtocolViolation, WireError
+from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
+from protocols.randomness import SecureRandom
+from protocols.session import Session
+from protocols.summation import IntVector, Stage, Total
+
+DELIVER = Stage("total")
+PURPOSE = "total to client"  # what the boxes' keys are derived for
+_HOLDER = "key-holder"
+
+
+@dataclass(frozen=True, eq=False)
+class Delivered(Record):
+    """What a box holds: the opened sum, int64 [dimension], reduced already, and who is in it."""
+
+    total: NDArray[np.int64] = field(repr=False)
+    survivors: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Delivery(Record):
+    """Server to a named client: its box."""
+
+    box: bytes
+
+
+@dataclass(frozen=True)
+class Received(Record):
+    """Named client to server: the box has come."""
+
+
+def named(session: Session, recipients: Collection[str], survivors: Collection[int]) -> tuple[int, ...]:
+    """Return the indices of the recipients that are in the sum, ascending: only they have keys with the holder."""
+    return tuple(i for i in sorted(survivors) if session.roster[i] in recipients)
+
+
+def seal_for(
+    session: Session,
+    keys: Mapping[int, bytes],
+    total: IntVector,
+    survivors: Iterable[int],
+    random: SecureRandom,
+) -> dict[int, bytes]:
+    """Holder: return a box for each client in `keys` (32 bytes each, of this session and purpose)."""
+    plain = Delivered(total, tuple(sorted(survivors))).encode()
+    return {i: seal(key, plain, session.context, _HOLDER, random) for i, key in keys.items()}
+
+
+def clients_learn(recipients: Collection[str]) -> dict[str, str]:
+    """Return what clients learn, for a statement: those that are given the sum, and the others."""
+    given = {
+        f"client {name}": "the sum over the survivors, and who they are, if it is one" for name in recipients
+    }
+    return given | {"other clients" if given else "clients": "what the server publishes"}
+
+
+def expect_boxes(boxes: Mapping[int, bytes], asked: Collection[int], who: str) -> None:
+    """Server: raises ProtocolViolation naming the holder unless there is a box for each named client, and no other."""
+    if set(boxes) != set(asked):
+        raise ProtocolViolation(
+            f"expected boxes for the clients {sorted(asked)} that the configuration names, got {sorted(boxes)}",
+            who,
+        )
+
+
+def check_total(total: IntVector, session: Session, who: str) -> IntVector:
+    """Return an opened sum after checking its shape and range. Raises ProtocolViolation naming `who`."""
+    low, high = -session.sum_bound, session.sum_bound
+    if session.modulus:
+        low, high = -(int(session.modulus) // 2), (int(session.modulus) - 1) // 2
+    if total.dtype != np.int64 or total.shape != (session.dimension,):
+        raise ProtocolViolation(f"expected a sum of {session.dimension} int64", who)
+    if int(total.min()) < low or int(total.max()) > high:
+        raise ProtocolViolation(f"expected a sum in [{low}, {high}]", who)
+    return total
+
+
+@dataclass(frozen=True)
+class Receiving(State):
+    """Named client, last state: its input has left, it waits for the sum and ends with it.
+
+    key: of its box. least: fewest clients in a sum that it takes.
+    """
+
+    TAG: ClassVar[int | None] = 40
+
+    session: Session
+    index: int
+    key: bytes = field(repr=False)
+    least: int
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        me, context = client(self.index), self.session.context
+        expect(request, context, DELIVER.name, "server", me)
+        try:
+            box = Delivery.decode(request.body).box
+            given = Delivered.decode(unseal(self.key, box, context, _HOLDER))
+        except WireError as error:
+            raise WireError(str(error), "server") from None
+        total = check_total(given.total, self.session, _HOLDER)
+        self._expect_survivors(given.survivors)
+        answer = message(context, DELIVER.name, me, SERVER, Received().encode())
+        return Step(Total(total, given.survivors), (answer,))
+
+    def _expect_survivors(self, survivors: tuple[int, ...]) -> None:
+        cohort = range(self.session.clients)
+        if list(survivors) != sorted(set(survivors)) or any(i not in cohort for i in survivors):
+            raise ProtocolViolation(f"expected survivors of the roster, ascending, got {survivors}", _HOLDER)
+        if self.index not in survivors or len(survivors) < self.least:
+            raise ProtocolViolation(
+                f"expected a sum over this client and others, {self.least} at least, got {len(survivors)}",
+                _HOLDER,
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Delivering(State):
+    """Server, last state where clients are named: has the sum, waits until they have their boxes; none must.
+
+    boxes: those that were not acknowledged yet, by client.
+    """
+
+    TAG: ClassVar[int | None] = 41
+
+    session: Session
+    total: NDArray[np.int64] = field(repr=False)
+    survivors: tuple[int, ...]
+    blamed: tuple[str, ...]
+    boxes: dict[int, bytes]
+
+    def asks(self) -> tuple[Message, ...]:
+        """What carries the boxes."""
+        return tuple(
+            message(self.session.context, DELIVER.name, SERVER, client(i), Delivery(box).encode())
+            for i, box in sorted(self.boxes.items())
+        )
+
+    def receive(self, message: Message, random: SecureRandom) -> Step:
+        expect(message, self.session.context, DELIVER.name, "client", SERVER)
+        index, who = message.sender.number, str(message.sender)
+        if index not in self.boxes:
+            raise ProtocolViolation(f"{who} was sent no sum, or has answered already", who)
+        try:
+            Received.decode(message.body)
+        except WireError as error:
+            raise WireError(str(error), who) from None
+        return Step(replace(self, boxes={i: box for i, box in self.boxes.items() if i != index}))
+
+    def waiting_for(self) -> list[Party]:
+        return [client(i) for i in sorted(self.boxes)]
+
+    def close(self, random: SecureRandom) -> Step:
+        return Step(Total(self.total, self.survivors, self.blamed))
+
+
+def finish(
+    session: Session,
+    total: IntVector,
+    survivors: tuple[int, ...],
+    blamed: tuple[str, ...],
+    boxes: Mapping[int, bytes],
+) -> Step:
+    """Server: return the last step but one where there are boxes to carry, else the last."""
+    if not boxes:
+        return Step(Total(total, survivors, blamed))
+    state = Delivering(session, total, survivors, blamed, dict(boxes))
+    return Step(state, state.asks())
