@@ -21,7 +21,8 @@ def verify(
         str | None, typer.Option(help="The signer's public key: 64 hexadecimal digits or a .pub file.")
     ] = None,
     head: Annotated[
-        str | None, typer.Option(help="A head that a client kept: 64 hexadecimal digits or a file of them.")
+        str | None,
+        typer.Option(help="Heads that a client kept: 64 hexadecimal digits, or a file of them."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -30,15 +31,21 @@ def verify(
     Without the public key it says "internally consistent only": whoever wrote the file could have written all
     of it.
     """
-    from protocols.errors import Misuse
+    from protocols.errors import Misuse, RecordError
     from protocols.record import FILE_NAME, check_files, verify_record
 
     path = run / FILE_NAME if run.is_dir() else run
     if not path.is_file():
         raise Misuse(f"no run record at {path}: give the folder that `secagg run` wrote, or its {FILE_NAME}")
-    key = None if public_key is None else _hex(public_key, "--public-key")
-    kept = None if head is None else _hex(head, "--head").hex()
+    key = None if public_key is None else _hex(public_key, "--public-key")[-1]
+    heads = [] if head is None else [data.hex() for data in _hex(head, "--head")]
+    kept = heads[-1] if heads else None
     verdict = verify_record(path, key, kept)
+    known = {entry.head for entry in verdict.entries}
+    if missing := [one for one in heads if one not in known]:
+        raise RecordError(
+            f"the kept head {missing[0][:16]} is not in the record: it was cut short or replaced"
+        )
     files = check_files(verdict, path.parent)
     if as_json:
         emit_json(
@@ -62,17 +69,17 @@ def verify(
         print("Give --head, one that a client kept, to rule out that later entries were cut off.")
 
 
-def _hex(text: str, option: str) -> bytes:
-    """Return 32 bytes given as hexadecimal digits or in a file whose last word they are. Raises Misuse."""
+def _hex(text: str, option: str) -> list[bytes]:
+    """Return values of 32 bytes given as hexadecimal digits or in a file of them; at least one. Raises Misuse."""
     from protocols.errors import Misuse
 
-    given = text
+    words = [text]
     if len(text) != 64 and Path(text).is_file():
-        given = (Path(text).read_text(errors="replace").split() or [""])[-1]
+        words = [word for word in Path(text).read_text(errors="replace").split() if len(word) == 64]
     try:
-        data = bytes.fromhex(given)
+        found = [bytes.fromhex(word) for word in words]
     except ValueError:
-        data = b""
-    if len(data) != 32:
+        found = []
+    if not found or any(len(data) != 32 for data in found):
         raise Misuse(f"{option}: expected 64 hexadecimal digits or a file that holds them, got {text!r}")
-    return data
+    return found

@@ -1,15 +1,16 @@
 """What touches more of flwr than its documented names, in one place, so that a new minor version is read
 here first.
 
-What belongs here: error replies, the node list, the allow-list of strategies. What does not: anything else.
-Written against 1.41; the extra `flower` ends there, and a slow test runs against whatever newer version is
-installed.
+What belongs here: error replies, the node list, the allow-list of strategies and what these keep. What does
+not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test runs against whatever
+newer version is installed.
 """
 
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from flwr.app import Error, Message, RecordDict
+import numpy as np
+from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     FedAdagrad,
@@ -21,6 +22,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from numpy.typing import NDArray
 
 from protocols.errors import Misuse
 
@@ -61,6 +63,52 @@ def require_mean_only(strategy: Strategy) -> None:
             "train_metrics_aggr_fn would need each client's metrics; name them in PrivateStrategy(metrics=...) "
             "and they are summed inside the vector"
         )
+
+
+MOMENTA = ("m_t", "v_t", "momentum_vector", "current_arrays")
+"""The public attributes in which strategies of the allow-list keep arrays from round to round."""
+
+State = dict[str, NDArray[Any]]
+
+
+def strategy_state(strategy: Strategy) -> State:
+    """Return what a strategy keeps from round to round, by names that `restore_strategy` understands."""
+    kept: State = dict(strategy.secagg_state()) if hasattr(strategy, "secagg_state") else {}
+    for name in MOMENTA:
+        value = getattr(strategy, name, None)
+        if isinstance(value, ArrayRecord):
+            kept |= {f"{name}/record/{key}": array.numpy() for key, array in value.items()}
+        elif isinstance(value, dict):
+            kept |= {f"{name}/dict/{key}": np.asarray(array) for key, array in value.items()}
+        elif isinstance(value, list):
+            kept |= {f"{name}/list/{i}": np.asarray(array) for i, array in enumerate(value)}
+    return kept
+
+
+def restore_strategy(strategy: Strategy, kept: State) -> None:
+    """Give a strategy back what `strategy_state` returned. Raises Misuse for one whose own state nobody can see."""
+    kind = type(strategy)
+    if kind not in ALLOWED and not hasattr(kind, "secagg_restore"):
+        raise Misuse(
+            f"{kind.__name__} cannot go on with a run that was stopped: what it keeps from round to round is its own. "
+            "Give it secagg_state() -> dict of arrays and secagg_restore(dict), or start anew in another folder"
+        )
+    for name in MOMENTA:
+        parts = {k.removeprefix(f"{name}/"): v for k, v in kept.items() if k.startswith(f"{name}/")}
+        form = next(iter(parts), "").partition("/")[0]
+        found = {key.partition("/")[2]: array for key, array in parts.items()}
+        if form == "record":
+            setattr(strategy, name, ArrayRecord({key: Array(array) for key, array in found.items()}))
+        elif form:
+            setattr(strategy, name, found if form == "dict" else list(found.values()))
+    if hasattr(strategy, "secagg_restore"):
+        own = {k: v for k, v in kept.items() if k.partition("/")[0] not in MOMENTA}
+        strategy.secagg_restore(own)
+
+
+def has_own_loop(strategy: Strategy) -> bool:
+    """Return whether a strategy replaces Flower's loop over rounds."""
+    return type(strategy).start is not Strategy.start
 
 
 def refusal(reason: str, message: Message) -> Message:

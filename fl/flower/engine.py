@@ -8,7 +8,7 @@ counterpart: same openings, same vectors, same totals; only the messages travel.
 import time
 from collections.abc import Callable
 from dataclasses import replace
-from logging import INFO
+from logging import INFO, WARNING
 
 from flwr.app import RecordDict
 from flwr.common.logger import log
@@ -17,11 +17,12 @@ from flwr.serverapp import Grid
 from fl.config import Setup
 from fl.flower.compat import node_keys
 from fl.flower.nodes import Directory, from_names, from_roster
+from fl.flower.progress import LOST, PATIENCE, STUCK, Out, is_spent
 from fl.flower.rounds import arrays_of
 from fl.flower.sender import Sender
 from fl.rounds import Coordinator, Opening, RoundResult, new_session
 from fl.tensors import to_tree
-from protocols.errors import Aborted, Misuse
+from protocols.errors import Aborted, Misuse, SecAggError
 from protocols.statement import Protection
 
 NOTES = (
@@ -36,8 +37,6 @@ class FlowerEngine:
     Raises Misuse if a client of the federation is neither on the roster nor among the connected nodes' names.
     """
 
-    notes = NOTES
-
     def __init__(
         self, setup: Setup, coordinator: Coordinator, grid: Grid, sender: Sender, timeout: float
     ) -> None:
@@ -48,12 +47,24 @@ class FlowerEngine:
         self.timeout = timeout
         self.protection: Protection | None = None
         self._names: dict[int, str] = {}
+        self._spent_rounds = 0
+        self._interrupted = sender.last_out()  # of a process before this one, if its round was not saved
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the statement must say besides."""
+        return (*NOTES, *self.sender.notes())
 
     def play(self, opening: Opening, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
         """Run one round; `charge` is called with everybody asked, before anything leaves a client."""
         setup = self.setup
         if self.coordinator.run is None:
             raise Misuse("expected prepare(rounds) before the first round")
+        out, self._interrupted = self._interrupted, None
+        if out is not None and out.round == opening.number:
+            return self._lost(opening, out, charge)
+        if self._spent_rounds >= PATIENCE:
+            raise SecAggError(STUCK)
         session = replace(new_session(setup, opening, self.sender.recall()), round=self.sender.open())
         self.protection = setup.stack.secure_sum.protection(session)
         result = RoundResult(opening.number, opening.clients, session=session.context.hex())
@@ -70,7 +81,10 @@ class FlowerEngine:
         except Aborted as error:
             result.abandoned = error.reason
             result.seconds = self._seconds()
+            spent = sum(is_spent(why) for why in self.sender.refusals.values())
+            self._spent_rounds = self._spent_rounds + 1 if 2 * spent > len(opening.clients) else 0
             return result
+        self._spent_rounds = 0
         survivors = tuple(opening.clients[i] for i in summed.total.survivors)
         result = self.coordinator.close(opening, summed.total.total, survivors)
         result.session = session.context.hex()
@@ -80,6 +94,16 @@ class FlowerEngine:
         result.bytes_down_per_client = sum(t.down for t in summed.trips) / asked + model_bytes
         result.seconds = self._seconds()
         return result
+
+    def _lost(self, opening: Opening, out: Out, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
+        """Count a round that a kill interrupted after inputs had been asked for: it is not asked for again.
+
+        A ledger was charged by the process that was killed; an account without one knows only what was saved.
+        """
+        if self.setup.ledger is None:
+            charge(out.asked)
+        log(WARNING, "round %d was lost: %s", opening.number, LOST)
+        return RoundResult(opening.number, out.asked, session=out.session.hex(), abandoned=LOST)
 
     def directory(self) -> Directory:
         """Return who is connected now: by the roster, else by the names that nodes say."""

@@ -16,7 +16,7 @@ from protocols.errors import WireError
 from protocols.identity import Identity, verify
 from protocols.layers import RunFacts
 
-VERSION = 1
+VERSION = 2
 KEY, FRAMES = "secagg", "secagg.frames"
 HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
 _STYPE = "secagg.frame"
@@ -91,7 +91,7 @@ class Request(Record):
 @dataclass(frozen=True)
 class Answer(Record):
     """One party to the server. seconds: what it computed, without waiting; train_seconds: of that, in the
-    user's code.
+    user's code. sent_again: the update behind this session left before, and the party's own policy allows that.
     """
 
     version: int
@@ -100,6 +100,7 @@ class Answer(Record):
     name: str
     seconds: float
     train_seconds: float
+    sent_again: bool
     frames: int
     signature: bytes = field(default=b"", repr=False)
 

@@ -62,11 +62,19 @@ class Lasting:
     def _keep_events(self, events: Sequence[Event]) -> None:
         self.store.put("flower/events", json.dumps([asdict(event) for event in events]).encode())
 
-    def resume(self) -> None:
-        """Take back events and layers of a run that is continued."""
+    def keep_protection(self, protection: Protection) -> None:
+        """Keep what the secure sum protects, so that a round that a kill interrupts is in the statement too."""
+        text = json.dumps(Statement((), protection).to_json()).encode()
+        if self.store.get("flower/protection") != text:
+            self.store.put("flower/protection", text)
+
+    def resume(self) -> Protection | None:
+        """Take back events and layers of a run that is continued; return what its last round protected."""
         self.account.events = [Event(**e) for e in json.loads(self.store.get("flower/events") or b"[]")]
         for layer in self.stack.layers:
             layer.restore(json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}"))
+        kept = self.store.get("flower/protection")
+        return None if kept is None else Statement.from_json(json.loads(kept)).protection
 
     def save_layers(self) -> None:
         states = {layer.name: layer.state() for layer in self.stack.layers}

@@ -104,14 +104,16 @@ def _answer(
 def find_site(site: Path | str | None, context: Context, name: str | None = None) -> Site:
     """Return this node's site; `name` is what it is called where its own files say nothing. Raises PolicyRefusal."""
     if site == SIMULATION:
-        return load_site(_simulated(context), context.node_id, name, sync=False)
+        return load_site(
+            _simulated(context), context.node_id, name, sync=False, node_config=context.node_config
+        )
     folder = site if site is not None else context.node_config.get(CONFIG_KEY)
     if not folder:
         raise PolicyRefusal(
             f"no place for this node's state: give the SuperNode --node-config '{CONFIG_KEY}=\"FOLDER\"' "
             '(or, in a simulation, privacy_mod(..., site="simulation"))'
         )
-    return load_site(Path(str(folder)), context.node_id, name)
+    return load_site(Path(str(folder)), context.node_id, name, node_config=context.node_config)
 
 
 def _simulated(context: Context) -> Path:

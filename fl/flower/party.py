@@ -21,12 +21,13 @@ from fl.flower.envelope import (
     strip,
     unpack_request,
 )
-from fl.flower.site import Site
+from fl.flower.own import own_events
+from fl.flower.site import Site, session_key
 from fl.flower.work import Planned, Work
-from protocols.errors import PolicyRefusal, ProtocolViolation, WireError
+from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate, WireError
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
-from protocols.kernel import Party
+from protocols.kernel import Party, Step
 from protocols.randomness import SystemRandom
 from protocols.record import HEAD_PURPOSE
 from protocols.runtime import Runtime, recall
@@ -34,7 +35,7 @@ from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import write_atomic
 
-KEPT_HEAD = "kept-head.txt"
+KEPT_HEAD, KEPT_HEADS = "kept-head.txt", "kept-heads.txt"
 
 
 class NodeParty:
@@ -49,6 +50,7 @@ class NodeParty:
         self.protocol = stack.secure_sum
         self.policy = site.policy(stack.secure_sum)
         self.train_seconds = 0.0
+        self.sent_again = False
 
     def answer(self, message: Message) -> Message:
         """Return the protected reply to a request."""
@@ -68,7 +70,14 @@ class NodeParty:
                 out = self._step(request, frames)
         seconds = time.perf_counter() - began
         answer = Answer(
-            VERSION, request.context, request.stage, self.site.name, seconds, self.train_seconds, len(out)
+            version=VERSION,
+            context=request.context,
+            stage=request.stage,
+            name=self.site.name,
+            seconds=seconds,
+            train_seconds=self.train_seconds,
+            sent_again=self.sent_again,
+            frames=len(out),
         )
         return Message(pack(answer, [f.to_wire() for f in out], self.site.identity), reply_to=message)
 
@@ -87,30 +96,42 @@ class NodeParty:
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")
         self.policy.check(self.protocol.demands(session))  # before training: it may take hours
-        site.enter_round(header.federation, session.round, _session_key(session.context), session.encode())
+        site.enter_round(header.federation, session.round, session.context, session.encode())
         if request.role == "client":
-            self.site.charge(self.policy, planned.plan, header.federation)
-        memory = recall(site.store, self.protocol)
-        if request.role != "client":
-            party = Party(request.role, request.index)
-            step = self.protocol.helper(
-                session, party, random=SystemRandom(), policy=self.policy, memory=memory
-            )
+            step = self._contribute(request, header, planned, session)
         else:
-            own = replace(planned.plan.facts, client=site.name, store=site.store)
-            began = time.perf_counter()
-            vector, update = self.work.vector(planned, header, own)
-            self.train_seconds = time.perf_counter() - began
-            step = self.protocol.client(
+            step = self.protocol.helper(
                 session,
-                request.index,
-                vector,
+                Party(request.role, request.index),
                 random=SystemRandom(),
                 policy=self.policy,
-                update=update,
-                memory=memory,
+                memory=recall(site.store, self.protocol),
             )
         self._runtime(session).begin(step)
+
+    def _contribute(self, request: Request, header: Header, planned: Planned, session: Session) -> Step:
+        """Train, pay for the round, and begin the client's part of the session."""
+        site, limit = self.site, self.policy.max_epsilon
+        events = own_events(planned.plan, site.name)
+        site.account.require(events, limit)
+        own = replace(planned.plan.facts, client=site.name, store=site.store)
+        began = time.perf_counter()
+        vector, update = self.work.vector(planned, header, own)
+        self.train_seconds = time.perf_counter() - began
+        self.sent_again = site.store.marked(f"spent/{update.hex()}")
+        if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
+            raise SpentUpdate("this update left this client once; it is not sent a second time")
+        run, number = header.federation, planned.plan.facts.number
+        site.account.charge(events, limit, run=run, round=number, again=self.sent_again)
+        return self.protocol.client(
+            session,
+            request.index,
+            vector,
+            random=SystemRandom(),
+            policy=self.policy,
+            update=update,
+            memory=recall(site.store, self.protocol),
+        )
 
     def _check_layers(self) -> None:
         allowed = self.policy.allow_layers
@@ -146,7 +167,7 @@ class NodeParty:
 
     def _step(self, request: Request, frames: list[bytes]) -> list[Frame]:
         """Hand the frames to the session's state, each once; what is answered was saved before."""
-        saved = self.site.store.get(_session_key(request.context))
+        saved = self.site.store.get(session_key(request.context))
         if saved is None:
             raise PolicyRefusal("no such session was begun here, or it is over")
         runtime = self._runtime(Session.decode(saved))
@@ -165,15 +186,15 @@ class NodeParty:
         if self.site.server_key is not None:
             verify(self.site.server_key, HEAD_PURPOSE, bytes.fromhex(header.head), header.head_signature)
         self.site.store.put(f"flower/head/{header.federation}", header.head.encode())
-        if self.site.folder is not None:
-            write_atomic(self.site.folder / KEPT_HEAD, header.head.encode() + b"\n")
+        if (folder := self.site.folder) is not None:
+            line = header.head.encode() + b"\n"
+            write_atomic(folder / KEPT_HEAD, line)
+            kept = (folder / KEPT_HEADS).read_bytes() if (folder / KEPT_HEADS).exists() else b""
+            if not kept.endswith(line):
+                write_atomic(folder / KEPT_HEADS, kept + line)
 
 
 def _header(request: Request) -> Header:
     if request.header is None:
         raise WireError("expected a header with the first request of a round")
     return request.header
-
-
-def _session_key(context: bytes) -> str:
-    return f"flower/session/{context.hex()}"

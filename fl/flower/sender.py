@@ -17,6 +17,7 @@ from flwr.serverapp import Grid
 from fl.flower.compat import failure_of
 from fl.flower.envelope import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
 from fl.flower.nodes import Directory
+from fl.flower.progress import Out, last_out, sent_again_notes
 from fl.flower.trips import POLL_SECONDS, Exchange, Summed, SumOverGrid, Trip
 from protocols.errors import Aborted, PeerError
 from protocols.identity import Identity, Roster
@@ -83,6 +84,14 @@ class Sender:
             t.advance("flower/round", number)
         return number
 
+    def last_out(self) -> Out | None:
+        """Return the last round whose inputs were asked for, by this process or one before it."""
+        return last_out(self.store)
+
+    def notes(self) -> tuple[str, ...]:
+        """Return what the statement must say of updates that left more than once."""
+        return sent_again_notes(self.store)
+
     def federation(self) -> tuple[str, int]:
         """Return the name under which clients count sessions, and the roster's serial (0 without one)."""
         if self.roster is not None:
@@ -146,6 +155,8 @@ class Sender:
             raise
         finally:
             self.trips, self.refusals = tuple(driver.trips), dict(driver.refusals)
+            if driver.sent_again:
+                log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.sent_again)))
             for name, why in sorted(self.refusals.items()):
                 log(WARNING, "%s took no part to the end: %s", name, why)
 

@@ -24,6 +24,7 @@ from fl.account import Account
 from fl.flower.compat import single_reply
 from fl.flower.lasting import Lasting
 from fl.flower.nodes import Directory, connected
+from fl.flower.progress import LOST, PATIENCE, STUCK, is_spent
 from fl.flower.rounds import (
     Reference,
     arrays_of,
@@ -37,7 +38,7 @@ from fl.flower.rounds import (
 from fl.flower.sender import Sender, Shape
 from fl.flower.trips import Summed, Trip
 from fl.metrics import decode as decode_metrics
-from protocols.errors import Aborted, Misuse
+from protocols.errors import Aborted, Misuse, SecAggError
 from protocols.identity import Identity, Roster
 from protocols.layers import RunFacts
 from protocols.randomness import SystemRandom
@@ -52,9 +53,7 @@ Tree = dict[str, NDArray[Any]]
 
 @dataclass
 class Report:
-    """What one round did. strategy_round: as the strategy counts, number: as clients count (it never
-    repeats).
-    """
+    """What one round did. number: its session's, as clients count (it never repeats); 0 if there was none."""
 
     number: int
     asked: tuple[str, ...]
@@ -105,6 +104,7 @@ class ProtectedRounds:
         self.account = account
         self.rounds = rounds
         self.reports: list[Report] = []
+        self.latest: Report | None = None
         self.sender = Sender(
             options.stack.secure_sum,
             options.store,
@@ -114,12 +114,12 @@ class ProtectedRounds:
             options.shape,
         )
         self.schema: Schema | None = None
-        self.protection: Protection | None = None
         self._run: RunFacts | None = None
         self._strangers: set[int] = set()
+        self._spent_rounds = 0
         self.account.run = self.sender.federation()[0]
         self.lasting = Lasting(options.store, options.stack, account)
-        self.lasting.resume()
+        self.protection: Protection | None = self.lasting.resume()
         self.sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
 
     # -- nodes --
@@ -138,10 +138,13 @@ class ProtectedRounds:
         """Run one round over the nodes of `messages`; return one reply with the average, or None if it was
         abandoned.
         """
+        if self._spent_rounds >= PATIENCE:
+            raise SecAggError(STUCK)
         directory = self.directory(grid)
         asked = {name: m for m in messages if (name := directory.name_of(m.metadata.dst_node_id)) is not None}
         if not asked:
-            log(WARNING, "no connected node of this round is on the roster")
+            nobody = Aborted("no connected node of this round is on the roster")
+            self._abandon(self._report(Report(0, ())), nobody)
             return None
         names = tuple(sorted(asked))
         first = asked[names[0]]
@@ -158,9 +161,9 @@ class ProtectedRounds:
         if session is None:
             return None
         self.protection = self.options.stack.secure_sum.protection(session)
+        self.lasting.keep_protection(self.protection)
         self.lasting.charge(plan.events(names), number)
-        report = Report(number, names, session.context.hex())
-        self.reports.append(report)
+        report = self._report(Report(number, names, session.context.hex()))
         header = self.sender.header(session.encode(), number, run, public)
         content = RecordDict({self.options.shape.arrays: arrays_of(tree)})
         if config is not None:
@@ -173,6 +176,21 @@ class ProtectedRounds:
         finally:
             report.trips, report.refusals = self.sender.trips, self.sender.refusals
         return self._close(report, summed, plan, reference, first)
+
+    def lost(self, saved: int) -> Report | None:
+        """Return the round that a kill interrupted after inputs had been asked for, as abandoned: not asked again.
+
+        saved: the number of the last session that the run's files know of.
+        """
+        out = self.sender.last_out()
+        if out is None or out.number <= saved:
+            return None
+        return Report(out.number, out.asked, out.session.hex(), abandoned=LOST)
+
+    def _report(self, report: Report) -> Report:
+        self.latest = report
+        self.reports.append(report)
+        return report
 
     def _shown(self, messages: Sequence[Message]) -> tuple[Tree, ConfigRecord | None]:
         """Return the one model and configuration that all nodes are sent. Raises Misuse if they differ."""
@@ -216,8 +234,7 @@ class ProtectedRounds:
         except Misuse as error:
             if not self.reports:
                 raise
-            self.reports.append(report := Report(number, names))
-            self._abandon(report, Aborted(str(error)))
+            self._abandon(self._report(Report(number, names)), Aborted(str(error)))
             return None
 
     def _session(self, plan: RoundPlan, names: tuple[str, ...], number: int, model: bytes) -> Session:
@@ -234,13 +251,18 @@ class ProtectedRounds:
         )
 
     def _abandon(self, report: Report, error: Aborted) -> None:
+        spent = sum(is_spent(why) for why in self.sender.refusals.values()) if report.session else 0
         report.abandoned = error.reason
-        log(WARNING, "round %d is abandoned: %s; the model stays", report.number, error.reason)
+        if spent:
+            report.abandoned += f" ({spent} clients would have sent an update that had left before)"
+        log(WARNING, "round %d is abandoned: %s; the model stays", report.number, report.abandoned)
+        self._spent_rounds = self._spent_rounds + 1 if 2 * spent > len(report.asked) else 0
 
     def _close(
         self, report: Report, summed: Summed, plan: RoundPlan, reference: Reference, first: Message
     ) -> Message | None:
         total = summed.total
+        self._spent_rounds = 0
         report.survivors = tuple(report.asked[i] for i in total.survivors)
         report.total = _digest(total.total)
         aggregate = plan.decode(total.total, report.survivors)
@@ -248,7 +270,7 @@ class ProtectedRounds:
         report.clipped = plan.clipped(aggregate)
         report.metrics = decode_metrics(aggregate.coordinates, self.options.shape.metrics)
         if aggregate.weight <= 0:
-            report.abandoned = "the survivors hold no examples"
+            self._abandon(report, Aborted("the survivors hold no examples"))
             return None
         mean = np.asarray(aggregate.vector, np.float64)[: reference.schema.dimension] / aggregate.weight
         tree = averaged(reference, mean)
@@ -276,7 +298,7 @@ class ProtectedRounds:
         """Return what is protected so far. Raises Misuse before the first round."""
         if self.protection is None:
             raise Misuse("no round was begun yet")
-        return self.lasting.statement(self.protection, self.options.notes)
+        return self.lasting.statement(self.protection, (*self.options.notes, *self.sender.notes()))
 
 
 def _digest(total: NDArray[np.int64]) -> str:

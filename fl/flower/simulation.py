@@ -12,7 +12,7 @@ from typing import Any
 
 from flwr.simulation import run_simulation as run_flower_simulation
 
-from fl.checkpoint import CHECKPOINT
+from fl.checkpoint import CHECKPOINT, rounds_in
 from fl.flower.mod import SIMULATION
 from fl.result import Result
 from fl.rounds import RoundResult
@@ -70,10 +70,10 @@ def share_simulated_keys(stack: Any) -> None:
 def run_simulation(
     parts: Any, folder: Path, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
 ) -> Result:
-    """Run what `secagg run --engine flower-simulation` was told. Raises Misuse for a folder that holds a
-    run already.
+    """Run what `secagg run --engine flower-simulation` was told. Raises Misuse for a folder that holds rounds
+    already; a run that was cut off in its first round may be started over or resumed.
     """
-    if (folder / CHECKPOINT).exists() and not resume:
+    if rounds_in(folder) and not resume:
         raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
     if not (folder / CHECKPOINT).exists() and resume:
         raise Misuse(f"nothing to resume in {folder}: there is no {CHECKPOINT}")

@@ -3,32 +3,50 @@ message.
 
 What belongs here: `site.toml` and what it names. What does not: sessions, and anything that a server sent.
 
-name = "site-1"                # on the roster; needed if there is one roster = "roster.json"         #
-paths are relative to this file authority = "64 hex digits"    # the pinned key that signs rosters identity
-= "site-1.key" state = "state"                # the sealed store; `anchor = "..."` puts its anchor elsewhere
-[policy]                       # fields of protocols.Policy min_cohort = 3
+    name = "site-1"              # on the roster; needed if there is one
+    roster = "roster.json"       # paths are relative to this file
+    authority = "64 hex digits"  # the pinned key that signs rosters
+    identity = "site-1.key"
+    state = "state"              # the sealed store; `anchor = "..."` puts its anchor elsewhere
+    dataset = "ward-7"           # names the data: federations over the same data share one account ...
+    ledgers = "/srv/ledgers"     # ... in this folder (default: this one)
+    [policy]                     # fields of protocols.Policy
+    min_cohort = 3
 """
 
-import math
+import hashlib
 import tomllib
-from dataclasses import dataclass, fields, replace
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 from fl.account import DEFAULT_DELTA
 from fl.flower.credentials import read_public
+from fl.flower.own import LEDGER, OwnAccount
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
-from protocols.stack import RoundPlan
 from protocols.store import AlreadyDone, FileStore, Store
 from protocols.summation import SecureSum
 from secagg import Credentials
 
 CONFIG_KEY = "secagg-site"
+DATASET_KEY, LEDGERS_KEY = "secagg-dataset", "secagg-ledgers"
 FILE = "site.toml"
-LEDGER = "own.ledger"
-_KEYS = {"name", "roster", "authority", "identity", "state", "anchor", "policy", "delta"}
+_KEYS = {
+    "name",
+    "roster",
+    "authority",
+    "identity",
+    "state",
+    "anchor",
+    "policy",
+    "delta",
+    "dataset",
+    "ledgers",
+}
+_NODE_KEYS = {"dataset": DATASET_KEY, "ledgers": LEDGERS_KEY}
 
 
 @dataclass(frozen=True)
@@ -45,7 +63,7 @@ class Site:
     identity: Identity | None = None
     folder: Path | None = None
     signed: SignedRoster | None = None
-    delta: float = DEFAULT_DELTA
+    account: OwnAccount = field(default_factory=lambda: OwnAccount(Path()))
 
     def policy(self, protocol: SecureSum) -> Policy:
         """Return what this node insists on: its own words where it has any, else the protocol's defaults."""
@@ -80,80 +98,75 @@ class Site:
         if strangers := [name for name in clients if name not in known]:
             raise PolicyRefusal(f"roster: {strangers[0]!r} is in the session and not on the roster")
 
-    def charge(self, policy: Policy, plan: RoundPlan, federation: str) -> None:
-        """Charge this node's own ledger for the round, synced, before anything leaves. Nothing happens
-        without a demand.
+    def enter_round(self, federation: str, number: int, context: bytes, session: bytes) -> None:
+        """Take part in session `number` of a federation at most once, durably, and keep its public facts.
 
-        Raises PolicyRefusal if the policy names a largest epsilon and the layers give none, or more than
-        that.
+        Whatever is left of the federation's session before is of no use any more and goes; sessions of other
+        federations stay. Raises ProtocolViolation for an old number.
         """
-        if policy.max_epsilon is None:
-            return
-        events = [e for e in plan.events(plan.facts.clients) if e.party in ("", self.name)]
-        if not events:
-            raise PolicyRefusal(
-                f"max_epsilon: this node accepts at most {policy.max_epsilon:g}, and no layer of this run bounds "
-                "what it loses"
-            )
-        from dp import Ledger  # an app without DP layers never loads it
-        from dp.event_json import from_fact
-
-        ledger = Ledger(
-            (self.folder or Path()) / LEDGER, epsilon=math.inf, delta=self.delta, accountant="rdp"
-        )
-        with self.store.transaction():  # nobody else of this node charges meanwhile
-            for event in events:
-                priced = from_fact(event)
-                if (price := ledger.price_with(priced)) > policy.max_epsilon:
-                    raise PolicyRefusal(
-                        f"max_epsilon: this round would bring this node to {price:.3g}, "
-                        f"it accepts {policy.max_epsilon:g}"
-                    )
-                ledger.charge(priced, run=federation, round=plan.facts.number)
-
-    def enter_round(self, federation: str, number: int, key: str, session: bytes) -> None:
-        """Take part in round `number` at most once, durably, and keep its session under `key`.
-
-        Raises ProtocolViolation for an old number.
-        """
+        current = f"flower/current/{hashlib.sha256(federation.encode()).hexdigest()}"
         try:
             with self.store.transaction() as t:
                 t.advance(f"flower/round/{federation}", number)
-                for old in t.names(key.rpartition("/")[0]):
-                    t.delete(old)  # a round that this node left half-way; its state is of no use any more
-                for old in t.names("session/"):
-                    t.delete(old)
-                t.put(key, session)
+                if (left := t.get(current)) is not None:
+                    t.delete(session_key(left))
+                    t.delete(state_key(left))
+                t.put(current, context)
+                t.put(session_key(context), session)
         except AlreadyDone:
             raise ProtocolViolation(
                 f"round {number} is not after the last one that this node took part in", "server"
             ) from None
 
 
-def load_site(folder: Path, node_id: int, default_name: str | None = None, *, sync: bool = True) -> Site:
+def session_key(context: bytes) -> str:
+    """Return where a session's public facts are kept."""
+    return f"flower/session/{context.hex()}"
+
+
+def state_key(context: bytes) -> str:
+    """Return where `protocols.runtime` keeps this party's state of a session."""
+    return f"session/{context.hex()}"
+
+
+def load_site(
+    folder: Path,
+    node_id: int,
+    default_name: str | None = None,
+    *,
+    sync: bool = True,
+    node_config: Mapping[str, Any] | None = None,
+) -> Site:
     """Read a node's files. Without a site.toml: no roster, the default policy, state in `folder`/state.
 
-    sync: as in `FileStore`. Raises Misuse for an unknown key or a file that does not fit, PeerError for a
+    sync: as in `FileStore`. node_config: the SuperNode's; its `secagg-dataset` and `secagg-ledgers` stand in place of
+    `dataset` and `ledgers`. Raises Misuse for an unknown key or a file that does not fit, PeerError for a
     roster that does not verify or is older than one accepted before, StoreError for files that cannot be
     read or are open to others.
     """
     table = _read(folder / FILE)
+    table |= {
+        key: str(node_config[own]) for key, own in _NODE_KEYS.items() if node_config and node_config.get(own)
+    }
     name = str(table.get("name", default_name or f"node-{node_id}"))
     anchor = folder / table["anchor"] if "anchor" in table else None
     store = FileStore(folder / table.get("state", "state"), name, anchor=anchor, sync=sync)
     identity = Identity.load(folder / table["identity"], name) if "identity" in table else None
     signed = _roster(folder, table, store) if "roster" in table else None
     roster = None if signed is None else signed.roster
-    delta = float(table.get("delta", DEFAULT_DELTA))
+    account = OwnAccount(
+        folder / str(table.get("ledgers", "")),
+        str(table.get("dataset", "")),
+        float(table.get("delta", DEFAULT_DELTA)),
+    )
     if roster is not None:
         member = roster.member(name)
         if identity is None or identity.public != member.key:
             raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {name!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
-    return Site(
-        name, store, _demands(table.get("policy", {}), folder), roster, identity, folder, signed, delta
-    )
+    demands = _demands(table.get("policy", {}), folder)
+    return Site(name, store, demands, roster, identity, folder, signed, account)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -191,3 +204,6 @@ def _demands(table: dict[str, Any], folder: Path) -> dict[str, Any]:
     except TypeError as error:
         raise Misuse(f"{folder / FILE}: {error}") from None
     return values
+
+
+__all__ = ["CONFIG_KEY", "DATASET_KEY", "FILE", "LEDGER", "LEDGERS_KEY", "Site", "load_site"]

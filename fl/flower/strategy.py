@@ -1,131 +1,44 @@
 """The server's side: a wrapper that runs an existing Flower strategy on secure sums.
 
-What belongs here: the wrapper, the Grid it hands to the wrapped strategy, the run's files. What does not: a
-round (`server`). The strategy's own loop runs unchanged: it sends its messages through our Grid and gets
-back one reply, whose arrays are the average and whose weight is the sum of the weights; a weighted mean of
-one reply is that reply.
+What belongs here: the wrapper, and where a stopped run goes on. What does not: a round (`server`), the Grid it hands
+to the strategy's loop (`grid`). The loop runs unchanged: it sends its messages through our Grid and gets back one
+reply, whose arrays are the average and whose weight is the sum of the weights; a weighted mean of one reply is that
+reply.
 """
 
-import time
 from collections.abc import Callable, Iterable, Sequence
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.common.logger import log
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
-from flwr.supercore.run import Run
 
 from fl.account import Account
-from fl.flower.compat import inner_names, require_mean_only
-from fl.flower.files import RunFiles, load_model
+from fl.flower.compat import (
+    has_own_loop,
+    inner_names,
+    require_mean_only,
+    restore_strategy,
+    strategy_state,
+)
+from fl.flower.files import RunFiles, Saved, describe, load
+from fl.flower.grid import NODE_SECONDS, Evaluate, PrivateGrid
 from fl.flower.rounds import arrays_of, like, tree_of
 from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds, Report, ServerOptions
 from fl.flower.trips import POLL_SECONDS
-from protocols.errors import Aborted, Misuse
+from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.stack import Numbers, Stack
 from protocols.statement import Statement
 from protocols.store import FileStore, MemoryStore, Store
 from protocols.updates import schema_of
 
-Evaluate = Literal["skip", "clear"]
-NODE_SECONDS = 600.0
 EVALUATION_NOTE = "each client's evaluation metrics leave it unprotected, by explicit choice"
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
-
-
-class PrivateGrid(Grid):
-    """A Grid whose training messages become protected rounds. Everything else goes to the grid it wraps."""
-
-    def __init__(
-        self,
-        grid: Grid,
-        rounds: ProtectedRounds,
-        evaluate: Evaluate,
-        offset: int,
-        stage_timeout: float | None,
-        node_timeout: float = NODE_SECONDS,
-    ) -> None:
-        self.inner = grid
-        self.rounds = rounds
-        self.evaluate = evaluate
-        self.offset = offset
-        self.stage_timeout = stage_timeout
-        self.node_timeout = node_timeout
-        self._asked_since: float | None = None
-
-    def send_and_receive(
-        self, messages: Iterable[Message], *, timeout: float | None = None
-    ) -> Iterable[Message]:
-        """Training: one averaged reply, or none if the round was abandoned. Evaluation: nothing, unless it
-        was allowed.
-        """
-        self._asked_since = None
-        listed = list(messages)
-        kind = listed[0].metadata.message_type.partition(".")[0] if listed else ""
-        if kind == "train":
-            self._count_on(listed)
-            limit = min(x for x in (self.stage_timeout, timeout, 3600.0) if x is not None)
-            reply = self.rounds.play(self.inner, listed, limit)
-            return [] if reply is None else [reply]
-        if kind == "evaluate" and self.evaluate == "skip":
-            return []
-        return self.inner.send_and_receive(listed, timeout=timeout)
-
-    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
-        """Raises Misuse for training messages: their replies would not be protected."""
-        listed = list(messages)
-        if any(m.metadata.message_type.startswith("train") for m in listed):
-            raise Misuse("training messages go through send_and_receive, which protects their replies")
-        return self.inner.push_messages(listed)
-
-    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
-        return self.inner.pull_messages(message_ids)
-
-    def get_node_ids(self) -> Iterable[int]:
-        """Return the nodes that may train: on the roster, and no helper.
-
-        A strategy asks again and again until enough are connected: raises Aborted when that takes too long.
-        """
-        self._asked_since = self._asked_since or time.monotonic()
-        if time.monotonic() - self._asked_since > self.node_timeout:
-            raise Aborted(f"waited {self.node_timeout:g} s for enough nodes to connect")
-        return list(self.rounds.directory(self.inner).clients.values())
-
-    def get_nodes(self) -> Iterable[NodeInfo]:
-        known = set(self.get_node_ids())
-        return [node for node in self.inner.get_nodes() if node.node_id in known]
-
-    def set_run(self, run: Run) -> None:
-        self.inner.set_run(run)
-
-    @property
-    def run(self) -> Run:
-        return self.inner.run
-
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
-
-    def _count_on(self, messages: Sequence[Message]) -> None:
-        """A continued run goes on counting where it stopped."""
-        key = self.rounds.options.shape.config
-        for config in {
-            id(c): c for m in messages if (c := m.content.config_records.get(key)) is not None
-        }.values():
-            if self.offset and isinstance(own := config.get("server-round"), int):
-                config["server-round"] = own + self.offset
 
 
 class PrivateStrategy(Strategy):
@@ -195,6 +108,7 @@ class PrivateStrategy(Strategy):
             notes=(EVALUATION_NOTE,) if evaluate == "clear" else (),
         )
         self.rounds: ProtectedRounds | None = None
+        self._done = 0
 
     @property
     def history(self) -> list[Report]:
@@ -219,44 +133,67 @@ class PrivateStrategy(Strategy):
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
-        """Run the wrapped strategy's own loop; with a folder that holds a run, only the rounds that are
-        left.
+        """Run the strategy's own loop; with a folder that holds a run, only the rounds that are left.
+
+        Raises Misuse for a run of another model or strategy, or of one whose own state cannot be taken up.
+        SecAggError when clients can only repeat updates that have left them (`progress.STUCK`).
         """
         schema = schema_of(tree_of(initial_arrays), self.options.shape.integers)
-        arrays, done = self._resume(initial_arrays)
+        run = self._resume(initial_arrays)
         self.rounds = rounds = ProtectedRounds(self.options, self.account, num_rounds)
         rounds.schema = schema
-        private = PrivateGrid(grid, rounds, self.evaluate, done, self.stage_timeout, self.node_timeout)
-        files = None if self.folder is None else RunFiles(self.folder, self.options.identity)
-        if files is not None and done:
-            rounds.sender.head = files.record.head
-        hook = self._hook(files, evaluate_fn, done, num_rounds)
-        left = max(0, num_rounds - done)
+        private = PrivateGrid(grid, rounds, self.evaluate, self.stage_timeout, self.node_timeout)
+        files = None if self.folder is None else RunFiles(self.folder, self.options.identity, schema)
         try:
-            result = self.strategy.start(private, arrays, left, timeout, train_config, evaluate_config, hook)
+            if files is not None and run is not None:
+                rounds.sender.head = files.catch_up(run)
+                self._count_lost(files, run, num_rounds)
+                self._take_up(run)
+            self._done = done = 0 if run is None else run.done
+            arrays = initial_arrays if run is None else arrays_of(run.arrays)
+            hook = self._hook(files, evaluate_fn, run, num_rounds)
+            left = max(0, num_rounds - done)
+            loop = self.strategy.start if has_own_loop(self.strategy) else super().start
+            result = loop(private, arrays, left, timeout, train_config, evaluate_config, hook)
             self._farewell(grid, files, min(timeout, self.stage_timeout or 60.0))
         finally:
             if files is not None:
                 files.close()
-        if result.arrays:
-            result.arrays = arrays_of(like(tree_of(result.arrays), schema))
+        if not result.arrays:
+            result.arrays = arrays
+        result.arrays = arrays_of(like(tree_of(result.arrays), schema))
         return result
 
     def _hook(
-        self, files: RunFiles | None, evaluate_fn: EvaluateFn | None, done: int, planned: int
+        self, files: RunFiles | None, evaluate_fn: EvaluateFn | None, run: Saved | None, planned: int
     ) -> EvaluateFn:
         """Return what the strategy's loop calls after every round: save first, then the user's evaluation."""
 
         def after(own_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-            number = own_round + done
             rounds = self.rounds
-            if files is not None and rounds is not None and (own_round > 0 or not done):
-                report = rounds.reports[-1] if own_round and rounds.reports else None
-                tree = tree_of(arrays) if rounds.schema is None else like(tree_of(arrays), rounds.schema)
-                rounds.sender.head = files.save(number, planned, tree, rounds, report)
-            return evaluate_fn(number, arrays) if evaluate_fn and (own_round > 0 or not done) else None
+            if rounds is None or (own_round == 0 and run is not None):
+                return None  # a run that goes on was saved and measured at this point before
+            number = own_round + self._done
+            if files is not None:
+                report, rounds.latest = rounds.latest, None
+                numbers = [r.number for r in rounds.reports]
+                saved = self._saved(number, max(numbers, default=run.number if run else 0), arrays)
+                rounds.sender.head = files.save(describe(saved, planned, rounds, report))
+            return evaluate_fn(number, arrays) if evaluate_fn else None
 
         return after
+
+    def _saved(self, done: int, number: int, arrays: ArrayRecord) -> Saved:
+        kind = type(self.strategy).__name__
+        return Saved(done, number, kind, tree_of(arrays), strategy_state(self.strategy), {})
+
+    def _count_lost(self, files: RunFiles, run: Saved, planned: int) -> None:
+        """Count a round that was stopped after inputs had been asked for: it is not asked for again."""
+        if self.rounds is None or (report := self.rounds.lost(run.number)) is None:
+            return
+        log(WARNING, "round %d was lost: %s", run.done + 1, report.abandoned)
+        run.done += 1
+        self.rounds.sender.head = files.save(describe(run, planned, self.rounds, report))
 
     def _farewell(self, grid: Grid, files: RunFiles | None, timeout: float) -> None:
         """Hand the clients the last head; who kept it is noted, for people: a later entry changes the head."""
@@ -268,34 +205,49 @@ class PrivateStrategy(Strategy):
     def _store(self) -> Store:
         return MemoryStore() if self.folder is None else FileStore(self.folder / "state" / "store", "server")
 
-    def _resume(self, initial: ArrayRecord) -> tuple[ArrayRecord, int]:
-        """Return the model to start from and how many rounds are done."""
-        found = None if self.folder is None else load_model(self.folder)
-        if found is None or found[1] == 0:
-            return initial, 0
-        tree, done = found
-        log(WARNING, "going on after round %d of the run in %s", done, self.folder)
-        return arrays_of({name: tree[name] for name in initial}), done
+    def _resume(self, initial: ArrayRecord) -> Saved | None:
+        """Return the run to go on with, its strategy's own state taken up; None if there is none."""
+        run = None if self.folder is None else load(self.folder)
+        if run is None:
+            return None
+        kind = type(self.strategy)
+        if run.kind != kind.__name__:
+            raise Misuse(f"the run in {self.folder} was made with {run.kind}, this one is {kind.__name__}")
+        if list(run.arrays) != list(initial):
+            raise Misuse(f"the run in {self.folder} trained another model than this one")
+        return run
 
-    # -- the wrapped strategy's interface --
+    def _take_up(self, run: Saved) -> None:
+        """Give the strategy back what it kept. Raises Misuse where that cannot be done."""
+        if not run.done:
+            return
+        if has_own_loop(self.strategy):
+            raise Misuse(
+                f"{type(self.strategy).__name__} has a loop of its own, which starts from round 1: "
+                "name another folder to start anew"
+            )
+        restore_strategy(self.strategy, run.strategy)
+        log(WARNING, "going on after round %d of the run in %s", run.done, self.folder)
+
+    # -- the wrapped strategy's interface; a run that goes on counts on --
 
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        return self.strategy.configure_train(server_round, arrays, config, grid)
+        return self.strategy.configure_train(server_round + self._done, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        return self.strategy.aggregate_train(server_round, replies)
+        return self.strategy.aggregate_train(server_round + self._done, replies)
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
-        return self.strategy.configure_evaluate(server_round, arrays, config, grid)
+        return self.strategy.configure_evaluate(server_round + self._done, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
-        return self.strategy.aggregate_evaluate(server_round, replies)
+        return self.strategy.aggregate_evaluate(server_round + self._done, replies)
 
     def summary(self) -> None:
         self.strategy.summary()

@@ -15,6 +15,7 @@ from flwr.serverapp import Grid
 from fl.flower.compat import failure_of, pull
 from fl.flower.envelope import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
 from fl.flower.nodes import Directory
+from fl.flower.progress import Out, inputs_asked_for, note_sent_again
 from protocols.errors import Aborted, Misuse, PeerError
 from protocols.identity import Identity
 from protocols.kernel import Message as Frame
@@ -108,6 +109,7 @@ class SumOverGrid:
     timeout: float
     refusals: dict[str, str] = field(default_factory=dict)
     trips: list[Trip] = field(default_factory=list)
+    sent_again: list[str] = field(default_factory=list)
 
     def run(self) -> Summed:
         """Play all stages. Raises Aborted (with the refusals as notes), Misuse."""
@@ -119,6 +121,8 @@ class SumOverGrid:
         )
         try:
             for stage in self.protocol.stages(self.session):
+                if stage.counts:
+                    self._inputs_may_leave()
                 state = self._trip(stage.name, outbox, state)
                 if state.finished:
                     break
@@ -132,6 +136,11 @@ class SumOverGrid:
         if not isinstance(state, Total):
             raise Misuse(f"{self.protocol.tag} ran out of stages in state {type(state).__name__}: no total")
         return Summed(state, tuple(self.trips), self.refusals)
+
+    def _inputs_may_leave(self) -> None:
+        session = self.session
+        out = Out(session.round, self.header.number, session.context, session.roster)
+        inputs_asked_for(self.store, out)
 
     def _trip(self, stage: str, outbox: tuple[Frame, ...], state: State) -> State:
         """Carry one stage's requests and take the answers as they come, so that they are never all held at
@@ -150,6 +159,9 @@ class SumOverGrid:
             answer, frames = self._read(reply, name)
             if answer is not None:
                 answered += 1
+                if answer.sent_again:
+                    self.sent_again.append(name)
+                    note_sent_again(self.store, self.session.round, name)
                 slowest, train = max(slowest, answer.seconds), max(train, answer.train_seconds)
                 up += sum(len(f) for f in frames)
                 state = self._take(state, name, party, frames)

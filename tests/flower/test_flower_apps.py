@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import torch
-from flwr.app import Context, RecordDict
+from flwr.app import Context, Message, RecordDict
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import SampleDP
+from dp import ClientDP, Ledger, SampleDP
 from fl import Federation
 from fl.flower.credentials import make_deployment
+from fl.flower.envelope import unpack_request
 from fl.flower.loopback import write_site
 from fl.result import Result
 from protocols.errors import Misuse
@@ -86,6 +87,38 @@ def test_a_stopped_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
     result = serve(grid, federation(output=out), 3)
     assert len(result.history) == 3
     assert same(result.model, federation().fit(3).model)
+
+
+class Killed(BaseException):
+    """Stands for SIGKILL of the ServerApp."""
+
+
+@pytest.mark.parametrize("with_ledger", [False, True])
+def test_a_round_whose_inputs_had_left_is_lost_and_paid_for_once(tmp_path: Path, with_ledger: bool) -> None:
+    armed: list[bool] = []
+
+    def before(node: int, message: Message) -> Message:
+        if armed and unpack_request(message.content, None)[0].stage == "unmask":
+            raise Killed
+        return message
+
+    def private() -> Federation:
+        layers = [ClientDP(epsilon=8, delta=1e-5, clip=1.0), *federation().setup.stack.privacy]
+        path = tmp_path / "own.ledger"
+        ledger = Ledger(path, epsilon=8.0, delta=1e-5, accountant="rdp") if with_ledger else None
+        return federation(layers, output=tmp_path / "run", ledger=ledger)
+
+    grid = grid_of(tmp_path, private, before=before)
+    armed.append(True)
+    with pytest.raises(Killed):
+        serve(grid, private(), 3)
+    armed.clear()
+    grid.replies.clear()
+    result = serve(grid, private(), 3)
+    assert [entry.abandoned is None for entry in result.history] == [False, True, True]
+    assert len(result.statement.events) == 3
+    assert result.epsilon is not None
+    assert result.epsilon <= 8.0
 
 
 def test_a_roster_names_the_clients_and_its_server_signs_the_record(tmp_path: Path) -> None:

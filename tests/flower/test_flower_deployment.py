@@ -38,7 +38,7 @@ def test_a_federation_survives_a_kill_a_pause_and_a_restart(tmp_path: Path) -> N
             os.kill(pid, signal.SIGKILL)
         d.release("site-3", "masked-input")
         done = d.rounds_done()
-        again = d.submit(rounds=done + 1, seconds=60.0)
+        again = d.submit(rounds=done + 2, seconds=60.0)  # the one that was interrupted is lost
         assert d.it.wait(again, 240 * d.patience) == "finished:completed"
 
         identity = Identity.load(d.it.files.server_identity)
@@ -47,7 +47,8 @@ def test_a_federation_survives_a_kill_a_pause_and_a_restart(tmp_path: Path) -> N
         assert verdict.level == "verified"
         assert len(check_files(verdict, d.run_folder)) == 3
         lines = d.lines()
-        assert len(lines) == done + 1
+        assert len(lines) == done + 2
+        assert "stopped after inputs had been asked for" in lines[-2]["abandoned"]
         assert lines[-1]["abandoned"] is None  # nobody hurts the last round
         for line in lines:
             assert line["abandoned"] is not None or line["survivors"] >= 2

@@ -47,9 +47,11 @@ app = ClientApp()
 
 @app.train(mods=[faults, chosen])
 def train(message: Message, context: Context) -> Message:
-    tree = tree_of(message.content.array_records["arrays"])
     node = int(context.node_config["partition-id"])
-    generator = np.random.default_rng()  # another update every time: the same one would be refused as spent
+    tree = tree_of(message.content.array_records["arrays"])
+    # the same update for the same model and round, as a careful user seeds it: a second request for it is refused
+    number = int(message.content.config_records["config"]["server-round"])
+    generator = np.random.default_rng([node, number])
     moved = {name: (a + generator.normal(0, 0.1, a.shape)).astype(a.dtype) for name, a in tree.items()}
     metrics = MetricRecord({"num-examples": 10 + node, "loss": 0.5})
     return Message(RecordDict({"arrays": arrays_of(moved), "metrics": metrics}), reply_to=message)

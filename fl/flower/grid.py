@@ -1,0 +1,96 @@
+"""The Grid that a wrapped strategy is handed: training messages become protected rounds.
+
+What belongs here: Flower's Grid interface. What does not: a round (`server`), the strategy (`strategy`).
+"""
+
+import time
+from collections.abc import Iterable
+from typing import Literal
+
+from flwr.app import Message, RecordDict
+from flwr.proto.node_pb2 import NodeInfo
+from flwr.serverapp import Grid
+from flwr.supercore.run import Run
+
+from fl.flower.server import ProtectedRounds
+from protocols.errors import Aborted, Misuse
+
+Evaluate = Literal["skip", "clear"]
+NODE_SECONDS = 600.0
+
+
+class PrivateGrid(Grid):
+    """A Grid whose training messages become protected rounds. Everything else goes to the grid it wraps."""
+
+    def __init__(
+        self,
+        grid: Grid,
+        rounds: ProtectedRounds,
+        evaluate: Evaluate,
+        stage_timeout: float | None,
+        node_timeout: float = NODE_SECONDS,
+    ) -> None:
+        self.inner = grid
+        self.rounds = rounds
+        self.evaluate = evaluate
+        self.stage_timeout = stage_timeout
+        self.node_timeout = node_timeout
+        self._asked_since: float | None = None
+
+    def send_and_receive(
+        self, messages: Iterable[Message], *, timeout: float | None = None
+    ) -> Iterable[Message]:
+        """Training: one averaged reply, or none if the round was abandoned. Evaluation: nothing, unless it
+        was allowed.
+        """
+        self._asked_since = None
+        listed = list(messages)
+        kind = listed[0].metadata.message_type.partition(".")[0] if listed else ""
+        if kind == "train":
+            limit = min(x for x in (self.stage_timeout, timeout, 3600.0) if x is not None)
+            reply = self.rounds.play(self.inner, listed, limit)
+            return [] if reply is None else [reply]
+        if kind == "evaluate" and self.evaluate == "skip":
+            return []
+        return self.inner.send_and_receive(listed, timeout=timeout)
+
+    def push_messages(self, messages: Iterable[Message]) -> Iterable[str]:
+        """Raises Misuse for training messages: their replies would not be protected."""
+        listed = list(messages)
+        if any(m.metadata.message_type.startswith("train") for m in listed):
+            raise Misuse("training messages go through send_and_receive, which protects their replies")
+        return self.inner.push_messages(listed)
+
+    def pull_messages(self, message_ids: Iterable[str]) -> Iterable[Message]:
+        return self.inner.pull_messages(message_ids)
+
+    def get_node_ids(self) -> Iterable[int]:
+        """Return the nodes that may train: on the roster, and no helper.
+
+        A strategy asks again and again until enough are connected: raises Aborted when that takes too long.
+        """
+        self._asked_since = self._asked_since or time.monotonic()
+        if time.monotonic() - self._asked_since > self.node_timeout:
+            raise Aborted(f"waited {self.node_timeout:g} s for enough nodes to connect")
+        return list(self.rounds.directory(self.inner).clients.values())
+
+    def get_nodes(self) -> Iterable[NodeInfo]:
+        known = set(self.get_node_ids())
+        return [node for node in self.inner.get_nodes() if node.node_id in known]
+
+    def set_run(self, run: Run) -> None:
+        self.inner.set_run(run)
+
+    @property
+    def run(self) -> Run:
+        return self.inner.run
+
+    def create_message(
+        self,
+        content: RecordDict,
+        message_type: str,
+        dst_node_id: int,
+        group_id: str,
+        ttl: float | None = None,
+    ) -> Message:
+        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)

@@ -1,0 +1,89 @@
+"""What a node's own data lost: its ledger, keyed by the data set, charged before anything leaves.
+
+What belongs here: the account and the policy's largest epsilon. What does not: where the files lie (`site`),
+how events are priced (`dp`). The account adds up over federations, runs, rounds and retries over the same
+data; it is the node's own, and no message of a server changes what it counts.
+"""
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from fl.account import DEFAULT_DELTA
+from protocols.errors import PolicyRefusal
+from protocols.stack import RoundPlan
+from protocols.statement import Event
+from protocols.store.files import locked
+
+LEDGER = "own.ledger"
+LOCK_SECONDS = 60.0
+SENT_AGAIN = "an update that had left before is sent again, as this node's policy allows"
+
+
+@dataclass(frozen=True)
+class OwnAccount:
+    """The account of one data set. folder: where it lies; nodes over the same data name the same one.
+
+    dataset: its name; "" for a site's only one. delta: at which it is priced, by Renyi accounting.
+    """
+
+    folder: Path
+    dataset: str = ""
+    delta: float = DEFAULT_DELTA
+
+    def require(self, events: tuple[Event, ...], limit: float | None) -> None:
+        """Say no before hours of training. Raises PolicyRefusal if the node accepts at most `limit` and one of these
+        events would bring it above that, or if there are none.
+        """
+        if limit is None:
+            return
+        if not events:
+            raise PolicyRefusal(
+                f"max_epsilon: this node accepts at most {limit:g}, and no layer of this run bounds what it loses"
+            )
+        ledger = self._ledger()
+        for event in events:
+            _afford(ledger, event, limit)
+
+    def charge(
+        self, events: tuple[Event, ...], limit: float | None, *, run: str, round: int, again: bool
+    ) -> None:
+        """Write the events down, synced, before anything of the round leaves. again: the update left before.
+
+        Raises PolicyRefusal as `require` does: another process of this site may have charged meanwhile. Misuse for
+        events that have no price.
+        """
+        if not events:
+            return
+        from dp.event_json import from_fact
+
+        ledger, note = self._ledger(), SENT_AGAIN if again else ""
+        with locked(ledger.path.with_suffix(".lock"), LOCK_SECONDS):
+            for event in events:
+                if limit is not None:
+                    _afford(ledger, event, limit)
+                ledger.charge(from_fact(event), run=run, round=round, note=note)
+
+    def _ledger(self) -> Any:
+        from dp import Ledger  # an app without DP layers never loads it
+
+        terms: dict[str, Any] = {"epsilon": math.inf, "delta": self.delta, "accountant": "rdp"}
+        self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if self.dataset:
+            return Ledger.for_dataset(self.folder, self.dataset, **terms)
+        return Ledger(self.folder / LEDGER, **terms)
+
+
+def _afford(ledger: Any, event: Event, limit: float) -> None:
+    from dp.event_json import from_fact
+
+    if (price := ledger.price_with(from_fact(event))) > limit:
+        raise PolicyRefusal(
+            f"max_epsilon: this round would bring this node to {price:.3g}, it accepts {limit:g}"
+        )
+
+
+def own_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
+    """Return what the round spends of the data of `name`."""
+    return tuple(e for e in plan.events(plan.facts.clients) if e.party in ("", name))
