@@ -64,7 +64,7 @@ class Deployed:
         """The node is to stop at `moment` the next time."""
         (self.site(name) / f"at-{moment}").touch()
 
-    def reached(self, name: str, moment: str, seconds: float = 180.0) -> None:
+    def reached(self, name: str, moment: str, seconds: float = 600.0) -> None:
         """Wait until the node stands there."""
         until(
             (self.site(name) / f"reached-{moment}").exists,
@@ -80,7 +80,7 @@ class Deployed:
         path = self.run_folder / "metrics.jsonl"
         return len(path.read_bytes().splitlines()) if path.exists() else 0
 
-    def wait_rounds(self, count: int, seconds: float = 180.0) -> None:
+    def wait_rounds(self, count: int, seconds: float = 600.0) -> None:
         until(lambda: self.rounds_done() >= count, seconds * self.patience, f"round {count} is over")
 
     def lines(self) -> list[dict[str, Any]]:

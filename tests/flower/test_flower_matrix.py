@@ -2,7 +2,8 @@
 
 import os
 import signal
-import time
+import socket
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -13,15 +14,19 @@ from fl.flower.credentials import make_node_key
 from fl.flower.loopback import Process
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, verify_record
-from tests.flower.deployed import Deployed
+from tests.flower.deployed import Deployed, until
 
 pytestmark = pytest.mark.slow
 
 STAGES = ("advertise-keys", "share-keys", "masked-input", "unmask")
 
 
-def finish(d: Deployed, again: int, seconds: float = 600.0) -> None:
-    """Wait for the run and check what every run must keep, whatever happened to it."""
+def finish(d: Deployed, again: int, seconds: float = 600.0, attempts: int = 3) -> None:
+    """Wait for the run and check what every run must keep, whatever happened to it.
+
+    A machine that got busier than at the start may lose rounds to the timeout; then the run goes on with a longer
+    one, as its operator would let it.
+    """
     assert d.it.wait(again, seconds * d.patience) == "finished:completed"
     verdict = verify_record(d.run_folder / FILE_NAME, Identity.load(d.it.files.server_identity).public)
     assert verdict.level == "signed"
@@ -29,7 +34,17 @@ def finish(d: Deployed, again: int, seconds: float = 600.0) -> None:
     assert numbers == sorted(set(numbers))
     for line in d.lines():
         assert line["abandoned"] is not None or line["survivors"] >= 3
-    assert any(line["abandoned"] is None for line in d.lines())
+    if all(line["abandoned"] is not None for line in d.lines()):
+        assert attempts > 1, [line["abandoned"] for line in d.lines()]
+        d.patience *= 2
+        finish(d, d.submit(rounds=d.rounds_done() + 1), seconds, attempts - 1)
+
+
+def free_again(port: int) -> bool:
+    """Return whether nobody accepts connections there."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return False
+    return True
 
 
 @pytest.mark.parametrize("moment", [*STAGES, *(f"answered-{stage}" for stage in STAGES)])
@@ -62,15 +77,18 @@ def test_a_node_paused_past_the_timeout(tmp_path: Path, moment: str) -> None:
         finish(d, run)
 
 
-def test_a_node_that_returns_an_error_and_one_with_a_wrong_identity(tmp_path: Path) -> None:
+def test_nodes_that_fail_answer_twice_or_have_a_wrong_identity(tmp_path: Path) -> None:
     with Deployed(tmp_path, nodes=5, seconds=30.0) as d:
         (d.site("site-1") / "fail-masked-input").touch()
         Identity.generate("site-2").save(d.site("site-2") / "site-2.key")
+        (d.site("site-3") / "twice-masked-input").touch()
         run = d.submit(rounds=1)
         finish(d, run)
         (report,) = d.reports()
         assert "error 2" in report["refusals"]["site-1"]
         assert "not the key that the roster binds" in report["refusals"]["site-2"]
+        assert report["survivors"] == ["site-3", "site-4", "site-5"]  # what came twice counts once
+        assert "ProtocolViolation" in report["refusals"]["site-3"]
 
 
 def test_a_supernode_with_an_unregistered_key_never_takes_part(tmp_path: Path) -> None:
@@ -100,6 +118,9 @@ def test_the_serverapp_killed_in_mid_round_and_started_again(tmp_path: Path, sta
             os.kill(pid, signal.SIGKILL)
         d.release("site-4", stage)
         finish(d, d.submit(rounds=2))
+        first, *_ = d.lines()
+        lost = "stopped after inputs had been asked for" in str(first["abandoned"])
+        assert lost == (stage in ("masked-input", "unmask"))
 
 
 def test_the_superlink_restarted_with_its_database(tmp_path: Path) -> None:
@@ -109,7 +130,7 @@ def test_the_superlink_restarted_with_its_database(tmp_path: Path) -> None:
         d.reached("site-1", "masked-input")
         d.it.superlink.kill()
         d.release("site-1", "masked-input")
-        time.sleep(3)
+        until(lambda: free_again(d.it.port), 60, "the port is free")
         d.it.superlink.start()
         d.it.wait_for_superlink()
         assert all(process.alive for process in d.it.nodes.values())

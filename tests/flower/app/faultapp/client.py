@@ -13,9 +13,10 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from faultapp.layers import layers
-from fl.flower.envelope import unpack_request
+from fl.flower.envelope import pack, unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, tree_of
+from protocols.identity import Identity
 
 
 def hold(folder: Path, moment: str) -> None:
@@ -35,6 +36,9 @@ def faults(message: Message, context: Context, call_next: ClientAppCallable) -> 
         raise RuntimeError("failing on demand")
     reply = call_next(message, context)
     hold(folder, f"answered-{stage}")
+    if (folder / f"twice-{stage}").exists():
+        answer, frames = unpack_answer(reply.content, None)
+        reply.content = pack(answer, [*frames, *frames], Identity.load(folder / f"{folder.name}.key"))
     return reply
 
 
