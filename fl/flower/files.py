@@ -173,6 +173,7 @@ def round_line(report: Report) -> dict[str, Any]:
         "abandoned": report.abandoned,
         "metrics": report.metrics,
         "clipped": report.clipped,
+        "weights_capped": report.weights_capped,
         "seconds": report.seconds,
         "trips": [
             {

@@ -18,9 +18,14 @@ from numpy.typing import NDArray
 
 from fl.metrics import coordinates as metric_coordinates
 from protocols.errors import Misuse, WireError
-from protocols.layers import RoundFacts, RunFacts
+from protocols.layers import Coordinate, RoundFacts, RunFacts
 from protocols.stack import RoundPlan, Stack
 from protocols.updates import Flat, Schema, flatten, schema_of, unflatten
+
+COUNTERS, CAPPED = "counters", "weights-capped"
+"""Exact coordinates: the differences of integer arrays that are summed, and who had to cap its weight."""
+
+COUNTER_BOUND = 1 << 24
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,7 +90,9 @@ def plan_round(
     """
     seed = hashlib.sha256(b"secagg flower seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, clients, seed, public)
-    exact = metric_coordinates(metrics, stack.numbers.weight_cap)
+    exact = [*metric_coordinates(metrics, stack.numbers.weight_cap), Coordinate(CAPPED, 1, 1)]
+    if reference.schema.counters:
+        exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
     return stack.round(facts, reference.flat.vector, exact)
 
 

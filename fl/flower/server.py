@@ -26,6 +26,8 @@ from fl.flower.lasting import Lasting
 from fl.flower.nodes import Directory, connected
 from fl.flower.progress import LOST, PATIENCE, STUCK, is_spent
 from fl.flower.rounds import (
+    CAPPED,
+    COUNTERS,
     Reference,
     arrays_of,
     averaged,
@@ -63,6 +65,7 @@ class Report:
     refusals: dict[str, str] = field(default_factory=dict)
     metrics: dict[str, float] = field(default_factory=dict)
     clipped: int | None = None
+    weights_capped: int | None = None
     total: str = ""
     abandoned: str | None = None
 
@@ -268,12 +271,14 @@ class ProtectedRounds:
         aggregate = plan.decode(total.total, report.survivors)
         self.lasting.save_layers()
         report.clipped = plan.clipped(aggregate)
+        if CAPPED in aggregate.coordinates:
+            report.weights_capped = int(aggregate.coordinates[CAPPED][0])
         report.metrics = decode_metrics(aggregate.coordinates, self.options.shape.metrics)
         if aggregate.weight <= 0:
             self._abandon(report, Aborted("the survivors hold no examples"))
             return None
         mean = np.asarray(aggregate.vector, np.float64)[: reference.schema.dimension] / aggregate.weight
-        tree = averaged(reference, mean)
+        tree = averaged(reference, mean, aggregate.coordinates.get(COUNTERS))
         self.schema = reference.schema
         keys = self.options.shape
         metrics: dict[str, float | int] = {**report.metrics, keys.weight: aggregate.weight}

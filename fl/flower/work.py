@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 
 from fl.flower.compat import failure_of
 from fl.flower.envelope import Header, strip
-from fl.flower.rounds import Reference, model_digest, plan_round, reference_of, tree_of
+from fl.flower.rounds import CAPPED, COUNTERS, Reference, model_digest, plan_round, reference_of, tree_of
 from fl.metrics import encode as encode_metrics
 from protocols.errors import Misuse, WireError
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
-from protocols.updates import flatten
+from protocols.updates import Flat, flatten
 
 Train = Callable[[Message], Message]
 
@@ -77,16 +77,22 @@ class WrappedApp:
     def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:
         if self._reference is None:
             raise Misuse("expected plan before vector")
-        update, weight, values = self._run(header, self._reference)
-        weight = min(weight, planned.plan.signals[0].weight_cap)
-        coordinates = _metrics(planned.plan, values, header.metrics, weight)
-        vector = planned.plan.encode(Contribution(update, weight, coordinates), own)
+        trained, weight, values = self._run(header, self._reference)
+        before = self._reference.flat
+        update = trained.vector - before.vector
+        cap = planned.plan.signals[0].weight_cap
+        exact = _metrics(values, header.metrics, min(weight, cap))
+        exact[CAPPED] = np.array([cap > 1 and weight > cap], np.int64)
+        exact[COUNTERS] = trained.counters - before.counters
+        wanted = {
+            c.name for c in planned.plan.summed.coordinates
+        }  # a DP layer that forbids exact ones drops them
+        coordinates = {name: block for name, block in exact.items() if name in wanted}
+        vector = planned.plan.encode(Contribution(update, min(weight, cap), coordinates), own)
         return vector, update_name(self._reference.digest, update)
 
-    def _run(
-        self, header: Header, reference: Reference
-    ) -> tuple[NDArray[np.float64], int, dict[str, object]]:
-        """Run the app; return the update (difference to the model), its weight and the metrics."""
+    def _run(self, header: Header, reference: Reference) -> tuple[Flat, int, dict[str, object]]:
+        """Run the app; return the trained model, its weight and the metrics."""
         self._message.content = strip(self._message.content)
         reply = self._train(self._message)
         if (why := failure_of(reply)) is not None:
@@ -103,17 +109,13 @@ class WrappedApp:
             raise Misuse(
                 f"expected a whole number of examples under {header.weight_key!r}, got another value"
             )
-        flat = flatten(tree_of(arrays[0]), reference.schema)
-        return flat.vector - reference.flat.vector, int(weight), values
+        return flatten(tree_of(arrays[0]), reference.schema), int(weight), values
 
 
-def _metrics(
-    plan: RoundPlan, values: dict[str, object], names: tuple[str, ...], weight: int
-) -> dict[str, NDArray[np.int64]]:
-    """Return the metrics that are summed; a DP layer that forbids exact coordinates drops them."""
+def _metrics(values: dict[str, object], names: tuple[str, ...], weight: int) -> dict[str, NDArray[np.int64]]:
+    """Return the metrics that are summed; all others are stripped."""
     numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float) and np.isfinite(v)}
-    wanted = {c.name for c in plan.summed.coordinates}
-    return {k: v for k, v in encode_metrics(numbers, names, weight).items() if k in wanted}
+    return encode_metrics(numbers, names, weight)
 
 
 __all__ = ["Planned", "Train", "Work", "WrappedApp", "update_name"]

@@ -35,7 +35,7 @@ from protocols.errors import Aborted, Misuse, StackError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, PrivacyLayer, RunFacts
 from protocols.record import FILE_NAME, check_files, verify_record
-from protocols.stack import Stack
+from protocols.stack import Numbers, Stack
 from protocols.updates import flatten
 from secagg import SecAgg, SecAggPlus
 from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered, trained
@@ -265,3 +265,19 @@ def test_evaluation_is_skipped_unless_both_sides_allow_it(tmp_path: Path) -> Non
     grid = DirectGrid({1: (client_app(open_mod), {})})
     (reply,) = grid.send_and_receive([Message(RecordDict(), 1, "evaluate")])
     assert not reply.has_error()
+
+
+def test_capped_weights_are_counted_and_integer_arrays_summed_by_choice(tmp_path: Path) -> None:
+    numbers = Numbers(weight_cap=15)  # nodes hold 10, 20 and 30 examples
+    apps = {
+        n: (client_app(privacy_mod(masks(), numbers=numbers, site=tmp_path / f"n{n}")), {}) for n in (1, 2, 3)
+    }
+    strategy = PrivateStrategy(fedavg(3), masks(), numbers=numbers, integers="sum", metrics=["loss"])
+    result = strategy.start(DirectGrid(apps), arrays_of(model()), num_rounds=1)
+    (report,) = strategy.history
+    assert report.weights_capped == 2
+    assert int(tree_of(result.arrays)["batches"]) == 7 + 3  # every node counted one batch
+    shares = {1: 10 / 40, 2: 15 / 40, 3: 15 / 40}
+    bias = sum(w * trained(n, model(), 1)["layer.bias"] for n, w in shares.items())
+    np.testing.assert_allclose(tree_of(result.arrays)["layer.bias"], bias, atol=2.0**-13)
+    assert report.metrics["loss"] == pytest.approx(sum(0.25 * n * w for n, w in shares.items()), abs=1e-5)
