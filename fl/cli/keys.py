@@ -8,15 +8,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from fl.cli import keys_he
+from fl.cli.keys_he import OutOption
+from fl.cli.keys_he import plain_name as _name
 from fl.cli.output import JsonOption, emit_json
 
 if TYPE_CHECKING:
     from protocols.identity import Member
 
 keys = typer.Typer(
-    help="Make identities, signed rosters, SuperNode keys and test certificates.", no_args_is_help=True
+    help="Make identities, signed rosters, SuperNode keys, keys of homomorphic sums and test certificates.",
+    no_args_is_help=True,
 )
-OutOption = Annotated[Path, typer.Option(help="Folder to write to; it is made with mode 0700.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -127,16 +130,11 @@ def _member(text: str) -> "Member":
     return Member(parts[0], parts[1], read_public(parts[2]), transport)
 
 
-def _name(name: str) -> str:
-    from protocols.errors import Misuse
-
-    if not name or Path(name).name != name or not name.isprintable():
-        raise Misuse(f"{name!r} is no name for a key: use letters, digits, dots and dashes")
-    return name
-
-
 def _print(facts: Mapping[str, object], sentence: str, as_json: bool) -> None:
     if as_json:
         emit_json(facts)
     else:
         print(sentence)
+
+
+keys_he.register(keys)

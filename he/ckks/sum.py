@@ -6,6 +6,7 @@ What does not belong here: the parties' states (client, holder, server), paramet
 
 import hashlib
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
 
@@ -37,11 +38,11 @@ class CKKSSum(SecureSum):
 
     arrangement: `KeyHolder()` (default), `SharedByClients()`, or their names "keyholder" and "shared".
     Threshold CKKS is not offered: docs/ckks.md says why. min_survivors: fewest contributions that are ever
-    opened. key: the clients' shared key for `SharedByClients`; the server's instance has none. Without one,
-    an instance makes its own for the simulated parties of one process; parties that were set up apart then
-    open nothing. identity, roster: this party's signing key, and the verified roster of all clients and of
-    the key holder, by the name that the arrangement gives it; then every key that the server relays is
-    signed. Raises Misuse for options that do not fit.
+    opened. key: the clients' shared key for `SharedByClients`, or the path of its file; the server's
+    instance has none. Without one, an instance makes its own for the simulated parties of one process;
+    parties that were set up apart then open nothing. identity, roster: this party's signing key, and the
+    verified roster of all clients and of the key holder, by the name that the arrangement gives it; then
+    every key that the server relays is signed. Raises Misuse for options that do not fit.
     """
 
     name = "ckks"
@@ -50,7 +51,7 @@ class CKKSSum(SecureSum):
         self,
         arrangement: Arrangement | str | None = None,
         min_survivors: int = 2,
-        key: SharedKey | None = None,
+        key: SharedKey | str | Path | None = None,
         identity: Identity | None = None,
         roster: Roster | None = None,
     ) -> None:
@@ -74,6 +75,8 @@ class CKKSSum(SecureSum):
             raise Misuse("an identity signs for those who know its key: give the verified roster too")
         check_recipients(self.arrangement, roster)
         self.min_survivors = min_survivors
+        if isinstance(key, str | Path):
+            key = SharedKey.load(key)
         self._key = key or SharedKey.generate(simulated=True)
         self._identity, self._roster = identity, roster
 

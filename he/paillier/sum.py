@@ -4,6 +4,7 @@ arithmetic.
 
 import hashlib
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 from he import sealing
@@ -40,10 +41,11 @@ class PaillierSum(SecureSum):
     """Exact sums by Paillier encryption: clients encrypt, the server adds, and who opens is the
     `arrangement`.
 
-    arrangement: `Threshold(t, n)` (2 of 3 unless given), `KeyHolder()` or `SharedByClients()`, or their
-    names on the command line. key_bits: 3072, or 2048 by choice; fewer are refused. keys: this process'
-    keys, one or several shares of one, or the path of a key file (`he.paillier.make`, `save`); left out,
-    all parties are simulated in this process with keys made at first use, and the statement says so.
+    arrangement: `Threshold(t, n)` (the given key's, else 2 of 3), `KeyHolder()` or `SharedByClients()`, or
+    their names on the command line, with the dealer that a given key names. key_bits: 3072, or 2048 by
+    choice; fewer are refused. keys: this process' keys, one or several shares of one, or the path of a key
+    file (`he.paillier.make`, `save`); left out, all parties are simulated in this process with keys made at
+    first use, and the statement says so.
     exponent_bits: see `Randomisers`; fewer than half the modulus' length rest on a further assumption,
     which the statement names. identity, roster: this client's signing key and the verified roster of all
     clients' keys; decryptors and holders then open signed contributions only. Raises Misuse for options
@@ -64,9 +66,9 @@ class PaillierSum(SecureSum):
     ) -> None:
         if key_bits < LEAST_BITS or key_bits % 2:
             raise Misuse(f"expected an even key length of {LEAST_BITS} bits or more, got {key_bits}")
-        self.arrangement = named(arrangement) if isinstance(arrangement, str) else arrangement or Threshold()
-        self.key_bits, self.exponent_bits = key_bits, exponent_bits
         self._given = _ring(keys)
+        self.arrangement = _arrangement(arrangement, self._given)
+        self.key_bits, self.exponent_bits = key_bits, exponent_bits
         if self._given is not None:
             self._given.fits(self.arrangement)
         check_recipients(self.arrangement, roster)
@@ -264,6 +266,17 @@ class PaillierSum(SecureSum):
     @staticmethod
     def _parameters(session: Session) -> PaillierParameters:
         return PaillierParameters.decode(session.parameters)
+
+
+def _arrangement(given: Arrangement | str | None, ring: Keyring | None) -> Arrangement:
+    """Return the arrangement; where none, or only its name, is given, a threshold key says the rest of its own."""
+    found = named(given) if isinstance(given, str) else given
+    if ring is not None and isinstance(ring.public, ThresholdKey) and not isinstance(given, Threshold):
+        key = ring.public
+        dealt = Threshold(key.t, key.holders, key.dealer)
+        if found is None or found == replace(dealt, dealer=Threshold.dealer):
+            return dealt
+    return found or Threshold()
 
 
 def _ring(keys: Keyring | Key | tuple[Key, ...] | str | Path | None) -> Keyring | None:
