@@ -5,15 +5,17 @@ how events are priced (`dp`). The account adds up over federations, runs, rounds
 data; it is the node's own, and no message of a server changes what it counts.
 """
 
+import hashlib
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from fl.account import DEFAULT_DELTA
-from protocols.errors import PolicyRefusal
+from protocols.errors import PolicyRefusal, RollbackDetected
 from protocols.stack import RoundPlan
 from protocols.statement import Event
+from protocols.store import MemoryStore, Store
 from protocols.store.files import locked
 
 LEDGER = "own.ledger"
@@ -25,12 +27,14 @@ SENT_AGAIN = "an update that had left before is sent again, as this node's polic
 class OwnAccount:
     """The account of one data set. folder: where it lies; nodes over the same data name the same one.
 
-    dataset: its name; "" for a site's only one. delta: at which it is priced, by Renyi accounting.
+    dataset: its name; "" for a site's only one. delta: at which it is priced, by Renyi accounting. store: the node's
+    own, which remembers how long the account was: one that got shorter was restored from a copy and would under-count.
     """
 
     folder: Path
     dataset: str = ""
     delta: float = DEFAULT_DELTA
+    store: Store = field(default_factory=MemoryStore, repr=False)
 
     def require(self, events: tuple[Event, ...], limit: float | None) -> None:
         """Say no before hours of training. Raises PolicyRefusal if the node accepts at most `limit` and one of these
@@ -64,6 +68,7 @@ class OwnAccount:
                 if limit is not None:
                     _afford(ledger, event, limit)
                 ledger.charge(from_fact(event), run=run, round=round, note=note)
+            self._remember(len(ledger.entries()))
 
     def _ledger(self) -> Any:
         from dp import Ledger  # an app without DP layers never loads it
@@ -71,8 +76,27 @@ class OwnAccount:
         terms: dict[str, Any] = {"epsilon": math.inf, "delta": self.delta, "accountant": "rdp"}
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
         if self.dataset:
-            return Ledger.for_dataset(self.folder, self.dataset, **terms)
-        return Ledger(self.folder / LEDGER, **terms)
+            ledger = Ledger.for_dataset(self.folder, self.dataset, **terms)
+        else:
+            ledger = Ledger(self.folder / LEDGER, **terms)
+        with self.store.transaction() as t:
+            known = t.counter(self._counter)
+        if (found := len(ledger.entries())) < known:
+            raise RollbackDetected(
+                f"{ledger.path.name} holds {found} charges, this node has seen {known}: it was restored from a copy "
+                "or replaced, and would under-count. Put the newest one back"
+            )
+        return ledger
+
+    @property
+    def _counter(self) -> str:
+        place = f"{self.folder.resolve()}\0{self.dataset}"
+        return f"flower/account/{hashlib.sha256(place.encode()).hexdigest()}"
+
+    def _remember(self, length: int) -> None:
+        with self.store.transaction() as t:
+            if length > t.counter(self._counter):
+                t.advance(self._counter, length)
 
 
 def _afford(ledger: Any, event: Event, limit: float) -> None:

@@ -158,6 +158,7 @@ def load_site(
         folder / str(table.get("ledgers", "")),
         str(table.get("dataset", "")),
         float(table.get("delta", DEFAULT_DELTA)),
+        store,
     )
     if roster is not None:
         member = roster.member(name)

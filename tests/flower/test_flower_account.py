@@ -141,6 +141,19 @@ def test_a_node_without_a_limit_keeps_its_account_all_the_same(tmp_path: Path) -
     assert {entry.run for entry in own.entries()} == {"demo"}
 
 
+@pytest.mark.parametrize("how", ["an old copy", "none"])
+def test_an_account_that_got_shorter_is_refused(tmp_path: Path, how: str) -> None:
+    grid, arguments = federation(tmp_path, private)
+    play(grid, arguments, private, 1)
+    own = tmp_path / "keys" / "site-2" / LEDGER
+    copy = own.read_bytes()
+    play(grid, arguments, private, 2)
+    own.write_bytes(copy) if how == "an old copy" else own.unlink()
+    (report,) = play(grid, arguments, private, 3).history
+    assert report.survivors == ("site-1", "site-3", "site-4")
+    assert "RollbackDetected" in report.refusals["site-2"]
+
+
 def test_two_federations_in_one_site_folder_take_turns_within_a_round(tmp_path: Path) -> None:
     """The second federation's whole round runs between two messages of the first one's."""
     grid, arguments = federation(tmp_path, masks)
