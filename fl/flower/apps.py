@@ -77,7 +77,8 @@ def client_app(
                 raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
             own = find_site(site, context, _name(setup, context))
             stack = Stack(tuple(privacy(own)), setup.stack.numbers) if privacy else setup.stack
-            return NodeParty(own, stack, FederatedWork(replace(setup, stack=stack))).answer(message)
+            work = FederatedWork(replace(setup, stack=stack))
+            return NodeParty(own, stack, work, setup.policy).answer(message)
         except SecAggError as error:  # refusals are answers: the server's log says why
             return refusal(f"{type(error).__name__}: {error}", message)
 

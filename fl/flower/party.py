@@ -28,6 +28,7 @@ from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate, Wire
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party, Step
+from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.record import HEAD_PURPOSE
 from protocols.runtime import Runtime, recall
@@ -40,15 +41,15 @@ KEPT_HEAD, KEPT_HEADS = "kept-head.txt", "kept-heads.txt"
 
 class NodeParty:
     """One node while it answers one message. Raises PolicyRefusal, PeerError, StoreError or Misuse instead of
-    answering.
+    answering. policy: the app's own, where the node's files say nothing.
     """
 
-    def __init__(self, site: Site, stack: Stack, work: Work) -> None:
+    def __init__(self, site: Site, stack: Stack, work: Work, policy: Policy | None = None) -> None:
         self.site = site
         self.stack = stack
         self.work = work
         self.protocol = stack.secure_sum
-        self.policy = site.policy(stack.secure_sum)
+        self.policy = site.policy(stack.secure_sum, policy)
         self.train_seconds = 0.0
         self.sent_again = False
 

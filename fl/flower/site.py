@@ -65,9 +65,12 @@ class Site:
     signed: SignedRoster | None = None
     account: OwnAccount = field(default_factory=lambda: OwnAccount(Path()))
 
-    def policy(self, protocol: SecureSum) -> Policy:
-        """Return what this node insists on: its own words where it has any, else the protocol's defaults."""
-        return replace(protocol.default_policy, **self.demands)
+    def policy(self, protocol: SecureSum, base: Policy | None = None) -> Policy:
+        """Return what this node insists on: its own words where it has any, else `base` (the app's), else the
+        protocol's defaults. What lets more happen than usual (`allow_...`) is for the node alone to say.
+        """
+        usual = replace(base or protocol.default_policy, allow_resend=False, allow_simulated=False)
+        return replace(usual, **self.demands)
 
     def credentials(self) -> Credentials:
         """Return what a session in the malicious model needs. Raises Misuse if this node has no roster."""

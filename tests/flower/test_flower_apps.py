@@ -18,6 +18,7 @@ from fl.flower.loopback import write_site
 from fl.result import Result
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
+from protocols.policy import Policy
 from protocols.record import FILE_NAME, verify_record
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, pem
@@ -87,6 +88,20 @@ def test_a_stopped_run_goes_on_to_the_same_model(tmp_path: Path) -> None:
     result = serve(grid, federation(output=out), 3)
     assert len(result.history) == 3
     assert same(result.model, federation().fit(3).model)
+
+
+@pytest.mark.parametrize(("cohort", "refused"), [(9, True), (4, False)])
+def test_a_federations_policy_holds_on_its_nodes_and_their_own_files_come_first(
+    tmp_path: Path, cohort: int, refused: bool
+) -> None:
+    own = {"policy": Policy(min_cohort=cohort, min_threshold_share=0.0, allow_resend=True)}
+    grid = grid_of(tmp_path, lambda: federation(**own))
+    result = serve(grid, federation(**own), 1)
+    assert (result.history[0].abandoned is not None) == refused
+    for node in range(1, 5):
+        (tmp_path / f"n{node}" / "site.toml").write_text(f"[policy]\nmin_cohort = {4 if refused else 5}\n")
+    again = serve(grid_of(tmp_path, lambda: federation(**own)), federation(**own, output=tmp_path / "run"), 1)
+    assert (again.history[0].abandoned is not None) != refused
 
 
 class Killed(BaseException):
