@@ -16,7 +16,7 @@ from he.keys import Arrangement, Threshold, read_key_file, write_key_file
 from he.paillier.keys import PublicKey, SecretKey, generate
 from he.paillier.threshold import KeyShare, ThresholdKey, deal
 from protocols.codec import BigInt, Record, decode_tagged, encode_tagged, tags
-from protocols.errors import Misuse, StoreError
+from protocols.errors import Misuse, StoreError, WireError
 from protocols.store.files import write_atomic
 
 MAGIC = b"secagg paillier key 1\0"
@@ -160,7 +160,12 @@ def load(path: str | Path) -> Key:
     digest, body = data[len(MAGIC) : len(MAGIC) + 32], data[len(MAGIC) + 32 :]
     if hashlib.sha256(body).digest() != digest:
         raise StoreError(f"{path} is damaged: its checksum does not fit; get the key file anew")
-    key = decode_tagged(body, _KINDS)
+    try:
+        key = decode_tagged(body, _KINDS)
+    except WireError as error:
+        raise StoreError(
+            f"{path} holds no key that this version reads ({error}): have it made anew"
+        ) from None
     assert isinstance(key, HolderPublic | HolderKey | ThresholdKey | KeyShare)
     if isinstance(key, HolderKey | KeyShare):
         read_key_file(path, _MOST_BYTES)

@@ -5,12 +5,17 @@ In the style of Damgard and Jurik (PKC 2001, section 4): a trusted dealer, safe 
 2q' + 1, Shamir shares of an exponent, Shoup's interpolation (EUROCRYPT 2000) with delta = n!. What is
 shared is the n-th root rather than the logarithm: of c = (1 + n)^M u^n everybody sees x = c^2 modulo n =
 (u^2)^n, and the shared exponent 1/n modulo m = p'q' gives u^2 (Paillier, EUROCRYPT '99, section 5, inverts
-his trapdoor permutation in this way). Then c^2 / (u^2)^n = (1 + n)^(2M). Exponents and modulus are half as
-long as those of c^d modulo n^2, so a holder's part takes an eighth of the time.
+his trapdoor permutation in this way). Interpolation gives a power of it, w = u^(8 delta^2); then
+c^(8 delta^2) / w^n = (1 + n)^(8 delta^2 M). Exponents and modulus are half as long as those of c^d modulo n^2,
+so a holder's part takes an eighth of the time.
 
-What becomes known is the randomness of the one ciphertext that is opened, and nothing that its plaintext
-and randomness do not determine, so partial decryptions need no smudging noise; docs/homomorphic.md shows
-that it says nothing about the ciphertexts that were added.
+The shared exponent is 1/n itself, and the factor that interpolation brings is divided out of the plaintext, in the
+open. It must not be divided out of the exponent: the parts of a ciphertext whose u somebody knows would then
+combine to a square root of u^2 among the squares, and that with u gives the factors of n.
+
+What becomes known is u^2 of the one ciphertext that is opened, and nothing that it and the plaintext do not
+determine, so partial decryptions need no smudging noise; docs/homomorphic.md shows that it says nothing about
+the ciphertexts that were added.
 """
 
 import hashlib
@@ -41,7 +46,7 @@ class ThresholdKey(Record):
     v^(delta s_i) modulo n per holder. Raises Misuse for numbers that cannot belong together.
     """
 
-    TAG: ClassVar[int | None] = 3
+    TAG: ClassVar[int | None] = 5
 
     public: PublicKey
     t: int
@@ -70,14 +75,14 @@ class ThresholdKey(Record):
     @property
     def digest(self) -> bytes:
         """SHA-256 of the encoding (32 bytes): what names this key."""
-        return hashlib.sha256(b"paillier threshold key v1\0" + self.encode()).digest()
+        return hashlib.sha256(b"paillier threshold key v2\0" + self.encode()).digest()
 
 
 @dataclass(frozen=True)
 class KeyShare(Record):
     """Holder `index`'s (1 to n) share of the decryption exponent: secret."""
 
-    TAG: ClassVar[int | None] = 4
+    TAG: ClassVar[int | None] = 6
 
     key: ThresholdKey = field(repr=False)
     index: int
@@ -109,8 +114,7 @@ def deal(
         raise Misuse("threshold decryption needs safe primes: make the key with generate(safe=True)")
     n, m = int(secret.public.n), (int(secret.p) >> 1) * (int(secret.q) >> 1)
     delta = math.factorial(arrangement.n)
-    # With the factor 4 delta^2 that interpolation brings, the exponent is exactly 1/n.
-    d = int(gmpy2.invert(4 * gmpy2.mpz(delta) ** 2 * n, m))
+    d = int(gmpy2.invert(n, m))
     polynomial = [d, *(below(random, m) for _ in range(arrangement.t - 1))]
     values = [_evaluate(polynomial, i, m) for i in range(1, arrangement.n + 1)]
     # A random square generates the squares, of order p'q', but with probability about 2^-(bits/2 - 2).
@@ -148,21 +152,23 @@ def combine(
         )
     n = gmpy2.mpz(key.public.n)
     weights = [(2 * lagrange_at_zero(i, list(partials), key.delta), p) for i, p in partials.items()]
+    factor = 8 * gmpy2.mpz(key.delta) ** 2
+    unscale = gmpy2.invert(factor, n)
 
     def join(positions: Sequence[int]) -> list[int]:
-        return [_open(ciphertexts[at], _product(weights, at, n), n) for at in positions]
+        scaled = (_open(ciphertexts[at], _product(weights, at, n), factor, n) for at in positions)
+        return [centre(value * unscale % n, n) for value in scaled]
 
     return spread(join, range(len(ciphertexts)), least=1)
 
 
-def _open(c: Any, root: Any, n: Any) -> int:
-    """Return M from c = (1 + n)^M u^n and root = u^2. Raises Mismatch for another root."""
+def _open(c: Any, root: Any, factor: Any, n: Any) -> Any:
+    """Return factor M modulo n from c = (1 + n)^M u^n and root = u^factor. Raises Mismatch for another root."""
     n2 = n * n
-    power = gmpy2.powmod(root, n, n2)
-    if power % n != c * c % n:
+    power, raised = gmpy2.powmod(root, n, n2), gmpy2.powmod(c, factor, n2)
+    if power % n != raised % n:
         raise Mismatch("the partial decryptions do not open the ciphertext: one of them is wrong")
-    doubled = (c * c * gmpy2.invert(power, n2) % n2 - 1) // n
-    return centre(doubled * ((n + 1) // 2) % n, n)
+    return (raised * gmpy2.invert(power, n2) % n2 - 1) // n
 
 
 def lagrange_at_zero(i: int, holders: Sequence[int], delta: int) -> int:

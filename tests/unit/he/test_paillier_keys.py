@@ -1,5 +1,6 @@
 """Keys: the conditions they meet, what is refused, and where their secrets never turn up."""
 
+import hashlib
 import logging
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from he import KeyHolder, PaillierSum, SharedByClients, Threshold
 from he.keys import arrangement
 from he.paillier import keyring
-from he.paillier.keyring import HolderKey, HolderPublic, Keyring, load, save
+from he.paillier.keyring import MAGIC, HolderKey, HolderPublic, Keyring, load, save
 from he.paillier.keys import PublicKey, SecretKey, generate
 from he.paillier.primes import blum_prime, is_safe_prime, safe_prime
 from he.paillier.threshold import KeyShare, ThresholdKey, deal
@@ -149,6 +150,18 @@ def test_damaged_and_missing_files_give_typed_errors(tmp_path: Path) -> None:
         load(path)
     with pytest.raises(StoreError, match="cannot be read"):
         load(tmp_path / "nothing")
+
+
+@pytest.mark.parametrize("tag", [3, 4])
+def test_threshold_keys_of_an_earlier_form_are_refused_by_name(tmp_path: Path, tag: int) -> None:
+    """Their shares were of another exponent."""
+    share = ring(Threshold(2, 3)).shares[0]
+    body = tag.to_bytes(2, "big") + (share if tag == 4 else share.key).encode()
+    path = tmp_path / "old.key"
+    path.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
+    path.chmod(0o600)
+    with pytest.raises(StoreError, match="no key that this version reads"):
+        load(path)
 
 
 def test_a_key_of_another_arrangement_is_refused() -> None:

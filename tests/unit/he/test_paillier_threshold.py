@@ -1,6 +1,7 @@
 """Threshold decryption: any t of n open, fewer do not, and a wrong partial decryption names its holder."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import gmpy2
 import pytest
@@ -164,3 +165,56 @@ def test_products_of_powers(count: int) -> None:
     for base, exponent in zip(bases, exponents, strict=True):
         expected = expected * pow(base, int.from_bytes(exponent, "big"), modulus) % modulus
     assert multi_power(bases, exponents, modulus) == expected
+
+
+# -- what parts must not tell --
+
+
+@pytest.mark.parametrize("t, n", [(1, 1), (2, 3), (3, 5)])
+def test_parts_of_a_chosen_ciphertext_give_no_root_that_factors_the_modulus(t: int, n: int) -> None:
+    """Whoever makes a ciphertext knows its u and chooses its Jacobi symbol. A square root of u^2 among the squares
+    modulo n, which are of order p'q', would differ from u and -u: its difference to u would share a factor with n.
+    """
+    key, shares = dealt(t, n)
+    modulus = gmpy2.mpz(key.public.n)
+    u = next(u for u in range(2, 100) if gmpy2.jacobi(u, modulus) == -1)
+    sent = [(1 + 5 * modulus) * gmpy2.powmod(u, modulus, modulus**2) % modulus**2]
+    parts = {s.index: partial_decrypt(s, sent)[0] for s in shares[:t]}
+    whole = gmpy2.mpz(1)
+    for i, part in parts.items():
+        whole = whole * gmpy2.powmod(part, lagrange_at_zero(i, list(parts), key.delta), modulus) % modulus
+    assert combine(key, sent, {i: [p] for i, p in parts.items()}) == [5]
+    # `whole` is u to a public even power (4 delta^2), which everybody who knows u can compute, and no root of that.
+    assert whole == gmpy2.powmod(u, 4 * key.delta**2, modulus)
+    for divisor in range(1, 50):
+        assert gmpy2.gcd(whole - gmpy2.powmod(u, divisor, modulus), modulus) in (1, modulus)
+        assert gmpy2.gcd(gmpy2.powmod(whole, divisor, modulus) - u, modulus) in (1, modulus)
+
+
+def test_parts_can_be_simulated_from_the_result_and_fewer_than_t_shares() -> None:
+    """Shoup's simulation (EUROCRYPT 2000, section 2): the plaintext's ciphertext c, u^2 and t - 1 shares give every
+    other holder's part, without a root.
+    """
+    key, shares = dealt(3, 5)
+    n = gmpy2.mpz(key.public.n)
+    (c,) = sent = ciphertexts(key, [-3])
+    d = gmpy2.invert(n, (secret_key().p >> 1) * (secret_key().q >> 1))
+    x = c % n * (c % n) % n
+    result = gmpy2.powmod(x, d, n)  # u^2, which opening tells everybody
+    corrupt = [2, 5]
+    for holder in (1, 3, 4):
+        points = [0, *corrupt]
+        weights = {j: key.delta * _lagrange(holder, j, points) for j in points}
+        assert all(w.denominator == 1 for w in weights.values())
+        part = gmpy2.powmod(result, 2 * int(weights[0]), n)
+        for j in corrupt:
+            part = part * gmpy2.powmod(x, 2 * int(weights[j]) * shares[j - 1].value, n) % n
+        assert [part] == partial_decrypt(shares[holder - 1], sent)
+
+
+def _lagrange(at: int, point: int, points: list[int]) -> Fraction:
+    value = Fraction(1)
+    for other in points:
+        if other != point:
+            value *= Fraction(at - other, point - other)
+    return value
