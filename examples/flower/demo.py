@@ -5,6 +5,7 @@ beside this file is submitted to them as `flwr run` does it.
 """
 
 import json
+import signal
 import sys
 import tempfile
 import time
@@ -28,6 +29,10 @@ from protocols.record import FILE_NAME, verify_record  # noqa: E402
 from protocols.statement import Statement  # noqa: E402
 
 ROUNDS = 3
+STAGE_SECONDS = (
+    600.0  # only a node that is gone costs it; a busy machine needs minutes to start five processes
+)
+RUN_SECONDS = 3600.0
 
 
 @dataclass
@@ -40,6 +45,9 @@ class Shown:
 
 
 def main() -> None:
+    signal.signal(
+        signal.SIGTERM, lambda *_: sys.exit(143)
+    )  # leaving stops everything, however it is asked for
     console = Console()
     with tempfile.TemporaryDirectory(prefix="secagg-flower-demo-") as name:
         folder = Path(name)
@@ -53,6 +61,7 @@ def main() -> None:
                 "secagg-roster": str(files.roster),
                 "secagg-authority": files.authority_key.hex(),
                 "secagg-identity": str(files.server_identity),
+                "secagg-timeout": STAGE_SECONDS,
             }
             run_id = deployment.submit(APP, config)
             follow(console, deployment, run_id, run)
@@ -74,7 +83,7 @@ def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> No
     shown = 0
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("rounds", total=ROUNDS)
-        deadline = time.monotonic() + 600
+        deadline = time.monotonic() + RUN_SECONDS
         while shown < ROUNDS:
             history = checkpoint.load(run)[3] if (run / checkpoint.CHECKPOINT).exists() else []
             for result in history[shown:]:

@@ -6,6 +6,7 @@ What does not: production (each party starts its own), apps, protocols. Nothing 
 commands are run.
 """
 
+import ctypes
 import json
 import os
 import re
@@ -31,6 +32,8 @@ CONFIG_KEY = "secagg-site"  # as in `site`, which imports what a starter of proc
 HOST = "127.0.0.1"
 CONNECTION = "loopback"
 START_SECONDS = 60.0
+_PRCTL = ctypes.CDLL(None).prctl
+_SET_PARENT_DEATH_SIGNAL = 1
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
@@ -59,7 +62,12 @@ class Process:
         """Start it (again)."""
         with self.log.open("ab") as log:
             self.popen = subprocess.Popen(  # noqa: S603  # our own command line, no shell
-                self.command, stdout=log, stderr=log, env=self.environment, start_new_session=True
+                self.command,
+                stdout=log,
+                stderr=log,
+                env=self.environment,
+                start_new_session=True,
+                preexec_fn=end_with_parent,  # two system calls, no lock is taken
             )
 
     @property
@@ -103,6 +111,11 @@ class Process:
         """Return the end of its log."""
         text = self.log.read_text(errors="replace") if self.log.exists() else ""
         return "\n".join(text.splitlines()[-lines:])
+
+
+def end_with_parent() -> None:
+    """Have the kernel end this process when the one that started it is gone, killed or not (Linux, prctl)."""
+    _PRCTL(_SET_PARENT_DEATH_SIGNAL, signal.SIGTERM)
 
 
 def descendants(root: int) -> list[int]:
