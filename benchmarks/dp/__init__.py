@@ -14,7 +14,7 @@ import typer
 from benchmarks import harness
 from protocols.errors import SecAggError
 
-CASES = ("mean", "fashion-mnist", "overhead", "femnist", "samplers", "audits")
+CASES = ("mean", "fashion-mnist", "fashion-search", "overhead", "femnist", "samplers", "audits")
 
 app = typer.Typer(add_completion=False)
 
@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False)
 @app.command()
 def measure(
     case: Annotated[str, typer.Option(help=", ".join(CASES))] = "mean",
-    seeds: Annotated[int, typer.Option(min=1, help="fashion-mnist: how many")] = 5,
+    seeds: Annotated[int, typer.Option(min=1, help="fashion-mnist: how many; femnist: up to 3")] = 5,
     seed: Annotated[int, typer.Option(help="of inputs and initialisation; nothing secret follows it")] = 1,
     only: Annotated[str | None, typer.Option(help="fashion-mnist: a model, a place or MODEL/PLACE")] = None,
     data_dir: Annotated[
@@ -30,9 +30,7 @@ def measure(
     ] = None,
     work: Annotated[
         Path,
-        typer.Option(
-            help="fashion-mnist and femnist: where finished runs are kept, so that a series can go on"
-        ),
+        typer.Option(help="fashion-* and femnist: where finished runs are kept, so that a series can go on"),
     ] = Path("build/benchmarks-dp"),
     threads: Annotated[int, typer.Option(min=1, help="of torch")] = 1,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
@@ -70,10 +68,14 @@ def _measure(
         from benchmarks.dp import fashion
 
         return fashion.measure(seeds, data_dir, work, only, report)
+    if case == "fashion-search":
+        from benchmarks.dp import search
+
+        return search.measure(seed, data_dir, work, report)
     if case == "femnist":
         from benchmarks.dp import femnist
 
-        return femnist.measure(data_dir, work, seed=seed, report=report)
+        return femnist.measure(data_dir, work, seeds=min(seeds, 3), report=report)
     if case == "overhead":
         from benchmarks.dp import overhead
 
