@@ -1,0 +1,85 @@
+"""A statement in JSON and in prose loses nothing, and its digest is of one canonical form."""
+
+import hashlib
+import json
+from dataclasses import asdict, replace
+
+import pytest
+
+from protocols.errors import Misuse
+from protocols.statement import Event, Protection, Statement, played_here
+
+PROTECTION = Protection(
+    mechanism="masks",
+    threat="semi-malicious",
+    hidden="each update",
+    learns={"server": "the sum", "clients": "the model"},
+    assumptions=("CDH on X25519", "the operating system's generator"),
+    collusion="4 clients and the server",
+    limits=("the sum may reveal an update", "who took part"),
+    parameters={"threshold": 7},
+)
+EVENT = Event("Gaussian", {"sigma": 1.5}, "client", "zero-out", "server", "ann")
+STATEMENT = Statement(("clips", "masks"), PROTECTION, (EVENT,), ("metrics in clear", "simulated"), 2.5, 1e-5)
+
+
+def test_json_keeps_every_field_and_its_type() -> None:
+    text = json.dumps(STATEMENT.to_json())
+    back = Statement.from_json(json.loads(text))
+    assert back == STATEMENT
+    assert STATEMENT.to_json() == json.loads(json.dumps(asdict(STATEMENT)))
+
+
+@pytest.mark.parametrize(
+    "change", [{"version": 2}, {"version": None}, {"colour": 1}, {"protection": {"mechanism": "x"}}]
+)
+def test_another_version_or_key_is_refused(change: dict[str, object]) -> None:
+    with pytest.raises(Misuse, match="version 1"):
+        Statement.from_json(STATEMENT.to_json() | change)
+
+
+@pytest.mark.parametrize("absent", ["version", "protection", "events", "layers", "notes"])
+def test_a_missing_key_is_refused_or_its_default(absent: str) -> None:
+    data = STATEMENT.to_json()
+    del data[absent]
+    if absent in ("notes",):
+        assert Statement.from_json(data).notes == ()
+        return
+    with pytest.raises(Misuse, match="version 1"):
+        Statement.from_json(data)
+
+
+def test_the_digest_is_of_sorted_json_without_blanks() -> None:
+    canonical = json.dumps(asdict(STATEMENT), sort_keys=True, separators=(",", ":"))
+    assert STATEMENT.digest() == hashlib.sha256(canonical.encode()).digest()
+    assert replace(STATEMENT, notes=()).digest() != STATEMENT.digest()
+    with pytest.raises(ValueError, match="JSON"):
+        replace(STATEMENT, epsilon=float("nan")).digest()
+
+
+def test_prose_tells_every_fact() -> None:
+    lines = STATEMENT.describe().splitlines()
+    assert lines[:11] == [
+        "Layers: clips, masks",
+        "Secure sum: masks (threat model: semi-malicious)",
+        "Hidden: each update",
+        "server learns: the sum",
+        "clients learns: the model",
+        "Collusion: 4 clients and the server",
+        "Assumes: CDH on X25519",
+        "Assumes: the operating system's generator",
+        "Not protected: the sum may reveal an update",
+        "Not protected: who took part",
+        "Note: metrics in clear",
+    ]
+    assert "epsilon" in lines[-1]
+    bare = replace(STATEMENT, layers=(), epsilon=None, delta=None).describe().splitlines()
+    assert bare[0] == "Layers: none"
+    assert bare[-1] == "Differential privacy: none; the sum itself may reveal an update"
+
+
+def test_what_one_process_played_is_said_once() -> None:
+    said = played_here(PROTECTION)
+    assert said.limits[:2] == PROTECTION.limits
+    assert said.limits[2].startswith("simulated parties:")
+    assert played_here(said) == said
