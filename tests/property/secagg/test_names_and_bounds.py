@@ -1,0 +1,320 @@
+"""Every refusal names the party that caused it, and every limit holds exactly: one less is refused, the limit
+itself is not.
+"""
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+
+from protocols.codec import Record
+from protocols.errors import PeerError, ProtocolViolation, TooFewSurvivors, WireError
+from protocols.kernel import SERVER, Message, client
+from secagg import Credentials, SecAgg, SecAggPlus
+from secagg.messages import (
+    ADVERTISE,
+    CONFIRM,
+    DIGEST_BYTES,
+    INPUT,
+    REVEAL,
+    SHARE,
+    UNMASK,
+    Advertisement,
+    Commitments,
+    Dealing,
+    Delivery,
+    Masked,
+    Neighbourhood,
+    Opened,
+    Reveal,
+    Survivors,
+    Unmask,
+    Vote,
+    indices,
+    items,
+    pack_bits,
+    read,
+)
+from secagg.rules import rules_of
+from tests.property.secagg.play import Play, with_body
+
+NAMES = [f"c{i}" for i in range(14)]
+CREDENTIALS = Credentials.simulated(NAMES)
+NOBODY = indices(())
+
+
+def semi_honest() -> SecAgg:
+    return SecAgg(threat="semi-honest", dropout=0.3)
+
+
+def voted() -> SecAgg:
+    return SecAgg(threat="semi-malicious", dropout=0.2, collusion=0.1)
+
+
+def committed() -> SecAggPlus:
+    return SecAggPlus(threat="malicious", neighbours=10, collusion=0.0, credentials=CREDENTIALS)
+
+
+def blamed(do: Callable[[], object], why: str | None = None) -> str | None:
+    with pytest.raises(PeerError, match=why) as caught:
+        do()
+    assert str(caught.value)
+    return caught.value.party
+
+
+class TestClients:
+    """What a client refuses is the server's doing."""
+
+    @pytest.mark.parametrize("alive, dropped", [([1, 2, 3, 4], [4, 5]), ([1], [2]), ([0, 1, 2, 3], [])])
+    def test_dishonest_sets_are_the_servers(self, alive: list[int], dropped: list[int]) -> None:
+        play = Play(semi_honest(), 6)
+        play.until(UNMASK)
+        body = Unmask(indices(alive), indices(dropped), NOBODY, b"")
+        assert blamed(lambda: play.ask(UNMASK, 0, body)) == str(SERVER)
+
+    def test_signatures_where_nobody_votes_are_the_servers(self) -> None:
+        play = Play(semi_honest(), 6)
+        play.until(UNMASK)
+        body = Unmask(indices([1, 2, 3, 4, 5]), NOBODY, indices([1]), bytes(64))
+        assert blamed(lambda: play.ask(UNMASK, 0, body), "without a vote") == str(SERVER)
+
+    @pytest.mark.parametrize("missing", [0, 1])
+    def test_as_many_neighbours_as_the_threshold_are_enough(self, missing: int) -> None:
+        play = Play(semi_honest(), 6)
+        request = play.until(SHARE)[0]
+        body, count = read(Neighbourhood, request), rules_of(play.session).threshold - missing
+        asked = with_body(request, Neighbourhood(body.clients[:count], body.keys[: 64 * count], b""))
+        if missing:
+            assert blamed(lambda: play.tell(asked), "at least") == str(SERVER)
+        else:
+            assert read(Dealing, play.tell(asked)[0]).holders.tolist() == body.clients[:count].tolist()
+
+    @pytest.mark.parametrize("missing", [0, 1])
+    def test_as_many_dealers_as_the_threshold_are_enough(self, missing: int) -> None:
+        play = Play(semi_honest(), 6)
+        request = play.until(INPUT)[0]
+        body, count = read(Delivery, request), rules_of(play.session).threshold - missing
+        size = len(body.boxes) // len(body.dealers)
+        asked = with_body(
+            request,
+            Delivery(
+                body.dealers[:count], body.boxes[: size * count], body.digests[: 2 * DIGEST_BYTES * count]
+            ),
+        )
+        if missing:
+            assert blamed(lambda: play.tell(asked), "at least") == str(SERVER)
+        else:
+            assert read(Masked, play.tell(asked)[0]).complaints.tolist() == []
+
+    @pytest.mark.parametrize("parts", [bytes(32), bytes(64)])
+    def test_parts_of_a_seed_that_nobody_committed_to_are_refused(self, parts: bytes) -> None:
+        play = Play(semi_honest(), 6)
+        request = play.until(SHARE)[0]
+        asked = with_body(request, replace(read(Neighbourhood, request), parts=parts))
+        assert blamed(lambda: play.tell(asked), "does not use") == str(SERVER)
+
+    def test_bits_that_are_none_are_the_servers(self) -> None:
+        play = Play(voted(), 8)
+        play.until(CONFIRM)
+        for bits in (b"", bytes(2), b"\xff\x01"):
+            assert blamed(lambda b=bits: play.ask(CONFIRM, 0, Survivors(b))) == str(SERVER)  # type: ignore[misc]  # bound now
+
+    @pytest.mark.parametrize("missing", [0, 1])
+    def test_exactly_the_least_survivors_are_signed(self, missing: int) -> None:
+        play = Play(voted(), 8)
+        play.until(CONFIRM)
+        rules = rules_of(play.session)
+        least = max(rules.survivors, rules.threshold + 1) - missing
+        body = Survivors(pack_bits(range(least), 8))
+        if missing:
+            assert blamed(lambda: play.ask(CONFIRM, 0, body)) == str(SERVER)
+        else:
+            assert len(read(Vote, play.ask(CONFIRM, 0, body)[0]).signature) == 64
+
+    @pytest.mark.parametrize("which", ["alive", "dropped"])
+    def test_one_set_beside_the_vote_is_enough_to_be_refused(self, which: str) -> None:
+        play = Play(voted(), 8)
+        request = play.until(UNMASK)[0]
+        asked = with_body(request, replace(read(Unmask, request), **{which: indices([1])}))
+        assert blamed(lambda: play.tell(asked), "beside") == str(SERVER)
+
+    def test_a_forged_vote_is_its_signers_name(self) -> None:
+        play = Play(voted(), 8)
+        request = play.until(UNMASK)[0]
+        body = read(Unmask, request)
+        asked = with_body(
+            request, replace(body, signatures=body.signatures[:64] + bytes(64) + body.signatures[128:])
+        )
+        assert blamed(lambda: play.tell(asked)) == str(client(int(body.signers[1])))
+
+    def test_votes_of_clients_that_did_not_survive_do_not_count(self) -> None:
+        play = Play(voted(), 8)
+        play.until(INPUT)
+        play.trip(absent=[7])
+        request = play.until(UNMASK)[0]
+        body = read(Unmask, request)
+        signers = indices([*body.signers.tolist()[:-1], 7])
+        assert blamed(
+            lambda: play.tell(with_body(request, replace(body, signers=signers))), "knows of"
+        ) == str(SERVER)
+
+    @pytest.mark.parametrize("missing", [0, 1])
+    def test_commitments_of_a_threshold_of_others_are_enough(self, missing: int) -> None:
+        play = Play(committed(), 14)
+        request = play.until(REVEAL)[0]
+        body, count = read(Commitments, request), rules_of(play.session).threshold + 1 - missing
+        asked = with_body(request, Commitments(body.clients[:count], body.commitments[: 32 * count]))
+        if missing:
+            assert blamed(lambda: play.tell(asked), "at least") == str(SERVER)
+        else:
+            assert len(read(Reveal, play.tell(asked)[0]).part) == 32
+
+    def test_a_commitment_of_nobody_on_the_roster_is_refused(self) -> None:
+        play = Play(committed(), 14)
+        request = play.until(REVEAL)[0]
+        body = read(Commitments, request)
+        for stranger in (14, 99):
+            more = Commitments(indices([*body.clients.tolist(), stranger]), body.commitments + bytes(32))
+            asked = with_body(request, more)
+            assert blamed(lambda a=asked: play.tell(a), "not on the roster") == str(SERVER)  # type: ignore[misc]  # bound now
+
+
+class TestServer:
+    """What the server refuses is named after its sender, and the session goes on without it."""
+
+    def answer(self, protocol: SecAgg | SecAggPlus, stage: str, n: int = 8) -> tuple[Play, Message]:
+        play = Play(protocol, n)
+        return play, play.tell(play.until(stage)[2])[0]
+
+    @pytest.mark.parametrize(
+        "make, stage, body",
+        [
+            (semi_honest, ADVERTISE, Advertisement(bytes(63))),
+            (semi_honest, ADVERTISE, Advertisement(bytes(96))),
+            (voted, ADVERTISE, Advertisement(bytes(64))),
+            (semi_honest, UNMASK, Vote(bytes(64))),
+            (voted, CONFIRM, Vote(bytes(64))),
+            (voted, SHARE, Vote(bytes(64))),
+            (semi_honest, INPUT, Masked(b"short")),
+        ],
+    )
+    def test_a_bad_body_is_its_senders(self, make: Callable[[], SecAgg], stage: str, body: Record) -> None:
+        play, answer = self.answer(make(), stage)
+        assert blamed(lambda: play.hear(with_body(answer, body))) == "client 2"
+
+    @pytest.mark.parametrize("stage", [ADVERTISE, SHARE, INPUT, CONFIRM, UNMASK])
+    def test_an_answer_counts_once_and_from_who_was_asked(self, stage: str) -> None:
+        play, answer = self.answer(voted(), stage)
+        play.hear(answer)
+        assert blamed(lambda: play.hear(answer), "already") == "client 2"
+        stranger = replace(answer, sender_index=8)
+        assert blamed(lambda: play.hear(stranger), "was not asked") == "client 8"
+        assert blamed(lambda: play.hear(replace(answer, sender_role="holder"))) == "holder 2"
+        assert client(2) not in list(play.server.waiting_for())
+        assert client(3) in list(play.server.waiting_for())
+
+    @pytest.mark.parametrize("make", [semi_honest, voted])
+    def test_each_stage_needs_one_answer_more_than_the_threshold(self, make: Callable[[], SecAgg]) -> None:
+        for stage in Play(make(), 8).stages:
+            for more in (0, 1):
+                play = Play(make(), 8)
+                play.until(stage)
+                rules = rules_of(play.session)
+                # the least number of survivors has a bound of its own, where it is larger
+                least = max(rules.threshold + 1, rules.survivors if stage == INPUT else 0)
+                gone = range(least - 1 + more, 8)
+                if more:
+                    play.trip(absent=gone)
+                else:
+                    with pytest.raises(TooFewSurvivors, match=f"at least {least}"):
+                        play.trip(absent=gone)
+
+    def test_certificates_are_checked_at_once(self) -> None:
+        protocol = SecAgg(threat="malicious", credentials=CREDENTIALS)
+        play, answer = self.answer(protocol, ADVERTISE)
+        keys = read(Advertisement, answer).keys
+        assert (
+            blamed(lambda: play.hear(with_body(answer, Advertisement(keys[:-64] + bytes(64))))) == "client 2"
+        )
+        assert (
+            blamed(lambda: play.hear(with_body(answer, Advertisement(bytes(32) + keys[32:])))) == "client 2"
+        )
+
+    def test_a_part_other_than_committed_is_its_senders(self) -> None:
+        play, answer = self.answer(committed(), REVEAL, 14)
+        assert blamed(lambda: play.hear(with_body(answer, Reveal(bytes(32)))), "committed") == "client 2"
+
+    def test_dealings_to_others_or_of_other_sizes_are_refused(self) -> None:
+        play, answer = self.answer(semi_honest(), SHARE)
+        good = read(Dealing, answer)
+        fewer = Dealing(good.holders[1:], good.boxes[92:], good.digests[32:], good.seed_digest, b"")
+        longer = replace(good, boxes=good.boxes + bytes(len(good.holders)))
+        assert blamed(lambda: play.hear(with_body(answer, fewer)), "others than") == "client 2"
+        assert blamed(lambda: play.hear(with_body(answer, longer)), "boxes of 92") == "client 2"
+
+    def test_complaints_are_about_ones_dealers(self) -> None:
+        play, answer = self.answer(semi_honest(), INPUT)
+        good = read(Masked, answer)
+        for about in ([2], [8]):
+            lie = with_body(answer, replace(good, complaints=indices(about)))
+            assert blamed(lambda m=lie: play.hear(m)) == "client 2"  # type: ignore[misc]  # bound now
+
+    def test_shares_of_the_other_kind_are_refused(self) -> None:
+        """Opening the mask key of who stayed, or the seed of who left, would open both secrets of one client."""
+        play = Play(semi_honest(), 8)
+        play.until(INPUT)
+        play.trip(absent=[5])
+        answer = play.tell(play.until(UNMASK)[2])[0]
+        good = read(Opened, answer)
+        assert good.dropped.tolist() == [5]
+        both = replace(
+            good,
+            dropped=indices([4, 5]),
+            key_shares=bytes(32) + good.key_shares,
+        )
+        gone = replace(
+            good,
+            alive=indices(sorted([*good.alive.tolist(), 5])),
+            seed_shares=good.seed_shares + bytes(32),
+        )
+        nobody = replace(good, dropped=indices([5, 8]), key_shares=good.key_shares + bytes(32))
+        for lie in (both, gone, nobody):
+            sent = with_body(answer, lie)
+            assert blamed(lambda m=sent: play.hear(m), "not asked for") == "client 2"  # type: ignore[misc]  # bound now
+
+    def test_a_share_that_was_never_dealt_is_its_openers_lie(self) -> None:
+        """On a sparse graph a holder opens a share of somebody who is not its neighbour."""
+        play = Play(SecAggPlus(threat="semi-honest", neighbours=6, threshold=4, collusion=0.0), 14)
+        requests = play.until(UNMASK)
+        for request in requests:
+            answer = play.tell(request)[0]
+            good, index = read(Opened, answer), request.recipient.number
+            strange = next(j for j in (13, *range(13)) if j not in (*good.alive.tolist(), index))
+            at = sum(j < strange for j in good.alive.tolist())
+            shares = items(good.seed_shares, 32)
+            lie = replace(
+                good,
+                alive=indices(sorted([*good.alive.tolist(), strange])),
+                seed_shares=b"".join([*shares[:at], bytes(32), *shares[at:]]),
+            )
+            play.hear(with_body(answer, lie) if index in (0, 5) else answer)
+        total = play.finish()
+        assert total.blamed == ("client 0", "client 5")
+        assert total.total.tolist() == play.expected(range(14))
+
+
+def test_a_masked_vector_of_another_length_names_its_sender() -> None:
+    play = Play(semi_honest(), 6)
+    answer = play.tell(play.until(INPUT)[1])[0]
+    good = read(Masked, answer)
+    for vector in (good.vector[:-1], good.vector + b"\0"):
+        sent = with_body(answer, replace(good, vector=vector))
+        with pytest.raises(WireError) as caught:
+            play.hear(sent)
+        assert caught.value.party == "client 1"
+    with pytest.raises(WireError) as caught:
+        play.hear(replace(answer, body=good.encode()[:7]))
+    assert caught.value.party == "client 1"
+    play.hear(answer)
+    with pytest.raises(ProtocolViolation, match="already"):
+        play.hear(answer)
