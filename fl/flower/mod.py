@@ -42,7 +42,8 @@ def privacy_mod(
     round. privacy may be a function of the node's `Site`, for layers that need this node's credentials. site: the
     folder with this node's own files; by default the SuperNode's --node-config says it (`secagg-site`), and a node
     that says nothing is refused. "simulation": a private temporary folder per run and node, for Flower's simulation,
-    where one machine plays everybody. evaluate: "clear" lets evaluation metrics leave unprotected.
+    where one machine plays everybody; "simulation:FOLDER" puts them below a private folder that exists. evaluate:
+    "clear" lets evaluation metrics leave unprotected.
 
     Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training itself.
     """
@@ -103,21 +104,26 @@ def _answer(
 
 def find_site(site: Path | str | None, context: Context, name: str | None = None) -> Site:
     """Return this node's site; `name` is what it is called where its own files say nothing. Raises PolicyRefusal."""
-    if site == SIMULATION:
+    if isinstance(site, str) and site.partition(":")[0] == SIMULATION:
         return load_site(
-            _simulated(context), context.node_id, name, sync=False, node_config=context.node_config
+            _simulated(context, site.partition(":")[2]),
+            context.node_id,
+            name,
+            sync=False,
+            node_config=context.node_config,
         )
-    folder = site if site is not None else context.node_config.get(CONFIG_KEY)
-    if not folder:
+    place = site if site is not None else context.node_config.get(CONFIG_KEY)
+    if not place:
         raise PolicyRefusal(
             f"no place for this node's state: give the SuperNode --node-config '{CONFIG_KEY}=\"FOLDER\"' "
             '(or, in a simulation, privacy_mod(..., site="simulation"))'
         )
-    return load_site(Path(str(folder)), context.node_id, name, node_config=context.node_config)
+    return load_site(Path(str(place)), context.node_id, name, node_config=context.node_config)
 
 
-def _simulated(context: Context) -> Path:
-    root = Path(tempfile.gettempdir()) / f"secagg-simulation-{os.getuid()}"
+def _simulated(context: Context, given: str) -> Path:
+    """Return a simulated node's folder, below the one that was given or a private one of this user."""
+    root = Path(given) if given else Path(tempfile.gettempdir()) / f"secagg-simulation-{os.getuid()}"
     root.mkdir(mode=0o700, exist_ok=True)
     found = root.lstat()
     if found.st_uid != os.getuid() or found.st_mode & 0o077 or root.is_symlink():

@@ -4,7 +4,6 @@ What does not belong here: apps, rounds.
 """
 
 import os
-import shutil
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -34,10 +33,10 @@ def simulate_federation(
     share_simulated_keys(federation.setup.stack)
     server = federation.server_app(rounds, on_round=on_round, on_result=results.append)
     helpers = len(_helpers(federation))
-    try:
+    with tempfile.TemporaryDirectory(prefix="secagg-simulation-", ignore_cleanup_errors=True) as nodes:
         run_flower_simulation(
             server_app=server,
-            client_app=federation.client_app(site=SIMULATION),
+            client_app=federation.client_app(site=f"{SIMULATION}:{nodes}"),
             num_supernodes=len(federation.setup.names) + helpers,
             backend_config={
                 "init_args": {
@@ -48,8 +47,6 @@ def simulate_federation(
                 "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
             },
         )
-    finally:
-        shutil.rmtree(Path(tempfile.gettempdir()) / f"secagg-simulation-{os.getuid()}", ignore_errors=True)
     if not results:
         raise SecAggError("Flower's simulation ended without a result; its log says why")
     return results[0]

@@ -38,6 +38,7 @@ from protocols.store import FileStore, MemoryStore, Store
 from protocols.updates import schema_of
 
 EVALUATION_NOTE = "each client's evaluation metrics leave it unprotected, by explicit choice"
+_BY_ROUND = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
 
@@ -161,6 +162,8 @@ class PrivateStrategy(Strategy):
                 files.close()
         if not result.arrays:
             result.arrays = arrays
+        for name in _BY_ROUND:
+            setattr(result, name, {number + done: facts for number, facts in getattr(result, name).items()})
         result.arrays = arrays_of(like(tree_of(result.arrays), schema))
         return result
 

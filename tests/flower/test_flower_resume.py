@@ -132,6 +132,18 @@ def test_a_declared_subclass_says_what_it_keeps_or_starts_anew(tmp_path: Path) -
         run(grid, Forgetful(**NODES), tmp_path / "other", 2)
 
 
+def test_rounds_are_numbered_on_in_the_result(tmp_path: Path) -> None:
+    grid = nodes(tmp_path)
+    run(grid, FedAvg(**NODES), tmp_path / "run", 2)
+    strategy = PrivateStrategy(FedAvg(**NODES), masks(), folder=tmp_path / "run", metrics=["loss"], poll=0.01)
+    seen: list[int] = []
+    result = strategy.start(
+        grid, arrays_of(model()), num_rounds=4, evaluate_fn=lambda number, arrays: seen.append(number)
+    )
+    assert seen == [3, 4]
+    assert sorted(result.train_metrics_clientapp) == [3, 4]
+
+
 def test_another_strategy_model_or_a_damaged_checkpoint_is_refused(tmp_path: Path) -> None:
     grid, folder = nodes(tmp_path), tmp_path / "run"
     run(grid, FedAvg(**NODES), folder, 1)
