@@ -3,17 +3,20 @@ side, and real data where a folder `shared/data` lies beside the checkout (tests
 there is none).
 
 With SECAGG_TEST_RESULTS a session keeps its outcomes in the file of that name: that is how `make test-slow`
-leaves its last results.
+leaves its last results. A session over a part of the tests replaces that part alone; each result says when and
+of which commit it was had.
 """
 
 import json
 import os
 import platform
+import subprocess
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+ROOT = Path(__file__).resolve().parents[1]
+BESIDE = ROOT.parent / "shared" / "data"
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -35,19 +38,29 @@ def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:
     target = os.environ.get("SECAGG_TEST_RESULTS")
     if not target:
         return
-    listed = [
-        {"test": report.nodeid, "outcome": outcome, "seconds": round(getattr(report, "duration", 0.0), 2)}
-        for outcome in ("passed", "failed", "skipped", "error")
-        for report in terminalreporter.stats.get(outcome, [])
-    ]
-    result = {
+    now = {
         "finished": datetime.now(UTC).isoformat(timespec="seconds"),
-        "machine": {
-            "cores": os.cpu_count(),
-            "system": platform.platform(),
-            "python": platform.python_version(),
-        },
-        "exit": int(exitstatus),
-        "tests": sorted(listed, key=lambda entry: str(entry["test"])),
+        "commit": _commit(),
+        "machine": f"{platform.platform()}, {os.cpu_count()} cores, Python {platform.python_version()}",
     }
-    Path(target).write_text(json.dumps(result, indent=1) + "\n")
+    results = _kept(Path(target))
+    for outcome in ("passed", "skipped", "failed", "error"):
+        for report in terminalreporter.stats.get(outcome, []):
+            seconds = round(getattr(report, "duration", 0.0), 2)
+            results[report.nodeid] = {"outcome": outcome, "seconds": seconds} | now
+    Path(target).write_text(json.dumps(dict(sorted(results.items())), indent=1) + "\n")
+
+
+def _kept(target: Path) -> dict[str, Any]:
+    """What earlier sessions left, of test files that still exist."""
+    if not target.exists():
+        return {}
+    kept: dict[str, Any] = json.loads(target.read_text())
+    return {name: result for name, result in kept.items() if (ROOT / name.split("::")[0]).exists()}
+
+
+def _commit() -> str:
+    asked = subprocess.run(
+        ["git", "describe", "--always", "--dirty", "--abbrev=12"], cwd=ROOT, capture_output=True, text=True
+    )
+    return asked.stdout.strip() or "unknown"
