@@ -12,7 +12,7 @@ from typing import Any
 import gmpy2
 
 from he.paillier.keys import PublicKey, SecretKey
-from he.paillier.randomisers import Randomisers
+from he.paillier.randomisers import Randomiser, Randomisers
 from he.paillier.workers import spread
 from protocols.errors import WireError
 from protocols.randomness import SecureRandom
@@ -22,14 +22,21 @@ def encrypt(plaintexts: Sequence[int], source: Randomisers, random: SecureRandom
     """Return the ciphertexts (1 + m n) r modulo n^2, each with a randomiser of its own; any integers are
     taken modulo n.
     """
+    return encrypt_knowing(plaintexts, source, random)[0]
+
+
+def encrypt_knowing(
+    plaintexts: Sequence[int], source: Randomisers, random: SecureRandom
+) -> tuple[bytes, list[bytes]]:
+    """Return the ciphertexts and the randomisers' exponents, secret, which a proof of knowledge takes."""
     n, n2, size = gmpy2.mpz(source.public.n), source.n2, source.public.ciphertext_bytes
     randomisers = source.take(len(plaintexts), random)
 
-    def blind(share: Sequence[tuple[int, Any]]) -> list[bytes]:
-        return [((1 + n * (m % n)) * r % n2).to_bytes(size, "big") for m, r in share]
+    def blind(share: Sequence[tuple[int, Randomiser]]) -> list[bytes]:
+        return [((1 + n * (m % n)) * r.value % n2).to_bytes(size, "big") for m, r in share]
 
     parts: list[bytes] = spread(blind, list(zip(plaintexts, randomisers, strict=True)), least=64)
-    return b"".join(parts)
+    return b"".join(parts), [r.exponent for r in randomisers]
 
 
 def parse(data: bytes, count: int, public: PublicKey) -> list[Any]:

@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 from he.delivery import check_total
 from he.paillier.cipher import parse
 from he.paillier.keys import PublicKey
+from he.paillier.knowledge import Knowledge, Statement, check
+from he.paillier.parameters import PaillierParameters
 from he.paillier.proofs import Proof
 from protocols.codec import Record
 from protocols.errors import Aborted, PeerError, ProtocolViolation, WireError
@@ -72,10 +74,14 @@ class Ticket(Record):
 
 @dataclass(frozen=True)
 class Contribution(Record):
-    """Client to server: its encrypted vector (full-width integers modulo n^2, end to end) and its ticket."""
+    """Client to server: its encrypted vector (full-width integers modulo n^2, end to end) and its ticket.
+
+    knowledge: where decryptors open, the proof that the client knows what it encrypted.
+    """
 
     ciphertexts: bytes = field(repr=False)
     ticket: Ticket
+    knowledge: Knowledge | None = None
 
     def checked(
         self, session: Session, index: int, signers: bytes, public: PublicKey, count: int
@@ -88,6 +94,16 @@ class Contribution(Record):
             if hashlib.sha256(self.ciphertexts).digest() != self.ticket.digest:
                 raise ProtocolViolation("expected ciphertexts that fit their digest", f"client {index}")
             return parse(self.ciphertexts, count, public)
+
+    def known(self, session: Session, index: int, signers: bytes, public: PublicKey) -> list[Any]:
+        """Return the ciphertexts after those checks and that of the proof of knowledge. Raises PeerError naming the
+        client.
+        """
+        parameters = PaillierParameters.decode(session.parameters)
+        count = parameters.packing.plaintexts(session.dimension)
+        values = self.checked(session, index, signers, public, count)
+        check(Statement(public, session.context, index, values, parameters.exponent_bits), self.knowledge)
+        return values
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ Wilson, EUROCRYPT '92).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import gmpy2
 
@@ -51,6 +51,13 @@ class FixedBase:
         return result
 
 
+class Randomiser(NamedTuple):
+    """A randomiser modulo n^2, and the little-endian exponent of the base that gives it. Both are secret."""
+
+    value: Any
+    exponent: bytes
+
+
 @dataclass
 class Randomisers:
     """The source of randomisers for one public key; each is given out once.
@@ -65,7 +72,7 @@ class Randomisers:
     exponent_bits: int | None = None
     secret: SecretKey | None = field(default=None, repr=False)
     _tables: list[FixedBase] = field(default_factory=list, repr=False)
-    _ready: list[Any] = field(default_factory=list, repr=False)
+    _ready: list[Randomiser] = field(default_factory=list, repr=False)
     _made: int = field(default=0, repr=False)
 
     def __post_init__(self) -> None:
@@ -114,9 +121,9 @@ class Randomisers:
         """Make `count` randomisers ahead, from the operating system's generator; `take` uses them first."""
         self._ready += self._make(count, SystemRandom())
 
-    def take(self, count: int, random: SecureRandom) -> list[Any]:
+    def take(self, count: int, random: SecureRandom) -> list[Randomiser]:
         """Return `count` fresh randomisers: prepared ones first, if `random` is the system's, and new ones."""
-        ready: list[Any] = []
+        ready: list[Randomiser] = []
         if type(random) is SystemRandom:
             ready, self._ready = self._ready[:count], self._ready[count:]
         return ready + self._make(count - len(ready), random)
@@ -126,7 +133,7 @@ class Randomisers:
         """How many randomisers lie ready."""
         return len(self._ready)
 
-    def _make(self, count: int, random: SecureRandom) -> list[Any]:
+    def _make(self, count: int, random: SecureRandom) -> list[Randomiser]:
         if count <= 0:
             return []
         tables = self._tables_for(count)
@@ -134,8 +141,10 @@ class Randomisers:
         data = random.bytes(count * size)
         exponents = [data[i : i + size] for i in range(0, len(data), size)]
         if len(tables) == 1:
-            return spread(lambda share: [tables[0].power(e) for e in share], exponents)
-        return spread(lambda share: [self._join(*(t.power(e) for t in tables)) for e in share], exponents)
+            return spread(lambda share: [Randomiser(tables[0].power(e), e) for e in share], exponents)
+        return spread(
+            lambda share: [Randomiser(self._join(*(t.power(e) for t in tables)), e) for e in share], exponents
+        )
 
     def _tables_for(self, count: int) -> list[FixedBase]:
         self._made += count

@@ -72,6 +72,10 @@ def _assumptions(arrangement: Arrangement, demands: Demands) -> list[str]:
             "a wrong partial decryption is named by a Fiat-Shamir proof, in the random-oracle model "
             "(Damgard and Jurik, PKC 2001)"
         )
+        found.append(
+            "a client proves that it knows what it encrypted, in the random-oracle model (Bernhard, Pereira and "
+            "Warinschi, ASIACRYPT 2012): it cannot have another's update, or a multiple of it, opened as its own"
+        )
     if isinstance(arrangement, KeyHolder):
         found.append(f"{arrangement.name} and the server do not collude; {_HELD}")
     if demands.signed_roster:

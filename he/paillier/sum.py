@@ -12,13 +12,15 @@ from he.delivery import DELIVER, Delivering, Receiving
 from he.keys import Arrangement, KeyHolder, SharedByClients, Threshold, check_recipients
 from he.keys import arrangement as named
 from he.paillier import keyring, tags
-from he.paillier.cipher import encrypt
+from he.paillier.cipher import encrypt_knowing, parse
 from he.paillier.client import Encrypted, MayOpen, Sent
 from he.paillier.holders import HasKey, HasShare
 from he.paillier.holders.decryptor import decryptor
 from he.paillier.holders.key_holder import KEY_HOLDER
 from he.paillier.keyring import Key, Keyring
 from he.paillier.keys import DEFAULT_BITS, LEAST_BITS
+from he.paillier.knowledge import Knowledge, prove
+from he.paillier.knowledge import Statement as Proven
 from he.paillier.messages import AGREE, DECRYPT, INPUT, OPEN, PURPOSE, Ask, Contribution, Ticket
 from he.paillier.parameters import PaillierParameters, choose, digits_of, least_survivors
 from he.paillier.randomisers import Randomisers
@@ -221,17 +223,34 @@ class PaillierSum(SecureSum):
         tagging = self._tag(session, index, random)
         if tagging.seed:
             plaintexts = tags.add_tags(plaintexts, tagging.seed, n)
-        ciphertexts = encrypt(plaintexts, self.randomisers, random)
+        ciphertexts, exponents = encrypt_knowing(plaintexts, self.randomisers, random)
         unsigned = Ticket(tagging.public, hashlib.sha256(ciphertexts).digest(), b"")
         signer = self._signer(session.roster[index])
         signature = signer.sign(PURPOSE, unsigned.signed(session, index)) if signer else b""
-        contribution = Contribution(ciphertexts, Ticket(tagging.public, unsigned.digest, signature))
+        proof = self._proof(session, index, ciphertexts, plaintexts, exponents, random)
+        contribution = Contribution(ciphertexts, Ticket(tagging.public, unsigned.digest, signature), proof)
         key = self._shared_key() if self._shared else None
         least, box_key = max(policy.min_survivors, least_survivors(session)), b""
         if session.roster[index] in self.recipients:
             box_key = tagging.box_key
         signers = self._signers(session)
         return Step(Encrypted(session, index, contribution, update, key, signers, least, box_key))
+
+    def _proof(
+        self,
+        session: Session,
+        index: int,
+        ciphertexts: bytes,
+        plaintexts: list[int],
+        exponents: list[bytes],
+        random: SecureRandom,
+    ) -> Knowledge | None:
+        """Return the proof that this client knows what it encrypted, which decryptors insist on."""
+        if not isinstance(self.keys.public, ThresholdKey):
+            return None
+        public, bits = self.keys.encryption, self._parameters(session).exponent_bits
+        values = parse(ciphertexts, len(plaintexts), public)
+        return prove(Proven(public, session.context, index, values, bits), plaintexts, exponents, random)
 
     def _tag(self, session: Session, index: int, random: SecureRandom) -> tags.Tagging:
         """Return what this client's tags are made of; decryptors add by themselves and need none."""

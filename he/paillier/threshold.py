@@ -60,6 +60,8 @@ class ThresholdKey(Record):
             raise Misuse(
                 f"expected 1 <= t <= holders <= {MAX_HOLDERS}, got t={self.t}, {self.holders} holders"
             )
+        if self.public.h is None:
+            raise Misuse("expected a key with a base for randomisers: what clients encrypt is proven with it")
         if any(not 1 < x < n or gmpy2.gcd(x, n) != 1 for x in (self.v, *self.verification)):
             raise Misuse("expected units modulo n as verification values")
 

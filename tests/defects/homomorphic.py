@@ -11,6 +11,7 @@ from he.ckks.holder import Secrets
 from he.ckks.messages import Opened, Published, Settings
 from he.keys import KeyHolder, Threshold
 from he.paillier.cipher import centre
+from he.paillier.randomisers import Randomiser
 from tests.defects.planting import Defect, put, together
 from tests.paillier_fixed import fixed
 
@@ -24,7 +25,7 @@ def threshold() -> PaillierSum:
 
 
 def no_randomiser(self: Any, count: int, random: Any) -> list[Any]:
-    return [gmpy2.mpz(1)] * count
+    return [Randomiser(gmpy2.mpz(1), bytes(1))] * count
 
 
 def no_tags(plaintexts: Any, seed: bytes, n: int) -> list[int]:

@@ -2,7 +2,8 @@
 of that sum, once.
 
 It takes no sum from the server: whatever the server and fewer than t decryptors make up, the others decrypt
-the sum of at least `least` signed contributions or nothing.
+the sum of at least `least` signed contributions or nothing; and each of those proves that its client knows what it
+encrypted, so that none was made of another's.
 """
 
 from dataclasses import dataclass, field
@@ -10,7 +11,7 @@ from typing import ClassVar
 
 from he.paillier.cipher import add_all, serialise_residues
 from he.paillier.messages import DECRYPT, DecryptRequest, Partial, decode, expect_indices
-from he.paillier.parameters import PaillierParameters, least_survivors
+from he.paillier.parameters import least_survivors
 from he.paillier.proofs import prove
 from he.paillier.threshold import KeyShare, partial_decrypt
 from protocols.kernel import SERVER, Left, Message, Party, State, Step, expect, message
@@ -39,8 +40,7 @@ class HasShare(State):
         expect(request, session.context, DECRYPT, "server", me)
         given = decode(DecryptRequest, request.body, "server").contributions
         expect_indices(list(given), max(self.least, least_survivors(session)), session.clients)
-        count = PaillierParameters.decode(session.parameters).packing.plaintexts(session.dimension)
-        vectors = (c.checked(session, i, self.signers, public, count) for i, c in given.items())
+        vectors = (c.known(session, i, self.signers, public) for i, c in given.items())
         total = add_all(vectors, public)
         parts = partial_decrypt(self.share, total)
         proof = prove(self.share, total, parts, session.context, random)

@@ -36,7 +36,7 @@ class Gathering(State):
         expect(message, self.session.context, INPUT, "client", SERVER)
         index = newcomer(message, self.session, self.contributions)
         sent = decode(Contribution, message.body, str(message.sender))
-        sent.checked(self.session, index, self.signers, self.key.public, self.count)
+        sent.known(self.session, index, self.signers, self.key.public)
         self.contributions[index] = sent
         return Step(self)
 

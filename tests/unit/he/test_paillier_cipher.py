@@ -91,7 +91,8 @@ def test_randomisers_are_nth_residues_of_full_length_exponents() -> None:
     source = Randomisers(secret.public)
     assert source.exponent_bits == 1024
     for r in source.take(3, RANDOM):
-        assert Opener(secret).decrypt([r]) == [0]
+        assert Opener(secret).decrypt([r.value]) == [0]
+        assert 1008 <= int.from_bytes(r.exponent, "little").bit_length() <= 1024
 
 
 def test_prepared_randomisers_are_given_out_once_and_in_production_only() -> None:

@@ -1,0 +1,124 @@
+"""Proof that a client knows what it encrypted (`Threshold`). What does not belong here: encryption, who checks.
+
+Ciphertexts are malleable: without a proof a client that is in league with the server could send a power of another
+client's ciphertext as its own, in this session or a later one, and the opened sum would tell that client's
+update. Where a key holder opens, tags find that out; decryptors add up whatever is signed.
+
+The proof is Schnorr's for the map (m, r) -> (1 + n)^m g^r modulo n^2, g = h^n, made non-interactive by a hash over
+everything (Fiat-Shamir), the session and the client's place included. All ciphertexts of a vector are proven at
+once, each with a 128-bit exponent of its own: n has no prime factor below 2^128, so that the answers to enough
+challenges determine every plaintext. A proof of knowledge beside semantically secure encryption makes it non-malleable
+(Bernhard, Pereira and Warinschi, ASIACRYPT 2012).
+"""
+
+import functools
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import gmpy2
+
+from he.paillier.keys import PublicKey
+from he.paillier.proofs import multi_power
+from protocols.codec import BigInt, Record
+from protocols.errors import Misuse, ProtocolViolation
+from protocols.randomness import SecureRandom, below
+
+CHALLENGE_BYTES = 16
+# The mask is so much longer than what it hides: the answer is statistically independent of the exponents.
+HIDING_BITS = 128
+_DOMAIN = b"paillier knowledge proof v1\0"
+
+
+@dataclass(frozen=True)
+class Knowledge(Record):
+    """digest: SHA-256 (32 bytes) of all that is proven and of the commitment, from which the challenges follow.
+    plain: modulo n. exponent: over the integers.
+    """
+
+    digest: bytes
+    plain: BigInt = field(repr=False)
+    exponent: BigInt = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Statement:
+    """What is proven: that the ciphertexts of client `index` in a session (`context`) are encryptions it made, with
+    exponents of at most `exponent_bits` bits. Raises Misuse for a key without a base of its own.
+    """
+
+    public: PublicKey
+    context: bytes
+    index: int
+    ciphertexts: Sequence[Any]
+    exponent_bits: int
+
+    def __post_init__(self) -> None:
+        if self.public.h is None:
+            raise Misuse("a proof of knowledge needs a key with a base for randomisers")
+
+    @property
+    def mask_bits(self) -> int:
+        """Length of the mask of the exponents."""
+        return self.exponent_bits + 8 * CHALLENGE_BYTES + len(self.ciphertexts).bit_length() + HIDING_BITS
+
+    def digest(self, commitment: Any) -> bytes:
+        """Hash key, session, place, ciphertexts and commitment."""
+        size = self.public.ciphertext_bytes
+        hasher = hashlib.sha256(_DOMAIN + self.public.digest + self.index.to_bytes(4, "big"))
+        hasher.update(len(self.context).to_bytes(4, "big") + self.context)
+        hasher.update(self.exponent_bits.to_bytes(4, "big") + len(self.ciphertexts).to_bytes(8, "big"))
+        for value in (*self.ciphertexts, commitment):
+            hasher.update(value.to_bytes(size, "big"))
+        return hasher.digest()
+
+    def challenges(self, digest: bytes) -> list[bytes]:
+        """Return an exponent of 16 bytes for each ciphertext."""
+        stream = hashlib.shake_256(b"challenges\0" + digest).digest(CHALLENGE_BYTES * len(self.ciphertexts))
+        return [stream[i : i + CHALLENGE_BYTES] for i in range(0, len(stream), CHALLENGE_BYTES)]
+
+    def image(self, plain: Any, exponent: Any) -> Any:
+        """Return (1 + n)^plain g^exponent modulo n^2."""
+        n = gmpy2.mpz(self.public.n)
+        return (1 + plain % n * n) * gmpy2.powmod(_base(self.public), exponent, n * n) % (n * n)
+
+
+@functools.lru_cache(maxsize=8)
+def _base(public: PublicKey) -> Any:
+    """Return g = h^n modulo n^2."""
+    n = gmpy2.mpz(public.n)
+    return gmpy2.powmod(public.h, n, n * n)
+
+
+def prove(
+    statement: Statement, plaintexts: Sequence[int], exponents: Sequence[bytes], random: SecureRandom
+) -> Knowledge:
+    """Prove knowledge of the plaintexts and of the randomisers' exponents (little-endian bytes), one per ciphertext."""
+    n = int(statement.public.n)
+    mask = int.from_bytes(random.bytes((statement.mask_bits + 7) // 8), "big") >> (-statement.mask_bits % 8)
+    plain = below(random, n)
+    digest = statement.digest(statement.image(plain, mask))
+    for challenge, m, r in zip(statement.challenges(digest), plaintexts, exponents, strict=True):
+        e = int.from_bytes(challenge, "big")
+        plain, mask = plain + e * m, mask + e * int.from_bytes(r, "little")
+    return Knowledge(digest, BigInt(plain % n), BigInt(mask))
+
+
+def check(statement: Statement, proof: Knowledge | None) -> None:
+    """Raises ProtocolViolation, naming the client, unless it proves that it knows what it encrypted."""
+    who, n = f"client {statement.index}", gmpy2.mpz(statement.public.n)
+    if proof is None:
+        raise ProtocolViolation(f"{who}: expected a proof that it knows what it encrypted, got none", who)
+    fits = len(proof.digest) == 32 and 0 <= proof.plain < n and proof.exponent >= 0
+    if not fits or int(proof.exponent).bit_length() > statement.mask_bits + 1:
+        raise ProtocolViolation(f"{who}: the proof that it knows what it encrypted is out of range", who)
+    n2 = n * n
+    product = multi_power(statement.ciphertexts, statement.challenges(proof.digest), n2)
+    commitment = statement.image(proof.plain, proof.exponent) * gmpy2.invert(product, n2) % n2
+    if statement.digest(commitment) != proof.digest:
+        raise ProtocolViolation(
+            f"{who}: its proof that it knows what it encrypted does not verify: the ciphertexts were not made by it "
+            "for this session",
+            who,
+        )
