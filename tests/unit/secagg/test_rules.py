@@ -1,0 +1,306 @@
+"""What a masked sum's parameters may be, at each limit exactly, and what follows from them."""
+
+import hashlib
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols.errors import Misuse, PolicyRefusal, WireError
+from protocols.policy import Policy
+from protocols.randomness import SystemRandom
+from secagg import Credentials, SecAgg, SecAggPlus
+from secagg.graph import Harary, permutation
+from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
+from secagg.prg import expand, keystream
+from secagg.ring import Ring
+from secagg.rules import MaskParameters, Rules, rules_of
+
+CONTEXT = bytes(32)
+
+
+def parameters(
+    threat: str, degree: int, threshold: int, corrupt: int = 0, survivors: int = 2, **more: Any
+) -> MaskParameters:
+    return MaskParameters(threat, degree, threshold, corrupt, survivors, **more)
+
+
+def rules(made: MaskParameters, clients: int, survivors: int = 2) -> Rules:
+    return Rules(made, clients, survivors, 8, CONTEXT, 1)
+
+
+@pytest.mark.parametrize(
+    "good",
+    [
+        ("semi-honest", 2, 2, 0, 2),
+        ("semi-honest", 65_535, 65_535, 0, 2),
+        ("semi-honest", 9, 2, 9, 2),
+        ("semi-malicious", 9, 5, 0, 2),
+        ("semi-malicious", 8, 5, 1, 2),
+        ("malicious", 9, 6, 2, 2),
+    ],
+)
+def test_the_limits_themselves_are_allowed(good: tuple[str, int, int, int, int]) -> None:
+    assert MaskParameters.decode(MaskParameters(*good).encode()) == MaskParameters(*good)
+
+
+@pytest.mark.parametrize(
+    "bad",
+    [
+        ("honest", 9, 5, 0, 2),
+        ("semi-honest", 9, 1, 0, 2),
+        ("semi-honest", 4, 5, 0, 2),
+        ("semi-honest", 65_536, 5, 0, 2),
+        ("semi-honest", 9, 5, -1, 2),
+        ("semi-honest", 9, 5, 0, 1),
+        ("semi-malicious", 10, 5, 0, 2),
+        ("semi-malicious", 9, 5, 1, 2),
+        ("malicious", 8, 5, 2, 2),
+    ],
+)
+def test_one_beyond_each_limit_is_refused(bad: tuple[str, int, int, int, int]) -> None:
+    """The threshold's: two views of who survived must not each gather a threshold of holders."""
+    with pytest.raises(Misuse, match="expected"):
+        MaskParameters(*bad)
+
+
+class TestSessions:
+    def test_three_clients_and_a_degree_below_their_number(self) -> None:
+        assert rules(parameters("semi-honest", 2, 2), 3).complete
+        assert not rules(parameters("semi-honest", 2, 2), 4).complete
+        assert rules(parameters("semi-honest", 4, 3), 5).complete
+        for degree, clients in ((2, 2), (4, 4), (5, 5)):
+            with pytest.raises(Misuse, match="at least 3 clients"):
+                rules(parameters("semi-honest", degree, 2), clients)
+
+    def test_who_votes_and_who_is_certified(self) -> None:
+        seen = {t: rules(parameters(t, 2, 2), 3) for t in ("semi-honest", "semi-malicious", "malicious")}
+        assert [(r.voted, r.certified) for r in seen.values()] == [
+            (False, False),
+            (True, False),
+            (True, True),
+        ]
+        assert [r.advertisement_bytes for r in seen.values()] == [64, 96, 160]
+
+    def test_the_larger_of_both_least_numbers_of_survivors_counts(self) -> None:
+        assert rules(parameters("semi-honest", 4, 3, survivors=4), 5, 2).survivors == 4
+        assert rules(parameters("semi-honest", 4, 3, survivors=2), 5, 4).survivors == 4
+
+    @pytest.mark.parametrize(
+        "clients, more, why",
+        [
+            (9, {"identities": bytes(32 * 8)}, "9 identities"),
+            (9, {"identities": bytes(32 * 9 + 1)}, "9 identities"),
+            (9, {"threat": "semi-malicious", "committed": True}, "commit and reveal"),
+            (7, {"committed": True}, "commit and reveal"),
+            (9, {"committed": True, "reuse": True}, "need a beacon"),
+            (9, {"beacon": b"x", "reuse": True, "epoch": bytes(31)}, "need a beacon"),
+            (9, {"beacon": b"x", "epoch": bytes(32)}, "need a beacon"),
+            (9, {}, "needs commit and reveal, or a beacon"),
+        ],
+    )
+    def test_what_does_not_fit_together_is_refused(
+        self, clients: int, more: dict[str, Any], why: str
+    ) -> None:
+        made = parameters(**{"threat": "malicious", "degree": 6, "threshold": 4} | more)
+        with pytest.raises(Misuse, match=why):
+            rules(made, clients)
+
+    @pytest.mark.parametrize(
+        "clients, more",
+        [
+            (9, {"identities": bytes(32 * 9), "beacon": b"x"}),
+            (9, {"committed": True}),
+            (7, {}),
+            (9, {"beacon": b"x", "reuse": True, "epoch": bytes(32)}),
+            (9, {"beacon": b"x", "reuse": True}),
+            (9, {"threat": "semi-malicious"}),
+        ],
+    )
+    def test_what_fits_is_a_session(self, clients: int, more: dict[str, Any]) -> None:
+        made = rules(parameters(**{"threat": "malicious", "degree": 6, "threshold": 4} | more), clients)
+        assert (made.seed == b"") == bool(more.get("committed"))
+        assert made.neighbours(0, made.seed) == Harary(made.seed or bytes(32), clients, 6).neighbours(0)
+
+    def test_reused_keys_keep_their_graph_from_round_to_round(self) -> None:
+        made = parameters("malicious", 6, 4, beacon=b"x", reuse=True, epoch=bytes(32))
+        once = parameters("malicious", 6, 4, beacon=b"x")
+        seeds = [[Rules(p, 9, 2, 8, CONTEXT, round).seed for round in (1, 2)] for p in (made, once)]
+        assert seeds[0][0] == seeds[0][1]
+        assert seeds[1][0] != seeds[1][1]
+        fixed = hashlib.sha256(b"secagg beacon v1\0" + bytes(8) + b"x").digest()
+        assert seeds[0][0] == fixed
+
+
+class TestReuse:
+    def test_who_is_surely_in_the_sum(self) -> None:
+        """9 holders of whom 1 is corrupt, threshold 6: five honest ones shown a client gone put it out of the sum."""
+        honest = rules(parameters("semi-honest", 9, 6, 1), 10)
+        lying = rules(parameters("semi-malicious", 9, 6, 1), 10)
+        assert [honest.surely_alive(n) for n in (10, 9, 5)] == [10, 9, 5]
+        assert [lying.surely_alive(n) for n in (10, 9, 8, 5)] == [10, 10 - 1, 10 - 3, 10 - 8]
+
+    def test_who_is_left_with_too_few_neighbours(self) -> None:
+        complete = rules(parameters("semi-honest", 9, 6), 10)
+        assert complete.left_alone(range(7)) is None
+        assert complete.left_alone(range(6)) == 0
+        assert complete.left_alone([]) is None
+        sparse = rules(parameters("semi-honest", 4, 3), 10)
+        order = permutation(sparse.seed, 10).tolist()
+        # on the circle: a run of five has two ends with two neighbours each, a gap of one leaves three
+        assert sparse.left_alone(set(range(10)) - {order[0]}) is None
+        assert sparse.left_alone(order[:5]) in (order[0], order[4], order[1], order[3])
+
+    def test_shares_go_to_the_committee_and_come_from_everybody(self) -> None:
+        sparse = rules(parameters("semi-honest", 4, 3), 10)
+        seed = hashlib.sha256(b"secagg committee v1\0" + sparse.seed).digest()
+        assert sparse.committee == frozenset(permutation(seed, 10)[:4].tolist())
+        for i in range(10):
+            others = set(range(10)) if i in sparse.committee else sparse.committee
+            assert sparse.channels(i) == frozenset(others) - {i}
+        complete = rules(parameters("semi-honest", 9, 6), 10)
+        assert complete.committee == frozenset(range(10))
+
+
+class TestDemands:
+    """A client refuses less than its own wishes, and takes exactly them."""
+
+    def enter(self, offered: SecAgg | SecAggPlus, own: SecAgg | SecAggPlus, clients: int = 10) -> None:
+        random = SystemRandom()
+        session = offered.session([f"c{i}" for i in range(clients)], 1, 1, random=random)
+        own.client(session, 0, np.zeros(1, np.int64), random=random, policy=Policy(min_threshold_share=0.0))
+
+    def test_more_than_demanded_is_taken(self) -> None:
+        self.enter(SecAgg(threat="semi-malicious"), SecAgg(threat="semi-honest"))
+        self.enter(SecAgg(threshold=8, threat="semi-malicious"), SecAgg(threshold=7, threat="semi-malicious"))
+        self.enter(
+            SecAggPlus(neighbours=6, threshold=5, threat="semi-honest"),
+            SecAggPlus(neighbours=4, threshold=3, threat="semi-honest"),
+        )
+
+    def test_the_least_threshold_of_its_own_collusion_is_the_limit(self) -> None:
+        """Nine neighbours of whom 3 are corrupt: 2 x 7 > 9 + 3."""
+        own = SecAgg(threat="semi-malicious", collusion=0.3, dropout=0.0)
+        needed = own.wishes.least_threshold(10, 9, "semi-malicious")
+        self.enter(SecAgg(threat="semi-malicious", threshold=needed), own)
+        with pytest.raises(PolicyRefusal, match=r"threshold: at collusion 0\.3"):
+            self.enter(SecAgg(threat="semi-malicious", threshold=needed - 1), own)
+
+    def test_a_beacon_matters_on_sparse_malicious_graphs_only(self) -> None:
+        names = [f"c{i}" for i in range(10)]
+        known = Credentials.simulated(names)
+        complete = [SecAgg(threat="malicious", credentials=known, beacon=b) for b in (b"", b"x")]
+        self.enter(*complete)
+        self.enter(
+            SecAggPlus(neighbours=4, threshold=3, threat="semi-malicious", beacon=b"x"),
+            SecAggPlus(neighbours=4, threshold=3, threat="semi-malicious"),
+        )
+
+    @pytest.mark.parametrize("bad", [{"setup": "old"}, {"renew": 0}, {"threat": "malicious"}])
+    def test_bad_options_are_misuse(self, bad: dict[str, Any]) -> None:
+        with pytest.raises(Misuse):
+            SecAgg(**bad)
+        assert SecAgg(setup="reuse", renew=1).reuse
+
+    def test_a_threshold_of_ones_own_allows_for_no_collusion_unless_it_is_said(self) -> None:
+        assert SecAgg().wishes.collusion == 0.1
+        assert SecAgg(threshold=5).wishes.collusion == 0.0
+        assert SecAgg(threshold=5, collusion=0.2).wishes.collusion == 0.2
+
+
+class TestLists:
+    def test_ascending_means_strictly(self) -> None:
+        expect_ascending("x", indices([]))
+        expect_ascending("x", indices([3]))
+        expect_ascending("x", indices([1, 2, 9]))
+        for bad in (
+            indices([1, 1]),
+            indices([2, 1]),
+            indices([1, 2, 2]),
+            np.array([1, 2]),
+            np.zeros((1, 1), np.uint32),
+        ):
+            with pytest.raises(Misuse, match="ascending"):
+                expect_ascending("x", bad)
+
+    def test_items_are_of_one_size(self) -> None:
+        assert items(b"aabbcc", 2) == [b"aa", b"bb", b"cc"]
+        assert items(b"", 2) == items(b"", 0) == []
+        for data, count in ((b"abc", 2), (b"a", 0), (b"", 2)):
+            with pytest.raises(Misuse, match="items of one size"):
+                expect_items("x", data, count)
+        expect_items("x", b"abcd", 2)
+        expect_items("x", b"", 0)
+
+    @pytest.mark.parametrize("size", [1, 7, 8, 9, 16, 17])
+    def test_bits_come_back_and_have_one_form(self, size: int) -> None:
+        for some in ([], [0], [size - 1], list(range(size)), list(range(0, size, 3))):
+            data = pack_bits(some, size)
+            assert len(data) == -(-size // 8)
+            assert [i for i in range(size) if data[i // 8] >> i % 8 & 1] == some
+            assert unpack_bits(data, size) == set(some)
+            for bad in (data + b"\0", data[:-1]):
+                with pytest.raises(WireError, match="bytes for"):
+                    unpack_bits(bad, size)
+        if size % 8:
+            with pytest.raises(WireError, match="beyond"):
+                unpack_bits(pack_bits([size], size + 1), size)
+
+
+class TestWords:
+    @pytest.mark.parametrize("bits", [1, 2, 31, 32, 33, 63, 64])
+    def test_rings_have_1_to_64_bits(self, bits: int) -> None:
+        ring, top = Ring(bits), 1 << bits
+        values = [0, 1, -1, top // 2 - 1, -(top // 2), top - 1]
+        words = ring.embed(np.array([v % (1 << 64) for v in values], np.uint64))
+        assert ring.residues(words).tolist() == [v % top for v in values]
+        assert ring.centred(words).tolist() == [(v + top // 2) % top - top // 2 for v in values]
+        assert [ring.packed_bytes(n) for n in (0, 1, 7, 8)] == [-(-n * bits // 8) for n in (0, 1, 7, 8)]
+
+    @pytest.mark.parametrize("bits", [0, 65])
+    def test_no_other_ring(self, bits: int) -> None:
+        with pytest.raises(Misuse, match="1 to 64"):
+            Ring(bits)
+
+    def test_other_arrays_are_misuse(self) -> None:
+        ring = Ring(8)
+        for vector in (np.zeros(2), np.zeros((1, 2), np.int64)):
+            with pytest.raises(Misuse, match="vector of integers"):
+                ring.embed(vector)
+        for words in (np.zeros(2, np.uint64), np.zeros((1, 2), np.uint32), np.zeros(4, np.uint32)[::2]):
+            with pytest.raises(Misuse, match="contiguous"):
+                ring.check(words)
+        ring.check(ring.zeros(2))
+
+    def test_streams_take_seeds_of_16_to_64_bytes_and_any_count(self) -> None:
+        assert expand(b"s" * 16, b"", 0) == b""
+        assert len({expand(b"s" * n, b"", 16) for n in (16, 17, 63, 64)}) == 4
+        for size in (15, 65):
+            with pytest.raises(Misuse, match="16 to 64"):
+                keystream(b"s" * size, b"")
+        with pytest.raises(Misuse, match="at least 0"):
+            expand(b"s" * 16, b"", -1)
+
+
+def test_every_client_of_a_circle_has_its_neighbours_on_it() -> None:
+    for size, degree in ((5, 2), (5, 4), (6, 4), (9, 4), (9, 6), (10, 9), (4, 3), (3, 2)):
+        graph = Harary(b"g" * 32, size, degree)
+        order = permutation(b"g" * 32, size).tolist()
+        for place, who in enumerate(order):
+            if degree == size - 1:
+                expected = set(range(size)) - {who}
+            else:
+                expected = {
+                    order[(place + step) % size] for step in range(-(degree // 2), degree // 2 + 1) if step
+                }
+            assert graph.neighbours(who) == tuple(sorted(expected))
+        for stranger in (-1, size):
+            with pytest.raises(Misuse):
+                graph.neighbours(stranger)
+
+
+def test_parameters_of_another_protocol_are_misuse() -> None:
+    session = SecAgg().session(["a", "b", "c"], 1, 1, random=SystemRandom())
+    with pytest.raises(Misuse, match="not those of a masked sum"):
+        rules_of(replace(session, parameters=b"xyz"))
