@@ -1,12 +1,12 @@
 """What touches more of flwr than its documented names, in one place, so that a new minor version is read
 here first.
 
-What belongs here: error replies, the node list, the allow-list of strategies and what these keep. What does
-not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test runs against whatever
-newer version is installed.
+What belongs here: error replies, the node list, the allow-list of strategies and what these keep, checking an
+app's bundle. What does not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test
+runs against whatever newer version is installed.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -146,3 +146,34 @@ def inner_names(strategy: Any) -> tuple[str, str, str]:
         str(getattr(strategy, "configrecord_key", "config")),
         str(getattr(strategy, "weighted_by_key", "num-examples")),
     )
+
+
+def run_clientapp(check: Callable[[bytes], str]) -> None:
+    """Run flwr's own `flwr-clientapp`, with `check` before a bundle is unpacked and any of its code is read.
+
+    check: gets the bundle and returns its digest, or raises: the message is answered with that error. A version of
+    flwr that unpacks or loads in another way finds nothing checked, and nothing is loaded.
+    """
+    from flwr.supernode.cli import flwr_clientapp
+    from flwr.supernode.runtime import run_clientapp as runtime
+
+    names = vars(runtime)
+    install, loader = names["install_from_fab"], names["get_load_client_app_fn"]
+    passed: set[str] = set()
+
+    def checked_install(bundle: bytes, *rest: Any, **named: Any) -> Any:
+        passed.add(check(bundle))
+        return install(bundle, *rest, **named)
+
+    def checked_loader(*rest: Any, **named: Any) -> Any:
+        load = loader(*rest, **named)
+
+        def checked_load(fab_id: str, version: str, digest: str) -> Any:
+            if digest not in passed:
+                raise Misuse("the bundle that is to be loaded is not the one that was checked")
+            return load(fab_id, version, digest)
+
+        return checked_load
+
+    names.update(install_from_fab=checked_install, get_load_client_app_fn=checked_loader)
+    flwr_clientapp()

@@ -3,6 +3,8 @@
 import os
 import signal
 import socket
+import subprocess
+import sysconfig
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,9 +14,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl.flower.credentials import make_node_key
 from fl.flower.loopback import Process
+from fl.flower.pinned import write_launcher
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, verify_record
-from tests.flower.deployed import Deployed, until
+from tests.flower.deployed import APP, Deployed, until
 
 pytestmark = pytest.mark.slow
 
@@ -151,3 +154,30 @@ def test_a_node_with_trusted_entities_runs_no_unsigned_app(tmp_path: Path) -> No
         (report,) = d.reports()
         assert "FAB could not be verified" in report["refusals"]["site-1"]
         assert d.times_asked("site-1", "advertise-keys") == 0
+
+
+def test_nodes_that_pin_the_apps_code_run_no_other(tmp_path: Path) -> None:
+    """Three sites have read this app; the fourth has read another one, and runs nothing of this one."""
+    d = Deployed(tmp_path, nodes=4, seconds=30.0)
+    bundles = [build(APP, tmp_path), build(Path(__file__).parents[2] / "examples" / "flower", tmp_path)]
+    for name, process in d.it.nodes.items():
+        launcher = write_launcher(tmp_path / f"bin-{name}", [bundles[name == "site-1"]])
+        path = os.pathsep.join([str(launcher.parent), process.environment["PATH"]])
+        process.environment = {**process.environment, "PATH": path}
+    with d:
+        finish(d, d.submit(rounds=1))
+        (report,) = d.reports()
+        assert report["survivors"] == ["site-2", "site-3", "site-4"]
+        assert "pinned: this site runs apps that it has read" in report["refusals"]["site-1"]
+        assert d.times_asked("site-1", "advertise-keys") == 0
+
+
+def build(app: Path, folder: Path) -> Path:
+    """Return the bundle that `flwr build` makes of an app."""
+    place = folder / f"bundle-{app.name}"
+    place.mkdir()
+    flwr = Path(sysconfig.get_path("scripts")) / "flwr"
+    environment = {**os.environ, "FLWR_HOME": str(place / "home"), "FLWR_TELEMETRY_ENABLED": "0"}
+    subprocess.run([flwr, "build", "--app", app], cwd=place, env=environment, check=True, timeout=300)
+    (bundle,) = place.glob("*.fab")
+    return bundle
