@@ -33,8 +33,9 @@ class Threshold:
     dealer: str = "key dealer"
 
     def __post_init__(self) -> None:
-        if not 1 <= self.t <= self.n <= MAX_HOLDERS:
-            raise Misuse(f"expected 1 <= t <= n <= {MAX_HOLDERS} holders, got t={self.t}, n={self.n}")
+        whole = all(type(number) is int for number in (self.t, self.n))
+        if not whole or not 1 <= self.t <= self.n <= MAX_HOLDERS:
+            raise Misuse(f"expected 1 <= t <= n <= {MAX_HOLDERS} holders, got t={self.t!r}, n={self.n!r}")
         if not self.dealer.strip():
             raise Misuse("expected the name of the dealer who makes the key, got an empty one")
 

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import CapacityError, PeerError
+from protocols.errors import CapacityError, Misuse, PeerError
 
 Values = NDArray[Any]
 
@@ -42,8 +42,10 @@ class Packing:
         """Return the layout with as many slots as fit into plaintexts in (-2^(plaintext_bits - 1),
         2^(plaintext_bits - 1)).
 
-        Raises CapacityError where not even one slot fits.
+        Raises CapacityError where not even one slot fits, Misuse for an empty vector.
         """
+        if dimension < 1:
+            raise Misuse(f"expected a vector of at least one value, got dimension {dimension}")
         width = slot_bits(largest_sum)
         slots = (plaintext_bits - reserved) // width
         if slots < 1:

@@ -77,6 +77,8 @@ class CKKSSum(SecureSum):
         self.min_survivors = min_survivors
         if isinstance(key, str | Path):
             key = SharedKey.load(key)
+        if key is not None and not isinstance(key, SharedKey):
+            raise Misuse(f"expected a SharedKey or the path of its file, got {type(key).__name__}")
         self._key = key or SharedKey.generate(simulated=True)
         self._identity, self._roster = identity, roster
 

@@ -84,9 +84,17 @@ class Keyring:
         """Return the ring of keys that belong together: one key, or several shares of one. Raises Misuse if
         they do not.
         """
-        first, shares = keys[0], tuple(k for k in keys if isinstance(k, KeyShare))
-        if len(keys) > 1 and (len(shares) < len(keys) or len({s.key.digest for s in shares}) > 1):
-            raise Misuse("expected one key, or several shares of one key")
+        for key in keys:
+            if not isinstance(key, Key):
+                raise Misuse(
+                    f"expected a key of he.paillier, or what from_phe makes of a secret key, got {type(key).__name__}: "
+                    "who only encrypts under a foreign key takes HolderKey.of(secret).published from its holder"
+                )
+        shares = tuple(k for k in keys if isinstance(k, KeyShare))
+        together = len(shares) == len(keys) and len({s.key.digest for s in shares}) == 1
+        if not keys or (len(keys) > 1 and not together) or len({s.index for s in shares}) < len(shares):
+            raise Misuse("expected one key, or several different shares of one key")
+        first = keys[0]
         if isinstance(first, HolderKey):
             return cls(first.published, holder=first)
         if isinstance(first, KeyShare):

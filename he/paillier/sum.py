@@ -18,7 +18,7 @@ from he.paillier.holders import HasKey, HasShare
 from he.paillier.holders.decryptor import decryptor
 from he.paillier.holders.key_holder import KEY_HOLDER
 from he.paillier.keyring import Key, Keyring
-from he.paillier.keys import DEFAULT_BITS, LEAST_BITS
+from he.paillier.keys import DEFAULT_BITS, LEAST_BITS, SecretKey
 from he.paillier.knowledge import Knowledge, prove
 from he.paillier.knowledge import Statement as Proven
 from he.paillier.messages import AGREE, DECRYPT, INPUT, OPEN, PURPOSE, Ask, Contribution, Ticket
@@ -38,6 +38,8 @@ from protocols.session import Session
 from protocols.statement import Protection
 from protocols.summation import IntVector, SecureSum, Stage
 
+Given = Key | SecretKey
+
 
 class PaillierSum(SecureSum):
     """Exact sums by Paillier encryption: clients encrypt, the server adds, and who opens is the
@@ -46,8 +48,8 @@ class PaillierSum(SecureSum):
     arrangement: `Threshold(t, n)` (the given key's, else 2 of 3), `KeyHolder()` or `SharedByClients()`, or
     their names on the command line, with the dealer that a given key names. key_bits: 3072, or 2048 by
     choice; fewer are refused. keys: this process' keys, one or several shares of one, or the path of a key
-    file (`he.paillier.make`, `save`); left out, all parties are simulated in this process with keys made at
-    first use, and the statement says so.
+    file (`he.paillier.make`, `save`, `from_phe`); left out, all parties are simulated in this process with
+    keys made at first use, and the statement says so.
     exponent_bits: see `Randomisers`; fewer than half the modulus' length rest on a further assumption,
     which the statement names. identity, roster: this client's signing key and the verified roster of all
     clients' keys; decryptors and holders then open signed contributions only. Raises Misuse for options
@@ -61,13 +63,13 @@ class PaillierSum(SecureSum):
         arrangement: Arrangement | str | None = None,
         *,
         key_bits: int = DEFAULT_BITS,
-        keys: Keyring | Key | tuple[Key, ...] | str | Path | None = None,
+        keys: Keyring | Given | tuple[Key, ...] | str | Path | None = None,
         exponent_bits: int | None = None,
         identity: Identity | None = None,
         roster: Roster | None = None,
     ) -> None:
-        if key_bits < LEAST_BITS or key_bits % 2:
-            raise Misuse(f"expected an even key length of {LEAST_BITS} bits or more, got {key_bits}")
+        if not isinstance(key_bits, int) or key_bits < LEAST_BITS or key_bits % 2:
+            raise Misuse(f"expected an even key length of {LEAST_BITS} bits or more, got {key_bits!r}")
         self._given = _ring(keys)
         self.arrangement = _arrangement(arrangement, self._given)
         self.key_bits, self.exponent_bits = key_bits, exponent_bits
@@ -290,6 +292,8 @@ class PaillierSum(SecureSum):
 def _arrangement(given: Arrangement | str | None, ring: Keyring | None) -> Arrangement:
     """Return the arrangement; where none, or only its name, is given, a threshold key says the rest of its own."""
     found = named(given) if isinstance(given, str) else given
+    if found is not None and not isinstance(found, Arrangement):
+        raise Misuse(f"expected Threshold, KeyHolder or SharedByClients, got {type(found).__name__}")
     if ring is not None and isinstance(ring.public, ThresholdKey) and not isinstance(given, Threshold):
         key = ring.public
         dealt = Threshold(key.t, key.holders, key.dealer)
@@ -298,9 +302,14 @@ def _arrangement(given: Arrangement | str | None, ring: Keyring | None) -> Arran
     return found or Threshold()
 
 
-def _ring(keys: Keyring | Key | tuple[Key, ...] | str | Path | None) -> Keyring | None:
+def _ring(keys: Keyring | Given | tuple[Key, ...] | str | Path | None) -> Keyring | None:
+    """Return the keys of this process, None if none were given. Raises Misuse for what is no key."""
     if keys is None or isinstance(keys, Keyring):
         return keys
     if isinstance(keys, str | Path):
         return Keyring.of(keyring.load(keys))
-    return Keyring.of(*keys) if isinstance(keys, tuple) else Keyring.of(keys)
+    if isinstance(keys, tuple):
+        return Keyring.of(*keys)
+    if isinstance(keys, SecretKey):
+        return Keyring.of(keyring.HolderKey.of(keys))
+    return Keyring.of(keys)
