@@ -1,0 +1,116 @@
+"""From wishes to parameters: what is given is kept or refused, what is not is planned, at every limit."""
+
+from typing import Any
+
+import pytest
+
+from protocols.errors import Misuse
+from secagg.choose import Wishes, choose
+from secagg.parameters import plan, plan_complete
+from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold
+
+
+def wishes(**changes: Any) -> Wishes:
+    known: dict[str, Any] = {
+        "dropout": 0.0,
+        "collusion": 0.1,
+        "threat": "semi-honest",
+        "neighbours": None,
+        "threshold": None,
+        "security": 40.0,
+        "correctness": 20.0,
+        "complete": False,
+    }
+    return Wishes(**known | changes)
+
+
+class TestGiven:
+    @pytest.mark.parametrize("clients", [10, 11, 40])
+    def test_neighbours_are_as_many_as_were_asked_for_and_there_are(self, clients: int) -> None:
+        made = choose(wishes(neighbours=10, collusion=0.0), clients)
+        assert made.degree == min(10, clients - 1)
+        assert made.survivors == made.threshold + 1
+
+    def test_on_the_complete_graph_everybody_is_a_neighbour(self) -> None:
+        made = choose(wishes(complete=True, threshold=6), 12)
+        assert (made.degree, made.threshold) == (11, 6)
+
+    def test_a_threshold_alone_keeps_the_planned_degree_of_the_same_threat(self) -> None:
+        planned = plan(1000, 0.0, 0.1, "semi-honest", security=40.0, correctness=20.0)
+        made = choose(wishes(threshold=planned.threshold + 1), 1000)
+        assert (made.degree, made.threshold) == (planned.degree, planned.threshold + 1)
+
+    def test_neighbours_alone_get_the_least_threshold_that_keeps_secrets(self) -> None:
+        asked = wishes(neighbours=30)
+        cohort = asked.cohort(200, "semi-honest")
+        least, most = asked.thresholds(200, 30, "semi-honest")
+        assert (least, most) == (least_threshold(cohort, 30), largest_threshold(cohort, 30))
+        assert asked.thresholds(31, 30, "semi-honest") == complete_threshold(asked.cohort(31, "semi-honest"))
+        assert choose(asked, 200).threshold == least
+
+    def test_a_threshold_from_the_least_to_the_degree(self) -> None:
+        least = wishes(neighbours=30).thresholds(200, 30, "semi-honest")[0]
+        for threshold in (least, 30):
+            assert choose(wishes(neighbours=30, threshold=threshold), 200).threshold == threshold
+        for threshold in (least - 1, 31):
+            with pytest.raises(Misuse, match=f"threshold from {least} .* to 30"):
+                choose(wishes(neighbours=30, threshold=threshold), 200)
+
+    @pytest.mark.parametrize("name", ["neighbours", "threshold"])
+    def test_two_is_the_least_of_either(self, name: str) -> None:
+        assert getattr(wishes(**{name: 2}), name) == 2
+        with pytest.raises(Misuse, match=f"{name} >= 2"):
+            wishes(**{name: 1})
+
+
+class TestPlanned:
+    def test_security_and_correctness_reach_the_plan(self) -> None:
+        for bits in ({"security": 40.0}, {"security": 60.0}, {"correctness": 30.0}):
+            asked = wishes(dropout=0.2, **bits)
+            found = plan(500, 0.2, 0.1, "semi-honest", security=asked.security, correctness=asked.correctness)
+            assert (choose(asked, 500).degree, choose(asked, 500).threshold) == (
+                found.degree,
+                found.threshold,
+            )
+        assert choose(wishes(dropout=0.2, security=60.0), 500) != choose(wishes(dropout=0.2), 500)
+        assert choose(wishes(dropout=0.2, correctness=40.0), 500) != choose(wishes(dropout=0.2), 500)
+        complete = wishes(dropout=0.2, complete=True, security=60.0)
+        assert (
+            choose(complete, 50).threshold
+            == plan_complete(50, 0.2, 0.1, "semi-honest", security=60.0).threshold
+        )
+
+    def test_without_a_threat_the_stronger_model_that_is_feasible(self) -> None:
+        assert choose(wishes(threat=None), 30).threat == "semi-malicious"
+        assert choose(wishes(threat=None, dropout=0.55, complete=True), 30).threat == "semi-honest"
+        assert choose(wishes(threat=None, neighbours=20, threshold=15), 30).threat == "semi-malicious"
+        assert (
+            choose(wishes(threat=None, neighbours=20, threshold=9, collusion=0.0), 30).threat == "semi-honest"
+        )
+
+    def test_at_least_three_clients(self) -> None:
+        assert choose(wishes(collusion=0.0), 3).degree == 2
+        with pytest.raises(Misuse, match="at least 3 clients, got 2"):
+            choose(wishes(collusion=0.0), 2)
+
+
+class TestMalicious:
+    def test_sparse_graphs_are_drawn_together_or_from_a_beacon(self) -> None:
+        sparse = wishes(threat="malicious", neighbours=10, collusion=0.0)
+        drawn, lit = choose(sparse, 14), choose(sparse, 14, b"light")
+        assert (drawn.committed, drawn.beacon) == (True, b"")
+        assert (lit.committed, lit.beacon) == (False, b"light")
+        for clients, threat in ((11, "malicious"), (14, "semi-malicious")):
+            made = choose(wishes(threat=threat, neighbours=10, collusion=0.0), clients, b"light")
+            assert (made.committed, made.beacon) == (False, b"")
+
+    @pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious"])
+    def test_how_many_corrupt_holders_the_threshold_stands(self, threat: str) -> None:
+        for threshold in (8, 9, 10):
+            made = choose(wishes(threat=threat, neighbours=13, threshold=threshold, collusion=0.0), 40)
+            corrupt = made.corrupt
+            if threat == "semi-honest":
+                assert corrupt == 0
+            else:
+                assert 2 * threshold > 13 + corrupt
+                assert 2 * threshold <= 13 + corrupt + 1
