@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from fl import checks
 from fl.account import Account
 from fl.memory import NOTE
 from fl.result import SUM_NOTE, clipped_note
@@ -53,14 +54,17 @@ class SecureAverage:
         ledger: Any = None,
         delta: float | None = None,
     ) -> None:
-        self.stack = Stack(privacy, Numbers(bits, range, weight_cap))
+        self.stack = Stack(privacy, checks.numbers(bits, range, weight_cap))
         for layer in self.stack.layers:
             if layer.needs_local():
                 raise StackError(
                     f"{type(layer).__name__} must own the local training: use Federation instead of SecureAverage"
                 )
-        self.integers, self.rounds, self.policy, self.delta = integers, rounds, policy, delta
-        self.account = Account(self.stack.layers, delta, ledger, run=secrets.token_hex(8))
+        if integers not in ("keep", "sum", "refuse"):
+            raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {integers!r}')
+        self.integers, self.rounds = integers, checks.whole("rounds", rounds, 1)
+        self.policy, self.delta = checks.policy(policy), checks.delta(delta)
+        self.account = Account(self.stack.layers, self.delta, checks.ledger(ledger), run=secrets.token_hex(8))
         self.calls = 0
         self.survivors: tuple[str, ...] = ()
         self.outcome: Outcome | None = None
@@ -119,6 +123,8 @@ class SecureAverage:
             return dict.fromkeys(names, 1)
         if isinstance(weights, Mapping):
             given = {str(k): v for k, v in weights.items()}
+            if unknown := sorted(given.keys() - set(names)):
+                raise Misuse(f"weights: {unknown[0]!r} is none of the clients in updates, {list(names)}")
         else:
             listed = list(weights) if hasattr(weights, "__len__") else []
             if len(listed) != len(names):
@@ -126,11 +132,10 @@ class SecureAverage:
             given = dict(zip(names, listed, strict=True))
         cap = self.stack.numbers.weight_cap
         for name in names:
-            weight = given.get(name)
-            if weight is None or isinstance(weight, str) or not 1 <= weight <= cap or int(weight) != weight:
+            if not _is_weight(given.get(name), cap):
                 raise Misuse(
-                    f"client {name!r}: expected an integer weight from 1 to the public cap {cap}, got {weight!r}; "
-                    "pass numbers of examples, or raise weight_cap"
+                    f"client {name!r}: expected an integer weight from 1 to the public cap {cap}, got "
+                    f"{given.get(name)!r}; pass numbers of examples, or raise weight_cap"
                 )
         return {name: int(given[name]) for name in names}
 
@@ -254,3 +259,11 @@ class SecureAverage:
             relation=", ".join(sorted({e.relation for e in events})) or None,
             accountant=None if epsilon is None else self.account.accountant,
         )
+
+
+def _is_weight(weight: Any, cap: int) -> bool:
+    """Whole numbers of any type count, 3.0 among them; True does not."""
+    try:
+        return not isinstance(weight, str | bool) and bool(1 <= weight <= cap) and int(weight) == weight
+    except (TypeError, ValueError):
+        return False

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+from fl import checks
 from fl.loaders import examples_in
 from fl.local import TrainFunction
 from fl.strategies import FedAvg, Strategy
@@ -12,6 +13,9 @@ from fl.training import evaluate, train_one_epoch
 from protocols.errors import Misuse, StackError
 from protocols.policy import Policy
 from protocols.stack import Numbers, Stack
+
+LEARNING_RATE = 0.1
+"""Of the default optimizer."""
 
 Loaders = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
 
@@ -39,18 +43,23 @@ class Plan:
     min_survivors: int = 1
 
     def __post_init__(self) -> None:
-        if self.local_epochs < 1:
-            raise Misuse(f"expected local_epochs >= 1, got {self.local_epochs}")
-        if not 0 < self.fraction <= 1:
-            raise Misuse(f"expected a client fraction in (0, 1], got {self.fraction}")
+        checked = {
+            "local_epochs": checks.whole("local_epochs", self.local_epochs, 1),
+            "fraction": checks.real("fraction", self.fraction, "in (0, 1]", lambda share: 0 < share <= 1),
+            "dropout": checks.real("dropout", self.dropout, "in [0, 1)", lambda share: 0 <= share < 1),
+            "seed": checks.whole("seed", self.seed),
+            "delta": checks.delta(self.delta),
+            "min_survivors": checks.whole("min_survivors", self.min_survivors, 1),
+        }
+        for name, value in checked.items():
+            object.__setattr__(self, name, value)  # NumPy's numbers become Python's: they are kept as JSON
         if self.sampling not in ("fixed", "poisson"):
             raise Misuse(f'expected sampling "fixed" or "poisson", got {self.sampling!r}')
-        if not 0 <= self.dropout < 1:
-            raise Misuse(f"expected dropout in [0, 1), got {self.dropout}")
-        if self.delta is not None and not 0 < self.delta < 1:
-            raise Misuse(f"expected delta in (0, 1), got {self.delta}")
-        if self.min_survivors < 1:
-            raise Misuse(f"expected min_survivors >= 1, got {self.min_survivors}")
+        if self.integers not in ("keep", "sum", "refuse"):
+            raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {self.integers!r}')
+        listed = isinstance(self.metrics, Sequence) and not isinstance(self.metrics, str)
+        if not listed or not all(isinstance(name, str) for name in self.metrics):
+            raise Misuse(f"metrics: expected a list of names, got {self.metrics!r}")
 
 
 @dataclass
@@ -83,12 +92,13 @@ class Setup:
                 raise StackError(f"{type(layer).__name__} and {owned[argument]} both must own the {argument}")
             owned |= dict.fromkeys(layer.owns, type(layer).__name__)
         self.train.demand(owned)
+        if self.loss is not None:
+            checks.takes("loss", self.loss, "a function loss(model, batch)", 2)
 
 
 def sgd(learning_rate: float) -> Callable[[Any], Any]:
     """Return the default optimizer factory: plain SGD. Raises Misuse unless learning_rate > 0."""
-    if not 0 < learning_rate < float("inf"):
-        raise Misuse(f"expected learning_rate > 0, got {learning_rate}")
+    learning_rate = checks.positive("learning_rate", learning_rate)
 
     def make(parameters: Any) -> Any:
         import torch
@@ -114,13 +124,14 @@ def loaders_by_name(
     """
     if isinstance(clients, Mapping):
         by_name = {str(k): v for k, v in clients.items()}
+        if len(by_name) < len(clients):
+            raise Misuse(f"clients: expected distinct names, got {list(clients)}")
         return tuple(by_name), by_name.__getitem__
     if callable(clients):
         if names is None:
             raise Misuse("clients is a function: say which clients there are with names=[...] or names=COUNT")
-        if not isinstance(names, int | Sequence) or isinstance(names, str):
-            raise Misuse(f"names: expected a list of names or a count, got {names!r}")
-        listed = tuple(str(n) for n in (range(names) if isinstance(names, int) else names))
+        checks.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
+        listed = _listed(names)
         return listed, lambda name: clients(name, {"clients": listed})
     if not isinstance(clients, Sequence) or isinstance(clients, str):
         raise Misuse(
@@ -131,14 +142,28 @@ def loaders_by_name(
     return tuple(by_index), by_index.__getitem__
 
 
-def _check_maker(name: str, maker: Any, does: str) -> None:
-    """Raises Misuse for what is no factory: a finished module, optimizer or criterion among them."""
+def _listed(names: Any) -> tuple[str, ...]:
+    if isinstance(names, int) and not isinstance(names, bool) and names > 0:
+        names = range(names)
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        raise Misuse(f"names: expected a list of names or a count, got {names!r}")
+    listed = tuple(str(name) for name in names)
+    if not listed or len(set(listed)) < len(listed):
+        raise Misuse(f"names: expected distinct names of clients, got {list(names)}")
+    return listed
+
+
+def _check_maker(name: str, maker: Any, does: str, count: int) -> None:
+    """Raises Misuse for what is no factory: a finished module, optimizer or criterion among them, or a function
+    of other than `count` arguments, such as a loss.
+    """
     finished = not isinstance(maker, type) and hasattr(maker, "state_dict")
     if finished or not callable(maker):
         raise Misuse(
             f"{name}: expected a function that {does}, got {type(maker).__name__}"
             f"{f': pass a factory such as lambda: {type(maker).__name__}(...)' if finished else ''}"
         )
+    checks.takes(name, maker, f"a function {'' if count else 'of no argument '}that {does}", count)
 
 
 def make_setup(
@@ -153,23 +178,29 @@ def make_setup(
     names: Sequence[str] | int | None,
     optimizer: Callable[[Any], Any] | None,
     criterion: Callable[[], Any] | None,
-    learning_rate: float,
+    learning_rate: float | None,
     **rest: Any,
 ) -> Setup:
     """Return the checked setup. Raises Misuse or StackError."""
     listed, loader_for = loaders_by_name(clients, names)
     if not listed:
-        raise Misuse("expected at least one client, got none")
+        raise Misuse("clients: expected at least one, got none")
     strategy = FedAvg() if strategy is None else strategy
     if not isinstance(strategy, Strategy):
         raise Misuse(f"strategy: expected a strategy such as FedAvg(), got {strategy!r}")
-    makers = {
-        "model": (model, "returns a new module"),
-        "optimizer": (optimizer or sgd(learning_rate), "takes the parameters and returns an optimizer"),
-        "criterion": (criterion or cross_entropy, "returns a criterion"),
-    }
-    for name, (maker, does) in makers.items():
-        _check_maker(name, maker, does)
+    if optimizer is not None and learning_rate is not None:
+        raise Misuse("learning_rate: it is the default optimizer's; the optimizer given here has its own")
+    optimizer = (
+        sgd(LEARNING_RATE if learning_rate is None else learning_rate) if optimizer is None else optimizer
+    )
+    criterion = cross_entropy if criterion is None else criterion
+    _check_maker("model", model, "returns a new module", 0)
+    _check_maker("optimizer", optimizer, "takes the parameters and returns an optimizer", 1)
+    _check_maker("criterion", criterion, "returns a criterion", 0)
+    if not callable(made := criterion()):
+        raise Misuse(
+            f"criterion: expected a function that returns a criterion, it returned {type(made).__name__}"
+        )
     if not strategy.weighted:
         numbers = replace(numbers, weight_cap=1)
     return Setup(
@@ -182,7 +213,7 @@ def make_setup(
         sizes={} if callable(clients) else {name: examples_in(loader_for(name)) for name in listed},
         stack=Stack(privacy, numbers),
         plan=plan,
-        optimizer=optimizer or sgd(learning_rate),
-        criterion=criterion or cross_entropy,
+        optimizer=optimizer,
+        criterion=criterion,
         **rest,
     )

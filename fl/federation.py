@@ -12,7 +12,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from fl import checkpoint
+from fl import checkpoint, checks, settings
 from fl.account import Account
 from fl.config import Loaders, Plan, Setup, make_setup
 from fl.memory import MemoryEngine
@@ -24,7 +24,6 @@ from protocols.errors import Misuse
 from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
-from protocols.stack import Numbers
 from protocols.statement import Event, Statement
 from protocols.store import write_atomic
 
@@ -37,7 +36,7 @@ class Federation:
     loop `train(model, loader, optimizer[, criterion, device, epoch, round])`, arguments found by name, once
     per local epoch; returns a dict of floats or None (default: classification). strategy: default FedAvg.
     privacy: layers in the client's order, at most one secure sum, last. test: a loader for `evaluate(model,
-    loader, criterion, device)`. optimizer: factory from parameters (default: SGD at `learning_rate`);
+    loader, criterion, device)`. optimizer: factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
     criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
     example. bits, range, weight_cap: how floats become integers (`protocols.stack.Numbers`). policy: what
     every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. Other keywords:
@@ -59,7 +58,7 @@ class Federation:
         evaluate: Callable[..., dict[str, float]] | None = None,
         optimizer: Callable[[Any], Any] | None = None,
         criterion: Callable[[], Any] | None = None,
-        learning_rate: float = 0.1,
+        learning_rate: float | None = None,
         loss: Callable[..., Any] | None = None,
         bits: int = 16,
         range: float | None = None,
@@ -81,18 +80,19 @@ class Federation:
             strategy=strategy,
             privacy=privacy,
             plan=Plan(**plan),
-            numbers=Numbers(bits, range, weight_cap),
+            numbers=checks.numbers(bits, range, weight_cap),
             names=names,
             optimizer=optimizer,
             criterion=criterion,
             learning_rate=learning_rate,
             loss=loss,
             test=test,
-            evaluate=evaluate or default_evaluate,
-            policy=policy,
-            ledger=ledger,
-            output=Path(output) if output is not None else None,
+            evaluate=_evaluation(evaluate, test),
+            policy=checks.policy(policy),
+            ledger=checks.ledger(ledger),
+            output=checks.folder(output),
         )
+        self._made_with = settings.of(self.setup)
         self.coordinator = Coordinator(self.setup)
         self.engine: Any = MemoryEngine(self.setup, self.coordinator)
         self.signer: Identity | None = None
@@ -108,6 +108,9 @@ class Federation:
         Raises Misuse before round 1 for whatever can be known then, BudgetExceeded before a step that the ledger does
         not allow. A round with too few survivors is abandoned whole: the model stays, and `history` says why.
         """
+        rounds = checks.whole("rounds", rounds, 1)
+        if on_round is not None:
+            checks.takes("on_round", on_round, "a function of a round's result", 1)
         history = self._start(rounds, resume)
         record = self._record()
         try:
@@ -161,7 +164,7 @@ class Federation:
         if folder is None:
             raise Misuse("nothing to resume: the federation was made without an output folder")
         model, strategy, layers, history, facts = checkpoint.load(folder)
-        self._same(facts, folder)
+        settings.same(facts, self._facts(), str(folder))
         self._take_model(model, folder)
         self.setup.strategy.restore(strategy)
         for layer in self.setup.stack.layers:
@@ -175,13 +178,6 @@ class Federation:
         checkpoint.write_metrics(folder, history)
         return history
 
-    def _same(self, kept: dict[str, Any], folder: Path) -> None:
-        own = self._facts()
-        differ = [key for key in own if key in kept and kept[key] != own[key]]
-        if differ:
-            was, now = ({key: facts[key] for key in differ} for facts in (kept, own))
-            raise Misuse(f"the run in {folder} was made with {was}, this one is {now}: resume it as it was")
-
     def _take_model(self, state: dict[str, Any], folder: Path) -> None:
         try:
             self.coordinator.model.load_state_dict(state)
@@ -189,18 +185,10 @@ class Federation:
             raise Misuse(f"the run in {folder} trained another model than this one: {error}") from None
 
     def _facts(self) -> dict[str, Any]:
-        setup = self.setup
+        """What a checkpoint says the run was made with."""
         run = self.coordinator.run
         planned = {"rounds": run.rounds} if self.account.calibrated and run else {}
-        return {
-            **planned,
-            "clients": list(setup.names),
-            "strategy": setup.strategy.name,
-            "layers": [layer.name for layer in setup.stack.layers],
-            "seed": setup.plan.seed,
-            "local_epochs": setup.plan.local_epochs,
-            "numbers": [setup.stack.numbers.bits, setup.stack.numbers.range, setup.stack.numbers.weight_cap],
-        }
+        return {**planned, **self._made_with, **self.coordinator.optimizer}
 
     def _round(self, number: int) -> RoundResult:
         asked = self.coordinator.choose(number)
@@ -300,6 +288,16 @@ class Federation:
             self.coordinator.prepare(1)
         cohort = self.setup.names[: self.coordinator.cohort()]
         return new_session(self.setup, self.coordinator.open(1, cohort))
+
+
+def _evaluation(evaluate: Any, test: Any) -> Any:
+    """Return what evaluates the model. Raises Misuse for a function that cannot be called, or never would be."""
+    if evaluate is None:
+        return default_evaluate
+    checks.takes("evaluate", evaluate, "a function evaluate(model, loader, criterion, device)", 4)
+    if test is None:
+        raise Misuse("evaluate: it is called with the loader test=..., and none was given")
+    return evaluate
 
 
 def _common(values: set[str]) -> str | None:

@@ -15,10 +15,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from fl import metrics
+from fl import checks, metrics
 from fl.config import Setup
 from fl.loaders import check_device
 from fl.seeds import derive, generator, seeded
+from fl.settings import of_optimizer
 from fl.tensors import flatten_state, schema_of_state, unflatten_state
 from protocols.errors import Misuse
 from protocols.layers import Coordinate, RoundFacts, RunFacts
@@ -80,6 +81,7 @@ class Coordinator:
                 f"model: expected a factory of a torch module, it returned {type(self.model).__name__}"
             )
         check_device(setup.plan.device)
+        self.optimizer = of_optimizer(_optimizer(setup, self.model))
         self.schema = schema_of_state(self.model.state_dict(), setup.plan.integers)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
@@ -94,8 +96,7 @@ class Coordinator:
     def prepare(self, rounds: int) -> RunFacts:
         """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
         plan, setup = self.setup.plan, self.setup
-        if not isinstance(rounds, int) or rounds < 1:
-            raise Misuse(f"expected a whole number of rounds, at least one, got {rounds!r}")
+        rounds = checks.whole("rounds", rounds, 1)
         if plan.min_survivors > len(setup.names) or (
             plan.sampling == "fixed" and plan.min_survivors > self.cohort()
         ):
@@ -234,6 +235,16 @@ class Coordinator:
             return {str(name): float(value) for name, value in measured.items()}
         except (AttributeError, TypeError, ValueError):
             raise Misuse(f"evaluate: expected a dict of floats, got {measured!r}") from None
+
+
+def _optimizer(setup: Setup, model: Any) -> Any:
+    """What the optimizer factory makes for the model. Raises Misuse for what is no optimizer."""
+    made = setup.optimizer(model.parameters())
+    if not all(callable(getattr(made, name, None)) for name in ("step", "zero_grad")):
+        raise Misuse(
+            f"optimizer: expected a function that returns an optimizer, it returned {type(made).__name__}"
+        )
+    return made
 
 
 def own_facts(opening: Opening, client: str, store: Any = None) -> RoundFacts:

@@ -3,7 +3,6 @@
 What does not belong here: printing, files of a run.
 """
 
-import inspect
 import math
 import tomllib
 import types
@@ -69,13 +68,11 @@ class RunConfig:
     def __post_init__(self) -> None:
         for name, hint in typing.get_type_hints(type(self)).items():
             _check_type(name, getattr(self, name), hint)
-        if min(self.rounds, self.batch_size, self.threads) < 1:
-            raise Misuse(
-                "expected rounds, batch_size and threads >= 1, "
-                f"got {self.rounds}, {self.batch_size} and {self.threads}"
-            )
-        if self.clients is not None and self.clients < 1:
-            raise Misuse(f"expected at least 1 client, got {self.clients}")
+        for name in ("rounds", "batch_size", "threads", "clients"):
+            least(name, getattr(self, name), 1)
+        least("seed", self.seed, 0)
+        if self.budget is not None and self.budget <= 0:
+            raise Misuse(f"budget: expected an epsilon > 0, got {self.budget}")
 
     def to_toml(self) -> dict[str, Any]:
         """Return the keys as TOML values; None is left out."""
@@ -84,13 +81,29 @@ class RunConfig:
         return values
 
 
+WORDS = {
+    int: "a whole number",
+    float: "a number",
+    str: "text",
+    tuple: "a list",
+    Mapping: "a table with a name",
+}
+"""What a type is called in a sentence."""
+
+
+def least(name: str, value: int | None, smallest: int) -> None:
+    """Raises Misuse for a value below `smallest`; None is none."""
+    if value is not None and value < smallest:
+        raise Misuse(f"{name}: expected a whole number >= {smallest}, got {value}")
+
+
 def _check_type(name: str, value: Any, hint: Any) -> None:
     members = typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
     kinds = tuple(typing.get_origin(member) or member for member in members)
-    if float in kinds:
-        kinds += (int,)
-    if not isinstance(value, kinds) or isinstance(value, bool):
-        raise Misuse(f"{name}: expected {inspect.formatannotation(hint)}, got {value!r}")
+    accepted = (*kinds, int) if float in kinds else kinds
+    if not isinstance(value, accepted) or isinstance(value, bool):
+        words = " or ".join(WORDS[kind] for kind in kinds if kind in WORDS)
+        raise Misuse(f"{name}: expected {words}, got {value!r}")
     if isinstance(value, float) and not math.isfinite(value):
         raise Misuse(f"{name}: expected a finite number, got {value!r}")
 
@@ -109,7 +122,10 @@ def read_toml(path: Path) -> dict[str, Any]:
     except tomllib.TOMLDecodeError as error:
         raise Misuse(f"{path} is not TOML: {error}") from None
     known = [item.name for item in fields(RunConfig)]
-    values = {key.replace("-", "_"): value for key, value in values.items()}
+    written = [key.replace("-", "_") for key in values]
+    if twice := [key for key in written if written.count(key) > 1]:
+        raise Misuse(f"{path}: {twice[0]} is there twice, with - and with _")
+    values = dict(zip(written, values.values(), strict=True))
     for key in values:
         if key not in known:
             line = next((i for i, t in enumerate(text.splitlines(), 1) if key in t.replace("-", "_")), 0)
@@ -147,13 +163,17 @@ class Parts:
         from fl.federation import Federation
 
         layers = privacy_layers(self.config.privacy) if privacy is None else privacy
+        if privacy is None and self.config.budget is not None and not _private(layers):
+            raise Misuse(
+                "budget: it limits what a layer of differential privacy spends, and there is none here"
+            )
         strategy: Any = STRATEGIES.build(self.config.strategy)
         ledger = self._ledger(output, layers)
         return Federation(**self.arguments, strategy=strategy, privacy=layers, output=output, ledger=ledger)
 
     def _ledger(self, output: Path | None, layers: list[Any]) -> Any:
         """The run's own ledger, ledger.db in its folder, where a layer spends privacy; `budget` limits it."""
-        if output is None or not any(isinstance(layer, PrivacyLayer) for layer in layers):
+        if output is None or not _private(layers):
             return None
         from dp import Ledger
         from fl.account import Account
@@ -162,6 +182,10 @@ class Parts:
         limit = math.inf if self.config.budget is None else self.config.budget
         output.mkdir(parents=True, exist_ok=True)
         return Ledger(output / "ledger.db", epsilon=limit, delta=account.delta, accountant=account.accountant)
+
+
+def _private(layers: list[Any]) -> bool:
+    return any(isinstance(layer, PrivacyLayer) for layer in layers)
 
 
 def load_parts(config: RunConfig) -> Parts:

@@ -133,6 +133,13 @@ class _Run:
         self.clock = clock
         self.protocol, self.vectors, self.drop = protocol, vectors, drop
         self.names = list(vectors)
+        statistical = type(rng).__module__.partition(".")[0] in (
+            "numpy",
+            "random",
+            "torch",
+        )  # have bytes() too
+        if rng is not None and (statistical or not callable(getattr(rng, "bytes", None))):
+            raise Misuse(f"rng: expected None or a SecureRandom, with bytes(count); got {type(rng).__name__}")
         self.random: SecureRandom = rng or SystemRandom()
         self.simulated = rng is not None and type(rng) is not SystemRandom
         self.observe, self.tamper, self.stores = observe, tamper, stores

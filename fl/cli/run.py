@@ -2,6 +2,7 @@
 `run_view`.
 """
 
+import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,6 +16,7 @@ from fl.cli import output
 from protocols.errors import Misuse, SecAggError
 
 Option = typer.Option
+STAMP = "%Y%m%d-%H%M%S"
 DEMO: dict[str, Any] = {
     "data": "digits", "clients": 10, "partition": "dirichlet:alpha=0.5", "model": "mlp", "rounds": 15,
     "local_epochs": 2,
@@ -96,7 +98,7 @@ def run(
     if demo:
         given = {**DEMO, **{k: v for k, v in given.items() if v is not None}}
     chosen = make_config(config, given)
-    folder = Path(chosen.output or f"runs/{datetime.now():%Y%m%d-%H%M%S}")
+    folder = Path(chosen.output) if chosen.output else _fresh(Path(f"runs/{datetime.now():{STAMP}}"))
     chosen = replace(chosen, output=str(folder))
     view = View(chosen, as_json, compare or demo)
     with view.status("loading data"):
@@ -107,6 +109,12 @@ def run(
     view.close(result, plain, engine_seen, folder)
     if all(entry.abandoned for entry in result.history):
         raise SecAggError(f"every round was abandoned: {result.history[-1].abandoned}")
+
+
+def _fresh(folder: Path) -> Path:
+    """A folder that is not there yet: two runs may begin within one second."""
+    later = (folder.with_name(f"{folder.name}-{count}") for count in itertools.count(2))
+    return next(place for place in itertools.chain([folder], later) if not place.exists())
 
 
 def _resumed(config: Path | None, given: dict[str, Any]) -> tuple[Path, dict[str, Any]]:

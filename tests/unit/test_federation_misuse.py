@@ -100,7 +100,7 @@ def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
 
 @pytest.mark.parametrize("rounds", [0, -1, 1.5, "3"])
 def test_a_wrong_number_of_rounds_is_refused(rounds: Any) -> None:
-    with pytest.raises(Misuse, match="whole number of rounds"):
+    with pytest.raises(Misuse, match="rounds: expected a whole number"):
         Federation(model, [loader()], train).fit(rounds)
 
 

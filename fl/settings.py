@@ -1,0 +1,91 @@
+"""What a run was made with, as plain values, so that a resumed run is the same run or names the difference.
+
+What does not belong here: keys, credentials, ledgers and whatever else is no plain public number or word.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, fields, is_dataclass
+from enum import Enum
+from typing import Any
+
+from fl.config import Setup
+from protocols.errors import Misuse
+
+Settings = dict[str, Any]
+LONGEST = 120
+"""Characters that a sentence spends on one differing value."""
+
+
+def of(setup: Setup) -> Settings:
+    """Return the settings of a federation: JSON values by name; a layer's are named `<layer>.<option>`."""
+    stack, plan = setup.stack, asdict(setup.plan)
+    del plan["device"]  # another machine may go on
+    found: Settings = {
+        **plan,
+        "clients": list(setup.names),
+        "strategy": setup.strategy.name,
+        "layers": [layer.name for layer in stack.layers],
+        "secure_sum": stack.secure_sum.tag,
+        "numbers": [stack.numbers.bits, stack.numbers.range, stack.numbers.weight_cap],
+        "examples": dict(setup.sizes),
+        "batch_size": {name: _batch_size(setup, name) for name in setup.sizes},
+        **_named(setup.strategy.name, setup.strategy),
+        **_named(stack.secure_sum.name, stack.secure_sum),
+    }
+    for layer in stack.layers:
+        found |= _named(layer.name, layer, layer.state())
+        found[f"{layer.name}.description"] = layer.describe()
+    return dict(json.loads(json.dumps(found)))
+
+
+def of_optimizer(optimizer: Any) -> Settings:
+    """Return the kind of an optimizer and its plain defaults, learning rate among them."""
+    defaults = getattr(optimizer, "defaults", {})
+    plain = {f"optimizer.{key}": _plain(value) for key, value in defaults.items() if _is_plain(value)}
+    return {"optimizer": type(optimizer).__name__, **plain}
+
+
+def same(kept: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
+    """Raises Misuse naming what differs; what only one of the two knows is passed over (older checkpoints)."""
+    differ = [key for key in own if key in kept and kept[key] != own[key]]
+    if differ:
+        was, now = ({key: _shown(facts[key]) for key in differ} for facts in (kept, own))
+        raise Misuse(f"the run in {where} was made with {was}, this one is {now}: resume it as it was")
+
+
+def _named(name: str, thing: Any, changing: Mapping[str, Any] | None = None) -> Settings:
+    """The public options of a layer, strategy or secure sum; those that change over rounds are left out."""
+    found: Settings = {}
+    for key, value in vars(thing).items():
+        if key.startswith("_") or key in (changing or {}):
+            continue
+        if _is_plain(value):
+            found[f"{name}.{key}"] = _plain(value)
+        elif is_dataclass(value) and not isinstance(value, type):
+            parts = {field.name: getattr(value, field.name) for field in fields(value)}
+            if all(_is_plain(part) for part in parts.values()):  # one that holds a key or bytes is no setting
+                found |= {f"{name}.{part}": _plain(held) for part, held in parts.items()}
+    return found
+
+
+def _is_plain(value: Any) -> bool:
+    if isinstance(value, tuple | list):
+        return all(_is_plain(item) for item in value)
+    return value is None or isinstance(value, bool | int | float | str | Enum)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, tuple | list):
+        return [_plain(item) for item in value]
+    return value.value if isinstance(value, Enum) else value
+
+
+def _batch_size(setup: Setup, name: str) -> int | None:
+    size = getattr(setup.loader_for(name), "batch_size", None)
+    return size if isinstance(size, int) else None
+
+
+def _shown(value: Any) -> Any:
+    text = repr(value)
+    return value if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -1,0 +1,105 @@
+"""Awkward requests to `secagg run`: each is one sentence and the right exit code, and standard output stays one
+JSON object.
+"""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from fl.cli import invoke
+
+SMALL = ("--rounds=1", "--clients=4", "--model=logistic", "--partition=iid")
+Done = tuple[int, str, str]
+
+
+@pytest.fixture
+def secagg(
+    capsys: pytest.CaptureFixture[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., Done]:
+    """`secagg run` in an empty folder: (exit code, standard output, standard error)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*arguments: str) -> Done:
+        code = invoke(["run", *arguments])
+        return code, *capsys.readouterr()
+
+    return call
+
+
+Command = Callable[..., Done]
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--seed=-1", "seed"),
+        ("--budget=0", "budget"),
+        ("--budget=-1", "budget"),
+        ("--budget=2", "budget"),  # there is no layer that spends any
+        ("--rounds=0", "rounds"),
+        ("--batch-size=0", "batch_size"),
+        ("--threads=0", "threads"),
+        ("--clients=0", "clients"),
+        ("--output=taken", "taken is a file"),
+        ("--output=taken/deeper", "taken is a file"),
+    ],
+)
+def test_a_wrong_option_is_one_sentence_and_exit_code_2(secagg: Command, option: str, says: str) -> None:
+    Path("taken").write_text("mine")
+    code, printed, said = secagg(*SMALL, option)
+    assert code == 2
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+    code, printed, _ = secagg(*SMALL, option, "--json")
+    assert code == 2
+    assert says in json.loads(printed)["error"]
+    assert sorted(Path().iterdir()) == [Path("taken")]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("rounds = true", "rounds: expected a whole number, got True"),
+        ("clients = 4.0", "clients: expected a whole number, got 4.0"),
+        ("strategy = ['fedavg']", "strategy: expected text or a table with a name"),
+        ("data = 3", "data: expected text, got 3"),
+        ("range = 'wide'", "range: expected a number, got 'wide'"),
+        ("local-epochs = 1\nlocal_epochs = 2", "local_epochs is there twice"),
+        ("rounds = 1\nrounds = 2", "line 2"),
+        ("[[privacy]]\ndropout = 0.2", "needs a key `name`"),
+        ("[[privacy]]\nname = 'secagg+'\ndropout = {a = 1}", "dropout takes a number"),
+        ("[privacy]\nname = 'secagg+'\n[privacy.inner]\nx = 1", "no option 'inner'"),
+        ("[[privacy]]\nname = 'secagg+'\n[[privacy]]\nname = 'secagg+'", "at most one secure sum"),
+        ("privacy = [3]", "privacy: expected names of layers"),
+    ],
+)
+def test_a_wrong_file_is_one_sentence_in_plain_words(secagg: Command, text: str, says: str) -> None:
+    Path("run.toml").write_text(f"{text}\n")
+    code, _, said = secagg("run.toml")
+    assert code == 2
+    assert says in said
+    assert "typing" not in said
+
+
+def test_runs_that_begin_in_one_second_have_folders_of_their_own(
+    secagg: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Stopped:
+        @staticmethod
+        def now() -> str:
+            return "never"
+
+    monkeypatch.setattr("fl.cli.run.datetime", Stopped)
+    monkeypatch.setattr("fl.cli.run.STAMP", "")
+    for _ in range(3):
+        assert secagg(*SMALL, "--json")[0] == 0
+    assert sorted(path.name for path in Path("runs").iterdir()) == ["never", "never-2", "never-3"]
+
+
+def test_a_budget_beside_the_comparison_without_layers(secagg: Command) -> None:
+    layer = "--privacy=client-dp:epsilon=8,delta=1e-3"
+    code, printed, _ = secagg(*SMALL, layer, "--budget=9", "--compare", "--json")
+    assert code == 0
+    assert json.loads(printed)["plain"]["epsilon"] is None
