@@ -117,7 +117,7 @@ class Receiving(State):
         total = check_total(given.total, self.session, _HOLDER)
         self._expect_survivors(given.survivors)
         answer = message(context, DELIVER.name, me, SERVER, Received().encode())
-        return Step(Total(total, given.survivors), (answer,))
+        return Step(Total(total, given.survivors), (answer,), marks=(f"received/{context.hex()}",))
 
     def _expect_survivors(self, survivors: tuple[int, ...]) -> None:
         cohort = range(self.session.clients)

@@ -20,7 +20,8 @@ from protocols.session import Session
 
 def make(protocol: Any) -> Hooks:
     """Return the hooks of a PaillierSum."""
-    return hooks(partial(_oracles, protocol), nonces_are_used_once="nothing is sealed with a nonce")
+    sealed = {} if protocol.recipients else {"nonces_are_used_once": "nothing is sealed with a nonce"}
+    return hooks(partial(_oracles, protocol), **sealed)
 
 
 def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:

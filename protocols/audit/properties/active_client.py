@@ -122,9 +122,14 @@ def garbled_is_named(subject: Any, data: Any) -> None:
     stage = data.draw(st.sampled_from(subject.stages), label="stage")
     who = data.draw(st.integers(0, 5), label="client")
 
+    cut_short: list[Message] = []
+
     def cut(sent: Message) -> Message:
         garbled = sent.recipient == SERVER and sent.stage == stage and sent.sender.number == who
-        return replace(sent, body=bytes(sent.body[: len(sent.body) // 2])) if garbled else sent
+        if not garbled or not sent.body:  # not every client answers every stage, and an answer may be empty
+            return sent
+        cut_short.append(sent)
+        return replace(sent, body=bytes(sent.body[: len(sent.body) // 2]))
 
     played = subject.play(vectors, {}, tamper=cut)
     blamed = " ".join(
@@ -135,7 +140,7 @@ def garbled_is_named(subject: Any, data: Any) -> None:
     named = [
         key for key, error in played.refusals.items() if isinstance(error, PeerError) and str(who) in str(key)
     ]
-    if not named and str(who) not in blamed:
+    if cut_short and not named and str(who) not in blamed:
         raise tell(f"client {who} garbles its answer at {stage} and nobody names it", vectors, {}, played)
 
 
