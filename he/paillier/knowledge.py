@@ -21,7 +21,7 @@ import gmpy2
 
 from he.paillier.keys import PublicKey
 from he.paillier.proofs import multi_power
-from protocols.codec import BigInt, Record
+from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.randomness import SecureRandom, below
 
@@ -34,12 +34,12 @@ _DOMAIN = b"paillier knowledge proof v1\0"
 @dataclass(frozen=True)
 class Knowledge(Record):
     """digest: SHA-256 (32 bytes) of all that is proven and of the commitment, from which the challenges follow.
-    plain: modulo n. exponent: over the integers.
+    plain: modulo n. exponent: over the integers. Both are big-endian in full width, whatever their values.
     """
 
     digest: bytes
-    plain: BigInt = field(repr=False)
-    exponent: BigInt = field(repr=False)
+    plain: bytes = field(repr=False)
+    exponent: bytes = field(repr=False)
 
 
 @dataclass(frozen=True)
@@ -62,6 +62,11 @@ class Statement:
     def mask_bits(self) -> int:
         """Length of the mask of the exponents."""
         return self.exponent_bits + 8 * CHALLENGE_BYTES + len(self.ciphertexts).bit_length() + HIDING_BITS
+
+    @property
+    def widths(self) -> tuple[int, int]:
+        """Bytes of a proof's answers."""
+        return (self.public.bits + 7) // 8, (self.mask_bits + 8) // 8
 
     def digest(self, commitment: Any) -> bytes:
         """Hash key, session, place, ciphertexts and commitment."""
@@ -102,7 +107,8 @@ def prove(
     for challenge, m, r in zip(statement.challenges(digest), plaintexts, exponents, strict=True):
         e = int.from_bytes(challenge, "big")
         plain, mask = plain + e * m, mask + e * int.from_bytes(r, "little")
-    return Knowledge(digest, BigInt(plain % n), BigInt(mask))
+    plain_bytes, exponent_bytes = statement.widths
+    return Knowledge(digest, (plain % n).to_bytes(plain_bytes, "big"), mask.to_bytes(exponent_bytes, "big"))
 
 
 def check(statement: Statement, proof: Knowledge | None) -> None:
@@ -110,12 +116,13 @@ def check(statement: Statement, proof: Knowledge | None) -> None:
     who, n = f"client {statement.index}", gmpy2.mpz(statement.public.n)
     if proof is None:
         raise ProtocolViolation(f"{who}: expected a proof that it knows what it encrypted, got none", who)
-    fits = len(proof.digest) == 32 and 0 <= proof.plain < n and proof.exponent >= 0
-    if not fits or int(proof.exponent).bit_length() > statement.mask_bits + 1:
+    plain, exponent = (int.from_bytes(answer, "big") for answer in (proof.plain, proof.exponent))
+    sizes = (len(proof.plain), len(proof.exponent))
+    if len(proof.digest) != 32 or sizes != statement.widths or plain >= n:
         raise ProtocolViolation(f"{who}: the proof that it knows what it encrypted is out of range", who)
     n2 = n * n
     product = multi_power(statement.ciphertexts, statement.challenges(proof.digest), n2)
-    commitment = statement.image(proof.plain, proof.exponent) * gmpy2.invert(product, n2) % n2
+    commitment = statement.image(plain, exponent) * gmpy2.invert(product, n2) % n2
     if statement.digest(commitment) != proof.digest:
         raise ProtocolViolation(
             f"{who}: its proof that it knows what it encrypted does not verify: the ciphertexts were not made by it "
