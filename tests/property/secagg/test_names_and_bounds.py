@@ -35,6 +35,7 @@ from secagg.messages import (
     pack_bits,
     read,
 )
+from secagg.reuse.messages import Released
 from secagg.rules import rules_of
 from tests.property.secagg.play import Play, with_body
 
@@ -301,6 +302,37 @@ class TestServer:
         total = play.finish()
         assert total.blamed == ("client 0", "client 5")
         assert total.total.tolist() == play.expected(range(14))
+
+
+class TestReuse:
+    """Rounds that build on a set-up: the same, where shares of one round's seeds and edges are released."""
+
+    def released(self) -> tuple[Play, Message, Released]:
+        """Eight clients of whom client 6 left before the second round's vectors; what client 2 then releases."""
+        protocol = SecAgg(dropout=0.2, collusion=0.1, threat="semi-malicious", setup="reuse")
+        first = Play(protocol, 8)
+        first.finish()
+        memories = {"memories": first.memories, "server_memory": first.server_memory, "round": 2}
+        play = Play(protocol, 8, **memories)  # type: ignore[arg-type]  # three of its options
+        play.trip(absent=[6])
+        answer = play.tell(next(m for m in play.queue if m.recipient == client(2)))[0]
+        return play, answer, read(Released, answer)
+
+    def test_shares_that_were_not_asked_for_are_their_senders(self) -> None:
+        play, answer, good = self.released()
+        assert good.alive.tolist() == [0, 1, 3, 4, 5, 7]
+        assert set(good.peers.tolist()) == {6}
+        lies = [replace(good, alive=indices([*good.alive.tolist()[:-1], other])) for other in (8, 99)]
+        lies.append(replace(good, alive=indices([0, 1, 2, 4, 5, 7])))
+        lies.append(replace(good, alive=indices([0, 1, 3, 4, 5, 6])))
+        lies += [replace(good, peers=indices([other, *good.peers.tolist()[1:]])) for other in (1, 7, 9)]
+        for lie in lies:
+            with pytest.raises(PeerError) as caught:
+                play.hear(with_body(answer, lie))
+            assert caught.value.party == "client 2"
+        play.hear(answer)
+        assert client(2) not in list(play.server.waiting_for())
+        assert blamed(lambda: play.hear(answer), "already") == "client 2"
 
 
 def test_a_masked_vector_of_another_length_names_its_sender() -> None:

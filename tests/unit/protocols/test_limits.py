@@ -1,16 +1,18 @@
 """Limits of the ground floor, each at its edge: what is just allowed passes, what is just beyond is refused."""
 
 import enum
+import math
 import stat
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from protocols import simulate
 from protocols.codec import BigInt, Record
-from protocols.errors import Aborted, Misuse, PeerError, WireError
+from protocols.errors import Aborted, Misuse, PeerError, StackError, WireError
 from protocols.extras import EXTRAS, extra_of, missing
 from protocols.identity import Identity, Member, Roster, SignedRoster
 from protocols.layers import Contribution, RoundFacts, RunFacts
@@ -99,6 +101,27 @@ class TestRecords:
         verdict = verify_record(tmp_path / "run.jsonl")
         assert check_files(verdict, tmp_path) == ("model",)
 
+    def test_a_verdict_says_where_the_kept_head_lies_and_whether_it_is_signed(self, tmp_path: Path) -> None:
+        heads = []
+        with RunRecord.open(tmp_path / "run.jsonl", AUTHORITY) as record:
+            heads += [record.append({"round": n}) for n in range(3)]
+        path, key = tmp_path / "run.jsonl", AUTHORITY.public
+        seen = [
+            (verdict.kind if hasattr(verdict, "kind") else astuple(verdict)[0], astuple(verdict)[2])
+            for verdict in (
+                verify_record(path),
+                verify_record(path, kept_head=heads[1].upper()),
+                verify_record(path, key),
+                verify_record(path, key, heads[2]),
+            )
+        ]
+        assert seen == [
+            ("internally consistent only", None),
+            ("internally consistent only", 1),
+            ("signed", None),
+            ("verified", 2),
+        ]
+
     def test_an_abort_tells_its_reason(self) -> None:
         error = Aborted("three are too few")
         assert str(error) == error.reason == "three are too few"
@@ -138,6 +161,28 @@ class TestStacks:
         names = tuple(str(i) for i in range(clients))
         facts = RoundFacts(RunFacts(1, clients, clients, dimension=dimension), 1, names, bytes(32))
         return Stack([], Numbers(bits=bits, range=1.0, weight_cap=cap)).round(facts, np.zeros(dimension))
+
+    @pytest.mark.parametrize(
+        "bad", [{"bits": 1}, {"bits": 33}, {"weight_cap": 0}, {"range": 0.0}, {"range": math.inf}]
+    )
+    def test_numbers_have_limits(self, bad: dict[str, Any]) -> None:
+        for good in (
+            {"bits": 2},
+            {"bits": 32},
+            {"weight_cap": 1},
+            {"weight_cap": 1 << 24},
+            {"range": 1e-300},
+        ):
+            assert Numbers(**good)  # type: ignore[arg-type]  # one of each
+        with pytest.raises(Misuse):
+            Numbers(**bad)
+        with pytest.raises(Misuse):
+            Numbers(weight_cap=(1 << 24) + 1)
+
+    @pytest.mark.parametrize("privacy", ["secagg+", 7, {"secagg"}, PlainSum()])
+    def test_layers_come_in_a_list(self, privacy: Any) -> None:
+        with pytest.raises(StackError, match=f"got {type(privacy).__name__}"):
+            Stack(privacy)
 
     @pytest.mark.parametrize("weight", [0, 1, 9])
     def test_weights_from_nothing_to_the_cap(self, weight: int) -> None:
