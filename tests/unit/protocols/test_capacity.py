@@ -109,9 +109,6 @@ def test_residues_become_the_integers_next_to_zero(modulus: int) -> None:
     residues = sorted({0, 1, half - 1, half % modulus, modulus - 1, modulus // 2})
     got = centred(np.array(residues, np.uint64), modulus).tolist()
     assert got == [r if r < half else r - modulus for r in residues]
-    assert (
-        centred(np.array([-1, 0], np.int64), modulus).tolist() == [-1 % modulus - modulus, 0] or modulus == 2
-    )
 
 
 @pytest.mark.parametrize("modulus", [0, 3, 4, 10, 1 << 20, (1 << 62) - 1])
