@@ -20,7 +20,7 @@ from fl.result import SUM_NOTE, Result, clipped_note
 from fl.rounds import Coordinator, RoundResult, new_session
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
-from protocols.errors import Misuse
+from protocols.errors import Misuse, RecordError
 from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
@@ -112,6 +112,8 @@ class Federation:
         if on_round is not None:
             checks.takes("on_round", on_round, "a function of a round's result", 1)
         history = self._start(rounds, resume)
+        if rounds < len(history):
+            raise Misuse(f"rounds: the run holds {len(history)} already; name so many or more, got {rounds}")
         record = self._record()
         try:
             self._catch_up(history, rounds, record)
@@ -220,7 +222,14 @@ class Federation:
 
     def _catch_up(self, history: list[RoundResult], rounds: int, record: RunRecord | None) -> None:
         """Write what a process that was killed between the checkpoint and the record's entry did not."""
-        if record is not None and record.length < len(history):
+        if record is None:
+            return
+        if record.length not in (len(history), len(history) - 1):
+            raise RecordError(
+                f"{record.path} holds {record.length} rounds and the checkpoint beside it {len(history)}: one of "
+                "them was removed or replaced; put it back, or begin in another folder"
+            )
+        if record.length < len(history):
             self._follow(history, rounds, record)
 
     def _save(self, history: list[RoundResult]) -> None:

@@ -13,8 +13,8 @@ from fl.config import Setup
 from protocols.errors import Misuse
 
 Settings = dict[str, Any]
-LONGEST = 120
-"""Characters that a sentence spends on one differing value."""
+LONGEST, MOST = 120, 3
+"""Characters that a sentence spends on one differing value, and how many of these it names."""
 
 
 def of(setup: Setup) -> Settings:
@@ -50,8 +50,9 @@ def same(kept: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
     """Raises Misuse naming what differs; what only one of the two knows is passed over (older checkpoints)."""
     differ = [key for key in own if key in kept and kept[key] != own[key]]
     if differ:
-        was, now = ({key: _shown(facts[key]) for key in differ} for facts in (kept, own))
-        raise Misuse(f"the run in {where} was made with {was}, this one is {now}: resume it as it was")
+        was, now = ({key: _shown(facts[key]) for key in differ[:MOST]} for facts in (kept, own))
+        more = f" ({len(differ) - MOST} more options differ)" if len(differ) > MOST else ""
+        raise Misuse(f"the run in {where} was made with {was}, this one is {now}{more}: resume it as it was")
 
 
 def _named(name: str, thing: Any, changing: Mapping[str, Any] | None = None) -> Settings:

@@ -3,6 +3,7 @@
 """
 
 import itertools
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -94,6 +95,8 @@ def run(
         "device": device, "threads": threads, "engine": engine, "data_dir": data_dir, "output": out,
     }  # fmt: skip
     if resume:
+        if demo:
+            raise Misuse("--resume goes on with the run as it was: leave out --demo")
         config, given = _resumed(config, given)
     if demo:
         given = {**DEMO, **{k: v for k, v in given.items() if v is not None}}
@@ -103,7 +106,7 @@ def run(
     view = View(chosen, as_json, compare or demo)
     with view.status("loading data"):
         parts = load_parts(chosen)
-    with _resumable(folder):
+    with _resumable(folder, chosen.rounds):
         result, engine_seen = execute(parts, folder, resume, view)
     plain = view.plain_run(parts) if (compare or demo) else None
     view.close(result, plain, engine_seen, folder)
@@ -131,7 +134,22 @@ def _resumed(config: Path | None, given: dict[str, Any]) -> tuple[Path, dict[str
     path = Path(given["output"]) / CONFIG
     if not path.exists():
         raise Misuse(f"nothing to resume in {given['output']}: there is no {CONFIG}")
+    if given["rounds"] is None and (planned := _planned(path.parent)):
+        given = {**given, "rounds": planned}
     return path, given
+
+
+def _planned(folder: Path) -> int:
+    """How many rounds the last whole entry of the run's record was one of: more than the configuration's, where the
+    run was resumed to more; 0 where there is none. Whether the record holds is checked when it is continued.
+    """
+    from protocols.record import FILE_NAME
+
+    try:
+        last = (folder / FILE_NAME).read_bytes().split(b"\n")[-2]
+        return int(json.loads(last)["body"]["of"])
+    except (OSError, IndexError, KeyError, TypeError, ValueError):
+        return 0
 
 
 def execute(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any]:
@@ -171,8 +189,10 @@ def _begun(config: Any, folder: Path, resume: bool) -> bool:
 
 
 @contextmanager
-def _resumable(folder: Path) -> Iterator[None]:
+def _resumable(folder: Path, rounds: int) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        raise SecAggError(f"interrupted; go on with: secagg run --resume --output {folder}") from None
+        raise SecAggError(
+            f"interrupted; go on with: secagg run --resume --output {folder} --rounds {rounds}"
+        ) from None
