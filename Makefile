@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONPATH :=
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: audit mutation install demo flower-demo test test-slow lint types contracts docs unit clean
+.PHONY: audit mutation pythons install demo flower-demo test test-slow lint types contracts docs unit clean
 
 install: .venv/.installed
 
@@ -47,10 +47,14 @@ unit: install
 test-slow: install
 	SECAGG_TEST_RESULTS=docs/test-slow.json $(BIN)/python -m pytest -m slow
 
+# Installs a wheel on every Python that the metadata names and runs it there; docs/pythons.json keeps the outcome.
+pythons: install
+	$(BIN)/python -m tests.pythons
+
 # Small changes to the code that some test must notice; docs/mutation.md explains those that none does.
 mutation: install
 	$(BIN)/python -m pip install --quiet mutmut==3.8.1
-	SECAGG_MUTATION=1 $(BIN)/mutmut run
+	$(BIN)/python -m tests.mutation
 
 clean:
 	rm -rf .venv build dist site .mypy_cache .pytest_cache .ruff_cache
