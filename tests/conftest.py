@@ -20,15 +20,8 @@ BESIDE = ROOT.parent / "shared" / "data"
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
-if os.environ.get(
-    "SECAGG_MUTATION"
-):  # mutants are tested many times in one process, which hypothesis warns of
-    from hypothesis import HealthCheck, settings
-
-    settings.register_profile(
-        "mutation", max_examples=15, deadline=None, suppress_health_check=list(HealthCheck)
-    )
-    settings.load_profile("mutation")
+if os.environ.get("SECAGG_MUTATION"):
+    pytest_plugins = ["tests.mutation.plugin"]
 if BESIDE.is_dir():
     os.environ.setdefault("SECAGG_DATA", str(BESIDE))
 

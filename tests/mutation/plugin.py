@@ -1,0 +1,152 @@
+"""Runs the tests against mutants: a plugin of pytest that `conftest.py` loads under SECAGG_MUTATION.
+
+One process imports and collects the tests, runs them once to see which test reaches which function (that run
+must be clean), and then forks for every mutant: the child switches it on and meets the tests that reach it, the
+quickest first, until one fails. Verdicts go to verdicts*.jsonl, a line each, so an interrupted run goes on where
+it was. SECAGG_MUTATION=2/3 does the second third of the mutants. What does not belong here: making the mutants
+(`tests.mutation` has mutmut do that).
+"""
+
+import json
+import os
+import resource
+import signal
+import sys
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.runner import runtestprotocol
+from hypothesis import HealthCheck, Phase, settings
+
+EXAMPLES = 12
+PHASES = (Phase.explicit, Phase.generate)  # a failure is enough, it need not be made small
+BUDGET = 2.0  # processor seconds of tests that one mutant meets at most
+NOTICED, SURVIVED, UNREACHED, DIRTY = 1, 0, 33, 5
+REACH = Path("reach.json")
+Reach = dict[str, list[tuple[float, str]]]
+
+settings.register_profile(
+    "mutation",
+    max_examples=EXAMPLES,
+    deadline=None,
+    database=None,
+    phases=PHASES,
+    suppress_health_check=list(HealthCheck),
+)
+settings.load_profile("mutation")
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Few examples, also where a test asks for many."""
+    for item in items:
+        if hasattr(item.cls, "fresh_process_clients"):  # the contract of secure sums
+            item.cls.examples = 3
+        function = getattr(item.function, "__func__", item.function)
+        asked = getattr(function, "_hypothesis_internal_use_settings", None)
+        if asked is not None:
+            few = min(asked.max_examples, EXAMPLES)
+            function._hypothesis_internal_use_settings = settings(asked, max_examples=few, phases=PHASES)
+
+
+def passes(item: Any) -> bool:
+    return all(report.outcome != "failed" for report in runtestprotocol(item, log=False, nextitem=None))
+
+
+def switch(mutant: str) -> None:
+    """Every mutated function runs as `mutant` says from here on; "" is the code as it is."""
+    from mutmut.mutation import trampoline
+
+    trampoline.get_mutant_under_test = lambda: mutant
+    os.environ["MUTANT_UNDER_TEST"] = mutant
+
+
+def reached(items: list[Any]) -> Reach:
+    """function -> (seconds, test) of every test that reaches it, the quickest first. Ends the run if a test fails."""
+    from mutmut.mutation import trampoline
+
+    hits: set[str] = set()
+    trampoline.record_trampoline_hit = lambda name, caller=None: hits.add(name)
+    reach: Reach = {}
+    switch("stats")
+    for item in items:
+        hits.clear()
+        start = time.process_time()
+        if not passes(item):
+            pytest.exit(f"not clean: {item.nodeid} fails without any mutant", DIRTY)
+        seconds = time.process_time() - start
+        for name in hits:
+            reach.setdefault(name, []).append((round(seconds, 4), item.nodeid))
+    return {name: sorted(tests) for name, tests in reach.items()}
+
+
+def undecided() -> Iterator[str]:
+    """The mutants that no run has decided yet, of this run's share."""
+    done = {
+        json.loads(line)["mutant"]
+        for kept in [*Path().glob("verdicts*.jsonl"), Path("aside.jsonl")]
+        if kept.is_file()
+        for line in kept.read_text().splitlines()
+    }
+    part, _, parts = os.environ["SECAGG_MUTATION"].partition("/")
+    for meta in sorted([*Path("secagg").rglob("*.meta"), *Path("protocols").rglob("*.meta")]):
+        for name in json.loads(meta.read_text())["exit_code_by_key"]:
+            mine = not parts or zlib.crc32(name.encode()) % int(parts) == int(part) - 1
+            if mine and name not in done:
+                yield name
+
+
+def meet(mutant: str, items: list[Any], seconds: float) -> None:
+    """In a child: meet the tests, and exit with the verdict."""
+    used = int(time.process_time()) + 1
+    limit = used + int(10 + 8 * seconds)  # an endless loop ends here
+    resource.setrlimit(resource.RLIMIT_CPU, (limit, limit + 5))
+    signal.alarm(900)
+    sys.stdout = sys.stderr = open(os.devnull, "w")  # noqa: SIM115  # for the rest of this process
+    switch(mutant)
+    try:
+        verdict = SURVIVED if all(passes(item) for item in items) else NOTICED
+    except BaseException:  # whatever ends a test run ends this mutant
+        verdict = NOTICED
+    os._exit(verdict)
+
+
+def verdict(mutant: str, known: dict[str, Any], reach: Reach) -> int:
+    """Exit code of a child that met the mutant's tests, negative for a signal."""
+    tests = reach.get(mutant.rsplit("__mutmut_", 1)[0], [])
+    chosen, seconds = [], 0.0
+    for cost, name in tests:
+        if chosen and seconds + cost > BUDGET:
+            break
+        chosen.append(known[name])
+        seconds += cost
+    if not chosen:
+        return UNREACHED
+    child = os.fork()
+    if not child:
+        meet(mutant, chosen, seconds)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+def pytest_runtestloop(session: Any) -> bool:
+    """Instead of running the tests once: one clean run, then one for each mutant."""
+    known = {item.nodeid: item for item in session.items}
+    reach: Reach
+    if REACH.is_file():
+        reach = json.loads(REACH.read_text())
+        reach = {f: [(s, t) for s, t in tests if t in known] for f, tests in reach.items()}
+    else:
+        reach = reached(session.items)
+        REACH.write_text(json.dumps(reach))
+    switch("")
+    share = os.environ["SECAGG_MUTATION"].replace("/", "of")
+    todo = list(undecided())
+    with Path(f"verdicts{share}.jsonl").open("a", buffering=1) as kept:
+        for n, mutant in enumerate(todo):
+            kept.write(json.dumps({"mutant": mutant, "code": verdict(mutant, known, reach)}) + "\n")
+            if n % 50 == 0:
+                print(f"{n} of {len(todo)}", file=sys.stderr, flush=True)
+    return True
