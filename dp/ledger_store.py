@@ -126,7 +126,7 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("BEGIN IMMEDIATE")
     try:
         yield
-    except BaseException:
+    except BaseException:  # also an interrupt: a transaction left open would lock out every other writer
         if connection.in_transaction:  # SQLite ends it by itself where the disk is full
             connection.execute("ROLLBACK")
         raise

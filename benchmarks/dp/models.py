@@ -36,7 +36,8 @@ def tempered_cnn() -> nn.Module:
     for layer in model:
         if isinstance(layer, nn.Conv2d | nn.Linear):
             nn.init.normal_(layer.weight, 0.0, layer.weight[0].numel() ** -0.5)
-            nn.init.zeros_(layer.bias)  # type: ignore[arg-type]  # every layer here has one
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)
     return model.to(memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]  # torch's own overloads lack it
 
 

@@ -1,8 +1,8 @@
 """Paillier: packed sums beside phe's plain use, one value per ciphertext, in the same run and under the same key."""
 
-import random
 import statistics
 from functools import partial
+from itertools import cycle, islice
 from typing import Any
 
 import phe
@@ -88,7 +88,7 @@ class Plain:
 
     def sample(self, count: int) -> None:
         """Time `count` values, each operation by itself."""
-        for value in random.choices(self._values, k=count):
+        for value in islice(cycle(self._values), count):
             sent, seconds = timed(partial(self._encrypted, value))
             self._seconds["encrypt"].append(seconds)
             both, seconds = timed(partial(self._added, sent))

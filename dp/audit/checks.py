@@ -9,6 +9,7 @@ tests and rehearsals, not for live data.
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -136,6 +137,12 @@ def check_sampling(
     return Verdict(p >= alarm, p, alarm, f"{worst} is least like a Poisson sample of rate {rate:g}")
 
 
-def _two_sided(law: object, value: float) -> float:
-    cdf, sf = law.cdf(value), law.sf(value - 1)  # type: ignore[attr-defined]  # a frozen scipy law
-    return 2 * min(float(cdf), float(sf))
+class _Law(Protocol):
+    """A frozen law of SciPy."""
+
+    def cdf(self, value: float) -> Any: ...
+    def sf(self, value: float) -> Any: ...
+
+
+def _two_sided(law: _Law, value: float) -> float:
+    return 2 * min(float(law.cdf(value)), float(law.sf(value - 1)))

@@ -72,7 +72,7 @@ def placed(path: Path) -> Iterator[IO[bytes]]:
             stream.flush()
             os.fsync(stream.fileno())
             os.replace(stream.name, path)
-        except BaseException:
+        except BaseException:  # also an interrupt leaves no half file behind
             Path(stream.name).unlink(missing_ok=True)
             raise
 

@@ -181,7 +181,7 @@ class Loopback:
     def __enter__(self) -> Self:
         try:
             self.start()
-        except BaseException:
+        except BaseException:  # also an interrupt: whatever has started is stopped
             self.stop()
             raise
         return self

@@ -11,6 +11,7 @@ from protocols.errors import Misuse, PolicyRefusal, WireError
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg, SecAggPlus
+from secagg.client.joining import Joining
 from secagg.graph import Harary, permutation
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
 from secagg.prg import expand, keystream
@@ -169,7 +170,10 @@ class TestDemands:
     def enter(self, offered: SecAgg | SecAggPlus, own: SecAgg | SecAggPlus, clients: int = 10) -> None:
         random = SystemRandom()
         session = offered.session([f"c{i}" for i in range(clients)], 1, 1, random=random)
-        own.client(session, 0, np.zeros(1, np.int64), random=random, policy=Policy(min_threshold_share=0.0))
+        step = own.client(
+            session, 0, np.zeros(1, np.int64), random=random, policy=Policy(min_threshold_share=0.0)
+        )
+        assert isinstance(step.state, Joining)  # it takes part and waits for the others
 
     def test_more_than_demanded_is_taken(self) -> None:
         self.enter(SecAgg(threat="semi-malicious"), SecAgg(threat="semi-honest"))
