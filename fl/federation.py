@@ -8,9 +8,10 @@ What does not belong here: how a round is computed (`rounds`, `contribution`, `m
 import json
 import secrets
 from collections.abc import Callable, Sequence
-from dataclasses import asdict
+from copy import copy, deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from fl import checkpoint, checks, settings
 from fl.account import Account
@@ -24,6 +25,7 @@ from protocols.errors import Misuse, RecordError
 from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
+from protocols.stack import Stack
 from protocols.statement import Event, Statement
 from protocols.store import write_atomic
 
@@ -92,13 +94,26 @@ class Federation:
             ledger=checks.ledger(ledger),
             output=checks.folder(output),
         )
+        self._assemble()
+
+    def _assemble(self) -> None:
         self._made_with = settings.of(self.setup)
         self.coordinator = Coordinator(self.setup)
         self.engine: Any = MemoryEngine(self.setup, self.coordinator)
         self.signer: Identity | None = None
         self.account = Account(
-            self.setup.stack.layers, self.setup.plan.delta, ledger, run=secrets.token_hex(8)
+            self.setup.stack.layers, self.setup.plan.delta, self.setup.ledger, run=secrets.token_hex(8)
         )
+
+    def with_privacy(self, privacy: Sequence[Any]) -> Self:
+        """Return the same federation with other layers. Raises as the constructor does, and Misuse once begun."""
+        if self.coordinator.run is not None:
+            raise Misuse("other layers are for a federation that has not begun: make another one")
+        stack, strategy = Stack(tuple(privacy), self.setup.stack.numbers), deepcopy(self.setup.strategy)
+        other = copy(self)
+        other.setup = replace(self.setup, stack=stack, strategy=strategy)
+        other._assemble()
+        return other
 
     def fit(
         self, rounds: int, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None

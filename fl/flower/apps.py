@@ -54,16 +54,18 @@ ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
     "secagg-timeout",
 )
 OnRound = Callable[[RoundResult], None]
+OwnLayers = Callable[[Site], Sequence[Any]]
 
 
 def client_app(
     federation: "Federation",
     site: Path | str | None = None,
-    privacy: Callable[[Site], Sequence[Any]] | None = None,
+    privacy: OwnLayers | None = None,
 ) -> ClientApp:
     """Return the clients. Only the loader of the client that lives on a node is ever asked for there.
 
-    privacy: the federation's layers as this node runs them, where they need its own keys or credentials.
+    privacy: the federation's layers as this node runs them, where they need its own keys or credentials; the same
+    function may make the server's (`server_app`).
 
     A node is called what its site.toml says, else the federation's client of its `partition-id`.
     """
@@ -142,6 +144,7 @@ def server_app(
     roster: SignedRoster | None = None,
     authority: bytes | None = None,
     identity: Identity | None = None,
+    privacy: OwnLayers | None = None,
     timeout: float = 600.0,
     poll: float = POLL_SECONDS,
     on_round: OnRound | None = None,
@@ -150,8 +153,9 @@ def server_app(
     """Return the server: it runs `rounds` rounds, or those that are left in the federation's output folder.
 
     roster, authority, identity: the signed roster, the pinned key that signed it, the server's signing key:
-    all three or none. timeout: seconds per message trip. The run configuration overrides:
-    `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
+    all three or none. privacy: makes the federation's layers from the server's own `Site`, where they need the
+    signed roster (`Site.signed`, None without one). timeout: seconds per message trip. The run configuration
+    overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
     `secagg-timeout`. on_result: gets what `fit` returns.
     """
     app = ServerApp()
@@ -160,12 +164,13 @@ def server_app(
     def main(grid: Grid, context: Context) -> None:
         config = context.run_config
         given = _Given(federation, config, roster, authority, identity)
+        playing = federation.with_privacy(privacy(given.site)) if privacy else federation
         limit = float(config.get(TIMEOUT) or timeout)
-        sender = Sender(federation.setup.stack.secure_sum, given.store(), given.roster, given.identity, poll)
+        sender = Sender(playing.setup.stack.secure_sum, given.store, given.roster, given.identity, poll)
         sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
-        engine = FlowerEngine(federation.setup, federation.coordinator, grid, sender, limit)
-        federation.engine, federation.signer = engine, given.identity
-        folder = federation.setup.output
+        engine = FlowerEngine(playing.setup, playing.coordinator, grid, sender, limit)
+        playing.engine, playing.signer = engine, given.identity
+        folder = playing.setup.output
         sender.head = last_head(folder)
 
         def after(result: RoundResult) -> None:
@@ -176,7 +181,7 @@ def server_app(
 
         resume = folder is not None and (folder / CHECKPOINT).exists()
         engine.wait_for_clients()
-        result = federation.fit(int(config.get(ROUNDS) or rounds), resume=resume, on_round=after)
+        result = playing.fit(int(config.get(ROUNDS) or rounds), resume=resume, on_round=after)
         kept = engine.farewell()
         if folder is not None:
             log(INFO, "%d clients keep the head %s of the run record", len(kept), sender.head)
@@ -209,19 +214,20 @@ class _Given:
                 "a roster comes with the authority's public key and the server's identity, all or none"
             )
         self.roster: Roster | None = None
-        self.output = federation.setup.output
+        output = federation.setup.output
         if signed is not None and pinned is not None:
             self.roster = signed.verified(pinned)
             names = {m.name for m in self.roster.with_role("client")}
             if missing := sorted(set(federation.setup.names) - names):
                 raise Misuse(f"{missing[0]!r} is a client of the federation and not on the roster")
-            if self.output is None:
+            if output is None:
                 raise Misuse(
                     "with a roster rounds are counted across runs: give the federation an output folder"
                 )
-
-    def store(self) -> Store:
-        return MemoryStore() if self.output is None else FileStore(self.output / "state" / "store", "server")
+        self.store: Store = (
+            MemoryStore() if output is None else FileStore(output / "state" / "store", "server")
+        )
+        self.site = Site("server", self.store, {}, self.roster, self.identity, output, signed)
 
 
 def last_head(folder: Path | None) -> str:

@@ -38,11 +38,13 @@ class Deployed:
             print(self.it.logs(self.run)[-6000:])
         self.it.__exit__(*details)
 
-    def submit(self, rounds: int, seconds: float | None = None, size: int = 64) -> int:
-        """Submit the app. seconds: another timeout per trip than the usual one. size: values of the model."""
+    def submit(self, rounds: int, seconds: float | None = None, size: int = 64, app: Path = APP) -> int:
+        """Submit the app. seconds: another timeout per trip than the usual one. size: values of the model.
+        app: its folder, or its name on a Hub (`@publisher/name`).
+        """
         files = self.it.files
         self.run = self.it.submit(
-            APP,
+            app,
             {
                 "folder": str(self.run_folder),
                 "roster": str(files.roster),

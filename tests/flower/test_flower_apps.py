@@ -15,9 +15,11 @@ from fl import Federation
 from fl.flower.credentials import make_deployment
 from fl.flower.envelope import unpack_request
 from fl.flower.loopback import write_site
+from fl.flower.site import Site
 from fl.result import Result
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
+from protocols.plain import PlainSum
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, verify_record
 from secagg import SecAggPlus
@@ -136,27 +138,65 @@ def test_a_round_whose_inputs_had_left_is_lost_and_paid_for_once(tmp_path: Path,
     assert result.epsilon <= 8.0
 
 
-def test_a_roster_names_the_clients_and_its_server_signs_the_record(tmp_path: Path) -> None:
-    files = make_deployment(tmp_path / "keys", 4)
+def rostered(folder: Path, policy: dict[str, Any], **named: Any) -> tuple[DirectGrid, dict[str, Any]]:
+    """Return a grid of four nodes on a signed roster, and the server's arguments. named: of `client_app`."""
+    files = make_deployment(folder / "keys", 4)
     apps, keys = {}, {}
     for node_id, node in enumerate(files.nodes, start=1):
-        write_site(files, node, {"min_cohort": 4})
+        write_site(files, node, policy)
         config = {
             "secagg-site": str(node.identity.parent),
             "partition-id": 99,
         }  # the roster names it, not this
-        apps[node_id], keys[node_id] = (federation().client_app(), config), pem(node.auth_public)
+        apps[node_id] = (federation().client_app(**named), config)
+        keys[node_id] = pem(node.auth_public)
     given = {"roster": SignedRoster.load(files.roster), "authority": files.authority_key}
-    identity = Identity.load(files.server_identity)
-    own = federation(output=tmp_path / "run")
-    result = serve(DirectGrid(apps, keys=keys), own, 2, identity=identity, **given)
+    return DirectGrid(apps, keys=keys), {**given, "identity": Identity.load(files.server_identity)}
+
+
+def test_a_roster_names_the_clients_and_its_server_signs_the_record(tmp_path: Path) -> None:
+    grid, given = rostered(tmp_path, {"min_cohort": 4})
+    result = serve(grid, federation(output=tmp_path / "run"), 2, **given)
     assert result.history[-1].survivors == SITES
     kept = (tmp_path / "keys" / "site-3" / "kept-head.txt").read_text().strip()
-    assert verify_record(tmp_path / "run" / FILE_NAME, identity.public, kept).level == "verified"
+    public = given["identity"].public
+    assert verify_record(tmp_path / "run" / FILE_NAME, public, kept).level == "verified"
     with pytest.raises(Misuse, match="output folder"):
-        serve(DirectGrid(apps, keys=keys), federation(), 1, identity=identity, **given)
+        serve(grid, federation(), 1, **given)
+    del given["identity"]
     with pytest.raises(Misuse, match="all or none"):
-        serve(DirectGrid(apps, keys=keys), federation(output=tmp_path / "x"), 1, **given)
+        serve(grid, federation(output=tmp_path / "x"), 1, **given)
+
+
+def test_one_function_of_the_site_signs_session_keys_on_both_sides(tmp_path: Path) -> None:
+    """The roster that names the nodes binds their session keys too: no server in the middle."""
+
+    def layers(site: Site) -> list[Any]:
+        assert site.name in (*SITES, "server")
+        return [SecAggPlus(setup="reuse", dropout=0.25, threat="malicious", credentials=site.credentials())]
+
+    grid, given = rostered(tmp_path, {"threat": "malicious"}, privacy=layers)
+    result = serve(grid, federation(output=tmp_path / "run"), 2, privacy=layers, **given)
+    assert [entry.survivors for entry in result.history] == [SITES, SITES]
+    assert result.statement.protection.threat == "malicious"
+    assert not any("bound to names by the server" in limit for limit in result.statement.protection.limits)
+    assert same(result.model, federation().fit(2).model)
+    weaker = serve(grid, federation(output=tmp_path / "weaker"), 1, **given)
+    assert weaker.history[0].abandoned is not None
+
+
+def test_layers_from_the_site_need_no_roster(tmp_path: Path) -> None:
+    def layers(site: Site) -> list[Any]:
+        assert site.signed is None
+        return [PlainSum()]
+
+    apps = {
+        n: (federation().client_app(tmp_path / f"n{n}", privacy=layers), {"partition-id": n - 1})
+        for n in range(1, 5)
+    }
+    result = serve(DirectGrid(apps), federation(), 1, privacy=layers)
+    assert same(result.model, federation([]).fit(1).model)
+    assert "plain" in str(result.statement.protection.mechanism).lower()
 
 
 def test_a_client_that_was_sent_another_federations_model_refuses(tmp_path: Path) -> None:

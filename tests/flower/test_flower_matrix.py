@@ -9,8 +9,6 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from fl.flower.credentials import make_node_key
 from fl.flower.loopback import Process
@@ -139,21 +137,6 @@ def test_the_superlink_restarted_with_its_database(tmp_path: Path) -> None:
         assert all(process.alive for process in d.it.nodes.values())
         again = d.submit(rounds=3)
         finish(d, again)
-
-
-def test_a_node_with_trusted_entities_runs_no_unsigned_app(tmp_path: Path) -> None:
-    """How a site closes the gap that policies leave: code that nobody it trusts has signed does not run there."""
-    key = Ed25519PrivateKey.generate().public_key()
-    openssh = key.public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH).decode()
-    trusted = tmp_path / "trusted.yaml"
-    trusted.write_text(f"fpk_site: '{openssh}'\n")
-    d = Deployed(tmp_path, nodes=4, seconds=30.0)
-    d.it.nodes["site-1"].command += ["--trusted-entities", str(trusted)]
-    with d:
-        finish(d, d.submit(rounds=1))
-        (report,) = d.reports()
-        assert "FAB could not be verified" in report["refusals"]["site-1"]
-        assert d.times_asked("site-1", "advertise-keys") == 0
 
 
 def test_nodes_that_pin_the_apps_code_run_no_other(tmp_path: Path) -> None:

@@ -55,6 +55,18 @@ def equal(a: Any, b: Any) -> bool:
     return all(torch.equal(x, y) for x, y in zip(weights_of(a), weights_of(b), strict=True))
 
 
+def test_the_same_federation_with_other_layers() -> None:
+    plain = federation([], strategy=FedAdam())
+    masked = plain.with_privacy([SecAggPlus(dropout=0.2)])
+    one, other = masked.fit(2), plain.fit(2)
+    assert equal(one, other)
+    assert (one.statement.protection.threat, len(other.history)) == ("semi-malicious", 2)
+    with pytest.raises(Misuse, match="has not begun"):
+        plain.with_privacy([])
+    with pytest.raises(StackError):
+        federation([]).with_privacy([SecAggPlus(), SecAgg()])
+
+
 @pytest.mark.parametrize("dropout", [0.0, 0.4])
 @pytest.mark.parametrize("privacy", [[SecAgg(dropout=0.4)], [SecAggPlus(dropout=0.4)]])
 def test_masks_give_the_plain_run_bit_for_bit(privacy: list[Any], dropout: float) -> None:
