@@ -3,9 +3,7 @@
 import gzip
 import hashlib
 import os
-import threading
 from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +15,7 @@ from fl.data.dataset import holdout, standardise
 from fl.data.images import read_idx
 from fl.data.sources import DataFile, Source, obtain, read
 from protocols.errors import DataMissing, Misuse
+from tests.publisher import publisher
 
 REAL = Path(os.environ.get("SECAGG_DATA", "/nowhere"))
 
@@ -154,47 +153,27 @@ def test_a_damaged_file_is_refused_by_its_path(tmp_path: Path, name: str, stored
         read(tmp_path, toy_source().files[0])
 
 
-class Publisher(BaseHTTPRequestHandler):
-    """Serves the toy file plain, compressed, damaged, endless or not at all."""
-
-    def do_GET(self) -> None:
-        answers = {
-            "/plain": CONTENT,
-            "/gzip": gzip.compress(CONTENT),
-            "/other": CONTENT[::-1],
-            "/endless": CONTENT * 200,
-            "/bomb": gzip.compress(bytes(50_000_000)),
-            "/cut": gzip.compress(CONTENT)[:30],
-        }
-        if self.path not in answers:
-            self.send_error(404)
-            return
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(answers[self.path])))
-        self.end_headers()
-        self.wfile.write(answers[self.path])
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture
-def publisher() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Publisher)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def address() -> Iterator[str]:
+    """The toy file plain, compressed, damaged, endless or not at all."""
+    bodies = {
+        "/plain": CONTENT,
+        "/gzip": gzip.compress(CONTENT),
+        "/other": CONTENT[::-1],
+        "/endless": CONTENT * 200,
+        "/bomb": gzip.compress(bytes(50_000_000)),
+        "/cut": gzip.compress(CONTENT)[:30],
+    }
+    with publisher(bodies) as where:
+        yield where
 
 
 @pytest.mark.parametrize("path", ["/plain", "/gzip"])
 def test_a_download_is_verified_and_kept(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch, publisher: str, path: str
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, address: str, path: str
 ) -> None:
     monkeypatch.delenv("SECAGG_OFFLINE")
-    source = toy_source(publisher + path)
+    source = toy_source(address + path)
     files, where = obtain(source, None)
     assert files == {"toy.csv": CONTENT}
     assert "downloaded" in where
@@ -205,11 +184,11 @@ def test_a_download_is_verified_and_kept(
 
 @pytest.mark.parametrize("path", ["/other", "/endless", "/bomb", "/cut", "/absent"])
 def test_a_wrong_download_is_refused_and_leaves_nothing(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch, publisher: str, path: str
+    nowhere: Path, monkeypatch: pytest.MonkeyPatch, address: str, path: str
 ) -> None:
     monkeypatch.delenv("SECAGG_OFFLINE")
     with pytest.raises(DataMissing):
-        obtain(toy_source(publisher + path), nowhere / "mine")
+        obtain(toy_source(address + path), nowhere / "mine")
     assert list((nowhere / "mine/toy").iterdir()) == []
 
 

@@ -1,11 +1,19 @@
 """simulate: the caller's names, drop-outs at any stage, observers, tampering, counts as encoded."""
 
+import builtins
+import hashlib
+from itertools import count
+from random import Random
+from typing import Any
+
 import numpy as np
 import pytest
+import torch
 
 from protocols import PlainSum, simulate
-from protocols.errors import Misuse, SpentUpdate, TooFewSurvivors
+from protocols.errors import Misuse, ProtocolViolation, SpentUpdate, TooFewSurvivors
 from protocols.kernel import SERVER, Message
+from protocols.randomness import SecureRandom, SystemRandom
 from protocols.store import MemoryStore
 from secagg import SecAgg
 
@@ -90,3 +98,99 @@ def test_least_survivors_hold_for_every_sum() -> None:
 
 def protocol_input(protocol: PlainSum | SecAgg) -> str:
     return "input" if isinstance(protocol, PlainSum) else "masked-input"
+
+
+class Injected:
+    """A stream that repeats; no module that a statistical generator comes from."""
+
+    def __init__(self) -> None:
+        self.count = 0
+
+    def bytes(self, count: int) -> builtins.bytes:
+        self.count += 1
+        return hashlib.shake_128(self.count.to_bytes(4, "big")).digest(count)
+
+
+def frames(rng: SecureRandom | None) -> list[builtins.bytes]:
+    sent: list[builtins.bytes] = []
+    vectors = [np.arange(3)] * 5
+    simulate(SecAgg(), vectors, rng=rng, observe=lambda m: sent.append(m.to_wire()))
+    return sent
+
+
+def test_injected_randomness_is_all_there_is() -> None:
+    assert frames(Injected()) == frames(Injected())
+    assert frames(None) != frames(None)
+
+
+@pytest.mark.parametrize(
+    "rng",
+    [np.random.default_rng(1), np.random.RandomState(1), Random(1), torch.Generator(), object(), 7, "seed"],
+    ids=lambda rng: type(rng).__name__,
+)
+def test_generators_that_are_not_cryptographic_are_refused(rng: Any) -> None:
+    with pytest.raises(Misuse, match=r"rng: expected None or a SecureRandom"):
+        simulate(PlainSum(), three(), rng=rng)
+
+
+def test_a_statistical_generator_is_refused_though_it_has_the_method() -> None:
+    for module in ("numpy.random.mtrand", "random", "torch"):
+        kind = type("Generator", (Injected,), {"__module__": module})
+        with pytest.raises(Misuse, match="rng: expected"):
+            simulate(PlainSum(), three(), rng=kind())
+
+
+def test_a_session_on_given_randomness_says_that_it_is_simulated() -> None:
+    assert simulate(PlainSum(), three(), rng=Injected()).session.simulated
+    assert not simulate(PlainSum(), three()).session.simulated
+    assert not simulate(PlainSum(), three(), rng=SystemRandom()).session.simulated
+
+
+@pytest.mark.parametrize(
+    ("largest", "bound"), [(0, 0), (1, 1), (-1, 1), (2, 3), (3, 3), (-4, 7), (2**40, 2**41 - 1)]
+)
+def test_the_default_bound_is_the_least_of_whole_bits(largest: int, bound: int) -> None:
+    vectors = [np.array([0, largest]), np.array([0, 0])]
+    assert simulate(PlainSum(), vectors).session.bound == bound
+
+
+def test_what_is_given_is_what_the_session_has() -> None:
+    outcome = simulate(
+        PlainSum(), three(), bound=99, modulus=1 << 20, round=4, model=b"m" * 32, min_survivors=2
+    )
+    session = outcome.session
+    assert (session.bound, session.modulus, session.round) == (99, 1 << 20, 4)
+    assert (session.model, session.min_survivors, session.roster) == (b"m" * 32, 2, ("ann", "bob", "cat"))
+    assert simulate(PlainSum(), three(), session=session).session is session
+
+
+def test_numbered_clients_may_be_dropped_by_their_number_in_words() -> None:
+    assert simulate(PlainSum(), [np.ones(2, int)] * 3, drop={"input": {"1"}}).survivors == (0, 2)
+
+
+def test_seconds_are_those_of_the_given_clock() -> None:
+    ticks = count()
+    outcome = simulate(PlainSum(), three(), clock=lambda: float(next(ticks)))
+    # three clients are made and answer; the server opens, takes three inputs and closes: a tick each
+    assert outcome.seconds == {"input": {"client": 6.0, "server": 5.0}}
+
+
+def test_an_update_is_known_by_its_name() -> None:
+    stores = {"ann": MemoryStore()}
+
+    def survivors(name: builtins.bytes, value: int) -> tuple[object, ...]:
+        vectors = three() | {"ann": np.full(4, value)}
+        outcome = simulate(PlainSum(), vectors, stores=stores, updates={"ann": name})
+        assert set(outcome.refusals) <= {"ann"}
+        return outcome.survivors
+
+    everybody = ("ann", "bob", "cat")
+    assert survivors(b"first", 1) == everybody
+    assert survivors(b"second", 1) == everybody
+    assert survivors(b"first", 2) == ("bob", "cat")
+
+
+def test_a_client_that_was_shown_another_model_is_not_in_the_sum() -> None:
+    outcome = simulate(PlainSum(), three(), models={"bob": b"x" * 32})
+    assert outcome.survivors == ("ann", "cat")
+    assert isinstance(outcome.refusals["bob"], ProtocolViolation)

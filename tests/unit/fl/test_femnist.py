@@ -8,9 +8,7 @@ import os
 import subprocess
 import sys
 import tarfile
-import threading
 from collections.abc import Callable, Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import h5py
@@ -20,6 +18,7 @@ import pytest
 from fl.cli import invoke
 from fl.data import femnist_tff, load
 from protocols.errors import DataMissing, Misuse
+from tests.publisher import publisher
 
 WRITERS = {"f0000_14": (5, 1), "f0001_41": (3, 2), "f1506_35": (4, 2)}
 """Writer -> images for training and for the test."""
@@ -57,43 +56,22 @@ TRAIN, TEST = hdf5(0), hdf5(1)
 GOOD = archive(fed_emnist_train=TRAIN, fed_emnist_test=TEST)
 
 
-class Publisher(BaseHTTPRequestHandler):
-    """Serves the archive whole, cut off though its length was promised, damaged, or endless."""
-
-    def do_GET(self) -> None:
-        answers = {"/good": GOOD, "/cut": GOOD, "/damaged": GOOD[:-1] + b"x", "/endless": GOOD * 50}
-        if self.path not in answers:
-            self.send_error(404)
-            return
-        content = answers[self.path]
-        self.send_response(200)
-        self.send_header("Content-Length", str(len(content)))
-        self.end_headers()
-        self.wfile.write(content[: len(content) // 2] if self.path == "/cut" else content)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
-
-
 @pytest.fixture(scope="module")
-def publisher() -> Iterator[str]:
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Publisher)
-    thread = threading.Thread(target=server.serve_forever, daemon=True)
-    thread.start()
-    yield f"http://127.0.0.1:{server.server_port}"
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def address() -> Iterator[str]:
+    """The archive whole, cut off though its length was promised, damaged, or endless."""
+    bodies = {"/good": GOOD, "/cut": GOOD, "/damaged": GOOD[:-1] + b"x", "/endless": GOOD * 50}
+    with publisher(bodies, cut={"/cut"}) as where:
+        yield where
 
 
 @pytest.fixture
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, publisher: str) -> Path:
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, address: str) -> Path:
     """No data of this machine is seen; the publisher is the one above, with the archive above."""
     monkeypatch.delenv("SECAGG_DATA", raising=False)
     monkeypatch.delenv("SECAGG_OFFLINE", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr("fl.data.sources.SYSTEM_FOLDER", tmp_path / "system")
-    monkeypatch.setattr(femnist_tff, "ADDRESS", f"{publisher}/good")
+    monkeypatch.setattr(femnist_tff, "ADDRESS", f"{address}/good")
     monkeypatch.setattr(femnist_tff, "SHA256", hashlib.sha256(GOOD).hexdigest())
     monkeypatch.setattr(femnist_tff, "LIMIT", 2 * len(GOOD))
     return tmp_path
@@ -164,9 +142,9 @@ def test_so_many_writers_as_are_asked_for(home: Path) -> None:
     ],
 )
 def test_a_wrong_download_is_one_sentence_and_leaves_nothing(
-    home: Path, monkeypatch: pytest.MonkeyPatch, publisher: str, path: str, says: str
+    home: Path, monkeypatch: pytest.MonkeyPatch, address: str, path: str, says: str
 ) -> None:
-    monkeypatch.setattr(femnist_tff, "ADDRESS", publisher + path)
+    monkeypatch.setattr(femnist_tff, "ADDRESS", address + path)
     with pytest.raises(DataMissing, match=says):
         load("femnist")
     assert list((home / "cache/secagg/data/femnist-tff").iterdir()) == []
