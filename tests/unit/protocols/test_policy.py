@@ -55,6 +55,7 @@ def test_the_share_of_holders_counts_where_views_may_be_split() -> None:
     half = Policy()
     offer = replace(OFFER, threshold=5, degree=10, threat="semi-honest")
     half.check(offer)
+    Policy(threat="none").check(replace(offer, threat="none"))
     for threat in ("semi-malicious", "malicious"):
         with pytest.raises(PolicyRefusal, match=r"more than 0\.5 of 10"):
             half.check(replace(offer, threat=threat))

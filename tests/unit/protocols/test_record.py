@@ -1,7 +1,10 @@
 """A run record fails on every edit, truncation and re-ordering, and says how much it has proved."""
 
+import hashlib
 import json
 import multiprocessing
+import os
+import stat
 from pathlib import Path
 
 import pytest
@@ -10,7 +13,7 @@ from hypothesis import strategies as st
 
 from protocols.errors import Misuse, RecordError
 from protocols.identity import Identity
-from protocols.record import GENESIS, RunRecord, check_files, file_digest, verify_record
+from protocols.record import _DOMAIN, FORMAT, GENESIS, RunRecord, check_files, file_digest, verify_record
 
 SIGNER = Identity.generate("server")
 
@@ -164,3 +167,74 @@ def test_the_files_of_a_run_are_compared(tmp_path: Path) -> None:
     (tmp_path / "model").unlink()
     with pytest.raises(RecordError, match="not in"):
         check_files(verify_record(tmp_path / "r"), tmp_path)
+
+
+def test_a_record_goes_on_from_its_last_head(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    heads = written(path, 3)
+    with RunRecord.open(path, SIGNER) as record:
+        assert (record.head, record.length) == (heads[-1], 3)
+        record.append({"round": 3})
+    assert verify_record(path, SIGNER.public, heads[0]).kept_index == 0
+
+
+def test_a_record_that_another_signed_is_not_continued(tmp_path: Path) -> None:
+    written(tmp_path / "r", 2, signer=Identity.generate("mallory"))
+    with pytest.raises(RecordError, match="not signed by"):
+        RunRecord.open(tmp_path / "r", SIGNER)
+
+
+def test_everybody_may_read_a_record_and_nobody_else_write_it(tmp_path: Path) -> None:
+    before = os.umask(0)
+    try:
+        written(tmp_path / "r", 1)
+    finally:
+        os.umask(before)
+    assert stat.S_IMODE((tmp_path / "r").stat().st_mode) == 0o644
+
+
+def test_closing_twice_closes_nothing_of_others(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record = RunRecord.open(tmp_path / "r")
+    closed: list[int] = []
+    close = os.close
+    monkeypatch.setattr(os, "close", lambda handle: (closed.append(handle), close(handle)))
+    record.close()
+    record.close()
+    assert len(closed) == 1
+
+
+def chained(body: object, **other: object) -> bytes:
+    """One line as a hostile writer makes it, its head right."""
+    inner = {"body": body, "format": FORMAT, "index": 0, "previous": GENESIS} | other
+    text = json.dumps(inner, sort_keys=True, separators=(",", ":"))
+    head = hashlib.sha256(_DOMAIN + text.encode()).hexdigest()
+    return (
+        json.dumps(inner | {"head": head, "signature": None}, sort_keys=True, separators=(",", ":")).encode()
+        + b"\n"
+    )
+
+
+def test_a_hostile_line_is_a_record_error(tmp_path: Path) -> None:
+    path = tmp_path / "r"
+    path.write_bytes(chained({"round": 0}))
+    assert verify_record(path).level == "internally consistent only"
+    bad = [
+        chained({"loss": float("nan")}),
+        chained({"loss": float("inf")}),
+        chained(["round", 0]),
+        chained({}, index=False),
+        chained({}, index=0.0),
+        chained({}, index=1),
+        chained({}, previous="1" * 64),
+        chained({}, format="other"),
+        chained({}, more=1),
+        chained({}).replace(b'"head":"', b'"head":7,"was":"'),
+        b"[]\n",
+        b"7\n",
+        b"[" * 100_000 + b"\n",
+    ]
+    for line in bad:
+        path.write_bytes(line)
+        for read in (verify_record, RunRecord.open):
+            with pytest.raises(RecordError, match="entry 0"):
+                read(path)
