@@ -1,9 +1,9 @@
 """Runs the tests against mutants: a plugin of pytest that `conftest.py` loads under SECAGG_MUTATION.
 
 One process imports and collects the tests, runs them once to see which test reaches which function (that run
-must be clean), and then forks for every mutant: the child switches it on and meets the tests that reach it, the
-narrowest first (those that reach the fewest functions), until one fails. Verdicts go to verdicts*.jsonl, a line
-each, so an interrupted run goes on where it was. SECAGG_MUTATION=2/3 does the second third of the mutants. What
+must be clean), and then forks for every mutant: the child switches it on and meets the tests that reach it until
+one fails: in turn a narrow one (which reaches few functions) and a broad one (a whole session, say). Verdicts go to
+verdicts*.jsonl, a line each, so an interrupted run goes on where it was. SECAGG_MUTATION=2/3 does the second third of the mutants. What
 does not belong here: making the mutants (`tests.mutation` has mutmut do that).
 """
 
@@ -96,13 +96,15 @@ def reached(items: list[Any]) -> Reach:
     return reach
 
 
-def narrowest_first(reach: Reach, known: dict[str, Any]) -> Reach:
+def in_turn(reach: Reach, known: dict[str, Any]) -> Reach:
     """The same, those of tests that are `known`, in the order in which a mutant meets them."""
     width = Counter(test for tests in reach.values() for _, test in tests)
-    return {
-        name: sorted((t for t in tests if t[1] in known), key=lambda t: (width[t[1]], *t))
-        for name, tests in reach.items()
-    }
+    ordered: Reach = {}
+    for name, tests in reach.items():
+        narrow = sorted((t for t in tests if t[1] in known), key=lambda t: (width[t[1]], *t))
+        both = [test for pair in zip(narrow, reversed(narrow), strict=True) for test in pair]
+        ordered[name] = list(dict.fromkeys(both))
+    return ordered
 
 
 def undecided() -> Iterator[str]:
@@ -163,7 +165,7 @@ def pytest_runtestloop(session: Any) -> bool:
     else:
         reach = reached(session.items)
         REACH.write_text(json.dumps(reach))
-    reach = narrowest_first(reach, known)
+    reach = in_turn(reach, known)
     switch("")
     share = os.environ["SECAGG_MUTATION"].replace("/", "of")
     todo = list(undecided())
