@@ -3,8 +3,8 @@
 One process imports and collects the tests, runs them once to see which test reaches which function (that run
 must be clean), and then forks for every mutant: the child switches it on and meets the tests that reach it until
 one fails: in turn a narrow one (which reaches few functions) and a broad one (a whole session, say). Verdicts go to
-verdicts*.jsonl, a line each, so an interrupted run goes on where it was. SECAGG_MUTATION=2/3 does the second third of the mutants. What
-does not belong here: making the mutants (`tests.mutation` has mutmut do that).
+verdicts*.jsonl, a line each, so an interrupted run goes on where it was. SECAGG_MUTATION=2/3 does the second third
+of the mutants. What does not belong here: making the mutants (`tests.mutation` has mutmut do that).
 """
 
 import json
