@@ -22,7 +22,7 @@ from protocols.kernel import SERVER, Message, Party, State, Step, client
 from protocols.policy import Policy
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.runtime import recall, remember
-from protocols.session import Session
+from protocols.session import INT64_MAX, Session
 from protocols.statement import Protection, played_here
 from protocols.store import Store
 from protocols.summation import NO_MODEL, SecureSum, Total
@@ -113,7 +113,7 @@ def _named(vectors: Any) -> dict[Hashable, NDArray[np.int64]]:
 
 def _least_bound(vectors: Iterable[NDArray[np.int64]]) -> int:
     largest = max((max(abs(int(v.min())), abs(int(v.max()))) for v in vectors if v.size), default=0)
-    return (1 << largest.bit_length()) - 1
+    return min((1 << largest.bit_length()) - 1, INT64_MAX)  # -2^63 is an input in a ring
 
 
 class _Run:
