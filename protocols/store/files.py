@@ -79,13 +79,13 @@ def read_private(path: Path, most: int) -> bytes | None:
     `most` bytes.
     """
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)  # a pipe must not hold us up
     except FileNotFoundError:
         return None
     except OSError as error:
         raise StoreError(f"{path} cannot be read: {error.strerror}") from None
-    with os.fdopen(handle, "rb") as file:
-        found = os.fstat(file.fileno())
+    try:
+        found = os.fstat(handle)
         if not stat.S_ISREG(found.st_mode):
             raise StoreError(f"{path} is not a plain file")
         if found.st_mode & 0o077:
@@ -94,7 +94,10 @@ def read_private(path: Path, most: int) -> bytes | None:
             )
         if found.st_size > most:
             raise StoreError(f"{path} has {found.st_size} bytes, expected at most {most}")
-        return file.read()
+        with os.fdopen(handle, "rb", closefd=False) as file:
+            return file.read()
+    finally:
+        os.close(handle)
 
 
 @contextmanager
