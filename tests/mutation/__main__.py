@@ -26,6 +26,7 @@ TESTS = (
     "tests/unit/protocols",
     "tests/unit/secagg",
     "tests/unit/test_parameters.py",
+    "tests/unit/test_plan_command.py",
     "tests/unit/test_simulate.py",
     "tests/unit/test_stack.py",
 )

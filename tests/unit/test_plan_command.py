@@ -3,15 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 
-import numpy as np
 import pytest
 
 from fl.cli import invoke
-from protocols import simulate
-from protocols.kernel import SERVER, Message
-from secagg import SecAggPlus
 from secagg.parameters import plan
 from secagg.parameters.costs import costs, ring_bits
 from secagg.parameters.plan import Infeasible
@@ -99,22 +94,3 @@ def test_trips_follow_the_threat_model() -> None:
         for kind in ("semi-honest", "semi-malicious", "malicious")
     ]
     assert trips == [4, 5, 6]
-
-
-@pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious"])
-def test_planned_bytes_are_those_of_a_round(threat: str) -> None:
-    """Every client's messages, both ways, against a simulated session: to the byte."""
-    found = plan(60, 0.0, 0.05, threat, correctness=10)
-    cost = costs(found, 200, 16)
-    sent: Counter[str] = Counter()
-
-    def count(message: Message) -> None:
-        party, way = (message.sender, "up") if message.recipient == SERVER else (message.recipient, "down")
-        sent[f"{way} {party.number}"] += message.size
-
-    vectors = np.random.default_rng(1).integers(-(2**15) + 1, 2**15, (60, 200))
-    protocol = SecAggPlus(0.0, 0.05, threat, neighbours=found.degree, threshold=found.threshold)
-    outcome = simulate(protocol, vectors, bound=2**15 - 1, observe=count)
-    assert outcome.session.ring_bits() == cost.ring_bits
-    assert {sent[f"up {i}"] for i in range(60)} == {cost.upload_bytes}
-    assert {sent[f"down {i}"] for i in range(60)} == {cost.download_bytes}
