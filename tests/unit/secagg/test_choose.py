@@ -6,7 +6,7 @@ import pytest
 
 from protocols.errors import Misuse
 from secagg.choose import Wishes, choose
-from secagg.parameters import plan, plan_complete
+from secagg.parameters import Cohort, plan, plan_complete
 from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold
 
 
@@ -47,6 +47,23 @@ class TestGiven:
         assert (least, most) == (least_threshold(cohort, 30), largest_threshold(cohort, 30))
         assert asked.thresholds(31, 30, "semi-honest") == complete_threshold(asked.cohort(31, "semi-honest"))
         assert choose(asked, 200).threshold == least
+
+    @pytest.mark.parametrize("clients", [40, 101])
+    def test_only_the_complete_graph_leaves_nothing_to_chance(self, clients: int) -> None:
+        asked = wishes(dropout=0.2, collusion=0.2, security=60.0, correctness=5.0)
+        cohort = Cohort(clients, 0.2, 0.2, "malicious", 60.0, 5.0)
+        whole = complete_threshold(cohort)
+        assert asked.thresholds(clients, clients - 1, "malicious") == whole
+        assert asked.least_threshold(clients, clients - 1, "malicious") == whole[0]
+        for degree in (clients - 2, clients - 3, 30):
+            least, most = least_threshold(cohort, degree), largest_threshold(cohort, degree)
+            assert asked.thresholds(clients, degree, "malicious") == (least, most)
+            assert asked.least_threshold(clients, degree, "malicious") == least
+            assert (least, most) != whole
+
+    def test_the_bounds_of_a_cohort_are_those_that_were_asked_for(self) -> None:
+        asked = wishes(dropout=0.1, security=55.0, correctness=33.0)
+        assert asked.cohort(9, "malicious") == Cohort(9, 0.1, 0.1, "malicious", 55.0, 33.0)
 
     def test_a_threshold_from_the_least_to_the_degree(self) -> None:
         least = wishes(neighbours=30).thresholds(200, 30, "semi-honest")[0]
