@@ -60,8 +60,7 @@ def log_tail_below(limit: int, population: int, marked: int, drawn: int) -> floa
 
 def log_all_marked(population: int, marked: int, drawn: int) -> float:
     """ln P[X = drawn]: everything drawn is marked."""
-    _support(population, marked, drawn)
-    return LOG_ZERO if drawn > marked else log_mass(drawn, population, marked, drawn)
+    return log_mass(drawn, population, marked, drawn)
 
 
 def log_mass(value: int, population: int, marked: int, drawn: int) -> float:
