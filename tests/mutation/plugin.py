@@ -103,7 +103,7 @@ def in_turn(reach: Reach, known: dict[str, Any]) -> Reach:
     for name, tests in reach.items():
         narrow = sorted((t for t in tests if t[1] in known), key=lambda t: (width[t[1]], *t))
         both = [test for pair in zip(narrow, reversed(narrow), strict=True) for test in pair]
-        ordered[name] = list(dict.fromkeys(both))
+        ordered[name] = list({test[1]: test for test in both}.values())
     return ordered
 
 
