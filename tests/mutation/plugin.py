@@ -2,9 +2,9 @@
 
 One process imports and collects the tests, runs them once to see which test reaches which function (that run
 must be clean), and then forks for every mutant: the child switches it on and meets the tests that reach it until
-one fails: in turn a narrow one (which reaches few functions) and a broad one (a whole session, say). Verdicts go to
-verdicts*.jsonl, a line each, so an interrupted run goes on where it was. SECAGG_MUTATION=2/3 does the second third
-of the mutants. What does not belong here: making the mutants (`tests.mutation` has mutmut do that).
+one fails. Verdicts go to verdicts*.jsonl, a line each, so an interrupted run goes on where it was.
+SECAGG_MUTATION=2/3 does the second third of the mutants. What does not belong here: making the mutants
+(`tests.mutation` has mutmut do that).
 """
 
 import json
@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 EXAMPLES = 12
 PHASES = (Phase.explicit, Phase.generate)  # a failure is enough, it need not be made small
+QUICK = 0.02
 BUDGET = 8.0  # processor seconds of tests that one mutant meets at most
 NOTICED, SURVIVED, UNREACHED, DIRTY = 1, 0, 33, 5
 REACH = Path("reach.json")
@@ -96,14 +97,17 @@ def reached(items: list[Any]) -> Reach:
     return reach
 
 
-def in_turn(reach: Reach, known: dict[str, Any]) -> Reach:
-    """The same, those of tests that are `known`, in the order in which a mutant meets them."""
+def in_order(reach: Reach, known: dict[str, Any]) -> Reach:
+    """The same, those of tests that are `known`, in the order in which a mutant meets them: the quick ones, narrow
+    ones (of few functions) first; then narrow and broad ones (a whole session, say) in turn.
+    """
     width = Counter(test for tests in reach.values() for _, test in tests)
     ordered: Reach = {}
     for name, tests in reach.items():
         narrow = sorted((t for t in tests if t[1] in known), key=lambda t: (width[t[1]], *t))
-        both = [test for pair in zip(narrow, reversed(narrow), strict=True) for test in pair]
-        ordered[name] = list({test[1]: test for test in both}.values())
+        quick, slow = ([t for t in narrow if (t[0] < QUICK) == fast] for fast in (True, False))
+        in_turn = [test for pair in zip(slow, reversed(slow), strict=True) for test in pair]
+        ordered[name] = list({test[1]: test for test in (*quick, *in_turn)}.values())
     return ordered
 
 
@@ -165,7 +169,7 @@ def pytest_runtestloop(session: Any) -> bool:
     else:
         reach = reached(session.items)
         REACH.write_text(json.dumps(reach))
-    reach = in_turn(reach, known)
+    reach = in_order(reach, known)
     switch("")
     share = os.environ["SECAGG_MUTATION"].replace("/", "of")
     todo = list(undecided())
