@@ -338,7 +338,7 @@ def _write_array(w: Writer, v: Any) -> None:
     dtype = v.dtype.newbyteorder("<")
     flat = np.ascontiguousarray(v, dtype=dtype)
     w.put(bytes([_CODES[dtype]]) + _U64.pack(len(flat)))
-    w.put(flat.view(np.uint8).data if len(flat) else b"")
+    w.put(flat.view(np.uint8).data)
 
 
 def _read_array(r: Reader) -> np.ndarray[Any, Any]:

@@ -184,6 +184,41 @@ def test_what_cannot_be_stacked_is_refused_when_built(layers: list[Any], said: s
         Stack(layers)
 
 
+def test_the_sum_that_was_given_is_the_one_that_sums() -> None:
+    given = PlainSum()
+    assert Stack([Doubler(), given]).secure_sum is given
+    assert Stack([given]).layers == ()
+    assert isinstance(Stack([Doubler()]).secure_sum, PlainSum)
+    with pytest.raises(StackError, match="at most one secure sum"):
+        Stack([given, given])
+
+
+class Hiding(PrivacyLayer):
+    """Its noise is added by the server."""
+
+    name = "hiding"
+    hides_sum_from_clients = True
+
+
+class Shown(PlainSum):
+    """Clients see the sum."""
+
+    clients_learn_sum = True
+
+
+def test_a_sum_that_clients_see_bears_no_layer_that_hides_it() -> None:
+    for fine in ([Hiding(), PlainSum()], [Doubler(), Shown()], [Hiding()]):
+        assert Stack(fine).layers
+    with pytest.raises(
+        StackError, match="hiding: the server adds the noise to the sum, and Shown shows clients"
+    ):
+        Stack([Hiding(), Shown()])
+
+
+def test_the_range_of_the_numbers_reaches_the_first_layer() -> None:
+    assert plan_of(Stack([Doubler()], Numbers(16, 2.5))).signals[0].range == 2.5
+
+
 def test_a_layer_that_cannot_take_what_it_is_given_is_refused_before_round_one() -> None:
     with pytest.raises(StackError, match="takes real vectors"):
         Stack([OwnIntegers(), Doubler()]).plan(RunFacts(3, 3, 3, dimension=4))

@@ -39,6 +39,11 @@ class TestGiven:
         planned = plan(1000, 0.0, 0.1, "semi-honest", security=40.0, correctness=20.0)
         made = choose(wishes(threshold=planned.threshold + 1), 1000)
         assert (made.degree, made.threshold) == (planned.degree, planned.threshold + 1)
+        stricter = plan(200, 0.1, 0.1, "semi-malicious", security=40.0, correctness=20.0)
+        for threat in ("semi-honest", "semi-malicious"):
+            planned = plan(200, 0.1, 0.1, threat, security=40.0, correctness=20.0)
+            made = choose(wishes(threat=threat, dropout=0.1, threshold=planned.threshold), 200)
+            assert (made.degree, made.degree == stricter.degree) == (planned.degree, threat != "semi-honest")
 
     def test_neighbours_alone_get_the_least_threshold_that_keeps_secrets(self) -> None:
         asked = wishes(neighbours=30)

@@ -200,10 +200,18 @@ class TestGraph:
         assert (first == permutation(b"a" * 32, 500)).all()
         assert (first != second).sum() > 400
 
-    @pytest.mark.parametrize("size, degree", [(1, 1), (10, 3), (10, 0)])
+    @pytest.mark.parametrize("size, degree", [(1, 1), (0, 2), (10, 3), (10, 0), (5, 3), (10, 7)])
     def test_impossible_graphs_are_misuse(self, size: int, degree: int) -> None:
         with pytest.raises(Misuse):
             Harary(bytes(32), size, degree)
+
+    @pytest.mark.parametrize("size, degree", [(2, 1), (3, 2), (4, 3), (5, 2)])
+    def test_the_least_of_either(self, size: int, degree: int) -> None:
+        graph = Harary(bytes(32), size, degree)
+        assert [len(graph.neighbours(i)) for i in range(size)] == [degree] * size
+        for outside in (-1, size):
+            with pytest.raises(Misuse, match=f"client from 0 to {size - 1}"):
+                graph.neighbours(outside)
 
 
 class TestStream:
