@@ -194,3 +194,8 @@ def test_a_client_that_was_shown_another_model_is_not_in_the_sum() -> None:
     outcome = simulate(PlainSum(), three(), models={"bob": b"x" * 32})
     assert outcome.survivors == ("ann", "cat")
     assert isinstance(outcome.refusals["bob"], ProtocolViolation)
+
+
+def test_empty_vectors_are_misuse() -> None:
+    with pytest.raises(Misuse, match="dimension >= 1"):
+        simulate(PlainSum(), [np.zeros(0, int)] * 3)
