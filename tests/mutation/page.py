@@ -68,8 +68,8 @@ def outcomes(folder: Path) -> dict[str, str]:
 
 
 def changed(before: ast.FunctionDef, after: ast.FunctionDef) -> tuple[str, str]:
-    """The lines before and after, as the parser writes them."""
-    old, new = (ast.unparse(f.body).splitlines() for f in (before, after))  # type: ignore[arg-type]  # a list of statements is written too
+    """The lines before and after, as the parser writes them; arguments and their defaults are the first."""
+    old, new = ([f"({ast.unparse(f.args)})", *ast.unparse(f.body).splitlines()] for f in (before, after))  # type: ignore[arg-type]  # a list of statements is written too
     sides: tuple[list[str], list[str]] = ([], [])
     for line in difflib.unified_diff(old, new, n=0, lineterm=""):
         if line[0] in "-+" and line[:3] not in ("---", "+++"):

@@ -256,6 +256,35 @@ def test_infeasible_says_what_to_relax_and_the_advice_works() -> None:
         plan(100, float(advice["lower dropout to"]) + 0.01, 0.3, "semi-malicious")
 
 
+@pytest.mark.parametrize(
+    ("demand", "said"),
+    [
+        (
+            (100, 0.5, 0.3, "semi-malicious"),
+            "infeasible (100 clients, drop-out 0.5, collusion 0.3, semi-malicious): secrecy needs a threshold of 65 "
+            "even if all 99 others hold shares, and 49 are left to answer: lower dropout to 0.34; or choose threat "
+            "semi-honest.",
+        ),
+        (
+            (5, 0.9, 0.0, "semi-honest"),
+            "infeasible (5 clients, drop-out 0.9, collusion 0, semi-honest): secrecy needs a threshold of 2 even if "
+            "all 4 others hold shares, and 0 are left to answer: lower dropout to 0.59; or have 21 clients.",
+        ),
+        (
+            (10**8, 0.33, 0.33, "semi-malicious"),
+            "infeasible (100000000 clients, drop-out 0.33, collusion 0.33, semi-malicious): every client would need "
+            "more than 65535 neighbours: lower dropout to 0.31; or lower collusion to 0.29; or choose threat "
+            "semi-honest.",
+        ),
+    ],
+)
+def test_the_refusal_in_words(demand: tuple[int, float, float, str], said: str) -> None:
+    for planned in (plan, plan_complete):
+        with pytest.raises(Infeasible) as refusal:
+            planned(*demand)
+        assert str(refusal.value) == said
+
+
 def test_too_many_neighbours_is_infeasible() -> None:
     with pytest.raises(Infeasible, match="more than 65535 neighbours"):
         plan(10**8, 0.33, 0.33, "semi-malicious")
