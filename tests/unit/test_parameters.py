@@ -271,6 +271,11 @@ def test_infeasible_says_what_to_relax_and_the_advice_works() -> None:
             "all 4 others hold shares, and 0 are left to answer: lower dropout to 0.59; or have 21 clients.",
         ),
         (
+            (10, 0.9, 0.9, "malicious"),
+            "infeasible (10 clients, drop-out 0.9, collusion 0.9, malicious): secrecy needs a threshold of 10 even if "
+            "all 9 others hold shares, and 0 are left to answer: relax several of its numbers.",
+        ),
+        (
             (10**8, 0.33, 0.33, "semi-malicious"),
             "infeasible (100000000 clients, drop-out 0.33, collusion 0.33, semi-malicious): every client would need "
             "more than 65535 neighbours: lower dropout to 0.31; or lower collusion to 0.29; or choose threat "
