@@ -40,6 +40,7 @@ from fl.flower.rounds import (
 from fl.flower.sender import Sender, Shape
 from fl.flower.trips import Summed, Trip
 from fl.metrics import decode as decode_metrics
+from fl.settings import Settings
 from protocols.errors import Aborted, Misuse, SecAggError
 from protocols.identity import Identity, Roster
 from protocols.layers import RunFacts
@@ -102,10 +103,12 @@ class ProtectedRounds:
     spent.
     """
 
-    def __init__(self, options: ServerOptions, account: Account, rounds: int) -> None:
+    def __init__(self, options: ServerOptions, account: Account, rounds: int, made_with: Settings) -> None:
         self.options = options
         self.account = account
         self.rounds = rounds
+        # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
+        self.made_with = {**made_with, **({"rounds": rounds} if account.calibrated else {})}
         self.reports: list[Report] = []
         self.latest: Report | None = None
         self.sender = Sender(
@@ -124,6 +127,18 @@ class ProtectedRounds:
         self.lasting = Lasting(options.store, options.stack, account)
         self.protection: Protection | None = self.lasting.resume()
         self.sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
+
+    def require(self, where: str, saved: int | None) -> None:
+        """Raises Misuse unless these rounds go on with the run in `where`, or begin one.
+
+        saved: the last session number that the run's files know of; None if there are no files.
+        """
+        self.lasting.require(self.made_with, where, goes_on=saved is not None)
+        if (saved or 0) > (opened := self.sender.opened()):
+            raise Misuse(
+                f"the server's state of the run in {where} was lost (it knows of session {opened}, the run of {saved}) "
+                "and with it what was spent: put `state` back, or name another folder"
+            )
 
     # -- nodes --
 
@@ -164,7 +179,7 @@ class ProtectedRounds:
         if session is None:
             return None
         self.protection = self.options.stack.secure_sum.protection(session)
-        self.lasting.keep_protection(self.protection)
+        self.lasting.begin(run, self.made_with, self.protection)
         self.lasting.charge(plan.events(names), number)
         report = self._report(Report(number, names, session.context.hex()))
         header = self.sender.header(session.encode(), number, run, public)
@@ -210,16 +225,14 @@ class ProtectedRounds:
         if self._run is None:
             roster = self.options.roster
             population = len(roster.with_role("client")) if roster else len(directory.clients)
-            self._run = self.lasting.run(
-                RunFacts(
-                    rounds=self.rounds,
-                    population=population,
-                    cohort=len(names),
-                    dropout=self.options.dropout,
-                    dimension=reference.schema.dimension,
-                    local_epochs=self.options.local_epochs,
-                    delta=self.options.delta,
-                )
+            self._run = self.lasting.run() or RunFacts(
+                rounds=self.rounds,
+                population=population,
+                cohort=len(names),
+                dropout=self.options.dropout,
+                dimension=reference.schema.dimension,
+                local_epochs=self.options.local_epochs,
+                delta=self.options.delta,
             )
             self.options.stack.plan(self._run)
         if self._run.dimension != reference.schema.dimension:

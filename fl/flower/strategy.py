@@ -16,6 +16,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fl import checks
 from fl.account import Account
 from fl.flower.compat import (
     has_own_loop,
@@ -30,6 +31,7 @@ from fl.flower.rounds import arrays_of, like, tree_of
 from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds, Report, ServerOptions
 from fl.flower.trips import POLL_SECONDS
+from fl.settings import Settings, of_stack
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.stack import Numbers, Stack
@@ -101,14 +103,15 @@ class PrivateStrategy(Strategy):
             shape=Shape(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=None if roster is None or authority is None else roster.verified(authority),
             identity=identity,
-            min_survivors=min_survivors,
+            min_survivors=checks.whole("min_survivors", min_survivors, 1),
             poll=poll,
-            dropout=dropout,
-            delta=delta,
-            local_epochs=local_epochs,
+            dropout=checks.real("dropout", dropout, "in [0, 1)", lambda share: 0 <= share < 1),
+            delta=checks.delta(delta),
+            local_epochs=checks.whole("local_epochs", local_epochs, 1),
             notes=(EVALUATION_NOTE,) if evaluate == "clear" else (),
         )
         self.rounds: ProtectedRounds | None = None
+        self._made_with = self._settings()
         self._done = 0
 
     @property
@@ -136,12 +139,16 @@ class PrivateStrategy(Strategy):
     ) -> Result:
         """Run the strategy's own loop; with a folder that holds a run, only the rounds that are left.
 
-        Raises Misuse for a run of another model or strategy, or of one whose own state cannot be taken up.
+        Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
+        more rounds than its noise was calibrated for.
         SecAggError when clients can only repeat updates that have left them (`progress.STUCK`).
         """
+        num_rounds = checks.whole("num_rounds", num_rounds, 0)
         schema = schema_of(tree_of(initial_arrays), self.options.shape.integers)
         run = self._resume(initial_arrays)
-        self.rounds = rounds = ProtectedRounds(self.options, self.account, num_rounds)
+        rounds = ProtectedRounds(self.options, self.account, num_rounds, self._made_with)
+        rounds.require(str(self.folder or "memory"), None if run is None else run.number)
+        self.rounds = rounds
         rounds.schema = schema
         private = PrivateGrid(grid, rounds, self.evaluate, self.stage_timeout, self.node_timeout)
         files = None if self.folder is None else RunFiles(self.folder, self.options.identity, schema)
@@ -204,6 +211,21 @@ class PrivateStrategy(Strategy):
             return
         kept = self.rounds.farewell(grid, timeout)
         log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.sender.head)
+
+    def _settings(self) -> Settings:
+        """Return what a run that is resumed must have been made with: what its totals and its statement rest on."""
+        options, shape = self.options, self.options.shape
+        return {
+            **of_stack(options.stack),
+            "metrics": list(shape.metrics),
+            "integers": shape.integers,
+            "min_survivors": options.min_survivors,
+            "dropout": options.dropout,
+            "delta": self.account.delta,
+            "local_epochs": options.local_epochs,
+            "evaluate": self.evaluate,
+            "federation": options.roster.federation if options.roster else None,
+        }
 
     def _store(self) -> Store:
         return MemoryStore() if self.folder is None else FileStore(self.folder / "state" / "store", "server")
