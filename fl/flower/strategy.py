@@ -26,13 +26,13 @@ from fl.flower.compat import (
     strategy_state,
 )
 from fl.flower.files import RunFiles, Saved, describe, load
-from fl.flower.grid import NODE_SECONDS, Evaluate, PrivateGrid
+from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
 from fl.flower.rounds import arrays_of, like, tree_of
 from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds, Report, ServerOptions
 from fl.flower.trips import POLL_SECONDS
 from fl.settings import Settings, of_stack
-from protocols.errors import Misuse
+from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
 from protocols.stack import Numbers, Stack
 from protocols.statement import Statement
@@ -132,18 +132,20 @@ class PrivateStrategy(Strategy):
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        timeout: float = 3600,
+        timeout: float | None = TRIP_SECONDS,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run the strategy's own loop; with a folder that holds a run, only the rounds that are left.
 
+        timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
         Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
         more rounds than its noise was calibrated for.
         SecAggError when clients can only repeat updates that have left them (`progress.STUCK`).
         """
         num_rounds = checks.whole("num_rounds", num_rounds, 0)
+        limit = TRIP_SECONDS if timeout is None else checks.positive("timeout", timeout)
         schema = schema_of(tree_of(initial_arrays), self.options.shape.integers)
         run = self._resume(initial_arrays)
         rounds = ProtectedRounds(self.options, self.account, num_rounds, self._made_with)
@@ -162,8 +164,8 @@ class PrivateStrategy(Strategy):
             hook = self._hook(files, evaluate_fn, run, num_rounds)
             left = max(0, num_rounds - done)
             loop = self.strategy.start if has_own_loop(self.strategy) else super().start
-            result = loop(private, arrays, left, timeout, train_config, evaluate_config, hook)
-            self._farewell(grid, files, min(timeout, self.stage_timeout or 60.0))
+            result = loop(private, arrays, left, limit, train_config, evaluate_config, hook)
+            self._farewell(grid, files, min(limit, self.stage_timeout or 60.0))
         finally:
             if files is not None:
                 files.close()
@@ -209,7 +211,11 @@ class PrivateStrategy(Strategy):
         """Hand the clients the last head; who kept it is noted, for people: a later entry changes the head."""
         if files is None or self.rounds is None:
             return
-        kept = self.rounds.farewell(grid, timeout)
+        try:
+            kept = self.rounds.farewell(grid, timeout)
+        except SecAggError as error:  # the rounds are done and kept: their result is not given up for this
+            log(WARNING, "no client was handed the last head of the run record: %s", error)
+            return
         log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.sender.head)
 
     def _settings(self) -> Settings:
