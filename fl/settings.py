@@ -11,6 +11,7 @@ from typing import Any
 
 from fl.config import Setup
 from protocols.errors import Misuse
+from protocols.stack import Stack
 
 Settings = dict[str, Any]
 LONGEST, MOST = 120, 3
@@ -19,18 +20,26 @@ LONGEST, MOST = 120, 3
 
 def of(setup: Setup) -> Settings:
     """Return the settings of a federation: JSON values by name; a layer's are named `<layer>.<option>`."""
-    stack, plan = setup.stack, asdict(setup.plan)
+    plan = asdict(setup.plan)
     del plan["device"]  # another machine may go on
     found: Settings = {
         **plan,
         "clients": list(setup.names),
         "strategy": setup.strategy.name,
-        "layers": [layer.name for layer in stack.layers],
-        "secure_sum": stack.secure_sum.tag,
-        "numbers": [stack.numbers.bits, stack.numbers.range, stack.numbers.weight_cap],
         "examples": dict(setup.sizes),
         "batch_size": {name: _batch_size(setup, name) for name in setup.sizes},
         **_named(setup.strategy.name, setup.strategy),
+        **of_stack(setup.stack),
+    }
+    return dict(json.loads(json.dumps(found)))
+
+
+def of_stack(stack: Stack) -> Settings:
+    """Return the public options of layers, numbers and secure sum, by name, as they are before any round."""
+    found: Settings = {
+        "layers": [layer.name for layer in stack.layers],
+        "secure_sum": stack.secure_sum.tag,
+        "numbers": [stack.numbers.bits, stack.numbers.range, stack.numbers.weight_cap],
         **_named(stack.secure_sum.name, stack.secure_sum),
     }
     for layer in stack.layers:

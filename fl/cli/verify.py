@@ -2,6 +2,7 @@
 checks.
 """
 
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -74,7 +75,7 @@ def _hex(text: str, option: str) -> list[bytes]:
     from protocols.errors import Misuse
 
     words = [text]
-    if len(text) != 64 and Path(text).is_file():
+    if not re.fullmatch("[0-9a-fA-F]{64}", text) and Path(text).is_file():
         words = [word for word in Path(text).read_text(errors="replace").split() if len(word) == 64]
     try:
         found = [bytes.fromhex(word) for word in words]

@@ -7,6 +7,7 @@ of it is imported), and certificates for production, which an organisation's own
 import datetime
 import hashlib
 import ipaddress
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -83,7 +84,7 @@ def read_public(text_or_path: str) -> bytes:
     """
     text = text_or_path
     path = Path(text_or_path)
-    if len(text) != 64 and path.is_file():
+    if not re.fullmatch("[0-9a-fA-F]{64}", text) and path.is_file():
         text = path.read_text(errors="replace").strip()
     try:
         key = bytes.fromhex(text)

@@ -47,6 +47,7 @@ class FlowerEngine:
         self.timeout = timeout
         self.protection: Protection | None = None
         self._names: dict[int, str] = {}
+        self._claimed: dict[str, tuple[int, ...]] = {}
         self._spent_rounds = 0
         self._interrupted = sender.last_out()  # of a process before this one, if its round was not saved
 
@@ -115,7 +116,13 @@ class FlowerEngine:
         if strangers:
             self._names |= self.sender.hello(self.grid, strangers)
         named = {node: name for node, name in self._names.items() if node in present}
-        return from_names(named, self.setup.names, helpers)
+        found = from_names(named, self.setup.names, helpers)
+        for name, nodes in found.claimed.items():
+            if self._claimed.get(name) != nodes:
+                shown = ", ".join(map(str, nodes))
+                log(WARNING, "%r takes no part: nodes %s claim that name, give each one its own", name, shown)
+        self._claimed = found.claimed
+        return found
 
     def wait_for_clients(self) -> None:
         """Wait until a round's clients are connected, at most one trip's time; rounds then go on with

@@ -17,6 +17,8 @@ from protocols.errors import Aborted, Misuse
 
 Evaluate = Literal["skip", "clear"]
 NODE_SECONDS = 600.0
+TRIP_SECONDS = 3600.0
+"""The longest that a trip waits, whatever a strategy allows."""
 
 
 class PrivateGrid(Grid):
@@ -41,16 +43,16 @@ class PrivateGrid(Grid):
         self, messages: Iterable[Message], *, timeout: float | None = None
     ) -> Iterable[Message]:
         """Training: one averaged reply, or none if the round was abandoned. Evaluation: nothing, unless it
-        was allowed.
+        was allowed. Raises Misuse for training messages that hold more than a protected round carries.
         """
         self._asked_since = None
         listed = list(messages)
-        kind = listed[0].metadata.message_type.partition(".")[0] if listed else ""
-        if kind == "train":
-            limit = min(x for x in (self.stage_timeout, timeout, 3600.0) if x is not None)
+        kinds = {m.metadata.message_type.partition(".")[0] for m in listed}
+        if "train" in kinds:
+            limit = min(x for x in (self.stage_timeout, timeout, TRIP_SECONDS) if x is not None)
             reply = self.rounds.play(self.inner, listed, limit)
             return [] if reply is None else [reply]
-        if kind == "evaluate" and self.evaluate == "skip":
+        if kinds == {"evaluate"} and self.evaluate == "skip":
             return []
         return self.inner.send_and_receive(listed, timeout=timeout)
 

@@ -2,7 +2,7 @@
 
 What belongs here: names, roles and node ids. What does not: messages. A node that is not on the roster
 never takes part. Without a roster (a simulation, or a federation that trusts its SuperLink about who is
-who) a node's name is its id.
+who) a node's name is its id; in a Federation it is what the node says.
 """
 
 from collections.abc import Iterable, Mapping
@@ -25,13 +25,14 @@ class Directory:
     id), in order.
 
     keys: name -> the key that its answers must be signed with (empty without a roster). unknown: nodes that
-    take no part.
+    take no part. claimed: a name that several nodes say -> these nodes, none of which takes part.
     """
 
     clients: dict[str, int]
     helpers: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
     unknown: tuple[int, ...] = ()
+    claimed: dict[str, tuple[int, ...]] = field(default_factory=dict)
 
     def name_of(self, node_id: int) -> str | None:
         """Return the name of a client's node, or None if it takes no part."""
@@ -79,13 +80,23 @@ def without_roster(node_ids: Iterable[int], helpers: Iterable[Party]) -> Directo
 
 
 def from_names(named: Mapping[int, str], clients: Iterable[str], helpers: Iterable[Party]) -> Directory:
-    """Place nodes by the names they said; nodes that are no client become the helpers, in ascending order of names."""
-    wanted = set(clients)
-    spare = sorted((name, node) for node, name in named.items() if name not in wanted)
+    """Place nodes by the names they said; nodes that are no client become the helpers, in ascending order of names.
+
+    Nobody can tell which of several nodes a name is that all of them say: none of them is placed.
+    """
+    wanted, claims = set(clients), dict[str, list[int]]()
+    for node, name in named.items():
+        claims.setdefault(name, []).append(node)
+    single = {name: nodes[0] for name, nodes in claims.items() if len(nodes) == 1}
+    spare = sorted((name, node) for name, node in single.items() if name not in wanted)
     found: dict[str, list[tuple[str, int]]] = {}
     for party in helpers:
         found.setdefault(party.role, []).append(spare.pop(0) if spare else (str(party), 0))
-    return Directory({name: node for node, name in named.items() if name in wanted}, found)
+    return Directory(
+        {name: node for name, node in single.items() if name in wanted},
+        found,
+        claimed={name: tuple(sorted(nodes)) for name, nodes in claims.items() if len(nodes) > 1},
+    )
 
 
 def connected(grid: Grid, roster: Roster | None, helpers: Iterable[Party]) -> Directory:

@@ -16,6 +16,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
+from fl.metrics import PREFIX as METRIC
 from fl.metrics import coordinates as metric_coordinates
 from protocols.errors import Misuse, WireError
 from protocols.layers import Coordinate, RoundFacts, RunFacts
@@ -94,6 +95,27 @@ def plan_round(
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
     return stack.round(facts, reference.flat.vector, exact)
+
+
+def require_summed(plan: RoundPlan, reference: Reference, metrics: Sequence[str]) -> None:
+    """Raises Misuse if a layer leaves out what was asked for by name: nothing exact goes beside its noise."""
+    sums = {c.name for c in plan.summed.coordinates}
+    by = next(
+        (
+            layer.name
+            for layer, gives in zip(plan.layers, plan.signals[1:], strict=False)
+            if not gives.exact_coordinates
+        ),
+        "the stack",
+    )
+    if missing := [name for name in metrics if METRIC + name not in sums]:
+        raise Misuse(
+            f"metrics: {missing[0]!r} is not summed beside {by}, whose noise does not cover it: leave it out"
+        )
+    if reference.schema.counters and COUNTERS not in sums:
+        raise Misuse(
+            f'integers: "sum" adds up integer arrays exactly, which {by} does not allow: say "keep" or "refuse"'
+        )
 
 
 def model_digest(plan: RoundPlan, reference: Reference, config: ConfigRecord | None) -> bytes:

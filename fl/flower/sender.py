@@ -84,6 +84,11 @@ class Sender:
             t.advance("flower/round", number)
         return number
 
+    def opened(self) -> int:
+        """Return the last session number that was taken (0: none)."""
+        with self.store.transaction() as t:
+            return t.counter("flower/round")
+
     def last_out(self) -> Out | None:
         """Return the last round whose inputs were asked for, by this process or one before it."""
         return last_out(self.store)

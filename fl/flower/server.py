@@ -9,13 +9,14 @@ whole; then the record says so. A round that a kill interrupts is abandoned whol
 """
 
 import hashlib
+import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
 from flwr.common.logger import log
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
@@ -35,14 +36,17 @@ from fl.flower.rounds import (
     model_digest,
     plan_round,
     reference_of,
+    require_summed,
     tree_of,
 )
 from fl.flower.sender import Sender, Shape
+from fl.flower.shown import shown
 from fl.flower.trips import Summed, Trip
 from fl.metrics import decode as decode_metrics
+from fl.settings import Settings
 from protocols.errors import Aborted, Misuse, SecAggError
 from protocols.identity import Identity, Roster
-from protocols.layers import RunFacts
+from protocols.layers import PrivacyLayer, RunFacts
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
@@ -102,10 +106,12 @@ class ProtectedRounds:
     spent.
     """
 
-    def __init__(self, options: ServerOptions, account: Account, rounds: int) -> None:
+    def __init__(self, options: ServerOptions, account: Account, rounds: int, made_with: Settings) -> None:
         self.options = options
         self.account = account
         self.rounds = rounds
+        # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
+        self.made_with = {**made_with, **({"rounds": rounds} if account.calibrated else {})}
         self.reports: list[Report] = []
         self.latest: Report | None = None
         self.sender = Sender(
@@ -125,6 +131,18 @@ class ProtectedRounds:
         self.protection: Protection | None = self.lasting.resume()
         self.sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
 
+    def require(self, where: str, saved: int | None) -> None:
+        """Raises Misuse unless these rounds go on with the run in `where`, or begin one.
+
+        saved: the last session number that the run's files know of; None if there are no files.
+        """
+        self.lasting.require(self.made_with, where, goes_on=saved is not None)
+        if (saved or 0) > (opened := self.sender.opened()):
+            raise Misuse(
+                f"the server's state of the run in {where} was lost (it knows of session {opened}, the run of {saved}) "
+                "and with it what was spent: put `state` back, or name another folder"
+            )
+
     # -- nodes --
 
     def directory(self, grid: Grid) -> Directory:
@@ -139,32 +157,32 @@ class ProtectedRounds:
 
     def play(self, grid: Grid, messages: Sequence[Message], timeout: float) -> Message | None:
         """Run one round over the nodes of `messages`; return one reply with the average, or None if it was
-        abandoned.
+        abandoned. Raises Misuse for messages that hold more than a round carries (`shown`).
         """
         if self._spent_rounds >= PATIENCE:
             raise SecAggError(STUCK)
+        model, config = shown(messages, self.options.shape)
         directory = self.directory(grid)
         asked = {name: m for m in messages if (name := directory.name_of(m.metadata.dst_node_id)) is not None}
         if not asked:
             nobody = Aborted("no connected node of this round is on the roster")
             self._abandon(self._report(Report(0, ())), nobody)
             return None
-        names = tuple(sorted(asked))
-        first = asked[names[0]]
-        tree, config = self._shown(list(asked.values()))
+        tree = self._tree(model)
         reference = reference_of(tree, self.options.shape.integers)
-        run = self._plan_run(directory, names, reference)
-        names = names[: run.cohort]
+        run = self._plan_run(directory, tuple(asked), reference)
+        names = self._within(run, tuple(sorted(asked)))
         number = self.sender.open()
         public = self.options.stack.public()
         plan = plan_round(
             self.options.stack, run, number, names, public, reference, self.options.shape.metrics
         )
+        require_summed(plan, reference, self.options.shape.metrics)
         session = self._try_session(plan, names, number, model_digest(plan, reference, config))
         if session is None:
             return None
         self.protection = self.options.stack.secure_sum.protection(session)
-        self.lasting.keep_protection(self.protection)
+        self.lasting.begin(run, self.made_with, self.protection)
         self.lasting.charge(plan.events(names), number)
         report = self._report(Report(number, names, session.context.hex()))
         header = self.sender.header(session.encode(), number, run, public)
@@ -178,7 +196,7 @@ class ProtectedRounds:
             return None
         finally:
             report.trips, report.refusals = self.sender.trips, self.sender.refusals
-        return self._close(report, summed, plan, reference, first)
+        return self._close(report, summed, plan, reference, asked[names[0]])
 
     def lost(self, saved: int) -> Report | None:
         """Return the round that a kill interrupted after inputs had been asked for, as abandoned: not asked again.
@@ -195,36 +213,51 @@ class ProtectedRounds:
         self.reports.append(report)
         return report
 
-    def _shown(self, messages: Sequence[Message]) -> tuple[Tree, ConfigRecord | None]:
-        """Return the one model and configuration that all nodes are sent. Raises Misuse if they differ."""
-        keys = self.options.shape
-        trees = [m.content.array_records.get(keys.arrays) for m in messages]
-        configs = [m.content.config_records.get(keys.config) for m in messages]
-        if trees[0] is None or any(t != trees[0] for t in trees) or any(c != configs[0] for c in configs):
-            raise Misuse("the strategy must send every node of a round the same model and configuration")
-        tree = tree_of(trees[0])
-        return (like(tree, self.schema) if self.schema else tree), configs[0]
+    def _tree(self, model: ArrayRecord) -> Tree:
+        tree = tree_of(model)
+        return like(tree, self.schema) if self.schema else tree
 
     def _plan_run(self, directory: Directory, names: tuple[str, ...], reference: Reference) -> RunFacts:
-        """Fix the planned run at its first round and keep it: layers are calibrated for it once."""
+        """Return the planned run: that of the first round, kept, as long as a layer was calibrated for its cohort."""
+        roster, stack = self.options.roster, self.options.stack
+        population = len(roster.with_role("client")) if roster else len(directory.clients)
         if self._run is None:
-            roster = self.options.roster
-            population = len(roster.with_role("client")) if roster else len(directory.clients)
-            self._run = self.lasting.run(
-                RunFacts(
-                    rounds=self.rounds,
-                    population=population,
-                    cohort=len(names),
-                    dropout=self.options.dropout,
-                    dimension=reference.schema.dimension,
-                    local_epochs=self.options.local_epochs,
-                    delta=self.options.delta,
-                )
+            self._run = self.lasting.run() or RunFacts(
+                rounds=self.rounds,
+                population=population,
+                cohort=len(names),
+                dropout=self.options.dropout,
+                dimension=reference.schema.dimension,
+                local_epochs=self.options.local_epochs,
+                delta=self.options.delta,
             )
-            self.options.stack.plan(self._run)
+            stack.plan(self._run)
         if self._run.dimension != reference.schema.dimension:
             raise Misuse("the model is not the one that this run was planned for")
+        if len(names) > self._run.cohort and not planning_layers(stack):
+            self._run = replace(self._run, population=population, cohort=len(names))
+            stack.plan(self._run)
         return self._run
+
+    def _within(self, run: RunFacts, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return who is asked: everybody, or by lot as many as the layers were calibrated for. Who is to be given the
+        sum is always asked.
+        """
+        if len(names) <= run.cohort:
+            return names
+        always = [name for name in names if name in self.options.stack.secure_sum.recipients]
+        others = [name for name in names if name not in always]
+        drawn = secrets.SystemRandom().sample(others, max(0, run.cohort - len(always)))
+        chosen = tuple(sorted([*always, *drawn]))
+        log(
+            WARNING,
+            "left out of this round, by lot: %s; %s was calibrated for %d clients a round, and the strategy asks %d",
+            ", ".join(name for name in names if name not in chosen),
+            ", ".join(planning_layers(self.options.stack)),
+            run.cohort,
+            len(names),
+        )
+        return chosen
 
     def _try_session(
         self, plan: RoundPlan, names: tuple[str, ...], number: int, model: bytes
@@ -304,6 +337,11 @@ class ProtectedRounds:
         if self.protection is None:
             raise Misuse("no round was begun yet")
         return self.lasting.statement(self.protection, (*self.options.notes, *self.sender.notes()))
+
+
+def planning_layers(stack: Stack) -> list[str]:
+    """Return the layers that plan for the whole run, its cohort included: they are not planned anew in its middle."""
+    return [layer.name for layer in stack.layers if type(layer).plan is not PrivacyLayer.plan]
 
 
 def _digest(total: NDArray[np.int64]) -> str:

@@ -16,6 +16,7 @@ from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
+from fl import checks
 from fl.account import Account
 from fl.flower.compat import (
     has_own_loop,
@@ -25,12 +26,13 @@ from fl.flower.compat import (
     strategy_state,
 )
 from fl.flower.files import RunFiles, Saved, describe, load
-from fl.flower.grid import NODE_SECONDS, Evaluate, PrivateGrid
+from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
 from fl.flower.rounds import arrays_of, like, tree_of
 from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds, Report, ServerOptions
 from fl.flower.trips import POLL_SECONDS
-from protocols.errors import Misuse
+from fl.settings import Settings, of_stack
+from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
 from protocols.stack import Numbers, Stack
 from protocols.statement import Statement
@@ -101,14 +103,15 @@ class PrivateStrategy(Strategy):
             shape=Shape(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=None if roster is None or authority is None else roster.verified(authority),
             identity=identity,
-            min_survivors=min_survivors,
+            min_survivors=checks.whole("min_survivors", min_survivors, 1),
             poll=poll,
-            dropout=dropout,
-            delta=delta,
-            local_epochs=local_epochs,
+            dropout=checks.real("dropout", dropout, "in [0, 1)", lambda share: 0 <= share < 1),
+            delta=checks.delta(delta),
+            local_epochs=checks.whole("local_epochs", local_epochs, 1),
             notes=(EVALUATION_NOTE,) if evaluate == "clear" else (),
         )
         self.rounds: ProtectedRounds | None = None
+        self._made_with = self._settings()
         self._done = 0
 
     @property
@@ -129,19 +132,25 @@ class PrivateStrategy(Strategy):
         grid: Grid,
         initial_arrays: ArrayRecord,
         num_rounds: int = 3,
-        timeout: float = 3600,
+        timeout: float | None = TRIP_SECONDS,
         train_config: ConfigRecord | None = None,
         evaluate_config: ConfigRecord | None = None,
         evaluate_fn: EvaluateFn | None = None,
     ) -> Result:
         """Run the strategy's own loop; with a folder that holds a run, only the rounds that are left.
 
-        Raises Misuse for a run of another model or strategy, or of one whose own state cannot be taken up.
+        timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
+        Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
+        more rounds than its noise was calibrated for.
         SecAggError when clients can only repeat updates that have left them (`progress.STUCK`).
         """
+        num_rounds = checks.whole("num_rounds", num_rounds, 0)
+        limit = TRIP_SECONDS if timeout is None else checks.positive("timeout", timeout)
         schema = schema_of(tree_of(initial_arrays), self.options.shape.integers)
         run = self._resume(initial_arrays)
-        self.rounds = rounds = ProtectedRounds(self.options, self.account, num_rounds)
+        rounds = ProtectedRounds(self.options, self.account, num_rounds, self._made_with)
+        rounds.require(str(self.folder or "memory"), None if run is None else run.number)
+        self.rounds = rounds
         rounds.schema = schema
         private = PrivateGrid(grid, rounds, self.evaluate, self.stage_timeout, self.node_timeout)
         files = None if self.folder is None else RunFiles(self.folder, self.options.identity, schema)
@@ -155,8 +164,8 @@ class PrivateStrategy(Strategy):
             hook = self._hook(files, evaluate_fn, run, num_rounds)
             left = max(0, num_rounds - done)
             loop = self.strategy.start if has_own_loop(self.strategy) else super().start
-            result = loop(private, arrays, left, timeout, train_config, evaluate_config, hook)
-            self._farewell(grid, files, min(timeout, self.stage_timeout or 60.0))
+            result = loop(private, arrays, left, limit, train_config, evaluate_config, hook)
+            self._farewell(grid, files, min(limit, self.stage_timeout or 60.0))
         finally:
             if files is not None:
                 files.close()
@@ -202,8 +211,27 @@ class PrivateStrategy(Strategy):
         """Hand the clients the last head; who kept it is noted, for people: a later entry changes the head."""
         if files is None or self.rounds is None:
             return
-        kept = self.rounds.farewell(grid, timeout)
+        try:
+            kept = self.rounds.farewell(grid, timeout)
+        except SecAggError as error:  # the rounds are done and kept: their result is not given up for this
+            log(WARNING, "no client was handed the last head of the run record: %s", error)
+            return
         log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.sender.head)
+
+    def _settings(self) -> Settings:
+        """Return what a run that is resumed must have been made with: what its totals and its statement rest on."""
+        options, shape = self.options, self.options.shape
+        return {
+            **of_stack(options.stack),
+            "metrics": list(shape.metrics),
+            "integers": shape.integers,
+            "min_survivors": options.min_survivors,
+            "dropout": options.dropout,
+            "delta": self.account.delta,
+            "local_epochs": options.local_epochs,
+            "evaluate": self.evaluate,
+            "federation": options.roster.federation if options.roster else None,
+        }
 
     def _store(self) -> Store:
         return MemoryStore() if self.folder is None else FileStore(self.folder / "state" / "store", "server")

@@ -2,6 +2,7 @@
 the training.
 """
 
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +16,12 @@ from fl import Federation
 from fl.flower.credentials import make_deployment
 from fl.flower.envelope import unpack_request
 from fl.flower.loopback import write_site
+from fl.flower.nodes import from_names
 from fl.flower.site import Site
 from fl.result import Result
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
+from protocols.kernel import Party
 from protocols.plain import PlainSum
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, verify_record
@@ -215,3 +218,25 @@ def test_layers_that_own_the_training_run_where_the_data_lives(tmp_path: Path) -
     assert result.history[0].abandoned is None
     assert result.statement.events
     assert result.epsilon is not None
+
+
+def test_a_name_that_two_nodes_claim_is_nobodys_and_the_log_says_so(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nobody can tell which of them it is: neither takes part."""
+    grid = grid_of(tmp_path)
+    grid.apps[5] = (federation().client_app(site=tmp_path / "n5"), {"partition-id": 0})
+    with caplog.at_level(logging.WARNING, "flwr"):
+        result = serve(grid, federation(), 2)
+    assert [report.survivors for report in result.history] == [SITES[1:], SITES[1:]]
+    said = [r.getMessage() for r in caplog.records if "claim" in r.getMessage()]
+    assert len(said) == 1
+    assert "'site-1'" in said[0]
+    assert "nodes 1, 5" in said[0]
+
+
+def test_a_helpers_name_that_two_nodes_claim_is_nobodys_either() -> None:
+    found = from_names({1: "a", 2: "b", 3: "h", 4: "h", 5: "k"}, ["a", "b"], [Party("key-holder", 0)])
+    assert found.clients == {"a": 1, "b": 2}
+    assert found.helpers == {"key-holder": [("k", 5)]}
+    assert found.claimed == {"h": (3, 4)}

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from fl.cli import invoke
+from fl.flower.credentials import read_public
 from fl.flower.files import MODEL
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of
@@ -96,3 +97,13 @@ def test_a_file_of_heads_verifies_the_record_that_they_are_of(recorded: Path, tm
     assert (code, "verified" in said) == (0, True)
     (tmp_path / "empty.txt").write_text("")
     assert verify(recorded / "run", *key, "--head", tmp_path / "empty.txt")[0] == 2
+
+
+def test_a_key_file_whose_path_is_as_long_as_a_key_is_still_a_file(
+    recorded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    name = "k" * 60 + ".pub"
+    Path(name).write_bytes((recorded / "keys" / "server" / "server.pub").read_bytes())
+    assert verify(recorded / "run", "--public-key", name)[0] == 0
+    assert read_public(name) == Identity.load(recorded / "keys" / "server" / "server.key").public

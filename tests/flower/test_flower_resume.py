@@ -134,7 +134,7 @@ def test_a_declared_subclass_says_what_it_keeps_or_starts_anew(tmp_path: Path) -
 
 def test_rounds_are_numbered_on_in_the_result(tmp_path: Path) -> None:
     grid = nodes(tmp_path)
-    run(grid, FedAvg(**NODES), tmp_path / "run", 2)
+    run(grid, FedAvg(**NODES), tmp_path / "run", 2, metrics=["loss"])
     strategy = PrivateStrategy(FedAvg(**NODES), masks(), folder=tmp_path / "run", metrics=["loss"], poll=0.01)
     seen: list[int] = []
     result = strategy.start(
