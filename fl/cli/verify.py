@@ -3,6 +3,7 @@ checks.
 """
 
 from pathlib import Path
+from string import hexdigits
 from typing import Annotated
 
 import typer
@@ -74,7 +75,7 @@ def _hex(text: str, option: str) -> list[bytes]:
     from protocols.errors import Misuse
 
     words = [text]
-    if len(text) != 64 and Path(text).is_file():
+    if set(text) - set(hexdigits) and Path(text).is_file():  # a path may have 64 characters too
         words = [word for word in Path(text).read_text(errors="replace").split() if len(word) == 64]
     try:
         found = [bytes.fromhex(word) for word in words]
