@@ -24,7 +24,7 @@ from fl.contribution import train_locally
 from fl.flower.compat import refusal
 from fl.flower.credentials import read_public
 from fl.flower.engine import FlowerEngine
-from fl.flower.envelope import Header, is_protected
+from fl.flower.envelope import Header, RunHeader, is_protected
 from fl.flower.mod import find_site
 from fl.flower.party import NodeParty
 from fl.flower.rounds import tree_of
@@ -35,7 +35,7 @@ from fl.flower.work import Planned, update_name
 from fl.result import Result
 from fl.rounds import Coordinator, Opening, RoundResult
 from fl.tensors import to_state
-from protocols.errors import Misuse, PolicyRefusal, SecAggError, WireError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, WireError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import RoundFacts
 from protocols.record import FILE_NAME, GENESIS
@@ -120,6 +120,11 @@ class FederatedWork:
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
         coordinator.model.load_state_dict(to_state(shown, coordinator.schema, own))
+        if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:
+            raise ProtocolViolation(
+                f"the run is not the one that this federation plans: expected {planned}, got {header.run}",
+                "server",
+            )
         coordinator.run = header.run.facts()
         self.setup.stack.plan(coordinator.run)
         self._opening = opening = coordinator.open(header.number, session.roster, header.public)

@@ -17,7 +17,7 @@ from fl.flower.compat import failure_of
 from fl.flower.envelope import Header, strip
 from fl.flower.rounds import CAPPED, COUNTERS, Reference, model_digest, plan_round, reference_of, tree_of
 from fl.metrics import encode as encode_metrics
-from protocols.errors import Misuse, WireError
+from protocols.errors import Misuse, PolicyRefusal, WireError
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
@@ -67,6 +67,10 @@ class WrappedApp:
             raise WireError(f"expected the model under {header.arrays_key!r}")
         reference = self._reference = reference_of(tree_of(arrays), header.integers)
         run = header.run.facts()
+        if run.sampling != "all":
+            raise PolicyRefusal(
+                f"sampling: this node prices a run that asks everybody every round, the server claims {run.sampling!r}"
+            )
         self.stack.plan(run)
         plan = plan_round(
             self.stack, run, header.number, session.roster, header.public, reference, header.metrics
