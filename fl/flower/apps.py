@@ -21,21 +21,20 @@ from numpy.typing import NDArray
 from fl.checkpoint import CHECKPOINT
 from fl.config import Setup
 from fl.contribution import train_locally
-from fl.flower.compat import refusal
 from fl.flower.credentials import read_public
 from fl.flower.engine import FlowerEngine
 from fl.flower.envelope import Header, RunHeader, is_protected
-from fl.flower.mod import find_site
+from fl.flower.mod import find_site, refusing
 from fl.flower.party import NodeParty
 from fl.flower.rounds import tree_of
 from fl.flower.sender import Sender
 from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
-from fl.flower.work import Planned, update_name
+from fl.flower.work import Planned, shown_arrays, update_name
 from fl.result import Result
 from fl.rounds import Coordinator, Opening, RoundResult
 from fl.tensors import to_state
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, WireError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, WireError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import RoundFacts
 from protocols.record import FILE_NAME, GENESIS
@@ -74,15 +73,15 @@ def client_app(
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        try:
+        def answer() -> Message:
             if not is_protected(message.content):
                 raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
             own = find_site(site, context, _name(setup, context))
             stack = Stack(tuple(privacy(own)), setup.stack.numbers) if privacy else setup.stack
             work = FederatedWork(replace(setup, stack=stack))
             return NodeParty(own, stack, work, setup.policy).answer(message)
-        except SecAggError as error:  # refusals are answers: the server's log says why
-            return refusal(f"{type(error).__name__}: {error}", message)
+
+        return refusing(answer, message)
 
     return app
 
@@ -112,9 +111,7 @@ class FederatedWork:
 
     def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
         """Open the round for oneself, from the model that was sent."""
-        arrays = content.array_records.get(header.arrays_key)
-        if arrays is None:
-            raise WireError(f"expected the model under {header.arrays_key!r}")
+        arrays = shown_arrays(content, header.arrays_key)
         coordinator = self.coordinator
         shown, own = tree_of(arrays), coordinator.model.state_dict()
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
