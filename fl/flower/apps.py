@@ -19,6 +19,7 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from fl.checkpoint import CHECKPOINT
+from fl.checks import positive, whole
 from fl.config import Setup
 from fl.contribution import train_locally
 from fl.flower.credentials import read_public
@@ -45,7 +46,7 @@ from protocols.store import FileStore, MemoryStore, Store
 if TYPE_CHECKING:
     from fl.federation import Federation
 
-ROUNDS, OUTPUT = "num-server-rounds", "output"
+ROUNDS, OUTPUT, PARTITION = "num-server-rounds", "output", "partition-id"
 ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
     "secagg-roster",
     "secagg-authority",
@@ -66,7 +67,8 @@ def client_app(
     privacy: the federation's layers as this node runs them, where they need its own keys or credentials; the same
     function may make the server's (`server_app`).
 
-    A node is called what its site.toml says, else the federation's client of its `partition-id`.
+    A node is called what its site.toml says, else the federation's client of its `partition-id` (a whole number from
+    0; the node refuses any other value).
     """
     app = ClientApp()
     setup = replace(federation.setup, ledger=None, output=None)  # the server's own; an app may be pickled
@@ -87,10 +89,10 @@ def client_app(
 
 
 def _name(setup: Setup, context: Context) -> str | None:
-    place = context.node_config.get("partition-id")
-    if not isinstance(place, int):
+    """Return what the federation calls a node, None where its configuration does not say. Raises Misuse."""
+    if PARTITION not in context.node_config:
         return None
-    names = setup.names
+    place, names = whole(PARTITION, context.node_config[PARTITION], 0), setup.names
     return names[place] if place < len(names) else f"helper-{place}"
 
 
@@ -159,15 +161,18 @@ def server_app(
     signed roster (`Site.signed`, None without one). timeout: seconds per message trip. The run configuration
     overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
     `secagg-timeout`. on_result: gets what `fit` returns.
+
+    The app raises Misuse, before anything is sent, for fewer than one round or a timeout that is not > 0.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         config = context.run_config
+        planned = whole(ROUNDS, config.get(ROUNDS, rounds), 1)
+        limit = positive(TIMEOUT, config.get(TIMEOUT, timeout))
         given = _Given(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(given.site)) if privacy else federation
-        limit = float(config.get(TIMEOUT) or timeout)
         sender = Sender(playing.setup.stack.secure_sum, given.store, given.roster, given.identity, poll)
         sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
         engine = FlowerEngine(playing.setup, playing.coordinator, grid, sender, limit)
@@ -183,7 +188,7 @@ def server_app(
 
         resume = folder is not None and (folder / CHECKPOINT).exists()
         engine.wait_for_clients()
-        result = playing.fit(int(config.get(ROUNDS) or rounds), resume=resume, on_round=after)
+        result = playing.fit(planned, resume=resume, on_round=after)
         kept = engine.farewell()
         if folder is not None:
             log(INFO, "%d clients keep the head %s of the run record", len(kept), sender.head)

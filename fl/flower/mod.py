@@ -20,7 +20,6 @@ from fl.flower.party import NodeParty
 from fl.flower.site import CONFIG_KEY, Site, load_site
 from fl.flower.work import WrappedApp, failed
 from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError
-from protocols.layers import PrivacyLayer
 from protocols.stack import Numbers, Stack
 
 Evaluate = Literal["refuse", "clear"]
@@ -79,7 +78,7 @@ def refusing(answer: Callable[[], Message], message: Message) -> Message:
 
 def _without_local(stack: Stack) -> Stack:
     for layer in stack.layers:
-        if type(layer).local is not PrivacyLayer.local:
+        if layer.needs_local():
             raise StackError(
                 f"{layer.name} must own the training loop, which a mod cannot see: use Federation.client_app()"
             )

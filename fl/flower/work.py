@@ -92,9 +92,10 @@ class WrappedApp:
         arrays = shown_arrays(content, header.arrays_key, header.config_key)
         reference = self._reference = reference_of(tree_of(arrays), header.integers)
         run = header.run.facts()
-        if run.sampling != "all":
+        if (run.sampling, run.rate) != ("all", 1.0):
             raise PolicyRefusal(
-                f"sampling: this node prices a run that asks everybody every round, the server claims {run.sampling!r}"
+                "sampling: this node takes part in runs that ask everybody in every round, the server claims "
+                f"{run.sampling!r} at {run.rate:g}"
             )
         self.stack.plan(run)
         plan = plan_round(

@@ -49,7 +49,7 @@ def telling(server: Identity | None, **run: Any) -> Before:
     return before
 
 
-@pytest.mark.parametrize("sampling", ["poisson", "fixed"])
+@pytest.mark.parametrize("sampling", ["poisson", "fixed", "all"])
 def test_behind_the_mod_a_run_that_claims_to_sample_is_refused(tmp_path: Path, sampling: str) -> None:
     grid, arguments = rostered(tmp_path, 4, privacy_mod(amplified()), policy={"max_epsilon": 3.0})
     grid.before = telling(arguments["identity"], sampling=sampling, rate=1e-4)
