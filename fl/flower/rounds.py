@@ -52,6 +52,10 @@ def to_numpy(name: str, array: Array) -> NDArray[Any]:
     left = len(array.data) - stream.tell()
     if array.stype != "numpy.ndarray" or dtype.hasobject or count * dtype.itemsize != left:
         raise WireError(f"{name}: expected {count} items of {dtype}, {left} bytes came")
+    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):  # the content is what the session binds
+        raise WireError(
+            f"{name}: expected the labels {dtype} and {shape} that the content has, got {array.dtype} and {array.shape}"
+        )
     flat = np.frombuffer(array.data, dtype, count, stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C")
 

@@ -90,6 +90,18 @@ def test_a_record_that_the_session_does_not_bind_is_refused_by_name(
     assert repr(next(name for name in reversed(records))) in why
 
 
+@pytest.mark.parametrize("label", [{"shape": (2, 6)}, {"dtype": "float64"}], ids=["shape", "dtype"])
+def test_an_arrays_labels_are_those_of_its_content(tmp_path: Path, label: dict[str, Any]) -> None:
+    """The session binds the content; an app may well read the labels."""
+    arrays = arrays_of(model())
+    weight = arrays["layer.weight"]
+    own = {"dtype": weight.dtype, "shape": weight.shape, "stype": weight.stype, "data": weight.data}
+    arrays["layer.weight"] = Array(**{**own, **label})
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(masks()), before=adding({"arrays": arrays}))
+    why = refused(play(grid, arguments))
+    assert "WireError: layer.weight: expected" in why
+
+
 def test_a_message_of_another_type_runs_nothing(tmp_path: Path) -> None:
     ran: list[str] = []
 
