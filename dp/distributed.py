@@ -256,6 +256,10 @@ class DistributedDP(PrivacyLayer):
 
     # -- the client --
 
+    def needs_local(self) -> bool:
+        """At example level alone: a client's noise and clip need its finished update, whoever trained it."""
+        return self.unit is Unit.EXAMPLE
+
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         if self.unit is Unit.CLIENT:
             return compute

@@ -11,7 +11,7 @@ zero-out and add/remove, twice for replace.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from enum import StrEnum
 
 from dp.mechanisms.envelope import SAMPLER_DISTANCE
@@ -276,6 +276,22 @@ def compose(*parts: Event) -> Composed:
     if not parts:
         raise Misuse("expected at least one event")
     return Composed(parts=parts, unit=parts[0].unit, relation=parts[0].relation)
+
+
+def always_asked(event: Event) -> Event:
+    """`event` as it costs a client that was surely asked: nothing is saved by a choice of clients that others make.
+
+    A client's own secret choice of its examples (unit "example") stays as it is.
+    """
+    if event.unit is not Unit.CLIENT:
+        return event
+    if isinstance(event, Composed):
+        return replace(event, parts=tuple(always_asked(part) for part in event.parts))
+    if isinstance(event, Repeated):
+        return replace(event, event=always_asked(event.event))
+    if isinstance(event, PoissonGaussian | FixedSizeGaussian):
+        return Gaussian(noise_multiplier=event.noise_multiplier, unit=event.unit, relation=event.relation)
+    return replace(event, sample_rate=1.0) if isinstance(event, DiscreteGaussianSum | Skellam) else event
 
 
 def flatten(event: Event, count: int = 1) -> Iterator[tuple[Event, int]]:

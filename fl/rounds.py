@@ -104,9 +104,19 @@ class Coordinator:
                 f"min_survivors={plan.min_survivors}, but a round asks {self.cohort()} of {len(setup.names)} clients: "
                 "no round could end"
             )
+        self.run = self.planned(rounds)
+        self._check_recipients(self.run.sampling == "all")
+        setup.stack.plan(self.run)
+        setup.stack.round(
+            self._facts(1, setup.names[: self.run.cohort]), self._reference().vector, self._exact()
+        )
+        return self.run
+
+    def planned(self, rounds: int) -> RunFacts:
+        """Return the facts of a run of `rounds` rounds as this federation plans it; nothing is calibrated."""
+        plan, setup = self.setup.plan, self.setup
         everyone = self.cohort() == len(setup.names) and plan.sampling == "fixed"
-        self._check_recipients(everyone)
-        self.run = RunFacts(
+        return RunFacts(
             rounds=rounds,
             population=len(setup.names),
             cohort=len(setup.names) if plan.sampling == "poisson" else self.cohort(),
@@ -118,11 +128,6 @@ class Coordinator:
             sizes=setup.sizes,
             delta=plan.delta,
         )
-        setup.stack.plan(self.run)
-        setup.stack.round(
-            self._facts(1, setup.names[: self.run.cohort]), self._reference().vector, self._exact()
-        )
-        return self.run
 
     def _check_recipients(self, everyone: bool) -> None:
         """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""

@@ -161,7 +161,9 @@ class PrivacyLayer:
     owns: frozenset[str] = frozenset()
 
     def needs_local(self) -> bool:
-        """True if the layer does nothing sound unless it wraps the local computation."""
+        """True if the layer, with its options, does nothing sound unless it wraps the local computation: it then
+        runs where the toolkit calls the training. By default a layer that overrides `local` needs it.
+        """
         return type(self).local is not PrivacyLayer.local
 
     def describe(self) -> str:

@@ -19,23 +19,23 @@ from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
 from fl.checkpoint import CHECKPOINT
+from fl.checks import positive, whole
 from fl.config import Setup
 from fl.contribution import train_locally
-from fl.flower.compat import refusal
 from fl.flower.credentials import read_public
 from fl.flower.engine import FlowerEngine
-from fl.flower.envelope import Header, is_protected
-from fl.flower.mod import find_site
+from fl.flower.envelope import Header, RunHeader, is_protected
+from fl.flower.mod import find_site, refusing
 from fl.flower.party import NodeParty
 from fl.flower.rounds import tree_of
 from fl.flower.sender import Sender
 from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
-from fl.flower.work import Planned, update_name
+from fl.flower.work import Planned, shown_arrays, update_name
 from fl.result import Result
 from fl.rounds import Coordinator, Opening, RoundResult
 from fl.tensors import to_state
-from protocols.errors import Misuse, PolicyRefusal, SecAggError, WireError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, WireError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import RoundFacts
 from protocols.record import FILE_NAME, GENESIS
@@ -46,7 +46,7 @@ from protocols.store import FileStore, MemoryStore, Store
 if TYPE_CHECKING:
     from fl.federation import Federation
 
-ROUNDS, OUTPUT = "num-server-rounds", "output"
+ROUNDS, OUTPUT, PARTITION = "num-server-rounds", "output", "partition-id"
 ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
     "secagg-roster",
     "secagg-authority",
@@ -67,31 +67,32 @@ def client_app(
     privacy: the federation's layers as this node runs them, where they need its own keys or credentials; the same
     function may make the server's (`server_app`).
 
-    A node is called what its site.toml says, else the federation's client of its `partition-id`.
+    A node is called what its site.toml says, else the federation's client of its `partition-id` (a whole number from
+    0; the node refuses any other value).
     """
     app = ClientApp()
     setup = replace(federation.setup, ledger=None, output=None)  # the server's own; an app may be pickled
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
-        try:
+        def answer() -> Message:
             if not is_protected(message.content):
                 raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
             own = find_site(site, context, _name(setup, context))
             stack = Stack(tuple(privacy(own)), setup.stack.numbers) if privacy else setup.stack
             work = FederatedWork(replace(setup, stack=stack))
             return NodeParty(own, stack, work, setup.policy).answer(message)
-        except SecAggError as error:  # refusals are answers: the server's log says why
-            return refusal(f"{type(error).__name__}: {error}", message)
+
+        return refusing(answer, message)
 
     return app
 
 
 def _name(setup: Setup, context: Context) -> str | None:
-    place = context.node_config.get("partition-id")
-    if not isinstance(place, int):
+    """Return what the federation calls a node, None where its configuration does not say. Raises Misuse."""
+    if PARTITION not in context.node_config:
         return None
-    names = setup.names
+    place, names = whole(PARTITION, context.node_config[PARTITION], 0), setup.names
     return names[place] if place < len(names) else f"helper-{place}"
 
 
@@ -112,14 +113,17 @@ class FederatedWork:
 
     def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
         """Open the round for oneself, from the model that was sent."""
-        arrays = content.array_records.get(header.arrays_key)
-        if arrays is None:
-            raise WireError(f"expected the model under {header.arrays_key!r}")
+        arrays = shown_arrays(content, header.arrays_key)
         coordinator = self.coordinator
         shown, own = tree_of(arrays), coordinator.model.state_dict()
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
         coordinator.model.load_state_dict(to_state(shown, coordinator.schema, own))
+        if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:
+            raise ProtocolViolation(
+                f"the run is not the one that this federation plans: expected {planned}, got {header.run}",
+                "server",
+            )
         coordinator.run = header.run.facts()
         self.setup.stack.plan(coordinator.run)
         self._opening = opening = coordinator.open(header.number, session.roster, header.public)
@@ -157,15 +161,18 @@ def server_app(
     signed roster (`Site.signed`, None without one). timeout: seconds per message trip. The run configuration
     overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
     `secagg-timeout`. on_result: gets what `fit` returns.
+
+    The app raises Misuse, before anything is sent, for fewer than one round or a timeout that is not > 0.
     """
     app = ServerApp()
 
     @app.main()
     def main(grid: Grid, context: Context) -> None:
         config = context.run_config
+        planned = whole(ROUNDS, config.get(ROUNDS, rounds), 1)
+        limit = positive(TIMEOUT, config.get(TIMEOUT, timeout))
         given = _Given(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(given.site)) if privacy else federation
-        limit = float(config.get(TIMEOUT) or timeout)
         sender = Sender(playing.setup.stack.secure_sum, given.store, given.roster, given.identity, poll)
         sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
         engine = FlowerEngine(playing.setup, playing.coordinator, grid, sender, limit)
@@ -181,7 +188,7 @@ def server_app(
 
         resume = folder is not None and (folder / CHECKPOINT).exists()
         engine.wait_for_clients()
-        result = playing.fit(int(config.get(ROUNDS) or rounds), resume=resume, on_round=after)
+        result = playing.fit(planned, resume=resume, on_round=after)
         kept = engine.farewell()
         if folder is not None:
             log(INFO, "%d clients keep the head %s of the run record", len(kept), sender.head)

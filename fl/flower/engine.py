@@ -29,6 +29,10 @@ NOTES = (
     "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
     "pin the code at the site",
 )
+AMPLIFIED = (
+    "the price counts on a secret choice of clients, which no client can check: each node's own ledger, and its "
+    "max_epsilon, count every round that it was asked for without it"
+)
 
 
 class FlowerEngine:
@@ -54,7 +58,10 @@ class FlowerEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the statement must say besides."""
-        return (*NOTES, *self.sender.notes())
+        run, layers = self.coordinator.run, self.setup.stack.layers
+        sampled = run is not None and run.sampling != "all"
+        amplified = sampled and any(getattr(layer, "secret_sampling", False) for layer in layers)
+        return (*NOTES, *((AMPLIFIED,) if amplified else ()), *self.sender.notes())
 
     def play(self, opening: Opening, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
         """Run one round; `charge` is called with everybody asked, before anything leaves a client."""

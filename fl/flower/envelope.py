@@ -6,21 +6,23 @@ Flower cuts into chunks; their bytes are taken as they are, nothing received is 
 """
 
 import hashlib
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, fields, replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from protocols.codec import Record
-from protocols.errors import WireError
+from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
 from protocols.layers import RunFacts
 
-VERSION = 2
+VERSION = 3
 KEY, FRAMES = "secagg", "secagg.frames"
 HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
 _STYPE = "secagg.frame"
 _REQUEST, _ANSWER = "flower request", "flower answer"
+_HEAD = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
@@ -51,9 +53,9 @@ class Header(Record):
 
     federation, serial: which roster (serial 0: none). number: the round as the training counts. session: an
     encoded `Session`. public: what layers broadcast. metrics: names summed inside the vector. weight_key,
-    arrays_key: the names that the wrapped strategy uses. integers: the rule for integer arrays. head,
-    head_signature: the run record's last head (64 hexadecimal digits) and the server's signature of it, for
-    the client to keep.
+    arrays_key, config_key: the names that the wrapped strategy uses. integers: the rule for integer arrays. head,
+    head_signature: the run record's last head (64 lower-case hexadecimal digits, or empty) and the server's
+    signature of it, for the client to keep. Raises Misuse for a head of another form.
     """
 
     federation: str
@@ -65,9 +67,14 @@ class Header(Record):
     metrics: tuple[str, ...]
     weight_key: str
     arrays_key: str
+    config_key: str
     integers: str
     head: str
     head_signature: bytes
+
+    def __post_init__(self) -> None:
+        if self.head and not _HEAD.fullmatch(self.head):
+            raise Misuse(f"expected a head of 64 lower-case hexadecimal digits, got {self.head[:80]!r}")
 
 
 @dataclass(frozen=True)
@@ -132,10 +139,15 @@ def unpack_request(content: RecordDict, server: bytes | None) -> tuple[Request, 
 
 
 def unpack_answer(content: RecordDict, sender: bytes | None) -> tuple[Answer, list[bytes]]:
-    """Return the answer and its frames. Raises WireError, or BadSignature unless the key `sender` signed
-    it.
+    """Return the answer and its frames. Raises WireError, also for any record besides them, or BadSignature unless
+    the key `sender` signed it.
     """
     answer = Answer.decode(_body(content))
+    if extra := sorted(strip(content)):
+        raise WireError(
+            f"expected protocol frames and nothing else, {extra[0]!r} came with them: a mod in front of privacy_mod "
+            "added it, and it left unprotected; put privacy_mod first"
+        )
     return answer, _checked(answer, content, sender)
 
 
@@ -145,9 +157,12 @@ def strip(content: RecordDict) -> RecordDict:
 
 
 def _body(content: RecordDict) -> bytes:
-    value = content.config_records[KEY].get("body") if is_protected(content) else None
+    record = content.config_records[KEY] if is_protected(content) else ConfigRecord()
+    value = record.get("body")
     if not isinstance(value, bytes):
         raise WireError("expected a protected message, got another one")
+    if extra := sorted(record.keys() - {"body"}):
+        raise WireError(f"expected a body alone in the record {KEY!r}, {extra[0]!r} is in it too")
     return value
 
 

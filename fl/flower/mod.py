@@ -18,9 +18,8 @@ from fl.flower.compat import refusal
 from fl.flower.envelope import is_protected
 from fl.flower.party import NodeParty
 from fl.flower.site import CONFIG_KEY, Site, load_site
-from fl.flower.work import WrappedApp
+from fl.flower.work import WrappedApp, failed
 from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError
-from protocols.layers import PrivacyLayer
 from protocols.stack import Numbers, Stack
 
 Evaluate = Literal["refuse", "clear"]
@@ -59,17 +58,27 @@ def privacy_mod(
 
 def _mod(stack_for: StackFor, site: Path | str | None, evaluate: Evaluate) -> Mod:
     def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        try:
-            return _answer(message, context, call_next, stack_for, site, evaluate)
-        except SecAggError as error:  # refusals are answers: the server's log says why
-            return refusal(f"{type(error).__name__}: {error}", message)
+        return refusing(lambda: _answer(message, context, call_next, stack_for, site, evaluate), message)
 
     return mod
 
 
+def refusing(answer: Callable[[], Message], message: Message) -> Message:
+    """Return the answer, or a refusal: refusals are answers, and the server's log says why. Our own errors say it in
+    full; of any other, whose text can quote the data, the type alone leaves.
+    """
+    try:
+        return answer()
+    except SecAggError as error:
+        told: SecAggError = error
+    except Exception as error:
+        told = failed(error)
+    return refusal(f"{type(told).__name__}: {told}", message)
+
+
 def _without_local(stack: Stack) -> Stack:
     for layer in stack.layers:
-        if type(layer).local is not PrivacyLayer.local:
+        if layer.needs_local():
             raise StackError(
                 f"{layer.name} must own the training loop, which a mod cannot see: use Federation.client_app()"
             )

@@ -109,5 +109,13 @@ def _afford(ledger: Any, event: Event, limit: float) -> None:
 
 
 def own_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
-    """Return what the round spends of the data of `name`."""
-    return tuple(e for e in plan.events(plan.facts.clients) if e.party in ("", name))
+    """Return what the round spends of the data of `name`, as if it were asked in every round: it cannot see how the
+    server chose, so no choice of clients makes its own price smaller. Raises Misuse for events that have no price.
+    """
+    spent = tuple(e for e in plan.events(plan.facts.clients) if e.party in ("", name))
+    if not spent:
+        return ()
+    from dp.event_json import from_fact, to_fact
+    from dp.events import always_asked
+
+    return tuple(to_fact(always_asked(from_fact(e)), e.adversary, e.party) for e in spent)

@@ -7,7 +7,7 @@ What belongs here: checks in the order in which they must come, and the session'
 import time
 from dataclasses import replace
 
-from flwr.app import Message
+from flwr.app import Message, MessageType
 
 from fl.flower.envelope import (
     CLOSE,
@@ -56,6 +56,10 @@ class NodeParty:
     def answer(self, message: Message) -> Message:
         """Return the protected reply to a request."""
         began = time.perf_counter()
+        if (kind := message.metadata.message_type) != MessageType.TRAIN:  # no signature covers it
+            raise ProtocolViolation(
+                f"expected a message of type {MessageType.TRAIN!r}, got {kind!r}", "server"
+            )
         request, frames = unpack_request(message.content, self.site.server_key)
         out: list[Frame] = []
         if request.kind != HELLO:
@@ -181,9 +185,19 @@ class NodeParty:
         return Runtime(self.protocol, session, self.site.store, allow_resend=self.policy.allow_resend)
 
     def _keep_head(self, header: Header) -> None:
-        """Keep the record's last head, so that a record that is cut short later can be found out."""
+        """Keep the record's last head, so that a record that is cut short later can be found out.
+
+        Raises ProtocolViolation for one of another federation or roster, BadSignature.
+        """
         if not header.head:
             return
+        roster = self.site.roster
+        if roster is not None and (header.federation, header.serial) != (roster.federation, roster.serial):
+            raise ProtocolViolation(
+                f"expected a head of {roster.federation!r}, serial {roster.serial}, got one of "
+                f"{header.federation!r}, serial {header.serial}",
+                "server",
+            )
         if self.site.server_key is not None:
             verify(self.site.server_key, HEAD_PURPOSE, bytes.fromhex(header.head), header.head_signature)
         self.site.store.put(f"flower/head/{header.federation}", header.head.encode())

@@ -47,12 +47,16 @@ def to_numpy(name: str, array: Array) -> NDArray[Any]:
         major, _ = np.lib.format.read_magic(stream)
         read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
         shape, fortran, dtype = read(stream)
-    except (ValueError, OSError) as error:
-        raise WireError(f"{name}: not an array in NumPy's format: {error}") from None
+    except (ValueError, OSError):  # whose text may quote the content
+        raise WireError(f"{name}: not an array in NumPy's format") from None
     count = int(np.prod(shape, dtype=object))
     left = len(array.data) - stream.tell()
     if array.stype != "numpy.ndarray" or dtype.hasobject or count * dtype.itemsize != left:
         raise WireError(f"{name}: expected {count} items of {dtype}, {left} bytes came")
+    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):  # the content is what the session binds
+        raise WireError(
+            f"{name}: expected the labels {dtype} and {shape} that the content has, got {array.dtype} and {array.shape}"
+        )
     flat = np.frombuffer(array.data, dtype, count, stream.tell())
     return flat.reshape(shape, order="F" if fortran else "C")
 
@@ -122,7 +126,8 @@ def model_digest(plan: RoundPlan, reference: Reference, config: ConfigRecord | N
     """Return what enters the session's context: the model, the training configuration and all else that was
     shown.
     """
-    shown = json.dumps(dict(config or {}), sort_keys=True, default=_plain).encode()
+    plain = None if config is None else dict(config)  # none is not an empty one
+    shown = json.dumps(plain, sort_keys=True, default=_tagged).encode()
     return plan.digest(hashlib.sha256(reference.digest + hashlib.sha256(shown).digest()).digest())
 
 
@@ -153,5 +158,10 @@ def like(tree: Mapping[str, NDArray[Any]], schema: Schema) -> dict[str, NDArray[
     return result
 
 
-def _plain(value: object) -> str:
-    return value.hex() if isinstance(value, bytes) else repr(value)
+def _tagged(value: object) -> dict[str, str]:
+    """Return bytes as no other value of a ConfigRecord looks in JSON: they hold no dicts. Raises Misuse for others."""
+    if not isinstance(value, bytes):
+        raise Misuse(
+            f"expected a configuration of numbers, texts, bytes and lists of them, got {type(value).__name__}"
+        )
+    return {"bytes": value.hex()}

@@ -127,6 +127,7 @@ class Sender:
             metrics=self.shape.metrics,
             weight_key=self.shape.weight,
             arrays_key=self.shape.arrays,
+            config_key=self.shape.config,
             integers=self.shape.integers,
             head=self.head if known else "",
             head_signature=signature,

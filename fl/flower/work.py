@@ -7,17 +7,19 @@ What belongs here: a wrapped Flower app's update, through the stack. What does n
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import ERROR
 from typing import Protocol
 
 import numpy as np
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, Message, RecordDict
+from flwr.common.logger import log
 from numpy.typing import NDArray
 
 from fl.flower.compat import failure_of
 from fl.flower.envelope import Header, strip
 from fl.flower.rounds import CAPPED, COUNTERS, Reference, model_digest, plan_round, reference_of, tree_of
 from fl.metrics import encode as encode_metrics
-from protocols.errors import Misuse, WireError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
@@ -47,6 +49,31 @@ class Work(Protocol):
         ...
 
 
+def shown_arrays(content: RecordDict, arrays_key: str, config_key: str | None = None) -> ArrayRecord:
+    """Return the model that was sent: all that a node is shown is in its session's context, so there is nothing else
+    but a ConfigRecord under `config_key`. Raises ProtocolViolation naming what is missing or too much.
+    """
+    arrays = content.array_records.get(arrays_key)
+    if arrays is None:
+        raise ProtocolViolation(
+            f"expected the model, an ArrayRecord, under {arrays_key!r}; there is none", "server"
+        )
+    bound = {arrays_key, *(name for name in content.config_records if name == config_key)}
+    if extra := sorted(content.keys() - bound):
+        raise ProtocolViolation(
+            f"expected the model under {arrays_key!r} and its configuration alone, {extra[0]!r} came too: it is not "
+            "in the session's context",
+            "server",
+        )
+    return arrays
+
+
+def failed(error: Exception) -> Misuse:
+    """Return what may be said of a failure: its text can quote the data, so it goes to this node's own log."""
+    log(ERROR, "the app failed", exc_info=error)
+    return Misuse(f"the app failed: {type(error).__name__}; its own log says why")
+
+
 def update_name(reference: bytes, update: NDArray[np.float64]) -> bytes:
     """Return what names an update: the same difference to the same model is the same update, however it is encoded."""
     return hashlib.sha256(b"secagg update v1\0" + reference + update.tobytes()).digest()
@@ -62,16 +89,19 @@ class WrappedApp:
         self._reference: Reference | None = None
 
     def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
-        arrays = content.array_records.get(header.arrays_key)
-        if arrays is None:
-            raise WireError(f"expected the model under {header.arrays_key!r}")
+        arrays = shown_arrays(content, header.arrays_key, header.config_key)
         reference = self._reference = reference_of(tree_of(arrays), header.integers)
         run = header.run.facts()
+        if (run.sampling, run.rate) != ("all", 1.0):
+            raise PolicyRefusal(
+                "sampling: this node takes part in runs that ask everybody in every round, the server claims "
+                f"{run.sampling!r} at {run.rate:g}"
+            )
         self.stack.plan(run)
         plan = plan_round(
             self.stack, run, header.number, session.roster, header.public, reference, header.metrics
         )
-        config = next(iter(content.config_records.values()), None)
+        config = content.config_records.get(header.config_key)
         return Planned(plan, model_digest(plan, reference, config), reference.schema.dimension)
 
     def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:
@@ -94,9 +124,15 @@ class WrappedApp:
     def _run(self, header: Header, reference: Reference) -> tuple[Flat, int, dict[str, object]]:
         """Run the app; return the trained model, its weight and the metrics."""
         self._message.content = strip(self._message.content)
-        reply = self._train(self._message)
+        try:
+            reply = self._train(self._message)
+        except Exception as error:
+            raise failed(error) from None
+        if not isinstance(reply, Message):
+            raise Misuse(f"expected the app to reply with a Message, it returned {type(reply).__name__}")
         if (why := failure_of(reply)) is not None:
-            raise Misuse(f"the wrapped app failed: {why}")
+            log(ERROR, "the app answered with an error: %s", why)
+            raise Misuse("the app answered with an error; its own log says why")
         arrays = list(reply.content.array_records.values())
         metrics = list(reply.content.metric_records.values())
         if len(arrays) != 1 or len(metrics) != 1:
@@ -105,9 +141,9 @@ class WrappedApp:
             )
         values: dict[str, object] = dict(metrics[0])
         weight = values.get(header.weight_key)
-        if not isinstance(weight, int | float) or weight < 0 or weight != int(weight):
+        if not isinstance(weight, int | float) or not float(weight).is_integer() or weight < 0:
             raise Misuse(
-                f"expected a whole number of examples under {header.weight_key!r}, got another value"
+                f"expected a finite, whole number of examples >= 0 under {header.weight_key!r}, got another value"
             )
         return flatten(tree_of(arrays[0]), reference.schema), int(weight), values
 

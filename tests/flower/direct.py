@@ -80,7 +80,8 @@ class DirectGrid(Grid):
             dst_node_id=node,
             message_type=delivered.metadata.message_type,
         )
-        copy.metadata.__dict__.update(message.metadata.__dict__)
+        kind = copy.metadata.message_type
+        copy.metadata.__dict__.update({**message.metadata.__dict__, "_message_type": kind})
         reply = app(copy, context)
         return reply if self.after is None else self.after(node, reply)
 

@@ -65,9 +65,9 @@ def grid_of(folder: Path, make: Any = federation, **hooks: Any) -> DirectGrid:
     return DirectGrid(apps, **hooks)
 
 
-def serve(grid: DirectGrid, own: Federation, rounds: int, **options: Any) -> Result:
+def serve(grid: DirectGrid, own: Federation, rounds: int, timeout: float = 5.0, **options: Any) -> Result:
     results: list[Result] = []
-    server = own.server_app(rounds, timeout=5.0, poll=0.01, on_result=results.append, **options)
+    server = own.server_app(rounds, timeout=timeout, poll=0.01, on_result=results.append, **options)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={}, series_id=1)
     server(grid, context)
     return results[0]
@@ -240,3 +240,42 @@ def test_a_helpers_name_that_two_nodes_claim_is_nobodys_either() -> None:
     assert found.clients == {"a": 1, "b": 2}
     assert found.helpers == {"key-holder": [("k", 5)]}
     assert found.claimed == {"h": (3, 4)}
+
+
+def configured(grid: DirectGrid, own: Federation, **config: Any) -> None:
+    server = own.server_app(1, timeout=5.0, poll=0.01)
+    run_config = {name.replace("_", "-"): value for name, value in config.items()}
+    server(
+        grid,
+        Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config=run_config, series_id=1),
+    )
+
+
+@pytest.mark.parametrize(
+    ("config", "said"),
+    [
+        ({"num_server_rounds": 0}, "num-server-rounds: expected a whole number >= 1, got 0"),
+        ({"num_server_rounds": "3"}, "num-server-rounds: expected a whole number >= 1, got '3'"),
+        ({"secagg_timeout": "soon"}, "secagg-timeout: expected a number > 0, got 'soon'"),
+        ({"secagg_timeout": 0}, "secagg-timeout: expected a number > 0, got 0"),
+    ],
+    ids=["none", "text", "soon", "zero"],
+)
+def test_a_run_configuration_is_taken_at_its_word(tmp_path: Path, config: dict[str, Any], said: str) -> None:
+    grid = grid_of(tmp_path)
+    with pytest.raises(Misuse, match=said):
+        configured(grid, federation(), **config)
+    assert grid.trips == 0
+
+
+@pytest.mark.parametrize("place", ["0", -1, 1.5, True])
+def test_a_node_says_what_its_partition_id_must_be(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, place: Any
+) -> None:
+    grid = grid_of(tmp_path)
+    grid.apps[2][1]["partition-id"] = place
+    caplog.set_level("WARNING", "flwr")
+    result = serve(grid, federation(), 1, timeout=0.2)
+    assert result.history[0].survivors == ("site-1", "site-3", "site-4")
+    said = f"partition-id: expected a whole number >= 0, got {place!r}"
+    assert any("node 2" in r.getMessage() and said in r.getMessage() for r in caplog.records)

@@ -6,12 +6,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from dp import ClientDP, Ledger
+from dp import ClientDP, DistributedDP, Ledger
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.site import LEDGER
 from fl.flower.strategy import PrivateStrategy
-from protocols.errors import BudgetExceeded
+from protocols.errors import BudgetExceeded, StackError
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered
 
@@ -71,3 +71,28 @@ def test_the_servers_ledger_stops_the_run_before_it_overspends(tmp_path: Path) -
         strategy.start(grid, arrays_of(model()), num_rounds=2)
     assert len(ledger.entries()) == 1
     assert len(strategy.account.events) == 1
+
+
+def test_noise_in_shares_of_whole_clients_needs_no_hold_of_the_training(tmp_path: Path) -> None:
+    def shares() -> list[Any]:
+        layer = DistributedDP(epsilon=8, delta=1e-5, clip=1.0, unit="client")
+        return [layer, SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(shares()), policy={"max_epsilon": 9.0})
+    strategy = PrivateStrategy(fedavg(4), shares(), **arguments, stage_timeout=0.1, poll=0.01, delta=1e-5)
+    result = strategy.start(grid, arrays_of(model()), num_rounds=2)
+    assert [report.abandoned for report in strategy.history] == [None, None]
+    statement = strategy.statement()
+    assert statement.epsilon is not None
+    assert 4.0 < statement.epsilon <= 8.0
+    assert {event.adversary for event in statement.events} == {"server"}
+    own = Ledger(tmp_path / "keys" / "site-2" / LEDGER)
+    assert own.epsilon() == pytest.approx(statement.epsilon, rel=1e-3)
+    moved = tree_of(result.arrays)["layer.weight"] - model()["layer.weight"]
+    assert 0 < np.abs(moved).max() < 10
+
+
+def test_noise_in_shares_of_examples_must_own_the_training() -> None:
+    layer = DistributedDP(epsilon=8, clip=1.0, unit="example", sample_rate=0.1, examples=100)
+    with pytest.raises(StackError, match="client_app"):
+        privacy_mod([layer, SecAggPlus()])

@@ -6,6 +6,8 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from fl.cli import invoke
 from protocols.identity import Identity, SignedRoster
 from protocols.record import FILE_NAME, RunRecord, file_digest
@@ -91,3 +93,12 @@ def test_a_deployment_has_everything_and_keeps_secrets_private(tmp_path: Path) -
     assert len(secret) == 1 + 1 + 1 + 2 + 2
     assert {p.stat().st_mode & 0o777 for p in secret} == {0o600}
     assert all((tmp_path / "d" / "tls" / name).is_file() for name in ("ca.pem", "server.pem"))
+
+
+def test_a_path_of_64_characters_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    signer = Identity.generate("server")
+    with RunRecord.open(tmp_path / FILE_NAME, signer) as record:
+        head = record.append({"round": 1})
+    monkeypatch.chdir(tmp_path)
+    Path("k" * 64).write_text(signer.public.hex())
+    assert secagg("verify", tmp_path, "--public-key", "k" * 64, "--head", head).returncode == 0

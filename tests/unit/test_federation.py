@@ -8,6 +8,7 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
+from dp import DistributedDP
 from fl import FedAdam, FedAvg, Federation, FedProx, FedSGD, SecureAverage
 from protocols import PlainSum
 from protocols.errors import CapacityError, Misuse, StackError, TooFewSurvivors
@@ -305,6 +306,13 @@ def test_secure_average_names_client_and_tensor_of_a_bad_update() -> None:
     given["b"]["0.weight"] = torch.full_like(given["b"]["0.weight"], float("inf"))
     with pytest.raises(Misuse, match=r"client 'b': 0\.weight"):
         SecureAverage([])(given, reference=with_batchnorm().state_dict())
+
+
+def test_secure_average_takes_noise_in_shares_of_whole_clients() -> None:
+    reference = {"w": torch.zeros(50)}
+    average = SecureAverage([DistributedDP(noise_multiplier=0.01, clip=1.0), SecAgg()])
+    found = average({name: {"w": torch.full((50,), 0.1)} for name in "abc"}, reference=reference)
+    assert torch.allclose(found["w"], torch.full((50,), 0.1), atol=0.05)
 
 
 def test_secure_average_refuses_layers_that_must_own_the_loop() -> None:

@@ -23,6 +23,7 @@ from dp.events import (
     Skellam,
     Unit,
     UnknownEvent,
+    always_asked,
     compose,
     describe,
     flatten,
@@ -191,3 +192,21 @@ def test_tau_bounds_its_own_sum() -> None:
     exact = 10 * sum(math.exp(-(math.pi**2) * k / (k + 1)) for k in range(1, 2000))
     assert exact <= many.tau <= exact * 1.01
     assert dataclasses.replace(few, shares=1).tau == 0.0
+
+
+def test_who_was_surely_asked_pays_without_the_sampling_of_clients() -> None:
+    sure = Gaussian(noise_multiplier=0.7, **ZERO_OUT)
+    poisson = PoissonGaussian(noise_multiplier=0.7, sample_rate=0.01, **ZERO_OUT)
+    fixed = FixedSizeGaussian(noise_multiplier=0.7, population=100, sample_size=10, **ZERO_OUT)
+    discrete = DiscreteGaussianSum(
+        sensitivity=10.0, share_variance=50.0, shares=8, dims=100, sample_rate=0.1, **ZERO_OUT
+    )
+    skellam = Skellam(l1=30.0, l2=10.0, variance=1e4, shares=8, dims=100, sample_rate=0.1, **ZERO_OUT)
+    assert [always_asked(event) for event in (sure, poisson, fixed)] == [sure] * 3
+    for event in (discrete, skellam):
+        assert always_asked(event) == dataclasses.replace(event, sample_rate=1.0)
+    assert always_asked(repeat(compose(poisson, fixed), 3)) == repeat(compose(sure, sure), 3)
+    own = PoissonGaussian(
+        noise_multiplier=0.7, sample_rate=0.01, unit=Unit.EXAMPLE, relation=Relation.ADD_REMOVE
+    )
+    assert always_asked(own) == own  # a client's own choice of its examples is nobody else's word
