@@ -293,7 +293,7 @@ class Loopback:
         config: dict[str, Any] = {
             "partition-id": index,
             "num-partitions": len(self.files.nodes),
-            CONFIG_KEY: str(site),
+            CONFIG_KEY: str(site.resolve()),
         }
         config.update(self._node_config(node) if self._node_config else {})
         command = [_script("flower-supernode"), "--superlink", f"{HOST}:{self.port}", "--port", free_port()]
