@@ -26,7 +26,7 @@ from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
-from protocols.statement import Event, Statement
+from protocols.statement import Event, Statement, price_to_json
 from protocols.store import write_atomic
 
 
@@ -278,7 +278,7 @@ class Federation:
             "abandoned": result.abandoned,
             "secure_sum": self.setup.stack.secure_sum.tag,
             "layers": [layer.name for layer in self.setup.stack.layers],
-            "epsilon": result.epsilon,
+            "epsilon": price_to_json(result.epsilon),
             "statement": statement.digest().hex(),
             "files": {name: file_digest(folder / name) for name in names},
         }

@@ -40,6 +40,7 @@ def epsilon(
     from dp.calibration import noise_multiplier as calibrated
     from dp.calibration import sampled_gaussian
     from dp.events import Relation, Unit
+    from protocols.statement import price_to_json
 
     if (noise_multiplier is None) == (target is None):
         raise Misuse("expected exactly one of --noise-multiplier and --epsilon")
@@ -52,8 +53,9 @@ def epsilon(
             epsilon=target, delta=delta, steps=steps, rate=sample_rate, accountant=accountant, **statement
         )
     event = sampled_gaussian(noise_multiplier, sample_rate, **statement)
+    price = make_accountant(accountant).add(event, steps).epsilon(delta)
     result: dict[str, object] = {
-        "epsilon": make_accountant(accountant).add(event, steps).epsilon(delta),
+        "epsilon": price,
         "delta": delta,
         "noise_multiplier": noise_multiplier,
         "sample_rate": sample_rate,
@@ -65,7 +67,7 @@ def epsilon(
     if target is not None:
         result["target_epsilon"] = target
     if as_json:
-        emit_json(result)
+        emit_json(result | {"epsilon": price_to_json(price)})
     else:
         print(_sentence(result))
 

@@ -23,6 +23,7 @@ from fl.flower.server import ProtectedRounds, Report
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, file_digest
+from protocols.statement import price_to_json
 from protocols.store import write_atomic
 from protocols.updates import Schema
 
@@ -161,7 +162,7 @@ def round_facts(report: Report, rounds: ProtectedRounds) -> dict[str, Any]:
         "abandoned": report.abandoned,
         "secure_sum": stack.secure_sum.tag,
         "layers": [layer.name for layer in stack.layers],
-        "epsilon": rounds.account.price(),
+        "epsilon": price_to_json(rounds.account.price()),
     }
 
 

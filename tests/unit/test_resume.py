@@ -1,6 +1,9 @@
 """A run that is cut off at any point goes on to what the uninterrupted one ends in, record and ledger included."""
 
+import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, Ledger
 from fl import Federation, checkpoint
+from fl.cli.run_view import closing_table, summary
 from protocols import PlainSum
 from protocols.errors import Misuse
 from protocols.record import FILE_NAME, RunRecord, check_files, verify_record
+from protocols.statement import Statement
 
 CLIENTS, ROUNDS = 3, 3
 
@@ -149,3 +154,23 @@ def test_noise_calibrated_for_an_epsilon_is_not_stretched_over_more_rounds(tmp_p
     with pytest.raises(Misuse, match="'rounds': 2"):
         private().fit(4, resume=True)
     assert private().fit(2, resume=True).epsilon == spent
+
+
+def test_worthless_noise_ends_in_a_statement_that_says_so_and_goes_on(tmp_path: Path) -> None:
+    def worthless() -> Federation:
+        return federation(
+            tmp_path, privacy=[ClientDP(noise_multiplier=0.02, delta=1e-5, clip=1.0), PlainSum()]
+        )
+
+    assert worthless().fit(1).epsilon == math.inf
+    result = worthless().fit(2, resume=True)
+    assert [entry.epsilon for entry in result.history] == [math.inf, math.inf]
+    written = json.loads((tmp_path / checkpoint.STATEMENT).read_text())
+    assert Statement.from_json(written) == result.statement
+    lines = (tmp_path / checkpoint.METRICS).read_text().splitlines()
+    assert [json.loads(line)["epsilon"] for line in lines] == ["infinite", "infinite"]
+    verdict = verify_record(tmp_path / FILE_NAME)
+    assert [entry.body["epsilon"] for entry in verdict.entries] == ["infinite", "infinite"]
+    shown = SimpleNamespace(clients=3, privacy=("client-dp", "none"), output=str(tmp_path))
+    assert summary(result, shown)["epsilon"] == "infinite"
+    assert "infinite: protects nobody" in [*closing_table(result, None, shown).columns[1].cells]
