@@ -246,6 +246,8 @@ class Federation:
             )
         if record.length < len(history):
             self._follow(history, rounds, record)
+        else:
+            record.require_file(record.path.parent / checkpoint.CHECKPOINT)
 
     def _save(self, history: list[RoundResult]) -> None:
         folder = self.setup.output
@@ -267,7 +269,7 @@ class Federation:
         record.append(self._entry(history[-1], rounds, statement, folder))
 
     def _entry(self, result: RoundResult, rounds: int, statement: Statement, folder: Path) -> dict[str, Any]:
-        names = [checkpoint.MODEL, checkpoint.METRICS, checkpoint.STATEMENT]
+        names = [checkpoint.CHECKPOINT, checkpoint.MODEL, checkpoint.METRICS, checkpoint.STATEMENT]
         names += [checkpoint.CONFIG] if (folder / checkpoint.CONFIG).exists() else []
         return {
             "round": result.number,

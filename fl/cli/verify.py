@@ -74,7 +74,7 @@ def _hex(text: str, option: str) -> list[bytes]:
     from protocols.errors import Misuse
 
     words = [text]
-    if len(text) != 64 and Path(text).is_file():
+    if Path(text).is_file():
         words = [word for word in Path(text).read_text(errors="replace").split() if len(word) == 64]
     try:
         found = [bytes.fromhex(word) for word in words]

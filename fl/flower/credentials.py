@@ -83,7 +83,7 @@ def read_public(text_or_path: str) -> bytes:
     """
     text = text_or_path
     path = Path(text_or_path)
-    if len(text) != 64 and path.is_file():
+    if path.is_file():
         text = path.read_text(errors="replace").strip()
     try:
         key = bytes.fromhex(text)

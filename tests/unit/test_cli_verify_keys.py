@@ -6,7 +6,10 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
+import pytest
+
 from fl.cli import invoke
+from fl.flower.credentials import read_public
 from protocols.identity import Identity, SignedRoster
 from protocols.record import FILE_NAME, RunRecord, file_digest
 
@@ -50,6 +53,19 @@ def test_verify_tells_consistent_from_verified_and_fails_on_an_edit(tmp_path: Pa
     (tmp_path / FILE_NAME).write_bytes(b"".join(lines))
     (tmp_path / "model.safetensors").write_bytes(b"other")
     assert secagg("verify", tmp_path).returncode == 1
+
+
+def test_a_path_as_long_as_a_key_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    signer = Identity.generate("server")
+    with RunRecord.open(tmp_path / FILE_NAME, signer) as record:
+        head = record.append({"round": 1})
+    key, kept = "k" * 60 + ".pub", "h" * 60 + ".txt"
+    Path(key).write_text(signer.public.hex() + "\n")
+    Path(kept).write_text(head + "\n")
+    assert len(key) == len(kept) == 64
+    assert secagg("verify", tmp_path, "--public-key", key, "--head", kept).returncode == 0
+    assert read_public(key) == signer.public
 
 
 def test_a_wrong_request_exits_with_2(tmp_path: Path) -> None:

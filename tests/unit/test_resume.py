@@ -14,7 +14,7 @@ from dp import ClientDP, Ledger
 from fl import Federation, checkpoint
 from fl.cli.run_view import closing_table, summary
 from protocols import PlainSum
-from protocols.errors import Misuse
+from protocols.errors import Misuse, RecordError
 from protocols.record import FILE_NAME, RunRecord, check_files, verify_record
 from protocols.statement import Statement
 
@@ -90,7 +90,25 @@ def test_a_run_cut_off_between_checkpoint_and_record_catches_up(
     assert tensors(tmp_path / "cut") == tensors(tmp_path / "whole")
     verdict = verify_record(tmp_path / "cut" / FILE_NAME)
     assert [entry.body["round"] for entry in verdict.entries] == list(range(1, rounds + 1))
-    assert checkpoint.STATEMENT in check_files(verdict, tmp_path / "cut")
+    assert {checkpoint.CHECKPOINT, checkpoint.STATEMENT} <= set(check_files(verdict, tmp_path / "cut"))
+
+
+def test_a_checkpoint_that_was_changed_is_told_by_name_and_not_gone_on_from(tmp_path: Path) -> None:
+    federation(tmp_path).fit(1)
+    path = tmp_path / checkpoint.CHECKPOINT
+    whole = path.read_bytes()
+    for edited in (whole[:-1] + bytes([whole[-1] ^ 1]), None):
+        path.unlink()
+        if edited is not None:
+            path.write_bytes(edited)
+            with pytest.raises(
+                RecordError, match=f"{checkpoint.CHECKPOINT} is not the file of the last entry"
+            ):
+                federation(tmp_path).fit(2, resume=True)
+        with pytest.raises(RecordError, match=checkpoint.CHECKPOINT):
+            check_files(verify_record(tmp_path / FILE_NAME), tmp_path)
+        path.write_bytes(whole)
+    assert len(federation(tmp_path).fit(2, resume=True).history) == 2
 
 
 def test_what_a_run_paid_before_it_was_cut_off_in_its_first_round_counts(
