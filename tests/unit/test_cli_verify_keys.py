@@ -56,6 +56,25 @@ def test_verify_tells_consistent_from_verified_and_fails_on_an_edit(tmp_path: Pa
     assert secagg("verify", tmp_path).returncode == 1
 
 
+def test_verify_says_up_to_where_the_kept_head_proves(tmp_path: Path) -> None:
+    signer = Identity.generate("server")
+    with RunRecord.open(tmp_path / FILE_NAME, signer) as record:
+        heads = [record.append({"round": number}) for number in range(1, 6)]
+    key = ("--public-key", signer.public.hex())
+    for index, follow in ((0, "4 entries follow"), (2, "2 entries follow"), (3, "1 entry follows")):
+        said = secagg("verify", tmp_path, *key, "--head", heads[index])
+        assert f"proves everything up to entry {index} (round {index + 1})" in said.stdout
+        assert f"{follow} it: the signature alone covers them" in said.stdout
+        told = json.loads(secagg("verify", tmp_path, *key, "--head", heads[index], "--json").stdout)
+        assert (told["kept_index"], told["entries_after_kept"]) == (index, 4 - index)
+    assert "follow" not in secagg("verify", tmp_path, *key, "--head", heads[4]).stdout
+    assert "2 entries follow it: nothing covers them" in secagg("verify", tmp_path, "--head", heads[2]).stdout
+    (tmp_path / "heads.txt").write_text("\n".join([heads[3], heads[1]]))  # in any order, the newest counts
+    told = json.loads(secagg("verify", tmp_path, *key, "--head", tmp_path / "heads.txt", "--json").stdout)
+    assert (told["verdict"], told["kept_index"]) == ("verified", 3)
+    assert json.loads(secagg("verify", tmp_path, "--json").stdout)["entries_after_kept"] is None
+
+
 def test_a_path_as_long_as_a_key_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     signer = Identity.generate("server")
