@@ -73,7 +73,7 @@ class RunRecord:
         self.path = path
         self._next = len(entries)
         self._head = entries[-1].head if entries else GENESIS
-        self._files = _files(entries[-1]) if entries else {}
+        self._last = entries[-1] if entries else None
         self._handle = handle
         self._signer = signer
 
@@ -139,12 +139,12 @@ class RunRecord:
             raise RecordError(
                 f"{self.path} could not be extended ({error.strerror}); it is as before"
             ) from None
-        self._next, self._head, self._files = entry.index + 1, entry.head, _files(entry)
+        self._next, self._head, self._last = entry.index + 1, entry.head, entry
         return entry.head
 
     def require_file(self, path: Path) -> None:
         """Raises RecordError unless the file is the one that the last entry names; an entry may name no such file."""
-        expected = self._files.get(path.name)
+        expected = None if self._last is None else _files(self._last).get(path.name)
         if expected is not None and file_digest(path) != expected:
             raise RecordError(
                 f"{path} is not the file of the last entry of {self.path.name}: it was changed or replaced; put the "

@@ -40,7 +40,6 @@ def epsilon(
     from dp.calibration import noise_multiplier as calibrated
     from dp.calibration import sampled_gaussian
     from dp.events import Relation, Unit
-    from protocols.statement import price_to_json
 
     if (noise_multiplier is None) == (target is None):
         raise Misuse("expected exactly one of --noise-multiplier and --epsilon")
@@ -53,9 +52,8 @@ def epsilon(
             epsilon=target, delta=delta, steps=steps, rate=sample_rate, accountant=accountant, **statement
         )
     event = sampled_gaussian(noise_multiplier, sample_rate, **statement)
-    price = make_accountant(accountant).add(event, steps).epsilon(delta)
     result: dict[str, object] = {
-        "epsilon": price,
+        "epsilon": make_accountant(accountant).add(event, steps).epsilon(delta),
         "delta": delta,
         "noise_multiplier": noise_multiplier,
         "sample_rate": sample_rate,
@@ -67,7 +65,7 @@ def epsilon(
     if target is not None:
         result["target_epsilon"] = target
     if as_json:
-        emit_json(result | {"epsilon": price_to_json(price)})
+        emit_json(result)
     else:
         print(_sentence(result))
 

@@ -149,8 +149,11 @@ def load_site(
     identity = Identity.load(folder / table["identity"], name) if "identity" in table else None
     signed = _roster(folder, table, store) if "roster" in table else None
     roster = None if signed is None else signed.roster
+    ledgers = folder / table.get("ledgers", "")
+    if ledgers.exists() and not ledgers.is_dir():
+        raise Misuse(f"{folder / FILE}: expected ledgers to be a folder, {ledgers} is none")
     account = OwnAccount(
-        folder / table.get("ledgers", ""),
+        ledgers,
         table.get("dataset", ""),
         table.get("delta", DEFAULT_DELTA),
         store,
@@ -179,7 +182,7 @@ def _read(path: Path) -> dict[str, Any]:
         raise Misuse(f"{path}: unknown key {unknown[0]!r}; known are {sorted(_KEYS)}")
     for key in _TEXTS:
         if key in table and not _is_text(table[key]):
-            raise Misuse(f"{path}: expected {key} to be text that is not empty, got {table[key]!r}")
+            raise Misuse(f"{path}: expected {key} to be printable text, not empty, got {table[key]!r}")
     if not isinstance(table.get("policy", {}), dict):
         raise Misuse(f"{path}: expected policy to be a table, [policy], got {table['policy']!r}")
     try:
@@ -193,7 +196,7 @@ def _said_by_node(node_config: Mapping[str, Any]) -> dict[str, Any]:
     for key in (CONFIG_KEY, *_NODE_KEYS.values()):
         if key in node_config and not _is_text(node_config[key]):
             raise Misuse(
-                f"--node-config: expected {key} to be text in quotes that is not empty, got {node_config[key]!r}"
+                f"--node-config: expected {key} to be printable text in quotes, not empty, got {node_config[key]!r}"
             )
     if CONFIG_KEY in node_config and not Path(node_config[CONFIG_KEY]).is_absolute():
         raise Misuse(
@@ -204,7 +207,7 @@ def _said_by_node(node_config: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _is_text(value: Any) -> bool:
-    return isinstance(value, str) and bool(value.strip())
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _roster(folder: Path, table: dict[str, Any], store: Store) -> SignedRoster:
