@@ -18,6 +18,7 @@ import numpy as np
 from fl.rounds import RoundResult
 from protocols.errors import Misuse, SecAggError
 from protocols.extras import needs
+from protocols.statement import price_from_json, price_to_json
 from protocols.store import write_atomic
 
 CHECKPOINT, MODEL, METRICS, STATEMENT, CONFIG = (
@@ -57,7 +58,7 @@ def save(
     metadata = {
         "version": VERSION,
         "layers": dict(layers),
-        "history": [asdict(result) for result in history],
+        "history": [asdict(result) | {"epsilon": price_to_json(result.epsilon)} for result in history],
         "facts": dict(facts),
     }
     save_tensors(folder / CHECKPOINT, tensors, {"run": json.dumps(metadata)})
@@ -102,6 +103,7 @@ def load(
 def _result(entry: dict[str, Any]) -> RoundResult:
     known = {f.name for f in fields(RoundResult)}
     entry = {k: v for k, v in entry.items() if k in known}
+    entry["epsilon"] = price_from_json(entry.get("epsilon"))
     return RoundResult(**{**entry, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
 
 
@@ -118,7 +120,7 @@ def metrics_line(result: RoundResult) -> dict[str, Any]:
         "seconds": result.seconds,
         "clipped_share": result.clipped_share,
         "weights_capped": result.weights_capped,
-        "epsilon": result.epsilon,
+        "epsilon": price_to_json(result.epsilon),
         "abandoned": result.abandoned,
     }
 

@@ -26,7 +26,7 @@ from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
-from protocols.statement import Event, Statement
+from protocols.statement import Event, Statement, price_to_json
 from protocols.store import write_atomic
 
 
@@ -246,6 +246,8 @@ class Federation:
             )
         if record.length < len(history):
             self._follow(history, rounds, record)
+        else:
+            record.require_file(record.path.parent / checkpoint.CHECKPOINT)
 
     def _save(self, history: list[RoundResult]) -> None:
         folder = self.setup.output
@@ -267,7 +269,7 @@ class Federation:
         record.append(self._entry(history[-1], rounds, statement, folder))
 
     def _entry(self, result: RoundResult, rounds: int, statement: Statement, folder: Path) -> dict[str, Any]:
-        names = [checkpoint.MODEL, checkpoint.METRICS, checkpoint.STATEMENT]
+        names = [checkpoint.CHECKPOINT, checkpoint.MODEL, checkpoint.METRICS, checkpoint.STATEMENT]
         names += [checkpoint.CONFIG] if (folder / checkpoint.CONFIG).exists() else []
         return {
             "round": result.number,
@@ -278,7 +280,7 @@ class Federation:
             "abandoned": result.abandoned,
             "secure_sum": self.setup.stack.secure_sum.tag,
             "layers": [layer.name for layer in self.setup.stack.layers],
-            "epsilon": result.epsilon,
+            "epsilon": price_to_json(result.epsilon),
             "statement": statement.digest().hex(),
             "files": {name: file_digest(folder / name) for name in names},
         }

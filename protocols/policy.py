@@ -4,11 +4,18 @@ A server that asks for less is refused by the client, with the demand that faile
 the protocol says nothing about is a refusal.
 """
 
-from dataclasses import dataclass, fields
+import math
+import operator
+from collections.abc import Callable
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any
 
 from protocols.errors import Misuse, PolicyRefusal
 
 THREATS = ("none", "semi-honest", "semi-malicious", "malicious")
+_LEAST = ("min_cohort", "min_survivors", "min_threshold", "min_degree", "min_ring_bits")
+_FLAGS = ("signed_roster", "allow_resend", "allow_simulated")
 
 
 @dataclass(frozen=True)
@@ -38,12 +45,14 @@ class Policy:
 
     min_cohort, min_survivors: least clients in the roster and in a total (2: a sum of one is no sum).
     min_threshold, min_degree: least absolute values; min_threshold_share: least share of the share holders
-    that must answer (0.5 by default: two disjoint sets of holders can never both open something), where the
-    server may show different survivors to different clients: outside the semi-honest model. min_ring_bits:
-    a ring of fewer bits is refused. threat: least threat model. signed_roster: demand one. max_epsilon:
-    largest epsilon the client's own ledger may reach (None: no demand). allow_layers: names of privacy
-    layers it accepts (None: any). allow_resend: let an update leave a second time (the ledger charges it,
-    the statement names it). allow_simulated: join a simulated session.
+    that must answer, 0 to 1 (0.5 by default: two disjoint sets of holders can never both open something),
+    where the server may show different survivors to different clients: outside the semi-honest model.
+    min_ring_bits: a ring of fewer bits is refused. threat: least threat model. signed_roster: demand one.
+    max_epsilon: largest epsilon the client's own ledger may reach, finite (None: no demand). allow_layers:
+    names of privacy layers it accepts, a tuple or list (None: any). allow_resend: let an update leave a
+    second time (the ledger charges it, the statement names it). allow_simulated: join a simulated session.
+
+    Raises Misuse for a field of another type or range: a demand that nothing can fail would be none.
     """
 
     min_cohort: int = 2
@@ -62,10 +71,15 @@ class Policy:
     def __post_init__(self) -> None:
         if self.threat not in THREATS:
             raise Misuse(f"expected threat to be one of {THREATS}, got {self.threat!r}")
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name.startswith("min_") and value < 0:
-                raise Misuse(f"expected {item.name} >= 0, got {value}")
+        for name in _LEAST:
+            _expect(name, getattr(self, name), "a whole number >= 0", _is_count)
+        _expect("min_threshold_share", self.min_threshold_share, "a number from 0 to 1", _is_share)
+        if self.max_epsilon is not None:
+            _expect("max_epsilon", self.max_epsilon, "a finite number >= 0, or none", _is_epsilon)
+        if self.allow_layers is not None:
+            _expect("allow_layers", self.allow_layers, "a tuple or list of layers' names", _are_names)
+        for name in _FLAGS:
+            _expect(name, getattr(self, name), "true or false", lambda value: isinstance(value, bool))
 
     def check(self, demands: Demands) -> None:
         """Raises PolicyRefusal naming the first demand that fails."""
@@ -98,3 +112,36 @@ class Policy:
             raise PolicyRefusal(
                 f"{name}: the policy demands at least {demanded}, the session offers {offered}"
             )
+
+
+def _expect(name: str, value: Any, wanted: str, accept: Callable[[Any], bool]) -> None:
+    if not accept(value):
+        raise Misuse(f"expected {name} to be {wanted}, got {value!r}")
+
+
+def _is_count(value: Any) -> bool:
+    try:
+        return not isinstance(value, bool) and operator.index(value) >= 0
+    except TypeError:
+        return False
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool):
+        return False
+    try:
+        return isinstance(value, Real) and math.isfinite(value)
+    except OverflowError:  # a whole number beyond every float
+        return False
+
+
+def _is_share(value: Any) -> bool:
+    return _is_number(value) and 0 <= value <= 1
+
+
+def _is_epsilon(value: Any) -> bool:
+    return _is_number(value) and value >= 0
+
+
+def _are_names(value: Any) -> bool:
+    return isinstance(value, tuple | list) and all(isinstance(name, str) and name for name in value)

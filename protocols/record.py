@@ -73,6 +73,7 @@ class RunRecord:
         self.path = path
         self._next = len(entries)
         self._head = entries[-1].head if entries else GENESIS
+        self._last = entries[-1] if entries else None
         self._handle = handle
         self._signer = signer
 
@@ -138,8 +139,17 @@ class RunRecord:
             raise RecordError(
                 f"{self.path} could not be extended ({error.strerror}); it is as before"
             ) from None
-        self._next, self._head = entry.index + 1, entry.head
+        self._next, self._head, self._last = entry.index + 1, entry.head, entry
         return entry.head
+
+    def require_file(self, path: Path) -> None:
+        """Raises RecordError unless the file is the one that the last entry names; an entry may name no such file."""
+        expected = None if self._last is None else _files(self._last).get(path.name)
+        if expected is not None and file_digest(path) != expected:
+            raise RecordError(
+                f"{path} is not the file of the last entry of {self.path.name}: it was changed or replaced; put the "
+                "recorded one back, or begin in another folder"
+            )
 
     def close(self) -> None:
         """Let go of the file; a second call does nothing."""
@@ -194,17 +204,24 @@ def check_files(verdict: Verdict, folder: Path) -> tuple[str, ...]:
     """
     expected: dict[str, str] = {}
     for entry in verdict.entries:
-        files = entry.body.get("files", {})
-        if not isinstance(files, dict):
-            raise RecordError(f"entry {entry.index}: `files` is not a mapping")
-        expected.update({str(k): str(v) for k, v in files.items()})
+        expected |= _files(entry)
     for name, digest in sorted(expected.items()):
         path = folder / name
         if Path(name).name != name or not path.is_file():
             raise RecordError(f"{name!r} is in the record and not in {folder}")
         if file_digest(path) != digest:
-            raise RecordError(f"{name!r} is not the file of the record: it was changed afterwards")
+            raise RecordError(
+                f"{name!r} is not the file of the record: it was changed afterwards, or the run was killed before it "
+                "could record it (resuming it repairs that)"
+            )
     return tuple(sorted(expected))
+
+
+def _files(entry: Entry) -> dict[str, str]:
+    files = entry.body.get("files", {})
+    if not isinstance(files, dict):
+        raise RecordError(f"entry {entry.index}: `files` is not a mapping")
+    return {str(name): str(digest) for name, digest in files.items()}
 
 
 def _entry(index: int, previous: str, body: dict[str, Any], signer: Identity | None) -> Entry:

@@ -2,17 +2,20 @@
 (accountants set them).
 
 A Protection comes from a secure sum, an Event from a layer that adds noise; a Statement gathers both for one
-run. JSON is strict: unknown versions and keys are refused, so that an old file is read or refused by name.
+run. JSON is strict: unknown versions and keys are refused, so that an old file is read or refused by name. JSON
+has no infinity: a price that no accountant can bound is the text "infinite" in every file.
 """
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from protocols.errors import Misuse
 
 VERSION = 1
+INFINITE = "infinite"
 SIMULATED = "simulated parties"
 PLAYED_HERE = f"{SIMULATED}: one process played clients, server and holders, so nothing was hidden from it"
 
@@ -67,7 +70,8 @@ class Statement:
 
     layers: each layer's one-sentence description in the client's order. protection: the secure sum's. events:
     all DP events so far. notes: what a reader must know besides (simulated parties, plaintext metrics, sums
-    that reveal). epsilon, delta: the price of the events by the named accountant, None without DP.
+    that reveal). epsilon, delta: the price of the events by the named accountant, None without DP, infinity for
+    noise that protects nobody.
     """
 
     layers: tuple[str, ...]
@@ -83,17 +87,19 @@ class Statement:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; `from_json` is its inverse."""
-        return dict(json.loads(json.dumps(asdict(self))))
+        plain = asdict(self) | {"epsilon": price_to_json(self.epsilon)}
+        return dict(json.loads(json.dumps(plain)))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Raises Misuse for an unknown version or key."""
+        """Raises Misuse for an unknown version or key, and for an epsilon that is no price."""
         if data.get("version") != VERSION:
             raise Misuse(f"expected a statement of version {VERSION}, got {data.get('version')!r}")
         try:
             body = dict(data)
             body["protection"] = Protection(**_tuples(body["protection"], "assumptions", "limits"))
             body["events"] = tuple(Event(**event) for event in body["events"])
+            body["epsilon"] = price_from_json(body.get("epsilon"))
             return cls(**_tuples(body, "layers", "notes"))
         except (KeyError, TypeError) as error:
             raise Misuse(f"not a statement of version {VERSION}: {error}") from None
@@ -119,11 +125,27 @@ class Statement:
         if self.epsilon is None:
             lines.append("Differential privacy: none; the sum itself may reveal an update")
         else:
+            worthless = self.epsilon == math.inf
+            price = f"{INFINITE} (the noise protects nobody)" if worthless else f"{self.epsilon:.4g}"
             lines.append(
-                f"Differential privacy: epsilon {self.epsilon:.4g} at delta {self.delta:.3g}, per {self.unit}, "
+                f"Differential privacy: epsilon {price} at delta {self.delta:.3g}, per {self.unit}, "
                 f"{self.relation} neighbours, by {self.accountant}"
             )
         return "\n".join(lines)
+
+
+def price_to_json(epsilon: float | None) -> float | str | None:
+    """Return an epsilon as a JSON value: its number, "infinite" for infinity, None without DP."""
+    return INFINITE if epsilon == math.inf else epsilon
+
+
+def price_from_json(value: Any) -> float | None:
+    """Inverse of `price_to_json`. Raises Misuse for anything else."""
+    if value is None or value == INFINITE:
+        return None if value is None else math.inf
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise Misuse(f'expected epsilon to be a number, "{INFINITE}" or null, got {value!r}')
+    return float(value)
 
 
 def _tuples(data: dict[str, Any], *names: str) -> dict[str, Any]:

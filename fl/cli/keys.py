@@ -59,13 +59,16 @@ def roster(
     serial: Annotated[int, typer.Option(min=1, help="Grows with every change.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
-    """Sign a roster: who takes part, in which role, with which key."""
+    """Sign a roster: who takes part, in which role, with which key. A file that holds one is replaced by a later
+    serial only.
+    """
+    from fl.flower.credentials import save_roster
     from protocols.identity import Identity, Roster, SignedRoster
 
     members = [_member(text) for text in member]
     signer = Identity.load(authority)
     signed = SignedRoster.sign(Roster.of(federation, serial, members), signer)
-    signed.save(out)
+    save_roster(signed, out)
     facts = {
         "roster": str(out),
         "members": [m.name for m in signed.roster.members],

@@ -12,6 +12,7 @@ from rich.table import Table
 from fl.cli import output
 from fl.cli.seen import Seen
 from fl.rounds import RoundResult
+from protocols.statement import price_to_json
 
 COLUMNS = "{:>5}  {:>8}  {:>8}  {:>5}  {:>9}  {:>12}  {:>7}"
 
@@ -111,6 +112,13 @@ def _number(value: float | None) -> str:
     return "-" if value is None else f"{value:.4f}"
 
 
+def _price(shown: dict[str, Any]) -> str:
+    epsilon = shown["epsilon"]
+    if epsilon is None or isinstance(epsilon, str):
+        return "none" if epsilon is None else f"{epsilon}: protects nobody"
+    return f"{epsilon:.3f} per {shown['unit']} at {shown['delta']:g}"
+
+
 def _bytes(count: float) -> str:
     for unit, size in (("MB", 1e6), ("kB", 1e3)):
         if count >= size:
@@ -140,7 +148,7 @@ def summary(result: Any, config: Any) -> dict[str, Any]:
             key: sum(entry.seconds.get(key, 0.0) for entry in history)
             for key in ("train", "privacy_client", "privacy_server")
         },
-        "epsilon": result.epsilon,
+        "epsilon": price_to_json(result.epsilon),
         "delta": result.statement.delta,
         "unit": result.statement.unit,
         "statement": result.statement.to_json(),
@@ -166,12 +174,7 @@ def closing_table(result: Any, plain: Any, config: Any) -> Table:
         ("seconds training", lambda s: f"{s['seconds']['train']:.2f}"),
         ("seconds of layers, clients", lambda s: f"{s['seconds']['privacy_client']:.2f}"),
         ("seconds of layers, server", lambda s: f"{s['seconds']['privacy_server']:.2f}"),
-        (
-            "epsilon",
-            lambda s: (
-                "none" if s["epsilon"] is None else f"{s['epsilon']:.3f} per {s['unit']} at {s['delta']:g}"
-            ),
-        ),
+        ("epsilon", _price),
     ]
     for title, show in rows:
         table.add_row(title, *(show(s) for _, s in columns))

@@ -2,13 +2,17 @@
 checks.
 """
 
-import re
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from fl.cli.output import JsonOption, emit_json
+
+if TYPE_CHECKING:
+    from protocols.record import Verdict
 
 
 def register(app: typer.Typer) -> None:
@@ -32,7 +36,7 @@ def verify(
     Without the public key it says "internally consistent only": whoever wrote the file could have written all
     of it.
     """
-    from protocols.errors import Misuse, RecordError
+    from protocols.errors import Misuse
     from protocols.record import FILE_NAME, check_files, verify_record
 
     path = run / FILE_NAME if run.is_dir() else run
@@ -40,13 +44,9 @@ def verify(
         raise Misuse(f"no run record at {path}: give the folder that `secagg run` wrote, or its {FILE_NAME}")
     key = None if public_key is None else _hex(public_key, "--public-key")[-1]
     heads = [] if head is None else [data.hex() for data in _hex(head, "--head")]
-    kept = heads[-1] if heads else None
-    verdict = verify_record(path, key, kept)
-    known = {entry.head for entry in verdict.entries}
-    if missing := [one for one in heads if one not in known]:
-        raise RecordError(
-            f"the kept head {missing[0][:16]} is not in the record: it was cut short or replaced"
-        )
+    verdict = verify_record(path, key, heads[-1] if heads else None)
+    if heads:
+        verdict = replace(verdict, kept_index=_newest(verdict, heads))
     files = check_files(verdict, path.parent)
     if as_json:
         emit_json(
@@ -56,18 +56,51 @@ def verify(
                 "entries": len(verdict.entries),
                 "head": verdict.head,
                 "kept_index": verdict.kept_index,
+                "entries_after_kept": _later(verdict),
                 "files": list(files),
             }
         )
         return
     print(f"{path}: {verdict.level}; {len(verdict.entries)} entries, {len(files)} files match")
     print(f"head {verdict.head}")
-    if key is None:
-        print(
-            "Give --public-key (the server's) and --head (one that a client kept) to rule out a rewritten record."
+    for line in _reach(verdict, key is not None):
+        print(line)
+
+
+def _newest(verdict: "Verdict", heads: list[str]) -> int:
+    """Return the index of the newest of the kept heads. Raises RecordError if one is not in the record."""
+    from protocols.errors import RecordError
+
+    known = {entry.head: entry.index for entry in verdict.entries}
+    if missing := [one for one in heads if one not in known]:
+        raise RecordError(
+            f"the kept head {missing[0][:16]} is not in the record: it was cut short or replaced"
         )
-    elif kept is None:
-        print("Give --head, one that a client kept, to rule out that later entries were cut off.")
+    return max(known[one] for one in heads)
+
+
+def _later(verdict: "Verdict") -> int | None:
+    """How many entries follow the newest kept head; None without one."""
+    return None if verdict.kept_index is None else len(verdict.entries) - 1 - verdict.kept_index
+
+
+def _reach(verdict: "Verdict", signed: bool) -> Iterator[str]:
+    """Say up to where somebody else's head reaches, and what covers the rest."""
+    if verdict.kept_index is not None:
+        told = verdict.entries[verdict.kept_index].body.get("round")
+        place = f"entry {verdict.kept_index}" + ("" if told is None else f" (round {told})")
+        yield f"The kept head proves everything up to {place}: nothing there was edited, removed or added later."
+        later = _later(verdict)
+        cover = "the signature alone covers them" if signed else "nothing covers them"
+        if later:
+            yield (
+                f"{later} {'entries follow' if later > 1 else 'entry follows'} it: {cover}, and whoever wrote the "
+                "record could have replaced them or cut off more. Give a later head."
+            )
+    if not signed:
+        yield "Give --public-key (the server's) and --head (one that a client kept) to rule out a rewritten record."
+    elif verdict.kept_index is None:
+        yield "Give --head, one that a client kept, to rule out that later entries were cut off."
 
 
 def _hex(text: str, option: str) -> list[bytes]:
@@ -75,7 +108,7 @@ def _hex(text: str, option: str) -> list[bytes]:
     from protocols.errors import Misuse
 
     words = [text]
-    if not re.fullmatch("[0-9a-fA-F]{64}", text) and Path(text).is_file():
+    if Path(text).is_file():
         words = [word for word in Path(text).read_text(errors="replace").split() if len(word) == 64]
     try:
         found = [bytes.fromhex(word) for word in words]

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
-from flwr.common.logger import log
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
@@ -22,6 +21,7 @@ from fl.checkpoint import CHECKPOINT
 from fl.checks import positive, whole
 from fl.config import Setup
 from fl.contribution import train_locally
+from fl.flower.compat import log
 from fl.flower.credentials import read_public
 from fl.flower.engine import FlowerEngine
 from fl.flower.envelope import Header, RunHeader, is_protected

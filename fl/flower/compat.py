@@ -2,15 +2,20 @@
 here first.
 
 What belongs here: error replies, the node list, the allow-list of strategies and what these keep, checking an
-app's bundle. What does not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test
-runs against whatever newer version is installed.
+app's bundle, the SuperLink's log, and every name that flwr does not list in an `__all__`: the rest of `fl.flower`
+takes those from here. What does not: anything else. Written against 1.41; the extra `flower` ends there, and a slow
+test runs against whatever newer version is installed.
 """
 
+import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import numpy as np
 from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
+from flwr.clientapp.typing import ClientAppCallable, Mod
+from flwr.common.logger import log
+from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     FedAdagrad,
@@ -22,6 +27,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
+from flwr.supercore.run import Run
 from numpy.typing import NDArray
 
 from protocols.errors import Misuse
@@ -129,6 +135,11 @@ def node_keys(grid: Grid) -> dict[int, bytes]:
     return {int(node.node_id): bytes(getattr(node, "public_key", b"")) for node in grid.get_nodes()}
 
 
+def run_has_ended(superlink_log: str, run_id: int) -> bool:
+    """Return whether the SuperLink's log says that a run's ServerApp has ended, however it did."""
+    return re.search(rf"(Finished|Failed|Stopped) task \d+ of run {run_id}\b", superlink_log) is not None
+
+
 def single_reply(request: Message, content: RecordDict) -> Message:
     """Return a reply as if the node that `request` was for had sent it."""
     return Message(content, reply_to=request)
@@ -177,3 +188,29 @@ def run_clientapp(check: Callable[[bytes], str]) -> None:
 
     names.update(install_from_fab=checked_install, get_load_client_app_fn=checked_loader)
     flwr_clientapp()
+
+
+__all__ = [
+    "ALLOWED",
+    "DECLARATION",
+    "MOD_FAILED_PRECONDITION",
+    "MOMENTA",
+    "ClientAppCallable",
+    "Mod",
+    "NodeInfo",
+    "Run",
+    "State",
+    "failure_of",
+    "has_own_loop",
+    "inner_names",
+    "log",
+    "node_keys",
+    "pull",
+    "refusal",
+    "require_mean_only",
+    "restore_strategy",
+    "run_clientapp",
+    "run_has_ended",
+    "single_reply",
+    "strategy_state",
+]

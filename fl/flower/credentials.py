@@ -7,7 +7,6 @@ of it is imported), and certificates for production, which an organisation's own
 import datetime
 import hashlib
 import ipaddress
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -68,14 +67,31 @@ def make_identity(name: str, folder: Path) -> Identity:
     """Make NAME.key (0600) and NAME.pub (hexadecimal) in `folder`. Raises Misuse rather than replace a
     key.
     """
-    path = folder / f"{name}.key"
-    if path.exists():
-        raise Misuse(f"{path} exists; a key is never replaced: choose another name or folder")
+    private, public = folder / f"{name}.key", folder / f"{name}.pub"
+    _expect_none(private, public)
     _folder(folder)
     identity = Identity.generate(name)
-    identity.save(path)
-    write_atomic(folder / f"{name}.pub", identity.public.hex().encode() + b"\n", _PUBLIC)
+    identity.save(private)
+    write_atomic(public, identity.public.hex().encode() + b"\n", _PUBLIC)
     return identity
+
+
+def save_roster(signed: SignedRoster, path: Path) -> None:
+    """Write a roster (0644). Raises Misuse where `path` holds one of another federation or of the same serial or a
+    later one, which nodes would take for a copy of an old roster; PeerError for a file that is no roster.
+    """
+    if path.exists():
+        old, new = SignedRoster.load(path).roster, signed.roster
+        if old.federation != new.federation:
+            raise Misuse(
+                f"{path} is the roster of {old.federation!r}, this one is of {new.federation!r}: name another"
+            )
+        if new.serial <= old.serial:
+            raise Misuse(
+                f"{path} has serial {old.serial}: a roster is replaced by a later one only, "
+                f"give --serial {old.serial + 1}"
+            )
+    signed.save(path)
 
 
 def read_public(text_or_path: str) -> bytes:
@@ -84,7 +100,7 @@ def read_public(text_or_path: str) -> bytes:
     """
     text = text_or_path
     path = Path(text_or_path)
-    if not re.fullmatch("[0-9a-fA-F]{64}", text) and path.is_file():
+    if path.is_file():
         text = path.read_text(errors="replace").strip()
     try:
         key = bytes.fromhex(text)
@@ -96,16 +112,21 @@ def read_public(text_or_path: str) -> bytes:
 
 
 def make_node_key(name: str, folder: Path) -> tuple[Path, Path, str]:
-    """Make a SuperNode's connection key (P-384): private and public OpenSSH files, and its transport name."""
+    """Make a SuperNode's connection key (P-384): private and public OpenSSH files, and its transport name.
+
+    Raises Misuse rather than replace a key: a registered SuperNode would be locked out.
+    """
+    auth, auth_public = folder / f"{name}.auth", folder / f"{name}.auth.pub"
+    _expect_none(auth, auth_public)
     _folder(folder)
     key = ec.generate_private_key(ec.SECP384R1())
     private = key.private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
     )
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
-    write_atomic(folder / f"{name}.auth", private, _PRIVATE)
-    write_atomic(folder / f"{name}.auth.pub", public + b"\n", _PUBLIC)
-    return folder / f"{name}.auth", folder / f"{name}.auth.pub", transport_name(key.public_key())
+    write_atomic(auth, private, _PRIVATE)
+    write_atomic(auth_public, public + b"\n", _PUBLIC)
+    return auth, auth_public, transport_name(key.public_key())
 
 
 def transport_name(key: ec.EllipticCurvePublicKey) -> str:
@@ -135,15 +156,16 @@ def read_node_key(path: Path) -> str:
 
 def make_tls(folder: Path, hosts: Sequence[str] = ("127.0.0.1", "localhost")) -> TlsFiles:
     """Make a certificate authority and a server certificate for `hosts`, valid for 30 days: for tests and
-    demos.
+    demos. Raises Misuse rather than replace a key or a certificate that nodes trust.
     """
+    files = TlsFiles(folder / "ca.pem", folder / "server.pem", folder / "server-tls.key")
+    _expect_none(files.ca, files.certificate, files.key)
     _folder(folder)
     ca_key, key = (ec.generate_private_key(ec.SECP256R1()) for _ in range(2))
     ca_name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "test authority")])
     ca = _certificate(ca_name, ca_name, ca_key.public_key(), ca_key, ca_key.public_key(), hosts=())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, hosts[0])])
     leaf = _certificate(name, ca_name, key.public_key(), ca_key, ca_key.public_key(), hosts)
-    files = TlsFiles(folder / "ca.pem", folder / "server.pem", folder / "server-tls.key")
     write_atomic(files.ca, ca.public_bytes(serialization.Encoding.PEM), _PUBLIC)
     write_atomic(files.certificate, leaf.public_bytes(serialization.Encoding.PEM), _PUBLIC)
     form = serialization.PrivateFormat.PKCS8
@@ -156,7 +178,7 @@ def make_deployment(
     folder: Path, nodes: int, *, federation: str = "demo", hosts: Sequence[str] = ("127.0.0.1", "localhost")
 ) -> Deployment:
     """Make all files of a test deployment with `nodes` clients. In production each party makes its own
-    keys.
+    keys. Raises Misuse rather than replace one.
     """
     if nodes < 1:
         raise Misuse(f"expected at least one node, got {nodes}")
@@ -170,7 +192,7 @@ def make_deployment(
         auth, public, transport = make_node_key(name, folder / name)
         members.append(Member(name, "client", identity.public, transport))
         files.append(NodeFiles(name, folder / name / f"{name}.key", auth, public))
-    SignedRoster.sign(Roster.of(federation, 1, members), authority).save(folder / "roster.json")
+    save_roster(SignedRoster.sign(Roster.of(federation, 1, members), authority), folder / "roster.json")
     return Deployment(
         folder=folder,
         tls=make_tls(folder / "tls", hosts),
@@ -233,6 +255,13 @@ def _host(text: str) -> x509.GeneralName:
         return x509.IPAddress(ipaddress.ip_address(text))
     except ValueError:
         return x509.DNSName(text)
+
+
+def _expect_none(*paths: Path) -> None:
+    """Raises Misuse if one of the files is there: what was handed out or registered cannot be had back."""
+    for path in paths:
+        if path.exists() or path.is_symlink():
+            raise Misuse(f"{path} exists; a key is never replaced: choose another name or folder")
 
 
 def _folder(folder: Path) -> None:

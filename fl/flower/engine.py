@@ -11,11 +11,10 @@ from dataclasses import replace
 from logging import INFO, WARNING
 
 from flwr.app import RecordDict
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 
 from fl.config import Setup
-from fl.flower.compat import node_keys
+from fl.flower.compat import log, node_keys
 from fl.flower.nodes import Directory, from_names, from_roster
 from fl.flower.progress import LOST, PATIENCE, STUCK, Out, is_spent
 from fl.flower.rounds import arrays_of

@@ -4,7 +4,8 @@ What does not belong here: the server's sealed state (`server`), what a round do
 
 checkpoint.npz is the truth and replaced whole: the arrays exactly as the strategy's loop holds them, what the strategy
 keeps, and the facts of the round. Model, statement, metrics and the record's entry follow from it, the record last; a
-server that was killed in between writes them when it is started again.
+server that was killed in between writes them when it is started again. The checkpoint holds the facts of its entry and
+not its head, so that the entry can name the checkpoint's digest.
 """
 
 import io
@@ -20,9 +21,10 @@ from numpy.typing import NDArray
 
 from fl.flower.rounds import like
 from fl.flower.server import ProtectedRounds, Report
-from protocols.errors import Misuse, SecAggError
+from protocols.errors import Misuse, RecordError, SecAggError
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, file_digest
+from protocols.statement import price_to_json
 from protocols.store import write_atomic
 from protocols.updates import Schema
 
@@ -98,15 +100,26 @@ class RunFiles:
         return self._follow(run)
 
     def catch_up(self, run: Saved) -> str:
-        """Write what a server that was killed right after its checkpoint did not; return the record's head."""
-        return self._follow(run) if self.record.length <= run.done else self.record.head
+        """Write what a server that was killed right after its checkpoint did not; return the record's head.
+
+        Raises RecordError for a checkpoint or a record that was changed, removed or put back from a copy.
+        """
+        if self.record.length == run.done:
+            return self._follow(run)
+        if self.record.length != run.done + 1:
+            raise RecordError(
+                f"{self.record.path} holds {self.record.length} entries and the checkpoint beside it {run.done + 1}: "
+                "one of them was removed or replaced; put it back, or begin in another folder"
+            )
+        self.record.require_file(self.folder / CHECKPOINT)
+        return self.record.head
 
     def close(self) -> None:
         self.record.close()
 
     def _follow(self, run: Saved) -> str:
         self._write(MODEL, {_ROUNDS: np.array(run.done), **like(run.arrays, self.schema)})
-        names = [MODEL]
+        names = [CHECKPOINT, MODEL]
         if run.line is not None:
             self._add_metrics(run.done, run.line)
             names.append(METRICS)
@@ -161,7 +174,7 @@ def round_facts(report: Report, rounds: ProtectedRounds) -> dict[str, Any]:
         "abandoned": report.abandoned,
         "secure_sum": stack.secure_sum.tag,
         "layers": [layer.name for layer in stack.layers],
-        "epsilon": rounds.account.price(),
+        "epsilon": price_to_json(rounds.account.price()),
     }
 
 

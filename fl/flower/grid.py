@@ -8,10 +8,9 @@ from collections.abc import Iterable
 from typing import Literal
 
 from flwr.app import Message, RecordDict
-from flwr.proto.node_pb2 import NodeInfo
 from flwr.serverapp import Grid
-from flwr.supercore.run import Run
 
+from fl.flower.compat import NodeInfo, Run
 from fl.flower.server import ProtectedRounds
 from protocols.errors import Aborted, Misuse
 

@@ -2,14 +2,13 @@
 process id.
 
 What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo.
-What does not: production (each party starts its own), apps, protocols. Nothing of flwr is imported: its
-commands are run.
+What does not: production (each party starts its own), apps, protocols. Of flwr its commands are run; what its log
+says is read by `compat`.
 """
 
 import ctypes
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -24,6 +23,7 @@ from typing import Any, Self
 
 import tomli_w
 
+from fl.flower.compat import run_has_ended
 from fl.flower.credentials import Deployment, NodeFiles, make_deployment
 from protocols.errors import Misuse, SecAggError
 from protocols.store import write_atomic
@@ -233,8 +233,7 @@ class Loopback:
 
     def ended(self, run_id: int) -> bool:
         """Return whether a run's ServerApp has ended, by the SuperLink's log: asking `flwr list` costs seconds."""
-        pattern = rf"(Finished|Failed|Stopped) task \d+ of run {run_id}\b"
-        return re.search(pattern, self.superlink.log.read_text(errors="replace")) is not None
+        return run_has_ended(self.superlink.log.read_text(errors="replace"), run_id)
 
     def wait(self, run_id: int, seconds: float) -> str:
         """Wait for the end of a run and return its status. Raises DeploymentError after `seconds`."""
@@ -293,7 +292,7 @@ class Loopback:
         config: dict[str, Any] = {
             "partition-id": index,
             "num-partitions": len(self.files.nodes),
-            CONFIG_KEY: str(site),
+            CONFIG_KEY: str(site.resolve()),
         }
         config.update(self._node_config(node) if self._node_config else {})
         command = [_script("flower-supernode"), "--superlink", f"{HOST}:{self.port}", "--port", free_port()]

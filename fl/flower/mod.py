@@ -12,9 +12,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flwr.app import Context, Message
-from flwr.clientapp.typing import ClientAppCallable, Mod
 
-from fl.flower.compat import refusal
+from fl.flower.compat import ClientAppCallable, Mod, refusal
 from fl.flower.envelope import is_protected
 from fl.flower.party import NodeParty
 from fl.flower.site import CONFIG_KEY, Site, load_site

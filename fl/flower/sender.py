@@ -11,10 +11,9 @@ from dataclasses import dataclass, field
 from logging import WARNING
 
 from flwr.app import RecordDict
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 
-from fl.flower.compat import failure_of
+from fl.flower.compat import failure_of, log
 from fl.flower.envelope import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.progress import Out, last_out, sent_again_notes

@@ -17,12 +17,11 @@ from typing import Any
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fl.account import Account
-from fl.flower.compat import single_reply
+from fl.flower.compat import log, single_reply
 from fl.flower.lasting import Lasting
 from fl.flower.nodes import Directory, connected
 from fl.flower.progress import LOST, PATIENCE, STUCK, is_spent

@@ -10,8 +10,11 @@ What belongs here: `site.toml` and what it names. What does not: sessions, and a
     state = "state"              # the sealed store; `anchor = "..."` puts its anchor elsewhere
     dataset = "ward-7"           # names the data: federations over the same data share one account ...
     ledgers = "/srv/ledgers"     # ... in this folder (default: this one)
+    delta = 1e-5                 # at which that account is priced
     [policy]                     # fields of protocols.Policy
     min_cohort = 3
+
+Nobody but its owner may write the file.
 """
 
 import hashlib
@@ -22,9 +25,10 @@ from pathlib import Path
 from typing import Any
 
 from fl.account import DEFAULT_DELTA
+from fl.checks import delta
 from fl.flower.credentials import read_public
 from fl.flower.own import LEDGER, OwnAccount
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
 from protocols.store import AlreadyDone, FileStore, Store
@@ -34,18 +38,8 @@ from secagg import Credentials
 CONFIG_KEY = "secagg-site"
 DATASET_KEY, LEDGERS_KEY = "secagg-dataset", "secagg-ledgers"
 FILE = "site.toml"
-_KEYS = {
-    "name",
-    "roster",
-    "authority",
-    "identity",
-    "state",
-    "anchor",
-    "policy",
-    "delta",
-    "dataset",
-    "ledgers",
-}
+_TEXTS = ("name", "roster", "authority", "identity", "state", "anchor", "dataset", "ledgers")
+_KEYS = {*_TEXTS, "policy", "delta"}
 _NODE_KEYS = {"dataset": DATASET_KEY, "ledgers": LEDGERS_KEY}
 
 
@@ -143,24 +137,25 @@ def load_site(
     """Read a node's files. Without a site.toml: no roster, the default policy, state in `folder`/state.
 
     sync: as in `FileStore`. node_config: the SuperNode's; its `secagg-dataset` and `secagg-ledgers` stand in place of
-    `dataset` and `ledgers`. Raises Misuse for an unknown key or a file that does not fit, PeerError for a
-    roster that does not verify or is older than one accepted before, StoreError for files that cannot be
-    read or are open to others.
+    `dataset` and `ledgers`, and a `secagg-site` in it is an absolute path. Raises Misuse for an unknown key, one of
+    another type or range, or a file that does not fit, PeerError for a roster that does not verify or is older than
+    one accepted before, StoreError for files that cannot be read or are open to others.
     """
-    table = _read(folder / FILE)
-    table |= {
-        key: str(node_config[own]) for key, own in _NODE_KEYS.items() if node_config and node_config.get(own)
-    }
-    name = str(table.get("name", default_name or f"node-{node_id}"))
+    table = _read(folder / FILE) | _said_by_node(node_config or {})
+    demands = _demands(table.get("policy", {}), folder / FILE)
+    name = table.get("name", default_name or f"node-{node_id}")
     anchor = folder / table["anchor"] if "anchor" in table else None
     store = FileStore(folder / table.get("state", "state"), name, anchor=anchor, sync=sync)
     identity = Identity.load(folder / table["identity"], name) if "identity" in table else None
     signed = _roster(folder, table, store) if "roster" in table else None
     roster = None if signed is None else signed.roster
+    ledgers = folder / table.get("ledgers", "")
+    if ledgers.exists() and not ledgers.is_dir():
+        raise Misuse(f"{folder / FILE}: expected ledgers to be a folder, {ledgers} is none")
     account = OwnAccount(
-        folder / str(table.get("ledgers", "")),
-        str(table.get("dataset", "")),
-        float(table.get("delta", DEFAULT_DELTA)),
+        ledgers,
+        table.get("dataset", ""),
+        table.get("delta", DEFAULT_DELTA),
         store,
     )
     if roster is not None:
@@ -169,7 +164,6 @@ def load_site(
             raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {name!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
-    demands = _demands(table.get("policy", {}), folder)
     return Site(name, store, demands, roster, identity, folder, signed, account)
 
 
@@ -177,12 +171,43 @@ def _read(path: Path) -> dict[str, Any]:
     if not path.exists():
         return {}
     try:
+        if (mode := path.stat().st_mode) & 0o022:
+            raise StoreError(
+                f"{path} may be written by others (mode {mode & 0o777:o}): chmod go-w {path.name}"
+            )
         table = tomllib.loads(path.read_text())
-    except (OSError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:
         raise Misuse(f"{path}: {error}") from None
     if unknown := sorted(table.keys() - _KEYS):
         raise Misuse(f"{path}: unknown key {unknown[0]!r}; known are {sorted(_KEYS)}")
-    return table
+    for key in _TEXTS:
+        if key in table and not _is_text(table[key]):
+            raise Misuse(f"{path}: expected {key} to be printable text, not empty, got {table[key]!r}")
+    if not isinstance(table.get("policy", {}), dict):
+        raise Misuse(f"{path}: expected policy to be a table, [policy], got {table['policy']!r}")
+    try:
+        return {**table, "delta": delta(table["delta"])} if "delta" in table else table
+    except Misuse as error:
+        raise Misuse(f"{path}: {error}") from None
+
+
+def _said_by_node(node_config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what the SuperNode's own configuration says in place of site.toml. Raises Misuse naming the key."""
+    for key in (CONFIG_KEY, *_NODE_KEYS.values()):
+        if key in node_config and not _is_text(node_config[key]):
+            raise Misuse(
+                f"--node-config: expected {key} to be printable text in quotes, not empty, got {node_config[key]!r}"
+            )
+    if CONFIG_KEY in node_config and not Path(node_config[CONFIG_KEY]).is_absolute():
+        raise Misuse(
+            f"--node-config: expected {CONFIG_KEY} to be an absolute path, got {node_config[CONFIG_KEY]!r}: a node's "
+            "state must not depend on where its process was started"
+        )
+    return {key: node_config[own] for key, own in _NODE_KEYS.items() if own in node_config}
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
 def _roster(folder: Path, table: dict[str, Any], store: Store) -> SignedRoster:
@@ -192,21 +217,21 @@ def _roster(folder: Path, table: dict[str, Any], store: Store) -> SignedRoster:
     with store.transaction() as t:
         accepted = t.counter(counter)
         signed = SignedRoster.load(folder / table["roster"])
-        roster = signed.verified(read_public(str(table["authority"])), max(accepted, 1))
+        roster = signed.verified(read_public(table["authority"]), max(accepted, 1))
         if roster.serial > accepted:
             t.advance(counter, roster.serial)
     return signed
 
 
-def _demands(table: dict[str, Any], folder: Path) -> dict[str, Any]:
+def _demands(table: dict[str, Any], path: Path) -> dict[str, Any]:
     known = {f.name for f in fields(Policy)}
     if unknown := sorted(table.keys() - known):
-        raise Misuse(f"{folder / FILE}: the policy has no {unknown[0]!r}; known are {sorted(known)}")
+        raise Misuse(f"{path}: the policy has no {unknown[0]!r}; known are {sorted(known)}")
     values: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in table.items()}
     try:
         Policy(**values)
-    except TypeError as error:
-        raise Misuse(f"{folder / FILE}: {error}") from None
+    except Misuse as error:
+        raise Misuse(f"{path}: [policy]: {error}") from None
     return values
 
 

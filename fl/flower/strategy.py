@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
-from flwr.common.logger import log
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
@@ -21,6 +20,7 @@ from fl.account import Account
 from fl.flower.compat import (
     has_own_loop,
     inner_names,
+    log,
     require_mean_only,
     restore_strategy,
     strategy_state,

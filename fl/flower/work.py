@@ -12,10 +12,9 @@ from typing import Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
-from flwr.common.logger import log
 from numpy.typing import NDArray
 
-from fl.flower.compat import failure_of
+from fl.flower.compat import failure_of, log
 from fl.flower.envelope import Header, strip
 from fl.flower.rounds import CAPPED, COUNTERS, Reference, model_digest, plan_round, reference_of, tree_of
 from fl.metrics import encode as encode_metrics

@@ -1,9 +1,12 @@
 """What is imported when: nothing heavy for `secagg --help`, each floor without the extras, and contracts that bite."""
 
+import ast
+import importlib
 import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -92,6 +95,34 @@ def test_the_library_names_the_extra_too(name: str, call: str) -> None:
     assert ran.returncode != 0
     assert f"{name}" in ran.stderr
     assert "pip install 'secagg-toolkit[" in ran.stderr
+
+
+PUBLIC = ("flwr.app", "flwr.clientapp", "flwr.clientapp.mod", "flwr.serverapp", "flwr.serverapp.strategy")
+PUBLIC += ("flwr.simulation",)
+COMPAT = ROOT / "fl" / "flower" / "compat.py"
+
+
+def flwr_names(path: Path) -> Iterator[tuple[str, str]]:
+    """(module, name) of everything that a module imports from flwr, anywhere in it."""
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, "") for alias in node.names if alias.name.partition(".")[0] == "flwr")
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] == "flwr":
+            yield from ((str(node.module), alias.name) for alias in node.names)
+
+
+def test_names_of_flwr_that_are_not_public_are_imported_in_one_file() -> None:
+    """A name is public if a documented module of flwr lists it in its `__all__`."""
+    public = {module: set(importlib.import_module(module).__all__) for module in PUBLIC}
+    found = {
+        (str(path.relative_to(ROOT)), module, name)
+        for path in sorted((ROOT / "fl").rglob("*.py"))
+        if path != COMPAT
+        for module, name in flwr_names(path)
+        if name not in public.get(module, set())
+    }
+    assert found == set()
+    assert {module for module, _ in flwr_names(COMPAT)} - set(PUBLIC), "the test finds such names"
 
 
 # (contract, module, a line that breaks it)

@@ -1,5 +1,7 @@
 """DP layers over Flower: a node's own ledger, noise that arrives, and a server that asks for too much."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +9,14 @@ import numpy as np
 import pytest
 
 from dp import ClientDP, DistributedDP, Ledger
+from fl.flower.files import STATEMENT
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.site import LEDGER
 from fl.flower.strategy import PrivateStrategy
 from protocols.errors import BudgetExceeded, StackError
+from protocols.record import FILE_NAME, check_files, verify_record
+from protocols.statement import Statement
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered
 
@@ -96,3 +101,36 @@ def test_noise_in_shares_of_examples_must_own_the_training() -> None:
     layer = DistributedDP(epsilon=8, clip=1.0, unit="example", sample_rate=0.1, examples=100)
     with pytest.raises(StackError, match="client_app"):
         privacy_mod([layer, SecAggPlus()])
+
+
+def test_a_run_whose_noise_is_worthless_ends_and_says_so(tmp_path: Path) -> None:
+    def worthless() -> list[Any]:
+        return [ClientDP(noise_multiplier=0.02, delta=1e-5, clip=1.0), layers()[1]]
+
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(worthless()))
+    for planned in (1, 2):  # it also goes on
+        strategy = PrivateStrategy(fedavg(4), worthless(), **arguments, stage_timeout=0.1, poll=0.01)
+        strategy.start(grid, arrays_of(model()), num_rounds=planned)
+        assert [report.abandoned for report in strategy.history] == [None]
+    run = arguments["folder"]
+    written = Statement.from_json(json.loads((run / STATEMENT).read_text()))
+    assert written == strategy.statement()
+    assert written.epsilon == math.inf
+    verdict = verify_record(run / FILE_NAME, arguments["identity"].public)
+    assert [entry.body.get("epsilon") for entry in verdict.entries] == [None, "infinite", "infinite"]
+    assert STATEMENT in check_files(verdict, run)
+
+
+def test_a_budget_refuses_worthless_noise(tmp_path: Path) -> None:
+    def worthless() -> list[Any]:
+        return [ClientDP(noise_multiplier=0.02, delta=1e-5, clip=1.0), layers()[1]]
+
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(worthless()), policy={"max_epsilon": 1e6})
+    ledger = Ledger(tmp_path / "server.ledger", epsilon=1e6, delta=1e-5, accountant="rdp")
+    with pytest.raises(BudgetExceeded, match="epsilon inf"):
+        PrivateStrategy(fedavg(4), worthless(), ledger=ledger, **arguments).start(grid, arrays_of(model()), 1)
+    assert ledger.entries() == ()
+    strategy = PrivateStrategy(fedavg(4), worthless(), **arguments, stage_timeout=0.1, poll=0.01)
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    assert strategy.history[0].abandoned is not None
+    assert all("max_epsilon" in why for why in strategy.history[0].refusals.values())

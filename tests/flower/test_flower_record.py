@@ -9,7 +9,7 @@ import pytest
 
 from fl.cli import invoke
 from fl.flower.credentials import read_public
-from fl.flower.files import MODEL
+from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of
 from fl.flower.strategy import PrivateStrategy
@@ -28,6 +28,11 @@ def verify(*arguments: object) -> tuple[int, str]:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out):
         code = invoke(["verify", *(str(word) for word in arguments)])
     return code, out.getvalue()
+
+
+def assert_fails_by_name(verdict: tuple[int, str], name: str) -> None:
+    assert verdict[0] == 1
+    assert name in verdict[1]
 
 
 @pytest.fixture(scope="module")
@@ -60,10 +65,13 @@ def test_every_edit_and_every_cut_fails_with_key_and_kept_head(recorded: Path) -
         record.write_bytes(b"".join([lines[0], *lines[2:]]))
         assert verify(run, *key, *head)[0] == 1
         record.write_bytes(whole)
-        saved = (run / MODEL).read_bytes()
-        (run / MODEL).write_bytes(saved + b"\0")
-        assert verify(run, *key, *head)[0] == 1
-        (run / MODEL).write_bytes(saved)
+        for name in (CHECKPOINT, MODEL, METRICS, STATEMENT):
+            saved = (run / name).read_bytes()
+            (run / name).write_bytes(saved + b"\0")
+            assert_fails_by_name(verify(run, *key, *head), name)
+            (run / name).unlink()
+            assert_fails_by_name(verify(run, *key, *head), name)
+            (run / name).write_bytes(saved)
     finally:
         record.write_bytes(whole)
     assert verify(run, *key, *head)[0] == 0

@@ -19,11 +19,11 @@ from flwr.serverapp.strategy import (
 
 from fl.flower import files
 from fl.flower.envelope import unpack_request
-from fl.flower.files import CHECKPOINT, METRICS, MODEL
+from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.strategy import PrivateStrategy
-from protocols.errors import Misuse, SecAggError
+from protocols.errors import Misuse, RecordError, SecAggError
 from protocols.record import FILE_NAME, check_files, verify_record
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered
@@ -93,7 +93,7 @@ def test_a_resumed_run_is_the_uninterrupted_one_bit_for_bit(tmp_path: Path, name
     assert len(verify_record(tmp_path / "b" / FILE_NAME).entries) == 5
 
 
-@pytest.mark.parametrize("moment", [MODEL, METRICS, "record"])
+@pytest.mark.parametrize("moment", [MODEL, METRICS, STATEMENT, "record"])
 def test_a_kill_between_checkpoint_and_record_is_caught_up_with(
     tmp_path: Path, moment: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -117,8 +117,29 @@ def test_a_kill_between_checkpoint_and_record_is_caught_up_with(
     np.testing.assert_array_equal(found["layer.weight"], expected["layer.weight"])
     verdict = verify_record(tmp_path / "run" / FILE_NAME)
     assert [entry.body["round"] for entry in verdict.entries] == [0, 1, 2, 3]
-    assert METRICS in check_files(verdict, tmp_path / "run")
+    assert {CHECKPOINT, METRICS} <= set(check_files(verdict, tmp_path / "run"))
     assert len((tmp_path / "run" / METRICS).read_text().splitlines()) == 3
+
+
+def test_a_checkpoint_that_was_edited_or_put_back_is_not_gone_on_from(tmp_path: Path) -> None:
+    grid, folder = nodes(tmp_path), tmp_path / "run"
+    run(grid, FedAvg(**NODES), folder, 1)
+    first = (folder / CHECKPOINT).read_bytes()
+    run(grid, FedAvg(**NODES), folder, 2)
+    second = (folder / CHECKPOINT).read_bytes()
+    with np.load(folder / CHECKPOINT) as saved:
+        np.savez(folder / CHECKPOINT, **{k: a * 2 if a.dtype.kind == "f" else a for k, a in saved.items()})
+    with pytest.raises(RecordError, match=r"checkpoint\.npz is not the file of the last entry"):
+        run(grid, FedAvg(**NODES), folder, 3)
+    (folder / CHECKPOINT).write_bytes(first)
+    with pytest.raises(RecordError, match="3 entries and the checkpoint beside it 2"):
+        run(grid, FedAvg(**NODES), folder, 3)
+    (folder / CHECKPOINT).write_bytes(second)
+    run(grid, FedAvg(**NODES), folder, 3)
+    assert CHECKPOINT in check_files(verify_record(folder / FILE_NAME), folder)
+    (folder / FILE_NAME).unlink()
+    with pytest.raises(RecordError, match="0 entries"):
+        run(grid, FedAvg(**NODES), folder, 4)
 
 
 def test_a_declared_subclass_says_what_it_keeps_or_starts_anew(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from flwr.serverapp.strategy import (
 )
 
 from fl.flower.envelope import FRAMES, KEY
-from fl.flower.files import METRICS, MODEL, STATEMENT
+from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, plan_round, reference_of, tree_of
 from fl.flower.server import _digest
@@ -238,7 +238,7 @@ def test_the_run_is_recorded_and_clients_keep_its_head(tmp_path: Path) -> None:
     assert verdict.level == "verified"
     assert verdict.head == kept
     assert [e.body["survivors"] for e in verdict.entries[1:]] == [3, 3]
-    assert check_files(verdict, run) == tuple(sorted((METRICS, MODEL, STATEMENT)))
+    assert check_files(verdict, run) == tuple(sorted((CHECKPOINT, METRICS, MODEL, STATEMENT)))
     lines = (run / FILE_NAME).read_bytes().splitlines(keepends=True)
     (run / FILE_NAME).write_bytes(b"".join(lines[:-1]))
     with pytest.raises(Exception, match="cut short"):

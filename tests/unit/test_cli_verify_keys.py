@@ -9,6 +9,8 @@ from typing import NamedTuple
 import pytest
 
 from fl.cli import invoke
+from fl.flower.credentials import make_identity, make_node_key, make_tls, read_public
+from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.record import FILE_NAME, RunRecord, file_digest
 
@@ -54,6 +56,38 @@ def test_verify_tells_consistent_from_verified_and_fails_on_an_edit(tmp_path: Pa
     assert secagg("verify", tmp_path).returncode == 1
 
 
+def test_verify_says_up_to_where_the_kept_head_proves(tmp_path: Path) -> None:
+    signer = Identity.generate("server")
+    with RunRecord.open(tmp_path / FILE_NAME, signer) as record:
+        heads = [record.append({"round": number}) for number in range(1, 6)]
+    key = ("--public-key", signer.public.hex())
+    for index, follow in ((0, "4 entries follow"), (2, "2 entries follow"), (3, "1 entry follows")):
+        said = secagg("verify", tmp_path, *key, "--head", heads[index])
+        assert f"proves everything up to entry {index} (round {index + 1})" in said.stdout
+        assert f"{follow} it: the signature alone covers them" in said.stdout
+        told = json.loads(secagg("verify", tmp_path, *key, "--head", heads[index], "--json").stdout)
+        assert (told["kept_index"], told["entries_after_kept"]) == (index, 4 - index)
+    assert "follow" not in secagg("verify", tmp_path, *key, "--head", heads[4]).stdout
+    assert "2 entries follow it: nothing covers them" in secagg("verify", tmp_path, "--head", heads[2]).stdout
+    (tmp_path / "heads.txt").write_text("\n".join([heads[3], heads[1]]))  # in any order, the newest counts
+    told = json.loads(secagg("verify", tmp_path, *key, "--head", tmp_path / "heads.txt", "--json").stdout)
+    assert (told["verdict"], told["kept_index"]) == ("verified", 3)
+    assert json.loads(secagg("verify", tmp_path, "--json").stdout)["entries_after_kept"] is None
+
+
+def test_a_path_as_long_as_a_key_is_a_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    signer = Identity.generate("server")
+    with RunRecord.open(tmp_path / FILE_NAME, signer) as record:
+        head = record.append({"round": 1})
+    key, kept = "k" * 60 + ".pub", "h" * 60 + ".txt"
+    Path(key).write_text(signer.public.hex() + "\n")
+    Path(kept).write_text(head + "\n")
+    assert len(key) == len(kept) == 64
+    assert secagg("verify", tmp_path, "--public-key", key, "--head", kept).returncode == 0
+    assert read_public(key) == signer.public
+
+
 def test_a_wrong_request_exits_with_2(tmp_path: Path) -> None:
     assert secagg("verify", tmp_path / "none").returncode == 2
     (tmp_path / FILE_NAME).write_bytes(b"")
@@ -85,6 +119,58 @@ def test_keys_are_private_and_never_replaced(tmp_path: Path) -> None:
     assert secagg("keys", "check", roster, "--authority", tmp_path / "server.pub").returncode == 1
     own = secagg("keys", "roster", "demo", "--authority", tmp_path / "server.key", *options, "--out", roster)
     assert (own.returncode, "someone other" in own.stderr) == (2, True)
+
+
+def test_no_command_replaces_what_it_made_before(tmp_path: Path) -> None:
+    assert secagg("keys", "new", "authority", "--out", tmp_path / "a").returncode == 0
+    commands = [
+        ("new", "alice", "--out", tmp_path / "new"),
+        ("node", "alice", "--out", tmp_path / "node"),
+        ("tls", "--out", tmp_path / "tls"),
+        ("deployment", "--out", tmp_path / "deployment", "--nodes", 1),
+        ("paillier", "ring", "--out", tmp_path / "paillier", "--bits", 2048, "--arrangement", "shared"),
+        ("ckks", "ring", "--out", tmp_path / "ckks"),
+    ]
+    for command in commands:
+        assert secagg("keys", *command).returncode == 0
+    made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
+    for command in commands:
+        again = secagg("keys", *command)
+        assert (again.returncode, "never" in again.stderr) == (2, True)
+    assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == made
+
+
+@pytest.mark.parametrize("left", ["alice.key", "alice.pub", "alice.auth", "alice.auth.pub", "ca.pem"])
+def test_one_file_that_is_left_is_enough_to_refuse(tmp_path: Path, left: str) -> None:
+    (tmp_path / left).write_text("kept")
+    makers = [lambda: make_tls(tmp_path)] if left == "ca.pem" else []
+    makers += [lambda: make_node_key("alice", tmp_path)] if "auth" in left else []
+    for make in makers or [lambda: make_identity("alice", tmp_path)]:
+        with pytest.raises(Misuse, match=f"{left} exists"):
+            make()
+    assert [path.name for path in tmp_path.iterdir()] == [left]
+
+
+def test_a_roster_is_replaced_by_a_later_one_of_its_federation_only(tmp_path: Path) -> None:
+    for name in ("authority", "server", "alice"):
+        assert secagg("keys", "new", name, "--out", tmp_path).returncode == 0
+    members = [f"alice:client:{tmp_path / 'alice.pub'}", f"server:server:{tmp_path / 'server.pub'}"]
+    fixed = [word for m in members for word in ("--member", m)]
+    fixed += ["--authority", str(tmp_path / "authority.key"), "--out", str(tmp_path / "roster.json")]
+
+    def sign(federation: str, serial: int) -> Result:
+        return secagg("keys", "roster", federation, *fixed, "--serial", serial)
+
+    assert sign("demo", 5).returncode == 0
+    for serial in (2, 5):
+        refused = sign("demo", serial)
+        assert (refused.returncode, "--serial 6" in refused.stderr) == (2, True)
+    assert sign("other", 6).returncode == 2
+    assert SignedRoster.load(tmp_path / "roster.json").roster.serial == 5
+    assert sign("demo", 6).returncode == 0
+    (tmp_path / "roster.json").write_text("mine")
+    assert sign("demo", 7).returncode == 1
+    assert (tmp_path / "roster.json").read_text() == "mine"
 
 
 def test_a_deployment_has_everything_and_keeps_secrets_private(tmp_path: Path) -> None:

@@ -1,6 +1,9 @@
 """A run that is cut off at any point goes on to what the uninterrupted one ends in, record and ledger included."""
 
+import json
+import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -9,9 +12,11 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, Ledger
 from fl import Federation, checkpoint
+from fl.cli.run_view import closing_table, summary
 from protocols import PlainSum
-from protocols.errors import Misuse
+from protocols.errors import Misuse, RecordError
 from protocols.record import FILE_NAME, RunRecord, check_files, verify_record
+from protocols.statement import Statement
 
 CLIENTS, ROUNDS = 3, 3
 
@@ -85,7 +90,25 @@ def test_a_run_cut_off_between_checkpoint_and_record_catches_up(
     assert tensors(tmp_path / "cut") == tensors(tmp_path / "whole")
     verdict = verify_record(tmp_path / "cut" / FILE_NAME)
     assert [entry.body["round"] for entry in verdict.entries] == list(range(1, rounds + 1))
-    assert checkpoint.STATEMENT in check_files(verdict, tmp_path / "cut")
+    assert {checkpoint.CHECKPOINT, checkpoint.STATEMENT} <= set(check_files(verdict, tmp_path / "cut"))
+
+
+def test_a_checkpoint_that_was_changed_is_told_by_name_and_not_gone_on_from(tmp_path: Path) -> None:
+    federation(tmp_path).fit(1)
+    path = tmp_path / checkpoint.CHECKPOINT
+    whole = path.read_bytes()
+    for edited in (whole[:-1] + bytes([whole[-1] ^ 1]), None):
+        path.unlink()
+        if edited is not None:
+            path.write_bytes(edited)
+            with pytest.raises(
+                RecordError, match=f"{checkpoint.CHECKPOINT} is not the file of the last entry"
+            ):
+                federation(tmp_path).fit(2, resume=True)
+        with pytest.raises(RecordError, match=checkpoint.CHECKPOINT):
+            check_files(verify_record(tmp_path / FILE_NAME), tmp_path)
+        path.write_bytes(whole)
+    assert len(federation(tmp_path).fit(2, resume=True).history) == 2
 
 
 def test_what_a_run_paid_before_it_was_cut_off_in_its_first_round_counts(
@@ -149,3 +172,23 @@ def test_noise_calibrated_for_an_epsilon_is_not_stretched_over_more_rounds(tmp_p
     with pytest.raises(Misuse, match="'rounds': 2"):
         private().fit(4, resume=True)
     assert private().fit(2, resume=True).epsilon == spent
+
+
+def test_worthless_noise_ends_in_a_statement_that_says_so_and_goes_on(tmp_path: Path) -> None:
+    def worthless() -> Federation:
+        return federation(
+            tmp_path, privacy=[ClientDP(noise_multiplier=0.02, delta=1e-5, clip=1.0), PlainSum()]
+        )
+
+    assert worthless().fit(1).epsilon == math.inf
+    result = worthless().fit(2, resume=True)
+    assert [entry.epsilon for entry in result.history] == [math.inf, math.inf]
+    written = json.loads((tmp_path / checkpoint.STATEMENT).read_text())
+    assert Statement.from_json(written) == result.statement
+    lines = (tmp_path / checkpoint.METRICS).read_text().splitlines()
+    assert [json.loads(line)["epsilon"] for line in lines] == ["infinite", "infinite"]
+    verdict = verify_record(tmp_path / FILE_NAME)
+    assert [entry.body["epsilon"] for entry in verdict.entries] == ["infinite", "infinite"]
+    shown = SimpleNamespace(clients=3, privacy=("client-dp", "none"), output=str(tmp_path))
+    assert summary(result, shown)["epsilon"] == "infinite"
+    assert "infinite: protects nobody" in [*closing_table(result, None, shown).columns[1].cells]

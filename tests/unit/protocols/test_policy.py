@@ -1,7 +1,9 @@
 """A client's policy: every demand at its edge, by name, and fail closed."""
 
+import math
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from protocols.errors import Misuse, PolicyRefusal
@@ -111,8 +113,37 @@ def test_threat_models_are_ordered() -> None:
     "bad, said",
     [
         ({"threat": "wicked"}, r"expected threat to be one of .*, got 'wicked'"),
-        ({"min_cohort": -1}, "expected min_cohort >= 0, got -1"),
-        ({"min_threshold_share": -0.1}, r"expected min_threshold_share >= 0, got -0\.1"),
+        ({"threat": ["none"]}, r"expected threat to be one of .*, got \['none'\]"),
+        ({"min_cohort": -1}, "expected min_cohort to be a whole number >= 0, got -1"),
+        ({"min_cohort": math.nan}, "expected min_cohort to be a whole number >= 0, got nan"),
+        ({"min_survivors": 3.0}, "expected min_survivors to be a whole number >= 0, got 3.0"),
+        ({"min_threshold": True}, "expected min_threshold to be a whole number >= 0, got True"),
+        ({"min_degree": None}, "expected min_degree to be a whole number >= 0, got None"),
+        ({"min_ring_bits": "20"}, "expected min_ring_bits to be a whole number >= 0, got '20'"),
+        (
+            {"min_threshold_share": -0.1},
+            r"expected min_threshold_share to be a number from 0 to 1, got -0\.1",
+        ),
+        ({"min_threshold_share": 1.1}, r"expected min_threshold_share to be a number from 0 to 1, got 1\.1"),
+        (
+            {"min_threshold_share": math.nan},
+            "expected min_threshold_share to be a number from 0 to 1, got nan",
+        ),
+        ({"min_threshold_share": True}, "expected min_threshold_share to be a number from 0 to 1, got True"),
+        ({"max_epsilon": math.nan}, "expected max_epsilon to be a finite number >= 0, or none, got nan"),
+        ({"max_epsilon": math.inf}, "expected max_epsilon to be a finite number >= 0, or none, got inf"),
+        ({"max_epsilon": -1}, "expected max_epsilon to be a finite number >= 0, or none, got -1"),
+        ({"max_epsilon": 10**400}, "expected max_epsilon to be a finite number >= 0, or none, got 1000"),
+        ({"max_epsilon": "1"}, "expected max_epsilon to be a finite number >= 0, or none, got '1'"),
+        (
+            {"allow_layers": "not secagg+"},
+            "expected allow_layers to be a tuple or list of layers' names, got 'not",
+        ),
+        ({"allow_layers": ("",)}, "expected allow_layers to be a tuple or list of layers' names, got "),
+        ({"allow_layers": [5]}, r"expected allow_layers to be a tuple or list of layers' names, got \[5\]"),
+        ({"allow_resend": "no"}, "expected allow_resend to be true or false, got 'no'"),
+        ({"allow_simulated": 0}, "expected allow_simulated to be true or false, got 0"),
+        ({"signed_roster": None}, "expected signed_roster to be true or false, got None"),
     ],
 )
 def test_a_policy_that_means_nothing_is_misuse(bad: dict, said: str) -> None:
@@ -124,3 +155,10 @@ def test_zero_is_a_demand_that_demands_nothing() -> None:
     Policy(
         min_cohort=0, min_survivors=0, min_threshold=0, min_threshold_share=0, min_degree=0, min_ring_bits=0
     ).check(OFFER)
+
+
+def test_numbers_of_numpy_and_the_ends_of_ranges_are_numbers() -> None:
+    policy = Policy(min_cohort=np.int64(3), min_threshold_share=np.float32(1), max_epsilon=np.int8(0))
+    with pytest.raises(PolicyRefusal, match="cohort"):
+        policy.check(replace(OFFER, cohort=2))
+    assert Policy(allow_layers=("secagg+",), max_epsilon=None).allow_layers == ("secagg+",)

@@ -169,6 +169,23 @@ def test_the_files_of_a_run_are_compared(tmp_path: Path) -> None:
         check_files(verify_record(tmp_path / "r"), tmp_path)
 
 
+def test_a_writer_tells_a_file_that_is_not_the_last_entrys(tmp_path: Path) -> None:
+    model, other = tmp_path / "model", tmp_path / "other"
+    model.write_bytes(b"weights")
+    with RunRecord.open(tmp_path / "r") as record:
+        record.require_file(model)  # nothing was said of it
+        record.append({"files": {"model": file_digest(model)}})
+        record.require_file(model)
+    with RunRecord.open(tmp_path / "r") as record:
+        record.require_file(model)
+        record.require_file(other)
+        model.write_bytes(b"weightz")
+        with pytest.raises(RecordError, match="model is not the file of the last entry of r"):
+            record.require_file(model)
+        record.append({"round": 2})
+        record.require_file(model)
+
+
 def test_a_record_goes_on_from_its_last_head(tmp_path: Path) -> None:
     path = tmp_path / "r"
     heads = written(path, 3)

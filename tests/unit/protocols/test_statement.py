@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, replace
 
 import pytest
@@ -76,6 +77,21 @@ def test_prose_tells_every_fact() -> None:
     bare = replace(STATEMENT, layers=(), epsilon=None, delta=None).describe().splitlines()
     assert bare[0] == "Layers: none"
     assert bare[-1] == "Differential privacy: none; the sum itself may reveal an update"
+
+
+def test_an_infinite_price_is_a_word_in_json_and_in_prose() -> None:
+    worthless = replace(STATEMENT, epsilon=math.inf, unit="client", relation="zero-out", accountant="rdp")
+    data = json.loads(json.dumps(worthless.to_json(), allow_nan=False))
+    assert data["epsilon"] == "infinite"
+    assert Statement.from_json(data) == worthless
+    assert len(worthless.digest()) == 32
+    assert "epsilon infinite (the noise protects nobody)" in worthless.describe()
+
+
+@pytest.mark.parametrize("wrong", ["inf", True, [1]])
+def test_an_epsilon_that_is_no_price_is_refused(wrong: object) -> None:
+    with pytest.raises(Misuse, match="expected epsilon to be a number"):
+        Statement.from_json(STATEMENT.to_json() | {"epsilon": wrong})
 
 
 def test_what_one_process_played_is_said_once() -> None:

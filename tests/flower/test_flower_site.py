@@ -1,0 +1,133 @@
+"""A node's site.toml and node-config: every key of its own type and range, by name; nobody else may write it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl.flower.mod import privacy_mod
+from fl.flower.rounds import arrays_of
+from fl.flower.site import CONFIG_KEY, FILE, load_site
+from fl.flower.strategy import PrivateStrategy
+from protocols.errors import Misuse, StoreError
+from secagg import SecAggPlus
+from tests.flower.direct import fedavg, model, rostered
+
+
+def masks() -> list[Any]:
+    return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+
+
+def site(folder: Path, text: str, **named: Any) -> Any:
+    (folder / FILE).write_text(text)
+    return load_site(folder, 1, **named)
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("max_epsilon = nan", "max_epsilon"),
+        ("max_epsilon = inf", "max_epsilon"),
+        ('max_epsilon = "1"', "max_epsilon"),
+        ("min_cohort = nan", "min_cohort"),
+        ("min_cohort = 3.5", "min_cohort"),
+        ("min_threshold_share = nan", "min_threshold_share"),
+        ("min_threshold_share = 50", "min_threshold_share"),
+        ('allow_layers = "client-dp, paillier, not secagg+"', "allow_layers"),
+        ("allow_layers = [1]", "allow_layers"),
+        ('allow_resend = "no"', "allow_resend"),
+        ("signed_roster = 1", "signed_roster"),
+        ("threat = 3", "threat"),
+        ("least = 3", "least"),
+    ],
+)
+def test_a_policy_that_means_nothing_is_refused_by_file_and_key(tmp_path: Path, line: str, key: str) -> None:
+    with pytest.raises(Misuse, match=key) as caught:
+        site(tmp_path, f"[policy]\n{line}\n")
+    assert str(tmp_path / FILE) in str(caught.value)
+    assert sorted(p.name for p in tmp_path.iterdir()) == [FILE]
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("policy = 5", "policy"),
+        ("policy = [1]", "policy"),
+        ('delta = "x"', "delta"),
+        ("delta = 0", "delta"),
+        ("delta = 2.0", "delta"),
+        ("delta = nan", "delta"),
+        ("delta = true", "delta"),
+        ("anchor = 1", "anchor"),
+        ("name = 5", "name"),
+        ('name = ""', "name"),
+        ("state = []", "state"),
+        ("dataset = 5", "dataset"),
+        ("ledgers = false", "ledgers"),
+        ('ledgers = "site.toml"', "ledgers to be a folder"),
+        ('state = "a\\u0000b"', "state"),
+        ("roster = 5", "roster"),
+        ("authority = 5", "authority"),
+        ("identity = 5", "identity"),
+        ("sate = 'x'", "sate"),
+        ("name = ", "Invalid value"),
+    ],
+)
+def test_a_key_of_another_type_is_refused_by_file_and_name(tmp_path: Path, line: str, key: str) -> None:
+    with pytest.raises(Misuse, match=key) as caught:
+        site(tmp_path, f"{line}\n")
+    assert str(tmp_path / FILE) in str(caught.value)
+
+
+def test_a_file_that_is_no_text_is_refused(tmp_path: Path) -> None:
+    (tmp_path / FILE).write_bytes(b"name = '\xff'\n")
+    with pytest.raises(Misuse, match="utf-8"):
+        load_site(tmp_path, 1)
+
+
+@pytest.mark.parametrize("mode", [0o666, 0o660, 0o602])
+def test_a_file_that_others_may_write_is_refused(tmp_path: Path, mode: int) -> None:
+    (tmp_path / FILE).write_text('name = "site-1"\n')
+    (tmp_path / FILE).chmod(mode)
+    with pytest.raises(StoreError, match=f"mode {mode:o}.*chmod go-w site.toml"):
+        load_site(tmp_path, 1)
+    (tmp_path / FILE).chmod(0o644)
+    assert load_site(tmp_path, 1).name == "site-1"
+
+
+@pytest.mark.parametrize(
+    ("config", "named"),
+    [
+        ({CONFIG_KEY: 5}, "secagg-site"),
+        ({CONFIG_KEY: True}, "secagg-site"),
+        ({CONFIG_KEY: "relative/folder"}, "absolute"),
+        ({CONFIG_KEY: "/a\0b"}, "printable"),
+        ({"secagg-dataset": 7}, "secagg-dataset"),
+        ({"secagg-dataset": False}, "secagg-dataset"),
+        ({"secagg-ledgers": " "}, "secagg-ledgers"),
+    ],
+)
+def test_a_node_config_of_another_type_is_refused_before_anything_is_made(
+    tmp_path: Path, config: dict[str, Any], named: str
+) -> None:
+    with pytest.raises(Misuse, match=named):
+        load_site(tmp_path / "site", 1, node_config=config)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_the_nodes_say_reaches_the_server_as_a_refusal_and_the_others_finish(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    grid, arguments = rostered(tmp_path, 5, privacy_mod(masks()))
+    own = tmp_path / "keys" / "site-1" / FILE
+    own.write_text(own.read_text() + '\n[policy]\nallow_layers = "not secagg+"\n')
+    grid.apps[2] = (grid.apps[2][0], {CONFIG_KEY: 5})
+    strategy = PrivateStrategy(fedavg(2), masks(), **arguments, stage_timeout=0.1, poll=0.01)
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    (report,) = strategy.history
+    assert report.survivors == ("site-3", "site-4", "site-5")
+    assert "allow_layers" in report.refusals["site-1"]
+    assert CONFIG_KEY in report.refusals["site-2"]
+    assert list((tmp_path / "here").iterdir()) == []
