@@ -40,6 +40,7 @@ def run(
         if path.suffix not in (".md", ".html", ".json"):
             raise Misuse(f"--report takes a file ending in .md, .html or .json, not {path}")
     subject = named(protocol)
+    subject.reference = protocol
     progress = _Progress(as_json)
     made = audit(subject, examples=examples, seed=seed, only=only or (), on_property=progress)
     progress.close()
