@@ -69,6 +69,7 @@ class _Same:
 def _watch_makers(stack: contextlib.ExitStack, used: list[str]) -> None:
     """Put watchers in the place of what makes generators, in every module that holds it by any name."""
     watchers: dict[Any, Any] = {}
+    kinds = (type, type(np.random.default_rng))
     for name in _FUNCTIONS:
         original = getattr(np.random, name)
         watchers[_Same(original)] = _watching(original, f"numpy.random.{name}", used)
@@ -79,7 +80,7 @@ def _watch_makers(stack: contextlib.ExitStack, used: list[str]) -> None:
         if module_name.startswith("numpy.") and module is not np.random:
             continue  # its own modules make classes for each other
         for name, value in list(getattr(module, "__dict__", {}).items()):
-            if type(value) in (type, type(np.random.default_rng)) and _Same(value) in watchers:
+            if type(value) in kinds and _Same(value) in watchers:
                 stack.enter_context(patch.object(module, name, watchers[_Same(value)]))
     make = random.Random.__init__
 

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
+from hypothesis.errors import FlakyFailure
 
 from protocols.audit.blackbox import Malformed
 from protocols.audit.draws import tell
@@ -112,7 +113,7 @@ def check(
 def _first(error: BaseException) -> tuple[BaseException, bool]:
     """The finding inside what hypothesis raises, and whether it came again with the same example."""
     repeats = True
-    while isinstance(error, BaseExceptionGroup):
+    while isinstance(error, FlakyFailure):
         repeats = False
         inner = error.exceptions
         error = next((one for one in inner if isinstance(one, Finding)), inner[0])

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from numpy.random import default_rng
 
 from protocols.audit import BlackBox, Report, Status, audit
 from protocols.errors import Misuse
@@ -150,7 +151,7 @@ OLD, LEGACY, PYTHONS = (
     np.random.RandomState(0),
     random.Random(0),
 )  # as modules have them
-fresh = np.random.default_rng
+fresh = default_rng
 
 
 def torch_bytes(count: int) -> bytes:
