@@ -101,9 +101,25 @@ def test_messages_that_follow_from_the_input_are_not_randomised(
     assert report.properties[0].status is Status.FAILED
 
 
-def test_public_bytes_that_come_in_every_session_are_no_finding() -> None:
+@pytest.mark.parametrize("pieces", [1, 200])
+def test_public_bytes_that_come_in_every_session_are_no_finding(pieces: int) -> None:
     header = bytes(range(64))
-    assert audit(box(lambda v, drop: header + noise(v, drop)), only=ON_THE_WIRE).passed
+
+    def framed(vector: np.ndarray, drop: Drop) -> bytes:
+        return b"".join(header + noise(vector, drop)[:: pieces + 2] for _ in range(pieces))
+
+    for _ in range(3):
+        assert audit(box(framed), only=ON_THE_WIRE).passed
+
+
+def test_a_crash_when_somebody_leaves_is_no_value_in_clear() -> None:
+    def crashing(vector: np.ndarray, drop: Drop) -> bytes:
+        if leavers(drop):
+            raise KeyError(3)
+        return noise(vector, drop)
+
+    report = audit(box(crashing), only=["exact-sum", "nothing-in-clear"])
+    assert statuses(report) == {"exact-sum": Status.FAILED, "nothing-in-clear": Status.NOT_CHECKED}
 
 
 def fragile(inputs: Inputs, drop: Drop) -> tuple[np.ndarray | None, list[tuple[str, str, bytes]]]:
