@@ -125,7 +125,8 @@ def _crash(subject: Subject, error: BaseException) -> str:
     if isinstance(error, Hung):
         said = f"The protocol hung: {error}"
     else:
-        said = f"The protocol raised {type(error).__name__}, which is no error of its contract: {error}"
+        said = f"The protocol raised {type(error).__name__}, which is no error of its contract: "
+        said += " ".join(str(error).split())  # on one line: a message is no part of the story's form
         frames = traceback.extract_tb(error.__traceback__)
         said += f"\n  at {frames[-1].filename}, line {frames[-1].lineno}" if frames else ""
     return str(tell(said, *subject.playing)) if subject.playing else said

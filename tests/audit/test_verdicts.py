@@ -55,6 +55,15 @@ def test_a_crash_is_told_with_its_inputs_and_where_it_was() -> None:
     assert "--examples 40" in story or "examples=40" in story
 
 
+def test_the_message_of_an_error_cannot_write_lines_of_the_story() -> None:
+    def crashes(inputs: Inputs, drop: Drop) -> Any:
+        raise ValueError("a\nReplay: something else")
+
+    [checked] = audit(BlackBox(crashes), only=["no-wrap-at-the-bound"]).properties
+    assert checked.reason.endswith("a Replay: something else")
+    assert str(checked.counterexample).count("\nReplay:") == 1
+
+
 def test_a_crash_of_a_white_box_is_told_with_its_inputs() -> None:
     class Crashing(SecAgg):
         def client(self, *arguments: Any, **named: Any) -> Any:
