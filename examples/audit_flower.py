@@ -1,6 +1,6 @@
 """Auditing somebody else's protocol, unchanged: a black-box adapter around Flower's SecAgg+.
 
-secagg audit examples.audit_flower:factory
+cd examples; secagg audit audit_flower:factory
 
 An adapter is a function (inputs, drop) -> (total or None, what the server saw). This one plays Flower's own
 workflow against Flower's own client mod, in this process. Needs the extras flower and audit. What you find
@@ -139,6 +139,11 @@ def new_context(clients: int, dimension: int) -> LegacyContext:
     return context
 
 
+def tolerated(clients: int, drop: Mapping[str, Collection[int]]) -> bool:
+    """What the workflow is asked for: a majority that answers every stage."""
+    return clients - sum(len(who) for who in drop.values()) >= clients // 2 + 1
+
+
 def factory() -> BlackBox:
     """What `secagg audit` asks for."""
     return BlackBox(
@@ -149,4 +154,5 @@ def factory() -> BlackBox:
         counting="collect-masked-vectors",
         bound=BOUND,
         clients=(3, 5),
+        tolerated=tolerated,
     )

@@ -1,17 +1,23 @@
 """`secagg audit`: check a protocol's properties and print what they found."""
 
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from fl.cli import output
-from protocols.errors import Misuse
+from protocols.errors import Misuse, SecAggError
 
 if TYPE_CHECKING:
-    from protocols.audit import Checked, Property, Report
+    from protocols.audit import Checked, Property, Report, Subject
 
 STYLES = {"passed": "green", "failed": "bold red", "not-checked": "yellow", "not-claimed": "dim"}
+ROSTER = 64
+"""Names that simulated credentials are made for: "0", "1", ...; an audit's sessions have fewer clients."""
 
 
 def register(app: typer.Typer) -> None:
@@ -24,13 +30,17 @@ def run(
     examples: Annotated[int, typer.Option(help="Examples per property.", min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
     only: Annotated[list[str] | None, typer.Option(help="A property; repeat for several.")] = None,
+    timeout: Annotated[
+        float | None,
+        typer.Option(help="Seconds that one session of a black box may take; 60 unless it says otherwise."),
+    ] = None,
     report: Annotated[
         list[Path] | None,
         typer.Option(help="Keep the evidence: a .md, .html or .json file; repeat for several."),
     ] = None,
     as_json: output.JsonOption = False,
 ) -> None:
-    """Audits a secure-aggregation protocol: exit 0 if it passed, 1 if not."""
+    """Audits a secure-aggregation protocol: exit 0 if it passed, 1 if not, 2 if the request was wrong."""
     from protocols.extras import needs
 
     with needs("audit", "secagg audit"):
@@ -39,10 +49,14 @@ def run(
     for path in report or []:
         if path.suffix not in (".md", ".html", ".json"):
             raise Misuse(f"--report takes a file ending in .md, .html or .json, not {path}")
-    subject = named(protocol)
-    progress = _Progress(as_json)
-    made = audit(subject, examples=examples, seed=seed, only=only or (), on_property=progress)
-    progress.close()
+    with _printing_to_stderr() if as_json else contextlib.nullcontext():
+        subject = named(protocol)
+        _limit(subject, timeout)
+        progress = _Progress(as_json)
+        try:
+            made = audit(subject, examples=examples, seed=seed, only=only or (), on_property=progress)
+        finally:
+            progress.close()
     for path in report or []:
         _keep(made, path)
     if as_json:
@@ -52,55 +66,105 @@ def run(
     raise typer.Exit(0 if made.passed else 1)
 
 
-def named(protocol: str) -> Any:
+def named(protocol: str) -> "Subject":
     """Return the subject of a built-in name or of package.module:factory. Raises Misuse, MissingExtra."""
+    try:
+        subject = _made(protocol)
+    except SecAggError:
+        raise
+    except (Exception, SystemExit) as error:  # a user's own module and factory may raise anything
+        said = f"{type(error).__name__}: {error}"
+        raise Misuse(f"{protocol} gave nothing to audit; it raised {said}") from error
+    subject.reference = protocol
+    return subject
+
+
+def _made(protocol: str) -> "Subject":
+    from fl.options import bind, parameters_of
     from fl.registry import PRIVACY
     from protocols.audit import subject_of
     from protocols.summation import SecureSum
 
     spec = PRIVACY.parse(protocol)
-    if spec.name in PRIVACY.names():
-        built = PRIVACY.build(spec)
-        if not isinstance(built, SecureSum):
-            raise Misuse(f"{protocol} is a layer, not a secure sum: audit the sum at the end of the stack")
-        return subject_of(built, protocol)
-    return subject_of(PRIVACY.factory(spec.name), protocol)
+    factory = PRIVACY.factory(spec.name)
+    if spec.name not in PRIVACY.names():
+        arguments = bind(spec, factory, {})
+        return subject_of(lambda: factory(**arguments), protocol)
+    given: dict[str, Any] = {}
+    if spec.options.get("threat") == "malicious" and "credentials" in parameters_of(factory):
+        from secagg import Credentials
+
+        given = {"credentials": Credentials.simulated(range(ROSTER))}
+    built = PRIVACY.build(spec, **given)
+    if not isinstance(built, SecureSum):
+        raise Misuse(f"{protocol} is a layer, not a secure sum: audit the sum at the end of the stack")
+    return subject_of(built, protocol)
+
+
+def _limit(subject: "Subject", timeout: float | None) -> None:
+    from protocols.audit import BlackBox
+
+    if timeout is None:
+        return
+    if not isinstance(subject, BlackBox):
+        raise Misuse(f"--timeout holds for sessions of a black box; {subject.name} is a white box")
+    if timeout <= 0:
+        raise Misuse(f"--timeout takes seconds above 0, not {timeout:g}")
+    subject.timeout = timeout
+
+
+@contextlib.contextmanager
+def _printing_to_stderr() -> Iterator[None]:
+    """What a protocol prints, its other processes too, goes to standard error: standard output is for the result."""
+    sys.stdout.flush()
+    kept = os.dup(1)
+    os.dup2(2, 1)
+    try:
+        with contextlib.redirect_stdout(sys.stderr):
+            yield
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
 
 
 class _Progress:
-    """A live line for the property that is being checked."""
+    """A live line for the property that is being checked; where no terminal reads it, a line of its own."""
 
     def __init__(self, as_json: bool) -> None:
         self._console = output.stderr_console() if as_json else output.stdout_console()
         self._status = self._console.status("starting")
-        self._status.start()
+        if self._console.is_terminal:
+            self._status.start()
 
     def __call__(self, prop: "Property", verdict: "Checked | None") -> None:
-        if verdict is None:
-            self._status.update(f"{prop.name}: {prop.claim}")
-        else:
+        if verdict is not None:
             style = STYLES[verdict.status.value]
             self._console.print(
                 f"{verdict.seconds:7.2f} s  {verdict.name}: [{style}]{verdict.status.value}[/{style}]"
             )
+        elif self._console.is_terminal:
+            self._status.update(f"{prop.name}: {prop.claim}")
+        else:
+            self._console.print(f" checking  {prop.name}", highlight=False)
 
     def close(self) -> None:
         self._status.stop()
 
 
 def show(report: "Report") -> None:
-    """Print the verdicts: what was not checked first, then failures with their stories."""
+    """Print the verdicts: what was not checked first, then failures with their stories. Nothing is wrapped."""
+    from rich.markup import escape
+
     console = output.stdout_console()
     verdict = "[bold green]passed[/]" if report.passed else "[bold red]did not pass[/]"
-    console.print(
-        f"\n{report.protocol}: {verdict} ({report.level} box, threat model {report.threat}, seed {report.seed})"
-    )
+    said = f"({report.level} box, threat model {escape(report.threat)}, seed {report.seed})"
+    console.print(f"\n{escape(report.protocol)}: {verdict} {said}", soft_wrap=True)
     for checked in report.ordered():
         if checked.status.value == "passed":
             continue
         console.print(f"\n{checked.status.value}: {checked.name}", style=STYLES[checked.status.value])
-        console.print(f"  claims: {checked.claim}", highlight=False)
-        console.print(f"  {checked.counterexample or checked.reason}", highlight=False, markup=False)
+        story = f"  claims: {checked.claim}\n  {checked.counterexample or checked.reason}"
+        console.print(story, highlight=False, markup=False, emoji=False, soft_wrap=True)
     passed = sum(checked.status.value == "passed" for checked in report.properties)
     console.print(f"\n{passed} of {len(report.properties)} properties passed")
 

@@ -3,11 +3,12 @@
 The only place that imports hypothesis. What does not belong here: any protocol; a protocol may bring `audit_hooks`.
 """
 
+from protocols.audit.blackbox import BlackBox
 from protocols.audit.prop import Finding, Property
 from protocols.audit.registry import PROPERTIES, find
 from protocols.audit.report import Checked, Report, Status
 from protocols.audit.runner import audit
-from protocols.audit.subject import BlackBox, Subject, WhiteBox, subject_of
+from protocols.audit.subject import Subject, WhiteBox, subject_of
 from protocols.audit.testcase import SecureSumAudit
 from protocols.audit_hooks import Forgery, Hooks
 

@@ -2,6 +2,7 @@
 
 import enum
 import html
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -58,8 +59,9 @@ class Report:
 
     @property
     def passed(self) -> bool:
-        """True if nothing failed and every property of the level that is claimed was checked."""
-        return all(p.status in (Status.PASSED, Status.NOT_CLAIMED) for p in self.properties)
+        """True if some property passed, none failed, and every one that is claimed was checked."""
+        statuses = {p.status for p in self.properties}
+        return Status.PASSED in statuses and statuses <= {Status.PASSED, Status.NOT_CLAIMED}
 
     def ordered(self) -> list[Checked]:
         """What was not checked first, then failures, then the rest."""
@@ -79,7 +81,7 @@ class Report:
         """Evidence to keep: a table, what each property claims, and every counterexample."""
         verdict = "passed" if self.passed else "did not pass"
         lines = [
-            f"# Audit of {self.protocol}",
+            f"# Audit of {_plain(self.protocol)}",
             "",
             f"The protocol {verdict}: {self.level} box, threat model {self.threat}, seed {self.seed}.",
             "",
@@ -87,13 +89,13 @@ class Report:
             "|---|---|---|---|---|",
         ]
         lines += [
-            f"| {p.name} | {p.status.value} | {p.examples} | {p.seconds:.1f} | {_cell(p.reason)} |"
+            f"| {p.name} | {p.status.value} | {p.examples} | {p.seconds:.1f} | {_plain(p.reason)} |"
             for p in self.ordered()
         ]
         for p in self.ordered():
             lines += ["", f"## {p.name}", "", f"{p.claim} ({p.literature})"]
             lines += ["", p.statistics] if p.statistics else []
-            lines += ["", "```", p.counterexample, "```"] if p.counterexample else []
+            lines += ["", *_fenced(p.counterexample)] if p.counterexample else []
         return "\n".join(lines) + "\n"
 
     def to_html(self) -> str:
@@ -124,5 +126,14 @@ _STYLE = (
 )
 
 
-def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("\n", " ")
+def _plain(text: str) -> str:
+    """Text on one line that Markdown shows as it is, in a cell of a table too."""
+    text = html.escape(" ".join(text.split()), quote=False)
+    return re.sub(r"([\\|`\[\]])", r"\\\1", text)
+
+
+def _fenced(story: str) -> list[str]:
+    """A story as a block of code, within a fence that no line of it can close."""
+    longest = max((len(run) for run in re.findall("`+", story)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return [fence, story, fence]

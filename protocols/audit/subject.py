@@ -1,12 +1,13 @@
-"""What is audited: a SecureSum (white box), or anything that runs (black box), behind one small face."""
+"""What is audited, behind one small face. A SecureSum is a white box; black boxes are in `blackbox`."""
 
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.audit.prop import THREATS
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit_hooks import Hooks
 from protocols.errors import Aborted, Misuse, SecAggError
@@ -21,17 +22,6 @@ from protocols.summation import SecureSum
 Vectors = Sequence[NDArray[np.int64]]
 Drop = Mapping[str, Collection[int]]
 OPEN = Policy(min_cohort=1, min_survivors=1, min_ring_bits=1, allow_simulated=True)
-
-
-class Runs(Protocol):
-    """A black box: inputs (int64 vectors of one length) and who leaves at which stage -> (total or None, transcript).
-
-    transcript: what the server saw, as (sender, recipient, bytes). None as total: the session ended without one.
-    """
-
-    def __call__(
-        self, inputs: Vectors, drop: Drop
-    ) -> tuple[NDArray[np.int64] | None, Sequence[tuple[str, str, bytes]]]: ...
 
 
 @dataclass
@@ -49,12 +39,21 @@ class Played:
 
 
 class Subject:
-    """Base: name, level, declared threat model, the stages clients may leave at, and `play`."""
+    """Base: name, level, declared threat model, the stages clients may leave at, and `play`.
+
+    reference: what a command line calls it, "" where none does. unknown: property -> why it is not known to
+    hold even if no example failed. playing: inputs and drop-outs of the session that was played last.
+    """
 
     level: ClassVar[str]
 
     def __init__(self, name: str, threat: str, stages: tuple[str, ...], counting: str) -> None:
+        if threat not in THREATS:
+            raise Misuse(f"threat: expected one of {', '.join(THREATS)}; {name} declares {threat!r}")
         self.name, self.threat, self.stages, self.counting = name, threat, stages, counting
+        self.reference = ""
+        self.unknown: Mapping[str, str] = {}
+        self.playing: tuple[Vectors, Drop] | None = None
         self._cache: dict[str, Any] = {}
 
     def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
@@ -71,33 +70,6 @@ class Subject:
         until = self.stages.index(self.counting) + 1
         gone = {i for stage in self.stages[:until] for i in drop.get(stage, ())}
         return tuple(i for i in range(clients) if i not in gone)
-
-
-class BlackBox(Subject):
-    """Anything that runs. threat: the model it declares; stages: names clients may leave at; counting: the
-    input's.
-    """
-
-    level = "black"
-
-    def __init__(
-        self,
-        run: Runs,
-        *,
-        name: str = "",
-        threat: str = "semi-honest",
-        stages: tuple[str, ...] = ("input",),
-        counting: str = "input",
-        bound: int = (1 << 15) - 1,
-        clients: tuple[int, int] = (3, 8),
-    ) -> None:
-        super().__init__(name or getattr(run, "__name__", "black box"), threat, stages, counting)
-        self.run, self.bound, self.clients = run, bound, clients
-
-    def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
-        total, transcript = self.run(inputs, drop or {})
-        survivors = self.survivors_of(len(inputs), drop or {})
-        return Played(None if total is None else np.asarray(total), survivors, list(transcript))
 
 
 class WhiteBox(Subject):
@@ -130,6 +102,7 @@ class WhiteBox(Subject):
 
     def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
         """Run one session; options are those of `protocols.simulate`, besides `seed` for repeatable randomness."""
+        self.playing = list(inputs), dict(drop or {})
         messages: list[Message] = []
         seed = options.pop("seed", None)
         rng = options.pop("rng", None) or (SystemRandom() if seed is None else ReplayRandom(seed))

@@ -6,17 +6,14 @@ import numpy as np
 
 from protocols.audit.draws import drop, exact, inputs, tell, tolerated
 from protocols.audit.prop import NotChecked, Property
+from protocols.audit.properties import black
 from protocols.kernel import SERVER, Message
 
 
 def exact_sum(subject: Any, data: Any) -> None:
     vectors = inputs(subject, data)
     gone = drop(subject, data, len(vectors))
-    played = (
-        subject.play(vectors, gone, bound=subject.bound)
-        if subject.level == "white"
-        else subject.play(vectors, gone)
-    )
+    played = subject.play(vectors, gone, bound=subject.bound)
     survivors = subject.survivors_of(len(vectors), gone)
     if played.total is None:
         if tolerated(subject, gone, len(vectors), len(vectors[0])):
@@ -62,7 +59,7 @@ def none_beyond_tolerance(subject: Any, data: Any) -> None:
     gone = drop(subject, data, len(vectors))
     within = tolerated(subject, gone, len(vectors), len(vectors[0]))
     everyone = {subject.stages[0]: set(range(len(vectors)))}
-    if within is None and subject.level == "white" and subject.hooks.tolerated is None:
+    if within is None and subject.hooks.tolerated is None:
         gone, within = everyone, False
     if within is not False:
         gone, within = everyone, False
@@ -131,7 +128,7 @@ PROPERTIES = (
         "correctness with drop-outs (Bonawitz et al., CCS 2017, theorem 6.1)",
         "none",
         "black",
-        exact_sum,
+        black.either(exact_sum, black.exact_sum),
     ),
     Property(
         "no-wrap-at-the-bound",
@@ -157,7 +154,7 @@ PROPERTIES = (
         "robustness threshold",
         "semi-honest",
         "black",
-        none_beyond_tolerance,
+        black.either(none_beyond_tolerance, black.none_beyond_tolerance),
     ),
     Property(
         "order-and-duplicates",

@@ -1,13 +1,12 @@
 """Leaks: what must never be seen on the wire, and where randomness must not come from."""
 
-import contextlib
-import random as random_module
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 
+from protocols.audit.generators import watched
 from protocols.audit.prop import Finding, Property
+from protocols.audit.properties import black
 from protocols.audit.reading import input_bodies
 
 CANARY = 0x5EC2E7CA7A21
@@ -16,16 +15,10 @@ CANARY = 0x5EC2E7CA7A21
 def nothing_in_clear(subject: Any, data: Any) -> None:
     """Every client puts one value nobody else knows of into the sum; no message may carry it at any bit offset."""
     n = subject.clients[0]
-    if subject.level == "black":
-        values = [subject.bound - 7 * i for i in range(n)]
-        vectors = [np.full(8, v, np.int64) for v in values]
-        played = subject.play(vectors, {})
-        needles = {v: np.full(8, v, np.int64).tobytes() for v in values}
-    else:
-        values = [CANARY + 2 * i for i in range(n)]
-        vectors = [np.array([v, -v, v, 0], np.int64) for v in values]
-        played = subject.play(vectors, {}, bound=1 << 47)
-        needles = {v: v.to_bytes(6, "big") for v in values}
+    values = [CANARY + 2 * i for i in range(n)]
+    vectors = [np.array([v, -v, v, 0], np.int64) for v in values]
+    played = subject.play(vectors, {}, bound=1 << 47)
+    needles = {v: v.to_bytes(6, "big") for v in values}
     for value, needle in needles.items():
         for sender, recipient, body in played.transcript:
             if not sender.startswith("client"):
@@ -47,11 +40,11 @@ def _hidden_in(needle: bytes, body: bytes) -> bool:
 
 
 def sizes_say_nothing(subject: Any, data: Any) -> None:
-    n, options = subject.clients[0], {} if subject.level == "black" else {"bound": subject.bound}
+    n = subject.clients[0]
     sizes = []
     shapes = ([0, 0, 0], [subject.bound, -subject.bound, 1])
     for row in shapes:
-        played = subject.play([np.array(row, np.int64)] * n, {}, **options)
+        played = subject.play([np.array(row, np.int64)] * n, {}, bound=subject.bound)
         sizes.append([(s, r, len(b)) for s, r, b in played.transcript if s.startswith("client")])
     if sorted(sizes[0]) != sorted(sizes[1]):
         where = next(((a, b) for a, b in zip(sizes[0], sizes[1], strict=False) if a != b), ("count",))
@@ -66,11 +59,7 @@ def randomised(subject: Any, data: Any) -> None:
     vectors = [np.zeros(d, np.int64)] * n
     seen: dict[bytes, str] = {}
     for session in (1, 2):
-        played = (
-            subject.play(vectors, {})
-            if subject.level == "black"
-            else subject.play(vectors, {}, bound=1 << 30)
-        )
+        played = subject.play(vectors, {}, bound=1 << 30)
         for who, body in input_bodies(subject, played):
             if any(bytes([byte]) * 64 in body for byte in (0, 255)):
                 raise Finding(f"an input of zeros shows as such\n  {who} sent 64 equal bytes in a row")
@@ -105,55 +94,14 @@ def sealed_until_opened(subject: Any, data: Any) -> None:
 
 
 def no_statistical_generators(subject: Any, data: Any) -> None:
-    """No call of Python's or NumPy's generators while a session runs."""
-    caught: list[str] = []
-
-    def watched(name: str, original: Any) -> Any:
-        def call(*args: Any, **kwargs: Any) -> Any:
-            caught.append(name)
-            return original(*args, **kwargs)
-
-        return call
-
+    """No generator of Python's, NumPy's or torch's is made or drawn from while a session runs."""
+    used: list[str] = []
     vectors = [np.ones(64, np.int64)] * subject.clients[0]
     subject.play(vectors, {})  # what is imported on first use must not see the watched generators
-    with contextlib.ExitStack() as stack:
-        for module, label, names in _GENERATORS:
-            for name in names:
-                watcher = watched(f"{label}.{name}", getattr(module, name))
-                stack.enter_context(patch.object(module, name, watcher))
+    with watched(used):
         subject.play(vectors, {})
-    if caught:
-        raise Finding(f"randomness of a session comes from a statistical generator\n  {caught[0]} was called")
-
-
-_GENERATORS: tuple[tuple[Any, str, tuple[str, ...]], ...] = (
-    (
-        np.random,
-        "numpy.random",
-        (
-            "default_rng",
-            "Generator",
-            "RandomState",
-            "PCG64",
-            "Philox",
-            "MT19937",
-            "seed",
-            "rand",
-            "randn",
-            "randint",
-            "random",
-            "normal",
-            "uniform",
-            "bytes",
-        ),
-    ),
-    (
-        random_module,
-        "random",
-        ("Random", "random", "randint", "randrange", "getrandbits", "randbytes", "seed", "gauss"),
-    ),
-)
+    if used:
+        raise Finding(f"randomness of a session comes from a statistical generator\n  {used[0]}")
 
 
 PROPERTIES = (
@@ -163,7 +111,7 @@ PROPERTIES = (
         "taint canaries",
         "semi-honest",
         "black",
-        nothing_in_clear,
+        black.either(nothing_in_clear, black.nothing_in_clear),
         most=1,
     ),
     Property(
@@ -172,7 +120,7 @@ PROPERTIES = (
         "length hiding",
         "semi-honest",
         "black",
-        sizes_say_nothing,
+        black.either(sizes_say_nothing, black.sizes_say_nothing),
         most=1,
     ),
     Property(
@@ -181,7 +129,7 @@ PROPERTIES = (
         "semantic security",
         "semi-honest",
         "black",
-        randomised,
+        black.either(randomised, black.randomised),
         most=2,
     ),
     Property(
@@ -195,7 +143,7 @@ PROPERTIES = (
     ),
     Property(
         "no-statistical-generators",
-        "No randomness of a session comes from Python's or NumPy's generators.",
+        "No randomness of a session comes from Python's, NumPy's or torch's statistical generators.",
         "cryptographic randomness",
         "semi-honest",
         "black",

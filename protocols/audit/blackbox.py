@@ -1,0 +1,148 @@
+"""Black boxes: anything that runs, behind a contract that is checked at every session. No property lives here."""
+
+import inspect
+import re
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.audit.limit import limited
+from protocols.audit.subject import Drop, Played, Subject, Vectors
+from protocols.errors import Misuse
+
+CONTRACT = (
+    "run(inputs, drop) gives (total, transcript): an integer array of the inputs' length or None, and a list of "
+    "(sender, recipient, bytes) with the senders 'client 0', 'client 1', ..., 'server'"
+)
+_UNSAID = (
+    "what it promises when clients leave is not known: give BlackBox tolerated=, a function of the number of "
+    "clients and the drop-outs that says whether there is a total"
+)
+
+
+class Runs(Protocol):
+    """A black box: inputs (int64 vectors of one length) and who leaves at which stage -> (total or None, transcript).
+
+    transcript: everything that the server received and sent, in order, as (sender, recipient, bytes). A client's
+    messages have the sender "client 0", "client 1", ..., by its place in `inputs` (or a name that `sender` of the
+    BlackBox maps to that place); the server's have "server"; other names are helpers. None as total: the session
+    ended without one.
+    """
+
+    def __call__(
+        self, inputs: Vectors, drop: Drop
+    ) -> tuple[NDArray[np.int64] | None, Sequence[tuple[str, str, bytes]]]: ...
+
+
+class BlackBox(Subject):
+    """Anything that runs.
+
+    threat: the model it declares. stages: names of the stages that clients may leave at. counting: the stage of
+    the input. bound: on the absolute value of an input, at least 1. clients: the least and the largest number.
+    tolerated: (number of clients, drop) -> whether a total is promised; without it what is promised under
+    drop-outs is reported as not checked. sender: name of a sender -> the client's place in the inputs, None for
+    anybody else. timeout: seconds that one session may take. Raises Misuse for arguments that are none of these.
+    """
+
+    level = "black"
+
+    def __init__(
+        self,
+        run: Runs,
+        *,
+        name: str = "",
+        threat: str = "semi-honest",
+        stages: tuple[str, ...] = ("input",),
+        counting: str = "input",
+        bound: int = (1 << 15) - 1,
+        clients: tuple[int, int] = (3, 8),
+        tolerated: Callable[[int, Drop], bool] | None = None,
+        sender: Callable[[str], int | None] | None = None,
+        timeout: float = 60.0,
+    ) -> None:
+        super().__init__(name or getattr(run, "__name__", "black box"), threat, tuple(stages), counting)
+        _expect(callable(run), f"run: expected a function, got {type(run).__name__}")
+        _expect(bool(stages), "stages: expected at least one name of a stage, got none")
+        _expect(counting in stages, f"counting: expected one of the stages {stages}, got {counting!r}")
+        _expect(1 <= bound < 1 << 62, f"bound: expected 1 to 2^62 - 1, got {bound}")
+        _expect(1 <= clients[0] <= clients[1], f"clients: expected the least and the largest, got {clients}")
+        _expect(
+            tolerated is None or callable(tolerated),
+            f"tolerated: expected a function of (clients, drop), got {type(tolerated).__name__}",
+        )
+        _expect(
+            sender is None or callable(sender),
+            f"sender: expected a function of a sender's name, got {type(sender).__name__}",
+        )
+        _expect(timeout > 0, f"timeout: expected seconds above 0, got {timeout}")
+        self.run, self.bound, self.clients, self.timeout = run, int(bound), clients, timeout
+        self.tolerated, self.sender = tolerated, sender or _place
+        if tolerated is None:
+            self.unknown = {"exact-sum": _UNSAID, "no-total-beyond-tolerance": _UNSAID}
+
+    def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
+        """Run one session within the time limit. Raises Misuse for a result that is not of the contract, Hung."""
+        self.playing = list(inputs), dict(drop or {})
+        given = [vector.copy() for vector in inputs]
+        gone = {stage: set(who) for stage, who in (drop or {}).items()}
+        result = limited(lambda: self.run(given, gone), self.timeout)
+        if inspect.iscoroutine(result):
+            result.close()
+        if not isinstance(result, tuple | list) or len(result) != 2:
+            self._malformed(f"run gave a {type(result).__name__}")
+        total, transcript = result
+        return Played(
+            self._total(total, len(inputs[0])),
+            self.survivors_of(len(inputs), drop or {}),
+            self._transcript(transcript, len(inputs)),
+        )
+
+    def _total(self, total: Any, length: int) -> NDArray[np.int64] | None:
+        if total is None:
+            return None
+        array = np.asarray(total)
+        if array.dtype.kind not in "iuO" or array.shape != (length,):
+            self._malformed(f"run gave a total of type {array.dtype} and shape {array.shape}")
+        return array
+
+    def _transcript(self, transcript: Any, clients: int) -> list[tuple[str, str, bytes]]:
+        if not isinstance(transcript, list | tuple):
+            self._malformed(f"run gave a transcript of type {type(transcript).__name__}")
+        return [self._message(message, clients) for message in transcript]
+
+    def _message(self, message: Any, clients: int) -> tuple[str, str, bytes]:
+        if not isinstance(message, list | tuple) or len(message) != 3:
+            self._malformed(f"run gave a message of type {type(message).__name__} that is no triple")
+        sender, recipient, body = message
+        if not isinstance(sender, str) or not isinstance(recipient, str):
+            self._malformed(f"run gave the names {sender!r} and {recipient!r}, which are not both text")
+        if not isinstance(body, bytes | bytearray | memoryview):
+            self._malformed(f"run gave a body of type {type(body).__name__} from {sender!r}")
+        number = self.sender(sender)
+        if number is None:
+            if self.sender is _place and sender.lower().startswith("client"):
+                self._malformed(f"run gave the sender {sender!r}")
+            return sender if not sender.startswith("client") else f"party {sender}", recipient, bytes(body)
+        if not isinstance(number, int) or not 0 <= number < clients:
+            self._malformed(f"run gave the sender {sender!r}, which is none of {clients} clients")
+        return f"client {number}", recipient, bytes(body)
+
+    def _malformed(self, what: str) -> None:
+        raise Malformed(f"the adapter {self.name!r} does not keep its contract: {what}; expected: {CONTRACT}")
+
+
+class Malformed(Misuse):
+    """An adapter that does not keep its contract: nothing is found out about the protocol behind it."""
+
+
+def _place(sender: str) -> int | None:
+    """The number in "client 7", None for any other name."""
+    named = re.fullmatch(r"client (\d{1,9})", sender)
+    return int(named[1]) if named else None
+
+
+def _expect(holds: bool, said: str) -> None:
+    if not holds:
+        raise Misuse(said)
