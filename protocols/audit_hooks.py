@@ -5,8 +5,9 @@ broken protocol pass what does not need hooks; a missing one makes properties "n
 reason.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -39,7 +40,9 @@ class Hooks:
     a genuine answer of one client; the abort or blame must name that client. oracles: for a session,
     (story, tamper) pairs: a server that asks the holder of a key to open something else than the sum.
     foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
-    that it refused all of it. inapplicable: property -> why this kind of protocol has nothing it could be
+    that it refused all of it. sent: records that states hold because they are meant for the wire; what these
+    keep out of their repr is long, not secret. neighbours: session, index -> the clients that a client shares
+    masks with. sparse: the same protocol on a sparse graph, with few clients. inapplicable: property -> why this kind of protocol has nothing it could be
     checked on; it is reported as not claimed, with this reason.
     """
 
@@ -53,4 +56,7 @@ class Hooks:
     bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
     oracles: Callable[[Session], Iterable[tuple[str, Tamper]]] | None = None
     foreign_refused: Callable[[Message, Message], bool] | None = None
+    sent: tuple[type, ...] = ()
+    neighbours: Callable[[Session, int], Collection[int]] | None = None
+    sparse: Callable[[], Any] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

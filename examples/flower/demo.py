@@ -72,7 +72,12 @@ def main() -> None:
         with console.status("the same without privacy layers, in memory"):
             plain = make_federation(privacy=[]).fit(ROUNDS)
         print_closing(
-            console, Shown(len(SITES), ("secagg+:setup=reuse,threat=malicious",), str(run)), result, plain, None, run
+            console,
+            Shown(len(SITES), ("secagg+:setup=reuse,threat=malicious",), str(run)),
+            result,
+            plain,
+            None,
+            run,
         )
         waiting = sum(entry.seconds.get("waiting", 0.0) for entry in result.history)
         console.print(f"seconds waiting for polling, transport and processes to start: {waiting:.1f}")

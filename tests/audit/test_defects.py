@@ -2,11 +2,13 @@
 
 import pytest
 
+from fl.cli.audit import named
+from fl.registry import PRIVACY
 from protocols.audit import PROPERTIES, WhiteBox, audit
 from secagg import SecAgg, SecAggPlus
 from tests.defects import ALL
 from tests.defects.planting import Defect
-from tests.defects.table import caught, main
+from tests.defects.table import BUILT_INS, caught, main
 
 
 def test_every_class_of_failure_is_planted_and_named_once() -> None:
@@ -25,6 +27,18 @@ def test_each_defect_is_caught_by_its_named_property(defect: Defect) -> None:
 def test_sound_protocols_fail_nothing(protocol: type[SecAgg]) -> None:
     report = audit(WhiteBox(protocol), examples=5)
     assert [(p.name, p.reason) for p in report.properties if p.status.value == "failed"] == []
+
+
+def test_the_table_audits_every_built_in_by_name() -> None:
+    layers = {"sample-dp", "client-dp", "distributed-dp", "local-dp"}
+    assert set(BUILT_INS) == set(PRIVACY.names()) - layers
+
+
+@pytest.mark.parametrize("name", ["paillier:key_bits=2048", "ckks", "secagg+", "secagg:setup=reuse"])
+def test_what_is_made_for_the_wire_is_no_secret(name: str) -> None:
+    chosen = ["secrets-stay-with-their-owner", "secrets-die-with-the-session"]
+    report = audit(named(name), examples=1, only=chosen)
+    assert [p.reason for p in report.properties if p.status.value != "passed"] == []
 
 
 @pytest.mark.slow

@@ -131,16 +131,21 @@ def _hidden_by_party(subject: Any, driven: Any) -> dict[Any, list[bytes]]:
     held: dict[Any, list[bytes]] = {}
     for saved in driven.before.values():
         for party, encoded in saved.items():
-            held.setdefault(party, []).extend(_hidden(subject.protocol.decode_state(encoded)))
+            state = subject.protocol.decode_state(encoded)
+            held.setdefault(party, []).extend(_hidden(state, subject.protocol.audit_hooks.sent))
     return held
 
 
-def _hidden(record: Any) -> Iterator[bytes]:
-    """The keys and seeds (16 to 256 bytes) that a record, or one inside it, keeps out of its repr."""
+def _hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
+    """The keys and seeds (16 to 256 bytes) that a record, or one inside it that is not meant for the wire, keeps
+    out of its repr.
+    """
     for item in fields(record):
         value = getattr(record, item.name)
+        if isinstance(value, sent):
+            continue
         if is_dataclass(value):
-            yield from _hidden(value)
+            yield from _hidden(value, sent)
         elif not item.repr and isinstance(value, bytes) and 16 <= len(value) <= 256:
             yield value
 
