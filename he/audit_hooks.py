@@ -20,6 +20,7 @@ INAPPLICABLE = {
             "views-indistinguishable",
             "masked-after-unmasking",
             "hidden-from-insiders",
+            "hidden-in-its-component",
             "seeds-carry-full-entropy",
             "streams-do-not-collide",
         ),

@@ -42,8 +42,9 @@ class Hooks:
     foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
     that it refused all of it. sent: records that states hold because they are meant for the wire; what these
     keep out of their repr is long, not secret. neighbours: session, index -> the clients that a client shares
-    masks with. sparse: the same protocol on a sparse graph, with few clients. inapplicable: property -> why this kind of protocol has nothing it could be
-    checked on; it is reported as not claimed, with this reason.
+    masks with. sparse: makes the same protocol with a sparse graph among 16 clients. inapplicable: property ->
+    why this kind of protocol has nothing it could be checked on; it is reported as not claimed, with this
+    reason.
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None

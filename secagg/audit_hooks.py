@@ -7,7 +7,8 @@ purpose: it is a witness.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -65,6 +66,12 @@ def elements(session: Session, message: Message) -> Elements | None:
 
 def modulus(session: Session) -> int:
     return rules_of(session).ring.modulus
+
+
+def neighbours(session: Session, index: int) -> tuple[int, ...]:
+    """With whom a client shares masks."""
+    rules = rules_of(session)
+    return rules.neighbours(index, rules.seed)
 
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
@@ -304,7 +311,16 @@ HOOKS = Hooks(
     forgeries=forgeries,
     bad_answers=bad_answers,
     foreign_refused=foreign_refused,
+    neighbours=neighbours,
     inapplicable={
         "no-decryption-oracle": "nobody holds a key that opens inputs; masks cancel in the sum alone"
     },
 )
+
+
+def hooks(sparse: Callable[[], object] | None) -> Hooks:
+    """Return the hooks of a masked sum. sparse: makes it with few neighbours; None on the complete graph."""
+    if sparse is not None:
+        return replace(HOOKS, sparse=sparse)
+    why = "its graph is complete: see hidden-from-insiders"
+    return replace(HOOKS, inapplicable={**HOOKS.inapplicable, "hidden-in-its-component": why})
