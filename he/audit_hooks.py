@@ -26,6 +26,7 @@ INAPPLICABLE = {
         ),
         NO_MASKS,
     ),
+    "secrets-are-drawn-in-full": "the randomness of encryption cannot be injected",
     "view-depends-on-the-sum-only": "the randomness of encryption cannot be injected; see `randomised`",
     "stale-shares-refused": "clients deal no shares of secrets",
     "shares-are-sealed": "clients deal no shares of secrets",

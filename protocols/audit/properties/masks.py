@@ -1,10 +1,9 @@
-"""Masks: uniform over the whole ring, fresh, bound to their session, from seeds of full entropy."""
+"""Masks: uniform over the whole ring, fresh, bound to their session. What does not belong here: seeds (`entropy`)."""
 
 import itertools
 from typing import Any
 
 import numpy as np
-from hypothesis import strategies as st
 
 from protocols.audit.prop import Finding, NotChecked, Property
 from protocols.audit.randomness import ReplayRandom
@@ -126,40 +125,6 @@ def stream_is_uniform(subject: Any, data: Any) -> None:
         raise Finding(f"the stream behind the masks is not uniform over bytes (p = {p:.2g})")
 
 
-def seed_entropy(subject: Any, data: Any) -> None:
-    """Streams of seeds that differ in any one bit differ, for every bit of the seed."""
-    stream, width = subject.hooks.stream, subject.hooks.seed_bytes
-    if stream is None:
-        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
-    if width < 16:
-        raise Finding(f"mask seeds have {8 * width} bits, fewer than 128")
-    base = data.draw(st.binary(min_size=width, max_size=width), label="seed")
-    reference = stream(base, 64).tobytes()
-    for bit in range(8 * width):
-        flipped = bytearray(base)
-        flipped[bit // 8] ^= 1 << bit % 8
-        if stream(bytes(flipped), 64).tobytes() == reference:
-            raise Finding(f"bit {bit} of a mask seed does not reach the stream\n  seed {base.hex()}")
-    for fold in (4, 8, 16):
-        for place in range(width - fold):
-            folded = bytearray(base)
-            folded[place] ^= 1
-            folded[place + fold] ^= 1
-            if stream(bytes(folded), 64).tobytes() == reference:
-                raise Finding(f"a mask seed is folded to {8 * fold} bits\n  bytes {place} and {place + fold}")
-
-
-def no_collisions(subject: Any, data: Any) -> None:
-    """4096 seeds give 4096 streams: a generator folded to 32 bits or fewer collides or repeats."""
-    stream, width = subject.hooks.stream, subject.hooks.seed_bytes
-    if stream is None:
-        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
-    rng = np.random.default_rng(0)
-    seen = {stream(rng.bytes(width), 16).tobytes() for _ in range(4096)}
-    if len(seen) != 4096:
-        raise Finding(f"4096 seeds give {len(seen)} streams")
-
-
 PROPERTIES = (
     Property(
         "uniform-over-the-ring",
@@ -199,23 +164,5 @@ PROPERTIES = (
         stream_is_uniform,
         statistical=True,
         statistics=str(STREAM),
-    ),
-    Property(
-        "seeds-carry-full-entropy",
-        "Every bit of a mask seed reaches the stream, and there are at least 128.",
-        "pseudorandom generator",
-        "semi-honest",
-        "white",
-        seed_entropy,
-        most=3,
-    ),
-    Property(
-        "streams-do-not-collide",
-        "Different seeds give different streams, with no collision beyond birthday.",
-        "pseudorandom generator",
-        "semi-honest",
-        "white",
-        no_collisions,
-        most=1,
     ),
 )

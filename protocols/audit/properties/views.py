@@ -16,7 +16,7 @@ from protocols.audit.statistics import Design, chi_square_uniform, two_sample
 from protocols.audit.stepping import Driven, drive
 from protocols.kernel import Message, Party, client
 
-VIEWS = Design(4 * SAMPLES, tests=1, two=True)
+VIEWS = Design(4 * SAMPLES, tests=6, two=True)
 RESIDUAL = Design(SAMPLES, tests=200)
 INSIDERS = Design(SAMPLES, tests=40)
 COMPONENTS = Design(SAMPLES, tests=400)
@@ -71,25 +71,37 @@ def _changed(a: Any, b: Any) -> list[tuple[str, str]]:
 
 
 def independent(subject: Any, data: Any) -> None:
-    """Two input sets with equal sums, many coordinates: the joint view of two clients has one distribution."""
-    d = SAMPLES * 4
+    """Two input sets with equal sums, many coordinates: the joint view of any two clients has one distribution."""
+    d = VIEWS.samples
     left = [np.ones(d, np.int64), -np.ones(d, np.int64), np.zeros(d, np.int64)]
-    right = [np.zeros(d, np.int64), np.zeros(d, np.int64), np.zeros(d, np.int64)]
-    cells = []
+    right = [np.zeros(d, np.int64)] * 3
+    views = []
     modulus = 0
     for vectors in (left, right):
-        played = subject.play(vectors, {}, bound=1)
+        played = subject.play(vectors, {}, bound=SMALL)
         modulus = modulus_of(subject, played)
         view = subject.hooks.stripped
-        values = view(played.session, played.messages, {}) if view else elements_of(subject, played)
-        cells.append(values[0].astype(np.int64) * modulus + values[1].astype(np.int64))
-    p = two_sample(cells[0], cells[1], modulus**2)
-    if p < VIEWS.level:
-        raise Finding(
-            f"the server can tell two input sets with equal sums apart (p = {p:.2g})\n"
-            f"  first: 1, -1, 0; second: 0, 0, 0 in each of {d} coordinates\n"
-            f"  judged on the pair of clients 0 and 1 over Z_{modulus}, after it removed all masks it can"
-        )
+        views.append(view(played.session, played.messages, {}) if view else elements_of(subject, played))
+    for i, j in itertools.combinations(range(3), 2):
+        for story, coarse in _coarsened(modulus):
+            cells = [16 * coarse(values[i]) + coarse(values[j]) for values in views]
+            p = two_sample(*(c.astype(np.int64) for c in cells), 256)
+            if p < VIEWS.level:
+                raise Finding(
+                    f"the server can tell two input sets with equal sums apart (p = {p:.2g})\n"
+                    f"  first: 1, -1, 0; second: 0, 0, 0 in each of {d} coordinates\n"
+                    f"  judged on clients {i} and {j} over Z_{modulus} ({story}), after it removed all masks it can"
+                )
+
+
+def _coarsened(modulus: int) -> list[tuple[str, Any]]:
+    """How an element becomes one of 16 cells."""
+    if modulus <= 16:
+        return [("the whole element", lambda v: v)]
+    return [
+        ("its low bits", lambda v: v % np.uint64(16)),
+        ("its top bits", lambda v: (v.astype(np.float64) / modulus * 16).clip(0, 15).astype(np.uint64)),
+    ]
 
 
 def residual(subject: Any, data: Any) -> None:
