@@ -247,7 +247,7 @@ def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
     told = read(Unmask, request)
     nobody = indices(())
     if rules_of(session).voted:
-        few = len(told.signers) - 1
+        few = rules_of(session).threshold - 1
         yield _forged(
             "split-views", "fewer signatures of the survivor set than the threshold", request,
             Unmask(nobody, nobody, told.signers[:few], told.signatures[: 64 * few]),
@@ -255,6 +255,17 @@ def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
         yield _forged(
             "split-views", "signatures of somebody else's survivor set", request,
             Unmask(nobody, nobody, told.signers, told.signatures[64:] + told.signatures[:64]),
+        )  # fmt: skip
+        again = [*told.signers[:few].tolist(), int(told.signers[few - 1])]
+        repeated = told.signatures[: 64 * few] + told.signatures[64 * (few - 1) : 64 * few]
+        yield _forged(
+            "split-views", "one signature given twice to reach the threshold", request,
+            _unchecked(Unmask, alive=nobody, dropped=nobody, signers=indices(again), signatures=repeated),
+        )  # fmt: skip
+        peer = told.signers[:1]
+        yield _forged(
+            "never-both-shares", "one peer named alive and dropped, beside the signatures", request,
+            Unmask(peer, peer, told.signers, told.signatures),
         )  # fmt: skip
         return
     both = told.alive[:1]

@@ -36,7 +36,9 @@ class Runs(Protocol):
 
 @dataclass
 class Played:
-    """One session as an audit saw it. total is None where it was aborted; `why` then says the reason."""
+    """One session as an audit saw it. total is None where it was aborted; `why` then says the reason, and `notes`
+    which parties had refused what.
+    """
 
     total: NDArray[np.int64] | None
     survivors: tuple[int, ...]
@@ -46,6 +48,7 @@ class Played:
     why: str = ""
     refusals: dict[Any, SecAggError] = field(default_factory=dict)
     session: Session | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Subject:
@@ -139,7 +142,8 @@ class WhiteBox(Subject):
                 protocol, list(inputs), drop, rng, messages.append, **{"policy": OPEN, **options}
             )
         except Aborted as error:
-            return Played(None, (), _plain(messages), messages, None, error.reason)
+            notes = tuple(getattr(error, "__notes__", ()))
+            return Played(None, (), _plain(messages), messages, None, error.reason, notes=notes)
         return Played(
             outcome.total,
             outcome.survivors,

@@ -2,7 +2,9 @@
 
 from tests.defects.entropy import DEFECTS as ENTROPY
 from tests.defects.homomorphic import DEFECTS as HOMOMORPHIC
+from tests.defects.leaks import DEFECTS as LEAKS
 from tests.defects.masks import DEFECTS as MASKS
 from tests.defects.planting import Defect
+from tests.defects.rules import DEFECTS as RULES
 
-ALL: tuple[Defect, ...] = (*MASKS, *ENTROPY, *HOMOMORPHIC)
+ALL: tuple[Defect, ...] = (*MASKS, *ENTROPY, *LEAKS, *RULES, *HOMOMORPHIC)

@@ -142,11 +142,25 @@ def state_is_data(subject: Any, data: Any) -> None:
 
 
 def declared(subject: Any, data: Any) -> None:
-    """A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed."""
-    if subject.level == "white" and subject.hooks.tolerated is None and len(subject.stages) > 1:
-        raise NotChecked(
-            "the protocol has no hook `tolerated`: what it promises under drop-outs is not known"
-        )
+    """A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed. One
+    with it promises a total when nobody leaves, and none when everybody does: else nothing would be checked by it.
+    """
+    hook = subject.hooks.tolerated
+    if hook is None:
+        if len(subject.stages) > 1:
+            raise NotChecked(
+                "the protocol has no hook `tolerated`: what it promises under drop-outs is not known"
+            )
+        return
+    n = subject.clients[1]
+    session = subject.session_of(n, 2, subject.bound)
+    for who, promised in ((set(), True), (set(range(n)), False)):
+        answered = hook(session, {subject.stages[0]: who})
+        if answered is not promised:
+            raise Finding(
+                f"the protocol says {answered}, expected {promised}, to whether it promises a total\n"
+                f"  when {len(who)} of {n} clients leave before {subject.stages[0]}"
+            )
 
 
 PROPERTIES = (

@@ -2,6 +2,7 @@
 
 import itertools
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -53,6 +54,7 @@ def coupling(subject: Any, data: Any) -> None:
             )
     if subject.hooks.elements is None:
         return
+    _same_around_elements(subject, plays)
     modulus = modulus_of(subject, plays[0])
     first, second = (elements_of(subject, p) for p in plays[:2])
     for k in (i, j):
@@ -60,6 +62,29 @@ def coupling(subject: Any, data: Any) -> None:
         got = ((second[k].astype(object) - first[k].astype(object)) % modulus).astype(object)
         if expected is not None and got[: len(expected)].tolist() != [int(x) for x in expected]:
             raise tell("the mask depends on the input it hides", base, {}, plays[0], client=k)
+
+
+def _same_around_elements(subject: Any, plays: list[Any]) -> None:
+    """Two coupled input messages differ in their ring elements and in no byte besides."""
+    for x, y in zip(plays[0].messages, plays[1].messages, strict=True):
+        if x.stage != subject.counting or x.sender.role != "client":
+            continue
+        one, other = bytes(x.body), bytes(y.body)
+        if len(one) != len(other):
+            raise Finding(f"the length of {x.sender}'s input message depends on its input")
+        read = partial(_read, subject, plays[0].session)
+        for at in (k for k in range(len(one)) if one[k] != other[k]):
+            mixed = one[:at] + other[at : at + 1] + one[at + 1 :]
+            if read(replace(x, body=mixed)) in (read(x), None):
+                raise Finding(
+                    f"the input message of {x.sender} tells more of its input than its masked vector does\n"
+                    f"  byte {at} of {len(one)} is no part of a ring element and depends on the input"
+                )
+
+
+def _read(subject: Any, session: Any, message: Message) -> list[int] | None:
+    values = subject.hooks.elements(session, message)
+    return None if values is None else values.tolist()
 
 
 def _changed(a: Any, b: Any) -> list[tuple[str, str]]:
@@ -84,8 +109,8 @@ def independent(subject: Any, data: Any) -> None:
         views.append(view(played.session, played.messages, {}) if view else elements_of(subject, played))
     for i, j in itertools.combinations(range(3), 2):
         for story, coarse in _coarsened(modulus):
-            cells = [16 * coarse(values[i]) + coarse(values[j]) for values in views]
-            p = two_sample(*(c.astype(np.int64) for c in cells), 256)
+            first, second = (16 * coarse(v[i]) + coarse(v[j]) for v in views)
+            p = two_sample(first.astype(np.int64), second.astype(np.int64), 256)
             if p < VIEWS.level:
                 raise Finding(
                     f"the server can tell two input sets with equal sums apart (p = {p:.2g})\n"
