@@ -32,7 +32,8 @@ class Forgery:
 @dataclass(frozen=True)
 class Hooks:
     """elements: the ring elements that a client's input message carries (uint64, reduced), None for other
-    messages. modulus: of that ring. stripped: client -> what is left of its input after the server removed
+    messages. unsigned: an input message without what signs or hashes its ring elements (those alone may depend on
+    the input). modulus: of that ring. stripped: client -> what is left of its input after the server removed
     all masks that the transcript, and the states of corrupt clients (as they were when asked for their
     input), let it remove. tolerated: whether the protocol promises a total although clients leave (stage ->
     indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of its seeds. forgeries: to
@@ -48,6 +49,7 @@ class Hooks:
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None
+    unsigned: Callable[[Message], Message] | None = None
     modulus: Callable[[Session], int] | None = None
     stripped: Callable[[Session, Transcript, Mapping[int, State]], Mapping[int, Elements]] | None = None
     tolerated: Callable[[Session, Mapping[str, set[int]]], bool | None] | None = None

@@ -44,6 +44,7 @@ from secagg.messages import (
     unpack_bits,
 )
 from secagg.packing import unpack
+from secagg.reuse.messages import Deposit
 from secagg.ring import Words
 from secagg.rules import rules_of
 from secagg.seeds import pair_seed, self_mask_seed
@@ -329,8 +330,38 @@ HOOKS = Hooks(
 )
 
 
-def hooks(sparse: Callable[[], object] | None) -> Hooks:
+def deposited(session: Session, message: Message) -> Elements | None:
+    """As `elements`, where keys are reused."""
+    if message.stage != INPUT or message.recipient != SERVER:
+        return None
+    ring = rules_of(session).ring
+    try:
+        return ring.residues(unpack(Deposit.decode(message.body).vector, session.dimension, ring))
+    except SecAggError:
+        return None
+
+
+def unsigned(message: Message) -> Message:
+    """A deposit without the signature over its masked vector."""
+    return replace(message, body=replace(Deposit.decode(message.body), signature=b"").encode())
+
+
+REUSED = Hooks(
+    elements=deposited,
+    unsigned=unsigned,
+    modulus=modulus,
+    tolerated=tolerated,
+    stream=stream,
+    seed_bytes=SEED_BYTES,
+    inapplicable=HOOKS.inapplicable,
+)
+"""Where keys are reused, what the server can take off and what a cheat would send is not written down a second time."""
+
+
+def hooks(sparse: Callable[[], object] | None, reuse: bool) -> Hooks:
     """Return the hooks of a masked sum. sparse: makes it with few neighbours; None on the complete graph."""
+    if reuse:
+        return REUSED
     if sparse is not None:
         return replace(HOOKS, sparse=sparse)
     why = "its graph is complete: see hidden-from-insiders"

@@ -156,7 +156,7 @@ class _Masked(SecureSum):
     def audit_hooks(self) -> Hooks:
         from secagg.audit_hooks import hooks
 
-        return hooks(None if self._complete else self._sparse)
+        return hooks(None if self._complete else self._sparse, self.reuse)
 
     def _sparse(self) -> "_Masked":
         """A sparse graph already with 16 clients: for audits."""

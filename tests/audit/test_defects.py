@@ -16,6 +16,10 @@ def semi_honest() -> SecAgg:
     return SecAgg(threat="semi-honest")
 
 
+def reusing() -> SecAggPlus:
+    return SecAggPlus(setup="reuse")
+
+
 def test_every_class_of_failure_is_planted_and_named_once() -> None:
     names = {p.name for p in PROPERTIES}
     assert len({d.name for d in ALL}) == len(ALL)
@@ -27,7 +31,7 @@ def test_each_defect_is_caught_by_its_named_property(defect: Defect) -> None:
     assert defect.caught_by in caught(defect, only=[defect.caught_by])
 
 
-@pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, semi_honest, malicious])
+@pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, semi_honest, malicious, reusing])
 def test_sound_protocols_fail_nothing(protocol: type[SecAgg]) -> None:
     report = audit(WhiteBox(protocol), examples=5)
     assert [(p.name, p.reason) for p in report.properties if p.status.value == "failed"] == []
