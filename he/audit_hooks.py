@@ -20,11 +20,13 @@ INAPPLICABLE = {
             "views-indistinguishable",
             "masked-after-unmasking",
             "hidden-from-insiders",
+            "hidden-in-its-component",
             "seeds-carry-full-entropy",
             "streams-do-not-collide",
         ),
         NO_MASKS,
     ),
+    "secrets-are-drawn-in-full": "the randomness of encryption cannot be injected",
     "view-depends-on-the-sum-only": "the randomness of encryption cannot be injected; see `randomised`",
     "stale-shares-refused": "clients deal no shares of secrets",
     "shares-are-sealed": "clients deal no shares of secrets",
@@ -47,7 +49,7 @@ def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool | None:
     return None if later else True
 
 
-def hooks(oracles: Any, **inapplicable: str) -> Hooks:
-    """Return the hooks of a homomorphic sum with these attacks on whoever holds the key."""
+def hooks(oracles: Any, sent: tuple[type, ...] = (), **inapplicable: str) -> Hooks:
+    """Return the hooks of a homomorphic sum: attacks on whoever holds the key, records made for the wire."""
     named = {key.replace("_", "-"): why for key, why in inapplicable.items()}
-    return Hooks(tolerated=tolerated, oracles=oracles, inapplicable={**INAPPLICABLE, **named})
+    return Hooks(tolerated=tolerated, oracles=oracles, sent=sent, inapplicable={**INAPPLICABLE, **named})

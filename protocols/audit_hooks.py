@@ -5,8 +5,9 @@ broken protocol pass what does not need hooks; a missing one makes properties "n
 reason.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,7 +32,8 @@ class Forgery:
 @dataclass(frozen=True)
 class Hooks:
     """elements: the ring elements that a client's input message carries (uint64, reduced), None for other
-    messages. modulus: of that ring. stripped: client -> what is left of its input after the server removed
+    messages. unsigned: an input message without what signs or hashes its ring elements (those alone may depend on
+    the input). modulus: of that ring. stripped: client -> what is left of its input after the server removed
     all masks that the transcript, and the states of corrupt clients (as they were when asked for their
     input), let it remove. tolerated: whether the protocol promises a total although clients leave (stage ->
     indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of its seeds. forgeries: to
@@ -39,11 +41,15 @@ class Hooks:
     a genuine answer of one client; the abort or blame must name that client. oracles: for a session,
     (story, tamper) pairs: a server that asks the holder of a key to open something else than the sum.
     foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
-    that it refused all of it. inapplicable: property -> why this kind of protocol has nothing it could be
-    checked on; it is reported as not claimed, with this reason.
+    that it refused all of it. sent: records that states hold because they are meant for the wire; what these
+    keep out of their repr is long, not secret. neighbours: session, index -> the clients that a client shares
+    masks with. sparse: makes the same protocol with a sparse graph among 16 clients. inapplicable: property ->
+    why this kind of protocol has nothing it could be checked on; it is reported as not claimed, with this
+    reason.
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None
+    unsigned: Callable[[Message], Message] | None = None
     modulus: Callable[[Session], int] | None = None
     stripped: Callable[[Session, Transcript, Mapping[int, State]], Mapping[int, Elements]] | None = None
     tolerated: Callable[[Session, Mapping[str, set[int]]], bool | None] | None = None
@@ -53,4 +59,7 @@ class Hooks:
     bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
     oracles: Callable[[Session], Iterable[tuple[str, Tamper]]] | None = None
     foreign_refused: Callable[[Message, Message], bool] | None = None
+    sent: tuple[type, ...] = ()
+    neighbours: Callable[[Session, int], Collection[int]] | None = None
+    sparse: Callable[[], Any] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

@@ -7,7 +7,8 @@ purpose: it is a witness.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -43,6 +44,7 @@ from secagg.messages import (
     unpack_bits,
 )
 from secagg.packing import unpack
+from secagg.reuse.messages import Deposit
 from secagg.ring import Words
 from secagg.rules import rules_of
 from secagg.seeds import pair_seed, self_mask_seed
@@ -65,6 +67,12 @@ def elements(session: Session, message: Message) -> Elements | None:
 
 def modulus(session: Session) -> int:
     return rules_of(session).ring.modulus
+
+
+def neighbours(session: Session, index: int) -> tuple[int, ...]:
+    """With whom a client shares masks."""
+    rules = rules_of(session)
+    return rules.neighbours(index, rules.seed)
 
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
@@ -240,7 +248,7 @@ def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
     told = read(Unmask, request)
     nobody = indices(())
     if rules_of(session).voted:
-        few = len(told.signers) - 1
+        few = rules_of(session).threshold - 1
         yield _forged(
             "split-views", "fewer signatures of the survivor set than the threshold", request,
             Unmask(nobody, nobody, told.signers[:few], told.signatures[: 64 * few]),
@@ -248,6 +256,17 @@ def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
         yield _forged(
             "split-views", "signatures of somebody else's survivor set", request,
             Unmask(nobody, nobody, told.signers, told.signatures[64:] + told.signatures[:64]),
+        )  # fmt: skip
+        again = [*told.signers[:few].tolist(), int(told.signers[few - 1])]
+        repeated = told.signatures[: 64 * few] + told.signatures[64 * (few - 1) : 64 * few]
+        yield _forged(
+            "split-views", "one signature given twice to reach the threshold", request,
+            _unchecked(Unmask, alive=nobody, dropped=nobody, signers=indices(again), signatures=repeated),
+        )  # fmt: skip
+        peer = told.signers[:1]
+        yield _forged(
+            "never-both-shares", "one peer named alive and dropped, beside the signatures", request,
+            Unmask(peer, peer, told.signers, told.signatures),
         )  # fmt: skip
         return
     both = told.alive[:1]
@@ -304,7 +323,46 @@ HOOKS = Hooks(
     forgeries=forgeries,
     bad_answers=bad_answers,
     foreign_refused=foreign_refused,
+    neighbours=neighbours,
     inapplicable={
         "no-decryption-oracle": "nobody holds a key that opens inputs; masks cancel in the sum alone"
     },
 )
+
+
+def deposited(session: Session, message: Message) -> Elements | None:
+    """As `elements`, where keys are reused."""
+    if message.stage != INPUT or message.recipient != SERVER:
+        return None
+    ring = rules_of(session).ring
+    try:
+        return ring.residues(unpack(Deposit.decode(message.body).vector, session.dimension, ring))
+    except SecAggError:
+        return None
+
+
+def unsigned(message: Message) -> Message:
+    """A deposit without the signature over its masked vector."""
+    return replace(message, body=replace(Deposit.decode(message.body), signature=b"").encode())
+
+
+REUSED = Hooks(
+    elements=deposited,
+    unsigned=unsigned,
+    modulus=modulus,
+    tolerated=tolerated,
+    stream=stream,
+    seed_bytes=SEED_BYTES,
+    inapplicable=HOOKS.inapplicable,
+)
+"""Where keys are reused, what the server can take off and what a cheat would send is not written down a second time."""
+
+
+def hooks(sparse: Callable[[], object] | None, reuse: bool) -> Hooks:
+    """Return the hooks of a masked sum. sparse: makes it with few neighbours; None on the complete graph."""
+    if reuse:
+        return REUSED
+    if sparse is not None:
+        return replace(HOOKS, sparse=sparse)
+    why = "its graph is complete: see hidden-from-insiders"
+    return replace(HOOKS, inapplicable={**HOOKS.inapplicable, "hidden-in-its-component": why})

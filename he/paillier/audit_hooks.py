@@ -21,7 +21,7 @@ from protocols.session import Session
 def make(protocol: Any) -> Hooks:
     """Return the hooks of a PaillierSum."""
     sealed = {} if protocol.recipients else {"nonces_are_used_once": "nothing is sealed with a nonce"}
-    return hooks(partial(_oracles, protocol), **sealed)
+    return hooks(partial(_oracles, protocol), sent=(Contribution,), **sealed)
 
 
 def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:

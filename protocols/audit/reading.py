@@ -3,13 +3,10 @@
 from typing import Any
 
 from protocols.audit.prop import NotChecked
-from protocols.audit.statistics import ALPHA
 
-SAMPLES = 4096
-POWER = (
-    f"chi-square at a false-alarm rate of at most {ALPHA:g} per property; with {SAMPLES} elements a cell that is "
-    "missing from a ring of up to 64, or a total variation distance of 0.15, is found with power above 0.99"
-)
+SAMPLES = 1 << 14
+SMALL, WIDE = 1, 1 << 40
+"""Public bounds that give a small ring, where every value counts, and one wider than a 32-bit word."""
 
 
 def input_bodies(subject: Any, played: Any) -> list[tuple[str, bytes]]:

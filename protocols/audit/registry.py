@@ -1,13 +1,23 @@
 """Every property of the audit, in the order it is checked and printed."""
 
 from protocols.audit.prop import Property
-from protocols.audit.properties import active_client, active_server, correctness, leaks, masks, secrets, views
+from protocols.audit.properties import (
+    active_client,
+    active_server,
+    correctness,
+    entropy,
+    leaks,
+    masks,
+    secrets,
+    views,
+)
 from protocols.errors import Misuse
 
 PROPERTIES: tuple[Property, ...] = (
     *correctness.PROPERTIES,
     *leaks.PROPERTIES,
     *masks.PROPERTIES,
+    *entropy.PROPERTIES,
     *views.PROPERTIES,
     *active_server.PROPERTIES,
     *active_client.PROPERTIES,

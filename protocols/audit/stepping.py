@@ -1,5 +1,6 @@
 """Sessions driven by hand: states encoded between steps, single parties held back, requests answered twice."""
 
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,8 +48,12 @@ def drive(
     random: SecureRandom | None = None,
     encoded: bool = True,
     model: bytes = NO_MODEL,
+    gone: Mapping[str, Collection[int]] | None = None,
 ) -> Driven:
-    """Run a whole session; every state goes through its encoding between two steps when `encoded`."""
+    """Run a whole session; every state goes through its encoding between two steps when `encoded`.
+
+    gone: stage -> the clients that leave before they answer it.
+    """
     protocol, random = subject.protocol, random or SystemRandom()
     names = [str(i) for i in range(len(vectors))]
     session = protocol.session(
@@ -61,15 +66,23 @@ def drive(
     for helper in protocol.helpers(session):
         parties[helper] = protocol.helper(session, helper, random=random, policy=OPEN).state
     step: Step = protocol.server(session, random=random)
+    left: set[Party] = set()
     for stage in protocol.stages(session):
-        step = _stage(subject, driven, stage.name, step, parties, encoded)
+        left |= {client(i) for i in (gone or {}).get(stage.name, ())}
+        step = _stage(subject, driven, stage.name, step, parties, encoded, left)
     driven.last = parties | {SERVER: step.state}
     driven.total = step.state.total if isinstance(step.state, Total) else None
     return driven
 
 
 def _stage(
-    subject: Any, driven: Driven, name: str, step: Step, parties: dict[Party, State], encoded: bool
+    subject: Any,
+    driven: Driven,
+    name: str,
+    step: Step,
+    parties: dict[Party, State],
+    encoded: bool,
+    left: Collection[Party],
 ) -> Step:
     protocol, random = subject.protocol, driven.random
     stage = Stage(name, list(step.send))
@@ -81,6 +94,8 @@ def _stage(
         who = request.recipient
         saved = protocol.encode_state(parties[who])
         driven.before[name][who] = saved
+        if who in left:
+            continue
         taken = protocol.decode_state(saved) if encoded else parties[who]
         answered = taken.receive(Message.from_wire(request.to_wire()), random)
         parties[who] = answered.state

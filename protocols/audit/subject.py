@@ -26,7 +26,9 @@ OPEN = Policy(min_cohort=1, min_survivors=1, min_ring_bits=1, allow_simulated=Tr
 
 @dataclass
 class Played:
-    """One session as an audit saw it. total is None where it was aborted; `why` then says the reason."""
+    """One session as an audit saw it. total is None where it was aborted; `why` then says the reason, and `notes`
+    which parties had refused what.
+    """
 
     total: NDArray[np.int64] | None
     survivors: tuple[int, ...]
@@ -36,6 +38,7 @@ class Played:
     why: str = ""
     refusals: dict[Any, SecAggError] = field(default_factory=dict)
     session: Session | None = None
+    notes: tuple[str, ...] = ()
 
 
 class Subject:
@@ -112,7 +115,8 @@ class WhiteBox(Subject):
                 protocol, list(inputs), drop, rng, messages.append, **{"policy": OPEN, **options}
             )
         except Aborted as error:
-            return Played(None, (), _plain(messages), messages, None, error.reason)
+            notes = tuple(getattr(error, "__notes__", ()))
+            return Played(None, (), _plain(messages), messages, None, error.reason, notes=notes)
         return Played(
             outcome.total,
             outcome.survivors,

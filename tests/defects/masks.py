@@ -18,7 +18,7 @@ from secagg.client import opening as client_opening
 from secagg.client.base import ClientState
 from secagg.key_agreement import PairKeys
 from secagg.messages import Masked, indices
-from secagg.packing import pack
+from secagg.packing import add_packed, pack, unpack
 from secagg.sealing import _cipher
 from secagg.server import summing as server_summing
 from tests.defects.planting import Defect, put, together
@@ -41,10 +41,6 @@ def masked_by(one: Any) -> Any:
 
     places = ("secagg.masking", "secagg.client.masking", "secagg.server.unmasking")
     return together(*(put(f"{place}.apply_masks", apply_masks) for place in places))
-
-
-def semi_honest() -> SecAgg:
-    return SecAgg(threat="semi-honest")
 
 
 def malicious() -> SecAgg:
@@ -160,8 +156,13 @@ def one_less(name: str, count: int, rules: Any) -> None:
 
 def trusting(self: Any, asked: Any) -> Any:
     """Both of a peer's shares, if the server asks for both."""
+    if not len(asked.alive):
+        return VOTED(self, asked)
     held = set(self.held.tolist())
     return tuple(indices(j for j in part.tolist() if j in held) for part in (asked.alive, asked.dropped))
+
+
+VOTED = client_opening.Opening._voted
 
 
 def any_session(message: Message, session: bytes, stage: str, role: str, recipient: Any) -> None:
@@ -204,17 +205,25 @@ def clipped(session: Any, vector: Any) -> Any:
     return np.clip(np.asarray(vector, np.int64), -session.bound, session.bound)
 
 
-def chatty(self: Any, request: Message, random: Any) -> Step:
-    """The answer carries the sum of the client's own values, for the logs."""
-    step = MASKING_RECEIVE(self, request, random)
-    answer = step.send[0]
-    note = int(np.abs(self.vector).max()).to_bytes(8, "big")
-    masked = Masked.decode(answer.body)
-    body = Masked(masked.vector, masked.complaints).encode() + note
-    return replace(step, send=(replace(answer, body=body),))
+def noted(note: Any) -> Any:
+    """Clients add note(vector) to their input message, 8 bytes; the server takes it off, so that the sum is right."""
+
+    def receive(self: Any, request: Message, random: Any) -> Step:
+        step = MASKING_RECEIVE(self, request, random)
+        answer = step.send[0]
+        return replace(step, send=(replace(answer, body=bytes(answer.body) + note(self.vector)),))
+
+    def decode(cls: Any, data: Any) -> Masked:
+        return DECODE_MASKED(cls, bytes(data)[:-8])
+
+    return together(
+        put("secagg.client.masking.Masking.receive", receive),
+        put("secagg.messages.Masked.decode", classmethod(decode)),
+    )
 
 
 MASKING_RECEIVE = client_masking.Masking.receive
+DECODE_MASKED = Masked.decode.__func__  # type: ignore[attr-defined]  # a class method's function
 
 
 def sized(self: Any, mates: Any) -> bytes:
@@ -224,6 +233,20 @@ def sized(self: Any, mates: Any) -> bytes:
 
 
 MASKED = client_masking.Masking._masked
+
+
+def cut(function: Any) -> Any:
+    """A reader of packed vectors that takes what is behind them off."""
+
+    def read(*given: Any) -> Any:
+        ring = given[-1]
+        where = next(k for k, one in enumerate(given) if isinstance(one, bytes | memoryview))
+        other = next(one for k, one in enumerate(given[:-1]) if k != where)
+        count = other if isinstance(other, int) else len(other)
+        wanted = [g[: ring.packed_bytes(count)] if k == where else g for k, g in enumerate(given)]
+        return function(*wanted)
+
+    return read
 
 
 def told_in_the_error(self: Any, kind: Any, request: Message) -> Any:
@@ -338,20 +361,20 @@ DEFECTS = (
     Defect(
         "key share and self share of one peer both given",
         "forged-requests-refused",
-        put("secagg.client.opening.Opening._trusted", trusting),
-        semi_honest,
+        put("secagg.client.opening.Opening._voted", trusting),
+        SecAgg,
     ),
     Defect(
         "threshold off by one",
         "forged-requests-refused",
         put("secagg.client.opening.expect_threshold", one_less),
-        semi_honest,
+        SecAgg,
     ),
     Defect(
         "duplicates counted towards the threshold",
         "forged-requests-refused",
         put("secagg.messages.expect_ascending", anything_goes),
-        semi_honest,
+        SecAgg,
     ),
     Defect(
         "server-chosen cohort of neighbours accepted",
@@ -403,13 +426,17 @@ DEFECTS = (
     Defect(
         "public exponent leaking magnitude",
         "sizes-say-nothing",
-        put("secagg.client.masking.Masking._masked", sized),
+        together(
+            put("secagg.client.masking.Masking._masked", sized),
+            put("secagg.server.summing.add_packed", cut(add_packed)),
+            put("secagg.audit_hooks.unpack", cut(unpack)),
+        ),
         SecAgg,
     ),
     Defect(
         "weights or counts in clear",
         "nothing-in-clear",
-        put("secagg.client.masking.Masking.receive", chatty),
+        noted(lambda vector: int(np.abs(vector).max()).to_bytes(8, "big")),
         SecAgg,
     ),
     Defect(
@@ -460,7 +487,7 @@ DEFECTS = (
         "models may differ between clients",
         "different-models-refused",
         put("protocols.session.Session.context", property(same_model)),
-        SecAgg,
+        malicious,
     ),
     Defect(
         "pickle in a decoder",

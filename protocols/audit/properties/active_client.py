@@ -16,8 +16,8 @@ from hypothesis import strategies as st
 from protocols.audit.draws import exact, tell
 from protocols.audit.prop import Finding, NotChecked, Property
 from protocols.audit.stepping import drive
-from protocols.errors import Aborted, PeerError, SecAggError
-from protocols.kernel import SERVER, Message
+from protocols.errors import PeerError, SecAggError
+from protocols.kernel import SERVER, Message, client
 from protocols.randomness import SystemRandom
 
 MOST_SECONDS = 10.0
@@ -201,15 +201,37 @@ def additive_attacks_declared(subject: Any, data: Any) -> None:
 
 
 def abort_reveals_nothing(subject: Any, data: Any) -> None:
-    """The reason of an abort carries no input."""
+    """What is said when a session ends without a total, and what any party refuses, carries no input. All leave at
+    a stage, or all but one; one answers it with nonsense, or is asked nonsense.
+    """
     canary = 0x5EC2E7CA7A21
-    everyone = set(range(5))
+    vectors = [np.array([canary, -canary]) for _ in range(5)]
+    seen = 0
     for stage in subject.stages:
-        try:
-            subject.play([np.array([canary, 1])] * 5, {stage: everyone}, bound=1 << 47)
-        except Aborted as error:
-            if str(canary) in str(error):
-                raise Finding(f"an abort's reason carries an input\n  {error}") from error
+        for least in (0, 1):
+            played = subject.play(vectors, {stage: set(range(least, 5))}, bound=1 << 47)
+            seen += played.total is None
+            _carries_no(canary, played)
+        played = subject.play(vectors, {}, bound=1 << 47, tamper=partial(_nonsense, stage))
+        _carries_no(canary, played)
+    if not seen:
+        raise NotChecked("no session was aborted though all its clients left")
+
+
+def _nonsense(stage: str, sent: Message) -> Message:
+    bad = sent.stage == stage and client(2) in (sent.sender, sent.recipient)
+    return replace(sent, body=b"\xff" * 7) if bad else sent
+
+
+def _carries_no(canary: int, played: Any) -> None:
+    told = [
+        played.why,
+        *played.notes,
+        *(f"{who}: {error!r} {error}" for who, error in played.refusals.items()),
+    ]
+    for said in told:
+        if any(form in said for form in (str(canary), f"{canary:x}", f"{canary:X}")):
+            raise Finding(f"the reason of an abort or a refusal carries an input\n  {said}")
 
 
 PROPERTIES = (
@@ -243,7 +265,7 @@ PROPERTIES = (
         "cheating-clients-are-named",
         "Wrong shares, keys or openings are found, and the party named is the right one.",
         "identifiable abort",
-        "semi-honest",
+        "semi-malicious",
         "white",
         bad_answers,
         most=1,
@@ -259,7 +281,7 @@ PROPERTIES = (
     ),
     Property(
         "aborts-reveal-nothing",
-        "The reason of an abort carries no input.",
+        "No reason of an abort or a refusal carries an input.",
         "abort",
         "semi-honest",
         "white",

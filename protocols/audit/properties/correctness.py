@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.draws import drop, exact, inputs, tell, tolerated
-from protocols.audit.prop import NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, Property
 from protocols.audit.properties import black
 from protocols.kernel import SERVER, Message
 
@@ -44,6 +44,31 @@ def extremes(subject: Any, data: Any) -> None:
         )
         if played.total is None or played.total.tolist() != exact(vectors, tuple(range(n))):
             raise tell("at the bound the total wraps, saturates or is missing", vectors, {}, played)
+
+
+LONG, MASKED_LONG = 1_009, 40_009
+"""Coordinates of a long vector; masks are made in blocks, so where there are masks it is longer than a block."""
+
+
+def long_vectors(subject: Any, data: Any) -> None:
+    """Every coordinate of a long vector counts, the last one too."""
+    hooks = getattr(subject, "hooks", None)
+    dimension = MASKED_LONG if hooks is not None and hooks.stream is not None else LONG
+    steps = np.arange(dimension, dtype=np.int64)
+    n = subject.clients[0]
+    vectors = [(steps * (i + 3)) % (2 * subject.bound + 1) - subject.bound for i in range(n)]
+    options = {"bound": subject.bound} if subject.level == "white" else {}
+    played = subject.play(vectors, {}, **options)
+    expected = np.sum(vectors, axis=0)
+    if played.total is None or len(played.total) != dimension:
+        raise Finding(f"no total of {dimension} coordinates came out of vectors of that length: {played.why}")
+    wrong = np.flatnonzero(played.total != expected)
+    if len(wrong):
+        at = int(wrong[0])
+        raise Finding(
+            f"the total of a long vector is wrong in {len(wrong)} of {dimension} coordinates\n"
+            f"  coordinate {at}: expected {expected[at]}, got {played.total[at]}"
+        )
 
 
 def beyond_bound(subject: Any, data: Any) -> None:
@@ -114,11 +139,25 @@ def state_is_data(subject: Any, data: Any) -> None:
 
 
 def declared(subject: Any, data: Any) -> None:
-    """A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed."""
-    if subject.level == "white" and subject.hooks.tolerated is None and len(subject.stages) > 1:
-        raise NotChecked(
-            "the protocol has no hook `tolerated`: what it promises under drop-outs is not known"
-        )
+    """A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed. One
+    with it promises a total when nobody leaves, and none when everybody does: else nothing would be checked by it.
+    """
+    hook = subject.hooks.tolerated
+    if hook is None:
+        if len(subject.stages) > 1:
+            raise NotChecked(
+                "the protocol has no hook `tolerated`: what it promises under drop-outs is not known"
+            )
+        return
+    n = subject.clients[1]
+    session = subject.session_of(n, 2, subject.bound)
+    for who, promised in ((set(), True), (set(range(n)), False)):
+        answered = hook(session, {subject.stages[0]: who})
+        if answered is not promised:
+            raise Finding(
+                f"the protocol says {answered}, expected {promised}, to whether it promises a total\n"
+                f"  when {len(who)} of {n} clients leave before {subject.stages[0]}"
+            )
 
 
 PROPERTIES = (
@@ -137,6 +176,15 @@ PROPERTIES = (
         "none",
         "black",
         extremes,
+        most=1,
+    ),
+    Property(
+        "exact-in-every-coordinate",
+        "A long vector is summed exactly in every coordinate.",
+        "correctness",
+        "none",
+        "black",
+        long_vectors,
         most=1,
     ),
     Property(

@@ -1,5 +1,7 @@
 """Leaks: what must never be seen on the wire, and where randomness must not come from."""
 
+import struct
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,7 +15,9 @@ CANARY = 0x5EC2E7CA7A21
 
 
 def nothing_in_clear(subject: Any, data: Any) -> None:
-    """Every client puts one value nobody else knows of into the sum; no message may carry it at any bit offset."""
+    """Every client puts values nobody else knows of into the sum; no message may carry one of them, at any bit
+    offset, nor a count, sum, norm or maximum of its vector.
+    """
     n = subject.clients[0]
     values = [CANARY + 2 * i for i in range(n)]
     vectors = [np.array([v, -v, v, 0], np.int64) for v in values]
@@ -28,6 +32,77 @@ def nothing_in_clear(subject: Any, data: Any) -> None:
                     f"a message in clear carries a client's value\n  {sender} put in {value}\n"
                     f"  its message to {recipient} of {len(body)} bytes contains it"
                 )
+    _no_aggregate(subject)
+
+
+def _nothing_in_clear_outside(subject: Any, data: Any) -> None:
+    black.nothing_in_clear(subject, data)
+    _no_aggregate(subject)
+
+
+_AGGREGATES: dict[str, Callable[[Any], int | float]] = {
+    "count of nonzeros": lambda v: int(np.count_nonzero(v)),
+    "sum": lambda v: int(v.sum()),
+    "mean": lambda v: float(v.mean()),
+    "L1 norm": lambda v: int(np.abs(v).sum()),
+    "squared L2 norm": lambda v: int((v * v).sum()),
+    "L2 norm": lambda v: float(np.sqrt(float((v * v).sum()))),
+    "maximum": lambda v: int(v.max()),
+    "largest magnitude": lambda v: int(np.abs(v).max()),
+}
+
+
+def _no_aggregate(subject: Any) -> None:
+    """Three clients or more, aggregates that differ: none begins or ends at one place of all their messages."""
+    n, rng = subject.clients[0], np.random.default_rng(5)
+    bound = min(subject.bound, 1 << 20)
+    vectors = []
+    for i in range(n):  # zeros at the end: counts of three digits, and different ones
+        vector = rng.integers(-bound, bound + 1, 256)
+        vector[vector == 0] = 1
+        vector[101 + 11 * i :] = 0
+        vectors.append(vector)
+    played = subject.play(vectors, {}, **({} if subject.level == "black" else {"bound": bound}))
+    bodies: dict[str, list[bytes]] = {}
+    for sender, _, body in played.transcript:
+        if sender.startswith("client"):
+            bodies.setdefault(sender, []).append(body)
+    for parallel in zip(*(bodies.get(f"client {i}", []) for i in range(n)), strict=False):
+        for name, aggregate in _AGGREGATES.items():
+            written = [_encodings(aggregate(vector)) for vector in vectors]
+            for form in set.intersection(*(set(forms) for forms in written)):
+                pairs = [(forms[form], body) for forms, body in zip(written, parallel, strict=True)]
+                begins = [_places(needle, body) for needle, body in pairs]
+                ends = [
+                    {at + len(needle) for at in found}
+                    for (needle, _), found in zip(pairs, begins, strict=True)
+                ]
+                if set.intersection(*begins) or set.intersection(*ends):
+                    raise Finding(
+                        f"a message in clear carries an aggregate of a client's vector: its {name}\n"
+                        f"  as {form}, in messages of {len(parallel[0])} bytes of all {n} clients"
+                    )
+
+
+def _encodings(value: int | float) -> dict[str, bytes]:
+    """The common ways to write a number, in three bytes or more."""
+    found = {}
+    for sign, order in ((">", "big"), ("<", "little")):
+        found[f"float64, {order}-endian"] = struct.pack(f"{sign}d", value)
+        found[f"float32, {order}-endian"] = struct.pack(f"{sign}f", value)
+        for size, code in ((4, "i"), (8, "q")):
+            if isinstance(value, int) and -(1 << 8 * size - 1) <= value < 1 << 8 * size - 1:
+                found[f"{size} bytes, {order}-endian"] = struct.pack(f"{sign}{code}", value)
+    text = str(value) if isinstance(value, int) else f"{value:.6g}"
+    return found | ({"text": text.encode()} if len(text) >= 3 else {})
+
+
+def _places(needle: bytes, body: bytes) -> set[int]:
+    found, at = set(), body.find(needle)
+    while at >= 0:
+        found.add(at)
+        at = body.find(needle, at + 1)
+    return found
 
 
 def _hidden_in(needle: bytes, body: bytes) -> bool:
@@ -107,11 +182,11 @@ def no_statistical_generators(subject: Any, data: Any) -> None:
 PROPERTIES = (
     Property(
         "nothing-in-clear",
-        "No client's value travels in clear, at any bit offset of any message.",
+        "No value of a client, and no count, sum, norm or maximum of its vector, travels in clear.",
         "taint canaries",
         "semi-honest",
         "black",
-        black.either(nothing_in_clear, black.nothing_in_clear),
+        black.either(nothing_in_clear, _nothing_in_clear_outside),
         most=1,
     ),
     Property(

@@ -1,6 +1,7 @@
 """Secrets: printed nowhere, gone after the session; and a statement that says what ran."""
 
 import contextlib
+import gc
 import io
 import logging
 import sys
@@ -18,6 +19,7 @@ from protocols.audit.stepping import answer_to, drive
 from protocols.errors import Misuse
 from protocols.kernel import SERVER
 from protocols.policy import THREATS
+from protocols.randomness import SystemRandom
 from protocols.statement import Statement
 
 CANARY = 12345678987
@@ -105,6 +107,52 @@ def gone_after_the_session(subject: Any, data: Any) -> None:
                 )
 
 
+def nothing_lingers(subject: Any, data: Any) -> None:
+    """After a session no object of this process that the collector knows (module globals, caches, closures) refers
+    to a secret that was drawn, or to an input. Outside the process, and in freed memory, nothing is looked for.
+    """
+    seed = int.from_bytes(
+        SystemRandom().bytes(4), "big"
+    )  # what an earlier audit left behind is not this session's
+    random, canary = ReplayRandom(seed), (1 << 38) + seed
+    played = subject.play([np.array([canary, i], np.int64) for i in range(5)], {}, bound=1 << 40, rng=random)
+    public = {played.session.nonce} if played.session is not None else set()
+    secrets = set(random.given) - public
+    del played
+    random.given.clear()
+    gc.collect()
+    for item in _alive(secrets):
+        if isinstance(item, bytes | bytearray) and len(item) <= 64 and bytes(item) in secrets:
+            raise Finding(f"a secret of {len(item)} bytes is still held after the session{_holder(item)}")
+        if (
+            isinstance(item, np.ndarray)
+            and item.dtype == np.int64
+            and item.shape == (2,)
+            and item[0] == canary
+        ):
+            raise Finding(f"an input is still held after the session{_holder(item)}")
+
+
+def _alive(apart_from: Any) -> Iterator[Any]:
+    """What the collector's objects refer to. It does not know tuples and dicts of plain values: these are entered."""
+    found = gc.get_referents(*(o for o in gc.get_objects() if o is not apart_from))
+    while found:
+        yield from found
+        plain = [o for o in found if isinstance(o, tuple | dict) and not gc.is_tracked(o)]
+        found = gc.get_referents(*plain)
+
+
+def _holder(item: Any) -> str:
+    """The module and name that lead to it, for the story."""
+    holders = {id(held) for held in gc.get_referrers(item)}
+    for module in list(sys.modules.values()):
+        for name, value in list(vars(module).items()):
+            inside = value if isinstance(value, list | tuple | set) else ()
+            if id(value) in holders or any(id(one) in holders for one in inside):
+                return f"\n  in {module.__name__}.{name}"
+    return ""
+
+
 def stay_with_their_owner(subject: Any, data: Any) -> None:
     """No message carries what its sender's states keep out of their repr, before the protocol opens it."""
     driven = drive(_Wide(subject), _canaries())
@@ -131,16 +179,21 @@ def _hidden_by_party(subject: Any, driven: Any) -> dict[Any, list[bytes]]:
     held: dict[Any, list[bytes]] = {}
     for saved in driven.before.values():
         for party, encoded in saved.items():
-            held.setdefault(party, []).extend(_hidden(subject.protocol.decode_state(encoded)))
+            state = subject.protocol.decode_state(encoded)
+            held.setdefault(party, []).extend(_hidden(state, subject.protocol.audit_hooks.sent))
     return held
 
 
-def _hidden(record: Any) -> Iterator[bytes]:
-    """The keys and seeds (16 to 256 bytes) that a record, or one inside it, keeps out of its repr."""
+def _hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
+    """The keys and seeds (16 to 256 bytes) that a record, or one inside it that is not meant for the wire, keeps
+    out of its repr.
+    """
     for item in fields(record):
         value = getattr(record, item.name)
+        if isinstance(value, sent):
+            continue
         if is_dataclass(value):
-            yield from _hidden(value)
+            yield from _hidden(value, sent)
         elif not item.repr and isinstance(value, bytes) and 16 <= len(value) <= 256:
             yield value
 
@@ -223,11 +276,20 @@ PROPERTIES = (
     ),
     Property(
         "secrets-die-with-the-session",
-        "After the session no state holds its secrets or a single input.",
+        "The states that parties end with hold no secret of the session and no single input.",
         "forward secrecy",
         "semi-honest",
         "white",
         gone_after_the_session,
+        most=1,
+    ),
+    Property(
+        "nothing-lingers-in-memory",
+        "After the session no live object of the process refers to a secret that was drawn, or to an input.",
+        "state outside the party's store",
+        "semi-honest",
+        "white",
+        nothing_lingers,
         most=1,
     ),
     Property(

@@ -1,5 +1,9 @@
 """Views: what the server, alone or with insiders, can make of all that it received."""
 
+import itertools
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -8,10 +12,16 @@ from hypothesis import strategies as st
 from protocols.audit.draws import inputs, tell
 from protocols.audit.prop import Finding, NotChecked, Property
 from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import POWER, SAMPLES, elements_of, modulus_of
-from protocols.audit.statistics import ALPHA, chi_square_uniform, two_sample
-from protocols.audit.stepping import drive
-from protocols.kernel import Message, client
+from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, modulus_of
+from protocols.audit.statistics import Design, chi_square_uniform, two_sample
+from protocols.audit.stepping import Driven, drive
+from protocols.kernel import Message, Party, client
+
+VIEWS = Design(4 * SAMPLES, tests=6, two=True)
+RESIDUAL = Design(SAMPLES, tests=200)
+INSIDERS = Design(SAMPLES, tests=40)
+COMPONENTS = Design(SAMPLES, tests=400)
+CLIENTS, SPARSE_CLIENTS = 5, 16
 
 
 def coupling(subject: Any, data: Any) -> None:
@@ -44,6 +54,7 @@ def coupling(subject: Any, data: Any) -> None:
             )
     if subject.hooks.elements is None:
         return
+    _same_around_elements(subject, plays)
     modulus = modulus_of(subject, plays[0])
     first, second = (elements_of(subject, p) for p in plays[:2])
     for k in (i, j):
@@ -51,6 +62,31 @@ def coupling(subject: Any, data: Any) -> None:
         got = ((second[k].astype(object) - first[k].astype(object)) % modulus).astype(object)
         if expected is not None and got[: len(expected)].tolist() != [int(x) for x in expected]:
             raise tell("the mask depends on the input it hides", base, {}, plays[0], client=k)
+
+
+def _same_around_elements(subject: Any, plays: list[Any]) -> None:
+    """Two coupled input messages differ in their ring elements and in no byte besides."""
+    bare = subject.hooks.unsigned or (lambda message: message)
+    for first, second in zip(plays[0].messages, plays[1].messages, strict=True):
+        if first.stage != subject.counting or first.sender.role != "client":
+            continue
+        x, y = bare(first), bare(second)
+        one, other = bytes(x.body), bytes(y.body)
+        if len(one) != len(other):
+            raise Finding(f"the length of {x.sender}'s input message depends on its input")
+        read = partial(_read, subject, plays[0].session)
+        for at in (k for k in range(len(one)) if one[k] != other[k]):
+            mixed = one[:at] + other[at : at + 1] + one[at + 1 :]
+            if read(replace(x, body=mixed)) in (read(x), None):
+                raise Finding(
+                    f"the input message of {x.sender} tells more of its input than its masked vector does\n"
+                    f"  byte {at} of {len(one)} is no part of a ring element and depends on the input"
+                )
+
+
+def _read(subject: Any, session: Any, message: Message) -> list[int] | None:
+    values = subject.hooks.elements(session, message)
+    return None if values is None else values.tolist()
 
 
 def _changed(a: Any, b: Any) -> list[tuple[str, str]]:
@@ -62,71 +98,151 @@ def _changed(a: Any, b: Any) -> list[tuple[str, str]]:
 
 
 def independent(subject: Any, data: Any) -> None:
-    """Two input sets with equal sums, many coordinates: the joint view of two clients has one distribution."""
-    d = SAMPLES * 4
+    """Two input sets with equal sums, many coordinates: the joint view of any two clients has one distribution."""
+    d = VIEWS.samples
     left = [np.ones(d, np.int64), -np.ones(d, np.int64), np.zeros(d, np.int64)]
-    right = [np.zeros(d, np.int64), np.zeros(d, np.int64), np.zeros(d, np.int64)]
-    cells = []
+    right = [np.zeros(d, np.int64)] * 3
+    views = []
     modulus = 0
     for vectors in (left, right):
-        played = subject.play(vectors, {}, bound=1)
+        played = subject.play(vectors, {}, bound=SMALL)
         modulus = modulus_of(subject, played)
         view = subject.hooks.stripped
-        values = view(played.session, played.messages, {}) if view else elements_of(subject, played)
-        cells.append(values[0].astype(np.int64) * modulus + values[1].astype(np.int64))
-    p = two_sample(cells[0], cells[1], modulus**2)
-    if p < ALPHA:
-        raise Finding(
-            f"the server can tell two input sets with equal sums apart (p = {p:.2g})\n"
-            f"  first: 1, -1, 0; second: 0, 0, 0 in each of {d} coordinates\n"
-            f"  judged on the pair of clients 0 and 1 over Z_{modulus}, after it removed all masks it can"
-        )
+        views.append(view(played.session, played.messages, {}) if view else elements_of(subject, played))
+    for i, j in itertools.combinations(range(3), 2):
+        for story, coarse in _coarsened(modulus):
+            first, second = (16 * coarse(v[i]) + coarse(v[j]) for v in views)
+            p = two_sample(first.astype(np.int64), second.astype(np.int64), 256)
+            if p < VIEWS.level:
+                raise Finding(
+                    f"the server can tell two input sets with equal sums apart (p = {p:.2g})\n"
+                    f"  first: 1, -1, 0; second: 0, 0, 0 in each of {d} coordinates\n"
+                    f"  judged on clients {i} and {j} over Z_{modulus} ({story}), after it removed all masks it can"
+                )
+
+
+def _coarsened(modulus: int) -> list[tuple[str, Any]]:
+    """How an element becomes one of 16 cells."""
+    if modulus <= 16:
+        return [("the whole element", lambda v: v)]
+    return [
+        ("its low bits", lambda v: v % np.uint64(16)),
+        ("its top bits", lambda v: (v.astype(np.float64) / modulus * 16).clip(0, 15).astype(np.uint64)),
+    ]
 
 
 def residual(subject: Any, data: Any) -> None:
     """After the server removed every mask that the transcript opens, each client's vector is still uniform."""
     hook = _stripped(subject)
-    zeros = [np.zeros(SAMPLES, np.int64)] * 5
-
-    def late(sent: Message) -> Message | None:
-        """The server feigns that client 0's vector never came, and keeps it."""
-        return None if sent.stage == subject.counting and sent.sender == client(0) else sent
-
-    cases = [
-        ("nobody leaves", {}, None),
-        ("client 0 leaves before its input", {subject.counting: {0}}, None),
-        ("client 1 leaves after its input", {subject.stages[-1]: {1}}, None),
-        ("the server says client 0's vector never came", {}, late),
-    ]
-    for story, gone, tamper in cases:
-        played = subject.play(zeros, gone, bound=1, tamper=tamper)
+    zeros = [np.zeros(SAMPLES, np.int64)] * CLIENTS
+    for bound, story, gone, tamper in _cases(subject):
+        played = subject.play(zeros, gone, bound=bound, tamper=tamper)
         if played.total is not None:
-            _still_hidden(hook(played.session, played.messages, {}), modulus_of(subject, played), story)
+            left = hook(played.session, played.messages, {})
+            _still_hidden(left, modulus_of(subject, played), story, RESIDUAL)
+
+
+def _cases(subject: Any) -> Iterator[tuple[int, str, dict[str, set[int]], Any]]:
+    """Every client in turn leaves, before or after its input, or is said to have left."""
+    first, last = subject.counting, subject.stages[-1]
+    yield WIDE, "nobody leaves", {}, None
+    yield SMALL, "nobody leaves", {}, None
+    for i in range(CLIENTS):
+        yield SMALL, f"client {i} leaves before its input", {first: {i}}, None
+        yield SMALL, f"client {i} leaves after its input", {last: {i}}, None
+        yield (
+            SMALL,
+            f"the server says client {i}'s vector never came, and keeps it",
+            {},
+            partial(_kept, first, client(i)),
+        )
+
+
+def _kept(stage: str, victim: Party, sent: Message) -> Message | None:
+    return None if sent.stage == stage and sent.sender == victim else sent
 
 
 def residual_with_insiders(subject: Any, data: Any) -> None:
-    """The server with all clients but two: those two still hide from it what each put in."""
+    """The server with all clients but two, any two: those still hide from it what each put in."""
     hook = _stripped(subject)
-    n, d = 5, SAMPLES // 4
-    outsiders = (0, 1)
-    driven = drive(_Bound(subject, 1), [np.zeros(d, np.int64)] * n)
-    saved = driven.before[subject.counting]
-    insiders = {i: subject.protocol.decode_state(saved[client(i)]) for i in range(n) if i not in outsiders}
-    left = hook(driven.session, driven.messages, insiders)
+    for bound in (SMALL, WIDE):
+        driven = drive(_Bound(subject.protocol, bound), [np.zeros(SAMPLES, np.int64)] * CLIENTS)
+        for outsiders in itertools.combinations(range(CLIENTS), 2):
+            insiders = set(range(CLIENTS)) - set(outsiders)
+            _hidden_from(subject, hook, driven, insiders, None, INSIDERS)
+
+
+def _hidden_from(
+    subject: Any, hook: Any, driven: Driven, insiders: set[int], among: set[int] | None, design: Design
+) -> None:
+    """The vectors of `among` (None: of all) stay uniform for the server together with these insiders."""
     if subject.hooks.modulus is None:
         raise NotChecked("the protocol has no hook `modulus`")
-    _still_hidden(
-        left,
-        int(subject.hooks.modulus(driven.session)),
-        f"clients {sorted(insiders)} tell the server all they know",
-    )
+    saved = driven.before[subject.counting]
+    states = {
+        i: subject.protocol.decode_state(saved[client(i)]) for i in sorted(insiders) if client(i) in saved
+    }
+    left = hook(driven.session, driven.messages, states)
+    kept = {who: values for who, values in left.items() if among is None or who in among}
+    story = f"clients {sorted(insiders)} tell the server all they know"
+    _still_hidden(kept, int(subject.hooks.modulus(driven.session)), story, design)
+
+
+def hidden_in_component(subject: Any, data: Any) -> None:
+    """On a sparse graph, drawn after the corrupt clients were fixed: each client is hidden in its connected
+    component of honest survivors, down to the two ends of one edge.
+    """
+    hook = _stripped(subject)
+    if subject.hooks.sparse is None or subject.hooks.neighbours is None:
+        raise NotChecked(
+            "the protocol has no hooks `sparse` and `neighbours`: its sparse graphs are not seen"
+        )
+    protocol = subject.hooks.sparse()
+    rng = np.random.default_rng(0)
+    graphs = []
+    for _ in range(3):
+        everyone = set(range(SPARSE_CLIENTS))
+        order = rng.permutation(SPARSE_CLIENTS).tolist()
+        corrupt, gone = set(order[:3]), order[3:5]  # fixed before the session, and so before its graph
+        leaving = {subject.counting: {gone[0]}, subject.stages[-1]: {gone[1]}}
+        zeros = [np.zeros(SAMPLES, np.int64)] * SPARSE_CLIENTS
+        driven = drive(_Bound(protocol, SMALL), zeros, gone=leaving)
+        edges = {i: set(subject.hooks.neighbours(driven.session, i)) for i in everyone}
+        if all(len(mates) == SPARSE_CLIENTS - 1 for mates in edges.values()):
+            raise NotChecked("the hook `sparse` makes a complete graph")
+        graphs.append(edges)
+        honest = everyone - corrupt - {gone[0]}
+        for component in _components(edges, honest):
+            if len(component) > 1:
+                _hidden_from(subject, hook, driven, corrupt, component, COMPONENTS)
+        for i, j in itertools.combinations(sorted(everyone - {gone[0]}), 2):
+            if j in edges[i]:
+                _hidden_from(subject, hook, driven, everyone - {i, j}, {i, j}, COMPONENTS)
+    if all(edges == graphs[0] for edges in graphs):
+        raise Finding(
+            "every session has the same graph: whoever knows it corrupts the neighbours of one client\n"
+            f"  client 0 has the neighbours {sorted(graphs[0][0])} in {len(graphs)} sessions"
+        )
+
+
+def _components(edges: dict[int, set[int]], among: set[int]) -> list[set[int]]:
+    """The connected components of the graph on `among`."""
+    found, rest = [], set(among)
+    while rest:
+        component, border = set(), {min(rest)}
+        while border:
+            component |= border
+            border = {j for i in border for j in edges[i] & rest} - component
+        rest -= component
+        found.append(component)
+    return found
 
 
 class _Bound:
-    """A subject with another bound: a small ring shows more."""
+    """What is driven: a protocol, with a bound that chooses its ring."""
 
-    def __init__(self, subject: Any, bound: int) -> None:
-        self.protocol, self.bound = subject.protocol, bound
+    def __init__(self, protocol: Any, bound: int) -> None:
+        self.protocol, self.bound = protocol, bound
 
 
 def _stripped(subject: Any) -> Any:
@@ -135,12 +251,12 @@ def _stripped(subject: Any) -> Any:
     return subject.hooks.stripped
 
 
-def _still_hidden(left: Any, modulus: int, story: str) -> None:
+def _still_hidden(left: Any, modulus: int, story: str, design: Design) -> None:
     if not left:
         raise NotChecked("the hook `stripped` reads nothing out of this protocol's transcript")
     for who, values in left.items():
         p = chi_square_uniform(values, modulus)
-        if p < ALPHA / 16:
+        if p < design.level:
             raise Finding(
                 f"once the server removed what it can, client {who}'s vector is in the open (p = {p:.2g})\n"
                 f"  {story}; all inputs were zero; left of its vector: {np.asarray(values[:8]).tolist()}..."
@@ -165,7 +281,7 @@ PROPERTIES = (
         "white",
         independent,
         statistical=True,
-        statistics=POWER,
+        statistics=str(VIEWS),
     ),
     Property(
         "masked-after-unmasking",
@@ -175,7 +291,7 @@ PROPERTIES = (
         "white",
         residual,
         statistical=True,
-        statistics=POWER,
+        statistics=str(RESIDUAL),
     ),
     Property(
         "hidden-from-insiders",
@@ -185,6 +301,16 @@ PROPERTIES = (
         "white",
         residual_with_insiders,
         statistical=True,
-        statistics=POWER,
+        statistics=str(INSIDERS),
+    ),
+    Property(
+        "hidden-in-its-component",
+        "On a sparse graph each client is hidden in its connected component of honest survivors.",
+        "sparse graphs, corrupt clients fixed before the graph (Bell et al., CCS 2020, theorem 3.6)",
+        "semi-honest",
+        "white",
+        hidden_in_component,
+        statistical=True,
+        statistics=str(COMPONENTS),
     ),
 )

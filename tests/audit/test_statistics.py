@@ -1,0 +1,83 @@
+"""What statistical properties state is so: their power at the stated effect, and their false-alarm rate."""
+
+import numpy as np
+import pytest
+
+from protocols.audit import PROPERTIES
+from protocols.audit.properties import masks, views
+from protocols.audit.statistics import ALPHA, POWER, Design, chi_square_uniform, two_sample
+
+DESIGNS = {
+    "uniform-over-the-ring": masks.UNIFORM,
+    "fresh-masks": masks.FRESH,
+    "stream-is-uniform": masks.STREAM,
+    "views-indistinguishable": views.VIEWS,
+    "masked-after-unmasking": views.RESIDUAL,
+    "hidden-from-insiders": views.INSIDERS,
+    "hidden-in-its-component": views.COMPONENTS,
+}
+RNG = np.random.default_rng(11)
+RUNS = 300
+LEAST = 290
+"""Of 300 runs at power 0.99 fewer than this are hits with probability 0.0005 (binomial)."""
+
+
+def skewed(cells: int, distance: float) -> np.ndarray:
+    """Cell probabilities at this total variation distance from uniform, in the shape that is hardest to find."""
+    p = np.full(cells, 1 / cells)
+    p[::2] += 2 * distance / cells
+    p[1::2] -= 2 * distance / cells
+    return p
+
+
+def p_value(design: Design, probabilities: np.ndarray) -> float:
+    cells = len(probabilities)
+    sample = RNG.choice(cells, design.samples, p=probabilities)
+    if design.two:
+        return two_sample(sample, RNG.integers(0, cells, design.samples), cells)
+    return chi_square_uniform(sample, cells)
+
+
+@pytest.mark.parametrize("name", DESIGNS)
+def test_every_statistical_property_states_its_own_power(name: str) -> None:
+    stated = next(p.statistics for p in PROPERTIES if p.name == name)
+    assert stated == str(DESIGNS[name])
+    assert {p.name for p in PROPERTIES if p.statistical} == set(DESIGNS)
+
+
+@pytest.mark.parametrize("cells", [16, 256])
+@pytest.mark.parametrize("name", [name for name in DESIGNS if name != "stream-is-uniform"])
+def test_the_stated_distance_is_found_with_the_stated_power(name: str, cells: int) -> None:
+    design = DESIGNS[name]
+    distance = design.distance(cells, 1)
+    assert design.power(distance, cells, 1) >= POWER > design.power(distance - 0.002, cells, 1)
+    found = sum(p_value(design, skewed(cells, distance)) < design.level for _ in range(RUNS))
+    assert found >= LEAST
+
+
+@pytest.mark.parametrize("name", [name for name in DESIGNS if name != "stream-is-uniform"])
+def test_a_value_that_never_comes_is_found_in_the_stated_ring(name: str) -> None:
+    design = DESIGNS[name]
+    probabilities = np.full(design.ring(), 1 / (design.ring() - 1))
+    probabilities[3 % design.ring()] = 0
+    found = sum(p_value(design, probabilities) < design.level for _ in range(RUNS))
+    assert found >= LEAST
+
+
+@pytest.mark.parametrize("modulus", [16, 256, 1 << 17, 3 * 5**20])
+def test_false_alarms_are_as_rare_as_their_level(modulus: int) -> None:
+    hits = sum(chi_square_uniform(RNG.integers(0, modulus, 4096), modulus) < 0.01 for _ in range(1000))
+    assert hits <= 30  # of 10 expected at most; more with probability below 10^-7
+
+
+def test_a_whole_audit_raises_a_false_alarm_at_most_once_in_a_million_runs() -> None:
+    assert len(DESIGNS) * ALPHA <= 1e-6
+    assert all(design.level * design.tests <= ALPHA * (1 + 1e-9) for design in DESIGNS.values())
+
+
+def test_every_bit_of_a_wide_ring_is_judged() -> None:
+    width = 44
+    values = RNG.integers(0, 1 << width, 1 << 14).astype(np.uint64)
+    assert chi_square_uniform(values, 1 << width) > 1e-6
+    for bit in range(width):
+        assert chi_square_uniform(values | np.uint64(1 << bit), 1 << width) < 1e-12
