@@ -1,6 +1,7 @@
 """Masked sums that tell more than the sum, beside their masks, in what they say, or in what they keep."""
 
 import contextlib
+import hashlib
 from collections.abc import Iterator
 from typing import Any
 
@@ -44,6 +45,11 @@ def squared_norm(vector: Any) -> bytes:
     return (int((vector.astype(object) ** 2).sum()) % (1 << 64)).to_bytes(8, "big")
 
 
+def digest(vector: Any) -> bytes:
+    """No canary finds it; whoever guesses an input can check the guess."""
+    return hashlib.sha256(vector.tobytes()).digest()[:8]
+
+
 def count(vector: Any) -> bytes:
     return int(np.count_nonzero(vector)).to_bytes(8, "big")
 
@@ -58,7 +64,7 @@ def mean(vector: Any) -> bytes:
 
 DEFECTS = (
     Defect(
-        "squared norm beside the masked vector", "view-depends-on-the-sum-only", noted(squared_norm), SecAgg
+        "digest of the input beside the masked vector", "view-depends-on-the-sum-only", noted(digest), SecAgg
     ),
     Defect("squared norm in clear", "nothing-in-clear", noted(squared_norm), SecAgg),
     Defect("count of nonzeros in clear", "nothing-in-clear", noted(count), SecAgg),
