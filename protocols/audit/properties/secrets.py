@@ -119,6 +119,7 @@ def nothing_lingers(subject: Any, data: Any) -> None:
     public = {played.session.nonce} if played.session is not None else set()
     secrets = set(random.given) - public
     del played
+    subject.playing = None  # the audit's own note of the inputs
     random.given.clear()
     gc.collect()
     for item in _alive(secrets):
