@@ -148,7 +148,9 @@ def _holder(item: Any) -> str:
     holders = {id(held) for held in gc.get_referrers(item)}
     for module in list(sys.modules.values()):
         for name, value in list(vars(module).items()):
-            inside = value if isinstance(value, list | tuple | set) else ()
+            inside = (
+                value if type(value) in (list, tuple, set) else ()
+            )  # asking a lazy name for more may warn
             if id(value) in holders or any(id(one) in holders for one in inside):
                 return f"\n  in {module.__name__}.{name}"
     return ""
