@@ -16,6 +16,8 @@ from protocols.policy import Policy
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
 from protocols.store import MemoryStore
+from protocols.summation import Total
+from secagg import SecAgg
 
 KEEPER = Party("keeper", 0)
 RANDOM = SystemRandom()
@@ -129,3 +131,38 @@ def test_a_single_vector_shape_is_asked_for() -> None:
     for vectors in bad:
         with pytest.raises(Misuse, match="vectors of one length"):
             simulate(PlainSum(), vectors)
+
+
+class Telling(Ready):
+    """A client that ends with a total of its own."""
+
+    TAG: ClassVar[int | None] = 98
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        step = super().receive(request, random)
+        return replace(step, state=Total(self.vector, (self.index,)))
+
+
+class Told(PlainSum):
+    """PlainSum whose first client is told something."""
+
+    def _client(self, session: Session, index: int, *rest: Any) -> Step:
+        vector, _, _, update, _ = rest
+        return Step((Ready if index else Telling)(session, index, vector, update))
+
+
+def test_what_clients_received_comes_back_by_their_names() -> None:
+    received = simulate(Told(), VECTORS).received
+    assert list(received) == ["ann"]
+    assert received["ann"].total.tolist() == [1]
+    assert simulate(PlainSum(), VECTORS).received == {}
+
+
+def test_a_session_is_the_first_and_opens_for_anybody_unless_it_is_said() -> None:
+    for made in (
+        PlainSum().session(["a", "b"], 1, 3, random=RANDOM),
+        simulate(PlainSum(), VECTORS).session,
+        SecAgg().session(["a", "b", "c"], 1, 3, random=RANDOM),
+    ):
+        assert (made.round, made.min_survivors, made.modulus, made.simulated) == (1, 1, 0, False)
+    assert (SecAgg().wishes.security, SecAgg().wishes.correctness, SecAgg().wishes.dropout) == (40, 20, 0.2)

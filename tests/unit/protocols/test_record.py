@@ -255,3 +255,16 @@ def test_a_hostile_line_is_a_record_error(tmp_path: Path) -> None:
         for read in (verify_record, RunRecord.open):
             with pytest.raises(RecordError, match="entry 0"):
                 read(path)
+
+
+def test_the_last_mention_of_each_file_counts(tmp_path: Path) -> None:
+    for name in ("model", "metrics"):
+        (tmp_path / name).write_bytes(name.encode())
+    digests = {name: file_digest(tmp_path / name) for name in ("model", "metrics")}
+    with RunRecord.open(tmp_path / "r") as record:
+        record.append({"files": {"model": "0" * 64, "metrics": digests["metrics"]}})
+        record.append({"files": {"model": digests["model"]}})
+    assert check_files(verify_record(tmp_path / "r"), tmp_path) == ("metrics", "model")
+    (tmp_path / "metrics").write_bytes(b"edited")
+    with pytest.raises(RecordError, match="'metrics' is not the file"):
+        check_files(verify_record(tmp_path / "r"), tmp_path)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from protocols.errors import Misuse
-from protocols.statement import Event, Protection, Statement, played_here
+from protocols.statement import Event, Protection, Statement, played_here, price_from_json
 
 PROTECTION = Protection(
     mechanism="masks",
@@ -99,3 +99,12 @@ def test_what_one_process_played_is_said_once() -> None:
     assert said.limits[:2] == PROTECTION.limits
     assert said.limits[2].startswith("simulated parties:")
     assert played_here(said) == said
+
+
+def test_a_price_is_a_number_a_word_or_nothing() -> None:
+    assert price_from_json(None) is None
+    assert price_from_json("infinite") == math.inf
+    assert price_from_json(1.5) == 1.5
+    priced = replace(STATEMENT, epsilon=2.5, unit="client", relation="zero-out", accountant="rdp")
+    assert "epsilon 2.5" in priced.describe().replace("= ", "")
+    assert "infinite" not in priced.describe()

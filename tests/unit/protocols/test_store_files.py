@@ -113,11 +113,15 @@ def test_every_cut_of_a_state_or_an_anchor_is_refused(tmp_path: Path) -> None:
 def test_reading_writes_nothing(tmp_path: Path) -> None:
     store = FileStore(tmp_path / "state", "alice")
     store.put("x", b"1")
-    before = {path.name: path.stat().st_ino for path in tmp_path.iterdir()}
+
+    def files() -> dict[str, tuple[int, int]]:
+        return {path.name: (path.stat().st_ino, path.stat().st_mtime_ns) for path in tmp_path.iterdir()}
+
+    before = files()
     assert store.get("x") == b"1"
     with store.transaction() as transaction:
         assert transaction.names() == ("x",)
-    assert {path.name: path.stat().st_ino for path in tmp_path.iterdir()} == before
+    assert files() == before
 
 
 def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
@@ -129,3 +133,27 @@ def test_a_save_that_fails_leaves_nothing_behind(tmp_path: Path) -> None:
     assert not (tmp_path / "s" / "state.new").exists()
     (tmp_path / "elsewhere" / "anchor.new").rmdir()
     assert store.get("x") == b"1"
+
+
+def test_what_is_saved_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """State, anchor and the names of both; a simulation may spare itself all but the first."""
+    store, quick = FileStore(tmp_path / "a", "alice"), FileStore(tmp_path / "b", "bob", sync=False)
+    for each in (store, quick):
+        each.put("x", b"1")
+    synced: list[int] = []
+    fsync = os.fsync
+    monkeypatch.setattr(os, "fsync", lambda handle: (synced.append(handle), fsync(handle)))
+    store.put("x", b"2")
+    assert len(synced) == 4
+    quick.put("x", b"2")
+    assert len(synced) == 5
+    write_atomic(tmp_path / "model", b"1")
+    assert len(synced) == 7
+
+
+def test_writes_that_the_system_cuts_short_go_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write = os.write
+    monkeypatch.setattr(os, "write", lambda handle, data: write(handle, bytes(data)[:3]))
+    for data in (b"0123456789", memoryview(np.arange(5))):
+        write_atomic(tmp_path / "file", data)
+        assert (tmp_path / "file").read_bytes() == bytes(data)

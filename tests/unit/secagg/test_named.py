@@ -1,0 +1,137 @@
+"""Whose fault it is: a wrong deposit, request, box or pledge names the party that made it."""
+
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from protocols import simulate
+from protocols.errors import PeerError, ProtocolViolation
+from protocols.kernel import SERVER, Message, client
+from protocols.randomness import SystemRandom
+from protocols.simulate import Outcome
+from protocols.store import MemoryStore
+from secagg import Credentials, SecAgg, SecAggPlus
+from secagg.messages import INPUT, UNMASK, indices
+from secagg.reuse.messages import Deposit, Release
+from secagg.sealing import OVERHEAD, unseal
+from secagg.server.base import Pledge
+from secagg.server.opening import KEY, SEED, pledged
+
+VECTORS = [np.array([i, -i]) for i in range(1, 9)]
+RANDOM = SystemRandom()
+
+
+def reused(tamper: Callable[[Message], Message]) -> Outcome:
+    protocol = SecAgg(setup="reuse", threat="semi-honest", dropout=0.3, collusion=0.1)
+    stores = {str(i): MemoryStore() for i in range(8)} | {"server": MemoryStore()}
+    return simulate(protocol, VECTORS, stores=stores, tamper=tamper, bound=15)
+
+
+def deposit_of_2(change: Callable[[Deposit], Deposit]) -> Callable[[Message], Message]:
+    def tamper(sent: Message) -> Message:
+        if sent.recipient != SERVER or sent.stage != INPUT or sent.sender != client(2):
+            return sent
+        return replace(sent, body=change(Deposit.decode(sent.body)).encode())
+
+    return tamper
+
+
+def one_holder_less(given: Deposit) -> Deposit:
+    count = len(given.holders)
+    return replace(
+        given,
+        holders=given.holders[:-1],
+        boxes=given.boxes[: len(given.boxes) // count * (count - 1)],
+        digests=given.digests[: len(given.digests) // count * (count - 1)],
+    )
+
+
+def one_neighbour_less(given: Deposit) -> Deposit:
+    count = len(given.holders) * (1 + len(given.neighbours))
+    size = len(given.digests) // count
+    kept = len(given.holders) * len(given.neighbours)
+    return replace(
+        given,
+        neighbours=given.neighbours[:-1],
+        digests=given.digests[: size * kept],
+        pledges=given.pledges[:-32],
+    )
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (one_holder_less, "entrusts shares to others than the committee"),
+        (one_neighbour_less, "masks with others than the neighbours"),
+        (lambda given: replace(given, vector=given.vector + b"\0"), "packed bytes, got"),
+    ],
+)
+def test_a_wrong_deposit_names_its_client(change: Callable[[Deposit], Deposit], said: str) -> None:
+    outcome = reused(deposit_of_2(change))
+    assert outcome.survivors == (0, 1, 3, 4, 5, 6, 7)
+    error = outcome.refusals["server about 2"]
+    assert isinstance(error, PeerError)
+    assert error.party == "client 2"
+    assert said in str(error)
+
+
+def test_a_release_that_does_not_fit_names_the_server() -> None:
+    def tamper(sent: Message) -> Message:
+        if sent.sender != SERVER or sent.stage != UNMASK or sent.recipient != client(3):
+            return sent
+        asked = Release.decode(sent.body)
+        return replace(sent, body=replace(asked, bits=asked.bits + b"\0").encode())
+
+    outcome = reused(tamper)
+    error = outcome.refusals[3]
+    assert isinstance(error, PeerError)
+    assert (error.party, str(error) != "server") == ("server", True)
+
+
+def test_a_box_that_is_too_short_names_its_sender() -> None:
+    for size in (0, OVERHEAD - 1):
+        with pytest.raises(ProtocolViolation, match=f"at least {OVERHEAD} bytes, got {size}") as caught:
+            unseal(bytes(32), bytes(size), b"", "client 4")
+        assert caught.value.party == "client 4"
+
+
+def test_a_pledge_is_found_by_its_holder_alone() -> None:
+    digests = b"".join(bytes([i]) * 16 for i in range(4))
+    pledge = Pledge(indices([2, 5]), digests, bytes(32))
+    assert [pledged(pledge, 2, kind) for kind in (SEED, KEY)] == [b"\0" * 16, b"\1" * 16]
+    assert [pledged(pledge, 5, kind) for kind in (SEED, KEY)] == [b"\2" * 16, b"\3" * 16]
+    for stranger in (0, 3, 6):
+        assert pledged(pledge, stranger, KEY) == b""
+
+
+def test_a_session_asks_for_what_it_was_made_with() -> None:
+    known = Credentials.simulated([str(i) for i in range(14)])
+    made: dict[str, Any] = {"neighbours": 6, "threshold": 5, "collusion": 0.0}
+    for simulated in (False, True):
+        for threat in ("semi-honest", "malicious"):
+            protocol = SecAggPlus(threat=threat, credentials=known if threat == "malicious" else None, **made)
+            names = [str(i) for i in range(14)]
+            session = protocol.session(names, 2, 3, random=RANDOM, simulated=simulated, modulus=256, round=3)
+            demands = protocol.demands(session)
+            assert (demands.signed_roster, demands.simulated) == (threat == "malicious", simulated)
+            assert (session.modulus, session.round, session.min_survivors) == (256, 3, 1)
+            assert (demands.cohort, demands.threshold, demands.degree, demands.ring_bits) == (14, 5, 6, 8)
+            assert [stage.counts for stage in protocol.stages(session)].count(True) == 1
+
+
+def test_a_client_with_another_beacon_refuses() -> None:
+    known = Credentials.simulated([str(i) for i in range(14)])
+
+    def lit(beacon: bytes) -> SecAggPlus:
+        return SecAggPlus(
+            threat="malicious", credentials=known, beacon=beacon, neighbours=6, threshold=5, collusion=0.0
+        )
+
+    names = [str(i) for i in range(14)]
+    session = lit(b"one").session(names, 2, 3, random=RANDOM)
+    assert lit(b"one").client(session, 0, np.zeros(2, np.int64), random=RANDOM).state
+    with pytest.raises(Exception, match="beacon"):
+        lit(b"two").client(session, 0, np.zeros(2, np.int64), random=RANDOM)
