@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
+from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, check_files, verify_record
 from tests.flower.deployed import Deployed
@@ -45,7 +46,8 @@ def test_a_federation_survives_a_kill_a_pause_and_a_restart(tmp_path: Path) -> N
         kept = (d.site("site-3") / "kept-head.txt").read_text().strip()
         verdict = verify_record(d.run_folder / FILE_NAME, identity.public, kept)
         assert verdict.level == "verified"
-        assert len(check_files(verdict, d.run_folder)) == 3
+        expected = tuple(sorted((CHECKPOINT, METRICS, MODEL, STATEMENT)))
+        assert check_files(verdict, d.run_folder) == expected
         lines = d.lines()
         assert len(lines) == done + 2
         assert "stopped after inputs had been asked for" in lines[-2]["abandoned"]
