@@ -1,6 +1,8 @@
 """Edges of plans, costs, streams and packing: the last that is allowed, the first that is not."""
 
+import itertools
 import math
+from fractions import Fraction
 from types import SimpleNamespace
 from typing import Any
 
@@ -13,7 +15,12 @@ from secagg.parameters import Cohort, calibration, plan, plan_complete
 from secagg.parameters.calibration import calibrate
 from secagg.parameters.costs import costs, ring_bits
 from secagg.parameters.plan import MOST_NEIGHBOURS, Infeasible
-from secagg.parameters.rules import MOST_CLIENTS, largest_threshold, least_threshold
+from secagg.parameters.rules import (
+    MOST_CLIENTS,
+    largest_threshold,
+    least_connected_degree,
+    least_threshold,
+)
 from secagg.prg import expand
 from secagg.ring import Ring
 
@@ -117,6 +124,23 @@ class TestPlans:
                 assert least_threshold(asked, degree, hint) == least
             for hint in range(largest + 1):
                 assert largest_threshold(asked, degree, hint) == largest
+
+    def test_the_least_connected_degree_is_that_of_exact_fractions(self) -> None:
+        """Rule (a): n (n - k - 1) C(bad, k) / (2 C(n, k)) at most half the failure bound."""
+        for n in (33, 40, 51, 64, 100, 150, 211):
+            for dropout, collusion in itertools.product((0.0, 0.1, 0.25, 0.4), (0.0, 0.1, 0.3)):
+                for security in (5.0, 10.0, 20.0, 40.0):
+                    asked = cohort(clients=n, dropout=dropout, collusion=collusion, security=security)
+                    bad = min(n, asked.corrupt + asked.dropped)
+                    exact = next(
+                        k
+                        for k in range(2, n + 2, 2)
+                        if k >= n - 1
+                        or Fraction(n * (n - k - 1) * math.comb(bad, k), 2 * math.comb(n, k))
+                        <= Fraction(1, 2 ** int(security + 1))
+                    )
+                    found = least_connected_degree(asked)
+                    assert found == exact or found >= exact >= n - 2, asked
 
 
 class TestCosts:
