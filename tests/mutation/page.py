@@ -24,7 +24,7 @@ INTRODUCTION = """\
 
 Made by `make mutation`: small changes (by mutmut) to the functions of `secagg` and `protocols`, each of which
 something should notice. Of {total} mutants mypy refuses {types}, and {words} change only the words of an error.
-{met} met the tests that reach the changed function, the quick ones first, up to five processor seconds:
+{met} met the tests that reach the changed function, the quick ones first, up to three processor seconds:
 {noticed} were noticed, {survived} survived; {no test} are in functions that no test of the selection reaches.
 **{not met} were not met yet**, and **{unexplained} of the unnoticed are not explained yet**; {explained} are,
 below.

