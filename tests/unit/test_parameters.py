@@ -151,6 +151,29 @@ def test_search_equals_trying_everything(clients: int, dropout: float, collusion
     assert answer == brute_force(cohort)
 
 
+@pytest.mark.parametrize(
+    ("clients", "dropout", "collusion", "threat", "degree", "threshold"),
+    [
+        (34, 0.3, 0.3, "semi-malicious", 32, 22),
+        (40, 0.3, 0.3, "semi-malicious", 38, 26),
+        (40, 0.4, 0.05, "malicious", 38, 22),
+    ],
+)
+def test_the_last_sparse_degree_is_tried_before_the_complete_graph(
+    clients: int, dropout: float, collusion: float, threat: str, degree: int, threshold: int
+) -> None:
+    found = plan(clients, dropout, collusion, threat)
+    assert (found.degree, found.threshold) == (degree, threshold) == brute_force(found.cohort)
+
+
+@pytest.mark.parametrize(("collusion", "share"), [(0.95, "0.01"), (0.97, "0")])
+def test_the_remedy_may_be_that_hardly_anybody_leaves(collusion: float, share: str) -> None:
+    with pytest.raises(Infeasible) as refusal:
+        plan(100, 0.5, collusion, "malicious")
+    assert refusal.value.relax[0] == f"lower dropout to {share}"
+    assert plan(100, float(share), collusion, "malicious")
+
+
 @given(
     clients=st.integers(3, 10**8),
     dropout=st.integers(0, 40),
