@@ -206,6 +206,17 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"sharing\.Sharing\._deliveries", r"np\.array\(dealers", "wider numbers find the same places"),
     (r"reuse\.memory\.ratchet", r"bytes\(33\)", "HMAC fills a shorter key with zeros (RFC 2104, section 2)"),
     (r"reuse\.depositing\._masked|taking_off\.take_off", r"<= j", "a client is no neighbour of itself"),
+    (
+        r"protocol\._Masked\._insist",
+        r"rules\.clients(, None)?\), rules",
+        "threat and degree, which are compared, do not depend on the beacon",
+    ),
+    (r"protocol\._Masked\._sparse", "self", "what an audit plays on: audits are judged by planted defects"),
+    (
+        r"reuse\.enrolment",
+        r"tuple\(asks\)\)$|collecting, asks(, memory=None)?\)|tuple\(asks\), memory=None",
+        "kept again when the round closes; a server that dies in between makes a new set-up: a trip, no privacy",
+    ),
     (r"rules\.rules_of", r"= None", "worked out anew each time: speed only"),
     (r"ring\.Ring\.centred", r"dtype", "signed words shift into signed words"),
     # plans

@@ -8,14 +8,14 @@ import numpy as np
 import pytest
 
 from protocols import simulate
-from protocols.errors import PeerError, ProtocolViolation
+from protocols.errors import Aborted, PeerError, ProtocolViolation
 from protocols.kernel import SERVER, Message, client
 from protocols.randomness import SystemRandom
 from protocols.simulate import Outcome
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.messages import INPUT, UNMASK, indices
-from secagg.reuse.messages import Deposit, Release
+from secagg.messages import ADVERTISE, INPUT, UNMASK, Advertisement, indices
+from secagg.reuse.messages import Deposit, Release, Released
 from secagg.sealing import OVERHEAD, unseal
 from secagg.server.base import Pledge
 from secagg.server.opening import KEY, SEED, pledged
@@ -135,3 +135,35 @@ def test_a_client_with_another_beacon_refuses() -> None:
     assert lit(b"one").client(session, 0, np.zeros(2, np.int64), random=RANDOM).state
     with pytest.raises(Exception, match="beacon"):
         lit(b"two").client(session, 0, np.zeros(2, np.int64), random=RANDOM)
+
+
+def test_a_forged_certificate_names_its_client() -> None:
+    known = Credentials.simulated([str(i) for i in range(8)])
+    protocol = SecAgg(setup="reuse", threat="malicious", credentials=known, dropout=0.3, collusion=0.0)
+
+    def tamper(sent: Message) -> Message:
+        if sent.recipient != SERVER or sent.stage != ADVERTISE or sent.sender != client(2):
+            return sent
+        keys = Advertisement.decode(sent.body).keys
+        return replace(sent, body=Advertisement(keys[:-1] + bytes([keys[-1] ^ 1])).encode())
+
+    outcome = simulate(protocol, VECTORS, tamper=tamper, bound=15)
+    error = outcome.refusals["server about 2"]
+    assert isinstance(error, PeerError)
+    assert error.party == "client 2"
+
+
+def test_a_box_that_does_not_open_keeps_no_other_closed() -> None:
+    released: list[Released] = []
+
+    def damaged(given: Deposit) -> Deposit:
+        return replace(given, boxes=bytes(b ^ 1 for b in given.boxes))
+
+    def tamper(sent: Message) -> Message:
+        if sent.recipient == SERVER and sent.stage == UNMASK and sent.sender == client(5):
+            released.append(Released.decode(sent.body))
+        return deposit_of_2(damaged)(sent)
+
+    with pytest.raises(Aborted):
+        reused(tamper)
+    assert [one.alive.tolist() for one in released] == [[0, 1, 3, 4, 6, 7]]
