@@ -25,7 +25,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"record\.RunRecord\.append", r"raise OSError", "the words of an error that is caught two lines below"),
     (r"expect_subset", r"\[:6\]", "how many strangers the words of an error list"),
     (
-        r"errors\.DealerBlamed|unmasking\.unmask",
+        r"errors\.DealerBlamed|unmasking\.unmask|taking_off\.take_off",
         r"DealerBlamed\(.*['\"](XX|SELF|MASK)",
         "the words of an error; whom it names is tested",
     ),
@@ -217,6 +217,13 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"tuple\(asks\)\)$|collecting, asks(, memory=None)?\)|tuple\(asks\), memory=None",
         "kept again when the round closes; a server that dies in between makes a new set-up: a trip, no privacy",
     ),
+    (r"releasing\.Releasing\._parts", r"place\(j\) (< 1|<= 0)", "a place is 1 or more, or -1"),
+    (r"rules\.Rules\.points", r"dtype=None|len\(holders\) \+ 1\)$", "whole numbers of 64 bits either way"),
+    (
+        r"rules\.(least_threshold|largest_threshold|_least_against)",
+        r"degree \+ 2",
+        "beyond the degree nothing is opened and everybody is too few: the search ends there",
+    ),
     (r"rules\.rules_of", r"= None", "worked out anew each time: speed only"),
     (r"ring\.Ring\.centred", r"dtype", "signed words shift into signed words"),
     # plans
@@ -243,6 +250,11 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"costs\._size",
         r"client\(1\)|and False|or True",
         "either direction, and any client, take as many bytes",
+    ),
+    (
+        r"calibration\.calibrate",
+        r"share_digest\(context, (2, 2|1, 3)",
+        "whose share is digested takes no other time",
     ),
     (r"calibration\._seconds", r"> ends", "the same but for one instant"),
     # tails

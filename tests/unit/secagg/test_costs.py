@@ -27,7 +27,7 @@ CREDENTIALS = Credentials.simulated(NAMES)
 @pytest.mark.parametrize("complete", [False, True])
 def test_planned_bytes_and_trips_are_those_of_a_session(threat: str, complete: bool) -> None:
     """Every client's messages, both ways: to the byte."""
-    clients = 12 if complete else 60
+    clients = 16 if complete else 60
     found = (
         plan_complete(clients, 0.0, 0.05, threat)
         if complete
@@ -178,7 +178,7 @@ def test_shares_are_measured_on_few_holders_and_scaled(
     monkeypatch.setattr(calibration, "_seconds", lambda work: (work(), 1.0)[1])
     found = calibrate(degree, threshold, Ring(20))
     assert set(seen) == {(64, t, k)}
-    assert (found.split, found.combine) == (1 / (k * t), 1 / t**2)
+    assert (found.split, found.combine, found.mask_byte) == (1 / (k * t), 1 / t**2, 0.0)
 
 
 def test_the_fastest_of_several_runs_counts(monkeypatch: pytest.MonkeyPatch) -> None:
