@@ -45,7 +45,17 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"(came|waiting|arrived)\[\w+\] = False",
         "the keys are looked at, the values are not",
     ),
-    (r"server\.opening\.Opening\._keep", r"> threshold", "one share more gives the same secret"),
+    (
+        r"(opening\.Opening|releasing\.Releasing)\._keep",
+        r"> (self\.rules\.)?threshold",
+        "one share more gives the same secret",
+    ),
+    (
+        r"collecting\.Collecting\.close",
+        r"alone = None",
+        "what every holder refuses is asked for and refused: no total either way",
+    ),
+    (r"messages\.Released", r"strict=True", "refused in either case, with other words"),
     (r"server\.opening\.pledged", r"return b'XXXX'", "neither is the digest of anything"),
     (
         r"masking\.Masking\._open|guarding\.Guarding\._open",
@@ -53,7 +63,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "the error is caught here; the complaint names the dealer",
     ),
     (
-        r"unmasking\.unmask|certified_keys|advertising\.Advertising\.close",
+        r"unmasking\.unmask|certified_keys|advertising\.Advertising\.close|revealing\.Revealing\.receive",
         r"(parse|check_certificate)\(.*(str\(None\)|'XXXX')",
         "these keys were parsed, with their owner's name, when they came",
     ),

@@ -167,3 +167,15 @@ def test_a_box_that_does_not_open_keeps_no_other_closed() -> None:
     with pytest.raises(Aborted):
         reused(tamper)
     assert [one.alive.tolist() for one in released] == [[0, 1, 3, 4, 6, 7]]
+
+
+def test_a_pledge_that_the_shares_do_not_open_names_its_dealer() -> None:
+    """Client 3 leaves, so the seed of its edge to client 2 is opened, and is not what client 2 pledged."""
+
+    def other_edges(given: Deposit) -> Deposit:
+        seed, edges = given.pledges[:32], given.pledges[32:]
+        return replace(given, pledges=seed + bytes(b ^ 1 for b in edges))
+
+    protocol = SecAgg(setup="reuse", threat="semi-honest", dropout=0.3, collusion=0.1)
+    with pytest.raises(Aborted, match="client 2"):
+        simulate(protocol, VECTORS, tamper=deposit_of_2(other_edges), drop={INPUT: {3}}, bound=15)
