@@ -127,7 +127,7 @@ class TestPlans:
 
     def test_the_least_connected_degree_is_that_of_exact_fractions(self) -> None:
         """Rule (a): n (n - k - 1) C(bad, k) / (2 C(n, k)) at most half the failure bound."""
-        for n in (33, 40, 51, 64, 100, 150, 211):
+        for n in (33, 35, 39, 43, 45, 64, 100, 150, 211):
             for dropout, collusion in itertools.product((0.0, 0.1, 0.25, 0.4), (0.0, 0.1, 0.3)):
                 for security in (5.0, 10.0, 20.0, 40.0):
                     asked = cohort(clients=n, dropout=dropout, collusion=collusion, security=security)
