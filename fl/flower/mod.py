@@ -70,7 +70,7 @@ def refusing(answer: Callable[[], Message], message: Message) -> Message:
         return answer()
     except SecAggError as error:
         told: SecAggError = error
-    except Exception as error:
+    except Exception as error:  # whatever the app raised: its text must not leave
         told = failed(error)
     return refusal(f"{type(told).__name__}: {told}", message)
 

@@ -125,7 +125,7 @@ class WrappedApp:
         self._message.content = strip(self._message.content)
         try:
             reply = self._train(self._message)
-        except Exception as error:
+        except Exception as error:  # whatever the app raised: its text must not leave
             raise failed(error) from None
         if not isinstance(reply, Message):
             raise Misuse(f"expected the app to reply with a Message, it returned {type(reply).__name__}")

@@ -16,13 +16,15 @@ OWN = (generate(RANDOM), generate(RANDOM))
 ONE, TWO, THREE, FOUR = (public_key(generate(RANDOM)) for _ in range(4))
 
 
-def given(*clients: int, keys: bytes) -> None:
-    certified_keys(rules_of(SESSION), SESSION, 0, indices(clients), keys, OWN)
+def given(*clients: int, keys: bytes) -> dict[int, tuple[bytes, bytes]]:
+    """Return each client's keys for sealing and for masks, as they were taken."""
+    taken = certified_keys(rules_of(SESSION), SESSION, 0, indices(clients), keys, OWN)
+    return {j: (one.seal_key, one.mask_key) for j, one in taken.items()}
 
 
 def test_distinct_keys_of_others_are_taken() -> None:
-    given(1, 2, keys=ONE + TWO + THREE + FOUR)
-    given(1, keys=ONE + TWO)
+    assert given(1, 2, keys=ONE + TWO + THREE + FOUR) == {1: (ONE, TWO), 2: (THREE, FOUR)}
+    assert given(1, keys=ONE + TWO) == {1: (ONE, TWO)}
 
 
 @pytest.mark.parametrize(
