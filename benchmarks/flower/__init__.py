@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import harness
-from fl.flower.loopback import Loopback
+from examples.flower.loopback import Loopback
 
 app = typer.Typer(add_completion=False, help="A protected round on a real deployment.")
 HERE = Path(__file__).parent

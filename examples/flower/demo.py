@@ -13,16 +13,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-APP = Path(__file__).parent
-sys.path.insert(0, str(APP))
+APP = Path(__file__).resolve().parent
+sys.path[:0] = [
+    str(APP),
+    str(APP.parents[1]),
+]  # the app lies beside this script, the package `examples` above it
 
-from digits_app.federation import SITES, make_federation  # noqa: E402  # the app lies beside this script
+from digits_app.federation import SITES, make_federation  # noqa: E402
 from rich.console import Console  # noqa: E402
 from rich.progress import Progress  # noqa: E402
 
+from examples.flower.loopback import Loopback  # noqa: E402
 from fl import checkpoint  # noqa: E402
 from fl.cli.run_view import print_closing, round_line  # noqa: E402
-from fl.flower.loopback import Loopback  # noqa: E402
 from fl.result import Result  # noqa: E402
 from protocols.errors import SecAggError  # noqa: E402
 from protocols.record import FILE_NAME, verify_record  # noqa: E402

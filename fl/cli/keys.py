@@ -1,6 +1,4 @@
-"""`secagg keys`: identities, rosters, SuperNode keys, TLS for tests. What does not belong here: how they
-are made.
-"""
+"""`secagg keys`: identities, rosters, SuperNode keys. What does not belong here: how they are made."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,7 +15,7 @@ if TYPE_CHECKING:
     from protocols.identity import Member
 
 keys = typer.Typer(
-    help="Make identities, signed rosters, SuperNode keys, keys of homomorphic sums and test certificates.",
+    help="Make identities, signed rosters, SuperNode keys and keys of homomorphic sums.",
     no_args_is_help=True,
 )
 
@@ -93,32 +91,6 @@ def check(
     names = [m.name for m in verified.members]
     facts = {"federation": verified.federation, "serial": verified.serial, "members": names}
     _print(facts, f"{verified.federation}, serial {verified.serial}: {', '.join(names)}", as_json)
-
-
-@keys.command("tls")
-def tls(
-    host: Annotated[list[str] | None, typer.Option(help="Address or name; may be repeated.")] = None,
-    out: OutOption = Path("tls"),
-    as_json: JsonOption = False,
-) -> None:
-    """Make a certificate authority and a server certificate for tests, valid for 30 days."""
-    from fl.flower.credentials import make_tls
-
-    files = make_tls(out, host or ("127.0.0.1", "localhost"))
-    facts = {"ca": str(files.ca), "certificate": str(files.certificate), "private_file": str(files.key)}
-    _print(facts, f"{files.ca}, {files.certificate}, {files.key} (keep it): for tests", as_json)
-
-
-@keys.command("deployment")
-def deployment(
-    out: OutOption, nodes: Annotated[int, typer.Option(min=1)] = 5, as_json: JsonOption = False
-) -> None:
-    """Make everything for a test deployment on one machine. In production each party makes its own keys."""
-    from fl.flower.credentials import make_deployment
-
-    made = make_deployment(out, nodes)
-    facts = {"folder": str(out), "roster": str(made.roster), "nodes": [n.name for n in made.nodes]}
-    _print(facts, f"{out}: TLS, a server, {nodes} nodes and their roster, for tests on one machine", as_json)
 
 
 def _member(text: str) -> "Member":

@@ -1,13 +1,11 @@
-"""What touches more of flwr than its documented names, in one place, so that a new minor version is read
-here first.
+"""What touches more of flwr than its documented names, in one place, so that a new minor version is read here first.
 
-What belongs here: error replies, the node list, the allow-list of strategies and what these keep, checking an
-app's bundle, the SuperLink's log, and every name that flwr does not list in an `__all__`: the rest of `fl.flower`
-takes those from here. What does not: anything else. Written against 1.41; the extra `flower` ends there, and a slow
-test runs against whatever newer version is installed.
+What belongs here: error replies, the node list, the allow-list of strategies and what these keep, checking an app's
+bundle, and every name that flwr does not list in an `__all__`: the rest of `fl.flower` takes those from here. What does
+not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test runs against whatever newer
+version is installed.
 """
 
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
@@ -135,11 +133,6 @@ def node_keys(grid: Grid) -> dict[int, bytes]:
     return {int(node.node_id): bytes(getattr(node, "public_key", b"")) for node in grid.get_nodes()}
 
 
-def run_has_ended(superlink_log: str, run_id: int) -> bool:
-    """Return whether the SuperLink's log says that a run's ServerApp has ended, however it did."""
-    return re.search(rf"(Finished|Failed|Stopped) task \d+ of run {run_id}\b", superlink_log) is not None
-
-
 def single_reply(request: Message, content: RecordDict) -> Message:
     """Return a reply as if the node that `request` was for had sent it."""
     return Message(content, reply_to=request)
@@ -210,7 +203,6 @@ __all__ = [
     "require_mean_only",
     "restore_strategy",
     "run_clientapp",
-    "run_has_ended",
     "single_reply",
     "strategy_state",
 ]

@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FIVE = {"secagg", "dp", "he", "protocols", "fl"}
 
 
-@pytest.mark.parametrize("name", sorted(FIVE | {"benchmarks", "tests"}))
+@pytest.mark.parametrize("name", sorted(FIVE | {"benchmarks", "examples", "tests"}))
 def test_each_name_resolves_to_the_checkout(name: str) -> None:
     script = f"import importlib.util as u; print(u.find_spec({name!r}).origin)"
     found = subprocess.run(
@@ -42,12 +42,16 @@ def test_the_wheel_holds_exactly_the_five_packages(tmp_path: Path) -> None:
     (wheel,) = tmp_path.glob("*.whl")
     with zipfile.ZipFile(wheel) as archive:
         names = [Path(name).parts for name in archive.namelist()]
+        code = b"".join(archive.read(name) for name in archive.namelist() if name.endswith(".py"))
     assert {parts[0] for parts in names if not parts[0].endswith(".dist-info")} == FIVE
     held = {"/".join(parts) for parts in names}
     modules = (path for name in FIVE for path in (ROOT / name).rglob("*.py"))
     assert {str(path.relative_to(ROOT)) for path in modules} <= held
     assert {f"{name}/py.typed" for name in FIVE} <= held
     assert "entry_points.txt" in {parts[-1] for parts in names}
+    assert [
+        word for word in (b"CertificateBuilder", b"flower-superlink") if word in code
+    ] == []  # for tests alone
 
 
 def test_the_extras_of_the_metadata_are_the_ones_the_guard_knows() -> None:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from fl.flower.loopback import Loopback
+from examples.flower.loopback import Loopback
 
 CALM_START_SECONDS = (
     12.0  # of a deployment on two idle cores; a busy machine gets as much more time everywhere

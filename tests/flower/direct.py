@@ -16,8 +16,7 @@ from flwr.serverapp import Grid
 from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
-from fl.flower.credentials import make_deployment
-from fl.flower.loopback import write_site
+from examples.flower.keys import make_deployment, write_site
 from fl.flower.rounds import arrays_of, tree_of
 from protocols.identity import Identity, Roster, SignedRoster
 

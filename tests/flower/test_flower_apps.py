@@ -12,10 +12,9 @@ from flwr.app import Context, Message, RecordDict
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, Ledger, SampleDP
+from examples.flower.keys import make_deployment, write_site
 from fl import Federation
-from fl.flower.credentials import make_deployment
 from fl.flower.envelope import unpack_request
-from fl.flower.loopback import write_site
 from fl.flower.nodes import from_names
 from fl.flower.site import Site
 from fl.result import Result

@@ -5,7 +5,7 @@ import inspect
 import pytest
 from flwr.superlink.servicer.runtime import runtime_handlers
 
-from fl.flower.compat import run_has_ended
+from examples.flower.loopback import run_has_ended
 
 LINE = "INFO :      Finished task 4 of run {}\n"
 

@@ -7,12 +7,12 @@ import sys
 import time
 from pathlib import Path
 
-from fl.flower.loopback import Process, command_of
+from examples.flower.loopback import Process, command_of
 
 STARTER = """
 import os, sys, time
 from pathlib import Path
-from fl.flower.loopback import Process
+from examples.flower.loopback import Process
 one = Process("one", [sys.executable, "-c", "import time; time.sleep(600)"], Path(sys.argv[1]), dict(os.environ))
 one.start()
 print(one.popen.pid, flush=True)

@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from examples.flower.loopback import Process
 from fl.flower.credentials import make_node_key
-from fl.flower.loopback import Process
 from fl.flower.pinned import write_launcher
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, verify_record

@@ -8,8 +8,9 @@ from typing import NamedTuple
 
 import pytest
 
+from examples.flower.keys import make_deployment, make_tls
 from fl.cli import invoke
-from fl.flower.credentials import make_identity, make_node_key, make_tls, read_public
+from fl.flower.credentials import make_identity, make_node_key, read_public
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.record import FILE_NAME, RunRecord, file_digest
@@ -126,17 +127,21 @@ def test_no_command_replaces_what_it_made_before(tmp_path: Path) -> None:
     commands = [
         ("new", "alice", "--out", tmp_path / "new"),
         ("node", "alice", "--out", tmp_path / "node"),
-        ("tls", "--out", tmp_path / "tls"),
-        ("deployment", "--out", tmp_path / "deployment", "--nodes", 1),
         ("paillier", "ring", "--out", tmp_path / "paillier", "--bits", 2048, "--arrangement", "shared"),
         ("ckks", "ring", "--out", tmp_path / "ckks"),
     ]
     for command in commands:
         assert secagg("keys", *command).returncode == 0
+    make_deployment(tmp_path / "deployment", 1)
+    make_tls(tmp_path / "tls")
     made = {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()}
     for command in commands:
         again = secagg("keys", *command)
         assert (again.returncode, "never" in again.stderr) == (2, True)
+    with pytest.raises(Misuse, match="never"):
+        make_deployment(tmp_path / "deployment", 1)
+    with pytest.raises(Misuse, match="never"):
+        make_tls(tmp_path / "tls")
     assert {path: path.read_bytes() for path in tmp_path.rglob("*") if path.is_file()} == made
 
 
@@ -174,7 +179,7 @@ def test_a_roster_is_replaced_by_a_later_one_of_its_federation_only(tmp_path: Pa
 
 
 def test_a_deployment_has_everything_and_keeps_secrets_private(tmp_path: Path) -> None:
-    assert secagg("keys", "deployment", "--out", tmp_path / "d", "--nodes", 2).returncode == 0
+    make_deployment(tmp_path / "d", 2)
     secret = [p for p in (tmp_path / "d").rglob("*") if p.suffix in (".key", ".auth")]
     assert len(secret) == 1 + 1 + 1 + 2 + 2
     assert {p.stat().st_mode & 0o777 for p in secret} == {0o600}

@@ -1,14 +1,14 @@
-"""A real Flower deployment on this machine's loopback: SuperLink with TLS, authenticated SuperNodes, by
-process id.
+"""A real Flower deployment on this machine's loopback: a SuperLink with TLS and authenticated SuperNodes.
 
-What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo.
-What does not: production (each party starts its own), apps, protocols. Of flwr its commands are run; what its log
-says is read by `compat`.
+What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo. What does
+not: production (each party starts its own), apps, protocols. Of flwr, its commands are run and the SuperLink's log is
+read.
 """
 
 import ctypes
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -21,14 +21,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-import tomli_w
-
-from fl.flower.compat import run_has_ended
-from fl.flower.credentials import Deployment, NodeFiles, make_deployment
+from examples.flower.keys import Deployment, NodeFiles, make_deployment, write_site
+from fl.flower.site import CONFIG_KEY
 from protocols.errors import Misuse, SecAggError
-from protocols.store import write_atomic
 
-CONFIG_KEY = "secagg-site"  # as in `site`, which imports what a starter of processes does not need
 HOST = "127.0.0.1"
 CONNECTION = "loopback"
 START_SECONDS = 60.0
@@ -61,7 +57,7 @@ class Process:
     def start(self) -> None:
         """Start it (again)."""
         with self.log.open("ab") as log:
-            self.popen = subprocess.Popen(  # noqa: S603  # our own command line, no shell
+            self.popen = subprocess.Popen(  # our own command line, no shell
                 self.command,
                 stdout=log,
                 stderr=log,
@@ -146,6 +142,11 @@ def free_port() -> int:
         return int(listener.getsockname()[1])
 
 
+def run_has_ended(superlink_log: str, run_id: int) -> bool:
+    """Return whether the SuperLink's log says that a run's ServerApp has ended, however it did."""
+    return re.search(rf"(Finished|Failed|Stopped) task \d+ of run {run_id}\b", superlink_log) is not None
+
+
 class Loopback:
     """A deployment in `folder`: `with Loopback(folder, nodes=3) as it: it.run(app)`. Leaving stops all it
     started.
@@ -176,7 +177,6 @@ class Loopback:
             node.name: self._process(node.name, *self._supernode_command(i, node))
             for i, node in enumerate(self.files.nodes)
         }
-        self.submitted: list[Process] = []
 
     def __enter__(self) -> Self:
         try:
@@ -211,7 +211,7 @@ class Loopback:
 
     def stop(self) -> None:
         """Stop everything that was started, whatever state it is in."""
-        for process in (*self.submitted, *self.nodes.values(), self.superlink):
+        for process in (*self.nodes.values(), self.superlink):
             process.stop(3.0)
 
     def submit(self, app: Path, config: Mapping[str, Any] | None = None) -> int:
@@ -254,7 +254,7 @@ class Loopback:
         """Run the `flwr` command and return its output. Raises DeploymentError with what it said if it
         fails.
         """
-        done = subprocess.run(  # noqa: S603  # the flwr command beside this Python, no shell
+        done = subprocess.run(  # the flwr command beside this Python, no shell
             [_script("flwr"), *arguments], env=self.environment, capture_output=True, text=True, timeout=120
         )
         if done.returncode:
@@ -323,15 +323,6 @@ class Loopback:
             if not process.alive or time.monotonic() > deadline:
                 raise DeploymentError(f"{process.name} did not come up:\n{process.tail()}")
             time.sleep(0.1)
-
-
-def write_site(files: Deployment, node: NodeFiles, policy: Mapping[str, Any]) -> None:
-    """Write a node's site.toml: its name, the roster and what it insists on."""
-    table: dict[str, Any] = {"name": node.name, "roster": str(files.roster.resolve())}
-    table |= {"authority": files.authority_key.hex(), "identity": node.identity.name}
-    if policy:
-        table["policy"] = {k: list(v) if isinstance(v, tuple) else v for k, v in policy.items()}
-    write_atomic(node.identity.parent / "site.toml", tomli_w.dumps(table).encode(), 0o600)
 
 
 def _script(name: str) -> str:
