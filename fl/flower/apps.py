@@ -24,7 +24,7 @@ from fl.contribution import train_locally
 from fl.flower.compat import log
 from fl.flower.credentials import read_public
 from fl.flower.engine import FlowerEngine
-from fl.flower.envelope import Header, RunHeader, is_protected
+from fl.flower.messages import Header, RunHeader, is_protected
 from fl.flower.mod import find_site, refusing
 from fl.flower.party import NodeParty
 from fl.flower.rounds import tree_of

@@ -1,20 +1,23 @@
-"""The Grid that a wrapped strategy is handed: training messages become protected rounds.
+"""The Grid that a wrapped strategy is handed: its training messages become protected rounds.
 
-What belongs here: Flower's Grid interface. What does not: a round (`server`), the strategy (`strategy`).
+What belongs here: Flower's Grid interface, and reading the strategy's messages: one model, one configuration and
+nothing else. What does not: a round (`server`), the strategy (`strategy`).
 """
 
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Literal
 
-from flwr.app import Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import NodeInfo, Run
+from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds
 from protocols.errors import Aborted, Misuse
 
 Evaluate = Literal["skip", "clear"]
+TRAIN = "train"
 NODE_SECONDS = 600.0
 TRIP_SECONDS = 3600.0
 """The longest that a trip waits, whatever a strategy allows."""
@@ -49,7 +52,9 @@ class PrivateGrid(Grid):
         kinds = {m.metadata.message_type.partition(".")[0] for m in listed}
         if "train" in kinds:
             limit = min(x for x in (self.stage_timeout, timeout, TRIP_SECONDS) if x is not None)
-            reply = self.rounds.play(self.inner, listed, limit)
+            model, config = broadcast_of(listed, self.rounds.options.shape)
+            nodes = {m.metadata.dst_node_id: m for m in listed}
+            reply = self.rounds.play(self.inner, nodes, model, config, limit)
             return [] if reply is None else [reply]
         if kinds == {"evaluate"} and self.evaluate == "skip":
             return []
@@ -95,3 +100,40 @@ class PrivateGrid(Grid):
         ttl: float | None = None,
     ) -> Message:
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+
+
+def broadcast_of(messages: Sequence[Message], keys: Shape) -> tuple[ArrayRecord, ConfigRecord | None]:
+    """Return the model and the configuration that all nodes of a round are sent.
+
+    Raises Misuse for messages of another type than "train", for a record besides the model and the configuration, and
+    where nodes are sent different ones or one node two of them.
+    """
+    for message in messages:
+        _check(message, keys)
+    nodes = [m.metadata.dst_node_id for m in messages]
+    if twice := sorted({node for node in nodes if nodes.count(node) > 1}):
+        raise Misuse(
+            f"the strategy sends two messages to node {twice[0]} in one round: expected one per node"
+        )
+    models = [m.content.array_records[keys.arrays] for m in messages]
+    configs = [m.content.config_records.get(keys.config) for m in messages]
+    if any(model != models[0] for model in models) or any(config != configs[0] for config in configs):
+        raise Misuse("the strategy must send every node of a round the same model and configuration")
+    return models[0], configs[0]
+
+
+def _check(message: Message, keys: Shape) -> None:
+    if (kind := message.metadata.message_type) != TRAIN:
+        raise Misuse(
+            f"the strategy sends a message of type {kind!r} in a training round: a protected round runs the apps' "
+            f"{TRAIN!r} function alone, so send it as {TRAIN!r}"
+        )
+    expected = {keys.arrays: ArrayRecord, keys.config: ConfigRecord}
+    for name, record in message.content.items():
+        if not isinstance(record, expected.get(name, ())):
+            raise Misuse(
+                f"the strategy sends {name!r}, of type {type(record).__name__}: a protected round carries the "
+                f"ArrayRecord {keys.arrays!r} and the ConfigRecord {keys.config!r} alone, so put it into one of these"
+            )
+    if keys.arrays not in message.content:
+        raise Misuse(f"the strategy sends no model: expected the ArrayRecord {keys.arrays!r}")

@@ -14,7 +14,7 @@ from typing import Any, Literal
 from flwr.app import Context, Message
 
 from fl.flower.compat import ClientAppCallable, Mod, refusal
-from fl.flower.envelope import is_protected
+from fl.flower.messages import is_protected
 from fl.flower.party import NodeParty
 from fl.flower.site import CONFIG_KEY, Site, load_site
 from fl.flower.work import WrappedApp, failed

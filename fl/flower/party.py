@@ -9,7 +9,7 @@ from dataclasses import replace
 
 from flwr.app import Message, MessageType
 
-from fl.flower.envelope import (
+from fl.flower.messages import (
     CLOSE,
     HELLO,
     START,
@@ -21,7 +21,7 @@ from fl.flower.envelope import (
     strip,
     unpack_request,
 )
-from fl.flower.own import own_events
+from fl.flower.node_ledger import node_events
 from fl.flower.site import Site, session_key
 from fl.flower.work import Planned, Work
 from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate, WireError
@@ -117,8 +117,8 @@ class NodeParty:
     def _contribute(self, request: Request, header: Header, planned: Planned, session: Session) -> Step:
         """Train, pay for the round, and begin the client's part of the session."""
         site, limit = self.site, self.policy.max_epsilon
-        events = own_events(planned.plan, site.name)
-        site.account.require(events, limit)
+        events = node_events(planned.plan, site.name)
+        site.ledger.require(events, limit)
         own = replace(planned.plan.facts, client=site.name, store=site.store)
         began = time.perf_counter()
         vector, update = self.work.vector(planned, header, own)
@@ -127,7 +127,7 @@ class NodeParty:
         if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
             raise SpentUpdate("this update left this client once; it is not sent a second time")
         run, number = header.federation, planned.plan.facts.number
-        site.account.charge(events, limit, run=run, round=number, again=self.sent_again)
+        site.ledger.charge(events, limit, run=run, round=number, again=self.sent_again)
         return self.protocol.client(
             session,
             request.index,

@@ -14,7 +14,7 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import failure_of, log
-from fl.flower.envelope import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
+from fl.flower.messages import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.progress import Out, last_out, sent_again_notes
 from fl.flower.trips import POLL_SECONDS, Exchange, Summed, SumOverGrid, Trip

@@ -10,19 +10,18 @@ whole; then the record says so. A round that a kill interrupts is abandoned whol
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from logging import INFO, WARNING
 from typing import Any
 
 import numpy as np
-from flwr.app import ArrayRecord, Message, MetricRecord, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
 from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fl.account import Account
 from fl.flower.compat import log, single_reply
-from fl.flower.lasting import Lasting
 from fl.flower.nodes import Directory, connected
 from fl.flower.progress import LOST, PATIENCE, STUCK, is_spent
 from fl.flower.rounds import (
@@ -39,7 +38,7 @@ from fl.flower.rounds import (
     tree_of,
 )
 from fl.flower.sender import Sender, Shape
-from fl.flower.shown import shown
+from fl.flower.server_state import ServerState
 from fl.flower.trips import Summed, Trip
 from fl.metrics import decode as decode_metrics
 from fl.settings import Settings
@@ -126,8 +125,8 @@ class ProtectedRounds:
         self._strangers: set[int] = set()
         self._spent_rounds = 0
         self.account.run = self.sender.federation()[0]
-        self.lasting = Lasting(options.store, options.stack, account)
-        self.protection: Protection | None = self.lasting.resume()
+        self.state = ServerState(options.store, options.stack, account)
+        self.protection: Protection | None = self.state.resume()
         self.sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
 
     def require(self, where: str, saved: int | None) -> None:
@@ -135,7 +134,7 @@ class ProtectedRounds:
 
         saved: the last session number that the run's files know of; None if there are no files.
         """
-        self.lasting.require(self.made_with, where, goes_on=saved is not None)
+        self.state.require(self.made_with, where, goes_on=saved is not None)
         if (saved or 0) > (opened := self.sender.opened()):
             raise Misuse(
                 f"the server's state of the run in {where} was lost (it knows of session {opened}, the run of {saved}) "
@@ -154,15 +153,22 @@ class ProtectedRounds:
 
     # -- a round --
 
-    def play(self, grid: Grid, messages: Sequence[Message], timeout: float) -> Message | None:
-        """Run one round over the nodes of `messages`; return one reply with the average, or None if it was
-        abandoned. Raises Misuse for messages that hold more than a round carries (`shown`).
+    def play(
+        self,
+        grid: Grid,
+        messages: Mapping[int, Message],
+        model: ArrayRecord,
+        config: ConfigRecord | None,
+        timeout: float,
+    ) -> Message | None:
+        """Run one round; return one reply with the average, or None if it was abandoned.
+
+        messages: the strategy's, by node id. model, config: what all of them carry. timeout: seconds per trip.
         """
         if self._spent_rounds >= PATIENCE:
             raise SecAggError(STUCK)
-        model, config = shown(messages, self.options.shape)
         directory = self.directory(grid)
-        asked = {name: m for m in messages if (name := directory.name_of(m.metadata.dst_node_id)) is not None}
+        asked = {name: m for node, m in messages.items() if (name := directory.name_of(node)) is not None}
         if not asked:
             nobody = Aborted("no connected node of this round is on the roster")
             self._abandon(self._report(Report(0, ())), nobody)
@@ -181,8 +187,8 @@ class ProtectedRounds:
         if session is None:
             return None
         self.protection = self.options.stack.secure_sum.protection(session)
-        self.lasting.begin(run, self.made_with, self.protection)
-        self.lasting.charge(plan.events(names), number)
+        self.state.begin(run, self.made_with, self.protection)
+        self.state.charge(plan.events(names), number)
         report = self._report(Report(number, names, session.context.hex()))
         header = self.sender.header(session.encode(), number, run, public)
         content = RecordDict({self.options.shape.arrays: arrays_of(tree)})
@@ -221,7 +227,7 @@ class ProtectedRounds:
         roster, stack = self.options.roster, self.options.stack
         population = len(roster.with_role("client")) if roster else len(directory.clients)
         if self._run is None:
-            self._run = self.lasting.run() or RunFacts(
+            self._run = self.state.run() or RunFacts(
                 rounds=self.rounds,
                 population=population,
                 cohort=len(names),
@@ -301,7 +307,7 @@ class ProtectedRounds:
         report.survivors = tuple(report.asked[i] for i in total.survivors)
         report.total = _digest(total.total)
         aggregate = plan.decode(total.total, report.survivors)
-        self.lasting.save_layers()
+        self.state.save_layers()
         report.clipped = plan.clipped(aggregate)
         if CAPPED in aggregate.coordinates:
             report.weights_capped = int(aggregate.coordinates[CAPPED][0])
@@ -335,7 +341,7 @@ class ProtectedRounds:
         """Return what is protected so far. Raises Misuse before the first round."""
         if self.protection is None:
             raise Misuse("no round was begun yet")
-        return self.lasting.statement(self.protection, (*self.options.notes, *self.sender.notes()))
+        return self.state.statement(self.protection, (*self.options.notes, *self.sender.notes()))
 
 
 def planning_layers(stack: Stack) -> list[str]:

@@ -27,7 +27,7 @@ from typing import Any
 from fl.account import DEFAULT_DELTA
 from fl.checks import delta
 from fl.flower.credentials import read_public
-from fl.flower.own import LEDGER, OwnAccount
+from fl.flower.node_ledger import LEDGER, NodeLedger
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
@@ -57,7 +57,7 @@ class Site:
     identity: Identity | None = None
     folder: Path | None = None
     signed: SignedRoster | None = None
-    account: OwnAccount = field(default_factory=lambda: OwnAccount(Path()))
+    ledger: NodeLedger = field(default_factory=lambda: NodeLedger(Path()))
 
     def policy(self, protocol: SecureSum, base: Policy | None = None) -> Policy:
         """Return what this node insists on: its own words where it has any, else `base` (the app's), else the
@@ -152,7 +152,7 @@ def load_site(
     ledgers = folder / table.get("ledgers", "")
     if ledgers.exists() and not ledgers.is_dir():
         raise Misuse(f"{folder / FILE}: expected ledgers to be a folder, {ledgers} is none")
-    account = OwnAccount(
+    ledger = NodeLedger(
         ledgers,
         table.get("dataset", ""),
         table.get("delta", DEFAULT_DELTA),
@@ -164,7 +164,7 @@ def load_site(
             raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {name!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
-    return Site(name, store, demands, roster, identity, folder, signed, account)
+    return Site(name, store, demands, roster, identity, folder, signed, ledger)
 
 
 def _read(path: Path) -> dict[str, Any]:

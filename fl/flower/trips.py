@@ -13,7 +13,7 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import failure_of, pull
-from fl.flower.envelope import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
+from fl.flower.messages import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.progress import Out, inputs_asked_for, note_sent_again
 from protocols.errors import Aborted, Misuse, PeerError

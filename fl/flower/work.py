@@ -15,7 +15,7 @@ from flwr.app import ArrayRecord, Message, RecordDict
 from numpy.typing import NDArray
 
 from fl.flower.compat import failure_of, log
-from fl.flower.envelope import Header, strip
+from fl.flower.messages import Header, strip
 from fl.flower.rounds import CAPPED, COUNTERS, Reference, model_digest, plan_round, reference_of, tree_of
 from fl.metrics import encode as encode_metrics
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation

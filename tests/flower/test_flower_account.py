@@ -9,9 +9,9 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from dp import ClientDP, Ledger
-from fl.flower.envelope import START, unpack_request
+from fl.flower.messages import START, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.own import SENT_AGAIN
+from fl.flower.node_ledger import SENT_AGAIN
 from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.site import LEDGER
 from fl.flower.strategy import PrivateStrategy

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp import ClientDP, Ledger, SampleDP
 from examples.flower.keys import make_deployment, write_site
 from fl import Federation
-from fl.flower.envelope import unpack_request
+from fl.flower.messages import unpack_request
 from fl.flower.nodes import from_names
 from fl.flower.site import Site
 from fl.result import Result

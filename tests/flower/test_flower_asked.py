@@ -11,7 +11,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.strategy import FedAvg
 
 from dp import ClientDP
-from fl.flower.envelope import START, unpack_request
+from fl.flower.messages import START, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of
 from fl.flower.strategy import PrivateStrategy

@@ -12,7 +12,7 @@ import pytest
 from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
-from fl.flower.envelope import FRAMES, START, Header, pack, strip, unpack_answer, unpack_request
+from fl.flower.messages import FRAMES, START, Header, pack, strip, unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.server import Report

@@ -11,9 +11,9 @@ from flwr.app import Message, RecordDict
 
 from dp import ClientDP, Ledger
 from dp.event_json import decode, from_fact
-from fl.flower.envelope import pack, strip, unpack_request
+from fl.flower.messages import pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.own import own_events
+from fl.flower.node_ledger import node_events
 from fl.flower.rounds import arrays_of
 from fl.flower.site import LEDGER
 from fl.flower.strategy import PrivateStrategy
@@ -67,7 +67,7 @@ def test_what_a_node_spends_claims_nothing_of_who_was_asked() -> None:
     stack = Stack([layer])
     stack.plan(run)
     plan = stack.round(RoundFacts(run, 1, ("a", "b"), bytes(32)), np.zeros(1))
-    (claimed,), (own,) = plan.events(("a", "b")), own_events(plan, "a")
+    (claimed,), (own,) = plan.events(("a", "b")), node_events(plan, "a")
     assert (claimed.facts["sample_rate"], own.facts["sample_rate"]) == (0.1, 1.0)
     assert own == replace(
         claimed, facts={**claimed.facts, "sample_rate": 1.0}

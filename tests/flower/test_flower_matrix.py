@@ -12,7 +12,7 @@ import pytest
 
 from examples.flower.loopback import Process
 from fl.flower.credentials import make_node_key
-from fl.flower.pinned import write_launcher
+from fl.flower.launcher import write_launcher
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, verify_record
 from tests.flower.deployed import APP, Deployed, until

@@ -18,8 +18,8 @@ from flwr.serverapp.strategy import (
 )
 
 from fl.flower import files
-from fl.flower.envelope import unpack_request
 from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
+from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.strategy import PrivateStrategy

@@ -20,8 +20,8 @@ from flwr.serverapp.strategy import (
     QFedAvg,
 )
 
-from fl.flower.envelope import FRAMES, KEY
 from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
+from fl.flower.messages import FRAMES, KEY
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of, plan_round, reference_of, tree_of
 from fl.flower.server import _digest

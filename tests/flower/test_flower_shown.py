@@ -11,7 +11,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
-from fl.flower.envelope import (
+from fl.flower.messages import (
     CLOSE,
     START,
     VERSION,

@@ -15,7 +15,7 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from fl.flower import party
-from fl.flower.envelope import unpack_answer, unpack_request
+from fl.flower.messages import unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of
 from fl.flower.strategy import PrivateStrategy

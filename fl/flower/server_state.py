@@ -1,8 +1,7 @@
-"""What one run of a wrapped strategy must not forget: what it was made with, the plan it was calibrated for, what it
-spent, its layers' state.
+"""What the server of a wrapped strategy keeps of its run: settings, the planned run, events, its layers' state.
 
-What belongs here: these entries of the server's store, and the statement made from them. What does not:
-rounds (`server`).
+What belongs here: these entries of the server's store, and the statement made from them. What does not: rounds
+(`server`).
 """
 
 import json
@@ -11,7 +10,7 @@ from dataclasses import asdict
 
 from fl import settings
 from fl.account import Account
-from fl.flower.envelope import RunHeader
+from fl.flower.messages import RunHeader
 from fl.settings import Settings
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import RunFacts
@@ -31,8 +30,8 @@ SUM_NOTE = (
 _RUN, _MADE_WITH, _PROTECTION = "flower/run", "flower/made-with", "flower/protection"
 
 
-class Lasting:
-    """The lasting side of a run, in the server's store."""
+class ServerState:
+    """What a run keeps in the server's store."""
 
     def __init__(self, store: Store, stack: Stack, account: Account) -> None:
         self.store = store

@@ -1,8 +1,8 @@
-"""What a node's own data lost: its ledger, keyed by the data set, charged before anything leaves.
+"""The node's privacy ledger: it belongs to a data set and is charged before anything leaves the node.
 
-What belongs here: the account and the policy's largest epsilon. What does not: where the files lie (`site`),
-how events are priced (`dp`). The account adds up over federations, runs, rounds and retries over the same
-data; it is the node's own, and no message of a server changes what it counts.
+What belongs here: charging the ledger, and the policy's largest epsilon. What does not: where the files lie (`site`),
+how events are priced (`dp`). The ledger adds up over federations, runs, rounds and retries over the same data. It is
+the node's own: no message of a server changes what it counts.
 """
 
 import hashlib
@@ -24,11 +24,11 @@ SENT_AGAIN = "an update that had left before is sent again, as this node's polic
 
 
 @dataclass(frozen=True)
-class OwnAccount:
-    """The account of one data set. folder: where it lies; nodes over the same data name the same one.
+class NodeLedger:
+    """The ledger of one data set. folder: where it lies; nodes over the same data name the same one.
 
     dataset: its name; "" for a site's only one. delta: at which it is priced, by Renyi accounting. store: the node's
-    own, which remembers how long the account was: one that got shorter was restored from a copy and would under-count.
+    own, which remembers how long the ledger was: one that got shorter was restored from a copy and would under-count.
     """
 
     folder: Path
@@ -108,7 +108,7 @@ def _afford(ledger: Any, event: Event, limit: float) -> None:
         )
 
 
-def own_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
+def node_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
     """Return what the round spends of the data of `name`, as if it were asked in every round: it cannot see how the
     server chose, so no choice of clients makes its own price smaller. Raises Misuse for events that have no price.
     """

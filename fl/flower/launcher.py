@@ -1,4 +1,4 @@
-"""Apps that a site has read and pinned: a launcher that runs no other code, whatever the SuperLink sends.
+"""A launcher that runs only the apps that a site has reviewed, whatever the SuperLink sends.
 
 What belongs here: writing the launcher, and what it does. What does not: how flwr loads apps (`compat`).
 
@@ -7,7 +7,7 @@ both isolation modes; a launcher of that name, first in the PATH, compares the b
 reviewed, before any of it is unpacked:
 
     flwr build --app reviewed-app
-    python -m fl.flower.pinned /srv/secagg/bin reviewed-app.fab
+    python -m fl.flower.launcher /srv/secagg/bin reviewed-app.fab
     PATH=/srv/secagg/bin:$PATH flower-supernode ...
 """
 
@@ -41,7 +41,7 @@ def write_launcher(folder: Path, bundles: Iterable[Path]) -> Path:
         f"#!{sys.executable}",
         "import sys",
         f"sys.path.insert(0, {str(root)!r})",
-        "from fl.flower.pinned import run",
+        "from fl.flower.launcher import run",
         f"run({digests!r})",
     ]
     write_atomic(folder / LAUNCHER, ("\n".join(lines) + "\n").encode(), 0o755)
@@ -65,5 +65,5 @@ def run(digests: Sequence[str]) -> None:
 
 if __name__ == "__main__":
     if len(sys.argv) < 3:
-        sys.exit("usage: python -m fl.flower.pinned FOLDER BUNDLE.fab ...")
+        sys.exit("usage: python -m fl.flower.launcher FOLDER BUNDLE.fab ...")
     print(write_launcher(Path(sys.argv[1]), [Path(word) for word in sys.argv[2:]]))
