@@ -20,7 +20,7 @@ INT64_MAX = (1 << 63) - 1
 class Session(Record):
     """The public facts of one secure sum.
 
-    protocol: name and version ("secagg+/1"). parameters: the protocol's own parameter record, encoded.
+    protocol: name and version ("secagg+/2"). parameters: the protocol's own parameter record, encoded.
     roster: the clients' names in the order of their indices, distinct. dimension: coordinates, >= 1.
     bound: every client's every coordinate lies in [-bound, bound], >= 0. modulus: 0 for a sum over Z, else M
     >= 2: the sum is taken in Z_M and given by representatives in [-M/2, M/2). round: counts from 1. model:

@@ -5,6 +5,7 @@
 import functools
 from dataclasses import dataclass
 
+from protocols.agreement import quorum
 from protocols.errors import Misuse
 from secagg.parameters import Cohort, Plan, plan, plan_complete
 from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold
@@ -65,7 +66,7 @@ def choose(wishes: Wishes, clients: int, beacon: bytes = b"") -> MaskParameters:
         )
     if wishes.neighbours is None and wishes.threshold is None:
         found = _planned(wishes, clients, wishes.threat)
-        return _parameters(found.cohort.threat, found.degree, found.threshold, clients, beacon)
+        return _parameters(wishes, found.cohort.threat, found.degree, found.threshold, clients, beacon)
     if wishes.threat is not None:
         return _given(wishes, clients, wishes.threat, beacon)
     try:
@@ -96,17 +97,21 @@ def _given(wishes: Wishes, clients: int, threat: str, beacon: bytes) -> MaskPara
             f"{wishes.collusion:g}: expected a threshold from {least} (secrecy) to {most} (so many answer), got "
             f"{threshold}: raise neighbours, or lower dropout or collusion"
         )
-    return _parameters(threat, degree, threshold, clients, beacon)
+    return _parameters(wishes, threat, degree, threshold, clients, beacon)
 
 
-def _parameters(threat: str, degree: int, threshold: int, clients: int, beacon: bytes) -> MaskParameters:
+def _parameters(
+    wishes: Wishes, threat: str, degree: int, threshold: int, clients: int, beacon: bytes
+) -> MaskParameters:
     drawn = threat == MALICIOUS and degree < clients - 1
+    corrupt = wishes.cohort(clients, threat).corrupt
     return MaskParameters(
         threat,
         degree,
         threshold,
-        corrupt=max(0, 2 * threshold - degree - 1) if threat != SEMI_HONEST else 0,
+        corrupt=corrupt,
         survivors=threshold + 1,
+        quorum=quorum(clients, corrupt) if threat != SEMI_HONEST else 0,
         committed=drawn and not beacon,
         beacon=beacon if drawn else b"",
     )

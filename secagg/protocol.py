@@ -36,6 +36,7 @@ class _Masked(SecureSum):
     """What both protocols share. `_complete`: every two clients are neighbours."""
 
     _complete = False
+    version = 2
     default_policy = Policy(min_threshold_share=0.0)  # `_insist` demands what the threat model needs
 
     def __init__(

@@ -33,10 +33,12 @@ class MaskParameters(Record):
     """The parameters of a masked sum; they are part of the session's context.
 
     threat: one of THREATS. degree: holders of each client's shares. threshold: shares that open a secret.
-    corrupt: corrupt holders of one client that the threshold allows for. survivors: least clients in a total.
-    committed: the graph's seed comes from commitments that all clients reveal. beacon: public randomness
-    behind the graph ("" if none). identities: the clients' Ed25519 keys in roster order, 32 bytes each
-    (malicious), else empty.
+    corrupt: corrupt clients that the session allows for, of the whole cohort. survivors: least clients in a total.
+    quorum: signatures that certify who survived (0 if semi-honest). committee: clients that sign, drawn with the
+    graph (0: all of them). window: survivors among any degree / 2 clients that follow one another on the graph's
+    ring, more than its corrupt ones (0 on the complete graph). committed: the graph's seed comes from commitments
+    that all clients reveal. beacon: public randomness behind the graph ("" if none). identities: the clients'
+    Ed25519 keys in roster order, 32 bytes each (malicious), else empty.
     """
 
     threat: str
@@ -44,6 +46,9 @@ class MaskParameters(Record):
     threshold: int
     corrupt: int
     survivors: int
+    quorum: int = 0
+    committee: int = 0
+    window: int = 0
     committed: bool = False
     beacon: bytes = b""
     identities: bytes = b""
@@ -60,10 +65,14 @@ class MaskParameters(Record):
             )
         if self.corrupt < 0 or self.survivors < 2:
             raise Misuse(f"expected corrupt >= 0 and survivors >= 2, got {self.corrupt}, {self.survivors}")
-        if self.threat != SEMI_HONEST and 2 * self.threshold <= self.degree + self.corrupt:
+        if min(self.quorum, self.committee, self.window) < 0 or self.window > max(0, self.degree // 2):
             raise Misuse(
-                f"threat {self.threat}: expected 2 x threshold > degree + corrupt neighbours, "
-                f"got 2 x {self.threshold} <= {self.degree} + {self.corrupt}: "
+                f"expected quorum and committee >= 0 and a window from 0 to degree / 2, "
+                f"got {self.quorum}, {self.committee}, {self.window}"
+            )
+        if self.threat != SEMI_HONEST and 2 * self.threshold <= self.degree:
+            raise Misuse(
+                f"threat {self.threat}: expected 2 x threshold > degree, got 2 x {self.threshold} <= {self.degree}: "
                 "two views of who survived could open both secrets of a client"
             )
 
@@ -89,6 +98,7 @@ class Rules:
             )
         self.degree, self.threshold, self.survivors = p.degree, p.threshold, max(survivors, p.survivors)
         self.voted = p.threat != SEMI_HONEST
+        self.withstood = max(0, 2 * p.threshold - p.degree - 1) if self.voted else 0
         self.certified = p.threat == MALICIOUS
         self.complete = self.degree == self.clients - 1
         self.committed = p.committed
@@ -125,7 +135,7 @@ class Rules:
         p, gone = self.parameters, self.clients - shown
         if not self.voted:
             return shown
-        return self.clients - gone * (self.degree - p.corrupt) // (self.threshold - p.corrupt)
+        return self.clients - gone * (p.degree - self.withstood) // (p.threshold - self.withstood)
 
     def left_alone(self, alive: Collection[int]) -> int | None:
         """A survivor that keeps fewer neighbours than the threshold, or None (on the graph of `self.seed`)."""

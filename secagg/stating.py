@@ -28,7 +28,7 @@ _CHOSEN = "a server that picks the drop-outs after it saw the graph can shrink i
 def protection(rules: Rules, wishes: Wishes) -> Protection:
     """Return the statement of one session's protection."""
     p = rules.parameters
-    withstood = p.threshold - 1 if p.threat == SEMI_HONEST else p.corrupt
+    withstood = p.threshold - 1 if p.threat == SEMI_HONEST else rules.withstood
     secrets = "each round's seeds" if p.reuse else "secrets"
     graph = "the complete graph" if rules.complete else f"a random {p.degree}-regular graph"
     return Protection(
@@ -47,7 +47,7 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
             "clients": rules.clients,
             "degree": p.degree,
             "threshold": p.threshold,
-            "corrupt_neighbours": p.corrupt,
+            "corrupt_neighbours": rules.withstood,
             "least_survivors": p.survivors,
             "ring_bits": rules.ring.bits,
         },
@@ -81,15 +81,15 @@ def _component(rules: Rules) -> str:
     if p.threat == SEMI_HONEST:
         return text + "over chance drop-outs"
     if p.reuse:
-        gone = (p.degree - p.corrupt) * (p.degree - p.threshold) // (p.threshold - p.corrupt)
+        gone = (p.degree - rules.withstood) * (p.degree - p.threshold) // (p.threshold - rules.withstood)
         return (
             text
-            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.degree - gone - p.corrupt + 1} honest clients"
+            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.degree - gone - rules.withstood + 1} honest clients"
         )
     if p.threat == SEMI_MALICIOUS:
         return (
             text
-            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.threshold - p.corrupt + 1} honest clients"
+            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.threshold - rules.withstood + 1} honest clients"
         )
     return text + "whoever the server drops"
 
@@ -98,7 +98,7 @@ def _without_vote(rules: Rules) -> tuple[str, ...]:
     p = rules.parameters
     if p.threat == SEMI_HONEST:
         return ()
-    ratio = (p.degree - p.corrupt) / (p.threshold - p.corrupt)
+    ratio = (p.degree - rules.withstood) / (p.threshold - rules.withstood)
     return (
         "later rounds have no vote: by showing holders different survivors the server can leave up to "
         f"{ratio:.2f} times as many clients out of the sum as it shows any one of them gone",

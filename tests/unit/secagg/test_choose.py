@@ -127,12 +127,8 @@ class TestMalicious:
             assert (made.committed, made.beacon) == (False, b"")
 
     @pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious"])
-    def test_how_many_corrupt_holders_the_threshold_stands(self, threat: str) -> None:
-        for threshold in (8, 9, 10):
-            made = choose(wishes(threat=threat, neighbours=13, threshold=threshold, collusion=0.0), 40)
-            corrupt = made.corrupt
-            if threat == "semi-honest":
-                assert corrupt == 0
-            else:
-                assert 2 * threshold > 13 + corrupt
-                assert 2 * threshold <= 13 + corrupt + 1
+    def test_corrupt_is_of_the_whole_cohort_and_the_quorum_follows(self, threat: str) -> None:
+        for clients, collusion in ((14, 0.0), (40, 0.1), (41, 0.2)):
+            made = choose(wishes(threat=threat, collusion=collusion), clients)
+            assert made.corrupt == int(collusion * clients)
+            assert made.quorum == ((clients + made.corrupt) // 2 + 1 if threat == "semi-malicious" else 0)

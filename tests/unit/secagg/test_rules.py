@@ -56,11 +56,15 @@ def test_the_limits_themselves_are_allowed(good: tuple[str, int, int, int, int])
         ("semi-honest", 9, 5, -1, 2),
         ("semi-honest", 9, 5, 0, 1),
         ("semi-malicious", 10, 5, 0, 2),
-        ("semi-malicious", 9, 5, 1, 2),
-        ("malicious", 8, 5, 2, 2),
+        ("semi-malicious", 9, 4, 0, 2),
+        ("malicious", 8, 4, 2, 2),
+        ("malicious", 8, 5, 2, 2, -1),
+        ("malicious", 8, 5, 2, 2, 9, -1),
+        ("malicious", 8, 5, 2, 2, 9, 0, -1),
+        ("malicious", 8, 5, 2, 2, 9, 0, 5),
     ],
 )
-def test_one_beyond_each_limit_is_refused(bad: tuple[str, int, int, int, int]) -> None:
+def test_one_beyond_each_limit_is_refused(bad: tuple[Any, ...]) -> None:
     """The threshold's: two views of who survived must not each gather a threshold of holders."""
     with pytest.raises(Misuse, match="expected"):
         MaskParameters(*bad)

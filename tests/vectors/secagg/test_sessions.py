@@ -1,10 +1,14 @@
-"""Whole sessions of version 1, byte for byte: a change of what is sent or kept is a new version, never an accident."""
+"""Whole sessions of version 2, byte for byte: a change of what is sent or kept is a new version, never an accident."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from protocols.errors import Misuse
+from protocols.randomness import SystemRandom
+from secagg import SecAgg
 from tests.vectors.secagg.sessions import CASES, DROPS, play
 
 KNOWN = json.loads(Path(__file__).with_name("sessions.json").read_text())
@@ -23,3 +27,11 @@ def test_totals_are_those_of_the_vectors() -> None:
             for number, played in enumerate(KNOWN[case][leaving], start=1):
                 there = [i for i in range(8) if not (drops and i == 2)]
                 assert played["total"] == [sum((k - number) * (i + 1) for i in there) for k in range(5)]
+
+
+def test_a_session_of_version_1_is_refused_by_name() -> None:
+    protocol = SecAgg()
+    session = protocol.session(["a", "b", "c", "d"], 1, 1, random=SystemRandom())
+    assert session.protocol == "secagg/2"
+    with pytest.raises(Misuse, match="expected a session of secagg/2, got one of secagg/1"):
+        protocol.server(replace(session, protocol="secagg/1"), random=SystemRandom())
