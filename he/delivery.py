@@ -17,9 +17,10 @@ from he.sealing import seal, unseal
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation, WireError
 from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
+from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
-from protocols.summation import IntVector, Stage, Total
+from protocols.summation import IntVector, Total
 
 DELIVER = Stage("total")
 PURPOSE = "total to client"  # what the boxes' keys are derived for

@@ -11,10 +11,11 @@ from protocols.codec import Record, tags
 from protocols.errors import Misuse, PeerError, PolicyRefusal, ProtocolViolation, TooFewSurvivors, WireError
 from protocols.kernel import SERVER, Left, Message, Party, State, Step, client, expect, message
 from protocols.policy import Demands, Policy
+from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
-from protocols.summation import IntVector, SecureSum, Stage, Total, add_into, centred
+from protocols.summation import IntVector, SecureSum, Total, add_into, centred
 
 INPUT = "input"
 

@@ -6,21 +6,25 @@ before an answer leaves, and a mark that is set already refuses the step. So a p
 restarted, run twice or fed the same message again never answers twice.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 from protocols.errors import PolicyRefusal, SpentUpdate
-from protocols.kernel import Message, Step
+from protocols.kernel import Finished, Message, State, Step
+from protocols.protocol import Protocol
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
 from protocols.store import Store, Transaction
-from protocols.summation import SecureSum, Total
+from protocols.summation import Total
 
 
-def recall(store: Store, protocol: SecureSum) -> bytes | None:
-    """Return what the party keeps beyond a session, to be handed to `SecureSum.client(memory=...)`."""
+def recall(store: Store, protocol: Protocol[Any]) -> bytes | None:
+    """Return what the party keeps beyond a session, to be handed to `Protocol.client(memory=...)`."""
     return store.get(f"memory/{protocol.tag}")
 
 
 def remember(
-    transaction: Transaction, protocol: SecureSum, step: Step, *, allow_resend: bool = False
+    transaction: Transaction, protocol: Protocol[Any], step: Step, *, allow_resend: bool = False
 ) -> None:
     """Set a step's marks and keep its memory. Raises SpentUpdate if a mark is set already."""
     for mark in step.marks:
@@ -42,7 +46,7 @@ class Runtime:
 
     def __init__(
         self,
-        protocol: SecureSum,
+        protocol: Protocol[Any],
         session: Session,
         store: Store,
         *,
@@ -56,7 +60,7 @@ class Runtime:
         self._key = f"session/{session.context.hex()}"
 
     def begin(self, step: Step) -> tuple[Message, ...]:
-        """Save the first step (of `SecureSum.client`, `.server` or `.helper`) and return what to send.
+        """Save the first step (of `Protocol.client`, `.server` or `.helper`) and return what to send.
 
         Raises SpentUpdate if this session was begun here before: a session is not begun twice.
         """
@@ -74,19 +78,28 @@ class Runtime:
         Raises PolicyRefusal if there is no such session here, SpentUpdate, PeerError, Aborted; then nothing
         was saved.
         """
+        return self._advance(lambda state: state.receive(message, self.random))
+
+    def close(self) -> tuple[Message, ...]:
+        """Nobody else will answer this stage: return the server's next requests. Raises as `handle` does."""
+        return self._advance(lambda state: state.close(self.random))
+
+    def _advance(self, take: Callable[[State], Step]) -> tuple[Message, ...]:
         with self.store.transaction() as transaction:
             saved = transaction.get(self._key)
             if saved is None:
                 raise PolicyRefusal("no such session was begun here, or it is over")
-            return self._save(transaction, self.protocol.decode_state(saved).receive(message, self.random))
+            return self._save(transaction, take(self.protocol.decode_state(saved)))
+
+    def result(self) -> Finished | None:
+        """Return the final state that holds this party's result, None before that and for whoever has none."""
+        saved = self.store.get(self._key)
+        return None if saved is None else self.protocol.result(self.protocol.decode_state(saved))
 
     def total(self) -> Total | None:
-        """Return the total that this party ended with: the server, or a client that is given it. None before that,
-        and for all others.
-        """
-        saved = self.store.get(self._key)
-        state = None if saved is None else self.protocol.decode_state(saved)
-        return state if isinstance(state, Total) else None
+        """Return the total that this party ended with: the server, or a client that is given it."""
+        ended = self.result()
+        return ended if isinstance(ended, Total) else None
 
     def _save(self, transaction: Transaction, step: Step) -> tuple[Message, ...]:
         remember(transaction, self.protocol, step, allow_resend=self.allow_resend)

@@ -1,4 +1,4 @@
-"""Runs any SecureSum in one process. What does not belong here: protocol logic; the roles are the real ones,
+"""Runs any Protocol in one process. What does not belong here: protocol logic; the roles are the real ones,
 message by message.
 
 Parties may leave before any stage; an observer sees every message, a tamperer may change, drop, repeat or
@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.driver import Driver
 from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, SecAggError
-from protocols.kernel import SERVER, Message, Party, State, Step, client
+from protocols.kernel import SERVER, Finished, Message, Party, State, Step, client
 from protocols.policy import Policy
+from protocols.protocol import NO_MODEL, Protocol, Stage
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.runtime import recall, remember
 from protocols.session import INT64_MAX, Session
 from protocols.statement import Protection, played_here
 from protocols.store import Store
-from protocols.summation import NO_MODEL, SecureSum, Total
+from protocols.summation import SecureSum, Total
 
 Observe = Callable[[Message], None]
 Tamper = Callable[[Message], Message | Iterable[Message] | None]
@@ -36,13 +38,13 @@ Table = dict[str, dict[str, float]]
 class Outcome:
     """What a simulated session gave.
 
-    total: int64 [dimension]. survivors: the clients in it, by the caller's names, in roster order. seconds,
-    bytes: stage -> role -> seconds of computing, bytes sent (all parties of the role together). refusals:
-    party -> why it stopped. received: what clients were given of the total that the configuration names to
-    be given it, by the caller's names.
+    final: the server's last state, which holds the result. survivors: the clients in a sum, by the caller's names, in
+    roster order; empty for a protocol of another result. seconds, bytes: stage -> role -> seconds of computing,
+    bytes sent (all parties of the role together). refusals: party -> why it stopped. received: the results of
+    clients that the configuration names to be given one, by the caller's names.
     """
 
-    total: NDArray[np.int64]
+    final: Finished
     survivors: tuple[Any, ...]
     session: Session
     protection: Protection
@@ -50,7 +52,14 @@ class Outcome:
     seconds: Table = field(default_factory=dict)
     bytes: dict[str, dict[str, int]] = field(default_factory=dict)
     refusals: dict[Any, SecAggError] = field(default_factory=dict)
-    received: dict[Any, Total] = field(default_factory=dict)
+    received: dict[Any, Any] = field(default_factory=dict)
+
+    @property
+    def total(self) -> NDArray[np.int64]:
+        """The sum over the survivors, int64 [dimension]. Raises Misuse if the protocol's result is no sum."""
+        if not isinstance(self.final, Total):
+            raise Misuse(f"the result is a {type(self.final).__name__} and no sum: read Outcome.final")
+        return self.final.total
 
     def seconds_of(self, role: str) -> float:
         """All seconds of a role, over all stages."""
@@ -62,8 +71,8 @@ class Outcome:
 
 
 def simulate(
-    protocol: SecureSum,
-    vectors: Mapping[Any, NDArray[np.int64]] | Sequence[NDArray[np.int64]] | NDArray[np.int64],
+    protocol: Protocol[Any],
+    vectors: Mapping[Any, Any] | Sequence[Any] | NDArray[np.int64],
     drop: Mapping[str, Collection[Any]] | None = None,
     rng: SecureRandom | None = None,
     observe: Observe | None = None,
@@ -83,7 +92,10 @@ def simulate(
 ) -> Outcome:
     """Run one session and return its outcome.
 
-    vectors: the clients' int64 vectors of one length, by name (str or int) or in order (names 0, 1, ...).
+    vectors: the clients' int64 vectors of one length, by name (str or int) or in order (names 0, 1, ...). A function
+    of no argument in place of a vector is called when its client needs the vector, and never for a client that left
+    before: then one vector at a time is in memory. Such a call needs `session`, as does a protocol that is no sum,
+    whose inputs may be of any type.
     drop: stage name -> the clients (or helper roles, e.g. "decryptor 1") that vanish before answering it.
     rng: injected randomness; the session is then marked simulated. bound: public bound on every coordinate
     (default: the least 2^k - 1 over the given vectors; only a simulation may look). models: what single
@@ -93,16 +105,27 @@ def simulate(
 
     Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call.
     """
-    run = _Run(protocol, _named(vectors), drop or {}, rng, observe, tamper, stores or {}, clock)
+    run = _Run(
+        protocol,
+        _named(vectors, isinstance(protocol, SecureSum)),
+        drop or {},
+        rng,
+        observe,
+        tamper,
+        stores or {},
+        clock,
+    )
     run.open(bound, modulus, round, model, session, min_survivors)
     run.enter(policy, models or {}, updates or {})
     return run.play()
 
 
-def _named(vectors: Any) -> dict[Hashable, NDArray[np.int64]]:
+def _named(vectors: Any, of_a_sum: bool) -> dict[Hashable, Any]:
     items = dict(vectors) if isinstance(vectors, Mapping) else dict(enumerate(vectors))
     if not items:
         raise Misuse("expected at least one client's vector, got none")
+    if not of_a_sum or any(callable(v) for v in items.values()):
+        return items
     named = {name: np.asarray(v) for name, v in items.items()}
     if len({v.shape for v in named.values()}) != 1 or next(iter(named.values())).ndim != 1:
         raise Misuse(
@@ -121,8 +144,8 @@ class _Run:
 
     def __init__(
         self,
-        protocol: SecureSum,
-        vectors: dict[Hashable, NDArray[np.int64]],
+        protocol: Protocol[Any],
+        vectors: dict[Hashable, Any],
         drop: Mapping[str, Collection[Any]],
         rng: SecureRandom | None,
         observe: Observe | None,
@@ -154,7 +177,18 @@ class _Run:
     def open(
         self, bound: int | None, modulus: int, round: int, model: bytes, session: Session | None, least: int
     ) -> None:
-        self.session = session or self.protocol.session(
+        self.session = session or self._session(bound, modulus, round, model, least)
+        self.stages = self.protocol.stages(self.session)
+        self.counting = next((stage.name for stage in self.stages if stage.counts), self.stages[0].name)
+        self.helpers = self.protocol.helpers(self.session)
+        self.labels: dict[Party, Any] = {client(i): name for i, name in enumerate(self.names)}
+        self.labels |= {party: str(party) for party in (*self.helpers, SERVER)}
+        self.leaving = self._leaving()
+
+    def _session(self, bound: int | None, modulus: int, round: int, model: bytes, least: int) -> Session:
+        if not isinstance(self.protocol, SecureSum) or any(callable(v) for v in self.vectors.values()):
+            raise Misuse("expected session=...: the inputs given do not say what session it is")
+        return self.protocol.session(
             [str(name) for name in self.names],
             len(next(iter(self.vectors.values()))),
             _least_bound(self.vectors.values()) if bound is None else bound,
@@ -166,11 +200,6 @@ class _Run:
             min_survivors=least,
             memory=recall(self.stores[str(SERVER)], self.protocol) if str(SERVER) in self.stores else None,
         )
-        self.stages = self.protocol.stages(self.session)
-        self.helpers = self.protocol.helpers(self.session)
-        self.labels: dict[Party, Any] = {client(i): name for i, name in enumerate(self.names)}
-        self.labels |= {party: str(party) for party in (*self.helpers, SERVER)}
-        self.leaving = self._leaving()
 
     def _leaving(self) -> dict[str, set[Party]]:
         by_label: dict[Any, Party] = {label: party for party, label in self.labels.items()}
@@ -190,32 +219,29 @@ class _Run:
         return leaving
 
     def enter(self, policy: Policy | None, models: Mapping[Any, bytes], updates: Mapping[Any, bytes]) -> None:
-        """Create every party but the server."""
+        """Create every party but the server; a client whose input is a function, when it is asked for the input."""
         first = self.stages[0].name
+        self.late: dict[Party, Callable[[Any], Step]] = {}
         for index, name in enumerate(self.names):
-            party = client(index)
             session = self._session_seen_by(name, models)
-            self._timed(
-                party,
-                first,
-                partial(self._new_client, session, index, name, policy, updates.get(name)),
-            )
+            make = partial(self._new_client, session, index, policy, updates.get(name))
+            given = self.vectors[name]
+            if callable(given) and first == self.counting:
+                self.late[client(index)] = make
+            else:
+                self._timed(client(index), first, partial(make, given() if callable(given) else given))
         for party in self.helpers:
-            self._timed(
-                party,
-                first,
-                partial(self._new_helper, party, policy),
-            )
-        if self.refusals and not any(p.role == "client" for p in self.states):
+            self._timed(party, first, partial(self._new_helper, party, policy))
+        if self.refusals and not self.late and not any(p.role == "client" for p in self.states):
             raise next(iter(self.refusals.values()))
 
     def _new_client(
-        self, session: Session, index: int, name: Hashable, policy: Policy | None, update: bytes | None
+        self, session: Session, index: int, policy: Policy | None, update: bytes | None, vector: Any
     ) -> Step:
         return self.protocol.client(
             session,
             index,
-            self.vectors[name],
+            vector,
             random=self.random,
             policy=self._policy(policy),
             update=update,
@@ -240,43 +266,39 @@ class _Run:
     # -- stages --
 
     def play(self) -> Outcome:
-        queue = self._server_step(self.stages[0].name, self._new_server)
-        for stage in self.stages:
-            self.gone |= self.leaving.get(stage.name, set())
-            for request in queue:
-                self._deliver(request)
-            if self.states[SERVER].finished:
-                break
-            queue = self._server_step(stage.name, lambda: self.states[SERVER].close(self.random))
-        final = self.states[SERVER]
-        if not isinstance(final, Total):
-            raise Misuse(f"{self.protocol.tag} ran out of stages in state {type(final).__name__}: no total")
+        self.driver = Driver(
+            self.protocol, self.session, self.random, partial(self._run, SERVER), self._server_refused
+        )
+        try:
+            final = self.driver.run(self._carry, self._memory(SERVER))
+        except Aborted as error:
+            for who, why in self.refusals.items():
+                error.add_note(f"{who}: {why}")
+            raise
+        in_sum, blamed = (final.survivors, final.blamed) if isinstance(final, Total) else ((), ())
         return Outcome(
-            total=final.total,
-            survivors=tuple(self.names[i] for i in final.survivors),
+            final=final,
+            survivors=tuple(self.names[i] for i in in_sum),
             session=self.session,
             protection=played_here(self.protocol.protection(self.session)),
-            blamed=final.blamed,
+            blamed=blamed,
             seconds={stage: dict(roles) for stage, roles in self.seconds.items()},
             bytes={stage: dict(roles) for stage, roles in self.bytes.items()},
             refusals=self.refusals,
             received={
                 self.labels[party]: state
                 for party, state in self.states.items()
-                if party != SERVER and isinstance(state, Total)
+                if self.protocol.result(state) is not None
             },
         )
 
-    def _new_server(self) -> Step:
-        return self.protocol.server(self.session, random=self.random, memory=self._memory(SERVER))
+    def _carry(self, stage: Stage, requests: tuple[Message, ...]) -> None:
+        self.gone |= self.leaving.get(stage.name, set())
+        for request in requests:
+            self._deliver(request)
 
-    def _server_step(self, stage: str, call: Callable[[], Step]) -> tuple[Message, ...]:
-        try:
-            return self._run(SERVER, stage, call)
-        except Aborted as error:
-            for who, why in self.refusals.items():
-                error.add_note(f"{who}: {why}")
-            raise
+    def _server_refused(self, party: Party, error: PeerError) -> None:
+        self.refusals.setdefault(f"server about {self.labels.get(party, party)}", error)
 
     def _deliver(self, request: Message) -> None:
         """Carry one request to its party and the answers back at once: no stage's answers are held
@@ -284,18 +306,15 @@ class _Run:
         """
         for delivered in self._on_wire(request):
             party = delivered.recipient
+            if party not in self.gone and (make := self.late.pop(party, None)):
+                vector = self.vectors[self.labels[party]]()  # outside the clock: it may train
+                self._timed(party, delivered.stage, partial(make, vector))
             if party in self.gone or party not in self.states or party == SERVER:
                 continue
             receive = partial(self.states[party].receive, delivered, self.random)
             for answer in self._timed(party, delivered.stage, receive):
                 for arrived in self._on_wire(answer):
-                    self._to_server(arrived)
-
-    def _to_server(self, answer: Message) -> None:
-        try:
-            self._run(SERVER, answer.stage, partial(self.states[SERVER].receive, answer, self.random))
-        except PeerError as error:
-            self.refusals.setdefault(f"server about {self.labels.get(answer.sender, answer.sender)}", error)
+                    self.driver.take(arrived)
 
     def _on_wire(self, sent: Message) -> list[Message]:
         self.bytes[sent.stage][sent.sender.role] += sent.size
@@ -309,13 +328,15 @@ class _Run:
     def _timed(self, party: Party, stage: str, call: Callable[[], Step]) -> tuple[Message, ...]:
         """Run one step of a party that may refuse: then it is gone, and its reason is kept."""
         try:
-            return self._run(party, stage, call)
+            step = self._run(party, stage, call)
         except (PolicyRefusal, PeerError, Aborted) as error:
             self.refusals.setdefault(self.labels[party], error)
             self.gone.add(party)
             return ()
+        self.states[party] = step.state
+        return step.send
 
-    def _run(self, party: Party, stage: str, call: Callable[[], Step]) -> tuple[Message, ...]:
+    def _run(self, party: Party, stage: str, call: Callable[[], Step]) -> Step:
         began = self.clock()
         try:
             step = call()
@@ -325,8 +346,7 @@ class _Run:
         if store is not None and (step.marks or step.memory is not None):
             with store.transaction() as transaction:
                 remember(transaction, self.protocol, step)
-        self.states[party] = step.state
-        return step.send
+        return step
 
     def _memory(self, party: Party) -> bytes | None:
         store = self.stores.get(self.labels[party])

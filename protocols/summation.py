@@ -2,39 +2,26 @@
 
 The promise: from the clients' integer vectors, exactly their sum over the survivors, in the group the session
 declares. Survivors are the clients in the total: whose input counted, whether or not they stayed afterwards.
-What does not belong here: drivers (`simulate`, `runtime`), floats (`quantise`), any particular protocol.
+What does not belong here: drivers (`simulate`, `runtime`), floats (`quantise`), any particular protocol, what
+protocols of any result share (`protocol`).
 """
 
-import hashlib
-from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.audit_hooks import Hooks
-from protocols.codec import BigInt, Record, decode_tagged, encode_tagged
+from protocols.codec import BigInt, Record, decode_tagged
 from protocols.errors import Misuse, PolicyRefusal
-from protocols.kernel import Finished, Left, Party, State, Step
-from protocols.policy import Demands, Policy
-from protocols.randomness import SecureRandom, require_system
+from protocols.kernel import Finished, Left, State
+from protocols.protocol import NO_MODEL, Protocol
+from protocols.randomness import SecureRandom
 from protocols.session import Session
-from protocols.statement import Protection
 
-NO_MODEL = bytes(32)
 IntVector = NDArray[np.int64]
-
-
-class Stage(NamedTuple):
-    """One trip: the server asks, parties of `role` answer. `counts`: whoever answers this stage is a
-    survivor.
-    """
-
-    name: str
-    role: str = "client"
-    counts: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,31 +39,12 @@ class Total(Finished):
     blamed: tuple[str, ...] = ()
 
 
-class SecureSum(ABC):
-    """A protocol, configured but without any party's state.
+class SecureSum(Protocol[IntVector]):
+    """A protocol whose result is the exact sum of the clients' int64 vectors.
 
-    A subclass gives `name`, `version`, `kinds` (its state classes) and the methods marked abstract; callers
-    use `session`, `server`, `client` and `helper`, which check what every protocol must check, and then
-    `State.receive` and `State.close`. A SecureSum is the last layer of a stack (`protocols.layers`).
+    Callers use `session`, `server`, `client` and `helper`. A SecureSum is the last layer of a stack
+    (`protocols.layers`).
     """
-
-    name: ClassVar[str]
-    version: ClassVar[int] = 1
-    default_policy: Policy = Policy()
-
-    # -- public facts --
-
-    @abstractmethod
-    def stages(self, session: Session) -> tuple[Stage, ...]:
-        """The trips of this session, in order."""
-
-    @abstractmethod
-    def demands(self, session: Session) -> Demands:
-        """What the session asks its clients to accept. Raises Misuse if the parameters do not decode."""
-
-    @abstractmethod
-    def protection(self, session: Session) -> Protection:
-        """Who learns what, under which assumption, and what is not protected."""
 
     @property
     def recipients(self) -> tuple[str, ...]:
@@ -88,10 +56,6 @@ class SecureSum(ABC):
         """True if a client sees the sum itself, before the server's layers decode it."""
         return bool(self.recipients)
 
-    def helpers(self, session: Session) -> tuple[Party, ...]:
-        """Parties besides server and clients (key holders, decryptors)."""
-        return ()
-
     @abstractmethod
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> Record:
         """Choose the protocol's public parameters. Raises Misuse (CapacityError) if the demand cannot be
@@ -99,19 +63,12 @@ class SecureSum(ABC):
         """
 
     def check(self, session: Session) -> None:
-        """Raises Misuse if the session is not one of this protocol, or its parameters do not fit its
-        cohort.
-        """
-        if session.protocol != self.tag:
-            raise Misuse(f"expected a session of {self.tag}, got one of {session.protocol}")
+        """Raises Misuse as `Protocol.check` does, and for a session without a client that is to be given the sum."""
+        super().check(session)
         if missing := [name for name in self.recipients if name not in session.roster]:
             raise Misuse(
                 f"the configuration names {missing[0]!r} to be given the sum, and it is no client of this session"
             )
-
-    @property
-    def tag(self) -> str:
-        return f"{self.name}/{self.version}"
 
     def session(
         self,
@@ -149,83 +106,7 @@ class SecureSum(ABC):
         self.check(session)
         return session
 
-    # -- parties --
-
-    def server(self, session: Session, *, random: SecureRandom, memory: bytes | None = None) -> Step:
-        """Start the server: its first state and the requests of the first stage."""
-        self._admit(session, random)
-        return self._server(session, random, memory)
-
-    def client(
-        self,
-        session: Session,
-        index: int,
-        vector: NDArray[np.int64],
-        *,
-        random: SecureRandom,
-        policy: Policy | None = None,
-        update: bytes | None = None,
-        memory: bytes | None = None,
-    ) -> Step:
-        """Start client `index` with its private input.
-
-        vector: int64 [session.dimension], every coordinate in [-bound, bound] over Z, any int64 over Z_M.
-        update: what names the update that this vector was made from (default: a digest of the vector), so
-        that it leaves only once. memory: what an earlier session of this party returned in `Step.memory`. The
-        first step sends nothing: clients answer requests. Raises Misuse for a bad vector, PolicyRefusal if
-        the session falls short of `policy`.
-        """
-        self._admit(session, random)
-        policy = policy or self.default_policy
-        policy.check(self.demands(session))
-        if not 0 <= index < session.clients:
-            raise Misuse(f"expected a client index below {session.clients}, got {index}")
-        vector = self.checked_input(session, vector)
-        if update is None:
-            update = hashlib.sha256(np.ascontiguousarray(vector).data).digest()
-        return self._client(session, index, vector, random, policy, update, memory)
-
-    def helper(
-        self,
-        session: Session,
-        party: Party,
-        *,
-        random: SecureRandom,
-        policy: Policy | None = None,
-        memory: bytes | None = None,
-    ) -> Step:
-        """Start a helper (key holder, decryptor)."""
-        self._admit(session, random)
-        if party not in self.helpers(session):
-            raise Misuse(
-                f"{self.tag} has no {party}; its helpers are {[str(p) for p in self.helpers(session)]}"
-            )
-        return self._helper(session, party, random, policy or self.default_policy, memory)
-
-    def _admit(self, session: Session, random: SecureRandom) -> None:
-        if not session.simulated:
-            require_system(random)
-        self.check(session)
-
-    @abstractmethod
-    def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step: ...
-
-    @abstractmethod
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: IntVector,
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step: ...
-
-    def _helper(
-        self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None
-    ) -> Step:
-        raise Misuse(f"{self.tag} has no helpers")
+    # -- inputs and states --
 
     @staticmethod
     def checked_input(session: Session, vector: NDArray[Any]) -> IntVector:
@@ -248,29 +129,14 @@ class SecureSum(ABC):
                 )
         return vector
 
-    # -- state is data --
-
-    @property
-    @abstractmethod
-    def kinds(self) -> Mapping[int, type[State]]:
-        """The protocol's state classes by TAG (1 and 2 are Left and Total)."""
-
-    def encode_state(self, state: State) -> bytes:
-        """Return the strict encoding of any role's state: secret, for its owner's store only."""
-        return encode_tagged(state)
-
-    @property
-    def audit_hooks(self) -> Hooks:
-        """What the protocol tells an audit about itself; override it to be checked more deeply."""
-        return Hooks()
-
-    def forgets(self, state: State) -> bool:
-        """True if a finished state holds nothing worth keeping: its entry in the store is deleted."""
-        return isinstance(state, Left)
+    @staticmethod
+    def input_bytes(vector: IntVector) -> memoryview:
+        return np.ascontiguousarray(vector).data
 
     def decode_state(self, data: bytes) -> State:
         """Inverse of encode_state. Raises WireError."""
-        return decode_tagged(data, {1: Left, 2: Total, **self.kinds})
+        known: dict[int, type[State]] = {1: Left, 2: Total, **self.kinds}
+        return decode_tagged(data, known)
 
 
 def add_into(total: NDArray[np.uint64], vector: IntVector, modulus: int) -> None:

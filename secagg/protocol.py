@@ -17,10 +17,11 @@ from protocols.codec import tags
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import State, Step
 from protocols.policy import Demands, Policy
+from protocols.protocol import NO_MODEL, Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
-from protocols.summation import NO_MODEL, SecureSum, Stage
+from protocols.summation import SecureSum
 from secagg import client as client_states
 from secagg import reuse
 from secagg import server as server_states

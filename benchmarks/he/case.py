@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 
 from he.keys import Arrangement, SharedByClients
 from protocols.kernel import Message, Party, State, Step, client
+from protocols.protocol import Stage
 from protocols.randomness import SystemRandom
-from protocols.summation import SecureSum, Stage, Total
+from protocols.summation import SecureSum, Total
 
 T = TypeVar("T")
 Vectors = Sequence[NDArray[np.int64]]

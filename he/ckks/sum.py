@@ -27,10 +27,11 @@ from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
 from protocols.policy import Demands, Policy
+from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
-from protocols.summation import IntVector, SecureSum, Stage, centred
+from protocols.summation import IntVector, SecureSum, centred
 
 
 class CKKSSum(SecureSum):

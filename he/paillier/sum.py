@@ -33,10 +33,11 @@ from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import SERVER, Party, State, Step, client, message
 from protocols.policy import Demands, Policy
+from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
-from protocols.summation import IntVector, SecureSum, Stage
+from protocols.summation import IntVector, SecureSum
 
 Given = Key | SecretKey
 

@@ -10,9 +10,10 @@ from numpy.typing import NDArray
 from protocols.audit.subject import OPEN, Vectors
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message, Party, State, Step, client
+from protocols.protocol import NO_MODEL
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
-from protocols.summation import NO_MODEL, Total
+from protocols.summation import Total
 
 
 @dataclass

@@ -3,41 +3,18 @@
 Subclass `SecureSumContract` in a test module and override `protocol` (and the class attributes where needed).
 """
 
-import subprocess
-import sys
-from collections.abc import Iterator
-
 import numpy as np
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from protocols import Outcome, SecureSum, simulate
-from protocols.errors import Aborted, CapacityError, Misuse, PolicyRefusal, SecAggError
-from protocols.kernel import SERVER, Message, Party, State, client
-from protocols.policy import Policy
+from protocols.errors import Aborted, CapacityError, Misuse, PolicyRefusal
+from protocols.kernel import SERVER, Finished, Message, client
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.summation import Total
-from tests.deterministic import DeterministicRandom
-
-RELAXED = Policy(
-    min_cohort=1, min_survivors=1, min_ring_bits=1, min_threshold_share=0.0, allow_simulated=True
-)
-STEP = """
-import sys
-from protocols.kernel import Message
-from protocols.randomness import SystemRandom
-from {module} import {factory} as factory
-protocol = factory()
-out = sys.stdout.buffer
-data = sys.stdin.buffer.read()
-cut = int.from_bytes(data[:8], "big")
-state = protocol.decode_state(data[8 : 8 + cut])
-step = state.receive(Message.from_wire(data[8 + cut :]), SystemRandom())
-for piece in (protocol.encode_state(step.state), *(m.to_wire() for m in step.send)):
-    out.write(len(piece).to_bytes(8, "big") + piece)
-"""
+from tests.contracts.protocol import RELAXED, ProtocolContract
 
 
 def vectors(n: int, dimension: int, bound: int, seed: int) -> list[np.ndarray]:
@@ -54,18 +31,28 @@ def exact(inputs: list[np.ndarray], survivors: tuple[int, ...], modulus: int = 0
     return [(x + half) % modulus - half for x in total]
 
 
-class SecureSumContract:
-    """Inherit and override `protocol`; pytest runs every test against it."""
+class SecureSumContract(ProtocolContract):
+    """Inherit and override `protocol`; pytest runs every test against it, those of every protocol included."""
 
     max_clients = 40
     max_dimension = 40
     moduli: tuple[int, ...] = (2, 1 << 20, 1 << 64)
     bounds: tuple[int, ...] = (0, 1, 1000, (1 << 31) - 1)
     examples = 25
-    fresh_process_clients = 5
 
     def protocol(self) -> SecureSum:
         raise pytest.UsageError("override protocol()")
+
+    def opened(self, clients: int) -> Session:
+        names = [f"c{i}" for i in range(clients)]
+        return self.protocol().session(names, 3, 50, random=SystemRandom())
+
+    def inputs(self, clients: int) -> list[np.ndarray]:
+        return vectors(clients, 3, 50, 7)
+
+    def check_result(self, final: Finished, inputs: list[np.ndarray]) -> None:
+        assert isinstance(final, Total)
+        assert final.total.tolist() == exact(inputs, tuple(range(len(inputs))))
 
     def tolerant(self, session: Session, gone: dict[str, set[int]]) -> bool:
         """True if the protocol promises a total although the clients in `gone` leave before their stages."""
@@ -173,28 +160,6 @@ class SecureSumContract:
         with pytest.raises(CapacityError):
             self.protocol().session(["a", "b", "c"], 3, 1 << 62, random=SystemRandom())
 
-    def test_production_refuses_injected_randomness(self) -> None:
-        protocol, random = self.protocol(), SystemRandom()
-        session = protocol.session(["a", "b", "c"], 3, 10, random=random)
-        with pytest.raises(Misuse, match="SystemRandom"):
-            protocol.client(session, 0, np.zeros(3, np.int64), random=DeterministicRandom(1))
-        with pytest.raises(Misuse, match="SystemRandom"):
-            protocol.server(session, random=DeterministicRandom(1))
-
-    def test_policy_names_the_demand_that_failed(self) -> None:
-        with pytest.raises(PolicyRefusal, match="cohort"):
-            simulate(self.protocol(), vectors(4, 2, 9, 3), policy=Policy(min_cohort=5))
-
-    def test_message_of_another_session_is_refused(self) -> None:
-        protocol, random = self.protocol(), SystemRandom()
-        names = ["a", "b", "c"]
-        session, other = (protocol.session(names, 2, 9, random=random) for _ in range(2))
-        assert session.context != other.context
-        state = protocol.client(session, 0, np.zeros(2, np.int64), random=random, policy=RELAXED).state
-        request = next(m for m in protocol.server(other, random=random).send if m.recipient.number == 0)
-        with pytest.raises(SecAggError):
-            state.receive(request, random)
-
     def test_clients_shown_another_model_never_end_in_the_same_total(self) -> None:
         inputs = vectors(5, 2, 9, 4)
         outcome = self.run(inputs, models={2: b"\1" * 32})
@@ -242,62 +207,3 @@ class SecureSumContract:
             self.run(inputs, observe=note)
         assert len(sent) == 8
         assert len(set(sent)) == 8
-
-    def test_each_client_step_runs_in_a_fresh_process(self) -> None:
-        """State is data: every step of a client, decoded and taken by a new interpreter."""
-        protocol, random = self.protocol(), SystemRandom()
-        n = self.fresh_process_clients
-        inputs = vectors(n, 3, 50, 7)
-        session = protocol.session([f"c{i}" for i in range(n)], 3, 50, random=random)
-        parties: dict[Party, bytes | State] = {}
-        for i in range(n):
-            step = protocol.client(session, i, inputs[i], random=random, policy=RELAXED)
-            parties[client(i)] = protocol.encode_state(step.state)
-        for party in protocol.helpers(session):
-            parties[party] = protocol.encode_state(protocol.helper(session, party, random=random).state)
-        step = protocol.server(session, random=random)
-        for _ in protocol.stages(session):
-            state, queue = protocol.decode_state(protocol.encode_state(step.state)), step.send
-            for request in queue:
-                saved, answers = self._fresh(
-                    parties[request.recipient], request, request.recipient == client(0)
-                )
-                parties[request.recipient] = saved
-                for answer in answers:
-                    state = state.receive(answer, random).state
-            step = state.close(random)
-        assert isinstance(step.state, Total)
-        assert step.state.total.tolist() == exact(inputs, tuple(range(n)))
-
-    def _fresh(
-        self, state: bytes | State, request: Message, new_process: bool
-    ) -> tuple[bytes, list[Message]]:
-        """Take one step from encoded state; client 0's in a new interpreter, the others' by decoding here."""
-        assert isinstance(state, bytes)
-        protocol = self.protocol()
-        if not new_process:
-            step = protocol.decode_state(state).receive(Message.from_wire(request.to_wire()), SystemRandom())
-            return protocol.encode_state(step.state), list(step.send)
-        module, factory = self.factory()
-        done = subprocess.run(
-            [sys.executable, "-c", STEP.format(module=module, factory=factory)],
-            input=len(state).to_bytes(8, "big") + state + request.to_wire(),
-            capture_output=True,
-            timeout=120,
-            check=False,
-        )
-        assert done.returncode == 0, done.stderr.decode()
-        pieces = list(_pieces(done.stdout))
-        return pieces[0], [Message.from_wire(piece) for piece in pieces[1:]]
-
-    def factory(self) -> tuple[str, str]:
-        """Module and name of a callable without arguments that makes the protocol (for a fresh process)."""
-        kind = type(self.protocol())
-        return kind.__module__, kind.__name__
-
-
-def _pieces(data: bytes) -> Iterator[bytes]:
-    while data:
-        size = int.from_bytes(data[:8], "big")
-        yield data[8 : 8 + size]
-        data = data[8 + size :]

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from protocols import PlainSum, SecureSum, simulate
-from protocols.kernel import Message
+from protocols.kernel import Step
 from protocols.simulate import _Run
 from secagg import SecAgg, SecAggPlus
 from secagg.packing import pack
@@ -94,10 +94,10 @@ def test_no_secret_is_printed_by_any_state_message_or_outcome(
     texts: list[str] = []
     inner = _Run._run
 
-    def watched(self: _Run, party: object, stage: str, call: object) -> tuple[Message, ...]:
-        sent = inner(self, party, stage, call)  # type: ignore[arg-type]
-        texts.append(f"{self.states!r} {self.states} {sent!r}")
-        return sent
+    def watched(self: _Run, party: object, stage: str, call: object) -> Step:
+        step = inner(self, party, stage, call)  # type: ignore[arg-type]
+        texts.append(f"{self.states!r} {self.states} {step!r} {step}")
+        return step
 
     monkeypatch.setattr(_Run, "_run", watched)
     random = Recording(11)

@@ -10,7 +10,8 @@ from he.keys import Arrangement
 from protocols import simulate
 from protocols.errors import CapacityError
 from protocols.randomness import SystemRandom
-from tests.contracts.secure_sum import RELAXED, exact
+from tests.contracts.protocol import RELAXED
+from tests.contracts.secure_sum import exact
 from tests.paillier_fixed import fixed
 
 WAYS = pytest.mark.parametrize("arrangement", [KeyHolder(), SharedByClients(), Threshold(2, 2)], ids=str)

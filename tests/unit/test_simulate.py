@@ -2,6 +2,7 @@
 
 import builtins
 import hashlib
+from collections.abc import Callable
 from itertools import count
 from random import Random
 from typing import Any
@@ -199,3 +200,27 @@ def test_a_client_that_was_shown_another_model_is_not_in_the_sum() -> None:
 def test_empty_vectors_are_misuse() -> None:
     with pytest.raises(Misuse, match="dimension >= 1"):
         simulate(PlainSum(), [np.zeros(0, int)] * 3)
+
+
+def test_a_function_gives_its_vector_when_its_client_is_asked_and_never_for_one_that_left() -> None:
+    called: list[str] = []
+
+    def giving(name: str, value: int) -> Callable[[], np.ndarray]:
+        def give() -> np.ndarray:
+            called.append(name)
+            return np.full(3, value, np.int64)
+
+        return give
+
+    inputs = {name: giving(name, value) for name, value in (("a", 1), ("b", 2), ("c", 4))}
+    session = PlainSum().session(list(inputs), 3, 9, random=SystemRandom())
+
+    def observe(sent: Message) -> None:
+        called.append(f"{sent.sender} at {sent.stage}")
+
+    outcome = simulate(PlainSum(), inputs, session=session, drop={"input": {"b"}}, observe=observe)
+    assert outcome.total.tolist() == [5, 5, 5]
+    assert [what for what in called if " " not in what] == ["a", "c"]
+    assert called.index("a") < called.index("client 0 at input") < called.index("c")
+    with pytest.raises(Misuse, match="session"):
+        simulate(PlainSum(), inputs)

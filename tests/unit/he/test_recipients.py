@@ -31,7 +31,8 @@ from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import MemoryStore, Store
 from protocols.summation import Total
-from tests.contracts.secure_sum import RELAXED, exact, vectors
+from tests.contracts.protocol import RELAXED
+from tests.contracts.secure_sum import exact, vectors
 from tests.paillier_fixed import ring
 
 RANDOM = SystemRandom()

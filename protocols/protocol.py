@@ -1,0 +1,190 @@
+"""Protocol: what every multi-party protocol of this package is, whatever its result.
+
+A protocol has a server, clients on a roster and perhaps helpers (key holders, decryptors); each client brings one
+private input; the server (and whoever else the configuration names) ends in a state that holds the result.
+What does not belong here: what the result is. A sum is `protocols.summation.SecureSum`.
+"""
+
+import hashlib
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
+
+from protocols.audit_hooks import Hooks
+from protocols.codec import decode_tagged, encode_tagged
+from protocols.errors import Misuse
+from protocols.kernel import Finished, Left, Party, State, Step
+from protocols.policy import Demands, Policy
+from protocols.randomness import SecureRandom, require_system
+from protocols.session import Session
+from protocols.statement import Protection
+
+NO_MODEL = bytes(32)
+Input = TypeVar("Input")
+
+
+class Stage(NamedTuple):
+    """One trip: the server asks, parties of `role` answer. `counts`: whoever answers this stage has contributed
+    (in a sum: it is a survivor).
+    """
+
+    name: str
+    role: str = "client"
+    counts: bool = False
+
+
+class Protocol(ABC, Generic[Input]):
+    """A protocol, configured but without any party's state.
+
+    A subclass gives `name`, `version`, `kinds` (its state classes, the final one included) and the methods marked
+    abstract. Callers use `server`, `client` and `helper`, which check what every protocol must check, and then
+    `State.receive` and `State.close`; `protocols.simulate` and `protocols.runtime.Runtime` drive any of them.
+    """
+
+    name: ClassVar[str]
+    version: ClassVar[int] = 1
+    default_policy: Policy = Policy()
+
+    # -- public facts --
+
+    @abstractmethod
+    def stages(self, session: Session) -> tuple[Stage, ...]:
+        """The trips of this session, in order."""
+
+    @abstractmethod
+    def demands(self, session: Session) -> Demands:
+        """What the session asks its clients to accept. Raises Misuse if the parameters do not decode."""
+
+    @abstractmethod
+    def protection(self, session: Session) -> Protection:
+        """Who learns what, under which assumption, and what is not protected."""
+
+    def helpers(self, session: Session) -> tuple[Party, ...]:
+        """Parties besides server and clients (key holders, decryptors)."""
+        return ()
+
+    def check(self, session: Session) -> None:
+        """Raises Misuse if the session is not one of this protocol, or its parameters do not fit its cohort."""
+        if session.protocol != self.tag:
+            raise Misuse(f"expected a session of {self.tag}, got one of {session.protocol}")
+
+    @property
+    def tag(self) -> str:
+        return f"{self.name}/{self.version}"
+
+    # -- parties --
+
+    def server(self, session: Session, *, random: SecureRandom, memory: bytes | None = None) -> Step:
+        """Start the server: its first state and the requests of the first stage."""
+        self._admit(session, random)
+        return self._server(session, random, memory)
+
+    def client(
+        self,
+        session: Session,
+        index: int,
+        vector: Input,
+        *,
+        random: SecureRandom,
+        policy: Policy | None = None,
+        update: bytes | None = None,
+        memory: bytes | None = None,
+    ) -> Step:
+        """Start client `index` with its private input.
+
+        vector: the input; in a sum int64 [session.dimension], every coordinate in [-bound, bound] over Z, any int64
+        over Z_M. update: what names the update that the input was made from (default: a digest of the input), so
+        that it leaves only once. memory: what an earlier session of this party returned in `Step.memory`. The
+        first step sends nothing: clients answer requests. Raises Misuse for a bad input, PolicyRefusal if
+        the session falls short of `policy`.
+        """
+        self._admit(session, random)
+        policy = policy or self.default_policy
+        policy.check(self.demands(session))
+        if not 0 <= index < session.clients:
+            raise Misuse(f"expected a client index below {session.clients}, got {index}")
+        checked = self.checked_input(session, vector)
+        if update is None:
+            update = hashlib.sha256(self.input_bytes(checked)).digest()
+        return self._client(session, index, checked, random, policy, update, memory)
+
+    def helper(
+        self,
+        session: Session,
+        party: Party,
+        *,
+        random: SecureRandom,
+        policy: Policy | None = None,
+        memory: bytes | None = None,
+    ) -> Step:
+        """Start a helper (key holder, decryptor)."""
+        self._admit(session, random)
+        if party not in self.helpers(session):
+            raise Misuse(
+                f"{self.tag} has no {party}; its helpers are {[str(p) for p in self.helpers(session)]}"
+            )
+        return self._helper(session, party, random, policy or self.default_policy, memory)
+
+    def _admit(self, session: Session, random: SecureRandom) -> None:
+        if not session.simulated:
+            require_system(random)
+        self.check(session)
+
+    @abstractmethod
+    def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step: ...
+
+    @abstractmethod
+    def _client(
+        self,
+        session: Session,
+        index: int,
+        vector: Input,
+        random: SecureRandom,
+        policy: Policy,
+        update: bytes,
+        memory: bytes | None,
+    ) -> Step: ...
+
+    def _helper(
+        self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None
+    ) -> Step:
+        raise Misuse(f"{self.tag} has no helpers")
+
+    @staticmethod
+    @abstractmethod
+    def checked_input(session: Session, vector: Any) -> Any:
+        """Return a client's input as the protocol takes it. Raises Misuse for anything else."""
+
+    @staticmethod
+    @abstractmethod
+    def input_bytes(vector: Any) -> bytes | memoryview:
+        """The bytes of a checked input: what names it, where the caller does not."""
+
+    # -- state is data --
+
+    @property
+    @abstractmethod
+    def kinds(self) -> Mapping[int, type[State]]:
+        """The protocol's state classes by TAG (1 is Left)."""
+
+    def encode_state(self, state: State) -> bytes:
+        """Return the strict encoding of any role's state: secret, for its owner's store only."""
+        return encode_tagged(state)
+
+    @property
+    def audit_hooks(self) -> Hooks:
+        """What the protocol tells an audit about itself; override it to be checked more deeply."""
+        return Hooks()
+
+    def forgets(self, state: State) -> bool:
+        """True if a finished state holds nothing worth keeping: its entry in the store is deleted."""
+        return isinstance(state, Left)
+
+    def decode_state(self, data: bytes) -> State:
+        """Inverse of encode_state. Raises WireError."""
+        known: dict[int, type[State]] = {1: Left, **self.kinds}
+        return decode_tagged(data, known)
+
+    def result(self, state: State) -> Finished | None:
+        """Return the final state if it holds a result, None for `Left` and for whatever has not ended."""
+        return state if isinstance(state, Finished) and not isinstance(state, Left) else None
