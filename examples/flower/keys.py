@@ -39,9 +39,7 @@ class TlsFiles:
 
 @dataclass(frozen=True)
 class NodeFiles:
-    """Where one SuperNode's files lie: its identity, its connection key (OpenSSH form) and that key's
-    public half.
-    """
+    """Where one SuperNode's files lie: its identity, its connection key (OpenSSH form) and that key's public half."""
 
     name: str
     identity: Path
@@ -51,9 +49,7 @@ class NodeFiles:
 
 @dataclass(frozen=True)
 class Deployment:
-    """Everything a loopback deployment needs. `authority` signed the roster and is no party of the
-    federation.
-    """
+    """Everything a loopback deployment needs. `authority` signed the roster and is no party of the federation."""
 
     folder: Path
     tls: TlsFiles

@@ -1,8 +1,7 @@
 """A real Flower deployment on this machine's loopback: a SuperLink with TLS and authenticated SuperNodes.
 
-What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo. What does
-not: production (each party starts its own), apps, protocols. Of flwr, its commands are run and the SuperLink's log is
-read.
+What belongs here: starting, pausing, killing, restarting and stopping the processes of a test or a demo. What does not:
+production (each party starts its own), apps, protocols. Of flwr, its commands are run and the SuperLink's log is read.
 """
 
 import ctypes
@@ -148,12 +147,10 @@ def run_has_ended(superlink_log: str, run_id: int) -> bool:
 
 
 class Loopback:
-    """A deployment in `folder`: `with Loopback(folder, nodes=3) as it: it.run(app)`. Leaving stops all it
-    started.
+    """A deployment in `folder`: `with Loopback(folder, nodes=3) as it: it.run(app)`. Leaving stops all it started.
 
-    node_config: per node name, what the SuperNode's --node-config says besides `partition-id`,
-    `num-partitions` and `site` (the folder with this node's own files). Raises DeploymentError if something
-    does not come up.
+    node_config: per node name, what the SuperNode's --node-config says besides `partition-id`, `num-partitions` and
+    `site` (the folder with this node's own files). Raises DeploymentError if something does not come up.
     """
 
     def __init__(
@@ -251,9 +248,7 @@ class Loopback:
         return self.flwr("log", str(run_id), CONNECTION, "--show")
 
     def flwr(self, *arguments: str) -> str:
-        """Run the `flwr` command and return its output. Raises DeploymentError with what it said if it
-        fails.
-        """
+        """Run the `flwr` command and return its output. Raises DeploymentError with what it said if it fails."""
         done = subprocess.run(  # the flwr command beside this Python, no shell
             [_script("flwr"), *arguments], env=self.environment, capture_output=True, text=True, timeout=120
         )

@@ -28,7 +28,7 @@ from fl.flower.messages import Header, RunHeader, is_protected
 from fl.flower.mod import find_site, refusing
 from fl.flower.party import NodeParty
 from fl.flower.rounds import tree_of
-from fl.flower.sender import Sender
+from fl.flower.server_party import ServerParty
 from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
 from fl.flower.work import Planned, shown_arrays, update_name
@@ -173,15 +173,14 @@ def server_app(
         limit = positive(TIMEOUT, config.get(TIMEOUT, timeout))
         given = _Given(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(given.site)) if privacy else federation
-        sender = Sender(playing.setup.stack.secure_sum, given.store, given.roster, given.identity, poll)
-        sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
-        engine = FlowerEngine(playing.setup, playing.coordinator, grid, sender, limit)
+        server = ServerParty(playing.setup.stack.secure_sum, given.store, given.roster, given.identity, poll)
+        engine = FlowerEngine(playing.setup, playing.coordinator, grid, server, limit)
         playing.engine, playing.signer = engine, given.identity
         folder = playing.setup.output
-        sender.head = last_head(folder)
+        server.head = last_head(folder)
 
         def after(result: RoundResult) -> None:
-            sender.head = last_head(folder)
+            server.head = last_head(folder)
             _say(result)
             if on_round:
                 on_round(result)
@@ -191,7 +190,7 @@ def server_app(
         result = playing.fit(planned, resume=resume, on_round=after)
         kept = engine.farewell()
         if folder is not None:
-            log(INFO, "%d clients keep the head %s of the run record", len(kept), sender.head)
+            log(INFO, "%d clients keep the head %s of the run record", len(kept), server.head)
         if on_result:
             on_result(result)
 

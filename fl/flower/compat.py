@@ -6,14 +6,15 @@ not: anything else. Written against 1.41; the extra `flower` ends there, and a s
 version is installed.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
-from flwr.app import Array, ArrayRecord, Error, Message, RecordDict
-from flwr.clientapp.typing import ClientAppCallable, Mod
-from flwr.common.logger import log
-from flwr.proto.node_pb2 import NodeInfo
+from flwr.app import Array, ArrayRecord, Error, Message
+from flwr.clientapp.typing import ClientAppCallable as ClientAppCallable
+from flwr.clientapp.typing import Mod as Mod
+from flwr.common.logger import log as log
+from flwr.proto.node_pb2 import NodeInfo as NodeInfo
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import (
     FedAdagrad,
@@ -25,7 +26,7 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
-from flwr.supercore.run import Run
+from flwr.supercore.run import Run as Run
 from numpy.typing import NDArray
 
 from protocols.errors import Misuse
@@ -48,9 +49,7 @@ _WHY_NOT: Mapping[str, str] = {
 
 
 def require_mean_only(strategy: Strategy) -> None:
-    """Raises Misuse, with the reason, for a strategy that may need more of the updates than their weighted
-    mean.
-    """
+    """Raises Misuse, with the reason, for a strategy that may need more of the updates than their weighted mean."""
     kind = type(strategy)
     declared = vars(kind).get(DECLARATION, False) is True
     if kind not in ALLOWED and not declared:
@@ -133,16 +132,6 @@ def node_keys(grid: Grid) -> dict[int, bytes]:
     return {int(node.node_id): bytes(getattr(node, "public_key", b"")) for node in grid.get_nodes()}
 
 
-def single_reply(request: Message, content: RecordDict) -> Message:
-    """Return a reply as if the node that `request` was for had sent it."""
-    return Message(content, reply_to=request)
-
-
-def pull(grid: Grid, ids: Iterable[str]) -> list[Message]:
-    """Return the replies that have arrived for `ids`, each once."""
-    return list(grid.pull_messages(list(ids)))
-
-
 def inner_names(strategy: Any) -> tuple[str, str, str]:
     """Return (arrays key, config key, weight key) of a strategy of the allow-list."""
     return (
@@ -181,28 +170,3 @@ def run_clientapp(check: Callable[[bytes], str]) -> None:
 
     names.update(install_from_fab=checked_install, get_load_client_app_fn=checked_loader)
     flwr_clientapp()
-
-
-__all__ = [
-    "ALLOWED",
-    "DECLARATION",
-    "MOD_FAILED_PRECONDITION",
-    "MOMENTA",
-    "ClientAppCallable",
-    "Mod",
-    "NodeInfo",
-    "Run",
-    "State",
-    "failure_of",
-    "has_own_loop",
-    "inner_names",
-    "log",
-    "node_keys",
-    "pull",
-    "refusal",
-    "require_mean_only",
-    "restore_strategy",
-    "run_clientapp",
-    "single_reply",
-    "strategy_state",
-]

@@ -18,9 +18,7 @@ _PRIVATE, _PUBLIC = 0o600, 0o644
 
 
 def make_identity(name: str, folder: Path) -> Identity:
-    """Make NAME.key (0600) and NAME.pub (hexadecimal) in `folder`. Raises Misuse rather than replace a
-    key.
-    """
+    """Make NAME.key (0600) and NAME.pub (hexadecimal) in `folder`. Raises Misuse rather than replace a key."""
     private, public = folder / f"{name}.key", folder / f"{name}.pub"
     expect_none(private, public)
     private_folder(folder)
@@ -49,9 +47,7 @@ def save_roster(signed: SignedRoster, path: Path) -> None:
 
 
 def read_public(text_or_path: str) -> bytes:
-    """Return an Ed25519 public key (32 bytes) given as 64 hexadecimal digits or as the path of a .pub
-    file.
-    """
+    """Return an Ed25519 public key (32 bytes) given as 64 hexadecimal digits or as the path of a .pub file."""
     text = text_or_path
     path = Path(text_or_path)
     if path.is_file():
@@ -90,9 +86,7 @@ def transport_name(key: ec.EllipticCurvePublicKey) -> str:
 
 
 def read_node_key(path: Path) -> str:
-    """Return the transport name of a public connection key in OpenSSH or PEM form. Raises Misuse for
-    another file.
-    """
+    """Return the transport name of a public connection key in OpenSSH or PEM form. Raises Misuse for another file."""
     try:
         data = path.read_bytes()
         load = (

@@ -16,12 +16,12 @@ from flwr.serverapp import Grid
 from fl.config import Setup
 from fl.flower.compat import log, node_keys
 from fl.flower.nodes import Directory, from_names, from_roster
-from fl.flower.progress import LOST, PATIENCE, STUCK, Out, is_spent
 from fl.flower.rounds import arrays_of
-from fl.flower.sender import Sender
+from fl.flower.server_party import ServerParty
+from fl.flower.server_state import LOST, AskedRound
 from fl.rounds import Coordinator, Opening, RoundResult, new_session
 from fl.tensors import to_tree
-from protocols.errors import Aborted, Misuse, SecAggError
+from protocols.errors import Aborted, Misuse
 from protocols.statement import Protection
 
 NOTES = (
@@ -41,18 +41,19 @@ class FlowerEngine:
     """
 
     def __init__(
-        self, setup: Setup, coordinator: Coordinator, grid: Grid, sender: Sender, timeout: float
+        self, setup: Setup, coordinator: Coordinator, grid: Grid, server: ServerParty, timeout: float
     ) -> None:
         self.setup = setup
         self.coordinator = coordinator
         self.grid = grid
-        self.sender = sender
+        self.server = server
         self.timeout = timeout
         self.protection: Protection | None = None
         self._names: dict[int, str] = {}
         self._claimed: dict[str, tuple[int, ...]] = {}
-        self._spent_rounds = 0
-        self._interrupted = sender.last_out()  # of a process before this one, if its round was not saved
+        self._interrupted = (
+            server.state.last_asked()
+        )  # of a process before this one, if its round was not saved
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -60,7 +61,7 @@ class FlowerEngine:
         run, layers = self.coordinator.run, self.setup.stack.layers
         sampled = run is not None and run.sampling != "all"
         amplified = sampled and any(getattr(layer, "secret_sampling", False) for layer in layers)
-        return (*NOTES, *((AMPLIFIED,) if amplified else ()), *self.sender.notes())
+        return (*NOTES, *((AMPLIFIED,) if amplified else ()), *self.server.state.notes())
 
     def play(self, opening: Opening, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
         """Run one round; `charge` is called with everybody asked, before anything leaves a client."""
@@ -70,39 +71,36 @@ class FlowerEngine:
         out, self._interrupted = self._interrupted, None
         if out is not None and out.round == opening.number:
             return self._lost(opening, out, charge)
-        if self._spent_rounds >= PATIENCE:
-            raise SecAggError(STUCK)
-        session = replace(new_session(setup, opening, self.sender.recall()), round=self.sender.open())
-        self.protection = setup.stack.secure_sum.protection(session)
+        self.server.require_new_updates()
+        state, protocol = self.server.state, setup.stack.secure_sum
+        session = replace(new_session(setup, opening, state.recall(protocol)), round=state.next_session())
+        self.protection = protocol.protection(session)
         result = RoundResult(opening.number, opening.clients, session=session.context.hex())
         charge(opening.clients)
-        header = self.sender.header(
+        header = self.server.header(
             session.encode(), opening.number, self.coordinator.run, opening.plan.facts.public
         )
         tree, _ = to_tree(opening.state)
         content = RecordDict({"arrays": arrays_of(tree)})
         try:
-            summed = self.sender.sum(
-                self.grid, self.directory(), session, header, lambda: content, self.timeout
-            )
+            total = self.server.sum(self.grid, self.directory(), session, header, content, self.timeout)
         except Aborted as error:
             result.abandoned = error.reason
             result.seconds = self._seconds()
-            spent = sum(is_spent(why) for why in self.sender.refusals.values())
-            self._spent_rounds = self._spent_rounds + 1 if 2 * spent > len(opening.clients) else 0
             return result
-        self._spent_rounds = 0
-        survivors = tuple(opening.clients[i] for i in summed.total.survivors)
-        result = self.coordinator.close(opening, summed.total.total, survivors)
+        survivors = tuple(opening.clients[i] for i in total.survivors)
+        result = self.coordinator.close(opening, total.total, survivors)
         result.session = session.context.hex()
         asked = len(opening.clients)
         model_bytes = sum(array.nbytes for array in tree.values())
-        result.bytes_up_per_client = sum(t.up for t in summed.trips) / asked
-        result.bytes_down_per_client = sum(t.down for t in summed.trips) / asked + model_bytes
+        result.bytes_up_per_client = sum(t.up for t in self.server.trips) / asked
+        result.bytes_down_per_client = sum(t.down for t in self.server.trips) / asked + model_bytes
         result.seconds = self._seconds()
         return result
 
-    def _lost(self, opening: Opening, out: Out, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
+    def _lost(
+        self, opening: Opening, out: AskedRound, charge: Callable[[tuple[str, ...]], None]
+    ) -> RoundResult:
         """Count a round that a kill interrupted after inputs had been asked for: it is not asked for again.
 
         A ledger was charged by the process that was killed; an account without one knows only what was saved.
@@ -114,13 +112,13 @@ class FlowerEngine:
 
     def directory(self) -> Directory:
         """Return who is connected now: by the roster, else by the names that nodes say."""
-        if self.sender.roster is not None:
-            return from_roster(self.sender.roster, node_keys(self.grid))
-        helpers = self.sender.helpers
+        if self.server.roster is not None:
+            return from_roster(self.server.roster, node_keys(self.grid))
+        helpers = self.server.helpers
         present = [int(node) for node in self.grid.get_node_ids()]
         strangers = [node for node in present if node not in self._names]
         if strangers:
-            self._names |= self.sender.hello(self.grid, strangers)
+            self._names |= self.server.hello(self.grid, strangers)
         named = {node: name for node, name in self._names.items() if node in present}
         found = from_names(named, self.setup.names, helpers)
         for name, nodes in found.claimed.items():
@@ -131,9 +129,7 @@ class FlowerEngine:
         return found
 
     def wait_for_clients(self) -> None:
-        """Wait until a round's clients are connected, at most one trip's time; rounds then go on with
-        whoever is there.
-        """
+        """Wait until a round's clients are connected, at most one trip's time; rounds go on with who is there."""
         deadline = time.monotonic() + self.timeout
         needed = self.coordinator.cohort()
         while len(found := self.directory().clients) < needed and time.monotonic() < deadline:
@@ -144,12 +140,12 @@ class FlowerEngine:
         """Hand the clients the record's last head; return who kept it."""
         if self.coordinator.run is None:
             return ()
-        return self.sender.farewell(
+        return self.server.farewell(
             self.grid, self.directory(), self.coordinator.run, min(self.timeout, 60.0)
         )
 
     def _seconds(self) -> dict[str, float]:
-        trips = self.sender.trips
+        trips = self.server.trips
         train = sum(t.train for t in trips)
         return {
             "train": train,

@@ -12,8 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import NodeInfo, Run
-from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds
+from fl.flower.server_party import Layout
 from protocols.errors import Aborted, Misuse
 
 Evaluate = Literal["skip", "clear"]
@@ -52,7 +52,7 @@ class PrivateGrid(Grid):
         kinds = {m.metadata.message_type.partition(".")[0] for m in listed}
         if "train" in kinds:
             limit = min(x for x in (self.stage_timeout, timeout, TRIP_SECONDS) if x is not None)
-            model, config = broadcast_of(listed, self.rounds.options.shape)
+            model, config = broadcast_of(listed, self.rounds.options.layout)
             nodes = {m.metadata.dst_node_id: m for m in listed}
             reply = self.rounds.play(self.inner, nodes, model, config, limit)
             return [] if reply is None else [reply]
@@ -102,7 +102,7 @@ class PrivateGrid(Grid):
         return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
 
 
-def broadcast_of(messages: Sequence[Message], keys: Shape) -> tuple[ArrayRecord, ConfigRecord | None]:
+def broadcast_of(messages: Sequence[Message], keys: Layout) -> tuple[ArrayRecord, ConfigRecord | None]:
     """Return the model and the configuration that all nodes of a round are sent.
 
     Raises Misuse for messages of another type than "train", for a record besides the model and the configuration, and
@@ -122,7 +122,7 @@ def broadcast_of(messages: Sequence[Message], keys: Shape) -> tuple[ArrayRecord,
     return models[0], configs[0]
 
 
-def _check(message: Message, keys: Shape) -> None:
+def _check(message: Message, keys: Layout) -> None:
     if (kind := message.metadata.message_type) != TRAIN:
         raise Misuse(
             f"the strategy sends a message of type {kind!r} in a training round: a protected round runs the apps' "

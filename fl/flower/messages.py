@@ -131,9 +131,7 @@ def is_protected(content: RecordDict) -> bool:
 
 
 def unpack_request(content: RecordDict, server: bytes | None) -> tuple[Request, list[bytes]]:
-    """Return the request and its frames. Raises WireError, or BadSignature unless the key `server` signed
-    it.
-    """
+    """Return the request and its frames. Raises WireError, or BadSignature unless the key `server` signed it."""
     request = Request.decode(_body(content))
     return request, _checked(request, content, server)
 

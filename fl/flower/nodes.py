@@ -49,9 +49,7 @@ class Directory:
 
 
 def from_roster(roster: Roster, keys: Mapping[int, bytes]) -> Directory:
-    """Bind a verified roster to connected nodes by their authenticated keys. keys: node id -> public key
-    (PEM).
-    """
+    """Bind a verified roster to connected nodes by their authenticated keys. keys: node id -> public key (PEM)."""
     by_transport = {name: node for node, pem in keys.items() if (name := _transport(pem))}
     bound = {m.name: by_transport[m.transport] for m in roster.members if m.transport in by_transport}
     clients = {m.name: bound[m.name] for m in roster.with_role("client") if m.name in bound}

@@ -1,8 +1,7 @@
-"""One round's public arithmetic, computed alike by the server and by every client from what all of them
-see.
+"""One round's public arithmetic, computed alike by the server and by every client from what all of them see.
 
-What belongs here: the model as Flower's arrays <-> the flat reference, the plan of the round, the digest
-that enters the session's context. What does not: messages, sessions, anything private.
+What belongs here: the model as Flower's arrays <-> the flat reference, the plan of the round, the digest that enters
+the session's context. What does not: messages, sessions, anything private.
 """
 
 import hashlib
@@ -39,9 +38,7 @@ class Reference:
 
 
 def to_numpy(name: str, array: Array) -> NDArray[Any]:
-    """Return an Array's content. Raises WireError, before anything is allocated, if it is not a plain NumPy
-    array.
-    """
+    """Return an Array's content. Raises WireError, before anything is allocated, if it is not a plain NumPy array."""
     stream = io.BytesIO(array.data)
     try:
         major, _ = np.lib.format.read_magic(stream)
@@ -90,9 +87,7 @@ def plan_round(
     reference: Reference,
     metrics: Sequence[str],
 ) -> RoundPlan:
-    """Return the round's arithmetic. `stack` must have been planned for `run`. Raises StackError,
-    CapacityError.
-    """
+    """Return the round's arithmetic. `stack` must have been planned for `run`. Raises StackError, CapacityError."""
     seed = hashlib.sha256(b"secagg flower seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, clients, seed, public)
     exact = [*metric_coordinates(metrics, stack.numbers.weight_cap), Coordinate(CAPPED, 1, 1)]
@@ -123,9 +118,7 @@ def require_summed(plan: RoundPlan, reference: Reference, metrics: Sequence[str]
 
 
 def model_digest(plan: RoundPlan, reference: Reference, config: ConfigRecord | None) -> bytes:
-    """Return what enters the session's context: the model, the training configuration and all else that was
-    shown.
-    """
+    """Return what enters the session's context: the model, the training configuration and all else that was shown."""
     plain = None if config is None else dict(config)  # none is not an empty one
     shown = json.dumps(plain, sort_keys=True, default=_tagged).encode()
     return plan.digest(hashlib.sha256(reference.digest + hashlib.sha256(shown).digest()).digest())

@@ -1,11 +1,10 @@
 """Protected rounds of a wrapped strategy, from the server's side: what it must remember, record and charge.
 
-What belongs here: one run's durable facts (numbers, ledger, record, checkpoint) and one round from the
-strategy's messages to one averaged reply. What does not: trips (`trips`), Flower's strategy interface
-(`strategy`).
+What belongs here: one run's durable facts (numbers, ledger, record, checkpoint) and one round from the strategy's
+messages to one averaged reply. What does not: trips (`trips`), Flower's strategy interface (`strategy`).
 
-The order of a round: its number and its price are synced before the first request; the model is replaced
-whole; then the record says so. A round that a kill interrupts is abandoned whole, and stays paid for.
+The order of a round: its number and its price are synced before the first request; the model is replaced whole; then
+the record says so. A round that a kill interrupts is abandoned whole, and stays paid for.
 """
 
 import hashlib
@@ -21,9 +20,8 @@ from flwr.serverapp import Grid
 from numpy.typing import NDArray
 
 from fl.account import Account
-from fl.flower.compat import log, single_reply
+from fl.flower.compat import log
 from fl.flower.nodes import Directory, connected
-from fl.flower.progress import LOST, PATIENCE, STUCK, is_spent
 from fl.flower.rounds import (
     CAPPED,
     COUNTERS,
@@ -37,12 +35,13 @@ from fl.flower.rounds import (
     require_summed,
     tree_of,
 )
-from fl.flower.sender import Sender, Shape
-from fl.flower.server_state import ServerState
-from fl.flower.trips import Summed, Trip
+from fl.flower.run_state import RunState
+from fl.flower.server_party import Layout, ServerParty
+from fl.flower.server_state import LOST
+from fl.flower.trips import Trip
 from fl.metrics import decode as decode_metrics
 from fl.settings import Settings
-from protocols.errors import Aborted, Misuse, SecAggError
+from protocols.errors import Aborted, Misuse
 from protocols.identity import Identity, Roster
 from protocols.layers import PrivacyLayer, RunFacts
 from protocols.randomness import SystemRandom
@@ -50,6 +49,7 @@ from protocols.session import Session
 from protocols.stack import RoundPlan, Stack
 from protocols.statement import Protection, Statement
 from protocols.store import Store
+from protocols.summation import Total
 from protocols.updates import Schema
 
 Tree = dict[str, NDArray[Any]]
@@ -82,13 +82,11 @@ class Report:
 
 @dataclass
 class ServerOptions:
-    """What `PrivateStrategy` was given. identity: signs requests and the record; needed where there is a
-    roster.
-    """
+    """What `PrivateStrategy` was given. identity: signs requests and the record; needed where there is a roster."""
 
     stack: Stack
     store: Store
-    shape: Shape
+    layout: Layout
     roster: Roster | None = None
     identity: Identity | None = None
     min_survivors: int = 2
@@ -100,9 +98,7 @@ class ServerOptions:
 
 
 class ProtectedRounds:
-    """One run's protected rounds. Raises Misuse for what cannot work, BudgetExceeded for what may not be
-    spent.
-    """
+    """One run's protected rounds. Raises Misuse for what cannot work, BudgetExceeded for what may not be spent."""
 
     def __init__(self, options: ServerOptions, account: Account, rounds: int, made_with: Settings) -> None:
         self.options = options
@@ -112,30 +108,22 @@ class ProtectedRounds:
         self.made_with = {**made_with, **({"rounds": rounds} if account.calibrated else {})}
         self.reports: list[Report] = []
         self.latest: Report | None = None
-        self.sender = Sender(
-            options.stack.secure_sum,
-            options.store,
-            options.roster,
-            options.identity,
-            options.poll,
-            options.shape,
-        )
+        known = (options.store, options.roster, options.identity, options.poll, options.layout)
+        self.server = ServerParty(options.stack.secure_sum, *known)
         self.schema: Schema | None = None
         self._run: RunFacts | None = None
         self._strangers: set[int] = set()
-        self._spent_rounds = 0
-        self.account.run = self.sender.federation()[0]
-        self.state = ServerState(options.store, options.stack, account)
-        self.protection: Protection | None = self.state.resume()
-        self.sender.forget()  # nodes may have moved on, or be new: a set-up is made again whenever a server starts
+        self.account.run = self.server.federation()[0]
+        self.bound = RunState(options.store, options.stack, account)
+        self.protection: Protection | None = self.bound.resume()
 
     def require(self, where: str, saved: int | None) -> None:
         """Raises Misuse unless these rounds go on with the run in `where`, or begin one.
 
         saved: the last session number that the run's files know of; None if there are no files.
         """
-        self.state.require(self.made_with, where, goes_on=saved is not None)
-        if (saved or 0) > (opened := self.sender.opened()):
+        self.bound.require(self.made_with, where, goes_on=saved is not None)
+        if (saved or 0) > (opened := self.server.state.last_session()):
             raise Misuse(
                 f"the server's state of the run in {where} was lost (it knows of session {opened}, the run of {saved}) "
                 "and with it what was spent: put `state` back, or name another folder"
@@ -145,7 +133,7 @@ class ProtectedRounds:
 
     def directory(self, grid: Grid) -> Directory:
         """Return who is connected now."""
-        directory = connected(grid, self.options.roster, () if self.options.roster else self.sender.helpers)
+        directory = connected(grid, self.options.roster, () if self.options.roster else self.server.helpers)
         for node in set(directory.unknown) - self._strangers:
             log(WARNING, "node %d is not on the roster and takes no part", node)
         self._strangers |= set(directory.unknown)
@@ -165,8 +153,7 @@ class ProtectedRounds:
 
         messages: the strategy's, by node id. model, config: what all of them carry. timeout: seconds per trip.
         """
-        if self._spent_rounds >= PATIENCE:
-            raise SecAggError(STUCK)
+        self.server.require_new_updates()
         directory = self.directory(grid)
         asked = {name: m for node, m in messages.items() if (name := directory.name_of(node)) is not None}
         if not asked:
@@ -174,41 +161,41 @@ class ProtectedRounds:
             self._abandon(self._report(Report(0, ())), nobody)
             return None
         tree = self._tree(model)
-        reference = reference_of(tree, self.options.shape.integers)
+        reference = reference_of(tree, self.options.layout.integers)
         run = self._plan_run(directory, tuple(asked), reference)
         names = self._within(run, tuple(sorted(asked)))
-        number = self.sender.open()
+        number = self.server.state.next_session()
         public = self.options.stack.public()
         plan = plan_round(
-            self.options.stack, run, number, names, public, reference, self.options.shape.metrics
+            self.options.stack, run, number, names, public, reference, self.options.layout.metrics
         )
-        require_summed(plan, reference, self.options.shape.metrics)
+        require_summed(plan, reference, self.options.layout.metrics)
         session = self._try_session(plan, names, number, model_digest(plan, reference, config))
         if session is None:
             return None
         self.protection = self.options.stack.secure_sum.protection(session)
-        self.state.begin(run, self.made_with, self.protection)
-        self.state.charge(plan.events(names), number)
+        self.bound.begin(run, self.made_with, self.protection)
+        self.bound.charge(plan.events(names), number)
         report = self._report(Report(number, names, session.context.hex()))
-        header = self.sender.header(session.encode(), number, run, public)
-        content = RecordDict({self.options.shape.arrays: arrays_of(tree)})
+        header = self.server.header(session.encode(), number, run, public)
+        content = RecordDict({self.options.layout.arrays: arrays_of(tree)})
         if config is not None:
-            content[self.options.shape.config] = config
+            content[self.options.layout.config] = config
         try:
-            summed = self.sender.sum(grid, directory, session, header, lambda: content, timeout)
+            total = self.server.sum(grid, directory, session, header, content, timeout)
         except Aborted as error:
             self._abandon(report, error)
             return None
         finally:
-            report.trips, report.refusals = self.sender.trips, self.sender.refusals
-        return self._close(report, summed, plan, reference, asked[names[0]])
+            report.trips, report.refusals = self.server.trips, self.server.refusals
+        return self._close(report, total, plan, reference, asked[names[0]])
 
     def lost(self, saved: int) -> Report | None:
         """Return the round that a kill interrupted after inputs had been asked for, as abandoned: not asked again.
 
         saved: the number of the last session that the run's files know of.
         """
-        out = self.sender.last_out()
+        out = self.server.state.last_asked()
         if out is None or out.number <= saved:
             return None
         return Report(out.number, out.asked, out.session.hex(), abandoned=LOST)
@@ -227,7 +214,7 @@ class ProtectedRounds:
         roster, stack = self.options.roster, self.options.stack
         population = len(roster.with_role("client")) if roster else len(directory.clients)
         if self._run is None:
-            self._run = self.state.run() or RunFacts(
+            self._run = self.bound.run() or RunFacts(
                 rounds=self.rounds,
                 population=population,
                 cohort=len(names),
@@ -267,9 +254,7 @@ class ProtectedRounds:
     def _try_session(
         self, plan: RoundPlan, names: tuple[str, ...], number: int, model: bytes
     ) -> Session | None:
-        """Return the session; later in a run, one that its few connected clients make impossible is an
-        abandoned round.
-        """
+        """Return the session. Later in a run, too few connected clients for one make an abandoned round: None."""
         try:
             return self._session(plan, names, number, model)
         except Misuse as error:
@@ -288,37 +273,31 @@ class ProtectedRounds:
             round=number,
             model=model,
             min_survivors=max(self.options.min_survivors, plan.summed.min_survivors),
-            memory=self.sender.recall(),
+            memory=self.server.state.recall(self.options.stack.secure_sum),
         )
 
     def _abandon(self, report: Report, error: Aborted) -> None:
-        spent = sum(is_spent(why) for why in self.sender.refusals.values()) if report.session else 0
         report.abandoned = error.reason
-        if spent:
-            report.abandoned += f" ({spent} clients would have sent an update that had left before)"
         log(WARNING, "round %d is abandoned: %s; the model stays", report.number, report.abandoned)
-        self._spent_rounds = self._spent_rounds + 1 if 2 * spent > len(report.asked) else 0
 
     def _close(
-        self, report: Report, summed: Summed, plan: RoundPlan, reference: Reference, first: Message
+        self, report: Report, total: Total, plan: RoundPlan, reference: Reference, first: Message
     ) -> Message | None:
-        total = summed.total
-        self._spent_rounds = 0
         report.survivors = tuple(report.asked[i] for i in total.survivors)
         report.total = _digest(total.total)
         aggregate = plan.decode(total.total, report.survivors)
-        self.state.save_layers()
+        self.bound.save_layers()
         report.clipped = plan.clipped(aggregate)
         if CAPPED in aggregate.coordinates:
             report.weights_capped = int(aggregate.coordinates[CAPPED][0])
-        report.metrics = decode_metrics(aggregate.coordinates, self.options.shape.metrics)
+        report.metrics = decode_metrics(aggregate.coordinates, self.options.layout.metrics)
         if aggregate.weight <= 0:
             self._abandon(report, Aborted("the survivors hold no examples"))
             return None
         mean = np.asarray(aggregate.vector, np.float64)[: reference.schema.dimension] / aggregate.weight
         tree = averaged(reference, mean, aggregate.coordinates.get(COUNTERS))
         self.schema = reference.schema
-        keys = self.options.shape
+        keys = self.options.layout
         metrics: dict[str, float | int] = {**report.metrics, keys.weight: aggregate.weight}
         content = RecordDict({keys.arrays: arrays_of(tree), "metrics": MetricRecord(dict(metrics))})
         log(
@@ -329,19 +308,19 @@ class ProtectedRounds:
             len(report.asked),
             ", ".join(f"{k} {v:.1f} s" for k, v in report.seconds.items()),
         )
-        return single_reply(first, content)
+        return Message(content, reply_to=first)
 
     def farewell(self, grid: Grid, timeout: float) -> tuple[str, ...]:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
         if self._run is None or not self.reports:
             return ()
-        return self.sender.farewell(grid, self.directory(grid), self._run, timeout)
+        return self.server.farewell(grid, self.directory(grid), self._run, timeout)
 
     def statement(self) -> Statement:
         """Return what is protected so far. Raises Misuse before the first round."""
         if self.protection is None:
             raise Misuse("no round was begun yet")
-        return self.state.statement(self.protection, (*self.options.notes, *self.sender.notes()))
+        return self.bound.statement(self.protection, (*self.options.notes, *self.server.state.notes()))
 
 
 def planning_layers(stack: Stack) -> list[str]:

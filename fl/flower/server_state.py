@@ -1,121 +1,108 @@
-"""What the server of a wrapped strategy keeps of its run: settings, the planned run, events, its layers' state.
+"""What a server keeps on disk whatever runs on it: session numbers, a round that a kill interrupted, resent updates.
 
-What belongs here: these entries of the server's store, and the statement made from them. What does not: rounds
-(`server`).
+What belongs here: these entries of the server's own store. What does not: a run's checkpoint and record, messages.
+
+From the moment inputs are asked for, updates may have left their clients, and clients do not send them again
+(DESIGN.md, Session). A server that is started again therefore counts that round as lost and goes on with the next one;
+a round that was stopped before is played again under a new session.
 """
 
-import json
-from collections.abc import Sequence
-from dataclasses import asdict
+import os
+from dataclasses import dataclass
 
-from fl import settings
-from fl.account import Account
-from fl.flower.messages import RunHeader
-from fl.settings import Settings
-from protocols.errors import BudgetExceeded, Misuse
-from protocols.layers import RunFacts
-from protocols.stack import Stack
-from protocols.statement import Event, Protection, Statement
+from protocols.codec import Record
+from protocols.runtime import recall
 from protocols.store import Store
+from protocols.summation import SecureSum
 
-NOTES = (
-    "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
-    "pin the code at the site",
-    "who takes part in a round is visible to the server, so its sampling amplifies nothing",
+LOST = (
+    "the server was stopped after inputs had been asked for: updates that left are not asked for again; "
+    "the round stays paid for"
 )
-SUM_NOTE = (
-    "without differential privacy the sum itself can reveal an update: "
-    "crafted models, sybils and small cohorts do it"
+_NUMBER, _NAME, _INTERRUPTED, _RESENT = (
+    "flower/round",
+    "flower/federation",
+    "flower/out",
+    "flower/sent-again",
 )
-_RUN, _MADE_WITH, _PROTECTION = "flower/run", "flower/made-with", "flower/protection"
 
 
+@dataclass(frozen=True)
+class AskedRound(Record):
+    """A round whose inputs were asked for. number: the session's. round: as the training counts. asked: names."""
+
+    number: int
+    round: int
+    session: bytes
+    asked: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Resent(Record):
+    """Who declared, in which session (by number), that an update left for a second time."""
+
+    entries: tuple[tuple[int, str], ...]
+
+
+@dataclass(frozen=True)
 class ServerState:
-    """What a run keeps in the server's store."""
+    """The durable facts of one server. Every method is synced before it returns."""
 
-    def __init__(self, store: Store, stack: Stack, account: Account) -> None:
-        self.store = store
-        self.stack = stack
-        self.account = account
+    store: Store
 
-    def require(self, made_with: Settings, where: str, goes_on: bool) -> None:
-        """Raises Misuse unless what follows is the run that was begun here.
-
-        made_with: what this one is made with. goes_on: whether a checkpoint says where to go on; rounds that noise was
-        calibrated for are not spent a second time without one.
-        """
-        if self.account.calibrated and self.account.events and not goes_on:
-            raise Misuse(
-                "the rounds that this noise was calibrated for were spent, and there is no run to go on with: plan all "
-                "rounds in one start, or make another PrivateStrategy (in another folder)"
-            )
-        settings.same(json.loads(self.store.get(_MADE_WITH) or b"{}"), made_with, where)
-
-    def run(self) -> RunFacts | None:
-        """Return the run that the layers were planned for, or None before the first session."""
-        kept = self.store.get(_RUN)
-        return None if kept is None else RunHeader.decode(kept).facts()
-
-    def begin(self, run: RunFacts, made_with: Settings, protection: Protection) -> None:
-        """Keep what a session rests on before anything of it is asked for; from here on the run is bound to it.
-
-        What it protects is kept too, so that a round that a kill interrupts is in the statement.
-        """
-        entries = {
-            _RUN: RunHeader.of(run).encode(),
-            _MADE_WITH: json.dumps(made_with, sort_keys=True).encode(),
-            _PROTECTION: json.dumps(Statement((), protection).to_json()).encode(),
-        }
-        if any(self.store.get(name) != value for name, value in entries.items()):
-            with self.store.transaction() as t:
-                for name, value in entries.items():
-                    t.put(name, value)
-
-    def charge(self, events: tuple[Event, ...], number: int) -> None:
-        """Charge what the round spends before anything of it leaves a client; an abandoned round stays paid for.
-
-        The statement's own list is synced before the ledger, so that neither ever knows less than was spent.
-        """
-        if not events:
-            return
-        before = list(self.account.events)
-        self._keep_events([*before, *events])
-        try:
-            self.account.charge(events, number)
-        except BudgetExceeded:
-            self._keep_events(before)
-            raise
-
-    def _keep_events(self, events: Sequence[Event]) -> None:
-        self.store.put("flower/events", json.dumps([asdict(event) for event in events]).encode())
-
-    def resume(self) -> Protection | None:
-        """Take back events and layers of a run that is continued; return what its last round protected."""
-        self.account.events = [Event(**e) for e in json.loads(self.store.get("flower/events") or b"[]")]
-        for layer in self.stack.layers:
-            layer.restore(json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}"))
-        kept = self.store.get(_PROTECTION)
-        return None if kept is None else Statement.from_json(json.loads(kept)).protection
-
-    def save_layers(self) -> None:
-        states = {layer.name: layer.state() for layer in self.stack.layers}
+    def next_session(self) -> int:
+        """Take the next session number, from 1: clients answer a number once."""
         with self.store.transaction() as t:
-            for name, state in states.items():
-                if state:
-                    t.put(f"flower/layer/{name}", json.dumps(state).encode())
+            number = t.counter(_NUMBER) + 1
+            t.advance(_NUMBER, number)
+        return number
 
-    def statement(self, protection: Protection, notes: tuple[str, ...]) -> Statement:
-        """Return what is protected so far, and at what price."""
-        epsilon = self.account.price()
-        events = tuple(self.account.events)
-        return Statement(
-            layers=tuple(layer.describe() for layer in self.stack.layers),
-            protection=protection,
-            events=events,
-            notes=(*NOTES, *notes, *(() if events else (SUM_NOTE,))),
-            epsilon=epsilon,
-            delta=None if epsilon is None else self.account.delta,
-            unit=", ".join(sorted({e.unit for e in events})) or None,
-            relation=", ".join(sorted({e.relation for e in events})) or None,
-            accountant=None if epsilon is None else self.account.accountant,
+    def last_session(self) -> int:
+        """Return the last session number that was taken (0: none)."""
+        with self.store.transaction() as t:
+            return t.counter(_NUMBER)
+
+    def name(self) -> str:
+        """Return the name under which clients count sessions where no roster names the federation."""
+        with self.store.transaction() as t:
+            name = t.get(_NAME)
+            if name is None:
+                name = b"federation-" + os.urandom(8).hex().encode()
+                t.put(_NAME, name)
+        return name.decode()
+
+    def inputs_asked(self, round: AskedRound) -> None:
+        """Remember that inputs of this round may leave from now on."""
+        self.store.put(_INTERRUPTED, round.encode())
+
+    def last_asked(self) -> AskedRound | None:
+        """Return the last round whose inputs were asked for, by this process or one before it."""
+        saved = self.store.get(_INTERRUPTED)
+        return None if saved is None else AskedRound.decode(saved)
+
+    def resent(self, number: int, name: str) -> None:
+        """Remember that this party declared to send an update again in the session `number`."""
+        with self.store.transaction() as t:
+            saved = t.get(_RESENT)
+            known = () if saved is None else Resent.decode(saved).entries
+            if (number, name) not in known:
+                t.put(_RESENT, Resent((*known, (number, name))).encode())
+
+    def notes(self) -> tuple[str, ...]:
+        """Return the statement's sentence about updates that left more than once; nothing if none did."""
+        saved = self.store.get(_RESENT)
+        if saved is None:
+            return ()
+        shown = ", ".join(f"{name} (session {number})" for number, name in Resent.decode(saved).entries)
+        return (
+            f"sent again: an update that had left before left a second time, by its owner's own policy: {shown}; "
+            "two totals that differ by one client reveal that client",
         )
+
+    def recall(self, protocol: SecureSum) -> bytes | None:
+        """Return what the server keeps of earlier sessions: the set-up of reused keys."""
+        return recall(self.store, protocol)
+
+    def forget(self, protocol: SecureSum) -> None:
+        """Drop it: after a round without a total nobody knows who holds which set-up, so the next session makes one."""
+        self.store.delete(f"memory/{protocol.tag}")

@@ -13,6 +13,7 @@ from flwr.simulation import run_simulation as run_flower_simulation
 
 from fl.checkpoint import CHECKPOINT, rounds_in
 from fl.flower.mod import SIMULATION
+from fl.flower.server_party import helpers_of
 from fl.result import Result
 from fl.rounds import RoundResult
 from protocols.errors import Misuse, SecAggError
@@ -32,7 +33,7 @@ def simulate_federation(
     results: list[Result] = []
     share_simulated_keys(federation.setup.stack)
     server = federation.server_app(rounds, on_round=on_round, on_result=results.append)
-    helpers = len(_helpers(federation))
+    helpers = len(helpers_of(federation.setup.stack.secure_sum))
     with tempfile.TemporaryDirectory(prefix="secagg-simulation-", ignore_cleanup_errors=True) as nodes:
         run_flower_simulation(
             server_app=server,
@@ -77,10 +78,3 @@ def run_simulation(
     if parts.config.dropout:
         raise Misuse("dropout is played by the engine in memory only: leave it out, or take --engine memory")
     return simulate_federation(parts.federation(folder), parts.config.rounds, on_round=on_round)
-
-
-def _helpers(federation: Any) -> tuple[Any, ...]:
-    from fl.flower.sender import Sender
-    from protocols.store import MemoryStore
-
-    return Sender(federation.setup.stack.secure_sum, MemoryStore()).helpers

@@ -1,5 +1,4 @@
-"""A node's own files: who it is, what it insists on, where its state lies. Read from the node, never from a
-message.
+"""A node's own files: who it is, what it insists on, where its state lies. Read from the node, never from a message.
 
 What belongs here: `site.toml` and what it names. What does not: sessions, and anything that a server sent.
 

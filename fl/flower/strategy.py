@@ -1,9 +1,8 @@
 """The server's side: a wrapper that runs an existing Flower strategy on secure sums.
 
-What belongs here: the wrapper, and where a stopped run goes on. What does not: a round (`server`), the Grid it hands
-to the strategy's loop (`grid`). The loop runs unchanged: it sends its messages through our Grid and gets back one
-reply, whose arrays are the average and whose weight is the sum of the weights; a weighted mean of one reply is that
-reply.
+What belongs here: the wrapper, and where a stopped run goes on. What does not: a round (`server`), the Grid it hands to
+the strategy's loop (`grid`). The loop runs unchanged: it sends its messages through our Grid and gets back one reply,
+whose arrays are the average and whose weight is the sum of the weights; a weighted mean of one reply is that reply.
 """
 
 from collections.abc import Callable, Iterable, Sequence
@@ -28,8 +27,8 @@ from fl.flower.compat import (
 from fl.flower.files import RunFiles, Saved, describe, load
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
 from fl.flower.rounds import arrays_of, like, tree_of
-from fl.flower.sender import Shape
 from fl.flower.server import ProtectedRounds, Report, ServerOptions
+from fl.flower.server_party import Layout
 from fl.flower.trips import POLL_SECONDS
 from fl.settings import Settings, of_stack
 from protocols.errors import Misuse, SecAggError
@@ -47,17 +46,15 @@ EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 class PrivateStrategy(Strategy):
     """`PrivateStrategy(FedAvg(...), privacy=[SecAggPlus()])` in place of `FedAvg(...)`.
 
-    privacy, numbers: as in `privacy_mod` on the clients. folder: where the run's files and the server's
-    state lie; a run that finds them goes on from the last complete round; without one nothing outlives the
-    process. roster, authority, identity: the signed roster, the pinned key that signed it, and the server's
-    own signing key. metrics: names of training metrics that are summed inside the vector; all others are
-    stripped. evaluate: "clear" lets the strategy collect evaluation metrics unprotected, and the statement
-    says so. stage_timeout: seconds per message trip. node_timeout: seconds to wait for enough nodes.
-    min_survivors: a round with fewer clients is abandoned whole. ledger: a `dp.Ledger`. dropout, delta,
-    local_epochs: facts for layers.
+    privacy, numbers: as in `privacy_mod` on the clients. folder: where the run's files and the server's state lie; a
+    run that finds them goes on from the last complete round; without one nothing outlives the process. roster,
+    authority, identity: the signed roster, the pinned key that signed it, and the server's own signing key. metrics:
+    names of training metrics that are summed inside the vector; all others are stripped. evaluate: "clear" lets the
+    strategy collect evaluation metrics unprotected, and the statement says so. stage_timeout: seconds per message trip.
+    node_timeout: seconds to wait for enough nodes. min_survivors: a round with fewer clients is abandoned whole.
+    ledger: a `dp.Ledger`. dropout, delta, local_epochs: facts for layers.
 
-    Raises Misuse for a strategy that needs more than the weighted mean, StackError for layers that do not
-    compose.
+    Raises Misuse for a strategy that needs more than the weighted mean, StackError for layers that do not compose.
     """
 
     def __init__(
@@ -100,7 +97,7 @@ class PrivateStrategy(Strategy):
         self.options = ServerOptions(
             stack=Stack(tuple(privacy), numbers or Numbers()),
             store=self._store(),
-            shape=Shape(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
+            layout=Layout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=None if roster is None or authority is None else roster.verified(authority),
             identity=identity,
             min_survivors=checks.whole("min_survivors", min_survivors, 1),
@@ -120,9 +117,7 @@ class PrivateStrategy(Strategy):
         return [] if self.rounds is None else self.rounds.reports
 
     def statement(self) -> Statement:
-        """Return what is protected, from whom, under which assumption. Raises Misuse before the first
-        round.
-        """
+        """Return what is protected, from whom, under which assumption. Raises Misuse before the first round."""
         if self.rounds is None:
             raise Misuse("no round was begun yet")
         return self.rounds.statement()
@@ -142,11 +137,11 @@ class PrivateStrategy(Strategy):
         timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
         Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
         more rounds than its noise was calibrated for.
-        SecAggError when clients can only repeat updates that have left them (`progress.STUCK`).
+        SecAggError when clients can only repeat updates that have left them (`server_party.STUCK`).
         """
         num_rounds = checks.whole("num_rounds", num_rounds, 0)
         limit = TRIP_SECONDS if timeout is None else checks.positive("timeout", timeout)
-        schema = schema_of(tree_of(initial_arrays), self.options.shape.integers)
+        schema = schema_of(tree_of(initial_arrays), self.options.layout.integers)
         run = self._resume(initial_arrays)
         rounds = ProtectedRounds(self.options, self.account, num_rounds, self._made_with)
         rounds.require(str(self.folder or "memory"), None if run is None else run.number)
@@ -156,7 +151,7 @@ class PrivateStrategy(Strategy):
         files = None if self.folder is None else RunFiles(self.folder, self.options.identity, schema)
         try:
             if files is not None and run is not None:
-                rounds.sender.head = files.catch_up(run)
+                rounds.server.head = files.catch_up(run)
                 self._count_lost(files, run, num_rounds)
                 self._take_up(run)
             self._done = done = 0 if run is None else run.done
@@ -190,7 +185,7 @@ class PrivateStrategy(Strategy):
                 report, rounds.latest = rounds.latest, None
                 numbers = [r.number for r in rounds.reports]
                 saved = self._saved(number, max(numbers, default=run.number if run else 0), arrays)
-                rounds.sender.head = files.save(describe(saved, planned, rounds, report))
+                rounds.server.head = files.save(describe(saved, planned, rounds, report))
             return evaluate_fn(number, arrays) if evaluate_fn else None
 
         return after
@@ -205,7 +200,7 @@ class PrivateStrategy(Strategy):
             return
         log(WARNING, "round %d was lost: %s", run.done + 1, report.abandoned)
         run.done += 1
-        self.rounds.sender.head = files.save(describe(run, planned, self.rounds, report))
+        self.rounds.server.head = files.save(describe(run, planned, self.rounds, report))
 
     def _farewell(self, grid: Grid, files: RunFiles | None, timeout: float) -> None:
         """Hand the clients the last head; who kept it is noted, for people: a later entry changes the head."""
@@ -216,15 +211,15 @@ class PrivateStrategy(Strategy):
         except SecAggError as error:  # the rounds are done and kept: their result is not given up for this
             log(WARNING, "no client was handed the last head of the run record: %s", error)
             return
-        log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.sender.head)
+        log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.server.head)
 
     def _settings(self) -> Settings:
         """Return what a run that is resumed must have been made with: what its totals and its statement rest on."""
-        options, shape = self.options, self.options.shape
+        options, layout = self.options, self.options.layout
         return {
             **of_stack(options.stack),
-            "metrics": list(shape.metrics),
-            "integers": shape.integers,
+            "metrics": list(layout.metrics),
+            "integers": layout.integers,
             "min_survivors": options.min_survivors,
             "dropout": options.dropout,
             "delta": self.account.delta,

@@ -6,24 +6,23 @@ than `send_and_receive` would.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fl.flower.compat import failure_of, pull
+from fl.flower.compat import failure_of
 from fl.flower.messages import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
 from fl.flower.nodes import Directory
-from fl.flower.progress import Out, inputs_asked_for, note_sent_again
+from fl.flower.server_state import AskedRound, ServerState
 from protocols.errors import Aborted, Misuse, PeerError
 from protocols.identity import Identity
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party, State, Step
 from protocols.randomness import SystemRandom
-from protocols.runtime import recall, remember
+from protocols.runtime import remember
 from protocols.session import Session
-from protocols.store import Store
 from protocols.summation import SecureSum, Total
 
 POLL_SECONDS = 0.1
@@ -51,78 +50,67 @@ class Trip:
         return max(0.0, self.seconds - self.node - self.server)
 
 
-@dataclass(frozen=True)
-class Summed:
-    """A finished sum. refusals: party name -> why it did not take part, or not to the end."""
+def ask(
+    grid: Grid, poll: float, contents: Mapping[int, RecordDict], seconds: float, group: str
+) -> Iterator[Message]:
+    """Send one message each to some nodes; yield the replies as they arrive, at most one per node.
 
-    total: Total
-    trips: tuple[Trip, ...]
-    refusals: dict[str, str]
-
-
-@dataclass
-class Exchange:
-    """Sends one message each to some nodes and yields the replies until all are there or the deadline has
-    passed.
+    It ends when all are there or `seconds` have passed; a node that is asked and silent yields nothing. poll: seconds
+    between two looks.
     """
-
-    grid: Grid
-    poll: float = POLL_SECONDS
-
-    def ask(self, contents: Mapping[int, RecordDict], seconds: float, group: str) -> Iterator[Message]:
-        """Yield replies as they arrive, at most one per node; a node that is asked and silent yields
-        nothing.
-        """
-        messages = [Message(c, node, "train", ttl=seconds, group_id=group) for node, c in contents.items()]
-        pending = {message_id for message_id in self.grid.push_messages(messages) if message_id}
-        waiting = set(contents)
-        deadline = time.monotonic() + seconds
-        while pending and waiting:
-            late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
-            for reply in pull(self.grid, pending):
-                pending.discard(reply.metadata.reply_to_message_id)
-                node = reply.metadata.src_node_id
-                if node in waiting:
-                    waiting.discard(node)
-                    yield reply
-            if late:
-                break
-            if pending and waiting:
-                time.sleep(min(self.poll, max(0.0, deadline - time.monotonic())))
+    messages = [Message(c, node, "train", ttl=seconds, group_id=group) for node, c in contents.items()]
+    pending = {message_id for message_id in grid.push_messages(messages) if message_id}
+    waiting = set(contents)
+    deadline = time.monotonic() + seconds
+    while pending and waiting:
+        late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
+        for reply in list(grid.pull_messages(list(pending))):
+            pending.discard(reply.metadata.reply_to_message_id)
+            node = reply.metadata.src_node_id
+            if node in waiting:
+                waiting.discard(node)
+                yield reply
+        if late:
+            break
+        if pending and waiting:
+            time.sleep(min(poll, max(0.0, deadline - time.monotonic())))
 
 
 @dataclass
 class SumOverGrid:
-    """Drives one session. content: what a party's first request carries besides ours (the model).
+    """Drives one session. content: the model, which goes with a party's first request. timeout: seconds per trip.
 
-    store: the server's own. timeout: seconds per trip. Raises Aborted if there is no total.
+    refusals: party name -> why it did not take part, or not to the end. resent: who declared to send an update again.
     """
 
-    exchange: Exchange
-    directory: Directory
+    grid: Grid
+    poll: float
     protocol: SecureSum
+    state: ServerState
+    identity: Identity | None
+    directory: Directory
     session: Session
     header: Header
-    content: Callable[[], RecordDict]
-    store: Store
-    identity: Identity | None
+    content: RecordDict
     timeout: float
     refusals: dict[str, str] = field(default_factory=dict)
     trips: list[Trip] = field(default_factory=list)
-    sent_again: list[str] = field(default_factory=list)
+    resent: list[str] = field(default_factory=list)
 
-    def run(self) -> Summed:
-        """Play all stages. Raises Aborted (with the refusals as notes), Misuse."""
+    def run(self) -> Total:
+        """Play all stages. Raises Aborted (with the refusals as notes) if there is no total, Misuse."""
         random = SystemRandom()
         self._begun: set[Party] = set()
         self._computing = 0.0
-        state, outbox = self._save(
-            self.protocol.server(self.session, random=random, memory=recall(self.store, self.protocol))
-        )
+        memory = self.state.recall(self.protocol)
+        state, outbox = self._save(self.protocol.server(self.session, random=random, memory=memory))
         try:
             for stage in self.protocol.stages(self.session):
                 if stage.counts:
-                    self._inputs_may_leave()
+                    session, number = self.session, self.header.number
+                    self.state.inputs_asked(
+                        AskedRound(session.round, number, session.context, session.roster)
+                    )
                 state = self._trip(stage.name, outbox, state)
                 if state.finished:
                     break
@@ -135,24 +123,17 @@ class SumOverGrid:
             raise
         if not isinstance(state, Total):
             raise Misuse(f"{self.protocol.tag} ran out of stages in state {type(state).__name__}: no total")
-        return Summed(state, tuple(self.trips), self.refusals)
-
-    def _inputs_may_leave(self) -> None:
-        session = self.session
-        out = Out(session.round, self.header.number, session.context, session.roster)
-        inputs_asked_for(self.store, out)
+        return state
 
     def _trip(self, stage: str, outbox: tuple[Frame, ...], state: State) -> State:
-        """Carry one stage's requests and take the answers as they come, so that they are never all held at
-        once.
-        """
+        """Carry one stage's requests and take the answers as they come, so that they are never all held at once."""
         began, computing, self._computing = time.perf_counter(), self._computing, 0.0
         requests, nodes = self._requests(stage, outbox)
         down = sum(len(f.to_wire()) for f in outbox)
         slowest = train = 0.0
         up = answered = 0
         heard = set()
-        for reply in self.exchange.ask(requests, self.timeout, f"round {self.session.round}"):
+        for reply in ask(self.grid, self.poll, requests, self.timeout, f"round {self.session.round}"):
             taken = time.perf_counter()
             name, party = nodes[reply.metadata.src_node_id]
             heard.add(name)
@@ -160,8 +141,8 @@ class SumOverGrid:
             if answer is not None:
                 answered += 1
                 if answer.sent_again:
-                    self.sent_again.append(name)
-                    note_sent_again(self.store, self.session.round, name)
+                    self.resent.append(name)
+                    self.state.resent(self.session.round, name)
                 slowest, train = max(slowest, answer.seconds), max(train, answer.train_seconds)
                 up += sum(len(f) for f in frames)
                 state = self._take(state, name, party, frames)
@@ -194,20 +175,10 @@ class SumOverGrid:
     def _pack(self, stage: str, party: Party, name: str, frames: Frames) -> RecordDict:
         first = party not in self._begun
         self._begun.add(party)
-        role, place = party
-        request = Request(
-            VERSION,
-            START if first else STEP,
-            self.session.context,
-            stage,
-            name,
-            role,
-            place,
-            self.header if first else None,
-            len(frames),
-        )
+        kind, header = (START, self.header) if first else (STEP, None)
+        request = Request(VERSION, kind, self.session.context, stage, name, *party, header, len(frames))
         ours = pack(request, frames, self.identity)
-        return RecordDict({**(self.content() if first else {}), **ours})
+        return RecordDict({**(self.content if first else {}), **ours})
 
     def _read(self, reply: Message, name: str) -> tuple[Answer | None, list[bytes]]:
         """Return a party's answer, or None if it refused, failed or is not who it should be."""
@@ -237,6 +208,6 @@ class SumOverGrid:
 
     def _save(self, step: Step) -> tuple[State, tuple[Frame, ...]]:
         if step.marks or step.memory is not None:
-            with self.store.transaction() as transaction:
+            with self.state.store.transaction() as transaction:
                 remember(transaction, self.protocol, step)
         return step.state, step.send

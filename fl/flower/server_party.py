@@ -1,0 +1,185 @@
+"""The server as a party: headers, one secure sum, the last head of the record handed out.
+
+What belongs here: everything between a round's plan and its total, the same for a Federation and for a wrapped
+strategy. What does not: where plans come from (`server`, `engine`), single trips (`trips`), what is kept
+(`server_state`).
+"""
+
+import functools
+from collections.abc import Mapping
+from dataclasses import dataclass
+from logging import WARNING
+
+from flwr.app import RecordDict
+from flwr.serverapp import Grid
+
+from fl.flower.compat import failure_of, log
+from fl.flower.messages import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
+from fl.flower.nodes import Directory
+from fl.flower.server_state import ServerState
+from fl.flower.trips import POLL_SECONDS, SumOverGrid, Trip, ask
+from protocols.errors import Aborted, PeerError, SecAggError
+from protocols.identity import Identity, Roster
+from protocols.kernel import Party
+from protocols.layers import RunFacts
+from protocols.randomness import SystemRandom
+from protocols.record import GENESIS, HEAD_PURPOSE
+from protocols.session import Session
+from protocols.store import Store
+from protocols.summation import SecureSum, Total
+
+NO_SESSION = bytes(32)
+HELLO_SECONDS = 60.0
+STUCK = (
+    "clients refuse to send an update that has left them before, in two rounds running: training gives the same "
+    'update again. Let it depend on the round (config["server-round"]: another seed, batch order or rate), or '
+    "let sites allow it by `allow_resend` in their policy, which their ledgers charge and the statement names"
+)
+PATIENCE = 2
+"""Rounds in a row that may fail because updates were spent; every one of them costs as much as a good one."""
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How the model and the metrics travel: names of records, and the rule for integer arrays."""
+
+    arrays: str = "arrays"
+    config: str = "config"
+    weight: str = "num-examples"
+    metrics: tuple[str, ...] = ()
+    integers: str = "keep"
+
+
+class ServerParty:
+    """The server of one run. head: the record's last head (64 hexadecimal digits). trips, refusals: of the last sum.
+
+    store: its own. roster: signed and verified, or None: names are then Flower's node ids, or what nodes say.
+    """
+
+    def __init__(
+        self,
+        protocol: SecureSum,
+        store: Store,
+        roster: Roster | None = None,
+        identity: Identity | None = None,
+        poll: float = POLL_SECONDS,
+        layout: Layout | None = None,
+    ) -> None:
+        self.protocol, self.state = protocol, ServerState(store)
+        self.roster, self.identity, self.poll, self.layout = roster, identity, poll, layout or Layout()
+        self.head = GENESIS
+        self.trips: tuple[Trip, ...] = ()
+        self.refusals: dict[str, str] = {}
+        self._spent_rounds = 0
+        self.state.forget(
+            protocol
+        )  # nodes may have moved on, or be new: a server that starts makes a new set-up
+
+    @functools.cached_property
+    def helpers(self) -> tuple[Party, ...]:
+        """The helpers that a session needs."""
+        return helpers_of(self.protocol)
+
+    def federation(self) -> tuple[str, int]:
+        """Return the name under which clients count sessions, and the roster's serial (0 without one)."""
+        if self.roster is not None:
+            return self.roster.federation, self.roster.serial
+        return self.state.name(), 0
+
+    def header(
+        self, session: bytes, number: int, run: RunFacts, public: Mapping[str, Mapping[str, float]]
+    ) -> Header:
+        """Return what parties are told of a round. number: as the training counts."""
+        federation, serial = self.federation()
+        known, signature = self.head != GENESIS, b""
+        if self.identity and known:
+            signature = self.identity.sign(HEAD_PURPOSE, bytes.fromhex(self.head))
+        return Header(
+            federation=federation,
+            serial=serial,
+            number=number,
+            session=session,
+            run=RunHeader.of(run),
+            public={name: dict(values) for name, values in public.items()},
+            metrics=self.layout.metrics,
+            weight_key=self.layout.weight,
+            arrays_key=self.layout.arrays,
+            config_key=self.layout.config,
+            integers=self.layout.integers,
+            head=self.head if known else "",
+            head_signature=signature,
+        )
+
+    def require_new_updates(self) -> None:
+        """Raises SecAggError (`STUCK`) when most clients refused to repeat themselves in the last rounds."""
+        if self._spent_rounds >= PATIENCE:
+            raise SecAggError(STUCK)
+
+    def sum(
+        self,
+        grid: Grid,
+        directory: Directory,
+        session: Session,
+        header: Header,
+        content: RecordDict,
+        timeout: float,
+    ) -> Total:
+        """Run one secure sum; log who was left out and why. Raises Aborted if there is no total."""
+        common = (grid, self.poll, self.protocol, self.state, self.identity)
+        driver = SumOverGrid(*common, directory, session, header, content, timeout)
+        try:
+            total = driver.run()
+            self._spent_rounds = 0
+            return total
+        except Aborted as error:
+            self.state.forget(self.protocol)
+            spent = sum("SpentUpdate" in why for why in driver.refusals.values())
+            self._spent_rounds = self._spent_rounds + 1 if 2 * spent > session.clients else 0
+            if not spent:
+                raise
+            raise Aborted(
+                f"{error.reason} ({spent} clients would have sent an update that had left before)"
+            ) from error
+        finally:
+            self.trips, self.refusals = tuple(driver.trips), dict(driver.refusals)
+            if driver.resent:
+                log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
+            for name, why in sorted(self.refusals.items()):
+                log(WARNING, "%s took no part to the end: %s", name, why)
+
+    def hello(self, grid: Grid, nodes: list[int]) -> dict[int, str]:
+        """Ask nodes for their names, where no roster tells them. Returns node id -> name of those that answered."""
+        request = self._sessionless(HELLO, "", None)
+        names: dict[int, str] = {}
+        for reply in ask(grid, self.poll, dict.fromkeys(nodes, request), HELLO_SECONDS, HELLO):
+            node = reply.metadata.src_node_id
+            if (why := failure_of(reply)) is not None:
+                log(WARNING, "node %d says no name: %s", node, why)
+                continue
+            try:
+                names[node] = unpack_answer(reply.content, None)[0].name
+            except PeerError as error:
+                log(WARNING, "node %d says no name: %s", node, error)
+        return names
+
+    def farewell(self, grid: Grid, directory: Directory, run: RunFacts, timeout: float) -> tuple[str, ...]:
+        """Hand every connected client the last head of the record; return the names of those who kept it."""
+        if self.head == GENESIS:
+            return ()
+        header = self.header(b"", 0, run, {})
+        requests = {n: self._sessionless(CLOSE, name, header) for name, n in directory.clients.items()}
+        replies = ask(grid, self.poll, requests, timeout, CLOSE)
+        kept = {directory.name_of(reply.metadata.src_node_id) for reply in replies if not reply.has_error()}
+        return tuple(sorted(name for name in kept if name))
+
+    def _sessionless(self, kind: str, recipient: str, header: Header | None) -> RecordDict:
+        request = Request(VERSION, kind, NO_SESSION, kind, recipient, "client", 0, header, 0)
+        return pack(request, (), self.identity)
+
+
+def helpers_of(protocol: SecureSum) -> tuple[Party, ...]:
+    """Return the helpers that each session of a secure sum needs."""
+    if type(protocol).helpers is SecureSum.helpers:
+        return ()
+    names = list(dict.fromkeys((*protocol.recipients, "a", "b", "c")))
+    return protocol.helpers(protocol.session(names, 1, 1, random=SystemRandom()))
