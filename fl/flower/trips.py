@@ -6,7 +6,7 @@ than `send_and_receive` would.
 """
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
@@ -16,10 +16,12 @@ from fl.flower.compat import failure_of
 from fl.flower.messages import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.server_state import AskedRound, ServerState
+from protocols.driver import Driver
 from protocols.errors import Aborted, Misuse, PeerError
 from protocols.identity import Identity
 from protocols.kernel import Message as Frame
-from protocols.kernel import Party, State, Step
+from protocols.kernel import Party, Step
+from protocols.protocol import Stage
 from protocols.randomness import SystemRandom
 from protocols.runtime import remember
 from protocols.session import Session
@@ -98,78 +100,67 @@ class SumOverGrid:
     resent: list[str] = field(default_factory=list)
 
     def run(self) -> Total:
-        """Play all stages. Raises Aborted (with the refusals as notes) if there is no total, Misuse."""
-        random = SystemRandom()
+        """Play all stages. Raises Aborted (with the refusals as notes) if there is no total."""
         self._begun: set[Party] = set()
+        self._names: dict[Party, str] = {}
         self._computing = 0.0
-        memory = self.state.recall(self.protocol)
-        state, outbox = self._save(self.protocol.server(self.session, random=random, memory=memory))
+        self._driver = Driver(self.protocol, self.session, SystemRandom(), self._perform, self._refused)
         try:
-            for stage in self.protocol.stages(self.session):
-                if stage.counts:
-                    session, number = self.session, self.header.number
-                    self.state.inputs_asked(
-                        AskedRound(session.round, number, session.context, session.roster)
-                    )
-                state = self._trip(stage.name, outbox, state)
-                if state.finished:
-                    break
-                began = time.perf_counter()
-                state, outbox = self._save(state.close(random))
-                self._computing += time.perf_counter() - began
+            final = self._driver.run(self._trip, self.state.recall(self.protocol))
         except Aborted as error:
             for name, why in sorted(self.refusals.items()):
                 error.add_note(f"{name}: {why}")
             raise
-        if not isinstance(state, Total):
-            raise Misuse(f"{self.protocol.tag} ran out of stages in state {type(state).__name__}: no total")
-        return state
+        if not isinstance(final, Total):
+            raise Misuse(f"expected a sum, {self.protocol.tag} ended with a {type(final).__name__}")
+        return final
 
-    def _trip(self, stage: str, outbox: tuple[Frame, ...], state: State) -> State:
+    def _trip(self, stage: Stage, queue: tuple[Frame, ...]) -> None:
         """Carry one stage's requests and take the answers as they come, so that they are never all held at once."""
-        began, computing, self._computing = time.perf_counter(), self._computing, 0.0
-        requests, nodes = self._requests(stage, outbox)
-        down = sum(len(f.to_wire()) for f in outbox)
-        slowest = train = 0.0
-        up = answered = 0
-        heard = set()
-        for reply in ask(self.grid, self.poll, requests, self.timeout, f"round {self.session.round}"):
+        began, session = time.perf_counter(), self.session
+        if stage.counts:
+            self.state.inputs_asked(
+                AskedRound(session.round, self.header.number, session.context, session.roster)
+            )
+        requests, parties = self._requests(stage.name, queue)
+        down = sum(len(frame.to_wire()) for frame in queue)
+        answers: list[Answer] = []
+        up, silent = 0, set(parties)
+        for reply in ask(self.grid, self.poll, requests, self.timeout, f"round {session.round}"):
+            node = reply.metadata.src_node_id
+            silent.discard(node)
             taken = time.perf_counter()
-            name, party = nodes[reply.metadata.src_node_id]
-            heard.add(name)
-            answer, frames = self._read(reply, name)
+            answer, frames = self._read(reply, self._names[parties[node]])
+            self._computing += time.perf_counter() - taken
             if answer is not None:
-                answered += 1
-                if answer.sent_again:
-                    self.resent.append(name)
-                    self.state.resent(self.session.round, name)
-                slowest, train = max(slowest, answer.seconds), max(train, answer.train_seconds)
-                up += sum(len(f) for f in frames)
-                state = self._take(state, name, party, frames)
-            computing += time.perf_counter() - taken
-        for name, _ in nodes.values():
-            if name not in heard:
-                self.refusals.setdefault(name, f"no answer to {stage!r} within {self.timeout:g} s")
-        seconds = time.perf_counter() - began
-        self.trips.append(Trip(stage, seconds, slowest, train, computing, len(nodes), answered, up, down))
-        return state
+                answers.append(answer)
+                up += sum(len(frame) for frame in frames)
+                self._take(answer, parties[node], frames)
+        for node in silent:
+            why = f"no answer to {stage.name!r} within {self.timeout:g} s"
+            self.refusals.setdefault(self._names[parties[node]], why)
+        node_s = max((a.seconds for a in answers), default=0.0)
+        train_s = max((a.train_seconds for a in answers), default=0.0)
+        seconds, server_s, self._computing = time.perf_counter() - began, self._computing, 0.0
+        counts = len(parties), len(answers), up, down
+        self.trips.append(Trip(stage.name, seconds, node_s, train_s, server_s, *counts))
 
     def _requests(
         self, stage: str, outbox: tuple[Frame, ...]
-    ) -> tuple[dict[int, RecordDict], dict[int, tuple[str, Party]]]:
+    ) -> tuple[dict[int, RecordDict], dict[int, Party]]:
         frames: dict[Party, list[bytes]] = {}
         for frame in outbox:
             frames.setdefault(frame.recipient, []).append(frame.to_wire())
         contents: dict[int, RecordDict] = {}
-        nodes: dict[int, tuple[str, Party]] = {}
+        nodes: dict[int, Party] = {}
         for party, wire in frames.items():
             found = self.directory.find(party, self.session.roster)
             if found is None:
                 self.refusals.setdefault(str(party), "not connected")
                 continue
-            name, node = found
-            nodes[node] = (name, party)
-            contents[node] = self._pack(stage, party, name, wire)
+            self._names[party], node = found
+            nodes[node] = party
+            contents[node] = self._pack(stage, party, found[0], wire)
         return contents, nodes
 
     def _pack(self, stage: str, party: Party, name: str, frames: Frames) -> RecordDict:
@@ -194,20 +185,31 @@ class SumOverGrid:
             return None, []
         return answer, frames
 
-    def _take(self, state: State, name: str, party: Party, frames: list[bytes]) -> State:
-        """Hand frames to the server's state; what it refuses counts as that party's silence."""
+    def _take(self, answer: Answer, party: Party, frames: Frames) -> None:
+        """Hand an answer's frames to the server's state; what it refuses counts as that party's silence."""
+        if answer.sent_again:
+            self.resent.append(answer.name)
+            self.state.resent(self.session.round, answer.name)
         for data in frames:
             try:
                 frame = Frame.from_wire(data)
                 if frame.sender != party:
-                    raise PeerError(f"{name} sent a message in the name of {frame.sender}", name)
-                state, _ = self._save(state.receive(frame, SystemRandom()))
+                    raise PeerError(
+                        f"{answer.name} sent a message in the name of {frame.sender}", answer.name
+                    )
             except PeerError as error:
-                self.refusals.setdefault(name, f"{type(error).__name__}: {error}")
-        return state
+                self._refused(party, error)
+            else:
+                self._driver.take(frame)
 
-    def _save(self, step: Step) -> tuple[State, tuple[Frame, ...]]:
+    def _refused(self, party: Party, error: PeerError) -> None:
+        self.refusals.setdefault(self._names[party], f"{type(error).__name__}: {error}")
+
+    def _perform(self, _: str, call: Callable[[], Step]) -> Step:
+        began = time.perf_counter()
+        step = call()
         if step.marks or step.memory is not None:
             with self.state.store.transaction() as transaction:
                 remember(transaction, self.protocol, step)
-        return step.state, step.send
+        self._computing += time.perf_counter() - began
+        return step
