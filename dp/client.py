@@ -176,7 +176,7 @@ class ClientDP(PrivacyLayer):
         return {"clip": self.clip}
 
     def _clip(self, facts: RoundFacts) -> float:
-        return facts.public.get(self.name, {}).get("clip", self.clip)
+        return facts.number_for(self.name, "clip", self.clip)
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         if given.kind != "real":

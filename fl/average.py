@@ -21,9 +21,10 @@ from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
+from protocols.roundplan import RoundPlan
 from protocols.runtime import recall
 from protocols.simulate import Outcome, simulate
-from protocols.stack import Numbers, RoundPlan, Stack
+from protocols.stack import Numbers, Stack
 from protocols.statement import Protection, Statement
 from protocols.store import MemoryStore, Store
 from protocols.updates import Flat, Schema

@@ -16,7 +16,7 @@ from fl.seeds import derive, seeded
 from fl.tensors import flatten_state
 from protocols.errors import Misuse
 from protocols.layers import Compute, Contribution, LocalTask
-from protocols.stack import RoundPlan
+from protocols.roundplan import RoundPlan
 from protocols.updates import Flat
 
 

@@ -8,7 +8,6 @@ An engine (in memory, Flower) gets an `Opening` from the `Coordinator`, has ever
 
 import hashlib
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -22,10 +21,10 @@ from fl.seeds import derive, generator, seeded
 from fl.settings import of_optimizer
 from fl.tensors import flatten_state, schema_of_state, unflatten_state
 from protocols.errors import Misuse
-from protocols.layers import Coordinate, RoundFacts, RunFacts
+from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
 from protocols.randomness import SystemRandom
+from protocols.roundplan import RoundPlan
 from protocols.session import Session
-from protocols.stack import RoundPlan
 from protocols.updates import Flat, Schema
 
 COUNTERS, CAPPED = "counters", "weights-capped"
@@ -160,9 +159,7 @@ class Coordinator:
 
     # -- a round --
 
-    def open(
-        self, number: int, clients: tuple[str, ...], public: Mapping[str, Mapping[str, float]] | None = None
-    ) -> Opening:
+    def open(self, number: int, clients: tuple[str, ...], public: Public | None = None) -> Opening:
         """Return what the round's clients are shown. public: what layers broadcast (a client: what it was told)."""
         reference = self._reference()
         facts = self._facts(number, clients)

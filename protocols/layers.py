@@ -7,6 +7,7 @@ hold public options only; what a round needs comes in `RoundFacts`, so that a cl
 run the same layer from the same options.
 """
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -14,6 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.codec import Record
+from protocols.errors import Misuse
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.statement import Event
 from protocols.store import Store
@@ -28,6 +31,71 @@ class Coordinate:
     bound: int
 
 
+UPDATE = "update"
+"""The name of a contribution's first block."""
+
+Value = float | NDArray[np.float64]
+"""What a layer or a strategy may broadcast under a name: a number, or an array of floats."""
+Public = Mapping[str, Mapping[str, Value]]
+
+
+@dataclass(frozen=True, eq=False)
+class Shaped(Record):
+    """An array of floats as it is digested and sent: shape, and the values in C order."""
+
+    shape: tuple[int, ...]
+    values: NDArray[np.float64]
+
+    def __post_init__(self) -> None:
+        if min(self.shape, default=0) < 0 or math.prod(self.shape) != self.values.size:
+            raise Misuse(f"expected {self.shape} to hold {self.values.size} values")
+
+
+@dataclass(frozen=True, eq=False)
+class PublicValues(Record):
+    """What is broadcast besides the model, as it is digested and sent: by who broadcasts it, then by name."""
+
+    numbers: dict[str, dict[str, float]]
+    arrays: dict[str, dict[str, Shaped]]
+
+    @classmethod
+    def of(cls, public: Public) -> "PublicValues":
+        arrays = {
+            n: {k: _shaped(v) for k, v in vs.items() if isinstance(v, np.ndarray)} for n, vs in public.items()
+        }
+        numbers = {
+            n: {k: float(v) for k, v in vs.items() if not isinstance(v, np.ndarray)}
+            for n, vs in public.items()
+        }
+        return cls(numbers, {name: held for name, held in arrays.items() if held})
+
+    def public(self) -> dict[str, dict[str, Value]]:
+        """Return what `of` was given."""
+        found: dict[str, dict[str, Value]] = {name: dict(held) for name, held in self.numbers.items()}
+        for name, held in self.arrays.items():
+            found.setdefault(name, {}).update({k: a.values.reshape(a.shape) for k, a in held.items()})
+        return found
+
+
+def _shaped(array: NDArray[np.float64]) -> Shaped:
+    return Shaped(array.shape, np.ascontiguousarray(array, np.float64).reshape(-1))
+
+
+@dataclass(frozen=True)
+class Block(Record):
+    """A further real vector in every contribution, with a clip, a step and a weight of its own (a control variate).
+
+    dimension: its length. weighted: whether it counts with the client's weight, as the update does, or once per
+    client. range: a public bound on |coordinate|
+    for the quantiser (None: a layer's clip, else 1).
+    """
+
+    name: str
+    dimension: int
+    weighted: bool = True
+    range: float | None = None
+
+
 @dataclass(frozen=True)
 class Signal:
     """Public description of one client's contribution at one place of the stack.
@@ -39,7 +107,8 @@ class Signal:
     False, for they would leak. coordinates: what layers appended. range: a public bound on |coordinate| for
     the quantiser (None: from the reference). step: real value of the integer 1 (integer signals). modulus:
     0 for a sum over Z, else Z_M. bound: |integer| bound per client, weight included (over Z).
-    min_survivors: least clients in a total that the layers demand.
+    min_survivors: least clients in a total that the layers demand. block: which vector of the contribution it
+    describes.
     """
 
     kind: str
@@ -54,28 +123,31 @@ class Signal:
     modulus: int = 0
     bound: int = 0
     min_survivors: int = 1
+    block: str = UPDATE
 
 
 @dataclass(frozen=True, eq=False)
 class Contribution:
-    """One client's private contribution: vector (float64 or int64), integer weight, named coordinates.
-    Never printed.
+    """One client's private contribution: vector (float64 or int64), integer weight, named coordinates, further
+    blocks by name (float64). Never printed.
     """
 
     vector: NDArray[Any] = field(repr=False)
     weight: int = field(default=1, repr=False)
     coordinates: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+    blocks: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
 
 @dataclass(frozen=True, eq=False)
 class Aggregate:
     """The sum over survivors on its way back: vector (int64 or float64), the weight to divide by,
-    coordinate totals.
+    coordinate totals, further blocks by name (each an Aggregate of its own).
     """
 
     vector: NDArray[Any]
     weight: float
     coordinates: dict[str, NDArray[np.int64]] = field(default_factory=dict)
+    blocks: dict[str, "Aggregate"] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -86,6 +158,7 @@ class RunFacts:
     "all", "fixed" (without replacement) or "poisson" at `rate`; dropout: share of a round's clients that
     may leave; dimension of the update; local_epochs; sizes: client -> its number of examples where the
     driver knows them (in memory), else empty: each client knows its own. delta: the run's default delta.
+    blocks: what every contribution holds besides the update.
     """
 
     rounds: int
@@ -98,6 +171,7 @@ class RunFacts:
     local_epochs: int = 1
     sizes: Mapping[str, int] = field(default_factory=dict)
     delta: float | None = None
+    blocks: tuple[Block, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -105,7 +179,7 @@ class RoundFacts:
     """Facts of one round. Public, but for `client`, `store` and `random`, which are the acting party's own.
 
     number: from 1. clients: names asked, in roster order. public: layer name -> what the server broadcast
-    for it this round (floats; part of the session's context). seed: 32 public bytes fixed for this round by
+    for it this round (numbers or arrays; part of the session's context). seed: 32 public bytes fixed for this round by
     the broadcast model (for public randomness such as rotations). client: who acts ("" on the server).
     store: the party's own store, if it has one.
     """
@@ -114,10 +188,17 @@ class RoundFacts:
     number: int
     clients: tuple[str, ...]
     seed: bytes
-    public: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    public: Public = field(default_factory=dict)
     client: str = ""
     store: Store | None = None
     random: SecureRandom = field(default_factory=SystemRandom)
+
+    def number_for(self, name: str, key: str, otherwise: float) -> float:
+        """Return a number that was broadcast for a layer, or `otherwise`. Raises Misuse for an array."""
+        value = self.public.get(name, {}).get(key, otherwise)
+        if isinstance(value, np.ndarray):
+            raise Misuse(f"{name}: expected {key!r} to be a number, got an array of shape {value.shape}")
+        return value
 
 
 @dataclass
@@ -160,6 +241,16 @@ class PrivacyLayer:
     hides_sum_from_clients: ClassVar[bool] = False
     owns: frozenset[str] = frozenset()
 
+    @property
+    def takes_blocks(self) -> bool:
+        """True if the layer handles every block of a contribution (`Signal.block` says which one it is given) and its
+        `events` price them all. By default a layer that looks at neither vector nor sum does.
+        """
+        kind = type(self)
+        return all(
+            getattr(kind, hook) is getattr(PrivacyLayer, hook) for hook in ("transform", "encode", "decode")
+        )
+
     def needs_local(self) -> bool:
         """True if the layer, with its options, does nothing sound unless it wraps the local computation: it then
         runs where the toolkit calls the training. By default a layer that overrides `local` needs it.
@@ -173,7 +264,7 @@ class PrivacyLayer:
     def plan(self, run: RunFacts) -> None:
         """Calibrate for the whole planned run; called once before round 1 (and again on resume). Raises Misuse."""
 
-    def public(self) -> dict[str, float]:
+    def public(self) -> Mapping[str, Value]:
         """What the server broadcasts for this round (an adaptive clip norm); arrives as `facts.public[name]`."""
         return {}
 

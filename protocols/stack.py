@@ -2,10 +2,10 @@
 when it is built.
 
 The quantiser goes in where no layer made integers itself. What else is summed beside the vector (weight,
-clipped count, counters, metrics) is named here, and left out when a DP layer forbids exact coordinates.
+clipped count, counters, metrics) is named here, and left out when a DP layer forbids exact coordinates. What does
+not belong here: how a round's vector is laid out (`roundplan`).
 """
 
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,15 +14,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.codec import Record
 from protocols.errors import CapacityError, Misuse, StackError
-from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.layers import UPDATE, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal, Value
 from protocols.plain import PlainSum
 from protocols.quantise import Quantiser, prove_capacity
-from protocols.statement import Event
+from protocols.roundplan import CLIPPED, WEIGHT, Part, RoundPlan
 from protocols.summation import SecureSum
 
-WEIGHT, CLIPPED = "weight", "clipped"
 MAX_WEIGHT_CAP = 1 << 24
 
 
@@ -43,132 +41,6 @@ class Numbers:
             raise Misuse(f"expected a weight cap from 1 to 2^24, got {self.weight_cap}")
         if self.range is not None and not 0 < self.range < math.inf:
             raise Misuse(f"expected a positive, finite range, got {self.range}")
-
-
-@dataclass(frozen=True)
-class Digest(Record):
-    """What enters the session's model digest besides the model: everything else every client was shown."""
-
-    layers: tuple[str, ...]
-    public: dict[str, dict[str, float]]
-    bits: int
-    step: float
-    weight_cap: int
-    coordinates: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class RoundPlan:
-    """One round's public arithmetic: equal on the server and on every client.
-
-    signals: what each layer takes, in order, then the integer signal that is summed. quantiser: None if a
-    layer makes integers.
-    """
-
-    facts: RoundFacts
-    signals: tuple[Signal, ...]
-    quantiser: Quantiser | None
-    layers: tuple[PrivacyLayer, ...]
-
-    @property
-    def summed(self) -> Signal:
-        return self.signals[-1]
-
-    @property
-    def dimension(self) -> int:
-        """Length of the integer vector, named coordinates included."""
-        return self.summed.dimension + sum(c.size for c in self.summed.coordinates)
-
-    @property
-    def bound(self) -> int:
-        return max([self.summed.bound, *(c.bound for c in self.summed.coordinates)])
-
-    def encode(self, contribution: Contribution, own: RoundFacts) -> NDArray[np.int64]:
-        """Client: return the integer vector to be summed. `own`: the facts with this client's name and store.
-
-        `contribution.coordinates` holds the exact coordinates the driver was told to send. Raises Misuse for a weight
-        outside [0, weight cap]: the driver caps it, and counts that.
-        """
-        if not 0 <= contribution.weight <= self.signals[0].weight_cap:
-            raise Misuse(f"expected a weight from 0 to {self.signals[0].weight_cap}, got one outside")
-        for layer, given in zip(self.layers, self.signals, strict=False):
-            contribution = layer.encode(contribution, given, own)
-        coordinates = dict(contribution.coordinates)
-        vector = contribution.vector
-        if self.quantiser is not None:
-            values, clipped = self.quantiser.encode(vector)
-            vector = values * contribution.weight
-            if self._sends(CLIPPED):
-                coordinates[CLIPPED] = self._digits(clipped)
-        if self._sends(WEIGHT):
-            coordinates[WEIGHT] = np.array([contribution.weight], np.int64)
-        blocks = [_block(coordinates, c) for c in self.summed.coordinates]
-        return np.concatenate([np.asarray(vector, np.int64), *blocks])
-
-    def decode(self, total: NDArray[np.int64], survivors: tuple[str, ...]) -> Aggregate:
-        """Server: return the aggregate: a real vector, and the weight to divide it by."""
-        summed = self.summed
-        vector, at = total[: summed.dimension], summed.dimension
-        coordinates: dict[str, NDArray[np.int64]] = {}
-        for c in summed.coordinates:
-            coordinates[c.name] = total[at : at + c.size]
-            at += c.size
-        weight = float(coordinates[WEIGHT][0]) if WEIGHT in coordinates else float(len(survivors))
-        real = vector if self.quantiser is None else self.quantiser.decode(vector)
-        aggregate = Aggregate(real, weight, coordinates)
-        for layer, given in zip(
-            reversed(self.layers), reversed(self.signals[: len(self.layers)]), strict=True
-        ):
-            aggregate = layer.decode(aggregate, given, summed, self.facts, survivors)
-        return aggregate
-
-    def clipped(self, aggregate: Aggregate) -> int | None:
-        """Coordinates that had to be clipped, over all survivors; None where a DP layer forbids to tell."""
-        digits = aggregate.coordinates.get(CLIPPED)
-        if digits is None:
-            return None
-        base = self._digit_base()
-        value = 0
-        for digit in reversed(digits):
-            value = value * base + int(digit)
-        return value
-
-    def events(self, survivors: tuple[str, ...]) -> tuple[Event, ...]:
-        return tuple(event for layer in self.layers for event in layer.events(self.facts, survivors))
-
-    def digest(self, model: bytes) -> bytes:
-        """SHA-256 of the broadcast model's digest and of everything else that all clients must have been
-        shown alike.
-        """
-        summed = self.summed
-        shown = Digest(
-            tuple(layer.name for layer in self.layers),
-            {name: dict(values) for name, values in self.facts.public.items()},
-            self.quantiser.bits if self.quantiser else 0,
-            self.quantiser.step if self.quantiser else summed.step,
-            summed.weight_cap,
-            tuple(c.name for c in summed.coordinates),
-        )
-        return hashlib.sha256(b"secagg round v1\0" + model + shown.encode()).digest()
-
-    def _sends(self, name: str) -> bool:
-        return any(c.name == name for c in self.summed.coordinates)
-
-    def _digit_base(self) -> int:
-        return 1 + next(c.bound for c in self.summed.coordinates if c.name == CLIPPED)
-
-    def _digits(self, value: int) -> NDArray[np.int64]:
-        """`value` in digits of a base small enough that a digit's sum needs no wider ring than the vector's."""
-        size = next(c.size for c in self.summed.coordinates if c.name == CLIPPED)
-        base = self._digit_base()
-        return np.array([value // base**i % base for i in range(size)], np.int64)
-
-
-def _block(coordinates: Mapping[str, NDArray[np.int64]], c: Coordinate) -> NDArray[np.int64]:
-    block = np.asarray(coordinates.get(c.name, np.zeros(c.size, np.int64)), np.int64)
-    if block.shape != (c.size,) or (block.size and int(np.abs(block).max()) > c.bound):
-        raise Misuse(f"coordinate {c.name!r}: expected {c.size} integers within +-{c.bound}")
-    return block
 
 
 @dataclass
@@ -221,7 +93,8 @@ class Stack:
         names = tuple(str(i) for i in range(run.cohort))
         self.round(RoundFacts(run, 1, names, bytes(32), self.public()), np.zeros(run.dimension))
 
-    def public(self) -> dict[str, dict[str, float]]:
+    def public(self) -> dict[str, Mapping[str, Value]]:
+        """What the layers broadcast for the coming round, by layer."""
         return {layer.name: values for layer in self.layers if (values := layer.public())}
 
     def round(
@@ -232,29 +105,61 @@ class Stack:
         reference: the public model the round starts from, flat. exact: further exact coordinates (metrics,
         counters), dropped if a DP layer forbids them. Raises StackError, CapacityError.
         """
-        signal = Signal("real", facts.run.dimension, self.numbers.weight_cap, range=self.numbers.range)
-        signals = [signal]
+        blocks, clients = facts.run.blocks, len(facts.clients)
+        names = [UPDATE, *(block.name for block in blocks)]
+        if len(set(names)) != len(names):
+            raise StackError(f"expected blocks of distinct names besides {UPDATE!r}, got {names[1:]}")
+        for layer in self.layers if blocks else ():
+            if not layer.takes_blocks:
+                raise StackError(
+                    f"{layer.name} protects the update alone, and this run sends {names[1:]} too"
+                )
+        update = Signal("real", facts.run.dimension, self.numbers.weight_cap, range=self.numbers.range)
+        parts = [self._part(update, facts, reference, clients, exact, weight=True)]
+        for block in blocks:
+            cap = self.numbers.weight_cap if block.weighted else 1
+            signal = Signal("real", block.dimension, cap, range=block.range, block=block.name)
+            parts.append(self._part(signal, facts, np.zeros(0), clients, (), weight=False))
+        if len({part.summed.modulus for part in parts}) > 1:
+            raise StackError(f"the layers sum the blocks {names} in different groups")
+        return RoundPlan(facts, tuple(parts), self.layers)
+
+    def _part(
+        self,
+        signal: Signal,
+        facts: RoundFacts,
+        reference: NDArray[np.float64],
+        clients: int,
+        exact: Sequence[Coordinate],
+        *,
+        weight: bool,
+    ) -> Part:
+        given = []
         for layer in self.layers:
+            given.append(signal)
             signal = layer.transform(signal, facts)
-            signals.append(signal)
-        signals.pop()
-        quantiser, signal = self._integers(signal, reference, len(facts.clients), exact)
-        return RoundPlan(facts, (*signals, signal), quantiser, self.layers)
+        if signal.kind == "integer":
+            self._fits(signal, clients)
+            return Part((*given, signal), None)
+        quantiser, summed = self._integers(signal, reference, clients, exact, weight)
+        return Part((*given, summed), quantiser)
 
     def _integers(
-        self, last: Signal, reference: NDArray[np.float64], clients: int, exact: Sequence[Coordinate]
-    ) -> tuple[Quantiser | None, Signal]:
-        if last.kind == "integer":
-            self._fits(last, clients)
-            return None, last
-        limit = self.numbers.range or last.range or last.linf or last.l2
+        self,
+        last: Signal,
+        reference: NDArray[np.float64],
+        clients: int,
+        exact: Sequence[Coordinate],
+        weight: bool,
+    ) -> tuple[Quantiser, Signal]:
+        limit = (self.numbers.range if last.block == UPDATE else None) or last.range or last.linf or last.l2
         bits = self.numbers.bits
         quantiser = Quantiser.for_range(bits, limit) if limit else Quantiser.for_reference(bits, reference)
         bound = last.weight_cap * quantiser.bound
         prove_capacity(clients, last.weight_cap, quantiser.bound)
         coordinates = last.coordinates
         if last.exact_coordinates:
-            coordinates += (*self._own_coordinates(last, bound), *exact)
+            coordinates += (*self._own_coordinates(last, bound, weight), *exact)
         # rounding moves each coordinate by at most step / 2, so the norm by at most step sqrt(d) / 2
         l2 = (
             None
@@ -273,11 +178,12 @@ class Stack:
         self._fits(summed, clients)
         return quantiser, summed
 
-    def _own_coordinates(self, last: Signal, bound: int) -> list[Coordinate]:
+    @staticmethod
+    def _own_coordinates(last: Signal, bound: int, weighted: bool) -> list[Coordinate]:
         digits = 1
         while (bound + 1) ** digits <= last.dimension:
             digits += 1
-        weight = [Coordinate(WEIGHT, 1, last.weight_cap)] if last.weight_cap > 1 else []
+        weight = [Coordinate(WEIGHT, 1, last.weight_cap)] if weighted and last.weight_cap > 1 else []
         return [*weight, Coordinate(CLIPPED, digits, min(bound, last.dimension))]
 
     @staticmethod

@@ -18,7 +18,8 @@ from dp import DistributedDP
 from dp.mechanisms import analytic_gaussian_sigma
 from protocols import simulate
 from protocols.layers import Contribution, RoundFacts, RunFacts
-from protocols.stack import Numbers, RoundPlan, Stack
+from protocols.roundplan import RoundPlan
+from protocols.stack import Numbers, Stack
 from secagg import SecAggPlus
 
 DIMS, DELTA, BITS = 250, 1e-5, 16

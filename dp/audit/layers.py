@@ -18,7 +18,8 @@ from dp.event_json import from_fact
 from dp.events import Relation, Unit
 from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
 from protocols.randomness import SecureRandom, SystemRandom
-from protocols.stack import Numbers, RoundPlan, Stack
+from protocols.roundplan import RoundPlan
+from protocols.stack import Numbers, Stack
 from protocols.statement import Event as Fact
 
 Vector = NDArray[np.float64]

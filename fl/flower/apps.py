@@ -126,7 +126,7 @@ class FederatedWork:
             )
         coordinator.run = header.run.facts()
         self.setup.stack.plan(coordinator.run)
-        self._opening = opening = coordinator.open(header.number, session.roster, header.public)
+        self._opening = opening = coordinator.open(header.number, session.roster, header.public.public())
         return Planned(opening.plan, opening.digest, coordinator.schema.dimension)
 
     def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:

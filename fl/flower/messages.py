@@ -15,7 +15,7 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
-from protocols.layers import RunFacts
+from protocols.layers import Block, PublicValues, RunFacts
 
 VERSION = 3
 KEY, FRAMES = "secagg", "secagg.frames"
@@ -38,6 +38,7 @@ class RunHeader(Record):
     dimension: int
     local_epochs: int
     delta: float | None
+    blocks: tuple[Block, ...] = ()
 
     @classmethod
     def of(cls, run: RunFacts) -> "RunHeader":
@@ -63,7 +64,7 @@ class Header(Record):
     number: int
     session: bytes
     run: RunHeader
-    public: dict[str, dict[str, float]]
+    public: PublicValues
     metrics: tuple[str, ...]
     weight_key: str
     arrays_key: str

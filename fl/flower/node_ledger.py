@@ -13,7 +13,7 @@ from typing import Any
 
 from fl.account import DEFAULT_DELTA
 from protocols.errors import PolicyRefusal, RollbackDetected
-from protocols.stack import RoundPlan
+from protocols.roundplan import RoundPlan
 from protocols.statement import Event
 from protocols.store import MemoryStore, Store
 from protocols.store.files import locked

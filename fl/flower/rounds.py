@@ -18,8 +18,9 @@ from numpy.typing import NDArray
 from fl.metrics import PREFIX as METRIC
 from fl.metrics import coordinates as metric_coordinates
 from protocols.errors import Misuse, WireError
-from protocols.layers import Coordinate, RoundFacts, RunFacts
-from protocols.stack import RoundPlan, Stack
+from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
+from protocols.roundplan import RoundPlan
+from protocols.stack import Stack
 from protocols.updates import Flat, Schema, flatten, schema_of, unflatten
 
 COUNTERS, CAPPED = "counters", "weights-capped"
@@ -83,7 +84,7 @@ def plan_round(
     run: RunFacts,
     number: int,
     clients: tuple[str, ...],
-    public: Mapping[str, Mapping[str, float]],
+    public: Public,
     reference: Reference,
     metrics: Sequence[str],
 ) -> RoundPlan:

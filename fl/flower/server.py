@@ -45,8 +45,9 @@ from protocols.errors import Aborted, Misuse
 from protocols.identity import Identity, Roster
 from protocols.layers import PrivacyLayer, RunFacts
 from protocols.randomness import SystemRandom
+from protocols.roundplan import RoundPlan
 from protocols.session import Session
-from protocols.stack import RoundPlan, Stack
+from protocols.stack import Stack
 from protocols.statement import Protection, Statement
 from protocols.store import Store
 from protocols.summation import Total

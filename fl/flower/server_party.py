@@ -6,7 +6,6 @@ strategy. What does not: where plans come from (`server`, `engine`), single trip
 """
 
 import functools
-from collections.abc import Mapping
 from dataclasses import dataclass
 from logging import WARNING
 
@@ -21,7 +20,7 @@ from fl.flower.trips import POLL_SECONDS, SumOverGrid, Trip, ask
 from protocols.errors import Aborted, PeerError, SecAggError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party
-from protocols.layers import RunFacts
+from protocols.layers import Public, PublicValues, RunFacts
 from protocols.randomness import SystemRandom
 from protocols.record import GENESIS, HEAD_PURPOSE
 from protocols.session import Session
@@ -86,9 +85,7 @@ class ServerParty:
             return self.roster.federation, self.roster.serial
         return self.state.name(), 0
 
-    def header(
-        self, session: bytes, number: int, run: RunFacts, public: Mapping[str, Mapping[str, float]]
-    ) -> Header:
+    def header(self, session: bytes, number: int, run: RunFacts, public: Public) -> Header:
         """Return what parties are told of a round. number: as the training counts."""
         federation, serial = self.federation()
         known, signature = self.head != GENESIS, b""
@@ -100,7 +97,7 @@ class ServerParty:
             number=number,
             session=session,
             run=RunHeader.of(run),
-            public={name: dict(values) for name, values in public.items()},
+            public=PublicValues.of(public),
             metrics=self.layout.metrics,
             weight_key=self.layout.weight,
             arrays_key=self.layout.arrays,

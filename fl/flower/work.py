@@ -20,8 +20,9 @@ from fl.flower.rounds import CAPPED, COUNTERS, Reference, model_digest, plan_rou
 from fl.metrics import encode as encode_metrics
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts
+from protocols.roundplan import RoundPlan
 from protocols.session import Session
-from protocols.stack import RoundPlan, Stack
+from protocols.stack import Stack
 from protocols.updates import Flat, flatten
 
 Train = Callable[[Message], Message]
@@ -98,7 +99,7 @@ class WrappedApp:
             )
         self.stack.plan(run)
         plan = plan_round(
-            self.stack, run, header.number, session.roster, header.public, reference, header.metrics
+            self.stack, run, header.number, session.roster, header.public.public(), reference, header.metrics
         )
         config = content.config_records.get(header.config_key)
         return Planned(plan, model_digest(plan, reference, config), reference.schema.dimension)

@@ -22,7 +22,8 @@ from protocols.layers import (
     RunFacts,
     Signal,
 )
-from protocols.stack import Numbers, RoundPlan, Stack
+from protocols.roundplan import RoundPlan
+from protocols.stack import Numbers, Stack
 from protocols.statement import Event
 
 NAMES = ("a", "b", "c")

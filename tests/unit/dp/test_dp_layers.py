@@ -20,7 +20,8 @@ from dp.events import DiscreteGaussianSum, FixedSizeGaussian, Skellam
 from dp.rotation import padded, rotate, unrotate
 from protocols.errors import Aborted, BudgetExceeded, CapacityError, Misuse, StackError, TooFewSurvivors
 from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts
-from protocols.stack import Numbers, RoundPlan, Stack
+from protocols.roundplan import RoundPlan
+from protocols.stack import Numbers, Stack
 
 DIMS, CLIENTS = 40, 12
 SEED = bytes(range(32))

@@ -7,7 +7,8 @@ import pytest
 
 from protocols.errors import CapacityError
 from protocols.layers import Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
-from protocols.stack import WEIGHT, Numbers, RoundPlan, Stack
+from protocols.roundplan import WEIGHT, RoundPlan
+from protocols.stack import Numbers, Stack
 from protocols.summation import add_into, centred
 
 

@@ -19,8 +19,9 @@ from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.plain import PlainSum
 from protocols.randomness import SystemRandom
 from protocols.record import RunRecord, check_files, file_digest, verify_record
+from protocols.roundplan import CLIPPED, WEIGHT, RoundPlan
 from protocols.runtime import Runtime
-from protocols.stack import CLIPPED, WEIGHT, Numbers, RoundPlan, Stack
+from protocols.stack import Numbers, Stack
 from protocols.store import AlreadyDone, FileStore, MemoryStore
 from protocols.updates import flatten, schema_of, unflatten
 
@@ -204,14 +205,14 @@ class TestStacks:
     @pytest.mark.parametrize("block", [[10], [-10], [1, 2], []])
     def test_a_coordinate_has_its_size_and_bound(self, block: list[int]) -> None:
         from protocols.layers import Coordinate
-        from protocols.stack import _block
+        from protocols.roundplan import _values
 
         known = Coordinate("c", 1, 9)
         for fine in ([9], [-9], [0]):
-            assert _block({"c": np.array(fine)}, known).tolist() == fine
-        assert _block({}, known).tolist() == [0]
+            assert _values({"c": np.array(fine)}, known).tolist() == fine
+        assert _values({}, known).tolist() == [0]
         with pytest.raises(Misuse, match="1 integers within"):
-            _block({"c": np.array(block, np.int64)}, known)
+            _values({"c": np.array(block, np.int64)}, known)
 
     @pytest.mark.parametrize("dimension", [1, 127 * 9, 127 * 9 + 1, 50_000])
     def test_clipped_coordinates_are_counted_in_as_few_digits_as_hold_them(self, dimension: int) -> None:

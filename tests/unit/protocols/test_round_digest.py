@@ -5,8 +5,9 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from protocols.layers import PrivacyLayer, RoundFacts, RunFacts
-from protocols.stack import Numbers, RoundPlan, Stack
+from protocols.layers import PrivacyLayer, PublicValues, RoundFacts, RunFacts
+from protocols.roundplan import RoundPlan
+from protocols.stack import Numbers, Stack
 
 MODEL = b"m" * 32
 PLAIN = Numbers(range=1.0)
@@ -59,14 +60,15 @@ def test_every_part_changes_the_digest() -> None:
 
 
 def test_the_digest_is_these_bytes() -> None:
-    import protocols.stack as stack
+    import protocols.roundplan as roundplan
 
     plan = planned(Numbers(bits=12, range=1.0, weight_cap=7), {"quiet": {"clip": 1.5}}, Quiet())
     assert plan.quantiser is not None
     names = tuple(c.name for c in plan.summed.coordinates)
-    shown = stack.Digest(("quiet",), {"quiet": {"clip": 1.5}}, 12, plan.quantiser.step, 7, names)
+    public = PublicValues({"quiet": {"clip": 1.5}}, {})
+    shown = roundplan.Digest(("quiet",), public, 12, (7,), ("update",), (plan.quantiser.step,), names)
     assert names
-    expected = hashlib.sha256(b"secagg round v1\0" + MODEL + shown.encode()).digest()
+    expected = hashlib.sha256(b"secagg round v2\0" + MODEL + shown.encode()).digest()
     assert plan.digest(MODEL) == expected
 
 

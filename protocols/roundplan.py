@@ -1,0 +1,250 @@
+"""RoundPlan: one round's public arithmetic, equal on the server and on every client.
+
+A contribution is a row of blocks (the update first), each with its own signals, quantiser and named coordinates.
+`RoundPlan` lays them out in one integer vector and reads the sum back. What does not belong here: how a plan is
+made and proved (`stack`).
+"""
+
+import hashlib
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import Record
+from protocols.errors import Misuse
+from protocols.layers import (
+    UPDATE,
+    Aggregate,
+    Contribution,
+    Coordinate,
+    PrivacyLayer,
+    PublicValues,
+    RoundFacts,
+    Signal,
+)
+from protocols.quantise import Quantiser
+from protocols.statement import Event
+
+WEIGHT, CLIPPED = "weight", "clipped"
+Integers = NDArray[np.int64]
+
+
+@dataclass(frozen=True, eq=False)
+class Digest(Record):
+    """What enters the session's model digest besides the model: everything else every client was shown.
+
+    blocks: names, in order; weight_caps, steps: theirs.
+    """
+
+    layers: tuple[str, ...]
+    public: PublicValues
+    bits: int
+    weight_caps: tuple[int, ...]
+    blocks: tuple[str, ...]
+    steps: tuple[float, ...]
+    coordinates: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """One block's arithmetic. signals: what each layer takes, in order, then the integer signal that is summed.
+    quantiser: None if a layer makes integers.
+    """
+
+    signals: tuple[Signal, ...]
+    quantiser: Quantiser | None
+
+    @property
+    def summed(self) -> Signal:
+        return self.signals[-1]
+
+    @property
+    def size(self) -> int:
+        """Integers of this block, named coordinates included."""
+        return self.summed.dimension + sum(c.size for c in self.summed.coordinates)
+
+    def encode(
+        self, contribution: Contribution, layers: tuple[PrivacyLayer, ...], own: RoundFacts
+    ) -> list[Integers]:
+        """Return the block's integers, then its coordinates."""
+        for layer, given in zip(layers, self.signals, strict=False):
+            contribution = layer.encode(contribution, given, own)
+        coordinates = dict(contribution.coordinates)
+        vector = contribution.vector
+        if self.quantiser is not None:
+            vector, clipped = self.quantiser.encode(vector)
+            if contribution.weight != 1:
+                vector *= contribution.weight
+            if self._coordinate(CLIPPED):
+                coordinates[CLIPPED] = self._digits(clipped)
+        if self._coordinate(WEIGHT):
+            coordinates[WEIGHT] = np.array([contribution.weight], np.int64)
+        return [np.asarray(vector, np.int64), *(_values(coordinates, c) for c in self.summed.coordinates)]
+
+    def decode(
+        self,
+        total: Integers,
+        coordinates: dict[str, Integers],
+        weight: float,
+        layers: tuple[PrivacyLayer, ...],
+        facts: RoundFacts,
+        survivors: tuple[str, ...],
+    ) -> Aggregate:
+        """Return the block's aggregate: a real vector, and the weight to divide it by."""
+        real = total if self.quantiser is None else self.quantiser.decode(total)
+        aggregate = Aggregate(real, weight, coordinates)
+        for layer, given in zip(reversed(layers), reversed(self.signals[:-1]), strict=True):
+            aggregate = layer.decode(aggregate, given, self.summed, facts, survivors)
+        return aggregate
+
+    def clipped(self, aggregate: Aggregate) -> int | None:
+        """Coordinates that had to be clipped, over all survivors; None where a DP layer forbids to tell."""
+        digits = aggregate.coordinates.get(CLIPPED)
+        if digits is None:
+            return None
+        value = 0
+        for digit in reversed(digits):
+            value = value * self._digit_base() + int(digit)
+        return value
+
+    def _coordinate(self, name: str) -> Coordinate | None:
+        return next((c for c in self.summed.coordinates if c.name == name), None)
+
+    def _digit_base(self) -> int:
+        found = self._coordinate(CLIPPED)
+        return 1 + (found.bound if found else 0)
+
+    def _digits(self, value: int) -> Integers:
+        """`value` in digits of a base small enough that a digit's sum needs no wider ring than the vector's."""
+        found = self._coordinate(CLIPPED)
+        base = self._digit_base()
+        return np.array([value // base**i % base for i in range(found.size if found else 0)], np.int64)
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """One round's public arithmetic. parts: the update's first, then those of `facts.run.blocks` in order."""
+
+    facts: RoundFacts
+    parts: tuple[Part, ...]
+    layers: tuple[PrivacyLayer, ...]
+
+    @property
+    def signals(self) -> tuple[Signal, ...]:
+        """The update's: what each layer takes, then what is summed."""
+        return self.parts[0].signals
+
+    @property
+    def quantiser(self) -> Quantiser | None:
+        """The update's; None if a layer makes integers."""
+        return self.parts[0].quantiser
+
+    @property
+    def summed(self) -> Signal:
+        """What is summed of the update."""
+        return self.parts[0].summed
+
+    @property
+    def modulus(self) -> int:
+        """0 for a sum over Z, else M."""
+        return self.summed.modulus
+
+    @property
+    def min_survivors(self) -> int:
+        """Least clients in a total that the layers demand, for any block."""
+        return max(part.summed.min_survivors for part in self.parts)
+
+    @property
+    def dimension(self) -> int:
+        """Length of the integer vector: all blocks, named coordinates included."""
+        return sum(part.size for part in self.parts)
+
+    @property
+    def bound(self) -> int:
+        return max(
+            b for part in self.parts for b in (part.summed.bound, *(c.bound for c in part.summed.coordinates))
+        )
+
+    def encode(self, contribution: Contribution, own: RoundFacts) -> Integers:
+        """Client: return the integer vector to be summed. `own`: the facts with this client's name and store.
+
+        `contribution.coordinates` holds the exact coordinates the driver was told to send, `contribution.blocks` the
+        run's further blocks. Raises Misuse for a weight outside [0, weight cap] (the driver caps it, and counts that)
+        and for blocks that are not the run's.
+        """
+        if not 0 <= contribution.weight <= self.signals[0].weight_cap:
+            raise Misuse(f"expected a weight from 0 to {self.signals[0].weight_cap}, got one outside")
+        pieces = [
+            piece
+            for part, given in zip(self.parts, self._split(contribution), strict=True)
+            for piece in part.encode(given, self.layers, own)
+        ]
+        return np.concatenate(pieces)
+
+    def _split(self, contribution: Contribution) -> Iterator[Contribution]:
+        """One contribution per block, each with the weight it counts with."""
+        wanted = {block.name: block for block in self.facts.run.blocks}
+        if contribution.blocks.keys() != wanted.keys():
+            raise Misuse(f"expected the blocks {sorted(wanted)}, got {sorted(contribution.blocks)}")
+        yield replace(contribution, blocks={})
+        for name, block in wanted.items():
+            vector = np.asarray(contribution.blocks[name], np.float64)
+            if vector.shape != (block.dimension,):
+                raise Misuse(f"block {name!r}: expected shape ({block.dimension},), got {vector.shape}")
+            yield Contribution(vector, contribution.weight if block.weighted else 1)
+
+    def decode(self, total: Integers, survivors: tuple[str, ...]) -> Aggregate:
+        """Server: return the aggregate: a real vector, the weight to divide it by, and the same for every block."""
+        read = list(self._read(total))
+        weight = read[0][1].get(WEIGHT)
+        weights = [float(len(survivors)) if weight is None else float(weight[0])]
+        weights += [
+            weights[0] if block.weighted else float(len(survivors)) for block in self.facts.run.blocks
+        ]
+        whole, *others = (
+            part.decode(vector, coordinates, w, self.layers, self.facts, survivors)
+            for part, (vector, coordinates), w in zip(self.parts, read, weights, strict=True)
+        )
+        named = {block.name: other for block, other in zip(self.facts.run.blocks, others, strict=True)}
+        return replace(whole, blocks=named)
+
+    def _read(self, total: Integers) -> Iterator[tuple[Integers, dict[str, Integers]]]:
+        at = 0
+        for part in self.parts:
+            vector, at = total[at : at + part.summed.dimension], at + part.summed.dimension
+            coordinates: dict[str, Integers] = {}
+            for c in part.summed.coordinates:
+                coordinates[c.name] = total[at : at + c.size]
+                at += c.size
+            yield vector, coordinates
+
+    def clipped(self, aggregate: Aggregate) -> int | None:
+        """Coordinates of the update that were clipped, over all survivors; None where a DP layer forbids to tell."""
+        return self.parts[0].clipped(aggregate)
+
+    def events(self, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+        return tuple(event for layer in self.layers for event in layer.events(self.facts, survivors))
+
+    def digest(self, model: bytes) -> bytes:
+        """SHA-256 of the broadcast model's digest and of everything else that all clients must have been
+        shown alike.
+        """
+        shown = Digest(
+            tuple(layer.name for layer in self.layers),
+            PublicValues.of(self.facts.public),
+            self.quantiser.bits if self.quantiser else 0,
+            tuple(part.summed.weight_cap for part in self.parts),
+            (UPDATE, *(block.name for block in self.facts.run.blocks)),
+            tuple(part.quantiser.step if part.quantiser else part.summed.step for part in self.parts),
+            tuple(c.name for part in self.parts for c in part.summed.coordinates),
+        )
+        return hashlib.sha256(b"secagg round v2\0" + model + shown.encode()).digest()
+
+
+def _values(coordinates: Mapping[str, Integers], c: Coordinate) -> Integers:
+    block = np.asarray(coordinates.get(c.name, np.zeros(c.size, np.int64)), np.int64)
+    if block.shape != (c.size,) or (block.size and int(np.abs(block).max()) > c.bound):
+        raise Misuse(f"coordinate {c.name!r}: expected {c.size} integers within +-{c.bound}")
+    return block
