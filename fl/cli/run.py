@@ -2,11 +2,13 @@
 `run_view`.
 """
 
+import inspect
 import itertools
 import json
+import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import fields, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -14,6 +16,7 @@ from typing import Annotated, Any
 import typer
 
 from fl.cli import output
+from fl.run_config import RunConfig, make_config
 from protocols.errors import Misuse, SecAggError
 
 Option = typer.Option
@@ -34,45 +37,7 @@ def run(
     config: Annotated[
         Path | None, typer.Argument(help="TOML file with the same keys as the options.")
     ] = None,
-    data: Annotated[str | None, Option(help="Data set, or package.module:factory.")] = None,
-    clients: Annotated[int | None, Option(help="How many clients.")] = None,
-    partition: Annotated[
-        str | None, Option(help="iid, dirichlet:alpha=0.5, classes:per_client=2 or natural.")
-    ] = None,
-    model: Annotated[str | None, Option(help="logistic, mlp, cnn, or package.module:factory.")] = None,
-    strategy: Annotated[
-        str | None, Option(help="fedavg, fedsgd, fedprox, fedadam; options as name:key=value.")
-    ] = None,
-    privacy: Annotated[
-        list[str] | None,
-        Option(help="A layer, in order; repeat to stack: none, secagg, secagg+:dropout=0.4, ..."),
-    ] = None,
-    rounds: Annotated[int | None, Option(help="Rounds.")] = None,
-    local_epochs: Annotated[int | None, Option(help="Local epochs per round.")] = None,
-    learning_rate: Annotated[float | None, Option(help="The clients' learning rate.")] = None,
-    batch_size: Annotated[int | None, Option(help="The clients' batch size.")] = None,
-    fraction: Annotated[float | None, Option(help="Share of the clients asked per round.")] = None,
-    sampling: Annotated[str | None, Option(help="How they are chosen: fixed or poisson.")] = None,
-    dropout: Annotated[
-        float | None, Option(help="Share of the asked clients that leave, at random stages.")
-    ] = None,
-    seed: Annotated[int | None, Option(help="Equal seed, equal result, without DP layers.")] = None,
-    bits: Annotated[int | None, Option(help="Bits per value of the quantiser.")] = None,
-    range: Annotated[float | None, Option(help="Public range of an update's coordinates.")] = None,
-    weight_cap: Annotated[int | None, Option(help="Public cap on a client's examples.")] = None,
-    integers: Annotated[str | None, Option(help="Integer tensors: keep, sum or refuse.")] = None,
-    min_survivors: Annotated[int | None, Option(help="A round with fewer is abandoned.")] = None,
-    delta: Annotated[float | None, Option(help="Delta of the privacy account.")] = None,
-    budget: Annotated[
-        float | None, Option(help="Largest epsilon: a round that would exceed it is refused.")
-    ] = None,
-    device: Annotated[str | None, Option(help="cpu or cuda.")] = None,
-    threads: Annotated[int | None, Option(help="Threads of torch; equal results need equal numbers.")] = None,
-    engine: Annotated[str | None, Option(help="memory or flower-simulation.")] = None,
-    data_dir: Annotated[str | None, Option(help="Folder of data sets (or SECAGG_DATA).")] = None,
-    out: Annotated[
-        str | None, Option("--output", "-o", help="Folder of the run's files (default runs/TIME).")
-    ] = None,
+    *,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --output.")] = False,
     compare: Annotated[
         bool, Option("--compare", help="Also run without privacy layers, and show both.")
@@ -81,19 +46,13 @@ def run(
         bool, Option("--demo", help="A small run on embedded real data, with --compare.")
     ] = False,
     as_json: output.JsonOption = False,
+    **given: Any,
 ) -> None:
     """Trains one model over clients whose updates stay hidden."""
     from fl.cli.run_view import View
-    from fl.runconfig import load_parts, make_config
+    from fl.run_parts import load_parts
 
-    given = {
-        "data": data, "clients": clients, "partition": partition, "model": model, "strategy": strategy,
-        "privacy": privacy or None, "rounds": rounds, "local_epochs": local_epochs, "learning_rate": learning_rate,
-        "batch_size": batch_size, "fraction": fraction, "sampling": sampling, "dropout": dropout, "seed": seed,
-        "bits": bits, "range": range, "weight_cap": weight_cap, "integers": integers, "min_survivors": min_survivors,
-        "delta": delta, "budget": budget,
-        "device": device, "threads": threads, "engine": engine, "data_dir": data_dir, "output": out,
-    }  # fmt: skip
+    given["privacy"] = given["privacy"] or None  # none given is an empty list
     if resume:
         if demo:
             raise Misuse("--resume goes on with the run as it was: leave out --demo")
@@ -112,6 +71,22 @@ def run(
     view.close(result, plain, engine_seen, folder)
     if all(entry.abandoned for entry in result.history):
         raise SecAggError(f"every round was abandoned: {result.history[-1].abandoned}")
+
+
+def _signature() -> inspect.Signature:
+    """Return `run`'s signature with an option per field of RunConfig, the one table of keys, types and help texts."""
+    own = list(inspect.signature(run).parameters.values())[:-1]
+    kinds = typing.get_type_hints(RunConfig) | {"privacy": list[str], "strategy": str}
+    options = []
+    for key in fields(RunConfig):
+        names = ("--output", "-o") if key.name == "output" else ()
+        asked = Option(None, *names, help=key.metadata["help"])
+        kind, place = kinds[key.name] | None, inspect.Parameter.KEYWORD_ONLY
+        options.append(inspect.Parameter(key.name, place, default=asked, annotation=kind))
+    return inspect.Signature([own[0], *options, *own[1:]])
+
+
+run.__signature__ = _signature()  # type: ignore[attr-defined]  # typer reads it
 
 
 def _fresh(folder: Path) -> Path:
