@@ -107,7 +107,6 @@ class ClientDP(PrivacyLayer):
 
     @property
     def secret_sampling(self) -> bool:
-        """Whether the choice of clients must come from a cryptographic source and stay secret."""
         return self.amplify
 
     def describe(self) -> str:
@@ -122,7 +121,7 @@ class ClientDP(PrivacyLayer):
     # -- public arithmetic --
 
     def plan(self, run: RunFacts) -> None:
-        self._multiplier(run)
+        self.price.check(self._round_event(run), self.ledger)
 
     def _multiplier(self, run: RunFacts) -> float:
         """Noise over sensitivity of everything that a round releases together."""

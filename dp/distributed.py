@@ -68,6 +68,7 @@ class DistributedDP(PrivacyLayer):
     """
 
     name: ClassVar[str] = "distributed-dp"
+    protects_sums_only: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -134,7 +135,7 @@ class DistributedDP(PrivacyLayer):
         )
 
     def plan(self, run: RunFacts) -> None:
-        self._plan(run)
+        self.price.check(self._event(self._plan(run)), self.ledger)
 
     def _plan(self, run: RunFacts) -> _Plan:
         key = (

@@ -48,6 +48,15 @@ class Price:
         """The delta that counts in this run."""
         return self.delta or run.delta or DEFAULT_DELTA
 
+    def check(self, event: Event, ledgers: "Ledgers" = None) -> None:
+        """Refuse, when a run is planned, what its own accountant, or one of the ledgers listed, cannot price.
+
+        Raises UnknownEvent (a Misuse).
+        """
+        accountant(self.accountant).add(event)
+        for ledger in ledgers.values() if isinstance(ledgers, Mapping) else ():
+            accountant(ledger.terms.accountant).add(event)
+
     def multiplier(self, event: Callable[[float], Event], times: int, run: RunFacts) -> float:
         """The least noise multiplier with which `times` events cost at most epsilon; or the user's own.
 

@@ -190,12 +190,16 @@ class Ledger:
         )
 
     def epsilon(self, party: str | None = None) -> float:
-        """The largest price over statements (and over parties, or for one party); 0 before the first
-        charge."""
+        """The price of the only statement (the largest over parties, or for one party); 0 before the first charge.
+
+        Raises Misuse where units or relations differ: each has a price of its own then, in `spent`.
+        """
         spent = self.spent()
-        if party is None:
-            return max((s.epsilon for s in spent), default=0.0)
-        return max((s.parties.get(party, s.parties.get("", 0.0)) for s in spent), default=0.0)
+        if len(spent) > 1:
+            raise Misuse(f"no single epsilon: {'; '.join(str(one) for one in spent)}; read spent()")
+        if not spent:
+            return 0.0
+        return spent[0].epsilon if party is None else spent[0].parties.get(party, spent[0].parties[""])
 
     def to_json(self) -> dict[str, Any]:
         """Terms, prices with unit and relation, and every charge, as one JSON object

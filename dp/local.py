@@ -59,7 +59,7 @@ class LocalDP(PrivacyLayer):
         return f"{noise}, clip {self.clip:g} per client, zero-out neighbours"
 
     def plan(self, run: RunFacts) -> None:
-        self._multiplier(run)
+        self.price.check(self._priced(run), self.ledger)
 
     def _multiplier(self, run: RunFacts) -> float:
         key = (run.rounds, run.delta, run.dimension)
@@ -69,9 +69,9 @@ class LocalDP(PrivacyLayer):
             )
         return self._multipliers[key]
 
-    def _grid(self, facts: RoundFacts, dims: int) -> tuple[float, float, float]:
+    def _grid(self, run: RunFacts, dims: int) -> tuple[float, float, float]:
         """(step, L2 bound in steps, standard deviation in steps)."""
-        multiplier = self._multiplier(facts.run)
+        multiplier = self._multiplier(run)
         step = noise_step(max(multiplier, 2.0**-10) * self.clip, self.resolution)
         bound = rounded_bound(self.clip, dims, step)
         return step, bound, integer_sigma(multiplier, bound)
@@ -86,7 +86,7 @@ class LocalDP(PrivacyLayer):
                 f"{self.name} takes a vector of floats and makes the integers itself: put it right before "
                 "the secure sum"
             )
-        step, bound, sigma = self._grid(facts, given.dimension)
+        step, bound, sigma = self._grid(facts.run, given.dimension)
         most = math.ceil(bound + _REACH * sigma)
         modulus = 1 << math.ceil(math.log2(2 * len(facts.clients) * most + 2))
         if modulus > 1 << 60:
@@ -106,8 +106,8 @@ class LocalDP(PrivacyLayer):
         )
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
-        step, _, sigma = self._grid(facts, given.dimension)
-        charge_own(self.ledger, facts.client, self._event(facts), 1, facts.number, self.name)
+        step, _, sigma = self._grid(facts.run, given.dimension)
+        charge_own(self.ledger, facts.client, self._priced(facts.run), 1, facts.number, self.name)
         values = to_grid(clip_vector(contribution.vector, self.clip).vector, step)
         return Contribution(values + discrete_gaussian(facts.random, sigma, given.dimension), 1)
 
@@ -122,16 +122,16 @@ class LocalDP(PrivacyLayer):
         return Aggregate(aggregate.vector.astype(float) * released.step, float(len(facts.clients)))
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
-        fact_for = partial(to_fact, self._event(facts), "server")
+        fact_for = partial(to_fact, self._priced(facts.run), "server")
         return tuple(fact_for(name) for name in survivors)
 
-    def _event(self, facts: RoundFacts) -> Event:
-        _, bound, sigma = self._grid(facts, facts.run.dimension)
+    def _priced(self, run: RunFacts) -> Event:
+        _, bound, sigma = self._grid(run, run.dimension)
         return DiscreteGaussianSum(
             sensitivity=bound,
             share_variance=sigma**2,
             shares=1,
-            dims=facts.run.dimension,
+            dims=run.dimension,
             unit=Unit.CLIENT,
             relation=Relation.ZERO_OUT,
         )

@@ -62,9 +62,7 @@ def main() -> None:
         )
         result = federation.fit(rounds=rounds)
         accuracy = result.history[-1].metrics["accuracy"]
-        assert result.epsilon is not None
-        price = f"epsilon {result.epsilon:.2f} per {result.statement.unit}, {result.statement.relation} neighbours"
-        print(f"{name}: accuracy {accuracy:.2f}, {price}")
+        print(f"{name}: accuracy {accuracy:.2f}", *result.guarantees, sep="\n  ")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """The federation's privacy account: events that happened, their price, and the ledger that refuses to overspend.
 
-Prices come from `dp.accountants`. Where clients differ, the printed epsilon is their maximum. Without DP
-layers nothing here imports `dp`.
+Prices come from `dp.accountants`, one guarantee per unit, relation, adversary and delta. Where clients differ, a
+guarantee's epsilon is their maximum. Without DP layers nothing here imports `dp`.
 """
 
 from collections import Counter, defaultdict
@@ -9,29 +9,50 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
-from protocols.statement import Event
+from protocols.guarantee import Guarantee
+from protocols.layers import PrivacyLayer
+from protocols.stack import Stack
+from protocols.statement import Event, Protection, Statement
 
 DEFAULT_DELTA = 1e-5
+Key = tuple[str, str, str, float]
+"""Unit, relation, adversary, delta: what one guarantee is about."""
 
 
 class Account:
-    """Events in order, and their price at `delta` by `accountant` ("rdp" or "pld").
+    """Events in order, and what they cost.
 
-    delta: None takes that of the first layer that names one, else 1e-5; the accountant is that layer's too.
-    run: names the run in the ledger.
+    Each event is priced at its layer's own delta (else `delta`, else 1e-5) by its layer's own accountant; events of
+    no known layer at the first layer's. run: names the run in the ledger.
     """
 
     def __init__(
-        self, layers: Sequence[Any] = (), delta: float | None = None, ledger: Any = None, run: str = ""
+        self,
+        layers: Sequence[PrivacyLayer] = (),
+        delta: float | None = None,
+        ledger: Any = None,
+        run: str = "",
     ) -> None:
-        prices = [layer.price for layer in layers if getattr(layer, "price", None) is not None]
-        named = [price.delta for price in prices if price.delta is not None]
-        self.delta: float = delta or (named[0] if named else DEFAULT_DELTA)
-        self.accountant: str = prices[0].accountant if prices else "rdp"
+        prices = {
+            layer.name: price for layer in layers if (price := getattr(layer, "price", None)) is not None
+        }
+        self._deltas = {name: price.delta or delta or DEFAULT_DELTA for name, price in prices.items()}
+        self._accountants = {name: str(price.accountant) for name, price in prices.items()}
+        self._default = next(iter(self._deltas.values()), delta or DEFAULT_DELTA)
         # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
-        self.calibrated = any(price.epsilon is not None for price in prices)
+        self.calibrated = any(price.epsilon is not None for price in prices.values())
         self.ledger, self.run = ledger, run
         self.events: list[Event] = []
+
+    @property
+    def delta(self) -> float:
+        """The least delta of the layers: what a ledger for the whole stack can be kept at."""
+        return min(self._deltas.values(), default=self._default)
+
+    @property
+    def accountant(self) -> str:
+        """The layers' accountant; "rdp" where they differ."""
+        return next(iter(names)) if len(names := set(self._accountants.values())) == 1 else "rdp"
 
     def charge(self, events: Sequence[Event], round: int) -> None:
         """Record what is about to be released, in the ledger first (synced before this returns).
@@ -46,13 +67,21 @@ class Account:
             self.ledger.charge_all(charges, run=self.run, round=round)
         self.events.extend(events)
 
-    def restore(
-        self, events: Sequence[Event], run: str, adversaries: Mapping[str, str] | None = None
-    ) -> None:
+    def check(self, events: Sequence[Event]) -> None:
+        """Refuse, before round 1, a stack whose events have no price. Raises UnknownEvent (a Misuse)."""
+        self._priced(events)
+        if self.ledger is not None:
+            from dp.accountants import accountant
+            from dp.event_json import from_fact
+
+            for event in events:
+                accountant(self.ledger.terms.accountant).add(from_fact(event))
+
+    def restore(self, events: Sequence[Event], run: str, planned: Sequence[Event] = ()) -> None:
         """Go on with an interrupted run's account: what its checkpoint knew, or all that the ledger was charged.
 
-        The ledger may know of a round that was paid for and never finished: it counts. A ledger does not say
-        against whom an event holds: adversaries does, by the event's kind (else "public").
+        The ledger may know of a round that was paid for and never finished: it counts. A ledger does not say which
+        layer spent an event, nor against whom it holds: planned, a round's events, does, by the event's kind.
         """
         self.run = run
         self.events = list(events)
@@ -62,36 +91,60 @@ class Account:
 
         charged = [entry for entry in self.ledger.entries() if entry.run == run]
         listed = [to_fact(decode(e.event), party=e.party) for e in charged for _ in range(e.count)]
-        if len(listed) > len(self.events):
-            held = adversaries or {}
-            self.events += [
-                replace(fact, adversary=held.get(fact.kind, fact.adversary))
-                for fact in listed[len(self.events) :]
-            ]
+        known = {fact.kind: fact for fact in planned}
+        for fact in listed[len(self.events) :]:
+            like = known.get(fact.kind, fact)
+            self.events.append(replace(fact, adversary=like.adversary, layer=like.layer))
+
+    def guarantees(self) -> tuple[Guarantee, ...]:
+        """Return the price of everything so far, a line per unit, relation, adversary and delta; none if nothing was
+        spent. Each is the largest client's.
+        """
+        return self._priced(self.events)
+
+    def statement(self, stack: Stack, protection: Protection, notes: Sequence[str]) -> Statement:
+        """Return what is protected so far, from whom, under which assumption, at what price."""
+        return Statement(stack.describe(), protection, tuple(self.events), tuple(notes), self.guarantees())
 
     def price(self) -> float | None:
-        """Return the largest client's epsilon at `delta`, None if nothing was spent.
+        """Return the largest of the guarantees' epsilons, None if nothing was spent."""
+        return max((line.epsilon for line in self.guarantees()), default=None)
 
-        Events of different units or neighbouring relations are statements of their own: each holds at its
-        price, and the largest is returned.
-        """
-        if not self.events:
-            return None
+    def _priced(self, events: Sequence[Event]) -> tuple[Guarantee, ...]:
+        if not events:
+            return ()
         from dp.event_json import from_fact
 
-        statements: dict[tuple[str, str], dict[str, Counter[Any]]] = defaultdict(lambda: defaultdict(Counter))
-        for fact in self.events:
-            statements[fact.unit, fact.relation][fact.party][from_fact(fact)] += 1
-        return max(self._largest(by_party) for by_party in statements.values())
+        spent: dict[Key, dict[str, Counter[Any]]] = defaultdict(lambda: defaultdict(Counter))
+        layers: dict[Key, list[str]] = defaultdict(list)
+        for fact in events:
+            key = (fact.unit, fact.relation, fact.adversary, self._deltas.get(fact.layer, self._default))
+            spent[key][fact.party][from_fact(fact)] += 1
+            if fact.layer not in layers[key]:
+                layers[key].append(fact.layer)
+        return tuple(self._guarantee(key, layers[key], parties) for key, parties in spent.items())
 
-    def _largest(self, by_party: "dict[str, Counter[Any]]") -> float:
-        common = by_party.pop("", Counter())
-        return max(self._epsilon(common + own) for own in by_party.values() or [Counter()])
+    def _guarantee(self, key: Key, layers: list[str], spent: "Mapping[str, Counter[Any]]") -> Guarantee:
+        from dp.events import UnknownEvent
 
-    def _epsilon(self, counts: "Counter[Any]") -> float:
-        from dp.accountants import accountant
+        common = spent.get("", Counter())
+        totals = [common + own for party, own in spent.items() if party] or [common]
+        for name in dict.fromkeys(
+            [*(self._accountants.get(layer, self.accountant) for layer in layers), "rdp"]
+        ):
+            try:
+                epsilon = max(_epsilon(counts, key[3], name) for counts in totals)
+            except UnknownEvent as error:  # this accountant has no sound price for one of them
+                refused = error
+                continue
+            return Guarantee(*key[:3], epsilon, key[3], name, tuple(layer for layer in layers if layer))
+        raise refused
 
-        account = accountant(self.accountant)
-        for event, times in counts.items():
-            account.add(event, times)
-        return account.epsilon(self.delta)
+
+def _epsilon(counts: "Counter[Any]", delta: float, name: str) -> float:
+    from dp.accountants import accountant
+
+    account = accountant(name)
+    for event, times in counts.items():
+        account.add(event, times)
+    return account.epsilon(delta)

@@ -18,6 +18,7 @@ from fl.result import SUM_NOTE, clipped_note
 from fl.rounds import COUNTERS
 from fl.tensors import flatten_state, schema_of_state, unflatten_state
 from protocols.errors import BudgetExceeded, Misuse, StackError
+from protocols.guarantee import only_epsilon
 from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
@@ -236,30 +237,18 @@ class SecureAverage:
 
     @property
     def epsilon(self) -> float | None:
-        """The price of all calls so far, None without DP."""
-        return self.account.price()
+        """The price of all calls so far, None without DP. Raises Misuse where there are several guarantees."""
+        return only_epsilon(self.account.guarantees())
 
     @property
     def statement(self) -> Statement:
         """What the calls so far protected. Raises Misuse before the first call."""
         if self._protection is None:
             raise Misuse("expected a first average before its statement")
-        events = tuple(self.account.events)
-        epsilon = self.epsilon
-        notes = [NOTE] if events else [NOTE, SUM_NOTE]
+        notes = [NOTE] if self.account.events else [NOTE, SUM_NOTE]
         if self._clipped_most:
             notes.append(clipped_note(self._clipped_most))
-        return Statement(
-            layers=tuple(layer.describe() for layer in self.stack.layers),
-            protection=self._protection,
-            events=events,
-            notes=tuple(notes),
-            epsilon=epsilon,
-            delta=None if epsilon is None else self.account.delta,
-            unit=", ".join(sorted({e.unit for e in events})) or None,
-            relation=", ".join(sorted({e.relation for e in events})) or None,
-            accountant=None if epsilon is None else self.account.accountant,
-        )
+        return self.account.statement(self.stack, self._protection, notes)
 
 
 def _is_weight(weight: Any, cap: int) -> bool:

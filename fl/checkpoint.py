@@ -18,7 +18,7 @@ import numpy as np
 from fl.rounds import RoundResult
 from protocols.errors import Misuse, SecAggError
 from protocols.extras import needs
-from protocols.statement import price_from_json, price_to_json
+from protocols.guarantee import price_from_json, price_to_json
 from protocols.store import write_atomic
 
 CHECKPOINT, MODEL, METRICS, STATEMENT, CONFIG = (

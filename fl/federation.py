@@ -22,11 +22,12 @@ from fl.rounds import Coordinator, RoundResult, new_session
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
 from protocols.errors import Misuse, RecordError
+from protocols.guarantee import price_to_json
 from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
-from protocols.statement import Event, Statement, price_to_json
+from protocols.statement import Event, Statement
 from protocols.store import write_atomic
 
 
@@ -146,7 +147,6 @@ class Federation:
             model=self.coordinator.model,
             history=history,
             statement=statement,
-            epsilon=statement.epsilon,
             survivors=[result.survivors for result in history],
             ledger=self.setup.ledger,
         )
@@ -188,9 +188,8 @@ class Federation:
             layer.restore(layers.get(layer.name, {}).get("state", {}))
         cohort = self.setup.names[: self.coordinator.cohort()]
         planned = self.coordinator.open(1, cohort).plan.events(cohort[:1])
-        held = {event.kind: event.adversary for event in planned}
         self.account.restore(
-            [Event(**event) for event in layers.get("events", [])], layers.get("run", ""), held
+            [Event(**event) for event in layers.get("events", [])], layers.get("run", ""), planned
         )
         checkpoint.write_metrics(folder, history)
         return history
@@ -289,25 +288,13 @@ class Federation:
         """Return what this federation protects, from whom, under which assumption, at what price so far."""
         stack = self.setup.stack
         protection = self.engine.protection or stack.secure_sum.protection(self._sample_session())
-        events = tuple(self.account.events)
         notes = list(self.engine.notes)
-        if not events:
+        if not self.account.events:
             notes.append(SUM_NOTE)
         if any(result.clipped_share for result in history):
             worst = max(result.clipped_share or 0.0 for result in history)
             notes.append(clipped_note(worst))
-        epsilon = self.account.price()
-        return Statement(
-            layers=tuple(layer.describe() for layer in stack.layers),
-            protection=protection,
-            events=events,
-            notes=tuple(notes),
-            epsilon=epsilon,
-            delta=None if epsilon is None else self.account.delta,
-            unit=_common({event.unit for event in events}),
-            relation=_common({event.relation for event in events}),
-            accountant=None if epsilon is None else self.account.accountant,
-        )
+        return self.account.statement(stack, protection, notes)
 
     def _sample_session(self) -> Any:
         if self.coordinator.run is None:
@@ -324,10 +311,6 @@ def _evaluation(evaluate: Any, test: Any) -> Any:
     if test is None:
         raise Misuse("evaluate: it is called with the loader test=..., and none was given")
     return evaluate
-
-
-def _common(values: set[str]) -> str | None:
-    return ", ".join(sorted(values)) or None
 
 
 _range = range  # the constructor's argument of that name is the quantiser's

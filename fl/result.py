@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from fl.rounds import RoundResult
+from protocols.guarantee import Guarantee
 from protocols.statement import Statement
 
 SUM_NOTE = (
@@ -20,18 +21,26 @@ def clipped_note(share: float) -> str:
 @dataclass
 class Result:
     """model: the trained torch module. history: a RoundResult per round. statement: what was protected.
-    epsilon: its price (None without DP). survivors: names per round. ledger: the ledger that was charged,
-    or None.
+    survivors: names per round. ledger: the ledger that was charged, or None.
     """
 
     model: Any
     history: list[RoundResult]
     statement: Statement
-    epsilon: float | None
     survivors: list[tuple[str, ...]]
     ledger: Any = None
     first_vector: Any = field(default=None, repr=False)
     first_seen: Any = field(default=None, repr=False)
+
+    @property
+    def guarantees(self) -> tuple[Guarantee, ...]:
+        """What differential privacy holds: a line per unit, relation, adversary and delta; none without DP."""
+        return self.statement.guarantees
+
+    @property
+    def epsilon(self) -> float | None:
+        """The only guarantee's epsilon, None without DP. Raises Misuse where there are several: read `guarantees`."""
+        return self.statement.epsilon
 
     @property
     def metrics(self) -> dict[str, float]:

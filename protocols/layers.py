@@ -234,11 +234,13 @@ class PrivacyLayer:
 
     name: as on the command line. owns: of {"optimizer", "criterion"}, what the user's train function must
     take as arguments because the layer replaces it. hides_sum_from_clients: what the layer claims holds only
-    if no client sees the sum itself, because the server adds the noise.
+    if no client sees the sum itself, because the server adds the noise. protects_sums_only: a single vector carries
+    only a share of the noise, so that nothing holds against a server that reads vectors.
     """
 
     name: ClassVar[str] = ""
     hides_sum_from_clients: ClassVar[bool] = False
+    protects_sums_only: ClassVar[bool] = False
     owns: frozenset[str] = frozenset()
 
     @property
@@ -250,6 +252,11 @@ class PrivacyLayer:
         return all(
             getattr(kind, hook) is getattr(PrivacyLayer, hook) for hook in ("transform", "encode", "decode")
         )
+
+    @property
+    def secret_sampling(self) -> bool:
+        """Whether the choice of clients must come from a cryptographic source and stay secret."""
+        return False
 
     def needs_local(self) -> bool:
         """True if the layer, with its options, does nothing sound unless it wraps the local computation: it then

@@ -104,6 +104,7 @@ class PlainSum(SecureSum):
 
     name = "none"
     default_policy = Policy(min_cohort=1, min_survivors=1)
+    server_sees_vectors: ClassVar[bool] = True
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:

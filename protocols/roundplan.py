@@ -125,11 +125,14 @@ class Part:
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """One round's public arithmetic. parts: the update's first, then those of `facts.run.blocks` in order."""
+    """One round's public arithmetic. parts: the update's first, then those of `facts.run.blocks` in order.
+    server_sees_vectors: no secure sum hides single vectors from the server.
+    """
 
     facts: RoundFacts
     parts: tuple[Part, ...]
     layers: tuple[PrivacyLayer, ...]
+    server_sees_vectors: bool = False
 
     @property
     def signals(self) -> tuple[Signal, ...]:
@@ -225,7 +228,16 @@ class RoundPlan:
         return self.parts[0].clipped(aggregate)
 
     def events(self, survivors: tuple[str, ...]) -> tuple[Event, ...]:
-        return tuple(event for layer in self.layers for event in layer.events(self.facts, survivors))
+        """What the round spends, each event with its layer's name and with those against whom it holds."""
+        return tuple(
+            replace(event, layer=layer.name, adversary=self._adversary(layer, event.adversary))
+            for layer in self.layers
+            for event in layer.events(self.facts, survivors)
+        )
+
+    def _adversary(self, layer: PrivacyLayer, claimed: str) -> str:
+        exposed = self.server_sees_vectors and layer.protects_sums_only
+        return "clients" if exposed and claimed == "server" else claimed
 
     def digest(self, model: bytes) -> bytes:
         """SHA-256 of the broadcast model's digest and of everything else that all clients must have been

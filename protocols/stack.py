@@ -22,6 +22,10 @@ from protocols.roundplan import CLIPPED, WEIGHT, Part, RoundPlan
 from protocols.summation import SecureSum
 
 MAX_WEIGHT_CAP = 1 << 24
+IN_CLEAR = (
+    "; no secure sum follows, so the server reads every vector under one client's share of the noise: what is claimed "
+    "holds against other clients and the public, not against the server"
+)
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,14 @@ class Stack:
         if len(set(names)) != len(names):
             raise StackError(f"expected each layer once, got {names}")
 
+    def describe(self) -> tuple[str, ...]:
+        """Return a sentence per layer for the statement."""
+        exposed = self.secure_sum.server_sees_vectors
+        return tuple(
+            layer.describe() + (IN_CLEAR if exposed and layer.protects_sums_only else "")
+            for layer in self.layers
+        )
+
     @property
     def owns(self) -> frozenset[str]:
         """What the user's train function must take, because a layer replaces it."""
@@ -122,7 +134,7 @@ class Stack:
             parts.append(self._part(signal, facts, np.zeros(0), clients, (), weight=False))
         if len({part.summed.modulus for part in parts}) > 1:
             raise StackError(f"the layers sum the blocks {names} in different groups")
-        return RoundPlan(facts, tuple(parts), self.layers)
+        return RoundPlan(facts, tuple(parts), self.layers, self.secure_sum.server_sees_vectors)
 
     def _part(
         self,

@@ -1,21 +1,20 @@
 """Statements: frozen, versioned facts of what a stack protects. What does not belong here: prices
 (accountants set them).
 
-A Protection comes from a secure sum, an Event from a layer that adds noise; a Statement gathers both for one
-run. JSON is strict: unknown versions and keys are refused, so that an old file is read or refused by name. JSON
-has no infinity: a price that no accountant can bound is the text "infinite" in every file.
+A Protection comes from a secure sum, an Event from a layer that adds noise, a `Guarantee` from an accountant; a
+Statement gathers them for one run. JSON is strict: unknown versions and keys are refused, so that an old file is
+read or refused by name.
 """
 
 import hashlib
 import json
-import math
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from protocols.errors import Misuse
+from protocols.guarantee import Guarantee, only_epsilon, price_from_json
 
-VERSION = 1
-INFINITE = "infinite"
+VERSION = 2
 SIMULATED = "simulated parties"
 PLAYED_HERE = f"{SIMULATED}: one process played clients, server and holders, so nothing was hidden from it"
 
@@ -53,7 +52,7 @@ class Event:
     (JSON values).
 
     unit: "example" or "client". relation: "zero-out", "add-remove" or "replace". party: whose data it spends
-    ("" for all). adversary: against whom it holds ("server", "clients", "public").
+    ("" for all). adversary: against whom it holds, a key of `AGAINST`. layer: the name of the layer that spent it.
     """
 
     kind: str
@@ -62,6 +61,7 @@ class Event:
     relation: str
     adversary: str = "public"
     party: str = ""
+    layer: str = ""
 
 
 @dataclass(frozen=True)
@@ -70,39 +70,44 @@ class Statement:
 
     layers: each layer's one-sentence description in the client's order. protection: the secure sum's. events:
     all DP events so far. notes: what a reader must know besides (simulated parties, plaintext metrics, sums
-    that reveal). epsilon, delta: the price of the events by the named accountant, None without DP, infinity for
-    noise that protects nobody.
+    that reveal). guarantees: the price of the events, a line per unit, relation, adversary and delta; none without DP.
     """
 
     layers: tuple[str, ...]
     protection: Protection
     events: tuple[Event, ...] = ()
     notes: tuple[str, ...] = ()
-    epsilon: float | None = None
-    delta: float | None = None
-    unit: str | None = None
-    relation: str | None = None
-    accountant: str | None = None
+    guarantees: tuple[Guarantee, ...] = ()
     version: int = VERSION
+
+    @property
+    def epsilon(self) -> float | None:
+        """The only guarantee's epsilon, None without DP. Raises Misuse where there are several guarantees."""
+        return only_epsilon(self.guarantees)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; `from_json` is its inverse."""
-        plain = asdict(self) | {"epsilon": price_to_json(self.epsilon)}
+        plain = asdict(self) | {"guarantees": [line.to_json() for line in self.guarantees]}
         return dict(json.loads(json.dumps(plain)))
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Raises Misuse for an unknown version or key, and for an epsilon that is no price."""
-        if data.get("version") != VERSION:
-            raise Misuse(f"expected a statement of version {VERSION}, got {data.get('version')!r}")
+        """Read version 2, and version 1, which had one price for all its events. Raises Misuse for another version,
+        an unknown key, and an epsilon that is no price.
+        """
+        if data.get("version") not in (1, VERSION):
+            raise Misuse(f"expected a statement of version 1 or {VERSION}, got {data.get('version')!r}")
         try:
             body = dict(data)
             body["protection"] = Protection(**_tuples(body["protection"], "assumptions", "limits"))
             body["events"] = tuple(Event(**event) for event in body["events"])
-            body["epsilon"] = price_from_json(body.get("epsilon"))
+            if body["version"] == 1:
+                body = _from_version_1(body)
+            else:
+                body["guarantees"] = tuple(Guarantee.from_json(line) for line in body["guarantees"])
             return cls(**_tuples(body, "layers", "notes"))
         except (KeyError, TypeError) as error:
-            raise Misuse(f"not a statement of version {VERSION}: {error}") from None
+            raise Misuse(f"not a statement of version {data['version']}: {error}") from None
 
     def digest(self) -> bytes:
         """SHA-256 of the canonical JSON (32 bytes)."""
@@ -122,30 +127,22 @@ class Statement:
         lines += [f"Assumes: {text}" for text in p.assumptions]
         lines += [f"Not protected: {text}" for text in p.limits]
         lines += [f"Note: {text}" for text in self.notes]
-        if self.epsilon is None:
+        lines += [f"Differential privacy: {line}" for line in self.guarantees]
+        if not self.guarantees:
             lines.append("Differential privacy: none; the sum itself may reveal an update")
-        else:
-            worthless = self.epsilon == math.inf
-            price = f"{INFINITE} (the noise protects nobody)" if worthless else f"{self.epsilon:.4g}"
-            lines.append(
-                f"Differential privacy: epsilon {price} at delta {self.delta:.3g}, per {self.unit}, "
-                f"{self.relation} neighbours, by {self.accountant}"
-            )
         return "\n".join(lines)
 
 
-def price_to_json(epsilon: float | None) -> float | str | None:
-    """Return an epsilon as a JSON value: its number, "infinite" for infinity, None without DP."""
-    return INFINITE if epsilon == math.inf else epsilon
-
-
-def price_from_json(value: Any) -> float | None:
-    """Inverse of `price_to_json`. Raises Misuse for anything else."""
-    if value is None or value == INFINITE:
-        return None if value is None else math.inf
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        raise Misuse(f'expected epsilon to be a number, "{INFINITE}" or null, got {value!r}')
-    return float(value)
+def _from_version_1(body: dict[str, Any]) -> dict[str, Any]:
+    """Its epsilon was the largest over all its events at its delta: it holds for each unit and relation by itself."""
+    old = {name: body.pop(name, None) for name in ("epsilon", "delta", "unit", "relation", "accountant")}
+    kinds = {(event.unit, event.relation, event.adversary) for event in body["events"]}
+    kinds = kinds or {(old["unit"] or "", old["relation"] or "", "public")}
+    epsilon, lines = price_from_json(old["epsilon"]), ()
+    if epsilon is not None:
+        price = (epsilon, old["delta"], old["accountant"] or "")
+        lines = tuple(Guarantee(*kind, *price) for kind in sorted(kinds))
+    return body | {"guarantees": lines, "version": VERSION}
 
 
 def _tuples(data: dict[str, Any], *names: str) -> dict[str, Any]:

@@ -46,6 +46,9 @@ class SecureSum(Protocol[IntVector]):
     (`protocols.layers`).
     """
 
+    server_sees_vectors: ClassVar[bool] = False
+    """True if the server reads every client's vector (PlainSum)."""
+
     @property
     def recipients(self) -> tuple[str, ...]:
         """Clients that the configuration names to be given the sum too; each is on the roster of every session."""

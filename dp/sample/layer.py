@@ -253,7 +253,7 @@ class SampleDP(PrivacyLayer):
                 event: Event = repeat(account.event, account.last_steps)
             else:
                 event = self._expected(client, facts.run)
-            spent.append(to_fact(event, adversary="public", party=client))
+            spent.append(to_fact(event, adversary="server", party=client))
         return tuple(spent)
 
     def _expected(self, client: str, run: RunFacts) -> Event:

@@ -111,7 +111,7 @@ def load(run: Path) -> Result:
     model, _, _, history, _ = checkpoint.load(run)
     statement = Statement.from_json(json.loads((run / checkpoint.STATEMENT).read_text()))
     survivors: list[Any] = [entry.survivors for entry in history]
-    return Result(model, history, statement, statement.epsilon, survivors)
+    return Result(model, history, statement, survivors)
 
 
 def server_key(keys: Path) -> bytes:

@@ -12,7 +12,7 @@ from rich.table import Table
 from fl.cli import output
 from fl.cli.seen import Seen
 from fl.rounds import RoundResult
-from protocols.statement import price_to_json
+from protocols.guarantee import price_shown
 
 COLUMNS = "{:>5}  {:>8}  {:>8}  {:>5}  {:>9}  {:>12}  {:>7}"
 
@@ -108,15 +108,13 @@ def round_line(result: RoundResult) -> str:
     )
 
 
-def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+def _number(value: float | str | None) -> str:
+    return "-" if value is None else f"{value}: protects nobody" if isinstance(value, str) else f"{value:.4f}"
 
 
 def _price(shown: dict[str, Any]) -> str:
-    epsilon = shown["epsilon"]
-    if epsilon is None or isinstance(epsilon, str):
-        return "none" if epsilon is None else f"{epsilon}: protects nobody"
-    return f"{epsilon:.3f} per {shown['unit']} at {shown['delta']:g}"
+    lines = shown["guarantees"]
+    return "\n".join(f"{_number(g['epsilon'])} per {g['unit']} at {g['delta']:g}" for g in lines) or "none"
 
 
 def _bytes(count: float) -> str:
@@ -148,9 +146,8 @@ def summary(result: Any, config: Any) -> dict[str, Any]:
             key: sum(entry.seconds.get(key, 0.0) for entry in history)
             for key in ("train", "privacy_client", "privacy_server")
         },
-        "epsilon": price_to_json(result.epsilon),
-        "delta": result.statement.delta,
-        "unit": result.statement.unit,
+        "epsilon": price_shown(result.guarantees),
+        "guarantees": [line.to_json() for line in result.guarantees],
         "statement": result.statement.to_json(),
         "output": config.output,
     }

@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from fl.flower.rounds import like
 from fl.flower.server import ProtectedRounds, Report
 from protocols.errors import Misuse, RecordError, SecAggError
+from protocols.guarantee import price_to_json
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, file_digest
-from protocols.statement import price_to_json
 from protocols.store import write_atomic
 from protocols.updates import Schema
 

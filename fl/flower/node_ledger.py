@@ -7,7 +7,7 @@ the node's own: no message of a server changes what it counts.
 
 import hashlib
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -118,4 +118,5 @@ def node_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
     from dp.event_json import from_fact, to_fact
     from dp.events import always_asked
 
-    return tuple(to_fact(always_asked(from_fact(e)), e.adversary, e.party) for e in spent)
+    always = tuple(to_fact(always_asked(from_fact(e)), e.adversary, e.party) for e in spent)
+    return tuple(replace(fact, layer=event.layer) for fact, event in zip(always, spent, strict=True))

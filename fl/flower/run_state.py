@@ -106,16 +106,5 @@ class RunState:
 
     def statement(self, protection: Protection, notes: tuple[str, ...]) -> Statement:
         """Return what is protected so far, and at what price."""
-        epsilon = self.account.price()
-        events = tuple(self.account.events)
-        return Statement(
-            layers=tuple(layer.describe() for layer in self.stack.layers),
-            protection=protection,
-            events=events,
-            notes=(*NOTES, *notes, *(() if events else (SUM_NOTE,))),
-            epsilon=epsilon,
-            delta=None if epsilon is None else self.account.delta,
-            unit=", ".join(sorted({e.unit for e in events})) or None,
-            relation=", ".join(sorted({e.relation for e in events})) or None,
-            accountant=None if epsilon is None else self.account.accountant,
-        )
+        said = (*NOTES, *notes, *(() if self.account.events else (SUM_NOTE,)))
+        return self.account.statement(self.stack, protection, said)

@@ -72,7 +72,10 @@ def test_every_layer_runs_alone_and_before_masks_and_costs_what_was_asked(name: 
     outcome = run.fit(rounds=2)
     assert outcome.epsilon is not None
     assert 7.5 < outcome.epsilon <= 8
-    assert (outcome.statement.unit, outcome.statement.relation) == (unit, relation)
+    against = {"client-dp": "clients", "distributed-dp": "server" if masked else "clients"}
+    (line,) = outcome.guarantees
+    assert (line.unit, line.relation) == (unit, relation)
+    assert line.adversary == against.get(line.layers[0], "server")
     assert f"per {unit}, {relation} neighbours" in outcome.statement.describe()
     assert list(outcome.model.state_dict()) == ["weight", "bias"]
     assert all(math.isfinite(float(p.detach().sum())) for p in outcome.model.parameters())
@@ -194,7 +197,7 @@ def test_the_example_of_private_layers_runs_and_prints_every_price(tmp_path: Pat
         env={**os.environ, "PYTHONPATH": str(root)},
     )
     assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count("epsilon 8.00 per example, add-remove neighbours") == 2
+    assert ran.stdout.count("epsilon 8 at delta 0.0001, per example, add-remove neighbours") == 2
     assert "per client, zero-out neighbours" in ran.stdout
 
 

@@ -60,7 +60,7 @@ def test_json_holds_every_promised_key_and_the_files_are_written(secagg: Command
     assert result["bytes_up_per_client"] > 0
     assert result["bytes_down_per_client"] > 0
     assert set(result["seconds"]) == {"train", "privacy_client", "privacy_server"}
-    assert (result["epsilon"], result["delta"], result["unit"]) == (None, None, None)
+    assert (result["epsilon"], result["guarantees"]) == (None, [])
     assert result["statement"]["protection"]["threat"] in ("semi-honest", "semi-malicious")
     assert {p.name for p in out.iterdir()} >= {
         "metrics.jsonl", "config.toml", "model.safetensors", "statement.json", "record.jsonl"

@@ -49,7 +49,7 @@ def client_clipped_by(how: Any) -> type[ClientDP]:
 def local_clipped_by(how: Any) -> type[LocalDP]:
     class Broken(LocalDP):
         def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
-            step, _, sigma = self._grid(facts, given.dimension)
+            step, _, sigma = self._grid(facts.run, given.dimension)
             noise = discrete_gaussian(facts.random, sigma, given.dimension)
             return Contribution(to_grid(how(contribution.vector, self.clip), step) + noise, 1)
 
@@ -77,8 +77,8 @@ def client_noise(factor: float) -> type[ClientDP]:
 
 def local_noise(factor: float) -> type[LocalDP]:
     class Broken(LocalDP):
-        def _grid(self, facts: RoundFacts, dims: int) -> tuple[float, float, float]:
-            step, bound, sigma = super()._grid(facts, dims)
+        def _grid(self, run: Any, dims: int) -> tuple[float, float, float]:
+            step, bound, sigma = super()._grid(run, dims)
             return step, bound, sigma * factor
 
     return Broken

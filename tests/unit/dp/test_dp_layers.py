@@ -16,12 +16,14 @@ from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, encoding
 from dp.accountants import accountant
 from dp.client import UNCLIPPED, Quantile
 from dp.event_json import from_fact
-from dp.events import DiscreteGaussianSum, FixedSizeGaussian, Skellam
+from dp.events import DiscreteGaussianSum, FixedSizeGaussian, Skellam, UnknownEvent
 from dp.rotation import padded, rotate, unrotate
+from protocols import PlainSum
 from protocols.errors import Aborted, BudgetExceeded, CapacityError, Misuse, StackError, TooFewSurvivors
 from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
+from secagg import SecAggPlus
 
 DIMS, CLIENTS = 40, 12
 SEED = bytes(range(32))
@@ -363,3 +365,49 @@ def test_a_clients_own_ledger_is_charged_before_its_update_leaves(kind: Any, tmp
     assert [entry.party for entry in ledger.entries()] == ["c3"]
     with pytest.raises(BudgetExceeded):
         plan.encode(Contribution(updates(1.0)[0], 1), replace(plan.facts, client="c3"))
+
+
+def test_what_its_accountant_cannot_price_is_refused_when_the_run_is_planned() -> None:
+    """It died in round 1: a fixed-size sample has no privacy loss distribution, a replaced Poisson sample no curve."""
+    sampled = ClientDP(noise_multiplier=2.0, amplify=True, accountant="pld")
+    with pytest.raises(UnknownEvent, match="pld accountant has no price for FixedSizeGaussian"):
+        sampled.plan(run_of(cohort=3, sampling="fixed", rate=0.25))
+    replaced = ClientDP(noise_multiplier=2.0, amplify=True, relation="replace")
+    with pytest.raises(
+        UnknownEvent, match="rdp accountant has no price for DiscreteGaussianSum under replace"
+    ):
+        replaced.plan(run_of(sampling="poisson", rate=0.25))
+
+
+def test_what_a_clients_own_ledger_cannot_price_is_refused_when_the_run_is_planned(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "own", epsilon=9.0, delta=1e-5, accountant="pld")
+    layer = DistributedDP(epsilon=5, noise="skellam", ledger={"c0": ledger})
+    with pytest.raises(UnknownEvent, match="pld accountant has no price for Skellam"):
+        layer.plan(run_of())
+
+
+@pytest.mark.parametrize(("secure_sum", "adversary"), [(PlainSum(), "clients"), (SecAggPlus(), "server")])
+def test_shares_of_noise_hold_against_the_server_only_behind_a_secure_sum(
+    secure_sum: Any, adversary: str
+) -> None:
+    """Over no secure sum the server reads each update under a twelfth of the noise that was priced."""
+    stack = Stack([DistributedDP(epsilon=5), secure_sum])
+    run = run_of()
+    stack.plan(run)
+    names = tuple(f"c{i}" for i in range(CLIENTS))
+    plan = stack.round(RoundFacts(run, 1, names, SEED), np.zeros(DIMS))
+    assert [event.adversary for event in plan.events(names)] == [adversary]
+    assert [event.layer for event in plan.events(names)] == ["distributed-dp"]
+    assert ("not against the server" in stack.describe()[0]) == (adversary == "clients")
+
+
+@pytest.mark.parametrize("layer", [LocalDP(epsilon=5), ClientDP(epsilon=5)])
+def test_other_layers_claim_the_same_with_and_without_a_secure_sum(layer: Any) -> None:
+    claimed = []
+    for stack in (Stack([layer]), Stack([layer, SecAggPlus()])):
+        run = run_of()
+        stack.plan(run)
+        names = tuple(f"c{i}" for i in range(CLIENTS))
+        plan = stack.round(RoundFacts(run, 1, names, SEED, stack.public()), np.zeros(DIMS))
+        claimed.append({event.adversary for event in plan.events(names)})
+    assert claimed[0] == claimed[1] == {"server" if isinstance(layer, LocalDP) else "clients"}

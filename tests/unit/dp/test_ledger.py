@@ -223,7 +223,10 @@ def test_a_ledger_of_format_1_is_still_read(tmp_path: Path) -> None:
     ledger.verify()
     assert ledger.terms.dataset == "example data"
     assert [entry.count for entry in ledger.entries()] == [40, 2]
-    assert ledger.epsilon() == epsilon([repeat(STEP, 40)], 1e-5, "rdp")
+    prices = {str(one.unit): one.epsilon for one in ledger.spent()}
+    assert max(prices.values()) == prices["example"] == epsilon([repeat(STEP, 40)], 1e-5, "rdp")
+    with pytest.raises(Misuse, match=r"no single epsilon: .*per client.*per example.*read spent"):
+        ledger.epsilon()
     ledger.charge(STEP)
 
 

@@ -4,11 +4,13 @@ import hashlib
 import json
 import math
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import pytest
 
 from protocols.errors import Misuse
-from protocols.statement import Event, Protection, Statement, played_here, price_from_json
+from protocols.guarantee import Guarantee, price_from_json, price_shown
+from protocols.statement import Event, Protection, Statement, played_here
 
 PROTECTION = Protection(
     mechanism="masks",
@@ -21,7 +23,10 @@ PROTECTION = Protection(
     parameters={"threshold": 7},
 )
 EVENT = Event("Gaussian", {"sigma": 1.5}, "client", "zero-out", "server", "ann")
-STATEMENT = Statement(("clips", "masks"), PROTECTION, (EVENT,), ("metrics in clear", "simulated"), 2.5, 1e-5)
+LINE = Guarantee("client", "zero-out", "server", 2.5, 1e-5, "rdp", ("clips",))
+OTHER = Guarantee("example", "add-remove", "clients", 1.0, 1e-3, "pld")
+STATEMENT = Statement(("clips", "masks"), PROTECTION, (EVENT,), ("metrics in clear", "simulated"), (LINE,))
+OLD = Path(__file__).parents[2] / "vectors" / "formats"
 
 
 def test_json_keeps_every_field_and_its_type() -> None:
@@ -32,21 +37,21 @@ def test_json_keeps_every_field_and_its_type() -> None:
 
 
 @pytest.mark.parametrize(
-    "change", [{"version": 2}, {"version": None}, {"colour": 1}, {"protection": {"mechanism": "x"}}]
+    "change", [{"version": 3}, {"version": None}, {"colour": 1}, {"protection": {"mechanism": "x"}}]
 )
 def test_another_version_or_key_is_refused(change: dict[str, object]) -> None:
-    with pytest.raises(Misuse, match="version 1"):
+    with pytest.raises(Misuse, match="version"):
         Statement.from_json(STATEMENT.to_json() | change)
 
 
-@pytest.mark.parametrize("absent", ["version", "protection", "events", "layers", "notes"])
+@pytest.mark.parametrize("absent", ["version", "protection", "events", "layers", "notes", "guarantees"])
 def test_a_missing_key_is_refused_or_its_default(absent: str) -> None:
     data = STATEMENT.to_json()
     del data[absent]
     if absent in ("notes",):
         assert Statement.from_json(data).notes == ()
         return
-    with pytest.raises(Misuse, match="version 1"):
+    with pytest.raises(Misuse, match="version"):
         Statement.from_json(data)
 
 
@@ -55,7 +60,7 @@ def test_the_digest_is_of_sorted_json_without_blanks() -> None:
     assert STATEMENT.digest() == hashlib.sha256(canonical.encode()).digest()
     assert replace(STATEMENT, notes=()).digest() != STATEMENT.digest()
     with pytest.raises(ValueError, match="JSON"):
-        replace(STATEMENT, epsilon=float("nan")).digest()
+        replace(STATEMENT, guarantees=(replace(LINE, epsilon=float("nan")),)).digest()
 
 
 def test_prose_tells_every_fact() -> None:
@@ -74,24 +79,56 @@ def test_prose_tells_every_fact() -> None:
         "Note: metrics in clear",
     ]
     assert "epsilon" in lines[-1]
-    bare = replace(STATEMENT, layers=(), epsilon=None, delta=None).describe().splitlines()
+    bare = replace(STATEMENT, layers=(), guarantees=()).describe().splitlines()
     assert bare[0] == "Layers: none"
     assert bare[-1] == "Differential privacy: none; the sum itself may reveal an update"
 
 
 def test_an_infinite_price_is_a_word_in_json_and_in_prose() -> None:
-    worthless = replace(STATEMENT, epsilon=math.inf, unit="client", relation="zero-out", accountant="rdp")
+    worthless = replace(STATEMENT, guarantees=(replace(LINE, epsilon=math.inf),))
     data = json.loads(json.dumps(worthless.to_json(), allow_nan=False))
-    assert data["epsilon"] == "infinite"
+    assert data["guarantees"][0]["epsilon"] == "infinite"
     assert Statement.from_json(data) == worthless
     assert len(worthless.digest()) == 32
     assert "epsilon infinite (the noise protects nobody)" in worthless.describe()
 
 
-@pytest.mark.parametrize("wrong", ["inf", True, [1]])
+@pytest.mark.parametrize("wrong", ["inf", True, [1], None])
 def test_an_epsilon_that_is_no_price_is_refused(wrong: object) -> None:
-    with pytest.raises(Misuse, match="expected epsilon to be a number"):
-        Statement.from_json(STATEMENT.to_json() | {"epsilon": wrong})
+    data = STATEMENT.to_json()
+    data["guarantees"][0]["epsilon"] = wrong
+    with pytest.raises(Misuse, match=r"expected epsilon to be a number|no epsilon"):
+        Statement.from_json(data)
+
+
+def test_several_guarantees_are_lines_and_no_number() -> None:
+    both = replace(STATEMENT, guarantees=(LINE, OTHER))
+    assert Statement.from_json(both.to_json()) == both
+    assert both.describe().splitlines()[-2:] == [
+        "Differential privacy: epsilon 2.5 at delta 1e-05, per client, zero-out neighbours, by rdp, "
+        "against everybody, the server included",
+        "Differential privacy: epsilon 1 at delta 0.001, per example, add-remove neighbours, by pld, "
+        "against other clients and the public, not the server",
+    ]
+    with pytest.raises(
+        Misuse, match=r"2 guarantees, read .guarantees: epsilon 2.5 .*; epsilon 1 at delta 0.001"
+    ):
+        both.epsilon  # noqa: B018
+    assert STATEMENT.epsilon == 2.5
+    assert replace(STATEMENT, guarantees=()).epsilon is None
+    assert [price_shown(lines) for lines in ((), (LINE,), (LINE, OTHER))] == [None, 2.5, "several"]
+
+
+def test_a_statement_of_version_1_is_read() -> None:
+    old = Statement.from_json(json.loads((OLD / "statement1.json").read_text()))
+    assert [(g.unit, g.relation, g.adversary, g.epsilon, g.delta) for g in old.guarantees] == [
+        ("client", "zero-out", "clients", 9.0, 1e-5),
+        ("example", "add-remove", "public", 9.0, 1e-5),
+    ]
+    assert old.guarantees[0].accountant == "rdp"
+    assert Statement.from_json(old.to_json()) == old
+    bare = json.loads((OLD / "statement1.json").read_text()) | {"epsilon": None, "events": []}
+    assert Statement.from_json(bare).guarantees == ()
 
 
 def test_what_one_process_played_is_said_once() -> None:
@@ -105,6 +142,5 @@ def test_a_price_is_a_number_a_word_or_nothing() -> None:
     assert price_from_json(None) is None
     assert price_from_json("infinite") == math.inf
     assert price_from_json(1.5) == 1.5
-    priced = replace(STATEMENT, epsilon=2.5, unit="client", relation="zero-out", accountant="rdp")
-    assert "epsilon 2.5" in priced.describe().replace("= ", "")
-    assert "infinite" not in priced.describe()
+    assert "epsilon 2.5" in STATEMENT.describe()
+    assert "infinite" not in STATEMENT.describe()
