@@ -138,7 +138,8 @@ def _from_version_1(body: dict[str, Any]) -> dict[str, Any]:
     old = {name: body.pop(name, None) for name in ("epsilon", "delta", "unit", "relation", "accountant")}
     kinds = {(event.unit, event.relation, event.adversary) for event in body["events"]}
     kinds = kinds or {(old["unit"] or "", old["relation"] or "", "public")}
-    epsilon, lines = price_from_json(old["epsilon"]), ()
+    epsilon = price_from_json(old["epsilon"])
+    lines: tuple[Guarantee, ...] = ()
     if epsilon is not None:
         price = (epsilon, old["delta"], old["accountant"] or "")
         lines = tuple(Guarantee(*kind, *price) for kind in sorted(kinds))
