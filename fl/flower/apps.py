@@ -24,8 +24,8 @@ from fl.contribution import train_locally
 from fl.flower.compat import log
 from fl.flower.credentials import read_public
 from fl.flower.engine import FlowerEngine
-from fl.flower.messages import Header, RunHeader, is_protected
-from fl.flower.mod import find_site, refusing
+from fl.flower.messages import Header, RunHeader
+from fl.flower.mod import find_site, refusing, require_protected
 from fl.flower.party import NodeParty
 from fl.flower.rounds import tree_of
 from fl.flower.server_party import ServerParty
@@ -35,7 +35,7 @@ from fl.flower.work import Planned, shown_arrays, update_name
 from fl.result import Result
 from fl.rounds import Coordinator, Opening, RoundResult
 from fl.tensors import to_state
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, WireError
+from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import RoundFacts
 from protocols.record import FILE_NAME, GENESIS
@@ -76,8 +76,7 @@ def client_app(
     @app.train()
     def train(message: Message, context: Context) -> Message:
         def answer() -> Message:
-            if not is_protected(message.content):
-                raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
+            require_protected(message)
             own = find_site(site, context, _name(setup, context))
             stack = Stack(tuple(privacy(own)), setup.stack.numbers) if privacy else setup.stack
             work = FederatedWork(replace(setup, stack=stack))
@@ -261,6 +260,3 @@ def _say(result: RoundResult) -> None:
         shown,
         seconds,
     )
-
-
-__all__ = ["client_app", "server_app"]

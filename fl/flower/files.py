@@ -208,6 +208,3 @@ def round_line(report: Report) -> dict[str, Any]:
 
 def _under(read: Mapping[str, NDArray[Any]], prefix: str) -> Tree:
     return {name.removeprefix(prefix): array for name, array in read.items() if name.startswith(prefix)}
-
-
-__all__ = ["CHECKPOINT", "METRICS", "MODEL", "STATEMENT", "RunFiles", "Saved", "describe", "load"]

@@ -8,6 +8,7 @@ everything that lasts lies in the node's own store and is synced before the answ
 import os
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,7 +25,6 @@ from protocols.stack import Numbers, Stack
 Evaluate = Literal["refuse", "clear"]
 SIMULATION = "simulation"
 Privacy = Sequence[Any] | Callable[[Site], Sequence[Any]]
-StackFor = Callable[[Site], Stack]
 
 
 def privacy_mod(
@@ -50,16 +50,39 @@ def privacy_mod(
         raise Misuse(f'expected evaluate to be "refuse" or "clear", got {evaluate!r}')
     if callable(privacy):
         make = privacy
-        return _mod(lambda own: _without_local(Stack(tuple(make(own)), chosen)), site, evaluate)
+        return _PrivacyMod(lambda own: _without_local(Stack(tuple(make(own)), chosen)), site, evaluate)
     stack = _without_local(Stack(tuple(privacy), chosen))
-    return _mod(lambda own: stack, site, evaluate)
+    return _PrivacyMod(lambda own: stack, site, evaluate)
 
 
-def _mod(stack_for: StackFor, site: Path | str | None, evaluate: Evaluate) -> Mod:
-    def mod(message: Message, context: Context, call_next: ClientAppCallable) -> Message:
-        return refusing(lambda: _answer(message, context, call_next, stack_for, site, evaluate), message)
+@dataclass(frozen=True)
+class _PrivacyMod:
+    stack_for: Callable[[Site], Stack]
+    site: Path | str | None
+    evaluate: Evaluate
 
-    return mod
+    def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        return refusing(lambda: self._answer(message, context, call_next), message)
+
+    def _answer(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
+        kind = message.metadata.message_type.partition(".")[0]
+        if kind == "evaluate" and self.evaluate == "clear":
+            return call_next(message, context)
+        if kind != "train":
+            raise PolicyRefusal(
+                f"{kind}: its reply would leave unprotected; this node answers protected training only"
+            )
+        require_protected(message)
+        own = find_site(self.site, context)
+        stack = self.stack_for(own)
+        work = WrappedApp(stack, message, lambda inner: call_next(inner, context))
+        return NodeParty(own, stack, work).answer(message)
+
+
+def require_protected(message: Message) -> None:
+    """Raises PolicyRefusal for a training message that is not one of ours."""
+    if not is_protected(message.content):
+        raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
 
 
 def refusing(answer: Callable[[], Message], message: Message) -> Message:
@@ -84,49 +107,19 @@ def _without_local(stack: Stack) -> Stack:
     return stack
 
 
-def _answer(
-    message: Message,
-    context: Context,
-    call_next: ClientAppCallable,
-    stack_for: StackFor,
-    site: Path | str | None,
-    evaluate: Evaluate,
-) -> Message:
-    kind = message.metadata.message_type.partition(".")[0]
-    if kind == "evaluate" and evaluate == "clear":
-        return call_next(message, context)
-    if kind != "train":
-        raise PolicyRefusal(
-            f"{kind}: its reply would leave unprotected; this node answers protected training only"
-        )
-    if not is_protected(message.content):
-        raise PolicyRefusal("a training message without a session: its reply would leave unprotected")
-
-    def train(inner: Message) -> Message:
-        return call_next(inner, context)
-
-    own = find_site(site, context)
-    stack = stack_for(own)
-    return NodeParty(own, stack, WrappedApp(stack, message, train)).answer(message)
-
-
 def find_site(site: Path | str | None, context: Context, name: str | None = None) -> Site:
     """Return this node's site; `name` is what it is called where its own files say nothing. Raises PolicyRefusal."""
+    config = context.node_config
     if isinstance(site, str) and site.partition(":")[0] == SIMULATION:
-        return load_site(
-            _simulated(context, site.partition(":")[2]),
-            context.node_id,
-            name,
-            sync=False,
-            node_config=context.node_config,
-        )
-    place = site if site is not None else context.node_config.get(CONFIG_KEY)
+        folder = _simulated(context, site.partition(":")[2])
+        return load_site(folder, context.node_id, name, sync=False, node_config=config)
+    place = site if site is not None else config.get(CONFIG_KEY)
     if not place:
         raise PolicyRefusal(
             f"no place for this node's state: give the SuperNode --node-config '{CONFIG_KEY}=\"FOLDER\"' "
             '(or, in a simulation, privacy_mod(..., site="simulation"))'
         )
-    return load_site(Path(str(place)), context.node_id, name, node_config=context.node_config)
+    return load_site(Path(str(place)), context.node_id, name, node_config=config)
 
 
 def _simulated(context: Context, given: str) -> Path:

@@ -331,6 +331,3 @@ def planning_layers(stack: Stack) -> list[str]:
 
 def _digest(total: NDArray[np.int64]) -> str:
     return hashlib.sha256(np.ascontiguousarray(total, np.int64).data).hexdigest()
-
-
-__all__ = ["ProtectedRounds", "Report", "ServerOptions"]

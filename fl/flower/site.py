@@ -26,7 +26,7 @@ from typing import Any
 from fl.account import DEFAULT_DELTA
 from fl.checks import delta
 from fl.flower.credentials import read_public
-from fl.flower.node_ledger import LEDGER, NodeLedger
+from fl.flower.node_ledger import NodeLedger
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
@@ -232,6 +232,3 @@ def _demands(table: dict[str, Any], path: Path) -> dict[str, Any]:
     except Misuse as error:
         raise Misuse(f"{path}: [policy]: {error}") from None
     return values
-
-
-__all__ = ["CONFIG_KEY", "DATASET_KEY", "FILE", "LEDGER", "LEDGERS_KEY", "Site", "load_site"]

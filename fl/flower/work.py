@@ -152,6 +152,3 @@ def _metrics(values: dict[str, object], names: tuple[str, ...], weight: int) -> 
     """Return the metrics that are summed; all others are stripped."""
     numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float) and np.isfinite(v)}
     return encode_metrics(numbers, names, weight)
-
-
-__all__ = ["Planned", "Train", "Work", "WrappedApp", "update_name"]

@@ -11,9 +11,8 @@ from flwr.clientapp import ClientApp
 from dp import ClientDP, Ledger
 from fl.flower.messages import START, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.node_ledger import SENT_AGAIN
+from fl.flower.node_ledger import LEDGER, SENT_AGAIN
 from fl.flower.rounds import arrays_of, tree_of
-from fl.flower.site import LEDGER
 from fl.flower.strategy import PrivateStrategy
 from protocols.identity import Identity, Roster, SignedRoster
 from secagg import SecAggPlus

@@ -7,7 +7,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
@@ -358,7 +357,7 @@ def test_a_header_survives_its_encoding(tmp_path: Path) -> None:
 
     grid, arguments = federation(tmp_path, before=before)
     play(grid, arguments)
-    assert Header.decode(headers[0].encode()) == headers[0]
+    assert Header.decode(headers[0].encode()).encode() == headers[0].encode()
     assert Session.decode(headers[0].session).roster == ("site-1", "site-2", "site-3", "site-4")
-    assert np.all([h == headers[0] for h in headers])
+    assert len({header.encode() for header in headers}) == 1
     assert FRAMES == "secagg.frames"

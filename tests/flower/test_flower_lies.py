@@ -13,9 +13,8 @@ from dp import ClientDP, Ledger
 from dp.event_json import decode, from_fact
 from fl.flower.messages import pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.node_ledger import node_events
+from fl.flower.node_ledger import LEDGER, node_events
 from fl.flower.rounds import arrays_of
-from fl.flower.site import LEDGER
 from fl.flower.strategy import PrivateStrategy
 from protocols.identity import Identity
 from protocols.layers import RoundFacts, RunFacts

@@ -11,8 +11,8 @@ import pytest
 from dp import ClientDP, DistributedDP, Ledger
 from fl.flower.files import STATEMENT
 from fl.flower.mod import privacy_mod
+from fl.flower.node_ledger import LEDGER
 from fl.flower.rounds import arrays_of, tree_of
-from fl.flower.site import LEDGER
 from fl.flower.strategy import PrivateStrategy
 from protocols.errors import BudgetExceeded, StackError
 from protocols.record import FILE_NAME, check_files, verify_record
