@@ -1,15 +1,15 @@
-"""From a user's wishes to the parameters of one session. What does not belong here: the tails behind them
-(`parameters`).
+"""From a user's wishes to the parameters of one session, and what a client holds a session to. What does not belong
+here: the tails behind them (`parameters`).
 """
 
 import functools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
-from protocols.agreement import quorum
-from protocols.errors import Misuse
+from protocols.errors import Misuse, PolicyRefusal
 from secagg.parameters import Cohort, Plan, plan, plan_complete
-from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold
-from secagg.rules import LEAST_CLIENTS, MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, MaskParameters
+from secagg.parameters.plan import limits, made
+from secagg.parameters.rules import MOST_VOTERS, least_connected_degree, votes_needed
+from secagg.rules import LEAST_CLIENTS, MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, THREATS, MaskParameters
 
 
 @dataclass(frozen=True)
@@ -24,6 +24,8 @@ class Wishes:
     security: float
     correctness: float
     complete: bool
+    beacon: bytes = b""
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         self.cohort(LEAST_CLIENTS, self.threat or SEMI_MALICIOUS)
@@ -36,25 +38,26 @@ class Wishes:
 
     def cohort(self, clients: int, threat: str) -> Cohort:
         """The demand on one cohort."""
-        return Cohort(clients, self.dropout, self.collusion, threat, self.security, self.correctness)
+        bits = (self.security, self.correctness)
+        return Cohort(clients, self.dropout, self.collusion, threat, *bits, bool(self.beacon), self.reuse)
 
-    def thresholds(self, clients: int, degree: int, threat: str) -> tuple[int, int]:
-        """The least threshold that keeps secrets closed, and the largest that drop-outs leave enough
-        answers for.
+    def standing(self, clients: int, threat: str, degree: int) -> Cohort:
+        """The demand, with the corrupt clients that a given threshold stands where no collusion was asked for.
+
+        Those are so many that two halves of the neighbours do not both reach the threshold, and that a window of the
+        ring need not keep a larger share of its clients than a neighbourhood.
         """
-        cohort = self.cohort(clients, threat)
-        if degree >= clients - 1:
-            return complete_threshold(cohort)
-        return least_threshold(cohort, degree), largest_threshold(cohort, degree)
-
-    def least_threshold(self, clients: int, degree: int, threat: str) -> int:
-        """The least threshold that keeps secrets closed under these wishes; above the degree if none does."""
-        cohort = self.cohort(clients, threat)
-        return complete_threshold(cohort)[0] if degree >= clients - 1 else least_threshold(cohort, degree)
+        cohort, t = self.cohort(clients, threat), self.threshold
+        if t is None or self.collusion or not cohort.two_faced:
+            return cohort
+        stands = min(2 * t - degree - 1, 2 * cohort.survivors - clients - 1)
+        if degree < clients - 1:
+            stands = min(stands, t // 2 - 1)
+        return replace(cohort, collusion=(max(0, stands) + 0.5) / clients)
 
 
 @functools.lru_cache(maxsize=256)
-def choose(wishes: Wishes, clients: int, beacon: bytes = b"") -> MaskParameters:
+def choose(wishes: Wishes, clients: int) -> MaskParameters:
     """Return the parameters for a cohort; without a threat: semi-malicious if that is feasible, else
     semi-honest.
 
@@ -65,53 +68,118 @@ def choose(wishes: Wishes, clients: int, beacon: bytes = b"") -> MaskParameters:
             f"expected at least {LEAST_CLIENTS} clients, got {clients}: in a sum of two, each reads the other's"
         )
     if wishes.neighbours is None and wishes.threshold is None:
-        found = _planned(wishes, clients, wishes.threat)
-        return _parameters(wishes, found.cohort.threat, found.degree, found.threshold, clients, beacon)
+        return _parameters(wishes, _planned(wishes, clients, wishes.threat))
     if wishes.threat is not None:
-        return _given(wishes, clients, wishes.threat, beacon)
+        return _parameters(wishes, _given(wishes, clients, wishes.threat))
     try:
-        return _given(wishes, clients, SEMI_MALICIOUS, b"")
+        return _parameters(wishes, _given(wishes, clients, SEMI_MALICIOUS))
     except Misuse:
-        return _given(wishes, clients, SEMI_HONEST, b"")
+        return _parameters(wishes, _given(wishes, clients, SEMI_HONEST))
+
+
+def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
+    """Raises PolicyRefusal, naming the number, for a session that protects a client less than its own plan does.
+
+    More is taken: a stronger threat model, more neighbours (then with the numbers that these wishes give for so
+    many), larger thresholds and quorums.
+    """
+    own = choose(wishes, clients)
+    if THREATS.index(offered.threat) < THREATS.index(own.threat):
+        raise PolicyRefusal(f"threat: this client demands {own.threat}, the session offers {offered.threat}")
+    if offered.degree < own.degree:
+        raise PolicyRefusal(
+            f"degree: this client demands {own.degree} neighbours, the session offers {offered.degree}"
+        )
+    if (offered.threat, offered.degree) != (own.threat, own.degree):
+        more = None if wishes.complete else offered.degree
+        own = choose(replace(wishes, threat=offered.threat, neighbours=more), clients)
+    for name in ("threshold", "corrupt", "window", "quorum", "survivors"):
+        needed, given = getattr(own, name), getattr(offered, name)
+        if given < needed:
+            raise PolicyRefusal(f"{name}: this client demands at least {needed}, the session offers {given}")
+    if (offered.committed, offered.beacon) != (own.committed, own.beacon):
+        raise PolicyRefusal(
+            "beacon: the graph would rest on other randomness than the beacon, or the commitments, of this client"
+        )
+    if (offered.committee, offered.reuse) != (own.committee, own.reuse):
+        raise PolicyRefusal(
+            f"setup: this client demands a committee of {own.committee} (0: all) and "
+            f"{'reused' if own.reuse else 'fresh'} keys, the session offers {offered.committee} and "
+            f"{'reused' if offered.reuse else 'fresh'} ones"
+        )
+
+
+def counted_on(wishes: Wishes, clients: int, chosen: MaskParameters, least: int) -> None:
+    """Raises Misuse if a layer counts on `least` clients in a total and the graph does not carry that.
+
+    A complete graph does, and so does a ring whose windows are checked. Where drop-outs are left to chance and
+    neighbours were given, the survivors may fall apart into smaller sums.
+    """
+    if chosen.threat != SEMI_HONEST or chosen.degree == clients - 1:
+        return
+    needed = least_connected_degree(wishes.cohort(clients, SEMI_HONEST))
+    if least > 1 and chosen.degree < needed:
+        raise Misuse(
+            f"a layer counts on {least} clients in every total: with {chosen.degree} neighbours the survivors may fall "
+            f"apart into smaller sums; give at least {needed} neighbours, or none, or use SecAgg"
+        )
 
 
 def _planned(wishes: Wishes, clients: int, threat: str | None) -> Plan:
     shares = (clients, wishes.dropout, wishes.collusion, threat)
     if wishes.complete:
-        return plan_complete(*shares, security=wishes.security)
-    return plan(*shares, security=wishes.security, correctness=wishes.correctness)
+        return plan_complete(*shares, security=wishes.security, reuse=wishes.reuse)
+    return plan(
+        *shares,
+        security=wishes.security,
+        correctness=wishes.correctness,
+        beacon=bool(wishes.beacon),
+        reuse=wishes.reuse,
+    )
 
 
-def _given(wishes: Wishes, clients: int, threat: str, beacon: bytes) -> MaskParameters:
-    """The parameters with neighbours or threshold as the user set them."""
+def _given(wishes: Wishes, clients: int, threat: str) -> Plan:
+    """The plan with neighbours or threshold as the user set them. Whether enough answer a threshold of one's own is
+    one's own reckoning.
+    """
     degree = clients - 1 if wishes.complete else min(wishes.neighbours or clients - 1, clients - 1)
     if wishes.neighbours is None and not wishes.complete:
         degree = _planned(wishes, clients, threat).degree
-    needed, most = wishes.thresholds(clients, degree, threat)
-    threshold, least = wishes.threshold or needed, needed
+    cohort = wishes.standing(clients, threat, degree)
+    found, allowed = made(cohort, degree, wishes.threshold), limits(cohort, degree)
+    if found is None or allowed is None:
+        raise Misuse(f"{clients} clients are too many to vote on who survived: have at most {MOST_VOTERS}")
+    if cohort.two_faced and votes_needed(cohort) > cohort.survivors:
+        raise Misuse(
+            f"{threat}, {clients} clients: one view of who survived needs {votes_needed(cohort)} votes, and "
+            f"{cohort.survivors} are left to vote: lower dropout or collusion"
+        )
+    most, widest = allowed.largest, allowed.widest
     if wishes.threshold is not None:
-        most = degree  # whether enough will answer is then the user's own reckoning
-    if not least <= threshold <= most:
+        most, widest = (found.committee or degree) if cohort.reuse else degree, degree // 2
+    if not allowed.least <= found.threshold <= most or found.window > widest:
         raise Misuse(
             f"{threat}, {clients} clients, {degree} neighbours, drop-out {wishes.dropout:g}, collusion "
-            f"{wishes.collusion:g}: expected a threshold from {least} (secrecy) to {most} (so many answer), got "
-            f"{threshold}: raise neighbours, or lower dropout or collusion"
+            f"{wishes.collusion:g}: expected a threshold from {allowed.least} (secrecy) to {most} (so many answer), "
+            f"got {found.threshold}, and {found.window} of {degree // 2} successive clients, got at most {widest}: "
+            "raise neighbours, or lower dropout or collusion"
         )
-    return _parameters(wishes, threat, degree, threshold, clients, beacon)
+    return found
 
 
-def _parameters(
-    wishes: Wishes, threat: str, degree: int, threshold: int, clients: int, beacon: bytes
-) -> MaskParameters:
-    drawn = threat == MALICIOUS and degree < clients - 1
-    corrupt = wishes.cohort(clients, threat).corrupt
+def _parameters(wishes: Wishes, found: Plan) -> MaskParameters:
+    cohort = found.cohort
+    drawn = cohort.threat == MALICIOUS and not found.complete
     return MaskParameters(
-        threat,
-        degree,
-        threshold,
-        corrupt=corrupt,
-        survivors=threshold + 1,
-        quorum=quorum(clients, corrupt) if threat != SEMI_HONEST else 0,
-        committed=drawn and not beacon,
-        beacon=beacon if drawn else b"",
+        cohort.threat,
+        found.degree,
+        found.threshold,
+        corrupt=cohort.corrupt,
+        survivors=found.survivors,
+        quorum=found.quorum,
+        committee=found.committee,
+        window=found.window,
+        committed=drawn and not wishes.beacon,
+        beacon=wishes.beacon if drawn else b"",
+        reuse=cohort.reuse,
     )

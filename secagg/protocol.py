@@ -25,11 +25,11 @@ from protocols.summation import SecureSum
 from secagg import client as client_states
 from secagg import reuse
 from secagg import server as server_states
-from secagg.choose import Wishes, choose
+from secagg.choose import Wishes, choose, counted_on, insist
 from secagg.credentials import Credentials
 from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, UNMASK
 from secagg.reuse.memory import build_on
-from secagg.rules import MALICIOUS, THREATS, MaskParameters, Rules, rules_of
+from secagg.rules import MALICIOUS, MaskParameters, rules_of
 from secagg.stating import protection
 
 
@@ -38,7 +38,7 @@ class _Masked(SecureSum):
 
     _complete = False
     version = 2
-    default_policy = Policy(min_threshold_share=0.0)  # `_insist` demands what the threat model needs
+    default_policy = Policy(min_threshold_share=0.0)  # `insist` demands what the threat model needs
 
     def __init__(
         self,
@@ -66,7 +66,16 @@ class _Masked(SecureSum):
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
         self.wishes = Wishes(
-            dropout, collusion, threat, neighbours, threshold, security, correctness, self._complete
+            dropout,
+            collusion,
+            threat,
+            neighbours,
+            threshold,
+            security,
+            correctness,
+            self._complete,
+            beacon,
+            setup == "reuse",
         )
         if threat == MALICIOUS and credentials is None:
             raise Misuse(
@@ -107,7 +116,7 @@ class _Masked(SecureSum):
         return protection(rules_of(session), self.wishes)
 
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> MaskParameters:
-        return replace(choose(self.wishes, clients, self.beacon), reuse=self.reuse)
+        return choose(self.wishes, clients)
 
     def check(self, session: Session) -> None:
         super().check(session)
@@ -142,6 +151,7 @@ class _Masked(SecureSum):
             min_survivors=min_survivors,
         )
         chosen = MaskParameters.decode(made.parameters)
+        counted_on(self.wishes, made.clients, chosen, min_survivors)
         if self.credentials is not None:
             chosen = replace(chosen, identities=self.credentials.keys_of(made.roster))
         made = replace(made, parameters=chosen.encode())
@@ -180,7 +190,7 @@ class _Masked(SecureSum):
         update: bytes,
         memory: bytes | None,
     ) -> Step:
-        self._insist(rules_of(session))
+        insist(self.wishes, session.clients, rules_of(session).parameters)
         credentials = self._authenticate(session)
         identity = credentials.identity(session.roster[index]) if credentials else None
         if not self.reuse:
@@ -200,37 +210,6 @@ class _Masked(SecureSum):
             raise PolicyRefusal("signed_roster: no credentials to check the session's identities with")
         self.credentials.check(session, rules.parameters.identities)
         return self.credentials
-
-    def _insist(self, rules: Rules) -> None:
-        """Refuse less than this client's own wishes give: a weaker threat model, or a threshold that is
-        too low.
-
-        Outside the semi-honest model: 2 x threshold > degree + as many corrupt neighbours as this client
-        expects.
-        """
-        if rules.parameters.reuse != self.reuse:
-            raise PolicyRefusal(
-                f"setup: this client {'re' if self.reuse else 'does not re'}uses keys, the session does not agree"
-            )
-        own, offered = choose(self.wishes, rules.clients, self.beacon), rules.parameters
-        if THREATS.index(offered.threat) < THREATS.index(own.threat):
-            raise PolicyRefusal(
-                f"threat: this client demands {own.threat}, the session offers {offered.threat}"
-            )
-        if offered.degree < own.degree:
-            raise PolicyRefusal(
-                f"degree: this client demands {own.degree} neighbours, the session offers {offered.degree}"
-            )
-        if rules.certified and not rules.complete and offered.beacon != self.beacon:
-            raise PolicyRefusal(
-                "beacon: the graph would rest on randomness that is not the beacon this client knows"
-            )
-        needed = self.wishes.least_threshold(rules.clients, rules.degree, offered.threat)
-        if rules.threshold < needed:
-            raise PolicyRefusal(
-                f"threshold: at collusion {self.wishes.collusion:g} and {rules.degree} neighbours this client "
-                f"demands at least {needed}, the session offers {rules.threshold}"
-            )
 
 
 class SecAggPlus(_Masked):

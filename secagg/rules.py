@@ -58,10 +58,11 @@ class MaskParameters(Record):
     def __post_init__(self) -> None:
         if self.threat not in THREATS:
             raise Misuse(f"expected a threat of {THREATS}, got {self.threat!r}")
-        if not LEAST_THRESHOLD <= self.threshold <= self.degree <= _MAX_POINT:
+        holders = max(self.degree, self.committee) if self.reuse else self.degree
+        if not LEAST_THRESHOLD <= self.threshold <= holders or self.degree > _MAX_POINT:
             raise Misuse(
-                f"expected {LEAST_THRESHOLD} <= threshold <= degree <= {_MAX_POINT}, "
-                f"got threshold {self.threshold}, degree {self.degree}"
+                f"expected {LEAST_THRESHOLD} <= threshold <= degree (or committee, with reused keys) <= {_MAX_POINT}, "
+                f"got threshold {self.threshold}, degree {self.degree}, committee {self.committee}"
             )
         if self.corrupt < 0 or self.survivors < 2:
             raise Misuse(f"expected corrupt >= 0 and survivors >= 2, got {self.corrupt}, {self.survivors}")
@@ -69,11 +70,6 @@ class MaskParameters(Record):
             raise Misuse(
                 f"expected quorum and committee >= 0 and a window from 0 to degree / 2, "
                 f"got {self.quorum}, {self.committee}, {self.window}"
-            )
-        if self.threat != SEMI_HONEST and 2 * self.threshold <= self.degree:
-            raise Misuse(
-                f"threat {self.threat}: expected 2 x threshold > degree, got 2 x {self.threshold} <= {self.degree}: "
-                "two views of who survived could open both secrets of a client"
             )
 
 
@@ -154,7 +150,7 @@ class Rules:
         if self.complete:
             return frozenset(range(self.clients))
         seed = hashlib.sha256(b"secagg committee v1\0" + self.seed).digest()
-        return frozenset(permutation(seed, self.clients)[: self.degree].tolist())
+        return frozenset(permutation(seed, self.clients)[: self.parameters.committee or self.degree].tolist())
 
     def channels(self, index: int) -> frozenset[int]:
         """With whom a client exchanges sealed shares where keys are reused."""

@@ -5,15 +5,22 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import NamedTuple
 
 from protocols.errors import Misuse
+from secagg.parameters.committee import committee
 from secagg.parameters.rules import (
+    LEAST_THRESHOLD,
     THREATS,
     Cohort,
     complete_threshold,
     largest_threshold,
+    largest_window,
     least_connected_degree,
     least_threshold,
+    least_window,
+    split_threshold,
+    votes_needed,
 )
 
 MOST_NEIGHBOURS = 65_535
@@ -36,25 +43,30 @@ class Infeasible(Misuse):
 
 @dataclass(frozen=True)
 class Plan:
-    """Degree and threshold for a cohort.
+    """What a cohort's session runs with; it holds with the failure bounds of `cohort`.
 
-    degree: neighbours (share holders) of each client; clients - 1 in the complete graph. threshold: shares that open a
-    secret. Both hold with the failure bounds of `cohort`.
+    degree: neighbours of each client; clients - 1 in the complete graph. threshold: shares that open a secret. Where
+    the server may be two-faced: window: survivors among any degree / 2 successive places of the ring (0 on the
+    complete graph); committee: clients that vote (0: all); quorum: votes that certify one view of who survived.
+    survivors: the least total that completes.
     """
 
     cohort: Cohort
     degree: int
     threshold: int
+    window: int = 0
+    committee: int = 0
+    quorum: int = 0
 
     @property
     def complete(self) -> bool:
         return self.degree == self.cohort.clients - 1
 
     @property
-    def corrupt_neighbours(self) -> int:
-        """Corrupt holders of one secret that the threshold withstands, in this threat model."""
-        spare = 2 * self.threshold - self.degree if self.cohort.two_faced else self.threshold
-        return spare - 1
+    def survivors(self) -> int:
+        """Least clients in a total: with a vote more than half of the honest clients are among them."""
+        votes = votes_needed(self.cohort) if self.quorum else 0
+        return max(self.threshold + 1, votes)
 
 
 def plan(
@@ -65,17 +77,20 @@ def plan(
     *,
     security: float = 40.0,
     correctness: float = 20.0,
+    beacon: bool = False,
+    reuse: bool = False,
 ) -> Plan:
-    """The smallest even degree, and its smallest threshold, for `clients` of whom shares `dropout` leave,
+    """The smallest even degree, with its threshold, window and quorum, for `clients` of whom shares `dropout` leave,
     `collusion` collude.
 
     threat: "semi-honest", "semi-malicious" or "malicious"; None is semi-malicious where that is feasible, else
-    semi-honest. security, correctness: failure probabilities are at most 2^-security and 2^-correctness. Where no
-    sparse graph will do, the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails of `rules`.
+    semi-honest. security, correctness: failure probabilities are at most 2^-security and 2^-correctness. beacon,
+    reuse: as in `Cohort`. The threshold is the smallest (semi-honest), or the largest with which enough answer. Where
+    no sparse graph will do, the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails of `rules`.
     Raises Infeasible, saying which number to relax, and Misuse for numbers out of range.
     """
     wanted = "semi-malicious" if threat is None else threat
-    cohort = Cohort(clients, dropout, collusion, wanted, security, correctness)
+    cohort = Cohort(clients, dropout, collusion, wanted, security, correctness, beacon, reuse)
     found = search(cohort)
     if found is None and threat is None:
         found = search(replace(cohort, threat="semi-honest"))
@@ -85,42 +100,98 @@ def plan(
 
 
 def plan_complete(
-    clients: int, dropout: float, collusion: float, threat: str | None = None, *, security: float = 40.0
+    clients: int,
+    dropout: float,
+    collusion: float,
+    threat: str | None = None,
+    *,
+    security: float = 40.0,
+    reuse: bool = False,
 ) -> Plan:
-    """The complete graph with its smallest threshold (Bonawitz et al., CCS 2017). Arguments and errors as in `plan`."""
-    cohort = Cohort(clients, dropout, collusion, threat or "semi-malicious", security)
-    found = _complete(cohort)
+    """The complete graph (Bonawitz et al., CCS 2017). Arguments and errors as in `plan`."""
+    cohort = Cohort(clients, dropout, collusion, threat or "semi-malicious", security, reuse=reuse)
+    found = _on_complete(cohort)
     if found is None and threat is None:
-        found = _complete(replace(cohort, threat="semi-honest"))
+        found = _on_complete(replace(cohort, threat="semi-honest"))
     if found is None:
         raise Infeasible(_reason(cohort), tuple(_remedies(cohort)))
     return found
 
 
 def search(cohort: Cohort) -> Plan | None:
-    """The plan of a cohort, or None: the smallest even degree below n - 1 that has a threshold, else the complete
-    graph.
-    """
+    """The plan of a cohort, or None: the smallest even degree below n - 1 that will do, else the complete graph."""
     if _impossible(cohort):
         return None
-    degree = least_connected_degree(cohort) if cohort.clients > SMALL else cohort.clients
-    least, largest = 0, 0
-    while degree <= min(cohort.clients - 2, MOST_NEIGHBOURS):
-        least = least_threshold(cohort, degree, least)
-        largest = largest_threshold(cohort, degree, largest)
-        if least <= largest:
-            return Plan(cohort, degree, least)
-        degree += _safe_step(least - largest, cohort.two_faced)
-    return _complete(cohort)
+    degree = 2 if cohort.two_faced else least_connected_degree(cohort)
+    while cohort.clients > SMALL and degree <= min(cohort.clients - 2, MOST_NEIGHBOURS):
+        short = _short(cohort, degree)
+        if short <= 0:
+            return made(cohort, degree)
+        degree += short
+    return _on_complete(cohort)
 
 
-def _safe_step(gap: int, two_faced: bool) -> int:
-    """An even number of neighbours by which no smaller step could close the gap between least and largest threshold.
+def _on_complete(cohort: Cohort) -> Plan | None:
+    if _impossible(cohort) or cohort.clients - 1 > MOST_NEIGHBOURS:
+        return None
+    return made(cohort, cohort.clients - 1)
 
-    One more neighbour raises the largest threshold by at most one. The least never falls; outside the semi-honest
-    model it rises by at least one for every two neighbours.
+
+def _short(cohort: Cohort, degree: int) -> int:
+    """Neighbours that are missing at least until the largest threshold and window reach the least; 0 if they do.
+
+    One more neighbour raises the largest threshold by at most one, two raise the largest window by at most one; the
+    least of either never falls.
     """
-    return 2 * gap if two_faced else gap + gap % 2
+    gap = least_threshold(cohort, degree) - largest_threshold(cohort, degree)
+    window = least_window(cohort, degree) - largest_window(cohort, degree) if cohort.two_faced else 0
+    return max(0, gap + gap % 2, 2 * window)
+
+
+class Limits(NamedTuple):
+    """What a degree allows: thresholds from least to largest, and the one that is planned; windows likewise."""
+
+    least: int
+    largest: int
+    threshold: int
+    window: int
+    widest: int
+    committee: int
+    quorum: int
+
+
+def limits(cohort: Cohort, degree: int) -> Limits | None:
+    """What a degree allows, or None if so many clients cannot vote. `least > largest`, `window > widest`: nothing."""
+    if degree >= cohort.clients - 1:
+        return _complete(cohort)
+    least, largest = least_threshold(cohort, degree), largest_threshold(cohort, degree)
+    if not cohort.two_faced:
+        return Limits(least, largest, least, 0, 0, degree * cohort.reuse, 0)
+    voters = committee(cohort)
+    if voters is None:
+        return None
+    size, quorum = voters
+    if cohort.reuse:  # the committee holds the shares
+        least, largest = max(LEAST_THRESHOLD, 2 * quorum - (size or cohort.clients)), quorum - 1
+    return Limits(
+        least, largest, largest, least_window(cohort, degree), largest_window(cohort, degree), size, quorum
+    )
+
+
+def _complete(cohort: Cohort) -> Limits:
+    least, largest = complete_threshold(cohort)
+    if not cohort.two_faced:
+        return Limits(least, largest, least, 0, 0, 0, 0)
+    quorum = 0 if cohort.reuse else votes_needed(cohort)  # later rounds of reused keys have no vote here
+    return Limits(least, largest, max(least, min(largest, split_threshold(cohort))), 0, 0, 0, quorum)
+
+
+def made(cohort: Cohort, degree: int, threshold: int | None = None) -> Plan | None:
+    """The plan with a degree, and a threshold, that are given: whether enough answer is not asked here."""
+    found = limits(cohort, degree)
+    if found is None:
+        return None
+    return Plan(cohort, degree, threshold or found.threshold, found.window, found.committee, found.quorum)
 
 
 def _impossible(cohort: Cohort) -> bool:
@@ -129,21 +200,21 @@ def _impossible(cohort: Cohort) -> bool:
     return least > largest
 
 
-def _complete(cohort: Cohort) -> Plan | None:
-    if _impossible(cohort) or cohort.clients - 1 > MOST_NEIGHBOURS:
-        return None
-    return Plan(cohort, cohort.clients - 1, complete_threshold(cohort)[0])
-
-
 def _reason(cohort: Cohort) -> str:
     demand = f"{cohort.clients} clients, drop-out {cohort.dropout:g}, collusion {cohort.collusion:g}, {cohort.threat}"
-    if _impossible(cohort):
-        least, largest = complete_threshold(cohort)
+    if not _impossible(cohort):
         return (
-            f"infeasible ({demand}): secrecy needs a threshold of {least} even if all {cohort.clients - 1} others hold "
-            f"shares, and {max(largest, 0)} are left to answer"
+            f"infeasible ({demand}): every client would need more than {MOST_NEIGHBOURS} neighbours or voters"
         )
-    return f"infeasible ({demand}): every client would need more than {MOST_NEIGHBOURS} neighbours"
+    if cohort.two_faced and votes_needed(cohort) > cohort.survivors:
+        return (
+            f"infeasible ({demand}): one view of who survived needs {votes_needed(cohort)} votes, and "
+            f"{cohort.survivors} are left to vote"
+        )
+    return (
+        f"infeasible ({demand}): secrecy needs a threshold of {complete_threshold(cohort)[0]} even if all "
+        f"{cohort.clients - 1} others hold shares, and {cohort.survivors - 1} are left to answer"
+    )
 
 
 def _remedies(cohort: Cohort) -> Iterator[str]:

@@ -1,23 +1,26 @@
-"""What makes a degree and threshold safe and likely to finish: Bell et al. (CCS 2020), with exact tails.
+"""What makes a degree and threshold safe and likely to finish: exact tails, union bounds.
 
 Of n clients, C = floor(gamma n) are corrupt, fixed before the graph, and D = floor(delta n) drop out; the graph is a
-randomly labelled Harary graph of even degree k, or complete. All failure bounds are union bounds over the n clients:
+randomly labelled Harary graph of even degree k, or complete. A client's neighbours are drawn from the n - 1 others,
+the places of a window from all n. In every threat model
 
-(a) the honest survivors are connected,                        but with probability 2^-(sigma+1);
-(b) no client has as many corrupt neighbours as open a secret, but with probability 2^-(sigma+1);
-(c) every client keeps t surviving neighbours,                 but with probability 2^-eta.
+(b) no client has t or more corrupt neighbours,        but with probability 2^-(sigma+1) (two-faced: 2^-(sigma+2));
+(c) every client keeps t surviving neighbours,         but with probability 2^-eta       (two-faced: 2^-(eta+1)).
 
-"As many as open a secret" is t in the semi-honest model. A server that may tell two stories about who survived opens
-two of a client's secrets with 2t shares from k neighbours, of whom the corrupt answer twice: there it is 2t - k.
+Semi-honest (Bell et al., CCS 2020): drop-outs are chance, and
 
-Against a malicious server, drop-outs are its choice, made after it saw the graph, so (a) does not follow from
-chance. There we ask besides
+(a) the honest survivors are connected,                but with probability 2^-(sigma+1).
 
-(d) no k/2 clients that follow one another hold t - k/2 or more corrupt ones, but with probability 2^-(sigma+1).
+Two-faced (semi-malicious, malicious): the server picks the drop-outs after it saw the graph and may tell everybody
+something else; clients agree on one set of survivors (`protocols.agreement`) in which every k/2 successive places of
+the ring hold w members. One plan serves both models:
 
-Then the honest survivors are connected *whoever* is dropped, as long as each insists on t surviving neighbours: at most
-k/2 of those precede it, so at least t - k/2 follow it, and one of them is honest. Hops to following honest survivors
-thus lead around the whole ring, and a survivor that a hop passes over is a neighbour of the hop's start.
+(d) no k/2 successive places hold w or more corrupt,   but with probability 2^-(sigma+1);
+(e) every k/2 successive places keep w survivors,      but with probability 2^-(eta+2).
+
+With (d) an honest survivor is among every k/2 successive places, so successive honest survivors are neighbours and
+the graph of the honest survivors is connected whoever is dropped. What is left of both budgets, 2^-(sigma+2) and
+2^-(eta+2), belongs to the committee (`committee`), so that the sums are 2^-sigma and 2^-eta.
 
 What does not belong here: the search for the smallest degree (`plan`), bytes and seconds (`costs`).
 """
@@ -30,19 +33,24 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from fractions import Fraction
 
+from protocols.agreement import quorum
 from protocols.errors import Misuse
 from secagg.parameters.tails import log_all_marked, tail_at_least_exceeds, tail_below_exceeds
 
 THREATS = ("semi-honest", "semi-malicious", "malicious")
 LEAST_THRESHOLD = 2
 MOST_CLIENTS = 10**9
+MOST_VOTERS = 65_535
+"""More signatures would make a certificate of over 4 MB for every client."""
 
 
 @dataclass(frozen=True)
 class Cohort:
     """The demand: n clients, shares of drop-outs and of corrupt clients in [0, 1), a threat model, failure bounds.
 
-    security (sigma), correctness (eta): failures have probability at most 2^-sigma, 2^-eta. Raises Misuse.
+    security (sigma), correctness (eta): failures have probability at most 2^-sigma, 2^-eta. beacon: a sparse graph
+    is drawn from public randomness, so that all clients have the same one whatever the server does. reuse: one
+    set-up serves many rounds. Raises Misuse.
     """
 
     clients: int
@@ -51,6 +59,8 @@ class Cohort:
     threat: str = "semi-malicious"
     security: float = 40.0
     correctness: float = 20.0
+    beacon: bool = False
+    reuse: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.clients <= MOST_CLIENTS:
@@ -93,11 +103,25 @@ class Cohort:
 def complete_threshold(cohort: Cohort) -> tuple[int, int]:
     """Least and largest safe threshold of the complete graph, where nothing is left to chance (least > largest: none).
 
-    Every client has the same C corrupt neighbours, and a survivor keeps the other S - 1 survivors.
+    Every client has the same C corrupt neighbours, and a survivor keeps the other S - 1 survivors. Two-faced servers
+    need a quorum of survivors besides; with reused keys, whose rounds have no vote there, 2t > n - 1 + C.
     """
-    opened = cohort.corrupt + 1
-    least = (cohort.clients - 1 + opened + 1) // 2 if cohort.two_faced else opened
-    return max(LEAST_THRESHOLD, least), cohort.survivors - 1
+    least = max(LEAST_THRESHOLD, cohort.corrupt + 1)
+    if not cohort.two_faced:
+        return least, cohort.survivors - 1
+    if cohort.reuse:
+        least = max(least, split_threshold(cohort))
+    return least, cohort.survivors - 1 if votes_needed(cohort) <= cohort.survivors else 0
+
+
+def split_threshold(cohort: Cohort) -> int:
+    """The least t with 2t > n - 1 + C: two views cannot both gather it on the complete graph."""
+    return (cohort.clients + cohort.corrupt + 1) // 2
+
+
+def votes_needed(cohort: Cohort) -> int:
+    """The quorum where all clients vote; more than half of the honest clients are in any total that reaches it."""
+    return quorum(cohort.clients, cohort.corrupt)
 
 
 def least_connected_degree(cohort: Cohort) -> int:
@@ -109,44 +133,50 @@ def least_connected_degree(cohort: Cohort) -> int:
         k = 2 * half
         return math.log(n) + math.log(max(n - k - 1, 1) / 2) + log_all_marked(n, bad, k) <= limit
 
-    return 2 * _first(connected, 1, n // 2)
+    return 2 * first(connected, 1, n // 2)
 
 
-def least_threshold(cohort: Cohort, degree: int, at_least: int = LEAST_THRESHOLD) -> int:
-    """Smallest t >= at_least with (b), for an even degree; degree + 1 if none."""
-    limit = cohort.log_failure(cohort.security + 1)
+def least_threshold(cohort: Cohort, degree: int) -> int:
+    """Smallest t >= 2 with (b), for an even degree; degree + 1 if none."""
+    others, limit = cohort.clients - 1, cohort.log_failure(cohort.security + 1 + cohort.two_faced)
 
-    def opened_by_chance(count: int) -> bool:
-        return tail_at_least_exceeds(limit, count, cohort.clients, cohort.corrupt, degree)
+    def safe(t: int) -> bool:
+        return not tail_at_least_exceeds(limit, t, others, min(others, cohort.corrupt), degree)
 
-    if not cohort.two_faced:
-        return _first(lambda t: not opened_by_chance(t), max(LEAST_THRESHOLD, at_least), degree + 1)
-    start = max(LEAST_THRESHOLD, at_least, degree // 2 + 1)
-    t = _first(lambda t: not opened_by_chance(2 * t - degree), start, degree + 1)
-    return t if cohort.threat != "malicious" else _least_against_chosen_drops(cohort, degree, t)
+    return first(safe, LEAST_THRESHOLD, degree + 1)
 
 
-def largest_threshold(cohort: Cohort, degree: int, at_least: int = 0) -> int:
-    """Largest t <= degree with (c), 0 if none; `at_least` is a t known to have (c)."""
-    limit = cohort.log_failure(cohort.correctness)
+def largest_threshold(cohort: Cohort, degree: int) -> int:
+    """Largest t <= degree with (c), 0 if none."""
+    others, limit = cohort.clients - 1, cohort.log_failure(cohort.correctness + cohort.two_faced)
 
     def too_many(t: int) -> bool:
-        return tail_below_exceeds(limit, t, cohort.clients, cohort.survivors, degree)
+        return tail_below_exceeds(limit, t, others, cohort.survivors - 1, degree)
 
-    return _first(too_many, at_least + 1, degree + 1) - 1
+    return first(too_many, 1, degree + 1) - 1
 
 
-def _least_against_chosen_drops(cohort: Cohort, degree: int, at_least: int) -> int:
-    """Smallest t >= at_least with (d)."""
+def least_window(cohort: Cohort, degree: int) -> int:
+    """Smallest w >= 1 with (d); degree / 2 + 1 if none."""
     limit, half = cohort.log_failure(cohort.security + 1), degree // 2
 
-    def holds(t: int) -> bool:
-        return not tail_at_least_exceeds(limit, t - half, cohort.clients, cohort.corrupt, half)
+    def safe(w: int) -> bool:
+        return not tail_at_least_exceeds(limit, w, cohort.clients, cohort.corrupt, half)
 
-    return _first(holds, max(at_least, half + 1), degree + 1)
+    return first(safe, 1, half + 1)
 
 
-def _first(holds: Callable[[int], bool], low: int, high: int) -> int:
+def largest_window(cohort: Cohort, degree: int) -> int:
+    """Largest w <= degree / 2 with (e), 0 if none."""
+    limit, half = cohort.log_failure(cohort.correctness + 2), degree // 2
+
+    def too_many(w: int) -> bool:
+        return tail_below_exceeds(limit, w, cohort.clients, cohort.survivors, half)
+
+    return first(too_many, 1, half + 1) - 1
+
+
+def first(holds: Callable[[int], bool], low: int, high: int) -> int:
     """Smallest x in [low, high) with holds(x), a monotone condition; `high` if none. Looks near `low` first."""
     step, known = 1, low
     while known + step < high and not holds(known + step):

@@ -33,7 +33,9 @@ def test_hundred_million_clients(capsys: pytest.CaptureFixture[str]) -> None:
     code, answer, _ = run(capsys, "--clients", "100000000", "--dropout", "0.1", "--collusion", "0.1")
     assert code == 0
     assert answer["threat"] == "semi-malicious"
-    assert 2 * answer["threshold"] > answer["degree"] + answer["corrupt_neighbours"]
+    assert answer["window"] < answer["threshold"] < answer["degree"]
+    assert 2 * answer["quorum"] > answer["committee"] > 0
+    assert answer["least_survivors"] > 55_000_000
 
 
 def test_infeasible_exits_with_two_and_names_the_number(capsys: pytest.CaptureFixture[str]) -> None:

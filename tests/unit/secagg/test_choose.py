@@ -1,5 +1,6 @@
 """From wishes to parameters: what is given is kept or refused, what is not is planned, at every limit."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -7,7 +8,7 @@ import pytest
 from protocols.errors import Misuse
 from secagg.choose import Wishes, choose
 from secagg.parameters import Cohort, plan, plan_complete
-from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold
+from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold, least_window
 
 
 def wishes(**changes: Any) -> Wishes:
@@ -45,33 +46,39 @@ class TestGiven:
             made = choose(wishes(threat=threat, dropout=0.1, threshold=planned.threshold), 200)
             assert (made.degree, made.degree == stricter.degree) == (planned.degree, threat != "semi-honest")
 
-    def test_neighbours_alone_get_the_least_threshold_that_keeps_secrets(self) -> None:
-        asked = wishes(neighbours=30)
-        cohort = asked.cohort(200, "semi-honest")
-        least, most = asked.thresholds(200, 30, "semi-honest")
-        assert (least, most) == (least_threshold(cohort, 30), largest_threshold(cohort, 30))
-        assert asked.thresholds(31, 30, "semi-honest") == complete_threshold(asked.cohort(31, "semi-honest"))
-        assert choose(asked, 200).threshold == least
+    @pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious", "malicious"])
+    def test_neighbours_alone_get_what_is_planned_for_so_many(self, threat: str) -> None:
+        asked = wishes(neighbours=60, dropout=0.1, collusion=0.05, threat=threat)
+        cohort = asked.cohort(200, threat)
+        least, most = least_threshold(cohort, 60), largest_threshold(cohort, 60)
+        made = choose(asked, 200)
+        assert (made.degree, made.threshold) == (60, least if threat == "semi-honest" else most)
+        assert made.window == (0 if threat == "semi-honest" else least_window(cohort, 60))
+
+    def test_neighbours_too_few_for_their_windows_are_refused(self) -> None:
+        asked = wishes(neighbours=30, dropout=0.1, threat="semi-malicious")
+        assert least_window(asked.cohort(200, "semi-malicious"), 30) > 11
+        with pytest.raises(Misuse, match="successive clients, got at most"):
+            choose(asked, 200)
 
     @pytest.mark.parametrize("clients", [40, 101])
     def test_only_the_complete_graph_leaves_nothing_to_chance(self, clients: int) -> None:
-        asked = wishes(dropout=0.2, collusion=0.2, security=60.0, correctness=5.0)
+        asked = wishes(
+            dropout=0.2, collusion=0.2, security=60.0, correctness=5.0, threat="malicious", complete=True
+        )
+        made = choose(asked, clients)
         cohort = Cohort(clients, 0.2, 0.2, "malicious", 60.0, 5.0)
-        whole = complete_threshold(cohort)
-        assert asked.thresholds(clients, clients - 1, "malicious") == whole
-        assert asked.least_threshold(clients, clients - 1, "malicious") == whole[0]
-        for degree in (clients - 2, clients - 3, 30):
-            least, most = least_threshold(cohort, degree), largest_threshold(cohort, degree)
-            assert asked.thresholds(clients, degree, "malicious") == (least, most)
-            assert asked.least_threshold(clients, degree, "malicious") == least
-            assert (least, most) != whole
+        least, most = complete_threshold(cohort)
+        assert least == cohort.corrupt + 1 <= made.threshold <= most
+        assert 2 * made.threshold > clients - 1 + cohort.corrupt
+        assert made.quorum == (clients + cohort.corrupt) // 2 + 1
 
     def test_the_bounds_of_a_cohort_are_those_that_were_asked_for(self) -> None:
         asked = wishes(dropout=0.1, security=55.0, correctness=33.0)
         assert asked.cohort(9, "malicious") == Cohort(9, 0.1, 0.1, "malicious", 55.0, 33.0)
 
     def test_a_threshold_from_the_least_to_the_degree(self) -> None:
-        least = wishes(neighbours=30).thresholds(200, 30, "semi-honest")[0]
+        least = choose(wishes(neighbours=30), 200).threshold
         for threshold in (least, 30):
             assert choose(wishes(neighbours=30, threshold=threshold), 200).threshold == threshold
         for threshold in (least - 1, 31):
@@ -107,7 +114,8 @@ class TestPlanned:
         assert choose(wishes(threat=None, dropout=0.55, complete=True), 30).threat == "semi-honest"
         assert choose(wishes(threat=None, neighbours=20, threshold=15), 30).threat == "semi-malicious"
         assert (
-            choose(wishes(threat=None, neighbours=20, threshold=9, collusion=0.0), 30).threat == "semi-honest"
+            choose(wishes(threat=None, neighbours=20, threshold=9, collusion=0.0, dropout=0.6), 30).threat
+            == "semi-honest"
         )
 
     def test_at_least_three_clients(self) -> None:
@@ -119,11 +127,11 @@ class TestPlanned:
 class TestMalicious:
     def test_sparse_graphs_are_drawn_together_or_from_a_beacon(self) -> None:
         sparse = wishes(threat="malicious", neighbours=10, collusion=0.0)
-        drawn, lit = choose(sparse, 14), choose(sparse, 14, b"light")
+        drawn, lit = choose(sparse, 14), choose(replace(sparse, beacon=b"light"), 14)
         assert (drawn.committed, drawn.beacon) == (True, b"")
         assert (lit.committed, lit.beacon) == (False, b"light")
         for clients, threat in ((11, "malicious"), (14, "semi-malicious")):
-            made = choose(wishes(threat=threat, neighbours=10, collusion=0.0), clients, b"light")
+            made = choose(wishes(threat=threat, neighbours=10, collusion=0.0, beacon=b"light"), clients)
             assert (made.committed, made.beacon) == (False, b"")
 
     @pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious"])

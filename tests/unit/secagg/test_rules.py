@@ -11,6 +11,7 @@ from protocols.errors import Misuse, PolicyRefusal, WireError
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg, SecAggPlus
+from secagg.choose import insist
 from secagg.client.joining import Joining
 from secagg.graph import Harary, permutation
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
@@ -19,6 +20,7 @@ from secagg.ring import Ring
 from secagg.rules import MaskParameters, Rules, rules_of
 
 CONTEXT = bytes(32)
+NAMES = [f"c{i}" for i in range(40)]
 
 
 def parameters(
@@ -55,9 +57,6 @@ def test_the_limits_themselves_are_allowed(good: tuple[str, int, int, int, int])
         ("semi-honest", 65_536, 5, 0, 2),
         ("semi-honest", 9, 5, -1, 2),
         ("semi-honest", 9, 5, 0, 1),
-        ("semi-malicious", 10, 5, 0, 2),
-        ("semi-malicious", 9, 4, 0, 2),
-        ("malicious", 8, 4, 2, 2),
         ("malicious", 8, 5, 2, 2, -1),
         ("malicious", 8, 5, 2, 2, 9, -1),
         ("malicious", 8, 5, 2, 2, 9, 0, -1),
@@ -65,7 +64,6 @@ def test_the_limits_themselves_are_allowed(good: tuple[str, int, int, int, int])
     ],
 )
 def test_one_beyond_each_limit_is_refused(bad: tuple[Any, ...]) -> None:
-    """The threshold's: two views of who survived must not each gather a threshold of holders."""
     with pytest.raises(Misuse, match="expected"):
         MaskParameters(*bad)
 
@@ -187,13 +185,47 @@ class TestDemands:
             SecAggPlus(neighbours=4, threshold=3, threat="semi-honest"),
         )
 
-    def test_the_least_threshold_of_its_own_collusion_is_the_limit(self) -> None:
-        """Nine neighbours of whom 3 are corrupt: 2 x 7 > 9 + 3."""
-        own = SecAgg(threat="semi-malicious", collusion=0.3, dropout=0.0)
-        needed = own.wishes.least_threshold(10, 9, "semi-malicious")
-        self.enter(SecAgg(threat="semi-malicious", threshold=needed), own)
-        with pytest.raises(PolicyRefusal, match=r"threshold: at collusion 0\.3"):
-            self.enter(SecAgg(threat="semi-malicious", threshold=needed - 1), own)
+    def test_a_threshold_below_ones_own_is_refused(self) -> None:
+        """Nine set here, six offered: three corrupt clients would open more than this client stands."""
+        own = SecAgg(threat="semi-malicious", threshold=9, dropout=0.0)
+        for threshold in (6, 8):
+            with pytest.raises(PolicyRefusal, match="threshold: this client demands at least 9"):
+                self.enter(SecAgg(threat="semi-malicious", threshold=threshold, dropout=0.0), own)
+        self.enter(own, own)
+
+    @pytest.mark.parametrize(
+        ("name", "less"),
+        [
+            ("threat", "semi-honest"),
+            ("degree", 28),
+            ("threshold", 17),
+            ("corrupt", 4),
+            ("window", 5),
+            ("quorum", 22),
+            ("survivors", 22),
+            ("committee", 30),
+            ("reuse", True),
+        ],
+    )
+    def test_no_number_that_protects_a_client_is_the_servers_choice(self, name: str, less: Any) -> None:
+        own = SecAggPlus(0.1, 0.125, "semi-malicious", neighbours=30, threshold=20)
+        planned = MaskParameters.decode(own.session(NAMES, 1, 1, random=SystemRandom()).parameters)
+        assert (planned.corrupt, planned.window, planned.quorum) == (5, 6, 23)
+        insist(own.wishes, 40, planned)
+        with pytest.raises(PolicyRefusal, match="setup" if name in ("committee", "reuse") else name):
+            insist(own.wishes, 40, replace(planned, **{name: less}))
+
+    def test_more_neighbours_bring_their_own_numbers(self) -> None:
+        """What was planned for few neighbours is too little for many: a client works it out anew."""
+        own = SecAggPlus(0.1, 0.125, "semi-malicious", neighbours=30)
+        more = SecAggPlus(0.1, 0.125, "semi-malicious", neighbours=36)
+        few, many = (
+            MaskParameters.decode(s.session(NAMES, 1, 1, random=SystemRandom()).parameters)
+            for s in (own, more)
+        )
+        insist(own.wishes, 40, many)
+        with pytest.raises(PolicyRefusal, match="threshold"):
+            insist(own.wishes, 40, replace(many, threshold=few.threshold))
 
     def test_a_beacon_matters_on_sparse_malicious_graphs_only(self) -> None:
         names = [f"c{i}" for i in range(10)]
