@@ -84,6 +84,9 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
     many), larger thresholds and quorums.
     """
     own = choose(wishes, clients)
+    if offered.reuse != own.reuse:
+        uses = "reuses" if own.reuse else "does not reuse"
+        raise PolicyRefusal(f"setup: this client {uses} keys, the session does not agree")
     if THREATS.index(offered.threat) < THREATS.index(own.threat):
         raise PolicyRefusal(f"threat: this client demands {own.threat}, the session offers {offered.threat}")
     if offered.degree < own.degree:
@@ -101,11 +104,9 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
         raise PolicyRefusal(
             "beacon: the graph would rest on other randomness than the beacon, or the commitments, of this client"
         )
-    if (offered.committee, offered.reuse) != (own.committee, own.reuse):
+    if offered.committee != own.committee:
         raise PolicyRefusal(
-            f"setup: this client demands a committee of {own.committee} (0: all) and "
-            f"{'reused' if own.reuse else 'fresh'} keys, the session offers {offered.committee} and "
-            f"{'reused' if offered.reuse else 'fresh'} ones"
+            f"committee: this client demands {own.committee} (0: all), the session offers {offered.committee}"
         )
 
 
@@ -146,7 +147,8 @@ def _given(wishes: Wishes, clients: int, threat: str) -> Plan:
     if wishes.neighbours is None and not wishes.complete:
         degree = _planned(wishes, clients, threat).degree
     cohort = wishes.standing(clients, threat, degree)
-    found, allowed = made(cohort, degree, wishes.threshold), limits(cohort, degree)
+    held = wishes.neighbours is not None  # then so many hold the shares of reused keys, too
+    found, allowed = made(cohort, degree, wishes.threshold, held), limits(cohort, degree, held)
     if found is None or allowed is None:
         raise Misuse(f"{clients} clients are too many to vote on who survived: have at most {MOST_VOTERS}")
     if cohort.two_faced and votes_needed(cohort) > cohort.survivors:

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import harness
-from secagg.parameters import Plan, plan
+from secagg.parameters import plan
 from secagg.parameters.calibration import Units, calibrate, estimate
 from secagg.parameters.costs import Costs, costs, ring_bits
 from secagg.ring import Ring
@@ -70,7 +70,7 @@ def sessions(clients: int, dropout: float, collusion: float, dim: int, bits: int
     failure bounds are for all sessions together.
     """
     whole = plan(clients, dropout, collusion)
-    found = Plan(replace(whole.cohort, clients=COHORT), whole.degree, whole.threshold)
+    found = replace(whole, cohort=replace(whole.cohort, clients=COHORT))
     cost = costs(found, dim, bits)
     client_s, server_s = estimate(found, cost, _units(found.degree, found.threshold, cost))
     shards = math.ceil(clients / COHORT)

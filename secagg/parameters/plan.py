@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 from protocols.errors import Misuse
-from secagg.parameters.committee import committee
+from secagg.parameters.committee import committee, least_quorum
 from secagg.parameters.rules import (
     LEAST_THRESHOLD,
     THREATS,
@@ -160,14 +160,17 @@ class Limits(NamedTuple):
     quorum: int
 
 
-def limits(cohort: Cohort, degree: int) -> Limits | None:
-    """What a degree allows, or None if so many clients cannot vote. `least > largest`, `window > widest`: nothing."""
+def limits(cohort: Cohort, degree: int, held: bool = False) -> Limits | None:
+    """What a degree allows, or None if so many clients cannot vote. `least > largest`, `window > widest`: nothing.
+
+    held: reused keys have a committee of `degree` clients, else of as many as it needs.
+    """
     if degree >= cohort.clients - 1:
         return _complete(cohort)
     least, largest = least_threshold(cohort, degree), largest_threshold(cohort, degree)
     if not cohort.two_faced:
-        return Limits(least, largest, least, 0, 0, degree * cohort.reuse, 0)
-    voters = committee(cohort)
+        return Limits(least, largest, least, 0, 0, 0, 0)
+    voters = (degree, least_quorum(cohort, degree)) if cohort.reuse and held else committee(cohort)
     if voters is None:
         return None
     size, quorum = voters
@@ -182,13 +185,14 @@ def _complete(cohort: Cohort) -> Limits:
     least, largest = complete_threshold(cohort)
     if not cohort.two_faced:
         return Limits(least, largest, least, 0, 0, 0, 0)
-    quorum = 0 if cohort.reuse else votes_needed(cohort)  # later rounds of reused keys have no vote here
-    return Limits(least, largest, max(least, min(largest, split_threshold(cohort))), 0, 0, 0, quorum)
+    return Limits(
+        least, largest, max(least, min(largest, split_threshold(cohort))), 0, 0, 0, votes_needed(cohort)
+    )
 
 
-def made(cohort: Cohort, degree: int, threshold: int | None = None) -> Plan | None:
+def made(cohort: Cohort, degree: int, threshold: int | None = None, held: bool = False) -> Plan | None:
     """The plan with a degree, and a threshold, that are given: whether enough answer is not asked here."""
-    found = limits(cohort, degree)
+    found = limits(cohort, degree, held)
     if found is None:
         return None
     return Plan(cohort, degree, threshold or found.threshold, found.window, found.committee, found.quorum)
