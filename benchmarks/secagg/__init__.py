@@ -2,7 +2,8 @@
 
 ``python -m benchmarks secagg --clients N --dim M --neighbours K --threshold T --dropout D [--peer flower] --json``
 measures one round. Modules: `work` (a round, and ours), `flower` (the peer's), `masks` (the cipher's limit),
-`report` (figures of a result), `cases` (those of the docs), `sweeps` (over sizes, with plots), `scale` (on paper).
+`report` (figures of a result), `cases` (those of the docs), `sweeps` (over sizes, with plots), `scale` and
+`plans` (on paper).
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import harness
-from benchmarks.secagg import cases, scale, sweeps
+from benchmarks.secagg import cases, plans, scale, sweeps
 
 app = typer.Typer(
     add_completion=False,
@@ -25,6 +26,7 @@ app = typer.Typer(
 cases.register(app)
 sweeps.register(app)
 scale.register(app)
+plans.register(app)
 
 
 class Peer(StrEnum):
