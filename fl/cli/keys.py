@@ -28,7 +28,7 @@ def register(app: typer.Typer) -> None:
 @keys.command("new")
 def new(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None:
     """Make an Ed25519 identity: NAME.key (mode 0600) and NAME.pub."""
-    from fl.flower.credentials import make_identity
+    from fl.credentials import make_identity
 
     identity = make_identity(_name(name), out)
     facts = {"name": name, "public": identity.public.hex(), "private_file": str(out / f"{name}.key")}
@@ -38,7 +38,7 @@ def new(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None
 @keys.command("node")
 def node(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None:
     """Make a SuperNode's connection key: NAME.auth (mode 0600, OpenSSH form) and NAME.auth.pub."""
-    from fl.flower.credentials import make_node_key
+    from fl.flower.connection_keys import make_node_key
 
     private, public, transport = make_node_key(_name(name), out)
     facts = {"name": name, "transport": transport, "private_file": str(private), "public_file": str(public)}
@@ -60,7 +60,7 @@ def roster(
     """Sign a roster: who takes part, in which role, with which key. A file that holds one is replaced by a later
     serial only.
     """
-    from fl.flower.credentials import save_roster
+    from fl.credentials import save_roster
     from protocols.identity import Identity, Roster, SignedRoster
 
     members = [_member(text) for text in member]
@@ -84,7 +84,7 @@ def check(
     as_json: JsonOption = False,
 ) -> None:
     """Verify a roster under the authority's public key."""
-    from fl.flower.credentials import read_public
+    from fl.credentials import read_public
     from protocols.identity import SignedRoster
 
     verified = SignedRoster.load(roster_file).verified(read_public(authority))
@@ -94,7 +94,8 @@ def check(
 
 
 def _member(text: str) -> "Member":
-    from fl.flower.credentials import read_node_key, read_public
+    from fl.credentials import read_public
+    from fl.flower.connection_keys import read_node_key
     from protocols.errors import Misuse
     from protocols.identity import Member
 

@@ -21,8 +21,8 @@ from fl.checkpoint import CHECKPOINT
 from fl.checks import positive, whole
 from fl.config import Setup
 from fl.contribution import train_locally
+from fl.credentials import read_public
 from fl.flower.compat import log
-from fl.flower.credentials import read_public
 from fl.flower.engine import FlowerEngine
 from fl.flower.messages import Header, RunHeader
 from fl.flower.mod import find_site, refusing, require_protected

@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from flwr.serverapp import Grid
 
 from fl.flower.compat import node_keys
-from fl.flower.credentials import transport_name
+from fl.flower.connection_keys import transport_name
 from protocols.errors import Misuse
 from protocols.identity import Roster
 from protocols.kernel import Party

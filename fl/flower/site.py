@@ -25,7 +25,7 @@ from typing import Any
 
 from fl.account import DEFAULT_DELTA
 from fl.checks import delta
-from fl.flower.credentials import read_public
+from fl.credentials import read_public
 from fl.flower.node_ledger import NodeLedger
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError
 from protocols.identity import Identity, Roster, SignedRoster

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from examples.flower.loopback import Process
-from fl.flower.credentials import make_node_key
+from fl.flower.connection_keys import make_node_key
 from fl.flower.launcher import write_launcher
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, verify_record

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from fl.cli import invoke
-from fl.flower.credentials import read_public
+from fl.credentials import read_public
 from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
 from fl.flower.mod import privacy_mod
 from fl.flower.rounds import arrays_of
