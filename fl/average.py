@@ -3,32 +3,40 @@
 What does not belong here: `Federation`, which owns the loop too.
 """
 
-import hashlib
 import secrets
 import warnings
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any
-
-import numpy as np
 
 from fl import checks
 from fl.account import Account
-from fl.memory import NOTE
-from fl.result import SUM_NOTE, clipped_note
-from fl.rounds import COUNTERS
-from fl.tensors import flatten_state, schema_of_state, unflatten_state
+from fl.engines.memory import Drop, MemoryEngine
+from fl.round import (
+    Broadcast,
+    Mean,
+    Reference,
+    Work,
+    contribution_of,
+    moved,
+    open_round,
+    play,
+    reference_of,
+    statement_of,
+)
+from fl.tensors import flatten_state, to_state, to_tree
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.guarantee import only_epsilon
-from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts
+from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.policy import Policy
-from protocols.randomness import SystemRandom
-from protocols.roundplan import RoundPlan
-from protocols.runtime import recall
-from protocols.simulate import Outcome, simulate
+from protocols.session import Session
+from protocols.simulate import Outcome
 from protocols.stack import Numbers, Stack
 from protocols.statement import Protection, Statement
 from protocols.store import MemoryStore, Store
-from protocols.updates import Flat, Schema
+from protocols.summation import SecureSum
+from protocols.updates import Flat, schema_of
 
 
 class SecureAverage:
@@ -71,7 +79,7 @@ class SecureAverage:
         self.survivors: tuple[str, ...] = ()
         self.outcome: Outcome | None = None
         self.clipped_share: float | None = None
-        self._stores: dict[str, Store] = {"server": MemoryStore()}
+        self._stores: defaultdict[str, Store] = defaultdict(MemoryStore)
         self._protection: Protection | None = None
         self._clipped_most, self._paid = 0.0, 0
 
@@ -106,19 +114,23 @@ class SecureAverage:
                 f"{self._paid} calls were paid for of the {self.rounds} that the noise was calibrated for: "
                 "pass SecureAverage the number of calls as rounds=..., or give the layer a noise_multiplier"
             )
-        schema = schema_of_state(reference, self.integers)
-        if schema.dimension == 0:
+        start = self._reference(reference)
+        present = {name: state for name, state in by_name.items() if state is not None}
+        broadcast = self._open(names, start, weighted=weights is not None)
+        trained = {name: _flat(name, state, start) for name, state in present.items()}
+
+        def contribute(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+            return contribution_of(broadcast, trained[own.client], counts[own.client])
+
+        mean = self._play(broadcast, contribute, [name for name in names if name not in present])
+        return to_state(moved(start, mean.vector, mean.counters), start.schema, reference)
+
+    def _reference(self, state: Mapping[str, Any]) -> Reference:
+        tree, labels = to_tree(state)
+        start = reference_of(tree, schema=schema_of(tree, self.integers, labels))
+        if start.schema.dimension == 0:
             raise Misuse("reference: holds no floating-point value: nothing to average")
-        start = flatten_state(reference, schema)
-        plan, digest = self._plan(names, schema, start, weighted=weights is not None)
-        vectors = {
-            name: self._vector(plan, name, state, counts[name], schema, start)
-            for name, state in by_name.items()
-        }
-        aggregate = self._sum(
-            plan, digest, vectors, {name for name, state in by_name.items() if state is None}
-        )
-        return self._move(aggregate, schema, start, reference)
+        return start
 
     def _weights(self, names: tuple[str, ...], weights: Any) -> dict[str, int]:
         if weights is None:
@@ -141,83 +153,32 @@ class SecureAverage:
                 )
         return {name: int(given[name]) for name in names}
 
-    def _plan(
-        self, names: tuple[str, ...], schema: Schema, start: Flat, *, weighted: bool
-    ) -> tuple[RoundPlan, bytes]:
+    def _open(self, names: tuple[str, ...], start: Reference, *, weighted: bool) -> Broadcast:
         self.calls += 1
-        run = RunFacts(self.rounds, len(names), len(names), dimension=schema.dimension, delta=self.delta)
-        stack = self.stack if weighted else self._unweighted()
-        if self.calls == 1:
-            stack.plan(run)
-        model = hashlib.sha256(schema.encode() + np.ascontiguousarray(start.vector).tobytes()).digest()
-        facts = RoundFacts(
-            run, self.calls, names, hashlib.sha256(b"secagg average\0" + model).digest(), stack.public()
+        run = RunFacts(
+            self.rounds, len(names), len(names), dimension=start.schema.dimension, delta=self.delta
         )
-        exact = [Coordinate(COUNTERS, schema.counters, 1 << 24)] if schema.counters else []
-        plan = stack.round(facts, start.vector, exact)
-        return plan, plan.digest(model)
+        if self.calls == 1:
+            self.stack.plan(run)
+        return open_round(self.stack if weighted else self._unweighted(), run, self.calls, names, start)
 
     def _unweighted(self) -> Stack:
         numbers = self.stack.numbers
         return Stack([*self.stack.layers, self.stack.secure_sum], Numbers(numbers.bits, numbers.range, 1))
 
-    def _vector(
-        self, plan: RoundPlan, name: str, state: Any, weight: int, schema: Schema, start: Flat
-    ) -> np.ndarray:
-        if state is None:  # it left: nothing of it is ever sent
-            return np.zeros(plan.dimension, np.int64)
-        try:
-            flat = flatten_state(state, schema)
-        except Misuse as error:
-            raise Misuse(f"client {name!r}: {error}") from None
-        sent = {c.name for c in plan.summed.coordinates}
-        coordinates = {COUNTERS: flat.counters - start.counters} if COUNTERS in sent else {}
-        store = self._stores.setdefault(name, MemoryStore())
-        facts = RoundFacts(
-            plan.facts.run,
-            plan.facts.number,
-            plan.facts.clients,
-            plan.facts.seed,
-            plan.facts.public,
-            name,
-            store,
+    def _play(self, broadcast: Broadcast, work: Work, left: Sequence[str]) -> Mean:
+        """Return the mean of one call. Raises what abandoned it."""
+        engine = MemoryEngine(
+            self.stack.secure_sum, work, departures=partial(_leaving, left), policy=self.policy
         )
-        return plan.encode(Contribution(flat.vector - start.vector, weight, coordinates), facts)
-
-    def _sum(
-        self, plan: RoundPlan, digest: bytes, vectors: dict[str, np.ndarray], left: set[str]
-    ) -> Aggregate:
-        protocol = self.stack.secure_sum
-        session = protocol.session(
-            list(vectors),
-            plan.dimension,
-            plan.bound,
-            random=SystemRandom(),
-            modulus=plan.summed.modulus,
-            round=self.calls,
-            model=digest,
-            min_survivors=min(plan.summed.min_survivors, len(vectors)),
-            memory=recall(self._stores["server"], protocol),
-        )
-        self._protection = protocol.protection(session)
-        first = protocol.stages(session)[0].name
-        # paid before anything leaves a client: a sum that fails later is paid for all the same
-        self.account.charge(plan.events(tuple(name for name in vectors if name not in left)), self.calls)
-        self._paid += 1
-        self.outcome = simulate(
-            protocol,
-            vectors,
-            drop={first: left},
-            policy=self.policy,
-            stores=self._stores,
-            updates={n: hashlib.sha256(session.nonce + n.encode()).digest() for n in vectors},
-            session=session,
-        )
-        self.survivors = tuple(str(name) for name in self.outcome.survivors)
-        aggregate = plan.decode(self.outcome.total, self.survivors)
-        clipped = plan.clipped(aggregate)
-        size = len(self.survivors) * plan.summed.dimension
-        self.clipped_share = None if clipped is None else clipped / size
+        engine.stores = self._stores
+        played = play([broadcast], engine, self.stack, self.account)
+        self._protection = played.protection or self._protection
+        self._paid += played.charged
+        if played.error is not None:
+            raise played.error
+        self.outcome, self.survivors = engine.outcome, played.result.survivors
+        self.clipped_share = played.result.clipped_share
         if self.clipped_share:
             self._clipped_most = max(self._clipped_most, self.clipped_share)
             warnings.warn(
@@ -225,15 +186,7 @@ class SecureAverage:
                 "and were clipped to it: the average is not exact; pass range=... to SecureAverage",
                 stacklevel=3,
             )
-        return aggregate
-
-    def _move(
-        self, aggregate: Aggregate, schema: Schema, start: Flat, like: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        mean = np.asarray(aggregate.vector, np.float64)[: schema.dimension] / aggregate.weight
-        counters = aggregate.coordinates.get(COUNTERS)
-        summed = start.counters if counters is None else start.counters + counters
-        return unflatten_state(Flat(start.vector + mean, summed, start.kept), schema, like)
+        return played.means[0]
 
     @property
     def epsilon(self) -> float | None:
@@ -245,10 +198,21 @@ class SecureAverage:
         """What the calls so far protected. Raises Misuse before the first call."""
         if self._protection is None:
             raise Misuse("expected a first average before its statement")
-        notes = [NOTE] if self.account.events else [NOTE, SUM_NOTE]
-        if self._clipped_most:
-            notes.append(clipped_note(self._clipped_most))
-        return self.account.statement(self.stack, self._protection, notes)
+        return statement_of(
+            self.stack, self._protection, self.account, MemoryEngine.notes, self._clipped_most
+        )
+
+
+def _leaving(left: Sequence[str], protocol: SecureSum, session: Session) -> tuple[Sequence[str], Drop]:
+    """The clients that left send nothing, from the first stage on."""
+    return left, {protocol.stages(session)[0].name: left}
+
+
+def _flat(name: str, state: Mapping[str, Any], start: Reference) -> Flat:
+    try:
+        return flatten_state(state, start.schema)
+    except Misuse as error:
+        raise Misuse(f"client {name!r}: {error}") from None
 
 
 def _is_weight(weight: Any, cap: int) -> bool:

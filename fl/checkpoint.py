@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fl.rounds import RoundResult
+from fl.round import RoundResult
 from protocols.errors import Misuse, SecAggError
 from protocols.extras import needs
 from protocols.guarantee import price_from_json, price_to_json

@@ -2,16 +2,34 @@
 clients.
 """
 
+from collections.abc import Collection
+from dataclasses import dataclass
+
 from fl.seeds import generator
 from protocols.session import Session
 from protocols.summation import SecureSum
 
 
-def leaving(seed: int, number: int, clients: tuple[str, ...], rate: float) -> dict[str, bool]:
-    """Return the clients that leave in round `number` -> True if after their input has left (they still count).
-
-    rate: share of the clients, rounded to the nearest count; at least one stays.
+@dataclass(frozen=True)
+class Dropouts:
+    """Draws who leaves each session (`fl.engines.memory.Departures`). rate: share of the clients asked, rounded to the
+    nearest count; at least one stays.
     """
+
+    seed: int
+    rate: float
+
+    def __call__(
+        self, protocol: SecureSum, session: Session
+    ) -> tuple[Collection[str], dict[str, Collection[str]]]:
+        """Return who leaves before its input does, and stage -> who vanishes before answering it."""
+        gone = leaving(self.seed, session.round, session.roster, self.rate)
+        early = {name for name, late in gone.items() if not late}
+        return early, by_stage(protocol, session, self.seed, gone)
+
+
+def leaving(seed: int, number: int, clients: tuple[str, ...], rate: float) -> dict[str, bool]:
+    """Return the clients that leave in round `number` -> True if after their input has left (they still count)."""
     count = min(round(rate * len(clients)), len(clients) - 1)
     if count <= 0:
         return {}
@@ -22,12 +40,12 @@ def leaving(seed: int, number: int, clients: tuple[str, ...], rate: float) -> di
 
 
 def by_stage(
-    protocol: SecureSum, session: Session, seed: int, number: int, gone: dict[str, bool]
-) -> dict[str, set[str]]:
+    protocol: SecureSum, session: Session, seed: int, gone: dict[str, bool]
+) -> dict[str, Collection[str]]:
     """Return stage -> clients that vanish before answering it: a random stage up to the input's, or after it."""
     stages = [stage for stage in protocol.stages(session) if stage.role == "client"]
     counting = next(i for i, stage in enumerate(stages) if stage.counts)
-    draw = generator(seed, "stage", number)
+    draw = generator(seed, "stage", session.round)
     drop: dict[str, set[str]] = {}
     for name in sorted(gone):
         early, late = stages[: counting + 1], stages[counting + 1 :]
@@ -35,4 +53,4 @@ def by_stage(
         choices = late if gone[name] else early
         if choices:  # a protocol that asks nothing after the input does not notice who leaves then
             drop.setdefault(choices[int(place * len(choices))].name, set()).add(name)
-    return drop
+    return dict(drop)

@@ -15,19 +15,22 @@ from typing import Any, Self
 
 from fl import checkpoint, checks, settings
 from fl.account import Account
+from fl.computation import LocalComputation
 from fl.config import Loaders, Plan, Setup, make_setup
-from fl.memory import MemoryEngine
-from fl.result import SUM_NOTE, Result, clipped_note
-from fl.rounds import Coordinator, RoundResult, new_session
+from fl.coordinator import Coordinator
+from fl.dropouts import Dropouts
+from fl.engines.memory import MemoryEngine
+from fl.result import Result
+from fl.round import Broadcast, Engine, RoundResult, new_session, play, statement_of
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
-from protocols.errors import Misuse, RecordError
+from protocols.errors import Aborted, Misuse, RecordError
 from protocols.guarantee import price_to_json
 from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
-from protocols.statement import Event, Statement
+from protocols.statement import Event, Protection, Statement
 from protocols.store import write_atomic
 
 
@@ -100,7 +103,14 @@ class Federation:
     def _assemble(self) -> None:
         self._made_with = settings.of(self.setup)
         self.coordinator = Coordinator(self.setup)
-        self.engine: Any = MemoryEngine(self.setup, self.coordinator)
+        plan = self.setup.plan
+        self.engine: Engine = MemoryEngine(
+            self.setup.stack.secure_sum,
+            LocalComputation(self.setup, self.coordinator.model),
+            departures=Dropouts(plan.seed, plan.dropout),
+            policy=self.setup.policy,
+        )
+        self.protection: Protection | None = None
         self.signer: Identity | None = None
         self.account = Account(
             self.setup.stack.layers, self.setup.plan.delta, self.setup.ledger, run=secrets.token_hex(8)
@@ -186,8 +196,8 @@ class Federation:
         self.setup.strategy.restore(strategy)
         for layer in self.setup.stack.layers:
             layer.restore(layers.get(layer.name, {}).get("state", {}))
-        cohort = self.setup.names[: self.coordinator.cohort()]
-        planned = self.coordinator.open(1, cohort).plan.events(cohort[:1])
+        sample = self.coordinator.sample()
+        planned = sample.plan.events(sample.clients[:1])
         self.account.restore(
             [Event(**event) for event in layers.get("events", [])], layers.get("run", ""), planned
         )
@@ -207,20 +217,34 @@ class Federation:
         return {**planned, **self._made_with, **self.coordinator.optimizer}
 
     def _round(self, number: int) -> RoundResult:
-        asked = self.coordinator.choose(number)
-        least = self.setup.plan.min_survivors
-        if len(asked) < least:
-            why = f"{len(asked)} were chosen, min_survivors is {least}" if asked else "nobody was chosen"
-            return RoundResult(number, asked, abandoned=why, metrics=self.coordinator.evaluate())
-        opening = self.coordinator.open(number, asked)
-
-        def charge(contributing: tuple[str, ...]) -> None:
-            self.account.charge(opening.plan.events(contributing), number)
-
-        result: RoundResult = self.engine.play(opening, charge)
+        """Play one round: choose, show, sum, and move the model, or abandon it whole."""
+        lost = self.engine.lost(number)
+        asked = self.coordinator.choose(number) if lost is None else lost.asked
+        try:
+            broadcast = self.coordinator.open(number, asked)
+        except Aborted as error:
+            result = RoundResult(number, asked, abandoned=error.reason)
+        else:
+            result = self._play(broadcast) if lost is None else self._count(lost, broadcast)
         result.metrics = self.coordinator.evaluate()
         result.epsilon = self.account.price()
         return result
+
+    def _play(self, broadcast: Broadcast) -> RoundResult:
+        least = self.setup.plan.min_survivors
+        played = play([broadcast], self.engine, self.setup.stack, self.account, least)
+        self.protection = played.protection or self.protection
+        for mean in played.means:
+            self.coordinator.move(broadcast, mean)
+        return played.result
+
+    def _count(self, lost: RoundResult, broadcast: Broadcast) -> RoundResult:
+        """Count a round that a kill interrupted: a ledger was charged before, an account without one knows only what
+        was saved.
+        """
+        if self.setup.ledger is None:
+            self.account.charge(broadcast.plan.events(lost.asked), lost.number)
+        return lost
 
     # -- what is kept --
 
@@ -286,21 +310,12 @@ class Federation:
 
     def statement(self, history: Sequence[RoundResult] = ()) -> Statement:
         """Return what this federation protects, from whom, under which assumption, at what price so far."""
-        stack = self.setup.stack
-        protection = self.engine.protection or stack.secure_sum.protection(self._sample_session())
-        notes = list(self.engine.notes)
-        if not self.account.events:
-            notes.append(SUM_NOTE)
-        if any(result.clipped_share for result in history):
-            worst = max(result.clipped_share or 0.0 for result in history)
-            notes.append(clipped_note(worst))
-        return self.account.statement(stack, protection, notes)
-
-    def _sample_session(self) -> Any:
-        if self.coordinator.run is None:
-            self.coordinator.prepare(1)
-        cohort = self.setup.names[: self.coordinator.cohort()]
-        return new_session(self.setup, self.coordinator.open(1, cohort))
+        setup = self.setup
+        if (protection := self.protection) is None:
+            sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
+            protection = setup.stack.secure_sum.protection(sample)
+        clipped = max((result.clipped_share or 0.0 for result in history), default=0.0)
+        return statement_of(setup.stack, protection, self.account, self.engine.notes, clipped)
 
 
 def _evaluation(evaluate: Any, test: Any) -> Any:

@@ -1,21 +1,11 @@
 """What a federation's run gives back."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
-from fl.rounds import RoundResult
+from fl.round import RoundResult
 from protocols.guarantee import Guarantee
 from protocols.statement import Statement
-
-SUM_NOTE = (
-    "without differential privacy the sum itself can reveal an update: "
-    "crafted models, sybils and small cohorts do it"
-)
-
-
-def clipped_note(share: float) -> str:
-    """Return the statement's note on the largest share of a round's coordinates that was clipped."""
-    return f"up to {share:.2%} of a round's coordinates were clipped to the public range"
 
 
 @dataclass
@@ -29,8 +19,6 @@ class Result:
     statement: Statement
     survivors: list[tuple[str, ...]]
     ledger: Any = None
-    first_vector: Any = field(default=None, repr=False)
-    first_seen: Any = field(default=None, repr=False)
 
     @property
     def guarantees(self) -> tuple[Guarantee, ...]:

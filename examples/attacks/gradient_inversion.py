@@ -18,9 +18,10 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from fl import Federation
-from fl.contribution import contribute
+from fl.computation import LocalComputation
 from fl.data import load
-from fl.memory import MemoryEngine
+from fl.engines.memory import MemoryEngine
+from fl.round import new_session
 from protocols.kernel import SERVER, Message
 
 CLIENTS, RATE = 10, 0.5
@@ -68,32 +69,32 @@ def likeness(guess: Image, truth: Image) -> float:
 def update_received(privacy: list[Any]) -> tuple[NDArray[np.float64], list[Image]]:
     """What the server can read as client 0's difference out of the message that brought it."""
     made, images = federation(privacy)
-    opening = made.coordinator.open(1, made.setup.names)
+    shown = made.coordinator.open(1, made.setup.names)
     caught: list[Message] = []
 
     def observe(message: Message) -> None:
         if message.recipient == SERVER and message.sender == ("client", 0) and "input" in message.stage:
             caught.append(message)
 
-    engine = MemoryEngine(made.setup, made.coordinator)
+    protocol = made.setup.stack.secure_sum
+    session = new_session(protocol, shown)
+    engine = MemoryEngine(protocol, LocalComputation(made.setup, made.coordinator.model))
     engine.observe = observe
-    engine.play(opening, lambda _: None)
-    session = engine.session
-    assert session is not None
-    hooks = made.setup.stack.secure_sum.audit_hooks
+    engine.sum(shown, session, lambda _: None)
+    hooks = protocol.audit_hooks
     if hooks.elements is not None:
         elements = hooks.elements(session, caught[0])
         modulus = hooks.modulus(session) if hooks.modulus is not None else 0
         assert elements is not None
         integers = ((elements.astype(np.int64) + modulus // 2) % modulus) - modulus // 2
-    elif made.setup.stack.secure_sum.name == "none":
+    elif protocol.name == "none":
         from protocols.plain import Input
 
         integers = Input.decode(caught[0].body).vector
     else:  # a ciphertext: its bytes are all there is to read
-        raw = np.frombuffer(caught[0].body, np.uint8)[: 4 * (opening.plan.dimension)]
-        integers = np.resize(raw, 4 * opening.plan.dimension).view(np.int32).astype(np.int64)
-    return integers[: opening.plan.summed.dimension].astype(np.float64), images
+        raw = np.frombuffer(caught[0].body, np.uint8)[: 4 * (shown.plan.dimension)]
+        integers = np.resize(raw, 4 * shown.plan.dimension).view(np.int32).astype(np.int64)
+    return integers[: shown.plan.summed.dimension].astype(np.float64), images
 
 
 def sum_released(privacy: list[Any]) -> tuple[NDArray[np.float64], list[Image]]:
@@ -107,9 +108,10 @@ def sum_released(privacy: list[Any]) -> tuple[NDArray[np.float64], list[Image]]:
 def private_update(privacy: list[Any]) -> tuple[NDArray[np.float64], list[Image]]:
     """What a client with its own noise sends, in clear."""
     made, images = federation(privacy)
-    opening = made.coordinator.open(1, made.setup.names)
-    name = made.setup.names[0]
-    vector = contribute(made.setup, made.coordinator.model, opening, name, made.setup.loader_for(name))
+    shown = made.coordinator.open(1, made.setup.names)
+    own = shown.own(made.setup.names[0])
+    train = LocalComputation(made.setup, made.coordinator.model)
+    vector = shown.plan.encode(train(shown, own), own)
     return vector[: made.coordinator.schema.dimension].astype(np.float64), images
 
 

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from fl.cli import output
 from fl.cli.seen import Seen
-from fl.rounds import RoundResult
+from fl.round import RoundResult
 from protocols.guarantee import price_shown
 
 COLUMNS = "{:>5}  {:>8}  {:>8}  {:>5}  {:>9}  {:>12}  {:>7}"

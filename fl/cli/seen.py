@@ -25,7 +25,7 @@ class Seen:
         """Observer of the engine: keep the first input that reaches the server."""
         if self.caught or message.recipient != SERVER or message.stage not in ("input", "masked-input"):
             return
-        vectors = self._engine.last_vectors
+        vectors = self._engine.vectors
         names = list(vectors)
         if message.sender.role != "client" or message.sender.number >= len(names):
             return

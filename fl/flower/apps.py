@@ -19,8 +19,9 @@ from numpy.typing import NDArray
 
 from fl.checkpoint import CHECKPOINT
 from fl.checks import positive, whole
+from fl.computation import LocalComputation
 from fl.config import Setup
-from fl.contribution import train_locally
+from fl.coordinator import Coordinator
 from fl.credentials import read_public
 from fl.flower.compat import log
 from fl.flower.engine import FlowerEngine
@@ -31,10 +32,10 @@ from fl.flower.rounds import tree_of
 from fl.flower.server_party import ServerParty
 from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
-from fl.flower.work import Planned, shown_arrays, update_name
+from fl.flower.work import Planned, shown_arrays
 from fl.result import Result
-from fl.rounds import Coordinator, Opening, RoundResult
-from fl.tensors import to_state
+from fl.round import Broadcast, RoundResult
+from fl.round.contribution import encoded
 from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import RoundFacts
@@ -96,12 +97,12 @@ def _name(setup: Setup, context: Context) -> str | None:
 
 
 class FederatedWork:
-    """A client's part in a federation's round: the federation's own opening and training, on this node's data."""
+    """A client's part in a federation's round: the federation's own broadcast and training, on this node's data."""
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
         self._coordinator: Coordinator | None = None
-        self._opening: Opening | None = None
+        self._broadcast: Broadcast | None = None
 
     @property
     def coordinator(self) -> Coordinator:
@@ -117,7 +118,6 @@ class FederatedWork:
         shown, own = tree_of(arrays), coordinator.model.state_dict()
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
-        coordinator.model.load_state_dict(to_state(shown, coordinator.schema, own))
         if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:
             raise ProtocolViolation(
                 f"the run is not the one that this federation plans: expected {planned}, got {header.run}",
@@ -125,19 +125,16 @@ class FederatedWork:
             )
         coordinator.run = header.run.facts()
         self.setup.stack.plan(coordinator.run)
-        self._opening = opening = coordinator.open(header.number, session.roster, header.public.public())
-        return Planned(opening.plan, opening.digest, coordinator.schema.dimension)
+        opened = coordinator.open(header.number, session.roster, header.public.public(), shown)
+        self._broadcast = opened
+        return Planned(opened.plan, opened.digest, coordinator.schema.dimension)
 
     def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:
         """Train on this node's loader."""
-        if self._opening is None:
+        if self._broadcast is None:
             raise Misuse("expected plan before vector")
-        loader = self.setup.loader_for(own.client)
-        contribution, _ = train_locally(
-            self.setup, self.coordinator.model, self._opening, own.client, loader, own.store
-        )
-        update = np.asarray(contribution.vector, np.float64)
-        return self._opening.plan.encode(contribution, own), update_name(self._opening.digest, update)
+        train = LocalComputation(self.setup, self.coordinator.model)
+        return encoded(self._broadcast, train(self._broadcast, own), own)
 
 
 def server_app(

@@ -6,23 +6,20 @@ counterpart: same openings, same vectors, same totals; only the messages travel.
 """
 
 import time
-from collections.abc import Callable
-from dataclasses import replace
 from logging import INFO, WARNING
 
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fl.config import Setup
+from fl.coordinator import Coordinator
 from fl.flower.compat import log, node_keys
 from fl.flower.nodes import Directory, from_names, from_roster
 from fl.flower.rounds import arrays_of
 from fl.flower.server_party import ServerParty
-from fl.flower.server_state import LOST, AskedRound
-from fl.rounds import Coordinator, Opening, RoundResult, new_session
-from fl.tensors import to_tree
-from protocols.errors import Aborted, Misuse
-from protocols.statement import Protection
+from fl.flower.server_state import LOST
+from fl.round import Broadcast, Charge, Costs, RoundResult, Summed
+from protocols.session import Session
 
 NOTES = (
     "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
@@ -48,7 +45,8 @@ class FlowerEngine:
         self.grid = grid
         self.server = server
         self.timeout = timeout
-        self.protection: Protection | None = None
+        self.clock = time.perf_counter
+        self.costs = Costs()
         self._names: dict[int, str] = {}
         self._claimed: dict[str, tuple[int, ...]] = {}
         self._interrupted = (
@@ -63,52 +61,32 @@ class FlowerEngine:
         amplified = sampled and any(getattr(layer, "secret_sampling", False) for layer in layers)
         return (*NOTES, *((AMPLIFIED,) if amplified else ()), *self.server.state.notes())
 
-    def play(self, opening: Opening, charge: Callable[[tuple[str, ...]], None]) -> RoundResult:
-        """Run one round; `charge` is called with everybody asked, before anything leaves a client."""
-        setup = self.setup
-        if self.coordinator.run is None:
-            raise Misuse("expected prepare(rounds) before the first round")
-        out, self._interrupted = self._interrupted, None
-        if out is not None and out.round == opening.number:
-            return self._lost(opening, out, charge)
+    def memory(self) -> bytes | None:
+        return self.server.state.recall(self.setup.stack.secure_sum)
+
+    def session_number(self, round: int) -> int:
         self.server.require_new_updates()
-        state, protocol = self.server.state, setup.stack.secure_sum
-        session = replace(new_session(setup, opening, state.recall(protocol)), round=state.next_session())
-        self.protection = protocol.protection(session)
-        result = RoundResult(opening.number, opening.clients, session=session.context.hex())
-        charge(opening.clients)
-        header = self.server.header(
-            session.encode(), opening.number, self.coordinator.run, opening.plan.facts.public
-        )
-        tree, _ = to_tree(opening.state)
-        content = RecordDict({"arrays": arrays_of(tree)})
+        return self.server.state.next_session()
+
+    def lost(self, round: int) -> RoundResult | None:
+        out, self._interrupted = self._interrupted, None
+        if out is None or out.round != round:
+            return None
+        log(WARNING, "round %d was lost: %s", round, LOST)
+        return RoundResult(round, out.asked, session=out.session.hex(), abandoned=LOST)
+
+    def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
+        """Run one sum; everybody asked is charged for before the first request."""
+        self.costs = Costs()
+        charge(broadcast.clients)
+        facts = broadcast.plan.facts
+        header = self.server.header(session.encode(), broadcast.number, facts.run, facts.public)
+        content = RecordDict({"arrays": arrays_of(broadcast.reference.tree)})
         try:
             total = self.server.sum(self.grid, self.directory(), session, header, content, self.timeout)
-        except Aborted as error:
-            result.abandoned = error.reason
-            result.seconds = self._seconds()
-            return result
-        survivors = tuple(opening.clients[i] for i in total.survivors)
-        result = self.coordinator.close(opening, total.total, survivors)
-        result.session = session.context.hex()
-        asked = len(opening.clients)
-        model_bytes = sum(array.nbytes for array in tree.values())
-        result.bytes_up_per_client = sum(t.up for t in self.server.trips) / asked
-        result.bytes_down_per_client = sum(t.down for t in self.server.trips) / asked + model_bytes
-        result.seconds = self._seconds()
-        return result
-
-    def _lost(
-        self, opening: Opening, out: AskedRound, charge: Callable[[tuple[str, ...]], None]
-    ) -> RoundResult:
-        """Count a round that a kill interrupted after inputs had been asked for: it is not asked for again.
-
-        A ledger was charged by the process that was killed; an account without one knows only what was saved.
-        """
-        if self.setup.ledger is None:
-            charge(out.asked)
-        log(WARNING, "round %d was lost: %s", opening.number, LOST)
-        return RoundResult(opening.number, out.asked, session=out.session.hex(), abandoned=LOST)
+        finally:
+            self.costs = self._costs(len(broadcast.clients))
+        return Summed(total.total, tuple(broadcast.clients[i] for i in total.survivors))
 
     def directory(self) -> Directory:
         """Return who is connected now: by the roster, else by the names that nodes say."""
@@ -144,12 +122,13 @@ class FlowerEngine:
             self.grid, self.directory(), self.coordinator.run, min(self.timeout, 60.0)
         )
 
-    def _seconds(self) -> dict[str, float]:
+    def _costs(self, asked: int) -> Costs:
         trips = self.server.trips
         train = sum(t.train for t in trips)
-        return {
+        seconds = {
             "train": train,
             "privacy_client": sum(t.node for t in trips) - train,
             "privacy_server": sum(t.server for t in trips),
             "waiting": sum(t.waiting for t in trips),
         }
+        return Costs(sum(t.up for t in trips) / asked, sum(t.down for t in trips) / asked, seconds)

@@ -15,7 +15,7 @@ from fl.checkpoint import CHECKPOINT, rounds_in
 from fl.flower.mod import SIMULATION
 from fl.flower.server_party import helpers_of
 from fl.result import Result
-from fl.rounds import RoundResult
+from fl.round import RoundResult
 from protocols.errors import Misuse, SecAggError
 
 

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.layers import Compute
+from protocols.layers import Compute, RoundFacts
 
 
 class Strategy:
@@ -25,8 +25,8 @@ class Strategy:
     owns: frozenset[str] = frozenset()
     weighted: bool = True
 
-    def local(self, compute: Compute) -> Compute:
-        """Wrap the local computation (inside every privacy layer's wrapping)."""
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        """Wrap the local computation of the client `facts.client` (inside every privacy layer's wrapping)."""
         return compute
 
     def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -8,7 +8,7 @@ import torch
 
 from fl.strategies.fedavg import FedAvg
 from protocols.errors import Misuse
-from protocols.layers import Compute, LocalTask
+from protocols.layers import Compute, LocalTask, RoundFacts
 
 
 class FedProx(FedAvg):
@@ -23,7 +23,7 @@ class FedProx(FedAvg):
             raise Misuse(f"expected mu >= 0, got {mu}")
         self.mu = mu
 
-    def local(self, compute: Compute) -> Compute:
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         def pulled(task: LocalTask) -> dict[str, float]:
             handle = task.optimizer.register_step_pre_hook(self._pull(task.optimizer))
             try:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from fl.strategies.base import Strategy
 from protocols.errors import Misuse
-from protocols.layers import Compute, LocalTask
+from protocols.layers import Compute, LocalTask, RoundFacts
 
 
 class FedSGD(Strategy):
@@ -33,7 +33,7 @@ class FedSGD(Strategy):
         self.lr = lr
         self.weighted = weighted
 
-    def local(self, compute: Compute) -> Compute:
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         def collect(task: LocalTask) -> dict[str, float]:
             task.optimizer = collector = GradientCollector(task.model.parameters())
             task.epochs = 1

@@ -10,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from fl import Federation
-from fl.contribution import train_locally
+from fl.computation import LocalComputation
 from fl.data import DataSet, load
 from fl.data.partition import partition
 from fl.models import cnn
@@ -64,16 +64,13 @@ def test_the_masked_run_is_the_plain_run(images: DataSet, examples: int, rounds:
 def test_one_round_is_the_float_average_within_one_step(images: DataSet) -> None:
     federation = make(images, 3_000, 0.0, SecAggPlus())
     federation.coordinator.prepare(1)
-    opening = federation.coordinator.open(1, federation.setup.names)
-    trained = [
-        train_locally(
-            federation.setup, federation.coordinator.model, opening, name, federation.setup.loader_for(name)
-        )
-        for name in federation.setup.names
-    ]
-    weights = [contribution.weight for contribution, _ in trained]
-    average = np.average([flat.vector for _, flat in trained], axis=0, weights=weights)
+    shown = federation.coordinator.open(1, federation.setup.names)
+    train = LocalComputation(federation.setup, federation.coordinator.model)
+    trained = [train(shown, shown.own(name)) for name in federation.setup.names]
+    weights = [contribution.weight for contribution in trained]
+    difference = np.average([contribution.vector for contribution in trained], axis=0, weights=weights)
+    average = shown.reference.flat.vector + difference
     state = federation.fit(1).model.state_dict()
     found = np.concatenate([tensor.double().numpy().ravel() for tensor in state.values()])
-    assert opening.plan.quantiser is not None
-    assert np.abs(found - average).max() <= opening.plan.quantiser.step
+    assert shown.plan.quantiser is not None
+    assert np.abs(found - average).max() <= shown.plan.quantiser.step

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import DistributedDP
 from fl import FedAdam, FedAvg, Federation, FedProx, FedSGD, SecureAverage
+from fl.computation import LocalComputation
 from protocols import PlainSum
 from protocols.errors import CapacityError, Misuse, StackError, TooFewSurvivors
 from protocols.layers import Compute, LocalTask, PrivacyLayer, RoundFacts
@@ -96,19 +97,15 @@ def test_the_users_generators_are_left_as_they_were() -> None:
 def test_one_round_is_within_one_step_of_the_float_average() -> None:
     fed = federation([SecAgg()], bits=16)
     fed.coordinator.prepare(1)
-    opening = fed.coordinator.open(1, fed.setup.names)
-    from fl.contribution import train_locally
-
-    trained = {
-        name: train_locally(fed.setup, fed.coordinator.model, opening, name, fed.setup.loader_for(name))
-        for name in fed.setup.names
-    }
-    total = sum(c.weight for c, _ in trained.values())
-    mean = sum(c.weight * flat.vector for c, flat in trained.values()) / total
+    shown = fed.coordinator.open(1, fed.setup.names)
+    train = LocalComputation(fed.setup, fed.coordinator.model)
+    trained = [train(shown, shown.own(name)) for name in fed.setup.names]
+    total = sum(c.weight for c in trained)
+    mean = shown.reference.flat.vector + sum(c.weight * c.vector for c in trained) / total
     fed.fit(1)
     got = np.concatenate([t.double().numpy().ravel() for t in fed.coordinator.model.state_dict().values()])
-    assert opening.plan.quantiser is not None
-    assert np.abs(got - mean).max() <= opening.plan.quantiser.step
+    assert shown.plan.quantiser is not None
+    assert np.abs(got - mean).max() <= shown.plan.quantiser.step
 
 
 def test_train_metrics_are_the_weighted_mean_though_nobody_sent_them_in_clear() -> None:

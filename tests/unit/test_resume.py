@@ -121,7 +121,7 @@ def test_what_a_run_paid_before_it_was_cut_off_in_its_first_round_counts(
 
     first = private()
     with monkeypatch.context() as patch:
-        patch.setattr(first.coordinator, "close", cut_off)
+        patch.setattr(first.coordinator, "move", cut_off)
         with pytest.raises(KeyboardInterrupt):
             first.fit(1)
     paid = first.account.events

@@ -1,0 +1,100 @@
+"""A client's own part in a federation: the user's loop on a copy of the broadcast model, where the client lives.
+
+What does not belong here: arithmetic of a round (`fl.round`), sending.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fl.config import Setup
+from fl.loaders import examples_in
+from fl.local import fresh_model, run_epochs
+from fl.round import Broadcast, contribution_of
+from fl.seeds import derive, seeded
+from fl.tensors import flatten_state, to_state
+from protocols.errors import Misuse
+from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
+from protocols.updates import Flat
+
+
+class LocalComputation:
+    """Trains the clients of a federation (`fl.round.Work`). template: a module of the federation's architecture."""
+
+    def __init__(self, setup: Setup, template: Any) -> None:
+        self.setup = setup
+        self.template = template
+        self._shown: tuple[Broadcast, Mapping[str, Any]] | None = None
+
+    def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        """Train and return the client's contribution. Raises Misuse naming client and tensor for NaN or infinity."""
+        task = self.task(broadcast, own)
+        compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
+        for layer in reversed(self.setup.stack.layers):
+            compute = layer.local(compute, own)
+        with seeded(derive(self.setup.plan.seed, "train", own.number, own.client)):
+            reported = compute(task)
+        try:
+            trained = _trained(task, broadcast)
+        except Misuse as error:
+            raise Misuse(f"client {own.client!r}, round {own.number}: {error}") from None
+        return contribution_of(broadcast, trained, self._weight(broadcast, task.examples), reported)
+
+    def task(self, broadcast: Broadcast, own: RoundFacts) -> LocalTask:
+        """Return what the client's computation starts from: the broadcast model, a new optimizer and criterion."""
+        setup, plan = self.setup, self.setup.plan
+        loader = setup.loader_for(own.client)
+        order = getattr(loader, "generator", None)
+        if order is not None:  # its state would depend on how often it was asked before
+            order.manual_seed(derive(plan.seed, "order", own.number, own.client))
+        model = fresh_model(self.template, self._state(broadcast), plan.device)
+        return LocalTask(
+            client=own.client,
+            model=model,
+            loader=loader,
+            optimizer=setup.optimizer(model.parameters()),
+            criterion=setup.criterion(),
+            run=run_epochs(setup.train, own.number),
+            epochs=plan.local_epochs,
+            loss=setup.loss,
+            examples=examples_in(loader),
+            device=plan.device,
+        )
+
+    def _state(self, broadcast: Broadcast) -> Mapping[str, Any]:
+        """Return the broadcast model as a state dict, made once per broadcast."""
+        if self._shown is None or self._shown[0] is not broadcast:
+            reference = broadcast.reference
+            state = to_state(reference.tree, reference.schema, self.template.state_dict())
+            self._shown = broadcast, state
+        return self._shown[1]
+
+    def _weight(self, broadcast: Broadcast, examples: int) -> int:
+        plan = broadcast.plan
+        equal = plan.signals[0].weight_cap == 1 or plan.summed.weight_cap == 1
+        return 1 if equal or not self.setup.strategy.weighted else examples
+
+
+def _trained(task: LocalTask, broadcast: Broadcast) -> Flat:
+    """Return the trained model, flat; or the reference plus the result that a layer computed by itself."""
+    reference = broadcast.reference
+    if task.result is None:
+        state, names = task.model.state_dict(), [leaf.path[0] for leaf in reference.schema.leaves]
+        extra, missing = state.keys() - set(names), set(names) - state.keys()
+        if extra or missing:
+            raise Misuse(
+                f"training changed the model's names: {sorted(extra)} appeared, {sorted(missing)} are gone"
+            )
+        return flatten_state({name: state[name] for name in names}, reference.schema)
+    vector = reference.flat.vector.copy()
+    at = 0
+    for leaf in reference.schema.leaves:
+        if leaf.rule == "protect":
+            if leaf.name in task.result:
+                vector[at : at + leaf.floats] += np.asarray(task.result[leaf.name], np.float64).reshape(-1)
+            at += leaf.floats
+    if not np.isfinite(vector).all():
+        name = reference.schema.name_at(int(np.flatnonzero(~np.isfinite(vector))[0]))
+        raise Misuse(f"{name}: holds NaN or infinity; the update is refused")
+    return Flat(vector, reference.flat.counters, reference.flat.kept)

@@ -1,0 +1,169 @@
+"""The server's side of a federation: the torch module, the strategy, who is asked.
+
+What does not belong here: how a round goes (`fl.round`), who carries its messages, any client's data.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from fl import checks
+from fl.config import Setup
+from fl.loaders import check_device
+from fl.round import Broadcast, Mean, Reference, moved, open_round, reference_of
+from fl.round.reference import Tree
+from fl.seeds import derive, generator, seeded
+from fl.settings import of_optimizer
+from fl.tensors import schema_of_state, to_state, to_tree
+from protocols.errors import Misuse
+from protocols.layers import Public, RunFacts
+from protocols.randomness import SystemRandom
+
+
+class Coordinator:
+    """The server's side of a federation: the model, the strategy, who is asked."""
+
+    def __init__(self, setup: Setup) -> None:
+        self.setup = setup
+        with seeded(derive(setup.plan.seed, "model")):
+            self.model = setup.model()
+        if not hasattr(self.model, "state_dict"):
+            raise Misuse(
+                f"model: expected a factory of a torch module, it returned {type(self.model).__name__}"
+            )
+        check_device(setup.plan.device)
+        self.optimizer = of_optimizer(_optimizer(setup, self.model))
+        self.schema = schema_of_state(self.model.state_dict(), setup.plan.integers)
+        if self.schema.dimension == 0:
+            raise Misuse("the model has no floating-point parameter: nothing to train")
+        self.run: RunFacts | None = None
+
+    # -- planning --
+
+    def cohort(self) -> int:
+        """Expected clients asked per round."""
+        return max(1, math.floor(self.setup.plan.fraction * len(self.setup.names) + 0.5))
+
+    def prepare(self, rounds: int) -> RunFacts:
+        """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
+        run = self.planned(checks.whole("rounds", rounds, 1))
+        self._require_survivors(self.setup.plan.min_survivors, run)
+        self._check_recipients(run.sampling == "all")
+        self.run = run
+        self.setup.stack.plan(run)
+        self._require_survivors(self.sample().plan.min_survivors, run)
+        return run
+
+    def _require_survivors(self, least: int, run: RunFacts) -> None:
+        """Raises Misuse where no round asks as many clients as must survive."""
+        if least > run.cohort:
+            raise Misuse(
+                f"min_survivors={least}, but a round asks {self.cohort()} of {run.population} clients: "
+                "no round could end"
+            )
+
+    def planned(self, rounds: int) -> RunFacts:
+        """Return the facts of a run of `rounds` rounds as this federation plans it; nothing is calibrated."""
+        plan, setup = self.setup.plan, self.setup
+        everyone = self.cohort() == len(setup.names) and plan.sampling == "fixed"
+        return RunFacts(
+            rounds=rounds,
+            population=len(setup.names),
+            cohort=len(setup.names) if plan.sampling == "poisson" else self.cohort(),
+            sampling="all" if everyone else plan.sampling,
+            rate=1.0 if everyone else plan.fraction,
+            dropout=plan.dropout,
+            dimension=self.schema.dimension,
+            local_epochs=plan.local_epochs,
+            sizes=setup.sizes,
+            delta=plan.delta,
+        )
+
+    def _check_recipients(self, everyone: bool) -> None:
+        """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""
+        recipients = self.setup.stack.secure_sum.recipients
+        if missing := [name for name in recipients if name not in self.setup.names]:
+            raise Misuse(
+                f"{missing[0]!r} is to be given the sum and is no client of this federation: {list(self.setup.names)}"
+            )
+        if recipients and not everyone:
+            raise Misuse(f"{recipients[0]!r} is to be given every sum, and not every round asks every client")
+
+    def choose(self, number: int) -> tuple[str, ...]:
+        """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
+        names, plan, count = self.setup.names, self.setup.plan, self.cohort()
+        poisson = plan.sampling == "poisson"
+        if not poisson and count == len(names):
+            return names
+        if any(getattr(layer, "secret_sampling", False) for layer in self.setup.stack.layers):
+            from dp.mechanisms.sampling import fixed_sample, poisson_sample
+
+            random = SystemRandom()
+            size = len(names)
+            secret = (
+                poisson_sample(random, size, plan.fraction) if poisson else fixed_sample(random, size, count)
+            )
+            return tuple(names[i] for i in secret)
+        draws = generator(plan.seed, "sample", number).random(len(names))
+        chosen = draws < plan.fraction if poisson else np.argsort(np.argsort(draws, kind="stable")) < count
+        return tuple(name for name, asked in zip(names, chosen, strict=True) if asked)
+
+    # -- a round --
+
+    def open(
+        self, number: int, clients: tuple[str, ...], public: Public | None = None, model: Tree | None = None
+    ) -> Broadcast:
+        """Return what the round's clients are shown. public, model: what a client was told (default: this server's).
+
+        Raises Misuse before `prepare`, TooFewSurvivors for a round that asks too few clients.
+        """
+        if self.run is None:
+            raise Misuse("expected prepare(rounds) before the first round")
+        setup = self.setup
+        reference = self.reference() if model is None else reference_of(model, schema=self.schema)
+        return open_round(
+            setup.stack, self.run, number, clients, reference, metrics=setup.plan.metrics, public=public
+        )
+
+    def sample(self) -> Broadcast:
+        """Return a first round over as many clients as a round asks."""
+        run = self.run or self.prepare(1)
+        return self.open(1, self.setup.names[: run.cohort])
+
+    def reference(self) -> Reference:
+        """Return a copy of the present model as a round's reference."""
+        tree, _ = to_tree(self.model.state_dict())
+        return reference_of({name: array.copy() for name, array in tree.items()}, schema=self.schema)
+
+    def move(self, broadcast: Broadcast, mean: Mean) -> None:
+        """Move the model by what the strategy makes of a round's mean."""
+        step = self.setup.strategy.step(mean.vector)
+        self.take(moved(broadcast.reference, step, mean.counters))
+
+    def take(self, tree: Mapping[str, Any]) -> None:
+        """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""
+        self.model.load_state_dict(to_state(tree, self.schema, self.model.state_dict()))
+
+    def evaluate(self) -> dict[str, float]:
+        """Return the test metrics of the present model; empty without a test loader."""
+        setup = self.setup
+        if setup.test is None:
+            return {}
+        with seeded(derive(setup.plan.seed, "evaluate")):
+            measured = setup.evaluate(self.model, setup.test, setup.criterion(), setup.plan.device)
+        try:
+            return {str(name): float(value) for name, value in measured.items()}
+        except (AttributeError, TypeError, ValueError):
+            raise Misuse(f"evaluate: expected a dict of floats, got {measured!r}") from None
+
+
+def _optimizer(setup: Setup, model: Any) -> Any:
+    """What the optimizer factory makes for the model. Raises Misuse for what is no optimizer."""
+    made = setup.optimizer(model.parameters())
+    if not all(callable(getattr(made, name, None)) for name in ("step", "zero_grad")):
+        raise Misuse(
+            f"optimizer: expected a function that returns an optimizer, it returned {type(made).__name__}"
+        )
+    return made

@@ -1,0 +1,117 @@
+"""What every client of a round is shown, computed alike by the server and by each client.
+
+What belongs here: the round's public arithmetic and the digest of all that was shown. What does not: sessions
+(`session`), anything private (`contribution`).
+"""
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+
+from fl import metrics as metric
+from fl.round.reference import Reference
+from protocols.codec import Record
+from protocols.errors import Aborted, Misuse, TooFewSurvivors
+from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
+from protocols.roundplan import RoundPlan
+from protocols.stack import Stack
+from protocols.store import Store
+
+COUNTERS, CAPPED = "counters", "weights-capped"
+"""Exact coordinates: the differences of integer arrays that are summed, and how many clients capped their weight."""
+COUNTER_BOUND = 1 << 24
+
+
+@dataclass(frozen=True)
+class Shown(Record):
+    """What all clients are shown besides the plan. model: the reference's digest. config: a digest of the rest."""
+
+    model: bytes
+    config: bytes
+
+
+@dataclass(frozen=True, eq=False)
+class Broadcast:
+    """What every client of one sum is shown.
+
+    number: the round's, from 1. clients: the names of those asked, in roster order. reference: the model. plan: the
+    round's arithmetic. metrics: names of training metrics that are summed in the vector. digest: binds all of it into
+    the session's context (32 bytes).
+    """
+
+    number: int
+    clients: tuple[str, ...]
+    reference: Reference = field(repr=False)
+    plan: RoundPlan = field(repr=False)
+    metrics: tuple[str, ...]
+    digest: bytes = field(repr=False)
+
+    def own(self, client: str, store: Store | None = None) -> RoundFacts:
+        """Return the round's facts as one client sees them: with its name and its own store."""
+        return replace(self.plan.facts, client=client, store=store)
+
+
+def open_round(
+    stack: Stack,
+    run: RunFacts,
+    number: int,
+    clients: Sequence[str],
+    reference: Reference,
+    *,
+    metrics: Sequence[str] = (),
+    public: Public | None = None,
+    config: bytes = b"",
+) -> Broadcast:
+    """Return what the clients of a round are shown. `stack` must have been planned for `run`.
+
+    public: what layers broadcast (default: what they say now; a client passes what it was told). config: whatever else
+    every client is shown, encoded. Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for
+    a round that asks fewer clients than the run planned and can only fail.
+    """
+    if not clients:
+        raise TooFewSurvivors("nobody was chosen")
+    # public randomness (rotations) follows the model, so the server fixes it before any input
+    seed = hashlib.sha256(b"secagg round seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
+    facts = RoundFacts(run, number, tuple(clients), seed, stack.public() if public is None else public)
+    exact = [*metric.coordinates(metrics, stack.numbers.weight_cap), Coordinate(CAPPED, 1, 1)]
+    if reference.schema.counters:
+        exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
+    try:
+        plan = stack.round(facts, reference.flat.vector, exact)
+    except Misuse as error:
+        raise impossible(error, len(clients), run) from None
+    _require_counters(plan, reference)
+    shown = Shown(reference.digest, hashlib.sha256(config).digest()).encode()
+    digest = plan.digest(hashlib.sha256(b"secagg shown v1\0" + shown).digest())
+    return Broadcast(number, tuple(clients), reference, plan, tuple(metrics), digest)
+
+
+def impossible(error: Misuse, asked: int, run: RunFacts) -> Misuse | Aborted:
+    """Return what a round that cannot work is: the caller's mistake where the planned cohort was asked, else a round
+    with too few clients, which is abandoned.
+    """
+    return TooFewSurvivors(str(error)) if asked < run.cohort else error
+
+
+def require_metrics(broadcast: Broadcast) -> None:
+    """Raises Misuse if a layer leaves out a metric: nothing exact is summed beside its noise."""
+    sums = {c.name for c in broadcast.plan.summed.coordinates}
+    if missing := [name for name in broadcast.metrics if metric.PREFIX + name not in sums]:
+        raise Misuse(
+            f"metrics: {missing[0]!r} is not summed beside {_noisy(broadcast.plan)}, whose noise does not cover it: "
+            "leave it out"
+        )
+
+
+def _require_counters(plan: RoundPlan, reference: Reference) -> None:
+    if reference.schema.counters and COUNTERS not in {c.name for c in plan.summed.coordinates}:
+        raise Misuse(
+            f'integers: "sum" adds up integer arrays exactly, which {_noisy(plan)} does not allow: '
+            'say "keep" or "refuse"'
+        )
+
+
+def _noisy(plan: RoundPlan) -> str:
+    """Return the first layer that allows nothing exact beside the vector."""
+    given = zip(plan.layers, plan.signals[1:], strict=False)
+    return next((layer.name for layer, gives in given if not gives.exact_coordinates), "the stack")

@@ -1,0 +1,46 @@
+"""What one client makes of a broadcast: from its trained model to its integer vector. Private; runs where it lives.
+
+What does not belong here: training (a `Work` does it), sending.
+"""
+
+import hashlib
+from collections.abc import Mapping
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl import metrics as metric
+from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
+from protocols.layers import Contribution, RoundFacts
+from protocols.updates import Flat
+
+
+def contribution_of(
+    broadcast: Broadcast, trained: Flat, weight: int, reported: Mapping[str, float] | None = None
+) -> Contribution:
+    """Return a client's contribution: the difference to the reference, its weight and its exact coordinates.
+
+    trained: the model after the local computation. weight: what the client counts with, >= 0 (its examples, 1 where
+    all count alike); beyond the public cap it is capped, and that is counted. reported: training metrics.
+    """
+    plan, before = broadcast.plan, broadcast.reference.flat
+    cap = plan.signals[0].weight_cap
+    counted = min(weight, cap)
+    exact = metric.encode(reported or {}, broadcast.metrics, counted)
+    exact[CAPPED] = np.array([cap > 1 and weight > cap], np.int64)
+    exact[COUNTERS] = trained.counters - before.counters
+    summed = {c.name for c in plan.summed.coordinates}  # a DP layer drops what would be exact
+    coordinates = {name: block for name, block in exact.items() if name in summed}
+    return Contribution(trained.vector - before.vector, counted, coordinates)
+
+
+def encoded(
+    broadcast: Broadcast, contribution: Contribution, own: RoundFacts
+) -> tuple[NDArray[np.int64], bytes]:
+    """Return the client's integer vector (int64 [plan.dimension]) and the digest that names the update behind it.
+
+    The same difference to the same model is the same update, however it is encoded. Raises what layers raise.
+    """
+    update = np.asarray(contribution.vector, np.float64)
+    name = hashlib.sha256(b"secagg update v1\0" + broadcast.digest + update.tobytes()).digest()
+    return broadcast.plan.encode(contribution, own), name

@@ -1,0 +1,87 @@
+"""What a round needs from outside: an engine that carries one sum's messages, and the work of a client.
+
+What does not belong here: any engine (`fl.engines`, `fl.flower`), any training loop.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.round.broadcast import Broadcast
+from fl.round.result import RoundResult
+from protocols.layers import Contribution, RoundFacts
+from protocols.session import Session
+
+Charge = Callable[[Sequence[str]], None]
+"""Pays for a sum. Takes everyone who was asked and is not known to have left."""
+
+
+@dataclass(frozen=True, eq=False)
+class Summed:
+    """What a secure sum gave. total: int64 [session.dimension]. survivors: the clients in it, in roster order."""
+
+    total: NDArray[np.int64] = field(repr=False)
+    survivors: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a sum took. up, down: bytes per client asked, the model not counted. seconds: by "train",
+    "privacy_client" (all clients together), "privacy_server" and whatever else an engine measures.
+    """
+
+    up: float = 0.0
+    down: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+
+
+class Work(Protocol):
+    """A client's own part: it trains, where its data are."""
+
+    def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        """Return the contribution of the client `own.client`. Raises Misuse for one that cannot be summed."""
+        ...
+
+
+class Engine(Protocol):
+    """Carries the messages of a sum between its parties. It knows nothing about privacy or models."""
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What the statement must say of this engine."""
+        ...
+
+    @property
+    def costs(self) -> Costs:
+        """What the last sum took, also one without a total."""
+        ...
+
+    @property
+    def clock(self) -> Callable[[], float]:
+        """What seconds are read from."""
+        ...
+
+    def memory(self) -> bytes | None:
+        """Return what the server keeps of earlier sessions, for a set-up that serves many."""
+        ...
+
+    def session_number(self, round: int) -> int:
+        """Return the number of the session that is about to be made, which clients answer once."""
+        ...
+
+    def lost(self, round: int) -> RoundResult | None:
+        """Return round `round`, abandoned, if a kill interrupted it after inputs had been asked for: they are not asked
+        for again. Else None.
+        """
+        ...
+
+    def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
+        """Have every client of the session contribute, and return the total.
+
+        Calls `charge` once, before anything leaves a client; if it raises, nothing has left. Raises Aborted if there
+        is no total.
+        """
+        ...

@@ -1,0 +1,140 @@
+"""The order of a round, the same in every engine: sessions, charge, sums, close; or abandoned whole.
+
+What does not belong here: how messages travel (`engine`), what the model makes of a mean (the strategy).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl import metrics as metric
+from fl.account import Account
+from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
+from fl.round.engine import Engine, Summed
+from fl.round.result import RoundResult
+from fl.round.session import new_session
+from protocols.errors import Aborted
+from protocols.layers import Aggregate
+from protocols.session import Session
+from protocols.stack import Stack
+from protocols.statement import Protection
+
+
+@dataclass(frozen=True, eq=False)
+class Mean:
+    """What a strategy gets of a sum. vector: the mean difference (float64 [model dimension]). weight: what was divided
+    by. survivors: names. sums: totals of exact coordinates by name (int64).
+    """
+
+    vector: NDArray[np.float64] = field(repr=False)
+    weight: float
+    survivors: tuple[str, ...]
+    sums: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
+
+    @property
+    def counters(self) -> NDArray[np.int64] | None:
+        """The summed differences of integer arrays, None where none are summed."""
+        return self.sums.get(COUNTERS)
+
+
+@dataclass
+class Played:
+    """A round that is over. means: one per sum, none if it was abandoned. protection: None if no session was made.
+    totals: the sums as the server had them. charged: whether anything was. error: why it was abandoned.
+    """
+
+    result: RoundResult
+    means: tuple[Mean, ...] = ()
+    protection: Protection | None = None
+    sessions: tuple[Session, ...] = ()
+    totals: tuple[Summed, ...] = field(default=(), repr=False)
+    charged: bool = False
+    error: Aborted | None = None
+
+
+def play(
+    parts: Sequence[Broadcast], engine: Engine, stack: Stack, account: Account, least: int = 1
+) -> Played:
+    """Run one round of one or several sums.
+
+    A round is abandoned whole, and the layers' state stays as it was, if fewer clients are asked than a layer or
+    `least` demands, if a sum has no total, or if a layer refuses to decode one. What was charged stays charged.
+    Raises BudgetExceeded if the charge does; then nothing has left a client.
+    """
+    asked = tuple(dict.fromkeys(name for part in parts for name in part.clients))
+    played = Played(RoundResult(parts[0].number, asked))
+    states = [(layer, layer.state()) for layer in stack.layers]
+    try:
+        _sessions(played, parts, engine, stack, least)
+        _sums(played, parts, engine, account)
+        _close(played, parts, engine)
+    except Aborted as error:
+        for layer, state in states:
+            layer.restore(state)
+        played.means, played.error, played.result.abandoned = (), error, error.reason
+    return played
+
+
+def _sessions(played: Played, parts: Sequence[Broadcast], engine: Engine, stack: Stack, least: int) -> None:
+    """Make every sum's session before anybody trains."""
+    protocol, made = stack.secure_sum, list[Session]()
+    for part in parts:
+        number, memory = engine.session_number(part.number), engine.memory()
+        made.append(new_session(protocol, part, least=least, number=number, memory=memory))
+    played.sessions = tuple(made)
+    played.protection = protocol.protection(made[0])
+    played.result.session, played.result.session_number = made[0].context.hex(), made[0].round
+
+
+def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, account: Account) -> None:
+    for part, session in zip(parts, played.sessions, strict=True):
+        try:
+            summed = engine.sum(part, session, partial(_charge, played, account, part))
+        finally:
+            _add_costs(played.result, engine, part)
+        played.totals = (*played.totals, summed)
+
+
+def _charge(played: Played, account: Account, part: Broadcast, names: Sequence[str]) -> None:
+    account.charge(part.plan.events(tuple(names)), part.number)
+    played.charged = True
+
+
+def _close(played: Played, parts: Sequence[Broadcast], engine: Engine) -> None:
+    began = engine.clock()
+    result = played.result
+    means = tuple(mean_of(part, summed, result) for part, summed in zip(parts, played.totals, strict=True))
+    played.means = means
+    result.survivors = tuple(dict.fromkeys(name for mean in means for name in mean.survivors))
+    result.seconds["privacy_server"] = result.seconds.get("privacy_server", 0.0) + engine.clock() - began
+
+
+def mean_of(part: Broadcast, summed: Summed, result: RoundResult) -> Mean:
+    """Decode a sum through the layers; note what it says of the round. Raises Aborted for one without a mean."""
+    plan, dimension = part.plan, part.reference.schema.dimension
+    aggregate = plan.decode(summed.total, summed.survivors)
+    if aggregate.weight <= 0:
+        raise Aborted("the survivors hold no examples")
+    _note(result, part, aggregate, len(summed.survivors))
+    vector = np.asarray(aggregate.vector, np.float64)[:dimension] / aggregate.weight
+    return Mean(vector, aggregate.weight, summed.survivors, aggregate.coordinates)
+
+
+def _note(result: RoundResult, part: Broadcast, aggregate: Aggregate, survivors: int) -> None:
+    result.train_metrics |= metric.decode(aggregate.coordinates, part.metrics)
+    clipped, dimension = part.plan.clipped(aggregate), part.reference.schema.dimension
+    if clipped is not None and dimension:
+        result.clipped_share = max(result.clipped_share or 0.0, clipped / (survivors * dimension))
+    if CAPPED in aggregate.coordinates:
+        result.weights_capped = (result.weights_capped or 0) + int(aggregate.coordinates[CAPPED][0])
+
+
+def _add_costs(result: RoundResult, engine: Engine, part: Broadcast) -> None:
+    costs = engine.costs
+    result.bytes_up_per_client += costs.up
+    result.bytes_down_per_client += costs.down + part.reference.size
+    for name, seconds in costs.seconds.items():
+        result.seconds[name] = result.seconds.get(name, 0.0) + seconds

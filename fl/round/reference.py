@@ -1,0 +1,88 @@
+"""The public model that a round starts from: a tree of arrays, its flat form, and one digest over every bit of it.
+
+What does not belong here: torch (`fl.tensors`), messages, anything private.
+"""
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse
+from protocols.updates import Flat, Schema, flatten, schema_of, unflatten, walk
+
+Tree = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class Reference:
+    """The model that all clients of a round start from.
+
+    tree: its arrays by name, as they travel; nobody may write to them. flat: the same, flat. digest: SHA-256 over the
+    schema and every bit of every array, kept integers and counters included (32 bytes).
+    """
+
+    tree: Tree = field(repr=False)
+    schema: Schema = field(repr=False)
+    flat: Flat = field(repr=False)
+    digest: bytes = field(repr=False)
+
+    @property
+    def size(self) -> int:
+        """Bytes of all arrays."""
+        return sum(array.nbytes for _, array in walk(self.tree))
+
+
+def reference_of(tree: Tree, integers: str = "keep", schema: Schema | None = None) -> Reference:
+    """Return the reference of a model.
+
+    integers: the rule for integer arrays ("keep", "sum" or "refuse"), where the schema is not given. Raises Misuse by
+    name for a dtype without a rule, for NaN and infinity, and for arrays that are not the schema's.
+    """
+    schema = schema_of(tree, integers) if schema is None else schema
+    flat = flatten(tree, schema)
+    return Reference(tree, schema, flat, tree_digest(tree, schema))
+
+
+def tree_digest(tree: Tree, schema: Schema) -> bytes:
+    """Return SHA-256 over a schema and every bit of a tree that has it, in little-endian order (32 bytes)."""
+    hasher = hashlib.sha256(b"secagg model v1\0" + schema.encode())
+    arrays = dict(walk(tree))
+    for leaf in schema.leaves:
+        array = arrays[leaf.path]
+        ordered = np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False))
+        hasher.update(ordered.reshape(-1).view(np.uint8).data)
+    return hasher.digest()
+
+
+def moved(
+    reference: Reference, difference: NDArray[np.float64], counters: NDArray[np.int64] | None = None
+) -> dict[str, Any]:
+    """Return the model `reference + difference`, each array in its own dtype and shape.
+
+    counters: the sum of the clients' differences of integer arrays. Raises Misuse for a value beyond its dtype.
+    """
+    before = reference.flat
+    counted = before.counters if counters is None else before.counters + counters
+    return unflatten(Flat(before.vector + difference, counted, before.kept), reference.schema)
+
+
+def like(tree: Tree, schema: Schema) -> dict[str, NDArray[Any]]:
+    """Return a tree with each array in the schema's dtype: a mean of integers may have become a float.
+
+    Raises Misuse if a name or a shape is another one.
+    """
+    wanted = {leaf.path[0]: leaf for leaf in schema.leaves}
+    if wanted.keys() != tree.keys():
+        raise Misuse("the model's names changed between rounds")
+    result = {}
+    for name, array in tree.items():
+        leaf = wanted[name]
+        if array.shape != leaf.shape:
+            raise Misuse(f"{name}: expected shape {leaf.shape}, got {array.shape}")
+        whole = np.dtype(leaf.dtype).kind in "iu" and array.dtype.kind == "f"
+        result[name] = (np.rint(array) if whole else array).astype(leaf.dtype)
+    return result

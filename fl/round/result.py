@@ -1,0 +1,30 @@
+"""What one round did, for people and for the run's files. No vectors, no names' secrets."""
+
+from dataclasses import dataclass, field
+
+
+@dataclass
+class RoundResult:
+    """What one round did.
+
+    metrics: test metrics after it. train_metrics: weighted means over the survivors. clipped_share: share of the
+    coordinates that were clipped to the public range, weights_capped: clients whose weight was capped; None where a DP
+    layer forbids to tell. bytes: per client asked. seconds: by "train", "privacy_client", "privacy_server". epsilon:
+    the price of all rounds so far. abandoned: why there is no total, else None. session: its context, in hexadecimal
+    digits; session_number: its number, which grows over all runs of a server (0: no session was made).
+    """
+
+    number: int
+    asked: tuple[str, ...]
+    survivors: tuple[str, ...] = ()
+    metrics: dict[str, float] = field(default_factory=dict)
+    train_metrics: dict[str, float] = field(default_factory=dict)
+    clipped_share: float | None = None
+    weights_capped: int | None = None
+    bytes_up_per_client: float = 0.0
+    bytes_down_per_client: float = 0.0
+    seconds: dict[str, float] = field(default_factory=dict)
+    epsilon: float | None = None
+    abandoned: str | None = None
+    session: str = ""
+    session_number: int = 0
