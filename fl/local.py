@@ -3,7 +3,6 @@
 What does not belong here: privacy; layers wrap this computation through their `local` hook.
 """
 
-import copy
 import inspect
 import math
 from collections.abc import Callable, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 import torch
 
+from fl.tensors.clone import clone
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
 
@@ -104,6 +104,4 @@ def run_epochs(function: TrainFunction, round: int) -> Callable[[LocalTask], dic
 
 def fresh_model(template: torch.nn.Module, state: Mapping[str, Any], device: Any) -> torch.nn.Module:
     """Return a copy of the template with the broadcast weights, in training mode."""
-    model = copy.deepcopy(template)
-    model.load_state_dict(dict(state))
-    return model.to(device).train()
+    return clone(template, state, device).train()

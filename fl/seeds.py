@@ -5,6 +5,7 @@ follow a seed. A seed depends on its purpose, round and client alone, so that a 
 as it would have.
 """
 
+import functools
 import hashlib
 import random as python_random
 from collections.abc import Iterator
@@ -28,8 +29,9 @@ def generator(seed: int, *labels: object) -> np.random.Generator:
 def seeded(seed: int) -> Iterator[None]:
     """Seed torch's, NumPy's and Python's global generators for the user's loop; put them back afterwards."""
     numpy_state, python_state = np.random.get_state(), python_random.getstate()
-    with torch.random.fork_rng():
-        torch.manual_seed(seed)
+    # torch asks after every kind of accelerator, which takes longer than a step of a small model: ask once
+    with torch.random.fork_rng(None if _accelerated() else ()):
+        (torch.manual_seed if _accelerated() else torch.default_generator.manual_seed)(seed)
         np.random.seed(seed & 0xFFFFFFFF)  # the user's own loop may draw from the global one
         python_random.seed(seed)
         try:
@@ -37,3 +39,8 @@ def seeded(seed: int) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             python_random.setstate(python_state)
+
+
+@functools.cache
+def _accelerated() -> bool:
+    return bool(torch.accelerator.is_available())

@@ -64,9 +64,13 @@ class Quantiser:
 
         Rounds to the nearest multiple, ties to even: an unclipped coordinate is off by at most step / 2.
         """
-        scaled = np.rint(np.asarray(vector, np.float64) / self.step)
+        scaled = np.divide(vector, self.step, dtype=np.float64)
+        np.rint(scaled, out=scaled)
+        if scaled.size == 0 or max(-float(scaled.min()), float(scaled.max())) <= self.bound:
+            return scaled.astype(np.int64), 0
         clipped = int(np.count_nonzero(np.abs(scaled) > self.bound))
-        return np.clip(scaled, -self.bound, self.bound).astype(np.int64), clipped
+        np.clip(scaled, -self.bound, self.bound, out=scaled)
+        return scaled.astype(np.int64), clipped
 
     def decode(self, total: NDArray[np.int64]) -> NDArray[np.float64]:
         """Return the real values of a sum of encoded vectors: float64, exact up to 2^53 steps."""

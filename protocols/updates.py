@@ -6,6 +6,8 @@ anything else is refused by name, as are NaN and infinity. A dtype NumPy does no
 by whoever reads it, and named in `Leaf.label` so that it can be narrowed again (`fl.tensors`).
 """
 
+import functools
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -38,9 +40,9 @@ class Leaf(Record):
 
     @property
     def size(self) -> int:
-        return int(np.prod(self.shape, dtype=np.int64))
+        return math.prod(self.shape)
 
-    @property
+    @functools.cached_property
     def floats(self) -> int:
         """Real coordinates this array takes in the protected vector."""
         return 0 if self.rule != "protect" else self.size * (2 if self.dtype.startswith("complex") else 1)
@@ -52,12 +54,12 @@ class Schema(Record):
 
     leaves: tuple[Leaf, ...]
 
-    @property
+    @functools.cached_property
     def dimension(self) -> int:
         """Length of the protected vector."""
         return sum(leaf.floats for leaf in self.leaves)
 
-    @property
+    @functools.cached_property
     def counters(self) -> int:
         """Integers that are summed beside it."""
         return sum(leaf.size for leaf in self.leaves if leaf.rule == "sum")
@@ -157,6 +159,9 @@ def flatten(tree: Tree, schema: Schema) -> Flat:
             ints += leaf.size
         else:
             kept[leaf.path] = array
+    if not np.isfinite(vector).all():
+        name = schema.name_at(int(np.flatnonzero(~np.isfinite(vector))[0]))
+        raise Misuse(f"{name}: holds NaN or infinity; the update is refused")
     return Flat(vector, counters, kept)
 
 
@@ -189,8 +194,6 @@ def _checked(array: NDArray[Any], leaf: Leaf) -> NDArray[Any]:
         raise Misuse(
             f"{leaf.name}: expected {leaf.dtype} of shape {leaf.shape}, got {array.dtype.name} of shape {array.shape}"
         )
-    if leaf.rule == "protect" and not np.isfinite(array).all():
-        raise Misuse(f"{leaf.name}: holds NaN or infinity; the update is refused")
     if leaf.rule == "sum" and array.dtype == np.uint64 and array.size and int(array.max()) >= 1 << 63:
         raise Misuse(f"{leaf.name}: a counter does not fit in 63 bits")
     return array

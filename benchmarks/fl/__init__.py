@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, homomorphic, overhead
+from benchmarks.fl import attacks, homomorphic, overhead, scale
 
 
 class _Suite(typer.Typer):
@@ -25,3 +25,4 @@ app = _Suite(add_completion=False, help="Federated training end to end.")
 overhead.register(app)
 homomorphic.register(app)
 attacks.register(app)
+scale.register(app)

@@ -1,0 +1,76 @@
+"""A module's copy with other values, made by its tensors. What does not belong here: training.
+
+`copy.deepcopy` asks every attribute of every submodule how it is copied, which costs more than a step of a small
+model. Here tensors are copied once, plain values are shared, and only what is left is deep-copied, so that a copy
+shares nothing that can change.
+"""
+
+import copy
+from collections import OrderedDict
+from collections.abc import Mapping
+from types import BuiltinFunctionType, FunctionType
+from typing import Any
+
+import torch
+from torch import nn
+
+_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, FunctionType, BuiltinFunctionType)
+
+
+def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Module:
+    """Return a copy of a module on `device` that holds `values`, its state dict, and shares nothing that can change.
+
+    Tied tensors stay tied. Raises RuntimeError, as `load_state_dict` does, for values of another shape.
+    """
+    named = {
+        **dict(module.named_parameters(remove_duplicate=False)),
+        **dict(module.named_buffers(remove_duplicate=False)),
+    }
+    memo: dict[int, Any] = {}
+    for name, own in named.items():
+        if id(own) not in memo and type(own) in (nn.Parameter, torch.Tensor):
+            memo[id(own)] = _copied(own, values.get(name, own), device)
+    usual = values.keys() <= named.keys() and all(id(own) in memo for own in named.values())
+    usual = usual and all(_is_usual(type(part)) for part in module.modules())
+    made: nn.Module = _clone(module, memo)
+    if not usual:  # other names, or modules or tensors that know themselves how they are copied
+        made.load_state_dict(dict(values))
+        made.to(device)
+    return made
+
+
+def _copied(own: torch.Tensor, given: Any, device: Any) -> torch.Tensor:
+    if not isinstance(given, torch.Tensor) or given.shape != own.shape:
+        raise RuntimeError(
+            f"expected a tensor of shape {tuple(own.shape)}, got {getattr(given, 'shape', given)!r}"
+        )
+    with torch.no_grad():
+        data = torch.empty_like(own, device=device, requires_grad=False).copy_(given)
+    return nn.Parameter(data, own.requires_grad) if isinstance(own, nn.Parameter) else data
+
+
+def _clone(value: Any, memo: dict[int, Any]) -> Any:
+    """What `copy.deepcopy(value, memo)` returns."""
+    kind = type(value)
+    if isinstance(value, _PLAIN):
+        return value
+    if id(value) in memo:
+        return memo[id(value)]
+    if kind in (dict, OrderedDict):
+        made = memo[id(value)] = kind()
+        for key, item in value.items():
+            made[key] = _clone(item, memo)
+        return made
+    if kind in (tuple, set) and all(isinstance(item, _PLAIN) for item in value):
+        return value if kind is tuple else set(value)
+    if isinstance(value, nn.Module) and _is_usual(kind):
+        made = memo[id(value)] = object.__new__(kind)
+        made.__setstate__({key: _clone(item, memo) for key, item in value.__dict__.items()})
+        return made
+    return copy.deepcopy(value, memo)
+
+
+def _is_usual(kind: type) -> bool:
+    """Whether modules of this class are copied as `nn.Module` says, and not in a way of their own."""
+    own = ("__deepcopy__", "__getstate__", "__reduce__", "__reduce_ex__")
+    return all(getattr(kind, name, None) is getattr(nn.Module, name, None) for name in own)
