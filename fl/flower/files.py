@@ -12,7 +12,7 @@ import io
 import json
 import zipfile
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -188,21 +188,7 @@ def round_line(report: Report) -> dict[str, Any]:
         "clipped": report.clipped,
         "weights_capped": report.weights_capped,
         "seconds": report.seconds,
-        "trips": [
-            {
-                "stage": t.stage,
-                "seconds": t.seconds,
-                "node": t.node,
-                "train": t.train,
-                "server": t.server,
-                "waiting": t.waiting,
-                "asked": t.asked,
-                "answered": t.answered,
-                "up": t.up,
-                "down": t.down,
-            }
-            for t in report.trips
-        ],
+        "trips": [{**asdict(trip), "waiting": trip.waiting} for trip in report.trips],
     }
 
 

@@ -3,12 +3,17 @@ JSON object.
 """
 
 import json
+import re
 from collections.abc import Callable
+from dataclasses import fields
 from pathlib import Path
 
+import click
 import pytest
+import typer
 
-from fl.cli import invoke
+from fl.cli import build_app, invoke
+from fl.run_config import RunConfig
 
 SMALL = ("--rounds=1", "--clients=4", "--model=logistic", "--partition=iid")
 Done = tuple[int, str, str]
@@ -103,3 +108,16 @@ def test_a_budget_beside_the_comparison_without_layers(secagg: Command) -> None:
     code, printed, _ = secagg(*SMALL, layer, "--budget=9", "--compare", "--json")
     assert code == 0
     assert json.loads(printed)["plain"]["epsilon"] is None
+
+
+def test_the_page_and_the_command_line_know_every_key_once() -> None:
+    keys = [key.name for key in fields(RunConfig)]
+    page = (Path(__file__).parents[3] / "docs" / "run.md").read_text()
+    table = page.partition("| key | meaning |")[2].partition("\n\n")[0]
+    named = [name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1])]
+    assert sorted(named) == sorted(keys)
+    command = typer.main.get_command(build_app("run"))
+    assert isinstance(command, click.Group)
+    options = {option.name: option for option in command.commands["run"].params}
+    assert [name for name in options if name in keys] == keys
+    assert all(isinstance(options[key], click.Option) and options[key].help for key in keys)
