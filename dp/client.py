@@ -16,9 +16,20 @@ import numpy as np
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
-from dp.events import DiscreteGaussianSum, Event, FixedSizeGaussian, Gaussian, PoissonGaussian, Relation, Unit
+from dp.events import (
+    DiscreteGaussianSum,
+    Event,
+    Failing,
+    FixedSizeGaussian,
+    Gaussian,
+    PoissonGaussian,
+    Relation,
+    Unit,
+    always_asked,
+)
 from dp.layering import Ledgers, Price, charge_own, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian
+from dp.mechanisms.sampling import chance_of_fewer
 from protocols.errors import Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.statement import Event as Fact
@@ -59,7 +70,9 @@ class ClientDP(PrivacyLayer):
     beforehand (default: the cohort expected, times the weight cap): the number of clients or examples that
     came is not released. relation: "zero-out" or "replace". amplify: claim amplification by the secret
     choice of clients; it then holds against the public that sees the released models only, not against the
-    server and the other clients, who see who takes part. accountant: "rdp" or "pld".
+    server and the other clients, who see who takes part. Who and how many took part is withheld then, every planned
+    round is played and charged whatever the number chosen, and where a secure sum needs a few clients the chance that
+    fewer are chosen is part of the price. accountant: "rdp" or "pld".
     """
 
     name: ClassVar[str] = "client-dp"
@@ -121,11 +134,33 @@ class ClientDP(PrivacyLayer):
     # -- public arithmetic --
 
     def plan(self, run: RunFacts) -> None:
+        self._refuse_failing(run)
         self.price.check(self._round_event(run), self.ledger)
+
+    def _chance(self, run: RunFacts) -> float:
+        """The probability that a round is abandoned because too few clients were secretly chosen."""
+        if not self.amplify or run.sampling != "poisson":
+            return 0.0
+        return chance_of_fewer(run.population, run.rate, run.least_chosen)
+
+    def _refuse_failing(self, run: RunFacts) -> None:
+        chance, delta = self._chance(run), self.price.at(run)
+        if (1 + math.exp(min(self.price.epsilon or 0.0, 700.0))) * chance * run.rounds < delta:
+            return
+        raise Misuse(
+            f"{self.name}: amplification counts on a secret choice, and a round with fewer than {run.least_chosen} of "
+            f"{run.population} clients at rate {run.rate:g} is abandoned: probability {chance:.3g} a round, "
+            f"{run.rounds} rounds. That is part of the price, and delta {delta:g} has no room for it. Ask more "
+            'clients, choose sampling="fixed", lower min_survivors (without a secure sum every round is played), or '
+            "take amplify=False"
+        )
 
     def _multiplier(self, run: RunFacts) -> float:
         """Noise over sensitivity of everything that a round releases together."""
-        key = (run.rounds, run.sampling, run.rate, run.population, run.cohort, run.delta, run.dimension)
+        key = (
+            *(run.rounds, run.sampling, run.rate, run.population, run.cohort, run.delta, run.dimension),
+            run.least_chosen,
+        )
         if key not in self._multipliers:
             found = self.price.multiplier(lambda m: self._planned_event(m, run), run.rounds, run)
             fixed = self.quantile.count_noise if self.quantile else None
@@ -155,7 +190,13 @@ class ClientDP(PrivacyLayer):
         if self.amplify and run.sampling == "fixed":
             return self._event(multiplier, run)
         rate = run.rate if self.amplify and run.sampling == "poisson" else 1.0
-        return discrete(multiplier, Unit.CLIENT, self.relation, run.dimension + 1, rate=rate)
+        event = discrete(multiplier, Unit.CLIENT, self.relation, run.dimension + 1, rate=rate)
+        return self._failing(event, run)
+
+    def _failing(self, event: Event, run: RunFacts) -> Event:
+        chance = self._chance(run)
+        common: dict[str, Any] = {"unit": event.unit, "relation": event.relation}
+        return Failing(event=event, probability=chance, **common) if chance else event
 
     def _count_std(self, run: RunFacts) -> float:
         """Of the noise on the count of unclipped clients."""
@@ -200,7 +241,9 @@ class ClientDP(PrivacyLayer):
         coordinates = (
             {UNCLIPPED: np.array([-1 if clipped.was_clipped else 1], np.int64)} if self.quantile else {}
         )
-        charge_own(self.ledger, facts.client, self._round_event(facts.run), 1, facts.number, self.name)
+        # whoever is asked knows it: nothing is saved by a choice of clients, in a ledger charged when one was chosen
+        own = always_asked(self._round_event(facts.run))
+        charge_own(self.ledger, facts.client, own, 1, facts.number, self.name)
         weight = min(contribution.weight, self.weight_cap, given.weight_cap)
         return Contribution(clipped.vector, weight, coordinates)
 
@@ -247,7 +290,7 @@ class ClientDP(PrivacyLayer):
     def _round_event(self, run: RunFacts) -> Event:
         multiplier = self._multiplier(run)
         fixed = self.amplify and run.sampling == "fixed"
-        return self._event(multiplier, run) if fixed else self._discrete(multiplier, run)
+        return self._event(multiplier, run) if fixed else self._failing(self._discrete(multiplier, run), run)
 
     def _discrete(self, multiplier: float, run: RunFacts) -> DiscreteGaussianSum:
         count = 2 * self._count_std(run)

@@ -211,6 +211,28 @@ class Pure(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Failing(Event):
+    """`event`, a primitive one, or nothing: with at most `probability`, whatever the data, the round is abandoned, and
+    that is seen.
+
+    For rounds over a secret sample that are abandoned when too few units were chosen. An abandoned round spends its
+    event like any other (docs/dp-account.md, section 9).
+    """
+
+    event: Event
+    probability: float
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "probability", 0.0, 1.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _same_statement(self, self.event)
+        if isinstance(self.event, Composed | Repeated | Failing):
+            raise Misuse(f"expected one primitive event that may fail, got {type(self.event).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Composed(Event):
     """Several events about the same units, one after the other, each free to depend on what came out
     before."""
@@ -259,6 +281,7 @@ KINDS: Mapping[str, type[Event]] = {
         DiscreteGaussianSum,
         Skellam,
         Pure,
+        Failing,
         Composed,
         Repeated,
     )
@@ -289,6 +312,8 @@ def always_asked(event: Event) -> Event:
         return replace(event, parts=tuple(always_asked(part) for part in event.parts))
     if isinstance(event, Repeated):
         return replace(event, event=always_asked(event.event))
+    if isinstance(event, Failing):  # nothing is saved by the choice, so what it tells costs nothing
+        return always_asked(event.event)
     if isinstance(event, PoissonGaussian | FixedSizeGaussian):
         return Gaussian(noise_multiplier=event.noise_multiplier, unit=event.unit, relation=event.relation)
     return replace(event, sample_rate=1.0) if isinstance(event, DiscreteGaussianSum | Skellam) else event
@@ -317,5 +342,7 @@ def describe(event: Event) -> str:
 
 
 def _numbers(event: Event) -> str:
+    if isinstance(event, Failing):
+        return f"{_numbers(event.event)} or, with probability {event.probability:.3g}, nothing"
     shown = [f.name for f in fields(event) if f.name not in ("unit", "relation")]
     return f"{type(event).__name__}({', '.join(f'{name}={getattr(event, name):.6g}' for name in shown)})"

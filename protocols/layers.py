@@ -158,7 +158,8 @@ class RunFacts:
     "all", "fixed" (without replacement) or "poisson" at `rate`; dropout: share of a round's clients that
     may leave; dimension of the update; local_epochs; sizes: client -> its number of examples where the
     driver knows them (in memory), else empty: each client knows its own. delta: the run's default delta.
-    blocks: what every contribution holds besides the update.
+    blocks: what every contribution holds besides the update. least_chosen: under a secret choice of clients, a round
+    for which fewer were chosen is abandoned; 0: every round is played, whatever the number.
     """
 
     rounds: int
@@ -172,6 +173,7 @@ class RunFacts:
     sizes: Mapping[str, int] = field(default_factory=dict)
     delta: float | None = None
     blocks: tuple[Block, ...] = ()
+    least_chosen: int = 0
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ hold them against brute force.
 
 import math
 
-from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Skellam, UnknownEvent
+from dp.events import DiscreteGaussianSum, Event, Failing, Gaussian, PoissonGaussian, Skellam, UnknownEvent
 
 SMOOTHING_VARIANCE = 3.6
 """s0^2: what of the variance is given up for the reduction. eta is below 2^-100 then."""
@@ -28,6 +28,9 @@ def dominating(event: Event) -> tuple[Event, float]:
     """
     if isinstance(event, DiscreteGaussianSum):
         return _continuous(event), _distance(event)
+    if isinstance(event, Failing):
+        inner, distance = dominating(event.event)
+        return inner, distance + event.probability
     if isinstance(event, Skellam):
         return event, event.shares * event.dims * event.sampler_distance
     return event, 0.0
