@@ -44,6 +44,8 @@ class Protocol(ABC, Generic[Input]):
     name: ClassVar[str]
     version: ClassVar[int] = 1
     default_policy: Policy = Policy()
+    takes_input_late: ClassVar[bool] = False
+    """True if a client may start without its input (None) and be given it before it is asked (`supply`)."""
 
     # -- public facts --
 
@@ -83,14 +85,14 @@ class Protocol(ABC, Generic[Input]):
         self,
         session: Session,
         index: int,
-        vector: Input,
+        vector: Input | None,
         *,
         random: SecureRandom,
         policy: Policy | None = None,
         update: bytes | None = None,
         memory: bytes | None = None,
     ) -> Step:
-        """Start client `index` with its private input.
+        """Start client `index` with its private input (None: it comes by `supply`).
 
         vector: the input; in a sum int64 [session.dimension], every coordinate in [-bound, bound] over Z, any int64
         over Z_M. update: what names the update that the input was made from (default: a digest of the input), so
@@ -103,10 +105,21 @@ class Protocol(ABC, Generic[Input]):
         policy.check(self.demands(session))
         if not 0 <= index < session.clients:
             raise Misuse(f"expected a client index below {session.clients}, got {index}")
+        if vector is None:
+            return self._client(session, index, self._not_yet(), random, policy, update or b"", memory)
+        checked, name = self._named_input(session, vector, update)
+        return self._client(session, index, checked, random, policy, name, memory)
+
+    def supply(self, session: Session, state: State, vector: Input, update: bytes | None = None) -> State:
+        """Return a client's state with the input that it was started without. Raises as `client` does."""
+        raise Misuse(f"{self.tag} takes a client's input when the client starts")
+
+    def _not_yet(self) -> Input:
+        raise Misuse(f"{self.tag} takes a client's input when the client starts, got None")
+
+    def _named_input(self, session: Session, vector: Any, update: bytes | None) -> tuple[Input, bytes]:
         checked = self.checked_input(session, vector)
-        if update is None:
-            update = hashlib.sha256(self.input_bytes(checked)).digest()
-        return self._client(session, index, checked, random, policy, update, memory)
+        return checked, hashlib.sha256(self.input_bytes(checked)).digest() if update is None else update
 
     def helper(
         self,

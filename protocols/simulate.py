@@ -222,11 +222,15 @@ class _Run:
         """Create every party but the server; a client whose input is a function, when it is asked for the input."""
         first = self.stages[0].name
         self.late: dict[Party, Callable[[Any], Step]] = {}
+        supplied = self.protocol.takes_input_late and first != self.counting
         for index, name in enumerate(self.names):
             session = self._session_seen_by(name, models)
             make = partial(self._new_client, session, index, policy, updates.get(name))
             given = self.vectors[name]
-            if callable(given) and first == self.counting:
+            if callable(given) and supplied:
+                self._timed(client(index), first, partial(make, None))
+                self.late[client(index)] = partial(self._supply, session, client(index), updates.get(name))
+            elif callable(given) and first == self.counting:
                 self.late[client(index)] = make
             else:
                 self._timed(client(index), first, partial(make, given() if callable(given) else given))
@@ -247,6 +251,9 @@ class _Run:
             update=update,
             memory=self._memory(client(index)),
         )
+
+    def _supply(self, session: Session, party: Party, update: bytes | None, vector: Any) -> Step:
+        return Step(self.protocol.supply(session, self.states[party], vector, update))
 
     def _new_helper(self, party: Party, policy: Policy | None) -> Step:
         memory = self._memory(party)
@@ -306,7 +313,8 @@ class _Run:
         """
         for delivered in self._on_wire(request):
             party = delivered.recipient
-            if party not in self.gone and (make := self.late.pop(party, None)):
+            asked = party not in self.gone and delivered.stage == self.counting
+            if asked and (make := self.late.pop(party, None)):
                 vector = self.vectors[self.labels[party]]()  # outside the clock: it may train
                 self._timed(party, delivered.stage, partial(make, vector))
             if party in self.gone or party not in self.states or party == SERVER:

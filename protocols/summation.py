@@ -8,8 +8,8 @@ protocols of any result share (`protocol`).
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -131,6 +131,17 @@ class SecureSum(Protocol[IntVector]):
                     "nothing saturates silently"
                 )
         return vector
+
+    def supply(self, session: Session, state: State, vector: IntVector, update: bytes | None = None) -> State:
+        """Return a client's state with the vector that it was started without. Raises as `client` does."""
+        held = getattr(state, "vector", None)
+        if not self.takes_input_late or held is None or held.size:
+            raise Misuse(f"{type(state).__name__} does not wait for a vector")
+        checked, name = self._named_input(session, vector, update)
+        return cast(State, replace(cast(Any, state), vector=checked, update=name))  # such a state has both
+
+    def _not_yet(self) -> IntVector:
+        return np.empty(0, np.int64) if self.takes_input_late else super()._not_yet()
 
     @staticmethod
     def input_bytes(vector: IntVector) -> memoryview:

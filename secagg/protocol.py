@@ -37,6 +37,7 @@ class _Masked(SecureSum):
     """What both protocols share. `_complete`: every two clients are neighbours."""
 
     _complete = False
+    takes_input_late = True
     version = 2
     default_policy = Policy(min_threshold_share=0.0)  # `insist` demands what the threat model needs
 

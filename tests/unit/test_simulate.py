@@ -12,11 +12,12 @@ import pytest
 import torch
 
 from protocols import PlainSum, simulate
-from protocols.errors import Misuse, ProtocolViolation, SpentUpdate, TooFewSurvivors
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SpentUpdate, TooFewSurvivors
 from protocols.kernel import SERVER, Message
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.store import MemoryStore
-from secagg import SecAgg
+from protocols.summation import SecureSum
+from secagg import SecAgg, SecAggPlus
 
 
 def three() -> dict[str, np.ndarray]:
@@ -224,3 +225,41 @@ def test_a_function_gives_its_vector_when_its_client_is_asked_and_never_for_one_
     assert called.index("a") < called.index("client 0 at input") < called.index("c")
     with pytest.raises(Misuse, match="session"):
         simulate(PlainSum(), inputs)
+
+
+@pytest.mark.parametrize("protocol", [SecAgg(), SecAggPlus(neighbours=4, threshold=3), SecAgg(setup="reuse")])
+def test_masked_sums_ask_for_a_vector_when_it_is_to_be_masked(protocol: SecureSum) -> None:
+    stages: list[str] = []
+    asked: list[tuple[int, str]] = []
+
+    def giving(i: int) -> Callable[[], np.ndarray]:
+        def give() -> np.ndarray:
+            asked.append((i, stages[-1]))
+            return np.full(3, 10**i, np.int64)
+
+        return give
+
+    n = 8
+    session = protocol.session([str(i) for i in range(n)], 3, 10**8, random=SystemRandom())
+    outcome = simulate(
+        protocol,
+        [giving(i) for i in range(n)],
+        session=session,
+        drop={"masked-input": {5}},
+        observe=lambda m: stages.append(m.stage),
+    )
+    assert outcome.total.tolist() == [11011111] * 3
+    assert asked == [(i, "masked-input") for i in range(n) if i != 5]
+
+
+def test_a_late_vector_is_checked_and_given_once() -> None:
+    protocol, random = SecAgg(), SystemRandom()
+    session = protocol.session(["a", "b", "c"], 3, 10, random=random)
+    state = protocol.client(session, 0, None, random=random).state
+    with pytest.raises(PolicyRefusal, match="coordinates"):
+        protocol.supply(session, state, np.full(3, 11, np.int64))
+    given = protocol.supply(session, state, np.full(3, 10, np.int64))
+    with pytest.raises(Misuse, match="wait"):
+        protocol.supply(session, given, np.zeros(3, np.int64))
+    with pytest.raises(Misuse, match="None"):
+        PlainSum().client(PlainSum().session(["a"], 3, 10, random=random), 0, None, random=random)
