@@ -20,8 +20,10 @@ from dp.accountants import ACCOUNTANTS, Accountant
 from dp.accountants import accountant as make_accountant
 from dp.event_json import decode, encode
 from dp.events import Event, Relation, Unit, UnknownEvent
+from dp.ledger_head import LedgerVerdict, SignedHead
 from dp.ledger_store import Entry
-from protocols.errors import BudgetExceeded, Misuse
+from protocols.errors import BudgetExceeded, Misuse, StoreError
+from protocols.identity import Identity
 
 Statement = tuple[str, str]
 Totals = list[tuple[str, str, str, str, int]]
@@ -219,11 +221,46 @@ class Ledger:
         with store.opened(self.path) as connection:
             return tuple(store.entries(connection))
 
-    def verify(self) -> None:
-        """Check the file and the hash chain. Raises StoreError naming the first charge that does not
-        fit."""
+    def verify(self, head: SignedHead | None = None, public_key: bytes | None = None) -> LedgerVerdict:
+        """Check the file, the chain of charges, the head over terms and charges, and that all fits a kept head.
+
+        head: one that `sign_head` made and somebody else kept. public_key: 32 bytes, who must have signed it. Raises
+        StoreError naming what does not fit: an edited charge, charges cut off, another budget, another signer; Misuse
+        for a key without a head.
+        """
         with store.opened(self.path) as connection:
-            store.verify(connection)
+            charges, now, unchained = store.verify(connection)
+            terms, digests = store.terms_in(connection), [entry.digest for entry in store.entries(connection)]
+        if head is None:
+            if public_key is not None:
+                raise Misuse(
+                    "a ledger's own file is not signed: give the signed head that somebody kept, too"
+                )
+            return LedgerVerdict("internally consistent only", charges, now, None, unchained)
+        if public_key is not None:
+            head.check_signature(public_key)
+        if head.charges > charges:
+            raise StoreError(
+                f"the kept head is over {head.charges} charges, the ledger has {charges}: cut short"
+            )
+        last = digests[head.charges - 1] if head.charges else ""
+        if terms != head.terms or last != head.last:
+            what = "terms (the budget)" if terms != head.terms else "charges"
+            raise StoreError(f"the ledger's {what} are not those of the kept head: changed or replaced since")
+        level = "fits the head" if public_key is None else "verified"
+        return LedgerVerdict(level, charges, now, head.charges, unchained)
+
+    def sign_head(self, signer: Identity) -> SignedHead:
+        """Return a signed head over the terms and every charge so far, after checking them, for others to keep.
+
+        Raises StoreError as `verify` does.
+        """
+        with store.opened(self.path) as connection:
+            charges, _, _ = store.verify(connection)
+            rows = list(store.entries(connection))
+            return SignedHead.sign(
+                store.terms_in(connection), charges, rows[-1].digest if rows else "", signer
+            )
 
     def _totals(self) -> Totals:
         with store.opened(self.path) as connection:

@@ -6,8 +6,10 @@ Belongs here: the schema, durability, the hash chain. Does not belong here: pric
 Every operation opens the file, so that threads, processes and restarts share one truth; writers take turns.
 A rollback journal with synchronous=EXTRA makes a commit durable before it returns, the directory entry
 included: after a kill at any point a charge is in the file wholly or not at all, and it is there if its
-caller went on. Each row carries SHA-256 of the row before and itself, so that edits show; an old copy of
-the whole file does not show (nothing in a file can tell that).
+caller went on. Each row carries SHA-256 of the row before and itself, and a head (`dp.ledger_head`) carries the terms,
+the number of rows and the last of them: edits, rows cut off and other terms show, at the next charge at the latest. An
+old copy of the whole file does not show (nothing in a file can tell that; a signed head that somebody keeps does).
+Format 1 had no head: such a file is read, and gets one with its next charge.
 """
 
 import hashlib
@@ -21,11 +23,20 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from dp.ledger_head import head_of
 from protocols.errors import Misuse, StoreError
 
-FORMAT = 1
+FORMAT = 2
 APPLICATION_ID = 0x5EC1ED6E
 _WAIT_SECONDS = 60.0
+
+_HEAD = (
+    """CREATE TABLE head (
+        only INTEGER PRIMARY KEY CHECK (only = 1), charges INTEGER NOT NULL, head TEXT NOT NULL,
+        unchained INTEGER NOT NULL)""",
+    "CREATE TRIGGER head_DELETE BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
+)
+"""What format 2 added. unchained: how many charges format 1 had written."""
 
 _SCHEMA = (
     "CREATE TABLE terms (only INTEGER PRIMARY KEY CHECK (only = 1), json TEXT NOT NULL)",
@@ -97,17 +108,24 @@ def create(path: Path, terms: dict[str, Any]) -> dict[str, Any]:
             for statement in _SCHEMA:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
-            connection.execute(f"PRAGMA user_version={FORMAT}")
             connection.execute("INSERT INTO terms VALUES (1, ?)", (json.dumps(terms, sort_keys=True),))
+            _begin_head(connection)
         _check_format(connection, path)
-        return dict(json.loads(connection.execute("SELECT json FROM terms").fetchone()[0]))
+        check_head(connection)
+        return terms_in(connection)
 
 
 def load(path: Path) -> dict[str, Any]:
-    """The terms of an existing ledger. Raises StoreError where there is none."""
+    """The terms of an existing ledger. Raises StoreError where there is none, or where its head does not fit."""
     with opened(path) as connection:
         _check_format(connection, path)
-        return dict(json.loads(connection.execute("SELECT json FROM terms").fetchone()[0]))
+        check_head(connection)
+        return terms_in(connection)
+
+
+def terms_in(connection: sqlite3.Connection) -> dict[str, Any]:
+    """The terms as the file holds them."""
+    return dict(json.loads(connection.execute("SELECT json FROM terms").fetchone()[0]))
 
 
 def _check_format(connection: sqlite3.Connection, path: Path) -> None:
@@ -115,8 +133,50 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
         raise StoreError(f"{path.name} is an SQLite file but not a ledger; choose another path")
-    if version != FORMAT:
-        raise StoreError(f"{path.name} is a ledger of format {version}; this version reads format {FORMAT}")
+    if version not in (1, FORMAT):
+        raise StoreError(
+            f"{path.name} is a ledger of format {version}; this version reads formats 1 and {FORMAT}"
+        )
+
+
+# -- the head --
+
+
+def _begin_head(connection: sqlite3.Connection) -> None:
+    """Give a ledger without a head one, inside `writing`: of its terms and of the charges that it has."""
+    for statement in _HEAD:
+        connection.execute(statement)
+    charges, last = _last(connection)
+    head = head_of(terms_in(connection), charges, last)
+    connection.execute("INSERT INTO head VALUES (1, ?, ?, ?)", (charges, head, charges))
+    connection.execute(f"PRAGMA user_version={FORMAT}")
+
+
+def _last(connection: sqlite3.Connection) -> tuple[int, str]:
+    """How many charges there are, and the digest of the last ("" for none)."""
+    charges = connection.execute("SELECT count(*) FROM charges").fetchone()[0]
+    last = connection.execute("SELECT digest FROM charges ORDER BY id DESC LIMIT 1").fetchone()
+    return int(charges), str(last[0]) if last else ""
+
+
+def check_head(connection: sqlite3.Connection) -> tuple[int, str, int]:
+    """Return (charges, head, charges that format 1 wrote) after comparing them with what the file holds.
+
+    Raises StoreError where charges were cut off or added, or the terms (the budget) changed, behind the ledger's back.
+    """
+    charges, last = _last(connection)
+    head = head_of(terms_in(connection), charges, last)
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+        return charges, head, charges
+    kept = connection.execute("SELECT charges, head, unchained FROM head").fetchone()
+    if kept is None or kept[0] != charges:
+        held = "no head" if kept is None else f"a head over {kept[0]} charges"
+        raise StoreError(f"the ledger holds {charges} charges and {held}: charges were removed or slipped in")
+    if kept[1] != head:
+        raise StoreError(
+            "the ledger's terms or its last charge are not those of its head: the budget was changed"
+        )
+    return charges, head, int(kept[2])
 
 
 @contextmanager
@@ -134,15 +194,23 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 
 
 def append(connection: sqlite3.Connection, fields: dict[str, Any]) -> Entry:
-    """Add one row inside `writing`. `fields`: run, round, party, unit, relation, event, count, note."""
-    last = connection.execute("SELECT digest FROM charges ORDER BY id DESC LIMIT 1").fetchone()
+    """Add one row inside `writing`. `fields`: run, round, party, unit, relation, event, count, note.
+
+    A ledger of format 1 becomes one of the present format first. Raises StoreError where the head does not fit.
+    """
+    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
+        _begin_head(connection)
+    charges, _, _ = check_head(connection)
+    _, last = _last(connection)
     fields = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
-    digest = _digest(last[0] if last else "", fields)
+    digest = _digest(last, fields)
     names = [*fields, "digest"]
     cursor = connection.execute(
         f"INSERT INTO charges ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608 - our names
         (*fields.values(), digest),
     )
+    head = head_of(terms_in(connection), charges + 1, digest)
+    connection.execute("UPDATE head SET charges = ?, head = ?", (charges + 1, head))
     return Entry(id=int(cursor.lastrowid or 0), digest=digest, **fields)
 
 
@@ -167,9 +235,11 @@ def totals(connection: sqlite3.Connection) -> list[tuple[str, str, str, str, int
     )
 
 
-def verify(connection: sqlite3.Connection) -> None:
-    """Check SQLite's own integrity and the hash chain. Raises StoreError naming the first row that does not
-    fit."""
+def verify(connection: sqlite3.Connection) -> tuple[int, str, int]:
+    """Check SQLite's own integrity, the hash chain and the head; return what `check_head` does.
+
+    Raises StoreError naming the first row that does not fit.
+    """
     problem = connection.execute("PRAGMA integrity_check").fetchone()[0]
     if problem != "ok":
         raise StoreError(f"the ledger's file is damaged: {problem}")
@@ -181,6 +251,7 @@ def verify(connection: sqlite3.Connection) -> None:
         if entry.digest != _digest(before, fields):
             raise StoreError(f"charge {entry.id} of the ledger was edited, or one before it removed")
         before = entry.digest
+    return check_head(connection)
 
 
 def checked_text(name: str, value: str) -> str:

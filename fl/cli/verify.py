@@ -1,5 +1,5 @@
-"""`secagg verify`: does a run record hold, and do the files beside it. What does not belong here: the
-checks.
+"""`secagg verify`: does a run record hold, with the files beside it, or a privacy ledger. What does not belong here:
+the checks.
 """
 
 from collections.abc import Iterator
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from fl.cli.output import JsonOption, emit_json
+from fl.cli.verify_ledger import show_ledger
 
 if TYPE_CHECKING:
     from protocols.record import Verdict
@@ -21,17 +22,25 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    run: Annotated[Path, typer.Argument(help="The folder of a run, or its record.")],
+    run: Annotated[Path | None, typer.Argument(help="The folder of a run, or its record.")] = None,
     public_key: Annotated[
         str | None, typer.Option(help="The signer's public key: 64 hexadecimal digits or a .pub file.")
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(help="Heads that a client kept: 64 hexadecimal digits, or a file of them."),
+        typer.Option(
+            help="Heads that a client kept: 64 hexadecimal digits, or a file of them; a ledger's signed head (a file)."
+        ),
+    ] = None,
+    ledger: Annotated[Path | None, typer.Option(help="A privacy ledger, in place of RUN.")] = None,
+    sign: Annotated[
+        Path | None,
+        typer.Option(help="With --ledger: sign its head by this identity's key, for others to keep."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Check the run record in RUN: its chain, its signatures, a kept head and the files it names.
+    """Check the run record in RUN: its chain, its signatures, a kept head and the files it names. With --ledger, check
+    a privacy ledger: its chain, its budget, a signed head that somebody kept; --sign prints such a head.
 
     Without the public key it says "internally consistent only": whoever wrote the file could have written all
     of it.
@@ -39,6 +48,13 @@ def verify(
     from protocols.errors import Misuse
     from protocols.record import FILE_NAME, check_files, verify_record
 
+    if (run is None) == (ledger is None) or (sign is not None and ledger is None):
+        raise Misuse("give RUN, or --ledger and perhaps --sign")
+    if ledger is not None:
+        key = None if public_key is None else _hex(public_key, "--public-key")[-1]
+        show_ledger(ledger, key, head, sign, as_json)
+        return
+    assert run is not None
     path = run / FILE_NAME if run.is_dir() else run
     if not path.is_file():
         raise Misuse(f"no run record at {path}: give the folder that `secagg run` wrote, or its {FILE_NAME}")

@@ -8,6 +8,8 @@ from typing import NamedTuple
 
 import pytest
 
+from dp import Ledger
+from dp.events import Gaussian, Relation, Unit
 from examples.flower.keys import make_deployment, make_tls
 from fl.cli import invoke
 from fl.credentials import make_identity, read_public
@@ -28,6 +30,41 @@ def secagg(*arguments: object) -> Result:
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
         code = invoke([str(a) for a in arguments])
     return Result(code, out.getvalue(), err.getvalue())
+
+
+def test_verify_checks_a_ledger_as_it_checks_a_run(tmp_path: Path) -> None:
+    path, signer = tmp_path / "own.ledger", Identity.generate("ward 7")
+    ledger = Ledger(path, epsilon=5.0, delta=1e-5)
+    ledger.charge(
+        Gaussian(noise_multiplier=5.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT), run="r", round=1
+    )
+    signer.save(tmp_path / "ward.pem")
+    plain = json.loads(secagg("verify", "--ledger", path, "--json").stdout)
+    assert (plain["verdict"], plain["verified"], plain["charges"]) == ("internally consistent only", False, 1)
+    kept = secagg("verify", "--ledger", path, "--sign", tmp_path / "ward.pem")
+    assert kept.returncode == 0
+    (tmp_path / "head.json").write_text(kept.stdout)
+    given = ("--head", tmp_path / "head.json", "--public-key", signer.public.hex())
+    full = json.loads(secagg("verify", "--ledger", path, *given, "--json").stdout)
+    assert (full["verified"], full["kept"], full["terms"]["epsilon"]) == (True, 1, 5.0)
+    shown = secagg("verify", "--ledger", path, *given).stdout
+    assert "verified; 1 charges" in shown
+    assert "per client, zero-out neighbours" in shown
+    for wrong in (
+        [],
+        [tmp_path, "--ledger", path],
+        [tmp_path, "--sign", path],
+        ["--ledger", tmp_path / "none"],
+    ):
+        assert secagg("verify", *wrong).returncode == 2
+    assert secagg("verify", "--ledger", path, "--head", "ab" * 32).returncode == 2
+    path.unlink()
+    other = Ledger(path, epsilon=50.0, delta=1e-5)
+    other.charge(
+        Gaussian(noise_multiplier=5.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT), run="r", round=1
+    )
+    raised = secagg("verify", "--ledger", path, *given)
+    assert (raised.returncode, "budget" in raised.stderr, "Traceback" in raised.stderr) == (1, True, False)
 
 
 def test_verify_tells_consistent_from_verified_and_fails_on_an_edit(tmp_path: Path) -> None:
