@@ -4,8 +4,12 @@ cryptography.
 The order is what keeps promises across crashes: state, marks and memory are synced to the party's own store
 before an answer leaves, and a mark that is set already refuses the step. So a party that is killed,
 restarted, run twice or fed the same message again never answers twice.
+
+Rounds follow one another: when a session begins, what unfinished sessions of earlier rounds left (keys, chains, inputs)
+is erased, and `abandon` erases one whose time is over. Results stay.
 """
 
+import hashlib
 from collections.abc import Callable
 from typing import Any
 
@@ -57,12 +61,15 @@ class Runtime:
         self.store = store
         self.allow_resend = allow_resend
         self.random = random or SystemRandom()
+        self.round = session.round
         self._key = f"session/{session.context.hex()}"
 
-    def begin(self, step: Step) -> tuple[Message, ...]:
-        """Save the first step (of `Protocol.client`, `.server` or `.helper`) and return what to send.
+    def begin(self, step: Step, series: str = "") -> tuple[Message, ...]:
+        """Save the first step (of `Protocol.client`, `.server` or `.helper`) and return what to send. Unfinished
+        sessions of this protocol, series and store with an earlier round are over, and erased.
 
-        Raises SpentUpdate if this session was begun here before: a session is not begun twice.
+        series: names the rounds that follow one another, where a store serves several federations. Raises
+        SpentUpdate if this session was begun here before: a session is not begun twice.
         """
         with self.store.transaction() as transaction:
             if transaction.marked(f"begun/{self._key}"):
@@ -70,6 +77,7 @@ class Runtime:
                     "begun: this party took part in this session before; a retry is a new session"
                 )
             transaction.mark_once(f"begun/{self._key}")
+            self._supersede(transaction, hashlib.sha256(f"{self.protocol.tag}/{series}".encode()).hexdigest())
             return self._save(transaction, step)
 
     def handle(self, message: Message) -> tuple[Message, ...]:
@@ -83,6 +91,26 @@ class Runtime:
     def close(self) -> tuple[Message, ...]:
         """Nobody else will answer this stage: return the server's next requests. Raises as `handle` does."""
         return self._advance(lambda state: state.close(self.random))
+
+    def abandon(self) -> None:
+        """Erase what this session left in the store, unless it has ended: its time is over, it cannot go on."""
+        with self.store.transaction() as transaction:
+            for name in self._open(transaction):
+                transaction.delete(self._key)
+                transaction.delete(name)
+
+    def _supersede(self, transaction: Transaction, series: str) -> None:
+        """Erase the open sessions of earlier rounds, and note this one as open."""
+        for name in transaction.names(f"open/{series}/"):
+            _, _, number, key = name.split("/", 3)
+            if int(number) < self.round:
+                transaction.delete(key)
+                transaction.delete(name)
+        transaction.put(f"open/{series}/{self.round}/{self._key}", b"")
+
+    def _open(self, transaction: Transaction) -> list[str]:
+        """The name under which this session is noted as open, if it is."""
+        return [name for name in transaction.names("open/") if name.endswith(self._key)]
 
     def _advance(self, take: Callable[[State], Step]) -> tuple[Message, ...]:
         with self.store.transaction() as transaction:
@@ -103,6 +131,8 @@ class Runtime:
 
     def _save(self, transaction: Transaction, step: Step) -> tuple[Message, ...]:
         remember(transaction, self.protocol, step, allow_resend=self.allow_resend)
+        for name in self._open(transaction) if step.state.finished else ():
+            transaction.delete(name)
         if self.protocol.forgets(step.state):
             transaction.delete(self._key)
         else:

@@ -112,7 +112,7 @@ class NodeParty:
                 policy=self.policy,
                 memory=recall(site.store, self.protocol),
             )
-        self._runtime(session).begin(step)
+        self._runtime(session).begin(step, header.federation)
 
     def _contribute(self, request: Request, header: Header, planned: Planned, session: Session) -> Step:
         """Train, pay for the round, and begin the client's part of the session."""

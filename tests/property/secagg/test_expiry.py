@@ -1,0 +1,109 @@
+"""What an abandoned session leaves in a party's store: nothing, once a newer one begins or its time is over."""
+
+import numpy as np
+import pytest
+
+from protocols.errors import PolicyRefusal
+from protocols.randomness import SystemRandom
+from protocols.runtime import Runtime, recall
+from protocols.store import MemoryStore
+from protocols.summation import Total
+from secagg import SecAgg
+from tests.property.secagg.play import Play
+
+N = 6
+RANDOM = SystemRandom()
+
+
+class Party:
+    """Client 0 on a plain Runtime, in rounds of one set-up whose other parties are played."""
+
+    def __init__(self, setup: str) -> None:
+        self.store = MemoryStore()
+        self.protocol = SecAgg(setup=setup)
+        self.play: Play | None = None
+
+    def enter(self, round: int) -> Runtime:
+        last = self.play
+        self.play = Play(
+            self.protocol,
+            N,
+            round=round,
+            memories=last.memories if last else None,
+            server_memory=last.server_memory if last else None,
+        )
+        runtime = Runtime(self.protocol, self.play.session, self.store)
+        memory = recall(self.store, self.protocol)
+        vector = np.full(4, round)
+        runtime.begin(self.protocol.client(self.play.session, 0, vector, random=RANDOM, memory=memory))
+        return runtime
+
+    def hear(self, runtime: Runtime, trips: int) -> None:
+        """Let the session advance, client 0 included, for some trips."""
+        assert self.play is not None
+        for _ in range(trips):
+            for request in self.play.queue:
+                number = request.recipient.number
+                answers = self.play.tell(request) if number else runtime.handle(request)
+                self.play.hear(*answers)
+            self.play.close()
+
+    def sessions(self) -> tuple[str, ...]:
+        return self.store.names("session/")
+
+
+@pytest.mark.parametrize("setup", ["fresh", "reuse"])
+@pytest.mark.parametrize("trips", [0, 1, 2])
+def test_a_newer_round_erases_what_an_abandoned_one_left(setup: str, trips: int) -> None:
+    party = Party(setup)
+    first = party.enter(1)
+    party.hear(first, len(party.play.stages))  # type: ignore[union-attr]  # entered above
+    assert party.sessions() == ()
+    second = party.enter(2)
+    party.hear(second, min(trips, len(party.play.stages) - 1))  # type: ignore[union-attr]  # as above
+    assert len(party.sessions()) == 1
+    party.enter(3)
+    assert len(party.sessions()) == 1
+    with pytest.raises(PolicyRefusal, match="it is over"):
+        second.handle(party.play.queue[0])  # type: ignore[union-attr]  # as above
+
+
+def test_sessions_of_one_round_and_of_another_series_stay() -> None:
+    party = Party("fresh")
+    for _ in range(2):
+        party.enter(2)
+    assert len(party.sessions()) == 2
+    session = SecAgg().session(["a", "b", "c"], 1, 1, random=RANDOM, round=9)
+    step = SecAgg().client(session, 0, np.zeros(1, np.int64), random=RANDOM)
+    Runtime(SecAgg(), session, party.store).begin(step, "another federation")
+    assert len(party.sessions()) == 3
+    party.enter(3)
+    assert len(party.sessions()) == 2
+
+
+def test_a_session_whose_time_is_over_is_erased_and_cannot_go_on() -> None:
+    party = Party("reuse")
+    runtime = party.enter(1)
+    runtime.abandon()
+    assert party.sessions() == ()
+    assert party.store.names("open/") == ()
+    with pytest.raises(PolicyRefusal, match="it is over"):
+        runtime.handle(party.play.queue[0])  # type: ignore[union-attr]  # entered above
+    runtime.abandon()
+
+
+def test_a_result_is_kept() -> None:
+    play = Play(SecAgg(), N)
+    store = MemoryStore()
+    session = play.session
+    runtime = Runtime(play.protocol, session, store)
+    requests = list(runtime.begin(play.protocol.server(session, random=RANDOM)))
+    while not runtime.result():
+        for request in requests:
+            for answer in play.tell(request):
+                runtime.handle(answer)
+        requests = list(runtime.close())
+    runtime.abandon()
+    later = SecAgg().session([f"c{i}" for i in range(N)], 4, 100, random=RANDOM, round=2)
+    Runtime(play.protocol, later, store).begin(play.protocol.server(later, random=RANDOM))
+    assert isinstance(runtime.total(), Total)
