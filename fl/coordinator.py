@@ -4,7 +4,6 @@ What does not belong here: how a round goes (`fl.round`), who carries its messag
 """
 
 import math
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -142,9 +141,13 @@ class Coordinator:
         step = self.setup.strategy.step(mean.vector)
         self.take(moved(broadcast.reference, step, mean.counters))
 
-    def take(self, tree: Mapping[str, Any]) -> None:
+    def take(self, tree: Tree) -> None:
         """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""
-        self.model.load_state_dict(to_state(tree, self.schema, self.model.state_dict()))
+        self.model.load_state_dict(self.state_of(tree))
+
+    def state_of(self, tree: Tree) -> dict[str, Any]:
+        """Return a model as a state dict, in the dtypes and on the devices of this module's."""
+        return to_state(tree, self.schema, self.model.state_dict())
 
     def evaluate(self) -> dict[str, float]:
         """Return the test metrics of the present model; empty without a test loader."""

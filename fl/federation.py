@@ -1,15 +1,14 @@
 """Federation: the user's model, data and loop, wrapped with privacy layers. `fit` runs it in memory;
 `fl.flower` over a network.
 
-What does not belong here: how a round is computed (`rounds`, `contribution`, `memory`) or kept
-(`checkpoint`).
+What does not belong here: how a round goes and what is kept of it (`fl.round`), the model (`coordinator`).
 """
 
-import json
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from copy import copy, deepcopy
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
@@ -22,16 +21,14 @@ from fl.dropouts import Dropouts
 from fl.engines.memory import MemoryEngine
 from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult, new_session, play, statement_of
+from fl.round.kept import Kept, RunFiles, entry_of
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
-from protocols.errors import Aborted, Misuse, RecordError
-from protocols.guarantee import price_to_json
+from protocols.errors import Aborted, Misuse
 from protocols.identity import Identity
 from protocols.policy import Policy
-from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
-from protocols.statement import Event, Protection, Statement
-from protocols.store import write_atomic
+from protocols.statement import Protection, Statement
 
 
 class Federation:
@@ -137,21 +134,20 @@ class Federation:
         rounds = checks.whole("rounds", rounds, 1)
         if on_round is not None:
             checks.takes("on_round", on_round, "a function of a round's result", 1)
-        history = self._start(rounds, resume)
+        kept = self._start(rounds, resume)
+        history = [] if kept is None else kept.history
         if rounds < len(history):
             raise Misuse(f"rounds: the run holds {len(history)} already; name so many or more, got {rounds}")
-        record = self._record()
-        try:
-            self._catch_up(history, rounds, record)
+        with self._files() as files:
+            if files is not None:
+                self._catch_up(files, kept, rounds)
             for number in _range(len(history) + 1, rounds + 1):
                 result = self._round(number)
                 history.append(result)
-                self._keep(history, rounds, record)
+                if files is not None:
+                    files.save(self._kept(history, rounds))
                 if on_round:
                     on_round(result)
-        finally:
-            if record is not None:
-                record.close()
         statement = self.statement(history)
         return Result(
             model=self.coordinator.model,
@@ -173,7 +169,7 @@ class Federation:
 
         return server_app(self, rounds, **options)
 
-    def _start(self, rounds: int, resume: bool) -> list[RoundResult]:
+    def _start(self, rounds: int, resume: bool) -> Kept | None:
         folder = self.setup.output
         if self.account.calibrated and self.account.events:
             raise Misuse(
@@ -182,33 +178,23 @@ class Federation:
             )
         self.coordinator.prepare(rounds)
         if not resume:
-            if folder is not None:
-                folder.mkdir(parents=True, exist_ok=True)
-                if checkpoint.rounds_in(folder):
-                    raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
-                self._save([])  # a run that is cut off in its first round is a run to go on with
-            return []
+            if folder is not None and checkpoint.rounds_in(folder):
+                raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
+            return None
         if folder is None:
             raise Misuse("nothing to resume: the federation was made without an output folder")
-        model, strategy, layers, history, facts = checkpoint.load(folder)
-        settings.same(facts, self._facts(), str(folder))
-        self._take_model(model, folder)
-        self.setup.strategy.restore(strategy)
-        for layer in self.setup.stack.layers:
-            layer.restore(layers.get(layer.name, {}).get("state", {}))
-        sample = self.coordinator.sample()
-        planned = sample.plan.events(sample.clients[:1])
-        self.account.restore(
-            [Event(**event) for event in layers.get("events", [])], layers.get("run", ""), planned
-        )
-        checkpoint.write_metrics(folder, history)
-        return history
-
-    def _take_model(self, state: dict[str, Any], folder: Path) -> None:
+        kept = checkpoint.load_run(folder)
+        settings.same(kept.made_with, self._facts(), str(folder))
         try:
-            self.coordinator.model.load_state_dict(state)
-        except RuntimeError as error:
+            self.coordinator.take(kept.model)
+        except (RuntimeError, KeyError) as error:
             raise Misuse(f"the run in {folder} trained another model than this one: {error}") from None
+        self.setup.strategy.restore(kept.strategy)
+        for layer in self.setup.stack.layers:
+            layer.restore(kept.layers.get(layer.name, {}))
+        sample = self.coordinator.sample()
+        self.account.restore(kept.events, kept.run, sample.plan.events(sample.clients[:1]))
+        return kept
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says the run was made with."""
@@ -248,65 +234,47 @@ class Federation:
 
     # -- what is kept --
 
-    def _record(self) -> RunRecord | None:
-        folder = self.setup.output
-        return None if folder is None else RunRecord.open(folder / FILE_NAME, self.signer)
-
-    def _keep(self, history: list[RoundResult], rounds: int, record: RunRecord | None) -> None:
-        """Save the round: the checkpoint first and whole, then what follows from it, then the record's entry."""
-        if record is not None:
-            self._save(history)
-            self._follow(history, rounds, record)
-
-    def _catch_up(self, history: list[RoundResult], rounds: int, record: RunRecord | None) -> None:
-        """Write what a process that was killed between the checkpoint and the record's entry did not."""
-        if record is None:
+    @contextmanager
+    def _files(self) -> Iterator[RunFiles | None]:
+        if self.setup.output is None:
+            yield None
             return
-        if record.length not in (len(history), len(history) - 1):
-            raise RecordError(
-                f"{record.path} holds {record.length} rounds and the checkpoint beside it {len(history)}: one of "
-                "them was removed or replaced; put it back, or begin in another folder"
-            )
-        if record.length < len(history):
-            self._follow(history, rounds, record)
+        files = RunFiles(self.setup.output, self.signer, checkpoint.MODEL, self._model_bytes)
+        try:
+            yield files
+        finally:
+            files.close()
+
+    def _model_bytes(self, kept: Kept) -> bytes:
+        return checkpoint.model_bytes(self.coordinator.state_of(kept.model))
+
+    def _catch_up(self, files: RunFiles, kept: Kept | None, rounds: int) -> None:
+        """Save what a run that is cut off in its first round goes on from, or what a killed process did not write."""
+        if kept is None:
+            files.save(self._kept([], rounds))
+        elif kept.entry is None and kept.history:  # version 1 kept no entry beside the checkpoint
+            again = self._kept(kept.history, rounds)
+            files.catch_up(replace(kept, entry=again.entry, statement=again.statement))
         else:
-            record.require_file(record.path.parent / checkpoint.CHECKPOINT)
+            files.catch_up(kept)
 
-    def _save(self, history: list[RoundResult]) -> None:
-        folder = self.setup.output
-        if folder is None:
-            return
-        layers: dict[str, Any] = {layer.name: {"state": layer.state()} for layer in self.setup.stack.layers}
-        layers["events"] = [asdict(event) for event in self.account.events]
-        layers["run"] = self.account.run
-        state = self.coordinator.model.state_dict()
-        checkpoint.save(folder, state, self.setup.strategy.state(), layers, history, self._facts())
-
-    def _follow(self, history: list[RoundResult], rounds: int, record: RunRecord) -> None:
-        folder = record.path.parent
-        checkpoint.save_tensors(folder / checkpoint.MODEL, self.coordinator.model.state_dict())
-        checkpoint.write_metrics(folder, history)
-        statement = self.statement(history)
-        text = json.dumps(statement.to_json(), indent=2) + "\n"
-        write_atomic(folder / checkpoint.STATEMENT, text.encode(), 0o644)
-        record.append(self._entry(history[-1], rounds, statement, folder))
-
-    def _entry(self, result: RoundResult, rounds: int, statement: Statement, folder: Path) -> dict[str, Any]:
-        names = [checkpoint.CHECKPOINT, checkpoint.MODEL, checkpoint.METRICS, checkpoint.STATEMENT]
-        names += [checkpoint.CONFIG] if (folder / checkpoint.CONFIG).exists() else []
-        return {
-            "round": result.number,
-            "of": rounds,
-            "session": result.session,
-            "asked": len(result.asked),
-            "survivors": len(result.survivors),
-            "abandoned": result.abandoned,
-            "secure_sum": self.setup.stack.secure_sum.tag,
-            "layers": [layer.name for layer in self.setup.stack.layers],
-            "epsilon": price_to_json(result.epsilon),
-            "statement": statement.digest().hex(),
-            "files": {name: file_digest(folder / name) for name in names},
-        }
+    def _kept(self, history: list[RoundResult], rounds: int) -> Kept:
+        """Return the run as it is now; `history` holds all rounds so far."""
+        strategy, stack, account = self.setup.strategy, self.setup.stack, self.account
+        statement = self.statement(history) if history else None
+        return Kept(
+            history,
+            self.coordinator.reference().tree,
+            strategy.state(),
+            kind=strategy.name,
+            made_with=self._facts(),
+            layers={layer.name: layer.state() for layer in stack.layers},
+            events=tuple(account.events),
+            run=account.run,
+            session=max((result.session_number for result in history), default=0),
+            entry=entry_of(history[-1], rounds, stack, statement) if history else None,
+            statement=None if statement is None else statement.to_json(),
+        )
 
     def statement(self, history: Sequence[RoundResult] = ()) -> Statement:
         """Return what this federation protects, from whom, under which assumption, at what price so far."""

@@ -112,6 +112,11 @@ class RunRecord:
         return self._head
 
     @property
+    def last(self) -> Entry | None:
+        """The last entry, None before the first."""
+        return self._last
+
+    @property
     def length(self) -> int:
         """How many entries it holds."""
         return self._next

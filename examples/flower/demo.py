@@ -4,14 +4,12 @@ A SuperLink with TLS and node authentication and five SuperNodes on the loopback
 beside this file is submitted to them as `flwr run` does it.
 """
 
-import json
 import signal
 import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 APP = Path(__file__).resolve().parent
 sys.path[:0] = [
@@ -93,7 +91,7 @@ def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> No
         task = bar.add_task("rounds", total=ROUNDS)
         deadline = time.monotonic() + RUN_SECONDS
         while shown < ROUNDS:
-            history = checkpoint.load(run)[3] if (run / checkpoint.CHECKPOINT).exists() else []
+            history = checkpoint.load_run(run).history if checkpoint.begun(run) else []
             for result in history[shown:]:
                 bar.console.print(round_line(result), highlight=False)
             shown = len(history)
@@ -108,10 +106,9 @@ def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> No
 
 def load(run: Path) -> Result:
     """Read the run back from its files."""
-    model, _, _, history, _ = checkpoint.load(run)
-    statement = Statement.from_json(json.loads((run / checkpoint.STATEMENT).read_text()))
-    survivors: list[Any] = [entry.survivors for entry in history]
-    return Result(model, history, statement, survivors)
+    kept = checkpoint.load_run(run)
+    statement = Statement.from_json(kept.statement or {})
+    return Result(kept.model, kept.history, statement, [entry.survivors for entry in kept.history])
 
 
 def server_key(keys: Path) -> bytes:

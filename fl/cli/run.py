@@ -97,7 +97,7 @@ def _fresh(folder: Path) -> Path:
 
 def _resumed(config: Path | None, given: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Return the run's own config.toml as the configuration; other options must not contradict it."""
-    from fl.checkpoint import CONFIG
+    from fl.round.kept import CONFIG
 
     if config is not None or given["output"] is None:
         raise Misuse(
@@ -154,13 +154,14 @@ def _begun(config: Any, folder: Path, resume: bool) -> bool:
     """Write config.toml unless rounds were made by the one there; return whether a checkpoint is to go on from."""
     import tomli_w
 
-    from fl.checkpoint import CHECKPOINT, CONFIG, rounds_in
+    from fl.checkpoint import begun, rounds_in
+    from fl.round.kept import CONFIG
     from protocols.store import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)
     if not resume and not rounds_in(folder):
         write_atomic(folder / CONFIG, tomli_w.dumps(config.to_toml()).encode(), 0o644)
-    return resume and (folder / CHECKPOINT).exists()
+    return resume and begun(folder)
 
 
 @contextmanager

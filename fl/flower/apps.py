@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from numpy.typing import NDArray
 
-from fl.checkpoint import CHECKPOINT
+from fl import checkpoint
 from fl.checks import positive, whole
 from fl.computation import LocalComputation
 from fl.config import Setup
@@ -181,7 +181,7 @@ def server_app(
             if on_round:
                 on_round(result)
 
-        resume = folder is not None and (folder / CHECKPOINT).exists()
+        resume = folder is not None and checkpoint.begun(folder)
         engine.wait_for_clients()
         result = playing.fit(planned, resume=resume, on_round=after)
         kept = engine.farewell()

@@ -11,7 +11,7 @@ from typing import Any
 
 from flwr.simulation import run_simulation as run_flower_simulation
 
-from fl.checkpoint import CHECKPOINT, rounds_in
+from fl.checkpoint import begun, rounds_in
 from fl.flower.mod import SIMULATION
 from fl.flower.server_party import helpers_of
 from fl.result import Result
@@ -73,8 +73,8 @@ def run_simulation(
     """
     if rounds_in(folder) and not resume:
         raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
-    if not (folder / CHECKPOINT).exists() and resume:
-        raise Misuse(f"nothing to resume in {folder}: there is no {CHECKPOINT}")
+    if not begun(folder) and resume:
+        raise Misuse(f"nothing to resume in {folder}: there is no checkpoint")
     if parts.config.dropout:
         raise Misuse("dropout is played by the engine in memory only: leave it out, or take --engine memory")
     return simulate_federation(parts.federation(folder), parts.config.rounds, on_round=on_round)

@@ -8,7 +8,7 @@ a transport, a user's training loop. An engine (`Engine`) carries messages; a `W
 from fl.round.broadcast import Broadcast, open_round
 from fl.round.contribution import contribution_of
 from fl.round.engine import Charge, Costs, Engine, Summed, Work
-from fl.round.play import Mean, Played, mean_of, play
+from fl.round.play import Mean, Payer, Played, mean_of, play
 from fl.round.reference import Reference, Tree, moved, reference_of
 from fl.round.result import RoundResult
 from fl.round.session import new_session
@@ -20,6 +20,7 @@ __all__ = [
     "Costs",
     "Engine",
     "Mean",
+    "Payer",
     "Played",
     "Reference",
     "RoundResult",

@@ -6,12 +6,12 @@ What does not belong here: how messages travel (`engine`), what the model makes 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from typing import Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl import metrics as metric
-from fl.account import Account
 from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
 from fl.round.engine import Engine, Summed
 from fl.round.result import RoundResult
@@ -20,7 +20,15 @@ from protocols.errors import Aborted
 from protocols.layers import Aggregate
 from protocols.session import Session
 from protocols.stack import Stack
-from protocols.statement import Protection
+from protocols.statement import Event, Protection
+
+
+class Payer(Protocol):
+    """Who pays for rounds: an `fl.account.Account`, or what keeps one."""
+
+    def charge(self, events: Sequence[Event], round: int) -> None:
+        """Record what is about to be released, durably. If it raises (BudgetExceeded), nothing may be released."""
+        ...
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,9 +63,7 @@ class Played:
     error: Aborted | None = None
 
 
-def play(
-    parts: Sequence[Broadcast], engine: Engine, stack: Stack, account: Account, least: int = 1
-) -> Played:
+def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer, least: int = 1) -> Played:
     """Run one round of one or several sums.
 
     A round is abandoned whole, and the layers' state stays as it was, if fewer clients are asked than a layer or
@@ -69,7 +75,7 @@ def play(
     states = [(layer, layer.state()) for layer in stack.layers]
     try:
         _sessions(played, parts, engine, stack, least)
-        _sums(played, parts, engine, account)
+        _sums(played, parts, engine, payer)
         _close(played, parts, engine)
     except Aborted as error:
         for layer, state in states:
@@ -89,17 +95,17 @@ def _sessions(played: Played, parts: Sequence[Broadcast], engine: Engine, stack:
     played.result.session, played.result.session_number = made[0].context.hex(), made[0].round
 
 
-def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, account: Account) -> None:
+def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, payer: Payer) -> None:
     for part, session in zip(parts, played.sessions, strict=True):
         try:
-            summed = engine.sum(part, session, partial(_charge, played, account, part))
+            summed = engine.sum(part, session, partial(_charge, played, payer, part))
         finally:
             _add_costs(played.result, engine, part)
         played.totals = (*played.totals, summed)
 
 
-def _charge(played: Played, account: Account, part: Broadcast, names: Sequence[str]) -> None:
-    account.charge(part.plan.events(tuple(names)), part.number)
+def _charge(played: Played, payer: Payer, part: Broadcast, names: Sequence[str]) -> None:
+    payer.charge(part.plan.events(tuple(names)), part.number)
     played.charged = True
 
 

@@ -1,6 +1,7 @@
 """What one round did, for people and for the run's files. No vectors, no names' secrets."""
 
 from dataclasses import dataclass, field
+from typing import Any
 
 
 @dataclass
@@ -11,7 +12,8 @@ class RoundResult:
     coordinates that were clipped to the public range, weights_capped: clients whose weight was capped; None where a DP
     layer forbids to tell. bytes: per client asked. seconds: by "train", "privacy_client", "privacy_server". epsilon:
     the price of all rounds so far. abandoned: why there is no total, else None. session: its context, in hexadecimal
-    digits; session_number: its number, which grows over all runs of a server (0: no session was made).
+    digits; session_number: its number, which grows over all runs of a server (0: no session was made). trips: what each
+    message trip took, as JSON objects, where an engine counts them.
     """
 
     number: int
@@ -28,3 +30,4 @@ class RoundResult:
     abandoned: str | None = None
     session: str = ""
     session_number: int = 0
+    trips: list[dict[str, Any]] = field(default_factory=list)

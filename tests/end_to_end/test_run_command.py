@@ -216,14 +216,14 @@ main(sys.argv[1:])
 def test_a_full_disk_leaves_the_previous_state_whole(secagg: Command, tmp_path: Path) -> None:
     out = tmp_path / "run"
     result_of(secagg("run", *SMALL, "--rounds", "1", "--output", str(out), "--json"))
-    before = (out / "checkpoint.safetensors").read_bytes()
+    before = (out / "checkpoint.npz").read_bytes()
     again = ["run", "--resume", "--output", str(out), "--rounds", "3"]
     done = subprocess.run(
         [sys.executable, "-c", LIMITED, *again], capture_output=True, text=True, timeout=400, check=False
     )
     assert done.returncode == 1
     assert "Traceback" not in done.stderr
-    assert (out / "checkpoint.safetensors").read_bytes() == before
+    assert (out / "checkpoint.npz").read_bytes() == before
     assert result_of(secagg(*again, "--json"))["rounds"] == 3
 
 

@@ -11,8 +11,11 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, Ledger
-from fl import Federation, checkpoint
+from fl import Federation
+from fl.checkpoint import MODEL
 from fl.cli.run_view import closing_table, summary
+from fl.round import kept
+from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
 from protocols import PlainSum
 from protocols.errors import Misuse, RecordError
 from protocols.record import FILE_NAME, RunRecord, check_files, verify_record
@@ -37,7 +40,7 @@ def federation(folder: Path, **options: Any) -> Federation:
 
 
 def tensors(folder: Path) -> bytes:
-    return (folder / checkpoint.MODEL).read_bytes()
+    return (folder / MODEL).read_bytes()
 
 
 def cut_off(*_: Any, **__: Any) -> None:
@@ -67,7 +70,7 @@ def test_a_run_cut_off_in_any_round_goes_on(number: int, tmp_path: Path) -> None
 
 
 @pytest.mark.parametrize("rounds", [1, ROUNDS])
-@pytest.mark.parametrize("place", ["save_tensors:model.safetensors", "write_metrics", "append"])
+@pytest.mark.parametrize("place", [MODEL, METRICS, STATEMENT, "append"])
 def test_a_run_cut_off_between_checkpoint_and_record_catches_up(
     place: str, rounds: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -75,14 +78,12 @@ def test_a_run_cut_off_between_checkpoint_and_record_catches_up(
     with monkeypatch.context() as patch:
         if place == "append":
             patch.setattr(RunRecord, "append", cut_off)
-        elif place == "write_metrics":
-            patch.setattr(checkpoint, "write_metrics", cut_off)
         else:
-            save = checkpoint.save_tensors
+            write = kept.write_atomic
             patch.setattr(
-                checkpoint,
-                "save_tensors",
-                lambda path, *rest: cut_off() if path.name == checkpoint.MODEL else save(path, *rest),
+                kept,
+                "write_atomic",
+                lambda path, *rest: cut_off() if path.name == place else write(path, *rest),
             )
         with pytest.raises(KeyboardInterrupt):
             federation(tmp_path / "cut").fit(rounds)
@@ -90,22 +91,20 @@ def test_a_run_cut_off_between_checkpoint_and_record_catches_up(
     assert tensors(tmp_path / "cut") == tensors(tmp_path / "whole")
     verdict = verify_record(tmp_path / "cut" / FILE_NAME)
     assert [entry.body["round"] for entry in verdict.entries] == list(range(1, rounds + 1))
-    assert {checkpoint.CHECKPOINT, checkpoint.STATEMENT} <= set(check_files(verdict, tmp_path / "cut"))
+    assert {CHECKPOINT, STATEMENT} <= set(check_files(verdict, tmp_path / "cut"))
 
 
 def test_a_checkpoint_that_was_changed_is_told_by_name_and_not_gone_on_from(tmp_path: Path) -> None:
     federation(tmp_path).fit(1)
-    path = tmp_path / checkpoint.CHECKPOINT
+    path = tmp_path / CHECKPOINT
     whole = path.read_bytes()
     for edited in (whole[:-1] + bytes([whole[-1] ^ 1]), None):
         path.unlink()
         if edited is not None:
             path.write_bytes(edited)
-            with pytest.raises(
-                RecordError, match=f"{checkpoint.CHECKPOINT} is not the file of the last entry"
-            ):
+            with pytest.raises(RecordError, match=f"{CHECKPOINT} is not the file of the last entry"):
                 federation(tmp_path).fit(2, resume=True)
-        with pytest.raises(RecordError, match=checkpoint.CHECKPOINT):
+        with pytest.raises(RecordError, match=CHECKPOINT):
             check_files(verify_record(tmp_path / FILE_NAME), tmp_path)
         path.write_bytes(whole)
     assert len(federation(tmp_path).fit(2, resume=True).history) == 2
@@ -183,9 +182,9 @@ def test_worthless_noise_ends_in_a_statement_that_says_so_and_goes_on(tmp_path: 
     assert worthless().fit(1).epsilon == math.inf
     result = worthless().fit(2, resume=True)
     assert [entry.epsilon for entry in result.history] == [math.inf, math.inf]
-    written = json.loads((tmp_path / checkpoint.STATEMENT).read_text())
+    written = json.loads((tmp_path / STATEMENT).read_text())
     assert Statement.from_json(written) == result.statement
-    lines = (tmp_path / checkpoint.METRICS).read_text().splitlines()
+    lines = (tmp_path / METRICS).read_text().splitlines()
     assert [json.loads(line)["epsilon"] for line in lines] == ["infinite", "infinite"]
     verdict = verify_record(tmp_path / FILE_NAME)
     assert [entry.body["epsilon"] for entry in verdict.entries] == ["infinite", "infinite"]

@@ -254,11 +254,11 @@ def test_a_run_is_resumed_as_it_was_made_or_the_difference_is_named(
     says: str, was: dict[str, Any], now: dict[str, Any], tmp_path: Path
 ) -> None:
     federation(output=tmp_path, **was).fit(1)
-    kept = (tmp_path / "checkpoint.safetensors").read_bytes()
+    kept = (tmp_path / "checkpoint.npz").read_bytes()
     with pytest.raises(Misuse, match=says) as refused:
         federation(output=tmp_path, **{**was, **now}).fit(2, resume=True)
     assert "\n" not in str(refused.value)
-    assert (tmp_path / "checkpoint.safetensors").read_bytes() == kept
+    assert (tmp_path / "checkpoint.npz").read_bytes() == kept
     assert len(federation(output=tmp_path, **was).fit(2, resume=True).history) == 2
 
 

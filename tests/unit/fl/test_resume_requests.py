@@ -53,7 +53,7 @@ def test_half_an_entry_of_the_record_does_not_hinder(secagg: Command, run: Path)
     assert secagg("verify", str(run))[0] == 0
 
 
-@pytest.mark.parametrize("gone", ["record.jsonl", "checkpoint.safetensors"])
+@pytest.mark.parametrize("gone", ["record.jsonl", "checkpoint.npz"])
 def test_a_run_that_lost_its_record_or_its_checkpoint_does_not_go_on_as_if_it_had_not(
     secagg: Command, run: Path, gone: str
 ) -> None:

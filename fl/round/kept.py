@@ -1,0 +1,232 @@
+"""What a run keeps on disk, so that a killed one goes on: one checkpoint, replaced whole, from which all else follows.
+
+What belongs here: `checkpoint.npz`, what follows from it (the model's file, metrics.jsonl, statement.json, the record's
+entry) and their order, which survives a kill at any point. What does not: torch, older formats of an engine's own.
+
+The checkpoint is written first; the record's entry, which names the digests of all other files, comes last. A run that
+was killed in between writes what is missing when it is started again. The checkpoint holds the body of its entry and
+not its head, so that the entry can name the checkpoint.
+"""
+
+import io
+import json
+import math
+import zipfile
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.round.reference import Tree
+from fl.round.result import RoundResult
+from protocols.errors import RecordError, SecAggError
+from protocols.guarantee import price_from_json, price_to_json
+from protocols.identity import Identity
+from protocols.record import FILE_NAME, RunRecord, file_digest
+from protocols.stack import Stack
+from protocols.statement import Event, Statement
+from protocols.store import write_atomic
+
+CHECKPOINT, METRICS, STATEMENT, CONFIG = "checkpoint.npz", "metrics.jsonl", "statement.json", "config.toml"
+VERSION = 2
+_FACTS, _MODEL, _STRATEGY = "__facts__", "model/", "strategy/"
+Json = dict[str, Any]
+
+
+@dataclass
+class Kept:
+    """A run after `len(history)` rounds.
+
+    model: exactly as its owner holds it. strategy: the server's arrays from round to round. kind: the strategy's
+    class, where that matters. made_with: settings that a resumed run must share. layers: each layer's state, by name.
+    events, run: the account's, and its name in a ledger. session: number of the last session (0: none). entry,
+    statement: what the record and statement.json say of the last round, None where they say nothing. lines: rounds of
+    an older version, whose lines in metrics.jsonl stay as they are. source: the file that this was read from.
+    """
+
+    history: list[RoundResult]
+    model: Tree = field(repr=False)
+    strategy: Tree = field(repr=False)
+    kind: str = ""
+    made_with: Json = field(default_factory=dict)
+    layers: dict[str, Json] = field(default_factory=dict)
+    events: tuple[Event, ...] = ()
+    run: str = ""
+    session: int = 0
+    entry: Json | None = None
+    statement: Json | None = None
+    lines: int = 0
+    source: str = CHECKPOINT
+
+    @property
+    def rounds(self) -> int:
+        return len(self.history)
+
+
+def entry_of(result: RoundResult, planned: int, stack: Stack, statement: Statement | None) -> Json:
+    """Return what the record keeps of a round: counts and digests, no names."""
+    return {
+        "round": result.number,
+        "of": planned,
+        **({"number": result.session_number} if result.session_number else {}),
+        "session": result.session,
+        "asked": len(result.asked),
+        "survivors": len(result.survivors),
+        "abandoned": result.abandoned,
+        "secure_sum": stack.secure_sum.tag,
+        "layers": [layer.name for layer in stack.layers],
+        "epsilon": price_to_json(result.epsilon),
+        **({} if statement is None else {"statement": statement.digest().hex()}),
+    }
+
+
+def line_of(result: RoundResult) -> Json:
+    """Return a round as an object of metrics.jsonl; null stands for numbers that JSON does not have."""
+    line = {
+        "round": result.number,
+        **result.metrics,
+        "train": result.train_metrics,
+        "asked": len(result.asked),
+        "survivors": len(result.survivors),
+        "bytes_up_per_client": result.bytes_up_per_client,
+        "bytes_down_per_client": result.bytes_down_per_client,
+        "seconds": result.seconds,
+        "clipped_share": result.clipped_share,
+        "weights_capped": result.weights_capped,
+        "epsilon": price_to_json(result.epsilon),
+        "abandoned": result.abandoned,
+        **({"trips": result.trips} if result.trips else {}),
+    }
+    return dict(_finite(line))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def encode(kept: Kept) -> bytes:
+    """Return the bytes of a checkpoint."""
+    history = [asdict(result) | {"epsilon": price_to_json(result.epsilon)} for result in kept.history]
+    names = ("kind", "made_with", "layers", "run", "session", "entry", "statement", "lines")
+    facts = {name: getattr(kept, name) for name in names}
+    facts |= {"version": VERSION, "history": history, "events": [asdict(event) for event in kept.events]}
+    arrays = {_FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
+    arrays |= {_MODEL + name: array for name, array in kept.model.items()}
+    return npz(arrays | {_STRATEGY + name: array for name, array in kept.strategy.items()})
+
+
+def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
+    """Return the bytes of an npz file. np.savez keeps some names for itself; nothing is pickled."""
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_STORED) as archive:
+        for key, array in arrays.items():
+            with archive.open(f"{key}.npy", "w", force_zip64=True) as member:
+                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
+    return buffer.getvalue()
+
+
+def load(folder: Path, older: Callable[[Tree, Json], Kept] | None = None) -> Kept | None:
+    """Return the run in `folder`, None if it holds no checkpoint. Nothing is unpickled.
+
+    older: reads the arrays and facts of a checkpoint of version 1. Raises SecAggError for a damaged checkpoint or one
+    of another version.
+    """
+    path = folder / CHECKPOINT
+    if not path.exists():
+        return None
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        facts = json.loads(arrays.pop(_FACTS).tobytes())
+        if (version := facts.pop("version")) == 1 and older is not None:
+            return older(arrays, facts)
+        if version != VERSION:
+            raise SecAggError(f"{path}: expected a checkpoint of version {VERSION}, got {version!r}")
+        history = [result_from_json(entry) for entry in facts.pop("history")]
+        events = tuple(Event(**event) for event in facts.pop("events"))
+        model, strategy = under(arrays, _MODEL), under(arrays, _STRATEGY)
+        return Kept(history, model, strategy, events=events, **facts)
+    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+        raise SecAggError(f"{path} is not a checkpoint of this toolkit: {error}") from None
+
+
+def under(arrays: Tree, prefix: str) -> Tree:
+    """Return the arrays whose names begin with `prefix`, without it."""
+    return {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+
+
+def result_from_json(entry: Json) -> RoundResult:
+    """Inverse of a RoundResult's JSON; what this version does not know is passed over."""
+    known = {f.name for f in fields(RoundResult)}
+    entry = {k: v for k, v in entry.items() if k in known}
+    entry["epsilon"] = price_from_json(entry.get("epsilon"))
+    return RoundResult(**{**entry, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
+
+
+class RunFiles:
+    """The files of one run in `folder`, which is made. Every file is replaced whole; the record comes last.
+
+    model, encoder: the name of the model's file, and what makes its bytes of the model. signer: signs the record.
+    first: the first round that gets an entry (0: the state before round 1 does too).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        signer: Identity | None,
+        model: str,
+        encoder: Callable[[Kept], bytes],
+        first: int = 1,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder, self.model, self.encoder, self.first = folder, model, encoder, first
+        self.record = RunRecord.open(folder / FILE_NAME, signer)
+
+    def save(self, kept: Kept) -> str:
+        """Save a run and return the record's head."""
+        write_atomic(self.folder / CHECKPOINT, encode(kept), 0o644)
+        return self._follow(kept) if kept.rounds >= self.first else self.record.head
+
+    def catch_up(self, kept: Kept) -> str:
+        """Write what a process that was killed right after its checkpoint did not; return the record's head.
+
+        Raises RecordError for a checkpoint or a record that was changed, removed or put back from a copy.
+        """
+        last = self.record.last
+        recorded = self.first - 1 if last is None else int(last.body["round"])
+        if recorded not in (kept.rounds, kept.rounds - 1):
+            raise RecordError(
+                f"{self.record.path} holds {recorded} rounds and the checkpoint beside it {kept.rounds}: one of "
+                "them was removed or replaced; put it back, or begin in another folder"
+            )
+        if recorded < kept.rounds:
+            return self._follow(kept)
+        self.record.require_file(self.folder / kept.source)
+        self._write_metrics(kept)
+        return self.record.head
+
+    def close(self) -> None:
+        self.record.close()
+
+    def _follow(self, kept: Kept) -> str:
+        write_atomic(self.folder / self.model, self.encoder(kept), 0o644)
+        self._write_metrics(kept)
+        if kept.statement is not None:
+            text = json.dumps(kept.statement, indent=2) + "\n"
+            write_atomic(self.folder / STATEMENT, text.encode(), 0o644)
+        names = [kept.source, self.model, METRICS, STATEMENT, CONFIG]
+        files = {name: file_digest(self.folder / name) for name in names if (self.folder / name).exists()}
+        return self.record.append({**(kept.entry or {}), "files": files})
+
+    def _write_metrics(self, kept: Kept) -> None:
+        """Replace metrics.jsonl. Lines that an older version wrote stay as they are."""
+        path = self.folder / METRICS
+        there = path.read_bytes().splitlines(keepends=True) if kept.lines and path.exists() else []
+        lines = [json.dumps(line_of(result), allow_nan=False).encode() + b"\n" for result in kept.history]
+        if lines:
+            write_atomic(path, b"".join([*there[: kept.lines], *lines[kept.lines :]]), 0o644)
