@@ -251,7 +251,7 @@ class Federation:
     def _catch_up(self, files: RunFiles, kept: Kept | None, rounds: int) -> None:
         """Save what a run that is cut off in its first round goes on from, or what a killed process did not write."""
         if kept is None:
-            files.save(self._kept([], rounds))
+            files.begin(self._kept([], rounds))
         elif kept.entry is None and kept.history:  # version 1 kept no entry beside the checkpoint
             again = self._kept(kept.history, rounds)
             files.catch_up(replace(kept, entry=again.entry, statement=again.statement))

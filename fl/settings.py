@@ -74,7 +74,8 @@ def _named(name: str, thing: Any, changing: Mapping[str, Any] | None = None) -> 
             found[f"{name}.{key}"] = _plain(value)
         elif is_dataclass(value) and not isinstance(value, type):
             parts = {field.name: getattr(value, field.name) for field in fields(value)}
-            if all(_is_plain(part) for part in parts.values()):  # one that holds a key or bytes is no setting
+            secret = any(not field.repr for field in fields(value))  # a key, say
+            if not secret and all(_is_plain(part) for part in parts.values()):
                 found |= {f"{name}.{part}": _plain(held) for part, held in parts.items()}
     return found
 
@@ -82,12 +83,14 @@ def _named(name: str, thing: Any, changing: Mapping[str, Any] | None = None) -> 
 def _is_plain(value: Any) -> bool:
     if isinstance(value, tuple | list):
         return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str | Enum)
+    return value is None or isinstance(value, bool | int | float | str | bytes | Enum)
 
 
 def _plain(value: Any) -> Any:
     if isinstance(value, tuple | list):
         return [_plain(item) for item in value]
+    if isinstance(value, bytes):
+        return value.hex()
     return value.value if isinstance(value, Enum) else value
 
 

@@ -187,6 +187,11 @@ class RunFiles:
         self.folder, self.model, self.encoder, self.first = folder, model, encoder, first
         self.record = RunRecord.open(folder / FILE_NAME, signer)
 
+    def begin(self, kept: Kept) -> str:
+        """Save a run that has not played a round. Raises RecordError beside a record that holds rounds already."""
+        self._require_recorded(kept, self.first - 1)
+        return self.save(kept)
+
     def save(self, kept: Kept) -> str:
         """Save a run and return the record's head."""
         write_atomic(self.folder / CHECKPOINT, encode(kept), 0o644)
@@ -197,18 +202,22 @@ class RunFiles:
 
         Raises RecordError for a checkpoint or a record that was changed, removed or put back from a copy.
         """
-        last = self.record.last
-        recorded = self.first - 1 if last is None else int(last.body["round"])
-        if recorded not in (kept.rounds, kept.rounds - 1):
-            raise RecordError(
-                f"{self.record.path} holds {recorded} rounds and the checkpoint beside it {kept.rounds}: one of "
-                "them was removed or replaced; put it back, or begin in another folder"
-            )
-        if recorded < kept.rounds:
+        if self._require_recorded(kept, kept.rounds, kept.rounds - 1) < kept.rounds:
             return self._follow(kept)
         self.record.require_file(self.folder / kept.source)
         self._write_metrics(kept)
         return self.record.head
+
+    def _require_recorded(self, kept: Kept, *expected: int) -> int:
+        """Return the last round that the record holds. Raises RecordError unless it is an expected one."""
+        last = self.record.last
+        recorded = self.first - 1 if last is None else int(last.body["round"])
+        if recorded not in expected:
+            raise RecordError(
+                f"{self.record.path} holds {recorded} rounds and the checkpoint beside it {kept.rounds}: one of "
+                "them was removed or replaced; put it back, or begin in another folder"
+            )
+        return recorded
 
     def close(self) -> None:
         self.record.close()
