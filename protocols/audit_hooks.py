@@ -5,7 +5,7 @@ broken protocol pass what does not need hooks; a missing one makes properties "n
 reason.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,11 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.kernel import Message, State
+from protocols.opening import Attack, Rule
 from protocols.session import Session
 
 Elements = NDArray[np.uint64]
 Transcript = Sequence[Message]
 Tamper = Callable[[Message], Message | Iterable[Message] | None]
+Lies = Generator[Message, Sequence[Message], None]
 
 
 @dataclass(frozen=True)
@@ -27,6 +29,22 @@ class Forgery:
     property: str
     story: str
     message: Message
+
+
+@dataclass(frozen=True)
+class Opening:
+    """For an adversary that searches: what opens when, as data, and how a lying server would put its requests.
+
+    rule: the session's rule, from the transcript of its set-up (`protocols.opening`). lies: session, attack,
+    transcript and the genuine requests for input -> the requests of a server that plays the attack, one by one; the
+    answers to each are sent in. opened: session, transcript, states of corrupt clients (as they were when asked for
+    their input) -> the exact sums (ring elements) that come out, by the honest clients in each, the fewest that can
+    be told apart.
+    """
+
+    rule: Callable[[Session, Transcript], Rule]
+    lies: Callable[[Session, Attack, Transcript, Transcript], Lies]
+    opened: Callable[[Session, Transcript, Mapping[int, State]], Mapping[frozenset[int], Elements]]
 
 
 @dataclass(frozen=True)
@@ -43,9 +61,9 @@ class Hooks:
     foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
     that it refused all of it. sent: records that states hold because they are meant for the wire; what these
     keep out of their repr is long, not secret. neighbours: session, index -> the clients that a client shares
-    masks with. sparse: makes the same protocol with a sparse graph among 16 clients. inapplicable: property ->
-    why this kind of protocol has nothing it could be checked on; it is reported as not claimed, with this
-    reason.
+    masks with. sparse: makes the same protocol with a sparse graph among 16 clients. opening: for an adversary that
+    searches. inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
+    as not claimed, with this reason.
     """
 
     elements: Callable[[Session, Message], Elements | None] | None = None
@@ -62,4 +80,5 @@ class Hooks:
     sent: tuple[type, ...] = ()
     neighbours: Callable[[Session, int], Collection[int]] | None = None
     sparse: Callable[[], Any] | None = None
+    opening: Opening | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

@@ -1,12 +1,10 @@
 """What masked sums tell an audit about themselves: how to read a view, what is tolerated, what cheats would
 send.
 
-What does not belong here: properties (`protocols.audit`). An audit uses this to look deeper; no protocol
-code does. The server's side of unmasking is written here a second time, from the transcript alone, on
-purpose: it is a witness.
+What does not belong here: properties (`protocols.audit`); what a view gives away (`audit_view`); the rule of opening
+(`audit_search`). An audit uses this to look deeper; no protocol code does.
 """
 
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
@@ -14,22 +12,20 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
-from protocols.audit_hooks import Forgery, Hooks
+from protocols.audit_hooks import Forgery, Hooks, Opening
 from protocols.codec import Record
 from protocols.errors import SecAggError
-from protocols.kernel import SERVER, Message, State
+from protocols.kernel import SERVER, Message
 from protocols.session import Session
-from secagg.advertisement import parse
-from secagg.client.masking import Masking
-from secagg.key_agreement import PairKeys
-from secagg.masking import SEED_BYTES, add_mask, subtract_mask
+from secagg.audit_search import lies, rule
+from secagg.audit_view import opened, stripped
+from secagg.masking import SEED_BYTES, add_mask
 from secagg.messages import (
     ADVERTISE,
     CONFIRM,
     INPUT,
     SHARE,
     UNMASK,
-    Advertisement,
     Delivery,
     Masked,
     Neighbourhood,
@@ -38,17 +34,13 @@ from secagg.messages import (
     Survivors,
     Unmask,
     indices,
-    items,
     pack_bits,
     read,
     unpack_bits,
 )
 from secagg.packing import unpack
 from secagg.reuse.messages import Deposit
-from secagg.ring import Words
 from secagg.rules import rules_of
-from secagg.seeds import pair_seed, self_mask_seed
-from secagg.shamir import combine
 
 Elements = NDArray[np.uint64]
 
@@ -96,80 +88,6 @@ def stream(seed: bytes, count: int) -> NDArray[np.uint8]:
     words = np.zeros(-(-count // 4), np.uint32)
     add_mask(words, seed)
     return words.view(np.uint8)[:count]
-
-
-def stripped(
-    session: Session, transcript: Sequence[Message], insiders: Mapping[int, State]
-) -> dict[int, Elements]:
-    """What is left of each client's vector once the server, with the insiders, took off every mask it can
-    open.
-    """
-    rules = rules_of(session)
-    keys: dict[int, bytes] = {}
-    vectors: dict[int, Message] = {}
-    shares: dict[str, defaultdict[int, dict[int, bytes]]] = {
-        "seed": defaultdict(dict),
-        "key": defaultdict(dict),
-    }
-    dealt: set[int] = set()
-    for m in transcript:
-        if m.recipient != SERVER:
-            continue
-        index = m.sender.number
-        if m.stage == ADVERTISE:
-            keys[index] = Advertisement.decode(m.body).keys
-        elif m.stage == SHARE:
-            dealt.add(index)
-        elif m.stage == INPUT:
-            vectors[index] = m
-        elif m.stage == UNMASK:
-            _gather(shares, index, Opened.decode(m.body))
-    opened = {j: key for j in dealt if (key := _opened(shares["key"][j], rules.threshold)) is not None}
-    opened |= {j: state.mask for j, state in insiders.items() if isinstance(state, Masking)}
-    left = {}
-    for index, m in vectors.items():
-        if index in insiders:
-            continue
-        words = unpack(Masked.decode(m.body).vector, session.dimension, rules.ring)
-        seed = _opened(shares["seed"][index], rules.threshold)
-        if seed is not None:
-            subtract_mask(words, self_mask_seed(seed, session.context, session.roster[index]))
-        for j in rules.neighbours(index, rules.seed):
-            if j in dealt:
-                _take_pair_off(session, words, index, j, opened, keys)
-        left[index] = rules.ring.residues(words)
-    return left
-
-
-def _take_pair_off(
-    session: Session,
-    words: Words,
-    index: int,
-    other: int,
-    opened: Mapping[int, bytes],
-    keys: Mapping[int, bytes],
-) -> None:
-    """Take the mask of one edge off, if either end's key is known."""
-    holder, peer = (index, other) if index in opened else (other, index)
-    if holder not in opened:
-        return
-    pair = PairKeys(opened[holder], session.roster[holder], session.context)
-    theirs = parse(rules_of(session), keys[peer], str(peer)).mask_key
-    seed = pair_seed(pair, session.roster[peer], theirs)
-    (subtract_mask if index < other else add_mask)(words, seed)
-
-
-def _gather(shares: dict[str, defaultdict[int, dict[int, bytes]]], holder: int, opened: Opened) -> None:
-    parts = ((opened.alive, opened.seed_shares, "seed"), (opened.dropped, opened.key_shares, "key"))
-    for dealers, blob, kind in parts:
-        for j, share in zip(dealers.tolist(), items(blob, 32), strict=True):
-            shares[kind][j][holder + 1] = share
-
-
-def _opened(have: Mapping[int, bytes], threshold: int) -> bytes | None:
-    if len(have) < threshold:
-        return None
-    return combine(dict(sorted(have.items())[:threshold]), 32)
 
 
 def _forged(property: str, story: str, original: Message, body: Record | bytes) -> Forgery:
@@ -317,6 +235,7 @@ HOOKS = Hooks(
     elements=elements,
     modulus=modulus,
     stripped=stripped,
+    opening=Opening(rule, lies, opened),
     tolerated=tolerated,
     stream=stream,
     seed_bytes=SEED_BYTES,

@@ -30,6 +30,9 @@ def run(
     examples: Annotated[int, typer.Option(help="Examples per property.", min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
     only: Annotated[list[str] | None, typer.Option(help="A property; repeat for several.")] = None,
+    search: Annotated[
+        bool, typer.Option(help="Let an adversary plan against the real states too; takes minutes.")
+    ] = False,
     timeout: Annotated[
         float | None,
         typer.Option(help="Seconds that one session of a black box may take; 60 unless it says otherwise."),
@@ -54,7 +57,9 @@ def run(
         _limit(subject, timeout)
         progress = _Progress(as_json)
         try:
-            made = audit(subject, examples=examples, seed=seed, only=only or (), on_property=progress)
+            made = audit(
+                subject, examples=examples, seed=seed, only=only or (), search=search, on_property=progress
+            )
         finally:
             progress.close()
     for path in report or []:
@@ -155,6 +160,8 @@ def show(report: "Report") -> None:
     """Print the verdicts: what was not checked first, then failures with their stories. Nothing is wrapped."""
     from rich.markup import escape
 
+    from protocols.audit import find
+
     console = output.stdout_console()
     verdict = "[bold green]passed[/]" if report.passed else "[bold red]did not pass[/]"
     said = f"({report.level} box, threat model {escape(report.threat)}, seed {report.seed})"
@@ -165,6 +172,14 @@ def show(report: "Report") -> None:
         console.print(f"\n{checked.status.value}: {checked.name}", style=STYLES[checked.status.value])
         story = f"  claims: {checked.claim}\n  {checked.counterexample or checked.reason}"
         console.print(story, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    if report.not_searched:
+        names = ", ".join(report.not_searched)
+        console.print(f"\nnot examined: {names}\n  add --search", style="yellow", soft_wrap=True)
+    for checked in report.properties:
+        if checked.status.value == "passed" and find(checked.name).search:
+            console.print(
+                f"\nsearched: {checked.name}\n  {checked.statistics}", soft_wrap=True, highlight=False
+            )
     passed = sum(checked.status.value == "passed" for checked in report.properties)
     console.print(f"\n{passed} of {len(report.properties)} properties passed")
 

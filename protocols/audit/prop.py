@@ -23,7 +23,7 @@ class Property:
     the weakest threat model that promises it. level: "black" or "white", the adapter it needs. check:
     (subject, draw) -> None, raising Finding; draw is hypothesis' `data()` object. statistical: it draws no
     examples of its own; effect size, power and false-alarm rate are stated in `statistics`. most: a cap on
-    the number of examples.
+    the number of examples. search: an adversary that plans; it draws no examples, and runs only where it is asked for.
     """
 
     name: str
@@ -35,3 +35,4 @@ class Property:
     statistical: bool = False
     statistics: str = ""
     most: int | None = None
+    search: bool = False

@@ -8,6 +8,7 @@ from protocols.audit.properties import (
     entropy,
     leaks,
     masks,
+    searched,
     secrets,
     views,
 )
@@ -22,6 +23,7 @@ PROPERTIES: tuple[Property, ...] = (
     *active_server.PROPERTIES,
     *active_client.PROPERTIES,
     *secrets.PROPERTIES,
+    *searched.PROPERTIES,
 )
 
 

@@ -49,13 +49,16 @@ class Checked:
 
 @dataclass(frozen=True)
 class Report:
-    """protocol, level ("black" or "white"), threat model, seed, and the verdicts in the order they were made."""
+    """protocol, level ("black" or "white"), threat model, seed, the verdicts in the order they were made, and the
+    properties of this level that were left out, because nobody asked for a search.
+    """
 
     protocol: str
     level: str
     threat: str
     seed: int
     properties: tuple[Checked, ...]
+    not_searched: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
@@ -74,6 +77,7 @@ class Report:
             "threat": self.threat,
             "seed": self.seed,
             "properties": [p.to_json() for p in self.properties],
+            "not_searched": list(self.not_searched),
             "passed": self.passed,
         }
 
@@ -85,6 +89,7 @@ class Report:
             "",
             f"The protocol {verdict}: {self.level} box, threat model {self.threat}, seed {self.seed}.",
             "",
+            *([_not_searched(self), ""] if self.not_searched else []),
             "| property | status | examples | seconds | reason |",
             "|---|---|---|---|---|",
         ]
@@ -112,8 +117,8 @@ class Report:
         return (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
             f"<h1>{title}</h1><p>The protocol {verdict}: {self.level} box, threat model {html.escape(self.threat)}, "
-            f"seed {self.seed}.</p><table><tr><th>property<th>status<th>examples<th>seconds<th>claim<th>reason</tr>"
-            f"{rows}</table></html>\n"
+            f"seed {self.seed}. {_not_searched(self)}</p><table><tr><th>property<th>status<th>examples<th>seconds"
+            f"<th>claim<th>reason</tr>{rows}</table></html>\n"
         )
 
 
@@ -124,6 +129,12 @@ _STYLE = (
     "vertical-align:top}tr.failed td:nth-child(2){background:#fbd5d5}tr.passed td:nth-child(2){background:#d8f3dc}"
     "tr.not-checked td:nth-child(2){background:#fff3bf}pre{white-space:pre-wrap}small{color:#555}"
 )
+
+
+def _not_searched(report: Report) -> str:
+    """What was left out, as a sentence; empty if nothing was."""
+    names = ", ".join(report.not_searched)
+    return f"Not examined, for want of a search (--search): {names}." if names else ""
 
 
 def _plain(text: str) -> str:

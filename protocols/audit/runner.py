@@ -37,30 +37,38 @@ def audit(
     examples: int = DEFAULT_EXAMPLES,
     seed: int = 0,
     only: Iterable[str] = (),
+    search: bool = False,
     on_property: Callable[[Property, Checked | None], None] | None = None,
 ) -> Report:
     """Check every property of the subject's level and return the report.
 
     examples: per property, at least 1. seed: of the examples (not of the protocol's own randomness). only: names of
-    properties. on_property: called before (with None) and after each. Raises Misuse for a name in `only` that is
-    unknown or not of the subject's level, and for an adapter that does not keep its contract.
+    properties. search: let an adversary plan too, which takes minutes. on_property: called before
+    (with None) and after each. Raises Misuse for a name in `only` that is unknown or not of the subject's level, and
+    for an adapter that does not keep its contract.
     """
     if examples < 1:
         raise Misuse(f"examples: expected at least 1 per property, got {examples}")
     verdicts = []
-    for prop in _chosen(subject, list(only)):
+    chosen = _chosen(subject, list(only), search)
+    for prop in chosen:
         if on_property:
             on_property(prop, None)
         verdict = check(subject, prop, examples, seed)
         verdicts.append(verdict)
         if on_property:
             on_property(prop, verdict)
-    return Report(subject.name, subject.level, subject.threat, seed, tuple(verdicts))
+    left_out = [p.name for p in _of_level(subject) if p.search and p not in chosen]
+    return Report(subject.name, subject.level, subject.threat, seed, tuple(verdicts), tuple(left_out))
 
 
-def _chosen(subject: Subject, only: list[str]) -> list[Property]:
-    of_level = [prop for prop in PROPERTIES if subject.level == "white" or prop.level == "black"]
-    chosen = [find(name) for name in only] or of_level
+def _of_level(subject: Subject) -> list[Property]:
+    return [prop for prop in PROPERTIES if subject.level == "white" or prop.level == "black"]
+
+
+def _chosen(subject: Subject, only: list[str], search: bool) -> list[Property]:
+    of_level = _of_level(subject)
+    chosen = [find(name) for name in only] or [prop for prop in of_level if search or not prop.search]
     for prop in chosen:
         if prop not in of_level:
             raise Misuse(
@@ -78,10 +86,8 @@ def check(
     runs = [0]
 
     def done(status: Status, reason: str, story: str | None = None) -> Checked:
-        took = time.perf_counter() - began
-        return Checked(
-            prop.name, prop.claim, prop.literature, status, reason, runs[0], took, story, prop.statistics
-        )
+        took, how = time.perf_counter() - began, subject.examined.get(prop.name, prop.statistics)
+        return Checked(prop.name, prop.claim, prop.literature, status, reason, runs[0], took, story, how)
 
     if THREATS.index(prop.threat) > THREATS.index(subject.threat):
         return done(
@@ -147,7 +153,7 @@ def _run(
     runs: list[int],
     chosen: settings | None,
 ) -> None:
-    if prop.statistical:
+    if prop.statistical or prop.search:
         runs[0] = 1
         prop.check(subject, None)
         return

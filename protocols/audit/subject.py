@@ -46,6 +46,8 @@ class Subject:
 
     reference: what a command line calls it, "" where none does. unknown: property -> why it is not known to
     hold even if no example failed. playing: inputs and drop-outs of the session that was played last.
+    examined: property -> how far a search went, in words. searched: clients of the sessions that are searched to the
+    end, as the protocol comes and with a sparse graph.
     """
 
     level: ClassVar[str]
@@ -57,6 +59,8 @@ class Subject:
         self.reference = ""
         self.unknown: Mapping[str, str] = {}
         self.playing: tuple[Vectors, Drop] | None = None
+        self.examined: dict[str, str] = {}
+        self.searched = (6, 10)
         self._cache: dict[str, Any] = {}
 
     def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:

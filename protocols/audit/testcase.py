@@ -21,7 +21,8 @@ class SecureSumAudit:
     of examples, phases and verbosity hold; there is no deadline and no database. (`@settings` above a class is
     refused by hypothesis itself.) examples: per property, at least 1, in the place of the settings' number.
     seed: of the examples. accept_not_checked: names of properties that may stay unchecked: they are skipped with
-    their reason; any other that is not checked fails. Raises Misuse for wrong values of these.
+    their reason; any other that is not checked fails. search: let an adversary plan too (minutes).
+    Raises Misuse for wrong values of these.
     """
 
     protocol: ClassVar[Any]
@@ -29,6 +30,7 @@ class SecureSumAudit:
     examples: ClassVar[int | None] = None
     seed: ClassVar[int] = 0
     accept_not_checked: ClassVar[Collection[str]] = ()
+    search: ClassVar[bool] = False
     _subject: ClassVar[Subject | None] = None
 
     @classmethod
@@ -68,6 +70,8 @@ def _test(prop: Property) -> Callable[[SecureSumAudit], None]:
         subject, rules, accepted = self.subject(), self.rules(), self.accepts(prop)
         if prop.level == "white" and subject.level == "black":
             pytest.skip("needs a white-box adapter")
+        if prop.search and not self.search:
+            pytest.skip("not examined: set `search = True` in the class")
         verdict = check(subject, prop, rules.max_examples, self.seed, rules)
         said = f"{verdict.status.value}: {verdict.reason}"
         if verdict.status is Status.NOT_CLAIMED or (verdict.status is Status.NOT_CHECKED and accepted):

@@ -184,6 +184,12 @@ class MemoryStore(Store):
     def __repr__(self) -> str:
         return f"MemoryStore(version={self._state[0]})"
 
+    def copy(self) -> "MemoryStore":
+        """Return a store with the same entries and marks, which goes its own way from here."""
+        twin = MemoryStore()
+        twin._state = self._state[0], dict(self._state[1])
+        return twin
+
     @contextmanager
     def _exclusive(self) -> Iterator[None]:
         with self._lock:

@@ -6,5 +6,6 @@ from tests.defects.leaks import DEFECTS as LEAKS
 from tests.defects.masks import DEFECTS as MASKS
 from tests.defects.planting import Defect
 from tests.defects.rules import DEFECTS as RULES
+from tests.defects.views import DEFECTS as VIEWS
 
-ALL: tuple[Defect, ...] = (*MASKS, *ENTROPY, *LEAKS, *RULES, *HOMOMORPHIC)
+ALL: tuple[Defect, ...] = (*MASKS, *ENTROPY, *LEAKS, *RULES, *HOMOMORPHIC, *VIEWS)

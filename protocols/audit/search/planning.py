@@ -1,0 +1,102 @@
+"""Plans attacks on a rule: as it is, and with each of its checks weakened in turn. Nothing is played here.
+
+A check that a plan goes without may still be there in the code: `playing` finds out.
+"""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+
+from protocols.audit.search.encoding import Cells, Encoding
+from protocols.audit.search.goals import add_goal
+from protocols.opening import Attack, Check, Rule
+
+VIEWS = 2
+
+
+@dataclass(frozen=True)
+class Weaker:
+    """A rule that demands less than another. story: what it goes without, "" for the rule itself."""
+
+    story: str
+    rule: Rule
+
+
+def weaker(rule: Rule) -> Iterator[Weaker]:
+    """The rule itself, then each check in turn weakened: by one, among neighbours alone, and left out."""
+    yield Weaker("", rule)
+    for at, check in enumerate(rule.checks):
+        for story, instead in _weakened(check, rule):
+            checks = (*rule.checks[:at], *instead, *rule.checks[at + 1 :])
+            yield Weaker(f"{check.name}: {story}", replace(rule, checks=checks))
+
+
+def _weakened(check: Check, rule: Rule) -> Iterator[tuple[str, tuple[Check, ...]]]:
+    if check.kind == "least" and check.among != "windows" and check.count > 1:
+        yield "one fewer", (replace(check, count=check.count - 1),)
+    if check.kind == "least" and check.among == "all" and check.of == "votes":
+        yield "neighbours' alone", (replace(check, among="neighbours", count=rule.threshold),)
+    if check.kind == "within" and check.among == "all":
+        yield "of its neighbours alone", (replace(check, among="neighbours"),)
+    yield "left out", ()
+
+
+def corrupt_sets(rule: Rule, count: int, seed: int = 0) -> Iterator[frozenset[int]]:
+    """Draw sets of corrupt clients that the rule says it withstands: as many as fit, in random order."""
+    rng = np.random.default_rng(seed)
+    for _ in range(count):
+        chosen: set[int] = set()
+        for i in rng.permutation(rule.clients).tolist():
+            if len(chosen) < rule.corrupt and _fits(rule, chosen | {i}):
+                chosen.add(i)
+        yield frozenset(chosen)
+
+
+def _fits(rule: Rule, corrupt: set[int]) -> bool:
+    places = ((rule.neighbours, rule.near), (rule.windows, rule.in_window))
+    return all(len(place & corrupt) <= most for group, most in places for place in group)
+
+
+def arcs(rule: Rule, count: int) -> Cells:
+    """Cut the clients, as they stand on their circle, into `count` cells of about one size."""
+    order, n = rule.order or tuple(range(rule.clients)), rule.clients
+    return [order[k * n // count : (k + 1) * n // count] for k in range(count)]
+
+
+def plan(
+    rule: Rule, corrupt: frozenset[int], seconds: float, cells: Cells | None = None, views: int = VIEWS
+) -> Attack | None:
+    """Return an attack that gets past every check of the rule, or None where there is none in these cells.
+
+    Raises Undecided.
+    """
+    honest = [i for i in range(rule.clients) if i not in corrupt]
+    cells = (
+        [[i] for i in honest] if cells is None else [[i for i in cell if i not in corrupt] for cell in cells]
+    )
+    e = Encoding(rule, corrupt, [cell for cell in cells if cell], views)
+    for check in rule.checks:
+        e.demand(check)
+    most = max(1, rule.least - len(corrupt) - 1)
+    target = add_goal(e, most, any(check.kind == "signed" for check in rule.checks))
+    values = e.program.solve(seconds)
+    if values is None:
+        return None
+
+    def chosen(variables: Sequence[int]) -> frozenset[int]:
+        return frozenset(i for x, cell in zip(variables, e.cells, strict=True) if values[x] for i in cell)
+
+    def by_client(table: list[list[int]]) -> dict[int, tuple[int, ...]]:
+        made = {i: tuple(v for v in e.views if values[table[v][c]]) for i, c in e.home.items()}
+        return {**{i: vs for i, vs in made.items() if vs}, **{i: tuple(e.views) for i in corrupt}}
+
+    lists = {
+        i: frozenset(j for j in rule.neighbours[i] if j in corrupt or values[e.listed[c, e.home[j]]])
+        for i, c in e.home.items()
+        if values[e.sent[c]]
+    }
+    lists |= {i: rule.neighbours[i] for i in corrupt}
+    shown = tuple(chosen(e.view[v]) | corrupt for v in e.views)
+    named = tuple(chosen(e.named[v]) | corrupt for v in e.views)
+    return Attack(lists, shown, named, by_client(e.vote), by_client(e.open), chosen(target), corrupt)

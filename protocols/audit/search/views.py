@@ -1,0 +1,152 @@
+"""The search over lists, views, votes and answers: plans, played. What does not belong here: how plans are made."""
+
+import time
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.audit.prop import Finding, NotChecked
+from protocols.audit.reading import modulus_of
+from protocols.audit.search.planning import corrupt_sets, plan, weaker
+from protocols.audit.search.playing import Table, set_up, sit_down
+from protocols.audit.search.program import Undecided
+from protocols.audit_hooks import Opening
+from protocols.kernel import Message, client
+from protocols.opening import Attack, Rule
+from protocols.randomness import SystemRandom
+
+SECONDS = 20.0
+"""For one plan."""
+DIMENSION = 3
+
+
+@dataclass
+class Tally:
+    """What became of the rule and its weaker versions: there is no plan, the real states refused it, undecided."""
+
+    none: list[str] = field(default_factory=list)
+    refused: list[str] = field(default_factory=list)
+    undecided: list[str] = field(default_factory=list)
+
+    def __str__(self) -> str:
+        left = f" ({'; '.join(self.undecided)})" if self.undecided else ""
+        return (
+            f"{len(self.none)} searched to the end without a plan, {len(self.refused)} plans refused by the real "
+            f"states, {len(self.undecided)} undecided{left}"
+        )
+
+
+def search(subject: Any, protocol: Any, clients: int, least: int, seconds: float = SECONDS) -> str:
+    """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked."""
+    table, requests, rule = prepared(subject, protocol, clients, least)
+    corrupt = next(corrupt_sets(rule, 1))
+    began, tally = time.perf_counter(), Tally()
+    for one in weaker(rule):
+        try:
+            attack = plan(one.rule, corrupt, seconds)
+        except Undecided:
+            tally.undecided.append(one.story or "the rule as it is")
+            continue
+        if attack is None:
+            tally.none.append(one.story)
+            continue
+        played = play(table, requests, attack)
+        judge(subject, played, rule, attack, one.story)
+        if not one.story:
+            raise NotChecked(f"the hook `opening` allows what the real states refuse: {refusals(played)}")
+        tally.refused.append(one.story)
+    near = len(rule.neighbours[0])
+    return (
+        f"{clients} clients, {len(corrupt)} corrupt, {near} neighbours, threshold {rule.threshold}: {tally}, in "
+        f"{time.perf_counter() - began:.0f} s. Not examined: {'; '.join((*rule.unexamined, 'larger cohorts'))}."
+    )
+
+
+def opening_of(protocol: Any) -> Opening:
+    """A protocol's description of itself to a search. Raises NotChecked if it has none."""
+    found: Opening | None = protocol.audit_hooks.opening
+    if found is None:
+        raise NotChecked("the protocol has no hook `opening`: its opening rule is not known")
+    return found
+
+
+def prepared(
+    subject: Any, protocol: Any, clients: int, least: int
+) -> tuple[Table, tuple[Message, ...], Rule]:
+    """A table whose clients are about to be asked for their input, the requests for it, and the session's rule."""
+    hook, names = opening_of(protocol), [str(i) for i in range(clients)]
+    session = protocol.session(
+        names, DIMENSION, subject.bound, random=SystemRandom(), simulated=True, min_survivors=least
+    )
+    rng = np.random.default_rng(clients)  # a sum of these is not met by chance
+    bound = subject.bound
+    vectors = [rng.integers(-bound, bound, DIMENSION, endpoint=True) for _ in range(clients)]
+    table = sit_down(protocol, session, vectors)
+    requests = tuple(set_up(table))
+    return table, requests, hook.rule(session, tuple(table.transcript))
+
+
+def play(table: Table, requests: tuple[Message, ...], attack: Attack) -> Table:
+    """Play an attack against the real states, from where the set-up left them."""
+    played = table.fork(frozenset(map(client, attack.corrupt)))
+    lies = opening_of(table.protocol).lies(table.session, attack, tuple(played.transcript), requests)
+    try:
+        request = next(lies)
+        while True:
+            request = lies.send(played.ask(request))
+    except StopIteration:
+        return played
+
+
+def judge(subject: Any, played: Table, rule: Rule, attack: Attack, story: str) -> None:
+    """Raises Finding where fewer honest clients' exact sum came out than the session promises."""
+    promised = max(2, rule.least - len(attack.corrupt))
+    for group, value in came_out(subject, played, attack.corrupt):
+        if len(group) < promised:
+            raise Finding("\n".join(told(played, rule, attack, story, group, value)))
+
+
+def came_out(
+    subject: Any, played: Table, corrupt: Collection[int]
+) -> Iterator[tuple[frozenset[int], NDArray[np.int64]]]:
+    """The sums that the server, with the corrupt clients, can compute, checked against the inputs."""
+    modulus = modulus_of(subject, played)
+    insiders = {i: played.before[client(i)] for i in corrupt}
+    opened = opening_of(played.protocol).opened(played.session, played.transcript, insiders)
+    for group, residues in opened.items():
+        exact = np.sum([played.vectors[i] for i in sorted(group)], axis=0)
+        if ((residues.astype(object) - exact.astype(object)) % modulus).any():
+            raise NotChecked(f"the hook `opening` names a sum that is not that of clients {sorted(group)}")
+        yield group, exact
+
+
+def told(
+    played: Table, rule: Rule, attack: Attack, story: str, group: frozenset[int], value: NDArray[np.int64]
+) -> Iterator[str]:
+    """A finding as a story: what leaked, and who was told what."""
+    who = f"client {min(group)}'s input" if len(group) == 1 else f"the sum of {len(group)} clients"
+    yield f"{who} was opened, though {rule.least} of {rule.clients} were promised: {value.tolist()}"
+    yield f"  clients {sorted(group)}, exactly; corrupt: {sorted(attack.corrupt)}"
+    yield (
+        f"  a check that is not there: {story}"
+        if story
+        else "  every check of the protocol's rule was passed"
+    )
+    yield from _shown("is told to mask with", attack.lists)
+    for v, view in enumerate(attack.views):
+        yield f"  view {v}: clients {sorted(view)} are said to have survived"
+    yield from _shown("votes for the views", attack.votes)
+    yield from _shown("opens its shares for the views", attack.answers)
+    yield from (f"  {party} refused at {stage}: {why}" for (party, stage), why in played.refused.items())
+
+
+def _shown(what: str, of: Mapping[int, Collection[int]]) -> Iterator[str]:
+    yield from (f"  client {i} {what} {sorted(of[i])}" for i in sorted(of))
+
+
+def refusals(played: Table) -> str:
+    """Who refused what, on one line."""
+    return "; ".join(f"{party} at {stage}: {why}" for (party, stage), why in played.refused.items())

@@ -1,0 +1,88 @@
+"""When a protocol opens what, as data: for an adversary that searches (`protocols.audit.search`).
+
+A protocol describes its own rule, and how a server that lies would put its requests (`audit_hooks.Opening`). What does
+not belong here: the search, and any protocol.
+
+The family described: clients mask their input with a secret of their own and with one secret per neighbour. Shares of
+both lie with the neighbours. Whoever is asked about a view of who survived opens a share of the first secret for
+clients in the view, of the second for clients outside it, and before that checks what `Check` says.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field
+
+KINDS = ("least", "own", "within", "same", "signed", "once", "voted", "bound")
+AT = ("input", "vote", "open")
+OF = ("", "list", "view", "votes")
+AMONG = ("", "all", "neighbours", "windows")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What an honest client demands before it answers.
+
+    name: for people. at: which answers it guards ("input", "vote", "open"). kind:
+    "least": at least `count` clients of what it is given (`of`: the "list" of clients to mask with, the "view" of who
+    survived, the "votes" for that view) `among` "all", its "neighbours", or in each of the rule's "windows".
+    "own": it is itself in the view. "within": those in the view among `among` are in its own list. "same": the list
+    that the view's statement names is its own. "signed": a client's own secret is opened only if that client signed the
+    list it masked with, and it is the statement's. "once": one answer to `at` in a session, from a restored state too.
+    "voted": it opens nothing but the view it voted for. "bound": a vote counts in its own session only.
+    """
+
+    name: str
+    at: tuple[str, ...]
+    kind: str
+    of: str = ""
+    among: str = ""
+    count: int = 0
+
+    def __post_init__(self) -> None:
+        if (
+            self.kind not in KINDS
+            or self.of not in OF
+            or self.among not in AMONG
+            or not set(self.at) <= set(AT)
+        ):
+            raise ValueError(f"no such check: {self}")
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The opening rule of one session, once its graph is known.
+
+    clients: their number. neighbours: of each client, by index: with whom it shares masks, and who holds its shares.
+    threshold: shares that open a secret. least: clients in any total that may be opened. corrupt: how many clients it
+    withstands in all; near: how many among one client's neighbours; windows: sets of clients that "windows" checks are
+    about, in_window: how many corrupt clients it withstands in each. order: an order of the clients in which neighbours
+    are near (empty: as they are numbered). checks: what honest clients demand.
+    unexamined: what a server could do that this description leaves out, in words.
+    """
+
+    clients: int
+    neighbours: tuple[frozenset[int], ...]
+    threshold: int
+    least: int
+    corrupt: int
+    near: int
+    checks: tuple[Check, ...]
+    windows: tuple[frozenset[int], ...] = ()
+    in_window: int = 0
+    order: tuple[int, ...] = ()
+    unexamined: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attack:
+    """What a lying server does, by client: the clients it is told to mask with (`lists`), the numbers of the views that
+    it is asked to vote for (`votes`) and to open (`answers`), corrupt clients included. views: who is said to have
+    survived. named: the list that each view's statement names. target: the clients whose sum should come out.
+    """
+
+    lists: Mapping[int, frozenset[int]]
+    views: tuple[frozenset[int], ...]
+    named: tuple[frozenset[int], ...]
+    votes: Mapping[int, tuple[int, ...]]
+    answers: Mapping[int, tuple[int, ...]]
+    target: frozenset[int]
+    corrupt: Collection[int] = field(default_factory=frozenset)

@@ -1,0 +1,66 @@
+"""The adversary that searches: it proves that there is nothing, or plays what it finds to an exact value."""
+
+import pytest
+
+from protocols.audit import WhiteBox, audit
+from protocols.audit.prop import Finding
+from protocols.audit.search.planning import corrupt_sets, plan, weaker
+from protocols.audit.search.program import Program, Undecided
+from protocols.audit.search.views import prepared, search
+from secagg import SecAgg
+from tests.defects.masks import anything_goes
+from tests.defects.planting import put
+
+
+def test_a_program_is_solved_or_excluded() -> None:
+    program = Program()
+    one, other = program.new(), program.new()
+    program.least({one: 1.0, other: 1.0}, 1.0)
+    program.implies(one, other)
+    program.fix(one)
+    values = program.solve(10)
+    assert values is not None
+    assert values.tolist() == [False, True]
+    program.fix(other)
+    assert program.solve(10) is None
+
+
+def test_the_complete_graph_is_searched_to_the_end() -> None:
+    subject = WhiteBox(SecAgg)
+    said = search(subject, subject.protocol, 5, 1)
+    assert " 0 undecided" in said
+    assert "Not examined" in said
+
+
+def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
+    with put("secagg.client.opening.expect_threshold", anything_goes)():
+        subject = WhiteBox(SecAgg)
+        with pytest.raises(Finding) as found:
+            search(subject, subject.protocol, 5, 1)
+    story = str(found.value)
+    assert "was opened" in story
+    assert "opens its shares for the views" in story
+
+
+def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
+    subject = WhiteBox(SecAgg)
+    _, _, rule = prepared(subject, subject.protocol, 5, 1)
+    corrupt = next(corrupt_sets(rule, 1))
+    found = [one.story for one in weaker(rule) if plan(one.rule, corrupt, 20) is not None]
+    assert "" not in found
+    assert found, "without one of its checks the rule can be got around"
+
+
+def test_time_that_runs_out_is_no_verdict() -> None:
+    subject = WhiteBox(SecAgg)
+    _, _, rule = prepared(subject, subject.protocol, 12, 1)
+    with pytest.raises(Undecided):
+        plan(rule, frozenset(), 0.001)
+
+
+def test_an_audit_says_that_it_did_not_search() -> None:
+    report = audit(WhiteBox(SecAgg), examples=1, only=["exact-sum"])
+    assert "no-split-opens-few" in report.not_searched
+    assert "--search" in report.to_markdown()
+    assert "--search" in report.to_html()
+    assert report.to_json()["not_searched"] == list(report.not_searched)
