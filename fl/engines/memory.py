@@ -8,6 +8,7 @@ import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +26,7 @@ Drop = Mapping[str, Collection[str]]
 Departures = Callable[[SecureSum, Session], tuple[Collection[str], Drop]]
 """Who leaves a session before its input does (such a client does not train), and who vanishes before which stage."""
 Progress = Callable[[str, int, int], None]
+Input = Callable[[], NDArray[np.int64]]
 
 
 def nobody(protocol: SecureSum, session: Session) -> tuple[Collection[str], Drop]:
@@ -57,7 +59,7 @@ class MemoryEngine:
         self.costs = Costs()
         self.session: Session | None = None
         self.outcome: Outcome | None = None
-        self.vectors: dict[str, NDArray[np.int64]] = {}
+        self.first: tuple[str, NDArray[np.int64]] | None = None
 
     def memory(self) -> bytes | None:
         return recall(self.stores["server"], self.secure_sum)
@@ -69,49 +71,65 @@ class MemoryEngine:
         """A simulated round that was interrupted is played again: nothing of it left this process."""
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
-        """Have the clients train, charge for those who stay, and sum; `vectors` are those of the sum under way."""
-        self.session, self.outcome = session, None
+        """Have the clients train one after the other, each when its input is due: one vector is held at a time.
+
+        The first client trains before anything is sent, and then everyone who stays is charged for: a loop that cannot
+        work has sent nothing. Beside a layer that owns the training all train first, since what they spend is known
+        then. `first` is the first client and its vector while the sum is under way.
+        """
+        self.session, self.outcome, self.costs, self._train_s = session, None, Costs(), 0.0
         early, drop = self.departures(self.secure_sum, session)
-        began = self.clock()
-        self.costs = Costs()
+        staying = dict.fromkeys(name for name in broadcast.clients if name not in early)
         try:
-            vectors = self.vectors = self._train(broadcast, early)
-            train_s = self.clock() - began
-            self.costs = Costs(seconds={"train": train_s, "privacy_client": 0.0, "privacy_server": 0.0})
-            charge([name for name in broadcast.clients if name not in early])
-            outcome = self.outcome = self._simulate(session, vectors, drop)
+            inputs = self._inputs(broadcast, staying)
+            charge(list(staying))
+            outcome = self.outcome = self._simulate(session, inputs, drop)
+            self.costs = _costs(outcome, self._train_s)
         finally:
-            self.vectors = {}
-        self.costs = _costs(outcome, train_s)
+            self.first = None
+            self.costs.seconds.setdefault("train", self._train_s)
         return Summed(outcome.total, tuple(str(name) for name in outcome.survivors))
 
-    def _train(self, broadcast: Broadcast, early: Collection[str]) -> dict[str, NDArray[np.int64]]:
-        """Return every asked client's vector. Who leaves before its input does is not trained."""
-        vectors = {}
-        for i, name in enumerate(broadcast.clients):
-            self.progress("training", i, len(broadcast.clients))
-            if name in early:
-                vectors[name] = np.zeros(broadcast.plan.dimension, np.int64)
-            else:
-                own = broadcast.own(name, self.stores[name])
-                vectors[name] = broadcast.plan.encode(self.work(broadcast, own), own)
-        self.progress("summing", 0, 1)
-        return vectors
+    def _inputs(self, broadcast: Broadcast, staying: Collection[str]) -> dict[str, Input]:
+        """Return what gives every asked client's vector. Who leaves before its input does is not trained."""
+        inputs: dict[str, Input] = {}
+        for place, name in enumerate(broadcast.clients):
+            inputs[name] = partial(_nothing, broadcast)
+            if name in staying:
+                inputs[name] = partial(self._train, broadcast, name, place)
+        owned = any(layer.needs_local() for layer in broadcast.plan.layers)
+        for name in list(staying)[: None if owned else 1]:
+            vector = inputs[name]()
+            inputs[name] = partial(np.asarray, vector)
+            self.first = self.first or (name, vector)
+        return inputs
 
-    def _simulate(self, session: Session, vectors: Mapping[str, NDArray[np.int64]], drop: Drop) -> Outcome:
+    def _train(self, broadcast: Broadcast, name: str, place: int) -> NDArray[np.int64]:
+        self.progress("training", place, len(broadcast.clients))
+        began, own = self.clock(), broadcast.own(name, self.stores[name])
+        vector = broadcast.plan.encode(self.work(broadcast, own), own)
+        self._train_s += self.clock() - began
+        return vector
+
+    def _simulate(self, session: Session, inputs: Mapping[str, Input], drop: Drop) -> Outcome:
         # a resumed simulation may play a round again: every session's update is named for itself
-        updates = {name: hashlib.sha256(session.nonce + name.encode()).digest() for name in vectors}
+        updates = {name: hashlib.sha256(session.nonce + name.encode()).digest() for name in inputs}
         return simulate(
             self.secure_sum,
-            vectors,
+            inputs,
             drop=drop,
             observe=self.observe,
             policy=self.policy,
-            stores={name: self.stores[name] for name in (*vectors, "server")},
+            stores={name: self.stores[name] for name in (*inputs, "server")},
             updates=updates,
             session=session,
             clock=self.clock,
         )
+
+
+def _nothing(broadcast: Broadcast) -> NDArray[np.int64]:
+    """In place of the vector of a client that leaves before it could send one."""
+    return np.zeros(broadcast.plan.dimension, np.int64)
 
 
 def _costs(outcome: Outcome, train_s: float) -> Costs:
