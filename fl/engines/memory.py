@@ -7,19 +7,21 @@ statement says so.
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Costs, Summed, Work
 from protocols.policy import Policy
 from protocols.runtime import recall
 from protocols.session import Session
 from protocols.simulate import Observe, Outcome, simulate
 from protocols.statement import PLAYED_HERE
-from protocols.store import MemoryStore, Store
+from protocols.store import MemoryStore
 from protocols.summation import SecureSum
 
 Drop = Mapping[str, Collection[str]]
@@ -27,6 +29,7 @@ Departures = Callable[[SecureSum, Session], tuple[Collection[str], Drop]]
 """Who leaves a session before its input does (such a client does not train), and who vanishes before which stage."""
 Progress = Callable[[str, int, int], None]
 Input = Callable[[], NDArray[np.int64]]
+Train = Callable[[str], NDArray[np.int64]]
 
 
 def nobody(protocol: SecureSum, session: Session) -> tuple[Collection[str], Drop]:
@@ -37,8 +40,8 @@ def nobody(protocol: SecureSum, session: Session) -> tuple[Collection[str], Drop
 class MemoryEngine:
     """Plays sums in this process. Every party's store lasts for the engine's life, so that reused keys and marks do.
 
-    work: a client's part. observe: sees every message. progress: told what is being done, how much of it, and of how
-    much. clock: what seconds are read from.
+    work: a client's part. workers: processes that train (`fl.engines.workers`). observe: sees every message.
+    progress: told what is being done, how much of it, and of how much. clock: what seconds are read from.
     """
 
     notes = (PLAYED_HERE,)
@@ -50,9 +53,11 @@ class MemoryEngine:
         *,
         departures: Departures = nobody,
         policy: Policy | None = None,
+        workers: int = 1,
     ) -> None:
+        self.workers = workers
         self.secure_sum, self.work, self.departures, self.policy = secure_sum, work, departures, policy
-        self.stores: defaultdict[str, Store] = defaultdict(MemoryStore)
+        self.stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self.observe: Observe | None = None
         self.progress: Progress = lambda what, done, of: None
         self.clock: Callable[[], float] = time.perf_counter
@@ -81,22 +86,37 @@ class MemoryEngine:
         early, drop = self.departures(self.secure_sum, session)
         staying = dict.fromkeys(name for name in broadcast.clients if name not in early)
         try:
-            inputs = self._inputs(broadcast, staying)
-            charge(list(staying))
-            outcome = self.outcome = self._simulate(session, inputs, drop)
+            with self._trainer(broadcast, list(staying)) as train:
+                inputs = self._inputs(broadcast, staying, train)
+                charge(list(staying))
+                outcome = self.outcome = self._simulate(session, inputs, drop)
             self.costs = _costs(outcome, self._train_s)
         finally:
             self.first = None
             self.costs.seconds.setdefault("train", self._train_s)
         return Summed(outcome.total, tuple(str(name) for name in outcome.survivors))
 
-    def _inputs(self, broadcast: Broadcast, staying: Collection[str]) -> dict[str, Input]:
+    @contextmanager
+    def _trainer(self, broadcast: Broadcast, names: Sequence[str]) -> Iterator[Train]:
+        """What trains a client: this process, or others beside it."""
+
+        def train(name: str) -> NDArray[np.int64]:
+            own = broadcast.own(name, self.stores[name])
+            return broadcast.plan.encode(self.work(broadcast, own), own)
+
+        if self.workers == 1:
+            yield train
+            return
+        with Workers(self.workers, names, train, self.stores.__getitem__) as workers:
+            yield workers.take
+
+    def _inputs(self, broadcast: Broadcast, staying: Collection[str], train: Train) -> dict[str, Input]:
         """Return what gives every asked client's vector. Who leaves before its input does is not trained."""
         inputs: dict[str, Input] = {}
         for place, name in enumerate(broadcast.clients):
             inputs[name] = partial(_nothing, broadcast)
             if name in staying:
-                inputs[name] = partial(self._train, broadcast, name, place)
+                inputs[name] = partial(self._timed, train, name, (place, len(broadcast.clients)))
         owned = any(layer.needs_local() for layer in broadcast.plan.layers)
         for name in list(staying)[: None if owned else 1]:
             vector = inputs[name]()
@@ -104,10 +124,10 @@ class MemoryEngine:
             self.first = self.first or (name, vector)
         return inputs
 
-    def _train(self, broadcast: Broadcast, name: str, place: int) -> NDArray[np.int64]:
-        self.progress("training", place, len(broadcast.clients))
-        began, own = self.clock(), broadcast.own(name, self.stores[name])
-        vector = broadcast.plan.encode(self.work(broadcast, own), own)
+    def _timed(self, train: Train, name: str, place: tuple[int, int]) -> NDArray[np.int64]:
+        self.progress("training", *place)
+        began = self.clock()
+        vector = train(name)
         self._train_s += self.clock() - began
         return vector
 
