@@ -6,10 +6,12 @@ updates: `Threshold` nobody alone, `KeyHolder` one party apart from the aggregat
 client.
 """
 
+import re
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
+from protocols.agreement import quorum, tolerated
 from protocols.errors import Misuse, StoreError
 from protocols.identity import Roster
 from protocols.store.files import read_private, write_atomic
@@ -17,20 +19,28 @@ from protocols.store.files import read_private, write_atomic
 MAX_HOLDERS = 100
 TO_SERVER = "server"
 _FOR = "keyholder-for-"
+_THRESHOLD = re.compile(r"threshold-(\d+)-of-(\d+)(?:-corrupt-(\d+))?", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Threshold:
-    """No single holder: any `t` of `n` decryptors open a sum together, fewer learn nothing.
+    """No single holder: any `t` of `n` decryptors open a sum together.
 
-    1 <= t <= n <= 100; t > n/2 keeps two disjoint groups from opening two different things. `dealer` names
-    the party that makes the key, hands out the shares and forgets it; it is trusted to do so, and the
-    statement names it. Raises Misuse for other values.
+    t, n: 1 <= t <= n <= 100; 3 of 4 by default. dealer: names the party that makes the key, hands out the shares and
+    forgets it; it is trusted to do so, and the statement says that. corrupt: most decryptors that may collude with the
+    server, in [0, t - 1]; -1 for 2 t - n - 1 (0 where that is less), with which t decryptors, or more than half of
+    all, are enough to agree on what is opened. More corrupt ones need more to agree: `quorum`. Raises Misuse for other
+    values.
+
+        Threshold()                  # 3 of 4: one may be away, one may be corrupt
+        Threshold(2, 3)              # one may be away, none may be corrupt
+        Threshold(2, 3, corrupt=1)   # one may be corrupt, all three must agree
     """
 
-    t: int = 2
-    n: int = 3
+    t: int = 3
+    n: int = 4
     dealer: str = "key dealer"
+    corrupt: int = -1
 
     def __post_init__(self) -> None:
         whole = all(type(number) is int for number in (self.t, self.n))
@@ -38,9 +48,25 @@ class Threshold:
             raise Misuse(f"expected 1 <= t <= n <= {MAX_HOLDERS} holders, got t={self.t!r}, n={self.n!r}")
         if not self.dealer.strip():
             raise Misuse("expected the name of the dealer who makes the key, got an empty one")
+        if self.corrupt == -1:
+            object.__setattr__(self, "corrupt", self._usual)
+        if type(self.corrupt) is not int or not 0 <= self.corrupt < self.t:
+            raise Misuse(
+                f"expected 0 to {self.t - 1} corrupt decryptors, got {self.corrupt!r}: {self.t} of them open everything"
+            )
+
+    @property
+    def _usual(self) -> int:
+        return max(0, tolerated(self.n, self.t))
+
+    @property
+    def quorum(self) -> int:
+        """How many decryptors must agree on the contributions before any of them decrypts."""
+        return quorum(self.n, self.corrupt)
 
     def __str__(self) -> str:
-        return f"threshold-{self.t}-of-{self.n}"
+        extra = "" if self.corrupt == self._usual else f"-corrupt-{self.corrupt}"
+        return f"threshold-{self.t}-of-{self.n}{extra}"
 
 
 @dataclass(frozen=True)
@@ -107,7 +133,7 @@ def check_recipients(arrangement: Arrangement, roster: Roster | None) -> None:
 
 def arrangement(text: str) -> Arrangement:
     """Return the arrangement that the command line names: keyholder, keyholder-for-server+NAME (clients that are
-    given the sum too), shared, threshold or threshold-T-of-N.
+    given the sum too), shared, threshold, threshold-T-of-N or threshold-T-of-N-corrupt-C.
 
     Raises Misuse for any other text.
     """
@@ -119,11 +145,11 @@ def arrangement(text: str) -> Arrangement:
         return SharedByClients()
     if text == "threshold":
         return Threshold()
-    parts = text.split("-")
-    if len(parts) == 4 and parts[0] == "threshold" and parts[2] == "of" and (parts[1] + parts[3]).isdecimal():
-        return Threshold(int(parts[1]), int(parts[3]))
+    if found := _THRESHOLD.fullmatch(text):
+        t, n, corrupt = found.groups()
+        return Threshold(int(t), int(n), corrupt=int(corrupt or -1))
     raise Misuse(
-        f"expected keyholder, {_FOR}server+NAME, shared, threshold or threshold-T-of-N, got {text!r}"
+        f"expected keyholder, {_FOR}server+NAME, shared, threshold or threshold-T-of-N[-corrupt-C], got {text!r}"
     )
 
 

@@ -8,11 +8,13 @@ refused, nothing is executed.
 
 Layout, big-endian: bool 1 byte; int i64; `BigInt` u32 length + two's complement; float f64; str and bytes u32
 length + data; tuple, list u32 count + items; dict u32 count + items by ascending key; Optional 1 byte + item;
-enum its value; a nested Record its fields; a vector 1 byte dtype + u64 count + little-endian items.
+enum its value; a nested Record its fields; one of an abstract Record's subclasses u16 TAG + its fields; a vector 1 byte
+dtype + u64 count + little-endian items.
 """
 
 import dataclasses
 import enum
+import inspect
 import struct
 import types
 import typing
@@ -190,7 +192,7 @@ def _codec(hint: Any, where: str) -> tuple[Encode, Decode, int]:
     if isinstance(hint, type) and issubclass(hint, enum.Enum):
         return _enumeration(hint)
     if isinstance(hint, type) and issubclass(hint, Record):
-        return _nested(hint)
+        return _one_of(hint) if inspect.isabstract(hint) else _nested(hint)
     raise Misuse(f"{where}: no encoding for {hint!r}")
 
 
@@ -201,6 +203,23 @@ def _nested(cls: type[Record]) -> tuple[Encode, Decode, int]:
         w.put(v.encode())
 
     return write, cls._read, 0
+
+
+def _one_of(base: type[Record]) -> tuple[Encode, Decode, int]:
+    """A field of an abstract type holds any of its subclasses that were imported; they tell themselves apart by TAG."""
+
+    def write(w: Writer, v: Any) -> None:
+        if type(v) not in base.__subclasses__():
+            raise TypeError(f"expected a kind of {base.__name__}, got {type(v).__name__}")
+        w.put(_U16.pack(v.TAG) + v.encode())
+
+    def read(r: Reader) -> Record:
+        tag, kinds = int(r.unpack(_U16)), tags(*base.__subclasses__())
+        if tag not in kinds:
+            raise WireError(f"unknown kind {tag} of {base.__name__}, expected one of {sorted(kinds)}")
+        return kinds[tag]._read(r)
+
+    return write, read, 2
 
 
 def _enumeration(cls: type[enum.Enum]) -> tuple[Encode, Decode, int]:

@@ -9,6 +9,9 @@ from he.keys import Arrangement
 from he.paillier.keyring import HolderKey, Keyring
 from he.paillier.keys import PublicKey, SecretKey
 from he.paillier.threshold import deal
+from he.roles.messages import EncryptedInput, Listed
+from he.roles.voting import vote, voter
+from protocols.agreement import Certificate, certify
 from protocols.codec import BigInt
 from tests.deterministic import DeterministicRandom
 
@@ -28,6 +31,15 @@ def ring(arrangement: Arrangement) -> Keyring:
     if isinstance(arrangement, Threshold):
         return Keyring.of(*deal(arrangement, secret=secret_key(), random=DeterministicRandom(5))[1])
     return Keyring.of(HolderKey(secret_key("blum-2048"), bytes(range(32))))
+
+
+def certificate(
+    keys: Keyring, context: bytes, inputs: dict[int, EncryptedInput], quorum: int = 2
+) -> Certificate:
+    """What `quorum` of the decryptors sign who vote for exactly these inputs."""
+    listed = Listed.of({i: sent.ticket for i, sent in inputs.items()})
+    voters = {s.index - 1: voter(s.vote, "decryptor") for s in keys.shares[:quorum]}
+    return certify({i: vote(who, context, listed).signature for i, who in voters.items()}, quorum)
 
 
 @functools.cache

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he.keys import Arrangement, SharedByClients
+from he.roles.messages import AGREE
 from protocols.kernel import Message, Party, State, Step, client
 from protocols.protocol import Stage
 from protocols.randomness import SystemRandom
@@ -118,13 +119,13 @@ class Clocked:
             party = request.recipient
             if opening and party != client(0):
                 continue
-            opens = opening or stage.role != "client"
+            opens = opening or (stage.role != "client" and stage.name != AGREE)
             for _ in range(self.openings if opens else 1):
                 step, seconds = timed(partial(parties[party].receive, request, RANDOM))
                 if opens:
                     self.opener.append(seconds)
                     self.between()
-                else:
+                elif stage.role == "client":
                     self.client[party.number] += seconds
             parties[party] = step.state
             for answer in step.send:

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from benchmarks.harness import ratio
 from benchmarks.he.case import Case, Clocked, Vectors, is_exact, median, timed
 from he.ckks import CKKSSum, SharedKey
-from he.ckks.messages import INPUT, Settings
 from he.ckks.parameters import TABLE_128
 from he.keys import SharedByClients
+from he.roles.messages import INPUT
 from protocols.errors import Misuse
 
 SAMPLE = 1 << 20
@@ -60,8 +60,7 @@ def _warm_up(protocol: CKKSSum, case: Case) -> None:
 
 
 def _parameters(protocol: CKKSSum, case: Case) -> dict[str, Any]:
-    chosen: Settings = protocol.parameters(case.clients, case.values, case.bound, 0)
-    p = chosen.ckks
+    p = protocol.scheme_parameters(case.clients, case.values, case.bound, 0)
     return {
         "degree": p.degree,
         "modulus_bits": p.modulus.bit_length(),

@@ -12,7 +12,7 @@ from benchmarks.he.case import RANDOM, Case, Clocked, Vectors, is_exact, median,
 from he.keys import KeyHolder, Threshold
 from he.paillier import HolderKey, PaillierSum, make
 from he.paillier.keys import DEFAULT_BITS, PublicKey, SecretKey, generate
-from he.paillier.messages import INPUT
+from he.roles.messages import INPUT
 
 OPENINGS = 3
 

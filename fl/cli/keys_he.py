@@ -20,7 +20,7 @@ def paillier(
     name: str,
     arrangement: Annotated[
         str, typer.Option(help="keyholder, shared, or threshold-T-of-N: you are the dealer then.")
-    ] = "threshold-2-of-3",
+    ] = "threshold-3-of-4",
     bits: Annotated[int, typer.Option(help="Length of the key: 3072, or 2048 by choice.")] = 3072,
     dealer: Annotated[
         str, typer.Option(help="Who makes a threshold key, hands out its shares and forgets them.")

@@ -8,6 +8,7 @@ from rich.table import Table
 from protocols.kernel import SERVER, Message
 
 SHOWN = 6
+INPUTS = ("input", "masked-input", "encrypted-input")
 
 
 class Seen:
@@ -23,14 +24,14 @@ class Seen:
 
     def observe(self, message: Message) -> None:
         """Observer of the engine: keep the first input that reaches the server."""
-        if self.caught or message.recipient != SERVER or message.stage not in ("input", "masked-input"):
+        if self.caught or message.recipient != SERVER or message.stage not in INPUTS:
             return
-        if self._engine.first is None or message.sender.role != "client":
+        vectors = self._engine.vectors
+        names = list(vectors)
+        if message.sender.role != "client" or message.sender.number >= len(names):
             return
-        name, vector = self._engine.first
-        if self._engine.session.roster[message.sender.number] != name:
-            return
-        self.client = name
+        self.client = names[message.sender.number]
+        vector = vectors[self.client]
         where = np.flatnonzero(vector)[:SHOWN]
         self.own = [int(x) for x in vector[where[0] : where[0] + SHOWN]] if len(where) else []
         self._first = int(where[0]) if len(where) else 0

@@ -8,9 +8,11 @@ from typing import Any
 import numpy as np
 
 from he.audit_hooks import hooks
-from he.ckks.ciphertexts import Adder, Sum, encrypt
+from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt
 from he.ckks.context import Context
-from he.ckks.messages import HOLDER, INPUT, KEY, OPEN, HolderKeys, Input, ToOpen
+from he.ckks.messages import KEY, HolderKeys
+from he.ckks.parameters import scheme
+from he.roles.messages import HOLDER, INPUT, OPEN, EncryptedInput, OpenRequest
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
@@ -23,7 +25,7 @@ def make(protocol: Any) -> Hooks:
 
 
 def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
-    parameters = protocol._settings(session).ckks
+    parameters = scheme(session)
 
     def single(view: "_View") -> Sum:
         return _sum(parameters, view.inputs[0])
@@ -36,7 +38,7 @@ def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
 
     def rerandomised(view: "_View") -> Sum:
         adder = Adder.empty(parameters)
-        adder.add(view.inputs[0].upload)
+        adder.add(view.inputs[0])
         public = Context.load(view.context, "server").public_key()
         adder.add(encrypt(np.zeros(parameters.coefficients, np.int64), parameters, public))
         return adder.finish()
@@ -48,10 +50,10 @@ def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
         yield "one client's ciphertext, re-randomised", _View(rerandomised).tamper
 
 
-def _sum(parameters: Any, *inputs: Input) -> Sum:
+def _sum(parameters: Any, *inputs: Upload) -> Sum:
     adder = Adder.empty(parameters)
     for one in inputs:
-        adder.add(one.upload)
+        adder.add(one)
     return adder.finish()
 
 
@@ -60,17 +62,17 @@ class _View:
 
     def __init__(self, attack: Callable[["_View"], Sum]) -> None:
         self.attack, self.context = attack, b""
-        self.inputs: dict[int, Input] = {}
+        self.inputs: dict[int, Upload] = {}
 
     def tamper(self, sent: Message) -> Message:
         try:
             if sent.stage == INPUT and sent.recipient == SERVER:
-                self.inputs[sent.sender.number] = Input.decode(sent.body)
+                self.inputs[sent.sender.number] = Upload.decode(EncryptedInput.decode(sent.body).ciphertexts)
             if sent.stage == KEY and sent.sender.role == HOLDER:
                 self.context = HolderKeys.decode(sent.body).published.context
         except SecAggError:
             return sent
         if sent.stage == OPEN and sent.sender == SERVER:
-            asked = ToOpen.decode(sent.body)
-            return replace(sent, body=replace(asked, total=self.attack(self)).encode())
+            asked = OpenRequest.decode(sent.body)
+            return replace(sent, body=replace(asked, ciphertexts=self.attack(self).encode()).encode())
         return sent

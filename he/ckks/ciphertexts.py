@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 
 from he.ckks.digits import scaled
 from he.ckks.parameters import CKKSParameters
-from he.ckks.residues import BLOCK, Words, centred, pack, shift_up, unpack_below
 from he.ckks.seal import SEED_BYTES, ring
+from he.residues import BLOCK, Words, centred, pack, shift_up, unpack_below
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation, WireError
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Literal, Self
 
 from he.ckks.parameters import CKKSParameters
-from he.ckks.residues import Words, pack, unpack_below
 from he.ckks.seal import ring
 from he.keys import read_key_file, write_key_file
+from he.residues import Words, pack, unpack_below
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation, WireError
 

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he.ckks.parameters import CKKSParameters
-from he.ckks.residues import Words
+from he.residues import Words
 from protocols.randomness import SecureRandom
 
 IntVector = NDArray[np.int64]

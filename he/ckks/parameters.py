@@ -16,8 +16,10 @@ from dataclasses import dataclass
 from functools import lru_cache
 
 from he.ckks.primes import ntt_prime
+from he.roles.parameters import parameters
 from protocols.codec import Record
 from protocols.errors import CapacityError
+from protocols.session import Session
 
 TABLE_128 = {1024: 27, 2048: 54, 4096: 109, 8192: 218}
 """Largest log2 q for 128 bits of security against classical attacks with ternary secrets (Albrecht et al.,
@@ -86,6 +88,11 @@ class CKKSParameters(Record):
     @property
     def worst_case(self) -> bool:
         return self.noise > 0
+
+
+def scheme(session: Session) -> CKKSParameters:
+    """Return CKKS's part of a session's parameters. Raises WireError if it does not decode."""
+    return CKKSParameters.decode(parameters(session).scheme)
 
 
 @dataclass(frozen=True)

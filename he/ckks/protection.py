@@ -1,9 +1,9 @@
 """What a CKKS sum protects, in the words of a statement. No protocol logic belongs here."""
 
-from he.ckks.messages import Settings
-from he.ckks.parameters import FAILURE_BITS, TABLE_128
-from he.delivery import clients_learn
+from he.ckks.parameters import FAILURE_BITS, TABLE_128, CKKSParameters
 from he.keys import TO_SERVER
+from he.roles.parameters import Parameters
+from he.roles.recipients import clients_learn
 from protocols.statement import Protection
 
 _RELAYED = "public keys reach their parties unchanged: the transport or the operator authenticates them"
@@ -17,16 +17,15 @@ _ASSUMPTIONS = (
 ANY_VECTOR = "a client may put any vector within the bounds into the sum: nobody can tell"
 
 
-def protection(settings: Settings, least: int) -> Protection:
+def protection(settings: Parameters, p: CKKSParameters, least: int) -> Protection:
     """Return the facts of one session, which opens at least `least` contributions. Raises KeyError for an
     arrangement that does not exist.
     """
     describe = {"keyholder": _key_holder, "shared": _shared}[settings.arrangement]
-    return describe(settings, _numbers(settings) | {"min_survivors": least})
+    return describe(settings, _numbers(settings.arrangement, p) | {"min_survivors": least})
 
 
-def _numbers(settings: Settings) -> dict[str, int | str | bool]:
-    p = settings.ckks
+def _numbers(arrangement: str, p: CKKSParameters) -> dict[str, int | str | bool]:
     exact = (
         "certain (worst-case noise bound)"
         if p.worst_case
@@ -34,7 +33,7 @@ def _numbers(settings: Settings) -> dict[str, int | str | bool]:
     )
     return {
         "scheme": "CKKS (SEAL), coefficient packing",
-        "arrangement": settings.arrangement,
+        "arrangement": arrangement,
         "degree": p.degree,
         "modulus_bits": p.modulus.bit_length(),
         "modulus_bits_allowed": TABLE_128[p.degree],
@@ -44,7 +43,7 @@ def _numbers(settings: Settings) -> dict[str, int | str | bool]:
     }
 
 
-def _key_holder(settings: Settings, numbers: dict[str, int | str | bool]) -> Protection:
+def _key_holder(settings: Parameters, numbers: dict[str, int | str | bool]) -> Protection:
     who = settings.holder
     the_holder = f"the party {who!r}"
     return Protection(
@@ -75,7 +74,7 @@ def _key_holder(settings: Settings, numbers: dict[str, int | str | bool]) -> Pro
     )
 
 
-def _shared(settings: Settings, numbers: dict[str, int | str | bool]) -> Protection:
+def _shared(settings: Parameters, numbers: dict[str, int | str | bool]) -> Protection:
     return Protection(
         mechanism="CKKS, the key shared by all clients",
         threat="semi-honest",

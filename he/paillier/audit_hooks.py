@@ -9,8 +9,9 @@ import gmpy2
 
 from he.audit_hooks import hooks
 from he.paillier.cipher import add, encrypt, parse, serialise
-from he.paillier.messages import DECRYPT, INPUT, OPEN, Contribution, DecryptRequest, OpenRequest
+from he.paillier.messages import DECRYPT, DecryptRequest
 from he.paillier.randomisers import Randomisers
+from he.roles.messages import INPUT, OPEN, EncryptedInput, OpenRequest
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
@@ -21,21 +22,21 @@ from protocols.session import Session
 def make(protocol: Any) -> Hooks:
     """Return the hooks of a PaillierSum."""
     sealed = {} if protocol.recipients else {"nonces_are_used_once": "nothing is sealed with a nonce"}
-    return hooks(partial(_oracles, protocol), sent=(Contribution,), **sealed)
+    return hooks(partial(_oracles, protocol), sent=(EncryptedInput,), **sealed)
 
 
 def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
     public = protocol.keys.encryption
 
-    def single(seen: dict[int, Contribution], honest: bytes) -> bytes:
+    def single(seen: dict[int, EncryptedInput], honest: bytes) -> bytes:
         return seen[0].ciphertexts
 
-    def rerandomised(seen: dict[int, Contribution], honest: bytes) -> bytes:
+    def rerandomised(seen: dict[int, EncryptedInput], honest: bytes) -> bytes:
         values = parse(seen[0].ciphertexts, len(honest) // public.ciphertext_bytes, public)
         zeros = parse(encrypt([0] * len(values), Randomisers(public), SystemRandom()), len(values), public)
         return serialise(add(values, zeros, public), public)
 
-    def plus_one(seen: dict[int, Contribution], honest: bytes) -> bytes:
+    def plus_one(seen: dict[int, EncryptedInput], honest: bytes) -> bytes:
         values = parse(honest, len(honest) // public.ciphertext_bytes, public)
         n = gmpy2.mpz(public.n)
         return serialise([values[0] * (1 + n) % n**2, *values[1:]], public)
@@ -45,13 +46,13 @@ def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
     yield "the sum plus one", _tamper(plus_one)
 
 
-def _tamper(attack: Callable[[dict[int, Contribution], bytes], bytes]) -> Tamper:
-    seen: dict[int, Contribution] = {}
+def _tamper(attack: Callable[[dict[int, EncryptedInput], bytes], bytes]) -> Tamper:
+    seen: dict[int, EncryptedInput] = {}
 
     def tamper(sent: Message) -> Message:
         if sent.stage == INPUT and sent.recipient == SERVER:
             try:
-                seen[sent.sender.number] = Contribution.decode(sent.body)
+                seen[sent.sender.number] = EncryptedInput.decode(sent.body)
             except SecAggError:
                 return sent
         if sent.sender != SERVER:
@@ -59,12 +60,11 @@ def _tamper(attack: Callable[[dict[int, Contribution], bytes], bytes]) -> Tamper
         if sent.stage == OPEN:
             asked = OpenRequest.decode(sent.body)
             return replace(sent, body=replace(asked, ciphertexts=attack(seen, asked.ciphertexts)).encode())
-        if (
-            sent.stage == DECRYPT
-        ):  # decryptors add the contributions themselves: the server can only change those
-            listed = DecryptRequest.decode(sent.body).contributions
-            first = replace(listed[0], ciphertexts=attack(seen, listed[0].ciphertexts))
-            return replace(sent, body=DecryptRequest({0: first}).encode())
+        if sent.stage == DECRYPT:  # decryptors add by themselves: the server can only change what they add
+            asked_for = DecryptRequest.decode(sent.body)
+            first = asked_for.inputs[0]
+            forged = replace(first, ciphertexts=attack(seen, first.ciphertexts))
+            return replace(sent, body=replace(asked_for, inputs={0: forged}).encode())
         return sent
 
     return tamper

@@ -115,10 +115,11 @@ class Keyring:
         if isinstance(self.public, ThresholdKey) != isinstance(arrangement, Threshold):
             raise Misuse(f"the key was made for another arrangement than {arrangement}")
         if isinstance(self.public, ThresholdKey) and isinstance(arrangement, Threshold):
-            dealt = Threshold(self.public.t, self.public.holders, self.public.dealer)
-            if dealt != arrangement:
+            key = self.public
+            if (key.t, key.holders, key.dealer) != (arrangement.t, arrangement.n, arrangement.dealer):
                 raise Misuse(
-                    f"the key was dealt as {dealt} by {dealt.dealer}, not as {arrangement} by {arrangement.dealer}"
+                    f"the key was dealt as {key.t} of {key.holders} by {key.dealer}, "
+                    f"not as {arrangement} by {arrangement.dealer}"
                 )
 
     @property

@@ -10,10 +10,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from he.keys import Arrangement, KeyHolder, Threshold
+from he.keys import Arrangement, Threshold
 from he.packing import Packing, Values
 from he.paillier.keyring import Keyring
 from he.paillier.tags import RESERVED_BITS
+from he.roles.parameters import parameters
 from protocols.codec import Record
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom
@@ -25,20 +26,18 @@ HIDING_BITS = 64  # what the multiples of M hide about wraps differs from nothin
 
 @dataclass(frozen=True)
 class PaillierParameters(Record):
-    """arrangement: how it is named. key: digest (32 bytes) of the public key material. width, slots,
-    reserved: the packing. wrap_bits: length of the random multiples of M that hide how often coordinates
-    wrapped (0: none needed). exponent_bits: length of the randomisers' exponents. recipients: clients that
-    are given the opened sum besides the server.
+    """key: digest (32 bytes) of the public key material. width, slots, reserved: the packing. wrap_bits: length of
+    the random multiples of M that hide how often coordinates wrapped (0: none needed). exponent_bits: length
+    of the randomisers' exponents. corrupt: most decryptors that may collude with the server.
     """
 
-    arrangement: str
     key: bytes
     width: int
     slots: int
     reserved: int
     wrap_bits: int
     exponent_bits: int
-    recipients: tuple[str, ...] = ()
+    corrupt: int = 0
 
     def __post_init__(self) -> None:
         if len(self.key) != 32 or min(self.width, self.slots) < 1 or min(self.reserved, self.wrap_bits) < 0:
@@ -47,6 +46,11 @@ class PaillierParameters(Record):
     @property
     def packing(self) -> Packing:
         return Packing(self.width, self.slots, self.reserved)
+
+
+def scheme(session: Session) -> PaillierParameters:
+    """Return Paillier's part of a session's parameters. Raises WireError if it does not decode."""
+    return PaillierParameters.decode(parameters(session).scheme)
 
 
 def choose(
@@ -72,22 +76,14 @@ def choose(
     # |sum| < 2^(bits - 3) < n / 3: within (-n/2, n/2), and within the range that phe takes for numbers.
     packing = Packing.fit(keys.encryption.bits - 2, clients * largest, dimension, reserved)
     return PaillierParameters(
-        str(arrangement),
         keys.digest,
         packing.width,
         packing.slots,
         packing.reserved,
         wrap_bits,
         exponent_bits,
-        arrangement.clients if isinstance(arrangement, KeyHolder) else (),
+        arrangement.corrupt if isinstance(arrangement, Threshold) else 0,
     )
-
-
-def least_survivors(session: Session) -> int:
-    """Return the fewest clients whose sum anybody opens: what the session asks for, and never one client's
-    input where there are others.
-    """
-    return max(session.min_survivors, min(2, session.clients))
 
 
 def digits_of(

@@ -1,9 +1,9 @@
 """What a Paillier sum protects, in words, per key arrangement. Facts only; no protocol logic belongs here."""
 
-from he.delivery import clients_learn
 from he.keys import Arrangement, KeyHolder, Threshold
 from he.paillier.keyring import Keyring
 from he.paillier.randomisers import Randomisers
+from he.roles.recipients import clients_learn
 from protocols.policy import Demands
 from protocols.session import Session
 from protocols.statement import Protection
@@ -37,6 +37,11 @@ def protection_of(
             "key": keys.digest.hex(),
             "min_survivors": demands.survivors,
             **({"recipients": list(arrangement.recipients)} if isinstance(arrangement, KeyHolder) else {}),
+            **(
+                {"corrupt": arrangement.corrupt, "quorum": arrangement.quorum}
+                if isinstance(arrangement, Threshold)
+                else {}
+            ),
         },
     )
 
@@ -85,9 +90,16 @@ def _assumptions(arrangement: Arrangement, demands: Demands) -> list[str]:
 
 def _collusion(arrangement: Arrangement) -> str:
     if isinstance(arrangement, Threshold):
+        c, plural = arrangement.corrupt, "s" * (arrangement.corrupt > 1)
+        who = (
+            f"at most {c} decryptor{plural} may work with the server, and any clients"
+            if c
+            else ("no decryptor may work with the server; any clients may")
+        )
         return (
-            f"{arrangement.t} decryptors read what they are sent, every single update; fewer than {arrangement.t}, "
-            "together with the server and any clients, learn the sum only"
+            f"{who}: they learn the one sum that {arrangement.quorum} of {arrangement.n} decryptors agreed on. With "
+            "one decryptor more the server can open two sums that differ by one client; "
+            f"{arrangement.t} decryptors read every update that they are sent"
         )
     if isinstance(arrangement, KeyHolder):
         return (

@@ -8,15 +8,14 @@ ciphertext, such as one client's, the same re-randomised, or the sum with one le
 left is uniform modulo n: it fails but with probability 2^-64, and even then shows nothing.
 """
 
-import hmac
 from collections.abc import Iterable, Sequence
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from he import sealing
-from he.delivery import PURPOSE
 from he.paillier.cipher import centre
+from he.roles.recipients import PURPOSE
 
 RESERVED_BITS = 64
 SEED_BYTES = 32
@@ -53,11 +52,6 @@ def tag_for_holder(private: bytes, holder: bytes, context: bytes, index: int) ->
 def seed_in_group(secret: bytes, context: bytes, index: int) -> bytes:
     """Return client `index`'s seed where all clients share a secret that the server does not have."""
     return sealing.derive(secret, context, f"tag {index}")
-
-
-def agreement(secret: bytes, context: bytes, index: int, survivors: bytes) -> bytes:
-    """Return what shows the others who share a secret that client `index` agreed to these survivors (encoded)."""
-    return hmac.digest(sealing.derive(secret, context, f"agree {index}"), survivors, "sha256")
 
 
 def expand(seed: bytes, count: int, n: int) -> list[int]:

@@ -31,8 +31,10 @@ from he.paillier.cipher import centre
 from he.paillier.keys import DEFAULT_BITS, PublicKey, SecretKey, generate
 from he.paillier.primes import is_safe_prime
 from he.paillier.workers import spread
+from he.roles.voting import voter
 from protocols.codec import BigInt, Record
 from protocols.errors import Misuse
+from protocols.identity import KEY_BYTES
 from protocols.randomness import SecureRandom, SystemRandom, below
 
 
@@ -43,22 +45,28 @@ class Mismatch(Misuse):
 @dataclass(frozen=True)
 class ThresholdKey(Record):
     """What everybody knows: the public key, t, the dealer's name, a generator v of the squares modulo n, and
-    v^(delta s_i) modulo n per holder. Raises Misuse for numbers that cannot belong together.
+    v^(delta s_i) modulo n and a key for votes (Ed25519, 32 bytes) per holder. Raises Misuse for what cannot belong
+    together.
     """
 
-    TAG: ClassVar[int | None] = 5
+    TAG: ClassVar[int | None] = 7
 
     public: PublicKey
     t: int
     dealer: str
     v: BigInt
     verification: tuple[BigInt, ...]
+    votes: tuple[bytes, ...]
 
     def __post_init__(self) -> None:
         n = self.public.n
         if not 1 <= self.t <= self.holders <= MAX_HOLDERS:
             raise Misuse(
                 f"expected 1 <= t <= holders <= {MAX_HOLDERS}, got t={self.t}, {self.holders} holders"
+            )
+        if len(set(self.votes)) != self.holders or any(len(key) != KEY_BYTES for key in self.votes):
+            raise Misuse(
+                f"expected a key of {KEY_BYTES} bytes of its own for each of {self.holders} holders' votes"
             )
         if self.public.h is None:
             raise Misuse("expected a key with a base for randomisers: what clients encrypt is proven with it")
@@ -70,6 +78,11 @@ class ThresholdKey(Record):
         return len(self.verification)
 
     @property
+    def voters(self) -> dict[int, bytes]:
+        """Keys for votes, by decryptor (from 0)."""
+        return dict(enumerate(self.votes))
+
+    @property
     def delta(self) -> int:
         """holders!, which clears the denominators of interpolation."""
         return math.factorial(self.holders)
@@ -77,24 +90,30 @@ class ThresholdKey(Record):
     @property
     def digest(self) -> bytes:
         """SHA-256 of the encoding (32 bytes): what names this key."""
-        return hashlib.sha256(b"paillier threshold key v2\0" + self.encode()).digest()
+        return hashlib.sha256(b"paillier threshold key v3\0" + self.encode()).digest()
 
 
 @dataclass(frozen=True)
 class KeyShare(Record):
-    """Holder `index`'s (1 to n) share of the decryption exponent: secret."""
+    """Holder `index`'s (1 to n) share of the decryption exponent, and what it signs votes with (32 bytes): secret."""
 
-    TAG: ClassVar[int | None] = 6
+    TAG: ClassVar[int | None] = 8
 
     key: ThresholdKey = field(repr=False)
     index: int
     value: BigInt = field(repr=False)
+    vote: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
         if not 1 <= self.index <= self.key.holders:
             raise Misuse(f"expected a holder from 1 to {self.key.holders}, got {self.index}")
         if not 0 <= self.value < self.key.public.n:
             raise Misuse("expected a share below n")
+        if (
+            len(self.vote) != KEY_BYTES
+            or voter(self.vote, "decryptor").public != self.key.votes[self.index - 1]
+        ):
+            raise Misuse(f"expected the key for votes that was dealt to holder {self.index}")
 
 
 def deal(
@@ -122,8 +141,11 @@ def deal(
     # A random square generates the squares, of order p'q', but with probability about 2^-(bits/2 - 2).
     v = pow(below(random, n - 2) + 2, 2, n)
     verification = tuple(BigInt(int(gmpy2.powmod(v, delta * s, n))) for s in values)
-    key = ThresholdKey(secret.public, arrangement.t, arrangement.dealer, BigInt(v), verification)
-    return key, tuple(KeyShare(key, i, BigInt(s)) for i, s in enumerate(values, start=1))
+    seeds = [random.bytes(KEY_BYTES) for _ in values]
+    votes = tuple(voter(seed, "decryptor").public for seed in seeds)
+    key = ThresholdKey(secret.public, arrangement.t, arrangement.dealer, BigInt(v), verification, votes)
+    shares = enumerate(zip(values, seeds, strict=True), start=1)
+    return key, tuple(KeyShare(key, i, BigInt(s), seed) for i, (s, seed) in shares)
 
 
 def squares_of(ciphertexts: Sequence[Any], n: Any) -> list[Any]:

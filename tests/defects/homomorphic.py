@@ -5,10 +5,11 @@ from typing import Any
 import gmpy2
 
 from he import CKKSSum, PaillierSum
-from he.ckks import opener as ckks_opener
+from he.ckks.ciphertexts import Sum, open_sum
 from he.ckks.digits import gather
-from he.ckks.holder import Secrets
-from he.ckks.messages import Opened, Published, Settings
+from he.ckks.holder import published
+from he.ckks.messages import Published
+from he.ckks.parameters import scheme
 from he.keys import KeyHolder, Threshold
 from he.paillier.cipher import centre
 from he.paillier.randomisers import Randomiser
@@ -36,20 +37,18 @@ def nothing_removed(opened: Any, seeds: Any, n: int) -> list[int]:
     return [centre(value % n, n) for value in opened]
 
 
-def check_values_ignored(
-    total: Any, clients: int, expected: Any, check_key: bytes, secret: bytes, session: Any
-) -> Opened:
-    parameters = Settings.decode(session.parameters).ckks
-    coefficients = ckks_opener.open_sum(total, parameters, clients, secret)
-    return Opened(ckks_opener.pack_total(gather(coefficients, parameters, int(session.modulus)), session))
+def check_values_ignored(session: Any, asked: Any, expected: Any, check_key: bytes, secret: bytes) -> Any:
+    parameters = scheme(session)
+    coefficients = open_sum(Sum.decode(asked.ciphertexts), parameters, len(asked.tickets), secret)
+    return gather(coefficients, parameters, int(session.modulus))
 
 
-def with_the_secret(self: Secrets, session: Any, identity: Any) -> Published:
-    published = PUBLISHED(self, session, identity)
-    return Published(published.context + self.private, published.key, published.signature)
+def with_the_secret(secrets: Any, session: Any, identity: Any) -> Published:
+    shown = PUBLISHED(secrets, session, identity)
+    return Published(shown.context + secrets.private, shown.key, shown.signature)
 
 
-PUBLISHED = Secrets.published
+PUBLISHED = published
 DEFECTS = (
     Defect(
         "deterministic encryption",
@@ -62,20 +61,20 @@ DEFECTS = (
         "no-decryption-oracle",
         together(
             put("he.paillier.tags.add_tags", no_tags),
-            put("he.paillier.holders.opening.remove_tags", nothing_removed),
+            put("he.paillier.whole_key.remove_tags", nothing_removed),
         ),
         paillier,
     ),
     Defect(
         "single CKKS ciphertext opened",
         "no-decryption-oracle",
-        put("he.ckks.holder.open_checked", check_values_ignored),
+        put("he.ckks.whole_key.checked_total", check_values_ignored),
         CKKSSum,
     ),
     Defect(
         "secret key in a context",
         "secrets-stay-with-their-owner",
-        put("he.ckks.holder.Secrets.published", with_the_secret),
+        put("he.ckks.sum.published", with_the_secret),
         CKKSSum,
     ),
 )

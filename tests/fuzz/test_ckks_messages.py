@@ -114,7 +114,7 @@ def test_no_mutated_sum_opens_to_another_total() -> None:
 def test_sizes_are_checked_before_anything_is_allocated(monkeypatch: pytest.MonkeyPatch) -> None:
     """An upload that announces gigabytes costs nothing: its length decides, before any array is made."""
     protocol = CKKSSum()
-    parameters = protocol.parameters(3, 5, 100, 0).ckks
+    parameters = protocol.scheme_parameters(3, 5, 100, 0)
     adder = ciphertexts.Adder.empty(parameters)
 
     def forbidden(*_: object) -> None:

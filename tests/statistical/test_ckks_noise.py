@@ -11,8 +11,8 @@ import pytest
 from he.ckks.ciphertexts import encrypt, encrypt_seeded
 from he.ckks.context import Context
 from he.ckks.parameters import CKKSParameters, choose
-from he.ckks.residues import centred
 from he.ckks.seal import ring
+from he.residues import centred
 
 COUNT = 100
 

@@ -7,29 +7,27 @@ import numpy as np
 import pytest
 
 from he.ckks import CKKSSum, SharedKey
-from he.ckks.ciphertexts import Adder, Sum, encrypt
+from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt
 from he.ckks.context import Context
-from he.ckks.messages import (
+from he.ckks.messages import KEY, ClientKeys, HolderKeys, Join, Joined
+from he.ckks.parameters import CKKSParameters
+from he.keys import KeyHolder, SharedByClients, Threshold
+from he.residues import pack, unpack
+from he.roles.messages import (
     AGREE,
     HOLDER,
     INPUT,
-    KEY,
     OPEN,
-    ClientKeys,
-    HolderKeys,
-    Input,
-    Join,
-    Joined,
+    EncryptedInput,
+    Listed,
     Opened,
-    Settings,
-    Survivors,
-    ToOpen,
+    OpenRequest,
+    pack_total,
+    unpack_total,
 )
-from he.ckks.opener import pack_total, taken
-from he.ckks.parameters import CKKSParameters
-from he.ckks.residues import pack, unpack
-from he.keys import KeyHolder, SharedByClients, Threshold
+from he.roles.parameters import parameters
 from protocols import Policy, simulate
+from protocols.agreement import Certificate
 from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, ProtocolViolation, SecAggError
 from protocols.kernel import Left, Message, Party
 from protocols.randomness import SystemRandom
@@ -45,33 +43,37 @@ SUMS = [CKKSSum(), CKKSSum(SharedByClients(), key=SharedKey(b"k" * 32))]
 class Seen:
     """What a server sees of a session, and what it makes of it: `attack` rewrites its request to open."""
 
-    attack: Callable[["Seen", ToOpen], ToOpen]
-    inputs: dict[int, Input] = field(default_factory=dict)
+    attack: Callable[["Seen", OpenRequest], OpenRequest]
+    inputs: dict[int, Upload] = field(default_factory=dict)
     context: bytes = b""
 
     def tamper(self, sent: Message) -> Message:
         if sent.sender.role == "client" and sent.stage == INPUT:
-            self.inputs[sent.sender.number] = Input.decode(sent.body)
+            self.inputs[sent.sender.number] = upload_of(sent)
         if sent.stage == KEY and sent.sender.role == HOLDER:
             self.context = HolderKeys.decode(sent.body).published.context
         if sent.stage == OPEN and sent.sender.role == "server":
-            return replace(sent, body=self.attack(self, ToOpen.decode(sent.body)).encode())
+            return replace(sent, body=self.attack(self, OpenRequest.decode(sent.body)).encode())
         return sent
 
     def sum_of(self, *indices: int) -> Adder:
         adder = Adder.empty(self.parameters)
         for index in indices:
-            adder.add(self.inputs[index].upload)
+            adder.add(self.inputs[index])
         return adder
 
     parameters: CKKSParameters = field(default=None)  # type: ignore[assignment]  # set per protocol
 
 
-def run(protocol: CKKSSum, attack: Callable[[Seen, ToOpen], ToOpen]) -> None:
+def run(protocol: CKKSSum, attack: Callable[[Seen, OpenRequest], OpenRequest]) -> None:
     """Run a session under attack. Raises what the honest parties make of it; no total may come of it."""
-    chosen = protocol.parameters(N, DIMENSION, BOUND, 0).ckks
+    chosen = protocol.scheme_parameters(N, DIMENSION, BOUND, 0)
     outcome = simulate(protocol, INPUTS, bound=BOUND, tamper=Seen(attack, parameters=chosen).tamper)
     raise AssertionError(f"opened {outcome.total}")
+
+
+def upload_of(sent: Message) -> Upload:
+    return Upload.decode(EncryptedInput.decode(sent.body).ciphertexts)
 
 
 def words(total: Sum, p: CKKSParameters) -> np.ndarray:
@@ -83,52 +85,53 @@ def with_first(total: Sum, changed: np.ndarray) -> Sum:
     return Sum((width, total.width[1]), pack(changed, width), total.second)
 
 
-def one_client(seen: Seen, request: ToOpen) -> ToOpen:
-    return replace(request, total=seen.sum_of(0).finish())
+def one_client(seen: Seen, request: OpenRequest) -> OpenRequest:
+    return replace(request, ciphertexts=seen.sum_of(0).finish().encode())
 
 
-def one_client_named_alone(seen: Seen, request: ToOpen) -> ToOpen:
-    return replace(request, total=seen.sum_of(0).finish(), boxes={0: request.boxes[0]})
+def one_client_named_alone(seen: Seen, request: OpenRequest) -> OpenRequest:
+    return replace(request, ciphertexts=seen.sum_of(0).finish().encode(), tickets={0: request.tickets[0]})
 
 
-def one_client_in_place_of_all(seen: Seen, request: ToOpen) -> ToOpen:
-    return replace(request, total=seen.sum_of(0, 0, 0, 0).finish())
+def one_client_in_place_of_all(seen: Seen, request: OpenRequest) -> OpenRequest:
+    return replace(request, ciphertexts=seen.sum_of(0, 0, 0, 0).finish().encode())
 
 
-def all_but_one(seen: Seen, request: ToOpen) -> ToOpen:
-    return replace(request, total=seen.sum_of(0, 1, 2).finish())
+def all_but_one(seen: Seen, request: OpenRequest) -> OpenRequest:
+    return replace(request, ciphertexts=seen.sum_of(0, 1, 2).finish().encode())
 
 
-def plus(coefficient: int) -> Callable[[Seen, ToOpen], ToOpen]:
-    def attack(seen: Seen, request: ToOpen) -> ToOpen:
+def plus(coefficient: int) -> Callable[[Seen, OpenRequest], OpenRequest]:
+    def attack(seen: Seen, request: OpenRequest) -> OpenRequest:
         p = seen.parameters
-        changed = words(request.total, p)
+        total = Sum.decode(request.ciphertexts)
+        changed = words(total, p)
         changed[coefficient] += np.uint64(round(p.scale / (1 << p.dropped[0])))
-        return replace(request, total=with_first(request.total, changed))
+        return replace(request, ciphertexts=with_first(total, changed).encode())
 
     return attack
 
 
-def doubled(seen: Seen, request: ToOpen) -> ToOpen:
-    changed = words(request.total, seen.parameters) * np.uint64(2)
-    second = unpack(
-        request.total.second, seen.parameters.ciphertexts * seen.parameters.degree, request.total.width[1]
-    ) * np.uint64(2)
+def doubled(seen: Seen, request: OpenRequest) -> OpenRequest:
+    p, given = seen.parameters, Sum.decode(request.ciphertexts)
+    changed = words(given, p) * np.uint64(2)
+    second = unpack(given.second, p.ciphertexts * p.degree, given.width[1]) * np.uint64(2)
     width = max(1, int(second.max()).bit_length())
-    total = with_first(request.total, changed)
-    return replace(request, total=Sum((total.width[0], width), total.first, pack(second, width)))
+    total = with_first(given, changed)
+    twice = Sum((total.width[0], width), total.first, pack(second, width))
+    return replace(request, ciphertexts=twice.encode())
 
 
-def boxes_swapped(seen: Seen, request: ToOpen) -> ToOpen:
-    return replace(request, boxes=request.boxes | {0: request.boxes[1], 1: request.boxes[0]})
+def boxes_swapped(seen: Seen, request: OpenRequest) -> OpenRequest:
+    return replace(request, tickets=request.tickets | {0: request.tickets[1], 1: request.tickets[0]})
 
 
-def box_missing(seen: Seen, request: ToOpen) -> ToOpen:
-    return replace(request, boxes={i: b for i, b in request.boxes.items() if i != 3})
+def box_missing(seen: Seen, request: OpenRequest) -> OpenRequest:
+    return replace(request, tickets={i: b for i, b in request.tickets.items() if i != 3})
 
 
-def stranger(seen: Seen, request: ToOpen) -> ToOpen:
-    return replace(request, boxes=request.boxes | {99: request.boxes[0]})
+def stranger(seen: Seen, request: OpenRequest) -> OpenRequest:
+    return replace(request, tickets=request.tickets | {99: request.tickets[0]})
 
 
 ATTACKS = [
@@ -140,20 +143,20 @@ ATTACKS = [
 @pytest.mark.parametrize("protocol", SUMS, ids=["keyholder", "shared"])
 @pytest.mark.parametrize("attack", ATTACKS, ids=lambda a: a.__name__)
 def test_what_is_not_the_sum_is_not_opened(
-    protocol: CKKSSum, attack: Callable[[Seen, ToOpen], ToOpen]
+    protocol: CKKSSum, attack: Callable[[Seen, OpenRequest], OpenRequest]
 ) -> None:
     with pytest.raises(Aborted):
         run(protocol, attack)
 
 
 def test_a_rerandomised_ciphertext_is_not_opened() -> None:
-    def attack(seen: Seen, request: ToOpen) -> ToOpen:
+    def attack(seen: Seen, request: OpenRequest) -> OpenRequest:
         p = seen.parameters
         adder = seen.sum_of(0)
         adder.add(
             encrypt(np.zeros(p.coefficients, np.int64), p, Context.load(seen.context, "server").public_key())
         )
-        return replace(request, total=adder.finish())
+        return replace(request, ciphertexts=adder.finish().encode())
 
     with pytest.raises(Aborted, match="check values"):
         run(CKKSSum(), attack)
@@ -164,10 +167,10 @@ def test_the_sum_itself_rerandomised_opens_to_the_sum() -> None:
     protocol = CKKSSum()
     seen: list[Seen] = []
 
-    def attack(server: Seen, request: ToOpen) -> ToOpen:
-        return replace(request, total=server.sum_of(0, 1, 2, 3).finish())
+    def attack(server: Seen, request: OpenRequest) -> OpenRequest:
+        return replace(request, ciphertexts=server.sum_of(0, 1, 2, 3).finish().encode())
 
-    seen.append(Seen(attack, parameters=protocol.parameters(N, DIMENSION, BOUND, 0).ckks))
+    seen.append(Seen(attack, parameters=protocol.scheme_parameters(N, DIMENSION, BOUND, 0)))
     outcome = simulate(protocol, INPUTS, bound=BOUND, tamper=seen[0].tamper)
     assert outcome.total.tolist() == exact(INPUTS, (0, 1, 2, 3))
 
@@ -317,35 +320,39 @@ def test_instances_without_a_common_key_open_nothing() -> None:
         own[i] = taken.state
         server = server.receive(taken.send[0], random).state
     for i, request in enumerate(server.close(random).send):
-        with pytest.raises(ProtocolViolation, match="did not agree"):
+        with pytest.raises(PeerError, match=r"vote of client . does not verify"):
             own[i].receive(request, random)
 
 
 def test_two_lists_of_survivors_are_never_both_opened() -> None:
     """A server asks some for the sum of all, others for the sum of all but one: the difference would be one update."""
-    seen: dict[int, Input] = {}
-    fewer = Survivors((0, 1, 2))
-    chosen = SUMS[1].parameters(N, DIMENSION, BOUND, 0).ckks
+    seen: dict[int, Upload] = {}
+    tickets: dict[int, bytes] = {}
+    chosen = SUMS[1].scheme_parameters(N, DIMENSION, BOUND, 0)
 
     def split(sent: Message) -> Message:
         if sent.stage == INPUT and sent.sender.role == "client":
-            seen[sent.sender.number] = Input.decode(sent.body)
+            seen[sent.sender.number] = upload_of(sent)
+            tickets[sent.sender.number] = EncryptedInput.decode(sent.body).ticket
         if sent.stage == AGREE and sent.recipient.role == "client" and sent.recipient.number in (0, 1):
-            return replace(sent, body=fewer.encode())
+            return replace(sent, body=Listed.of({i: tickets[i] for i in (0, 1, 2)}).encode())
         if sent.stage == OPEN and sent.recipient.role == "client" and sent.recipient.number in (0, 1):
-            request, adder = ToOpen.decode(sent.body), Adder.empty(chosen)
-            for index in fewer.clients:
-                adder.add(seen[index].upload)
-            boxes = {i: request.boxes[i] for i in fewer.clients}
-            agreed = {i: request.agreed[i] for i in (0, 1)}
-            return replace(sent, body=ToOpen(adder.finish(), boxes, agreed).encode())
+            request, adder = OpenRequest.decode(sent.body), Adder.empty(chosen)
+            for index in (0, 1, 2):
+                adder.add(seen[index])
+            fewer = {i: request.tickets[i] for i in (0, 1, 2)}
+            assert request.certificate is not None
+            voters, signatures = request.certificate.voters[:2], request.certificate.signatures[:128]
+            assert voters.tolist() == [0, 1]
+            half = Certificate(voters, signatures)
+            return replace(sent, body=OpenRequest(adder.finish().encode(), fewer, half).encode())
         return sent
 
     with pytest.raises(Aborted) as caught:
         simulate(SUMS[1], INPUTS, bound=BOUND, tamper=split)
     notes = "".join(caught.value.__notes__)
-    assert "more than half" in notes
-    assert "did not agree" in notes
+    assert "expected a certificate of 3 signatures, got 2" in notes
+    assert "does not verify" in notes
 
 
 def lie(sent: Message, liars: tuple[int, ...]) -> Message:
@@ -369,7 +376,7 @@ def test_totals_come_back_at_their_extremes(modulus: int) -> None:
     session = CKKSSum().session("abcd", 3, 1 << 60, modulus=modulus, random=SystemRandom())
     least, most = (-(modulus // 2), (modulus - 1) // 2) if modulus else (-(1 << 62), 1 << 62)
     values = np.array([least, most, 0], np.int64)
-    assert taken(Opened(pack_total(values, session)), session, "x").tolist() == values.tolist()
+    assert unpack_total(pack_total(values, session), session, "x").tolist() == values.tolist()
 
 
 def test_openers_without_a_majority_give_no_total() -> None:
@@ -400,9 +407,9 @@ def test_states_do_not_show_or_keep_secrets() -> None:
     waiting = holder.helper(other, Party(HOLDER), random=random).state
     joined = Joined({i: Join(bytes([i + 1]) * 32, b"") for i in range(3)})
     step = waiting.receive(Message(other.context, KEY, "server", 0, HOLDER, 0, joined.encode()), random)
-    made = step.state.secrets
+    made = step.state.key.secrets
     for state, secrets in (
-        (ready, [ready.member.shared.root]),
+        (ready, [ready.key.root]),
         (step.state, [made.keys.secret, made.private, made.check_key]),
     ):
         shown = repr(state) + str(state)
@@ -420,7 +427,7 @@ def test_arrangements_are_part_of_the_session() -> None:
     for other in (CKKSSum("shared"), CKKSSum(KeyHolder("someone else")), CKKSSum(min_survivors=1)):
         with pytest.raises(Misuse, match="parameters"):
             other.server(session, random=random)
-    assert Settings.decode(session.parameters).holder == "key holder"
+    assert parameters(session).holder == "key holder"
     with pytest.raises(Misuse, match="threshold"):
         CKKSSum(Threshold())
     with pytest.raises(Misuse, match="min_survivors"):

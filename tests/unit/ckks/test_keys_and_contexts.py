@@ -114,10 +114,9 @@ def test_simulated_parties_in_several_processes_share_what_their_sum_was_made_wi
         protocol.client(session, i, np.ones(3, np.int64), random=RANDOM).state
         for i, protocol in enumerate((one, other))
     ]
-    assert states[0].member.shared == states[1].member.shared
-    assert CKKSSum("shared").client(session, 0, np.ones(3, np.int64), random=RANDOM).state.member.shared != (
-        states[0].member.shared
-    )
+    assert states[0].key == states[1].key
+    stranger = CKKSSum("shared").client(session, 0, np.ones(3, np.int64), random=RANDOM).state
+    assert stranger.key != states[0].key
 
 
 def test_equal_seeds_give_equal_keys_and_fresh_encryptions() -> None:
@@ -175,14 +174,14 @@ def test_boxes_open_for_their_place_only() -> None:
 
 
 def test_a_shared_key_differs_from_session_to_session() -> None:
-    from he.ckks.shared import Shared
+    from he.ckks.whole_key import CKKSGroupKey
 
     protocol = CKKSSum("shared")
     sessions = [protocol.session(["a", "b"], 3, 5, random=RANDOM) for _ in range(2)]
-    one, two = (Shared.of(b"k" * 32, session) for session in sessions)
+    one, two = (CKKSGroupKey.of(b"k" * 32, session) for session in sessions)
     p = choose(2, 3, 5, True)
     assert len({one.check_key, two.check_key, one.box_key, two.box_key}) == 4
-    assert one.secret(p) != two.secret(p)
+    assert one.ckks_secret(p) != two.ckks_secret(p)
     assert "root" not in repr(one)
 
 

@@ -9,8 +9,8 @@ from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt, encrypt_seeded, ope
 from he.ckks.context import Context
 from he.ckks.digits import gather, spread
 from he.ckks.parameters import CKKSParameters, choose
-from he.ckks.residues import pack, unpack
 from he.ckks.seal import ring
+from he.residues import pack, unpack
 from protocols.errors import PeerError, ProtocolViolation, WireError
 from protocols.randomness import SystemRandom
 

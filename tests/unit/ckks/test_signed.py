@@ -7,9 +7,11 @@ import pytest
 
 from he.ckks import CKKSSum
 from he.ckks.context import Context
-from he.ckks.holder import Secrets
-from he.ckks.messages import HOLDER, INPUT, JOIN, KEY, ClientKeys, HolderKeys, Join, Joined
+from he.ckks.holder import published
+from he.ckks.messages import JOIN, KEY, ClientKeys, HolderKeys, Join, Joined
+from he.ckks.whole_key import Secrets
 from he.keys import SharedByClients
+from he.roles.messages import HOLDER, INPUT
 from he.sealing import agree, public_key, seal
 from protocols.errors import Misuse, PeerError, PolicyRefusal
 from protocols.identity import BadSignature, Identity, Member, Roster
@@ -101,11 +103,11 @@ def test_a_client_finds_a_holder_that_is_the_server() -> None:
     asked = {r.recipient.number: states[r.recipient].receive(r, RANDOM) for r in queue}
     join = Join.decode(asked[0].send[0].body)
     own = Secrets.make(session, RANDOM)
-    published = own.published(session, None)
+    shown = published(own, session, None)
     box_key = agree(own.private, join.key, session.context, "to client", "client 0")
-    box = seal(box_key, own.check_key + published.digest, session.context, HOLDER, RANDOM)
-    for signature in (b"", PEOPLE["a"].sign("ckks holder", published.signed(session.context))):
-        keys = ClientKeys(replace(published, signature=signature), box)
+    box = seal(box_key, own.check_key + shown.digest, session.context, HOLDER, RANDOM)
+    for signature in (b"", PEOPLE["a"].sign("ckks holder", shown.signed(session.context))):
+        keys = ClientKeys(replace(shown, signature=signature), box)
         request = Message(session.context, INPUT, "server", 0, "client", 0, keys.encode())
         with pytest.raises(BadSignature):
             asked[0].state.receive(request, RANDOM)

@@ -69,7 +69,7 @@ def test_key_lengths_that_are_too_short_or_odd_are_refused(bits: int) -> None:
 
 def test_3072_bits_unless_chosen_otherwise() -> None:
     assert PaillierSum().key_bits == 3072
-    assert PaillierSum().arrangement == Threshold(2, 3)
+    assert PaillierSum().arrangement == Threshold(3, 4)
 
 
 def test_numbers_that_are_no_key_are_refused() -> None:
@@ -152,11 +152,11 @@ def test_damaged_and_missing_files_give_typed_errors(tmp_path: Path) -> None:
         load(tmp_path / "nothing")
 
 
-@pytest.mark.parametrize("tag", [3, 4])
+@pytest.mark.parametrize("tag", [3, 4, 5, 6])
 def test_threshold_keys_of_an_earlier_form_are_refused_by_name(tmp_path: Path, tag: int) -> None:
-    """Their shares were of another exponent."""
+    """Their shares were of another exponent, or came without keys for votes."""
     share = ring(Threshold(2, 3)).shares[0]
-    body = tag.to_bytes(2, "big") + (share if tag == 4 else share.key).encode()
+    body = tag.to_bytes(2, "big") + (share if tag in (4, 6) else share.key).encode()
     path = tmp_path / "old.key"
     path.write_bytes(MAGIC + hashlib.sha256(body).digest() + body)
     path.chmod(0o600)

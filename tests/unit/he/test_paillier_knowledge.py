@@ -18,9 +18,10 @@ from he import PaillierSum, Threshold
 from he.paillier.cipher import encrypt_knowing, parse, serialise
 from he.paillier.keys import PublicKey
 from he.paillier.knowledge import Knowledge, Statement, check, prove
-from he.paillier.messages import INPUT, PURPOSE, Contribution, DecryptRequest, Ticket
+from he.paillier.messages import PURPOSE, DecryptRequest, Ticket
 from he.paillier.randomisers import Randomisers
 from he.paillier.threshold import ThresholdKey
+from he.roles.messages import INPUT, EncryptedInput
 from protocols import simulate
 from protocols.codec import BigInt
 from protocols.errors import Misuse, PeerError, ProtocolViolation, WireError
@@ -28,7 +29,7 @@ from protocols.identity import Identity, Member, Roster
 from protocols.kernel import Message, Party, client
 from protocols.randomness import SystemRandom
 from protocols.session import Session
-from tests.paillier_fixed import ring, secret_key
+from tests.paillier_fixed import certificate, ring, secret_key
 
 RANDOM, CONTEXT = SystemRandom(), b"s" * 32
 PUBLIC = secret_key().public
@@ -141,35 +142,46 @@ class League:
         self.public = keys.encryption
         self.session: Session = self.other.session(NAMES, 2, 50, random=RANDOM)
 
-    def honest(self, session: Session) -> list[Contribution]:
+    def honest(self, session: Session) -> list[EncryptedInput]:
         server = self.other.server(session, random=RANDOM)
         found = []
         for i, ask in enumerate(server.send):
             state = self.own[i].client(session, i, INPUTS[i], random=RANDOM).state
-            found.append(Contribution.decode(state.receive(ask, RANDOM).send[0].body))
+            found.append(EncryptedInput.decode(state.receive(ask, RANDOM).send[0].body))
         return found
 
-    def signed(self, ciphertexts: bytes, knowledge: Knowledge | None) -> Contribution:
+    def signed(self, ciphertexts: bytes, knowledge: Knowledge | None) -> EncryptedInput:
         """Mallory's own signature under anything."""
         ticket = Ticket(b"", hashlib.sha256(ciphertexts).digest(), b"")
         signature = self.identities[2].sign(PURPOSE, ticket.signed(self.session, 2))
-        return Contribution(ciphertexts, replace(ticket, signature=signature), knowledge)
+        ticket = replace(ticket, signature=signature, knowledge=knowledge)
+        return EncryptedInput(ciphertexts, ticket.encode())
 
-    def powers(self, victim: Contribution, exponent: int) -> bytes:
+    def asked(self, inputs: dict[int, EncryptedInput]) -> DecryptRequest:
+        """What decryptors are asked for who agreed to these inputs."""
+        return DecryptRequest(inputs, certificate(self.other.keys, self.session.context, inputs))
+
+    def powers(self, victim: EncryptedInput, exponent: int) -> bytes:
         n2 = gmpy2.mpz(self.public.n) ** 2
         values = parse(victim.ciphertexts, 1, self.public)
         return serialise([gmpy2.powmod(value, exponent, n2) for value in values], self.public)
 
 
-ATTACKS: dict[str, Callable[[League, list[Contribution], list[Contribution]], Contribution]] = {
+def knowledge(sent: EncryptedInput) -> Knowledge | None:
+    return Ticket.decode(sent.ticket).knowledge
+
+
+ATTACKS: dict[str, Callable[[League, list[EncryptedInput], list[EncryptedInput]], EncryptedInput]] = {
     "a power that moves the value aside": lambda it, now, _: it.signed(
-        it.powers(now[0], 1 << 64), now[0].knowledge
+        it.powers(now[0], 1 << 64), knowledge(now[0])
     ),
-    "the inverse, which takes it out": lambda it, now, _: it.signed(it.powers(now[0], -1), now[0].knowledge),
-    "a copy": lambda it, now, _: it.signed(now[0].ciphertexts, now[0].knowledge),
-    "a copy out of an earlier session": lambda it, _, then: it.signed(then[0].ciphertexts, then[0].knowledge),
+    "the inverse, which takes it out": lambda it, now, _: it.signed(it.powers(now[0], -1), knowledge(now[0])),
+    "a copy": lambda it, now, _: it.signed(now[0].ciphertexts, knowledge(now[0])),
+    "a copy out of an earlier session": lambda it, _, then: it.signed(
+        then[0].ciphertexts, knowledge(then[0])
+    ),
     "its own, out of an earlier session": lambda it, _, then: it.signed(
-        then[2].ciphertexts, then[2].knowledge
+        then[2].ciphertexts, knowledge(then[2])
     ),
     "no proof": lambda it, now, _: it.signed(now[2].ciphertexts, None),
 }
@@ -177,7 +189,7 @@ ATTACKS: dict[str, Callable[[League, list[Contribution], list[Contribution]], Co
 
 @pytest.mark.parametrize("attack", ATTACKS.values(), ids=list(ATTACKS))
 def test_neither_server_nor_decryptors_take_what_is_made_of_anothers(
-    attack: Callable[[League, list[Contribution], list[Contribution]], Contribution],
+    attack: Callable[[League, list[EncryptedInput], list[EncryptedInput]], EncryptedInput],
 ) -> None:
     it = League()
     then, now = it.honest(it.other.session(NAMES, 2, 50, random=RANDOM)), it.honest(it.session)
@@ -189,11 +201,11 @@ def test_neither_server_nor_decryptors_take_what_is_made_of_anothers(
     assert caught.value.party == "client 2"
     decryptor = it.other.helper(it.session, Party("decryptor", 0), random=RANDOM).state
     for chosen in ({0: now[0], 1: now[1], 2: forged}, {0: now[0], 2: forged}, {1: now[1], 2: forged}):
-        request = DecryptRequest(chosen)
+        request = it.asked(chosen)
         ask = Message(it.session.context, "decrypt", "server", 0, "decryptor", 0, request.encode())
         with pytest.raises(PeerError, match="client 2"):
             decryptor.receive(ask, RANDOM)
-    whole = DecryptRequest(dict(enumerate(now)))
+    whole = it.asked(dict(enumerate(now)))
     assert decryptor.receive(replace(ask, body=whole.encode()), RANDOM).send
 
 
@@ -201,10 +213,11 @@ def test_a_sum_goes_on_without_a_client_whose_proof_is_wrong() -> None:
     def tamper(sent: Message) -> Message:
         if sent.stage != INPUT or sent.sender != client(2):
             return sent
-        given = Contribution.decode(sent.body)
-        assert given.knowledge is not None
-        wrong = replace(given.knowledge, plain=bytes(256))
-        return replace(sent, body=replace(given, knowledge=wrong).encode())
+        given = EncryptedInput.decode(sent.body)
+        ticket = Ticket.decode(given.ticket)
+        assert ticket.knowledge is not None
+        wrong = replace(ticket, knowledge=replace(ticket.knowledge, plain=bytes(256)))
+        return replace(sent, body=replace(given, ticket=wrong.encode()).encode())
 
     outcome = simulate(
         PaillierSum(Threshold(2, 3), keys=ring(Threshold(2, 3))), [[1], [2], [4], [8]], tamper=tamper

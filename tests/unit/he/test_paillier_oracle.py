@@ -15,21 +15,20 @@ import pytest
 from he import KeyHolder, PaillierSum, SharedByClients, Threshold
 from he.keys import Arrangement
 from he.paillier.cipher import add, encrypt, parse, parse_residues, serialise, serialise_residues
-from he.paillier.messages import (
+from he.paillier.messages import DECRYPT, DecryptRequest, Partial, Ticket
+from he.paillier.randomisers import Randomisers
+from he.roles.messages import (
     AGREE,
-    DECRYPT,
     INPUT,
     OPEN,
-    Contribution,
-    DecryptRequest,
+    EncryptedInput,
+    Listed,
     Opened,
     OpenRequest,
-    Partial,
-    Survivors,
-    Ticket,
+    pack_total,
 )
-from he.paillier.randomisers import Randomisers
 from protocols import Outcome, simulate
+from protocols.agreement import Certificate
 from protocols.errors import (
     Aborted,
     Misuse,
@@ -46,7 +45,7 @@ from protocols.randomness import SystemRandom
 from protocols.runtime import Runtime
 from protocols.session import Session
 from protocols.store import MemoryStore
-from tests.paillier_fixed import fixed, keyholder, ring, threshold
+from tests.paillier_fixed import certificate, fixed, keyholder, ring, shared, threshold
 
 RANDOM = SystemRandom()
 INPUTS = [np.array([10 * i, -i, 3]) for i in range(1, 5)]
@@ -61,7 +60,7 @@ class Scene:
     session: Session
     opener: State
     asked: Message
-    contributions: dict[int, Contribution]
+    contributions: dict[int, EncryptedInput]
 
     def ask(self, request: OpenRequest | DecryptRequest) -> Message:
         return replace(self.asked, body=request.encode())
@@ -84,7 +83,7 @@ def scene(protocol: PaillierSum, **options: int) -> Scene:
             answered = parties[request.recipient].receive(request, RANDOM)
             parties[request.recipient] = answered.state
             if request.stage == INPUT:
-                contributions[request.recipient.number] = Contribution.decode(answered.send[0].body)
+                contributions[request.recipient.number] = EncryptedInput.decode(answered.send[0].body)
             state = state.receive(answered.send[0], RANDOM).state
         step = state.close(RANDOM)
     asked = step.send[0]
@@ -117,7 +116,7 @@ def test_the_honest_request_opens(arrangement: Arrangement) -> None:
     s = opening(arrangement)
     assert s.asked.stage == OPEN
     answer = Opened.decode(s.opener.receive(s.asked, RANDOM).send[0].body)
-    assert answer.total.tolist() == sum(INPUTS).tolist()
+    assert answer.checked(s.session, "opener").tolist() == sum(INPUTS).tolist()
 
 
 @HELD
@@ -154,7 +153,7 @@ def test_the_sum_re_randomised_is_still_the_sum(arrangement: Arrangement) -> Non
     again = rerandomised(honest.ciphertexts, s.protocol)
     assert again != honest.ciphertexts
     step = s.opener.receive(s.ask(replace(honest, ciphertexts=again)), RANDOM)
-    assert Opened.decode(step.send[0].body).total.tolist() == sum(INPUTS).tolist()
+    assert Opened.decode(step.send[0].body).checked(s.session, "opener").tolist() == sum(INPUTS).tolist()
 
 
 @HELD
@@ -170,7 +169,7 @@ def test_fewer_other_or_damaged_tickets_do_not_open(arrangement: Arrangement) ->
             s.opener.receive(s.ask(replace(honest, tickets=tickets)), RANDOM)
     with pytest.raises(WireError):
         s.opener.receive(replace(s.asked, body=s.asked.body[:-1]), RANDOM)
-    alone = OpenRequest(s.contributions[1].ciphertexts, {1: honest.tickets[1]}, honest.agreed)
+    alone = OpenRequest(s.contributions[1].ciphertexts, {1: honest.tickets[1]}, honest.certificate)
     with pytest.raises(PeerError, match=r"at least 2|agreed to"):
         s.opener.receive(s.ask(alone), RANDOM)
 
@@ -204,16 +203,24 @@ def test_a_client_agrees_to_one_list_of_survivors_only() -> None:
     protocol = fixed(SharedByClients())
     session = protocol.session(["a", "b", "c", "d"], 3, 50, random=RANDOM)
     server = protocol.server(session, random=RANDOM)
-    sent = protocol.client(session, 0, INPUTS[0], random=RANDOM).state.receive(server.send[0], RANDOM).state
+    first = protocol.client(session, 0, INPUTS[0], random=RANDOM).state.receive(server.send[0], RANDOM)
+    sent, ticket = first.state, EncryptedInput.decode(first.send[0].body).ticket
 
-    def ask(*clients: int) -> Message:
-        return message(session.context, AGREE, SERVER, client(0), Survivors(clients).encode())
+    def ask(*clients: int, own: bytes = ticket) -> Message:
+        body = Listed.of({i: own if i == 0 else b"another's" for i in clients}).encode()
+        return message(session.context, AGREE, SERVER, client(0), body)
 
-    for bad in ((1, 2), (1, 0), (0, 0, 1), (0, 9), (0,)):
+    for bad in ((1, 2), (0, 9), (0,), ()):
         with pytest.raises(PeerError):
             sent.receive(ask(*bad), RANDOM)
+    with pytest.raises(ProtocolViolation, match="this client's own contribution"):
+        sent.receive(ask(0, 1, 2, own=b"one that the server made"), RANDOM)
+    descending = bytearray(ask(0, 1).body)
+    descending[4:12], descending[48:56] = descending[48:56], descending[4:12]
+    with pytest.raises(WireError):
+        sent.receive(replace(ask(0, 1), body=bytes(descending)), RANDOM)
     step = sent.receive(ask(0, 1, 2), RANDOM)
-    assert step.marks == (f"agreed/{session.context.hex()}",)
+    assert step.marks == (f"voted/{session.context.hex()}",)
     with pytest.raises(ProtocolViolation):
         step.state.receive(ask(0, 1, 2, 3), RANDOM)
 
@@ -221,16 +228,23 @@ def test_a_client_agrees_to_one_list_of_survivors_only() -> None:
 def test_clients_open_only_what_more_than_half_of_the_roster_agreed_to() -> None:
     s = opening(SharedByClients())
     honest = OpenRequest.decode(s.asked.body)
-    assert len(honest.agreed) == 4
-    half = {i: honest.agreed[i] for i in (0, 1)}
-    with pytest.raises(ProtocolViolation, match="more than half"):
-        s.opener.receive(s.ask(replace(honest, agreed=half)), RANDOM)
-    forged_macs = half | {2: bytes(32), 3: honest.agreed[3]}
-    with pytest.raises(ProtocolViolation, match="client 2 did not agree"):
-        s.opener.receive(s.ask(replace(honest, agreed=forged_macs)), RANDOM)
-    swapped = half | {2: honest.agreed[3], 3: honest.agreed[2]}
-    with pytest.raises(ProtocolViolation, match="did not agree"):
-        s.opener.receive(s.ask(replace(honest, agreed=swapped)), RANDOM)
+    assert honest.certificate is not None
+    voters, signatures = honest.certificate.voters, honest.certificate.signatures
+    assert voters.tolist() == [0, 1, 2]  # of four
+    bad = {
+        "expected a certificate of 3": Certificate(voters[:2], signatures[:128]),
+        "vote of client 2 does not": Certificate(voters, signatures[:128] + bytes(64)),
+        "vote of client 3 does not": Certificate(np.array([0, 1, 3], np.uint32), signatures),
+        "vote of client 0 does not": Certificate(
+            voters, signatures[64:128] + signatures[:64] + signatures[128:]
+        ),
+        "client 4 has no vote": Certificate(np.array([0, 1, 4], np.uint32), signatures),
+    }
+    for text, other in bad.items():
+        with pytest.raises(PeerError, match=text):
+            s.opener.receive(s.ask(replace(honest, certificate=other)), RANDOM)
+    with pytest.raises(ProtocolViolation, match="expected a certificate"):
+        s.opener.receive(s.ask(replace(honest, certificate=None)), RANDOM)
     fewer = {i: honest.tickets[i] for i in (0, 1, 2)}
     with pytest.raises(ProtocolViolation, match="agreed to"):
         s.opener.receive(s.ask(replace(honest, tickets=fewer)), RANDOM)
@@ -242,7 +256,8 @@ def test_a_server_cannot_have_two_different_sums_opened() -> None:
     def tamper(sent: Message) -> Message:
         if sent.stage != AGREE or sent.recipient not in (client(0), client(1)):
             return sent
-        return replace(sent, body=Survivors((0, 1, 2)).encode())
+        tickets = Listed.decode(sent.body).tickets
+        return replace(sent, body=Listed({i: tickets[i] for i in (0, 1, 2)}).encode())
 
     with pytest.raises(Aborted):
         simulate(fixed(SharedByClients()), INPUTS, tamper=tamper)
@@ -256,7 +271,7 @@ def test_a_holder_opens_for_no_fewer_than_the_session_asks(arrangement: Arrangem
     total = parse(three[0].ciphertexts, 1, public)
     for c in three[1:]:
         total = add(total, parse(c.ciphertexts, 1, public), public)
-    agreed = OpenRequest.decode(s.asked.body).agreed
+    agreed = OpenRequest.decode(s.asked.body).certificate
     request = OpenRequest(serialise(total, public), {i: c.ticket for i, c in enumerate(three)}, agreed)
     with pytest.raises(PeerError, match=r"at least 4|agreed to"):
         s.opener.receive(s.ask(request), RANDOM)
@@ -293,7 +308,7 @@ def test_a_request_of_another_session_is_refused(arrangement: Arrangement) -> No
     try:
         answer = Opened.decode(s.opener.receive(moved, RANDOM).send[0].body)
     except ProtocolViolation as error:
-        assert "did not agree" in str(error)  # noqa: PT017  one arrangement raises, the other answers
+        assert "agreed to" in str(error)  # noqa: PT017  one arrangement raises, the other answers
     else:
         assert "something else" in answer.refusal
 
@@ -308,20 +323,22 @@ def doubled(partials: bytes) -> bytes:
 
 
 def tampered(
-    edit: Callable[[dict[int, Contribution]], dict[int, Contribution]], protocol: PaillierSum
+    edit: Callable[[dict[int, EncryptedInput]], dict[int, EncryptedInput]], protocol: PaillierSum
 ) -> Outcome:
     def tamper(sent: Message) -> Message:
         if sent.stage != DECRYPT or sent.sender.role != "server":
             return sent
-        given = DecryptRequest.decode(sent.body).contributions
-        return replace(sent, body=DecryptRequest(edit(dict(given))).encode())
+        given = edit(dict(DecryptRequest.decode(sent.body).inputs))
+        agreed = certificate(protocol.keys, sent.session, given)  # even where decryptors voted for it
+        return replace(sent, body=DecryptRequest(given, agreed).encode())
 
     return simulate(protocol, INPUTS, tamper=tamper, policy=POLICY)
 
 
-def forged(c: Contribution, ciphertexts: bytes) -> Contribution:
+def forged(c: EncryptedInput, ciphertexts: bytes) -> EncryptedInput:
+    given = Ticket.decode(c.ticket)
     digest = hashlib.sha256(ciphertexts).digest()
-    return Contribution(ciphertexts, Ticket(c.ticket.tag, digest, c.ticket.signature))
+    return EncryptedInput(ciphertexts, Ticket(given.tag, digest, given.signature).encode())
 
 
 @pytest.fixture
@@ -334,7 +351,7 @@ def signed(monkeypatch: pytest.MonkeyPatch) -> PaillierSum:
 def test_decryptors_add_signed_contributions_only(signed: PaillierSum) -> None:
     public = signed.keys.encryption
     zero = encrypt([0], Randomisers(public), RANDOM)
-    attacks: dict[str, Callable[[dict[int, Contribution]], dict[int, Contribution]]] = {
+    attacks: dict[str, Callable[[dict[int, EncryptedInput]], dict[int, EncryptedInput]]] = {
         "one client's": lambda given: {1: given[1]},
         "one client's and zeros": lambda given: {
             i: c if i == 1 else forged(c, zero) for i, c in given.items()
@@ -427,8 +444,8 @@ def test_contributions_are_signed_under_a_roster(arrangement: Arrangement) -> No
     stolen = replace(answers[1], sender_index=2)
     with pytest.raises(PeerError, match="not signed by it"):
         server.state.receive(stolen, RANDOM)
-    unsigned = Contribution.decode(answers[0].body)
-    bare = replace(unsigned, ticket=replace(unsigned.ticket, signature=bytes(64)))
+    unsigned = EncryptedInput.decode(answers[0].body)
+    bare = replace(unsigned, ticket=replace(Ticket.decode(unsigned.ticket), signature=bytes(64)).encode())
     with pytest.raises(PeerError, match="not signed by it"):
         server.state.receive(replace(answers[0], body=bare.encode()), RANDOM)
     state = server.state
@@ -436,7 +453,7 @@ def test_contributions_are_signed_under_a_roster(arrangement: Arrangement) -> No
         state = state.receive(answer, RANDOM).state
     requests = state.close(RANDOM).send
     holder = other.helper(session, requests[0].recipient, random=RANDOM).state
-    assert holder.receive(requests[0], RANDOM).send
+    assert holder.receive(requests[0], RANDOM).send  # a key holder opens, a decryptor votes
     with pytest.raises(Misuse, match="identity of 'b'"):
         clients[0].client(session, 1, INPUTS[1], random=RANDOM)
 
@@ -460,7 +477,7 @@ def test_bad_ciphertexts_are_refused_and_named_by_the_server(make: Callable[[], 
     def tamper(sent: Message) -> Message:
         if sent.stage != INPUT or sent.sender.number not in bad or sent.sender.role != "client":
             return sent
-        given = Contribution.decode(sent.body)
+        given = EncryptedInput.decode(sent.body)
         return replace(sent, body=forged(given, bad[sent.sender.number](given.ciphertexts)).encode())
 
     inputs = [*INPUTS, np.array([1, 2, 3])]
@@ -473,10 +490,12 @@ def test_bad_ciphertexts_are_refused_and_named_by_the_server(make: Callable[[], 
 
 
 def test_clients_that_open_differently_are_outvoted_and_named() -> None:
+    probe = shared().session(["0", "1", "2", "3"], 3, 63, random=RANDOM)
+
     def tamper(sent: Message) -> Message:
         if sent.stage != OPEN or sent.sender != client(2):
             return sent
-        return replace(sent, body=Opened(Opened.decode(sent.body).total + 1).encode())
+        return replace(sent, body=Opened(pack_total(sum(INPUTS) + 1, probe)).encode())
 
     outcome = simulate(fixed(SharedByClients()), INPUTS, tamper=tamper)
     assert outcome.total.tolist() == sum(INPUTS).tolist()

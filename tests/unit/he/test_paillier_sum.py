@@ -8,8 +8,8 @@ from he import KeyHolder, PaillierSum, SharedByClients, Threshold
 from he.keys import Arrangement
 from he.paillier import HolderKey, from_phe
 from he.paillier.keys import SecretKey
-from he.paillier.messages import INPUT
-from he.paillier.parameters import PaillierParameters
+from he.paillier.parameters import scheme
+from he.roles.messages import INPUT
 from protocols import Policy, simulate
 from protocols.errors import CapacityError, Misuse
 from protocols.randomness import SystemRandom
@@ -49,13 +49,11 @@ def test_every_ring_up_to_64_bits(arrangement: Arrangement, modulus: int) -> Non
 
 def test_wraps_stay_hidden_from_a_server_that_combines() -> None:
     """Under Threshold each client adds random multiples of M, so that the sum over Z differs from run to run."""
-    told = PaillierParameters.decode(
-        fixed(Threshold(2, 3)).session(["a", "b"], 100, 0, random=RANDOM, modulus=1 << 16).parameters
-    )
+    told = scheme(fixed(Threshold(2, 3)).session(["a", "b"], 100, 0, random=RANDOM, modulus=1 << 16))
     assert told.wrap_bits >= 64
     assert told.width >= 16 + told.wrap_bits
     held = keyholder().session(["a", "b"], 100, 0, random=RANDOM, modulus=1 << 16)
-    assert PaillierParameters.decode(held.parameters).wrap_bits == 0
+    assert scheme(held).wrap_bits == 0
 
 
 def test_a_key_of_phe_serves_a_whole_session() -> None:
@@ -83,7 +81,7 @@ def test_prepared_randomisers_serve_a_session() -> None:
     session = protocol.session(["a", "b"], 200, 1 << 23, random=RANDOM)
     protocol.prepare(session, vectors=2)
     ready = protocol.randomisers.prepared
-    assert ready == 2 * PaillierParameters.decode(session.parameters).packing.plaintexts(200)
+    assert ready == 2 * scheme(session).packing.plaintexts(200)
     outcome = simulate(protocol, [np.full(200, 3), np.full(200, -4)], session=session)
     assert outcome.total.tolist() == [-1] * 200
     assert protocol.randomisers.prepared == 0
@@ -103,9 +101,8 @@ def test_statements_name_the_arrangement_and_who_reads_what() -> None:
     assert "one client together with the server reads every" in told(SharedByClients())
     assert "simulated parties" in told(KeyHolder())
     assert "key dealer" in told(Threshold(2, 3))
-    assert "fewer than 2, together with the server and any clients, learn the sum only" in told(
-        Threshold(2, 3)
-    )
+    assert "no decryptor may work with the server" in told(Threshold(2, 3))
+    assert "at most 1 decryptor may work with the server" in told(Threshold(3, 4))
     assert "simulated parties" in repr(
         PaillierSum("shared", key_bits=2048).protection(
             PaillierSum("shared", key_bits=2048).session(["a", "b"], 1, 1, random=RANDOM)

@@ -138,7 +138,7 @@ def test_another_share_cannot_prove_its_partial_decryptions_for_this_holder() ->
     key, _, sent, _ = proven()
     other = ring(Threshold(2, 3)).shares[0]
     parts = partial_decrypt(other, sent)
-    disguised = KeyShare(key, 2, other.value)
+    disguised = KeyShare(key, 2, other.value, ring(Threshold(2, 3)).shares[1].vote)
     with pytest.raises(WrongPartial):
         check(key, 2, sent, parts, CONTEXT, prove(disguised, sent, parts, CONTEXT, RANDOM))
 

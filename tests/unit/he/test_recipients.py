@@ -9,10 +9,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from he import CKKSSum, KeyHolder, PaillierSum, SharedByClients
-from he.ckks.messages import Opened as CKKSOpened
-from he.delivery import DELIVER, Delivery, Received, Receiving
 from he.keys import arrangement
-from he.paillier.messages import Opened as PaillierOpened
+from he.roles.messages import Opened, Received, TotalBox
+from he.roles.recipients import DELIVER, AwaitsTotal
 from protocols import SecureSum, simulate
 from protocols.errors import (
     Aborted,
@@ -266,7 +265,7 @@ def test_what_the_server_carries_shows_nothing_and_fits_nobody_else(make: Make) 
     swapped = replace(to_d, body=to_b.body)
     with pytest.raises(ProtocolViolation, match="does not open"):
         played.runtimes[client(3)].handle(swapped)
-    for body in (to_d.body[:-1], to_d.body + b"\0", Delivery(b"").encode(), b""):
+    for body in (to_d.body[:-1], to_d.body + b"\0", TotalBox(b"").encode(), b""):
         with pytest.raises(PeerError):
             played.runtimes[client(3)].handle(replace(to_d, body=body))
     changed = bytearray(to_d.body)
@@ -315,15 +314,15 @@ def test_the_holder_answers_nobody_but_the_server(make: Make) -> None:
     assert any("expected a message from a server, got one from client 1" in n for n in caught.value.__notes__)
 
 
-@pytest.mark.parametrize(("make", "kind"), [(paillier, PaillierOpened), (ckks, CKKSOpened)])
+@BOTH
 @pytest.mark.parametrize("change", ["left out", "one more", "another's"])
 def test_a_holder_that_answers_to_others_than_those_named_is_refused_by_the_server(
-    make: Make, kind: type[PaillierOpened] | type[CKKSOpened], change: str
+    make: Make, change: str
 ) -> None:
     def tamper(sent: Message) -> Message:
         if sent.stage != "open" or sent.sender.role != HOLDER:
             return sent
-        opened = kind.decode(sent.body)
+        opened = Opened.decode(sent.body)
         box = opened.boxes[1]
         boxes = {"left out": {}, "one more": {0: box, 1: box}, "another's": {0: box}}[change]
         return replace(sent, body=replace(opened, boxes=boxes).encode())
@@ -353,7 +352,7 @@ def test_states_that_wait_for_a_sum_show_no_key() -> None:
     saved = played.stores[client(1)].get(f"session/{played.session.context.hex()}")
     assert saved is not None
     state = played.protocol.decode_state(saved)
-    assert isinstance(state, Receiving)
+    assert isinstance(state, AwaitsTotal)
     assert len(state.key) == 32
     assert repr(state.key) not in repr(state)
     assert played.protocol.encode_state(state) == saved

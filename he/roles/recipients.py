@@ -1,4 +1,4 @@
-"""How the opened sum reaches the clients that a key holder's configuration names, sealed past the server that
+"""How the total reaches the clients that a key holder's configuration names, sealed past the server that
 carries it.
 
 What does not belong here: opening a sum, agreeing on keys. Each named client that is in the sum has a key of its own
@@ -13,55 +13,25 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from he.roles.messages import HOLDER, TOTAL, Boxed, Received, TotalBox, decode, unpack_total
 from he.sealing import seal, unseal
-from protocols.codec import Record
-from protocols.errors import ProtocolViolation, WireError
+from protocols.errors import ProtocolViolation
 from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
 from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.summation import IntVector, Total
 
-DELIVER = Stage("total")
+DELIVER = Stage(TOTAL)
 PURPOSE = "total to client"  # what the boxes' keys are derived for
-_HOLDER = "key-holder"
-
-
-@dataclass(frozen=True, eq=False)
-class Delivered(Record):
-    """What a box holds: the opened sum, int64 [dimension], reduced already, and who is in it."""
-
-    total: NDArray[np.int64] = field(repr=False)
-    survivors: tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class Delivery(Record):
-    """Server to a named client: its box."""
-
-    box: bytes
-
-
-@dataclass(frozen=True)
-class Received(Record):
-    """Named client to server: the box has come."""
-
-
-def named(session: Session, recipients: Collection[str], survivors: Collection[int]) -> tuple[int, ...]:
-    """Return the indices of the recipients that are in the sum, ascending: only they have keys with the holder."""
-    return tuple(i for i in sorted(survivors) if session.roster[i] in recipients)
 
 
 def seal_for(
-    session: Session,
-    keys: Mapping[int, bytes],
-    total: IntVector,
-    survivors: Iterable[int],
-    random: SecureRandom,
+    session: Session, keys: Mapping[int, bytes], total: bytes, survivors: Iterable[int], random: SecureRandom
 ) -> dict[int, bytes]:
-    """Holder: return a box for each client in `keys` (32 bytes each, of this session and purpose)."""
-    plain = Delivered(total, tuple(sorted(survivors))).encode()
-    return {i: seal(key, plain, session.context, _HOLDER, random) for i, key in keys.items()}
+    """Holder: return a box for each client in `keys` (32 bytes each, of this session and purpose). total: packed."""
+    plain = Boxed(total, tuple(sorted(survivors))).encode()
+    return {i: seal(key, plain, session.context, HOLDER, random) for i, key in keys.items()}
 
 
 def clients_learn(recipients: Collection[str]) -> dict[str, str]:
@@ -81,20 +51,8 @@ def expect_boxes(boxes: Mapping[int, bytes], asked: Collection[int], who: str) -
         )
 
 
-def check_total(total: IntVector, session: Session, who: str) -> IntVector:
-    """Return an opened sum after checking its shape and range. Raises ProtocolViolation naming `who`."""
-    low, high = -session.sum_bound, session.sum_bound
-    if session.modulus:
-        low, high = -(int(session.modulus) // 2), (int(session.modulus) - 1) // 2
-    if total.dtype != np.int64 or total.shape != (session.dimension,):
-        raise ProtocolViolation(f"expected a sum of {session.dimension} int64", who)
-    if int(total.min()) < low or int(total.max()) > high:
-        raise ProtocolViolation(f"expected a sum in [{low}, {high}]", who)
-    return total
-
-
 @dataclass(frozen=True)
-class Receiving(State):
+class AwaitsTotal(State):
     """Named client, last state: its input has left, it waits for the sum and ends with it.
 
     key: of its box. least: fewest clients in a sum that it takes.
@@ -110,12 +68,9 @@ class Receiving(State):
     def receive(self, request: Message, random: SecureRandom) -> Step:
         me, context = client(self.index), self.session.context
         expect(request, context, DELIVER.name, "server", me)
-        try:
-            box = Delivery.decode(request.body).box
-            given = Delivered.decode(unseal(self.key, box, context, _HOLDER))
-        except WireError as error:
-            raise WireError(str(error), "server") from None
-        total = check_total(given.total, self.session, _HOLDER)
+        box = decode(TotalBox, request.body, "server").box
+        given = decode(Boxed, unseal(self.key, box, context, HOLDER), HOLDER)
+        total = unpack_total(given.total, self.session, HOLDER)
         self._expect_survivors(given.survivors)
         answer = message(context, DELIVER.name, me, SERVER, Received().encode())
         return Step(Total(total, given.survivors), (answer,), marks=(f"received/{context.hex()}",))
@@ -123,11 +78,11 @@ class Receiving(State):
     def _expect_survivors(self, survivors: tuple[int, ...]) -> None:
         cohort = range(self.session.clients)
         if list(survivors) != sorted(set(survivors)) or any(i not in cohort for i in survivors):
-            raise ProtocolViolation(f"expected survivors of the roster, ascending, got {survivors}", _HOLDER)
+            raise ProtocolViolation(f"expected survivors of the roster, ascending, got {survivors}", HOLDER)
         if self.index not in survivors or len(survivors) < self.least:
             raise ProtocolViolation(
                 f"expected a sum over this client and others, {self.least} at least, got {len(survivors)}",
-                _HOLDER,
+                HOLDER,
             )
 
 
@@ -149,7 +104,7 @@ class Delivering(State):
     def asks(self) -> tuple[Message, ...]:
         """What carries the boxes."""
         return tuple(
-            message(self.session.context, DELIVER.name, SERVER, client(i), Delivery(box).encode())
+            message(self.session.context, DELIVER.name, SERVER, client(i), TotalBox(box).encode())
             for i, box in sorted(self.boxes.items())
         )
 
@@ -158,10 +113,7 @@ class Delivering(State):
         index, who = message.sender.number, str(message.sender)
         if index not in self.boxes:
             raise ProtocolViolation(f"{who} was sent no sum, or has answered already", who)
-        try:
-            Received.decode(message.body)
-        except WireError as error:
-            raise WireError(str(error), who) from None
+        decode(Received, message.body, who)
         return Step(replace(self, boxes={i: box for i, box in self.boxes.items() if i != index}))
 
     def waiting_for(self) -> list[Party]:
@@ -171,7 +123,7 @@ class Delivering(State):
         return Step(Total(self.total, self.survivors, self.blamed))
 
 
-def finish(
+def deliver(
     session: Session,
     total: IntVector,
     survivors: tuple[int, ...],

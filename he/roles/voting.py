@@ -1,0 +1,59 @@
+"""How those who open agree on the contributions first, or a server would have two sums opened that differ by one
+client. What does not belong here: quorums and certificates (`protocols.agreement`), who opens.
+
+What is agreed on is the list of all contributions, by the digests of their tickets. Voters are decryptors, with keys
+that the dealer gave them, or the clients that share a key, with keys that they derive from it.
+"""
+
+from collections.abc import Mapping
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+from he.roles.messages import Listed
+from he.sealing import derive
+from protocols.agreement import Ballot, Certificate, agreed, cast, check_certificate, quorum
+from protocols.errors import ProtocolViolation
+from protocols.identity import Identity
+
+
+def voter(seed: bytes, name: str) -> Identity:
+    """Return the voter that 32 uniform secret bytes stand for."""
+    return Identity(name, Ed25519PrivateKey.from_private_bytes(seed))
+
+
+def client_voter(secret: bytes, context: bytes, index: int) -> Identity:
+    """Return client `index` as a voter of this session, from what the clients share."""
+    return voter(derive(secret, context, f"vote {index}"), f"client {index}")
+
+
+def vote(identity: Identity, context: bytes, listed: Listed) -> Ballot:
+    """Sign the list of contributions, once per session."""
+    return cast(identity, context, _facts(listed))
+
+
+def digest(context: bytes, listed: Listed) -> bytes:
+    """Return what voters sign (32 bytes)."""
+    return agreed(context, _facts(listed))
+
+
+def expect_agreement(
+    context: bytes,
+    listed: Listed,
+    found: Certificate | None,
+    keys: Mapping[int, bytes],
+    corrupt: int,
+    role: str,
+) -> None:
+    """The one place where whoever opens insists that no other list can be opened. Raises PeerError.
+
+    keys: all voters', by number; at most `corrupt` of them sign more than one list.
+    """
+    if found is None:
+        raise ProtocolViolation(
+            "expected a certificate that the voters agreed to these contributions", "server"
+        )
+    check_certificate(found, keys, quorum(len(keys), corrupt), digest(context, listed), role)
+
+
+def _facts(listed: Listed) -> dict[str, bytes]:
+    return {"contributions": listed.encode()}
