@@ -77,6 +77,7 @@ class Coordinator:
             dimension=self.schema.dimension,
             local_epochs=plan.local_epochs,
             sizes=setup.sizes,
+            weight_cap=max(1, *setup.sizes.values()) if setup.sizes else None,
             delta=plan.delta,
         )
 

@@ -159,7 +159,8 @@ class RunFacts:
     may leave; dimension of the update; local_epochs; sizes: client -> its number of examples where the
     driver knows them (in memory), else empty: each client knows its own. delta: the run's default delta.
     blocks: what every contribution holds besides the update. least_chosen: under a secret choice of clients, a round
-    for which fewer were chosen is abandoned; 0: every round is played, whatever the number.
+    for which fewer were chosen is abandoned; 0: every round is played, whatever the number. weight_cap: the largest
+    weight that can come, where that is public (None: the stack's own cap), so that a sum needs no wider ring.
     """
 
     rounds: int
@@ -174,6 +175,7 @@ class RunFacts:
     delta: float | None = None
     blocks: tuple[Block, ...] = ()
     least_chosen: int = 0
+    weight_cap: int | None = None
 
 
 @dataclass(frozen=True)

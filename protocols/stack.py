@@ -126,15 +126,20 @@ class Stack:
                 raise StackError(
                     f"{layer.name} protects the update alone, and this run sends {names[1:]} too"
                 )
-        update = Signal("real", facts.run.dimension, self.numbers.weight_cap, range=self.numbers.range)
+        largest = self.weight_cap(facts.run)
+        update = Signal("real", facts.run.dimension, largest, range=self.numbers.range)
         parts = [self._part(update, facts, reference, clients, exact, weight=True)]
         for block in blocks:
-            cap = self.numbers.weight_cap if block.weighted else 1
+            cap = largest if block.weighted else 1
             signal = Signal("real", block.dimension, cap, range=block.range, block=block.name)
             parts.append(self._part(signal, facts, np.zeros(0), clients, (), weight=False))
         if len({part.summed.modulus for part in parts}) > 1:
             raise StackError(f"the layers sum the blocks {names} in different groups")
         return RoundPlan(facts, tuple(parts), self.layers, self.secure_sum.server_sees_vectors)
+
+    def weight_cap(self, run: RunFacts) -> int:
+        """The largest weight that a client of this run can have."""
+        return min(self.numbers.weight_cap, run.weight_cap or self.numbers.weight_cap)
 
     def _part(
         self,

@@ -39,6 +39,8 @@ class RunHeader(Record):
     local_epochs: int
     delta: float | None
     blocks: tuple[Block, ...] = ()
+    least_chosen: int = 0
+    weight_cap: int | None = None
 
     @classmethod
     def of(cls, run: RunFacts) -> "RunHeader":

@@ -91,7 +91,7 @@ def plan_round(
     """Return the round's arithmetic. `stack` must have been planned for `run`. Raises StackError, CapacityError."""
     seed = hashlib.sha256(b"secagg flower seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, clients, seed, public)
-    exact = [*metric_coordinates(metrics, stack.numbers.weight_cap), Coordinate(CAPPED, 1, 1)]
+    exact = [*metric_coordinates(metrics, stack.weight_cap(run)), Coordinate(CAPPED, 1, 1)]
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
     return stack.round(facts, reference.flat.vector, exact)

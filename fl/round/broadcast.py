@@ -73,7 +73,7 @@ def open_round(
     # public randomness (rotations) follows the model, so the server fixes it before any input
     seed = hashlib.sha256(b"secagg round seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, tuple(clients), seed, stack.public() if public is None else public)
-    exact = [*metric.coordinates(metrics, stack.numbers.weight_cap), Coordinate(CAPPED, 1, 1)]
+    exact = [*metric.coordinates(metrics, stack.weight_cap(run)), Coordinate(CAPPED, 1, 1)]
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
     try:

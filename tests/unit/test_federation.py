@@ -209,8 +209,15 @@ def test_a_round_below_the_threshold_is_abandoned_whole() -> None:
 
 def test_impossible_numbers_are_refused_before_round_one() -> None:
     many = {str(i): loader for i, loader in enumerate(list(clients().values()) * 30)}
-    with pytest.raises(CapacityError, match="weight cap"):
-        Federation(model, many, privacy=[SecAgg()], bits=32, weight_cap=1 << 24).fit(1)
+    with pytest.raises(CapacityError, match="weight cap"):  # of clients whose sizes nobody knows
+        Federation(
+            model,
+            lambda name, _: many[name],
+            names=list(many),
+            privacy=[SecAgg()],
+            bits=32,
+            weight_cap=1 << 24,
+        ).fit(1)
     with pytest.raises(Misuse, match="no option 'teapot'"):
         federation([], teapot=1)
     for bad in ({"fraction": 0.0}, {"dropout": 1.0}, {"local_epochs": 0}, {"sampling": "some"}):

@@ -127,7 +127,7 @@ def test_the_given_folder_comes_before_all_others(nowhere: Path, compressed: boo
         folder = nowhere / place / "toy"
         folder.mkdir(parents=True)
         if compressed:
-            (folder / "toy.csv.gz").write_bytes(gzip.compress(CONTENT))
+            (folder / "toy.csv.gz").write_bytes(gzip.compress(CONTENT, mtime=0))
         else:
             (folder / "toy.csv").write_bytes(CONTENT)
     files, where = obtain(toy_source(), nowhere / "mine")
@@ -141,10 +141,10 @@ def test_the_given_folder_comes_before_all_others(nowhere: Path, compressed: boo
     [
         ("toy.csv", CONTENT[:-1]),
         ("toy.csv", CONTENT + b"x"),
-        ("toy.csv.gz", gzip.compress(CONTENT)[:-9]),
-        ("toy.csv.gz", gzip.compress(CONTENT[1:])),
+        ("toy.csv.gz", gzip.compress(CONTENT, mtime=0)[:-9]),
+        ("toy.csv.gz", gzip.compress(CONTENT[1:], mtime=0)),
         ("toy.csv.gz", b"not gzip at all"),
-        ("toy.csv.gz", gzip.compress(bytes(10_000_000))),
+        ("toy.csv.gz", gzip.compress(bytes(10_000_000), mtime=0)),
     ],
 )
 def test_a_damaged_file_is_refused_by_its_path(tmp_path: Path, name: str, stored: bytes) -> None:
@@ -158,11 +158,11 @@ def address() -> Iterator[str]:
     """The toy file plain, compressed, damaged, endless or not at all."""
     bodies = {
         "/plain": CONTENT,
-        "/gzip": gzip.compress(CONTENT),
+        "/gzip": gzip.compress(CONTENT, mtime=0),
         "/other": CONTENT[::-1],
         "/endless": CONTENT * 200,
-        "/bomb": gzip.compress(bytes(50_000_000)),
-        "/cut": gzip.compress(CONTENT)[:30],
+        "/bomb": gzip.compress(bytes(50_000_000), mtime=0),
+        "/cut": gzip.compress(CONTENT, mtime=0)[:30],
     }
     with publisher(bodies) as where:
         yield where

@@ -187,3 +187,27 @@ def test_integers_to_be_summed_are_refused_beside_noise_that_does_not_cover_them
             {name: {"w": torch.ones(2), "n": torch.tensor(1)} for name in "ab"},
             reference={"w": torch.zeros(2), "n": torch.tensor(1)},
         )
+
+
+def test_the_ring_follows_the_largest_size_where_sizes_are_public() -> None:
+    from fl import Federation
+    from secagg import SecAgg
+
+    def make() -> torch.nn.Module:
+        return torch.nn.Linear(2, 2)
+
+    def loader(examples: int) -> DataLoader:
+        return DataLoader(TensorDataset(torch.ones(examples, 2), torch.zeros(examples).long()), 8)
+
+    sizes = {"a": 3, "b": 9, "c": 20, "d": 1}
+    known = Federation(
+        make, {name: loader(size) for name, size in sizes.items()}, privacy=[SecAgg()], metrics=()
+    )
+    unknown = Federation(
+        make, lambda name, config: loader(sizes[name]), names=list(sizes), privacy=[SecAgg()], metrics=()
+    )
+    first, second = known.fit(1), unknown.fit(1)
+    assert torch.equal(first.model.weight, second.model.weight)
+    assert (known.engine.session.bound, unknown.engine.session.bound) == (20 * 32767, 10_000 * 32767)
+    assert first.history[0].bytes_up_per_client < second.history[0].bytes_up_per_client
+    assert first.history[0].weights_capped == 0
