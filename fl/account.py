@@ -68,14 +68,14 @@ class Account:
         self.events.extend(events)
 
     def check(self, events: Sequence[Event]) -> None:
-        """Refuse, before round 1, a stack whose events have no price. Raises UnknownEvent (a Misuse)."""
-        self._priced(events)
-        if self.ledger is not None:
-            from dp.accountants import accountant
-            from dp.event_json import from_fact
+        """Refuse, before round 1, events that the ledger cannot price. Raises UnknownEvent (a Misuse)."""
+        if self.ledger is None or not events:
+            return
+        from dp.accountants import accountant
+        from dp.event_json import from_fact
 
-            for event in events:
-                accountant(self.ledger.terms.accountant).add(from_fact(event))
+        for event in events:
+            accountant(self.ledger.terms.accountant).add(from_fact(event))
 
     def restore(self, events: Sequence[Event], run: str, planned: Sequence[Event] = ()) -> None:
         """Go on with an interrupted run's account: what its checkpoint knew, or all that the ledger was charged.

@@ -4,21 +4,21 @@ What does not belong here: how a round goes (`fl.round`), who carries its messag
 """
 
 import math
+from dataclasses import replace
 from typing import Any
-
-import numpy as np
 
 from fl import checks
 from fl.config import Setup
 from fl.loaders import check_device
 from fl.round import Broadcast, Mean, Reference, moved, open_round, reference_of
+from fl.round.hidden import is_hidden
 from fl.round.reference import Tree
-from fl.seeds import derive, generator, seeded
+from fl.sampling import choose, least_chosen
+from fl.seeds import derive, seeded
 from fl.settings import of_optimizer
 from fl.tensors import schema_of_state, to_state, to_tree
 from protocols.errors import Misuse
 from protocols.layers import Public, RunFacts
-from protocols.randomness import SystemRandom
 
 
 class Coordinator:
@@ -52,8 +52,19 @@ class Coordinator:
         self._check_recipients(run.sampling == "all")
         self.run = run
         self.setup.stack.plan(run)
-        self._require_survivors(self.sample().plan.min_survivors, run)
+        demanded = self.sample().plan.min_survivors
+        self._require_survivors(demanded, run)
+        if self.hidden and demanded > max(1, self.setup.plan.min_survivors):
+            raise Misuse(
+                f"a layer demands {demanded} survivors, and another one's price counts on a secret choice of clients: "
+                f"say min_survivors={demanded}, so that rounds with fewer are part of that price"
+            )
         return run
+
+    @property
+    def hidden(self) -> bool:
+        """Whether who and how many take part is withheld, because a price counts on their secret choice."""
+        return self.run is not None and is_hidden(self.setup.stack, self.run)
 
     def _require_survivors(self, least: int, run: RunFacts) -> None:
         """Raises Misuse where no round asks as many clients as must survive."""
@@ -67,7 +78,7 @@ class Coordinator:
         """Return the facts of a run of `rounds` rounds as this federation plans it; nothing is calibrated."""
         plan, setup = self.setup.plan, self.setup
         everyone = self.cohort() == len(setup.names) and plan.sampling == "fixed"
-        return RunFacts(
+        run = RunFacts(
             rounds=rounds,
             population=len(setup.names),
             cohort=len(setup.names) if plan.sampling == "poisson" else self.cohort(),
@@ -80,6 +91,10 @@ class Coordinator:
             weight_cap=max(1, *setup.sizes.values()) if setup.sizes else None,
             delta=plan.delta,
         )
+        if not is_hidden(setup.stack, run) or run.sampling != "poisson":
+            return run
+        least = least_chosen(plan, setup.stack.secure_sum, setup.policy, len(setup.names))
+        return replace(run, least_chosen=least)
 
     def _check_recipients(self, everyone: bool) -> None:
         """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""
@@ -93,22 +108,8 @@ class Coordinator:
 
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
-        names, plan, count = self.setup.names, self.setup.plan, self.cohort()
-        poisson = plan.sampling == "poisson"
-        if not poisson and count == len(names):
-            return names
-        if any(getattr(layer, "secret_sampling", False) for layer in self.setup.stack.layers):
-            from dp.mechanisms.sampling import fixed_sample, poisson_sample
-
-            random = SystemRandom()
-            size = len(names)
-            secret = (
-                poisson_sample(random, size, plan.fraction) if poisson else fixed_sample(random, size, count)
-            )
-            return tuple(names[i] for i in secret)
-        draws = generator(plan.seed, "sample", number).random(len(names))
-        chosen = draws < plan.fraction if poisson else np.argsort(np.argsort(draws, kind="stable")) < count
-        return tuple(name for name, asked in zip(names, chosen, strict=True) if asked)
+        secret = self.setup.stack.secret_sampling
+        return choose(self.setup.plan, self.setup.names, self.cohort(), number, secret=secret)
 
     # -- a round --
 
@@ -128,9 +129,10 @@ class Coordinator:
         )
 
     def sample(self) -> Broadcast:
-        """Return a first round over as many clients as a round asks."""
+        """Return a first round over as many clients as a round asks; over the fewest, where how many is withheld."""
         run = self.run or self.prepare(1)
-        return self.open(1, self.setup.names[: run.cohort])
+        hidden = run.sampling == "poisson" and self.hidden
+        return self.open(1, self.setup.names[: max(1, run.least_chosen) if hidden else run.cohort])
 
     def reference(self) -> Reference:
         """Return a copy of the present model as a round's reference."""

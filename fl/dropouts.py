@@ -28,10 +28,15 @@ class Dropouts:
         return early, by_stage(protocol, session, self.seed, gone)
 
 
+def departing(clients: int, rate: float) -> int:
+    """Return how many of so many clients leave; at least one stays."""
+    return max(0, min(round(rate * clients), clients - 1))
+
+
 def leaving(seed: int, number: int, clients: tuple[str, ...], rate: float) -> dict[str, bool]:
     """Return the clients that leave in round `number` -> True if after their input has left (they still count)."""
-    count = min(round(rate * len(clients)), len(clients) - 1)
-    if count <= 0:
+    count = departing(len(clients), rate)
+    if count == 0:
         return {}
     draw = generator(seed, "leave", number)
     gone = draw.choice(len(clients), size=count, replace=False)

@@ -21,6 +21,7 @@ from fl.dropouts import Dropouts
 from fl.engines.memory import MemoryEngine
 from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult, new_session, play, statement_of
+from fl.round.hidden import withheld
 from fl.round.kept import Kept, RunFiles, entry_of
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
@@ -177,6 +178,8 @@ class Federation:
                 "or make another federation"
             )
         self.coordinator.prepare(rounds)
+        if self.setup.ledger is not None:
+            self.account.check(self.coordinator.sample().plan.events(()))
         if not resume:
             if folder is not None and checkpoint.rounds_in(folder):
                 raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
@@ -210,16 +213,21 @@ class Federation:
             broadcast = self.coordinator.open(number, asked)
         except Aborted as error:
             result = RoundResult(number, asked, abandoned=error.reason)
+            if (
+                self.coordinator.hidden
+            ):  # that too few were chosen is priced: the round is paid for like any other
+                self.account.charge(self.coordinator.sample().plan.events(()), number)
         else:
             result = self._play(broadcast) if lost is None else self._count(lost, broadcast)
         result.metrics = self.coordinator.evaluate()
-        result.epsilon = self.account.price()
-        return result
+        result.guarantees = self.account.guarantees()
+        return withheld(result) if self.coordinator.hidden else result
 
     def _play(self, broadcast: Broadcast) -> RoundResult:
         least = self.setup.plan.min_survivors
         played = play([broadcast], self.engine, self.setup.stack, self.account, least)
-        self.protection = played.protection or self.protection
+        if not self.coordinator.hidden:  # what it says follows how many took part
+            self.protection = played.protection or self.protection
         for mean in played.means:
             self.coordinator.move(broadcast, mean)
         return played.result

@@ -85,6 +85,11 @@ class Stack:
         if len(set(names)) != len(names):
             raise StackError(f"expected each layer once, got {names}")
 
+    @property
+    def secret_sampling(self) -> bool:
+        """Whether a layer's price counts on a secret choice of clients."""
+        return any(layer.secret_sampling for layer in self.layers)
+
     def describe(self) -> tuple[str, ...]:
         """Return a sentence per layer for the statement."""
         exposed = self.secure_sum.server_sees_vectors
@@ -117,7 +122,7 @@ class Stack:
         reference: the public model the round starts from, flat. exact: further exact coordinates (metrics,
         counters), dropped if a DP layer forbids them. Raises StackError, CapacityError.
         """
-        blocks, clients = facts.run.blocks, len(facts.clients)
+        blocks, clients = facts.run.blocks, max(1, len(facts.clients))
         names = [UPDATE, *(block.name for block in blocks)]
         if len(set(names)) != len(names):
             raise StackError(f"expected blocks of distinct names besides {UPDATE!r}, got {names[1:]}")

@@ -131,11 +131,15 @@ def execute(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any
     """Run the federation and return (result, what was seen of one client)."""
     if parts.config.engine != "memory":
         return _elsewhere(parts, folder, resume, view)
+    from fl.round.hidden import is_hidden
+
     federation = parts.federation(folder)
     resume = _begun(parts.config, folder, resume)
-    seen = view.watch(federation)
+    hidden = is_hidden(federation.setup.stack, federation.coordinator.planned(parts.config.rounds))
+    seen = None if hidden else view.watch(federation)
     with view.live(parts.config.rounds) as on_round:
-        federation.engine.progress = view.progress
+        if not hidden:  # the bar counts who trains
+            federation.engine.progress = view.progress
         result = federation.fit(parts.config.rounds, resume=resume, on_round=on_round)
     return result, seen
 

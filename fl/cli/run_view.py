@@ -101,10 +101,10 @@ def round_line(result: RoundResult) -> str:
         result.number,
         _number(result.metrics.get("loss")),
         _number(result.metrics.get("accuracy")),
-        len(result.asked),
-        len(result.survivors),
-        _bytes(result.bytes_up_per_client),
-        f"{sum(result.seconds.values()):.2f}",
+        "-" if result.withheld else len(result.asked),
+        "-" if result.withheld else len(result.survivors),
+        "-" if result.withheld else _bytes(result.bytes_up_per_client),
+        "-" if result.withheld else f"{sum(result.seconds.values()):.2f}",
     )
 
 
@@ -117,7 +117,14 @@ def _price(shown: dict[str, Any]) -> str:
     return "\n".join(f"{_number(g['epsilon'])} per {g['unit']} at {g['delta']:g}" for g in lines) or "none"
 
 
-def _bytes(count: float) -> str:
+def _seconds(shown: dict[str, Any], name: str) -> str:
+    seconds = shown["seconds"][name]
+    return "-" if seconds is None else f"{seconds:.2f}"
+
+
+def _bytes(count: float | None) -> str:
+    if count is None:
+        return "-"
     for unit, size in (("MB", 1e6), ("kB", 1e3)):
         if count >= size:
             return f"{count / size:.1f} {unit}"
@@ -127,6 +134,7 @@ def _bytes(count: float) -> str:
 def summary(result: Any, config: Any) -> dict[str, Any]:
     """The object that --json prints: bytes are per asked client and round (mean), seconds over the whole run."""
     history = result.history
+    withheld = any(entry.withheld for entry in history)
     played = [entry for entry in history if not entry.abandoned] or history
 
     def mean(name: str) -> float:
@@ -136,14 +144,14 @@ def summary(result: Any, config: Any) -> dict[str, Any]:
         "accuracy": result.metrics.get("accuracy"),
         "loss": result.metrics.get("loss"),
         "rounds": len(history),
-        "clients": len({name for entry in history for name in entry.asked})
+        "clients": (None if withheld else len({name for entry in history for name in entry.asked}))
         if config.clients is None
         else config.clients,
-        "survivors_per_round": [len(entry.survivors) for entry in history],
-        "bytes_up_per_client": mean("bytes_up_per_client"),
-        "bytes_down_per_client": mean("bytes_down_per_client"),
+        "survivors_per_round": [None if entry.withheld else len(entry.survivors) for entry in history],
+        "bytes_up_per_client": None if withheld else mean("bytes_up_per_client"),
+        "bytes_down_per_client": None if withheld else mean("bytes_down_per_client"),
         "seconds": {
-            key: sum(entry.seconds.get(key, 0.0) for entry in history)
+            key: None if withheld else sum(entry.seconds.get(key, 0.0) for entry in history)
             for key in ("train", "privacy_client", "privacy_server")
         },
         "epsilon": price_shown(result.guarantees),
@@ -168,9 +176,9 @@ def closing_table(result: Any, plain: Any, config: Any) -> Table:
         ("test loss", lambda s: _number(s["loss"])),
         ("bytes up per client and round", lambda s: _bytes(s["bytes_up_per_client"])),
         ("bytes down per client and round", lambda s: _bytes(s["bytes_down_per_client"])),
-        ("seconds training", lambda s: f"{s['seconds']['train']:.2f}"),
-        ("seconds of layers, clients", lambda s: f"{s['seconds']['privacy_client']:.2f}"),
-        ("seconds of layers, server", lambda s: f"{s['seconds']['privacy_server']:.2f}"),
+        ("seconds training", lambda s: _seconds(s, "train")),
+        ("seconds of layers, clients", lambda s: _seconds(s, "privacy_client")),
+        ("seconds of layers, server", lambda s: _seconds(s, "privacy_server")),
         ("epsilon", _price),
     ]
     for title, show in rows:

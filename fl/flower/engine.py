@@ -56,10 +56,7 @@ class FlowerEngine:
     @property
     def notes(self) -> tuple[str, ...]:
         """What the statement must say besides."""
-        run, layers = self.coordinator.run, self.setup.stack.layers
-        sampled = run is not None and run.sampling != "all"
-        amplified = sampled and any(getattr(layer, "secret_sampling", False) for layer in layers)
-        return (*NOTES, *((AMPLIFIED,) if amplified else ()), *self.server.state.notes())
+        return (*NOTES, *((AMPLIFIED,) if self.coordinator.hidden else ()), *self.server.state.notes())
 
     def memory(self) -> bytes | None:
         return self.server.state.recall(self.setup.stack.secure_sum)

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fl import metrics as metric
+from fl.round.hidden import plays_nobody
 from fl.round.reference import Reference
 from protocols.codec import Record
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
@@ -68,7 +69,7 @@ def open_round(
     every client is shown, encoded. Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for
     a round that asks fewer clients than the run planned and can only fail.
     """
-    if not clients:
+    if not clients and not plays_nobody(stack, run):
         raise TooFewSurvivors("nobody was chosen")
     # public randomness (rotations) follows the model, so the server fixes it before any input
     seed = hashlib.sha256(b"secagg round seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()

@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fl.round.reference import Tree
 from fl.round.result import RoundResult
 from protocols.errors import RecordError, SecAggError
-from protocols.guarantee import price_from_json, price_to_json
+from protocols.guarantee import Guarantee, price_from_json, price_shown
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
@@ -73,12 +73,11 @@ def entry_of(result: RoundResult, planned: int, stack: Stack, statement: Stateme
         "of": planned,
         **({"number": result.session_number} if result.session_number else {}),
         "session": result.session,
-        "asked": len(result.asked),
-        "survivors": len(result.survivors),
+        **_counts(result),
         "abandoned": result.abandoned,
         "secure_sum": stack.secure_sum.tag,
         "layers": [layer.name for layer in stack.layers],
-        "epsilon": price_to_json(result.epsilon),
+        **_price(result),
         **({} if statement is None else {"statement": statement.digest().hex()}),
     }
 
@@ -89,18 +88,35 @@ def line_of(result: RoundResult) -> Json:
         "round": result.number,
         **result.metrics,
         "train": result.train_metrics,
-        "asked": len(result.asked),
-        "survivors": len(result.survivors),
-        "bytes_up_per_client": result.bytes_up_per_client,
-        "bytes_down_per_client": result.bytes_down_per_client,
+        **_counts(result),
+        "bytes_up_per_client": None if result.withheld else result.bytes_up_per_client,
+        "bytes_down_per_client": None if result.withheld else result.bytes_down_per_client,
         "seconds": result.seconds,
         "clipped_share": result.clipped_share,
         "weights_capped": result.weights_capped,
-        "epsilon": price_to_json(result.epsilon),
+        **_price(result),
         "abandoned": result.abandoned,
         **({"trips": result.trips} if result.trips else {}),
     }
     return dict(_finite(line))
+
+
+def _counts(result: RoundResult) -> Json:
+    """How many were asked and survived; null where that is withheld."""
+    told = not result.withheld
+    return {
+        "asked": len(result.asked) if told else None,
+        "survivors": len(result.survivors) if told else None,
+    }
+
+
+def _price(result: RoundResult) -> Json:
+    """The guarantees, and the epsilon of the only one; "several" where one number would be none of theirs."""
+    return {"epsilon": price_shown(result.guarantees), "guarantees": _lines(result)}
+
+
+def _lines(result: RoundResult) -> list[Json]:
+    return [line.to_json() for line in result.guarantees]
 
 
 def _finite(value: Any) -> Any:
@@ -111,7 +127,7 @@ def _finite(value: Any) -> Any:
 
 def encode(kept: Kept) -> bytes:
     """Return the bytes of a checkpoint."""
-    history = [asdict(result) | {"epsilon": price_to_json(result.epsilon)} for result in kept.history]
+    history = [asdict(result) | {"guarantees": _lines(result)} for result in kept.history]
     names = ("kind", "made_with", "layers", "run", "session", "entry", "statement", "lines")
     facts = {name: getattr(kept, name) for name in names}
     facts |= {"version": VERSION, "history": history, "events": [asdict(event) for event in kept.events]}
@@ -163,9 +179,12 @@ def under(arrays: Tree, prefix: str) -> Tree:
 def result_from_json(entry: Json) -> RoundResult:
     """Inverse of a RoundResult's JSON; what this version does not know is passed over."""
     known = {f.name for f in fields(RoundResult)}
-    entry = {k: v for k, v in entry.items() if k in known}
-    entry["epsilon"] = price_from_json(entry.get("epsilon"))
-    return RoundResult(**{**entry, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
+    lines = tuple(Guarantee.from_json(line) for line in entry.get("guarantees", ()))
+    price = price_from_json(entry.get("epsilon"))  # files before guarantees hold one number, of unknown kind
+    if not lines and price is not None:
+        lines = (Guarantee("unknown unit", "unknown", "public", price, 0.0, "unknown"),)
+    kept = {k: v for k, v in entry.items() if k in known} | {"guarantees": lines}
+    return RoundResult(**{**kept, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
 
 
 class RunFiles:

@@ -14,9 +14,10 @@ from numpy.typing import NDArray
 from fl import metrics as metric
 from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
 from fl.round.engine import Engine, Summed
+from fl.round.hidden import is_hidden, plays_nobody
 from fl.round.result import RoundResult
 from fl.round.session import new_session
-from protocols.errors import Aborted
+from protocols.errors import Aborted, TooFewSurvivors
 from protocols.layers import Aggregate
 from protocols.session import Session
 from protocols.stack import Stack
@@ -67,20 +68,24 @@ def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer,
     """Run one round of one or several sums.
 
     A round is abandoned whole, and the layers' state stays as it was, if fewer clients are asked than a layer or
-    `least` demands, if a sum has no total, or if a layer refuses to decode one. What was charged stays charged.
-    Raises BudgetExceeded if the charge does; then nothing has left a client.
+    `least` demands, if a sum has no total, or if a layer refuses to decode one. What was charged stays charged; where
+    clients are chosen in secret, abandoned rounds are charged too, and without a secure sum a round is played even if
+    nobody was chosen or stayed. Raises BudgetExceeded if the charge does; then nothing has left a client.
     """
     asked = tuple(dict.fromkeys(name for part in parts for name in part.clients))
     played = Played(RoundResult(parts[0].number, asked))
     states = [(layer, layer.state()) for layer in stack.layers]
     try:
         _sessions(played, parts, engine, stack, least)
-        _sums(played, parts, engine, payer)
+        _sums(played, parts, engine, stack, payer)
         _close(played, parts, engine)
     except Aborted as error:
         for layer, state in states:
             layer.restore(state)
         played.means, played.error, played.result.abandoned = (), error, error.reason
+        if not played.charged and is_hidden(stack, parts[0].plan.facts.run):
+            for part in parts:
+                _charge(played, payer, part, ())
     return played
 
 
@@ -88,19 +93,34 @@ def _sessions(played: Played, parts: Sequence[Broadcast], engine: Engine, stack:
     """Make every sum's session before anybody trains."""
     protocol, made = stack.secure_sum, list[Session]()
     for part in parts:
+        if not part.clients:
+            continue
         number, memory = engine.session_number(part.number), engine.memory()
         made.append(new_session(protocol, part, least=least, number=number, memory=memory))
+    if not made:
+        return
     played.sessions = tuple(made)
     played.protection = protocol.protection(made[0])
     played.result.session, played.result.session_number = made[0].context.hex(), made[0].round
 
 
-def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, payer: Payer) -> None:
-    for part, session in zip(parts, played.sessions, strict=True):
+def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer) -> None:
+    sessions = iter(played.sessions)
+    for part in parts:
+        charge = partial(_charge, played, payer, part)
         try:
-            summed = engine.sum(part, session, partial(_charge, played, payer, part))
+            if not part.clients:
+                raise TooFewSurvivors("nobody was chosen")
+            summed = engine.sum(part, next(sessions), charge)
+        except TooFewSurvivors:
+            if not plays_nobody(stack, part.plan.facts.run, part.plan.min_survivors):
+                raise
+            if not played.charged:
+                charge(())
+            summed = Summed(np.zeros(part.plan.dimension, np.int64), ())
         finally:
-            _add_costs(played.result, engine, part)
+            if part.clients:
+                _add_costs(played.result, engine, part)
         played.totals = (*played.totals, summed)
 
 

@@ -1,0 +1,43 @@
+"""Rounds whose choice of clients is secret, because a layer's price counts on it (docs/dp-account.md, section 9).
+
+Every planned round is charged, also one that is abandoned. Who and how many took part is not told. What does not belong
+here: how clients are chosen (`fl.sampling`), what it saves (`dp`).
+"""
+
+from dataclasses import replace
+
+from fl.round.result import RoundResult
+from protocols.layers import RunFacts
+from protocols.stack import Stack
+
+WITHHELD = "there was no total; why is withheld, for it may tell who took part"
+
+
+def is_hidden(stack: Stack, run: RunFacts) -> bool:
+    """Whether who and how many take part is withheld from everything that a run tells."""
+    return stack.secret_sampling and run.sampling != "all"
+
+
+def plays_nobody(stack: Stack, run: RunFacts, least: int = 1) -> bool:
+    """Whether a round is played even if nobody was chosen or nobody stayed: noise on a sum of nothing."""
+    return (
+        is_hidden(stack, run)
+        and stack.secure_sum.server_sees_vectors
+        and least <= 1
+        and run.least_chosen == 0
+    )
+
+
+def withheld(result: RoundResult) -> RoundResult:
+    """Return what may be told of such a round: no names and counts, nor bytes, seconds and reasons that follow them."""
+    return replace(
+        result,
+        asked=(),
+        survivors=(),
+        bytes_up_per_client=0.0,
+        bytes_down_per_client=0.0,
+        seconds={},
+        trips=[],
+        abandoned=WITHHELD if result.abandoned else None,
+        withheld=True,
+    )

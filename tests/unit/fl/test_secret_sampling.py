@@ -1,0 +1,208 @@
+"""Whole federations that claim amplification by a secret choice of clients: every planned round is played or charged,
+what is printed is the price of what was done, and who and how many took part is told nowhere.
+"""
+
+import itertools
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import ClientDP, DistributedDP, Ledger, SampleDP
+from dp.accountants import epsilon
+from dp.event_json import from_fact
+from dp.events import Failing, UnknownEvent, repeat
+from fl import Federation, checkpoint
+from fl.cli.run_view import round_line, summary
+from fl.round.hidden import WITHHELD
+from fl.round.kept import CHECKPOINT, METRICS
+from protocols.errors import BudgetExceeded, Misuse
+from protocols.record import FILE_NAME, verify_record
+from secagg import SecAggPlus
+
+
+def federation(
+    size: int, rate: float, *privacy: Any, folder: Path | None = None, **options: Any
+) -> Federation:
+    generator = torch.Generator().manual_seed(1)
+    data = TensorDataset(torch.randn(8, 3, generator=generator), torch.arange(8) % 2)
+    layers = privacy or (ClientDP(noise_multiplier=1.0, clip=0.5, amplify=True),)
+    return Federation(
+        lambda: torch.nn.Linear(3, 2),
+        {f"ward-{i}": DataLoader(data, 8) for i in range(size)},
+        privacy=layers,
+        fraction=rate,
+        output=folder,
+        **{"sampling": "poisson", **options},
+    )
+
+
+def amplified(noise: float = 1.0, delta: float = 1e-5) -> ClientDP:
+    return ClientDP(noise_multiplier=noise, delta=delta, clip=0.5, amplify=True)
+
+
+def test_every_planned_round_is_played_and_charged_whatever_the_number_chosen() -> None:
+    """Ten clients at rate .05: six rounds of ten were skipped, and 2.07 printed in place of at least 4.59."""
+    rounds, run = 12, federation(10, 0.05)
+    models: list[Any] = []
+    result = run.fit(rounds, on_round=lambda r: models.append(run.coordinator.reference().flat.vector))
+    assert [entry.abandoned for entry in result.history] == [None] * rounds
+    assert all((a != b).any() for a, b in itertools.pairwise(models))
+    assert len(run.account.events) == rounds
+    event = from_fact(run.account.events[0])
+    assert not isinstance(event, Failing)
+    assert event.sample_rate == 0.05
+    assert result.epsilon == epsilon([repeat(event, rounds)], 1e-5, "rdp")
+    assert [line.adversary for line in result.guarantees] == ["public"]
+
+
+@pytest.mark.parametrize("nobody", ["chosen", "stayed"])
+def test_noise_on_a_sum_of_nothing_is_released_when_nobody_was_chosen_or_stayed(nobody: str) -> None:
+    run = federation(6, 0.5)
+    if nobody == "chosen":
+        run.coordinator.choose = lambda number: ()
+    else:
+        run.coordinator.choose = lambda number: run.setup.names[:2]
+        run.engine.departures = lambda protocol, session: (session.roster, {"input": session.roster})
+    before = run.coordinator.reference().flat.vector
+    result = run.fit(1)
+    moved = run.coordinator.reference().flat.vector - before
+    assert result.history[0].abandoned is None
+    assert (moved != 0).all()
+    assert len(run.account.events) == 1
+
+
+@pytest.mark.parametrize(
+    ("size", "rate", "privacy", "options"),
+    [
+        (20, 0.1, (amplified(),), {"min_survivors": 4}),
+        (10, 0.05, (amplified(), SecAggPlus(dropout=0.0)), {}),
+        (20, 0.5, (amplified(), SecAggPlus(dropout=0.2)), {"dropout": 0.2}),
+    ],
+)
+def test_rounds_that_would_fail_too_often_are_refused_before_round_1(
+    size: int, rate: float, privacy: Any, options: Any
+) -> None:
+    with pytest.raises(Misuse, match=rf"of {size} clients at rate {rate}.* is abandoned: probability"):
+        federation(size, rate, *privacy, **options).fit(3)
+
+
+def test_a_rare_failure_is_in_the_price_and_its_round_is_charged(tmp_path: Path) -> None:
+    run = federation(30, 0.6, amplified(), SecAggPlus(dropout=0.0), folder=tmp_path)
+    chosen = {1: run.setup.names[:20], 2: run.setup.names[:2], 3: (), 4: run.setup.names[5:12]}
+    run.coordinator.choose = chosen.__getitem__
+    result = run.fit(4)
+    assert [entry.abandoned for entry in result.history] == [None, WITHHELD, WITHHELD, None]
+    events = [from_fact(event) for event in run.account.events]
+    assert len(events) == 4
+    assert len(set(events)) == 1
+    assert isinstance(events[0], Failing)
+    assert 0 < events[0].probability < 1e-7
+    assert result.epsilon == epsilon([repeat(events[0], 4)], 1e-5, "rdp")
+    assert result.epsilon > epsilon([repeat(events[0].event, 4)], 1e-5, "rdp")
+
+
+def test_a_round_that_fails_after_its_charge_is_charged_once() -> None:
+    run = federation(30, 0.6, amplified(), SecAggPlus(dropout=0.0))
+    run.coordinator.choose = lambda number: run.setup.names[:12]
+    run.engine.departures = lambda protocol, session: (session.roster[:9], {"share-keys": session.roster[:9]})
+    result = run.fit(1)
+    assert result.history[0].abandoned == WITHHELD
+    assert len(run.account.events) == 1
+
+
+def test_what_is_told_of_a_run_tells_neither_who_nor_how_many(tmp_path: Path) -> None:
+    """metrics.jsonl and the record published the count: four clients, one a round, 1.58 in place of .83."""
+    run = federation(8, 0.5, folder=tmp_path)
+    result = run.fit(3)
+    for entry, line in zip(result.history, (tmp_path / METRICS).read_text().splitlines(), strict=True):
+        told = json.loads(line)
+        hidden = ("asked", "survivors", "bytes_up_per_client", "bytes_down_per_client")
+        assert [told[name] for name in hidden] == [None] * 4
+        assert told["seconds"] == {}
+        assert (entry.asked, entry.survivors, entry.withheld) == ((), (), True)
+        assert round_line(entry).split()[-4:] == ["-"] * 4
+    assert result.survivors == [(), (), ()]
+    verdict = verify_record(tmp_path / FILE_NAME)
+    assert {(e.body["asked"], e.body["survivors"]) for e in verdict.entries} == {(None, None)}
+    for path in tmp_path.iterdir():
+        if path.name != CHECKPOINT:  # whose settings list the population
+            assert b"ward-" not in path.read_bytes(), path.name
+    config: Any = type("Config", (), {"clients": None, "output": None, "privacy": ("client-dp",)})
+    shown = summary(result, config)
+    assert (shown["clients"], shown["survivors_per_round"], shown["seconds"]["train"]) == (
+        None,
+        [None] * 3,
+        None,
+    )
+    kept = checkpoint.load_run(tmp_path).history
+    assert [(entry.asked, entry.withheld, entry.epsilon) for entry in kept] == [
+        ((), True, entry.epsilon) for entry in result.history
+    ]
+
+
+def test_the_statement_speaks_of_the_fewest_not_of_the_last_cohort() -> None:
+    run = federation(30, 0.6, amplified(), SecAggPlus(dropout=0.0))
+    chosen = {1: run.setup.names[:12], 2: run.setup.names[:20]}
+    said = []
+    run.coordinator.choose = chosen.__getitem__
+    run.fit(2, on_round=lambda entry: said.append(run.statement().protection))
+    assert said[0] == said[1]
+
+
+def test_a_fixed_size_is_public_and_who_survived_is_not(tmp_path: Path) -> None:
+    run = federation(8, 0.5, folder=tmp_path, sampling="fixed", dropout=0.3)
+    result = run.fit(2)
+    assert [entry.withheld for entry in result.history] == [True, True]
+    assert json.loads((tmp_path / METRICS).read_text().splitlines()[0])["survivors"] is None
+
+
+def test_without_amplification_counts_are_told_and_rounds_for_few_are_free(tmp_path: Path) -> None:
+    run = federation(10, 0.5, ClientDP(noise_multiplier=1.0, clip=0.5), folder=tmp_path, min_survivors=3)
+    run.coordinator.choose = {1: run.setup.names[:2], 2: run.setup.names[:4]}.__getitem__
+    result = run.fit(2)
+    assert [len(entry.asked) for entry in result.history] == [2, 4]
+    assert [bool(entry.abandoned) for entry in result.history] == [True, False]
+    assert len(run.account.events) == 1
+
+
+def test_an_abandoned_round_that_the_ledger_cannot_pay_ends_the_run(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "l", epsilon=1e-3, delta=1e-5, accountant="rdp")
+    run = federation(30, 0.6, amplified(), SecAggPlus(dropout=0.0), ledger=ledger)
+    run.coordinator.choose = lambda number: ()
+    with pytest.raises(BudgetExceeded):
+        run.fit(1)
+
+
+def test_what_the_runs_ledger_cannot_price_is_refused_before_round_1(tmp_path: Path) -> None:
+    """Skellam noise and a ledger by privacy losses passed planning and died in round 1."""
+    ledger = Ledger(tmp_path / "l", epsilon=9.0, delta=1e-5, accountant="pld")
+    shares = DistributedDP(epsilon=8, clip=0.5, noise="skellam")
+    run = federation(6, 1.0, shares, SecAggPlus(dropout=0.0), sampling="fixed", ledger=ledger)
+    with pytest.raises(UnknownEvent, match="pld accountant has no price for Skellam"):
+        run.fit(1)
+    assert ledger.entries() == ()
+
+
+def test_a_stack_of_two_accountants_is_priced_by_each() -> None:
+    """SampleDP under pld with Skellam shares died in round 1: one accountant was to price both."""
+    stack = [
+        SampleDP(epsilon=8, delta=1e-4, accountant="pld", batch_size=4),
+        DistributedDP(epsilon=8, delta=1e-3, clip=0.5, noise="skellam"),
+        SecAggPlus(dropout=0.0),
+    ]
+    result = federation(6, 1.0, *stack, sampling="fixed").fit(1)
+    assert [(g.unit, g.accountant, g.delta) for g in result.guarantees] == [
+        ("example", "pld", 1e-4),
+        ("client", "rdp", 1e-3),
+    ]
+
+
+def test_a_resumed_run_goes_on_with_its_price_and_its_secrets(tmp_path: Path) -> None:
+    first = federation(10, 0.2, folder=tmp_path).fit(2)
+    again = federation(10, 0.2, folder=tmp_path).fit(4, resume=True)
+    assert again.history[:2] == first.history
+    assert len(again.statement.events) == 4
