@@ -34,7 +34,7 @@ from protocols.session import Session
 from protocols.simulate import Outcome
 from protocols.stack import Numbers, Stack
 from protocols.statement import Protection, Statement
-from protocols.store import MemoryStore, Store
+from protocols.store import MemoryStore
 from protocols.summation import SecureSum
 from protocols.updates import Flat, schema_of
 
@@ -79,7 +79,7 @@ class SecureAverage:
         self.survivors: tuple[str, ...] = ()
         self.outcome: Outcome | None = None
         self.clipped_share: float | None = None
-        self._stores: defaultdict[str, Store] = defaultdict(MemoryStore)
+        self._stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self._protection: Protection | None = None
         self._clipped_most, self._paid = 0.0, 0
 

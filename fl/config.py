@@ -28,7 +28,8 @@ class Plan:
     without replacement) or "poisson" (each client by itself). dropout: share of the asked that leave at
     random, before or after their input, in [0, 1) (simulation). integers: "keep", "sum" or "refuse" for
     integer tensors. metrics: names of what `train` returns that are summed with the update. min_survivors:
-    a round with fewer is abandoned.
+    a round with fewer is abandoned. workers: processes that train beside this one, for the engine in memory on the CPU;
+    the same model bit for bit, but what a training function changes outside its model stays in its process.
     """
 
     local_epochs: int = 1
@@ -39,6 +40,7 @@ class Plan:
     metrics: tuple[str, ...] = ("loss", "accuracy")
     seed: int = 0
     device: str = "cpu"
+    workers: int = 1
     delta: float | None = None
     min_survivors: int = 1
 
@@ -49,6 +51,7 @@ class Plan:
             "dropout": checks.real("dropout", self.dropout, "in [0, 1)", lambda share: 0 <= share < 1),
             "seed": checks.whole("seed", self.seed),
             "delta": checks.delta(self.delta),
+            "workers": checks.whole("workers", self.workers, 1),
             "min_survivors": checks.whole("min_survivors", self.min_survivors, 1),
         }
         for name, value in checked.items():

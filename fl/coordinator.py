@@ -9,7 +9,7 @@ from typing import Any
 
 from fl import checks
 from fl.config import Setup
-from fl.loaders import check_device
+from fl.loaders import check_device, check_workers
 from fl.round import Broadcast, Mean, Reference, moved, open_round, reference_of
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree
@@ -33,6 +33,7 @@ class Coordinator:
                 f"model: expected a factory of a torch module, it returned {type(self.model).__name__}"
             )
         check_device(setup.plan.device)
+        check_workers(setup.plan.workers, setup.plan.device, setup.stack.layers)
         self.optimizer = of_optimizer(_optimizer(setup, self.model))
         self.schema = schema_of_state(self.model.state_dict(), setup.plan.integers)
         if self.schema.dimension == 0:

@@ -107,6 +107,7 @@ class Federation:
             LocalComputation(self.setup, self.coordinator.model),
             departures=Dropouts(plan.seed, plan.dropout),
             policy=self.setup.policy,
+            workers=plan.workers,
         )
         self.protection: Protection | None = None
         self.signer: Identity | None = None

@@ -1,10 +1,13 @@
 """What is asked of a client's loader and of the device before anything is trained. Training itself is `local`."""
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 import torch
 
 from protocols.errors import Misuse
+from protocols.layers import PrivacyLayer
 
 
 def check_device(device: Any) -> None:
@@ -14,6 +17,21 @@ def check_device(device: Any) -> None:
     except (RuntimeError, AssertionError, TypeError) as error:
         said = (str(error).splitlines() or [type(error).__name__])[0]
         raise Misuse(f"device {str(device)!r} cannot be used: {said}") from None
+
+
+def check_workers(workers: int, device: Any, layers: Sequence[PrivacyLayer]) -> None:
+    """Raises Misuse where training cannot be given to other processes."""
+    if workers == 1:
+        return
+    if not hasattr(os, "fork") or str(device) != "cpu":
+        raise Misuse(
+            f"workers: {workers} processes train on the CPU of a system that forks, not on {device!r}"
+        )
+    for layer in layers:
+        if layer.needs_local():
+            raise Misuse(
+                f"workers: {layer.name} keeps its clients' accounts in this process: leave workers at 1"
+            )
 
 
 def examples_in(loader: Any) -> int:

@@ -21,7 +21,7 @@ LONGEST, MOST = 120, 3
 def of(setup: Setup) -> Settings:
     """Return the settings of a federation: JSON values by name; a layer's are named `<layer>.<option>`."""
     plan = asdict(setup.plan)
-    del plan["device"]  # another machine may go on
+    del plan["device"], plan["workers"]  # another machine may go on
     found: Settings = {
         **plan,
         "clients": list(setup.names),

@@ -49,9 +49,7 @@ class View:
                     asked[m.recipient.number] = Delivery.decode(m.body)
             else:
                 self._answer(m, m.sender.number, asked)
-        for i, state in self.insiders.items():
-            if i in asked:
-                self._known(i, state, asked[i])
+        self._asked = asked
 
     def _answer(self, m: Message, index: int, asked: Mapping[int, Delivery]) -> None:
         if m.stage == ADVERTISE:
@@ -68,10 +66,12 @@ class View:
                 for j, share in zip(dealers.tolist(), items(blob, 32), strict=True):
                     self.shares[kind][j][index + 1] = share
 
-    def _known(self, index: int, state: Masking, delivery: Delivery) -> None:
-        """An insider tells every share that was dealt to it."""
-        for j, share in state._open(delivery)[0].items():
-            self.shares["seed"][j][index + 1], self.shares["key"][j][index + 1] = share[:32], share[32:]
+    def with_dealt(self) -> "View":
+        """The insiders tell every share that was dealt to them besides, before anything else is asked."""
+        for i, state in self.insiders.items():
+            for j, share in state._open(self._asked[i])[0].items() if i in self._asked else ():
+                self.shares["seed"][j][i + 1], self.shares["key"][j][i + 1] = share[:32], share[32:]
+        return self
 
     def _secrets(self, kind: str) -> dict[int, bytes]:
         t = self.rules.threshold
@@ -146,7 +146,7 @@ def opened(
     session: Session, transcript: Sequence[Message], insiders: Mapping[int, State]
 ) -> dict[frozenset[int], Elements]:
     """The exact sums, over the fewest honest clients each, that come out."""
-    view, modulus = View(session, transcript, insiders), rules_of(session).ring.modulus
+    view, modulus = View(session, transcript, insiders).with_dealt(), rules_of(session).ring.modulus
     return {group: _sum([view.left(i) for i in sorted(group)], modulus) for group in view.groups()}
 
 

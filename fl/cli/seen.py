@@ -26,12 +26,12 @@ class Seen:
         """Observer of the engine: keep the first input that reaches the server."""
         if self.caught or message.recipient != SERVER or message.stage not in INPUTS:
             return
-        vectors = self._engine.vectors
-        names = list(vectors)
-        if message.sender.role != "client" or message.sender.number >= len(names):
+        if self._engine.first is None or message.sender.role != "client":
             return
-        self.client = names[message.sender.number]
-        vector = vectors[self.client]
+        name, vector = self._engine.first
+        if self._engine.session.roster[message.sender.number] != name:
+            return
+        self.client = name
         where = np.flatnonzero(vector)[:SHOWN]
         self.own = [int(x) for x in vector[where[0] : where[0] + SHOWN]] if len(where) else []
         self._first = int(where[0]) if len(where) else 0

@@ -7,24 +7,29 @@ statement says so.
 import hashlib
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
 
+from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Costs, Summed, Work
 from protocols.policy import Policy
 from protocols.runtime import recall
 from protocols.session import Session
 from protocols.simulate import Observe, Outcome, simulate
 from protocols.statement import PLAYED_HERE
-from protocols.store import MemoryStore, Store
+from protocols.store import MemoryStore
 from protocols.summation import SecureSum
 
 Drop = Mapping[str, Collection[str]]
 Departures = Callable[[SecureSum, Session], tuple[Collection[str], Drop]]
 """Who leaves a session before its input does (such a client does not train), and who vanishes before which stage."""
 Progress = Callable[[str, int, int], None]
+Input = Callable[[], NDArray[np.int64]]
+Train = Callable[[str], NDArray[np.int64]]
 
 
 def nobody(protocol: SecureSum, session: Session) -> tuple[Collection[str], Drop]:
@@ -35,8 +40,8 @@ def nobody(protocol: SecureSum, session: Session) -> tuple[Collection[str], Drop
 class MemoryEngine:
     """Plays sums in this process. Every party's store lasts for the engine's life, so that reused keys and marks do.
 
-    work: a client's part. observe: sees every message. progress: told what is being done, how much of it, and of how
-    much. clock: what seconds are read from.
+    work: a client's part. workers: processes that train (`fl.engines.workers`). observe: sees every message.
+    progress: told what is being done, how much of it, and of how much. clock: what seconds are read from.
     """
 
     notes = (PLAYED_HERE,)
@@ -48,16 +53,18 @@ class MemoryEngine:
         *,
         departures: Departures = nobody,
         policy: Policy | None = None,
+        workers: int = 1,
     ) -> None:
+        self.workers = workers
         self.secure_sum, self.work, self.departures, self.policy = secure_sum, work, departures, policy
-        self.stores: defaultdict[str, Store] = defaultdict(MemoryStore)
+        self.stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self.observe: Observe | None = None
         self.progress: Progress = lambda what, done, of: None
         self.clock: Callable[[], float] = time.perf_counter
         self.costs = Costs()
         self.session: Session | None = None
         self.outcome: Outcome | None = None
-        self.vectors: dict[str, NDArray[np.int64]] = {}
+        self.first: tuple[str, NDArray[np.int64]] | None = None
 
     def memory(self) -> bytes | None:
         return recall(self.stores["server"], self.secure_sum)
@@ -69,49 +76,80 @@ class MemoryEngine:
         """A simulated round that was interrupted is played again: nothing of it left this process."""
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
-        """Have the clients train, charge for those who stay, and sum; `vectors` are those of the sum under way."""
-        self.session, self.outcome = session, None
+        """Have the clients train one after the other, each when its input is due: one vector is held at a time.
+
+        The first client trains before anything is sent, and then everyone who stays is charged for: a loop that cannot
+        work has sent nothing. Beside a layer that owns the training all train first, since what they spend is known
+        then. `first` is the first client and its vector while the sum is under way.
+        """
+        self.session, self.outcome, self.costs, self._train_s = session, None, Costs(), 0.0
         early, drop = self.departures(self.secure_sum, session)
-        began = self.clock()
-        self.costs = Costs()
+        staying = dict.fromkeys(name for name in broadcast.clients if name not in early)
         try:
-            vectors = self.vectors = self._train(broadcast, early)
-            train_s = self.clock() - began
-            self.costs = Costs(seconds={"train": train_s, "privacy_client": 0.0, "privacy_server": 0.0})
-            charge([name for name in broadcast.clients if name not in early])
-            outcome = self.outcome = self._simulate(session, vectors, drop)
+            with self._trainer(broadcast, list(staying)) as train:
+                inputs = self._inputs(broadcast, staying, train)
+                charge(list(staying))
+                outcome = self.outcome = self._simulate(session, inputs, drop)
+            self.costs = _costs(outcome, self._train_s)
         finally:
-            self.vectors = {}
-        self.costs = _costs(outcome, train_s)
+            self.first = None
+            self.costs.seconds.setdefault("train", self._train_s)
         return Summed(outcome.total, tuple(str(name) for name in outcome.survivors))
 
-    def _train(self, broadcast: Broadcast, early: Collection[str]) -> dict[str, NDArray[np.int64]]:
-        """Return every asked client's vector. Who leaves before its input does is not trained."""
-        vectors = {}
-        for i, name in enumerate(broadcast.clients):
-            self.progress("training", i, len(broadcast.clients))
-            if name in early:
-                vectors[name] = np.zeros(broadcast.plan.dimension, np.int64)
-            else:
-                own = broadcast.own(name, self.stores[name])
-                vectors[name] = broadcast.plan.encode(self.work(broadcast, own), own)
-        self.progress("summing", 0, 1)
-        return vectors
+    @contextmanager
+    def _trainer(self, broadcast: Broadcast, names: Sequence[str]) -> Iterator[Train]:
+        """What trains a client: this process, or others beside it."""
 
-    def _simulate(self, session: Session, vectors: Mapping[str, NDArray[np.int64]], drop: Drop) -> Outcome:
+        def train(name: str) -> NDArray[np.int64]:
+            own = broadcast.own(name, self.stores[name])
+            return broadcast.plan.encode(self.work(broadcast, own), own)
+
+        if self.workers == 1:
+            yield train
+            return
+        with Workers(self.workers, names, train, self.stores.__getitem__) as workers:
+            yield workers.take
+
+    def _inputs(self, broadcast: Broadcast, staying: Collection[str], train: Train) -> dict[str, Input]:
+        """Return what gives every asked client's vector. Who leaves before its input does is not trained."""
+        inputs: dict[str, Input] = {}
+        for place, name in enumerate(broadcast.clients):
+            inputs[name] = partial(_nothing, broadcast)
+            if name in staying:
+                inputs[name] = partial(self._timed, train, name, (place, len(broadcast.clients)))
+        owned = any(layer.needs_local() for layer in broadcast.plan.layers)
+        for name in list(staying)[: None if owned else 1]:
+            vector = inputs[name]()
+            inputs[name] = partial(np.asarray, vector)
+            self.first = self.first or (name, vector)
+        return inputs
+
+    def _timed(self, train: Train, name: str, place: tuple[int, int]) -> NDArray[np.int64]:
+        self.progress("training", *place)
+        began = self.clock()
+        vector = train(name)
+        self._train_s += self.clock() - began
+        return vector
+
+    def _simulate(self, session: Session, inputs: Mapping[str, Input], drop: Drop) -> Outcome:
         # a resumed simulation may play a round again: every session's update is named for itself
-        updates = {name: hashlib.sha256(session.nonce + name.encode()).digest() for name in vectors}
+        updates = {name: hashlib.sha256(session.nonce + name.encode()).digest() for name in inputs}
         return simulate(
             self.secure_sum,
-            vectors,
+            inputs,
             drop=drop,
             observe=self.observe,
             policy=self.policy,
-            stores={name: self.stores[name] for name in (*vectors, "server")},
+            stores={name: self.stores[name] for name in (*inputs, "server")},
             updates=updates,
             session=session,
             clock=self.clock,
         )
+
+
+def _nothing(broadcast: Broadcast) -> NDArray[np.int64]:
+    """In place of the vector of a client that leaves before it could send one."""
+    return np.zeros(broadcast.plan.dimension, np.int64)
 
 
 def _costs(outcome: Outcome, train_s: float) -> Costs:

@@ -81,7 +81,7 @@ class Engine(Protocol):
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Have every client of the session contribute, and return the total.
 
-        Calls `charge` once, before anything leaves a client; if it raises, nothing has left. Raises Aborted if there
-        is no total.
+        Calls `charge` once, before the first message; if it raises, nothing has left. Raises Aborted if there is no
+        total.
         """
         ...

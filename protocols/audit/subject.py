@@ -60,7 +60,7 @@ class Subject:
         self.unknown: Mapping[str, str] = {}
         self.playing: tuple[Vectors, Drop] | None = None
         self.examined: dict[str, str] = {}
-        self.searched = (6, 10)
+        self.searched = (5, 10)
         self._cache: dict[str, Any] = {}
 
     def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:

@@ -187,8 +187,18 @@ class MemoryStore(Store):
     def copy(self) -> "MemoryStore":
         """Return a store with the same entries and marks, which goes its own way from here."""
         twin = MemoryStore()
-        twin._state = self._state[0], dict(self._state[1])
+        twin.replace_entries(self.entries())
         return twin
+
+    def entries(self) -> dict[str, bytes]:
+        """Return a copy of everything in the store."""
+        with self._exclusive():
+            return dict(self._state[1])
+
+    def replace_entries(self, entries: Mapping[str, bytes]) -> None:
+        """Put in place what `entries` returned: the store was with its party in another process."""
+        with self._exclusive():
+            self._state = (self._state[0] + 1, dict(entries))
 
     @contextmanager
     def _exclusive(self) -> Iterator[None]:

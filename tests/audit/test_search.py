@@ -12,6 +12,11 @@ from tests.defects.masks import anything_goes
 from tests.defects.planting import put
 
 
+def fifth() -> SecAgg:
+    """One of five clients may be corrupt."""
+    return SecAgg(collusion=0.2)
+
+
 def test_a_program_is_solved_or_excluded() -> None:
     program = Program()
     one, other = program.new(), program.new()
@@ -26,7 +31,7 @@ def test_a_program_is_solved_or_excluded() -> None:
 
 
 def test_the_complete_graph_is_searched_to_the_end() -> None:
-    subject = WhiteBox(SecAgg)
+    subject = WhiteBox(fifth)
     said = search(subject, subject.protocol, 5, 1)
     assert " 0 undecided" in said
     assert "Not examined" in said
@@ -34,7 +39,7 @@ def test_the_complete_graph_is_searched_to_the_end() -> None:
 
 def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
     with put("secagg.client.opening.expect_threshold", anything_goes)():
-        subject = WhiteBox(SecAgg)
+        subject = WhiteBox(fifth)
         with pytest.raises(Finding) as found:
             search(subject, subject.protocol, 5, 1)
     story = str(found.value)
@@ -43,7 +48,7 @@ def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
 
 
 def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
-    subject = WhiteBox(SecAgg)
+    subject = WhiteBox(fifth)
     _, _, rule = prepared(subject, subject.protocol, 5, 1)
     corrupt = next(corrupt_sets(rule, 1))
     found = [one.story for one in weaker(rule) if plan(one.rule, corrupt, 20) is not None]
@@ -52,7 +57,7 @@ def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
 
 
 def test_time_that_runs_out_is_no_verdict() -> None:
-    subject = WhiteBox(SecAgg)
+    subject = WhiteBox(fifth)
     _, _, rule = prepared(subject, subject.protocol, 12, 1)
     with pytest.raises(Undecided):
         plan(rule, frozenset(), 0.001)

@@ -13,7 +13,7 @@ from secagg.seeds import self_mask_seed
 from tests.defects.masks import APPLY, apply_unless_empty, masked_by, no_session, seeded
 from tests.defects.planting import Defect, put, together
 
-PLACES = ("secagg.client.masking", "secagg.server.unmasking", "secagg.audit_hooks")
+PLACES = ("secagg.client.masking", "secagg.server.unmasking", "secagg.audit_view")
 
 
 def everywhere(name: str, new: Any) -> Any:

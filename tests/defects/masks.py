@@ -342,7 +342,7 @@ DEFECTS = (
         together(
             put("secagg.client.masking.self_mask_seed", no_self_mask),
             put("secagg.server.unmasking.self_mask_seed", no_self_mask),
-            put("secagg.audit_hooks.self_mask_seed", no_self_mask),
+            put("secagg.audit_view.self_mask_seed", no_self_mask),
             masked_by(apply_unless_empty),
         ),
         SecAgg,
@@ -353,7 +353,7 @@ DEFECTS = (
         together(
             put("secagg.client.masking.pair_seed", without_edge),
             put("secagg.server.unmasking.pair_seed", without_edge),
-            put("secagg.audit_hooks.pair_seed", without_edge),
+            put("secagg.audit_view.pair_seed", without_edge),
             masked_by(apply_unless_empty),
         ),
         SecAgg,

@@ -131,9 +131,9 @@ def told(
     yield f"{who} was opened, though {rule.least} of {rule.clients} were promised: {value.tolist()}"
     yield f"  clients {sorted(group)}, exactly; corrupt: {sorted(attack.corrupt)}"
     yield (
-        f"  a check that is not there: {story}"
+        f"  the plan need not pass: {story}"
         if story
-        else "  every check of the protocol's rule was passed"
+        else "  the plan passes every check of the protocol's rule"
     )
     yield from _shown("is told to mask with", attack.lists)
     for v, view in enumerate(attack.views):
