@@ -11,6 +11,7 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -89,7 +90,10 @@ def _ours(data: TensorDataset, batch: int, mode: str) -> Epoch:
     def epoch() -> None:
         given = torch.optim.SGD(model.parameters(), lr=0.1)
         attached = engine.begin(model, given, DataLoader(data, batch_size=batch), nn.CrossEntropyLoss())
-        _loop(attached.model, attached.loader, attached.optimizer, attached.criterion)
+        whole = partial(_loop, attached.model, attached.loader, attached.optimizer, attached.criterion)
+        if engine.probed is None:  # once per run, in the epoch that warms up
+            engine.probe(whole)
+        whole()
         engine.finish()
 
     return epoch

@@ -8,16 +8,16 @@ calibration and ledger belong to `layer`.
 """
 
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from opacus import PrivacyEngine
 from torch import nn
 
-from dp.sample import layout
-from dp.sample.factors import FactoredHooks
 from dp.sample.ghost import GhostCriterion
 from dp.sample.guard import StepGuard
+from dp.sample.hooks import HUNG, RowHooks
 from dp.sample.loader import PrivateLoader
 from dp.sample.optimizers import (
     AdaptiveGhostOptimizer,
@@ -27,6 +27,7 @@ from dp.sample.optimizers import (
     PerLayerOptimizer,
 )
 from dp.sample.options import AdaptiveClip, Clipping
+from dp.sample.probe import Expanded, Probe, Probed
 from dp.sample.validation import validate
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom, SystemRandom
@@ -43,13 +44,11 @@ class _Engine(PrivacyEngine):  # type: ignore[misc]  # Opacus ships no types
         self._owner = owner
 
     def _prepare_model(self, module: Any, *, grad_sample_mode: str = "hooks", **options: Any) -> Any:
-        if grad_sample_mode == "hooks":
-            return FactoredHooks(module, batch_first=True, loss_reduction="mean")
-        made = super()._prepare_model(module, grad_sample_mode=grad_sample_mode, **options)
-        if grad_sample_mode == "ghost":
-            made.GRAD_SAMPLERS = layout.dense(made.GRAD_SAMPLERS)
-            made.NORM_SAMPLERS = layout.dense(made.NORM_SAMPLERS)
-        return made
+        if grad_sample_mode == "ew":
+            made = super()._prepare_model(module, grad_sample_mode=grad_sample_mode, **options)
+            made.loss_reduction = self._owner.reduction
+            return made
+        return self._owner.row_hooks(module)
 
     def _prepare_data_loader(self, data_loader: Any, **_: Any) -> PrivateLoader:
         return self._owner.private_loader(data_loader)
@@ -86,6 +85,7 @@ class ClientEngine:
     random: SecureRandom = field(default_factory=SystemRandom, repr=False)
     guard: StepGuard = field(default_factory=StepGuard)
     taken: int = 0
+    probed: Probed | None = None
 
     def __post_init__(self) -> None:
         self.opacus = _Engine(self)
@@ -100,7 +100,7 @@ class ClientEngine:
             self.abandon()
         training = model.training
         model.train()
-        validate(model)
+        validate(model, self.clipping.gradients)
         self._names = {id(p): name for name, p in model.named_parameters()}
         self._model = model
         result = self._attach(model, optimizer, loader, criterion)
@@ -124,11 +124,34 @@ class ClientEngine:
             poisson_sampling=True,
         )
         self._hooks = made[0]
+        made[1].hooks = None if whole else self._hooks
         made[1].attach_step_hook(self.opacus.accountant.get_optimizer_hook_fn(sample_rate=self.rate))
-        if isinstance(made[1], AdaptiveGhostOptimizer):
-            made[1].hooks = self._hooks
         private_criterion = made[2] if mode == "ghost" else criterion
         return Attached(self._hooks if whole else model, made[1], private_criterion, made[-1])
+
+    def probe(self, run: Callable[[], object]) -> Probed:
+        """Check on a few examples that this loop's rows are those of single examples, before it trains.
+
+        run: calls the loop with what `begin` gave. It is left as soon as the check is done; nothing is trained,
+        nothing counted. Later rounds take what was found. Raises NotPerExample, UnaccountedStep, NonFiniteGradient.
+        """
+        now = self._now
+        if now is None:
+            raise Misuse("expected a round under way: call begin first")
+        hooks = self._hooks if isinstance(self._hooks, RowHooks) else Expanded(self._hooks, self._model)
+        probe = Probe(self._model, now.loader.fetch, now.loader.examples, hooks)
+        now.loader.script, now.optimizer.probe = probe.script(), probe
+        try:
+            self.probed = probe.drive(run).insist()
+        finally:
+            now.loader.script = now.optimizer.probe = None
+            hooks.listen(True, 0, self.reduction)
+        return self.probed
+
+    @property
+    def reduction(self) -> str:
+        """Of the loop's loss over a batch, as the check found it."""
+        return "mean" if self.probed is None else self.probed.reduction
 
     def finish(self) -> int:
         """End the round: check the counters, take Opacus off the model, return the steps that were
@@ -151,18 +174,23 @@ class ClientEngine:
             self._hooks.cleanup()
         for p in self._model.parameters():
             p.grad = None
-            for name in (
-                "grad_sample",
-                "summed_grad",
-                "_norm_sample",
-                "_forward_counter",
-                "_current_grad_sample",
-            ):
+            for name in HUNG:
                 if hasattr(p, name):
                     delattr(p, name)
         self._now = self._hooks = None
 
     # -- what Opacus' engine asks for --
+
+    def row_hooks(self, model: nn.Module) -> RowHooks:
+        mode = self.clipping.gradients
+        layouts = None if self.probed is None else self.probed.layouts
+        return RowHooks(
+            model,
+            functional=mode == "functorch",
+            norms=mode == "ghost",
+            reduction=self.reduction,
+            layouts=layouts,
+        )
 
     def private_loader(self, loader: Any) -> PrivateLoader:
         return PrivateLoader(loader, self.rate, self.steps, self.random, self, self.clipping.physical_batch)
@@ -231,6 +259,8 @@ class ClientEngine:
 
     def expect(self, size: int, *, first: bool, last: bool) -> None:
         self.guard.batch(size, first=first, last=last)
+        if isinstance(self._hooks, RowHooks):
+            self._hooks.start(size)
         if self._now is not None and not last:
             self._now.optimizer.signal_skip_step(do_skip=True)
 

@@ -17,6 +17,18 @@ class UnsupportedModule(Misuse):
         self.modules = dict(modules)
 
 
+class NotPerExample(Misuse):
+    """Parameters whose rows are not the gradients of single examples; `parameters` maps names to reasons."""
+
+    def __init__(self, parameters: dict[str, str]) -> None:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in parameters.items())
+        super().__init__(
+            f"expected every trainable parameter's gradient to be a sum of the examples' own, got {listed}. Nothing "
+            "was trained; `secagg audit sample-dp` shows every parameter and mode"
+        )
+        self.parameters = dict(parameters)
+
+
 class UnaccountedStep(Misuse):
     """Parameters changed, or could have changed, in a step that was not clipped, noised and counted.
     Nothing is sent."""

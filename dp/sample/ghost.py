@@ -1,17 +1,19 @@
 """The criterion of ghost clipping: two backward passes, the first for norms, the second for the clipped
 sum.
 
-Li et al. 2022, section 4, through Opacus' hooks. Only what keeps the clip's bound is allowed on the loss: a
+Li et al. 2022, section 4, through `hooks`. Only what keeps the clip's bound is allowed on the loss: a
 term that reaches the parameters past the hooks (a weight penalty added to the loss) would not be clipped,
 and is refused.
 """
 
+import math
 from typing import Any
 
 import torch
-from opacus.grad_sample import GradSampleHooksFastGradientClipping
 
-from dp.sample.errors import UnclippedLoss
+from dp.sample import sums
+from dp.sample.errors import UnaccountedStep, UnclippedLoss
+from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import GhostOptimizer
 
 
@@ -19,30 +21,58 @@ class GhostLoss:
     """The losses of a batch's examples; `backward` clips. Behaves like a scalar for printing and
     scaling."""
 
-    def __init__(
-        self, losses: torch.Tensor, hooks: GradSampleHooksFastGradientClipping, optimizer: GhostOptimizer
-    ) -> None:
+    def __init__(self, losses: torch.Tensor, hooks: RowHooks, optimizer: GhostOptimizer) -> None:
         self._losses, self._hooks, self._optimizer = losses, hooks, optimizer
 
     def backward(self) -> None:
         """Put the sum of clipped gradients into p.grad, and seal it for the optimizer's check."""
-        if not len(self._losses):
-            raise UnclippedLoss("expected the losses of at least one example")
+        losses = self._by_example()
+        if not self._hooks.enabled:  # a reference of the check before training
+            losses.mean().backward()  # type: ignore[no-untyped-call]  # torch has not typed it
+            self._optimizer.seal(len(losses))
+            return
+        losses.mean().backward(retain_graph=True)  # type: ignore[no-untyped-call]  # torch has not typed it
+        probe = self._optimizer.probe
         parameters = [p for group in self._optimizer.param_groups for p in group["params"] if p.requires_grad]
+        try:
+            norms = self._hooks.example_norms(parameters, lenient=probe is not None)
+        except UnaccountedStep as error:
+            raise UnclippedLoss(str(error)) from error
+        if probe is None and not self._optimizer.guard.accounted:  # a round's first step
+            self._check(losses, parameters, norms)
         for p in parameters:
-            p._norm_sample = None
-        self._losses.mean().backward(retain_graph=True)  # type: ignore[no-untyped-call]  # torch has not typed it
-        if any(p._norm_sample is None for p in parameters):
+            p.grad = None
+        clip = float(self._optimizer.max_grad_norm)
+        coefficients = (
+            sums.clip_factors(norms.double() ** 2, clip) if probe is None else probe.weights(len(norms))
+        )
+        self._hooks.enabled = False
+        (coefficients.to(losses) * losses).sum().backward()  # type: ignore[no-untyped-call]
+        self._hooks.enabled = True
+        self._optimizer.seal(len(losses), norms if probe is None else None)
+
+    def _check(self, losses: torch.Tensor, parameters: list[torch.Tensor], norms: torch.Tensor) -> None:
+        """The first example's norm beside autograd's own."""
+        self._hooks.enabled = False
+        exact = torch.autograd.grad(losses[0], parameters, retain_graph=True, allow_unused=True)
+        self._hooks.enabled = True
+        wanted = math.sqrt(sum(float(g.double().pow(2).sum()) for g in exact if g is not None))
+        if not abs(float(norms[0]) - wanted) <= 1e-2 * wanted + 1e-6:
             raise UnclippedLoss(
-                "a trainable parameter is not reached by the loss, or is used outside its module; ghost "
-                "clipping needs both"
+                f"an example's gradient has norm {wanted:.4g}, ghost clipping found {float(norms[0]):.4g}: a parameter "
+                "is used outside its module, or the examples' axis is not the first; ClientEngine.probe(loop) before "
+                "the loop (SampleDP does it) names the parameter"
             )
-        self._optimizer.zero_grad()
-        coefficients = self._hooks.get_clipping_coef()
-        self._hooks.disable_hooks()
-        (coefficients.to(self._losses.device) * self._losses).sum().backward()
-        self._hooks.enable_hooks()
-        self._optimizer.seal(len(self._losses), self._hooks.per_sample_gradient_norms)
+
+    def _by_example(self) -> torch.Tensor:
+        """One loss for each example drawn: a loss for every token, say, is averaged over the example's."""
+        each, left = divmod(len(self._losses), max(1, self._hooks.size))
+        if left or not each:
+            raise UnaccountedStep(
+                f"the criterion gave {len(self._losses)} losses for the {self._hooks.size} examples drawn: take "
+                "examples from the given loader only, and give the criterion the whole batch"
+            )
+        return self._losses.reshape(-1, each).mean(dim=1)
 
     def item(self) -> float:
         """The mean loss as a float; private, not noised."""
@@ -91,9 +121,7 @@ class GhostCriterion:
     """The user's criterion, called for one loss per example. The criterion must have a `reduction`
     attribute, as torch's do."""
 
-    def __init__(
-        self, criterion: Any, hooks: GradSampleHooksFastGradientClipping, optimizer: GhostOptimizer
-    ) -> None:
+    def __init__(self, criterion: Any, hooks: RowHooks, optimizer: GhostOptimizer) -> None:
         if not hasattr(criterion, "reduction"):
             raise UnclippedLoss(
                 f"ghost clipping needs a criterion with a reduction attribute, as torch.nn's losses "

@@ -15,20 +15,24 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dp.sample import factors, sums
-from dp.sample.errors import UnaccountedStep
+from dp.sample.hooks import RowHooks, agreed
 from dp.sample.loader import PrivateLoader
+from dp.sample.optimizers import checked_part
+from dp.sample.probe import Probe, Probed
 from dp.sample.validation import validate
-from protocols.randomness import SecureRandom
+from protocols.randomness import SecureRandom, SystemRandom
 
 
 @dataclass
 class _Arrivals:
     """Counts what the loader hands out; an empty secret batch adds nothing to the sum."""
 
+    hooks: RowHooks
     size: int = 0
 
     def expect(self, size: int, *, first: bool, last: bool) -> None:
         self.size = size
+        self.hooks.start(size)
 
     def empty(self) -> None:
         self.size = 0
@@ -45,39 +49,36 @@ def clipped_sum(
     random: SecureRandom,
     reduction: str = "mean",
     physical_batch: int | None = 256,
+    probed: Probed | None = None,
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
     """Sum of rint(clipped gradient / step) over a Poisson sample of the loader's examples, by parameter
     name.
 
-    loss: `loss(model, batch)`, the mean (or sum, see `reduction`) over the batch; scaling it wrongly costs
-    accuracy, never privacy. Each example's integer vector has L2 norm at most clip / step + sqrt(d) / 2.
-    Returns int64 arrays of the parameters' shapes, and private figures (mean loss). Raises
-    UnsupportedModule, NonFiniteGradient, Misuse.
+    loss: `loss(model, batch)`, the mean (or sum, see `reduction`) over the batch. probed: what `prove` found, its
+    reduction included; without it the examples must lie first everywhere. Each example's integer vector has L2
+    norm at most clip / step + sqrt(d) / 2. Returns int64 arrays of the parameters' shapes, and private figures
+    (mean loss). Raises UnsupportedModule, UnaccountedStep, NonFiniteGradient, Misuse.
     """
     training = model.training
     model.train()
     validate(model)
     named: list[tuple[str, Any]] = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
     totals = [torch.zeros(p.numel(), dtype=torch.int64, device=p.device) for _, p in named]
-    hooks = factors.FactoredHooks(model, loss_reduction=reduction)
-    arrivals, seen, lost = _Arrivals(), 0, 0.0
+    layouts, reduction = (None, reduction) if probed is None else (probed.layouts, probed.reduction)
+    hooks = RowHooks(model, reduction=reduction, layouts=layouts)
+    arrivals, seen, lost = _Arrivals(hooks), 0, 0.0
     try:
         for batch in PrivateLoader(loader, rate, 1, random, arrivals, physical_batch):
-            for _, p in named:
-                p.grad_sample = None
-                p.factors = None
-                p.grad = None
+            hooks.clear()
             value = loss(model, batch)
             value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
             lost += float(value.detach()) * (arrivals.size if reduction == "mean" else 1)
             seen += arrivals.size
-            _add(named, totals, arrivals.size, clip, step)
+            _add(named, totals, arrivals.size, clip, step, reduction)
     finally:
         hooks.cleanup()
         for _, p in named:
             p.grad = None
-            if hasattr(p, "factors"):
-                del p.factors
         model.train(training)
     result = {
         name: t.cpu().numpy().reshape(tuple(p.shape)) for (name, p), t in zip(named, totals, strict=True)
@@ -85,25 +86,44 @@ def clipped_sum(
     return result, ({"loss": lost / seen} if seen else {})
 
 
+def prove(model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], loader: Any) -> Probed:
+    """Check on a few examples that the rows of this loss are those of single examples; once per run.
+
+    Returns what `clipped_sum` takes as `probed`. Raises NotPerExample by parameter, UnsupportedModule.
+    """
+    training = model.training
+    model.train()
+    validate(model)
+    hooks = RowHooks(model)
+    batches = PrivateLoader(loader, 1.0, 1, SystemRandom(), _Arrivals(hooks))
+    probe = Probe(model, batches.fetch, batches.examples, hooks)
+    script = probe.script()
+
+    def run() -> None:
+        for batch in script:
+            loss(model, batch).backward()  # type: ignore[no-untyped-call]  # torch has not typed it
+            probe.step()
+
+    try:
+        return probe.drive(run).insist()
+    finally:
+        hooks.cleanup()
+        model.train(training)
+
+
 def _add(
-    named: list[tuple[str, Any]], totals: list[torch.Tensor], size: int, clip: float, step: float
+    named: list[tuple[str, Any]],
+    totals: list[torch.Tensor],
+    size: int,
+    clip: float,
+    step: float,
+    reduction: str,
 ) -> None:
-    parts = [_part(name, p, size) for name, p in named]
+    parts = [checked_part(p, name, size) for name, p in named]
     squares = [factors.squared(part, name) for part, (name, _) in zip(parts, named, strict=True)]
+    agreed(
+        parts, squares, [p.total for _, p in named], size if reduction == "mean" else 1, [n for n, _ in named]
+    )
     scale = sums.clip_factors(torch.stack(squares).sum(dim=0), clip)
     for total, part in zip(totals, parts, strict=True):
         total += factors.summed(part, scale, step)
-
-
-def _part(name: str, p: Any, size: int) -> factors.Part:
-    """One parameter's gradients for the batch: rows, or the two factors of a linear layer."""
-    if p.factors is not None and len(p.factors[0]) == size:
-        d, x = p.factors
-        return d, x
-    if not isinstance(p.grad_sample, torch.Tensor) or len(p.grad_sample) != size:
-        raise UnaccountedStep(
-            f"{name} has no gradient for each of the {size} examples drawn: expected loss(model, batch) "
-            "to pass the "
-            "whole batch through every trainable module once; freeze parameters that it does not use"
-        )
-    return sums.rows(p.grad_sample)

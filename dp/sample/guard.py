@@ -87,7 +87,7 @@ class StepGuard:
             )
         name = difference(model, self._last)
         if name is not None:
-            raise UnaccountedStep(_changed_outside(name))
+            raise UnaccountedStep(changed_outside(name))
 
     def after_step(self) -> None:
         """Count a step that was clipped, noised and handed to the user's optimizer."""
@@ -106,7 +106,7 @@ class StepGuard:
         changing steps agree."""
         name = difference(self._running(), self._last)
         if name is not None:
-            raise UnaccountedStep(_changed_outside(name))
+            raise UnaccountedStep(changed_outside(name))
         if not self.drawn == self.accounted == self.changed:
             raise UnaccountedStep(
                 f"{self.drawn} batches were drawn, {self.accounted} steps were accounted and "
@@ -125,7 +125,8 @@ class StepGuard:
         return self._model
 
 
-def _changed_outside(name: str) -> str:
+def changed_outside(name: str) -> str:
+    """Why a change of this parameter or buffer stops the round."""
     return (
         f"{name} changed outside an accounted step: expected every change to come from the optimizer that "
         "the loop was given; "

@@ -1,7 +1,7 @@
 """SampleDP: example-level differential privacy inside each client's own loop.
 
 Every client's update is private towards everybody, the server included, before it is sent. Belongs here:
-calibration for the whole planned run from a client's own size and rate, the account and the refusal to
+calibration for the whole planned run from a public number of examples and a rate, the account and the refusal to
 overspend, the exchange of the loop's objects. How a step is made private belongs to `engine` and what it
 uses.
 """
@@ -24,6 +24,7 @@ from protocols.statement import Event as Fact
 
 if TYPE_CHECKING:
     from dp.sample.engine import ClientEngine
+    from dp.sample.probe import Probed
 
 _NOMINAL = 2.0**12
 _SLACK = 1e-3
@@ -53,13 +54,15 @@ class SampleDP(PrivacyLayer):
     clip: L2 norm of an example's gradient, a tuple of norms with clipping="per-layer", or an
     `AdaptiveClip`. clipping: "flat", "per-layer" or "adaptive". gradients: "hooks", "functorch", "ew" or
     "ghost" (norms only, least memory; the loop must then use the given criterion). batch_size: expected
-    examples per step (default: the loader's). physical_batch: most at once in memory. repair: replace
-    modules that cannot be trained privately where their parameter names stay; `repaired(factory)` does it
-    for a whole federation. ledger: client's name -> its `Ledger` (or a mapping), charged before an update
-    leaves. accountant: "rdp" or "pld".
+    examples per step (default: the loader's). examples: a public number of examples that rate, steps and noise
+    follow in place of the client's own; without it each client's own number is declared public.
+    physical_batch: most at once in memory. repair: replace modules that cannot be trained privately where
+    their parameter names stay; `repaired(factory)` does it for a whole federation. ledger: client's name ->
+    its `Ledger` (or a mapping), charged before an update leaves. accountant: "rdp" or "pld".
 
-    Add/remove-one-example neighbours. Sizes and training metrics are private then: clients weigh equally
-    and no metric is sent.
+    Add/remove-one-example neighbours. Clients weigh equally and no metric is sent. Before a layer's first step a
+    few examples pass through the user's loop, to find layouts and to prove that every parameter's rows are those
+    of single examples (`dp.sample.probe`): what does not agree is refused by name.
     """
 
     name: ClassVar[str] = "sample-dp"
@@ -77,6 +80,7 @@ class SampleDP(PrivacyLayer):
         repair: bool = False,
         accountant: str = "rdp",
         ledger: Ledgers = None,
+        examples: int | None = None,
     ) -> None:
         self.price = Price(epsilon, delta, noise_multiplier, accountant)
         if clipping not in ("flat", "per-layer", "adaptive"):
@@ -89,18 +93,27 @@ class SampleDP(PrivacyLayer):
             raise Misuse("per-layer clipping has fixed norms")
         if batch_size is not None and batch_size < 1:
             raise Misuse(f"expected a batch size of at least 1, got {batch_size}")
+        if examples is not None and examples < 1:
+            raise Misuse(f"expected a public number of at least 1 example, got {examples}")
         self.clipping = Clipping(clip, clipping == "per-layer", gradients, physical_batch)
-        self.batch_size, self.repair, self.ledger = batch_size, repair, ledger
+        self.batch_size, self.examples, self.repair, self.ledger = batch_size, examples, repair, ledger
         self.owns = frozenset({"optimizer", "criterion"} if gradients == "ghost" else {"optimizer"})
         self.accounts: dict[str, ClientAccount] = {}
         self._restored: dict[str, dict[str, float]] = {}
+        self._probed: Probed | None = None
         self._multipliers: dict[tuple[Any, ...], float] = {}
 
     def describe(self) -> str:
         return (
             f"{self.name}: DP-SGD in each client's loop, {self.clipping.gradients} gradients, clip "
-            f"{self.clipping.start:g} per example, "
-            "add-remove neighbours; holds against everybody"
+            f"{self.clipping.start:g} per example, add-remove neighbours; holds against everybody; {self._declared()}"
+        )
+
+    def _declared(self) -> str:
+        if self.examples is None:
+            return "each client's number of examples is public: its rate, steps and noise follow it"
+        return (
+            f"rate, steps and noise follow the public number of {self.examples} examples, not a client's own"
         )
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
@@ -128,6 +141,8 @@ class SampleDP(PrivacyLayer):
         task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
         task.loader = attached.loader
         try:
+            if engine.probed is None:
+                self._probed = engine.probe(lambda: compute(task))
             metrics = compute(task)
             steps = engine.finish()
         except BaseException:  # whatever broke the loop, Opacus' hooks come off the model
@@ -166,7 +181,7 @@ class SampleDP(PrivacyLayer):
                 raise Misuse(
                     "expected batch_size, or a loader that has one: the sampling rate follows from it"
                 )
-            examples = len(task.loader.dataset)
+            examples = self.examples or len(task.loader.dataset)
             self.accounts[task.client] = self._planned(examples, int(batch), task.epochs, facts.run)
         return self.accounts[task.client]
 
@@ -231,6 +246,7 @@ class SampleDP(PrivacyLayer):
                 self.clipping, account.multiplier, account.rate, self._steps(account), random=facts.random
             )
             engine.size(account.examples)
+            engine.probed = self._probed
             stored = self._restored.get(facts.client) or _stored(facts)
             account.taken = max(account.taken, int(stored.get("taken", 0)))
             engine.resume(account.taken, stored.get("clip"))
@@ -260,14 +276,14 @@ class SampleDP(PrivacyLayer):
         """A round's share of a client's own guarantee: from its size where that is known, else one Gaussian
         per round whose composition over the planned run costs the same epsilon at the same delta.
         """
-        examples = run.sizes.get(client)
+        examples = self.examples or run.sizes.get(client)
         if examples and self.batch_size:
             account = self._planned(examples, self.batch_size, run.local_epochs, run)
             return repeat(account.event, run.local_epochs * self._steps(account))
         if self.price.epsilon is None:
             raise Misuse(
-                f"{self.name} with noise_multiplier needs batch_size and the clients' sizes to state what "
-                f"{client} spends"
+                f"{self.name} with noise_multiplier needs batch_size and examples, or the clients' sizes, to state "
+                f"what {client} spends"
             )
         multiplier = self.price.multiplier(lambda m: _sampled(m, 1.0), run.rounds, run)
         return _sampled(multiplier, 1.0)

@@ -1,32 +1,130 @@
-"""Per-example gradients for activations in any memory layout.
+"""Where a batch's examples lie in what a module reads and gives. No gradients here.
 
-Opacus' unfolding of images reads its input through strides that it computes for dense rows. An image in
-channels-last order, or any permuted view, is read in the wrong places: the gradients are wrong, and where the
-batch is not the outermost stride one example's pixels reach another example's gradient, so that the clip no
-longer bounds what one example does. Dense copies of the activations cure both; dense ones are not copied.
+A layout is found once, by `dp.sample.probe`: the same example as a batch of two sizes; the axis that grows is
+the examples' axis, whatever else has which length. An axis that holds several rows of each example (time
+folded into the batch) is split. Without a probe the first axis is taken, and refused where it could be another.
 """
 
-from collections.abc import Callable
-from functools import wraps
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import torch
+from torch import nn
 
-Sampler = Callable[[Any, list[Any], Any], Any]
+from dp.sample.errors import UnaccountedStep
 
-
-def dense(samplers: dict[Any, Sampler]) -> dict[Any, Sampler]:
-    """The same samplers, each given contiguous activations and backprops."""
-    return {kind: _dense(sampler) for kind, sampler in samplers.items()}
-
-
-def _dense(sampler: Sampler) -> Sampler:
-    @wraps(sampler)
-    def call(layer: Any, activations: list[Any], backprops: Any) -> Any:
-        return sampler(layer, [_contiguous(each) for each in activations], _contiguous(backprops))
-
-    return call
+Shape = tuple[int, ...]
+AGNOSTIC = (nn.Linear, nn.Embedding, nn.LayerNorm, nn.RMSNorm)
+"""Modules that read any number of leading axes alike: torch does not say which of them is the batch."""
 
 
-def _contiguous(value: Any) -> Any:
-    return value.contiguous() if isinstance(value, torch.Tensor) else value
+@dataclass(frozen=True)
+class Seen:
+    """One call of one module: the shapes of its tensor inputs and of its output."""
+
+    name: str
+    inputs: tuple[Shape, ...]
+    output: Shape
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The examples' axis in each input (None: the same for every batch size) and in the output.
+
+    inner: where an axis holds several rows of each example, the example is the faster index: row r belongs to
+    example r mod n, not to example r div (rows of each).
+    """
+
+    inputs: tuple[int | None, ...] = (0,)
+    output: int = 0
+    folded: bool = False
+    inner: bool = False
+
+    def split(self, tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
+        """(n, rows of each example, other axes), contiguous. Raises UnaccountedStep for another number of rows."""
+        first = tensor.movedim(axis, 0)
+        each, left = divmod(len(first), size)
+        if left or not each or (each > 1 and not self.folded):
+            raise UnaccountedStep(
+                f"{len(first)} rows for the {size} examples drawn; take examples from the given loader only, "
+                "and let every trainable module see the whole batch"
+            )
+        if self.inner:
+            return first.reshape(each, size, *first.shape[1:]).transpose(0, 1).contiguous()
+        return first.reshape(size, each, *first.shape[1:]).contiguous()
+
+
+class Ambiguous(Exception):
+    """The examples' axis of a call cannot be told; the text says why, and what to do."""
+
+
+def found(small: Seen, large: Seen, sizes: tuple[int, int]) -> Layout:
+    """The layout of a call seen with the same example in batches of two sizes. Raises Ambiguous."""
+    if len(small.inputs) != len(large.inputs):
+        raise Ambiguous("it reads another number of inputs when the batch has another size")
+    inputs = tuple(_axis(a, b, sizes) for a, b in zip(small.inputs, large.inputs, strict=True))
+    output = _axis(small.output, large.output, sizes)
+    if output is None or all(axis is None for axis in inputs):
+        raise Ambiguous(
+            "it reads or gives the same number of rows whatever the batch (positions, say), so that its gradient "
+            "has no row per example: expand its input to the batch before it (x.expand(batch, ...))"
+        )
+    shapes = [*zip(large.inputs, inputs, strict=True), (large.output, output)]
+    return Layout(inputs, output, any(a is not None and shape[a] != sizes[1] for shape, a in shapes))
+
+
+def _axis(small: Shape, large: Shape, sizes: tuple[int, int]) -> int | None:
+    differ = [at for at, (a, b) in enumerate(zip(small, large, strict=False)) if a != b]
+    if len(small) == len(large) and not differ:
+        return None
+    if len(small) != len(large) or len(differ) > 1:
+        raise Ambiguous(
+            f"shapes {small} and {large} leave open which axis holds the examples: keep one such axis"
+        )
+    if small[differ[0]] * sizes[1] != large[differ[0]] * sizes[0]:
+        raise Ambiguous(f"its rows do not grow with the batch: {small} and {large} for {sizes} examples")
+    return differ[0]
+
+
+class Layouts:
+    """The layouts of a model's modules, by name and call; empty before a probe.
+
+    Calls beyond those that were seen take the layout that all seen calls share.
+    """
+
+    def __init__(self, calls: dict[str, list[Layout]] | None = None) -> None:
+        self.calls = calls
+
+    @property
+    def known(self) -> bool:
+        """Whether a probe found them."""
+        return self.calls is not None
+
+    def of(self, name: str, module: nn.Module, call: int, shapes: Sequence[Shape], size: int) -> Layout:
+        """The layout of one call. Raises UnaccountedStep where none is known or another one is possible."""
+        if self.calls is None:
+            _unambiguous(name, module, shapes[0], size)
+            return Layout((0,) * len(shapes))
+        known = self.calls.get(name, [])
+        if call < len(known) or len(set(known)) == 1:
+            return known[min(call, len(known) - 1)]
+        raise UnaccountedStep(
+            f"{name} is used in a way that the check before training did not see: its call {call + 1} has no "
+            "known layout; use every trainable module in every step, in one layout"
+        )
+
+    def turned(self, names: set[str]) -> "Layouts":
+        """The same, but folded axes of these modules have the example as the faster index."""
+        calls = self.calls or {}
+        return Layouts(
+            {n: [replace(each, inner=n in names and each.folded) for each in of] for n, of in calls.items()}
+        )
+
+
+def _unambiguous(name: str, module: nn.Module, shape: Shape, size: int) -> None:
+    features = 0 if isinstance(module, nn.Embedding) else 1
+    if isinstance(module, AGNOSTIC) and size in shape[1 : len(shape) - features]:
+        raise UnaccountedStep(
+            f"{name} reads {shape}: for {size} examples several axes could hold them, and nothing was probed; call "
+            "ClientEngine.probe(loop) before the loop (SampleDP does)"
+        )

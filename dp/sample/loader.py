@@ -155,7 +155,8 @@ class PrivateLoader(DataLoader[Any]):
             )
         whole = type(dataset) is TensorDataset and loader.collate_fn is default_collate
         batches = PoissonBatches(len(dataset), rate, count, random)
-        self._steps, self.rate = steps, rate
+        self._steps, self.rate, self._whole = steps, rate, whole
+        self.script: Iterator[Any] | None = None
         super().__init__(
             _Tagged(dataset, whole),
             batch_sampler=_Parts(batches, most),
@@ -169,7 +170,25 @@ class PrivateLoader(DataLoader[Any]):
             persistent_workers=loader.persistent_workers,
         )
 
+    @property
+    def examples(self) -> int:
+        """How many there are."""
+        return len(self.dataset)  # type: ignore[arg-type]  # has a length: checked above
+
+    def fetch(self, indices: list[int]) -> Any:
+        """These examples as the loop would get them; an example that is drawn anew at each look is kept."""
+        if self._whole:
+            return self.collate_fn([(True, True), indices]).content
+        kept = self.__dict__.setdefault("_kept", {})
+        for index in indices:
+            if index not in kept:
+                kept[index] = self.dataset[index]
+        return self.collate_fn([(True, True), *[kept[index] for index in indices]]).content
+
     def __iter__(self) -> Any:
+        if self.script is not None:  # the check before training
+            yield from self.script
+            return
         for part in super().__iter__():
             if part.content is None:
                 self._steps.empty()

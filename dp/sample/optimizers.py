@@ -25,12 +25,33 @@ from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.sample import factors, sums
 from dp.sample.errors import UnaccountedStep
 from dp.sample.guard import StepGuard
+from dp.sample.hooks import RowHooks, agreed, unseen
+from dp.sample.probe import Probe
 from protocols.randomness import SecureRandom
 
 GHOST_MARGIN = 0.01
 """Ghost clipping sums in floats inside the backward pass: no order of additions is known, so no bound on
 its rounding can be proved. The accounted sensitivity is this much larger than the clip; typical errors are
 10^-5 of it."""
+
+
+def checked_part(p: Any, name: str, size: int) -> factors.Part:
+    """A parameter's gradients of a batch of `size`. Raises UnaccountedStep where there are none, or others."""
+    part = factors.part_of(p)
+    if part is None:
+        raise UnaccountedStep(unseen(name, getattr(p, "total", None) is not None))
+    rows = len(part[0]) if isinstance(part, tuple) else len(part)
+    if rows != size:
+        raise UnaccountedStep(
+            f"{name} has gradients of {rows} examples where {size} were drawn; let every trainable module see the "
+            "whole batch, examples first, once"
+        )
+    return part
+
+
+def forget(p: Any) -> None:
+    """Drop what is left of a batch on a parameter."""
+    p.factors = p.grad_sample = p.total = p.norm_sample = None
 
 
 class GridMixin:
@@ -43,6 +64,8 @@ class GridMixin:
     guard: StepGuard
     names: list[str]
     denominator: float
+    hooks: RowHooks | None = None
+    probe: Probe | None = None
 
     def arm(self, random: SecureRandom, guard: StepGuard, names: list[str], denominator: float) -> None:
         """Give the stream, the guard, the parameters' names and the fixed denominator (the expected batch
@@ -123,6 +146,10 @@ class GridMixin:
         if closure is not None:
             with torch.enable_grad():
                 closure()
+        if self.probe is not None:
+            self._examples()
+            self.probe.step()
+            return None
         self.guard.before_step(self._examples())
         self.clip_and_accumulate()
         skip: bool = self._check_skip_next_step()  # type: ignore[attr-defined]  # Opacus' queue
@@ -137,32 +164,28 @@ class GridMixin:
 
     def clip_and_accumulate(self) -> None:
         """Clip, round and add the per-example gradients of all parameters into int64 sums."""
-        parts = [self._part(p, name) for p, name in zip(self.params, self.names, strict=True)]
+        size = self.guard.pending
+        parts = [checked_part(p, name, size) for p, name in zip(self.params, self.names, strict=True)]
         squares = [factors.squared(part, name) for part, name in zip(parts, self.names, strict=True)]
-        step = self.grid
-        for p, part, scale in zip(self.params, parts, self._factors(squares), strict=True):
-            total = factors.summed(part, scale, step)
+        step, scale = self.grid, size if self.hooks is None or self.hooks.reduction == "mean" else 1
+        totals = [getattr(p, "total", None) for p in self.params]
+        agreed(parts, squares, totals, scale, self.names, self._turn())
+        for p, part, shrink in zip(self.params, parts, self._factors(squares), strict=True):
+            total = factors.summed(part, shrink, step)
             p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
-            p.factors = p.grad_sample = None  # used once, whether or not the loop forgets zero_grad()
+            forget(p)  # used once, whether or not the loop forgets zero_grad()
 
-    def _part(self, p: Any, name: str) -> factors.Part:
-        if getattr(p, "factors", None) is not None:
-            d, x = p.factors
-            return d, x
-        if not isinstance(getattr(p, "grad_sample", None), torch.Tensor):
-            raise UnaccountedStep(
-                f"{name} has no fresh per-example gradients: expected one backward pass through the given "
-                "model for "
-                "every batch, and every trainable parameter in use; call optimizer.zero_grad() once per "
-                "batch, "
-                "freeze parameters that are not used"
-            )
-        return sums.rows(p.grad_sample)
+    def _turn(self) -> int | None:
+        """Which parameter's rows are compared with autograd's gradient in this step: all (None) in a round's first
+        and where no probe came before, one after the other in later ones."""
+        if self.hooks is None or not self.hooks.layouts.known or not self.guard.accounted:
+            return None
+        return self.guard.accounted % len(self.params)
 
     def zero_grad(self, set_to_none: bool = False) -> None:
         """Forget gradients, per-example ones too."""
         for p in self.params:
-            p.factors = None
+            forget(p)
         super().zero_grad(set_to_none)  # type: ignore[misc]  # Opacus' optimizer, mixed in after this class
 
     def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
@@ -215,10 +238,9 @@ class _Adaptive(GridMixin):
         fraction = 0.5 + (self._balance + noise) / (2 * self.denominator)
         self._balance = 0
         change = math.exp(-self.clipbound_learning_rate * (fraction - self.target_unclipped_quantile))
-        self._set_clip(float(np.clip(self.max_grad_norm * change, self.min_clipbound, self.max_clipbound)))
-
-    def _set_clip(self, clip: float) -> None:
-        self.max_grad_norm = clip
+        self.max_grad_norm = float(
+            np.clip(self.max_grad_norm * change, self.min_clipbound, self.max_clipbound)
+        )
 
 
 class AdaptiveOptimizer(_Adaptive, AdaClipDPOptimizer):  # type: ignore[misc]  # Opacus ships no types
@@ -242,12 +264,13 @@ class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignor
     def bound(self) -> float:
         return rounded_bound(float(self.max_grad_norm) * (1 + GHOST_MARGIN), self.dims, self.grid)
 
-    def seal(self, examples: int, norms: torch.Tensor) -> None:
-        """The private criterion has just put the clipped sum into p.grad; anything else that writes there
-        breaks the seal."""
+    def seal(self, examples: int, norms: torch.Tensor | None = None) -> None:
+        """The private criterion has just put a sum into p.grad; anything else that writes there breaks the seal.
+        norms: of the examples' gradients, to be counted; none before training."""
         self._seal = [(id(p.grad), p.grad._version if p.grad is not None else -1) for p in self.params]
         self._sealed_examples = examples
-        self._seen(norms)
+        if norms is not None:
+            self._seen(norms)
 
     def _seen(self, norms: torch.Tensor) -> None:
         """What adaptive clipping counts."""
@@ -277,6 +300,7 @@ class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignor
                 "a gradient bypassed clipping, or is NaN or infinite"
             )
         for p in self.params:
+            forget(p)
             gradient = torch.zeros_like(p) if p.grad is None else p.grad
             total = torch.round(gradient.detach().double().reshape(-1) / self.grid).to(torch.int64)
             before = p.summed_grad
@@ -286,8 +310,6 @@ class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignor
 
 class AdaptiveGhostOptimizer(_Adaptive, GhostOptimizer):
     """Ghost clipping whose clip follows the noised quantile."""
-
-    hooks: Any = None
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         adaptive = (
@@ -303,7 +325,3 @@ class AdaptiveGhostOptimizer(_Adaptive, GhostOptimizer):
 
     def _seen(self, norms: torch.Tensor) -> None:
         self._count(norms.detach().double().cpu() ** 2)
-
-    def _set_clip(self, clip: float) -> None:
-        self.max_grad_norm = clip
-        self.hooks.max_grad_norm = clip

@@ -9,10 +9,13 @@ which they pass over, are caught here.
 import copy
 from typing import Any, NamedTuple
 
+import torch
 from opacus.layers import DPRNN
 from opacus.layers.param_rename import RenameParamsMixin
 from opacus.validators import ModuleValidator
 from torch import nn
+from torch.nn.utils import parametrize
+from torch.nn.utils.parametrizations import _SpectralNorm
 
 from dp.sample.errors import UnsupportedModule
 
@@ -41,6 +44,8 @@ def problems(model: nn.Module) -> dict[str, str]:
 
 def _problem(module: nn.Module) -> str:
     kind = type(module).__name__
+    if isinstance(module, torch._dynamo.OptimizedModule) or module._compiled_call_impl is not None:
+        return f"{kind} is compiled, and per-example gradients need its single calls: give the module itself"
     if isinstance(module, _BATCH_NORM):
         return f"{kind} mixes the examples of a batch"
     if getattr(module, "track_running_stats", False):
@@ -59,6 +64,8 @@ def _problem(module: nn.Module) -> str:
     complaints = validator(module) if validator else []
     if complaints:
         return f"{kind} has no per-example gradients ({str(complaints[0]).split('.')[0][:120]})"
+    if parametrize.is_parametrized(module) and any(isinstance(m, _SpectralNorm) for m in module.modules()):
+        return f"{kind} moves its spectral norm's buffers in training: take weight_norm or none"
     if any(True for _ in module.buffers(recurse=False)):
         return f"{kind} has trainable parameters beside buffers, which would not be private"
     return ""
@@ -69,14 +76,25 @@ def _option(module: nn.Module) -> str:
     padding = getattr(module, "padding_mode", "zeros")
     if isinstance(module, nn.modules.conv._ConvNd) and padding != "zeros":
         return f"has per-example gradients for zero padding only, not {padding!r}: pad in a module before it"
+    if isinstance(module, nn.EmbeddingBag) and module.mode == "max":
+        return 'has per-example gradients for sums and means of a bag, not for "max"'
     if getattr(module, "scale_grad_by_freq", False):
         return "scales gradients by counts over the batch (scale_grad_by_freq)"
     return ""
 
 
-def validate(model: nn.Module) -> None:
-    """Raises UnsupportedModule naming every module that cannot be trained privately."""
+def validate(model: nn.Module, gradients: str = "hooks") -> None:
+    """Raises UnsupportedModule naming every module that cannot be trained privately in this gradient mode."""
     found = problems(model)
+    for name, module in model.named_modules() if gradients == "ew" else ():
+        if (
+            isinstance(module, nn.Embedding)
+            and module.padding_idx is not None
+            and module.weight.requires_grad
+        ):
+            found[name or _ROOT] = (
+                'Embedding pads (padding_idx), which "ew" trains too: take gradients="hooks"'
+            )
     if found:
         raise UnsupportedModule(found)
 

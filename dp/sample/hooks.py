@@ -1,0 +1,266 @@
+"""Per-example gradients of a batch, made while its loss is differentiated: what is hung on a model.
+
+A forward hook on every module that holds trainable parameters keeps what one call read, and a hook on what
+that call gave turns the gradient there into a row for each example; calls add up. A hook on every parameter
+keeps autograd's own gradient beside the rows: where the rows do not add up to it, a use of the parameter was
+not seen (`agreed`). How a call's rows are made belongs to `samplers`, where examples lie to `layout`.
+"""
+
+import math
+from collections import Counter
+from collections.abc import Iterator
+from functools import partial
+from typing import Any
+
+import torch
+from opacus.layers import DPGRU, DPLSTM, DPRNN
+from torch import nn
+from torch.nn.utils import parametrize
+
+from dp.sample import factors, samplers, sums
+from dp.sample.errors import UnaccountedStep, UnsupportedModule
+from dp.sample.layout import Layouts, Seen
+
+HUNG = ("grad_sample", "factors", "total", "norm_sample", "summed_grad")
+"""What is hung on a parameter while hooks are on."""
+
+
+def holders(
+    module: nn.Module, name: str = "", seen: set[int] | None = None
+) -> Iterator[tuple[str, nn.Module]]:
+    """The modules that answer for parameters, by name. One without a sampler of its own answers for all within it."""
+    seen = set() if seen is None else seen
+    if id(module) in seen:
+        return
+    seen.add(id(module))
+    own = any(p.requires_grad for p in module.parameters(recurse=False)) or parametrize.is_parametrized(
+        module
+    )
+    if own and type(module) not in (DPRNN, DPLSTM, DPGRU):
+        yield name, module
+        if not samplers.known(module):
+            return
+    for child, inner in module.named_children():
+        yield from holders(inner, f"{name}.{child}" if name else child, seen)
+
+
+class RowHooks:
+    """Puts `grad_sample` (rows (n, *shape)) or `factors` on parameters, or with norms=True `norm_sample` (n,).
+
+    functional: use torch.func for every module. reduction: "mean" or "sum", of the loss over the batch.
+    layouts: what a probe found. `start` is called with the size of each batch before the loop gets it.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        *,
+        functional: bool = False,
+        norms: bool = False,
+        reduction: str = "mean",
+        layouts: Layouts | None = None,
+    ) -> None:
+        self.model, self.functional, self.norms, self.reduction = model, functional, norms, reduction
+        self.layouts = layouts or Layouts()
+        self.enabled = True
+        self.seen: list[Seen] | None = None
+        self.faults: dict[str, str] | None = None
+        self.start(0)
+        self.modules = dict(holders(model))
+        self.names = {id(p): name for name, p in model.named_parameters()}
+        for p in model.parameters():
+            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]
+        self._handles: list[Any] = [
+            module.register_forward_hook(partial(self._forward, name), with_kwargs=True)
+            for name, module in self.modules.items()
+        ]
+        self._handles += [
+            p.register_hook(partial(self._total, p))  # type: ignore[no-untyped-call]
+            for p in model.parameters()
+            if p.requires_grad
+        ]
+
+    def start(self, size: int) -> None:
+        """A batch of this many examples goes to the loop."""
+        self.size, self.calls, self.uses = size, Counter[str](), Counter[int]()
+
+    def listen(self, listen: bool, size: int, reduction: str) -> None:
+        """Turn the making of rows on or off, for a batch of this size, of a loss with this reduction."""
+        self.clear()
+        self.enabled, self.reduction = listen, reduction
+        self.start(size)
+
+    def _forward(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if not torch.is_grad_enabled() or not (self.enabled or self.seen is not None):
+            return
+        own = samplers.trainable(module).values()
+        if not own:
+            return
+        if not isinstance(output, torch.Tensor):
+            raise UnsupportedModule(
+                {name: f"{type(module).__name__} gives a {type(output).__name__}, not one tensor"}
+            )
+        inputs = [
+            leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
+        ]
+        if self.seen is not None:
+            self.seen.append(Seen(name, tuple(tuple(t.shape) for t in inputs), tuple(output.shape)))
+        if not self.enabled or not output.requires_grad:
+            return
+        self.uses.update(id(p) for p in own)
+        read = torch.utils._pytree.tree_map(_detached, (args, kwargs))
+        hook = partial(self._backward, name, module, read, self.calls[name])
+        output.register_hook(hook)  # type: ignore[no-untyped-call]
+        self.calls[name] += 1
+
+    def _backward(self, name: str, module: nn.Module, read: Any, call: int, grad: torch.Tensor) -> None:
+        if not self.enabled:
+            return
+        try:
+            self._rows(name, module, read, call, grad)
+        except Exception as error:
+            if self.faults is None:
+                raise
+            self.faults[name] = str(error)
+
+    def _rows(self, name: str, module: nn.Module, read: Any, call: int, grad: torch.Tensor) -> None:
+        inputs = [leaf for leaf in torch.utils._pytree.tree_leaves(read) if isinstance(leaf, torch.Tensor)]
+        layout = self.layouts.of(name, module, call, [tuple(t.shape) for t in inputs], self.size)
+        scaled = grad.detach() * self.size if self.reduction == "mean" else grad.detach()
+        if isinstance(module, nn.EmbeddingBag):  # torch.func knows no bags
+            self._keep(samplers.sampled(module, inputs, scaled, layout, self.size))
+            return
+        if self.functional or not samplers.known(module):
+            self._replayed(module, read, scaled, layout)
+            return
+        once = all(self.uses[id(p)] == 1 for p in samplers.trainable(module).values())
+        x, d = samplers.split(module, inputs, scaled, layout, self.size)
+        if once and self.norms and type(module) in samplers.NORMS:
+            for p, norm in samplers.norms(module, x, d).items():
+                p.norm_sample = norm  # type: ignore[attr-defined]
+        elif once and not self.norms and samplers.factored(module, x):
+            self._factor(module, x, d)
+        else:
+            self._keep(samplers.sampled(module, inputs, scaled, layout, self.size))
+
+    def _replayed(self, module: nn.Module, read: Any, grad: torch.Tensor, layout: Any) -> None:
+        self.enabled, seen, self.seen = False, self.seen, None
+        try:
+            self._keep(samplers.functional(module, read, grad, layout, self.size))
+        finally:
+            self.enabled, self.seen = True, seen
+
+    def _factor(self, module: Any, x: torch.Tensor, d: torch.Tensor) -> None:
+        d = d.float().contiguous()
+        if module.weight.requires_grad:
+            module.weight.factors = (d, x.float().contiguous())
+        if module.bias is not None and module.bias.requires_grad:
+            module.bias.grad_sample = d
+
+    def _keep(self, rows: samplers.Rows) -> None:
+        for p, made in rows.items():
+            if p.requires_grad:
+                before = p.grad_sample  # type: ignore[attr-defined]
+                p.grad_sample = made if before is None else before + made  # type: ignore[attr-defined]
+                if self.norms and self.uses[id(p)] == 1:
+                    self._reduce(p)
+
+    def _reduce(self, p: Any) -> None:
+        p.norm_sample = sums.rows(p.grad_sample).norm(2, dim=1)
+        p.grad_sample = None
+
+    def example_norms(self, parameters: list[Any], lenient: bool = False) -> torch.Tensor:
+        """With norms=True: the norm (n,) of each example's whole gradient. Raises UnaccountedStep by name; lenient:
+        one row missing or one too many is left to the check before training."""
+        for p in parameters:
+            if p.norm_sample is None and p.grad_sample is not None:
+                self._reduce(p)
+            if p.norm_sample is None and not lenient:
+                raise UnaccountedStep(unseen(self.names[id(p)], p.total is not None))
+        if lenient:
+            return torch.ones(self.size)
+        device = parameters[0].norm_sample.device
+        norms: torch.Tensor = torch.stack([p.norm_sample.to(device) for p in parameters]).norm(2, dim=0)
+        return norms
+
+    def _total(self, p: Any, grad: torch.Tensor) -> None:
+        if not self.enabled:
+            return
+        if p.total is not None:
+            raise UnaccountedStep(
+                "two backward passes in one batch: call optimizer.step() and zero_grad() after each"
+            )
+        p.total = grad.detach().clone() if not self.norms else True
+
+    def clear(self) -> None:
+        """Forget the batch's gradients."""
+        for p in self.model.parameters():
+            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]
+
+    def cleanup(self) -> None:
+        """Take everything off the model."""
+        for handle in self._handles:
+            handle.remove()
+        for p in self.model.parameters():
+            for name in HUNG:
+                if hasattr(p, name):
+                    delattr(p, name)
+
+    def forbid_grad_accumulation(self) -> None:
+        """What Opacus' engine asks for: a second backward pass in one batch is refused anyway."""
+
+
+def rows_left(model: nn.Module) -> dict[str, torch.Tensor]:
+    """What a batch left: rows (n, k) by parameter, or norms (n,) and, under "sum:" and its name, a weighted sum."""
+    rows: dict[str, torch.Tensor] = {}
+    for name, p in model.named_parameters():
+        part, norms = factors.part_of(p), getattr(p, "norm_sample", None)
+        if norms is not None:
+            rows[name] = norms.detach()
+            if p.grad is not None:
+                rows["sum:" + name] = p.grad.detach().clone()
+        elif part is not None:
+            rows[name] = factors.written_out(part)
+    return rows
+
+
+def agreed(
+    parts: list[factors.Part],
+    squares: list[torch.Tensor],
+    totals: list[torch.Tensor | None],
+    scale: float,
+    names: list[str],
+    only: int | None = None,
+) -> None:
+    """Raises UnaccountedStep unless each parameter's (or the one's at `only`) rows add up to autograd's own
+    gradient, times `scale`.
+
+    The tolerance is the square root of the number format's precision, of the sum of the examples' norms at most.
+    """
+    whole = torch.stack([s.cpu() for s in squares]).sum(dim=0)
+    reach = math.sqrt(len(whole) * float(whole.sum()))
+    for at, (part, total, name) in enumerate(zip(parts, totals, names, strict=True)):
+        if total is None or only not in (None, at):
+            continue
+        apart = float((factors.plain_sum(part).to(total.device) - total.reshape(-1).float() * scale).norm())
+        if not apart <= 3 * math.sqrt(torch.finfo(total.dtype).eps) * reach + 1e-30:
+            raise UnaccountedStep(unseen(name, used=True))
+
+
+def unseen(name: str, used: bool) -> str:
+    """Why a parameter has no rows, or wrong ones, and what to do."""
+    if used:
+        return (
+            f"{name} is used outside the module that holds it, or by a module that does not treat examples alike: its "
+            "per-example gradients are not those of the loss, and the clip would bound nothing. Call a module in place "
+            "of a function of the weight (a second nn.Linear whose weight is the same parameter, say)"
+        )
+    return (
+        f"{name} has no fresh per-example gradients: expected one backward pass through the given model for every "
+        "batch, and every trainable parameter in use; call optimizer.zero_grad() once per batch, freeze parameters "
+        "that are not used"
+    )
+
+
+def _detached(value: Any) -> Any:
+    return value.detach() if isinstance(value, torch.Tensor) else value

@@ -1,0 +1,371 @@
+"""The check before training: are the rows that a gradient mode makes those of single examples, in this very loop?
+
+A few examples pass through the user's own loop: one by one (in small batches of copies) for reference, where
+autograd alone differentiates, and as one batch, whose size no other dimension has, for the rows. Layouts and
+the loss's reduction are found; what does not agree is refused by parameter. Parameters move a little for the
+check, so that zeros hide nothing, and are put back bit by bit. No example's figures leave this module.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import nn
+
+from dp.sample import sums
+from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
+from dp.sample.guard import changed_outside, difference, snapshot
+from dp.sample.hooks import RowHooks, rows_left, unseen
+from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
+from dp.sample.steady import steady
+from protocols.errors import Misuse
+
+SIZES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+Gradients = dict[str, torch.Tensor]
+
+
+class Enough(BaseException):
+    """Ends the user's loop once the last probe batch is done; not an Exception, so that no loop swallows it."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One parameter: "sound", "frozen", "unused" or "refused", why, and the largest error seen, as a share of
+    an example's whole gradient."""
+
+    name: str
+    status: str
+    reason: str = ""
+    error: float = 0.0
+
+
+@dataclass(frozen=True)
+class Probed:
+    """What the check found: where examples lie, how the loss reduces, a verdict per parameter, examples used."""
+
+    layouts: Layouts
+    reduction: str
+    verdicts: tuple[Verdict, ...]
+    size: int
+
+    def insist(self) -> "Probed":
+        """Itself. Raises NotPerExample naming each parameter that is refused or not used."""
+        wrong = {v.name: v.reason for v in self.verdicts if v.status in ("refused", "unused")}
+        if wrong:
+            raise NotPerExample(wrong)
+        return self
+
+
+class Expanded:
+    """Torch's expanded weights behind a model of Opacus', turned on and off like hooks."""
+
+    def __init__(self, wrapped: Any, model: nn.Module) -> None:
+        self._wrapped, self._model = wrapped, model
+
+    def listen(self, listen: bool, size: int, reduction: str) -> None:
+        """Make rows in the next backward pass, or let autograd alone work."""
+        for p in self._model.parameters():
+            p.grad_sample = None  # type: ignore[attr-defined]
+        self._wrapped.loss_reduction = reduction
+        if listen:
+            self._wrapped.__dict__.pop("forward", None)
+        else:
+            self._wrapped.__dict__["forward"] = self._model.forward
+
+
+class Probe:
+    """One check, driven by `script` (the batches) and `step` (called where the loop steps its optimizer).
+
+    fetch: indices -> a batch of these examples, as the loop gets it. count: of examples in the data. mode: what
+    makes the rows. copies: how often an example is repeated where it is the only one.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        fetch: Callable[[list[int]], Any],
+        count: int,
+        mode: "RowHooks | Expanded",
+        copies: int = 2,
+    ) -> None:
+        self.model, self._fetch, self._count, self._mode, self._copies = model, fetch, count, mode, copies
+        self._hooks = mode if isinstance(mode, RowHooks) else None
+        self._named = dict(model.named_parameters())
+        self._got: Gradients = {}
+        self.listening = self._stepped = False
+        self.batches = 0
+        self.result: Probed | None = None
+
+    # -- what the loop does --
+
+    def drive(self, run: Callable[[], object]) -> Probed:
+        """Call the loop, as often as it takes, until the script is done. Raises UnaccountedStep for a loop that
+        takes no batch, takes no step or changes parameters."""
+        before = snapshot(self.model)
+        with steady() as self._again:
+            try:
+                self._move()
+                while self.result is None:
+                    done = self.batches
+                    try:
+                        run()
+                    except Enough:
+                        continue
+                    except RuntimeError as error:
+                        if self._hooks is not None or not self.listening:
+                            raise
+                        raise NotPerExample({"(the model)": f'{error}; take gradients="hooks"'}) from error
+                    if self.batches == done:
+                        raise UnaccountedStep("the loop took no batch from the loader that it was given")
+            finally:
+                for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
+                    tensor.data.copy_(before[name])
+                    tensor.grad = None
+                if self._hooks is not None:
+                    self._hooks.faults = self._hooks.seen = None
+        return self.result  # set by the script's last batch
+
+    def step(self) -> None:
+        """The loop steps: read what its backward pass left, change nothing."""
+        self._stepped = True
+        if self.listening:
+            self._got = rows_left(self.model)
+        else:
+            self._got = {
+                name: p.grad.detach().clone() for name, p in self._named.items() if p.grad is not None
+            }
+
+    @staticmethod
+    def weights(size: int) -> torch.Tensor:
+        """Factors of the probe's examples in a sum, each another, so that an exchange of two is seen."""
+        return torch.arange(1, size + 1, dtype=torch.float64) / size
+
+    def _move(self) -> None:
+        generator = torch.Generator().manual_seed(0)
+        for p in self._named.values():
+            if p.requires_grad and p.is_floating_point():
+                noise = torch.randn(p.shape, generator=generator).to(p)
+                p.data.add_(noise * (0.1 * float(p.detach().float().pow(2).mean().sqrt()) + 0.01))
+        self._still = snapshot(self.model)
+
+    # -- the script --
+
+    def _take(self, indices: list[int], listen: str = "") -> Iterator[Any]:
+        """One batch through the loop; `self._got` holds its gradients afterwards."""
+        self._stepped, self.listening = False, bool(listen)
+        for p in self._named.values():
+            p.grad = None
+        self._mode.listen(self.listening, len(indices), listen or "mean")
+        self._again()
+        self.batches += 1
+        yield self._fetch(indices)
+        if not self._stepped:
+            raise UnaccountedStep(
+                "a batch was drawn but no optimizer.step() followed; step once for every batch"
+            )
+        name = difference(self.model, self._still)
+        if name is not None:
+            raise UnaccountedStep(changed_outside(name))
+
+    def script(self) -> Iterator[Any]:
+        """The batches, in turn; between two of them the loop has stepped."""
+        small = self._record()
+        yield from self._take([0] * self._copies)
+        first = self._gradients()
+        size = self._size(small)
+        large = self._record()
+        yield from self._take([0] * size)
+        layouts, faults = self._layouts(small, large, size)
+        indices = [
+            at * self._count // size if self._count >= size else at % self._count for at in range(size)
+        ]
+        references = []
+        for index in indices:
+            yield from self._take([index] * self._copies)
+            references.append(self._gradients())
+        yield from self._take(indices)
+        whole = self._gradients()
+        comparison = Comparison(
+            self._named, references, whole, first if indices[0] == 0 else None, self._copies
+        )
+        errors: dict[str, float] = {}
+        for turn in range(2):
+            if self._hooks is not None:
+                self._hooks.layouts, self._hooks.faults = layouts, {}
+            yield from self._take(indices, comparison.reduction)
+            errors = comparison.errors(self._gradients())
+            wrong = self._folded(layouts, {name for name, error in errors.items() if error > comparison.most})
+            if turn or not wrong:
+                break
+            layouts = layouts.turned(wrong)
+        if self._hooks is not None:
+            faults = (self._hooks.faults or {}) | faults
+        verdicts = tuple(comparison.verdict(name, errors, self._fault(name, faults)) for name in self._named)
+        self.result = Probed(layouts, comparison.reduction, verdicts, size)
+        raise Enough
+
+    def _gradients(self) -> Gradients:
+        got, self._got = self._got, {}
+        return got
+
+    def _record(self) -> list[Seen]:
+        seen: list[Seen] = []
+        if self._hooks is not None:
+            self._hooks.seen = seen
+        return seen
+
+    def _size(self, seen: list[Seen]) -> int:
+        shapes = [shape for call in seen for shape in (*call.inputs, call.output)]
+        taken = {length for shape in [*shapes, *(p.shape for p in self._named.values())] for length in shape}
+        free = [size for size in SIZES if size not in taken]
+        if not free:
+            raise Misuse(
+                f"expected a model with none of the dimensions {SIZES}, whose batches can be told apart"
+            )
+        return free[0]
+
+    def _layouts(self, small: list[Seen], large: list[Seen], size: int) -> tuple[Layouts, dict[str, str]]:
+        if self._hooks is None:
+            return Layouts(), {}
+        self._hooks.seen = None
+        calls: dict[str, list[Layout]] = {}
+        faults: dict[str, str] = {}
+        for name in {call.name for call in small}:
+            few, many = ([call for call in calls if call.name == name] for calls in (small, large))
+            try:
+                if len(few) != len(many):
+                    raise Ambiguous(
+                        f"it is called {len(few)} times for {self._copies} examples, {len(many)} times for {size}: "
+                        "give it the whole batch at once"
+                    )
+                calls[name] = [found(a, b, (self._copies, size)) for a, b in zip(few, many, strict=True)]
+            except Ambiguous as reason:
+                faults[name] = str(reason)
+        return Layouts(calls), faults
+
+    def _folded(self, layouts: Layouts, wrong: set[str]) -> set[str]:
+        calls = (layouts.calls or {}).items()
+        return {
+            name
+            for name, of in calls
+            if any(c.folded for c in of) and any(self._holds(name, p) for p in wrong)
+        }
+
+    def _holds(self, module: str, parameter: str) -> bool:
+        if self._hooks is None:
+            return False
+        return any(p is self._named[parameter] for p in self._hooks.modules[module].parameters())
+
+    def _fault(self, parameter: str, faults: dict[str, str]) -> str:
+        return next(
+            (f"{module}: {why}" for module, why in faults.items() if self._holds(module, parameter)), ""
+        )
+
+
+class Comparison:
+    """References of single examples beside a batch's own gradient and a mode's rows."""
+
+    def __init__(
+        self,
+        named: dict[str, Any],
+        references: list[Gradients],
+        whole: Gradients,
+        again: Gradients | None,
+        copies: int,
+    ) -> None:
+        self._named = {name: p for name, p in named.items() if p.requires_grad}
+        self._all = named
+        stacked = {
+            name: torch.stack([sums.rows((r.get(name, torch.zeros_like(p)))[None])[0] for r in references])
+            for name, p in self._named.items()
+        }
+        for name, rows in stacked.items():
+            if not bool(torch.isfinite(rows).all()):
+                raise NonFiniteGradient(
+                    f"expected finite per-example gradients, got NaN or infinity in {name}"
+                )
+        self._used = {name for r in [*references, whole] for name in r}
+        precision = max((torch.finfo(p.dtype).eps for p in self._named.values()), default=2.0**-23)
+        self.most = 3 * math.sqrt(precision)
+        mean = {name: rows.mean(dim=0) for name, rows in stacked.items()}
+        scale = math.sqrt(sum(float(rows.norm(dim=1).mean()) ** 2 for rows in stacked.values())) or 1.0
+        size = len(references)
+        apart = {
+            kind: {
+                name: float((whole[name].reshape(-1).float() / factor - m.float()).norm()) / scale
+                for name, m in mean.items()
+                if name in whole
+            }
+            for kind, factor in (("mean", 1.0), ("sum", size / copies))
+        }
+        self.reduction = min(apart, key=lambda kind: sum(apart[kind].values()))
+        self._mixed = {name for name, error in apart[self.reduction].items() if not error <= self.most}
+        divisor = copies if self.reduction == "sum" else 1
+        self.rows = {name: rows / divisor for name, rows in stacked.items()}
+        self._lengths = torch.stack([r.double().norm(dim=1) for r in self.rows.values()]).norm(dim=0)
+        self._random = again is not None and any(
+            float((again[name].reshape(-1).float() - references[0][name].reshape(-1).float()).norm())
+            > self.most * scale
+            for name in again
+            if name in references[0]
+        )
+
+    def errors(self, rows: Gradients) -> dict[str, float]:
+        """The largest distance of a parameter's rows from the references, as a share of the example's gradient."""
+        return {
+            name: max(
+                self._error(rows.get(name), reference), self._weighted(rows.get("sum:" + name), reference)
+            )
+            for name, reference in self.rows.items()
+        }
+
+    def _weighted(self, got: torch.Tensor | None, reference: torch.Tensor) -> float:
+        if got is None:
+            return 0.0
+        factors = Probe.weights(len(reference))
+        apart = got.reshape(-1).double() - (factors[:, None].to(got.device) * reference).sum(dim=0)
+        return float(apart.norm()) / float((factors * self._lengths.cpu()).sum() + 1e-30)
+
+    def _error(self, got: torch.Tensor | None, reference: torch.Tensor) -> float:
+        if got is None:
+            return 0.0 if not reference.any() else math.inf
+        if len(got) != len(reference):
+            return math.inf
+        wanted = reference.double()
+        apart = (
+            (got.double() - wanted.norm(dim=1)).abs()
+            if got.dim() == 1
+            else (got.double() - wanted).norm(dim=1)
+        )
+        floor = float(self._lengths.max()) * 1e-6 + 1e-30
+        return float((apart / self._lengths.clamp(min=floor)).max())
+
+    def verdict(self, name: str, errors: dict[str, float], fault: str) -> Verdict:
+        """What is said of one parameter."""
+        if name not in self._named:
+            return Verdict(name, "frozen")
+        if name not in self._used:
+            return Verdict(name, "unused", "the loss does not reach it, noise would: freeze it, or use it")
+        error = errors[name]
+        if not fault and name not in self._mixed and error <= self.most:
+            return Verdict(name, "sound", "", error)
+        return Verdict(name, "refused", fault or self._why(name, error), error)
+
+    def _why(self, name: str, error: float) -> str:
+        if self._random:
+            return (
+                "two passes over one example differ: the loop draws random numbers that cannot be held still"
+            )
+        if name in self._mixed:
+            return (
+                "an example's gradient changes with the others of its batch (padding to the longest, normalisation "
+                "over the batch, a mean over all tokens, a loss that compares examples): make each example's loss "
+                "its own"
+            )
+        return (
+            unseen(name, used=True)
+            if not error < math.inf
+            else (f"its rows are off by {error:.2g} of an example's gradient: " + unseen(name, used=True))
+        )

@@ -1,0 +1,142 @@
+"""One module call's per-example gradients, from what it read and the gradient at what it gave.
+
+Opacus' samplers do the layers that they know; `functional` does any module through torch.func. Embeddings'
+padding and bags are done here. Who calls this, and which examples are whose, belongs to `hooks` and `layout`.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from opacus.grad_sample import GradSampleHooks
+from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
+from opacus.layers.dp_rnn import RNNLinear
+from torch import nn
+from torch.func import functional_call, grad, vmap
+
+from dp.sample.errors import UnsupportedModule
+from dp.sample.layout import AGNOSTIC, Layout
+
+Tensor = torch.Tensor
+Rows = dict[Tensor, Tensor]
+KNOWN: Mapping[type, Any] = GradSampleHooks.GRAD_SAMPLERS
+NORMS: Mapping[type, Any] = GradSampleHooksFastGradientClipping.NORM_SAMPLERS
+
+
+def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
+    """The parameters whose gradients a hooked module answers for, by their name in it."""
+    own = module.named_parameters(recurse=not known(module))
+    return {name: p for name, p in own if p.requires_grad}
+
+
+def known(module: nn.Module) -> bool:
+    """Whether Opacus has a sampler for the module as it stands: its type, and weight and bias alone."""
+    if type(module) not in KNOWN or (isinstance(module, nn.LayerNorm) and module.bias is None):
+        return False
+    return {name for name, _ in module.named_parameters(recurse=False)} <= {"weight", "bias"} and isinstance(
+        getattr(module, "weight", getattr(module, "bias", None)), nn.Parameter
+    )
+
+
+def sampled(module: nn.Module, inputs: list[Tensor], grad_at: Tensor, layout: Layout, size: int) -> Rows:
+    """Rows (n, *shape) of each parameter of a `known` module, by Opacus' sampler."""
+    if isinstance(module, nn.EmbeddingBag):
+        return {module.weight: _bags(module, inputs, grad_at)}
+    x, d = split(module, inputs, grad_at, layout, size)
+    if isinstance(module, AGNOSTIC):
+        found: Rows = KNOWN[type(module)](module, [x], d)
+        return found
+    each = x.shape[1]
+    flat: Rows = KNOWN[type(module)](module, [x.flatten(0, 1)], d.flatten(0, 1))
+    if each == 1:
+        return flat
+    return {p: rows.reshape(size, each, *rows.shape[1:]).sum(dim=1) for p, rows in flat.items()}
+
+
+def split(
+    module: nn.Module, inputs: list[Tensor], grad_at: Tensor, layout: Layout, size: int
+) -> tuple[Tensor, Tensor]:
+    """Input and gradient with the examples first and their rows second; one row an example needs no second axis.
+    Positions that an embedding pads get no gradient."""
+    axis = layout.inputs[0] or 0
+    x, d = layout.split(inputs[0], axis, size), layout.split(grad_at, layout.output, size)
+    if isinstance(module, nn.Embedding) and module.padding_idx is not None:
+        d = d.masked_fill((x == module.padding_idx).unsqueeze(-1), 0.0)
+    if not isinstance(module, AGNOSTIC):
+        return x, d
+    rest = 0 if isinstance(module, nn.Embedding) else 1
+    if isinstance(module, nn.Linear) and x.dim() > 3:
+        x, d = x.flatten(1, -2), d.flatten(1, -2)
+    return (x.squeeze(1), d.squeeze(1)) if x.shape[1] == 1 and x.dim() > 1 + rest else (x, d)
+
+
+def norms(module: nn.Module, x: Tensor, d: Tensor) -> Rows:
+    """Norm (n,) of each example's gradient, by Opacus' norm sampler."""
+    found: Rows = NORMS[type(module)](module, [x if x.dim() > 1 else x.unsqueeze(1)], d)
+    return found
+
+
+def factored(module: nn.Module, x: Tensor) -> bool:
+    """Whether the weight's rows are better kept as the factors of outer products."""
+    return (
+        type(module) in (nn.Linear, RNNLinear)
+        and x.dim() == 2
+        and x.device.type == "cpu"
+        and module.weight.dtype in (torch.float32, torch.float16, torch.bfloat16)
+    )
+
+
+def _bags(module: nn.EmbeddingBag, inputs: list[Tensor], d: Tensor) -> Tensor:
+    """Sums and means of bags: each entry of a bag gets the bag's gradient, by its share; pads get nothing."""
+    index, size = inputs[0], len(d)
+    if len(inputs) != (1 if index.dim() == 2 else 2):
+        raise UnsupportedModule({"EmbeddingBag": "has per-example gradients without per_sample_weights only"})
+    if index.dim() == 2:
+        bag = torch.arange(size, device=d.device).repeat_interleave(index.shape[1])
+        index = index.reshape(-1)
+    else:
+        ends = (
+            inputs[1][1:]
+            if module.include_last_offset
+            else torch.cat([inputs[1][1:], index.new_tensor([len(index)])])
+        )
+        bag = torch.bucketize(torch.arange(len(index), device=d.device), ends, right=True)
+    if module.padding_idx is not None:
+        keep = index != module.padding_idx
+        bag, index = bag[keep], index[keep]
+    share = torch.ones(len(bag), dtype=d.dtype, device=d.device)
+    if module.mode == "mean":
+        share = share / torch.bincount(bag, minlength=size)[bag]
+    flat = torch.zeros(size * module.num_embeddings, module.embedding_dim, dtype=d.dtype, device=d.device)
+    flat.index_add_(0, bag * module.num_embeddings + index, d[bag] * share[:, None])
+    return flat.reshape(size, *module.weight.shape)
+
+
+def functional(
+    module: nn.Module,
+    arguments: tuple[tuple[Any, ...], dict[str, Any]],
+    grad_at: Tensor,
+    layout: Layout,
+    size: int,
+) -> Rows:
+    """Rows of any module's parameters: its forward pass once more for each example, differentiated by torch.func."""
+    leaves, spec = torch.utils._pytree.tree_flatten(arguments)
+    where = [at for at, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
+    axes = dict(zip(where, layout.inputs, strict=True))
+    parts = {at: layout.split(leaves[at], axis, size) for at, axis in axes.items() if axis is not None}
+    own = trainable(module)
+    fixed = {name: t.detach() for name, t in [*module.named_parameters(), *module.named_buffers()]}
+
+    def value(parameters: dict[str, Tensor], given: dict[int, Tensor], d: Tensor) -> Tensor:
+        args, options = torch.utils._pytree.tree_unflatten(
+            [given[at].movedim(0, axes[at] or 0) if at in given else leaf for at, leaf in enumerate(leaves)],
+            spec,
+        )
+        out: Tensor = functional_call(module, {**fixed, **parameters}, args, options)
+        return (out * d.movedim(0, layout.output)).sum()
+
+    detached = {name: p.detach() for name, p in own.items()}
+    by_name = vmap(grad(value), in_dims=(None, 0, 0))(
+        detached, parts, layout.split(grad_at, layout.output, size)
+    )
+    return {own[name]: rows for name, rows in by_name.items()}

@@ -1,0 +1,323 @@
+"""Every parameter's rows are those of the drawn examples, in every mode and layout, or the parameter is named.
+
+One step of the user's loop after the check before training, beside a plain loop over examples; and the
+movement of the sum when one example is removed, in clips.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional
+from torch.utils.data import DataLoader, Subset
+
+from dp import SampleDP
+from dp.sample.engine import ClientEngine
+from dp.sample.errors import NotPerExample, UnaccountedStep
+from dp.sample.gradients import clipped_sum, prove
+from dp.sample.options import Clipping
+from protocols.errors import Misuse
+from protocols.layers import LocalTask, RoundFacts, RunFacts
+from protocols.randomness import SystemRandom
+from tests.defects.dp.sample_models import (
+    REFUSED,
+    SOUND,
+    Case,
+    centred,
+    functional_tie,
+    time_first,
+    tokens,
+    vectors,
+)
+
+CLIP = 0.05
+MODES = ("hooks", "functorch", "ew", "ghost")
+Loss = Callable[[Any, Any, Any, Any], torch.Tensor]
+
+
+def made(factory: Callable[[], nn.Module]) -> nn.Module:
+    torch.manual_seed(3)
+    return factory()
+
+
+def by_criterion(model: Any, x: Any, y: Any, criterion: Any) -> Any:
+    return criterion(model(x), y)
+
+
+def stepped(
+    net: Any, data: Any, mode: str = "hooks", loss: Loss = by_criterion, after: Callable[[Any], object] = id
+) -> torch.Tensor:
+    """What one step over all examples adds up to, without noise to speak of."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    before = [p.detach().clone() for p in trained]
+    engine = ClientEngine(Clipping(CLIP, gradients=mode), 1e-5, 1.0, 1)
+    engine.size(len(data))
+    given = DataLoader(data, batch_size=len(data))
+    at = engine.begin(net, torch.optim.SGD(trained, lr=1.0), given, nn.CrossEntropyLoss())
+
+    def loop() -> None:
+        for x, y in at.loader:
+            at.optimizer.zero_grad()
+            loss(at.model, x, y, at.criterion).backward()
+            at.optimizer.step()
+
+    try:
+        engine.probe(loop)
+        assert all(
+            torch.equal(p, b) for p, b in zip(trained, before, strict=True)
+        )  # the check leaves no trace
+        after(net)
+        loop()
+        assert engine.finish() == 1
+        return torch.cat(
+            [((b - p.detach()) * len(data)).reshape(-1) for p, b in zip(trained, before, strict=True)]
+        )
+    finally:
+        engine.abandon()
+        for p, b in zip(trained, before, strict=True):
+            p.data.copy_(b)
+
+
+def plain(net: nn.Module, data: Any) -> torch.Tensor:
+    """The same by a loop over single examples, without hooks."""
+    trained = [p for p in net.parameters() if p.requires_grad]
+    total = torch.zeros(sum(p.numel() for p in trained))
+    for x, y in data:
+        row = torch.autograd.grad(functional.cross_entropy(net(x[None]), y[None]), trained)
+        flat = torch.cat([g.reshape(-1) for g in row])
+        total += flat * min(1.0, CLIP / float(flat.norm()))
+    return total
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", SOUND.values(), ids=SOUND)
+def test_a_step_is_that_of_a_plain_loop(case: Case, mode: str) -> None:
+    net, data = made(case[0]), case[1]()
+    if (
+        mode == "ew"
+    ):  # torch's expanded weights know few layouts: what they do not know is named, with the cure
+        try:
+            found = stepped(net, data, mode)
+        except Misuse as refused:
+            assert 'gradients="hooks"' in str(refused) or isinstance(refused, NotPerExample)  # noqa: PT017
+            return
+    else:
+        found = stepped(net, data, mode)
+    assert float((found - plain(net, data)).norm()) < 1e-2 * CLIP
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
+@pytest.mark.parametrize(
+    "name", ["time first", "two layouts, as many steps as examples", "padding", "Linears tied"]
+)
+def test_an_example_moves_the_sum_by_one_clip(name: str, mode: str) -> None:
+    net, data = made(SOUND[name][0]), SOUND[name][1]()
+    whole = stepped(net, data, mode)
+    for left_out in (0, 5, 11):
+        kept = Subset(data, [at for at in range(len(data)) if at != left_out])
+        assert float((whole - stepped(net, kept, mode)).norm()) < 1.01 * CLIP
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("case", REFUSED.values(), ids=REFUSED)
+def test_what_has_no_rows_of_its_examples_is_refused_by_name(case: Any, mode: str) -> None:
+    net, data = made(case[0]), case[1]()
+    if mode == "ew" and case[0] is functional_tie:  # torch's expanded weights see functions of a weight too
+        assert float((stepped(net, data, mode) - plain(net, data)).norm()) < 1e-2 * CLIP
+        return
+    with pytest.raises(Misuse, match=case[2] if mode != "ew" else None):
+        stepped(net, data, mode)
+
+
+def summed(model: Any, x: Any, y: Any, _: Any) -> Any:
+    return functional.cross_entropy(model(x), y, reduction="sum")
+
+
+def contrastive(model: Any, x: Any, _y: Any, _c: Any) -> Any:
+    h = model(x)
+    return functional.cross_entropy(h @ h.T, torch.arange(len(h)))
+
+
+def shuffled(model: Any, x: Any, y: Any, _: Any) -> Any:
+    order = torch.randperm(len(x))
+    return functional.cross_entropy(model(0.5 * (x + x[order])), y)
+
+
+def noisy(model: Any, x: Any, y: Any, _: Any) -> Any:
+    return functional.cross_entropy(model(functional.dropout(x + torch.randn_like(x), 0.5)), y)
+
+
+def by_halves(model: Any, x: Any, y: Any, _: Any) -> Any:
+    """Every example twice, as augmentation does."""
+    return functional.cross_entropy(model(torch.cat([x, x + 1])), torch.cat([y, y]))
+
+
+def line() -> nn.Module:
+    return nn.Sequential(nn.Linear(4, 5), nn.Tanh(), nn.Linear(5, 3))
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ew"])
+def test_a_loss_that_adds_up_is_found_and_scaled_as_one(mode: str) -> None:
+    net = made(line)
+    assert float((stepped(net, vectors(), mode, summed) - plain(net, vectors())).norm()) < 1e-2 * CLIP
+
+
+@pytest.mark.parametrize("loss", [contrastive, shuffled])
+def test_a_loss_that_mixes_examples_is_refused(loss: Loss) -> None:
+    with pytest.raises(NotPerExample, match="changes with the others of its batch"):
+        stepped(made(line), vectors(), "hooks", loss)
+
+
+@pytest.mark.parametrize("loss", [noisy, by_halves])
+def test_noise_and_copies_in_the_loop_are_no_mixing(loss: Loss) -> None:
+    net, data = made(line), vectors()
+    whole, most = stepped(net, data, "hooks", by_halves), 1.01 * CLIP
+    without = stepped(net, Subset(data, range(1, len(data))), "hooks", by_halves)
+    assert float((whole - without).norm()) < most
+    stepped(net, data, "hooks", loss)
+
+
+def test_padding_to_the_longest_example_is_refused() -> None:
+    """A mean over padded time: the longest example of a batch changes every other one's gradient."""
+    lengths = [3 + at % 5 for at in range(12)]
+    texts = [(torch.arange(1, n + 1), torch.tensor(n % 3)) for n in lengths]
+
+    def collate(examples: list[Any]) -> list[torch.Tensor]:
+        rows = nn.utils.rnn.pad_sequence([x for x, _ in examples], batch_first=True)
+        return [rows, torch.stack([y for _, y in examples])]
+
+    net = made(SOUND["padding"][0])
+    engine = ClientEngine(Clipping(CLIP), 1e-5, 1.0, 1)
+    engine.size(12)
+    given: Any = DataLoader(texts, batch_size=12, collate_fn=collate)  # type: ignore[arg-type]  # a list has both
+    at = engine.begin(net, torch.optim.SGD(net.parameters(), lr=1.0), given)
+
+    def loop() -> None:
+        for x, y in at.loader:
+            at.optimizer.zero_grad()
+            functional.cross_entropy(at.model(x), y).backward()
+            at.optimizer.step()
+
+    with pytest.raises(NotPerExample, match="padding to the longest"):
+        engine.probe(loop)
+
+
+class Sly(nn.Module):
+    """Uses a weight twice, once behind the module's back, when told to."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.held, self.sly = line(), False
+
+    def forward(self, x: torch.Tensor) -> Any:
+        h = self.held(x)
+        return h + functional.linear(x, self.held[0].weight)[:, :3] if self.sly else h  # type: ignore[index]
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
+def test_a_use_that_appears_after_the_check_is_refused_in_its_step(mode: str) -> None:
+    with pytest.raises(UnaccountedStep, match="outside"):
+        stepped(made(Sly), vectors(), mode, after=lambda net: setattr(net, "sly", True))
+
+
+def one_step(at: Any) -> None:
+    for x, y in at.loader:
+        at.criterion(at.model(x), y).backward()
+        at.optimizer.step()
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "functorch", "ghost"])
+def test_an_engine_without_a_probe_refuses_what_it_cannot_tell(gradients: str) -> None:
+    """Used by itself: as many time steps as examples, time first; another number of steps is never taken either."""
+    for data in (tokens(12), tokens(9)):
+        net, engine = made(time_first), ClientEngine(Clipping(CLIP, gradients=gradients), 1e-5, 1.0, 1)
+        engine.size(12)
+        given = DataLoader(data, batch_size=12)
+        at = engine.begin(net, torch.optim.SGD(net.parameters(), lr=1.0), given, nn.CrossEntropyLoss())
+        with pytest.raises(UnaccountedStep):
+            one_step(at)
+
+
+def loss_of(model: Any, batch: Any) -> torch.Tensor:
+    return functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def test_sums_for_a_distributed_layer_are_checked_the_same_way() -> None:
+    net, data = made(time_first), tokens(12)
+    given = DataLoader(data, batch_size=12)
+    found = prove(net, loss_of, given)
+    named, _ = clipped_sum(
+        net, loss_of, given, rate=1.0, clip=CLIP, step=2.0**-30, random=SystemRandom(), probed=found
+    )
+    total = torch.cat([torch.from_numpy(t * 2.0**-30).reshape(-1) for t in named.values()]).float()
+    assert float((total - plain(net, data)).norm()) < 1e-2 * CLIP
+    with pytest.raises(NotPerExample, match=r"inner\.weight"):
+        prove(made(centred), loss_of, DataLoader(vectors(), batch_size=12))
+
+
+def rounds_of(layer: SampleDP, data: Any, net: nn.Module, rounds: int = 1) -> list[int]:
+    """Play rounds of one client; the number of batches that its loop saw in each."""
+    run = RunFacts(rounds, 1, 1, dimension=sum(p.numel() for p in net.parameters()), delta=1e-5)
+    seen: list[int] = []
+
+    def train(task: LocalTask) -> dict[str, float]:
+        seen.append(0)
+        for x, y in task.loader:
+            seen[-1] += 1
+            task.optimizer.zero_grad()
+            task.criterion(task.model(x), y).backward()
+            task.optimizer.step()
+        return {}
+
+    for number in range(1, rounds + 1):
+        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+        loader = DataLoader(data, batch_size=4)
+        facts = RoundFacts(run, number, ("a",), bytes(32), client="a")
+        layer.local(train, facts)(LocalTask("a", net, loader, optimizer, nn.CrossEntropyLoss(), train))
+    return seen
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+def test_the_layer_checks_once_per_run(gradients: str) -> None:
+    seen = rounds_of(
+        SampleDP(noise_multiplier=1.0, gradients=gradients), tokens(), made(time_first), rounds=3
+    )
+    assert len(seen) == 4  # the loop ran once more than there are rounds
+    with pytest.raises(NotPerExample):
+        rounds_of(SampleDP(noise_multiplier=1.0, gradients=gradients), vectors(), made(centred))
+
+
+def test_a_public_number_of_examples_hides_a_clients_own() -> None:
+    """64 or 65 examples: rate, steps and noise are those of the public number."""
+    kept = []
+    for own in (64, 65):
+        layer = SampleDP(epsilon=4.0, delta=1e-5, batch_size=16, examples=64)
+        data = torch.utils.data.TensorDataset(torch.randn(own, 4), torch.zeros(own, dtype=torch.long))
+        rounds_of(layer, data, made(line))
+        account = layer.accounts["a"]
+        kept.append((account.rate, account.planned, account.multiplier, account.examples))
+    assert kept[0] == kept[1]
+    assert "public number of 64" in SampleDP(epsilon=1.0, examples=64).describe()
+    assert "number of examples is public" in SampleDP(epsilon=1.0).describe()
+    with pytest.raises(Misuse, match="public number"):
+        SampleDP(epsilon=1.0, examples=0)
+
+
+def test_random_numbers_that_cannot_be_held_still_are_named() -> None:
+    state = {"at": 0.0}
+
+    def drifting(model: Any, x: Any, y: Any, _: Any) -> Any:
+        state["at"] += 1.0
+        return functional.cross_entropy(model(x + state["at"]), y)
+
+    with pytest.raises(NotPerExample, match="two passes over one example differ"):
+        stepped(made(line), vectors(), "hooks", drifting)
+
+
+def test_the_check_leaves_generators_where_they_were() -> None:
+    net = made(time_first)
+    before = torch.random.get_rng_state()
+    prove(net, loss_of, DataLoader(tokens(), batch_size=12))
+    assert torch.equal(before, torch.random.get_rng_state())
