@@ -12,7 +12,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,9 @@ from protocols.layers import (
     Signal,
 )
 from protocols.statement import Event as Fact
+
+if TYPE_CHECKING:
+    from dp.sample.probe import Probed
 
 _FINE_BITS = 22
 _EDGE = 1 - 2.0**-6
@@ -109,6 +112,7 @@ class DistributedDP(PrivacyLayer):
         self.rate, self.examples = self._sampling(sample_rate, examples)
         self._planned: dict[tuple[Any, ...], _Plan] = {}
         self._sums: dict[str, NDArray[np.int64]] = {}
+        self._probed: Probed | None = None
 
     def _sampling(self, rate: float | None, examples: int | None) -> tuple[float, int]:
         if self.unit is Unit.CLIENT:
@@ -266,10 +270,12 @@ class DistributedDP(PrivacyLayer):
             return compute
 
         def gradients(task: LocalTask) -> dict[str, float]:
-            from dp.sample.gradients import clipped_sum
+            from dp.sample.gradients import clipped_sum, prove
 
             step = self._fine_step()
             loss = task.loss or (lambda model, batch: task.criterion(model(batch[0]), batch[1]))
+            if self._probed is None:  # once per run
+                self._probed = prove(task.model, loss, task.loader)
             named, private = clipped_sum(
                 task.model,
                 loss,
@@ -280,6 +286,7 @@ class DistributedDP(PrivacyLayer):
                 random=facts.random,
                 reduction=self.reduction,
                 physical_batch=self.physical_batch,
+                probed=self._probed,
             )
             scale = -step / (self.rate * self.examples)
             task.result = {name: total * scale for name, total in named.items()}
