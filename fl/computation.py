@@ -7,16 +7,22 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+import torch
+from numpy.typing import NDArray
 
-from fl.config import Setup
+from fl.config import Setup, shared
 from fl.loaders import examples_in
 from fl.local import fresh_model, run_epochs
 from fl.round import Broadcast, contribution_of
 from fl.seeds import derive, seeded
-from fl.tensors import flatten_state, to_state
+from fl.tensors import flatten_state, to_state, to_tree
 from protocols.errors import Misuse
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
+from protocols.party_state import PartyState
 from protocols.updates import Flat
+
+STAYED = "stay-local"
+"""Owner of the entries of a model that never leave their client."""
 
 
 class LocalComputation:
@@ -25,7 +31,7 @@ class LocalComputation:
     def __init__(self, setup: Setup, template: Any) -> None:
         self.setup = setup
         self.template = template
-        self._shown: tuple[Broadcast, Mapping[str, Any]] | None = None
+        self._shown: tuple[Broadcast, dict[str, Any]] | None = None
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Train and return the client's contribution. Raises Misuse naming client and tensor for NaN or infinity."""
@@ -36,10 +42,15 @@ class LocalComputation:
         with seeded(derive(self.setup.plan.seed, "train", own.number, own.client)):
             reported = compute(task)
         try:
-            trained = _trained(task, broadcast)
+            trained = self._trained(task, broadcast, own)
+            difference = trained.vector - broadcast.reference.flat.vector
+            extras = self.setup.strategy.extras(task, difference, reported, own)
+            weight = self._weight(broadcast, task.examples if extras.weight is None else extras.weight)
+            return contribution_of(
+                broadcast, trained, weight, reported, counts=extras.counts, blocks=extras.blocks
+            )
         except Misuse as error:
             raise Misuse(f"client {own.client!r}, round {own.number}: {error}") from None
-        return contribution_of(broadcast, trained, self._weight(broadcast, task.examples), reported)
 
     def task(self, broadcast: Broadcast, own: RoundFacts) -> LocalTask:
         """Return what the client's computation starts from: the broadcast model, a new optimizer and criterion."""
@@ -48,7 +59,7 @@ class LocalComputation:
         order = getattr(loader, "generator", None)
         if order is not None:  # its state would depend on how often it was asked before
             order.manual_seed(derive(plan.seed, "order", own.number, own.client))
-        model = fresh_model(self.template, self._state(broadcast), plan.device)
+        model = fresh_model(self.template, self._state(broadcast) | self._stayed(own), plan.device)
         return LocalTask(
             client=own.client,
             model=model,
@@ -62,7 +73,30 @@ class LocalComputation:
             device=plan.device,
         )
 
-    def _state(self, broadcast: Broadcast) -> Mapping[str, Any]:
+    def _stayed(self, own: RoundFacts) -> dict[str, Any]:
+        """Return this client's own entries of the model: as it kept them, at first as the federation began."""
+        if not self.setup.plan.stay_local:
+            return {}
+        kept, state = PartyState.of(own, STAYED).arrays(), self.template.state_dict()
+        for name, array in kept.items():
+            state[name] = torch.from_numpy(np.array(array)).to(state[name])
+        return {name: state[name] for name in state.keys() - shared(state, self.setup.plan).keys()}
+
+    def _trained(self, task: LocalTask, broadcast: Broadcast, own: RoundFacts) -> Flat:
+        """Return the trained model, flat; what stays at the client is kept there."""
+        if task.result is not None:
+            return _with_result(task.result, broadcast)
+        state, known = task.model.state_dict(), self.template.state_dict().keys()
+        if state.keys() != known:
+            extra, missing = sorted(state.keys() - known), sorted(known - state.keys())
+            raise Misuse(f"training changed the model's names: {extra} appeared, {missing} are gone")
+        leaving = shared(state, self.setup.plan)
+        if self.setup.plan.stay_local:
+            tree, _ = to_tree({name: value for name, value in state.items() if name not in leaving})
+            PartyState.of(own, STAYED).keep({name: array.astype(np.float64) for name, array in tree.items()})
+        return flatten_state(leaving, broadcast.reference.schema)
+
+    def _state(self, broadcast: Broadcast) -> dict[str, Any]:
         """Return the broadcast model as a state dict, made once per broadcast."""
         if self._shown is None or self._shown[0] is not broadcast:
             reference = broadcast.reference
@@ -76,23 +110,15 @@ class LocalComputation:
         return 1 if equal or not self.setup.strategy.weighted else examples
 
 
-def _trained(task: LocalTask, broadcast: Broadcast) -> Flat:
-    """Return the trained model, flat; or the reference plus the result that a layer computed by itself."""
+def _with_result(result: Mapping[str, NDArray[Any]], broadcast: Broadcast) -> Flat:
+    """Return the reference plus what a layer computed by itself."""
     reference = broadcast.reference
-    if task.result is None:
-        state, names = task.model.state_dict(), [leaf.path[0] for leaf in reference.schema.leaves]
-        extra, missing = state.keys() - set(names), set(names) - state.keys()
-        if extra or missing:
-            raise Misuse(
-                f"training changed the model's names: {sorted(extra)} appeared, {sorted(missing)} are gone"
-            )
-        return flatten_state({name: state[name] for name in names}, reference.schema)
     vector = reference.flat.vector.copy()
     at = 0
     for leaf in reference.schema.leaves:
         if leaf.rule == "protect":
-            if leaf.name in task.result:
-                vector[at : at + leaf.floats] += np.asarray(task.result[leaf.name], np.float64).reshape(-1)
+            if leaf.name in result:
+                vector[at : at + leaf.floats] += np.asarray(result[leaf.name], np.float64).reshape(-1)
             at += leaf.floats
     if not np.isfinite(vector).all():
         name = reference.schema.name_at(int(np.flatnonzero(~np.isfinite(vector))[0]))

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ class Plan:
     integer tensors. metrics: names of what `train` returns that are summed with the update. min_survivors:
     a round with fewer is abandoned. workers: processes that train beside this one, for the engine in memory on the CPU;
     the same model bit for bit, but what a training function changes outside its model stays in its process.
+    stay_local: patterns (as of a shell) of names of the model's entries that never leave a client, which keeps its own.
     """
 
     local_epochs: int = 1
@@ -43,6 +45,7 @@ class Plan:
     workers: int = 1
     delta: float | None = None
     min_survivors: int = 1
+    stay_local: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         checked = {
@@ -60,9 +63,11 @@ class Plan:
             raise Misuse(f'expected sampling "fixed" or "poisson", got {self.sampling!r}')
         if self.integers not in ("keep", "sum", "refuse"):
             raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {self.integers!r}')
-        listed = isinstance(self.metrics, Sequence) and not isinstance(self.metrics, str)
-        if not listed or not all(isinstance(name, str) for name in self.metrics):
-            raise Misuse(f"metrics: expected a list of names, got {self.metrics!r}")
+        for name in ("metrics", "stay_local"):
+            value = getattr(self, name)
+            listed = isinstance(value, Sequence) and not isinstance(value, str)
+            if not listed or not all(isinstance(item, str) for item in value):
+                raise Misuse(f"{name}: expected a list of names, got {value!r}")
 
 
 @dataclass
@@ -88,15 +93,34 @@ class Setup:
     output: Path | None = None
     sizes: dict[str, int] = field(default_factory=dict)
 
+    @property
+    def keeps_state(self) -> bool:
+        """Whether clients keep arrays from round to round."""
+        layers = any(layer.keeps_state for layer in self.stack.layers)
+        return bool(self.plan.stay_local) or self.strategy.keeps_state or layers
+
     def __post_init__(self) -> None:
         owned = dict.fromkeys(self.strategy.owns, type(self.strategy).__name__)
         for layer in self.stack.layers:
             for argument in layer.owns & owned.keys():
                 raise StackError(f"{type(layer).__name__} and {owned[argument]} both must own the {argument}")
             owned |= dict.fromkeys(layer.owns, type(layer).__name__)
+            if self.plan.stay_local and layer.needs_local():
+                raise StackError(
+                    f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"
+                )
         self.train.demand(owned)
         if self.loss is not None:
             checks.takes("loss", self.loss, "a function loss(model, batch)", 2)
+
+
+def shared(state: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
+    """Return the entries of a model that leave a client."""
+    return {
+        name: value
+        for name, value in state.items()
+        if not any(fnmatchcase(name, pattern) for pattern in plan.stay_local)
+    }
 
 
 def sgd(learning_rate: float) -> Callable[[Any], Any]:

@@ -8,17 +8,18 @@ from dataclasses import replace
 from typing import Any
 
 from fl import checks
-from fl.config import Setup
+from fl.config import Setup, shared
 from fl.loaders import check_device, check_workers
-from fl.round import Broadcast, Mean, Reference, moved, open_round, reference_of
+from fl.round import Broadcast, Mean, Reference, RoundResult, moved, open_round, reference_of
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree
 from fl.sampling import choose, least_chosen
 from fl.seeds import derive, seeded
 from fl.settings import of_optimizer
 from fl.tensors import schema_of_state, to_state, to_tree
-from protocols.errors import Misuse
+from protocols.errors import Misuse, StackError
 from protocols.layers import Public, RunFacts
+from protocols.party_state import CLOSED
 
 
 class Coordinator:
@@ -35,10 +36,11 @@ class Coordinator:
         check_device(setup.plan.device)
         check_workers(setup.plan.workers, setup.plan.device, setup.stack.layers)
         self.optimizer = of_optimizer(_optimizer(setup, self.model))
-        self.schema = schema_of_state(self.model.state_dict(), setup.plan.integers)
+        self.schema = schema_of_state(shared(self.model.state_dict(), setup.plan), setup.plan.integers)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
         self.run: RunFacts | None = None
+        self.closed: dict[str, int] = {}
 
     # -- planning --
 
@@ -51,6 +53,11 @@ class Coordinator:
         run = self.planned(checks.whole("rounds", rounds, 1))
         self._require_survivors(self.setup.plan.min_survivors, run)
         self._check_recipients(run.sampling == "all")
+        if self.setup.keeps_state and is_hidden(self.setup.stack, run):
+            raise StackError(
+                "clients that keep state are told which rounds closed with whom, and a layer's price counts on that "
+                'nobody learns who took part: choose sampling="fixed" over everybody, or take amplify=False'
+            )
         self.run = run
         self.setup.stack.plan(run)
         demanded = self.sample().plan.min_survivors
@@ -91,6 +98,7 @@ class Coordinator:
             sizes=setup.sizes,
             weight_cap=max(1, *setup.sizes.values()) if setup.sizes else None,
             delta=plan.delta,
+            blocks=setup.strategy.blocks(self.schema.dimension),
         )
         if not is_hidden(setup.stack, run) or run.sampling != "poisson":
             return run
@@ -126,8 +134,29 @@ class Coordinator:
         setup = self.setup
         reference = self.reference() if model is None else reference_of(model, schema=self.schema)
         return open_round(
-            setup.stack, self.run, number, clients, reference, metrics=setup.plan.metrics, public=public
+            setup.stack,
+            self.run,
+            number,
+            clients,
+            reference,
+            metrics=setup.plan.metrics,
+            counts=setup.strategy.counts,
+            public=self._public(clients) if public is None else public,
         )
+
+    def _public(self, clients: tuple[str, ...]) -> Public:
+        """Return what layers and the strategy broadcast, and for owners of state which round closed last with whom."""
+        setup, public = self.setup, self.setup.stack.public()
+        if values := setup.strategy.public():
+            public[setup.strategy.name] = values
+        if setup.keeps_state:
+            public[CLOSED] = {name: float(self.closed.get(name, 0)) for name in clients}
+        return public
+
+    def close(self, result: RoundResult) -> None:
+        """Note with whom a round closed."""
+        if not result.abandoned:
+            self.closed |= dict.fromkeys(result.survivors, result.number)
 
     def sample(self) -> Broadcast:
         """Return a first round over as many clients as a round asks; over the fewest, where how many is withheld."""
@@ -137,17 +166,18 @@ class Coordinator:
 
     def reference(self) -> Reference:
         """Return a copy of the present model as a round's reference."""
-        tree, _ = to_tree(self.model.state_dict())
+        tree, _ = to_tree(shared(self.model.state_dict(), self.setup.plan))
         return reference_of({name: array.copy() for name, array in tree.items()}, schema=self.schema)
 
     def move(self, broadcast: Broadcast, mean: Mean) -> None:
         """Move the model by what the strategy makes of a round's mean."""
-        step = self.setup.strategy.step(mean.vector)
+        step = self.setup.strategy.move(mean)
         self.take(moved(broadcast.reference, step, mean.counters))
 
     def take(self, tree: Tree) -> None:
         """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""
-        self.model.load_state_dict(self.state_of(tree))
+        kept = self.model.state_dict() if self.setup.plan.stay_local else {}
+        self.model.load_state_dict(kept | self.state_of(tree))
 
     def state_of(self, tree: Tree) -> dict[str, Any]:
         """Return a model as a state dict, in the dtypes and on the devices of this module's."""

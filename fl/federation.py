@@ -193,6 +193,8 @@ class Federation:
             self.coordinator.take(kept.model)
         except (RuntimeError, KeyError) as error:
             raise Misuse(f"the run in {folder} trained another model than this one: {error}") from None
+        for result in kept.history:
+            self.coordinator.close(result)
         self.setup.strategy.restore(kept.strategy)
         for layer in self.setup.stack.layers:
             layer.restore(kept.layers.get(layer.name, {}))
@@ -220,6 +222,7 @@ class Federation:
                 self.account.charge(self.coordinator.sample().plan.events(()), number)
         else:
             result = self._play(broadcast) if lost is None else self._count(lost, broadcast)
+        self.coordinator.close(result)
         result.metrics = self.coordinator.evaluate()
         result.guarantees = self.account.guarantees()
         return withheld(result) if self.coordinator.hidden else result

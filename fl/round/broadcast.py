@@ -9,7 +9,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 
 from fl import metrics as metric
+from fl.round import counts as count
+from fl.round.counts import Count
 from fl.round.hidden import plays_nobody
+from fl.round.manifest import Manifest
 from fl.round.reference import Reference
 from protocols.codec import Record
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
@@ -25,8 +28,11 @@ COUNTER_BOUND = 1 << 24
 
 @dataclass(frozen=True)
 class Shown(Record):
-    """What all clients are shown besides the plan. model: the reference's digest. config: a digest of the rest."""
+    """What all clients are shown besides the plan. name: of the sum. model: the reference's digest, or the manifest's.
+    config: a digest of the rest.
+    """
 
+    name: str
     model: bytes
     config: bytes
 
@@ -36,16 +42,20 @@ class Broadcast:
     """What every client of one sum is shown.
 
     number: the round's, from 1. clients: the names of those asked, in roster order. reference: the model. plan: the
-    round's arithmetic. metrics: names of training metrics that are summed in the vector. digest: binds all of it into
-    the session's context (32 bytes).
+    round's arithmetic. digest: binds all of it into the session's context (32 bytes). metrics: names of training
+    metrics that are summed in the vector. counts: integers that every client reports. manifest: where clients started
+    from different models. name: which of a round's sums it is.
     """
 
     number: int
     clients: tuple[str, ...]
     reference: Reference = field(repr=False)
     plan: RoundPlan = field(repr=False)
-    metrics: tuple[str, ...]
     digest: bytes = field(repr=False)
+    metrics: tuple[str, ...] = ()
+    counts: tuple[Count, ...] = ()
+    manifest: Manifest | None = None
+    name: str = ""
 
     def own(self, client: str, store: Store | None = None) -> RoundFacts:
         """Return the round's facts as one client sees them: with its name and its own store."""
@@ -60,21 +70,30 @@ def open_round(
     reference: Reference,
     *,
     metrics: Sequence[str] = (),
+    counts: Sequence[Count] = (),
     public: Public | None = None,
     config: bytes = b"",
+    manifest: Manifest | None = None,
+    name: str = "",
 ) -> Broadcast:
     """Return what the clients of a round are shown. `stack` must have been planned for `run`.
 
-    public: what layers broadcast (default: what they say now; a client passes what it was told). config: whatever else
-    every client is shown, encoded. Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for
-    a round that asks fewer clients than the run planned and can only fail.
+    reference: the model that the round starts from; one without arrays for a round of counts and blocks alone. With a
+    manifest, the server gives the model that it will move and each client its own base; the stack then needs an
+    explicit range. public: what layers broadcast (default: what they say now; a client passes what it was told).
+    config: whatever else every client is shown, encoded. name: which of a round's sums it is.
+
+    Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for a round that asks fewer clients
+    than the run planned and can only fail.
     """
     if not clients and not plays_nobody(stack, run):
         raise TooFewSurvivors("nobody was chosen")
+    root = reference.digest if manifest is None else _root(stack, manifest, clients)
     # public randomness (rotations) follows the model, so the server fixes it before any input
-    seed = hashlib.sha256(b"secagg round seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
+    seed = hashlib.sha256(b"secagg round seed v1\0" + root + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, tuple(clients), seed, stack.public() if public is None else public)
     exact = [*metric.coordinates(metrics, stack.weight_cap(run)), Coordinate(CAPPED, 1, 1)]
+    exact += count.coordinates(counts)
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
     try:
@@ -82,16 +101,29 @@ def open_round(
     except Misuse as error:
         raise impossible(error, len(clients), run) from None
     _require_counters(plan, reference)
-    shown = Shown(reference.digest, hashlib.sha256(config).digest()).encode()
+    count.require(plan, counts, _noisy(plan))
+    shown = Shown(name, root, hashlib.sha256(config).digest()).encode()
     digest = plan.digest(hashlib.sha256(b"secagg shown v1\0" + shown).digest())
-    return Broadcast(number, tuple(clients), reference, plan, tuple(metrics), digest)
+    return Broadcast(
+        number, tuple(clients), reference, plan, digest, tuple(metrics), tuple(counts), manifest, name
+    )
+
+
+def _root(stack: Stack, manifest: Manifest, clients: Sequence[str]) -> bytes:
+    if stack.numbers.range is None:
+        raise Misuse(
+            "clients that start from different models share no reference for the quantiser: give Numbers a range"
+        )
+    if manifest.started.keys() != set(clients):
+        raise Misuse(f"expected a manifest of {list(clients)}, got one of {sorted(manifest.started)}")
+    return manifest.digest()
 
 
 def impossible(error: Misuse, asked: int, run: RunFacts) -> Misuse | Aborted:
     """Return what a round that cannot work is: the caller's mistake where the planned cohort was asked, else a round
     with too few clients, which is abandoned.
     """
-    return TooFewSurvivors(str(error)) if asked < run.cohort else error
+    return TooFewSurvivors(str(error)) if asked < (run.least_chosen or run.cohort) else error
 
 
 def require_metrics(broadcast: Broadcast) -> None:

@@ -10,28 +10,43 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl import metrics as metric
+from fl.round import counts as count
 from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
 from protocols.layers import Contribution, RoundFacts
 from protocols.updates import Flat
 
 
 def contribution_of(
-    broadcast: Broadcast, trained: Flat, weight: int, reported: Mapping[str, float] | None = None
+    broadcast: Broadcast,
+    trained: Flat,
+    weight: int,
+    reported: Mapping[str, float] | None = None,
+    *,
+    client: str = "",
+    counts: Mapping[str, int] | None = None,
+    blocks: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Contribution:
     """Return a client's contribution: the difference to the reference, its weight and its exact coordinates.
 
     trained: the model after the local computation. weight: what the client counts with, >= 0 (its examples, 1 where
-    all count alike); beyond the public cap it is capped, and that is counted. reported: training metrics.
+    all count alike); beyond the public cap it is capped, and that is counted. reported: training metrics. client: its
+    name, needed with a manifest. counts, blocks: as the broadcast and the run declare them.
+
+    Raises Misuse for other counts than declared, ProtocolViolation for a base that is not the manifest's.
     """
     plan, before = broadcast.plan, broadcast.reference.flat
     cap = plan.signals[0].weight_cap
     counted = min(weight, cap)
     exact = metric.encode(reported or {}, broadcast.metrics, counted)
+    exact |= count.encode(broadcast.counts, counts or {})
     exact[CAPPED] = np.array([cap > 1 and weight > cap], np.int64)
     exact[COUNTERS] = trained.counters - before.counters
     summed = {c.name for c in plan.summed.coordinates}  # a DP layer drops what would be exact
     coordinates = {name: block for name, block in exact.items() if name in summed}
-    return Contribution(trained.vector - before.vector, counted, coordinates)
+    difference = trained.vector - before.vector
+    if broadcast.manifest is not None:
+        difference *= broadcast.manifest.factor(client, broadcast.reference.digest)
+    return Contribution(difference, counted, coordinates, dict(blocks or {}))
 
 
 def encoded(

@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl import metrics as metric
+from fl.round import counts as count
 from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
 from fl.round.engine import Engine, Summed
 from fl.round.hidden import is_hidden, plays_nobody
@@ -35,24 +36,22 @@ class Payer(Protocol):
 @dataclass(frozen=True, eq=False)
 class Mean:
     """What a strategy gets of a sum. vector: the mean difference (float64 [model dimension]). weight: what was divided
-    by. survivors: names. sums: totals of exact coordinates by name (int64).
+    by. survivors: names. counts: sums of what clients reported, by name. blocks: the mean of each further block.
+    counters: summed differences of integer arrays, None where none are summed.
     """
 
     vector: NDArray[np.float64] = field(repr=False)
     weight: float
     survivors: tuple[str, ...]
-    sums: Mapping[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
-
-    @property
-    def counters(self) -> NDArray[np.int64] | None:
-        """The summed differences of integer arrays, None where none are summed."""
-        return self.sums.get(COUNTERS)
+    counts: Mapping[str, int] = field(default_factory=dict)
+    blocks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    counters: NDArray[np.int64] | None = field(default=None, repr=False)
 
 
 @dataclass
 class Played:
     """A round that is over. means: one per sum, none if it was abandoned. protection: None if no session was made.
-    totals: the sums as the server had them. charged: whether anything was. error: why it was abandoned.
+    totals: the sums as the server had them. paid: the sums that were charged. error: why it was abandoned.
     """
 
     result: RoundResult
@@ -60,8 +59,13 @@ class Played:
     protection: Protection | None = None
     sessions: tuple[Session, ...] = ()
     totals: tuple[Summed, ...] = field(default=(), repr=False)
-    charged: bool = False
+    paid: list[Broadcast] = field(default_factory=list, repr=False)
     error: Aborted | None = None
+
+    @property
+    def charged(self) -> bool:
+        """Whether anything was charged."""
+        return bool(self.paid)
 
 
 def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer, least: int = 1) -> Played:
@@ -83,8 +87,8 @@ def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer,
         for layer, state in states:
             layer.restore(state)
         played.means, played.error, played.result.abandoned = (), error, error.reason
-        if not played.charged and is_hidden(stack, parts[0].plan.facts.run):
-            for part in parts:
+        for part in parts:
+            if part not in played.paid and is_hidden(stack, part.plan.facts.run):
                 _charge(played, payer, part, ())
     return played
 
@@ -115,7 +119,7 @@ def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, stack: Sta
         except TooFewSurvivors:
             if not plays_nobody(stack, part.plan.facts.run, part.plan.min_survivors):
                 raise
-            if not played.charged:
+            if part not in played.paid:
                 charge(())
             summed = Summed(np.zeros(part.plan.dimension, np.int64), ())
         finally:
@@ -126,7 +130,7 @@ def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, stack: Sta
 
 def _charge(played: Played, payer: Payer, part: Broadcast, names: Sequence[str]) -> None:
     payer.charge(part.plan.events(tuple(names)), part.number)
-    played.charged = True
+    played.paid.append(part)
 
 
 def _close(played: Played, parts: Sequence[Broadcast], engine: Engine) -> None:
@@ -145,8 +149,17 @@ def mean_of(part: Broadcast, summed: Summed, result: RoundResult) -> Mean:
     if aggregate.weight <= 0:
         raise Aborted("the survivors hold no examples")
     _note(result, part, aggregate, len(summed.survivors))
-    vector = np.asarray(aggregate.vector, np.float64)[:dimension] / aggregate.weight
-    return Mean(vector, aggregate.weight, summed.survivors, aggregate.coordinates)
+    return Mean(
+        np.asarray(aggregate.vector, np.float64)[:dimension] / aggregate.weight,
+        aggregate.weight,
+        summed.survivors,
+        count.decode(aggregate.coordinates, part.counts, len(summed.survivors)),
+        {
+            name: np.asarray(block.vector, np.float64) / block.weight
+            for name, block in aggregate.blocks.items()
+        },
+        aggregate.coordinates.get(COUNTERS),
+    )
 
 
 def _note(result: RoundResult, part: Broadcast, aggregate: Aggregate, survivors: int) -> None:

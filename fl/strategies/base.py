@@ -1,33 +1,71 @@
 """What every strategy is. What does not belong here: any particular one.
 
-A client's contribution is the difference between its model after the local computation and the broadcast
-one; the server moves the model by what `step` makes of the mean difference. A strategy needs that mean
-only, so every secure sum fits.
+A client's contribution is the difference between its model after the local computation and the broadcast one, and
+whatever else the strategy declares: counts, further blocks. The server moves the model by what the strategy makes of
+their sums. A strategy needs sums only, so every secure sum fits.
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.layers import Compute, RoundFacts
+from fl.round import Count, Mean
+from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
+
+
+@dataclass(frozen=True, eq=False)
+class Extras:
+    """What a client adds to its update. weight: what it counts with (None: its examples). counts, blocks: by name, as
+    the strategy declares them. Private.
+    """
+
+    weight: int | None = field(default=None, repr=False)
+    counts: Mapping[str, int] = field(default_factory=dict, repr=False)
+    blocks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
 
 
 class Strategy:
     """Base: override what the strategy changes.
 
-    owns: of {"optimizer", "criterion"}, what the user's train function must take as arguments. weighted:
-    clients count by their examples (capped), else equally.
+    owns: of {"optimizer", "criterion"}, what the user's train function must take as arguments. weighted: clients count
+    by their examples or by `Extras.weight` (capped), else equally. keeps_state: clients keep arrays from round to round
+    (`protocols.party_state.PartyState`). counts: integers that every client reports.
     """
 
     name: ClassVar[str] = ""
     owns: frozenset[str] = frozenset()
     weighted: bool = True
+    keeps_state: ClassVar[bool] = False
+    counts: tuple[Count, ...] = ()
+
+    def blocks(self, dimension: int) -> tuple[Block, ...]:
+        """Further real vectors of every contribution to a model of `dimension` parameters (a control variate)."""
+        return ()
+
+    def public(self) -> Mapping[str, Value]:
+        """What the server broadcasts for this round; arrives as `facts.public[self.name]`."""
+        return {}
 
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         """Wrap the local computation of the client `facts.client` (inside every privacy layer's wrapping)."""
         return compute
+
+    def extras(
+        self,
+        task: LocalTask,
+        difference: NDArray[np.float64],
+        reported: Mapping[str, float],
+        facts: RoundFacts,
+    ) -> Extras:
+        """Return what a client adds to its update: after training, from its difference and its training metrics."""
+        return Extras()
+
+    def move(self, mean: Mean) -> NDArray[np.float64]:
+        """Return the movement of the model (float64 [d]) for everything that was summed."""
+        return self.step(mean.vector)
 
     def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the movement of the model for a mean difference (float64 [d])."""

@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP
 from fl import Federation, SecureAverage
+from fl.dropouts import leaving
 from fl.round import open_round, reference_of
 from protocols import PlainSum
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
@@ -211,3 +212,15 @@ def test_the_ring_follows_the_largest_size_where_sizes_are_public() -> None:
     assert (known.engine.session.bound, unknown.engine.session.bound) == (20 * 32767, 10_000 * 32767)
     assert first.history[0].bytes_up_per_client < second.history[0].bytes_up_per_client
     assert first.history[0].weights_capped == 0
+
+
+def test_everyone_asked_who_stayed_is_charged_in_a_round_without_enough_survivors() -> None:
+    layer = Demanding(6)
+    asked: list[tuple[str, ...]] = []
+    layer.events = lambda facts, survivors: asked.append(survivors) or ()  # type: ignore[method-assign]
+    run = federation(6, [layer, SecAgg(dropout=0.4)], dropout=0.5, seed=5)
+    gone = leaving(5, 1, run.setup.names, 0.5)
+    (result,) = run.fit(1).history
+    assert result.abandoned
+    assert asked == [tuple(name for name in run.setup.names if gone.get(name, True))]
+    assert 0 < len(asked[0]) < 6

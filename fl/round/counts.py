@@ -1,0 +1,65 @@
+"""Integers that every client reports beside its update: steps, examples, votes. Summed exactly, or not at all.
+
+What does not belong here: real values that noise may cover; those are blocks (`protocols.layers.Block`).
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse, StackError
+from protocols.layers import Coordinate
+from protocols.roundplan import RoundPlan
+
+PREFIX = "count/"
+
+
+@dataclass(frozen=True)
+class Count:
+    """An integer in [-bound, bound] of every client. public: the value, where it is known and the same for all; beside
+    a layer that allows nothing exact such a count is not sent, and any other is refused.
+    """
+
+    name: str
+    bound: int
+    public: int | None = None
+
+
+def coordinates(counts: Sequence[Count]) -> tuple[Coordinate, ...]:
+    """Return the coordinates that hold them."""
+    return tuple(Coordinate(PREFIX + count.name, 1, count.bound) for count in counts)
+
+
+def require(plan: RoundPlan, counts: Sequence[Count], noisy: str) -> None:
+    """Raises StackError for a count that `noisy`, a layer, does not let through and that is not public."""
+    sums = {c.name for c in plan.summed.coordinates}
+    for count in counts:
+        if PREFIX + count.name not in sums and count.public is None:
+            raise StackError(
+                f"the count {count.name!r} would be summed exactly, and the noise of {noisy} does not cover it: give "
+                "its public value, or send it as a block of one dimension, which the layer clips, noises and charges"
+            )
+
+
+def encode(counts: Sequence[Count], own: Mapping[str, int]) -> dict[str, NDArray[np.int64]]:
+    """Return name -> int64 [1]. Raises Misuse for a count that is missing or unknown, or is not its public value."""
+    if own.keys() != {count.name for count in counts}:
+        raise Misuse(f"expected the counts {[count.name for count in counts]}, got {sorted(own)}")
+    for count in counts:
+        if count.public is not None and own[count.name] != count.public:
+            raise Misuse(f"the count {count.name!r} is publicly {count.public}, and another one here")
+    return {PREFIX + name: np.array([value], np.int64) for name, value in own.items()}
+
+
+def decode(
+    totals: Mapping[str, NDArray[np.int64]], counts: Sequence[Count], survivors: int
+) -> dict[str, int]:
+    """Return the sum of each count over the survivors."""
+    return {
+        count.name: int(totals[PREFIX + count.name][0])
+        if PREFIX + count.name in totals
+        else (count.public or 0) * survivors
+        for count in counts
+    }

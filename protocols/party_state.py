@@ -1,0 +1,95 @@
+"""What a client keeps from round to round for a layer or a strategy, in its own store: pending until its round closed.
+
+A client learns with a later broadcast which round was the last that closed with its input in the total. What it kept
+in that round is settled then; what it kept in a round that was abandoned, or that closed without it, is rolled back.
+What does not belong here: who decides that a round closed (`fl.round`), stores.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.codec import Record
+from protocols.errors import Misuse, ProtocolViolation
+from protocols.layers import PublicValues, RoundFacts
+from protocols.store import Store, Transaction
+
+CLOSED = "closed"
+"""Under this name the server broadcasts, for each client asked, the last round that closed with its input (0: none)."""
+Arrays = Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, eq=False)
+class Held(Record):
+    """Arrays of one round. round: its number. values: by name."""
+
+    round: int
+    values: PublicValues = field(repr=False)
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        return {name: np.asarray(array) for name, array in self.values.public().get("", {}).items()}
+
+
+@dataclass(frozen=True)
+class PartyState:
+    """One owner's arrays at one client. Whoever uses it calls `keep` in every round that it takes part in.
+
+    state = PartyState.of(facts, "scaffold")
+    control = state.arrays().get("control", zeros)
+    state.keep({"control": control + change})
+    """
+
+    store: Store
+    owner: str
+    round: int
+    closed: int
+
+    @classmethod
+    def of(cls, facts: RoundFacts, owner: str) -> Self:
+        """Return the state of `owner` (a layer's or strategy's name) at the client `facts.client`.
+
+        Raises Misuse where the client has no store or the server does not say which rounds closed (an owner sets
+        `keeps_state` for that), ProtocolViolation where the server and this client do not agree on the last round.
+        """
+        if facts.store is None or CLOSED not in facts.public:
+            raise Misuse(
+                f"{owner}: expected a store of the client's own and a broadcast that says which rounds closed; "
+                "set keeps_state on the layer or strategy, and play the rounds with a Federation"
+            )
+        state = cls(facts.store, owner, facts.number, int(facts.number_for(CLOSED, facts.client, 0)))
+        state._settle()
+        return state
+
+    def arrays(self) -> dict[str, NDArray[np.float64]]:
+        """Return what was kept in the last round that closed with this client; empty before the first."""
+        held = self._read("settled")
+        return {} if held is None else held.arrays()
+
+    def keep(self, arrays: Arrays) -> None:
+        """Keep arrays of this round, durably, until a later broadcast settles them or they are rolled back."""
+        self.store.put(self._key("pending"), Held(self.round, PublicValues.of({"": arrays})).encode())
+
+    def _settle(self) -> None:
+        with self.store.transaction() as t:
+            pending = self._read("pending", t)
+            if pending is not None and pending.round == self.closed:
+                t.put(self._key("settled"), pending.encode())
+            if pending is not None and pending.round < self.round:
+                t.delete(self._key("pending"))
+            settled = self._read("settled", t)
+        if (known := 0 if settled is None else settled.round) != self.closed:
+            raise ProtocolViolation(
+                f"{self.owner}: the server says that round {self.closed} was the last that closed with this client; "
+                f"its own state is of round {known}: the state or the server's run was lost or put back",
+                "server",
+            )
+
+    def _read(self, kind: str, transaction: Transaction | None = None) -> Held | None:
+        data = (transaction or self.store).get(self._key(kind))
+        return None if data is None else Held.decode(data)
+
+    def _key(self, kind: str) -> str:
+        return f"kept/{self.owner}/{kind}"

@@ -1,0 +1,244 @@
+"""Rounds of every kind, with toys and without torch: several sums, other bases, no model at all, nobody chosen."""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from dp import ClientDP
+from fl.account import Account
+from fl.engines.memory import MemoryEngine
+from fl.round import Broadcast, Count, Manifest, Reference, contribution_of, open_round, play, reference_of
+from protocols.errors import Misuse, ProtocolViolation, StackError, TooFewSurvivors
+from protocols.layers import Block, Contribution, PrivacyLayer, RoundFacts, RunFacts
+from protocols.stack import Numbers, Stack
+from protocols.statement import Event
+from protocols.updates import Flat
+from secagg import SecAgg
+
+NAMES = ("a", "b", "c", "d", "e", "f")
+NOTHING = reference_of({})
+
+
+class Paid(PrivacyLayer):
+    """Toy: remembers who was paid for."""
+
+    name = "paid"
+
+    def __init__(self) -> None:
+        self.names: list[tuple[str, ...]] = []
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+        self.names.append(survivors)
+        return ()
+
+
+def model(value: float) -> dict[str, np.ndarray]:
+    return {"w": np.full(3, value, np.float32)}
+
+
+def moves(by: Mapping[str, float]) -> Any:
+    """Toy work: a client moves every coordinate by its own step."""
+
+    def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        flat = broadcast.reference.flat
+        return contribution_of(broadcast, replace(flat, vector=flat.vector + by[own.client]), 1)
+
+    return work
+
+
+# -- several sums in one round --
+
+
+def groups(stack: Stack, members: Mapping[str, tuple[str, ...]], least: int = 1) -> list[Broadcast]:
+    run = RunFacts(1, len(NAMES), 3, dimension=3)
+    stack.plan(run)
+    return [
+        open_round(stack, run, 1, clients, reference_of(model(float(i))), name=name)
+        for i, (name, clients) in enumerate(members.items())
+    ]
+
+
+STEPS = {name: 0.1 * place for place, name in enumerate(NAMES)}
+
+
+def test_two_groups_of_one_round_move_two_models() -> None:
+    stack = Stack([paid := Paid(), SecAgg()], Numbers(range=2.0))
+    parts = groups(stack, {"north": NAMES[:3], "south": NAMES[3:]})
+    played = play(parts, MemoryEngine(stack.secure_sum, moves(STEPS)), stack, Account())
+    assert [mean.survivors for mean in played.means] == [NAMES[:3], NAMES[3:]]
+    assert [mean.vector[0] for mean in played.means] == pytest.approx([0.1, 0.4], abs=1e-3)
+    assert paid.names == [NAMES[:3], NAMES[3:]]
+    assert len({session.context for session in played.sessions}) == 2
+    assert played.result.survivors == NAMES
+
+
+def test_a_round_is_abandoned_before_anybody_trains_if_one_of_its_groups_is_too_small() -> None:
+    stack = Stack([paid := Paid(), SecAgg()])
+    trained: list[str] = []
+
+    def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        trained.append(own.client)
+        return moves(STEPS)(broadcast, own)
+
+    parts = groups(stack, {"north": NAMES[:4], "south": NAMES[4:]})
+    played = play(parts, MemoryEngine(stack.secure_sum, work), stack, Account())
+    assert played.result.abandoned
+    assert (played.means, trained, paid.names) == ((), [], [])
+
+
+def test_a_group_without_a_total_abandons_the_whole_round_which_stays_paid_for() -> None:
+    stack = Stack([paid := Paid(), SecAgg()])
+    parts = groups(stack, {"north": NAMES[:3], "south": NAMES[3:]})
+
+    def leave(protocol: Any, session: Any) -> Any:
+        gone = [name for name in session.roster if name in ("e", "f")]
+        return gone, {"advertise-keys": gone}
+
+    engine = MemoryEngine(stack.secure_sum, moves(STEPS), departures=leave)
+    played = play(parts, engine, stack, Account())
+    assert played.result.abandoned
+    assert played.means == ()
+    assert paid.names == [NAMES[:3], ("d",)]  # everyone asked who is not known to have left
+
+
+# -- a round without any model --
+
+
+def statistics(stack: Stack, blocks: tuple[Block, ...], counts: tuple[Count, ...]) -> Broadcast:
+    run = RunFacts(1, 3, 3, dimension=0, blocks=blocks)
+    stack.plan(run)
+    return open_round(stack, run, 1, NAMES[:3], NOTHING, counts=counts)
+
+
+@pytest.mark.parametrize("layers", [[], [SecAgg()]])
+def test_a_round_without_a_model_sums_statistics(layers: list[Any]) -> None:
+    ages = {"a": [30.0, 40.0], "b": [50.0], "c": [20.0, 20.0, 50.0]}
+
+    def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        held = ages[own.client]
+        nothing = Flat(np.zeros(0), np.zeros(0, np.int64), {})
+        blocks = {"age": np.array([np.mean(held)])}
+        counts = {"people": len(held)}
+        return contribution_of(broadcast, nothing, len(held), counts=counts, blocks=blocks)
+
+    stack = Stack(layers)
+    shown = statistics(stack, (Block("age", 1, range=128.0),), (Count("people", 100),))
+    (mean,) = play([shown], MemoryEngine(stack.secure_sum, work), stack, Account()).means
+    assert mean.counts == {"people": 6}
+    assert mean.blocks["age"] == pytest.approx([35.0], abs=0.01)
+    assert mean.vector.shape == (0,)
+
+
+# -- counts beside noise --
+
+
+def test_a_count_beside_noise_is_public_or_refused_by_name() -> None:
+    stack = Stack([ClientDP(noise_multiplier=1.0, clip=1.0)])
+    run = RunFacts(1, 3, 3, dimension=3)
+    stack.plan(run)
+    with pytest.raises(StackError, match=r"'steps' .* client-dp"):
+        open_round(stack, run, 1, NAMES[:3], reference_of(model(0.0)), counts=[Count("steps", 10)])
+    shown = open_round(
+        stack, run, 1, NAMES[:3], reference_of(model(0.0)), counts=[Count("steps", 10, public=5)]
+    )
+    assert not [c for c in shown.plan.summed.coordinates if "steps" in c.name]
+
+    def work(steps: int) -> Any:
+        return lambda broadcast, own: contribution_of(
+            broadcast, broadcast.reference.flat, 1, counts={"steps": steps}
+        )
+
+    (mean,) = play([shown], MemoryEngine(stack.secure_sum, work(5)), stack, Account()).means
+    assert mean.counts == {"steps": 15}
+    with pytest.raises(Misuse, match="publicly 5"):
+        play([shown], MemoryEngine(stack.secure_sum, work(4)), stack, Account())
+
+
+@pytest.mark.parametrize("own", [{}, {"steps": 1, "more": 2}, {"steps": 11}])
+def test_other_counts_than_declared_are_refused(own: dict[str, int]) -> None:
+    stack = Stack([])
+    shown = statistics(stack, (), (Count("steps", 10),))
+    flat = shown.reference.flat
+    with pytest.raises(Misuse, match="steps"):
+        shown.plan.encode(contribution_of(shown, flat, 1, counts=own), shown.own("a"))
+
+
+# -- inputs that started from different models --
+
+BASES = {"1": reference_of(model(1.0)), "2": reference_of(model(2.0))}
+STARTED = {"a": "1", "b": "2", "c": "2"}
+
+
+def manifest(**changed: Any) -> Manifest:
+    versions = {name: base.digest for name, base in BASES.items()}
+    return Manifest(versions, STARTED, {"a": 0.5, "b": 1.0, "c": 1.0, **changed})
+
+
+def opened(base: Reference, shown: Manifest, limit: float | None = 2.0) -> Broadcast:
+    stack, run = Stack([SecAgg()], Numbers(range=limit)), RunFacts(1, 3, 3, dimension=3)
+    return open_round(stack, run, 7, NAMES[:3], base, manifest=shown)
+
+
+def test_inputs_from_different_models_are_summed_with_public_factors() -> None:
+    server = opened(BASES["2"], manifest())
+
+    def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        seen = opened(BASES[STARTED[own.client]], manifest())  # what this client computes for itself
+        assert seen.digest == broadcast.digest
+        flat = seen.reference.flat
+        return contribution_of(seen, replace(flat, vector=flat.vector + 1.0), 1, client=own.client)
+
+    stack = Stack([SecAgg()], Numbers(range=2.0))
+    (mean,) = play([server], MemoryEngine(stack.secure_sum, work), stack, Account()).means
+    assert mean.vector == pytest.approx([2.5 / 3] * 3, abs=1e-3)
+
+
+def test_a_client_notices_a_model_of_its_own() -> None:
+    targeted = reference_of(model(1.5))
+    seen = opened(targeted, manifest())
+    with pytest.raises(ProtocolViolation, match="version '1'"):
+        contribution_of(seen, targeted.flat, 1, client="a")
+
+
+def test_the_digest_binds_the_whole_manifest() -> None:
+    others = [
+        manifest(a=0.25),
+        Manifest(manifest().versions, {**STARTED, "c": "1"}, manifest().staleness),
+        Manifest({**manifest().versions, "1": bytes(32)}, STARTED, manifest().staleness),
+    ]
+    digests = {opened(BASES["2"], each).digest for each in (manifest(), *others)}
+    assert len(digests) == 4
+
+
+def test_a_manifest_needs_an_explicit_range_and_the_clients_of_the_round() -> None:
+    with pytest.raises(Misuse, match="range"):
+        opened(BASES["2"], manifest(), None)
+    with pytest.raises(Misuse, match="manifest of"):
+        opened(BASES["2"], Manifest(manifest().versions, {"a": "1"}, {"a": 1.0}))
+
+
+# -- nobody chosen --
+
+
+def test_a_secret_choice_of_nobody_releases_the_noise_that_its_price_assumes() -> None:
+    stack = Stack([ClientDP(noise_multiplier=1.0, clip=1.0, amplify=True)])
+    run = RunFacts(1, 5, 5, "poisson", 0.5, dimension=3)
+    shown = open_round(stack, run, 1, (), reference_of(model(0.0)))
+    account = Account(stack.layers)
+    played = play([shown], MemoryEngine(stack.secure_sum, moves({})), stack, account)
+    assert (played.result.abandoned, played.means[0].survivors) == (None, ())
+    assert np.abs(played.means[0].vector).max() > 0
+    assert len(account.events) == 1
+
+
+def test_nobody_chosen_is_no_round_otherwise() -> None:
+    for stack, least in (
+        (Stack([]), 0),
+        (Stack([ClientDP(noise_multiplier=1.0, clip=1.0, amplify=True)]), 3),
+    ):
+        run = RunFacts(1, 5, 5, "poisson", 0.5, dimension=3, least_chosen=least)
+        with pytest.raises(TooFewSurvivors, match="nobody"):
+            open_round(stack, run, 1, (), reference_of(model(0.0)))

@@ -1,0 +1,200 @@
+"""What a strategy may do besides stepping: broadcast arrays, choose weights, report counts and blocks, keep state."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from fl import Federation
+from fl.round import Count, Mean
+from fl.strategies import Strategy
+from fl.strategies.base import Extras
+from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError
+from protocols.layers import Aggregate, Block, Compute, LocalTask, PrivacyLayer, RoundFacts, RunFacts, Value
+from protocols.party_state import CLOSED, PartyState
+from protocols.store import MemoryStore
+from secagg import SecAgg
+
+CLIENTS = 4
+
+
+class Controlled(Strategy):
+    """Toy: every client counts its rounds in its own store, sends a control vector, and weighs what it likes."""
+
+    name = "controlled"
+    keeps_state = True
+    counts = (Count("steps", 100),)
+
+    def __init__(self) -> None:
+        self.control: np.ndarray | None = None
+        self.seen: dict[str, list[float]] = {}
+        self.means: list[Mean] = []
+
+    def blocks(self, dimension: int) -> tuple[Block, ...]:
+        return (Block("control", dimension, weighted=False, range=16.0),)
+
+    def public(self) -> Mapping[str, Value]:
+        return {} if self.control is None else {"control": self.control}
+
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        shown = facts.public.get(self.name, {}).get("control", 0.0)
+        self.seen.setdefault(facts.client, []).append(float(np.asarray(shown).reshape(-1)[0]))
+        return compute
+
+    def extras(
+        self, task: LocalTask, difference: np.ndarray, reported: Mapping[str, float], facts: RoundFacts
+    ) -> Extras:
+        state = PartyState.of(facts, self.name)
+        rounds = float(state.arrays().get("rounds", np.zeros(1))[0]) + 1
+        state.keep({"rounds": np.array([rounds])})
+        place = int(facts.client)
+        control = np.full(difference.size, rounds)
+        return Extras(weight=place + 1, counts={"steps": place}, blocks={"control": control})
+
+    def move(self, mean: Mean) -> np.ndarray:
+        self.means.append(mean)
+        self.control = mean.blocks["control"]
+        return super().move(mean)
+
+
+class RefusesOnce(PrivacyLayer):
+    """Toy: refuses one sum."""
+
+    name = "refuses"
+    takes_blocks = True
+
+    def __init__(self, at: int) -> None:
+        self.left = at
+
+    def decode(self, aggregate: Aggregate, given: Any, *rest: Any) -> Aggregate:
+        self.left -= given.block == "update"
+        if self.left == 0:
+            raise Aborted("refused")
+        return aggregate
+
+
+def loaders() -> list[DataLoader[Any]]:
+    drawn = torch.Generator().manual_seed(3)
+    x = torch.randn(CLIENTS * 8, 4, generator=drawn)
+    return [DataLoader(TensorDataset(part, (part.sum(1) > 0).long()), batch_size=4) for part in x.split(8)]
+
+
+def make() -> torch.nn.Module:
+    return torch.nn.Sequential(torch.nn.Linear(4, 3), torch.nn.ReLU(), torch.nn.Linear(3, 2))
+
+
+def federation(privacy: list[Any], **options: Any) -> Federation:
+    return Federation(make, loaders(), privacy=privacy, **options)
+
+
+@pytest.mark.parametrize("privacy", [[], [SecAgg()]])
+def test_a_strategy_broadcasts_weighs_counts_and_keeps(privacy: list[Any]) -> None:
+    strategy = Controlled()
+    federation(privacy, strategy=strategy).fit(3)
+    assert [mean.weight for mean in strategy.means] == [1 + 2 + 3 + 4] * 3
+    assert [mean.counts for mean in strategy.means] == [{"steps": 0 + 1 + 2 + 3}] * 3
+    assert [mean.blocks["control"][0] for mean in strategy.means] == pytest.approx([1, 2, 3], abs=0.01)
+    assert strategy.seen["0"] == pytest.approx([0, 1, 2], abs=0.01)
+
+
+def test_what_a_client_kept_in_an_abandoned_round_is_rolled_back() -> None:
+    strategy = Controlled()
+    history = federation([RefusesOnce(2), SecAgg()], strategy=strategy).fit(4).history
+    assert [bool(result.abandoned) for result in history] == [False, True, False, False]
+    assert [mean.blocks["control"][0] for mean in strategy.means] == pytest.approx([1, 2, 3], abs=0.01)
+
+
+def test_who_was_not_in_a_round_keeps_what_it_had() -> None:
+    strategy = Controlled()
+    run = federation([], strategy=strategy, fraction=0.5, seed=1)
+    history = run.fit(8).history
+    for name in run.setup.names:
+        asked = sum(name in result.survivors for result in history)
+        held = run.engine.stores[name].get("kept/controlled/pending")  # type: ignore[attr-defined]
+        assert (held is not None) == (asked > 0)
+    assert {len(seen) for seen in strategy.seen.values()} != {8}
+
+
+def test_a_layer_that_protects_the_update_alone_refuses_blocks() -> None:
+    class Halves(PrivacyLayer):
+        name = "halves"
+
+        def encode(self, contribution: Any, given: Any, facts: Any) -> Any:
+            return contribution
+
+    with pytest.raises(StackError, match="halves protects the update alone"):
+        federation([Halves()], strategy=Controlled()).fit(1)
+
+
+# -- a client's own state, step by step --
+
+
+def facts(store: MemoryStore, number: int, closed: int) -> RoundFacts:
+    public = {CLOSED: {"a": float(closed)}}
+    return RoundFacts(RunFacts(9, 1, 1), number, ("a",), bytes(32), public, "a", store)
+
+
+def keep(store: MemoryStore, number: int, closed: int, value: float) -> float:
+    """Play one round at a client: return what it started from."""
+    state = PartyState.of(facts(store, number, closed), "toy")
+    before = float(state.arrays().get("x", np.zeros(()))[()])
+    state.keep({"x": np.array(value)})
+    return before
+
+
+def test_state_is_settled_by_the_round_that_closed_with_it_and_by_no_other() -> None:
+    store = MemoryStore()
+    assert keep(store, 1, 0, 1.0) == 0.0
+    assert keep(store, 2, 1, 2.0) == 1.0  # round 1 closed with this client
+    assert keep(store, 3, 1, 3.0) == 1.0  # round 2 did not
+    assert keep(store, 3, 1, 3.5) == 1.0  # round 3 is played again
+    assert keep(store, 4, 3, 4.0) == 3.5
+
+
+def test_a_server_that_says_otherwise_is_refused() -> None:
+    store = MemoryStore()
+    keep(store, 1, 0, 1.0)
+    keep(store, 2, 1, 2.0)
+    with pytest.raises(ProtocolViolation, match=r"round 0 was the last .* of round 1"):
+        PartyState.of(facts(store, 3, 0), "toy")
+    with pytest.raises(ProtocolViolation, match="round 5"):
+        PartyState.of(facts(MemoryStore(), 6, 5), "toy")
+    with pytest.raises(Misuse, match="keeps_state"):
+        PartyState.of(RoundFacts(RunFacts(9, 1, 1), 1, ("a",), bytes(32), {}, "a", store), "toy")
+
+
+# -- what never leaves a client --
+
+
+@pytest.mark.parametrize("privacy", [[], [SecAgg()]])
+def test_entries_that_stay_local_never_leave_and_are_each_clients_own(privacy: list[Any]) -> None:
+    heads: dict[int, list[list[float]]] = {}
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        owner = int(1000 * loader.dataset.tensors[0][0, 0])
+        heads.setdefault(owner, []).append(model[2].bias.tolist())
+        for x, y in loader:
+            optimizer.zero_grad()
+            criterion(model(x), y).backward()
+            optimizer.step()
+
+    run = federation(privacy, stay_local=("2.*",), train=train, test=loaders()[0])
+    before = [tensor.clone() for tensor in run.coordinator.model[2].state_dict().values()]
+    run.fit(3)
+    assert [leaf.name for leaf in run.coordinator.schema.leaves] == ["0.weight", "0.bias"]
+    after = run.coordinator.model[2].state_dict().values()
+    assert all(torch.equal(a, b) for a, b in zip(before, after, strict=True))
+    starts = list(heads.values())
+    assert all(start[0] == before[1].tolist() for start in starts)
+    assert len({tuple(start[2]) for start in starts}) == CLIENTS, "each client has a head of its own"
+    assert all(start[0] != start[1] != start[2] for start in starts)
+
+
+def test_nothing_left_to_share_is_refused() -> None:
+    with pytest.raises(Misuse, match="nothing to train"):
+        federation([], stay_local=("*",))
+    with pytest.raises(Misuse, match="stay_local: expected a list of names"):
+        federation([], stay_local="2.*")
