@@ -11,13 +11,15 @@ charges again. Nothing is ever taken back.
 import hashlib
 import math
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
+from dp import ledger_page
 from dp import ledger_store as store
-from dp.accountants import ACCOUNTANTS, Accountant
+from dp.accountants import Accountant
 from dp.accountants import accountant as make_accountant
+from dp.budget import Spending, Terms
 from dp.event_json import decode, encode
 from dp.events import Event, Relation, Unit, UnknownEvent
 from dp.ledger_head import LedgerVerdict, SignedHead
@@ -27,47 +29,6 @@ from protocols.identity import Identity
 
 Statement = tuple[str, str]
 Totals = list[tuple[str, str, str, str, int]]
-
-
-@dataclass(frozen=True)
-class Terms:
-    """A ledger's budget: at most `epsilon` (infinity: record only) at `delta`, priced by `accountant`, for
-    `dataset`."""
-
-    epsilon: float
-    delta: float
-    accountant: str = "pld"
-    dataset: str = ""
-
-    def __post_init__(self) -> None:
-        if not self.epsilon >= 0 or not 0 < self.delta < 1:
-            raise Misuse(f"expected epsilon >= 0 and 0 < delta < 1, got {self.epsilon} and {self.delta}")
-        if self.accountant not in ACCOUNTANTS:
-            raise Misuse(f"expected an accountant out of {', '.join(ACCOUNTANTS)}, got {self.accountant!r}")
-        store.checked_text("dataset", self.dataset)
-
-    def to_plain(self) -> dict[str, Any]:
-        return {**asdict(self), "epsilon": self.epsilon if math.isfinite(self.epsilon) else None}
-
-    @classmethod
-    def from_plain(cls, data: dict[str, Any]) -> Self:
-        return cls(**{**data, "epsilon": math.inf if data["epsilon"] is None else float(data["epsilon"])})
-
-
-@dataclass(frozen=True)
-class Spending:
-    """What one statement costs so far: the largest over the parties, whose own prices are in `parties`."""
-
-    unit: Unit
-    relation: Relation
-    epsilon: float
-    delta: float
-    accountant: str
-    parties: dict[str, float]
-
-    def __str__(self) -> str:
-        price = f"epsilon {self.epsilon:.4f} at delta {self.delta:g}"
-        return f"{price} per {self.unit}, {self.relation} neighbours ({self.accountant})"
 
 
 @dataclass(frozen=True)
@@ -206,15 +167,11 @@ class Ledger:
     def to_json(self) -> dict[str, Any]:
         """Terms, prices with unit and relation, and every charge, as one JSON object
         (`dp.ledger_page.export`)."""
-        from dp.ledger_page import export
-
-        return export(self)
+        return ledger_page.export(self.terms, self.spent(), self.entries())
 
     def page(self) -> str:
         """The same for people, as Markdown (`dp.ledger_page.page`)."""
-        from dp.ledger_page import page
-
-        return page(self)
+        return ledger_page.page(self.terms, self.spent(), self.entries())
 
     def entries(self) -> tuple[Entry, ...]:
         """Every charge, in order."""

@@ -1,23 +1,25 @@
 """A ledger for others to read: JSON and a page of Markdown. Nothing here writes to a ledger."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
+from dp.budget import Spending, Terms
 from dp.event_json import decode
 from dp.events import describe
-from dp.ledger import Ledger, Spending
+from dp.ledger_store import Entry
 
 VERSION = 1
 
 
-def export(ledger: Ledger) -> dict[str, Any]:
+def export(terms: Terms, spent: Sequence[Spending], entries: Sequence[Entry]) -> dict[str, Any]:
     """The whole ledger as one JSON object: terms, prices with unit and relation, every charge."""
     return {
         "version": VERSION,
-        "terms": ledger.terms.to_plain(),
-        "spent": [_plain(spending) for spending in ledger.spent()],
-        "charges": [asdict(entry) for entry in ledger.entries()],
+        "terms": terms.to_plain(),
+        "spent": [_plain(spending) for spending in spent],
+        "charges": [asdict(entry) for entry in entries],
     }
 
 
@@ -37,16 +39,15 @@ def _number(price: float) -> float | None:
     return price if math.isfinite(price) else None
 
 
-def page(ledger: Ledger) -> str:
+def page(terms: Terms, spent: Sequence[Spending], entries: Sequence[Entry]) -> str:
     """The ledger as Markdown: what was spent of what, per statement and party, and each kind of event with
     its count."""
-    terms = ledger.terms
     lines = [f"# Privacy ledger{f' of {terms.dataset}' if terms.dataset else ''}", ""]
     lines += [
         f"Budget: epsilon {terms.epsilon:g} at delta {terms.delta:g}, priced by the {terms.accountant} accountant.",
         "",
     ]
-    for spending in ledger.spent():
+    for spending in spent:
         lines += [f"## Per {spending.unit}, {spending.relation} neighbours", ""]
         lines += [
             f"Spent: epsilon {spending.epsilon:.4f} at delta {spending.delta:g} (the largest over parties).",
@@ -57,13 +58,13 @@ def page(ledger: Ledger) -> str:
             lines += ["| party | epsilon |", "| --- | --- |"]
             lines += [f"| {_cell(party)} | {price:.4f} |" for party, price in named.items()] + [""]
     lines += ["## Charges", "", "| run | party | event | times | rounds |", "| --- | --- | --- | --- | --- |"]
-    lines += [f"| {' | '.join(row)} |" for row in _grouped(ledger)]
+    lines += [f"| {' | '.join(row)} |" for row in _grouped(entries)]
     return "\n".join(lines) + "\n"
 
 
-def _grouped(ledger: Ledger) -> list[tuple[str, str, str, str, str]]:
+def _grouped(entries: Sequence[Entry]) -> list[tuple[str, str, str, str, str]]:
     groups: dict[tuple[str, str, str], list[tuple[int, int]]] = {}
-    for entry in ledger.entries():
+    for entry in entries:
         groups.setdefault((entry.run, entry.party, entry.event), []).append((entry.count, entry.round))
     return [
         (

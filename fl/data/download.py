@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fl.data.sources import DataFile, Source, verify
+from fl.data.sources import DataFile, Source, cache_folder, find, missing, read, verify
 from protocols.errors import DataMissing
 
 TIMEOUT = 20.0
@@ -25,6 +25,20 @@ TIMEOUT = 20.0
 
 PIECE = 1 << 16
 """Bytes read between two updates of the progress bar."""
+
+
+def obtain(source: Source, data_dir: Path | None) -> tuple[dict[str, bytes], str]:
+    """The verified content of every file by its name, and where it was found; downloads what is found
+    nowhere.
+
+    Raises DataMissing: where it was looked for and how to get it, or which file is not what it should be.
+    """
+    found = find(source, data_dir)
+    if found is None:
+        folder = fetch(source, (data_dir or cache_folder()) / source.folder, missing(source, data_dir))
+        found = folder, f"{folder} (downloaded)"
+    folder, where = found
+    return {file.name: read(folder, file) for file in source.files}, where
 
 
 def fetch(source: Source, folder: Path, otherwise: str) -> Path:

@@ -12,7 +12,8 @@ import numpy.typing as npt
 
 from fl.data import femnist_tff
 from fl.data.dataset import DataSet, Floats
-from fl.data.sources import DataFile, Source, find, obtain, search_path
+from fl.data.download import obtain
+from fl.data.sources import DataFile, Source, find, search_path
 from protocols.errors import DataMissing, Misuse
 
 CLASSES = 62

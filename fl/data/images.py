@@ -11,7 +11,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fl.data.dataset import DataSet, Floats, Labels
-from fl.data.sources import DataFile, Source, obtain
+from fl.data.download import obtain
+from fl.data.sources import DataFile, Source
 from protocols.errors import DataMissing
 
 IDX_UNSIGNED_BYTE = 0x08

@@ -73,22 +73,6 @@ def find(source: Source, data_dir: Path | None) -> tuple[Path, str] | None:
     return None
 
 
-def obtain(source: Source, data_dir: Path | None) -> tuple[dict[str, bytes], str]:
-    """The verified content of every file by its name, and where it was found; downloads what is found
-    nowhere.
-
-    Raises DataMissing: where it was looked for and how to get it, or which file is not what it should be.
-    """
-    from fl.data.download import fetch
-
-    found = find(source, data_dir)
-    if found is None:
-        folder = fetch(source, (data_dir or cache_folder()) / source.folder, missing(source, data_dir))
-        found = folder, f"{folder} (downloaded)"
-    folder, where = found
-    return {file.name: read(folder, file) for file in source.files}, where
-
-
 def missing(source: Source, data_dir: Path | None) -> str:
     """Where the set was looked for and how to get it, in one sentence each."""
     looked = ", ".join(f"{place / source.folder} ({words})" for words, place in search_path(data_dir))

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from fl.data.dataset import DataSet, Floats, Labels, holdout, standardise
-from fl.data.sources import DataFile, Source, obtain
+from fl.data.download import obtain
+from fl.data.sources import DataFile, Source
 from protocols.errors import Misuse
 
 Table = npt.NDArray[np.str_]

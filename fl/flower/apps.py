@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import INFO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol, Self
 
 import numpy as np
 from flwr.app import Context, Message, RecordDict
@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fl import checkpoint
 from fl.checks import positive, whole
 from fl.computation import LocalComputation
-from fl.config import Setup, shared
+from fl.config import Setup
 from fl.coordinator import Coordinator
 from fl.credentials import read_public
 from fl.flower.compat import log
@@ -34,7 +34,7 @@ from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
 from fl.flower.work import Planned, shown_arrays
 from fl.result import Result
-from fl.round import Broadcast, RoundResult
+from fl.round import Broadcast, Engine, RoundResult
 from fl.round.contribution import encoded
 from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.identity import Identity, Roster, SignedRoster
@@ -43,9 +43,6 @@ from protocols.record import FILE_NAME, GENESIS
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import FileStore, MemoryStore, Store
-
-if TYPE_CHECKING:
-    from fl.federation import Federation
 
 ROUNDS, OUTPUT, PARTITION = "num-server-rounds", "output", "partition-id"
 ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
@@ -58,8 +55,23 @@ OnRound = Callable[[RoundResult], None]
 OwnLayers = Callable[[Site], Sequence[Any]]
 
 
+class Federated(Protocol):
+    """What the apps use of a `fl.Federation`."""
+
+    setup: Setup
+    coordinator: Coordinator
+    engine: Engine
+    signer: Identity | None
+
+    def with_privacy(self, privacy: Sequence[Any]) -> Self: ...
+
+    def fit(
+        self, rounds: int, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
+    ) -> Result: ...
+
+
 def client_app(
-    federation: "Federation",
+    federation: Federated,
     site: Path | str | None = None,
     privacy: OwnLayers | None = None,
 ) -> ClientApp:
@@ -115,7 +127,7 @@ class FederatedWork:
         """Open the round for oneself, from the model that was sent."""
         arrays = shown_arrays(content, header.arrays_key)
         coordinator = self.coordinator
-        shown, own = tree_of(arrays), shared(coordinator.model.state_dict(), self.setup.plan)
+        shown, own = tree_of(arrays), coordinator.model.state_dict()
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
         if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:
@@ -138,7 +150,7 @@ class FederatedWork:
 
 
 def server_app(
-    federation: "Federation",
+    federation: Federated,
     rounds: int = 3,
     *,
     roster: SignedRoster | None = None,
@@ -198,7 +210,7 @@ class _Given:
 
     def __init__(
         self,
-        federation: "Federation",
+        federation: Federated,
         config: Any,
         roster: SignedRoster | None,
         authority: bytes | None,

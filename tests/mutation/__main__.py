@@ -29,6 +29,10 @@ TESTS = (
     "tests/unit/test_plan_command.py",
     "tests/unit/test_simulate.py",
     "tests/unit/test_stack.py",
+    "tests/unit/dp",
+    "tests/unit/fl",
+    "tests/unit/test_federation.py",
+    "tests/unit/test_resume.py",
 )
 TOO_LONG = (
     "fresh_process",

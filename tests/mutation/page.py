@@ -1,4 +1,5 @@
-"""Writes docs/mutation.md: how many mutants were made and noticed, and why the others need not be.
+"""Writes docs/mutation.md, a table of outcomes and a line per reason, and survivors.md beside this file, a line per
+survivor.
 
 Reasons are in `unnoticed`; a survivor that none of them fits is listed as not explained, and ends the run with 1,
 as does a mutant that was not met.
@@ -16,25 +17,26 @@ from tests.mutation.stillborn import WORDS, functions, original
 from tests.mutation.unnoticed import reason
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mutation.md"
+SURVIVORS = Path(__file__).with_name("survivors.md")
 OUTCOMES = {0: "survived", 1: "noticed", 33: "no test", -24: "timeout", -14: "timeout"}  # else: crashed
 COLUMNS = ("types", "words", "noticed", "timeout", "crashed", "survived", "no test", "not met")
 OPEN = ("survived", "no test")
+PACKAGES = ("protocols", "secagg", "dp", "fl/round")
 INTRODUCTION = """\
 # Mutants
 
-Made by `make mutation`: small changes (by mutmut) to the functions of `secagg` and `protocols`, each of which
-something should notice. Of {total} mutants mypy refuses {types}, and {words} change only the words of an error.
-{met} met the tests that reach the changed function, the quick ones first, up to three processor seconds:
-{noticed} were noticed, {survived} survived; {no test} are in functions that no test of the selection reaches.
-**{not met} were not met yet**, and **{unexplained} of the unnoticed are not explained yet**; {explained} are,
-below.
+`make mutation` changes the functions of `protocols`, `secagg`, `dp` and `fl.round` one small change at a time (by
+mutmut); something should notice each change. mypy refuses {types} of {total} mutants, and {words} change only the
+words of an error. The tests that reach the changed function ran against {met} others, the quick ones first, up to
+three processor seconds: {noticed} were noticed, {survived} survived. No test of the selection reaches {no test}.
+**{not met} were not met yet**, and **{unexplained} of the unnoticed are not explained yet**. Every survivor is listed
+in `tests/mutation/survivors.md`, its reason in `tests/mutation/unnoticed.py`.
 
 Noticed includes {timeout} on which a test ran without end, and {crashed} that ended the process. Left alone are:
-`protocols.audit` and the `audit_hooks`, which are test tooling themselves and are judged by planted defects
-([table](audit-defects.md)), the compiled loops of `secagg.field16_loops` and `secagg.kernels` (known answers and
-the plain way beside them judge those), constants, properties and other decorated functions, which mutmut does
-not change. A survivor stays listed until it is met again, also where a test was written for it since. Whole
-checks left out of a protocol are planted as defects too: a mutant changes a check, it seldom removes it.
+`protocols.audit`, `dp.audit` and the `audit_hooks`, which are test tooling themselves and are judged by planted
+defects ([table](audit-defects.md)); compiled loops (known answers judge those); constants, properties and other
+decorated functions, which mutmut does not change. Whole checks left out of a protocol are planted as defects: a
+mutant changes a check, it seldom removes it.
 """
 
 
@@ -85,7 +87,7 @@ def place(name: str) -> str:
 
 def read(folder: Path) -> Iterator[Mutant]:
     found = outcomes(folder)
-    for meta in sorted([*folder.glob("secagg/**/*.meta"), *folder.glob("protocols/**/*.meta")]):
+    for meta in sorted(meta for package in PACKAGES for meta in folder.glob(f"{package}/**/*.meta")):
         path = meta.with_suffix("")
         written = {f.name: f for f in functions(ast.parse(path.read_text()).body)}
         for name in json.loads(meta.read_text())["exit_code_by_key"]:
@@ -97,14 +99,25 @@ def read(folder: Path) -> Iterator[Mutant]:
             yield Mutant(str(path.relative_to(folder)), place(name), what, *sides)
 
 
+def room(path: str) -> str:
+    """The folder of a file: protocols/store, secagg/client."""
+    return path.rpartition("/")[0]
+
+
 def counts(mutants: list[Mutant]) -> list[str]:
-    """A table of outcomes by file."""
-    lines = ["| file | mutants | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for path in [*sorted({m.path for m in mutants}), ""]:
-        seen = Counter(m.outcome for m in mutants if path in ("", m.path))
+    """A table of outcomes by folder."""
+    lines = ["| folder | mutants | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
+    for name in [*sorted({room(m.path) for m in mutants}), ""]:
+        seen = Counter(m.outcome for m in mutants if name in ("", room(m.path)))
         cells = [str(seen[c] or "") for c in COLUMNS]
-        lines.append(f"| {path or 'all'} | {seen.total()} | " + " | ".join(cells) + " |")
+        lines.append(f"| {name or 'all'} | {seen.total()} | " + " | ".join(cells) + " |")
     return lines
+
+
+def reasons(mutants: list[Mutant]) -> list[str]:
+    """A line per reason, the most frequent first."""
+    seen = Counter((m.why or "not explained yet").replace("\n", " ") for m in mutants)
+    return [f"- {why} ({count})" for why, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))]
 
 
 def code(text: str) -> str:
@@ -113,10 +126,10 @@ def code(text: str) -> str:
 
 def listing(mutants: list[Mutant]) -> list[str]:
     """Survivors by reason: a line for each."""
-    lines = []
+    lines = ["# Mutants that no test notices", ""]
     for why in sorted({m.why for m in mutants}, key=lambda w: (bool(w), w)):
         those = [m for m in mutants if m.why == why]
-        lines += [f"### {why or 'Not explained yet'} ({len(those)})".replace("\n", " "), ""]
+        lines += [f"## {why or 'Not explained yet'} ({len(those)})".replace("\n", " "), ""]
         lines += [f"- {m.place}: {code(m.after)}" for m in those] + [""]
     return lines
 
@@ -136,7 +149,8 @@ def write(folder: Path) -> int:
         "explained": explained,
         "unexplained": left,
     }
-    page = [INTRODUCTION.format(**numbers), *counts(mutants), "", "## What was not noticed, and why", ""]
-    PAGE.write_text("\n".join(page + listing(unnoticed)).rstrip() + "\n")
+    page = [INTRODUCTION.format(**numbers), *counts(mutants), "", "## Why some need not be noticed", ""]
+    PAGE.write_text("\n".join(page + reasons(unnoticed)).rstrip() + "\n")
+    SURVIVORS.write_text("\n".join(listing(unnoticed)).rstrip() + "\n")
     print(dict(seen), f"{left} unexplained")
     return int(left > 0 or seen["not met"] > 0)

@@ -12,8 +12,9 @@ import pytest
 from fl.data import DataSet, load
 from fl.data.catalogue import SOURCES, entries
 from fl.data.dataset import holdout, standardise
+from fl.data.download import obtain
 from fl.data.images import read_idx
-from fl.data.sources import DataFile, Source, obtain, read
+from fl.data.sources import DataFile, Source, read
 from protocols.errors import DataMissing, Misuse
 from tests.publisher import publisher
 
