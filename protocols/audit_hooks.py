@@ -62,7 +62,8 @@ class Hooks:
     that it refused all of it. sent: records that states hold because they are meant for the wire; what these
     keep out of their repr is long, not secret. neighbours: session, index -> the clients that a client shares
     masks with. sparse: makes the same protocol with a sparse graph among 16 clients. opening: for an adversary that
-    searches. inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
+    searches. corrupt: role -> how many parties of it the protocol withstands together with the server (missing: none).
+    inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
     as not claimed, with this reason.
     """
 
@@ -81,4 +82,5 @@ class Hooks:
     neighbours: Callable[[Session, int], Collection[int]] | None = None
     sparse: Callable[[], Any] | None = None
     opening: Opening | None = None
+    corrupt: Callable[[Session], Mapping[str, int]] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

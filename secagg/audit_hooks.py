@@ -61,6 +61,11 @@ def modulus(session: Session) -> int:
     return rules_of(session).ring.modulus
 
 
+def corrupt(session: Session) -> dict[str, int]:
+    """How many clients may work with the server."""
+    return {"client": rules_of(session).parameters.corrupt}
+
+
 def neighbours(session: Session, index: int) -> tuple[int, ...]:
     """With whom a client shares masks."""
     rules = rules_of(session)
@@ -236,6 +241,7 @@ HOOKS = Hooks(
     modulus=modulus,
     stripped=stripped,
     opening=Opening(rule, lies, opened),
+    corrupt=corrupt,
     tolerated=tolerated,
     stream=stream,
     seed_bytes=SEED_BYTES,

@@ -4,10 +4,13 @@ import pytest
 
 from protocols.audit import WhiteBox, audit
 from protocols.audit.prop import Finding
+from protocols.audit.search import schedules
 from protocols.audit.search.planning import corrupt_sets, plan, weaker
 from protocols.audit.search.program import Program, Undecided
 from protocols.audit.search.views import prepared, search
+from protocols.kernel import Party
 from secagg import SecAgg
+from tests.defects.homomorphic import threshold
 from tests.defects.masks import anything_goes
 from tests.defects.planting import put
 
@@ -69,3 +72,15 @@ def test_an_audit_says_that_it_did_not_search() -> None:
     assert "--search" in report.to_markdown()
     assert "--search" in report.to_html()
     assert report.to_json()["not_searched"] == list(report.not_searched)
+
+
+def test_two_lists_through_two_honest_decryptors_give_one_clients_vector() -> None:
+    one = frozenset({Party("decryptor", 0)})
+    with pytest.raises(Finding, match="two totals that differ by clients"):
+        schedules.search(WhiteBox(threshold), one)
+
+
+def test_schedules_of_a_sound_sum_tell_one_total() -> None:
+    said = schedules.search(WhiteBox(SecAgg), frozenset(), examples=15)
+    assert "15 schedules" in said
+    assert "Not examined" in said

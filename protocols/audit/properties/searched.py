@@ -4,7 +4,9 @@ from collections.abc import Iterator
 from typing import Any
 
 from protocols.audit.prop import NotChecked, Property
+from protocols.audit.search import schedules
 from protocols.audit.search.views import search
+from protocols.kernel import Party
 
 
 def _arrangements(subject: Any) -> Iterator[tuple[Any, int, int]]:
@@ -24,6 +26,15 @@ def views(subject: Any, data: Any) -> None:
         raise NotChecked(f"the solver ran out of time: {' '.join(left)}")
 
 
+def totals(subject: Any, data: Any) -> None:
+    """A server that forks, with as many corrupt parties as the protocol says it withstands."""
+    session = subject.session_of(schedules.CLIENTS, 1, 1, min_survivors=schedules.LEAST)
+    hook = subject.hooks.corrupt
+    roles = dict(hook(session)) if hook else {}
+    corrupt = frozenset(Party(role, number) for role, count in roles.items() for number in range(count))
+    subject.examined["no-schedule-tells-two-sums"] = schedules.search(subject, corrupt)
+
+
 PROPERTIES = (
     Property(
         "no-split-opens-few",
@@ -33,6 +44,16 @@ PROPERTIES = (
         "semi-malicious",
         "white",
         views,
+        search=True,
+    ),
+    Property(
+        "no-schedule-tells-two-sums",
+        "A server that goes back to states it was in, with other answers or those of a session beside this one, gets "
+        "no total over too few honest clients, no two totals that differ by few, and no second answer of a party.",
+        "active server: forks, replays, retries, differencing",
+        "semi-honest",
+        "white",
+        totals,
         search=True,
     ),
 )
