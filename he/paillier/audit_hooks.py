@@ -10,6 +10,7 @@ import gmpy2
 from he.audit_hooks import hooks
 from he.paillier.cipher import add, encrypt, parse, serialise
 from he.paillier.messages import DECRYPT, DecryptRequest
+from he.paillier.parameters import scheme
 from he.paillier.randomisers import Randomisers
 from he.roles.messages import INPUT, OPEN, EncryptedInput, OpenRequest
 from protocols.audit_hooks import Hooks, Tamper
@@ -22,7 +23,12 @@ from protocols.session import Session
 def make(protocol: Any) -> Hooks:
     """Return the hooks of a PaillierSum."""
     sealed = {} if protocol.recipients else {"nonces_are_used_once": "nothing is sealed with a nonce"}
-    return hooks(partial(_oracles, protocol), sent=(EncryptedInput,), **sealed)
+    return replace(hooks(partial(_oracles, protocol), sent=(EncryptedInput,), **sealed), corrupt=_corrupt)
+
+
+def _corrupt(session: Session) -> dict[str, int]:
+    """How many decryptors may work with the server."""
+    return {"decryptor": scheme(session).corrupt}
 
 
 def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:

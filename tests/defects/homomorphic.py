@@ -25,8 +25,17 @@ def threshold() -> PaillierSum:
     return fixed(Threshold())
 
 
+def two_of_three() -> PaillierSum:
+    """One decryptor may be corrupt, so all must agree."""
+    return fixed(Threshold(2, 3, corrupt=1))
+
+
 def no_randomiser(self: Any, count: int, random: Any) -> list[Any]:
     return [Randomiser(gmpy2.mpz(1), bytes(1))] * count
+
+
+def one_vote(voters: int, corrupt: int) -> int:
+    return 1
 
 
 def no_tags(plaintexts: Any, seed: bytes, n: int) -> list[int]:
@@ -50,6 +59,14 @@ def with_the_secret(secrets: Any, session: Any, identity: Any) -> Published:
 
 PUBLISHED = published
 DEFECTS = (
+    Defect(
+        "no agreement among decryptors",
+        "no-schedule-tells-two-sums",
+        together(
+            *(put(f"{place}.quorum", one_vote) for place in ("he.roles.voting", "he.paillier.combining"))
+        ),
+        two_of_three,
+    ),
     Defect(
         "deterministic encryption",
         "randomised",

@@ -25,6 +25,7 @@ from protocols.summation import Total
 
 CLIENTS, LEAST, DIMENSION, STEPS, EXAMPLES = 4, 3, 3, 10, 40
 NUMBERS = st.integers(0, 15)
+FEW = st.sets(st.integers(0, CLIENTS - 1), min_size=1, max_size=CLIENTS // 2)
 SOME = st.sets(st.integers(0, CLIENTS - 1), max_size=CLIENTS // 2)
 
 
@@ -204,7 +205,7 @@ class Schedules(RuleBasedStateMachine):
         """One stage, without some, or with what they answered in another session."""
         self._do(lambda world: world.advance(world.run(number), absent, grafted and len(world.tables) > 1))
 
-    @rule(number=NUMBERS, absent=SOME, side=SOME)
+    @rule(number=NUMBERS, absent=FEW, side=FEW)
     def two_views(self, number: int, absent: set[int], side: set[int]) -> None:
         """Two courses from one state to the end, honest parties divided between them."""
         self._do(lambda world: world.two_views(world.run(number), absent, side))
