@@ -3,10 +3,15 @@
 An audit uses this to look deeper; no protocol code does.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
+from he.roles.messages import INPUT, OPEN, EncryptedInput, OpenRequest
 from protocols.audit_hooks import Hooks
+from protocols.errors import SecAggError
+from protocols.kernel import SERVER, Message
 from protocols.session import Session
 
 NO_MASKS = "inputs are encrypted, not masked: there are no ring elements, seeds or mask streams"
@@ -35,7 +40,7 @@ INAPPLICABLE = {
 }
 
 
-_BEFORE_INPUT = ("join", "input", "encrypted-input")
+_BEFORE_INPUT = ("join", INPUT)
 
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool | None:
@@ -53,3 +58,22 @@ def hooks(oracles: Any, sent: tuple[type, ...] = (), **inapplicable: str) -> Hoo
     """Return the hooks of a homomorphic sum: attacks on whoever holds the key, records made for the wire."""
     named = {key.replace("_", "-"): why for key, why in inapplicable.items()}
     return Hooks(tolerated=tolerated, oracles=oracles, sent=sent, inapplicable={**INAPPLICABLE, **named})
+
+
+class ServerView:
+    """What a server saw of a session; `attack` makes what it wants opened of that and of the honest sum."""
+
+    def __init__(self, attack: Callable[["ServerView", bytes], bytes]) -> None:
+        self.attack = attack
+        self.inputs: dict[int, EncryptedInput] = {}
+
+    def tamper(self, sent: Message) -> Message:
+        """Pass a message on; the request to open is replaced."""
+        if sent.stage == INPUT and sent.recipient == SERVER:
+            with suppress(SecAggError):
+                self.inputs[sent.sender.number] = EncryptedInput.decode(sent.body)
+        if sent.stage == OPEN and sent.sender == SERVER:
+            asked = OpenRequest.decode(sent.body)
+            forged = replace(asked, ciphertexts=self.attack(self, asked.ciphertexts))
+            return replace(sent, body=forged.encode())
+        return sent

@@ -75,7 +75,7 @@ def _payload(data: bytes) -> bytes:
     return body if mode == _UNCOMPRESSED else zstd.decompress(body)
 
 
-class Ring:
+class SealRing:
     """SEAL's CKKS over Z_q[X]/(X^N + 1) with one prime q: no key switching, no rescaling, sums only.
 
     degree: N, a power of two. modulus: a prime q = 1 mod 2N of at most 60 bits. SEAL itself refuses what
@@ -251,6 +251,6 @@ def _tail(payload: bytes, words: int) -> Words:
 
 
 @lru_cache(maxsize=8)
-def ring(degree: int, modulus: int) -> Ring:
+def ring(degree: int, modulus: int) -> SealRing:
     """Return the ring, made once per process."""
-    return Ring(degree, modulus)
+    return SealRing(degree, modulus)

@@ -14,8 +14,7 @@ from he.ckks.client import HasJoined, MayJoin, OwnInput
 from he.ckks.holder import MadeKeys, published
 from he.ckks.keys import SharedKey
 from he.ckks.messages import JOIN, KEY
-from he.ckks.parameters import CKKSParameters, choose, scheme
-from he.ckks.protection import protection
+from he.ckks.parameters import FAILURE_BITS, TABLE_128, CKKSParameters, choose, scheme
 from he.ckks.server import AwaitsHolderKeys, GathersJoins
 from he.ckks.whole_key import CKKSAccumulator, CKKSGroupKey, Secrets
 from he.keys import Arrangement, KeyHolder, SharedByClients
@@ -24,6 +23,7 @@ from he.roles.client import HasCiphertexts
 from he.roles.messages import HOLDER, Ask
 from he.roles.parameters import least_survivors, parameters
 from he.roles.server import requests
+from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags
@@ -117,7 +117,9 @@ class CKKSSum(HomomorphicSum):
         )
 
     def protection(self, session: Session) -> Protection:
-        return protection(parameters(session), scheme(session), self.demands(session).survivors)
+        facts = _facts(scheme(session), relayed=not self.shared and self._roster is None)
+        simulated = self.shared and self._key.simulated
+        return protection_of(self.arrangement, facts, self.demands(session), simulated)
 
     # -- parties --
 
@@ -154,6 +156,33 @@ class CKKSSum(HomomorphicSum):
         secrets = Secrets.make(session, random)
         shown = published(secrets, session, self._signer(self.arrangement.name, HOLDER))
         return Step(MadeKeys(session, self.least(session, policy), self._signers(session), secrets, shown))
+
+
+_RELAYED = "public keys reach their parties unchanged: the transport or the operator authenticates them"
+
+
+def _facts(p: CKKSParameters, relayed: bool) -> SchemeFacts:
+    rounding = f"but with probability 2^-{FAILURE_BITS} per session"
+    return SchemeFacts(
+        "CKKS (SEAL), coefficient packing",
+        (
+            "ring learning with errors at 128 bits, classical (HomomorphicEncryption.org security standard, 2018)",
+            "X25519 and AES-256-GCM for what parties seal to each other",
+            *([_RELAYED] if relayed else []),
+        ),
+        "it opens only sums that fit the check values that the clients sealed for it, but with probability 2^-80",
+        (
+            "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
+        ),
+        {
+            "degree": p.degree,
+            "modulus_bits": p.modulus.bit_length(),
+            "modulus_bits_allowed": TABLE_128[p.degree],
+            "limbs": p.limbs,
+            "seeded": p.symmetric,
+            "exact": "certain (worst-case noise bound)" if p.worst_case else rounding,
+        },
+    )
 
 
 def _representatives(vector: IntVector, modulus: int) -> IntVector:

@@ -43,7 +43,7 @@ class Knowledge(Record):
 
 
 @dataclass(frozen=True)
-class Statement:
+class KnownPlaintexts:
     """What is proven: that the ciphertexts of client `index` in a session (`context`) are encryptions it made, with
     exponents of at most `exponent_bits` bits. Raises Misuse for a key without a base of its own.
     """
@@ -97,7 +97,7 @@ def _base(public: PublicKey) -> Any:
 
 
 def prove(
-    statement: Statement, plaintexts: Sequence[int], exponents: Sequence[bytes], random: SecureRandom
+    statement: KnownPlaintexts, plaintexts: Sequence[int], exponents: Sequence[bytes], random: SecureRandom
 ) -> Knowledge:
     """Prove knowledge of the plaintexts and of the randomisers' exponents (little-endian bytes), one per ciphertext."""
     n = int(statement.public.n)
@@ -111,7 +111,7 @@ def prove(
     return Knowledge(digest, (plain % n).to_bytes(plain_bytes, "big"), mask.to_bytes(exponent_bytes, "big"))
 
 
-def check(statement: Statement, proof: Knowledge | None) -> None:
+def check(statement: KnownPlaintexts, proof: Knowledge | None) -> None:
     """Raises ProtocolViolation, naming the client, unless it proves that it knows what it encrypted."""
     who, n = f"client {statement.index}", gmpy2.mpz(statement.public.n)
     if proof is None:

@@ -8,7 +8,7 @@ from typing import Any
 
 from he.paillier.cipher import parse
 from he.paillier.keys import PublicKey
-from he.paillier.knowledge import Knowledge, Statement, check
+from he.paillier.knowledge import Knowledge, KnownPlaintexts, check
 from he.paillier.parameters import PaillierParameters, scheme
 from he.paillier.proofs import Proof
 from he.roles.messages import EncryptedInput, decode
@@ -93,7 +93,7 @@ def known(sent: EncryptedInput, session: Session, index: int, signers: bytes, pu
     """
     ticket, values = checked(sent, session, index, signers, public)
     bits = scheme(session).exponent_bits
-    check(Statement(public, session.context, index, values, bits), ticket.knowledge)
+    check(KnownPlaintexts(public, session.context, index, values, bits), ticket.knowledge)
     return values
 
 

@@ -16,18 +16,17 @@ from he.paillier.combining import CombinesParts, GathersDecryptorVotes, GathersI
 from he.paillier.decryptor import HoldsShare, decryptor
 from he.paillier.keyring import Key, Keyring
 from he.paillier.keys import DEFAULT_BITS, LEAST_BITS, SecretKey
-from he.paillier.knowledge import Knowledge, prove
-from he.paillier.knowledge import Statement as Proven
+from he.paillier.knowledge import Knowledge, KnownPlaintexts, prove
 from he.paillier.messages import DECRYPT, PURPOSE, Ticket
 from he.paillier.parameters import PaillierParameters, choose, digits_of, scheme
 from he.paillier.randomisers import Randomisers
-from he.paillier.statement import protection_of
 from he.paillier.threshold import ThresholdKey
 from he.paillier.whole_key import PaillierAccumulator, PaillierGroupKey, PaillierHeldKey
 from he.roles.client import HasCiphertexts
 from he.roles.holder import HoldsKey
 from he.roles.messages import AGREE, INPUT, Ask, EncryptedInput
 from he.roles.server import requests
+from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags as by_tag
@@ -165,7 +164,18 @@ class PaillierSum(HomomorphicSum):
     def protection(self, session: Session) -> Protection:
         demands = self.demands(session)
         simulated = self._given is None or (self._given.opens and not self.shared)
-        return protection_of(self.arrangement, session, self.keys, self.randomisers, demands, simulated)
+        facts = SchemeFacts(
+            f"Paillier encryption with {self.keys.encryption.bits}-bit keys",
+            (self.randomisers.assumption,),
+            "it opens only sums whose random tags (64 reserved bits and more) are what the clients agreed with it",
+            (),
+            {
+                "key_bits": self.keys.encryption.bits,
+                "exponent_bits": self.randomisers.exponent_bits,
+                "key": self.keys.digest.hex(),
+            },
+        )
+        return protection_of(self.arrangement, facts, demands, simulated)
 
     # -- parties --
 
@@ -216,7 +226,9 @@ class PaillierSum(HomomorphicSum):
             return None
         public, bits = self.keys.encryption, scheme(session).exponent_bits
         values = parse(ciphertexts, len(plaintexts), public)
-        return prove(Proven(public, session.context, index, values, bits), plaintexts, exponents, random)
+        return prove(
+            KnownPlaintexts(public, session.context, index, values, bits), plaintexts, exponents, random
+        )
 
     def _tag(self, session: Session, index: int, random: SecureRandom) -> tags.Tagging:
         """Return what this client's tags are made of; decryptors add by themselves and need none."""

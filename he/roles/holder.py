@@ -5,7 +5,7 @@ server, and named clients by a sealed box each. What does not belong here: how a
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from he.roles.messages import HOLDER, OPEN, Opened, OpenRequest, decode
+from he.roles.messages import HOLDER, OPEN, OpenedTotal, OpenRequest, decode
 from he.roles.opening import opened
 from he.roles.parameters import recipients_in
 from he.roles.recipients import seal_for
@@ -37,7 +37,7 @@ class HoldsKey(State):
         sent = message(context, OPEN, KEY_HOLDER, SERVER, answer.encode())
         return Step(Left(), (sent,), marks=(f"answered/{context.hex()}",))
 
-    def _boxes(self, asked: OpenRequest, answer: Opened, random: SecureRandom) -> dict[int, bytes]:
+    def _boxes(self, asked: OpenRequest, answer: OpenedTotal, random: SecureRandom) -> dict[int, bytes]:
         """Return the total, sealed to each named client that is in it."""
         keys = {
             i: self.key.box_key(self.session, i, asked.tickets[i])

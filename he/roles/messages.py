@@ -63,7 +63,7 @@ class OpenRequest(Record):
 
 
 @dataclass(frozen=True)
-class Opened(Record):
+class OpenedTotal(Record):
     """The answer: the exact total, reduced modulo M where the group is Z_M, packed; or, refused, none and the reason.
 
     A refusal names no value: one bit, once per session. boxes: the total again, sealed to each client that the

@@ -34,14 +34,6 @@ def seal_for(
     return {i: seal(key, plain, session.context, HOLDER, random) for i, key in keys.items()}
 
 
-def clients_learn(recipients: Collection[str]) -> dict[str, str]:
-    """Return what clients learn, for a statement: those that are given the sum, and the others."""
-    given = {
-        f"client {name}": "the sum over the survivors, and who they are, if it is one" for name in recipients
-    }
-    return given | {"other clients" if given else "clients": "what the server publishes"}
-
-
 def expect_boxes(boxes: Mapping[int, bytes], asked: Collection[int], who: str) -> None:
     """Server: raises ProtocolViolation naming the holder unless there is a box for each named client, and no other."""
     if set(boxes) != set(asked):

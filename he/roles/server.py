@@ -15,7 +15,7 @@ from he.roles.messages import (
     OPEN,
     EncryptedInput,
     Listed,
-    Opened,
+    OpenedTotal,
     OpenRequest,
     decode,
     unpack_total,
@@ -33,7 +33,10 @@ from protocols.session import Session
 
 def requests(session: Session, stage: str, bodies: Mapping[Party, Record]) -> tuple[Message, ...]:
     """Return a stage's requests, one per party; what goes to everybody is encoded once."""
-    encoded = {id(body): body.encode() for body in bodies.values()}
+    encoded: dict[int, bytes] = {}
+    for body in bodies.values():
+        if id(body) not in encoded:
+            encoded[id(body)] = body.encode()
     return tuple(
         message(session.context, stage, SERVER, to, encoded[id(body)]) for to, body in bodies.items()
     )
@@ -162,7 +165,7 @@ class AwaitsOpened(State):
     def receive(self, sent: Message, random: SecureRandom) -> Step:
         number = answering(self.session, sent, OPEN, self.role, self.openers, self.answers)
         who = str(sent.sender)
-        answer = decode(Opened, sent.body, who)
+        answer = decode(OpenedTotal, sent.body, who)
         try:
             answer.checked(self.session, who)
         except Aborted as refused:

@@ -20,7 +20,7 @@ from he.roles.messages import (
     OPEN,
     EncryptedInput,
     Listed,
-    Opened,
+    OpenedTotal,
     OpenRequest,
     pack_total,
     unpack_total,
@@ -359,9 +359,9 @@ def lie(sent: Message, liars: tuple[int, ...]) -> Message:
     """The client changes the first value of the sum that it opened by one."""
     if sent.stage != OPEN or sent.sender.role != "client" or sent.sender.number not in liars:
         return sent
-    total = bytearray(Opened.decode(sent.body).total)
+    total = bytearray(OpenedTotal.decode(sent.body).total)
     total[0] ^= 1
-    return replace(sent, body=Opened(bytes(total)).encode())
+    return replace(sent, body=OpenedTotal(bytes(total)).encode())
 
 
 def test_a_lying_opener_is_outvoted_and_blamed() -> None:
@@ -392,7 +392,7 @@ def test_a_total_of_another_shape_or_range_is_refused() -> None:
         def answer(sent: Message, bad: bytes = bad) -> Message:
             if sent.stage != OPEN or sent.sender.role != HOLDER:
                 return sent
-            return replace(sent, body=Opened(bad).encode())
+            return replace(sent, body=OpenedTotal(bad).encode())
 
         with pytest.raises(Aborted):
             simulate(SUMS[0], INPUTS, bound=BOUND, tamper=answer)

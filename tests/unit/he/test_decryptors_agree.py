@@ -16,7 +16,7 @@ import pytest
 from he import PaillierSum, Threshold
 from he.paillier.cipher import add_all, centre, parse, parse_residues
 from he.paillier.decryptor import decryptor
-from he.paillier.knowledge import Statement, prove
+from he.paillier.knowledge import KnownPlaintexts, prove
 from he.paillier.messages import DECRYPT, DecryptRequest, Partial, Ticket, ciphertexts_of
 from he.paillier.parameters import scheme, total_of
 from he.paillier.threshold import ThresholdKey, combine, lagrange_at_zero, partial_decrypt
@@ -129,7 +129,7 @@ def test_more_corrupt_decryptors_than_stated_do_open_two_lists() -> None:
 def without_randomness(server: Server, index: int) -> EncryptedInput:
     """A corrupt client's proven encryption of zeros, (1 + n)^0 1^n: it fills up a list and adds nothing."""
     public, count = server.key.public, ciphertexts_of(server.session)
-    statement = Statement(
+    statement = KnownPlaintexts(
         public, server.session.context, index, [gmpy2.mpz(1)] * count, scheme(server.session).exponent_bits
     )
     proof = prove(statement, [0] * count, [b"\0"] * count, RANDOM)

@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from he import PaillierSum, Threshold
 from he.paillier.cipher import encrypt_knowing, parse, serialise
 from he.paillier.keys import PublicKey
-from he.paillier.knowledge import Knowledge, Statement, check, prove
+from he.paillier.knowledge import Knowledge, KnownPlaintexts, check, prove
 from he.paillier.messages import PURPOSE, DecryptRequest, Ticket
 from he.paillier.randomisers import Randomisers
 from he.paillier.threshold import ThresholdKey
@@ -38,9 +38,11 @@ NAMES = ("a", "b", "mallory")
 INPUTS = [np.array([7, -9]), np.array([1, 1]), np.array([0, 0])]
 
 
-def proven(values: list[int], context: bytes = CONTEXT, index: int = 1) -> tuple[Statement, Knowledge]:
+def proven(values: list[int], context: bytes = CONTEXT, index: int = 1) -> tuple[KnownPlaintexts, Knowledge]:
     data, exponents = encrypt_knowing(values, SOURCE, RANDOM)
-    statement = Statement(PUBLIC, context, index, parse(data, len(values), PUBLIC), SOURCE.exponent_bits or 0)
+    statement = KnownPlaintexts(
+        PUBLIC, context, index, parse(data, len(values), PUBLIC), SOURCE.exponent_bits or 0
+    )
     return statement, prove(statement, values, exponents, RANDOM)
 
 
@@ -56,7 +58,7 @@ def test_prepared_randomisers_are_proven_too() -> None:
     source = Randomisers(PUBLIC)
     source.prepare(3)
     data, exponents = encrypt_knowing([1, -2, 3], source, RANDOM)
-    statement = Statement(PUBLIC, CONTEXT, 0, parse(data, 3, PUBLIC), source.exponent_bits or 0)
+    statement = KnownPlaintexts(PUBLIC, CONTEXT, 0, parse(data, 3, PUBLIC), source.exponent_bits or 0)
     check(statement, prove(statement, [1, -2, 3], exponents, RANDOM))
 
 
@@ -101,14 +103,14 @@ def test_wrong_answers_and_missing_proofs_are_refused_and_named() -> None:
 
 def test_a_wrong_plaintext_cannot_be_proven() -> None:
     data, exponents = encrypt_knowing([5], SOURCE, RANDOM)
-    statement = Statement(PUBLIC, CONTEXT, 0, parse(data, 1, PUBLIC), SOURCE.exponent_bits or 0)
+    statement = KnownPlaintexts(PUBLIC, CONTEXT, 0, parse(data, 1, PUBLIC), SOURCE.exponent_bits or 0)
     with pytest.raises(ProtocolViolation):
         check(statement, prove(statement, [6], exponents, RANDOM))
 
 
 def test_a_proof_shows_no_secret_and_differs_each_time() -> None:
     data, exponents = encrypt_knowing([5], SOURCE, RANDOM)
-    statement = Statement(PUBLIC, CONTEXT, 0, parse(data, 1, PUBLIC), SOURCE.exponent_bits or 0)
+    statement = KnownPlaintexts(PUBLIC, CONTEXT, 0, parse(data, 1, PUBLIC), SOURCE.exponent_bits or 0)
     one, two = (prove(statement, [5], exponents, RANDOM) for _ in range(2))
     assert one != two
     assert repr(one.exponent) not in repr(one)
@@ -120,7 +122,7 @@ def test_a_proof_shows_no_secret_and_differs_each_time() -> None:
 def test_a_key_without_a_base_is_no_threshold_key() -> None:
     bare = PublicKey(PUBLIC.n)
     with pytest.raises(Misuse, match="base"):
-        Statement(bare, CONTEXT, 0, [], 8)
+        KnownPlaintexts(bare, CONTEXT, 0, [], 8)
     key = ring(Threshold(2, 3)).public
     assert isinstance(key, ThresholdKey)
     with pytest.raises(Misuse, match="base"):

@@ -23,7 +23,7 @@ from he.roles.messages import (
     OPEN,
     EncryptedInput,
     Listed,
-    Opened,
+    OpenedTotal,
     OpenRequest,
     pack_total,
 )
@@ -115,7 +115,7 @@ def plus(data: bytes, protocol: PaillierSum, amount: int) -> bytes:
 def test_the_honest_request_opens(arrangement: Arrangement) -> None:
     s = opening(arrangement)
     assert s.asked.stage == OPEN
-    answer = Opened.decode(s.opener.receive(s.asked, RANDOM).send[0].body)
+    answer = OpenedTotal.decode(s.opener.receive(s.asked, RANDOM).send[0].body)
     assert answer.checked(s.session, "opener").tolist() == sum(INPUTS).tolist()
 
 
@@ -138,7 +138,7 @@ def test_single_and_altered_ciphertexts_do_not_open(arrangement: Arrangement) ->
     }
     for name, ciphertexts in attacks.items():
         step = s.opener.receive(s.ask(replace(honest, ciphertexts=ciphertexts)), RANDOM)
-        answer = Opened.decode(step.send[0].body)
+        answer = OpenedTotal.decode(step.send[0].body)
         assert "something else than the sum" in answer.refusal, name
         assert len(answer.total) == 0
         # One refusal is one bit, and the last: the session is over for this opener.
@@ -153,7 +153,7 @@ def test_the_sum_re_randomised_is_still_the_sum(arrangement: Arrangement) -> Non
     again = rerandomised(honest.ciphertexts, s.protocol)
     assert again != honest.ciphertexts
     step = s.opener.receive(s.ask(replace(honest, ciphertexts=again)), RANDOM)
-    assert Opened.decode(step.send[0].body).checked(s.session, "opener").tolist() == sum(INPUTS).tolist()
+    assert OpenedTotal.decode(step.send[0].body).checked(s.session, "opener").tolist() == sum(INPUTS).tolist()
 
 
 @HELD
@@ -179,7 +179,7 @@ def test_a_ticket_left_out_does_not_open() -> None:
     honest = OpenRequest.decode(s.asked.body)
     three = {i: honest.tickets[i] for i in (0, 1, 2)}
     answer = s.opener.receive(s.ask(replace(honest, tickets=three)), RANDOM).send[0]
-    assert "something else" in Opened.decode(answer.body).refusal
+    assert "something else" in OpenedTotal.decode(answer.body).refusal
 
 
 def test_a_refusal_ends_the_run_with_its_reason() -> None:
@@ -306,7 +306,7 @@ def test_a_request_of_another_session_is_refused(arrangement: Arrangement) -> No
         s.opener.receive(other.asked, RANDOM)
     moved = replace(other.asked, session=s.session.context)
     try:
-        answer = Opened.decode(s.opener.receive(moved, RANDOM).send[0].body)
+        answer = OpenedTotal.decode(s.opener.receive(moved, RANDOM).send[0].body)
     except ProtocolViolation as error:
         assert "agreed to" in str(error)  # noqa: PT017  one arrangement raises, the other answers
     else:
@@ -495,7 +495,7 @@ def test_clients_that_open_differently_are_outvoted_and_named() -> None:
     def tamper(sent: Message) -> Message:
         if sent.stage != OPEN or sent.sender != client(2):
             return sent
-        return replace(sent, body=Opened(pack_total(sum(INPUTS) + 1, probe)).encode())
+        return replace(sent, body=OpenedTotal(pack_total(sum(INPUTS) + 1, probe)).encode())
 
     outcome = simulate(fixed(SharedByClients()), INPUTS, tamper=tamper)
     assert outcome.total.tolist() == sum(INPUTS).tolist()

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from he import CKKSSum, KeyHolder, PaillierSum, SharedByClients
 from he.keys import arrangement
-from he.roles.messages import Opened, Received, TotalBox
+from he.roles.messages import OpenedTotal, Received, TotalBox
 from he.roles.recipients import DELIVER, AwaitsTotal
 from protocols import SecureSum, simulate
 from protocols.errors import (
@@ -322,7 +322,7 @@ def test_a_holder_that_answers_to_others_than_those_named_is_refused_by_the_serv
     def tamper(sent: Message) -> Message:
         if sent.stage != "open" or sent.sender.role != HOLDER:
             return sent
-        opened = Opened.decode(sent.body)
+        opened = OpenedTotal.decode(sent.body)
         box = opened.boxes[1]
         boxes = {"left out": {}, "one more": {0: box, 1: box}, "another's": {0: box}}[change]
         return replace(sent, body=replace(opened, boxes=boxes).encode())
