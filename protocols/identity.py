@@ -70,6 +70,10 @@ class Identity:
         """
         return self._key.sign(_signed_bytes(purpose, data))
 
+    def private_bytes(self) -> bytes:
+        """Return the private key (32 bytes): secret, for its owner's store only."""
+        return self._key.private_bytes_raw()
+
     def save(self, path: Path) -> None:
         """Write the private key as PEM (PKCS #8), mode 0600. Raises StoreError."""
         form = serialization.PrivateFormat.PKCS8

@@ -24,6 +24,7 @@ class Demands:
 
     cohort: clients in the roster. threshold: parties that must agree to open anything (0: one party alone
     opens the sum; None: the notion does not apply). degree: neighbours per client (None: no graph).
+    quorum, voters: signatures that certify what is opened, of how many voters (None: nothing is certified).
     ring_bits: width of the group. survivors: least clients in a total. threat: one of THREATS, what the
     server may do without learning more than the sum. signed_roster: identities are bound to keys by someone
     other than the server.
@@ -37,6 +38,8 @@ class Demands:
     degree: int | None = None
     signed_roster: bool = False
     simulated: bool = False
+    quorum: int | None = None
+    voters: int | None = None
 
 
 @dataclass(frozen=True)
@@ -44,9 +47,10 @@ class Policy:
     """A client's own minimums, checked before anything leaves it.
 
     min_cohort, min_survivors: least clients in the roster and in a total (2: a sum of one is no sum).
-    min_threshold, min_degree: least absolute values; min_threshold_share: least share of the share holders
-    that must answer, 0 to 1 (0.5 by default: two disjoint sets of holders can never both open something),
-    where the server may show different survivors to different clients: outside the semi-honest model.
+    min_threshold, min_degree: least absolute values; min_threshold_share: least share of the voters who must agree on
+    what is opened, or of the share holders who must answer where nobody votes, 0 to 1 (0.5 by default: two disjoint
+    sets can never both open something), where the server may show different things to different clients: outside the
+    semi-honest model.
     min_ring_bits: a ring of fewer bits is refused. threat: least threat model. signed_roster: demand one.
     max_epsilon: largest epsilon the client's own ledger may reach, finite (None: no demand). allow_layers:
     names of privacy layers it accepts, a tuple or list (None: any). allow_resend: let an update leave a
@@ -88,13 +92,7 @@ class Policy:
         self._least("ring_bits", demands.ring_bits, self.min_ring_bits)
         if demands.threshold is not None:
             self._least("threshold", demands.threshold, self.min_threshold)
-            holders = demands.degree or demands.cohort
-            split_views = demands.threat not in ("none", "semi-honest")
-            if split_views and demands.threshold <= self.min_threshold_share * holders:
-                raise PolicyRefusal(
-                    f"threshold: the policy demands more than {self.min_threshold_share:g} of {holders} share holders, "
-                    f"the session offers {demands.threshold}"
-                )
+            self._share(demands, demands.threshold)
         if demands.degree is not None:
             self._least("degree", demands.degree, min(self.min_degree, demands.cohort - 1))
         if THREATS.index(demands.threat) < THREATS.index(self.threat):
@@ -105,6 +103,17 @@ class Policy:
             raise PolicyRefusal("signed_roster: the policy demands one, the session has none")
         if demands.simulated and not self.allow_simulated:
             raise PolicyRefusal("simulated: the policy refuses sessions with injected randomness")
+
+    def _share(self, demands: Demands, threshold: int) -> None:
+        """Raises PolicyRefusal if too few must agree, where the server may tell them different things."""
+        needed, of, who = threshold, demands.degree or demands.cohort, "share holders"
+        if demands.quorum is not None:
+            needed, of, who = demands.quorum, demands.voters or demands.cohort, "voters"
+        if demands.threat not in ("none", "semi-honest") and needed <= self.min_threshold_share * of:
+            raise PolicyRefusal(
+                f"threshold: the policy demands more than {self.min_threshold_share:g} of {of} {who}, "
+                f"the session offers {needed}"
+            )
 
     @staticmethod
     def _least(name: str, offered: int, demanded: int) -> None:

@@ -1,9 +1,9 @@
 """The public keys that a client advertises, as one fixed-width string. What does not belong here: private
 keys.
 
-Layout: key for sealing (32), key for masks (32); in voted sessions a signing key (32); where the graph is
-fixed by commit and reveal, a commitment (32); in certified sessions the identity's signature of all before it
-(64).
+Layout: key for sealing (32), key for masks (32); a signing key (32) in the semi-malicious model; where the graph is
+fixed by commit and reveal, a commitment (32); in certified sessions the identity's signature of all before it (64):
+there the roster's keys sign.
 """
 
 from typing import NamedTuple
@@ -31,9 +31,14 @@ def parse(rules: Rules, keys: bytes, party: str) -> Advertised:
     """Return the parts of an advertisement. Raises ProtocolViolation naming `party` for another length."""
     if len(keys) != rules.advertisement_bytes:
         raise ProtocolViolation(f"expected keys of {rules.advertisement_bytes} bytes, got {len(keys)}", party)
-    at = 64 + 32 * rules.voted
+    at = 64 + 32 * rules.keyed
     signed = len(keys) - SIGNATURE_BYTES * rules.certified
     return Advertised(keys[:32], keys[32:64], keys[64:at], keys[at:signed], keys[signed:])
+
+
+def signing_key(rules: Rules, index: int, keys: bytes) -> bytes:
+    """The Ed25519 key by which a client signs: the roster's, or the one in its advertisement."""
+    return rules.identity(index) if rules.certified else parse(rules, keys, str(client(index))).sign_key
 
 
 def check_certificate(rules: Rules, context: bytes, index: int, keys: bytes, party: str) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
+from protocols.agreement import Certificate
 from protocols.audit_hooks import Forgery, Hooks, Opening
 from protocols.codec import Record
 from protocols.errors import SecAggError
@@ -23,6 +24,7 @@ from secagg.masking import SEED_BYTES, add_mask
 from secagg.messages import (
     ADVERTISE,
     CONFIRM,
+    DIGEST_BYTES,
     INPUT,
     SHARE,
     UNMASK,
@@ -73,17 +75,18 @@ def neighbours(session: Session, index: int) -> tuple[int, ...]:
 
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
-    """Each stage is answered by more clients than the threshold, and by a threshold of each client's
-    neighbours.
-    """
+    """Those left after each stage are enough to deal, to be survivors, to vote and to open."""
     rules = rules_of(session)
     left = set(range(session.clients))
     for stage in (ADVERTISE, SHARE, INPUT, *([CONFIRM] if rules.voted else []), UNMASK):
         left -= gone.get(stage, set())
-        enough = (len(left & set(rules.neighbours(i, rules.seed))) >= rules.threshold for i in left)
-        if len(left) <= rules.threshold or not all(enough):
+        if len(left) <= rules.threshold or (stage in (SHARE, INPUT) and rules.shortfall(left, rules.seed)):
             return False
-        if stage == INPUT and len(left) < rules.survivors:
+        if stage == CONFIRM and len(left & set(rules.voters(rules.seed))) < rules.parameters.quorum:
+            return False
+        if any(
+            len(left & set(rules.neighbours(i, rules.seed))) < rules.threshold for i in range(session.clients)
+        ):
             return False
     return True
 
@@ -117,37 +120,42 @@ def _bad_keys(session: Session, request: Message) -> Iterator[Forgery]:
     size = len(told.keys) // len(told.clients)
     yield _forged(
         "server-chosen-cohort", "a neighbourhood shrunk below the threshold", request,
-        Neighbourhood(few, told.keys[: size * len(few)], told.parts),
+        replace(told, clients=few, keys=told.keys[: size * len(few)]),
     )  # fmt: skip
     yield _forged(
         "swapped-keys", "one public key given for two neighbours", request,
-        Neighbourhood(told.clients, told.keys[:size] * 2 + told.keys[2 * size :], told.parts),
+        replace(told, keys=told.keys[:size] * 2 + told.keys[2 * size :]),
     )  # fmt: skip
     yield _forged(
         "raw-diffie-hellman", "an all-zero public key", request,
-        Neighbourhood(told.clients, bytes(size) + told.keys[size:], told.parts),
+        replace(told, keys=bytes(size) + told.keys[size:]),
     )  # fmt: skip
     if rules_of(session).certified:
         own = X25519PrivateKey.generate().public_key().public_bytes_raw()
         yield _forged(
             "unsigned-keys", "keys of the server's own making under a neighbour's certificate", request,
-            Neighbourhood(told.clients, own + told.keys[32:], told.parts),
+            replace(told, keys=own + told.keys[32:]),
         )  # fmt: skip
     strangers = told.clients.copy()
     strangers[-1] = session.clients + 5
     yield _forged(
         "server-chosen-cohort", "a neighbour outside the roster", request,
-        Neighbourhood(strangers, told.keys, told.parts),
+        replace(told, clients=strangers),
     )  # fmt: skip
 
 
 def _bad_deliveries(session: Session, request: Message) -> Iterator[Forgery]:
-    told = read(Delivery, request)
-    few = rules_of(session).threshold - 1
-    box, digest = len(told.boxes) // len(told.dealers), len(told.digests) // len(told.dealers)
+    told, me, rules = read(Delivery, request), request.recipient.number, rules_of(session)
+    dealers = unpack_bits(told.dealers, session.clients)
+    few = [j for j in rules.neighbours(me, rules.seed) if j in dealers][: rules.threshold - 1]
+    digests, box = 2 * DIGEST_BYTES * len(few), len(told.boxes) * 2 * DIGEST_BYTES // len(told.digests)
     yield _forged(
         "server-chosen-cohort", "fewer dealers than the threshold", request,
-        Delivery(told.dealers[:few], told.boxes[: box * few], told.digests[: digest * few]),
+        Delivery(pack_bits([me, *few], session.clients), told.boxes[: box * len(few)], told.digests[:digests]),
+    )  # fmt: skip
+    yield _forged(
+        "server-chosen-cohort", "dealers without the client itself", request,
+        replace(told, dealers=pack_bits(dealers - {me}, session.clients)),
     )  # fmt: skip
 
 
@@ -168,48 +176,39 @@ def _bad_survivors(session: Session, request: Message) -> Iterator[Forgery]:
 
 
 def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
-    told = read(Unmask, request)
-    nobody = indices(())
-    if rules_of(session).voted:
-        few = rules_of(session).threshold - 1
+    told, me = read(Unmask, request), request.recipient.number
+    alive = unpack_bits(told.survivors, session.clients)
+    views = {"without the client itself": alive - {me}, "below the least": {me, *sorted(alive)[:1]}}
+    for what, view in views.items():
         yield _forged(
-            "split-views", "fewer signatures of the survivor set than the threshold", request,
-            Unmask(nobody, nobody, told.signers[:few], told.signatures[: 64 * few]),
+            "survivor-sets", f"a survivor set {what}", request,
+            replace(told, survivors=pack_bits(view, session.clients)),
         )  # fmt: skip
-        yield _forged(
-            "split-views", "signatures of somebody else's survivor set", request,
-            Unmask(nobody, nobody, told.signers, told.signatures[64:] + told.signatures[:64]),
-        )  # fmt: skip
-        again = [*told.signers[:few].tolist(), int(told.signers[few - 1])]
-        repeated = told.signatures[: 64 * few] + told.signatures[64 * (few - 1) : 64 * few]
-        yield _forged(
-            "split-views", "one signature given twice to reach the threshold", request,
-            _unchecked(Unmask, alive=nobody, dropped=nobody, signers=indices(again), signatures=repeated),
-        )  # fmt: skip
-        peer = told.signers[:1]
-        yield _forged(
-            "never-both-shares", "one peer named alive and dropped, beside the signatures", request,
-            Unmask(peer, peer, told.signers, told.signatures),
-        )  # fmt: skip
+    if told.certificate is None:
         return
-    both = told.alive[:1]
+    yield _forged("split-views", "survivors that nobody signed", request, replace(told, certificate=None))
+    gone = max(alive - {me})
     yield _forged(
-        "never-both-shares", "one peer named alive and dropped", request,
-        Unmask(told.alive, both, nobody, b""),
+        "split-views", "signatures of another survivor set", request,
+        replace(told, survivors=pack_bits(alive - {gone}, session.clients)),
     )  # fmt: skip
-    yield _forged(
-        "survivor-sets", "a survivor set below the threshold", request,
-        Unmask(both, told.alive[1:], nobody, b""),
-    )  # fmt: skip
-    few = told.alive.tolist()[: rules_of(session).threshold - 1]
-    doubled = indices([*few, few[-1]])
-    yield _forged(
-        "survivor-sets", "one survivor named twice to reach the threshold", request,
-        _unchecked(Unmask, alive=doubled, dropped=nobody, signers=nobody, signatures=b""),
-    )  # fmt: skip
-    me = indices([request.recipient.number])
-    yield _forged(
-        "survivor-sets", "the client itself named dropped", request, Unmask(told.alive, me, nobody, b"")
+    for what, certificate in _bad_certificates(told.certificate):
+        yield _forged("split-views", what, request, replace(told, certificate=certificate))
+    if told.inputs:
+        yield _forged(
+            "split-views", "survivors who did not sign their input", request,
+            replace(told, inputs=bytes(len(told.inputs))),
+        )  # fmt: skip
+
+
+def _bad_certificates(good: Certificate) -> Iterator[tuple[str, Certificate]]:
+    voters, signatures = good.voters, good.signatures
+    yield "fewer signatures of the survivors than the quorum", Certificate(voters[:-1], signatures[:-64])
+    yield "signatures in the names of others", Certificate(voters, signatures[64:] + signatures[:64])
+    again = indices([*voters.tolist()[:-1], int(voters[-2])])
+    yield (
+        "one signature given twice to reach the quorum",
+        _unchecked(Certificate, voters=again, signatures=signatures[:-64] + signatures[-128:-64]),
     )
 
 
@@ -233,7 +232,7 @@ def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
 
 def foreign_refused(request: Message, answer: Message) -> bool:
     """Whether a client complained about every box that it was handed."""
-    return len(Masked.decode(answer.body).complaints) == len(Delivery.decode(request.body).dealers)
+    return len(Masked.decode(answer.body).complaints) == len(Delivery.decode(request.body).digests) // 32
 
 
 HOOKS = Hooks(

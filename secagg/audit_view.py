@@ -15,9 +15,24 @@ from protocols.kernel import SERVER, Message, State
 from protocols.session import Session
 from secagg.advertisement import parse
 from secagg.client.masking import Masking
+from secagg.commitments import joint_seed
 from secagg.key_agreement import PairKeys
 from secagg.masking import add_mask, subtract_mask
-from secagg.messages import ADVERTISE, INPUT, UNMASK, Advertisement, Delivery, Masked, Opened, items
+from secagg.messages import (
+    ADVERTISE,
+    INPUT,
+    REVEAL,
+    SHARE,
+    UNMASK,
+    Advertisement,
+    Commitments,
+    Delivery,
+    Masked,
+    Neighbourhood,
+    Opened,
+    items,
+    unpack_bits,
+)
 from secagg.packing import unpack
 from secagg.ring import Words
 from secagg.rules import rules_of
@@ -26,6 +41,16 @@ from secagg.shamir import combine
 
 Elements = NDArray[np.uint64]
 Shares = defaultdict[int, dict[int, bytes]]
+
+
+def graph_seed(session: Session, transcript: Sequence[Message]) -> bytes:
+    """The seed of the session's graph: its own, or what clients revealed."""
+    rules = rules_of(session)
+    if not rules.committed:
+        return rules.seed
+    listed = next(m for m in transcript if m.stage == REVEAL and m.sender == SERVER)
+    told = next(m for m in transcript if m.stage == SHARE and m.sender == SERVER)
+    return joint_seed(session.context, Commitments.decode(listed.body), Neighbourhood.decode(told.body).parts)
 
 
 class View:
@@ -40,6 +65,7 @@ class View:
         self.vectors: dict[int, bytes] = {}
         self.shares: dict[str, Shares] = {"seed": defaultdict(dict), "key": defaultdict(dict)}
         self.insiders = {i: state for i, state in insiders.items() if isinstance(state, Masking)}
+        self.seed = graph_seed(session, transcript)
         asked: dict[int, Delivery] = {}
         for m in transcript:
             if m.session != session.context:
@@ -56,7 +82,7 @@ class View:
             self.keys[index] = Advertisement.decode(m.body).keys
         elif m.stage == INPUT:
             self.vectors[index] = Masked.decode(m.body).vector
-            self.lists[index] = asked[index].dealers.tolist()
+            self.lists[index] = self._mates(index, asked[index])
         elif m.stage == UNMASK:
             opened = Opened.decode(m.body)
             for dealers, blob, kind in (
@@ -66,11 +92,17 @@ class View:
                 for j, share in zip(dealers.tolist(), items(blob, 32), strict=True):
                     self.shares[kind][j][index + 1] = share
 
+    def _mates(self, index: int, delivery: Delivery) -> list[int]:
+        dealers = unpack_bits(delivery.dealers, self.session.clients)
+        return [j for j in self.rules.neighbours(index, self.seed) if j in dealers]
+
     def with_dealt(self) -> "View":
         """The insiders tell every share that was dealt to them besides, before anything else is asked."""
         for i, state in self.insiders.items():
-            for j, share in state._open(self._asked[i])[0].items() if i in self._asked else ():
-                self.shares["seed"][j][i + 1], self.shares["key"][j][i + 1] = share[:32], share[32:]
+            if i in self._asked:
+                held, _ = state._open(self._asked[i], self._mates(i, self._asked[i]))
+                for j, share in held.items():
+                    self.shares["seed"][j][i + 1], self.shares["key"][j][i + 1] = share[:32], share[32:]
         return self
 
     def _secrets(self, kind: str) -> dict[int, bytes]:

@@ -12,7 +12,7 @@ from protocols.identity import BadSignature, Identity, verify
 from secagg.messages import DIGEST_BYTES, Commitments, Dealing
 
 SEED, KEY = b"seed", b"key"
-CERTIFY, DEAL, VOTE = "secagg keys", "secagg dealing", "secagg survivors"
+CERTIFY, DEAL, MASK = "secagg keys", "secagg dealing", "secagg masked input"
 
 
 def share_digest(context: bytes, dealer: int, holder: int, kind: bytes, share: bytes) -> bytes:
@@ -52,13 +52,19 @@ def dealt_bytes(context: bytes, dealer: int, dealing: Dealing) -> bytes:
     return context + dealer.to_bytes(4, "big") + held + dealing.seed_digest
 
 
-def vote_bytes(context: bytes, graph_seed: bytes, bits: bytes) -> bytes:
-    """What survivors sign: the graph they see and the survivors they were shown."""
-    return context + hashlib.sha256(graph_seed).digest() + bits
+def masked_bytes(context: bytes, graph_seed: bytes, dealers: bytes, index: int) -> bytes:
+    """What a client signs with its masked vector: the graph and the dealers that its masks rest on."""
+    held = hashlib.sha256(graph_seed).digest() + hashlib.sha256(dealers).digest()
+    return context + held + index.to_bytes(4, "big")
+
+
+def view_facts(graph_seed: bytes, dealers: bytes, survivors: bytes) -> dict[str, bytes]:
+    """What is agreed on before anything is opened (`protocols.agreement`): dealers and survivors as bits."""
+    return {"graph": graph_seed, "dealers": dealers, "survivors": survivors}
 
 
 def signer(private: bytes) -> Identity:
-    """Return the session's signing key (32 secret bytes) as something that signs."""
+    """Return a client's signing key (32 secret bytes) as something that signs."""
     return Identity("session", Ed25519PrivateKey.from_private_bytes(private))
 
 

@@ -11,6 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.agreement import Certificate
 from protocols.codec import Reader, Record
 from protocols.errors import Misuse, WireError
 from protocols.kernel import Message
@@ -69,18 +70,22 @@ class Reveal(Record):
 @dataclass(frozen=True, eq=False)
 class Neighbourhood(Record):
     """Server to client: those neighbours that advertised and their advertisements; after commitments, all
-    that was revealed.
+    that was revealed; where signing keys are the session's, those of the voters who are no neighbours (32 bytes).
     """
 
     clients: Indices
     keys: bytes
     parts: bytes
+    voters: Indices
+    voter_keys: bytes
 
     def __post_init__(self) -> None:
         expect_ascending("clients", self.clients)
         expect_items("keys", self.keys, len(self.clients))
         if len(self.parts) % 32:
             raise Misuse(f"parts: expected items of 32 bytes, got {len(self.parts)}")
+        expect_ascending("voters", self.voters)
+        expect_size("voter_keys", self.voter_keys, 32 * len(self.voters))
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,65 +111,58 @@ class Dealing(Record):
 
 @dataclass(frozen=True, eq=False)
 class Delivery(Record):
-    """Server to client: the neighbours that dealt shares (add masks with them), and what each dealt to
-    this client.
+    """Server to client: all clients that dealt shares (one bit each, `pack_bits`; add masks with the neighbours
+    among them), and what each of those neighbours dealt to this client, in ascending order.
     """
 
-    dealers: Indices
+    dealers: bytes
     boxes: bytes
     digests: bytes
 
     def __post_init__(self) -> None:
-        expect_ascending("dealers", self.dealers)
-        expect_items("boxes", self.boxes, len(self.dealers))
-        expect_size("digests", self.digests, 2 * DIGEST_BYTES * len(self.dealers))
+        if len(self.digests) % (2 * DIGEST_BYTES):
+            raise Misuse(f"digests: expected items of {2 * DIGEST_BYTES} bytes, got {len(self.digests)}")
+        expect_items("boxes", self.boxes, len(self.digests) // (2 * DIGEST_BYTES))
 
 
 @dataclass(frozen=True, eq=False)
 class Masked(Record):
-    """Client to server: the packed masked vector, and the dealers whose box did not open or did not match
-    its digests.
+    """Client to server: the packed masked vector, the dealers whose box did not open or did not match its
+    digests, and its signature of the dealers that it masked with (empty in the semi-honest model).
     """
 
     vector: bytes = field(repr=False)
     complaints: Indices = field(default_factory=lambda: np.empty(0, np.uint32))
+    signature: bytes = b""
 
     def __post_init__(self) -> None:
         expect_ascending("complaints", self.complaints)
+        if self.signature:
+            expect_size("signature", self.signature, SIGNATURE_BYTES)
 
 
 @dataclass(frozen=True)
 class Survivors(Record):
-    """Server to client: whose masked vector arrived, one bit per client of the roster (`pack_bits`)."""
+    """Server to voter: whose masked vector arrived, one bit per client of the roster (`pack_bits`). The answer is
+    an `agreement.Vote`.
+    """
 
     bits: bytes
 
 
-@dataclass(frozen=True)
-class Vote(Record):
-    """Client to server: its signature of the survivors it was shown."""
-
-    signature: bytes
-
-    def __post_init__(self) -> None:
-        expect_size("signature", self.signature, SIGNATURE_BYTES)
-
-
 @dataclass(frozen=True, eq=False)
 class Unmask(Record):
-    """Server to client: whose self-mask share and whose key share to open; or, after a vote, the
-    signatures of it.
+    """Server to client: the survivors (`pack_bits`), the certificate of them, and the signed input of every
+    surviving neighbour who is not in the certificate, in ascending order. Semi-honest: the survivors alone.
     """
 
-    alive: Indices
-    dropped: Indices
-    signers: Indices
-    signatures: bytes
+    survivors: bytes
+    certificate: Certificate | None
+    inputs: bytes
 
     def __post_init__(self) -> None:
-        for name in ("alive", "dropped", "signers"):
-            expect_ascending(name, getattr(self, name))
-        expect_size("signatures", self.signatures, SIGNATURE_BYTES * len(self.signers))
+        if len(self.inputs) % SIGNATURE_BYTES:
+            raise Misuse(f"inputs: expected items of {SIGNATURE_BYTES} bytes, got {len(self.inputs)}")
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,16 +191,16 @@ def read(kind: type[R], message: Message) -> R:
         raise WireError(str(error), str(message.sender)) from None
 
 
-def masked_vector(message: Message) -> tuple[memoryview, Indices]:
-    """Return vector and complaints of a `Masked` body. The vector is not copied: it is by far the largest
-    part of a session.
+def masked_vector(message: Message) -> tuple[memoryview, Masked]:
+    """Return the vector of a `Masked` body, and the body without it. The vector is not copied: it is by far the
+    largest part of a session.
 
     Raises WireError naming the sender, as `read`.
     """
     try:
         reader = Reader(message.body)
         vector = reader.take(reader.count(1))
-        return vector, Masked.decode(bytes(4) + bytes(reader.take(reader.left))).complaints
+        return vector, Masked.decode(bytes(4) + bytes(reader.take(reader.left)))
     except WireError as error:
         raise WireError(str(error), str(message.sender)) from None
 

@@ -111,6 +111,8 @@ class _Masked(SecureSum):
             degree=rules.degree,
             signed_roster=rules.certified,
             simulated=session.simulated,
+            quorum=rules.parameters.quorum if rules.voted else None,
+            voters=rules.parameters.committee or None,
         )
 
     def protection(self, session: Session) -> Protection:

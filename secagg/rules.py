@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.agreement import quorum
 from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.session import Session
@@ -96,7 +97,9 @@ class Rules:
         self.voted = p.threat != SEMI_HONEST
         self.withstood = max(0, 2 * p.threshold - p.degree - 1) if self.voted else 0
         self.certified = p.threat == MALICIOUS
+        self.keyed = p.threat == SEMI_MALICIOUS  # signatures are by keys of the session, else by the roster's
         self.complete = self.degree == self.clients - 1
+        _check_quorum(p, self.clients, self.complete)
         self.committed = p.committed
         self.ring = Ring(ring_bits)
         self.seed = b"" if p.committed else _seed(p, p.epoch or context, 0 if p.reuse else round)
@@ -111,14 +114,42 @@ class Rules:
 
     @property
     def advertisement_bytes(self) -> int:
-        """X25519 keys for sealing and for masks; a session signing key; a commitment; a certificate: each
-        where it is used.
+        """X25519 keys for sealing and for masks; a session signing key, where there is no roster's; a commitment;
+        a certificate: each where it is used.
         """
-        return 64 + 32 * self.voted + 32 * self.committed + SIGNATURE_BYTES * self.certified
+        return 64 + 32 * self.keyed + 32 * self.committed + SIGNATURE_BYTES * self.certified
 
     def neighbours(self, index: int, seed: bytes) -> tuple[int, ...]:
         """The neighbours of a client, ascending; `seed` is `self.seed`, or what the commitments gave."""
         return Harary(seed or _NO_SEED, self.clients, self.degree).neighbours(index)
+
+    def voters(self, seed: bytes) -> tuple[int, ...]:
+        """Who signs the survivors, ascending: everybody, or a committee that is drawn with the graph."""
+        if not self.parameters.committee:
+            return tuple(range(self.clients))
+        drawn = hashlib.sha256(b"secagg voters v1\0" + seed).digest()
+        return tuple(sorted(permutation(drawn, self.clients)[: self.parameters.committee].tolist()))
+
+    def shortfall(self, view: Collection[int], seed: bytes) -> str:
+        """Why these clients are too few to deal, or to be the survivors; empty if they are enough."""
+        if len(view) < self.survivors:
+            return f"expected at least {self.survivors} clients, got {len(view)}"
+        if self.parameters.window:
+            found = self._fewest_in_a_row(view, seed)
+            if found < self.parameters.window:
+                return (
+                    f"expected {self.parameters.window} of any {self.degree // 2} clients in a row on the ring, "
+                    f"got {found}: the graph of those who are left could fall apart"
+                )
+        return ""
+
+    def _fewest_in_a_row(self, view: Collection[int], seed: bytes) -> int:
+        """The fewest members of `view` among degree / 2 successive places of the ring."""
+        half, marked = self.degree // 2, np.zeros(self.clients, np.int64)
+        marked[list(view)] = 1
+        around = marked[permutation(seed or _NO_SEED, self.clients)]
+        reached = np.concatenate([[0], np.cumsum(np.concatenate([around, around[: half - 1]]))])
+        return int((reached[half:] - reached[:-half]).min())
 
     def surely_alive(self, shown: int) -> int:
         """Where keys are reused: survivors that are in the sum for sure if a holder was shown `shown` of
@@ -168,6 +199,25 @@ class Rules:
     def identity(self, index: int) -> bytes:
         """The Ed25519 key of a client in a malicious session."""
         return self.parameters.identities[32 * index : 32 * index + 32]
+
+
+def _check_quorum(p: MaskParameters, clients: int, complete: bool) -> None:
+    """Raises Misuse unless two certificates share an honest client, and every window an honest survivor."""
+    if p.reuse:
+        return
+    if p.threat == SEMI_HONEST:
+        if p.quorum or p.committee or p.window:
+            raise Misuse("semi-honest sessions have no quorum, committee or window")
+        return
+    voters = p.committee or clients
+    least = quorum(clients, p.corrupt) if not p.committee else voters // 2 + 1
+    if not least <= p.quorum <= voters <= clients:
+        raise Misuse(
+            f"expected a quorum from {least} to {voters} voters, of {clients} clients, got {p.quorum}: "
+            "two views of who survived could both be certified"
+        )
+    if not complete and p.window < 1:
+        raise Misuse("a sparse graph needs a window >= 1: survivors among clients in a row on the ring")
 
 
 def _seed(parameters: MaskParameters, context: bytes, round: int) -> bytes:

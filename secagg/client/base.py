@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation
+from protocols.errors import ProtocolViolation, WireError
 from protocols.kernel import SERVER, Message, State, client, expect, message
 from protocols.session import Session
-from secagg.messages import Indices, R, read
+from secagg.messages import Indices, R, read, unpack_bits
 from secagg.rules import Rules, rules_of
 
 
@@ -35,6 +35,21 @@ class ClientState(State):
         """Return the body of the one request this state waits for. Raises PeerError for any other message."""
         expect(request, self.session.context, self.STAGE, "server", client(self.index))
         return read(kind, request)
+
+    def view(self, what: str, bits: bytes, graph_seed: bytes) -> set[int]:
+        """Return the clients that the server names as `what`, this one among them.
+
+        Raises PeerError if it is not, or if they are too few for the session's rules.
+        """
+        try:
+            named = unpack_bits(bits, self.session.clients)
+        except WireError as error:
+            raise WireError(str(error), str(SERVER)) from None
+        if self.index not in named:
+            raise refuse(f"the {what} do not have this client, who answered")
+        if reason := self.rules.shortfall(named, graph_seed):
+            raise refuse(f"{what}: {reason}")
+        return named
 
     def answer(self, body: Record) -> tuple[Message]:
         """Return the answer to this stage."""

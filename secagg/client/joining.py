@@ -1,6 +1,7 @@
 """First state: the client has its input and fresh keys, and waits to be asked for the public ones.
 
-What does not belong here: any peer's key. All keys are made for this session and go with it.
+What does not belong here: any peer's key. All keys are made for this session and go with it, but for the identity that
+signs in the malicious model.
 """
 
 from dataclasses import dataclass, field
@@ -25,8 +26,8 @@ from secagg.rules import rules_of
 
 @dataclass(frozen=True)
 class Keys(Record):
-    """A client's secrets of one session: X25519 keys for sealing and for masks, an Ed25519 key, its part
-    of the graph's seed.
+    """A client's secrets of one session: X25519 keys for sealing and for masks, the Ed25519 key that signs (of the
+    session, or the roster's), its part of the graph's seed.
     """
 
     seal: bytes = field(repr=False)
@@ -43,11 +44,12 @@ def make_keys(session: Session, index: int, identity: Identity | None, random: S
     rules, context = rules_of(session), session.context
     seal, mask, sign, part = generate(random), generate(random), random.bytes(32), random.bytes(32)
     public = public_key(seal) + public_key(mask)
-    if rules.voted:
+    if rules.keyed:
         public += signer(sign).public
     if rules.committed:
         public += part_commitment(context, index, part)
     if rules.certified and identity is not None:
+        sign = identity.private_bytes()
         public += identity.sign(CERTIFY, certified_bytes(context, index, public))
     return Keys(seal, mask, sign, part, public)
 

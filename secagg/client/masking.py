@@ -2,8 +2,8 @@
 spent with it.
 
 y = x + PRG(own seed) + sum over neighbours j of +-PRG(seed shared with j), in the ring (Bonawitz et al., CCS
-2017, figure 4, round 2). Only neighbours that dealt shares count: everybody else's mask could not be taken
-off.
+2017, figure 4, round 2). Exactly the neighbours among the dealers count, whether or not their boxes open: so what
+hides this vector follows from the graph and the dealers, which the client signs, and from nothing else.
 """
 
 from dataclasses import dataclass, field
@@ -13,10 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.errors import PeerError
-from protocols.kernel import Message, State, Step, client
+from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
-from secagg.client.base import ClientState, expect_subset, expect_threshold
+from secagg.client.base import ClientState, expect_threshold, refuse
 from secagg.client.opening import Opening
+from secagg.client.view import Signers, View
 from secagg.client.voting import Voting
 from secagg.commitments import KEY, SEED, share_digest
 from secagg.key_agreement import PairKeys
@@ -40,74 +41,69 @@ class Masking(ClientState):
     mask: bytes = field(repr=False)
     sign: bytes = field(repr=False)
     graph_seed: bytes
+    signers: Signers
     neighbours: Indices
     mask_keys: bytes
-    sign_keys: bytes
     pairs: bytes = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         delivery = self.take(Delivery, request)
-        expect_subset("dealers", delivery.dealers, self.neighbours)
-        expect_threshold("dealers", len(delivery.dealers), self.rules)
-        held, complaints = self._open(delivery)
-        vector = self._masked(delivery.dealers)
-        answer = self.answer(Masked(vector, indices(complaints)))
-        return Step(self._next(delivery.dealers, held), answer, marks=(f"spent/{self.update.hex()}",))
+        mates = self._mates(delivery)
+        held, complaints = self._open(delivery, mates)
+        view = View(self.graph_seed, delivery.dealers, self.signers)
+        signature = view.sign_input(self.session, self.index, self.sign) if self.rules.voted else b""
+        answer = self.answer(Masked(self._masked(mates), indices(complaints), signature))
+        known = (self.session, self.index, view, indices(held), b"".join(held.values()))
+        votes = self.rules.voted and self.index in self.rules.voters(self.graph_seed)
+        state = Voting(*known, self.sign) if votes else Opening(*known)
+        return Step(state, answer, marks=(f"spent/{self.update.hex()}",))
 
-    def _next(self, dealers: Indices, held: dict[int, bytes]) -> State:
-        known = (
-            self.session,
-            self.index,
-            dealers,
-            indices(sorted(held)),
-            b"".join(held[j] for j in sorted(held)),
-        )
-        if not self.rules.voted:
-            return Opening(*known, b"", self.graph_seed, b"")
-        at = dict(zip(self.neighbours.tolist(), items(self.sign_keys, 32), strict=True))
-        keys = b"".join(at[j] for j in dealers.tolist())
-        return Voting(*known, keys, self.graph_seed, self.sign)
+    def _mates(self, delivery: Delivery) -> list[int]:
+        """The neighbours among the dealers. Raises PeerError unless this client has keys and a box of each."""
+        dealers = self.view("dealers", delivery.dealers, self.graph_seed)
+        mates = [j for j in self.rules.neighbours(self.index, self.graph_seed) if j in dealers]
+        if not set(mates) <= set(self.neighbours.tolist()):
+            raise refuse("dealers: neighbours among them whose keys this client was not given")
+        expect_threshold("dealers", len(mates), self.rules)
+        if len(delivery.digests) != 2 * DIGEST_BYTES * len(mates):
+            raise refuse(f"expected a box of each of the {len(mates)} neighbours among the dealers")
+        return mates
 
-    def _open(self, delivery: Delivery) -> tuple[dict[int, bytes], list[int]]:
+    def _open(self, delivery: Delivery, mates: list[int]) -> tuple[dict[int, bytes], list[int]]:
         """The shares by dealer, and the dealers whose box does not open or does not match the digests it
         is pledged to.
         """
-        context, pairs = (
-            self.session.context,
-            dict(zip(self.neighbours.tolist(), items(self.pairs, 32), strict=True)),
-        )
-        count = len(delivery.dealers)
-        boxes, digests = (
-            items(delivery.boxes, len(delivery.boxes) // count),
-            items(delivery.digests, 2 * DIGEST_BYTES),
-        )
+        pairs = dict(zip(self.neighbours.tolist(), items(self.pairs, 32), strict=True))
+        boxes = items(delivery.boxes, len(delivery.boxes) // len(mates))
         held: dict[int, bytes] = {}
-        complaints = []
-        for j, box, digest in zip(delivery.dealers.tolist(), boxes, digests, strict=True):
-            name = self.session.roster[j]
-            try:
-                share = unseal(pairs[j], box, binding(context, SHARE, name, self.name), str(client(j)))
-            except PeerError:
-                complaints.append(j)
-                continue
-            seed, key = share[:32], share[32:]
-            expected = share_digest(context, j, self.index, SEED, seed) + share_digest(
-                context, j, self.index, KEY, key
-            )
-            if len(share) != 64 or digest != expected:
-                complaints.append(j)
-            else:
+        for j, box, digest in zip(mates, boxes, items(delivery.digests, 2 * DIGEST_BYTES), strict=True):
+            share = self._share(j, pairs[j], box)
+            if len(share) == 64 and digest == self._digests(j, share):
                 held[j] = share
-        return held, complaints
+        return held, [j for j in mates if j not in held]
 
-    def _masked(self, mates: Indices) -> bytes:
+    def _share(self, dealer: int, key: bytes, box: bytes) -> bytes:
+        """What a box holds; nothing if it does not open."""
+        name = self.session.roster[dealer]
+        try:
+            return unseal(
+                key, box, binding(self.session.context, SHARE, name, self.name), str(client(dealer))
+            )
+        except PeerError:
+            return b""
+
+    def _digests(self, dealer: int, share: bytes) -> bytes:
+        place = (self.session.context, dealer, self.index)
+        return share_digest(*place, SEED, share[:32]) + share_digest(*place, KEY, share[32:])
+
+    def _masked(self, mates: list[int]) -> bytes:
         ring, context = self.rules.ring, self.session.context
         words = ring.embed(self.vector)
         added = [self_mask_seed(self.seed, context, self.name)]
         taken: list[bytes] = []
         keys = dict(zip(self.neighbours.tolist(), items(self.mask_keys, 32), strict=True))
         own = PairKeys(self.mask, self.name, context)
-        for j in mates.tolist():
+        for j in mates:
             seed = pair_seed(own, self.session.roster[j], keys[j])
             (added if self.index < j else taken).append(seed)
         apply_masks(words, added, taken)

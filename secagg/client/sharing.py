@@ -5,6 +5,7 @@ stays, the other if it leaves (Bonawitz et al., CCS 2017, figure 4, round 1). Wh
 masks.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -13,9 +14,10 @@ from numpy.typing import NDArray
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from secagg.advertisement import certified_keys
+from secagg.advertisement import Advertised, certified_keys
 from secagg.client.base import ClientState, expect_subset, expect_threshold, refuse
 from secagg.client.masking import Masking
+from secagg.client.view import Signers
 from secagg.commitments import (
     DEAL,
     KEY,
@@ -54,6 +56,7 @@ class Sharing(ClientState):
         expect_threshold("neighbours", len(around.clients), self.rules)
         private = (self.seal, self.mask)
         given = certified_keys(self.rules, self.session, self.index, around.clients, around.keys, private)
+        self._compare_commitments(given)
         keys = list(given.values())
         names = [self.session.roster[j] for j in around.clients.tolist()]
         own = PairKeys(self.seal, self.name, self.session.context)
@@ -69,12 +72,22 @@ class Sharing(ClientState):
             self.mask,
             self.sign,
             graph_seed,
+            self._signers(graph_seed, around, given),
             around.clients,
             b"".join(k.mask_key for k in keys),
-            b"".join(k.sign_key for k in keys),
             b"".join(pairs),
         )
         return Step(state, self.answer(dealing))
+
+    def _signers(self, graph_seed: bytes, around: Neighbourhood, given: Mapping[int, Advertised]) -> Signers:
+        """The signing keys of the neighbours and the voters, its own among them, where they are the session's."""
+        if not self.rules.keyed:
+            expect_subset("voters", around.voters, indices(()))
+            return Signers(indices(()), b"")
+        expect_subset("voters", around.voters, indices(self.rules.voters(graph_seed)))
+        keys = dict(zip(around.voters.tolist(), items(around.voter_keys, 32), strict=True))
+        keys |= {j: k.sign_key for j, k in given.items()} | {self.index: signer(self.sign).public}
+        return Signers(indices(sorted(keys)), b"".join(keys[j] for j in sorted(keys)))
 
     def _graph_seed(self, parts: bytes) -> bytes:
         """The graph's seed, from the session or from everybody's parts, each checked against its commitment."""
@@ -90,6 +103,19 @@ class Sharing(ClientState):
             if part_commitment(context, index, part) != commitment:
                 raise refuse(f"client {index}'s part of the graph's seed is not the one it committed to")
         return joint_seed(context, self.committed, parts)
+
+    def _compare_commitments(self, given: Mapping[int, Advertised]) -> None:
+        """Raises ProtocolViolation if a neighbour certified another commitment than the list had of it."""
+        if self.committed is None:
+            return
+        listed = dict(
+            zip(self.committed.clients.tolist(), items(self.committed.commitments, 32), strict=True)
+        )
+        for j, keys in given.items():
+            if listed.get(j) != keys.commitment:
+                raise refuse(
+                    f"client {j} certified another commitment to its part of the graph's seed than was listed"
+                )
 
     def _deal(
         self, holders: Indices, names: list[str], pairs: list[bytes], seed: bytes, random: SecureRandom

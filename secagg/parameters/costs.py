@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from protocols.agreement import Certificate, Vote
 from protocols.codec import Record
 from protocols.errors import Misuse
 from protocols.kernel import SERVER, client, message
@@ -35,7 +36,6 @@ from secagg.messages import (
     Reveal,
     Survivors,
     Unmask,
-    Vote,
 )
 from secagg.parameters.plan import Infeasible, Plan
 from secagg.ring import Ring
@@ -52,9 +52,9 @@ class Costs:
 
     ring_bits: width of the ring that carries the sum. plain_bytes: the input vector, packed at its own width.
     ring_bytes: the vector packed at the ring's width. upload_bytes, download_bytes: one client's messages, complete
-    (`fixed_upload_bytes`: without the vector). server_received_bytes: all uploads. expansion: upload_bytes /
-    plain_bytes. mask_expansions: keystreams of the vector's length. agreements: key agreements. trips: messages a
-    client answers.
+    (`fixed_upload_bytes`: without the vector; the download is a mean). server_received_bytes: all uploads. expansion:
+    upload_bytes / plain_bytes. mask_expansions: keystreams of the vector's length. agreements: key agreements. trips:
+    messages that a client who votes answers.
     """
 
     dimension: int
@@ -98,7 +98,7 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
         ring_bytes=ring_bytes,
         upload_bytes=fixed + ring_bytes,
         fixed_upload_bytes=fixed,
-        download_bytes=sum(_size(stage, body, up=False) for stage, body in down) + _survivor_bytes(plan),
+        download_bytes=sum(_size(stage, body, up=False) for stage, body in down) + _roster_bytes(plan),
         server_received_bytes=plan.cohort.clients * fixed + survivors * ring_bytes,
         expansion=(fixed + ring_bytes) / plain,
         client_mask_expansions=plan.degree + 1,
@@ -132,14 +132,16 @@ def _uploads(plan: Plan) -> list[tuple[str, Record]]:
     """One client's answers, trip by trip, with an empty vector."""
     k, threat = plan.degree, plan.cohort.threat
     voted, committed = plan.cohort.two_faced, _committed(plan)
-    keys = 64 + 32 * voted + _PART * committed + SIGNATURE_BYTES * (threat == "malicious")
+    keys = (
+        64 + 32 * (threat == "semi-malicious") + _PART * committed + SIGNATURE_BYTES * (threat == "malicious")
+    )
     signature = bytes(SIGNATURE_BYTES * voted)
     answers: list[tuple[str, Record]] = [(ADVERTISE, Advertisement(bytes(keys)))]
     if committed:
         answers.append((REVEAL, Reveal(bytes(_PART))))
     everyone = _first(k)
     dealing = Dealing(everyone, bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k), bytes(_SECRET), signature)
-    answers += [(SHARE, dealing), (INPUT, Masked(b""))]
+    answers += [(SHARE, dealing), (INPUT, Masked(b"", _first(0), signature))]
     if voted:
         answers.append((CONFIRM, Vote(signature)))
     opened = Opened(everyone, bytes(_SECRET * k), _first(0), b"")
@@ -147,26 +149,31 @@ def _uploads(plan: Plan) -> list[tuple[str, Record]]:
 
 
 def _downloads(plan: Plan) -> list[tuple[str, Record]]:
-    """The server's requests to one client, without what grows with the roster (`_survivor_bytes`)."""
-    k, t, voted = plan.degree, plan.threshold, plan.cohort.two_faced
+    """The server's requests to one client, without what grows with the roster alone (`_roster_bytes`)."""
+    n, k, threat = plan.cohort.clients, plan.degree, plan.cohort.threat
     keys = len(_uploads(plan)[0][1].encode()) - 4
     requests: list[tuple[str, Record]] = [(ADVERTISE, Begin())]
     if _committed(plan):
         requests.append((REVEAL, Commitments(_first(0), b"")))
-    requests.append((SHARE, Neighbourhood(_first(k), bytes(keys * k), b"")))
-    requests.append((INPUT, Delivery(_first(k), bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k))))
-    if voted:
-        requests.append((CONFIRM, Survivors(b"")))
-        unmask = Unmask(_first(0), _first(0), _first(t), bytes(SIGNATURE_BYTES * t))
-    else:
-        unmask = Unmask(_first(k), _first(0), _first(0), b"")
-    return [*requests, (UNMASK, unmask)]
+    voters = plan.committee or n
+    others = _first(round(voters * (n - 1 - k) / n) * (threat == "semi-malicious"))
+    requests.append((SHARE, Neighbourhood(_first(k), bytes(keys * k), b"", others, bytes(32 * len(others)))))
+    requests.append((INPUT, Delivery(b"", bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k))))
+    if not plan.cohort.two_faced:
+        return [*requests, (UNMASK, Unmask(b"", None, b""))]
+    q = plan.quorum
+    certificate = Certificate(_first(q), bytes(SIGNATURE_BYTES * q))
+    silent = round(k * (n - q) / n)  # neighbours whose own vote is not in the certificate, in the mean
+    unmask = Unmask(b"", certificate, bytes(SIGNATURE_BYTES * silent))
+    return [*requests, (CONFIRM, Survivors(b"")), (UNMASK, unmask)]
 
 
-def _survivor_bytes(plan: Plan) -> int:
-    """What each client is sent about the whole roster: a bit per client; committed, index, commitment and part too."""
+def _roster_bytes(plan: Plan) -> int:
+    """What each client is sent about the whole roster: bits of dealers and survivors; committed, index, commitment
+    and part too.
+    """
     n = plan.cohort.clients
-    return (n + 7) // 8 * plan.cohort.two_faced + (4 + 2 * _PART) * n * _committed(plan)
+    return (n + 7) // 8 * (2 + plan.cohort.two_faced) + (4 + 2 * _PART) * n * _committed(plan)
 
 
 def _committed(plan: Plan) -> bool:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protocols.errors import ProtocolViolation, TooFewSurvivors, WireError
 from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
-from secagg.advertisement import parse
+from secagg.advertisement import signing_key
 from secagg.commitments import check_signature
 from secagg.messages import INPUT, UNMASK, indices, pack_bits
 from secagg.packing import add_packed
@@ -52,7 +52,7 @@ class Collecting(ServerState):
         if rules.voted:
             signed = deposit_bytes(self.session.context, index, body)
             check_signature(
-                parse(rules, self.memory.keys[index], who).sign_key, DEPOSIT, signed, body.signature, who
+                signing_key(rules, index, self.memory.keys[index]), DEPOSIT, signed, body.signature, who
             )
         try:
             add_packed(self.total, body.vector, rules.ring)

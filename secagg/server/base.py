@@ -12,7 +12,7 @@ from protocols.codec import Record
 from protocols.errors import ProtocolViolation, TooFewSurvivors
 from protocols.kernel import SERVER, Message, Party, State, client, expect, message
 from protocols.session import Session
-from secagg.messages import Indices, R, read
+from secagg.messages import Indices, R, pack_bits, read
 from secagg.rules import Rules, rules_of
 
 
@@ -72,6 +72,12 @@ class ServerState(State):
                 f"stage {self.STAGE!r}: expected answers of at least {needed} clients, got {came}"
             )
 
+    def enough_left(self, graph_seed: bytes) -> None:
+        """Raises TooFewSurvivors if those who answered are too few for what every client insists on."""
+        self.enough()
+        if reason := self.rules.shortfall(self.answered(), graph_seed):
+            raise TooFewSurvivors(f"stage {self.STAGE!r}: {reason}")
+
 
 @dataclass(frozen=True, eq=False)
 class Pledge(Record):
@@ -85,6 +91,14 @@ class Pledge(Record):
 
 
 @dataclass(frozen=True, eq=False)
+class Input(Record):
+    """What came with a masked vector: the dealers it complains about, its signature of all dealers."""
+
+    complaints: Indices
+    signature: bytes
+
+
+@dataclass(frozen=True, eq=False)
 class Facts(Record):
     """What the server knows once shares are dealt: the dealers' advertised keys and pledges, the graph's
     seed.
@@ -93,3 +107,7 @@ class Facts(Record):
     keys: dict[int, bytes]
     pledges: dict[int, Pledge]
     graph_seed: bytes
+
+    def dealers(self, clients: int) -> bytes:
+        """All who dealt, as bits."""
+        return pack_bits(self.pledges, clients)

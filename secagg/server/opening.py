@@ -12,14 +12,15 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.agreement import Certificate
 from protocols.errors import ProtocolViolation
 from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.summation import Total
 from secagg.commitments import KEY, SEED, share_digest
-from secagg.messages import DIGEST_BYTES, UNMASK, Indices, Opened, Unmask, indices, items
-from secagg.server.base import Facts, Pledge, ServerState
+from secagg.messages import DIGEST_BYTES, UNMASK, Indices, Opened, Unmask, items, pack_bits
+from secagg.server.base import Facts, Input, Pledge, ServerState
 from secagg.server.unmasking import unmask
 
 Shares = dict[int, dict[int, bytes]]
@@ -36,7 +37,7 @@ class Opening(ServerState):
 
     facts: Facts
     total: NDArray[np.unsignedinteger[Any]]
-    arrived: dict[int, Indices]
+    arrived: dict[int, Input]
     waiting: dict[int, bool]
     came: dict[int, bool]
     seed_shares: Shares = field(repr=False)
@@ -91,8 +92,8 @@ class Opening(ServerState):
         words = unmask(self.session, self.facts, self.total, self.arrived, self.seed_shares, self.key_shares)
         disputes = [
             f"client {j} or client {i} (a share from the one to the other did not open)"
-            for i, dealers in sorted(self.arrived.items())
-            for j in dealers.tolist()
+            for i, said in sorted(self.arrived.items())
+            for j in said.complaints.tolist()
         ]
         total = self.rules.ring.centred(words)
         return Step(Total(total, tuple(sorted(self.arrived)), (*self.blamed, *disputes)))
@@ -111,22 +112,20 @@ def ask_to_unmask(
     session: Session,
     facts: Facts,
     total: NDArray[np.unsignedinteger[Any]],
-    arrived: dict[int, Indices],
-    votes: dict[int, bytes],
+    arrived: dict[int, Input],
+    certificate: Certificate | None,
 ) -> Step:
-    """Return the last state, and the requests: to those who voted, with a threshold of votes, or else to
-    all survivors.
-    """
+    """Return the last state, and the requests to all survivors: whether or not they voted."""
     state = Opening(session, facts, total, arrived, {}, {}, {}, {}, [])
-    rules, asks, nobody = state.rules, [], indices(())
-    for i in sorted(votes or arrived):
-        dealers = [j for j in rules.neighbours(i, facts.graph_seed) if j in facts.pledges]
-        if rules.voted:
-            signers = [j for j in dealers if j in votes][: rules.threshold]
-            body = Unmask(nobody, nobody, indices(signers), b"".join(votes[j] for j in signers))
-        else:
-            alive, dropped = ([j for j in dealers if (j in arrived) == kind] for kind in (True, False))
-            body = Unmask(indices(alive), indices(dropped), nobody, b"")
+    bits, asks = pack_bits(arrived, session.clients), []
+    for i in sorted(arrived):
+        inputs = b"" if certificate is None else _inputs(state, i, set(certificate.voters.tolist()))
         state.waiting[i] = True
-        asks.append(state.request(UNMASK, i, body))
+        asks.append(state.request(UNMASK, i, Unmask(bits, certificate, inputs)))
     return Step(state, tuple(asks))
+
+
+def _inputs(state: Opening, index: int, voted: set[int]) -> bytes:
+    """The signed inputs of a client's surviving neighbours who are not in the certificate."""
+    around = state.rules.neighbours(index, state.facts.graph_seed)
+    return b"".join(state.arrived[j].signature for j in around if j in state.arrived and j not in voted)

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from protocols.errors import ProtocolViolation
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from secagg.advertisement import parse
+from secagg.advertisement import signing_key
 from secagg.commitments import DEAL, check_signature, dealt_bytes
 from secagg.messages import (
     DIGEST_BYTES,
@@ -63,7 +63,7 @@ class Sharing(ServerState):
         if len(dealing.boxes) != _BOX * len(dealing.holders):
             raise ProtocolViolation(f"expected sealed boxes of {_BOX} bytes", who)
         if self.rules.voted:
-            key = parse(self.rules, self.keys[index], who).sign_key
+            key = signing_key(self.rules, index, self.keys[index])
             check_signature(
                 key, DEAL, dealt_bytes(self.session.context, index, dealing), dealing.signature, who
             )
@@ -71,22 +71,22 @@ class Sharing(ServerState):
         return Step(self)
 
     def close(self, random: SecureRandom) -> Step:
-        self.enough()
+        self.enough_left(self.graph_seed)
         pledges = {i: Pledge(d.holders, d.digests, d.seed_digest) for i, d in self.dealt.items()}
         facts = Facts({i: self.keys[i] for i in self.dealt}, pledges, self.graph_seed)
         state = Summing(self.session, facts, self.rules.ring.zeros(self.session.dimension), {})
-        return Step(state, tuple(self._deliveries()))
+        return Step(state, tuple(self._deliveries(facts.dealers(self.session.clients))))
 
-    def _deliveries(self) -> list[Message]:
+    def _deliveries(self, everybody: bytes) -> list[Message]:
         """What every dealer's holders are dealt, sorted by holder and then by dealer in one go."""
         dealers = sorted(self.dealt)
         boxes, digests, holders, senders = self._mail(dealers)
         order = np.lexsort((senders, holders))
-        boxes, digests, senders = boxes[order], digests[order], senders[order]
+        boxes, digests = boxes[order], digests[order]
         asked = np.array(dealers, np.uint32)
         ends = np.searchsorted(holders[order], np.stack([asked, asked + 1], axis=1)).tolist()
         return [
-            self.request(INPUT, holder, Delivery(senders[a:b], boxes[a:b].tobytes(), digests[a:b].tobytes()))
+            self.request(INPUT, holder, Delivery(everybody, boxes[a:b].tobytes(), digests[a:b].tobytes()))
             for holder, (a, b) in zip(dealers, ends, strict=True)
         ]
 
@@ -102,9 +102,13 @@ class Sharing(ServerState):
 
 def ask_to_share(state: Sharing) -> Step:
     """Return the state with the neighbours' keys for every client."""
-    asks = []
+    rules, asks = state.rules, []
+    voters = [j for j in rules.voters(state.graph_seed) if j in state.keys] if rules.keyed else []
+    signing = {j: signing_key(rules, j, state.keys[j]) for j in voters}
     for index in sorted(state.keys):
         around = state.around(index)
-        body = Neighbourhood(indices(around), b"".join(state.keys[j] for j in around), state.parts)
+        others = sorted(set(voters) - {index, *around})
+        keys, signs = b"".join(state.keys[j] for j in around), b"".join(signing[j] for j in others)
+        body = Neighbourhood(indices(around), keys, state.parts, indices(others), signs)
         asks.append(state.request(SHARE, index, body))
     return Step(state, tuple(asks))

@@ -1,4 +1,7 @@
-"""Fifth state, outside the semi-honest model: the server collects the survivors' signatures of who survived."""
+"""Fifth state, outside the semi-honest model: the server collects signatures of who survived, until they are a quorum.
+
+The survivors stay what they are, whoever leaves now.
+"""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -7,12 +10,13 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.agreement import Vote, agreed, certify, check_vote
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from secagg.advertisement import parse
-from secagg.commitments import VOTE, check_signature, vote_bytes
-from secagg.messages import CONFIRM, Indices, Vote
-from secagg.server.base import Facts, ServerState
+from secagg.advertisement import signing_key
+from secagg.commitments import view_facts
+from secagg.messages import CONFIRM
+from secagg.server.base import Facts, Input, ServerState
 from secagg.server.opening import ask_to_unmask
 
 
@@ -25,25 +29,24 @@ class Voting(ServerState):
 
     facts: Facts
     total: NDArray[np.unsignedinteger[Any]]
-    arrived: dict[int, Indices]
+    arrived: dict[int, Input]
     bits: bytes
     votes: dict[int, bytes]
 
     def asked(self) -> Collection[int]:
-        return self.arrived
+        return [i for i in self.rules.voters(self.facts.graph_seed) if i in self.arrived]
 
     def answered(self) -> Collection[int]:
         return self.votes
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, vote = self.take(Vote, answer)
-        who = str(answer.sender)
-        key = parse(self.rules, self.facts.keys[index], who).sign_key
-        signed = vote_bytes(self.session.context, self.facts.graph_seed, self.bits)
-        check_signature(key, VOTE, signed, vote.signature, who)
+        key = signing_key(self.rules, index, self.facts.keys[index])
+        facts = view_facts(self.facts.graph_seed, self.facts.dealers(self.session.clients), self.bits)
+        check_vote(key, agreed(self.session.context, facts), vote.signature, str(answer.sender))
         self.votes[index] = vote.signature
         return Step(self)
 
     def close(self, random: SecureRandom) -> Step:
-        self.enough()
-        return ask_to_unmask(self.session, self.facts, self.total, self.arrived, self.votes)
+        certificate = certify(self.votes, self.rules.parameters.quorum)
+        return ask_to_unmask(self.session, self.facts, self.total, self.arrived, certificate)

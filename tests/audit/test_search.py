@@ -15,9 +15,9 @@ from tests.defects.masks import anything_goes
 from tests.defects.planting import put
 
 
-def fifth() -> SecAgg:
-    """One of five clients may be corrupt."""
-    return SecAgg(collusion=0.2)
+def few_holders() -> SecAgg:
+    """Two disjoint sets of holders could open both secrets of a client: only the quorum prevents it."""
+    return SecAgg(threshold=2)
 
 
 def test_a_program_is_solved_or_excluded() -> None:
@@ -34,15 +34,15 @@ def test_a_program_is_solved_or_excluded() -> None:
 
 
 def test_the_complete_graph_is_searched_to_the_end() -> None:
-    subject = WhiteBox(fifth)
+    subject = WhiteBox(few_holders)
     said = search(subject, subject.protocol, 5, 1)
     assert " 0 undecided" in said
     assert "Not examined" in said
 
 
 def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
-    with put("secagg.client.opening.expect_threshold", anything_goes)():
-        subject = WhiteBox(fifth)
+    with put("secagg.client.view.check_certificate", anything_goes)():
+        subject = WhiteBox(few_holders)
         with pytest.raises(Finding) as found:
             search(subject, subject.protocol, 5, 1)
     story = str(found.value)
@@ -51,7 +51,7 @@ def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
 
 
 def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
-    subject = WhiteBox(fifth)
+    subject = WhiteBox(few_holders)
     _, _, rule = prepared(subject, subject.protocol, 5, 1)
     corrupt = next(corrupt_sets(rule, 1))
     found = [one.story for one in weaker(rule) if plan(one.rule, corrupt, 20) is not None]
@@ -60,7 +60,7 @@ def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
 
 
 def test_time_that_runs_out_is_no_verdict() -> None:
-    subject = WhiteBox(fifth)
+    subject = WhiteBox(few_holders)
     _, _, rule = prepared(subject, subject.protocol, 12, 1)
     with pytest.raises(Undecided):
         plan(rule, frozenset(), 0.001)

@@ -15,9 +15,10 @@ from secagg import Credentials, SecAgg
 from secagg import masking as masking_module
 from secagg.client import masking as client_masking
 from secagg.client import opening as client_opening
+from secagg.client import view
 from secagg.client.base import ClientState
 from secagg.key_agreement import PairKeys
-from secagg.messages import Masked, indices
+from secagg.messages import Masked, indices, items
 from secagg.packing import add_packed, pack, unpack
 from secagg.sealing import _cipher
 from secagg.server import summing as server_summing
@@ -149,20 +150,26 @@ def anything_goes(*_: Any, **__: Any) -> None:
     """A check that checks nothing."""
 
 
-def one_less(name: str, count: int, rules: Any) -> None:
-    if count < rules.threshold - 1:
-        raise client_opening.refuse(name)
+def both_shares(self: Any, alive: set[int]) -> Any:
+    """Both of a peer's shares, where a survivor is first."""
+    opened = OPENED(self, alive)
+    if not len(opened.alive):
+        return opened
+    at = self.held.tolist().index(opened.alive[0])
+    mine = sorted([*opened.dropped.tolist(), int(opened.alive[0])])
+    shares = dict(zip(opened.dropped.tolist(), items(opened.key_shares, 32), strict=True))
+    shares[int(opened.alive[0])] = items(self.shares, 64)[at][32:]
+    return replace(opened, dropped=indices(mine), key_shares=b"".join(shares[j] for j in mine))
 
 
-def trusting(self: Any, asked: Any) -> Any:
-    """Both of a peer's shares, if the server asks for both."""
-    if not len(asked.alive):
-        return VOTED(self, asked)
-    held = set(self.held.tolist())
-    return tuple(indices(j for j in part.tolist() if j in held) for part in (asked.alive, asked.dropped))
+OPENED = client_opening.Opening._opened
 
 
-VOTED = client_opening.Opening._voted
+def one_vote_less(found: Any, keys: Any, needed: int, digest: bytes) -> None:
+    CHECK(found, keys, min(needed, max(len(found.voters), needed - 1)), digest)
+
+
+CHECK = view.check_certificate
 
 
 def any_session(message: Message, session: bytes, stage: str, role: str, recipient: Any) -> None:
@@ -275,15 +282,13 @@ DECODE = SecureSum.decode_state
 
 def keeps_its_shares(self: Any, request: Message, random: Any) -> Step:
     step = OPENING_RECEIVE(self, request, random)
-    return replace(step, state=replace(self, bits=self.bits))
+    return replace(step, state=replace(self, held=self.held))
 
 
 OPENING_RECEIVE = client_opening.Opening.receive
 
 
 def unchecked_share(self: Any, holder: int, dealers: Any, shares: bytes, kind: bytes, kept: Any) -> bool:
-    from secagg.messages import items
-
     for j, share in zip(dealers.tolist(), items(shares, 32), strict=True):
         kept.setdefault(j, {})[holder] = share
     return True
@@ -361,25 +366,28 @@ DEFECTS = (
     Defect(
         "key share and self share of one peer both given",
         "forged-requests-refused",
-        put("secagg.client.opening.Opening._voted", trusting),
+        put("secagg.client.opening.Opening._opened", both_shares),
         SecAgg,
     ),
     Defect(
-        "threshold off by one",
+        "quorum off by one",
         "forged-requests-refused",
-        put("secagg.client.opening.expect_threshold", one_less),
+        put("secagg.client.view.check_certificate", one_vote_less),
         SecAgg,
     ),
     Defect(
-        "duplicates counted towards the threshold",
+        "duplicates counted towards the quorum",
         "forged-requests-refused",
-        put("secagg.messages.expect_ascending", anything_goes),
+        put("protocols.agreement.Certificate.__post_init__", anything_goes),
         SecAgg,
     ),
     Defect(
         "server-chosen cohort of neighbours accepted",
         "forged-requests-refused",
-        put("secagg.client.masking.expect_threshold", anything_goes),
+        together(
+            put("secagg.rules.Rules.shortfall", lambda *_: ""),
+            put("secagg.client.masking.expect_threshold", anything_goes),
+        ),
         SecAgg,
     ),
     Defect(
@@ -397,7 +405,7 @@ DEFECTS = (
     Defect(
         "split views of who survived",
         "forged-requests-refused",
-        put("secagg.client.opening.check_signature", anything_goes),
+        put("protocols.agreement.check_vote", anything_goes),
         SecAgg,
     ),
     Defect(

@@ -106,12 +106,21 @@ def context_in_masks(subject: Any, data: Any) -> None:
         subject.play(zeros, {}, bound=1 << 20, rng=ReplayRandom(7), updates=updates, model=model)
         for model in (bytes(32), b"\x01" * 32)
     ]
-    bodies = [dict(input_bodies(subject, played)) for played in plays]
-    if not bodies[0]:
+    sent = [_masked(subject, played) for played in plays]
+    if not sent[0]:
         raise NotChecked("no client sent its input")
-    for who in bodies[0]:
-        if bodies[0][who] == bodies[1][who]:
-            raise Finding(f"the session's context does not enter masks\n  {who} masks alike for two models")
+    for who in sent[0]:
+        if sent[0][who] == sent[1][who]:
+            raise Finding(
+                f"the session's context does not enter masks\n  client {who} masks alike for two models"
+            )
+
+
+def _masked(subject: Any, played: Any) -> dict[Any, bytes]:
+    """What each client sent as its input; of that, what masks cover, where the protocol says which part it is."""
+    if subject.hooks.elements is None:
+        return dict(input_bodies(subject, played))
+    return {who: values.tobytes() for who, values in elements_of(subject, played).items()}
 
 
 def stream_is_uniform(subject: Any, data: Any) -> None:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from protocols import agreement
 from protocols.codec import Record, decode_tagged
 from protocols.errors import SecAggError, WireError
 from protocols.kernel import Left
@@ -34,7 +35,7 @@ MESSAGES = [
     m.Delivery,
     m.Masked,
     m.Survivors,
-    m.Vote,
+    agreement.Vote,
     m.Unmask,
     m.Opened,
     messages.Proceed,

@@ -14,6 +14,7 @@ from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
+from protocols.agreement import Vote, agreed, cast, certify, check_vote
 from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal
 from protocols.kernel import SERVER, Message, State, client, message
 from protocols.randomness import SystemRandom
@@ -22,11 +23,34 @@ from protocols.session import Session
 from protocols.store import MemoryStore
 from protocols.summation import Total
 from secagg import SecAgg
-from secagg.commitments import VOTE, signer, vote_bytes
-from secagg.messages import CONFIRM, INPUT, UNMASK, Opened, Survivors, Unmask, Vote, indices, pack_bits
+from secagg.client.voting import Voting
+from secagg.commitments import signer, view_facts
+from secagg.messages import (
+    ADVERTISE,
+    CONFIRM,
+    INPUT,
+    UNMASK,
+    Advertisement,
+    Masked,
+    Opened,
+    Survivors,
+    Unmask,
+    pack_bits,
+    unpack_bits,
+)
 from secagg.rules import rules_of
 
 N, CORRUPT = 7, 6
+
+
+def signs(key: bytes, digest: bytes, signature: bytes) -> bool:
+    try:
+        check_vote(key, digest, signature, "somebody")
+    except PeerError:
+        return False
+    return True
+
+
 HONEST = [i for i in range(N) if i != CORRUPT]
 SESSIONS = (0, 1)
 clients = st.integers(0, N - 1)
@@ -143,48 +167,54 @@ class CheatingServer(RuleBasedStateMachine):
                 message(self.sessions[which].context, CONFIRM, SERVER, client(i), Survivors(bits).encode()),
             )
 
-    @rule(which=st.sampled_from(SESSIONS), alive=subsets, dropped=subsets, to=subsets)
-    def ask_to_unmask(self, which: int, alive: set[int], dropped: set[int], to: set[int]) -> None:
-        """Any sets to open, to any clients; in a voted session, the votes there are and what the corrupt
-        client signs for it.
+    @rule(which=st.sampled_from(SESSIONS), alive=subsets, to=subsets)
+    def ask_to_unmask(self, which: int, alive: set[int], to: set[int]) -> None:
+        """Any survivors, to any clients; in a voted session with the votes there are for them, and what the corrupt
+        client signs.
         """
         for i in to:
-            if self.voted:
-                body = self.ballot(which, i)
-            else:
-                body = Unmask(indices(sorted(alive - {i})), indices(sorted(dropped - {i})), indices(()), b"")
+            bits = pack_bits(sorted(alive), N)
+            body = self.ballot(which, i, bits) if self.voted else Unmask(bits, None, b"")
             self.tell(which, message(self.sessions[which].context, UNMASK, SERVER, client(i), body.encode()))
 
     @rule(which=st.sampled_from(SESSIONS), gone=clients, to=subsets)
     def tell_two_stories(self, which: int, gone: int, to: set[int]) -> None:
         """One client is alive to some and dropped to the others; then everybody is asked to open."""
-        for i in range(N):
-            alive = set(range(N)) - (set() if i in to else {gone})
-            if self.voted:
-                self.show_survivors(which, alive, {i})
-        for i in range(N):
-            self.ask_to_unmask(which, set(range(N)) - (set() if i in to else {gone}), {gone}, {i})
+        views = {i: set(range(N)) - (set() if i in to else {gone}) for i in range(N)}
+        if self.voted:
+            for i, view in views.items():
+                self.show_survivors(which, view, {i})
+        for i, view in views.items():
+            self.ask_to_unmask(which, view, {i})
 
-    def ballot(self, which: int, i: int) -> Unmask:
-        """All votes equal to client i's, and the corrupt client's for whatever client i was shown."""
-        context = self.sessions[which].context
-        votes = {m.sender.number: Vote.decode(m.body).signature for m in self.given[context, CONFIRM]}
-        shown = self.state_of(which, i)
-        bits = getattr(shown, "bits", b"")
+    def ballot(self, which: int, i: int, bits: bytes) -> Unmask:
+        """All votes for these survivors, with the corrupt client's own, and the inputs that were signed."""
+        session = self.sessions[which]
+        everybody = pack_bits(range(N), N)
+        facts = view_facts(rules_of(session).seed, everybody, bits)
+        votes = {}
+        for m in self.given[session.context, CONFIRM]:
+            vote, key = Vote.decode(m.body).signature, self.key_of(which, m.sender.number)
+            if signs(key, agreed(session.context, facts), vote):
+                votes[m.sender.number] = vote
         corrupt = self.state_of(which, CORRUPT)
-        if hasattr(corrupt, "sign") and i != CORRUPT:
-            seed = getattr(shown, "graph_seed", b"")
-            votes[CORRUPT] = signer(corrupt.sign).sign(VOTE, vote_bytes(context, seed, bits))
-        same = sorted(j for j in votes if j != i and (j == CORRUPT or self.bits_of(which, j) == bits))
-        return Unmask(indices(()), indices(()), indices(same), b"".join(votes[j] for j in same))
+        if isinstance(corrupt, Voting):
+            votes[CORRUPT] = cast(signer(corrupt.sign), session.context, facts).signature
+        certificate = certify(votes, min(rules_of(session).parameters.quorum, len(votes)))
+        inputs = {
+            m.sender.number: Masked.decode(m.body).signature for m in self.given[session.context, INPUT]
+        }
+        silent = unpack_bits(bits, N) - set(certificate.voters.tolist()) - {i}
+        return Unmask(bits, certificate, b"".join(inputs.get(j, bytes(64)) for j in sorted(silent)))
+
+    def key_of(self, which: int, i: int) -> bytes:
+        said = self.given[self.sessions[which].context, ADVERTISE]
+        return next(Advertisement.decode(m.body).keys[64:96] for m in said if m.sender.number == i)
 
     def state_of(self, which: int, i: int) -> State | None:
         key = f"session/{self.sessions[which].context.hex()}"
         saved = self.stores[i].get(key)
         return None if saved is None else self.protocol.decode_state(saved)
-
-    def bits_of(self, which: int, i: int) -> bytes | None:
-        return getattr(self.state_of(which, i), "bits", None)
 
     # -- what must hold --
 

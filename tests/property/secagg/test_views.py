@@ -6,16 +6,12 @@ from dataclasses import replace
 
 import pytest
 
-from protocols.errors import (
-    PeerError,
-    ProtocolViolation,
-    SecAggError,
-    WireError,
-)
+from protocols.agreement import Vote, agreed, cast, certify
+from protocols.errors import PeerError, ProtocolViolation, WireError
 from protocols.kernel import State
 from protocols.randomness import SystemRandom
 from secagg import SecAgg
-from secagg.commitments import VOTE, signer, vote_bytes
+from secagg.commitments import signer, view_facts
 from secagg.key_agreement import generate
 from secagg.messages import (
     CONFIRM,
@@ -23,16 +19,15 @@ from secagg.messages import (
     SHARE,
     UNMASK,
     Begin,
+    Opened,
     Survivors,
     Unmask,
-    indices,
     pack_bits,
     read,
     unpack_bits,
 )
+from secagg.rules import rules_of
 from tests.property.secagg.play import Play, with_body
-
-NOBODY = indices(())
 
 
 def semi_honest() -> SecAgg:
@@ -40,36 +35,41 @@ def semi_honest() -> SecAgg:
 
 
 class TestTwoViews:
-    """A server that tells different clients different stories about who survived."""
+    """A server that tells different clients different stories about who survived, on the complete graph."""
 
     def play(self, n: int = 8) -> Play:
         play = Play(SecAgg(threat="semi-malicious", dropout=0.2, collusion=0.1), n)
         play.until(CONFIRM)
         return play
 
-    def test_no_view_gathers_a_threshold_when_it_is_split(self) -> None:
+    def test_no_view_gathers_a_quorum_when_it_is_split(self) -> None:
         play = self.play()
-        everyone, without = pack_bits(range(8), 8), pack_bits(range(7), 8)
+        views = [pack_bits(range(7), 8), pack_bits(range(8), 8)]
         votes: dict[int, bytes] = {}
-        for i in range(8):
-            answers = play.ask(CONFIRM, i, Survivors(everyone if i % 2 else without)) if i != 7 else []
-            for answer in answers:
-                votes[i] = answer.body[4:]
         for i in range(7):
-            signers = [j for j in votes if j != i]
-            with pytest.raises(PeerError):
-                play.ask(
-                    UNMASK, i, Unmask(NOBODY, NOBODY, indices(signers), b"".join(votes[j] for j in signers))
-                )
-            same = [j for j in signers if j % 2 == i % 2]
-            with pytest.raises(ProtocolViolation, match="signatures"):
-                play.ask(UNMASK, i, Unmask(NOBODY, NOBODY, indices(same), b"".join(votes[j] for j in same)))
+            for answer in play.ask(CONFIRM, i, Survivors(views[i % 2])):
+                votes[i] = read(Vote, answer).signature
+        quorum = rules_of(play.session).parameters.quorum
+        for i in range(7):
+            same = certify({j: vote for j, vote in votes.items() if j % 2 == i % 2}, 3)
+            mixed = certify(votes, quorum)
+            for certificate in (same, mixed):
+                with pytest.raises(PeerError):
+                    play.ask(UNMASK, i, Unmask(views[i % 2], certificate, bytes(64 * 3)))
 
     def test_each_client_signs_one_view(self) -> None:
         play = self.play()
         play.ask(CONFIRM, 0, Survivors(pack_bits(range(8), 8)))
         with pytest.raises(ProtocolViolation):
             play.ask(CONFIRM, 0, Survivors(pack_bits(range(7), 8)))
+
+    def test_the_mark_of_a_vote_is_the_sessions(self) -> None:
+        """A client that was restored from before its vote does not sign again."""
+        play = self.play()
+        request = play.queue[0]
+        marks = [play.clients[0].receive(with_body(request, Survivors(pack_bits(range(n), 8))), play.random).marks
+                 for n in (7, 8)]  # fmt: skip
+        assert marks[0] == marks[1] == (f"voted/{play.session.context.hex()}",)
 
     @pytest.mark.parametrize("named", [[1, 2, 3, 4, 5, 6, 7], [0, 1, 2], [0]])
     def test_views_without_oneself_or_too_small_are_refused(self, named: list[int]) -> None:
@@ -84,34 +84,49 @@ class TestTwoViews:
         with pytest.raises(ProtocolViolation, match="never dealt"):
             play.ask(CONFIRM, 0, Survivors(pack_bits(range(8), 8)))
 
-    def test_sets_beside_the_signed_ones_are_refused(self) -> None:
+    def test_survivors_without_a_certificate_are_refused(self) -> None:
         play = self.play()
         request = play.until(UNMASK)[0]
-        body = read(Unmask, request)
-        with pytest.raises(ProtocolViolation, match="beside"):
-            play.tell(with_body(request, replace(body, alive=indices([1]))))
+        with pytest.raises(ProtocolViolation, match="nobody signed"):
+            play.tell(with_body(request, replace(read(Unmask, request), certificate=None)))
+
+    def test_a_client_that_did_not_vote_opens_to_the_quorum_of_others(self) -> None:
+        play = self.play()
+        play.trip(absent=[0])
+        answers = play.tell(play.queue[0])
+        assert read(Opened, answers[0]).alive.tolist() == [1, 2, 3, 4, 5, 6, 7]
+        with pytest.raises(ProtocolViolation):
+            play.ask(CONFIRM, 0, Survivors(pack_bits(range(8), 8)))
 
     @pytest.mark.parametrize("what", ["forged", "own key", "other purpose", "other session"])
     def test_signatures_that_are_none_are_refused(self, what: str) -> None:
         play = self.play()
         request = play.until(UNMASK)[0]
         body = read(Unmask, request)
-        signed = vote_bytes(play.session.context, b"", b"")
+        assert body.certificate is not None
+        facts = view_facts(rules_of(play.session).seed, pack_bits(range(8), 8), body.survivors)
+        other = read(Unmask, self.play().until(UNMASK)[0]).certificate
+        assert other is not None
+        stranger = signer(generate(SystemRandom()))
         fake = {
             "forged": bytes(64),
-            "own key": signer(generate(SystemRandom())).sign(VOTE, signed),
-            "other purpose": signer(generate(SystemRandom())).sign("x", signed),
-            "other session": read(Unmask, self.play().until(UNMASK)[0]).signatures[:64],
+            "own key": cast(stranger, play.session.context, facts).signature,
+            "other purpose": stranger.sign("x", agreed(play.session.context, facts)),
+            "other session": other.signatures[:64],
         }[what]
+        bent = replace(body.certificate, signatures=fake + body.certificate.signatures[64:])
         with pytest.raises(PeerError):
-            play.tell(with_body(request, replace(body, signatures=fake + body.signatures[64:])))
+            play.tell(with_body(request, replace(body, certificate=bent)))
 
-    def test_one_signature_does_not_count_twice(self) -> None:
+    def test_an_input_signed_for_other_dealers_does_not_count(self) -> None:
         play = self.play()
-        body = read(Unmask, play.until(UNMASK)[0])
-        repeated = indices([body.signers[0]] * len(body.signers))
-        with pytest.raises(SecAggError, match="ascending"):
-            replace(body, signers=repeated)
+        request = play.until(UNMASK)[0]
+        body, state = read(Unmask, request), play.clients[7]
+        shown = getattr(state, "shown")  # noqa: B009  # the last state's
+        assert shown.dealers == pack_bits(range(8), 8)
+        strange = replace(shown, dealers=pack_bits(range(7), 8)).sign_input(play.session, 7, bytes(32))
+        with pytest.raises(PeerError, match="client 7"):
+            play.tell(with_body(request, replace(body, inputs=body.inputs[:-64] + strange)))
 
 
 class TestOrder:
@@ -121,7 +136,10 @@ class TestOrder:
         early = {name: Begin() for name in play.stages}
         play.until(stage)
         for name in play.stages:
-            if name != stage:
+            if (stage, name) == (CONFIRM, UNMASK):  # others' votes may do: the body is refused, not the stage
+                with pytest.raises(WireError):
+                    play.ask(name, 0, early[name])
+            elif name != stage:
                 with pytest.raises(ProtocolViolation, match="expected stage"):
                     play.ask(name, 0, early[name])
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols.agreement import quorum
 from protocols.errors import Misuse, PolicyRefusal, WireError
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
@@ -30,6 +31,9 @@ def parameters(
 
 
 def rules(made: MaskParameters, clients: int, survivors: int = 2) -> Rules:
+    """The rules of such parameters, with the quorum and window that a two-faced server needs at least."""
+    if made.threat != "semi-honest" and not made.quorum:
+        made = replace(made, quorum=quorum(clients, made.corrupt), window=int(made.degree < clients - 1))
     return Rules(made, clients, survivors, 8, CONTEXT, 1)
 
 
@@ -84,7 +88,40 @@ class TestSessions:
             (True, False),
             (True, True),
         ]
-        assert [r.advertisement_bytes for r in seen.values()] == [64, 96, 160]
+        assert [r.advertisement_bytes for r in seen.values()] == [64, 96, 128]
+
+    @pytest.mark.parametrize(
+        "more, why",
+        [
+            ({"quorum": 5}, "quorum from 6 to 9"),
+            ({"quorum": 10}, "quorum from 6 to 9"),
+            ({"quorum": 3, "committee": 6}, "quorum from 4 to 6"),
+            ({"quorum": 7, "committee": 6}, "quorum from 4 to 6"),
+            ({"quorum": 6, "committee": 10}, "to 10 voters, of 9"),
+            ({"quorum": 6, "window": 0}, "needs a window"),
+        ],
+    )
+    def test_two_views_cannot_both_have_a_quorum(self, more: dict[str, int], why: str) -> None:
+        with pytest.raises(Misuse, match=why):
+            rules(parameters("semi-malicious", 4, 3, 1, **{"window": 1} | more), 9)
+
+    def test_where_nobody_votes_there_is_no_quorum(self) -> None:
+        for more in ({"quorum": 5}, {"committee": 5}, {"window": 1}):
+            with pytest.raises(Misuse, match="no quorum"):
+                rules(parameters("semi-honest", 4, 3, **more), 9)
+
+    def test_who_is_enough_on_the_ring(self) -> None:
+        """Windows of two places: two in a row who are gone leave one with nobody, around the end of the ring too."""
+        made = rules(parameters("semi-malicious", 4, 3, survivors=5, quorum=6, window=1), 10)
+        ring = permutation(made.seed, 10).tolist()
+        everybody = set(range(10))
+        assert made.shortfall(everybody, made.seed) == ""
+        assert made.shortfall(everybody - set(ring[::2]), made.seed) == ""
+        assert "at least 5" in made.shortfall(everybody - {*ring[::2], ring[1]}, made.seed)
+        for pair in ((0, 1), (4, 5), (9, 0)):
+            assert "1 of any 2 clients in a row" in made.shortfall(
+                everybody - {ring[p] for p in pair}, made.seed
+            )
 
     def test_the_larger_of_both_least_numbers_of_survivors_counts(self) -> None:
         assert rules(parameters("semi-honest", 4, 3, survivors=4), 5, 2).survivors == 4
@@ -128,7 +165,7 @@ class TestSessions:
 
     def test_reused_keys_keep_their_graph_from_round_to_round(self) -> None:
         made = parameters("malicious", 6, 4, beacon=b"x", reuse=True, epoch=bytes(32))
-        once = parameters("malicious", 6, 4, beacon=b"x")
+        once = parameters("malicious", 6, 4, beacon=b"x", quorum=5, window=1)
         seeds = [[Rules(p, 9, 2, 8, CONTEXT, round).seed for round in (1, 2)] for p in (made, once)]
         assert seeds[0][0] == seeds[0][1]
         assert seeds[1][0] != seeds[1][1]

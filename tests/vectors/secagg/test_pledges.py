@@ -7,22 +7,25 @@ import hashlib
 
 import numpy as np
 
+from protocols import agreement
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAggPlus
 from secagg.commitments import (
     CERTIFY,
     DEAL,
     KEY,
+    MASK,
     SEED,
-    VOTE,
     certified_bytes,
     dealt_bytes,
     joint_seed,
+    masked_bytes,
     part_commitment,
     seed_digest,
     share_digest,
-    vote_bytes,
+    view_facts,
 )
+from secagg.graph import permutation
 from secagg.key_agreement import PairKeys, public_key
 from secagg.messages import Commitments, Dealing, indices
 from secagg.rules import MaskParameters, Rules, rules_of
@@ -59,8 +62,25 @@ def test_what_is_signed_has_context_and_place() -> None:
     held = sha(TWO, NINE, b"b" * 6, b"d" * 64)
     assert dealt_bytes(CONTEXT, 9, dealing) == CONTEXT + NINE + held + b"s" * 32
     assert certified_bytes(CONTEXT, 9, b"keys") == CONTEXT + NINE + b"keys"
-    assert vote_bytes(CONTEXT, b"graph", b"bits") == CONTEXT + sha(b"graph") + b"bits"
-    assert len({CERTIFY, DEAL, VOTE}) == 3
+    assert masked_bytes(CONTEXT, b"graph", b"bits", 9) == CONTEXT + sha(b"graph") + sha(b"bits") + NINE
+    assert len({CERTIFY, DEAL, MASK, agreement.PURPOSE}) == 4
+
+
+def test_what_is_agreed_on_has_context_and_the_digest_of_each_fact() -> None:
+    facts = view_facts(b"graph", b"\x07", b"\x03")
+    named = ((b"dealers", b"\x07"), (b"graph", b"graph"), (b"survivors", b"\x03"))
+    listed = b"".join(
+        len(name).to_bytes(4, "big") + name + (32).to_bytes(4, "big") + sha(value) for name, value in named
+    )
+    expected = sha(b"agree v1\0", (32).to_bytes(4, "big"), CONTEXT, (3).to_bytes(4, "big"), listed)
+    assert agreement.agreed(CONTEXT, facts) == expected
+
+
+def test_a_committee_of_voters_is_drawn_with_the_graph() -> None:
+    made = MaskParameters("semi-malicious", 4, 3, 0, 4, 4, 6, window=1)
+    rules = Rules(made, 9, 2, 8, CONTEXT, 1)
+    drawn = permutation(sha(b"secagg voters v1\0", rules.seed), 9)[:6]
+    assert list(rules.voters(rules.seed)) == sorted(drawn.tolist())
 
 
 def test_a_pairs_masks_have_a_purpose_of_their_own() -> None:
@@ -73,7 +93,7 @@ def test_a_pairs_masks_have_a_purpose_of_their_own() -> None:
 def test_the_graph_follows_from_the_context_or_from_the_beacon_round_and_identities() -> None:
     plain = MaskParameters("semi-honest", 4, 3, 0, 2)
     assert Rules(plain, 9, 2, 8, CONTEXT, 7).seed == sha(b"secagg graph v1\0", CONTEXT)
-    beacon = MaskParameters("malicious", 4, 3, 0, 2, beacon=b"light", identities=b"i" * 288)
+    beacon = MaskParameters("malicious", 4, 3, 0, 2, 5, 0, 1, beacon=b"light", identities=b"i" * 288)
     expected = sha(b"secagg beacon v1\0", (7).to_bytes(8, "big"), b"i" * 288, b"light")
     assert Rules(beacon, 9, 2, 8, CONTEXT, 7).seed == expected
     reused = MaskParameters("semi-honest", 4, 3, 0, 2, reuse=True, epoch=b"e" * 32)

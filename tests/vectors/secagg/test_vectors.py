@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from protocols import agreement
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation, SecAggError, WireError
 from secagg import messages, shamir
@@ -26,6 +27,7 @@ HERE = Path(__file__).parent
 PARTS: dict[str, Any] = json.loads((HERE / "primitives.json").read_text())
 MESSAGES: dict[str, dict[str, str]] = json.loads((HERE / "messages.json").read_text())["messages"]
 BAD = [(name, case) for name, cases in MESSAGES.items() for case in cases if case.startswith("bad_")]
+SPOKEN = (messages, reuse_messages, agreement)
 h = bytes.fromhex
 
 
@@ -89,7 +91,7 @@ def test_bad_shamir(v: dict[str, Any]) -> None:
 
 
 def kind_of(name: str) -> type[Record]:
-    found = getattr(messages, name, None) or getattr(reuse_messages, name)
+    found = next(getattr(where, name) for where in SPOKEN if hasattr(where, name))
     assert issubclass(found, Record)
     return found
 
@@ -97,9 +99,12 @@ def kind_of(name: str) -> type[Record]:
 def test_there_is_a_vector_for_every_message() -> None:
     defined = {
         name
-        for module in (messages, reuse_messages)
+        for module in SPOKEN
         for name, kind in vars(module).items()
-        if isinstance(kind, type) and issubclass(kind, Record) and kind.__module__ == module.__name__
+        if not name.startswith("_")
+        and isinstance(kind, type)
+        and issubclass(kind, Record)
+        and kind.__module__ == module.__name__
     }
     assert defined == set(MESSAGES)
     assert all(any(case.startswith("bad_") for case in cases) for cases in MESSAGES.values())

@@ -1,0 +1,63 @@
+"""What a client was shown of its session, which everybody who helps to open must have been shown too.
+
+What does not belong here: shares, masks. The rules behind it are in docs/security.md.
+"""
+
+from dataclasses import dataclass
+
+from protocols.agreement import Ballot, agreed, cast, check_certificate
+from protocols.codec import Record
+from protocols.kernel import client
+from protocols.session import Session
+from secagg.client.base import refuse
+from secagg.commitments import MASK, check_signature, masked_bytes, signer, view_facts
+from secagg.messages import Indices, Unmask, items
+from secagg.rules import Rules, rules_of
+
+
+@dataclass(frozen=True, eq=False)
+class Signers(Record):
+    """The session's signing keys that a client was given (32 bytes each); nobody's where the roster's keys sign."""
+
+    clients: Indices
+    keys: bytes
+
+    def of(self, rules: Rules) -> dict[int, bytes]:
+        if rules.certified:
+            return {j: rules.identity(j) for j in range(rules.clients)}
+        return dict(zip(self.clients.tolist(), items(self.keys, 32), strict=True))
+
+
+@dataclass(frozen=True, eq=False)
+class View(Record):
+    """graph_seed: the graph. dealers: with whom everybody masks, as bits. signers: whose signatures count."""
+
+    graph_seed: bytes
+    dealers: bytes
+    signers: Signers
+
+    def sign_input(self, session: Session, index: int, sign: bytes) -> bytes:
+        """Return the signature that goes with a masked vector."""
+        return signer(sign).sign(MASK, masked_bytes(session.context, self.graph_seed, self.dealers, index))
+
+    def vote(self, session: Session, survivors: bytes, sign: bytes) -> Ballot:
+        return cast(signer(sign), session.context, view_facts(self.graph_seed, self.dealers, survivors))
+
+    def check(self, session: Session, asked: Unmask, neighbours: list[int]) -> None:
+        """Accept a request to open, or raise PeerError: a quorum signed this very view, and every surviving neighbour
+        masked with these dealers: it says so with its input, or by its vote.
+        """
+        rules = rules_of(session)
+        if asked.certificate is None:
+            raise refuse("nobody signed the survivors")
+        keys = self.signers.of(rules)
+        voters = {j: keys[j] for j in rules.voters(self.graph_seed) if j in keys}
+        digest = agreed(session.context, view_facts(self.graph_seed, self.dealers, asked.survivors))
+        check_certificate(asked.certificate, voters, rules.parameters.quorum, digest)
+        voted = set(asked.certificate.voters.tolist())
+        silent, inputs = [j for j in neighbours if j not in voted], items(asked.inputs, 64)
+        if len(inputs) != len(silent):
+            raise refuse(f"expected the signed inputs of {len(silent)} neighbours, got {len(inputs)}")
+        for j, signature in zip(silent, inputs, strict=True):
+            signed = masked_bytes(session.context, self.graph_seed, self.dealers, j)
+            check_signature(keys[j], MASK, signed, signature, str(client(j)))

@@ -1,0 +1,147 @@
+"""A server that tells every client its own story: dealers, survivors and who voted; and what it then opens.
+
+The clients are the real ones. The server keeps to a certificate where it can make one, else it sends what signatures it
+has.
+"""
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.agreement import Vote, certify
+from protocols.codec import Record
+from protocols.errors import SecAggError
+from protocols.kernel import SERVER, Message, Step
+from protocols.policy import Policy
+from protocols.randomness import SecureRandom
+from protocols.session import Session
+from secagg import SecAggPlus
+from secagg.audit_hooks import stripped
+from secagg.client.joining import join
+from secagg.graph import permutation
+from secagg.messages import (
+    CONFIRM,
+    INPUT,
+    UNMASK,
+    Delivery,
+    Masked,
+    Opened,
+    Survivors,
+    Unmask,
+    items,
+    pack_bits,
+    read,
+)
+from secagg.rules import MaskParameters, rules_of
+from tests.property.secagg.play import Play, with_body
+
+
+class Given(SecAggPlus):
+    """A masked sum with the very parameters that a test gives."""
+
+    def __init__(self, made: MaskParameters) -> None:
+        super().__init__(threat=made.threat)
+        self.made = made
+
+    def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> MaskParameters:
+        return self.made
+
+    def _client(
+        self,
+        session: Session,
+        index: int,
+        vector: NDArray[np.int64],
+        random: SecureRandom,
+        policy: Policy,
+        update: bytes,
+        memory: bytes | None,
+    ) -> Step:
+        """These clients have no plan of their own to hold the session to."""
+        return Step(join(session, index, vector, update, None, random))
+
+
+class Story:
+    """dealers, survivors: what each client is shown; everybody, unless a test says otherwise. ring: the clients in
+    the graph's order.
+    """
+
+    def __init__(self, play: Play) -> None:
+        self.play, self.rules = play, rules_of(play.session)
+        self.requests = play.until(INPUT)
+        self.transcript = list(play.answers)
+        self.seed = play.server.facts.graph_seed  # type: ignore[attr-defined]  # the state that waits for inputs
+        n = self.rules.clients
+        self.ring = permutation(self.seed, n).tolist()
+        self.around = {i: set(self.rules.neighbours(i, self.seed)) for i in range(n)}
+        self.dealers: dict[int, Collection[int]] = dict.fromkeys(range(n), frozenset(range(n)))
+        self.survivors: dict[int, Collection[int]] = dict.fromkeys(range(n), frozenset(range(n)))
+        self.votes: dict[int, bytes] = {}
+        self.inputs: dict[int, bytes] = {}
+        self.opened: dict[int, Opened] = {}
+
+    def tell(self) -> None:
+        """Play it, from the masked vectors to the last answer."""
+        for m in self._send(self._delivery(m) for m in self.requests):
+            self.inputs[m.sender.number] = read(Masked, m).signature
+        bits = {i: Survivors(self._bits(self.survivors[i])) for i in self.inputs}
+        for m in self._ask(CONFIRM, bits):
+            self.votes[m.sender.number] = read(Vote, m).signature
+        for m in self._ask(UNMASK, {i: self._unmask(i) for i in self.inputs}):
+            self.opened[m.sender.number] = read(Opened, m)
+
+    def sum_of(self, some: Collection[int]) -> list[int]:
+        """The sum of these clients' vectors after everything that the server could open was taken off; nothing if
+        one of them never sent its vector.
+        """
+        left, ring = stripped(self.play.session, self.transcript, {}), self.rules.ring
+        if not set(some) <= set(left):
+            return []
+        total = np.sum([left[i] for i in some], axis=0, dtype=np.uint64)
+        return ring.centred(total.astype(ring.dtype)).tolist()
+
+    def shares_of(self, client: int) -> tuple[int, int]:
+        """How many shares of a client's self-mask seed and of its mask key were opened."""
+        said = self.opened.values()
+        return sum(client in o.alive for o in said), sum(client in o.dropped for o in said)
+
+    def _delivery(self, m: Message) -> Message:
+        told, me = read(Delivery, m), m.recipient.number
+        keep = [j in self.dealers[me] for j in sorted(self.around[me])]
+        boxes, digests = (
+            [item for item, kept in zip(items(blob, len(blob) // len(keep)), keep, strict=True) if kept]
+            for blob in (told.boxes, told.digests)
+        )
+        return with_body(m, Delivery(self._bits(self.dealers[me]), b"".join(boxes), b"".join(digests)))
+
+    def _unmask(self, i: int) -> Unmask:
+        mine = (self.dealers[i], self.survivors[i])
+        same = {j: s for j, s in self.votes.items() if (self.dealers[j], self.survivors[j]) == mine}
+        certificate = certify(same, min(self.rules.parameters.quorum, len(same)))
+        voted = set(certificate.voters.tolist())
+        silent = [
+            self.inputs.get(j, bytes(64)) for j in sorted(self.around[i]) if j in mine[1] and j not in voted
+        ]
+        return Unmask(self._bits(mine[1]), certificate, b"".join(silent))
+
+    def _bits(self, some: Collection[int]) -> bytes:
+        return pack_bits(some, self.rules.clients)
+
+    def _ask(self, stage: str, bodies: Mapping[int, Record]) -> list[Message]:
+        base = self.requests[0]
+        return self._send(
+            replace(with_body(base, body), stage=stage, recipient_index=i) for i, body in bodies.items()
+        )
+
+    def _send(self, sent: Iterable[Message]) -> list[Message]:
+        found: list[Message] = []
+        for m in sent:
+            assert m.sender == SERVER
+            self.transcript.append(m)
+            try:
+                found += self.play.tell(m)
+            except SecAggError as error:
+                self.play.refused[m.recipient.number] = error
+        self.transcript += found
+        return found
