@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from fl import checkpoint
 from fl.checks import positive, whole
 from fl.computation import LocalComputation
-from fl.config import Setup
+from fl.config import Setup, shared
 from fl.coordinator import Coordinator
 from fl.credentials import read_public
 from fl.flower.compat import log
@@ -127,7 +127,7 @@ class FederatedWork:
         """Open the round for oneself, from the model that was sent."""
         arrays = shown_arrays(content, header.arrays_key)
         coordinator = self.coordinator
-        shown, own = tree_of(arrays), coordinator.model.state_dict()
+        shown, own = tree_of(arrays), shared(coordinator.model.state_dict(), self.setup.plan)
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
         if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:

@@ -1,6 +1,5 @@
 """What a strategy may do besides stepping: broadcast arrays, choose weights, report counts and blocks, keep state."""
 
-from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -9,55 +8,14 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from fl import Federation
-from fl.round import Count, Mean
-from fl.strategies import Strategy
-from fl.strategies.base import Extras
 from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError
-from protocols.layers import Aggregate, Block, Compute, LocalTask, PrivacyLayer, RoundFacts, RunFacts, Value
+from protocols.layers import Aggregate, PrivacyLayer, RoundFacts, RunFacts
 from protocols.party_state import CLOSED, PartyState
 from protocols.store import MemoryStore
 from secagg import SecAgg
+from tests.toys.controlled import Controlled
 
 CLIENTS = 4
-
-
-class Controlled(Strategy):
-    """Toy: every client counts its rounds in its own store, sends a control vector, and weighs what it likes."""
-
-    name = "controlled"
-    keeps_state = True
-    counts = (Count("steps", 100),)
-
-    def __init__(self) -> None:
-        self.control: np.ndarray | None = None
-        self.seen: dict[str, list[float]] = {}
-        self.means: list[Mean] = []
-
-    def blocks(self, dimension: int) -> tuple[Block, ...]:
-        return (Block("control", dimension, weighted=False, range=16.0),)
-
-    def public(self) -> Mapping[str, Value]:
-        return {} if self.control is None else {"control": self.control}
-
-    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
-        shown = facts.public.get(self.name, {}).get("control", 0.0)
-        self.seen.setdefault(facts.client, []).append(float(np.asarray(shown).reshape(-1)[0]))
-        return compute
-
-    def extras(
-        self, task: LocalTask, difference: np.ndarray, reported: Mapping[str, float], facts: RoundFacts
-    ) -> Extras:
-        state = PartyState.of(facts, self.name)
-        rounds = float(state.arrays().get("rounds", np.zeros(1))[0]) + 1
-        state.keep({"rounds": np.array([rounds])})
-        place = int(facts.client)
-        control = np.full(difference.size, rounds)
-        return Extras(weight=place + 1, counts={"steps": place}, blocks={"control": control})
-
-    def move(self, mean: Mean) -> np.ndarray:
-        self.means.append(mean)
-        self.control = mean.blocks["control"]
-        return super().move(mean)
 
 
 class RefusesOnce(PrivacyLayer):
