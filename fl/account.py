@@ -7,12 +7,15 @@ guarantee's epsilon is their maximum. Without DP layers nothing here imports `dp
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from protocols.guarantee import Guarantee
 from protocols.layers import PrivacyLayer
 from protocols.stack import Stack
 from protocols.statement import Event, Protection, Statement
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
 
 DEFAULT_DELTA = 1e-5
 Key = tuple[str, str, str, float]
@@ -30,7 +33,7 @@ class Account:
         self,
         layers: Sequence[PrivacyLayer] = (),
         delta: float | None = None,
-        ledger: Any = None,
+        ledger: "Ledger | None" = None,
         run: str = "",
     ) -> None:
         prices = {

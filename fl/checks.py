@@ -9,11 +9,14 @@ import math
 import operator
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, cast
 
 from protocols.errors import Misuse
 from protocols.policy import Policy
 from protocols.stack import MAX_WEIGHT_CAP, Numbers
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -74,10 +77,10 @@ def takes(name: str, function: Any, wanted: str, count: int) -> None:
         raise Misuse(f"{name}: expected {wanted}, got {called}{signature}") from None
 
 
-def ledger(value: Any) -> Any:
+def ledger(value: Any) -> "Ledger | None":
     """Return a ledger, or None. Raises Misuse for a path or anything else that is none."""
     if value is None or all(callable(getattr(value, name, None)) for name in ("charge_all", "entries")):
-        return value
+        return cast("Ledger | None", value)
     path = isinstance(value, str | Path)
     advice = f"open it with dp.Ledger({str(value)!r}, epsilon=..., delta=...)" if path else "see dp.Ledger"
     raise Misuse(f"ledger: expected a dp.Ledger or None, got {value!r}: {advice}")

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fl import checks
 from fl.loaders import examples_in
@@ -14,6 +14,9 @@ from fl.training import evaluate, train_one_epoch
 from protocols.errors import Misuse, StackError
 from protocols.policy import Policy
 from protocols.stack import Numbers, Stack
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
 
 LEARNING_RATE = 0.1
 """Of the default optimizer."""
@@ -89,7 +92,7 @@ class Setup:
     test: Any = None
     evaluate: Callable[..., dict[str, float]] = evaluate
     policy: Policy | None = None
-    ledger: Any = None
+    ledger: "Ledger | None" = None
     output: Path | None = None
     sizes: dict[str, int] = field(default_factory=dict)
 

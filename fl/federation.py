@@ -189,6 +189,11 @@ class Federation:
             raise Misuse("nothing to resume: the federation was made without an output folder")
         kept = checkpoint.load_run(folder)
         settings.same(kept.made_with, self._facts(), str(folder))
+        if kept.history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
+            raise Misuse(
+                "the clients of this run kept state from round to round, and that of simulated clients ended with "
+                "their process: begin in another folder, or run them as Flower nodes"
+            )
         try:
             self.coordinator.take(kept.model)
         except (RuntimeError, KeyError) as error:

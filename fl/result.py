@@ -1,11 +1,14 @@
 """What a federation's run gives back."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from fl.round import RoundResult
 from protocols.guarantee import Guarantee
 from protocols.statement import Statement
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
 
 
 @dataclass
@@ -18,7 +21,7 @@ class Result:
     history: list[RoundResult]
     statement: Statement
     survivors: list[tuple[str, ...]]
-    ledger: Any = None
+    ledger: "Ledger | None" = None
 
     @property
     def guarantees(self) -> tuple[Guarantee, ...]:

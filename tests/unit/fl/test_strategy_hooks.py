@@ -1,5 +1,6 @@
 """What a strategy may do besides stepping: broadcast arrays, choose weights, report counts and blocks, keep state."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fl import Federation
 from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError
-from protocols.layers import Aggregate, PrivacyLayer, RoundFacts, RunFacts
+from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.party_state import CLOSED, PartyState
 from protocols.store import MemoryStore
 from secagg import SecAgg
@@ -63,6 +64,39 @@ def test_what_a_client_kept_in_an_abandoned_round_is_rolled_back() -> None:
     history = federation([RefusesOnce(2), SecAgg()], strategy=strategy).fit(4).history
     assert [bool(result.abandoned) for result in history] == [False, True, False, False]
     assert [mean.blocks["control"][0] for mean in strategy.means] == pytest.approx([1, 2, 3], abs=0.01)
+
+
+def test_state_comes_back_from_worker_processes() -> None:
+    runs = [federation([SecAgg()], strategy=Controlled(), workers=workers) for workers in (1, 2)]
+    models = [run.fit(3).model.state_dict() for run in runs]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+    stores = [run.engine.stores["0"] for run in runs]  # type: ignore[attr-defined]
+    assert stores[0].get("kept/controlled/settled") == stores[1].get("kept/controlled/settled") is not None
+
+
+class Remembers(PrivacyLayer):
+    """Toy: adds nothing to an update, and counts in the client's own store how many closed."""
+
+    name = "remembers"
+    keeps_state = True
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        state = PartyState.of(facts, self.name)
+        closed = float(state.arrays().get("closed", np.zeros(1))[0])
+        assert closed == facts.number_for(CLOSED, facts.client, 0)
+        state.keep({"closed": np.array([float(facts.number)])})
+        return contribution
+
+
+def test_a_layer_keeps_state_as_a_strategy_does() -> None:
+    history = federation([Remembers(), SecAgg()], fraction=0.75, seed=2).fit(5).history
+    assert all(not result.abandoned for result in history)
+
+
+def test_a_simulated_run_whose_clients_kept_state_is_not_resumed(tmp_path: Path) -> None:
+    federation([], strategy=Controlled(), output=tmp_path).fit(1)
+    with pytest.raises(Misuse, match="ended with their process"):
+        federation([], strategy=Controlled(), output=tmp_path).fit(2, resume=True)
 
 
 def test_who_was_not_in_a_round_keeps_what_it_had() -> None:
