@@ -178,6 +178,7 @@ class _Run:
         self, bound: int | None, modulus: int, round: int, model: bytes, session: Session | None, least: int
     ) -> None:
         self.session = session or self._session(bound, modulus, round, model, least)
+        self.protocol.load(self.session)
         self.stages = self.protocol.stages(self.session)
         self.counting = next((stage.name for stage in self.stages if stage.counts), self.stages[0].name)
         self.helpers = self.protocol.helpers(self.session)

@@ -9,7 +9,7 @@ imported on first use.
 
 import functools
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,37 +46,71 @@ def evaluate(polynomials: Symbols, points: Symbols) -> Symbols:
     """Return the values of w polynomials at p points: (t, w) coefficients, lowest power first, and (p,) ->
     (p, w) uint16.
     """
-    values = np.zeros((len(points), polynomials.shape[1]), dtype=np.uint16)
-    _kernels().evaluate(np.ascontiguousarray(polynomials), points, values)
-    return values
-
-
-def lagrange(points: Symbols) -> Symbols:
-    """Return the weights (t,) that interpolate at zero from t distinct nonzero public points."""
-    powers, logarithms = tables()
-    weights = np.empty(len(points), dtype=np.uint16)
-    _kernels().lagrange(points, powers, logarithms, weights)
-    return weights
+    return _loops.evaluate(np.ascontiguousarray(polynomials), points)
 
 
 def weighted(weights: Symbols, rows: Symbols) -> Symbols:
     """Return the sum of (t, w) secret rows, each times its public weight: (w,) uint16."""
-    total = np.zeros(rows.shape[1], dtype=np.uint16)
-    _kernels().weighted(weights, np.ascontiguousarray(rows), total)
+    return _loops.weighted(weights, np.ascontiguousarray(rows))
+
+
+def lagrange(points: Symbols) -> Symbols:
+    """Return the weights (t,) that interpolate at zero from t distinct nonzero public points.
+
+    weights[i] = product over j != i of x_j / (x_j + x_i), by logarithms.
+    """
+    powers, logarithms = tables()
+    own = logarithms[points].astype(np.int64)
+    apart = logarithms[points[:, None] ^ points[None, :]]
+    np.fill_diagonal(apart, 0)
+    exponents = (own.sum() - own - apart.sum(axis=1, dtype=np.int64)) % ORDER
+    return np.asarray(powers[exponents], np.uint16)
+
+
+def _multiples(factors: Symbols) -> npt.NDArray[np.uint16]:
+    """The factors times x^0 .. x^15: (16, len(factors))."""
+    rows = np.empty((16, len(factors)), np.uint16)
+    multiple = factors.astype(np.uint32)
+    for bit in range(16):
+        rows[bit] = multiple
+        multiple = (multiple << np.uint32(1)) ^ (np.uint32(POLYNOMIAL) * (multiple >> np.uint32(15)))
+    return rows
+
+
+def plain_evaluate(polynomials: Symbols, points: Symbols) -> Symbols:
+    """Horner's rule at every point, in NumPy."""
+    multiples = _multiples(points)[:, :, None]
+    values = np.zeros((len(points), polynomials.shape[1]), np.uint16)
+    for coefficients in polynomials[::-1]:
+        product = np.broadcast_to(coefficients, values.shape).copy()
+        for bit in range(16):
+            product ^= (0 - ((values >> bit) & 1)) & multiples[bit]
+        values = product
+    return values
+
+
+def plain_weighted(weights: Symbols, rows: Symbols) -> Symbols:
+    """The weighted sum, in NumPy."""
+    multiples = _multiples(weights)[:, :, None]
+    total = np.zeros(rows.shape[1], np.uint16)
+    for bit in range(16):
+        total ^= np.bitwise_xor.reduce((0 - ((rows >> bit) & 1)) & multiples[bit], axis=0)
     return total
 
 
-class _Kernels(NamedTuple):
-    evaluate: Callable[..., None]
-    lagrange: Callable[..., None]
-    weighted: Callable[..., None]
+class Loops(NamedTuple):
+    """The two loops over secret symbols."""
+
+    evaluate: Callable[[Symbols, Symbols], Symbols]
+    weighted: Callable[[Symbols, Symbols], Symbols]
 
 
-@functools.cache
-def _kernels() -> _Kernels:
-    from numba import njit  # half a second: only who shares or reconstructs pays for it
+_loops = Loops(plain_evaluate, plain_weighted)
 
-    from secagg import field16_loops as loops
 
-    compile_: Any = njit(cache=True, nogil=True)
-    return _Kernels(compile_(loops.evaluate), compile_(loops.lagrange), compile_(loops.weighted))
+def load() -> None:
+    """Use compiled loops from here on: some thirty times as fast, after half a second for the compiler's import."""
+    global _loops  # which of two equal ways is taken, and nothing else
+    from secagg.field16_loops import compiled
+
+    _loops = Loops(*compiled())

@@ -24,6 +24,12 @@ SHORT = 1 << 13
 Bytes = bytes | bytearray | memoryview
 
 
+def load(ring: Ring) -> None:
+    """Make the compiled loops of this ring ready now, and not in the middle of the first long vector."""
+    zeros = ring.zeros(SHORT)
+    add_packed(zeros, pack(zeros, ring), ring)
+
+
 def pack(words: Words, ring: Ring) -> bytes:
     """The ring's low bits of each word, packed: `ring.packed_bytes(len(words))` bytes. Raises Misuse for a
     wrong array.

@@ -83,6 +83,7 @@ class MemoryEngine:
         then. `first` is the first client and its vector while the sum is under way.
         """
         self.session, self.outcome, self.costs, self._train_s = session, None, Costs(), 0.0
+        self.secure_sum.load(session, broadcast.plan.facts.run.rounds)
         early, drop = self.departures(self.secure_sum, session)
         staying = dict.fromkeys(name for name in broadcast.clients if name not in early)
         try:

@@ -131,3 +131,21 @@ def test_importing_does_not_import_the_compiler() -> None:
     script = "import sys, secagg.packing, secagg.masking; print('numba' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
+
+
+def test_a_short_run_does_not_import_the_compiler_and_a_long_one_does_before_its_clocks() -> None:
+    script = """
+import sys
+import numpy as np
+from protocols import simulate
+from secagg import SecAggPlus
+simulate(SecAggPlus(), [np.ones(50, np.int64)] * 6)
+print("numba" in sys.modules)
+protocol = SecAggPlus()
+from protocols.randomness import SystemRandom
+session = protocol.session([str(i) for i in range(6)], 20_000, 9, random=SystemRandom())
+protocol.load(session)
+print("numba" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "True"]

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.randomness import SystemRandom
 from secagg import field16, shamir
+from secagg.field16_loops import compiled
 from secagg.graph import Harary, permutation
 from secagg.key_agreement import PairKeys, generate, info, public_key
 from secagg.prg import expand
@@ -177,6 +178,18 @@ class TestShamir:
             product ^= shifted * (b >> bit & 1)
             shifted = shifted << 1 ^ (0x1100B if shifted >> 15 else 0)
         assert field16.multiply(a, b) == product
+
+    @pytest.mark.parametrize(("holders", "threshold", "width"), [(1, 1, 1), (7, 4, 32), (40, 40, 3)])
+    def test_compiled_loops_and_numpy_give_the_same(self, holders: int, threshold: int, width: int) -> None:
+        evaluate, weighted = compiled()
+        draw = np.random.default_rng(threshold)
+        polynomials = draw.integers(0, 1 << 16, (threshold, width), dtype=np.uint16)
+        points = draw.choice(np.arange(1, 1 << 16), holders, replace=False).astype(np.uint16)
+        rows = field16.plain_evaluate(polynomials, points)
+        assert (rows == evaluate(polynomials, points)).all()
+        weights = field16.lagrange(points[:threshold])
+        assert (field16.plain_weighted(weights, rows[:threshold]) == polynomials[0]).all()
+        assert (weighted(weights, rows[:threshold]) == polynomials[0]).all()
 
 
 class TestGraph:
