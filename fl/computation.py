@@ -15,6 +15,7 @@ from fl.loaders import examples_in
 from fl.local import fresh_model, run_epochs
 from fl.round import Broadcast, contribution_of
 from fl.seeds import derive, seeded
+from fl.strategies.base import Extras
 from fl.tensors import flatten_state, to_state, to_tree
 from protocols.errors import Misuse
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
@@ -45,7 +46,7 @@ class LocalComputation:
             trained = self._trained(task, broadcast, own)
             difference = trained.vector - broadcast.reference.flat.vector
             extras = self.setup.strategy.extras(task, difference, reported, own)
-            weight = self._weight(broadcast, task.examples if extras.weight is None else extras.weight)
+            weight = self._weight(broadcast, self._chosen(extras, task.examples))
             return contribution_of(
                 broadcast, trained, weight, reported, counts=extras.counts, blocks=extras.blocks
             )
@@ -103,6 +104,15 @@ class LocalComputation:
             state = to_state(reference.tree, reference.schema, self.template.state_dict())
             self._shown = broadcast, state
         return self._shown[1]
+
+    def _chosen(self, extras: Extras, examples: int) -> int:
+        most = self.setup.strategy.weight_cap
+        if (extras.weight is None) != (most is None):
+            raise Misuse(
+                f"{self.setup.strategy.name}: expected a strategy that chooses weights to say the largest, weight_cap, "
+                f"and one that says it to choose; weight_cap is {most}"
+            )
+        return examples if extras.weight is None else extras.weight
 
     def _weight(self, broadcast: Broadcast, examples: int) -> int:
         plan = broadcast.plan

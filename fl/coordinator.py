@@ -96,7 +96,7 @@ class Coordinator:
             dimension=self.schema.dimension,
             local_epochs=plan.local_epochs,
             sizes=setup.sizes,
-            weight_cap=max(1, *setup.sizes.values()) if setup.sizes else None,
+            weight_cap=setup.strategy.weight_cap or (max(1, *setup.sizes.values()) if setup.sizes else None),
             delta=plan.delta,
             blocks=setup.strategy.blocks(self.schema.dimension),
         )

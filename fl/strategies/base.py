@@ -18,7 +18,8 @@ from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
 
 @dataclass(frozen=True, eq=False)
 class Extras:
-    """What a client adds to its update. weight: what it counts with (None: its examples). counts, blocks: by name, as
+    """What a client adds to its update. weight: what it counts with, from 0 to the strategy's `weight_cap` (None: its
+    examples). counts, blocks: by name, as
     the strategy declares them. Private.
     """
 
@@ -32,7 +33,8 @@ class Strategy:
 
     owns: of {"optimizer", "criterion"}, what the user's train function must take as arguments. weighted: clients count
     by their examples or by `Extras.weight` (capped), else equally. keeps_state: clients keep arrays from round to round
-    (`protocols.party_state.PartyState`). counts: integers that every client reports.
+    (`protocols.party_state.PartyState`). counts: integers that every client reports. weight_cap: the largest
+    `Extras.weight`, >= 1; None where clients count by their examples.
     """
 
     name: ClassVar[str] = ""
@@ -40,6 +42,7 @@ class Strategy:
     weighted: bool = True
     keeps_state: ClassVar[bool] = False
     counts: tuple[Count, ...] = ()
+    weight_cap: int | None = None
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
         """Further real vectors of every contribution to a model of `dimension` parameters (a control variate)."""

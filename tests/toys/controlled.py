@@ -17,6 +17,7 @@ class Controlled(Strategy):
     name = "controlled"
     keeps_state = True
     counts = (Count("steps", 100),)
+    weight_cap = 10
 
     def __init__(self) -> None:
         self.control: np.ndarray | None = None

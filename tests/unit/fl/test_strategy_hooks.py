@@ -1,5 +1,6 @@
 """What a strategy may do besides stepping: broadcast arrays, choose weights, report counts and blocks, keep state."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from fl import Federation
+from fl.strategies.base import Extras
 from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.party_state import CLOSED, PartyState
@@ -119,6 +121,21 @@ def test_a_layer_that_protects_the_update_alone_refuses_blocks() -> None:
 
     with pytest.raises(StackError, match="halves protects the update alone"):
         federation([Halves()], strategy=Controlled()).fit(1)
+
+
+def test_chosen_weights_are_bound_by_the_strategys_own_cap_not_by_examples() -> None:
+    class Heavy(Controlled):
+        weight_cap = 1_000
+
+        def extras(self, *given: Any) -> Extras:
+            return replace(super().extras(*given), weight=900)
+
+    heavy = Heavy()
+    (result,) = federation([SecAgg()], strategy=heavy).fit(1).history  # 8 examples each
+    assert (heavy.means[0].weight, result.weights_capped) == (900 * CLIENTS, 0)
+    heavy.weight_cap = None
+    with pytest.raises(Misuse, match="weight_cap"):
+        federation([], strategy=heavy).fit(1)
 
 
 # -- a client's own state, step by step --
