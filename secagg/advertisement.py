@@ -6,13 +6,14 @@ fixed by commit and reveal, a commitment (32); in certified sessions the identit
 there the roster's keys sign.
 """
 
+from collections.abc import Container
 from typing import NamedTuple
 
 from protocols.errors import ProtocolViolation
 from protocols.kernel import SERVER, client
 from protocols.session import Session
 from secagg.commitments import CERTIFY, certified_bytes, check_signature
-from secagg.key_agreement import public_key
+from secagg.key_agreement import public_key, usable
 from secagg.messages import SIGNATURE_BYTES, Indices, items
 from secagg.rules import Rules
 
@@ -48,6 +49,21 @@ def check_certificate(rules: Rules, context: bytes, index: int, keys: bytes, par
     if rules.certified:
         signed = certified_bytes(context, index, keys[:-SIGNATURE_BYTES])
         check_signature(rules.identity(index), CERTIFY, signed, keys[-SIGNATURE_BYTES:], party)
+
+
+def admit(
+    rules: Rules, context: bytes, index: int, keys: bytes, others: Container[bytes], party: str
+) -> Advertised:
+    """Return an advertisement's parts, at the server. Raises PeerError naming `party` for what no client would take:
+    keys that are not certified, of small order, or advertised before (`others`).
+    """
+    parts = parse(rules, keys, party)
+    check_certificate(rules, context, index, keys, party)
+    if not (usable(parts.seal_key) and usable(parts.mask_key)) or parts.seal_key == parts.mask_key:
+        raise ProtocolViolation("advertised a public key that nobody can share a secret with", party)
+    if parts.seal_key in others or parts.mask_key in others:
+        raise ProtocolViolation("advertised a public key that another client advertised", party)
+    return parts
 
 
 def certified_keys(

@@ -18,6 +18,7 @@ from protocols.randomness import SecureRandom
 KEY_BYTES = 32
 _DOMAIN = b"secagg key v1\0"
 _HASH = SHA256()
+_ANYBODY = X25519PrivateKey.from_private_bytes(bytes(KEY_BYTES))  # any key will do: it keeps nothing secret
 
 
 def generate(random: SecureRandom) -> bytes:
@@ -87,6 +88,15 @@ class PairKeys:
                 peer,
             ) from None
         return derive(shared, self._session, info(purpose, self._owner, peer))
+
+
+def usable(public: bytes) -> bool:
+    """Whether a public key (32 bytes) gives anybody a shared secret: it is no point of small order."""
+    try:
+        _ANYBODY.exchange(X25519PublicKey.from_public_bytes(public))
+    except ValueError:
+        return False
+    return True
 
 
 @functools.lru_cache(maxsize=1 << 14)

@@ -210,7 +210,7 @@ class _Masked(SecureSum):
         credentials = self._authenticate(session)
         identity = credentials.identity(session.roster[index]) if credentials else None
         if not self.reuse:
-            return Step(client_states.join(session, index, vector, update, identity, random))
+            return client_states.join(session, index, vector, update, identity, random, memory)
         if rules_of(session).parameters.epoch:
             return Step(reuse.resume(session, index, vector, update, memory))
         return Step(reuse.enrol(session, index, vector, update, identity, random))

@@ -18,6 +18,7 @@ from protocols.session import Session
 from secagg.client.base import ClientState
 from secagg.client.revealing import Revealing
 from secagg.client.sharing import Sharing
+from secagg.client.tries import Tries
 from secagg.commitments import CERTIFY, certified_bytes, part_commitment, signer
 from secagg.key_agreement import generate, public_key
 from secagg.messages import ADVERTISE, Advertisement, Begin
@@ -82,6 +83,11 @@ def join(
     update: bytes,
     identity: Identity | None,
     random: SecureRandom,
-) -> Joining:
-    """Return the first state of a client."""
-    return Joining(session, index, update, vector, make_keys(session, index, identity, random))
+    memory: bytes | None = None,
+) -> Step:
+    """Return a client's first step. memory: what it kept of earlier sessions. Raises PolicyRefusal if the server drew
+    too many graphs already.
+    """
+    tries = Tries.kept(memory).next().encode() if rules_of(session).committed else None
+    state = Joining(session, index, update, vector, make_keys(session, index, identity, random))
+    return Step(state, memory=tries)

@@ -17,6 +17,7 @@ from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
 from secagg.client.base import ClientState, expect_threshold, refuse
 from secagg.client.opening import Opening
+from secagg.client.tries import Tries
 from secagg.client.view import Signers, View
 from secagg.client.voting import Voting
 from secagg.commitments import KEY, SEED, share_digest
@@ -56,7 +57,8 @@ class Masking(ClientState):
         known = (self.session, self.index, view, indices(held), b"".join(held.values()))
         votes = self.rules.voted and self.index in self.rules.voters(self.graph_seed)
         state = Voting(*known, self.sign) if votes else Opening(*known)
-        return Step(state, answer, marks=(f"spent/{self.update.hex()}",))
+        memory = Tries().encode() if self.rules.committed else None
+        return Step(state, answer, marks=(f"spent/{self.update.hex()}",), memory=memory)
 
     def _mates(self, delivery: Delivery) -> list[int]:
         """The neighbours among the dealers. Raises PeerError unless this client has keys and a box of each."""

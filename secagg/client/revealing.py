@@ -2,8 +2,9 @@
 own part goes.
 
 The client reveals once, to one list of commitments that has its own; so the seed is fixed by values that were
-all chosen before its part was known to anybody, and a server that shows lists to different clients only makes
-them disagree.
+all chosen before its part was known to anybody. The others' commitments are not certified here, but those of its
+neighbours are compared later (`sharing`). A server that shows different lists makes clients disagree: the seed they
+sign has the list in it.
 """
 
 from dataclasses import dataclass, field

@@ -1,5 +1,6 @@
 """First state: the server collects public keys. What does not belong here: the graph."""
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
@@ -7,7 +8,7 @@ from typing import ClassVar
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from protocols.session import Session
-from secagg.advertisement import check_certificate, parse
+from secagg.advertisement import admit, parse
 from secagg.messages import ADVERTISE, REVEAL, Advertisement, Begin, Commitments, indices
 from secagg.rules import rules_of
 from secagg.server.base import ServerState
@@ -30,10 +31,15 @@ class Advertising(ServerState):
     def answered(self) -> Collection[int]:
         return self.keys
 
+    @functools.cached_property
+    def _public(self) -> set[bytes]:
+        """All keys that were advertised: a faulty client's must not make its neighbours refuse theirs."""
+        return {key for keys in self.keys.values() for key in (keys[:32], keys[32:64])}
+
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, body = self.take(Advertisement, answer)
-        parse(self.rules, body.keys, str(answer.sender))
-        check_certificate(self.rules, self.session.context, index, body.keys, str(answer.sender))
+        keys = admit(self.rules, self.session.context, index, body.keys, self._public, str(answer.sender))
+        self._public.update((keys.seal_key, keys.mask_key))
         self.keys[index] = body.keys
         return Step(self)
 

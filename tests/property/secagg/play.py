@@ -33,10 +33,17 @@ class Play:
         memories: dict[int, bytes] | None = None,
         server_memory: bytes | None = None,
         round: int = 1,
+        min_survivors: int = 1,
     ) -> None:
         self.protocol, self.random = protocol, SystemRandom()
         self.session = session or protocol.session(
-            [f"c{i}" for i in range(n)], 4, 100, random=self.random, round=round, memory=server_memory
+            [f"c{i}" for i in range(n)],
+            4,
+            100,
+            random=self.random,
+            round=round,
+            memory=server_memory,
+            min_survivors=min_survivors,
         )
         generator = np.random.default_rng(n)
         self.inputs = [generator.integers(-100, 101, 4, dtype=np.int64) for _ in range(n)]
@@ -53,14 +60,17 @@ class Play:
 
     def _enter(self, i: int, policy: Policy | None) -> None:
         try:
-            self.clients[i] = self.protocol.client(
+            step = self.protocol.client(
                 self.session,
                 i,
                 self.inputs[i],
                 random=self.random,
                 policy=policy,
                 memory=self.memories.get(i),
-            ).state
+            )
+            self.clients[i] = step.state
+            if step.memory is not None:
+                self.memories[i] = step.memory
         except SecAggError as error:
             self.refused[i] = error
 

@@ -59,7 +59,7 @@ class Given(SecAggPlus):
         memory: bytes | None,
     ) -> Step:
         """These clients have no plan of their own to hold the session to."""
-        return Step(join(session, index, vector, update, None, random))
+        return join(session, index, vector, update, None, random)
 
 
 class Story:
@@ -69,8 +69,12 @@ class Story:
 
     def __init__(self, play: Play) -> None:
         self.play, self.rules = play, rules_of(play.session)
-        self.requests = play.until(INPUT)
-        self.transcript = list(play.answers)
+        self.transcript: list[Message] = []
+        while play.queue[0].stage != INPUT:
+            self.transcript += play.queue
+            play.trip()
+        self.transcript += play.answers
+        self.requests = play.queue
         self.seed = play.server.facts.graph_seed  # type: ignore[attr-defined]  # the state that waits for inputs
         n = self.rules.clients
         self.ring = permutation(self.seed, n).tolist()

@@ -13,9 +13,11 @@ from secagg import SecAgg
 from secagg.errors import DealerBlamed
 from secagg.key_agreement import generate
 from secagg.messages import (
+    ADVERTISE,
     INPUT,
     SHARE,
     UNMASK,
+    Advertisement,
     Dealing,
     Delivery,
     Masked,
@@ -97,3 +99,35 @@ class TestBlame:
             with pytest.raises(PeerError) as caught:
                 play.hear(with_body(answer, replace(read(Dealing, answer), signature=bad)))
             assert caught.value.party == "client 0"
+
+
+class TestFaultyKeys:
+    """A client whose keys nobody can use is refused at once, by name; its neighbours go on without it."""
+
+    @pytest.mark.parametrize("at", [0, 32])
+    def test_points_of_small_order_cost_their_sender_alone(self, at: int) -> None:
+        play = Play(SecAgg(dropout=0.3, collusion=0.0), 7)
+
+        def small(sent: Message) -> list[Message]:
+            if sent.sender.number != 3 or sent.recipient != SERVER or sent.stage != ADVERTISE:
+                return [sent]
+            keys = read(Advertisement, sent).keys
+            bad = with_body(sent, Advertisement(keys[:at] + bytes(32) + keys[at + 32 :]))
+            with pytest.raises(ProtocolViolation, match="nobody can share") as caught:
+                play.hear(bad)
+            assert caught.value.party == "client 3"
+            return []
+
+        play.trip(small)
+        total = play.finish(absent=[3])
+        assert total.survivors == (0, 1, 2, 4, 5, 6)
+        assert total.total.tolist() == play.expected(total.survivors)
+
+    def test_keys_that_another_client_advertised_cost_their_sender_alone(self) -> None:
+        play = Play(SecAgg(dropout=0.3, collusion=0.0), 7)
+        first = play.tell(play.queue[0])[0]
+        play.hear(first)
+        copied = with_body(play.tell(play.queue[1])[0], read(Advertisement, first))
+        with pytest.raises(ProtocolViolation, match="another client") as caught:
+            play.hear(copied)
+        assert caught.value.party == "client 1"
