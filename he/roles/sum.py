@@ -17,7 +17,7 @@ from he.roles.recipients import DELIVER, AwaitsTotal, Delivering
 from he.roles.scheme import Accumulator
 from he.roles.server import AddsCiphertexts, AwaitsOpened, GathersClientVotes, requests
 from protocols.codec import Record, tags
-from protocols.errors import Misuse
+from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
 from protocols.policy import Policy
@@ -95,6 +95,14 @@ class HomomorphicSum(SecureSum):
             HasCiphertexts, MayVote, MayOpen, AwaitsTotal, HoldsKey,
             AddsCiphertexts, GathersClientVotes, AwaitsOpened, Delivering,
         )  # fmt: skip
+
+    def decode_state(self, data: bytes) -> State:
+        try:
+            return super().decode_state(data)
+        except WireError as error:
+            raise WireError(
+                f"no state of {self.tag}: {error}; another version's sessions are not continued"
+            ) from None
 
     # -- parties --
 
