@@ -117,10 +117,13 @@ class SecureAverage:
         start = self._reference(reference)
         present = {name: state for name, state in by_name.items() if state is not None}
         broadcast = self._open(names, start, weighted=weights is not None)
-        trained = {name: _flat(name, state, start) for name, state in present.items()}
+        for name, state in present.items():
+            _flat(name, state, start)  # a bad one is refused before anything is paid for
 
         def contribute(broadcast: Broadcast, own: RoundFacts) -> Contribution:
-            return contribution_of(broadcast, trained[own.client], counts[own.client])
+            return contribution_of(
+                broadcast, _flat(own.client, present[own.client], start), counts[own.client]
+            )
 
         mean = self._play(broadcast, contribute, [name for name in names if name not in present])
         return to_state(moved(start, mean.vector, mean.counters), start.schema, reference)

@@ -4,7 +4,7 @@ What does not belong here: how messages travel (`engine`), what the model makes 
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
 
@@ -86,7 +86,10 @@ def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer,
     except Aborted as error:
         for layer, state in states:
             layer.restore(state)
-        played.means, played.error, played.result.abandoned = (), error, error.reason
+        played.means, played.error = (), error
+        played.result = replace(
+            played.result, abandoned=error.reason, train_metrics={}, clipped_share=None, weights_capped=None
+        )
         for part in parts:
             if part not in played.paid and is_hidden(stack, part.plan.facts.run):
                 _charge(played, payer, part, ())

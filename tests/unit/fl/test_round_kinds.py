@@ -11,8 +11,8 @@ from dp import ClientDP
 from fl.account import Account
 from fl.engines.memory import MemoryEngine
 from fl.round import Broadcast, Count, Manifest, Reference, contribution_of, open_round, play, reference_of
-from protocols.errors import Misuse, ProtocolViolation, StackError, TooFewSurvivors
-from protocols.layers import Block, Contribution, PrivacyLayer, RoundFacts, RunFacts
+from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError, TooFewSurvivors
+from protocols.layers import Aggregate, Block, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.stack import Numbers, Stack
 from protocols.statement import Event
 from protocols.updates import Flat
@@ -155,6 +155,62 @@ def test_a_count_beside_noise_is_public_or_refused_by_name() -> None:
     assert mean.counts == {"steps": 15}
     with pytest.raises(Misuse, match="publicly 5"):
         play([shown], MemoryEngine(stack.secure_sum, work(4)), stack, Account())
+
+
+class NoisesEach(PrivacyLayer):
+    """Toy: adds noise to every block and names an event for each."""
+
+    name = "noises"
+    takes_blocks = True
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        return replace(given, exact_coordinates=False, weight_cap=1)
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        return replace(contribution, weight=1)
+
+    def decode(self, aggregate: Aggregate, *rest: Any) -> Aggregate:
+        return replace(aggregate, vector=aggregate.vector + 0.5)  # what a toy calls noise
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+        names = ("update", *(block.name for block in facts.run.blocks))
+        return tuple(Event("toy", {"block": name}, "client", "zero-out") for name in names)
+
+
+def test_a_scalar_that_is_a_block_is_noised_and_charged_beside_noise() -> None:
+    stack = Stack([NoisesEach(), SecAgg()])
+    shown = statistics(stack, (Block("steps", 1, weighted=False, range=16.0),), ())
+    nothing = shown.reference.flat
+
+    def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        return contribution_of(broadcast, nothing, 1, blocks={"steps": np.array([4.0])})
+
+    account = Account()
+    (mean,) = play([shown], MemoryEngine(stack.secure_sum, work), stack, account).means
+    assert mean.blocks["steps"] == pytest.approx([4.0 + 0.5 / 3], abs=1e-3)
+    assert [event.facts["block"] for event in account.events] == ["update", "steps"]
+
+
+def test_a_refused_round_says_nothing_of_the_sums_that_were_decoded_before() -> None:
+    class RefusesSecond(PrivacyLayer):
+        name = "second"
+        seen = 0
+
+        def decode(self, aggregate: Aggregate, *rest: Any) -> Aggregate:
+            self.seen += 1
+            if self.seen == 2:
+                raise Aborted("no")
+            return aggregate
+
+    stack = Stack([RefusesSecond(), SecAgg()], Numbers(range=0.01))
+    played = play(
+        groups(stack, {"north": NAMES[:3], "south": NAMES[3:]}),
+        MemoryEngine(stack.secure_sum, moves(STEPS)),
+        stack,
+        Account(),
+    )
+    assert played.result.abandoned == "no"
+    assert (played.result.clipped_share, played.result.survivors, played.means) == (None, (), ())
 
 
 @pytest.mark.parametrize("own", [{}, {"steps": 1, "more": 2}, {"steps": 11}])
