@@ -290,7 +290,7 @@ class DistributedDP(PrivacyLayer):
             )
             scale = -step / (self.rate * self.examples)
             task.result = {name: total * scale for name, total in named.items()}
-            self._sums[facts.client] = _in_state_order(task.model, named)
+            self._sums[facts.client] = _in_state_order(task, named)
             return private
 
         return gradients
@@ -381,13 +381,13 @@ class DistributedDP(PrivacyLayer):
         """Nothing is kept over rounds: the plan follows from options and run."""
 
 
-def _in_state_order(model: Any, named: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The sums as one vector in the order and length of the model's floating-point state; zero where
-    nothing is trained."""
-    blocks = []
+def _in_state_order(task: LocalTask, named: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
+    """The sums as one vector in the order and length of what is sent (without a list, of the model's floating-point
+    state); zero where nothing is trained."""
+    blocks, model = [], task.model
     places = {p.data_ptr() for name, p in model.named_parameters() if name in named and p.numel()}
     for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point():
+        if name in task.sent if task.sent else tensor.is_floating_point():
             block = named.get(name)
             if block is None and tensor.numel() and tensor.data_ptr() in places:
                 raise Misuse(

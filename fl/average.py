@@ -13,6 +13,7 @@ from typing import Any
 from fl import checks
 from fl.account import Account
 from fl.engines.memory import Drop, MemoryEngine
+from fl.leaves import require_kept
 from fl.round import (
     Broadcast,
     Mean,
@@ -26,6 +27,7 @@ from fl.round import (
     statement_of,
 )
 from fl.tensors import flatten_state, to_state, to_tree
+from fl.tensors.trained import rules_of_state
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.guarantee import only_epsilon
 from protocols.layers import Contribution, RoundFacts, RunFacts
@@ -45,8 +47,10 @@ class SecureAverage:
     privacy: layers in the client's order, at most one secure sum, last; layers that must own the training
     loop are refused. bits, range, weight_cap: how floats become integers; every weight is at most
     weight_cap, a public number. integers: "keep" (the reference's), "sum" or "refuse" for integer tensors.
-    rounds: calls planned, for layers that calibrate noise. policy: what each client insists on. ledger,
-    delta: the privacy account.
+    parameters: "all" or patterns of names ("head.*"): what is averaged; the rest must be the reference's, and
+    stays. A reference whose tensors say `requires_grad` (`state_dict(keep_vars=True)`) tells what trains by itself.
+    buffers: "sum", or "local" (running statistics stay the reference's). rounds: calls planned, for layers that
+    calibrate noise. policy: what each client insists on. ledger, delta: the privacy account.
 
     After a call: `survivors`, `outcome` (seconds and bytes), `clipped_share`, `statement`, `epsilon`.
     """
@@ -63,6 +67,8 @@ class SecureAverage:
         policy: Policy | None = None,
         ledger: Any = None,
         delta: float | None = None,
+        parameters: str | Sequence[str] = "all",
+        buffers: str = "sum",
     ) -> None:
         self.stack = Stack(privacy, checks.numbers(bits, range, weight_cap))
         for layer in self.stack.layers:
@@ -73,6 +79,9 @@ class SecureAverage:
         if integers not in ("keep", "sum", "refuse"):
             raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {integers!r}')
         self.integers, self.rounds = integers, checks.whole("rounds", rounds, 1)
+        if buffers not in ("sum", "local"):
+            raise Misuse(f'expected buffers "sum" or "local", got {buffers!r}')
+        self.parameters, self.buffers = checks.patterns("parameters", parameters), buffers
         self.policy, self.delta = checks.policy(policy), checks.delta(delta)
         self.account = Account(self.stack.layers, self.delta, checks.ledger(ledger), run=secrets.token_hex(8))
         self.calls = 0
@@ -130,7 +139,8 @@ class SecureAverage:
 
     def _reference(self, state: Mapping[str, Any]) -> Reference:
         tree, labels = to_tree(state)
-        start = reference_of(tree, schema=schema_of(tree, self.integers, labels))
+        rules = rules_of_state(state, self.parameters, self.buffers)
+        start = reference_of(tree, schema=schema_of(tree, self.integers, labels, rules))
         if start.schema.dimension == 0:
             raise Misuse("reference: holds no floating-point value: nothing to average")
         return start
@@ -213,7 +223,9 @@ def _leaving(left: Sequence[str], protocol: SecureSum, session: Session) -> tupl
 
 def _flat(name: str, state: Mapping[str, Any], start: Reference) -> Flat:
     try:
-        return flatten_state(state, start.schema)
+        flat = flatten_state(state, start.schema)
+        require_kept(flat, start)
+        return flat
     except Misuse as error:
         raise Misuse(f"client {name!r}: {error}") from None
 

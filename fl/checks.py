@@ -7,7 +7,7 @@ is known.
 import inspect
 import math
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -60,6 +60,17 @@ def numbers(bits: Any, range: Any, weight_cap: Any) -> Numbers:
         None if range is None else positive("range", range),
         whole("weight_cap", weight_cap, 1, MAX_WEIGHT_CAP),
     )
+
+
+def patterns(name: str, value: Any) -> str | tuple[str, ...]:
+    """Return a word or a tuple of patterns of names. Raises Misuse."""
+    if isinstance(value, str) and value:
+        return value
+    if not isinstance(value, Sequence) or not value or not all(isinstance(v, str) and v for v in value):
+        raise Misuse(
+            f'{name}: expected "trained", "all", or patterns of names such as "head.*", got {value!r}'
+        )
+    return tuple(value)
 
 
 def takes(name: str, function: Any, wanted: str, count: int) -> None:

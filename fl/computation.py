@@ -11,6 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from fl.config import Setup, shared
+from fl.leaves import require_kept
 from fl.loaders import examples_in
 from fl.local import fresh_model, run_epochs
 from fl.round import Broadcast, contribution_of
@@ -72,6 +73,7 @@ class LocalComputation:
             loss=setup.loss,
             examples=examples_in(loader),
             device=plan.device,
+            sent=tuple(leaf.name for leaf in broadcast.reference.schema.leaves if leaf.rule == "protect"),
         )
 
     def _stayed(self, own: RoundFacts) -> dict[str, Any]:
@@ -95,7 +97,9 @@ class LocalComputation:
         if self.setup.plan.stay_local:
             tree, _ = to_tree({name: value for name, value in state.items() if name not in leaving})
             PartyState.of(own, STAYED).keep({name: array.astype(np.float64) for name, array in tree.items()})
-        return flatten_state(leaving, broadcast.reference.schema)
+        flat = flatten_state(leaving, broadcast.reference.schema)
+        require_kept(flat, broadcast.reference)
+        return flat
 
     def _state(self, broadcast: Broadcast) -> dict[str, Any]:
         """Return the broadcast model as a state dict, made once per broadcast."""

@@ -31,7 +31,10 @@ class Plan:
     local_epochs >= 1. fraction of the clients asked per round, in (0, 1]. sampling: "fixed" (that share,
     without replacement) or "poisson" (each client by itself). dropout: share of the asked that leave at
     random, before or after their input, in [0, 1) (simulation). integers: "keep", "sum" or "refuse" for
-    integer tensors. metrics: names of what `train` returns that are summed with the update. min_survivors:
+    integer tensors. parameters: what is sent: "trained" (what requires gradients), "all", or patterns of
+    names ("head.*"). buffers: "sum" (running statistics travel with the update, and are refused beside layers that add
+    noise) or "local" (they never leave a client, which goes on with its own; the server's stay as they were made).
+    metrics: names of what `train` returns that are summed with the update. min_survivors:
     a round with fewer is abandoned. workers: processes that train beside this one, for the engine in memory on the CPU;
     the same model bit for bit, but what a training function changes outside its model stays in its process.
     stay_local: patterns (as of a shell) of names of the model's entries that never leave a client, which keeps its own.
@@ -42,6 +45,8 @@ class Plan:
     sampling: str = "fixed"
     dropout: float = 0.0
     integers: str = "keep"
+    parameters: str | tuple[str, ...] = "trained"
+    buffers: str = "sum"
     metrics: tuple[str, ...] = ("loss", "accuracy")
     seed: int = 0
     device: str = "cpu"
@@ -66,6 +71,9 @@ class Plan:
             raise Misuse(f'expected sampling "fixed" or "poisson", got {self.sampling!r}')
         if self.integers not in ("keep", "sum", "refuse"):
             raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {self.integers!r}')
+        if self.buffers not in ("sum", "local"):
+            raise Misuse(f'expected buffers "sum" or "local", got {self.buffers!r}')
+        object.__setattr__(self, "parameters", checks.patterns("parameters", self.parameters))
         for name in ("metrics", "stay_local"):
             value = getattr(self, name)
             listed = isinstance(value, Sequence) and not isinstance(value, str)

@@ -17,6 +17,7 @@ from fl.sampling import choose, least_chosen
 from fl.seeds import derive, seeded
 from fl.settings import of_optimizer
 from fl.tensors import schema_of_state, to_state, to_tree
+from fl.tensors.trained import buffers_of, rules_of
 from protocols.errors import Misuse, StackError
 from protocols.layers import Public, RunFacts
 from protocols.party_state import CLOSED
@@ -36,7 +37,11 @@ class Coordinator:
         check_device(setup.plan.device)
         check_workers(setup.plan.workers, setup.plan.device, setup.stack.layers)
         self.optimizer = of_optimizer(_optimizer(setup, self.model))
-        self.schema = schema_of_state(shared(self.model.state_dict(), setup.plan), setup.plan.integers)
+        if setup.plan.buffers == "local":
+            setup.plan = replace(setup.plan, stay_local=(*setup.plan.stay_local, *buffers_of(self.model)))
+        state = shared(self.model.state_dict(), setup.plan)
+        rules = rules_of(self.model, state, setup.plan.parameters, private=setup.stack.noisy)
+        self.schema = schema_of_state(state, setup.plan.integers, rules)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
         self.run: RunFacts | None = None

@@ -52,6 +52,10 @@ class RunConfig:
     range: float | None = _key(None, "Public range of an update's coordinates.")
     weight_cap: int = _key(10_000, "Public cap on a client's examples.")
     integers: str = _key("keep", "Integer tensors: keep, sum or refuse.")
+    parameters: str = _key(
+        "trained", "What is sent: trained (what requires gradients), all, or a pattern of names."
+    )
+    buffers: str = _key("sum", "Running statistics: sum, or local (they never leave a client).")
     min_survivors: int = _key(1, "A round with fewer is abandoned.")
     delta: float | None = _key(None, "Delta of the privacy account.")
     budget: float | None = _key(None, "Largest epsilon: a round that would exceed it is refused.")

@@ -214,7 +214,8 @@ class LocalTask:
     metrics. A hook may replace any field before it calls `run`, and must undo nothing: a task is made anew
     each round. loss: the user's `loss(model, batch)` for strategies that have one. examples: size of the
     client's data. result: set by a hook that computes the update itself (named arrays, e.g. a sum of
-    clipped gradients) instead of leaving it in the model.
+    clipped gradients) instead of leaving it in the model. sent: names of the tensors that make up the update, in
+    its order.
     """
 
     client: str
@@ -228,6 +229,7 @@ class LocalTask:
     examples: int = 0
     result: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
     device: Any = None
+    sent: tuple[str, ...] = ()
 
 
 Compute = Callable[[LocalTask], dict[str, float]]
@@ -263,6 +265,11 @@ class PrivacyLayer:
     def secret_sampling(self) -> bool:
         """Whether the choice of clients must come from a cryptographic source and stay secret."""
         return False
+
+    @property
+    def adds_noise(self) -> bool:
+        """Whether the layer bounds and noises what is sent; by default one that states what a round spends does."""
+        return type(self).events is not PrivacyLayer.events
 
     def needs_local(self) -> bool:
         """True if the layer, with its options, does nothing sound unless it wraps the local computation: it then

@@ -90,6 +90,11 @@ class Stack:
         """Whether a layer's price counts on a secret choice of clients."""
         return any(layer.secret_sampling for layer in self.layers)
 
+    @property
+    def noisy(self) -> bool:
+        """Whether a layer bounds and noises what clients send."""
+        return any(layer.adds_noise for layer in self.layers)
+
     def describe(self) -> tuple[str, ...]:
         """Return a sentence per layer for the statement."""
         exposed = self.secure_sum.server_sees_vectors

@@ -1,9 +1,10 @@
 """Updates: a named tree of arrays <-> one flat float vector, integer counters, and a schema. No torch here.
 
 An explicit rule for every dtype: floats of any width and rank (rank 0 included) and complex numbers are
-protected; integers are kept (the reference's value stays) or summed, by explicit choice; booleans are kept;
-anything else is refused by name, as are NaN and infinity. A dtype NumPy does not know (bfloat16) is widened
-by whoever reads it, and named in `Leaf.label` so that it can be narrowed again (`fl.tensors`).
+protected, unless the caller says that they do not train; integers are kept (the reference's value stays) or
+summed, by explicit choice; booleans are kept; anything else is refused by name, as are NaN and infinity. A dtype
+NumPy does not know (bfloat16) is widened by whoever reads it, and named in `Leaf.label` so that it can be narrowed
+again (`fl.tensors`).
 """
 
 import functools
@@ -20,12 +21,15 @@ from protocols.errors import Misuse
 
 Tree = Mapping[str, Any]
 RULES = ("protect", "sum", "keep")
+STATISTICS = ("running_mean", "running_var")
+"""What running statistics are called: means and variances of activations, which noise would make nonsense of."""
 
 
 @dataclass(frozen=True)
 class Leaf(Record):
-    """One array: its path in the tree, NumPy dtype, shape, rule ("protect", "sum" or "keep") and original
-    dtype label.
+    """One array: its path in the tree, NumPy dtype, shape, rule and original dtype label.
+
+    rule: "protect" (in the vector), "sum" (integers, exactly) or "keep" (the reference's value stays).
     """
 
     path: tuple[str, ...]
@@ -64,6 +68,15 @@ class Schema(Record):
         """Integers that are summed beside it."""
         return sum(leaf.size for leaf in self.leaves if leaf.rule == "sum")
 
+    @property
+    def statistics(self) -> tuple[str, ...]:
+        """Names of protected arrays that hold running statistics, going by their names."""
+        return tuple(
+            leaf.name
+            for leaf in self.leaves
+            if leaf.rule == "protect" and leaf.name.rpartition(".")[2] in STATISTICS
+        )
+
     def name_at(self, coordinate: int) -> str:
         """Return the name of the array that holds a coordinate of the protected vector."""
         for leaf in self.leaves:
@@ -98,12 +111,17 @@ def walk(tree: Tree, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, 
             yield path, np.asarray(value)
 
 
-def schema_of(tree: Tree, integers: str = "keep", labels: Mapping[str, str] | None = None) -> Schema:
+def schema_of(
+    tree: Tree,
+    integers: str = "keep",
+    labels: Mapping[str, str] | None = None,
+    rules: Mapping[str, str] | None = None,
+) -> Schema:
     """Return the schema of a tree.
 
     integers: "keep" (the reference's value stays), "sum" (added over the clients in the total) or "refuse".
-    labels: name -> original dtype where NumPy has none. Raises Misuse naming the array for a dtype without
-    a rule.
+    labels: name -> original dtype where NumPy has none. rules: name -> its rule, where it is another one than
+    "protect" for floats and `integers`. Raises Misuse naming the array for a dtype without a rule.
     """
     if integers not in ("keep", "sum", "refuse"):
         raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {integers!r}')
@@ -115,22 +133,22 @@ def schema_of(tree: Tree, integers: str = "keep", labels: Mapping[str, str] | No
                 path,
                 array.dtype.name,
                 array.shape,
-                _rule(name, array.dtype, integers),
+                _rule(name, array.dtype, integers, rules or {}),
                 (labels or {}).get(name, ""),
             )
         )
     return Schema(tuple(leaves))
 
 
-def _rule(name: str, dtype: np.dtype[Any], integers: str) -> str:
+def _rule(name: str, dtype: np.dtype[Any], integers: str, rules: Mapping[str, str]) -> str:
     if dtype.kind == "b":
         return "keep"
     if dtype.kind in "iu":
         if integers == "refuse":
             raise Misuse(f'{name}: integers ({dtype}) need an explicit rule; choose integers="keep" or "sum"')
-        return integers
+        return rules.get(name, integers)
     if dtype in (np.float16, np.float32, np.float64, np.complex64, np.complex128):
-        return "protect"
+        return rules.get(name, "protect")
     raise Misuse(f"{name}: no rule for dtype {dtype}; expected floats of up to 64 bits, integers or booleans")
 
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from fl.metrics import PREFIX as METRIC
 from fl.metrics import coordinates as metric_coordinates
+from fl.round.broadcast import require_no_statistics
 from protocols.errors import Misuse, WireError
 from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
 from protocols.roundplan import RoundPlan
@@ -89,6 +90,7 @@ def plan_round(
     metrics: Sequence[str],
 ) -> RoundPlan:
     """Return the round's arithmetic. `stack` must have been planned for `run`. Raises StackError, CapacityError."""
+    require_no_statistics(stack, reference.schema)
     seed = hashlib.sha256(b"secagg flower seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, clients, seed, public)
     exact = [*metric_coordinates(metrics, stack.weight_cap(run)), Coordinate(CAPPED, 1, 1)]

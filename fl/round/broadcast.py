@@ -20,6 +20,7 @@ from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from protocols.store import Store
+from protocols.updates import Schema
 
 COUNTERS, CAPPED = "counters", "weights-capped"
 """Exact coordinates: the differences of integer arrays that are summed, and how many clients capped their weight."""
@@ -90,6 +91,7 @@ def open_round(
         raise TooFewSurvivors("nobody was chosen")
     root = reference.digest if manifest is None else _root(stack, manifest, clients)
     # public randomness (rotations) follows the model, so the server fixes it before any input
+    require_no_statistics(stack, reference.schema)
     seed = hashlib.sha256(b"secagg round seed v1\0" + root + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, tuple(clients), seed, stack.public() if public is None else public)
     exact = [*metric.coordinates(metrics, stack.weight_cap(run)), Coordinate(CAPPED, 1, 1)]
@@ -117,6 +119,16 @@ def _root(stack: Stack, manifest: Manifest, clients: Sequence[str]) -> bytes:
     if manifest.started.keys() != set(clients):
         raise Misuse(f"expected a manifest of {list(clients)}, got one of {sorted(manifest.started)}")
     return manifest.digest()
+
+
+def require_no_statistics(stack: Stack, schema: Schema) -> None:
+    """Raises Misuse where noise would be added to running statistics: a variance below zero, and NaN from there on."""
+    if stack.noisy and schema.statistics:
+        by = next(layer.name for layer in stack.layers if layer.adds_noise)
+        raise Misuse(
+            f"{schema.statistics[0]}: {by} would clip and noise running statistics with the update: say "
+            'buffers="local" (each client keeps its own), or replace BatchNorm by GroupNorm (dp.sample.repaired)'
+        )
 
 
 def impossible(error: Misuse, asked: int, run: RunFacts) -> Misuse | Aborted:

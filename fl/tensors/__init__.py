@@ -65,10 +65,12 @@ def to_state(tree: Mapping[str, Any], schema: Schema, like: Mapping[str, Any]) -
     return state
 
 
-def schema_of_state(state: Mapping[str, Any], integers: str) -> Schema:
-    """Return the schema of a state dict; dots in its names are part of the names."""
+def schema_of_state(
+    state: Mapping[str, Any], integers: str, rules: Mapping[str, str] | None = None
+) -> Schema:
+    """Return the schema of a state dict; dots in its names are part of the names. rules: as in `schema_of`."""
     tree, labels = to_tree(state)
-    return schema_of(tree, integers, labels)
+    return schema_of(tree, integers, labels, rules)
 
 
 def flatten_state(state: Mapping[str, Any], schema: Schema) -> Flat:

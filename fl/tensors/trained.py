@@ -1,0 +1,92 @@
+"""What of a torch module travels: by default what trains.
+
+Belongs here: the rule of every parameter and buffer. Does not belong here: integers that are summed or kept (their rule
+is `integers=`), trees of arrays without a module (`protocols.updates`).
+"""
+
+from collections.abc import Mapping, Sequence
+from fnmatch import fnmatchcase
+from typing import Any
+
+import torch
+
+from protocols.errors import Misuse
+from protocols.updates import STATISTICS
+
+TRAINED, ALL = "trained", "all"
+
+
+def rules_of(
+    model: Any, state: Mapping[str, Any], parameters: str | Sequence[str], *, private: bool
+) -> dict[str, str]:
+    """Return name -> "protect" or "keep" for the parameters and buffers of a module that leave a client (`state`).
+
+    parameters: "trained" (those that require gradients), "all", or patterns of names ("head.*"); the others stay as
+    the server has them. private: a layer adds noise; then buffers that are no running statistics stay as the server
+    has them too. Raises Misuse where nothing would be sent, or where a pattern matches no parameter.
+    """
+    trains = {name: p.requires_grad for name, p in model.named_parameters(remove_duplicate=False)}
+    patterns = (
+        [] if parameters in (TRAINED, ALL) else [parameters] if isinstance(parameters, str) else parameters
+    )
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in trains):
+            raise Misuse(
+                f"parameters: {pattern!r} matches no parameter of the model, {sorted(trains)[:8]} ..."
+            )
+
+    def sent(name: str) -> bool:
+        if patterns:
+            return any(fnmatchcase(name, pattern) for pattern in patterns)
+        return parameters == ALL or trains[name]
+
+    rules: dict[str, str] = {}
+    for name, tensor in state.items():
+        if not _is_real(tensor):
+            continue
+        if name in trains:
+            rules[name] = "protect" if sent(name) else "keep"
+        else:
+            rules[name] = "keep" if private and not is_statistic(name) else "protect"
+    if trains and not any(rules[name] == "protect" for name in trains if name in rules):
+        raise Misuse(
+            'no parameter requires gradients, so nothing trains: unfreeze some, or say parameters="all"'
+        )
+    return rules
+
+
+def buffers_of(model: Any) -> tuple[str, ...]:
+    """Return patterns that match the names of a module's buffers, and nothing else."""
+    parameters = {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    return tuple(name.replace("[", "[[]") for name in model.state_dict() if name not in parameters)
+
+
+def rules_of_state(state: Mapping[str, Any], parameters: str | Sequence[str], buffers: str) -> dict[str, str]:
+    """Return the same for a state dict, which tells less: parameters from buffers by name only, and what trains only
+    where its tensors say so (`state_dict(keep_vars=True)`). Raises Misuse for a pattern that matches nothing.
+    """
+    patterns = [] if parameters == ALL else [parameters] if isinstance(parameters, str) else parameters
+    if missing := [p for p in patterns if not any(fnmatchcase(name, p) for name in state)]:
+        raise Misuse(
+            f"parameters: {missing[0]!r} matches no tensor of the reference, {sorted(state)[:8]} ..."
+        )
+    marked = any(getattr(tensor, "requires_grad", False) for tensor in state.values())
+    rules: dict[str, str] = {}
+    for name, tensor in state.items():
+        if is_statistic(name):
+            rules |= {name: "keep"} if buffers == "local" else {}
+        elif _is_real(tensor) and (
+            (patterns and not any(fnmatchcase(name, pattern) for pattern in patterns))
+            or (marked and not tensor.requires_grad)
+        ):
+            rules[name] = "keep"
+    return rules
+
+
+def is_statistic(name: str) -> bool:
+    """Whether a tensor of this name holds running statistics, or counts their batches."""
+    return name.rpartition(".")[2] in (*STATISTICS, "num_batches_tracked")
+
+
+def _is_real(tensor: Any) -> bool:
+    return isinstance(tensor, torch.Tensor) and (tensor.is_floating_point() or tensor.is_complex())
