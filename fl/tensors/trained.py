@@ -48,7 +48,8 @@ def rules_of(
             rules[name] = "protect" if sent(name) else "keep"
         else:
             rules[name] = "keep" if private and not is_statistic(name) else "protect"
-    if trains and not any(rules[name] == "protect" for name in trains if name in rules):
+    shared = [rule for name, rule in rules.items() if name in trains]
+    if shared and "protect" not in shared:
         raise Misuse(
             'no parameter requires gradients, so nothing trains: unfreeze some, or say parameters="all"'
         )
