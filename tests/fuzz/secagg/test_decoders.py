@@ -21,6 +21,7 @@ from secagg import Credentials, SecAgg, SecAggPlus, reuse
 from secagg import client as clients
 from secagg import messages as m
 from secagg import server as servers
+from secagg.client.tries import Tries
 from secagg.reuse import memory, messages
 from secagg.rules import MaskParameters
 from tests.property.secagg.play import Play
@@ -44,7 +45,7 @@ MESSAGES = [
     messages.Release,
     messages.Released,
 ]
-KEPT = [MaskParameters, memory.ClientMemory, memory.ServerMemory]
+KEPT = [MaskParameters, Tries, memory.ClientMemory, memory.ServerMemory]
 STATES = [*clients.STATES, *servers.STATES, *reuse.STATES]
 
 
