@@ -12,7 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from protocols.errors import Misuse
-from protocols.updates import Flat, Schema, flatten, schema_of, unflatten, walk
+from protocols.updates import Flat, Schema, flatten, schema_of, walk
 
 BFLOAT16 = "bfloat16"
 
@@ -76,8 +76,3 @@ def schema_of_state(
 def flatten_state(state: Mapping[str, Any], schema: Schema) -> Flat:
     """Return the flat form of a state dict. Raises Misuse naming a tensor with NaN, infinity or another shape."""
     return flatten(to_tree(state)[0], schema)
-
-
-def unflatten_state(flat: Flat, schema: Schema, like: Mapping[str, Any]) -> dict[str, Any]:
-    """Inverse of flatten_state, on the devices of `like`."""
-    return to_state(unflatten(flat, schema), schema, like)
