@@ -28,9 +28,9 @@ class Threshold:
 
     t, n: 1 <= t <= n <= 100; 3 of 4 by default. dealer: names the party that makes the key, hands out the shares and
     forgets it; it is trusted to do so, and the statement says that. corrupt: most decryptors that may collude with the
-    server, in [0, t - 1]; -1 for 2 t - n - 1 (0 where that is less), with which t decryptors, or more than half of
-    all, are enough to agree on what is opened. More corrupt ones need more to agree: `quorum`. Raises Misuse for other
-    values.
+    server, in [0, t - 1]; -1 for the most with which t decryptors (more than half of all, if t are not) are enough to
+    agree on what is opened: 2 t - n - 1 for 2 t > n. More corrupt ones need more to agree: `quorum`. Raises Misuse for
+    other values.
 
         Threshold()                  # 3 of 4: one may be away, one may be corrupt
         Threshold(2, 3)              # one may be away, none may be corrupt
@@ -57,7 +57,7 @@ class Threshold:
 
     @property
     def _usual(self) -> int:
-        return max(0, tolerated(self.n, self.t))
+        return min(self.t - 1, tolerated(self.n, max(self.t, self.n // 2 + 1)))
 
     @property
     def quorum(self) -> int:

@@ -104,7 +104,7 @@ def _collusion(arrangement: Arrangement) -> str:
         return (
             f"{who} may work with the server, any number of clients may: they learn the one sum that "
             f"{arrangement.quorum} of {arrangement.n} decryptors agreed on, and what it tells beyond their own inputs. "
-            "With one decryptor more the server can open two sums that differ by one client; "
+            "With more decryptors the server may open two sums that differ by one client; "
             f"{arrangement.t} decryptors read every update that they are sent"
         )
     if isinstance(arrangement, KeyHolder):

@@ -307,6 +307,7 @@ def test_a_server_that_shows_decryptors_different_lists_gets_nothing() -> None:
         (4, 5, 2, 4),
         (1, 3, 0, 2),
         (2, 5, 0, 3),
+        (2, 4, 1, 3),
     ],
 )
 def test_what_an_arrangement_withstands(t: int, n: int, corrupt: int, quorum: int) -> None:

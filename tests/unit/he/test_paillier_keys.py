@@ -91,14 +91,27 @@ def test_numbers_that_are_no_key_are_refused() -> None:
         ("shared", SharedByClients()),
         ("threshold", Threshold()),
         ("threshold-3-of-5", Threshold(3, 5)),
+        ("threshold-3-of-4", Threshold()),
+        ("threshold-2-of-3-corrupt-1", Threshold(2, 3, corrupt=1)),
+        ("threshold-3-of-4-corrupt-0", Threshold(3, 4, corrupt=0)),
     ],
 )
 def test_arrangements_by_name(text: str, expected: object) -> None:
     assert arrangement(text) == expected
+    assert arrangement(str(expected)) == expected
 
 
 @pytest.mark.parametrize(
-    "text", ["", "holder", "threshold-3", "threshold-x-of-5", "threshold-6-of-5", "threshold-1-of-101"]
+    "text",
+    [
+        "",
+        "holder",
+        "threshold-3",
+        "threshold-x-of-5",
+        "threshold-6-of-5",
+        "threshold-1-of-101",
+        "threshold-2-of-3-corrupt-2",
+    ],
 )
 def test_other_names_are_refused(text: str) -> None:
     with pytest.raises(Misuse):
