@@ -88,6 +88,9 @@ class LocalComputation:
     def _trained(self, task: LocalTask, broadcast: Broadcast, own: RoundFacts) -> Flat:
         """Return the trained model, flat; what stays at the client is kept there."""
         if task.result is not None:
+            if self.setup.plan.stay_local:
+                mine = PartyState.of(own, STAYED)
+                mine.keep(mine.arrays())  # the layer moves what it sums, and nothing else
             return _with_result(task.result, broadcast)
         state, known = task.model.state_dict(), self.template.state_dict().keys()
         if state.keys() != known:

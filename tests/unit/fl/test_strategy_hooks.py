@@ -9,7 +9,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from fl import Federation
+from dp import DistributedDP
+from fl import Federation, FedSGD
 from fl.strategies.base import Extras
 from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
@@ -207,3 +208,20 @@ def test_nothing_left_to_share_is_refused() -> None:
         federation([], stay_local=("*",))
     with pytest.raises(Misuse, match="stay_local: expected a list of names"):
         federation([], stay_local="2.*")
+
+
+def test_buffers_that_stay_beside_a_layer_that_sums_gradients_itself_last_over_rounds() -> None:
+    class Offset(torch.nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.register_buffer("offset", torch.full((4,), 0.5))
+            self.line = torch.nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.line(x + self.offset)
+
+    layer = DistributedDP(noise_multiplier=1.0, unit="example", sample_rate=0.5, examples=8)
+    run = Federation(
+        Offset, loaders(), strategy=FedSGD(), privacy=[layer, SecAgg()], buffers="local", metrics=()
+    )
+    assert [result.abandoned for result in run.fit(3).history] == [None] * 3
