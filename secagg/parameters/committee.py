@@ -53,7 +53,7 @@ def committee(cohort: Cohort) -> tuple[int, int] | None:
 def least_quorum(cohort: Cohort, size: int) -> int:
     """Smallest q for which (f), and (g) where it matters, hold in a committee of `size`; size + 1 if none."""
     split = cohort.threat == "malicious" and not cohort.beacon
-    limit = -(cohort.security + 2 + split) * math.log(2.0)
+    limit = -(cohort.secrecy + 2 + split) * math.log(2.0)
     half = (cohort.clients + cohort.corrupt) // 2
 
     def safe(q: int) -> bool:

@@ -40,6 +40,10 @@ from secagg.parameters.tails import log_all_marked, tail_at_least_exceeds, tail_
 THREATS = ("semi-honest", "semi-malicious", "malicious")
 LEAST_THRESHOLD = 2
 MOST_CLIENTS = 10**9
+BEACON_ROUNDS = 1 << 16
+"""Rounds that one beacon serves. The server picks the round after it knows the beacon, so it may choose among so many
+graphs: plans with a beacon have log2 of it more bits of secrecy, and clients refuse later rounds.
+"""
 MOST_VOTERS = 65_535
 """More signatures would make a certificate of over 4 MB for every client."""
 
@@ -95,6 +99,12 @@ class Cohort:
         """Whether the server may tell clients different things."""
         return self.threat != "semi-honest"
 
+    @property
+    def secrecy(self) -> float:
+        """Bits of secrecy of one graph, so that all graphs that the server may choose among have `security` bits."""
+        chosen = self.beacon and self.threat == "malicious"
+        return self.security + math.log2(BEACON_ROUNDS) * chosen
+
     def log_failure(self, bits: float) -> float:
         """ln of a per-client failure probability whose union over the clients is 2^-bits."""
         return -bits * math.log(2.0) - math.log(self.clients)
@@ -138,7 +148,7 @@ def least_connected_degree(cohort: Cohort) -> int:
 
 def least_threshold(cohort: Cohort, degree: int) -> int:
     """Smallest t >= 2 with (b), for an even degree; degree + 1 if none."""
-    others, limit = cohort.clients - 1, cohort.log_failure(cohort.security + 1 + cohort.two_faced)
+    others, limit = cohort.clients - 1, cohort.log_failure(cohort.secrecy + 1 + cohort.two_faced)
 
     def safe(t: int) -> bool:
         return not tail_at_least_exceeds(limit, t, others, min(others, cohort.corrupt), degree)
@@ -158,7 +168,7 @@ def largest_threshold(cohort: Cohort, degree: int) -> int:
 
 def least_window(cohort: Cohort, degree: int) -> int:
     """Smallest w >= 1 with (d); degree / 2 + 1 if none."""
-    limit, half = cohort.log_failure(cohort.security + 1), degree // 2
+    limit, half = cohort.log_failure(cohort.secrecy + 1), degree // 2
 
     def safe(w: int) -> bool:
         return not tail_at_least_exceeds(limit, w, cohort.clients, cohort.corrupt, half)
