@@ -6,54 +6,81 @@ itself cannot be had. So whoever reads a client's store later learns nothing abo
 
 import hashlib
 from dataclasses import dataclass, field, replace
+from typing import Self
 
 from protocols.codec import Record
 from protocols.errors import Misuse, PolicyRefusal, WireError
 from protocols.session import Session
+from secagg.client.view import Signers
 from secagg.key_agreement import derive
 from secagg.messages import Indices, expect_ascending, expect_size, items
-from secagg.rules import Rules
+from secagg.rules import MaskParameters, rules_of
 
 MOST_SKIPPED = 100_000
 FIRST_PATIENCE = 4
 _RATCHET = b"secagg ratchet v1"
 
 
-@dataclass(frozen=True, eq=False)
-class ClientMemory(Record):
-    """epoch: context of the set-up session. roster: digest of its names. next_round: the least round still
-    allowed.
+@dataclass(frozen=True)
+class Setup(Record):
+    """Which set-up, and everything it fixes for its later rounds.
 
-    neighbours, chains: with whom masks are shared, and one chain key (32 bytes) each. peers, channels: to
-    whom shares are sealed (the committee; for its members everybody), and one chain key each. sign: the
-    set-up's signing key.
+    epoch: context of its session. round: its round. pins: digest of the roster's names in their order and of all
+    parameters (threat, degree, threshold, corrupt, survivors, quorum, committee, window, beacon, identities).
     """
 
     epoch: bytes
-    roster: bytes
-    next_round: int
-    neighbours: Indices
-    chains: bytes = field(repr=False)
-    peers: Indices
-    channels: bytes = field(repr=False)
-    sign: bytes = field(repr=False)
+    round: int
+    pins: bytes
 
     def __post_init__(self) -> None:
-        expect_ascending("neighbours", self.neighbours)
-        expect_ascending("peers", self.peers)
-        expect_size("chains", self.chains, 32 * len(self.neighbours))
-        expect_size("channels", self.channels, 32 * len(self.peers))
+        expect_size("epoch", self.epoch, 32)
+        expect_size("pins", self.pins, 32)
 
-    def at(self, session: Session, epoch: bytes) -> "ClientMemory":
+    @classmethod
+    def of(cls, session: Session) -> Self:
+        """Return the set-up that a session builds on: its own, if it is one."""
+        p = rules_of(session).parameters
+        return cls(p.epoch or session.context, p.begun or session.round, pins(session, p))
+
+
+def pins(session: Session, parameters: MaskParameters) -> bytes:
+    """Return a digest (32 bytes) of what every round of a set-up has in common."""
+    names = b"".join(len(n.encode()).to_bytes(4, "big") + n.encode() for n in session.roster)
+    common = replace(parameters, epoch=b"", begun=0).encode()
+    return hashlib.sha256(b"secagg set-up v2\0" + hashlib.sha256(names).digest() + common).digest()
+
+
+@dataclass(frozen=True, eq=False)
+class ClientMemory(Record):
+    """setup: the set-up. next_round: the least round still allowed. enrolled: who enrolled (`pack_bits`).
+
+    chains, channels: one chain key (32 bytes) for each neighbour, and for each to whom shares are sealed
+    (`places.Places`). sign: the set-up's signing key (empty where the roster's signs). signers: others' keys of that
+    kind.
+    """
+
+    setup: Setup
+    next_round: int
+    enrolled: bytes
+    chains: bytes = field(repr=False)
+    channels: bytes = field(repr=False)
+    sign: bytes = field(repr=False)
+    signers: Signers
+
+    def at(self, session: Session) -> "ClientMemory":
         """Return the memory with its chains moved forward to the session's round.
 
-        Raises PolicyRefusal for a round that was used already or lies too far ahead, another set-up or
-        another roster.
+        Raises PolicyRefusal for a round that was used already or lies too far ahead, another set-up,
+        another roster or other parameters.
         """
-        if self.epoch != epoch or self.roster != roster_digest(session):
+        claimed = Setup.of(session)
+        if (self.setup.epoch, self.setup.round) != (claimed.epoch, claimed.round):
             raise PolicyRefusal(
                 "setup: the session builds on another set-up than the one this client took part in"
             )
+        if self.setup.pins != claimed.pins:
+            raise PolicyRefusal("setup: the session's roster or parameters are not those of the set-up")
         steps = session.round - self.next_round
         if steps < 0:
             raise PolicyRefusal(
@@ -78,23 +105,18 @@ class ClientMemory(Record):
 
 @dataclass(frozen=True, eq=False)
 class ServerMemory(Record):
-    """epoch: context of the set-up session; first_round: its round; last_round: the last one begun.
-
-    keys: what was advertised. established: clients whose masked vector came in some round, so that they have
-    pair keys. patience: rounds after which a set-up that somebody of the roster missed is made anew.
+    """setup: the set-up. last_round: the last one begun. keys: what was advertised, by client. established: clients
+    whose masked vector came in some round, so that they have pair keys. patience: rounds after which a set-up that
+    somebody of the roster missed is made anew.
     """
 
-    epoch: bytes
-    roster: bytes
-    parameters: bytes
-    first_round: int
+    setup: Setup
     last_round: int
     keys: dict[int, bytes]
     established: Indices
     patience: int
 
     def __post_init__(self) -> None:
-        expect_size("epoch", self.epoch, 32)
         expect_ascending("established", self.established)
 
     def serves(self, session: Session, renew: int) -> bool:
@@ -103,26 +125,15 @@ class ServerMemory(Record):
         Not after `renew` rounds, nor after `patience` rounds if somebody missed it: late joiners wait no
         longer than that.
         """
-        if self.roster != roster_digest(session) or self.parameters != session.parameters:
+        if self.setup.pins != Setup.of(session).pins:
             return False
         lasts = renew if len(self.established) == session.clients else min(self.patience, renew)
-        return self.last_round < session.round < self.first_round + lasts
+        return self.last_round < session.round < self.setup.round + lasts
 
     def next_patience(self, session: Session) -> int:
         """The patience of a new set-up: twice as long as long as somebody of the same roster is missing."""
-        same = self.roster == roster_digest(session) and len(self.established) < session.clients
+        same = self.setup.pins == Setup.of(session).pins and len(self.established) < session.clients
         return min(2 * self.patience, 1 << 20) if same else FIRST_PATIENCE
-
-
-def roster_digest(session: Session) -> bytes:
-    """Return a digest (32 bytes) of the roster's names in their order."""
-    names = b"".join(len(n.encode()).to_bytes(4, "big") + n.encode() for n in session.roster)
-    return hashlib.sha256(b"secagg roster v1\0" + names).digest()
-
-
-def epoch_of(session: Session, rules: Rules) -> bytes:
-    """Return the context of the set-up that a session belongs to: its own, if it is the set-up."""
-    return rules.parameters.epoch or session.context
 
 
 def ratchet(key: bytes, steps: int) -> bytes:
@@ -131,12 +142,10 @@ def ratchet(key: bytes, steps: int) -> bytes:
     return key
 
 
-def build_on(session: Session, memory: bytes | None, renew: int) -> bytes:
-    """Return the epoch (32 bytes) of the set-up that a server kept, if this session builds on it, else
-    nothing (a new set-up).
-    """
+def build_on(session: Session, memory: bytes | None, renew: int) -> Setup | None:
+    """Return the set-up that a server kept, if this session builds on it; None: it makes a new one."""
     kept = recalled(memory)
-    return kept.epoch if kept is not None and kept.serves(session, renew) else b""
+    return kept.setup if kept is not None and kept.serves(session, renew) else None
 
 
 def recalled(memory: bytes | None) -> ServerMemory | None:

@@ -1,5 +1,7 @@
 """Messages of rounds that build on a set-up. What does not belong here: messages of other rounds
-(`secagg.messages`).
+(`secagg.messages`), and of the vote, which are theirs.
+
+With whom a client shares masks and who holds its shares follows from the set-up (`places`), so no message names them.
 """
 
 from dataclasses import dataclass, field
@@ -10,6 +12,7 @@ from secagg.messages import (
     DIGEST_BYTES,
     SIGNATURE_BYTES,
     Indices,
+    Unmask,
     expect_ascending,
     expect_items,
     expect_size,
@@ -20,10 +23,11 @@ SEED_BYTES, EDGE_BYTES = 32, 16
 
 @dataclass(frozen=True, eq=False)
 class Proceed(Record):
-    """Server to client: send your masked vector. In the round of a set-up: the keys of its neighbours and
-    share holders.
+    """Server to client: send your masked vector. In the round of a set-up: who enrolled (`pack_bits`), and the keys of
+    those whom the client shares masks with or seals shares to.
     """
 
+    enrolled: bytes
     clients: Indices
     keys: bytes
 
@@ -33,73 +37,46 @@ class Proceed(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Entrusted(Record):
-    """What a client seals for one holder: a share of its self-mask seed and one of each edge's seed (16
-    bytes each).
-    """
-
-    neighbours: Indices
-    seed_share: bytes = field(repr=False)
-    edge_shares: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        expect_ascending("neighbours", self.neighbours)
-        expect_size("seed_share", self.seed_share, SEED_BYTES)
-        expect_size("edge_shares", self.edge_shares, EDGE_BYTES * len(self.neighbours))
-
-
-@dataclass(frozen=True, eq=False)
 class Deposit(Record):
-    """Client to server: the packed masked vector, a sealed `Entrusted` per holder, and what binds the
-    client to them.
+    """Client to server: the packed masked vector, a sealed box for each holder, and what binds the client to them.
 
-    digests: for each holder 16 bytes for the seed's share and each edge's. pledges: 32 bytes for the seed and
-    each edge.
+    A box holds a share of the self-mask seed (32 bytes) and one of each edge's seed (16 bytes each). digests: for each
+    holder 16 bytes per share. pledges: 32 bytes for the seed and each edge. input: its signature of those whom it
+    masked with; signature: of all the rest; both empty in the semi-honest model.
     """
 
     vector: bytes = field(repr=False)
-    neighbours: Indices
-    holders: Indices
     boxes: bytes
     digests: bytes
     pledges: bytes
+    input: bytes
     signature: bytes
 
     def __post_init__(self) -> None:
-        expect_ascending("neighbours", self.neighbours)
-        expect_ascending("holders", self.holders)
-        expect_items("boxes", self.boxes, len(self.holders))
-        secrets = 1 + len(self.neighbours)
-        expect_size("digests", self.digests, DIGEST_BYTES * secrets * len(self.holders))
-        expect_size("pledges", self.pledges, 32 * secrets)
-        if self.signature:
-            expect_size("signature", self.signature, SIGNATURE_BYTES)
+        if len(self.digests) % DIGEST_BYTES or len(self.pledges) % 32:
+            raise Misuse("expected digests of 16 bytes and pledges of 32")
+        if len(self.input) != len(self.signature) or len(self.input) not in (0, SIGNATURE_BYTES):
+            raise Misuse(f"expected two signatures of {SIGNATURE_BYTES} bytes, or none")
 
 
 @dataclass(frozen=True, eq=False)
-class Release(Record):
-    """Server to holder: whose vectors arrived (one bit per client), and what each of them entrusted to it."""
+class Release(Unmask):
+    """Server to holder: as `Unmask`, and the boxes that survivors entrusted to it, by survivor."""
 
-    bits: bytes
     boxes: dict[int, bytes]
 
 
 @dataclass(frozen=True, eq=False)
 class Released(Record):
-    """Holder to server: shares of survivors' seeds, and of their edges (`owners` to `peers`, in ascending
-    pairs) to the gone.
+    """Holder to server: for each owner whose box opened, its share of the seed and of its edges to the gone, by
+    ascending neighbour, end to end.
     """
 
-    alive: Indices
-    seed_shares: bytes = field(repr=False)
     owners: Indices
-    peers: Indices
-    edge_shares: bytes = field(repr=False)
+    shares: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        expect_ascending("alive", self.alive)
-        expect_size("seed_shares", self.seed_shares, SEED_BYTES * len(self.alive))
-        expect_size("edge_shares", self.edge_shares, EDGE_BYTES * len(self.owners))
-        pairs = list(zip(self.owners.tolist(), self.peers.tolist(), strict=False))
-        if len(self.owners) != len(self.peers) or pairs != sorted(set(pairs)):
-            raise Misuse("expected ascending pairs of owner and peer")
+        expect_ascending("owners", self.owners)
+        expect_least = SEED_BYTES * len(self.owners)
+        if len(self.shares) < expect_least or len(self.shares) % EDGE_BYTES:
+            expect_size("shares", self.shares, expect_least)

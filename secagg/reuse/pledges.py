@@ -22,7 +22,6 @@ def edge_digest(context: bytes, owner: int, peer: int, seed: bytes) -> bytes:
 
 def deposit_bytes(context: bytes, index: int, body: Deposit) -> bytes:
     """What a client signs: everything in its deposit."""
-    lists = body.neighbours.astype(">u4").tobytes() + b"\0" + body.holders.astype(">u4").tobytes()
-    parts = (lists, body.vector, body.boxes, body.digests, body.pledges)
+    parts = (body.vector, body.boxes, body.digests, body.pledges, body.input)
     held = b"".join(hashlib.sha256(part).digest() for part in parts)
     return context + index.to_bytes(4, "big") + held

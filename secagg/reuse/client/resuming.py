@@ -1,4 +1,4 @@
-"""Client, later round: it has its input and the pair keys of the set-up, and waits to be asked."""
+"""Later round: it has its input and the pair keys of the set-up, and waits to be asked."""
 
 from dataclasses import dataclass, field
 from typing import ClassVar
@@ -7,20 +7,20 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.errors import PolicyRefusal, WireError
+from protocols.identity import Identity
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from secagg.client.base import ClientState, refuse
 from secagg.messages import INPUT
-from secagg.reuse.depositing import deposit
+from secagg.reuse.client.depositing import deposit
 from secagg.reuse.memory import ClientMemory
 from secagg.reuse.messages import Proceed
-from secagg.rules import rules_of
 
 
 @dataclass(frozen=True, eq=False)
 class Resuming(ClientState):
-    """Waits to be asked for its masked vector."""
+    """Waits to be asked for its masked vector. sign: the key that signs."""
 
     TAG: ClassVar[int | None] = 50
     STAGE: ClassVar[str] = INPUT
@@ -28,15 +28,22 @@ class Resuming(ClientState):
     update: bytes
     vector: NDArray[np.int64] = field(repr=False)
     memory: ClientMemory = field(repr=False)
+    sign: bytes = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        if len(self.take(Proceed, request).clients):
+        asked = self.take(Proceed, request)
+        if asked.enrolled or len(asked.clients):
             raise refuse("new keys in a round that builds on a set-up")
-        return deposit(self, self.update, self.vector, self.memory, random)
+        return deposit(self, self.update, self.vector, self.memory, self.sign, random)
 
 
 def resume(
-    session: Session, index: int, vector: NDArray[np.int64], update: bytes, memory: bytes | None
+    session: Session,
+    index: int,
+    vector: NDArray[np.int64],
+    update: bytes,
+    memory: bytes | None,
+    identity: Identity | None,
 ) -> Resuming:
     """Return the first state of a client in a later round. Raises PolicyRefusal if it has no keys for it."""
     if memory is None:
@@ -45,4 +52,5 @@ def resume(
         kept = ClientMemory.decode(memory)
     except WireError as error:
         raise PolicyRefusal(f"setup: what this client kept is not readable: {error}") from None
-    return Resuming(session, index, update, vector, kept.at(session, rules_of(session).parameters.epoch))
+    sign = identity.private_bytes() if identity is not None else kept.sign
+    return Resuming(session, index, update, vector, kept.at(session), sign)

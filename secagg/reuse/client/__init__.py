@@ -1,0 +1,10 @@
+"""A client's states where keys are reused: enrolling, establishing or resuming; on the committee then voting, guarding."""
+
+from secagg.reuse.client.enrolling import Enrolling, enrol
+from secagg.reuse.client.establishing import Establishing
+from secagg.reuse.client.guarding import Guarding, Voting
+from secagg.reuse.client.resuming import Resuming, resume
+
+STATES = (Enrolling, Establishing, Resuming, Voting, Guarding)
+
+__all__ = ["STATES", "enrol", "resume"]

@@ -1,0 +1,72 @@
+"""Set-up: the others' keys come; pair keys are made, the private keys are gone, and the first round goes on at once.
+
+With whom a client shares masks must follow from the graph and from who enrolled, which it signs with every masked
+vector: so a list that lacks a key is refused.
+"""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.kernel import Message, Step
+from protocols.randomness import SecureRandom
+from secagg.advertisement import Advertised, certified_keys
+from secagg.client.base import ClientState, expect_threshold, refuse
+from secagg.client.view import Signers
+from secagg.commitments import signer
+from secagg.key_agreement import PairKeys
+from secagg.messages import INPUT, indices
+from secagg.reuse.client.depositing import deposit
+from secagg.reuse.memory import ClientMemory, Setup
+from secagg.reuse.messages import Proceed
+from secagg.reuse.places import Places
+
+
+@dataclass(frozen=True, eq=False)
+class Establishing(ClientState):
+    """Waits for the keys of its neighbours and of those it seals shares to."""
+
+    TAG: ClassVar[int | None] = 49
+    STAGE: ClassVar[str] = INPUT
+
+    update: bytes
+    vector: NDArray[np.int64] = field(repr=False)
+    seal: bytes = field(repr=False)
+    mask: bytes = field(repr=False)
+    sign: bytes = field(repr=False)
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        memory = self._memory(self.take(Proceed, request))
+        return deposit(self, self.update, self.vector, memory, self.sign, random)
+
+    def _memory(self, given: Proceed) -> ClientMemory:
+        enrolled = self.view("enrolled", given.enrolled, self.rules.seed)
+        places = Places(self.rules, enrolled)
+        if given.clients.tolist() != places.known(self.index):
+            raise refuse("expected the keys of exactly the enrolled neighbours and share holders")
+        expect_threshold("share holders", len(places.holders(self.index)), self.rules)
+        private = (self.seal, self.mask)
+        keys = certified_keys(self.rules, self.session, self.index, given.clients, given.keys, private)
+        return ClientMemory(
+            Setup.of(self.session),
+            self.session.round,
+            given.enrolled,
+            self._agree(self.mask, places.neighbours(self.index), keys, "mask_key", "edge chain"),
+            self._agree(self.seal, places.peers(self.index), keys, "seal_key", "channel chain"),
+            self.sign if self.rules.keyed else b"",
+            self._signers(keys),
+        )
+
+    def _agree(
+        self, private: bytes, peers: list[int], keys: dict[int, Advertised], key: str, purpose: str
+    ) -> bytes:
+        own, names = PairKeys(private, self.name, self.session.context), self.session.roster
+        return b"".join(own.agree(names[j], getattr(keys[j], key), purpose) for j in peers)
+
+    def _signers(self, keys: dict[int, Advertised]) -> Signers:
+        if not self.rules.keyed:
+            return Signers(indices(()), b"")
+        known = {j: k.sign_key for j, k in keys.items()} | {self.index: signer(self.sign).public}
+        return Signers(indices(sorted(known)), b"".join(known[j] for j in sorted(known)))
