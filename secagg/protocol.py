@@ -98,7 +98,12 @@ class _Masked(SecureSum):
     def stages(self, session: Session) -> tuple[Stage, ...]:
         rules = rules_of(session)
         if rules.parameters.reuse:
-            names = [INPUT, UNMASK] if rules.parameters.epoch else [ADVERTISE, INPUT, UNMASK]
+            names = [
+                *([] if rules.parameters.epoch else [ADVERTISE]),
+                INPUT,
+                *([CONFIRM] if rules.agrees else []),
+                UNMASK,
+            ]
             return tuple(Stage(name, counts=name == INPUT) for name in names)
         names = [ADVERTISE, *([REVEAL] if rules.committed else []), SHARE, INPUT]
         names += [*([CONFIRM] if rules.voted else []), UNMASK]
@@ -172,8 +177,10 @@ class _Masked(SecureSum):
             chosen = replace(chosen, identities=self.credentials.keys_of(made.roster))
         made = replace(made, parameters=chosen.encode())
         if self.reuse:
-            epoch = build_on(made, memory, self.renew)
-            made = replace(made, parameters=replace(chosen, epoch=epoch).encode())
+            setup = build_on(made, memory, self.renew)
+            if setup is not None:
+                chosen = replace(chosen, epoch=setup.epoch, begun=setup.round)
+                made = replace(made, parameters=chosen.encode())
         return made
 
     @property
@@ -194,7 +201,7 @@ class _Masked(SecureSum):
 
     def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
         self._authenticate(session)
-        return reuse.start(session, memory) if self.reuse else server_states.start(session)
+        return reuse.server.start(session, memory) if self.reuse else server_states.start(session)
 
     def _client(
         self,
@@ -212,8 +219,8 @@ class _Masked(SecureSum):
         if not self.reuse:
             return client_states.join(session, index, vector, update, identity, random, memory)
         if rules_of(session).parameters.epoch:
-            return Step(reuse.resume(session, index, vector, update, memory))
-        return Step(reuse.enrol(session, index, vector, update, identity, random))
+            return Step(reuse.client.resume(session, index, vector, update, memory, identity))
+        return Step(reuse.client.enrol(session, index, vector, update, identity, random))
 
     def _authenticate(self, session: Session) -> Credentials | None:
         """Return the credentials a malicious-model session was checked against. Raises PolicyRefusal if it

@@ -18,6 +18,7 @@ from protocols.errors import Misuse, WireError
 from protocols.session import Session
 from secagg.graph import Harary, permutation
 from secagg.messages import SIGNATURE_BYTES, Indices
+from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.ring import Ring
 
 SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS = "semi-honest", "semi-malicious", "malicious"
@@ -39,7 +40,8 @@ class MaskParameters(Record):
     graph (0: all of them). window: survivors among any degree / 2 clients that follow one another on the graph's
     ring, more than its corrupt ones (0 on the complete graph). committed: the graph's seed comes from commitments
     that all clients reveal. beacon: public randomness behind the graph ("" if none). identities: the clients'
-    Ed25519 keys in roster order, 32 bytes each (malicious), else empty.
+    Ed25519 keys in roster order, 32 bytes each (malicious), else empty. reuse: one set-up serves many rounds: shares
+    are held by the committee. epoch, begun: context and round of the set-up that a later round builds on.
     """
 
     threat: str
@@ -55,6 +57,7 @@ class MaskParameters(Record):
     identities: bytes = b""
     reuse: bool = False
     epoch: bytes = b""
+    begun: int = 0
 
     def __post_init__(self) -> None:
         if self.threat not in THREATS:
@@ -93,22 +96,30 @@ class Rules:
                 f"expected at least {LEAST_CLIENTS} clients and a degree below their number, "
                 f"got {self.clients} clients, degree {p.degree}"
             )
-        self.degree, self.threshold, self.survivors = p.degree, p.threshold, max(survivors, p.survivors)
+        self.degree, self.threshold = p.degree, p.threshold
         self.voted = p.threat != SEMI_HONEST
-        self.withstood = max(0, 2 * p.threshold - p.degree - 1) if self.voted else 0
         self.certified = p.threat == MALICIOUS
         self.keyed = p.threat == SEMI_MALICIOUS  # signatures are by keys of the session, else by the roster's
         self.complete = self.degree == self.clients - 1
+        self.agrees = self.voted and not (p.reuse and self.complete)  # later rounds are two trips there
         _check_quorum(p, self.clients, self.complete)
+        self.shown = self._least_shown(survivors)
+        self.survivors = self.sure(self.shown)
         self.committed = p.committed
         self.ring = Ring(ring_bits)
-        self.seed = b"" if p.committed else _seed(p, p.epoch or context, 0 if p.reuse else round)
+        self.seed = b"" if p.committed else _seed(p, p.epoch or context, p.begun or round)
         if p.identities and len(p.identities) != 32 * self.clients:
             raise Misuse(f"expected {self.clients} identities of 32 bytes, got {len(p.identities)} bytes")
         if p.committed and (self.complete or not self.certified):
             raise Misuse("commit and reveal is for malicious sessions on sparse graphs")
-        if (p.reuse and p.committed) or len(p.epoch) not in (0, 32) or (p.epoch and not p.reuse):
+        if p.reuse and p.committed:
             raise Misuse("reused keys on a sparse graph in the malicious model need a beacon")
+        if (len(p.epoch), p.begun > 0) not in ((0, False), (32, True)) or (p.epoch and not p.reuse):
+            raise Misuse("expected context and round of a set-up where keys are reused, or neither")
+        if p.beacon and round > BEACON_ROUNDS:
+            raise Misuse(
+                f"a beacon serves rounds up to {BEACON_ROUNDS}, this is round {round}: use another one"
+            )
         if self.certified and not (self.complete or p.committed or p.beacon):
             raise Misuse("a malicious session on a sparse graph needs commit and reveal, or a beacon")
 
@@ -127,13 +138,16 @@ class Rules:
         """Who signs the survivors, ascending: everybody, or a committee that is drawn with the graph."""
         if not self.parameters.committee:
             return tuple(range(self.clients))
+        return tuple(sorted(self._drawn(seed, self.parameters.committee)))
+
+    def _drawn(self, seed: bytes, size: int) -> list[int]:
         drawn = hashlib.sha256(b"secagg voters v1\0" + seed).digest()
-        return tuple(sorted(permutation(drawn, self.clients)[: self.parameters.committee].tolist()))
+        return [int(i) for i in permutation(drawn, self.clients)[:size]]
 
     def shortfall(self, view: Collection[int], seed: bytes) -> str:
         """Why these clients are too few to deal, or to be the survivors; empty if they are enough."""
-        if len(view) < self.survivors:
-            return f"expected at least {self.survivors} clients, got {len(view)}"
+        if len(view) < self.shown:
+            return f"expected at least {self.shown} clients, got {len(view)}"
         if self.parameters.window:
             found = self._fewest_in_a_row(view, seed)
             if found < self.parameters.window:
@@ -151,42 +165,31 @@ class Rules:
         reached = np.concatenate([[0], np.cumsum(np.concatenate([around, around[: half - 1]]))])
         return int((reached[half:] - reached[:-half]).min())
 
-    def surely_alive(self, shown: int) -> int:
-        """Where keys are reused: survivors that are in the sum for sure if a holder was shown `shown` of
-        them.
+    def sure(self, shown: int) -> int:
+        """Clients that are in the total for sure if nobody who opens is shown fewer than `shown` survivors.
 
-        There is no vote, so outside the semi-honest model each holder may be shown others. A client drops out
-        of the sum if threshold - corrupt honest holders were shown it gone; together they were shown (holders
-        - corrupt) times as many gone as one of them.
+        Where clients agree on one view: all of those. On the complete graph with reused keys holders may be shown
+        others each. A client is left out if threshold - corrupt honest holders are shown it gone; together they are
+        shown (holders - corrupt) times as many gone as one of them.
         """
-        p, gone = self.parameters, self.clients - shown
-        if not self.voted:
+        if self.agrees or not self.voted:
             return shown
-        return self.clients - gone * (p.degree - self.withstood) // (p.threshold - self.withstood)
+        holders, corrupt = self.clients - 1, self.parameters.corrupt
+        return self.clients - (self.clients - shown) * (holders - corrupt) // (self.threshold - corrupt)
 
-    def left_alone(self, alive: Collection[int]) -> int | None:
-        """A survivor that keeps fewer neighbours than the threshold, or None (on the graph of `self.seed`)."""
-        if self.complete:
-            return next(iter(alive), None) if len(alive) <= self.threshold else None
-        for i in alive:
-            if sum(j in alive for j in self.neighbours(i, self.seed)) < self.threshold:
-                return i
-        return None
+    def _least_shown(self, survivors: int) -> int:
+        """The fewest survivors that a client may be shown, so that `survivors` are in every total."""
+        least = self.parameters.survivors
+        return next((n for n in range(least, self.clients) if self.sure(n) >= survivors), self.clients)
 
     @functools.cached_property
-    def committee(self) -> frozenset[int]:
-        """The clients that hold everybody's shares where keys are reused: all on the complete graph, else
-        `degree` of them.
+    def holders(self) -> frozenset[int]:
+        """The clients that hold everybody's shares where keys are reused: the voters; `degree` of the clients where
+        nobody votes.
         """
-        if self.complete:
+        if self.complete or (self.voted and not self.parameters.committee):
             return frozenset(range(self.clients))
-        seed = hashlib.sha256(b"secagg committee v1\0" + self.seed).digest()
-        return frozenset(permutation(seed, self.clients)[: self.parameters.committee or self.degree].tolist())
-
-    def channels(self, index: int) -> frozenset[int]:
-        """With whom a client exchanges sealed shares where keys are reused."""
-        others = frozenset(range(self.clients)) if index in self.committee else self.committee
-        return others - {index}
+        return frozenset(self._drawn(self.seed, self.parameters.committee or self.degree))
 
     def points(self, holders: Indices) -> NDArray[np.int64]:
         """The points of a dealer's shares, in the order of its holders: their index + 1, or their rank in
@@ -202,9 +205,9 @@ class Rules:
 
 
 def _check_quorum(p: MaskParameters, clients: int, complete: bool) -> None:
-    """Raises Misuse unless two certificates share an honest client, and every window an honest survivor."""
-    if p.reuse:
-        return
+    """Raises Misuse unless two certificates share an honest client, and every window an honest survivor; where later
+    rounds have no vote, unless two views do not both reach the threshold.
+    """
     if p.threat == SEMI_HONEST:
         if p.quorum or p.committee or p.window:
             raise Misuse("semi-honest sessions have no quorum, committee or window")
@@ -218,6 +221,11 @@ def _check_quorum(p: MaskParameters, clients: int, complete: bool) -> None:
         )
     if not complete and p.window < 1:
         raise Misuse("a sparse graph needs a window >= 1: survivors among clients in a row on the ring")
+    if complete and p.reuse and 2 * p.threshold <= clients - 1 + p.corrupt:
+        raise Misuse(
+            f"reused keys: expected 2 x threshold > holders + corrupt, got 2 x {p.threshold} <= {clients - 1} + "
+            f"{p.corrupt}: two views of who survived could open both secrets of a client"
+        )
 
 
 def _seed(parameters: MaskParameters, context: bytes, round: int) -> bytes:

@@ -22,13 +22,11 @@ _LIMITS = (
     "the sum itself may reveal an update (small cohorts, crafted models, sybils): add differential privacy",
     "who takes part, who drops out and how long each takes is visible",
 )
-_CHOSEN = "a server that picks the drop-outs after it saw the graph can shrink it, to"
 
 
 def protection(rules: Rules, wishes: Wishes) -> Protection:
     """Return the statement of one session's protection."""
     p = rules.parameters
-    withstood = p.threshold - 1 if p.threat == SEMI_HONEST else rules.withstood
     secrets = "each round's seeds" if p.reuse else "secrets"
     graph = "the complete graph" if rules.complete else f"a random {p.degree}-regular graph"
     return Protection(
@@ -40,15 +38,17 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
             "clients": "their neighbours' public keys, what the server publishes",
         },
         assumptions=(_server(rules), *_SOURCES, *_graph(rules)),
-        collusion=f"the server with up to {wishes.collusion:.0%} of the clients, at most {withstood} of the "
-        f"{p.degree} that hold shares of one client's secrets",
+        collusion=_collusion(rules, wishes),
         limits=(*_LIMITS, *_limits(rules)),
         parameters={
             "clients": rules.clients,
             "degree": p.degree,
             "threshold": p.threshold,
-            "corrupt_neighbours": rules.withstood,
-            "least_survivors": p.survivors,
+            "corrupt": p.corrupt,
+            "least_survivors": rules.survivors,
+            "window": p.window,
+            "committee": p.committee,
+            "quorum": p.quorum,
             "ring_bits": rules.ring.bits,
         },
     )
@@ -69,39 +69,37 @@ def _graph(rules: Rules) -> tuple[str, ...]:
     return ("the graph's seed follows from the server's nonce: the server draws it honestly",)
 
 
-def _component(rules: Rules) -> str:
-    """In which sum a sparse graph hides a client. A survivor keeps `threshold` surviving neighbours, or it
-    answers nothing.
-    """
+def _collusion(rules: Rules, wishes: Wishes) -> str:
     p = rules.parameters
-    text = (
-        "a sparse graph hides each client in the sum of its connected component of honest survivors, for corrupt "
-        "clients fixed before the graph; that is all of them, but for the planned failure probability, "
-    )
     if p.threat == SEMI_HONEST:
-        return text + "over chance drop-outs"
-    if p.reuse:
-        gone = (p.degree - rules.withstood) * (p.degree - p.threshold) // (p.threshold - rules.withstood)
+        held = f"at most {p.threshold - 1} of the {p.degree} that hold shares of one client's secrets"
+    else:
+        held = f"at most {p.corrupt} of the {rules.clients}"
+    return f"the server with up to {wishes.collusion:.0%} of the clients, {held}"
+
+
+def _component(rules: Rules) -> str:
+    """In which sum a sparse graph hides a client."""
+    p = rules.parameters
+    if p.threat == SEMI_HONEST:
         return (
-            text
-            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.degree - gone - rules.withstood + 1} honest clients"
+            "a sparse graph hides each client in the sum of its connected component of honest survivors, for corrupt "
+            "clients fixed before the graph; that is all of them, but for the planned failure probability, over chance "
+            "drop-outs"
         )
-    if p.threat == SEMI_MALICIOUS:
-        return (
-            text
-            + f"over chance drop-outs; {_CHOSEN} no fewer than {p.threshold - rules.withstood + 1} honest clients"
-        )
-    return text + "whoever the server drops"
+    return (
+        "a sparse graph hides each client in the sum of all honest survivors, whoever the server drops, for corrupt "
+        "clients fixed before the graph, but for the planned failure probability: "
+        f"any {p.degree // 2} clients in a row keep {p.window} survivors, more than its corrupt ones"
+    )
 
 
 def _without_vote(rules: Rules) -> tuple[str, ...]:
-    p = rules.parameters
-    if p.threat == SEMI_HONEST:
+    if rules.agrees or not rules.voted:
         return ()
-    ratio = (p.degree - rules.withstood) / (p.threshold - rules.withstood)
     return (
-        "later rounds have no vote: by showing holders different survivors the server can leave up to "
-        f"{ratio:.2f} times as many clients out of the sum as it shows any one of them gone",
+        f"later rounds have no vote: each holder is shown {rules.shown} survivors or more; by showing them others each "
+        f"the server can leave more clients out, but {rules.survivors} are in every total",
     )
 
 

@@ -68,12 +68,14 @@ class Joining(ClientState):
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         self.take(Begin, request)
-        answer = self.answer(Advertisement(self.keys.advertisement))
-        held = (self.session, self.index, self.update, self.vector)
-        k = self.keys
+        return Step(self.joined(), self.answer(Advertisement(self.keys.advertisement)))
+
+    def joined(self) -> ClientState:
+        """The state after the keys have left."""
+        held, k = (self.session, self.index, self.update, self.vector), self.keys
         if self.rules.committed:
-            return Step(Revealing(*held, k.seal, k.mask, k.sign, k.part), answer)
-        return Step(Sharing(*held, k.seal, k.mask, k.sign, None), answer)
+            return Revealing(*held, k.seal, k.mask, k.sign, k.part)
+        return Sharing(*held, k.seal, k.mask, k.sign, None)
 
 
 def join(

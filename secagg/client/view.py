@@ -47,17 +47,23 @@ class View(Record):
         """Accept a request to open, or raise PeerError: a quorum signed this very view, and every surviving neighbour
         masked with these dealers: it says so with its input, or by its vote.
         """
-        rules = rules_of(session)
-        if asked.certificate is None:
-            raise refuse("nobody signed the survivors")
-        keys = self.signers.of(rules)
-        voters = {j: keys[j] for j in rules.voters(self.graph_seed) if j in keys}
-        digest = agreed(session.context, view_facts(self.graph_seed, self.dealers, asked.survivors))
-        check_certificate(asked.certificate, voters, rules.parameters.quorum, digest)
-        voted = set(asked.certificate.voters.tolist())
+        keys = self.signers.of(rules_of(session))
+        voted = self._certified(session, asked, keys)
         silent, inputs = [j for j in neighbours if j not in voted], items(asked.inputs, 64)
         if len(inputs) != len(silent):
             raise refuse(f"expected the signed inputs of {len(silent)} neighbours, got {len(inputs)}")
         for j, signature in zip(silent, inputs, strict=True):
             signed = masked_bytes(session.context, self.graph_seed, self.dealers, j)
             check_signature(keys[j], MASK, signed, signature, str(client(j)))
+
+    def _certified(self, session: Session, asked: Unmask, keys: dict[int, bytes]) -> set[int]:
+        """Who signed the survivors, a quorum; nobody where later rounds of reused keys have no vote."""
+        rules = rules_of(session)
+        if (asked.certificate is not None) != rules.agrees:
+            raise refuse("nobody signed the survivors" if rules.agrees else "votes in a session without them")
+        if asked.certificate is None:
+            return set()
+        voters = {j: keys[j] for j in rules.voters(self.graph_seed) if j in keys}
+        digest = agreed(session.context, view_facts(self.graph_seed, self.dealers, asked.survivors))
+        check_certificate(asked.certificate, voters, rules.parameters.quorum, digest)
+        return set(asked.certificate.voters.tolist())

@@ -7,11 +7,10 @@ It may be asked to open without having voted: others' votes may be enough. What 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from protocols.agreement import Vote
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.client.opening import Opening
-from secagg.messages import CONFIRM, UNMASK, Survivors
+from secagg.messages import CONFIRM, UNMASK
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,10 +23,9 @@ class Voting(Opening):
     sign: bytes = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        state = Opening(self.session, self.index, self.shown, self.held, self.shares)
-        if request.stage == UNMASK:
-            return state.receive(request, random)
-        shown = self.take(Survivors, request)
-        self.survivors(shown.bits)
-        ballot = self.shown.vote(self.session, shown.bits, self.sign)
-        return Step(state, self.answer(Vote(ballot.signature)), marks=(ballot.mark,))
+        after = Opening(self.session, self.index, self.shown, self.held, self.shares)
+        return (
+            after.receive(request, random)
+            if request.stage == UNMASK
+            else self.vote(request, self.sign, after)
+        )

@@ -55,8 +55,9 @@ class Deposit(Record):
     def __post_init__(self) -> None:
         if len(self.digests) % DIGEST_BYTES or len(self.pledges) % 32:
             raise Misuse("expected digests of 16 bytes and pledges of 32")
-        if len(self.input) != len(self.signature) or len(self.input) not in (0, SIGNATURE_BYTES):
-            raise Misuse(f"expected two signatures of {SIGNATURE_BYTES} bytes, or none")
+        for name in ("input", "signature"):
+            if getattr(self, name):
+                expect_size(name, getattr(self, name), SIGNATURE_BYTES)
 
 
 @dataclass(frozen=True, eq=False)

@@ -110,4 +110,4 @@ class Facts(Record):
 
     def dealers(self, clients: int) -> bytes:
         """All who dealt, as bits."""
-        return pack_bits(self.pledges, clients)
+        return pack_bits(self.keys, clients)

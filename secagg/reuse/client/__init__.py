@@ -1,4 +1,4 @@
-"""A client's states where keys are reused: enrolling, establishing or resuming; on the committee then voting, guarding."""
+"""A client's states where keys are reused: enrolling, establishing or resuming; a holder then votes, or guards."""
 
 from secagg.reuse.client.enrolling import Enrolling, enrol
 from secagg.reuse.client.establishing import Establishing

@@ -1,17 +1,17 @@
-"""The committee's last trips: on sparse graphs it signs who survived, once; it opens, once, the survivors' own seeds and
-their edges to those who are gone.
+"""A holder's last trips: on sparse graphs it signs who survived, once; it opens, once, the survivors' own seeds
+and their edges to those who are gone.
 
 Two secrets of one client are never opened to one view: a survivor's edges to survivors stay closed, and who is gone
-entrusted nothing. On sparse graphs a quorum of the committee has signed that view, so there is no other. On the complete
-graph the threshold keeps two views apart (2 t > holders + corrupt): t holders were shown a client alive, or t were
-shown it gone, not both; what a mixture of views leaves out of the total is counted (`Rules.shown`).
+entrusted nothing. On sparse graphs a quorum of the committee has signed that view, so there is no other. On the
+complete graph the threshold keeps two views apart (2 t > holders + corrupt): t holders were shown a client alive, or t
+were shown it gone, not both; what a mixture of views leaves out of the total is counted (`Rules.shown`).
 """
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
 from protocols.errors import PeerError
-from protocols.kernel import Left, Message, Step, client
+from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
 from secagg.client.base import refuse
 from secagg.client.opening import Opener
@@ -35,7 +35,7 @@ class Guarding(Opener):
         self.check(asked, sorted(alive - {self.index}))
         if not set(asked.boxes) <= alive - {self.index}:
             raise refuse("a box of a client who is no survivor")
-        return Step(Left(), self.answer(self._released(asked, alive)), marks=(self.answered,))
+        return self.opened(self._released(asked, alive))
 
     def _released(self, asked: Release, alive: set[int]) -> Released:
         """What this view opens. A box that does not open, or holds something else, is left out: the server sees it."""
@@ -72,4 +72,8 @@ class Voting(Guarding):
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         after = Guarding(self.session, self.index, self.shown, self.keys)
-        return after.receive(request, random) if request.stage == UNMASK else self.vote(request, self.sign, after)
+        return (
+            after.receive(request, random)
+            if request.stage == UNMASK
+            else self.vote(request, self.sign, after)
+        )

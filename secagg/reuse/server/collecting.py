@@ -81,6 +81,6 @@ class Collecting(ServerState):
         if not self.rules.agrees:
             return replace(ask_to_release(*known, None), memory=memory)
         bits = pack_bits(self.arrived, self.session.clients)
-        state = Electing(*known, bits, {})  # type: ignore[arg-type]  # it takes deposits for inputs
+        state = Electing(*known, bits, {})
         asks = tuple(self.request(CONFIRM, i, Survivors(bits)) for i in state.asked())
         return Step(state, asks, memory=memory)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from protocols.errors import Misuse, TooFewSurvivors
-from protocols.kernel import Message, Step
+from protocols.kernel import Step
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from secagg.messages import ADVERTISE, INPUT, Begin, indices, pack_bits

@@ -95,7 +95,9 @@ class Releasing(ServerState):
         places = [(0, SEED), *((place, edge_kind(j)) for place, j in self.gone[owner])]
         parts = [share[:SEED_BYTES], *items(share[SEED_BYTES:], EDGE_BYTES)]
         for (place, kind), part in zip(places, parts, strict=True):
-            if share_digest(context, owner, holder, kind, part) != kept.digest(self.row(holder, owner), place):
+            if share_digest(context, owner, holder, kind, part) != kept.digest(
+                self.row(holder, owner), place
+            ):
                 return False
         have[holder] = share
         return True

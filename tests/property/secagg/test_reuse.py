@@ -2,6 +2,7 @@
 rounds.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -12,12 +13,13 @@ from hypothesis import strategies as st
 from protocols import simulate
 from protocols.errors import Misuse, PeerError, PolicyRefusal, ProtocolViolation, TooFewSurvivors
 from protocols.kernel import SERVER, Message
+from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.errors import DealerBlamed
 from secagg.key_agreement import public_key
-from secagg.messages import ADVERTISE, INPUT, UNMASK, indices, pack_bits, read
+from secagg.messages import ADVERTISE, INPUT, UNMASK, indices, items, pack_bits, read
 from secagg.reuse.memory import ClientMemory, ServerMemory
 from secagg.reuse.messages import Deposit, Proceed, Release, Released
 from secagg.rules import rules_of
@@ -46,6 +48,15 @@ def first_round(n: int = 8) -> Play:
     play = Play(protocol(), n)
     play.finish()
     return play
+
+
+def shown(request: Message, alive: Sequence[int]) -> Message:
+    """The request as a server would make it that shows these survivors."""
+    body, holder = read(Release, request), request.recipient.number
+    others = [i for i in alive if i != holder]
+    signed = dict(zip(sorted(body.boxes), items(body.inputs, 64), strict=True))
+    boxes = {i: body.boxes[i] for i in others}
+    return with_body(request, Release(pack_bits(alive, 8), None, b"".join(signed[i] for i in others), boxes))
 
 
 class TestRounds:
@@ -183,7 +194,7 @@ class TestRepeats:
                 later.session, 0, play.inputs[0], random=play.random, memory=other.memories[0]
             )
         renamed = replace(later.session, roster=("z", *later.session.roster[1:]))
-        with pytest.raises(PolicyRefusal, match="another set-up"):
+        with pytest.raises(PolicyRefusal, match="roster or parameters"):
             play.protocol.client(renamed, 1, play.inputs[0], random=play.random, memory=play.memories[1])
 
     def test_far_ahead_is_refused(self) -> None:
@@ -245,43 +256,36 @@ class TestViews:
 
     @pytest.mark.parametrize("alive", [[1, 2, 3, 4, 5, 6, 7], [0, 1, 2], [0]])
     def test_views_that_are_too_small_or_without_oneself_are_refused(self, alive: list[int]) -> None:
+        play = self.release()
         with pytest.raises(ProtocolViolation):
-            self.release().ask(UNMASK, 0, Release(pack_bits(alive, 8), {}))
+            play.tell(shown(play.queue[0], alive))
 
     def test_a_view_opens_seeds_of_the_living_and_edges_to_the_gone_only(self) -> None:
         play = self.release()
-        request = play.queue[0]
-        body = read(Release, request)
-        alive = [0, 1, 2, 3, 4, 5, 7]
-        shown = Release(pack_bits(alive, 8), {i: b for i, b in body.boxes.items() if i != 6})
-        released = read(Released, play.tell(with_body(request, shown))[0])
-        assert released.alive.tolist() == alive[1:]
-        assert set(released.peers.tolist()) == {6}
-        assert released.owners.tolist() == alive[1:]
+        released = read(Released, play.tell(shown(play.queue[0], [0, 1, 2, 3, 4, 5, 7]))[0])
+        assert released.owners.tolist() == [1, 2, 3, 4, 5, 7]
+        assert len(released.shares) == 6 * (32 + 16)
 
     def test_a_box_of_somebody_said_to_be_gone_is_refused(self) -> None:
         play = self.release()
-        body = read(Release, play.queue[0])
+        told = shown(play.queue[0], [0, 1, 2, 3, 4, 5, 7])
+        boxes = read(Release, play.queue[0]).boxes
         with pytest.raises(ProtocolViolation, match="no survivor"):
-            play.tell(with_body(play.queue[0], Release(pack_bits([0, 1, 2, 3, 4, 5, 7], 8), body.boxes)))
+            play.tell(with_body(told, replace(read(Release, told), boxes=boxes)))
 
     def test_split_views_open_one_label_of_each_client_at_most(self) -> None:
         """Half of the holders is told that client 7 lives, the other half that it is gone."""
         play = self.release()
         rules = rules_of(play.session)
-        seeds, edges = [0] * 8, np.zeros((8, 8), int)
+        seeds, edges = 0, 0
         for request in play.queue:
             m = request.recipient.number
-            body = read(Release, request)
             lives = m == 7 or m % 2 == 0
-            alive = list(range(8)) if lives else list(range(7))
-            boxes = {i: b for i, b in body.boxes.items() if i in alive}
-            answer = read(Released, play.tell(with_body(request, Release(pack_bits(alive, 8), boxes)))[0])
-            for i in answer.alive.tolist():
-                seeds[i] += 1
-            for i, j in zip(answer.owners.tolist(), answer.peers.tolist(), strict=True):
-                edges[i, j] += 1
-        assert min(seeds[7], edges[:, 7].max()) + rules.parameters.corrupt < rules.threshold
+            answer = read(Released, play.tell(shown(request, list(range(8 if lives else 7))))[0])
+            seeds += 7 in answer.owners
+            edges += not lives
+            assert len(answer.shares) == len(answer.owners) * (32 if lives else 48)
+        assert min(seeds, edges) + rules.parameters.corrupt < rules.threshold
 
     def test_holders_count_with_what_others_may_have_been_shown(self) -> None:
         """Eight clients, one gone in each view: of seven that must be in the sum only six are sure, so
@@ -289,35 +293,39 @@ class TestViews:
         """
         chosen = protocol()
         session = chosen.session([f"c{i}" for i in range(8)], 4, 100, random=SystemRandom(), min_survivors=6)
+        assert (rules_of(session).shown, rules_of(session).survivors) == (7, 7)
         play = Play(chosen, 8, session=session)
         play.trip()
         play.trip()
+        with pytest.raises(ProtocolViolation, match="expected at least 7"):
+            play.tell(shown(play.queue[0], range(6)))
+
+    def test_a_policy_of_least_survivors_counts_mixed_views_too(self) -> None:
+        """What a server writes into the parameters is not what is sure to be in the sum."""
+        chosen = protocol()
+        session = chosen.session([f"c{i}" for i in range(8)], 4, 100, random=SystemRandom())
+        rules = rules_of(session)
+        assert rules.parameters.survivors > rules.survivors
+        for least in (rules.survivors, rules.survivors + 1):
+            policy = Policy(min_threshold_share=0.0, min_survivors=least)
+            play = Play(chosen, 8, session=session, policy=policy)
+            assert bool(play.refused) == (least > rules.survivors)
+        more = chosen.session(
+            session.roster, 4, 100, random=SystemRandom(), min_survivors=rules.survivors + 1
+        )
+        assert not Play(chosen, 8, session=more, policy=policy).refused
+
+    @pytest.mark.parametrize("fake", ["missing", "another client's", "of another list"])
+    def test_a_survivor_that_did_not_sign_whom_it_masked_with_is_not_opened(self, fake: str) -> None:
+        play = self.release()
         body = read(Release, play.queue[0])
-        boxes = {i: b for i, b in body.boxes.items() if i < 6}
-        with pytest.raises(ProtocolViolation, match="sure"):
-            play.tell(with_body(play.queue[0], Release(pack_bits(range(6), 8), boxes)))
-
-    def test_a_survivor_left_without_neighbours_is_not_opened(self) -> None:
-        """On a sparse graph a view may keep enough clients in all and still leave one with too few
-        neighbours.
-        """
-        chosen = SecAggPlus(setup="reuse", neighbours=6, threshold=4, collusion=0.0)
-        play = again(self.played(chosen), 2, 16)
-        play.trip()
-        rules = rules_of(play.session)
-        victim = play.queue[0].recipient.number
-        around = set(rules.neighbours(victim, rules.seed))
-        holder = next(m.recipient.number for m in play.queue if m.recipient.number not in around | {victim})
-        request = next(m for m in play.queue if m.recipient.number == holder)
-        alive = sorted(set(range(16)) - set(list(around)[:3]))
-        boxes = {i: b for i, b in read(Release, request).boxes.items() if i in alive}
-        with pytest.raises(ProtocolViolation, match="left with"):
-            play.tell(with_body(request, Release(pack_bits(alive, 16), boxes)))
-
-    def played(self, chosen: SecAggPlus) -> Play:
-        play = Play(chosen, 16)
-        play.finish()
-        return play
+        one = {
+            "missing": b"",
+            "another client's": body.inputs[64:128],
+            "of another list": read(Release, self.release().queue[0]).inputs[:64],
+        }[fake]
+        with pytest.raises(PeerError):
+            play.tell(with_body(play.queue[0], replace(body, inputs=one + body.inputs[64:])))
 
     def test_boxes_of_another_round_do_not_open(self) -> None:
         play = self.release()
@@ -325,15 +333,14 @@ class TestViews:
         later = again(play, 3)
         later.trip()
         request = later.queue[0]
-        released = read(
-            Released, later.tell(with_body(request, replace(read(Release, request), boxes=old.boxes)))[0]
-        )
-        assert len(released.alive) == 0
+        stale = replace(read(Release, request), boxes=old.boxes)
+        released = read(Released, later.tell(with_body(request, stale))[0])
+        assert len(released.owners) == 0
 
     def test_new_keys_in_a_later_round_are_refused(self) -> None:
         play = again(first_round(), 2)
         with pytest.raises(ProtocolViolation, match="new keys"):
-            play.ask(INPUT, 0, Proceed(indices([1]), bytes(96)))
+            play.ask(INPUT, 0, Proceed(b"", indices([1]), bytes(96)))
 
     def test_another_model_gives_no_common_round(self) -> None:
         play = again(first_round(), 2)
@@ -357,7 +364,7 @@ class TestBlame:
             if sent.recipient != SERVER or sent.sender.number != 2:
                 return [sent]
             body = read(Released, sent)
-            return [with_body(sent, replace(body, edge_shares=bytes(len(body.edge_shares))))]
+            return [with_body(sent, replace(body, shares=bytes(len(body.shares))))]
 
         play.trip(lie)
         total = play.finish()
@@ -370,12 +377,9 @@ class TestBlame:
         body = read(Deposit, answer)
         for bad in (
             replace(body, pledges=bytes(len(body.pledges))),
-            replace(
-                body,
-                neighbours=body.neighbours[1:],
-                pledges=body.pledges[32:],
-                digests=body.digests[: 7 * 7 * 16],
-            ),
+            replace(body, pledges=body.pledges[32:], digests=body.digests[: 7 * 7 * 16]),
+            replace(body, input=bytes(64)),
+            replace(body, input=b""),
             replace(body, signature=bytes(64)),
         ):
             with pytest.raises(PeerError) as caught:
