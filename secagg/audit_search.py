@@ -16,7 +16,6 @@ from protocols.kernel import SERVER, Message, client, message
 from protocols.opening import Attack, Check, Rule
 from protocols.session import Session
 from secagg.audit_view import graph_seed
-from secagg.graph import permutation
 from secagg.messages import CONFIRM, UNMASK, Delivery, Masked, Survivors, Unmask, pack_bits, unpack_bits
 from secagg.rules import Rules, rules_of
 
@@ -28,7 +27,7 @@ def rule(session: Session, transcript: Transcript) -> Rule:
     """What honest clients check before they open anything."""
     rules, n = rules_of(session), session.clients
     p, seed = rules.parameters, graph_seed(session, transcript)
-    ring, half = permutation(seed, n).tolist() if seed else list(range(n)), rules.degree // 2
+    ring, half = rules.circle(seed).tolist() if seed else list(range(n)), rules.degree // 2
     return Rule(
         clients=n,
         neighbours=tuple(frozenset(rules.neighbours(i, seed)) for i in range(n)),

@@ -48,14 +48,26 @@ class Credentials:
             raise PeerError(f"{strangers[0]!r} is no client on the signed roster", strangers[0])
         return b"".join(known[name] for name in wanted)
 
-    def check(self, session: Session, identities: bytes) -> None:
-        """Refuse a session whose identities are not the signed roster's. Raises PolicyRefusal."""
+    def check(self, session: Session, identities: bytes, *, whole: bool = False) -> None:
+        """Refuse a session whose identities are not the signed roster's. Raises PolicyRefusal.
+
+        whole: all clients of the roster must be in it. The server knows a beacon before it makes a session: it may
+        leave clients away (they drop out), and not choose among the graphs of all subsets.
+        """
         try:
             expected = self.keys_of(session.roster)
+            known = {
+                m.name for m in self.roster.verified(self.authority, self.least_serial).with_role("client")
+            }
         except PeerError as error:
             raise PolicyRefusal(f"signed_roster: {error}") from None
         if identities != expected:
             raise PolicyRefusal("signed_roster: the session's identities are not those of the signed roster")
+        if whole and set(session.roster) != known:
+            raise PolicyRefusal(
+                f"beacon: the graph is drawn over the whole signed roster of {len(known)} clients, the session has "
+                f"{len(session.roster)}: name them all, who is not there counts as dropped"
+            )
 
     def identity(self, name: str) -> Identity:
         """Return the identity that this process plays under `name`. Raises Misuse if it has none."""

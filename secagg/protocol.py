@@ -231,7 +231,7 @@ class _Masked(SecureSum):
             return None
         if self.credentials is None:
             raise PolicyRefusal("signed_roster: no credentials to check the session's identities with")
-        self.credentials.check(session, rules.parameters.identities)
+        self.credentials.check(session, rules.parameters.identities, whole=bool(rules.parameters.beacon))
         return self.credentials
 
 

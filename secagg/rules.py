@@ -17,7 +17,7 @@ from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.session import Session
 from secagg.graph import Harary, permutation
-from secagg.messages import SIGNATURE_BYTES, Indices
+from secagg.messages import SIGNATURE_BYTES, Indices, items
 from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.ring import Ring
 
@@ -132,7 +132,29 @@ class Rules:
 
     def neighbours(self, index: int, seed: bytes) -> tuple[int, ...]:
         """The neighbours of a client, ascending; `seed` is `self.seed`, or what the commitments gave."""
-        return Harary(seed or _NO_SEED, self.clients, self.degree).neighbours(index)
+        graph = Harary(seed or _NO_SEED, self.clients, self.degree)
+        if self.ranked is None:
+            return graph.neighbours(index)
+        return tuple(sorted(int(self.ranked[j]) for j in graph.neighbours(int(self._ranks[index]))))
+
+    def circle(self, seed: bytes) -> NDArray[np.int64]:
+        """The clients in their order on the ring."""
+        order = permutation(seed or _NO_SEED, self.clients)
+        return order if self.ranked is None else self.ranked[order]
+
+    @functools.cached_property
+    def ranked(self) -> NDArray[np.int64] | None:
+        """The clients by their identities, where a beacon fixes the graph: the server picks the session's order after
+        it knew the beacon, so the graph does not depend on it. None: by their index.
+        """
+        if not (self.parameters.beacon and self.parameters.identities):
+            return None
+        keys = items(self.parameters.identities, 32)
+        return np.array(sorted(range(self.clients), key=keys.__getitem__), np.int64)
+
+    @functools.cached_property
+    def _ranks(self) -> NDArray[np.int64]:
+        return np.argsort(self.ranked) if self.ranked is not None else np.arange(self.clients)
 
     def voters(self, seed: bytes) -> tuple[int, ...]:
         """Who signs the survivors, ascending: everybody, or a committee that is drawn with the graph."""
@@ -142,7 +164,7 @@ class Rules:
 
     def _drawn(self, seed: bytes, size: int) -> list[int]:
         drawn = hashlib.sha256(b"secagg voters v1\0" + seed).digest()
-        return [int(i) for i in permutation(drawn, self.clients)[:size]]
+        return [int(i) for i in self.circle(drawn)[:size]]
 
     def shortfall(self, view: Collection[int], seed: bytes) -> str:
         """Why these clients are too few to deal, or to be the survivors; empty if they are enough."""
@@ -161,7 +183,7 @@ class Rules:
         """The fewest members of `view` among degree / 2 successive places of the ring."""
         half, marked = self.degree // 2, np.zeros(self.clients, np.int64)
         marked[list(view)] = 1
-        around = marked[permutation(seed or _NO_SEED, self.clients)]
+        around = marked[self.circle(seed)]
         reached = np.concatenate([[0], np.cumsum(np.concatenate([around, around[: half - 1]]))])
         return int((reached[half:] - reached[:-half]).min())
 
@@ -229,12 +251,13 @@ def _check_quorum(p: MaskParameters, clients: int, complete: bool) -> None:
 
 
 def _seed(parameters: MaskParameters, context: bytes, round: int) -> bytes:
-    """The graph's seed: the session's context (it has the server's nonce), or a beacon with nothing that
-    the server picks.
+    """The graph's seed: the session's context (it has the server's nonce), or a beacon with what was fixed before it:
+    the whole signed roster in an order of its own, and a round of at most BEACON_ROUNDS.
     """
     if not parameters.beacon:
         return hashlib.sha256(b"secagg graph v1\0" + context).digest()
-    fixed = b"secagg beacon v1\0" + round.to_bytes(8, "big") + parameters.identities
+    members = b"".join(sorted(items(parameters.identities, 32)))
+    fixed = b"secagg beacon v2\0" + round.to_bytes(8, "big") + hashlib.sha256(members).digest()
     return hashlib.sha256(fixed + parameters.beacon).digest()
 
 

@@ -23,11 +23,11 @@ from secagg.sealing import binding, unseal
 
 @dataclass(frozen=True, eq=False)
 class Guarding(Opener):
-    """Waits for the survivors and their boxes. keys: this round's sealing keys (32 bytes each), by peer."""
+    """Waits for the survivors and their boxes. channels: this round's sealing keys (32 bytes each), by peer."""
 
     TAG: ClassVar[int | None] = 51
 
-    keys: bytes = field(repr=False)
+    channels: bytes = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         asked = self.take(Release, request)
@@ -40,7 +40,7 @@ class Guarding(Opener):
     def _released(self, asked: Release, alive: set[int]) -> Released:
         """What this view opens. A box that does not open, or holds something else, is left out: the server sees it."""
         places = Places(self.rules, unpack_bits(self.shown.dealers, self.session.clients))
-        keys = dict(zip(places.peers(self.index), items(self.keys, 32), strict=True))
+        keys = dict(zip(places.peers(self.index), items(self.channels, 32), strict=True))
         opened: dict[int, bytes] = {}
         for owner in sorted(asked.boxes):
             around = places.neighbours(owner)
@@ -71,7 +71,7 @@ class Voting(Guarding):
     sign: bytes = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        after = Guarding(self.session, self.index, self.shown, self.keys)
+        after = Guarding(self.session, self.index, self.shown, self.channels)
         return (
             after.receive(request, random)
             if request.stage == UNMASK

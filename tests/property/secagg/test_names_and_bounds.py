@@ -342,12 +342,12 @@ class TestReuse:
 
     def test_shares_that_were_not_asked_for_are_their_senders(self) -> None:
         play, answer, good = self.released()
-        assert good.alive.tolist() == [0, 1, 3, 4, 5, 7]
-        assert set(good.peers.tolist()) == {6}
-        lies = [replace(good, alive=indices([*good.alive.tolist()[:-1], other])) for other in (8, 99)]
-        lies.append(replace(good, alive=indices([0, 1, 2, 4, 5, 7])))
-        lies.append(replace(good, alive=indices([0, 1, 3, 4, 5, 6])))
-        lies += [replace(good, peers=indices([other, *good.peers.tolist()[1:]])) for other in (1, 7, 9)]
+        assert good.owners.tolist() == [0, 1, 3, 4, 5, 7]
+        assert len(good.shares) == 6 * (32 + 16)
+        lies = [replace(good, owners=indices([*good.owners.tolist()[:-1], other])) for other in (8, 99)]
+        lies.append(replace(good, owners=indices([0, 1, 2, 4, 5, 7])))
+        lies.append(replace(good, owners=indices([0, 1, 3, 4, 5, 6])))
+        lies += [replace(good, shares=good.shares + bytes(16)), replace(good, shares=good.shares[:-16])]
         for lie in lies:
             with pytest.raises(PeerError) as caught:
                 play.hear(with_body(answer, lie))

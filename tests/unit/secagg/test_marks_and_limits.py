@@ -2,14 +2,13 @@
 that a statement gives for what a server may still do.
 """
 
-import math
-
 import pytest
 
 from protocols.kernel import client
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.messages import CONFIRM, INPUT, UNMASK
+from secagg.rules import rules_of
 from tests.property.secagg.play import Play
 
 NAMES = [f"c{i}" for i in range(40)]
@@ -62,26 +61,28 @@ def limits(protocol: SecAgg | SecAggPlus, clients: int = 40) -> str:
 
 class TestStatements:
     def test_a_sparse_graph_says_in_which_sum_it_hides(self) -> None:
-        """A survivor keeps `threshold` surviving neighbours, of whom `corrupt` may be the server's; and itself."""
         given = {"neighbours": 20, "threshold": 14, "collusion": 0.0}
-        corrupt = 2 * 14 - 20 - 1
-        assert "over chance drop-outs;" not in limits(SecAggPlus(threat="semi-honest", **given))  # type: ignore[arg-type]  # a number each
-        assert "over chance drop-outs" in limits(SecAggPlus(threat="semi-honest", **given))  # type: ignore[arg-type]  # as above
-        said = limits(SecAggPlus(threat="semi-malicious", **given))  # type: ignore[arg-type]  # as above
-        assert f"no fewer than {14 - corrupt + 1} honest clients" in said
+        honest = limits(SecAggPlus(threat="semi-honest", **given))  # type: ignore[arg-type]  # a number each
+        assert "over chance drop-outs" in honest
+        for setup in ("fresh", "reuse"):
+            said = limits(SecAggPlus(threat="semi-malicious", setup=setup, **given))  # type: ignore[arg-type]  # as above
+            assert "over chance" not in said
+            assert "all honest survivors, whoever the server drops" in said
+            assert "any 10 clients in a row keep 7 survivors" in said
         told = limits(SecAggPlus(threat="malicious", credentials=CREDENTIALS, **given))  # type: ignore[arg-type]  # as above
         assert "whoever the server drops" in told
         assert "a sparse graph hides each client" in told
 
-    def test_reuse_says_how_many_a_lying_server_can_leave_out(self) -> None:
-        given = {"neighbours": 20, "threshold": 14, "collusion": 0.0}
-        corrupt = 2 * 14 - 20 - 1
-        said = limits(SecAggPlus(threat="semi-malicious", setup="reuse", **given))  # type: ignore[arg-type]  # as above
-        assert f"up to {(20 - corrupt) / (14 - corrupt):.2f} times as many" in said
-        gone = math.floor((20 - corrupt) * (20 - 14) / (14 - corrupt))
-        assert f"no fewer than {20 - gone - corrupt + 1} honest clients" in said
+    def test_reuse_says_how_many_are_in_every_total_for_sure(self) -> None:
+        protocol = SecAgg(threat="semi-malicious", setup="reuse")
+        rules = rules_of(protocol.session(NAMES, 1, 1, random=SystemRandom()))
+        said = limits(protocol)
+        assert f"each holder is shown {rules.shown} survivors or more" in said
+        assert f"but {rules.survivors} are in every total" in said
         assert "one set-up serves many rounds" in said
-        assert "no vote" not in limits(SecAggPlus(threat="semi-honest", setup="reuse", **given))  # type: ignore[arg-type]  # as above
+        assert "no vote" not in limits(SecAgg(threat="semi-honest", setup="reuse"))
+        given = {"neighbours": 20, "threshold": 14, "collusion": 0.0}
+        assert "no vote" not in limits(SecAggPlus(threat="semi-malicious", setup="reuse", **given))  # type: ignore[arg-type]  # as above
 
     def test_complete_graphs_and_fresh_keys_have_none_of_these(self) -> None:
         said = limits(SecAgg(threat="malicious", credentials=CREDENTIALS))

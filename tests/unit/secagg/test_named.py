@@ -40,32 +40,19 @@ def deposit_of_2(change: Callable[[Deposit], Deposit]) -> Callable[[Message], Me
 
 
 def one_holder_less(given: Deposit) -> Deposit:
-    count = len(given.holders)
-    return replace(
-        given,
-        holders=given.holders[:-1],
-        boxes=given.boxes[: len(given.boxes) // count * (count - 1)],
-        digests=given.digests[: len(given.digests) // count * (count - 1)],
-    )
+    """Seven holders, each of eight secrets."""
+    return replace(given, boxes=given.boxes[: len(given.boxes) // 7 * 6], digests=given.digests[: 6 * 8 * 16])
 
 
 def one_neighbour_less(given: Deposit) -> Deposit:
-    count = len(given.holders) * (1 + len(given.neighbours))
-    size = len(given.digests) // count
-    kept = len(given.holders) * len(given.neighbours)
-    return replace(
-        given,
-        neighbours=given.neighbours[:-1],
-        digests=given.digests[: size * kept],
-        pledges=given.pledges[:-32],
-    )
+    return replace(given, digests=given.digests[: 7 * 7 * 16], pledges=given.pledges[:-32])
 
 
 @pytest.mark.parametrize(
     ("change", "said"),
     [
-        (one_holder_less, "entrusts shares to others than the committee"),
-        (one_neighbour_less, "masks with others than the neighbours"),
+        (one_holder_less, "expected shares of 7 edges for 7 holders"),
+        (one_neighbour_less, "expected shares of 7 edges for 7 holders"),
         (lambda given: replace(given, vector=given.vector + b"\0"), "packed bytes, got"),
     ],
 )
@@ -83,7 +70,7 @@ def test_a_release_that_does_not_fit_names_the_server() -> None:
         if sent.sender != SERVER or sent.stage != UNMASK or sent.recipient != client(3):
             return sent
         asked = Release.decode(sent.body)
-        return replace(sent, body=replace(asked, bits=asked.bits + b"\0").encode())
+        return replace(sent, body=replace(asked, survivors=asked.survivors + b"\0").encode())
 
     outcome = reused(tamper)
     error = outcome.refusals[3]
@@ -166,7 +153,7 @@ def test_a_box_that_does_not_open_keeps_no_other_closed() -> None:
 
     with pytest.raises(Aborted):
         reused(tamper)
-    assert [one.alive.tolist() for one in released] == [[0, 1, 3, 4, 6, 7]]
+    assert [one.owners.tolist() for one in released] == [[0, 1, 3, 4, 6, 7]]
 
 
 def test_a_pledge_that_the_shares_do_not_open_names_its_dealer() -> None:

@@ -10,18 +10,21 @@ from protocols.errors import PolicyRefusal
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from secagg import SecAgg
+from secagg.client.view import Signers
 from secagg.messages import indices
-from secagg.reuse.kept import Kept
 from secagg.reuse.memory import (
     FIRST_PATIENCE,
     MOST_SKIPPED,
     ClientMemory,
     ServerMemory,
+    Setup,
+    pins,
     ratchet,
-    roster_digest,
 )
 from secagg.reuse.messages import Deposit
 from secagg.reuse.pledges import deposit_bytes, edge_digest, edge_kind
+from secagg.reuse.server.kept import Kept
+from secagg.rules import MaskParameters, rules_of
 
 SESSION = SecAgg(setup="reuse").session(["ann", "bob", "cy", "di"], 1, 1, random=SystemRandom())
 EPOCH = b"e" * 32
@@ -33,8 +36,19 @@ def at(round: int, **changes: object) -> Session:
     return replace(SESSION, round=round, **changes)  # type: ignore[arg-type]  # the test's own
 
 
+def later(round: int, epoch: bytes = EPOCH, begun: int = 5, **changes: object) -> Session:
+    """A round that builds on the set-up, with some parameter changed."""
+    chosen = replace(MaskParameters.decode(SESSION.parameters), epoch=epoch, begun=begun, **changes)  # type: ignore[arg-type]  # as above
+    return at(round, parameters=chosen.encode())
+
+
+def setup(**changes: object) -> Setup:
+    known = Setup(EPOCH, 5, pins(SESSION, rules_of(SESSION).parameters))
+    return replace(known, **changes)  # type: ignore[arg-type]  # as above
+
+
 def server(**changes: object) -> ServerMemory:
-    known = ServerMemory(EPOCH, roster_digest(SESSION), SESSION.parameters, 5, 7, {}, indices(range(4)), 8)
+    known = ServerMemory(setup(), 7, {}, indices(range(4)), 8)
     return replace(known, **changes)  # type: ignore[arg-type]  # the test's own
 
 
@@ -54,8 +68,10 @@ class TestServer:
     def test_another_roster_or_other_parameters_need_a_new_set_up(self) -> None:
         other = SecAgg(setup="reuse").session(["ann", "bob", "cy", "ed"], 1, 1, random=SystemRandom())
         assert not server().serves(replace(other, round=8), renew=20)
-        assert not server().serves(at(8, parameters=SESSION.parameters + b"x"), renew=20)
-        assert not server(roster=bytes(32)).serves(at(8), renew=20)
+        assert not server().serves(
+            at(8, parameters=replace(rules_of(SESSION).parameters, threshold=3).encode()), renew=20
+        )
+        assert not server(setup=setup(pins=bytes(32))).serves(at(8), renew=20)
 
     def test_patience_doubles_while_somebody_of_the_same_roster_is_missing(self) -> None:
         missing = indices([0, 1, 3])
@@ -63,66 +79,76 @@ class TestServer:
         assert server(established=missing, patience=1 << 19).next_patience(SESSION) == 1 << 20
         assert server(established=missing, patience=1 << 20).next_patience(SESSION) == 1 << 20
         assert server().next_patience(SESSION) == FIRST_PATIENCE
-        assert server(established=missing, roster=bytes(32)).next_patience(SESSION) == FIRST_PATIENCE
+        assert (
+            server(established=missing, setup=setup(pins=bytes(32))).next_patience(SESSION) == FIRST_PATIENCE
+        )
 
 
 class TestClient:
     MEMORY = ClientMemory(
-        EPOCH,
-        roster_digest(SESSION),
-        7,
-        indices([1, 2]),
-        b"a" * 32 + b"b" * 32,
-        indices([3]),
-        b"c" * 32,
-        b"s" * 32,
+        setup(), 7, b"\x0f", b"a" * 32 + b"b" * 32, b"c" * 32, b"s" * 32, Signers(indices([]), b"")
     )
 
     def test_keys_move_on_with_the_rounds(self) -> None:
-        assert self.MEMORY.at(at(7), EPOCH) is self.MEMORY
-        later = self.MEMORY.at(at(9), EPOCH)
-        assert later.next_round == 9
-        assert later.chains == ratchet(b"a" * 32, 2) + ratchet(b"b" * 32, 2)
-        assert later.channels == ratchet(b"c" * 32, 2)
+        assert self.MEMORY.at(later(7)) is self.MEMORY
+        moved = self.MEMORY.at(later(9))
+        assert moved.next_round == 9
+        assert moved.chains == ratchet(b"a" * 32, 2) + ratchet(b"b" * 32, 2)
+        assert moved.channels == ratchet(b"c" * 32, 2)
 
     @pytest.mark.parametrize(
-        "round, epoch, why",
-        [(6, EPOCH, "used or passed"), (7, bytes(32), "another set-up"), (1, EPOCH, "passed")],
+        ("session", "why"),
+        [
+            (later(6), "used or passed"),
+            (later(7, bytes(32)), "another set-up"),
+            (later(7, begun=4), "another set-up"),
+            (later(1), "passed"),
+            (replace(later(7), roster=("ann", "bob", "di", "cy")), "roster or parameters"),
+        ],
     )
-    def test_past_rounds_and_other_set_ups_are_refused(self, round: int, epoch: bytes, why: str) -> None:
+    def test_past_rounds_and_other_set_ups_are_refused(self, session: Session, why: str) -> None:
         with pytest.raises(PolicyRefusal, match=why):
-            self.MEMORY.at(at(round), epoch)
-        with pytest.raises(PolicyRefusal, match="another set-up"):
-            replace(self.MEMORY, roster=bytes(32)).at(at(7), EPOCH)
+            self.MEMORY.at(session)
+
+    @pytest.mark.parametrize(
+        "change",
+        [
+            {"threat": "malicious"},
+            {"threshold": 3},
+            {"corrupt": 1, "quorum": 4, "threshold": 3},
+            {"survivors": 4},
+            {"quorum": 4},
+            {"beacon": b"another"},
+            {"identities": bytes(128)},
+        ],
+    )
+    def test_what_a_set_up_fixes_holds_for_all_its_rounds(self, change: dict[str, object]) -> None:
+        with pytest.raises(PolicyRefusal, match="roster or parameters"):
+            self.MEMORY.at(later(7, **change))  # type: ignore[arg-type]  # the test's own
 
     def test_no_round_too_far_ahead(self) -> None:
-        empty = replace(self.MEMORY, neighbours=indices([]), chains=b"", peers=indices([]), channels=b"")
-        assert empty.at(at(7 + MOST_SKIPPED), EPOCH).next_round == 7 + MOST_SKIPPED
+        empty = replace(self.MEMORY, chains=b"", channels=b"")
+        assert empty.at(later(7 + MOST_SKIPPED)).next_round == 7 + MOST_SKIPPED
         with pytest.raises(PolicyRefusal, match="rounds ahead"):
-            empty.at(at(8 + MOST_SKIPPED), EPOCH)
+            empty.at(later(8 + MOST_SKIPPED))
 
 
 class TestKept:
     KEPT = Kept(
-        indices([2, 5]),
-        indices([1, 4, 9]),
+        indices([]),
+        b"",
         b"AABBCC",
         b"".join(bytes([n]) * 16 for n in range(9)),
         b"".join(bytes([n]) * 32 for n in range(3)),
+        3,
     )
 
-    def test_places_of_edges(self) -> None:
-        assert [self.KEPT.place(p) for p in (2, 5)] == [1, 2]
-        assert [self.KEPT.place(p) for p in (0, 1, 3, 4, 6, 99)] == [-1] * 6
-
     def test_digests_and_boxes_are_those_of_their_holder(self) -> None:
-        assert [self.KEPT.box(h) for h in (1, 4, 9)] == [b"AA", b"BB", b"CC"]
-        for row, holder in enumerate((1, 4, 9)):
-            assert [self.KEPT.digest(holder, p) for p in range(3)] == [
-                bytes([3 * row + p]) * 16 for p in range(3)
-            ]
-            assert self.KEPT.digest(holder, -1) == b""
-        assert [self.KEPT.digest(stranger, 0) for stranger in (0, 2, 5, 10)] == [b""] * 4
+        assert self.KEPT.secrets == 3
+        assert [self.KEPT.box(row) for row in range(3)] == [b"AA", b"BB", b"CC"]
+        for row in range(3):
+            digests = [self.KEPT.digest(row, place) for place in range(3)]
+            assert digests == [bytes([3 * row + place]) * 16 for place in range(3)]
         assert [self.KEPT.pledge(p) for p in range(3)] == [bytes([p]) * 32 for p in range(3)]
 
 
@@ -131,11 +157,14 @@ def sha(*parts: bytes) -> bytes:
 
 
 def test_what_pins_a_deposit_byte_for_byte() -> None:
-    body = Deposit(b"v" * 9, indices([2]), indices([2, 9]), b"b" * 4, b"d" * 64, b"p" * 64, b"")
-    parts = (TWO + b"\0" + TWO + NINE, b"v" * 9, b"b" * 4, b"d" * 64, b"p" * 64)
+    body = Deposit(b"v" * 9, b"b" * 4, b"d" * 64, b"p" * 64, b"i" * 64, b"")
+    parts = (b"v" * 9, b"b" * 4, b"d" * 64, b"p" * 64, b"i" * 64)
     assert deposit_bytes(CONTEXT, 9, body) == CONTEXT + NINE + b"".join(sha(part) for part in parts)
     assert edge_digest(CONTEXT, 9, 2, b"s" * 16) == sha(b"secagg edge v1\0", CONTEXT, NINE, TWO, b"s" * 16)
     assert edge_kind(9) == b"edge" + NINE
     names = b"".join(len(n).to_bytes(4, "big") + n.encode() for n in SESSION.roster)
-    assert roster_digest(SESSION) == sha(b"secagg roster v1\0", names)
+    common = rules_of(SESSION).parameters
+    assert pins(SESSION, common) == sha(b"secagg set-up v2\0", sha(names), common.encode())
+    assert setup() == replace(Setup.of(SESSION), epoch=EPOCH, round=5)
+    assert Setup.of(later(9)) == setup()
     assert np.frombuffer(ratchet(b"k" * 32, 0), np.uint8).tobytes() == b"k" * 32

@@ -1,6 +1,7 @@
 """What a masked sum's parameters may be, at each limit exactly, and what follows from them."""
 
 import hashlib
+import random
 from dataclasses import replace
 from typing import Any
 
@@ -16,7 +17,10 @@ from secagg.choose import insist
 from secagg.client.joining import Joining
 from secagg.graph import Harary, permutation
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
+from secagg.parameters import plan
+from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.prg import expand, keystream
+from secagg.reuse.places import Places
 from secagg.ring import Ring
 from secagg.rules import MaskParameters, Rules, rules_of
 
@@ -135,8 +139,11 @@ class TestSessions:
             (9, {"threat": "semi-malicious", "committed": True}, "commit and reveal"),
             (7, {"committed": True}, "commit and reveal"),
             (9, {"committed": True, "reuse": True}, "need a beacon"),
-            (9, {"beacon": b"x", "reuse": True, "epoch": bytes(31)}, "need a beacon"),
-            (9, {"beacon": b"x", "epoch": bytes(32)}, "need a beacon"),
+            (9, {"beacon": b"x", "reuse": True, "epoch": bytes(31), "begun": 1}, "of a set-up"),
+            (9, {"beacon": b"x", "reuse": True, "epoch": bytes(32)}, "of a set-up"),
+            (9, {"beacon": b"x", "reuse": True, "begun": 1}, "of a set-up"),
+            (9, {"beacon": b"x", "epoch": bytes(32), "begun": 1}, "of a set-up"),
+            (7, {"reuse": True, "threshold": 4, "corrupt": 2}, "2 x threshold > holders"),
             (9, {}, "needs commit and reveal, or a beacon"),
         ],
     )
@@ -153,7 +160,8 @@ class TestSessions:
             (9, {"identities": bytes(32 * 9), "beacon": b"x"}),
             (9, {"committed": True}),
             (7, {}),
-            (9, {"beacon": b"x", "reuse": True, "epoch": bytes(32)}),
+            (9, {"beacon": b"x", "reuse": True, "epoch": bytes(32), "begun": 1}),
+            (7, {"reuse": True, "threshold": 4, "corrupt": 1}),
             (9, {"beacon": b"x", "reuse": True}),
             (9, {"threat": "semi-malicious"}),
         ],
@@ -163,44 +171,93 @@ class TestSessions:
         assert (made.seed == b"") == bool(more.get("committed"))
         assert made.neighbours(0, made.seed) == Harary(made.seed or bytes(32), clients, 6).neighbours(0)
 
-    def test_reused_keys_keep_their_graph_from_round_to_round(self) -> None:
-        made = parameters("malicious", 6, 4, beacon=b"x", reuse=True, epoch=bytes(32))
-        once = parameters("malicious", 6, 4, beacon=b"x", quorum=5, window=1)
-        seeds = [[Rules(p, 9, 2, 8, CONTEXT, round).seed for round in (1, 2)] for p in (made, once)]
-        assert seeds[0][0] == seeds[0][1]
-        assert seeds[1][0] != seeds[1][1]
-        fixed = hashlib.sha256(b"secagg beacon v1\0" + bytes(8) + b"x").digest()
-        assert seeds[0][0] == fixed
+    def test_reused_keys_keep_the_graph_of_their_set_up_and_every_set_up_has_its_own(self) -> None:
+        def seed(round: int, **more: Any) -> bytes:
+            made = parameters("malicious", 6, 4, beacon=b"x", quorum=5, window=1, **more)
+            return Rules(made, 9, 2, 8, CONTEXT, round).seed
+
+        later = [seed(round, reuse=True, epoch=bytes(32), begun=3) for round in (4, 5)]
+        assert later[0] == later[1] == seed(3, reuse=True) == seed(3)
+        assert len({seed(round, reuse=True) for round in range(1, 20)}) == 19
+
+    def test_a_beacon_serves_so_many_rounds_that_choosing_one_is_planned_for(self) -> None:
+        made = parameters("malicious", 6, 4, beacon=b"x", quorum=5, window=1)
+        assert Rules(made, 9, 2, 8, CONTEXT, BEACON_ROUNDS).seed
+        with pytest.raises(Misuse, match="a beacon serves rounds up to 65536"):
+            Rules(made, 9, 2, 8, CONTEXT, BEACON_ROUNDS + 1)
+        assert (
+            plan(1000, 0.2, 0.1, "malicious", beacon=True).window
+            == plan(1000, 0.2, 0.1, "malicious", security=56).window
+        )
+
+    def test_the_sessions_order_chooses_no_graph_under_a_beacon(self) -> None:
+        """Client by client, by its key: the same neighbours, voters and places in any order of the roster."""
+        keys = [bytes([i]) * 32 for i in (7, 1, 5, 2, 9, 3, 8, 4, 6, 0)]
+        seen = []
+        for order in (range(10), range(9, -1, -1), (3, 1, 4, 5, 9, 2, 6, 8, 7, 0)):
+            named = [keys[i] for i in order]
+            p = parameters(
+                "malicious", 4, 3, beacon=b"x", identities=b"".join(named), quorum=5, committee=6, window=1
+            )
+            made = Rules(p, 10, 2, 8, CONTEXT, 1)
+            ring = [named[i] for i in made.circle(made.seed)]
+            around = {named[i]: {named[j] for j in made.neighbours(i, made.seed)} for i in range(10)}
+            seen.append((ring, around, {named[i] for i in made.voters(made.seed)}))
+            for at, key in enumerate(ring):
+                assert around[key] == {ring[(at + step) % 10] for step in (-2, -1, 1, 2)}
+        assert seen[0] == seen[1] == seen[2]
 
 
 class TestReuse:
     def test_who_is_surely_in_the_sum(self) -> None:
         """9 holders of whom 1 is corrupt, threshold 6: five honest ones shown a client gone put it out of the sum."""
-        honest = rules(parameters("semi-honest", 9, 6, 1), 10)
-        lying = rules(parameters("semi-malicious", 9, 6, 1), 10)
-        assert [honest.surely_alive(n) for n in (10, 9, 5)] == [10, 9, 5]
-        assert [lying.surely_alive(n) for n in (10, 9, 8, 5)] == [10, 10 - 1, 10 - 3, 10 - 8]
+        honest = rules(parameters("semi-honest", 9, 6, 1, reuse=True), 10)
+        lying = rules(parameters("semi-malicious", 9, 6, 1, survivors=7, reuse=True), 10)
+        fresh = rules(parameters("semi-malicious", 9, 6, 1, survivors=7), 10)
+        for made in (honest, fresh):
+            assert [made.sure(n) for n in (10, 9, 5)] == [10, 9, 5]
+        assert [lying.sure(n) for n in (10, 9, 8, 5)] == [10, 10 - 1, 10 - 3, 10 - 8]
+        assert (lying.shown, lying.survivors) == (7, 10 - 4)
+        assert (fresh.shown, fresh.survivors) == (7, 7)
 
-    def test_who_is_left_with_too_few_neighbours(self) -> None:
-        complete = rules(parameters("semi-honest", 9, 6), 10)
-        assert complete.left_alone(range(7)) is None
-        assert complete.left_alone(range(6)) == 0
-        assert complete.left_alone([]) is None
-        sparse = rules(parameters("semi-honest", 4, 3), 10)
-        order = permutation(sparse.seed, 10).tolist()
-        # on the circle: a run of five has two ends with two neighbours each, a gap of one leaves three
-        assert sparse.left_alone(set(range(10)) - {order[0]}) is None
-        assert sparse.left_alone(order[:5]) in (order[0], order[4], order[1], order[3])
+    @pytest.mark.parametrize(("least", "shown"), [(1, 7), (6, 7), (7, 8), (8, 9), (9, 9), (10, 10)])
+    def test_holders_are_shown_so_many_that_the_least_are_in_the_sum(self, least: int, shown: int) -> None:
+        made = parameters("semi-malicious", 9, 6, 1, 7, quorum=6, reuse=True)
+        assert Rules(made, 10, least, 8, CONTEXT, 1).shown == shown
+        assert Rules(made, 10, least, 8, CONTEXT, 1).survivors >= least
+
+    def test_no_mixture_of_views_leaves_more_out(self) -> None:
+        """Views drawn at random, each of the least size: who is left out is never more than what is counted."""
+        draw, n, t, corrupt = random.Random(3), 12, 7, 1
+        made = Rules(
+            parameters("semi-malicious", n - 1, t, corrupt, t + 1, quorum=7, reuse=True), n, 2, 8, CONTEXT, 1
+        )
+        for _ in range(500):
+            shown_gone = [0] * n
+            for _holder in range(n - corrupt):
+                size = draw.randint(0, n - made.shown)
+                for i in draw.sample(range(draw.choice([5, n])), size):
+                    shown_gone[i] += 1
+            out = sum(count >= t - corrupt for count in shown_gone)
+            assert n - out >= made.survivors
 
     def test_shares_go_to_the_committee_and_come_from_everybody(self) -> None:
-        sparse = rules(parameters("semi-honest", 4, 3), 10)
-        seed = hashlib.sha256(b"secagg committee v1\0" + sparse.seed).digest()
-        assert sparse.committee == frozenset(permutation(seed, 10)[:4].tolist())
-        for i in range(10):
-            others = set(range(10)) if i in sparse.committee else sparse.committee
-            assert sparse.channels(i) == frozenset(others) - {i}
-        complete = rules(parameters("semi-honest", 9, 6), 10)
-        assert complete.committee == frozenset(range(10))
+        sparse = rules(parameters("semi-honest", 4, 3, reuse=True), 10)
+        seed = hashlib.sha256(b"secagg voters v1\0" + sparse.seed).digest()
+        assert sparse.holders == frozenset(permutation(seed, 10)[:4].tolist())
+        enrolled = {0, 1, 2, 3, 5, 6, 7, 8, 9}
+        places = Places(sparse, enrolled)
+        for i in enrolled:
+            others = enrolled if i in sparse.holders else sparse.holders & enrolled
+            assert places.peers(i) == sorted(others - {i})
+            assert places.neighbours(i) == [j for j in sparse.neighbours(i, sparse.seed) if j != 4]
+            assert places.known(i) == sorted({*places.peers(i), *places.neighbours(i)})
+        complete = rules(parameters("semi-honest", 9, 6, reuse=True), 10)
+        assert complete.holders == frozenset(range(10))
+        voted = parameters("semi-malicious", 4, 3, 0, 4, quorum=4, committee=6, window=1, reuse=True)
+        made = rules(voted, 10)
+        assert made.holders == frozenset(made.voters(made.seed))
+        assert len(made.holders) == 6
 
 
 class TestDemands:

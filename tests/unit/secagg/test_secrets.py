@@ -13,10 +13,11 @@ from protocols.kernel import Left, State
 from protocols.summation import Total
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client import Keys
+from secagg.client.view import Signers
 from secagg.key_agreement import PairKeys
 from secagg.messages import indices
-from secagg.reuse import ClientMemory
-from secagg.reuse.messages import Entrusted
+from secagg.reuse.memory import ClientMemory, Setup
+from secagg.reuse.messages import Released
 from tests.property.secagg.play import Play
 
 SECRET = {
@@ -76,8 +77,8 @@ def test_no_state_shows_a_secret_field() -> None:
     "record",
     [
         Keys(MARK, MARK, MARK, MARK, b""),
-        Entrusted(indices([1]), MARK.ljust(32), MARK[:16].ljust(16)),
-        ClientMemory(b"", b"", 1, indices([1]), MARK.ljust(32), indices([2]), MARK.ljust(32), MARK),
+        Released(indices([1]), MARK.ljust(32)),
+        ClientMemory(Setup(bytes(32), 1, bytes(32)), 1, b"", MARK, MARK, MARK, Signers(indices([]), b"")),
         PairKeys(MARK.ljust(32), "a", bytes(32)),
         Credentials.simulated(["a"]),
     ],

@@ -12,8 +12,8 @@ from protocols.randomness import SystemRandom
 from protocols.store import MemoryStore
 from secagg import SecAgg
 from secagg.messages import ADVERTISE, INPUT, Advertisement, indices
-from secagg.reuse.enrolment import Enrolment, start
 from secagg.reuse.memory import FIRST_PATIENCE, ServerMemory
+from secagg.reuse.server.enrolment import Enrolment, start
 from secagg.rules import Rules, rules_of
 
 RANDOM = SystemRandom()
@@ -52,7 +52,11 @@ def test_the_server_goes_on_with_the_set_up_of_the_session_alone() -> None:
     memory = ServerMemory.decode(kept["server"].get(f"memory/{protocol().tag}") or b"")
     session = protocol().session(NAMES, 2, 15, random=RANDOM, round=2, memory=memory.encode())
     assert start(session, memory.encode()).send
-    for other in (replace(memory, epoch=bytes(32)), replace(memory, roster=bytes(32)), None):
+    for other in (
+        replace(memory, setup=replace(memory.setup, epoch=bytes(32))),
+        replace(memory, setup=replace(memory.setup, pins=bytes(32))),
+        None,
+    ):
         with pytest.raises(Misuse, match="a set-up that this server does not keep"):
             start(session, other and other.encode())
     with pytest.raises(Misuse, match="round 2 was begun already"):
@@ -85,18 +89,13 @@ def test_keys_of_another_length_name_their_client() -> None:
 
 @pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious"])
 def test_a_total_needs_as_many_as_are_sure_to_be_in_it(threat: str) -> None:
-    """One of eight leaves: without a vote a lying server could leave out more than that one."""
-    rules = rules_of(protocol(threat).session(NAMES, 2, 15, random=RANDOM))
-    sure = rules.surely_alive(7)
-    for least in (sure, sure + 1):
-        if least == sure:
-            outcome = simulate(
-                protocol(threat), vectors(1), drop={INPUT: {"3"}}, bound=15, min_survivors=least
-            )
-            assert len(outcome.survivors) == 7
-        else:
-            with pytest.raises(TooFewSurvivors, match=r"too few|expected at least"):
-                simulate(protocol(threat), vectors(1), drop={INPUT: {"3"}}, bound=15, min_survivors=least)
+    """Two of eight leave: without a vote a lying server could leave out more than those two."""
+    made, gone = protocol(threat), {INPUT: {"3", "5"}}
+    sure = rules_of(made.session(NAMES, 2, 15, random=RANDOM)).sure(6)
+    assert sure == (6 if threat == "semi-honest" else 5)
+    assert len(simulate(made, vectors(1), drop=gone, bound=15, min_survivors=sure).survivors) == 6
+    with pytest.raises(TooFewSurvivors, match="expected at least 7"):
+        simulate(made, vectors(1), drop=gone, bound=15, min_survivors=sure + 1)
 
 
 def test_points_are_indices_while_the_field_has_enough_and_ranks_beyond() -> None:

@@ -93,10 +93,12 @@ def test_a_pairs_masks_have_a_purpose_of_their_own() -> None:
 def test_the_graph_follows_from_the_context_or_from_the_beacon_round_and_identities() -> None:
     plain = MaskParameters("semi-honest", 4, 3, 0, 2)
     assert Rules(plain, 9, 2, 8, CONTEXT, 7).seed == sha(b"secagg graph v1\0", CONTEXT)
-    beacon = MaskParameters("malicious", 4, 3, 0, 2, 5, 0, 1, beacon=b"light", identities=b"i" * 288)
-    expected = sha(b"secagg beacon v1\0", (7).to_bytes(8, "big"), b"i" * 288, b"light")
+    members = [bytes([i]) * 32 for i in range(9)]
+    shuffled = b"".join(reversed(members))
+    beacon = MaskParameters("malicious", 4, 3, 0, 2, 5, 0, 1, beacon=b"light", identities=shuffled)
+    expected = sha(b"secagg beacon v2\0", (7).to_bytes(8, "big"), sha(*members), b"light")
     assert Rules(beacon, 9, 2, 8, CONTEXT, 7).seed == expected
-    reused = MaskParameters("semi-honest", 4, 3, 0, 2, reuse=True, epoch=b"e" * 32)
+    reused = MaskParameters("semi-honest", 4, 3, 0, 2, reuse=True, epoch=b"e" * 32, begun=3)
     assert Rules(reused, 9, 2, 8, CONTEXT, 7).seed == sha(b"secagg graph v1\0", b"e" * 32)
 
 
