@@ -175,6 +175,7 @@ class _Masked(SecureSum):
         counted_on(self.wishes, made.clients, chosen, min_survivors)
         if self.credentials is not None:
             chosen = replace(chosen, identities=self.credentials.keys_of(made.roster))
+            self.credentials.check(made, chosen.identities, whole=bool(chosen.beacon))
         made = replace(made, parameters=chosen.encode())
         if self.reuse:
             setup = build_on(made, memory, self.renew)

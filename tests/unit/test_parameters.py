@@ -283,13 +283,17 @@ def test_the_figures_that_the_design_was_checked_with(
 
 
 @pytest.mark.parametrize(
-    ("clients", "beacon", "committee"),
-    [(100, True, (49, 30)), (1_000, True, (149, 96)), (1_000, False, (331, 235))],
+    ("clients", "threat", "committee"),
+    [
+        (100, "semi-malicious", (49, 30)),
+        (1_000, "semi-malicious", (149, 96)),
+        (1_000, "malicious", (331, 235)),
+    ],
 )
-def test_committees_of_the_design(clients: int, beacon: bool, committee: tuple[int, int]) -> None:
+def test_committees_of_the_design(clients: int, threat: str, committee: tuple[int, int]) -> None:
     """The same for committees: without a beacon, groups with different graphs must not each certify."""
     size, q = committee
-    events = Cohort(clients, 0.2, 0.1, "malicious", 39.0 if beacon else 37.0, 19.0, beacon)
+    events = Cohort(clients, 0.2, 0.1, threat, 37.0 if threat == "malicious" else 39.0, 19.0)
     assert least_quorum(events, size) <= q
     assert q <= largest_quorum(events, size)
 
@@ -298,7 +302,7 @@ def exact_committee_failures(cohort: Cohort, size: int, q: int) -> Fraction:
     """Two certificates: 2q - size corrupt signers, or a half of the honest with the corrupt that has a quorum."""
     n, corrupt = cohort.clients, cohort.corrupt
     half = share(q, size + 1, n, (n + corrupt) // 2, size)
-    split = 0 if cohort.beacon or cohort.threat != "malicious" else 2 * half
+    split = 2 * half if cohort.threat == "malicious" else 0
     return share(2 * q - size, size + 1, n, corrupt, size) + split
 
 
@@ -315,6 +319,26 @@ def test_committees_do_not_certify_twice_and_finish(
     assert exact_committee_failures(cohort, size, q) <= Fraction(1, 2**42)
     assert share(0, q, clients, cohort.survivors, size) <= Fraction(1, 2**22)
     assert exact_committee_failures(cohort, size, q - 1) > Fraction(1, 2**45)  # no vote more than it takes
+
+
+def test_a_beacon_has_one_graph_more_likely_to_be_good_for_every_round_that_may_be_chosen() -> None:
+    """The server knows 2^16 rounds' graphs in advance: each fails with 2^-56 at most, all of them with 2^-40."""
+    for clients in (300, 1000):
+        found = plan(clients, 0.2, 0.1, "malicious", beacon=True)
+        half = found.degree // 2
+        lost = clients * share(found.window, half + 1, clients, found.cohort.corrupt, half)
+        lost += clients * share(
+            found.threshold, found.degree + 1, clients - 1, found.cohort.corrupt, found.degree
+        )
+        if found.committee:
+            size, q = found.committee, found.quorum
+            lost += share(2 * q - size, size + 1, clients, found.cohort.corrupt, size)
+        assert lost * 2**16 <= Fraction(1, 2**40)
+        known = plan(clients, 0.2, 0.1, "semi-malicious", beacon=True)
+        assert (known.degree, known.window) == (
+            plan(clients, 0.2, 0.1).degree,
+            plan(clients, 0.2, 0.1).window,
+        )
 
 
 def test_reused_keys_on_sparse_graphs_share_with_the_committee() -> None:

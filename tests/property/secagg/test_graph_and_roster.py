@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from protocols.errors import (
+    Misuse,
     PeerError,
     PolicyRefusal,
     ProtocolViolation,
@@ -14,6 +15,7 @@ from protocols.errors import (
 from protocols.identity import Identity, Member, Roster, SignedRoster
 from protocols.kernel import Message
 from protocols.randomness import SystemRandom
+from protocols.session import Session
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.messages import (
     REVEAL,
@@ -22,7 +24,8 @@ from secagg.messages import (
     Reveal,
     read,
 )
-from secagg.rules import rules_of
+from secagg.parameters.rules import BEACON_ROUNDS
+from secagg.rules import MaskParameters, rules_of
 from tests.property.secagg.play import Play, with_body
 
 NAMES = [f"c{i}" for i in range(40)]
@@ -128,20 +131,84 @@ class TestGraphs:
     def test_a_beacon_fixes_the_graph_whatever_the_server_draws(self) -> None:
         made = [
             SecAggPlus(
-                threat="malicious", neighbours=10, collusion=0.0, credentials=CREDENTIALS, beacon=b"x"
-            ).session(NAMES[:14], 4, 9, random=SystemRandom())
+                dropout=0.0,
+                threat="malicious",
+                neighbours=10,
+                collusion=0.0,
+                credentials=CREDENTIALS,
+                beacon=b"x",
+            ).session(NAMES, 4, 9, random=SystemRandom())
             for _ in range(2)
         ]
 
         assert made[0].context != made[1].context
         assert rules_of(made[0]).seed == rules_of(made[1]).seed
 
+    def lit(self, names: list[str], round: int = 1) -> Session:
+        """A session that a server made under the beacon, from a roster and a round of its choice."""
+        protocol = self.under_a_beacon()
+        known = Credentials(CREDENTIALS.roster, CREDENTIALS.authority)  # a server holds no identity
+        made = replace(
+            MaskParameters.decode(protocol.session(NAMES, 4, 9, random=SystemRandom()).parameters),
+            identities=known.keys_of(names),
+        )
+        session = protocol.session(NAMES, 4, 9, random=SystemRandom())
+        return replace(session, roster=tuple(names), round=round, parameters=made.encode())
+
+    def under_a_beacon(self) -> SecAggPlus:
+        return SecAggPlus(
+            dropout=0.0,
+            threat="malicious",
+            neighbours=10,
+            collusion=0.0,
+            credentials=CREDENTIALS,
+            beacon=b"x",
+        )
+
+    def enter(self, session: Session) -> None:
+        self.under_a_beacon().client(session, 0, np.zeros(4, np.int64), random=SystemRandom())
+
+    def test_no_subset_of_the_roster_may_be_chosen_after_the_beacon(self) -> None:
+        """A server that leaves one of twenty clients away each time would have the pick of twenty graphs."""
+        self.enter(self.lit(NAMES))
+        for left_away in range(1, len(NAMES)):
+            some = [name for at, name in enumerate(NAMES) if at != left_away]
+            with pytest.raises(
+                PolicyRefusal, match="beacon: the graph is drawn over the whole signed roster"
+            ):
+                self.enter(self.lit(some))
+        with pytest.raises(PolicyRefusal, match="name them all"):
+            self.under_a_beacon().session(NAMES[:-1], 4, 9, random=SystemRandom())
+
+    def test_no_order_of_the_roster_makes_another_graph(self) -> None:
+        seen = set()
+        for shift in range(len(NAMES)):
+            order = NAMES[shift:] + NAMES[:shift]
+            session = self.lit(order)
+            rules = rules_of(session)
+            ring = [order[i] for i in rules.circle(rules.seed).tolist()]
+            seen.add(tuple(ring))
+            self.enter(session)
+        assert len(seen) == 1
+
+    def test_a_round_out_of_a_beacons_reach_is_refused(self) -> None:
+        self.enter(self.lit(NAMES, BEACON_ROUNDS))
+        with pytest.raises(Misuse, match="a beacon serves rounds up to"):
+            self.enter(self.lit(NAMES, BEACON_ROUNDS + 1))
+
     @pytest.mark.parametrize("offered, known", [(b"ground", b""), (b"ground", b"x"), (b"", b"x")])
     def test_a_beacon_of_the_servers_own_is_refused(self, offered: bytes, known: bytes) -> None:
         made, own = (
-            SecAggPlus(threat="malicious", neighbours=10, collusion=0.0, credentials=CREDENTIALS, beacon=b)
+            SecAggPlus(
+                dropout=0.0,
+                threat="malicious",
+                neighbours=10,
+                collusion=0.0,
+                credentials=CREDENTIALS,
+                beacon=b,
+            )
             for b in (offered, known)
         )
-        session = made.session(NAMES[:14], 4, 9, random=SystemRandom())
+        session = made.session(NAMES, 4, 9, random=SystemRandom())
         with pytest.raises(PolicyRefusal, match="beacon"):
             own.client(session, 0, np.zeros(4, np.int64), random=SystemRandom())
