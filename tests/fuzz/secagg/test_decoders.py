@@ -70,7 +70,7 @@ def corpus() -> dict[str, list[bytes]]:
         found.setdefault(name_of(type(record)), []).append(record.encode())
 
     def look(play: Play) -> None:
-        for state in (play.server, play.clients[0]):
+        for state in (play.server, *play.clients.values()):
             keep(state)
         for sent in [*play.queue[:1], *play.answers[-1:]]:
             for kind in MESSAGES:
