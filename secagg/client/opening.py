@@ -66,9 +66,9 @@ class Opening(Opener):
         alive = self.survivors(asked.survivors)
         around = self.rules.neighbours(self.index, self.shown.graph_seed)
         self.check(asked, [j for j in around if j in alive])
-        return self.opened(self._shares(alive))
+        return self.opened(self._opened(alive))
 
-    def _shares(self, alive: set[int]) -> Opened:
+    def _opened(self, alive: set[int]) -> Opened:
         shares = dict(zip(self.held.tolist(), items(self.shares, 64), strict=True))
         stayed, gone = ([j for j in shares if (j in alive) == kind] for kind in (True, False))
         seeds, keys = b"".join(shares[j][:32] for j in stayed), b"".join(shares[j][32:] for j in gone)
