@@ -64,6 +64,18 @@ def test_the_share_of_holders_counts_where_views_may_be_split() -> None:
         half.check(replace(offer, threat=threat, threshold=6))
 
 
+def test_where_views_are_certified_the_share_is_of_the_voters() -> None:
+    """Few holders may then open a secret: it is the quorum that keeps two views apart."""
+    offer = replace(OFFER, threshold=2, degree=9, quorum=6, voters=10)
+    half = Policy(min_survivors=6)
+    half.check(offer)
+    half.check(replace(offer, voters=None))
+    for more in ({"quorum": 5}, {"voters": 12}, {"voters": None, "quorum": 5}):
+        with pytest.raises(PolicyRefusal, match=r"more than 0\.5 of 1[02] voters"):
+            half.check(replace(offer, **more))
+    half.check(replace(offer, threat="semi-honest", quorum=1))
+
+
 def test_without_a_graph_the_whole_cohort_holds_shares() -> None:
     with pytest.raises(PolicyRefusal, match=r"more than 0\.5 of 10"):
         Policy().check(replace(OFFER, degree=None, threshold=5))
