@@ -20,6 +20,7 @@ from protocols.session import Session
 from secagg import SecAggPlus
 from secagg.audit_hooks import stripped
 from secagg.client.joining import join
+from secagg.client.voting import Voting
 from secagg.graph import permutation
 from secagg.messages import (
     CONFIRM,
@@ -64,7 +65,7 @@ class Given(SecAggPlus):
 
 class Story:
     """dealers, survivors: what each client is shown; everybody, unless a test says otherwise. ring: the clients in
-    the graph's order.
+    the graph's order. corrupt: clients that sign every view.
     """
 
     def __init__(self, play: Play) -> None:
@@ -81,6 +82,7 @@ class Story:
         self.around = {i: set(self.rules.neighbours(i, self.seed)) for i in range(n)}
         self.dealers: dict[int, Collection[int]] = dict.fromkeys(range(n), frozenset(range(n)))
         self.survivors: dict[int, Collection[int]] = dict.fromkeys(range(n), frozenset(range(n)))
+        self.corrupt: set[int] = set()
         self.votes: dict[int, bytes] = {}
         self.inputs: dict[int, bytes] = {}
         self.opened: dict[int, Opened] = {}
@@ -89,6 +91,7 @@ class Story:
         """Play it, from the masked vectors to the last answer."""
         for m in self._send(self._delivery(m) for m in self.requests):
             self.inputs[m.sender.number] = read(Masked, m).signature
+        self.voting = {i: state for i, state in self.play.clients.items() if isinstance(state, Voting)}
         bits = {i: Survivors(self._bits(self.survivors[i])) for i in self.inputs}
         for m in self._ask(CONFIRM, bits):
             self.votes[m.sender.number] = read(Vote, m).signature
@@ -122,12 +125,17 @@ class Story:
     def _unmask(self, i: int) -> Unmask:
         mine = (self.dealers[i], self.survivors[i])
         same = {j: s for j, s in self.votes.items() if (self.dealers[j], self.survivors[j]) == mine}
+        same |= {j: self._signed(j, mine[1]) for j in self.corrupt}
         certificate = certify(same, min(self.rules.parameters.quorum, len(same)))
         voted = set(certificate.voters.tolist())
         silent = [
             self.inputs.get(j, bytes(64)) for j in sorted(self.around[i]) if j in mine[1] and j not in voted
         ]
         return Unmask(self._bits(mine[1]), certificate, b"".join(silent))
+
+    def _signed(self, corrupt: int, survivors: Collection[int]) -> bytes:
+        state = self.voting[corrupt]
+        return state.shown.vote(self.play.session, self._bits(survivors), state.sign).signature
 
     def _bits(self, some: Collection[int]) -> bytes:
         return pack_bits(some, self.rules.clients)

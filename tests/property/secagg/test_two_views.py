@@ -144,6 +144,30 @@ class TestBothSecrets:
         assert story.shares_of(story.ring[8]) == (4, 0)
 
 
+class TestCorruptVoters:
+    """Four of 22 clients sign whatever helps; the others are split in halves of nine."""
+
+    def halved(self, planned: int) -> Story:
+        made = MaskParameters("semi-malicious", 21, 5, planned, 6, quorum(22, planned))
+
+        def halves(story: Story) -> None:
+            story.corrupt = set(range(4))
+            for i in range(4, 22, 2):
+                story.survivors[i] = set(range(22)) - {21}
+
+        return tell(halves, Play(Given(made), 22))
+
+    def test_as_many_as_were_planned_make_no_second_view(self) -> None:
+        story = self.halved(planned=4)
+        assert story.rules.parameters.quorum == 14
+        assert not story.opened
+
+    def test_one_vote_less_and_both_secrets_of_a_client_open(self) -> None:
+        story = self.halved(planned=2)
+        assert story.rules.parameters.quorum == 13
+        assert min(story.shares_of(21)) >= story.rules.threshold
+
+
 def test_views_in_halves_open_nothing_at_all() -> None:
     def halves(story: Story) -> None:
         for i in story.ring[::2]:
@@ -182,9 +206,11 @@ class TestOtherModels:
     def test_a_committee_votes(self, attack: str) -> None:
         assert closed(tell(ATTACKS[attack], Play(Given(COMMITTEE), 22)))
 
-    def test_the_attack_that_was_shown_with_300_clients(self) -> None:
+    @pytest.mark.parametrize("threat", ["semi-malicious", pytest.param("malicious", marks=pytest.mark.slow)])
+    def test_the_attack_that_was_shown_with_300_clients(self, threat: str) -> None:
         """It opened the exact sum of 73 clients, although every client demanded 210 survivors."""
-        protocol = SecAggPlus(dropout=0.2, collusion=0.02, threat="semi-malicious")
+        known = Credentials.simulated(f"c{i}" for i in range(300)) if threat == "malicious" else None
+        protocol = SecAggPlus(dropout=0.2, collusion=0.02, threat=threat, credentials=known)
         play = Play(protocol, 300, policy=Policy(min_survivors=210), min_survivors=210)
         story = tell(lambda story: split_ring(story, 73, 43), play)
         assert not story.opened
