@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from fl.config import Setup, shared
 from fl.leaves import require_kept
 from fl.loaders import examples_in
-from fl.local import fresh_model, run_epochs
 from fl.round import Broadcast, contribution_of
 from fl.seeds import derive, seeded
 from fl.strategies.base import Extras
 from fl.tensors import flatten_state, to_state, to_tree
+from fl.train_function import fresh_model, run_epochs
 from protocols.errors import Misuse
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
 from protocols.party_state import PartyState

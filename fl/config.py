@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from fl import checks
 from fl.loaders import examples_in
-from fl.local import TrainFunction
 from fl.strategies import FedAvg, Strategy
+from fl.train_function import TrainFunction
 from fl.training import evaluate, train_one_epoch
 from protocols.errors import Misuse, StackError
 from protocols.policy import Policy

@@ -1,4 +1,4 @@
-"""What is asked of a client's loader and of the device before anything is trained. Training itself is `local`."""
+"""What is asked of a loader and of the device before anything is trained. Training itself is the user's own."""
 
 import os
 from collections.abc import Sequence

@@ -3,7 +3,7 @@
 Belongs here: which names exist and how a name becomes an object. Nothing is imported before it is asked
 for. Other distributions add names through entry points of the groups below, and users through
 `package.module:factory`. A built-in name cannot be replaced by an entry point. How options are written
-and typed is in `fl/options.py`.
+and typed is in `fl/specs.py`.
 """
 
 import importlib
@@ -14,7 +14,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
-from fl.options import Spec, bind, closest, parse_spec, spec_of_table
+from fl.specs import Spec, bind, closest, parse_spec, spec_of_table
 from protocols.errors import Misuse, SecAggError
 
 

@@ -85,8 +85,8 @@ def named(protocol: str) -> "Subject":
 
 
 def _made(protocol: str) -> "Subject":
-    from fl.options import bind, parameters_of
     from fl.registry import PRIVACY
+    from fl.specs import bind, parameters_of
     from protocols.audit import subject_of
     from protocols.summation import SecureSum
 

@@ -11,8 +11,8 @@ from typing import Literal
 import pytest
 
 from fl.data.partition import PARTITIONS
-from fl.options import Spec, bind, parse_spec, spec_of_table
 from fl.registry import DATA, MODELS, PRIVACY, STRATEGIES, Registry, privacy_layers
+from fl.specs import Spec, bind, parse_spec, spec_of_table
 from protocols.errors import Misuse
 
 
