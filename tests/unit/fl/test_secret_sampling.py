@@ -15,11 +15,11 @@ from dp import ClientDP, DistributedDP, Ledger, SampleDP
 from dp.accountants import epsilon
 from dp.event_json import from_fact
 from dp.events import Failing, UnknownEvent, repeat
-from fl import Federation, checkpoint
+from fl import Federation, FedSGD, SecureAverage, checkpoint
 from fl.cli.run_view import round_line, summary
 from fl.round.hidden import WITHHELD
 from fl.round.kept import CHECKPOINT, METRICS
-from protocols.errors import BudgetExceeded, Misuse
+from protocols.errors import BudgetExceeded, Misuse, SecAggError, TooFewSurvivors
 from protocols.record import FILE_NAME, verify_record
 from secagg import SecAggPlus
 
@@ -38,6 +38,11 @@ def federation(
         output=folder,
         **{"sampling": "poisson", **options},
     )
+
+
+def loss(model: Any, batch: Any) -> Any:
+    x, y = batch
+    return torch.nn.functional.cross_entropy(model(x), y)
 
 
 def amplified(noise: float = 1.0, delta: float = 1e-5) -> ClientDP:
@@ -206,3 +211,55 @@ def test_a_resumed_run_goes_on_with_its_price_and_its_secrets(tmp_path: Path) ->
     again = federation(10, 0.2, folder=tmp_path).fit(4, resume=True)
     assert again.history[:2] == first.history
     assert len(again.statement.events) == 4
+
+
+# -- noise that is planned for so many survivors is never opened for fewer --
+
+
+@pytest.mark.parametrize("unit", ["client", "example"])
+@pytest.mark.parametrize("masked", [True, False])
+def test_too_few_chosen_abandon_the_round_and_the_run_goes_on(unit: str, masked: bool) -> None:
+    """At client level the whole run ended; at example level the demand was lowered to the number asked."""
+    options: dict[str, Any] = (
+        {"sample_rate": 0.5, "examples": 64, "unit": "example"} if unit == "example" else {}
+    )
+    layer = DistributedDP(noise_multiplier=1.0, clip=0.5, min_survivors=4, **options)
+    stack = [layer, SecAggPlus(dropout=0.0)] if masked else [layer]
+    run = federation(8, 0.5, *stack, strategy=FedSGD() if options else None, loss=loss)
+    run.coordinator.choose = {1: run.setup.names[:3], 2: run.setup.names[:6], 3: ()}.__getitem__
+    before = run.coordinator.reference().flat.vector
+    models: list[Any] = []
+    result = run.fit(3, on_round=lambda _: models.append(run.coordinator.reference().flat.vector))
+    assert [entry.abandoned is None for entry in result.history] == [False, True, False]
+    assert (models[0] == before).all()
+    assert (models[2] == models[1]).all()
+    assert len(run.account.events) == 1  # nothing is amplified, so an abandoned round costs nothing
+
+
+@pytest.mark.parametrize("unit", ["client", "example"])
+def test_too_few_that_stayed_abandon_the_round_before_anything_is_opened(unit: str) -> None:
+    options: dict[str, Any] = (
+        {"sample_rate": 0.5, "examples": 64, "unit": "example"} if unit == "example" else {}
+    )
+    layer = DistributedDP(noise_multiplier=1.0, clip=0.5, min_survivors=5, **options)
+    run = federation(
+        6, 1.0, layer, SecAggPlus(), strategy=FedSGD() if options else None, sampling="fixed", loss=loss
+    )
+    run.engine.departures = lambda protocol, session: (
+        session.roster[:2],
+        {"masked-input": session.roster[:2]},
+    )
+    opened: list[Any] = []
+    layer.decode = lambda *_: opened.append(_)
+    result = run.fit(1)
+    assert result.history[0].abandoned
+    assert opened == []
+
+
+def test_an_average_of_fewer_than_the_noise_was_planned_for_is_refused() -> None:
+    state = {"w": torch.zeros(3)}
+    average = SecureAverage([DistributedDP(noise_multiplier=1.0, min_survivors=5), SecAggPlus()])
+    with pytest.raises(TooFewSurvivors, match="5"):
+        average({**dict.fromkeys("abcd", state), "e": None, "f": None}, reference=state)
+    with pytest.raises(SecAggError, match=r"5 survivors|min_survivors is 5"):
+        average(dict.fromkeys("abcd", state), reference=state)
