@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from dp.ledger import Ledger as Ledger
     from dp.local import LocalDP as LocalDP
     from dp.sample import SampleDP as SampleDP
+    from dp.suggestion import suggest as suggest
 
 _HOMES = {
     "Ledger": "dp.ledger",
@@ -20,6 +21,7 @@ _HOMES = {
     "ClientDP": "dp.client",
     "DistributedDP": "dp.distributed",
     "LocalDP": "dp.local",
+    "suggest": "dp.suggestion",
 }
 
 

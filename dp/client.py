@@ -30,6 +30,7 @@ from dp.events import (
 from dp.layering import Ledgers, Price, charge_own, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.sampling import chance_of_fewer
+from dp.suggestion import drowned
 from protocols.errors import Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.statement import Event as Fact
@@ -142,6 +143,10 @@ class ClientDP(PrivacyLayer):
         if not self.amplify or run.sampling != "poisson":
             return 0.0
         return chance_of_fewer(run.population, run.rate, run.least_chosen)
+
+    def outlook(self, run: RunFacts) -> str | None:
+        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
+        return drowned(self.name, self._vector_multiplier(run), self.clip, run.dimension, max(1.0, expected))
 
     def _refuse_failing(self, run: RunFacts) -> None:
         chance, delta = self._chance(run), self.price.at(run)

@@ -26,6 +26,7 @@ from dp.mechanisms import discrete_gaussian, skellam
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.rotation import padded, rotate, unrotate
 from dp.rounding import conditional_round, l1_bound
+from dp.suggestion import drowned
 from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors
 from protocols.layers import (
     Aggregate,
@@ -140,6 +141,14 @@ class DistributedDP(PrivacyLayer):
 
     def plan(self, run: RunFacts) -> None:
         self.price.check(self._event(self._plan(run)), self.ledger)
+
+    def outlook(self, run: RunFacts) -> str | None:
+        if self.unit is Unit.EXAMPLE:  # a step of noised gradients is short; many add up
+            return None
+        grid = self._plan(run).grid
+        shares = math.sqrt(grid.share_variance * self.survivors(run)) * grid.step / self.clip
+        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
+        return drowned(self.name, shares, self.clip, run.dimension, max(1.0, expected))
 
     def _plan(self, run: RunFacts) -> _Plan:
         key = (

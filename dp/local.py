@@ -17,6 +17,7 @@ from dp.events import DiscreteGaussianSum, Event, Relation, Unit
 from dp.layering import Ledgers, Price, charge_own, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
+from dp.suggestion import drowned
 from protocols.errors import CapacityError, Misuse, StackError
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.statement import Event as Fact
@@ -60,6 +61,10 @@ class LocalDP(PrivacyLayer):
 
     def plan(self, run: RunFacts) -> None:
         self.price.check(self._priced(run), self.ledger)
+
+    def outlook(self, run: RunFacts) -> str | None:
+        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
+        return drowned(self.name, self._multiplier(run), self.clip, run.dimension, max(1.0, expected))
 
     def _multiplier(self, run: RunFacts) -> float:
         key = (run.rounds, run.delta, run.dimension)

@@ -284,6 +284,10 @@ class PrivacyLayer:
     def plan(self, run: RunFacts) -> None:
         """Calibrate for the whole planned run; called once before round 1 (and again on resume). Raises Misuse."""
 
+    def outlook(self, run: RunFacts) -> str | None:
+        """A sentence where the layer makes this run worthless (noise that drowns the update), else None."""
+        return None
+
     def public(self) -> Mapping[str, Value]:
         """What the server broadcasts for this round (an adaptive clip norm); arrives as `facts.public[name]`."""
         return {}

@@ -108,6 +108,10 @@ class Stack:
         """What the user's train function must take, because a layer replaces it."""
         return frozenset().union(*(layer.owns for layer in self.layers))
 
+    def outlook(self, run: RunFacts) -> tuple[str, ...]:
+        """Return what makes a planned run worthless, a sentence each: noise that drowns the update, say."""
+        return tuple(said for layer in self.layers if (said := layer.outlook(run)) is not None)
+
     def plan(self, run: RunFacts) -> None:
         """Calibrate every layer, and prove that a round of this run composes and fits. Raises Misuse, StackError."""
         for layer in self.layers:

@@ -1,4 +1,4 @@
-"""`secagg epsilon`: what a noise multiplier costs, and the noise multiplier that a budget needs."""
+"""`secagg epsilon`: what a noise multiplier costs, which one a budget needs, and what that does to a run."""
 
 from typing import Annotated, Any
 
@@ -14,7 +14,9 @@ def register(app: typer.Typer) -> None:
 
 
 def epsilon(
-    steps: Annotated[int, typer.Option("--steps", help="Noised steps (or rounds) of the whole run.")],
+    steps: Annotated[
+        int, typer.Option("--steps", "--rounds", help="Noised steps (or rounds) of the whole run.")
+    ],
     delta: Annotated[float, typer.Option("--delta", help="Delta of the statement, between 0 and 1.")],
     noise_multiplier: Annotated[
         float | None,
@@ -33,9 +35,46 @@ def epsilon(
     relation: Annotated[
         str, typer.Option("--relation", help="zero-out, add-remove or replace.")
     ] = "zero-out",
+    suggest: Annotated[
+        bool, typer.Option("--suggest", help="What client-level noise for --epsilon does to the mean update.")
+    ] = False,
+    population: Annotated[int | None, typer.Option(help="--suggest: clients of the federation.")] = None,
+    cohort: Annotated[int | None, typer.Option(help="--suggest: clients of a round (default: all).")] = None,
+    dimension: Annotated[int | None, typer.Option(help="--suggest: parameters that are sent.")] = None,
+    clip: Annotated[float, typer.Option(help="--suggest: L2 norm of an update.")] = 1.0,
+    signal: Annotated[
+        float | None,
+        typer.Option(help="--suggest: L2 norm of the mean update (default: the clip, its largest)."),
+    ] = None,
+    layer: Annotated[
+        str, typer.Option(help="--suggest: client-dp, distributed-dp or local-dp.")
+    ] = "client-dp",
+    amplify: Annotated[
+        bool, typer.Option("--amplify", help="--suggest: count on a secret choice of clients (client-dp).")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Price of Poisson-sampled Gaussian steps, or, from --epsilon, the noise they need."""
+    """Price of Poisson-sampled Gaussian steps, or, from --epsilon, the noise they need. With --suggest: that noise on
+    the mean update of a run beside its norm, and how many clients would bring it below.
+    """
+    if suggest:
+        if target is None or population is None or dimension is None or noise_multiplier is not None:
+            raise Misuse("--suggest needs --epsilon, --rounds, --delta, --population and --dimension")
+        _suggest(
+            as_json,
+            population=population,
+            cohort=population if cohort is None else cohort,
+            rounds=steps,
+            dimension=dimension,
+            epsilon=target,
+            delta=delta,
+            clip=clip,
+            signal=signal,
+            layer=layer,
+            amplify=amplify,
+            accountant=accountant,
+        )
+        return
     from dp.accountants import accountant as make_accountant
     from dp.calibration import noise_multiplier as calibrated
     from dp.calibration import sampled_gaussian
@@ -68,6 +107,16 @@ def epsilon(
         emit_json(result)
     else:
         print(_sentence(result))
+
+
+def _suggest(as_json: bool, **planned: Any) -> None:
+    from dp.suggestion import suggest
+
+    found = suggest(**planned)
+    if as_json:
+        emit_json(found.to_json())
+    else:
+        print(found)
 
 
 def _choice(kind: Any, value: str) -> Any:
