@@ -145,8 +145,9 @@ class ClientDP(PrivacyLayer):
         return chance_of_fewer(run.population, run.rate, run.least_chosen)
 
     def outlook(self, run: RunFacts) -> str | None:
-        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
-        return drowned(self.name, self._vector_multiplier(run), self.clip, run.dimension, max(1.0, expected))
+        return drowned(
+            self.name, self._vector_multiplier(run), self.clip, run.dimension, max(1.0, run.expected)
+        )
 
     def _refuse_failing(self, run: RunFacts) -> None:
         chance, delta = self._chance(run), self.price.at(run)
@@ -274,16 +275,14 @@ class ClientDP(PrivacyLayer):
         return Aggregate(vector, self._denominator(facts.run, released), coordinates)
 
     def _denominator(self, run: RunFacts, released: Signal) -> float:
-        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
-        return self.denominator or max(1.0, expected) * released.weight_cap
+        return self.denominator or max(1.0, run.expected) * released.weight_cap
 
     def _adapt(self, balance: int, facts: RoundFacts) -> None:
         if self.quantile is None:
             return
-        expected = facts.run.cohort * (facts.run.rate if facts.run.sampling == "poisson" else 1.0)
         sigma = integer_sigma(2 * self._count_std(facts.run), 1.0)
         noised = balance + int(discrete_gaussian(facts.random, sigma, 1)[0])
-        share = 0.5 + noised / (2 * max(1.0, expected))
+        share = 0.5 + noised / (2 * max(1.0, facts.run.expected))
         self.clip = self._clip(facts) * math.exp(-self.quantile.rate * (share - self.quantile.target))
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:

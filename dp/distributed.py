@@ -147,8 +147,7 @@ class DistributedDP(PrivacyLayer):
             return None
         grid = self._plan(run).grid
         shares = math.sqrt(grid.share_variance * self.survivors(run)) * grid.step / self.clip
-        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
-        return drowned(self.name, shares, self.clip, run.dimension, max(1.0, expected))
+        return drowned(self.name, shares, self.clip, run.dimension, max(1.0, run.expected))
 
     def _plan(self, run: RunFacts) -> _Plan:
         key = (
@@ -203,9 +202,8 @@ class DistributedDP(PrivacyLayer):
         """The fewest clients in a total of this run."""
         if self.least is not None:
             return self.least
-        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
-        slack = 4 * math.sqrt(expected) if run.sampling == "poisson" else 0.0
-        return max(1, self.colluders + 1, math.floor((expected - slack) * (1 - run.dropout)))
+        slack = 4 * math.sqrt(run.expected) if run.sampling == "poisson" else 0.0
+        return max(1, self.colluders + 1, math.floor((run.expected - slack) * (1 - run.dropout)))
 
     def _units(self, run: RunFacts) -> float:
         """How many clips a sum holds at most: clients, or examples (beyond twice the expected number only
@@ -382,12 +380,6 @@ class DistributedDP(PrivacyLayer):
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
         return (to_fact(self._event(self._plan(facts.run)), adversary="server"),)
-
-    def state(self) -> dict[str, Any]:
-        return {}
-
-    def restore(self, state: Mapping[str, Any]) -> None:
-        """Nothing is kept over rounds: the plan follows from options and run."""
 
 
 def _in_state_order(task: LocalTask, named: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -63,8 +63,7 @@ class LocalDP(PrivacyLayer):
         self.price.check(self._priced(run), self.ledger)
 
     def outlook(self, run: RunFacts) -> str | None:
-        expected = run.cohort * (run.rate if run.sampling == "poisson" else 1.0)
-        return drowned(self.name, self._multiplier(run), self.clip, run.dimension, max(1.0, expected))
+        return drowned(self.name, self._multiplier(run), self.clip, run.dimension, max(1.0, run.expected))
 
     def _multiplier(self, run: RunFacts) -> float:
         key = (run.rounds, run.delta, run.dimension)

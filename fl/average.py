@@ -173,6 +173,8 @@ class SecureAverage:
         )
         if self.calls == 1:
             self.stack.plan(run)
+            for said in self.stack.outlook(run):
+                warnings.warn(said, stacklevel=4)
         return open_round(self.stack if weighted else self._unweighted(), run, self.calls, names, start)
 
     def _unweighted(self) -> Stack:

@@ -5,6 +5,7 @@ What does not belong here: how a round goes and what is kept of it (`fl.round`),
 """
 
 import secrets
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from copy import copy, deepcopy
@@ -178,7 +179,9 @@ class Federation:
                 "this federation has spent what its noise was calibrated for: plan all rounds in one fit, "
                 "or make another federation"
             )
-        self.coordinator.prepare(rounds)
+        run = self.coordinator.prepare(rounds)
+        for said in self.setup.stack.outlook(run):
+            warnings.warn(said, stacklevel=3)
         if self.setup.ledger is not None:
             self.account.check(self.coordinator.sample().plan.events(()))
         if not resume:
@@ -300,7 +303,9 @@ class Federation:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
         clipped = max((result.clipped_share or 0.0 for result in history), default=0.0)
-        return statement_of(setup.stack, protection, self.account, self.engine.notes, clipped)
+        run = self.coordinator.run
+        notes = (*self.engine.notes, *(() if run is None else setup.stack.outlook(run)))
+        return statement_of(setup.stack, protection, self.account, notes, clipped)
 
 
 def _evaluation(evaluate: Any, test: Any) -> Any:

@@ -175,6 +175,12 @@ class RunFacts:
     delta: float | None = None
     blocks: tuple[Block, ...] = ()
     least_chosen: int = 0
+
+    @property
+    def expected(self) -> float:
+        """Clients asked in a round, on average."""
+        return self.cohort * (self.rate if self.sampling == "poisson" else 1.0)
+
     weight_cap: int | None = None
 
 

@@ -225,6 +225,8 @@ class ProtectedRounds:
                 delta=self.options.delta,
             )
             stack.plan(self._run)
+            for said in stack.outlook(self._run):
+                log(WARNING, "%s", said)
         if self._run.dimension != reference.schema.dimension:
             raise Misuse("the model is not the one that this run was planned for")
         if len(names) > self._run.cohort and not planning_layers(stack):

@@ -59,7 +59,7 @@ def test_so_many_clients_as_are_needed_and_no_fewer_bring_the_noise_below_the_si
 
 
 def test_a_secret_choice_needs_less_noise() -> None:
-    few = PLANNED | {"population": 40, "cohort": 8}
+    few = PLANNED | {"population": 40, "cohort": 8, "dimension": 50}
     plain, secret = suggest(**few), suggest(**few, amplify=True)
     assert secret.noise_multiplier < plain.noise_multiplier
     assert secret.needed is not None

@@ -201,3 +201,16 @@ def test_an_average_knows_what_trains_where_the_reference_says_so() -> None:
     assert torch.equal(named["base.weight"], plain["base.weight"])
     with pytest.raises(Misuse, match="matches no tensor"):
         SecureAverage(parameters="nose.*")(updates, reference=plain)
+
+
+def test_noise_that_drowns_the_update_says_so_once_before_round_1_and_in_the_statement() -> None:
+    run = federation(Adapted, ClientDP(noise_multiplier=50.0), parameters="all")
+    said: list[str] = []
+    run.setup.train = type(run.setup.train)(lambda model, loader: said.append("trained"))
+    with pytest.warns(UserWarning, match="it drowns the update. About") as seen:
+        result = run.fit(2)
+    assert len([w for w in seen if "drowns" in str(w.message)]) == 1
+    assert len([note for note in result.statement.notes if "it drowns the update" in note]) == 1
+    updates, reference = states(Adapted())
+    with pytest.warns(UserWarning, match="it drowns the update"):
+        SecureAverage([ClientDP(noise_multiplier=50.0)])(updates, reference=reference)
