@@ -2,21 +2,25 @@
 enforcement.
 """
 
+import math
+
 from protocols.statement import Protection
 from secagg.choose import Wishes
+from secagg.client.tries import MOST_TRIES
 from secagg.rules import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, Rules
 
 _SERVER = {
     SEMI_HONEST: "the server follows the protocol and keeps what it sees",
     SEMI_MALICIOUS: "the server follows the protocol until shares are dealt (it hands out keys and draws the graph "
-    "honestly) and may then send anything to anybody, such as different survivor sets to different clients",
+    "honestly) and may then send anything to anybody: other dealers and survivors to each client, or nothing",
     MALICIOUS: "the server may do anything; clients' identities come from a roster that it did not sign",
 }
 _SOURCES = (
     "X25519 (gap Diffie-Hellman), HKDF-SHA256, AES-128-CTR as a generator of masks, AES-256-GCM "
     "(Bonawitz et al., CCS 2017)",
-    "corrupt clients are fixed before the graph is drawn, and are at most the stated share of the cohort",
+    "corrupt clients are fixed before the graph is drawn, and are at most as many as stated",
 )
+_AGREED = "SHA-256 does not collide and Ed25519 signatures are not forged; no honest client's store is wound back unnoticed"
 _LIMITS = (
     "a client may put any vector whatever into the sum: nobody can detect that under masks",
     "the sum itself may reveal an update (small cohorts, crafted models, sybils): add differential privacy",
@@ -34,10 +38,10 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
         threat=p.threat,
         hidden="every client's vector within the sum",
         learns={
-            "server": "the sum over the survivors, who takes part and who drops out",
+            "server": f"{_sum(rules)}, who takes part and who drops out",
             "clients": "their neighbours' public keys, what the server publishes",
         },
-        assumptions=(_server(rules), *_SOURCES, *_graph(rules)),
+        assumptions=(_server(rules), *_SOURCES, *((_AGREED,) if rules.voted else ()), *_graph(rules)),
         collusion=_collusion(rules, wishes),
         limits=(*_LIMITS, *_limits(rules)),
         parameters={
@@ -69,13 +73,24 @@ def _graph(rules: Rules) -> tuple[str, ...]:
     return ("the graph's seed follows from the server's nonce: the server draws it honestly",)
 
 
+def _sum(rules: Rules) -> str:
+    """What opens: on one view of who survived, whatever each client is shown and whoever is silent."""
+    if not rules.agrees:
+        return "the sum over the survivors"
+    return (
+        f"the sum over the honest clients of one set of at least {rules.survivors} survivors, of whom at most "
+        f"{rules.parameters.corrupt} are corrupt"
+    )
+
+
 def _collusion(rules: Rules, wishes: Wishes) -> str:
     p = rules.parameters
-    if p.threat == SEMI_HONEST:
-        held = f"at most {p.threshold - 1} of the {p.degree} that hold shares of one client's secrets"
-    else:
-        held = f"at most {p.corrupt} of the {rules.clients}"
-    return f"the server with up to {wishes.collusion:.0%} of the clients, {held}"
+    if p.threat != SEMI_HONEST:
+        return f"the server with up to {p.corrupt} of the {rules.clients} clients, who sign or are silent as they like"
+    return (
+        f"the server with up to {wishes.collusion:.0%} of the clients, at most {p.threshold - 1} of the {p.degree} "
+        "that hold shares of one client's secrets"
+    )
 
 
 def _component(rules: Rules) -> str:
@@ -121,7 +136,10 @@ def _limits(rules: Rules) -> tuple[str, ...]:
             "whoever breaks into a client reads its rounds until the next set-up; earlier rounds stay closed",
         ]
     if rules.committed:
-        found.append(
-            "a client that withholds its part of the graph's seed ends the session, by name, before any vector leaves"
-        )
+        found += [
+            "a client that withholds its part of the graph's seed ends the session, by name, before any vector leaves",
+            f"a server that gives up sessions before any vector leaves can choose among {MOST_TRIES} graphs, which "
+            f"costs {math.log2(MOST_TRIES):.0f} bits; then clients take part in no more",
+        ]
+    found.append("a client that deals shares which do not open can end a session after vectors have left")
     return tuple(found)

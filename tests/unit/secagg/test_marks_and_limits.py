@@ -91,3 +91,25 @@ class TestStatements:
         assert "bound to names by the server" not in said
         assert "bound to names by the server" in limits(SecAgg(threat="semi-malicious"))
         assert "trusted not to" in limits(SecAgg(threat="semi-honest"))
+
+    def test_one_sum_of_so_many_is_what_a_server_learns_where_views_are_agreed_on(self) -> None:
+        for protocol in (
+            SecAgg(threat="semi-malicious"),
+            SecAggPlus(threat="malicious", credentials=CREDENTIALS),
+        ):
+            session = protocol.session(NAMES[:40], 1, 1, random=SystemRandom(), min_survivors=30)
+            said, p = protocol.protection(session), rules_of(session).parameters
+            assert (
+                f"one set of at least 30 survivors, of whom at most {p.corrupt} are corrupt"
+                in said.learns["server"]
+            )
+            assert f"up to {p.corrupt} of the 40 clients" in said.collusion
+            assert said.parameters["quorum"] == (40 + p.corrupt) // 2 + 1
+        for protocol in (SecAgg(threat="semi-honest"), SecAgg(setup="reuse", threat="semi-malicious")):
+            session = protocol.session(NAMES[:40], 1, 1, random=SystemRandom())
+            assert "one set" not in protocol.protection(session).learns["server"]
+
+    def test_jointly_drawn_graphs_say_what_retries_cost(self) -> None:
+        protocol = SecAggPlus(threat="malicious", neighbours=10, collusion=0.0, credentials=CREDENTIALS)
+        assert "among 64 graphs, which costs 6 bits" in limits(protocol, 14)
+        assert "bits" not in limits(SecAgg(threat="malicious", credentials=CREDENTIALS))
