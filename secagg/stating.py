@@ -20,7 +20,10 @@ _SOURCES = (
     "(Bonawitz et al., CCS 2017)",
     "corrupt clients are fixed before the graph is drawn, and are at most as many as stated",
 )
-_AGREED = "SHA-256 does not collide and Ed25519 signatures are not forged; no honest client's store is wound back unnoticed"
+_AGREED = (
+    "SHA-256 does not collide, Ed25519 signatures are not forged",
+    "no honest client's store is wound back unnoticed",
+)
 _LIMITS = (
     "a client may put any vector whatever into the sum: nobody can detect that under masks",
     "the sum itself may reveal an update (small cohorts, crafted models, sybils): add differential privacy",
@@ -41,7 +44,7 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
             "server": f"{_sum(rules)}, who takes part and who drops out",
             "clients": "their neighbours' public keys, what the server publishes",
         },
-        assumptions=(_server(rules), *_SOURCES, *((_AGREED,) if rules.voted else ()), *_graph(rules)),
+        assumptions=(_server(rules), *_SOURCES, *(_AGREED if rules.voted else ()), *_graph(rules)),
         collusion=_collusion(rules, wishes),
         limits=(*_LIMITS, *_limits(rules)),
         parameters={
