@@ -3,6 +3,13 @@ charge, and the close, which decodes the sum or abandons the round whole.
 
 What belongs here: arithmetic on trees of NumPy arrays and the order of a round's steps. What does not: torch, Flower,
 a transport, a user's training loop. An engine (`Engine`) carries messages; a `Work` trains.
+
+    stack = Stack([SecAggPlus()], Numbers(range=1.0))
+    run = RunFacts(rounds=1, population=3, cohort=3, dimension=2)
+    stack.plan(run)
+    shown = open_round(stack, run, 1, ("a", "b", "c"), reference_of({"w": np.zeros(2)}))
+    played = play([shown], MemoryEngine(stack.secure_sum, work), stack, Account(stack.layers))
+    model = moved(shown.reference, played.means[0].vector)
 """
 
 from fl.round.broadcast import Broadcast, open_round

@@ -53,7 +53,19 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
 
 
 @pytest.mark.parametrize(
-    "package", ["protocols", "secagg", "dp", "he", "fl", "fl.cli", "fl.registry", "fl.data"]
+    "package",
+    [
+        "protocols",
+        "secagg",
+        "dp",
+        "he",
+        "fl",
+        "fl.cli",
+        "fl.registry",
+        "fl.data",
+        "fl.round",
+        "fl.engines.memory",
+    ],
 )
 def test_each_package_imports_without_any_extra(package: str) -> None:
     ran = python(f"{BLOCK}\nimport {package}")
