@@ -4,6 +4,7 @@ What belongs here: the ClientApp, the ServerApp and what they read from the run 
 (`engine`), checks of a node (`party`), the federation itself.
 """
 
+import functools
 import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -11,11 +12,9 @@ from logging import INFO
 from pathlib import Path
 from typing import Any, Protocol, Self
 
-import numpy as np
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from numpy.typing import NDArray
 
 from fl import checkpoint
 from fl.checks import positive, whole
@@ -23,22 +22,21 @@ from fl.computation import LocalComputation
 from fl.config import Setup, shared
 from fl.coordinator import Coordinator
 from fl.credentials import read_public
+from fl.flower.arrays import tree_of
 from fl.flower.compat import log
-from fl.flower.engine import FlowerEngine
+from fl.flower.engine import Connected, FlowerEngine
 from fl.flower.messages import Header, RunHeader
 from fl.flower.mod import find_site, refusing, require_protected
 from fl.flower.party import NodeParty
-from fl.flower.rounds import tree_of
 from fl.flower.server_party import ServerParty
 from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
-from fl.flower.work import Planned, shown_arrays
+from fl.flower.work import shown_arrays
 from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult
-from fl.round.contribution import encoded
 from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.identity import Identity, Roster, SignedRoster
-from protocols.layers import RoundFacts
+from protocols.layers import Contribution, RoundFacts
 from protocols.record import FILE_NAME, GENESIS
 from protocols.session import Session
 from protocols.stack import Stack
@@ -50,6 +48,10 @@ ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
     "secagg-authority",
     "secagg-identity",
     "secagg-timeout",
+)
+AMPLIFIED = (
+    "the price counts on a secret choice of clients, which no client can check: each node's own ledger, and its "
+    "max_epsilon, count every round that it was asked for without it"
 )
 OnRound = Callable[[RoundResult], None]
 OwnLayers = Callable[[Site], Sequence[Any]]
@@ -113,21 +115,17 @@ class FederatedWork:
 
     def __init__(self, setup: Setup) -> None:
         self.setup = setup
-        self._coordinator: Coordinator | None = None
-        self._broadcast: Broadcast | None = None
 
-    @property
+    @functools.cached_property
     def coordinator(self) -> Coordinator:
         """Made when it is needed: most messages need no model."""
-        if self._coordinator is None:
-            self._coordinator = Coordinator(self.setup)
-        return self._coordinator
+        return Coordinator(self.setup)
 
-    def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
+    def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
         """Open the round for oneself, from the model that was sent."""
-        arrays = shown_arrays(content, header.arrays_key)
         coordinator = self.coordinator
-        shown, own = tree_of(arrays), shared(coordinator.model.state_dict(), self.setup.plan)
+        shown = tree_of(shown_arrays(content, header.arrays_key))
+        own = shared(coordinator.model.state_dict(), self.setup.plan)
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
         if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:
@@ -137,16 +135,11 @@ class FederatedWork:
             )
         coordinator.run = header.run.facts()
         self.setup.stack.plan(coordinator.run)
-        opened = coordinator.open(header.number, session.roster, header.public.public(), shown)
-        self._broadcast = opened
-        return Planned(opened.plan, opened.digest, coordinator.schema.dimension)
+        return coordinator.open(header.number, session.roster, header.public.public(), shown)
 
-    def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:
+    def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Train on this node's loader."""
-        if self._broadcast is None:
-            raise Misuse("expected plan before vector")
-        train = LocalComputation(self.setup, self.coordinator.model)
-        return encoded(self._broadcast, train(self._broadcast, own), own)
+        return LocalComputation(self.setup, self.coordinator.model)(broadcast, own)
 
 
 def server_app(
@@ -182,7 +175,10 @@ def server_app(
         given = _Given(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(given.site)) if privacy else federation
         server = ServerParty(playing.setup.stack.secure_sum, given.store, given.roster, given.identity, poll)
-        engine = FlowerEngine(playing.setup, playing.coordinator, grid, server, limit)
+        connected = Connected(server, grid, playing.setup.names)
+        engine = FlowerEngine(
+            server, grid, connected, limit, lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()
+        )
         playing.engine, playing.signer = engine, given.identity
         folder = playing.setup.output
         server.head = last_head(folder)
@@ -194,9 +190,9 @@ def server_app(
                 on_round(result)
 
         resume = folder is not None and checkpoint.begun(folder)
-        engine.wait_for_clients()
+        connected.wait(playing.coordinator.cohort(), limit)
         result = playing.fit(planned, resume=resume, on_round=after)
-        kept = engine.farewell()
+        kept = server.farewell(grid, connected(), playing.coordinator.run, min(limit, 60.0))
         if folder is not None:
             log(INFO, "%d clients keep the head %s of the run record", len(kept), server.head)
         if on_result:

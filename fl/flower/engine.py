@@ -1,123 +1,141 @@
-"""A Federation's rounds over Flower's grid, and Flower's simulation started from here.
+"""Rounds over Flower's grid: who is connected, and the engine that carries a sum (`fl.round.Engine`).
 
-What belongs here: the engine that `Federation.fit` plays its rounds on, and who is which client. What does
-not: the federation (`fl.federation`), the apps (`apps`), trips (`trips`). It is the in-memory engine's
-counterpart: same openings, same vectors, same totals; only the messages travel.
+What belongs here: what a Federation and a wrapped strategy share. What does not: how a round goes (`fl.round`), trips
+(`trips`), the apps (`apps`).
 """
 
 import time
+from collections.abc import Callable, Sequence
 from logging import INFO, WARNING
 
-from flwr.app import RecordDict
+from flwr.app import ConfigRecord, RecordDict
 from flwr.serverapp import Grid
 
-from fl.config import Setup
-from fl.coordinator import Coordinator
+from fl.flower.arrays import arrays_of
 from fl.flower.compat import log, node_keys
-from fl.flower.nodes import Directory, from_names, from_roster
-from fl.flower.rounds import arrays_of
+from fl.flower.nodes import Directory, from_names, from_roster, without_roster
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
 from fl.round import Broadcast, Charge, Costs, RoundResult, Summed
+from protocols.layers import RunFacts
 from protocols.session import Session
 
-NOTES = (
+NOTE = (
     "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
-    "pin the code at the site",
+    "pin the code at the site"
 )
-AMPLIFIED = (
-    "the price counts on a secret choice of clients, which no client can check: each node's own ledger, and its "
-    "max_epsilon, count every round that it was asked for without it"
-)
+Begun = Callable[[RunFacts, Session], None]
+
+
+class Connected:
+    """Who is connected, when it is called: by the roster, else by the names that nodes say, else by node ids.
+
+    names: the clients of a federation; None for a wrapped strategy, whose nodes are called by their ids.
+    """
+
+    def __init__(self, server: ServerParty, grid: Grid, names: Sequence[str] | None = None) -> None:
+        self.server, self.grid, self.names = server, grid, names
+        self._said: dict[int, str] = {}
+        self._warned: set[object] = set()
+
+    def __call__(self) -> Directory:
+        if self.server.roster is not None:
+            found = from_roster(self.server.roster, node_keys(self.grid))
+        elif self.names is None:
+            found = without_roster(self.grid.get_node_ids(), self.server.helpers)
+        else:
+            found = from_names(self._by_name(), self.names, self.server.helpers)
+        for node in found.unknown:
+            self._warn(node, "node %d is not on the roster and takes no part", node)
+        for claim in found.claimed.items():
+            shown = ", ".join(map(str, claim[1]))
+            text = "%r takes no part: nodes %s claim that name, give each one its own"
+            self._warn(claim, text, claim[0], shown)
+        self._warned &= {*found.unknown, *found.claimed.items()}
+        return found
+
+    def wait(self, needed: int, seconds: float) -> None:
+        """Wait until so many clients are connected, at most `seconds`; rounds go on with who is there."""
+        deadline = time.monotonic() + seconds
+        while len(found := self().clients) < needed and time.monotonic() < deadline:
+            log(INFO, "%d of %d clients are connected", len(found), needed)
+            time.sleep(1.0)
+
+    def _by_name(self) -> dict[int, str]:
+        present = [int(node) for node in self.grid.get_node_ids()]
+        if strangers := [node for node in present if node not in self._said]:
+            self._said |= self.server.hello(self.grid, strangers)
+        return {node: name for node, name in self._said.items() if node in present}
+
+    def _warn(self, about: object, text: str, *values: object) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            log(WARNING, text, *values)
 
 
 class FlowerEngine:
-    """Plays a Federation's rounds on the nodes of `grid`. timeout: seconds per message trip.
+    """Carries sums over `grid` (`fl.round.Engine`).
 
-    Raises Misuse if a client of the federation is neither on the roster nor among the connected nodes' names.
+    timeout: seconds per message trip. said: what the statement must say besides. config: what every node is shown
+    beside the model. begun: called with every session before anything of it is asked for.
     """
 
     def __init__(
-        self, setup: Setup, coordinator: Coordinator, grid: Grid, server: ServerParty, timeout: float
+        self,
+        server: ServerParty,
+        grid: Grid,
+        connected: Connected,
+        timeout: float,
+        said: Callable[[], Sequence[str]] = tuple,
     ) -> None:
-        self.setup = setup
-        self.coordinator = coordinator
-        self.grid = grid
-        self.server = server
-        self.timeout = timeout
+        self.server, self.grid, self.connected, self.timeout, self.said = (
+            server,
+            grid,
+            connected,
+            timeout,
+            said,
+        )
+        self.config: ConfigRecord | None = None
+        self.begun: Begun = lambda run, session: None
         self.clock = time.perf_counter
         self.costs = Costs()
-        self._names: dict[int, str] = {}
-        self._claimed: dict[str, tuple[int, ...]] = {}
-        self._interrupted = (
-            server.state.last_asked()
-        )  # of a process before this one, if its round was not saved
+        self._interrupted = server.state.last_asked()  # of a process before this one
 
     @property
     def notes(self) -> tuple[str, ...]:
-        """What the statement must say besides."""
-        return (*NOTES, *((AMPLIFIED,) if self.coordinator.hidden else ()), *self.server.state.notes())
+        return (NOTE, *self.said(), *self.server.state.notes())
 
     def memory(self) -> bytes | None:
-        return self.server.state.recall(self.setup.stack.secure_sum)
+        return self.server.state.recall(self.server.protocol)
 
     def session_number(self, round: int) -> int:
         self.server.require_new_updates()
         return self.server.state.next_session()
 
     def lost(self, round: int) -> RoundResult | None:
-        out, self._interrupted = self._interrupted, None
-        if out is None or out.round != round:
+        asked, self._interrupted = self._interrupted, None
+        if asked is None or asked.round != round:
             return None
         log(WARNING, "round %d was lost: %s", round, LOST)
-        return RoundResult(round, out.asked, session=out.session.hex(), abandoned=LOST)
+        return RoundResult(
+            round, asked.asked, session=asked.session.hex(), session_number=asked.number, abandoned=LOST
+        )
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Run one sum; everybody asked is charged for before the first request."""
         self.costs = Costs()
+        facts, layout = broadcast.plan.facts, self.server.layout
+        self.begun(facts.run, session)
         charge(broadcast.clients)
-        facts = broadcast.plan.facts
         header = self.server.header(session.encode(), broadcast.number, facts.run, facts.public)
-        content = RecordDict({"arrays": arrays_of(broadcast.reference.tree)})
+        content = RecordDict({layout.arrays: arrays_of(broadcast.reference.tree)})
+        if self.config is not None:
+            content[layout.config] = self.config
         try:
-            total = self.server.sum(self.grid, self.directory(), session, header, content, self.timeout)
+            total = self.server.sum(self.grid, self.connected(), session, header, content, self.timeout)
         finally:
             self.costs = self._costs(len(broadcast.clients))
         return Summed(total.total, tuple(broadcast.clients[i] for i in total.survivors))
-
-    def directory(self) -> Directory:
-        """Return who is connected now: by the roster, else by the names that nodes say."""
-        if self.server.roster is not None:
-            return from_roster(self.server.roster, node_keys(self.grid))
-        helpers = self.server.helpers
-        present = [int(node) for node in self.grid.get_node_ids()]
-        strangers = [node for node in present if node not in self._names]
-        if strangers:
-            self._names |= self.server.hello(self.grid, strangers)
-        named = {node: name for node, name in self._names.items() if node in present}
-        found = from_names(named, self.setup.names, helpers)
-        for name, nodes in found.claimed.items():
-            if self._claimed.get(name) != nodes:
-                shown = ", ".join(map(str, nodes))
-                log(WARNING, "%r takes no part: nodes %s claim that name, give each one its own", name, shown)
-        self._claimed = found.claimed
-        return found
-
-    def wait_for_clients(self) -> None:
-        """Wait until a round's clients are connected, at most one trip's time; rounds go on with who is there."""
-        deadline = time.monotonic() + self.timeout
-        needed = self.coordinator.cohort()
-        while len(found := self.directory().clients) < needed and time.monotonic() < deadline:
-            log(INFO, "%d of %d clients are connected", len(found), needed)
-            time.sleep(1.0)
-
-    def farewell(self) -> tuple[str, ...]:
-        """Hand the clients the record's last head; return who kept it."""
-        if self.coordinator.run is None:
-            return ()
-        return self.server.farewell(
-            self.grid, self.directory(), self.coordinator.run, min(self.timeout, 60.0)
-        )
 
     def _costs(self, asked: int) -> Costs:
         trips = self.server.trips
@@ -128,4 +146,5 @@ class FlowerEngine:
             "privacy_server": sum(t.server for t in trips),
             "waiting": sum(t.waiting for t in trips),
         }
-        return Costs(sum(t.up for t in trips) / asked, sum(t.down for t in trips) / asked, seconds)
+        up, down = sum(t.up for t in trips), sum(t.down for t in trips)
+        return Costs(up / asked, down / asked, seconds, trips, dict(self.server.refusals))

@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import NodeInfo, Run
-from fl.flower.server import ProtectedRounds
+from fl.flower.rounds import ProtectedRounds
 from fl.flower.server_party import Layout
 from protocols.errors import Aborted, Misuse
 
@@ -28,14 +28,12 @@ class PrivateGrid(Grid):
 
     def __init__(
         self,
-        grid: Grid,
         rounds: ProtectedRounds,
         evaluate: Evaluate,
         stage_timeout: float | None,
         node_timeout: float = NODE_SECONDS,
     ) -> None:
-        self.inner = grid
-        self.rounds = rounds
+        self.inner, self.rounds = rounds.grid, rounds
         self.evaluate = evaluate
         self.stage_timeout = stage_timeout
         self.node_timeout = node_timeout
@@ -54,7 +52,7 @@ class PrivateGrid(Grid):
             limit = min(x for x in (self.stage_timeout, timeout, TRIP_SECONDS) if x is not None)
             model, config = broadcast_of(listed, self.rounds.options.layout)
             nodes = {m.metadata.dst_node_id: m for m in listed}
-            reply = self.rounds.play(self.inner, nodes, model, config, limit)
+            reply = self.rounds.play(nodes, model, config, limit)
             return [] if reply is None else [reply]
         if kinds == {"evaluate"} and self.evaluate == "skip":
             return []
@@ -78,7 +76,7 @@ class PrivateGrid(Grid):
         self._asked_since = self._asked_since or time.monotonic()
         if time.monotonic() - self._asked_since > self.node_timeout:
             raise Aborted(f"waited {self.node_timeout:g} s for enough nodes to connect")
-        return list(self.rounds.directory(self.inner).clients.values())
+        return list(self.rounds.connected().clients.values())
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         known = set(self.get_node_ids())

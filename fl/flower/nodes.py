@@ -10,9 +10,7 @@ from dataclasses import dataclass, field
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from flwr.serverapp import Grid
 
-from fl.flower.compat import node_keys
 from fl.flower.connection_keys import transport_name
 from protocols.errors import Misuse
 from protocols.identity import Roster
@@ -95,13 +93,6 @@ def from_names(named: Mapping[int, str], clients: Iterable[str], helpers: Iterab
         found,
         claimed={name: tuple(sorted(nodes)) for name, nodes in claims.items() if len(nodes) > 1},
     )
-
-
-def connected(grid: Grid, roster: Roster | None, helpers: Iterable[Party]) -> Directory:
-    """Return who is connected now."""
-    if roster is None:
-        return without_roster(grid.get_node_ids(), helpers)
-    return from_roster(roster, node_keys(grid))
 
 
 def _transport(pem: bytes) -> str | None:

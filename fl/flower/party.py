@@ -23,7 +23,9 @@ from fl.flower.messages import (
 )
 from fl.flower.node_ledger import node_events
 from fl.flower.site import Site, session_key
-from fl.flower.work import Planned, Work
+from fl.flower.work import NodeWork
+from fl.round import Broadcast
+from fl.round.contribution import encoded
 from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate, WireError
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
@@ -44,7 +46,7 @@ class NodeParty:
     answering. policy: the app's own, where the node's files say nothing.
     """
 
-    def __init__(self, site: Site, stack: Stack, work: Work, policy: Policy | None = None) -> None:
+    def __init__(self, site: Site, stack: Stack, work: NodeWork, policy: Policy | None = None) -> None:
         self.site = site
         self.stack = stack
         self.work = work
@@ -97,13 +99,13 @@ class NodeParty:
         self._keep_head(header)
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
             raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")
-        planned, session = self._plan(header, claimed, message)
+        broadcast, session = self._open(header, claimed, message)
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")
         self.policy.check(self.protocol.demands(session))  # before training: it may take hours
         site.enter_round(header.federation, session.round, session.context, session.encode())
         if request.role == "client":
-            step = self._contribute(request, header, planned, session)
+            step = self._contribute(request, header, broadcast, session)
         else:
             step = self.protocol.helper(
                 session,
@@ -114,20 +116,20 @@ class NodeParty:
             )
         self._runtime(session).begin(step, header.federation)
 
-    def _contribute(self, request: Request, header: Header, planned: Planned, session: Session) -> Step:
+    def _contribute(self, request: Request, header: Header, broadcast: Broadcast, session: Session) -> Step:
         """Train, pay for the round, and begin the client's part of the session."""
         site, limit = self.site, self.policy.max_epsilon
-        events = node_events(planned.plan, site.name)
+        events = node_events(broadcast.plan, site.name)
         site.ledger.require(events, limit)
-        own = replace(planned.plan.facts, client=site.name, store=site.store)
+        own = broadcast.own(site.name, site.store)
         began = time.perf_counter()
-        vector, update = self.work.vector(planned, header, own)
+        vector, update = encoded(broadcast, self.work(broadcast, own), own)
         self.train_seconds = time.perf_counter() - began
         self.sent_again = site.store.marked(f"spent/{update.hex()}")
         if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
             raise SpentUpdate("this update left this client once; it is not sent a second time")
-        run, number = header.federation, planned.plan.facts.number
-        site.ledger.charge(events, limit, run=run, round=number, again=self.sent_again)
+        again = self.sent_again
+        site.ledger.charge(events, limit, run=header.federation, round=broadcast.number, again=again)
         return self.protocol.client(
             session,
             request.index,
@@ -146,29 +148,29 @@ class NodeParty:
             if name not in allowed:
                 raise PolicyRefusal(f"allow_layers: this node does not accept {name!r}, it accepts {allowed}")
 
-    def _plan(self, header: Header, claimed: Session, message: Message) -> tuple[Planned, Session]:
+    def _open(self, header: Header, claimed: Session, message: Message) -> tuple[Broadcast, Session]:
         """Compute the round from what this node was shown; the server's own digest counts for nothing."""
-        planned = self.work.plan(header, claimed, strip(message.content))
-        plan, summed = planned.plan, planned.plan.summed
-        if plan.facts.run.dimension != planned.dimension or plan.facts.run.cohort < claimed.clients:
+        broadcast = self.work.open(header, claimed, strip(message.content))
+        plan, run = broadcast.plan, broadcast.plan.facts.run
+        if run.dimension != broadcast.reference.schema.dimension or run.cohort < claimed.clients:
             raise ProtocolViolation(
                 "the planned run does not fit the model or the cohort that was sent", "server"
             )
-        own = replace(claimed, model=planned.model)
+        own = replace(claimed, model=broadcast.digest)
         if own.model != claimed.model:
             raise ProtocolViolation(
                 "the model, configuration or layers that this node was shown are not those of the session",
                 "server",
             )
-        if (own.dimension, own.bound, int(own.modulus)) != (plan.dimension, plan.bound, summed.modulus):
+        if (own.dimension, own.bound, int(own.modulus)) != (plan.dimension, plan.bound, plan.modulus):
             raise ProtocolViolation(
                 "the session's dimension, bound or modulus is not what the layers give", "server"
             )
-        if own.min_survivors < summed.min_survivors:
+        if own.min_survivors < plan.min_survivors:
             raise PolicyRefusal(
-                f"min_survivors: the layers demand {summed.min_survivors}, the session offers {own.min_survivors}"
+                f"min_survivors: the layers demand {plan.min_survivors}, the session offers {own.min_survivors}"
             )
-        return planned, own
+        return broadcast, own
 
     def _step(self, request: Request, frames: list[bytes]) -> list[Frame]:
         """Hand the frames to the session's state, each once; what is answered was saved before."""

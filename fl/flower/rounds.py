@@ -1,163 +1,244 @@
-"""One round's public arithmetic, computed alike by the server and by every client from what all of them see.
+"""The rounds of a wrapped strategy: its training messages become secure sums, and their mean is one reply.
 
-What belongs here: the model as Flower's arrays <-> the flat reference, the plan of the round, the digest that enters
-the session's context. What does not: messages, sessions, anything private.
+What belongs here: who is asked, the planned run, the reply. What does not: how a round goes (`fl.round`), how it is
+carried (`engine`), Flower's strategy interface (`strategy`), files (`files`).
 """
 
-import hashlib
-import io
-import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any
+import secrets
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from logging import INFO, WARNING
 
-import numpy as np
-from flwr.app import Array, ArrayRecord, ConfigRecord
-from numpy.typing import NDArray
+from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDict
+from flwr.serverapp import Grid
 
-from fl.metrics import PREFIX as METRIC
-from fl.metrics import coordinates as metric_coordinates
-from fl.round.broadcast import require_no_statistics
-from protocols.errors import Misuse, WireError
-from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
-from protocols.roundplan import RoundPlan
+from fl.account import Account
+from fl.flower.arrays import arrays_of, config_bytes, tree_of
+from fl.flower.compat import log
+from fl.flower.engine import Connected, FlowerEngine
+from fl.flower.nodes import Directory
+from fl.flower.run_state import RunState
+from fl.flower.server_party import Layout, ServerParty
+from fl.round import (
+    Broadcast,
+    Played,
+    Reference,
+    RoundResult,
+    moved,
+    open_round,
+    play,
+    reference_of,
+    statement_of,
+)
+from fl.round.broadcast import require_metrics
+from fl.round.kept import Kept
+from fl.round.reference import like
+from fl.settings import Settings
+from protocols.errors import Aborted, Misuse, TooFewSurvivors
+from protocols.identity import Identity, Roster
+from protocols.layers import PrivacyLayer, RunFacts
+from protocols.session import Session
 from protocols.stack import Stack
-from protocols.updates import Flat, Schema, flatten, schema_of, unflatten
+from protocols.statement import Protection, Statement
+from protocols.store import Store
+from protocols.updates import Schema
 
-COUNTERS, CAPPED = "counters", "weights-capped"
-"""Exact coordinates: the differences of integer arrays that are summed, and who had to cap its weight."""
-
-COUNTER_BOUND = 1 << 24
-
-
-@dataclass(frozen=True, eq=False)
-class Reference:
-    """The public model a round starts from. digest: SHA-256 over its schema and every bit of it."""
-
-    schema: Schema
-    flat: Flat
-    digest: bytes
+SAMPLING_NOTE = "who takes part in a round is visible to the server, so its sampling amplifies nothing"
 
 
-def to_numpy(name: str, array: Array) -> NDArray[Any]:
-    """Return an Array's content. Raises WireError, before anything is allocated, if it is not a plain NumPy array."""
-    stream = io.BytesIO(array.data)
-    try:
-        major, _ = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, OSError):  # whose text may quote the content
-        raise WireError(f"{name}: not an array in NumPy's format") from None
-    count = int(np.prod(shape, dtype=object))
-    left = len(array.data) - stream.tell()
-    if array.stype != "numpy.ndarray" or dtype.hasobject or count * dtype.itemsize != left:
-        raise WireError(f"{name}: expected {count} items of {dtype}, {left} bytes came")
-    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):  # the content is what the session binds
-        raise WireError(
-            f"{name}: expected the labels {dtype} and {shape} that the content has, got {array.dtype} and {array.shape}"
-        )
-    flat = np.frombuffer(array.data, dtype, count, stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+@dataclass
+class ServerOptions:
+    """What `PrivateStrategy` was given. identity: signs requests and the record; needed where there is a roster."""
+
+    stack: Stack
+    store: Store
+    layout: Layout
+    roster: Roster | None = None
+    identity: Identity | None = None
+    min_survivors: int = 2
+    poll: float = 0.1
+    dropout: float = 0.0
+    delta: float | None = None
+    local_epochs: int = 1
+    notes: tuple[str, ...] = ()
 
 
-def tree_of(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
-    """Return name -> array."""
-    return {name: to_numpy(name, array) for name, array in arrays.items()}
+class ProtectedRounds:
+    """One run's protected rounds. number: of the next one, as the training counts. history: of this process;
+    before: of those before it.
 
-
-def arrays_of(tree: Mapping[str, NDArray[Any]]) -> ArrayRecord:
-    """Return the ArrayRecord of a tree."""
-    return ArrayRecord({name: Array(np.ascontiguousarray(a).reshape(a.shape)) for name, a in tree.items()})
-
-
-def reference_of(tree: Mapping[str, NDArray[Any]], integers: str = "keep") -> Reference:
-    """Return the reference of a model. Raises Misuse for dtypes without a rule, NaN and infinity, by name."""
-    schema = schema_of(tree, integers)
-    digest = hashlib.sha256(b"secagg flower model v1\0" + schema.encode())
-    for leaf in schema.leaves:
-        array = np.asarray(tree[leaf.path[0]])
-        digest.update(np.ascontiguousarray(array.astype(array.dtype.newbyteorder("<"), copy=False)).tobytes())
-    return Reference(schema, flatten(tree, schema), digest.digest())
-
-
-def plan_round(
-    stack: Stack,
-    run: RunFacts,
-    number: int,
-    clients: tuple[str, ...],
-    public: Public,
-    reference: Reference,
-    metrics: Sequence[str],
-) -> RoundPlan:
-    """Return the round's arithmetic. `stack` must have been planned for `run`. Raises StackError, CapacityError."""
-    require_no_statistics(stack, reference.schema)
-    seed = hashlib.sha256(b"secagg flower seed v1\0" + reference.digest + number.to_bytes(8, "big")).digest()
-    facts = RoundFacts(run, number, clients, seed, public)
-    exact = [*metric_coordinates(metrics, stack.weight_cap(run)), Coordinate(CAPPED, 1, 1)]
-    if reference.schema.counters:
-        exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
-    return stack.round(facts, reference.flat.vector, exact)
-
-
-def require_summed(plan: RoundPlan, reference: Reference, metrics: Sequence[str]) -> None:
-    """Raises Misuse if a layer leaves out what was asked for by name: nothing exact goes beside its noise."""
-    sums = {c.name for c in plan.summed.coordinates}
-    by = next(
-        (
-            layer.name
-            for layer, gives in zip(plan.layers, plan.signals[1:], strict=False)
-            if not gives.exact_coordinates
-        ),
-        "the stack",
-    )
-    if missing := [name for name in metrics if METRIC + name not in sums]:
-        raise Misuse(
-            f"metrics: {missing[0]!r} is not summed beside {by}, whose noise does not cover it: leave it out"
-        )
-    if reference.schema.counters and COUNTERS not in sums:
-        raise Misuse(
-            f'integers: "sum" adds up integer arrays exactly, which {by} does not allow: say "keep" or "refuse"'
-        )
-
-
-def model_digest(plan: RoundPlan, reference: Reference, config: ConfigRecord | None) -> bytes:
-    """Return what enters the session's context: the model, the training configuration and all else that was shown."""
-    plain = None if config is None else dict(config)  # none is not an empty one
-    shown = json.dumps(plain, sort_keys=True, default=_tagged).encode()
-    return plan.digest(hashlib.sha256(reference.digest + hashlib.sha256(shown).digest()).digest())
-
-
-def averaged(
-    reference: Reference, vector: NDArray[np.float64], counters: NDArray[np.int64] | None = None
-) -> dict[str, NDArray[Any]]:
-    """Return the model `reference + vector` (the mean update), each array in its own dtype and shape."""
-    kept = reference.flat.counters if counters is None else reference.flat.counters + counters
-    moved = Flat(reference.flat.vector + vector, kept, reference.flat.kept)
-    return unflatten(moved, reference.schema)
-
-
-def like(tree: Mapping[str, NDArray[Any]], schema: Schema) -> dict[str, NDArray[Any]]:
-    """Return the tree with each array in the schema's dtype: Flower's means turn integers into floats.
-
-    Raises Misuse if a name or a shape changed.
+    schema: the model's. rounds: planned. Raises Misuse for what cannot work, BudgetExceeded for what may not be spent.
     """
-    wanted = {leaf.path[0]: leaf for leaf in schema.leaves}
-    if wanted.keys() != tree.keys():
-        raise Misuse("the model's names changed between rounds")
-    result = {}
-    for name, array in tree.items():
-        leaf = wanted[name]
-        if array.shape != leaf.shape:
-            raise Misuse(f"{name}: expected shape {leaf.shape}, got {array.shape}")
-        whole = np.dtype(leaf.dtype).kind in "iu" and array.dtype.kind == "f"
-        result[name] = (np.rint(array) if whole else array).astype(leaf.dtype)
-    return result
 
-
-def _tagged(value: object) -> dict[str, str]:
-    """Return bytes as no other value of a ConfigRecord looks in JSON: they hold no dicts. Raises Misuse for others."""
-    if not isinstance(value, bytes):
-        raise Misuse(
-            f"expected a configuration of numbers, texts, bytes and lists of them, got {type(value).__name__}"
+    def __init__(
+        self,
+        options: ServerOptions,
+        account: Account,
+        grid: Grid,
+        schema: Schema,
+        rounds: int,
+        made_with: Settings,
+        kept: Kept | None = None,
+    ) -> None:
+        self.options, self.account, self.grid = options, account, grid
+        self.schema, self.rounds, self.before = schema, rounds, () if kept is None else tuple(kept.history)
+        # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
+        self.made_with = {**made_with, **({"rounds": rounds} if account.calibrated else {})}
+        self.number = 1
+        self.history: list[RoundResult] = []
+        known = (options.store, options.roster, options.identity, options.poll, options.layout)
+        self.server = ServerParty(options.stack.secure_sum, *known)
+        self.connected = Connected(self.server, grid)
+        self.engine = FlowerEngine(
+            self.server, grid, self.connected, 0.0, lambda: (SAMPLING_NOTE, *options.notes)
         )
-    return {"bytes": value.hex()}
+        self.engine.begun = self._begin
+        self._run: RunFacts | None = None
+        self.account.run = self.server.federation()[0]
+        self.state = RunState(options.store, options.stack, account)
+        self.protection: Protection | None = self.state.resume(kept)
+
+    def require(self, where: str, saved: int | None) -> None:
+        """Raises Misuse unless these rounds go on with the run in `where`, or begin one.
+
+        saved: the last session number that the run's files know of; None if there are no files.
+        """
+        self.state.require(self.made_with, where, goes_on=saved is not None)
+        if (saved or 0) > (opened := self.server.state.last_session()):
+            raise Misuse(
+                f"the server's state of the run in {where} was lost (it knows of session {opened}, the run of {saved}) "
+                "and with it what was spent: put `state` back, or name another folder"
+            )
+
+    def play(
+        self, messages: Mapping[int, Message], model: ArrayRecord, config: ConfigRecord | None, timeout: float
+    ) -> Message | None:
+        """Run one round; return one reply with the average, or None if it was abandoned.
+
+        messages: the strategy's, by node id. model, config: what all of them carry. timeout: seconds per trip.
+        """
+        self.server.require_new_updates()
+        directory = self.connected()
+        asked = {name: m for node, m in messages.items() if (name := directory.name_of(node)) is not None}
+        reference = reference_of(like(tree_of(model), self.schema), schema=self.schema)
+        self.engine.config, self.engine.timeout = config, timeout
+        try:
+            broadcast = self._open(directory, tuple(sorted(asked)), reference, config)
+        except Aborted as error:
+            played = Played(RoundResult(self.number, tuple(sorted(asked)), abandoned=error.reason))
+        else:
+            played = self._play(broadcast)
+        result = played.result
+        self.history.append(result)
+        self.number += 1
+        result.guarantees = self.account.guarantees()
+        if not played.means:
+            log(WARNING, "round %d is abandoned: %s; the model stays", result.number, result.abandoned)
+            return None
+        shown = ", ".join(f"{k} {v:.1f} s" for k, v in result.seconds.items())
+        sizes = result.number, len(result.survivors), len(result.asked), shown
+        log(INFO, "round %d: %d of %d in the sum, %s", *sizes)
+        mean, layout = played.means[0], self.options.layout
+        metrics = MetricRecord({**result.train_metrics, layout.weight: mean.weight})
+        arrays = arrays_of(moved(reference, mean.vector, mean.counters))
+        content = RecordDict({layout.arrays: arrays, "metrics": metrics})
+        return Message(content, reply_to=asked[result.asked[0]])
+
+    def _open(
+        self, directory: Directory, names: tuple[str, ...], reference: Reference, config: ConfigRecord | None
+    ) -> Broadcast:
+        """Return what this round's nodes are shown. Raises Aborted for a round that too few can take part in."""
+        if not names:
+            raise TooFewSurvivors("no connected node of this round is on the roster")
+        stack = self.options.stack
+        run = self._plan_run(directory, names, reference)
+        chosen = self._within(run, names)
+        missing = [name for name in stack.secure_sum.recipients if name not in chosen]
+        if missing and self.history:
+            raise TooFewSurvivors(f"{missing[0]!r} is to be given the sum and is not connected")
+        broadcast = open_round(
+            stack,
+            run,
+            self.number,
+            chosen,
+            reference,
+            metrics=self.options.layout.metrics,
+            config=config_bytes(config),
+        )
+        require_metrics(broadcast)
+        return broadcast
+
+    def _play(self, broadcast: Broadcast) -> Played:
+        """Play the round. Raises Misuse for a first one that asks fewer nodes than must survive: none could end."""
+        options = self.options
+        played = play([broadcast], self.engine, options.stack, self.state, options.min_survivors)
+        if played.error is not None and not played.sessions and self.state.run() is None:
+            raise Misuse(f"no round could end: {played.error}")
+        return played
+
+    def _begin(self, run: RunFacts, session: Session) -> None:
+        """Bind the run to what this session rests on, before anything of it is asked for."""
+        self.protection = self.options.stack.secure_sum.protection(session)
+        self.state.begin(run, self.made_with, self.protection)
+
+    def _plan_run(self, directory: Directory, names: tuple[str, ...], reference: Reference) -> RunFacts:
+        """Return the planned run: that of the first round, kept, as long as a layer was calibrated for its cohort."""
+        roster, stack = self.options.roster, self.options.stack
+        population = len(roster.with_role("client")) if roster else len(directory.clients)
+        if self._run is None:
+            self._run = self.state.run() or RunFacts(
+                rounds=self.rounds,
+                population=population,
+                cohort=len(names),
+                dropout=self.options.dropout,
+                dimension=reference.schema.dimension,
+                local_epochs=self.options.local_epochs,
+                delta=self.options.delta,
+            )
+            stack.plan(self._run)
+            for said in stack.outlook(self._run):
+                log(WARNING, "%s", said)
+        if self._run.dimension != reference.schema.dimension:
+            raise Misuse("the model is not the one that this run was planned for")
+        if len(names) > self._run.cohort and not planning_layers(stack):
+            self._run = replace(self._run, population=population, cohort=len(names))
+            stack.plan(self._run)
+        return self._run
+
+    def _within(self, run: RunFacts, names: tuple[str, ...]) -> tuple[str, ...]:
+        """Return who is asked: everybody, or by lot as many as the layers were calibrated for. Who is to be given the
+        sum is always asked.
+        """
+        if len(names) <= run.cohort:
+            return names
+        always = [name for name in names if name in self.options.stack.secure_sum.recipients]
+        others = [name for name in names if name not in always]
+        drawn = secrets.SystemRandom().sample(others, max(0, run.cohort - len(always)))
+        chosen = tuple(sorted([*always, *drawn]))
+        log(
+            WARNING,
+            "left out of this round, by lot: %s; %s was calibrated for %d clients a round, and the strategy asks %d",
+            ", ".join(name for name in names if name not in chosen),
+            ", ".join(planning_layers(self.options.stack)),
+            run.cohort,
+            len(names),
+        )
+        return chosen
+
+    def farewell(self, timeout: float) -> tuple[str, ...]:
+        """Hand every connected client the last head of the record; return the names of those who kept it."""
+        if not self.history:
+            return ()
+        return self.server.farewell(self.grid, self.connected(), self._run, timeout)
+
+    def statement(self) -> Statement:
+        """Return what is protected so far. Raises Misuse before the first round."""
+        if self.protection is None:
+            raise Misuse("no round was begun yet")
+        clipped = max((result.clipped_share or 0.0 for result in (*self.before, *self.history)), default=0.0)
+        return statement_of(self.options.stack, self.protection, self.account, self.engine.notes, clipped)
+
+
+def planning_layers(stack: Stack) -> list[str]:
+    """Return the layers that plan for the whole run, its cohort included: they are not planned anew in its middle."""
+    return [layer.name for layer in stack.layers if type(layer).plan is not PrivacyLayer.plan]

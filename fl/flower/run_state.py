@@ -1,37 +1,45 @@
-"""What the server of a wrapped strategy keeps of its run: settings, the planned run, events, its layers' state.
+"""What the server of a wrapped strategy keeps before a round is asked for: settings, the planned run, events.
 
-What belongs here: these entries of the server's store, and the statement made from them. What does not: rounds
-(`server`).
+What belongs here: these entries of the server's store. What does not: what is kept after a round (`files`), rounds.
 """
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 
 from fl import settings
 from fl.account import Account
 from fl.flower.messages import RunHeader
+from fl.round.kept import Kept
 from fl.settings import Settings
+from protocols.codec import Record
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import RunFacts
 from protocols.stack import Stack
 from protocols.statement import Event, Protection, Statement
 from protocols.store import Store
 
-NOTES = (
-    "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
-    "pin the code at the site",
-    "who takes part in a round is visible to the server, so its sampling amplifies nothing",
-)
-SUM_NOTE = (
-    "without differential privacy the sum itself can reveal an update: "
-    "crafted models, sybils and small cohorts do it"
-)
-_RUN, _MADE_WITH, _PROTECTION = "flower/run", "flower/made-with", "flower/protection"
+_RUN, _MADE_WITH, _PROTECTION = "flower/run/2", "flower/made-with", "flower/protection"
+_RUN_1 = "flower/run"
+
+
+@dataclass(frozen=True)
+class _Run1(Record):
+    """The planned run as version 1 kept it."""
+
+    rounds: int
+    population: int
+    cohort: int
+    sampling: str
+    rate: float
+    dropout: float
+    dimension: int
+    local_epochs: int
+    delta: float | None
 
 
 class RunState:
-    """What a run keeps in the server's store."""
+    """What a run keeps in the server's store, and who pays for its rounds (`fl.round.play.Payer`)."""
 
     def __init__(self, store: Store, stack: Stack, account: Account) -> None:
         self.store = store
@@ -53,8 +61,10 @@ class RunState:
 
     def run(self) -> RunFacts | None:
         """Return the run that the layers were planned for, or None before the first session."""
-        kept = self.store.get(_RUN)
-        return None if kept is None else RunHeader.decode(kept).facts()
+        kept, older = self.store.get(_RUN), self.store.get(_RUN_1)
+        if kept is not None or older is None:
+            return None if kept is None else RunHeader.decode(kept).facts()
+        return RunFacts(**vars(_Run1.decode(older)))
 
     def begin(self, run: RunFacts, made_with: Settings, protection: Protection) -> None:
         """Keep what a session rests on before anything of it is asked for; from here on the run is bound to it.
@@ -71,7 +81,7 @@ class RunState:
                 for name, value in entries.items():
                     t.put(name, value)
 
-    def charge(self, events: tuple[Event, ...], number: int) -> None:
+    def charge(self, events: Sequence[Event], round: int) -> None:
         """Charge what the round spends before anything of it leaves a client; an abandoned round stays paid for.
 
         The statement's own list is synced before the ledger, so that neither ever knows less than was spent.
@@ -81,7 +91,7 @@ class RunState:
         before = list(self.account.events)
         self._keep_events([*before, *events])
         try:
-            self.account.charge(events, number)
+            self.account.charge(events, round)
         except BudgetExceeded:
             self._keep_events(before)
             raise
@@ -89,22 +99,14 @@ class RunState:
     def _keep_events(self, events: Sequence[Event]) -> None:
         self.store.put("flower/events", json.dumps([asdict(event) for event in events]).encode())
 
-    def resume(self) -> Protection | None:
+    def resume(self, kept: Kept | None) -> Protection | None:
         """Take back events and layers of a run that is continued; return what its last round protected."""
         self.account.events = [Event(**e) for e in json.loads(self.store.get("flower/events") or b"[]")]
-        for layer in self.stack.layers:
-            layer.restore(json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}"))
-        kept = self.store.get(_PROTECTION)
-        return None if kept is None else Statement.from_json(json.loads(kept)).protection
-
-    def save_layers(self) -> None:
-        states = {layer.name: layer.state() for layer in self.stack.layers}
-        with self.store.transaction() as t:
-            for name, state in states.items():
-                if state:
-                    t.put(f"flower/layer/{name}", json.dumps(state).encode())
-
-    def statement(self, protection: Protection, notes: tuple[str, ...]) -> Statement:
-        """Return what is protected so far, and at what price."""
-        said = (*NOTES, *notes, *(() if self.account.events else (SUM_NOTE,)))
-        return self.account.statement(self.stack, protection, said)
+        if kept is not None:
+            for layer in self.stack.layers:  # version 1 kept their state in the store
+                state = json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}")
+                layer.restore(kept.layers.get(layer.name, state))
+        kept_protection = self.store.get(_PROTECTION)
+        return (
+            None if kept_protection is None else Statement.from_json(json.loads(kept_protection)).protection
+        )

@@ -16,7 +16,8 @@ from fl.flower.compat import failure_of, log
 from fl.flower.messages import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.server_state import ServerState
-from fl.flower.trips import POLL_SECONDS, SumOverGrid, Trip, ask
+from fl.flower.trips import POLL_SECONDS, SumOverGrid, ask
+from fl.round import Trip
 from protocols.errors import Aborted, PeerError, SecAggError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party
@@ -159,9 +160,11 @@ class ServerParty:
                 log(WARNING, "node %d says no name: %s", node, error)
         return names
 
-    def farewell(self, grid: Grid, directory: Directory, run: RunFacts, timeout: float) -> tuple[str, ...]:
+    def farewell(
+        self, grid: Grid, directory: Directory, run: RunFacts | None, timeout: float
+    ) -> tuple[str, ...]:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
-        if self.head == GENESIS:
+        if self.head == GENESIS or run is None:
             return ()
         header = self.header(b"", 0, run, {})
         requests = {n: self._sessionless(CLOSE, name, header) for name, n in directory.clients.items()}

@@ -16,20 +16,22 @@ from flwr.serverapp.strategy import Result, Strategy
 
 from fl import checks
 from fl.account import Account
+from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.compat import (
     has_own_loop,
     inner_names,
     log,
     require_mean_only,
     restore_strategy,
-    strategy_state,
 )
-from fl.flower.files import RunFiles, Saved, describe, load
+from fl.flower.files import RunKeeper, load_run
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
-from fl.flower.rounds import arrays_of, like, tree_of
-from fl.flower.server import ProtectedRounds, Report, ServerOptions
+from fl.flower.rounds import ProtectedRounds, ServerOptions
 from fl.flower.server_party import Layout
 from fl.flower.trips import POLL_SECONDS
+from fl.round import RoundResult
+from fl.round.kept import Kept
+from fl.round.reference import like
 from fl.settings import Settings, of_stack
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
@@ -112,9 +114,9 @@ class PrivateStrategy(Strategy):
         self._done = 0
 
     @property
-    def history(self) -> list[Report]:
+    def history(self) -> list[RoundResult]:
         """What each round of this process did."""
-        return [] if self.rounds is None else self.rounds.reports
+        return [] if self.rounds is None else self.rounds.history
 
     def statement(self) -> Statement:
         """Return what is protected, from whom, under which assumption. Raises Misuse before the first round."""
@@ -142,28 +144,29 @@ class PrivateStrategy(Strategy):
         num_rounds = checks.whole("num_rounds", num_rounds, 0)
         limit = TRIP_SECONDS if timeout is None else checks.positive("timeout", timeout)
         schema = schema_of(tree_of(initial_arrays), self.options.layout.integers)
-        run = self._resume(initial_arrays)
-        rounds = ProtectedRounds(self.options, self.account, num_rounds, self._made_with)
-        rounds.require(str(self.folder or "memory"), None if run is None else run.number)
+        kept = self._resume(initial_arrays)
+        rounds = ProtectedRounds(self.options, self.account, grid, schema, num_rounds, self._made_with, kept)
+        rounds.require(str(self.folder or "memory"), None if kept is None else kept.session)
         self.rounds = rounds
-        rounds.schema = schema
-        private = PrivateGrid(grid, rounds, self.evaluate, self.stage_timeout, self.node_timeout)
-        files = None if self.folder is None else RunFiles(self.folder, self.options.identity, schema)
+        private = PrivateGrid(rounds, self.evaluate, self.stage_timeout, self.node_timeout)
+        given = self.strategy, rounds, num_rounds, kept
+        keeper = None if self.folder is None else RunKeeper(self.folder, *given)
         try:
-            if files is not None and run is not None:
-                rounds.server.head = files.catch_up(run)
-                self._count_lost(files, run, num_rounds)
-                self._take_up(run)
-            self._done = done = 0 if run is None else run.done
-            arrays = initial_arrays if run is None else arrays_of(run.arrays)
-            hook = self._hook(files, evaluate_fn, run, num_rounds)
+            if keeper is not None and kept is not None:
+                keeper.catch_up(kept)
+                self._take_up(kept, len(keeper.history))
+            self._done = done = 0 if keeper is None else len(keeper.history)
+            rounds.number = done + 1
+            arrays = initial_arrays if kept is None else arrays_of(kept.model)
+            hook = self._hook(rounds, keeper, evaluate_fn, goes_on=kept is not None)
             left = max(0, num_rounds - done)
             loop = self.strategy.start if has_own_loop(self.strategy) else super().start
             result = loop(private, arrays, left, limit, train_config, evaluate_config, hook)
-            self._farewell(grid, files, min(limit, self.stage_timeout or 60.0))
+            if keeper is not None:
+                self._farewell(rounds, min(limit, self.stage_timeout or 60.0))
         finally:
-            if files is not None:
-                files.close()
+            if keeper is not None:
+                keeper.close()
         if not result.arrays:
             result.arrays = arrays
         for name in _BY_ROUND:
@@ -172,46 +175,34 @@ class PrivateStrategy(Strategy):
         return result
 
     def _hook(
-        self, files: RunFiles | None, evaluate_fn: EvaluateFn | None, run: Saved | None, planned: int
+        self,
+        rounds: ProtectedRounds,
+        keeper: RunKeeper | None,
+        evaluate_fn: EvaluateFn | None,
+        *,
+        goes_on: bool,
     ) -> EvaluateFn:
         """Return what the strategy's loop calls after every round: save first, then the user's evaluation."""
 
         def after(own_round: int, arrays: ArrayRecord) -> MetricRecord | None:
-            rounds = self.rounds
-            if rounds is None or (own_round == 0 and run is not None):
+            if own_round == 0 and goes_on:
                 return None  # a run that goes on was saved and measured at this point before
             number = own_round + self._done
-            if files is not None:
-                report, rounds.latest = rounds.latest, None
-                numbers = [r.number for r in rounds.reports]
-                saved = self._saved(number, max(numbers, default=run.number if run else 0), arrays)
-                rounds.server.head = files.save(describe(saved, planned, rounds, report))
+            rounds.number = number + 1
+            if keeper is not None:
+                keeper.save(number, tree_of(arrays))
             return evaluate_fn(number, arrays) if evaluate_fn else None
 
         return after
 
-    def _saved(self, done: int, number: int, arrays: ArrayRecord) -> Saved:
-        kind = type(self.strategy).__name__
-        return Saved(done, number, kind, tree_of(arrays), strategy_state(self.strategy), {})
-
-    def _count_lost(self, files: RunFiles, run: Saved, planned: int) -> None:
-        """Count a round that was stopped after inputs had been asked for: it is not asked for again."""
-        if self.rounds is None or (report := self.rounds.lost(run.number)) is None:
-            return
-        log(WARNING, "round %d was lost: %s", run.done + 1, report.abandoned)
-        run.done += 1
-        self.rounds.server.head = files.save(describe(run, planned, self.rounds, report))
-
-    def _farewell(self, grid: Grid, files: RunFiles | None, timeout: float) -> None:
+    def _farewell(self, rounds: ProtectedRounds, timeout: float) -> None:
         """Hand the clients the last head; who kept it is noted, for people: a later entry changes the head."""
-        if files is None or self.rounds is None:
-            return
         try:
-            kept = self.rounds.farewell(grid, timeout)
+            kept = rounds.farewell(timeout)
         except SecAggError as error:  # the rounds are done and kept: their result is not given up for this
             log(WARNING, "no client was handed the last head of the run record: %s", error)
             return
-        log(INFO, "%d clients keep the head %s of the run record", len(kept), self.rounds.server.head)
+        log(INFO, "%d clients keep the head %s of the run record", len(kept), rounds.server.head)
 
     def _settings(self) -> Settings:
         """Return what a run that is resumed must have been made with: what its totals and its statement rest on."""
@@ -231,29 +222,29 @@ class PrivateStrategy(Strategy):
     def _store(self) -> Store:
         return MemoryStore() if self.folder is None else FileStore(self.folder / "state" / "store", "server")
 
-    def _resume(self, initial: ArrayRecord) -> Saved | None:
-        """Return the run to go on with, its strategy's own state taken up; None if there is none."""
-        run = None if self.folder is None else load(self.folder)
-        if run is None:
+    def _resume(self, initial: ArrayRecord) -> Kept | None:
+        """Return the run to go on with; None if there is none. Raises Misuse for another strategy's or model's."""
+        kept = None if self.folder is None else load_run(self.folder)
+        if kept is None:
             return None
         kind = type(self.strategy)
-        if run.kind != kind.__name__:
-            raise Misuse(f"the run in {self.folder} was made with {run.kind}, this one is {kind.__name__}")
-        if list(run.arrays) != list(initial):
+        if kept.kind != kind.__name__:
+            raise Misuse(f"the run in {self.folder} was made with {kept.kind}, this one is {kind.__name__}")
+        if list(kept.model) != list(initial):
             raise Misuse(f"the run in {self.folder} trained another model than this one")
-        return run
+        return kept
 
-    def _take_up(self, run: Saved) -> None:
+    def _take_up(self, kept: Kept, done: int) -> None:
         """Give the strategy back what it kept. Raises Misuse where that cannot be done."""
-        if not run.done:
+        if not done:
             return
         if has_own_loop(self.strategy):
             raise Misuse(
                 f"{type(self.strategy).__name__} has a loop of its own, which starts from round 1: "
                 "name another folder to start anew"
             )
-        restore_strategy(self.strategy, run.strategy)
-        log(WARNING, "going on after round %d of the run in %s", run.done, self.folder)
+        restore_strategy(self.strategy, dict(kept.strategy))
+        log(WARNING, "going on after round %d of the run in %s", done, self.folder)
 
     # -- the wrapped strategy's interface; a run that goes on counts on --
 

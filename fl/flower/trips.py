@@ -16,6 +16,7 @@ from fl.flower.compat import failure_of
 from fl.flower.messages import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.server_state import AskedRound, ServerState
+from fl.round import Trip
 from protocols.driver import Driver
 from protocols.errors import Aborted, Misuse, PeerError
 from protocols.identity import Identity
@@ -28,28 +29,6 @@ from protocols.session import Session
 from protocols.summation import SecureSum, Total
 
 POLL_SECONDS = 0.1
-
-
-@dataclass(frozen=True)
-class Trip:
-    """What one trip took. seconds: wall time. node: the slowest answering node's own computing, training
-    included; train: of that, the user's code. server: computing here. waiting: the rest: polling, transport
-    and starting processes. asked, answered: parties. up, down: bytes of frames over all parties.
-    """
-
-    stage: str
-    seconds: float
-    node: float
-    train: float
-    server: float
-    asked: int
-    answered: int
-    up: int
-    down: int
-
-    @property
-    def waiting(self) -> float:
-        return max(0.0, self.seconds - self.node - self.server)
 
 
 def ask(

@@ -1,51 +1,32 @@
-"""What a client computes in a round, behind one small interface, so that `party` need not know who trains.
+"""What a node computes in a round: what it was shown, and its contribution.
 
-What belongs here: a wrapped Flower app's update, through the stack. What does not: checks, sessions, stores
-(`party`); a Federation's own loop (`apps`).
+What belongs here: reading the model that was sent, and a wrapped Flower app as a client's work. What does not: checks,
+sessions, stores (`party`); a Federation's own loop (`fl.computation`).
 """
 
-import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass
 from logging import ERROR
 from typing import Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
-from numpy.typing import NDArray
 
+from fl.flower.arrays import config_bytes, tree_of
 from fl.flower.compat import failure_of, log
 from fl.flower.messages import Header, strip
-from fl.flower.rounds import CAPPED, COUNTERS, Reference, model_digest, plan_round, reference_of, tree_of
-from fl.metrics import encode as encode_metrics
+from fl.round import Broadcast, Work, contribution_of, open_round, reference_of
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts
-from protocols.roundplan import RoundPlan
 from protocols.session import Session
 from protocols.stack import Stack
-from protocols.updates import Flat, flatten
-
-Train = Callable[[Message], Message]
+from protocols.updates import flatten
 
 
-@dataclass(frozen=True)
-class Planned:
-    """A round as this node computed it. model: what enters its session's context. dimension: of the model."""
+class NodeWork(Work, Protocol):
+    """One client's part of one round. `open` comes first; the call, which trains, only if every check passed."""
 
-    plan: RoundPlan
-    model: bytes
-    dimension: int
-
-
-class Work(Protocol):
-    """One client's part of one round. `plan` comes first; `vector` only if every check passed."""
-
-    def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
-        """Return the round's arithmetic from what this node was shown. Raises Misuse, PeerError."""
-        ...
-
-    def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:
-        """Train; return the integer vector and the digest that names the update behind it. Raises Misuse."""
+    def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
+        """Return the round as this node computes it from what it was shown. Raises Misuse, PeerError."""
         ...
 
 
@@ -74,23 +55,17 @@ def failed(error: Exception) -> Misuse:
     return Misuse(f"the app failed: {type(error).__name__}; its own log says why")
 
 
-def update_name(reference: bytes, update: NDArray[np.float64]) -> bytes:
-    """Return what names an update: the same difference to the same model is the same update, however it is encoded."""
-    return hashlib.sha256(b"secagg update v1\0" + reference + update.tobytes()).digest()
-
-
 class WrappedApp:
     """The work of a Flower app behind `privacy_mod`: `train` runs the app on the message without our records."""
 
-    def __init__(self, stack: Stack, message: Message, train: Train) -> None:
+    def __init__(self, stack: Stack, message: Message, train: Callable[[Message], Message]) -> None:
         self.stack = stack
         self._message = message
         self._train = train
-        self._reference: Reference | None = None
+        self._weight_key = ""
 
-    def plan(self, header: Header, session: Session, content: RecordDict) -> Planned:
+    def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
         arrays = shown_arrays(content, header.arrays_key, header.config_key)
-        reference = self._reference = reference_of(tree_of(arrays), header.integers)
         run = header.run.facts()
         if (run.sampling, run.rate) != ("all", 1.0):
             raise PolicyRefusal(
@@ -98,31 +73,20 @@ class WrappedApp:
                 f"{run.sampling!r} at {run.rate:g}"
             )
         self.stack.plan(run)
-        plan = plan_round(
-            self.stack, run, header.number, session.roster, header.public.public(), reference, header.metrics
+        self._weight_key = header.weight_key
+        return open_round(
+            self.stack,
+            run,
+            header.number,
+            session.roster,
+            reference_of(tree_of(arrays), header.integers),
+            metrics=header.metrics,
+            public=header.public.public(),
+            config=config_bytes(content.config_records.get(header.config_key)),
         )
-        config = content.config_records.get(header.config_key)
-        return Planned(plan, model_digest(plan, reference, config), reference.schema.dimension)
 
-    def vector(self, planned: Planned, header: Header, own: RoundFacts) -> tuple[NDArray[np.int64], bytes]:
-        if self._reference is None:
-            raise Misuse("expected plan before vector")
-        trained, weight, values = self._run(header, self._reference)
-        before = self._reference.flat
-        update = trained.vector - before.vector
-        cap = planned.plan.signals[0].weight_cap
-        exact = _metrics(values, header.metrics, min(weight, cap))
-        exact[CAPPED] = np.array([cap > 1 and weight > cap], np.int64)
-        exact[COUNTERS] = trained.counters - before.counters
-        wanted = {
-            c.name for c in planned.plan.summed.coordinates
-        }  # a DP layer that forbids exact ones drops them
-        coordinates = {name: block for name, block in exact.items() if name in wanted}
-        vector = planned.plan.encode(Contribution(update, min(weight, cap), coordinates), own)
-        return vector, update_name(self._reference.digest, update)
-
-    def _run(self, header: Header, reference: Reference) -> tuple[Flat, int, dict[str, object]]:
-        """Run the app; return the trained model, its weight and the metrics."""
+    def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        """Run the app and return the difference that it made. Raises Misuse for a reply that is none."""
         self._message.content = strip(self._message.content)
         try:
             reply = self._train(self._message)
@@ -139,16 +103,13 @@ class WrappedApp:
             raise Misuse(
                 f"expected one ArrayRecord and one MetricRecord, got {len(arrays)} and {len(metrics)}"
             )
-        values: dict[str, object] = dict(metrics[0])
-        weight = values.get(header.weight_key)
+        weight = metrics[0].get(self._weight_key)
         if not isinstance(weight, int | float) or not float(weight).is_integer() or weight < 0:
             raise Misuse(
-                f"expected a finite, whole number of examples >= 0 under {header.weight_key!r}, got another value"
+                f"expected a finite, whole number of examples >= 0 under {self._weight_key!r}, got another value"
             )
-        return flatten(tree_of(arrays[0]), reference.schema), int(weight), values
-
-
-def _metrics(values: dict[str, object], names: tuple[str, ...], weight: int) -> dict[str, NDArray[np.int64]]:
-    """Return the metrics that are summed; all others are stripped."""
-    numbers = {k: float(v) for k, v in values.items() if isinstance(v, int | float) and np.isfinite(v)}
-    return encode_metrics(numbers, names, weight)
+        trained = flatten(tree_of(arrays[0]), broadcast.reference.schema)
+        numbers = {
+            k: float(v) for k, v in metrics[0].items() if isinstance(v, int | float) and np.isfinite(v)
+        }
+        return contribution_of(broadcast, trained, int(weight), numbers)

@@ -19,7 +19,7 @@ from fl.round.engine import Charge, Costs, Engine, Summed, Work
 from fl.round.manifest import Manifest
 from fl.round.play import Mean, Payer, Played, mean_of, play
 from fl.round.reference import Reference, Tree, moved, reference_of
-from fl.round.result import RoundResult
+from fl.round.result import RoundResult, Trip
 from fl.round.session import new_session
 from fl.round.statement import statement_of
 
@@ -37,6 +37,7 @@ __all__ = [
     "RoundResult",
     "Summed",
     "Tree",
+    "Trip",
     "Work",
     "contribution_of",
     "mean_of",

@@ -54,8 +54,9 @@ def encoded(
 ) -> tuple[NDArray[np.int64], bytes]:
     """Return the client's integer vector (int64 [plan.dimension]) and the digest that names the update behind it.
 
-    The same difference to the same model is the same update, however it is encoded. Raises what layers raise.
+    The same difference to the same model is the same update, in whichever round and however it is encoded. Raises what
+    layers raise.
     """
     update = np.asarray(contribution.vector, np.float64)
-    name = hashlib.sha256(b"secagg update v1\0" + broadcast.digest + update.tobytes()).digest()
+    name = hashlib.sha256(b"secagg update v1\0" + broadcast.reference.digest + update.tobytes()).digest()
     return broadcast.plan.encode(contribution, own), name

@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round.broadcast import Broadcast
-from fl.round.result import RoundResult
+from fl.round.result import RoundResult, Trip
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 
@@ -30,12 +30,15 @@ class Summed:
 @dataclass(frozen=True)
 class Costs:
     """What a sum took. up, down: bytes per client asked, the model not counted. seconds: by "train",
-    "privacy_client" (all clients together), "privacy_server" and whatever else an engine measures.
+    "privacy_client" (all clients together), "privacy_server" and whatever else an engine measures. trips: over a
+    network. refusals: party -> why it did not take part, or not to the end.
     """
 
     up: float = 0.0
     down: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)
+    trips: tuple[Trip, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
 
 
 class Work(Protocol):

@@ -37,7 +37,8 @@ def withheld(result: RoundResult) -> RoundResult:
         bytes_up_per_client=0.0,
         bytes_down_per_client=0.0,
         seconds={},
-        trips=[],
+        trips=(),
+        refusals={},
         abandoned=WITHHELD if result.abandoned else None,
         withheld=True,
     )

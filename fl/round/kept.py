@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round.reference import Tree
-from fl.round.result import RoundResult
+from fl.round.result import RoundResult, Trip
 from protocols.errors import RecordError, SecAggError
 from protocols.guarantee import Guarantee, price_from_json, price_shown
 from protocols.identity import Identity
@@ -96,7 +96,7 @@ def line_of(result: RoundResult) -> Json:
         "weights_capped": result.weights_capped,
         **_price(result),
         "abandoned": result.abandoned,
-        **({"trips": result.trips} if result.trips else {}),
+        "trips": [{**asdict(trip), "waiting": trip.waiting} for trip in result.trips],
     }
     return dict(_finite(line))
 
@@ -122,6 +122,8 @@ def _lines(result: RoundResult) -> list[Json]:
 def _finite(value: Any) -> Any:
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_finite(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
@@ -184,6 +186,7 @@ def result_from_json(entry: Json) -> RoundResult:
     if not lines and price is not None:
         lines = (Guarantee("unknown unit", "unknown", "public", price, 0.0, "unknown"),)
     kept = {k: v for k, v in entry.items() if k in known} | {"guarantees": lines}
+    kept["trips"] = tuple(Trip(**trip) for trip in entry.get("trips", ()))
     return RoundResult(**{**kept, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
 
 
@@ -232,9 +235,10 @@ class RunFiles:
         last = self.record.last
         recorded = self.first - 1 if last is None else int(last.body["round"])
         if recorded not in expected:
+            held = "nothing" if last is None else f"{recorded} rounds"
             raise RecordError(
-                f"{self.record.path} holds {recorded} rounds and the checkpoint beside it {kept.rounds}: one of "
-                "them was removed or replaced; put it back, or begin in another folder"
+                f"{self.record.path} holds {held} and the checkpoint beside it {kept.rounds}: one of them was removed "
+                "or replaced; put it back, or begin in another folder"
             )
         return recorded
 

@@ -178,5 +178,7 @@ def _add_costs(result: RoundResult, engine: Engine, part: Broadcast) -> None:
     costs = engine.costs
     result.bytes_up_per_client += costs.up
     result.bytes_down_per_client += costs.down + part.reference.size
+    result.trips += costs.trips
+    result.refusals |= costs.refusals
     for name, seconds in costs.seconds.items():
         result.seconds[name] = result.seconds.get(name, 0.0) + seconds

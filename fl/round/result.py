@@ -1,9 +1,32 @@
 """What one round did, for people and for the run's files. No vectors, no names' secrets."""
 
 from dataclasses import dataclass, field
-from typing import Any
 
 from protocols.guarantee import Guarantee, only_epsilon
+
+
+@dataclass(frozen=True)
+class Trip:
+    """What one stage took over a network: a request to every party, and their answers.
+
+    seconds: wall time. node: the slowest answering party's own computing, training included; train: of that, the
+    user's code. server: computing there. waiting: the rest: polling, transport and starting processes. asked,
+    answered: parties. up, down: bytes of protocol messages over all parties.
+    """
+
+    stage: str
+    seconds: float
+    node: float
+    train: float
+    server: float
+    asked: int
+    answered: int
+    up: int
+    down: int
+
+    @property
+    def waiting(self) -> float:
+        return max(0.0, self.seconds - self.node - self.server)
 
 
 @dataclass
@@ -15,9 +38,9 @@ class RoundResult:
     layer forbids to tell. bytes: per client asked. seconds: by "train", "privacy_client", "privacy_server". guarantees:
     the price of all rounds so far, a line per unit, relation, adversary and delta. abandoned: why there is no total,
     else None. session: its context, in hexadecimal digits; session_number: its number, which grows over all runs of a
-    server (0: no session was made). trips: what each message trip took, as JSON objects, where an engine counts them.
-    withheld: who and how many took part is a secret that a price counts on, so that
-    names, bytes and seconds are left out.
+    server (0: no session was made). trips: over a network, in order. refusals: party -> why it did not take part, or
+    not to the end. withheld: who and how many took part is a secret that a price counts on, so that names, bytes,
+    seconds and trips are left out.
     """
 
     number: int
@@ -34,7 +57,8 @@ class RoundResult:
     abandoned: str | None = None
     session: str = ""
     session_number: int = 0
-    trips: list[dict[str, Any]] = field(default_factory=list)
+    trips: tuple[Trip, ...] = ()
+    refusals: dict[str, str] = field(default_factory=dict)
     withheld: bool = False
 
     @property

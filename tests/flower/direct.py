@@ -17,7 +17,7 @@ from flwr.serverapp.strategy import FedAvg
 from flwr.supercore.task_identity import TaskIdentity
 
 from examples.flower.keys import make_deployment, write_site
-from fl.flower.rounds import arrays_of, tree_of
+from fl.flower.arrays import arrays_of, tree_of
 from protocols.identity import Identity, Roster, SignedRoster
 
 Before = Callable[[int, Message], Message | None]

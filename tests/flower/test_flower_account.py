@@ -9,10 +9,10 @@ from flwr.app import Context, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
 from dp import ClientDP, Ledger
+from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.messages import START, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.node_ledger import LEDGER, SENT_AGAIN
-from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.strategy import PrivateStrategy
 from protocols.identity import Identity, Roster, SignedRoster
 from secagg import SecAggPlus

@@ -11,9 +11,9 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord, RecordDic
 from flwr.serverapp.strategy import FedAvg
 
 from dp import ClientDP
+from fl.flower.arrays import arrays_of
 from fl.flower.messages import START, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of
 from fl.flower.strategy import PrivateStrategy
 from protocols.errors import Misuse
 from secagg import SecAggPlus

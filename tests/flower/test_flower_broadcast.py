@@ -11,6 +11,7 @@ import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, MetricRecord, RecordDict
 from flwr.clientapp import ClientApp
 
+from fl.flower.arrays import arrays_of, config_bytes
 from fl.flower.messages import (
     CLOSE,
     START,
@@ -23,9 +24,8 @@ from fl.flower.messages import (
     unpack_request,
 )
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of, model_digest, plan_round, reference_of
-from fl.flower.server import Report
 from fl.flower.strategy import PrivateStrategy
+from fl.round import RoundResult, open_round, reference_of
 from protocols.errors import PeerError, WireError
 from protocols.identity import Identity
 from protocols.layers import RunFacts
@@ -43,13 +43,13 @@ def masks() -> list[Any]:
     return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
 
 
-def play(grid: DirectGrid, arguments: dict[str, Any]) -> Report:
+def play(grid: DirectGrid, arguments: dict[str, Any]) -> RoundResult:
     strategy = PrivateStrategy(fedavg(2), masks(), **arguments, stage_timeout=0.1, poll=0.01)
     strategy.start(grid, arrays_of(model()), num_rounds=1)
     return strategy.history[0]
 
 
-def refused(report: Report) -> str:
+def refused(report: RoundResult) -> str:
     """Why site-2, and nobody else, took no part."""
     assert (report.abandoned, report.survivors) == (None, ("site-1", "site-3", "site-4"))
     return report.refusals["site-2"]
@@ -145,8 +145,11 @@ def test_configurations_of_other_types_have_other_digests(
 ) -> None:
     stack, reference = Stack(masks()), reference_of(model())
     run = RunFacts(rounds=1, population=3, cohort=3, dimension=reference.schema.dimension)
-    plan = plan_round(stack, run, 1, ("a", "b", "c"), {}, reference, ())
-    assert model_digest(plan, reference, one) != model_digest(plan, reference, other)
+    digests = {
+        open_round(stack, run, 1, ("a", "b", "c"), reference, config=config_bytes(config)).digest
+        for config in (one, other)
+    }
+    assert len(digests) == 2
 
 
 # -- what goes out --

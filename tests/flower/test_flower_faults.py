@@ -7,15 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
+from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.messages import FRAMES, START, Header, pack, strip, unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of, tree_of
-from fl.flower.server import Report
 from fl.flower.strategy import PrivateStrategy
+from fl.round import RoundResult
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import PrivacyLayer, RoundFacts
@@ -35,7 +36,7 @@ def federation(folder: Path, count: int = 4, **named: Any) -> tuple[DirectGrid, 
     return rostered(folder, count, privacy_mod(masks()), **named)
 
 
-def play(grid: DirectGrid, arguments: dict[str, Any], rounds: int = 1, **named: Any) -> list[Report]:
+def play(grid: DirectGrid, arguments: dict[str, Any], rounds: int = 1, **named: Any) -> list[RoundResult]:
     strategy = PrivateStrategy(
         fedavg(2), masks(), **{"stage_timeout": 0.1, "poll": 0.01, **arguments, **named}
     )
@@ -63,7 +64,9 @@ def test_a_node_that_vanishes_before_a_stage_is_survived(tmp_path: Path, stage: 
     assert "no answer" in report.refusals["site-2"]
 
 
-def test_too_few_survivors_abandon_the_round_whole_and_the_next_one_works(tmp_path: Path) -> None:
+def test_too_few_survivors_abandon_the_round_whole_and_the_next_one_works(
+    tmp_path: Path, totals: list[np.ndarray]
+) -> None:
     def before(node: int, message: Message) -> Message | None:
         request, _ = unpack_request(message.content, None)
         lost = request.header is None and node > 1 and request.stage == "masked-input" and not recovered
@@ -73,10 +76,10 @@ def test_too_few_survivors_abandon_the_round_whole_and_the_next_one_works(tmp_pa
     grid, arguments = federation(tmp_path, before=before)
     (report,) = play(grid, arguments)
     assert report.abandoned is not None
-    assert report.total == ""
+    assert (report.survivors, totals) == ((), [])
     recovered.append(True)
     (later,) = play(grid, arguments, rounds=2)
-    assert (later.abandoned, later.number) == (None, 2)
+    assert (later.abandoned, later.number, later.session_number) == (None, 2, 2)
 
 
 def test_a_node_that_fails_says_why_and_the_others_finish(tmp_path: Path) -> None:
@@ -131,7 +134,7 @@ def test_a_request_that_comes_twice_is_answered_once(tmp_path: Path, stage: str)
     assert all(reply.has_error() for reply in second)
 
 
-def test_frames_that_come_twice_in_one_reply_count_once(tmp_path: Path) -> None:
+def test_frames_that_come_twice_in_one_reply_count_once(tmp_path: Path, totals: list[np.ndarray]) -> None:
     identity: dict[int, Identity] = {}
 
     def after(node: int, reply: Message) -> Message:
@@ -146,7 +149,8 @@ def test_frames_that_come_twice_in_one_reply_count_once(tmp_path: Path) -> None:
     (report,) = play(grid, arguments)
     honest, again = federation(tmp_path / "again")
     (clean,) = play(honest, again)
-    assert report.total == clean.total
+    assert (report.abandoned, clean.abandoned) == (None, None)
+    np.testing.assert_array_equal(*totals)
     assert "site-1" in report.refusals
 
 
@@ -298,7 +302,8 @@ def test_a_server_killed_in_mid_round_goes_on_with_a_new_round(tmp_path: Path, s
     grid.replies.clear()
     reports = play(grid, arguments, rounds=2)
     inputs_left = stage in ("masked-input", "unmask")  # then the round is lost, else it is played again
-    assert [r.number for r in reports] == ([2] if inputs_left else [2, 3])
+    assert [r.number for r in reports] == ([2] if inputs_left else [1, 2])
+    assert [r.session_number for r in reports] == ([2] if inputs_left else [2, 3])
     assert [r.abandoned for r in reports] == [None] * len(reports)
 
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 
 from dp import ClientDP, DistributedDP, Ledger
-from fl.flower.files import STATEMENT
+from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.mod import privacy_mod
 from fl.flower.node_ledger import LEDGER
-from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.strategy import PrivateStrategy
+from fl.round.kept import STATEMENT
 from protocols.errors import BudgetExceeded, StackError
 from protocols.record import FILE_NAME, check_files, verify_record
 from protocols.statement import Statement

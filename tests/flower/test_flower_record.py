@@ -9,10 +9,11 @@ import pytest
 
 from fl.cli import invoke
 from fl.credentials import read_public
-from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
+from fl.flower.arrays import arrays_of
+from fl.flower.files import MODEL
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of
 from fl.flower.strategy import PrivateStrategy
+from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, verify_record
 from secagg import SecAggPlus

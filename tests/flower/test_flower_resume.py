@@ -17,12 +17,13 @@ from flwr.serverapp.strategy import (
     Strategy,
 )
 
-from fl.flower import files
-from fl.flower.files import CHECKPOINT, METRICS, MODEL, STATEMENT
+from fl.flower.arrays import arrays_of, tree_of
+from fl.flower.files import MODEL
 from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.strategy import PrivateStrategy
+from fl.round import kept
+from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
 from protocols.errors import Misuse, RecordError, SecAggError
 from protocols.record import FILE_NAME, check_files, verify_record
 from secagg import SecAggPlus
@@ -99,7 +100,7 @@ def test_a_kill_between_checkpoint_and_record_is_caught_up_with(
 ) -> None:
     grid = nodes(tmp_path)
     run(grid, MAKERS["FedAvgM"](), tmp_path / "run", 1)
-    write = files.write_atomic
+    write = kept.write_atomic
 
     def cut_off(path: Path, *rest: Any) -> None:
         if path.name == moment:
@@ -107,9 +108,9 @@ def test_a_kill_between_checkpoint_and_record_is_caught_up_with(
         write(path, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(files, "write_atomic", cut_off)
+        patched.setattr(kept, "write_atomic", cut_off)
         if moment == "record":
-            patched.setattr(files.RunRecord, "append", lambda *_: cut_off(Path("record")))
+            patched.setattr(kept.RunRecord, "append", lambda *_: cut_off(Path("record")))
         with pytest.raises(Killed):
             run(grid, MAKERS["FedAvgM"](), tmp_path / "run", 2)
     found = run(grid, MAKERS["FedAvgM"](), tmp_path / "run", 3)
@@ -132,13 +133,13 @@ def test_a_checkpoint_that_was_edited_or_put_back_is_not_gone_on_from(tmp_path: 
     with pytest.raises(RecordError, match=r"checkpoint\.npz is not the file of the last entry"):
         run(grid, FedAvg(**NODES), folder, 3)
     (folder / CHECKPOINT).write_bytes(first)
-    with pytest.raises(RecordError, match="3 entries and the checkpoint beside it 2"):
+    with pytest.raises(RecordError, match="2 rounds and the checkpoint beside it 1"):
         run(grid, FedAvg(**NODES), folder, 3)
     (folder / CHECKPOINT).write_bytes(second)
     run(grid, FedAvg(**NODES), folder, 3)
     assert CHECKPOINT in check_files(verify_record(folder / FILE_NAME), folder)
     (folder / FILE_NAME).unlink()
-    with pytest.raises(RecordError, match="0 entries"):
+    with pytest.raises(RecordError, match="holds nothing and the checkpoint beside it 3"):
         run(grid, FedAvg(**NODES), folder, 4)
 
 

@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from dp import ClientDP
-from fl.flower.files import STATEMENT
+from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of
 from fl.flower.strategy import PrivateStrategy
+from fl.round.kept import STATEMENT
 from protocols.errors import Misuse
 from protocols.stack import Numbers
 from secagg import SecAggPlus

@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
+from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of
 from fl.flower.site import CONFIG_KEY, FILE, load_site
 from fl.flower.strategy import PrivateStrategy
 from protocols.errors import Misuse, StoreError

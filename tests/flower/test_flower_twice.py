@@ -15,9 +15,9 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from fl.flower import party
+from fl.flower.arrays import arrays_of
 from fl.flower.messages import unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of
 from fl.flower.strategy import PrivateStrategy
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered

@@ -10,8 +10,8 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
+from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of, tree_of
 from fl.flower.strategy import PrivateStrategy
 from secagg import SecAggPlus
 
@@ -48,7 +48,12 @@ def main(grid: Grid, context: Context) -> None:
     start = {"w": np.zeros(int(context.run_config["size"]), np.float32)}
     private.start(grid, arrays_of(start), num_rounds=int(context.run_config["rounds"]), evaluate_fn=after)
     rounds = [
-        {"seconds": b - a, "abandoned": r.abandoned, **r.seconds, "trips": len(r.trips)}
+        {
+            "seconds": b - a,
+            "abandoned": r.abandoned,
+            "trips": len(r.trips),
+            **{part: sum(getattr(t, part) for t in r.trips) for part in ("node", "server", "waiting")},
+        }
         for a, b, r in zip(moments, moments[1:], private.history, strict=False)
     ]
     path.write_text(json.dumps(rounds))

@@ -13,9 +13,9 @@ from flwr.clientapp import ClientApp
 from flwr.clientapp.typing import ClientAppCallable
 
 from faultapp.layers import layers
+from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.messages import pack, unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.rounds import arrays_of, tree_of
 from protocols.identity import Identity
 
 

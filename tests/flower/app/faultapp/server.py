@@ -9,7 +9,7 @@ from flwr.serverapp import Grid, ServerApp
 from flwr.serverapp.strategy import FedAvg
 
 from faultapp.layers import layers
-from fl.flower.rounds import arrays_of
+from fl.flower.arrays import arrays_of
 from fl.flower.strategy import PrivateStrategy
 from protocols.identity import Identity, SignedRoster
 

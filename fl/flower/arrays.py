@@ -1,0 +1,61 @@
+"""A model and a configuration as Flower's records <-> a tree of NumPy arrays and the bytes that a session binds.
+
+What does not belong here: messages, the round's arithmetic (`fl.round`).
+"""
+
+import io
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+from flwr.app import Array, ArrayRecord, ConfigRecord
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse, WireError
+
+
+def to_numpy(name: str, array: Array) -> NDArray[Any]:
+    """Return an Array's content. Raises WireError, before anything is allocated, if it is not a plain NumPy array."""
+    stream = io.BytesIO(array.data)
+    try:
+        major, _ = np.lib.format.read_magic(stream)
+        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+        shape, fortran, dtype = read(stream)
+    except (ValueError, OSError):  # whose text may quote the content
+        raise WireError(f"{name}: not an array in NumPy's format") from None
+    count = int(np.prod(shape, dtype=object))
+    left = len(array.data) - stream.tell()
+    if array.stype != "numpy.ndarray" or dtype.hasobject or count * dtype.itemsize != left:
+        raise WireError(f"{name}: expected {count} items of {dtype}, {left} bytes came")
+    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):  # the content is what the session binds
+        raise WireError(
+            f"{name}: expected the labels {dtype} and {shape} that the content has, got {array.dtype} and {array.shape}"
+        )
+    flat = np.frombuffer(array.data, dtype, count, stream.tell())
+    return flat.reshape(shape, order="F" if fortran else "C")
+
+
+def tree_of(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:
+    """Return name -> array."""
+    return {name: to_numpy(name, array) for name, array in arrays.items()}
+
+
+def arrays_of(tree: Mapping[str, NDArray[Any]]) -> ArrayRecord:
+    """Return the ArrayRecord of a tree."""
+    return ArrayRecord({name: Array(np.ascontiguousarray(a).reshape(a.shape)) for name, a in tree.items()})
+
+
+def config_bytes(config: ConfigRecord | None) -> bytes:
+    """Return a training configuration as all nodes digest it. Raises Misuse for values of other types."""
+    plain = None if config is None else dict(config)  # none is not an empty one
+    return json.dumps(plain, sort_keys=True, default=_tagged).encode()
+
+
+def _tagged(value: object) -> dict[str, str]:
+    """Return bytes as no other value of a ConfigRecord looks in JSON: they hold no dicts. Raises Misuse for others."""
+    if not isinstance(value, bytes):
+        raise Misuse(
+            f"expected a configuration of numbers, texts, bytes and lists of them, got {type(value).__name__}"
+        )
+    return {"bytes": value.hex()}

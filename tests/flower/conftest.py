@@ -1,0 +1,23 @@
+"""What tests of a server on Flower share."""
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fl.flower.engine import FlowerEngine
+
+
+@pytest.fixture
+def totals(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
+    """The totals that servers end their sums with, in order."""
+    found: list[np.ndarray] = []
+    sum_ = FlowerEngine.sum
+
+    def watched(self: FlowerEngine, *given: Any) -> Any:
+        summed = sum_(self, *given)
+        found.append(summed.total)
+        return summed
+
+    monkeypatch.setattr(FlowerEngine, "sum", watched)
+    return found
