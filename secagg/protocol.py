@@ -64,9 +64,10 @@ class _Masked(SecureSum):
 
         threat: "semi-honest", "semi-malicious" or "malicious"; None: semi-malicious where it is feasible,
         else semi-honest. neighbours, threshold: given instead of planned. security, correctness: bits.
-        credentials: needed by "malicious". beacon: public randomness made after the roster, behind a sparse
-        graph; without it clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of one
-        set-up's for at most `renew` rounds of one roster. Raises Misuse for values out of range.
+        credentials: needed by "malicious". beacon: public randomness made after the roster was signed, behind
+        a sparse graph over that whole roster; without it clients commit and reveal. setup: "fresh" keys for
+        every session, or "reuse" of one set-up's for at most `renew` rounds of one roster. Raises Misuse for
+        values out of range.
         """
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
