@@ -9,6 +9,7 @@ import typer
 
 from benchmarks import harness
 from secagg.parameters import Infeasible, plan
+from secagg.parameters.costs import costs
 
 CLIENTS = (20, 50, 100, 300, 1_000)
 COLLUSION = (0.02, 0.1, 0.2)
@@ -37,7 +38,9 @@ def row(clients: int, collusion: float, dropout: float) -> dict[str, Any]:
     try:
         found = plan(clients, dropout, collusion, "malicious")
     except Infeasible as refusal:
-        none = dict.fromkeys(("graph", "threshold", "window", "voters", "quorum", "survivors"), "-")
+        none = dict.fromkeys(
+            ("graph", "threshold", "window", "voters", "quorum", "survivors", "opening_kb"), "-"
+        )
         return {**demand, **none, "relax": refusal.relax[0]}
     return {
         **demand,
@@ -47,5 +50,6 @@ def row(clients: int, collusion: float, dropout: float) -> dict[str, Any]:
         "voters": found.committee or "all",
         "quorum": found.quorum,
         "survivors": found.survivors,
+        "opening_kb": f"{costs(found, 1_000, 16).opening_request_bytes / 1e3:.1f}",
         "relax": "",
     }

@@ -99,11 +99,11 @@ def estimate(plan: Plan, cost: Costs, units: Units) -> tuple[float, float]:
         + k * t * units.split
         + cost.client_mask_expansions * mask
         + cost.dimension * units.pack
-        + voted * (2 * units.signature + t * units.verification)
+        + voted * (3 * units.signature + cost.opening_signatures * units.verification)
         + certified * (units.signature + k * units.verification)
     )
     server = (
-        cohort.clients * (2 * voted + certified) * units.verification
+        cohort.clients * (3 * voted + certified) * units.verification
         + cohort.clients * k * units.relay
         + cohort.survivors * cost.dimension * units.add
         + cohort.clients * t**2 * units.combine

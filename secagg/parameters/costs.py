@@ -54,7 +54,8 @@ class Costs:
     ring_bytes: the vector packed at the ring's width. upload_bytes, download_bytes: one client's messages, complete
     (`fixed_upload_bytes`: without the vector; the download is a mean). server_received_bytes: all uploads. expansion:
     upload_bytes / plain_bytes. mask_expansions: keystreams of the vector's length. agreements: key agreements. trips:
-    messages that a client who votes answers.
+    messages that a client who votes answers. opening_request_bytes: the request to open shares, survivors and
+    certificate included, in the mean; opening_signatures: those that a client checks of it.
     """
 
     dimension: int
@@ -72,6 +73,8 @@ class Costs:
     server_mask_expansions: int
     client_agreements: int
     server_agreements: int
+    opening_request_bytes: int
+    opening_signatures: int
 
 
 def costs(plan: Plan, dimension: int, bits: int) -> Costs:
@@ -105,6 +108,8 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
         server_mask_expansions=survivors + pairs,
         client_agreements=2 * plan.degree,
         server_agreements=pairs,
+        opening_request_bytes=_size(*down[-1], up=False) + (plan.cohort.clients + 7) // 8,
+        opening_signatures=plan.quorum + _silent(plan),
     )
 
 
@@ -161,11 +166,15 @@ def _downloads(plan: Plan) -> list[tuple[str, Record]]:
     requests.append((INPUT, Delivery(b"", bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k))))
     if not plan.cohort.two_faced:
         return [*requests, (UNMASK, Unmask(b"", None, b""))]
-    q = plan.quorum
-    certificate = Certificate(_first(q), bytes(SIGNATURE_BYTES * q))
-    silent = round(k * (n - q) / n)  # neighbours whose own vote is not in the certificate, in the mean
-    unmask = Unmask(b"", certificate, bytes(SIGNATURE_BYTES * silent))
+    certificate = Certificate(_first(plan.quorum), bytes(SIGNATURE_BYTES * plan.quorum))
+    unmask = Unmask(b"", certificate, bytes(SIGNATURE_BYTES * _silent(plan)))
     return [*requests, (CONFIRM, Survivors(b"")), (UNMASK, unmask)]
+
+
+def _silent(plan: Plan) -> int:
+    """Neighbours whose vote is not in the certificate, in the mean: their signed inputs come beside it."""
+    n = plan.cohort.clients
+    return round(plan.degree * (n - plan.quorum) / n) if plan.quorum else 0
 
 
 def _roster_bytes(plan: Plan) -> int:
@@ -178,7 +187,7 @@ def _roster_bytes(plan: Plan) -> int:
 
 def _committed(plan: Plan) -> bool:
     """Commit and reveal fixes a sparse graph against a malicious server, unless there is a beacon."""
-    return plan.cohort.threat == "malicious" and not plan.complete
+    return plan.cohort.threat == "malicious" and not plan.complete and not plan.cohort.beacon
 
 
 def _first(count: int) -> Indices:

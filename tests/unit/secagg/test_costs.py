@@ -13,6 +13,7 @@ from protocols.identity import Identity
 from protocols.kernel import SERVER, Message
 from secagg import Credentials, SecAggPlus
 from secagg.key_agreement import PairKeys
+from secagg.messages import UNMASK
 from secagg.parameters import calibration, plan
 from secagg.parameters.calibration import Units, calibrate, estimate
 from secagg.parameters.costs import Costs, costs
@@ -40,6 +41,7 @@ def test_planned_bytes_and_trips_are_those_of_a_session(threat: str, complete: b
     def count(message: Message) -> None:
         party, way = (message.sender, "up") if message.recipient == SERVER else (message.recipient, "down")
         sent[f"{way} {party.number}"] += message.size
+        sent["opening"] += message.size * (message.stage == UNMASK and message.sender == SERVER)
         stages.add(message.stage)
 
     vectors = np.random.default_rng(1).integers(-(2**15) + 1, 2**15, (clients, 200))
@@ -56,6 +58,7 @@ def test_planned_bytes_and_trips_are_those_of_a_session(threat: str, complete: b
     assert outcome.session.ring_bits() == cost.ring_bits
     assert {sent[f"up {i}"] for i in range(clients)} == {cost.upload_bytes}
     assert abs(sum(sent[f"down {i}"] for i in range(clients)) / clients - cost.download_bytes) <= 32
+    assert abs(sent["opening"] / clients - cost.opening_request_bytes) <= 32
     assert (
         cost.trips == len(stages) == 4 + (threat != "semi-honest") + (threat == "malicious" and not complete)
     )
@@ -73,6 +76,20 @@ def test_drop_outs_cost_the_server_their_pairs_and_spare_it_their_vectors() -> N
     assert (cost.server_agreements, cost.server_mask_expansions) == (pairs, pairs + 670)
     assert (cost.client_agreements, cost.client_mask_expansions) == (144, 73)
     assert cost.server_received_bytes == 1000 * cost.fixed_upload_bytes + 670 * cost.ring_bytes
+
+
+@pytest.mark.parametrize(
+    ("clients", "threat", "most"),
+    [
+        (30, "malicious", 3_000),
+        (100, "malicious", 7_100),
+        (1_000, "semi-malicious", 14_700),
+        (1_000, "malicious", 23_700),
+    ],
+)
+def test_agreement_costs_no_more_than_the_design_allowed(clients: int, threat: str, most: int) -> None:
+    """Drop-out .2, collusion .1. A neighbour's vote is its signed input too, so that less is sent than was planned."""
+    assert costs(plan(clients, 0.2, 0.1, threat), 1_000, 16).opening_request_bytes <= most
 
 
 def units(**known: float) -> Units:
@@ -104,15 +121,18 @@ def test_an_estimate_counts_each_unit(unit: str) -> None:
 
 @pytest.mark.parametrize(
     ("threat", "signed", "checked", "checks"),
-    [("semi-honest", 0, 0, 0), ("semi-malicious", 2, 0, 2), ("malicious", 3, 1, 3)],
+    [("semi-honest", 0, 0, 0), ("semi-malicious", 3, 0, 3), ("malicious", 4, 1, 4)],
 )
 def test_signatures_follow_the_threat(threat: str, signed: int, checked: int, checks: int) -> None:
-    """Voters sign twice and check the threshold's votes; certified keys are one more to sign and k to check."""
+    """Voters sign what they deal, what they mask with and who survived, and check a quorum of votes and the inputs of
+    neighbours beside it; certified keys are one more to sign and k to check.
+    """
     found = plan(500, 0.1, 0.05, threat)
     cost = costs(found, 100, 16)
-    t = found.threshold if threat != "semi-honest" else 0
+    opened = found.quorum + round(found.degree * (500 - found.quorum) / 500) if found.quorum else 0
+    assert cost.opening_signatures == opened
     assert estimate(found, cost, units(signature=1.0)) == (signed, 0)
-    assert estimate(found, cost, units(verification=1.0)) == (t + checked * found.degree, 500 * checks)
+    assert estimate(found, cost, units(verification=1.0)) == (opened + checked * found.degree, 500 * checks)
 
 
 def spied(monkeypatch: pytest.MonkeyPatch, calls: Counter[str]) -> None:
