@@ -135,18 +135,23 @@ class ClientEngine:
         run: calls the loop with what `begin` gave. It is left as soon as the check is done; nothing is trained,
         nothing counted. Later rounds take what was found. Raises NotPerExample, UnaccountedStep, NonFiniteGradient.
         """
+        self.probed = self.check(run).insist()
+        return self.probed
+
+    def check(self, run: Callable[[], object], copies: int = 2) -> Probed:
+        """The same without a verdict on the whole: what was found, parameter by parameter. copies: how often an
+        example is repeated in its reference; 1 needs a loop that takes a batch of one."""
         now = self._now
         if now is None:
             raise Misuse("expected a round under way: call begin first")
         hooks = self._hooks if isinstance(self._hooks, RowHooks) else Expanded(self._hooks, self._model)
-        probe = Probe(self._model, now.loader.fetch, now.loader.examples, hooks)
+        probe = Probe(self._model, now.loader.fetch, now.loader.examples, hooks, copies)
         now.loader.script, now.optimizer.probe = probe.script(), probe
         try:
-            self.probed = probe.drive(run).insist()
+            return probe.drive(run)
         finally:
             now.loader.script = now.optimizer.probe = None
             hooks.listen(True, 0, self.reduction)
-        return self.probed
 
     @property
     def reduction(self) -> str:

@@ -197,10 +197,10 @@ class SampleDP(PrivacyLayer):
             )
         multiplier = self._multipliers[key]
         return ClientAccount(
-            examples, rate, multiplier, planned, self._event(multiplier, rate, examples, run)
+            examples, rate, multiplier, planned, self.step_event(multiplier, rate, examples, run)
         )
 
-    def _event(self, multiplier: float, rate: float, examples: int, run: RunFacts) -> Event:
+    def step_event(self, multiplier: float, rate: float, examples: int, run: RunFacts) -> Event:
         """One step: gradient and, with adaptive clipping, the count, together in the coarser of their grids
         (the dearer one)."""
         sensitivity, width = _NOMINAL, multiplier * _NOMINAL

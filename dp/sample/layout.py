@@ -40,6 +40,11 @@ class Layout:
     folded: bool = False
     inner: bool = False
 
+    def __str__(self) -> str:
+        axes = ", ".join("none" if axis is None else f"axis {axis}" for axis in self.inputs)
+        rows = f", several rows each, {'example' if self.inner else 'row'} fastest" if self.folded else ""
+        return f"examples on {axes}{rows}"
+
     def split(self, tensor: torch.Tensor, axis: int, size: int) -> torch.Tensor:
         """(n, rows of each example, other axes), contiguous. Raises UnaccountedStep for another number of rows."""
         first = tensor.movedim(axis, 0)

@@ -1,15 +1,15 @@
-"""`secagg audit`: check a protocol's properties and print what they found."""
+"""`secagg audit`: check a protocol's properties, or sample-dp (`audit_sample`), and print what was found."""
 
 import contextlib
 import os
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
-from fl.cli import output
+from fl.cli import audit_sample, output
 from protocols.errors import Misuse, SecAggError
 
 if TYPE_CHECKING:
@@ -26,7 +26,10 @@ def register(app: typer.Typer) -> None:
 
 
 def run(
-    protocol: Annotated[str, typer.Argument(help="A built-in name, or package.module:factory.")],
+    protocol: Annotated[
+        str,
+        typer.Argument(help="A built-in name, package.module:factory, or sample-dp (with --model, --data)."),
+    ],
     examples: Annotated[int, typer.Option(help="Examples per property.", min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
     only: Annotated[list[str] | None, typer.Option(help="A property; repeat for several.")] = None,
@@ -41,9 +44,31 @@ def run(
         list[Path] | None,
         typer.Option(help="Keep the evidence: a .md, .html or .json file; repeat for several."),
     ] = None,
+    model: Annotated[str | None, typer.Option(help="sample-dp: package.module:factory of the model.")] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(help="sample-dp: a data set's name, or a factory of a batch, data set or loader."),
+    ] = None,
+    loss: Annotated[
+        str | None,
+        typer.Option(
+            help="sample-dp: package.module:function, loss(model, batch); cross entropy by default."
+        ),
+    ] = None,
+    gradients: Annotated[str, typer.Option(help="sample-dp: the mode that decides.")] = "hooks",
+    clip: Annotated[float, typer.Option(help="sample-dp: L2 norm of an example's gradient.")] = 1.0,
+    canaries: Annotated[
+        int, typer.Option(help="sample-dp: examples of a measured lower bound; 0 for none.", min=0)
+    ] = 100,
     as_json: output.JsonOption = False,
 ) -> None:
-    """Audits a secure-aggregation protocol: exit 0 if it passed, 1 if not, 2 if the request was wrong."""
+    """Audits a secure sum, or sample-dp on a model: exit 0 if it passed, 1 if not, 2 if the request was wrong."""
+    if protocol == audit_sample.NAME:
+        if only or report or timeout is not None:
+            raise Misuse("--only, --report and --timeout are for secure sums, not for sample-dp")
+        _sample(model, data, loss, as_json, gradients=gradients, clip=clip, canaries=canaries)
+    if model or data or loss:
+        raise Misuse(f"--model, --data and --loss are for sample-dp, not for {protocol}")
     from protocols.extras import needs
 
     with needs("audit", "secagg audit"):
@@ -69,6 +94,16 @@ def run(
     else:
         show(made)
     raise typer.Exit(0 if made.passed else 1)
+
+
+def _sample(model: str | None, data: str | None, loss: str | None, as_json: bool, **options: Any) -> NoReturn:
+    with _printing_to_stderr() if as_json else contextlib.nullcontext():
+        found = audit_sample.made(model, data, loss, **options)
+    if as_json:
+        output.emit_json(found.to_json())
+    else:
+        audit_sample.show(found)
+    raise typer.Exit(0 if found.passed else 1)
 
 
 def named(protocol: str) -> "Subject":

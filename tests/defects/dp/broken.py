@@ -11,12 +11,16 @@ from typing import Any
 
 import numpy as np
 import torch
+from opacus.grad_sample import GradSampleHooks, GradSampleHooksFastGradientClipping
 
 from dp import ClientDP, DistributedDP, LocalDP
 from dp.clipping import clip
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.rotation import rotate
-from dp.sample import sums
+from dp.sample import engine, factors, optimizers, sums
+from dp.sample.engine import ClientEngine
+from dp.sample.ghost import GhostLoss
+from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import FlatOptimizer
 from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
 from protocols.randomness import SystemRandom
@@ -199,3 +203,86 @@ def kept_noise(self: Any, sigma: float) -> torch.Tensor:
     return self.__dict__.setdefault(
         "_kept", torch.from_numpy(discrete_gaussian(self.random, sigma, self.dims))
     )
+
+
+# -- example level: per-example gradients as the library under it makes them, nothing checked --
+
+
+class LibraryHooks(RowHooks):
+    """Opacus' own hooks in place of ours: the first axis is the batch's, whatever it holds; padding trains; the
+    factors of a linear layer are kept once, however often it is called; a use that no module makes is not seen."""
+
+    def __init__(self, model: Any, *, functional: bool, norms: bool, reduction: str, **_: Any) -> None:
+        super().__init__(model, functional=functional, norms=norms, reduction=reduction)
+        for handle in self._handles:
+            handle.remove()
+        kind = GradSampleHooksFastGradientClipping if norms else LastFactors
+        self.library = kind(model, force_functorch=functional)
+
+    def listen(self, listen: bool, size: int, reduction: str) -> None:
+        super().listen(listen, size, reduction)
+        self.library.hooks_enabled = listen
+        for module in self.model.modules():
+            module.__dict__.pop("activations", None)
+            module.__dict__.pop("max_batch_len", None)
+        for p in self.model.parameters():
+            p._forward_counter = 0
+            p.__dict__.pop("_current_grad_sample", None)
+
+    def start(self, size: int) -> None:
+        super().start(size)
+        self.calls.clear()
+
+    def example_norms(self, parameters: list[Any], lenient: bool = False) -> torch.Tensor:
+        for p in parameters:
+            p.norm_sample = getattr(p, "_norm_sample", None)
+        self.library.hooks_enabled = False
+        return super().example_norms(parameters, lenient)
+
+    def cleanup(self) -> None:
+        super().cleanup()
+        for p in self.model.parameters():
+            p.grad_sample = None
+        self.library.cleanup()
+
+
+class LastFactors(GradSampleHooks):
+    """A plain nn.Linear leaves the factors of one call; those of a second call take their place."""
+
+    def capture_backprops_hook(
+        self, module: Any, given: Any, made: Any, loss_reduction: str, batch_first: bool
+    ) -> None:
+        enabled = self.hooks_enabled and not self.force_functorch and type(module) is torch.nn.Linear
+        if not enabled or module.activations[-1][0].dim() != 2:
+            super().capture_backprops_hook(module, given, made, loss_reduction, batch_first)
+            return
+        x, d = self.rearrange_grad_samples(
+            module=module, backprops=made[0].detach(), loss_reduction=loss_reduction, batch_first=batch_first
+        )
+        module.weight.factors = (d.contiguous(), x[0].contiguous())
+        if module.bias is not None:
+            module.bias.grad_sample = d
+        del module.max_batch_len
+
+
+class LibraryEngine(ClientEngine):
+    """Trains on the library's rows."""
+
+    def row_hooks(self, model: Any) -> RowHooks:
+        mode = self.clipping.gradients
+        return LibraryHooks(
+            model, functional=mode == "functorch", norms=mode == "ghost", reduction=self.reduction
+        )
+
+
+@contextmanager
+def unchecked() -> Iterator[None]:
+    """Steps that take whatever rows there are, as many as there are."""
+    kept = optimizers.checked_part, optimizers.agreed, GhostLoss._check, engine.validate
+    engine.validate = lambda *given: None
+    optimizers.checked_part = lambda p, name, size: factors.part_of(p)
+    optimizers.agreed = GhostLoss._check = lambda *given: None
+    try:
+        yield
+    finally:
+        optimizers.checked_part, optimizers.agreed, GhostLoss._check, engine.validate = kept

@@ -68,6 +68,10 @@ def inner() -> nn.Linear:
     return nn.Linear(WIDTH, WIDTH)
 
 
+def line(inputs: int = WIDTH) -> nn.Module:
+    return nn.Sequential(nn.Linear(inputs, 40), nn.Tanh(), out(40))
+
+
 def time_first() -> nn.Module:
     def forward(m: Any, x: Tensor) -> Tensor:
         return m.out(torch.tanh(m.inner(m.words(x.T)))).mean(0)  # type: ignore[no-any-return]

@@ -1,0 +1,116 @@
+"""The example that moves a clipped sum most, as far as it is found: removals, exchanges and gradient ascent.
+
+Candidates are the data's own examples, the same with labels and inputs changed, and examples whose floating
+point inputs climb the norm of their own gradient, whole and parameter by parameter. No verdicts here.
+"""
+
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, Protocol
+
+import torch
+from torch import nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+OTHERS = 16
+"""Examples in the sum, the one that is exchanged among them."""
+
+
+class Tried(Protocol):
+    """What is audited: a model, its step and a few of its examples."""
+
+    model: nn.Module
+    step: Any
+    loader: Any
+
+    def few(self, count: int) -> Any: ...
+
+
+def movement(bench: Tried, summed: Callable[[Any], torch.Tensor], clip: float, ascent: int) -> float:
+    """The most clips by which one more example changes `summed(data)`, over all candidates. Raises what a step
+    raises on the data's own examples; a candidate that the model does not take is passed over."""
+    examples = list(bench.few(OTHERS))
+    rest = examples[1:]
+    most = 0.0
+    for at in range(min(6, len(examples))):
+        most = max(most, float((summed(examples) - summed(examples[:at] + examples[at + 1 :])).norm()))
+    without = summed(rest)
+    for candidate in candidates(bench, examples, ascent):
+        try:
+            most = max(most, float((summed([candidate, *rest]) - without).norm()))
+        except (RuntimeError, ValueError, IndexError):
+            continue
+    return most / clip
+
+
+def candidates(bench: Tried, examples: list[Any], ascent: int) -> Iterator[Any]:
+    """Examples that may move a sum by more than their share."""
+    first = examples[0]
+    for other in examples[1:3]:
+        yield _joined(first, other)
+        yield _joined(other, first)
+    for factor in (0.0, 10.0, 1000.0):
+        yield _mapped(first, partial(_scaled, factor))
+    for other in examples[:4]:
+        yield _mapped(first, partial(_filled, other))
+    names: list[str | None] = [None, *[n for n, p in bench.model.named_parameters() if p.requires_grad]][:5]
+    for name in names if ascent else ():
+        climbed = _climbed(bench, first, name, ascent)
+        if climbed is not None:
+            yield climbed
+
+
+def _leaves(example: Any) -> tuple[list[Any], Any]:
+    return tree_flatten(example)
+
+
+def _mapped(example: Any, change: Callable[[torch.Tensor], torch.Tensor]) -> Any:
+    leaves, spec = _leaves(example)
+    return tree_unflatten([change(x) if isinstance(x, torch.Tensor) else x for x in leaves], spec)
+
+
+def _joined(one: Any, other: Any) -> Any:
+    """The first leaf of one example, the rest of another: its input under a foreign label."""
+    (a, spec), (b, _) = _leaves(one), _leaves(other)
+    return tree_unflatten([*a[:1], *b[1:]], spec)
+
+
+def _scaled(factor: float, leaf: torch.Tensor) -> torch.Tensor:
+    return leaf * factor if leaf.is_floating_point() else leaf
+
+
+def _filled(other: Any, leaf: torch.Tensor) -> torch.Tensor:
+    """Every whole number of an input the same, one that another example holds."""
+    values = [
+        x for x in _leaves(other)[0] if isinstance(x, torch.Tensor) and x.dtype == leaf.dtype and x.numel()
+    ]
+    if leaf.is_floating_point() or not leaf.dim() or not values:
+        return leaf
+    return torch.full_like(leaf, int(values[0].reshape(-1)[-1]))
+
+
+def _climbed(bench: Tried, example: Any, name: str | None, steps: int) -> Any:
+    """The example after ascent on the norm of its gradient (of one parameter's part); None where there is no way."""
+    leaves, spec = _leaves(bench.loader.collate_fn([example]))
+    free = [
+        at for at, leaf in enumerate(leaves) if isinstance(leaf, torch.Tensor) and leaf.is_floating_point()
+    ]
+    trained = [p for n, p in bench.model.named_parameters() if p.requires_grad and name in (None, n)]
+    moved = {at: leaves[at].detach().clone().requires_grad_(True) for at in free}
+    if not free:
+        return None
+    try:
+        for _ in range(steps):
+            given = tree_unflatten([moved.get(at, leaf) for at, leaf in enumerate(leaves)], spec)
+            value = bench.step(bench.model, given, bench.step.criterion)
+            rows = torch.autograd.grad(value, trained, create_graph=True, allow_unused=True)
+            length = torch.stack([row.pow(2).sum() for row in rows if row is not None]).sum().add(1e-20).log()
+            ways = torch.autograd.grad(length, list(moved.values()), allow_unused=True)
+            for (at, leaf), way in zip(list(moved.items()), ways, strict=True):
+                if way is not None and bool(torch.isfinite(way).all()) and bool(way.any()):
+                    stride = 0.5 * (float(leaf.detach().norm()) + 1.0) / float(way.norm())
+                    moved[at] = (leaf.detach() + stride * way).requires_grad_(True)
+    except RuntimeError:  # no second derivative, or no path from the input
+        return None
+    done = [moved[at].detach()[0] if at in moved else leaf[0] for at, leaf in enumerate(leaves)]
+    return tree_unflatten(done, spec)

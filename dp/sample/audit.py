@@ -1,0 +1,294 @@
+"""A proof that a user can run: is every parameter's gradient a sum of clipped gradients of single examples?
+
+Each gradient mode runs on the user's own model, loss and data. It is compared with a loop of single examples,
+parameter by parameter, and one example is removed and exchanged for bad ones (`adversary`), to see how many
+clips the sum moves. Nothing is trained. A passed audit speaks of the examples and the code paths that it saw.
+"""
+
+import inspect
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, Dataset, Subset
+
+from dp.sample.adversary import movement
+from dp.sample.engine import Attached, ClientEngine
+from dp.sample.hooks import holders
+from dp.sample.options import GRADIENTS, Clipping
+from dp.sample.probe import Probed, Verdict
+from dp.sample.validation import problems
+from protocols.errors import Misuse
+
+SLACK = 0.02
+"""Share of a clip that rounding, and ghost clipping's margin, may add to one example's movement."""
+
+
+@dataclass(frozen=True)
+class Mode:
+    """One gradient mode. status: "sound", "refused" (this layer would not train it), "failed" (an example moves
+    the sum by more than a clip) or "not checked". moved: clips, the most that was seen; None if no step ran."""
+
+    name: str
+    status: str
+    reason: str = ""
+    moved: float | None = None
+    verdicts: tuple[Verdict, ...] = ()
+    reduction: str = "mean"
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class Parameter:
+    """One parameter in the mode that was asked for. status: as `Verdict`'s. modules: that hold it (several: tied).
+    layouts: where the examples lie in each call's input. errors: mode -> distance from single examples, as a
+    share of an example's gradient."""
+
+    name: str
+    status: str
+    reason: str
+    modules: tuple[str, ...]
+    layouts: tuple[str, ...]
+    errors: Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class ExampleAudit:
+    """What an audit of one model, loss and data found. gradients: the mode that decides. bound: a measured lower
+    bound (`dp.sample.canaries`), if one was asked for."""
+
+    gradients: str
+    clip: float
+    examples: int
+    modes: tuple[Mode, ...]
+    parameters: tuple[Parameter, ...]
+    bound: Any = field(default=None)
+
+    @property
+    def passed(self) -> bool:
+        """Whether the mode that was asked for is sound, and no canary refutes the stated epsilon."""
+        decided = next(mode for mode in self.modes if mode.name == self.gradients)
+        return decided.status == "sound" and (self.bound is None or self.bound.sound)
+
+    def to_json(self) -> dict[str, Any]:
+        """All of it, in plain values."""
+        return {
+            "passed": self.passed,
+            "gradients": self.gradients,
+            "clip": self.clip,
+            "examples": self.examples,
+            "modes": {
+                m.name: {"status": m.status, "reason": m.reason, "moved_clips": m.moved, "loss": m.reduction,
+                         "seconds": round(m.seconds, 3)}
+                for m in self.modes
+            },
+            "parameters": [
+                {"name": p.name, "status": p.status, "reason": p.reason, "modules": list(p.modules),
+                 "tied": len(p.modules) > 1, "layouts": list(p.layouts), "errors": dict(p.errors)}
+                for p in self.parameters
+            ],
+            "lower_bound": None if self.bound is None else self.bound.to_json(),
+        }  # fmt: skip
+
+    def __str__(self) -> str:
+        lines = [f"{m.name}: {m.status}" + (f", an example moves the sum by {m.moved:.2f} clips" if m.moved else "")
+                 + (f" ({m.reason})" if m.reason else "") for m in self.modes]  # fmt: skip
+        lines += [f"{p.name}: {p.status}" + (f" ({p.reason})" if p.reason else "") for p in self.parameters]
+        return "\n".join(lines)
+
+
+def per_example(
+    model: nn.Module,
+    loss: Any,
+    batch: Any,
+    *,
+    gradients: str = "hooks",
+    clip: float = 1.0,
+    ascent: int = 10,
+    engine: type[ClientEngine] = ClientEngine,
+) -> ExampleAudit:
+    """Compare every gradient mode with a loop of single examples, on the user's own model, loss and data.
+
+    loss: a criterion with a `reduction` (None: cross entropy), for batches of (input, target); or a function
+    `loss(model, batch)` of the mean or sum over the batch, or `loss(model, batch, criterion)`, which ghost clipping
+    needs. batch: tensors, nested in tuples, lists or dictionaries, examples on the first axis; or a DataLoader or
+    data set. gradients: the mode that decides, as `SampleDP` takes it. clip: L2 norm. ascent: steps of gradient
+    ascent on an example. engine: what is audited. Raises Misuse for another mode or fewer than two examples.
+
+    Example: ``per_example(nn.Linear(4, 3), None, (torch.randn(8, 4), torch.arange(8) % 3)).passed``
+    """
+    if gradients not in GRADIENTS:
+        raise Misuse(f"expected gradients to be one of {GRADIENTS}, got {gradients!r}")
+    loader = loader_of(batch)
+    if len(loader.dataset) < 2:
+        raise Misuse("expected at least two examples")
+    bench = Bench(model, Step(loss), loader, clip, engine)
+    modes = tuple(bench.mode(name, ascent) for name in GRADIENTS)
+    decided = next(mode for mode in modes if mode.name == gradients)
+    return ExampleAudit(gradients, clip, len(loader.dataset), modes, bench.parameters(decided, modes))
+
+
+class Step:
+    """A user's loss in a loop: what is called between `zero_grad` and `step`."""
+
+    def __init__(self, loss: Any) -> None:
+        self.criterion = nn.CrossEntropyLoss() if loss is None or not hasattr(loss, "reduction") else loss
+        self._loss = None if loss is None or hasattr(loss, "reduction") else loss
+        takes = [] if self._loss is None else list(inspect.signature(self._loss).parameters)
+        self._passes = "criterion" in takes
+        self.splits = self._loss is None or self._passes
+
+    def __call__(self, model: Any, batch: Any, criterion: Any) -> Any:
+        if self._loss is None:
+            return criterion(model(batch[0]), batch[1])
+        return self._loss(model, batch, criterion) if self._passes else self._loss(model, batch)
+
+    def loop(self, attached: Attached) -> None:
+        """One pass, as a user writes it."""
+        for batch in attached.loader:
+            attached.optimizer.zero_grad()
+            self(attached.model, batch, attached.criterion).backward()
+            attached.optimizer.step()
+
+
+class Bench:
+    """One model, loss and data set on which modes are tried; the model is left as it was found."""
+
+    def __init__(
+        self, model: nn.Module, step: Step, loader: Any, clip: float, engine: type[ClientEngine]
+    ) -> None:
+        self.model, self.step, self.loader, self.clip, self._engine = model, step, loader, clip, engine
+        self._probes: dict[str, Probed] = {}
+
+    def mode(self, name: str, ascent: int) -> Mode:
+        """The verdict on one gradient mode."""
+        if name == "ghost" and not self.step.splits:
+            return Mode(
+                name, "not checked", "it needs one loss per example: give loss(model, batch, criterion)"
+            )
+        began = time.perf_counter()
+        try:
+            probed = self._probes[name] = self._checked(name)
+        except Exception as refused:  # the user's own model and loss may raise anything
+            said = str(refused) if isinstance(refused, Misuse) else f"{type(refused).__name__}: {refused}"
+            return Mode(name, "refused", said, seconds=time.perf_counter() - began)
+        wrong = [v for v in probed.verdicts if v.status in ("refused", "unused")]
+        moved = self._moved(name, probed, ascent)
+        status = "failed" if moved is not None and moved > 1 + SLACK else "refused" if wrong else "sound"
+        reason = "; ".join(sorted({f"{v.name}: {v.reason}" for v in wrong}))
+        return Mode(
+            name, status, reason, moved, probed.verdicts, probed.reduction, time.perf_counter() - began
+        )
+
+    def _checked(self, name: str) -> Probed:
+        engine, attached = self._begun(name, self.loader, torch.optim.SGD(self._trained(), lr=0.1))
+        try:
+            return engine.check(lambda: self.step.loop(attached), copies=1)
+        finally:
+            engine.abandon()
+
+    def _begun(
+        self, name: str, loader: Any, optimizer: Any, probed: Probed | None = None
+    ) -> tuple[ClientEngine, Attached]:
+        engine = self._engine(Clipping(self.clip, gradients=name), 0.0, 1.0, 1)
+        engine.probed = probed
+        engine.size(len(loader.dataset))
+        return engine, engine.begin(self.model, optimizer, loader, self.step.criterion)
+
+    def _trained(self) -> list[nn.Parameter]:
+        return [p for p in self.model.parameters() if p.requires_grad]
+
+    def _moved(self, name: str, probed: Probed, ascent: int) -> float | None:
+        try:
+            return movement(self, lambda data: self.summed(name, probed, data), self.clip, ascent)
+        except Exception:  # a step that refuses, or a model that does not run: the check before said why
+            return None
+
+    def summed(self, name: str, probed: Probed | None, data: Any) -> torch.Tensor:
+        """The clipped sum over all examples of `data`, as one private step without noise makes it."""
+        kept = _Reader(self._trained())
+        loader = DataLoader(data, batch_size=len(data), collate_fn=self.loader.collate_fn)
+        engine, attached = self._begun(name, loader, kept, probed)
+        try:
+            self.step.loop(attached)
+        finally:
+            engine.abandon()
+        return kept.seen * len(data)
+
+    def few(self, count: int) -> Any:
+        """Up to `count` of the examples, spread over the data."""
+        data, every = self.loader.dataset, max(1, len(self.loader.dataset) // count)
+        return Subset(data, range(0, min(len(data), count * every), every))
+
+    def parameters(self, decided: Mode, modes: tuple[Mode, ...]) -> tuple[Parameter, ...]:
+        """What is said of each parameter in the mode that decides."""
+        found = {v.name: v for v in decided.verdicts}
+        held = self._held()
+        probed = self._probes.get(decided.name)
+        calls = {} if probed is None or probed.layouts.calls is None else probed.layouts.calls
+        refused = problems(self.model)
+        made = []
+        for name, p in self.model.named_parameters():
+            modules = held.get(id(p), ())
+            bad = next(
+                (f"{m}: {why}" for m, why in refused.items() if name.startswith(m + ".")), decided.reason
+            )
+            verdict = found.get(name, Verdict(name, "refused" if p.requires_grad else "frozen", bad))
+            layouts = tuple(f"{m}: {each}" for m in modules for each in calls.get(m, ()))
+            errors = {m.name: v.error for m in modes for v in m.verdicts if v.name == name}
+            made.append(Parameter(name, verdict.status, verdict.reason, modules, layouts, errors))
+        return tuple(made)
+
+    def _held(self) -> dict[int, tuple[str, ...]]:
+        held: dict[int, tuple[str, ...]] = {}
+        for name, module in holders(self.model):
+            for p in module.parameters():
+                held[id(p)] = (*held.get(id(p), ()), name)
+        return held
+
+
+class _Reader(torch.optim.SGD):
+    """Keeps the gradient that it is given and moves nothing."""
+
+    def __init__(self, parameters: list[nn.Parameter]) -> None:
+        super().__init__(parameters, lr=1.0)
+        self.seen = torch.zeros(0, dtype=torch.float64)
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch overloads it
+        given = [p for group in self.param_groups for p in group["params"]]
+        self.seen = torch.cat([p.grad.detach().double().reshape(-1).cpu() for p in given])
+
+
+class Slices(Dataset[Any]):
+    """The examples of nested tensors, along their first axis."""
+
+    def __init__(self, batch: Any) -> None:
+        self._leaves, self._spec = torch.utils._pytree.tree_flatten(batch)
+        sizes = {len(leaf) for leaf in self._leaves if isinstance(leaf, torch.Tensor) and leaf.dim()}
+        if len(sizes) != 1:
+            raise Misuse(
+                f"expected tensors with the examples on their first axis, got lengths {sorted(sizes)}"
+            )
+        self._size = sizes.pop()
+
+    def __len__(self) -> int:
+        return self._size
+
+    def __getitem__(self, index: int) -> Any:
+        each = [
+            leaf[index] if isinstance(leaf, torch.Tensor) and leaf.dim() else leaf for leaf in self._leaves
+        ]
+        return torch.utils._pytree.tree_unflatten(each, self._spec)
+
+
+def loader_of(given: Any) -> Any:
+    """A DataLoader over what a user calls data: a loader, a data set or a batch. Raises Misuse for anything else."""
+    if isinstance(given, DataLoader):
+        return given
+    data = given if isinstance(given, Dataset) else Slices(given)
+    if not hasattr(data, "__len__"):
+        raise Misuse("expected a data set with a length and indices, not a stream")
+    return DataLoader(data, batch_size=max(1, min(64, len(data))))

@@ -1,0 +1,111 @@
+"""The audit of per-example gradients finds every planted defect, names the parameter, and passes sound models.
+
+The planted ones are the rows that the library under `dp.sample` makes where it is given such a model, in steps
+that check nothing.
+"""
+
+import pytest
+import torch
+
+from dp.audit import per_example
+from dp.sample.audit import ExampleAudit, Mode
+from dp.sample.canaries import estimate, lower_bound
+from tests.defects.dp import broken
+from tests.defects.dp.sample_models import REFUSED, SOUND, line, vectors
+
+PLANTED = {
+    "time first: rows of time steps": ("time first", "hooks", "inner.weight", 2.0),
+    "time first, torch.func": ("time first", "functorch", "inner.weight", 2.0),
+    "ghost clipping beside a function of a weight": (
+        "weight used by a function",
+        "ghost",
+        "words.weight",
+        1.1,
+    ),
+    "hooks beside a function of a weight": ("weight used by a function", "hooks", "words.weight", None),
+    "a Linear called twice": ("Linear called twice", "hooks", "inner.weight", None),
+    "Linears tied": ("Linears tied", "hooks", "a.weight", None),
+    "padding trained, hooks": ("padding", "hooks", "words.weight", None),
+    "padding trained, expanded weights": ("padding", "ew", "words.weight", None),
+    "padding trained, ghost": ("padding", "ghost", "words.weight", None),
+    "words that come twice in a bag": ("bag, offsets, padding", "hooks", "words.weight", None),
+    "time folded into the batch": ("time folded into the batch", "hooks", "inner.weight", None),
+    "attention, time first": ("attention, time first", "hooks", "attention.out_proj.weight", None),
+    "norm over time": ("norm over time", "hooks", "norm.weight", None),
+}
+
+
+pytestmark = [
+    pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning"),
+    pytest.mark.filterwarnings("ignore:In CPU autocast:UserWarning"),
+]
+
+
+def audited(name: str, gradients: str, **options: object) -> ExampleAudit:
+    case = {**SOUND, **REFUSED}[name]
+    torch.manual_seed(3)
+    return per_example(case[0](), None, case[1](), gradients=gradients, clip=0.05, **options)  # type: ignore[arg-type]
+
+
+def mode_of(audit: ExampleAudit) -> Mode:
+    return next(mode for mode in audit.modes if mode.name == audit.gradients)
+
+
+@pytest.mark.parametrize("planted", PLANTED.values(), ids=PLANTED)
+def test_the_defect_is_found_and_its_parameter_named(planted: tuple[str, str, str, float | None]) -> None:
+    name, gradients, parameter, moved = planted
+    with broken.unchecked():
+        audit = audited(name, gradients, engine=broken.LibraryEngine, ascent=5)
+    assert not audit.passed
+    wrong = {p.name for p in audit.parameters if p.status == "refused"}
+    assert parameter in wrong, audit
+    if moved is not None:
+        assert (mode_of(audit).moved or 0.0) > moved, audit
+
+
+@pytest.mark.parametrize("name", ["time first", "Linears tied", "padding", "two layouts", "frozen"])
+def test_a_sound_model_passes_and_no_example_moves_it_by_more_than_a_clip(name: str) -> None:
+    for gradients in ("hooks", "ghost"):
+        audit = audited(name, gradients, ascent=3)
+        assert audit.passed, audit
+        assert 0.5 < (mode_of(audit).moved or 0.0) < 1.02
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", SOUND)
+def test_every_sound_model_passes(name: str) -> None:
+    for gradients in ("hooks", "functorch", "ghost"):
+        assert audited(name, gradients).passed
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_what_the_layer_refuses_does_not_pass(name: str) -> None:
+    audit = audited(name, "hooks", ascent=0)
+    assert not audit.passed
+    assert mode_of(audit).reason
+
+
+def test_a_verdict_names_holders_ties_layouts_frozen_and_errors() -> None:
+    audit = audited("Linears tied", "hooks", ascent=0)
+    tied = next(p for p in audit.parameters if p.name == "a.weight")
+    assert tied.modules == ("a", "b")
+    assert tied.errors.keys() >= {"hooks", "functorch", "ghost"}
+    found = {p.name: p for p in audited("frozen", "hooks", ascent=0).parameters}
+    assert found["0.weight"].status == "frozen"
+    first = next(p for p in audited("time first", "hooks", ascent=0).parameters if p.name == "inner.weight")
+    assert "axis 1" in first.layouts[0]
+    assert audit.to_json()["parameters"][0]["tied"]
+
+
+def test_canaries_refute_a_loop_without_a_clip_and_pass_a_sound_one() -> None:
+    torch.manual_seed(3)
+    data = torch.randn(64, 20), torch.arange(64) % 3
+    net = line(20)
+    sound = lower_bound(estimate(net, None, data, canaries=200))
+    assert sound.sound, sound
+    with broken.optimizer_with("_factors", broken.no_clip):
+        loose = lower_bound(estimate(net, None, data, clip=0.01, canaries=200))
+    assert loose.measured.epsilon > sound.measured.epsilon
+    assert not loose.sound, loose
+    assert "about" in str(estimate(net, None, data))
+    assert len(vectors())
