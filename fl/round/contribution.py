@@ -54,9 +54,13 @@ def encoded(
 ) -> tuple[NDArray[np.int64], bytes]:
     """Return the client's integer vector (int64 [plan.dimension]) and the digest that names the update behind it.
 
-    The same difference to the same model is the same update, in whichever round and however it is encoded. Raises what
-    layers raise.
+    The same difference to the same model, with the same blocks, is the same update, in whichever round and however it
+    is encoded; without a model the counts tell updates apart too. Raises what layers raise.
     """
     update = np.asarray(contribution.vector, np.float64)
-    name = hashlib.sha256(b"secagg update v1\0" + broadcast.reference.digest + update.tobytes()).digest()
-    return broadcast.plan.encode(contribution, own), name
+    name = hashlib.sha256(b"secagg update v1\0" + broadcast.reference.digest + update.tobytes())
+    for block in sorted(contribution.blocks):
+        name.update(block.encode() + b"\0" + np.asarray(contribution.blocks[block], np.float64).tobytes())
+    for coordinate in () if update.size else sorted(contribution.coordinates):
+        name.update(coordinate.encode() + b"\0" + contribution.coordinates[coordinate].tobytes())
+    return broadcast.plan.encode(contribution, own), name.digest()

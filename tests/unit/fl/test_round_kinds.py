@@ -11,6 +11,7 @@ from dp import ClientDP
 from fl.account import Account
 from fl.engines.memory import MemoryEngine
 from fl.round import Broadcast, Count, Manifest, Reference, contribution_of, open_round, play, reference_of
+from fl.round.contribution import encoded
 from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError, TooFewSurvivors
 from protocols.layers import Aggregate, Block, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.stack import Numbers, Stack
@@ -130,6 +131,19 @@ def test_a_round_without_a_model_sums_statistics(layers: list[Any]) -> None:
     assert mean.counts == {"people": 6}
     assert mean.blocks["age"] == pytest.approx([35.0], abs=0.01)
     assert mean.vector.shape == (0,)
+
+
+def test_an_update_is_named_by_everything_that_was_computed_and_by_nothing_else() -> None:
+    def name(age: float = 1.0, people: int = 2, number: int = 1) -> bytes:
+        stack, run = Stack([]), RunFacts(9, 3, 3, dimension=0, blocks=(Block("age", 1, range=8.0),))
+        shown = open_round(stack, run, number, NAMES[:3], NOTHING, counts=[Count("people", 9)])
+        given = contribution_of(
+            shown, NOTHING.flat, 1, counts={"people": people}, blocks={"age": np.array([age])}
+        )
+        return encoded(shown, given, shown.own("a"))[1]
+
+    assert name() == name(number=2), "another round does not make it another update"
+    assert len({name(), name(age=2.0), name(people=3)}) == 3
 
 
 # -- counts beside noise --
