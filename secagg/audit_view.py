@@ -121,7 +121,7 @@ class View:
     @functools.cached_property
     def opened_keys(self) -> dict[int, bytes]:
         """The keys behind clients' masks with neighbours."""
-        return self._secrets("key") | {i: state.mask for i, state in self.insiders.items()}
+        return self._secrets("key") | {i: state.keys.mask for i, state in self.insiders.items()}
 
     def left(self, index: int) -> Elements:
         """What is left of a client's vector once every mask that can go is off."""

@@ -2,7 +2,8 @@
 voting, opening.
 """
 
-from secagg.client.joining import Joining, Keys, join
+from secagg.client.joining import Joining, join
+from secagg.client.keys import Keys
 from secagg.client.masking import Masking
 from secagg.client.opening import Opening
 from secagg.client.revealing import Revealing

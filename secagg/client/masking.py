@@ -9,13 +9,11 @@ hides this vector follows from the graph and the dealers, which the client signs
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from protocols.errors import PeerError
 from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
-from secagg.client.base import ClientState, expect_threshold, refuse
+from secagg.client.base import expect_threshold, refuse
+from secagg.client.keys import Holding
 from secagg.client.opening import Opening
 from secagg.client.tries import Tries
 from secagg.client.view import Signers, View
@@ -30,17 +28,13 @@ from secagg.seeds import pair_seed, self_mask_seed
 
 
 @dataclass(frozen=True, eq=False)
-class Masking(ClientState):
+class Masking(Holding):
     """Waits for its shares of the others' secrets."""
 
     TAG: ClassVar[int | None] = 19
     STAGE: ClassVar[str] = INPUT
 
-    update: bytes
-    vector: NDArray[np.int64] = field(repr=False)
     seed: bytes = field(repr=False)
-    mask: bytes = field(repr=False)
-    sign: bytes = field(repr=False)
     graph_seed: bytes
     signers: Signers
     neighbours: Indices
@@ -52,11 +46,11 @@ class Masking(ClientState):
         mates = self._mates(delivery)
         held, complaints = self._open(delivery, mates)
         view = View(self.graph_seed, delivery.dealers, self.signers)
-        signature = view.sign_input(self.session, self.index, self.sign) if self.rules.voted else b""
+        signature = view.sign_input(self.session, self.index, self.keys.sign) if self.rules.voted else b""
         answer = self.answer(Masked(self._masked(mates), indices(complaints), signature))
         known = (self.session, self.index, view, indices(held), b"".join(held.values()))
         votes = self.rules.voted and self.index in self.rules.voters(self.graph_seed)
-        state = Voting(*known, self.sign) if votes else Opening(*known)
+        state = Voting(*known, self.keys.sign) if votes else Opening(*known)
         memory = Tries().encode() if self.rules.committed else None
         return Step(state, answer, marks=(f"spent/{self.update.hex()}",), memory=memory)
 
@@ -104,7 +98,7 @@ class Masking(ClientState):
         added = [self_mask_seed(self.seed, context, self.name)]
         taken: list[bytes] = []
         keys = dict(zip(self.neighbours.tolist(), items(self.mask_keys, 32), strict=True))
-        own = PairKeys(self.mask, self.name, context)
+        own = PairKeys(self.keys.mask, self.name, context)
         for j in mates:
             seed = pair_seed(own, self.session.roster[j], keys[j])
             (added if self.index < j else taken).append(seed)

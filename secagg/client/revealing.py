@@ -7,44 +7,33 @@ neighbours are compared later (`sharing`). A server that shows different lists m
 sign has the list in it.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from secagg.client.base import ClientState, expect_threshold, refuse
+from secagg.client.base import expect_threshold, refuse
+from secagg.client.keys import Holding
 from secagg.client.sharing import Sharing
 from secagg.commitments import part_commitment
 from secagg.messages import REVEAL, Commitments, Reveal, items
 
 
 @dataclass(frozen=True, eq=False)
-class Revealing(ClientState):
+class Revealing(Holding):
     """Waits for the commitments."""
 
     TAG: ClassVar[int | None] = 17
     STAGE: ClassVar[str] = REVEAL
 
-    update: bytes
-    vector: NDArray[np.int64] = field(repr=False)
-    seal: bytes = field(repr=False)
-    mask: bytes = field(repr=False)
-    sign: bytes = field(repr=False)
-    part: bytes = field(repr=False)
-
     def receive(self, request: Message, random: SecureRandom) -> Step:
         committed = self.take(Commitments, request)
         self._check(committed)
-        held = (self.session, self.index, self.update, self.vector)
-        state = Sharing(*held, self.seal, self.mask, self.sign, committed)
-        return Step(state, self.answer(Reveal(self.part)))
+        return Step(Sharing(*self.after("part"), committed), self.answer(Reveal(self.keys.part)))
 
     def _check(self, committed: Commitments) -> None:
         by_client = dict(zip(committed.clients.tolist(), items(committed.commitments, 32), strict=True))
-        if by_client.get(self.index) != part_commitment(self.session.context, self.index, self.part):
+        if by_client.get(self.index) != part_commitment(self.session.context, self.index, self.keys.part):
             raise refuse("the list of commitments does not have this client's own")
         if max(by_client) >= self.session.clients:
             raise refuse(f"a commitment of client {max(by_client)}, who is not on the roster")

@@ -6,16 +6,14 @@ masks.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
-from secagg.client.base import ClientState, expect_subset, expect_threshold, refuse
+from secagg.client.base import expect_subset, expect_threshold, refuse
+from secagg.client.keys import Holding
 from secagg.client.masking import Masking
 from secagg.client.view import Signers
 from secagg.commitments import (
@@ -36,17 +34,12 @@ from secagg.shamir import split_array
 
 
 @dataclass(frozen=True, eq=False)
-class Sharing(ClientState):
+class Sharing(Holding):
     """Waits for the neighbours' keys."""
 
     TAG: ClassVar[int | None] = 18
     STAGE: ClassVar[str] = SHARE
 
-    update: bytes
-    vector: NDArray[np.int64] = field(repr=False)
-    seal: bytes = field(repr=False)
-    mask: bytes = field(repr=False)
-    sign: bytes = field(repr=False)
     committed: Commitments | None
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
@@ -54,40 +47,28 @@ class Sharing(ClientState):
         graph_seed = self._graph_seed(around.parts)
         expect_subset("neighbours", around.clients, indices(self.rules.neighbours(self.index, graph_seed)))
         expect_threshold("neighbours", len(around.clients), self.rules)
-        private = (self.seal, self.mask)
+        private = (self.keys.seal, self.keys.mask)
         given = certified_keys(self.rules, self.session, self.index, around.clients, around.keys, private)
         self._compare_commitments(given)
         keys = list(given.values())
         names = [self.session.roster[j] for j in around.clients.tolist()]
-        own = PairKeys(self.seal, self.name, self.session.context)
+        own = PairKeys(self.keys.seal, self.name, self.session.context)
         pairs = [own.agree(name, k.seal_key, "seal") for name, k in zip(names, keys, strict=True)]
         seed = random.bytes(32)
         dealing = self._deal(around.clients, names, pairs, seed, random)
-        state = Masking(
-            self.session,
-            self.index,
-            self.update,
-            self.vector,
-            seed,
-            self.mask,
-            self.sign,
-            graph_seed,
-            self._signers(graph_seed, around, given),
-            around.clients,
-            b"".join(k.mask_key for k in keys),
-            b"".join(pairs),
-        )
+        mask_keys = b"".join(k.mask_key for k in keys)
+        shown = (graph_seed, self._signers(graph_seed, around, given))
+        state = Masking(*self.after("seal"), seed, *shown, around.clients, mask_keys, b"".join(pairs))
         return Step(state, self.answer(dealing))
 
     def _signers(self, graph_seed: bytes, around: Neighbourhood, given: Mapping[int, Advertised]) -> Signers:
         """The signing keys of the neighbours and the voters, its own among them, where they are the session's."""
-        if not self.rules.keyed:
-            expect_subset("voters", around.voters, indices(()))
-            return Signers(indices(()), b"")
-        expect_subset("voters", around.voters, indices(self.rules.voters(graph_seed)))
+        expect_subset(
+            "voters", around.voters, indices(self.rules.voters(graph_seed) if self.rules.keyed else ())
+        )
         keys = dict(zip(around.voters.tolist(), items(around.voter_keys, 32), strict=True))
-        keys |= {j: k.sign_key for j, k in given.items()} | {self.index: signer(self.sign).public}
-        return Signers(indices(sorted(keys)), b"".join(keys[j] for j in sorted(keys)))
+        keys |= {j: k.sign_key for j, k in given.items()} | {self.index: signer(self.keys.sign).public}
+        return Signers.known(self.rules, keys)
 
     def _graph_seed(self, parts: bytes) -> bytes:
         """The graph's seed, from the session or from everybody's parts, each checked against its commitment."""
@@ -124,7 +105,7 @@ class Sharing(ClientState):
         them.
         """
         rules, context = self.rules, self.session.context
-        shares = split_array(seed + self.mask, rules.threshold, rules.points(holders), random)
+        shares = split_array(seed + self.keys.mask, rules.threshold, rules.points(holders), random)
         boxes, digests = [], []
         for j, name, pair, row in zip(holders.tolist(), names, pairs, shares, strict=True):
             share = row.tobytes()
@@ -135,5 +116,5 @@ class Sharing(ClientState):
         dealing = Dealing(holders, b"".join(boxes), b"".join(digests), pledge, b"")
         if not rules.voted:
             return dealing
-        signature = signer(self.sign).sign(DEAL, dealt_bytes(context, self.index, dealing))
+        signature = signer(self.keys.sign).sign(DEAL, dealt_bytes(context, self.index, dealing))
         return Dealing(holders, dealing.boxes, dealing.digests, pledge, signature)

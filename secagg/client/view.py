@@ -3,6 +3,7 @@
 What does not belong here: shares, masks. The rules behind it are in docs/security.md.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from protocols.agreement import Ballot, agreed, cast, check_certificate
@@ -11,7 +12,7 @@ from protocols.kernel import client
 from protocols.session import Session
 from secagg.client.base import refuse
 from secagg.commitments import MASK, check_signature, masked_bytes, signer, view_facts
-from secagg.messages import Indices, Unmask, items
+from secagg.messages import Indices, Unmask, indices, items
 from secagg.rules import Rules, rules_of
 
 
@@ -21,6 +22,12 @@ class Signers(Record):
 
     clients: Indices
     keys: bytes
+
+    @classmethod
+    def known(cls, rules: Rules, keys: Mapping[int, bytes]) -> "Signers":
+        """The keys of these clients."""
+        listed = sorted(keys) if rules.keyed else []
+        return cls(indices(listed), b"".join(keys[j] for j in listed))
 
     def of(self, rules: Rules) -> dict[int, bytes]:
         if rules.certified:

@@ -71,7 +71,10 @@ DEFECTS = (
     Defect("sum of a vector as text", "nothing-in-clear", noted(total), SecAgg),
     Defect("mean of a vector as a float", "nothing-in-clear", noted(mean), SecAgg),
     Defect(
-        "keys kept by a module", "nothing-lingers-in-memory", hoarding(lambda s: (s.seed, s.mask)), SecAgg
+        "keys kept by a module",
+        "nothing-lingers-in-memory",
+        hoarding(lambda s: (s.seed, s.keys.mask)),
+        SecAgg,
     ),
     Defect("inputs kept by a module", "nothing-lingers-in-memory", hoarding(lambda s: s.vector), SecAgg),
     Defect(

@@ -10,7 +10,8 @@ from protocols.identity import Identity
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from secagg.client.base import ClientState
-from secagg.client.joining import Joining, make_keys
+from secagg.client.joining import Joining
+from secagg.client.keys import make_keys
 from secagg.reuse.client.establishing import Establishing
 
 
@@ -21,8 +22,7 @@ class Enrolling(Joining):
     TAG: ClassVar[int | None] = 48
 
     def joined(self) -> ClientState:
-        k = self.keys
-        return Establishing(self.session, self.index, self.update, self.vector, k.seal, k.mask, k.sign)
+        return Establishing(*self.after("advertisement", "part"))
 
 
 def enrol(

@@ -4,20 +4,18 @@ With whom a client shares masks must follow from the graph and from who enrolled
 vector: so a list that lacks a key is refused.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
-from secagg.client.base import ClientState, expect_threshold, refuse
+from secagg.client.base import expect_threshold, refuse
+from secagg.client.keys import Holding
 from secagg.client.view import Signers
 from secagg.commitments import signer
 from secagg.key_agreement import PairKeys
-from secagg.messages import INPUT, indices
+from secagg.messages import INPUT
 from secagg.reuse.client.depositing import deposit
 from secagg.reuse.memory import ClientMemory, Setup
 from secagg.reuse.messages import Proceed
@@ -25,21 +23,15 @@ from secagg.reuse.places import Places
 
 
 @dataclass(frozen=True, eq=False)
-class Establishing(ClientState):
+class Establishing(Holding):
     """Waits for the keys of its neighbours and of those it seals shares to."""
 
     TAG: ClassVar[int | None] = 49
     STAGE: ClassVar[str] = INPUT
 
-    update: bytes
-    vector: NDArray[np.int64] = field(repr=False)
-    seal: bytes = field(repr=False)
-    mask: bytes = field(repr=False)
-    sign: bytes = field(repr=False)
-
     def receive(self, request: Message, random: SecureRandom) -> Step:
         memory = self._memory(self.take(Proceed, request))
-        return deposit(self, self.update, self.vector, memory, self.sign, random)
+        return deposit(self, self.update, self.vector, memory, self.keys.sign, random)
 
     def _memory(self, given: Proceed) -> ClientMemory:
         enrolled = self.view("enrolled", given.enrolled, self.rules.seed)
@@ -47,16 +39,17 @@ class Establishing(ClientState):
         if given.clients.tolist() != places.known(self.index):
             raise refuse("expected the keys of exactly the enrolled neighbours and share holders")
         expect_threshold("share holders", len(places.holders(self.index)), self.rules)
-        private = (self.seal, self.mask)
+        private = (self.keys.seal, self.keys.mask)
         keys = certified_keys(self.rules, self.session, self.index, given.clients, given.keys, private)
+        known = {j: k.sign_key for j, k in keys.items()} | {self.index: signer(self.keys.sign).public}
         return ClientMemory(
             Setup.of(self.session),
             self.session.round,
             given.enrolled,
-            self._agree(self.mask, places.neighbours(self.index), keys, "mask_key", "edge chain"),
-            self._agree(self.seal, places.peers(self.index), keys, "seal_key", "channel chain"),
-            self.sign if self.rules.keyed else b"",
-            self._signers(keys),
+            self._agree(self.keys.mask, places.neighbours(self.index), keys, "mask_key", "edge chain"),
+            self._agree(self.keys.seal, places.peers(self.index), keys, "seal_key", "channel chain"),
+            self.keys.sign if self.rules.keyed else b"",
+            Signers.known(self.rules, known),
         )
 
     def _agree(
@@ -64,9 +57,3 @@ class Establishing(ClientState):
     ) -> bytes:
         own, names = PairKeys(private, self.name, self.session.context), self.session.roster
         return b"".join(own.agree(names[j], getattr(keys[j], key), purpose) for j in peers)
-
-    def _signers(self, keys: dict[int, Advertised]) -> Signers:
-        if not self.rules.keyed:
-            return Signers(indices(()), b"")
-        known = {j: k.sign_key for j, k in keys.items()} | {self.index: signer(self.sign).public}
-        return Signers(indices(sorted(known)), b"".join(known[j] for j in sorted(known)))

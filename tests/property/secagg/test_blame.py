@@ -58,7 +58,7 @@ class TestBlame:
         play.until(SHARE)
         cheat = play.clients[3]
         if what == "mask key":
-            play.clients[3] = replace(cheat, mask=generate(play.random))
+            play.clients[3] = replace(cheat, keys=replace(cheat.keys, mask=generate(play.random)))
             play.trip()
         else:
             play.trip(lambda m: [self.repledge(m)])

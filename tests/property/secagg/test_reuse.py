@@ -227,7 +227,7 @@ class TestKeys:
         play = Play(protocol(), 6)
         play.trip()
         state = play.clients[0]
-        private = (state.seal, state.mask)  # type: ignore[attr-defined]  # Establishing
+        private = (state.keys.seal, state.keys.mask)  # type: ignore[attr-defined]  # Establishing
         play.finish()
         later = play.protocol.encode_state(play.clients[0]) + play.memories[0]
         assert not any(secret in later for secret in private)
