@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import Any
 
-from fl import checks
+from fl import arguments
 from fl.account import Account
 from fl.engines.memory import Drop, MemoryEngine
 from fl.leaves import require_kept
@@ -70,7 +70,7 @@ class SecureAverage:
         parameters: str | Sequence[str] = "all",
         buffers: str = "sum",
     ) -> None:
-        self.stack = Stack(privacy, checks.numbers(bits, range, weight_cap))
+        self.stack = Stack(privacy, arguments.numbers(bits, range, weight_cap))
         for layer in self.stack.layers:
             if layer.needs_local():
                 raise StackError(
@@ -78,12 +78,14 @@ class SecureAverage:
                 )
         if integers not in ("keep", "sum", "refuse"):
             raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {integers!r}')
-        self.integers, self.rounds = integers, checks.whole("rounds", rounds, 1)
+        self.integers, self.rounds = integers, arguments.whole("rounds", rounds, 1)
         if buffers not in ("sum", "local"):
             raise Misuse(f'expected buffers "sum" or "local", got {buffers!r}')
-        self.parameters, self.buffers = checks.patterns("parameters", parameters), buffers
-        self.policy, self.delta = checks.policy(policy), checks.delta(delta)
-        self.account = Account(self.stack.layers, self.delta, checks.ledger(ledger), run=secrets.token_hex(8))
+        self.parameters, self.buffers = arguments.patterns("parameters", parameters), buffers
+        self.policy, self.delta = arguments.policy(policy), arguments.delta(delta)
+        self.account = Account(
+            self.stack.layers, self.delta, arguments.ledger(ledger), run=secrets.token_hex(8)
+        )
         self.calls = 0
         self.survivors: tuple[str, ...] = ()
         self.outcome: Outcome | None = None

@@ -6,7 +6,7 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from fl import checks
+from fl import arguments
 from fl.loaders import examples_in
 from fl.strategies import FedAvg, Strategy
 from fl.train_function import TrainFunction
@@ -57,13 +57,13 @@ class Plan:
 
     def __post_init__(self) -> None:
         checked = {
-            "local_epochs": checks.whole("local_epochs", self.local_epochs, 1),
-            "fraction": checks.real("fraction", self.fraction, "in (0, 1]", lambda share: 0 < share <= 1),
-            "dropout": checks.real("dropout", self.dropout, "in [0, 1)", lambda share: 0 <= share < 1),
-            "seed": checks.whole("seed", self.seed),
-            "delta": checks.delta(self.delta),
-            "workers": checks.whole("workers", self.workers, 1),
-            "min_survivors": checks.whole("min_survivors", self.min_survivors, 1),
+            "local_epochs": arguments.whole("local_epochs", self.local_epochs, 1),
+            "fraction": arguments.real("fraction", self.fraction, "in (0, 1]", lambda share: 0 < share <= 1),
+            "dropout": arguments.real("dropout", self.dropout, "in [0, 1)", lambda share: 0 <= share < 1),
+            "seed": arguments.whole("seed", self.seed),
+            "delta": arguments.delta(self.delta),
+            "workers": arguments.whole("workers", self.workers, 1),
+            "min_survivors": arguments.whole("min_survivors", self.min_survivors, 1),
         }
         for name, value in checked.items():
             object.__setattr__(self, name, value)  # NumPy's numbers become Python's: they are kept as JSON
@@ -73,7 +73,7 @@ class Plan:
             raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {self.integers!r}')
         if self.buffers not in ("sum", "local"):
             raise Misuse(f'expected buffers "sum" or "local", got {self.buffers!r}')
-        object.__setattr__(self, "parameters", checks.patterns("parameters", self.parameters))
+        object.__setattr__(self, "parameters", arguments.patterns("parameters", self.parameters))
         for name in ("metrics", "stay_local"):
             value = getattr(self, name)
             listed = isinstance(value, Sequence) and not isinstance(value, str)
@@ -122,7 +122,7 @@ class Setup:
                 )
         self.train.demand(owned)
         if self.loss is not None:
-            checks.takes("loss", self.loss, "a function loss(model, batch)", 2)
+            arguments.takes("loss", self.loss, "a function loss(model, batch)", 2)
 
 
 def shared(state: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
@@ -136,7 +136,7 @@ def shared(state: Mapping[str, Any], plan: Plan) -> dict[str, Any]:
 
 def sgd(learning_rate: float) -> Callable[[Any], Any]:
     """Return the default optimizer factory: plain SGD. Raises Misuse unless learning_rate > 0."""
-    learning_rate = checks.positive("learning_rate", learning_rate)
+    learning_rate = arguments.positive("learning_rate", learning_rate)
 
     def make(parameters: Any) -> Any:
         import torch
@@ -168,7 +168,7 @@ def loaders_by_name(
     if callable(clients):
         if names is None:
             raise Misuse("clients is a function: say which clients there are with names=[...] or names=COUNT")
-        checks.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
+        arguments.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
         listed = _listed(names)
         return listed, lambda name: clients(name, {"clients": listed})
     if not isinstance(clients, Sequence) or isinstance(clients, str):
@@ -201,7 +201,7 @@ def _check_maker(name: str, maker: Any, does: str, count: int) -> None:
             f"{name}: expected a function that {does}, got {type(maker).__name__}"
             f"{f': pass a factory such as lambda: {type(maker).__name__}(...)' if finished else ''}"
         )
-    checks.takes(name, maker, f"a function {'' if count else 'of no argument '}that {does}", count)
+    arguments.takes(name, maker, f"a function {'' if count else 'of no argument '}that {does}", count)
 
 
 def make_setup(

@@ -7,15 +7,15 @@ import math
 from dataclasses import replace
 from typing import Any
 
-from fl import checks
+from fl import arguments
 from fl.config import Setup, shared
 from fl.loaders import check_device, check_workers
+from fl.made_with import of_optimizer
 from fl.round import Broadcast, Mean, Reference, RoundResult, moved, open_round, reference_of
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree
 from fl.sampling import choose, least_chosen
 from fl.seeds import derive, seeded
-from fl.settings import of_optimizer
 from fl.tensors import schema_of_state, to_state, to_tree
 from fl.tensors.trained import buffers_of, rules_of
 from protocols.errors import Misuse, StackError
@@ -55,7 +55,7 @@ class Coordinator:
 
     def prepare(self, rounds: int) -> RunFacts:
         """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
-        run = self.planned(checks.whole("rounds", rounds, 1))
+        run = self.planned(arguments.whole("rounds", rounds, 1))
         self._require_survivors(self.setup.plan.min_survivors, run)
         self._check_recipients(run.sampling == "all")
         if self.setup.keeps_state and is_hidden(self.setup.stack, run):

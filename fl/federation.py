@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-from fl import checkpoint, checks, settings
+from fl import arguments, checkpoint, made_with
 from fl.account import Account
 from fl.computation import LocalComputation
 from fl.config import Loaders, Plan, Setup, make_setup
@@ -85,7 +85,7 @@ class Federation:
             strategy=strategy,
             privacy=privacy,
             plan=Plan(**plan),
-            numbers=checks.numbers(bits, range, weight_cap),
+            numbers=arguments.numbers(bits, range, weight_cap),
             names=names,
             optimizer=optimizer,
             criterion=criterion,
@@ -93,14 +93,14 @@ class Federation:
             loss=loss,
             test=test,
             evaluate=_evaluation(evaluate, test),
-            policy=checks.policy(policy),
-            ledger=checks.ledger(ledger),
-            output=checks.folder(output),
+            policy=arguments.policy(policy),
+            ledger=arguments.ledger(ledger),
+            output=arguments.folder(output),
         )
         self._assemble()
 
     def _assemble(self) -> None:
-        self._made_with = settings.of(self.setup)
+        self._made_with = made_with.of(self.setup)
         self.coordinator = Coordinator(self.setup)
         plan = self.setup.plan
         self.engine: Engine = MemoryEngine(
@@ -134,9 +134,9 @@ class Federation:
         Raises Misuse before round 1 for whatever can be known then, BudgetExceeded before a step that the ledger does
         not allow. A round with too few survivors is abandoned whole: the model stays, and `history` says why.
         """
-        rounds = checks.whole("rounds", rounds, 1)
+        rounds = arguments.whole("rounds", rounds, 1)
         if on_round is not None:
-            checks.takes("on_round", on_round, "a function of a round's result", 1)
+            arguments.takes("on_round", on_round, "a function of a round's result", 1)
         kept = self._start(rounds, resume)
         history = [] if kept is None else kept.history
         if rounds < len(history):
@@ -191,7 +191,7 @@ class Federation:
         if folder is None:
             raise Misuse("nothing to resume: the federation was made without an output folder")
         kept = checkpoint.load_run(folder)
-        settings.same(kept.made_with, self._facts(), str(folder))
+        made_with.same(kept.made_with, self._facts(), str(folder))
         if kept.history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
             raise Misuse(
                 "the clients of this run kept state from round to round, and that of simulated clients ended with "
@@ -312,7 +312,7 @@ def _evaluation(evaluate: Any, test: Any) -> Any:
     """Return what evaluates the model. Raises Misuse for a function that cannot be called, or never would be."""
     if evaluate is None:
         return default_evaluate
-    checks.takes("evaluate", evaluate, "a function evaluate(model, loader, criterion, device)", 4)
+    arguments.takes("evaluate", evaluate, "a function evaluate(model, loader, criterion, device)", 4)
     if test is None:
         raise Misuse("evaluate: it is called with the loader test=..., and none was given")
     return evaluate

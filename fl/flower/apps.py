@@ -17,7 +17,7 @@ from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
 
 from fl import checkpoint
-from fl.checks import positive, whole
+from fl.arguments import positive, whole
 from fl.computation import LocalComputation
 from fl.config import Setup, shared
 from fl.coordinator import Coordinator

@@ -19,6 +19,7 @@ from fl.flower.engine import Connected, FlowerEngine
 from fl.flower.nodes import Directory
 from fl.flower.run_state import RunState
 from fl.flower.server_party import Layout, ServerParty
+from fl.made_with import Settings
 from fl.round import (
     Broadcast,
     Played,
@@ -33,7 +34,6 @@ from fl.round import (
 from fl.round.broadcast import require_metrics
 from fl.round.kept import Kept
 from fl.round.reference import like
-from fl.settings import Settings
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
 from protocols.identity import Identity, Roster
 from protocols.layers import PrivacyLayer, RunFacts

@@ -7,11 +7,10 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
-from fl import settings
 from fl.account import Account
 from fl.flower.messages import RunHeader
+from fl.made_with import Settings, same
 from fl.round.kept import Kept
-from fl.settings import Settings
 from protocols.codec import Record
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import RunFacts
@@ -57,7 +56,7 @@ class RunState:
                 "the rounds that this noise was calibrated for were spent, and there is no run to go on with: plan all "
                 "rounds in one start, or make another PrivateStrategy (in another folder)"
             )
-        settings.same(json.loads(self.store.get(_MADE_WITH) or b"{}"), made_with, where)
+        same(json.loads(self.store.get(_MADE_WITH) or b"{}"), made_with, where)
 
     def run(self) -> RunFacts | None:
         """Return the run that the layers were planned for, or None before the first session."""

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fl.account import DEFAULT_DELTA
-from fl.checks import delta
+from fl.arguments import delta
 from fl.credentials import read_public
 from fl.flower.node_ledger import NodeLedger
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError

@@ -14,7 +14,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message, MetricRecord
 from flwr.serverapp import Grid
 from flwr.serverapp.strategy import Result, Strategy
 
-from fl import checks
+from fl import arguments
 from fl.account import Account
 from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.compat import (
@@ -29,10 +29,10 @@ from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
 from fl.flower.rounds import ProtectedRounds, ServerOptions
 from fl.flower.server_party import Layout
 from fl.flower.trips import POLL_SECONDS
+from fl.made_with import Settings, of_stack
 from fl.round import RoundResult
 from fl.round.kept import Kept
 from fl.round.reference import like
-from fl.settings import Settings, of_stack
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
 from protocols.stack import Numbers, Stack
@@ -102,11 +102,11 @@ class PrivateStrategy(Strategy):
             layout=Layout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=None if roster is None or authority is None else roster.verified(authority),
             identity=identity,
-            min_survivors=checks.whole("min_survivors", min_survivors, 1),
+            min_survivors=arguments.whole("min_survivors", min_survivors, 1),
             poll=poll,
-            dropout=checks.real("dropout", dropout, "in [0, 1)", lambda share: 0 <= share < 1),
-            delta=checks.delta(delta),
-            local_epochs=checks.whole("local_epochs", local_epochs, 1),
+            dropout=arguments.real("dropout", dropout, "in [0, 1)", lambda share: 0 <= share < 1),
+            delta=arguments.delta(delta),
+            local_epochs=arguments.whole("local_epochs", local_epochs, 1),
             notes=(EVALUATION_NOTE,) if evaluate == "clear" else (),
         )
         self.rounds: ProtectedRounds | None = None
@@ -141,8 +141,8 @@ class PrivateStrategy(Strategy):
         more rounds than its noise was calibrated for.
         SecAggError when clients can only repeat updates that have left them (`server_party.STUCK`).
         """
-        num_rounds = checks.whole("num_rounds", num_rounds, 0)
-        limit = TRIP_SECONDS if timeout is None else checks.positive("timeout", timeout)
+        num_rounds = arguments.whole("num_rounds", num_rounds, 0)
+        limit = TRIP_SECONDS if timeout is None else arguments.positive("timeout", timeout)
         schema = schema_of(tree_of(initial_arrays), self.options.layout.integers)
         kept = self._resume(initial_arrays)
         rounds = ProtectedRounds(self.options, self.account, grid, schema, num_rounds, self._made_with, kept)
