@@ -118,8 +118,9 @@ def ask_to_unmask(
     """Return the last state, and the requests to all survivors: whether or not they voted."""
     state = Opening(session, facts, total, arrived, {}, {}, {}, {}, [])
     bits, asks = pack_bits(arrived, session.clients), []
+    voted = set() if certificate is None else set(certificate.voters.tolist())
     for i in sorted(arrived):
-        inputs = b"" if certificate is None else _inputs(state, i, set(certificate.voters.tolist()))
+        inputs = b"" if certificate is None else _inputs(state, i, voted)
         state.waiting[i] = True
         asks.append(state.request(UNMASK, i, Unmask(bits, certificate, inputs)))
     return Step(state, tuple(asks))
