@@ -6,8 +6,8 @@ import functools
 from dataclasses import dataclass, replace
 
 from protocols.errors import Misuse, PolicyRefusal
-from secagg.parameters import Cohort, Plan, plan, plan_complete
-from secagg.parameters.plan import limits, made
+from secagg.parameters import Cohort, Plan
+from secagg.parameters.plan import limits, made, planned
 from secagg.parameters.rules import MOST_VOTERS, least_connected_degree, votes_needed
 from secagg.rules import LEAST_CLIENTS, MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, THREATS, MaskParameters
 
@@ -38,8 +38,8 @@ class Wishes:
 
     def cohort(self, clients: int, threat: str) -> Cohort:
         """The demand on one cohort."""
-        bits = (self.security, self.correctness)
-        return Cohort(clients, self.dropout, self.collusion, threat, *bits, bool(self.beacon), self.reuse)
+        shares, bits = (self.dropout, self.collusion), (self.security, self.correctness)
+        return Cohort(clients, *shares, threat, *bits, bool(self.beacon), self.reuse, self.complete)
 
     def standing(self, clients: int, threat: str, degree: int) -> Cohort:
         """The demand, with the corrupt clients that a given threshold stands where no collusion was asked for.
@@ -68,7 +68,12 @@ def choose(wishes: Wishes, clients: int) -> MaskParameters:
             f"expected at least {LEAST_CLIENTS} clients, got {clients}: in a sum of two, each reads the other's"
         )
     if wishes.neighbours is None and wishes.threshold is None:
-        return _parameters(wishes, _planned(wishes, clients, wishes.threat))
+        return _parameters(
+            wishes,
+            planned(
+                wishes.cohort(clients, wishes.threat or SEMI_MALICIOUS), falls_back=wishes.threat is None
+            ),
+        )
     if wishes.threat is not None:
         return _parameters(wishes, _given(wishes, clients, wishes.threat))
     try:
@@ -126,26 +131,13 @@ def counted_on(wishes: Wishes, clients: int, chosen: MaskParameters, least: int)
         )
 
 
-def _planned(wishes: Wishes, clients: int, threat: str | None) -> Plan:
-    shares = (clients, wishes.dropout, wishes.collusion, threat)
-    if wishes.complete:
-        return plan_complete(*shares, security=wishes.security, reuse=wishes.reuse)
-    return plan(
-        *shares,
-        security=wishes.security,
-        correctness=wishes.correctness,
-        beacon=bool(wishes.beacon),
-        reuse=wishes.reuse,
-    )
-
-
 def _given(wishes: Wishes, clients: int, threat: str) -> Plan:
     """The plan with neighbours or threshold as the user set them. Whether enough answer a threshold of one's own is
     one's own reckoning.
     """
     degree = clients - 1 if wishes.complete else min(wishes.neighbours or clients - 1, clients - 1)
     if wishes.neighbours is None and not wishes.complete:
-        degree = _planned(wishes, clients, threat).degree
+        degree = planned(wishes.cohort(clients, threat)).degree
     cohort = wishes.standing(clients, threat, degree)
     held = wishes.neighbours is not None  # then so many hold the shares of reused keys, too
     found, allowed = made(cohort, degree, wishes.threshold, held), limits(cohort, degree, held)

@@ -4,7 +4,7 @@
 is, `costs` counts bytes and operations, `calibration` turns operations into seconds of this machine.
 """
 
-from secagg.parameters.plan import Infeasible, Plan, plan, plan_complete
+from secagg.parameters.plan import Infeasible, Plan, plan
 from secagg.parameters.rules import Cohort
 
-__all__ = ["Cohort", "Infeasible", "Plan", "plan", "plan_complete"]
+__all__ = ["Cohort", "Infeasible", "Plan", "plan"]

@@ -79,40 +79,27 @@ def plan(
     correctness: float = 20.0,
     beacon: bool = False,
     reuse: bool = False,
+    complete: bool = False,
 ) -> Plan:
     """The smallest even degree, with its threshold, window and quorum, for `clients` of whom shares `dropout` leave,
     `collusion` collude.
 
     threat: "semi-honest", "semi-malicious" or "malicious"; None is semi-malicious where that is feasible, else
     semi-honest. security, correctness: failure probabilities are at most 2^-security and 2^-correctness. beacon,
-    reuse: as in `Cohort`. The threshold is the smallest (semi-honest), or the largest with which enough answer. Where
-    no sparse graph will do, the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails of `rules`.
-    Raises Infeasible, saying which number to relax, and Misuse for numbers out of range.
+    reuse, complete: as in `Cohort`. The threshold is the smallest (semi-honest), or the largest with which enough
+    answer. Where no sparse graph will do, the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails
+    of `rules`. Raises Infeasible, saying which number to relax, and Misuse for numbers out of range.
     """
     wanted = "semi-malicious" if threat is None else threat
-    cohort = Cohort(clients, dropout, collusion, wanted, security, correctness, beacon, reuse)
+    cohort = Cohort(clients, dropout, collusion, wanted, security, correctness, beacon, reuse, complete)
+    return planned(cohort, falls_back=threat is None)
+
+
+def planned(cohort: Cohort, *, falls_back: bool = False) -> Plan:
+    """The plan of a cohort. falls_back: to the semi-honest model where this one is not feasible. As `plan`."""
     found = search(cohort)
-    if found is None and threat is None:
+    if found is None and falls_back:
         found = search(replace(cohort, threat="semi-honest"))
-    if found is None:
-        raise Infeasible(_reason(cohort), tuple(_remedies(cohort)))
-    return found
-
-
-def plan_complete(
-    clients: int,
-    dropout: float,
-    collusion: float,
-    threat: str | None = None,
-    *,
-    security: float = 40.0,
-    reuse: bool = False,
-) -> Plan:
-    """The complete graph (Bonawitz et al., CCS 2017). Arguments and errors as in `plan`."""
-    cohort = Cohort(clients, dropout, collusion, threat or "semi-malicious", security, reuse=reuse)
-    found = _on_complete(cohort)
-    if found is None and threat is None:
-        found = _on_complete(replace(cohort, threat="semi-honest"))
     if found is None:
         raise Infeasible(_reason(cohort), tuple(_remedies(cohort)))
     return found
@@ -123,18 +110,13 @@ def search(cohort: Cohort) -> Plan | None:
     if _impossible(cohort):
         return None
     degree = 2 if cohort.two_faced else least_connected_degree(cohort)
-    while cohort.clients > SMALL and degree <= min(cohort.clients - 2, MOST_NEIGHBOURS):
+    sparse = cohort.clients > SMALL and not cohort.complete
+    while sparse and degree <= min(cohort.clients - 2, MOST_NEIGHBOURS):
         short = _short(cohort, degree)
         if short <= 0:
             return made(cohort, degree)
         degree += short
-    return _on_complete(cohort)
-
-
-def _on_complete(cohort: Cohort) -> Plan | None:
-    if _impossible(cohort) or cohort.clients - 1 > MOST_NEIGHBOURS:
-        return None
-    return made(cohort, cohort.clients - 1)
+    return made(cohort, cohort.clients - 1) if cohort.clients - 1 <= MOST_NEIGHBOURS else None
 
 
 def _short(cohort: Cohort, degree: int) -> int:

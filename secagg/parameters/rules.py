@@ -54,7 +54,7 @@ class Cohort:
 
     security (sigma), correctness (eta): failures have probability at most 2^-sigma, 2^-eta. beacon: a sparse graph
     is drawn from public randomness, so that all clients have the same one whatever the server does. reuse: one
-    set-up serves many rounds. Raises Misuse.
+    set-up serves many rounds. complete: on the complete graph only. Raises Misuse.
     """
 
     clients: int
@@ -65,6 +65,7 @@ class Cohort:
     correctness: float = 20.0
     beacon: bool = False
     reuse: bool = False
+    complete: bool = False
 
     def __post_init__(self) -> None:
         if not 1 <= self.clients <= MOST_CLIENTS:

@@ -2,7 +2,7 @@
 states.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,9 +16,9 @@ from secagg.commitments import seed_digest
 from secagg.errors import DealerBlamed
 from secagg.key_agreement import PairKeys, public_key
 from secagg.masking import apply_masks
-from secagg.messages import indices
+from secagg.messages import Indices, indices
 from secagg.rules import Rules, rules_of
-from secagg.seeds import SEED_BYTES, pair_seed, self_mask_seed
+from secagg.seeds import pair_seed, self_mask_seed
 from secagg.server.base import Facts
 from secagg.shamir import combine_arrays
 
@@ -46,8 +46,12 @@ def unmask(
         for j in facts.pledges
         if j not in arrived and any(i in arrived for i in rules.neighbours(j, facts.graph_seed))
     ]
-    seeds = reconstruct(rules, facts, sorted(arrived), seed_shares, "self-mask seed")
-    keys = reconstruct(rules, facts, missing, key_shares, "mask key")
+
+    def dealt_to(owner: int) -> Indices:
+        return facts.pledges[owner].holders
+
+    seeds = reconstruct(rules, dealt_to, sorted(arrived), seed_shares, "self-mask seed")
+    keys = reconstruct(rules, dealt_to, missing, key_shares, "mask key")
     for j, seed in seeds.items():
         if seed_digest(session.context, j, seed) != facts.pledges[j].seed_digest:
             raise DealerBlamed(str(client(j)), "self-mask seed")
@@ -82,32 +86,30 @@ def _pairs(
 
 
 def reconstruct(
-    rules: Rules, facts: Facts, owners: Collection[int], kept: Kept, what: str
+    rules: Rules, holders: Callable[[int], Indices], owners: Collection[int], kept: Kept, what: str
 ) -> dict[int, bytes]:
-    """Return the owners' secrets. Owners whose shares lie at the same points are done together."""
-    together: dict[bytes, tuple[NDArray[np.int64], list[int]]] = {}
+    """Return the owners' secrets. Owners whose shares lie at the same points are done together.
+
+    holders: to whom an owner dealt, ascending. kept: good shares, owner -> holder -> share; those of one owner have one
+    length. Raises TooFewSurvivors for fewer than the threshold.
+    """
+    together: dict[tuple[bytes, int], list[int]] = {}
     for j in owners:
-        have = kept.get(j, {})
+        have = sorted(kept.get(j, ()))
         if len(have) < rules.threshold:
             raise TooFewSurvivors(
                 f"the {what} of {client(j)} needs {rules.threshold} shares, {len(have)} good ones came"
             )
-        points = _points(rules, facts, j, have)
-        together.setdefault(points.tobytes(), (points, []))[1].append(j)
+        dealt = holders(j)
+        points = rules.points(dealt)[np.searchsorted(dealt, indices(have))]
+        together.setdefault((points.tobytes(), len(kept[j][have[0]])), []).append(j)
     secrets: dict[int, bytes] = {}
-    for points, group in together.values():
-        tables = [_table(kept[j]) for j in group]
-        secrets.update(zip(group, combine_arrays(points, tables, SEED_BYTES), strict=True))
+    for (at, length), group in together.items():
+        tables = [_table(kept[j], length) for j in group]
+        secrets.update(zip(group, combine_arrays(np.frombuffer(at, np.int64), tables, length), strict=True))
     return secrets
 
 
-def _table(have: Mapping[int, bytes]) -> NDArray[np.uint8]:
+def _table(have: Mapping[int, bytes], length: int) -> NDArray[np.uint8]:
     """The shares of one owner as rows, by ascending holder."""
-    joined = b"".join(have[i] for i in sorted(have))
-    return np.frombuffer(joined, np.uint8).reshape(len(have), SEED_BYTES)
-
-
-def _points(rules: Rules, facts: Facts, owner: int, have: Mapping[int, bytes]) -> NDArray[np.int64]:
-    """The points of one owner's shares, by ascending holder."""
-    holders = facts.pledges[owner].holders
-    return rules.points(holders)[np.searchsorted(holders, indices(sorted(have)))]
+    return np.frombuffer(b"".join(have[i] for i in sorted(have)), np.uint8).reshape(len(have), length)

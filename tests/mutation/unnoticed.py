@@ -194,7 +194,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     # secagg
     (
         r"choose\._planned",
-        r"plan_complete\(\*shares\)$",
+        r"planned\(cohort\)$",
         "the complete graph leaves nothing to chance: no failure bound is used",
     ),
     (r"choose\._given", r"complete and False", "who asks for the complete graph has set no neighbours"),

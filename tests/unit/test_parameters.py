@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import Misuse
-from secagg.parameters import Cohort, Infeasible, Plan, plan, plan_complete
+from secagg.parameters import Cohort, Infeasible, Plan, plan
 from secagg.parameters.committee import largest_quorum, least_quorum
 from secagg.parameters.plan import SMALL
 from secagg.parameters.rules import (
@@ -364,13 +364,13 @@ def test_small_cohorts_get_the_complete_graph(clients: int, share: float) -> Non
     found = plan(clients, share, share)
     assert found.complete
     assert 2 * found.threshold > clients - 1 + found.cohort.corrupt
-    assert plan_complete(clients, share, share).threshold == found.threshold
+    assert plan(clients, share, share, complete=True).threshold == found.threshold
 
 
 def test_complete_graph_thresholds_open_nothing_to_the_corrupt_and_survive_the_dropped() -> None:
-    found = plan_complete(100, 0.3, 0.3, "semi-honest")
+    found = plan(100, 0.3, 0.3, "semi-honest", complete=True)
     assert (found.degree, found.threshold) == (99, 31)
-    assert plan_complete(100, 0.3, 0.3).threshold == 65  # 2 t > 99 + 30
+    assert plan(100, 0.3, 0.3, complete=True).threshold == 65  # 2 t > 99 + 30
 
 
 # -- windows against chosen drop-outs --
@@ -442,9 +442,9 @@ def test_infeasible_says_what_to_relax_and_the_advice_works() -> None:
     ],
 )
 def test_the_refusal_in_words(demand: tuple[int, float, float, str], said: str) -> None:
-    for planned in (plan, plan_complete):
+    for complete in {False, demand[0] < 10**5}:  # the complete graph ends at 65,536 clients
         with pytest.raises(Infeasible) as refusal:
-            planned(*demand)
+            plan(*demand, complete=complete)
         assert str(refusal.value) == said
 
 

@@ -1,7 +1,6 @@
 """A client's states where keys are reused: enrolling, establishing or resuming; a holder then votes, or guards."""
 
-from secagg.reuse.client.enrolling import Enrolling, enrol
-from secagg.reuse.client.establishing import Establishing
+from secagg.reuse.client.establishing import Enrolling, Establishing, enrol
 from secagg.reuse.client.guarding import Guarding, Voting
 from secagg.reuse.client.resuming import Resuming, resume
 

@@ -1,4 +1,5 @@
-"""Set-up: the others' keys come; pair keys are made, the private keys are gone, and the first round goes on at once.
+"""Set-up: the public keys go, the others' come; pair keys are made, the private keys are gone, and the first round goes
+on at once.
 
 With whom a client shares masks must follow from the graph and from who enrolled, which it signs with every masked
 vector: so a list that lacks a key is refused.
@@ -7,11 +8,17 @@ vector: so a list that lacks a key is refused.
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.identity import Identity
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
+from protocols.session import Session
 from secagg.advertisement import Advertised, certified_keys
-from secagg.client.base import expect_threshold, refuse
-from secagg.client.keys import Holding
+from secagg.client.base import ClientState, expect_threshold, refuse
+from secagg.client.joining import Joining
+from secagg.client.keys import Holding, make_keys
 from secagg.client.view import Signers
 from secagg.commitments import signer
 from secagg.key_agreement import PairKeys
@@ -57,3 +64,25 @@ class Establishing(Holding):
     ) -> bytes:
         own, names = PairKeys(private, self.name, self.session.context), self.session.roster
         return b"".join(own.agree(names[j], getattr(keys[j], key), purpose) for j in peers)
+
+
+@dataclass(frozen=True, eq=False)
+class Enrolling(Joining):
+    """Waits to be asked for its keys."""
+
+    TAG: ClassVar[int | None] = 48
+
+    def joined(self) -> ClientState:
+        return Establishing(*self.after("advertisement", "part"))
+
+
+def enrol(
+    session: Session,
+    index: int,
+    vector: NDArray[np.int64],
+    update: bytes,
+    identity: Identity | None,
+    random: SecureRandom,
+) -> Enrolling:
+    """Return the first state of a client in a set-up."""
+    return Enrolling(session, index, update, vector, make_keys(session, index, identity, random))

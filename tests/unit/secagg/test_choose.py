@@ -7,7 +7,7 @@ import pytest
 
 from protocols.errors import Misuse
 from secagg.choose import Wishes, choose
-from secagg.parameters import Cohort, plan, plan_complete
+from secagg.parameters import Cohort, plan
 from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold, least_window
 
 
@@ -106,7 +106,7 @@ class TestPlanned:
         complete = wishes(dropout=0.2, complete=True, security=60.0)
         assert (
             choose(complete, 50).threshold
-            == plan_complete(50, 0.2, 0.1, "semi-honest", security=60.0).threshold
+            == plan(50, 0.2, 0.1, "semi-honest", security=60.0, complete=True).threshold
         )
 
     def test_without_a_threat_the_stronger_model_that_is_feasible(self) -> None:

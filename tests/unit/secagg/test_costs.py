@@ -17,7 +17,6 @@ from secagg.messages import UNMASK
 from secagg.parameters import calibration, plan
 from secagg.parameters.calibration import Units, calibrate, estimate
 from secagg.parameters.costs import Costs, costs
-from secagg.parameters.plan import plan_complete
 from secagg.ring import Ring
 
 NAMES = [str(i) for i in range(60)]
@@ -30,7 +29,7 @@ def test_planned_bytes_and_trips_are_those_of_a_session(threat: str, complete: b
     """Every client's messages up, to the byte; down in the mean: neighbours' votes serve as signed inputs."""
     clients = 16 if complete else 60
     found = (
-        plan_complete(clients, 0.0, 0.05, threat)
+        plan(clients, 0.0, 0.05, threat, complete=True)
         if complete
         else plan(clients, 0.0, 0.05, threat, correctness=10)
     )

@@ -11,7 +11,7 @@ import pytest
 
 from protocols.errors import Misuse, WireError
 from secagg.packing import check_packed, pack, unpack
-from secagg.parameters import Cohort, calibration, plan, plan_complete
+from secagg.parameters import Cohort, calibration, plan
 from secagg.parameters.calibration import calibrate
 from secagg.parameters.costs import costs, ring_bits
 from secagg.parameters.plan import MOST_NEIGHBOURS, Infeasible
@@ -80,17 +80,17 @@ class TestCohorts:
 
 class TestPlans:
     def test_defaults_and_bounds_reach_the_cohort(self) -> None:
-        assert plan_complete(12, 0.0, 0.1).cohort == cohort(clients=12, dropout=0.0)
-        assert plan_complete(12, 0.0, 0.1, "malicious", security=60.0).cohort == cohort(
-            clients=12, dropout=0.0, threat="malicious", security=60.0
+        assert plan(12, 0.0, 0.1, complete=True).cohort == cohort(clients=12, dropout=0.0, complete=True)
+        assert plan(12, 0.0, 0.1, "malicious", security=60.0, complete=True).cohort == cohort(
+            clients=12, dropout=0.0, threat="malicious", security=60.0, complete=True
         )
         assert plan(200, 0.1, 0.1).cohort == cohort(clients=200)
 
     def test_a_complete_graph_has_at_most_as_many_as_the_field_has_points(self) -> None:
-        found = plan_complete(MOST_NEIGHBOURS + 1, 0.0, 0.0, "semi-honest")
+        found = plan(MOST_NEIGHBOURS + 1, 0.0, 0.0, "semi-honest", complete=True)
         assert found.degree == MOST_NEIGHBOURS
         with pytest.raises(Infeasible, match="more than 65535 neighbours"):
-            plan_complete(MOST_NEIGHBOURS + 2, 0.0, 0.0, "semi-honest")
+            plan(MOST_NEIGHBOURS + 2, 0.0, 0.0, "semi-honest", complete=True)
 
     def test_every_remedy_is_named(self) -> None:
         with pytest.raises(Infeasible) as refusal:
@@ -135,7 +135,7 @@ class TestPlans:
 
 class TestCosts:
     def test_the_smallest_and_the_widest(self) -> None:
-        found = plan_complete(3, 0.0, 0.0, "semi-honest")
+        found = plan(3, 0.0, 0.0, "semi-honest", complete=True)
         assert costs(found, 1, 2).ring_bits == 3
         assert costs(found, 1, 62).ring_bits == 64
         for dimension, bits in ((0, 2), (1, 1), (1, 65)):
