@@ -21,7 +21,7 @@ from __future__ import annotations
 import math
 
 from secagg.parameters.rules import MOST_VOTERS, Cohort, first, votes_needed
-from secagg.parameters.tails import tail_at_least_exceeds, tail_below_exceeds
+from secagg.parameters.tails import log_tail_at_least, log_tail_below
 
 ALL_VOTE = 500
 _NEARBY = 16
@@ -57,9 +57,9 @@ def least_quorum(cohort: Cohort, size: int) -> int:
     half = (cohort.clients + cohort.corrupt) // 2
 
     def safe(q: int) -> bool:
-        if tail_at_least_exceeds(limit, 2 * q - size, cohort.clients, cohort.corrupt, size):
+        if log_tail_at_least(2 * q - size, cohort.clients, cohort.corrupt, size) > limit:
             return False
-        return not (split and tail_at_least_exceeds(limit - math.log(2.0), q, cohort.clients, half, size))
+        return not split or log_tail_at_least(q, cohort.clients, half, size) <= limit - math.log(2.0)
 
     return first(safe, size // 2 + 1, size + 1)
 
@@ -69,6 +69,6 @@ def largest_quorum(cohort: Cohort, size: int) -> int:
     limit = -(cohort.correctness + 2) * math.log(2.0)
 
     def too_many(q: int) -> bool:
-        return tail_below_exceeds(limit, q, cohort.clients, cohort.survivors, size)
+        return log_tail_below(q, cohort.clients, cohort.survivors, size) > limit
 
     return first(too_many, 1, size + 1) - 1

@@ -35,7 +35,7 @@ from fractions import Fraction
 
 from protocols.agreement import quorum
 from protocols.errors import Misuse
-from secagg.parameters.tails import log_all_marked, tail_at_least_exceeds, tail_below_exceeds
+from secagg.parameters.tails import log_all_marked, log_tail_at_least, log_tail_below
 
 THREATS = ("semi-honest", "semi-malicious", "malicious")
 LEAST_THRESHOLD = 2
@@ -152,7 +152,7 @@ def least_threshold(cohort: Cohort, degree: int) -> int:
     others, limit = cohort.clients - 1, cohort.log_failure(cohort.secrecy + 1 + cohort.two_faced)
 
     def safe(t: int) -> bool:
-        return not tail_at_least_exceeds(limit, t, others, min(others, cohort.corrupt), degree)
+        return log_tail_at_least(t, others, min(others, cohort.corrupt), degree) <= limit
 
     return first(safe, LEAST_THRESHOLD, degree + 1)
 
@@ -162,7 +162,7 @@ def largest_threshold(cohort: Cohort, degree: int) -> int:
     others, limit = cohort.clients - 1, cohort.log_failure(cohort.correctness + cohort.two_faced)
 
     def too_many(t: int) -> bool:
-        return tail_below_exceeds(limit, t, others, cohort.survivors - 1, degree)
+        return log_tail_below(t, others, cohort.survivors - 1, degree) > limit
 
     return first(too_many, 1, degree + 1) - 1
 
@@ -172,7 +172,7 @@ def least_window(cohort: Cohort, degree: int) -> int:
     limit, half = cohort.log_failure(cohort.secrecy + 1), degree // 2
 
     def safe(w: int) -> bool:
-        return not tail_at_least_exceeds(limit, w, cohort.clients, cohort.corrupt, half)
+        return log_tail_at_least(w, cohort.clients, cohort.corrupt, half) <= limit
 
     return first(safe, 1, half + 1)
 
@@ -182,7 +182,7 @@ def largest_window(cohort: Cohort, degree: int) -> int:
     limit, half = cohort.log_failure(cohort.correctness + 2), degree // 2
 
     def too_many(w: int) -> bool:
-        return tail_below_exceeds(limit, w, cohort.clients, cohort.survivors, half)
+        return log_tail_below(w, cohort.clients, cohort.survivors, half) > limit
 
     return first(too_many, 1, half + 1) - 1
 

@@ -16,7 +16,6 @@ from protocols.errors import Misuse
 
 LOG_ZERO = -math.inf
 _CHUNK = 256
-_MARGIN = 1e-6
 
 
 def log_tail_at_least(least: int, population: int, marked: int, drawn: int) -> float:
@@ -32,24 +31,6 @@ def log_tail_at_least(least: int, population: int, marked: int, drawn: int) -> f
     if least <= _mode(population, marked, drawn):
         return _log_complement(_log_run_down(least - 1, population, marked, drawn))
     return _log_run_up(least, population, marked, drawn)
-
-
-def tail_at_least_exceeds(log_limit: float, least: int, population: int, marked: int, drawn: int) -> bool:
-    """Whether ln P[X >= least] > log_limit: the same answer as from the sum, mostly from two of its ratios alone."""
-    if _mode(population, marked, drawn) < least < min(marked, drawn):
-        first = log_mass(least, population, marked, drawn)
-        lower, upper = _log_sum_bounds(least, population, marked, drawn)
-        # The margin is far above the rounding error of a log-mass: what is closer than that is summed.
-        if first + lower > log_limit + _MARGIN:
-            return True
-        if first + upper < log_limit - _MARGIN:
-            return False
-    return log_tail_at_least(least, population, marked, drawn) > log_limit
-
-
-def tail_below_exceeds(log_limit: float, limit: int, population: int, marked: int, drawn: int) -> bool:
-    """Whether ln P[X < limit] > log_limit."""
-    return tail_at_least_exceeds(log_limit, drawn - limit + 1, population, population - marked, drawn)
 
 
 def log_tail_below(limit: int, population: int, marked: int, drawn: int) -> float:
@@ -103,19 +84,6 @@ def _log_run_up(first: int, population: int, marked: int, drawn: int) -> float:
         if last < 1.0 and term * last / (1.0 - last) < 1e-17 * total:
             break
     return log_mass(first, population, marked, drawn) + math.log(total)
-
-
-def _log_sum_bounds(first: int, population: int, marked: int, drawn: int) -> tuple[float, float]:
-    """Bounds on ln of the same sum, in units of its first mass, for `first` above the mode and below the last value.
-
-    Above: the geometric series of the first ratio. Below: the first terms of the geometric series of a later ratio.
-    """
-    ratio = _ratio(float(first), population, marked, drawn)
-    if ratio >= 1.0:
-        return 0.0, math.inf
-    terms = min(math.ceil(3.0 / (1.0 - ratio)), min(drawn, marked) - first)
-    later = _ratio(float(first + terms - 1), population, marked, drawn)
-    return math.log(-math.expm1(terms * math.log(later)) / (1.0 - later)), -math.log1p(-ratio)
 
 
 def _ratio(x: Any, population: int, marked: int, drawn: int) -> Any:

@@ -274,24 +274,9 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "at that value both ways give the probability",
     ),
     (
-        r"tails\.tail_at_least_exceeds",
-        r"_mode\(.*\) <= least|first - lower|>= log_limit \+|lower > log_limit - |<= log_limit - ",
-        "which of two right ways answers",
-    ),
-    (
         r"tails\._log_run_up",
         r"min\(drawn|\+ chunk, (marked|drawn)\)|3 \* chunk|last (<=|< 2)|[12]\.0 [+-] last|<= 1e-17|/ total|/ last",
         "how many terms are summed at once, and where the sum stops: what is left out is below the last digit",
-    ),
-    (
-        r"tails\._log_sum_bounds",
-        r"ratio (> 1|>= 2)|\(1\.0, math\.inf\)",
-        "above the mode the ratio is below one: a guard against rounding",
-    ),
-    (
-        r"tails\._log_sum_bounds",
-        r"terms = |terms - 2",
-        "any number of terms, and any later ratio, gives a bound; how close it is is tested",
     ),
     (r"tails\._log_complement", r">= -math|log\(3", "both ways are exact there"),
     (r"tails\._deviance", r"> 0\.1|1\.1 \*", "the series is exact farther out too, it takes longer"),
