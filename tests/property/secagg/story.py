@@ -10,7 +10,7 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.agreement import Vote, certify
+from protocols.agreement import Vote, cast, certify
 from protocols.codec import Record
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message, Step
@@ -20,7 +20,8 @@ from protocols.session import Session
 from secagg import SecAggPlus
 from secagg.audit_hooks import stripped
 from secagg.client.joining import join
-from secagg.client.voting import Voting
+from secagg.client.masking import Masking
+from secagg.commitments import MASK, masked_bytes, signer, view_facts
 from secagg.graph import permutation
 from secagg.messages import (
     CONFIRM,
@@ -82,6 +83,7 @@ class Story:
         self.around = {i: set(self.rules.neighbours(i, self.seed)) for i in range(n)}
         self.dealers: dict[int, Collection[int]] = dict.fromkeys(range(n), frozenset(range(n)))
         self.survivors: dict[int, Collection[int]] = dict.fromkeys(range(n), frozenset(range(n)))
+        self.keys = {i: state.keys.sign for i, state in play.clients.items() if isinstance(state, Masking)}
         self.corrupt: set[int] = set()
         self.votes: dict[int, bytes] = {}
         self.inputs: dict[int, bytes] = {}
@@ -91,7 +93,6 @@ class Story:
         """Play it, from the masked vectors to the last answer."""
         for m in self._send(self._delivery(m) for m in self.requests):
             self.inputs[m.sender.number] = read(Masked, m).signature
-        self.voting = {i: state for i, state in self.play.clients.items() if isinstance(state, Voting)}
         bits = {i: Survivors(self._bits(self.survivors[i])) for i in self.inputs}
         for m in self._ask(CONFIRM, bits):
             self.votes[m.sender.number] = read(Vote, m).signature
@@ -125,17 +126,22 @@ class Story:
     def _unmask(self, i: int) -> Unmask:
         mine = (self.dealers[i], self.survivors[i])
         same = {j: s for j, s in self.votes.items() if (self.dealers[j], self.survivors[j]) == mine}
-        same |= {j: self._signed(j, mine[1]) for j in self.corrupt}
+        told = {j: self._as_corrupt(j, *mine) for j in self.corrupt}
+        same |= {j: vote for j, (vote, _) in told.items()}
         certificate = certify(same, min(self.rules.parameters.quorum, len(same)))
         voted = set(certificate.voters.tolist())
-        silent = [
-            self.inputs.get(j, bytes(64)) for j in sorted(self.around[i]) if j in mine[1] and j not in voted
-        ]
+        inputs = self.inputs | {j: signed for j, (_, signed) in told.items()}
+        silent = [inputs.get(j, bytes(64)) for j in sorted(self.around[i]) if j in mine[1] and j not in voted]
         return Unmask(self._bits(mine[1]), certificate, b"".join(silent))
 
-    def _signed(self, corrupt: int, survivors: Collection[int]) -> bytes:
-        state = self.voting[corrupt]
-        return state.shown.vote(self.play.session, self._bits(survivors), state.sign).signature
+    def _as_corrupt(
+        self, i: int, dealers: Collection[int], survivors: Collection[int]
+    ) -> tuple[bytes, bytes]:
+        """The vote and the signed input of a corrupt client, for whatever view."""
+        context, key = self.play.session.context, signer(self.keys[i])
+        facts = view_facts(self.seed, self._bits(dealers), self._bits(survivors))
+        signed = masked_bytes(context, self.seed, self._bits(dealers), i)
+        return cast(key, context, facts).signature, key.sign(MASK, signed)
 
     def _bits(self, some: Collection[int]) -> bytes:
         return pack_bits(some, self.rules.clients)
