@@ -46,13 +46,16 @@ def plan(
     correctness: Annotated[
         float, typer.Option(help="A round fails with probability at most 2^-CORRECTNESS.")
     ] = 20,
+    beacon: Annotated[
+        bool, typer.Option(help="Malicious: a public beacon fixes a sparse graph, over the whole roster.")
+    ] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Smallest safe degree and threshold for a cohort, and what a round costs on this machine.
 
     Exits with 2 where nothing is safe, and names the number to relax.
     """
-    answer = planned(clients, dropout, collusion, threat, dim, bits, security, correctness)
+    answer = planned(clients, dropout, collusion, threat, dim, bits, security, correctness, beacon=beacon)
     if as_json:
         emit_json(answer)
         return
@@ -68,6 +71,8 @@ def planned(
     bits: int,
     security: float = 40,
     correctness: float = 20,
+    *,
+    beacon: bool = False,
 ) -> dict[str, object]:
     """The command's answer as a flat JSON object. Raises Infeasible, Misuse."""
     from secagg.parameters import plan as find
@@ -76,7 +81,7 @@ def planned(
     from secagg.ring import Ring
 
     kind = None if threat is None else str(threat)
-    found = find(clients, dropout, collusion, kind, security=security, correctness=correctness)
+    found = find(clients, dropout, collusion, kind, security=security, correctness=correctness, beacon=beacon)
     cost = costs(found, dim, bits)
     units = calibrate(found.degree, found.threshold, Ring(cost.ring_bits))
     client_s, server_s = estimate(found, cost, units)

@@ -6,9 +6,12 @@ from typing import Any
 import pytest
 
 from protocols.errors import Misuse
+from protocols.randomness import SystemRandom
+from secagg import SecAgg, SecAggPlus
 from secagg.choose import Wishes, choose
 from secagg.parameters import Cohort, plan
 from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold, least_window
+from secagg.rules import rules_of
 
 
 def wishes(**changes: Any) -> Wishes:
@@ -122,6 +125,24 @@ class TestPlanned:
         assert choose(wishes(collusion=0.0), 3).degree == 2
         with pytest.raises(Misuse, match="at least 3 clients, got 2"):
             choose(wishes(collusion=0.0), 2)
+
+
+class TestCountedOn:
+    """A layer (noise shared by the clients, say) counts on so many clients in every total."""
+
+    def test_neighbours_by_hand_that_may_fall_apart_are_refused_with_a_reason(self) -> None:
+        few = SecAggPlus(0.3, 0.1, "semi-honest", neighbours=12, threshold=11)
+        names = [str(i) for i in range(100)]
+        assert few.session(names, 1, 1, random=SystemRandom())
+        with pytest.raises(Misuse, match="may fall apart into smaller sums; give at least 30 neighbours"):
+            few.session(names, 1, 1, random=SystemRandom(), min_survivors=50)
+
+    @pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious"])
+    def test_plans_and_complete_graphs_carry_it(self, threat: str) -> None:
+        names = [str(i) for i in range(100)]
+        for protocol in (SecAggPlus(threat=threat), SecAgg(threat=threat)):
+            session = protocol.session(names, 1, 1, random=SystemRandom(), min_survivors=70)
+            assert rules_of(session).survivors == 70
 
 
 class TestMalicious:
