@@ -109,10 +109,6 @@ class Account:
         """Return what is protected so far, from whom, under which assumption, at what price."""
         return Statement(stack.describe(), protection, tuple(self.events), tuple(notes), self.guarantees())
 
-    def price(self) -> float | None:
-        """Return the largest of the guarantees' epsilons, None if nothing was spent."""
-        return max((line.epsilon for line in self.guarantees()), default=None)
-
     def _priced(self, events: Sequence[Event]) -> tuple[Guarantee, ...]:
         if not events:
             return ()

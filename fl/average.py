@@ -18,6 +18,7 @@ from fl.round import (
     Broadcast,
     Mean,
     Reference,
+    RoundResult,
     Work,
     contribution_of,
     moved,
@@ -26,6 +27,7 @@ from fl.round import (
     reference_of,
     statement_of,
 )
+from fl.round.remarks import Speaker
 from fl.tensors import flatten_state, to_state, to_tree
 from fl.tensors.trained import rules_of_state
 from protocols.errors import BudgetExceeded, Misuse, StackError
@@ -92,7 +94,9 @@ class SecureAverage:
         self.clipped_share: float | None = None
         self._stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self._protection: Protection | None = None
-        self._clipped_most, self._paid = 0.0, 0
+        self._paid = 0
+        self._history: list[RoundResult] = []
+        self._speaker = Speaker()
 
     def __call__(
         self,
@@ -196,13 +200,8 @@ class SecureAverage:
             raise played.error
         self.outcome, self.survivors = engine.outcome, played.result.survivors
         self.clipped_share = played.result.clipped_share
-        if self.clipped_share:
-            self._clipped_most = max(self._clipped_most, self.clipped_share)
-            warnings.warn(
-                f"{self.clipped_share:.2%} of the coordinates moved further from the reference than the public range "
-                "and were clipped to it: the average is not exact; pass range=... to SecureAverage",
-                stacklevel=3,
-            )
+        self._history.append(played.result)
+        self._speaker.hear(played.result)
         return played.means[0]
 
     @property
@@ -215,9 +214,7 @@ class SecureAverage:
         """What the calls so far protected. Raises Misuse before the first call."""
         if self._protection is None:
             raise Misuse("expected a first average before its statement")
-        return statement_of(
-            self.stack, self._protection, self.account, MemoryEngine.notes, self._clipped_most
-        )
+        return statement_of(self.stack, self._protection, self.account, MemoryEngine.notes, self._history)
 
 
 def _leaving(left: Sequence[str], protocol: SecureSum, session: Session) -> tuple[Sequence[str], Drop]:

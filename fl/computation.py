@@ -49,7 +49,13 @@ class LocalComputation:
             extras = self.setup.strategy.extras(task, difference, reported, own)
             weight = self._weight(broadcast, self._chosen(extras, task.examples))
             return contribution_of(
-                broadcast, trained, weight, reported, counts=extras.counts, blocks=extras.blocks
+                broadcast,
+                trained,
+                weight,
+                reported,
+                empty=task.examples == 0,
+                counts=extras.counts,
+                blocks=extras.blocks,
             )
         except Misuse as error:
             raise Misuse(f"client {own.client!r}, round {own.number}: {error}") from None

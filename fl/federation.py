@@ -24,6 +24,7 @@ from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult, new_session, play, statement_of
 from fl.round.hidden import withheld
 from fl.round.kept import Kept, RunFiles, entry_of
+from fl.round.remarks import Speaker
 from fl.strategies import Strategy
 from fl.training import evaluate as default_evaluate
 from protocols.errors import Aborted, Misuse
@@ -141,12 +142,14 @@ class Federation:
         history = [] if kept is None else kept.history
         if rounds < len(history):
             raise Misuse(f"rounds: the run holds {len(history)} already; name so many or more, got {rounds}")
+        speaker = Speaker()
         with self._files() as files:
             if files is not None:
                 self._catch_up(files, kept, rounds)
             for number in _range(len(history) + 1, rounds + 1):
                 result = self._round(number)
                 history.append(result)
+                speaker.hear(result)
                 if files is not None:
                     files.save(self._kept(history, rounds))
                 if on_round:
@@ -302,10 +305,9 @@ class Federation:
         if (protection := self.protection) is None:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
-        clipped = max((result.clipped_share or 0.0 for result in history), default=0.0)
         run = self.coordinator.run
         notes = (*self.engine.notes, *(() if run is None else setup.stack.outlook(run)))
-        return statement_of(setup.stack, protection, self.account, notes, clipped)
+        return statement_of(setup.stack, protection, self.account, notes, history)
 
 
 def _evaluation(evaluate: Any, test: Any) -> Any:

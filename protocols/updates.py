@@ -68,6 +68,11 @@ class Schema(Record):
         """Integers that are summed beside it."""
         return sum(leaf.size for leaf in self.leaves if leaf.rule == "sum")
 
+    @functools.cached_property
+    def protected(self) -> tuple[Leaf, ...]:
+        """The arrays that make up the vector, in its order."""
+        return tuple(leaf for leaf in self.leaves if leaf.rule == "protect")
+
     @property
     def statistics(self) -> tuple[str, ...]:
         """Names of protected arrays that hold running statistics, going by their names."""

@@ -34,6 +34,7 @@ from fl.round import (
 from fl.round.broadcast import require_metrics
 from fl.round.kept import Kept
 from fl.round.reference import like
+from fl.round.remarks import Speaker
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
 from protocols.identity import Identity, Roster
 from protocols.layers import PrivacyLayer, RunFacts
@@ -86,6 +87,7 @@ class ProtectedRounds:
         self.made_with = {**made_with, **({"rounds": rounds} if account.calibrated else {})}
         self.number = 1
         self.history: list[RoundResult] = []
+        self.speaker = Speaker(lambda said: log(WARNING, "%s", said))
         known = (options.store, options.roster, options.identity, options.poll, options.layout)
         self.server = ServerParty(options.stack.secure_sum, *known)
         self.connected = Connected(self.server, grid)
@@ -130,6 +132,7 @@ class ProtectedRounds:
             played = self._play(broadcast)
         result = played.result
         self.history.append(result)
+        self.speaker.hear(result)
         self.number += 1
         result.guarantees = self.account.guarantees()
         if not played.means:
@@ -235,8 +238,9 @@ class ProtectedRounds:
         """Return what is protected so far. Raises Misuse before the first round."""
         if self.protection is None:
             raise Misuse("no round was begun yet")
-        clipped = max((result.clipped_share or 0.0 for result in (*self.before, *self.history)), default=0.0)
-        return statement_of(self.options.stack, self.protection, self.account, self.engine.notes, clipped)
+        drowned = () if self._run is None else self.options.stack.outlook(self._run)
+        notes, history = (*self.engine.notes, *drowned), (*self.before, *self.history)
+        return statement_of(self.options.stack, self.protection, self.account, notes, history)
 
 
 def planning_layers(stack: Stack) -> list[str]:

@@ -112,4 +112,4 @@ class WrappedApp:
         numbers = {
             k: float(v) for k, v in metrics[0].items() if isinstance(v, int | float) and np.isfinite(v)
         }
-        return contribution_of(broadcast, trained, int(weight), numbers)
+        return contribution_of(broadcast, trained, int(weight), numbers, empty=weight == 0)

@@ -22,8 +22,10 @@ from protocols.stack import Stack
 from protocols.store import Store
 from protocols.updates import Schema
 
-COUNTERS, CAPPED = "counters", "weights-capped"
-"""Exact coordinates: the differences of integer arrays that are summed, and how many clients capped their weight."""
+COUNTERS, CAPPED, EMPTY, WHERE = "counters", "weights-capped", "clients-empty", "clipped-where"
+"""Exact coordinates: the differences of integer arrays that are summed; how many clients capped their weight, hold no
+examples, and clipped values, by tensor.
+"""
 COUNTER_BOUND = 1 << 24
 
 
@@ -94,7 +96,7 @@ def open_round(
     require_no_statistics(stack, reference.schema)
     seed = hashlib.sha256(b"secagg round seed v1\0" + root + number.to_bytes(8, "big")).digest()
     facts = RoundFacts(run, number, tuple(clients), seed, stack.public() if public is None else public)
-    exact = [*metric.coordinates(metrics, stack.weight_cap(run)), Coordinate(CAPPED, 1, 1)]
+    exact = [*metric.coordinates(metrics, stack.weight_cap(run)), *told_coordinates(reference.schema)]
     exact += count.coordinates(counts)
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
@@ -119,6 +121,12 @@ def _root(stack: Stack, manifest: Manifest, clients: Sequence[str]) -> bytes:
     if manifest.started.keys() != set(clients):
         raise Misuse(f"expected a manifest of {list(clients)}, got one of {sorted(manifest.started)}")
     return manifest.digest()
+
+
+def told_coordinates(schema: Schema) -> list[Coordinate]:
+    """Return what a run speaks up about (`fl.round.remarks`) as exact coordinates; noise drops them."""
+    where = [Coordinate(WHERE, len(schema.protected), 1)] if schema.protected else []
+    return [Coordinate(CAPPED, 1, 1), Coordinate(EMPTY, 1, 1), *where]
 
 
 def require_no_statistics(stack: Stack, schema: Schema) -> None:

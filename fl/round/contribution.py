@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 
 from fl import metrics as metric
 from fl.round import counts as count
-from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
+from fl.round.broadcast import CAPPED, COUNTERS, EMPTY, WHERE, Broadcast
 from protocols.layers import Contribution, RoundFacts
-from protocols.updates import Flat
+from protocols.quantise import Quantiser
+from protocols.updates import Flat, Schema
 
 
 def contribution_of(
@@ -23,6 +24,7 @@ def contribution_of(
     reported: Mapping[str, float] | None = None,
     *,
     client: str = "",
+    empty: bool = False,
     counts: Mapping[str, int] | None = None,
     blocks: Mapping[str, NDArray[np.float64]] | None = None,
 ) -> Contribution:
@@ -30,7 +32,7 @@ def contribution_of(
 
     trained: the model after the local computation. weight: what the client counts with, >= 0 (its examples, 1 where
     all count alike); beyond the public cap it is capped, and that is counted. reported: training metrics. client: its
-    name, needed with a manifest. counts, blocks: as the broadcast and the run declare them.
+    name, needed with a manifest. empty: it has no examples. counts, blocks: as the broadcast and the run declare them.
 
     Raises Misuse for other counts than declared, ProtocolViolation for a base that is not the manifest's.
     """
@@ -40,13 +42,28 @@ def contribution_of(
     exact = metric.encode(reported or {}, broadcast.metrics, counted)
     exact |= count.encode(broadcast.counts, counts or {})
     exact[CAPPED] = np.array([cap > 1 and weight > cap], np.int64)
+    exact[EMPTY] = np.array([empty], np.int64)
     exact[COUNTERS] = trained.counters - before.counters
     summed = {c.name for c in plan.summed.coordinates}  # a DP layer drops what would be exact
-    coordinates = {name: block for name, block in exact.items() if name in summed}
     difference = trained.vector - before.vector
     if broadcast.manifest is not None:
         difference *= broadcast.manifest.factor(client, broadcast.reference.digest)
+    if WHERE in summed and plan.quantiser is not None:
+        exact[WHERE] = clipped_where(difference, broadcast.reference.schema, plan.quantiser)
+    coordinates = {name: block for name, block in exact.items() if name in summed}
     return Contribution(difference, counted, coordinates, dict(blocks or {}))
+
+
+def clipped_where(difference: NDArray[np.float64], schema: Schema, quantiser: Quantiser) -> NDArray[np.int64]:
+    """Return 1 for each tensor of the vector in which a value will be clipped, else 0."""
+    found = np.zeros(len(schema.protected), np.int64)
+    if not difference.size or max(-float(difference.min()), float(difference.max())) <= quantiser.range:
+        return found
+    beyond = np.flatnonzero(np.abs(np.rint(difference / quantiser.step)) > quantiser.bound)
+    if beyond.size:
+        ends = np.cumsum([leaf.floats for leaf in schema.protected])
+        found[np.searchsorted(ends, beyond, side="right")] = 1
+    return found
 
 
 def encoded(

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from fl import metrics as metric
 from fl.round import counts as count
-from fl.round.broadcast import CAPPED, COUNTERS, Broadcast
+from fl.round.broadcast import CAPPED, COUNTERS, EMPTY, WHERE, Broadcast
 from fl.round.engine import Engine, Summed
 from fl.round.hidden import is_hidden, plays_nobody
 from fl.round.result import RoundResult
@@ -23,6 +23,7 @@ from protocols.layers import Aggregate
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.statement import Event, Protection
+from protocols.updates import Schema
 
 
 class Payer(Protocol):
@@ -170,8 +171,18 @@ def _note(result: RoundResult, part: Broadcast, aggregate: Aggregate, survivors:
     clipped, dimension = part.plan.clipped(aggregate), part.reference.schema.dimension
     if clipped is not None and dimension:
         result.clipped_share = max(result.clipped_share or 0.0, clipped / (survivors * dimension))
-    if CAPPED in aggregate.coordinates:
-        result.weights_capped = (result.weights_capped or 0) + int(aggregate.coordinates[CAPPED][0])
+    count_into(result, part.reference.schema, aggregate.coordinates)
+
+
+def count_into(result: RoundResult, schema: Schema, totals: Mapping[str, NDArray[np.int64]]) -> None:
+    """Add to a round's result what its exact coordinates count: capped weights, empty clients, tensors clipped."""
+    if CAPPED in totals:
+        result.weights_capped = (result.weights_capped or 0) + int(totals[CAPPED][0])
+    if EMPTY in totals:
+        result.empty_clients = (result.empty_clients or 0) + int(totals[EMPTY][0])
+    for leaf, clients in zip(schema.protected, totals.get(WHERE, ()), strict=False):
+        if clients:
+            result.clipped_tensors[leaf.name] = result.clipped_tensors.get(leaf.name, 0) + int(clients)
 
 
 def _add_costs(result: RoundResult, engine: Engine, part: Broadcast) -> None:

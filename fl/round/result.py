@@ -34,8 +34,9 @@ class RoundResult:
     """What one round did.
 
     metrics: test metrics after it. train_metrics: weighted means over the survivors. clipped_share: share of the
-    coordinates that were clipped to the public range, weights_capped: clients whose weight was capped; None where a DP
-    layer forbids to tell. bytes: per client asked. seconds: by "train", "privacy_client", "privacy_server". guarantees:
+    coordinates that were clipped to the public range; weights_capped, empty_clients: clients whose weight was capped,
+    and those without examples; None where a DP layer forbids to tell. clipped_tensors: where values were clipped, with
+    the number of clients. bytes: per client asked. seconds: by "train", "privacy_client", "privacy_server". guarantees:
     the price of all rounds so far, a line per unit, relation, adversary and delta. abandoned: why there is no total,
     else None. session: its context, in hexadecimal digits; session_number: its number, which grows over all runs of a
     server (0: no session was made). trips: over a network, in order. refusals: party -> why it did not take part, or
@@ -50,6 +51,8 @@ class RoundResult:
     train_metrics: dict[str, float] = field(default_factory=dict)
     clipped_share: float | None = None
     weights_capped: int | None = None
+    clipped_tensors: dict[str, int] = field(default_factory=dict)
+    empty_clients: int | None = None
     bytes_up_per_client: float = 0.0
     bytes_down_per_client: float = 0.0
     seconds: dict[str, float] = field(default_factory=dict)

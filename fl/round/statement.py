@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 
 from fl.account import Account
+from fl.round.remarks import notes_of
+from fl.round.result import RoundResult
 from protocols.stack import Stack
 from protocols.statement import Protection, Statement
 
@@ -12,18 +14,16 @@ SUM_NOTE = (
 )
 
 
-def clipped_note(share: float) -> str:
-    """Return the statement's note on the largest share of a round's coordinates that was clipped."""
-    return f"up to {share:.2%} of a round's coordinates were clipped to the public range"
-
-
 def statement_of(
-    stack: Stack, protection: Protection, account: Account, notes: Iterable[str] = (), clipped: float = 0.0
+    stack: Stack,
+    protection: Protection,
+    account: Account,
+    notes: Iterable[str] = (),
+    history: Iterable[RoundResult] = (),
 ) -> Statement:
     """Return what was protected so far.
 
-    protection: of the last session. notes: what engine and caller add. clipped: the largest share of a round's
-    coordinates that was clipped.
+    protection: of the last session. notes: what engine and caller add. history: the rounds so far.
     """
-    said = [*notes, *(() if account.events else (SUM_NOTE,)), *((clipped_note(clipped),) if clipped else ())]
+    said = [*notes, *(() if account.events else (SUM_NOTE,)), *notes_of(history)]
     return account.statement(stack, protection, said)
