@@ -6,10 +6,17 @@ import functools
 from dataclasses import dataclass, replace
 
 from protocols.errors import Misuse, PolicyRefusal
+from secagg.mask_parameters import (
+    LEAST_CLIENTS,
+    MALICIOUS,
+    SEMI_HONEST,
+    SEMI_MALICIOUS,
+    THREATS,
+    MaskParameters,
+)
 from secagg.parameters import Cohort, Plan
 from secagg.parameters.plan import limits, made, planned
 from secagg.parameters.rules import MOST_VOTERS, least_connected_degree, votes_needed
-from secagg.rules import LEAST_CLIENTS, MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, THREATS, MaskParameters
 
 
 @dataclass(frozen=True)

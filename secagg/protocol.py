@@ -27,10 +27,11 @@ from secagg import field16, packing, reuse
 from secagg import server as server_states
 from secagg.choose import Wishes, choose, counted_on, insist
 from secagg.credentials import Credentials
+from secagg.mask_parameters import MALICIOUS, MaskParameters
 from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, UNMASK
 from secagg.packing import SHORT
 from secagg.reuse.memory import build_on
-from secagg.rules import MALICIOUS, MaskParameters, rules_of
+from secagg.rules import rules_of
 from secagg.stating import protection
 
 WORTH_LOADING = 8_000

@@ -1,5 +1,5 @@
-"""The public rules of one session: what its parameters mean. What does not belong here: secrets, choosing
-the parameters.
+"""The public rules of one session: what its parameters mean. What does not belong here: secrets, which parameters
+there are (`mask_parameters`), choosing them.
 
 Everything here follows from the session alone, so every party computes it for itself.
 """
@@ -7,74 +7,27 @@ Everything here follows from the session alone, so every party computes it for i
 import functools
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.agreement import quorum
-from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.session import Session
 from secagg.graph import Harary, permutation
+from secagg.mask_parameters import (
+    MALICIOUS,
+    MOST_HOLDERS,
+    SEMI_HONEST,
+    SEMI_MALICIOUS,
+    MaskParameters,
+    check_fits,
+)
 from secagg.messages import SIGNATURE_BYTES, Indices, items
-from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.ring import Ring
 
-SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS = "semi-honest", "semi-malicious", "malicious"
-THREATS = (SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS)
-LEAST_CLIENTS, LEAST_THRESHOLD = 3, 2
-_MAX_POINT = 65_535
 _NO_SEED = bytes(32)
 _KEPT = "_mask_rules"
 """Where a session keeps its rules, as it keeps its context: every step of every party asks for them."""
-
-
-@dataclass(frozen=True)
-class MaskParameters(Record):
-    """The parameters of a masked sum; they are part of the session's context.
-
-    threat: one of THREATS. degree: holders of each client's shares. threshold: shares that open a secret.
-    corrupt: corrupt clients that the session allows for, of the whole cohort. survivors: least clients in a total.
-    quorum: signatures that certify who survived (0 if semi-honest). committee: clients that sign, drawn with the
-    graph (0: all of them). window: survivors among any degree / 2 clients that follow one another on the graph's
-    ring, more than its corrupt ones (0 on the complete graph). committed: the graph's seed comes from commitments
-    that all clients reveal. beacon: public randomness behind the graph ("" if none). identities: the clients'
-    Ed25519 keys in roster order, 32 bytes each (malicious), else empty. reuse: one set-up serves many rounds: shares
-    are held by the committee. epoch, begun: context and round of the set-up that a later round builds on.
-    """
-
-    threat: str
-    degree: int
-    threshold: int
-    corrupt: int
-    survivors: int
-    quorum: int = 0
-    committee: int = 0
-    window: int = 0
-    committed: bool = False
-    beacon: bytes = b""
-    identities: bytes = b""
-    reuse: bool = False
-    epoch: bytes = b""
-    begun: int = 0
-
-    def __post_init__(self) -> None:
-        if self.threat not in THREATS:
-            raise Misuse(f"expected a threat of {THREATS}, got {self.threat!r}")
-        holders = max(self.degree, self.committee) if self.reuse else self.degree
-        if not LEAST_THRESHOLD <= self.threshold <= holders or self.degree > _MAX_POINT:
-            raise Misuse(
-                f"expected {LEAST_THRESHOLD} <= threshold <= degree (or committee, with reused keys) <= {_MAX_POINT}, "
-                f"got threshold {self.threshold}, degree {self.degree}, committee {self.committee}"
-            )
-        if self.corrupt < 0 or self.survivors < 2:
-            raise Misuse(f"expected corrupt >= 0 and survivors >= 2, got {self.corrupt}, {self.survivors}")
-        if min(self.quorum, self.committee, self.window) < 0 or self.window > max(0, self.degree // 2):
-            raise Misuse(
-                f"expected quorum and committee >= 0 and a window from 0 to degree / 2, "
-                f"got {self.quorum}, {self.committee}, {self.window}"
-            )
 
 
 class Rules:
@@ -91,37 +44,18 @@ class Rules:
     ) -> None:
         p = self.parameters = parameters
         self.clients = clients
-        if self.clients < LEAST_CLIENTS or p.degree > self.clients - 1:
-            raise Misuse(
-                f"expected at least {LEAST_CLIENTS} clients and a degree below their number, "
-                f"got {self.clients} clients, degree {p.degree}"
-            )
+        check_fits(p, clients, round)
         self.degree, self.threshold = p.degree, p.threshold
         self.voted = p.threat != SEMI_HONEST
         self.certified = p.threat == MALICIOUS
         self.keyed = p.threat == SEMI_MALICIOUS  # signatures are by keys of the session, else by the roster's
         self.complete = self.degree == self.clients - 1
         self.agrees = self.voted and not (p.reuse and self.complete)  # later rounds are two trips there
-        _check_quorum(p, self.clients, self.complete)
         self.shown = self._least_shown(survivors)
         self.survivors = self.sure(self.shown)
         self.committed = p.committed
         self.ring = Ring(ring_bits)
         self.seed = b"" if p.committed else _seed(p, p.epoch or context, p.begun or round)
-        if p.identities and len(p.identities) != 32 * self.clients:
-            raise Misuse(f"expected {self.clients} identities of 32 bytes, got {len(p.identities)} bytes")
-        if p.committed and (self.complete or not self.certified):
-            raise Misuse("commit and reveal is for malicious sessions on sparse graphs")
-        if p.reuse and p.committed:
-            raise Misuse("reused keys on a sparse graph in the malicious model need a beacon")
-        if (len(p.epoch), p.begun > 0) not in ((0, False), (32, True)) or (p.epoch and not p.reuse):
-            raise Misuse("expected context and round of a set-up where keys are reused, or neither")
-        if p.beacon and round > BEACON_ROUNDS:
-            raise Misuse(
-                f"a beacon serves rounds up to {BEACON_ROUNDS}, this is round {round}: use another one"
-            )
-        if self.certified and not (self.complete or p.committed or p.beacon):
-            raise Misuse("a malicious session on a sparse graph needs commit and reveal, or a beacon")
 
     @property
     def advertisement_bytes(self) -> int:
@@ -217,37 +151,13 @@ class Rules:
         """The points of a dealer's shares, in the order of its holders: their index + 1, or their rank in
         very large cohorts.
         """
-        if self.clients <= _MAX_POINT:
+        if self.clients <= MOST_HOLDERS:
             return holders.astype(np.int64) + 1
         return np.arange(1, len(holders) + 1, dtype=np.int64)
 
     def identity(self, index: int) -> bytes:
         """The Ed25519 key of a client in a malicious session."""
         return self.parameters.identities[32 * index : 32 * index + 32]
-
-
-def _check_quorum(p: MaskParameters, clients: int, complete: bool) -> None:
-    """Raises Misuse unless two certificates share an honest client, and every window an honest survivor; where later
-    rounds have no vote, unless two views do not both reach the threshold.
-    """
-    if p.threat == SEMI_HONEST:
-        if p.quorum or p.committee or p.window:
-            raise Misuse("semi-honest sessions have no quorum, committee or window")
-        return
-    voters = p.committee or clients
-    least = quorum(clients, p.corrupt) if not p.committee else voters // 2 + 1
-    if not least <= p.quorum <= voters <= clients:
-        raise Misuse(
-            f"expected a quorum from {least} to {voters} voters, of {clients} clients, got {p.quorum}: "
-            "two views of who survived could both be certified"
-        )
-    if not complete and p.window < 1:
-        raise Misuse("a sparse graph needs a window >= 1: survivors among clients in a row on the ring")
-    if complete and p.reuse and 2 * p.threshold <= clients - 1 + p.corrupt:
-        raise Misuse(
-            f"reused keys: expected 2 x threshold > holders + corrupt, got 2 x {p.threshold} <= {clients - 1} + "
-            f"{p.corrupt}: two views of who survived could open both secrets of a client"
-        )
 
 
 def _seed(parameters: MaskParameters, context: bytes, round: int) -> bytes:

@@ -7,7 +7,8 @@ import math
 from protocols.statement import Protection
 from secagg.choose import Wishes
 from secagg.client.tries import MOST_TRIES
-from secagg.rules import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, Rules
+from secagg.mask_parameters import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS
+from secagg.rules import Rules
 
 _SERVER = {
     SEMI_HONEST: "the server follows the protocol and keeps what it sees",

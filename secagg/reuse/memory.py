@@ -13,8 +13,9 @@ from protocols.errors import Misuse, PolicyRefusal, WireError
 from protocols.session import Session
 from secagg.client.view import Signers
 from secagg.key_agreement import derive
+from secagg.mask_parameters import MaskParameters
 from secagg.messages import Indices, expect_ascending, expect_size, items
-from secagg.rules import MaskParameters, rules_of
+from secagg.rules import rules_of
 
 MOST_SKIPPED = 100_000
 FIRST_PATIENCE = 4

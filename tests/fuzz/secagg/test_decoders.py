@@ -22,8 +22,8 @@ from secagg import client as clients
 from secagg import messages as m
 from secagg import server as servers
 from secagg.client.tries import Tries
+from secagg.mask_parameters import MaskParameters
 from secagg.reuse import memory, messages
-from secagg.rules import MaskParameters
 from tests.property.secagg.play import Play
 
 MESSAGES = [

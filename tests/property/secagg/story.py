@@ -23,6 +23,7 @@ from secagg.client.joining import join
 from secagg.client.masking import Masking
 from secagg.commitments import MASK, masked_bytes, signer, view_facts
 from secagg.graph import permutation
+from secagg.mask_parameters import MaskParameters
 from secagg.messages import (
     CONFIRM,
     INPUT,
@@ -36,7 +37,7 @@ from secagg.messages import (
     pack_bits,
     read,
 )
-from secagg.rules import MaskParameters, rules_of
+from secagg.rules import rules_of
 from tests.property.secagg.play import Play, with_body
 
 

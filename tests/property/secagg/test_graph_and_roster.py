@@ -17,6 +17,7 @@ from protocols.kernel import Message
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from secagg import Credentials, SecAgg, SecAggPlus
+from secagg.mask_parameters import MaskParameters
 from secagg.messages import (
     REVEAL,
     Commitments,
@@ -25,7 +26,7 @@ from secagg.messages import (
     read,
 )
 from secagg.parameters.rules import BEACON_ROUNDS
-from secagg.rules import MaskParameters, rules_of
+from secagg.rules import rules_of
 from tests.property.secagg.play import Play, with_body
 
 NAMES = [f"c{i}" for i in range(40)]

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 from protocols.agreement import quorum
 from protocols.kernel import State
 from secagg.audit_view import opened
-from secagg.rules import MaskParameters
+from secagg.mask_parameters import MaskParameters
 from tests.property.secagg.play import Play
 from tests.property.secagg.story import Given, Story
 

@@ -11,6 +11,7 @@ from protocols.randomness import SystemRandom
 from protocols.session import Session
 from secagg import SecAgg
 from secagg.client.view import Signers
+from secagg.mask_parameters import MaskParameters
 from secagg.messages import indices
 from secagg.reuse.memory import (
     FIRST_PATIENCE,
@@ -24,7 +25,7 @@ from secagg.reuse.memory import (
 from secagg.reuse.messages import Deposit
 from secagg.reuse.pledges import deposit_bytes, edge_digest, edge_kind
 from secagg.reuse.server.kept import Kept
-from secagg.rules import MaskParameters, rules_of
+from secagg.rules import rules_of
 
 SESSION = SecAgg(setup="reuse").session(["ann", "bob", "cy", "di"], 1, 1, random=SystemRandom())
 EPOCH = b"e" * 32

@@ -16,13 +16,14 @@ from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.choose import insist
 from secagg.client.joining import Joining
 from secagg.graph import Harary, permutation
+from secagg.mask_parameters import MaskParameters
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
 from secagg.parameters import plan
 from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.prg import expand, keystream
 from secagg.reuse.places import Places
 from secagg.ring import Ring
-from secagg.rules import MaskParameters, Rules, rules_of
+from secagg.rules import Rules, rules_of
 
 CONTEXT = bytes(32)
 NAMES = [f"c{i}" for i in range(40)]

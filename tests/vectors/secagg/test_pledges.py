@@ -27,8 +27,9 @@ from secagg.commitments import (
 )
 from secagg.graph import permutation
 from secagg.key_agreement import PairKeys, public_key
+from secagg.mask_parameters import MaskParameters
 from secagg.messages import Commitments, Dealing, indices
-from secagg.rules import MaskParameters, Rules, rules_of
+from secagg.rules import Rules, rules_of
 from secagg.seeds import pair_seed
 
 CONTEXT = bytes(range(32))
