@@ -11,12 +11,11 @@ from secagg.mask_parameters import (
     MALICIOUS,
     SEMI_HONEST,
     SEMI_MALICIOUS,
-    THREATS,
     MaskParameters,
 )
 from secagg.parameters import Cohort, Plan
 from secagg.parameters.plan import limits, made, planned
-from secagg.parameters.rules import MOST_VOTERS, least_connected_degree, votes_needed
+from secagg.parameters.rules import MOST_VOTERS, THREATS, least_connected_degree, votes_needed
 
 
 @dataclass(frozen=True)

@@ -7,13 +7,10 @@ from dataclasses import dataclass
 from protocols.agreement import quorum
 from protocols.codec import Record
 from protocols.errors import Misuse
-from secagg.parameters.rules import BEACON_ROUNDS
+from secagg.parameters.rules import BEACON_ROUNDS, LEAST_THRESHOLD, MOST_HOLDERS, THREATS
 
-SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS = "semi-honest", "semi-malicious", "malicious"
-THREATS = (SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS)
-LEAST_CLIENTS, LEAST_THRESHOLD = 3, 2
-MOST_HOLDERS = 65_535
-"""Shares are points of a field of 2^16 elements."""
+SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS = THREATS
+LEAST_CLIENTS = 3
 
 
 @dataclass(frozen=True)

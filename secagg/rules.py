@@ -16,13 +16,13 @@ from protocols.session import Session
 from secagg.graph import Harary, permutation
 from secagg.mask_parameters import (
     MALICIOUS,
-    MOST_HOLDERS,
     SEMI_HONEST,
     SEMI_MALICIOUS,
     MaskParameters,
     check_fits,
 )
 from secagg.messages import SIGNATURE_BYTES, Indices, items
+from secagg.parameters.rules import MOST_HOLDERS
 from secagg.ring import Ring
 
 _NO_SEED = bytes(32)

@@ -11,6 +11,7 @@ from protocols.errors import Misuse
 from secagg.parameters.committee import committee, least_quorum
 from secagg.parameters.rules import (
     LEAST_THRESHOLD,
+    MOST_HOLDERS,
     THREATS,
     Cohort,
     complete_threshold,
@@ -22,9 +23,6 @@ from secagg.parameters.rules import (
     split_threshold,
     votes_needed,
 )
-
-MOST_NEIGHBOURS = 65_535
-"""Shares are points of a field of 2^16 elements (`secagg.shamir`)."""
 
 SMALL = 32
 """Cohorts up to this size are on the complete graph: a sparse one saves them milliseconds and tolerates less."""
@@ -111,12 +109,12 @@ def search(cohort: Cohort) -> Plan | None:
         return None
     degree = 2 if cohort.two_faced else least_connected_degree(cohort)
     sparse = cohort.clients > SMALL and not cohort.complete
-    while sparse and degree <= min(cohort.clients - 2, MOST_NEIGHBOURS):
+    while sparse and degree <= min(cohort.clients - 2, MOST_HOLDERS):
         short = _short(cohort, degree)
         if short <= 0:
             return made(cohort, degree)
         degree += short
-    return made(cohort, cohort.clients - 1) if cohort.clients - 1 <= MOST_NEIGHBOURS else None
+    return made(cohort, cohort.clients - 1) if cohort.clients - 1 <= MOST_HOLDERS else None
 
 
 def _short(cohort: Cohort, degree: int) -> int:
@@ -189,9 +187,7 @@ def _impossible(cohort: Cohort) -> bool:
 def _reason(cohort: Cohort) -> str:
     demand = f"{cohort.clients} clients, drop-out {cohort.dropout:g}, collusion {cohort.collusion:g}, {cohort.threat}"
     if not _impossible(cohort):
-        return (
-            f"infeasible ({demand}): every client would need more than {MOST_NEIGHBOURS} neighbours or voters"
-        )
+        return f"infeasible ({demand}): every client would need more than {MOST_HOLDERS} neighbours or voters"
     if cohort.two_faced and votes_needed(cohort) > cohort.survivors:
         return (
             f"infeasible ({demand}): one view of who survived needs {votes_needed(cohort)} votes, and "

@@ -39,6 +39,8 @@ from secagg.parameters.tails import log_all_marked, log_tail_at_least, log_tail_
 
 THREATS = ("semi-honest", "semi-malicious", "malicious")
 LEAST_THRESHOLD = 2
+MOST_HOLDERS = 65_535
+"""Shares are points of a field of 2^16 elements (`secagg.shamir`)."""
 MOST_CLIENTS = 10**9
 BEACON_ROUNDS = 1 << 16
 """Rounds that one beacon serves. The server picks the round after it knows the beacon, so it may choose among so many

@@ -14,9 +14,10 @@ from secagg.packing import check_packed, pack, unpack
 from secagg.parameters import Cohort, calibration, plan
 from secagg.parameters.calibration import calibrate
 from secagg.parameters.costs import costs, ring_bits
-from secagg.parameters.plan import MOST_NEIGHBOURS, Infeasible
+from secagg.parameters.plan import Infeasible
 from secagg.parameters.rules import (
     MOST_CLIENTS,
+    MOST_HOLDERS,
     largest_threshold,
     least_connected_degree,
     least_threshold,
@@ -87,10 +88,10 @@ class TestPlans:
         assert plan(200, 0.1, 0.1).cohort == cohort(clients=200)
 
     def test_a_complete_graph_has_at_most_as_many_as_the_field_has_points(self) -> None:
-        found = plan(MOST_NEIGHBOURS + 1, 0.0, 0.0, "semi-honest", complete=True)
-        assert found.degree == MOST_NEIGHBOURS
+        found = plan(MOST_HOLDERS + 1, 0.0, 0.0, "semi-honest", complete=True)
+        assert found.degree == MOST_HOLDERS
         with pytest.raises(Infeasible, match="more than 65535 neighbours"):
-            plan(MOST_NEIGHBOURS + 2, 0.0, 0.0, "semi-honest", complete=True)
+            plan(MOST_HOLDERS + 2, 0.0, 0.0, "semi-honest", complete=True)
 
     def test_every_remedy_is_named(self) -> None:
         with pytest.raises(Infeasible) as refusal:
