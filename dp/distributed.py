@@ -41,7 +41,7 @@ from protocols.layers import (
 from protocols.statement import Event as Fact
 
 if TYPE_CHECKING:
-    from dp.sample.probe import Probed
+    from dp.sample.audit.probe import Probed
 
 _FINE_BITS = 22
 _EDGE = 1 - 2.0**-6

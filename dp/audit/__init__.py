@@ -3,7 +3,7 @@ prove nothing safe.
 
 Belongs here: lower bounds on epsilon (`one_run`, `two_distributions`, `canaries`) and direct tests of
 noise, sensitivity and sampling with stated error rates (`checks`). Does not belong here: accounting.
-Nothing here needs torch but `per_example`, which `dp.sample.audit` holds, and which is loaded when asked for.
+Nothing here needs torch but `per_example`, which lives under `dp.sample.audit` and is loaded when asked for.
 """
 
 from typing import TYPE_CHECKING
@@ -23,7 +23,7 @@ from dp.audit.one_run import one_run_epsilon, one_run_p_value
 from dp.audit.two_distributions import audit_pair, two_distribution_epsilon
 
 if TYPE_CHECKING:
-    from dp.sample.audit import per_example as per_example
+    from dp.sample.audit.per_example import per_example as per_example
 
 __all__ = [
     "CanaryAudit",
@@ -49,6 +49,6 @@ __all__ = [
 def __getattr__(name: str) -> object:
     if name != "per_example":
         raise AttributeError(f"module 'dp.audit' has no attribute {name!r}")
-    from dp.sample.audit import per_example
+    from dp.sample.audit.per_example import per_example
 
     return per_example

@@ -15,6 +15,7 @@ from typing import Any
 from opacus import PrivacyEngine
 from torch import nn
 
+from dp.sample.audit.probe import Expanded, Probe, Probed
 from dp.sample.ghost import GhostCriterion
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import HUNG, RowHooks
@@ -27,7 +28,6 @@ from dp.sample.optimizers import (
     PerLayerOptimizer,
 )
 from dp.sample.options import AdaptiveClip, Clipping
-from dp.sample.probe import Expanded, Probe, Probed
 from dp.sample.validation import validate
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom, SystemRandom

@@ -47,7 +47,7 @@ class GhostLoss:
             sums.clip_factors(norms.double() ** 2, clip) if probe is None else probe.weights(len(norms))
         )
         self._hooks.enabled = False
-        (coefficients.to(losses) * losses).sum().backward()  # type: ignore[no-untyped-call]
+        (coefficients.to(losses) * losses).sum().backward()  # type: ignore[no-untyped-call]  # as above
         self._hooks.enabled = True
         self._optimizer.seal(len(losses), norms if probe is None else None)
 

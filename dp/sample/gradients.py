@@ -15,10 +15,10 @@ from numpy.typing import NDArray
 from torch import nn
 
 from dp.sample import factors, sums
+from dp.sample.audit.probe import Probe, Probed
 from dp.sample.hooks import RowHooks, agreed
 from dp.sample.loader import PrivateLoader
 from dp.sample.optimizers import checked_part
-from dp.sample.probe import Probe, Probed
 from dp.sample.validation import validate
 from protocols.randomness import SecureRandom, SystemRandom
 

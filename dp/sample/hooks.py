@@ -69,13 +69,13 @@ class RowHooks:
         self.modules = dict(holders(model))
         self.names = {id(p): name for name, p in model.named_parameters()}
         for p in model.parameters():
-            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]
+            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]  # hung on it
         self._handles: list[Any] = [
             module.register_forward_hook(partial(self._forward, name), with_kwargs=True)
             for name, module in self.modules.items()
         ]
         self._handles += [
-            p.register_hook(partial(self._total, p))  # type: ignore[no-untyped-call]
+            p.register_hook(partial(self._total, p))  # type: ignore[no-untyped-call]  # torch has not typed it
             for p in model.parameters()
             if p.requires_grad
         ]
@@ -110,7 +110,7 @@ class RowHooks:
         self.uses.update(id(p) for p in own)
         read = torch.utils._pytree.tree_map(_detached, (args, kwargs))
         hook = partial(self._backward, name, module, read, self.calls[name])
-        output.register_hook(hook)  # type: ignore[no-untyped-call]
+        output.register_hook(hook)  # type: ignore[no-untyped-call]  # torch has not typed it
         self.calls[name] += 1
 
     def _backward(self, name: str, module: nn.Module, read: Any, call: int, grad: torch.Tensor) -> None:
@@ -137,7 +137,7 @@ class RowHooks:
         x, d = samplers.split(module, inputs, scaled, layout, self.size)
         if once and self.norms and type(module) in samplers.NORMS:
             for p, norm in samplers.norms(module, x, d).items():
-                p.norm_sample = norm  # type: ignore[attr-defined]
+                p.norm_sample = norm  # type: ignore[attr-defined]  # hung on it
         elif once and not self.norms and samplers.factored(module, x):
             self._factor(module, x, d)
         else:
@@ -160,8 +160,8 @@ class RowHooks:
     def _keep(self, rows: samplers.Rows) -> None:
         for p, made in rows.items():
             if p.requires_grad:
-                before = p.grad_sample  # type: ignore[attr-defined]
-                p.grad_sample = made if before is None else before + made  # type: ignore[attr-defined]
+                before = p.grad_sample  # type: ignore[attr-defined]  # hung on it
+                p.grad_sample = made if before is None else before + made  # type: ignore[attr-defined]  # hung on it
                 if self.norms and self.uses[id(p)] == 1:
                     self._reduce(p)
 
@@ -195,7 +195,7 @@ class RowHooks:
     def clear(self) -> None:
         """Forget the batch's gradients."""
         for p in self.model.parameters():
-            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]
+            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]  # hung on it
 
     def cleanup(self) -> None:
         """Take everything off the model."""

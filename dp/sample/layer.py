@@ -23,8 +23,8 @@ from protocols.layers import Compute, Contribution, LocalTask, PrivacyLayer, Rou
 from protocols.statement import Event as Fact
 
 if TYPE_CHECKING:
+    from dp.sample.audit.probe import Probed
     from dp.sample.engine import ClientEngine
-    from dp.sample.probe import Probed
 
 _NOMINAL = 2.0**12
 _SLACK = 1e-3
@@ -62,7 +62,7 @@ class SampleDP(PrivacyLayer):
 
     Add/remove-one-example neighbours. Clients weigh equally and no metric is sent. Before a layer's first step a
     few examples pass through the user's loop, to find layouts and to prove that every parameter's rows are those
-    of single examples (`dp.sample.probe`): what does not agree is refused by name.
+    of single examples (`dp.sample.audit.probe`): what does not agree is refused by name.
     """
 
     name: ClassVar[str] = "sample-dp"

@@ -1,6 +1,6 @@
 """Where a batch's examples lie in what a module reads and gives. No gradients here.
 
-A layout is found once, by `dp.sample.probe`: the same example as a batch of two sizes; the axis that grows is
+A layout is found once, by `dp.sample.audit.probe`: the same example as a batch of two sizes; the axis that grows is
 the examples' axis, whatever else has which length. An axis that holds several rows of each example (time
 folded into the batch) is split. Without a probe the first axis is taken, and refused where it could be another.
 """

@@ -8,7 +8,7 @@ to models and loaders belongs to `engine`.
 """
 
 import math
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -26,8 +26,10 @@ from dp.sample import factors, sums
 from dp.sample.errors import UnaccountedStep
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import RowHooks, agreed, unseen
-from dp.sample.probe import Probe
 from protocols.randomness import SecureRandom
+
+if TYPE_CHECKING:
+    from dp.sample.audit.probe import Probe
 
 GHOST_MARGIN = 0.01
 """Ghost clipping sums in floats inside the backward pass: no order of additions is known, so no bound on
@@ -65,7 +67,7 @@ class GridMixin:
     names: list[str]
     denominator: float
     hooks: RowHooks | None = None
-    probe: Probe | None = None
+    probe: "Probe | None" = None
 
     def arm(self, random: SecureRandom, guard: StepGuard, names: list[str], denominator: float) -> None:
         """Give the stream, the guard, the parameters' names and the fixed denominator (the expected batch

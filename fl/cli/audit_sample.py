@@ -1,6 +1,6 @@
 """`secagg audit sample-dp`: the proof of per-example gradients on a user's own model, loss and data.
 
-Belongs here: what the options mean and what is printed. The audit is `dp.sample.audit`.
+Belongs here: what the options mean and what is printed. The audit is `dp.sample.audit.per_example`.
 """
 
 import inspect
@@ -11,7 +11,7 @@ from fl.cli import output
 from protocols.errors import Misuse
 
 if TYPE_CHECKING:
-    from dp.sample.audit import ExampleAudit
+    from dp.sample.audit.per_example import ExampleAudit
 
 NAME = "sample-dp"
 STYLES = {"sound": "green", "frozen": "dim", "not checked": "yellow"}
@@ -34,13 +34,13 @@ def made(
             f"secagg audit {NAME} takes --model package.module:factory and --data, a name or a factory"
         )
     with needs("torch", f"secagg audit {NAME}"):
-        from dp.sample.audit import per_example
+        from dp.sample.audit.per_example import per_example
     given, facts = _data(data)
     net = _model(model, facts)
     by = None if loss is None else _loss(loss)
     audit = per_example(net, by, given, gradients=gradients, clip=clip)
     if canaries and audit.passed:
-        from dp.sample.canaries import estimate, lower_bound
+        from dp.sample.audit.canaries import estimate, lower_bound
 
         plan = estimate(net, by, given, gradients=gradients, clip=clip, canaries=canaries)
         output.stderr_console().print(str(plan), highlight=False)

@@ -8,8 +8,8 @@ import pytest
 import torch
 
 from dp.audit import per_example
-from dp.sample.audit import ExampleAudit, Mode
-from dp.sample.canaries import estimate, lower_bound
+from dp.sample.audit.canaries import estimate, lower_bound
+from dp.sample.audit.per_example import ExampleAudit, Mode
 from tests.defects.dp import broken
 from tests.defects.dp.sample_models import REFUSED, SOUND, line, vectors
 

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from dp.accountants import epsilon
 from dp.audit.canaries import CanaryAudit
 from dp.audit.one_run import guess, one_run_epsilon
-from dp.sample.audit import Step, loader_of
+from dp.sample.audit.per_example import Step, loader_of
 from dp.sample.engine import ClientEngine
 from dp.sample.layer import SampleDP
 from dp.sample.options import Clipping
@@ -171,7 +171,7 @@ def _trained(plan: Plan, inside: NDArray[np.bool_], source: SecureRandom) -> _Wa
     watching = _Watching([p for p in plan.model.parameters() if p.requires_grad])
     engine = plan.engine(plan.clipping, plan.multiplier, plan.rate, plan.steps, random=source)
     engine.size(len(plan.canaries) + len(plan.others))
-    loader: Any = DataLoader(examples, batch_size=len(examples), collate_fn=plan.collate)  # type: ignore[arg-type]
+    loader: Any = DataLoader(examples, batch_size=len(examples), collate_fn=plan.collate)  # type: ignore[arg-type]  # a list will do
     attached = engine.begin(plan.model, watching, loader, plan.step.criterion)
     try:
         engine.probe(lambda: plan.step.loop(attached))

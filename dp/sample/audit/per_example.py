@@ -15,11 +15,11 @@ import torch
 from torch import nn
 from torch.utils.data import DataLoader, Dataset, Subset
 
-from dp.sample.adversary import movement
+from dp.sample.audit.adversary import movement
+from dp.sample.audit.probe import Probed, Verdict
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import holders
 from dp.sample.options import GRADIENTS, Clipping
-from dp.sample.probe import Probed, Verdict
 from dp.sample.validation import problems
 from protocols.errors import Misuse
 
@@ -58,7 +58,7 @@ class Parameter:
 @dataclass(frozen=True)
 class ExampleAudit:
     """What an audit of one model, loss and data found. gradients: the mode that decides. bound: a measured lower
-    bound (`dp.sample.canaries`), if one was asked for."""
+    bound (`dp.sample.audit.canaries`), if one was asked for."""
 
     gradients: str
     clip: float

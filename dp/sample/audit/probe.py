@@ -15,11 +15,11 @@ import torch
 from torch import nn
 
 from dp.sample import sums
+from dp.sample.audit.steady import steady
 from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.guard import changed_outside, difference, snapshot
 from dp.sample.hooks import RowHooks, rows_left, unseen
 from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
-from dp.sample.steady import steady
 from protocols.errors import Misuse
 
 SIZES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
@@ -67,7 +67,7 @@ class Expanded:
     def listen(self, listen: bool, size: int, reduction: str) -> None:
         """Make rows in the next backward pass, or let autograd alone work."""
         for p in self._model.parameters():
-            p.grad_sample = None  # type: ignore[attr-defined]
+            p.grad_sample = None  # type: ignore[attr-defined]  # hung on it
         self._wrapped.loss_reduction = reduction
         if listen:
             self._wrapped.__dict__.pop("forward", None)
