@@ -94,6 +94,7 @@ class SecureAverage:
         self.clipped_share: float | None = None
         self._stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self._protection: Protection | None = None
+        self._run: RunFacts | None = None
         self._paid = 0
         self._history: list[RoundResult] = []
         self._speaker = Speaker()
@@ -178,6 +179,7 @@ class SecureAverage:
             self.rounds, len(names), len(names), dimension=start.schema.dimension, delta=self.delta
         )
         if self.calls == 1:
+            self._run = run
             self.stack.plan(run)
             for said in self.stack.outlook(run):
                 warnings.warn(said, stacklevel=4)
@@ -214,7 +216,8 @@ class SecureAverage:
         """What the calls so far protected. Raises Misuse before the first call."""
         if self._protection is None:
             raise Misuse("expected a first average before its statement")
-        return statement_of(self.stack, self._protection, self.account, MemoryEngine.notes, self._history)
+        noted = MemoryEngine.notes, self._history, self._run
+        return statement_of(self.stack, self._protection, self.account, *noted)
 
 
 def _leaving(left: Sequence[str], protocol: SecureSum, session: Session) -> tuple[Sequence[str], Drop]:

@@ -1,7 +1,7 @@
 """Identities of parties, the signed roster, and public keys as people write them.
 
 What belongs here: making and reading these files, mode 0600 where they are secret. What does not: connection keys of
-an engine (`fl.flower.connection_keys`), and TLS certificates, which an organisation's own authority issues.
+an engine (`fl.flower.nodes`), and TLS certificates, which an organisation's own authority issues.
 """
 
 from pathlib import Path

@@ -305,9 +305,8 @@ class Federation:
         if (protection := self.protection) is None:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
-        run = self.coordinator.run
-        notes = (*self.engine.notes, *(() if run is None else setup.stack.outlook(run)))
-        return statement_of(setup.stack, protection, self.account, notes, history)
+        run, notes = self.coordinator.run, self.engine.notes
+        return statement_of(setup.stack, protection, self.account, notes, history, run)
 
 
 def _evaluation(evaluate: Any, test: Any) -> Any:

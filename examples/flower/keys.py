@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from fl.credentials import expect_none, make_identity, private_folder, save_roster
-from fl.flower.connection_keys import make_node_key
+from fl.flower.nodes import make_node_key
 from protocols.errors import Misuse
 from protocols.identity import Identity, Member, Roster, SignedRoster
 from protocols.store import write_atomic

@@ -38,7 +38,7 @@ def new(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None
 @keys.command("node")
 def node(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None:
     """Make a SuperNode's connection key: NAME.auth (mode 0600, OpenSSH form) and NAME.auth.pub."""
-    from fl.flower.connection_keys import make_node_key
+    from fl.flower.nodes import make_node_key
 
     private, public, transport = make_node_key(_name(name), out)
     facts = {"name": name, "transport": transport, "private_file": str(private), "public_file": str(public)}
@@ -95,7 +95,7 @@ def check(
 
 def _member(text: str) -> "Member":
     from fl.credentials import read_public
-    from fl.flower.connection_keys import read_node_key
+    from fl.flower.nodes import read_node_key
     from protocols.errors import Misuse
     from protocols.identity import Member
 

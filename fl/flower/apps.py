@@ -28,27 +28,22 @@ from fl.flower.engine import Connected, FlowerEngine
 from fl.flower.messages import Header, RunHeader
 from fl.flower.mod import find_site, refusing, require_protected
 from fl.flower.party import NodeParty
-from fl.flower.server_party import ServerParty
+from fl.flower.server_party import ServerParty, server_files
 from fl.flower.site import Site
 from fl.flower.trips import POLL_SECONDS
 from fl.flower.work import shown_arrays
 from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult
 from protocols.errors import Misuse, ProtocolViolation, WireError
-from protocols.identity import Identity, Roster, SignedRoster
+from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, RoundFacts
 from protocols.record import FILE_NAME, GENESIS
 from protocols.session import Session
 from protocols.stack import Stack
-from protocols.store import FileStore, MemoryStore, Store
 
 ROUNDS, OUTPUT, PARTITION = "num-server-rounds", "output", "partition-id"
-ROSTER, AUTHORITY, IDENTITY, TIMEOUT = (
-    "secagg-roster",
-    "secagg-authority",
-    "secagg-identity",
-    "secagg-timeout",
-)
+ROSTER, AUTHORITY, IDENTITY = "secagg-roster", "secagg-authority", "secagg-identity"
+TIMEOUT = "secagg-timeout"
 AMPLIFIED = (
     "the price counts on a secret choice of clients, which no client can check: each node's own ledger, and its "
     "max_epsilon, count every round that it was asked for without it"
@@ -73,9 +68,7 @@ class Federated(Protocol):
 
 
 def client_app(
-    federation: Federated,
-    site: Path | str | None = None,
-    privacy: OwnLayers | None = None,
+    federation: Federated, site: Path | str | None = None, privacy: OwnLayers | None = None
 ) -> ClientApp:
     """Return the clients. Only the loader of the client that lives on a node is ever asked for there.
 
@@ -124,7 +117,7 @@ class FederatedWork:
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
         """Open the round for oneself, from the model that was sent."""
         coordinator = self.coordinator
-        shown = tree_of(shown_arrays(content, header.arrays_key))
+        shown = tree_of(shown_arrays(content, header.layout.arrays))
         own = shared(coordinator.model.state_dict(), self.setup.plan)
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
@@ -172,14 +165,13 @@ def server_app(
         config = context.run_config
         planned = whole(ROUNDS, config.get(ROUNDS, rounds), 1)
         limit = positive(TIMEOUT, config.get(TIMEOUT, timeout))
-        given = _Given(federation, config, roster, authority, identity)
-        playing = federation.with_privacy(privacy(given.site)) if privacy else federation
-        server = ServerParty(playing.setup.stack.secure_sum, given.store, given.roster, given.identity, poll)
+        site = _server_site(federation, config, roster, authority, identity)
+        playing = federation.with_privacy(privacy(site)) if privacy else federation
+        server = ServerParty(playing.setup.stack.secure_sum, site.store, site.roster, site.identity, poll)
         connected = Connected(server, grid, playing.setup.names)
-        engine = FlowerEngine(
-            server, grid, connected, limit, lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()
-        )
-        playing.engine, playing.signer = engine, given.identity
+        said = lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()  # noqa: E731  # known once it is planned
+        engine = FlowerEngine(server, grid, connected, limit, said)
+        playing.engine, playing.signer = engine, site.identity
         folder = playing.setup.output
         server.head = last_head(folder)
 
@@ -201,43 +193,26 @@ def server_app(
     return app
 
 
-class _Given:
-    """What the server works with, from arguments and the run configuration."""
-
-    def __init__(
-        self,
-        federation: Federated,
-        config: Any,
-        roster: SignedRoster | None,
-        authority: bytes | None,
-        identity: Identity | None,
-    ) -> None:
-        if config.get(OUTPUT):
-            federation.setup.output = Path(str(config[OUTPUT]))
-        signed = SignedRoster.load(Path(str(config[ROSTER]))) if config.get(ROSTER) else roster
-        pinned = read_public(str(config[AUTHORITY])) if config.get(AUTHORITY) else authority
-        self.identity = (
-            Identity.load(Path(str(config[IDENTITY])), "server") if config.get(IDENTITY) else identity
-        )
-        if len({signed is None, pinned is None, self.identity is None}) != 1:
-            raise Misuse(
-                "a roster comes with the authority's public key and the server's identity, all or none"
-            )
-        self.roster: Roster | None = None
-        output = federation.setup.output
-        if signed is not None and pinned is not None:
-            self.roster = signed.verified(pinned)
-            names = {m.name for m in self.roster.with_role("client")}
-            if missing := sorted(set(federation.setup.names) - names):
-                raise Misuse(f"{missing[0]!r} is a client of the federation and not on the roster")
-            if output is None:
-                raise Misuse(
-                    "with a roster rounds are counted across runs: give the federation an output folder"
-                )
-        self.store: Store = (
-            MemoryStore() if output is None else FileStore(output / "state" / "store", "server")
-        )
-        self.site = Site("server", self.store, {}, self.roster, self.identity, output, signed)
+def _server_site(
+    federation: Federated,
+    config: Any,
+    roster: SignedRoster | None,
+    authority: bytes | None,
+    identity: Identity | None,
+) -> Site:
+    """Return the server's own files, by arguments and the run configuration. Raises Misuse for what does not fit."""
+    if config.get(OUTPUT):
+        federation.setup.output = Path(str(config[OUTPUT]))
+    output = federation.setup.output
+    signed = SignedRoster.load(Path(str(config[ROSTER]))) if config.get(ROSTER) else roster
+    pinned = read_public(str(config[AUTHORITY])) if config.get(AUTHORITY) else authority
+    own = Identity.load(Path(str(config[IDENTITY])), "server") if config.get(IDENTITY) else identity
+    store, verified = server_files(output, signed, pinned, own)
+    if verified is not None:
+        names = {m.name for m in verified.with_role("client")}
+        if missing := sorted(set(federation.setup.names) - names):
+            raise Misuse(f"{missing[0]!r} is a client of the federation and not on the roster")
+    return Site("server", store, {}, verified, own, output, signed)
 
 
 def last_head(folder: Path | None) -> str:
@@ -254,14 +229,7 @@ def _say(result: RoundResult) -> None:
         log(INFO, "round %d is abandoned: %s; the model stays", result.number, result.abandoned)
         return
     facts = {**result.train_metrics, **{f"test {k}": v for k, v in result.metrics.items()}}
-    shown = ", ".join(f"{k} {v:.4f}" for k, v in facts.items())
-    seconds = ", ".join(f"{k} {v:.1f} s" for k, v in result.seconds.items())
-    log(
-        INFO,
-        "round %d: %d of %d, %s; %s",
-        result.number,
-        len(result.survivors),
-        len(result.asked),
-        shown,
-        seconds,
-    )
+    shown = [f"{k} {v:.4f}" for k, v in facts.items()] + [f"{k} {v:.1f} s" for k, v in result.seconds.items()]
+    counts = f"{len(result.survivors)} of {len(result.asked)}"
+    took_part = "who took part is withheld" if result.withheld else counts
+    log(INFO, "round %d: %s, %s", result.number, took_part, ", ".join(shown))

@@ -56,6 +56,6 @@ def _tagged(value: object) -> dict[str, str]:
     """Return bytes as no other value of a ConfigRecord looks in JSON: they hold no dicts. Raises Misuse for others."""
     if not isinstance(value, bytes):
         raise Misuse(
-            f"expected a configuration of numbers, texts, bytes and lists of them, got {type(value).__name__}"
+            f"expected numbers, texts, bytes and lists of them in a configuration, got {type(value).__name__}"
         )
     return {"bytes": value.hex()}

@@ -16,15 +16,7 @@ from flwr.clientapp.typing import Mod as Mod
 from flwr.common.logger import log as log
 from flwr.proto.node_pb2 import NodeInfo as NodeInfo
 from flwr.serverapp import Grid
-from flwr.serverapp.strategy import (
-    FedAdagrad,
-    FedAdam,
-    FedAvg,
-    FedAvgM,
-    FedProx,
-    FedYogi,
-    Strategy,
-)
+from flwr.serverapp.strategy import FedAdagrad, FedAdam, FedAvg, FedAvgM, FedProx, FedYogi, Strategy
 from flwr.serverapp.strategy.strategy_utils import aggregate_metricrecords
 from flwr.supercore.run import Run as Run
 from numpy.typing import NDArray
@@ -134,11 +126,9 @@ def node_keys(grid: Grid) -> dict[int, bytes]:
 
 def inner_names(strategy: Any) -> tuple[str, str, str]:
     """Return (arrays key, config key, weight key) of a strategy of the allow-list."""
-    return (
-        str(getattr(strategy, "arrayrecord_key", "arrays")),
-        str(getattr(strategy, "configrecord_key", "config")),
-        str(getattr(strategy, "weighted_by_key", "num-examples")),
-    )
+    usual = {"arrayrecord_key": "arrays", "configrecord_key": "config", "weighted_by_key": "num-examples"}
+    arrays, config, weight = (str(getattr(strategy, name, default)) for name, default in usual.items())
+    return arrays, config, weight
 
 
 def run_clientapp(check: Callable[[bytes], str]) -> None:

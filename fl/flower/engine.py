@@ -18,6 +18,7 @@ from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
 from fl.round import Broadcast, Charge, Costs, RoundResult, Summed
 from protocols.layers import RunFacts
+from protocols.runtime import recall
 from protocols.session import Session
 
 NOTE = (
@@ -106,7 +107,7 @@ class FlowerEngine:
         return (NOTE, *self.said(), *self.server.state.notes())
 
     def memory(self) -> bytes | None:
-        return self.server.state.recall(self.server.protocol)
+        return recall(self.server.state.store, self.server.protocol)
 
     def session_number(self, round: int) -> int:
         self.server.require_new_updates()
@@ -117,9 +118,8 @@ class FlowerEngine:
         if asked is None or asked.round != round:
             return None
         log(WARNING, "round %d was lost: %s", round, LOST)
-        return RoundResult(
-            round, asked.asked, session=asked.session.hex(), session_number=asked.number, abandoned=LOST
-        )
+        context, number = asked.session.hex(), asked.number
+        return RoundResult(round, asked.asked, abandoned=LOST, session=context, session_number=number)
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Run one sum; everybody asked is charged for before the first request."""

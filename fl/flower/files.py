@@ -101,6 +101,3 @@ class RunKeeper:
 
     def _model_bytes(self, kept: Kept) -> bytes:
         return npz({"__rounds__": np.array(kept.rounds), **like(kept.model, self.rounds.schema)})
-
-    def close(self) -> None:
-        self.files.close()

@@ -6,14 +6,14 @@ nothing else. What does not: a round (`server`), the strategy (`strategy`).
 
 import time
 from collections.abc import Iterable, Sequence
-from typing import Literal
+from typing import Any, Literal
 
-from flwr.app import ArrayRecord, ConfigRecord, Message, RecordDict
+from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fl.flower.compat import NodeInfo, Run
+from fl.flower.messages import Layout
 from fl.flower.rounds import ProtectedRounds
-from fl.flower.server_party import Layout
 from protocols.errors import Aborted, Misuse
 
 Evaluate = Literal["skip", "clear"]
@@ -89,15 +89,8 @@ class PrivateGrid(Grid):
     def run(self) -> Run:
         return self.inner.run
 
-    def create_message(
-        self,
-        content: RecordDict,
-        message_type: str,
-        dst_node_id: int,
-        group_id: str,
-        ttl: float | None = None,
-    ) -> Message:
-        return Message(content, dst_node_id, message_type, ttl=ttl, group_id=group_id)
+    def create_message(self, *given: Any, **named: Any) -> Message:
+        return self.inner.create_message(*given, **named)
 
 
 def broadcast_of(messages: Sequence[Message], keys: Layout) -> tuple[ArrayRecord, ConfigRecord | None]:
@@ -110,9 +103,7 @@ def broadcast_of(messages: Sequence[Message], keys: Layout) -> tuple[ArrayRecord
         _check(message, keys)
     nodes = [m.metadata.dst_node_id for m in messages]
     if twice := sorted({node for node in nodes if nodes.count(node) > 1}):
-        raise Misuse(
-            f"the strategy sends two messages to node {twice[0]} in one round: expected one per node"
-        )
+        raise Misuse(f"the strategy sends two messages to node {twice[0]} in one round: expected one each")
     models = [m.content.array_records[keys.arrays] for m in messages]
     configs = [m.content.config_records.get(keys.config) for m in messages]
     if any(model != models[0] for model in models) or any(config != configs[0] for config in configs):

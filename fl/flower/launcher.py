@@ -36,15 +36,9 @@ def write_launcher(folder: Path, bundles: Iterable[Path]) -> Path:
     if not digests:
         raise Misuse("expected the bundles (.fab files) that may run here")
     folder.mkdir(mode=0o755, parents=True, exist_ok=True)
-    root = Path(__file__).parents[2]
-    lines = [
-        f"#!{sys.executable}",
-        "import sys",
-        f"sys.path.insert(0, {str(root)!r})",
-        "from fl.flower.launcher import run",
-        f"run({digests!r})",
-    ]
-    write_atomic(folder / LAUNCHER, ("\n".join(lines) + "\n").encode(), 0o755)
+    root = str(Path(__file__).parents[2])
+    code = f"import sys\nsys.path.insert(0, {root!r})\nfrom fl.flower.launcher import run\nrun({digests!r})\n"
+    write_atomic(folder / LAUNCHER, f"#!{sys.executable}\n{code}".encode(), 0o755)
     return folder / LAUNCHER
 
 
@@ -55,9 +49,7 @@ def run(digests: Sequence[str]) -> None:
     def check(bundle: bytes) -> str:
         found = hashlib.sha256(bundle).hexdigest()
         if found not in digests:
-            raise PolicyRefusal(
-                f"pinned: this site runs apps that it has read, and not the bundle {found[:16]}"
-            )
+            raise PolicyRefusal(f"pinned: this site runs apps that it has read, not the bundle {found[:16]}")
         return found
 
     run_clientapp(check)

@@ -17,7 +17,7 @@ from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
 from protocols.layers import Block, PublicValues, RunFacts
 
-VERSION = 3
+VERSION = 4
 KEY, FRAMES = "secagg", "secagg.frames"
 HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
 _STYPE = "secagg.frame"
@@ -51,14 +51,26 @@ class RunHeader(Record):
 
 
 @dataclass(frozen=True)
+class Layout(Record):
+    """How the model and the metrics travel: names of the strategy's records and of its weight in the metrics, metrics
+    that are summed inside the vector, and the rule for integer arrays.
+    """
+
+    arrays: str = "arrays"
+    config: str = "config"
+    weight: str = "num-examples"
+    metrics: tuple[str, ...] = ()
+    integers: str = "keep"
+
+
+@dataclass(frozen=True)
 class Header(Record):
     """What a party must know of a round before its first answer. Public.
 
     federation, serial: which roster (serial 0: none). number: the round as the training counts. session: an
-    encoded `Session`. public: what layers broadcast. metrics: names summed inside the vector. weight_key,
-    arrays_key, config_key: the names that the wrapped strategy uses. integers: the rule for integer arrays. head,
-    head_signature: the run record's last head (64 lower-case hexadecimal digits, or empty) and the server's
-    signature of it, for the client to keep. Raises Misuse for a head of another form.
+    encoded `Session`. public: what layers broadcast. head, head_signature: the run record's last head (64 lower-case
+    hexadecimal digits, or empty) and the server's signature of it, for the client to keep. Raises Misuse for a head of
+    another form.
     """
 
     federation: str
@@ -67,11 +79,7 @@ class Header(Record):
     session: bytes
     run: RunHeader
     public: PublicValues
-    metrics: tuple[str, ...]
-    weight_key: str
-    arrays_key: str
-    config_key: str
-    integers: str
+    layout: Layout
     head: str
     head_signature: bytes
 

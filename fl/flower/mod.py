@@ -69,9 +69,7 @@ class _PrivacyMod:
         if kind == "evaluate" and self.evaluate == "clear":
             return call_next(message, context)
         if kind != "train":
-            raise PolicyRefusal(
-                f"{kind}: its reply would leave unprotected; this node answers protected training only"
-            )
+            raise PolicyRefusal(f"{kind}: its reply would leave unprotected; this node answers training only")
         require_protected(message)
         own = find_site(self.site, context)
         stack = self.stack_for(own)

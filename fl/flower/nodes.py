@@ -1,20 +1,23 @@
-"""Which node is which party: the roster's names bound to Flower's authenticated nodes.
+"""Which node is which party: the roster's names bound to nodes by the keys with which the SuperLink authenticates them.
 
-What belongs here: names, roles and node ids. What does not: messages. A node that is not on the roster
-never takes part. Without a roster (a simulation, or a federation that trusts its SuperLink about who is
+What belongs here: names, roles, node ids and these keys. What does not: messages, anything of flwr. A node that is not
+on the roster never takes part. Without a roster (a simulation, or a federation that trusts its SuperLink about who is
 who) a node's name is its id; in a Federation it is what the node says.
 """
 
+import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from fl.flower.connection_keys import transport_name
+from fl.credentials import expect_none, private_folder
 from protocols.errors import Misuse
 from protocols.identity import Roster
 from protocols.kernel import Party
+from protocols.store import write_atomic
 
 
 @dataclass(frozen=True)
@@ -54,10 +57,8 @@ def from_roster(roster: Roster, keys: Mapping[int, bytes]) -> Directory:
     helpers: dict[str, list[tuple[str, int]]] = {}
     for role in ("key-holder", "decryptor"):
         helpers[role] = [(m.name, bound.get(m.name, 0)) for m in roster.with_role(role)]
-    known = set(bound.values())
-    return Directory(
-        clients, helpers, {m.name: m.key for m in roster.members}, tuple(n for n in keys if n not in known)
-    )
+    unknown = tuple(node for node in keys if node not in set(bound.values()))
+    return Directory(clients, helpers, {m.name: m.key for m in roster.members}, unknown)
 
 
 def without_roster(node_ids: Iterable[int], helpers: Iterable[Party]) -> Directory:
@@ -101,3 +102,44 @@ def _transport(pem: bytes) -> str | None:
     except ValueError:
         return None
     return transport_name(key) if isinstance(key, ec.EllipticCurvePublicKey) else None
+
+
+def make_node_key(name: str, folder: Path) -> tuple[Path, Path, str]:
+    """Make a SuperNode's connection key (P-384): private and public OpenSSH files, and its transport name.
+
+    Raises Misuse rather than replace a key: a registered SuperNode would be locked out.
+    """
+    auth, auth_public = folder / f"{name}.auth", folder / f"{name}.auth.pub"
+    expect_none(auth, auth_public)
+    private_folder(folder)
+    key = ec.generate_private_key(ec.SECP384R1())
+    private = key.private_bytes(
+        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
+    )
+    public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
+    write_atomic(auth, private, 0o600)
+    write_atomic(auth_public, public + b"\n", 0o644)
+    return auth, auth_public, transport_name(key.public_key())
+
+
+def transport_name(key: ec.EllipticCurvePublicKey) -> str:
+    """Return the name under which a roster binds a connection key: "ec-" and the SHA-256 of its DER form."""
+    der = key.public_bytes(serialization.Encoding.DER, serialization.PublicFormat.SubjectPublicKeyInfo)
+    return "ec-" + hashlib.sha256(der).hexdigest()
+
+
+def read_node_key(path: Path) -> str:
+    """Return the transport name of a public connection key in OpenSSH or PEM form. Raises Misuse for another file."""
+    try:
+        data = path.read_bytes()
+        load = (
+            serialization.load_pem_public_key
+            if data.startswith(b"-----")
+            else serialization.load_ssh_public_key
+        )
+        key = load(data)
+    except (OSError, ValueError) as error:
+        raise Misuse(f"{path} is not a public key: {error}") from None
+    if not isinstance(key, ec.EllipticCurvePublicKey):
+        raise Misuse(f"{path}: a SuperNode authenticates by an elliptic-curve key, this is another kind")
+    return transport_name(key)

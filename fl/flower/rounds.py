@@ -16,25 +16,17 @@ from fl.account import Account
 from fl.flower.arrays import arrays_of, config_bytes, tree_of
 from fl.flower.compat import log
 from fl.flower.engine import Connected, FlowerEngine
+from fl.flower.messages import Layout
 from fl.flower.nodes import Directory
-from fl.flower.run_state import RunState
-from fl.flower.server_party import Layout, ServerParty
+from fl.flower.server_party import ServerParty
+from fl.flower.server_state import RunState
 from fl.made_with import Settings
-from fl.round import (
-    Broadcast,
-    Played,
-    Reference,
-    RoundResult,
-    moved,
-    open_round,
-    play,
-    reference_of,
-    statement_of,
-)
+from fl.round import Broadcast, Played, Reference, RoundResult, moved, open_round, play, reference_of
 from fl.round.broadcast import require_metrics
 from fl.round.kept import Kept
 from fl.round.reference import like
 from fl.round.remarks import Speaker
+from fl.round.statement import statement_of
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
 from protocols.identity import Identity, Roster
 from protocols.layers import PrivacyLayer, RunFacts
@@ -91,9 +83,8 @@ class ProtectedRounds:
         known = (options.store, options.roster, options.identity, options.poll, options.layout)
         self.server = ServerParty(options.stack.secure_sum, *known)
         self.connected = Connected(self.server, grid)
-        self.engine = FlowerEngine(
-            self.server, grid, self.connected, 0.0, lambda: (SAMPLING_NOTE, *options.notes)
-        )
+        notes = (SAMPLING_NOTE, *options.notes)
+        self.engine = FlowerEngine(self.server, grid, self.connected, 0.0, lambda: notes)
         self.engine.begun = self._begin
         self._run: RunFacts | None = None
         self.account.run = self.server.federation()[0]
@@ -159,15 +150,8 @@ class ProtectedRounds:
         missing = [name for name in stack.secure_sum.recipients if name not in chosen]
         if missing and self.history:
             raise TooFewSurvivors(f"{missing[0]!r} is to be given the sum and is not connected")
-        broadcast = open_round(
-            stack,
-            run,
-            self.number,
-            chosen,
-            reference,
-            metrics=self.options.layout.metrics,
-            config=config_bytes(config),
-        )
+        metrics, shown = self.options.layout.metrics, config_bytes(config)
+        broadcast = open_round(stack, run, self.number, chosen, reference, metrics=metrics, config=shown)
         require_metrics(broadcast)
         return broadcast
 
@@ -238,9 +222,8 @@ class ProtectedRounds:
         """Return what is protected so far. Raises Misuse before the first round."""
         if self.protection is None:
             raise Misuse("no round was begun yet")
-        drowned = () if self._run is None else self.options.stack.outlook(self._run)
-        notes, history = (*self.engine.notes, *drowned), (*self.before, *self.history)
-        return statement_of(self.options.stack, self.protection, self.account, notes, history)
+        stack, run, history = self.options.stack, self._run or self.state.run(), (*self.before, *self.history)
+        return statement_of(stack, self.protection, self.account, self.engine.notes, history, run)
 
 
 def planning_layers(stack: Stack) -> list[str]:

@@ -6,26 +6,26 @@ strategy. What does not: where plans come from (`server`, `engine`), single trip
 """
 
 import functools
-from dataclasses import dataclass
 from logging import WARNING
+from pathlib import Path
 
 from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import failure_of, log
-from fl.flower.messages import CLOSE, HELLO, VERSION, Header, Request, RunHeader, pack, unpack_answer
+from fl.flower.messages import CLOSE, HELLO, VERSION, Header, Layout, Request, RunHeader, pack, unpack_answer
 from fl.flower.nodes import Directory
 from fl.flower.server_state import ServerState
 from fl.flower.trips import POLL_SECONDS, SumOverGrid, ask
 from fl.round import Trip
-from protocols.errors import Aborted, PeerError, SecAggError
-from protocols.identity import Identity, Roster
+from protocols.errors import Aborted, Misuse, PeerError, SecAggError
+from protocols.identity import Identity, Roster, SignedRoster
 from protocols.kernel import Party
 from protocols.layers import Public, PublicValues, RunFacts
 from protocols.randomness import SystemRandom
 from protocols.record import GENESIS, HEAD_PURPOSE
 from protocols.session import Session
-from protocols.store import Store
+from protocols.store import FileStore, MemoryStore, Store
 from protocols.summation import SecureSum, Total
 
 NO_SESSION = bytes(32)
@@ -39,15 +39,20 @@ PATIENCE = 2
 """Rounds in a row that may fail because updates were spent; every one of them costs as much as a good one."""
 
 
-@dataclass(frozen=True)
-class Layout:
-    """How the model and the metrics travel: names of records, and the rule for integer arrays."""
+def server_files(
+    folder: Path | None, signed: SignedRoster | None, authority: bytes | None, identity: Identity | None
+) -> tuple[Store, Roster | None]:
+    """Return the server's own store, in `folder`, and the verified roster.
 
-    arrays: str = "arrays"
-    config: str = "config"
-    weight: str = "num-examples"
-    metrics: tuple[str, ...] = ()
-    integers: str = "keep"
+    signed, authority, identity: the signed roster, the pinned key that signed it and the server's signing key. Raises
+    Misuse unless all three are given or none, and for a roster without a folder; PeerError for one not verified.
+    """
+    if len({signed is None, authority is None, identity is None}) != 1:
+        raise Misuse("a roster comes with the authority's key and the server's identity, all three or none")
+    if signed is not None and folder is None:
+        raise Misuse("with a roster rounds are counted across runs: name an output folder")
+    store = MemoryStore() if folder is None else FileStore(folder / "state" / "store", "server")
+    return store, None if signed is None or authority is None else signed.verified(authority)
 
 
 class ServerParty:
@@ -71,9 +76,7 @@ class ServerParty:
         self.trips: tuple[Trip, ...] = ()
         self.refusals: dict[str, str] = {}
         self._spent_rounds = 0
-        self.state.forget(
-            protocol
-        )  # nodes may have moved on, or be new: a server that starts makes a new set-up
+        self._forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
 
     @functools.cached_property
     def helpers(self) -> tuple[Party, ...]:
@@ -99,14 +102,14 @@ class ServerParty:
             session=session,
             run=RunHeader.of(run),
             public=PublicValues.of(public),
-            metrics=self.layout.metrics,
-            weight_key=self.layout.weight,
-            arrays_key=self.layout.arrays,
-            config_key=self.layout.config,
-            integers=self.layout.integers,
+            layout=self.layout,
             head=self.head if known else "",
             head_signature=signature,
         )
+
+    def _forget(self) -> None:
+        """Drop the set-up of reused keys: nobody knows who holds which one, so the next session makes one."""
+        self.state.store.delete(f"memory/{self.protocol.tag}")
 
     def require_new_updates(self) -> None:
         """Raises SecAggError (`STUCK`) when most clients refused to repeat themselves in the last rounds."""
@@ -130,7 +133,7 @@ class ServerParty:
             self._spent_rounds = 0
             return total
         except Aborted as error:
-            self.state.forget(self.protocol)
+            self._forget()
             spent = sum("SpentUpdate" in why for why in driver.refusals.values())
             self._spent_rounds = self._spent_rounds + 1 if 2 * spent > session.clients else 0
             if not spent:

@@ -1,30 +1,37 @@
-"""What a server keeps on disk whatever runs on it: session numbers, a round that a kill interrupted, resent updates.
+"""What a server keeps in its own store: session numbers, a round that a kill interrupted, resent updates, and before a
+wrapped strategy's round is asked for, its settings, plan and events.
 
-What belongs here: these entries of the server's own store. What does not: a run's checkpoint and record, messages.
+What belongs here: these entries. What does not: a run's checkpoint and record (`files`), messages.
 
 From the moment inputs are asked for, updates may have left their clients, and clients do not send them again
 (DESIGN.md, Session). A server that is started again therefore counts that round as lost and goes on with the next one;
 a round that was stopped before is played again under a new session.
 """
 
+import json
 import os
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 
+from fl.account import Account
+from fl.flower.messages import RunHeader
+from fl.made_with import Settings, same
+from fl.round.kept import Kept
 from protocols.codec import Record
-from protocols.runtime import recall
+from protocols.errors import BudgetExceeded, Misuse
+from protocols.layers import RunFacts
+from protocols.stack import Stack
+from protocols.statement import Event, Protection, Statement
 from protocols.store import Store
-from protocols.summation import SecureSum
 
 LOST = (
     "the server was stopped after inputs had been asked for: updates that left are not asked for again; "
     "the round stays paid for"
 )
-_NUMBER, _NAME, _INTERRUPTED, _RESENT = (
-    "flower/round",
-    "flower/federation",
-    "flower/out",
-    "flower/sent-again",
-)
+_NUMBER, _NAME, _INTERRUPTED = "flower/round", "flower/federation", "flower/out"
+_RESENT, _EVENTS = "flower/sent-again", "flower/events"
+_RUN, _MADE_WITH, _PROTECTION = "flower/run/2", "flower/made-with", "flower/protection"
+_RUN_1 = "flower/run"
 
 
 @dataclass(frozen=True)
@@ -99,10 +106,89 @@ class ServerState:
             "two totals that differ by one client reveal that client",
         )
 
-    def recall(self, protocol: SecureSum) -> bytes | None:
-        """Return what the server keeps of earlier sessions: the set-up of reused keys."""
-        return recall(self.store, protocol)
 
-    def forget(self, protocol: SecureSum) -> None:
-        """Drop it: after a round without a total nobody knows who holds which set-up, so the next session makes one."""
-        self.store.delete(f"memory/{protocol.tag}")
+@dataclass(frozen=True)
+class _Run1(Record):
+    """The planned run as version 1 kept it."""
+
+    rounds: int
+    population: int
+    cohort: int
+    sampling: str
+    rate: float
+    dropout: float
+    dimension: int
+    local_epochs: int
+    delta: float | None
+
+
+class RunState:
+    """What a run keeps in the server's store, and who pays for its rounds (`fl.round.play.Payer`)."""
+
+    def __init__(self, store: Store, stack: Stack, account: Account) -> None:
+        self.store = store
+        self.stack = stack
+        self.account = account
+
+    def require(self, made_with: Settings, where: str, goes_on: bool) -> None:
+        """Raises Misuse unless what follows is the run that was begun here.
+
+        made_with: what this one is made with. goes_on: whether a checkpoint says where to go on; rounds that noise was
+        calibrated for are not spent a second time without one.
+        """
+        if self.account.calibrated and self.account.events and not goes_on:
+            raise Misuse(
+                "the rounds that this noise was calibrated for were spent, and there is no run to go on with: plan all "
+                "rounds in one start, or make another PrivateStrategy (in another folder)"
+            )
+        same(json.loads(self.store.get(_MADE_WITH) or b"{}"), made_with, where)
+
+    def run(self) -> RunFacts | None:
+        """Return the run that the layers were planned for, or None before the first session."""
+        kept, older = self.store.get(_RUN), self.store.get(_RUN_1)
+        if kept is not None or older is None:
+            return None if kept is None else RunHeader.decode(kept).facts()
+        return RunFacts(**vars(_Run1.decode(older)))
+
+    def begin(self, run: RunFacts, made_with: Settings, protection: Protection) -> None:
+        """Keep what a session rests on before anything of it is asked for; from here on the run is bound to it.
+
+        What it protects is kept too, so that a round that a kill interrupts is in the statement.
+        """
+        entries = {
+            _RUN: RunHeader.of(run).encode(),
+            _MADE_WITH: json.dumps(made_with, sort_keys=True).encode(),
+            _PROTECTION: json.dumps(Statement((), protection).to_json()).encode(),
+        }
+        if any(self.store.get(name) != value for name, value in entries.items()):
+            with self.store.transaction() as t:
+                for name, value in entries.items():
+                    t.put(name, value)
+
+    def charge(self, events: Sequence[Event], round: int) -> None:
+        """Charge what the round spends before anything of it leaves a client; an abandoned round stays paid for.
+
+        The statement's own list is synced before the ledger, so that neither ever knows less than was spent.
+        """
+        if not events:
+            return
+        before = list(self.account.events)
+        self._keep_events([*before, *events])
+        try:
+            self.account.charge(events, round)
+        except BudgetExceeded:
+            self._keep_events(before)
+            raise
+
+    def _keep_events(self, events: Sequence[Event]) -> None:
+        self.store.put(_EVENTS, json.dumps([asdict(event) for event in events]).encode())
+
+    def resume(self, kept: Kept | None) -> Protection | None:
+        """Take back events and layers of a run that is continued; return what its last round protected."""
+        self.account.events = [Event(**e) for e in json.loads(self.store.get(_EVENTS) or b"[]")]
+        if kept is not None:
+            for layer in self.stack.layers:  # version 1 kept their state in the store
+                state = json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}")
+                layer.restore(kept.layers.get(layer.name, state))
+        saved = self.store.get(_PROTECTION)
+        return None if saved is None else Statement.from_json(json.loads(saved)).protection

@@ -33,20 +33,18 @@ def simulate_federation(
     results: list[Result] = []
     share_simulated_keys(federation.setup.stack)
     server = federation.server_app(rounds, on_round=on_round, on_result=results.append)
+    ray: dict[str, Any] = {
+        "num_cpus": processes or os.cpu_count() or 1,
+        "logging_level": 40,
+        "log_to_driver": False,
+    }
     helpers = len(helpers_of(federation.setup.stack.secure_sum))
     with tempfile.TemporaryDirectory(prefix="secagg-simulation-", ignore_cleanup_errors=True) as nodes:
         run_flower_simulation(
             server_app=server,
             client_app=federation.client_app(site=f"{SIMULATION}:{nodes}"),
             num_supernodes=len(federation.setup.names) + helpers,
-            backend_config={
-                "init_args": {
-                    "num_cpus": processes or os.cpu_count() or 1,
-                    "logging_level": 40,
-                    "log_to_driver": False,
-                },
-                "client_resources": {"num_cpus": 1, "num_gpus": 0.0},
-            },
+            backend_config={"init_args": ray, "client_resources": {"num_cpus": 1, "num_gpus": 0.0}},
         )
     if not results:
         raise SecAggError("Flower's simulation ended without a result; its log says why")

@@ -26,7 +26,7 @@ from typing import Any
 from fl.account import DEFAULT_DELTA
 from fl.arguments import delta
 from fl.credentials import read_public
-from fl.flower.node_ledger import NodeLedger
+from fl.round.party_ledger import PartyLedger
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
@@ -44,10 +44,9 @@ _NODE_KEYS = {"dataset": DATASET_KEY, "ledgers": LEDGERS_KEY}
 
 @dataclass(frozen=True)
 class Site:
-    """One node.
-
-    demands: the policy's fields that its own file sets. roster: verified
-    under the pinned authority, or None: names are then Flower's node ids."""
+    """One node. demands: the policy's fields that its own file sets. roster: verified under the pinned authority, or
+    None: names are then Flower's node ids.
+    """
 
     name: str
     store: Store
@@ -56,7 +55,7 @@ class Site:
     identity: Identity | None = None
     folder: Path | None = None
     signed: SignedRoster | None = None
-    ledger: NodeLedger = field(default_factory=lambda: NodeLedger(Path()))
+    ledger: PartyLedger = field(default_factory=lambda: PartyLedger(Path()))
 
     def policy(self, protocol: SecureSum, base: Policy | None = None) -> Policy:
         """Return what this node insists on: its own words where it has any, else `base` (the app's), else the
@@ -106,7 +105,7 @@ class Site:
                 t.advance(f"flower/round/{federation}", number)
                 if (left := t.get(current)) is not None:
                     t.delete(session_key(left))
-                    t.delete(state_key(left))
+                    t.delete(f"session/{left.hex()}")  # where `protocols.runtime` keeps this party's state
                 t.put(current, context)
                 t.put(session_key(context), session)
         except AlreadyDone:
@@ -118,11 +117,6 @@ class Site:
 def session_key(context: bytes) -> str:
     """Return where a session's public facts are kept."""
     return f"flower/session/{context.hex()}"
-
-
-def state_key(context: bytes) -> str:
-    """Return where `protocols.runtime` keeps this party's state of a session."""
-    return f"session/{context.hex()}"
 
 
 def load_site(
@@ -151,12 +145,7 @@ def load_site(
     ledgers = folder / table.get("ledgers", "")
     if ledgers.exists() and not ledgers.is_dir():
         raise Misuse(f"{folder / FILE}: expected ledgers to be a folder, {ledgers} is none")
-    ledger = NodeLedger(
-        ledgers,
-        table.get("dataset", ""),
-        table.get("delta", DEFAULT_DELTA),
-        store,
-    )
+    ledger = PartyLedger(ledgers, table.get("dataset", ""), table.get("delta", DEFAULT_DELTA), store)
     if roster is not None:
         member = roster.member(name)
         if identity is None or identity.public != member.key:
@@ -171,9 +160,7 @@ def _read(path: Path) -> dict[str, Any]:
         return {}
     try:
         if (mode := path.stat().st_mode) & 0o022:
-            raise StoreError(
-                f"{path} may be written by others (mode {mode & 0o777:o}): chmod go-w {path.name}"
-            )
+            raise StoreError(f"{path} is writable by others (mode {mode & 0o777:o}): chmod go-w {path.name}")
         table = tomllib.loads(path.read_text())
     except (OSError, ValueError) as error:
         raise Misuse(f"{path}: {error}") from None

@@ -17,17 +17,12 @@ from flwr.serverapp.strategy import Result, Strategy
 from fl import arguments
 from fl.account import Account
 from fl.flower.arrays import arrays_of, tree_of
-from fl.flower.compat import (
-    has_own_loop,
-    inner_names,
-    log,
-    require_mean_only,
-    restore_strategy,
-)
+from fl.flower.compat import has_own_loop, inner_names, log, require_mean_only, restore_strategy
 from fl.flower.files import RunKeeper, load_run
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
+from fl.flower.messages import Layout
 from fl.flower.rounds import ProtectedRounds, ServerOptions
-from fl.flower.server_party import Layout
+from fl.flower.server_party import server_files
 from fl.flower.trips import POLL_SECONDS
 from fl.made_with import Settings, of_stack
 from fl.round import RoundResult
@@ -37,7 +32,6 @@ from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
 from protocols.stack import Numbers, Stack
 from protocols.statement import Statement
-from protocols.store import FileStore, MemoryStore, Store
 from protocols.updates import schema_of
 
 EVALUATION_NOTE = "each client's evaluation metrics leave it unprotected, by explicit choice"
@@ -82,25 +76,20 @@ class PrivateStrategy(Strategy):
         local_epochs: int = 1,
     ) -> None:
         require_mean_only(strategy)
-        if (roster is None) != (authority is None) or (roster is None) != (identity is None):
-            raise Misuse(
-                "a roster comes with the authority's public key and the server's identity, all three or none"
-            )
-        if roster is not None and folder is None:
-            raise Misuse("with a roster rounds are counted across runs: name a folder for the server's state")
         if evaluate not in ("skip", "clear"):
             raise Misuse(f'expected evaluate to be "skip" or "clear", got {evaluate!r}')
         self.strategy = strategy
         self.folder = None if folder is None else Path(folder)
+        store, verified = server_files(self.folder, roster, authority, identity)
         self.evaluate = evaluate
         self.stage_timeout = stage_timeout
         self.node_timeout = node_timeout
         self.account = Account(tuple(privacy), delta, ledger)
         self.options = ServerOptions(
             stack=Stack(tuple(privacy), numbers or Numbers()),
-            store=self._store(),
+            store=store,
             layout=Layout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
-            roster=None if roster is None or authority is None else roster.verified(authority),
+            roster=verified,
             identity=identity,
             min_survivors=arguments.whole("min_survivors", min_survivors, 1),
             poll=poll,
@@ -166,7 +155,7 @@ class PrivateStrategy(Strategy):
                 self._farewell(rounds, min(limit, self.stage_timeout or 60.0))
         finally:
             if keeper is not None:
-                keeper.close()
+                keeper.files.close()
         if not result.arrays:
             result.arrays = arrays
         for name in _BY_ROUND:
@@ -218,9 +207,6 @@ class PrivateStrategy(Strategy):
             "evaluate": self.evaluate,
             "federation": options.roster.federation if options.roster else None,
         }
-
-    def _store(self) -> Store:
-        return MemoryStore() if self.folder is None else FileStore(self.folder / "state" / "store", "server")
 
     def _resume(self, initial: ArrayRecord) -> Kept | None:
         """Return the run to go on with; None if there is none. Raises Misuse for another strategy's or model's."""

@@ -24,11 +24,13 @@ from protocols.kernel import Message as Frame
 from protocols.kernel import Party, Step
 from protocols.protocol import Stage
 from protocols.randomness import SystemRandom
-from protocols.runtime import remember
+from protocols.runtime import recall, remember
 from protocols.session import Session
 from protocols.summation import SecureSum, Total
 
 POLL_SECONDS = 0.1
+Contents = dict[int, RecordDict]
+"""What each node is sent, by its id."""
 
 
 def ask(
@@ -85,7 +87,7 @@ class SumOverGrid:
         self._computing = 0.0
         self._driver = Driver(self.protocol, self.session, SystemRandom(), self._perform, self._refused)
         try:
-            final = self._driver.run(self._trip, self.state.recall(self.protocol))
+            final = self._driver.run(self._trip, recall(self.state.store, self.protocol))
         except Aborted as error:
             for name, why in sorted(self.refusals.items()):
                 error.add_note(f"{name}: {why}")
@@ -98,9 +100,8 @@ class SumOverGrid:
         """Carry one stage's requests and take the answers as they come, so that they are never all held at once."""
         began, session = time.perf_counter(), self.session
         if stage.counts:
-            self.state.inputs_asked(
-                AskedRound(session.round, self.header.number, session.context, session.roster)
-            )
+            asked = AskedRound(session.round, self.header.number, session.context, session.roster)
+            self.state.inputs_asked(asked)
         requests, parties = self._requests(stage.name, queue)
         down = sum(len(frame.to_wire()) for frame in queue)
         answers: list[Answer] = []
@@ -124,13 +125,11 @@ class SumOverGrid:
         counts = len(parties), len(answers), up, down
         self.trips.append(Trip(stage.name, seconds, node_s, train_s, server_s, *counts))
 
-    def _requests(
-        self, stage: str, outbox: tuple[Frame, ...]
-    ) -> tuple[dict[int, RecordDict], dict[int, Party]]:
+    def _requests(self, stage: str, outbox: tuple[Frame, ...]) -> tuple[Contents, dict[int, Party]]:
         frames: dict[Party, list[bytes]] = {}
         for frame in outbox:
             frames.setdefault(frame.recipient, []).append(frame.to_wire())
-        contents: dict[int, RecordDict] = {}
+        contents: Contents = {}
         nodes: dict[int, Party] = {}
         for party, wire in frames.items():
             found = self.directory.find(party, self.session.roster)
@@ -159,10 +158,10 @@ class SumOverGrid:
             answer, frames = unpack_answer(reply.content, self.directory.keys.get(name))
             if (answer.context, answer.name) != (self.session.context, name):
                 raise PeerError(f"an answer of another session or by {answer.name!r}", name)
+            return answer, frames
         except PeerError as error:
             self.refusals.setdefault(name, f"{type(error).__name__}: {error}")
             return None, []
-        return answer, frames
 
     def _take(self, answer: Answer, party: Party, frames: Frames) -> None:
         """Hand an answer's frames to the server's state; what it refuses counts as that party's silence."""
@@ -173,9 +172,7 @@ class SumOverGrid:
             try:
                 frame = Frame.from_wire(data)
                 if frame.sender != party:
-                    raise PeerError(
-                        f"{answer.name} sent a message in the name of {frame.sender}", answer.name
-                    )
+                    raise PeerError(f"{answer.name} speaks in the name of {frame.sender}", answer.name)
             except PeerError as error:
                 self._refused(party, error)
             else:

@@ -36,9 +36,7 @@ def shown_arrays(content: RecordDict, arrays_key: str, config_key: str | None = 
     """
     arrays = content.array_records.get(arrays_key)
     if arrays is None:
-        raise ProtocolViolation(
-            f"expected the model, an ArrayRecord, under {arrays_key!r}; there is none", "server"
-        )
+        raise ProtocolViolation(f"expected the model, an ArrayRecord, under {arrays_key!r}", "server")
     bound = {arrays_key, *(name for name in content.config_records if name == config_key)}
     if extra := sorted(content.keys() - bound):
         raise ProtocolViolation(
@@ -65,24 +63,24 @@ class WrappedApp:
         self._weight_key = ""
 
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
-        arrays = shown_arrays(content, header.arrays_key, header.config_key)
-        run = header.run.facts()
+        layout, run = header.layout, header.run.facts()
+        arrays = shown_arrays(content, layout.arrays, layout.config)
         if (run.sampling, run.rate) != ("all", 1.0):
             raise PolicyRefusal(
                 "sampling: this node takes part in runs that ask everybody in every round, the server claims "
                 f"{run.sampling!r} at {run.rate:g}"
             )
         self.stack.plan(run)
-        self._weight_key = header.weight_key
+        self._weight_key = layout.weight
         return open_round(
             self.stack,
             run,
             header.number,
             session.roster,
-            reference_of(tree_of(arrays), header.integers),
-            metrics=header.metrics,
+            reference_of(tree_of(arrays), layout.integers),
+            metrics=layout.metrics,
             public=header.public.public(),
-            config=config_bytes(content.config_records.get(header.config_key)),
+            config=config_bytes(content.config_records.get(layout.config)),
         )
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
@@ -100,9 +98,7 @@ class WrappedApp:
         arrays = list(reply.content.array_records.values())
         metrics = list(reply.content.metric_records.values())
         if len(arrays) != 1 or len(metrics) != 1:
-            raise Misuse(
-                f"expected one ArrayRecord and one MetricRecord, got {len(arrays)} and {len(metrics)}"
-            )
+            raise Misuse(f"expected an ArrayRecord and a MetricRecord, got {len(arrays)} and {len(metrics)}")
         weight = metrics[0].get(self._weight_key)
         if not isinstance(weight, int | float) or not float(weight).is_integer() or weight < 0:
             raise Misuse(

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from fl.account import Account
 from fl.round.remarks import notes_of
 from fl.round.result import RoundResult
+from protocols.layers import RunFacts
 from protocols.stack import Stack
 from protocols.statement import Protection, Statement
 
@@ -20,10 +21,12 @@ def statement_of(
     account: Account,
     notes: Iterable[str] = (),
     history: Iterable[RoundResult] = (),
+    run: RunFacts | None = None,
 ) -> Statement:
     """Return what was protected so far.
 
-    protection: of the last session. notes: what engine and caller add. history: the rounds so far.
+    protection: of the last session. notes: what engine and caller add. history: the rounds so far. run: as planned,
+    for what layers say of its noise (None: nothing is planned yet).
     """
-    said = [*notes, *(() if account.events else (SUM_NOTE,)), *notes_of(history)]
-    return account.statement(stack, protection, said)
+    said = [*notes, *(() if run is None else stack.outlook(run)), *(() if account.events else (SUM_NOTE,))]
+    return account.statement(stack, protection, [*said, *notes_of(history)])

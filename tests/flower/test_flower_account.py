@@ -12,8 +12,8 @@ from dp import ClientDP, Ledger
 from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.messages import START, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.node_ledger import LEDGER, SENT_AGAIN
 from fl.flower.strategy import PrivateStrategy
+from fl.round.party_ledger import LEDGER, SENT_AGAIN
 from protocols.identity import Identity, Roster, SignedRoster
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered

@@ -166,7 +166,7 @@ def test_a_roster_names_the_clients_and_its_server_signs_the_record(tmp_path: Pa
     with pytest.raises(Misuse, match="output folder"):
         serve(grid, federation(), 1, **given)
     del given["identity"]
-    with pytest.raises(Misuse, match="all or none"):
+    with pytest.raises(Misuse, match="all three or none"):
         serve(grid, federation(output=tmp_path / "x"), 1, **given)
 
 

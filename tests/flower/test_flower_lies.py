@@ -14,8 +14,8 @@ from dp.event_json import decode, from_fact
 from fl.flower.arrays import arrays_of
 from fl.flower.messages import START, pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.node_ledger import LEDGER, node_events
 from fl.flower.strategy import PrivateStrategy
+from fl.round.party_ledger import LEDGER, party_events
 from protocols.identity import Identity
 from protocols.layers import RoundFacts, RunFacts
 from protocols.stack import Stack
@@ -66,7 +66,7 @@ def test_what_a_node_spends_claims_nothing_of_who_was_asked() -> None:
     stack = Stack([layer])
     stack.plan(run)
     plan = stack.round(RoundFacts(run, 1, ("a", "b"), bytes(32)), np.zeros(1))
-    (claimed,), (own,) = plan.events(("a", "b")), node_events(plan, "a")
+    (claimed,), (own,) = plan.events(("a", "b")), party_events(plan, "a")
     assert (claimed.facts["sample_rate"], own.facts["sample_rate"]) == (0.1, 1.0)
     assert own == replace(
         claimed, facts={**claimed.facts, "sample_rate": 1.0}

@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from examples.flower.loopback import Process
-from fl.flower.connection_keys import make_node_key
 from fl.flower.launcher import write_launcher
+from fl.flower.nodes import make_node_key
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, verify_record
 from tests.flower.deployed import APP, Deployed, until

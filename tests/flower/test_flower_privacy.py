@@ -7,18 +7,21 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from dp import ClientDP, DistributedDP, Ledger
+from fl import SecureAverage
 from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.mod import privacy_mod
-from fl.flower.node_ledger import LEDGER
 from fl.flower.strategy import PrivateStrategy
 from fl.round.kept import STATEMENT
+from fl.round.party_ledger import LEDGER
+from protocols import PlainSum
 from protocols.errors import BudgetExceeded, StackError
 from protocols.record import FILE_NAME, check_files, verify_record
 from protocols.statement import Statement
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered
 
 
 def layers() -> list[Any]:
@@ -46,6 +49,25 @@ def test_a_round_with_client_dp_is_noised_priced_and_in_every_nodes_own_ledger(t
         assert own.epsilon() == pytest.approx(epsilon, rel=1e-3)
     moved = tree_of(result.arrays)["layer.weight"] - model()["layer.weight"]
     assert np.abs(moved).max() > 0
+
+
+def test_noise_that_drowns_the_update_is_logged_before_the_run_and_in_every_engines_statement(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    def drowning() -> list[Any]:
+        return [ClientDP(noise_multiplier=50.0, delta=1e-5, clip=1.0), PlainSum()]
+
+    apps = {n: (client_app(privacy_mod(drowning(), site=tmp_path / f"n{n}")), {}) for n in (1, 2, 3)}
+    strategy = PrivateStrategy(fedavg(3), drowning())
+    strategy.start(DirectGrid(apps), arrays_of(model()), num_rounds=1)
+    average = SecureAverage(drowning())
+    with pytest.warns(UserWarning, match="the noise on the mean update"):
+        average({name: {"w": torch.ones(17)} for name in "abc"}, reference={"w": torch.zeros(17)})
+    noted = [
+        [n for n in own.notes if "mean update" in n] for own in (strategy.statement(), average.statement)
+    ]
+    assert [len(notes) for notes in noted] == [1, 1]
+    assert noted[0][0] in caplog.messages
 
 
 def test_a_node_refuses_the_round_that_goes_beyond_its_largest_epsilon(tmp_path: Path) -> None:

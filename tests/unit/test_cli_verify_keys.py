@@ -13,7 +13,7 @@ from dp.events import Gaussian, Relation, Unit
 from examples.flower.keys import make_deployment, make_tls
 from fl.cli import invoke
 from fl.credentials import make_identity, read_public
-from fl.flower.connection_keys import make_node_key
+from fl.flower.nodes import make_node_key
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.record import FILE_NAME, RunRecord, file_digest

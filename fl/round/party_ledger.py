@@ -24,7 +24,7 @@ SENT_AGAIN = "an update that had left before is sent again, as this node's polic
 
 
 @dataclass(frozen=True)
-class NodeLedger:
+class PartyLedger:
     """The ledger of one data set. folder: where it lies; nodes over the same data name the same one.
 
     dataset: its name; "" for a site's only one. delta: at which it is priced, by Renyi accounting. store: the node's
@@ -71,7 +71,7 @@ class NodeLedger:
             self._remember(len(ledger.entries()))
 
     def _ledger(self) -> Any:
-        from dp import Ledger  # an app without DP layers never loads it
+        from dp.ledger import Ledger  # an app without DP layers never loads it
 
         terms: dict[str, Any] = {"epsilon": math.inf, "delta": self.delta, "accountant": "rdp"}
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def _afford(ledger: Any, event: Event, limit: float) -> None:
         )
 
 
-def node_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
+def party_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
     """Return what the round spends of the data of `name`, as if it were asked in every round: it cannot see how the
     server chose, so no choice of clients makes its own price smaller. Raises Misuse for events that have no price.
     """

@@ -1,0 +1,99 @@
+"""A client's side of a session over a network: what it checks, pays and computes before its input may leave.
+
+What belongs here: the checks in the order in which they must come, the same for every engine. What does not: messages
+and files of an engine (`fl.flower`), training (`Work`), the session's steps (`protocols`).
+"""
+
+import time
+from dataclasses import dataclass, replace
+
+from fl.round.broadcast import Broadcast
+from fl.round.contribution import encoded
+from fl.round.engine import Work
+from fl.round.party_ledger import PartyLedger, party_events
+from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
+from protocols.kernel import Step
+from protocols.policy import Policy
+from protocols.randomness import SystemRandom
+from protocols.runtime import recall
+from protocols.session import Session
+from protocols.stack import Stack
+from protocols.store import Store
+
+
+@dataclass
+class RoundParty:
+    """One client in one session, with its own store, privacy ledger and policy.
+
+    train_seconds: spent in the user's code. sent_again: the update left before, and the policy allows that.
+    """
+
+    name: str
+    store: Store
+    ledger: PartyLedger
+    policy: Policy
+    stack: Stack
+    train_seconds: float = 0.0
+    sent_again: bool = False
+
+    def require_layers(self) -> None:
+        """Raises PolicyRefusal for a layer that the policy does not allow."""
+        allowed = self.policy.allow_layers
+        for name in (*(layer.name for layer in self.stack.layers), self.stack.secure_sum.name):
+            if allowed is not None and name not in allowed:
+                raise PolicyRefusal(f"allow_layers: this node does not accept {name!r}, it accepts {allowed}")
+
+    def session(self, broadcast: Broadcast, claimed: Session) -> Session:
+        """Return the session as this client computes it from what it was shown: the server's own digest counts for
+        nothing. Raises ProtocolViolation where they differ, PolicyRefusal for one that offers less than the policy or
+        the layers demand.
+        """
+        plan, run = broadcast.plan, broadcast.plan.facts.run
+        if run.dimension != broadcast.reference.schema.dimension or run.cohort < claimed.clients:
+            raise ProtocolViolation(
+                "the planned run does not fit the model or the cohort that was sent", "server"
+            )
+        if broadcast.digest != claimed.model:
+            raise ProtocolViolation(
+                "the model, configuration or layers that this node was shown are not those of the session",
+                "server",
+            )
+        own = replace(claimed, model=broadcast.digest)
+        if (own.dimension, own.bound, int(own.modulus)) != (plan.dimension, plan.bound, plan.modulus):
+            raise ProtocolViolation(
+                "the session's dimension, bound or modulus is not what the layers give", "server"
+            )
+        if own.min_survivors < plan.min_survivors:
+            raise PolicyRefusal(
+                f"min_survivors: the layers demand {plan.min_survivors}, the session offers {own.min_survivors}"
+            )
+        self.policy.check(self.stack.secure_sum.demands(own))  # before training: it may take hours
+        return own
+
+    def begin(self, broadcast: Broadcast, session: Session, index: int, work: Work, run: str) -> Step:
+        """Train, pay for the round, and return the first step of the client at `index`.
+
+        run: names the federation in the ledger. Raises PolicyRefusal for a price beyond the policy's max_epsilon,
+        SpentUpdate for an update that left before, unless the policy allows that.
+        """
+        limit = self.policy.max_epsilon
+        events = party_events(broadcast.plan, self.name)
+        self.ledger.require(events, limit)
+        own = broadcast.own(self.name, self.store)
+        began = time.perf_counter()
+        vector, update = encoded(broadcast, work(broadcast, own), own)
+        self.train_seconds = time.perf_counter() - began
+        self.sent_again = self.store.marked(f"spent/{update.hex()}")
+        if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
+            raise SpentUpdate("this update left this client once; it is not sent a second time")
+        self.ledger.charge(events, limit, run=run, round=broadcast.number, again=self.sent_again)
+        protocol = self.stack.secure_sum
+        return protocol.client(
+            session,
+            index,
+            vector,
+            random=SystemRandom(),
+            policy=self.policy,
+            update=update,
+            memory=recall(self.store, protocol),
+        )
