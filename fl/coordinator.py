@@ -159,9 +159,8 @@ class Coordinator:
         return public
 
     def close(self, result: RoundResult) -> None:
-        """Note with whom a round closed."""
-        if not result.abandoned:
-            self.closed |= dict.fromkeys(result.survivors, result.number)
+        """Note with whom a round closed: an abandoned one has no survivors."""
+        self.closed |= dict.fromkeys(result.survivors, result.number)
 
     def sample(self) -> Broadcast:
         """Return a first round over as many clients as a round asks; over the fewest, where how many is withheld."""

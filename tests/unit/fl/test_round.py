@@ -166,6 +166,19 @@ def test_the_digest_binds_every_bit_integers_included(integers: str) -> None:
     assert shown(tree(), integers=integers).digest in digests
 
 
+def test_the_digest_binds_the_configuration_and_which_of_the_sums_it_is() -> None:
+    stack, run, model = Stack([]), RunFacts(3, 3, 3, dimension=2), reference_of(tree())
+    others: list[dict[str, Any]] = [
+        {},
+        {"config": b"lr=1"},
+        {"config": b"lr=2"},
+        {"name": "north"},
+        {"name": "south"},
+    ]
+    digests = {open_round(stack, run, 1, ("a", "b", "c"), model, **other).digest for other in others}
+    assert len(digests) == len(others)
+
+
 def test_secure_average_binds_kept_integers() -> None:
     def digest(kept: int) -> bytes:
         average = SecureAverage([])

@@ -227,6 +227,16 @@ def test_a_refused_round_says_nothing_of_the_sums_that_were_decoded_before() -> 
     assert (played.result.clipped_share, played.result.survivors, played.means) == (None, (), ())
 
 
+def test_survivors_without_examples_give_no_mean_and_abandon_the_round() -> None:
+    stack, run = Stack([SecAgg()]), RunFacts(1, 3, 3, dimension=3)
+    shown = open_round(stack, run, 1, NAMES[:3], reference_of(model(0.0)))
+    engine = MemoryEngine(
+        stack.secure_sum, lambda broadcast, own: contribution_of(broadcast, broadcast.reference.flat, 0)
+    )
+    played = play([shown], engine, stack, Account())
+    assert (played.result.abandoned, played.means) == ("the survivors hold no examples", ())
+
+
 @pytest.mark.parametrize("own", [{}, {"steps": 1, "more": 2}, {"steps": 11}])
 def test_other_counts_than_declared_are_refused(own: dict[str, int]) -> None:
     stack = Stack([])

@@ -164,6 +164,14 @@ def test_state_is_settled_by_the_round_that_closed_with_it_and_by_no_other() -> 
     assert keep(store, 4, 3, 4.0) == 3.5
 
 
+def test_what_was_rolled_back_cannot_be_settled_later() -> None:
+    store = MemoryStore()
+    keep(store, 1, 0, 1.0)
+    PartyState.of(facts(store, 2, 0), "toy")  # round 1 did not close with this client
+    with pytest.raises(ProtocolViolation, match=r"round 1 was the last .* of round 0"):
+        PartyState.of(facts(store, 3, 1), "toy")
+
+
 def test_a_server_that_says_otherwise_is_refused() -> None:
     store = MemoryStore()
     keep(store, 1, 0, 1.0)
