@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from protocols.audit.subject import OPEN
 from protocols.errors import SecAggError
 from protocols.kernel import Message, Party, State, Step, client
+from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.runtime import remember
 from protocols.session import Session
@@ -74,17 +75,18 @@ def sit_down(
     vectors: Sequence[NDArray[np.int64]],
     corrupt: frozenset[Party] = frozenset(),
     stores: Mapping[Party, MemoryStore] | None = None,
+    policy: Policy = OPEN,
 ) -> Table:
-    """Return a table with every party in its first state."""
+    """Return a table with every party in its first state. Raises PolicyRefusal if one does not join."""
     helpers = protocol.helpers(session)
     everyone = [*map(client, range(session.clients)), *helpers]
     table = Table(protocol, session, vectors, stores or {p: MemoryStore() for p in everyone}, corrupt)
     random = SystemRandom()
     for i, vector in enumerate(vectors):
-        step = protocol.client(session, i, vector, random=random, policy=OPEN)
+        step = protocol.client(session, i, vector, random=random, policy=policy)
         table.lived[client(i)] = [step.state]
     for helper in helpers:
-        table.lived[helper] = [protocol.helper(session, helper, random=random, policy=OPEN).state]
+        table.lived[helper] = [protocol.helper(session, helper, random=random, policy=policy).state]
     return table
 
 
