@@ -25,9 +25,9 @@ class Check:
     "least": at least `count` clients of what it is given (`of`: the "list" of clients to mask with, the "view" of who
     survived, the "votes" for that view) `among` "all", its "neighbours", or in each of the rule's "windows".
     "own": it is itself in the view. "within": those in the view among `among` are in its own list. "same": the list
-    that the view's statement names is its own. "signed": a client's own secret is opened only if that client signed the
-    list it masked with, and it is the statement's. "once": one answer to `at` in a session, from a restored state too.
-    "voted": it opens nothing but the view it voted for. "bound": a vote counts in its own session only.
+    that the view's statement names is its own. "signed": each neighbour in the view signed, with its input or by a vote
+    for this view, the list that the statement names. "once": one answer to `at` in a session, from a restored state
+    too. "voted": it opens nothing but the view it voted for. "bound": a vote counts in its own session only.
     """
 
     name: str

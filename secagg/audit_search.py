@@ -49,6 +49,9 @@ def rule(session: Session, transcript: Transcript) -> Rule:
 def _checks(rules: Rules) -> Iterator[Check]:
     p = rules.parameters
     yield Check("dealers", ("input",), "least", "list", "neighbours", rules.threshold)
+    yield Check("enough dealers", ("input",), "least", "list", "all", rules.survivors)
+    if p.window:
+        yield Check("dealers in a row", ("input",), "least", "list", "windows", p.window)
     yield Check("itself among the survivors", ("vote", "open"), "own")
     yield Check("enough survivors", ("vote", "open"), "least", "view", "all", rules.survivors)
     yield Check("survivors dealt", ("vote", "open"), "within", among="all")
@@ -68,6 +71,8 @@ def lies(
     """The requests of a server that plays an attack; the answers come back. requests: the genuine ones for input."""
     liar = _Liar(session, attack, graph_seed(session, transcript))
     for m in requests:
+        if m.recipient.number in attack.corrupt:
+            yield m
         for dealers in liar.dealers(m.recipient.number):
             for answer in (yield replace(m, body=liar.delivery(m, dealers))):
                 liar.inputs[m.recipient.number, dealers] = Masked.decode(answer.body).signature

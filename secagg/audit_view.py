@@ -66,23 +66,23 @@ class View:
         self.shares: dict[str, Shares] = {"seed": defaultdict(dict), "key": defaultdict(dict)}
         self.insiders = {i: state for i, state in insiders.items() if isinstance(state, Masking)}
         self.seed = graph_seed(session, transcript)
-        asked: dict[int, Delivery] = {}
+        asked: dict[int, list[Delivery]] = defaultdict(list)
         for m in transcript:
             if m.session != session.context:
                 continue
             if m.sender == SERVER:
                 if m.stage == INPUT:
-                    asked[m.recipient.number] = Delivery.decode(m.body)
+                    asked[m.recipient.number].append(Delivery.decode(m.body))
             else:
                 self._answer(m, m.sender.number, asked)
         self._asked = asked
 
-    def _answer(self, m: Message, index: int, asked: Mapping[int, Delivery]) -> None:
+    def _answer(self, m: Message, index: int, asked: Mapping[int, list[Delivery]]) -> None:
         if m.stage == ADVERTISE:
             self.keys[index] = Advertisement.decode(m.body).keys
         elif m.stage == INPUT:
             self.vectors[index] = Masked.decode(m.body).vector
-            self.lists[index] = self._mates(index, asked[index])
+            self.lists[index] = self._mates(index, asked[index][-1])
         elif m.stage == UNMASK:
             opened = Opened.decode(m.body)
             for dealers, blob, kind in (
@@ -99,8 +99,9 @@ class View:
     def with_dealt(self) -> "View":
         """The insiders tell every share that was dealt to them besides, before anything else is asked."""
         for i, state in self.insiders.items():
-            if i in self._asked:
-                held, _ = state._open(self._asked[i], self._mates(i, self._asked[i]))
+            for delivery in self._asked[i]:
+                mates = self._mates(i, delivery)
+                held = state._open(delivery, mates)[0] if mates else {}
                 for j, share in held.items():
                     self.shares["seed"][j][i + 1], self.shares["key"][j][i + 1] = share[:32], share[32:]
         return self

@@ -41,13 +41,23 @@ class Played:
     notes: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True)
+class Searched:
+    """How large the sessions are that an adversary searches, by their clients. complete: to the end, as the protocol
+    comes. sparse: to the end, with its sparse graph. ring: with its sparse graph, neighbours in pairs.
+    """
+
+    complete: tuple[int, ...] = (7, 10)
+    sparse: tuple[int, ...] = (9,)
+    ring: tuple[int, ...] = (24,)
+
+
 class Subject:
     """Base: name, level, declared threat model, the stages clients may leave at, and `play`.
 
     reference: what a command line calls it, "" where none does. unknown: property -> why it is not known to
     hold even if no example failed. playing: inputs and drop-outs of the session that was played last.
-    examined: property -> how far a search went, in words. searched: clients of the sessions that are searched to the
-    end, as the protocol comes and with a sparse graph.
+    examined: property -> how far a search went, in words. searched: how large the searched sessions are.
     """
 
     level: ClassVar[str]
@@ -60,7 +70,7 @@ class Subject:
         self.unknown: Mapping[str, str] = {}
         self.playing: tuple[Vectors, Drop] | None = None
         self.examined: dict[str, str] = {}
-        self.searched = (5, 10)
+        self.searched = Searched()
         self._cache: dict[str, Any] = {}
 
     def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:

@@ -32,7 +32,7 @@ class Encoding:
         self.equal = {pair: p.new() for pair in combinations(self.views, 2)}
         self.vote = [[p.new() for _ in cells] for _ in self.views]
         self.open = [[p.new() for _ in cells] for _ in self.views]
-        self.used = {(at, v): p.new() for at in ("vote", "open") for v in self.views}
+        self.used = {(at, v): p.new() for at in ("input", "vote", "open") for v in self.views}
         self.heard = [[p.new() for _ in cells] for _ in self.views]
         self.agrees = [[p.new() for _ in cells] for _ in self.views]
         self._world()
@@ -55,7 +55,7 @@ class Encoding:
                 p.implies(self.vote[v][c], self.sent[c], self.used["vote", v])
                 p.implies(self.open[v][c], self.sent[c], self.used["open", v])
                 p.implies(self.heard[v][c], self.vote[v][c], self.view[v][c])
-                p.implies(self.agrees[v][c], self.sent[c])
+                p.implies(self.agrees[v][c], self.sent[c], self.named[v][c], self.used["input", v])
             for c, d in self.pairs:  # a client that masked with the list of the statement
                 one, other, agrees = self.listed[c, d], self.named[v][d], self.agrees[v][c]
                 p.least({one: 1, other: -1, agrees: -1}, -1)
@@ -71,6 +71,11 @@ class Encoding:
         getattr(self, f"_{check.kind}")(check)
 
     def _least(self, check: Check) -> None:
+        if check.of == "list" and check.among != "neighbours":
+            for v in self.views:
+                self._counted(check, self.named[v], self.agrees[v], self.used["input", v])
+            self._own_list(check)
+            return
         if check.of == "list":
             for i, c in self.home.items():
                 terms = {self.listed[c, d]: float(k) for d, k in self.near[i].items()}
@@ -80,6 +85,15 @@ class Encoding:
             item = self.heard[v] if check.of == "votes" else self.view[v]
             for at, guards in zip(check.at, self.guards(check, v), strict=True):
                 self._counted(check, item, guards, self.used[at, v])
+
+    def _own_list(self, check: Check) -> None:
+        """A client's list may have anybody besides its neighbours: what is counted rests on which of those it has."""
+        everyone = frozenset(range(self.rule.clients))
+        for i, c in self.home.items():
+            near = self.rule.neighbours[i]
+            for place in (everyone,) if check.among == "all" else self.rule.windows:
+                terms = {self.listed[c, d]: float(k) for d, k in self.count(place & near).items()}
+                self._at_least(terms, place & near, check.count - len(place - near), self.sent[c])
 
     def _counted(self, check: Check, item: list[int], guards: list[int], used: int) -> None:
         everyone = frozenset(range(self.rule.clients))
@@ -133,7 +147,11 @@ class Encoding:
                 self.program.implies(self.open[v][c], self.vote[v][c])
 
     def _signed(self, check: Check) -> None:
-        """Acts on what is opened: see `goals`."""
+        """Who votes for a view signs its list as well."""
+        for v in self.views:
+            for h, c in self.pairs:
+                one, said = self.agrees[v][c], self.vote[v][c]
+                self.program.least({one: 1, said: 1, self.open[v][h]: -1, self.view[v][c]: -1}, -1)
 
     def _bound(self, check: Check) -> None:
         """Where it is left out, a client's vote in a session beside this one counts here: see `planning`."""

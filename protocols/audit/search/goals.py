@@ -9,12 +9,9 @@ from collections.abc import Mapping
 from protocols.audit.search.encoding import Encoding
 
 
-def add_goal(e: Encoding, most: int, signed: bool) -> list[int]:
-    """Demand that a set of 1 to `most` honest clients is opened; return the variables that say which cells are in it.
-
-    signed: a client's own secret opens only where it masked with the list of the statement.
-    """
-    inside, outside = _opened(e, signed)
+def add_goal(e: Encoding, most: int) -> list[int]:
+    """Demand that a set of 1 to `most` honest clients is opened; return the variables of its cells."""
+    inside, outside = _opened(e)
     seed, key = _reached(e, inside), _reached(e, outside)
     target = [e.program.new() for _ in e.cells]
     for c in e.all:
@@ -43,7 +40,7 @@ def _sort_alike(e: Encoding, target: list[int]) -> None:
         e.program.least(codes, 0.0)
 
 
-def _opened(e: Encoding, signed: bool) -> tuple[dict[tuple[int, int], list[int]], ...]:
+def _opened(e: Encoding) -> tuple[dict[tuple[int, int], list[int]], ...]:
     """Variables: holders of cell h open, about a view, the own secret (the key) of those in cell c."""
     p = e.program
     inside: dict[tuple[int, int], list[int]] = {}
@@ -56,8 +53,6 @@ def _opened(e: Encoding, signed: bool) -> tuple[dict[tuple[int, int], list[int]]
             p.implies(other, e.listed[h, c])
             p.least({other: -1, e.view[v][c]: -1}, -1)
             p.least({e.open[v][h]: 1, one: -1, other: -1}, 0)  # one answer opens one of the two
-            if signed:
-                p.implies(inside[h, c][v], e.agrees[v][c])
         for part in (inside, outside):  # one share of one holder, however often it is opened
             p.least(dict.fromkeys(part[h, c], -1.0), -1.0)
     return inside, outside

@@ -7,16 +7,15 @@ field of the protocol's public parameters is tried, and rounds and orders of the
 
 import secrets
 from collections.abc import Iterator
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
 from protocols.audit.prop import NotChecked
 from protocols.audit.search.planning import corrupt_sets, plan, weaker
 from protocols.audit.search.playing import Table, set_up, sit_down
 from protocols.audit.search.program import Undecided
-from protocols.audit.search.views import SECONDS, judge, opening_of, play, prepared
-from protocols.codec import Record
-from protocols.errors import Misuse, SecAggError
+from protocols.audit.search.views import SECONDS, Arrangement, judge, opening_of, play, prepared
+from protocols.errors import SecAggError
 from protocols.opening import Rule
 from protocols.policy import THREATS, Policy
 from protocols.session import Session
@@ -30,11 +29,14 @@ class Tally:
     joined: int = 0
     planned: int = 0
     undecided: int = 0
+    unknown: list[str] = field(default_factory=list)
 
 
 def offers(protocol: Any, session: Session) -> Iterator[tuple[str, Session]]:
     """Yield the session with one public fact made less, alone and with the least survivors taken back to one."""
-    kind: Any = type(protocol.parameters(session.clients, session.dimension, session.bound, int(session.modulus)))
+    kind: Any = type(
+        protocol.parameters(session.clients, session.dimension, session.bound, int(session.modulus))
+    )
     chosen = kind.decode(session.parameters)
     free = replace(session, min_survivors=1)
     yield "min_survivors = 1", free
@@ -60,23 +62,30 @@ def _others(value: Any) -> list[Any]:
     return list(THREATS[: THREATS.index(value)]) if value in THREATS else []
 
 
-def search(subject: Any, protocol: Any, clients: int, least: int, seconds: float = SECONDS) -> str:
+def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
     """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked."""
-    table, _, wished = prepared(subject, protocol, clients, least)
-    policy = Policy(min_survivors=least, allow_simulated=True, min_threshold_share=0.0)
+    table, _, wished = prepared(subject, what.protocol, what.clients, what.least)
+    policy = Policy(min_survivors=what.least, allow_simulated=True, min_threshold_share=0.0)
     tally = Tally()
-    for story, session in offers(protocol, table.session):
+    for story, session in offers(what.protocol, table.session):
         tally.made += 1
         joined = _joined(table, session, policy)
         if joined is None:
             continue
         tally.joined += 1
-        _examine(subject, joined, wished, f"the server offered {story}", seconds, tally)
+        try:
+            _examine(subject, joined, wished, f"the server offered {story}", seconds, tally)
+        except SecAggError:
+            tally.unknown.append(story)
     if tally.undecided:
         raise NotChecked(f"{tally.undecided} plans were left undecided within {seconds:g} s each")
+    left = ["offers that change two parameters at once"]
+    left += [f"joined sessions that the hook cannot put requests for ({'; '.join(tally.unknown)})"] * bool(
+        tally.unknown
+    )
     return (
-        f"{clients} clients: {tally.made} changed offers, {tally.joined} joined by all, {tally.planned} plans on those "
-        "refused by the real states. Not examined: offers that change two parameters at once."
+        f"{what.clients} clients, least {wished.least}: {tally.made} changed offers, {tally.joined} joined by all, "
+        f"{tally.planned} plans on those refused by the real states. Not examined: {'; '.join(left)}."
     )
 
 
@@ -90,13 +99,8 @@ def _joined(table: Table, session: Session, policy: Policy) -> Table | None:
 
 def _examine(subject: Any, table: Table, wished: Rule, story: str, seconds: float, tally: Tally) -> None:
     """Plan against what was joined. Raises Finding for what was not wished for."""
-    try:
-        requests = tuple(set_up(table))
-        joined = opening_of(table.protocol).rule(table.session, tuple(table.transcript))
-    except Misuse:
-        raise
-    except SecAggError:  # the server itself cannot go on with it
-        return
+    requests = tuple(set_up(table))
+    joined = opening_of(table.protocol).rule(table.session, tuple(table.transcript))
     corrupt = next(corrupt_sets(wished, 1))
     for one in weaker(replace(joined, least=wished.least)):
         try:

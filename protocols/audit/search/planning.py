@@ -79,7 +79,7 @@ def plan(
     for check in rule.checks:
         e.demand(check)
     most = max(1, rule.least - len(corrupt) - 1)
-    target = add_goal(e, most, any(check.kind == "signed" for check in rule.checks))
+    target = add_goal(e, most)
     values = e.program.solve(seconds)
     if values is None:
         return None

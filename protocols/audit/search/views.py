@@ -3,14 +3,14 @@
 import time
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.reading import modulus_of
-from protocols.audit.search.planning import corrupt_sets, plan, weaker
+from protocols.audit.search.planning import arcs, corrupt_sets, plan, weaker
 from protocols.audit.search.playing import Table, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit_hooks import Opening
@@ -39,14 +39,33 @@ class Tally:
         )
 
 
-def search(subject: Any, protocol: Any, clients: int, least: int, seconds: float = SECONDS) -> str:
-    """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked."""
-    table, requests, rule = prepared(subject, protocol, clients, least)
+class Arrangement(NamedTuple):
+    """What is searched: a protocol, its number of clients, the least survivors of its sessions, and the cells that
+    decide alike (as many as clients: to the end).
+    """
+
+    protocol: Any
+    clients: int
+    least: int
+    cells: int
+
+    @property
+    def to_the_end(self) -> bool:
+        return self.cells == self.clients
+
+
+def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
+    """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked.
+
+    seconds: for one plan of a search to the end, a tenth of it for others.
+    """
+    seconds = seconds if what.to_the_end else seconds / 10
+    table, requests, rule = prepared(subject, what.protocol, what.clients, what.least)
     corrupt = next(corrupt_sets(rule, 1))
     began, tally = time.perf_counter(), Tally()
     for one in weaker(rule):
         try:
-            attack = plan(one.rule, corrupt, seconds)
+            attack = plan(one.rule, corrupt, seconds, arcs(rule, what.cells))
         except Undecided:
             tally.undecided.append(one.story or "the rule as it is")
             continue
@@ -58,10 +77,13 @@ def search(subject: Any, protocol: Any, clients: int, least: int, seconds: float
         if not one.story:
             raise NotChecked(f"the hook `opening` allows what the real states refuse: {refusals(played)}")
         tally.refused.append(one.story)
-    near = len(rule.neighbours[0])
+    if tally.undecided and what.to_the_end:
+        raise NotChecked(f"{what.clients} clients, {seconds:g} s for each plan: {tally}")
+    near, took = len(rule.neighbours[0]), time.perf_counter() - began
+    coarse = [] if what.to_the_end else [f"what tells the clients of {what.cells} arcs apart"]
     return (
-        f"{clients} clients, {len(corrupt)} corrupt, {near} neighbours, threshold {rule.threshold}: {tally}, in "
-        f"{time.perf_counter() - began:.0f} s. Not examined: {'; '.join((*rule.unexamined, 'larger cohorts'))}."
+        f"{what.clients} clients, {len(corrupt)} corrupt, {near} neighbours, threshold {rule.threshold}, least "
+        f"{rule.least}: {tally}, in {took:.0f} s. Not examined: {'; '.join((*rule.unexamined, *coarse))}."
     )
 
 
