@@ -198,7 +198,7 @@ class _Masked(SecureSum):
 
     def _sparse(self) -> "_Masked":
         """A sparse graph already with 16 clients: for audits."""
-        return type(self)(neighbours=6, threshold=3, threat=None if self.credentials else self.wishes.threat)
+        return type(self)(neighbours=6, threshold=2, threat=None if self.credentials else self.wishes.threat)
 
     # -- parties ------------------------------------------------------------------------------------------------------
 

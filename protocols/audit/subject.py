@@ -49,7 +49,7 @@ class Searched:
 
     complete: tuple[int, ...] = (7, 10)
     sparse: tuple[int, ...] = (9,)
-    ring: tuple[int, ...] = (24,)
+    ring: tuple[int, ...] = (20,)
 
 
 class Subject:

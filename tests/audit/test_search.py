@@ -7,17 +7,11 @@ from protocols.audit.prop import Finding
 from protocols.audit.search import schedules
 from protocols.audit.search.planning import corrupt_sets, plan, weaker
 from protocols.audit.search.program import Program, Undecided
-from protocols.audit.search.views import prepared, search
-from protocols.kernel import Party
+from protocols.audit.search.views import Arrangement, prepared, search
 from secagg import SecAgg
-from tests.defects.homomorphic import DEFECTS as HOMOMORPHIC
 from tests.defects.masks import anything_goes
 from tests.defects.planting import put
-
-
-def few_holders() -> SecAgg:
-    """Two disjoint sets of holders could open both secrets of a client: only the quorum prevents it."""
-    return SecAgg(threshold=2)
+from tests.defects.views import CERTIFICATE, few_holders
 
 
 def test_a_program_is_solved_or_excluded() -> None:
@@ -34,17 +28,17 @@ def test_a_program_is_solved_or_excluded() -> None:
 
 
 def test_the_complete_graph_is_searched_to_the_end() -> None:
-    subject = WhiteBox(few_holders)
-    said = search(subject, subject.protocol, 5, 1)
+    subject = WhiteBox(SecAgg)
+    said = search(subject, Arrangement(subject.protocol, 5, 1, 5))
     assert " 0 undecided" in said
     assert "Not examined" in said
 
 
 def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
-    with put("secagg.client.view.check_certificate", anything_goes)():
+    with put(CERTIFICATE, anything_goes)():
         subject = WhiteBox(few_holders)
         with pytest.raises(Finding) as found:
-            search(subject, subject.protocol, 5, 1)
+            search(subject, Arrangement(subject.protocol, 5, 1, 5))
     story = str(found.value)
     assert "was opened" in story
     assert "opens its shares for the views" in story
@@ -72,13 +66,6 @@ def test_an_audit_says_that_it_did_not_search() -> None:
     assert "--search" in report.to_markdown()
     assert "--search" in report.to_html()
     assert report.to_json()["not_searched"] == list(report.not_searched)
-
-
-def test_two_lists_through_two_honest_decryptors_give_one_clients_vector() -> None:
-    one = frozenset({Party("decryptor", 0)})
-    planted = next(d for d in HOMOMORPHIC if d.name == "no agreement among decryptors")
-    with planted.plant(), pytest.raises(Finding, match="two totals that differ by clients"):
-        schedules.search(WhiteBox(planted.protocol), one)
 
 
 def test_schedules_of_a_sound_sum_tell_one_total() -> None:

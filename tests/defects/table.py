@@ -11,6 +11,7 @@ from pathlib import Path
 from fl.cli.audit import named
 from protocols.audit import PROPERTIES, WhiteBox, audit
 from protocols.audit.report import Report
+from protocols.audit.subject import Searched
 from tests.defects.masks import malicious
 from tests.defects.planting import Defect
 
@@ -19,11 +20,17 @@ BUILT_INS = {"none": 25, "secagg": 25, "secagg+": 25, "ckks": 10, "paillier": 3}
 IN_FULL = {"secagg, malicious": malicious}
 """Sums that no name gives: the strongest model, in which every property of masks is claimed."""
 
+SMALL = Searched(complete=(5,), sparse=(), ring=(20,))
+"""Sessions in which an adversary that searches must find every planted defect."""
+SEARCHES = {p.name for p in PROPERTIES if p.search}
+
 
 def caught(defect: Defect, only: Iterable[str] = ()) -> set[str]:
     """Return the properties that fail while the defect is planted."""
     with defect.plant():
-        report = audit(WhiteBox(defect.protocol), examples=defect.examples, only=only)
+        box = WhiteBox(defect.protocol)
+        box.searched = SMALL
+        report = audit(box, examples=defect.examples, only=only, search=defect.caught_by in SEARCHES)
     return {p.name for p in report.properties if p.status.value == "failed"}
 
 

@@ -1,14 +1,111 @@
 """Broken rules of opening: what an adversary that searches must find by itself."""
 
-from secagg import SecAgg
-from tests.defects.masks import anything_goes
+import copy
+from collections.abc import Collection, Mapping
+from functools import partial
+from typing import Any
+from unittest.mock import patch
+
+from protocols.agreement import Certificate, check_vote
+from secagg import SecAgg, SecAggPlus
+from secagg.client.base import refuse
+from secagg.client.opening import Opening
+from secagg.client.view import View
+from secagg.client.voting import Voting
+from secagg.messages import SIGNATURE_BYTES, Unmask, items, unpack_bits
+from secagg.rules import Rules, rules_of
+from tests.defects.masks import anything_goes, unmarked
 from tests.defects.planting import Defect, put
 
+CHECK, SHORTFALL = View.check, Rules.shortfall
+CERTIFICATE = "secagg.client.view.check_certificate"
+
+
+def few_holders() -> SecAgg:
+    """Two disjoint sets of holders could open both secrets of a client: only the quorum prevents it."""
+    return SecAgg(threshold=2)
+
+
+def many_leave() -> SecAgg:
+    """It plans for fewer survivors than a session may promise."""
+    return SecAgg(threshold=2, dropout=0.4)
+
+
+def two_fifths() -> SecAgg:
+    """As many corrupt clients as a threshold of three withstands."""
+    return SecAgg(collusion=0.4)
+
+
+def signed(found: Certificate, voters: Mapping[int, bytes], digest: bytes, among: Collection[int]) -> int:
+    """How many of `among` signed. Raises PeerError for a wrong signature."""
+    named = zip(found.voters.tolist(), items(found.signatures, SIGNATURE_BYTES), strict=True)
+    signers = [(j, signature) for j, signature in named if j in among]
+    for j, signature in signers:
+        check_vote(voters[j], digest, signature, str(j))
+    return len(signers)
+
+
+def by_neighbours(self: View, session: Any, asked: Unmask, neighbours: list[int]) -> None:
+    """A threshold of a client's own neighbours is enough."""
+
+    def check(found: Certificate, voters: Mapping[int, bytes], needed: int, digest: bytes, *_: Any) -> None:
+        if signed(found, voters, digest, neighbours) < rules_of(session).threshold:
+            raise refuse("too few neighbours signed")
+
+    with patch(CERTIFICATE, check):
+        CHECK(self, session, asked, neighbours)
+
+
+def silence_counts(self: View, session: Any, asked: Unmask, neighbours: list[int]) -> None:
+    """Survivors that did not vote are counted with those who did."""
+    alive = unpack_bits(asked.survivors, session.clients)
+
+    def check(found: Certificate, voters: Mapping[int, bytes], needed: int, digest: bytes, *_: Any) -> None:
+        if not signed(found, voters, digest, alive) or len(alive) < needed:
+            raise refuse("too few survivors")
+
+    with patch(CERTIFICATE, check):
+        CHECK(self, session, asked, neighbours)
+
+
+def own_field(self: Rules, view: Any, seed: bytes) -> str:
+    """The parameters' least survivors hold; the session's, which a policy reads, do not."""
+    twin = copy.copy(self)
+    twin.shown = self.parameters.survivors
+    return SHORTFALL(twin, view, seed)
+
+
+split = partial(Defect, caught_by="no-split-opens-few", protocol=few_holders)
 DEFECTS = (
+    split("opening before the vote is complete", plant=put(CERTIFICATE, anything_goes)),
+    split("neighbours' quorum only", plant=put("secagg.client.view.View.check", by_neighbours)),
+    split("non-voters counted", plant=put("secagg.client.view.View.check", silence_counts)),
+    split(
+        "unsigned lists", plant=put("secagg.client.view.check_signature", anything_goes), protocol=SecAggPlus
+    ),
+    split(
+        "a party that votes twice", plant=put("secagg.client.voting.Voting.receive", unmarked(Voting.receive))
+    ),
+    split(
+        "survivors moved to the other field",
+        plant=put("secagg.rules.Rules.shortfall", own_field),
+        protocol=many_leave,
+    ),
+    split(
+        "window rule off",
+        plant=put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
+        protocol=SecAggPlus,
+    ),
     Defect(
-        "opening before the vote is complete",
-        "no-split-opens-few",
-        put("secagg.client.view.check_certificate", anything_goes),
-        lambda: SecAgg(threshold=2),
+        "a party that answers twice",
+        "no-schedule-tells-two-sums",
+        put("secagg.client.opening.Opening.receive", unmarked(Opening.receive)),
+        few_holders,
+    ),
+    Defect(
+        "threshold downgrade",
+        "no-offer-opens-few",
+        put("secagg.protocol.insist", anything_goes),
+        two_fifths,
     ),
 )

@@ -5,23 +5,28 @@ from typing import Any
 
 from protocols.audit.prop import Property
 from protocols.audit.search import offers, schedules
-from protocols.audit.search.views import Arrangement, search
+from protocols.audit.search.views import GLANCE, SECONDS, Arrangement, search
 from protocols.kernel import Party
 
 
 def _arrangements(subject: Any) -> Iterator[Arrangement]:
     """As the protocol comes and with its sparse graph; a total of few promised, and of nearly all."""
     sizes, sparse = subject.searched, subject.hooks.sparse
+    if sparse is not None:
+        yield from (Arrangement(sparse(), n, 1, n // 2) for n in sizes.ring)
     for n in sizes.complete:
         yield from (Arrangement(subject.protocol, n, least, n) for least in (1, n - 1))
     if sparse is not None:
-        yield from (Arrangement(sparse(), n, 1, n // 2) for n in sizes.ring)
         yield from (Arrangement(sparse(), n, 1, n) for n in sizes.sparse)
 
 
 def views(subject: Any, data: Any) -> None:
     """Plans for lists, views, votes and answers; each is played against the real states."""
-    told = [search(subject, one) for one in _arrangements(subject)]
+    for one in _arrangements(subject):
+        search(subject, one, GLANCE)
+    told = [
+        search(subject, one, SECONDS if one.to_the_end else SECONDS / 10) for one in _arrangements(subject)
+    ]
     subject.examined["no-split-opens-few"] = " ".join(told)
 
 

@@ -74,7 +74,14 @@ def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
             continue
         tally.joined += 1
         try:
-            _examine(subject, joined, wished, f"the server offered {story}", seconds, tally)
+            _examine(
+                subject,
+                joined,
+                wished,
+                f"the server offered {story}, and every client joined",
+                seconds,
+                tally,
+            )
         except SecAggError:
             tally.unknown.append(story)
     if tally.undecided:
@@ -109,5 +116,5 @@ def _examine(subject: Any, table: Table, wished: Rule, story: str, seconds: floa
             tally.undecided += 1
             continue
         if attack is not None:
-            judge(subject, play(table, requests, attack), wished, attack, one.story or story)
+            judge(subject, play(table, requests, attack), wished, attack, story)
             tally.planned += 1

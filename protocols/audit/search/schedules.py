@@ -19,7 +19,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 from protocols.audit.prop import Finding
 from protocols.audit.search.playing import Table, sit_down
 from protocols.errors import SecAggError
-from protocols.kernel import Message, Party, State, client
+from protocols.kernel import SERVER, Message, Party, State, client
 from protocols.randomness import SystemRandom
 from protocols.summation import Total
 
@@ -88,6 +88,15 @@ class World:
         names = [s.name for s in self.protocol.stages(self.tables[number].session)]
         counting = next(s.name for s in self.protocol.stages(self.tables[number].session) if s.counts)
         return stage in names[names.index(counting) :]
+
+    def again(self, number: int) -> None:
+        """Send an earlier request again, as it was. Raises Finding if it is answered again."""
+        table = self.tables[number % len(self.tables)]
+        sent = [m for m in table.transcript if m.recipient != SERVER and m.recipient not in self.corrupt]
+        if sent:
+            request = sent[number % len(sent)]
+            if table.ask(request) and self._opens(self.tables.index(table), request.stage):
+                raise Finding(f"{request.recipient} answers the same request at {request.stage} again")
 
     def two_views(self, run: Run, absent: set[int], side: set[int]) -> None:
         """Run on twice from here, with everybody's answers and without some, both to the end: an honest party is asked
@@ -209,6 +218,22 @@ class Schedules(RuleBasedStateMachine):
     def two_views(self, number: int, absent: set[int], side: set[int]) -> None:
         """Two courses from one state to the end, honest parties divided between them."""
         self._do(lambda world: world.two_views(world.run(number), absent, side))
+
+    @rule(number=NUMBERS)
+    def finish(self, number: int) -> None:
+        """To the end, with everybody."""
+
+        def act(world: World) -> None:
+            run: Run | None = world.run(number)
+            while run is not None:
+                run = world.advance(run, set(), False)
+
+        self._do(act)
+
+    @rule(number=st.integers(0, 1 << 10))
+    def again(self, number: int) -> None:
+        """An earlier request once more."""
+        self._do(lambda world: world.again(number))
 
     @rule()
     def begin(self) -> None:

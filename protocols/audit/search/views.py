@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.reading import modulus_of
-from protocols.audit.search.planning import arcs, corrupt_sets, plan, weaker
+from protocols.audit.search.planning import Weaker, arcs, corrupt_sets, plan, weaker
 from protocols.audit.search.playing import Table, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit_hooks import Opening
@@ -18,9 +18,10 @@ from protocols.kernel import Message, client
 from protocols.opening import Attack, Rule
 from protocols.randomness import SystemRandom
 
-SECONDS = 20.0
-"""For one plan."""
+SECONDS, GLANCE = 20.0, 0.5
+"""For one plan; and for a first look, since what is found is mostly found at once."""
 DIMENSION = 3
+Ready = tuple[Table, tuple[Message, ...], Rule]
 
 
 @dataclass
@@ -57,27 +58,16 @@ class Arrangement(NamedTuple):
 def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
     """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked.
 
-    seconds: for one plan of a search to the end, a tenth of it for others.
+    seconds: for one plan. What is left undecided is no verdict, where the search is to the end and not a glance.
     """
-    seconds = seconds if what.to_the_end else seconds / 10
-    table, requests, rule = prepared(subject, what.protocol, what.clients, what.least)
+    there = prepared(subject, what.protocol, what.clients, what.least)
+    rule = there[2]
     corrupt = next(corrupt_sets(rule, 1))
     began, tally = time.perf_counter(), Tally()
     for one in weaker(rule):
-        try:
-            attack = plan(one.rule, corrupt, seconds, arcs(rule, what.cells))
-        except Undecided:
+        if not _settled(subject, there, one, what, corrupt, seconds, tally):
             tally.undecided.append(one.story or "the rule as it is")
-            continue
-        if attack is None:
-            tally.none.append(one.story)
-            continue
-        played = play(table, requests, attack)
-        judge(subject, played, rule, attack, one.story)
-        if not one.story:
-            raise NotChecked(f"the hook `opening` allows what the real states refuse: {refusals(played)}")
-        tally.refused.append(one.story)
-    if tally.undecided and what.to_the_end:
+    if tally.undecided and what.to_the_end and seconds > GLANCE:
         raise NotChecked(f"{what.clients} clients, {seconds:g} s for each plan: {tally}")
     near, took = len(rule.neighbours[0]), time.perf_counter() - began
     coarse = [] if what.to_the_end else [f"what tells the clients of {what.cells} arcs apart"]
@@ -85,6 +75,32 @@ def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
         f"{what.clients} clients, {len(corrupt)} corrupt, {near} neighbours, threshold {rule.threshold}, least "
         f"{rule.least}: {tally}, in {took:.0f} s. Not examined: {'; '.join((*rule.unexamined, *coarse))}."
     )
+
+
+def _settled(
+    subject: Any,
+    there: Ready,
+    one: Weaker,
+    what: Arrangement,
+    corrupt: frozenset[int],
+    limit: float,
+    tally: Tally,
+) -> bool:
+    """Plan with one weaker rule and play it; False if time ran out. Raises Finding, NotChecked."""
+    table, requests, rule = there
+    try:
+        attack = plan(one.rule, corrupt, limit, arcs(rule, what.cells))
+    except Undecided:
+        return False
+    if attack is None:
+        tally.none.append(one.story)
+        return True
+    played = play(table, requests, attack)
+    judge(subject, played, rule, attack, one.story and f"the plan need not pass {one.story}")
+    if not one.story:
+        raise NotChecked(f"the hook `opening` allows what the real states refuse: {refusals(played)}")
+    tally.refused.append(one.story)
+    return True
 
 
 def opening_of(protocol: Any) -> Opening:
@@ -95,9 +111,7 @@ def opening_of(protocol: Any) -> Opening:
     return found
 
 
-def prepared(
-    subject: Any, protocol: Any, clients: int, least: int
-) -> tuple[Table, tuple[Message, ...], Rule]:
+def prepared(subject: Any, protocol: Any, clients: int, least: int) -> Ready:
     """A table whose clients are about to be asked for their input, the requests for it, and the session's rule."""
     hook, names = opening_of(protocol), [str(i) for i in range(clients)]
     session = protocol.session(
@@ -152,11 +166,7 @@ def told(
     who = f"client {min(group)}'s input" if len(group) == 1 else f"the sum of {len(group)} clients"
     yield f"{who} was opened, though {rule.least} of {rule.clients} were promised: {value.tolist()}"
     yield f"  clients {sorted(group)}, exactly; corrupt: {sorted(attack.corrupt)}"
-    yield (
-        f"  the plan need not pass: {story}"
-        if story
-        else "  the plan passes every check of the protocol's rule"
-    )
+    yield f"  {story or 'the plan passes every check of the protocol'}"
     yield from _shown("is told to mask with", attack.lists)
     for v, view in enumerate(attack.views):
         yield f"  view {v}: clients {sorted(view)} are said to have survived"
