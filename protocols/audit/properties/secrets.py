@@ -5,6 +5,7 @@ import gc
 import io
 import logging
 import sys
+import weakref
 from collections.abc import Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
@@ -138,6 +139,7 @@ def _alive(apart_from: Any) -> Iterator[Any]:
     """What the collector's objects refer to. It does not know tuples and dicts of plain values: these are entered."""
     found = gc.get_referents(*(o for o in gc.get_objects() if o is not apart_from))
     while found:
+        found = [o for o in found if type(o) not in weakref.ProxyTypes]  # what one stands for may be gone
         yield from found
         plain = [o for o in found if isinstance(o, tuple | dict) and not gc.is_tracked(o)]
         found = gc.get_referents(*plain)
