@@ -44,7 +44,6 @@ class _Masked(SecureSum):
     _complete = False
     takes_input_late = True
     version = 2
-    default_policy = Policy(min_threshold_share=0.0)  # `insist` demands what the threat model needs
 
     def __init__(
         self,
