@@ -7,7 +7,7 @@ one sentence holds the pip command.
 from importlib import import_module
 from typing import TYPE_CHECKING
 
-from he.keys import KeyHolder, SharedByClients, Threshold
+from he.arrangements import KeyHolder, SharedByClients, Threshold
 from protocols.extras import needs
 
 if TYPE_CHECKING:

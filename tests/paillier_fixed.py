@@ -5,7 +5,7 @@ import json
 from pathlib import Path
 
 from he import KeyHolder, PaillierSum, SharedByClients, Threshold
-from he.keys import Arrangement
+from he.arrangements import Arrangement
 from he.paillier.keyring import HolderKey, Keyring
 from he.paillier.keys import PublicKey, SecretKey
 from he.paillier.threshold import deal

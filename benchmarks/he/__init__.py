@@ -15,7 +15,7 @@ import typer
 
 from benchmarks import harness
 from benchmarks.he.case import Case
-from he.keys import arrangement as named
+from he.arrangements import arrangement as named
 from protocols.errors import SecAggError
 
 SCHEMES = ("paillier", "ckks", "compare")

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from he.keys import Arrangement, SharedByClients
+from he.arrangements import Arrangement, SharedByClients
 from he.roles.messages import AGREE
 from protocols.kernel import Message, Party, State, Step, client
 from protocols.protocol import Stage

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from benchmarks.harness import ratio
 from benchmarks.he.case import Case, Clocked, Vectors, is_exact, median, timed
+from he.arrangements import SharedByClients
 from he.ckks import CKKSSum, SharedKey
 from he.ckks.parameters import TABLE_128
-from he.keys import SharedByClients
 from he.roles.messages import INPUT
 from protocols.errors import Misuse
 

@@ -9,7 +9,7 @@ import phe
 
 from benchmarks.harness import ratio
 from benchmarks.he.case import RANDOM, Case, Clocked, Vectors, is_exact, median, timed
-from he.keys import KeyHolder, Threshold
+from he.arrangements import KeyHolder, Threshold
 from he.paillier import HolderKey, PaillierSum, make
 from he.paillier.keys import DEFAULT_BITS, PublicKey, SecretKey, generate
 from he.roles.messages import INPUT

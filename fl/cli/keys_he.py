@@ -33,8 +33,8 @@ def paillier(
     """
     from dataclasses import replace
 
-    from he.keys import Threshold
-    from he.keys import arrangement as named
+    from he.arrangements import Threshold
+    from he.arrangements import arrangement as named
     from protocols.extras import needs
 
     plain_name(name)

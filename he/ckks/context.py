@@ -11,7 +11,7 @@ from typing import Literal, Self
 
 from he.ckks.parameters import CKKSParameters
 from he.ckks.seal import ring
-from he.keys import read_key_file, write_key_file
+from he.key_files import read_key_file, write_key_file
 from he.residues import Words, pack, unpack_below
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation, WireError

@@ -15,7 +15,7 @@ import math
 from dataclasses import dataclass
 from functools import lru_cache
 
-from he.ckks.primes import ntt_prime
+from he.ckks.ntt_primes import ntt_prime
 from he.roles.parameters import parameters
 from protocols.codec import Record
 from protocols.errors import CapacityError

@@ -9,16 +9,16 @@ from pathlib import Path
 
 import numpy as np
 
+from he.arrangements import Arrangement, KeyHolder, SharedByClients
+from he.arrangements import arrangement as named
 from he.ckks.ciphertexts import Adder
-from he.ckks.client import HasJoined, MayJoin, OwnInput
-from he.ckks.holder import MadeKeys, published
-from he.ckks.keys import SharedKey
+from he.ckks.joining import HasJoined, MayJoin, OwnInput
 from he.ckks.messages import JOIN, KEY
 from he.ckks.parameters import FAILURE_BITS, TABLE_128, CKKSParameters, choose, scheme
-from he.ckks.server import AwaitsHolderKeys, GathersJoins
+from he.ckks.relaying import AwaitsHolderKeys, GathersJoins
+from he.ckks.session_keys import MadeKeys, published
+from he.ckks.shared_key import SharedKey
 from he.ckks.whole_key import CKKSAccumulator, CKKSGroupKey, Secrets
-from he.keys import Arrangement, KeyHolder, SharedByClients
-from he.keys import arrangement as named
 from he.roles.client import HasCiphertexts
 from he.roles.messages import HOLDER, Ask
 from he.roles.parameters import least_survivors, parameters

@@ -6,7 +6,7 @@ NAME.paillier.pub is for the server and the clients; what holds a secret has mod
 from dataclasses import dataclass
 from pathlib import Path
 
-from he.keys import MAX_HOLDERS
+from he.arrangements import MAX_HOLDERS
 from he.paillier.keyring import Key, Keyring, save
 from protocols.errors import Misuse
 

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from he import sealing
-from he.keys import Arrangement, Threshold, read_key_file, write_key_file
+from he.arrangements import Arrangement, Threshold
+from he.key_files import read_key_file, write_key_file
 from he.paillier.keys import PublicKey, SecretKey, generate
 from he.paillier.threshold import KeyShare, ThresholdKey, deal
 from protocols.codec import BigInt, Record, decode_tagged, encode_tagged, tags

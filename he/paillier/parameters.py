@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from he.keys import Arrangement, Threshold
+from he.arrangements import Arrangement, Threshold
 from he.packing import Packing, Values
 from he.paillier.keyring import Keyring
 from he.paillier.tags import RESERVED_BITS

@@ -8,8 +8,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from he import sealing
-from he.keys import Arrangement, KeyHolder, Threshold
-from he.keys import arrangement as named
+from he.arrangements import Arrangement, KeyHolder, Threshold
+from he.arrangements import arrangement as named
 from he.paillier import keyring, tags
 from he.paillier.cipher import encrypt_knowing, parse
 from he.paillier.combining import CombinesParts, GathersDecryptorVotes, GathersInputs

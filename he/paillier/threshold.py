@@ -26,7 +26,7 @@ from typing import Any, ClassVar
 
 import gmpy2
 
-from he.keys import MAX_HOLDERS, Threshold
+from he.arrangements import MAX_HOLDERS, Threshold
 from he.paillier.cipher import centre
 from he.paillier.keys import DEFAULT_BITS, PublicKey, SecretKey, generate
 from he.paillier.primes import is_safe_prime

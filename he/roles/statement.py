@@ -3,7 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from he.keys import Arrangement, KeyHolder, Threshold
+from he.arrangements import Arrangement, KeyHolder, Threshold
 from protocols.policy import Demands
 from protocols.statement import Protection
 

@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from he.keys import Arrangement, KeyHolder, SharedByClients, check_recipients
+from he.arrangements import Arrangement, KeyHolder, SharedByClients, check_recipients
 from he.roles.client import HasCiphertexts, MayOpen, MayVote
 from he.roles.holder import KEY_HOLDER, HoldsKey
 from he.roles.messages import AGREE, HOLDER, INPUT, OPEN, Ask

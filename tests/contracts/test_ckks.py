@@ -2,8 +2,8 @@
 
 from functools import cache
 
+from he.arrangements import SharedByClients
 from he.ckks import CKKSSum, SharedKey
-from he.keys import SharedByClients
 from tests.contracts.secure_sum import SecureSumContract
 
 

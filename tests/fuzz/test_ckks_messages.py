@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 import he.ckks.ciphertexts as ciphertexts
+from he.arrangements import SharedByClients
 from he.ckks import CKKSSum, SharedKey
-from he.keys import SharedByClients
 from protocols import SecureSum, simulate
 from protocols.errors import SecAggError, WireError
 from protocols.kernel import SERVER, Message, Party, State, client

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from he import KeyHolder, SharedByClients, Threshold
-from he.keys import Arrangement
+from he.arrangements import Arrangement
 from protocols import simulate
 from protocols.errors import CapacityError
 from protocols.randomness import SystemRandom

@@ -6,12 +6,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import pytest
 
+from he.arrangements import KeyHolder, SharedByClients, Threshold
 from he.ckks import CKKSSum, SharedKey
 from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt
 from he.ckks.context import Context
 from he.ckks.messages import KEY, ClientKeys, HolderKeys, Join, Joined
 from he.ckks.parameters import CKKSParameters
-from he.keys import KeyHolder, SharedByClients, Threshold
 from he.residues import pack, unpack
 from he.roles.messages import (
     AGREE,

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from he import KeyHolder, PaillierSum, SharedByClients, Threshold
-from he.keys import arrangement
+from he.arrangements import arrangement
 from he.paillier import keyring
 from he.paillier.keyring import MAGIC, HolderKey, HolderPublic, Keyring, load, save
 from he.paillier.keys import PublicKey, SecretKey, generate

@@ -4,7 +4,7 @@ import phe
 import pytest
 
 from he import CKKSSum, PaillierSum, SharedByClients, Threshold
-from he.keys import KeyHolder
+from he.arrangements import KeyHolder
 from he.paillier import Keyring, from_phe
 from protocols import simulate
 from protocols.errors import Misuse

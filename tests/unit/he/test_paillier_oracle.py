@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from he import KeyHolder, PaillierSum, SharedByClients, Threshold
-from he.keys import Arrangement
+from he.arrangements import Arrangement
 from he.paillier.cipher import add, encrypt, parse, parse_residues, serialise, serialise_residues
 from he.paillier.messages import DECRYPT, DecryptRequest, Partial, Ticket
 from he.paillier.randomisers import Randomisers

@@ -5,7 +5,7 @@ import phe
 import pytest
 
 from he import KeyHolder, PaillierSum, SharedByClients, Threshold
-from he.keys import Arrangement
+from he.arrangements import Arrangement
 from he.paillier import HolderKey, from_phe
 from he.paillier.keys import SecretKey
 from he.paillier.parameters import scheme

@@ -6,7 +6,7 @@ from fractions import Fraction
 import gmpy2
 import pytest
 
-from he.keys import Threshold
+from he.arrangements import Threshold
 from he.paillier.cipher import encrypt, parse
 from he.paillier.proofs import WrongPartial, check, multi_power, prove
 from he.paillier.randomisers import Randomisers

@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from he import CKKSSum, KeyHolder, PaillierSum, SharedByClients
-from he.keys import arrangement
+from he.arrangements import arrangement
 from he.roles.messages import OpenedTotal, Received, TotalBox
 from he.roles.recipients import DELIVER, AwaitsTotal
 from protocols import SecureSum, simulate

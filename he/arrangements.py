@@ -1,5 +1,4 @@
-"""Who holds the secret key, as types; and where secret keys are kept. No mathematics of any scheme belongs
-here.
+"""Who holds the secret key, as types. No mathematics of any scheme belongs here, and no key.
 
 The arrangement is part of a sum's type and of its statement, because it decides who can read single
 updates: `Threshold` nobody alone, `KeyHolder` one party apart from the aggregator, `SharedByClients` every
@@ -9,12 +8,10 @@ client.
 import re
 from collections.abc import Collection
 from dataclasses import dataclass
-from pathlib import Path
 
 from protocols.agreement import quorum, tolerated
-from protocols.errors import Misuse, StoreError
+from protocols.errors import Misuse
 from protocols.identity import Roster
-from protocols.store.files import read_private, write_atomic
 
 MAX_HOLDERS = 100
 TO_SERVER = "server"
@@ -151,28 +148,3 @@ def arrangement(text: str) -> Arrangement:
     raise Misuse(
         f"expected keyholder, {_FOR}server+NAME, shared, threshold or threshold-T-of-N[-corrupt-C], got {text!r}"
     )
-
-
-def write_key_file(path: str | Path, secret: bytes) -> None:
-    """Write a secret key whole, readable by its owner alone (mode 0600 from the first byte on), synced.
-
-    Raises StoreError if `path` exists already (a key is never overwritten) or cannot be written.
-    """
-    path = Path(path)
-    if path.exists():
-        raise StoreError(
-            f"{path} exists already; a key is never overwritten: move it away or choose another name"
-        )
-    write_atomic(path, secret, mode=0o600)
-
-
-def read_key_file(path: str | Path, limit: int = 1 << 26) -> bytes:
-    """Return the bytes of a key file.
-
-    Raises StoreError if it is missing, not a plain file, larger than `limit` bytes, or open to anyone but
-    its owner.
-    """
-    data = read_private(Path(path), limit)
-    if data is None:
-        raise StoreError(f"no key file at {path}")
-    return data

@@ -8,7 +8,7 @@ encrypts nothing itself.
 from pathlib import Path
 from typing import Self, final
 
-from he.keys import read_key_file, write_key_file
+from he.key_files import read_key_file, write_key_file
 from protocols.errors import Misuse, StoreError
 from protocols.randomness import SystemRandom
 
