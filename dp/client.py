@@ -126,6 +126,8 @@ class ClientDP(PrivacyLayer):
     def describe(self) -> str:
         clip = "adaptive clip" if self.quantile else f"clip {self.clip:g}"
         against = "public" if self.amplify else "clients and the public"
+        if self.amplify:
+            against += " (assuming that who leaves follows neither the choice nor the data, and no more than planned)"
         return (
             f"{self.name}: the server adds discrete Gaussian noise, {clip} per client, weights up to "
             f"{self.weight_cap}, "

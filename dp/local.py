@@ -35,6 +35,7 @@ class LocalDP(PrivacyLayer):
     """
 
     name: ClassVar[str] = "local-dp"
+    charges_parties: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -247,13 +247,15 @@ class PrivacyLayer:
     name: as on the command line. owns: of {"optimizer", "criterion"}, what the user's train function must
     take as arguments because the layer replaces it. hides_sum_from_clients: what the layer claims holds only
     if no client sees the sum itself, because the server adds the noise. protects_sums_only: a single vector carries
-    only a share of the noise, so that nothing holds against a server that reads vectors. keeps_state: it uses
-    `PartyState`, so clients are told which rounds closed with them.
+    only a share of the noise, so that nothing holds against a server that reads vectors. charges_parties: what it
+    spends is stated for each client that took part, by name. keeps_state: it uses `PartyState`, so clients are told
+    which rounds closed with them.
     """
 
     name: ClassVar[str] = ""
     hides_sum_from_clients: ClassVar[bool] = False
     protects_sums_only: ClassVar[bool] = False
+    charges_parties: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
     owns: frozenset[str] = frozenset()
 

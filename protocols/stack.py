@@ -114,10 +114,21 @@ class Stack:
 
     def plan(self, run: RunFacts) -> None:
         """Calibrate every layer, and prove that a round of this run composes and fits. Raises Misuse, StackError."""
+        self._require_secrecy(run)
         for layer in self.layers:
             layer.plan(run)
         names = tuple(str(i) for i in range(run.cohort))
         self.round(RoundFacts(run, 1, names, bytes(32), self.public()), np.zeros(run.dimension))
+
+    def _require_secrecy(self, run: RunFacts) -> None:
+        """Raises StackError where one layer names who took part and another one's price counts on that being secret."""
+        names = [layer.name for layer in self.layers if layer.charges_parties]
+        if names and self.secret_sampling and run.sampling != "all":
+            secret = next(layer.name for layer in self.layers if layer.secret_sampling)
+            raise StackError(
+                f"{names[0]} states what each client that took part has spent, and the price of {secret} counts on a "
+                "secret choice of clients: ask everybody, or claim no amplification (amplify=False)"
+            )
 
     def public(self) -> dict[str, Mapping[str, Value]]:
         """What the layers broadcast for the coming round, by layer."""

@@ -66,6 +66,7 @@ class SampleDP(PrivacyLayer):
     """
 
     name: ClassVar[str] = "sample-dp"
+    charges_parties: ClassVar[bool] = True
 
     def __init__(
         self,

@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP, DistributedDP, Ledger, SampleDP
+from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
 from dp.accountants import epsilon
 from dp.event_json import from_fact
 from dp.events import Failing, UnknownEvent, repeat
@@ -19,8 +19,10 @@ from fl import Federation, FedSGD, SecureAverage, checkpoint
 from fl.cli.run_view import round_line, summary
 from fl.round.hidden import WITHHELD
 from fl.round.kept import CHECKPOINT, METRICS
-from protocols.errors import BudgetExceeded, Misuse, SecAggError, TooFewSurvivors
+from protocols.errors import BudgetExceeded, Misuse, SecAggError, StackError, TooFewSurvivors
+from protocols.layers import RunFacts
 from protocols.record import FILE_NAME, verify_record
+from protocols.stack import Stack
 from secagg import SecAggPlus
 
 
@@ -263,3 +265,13 @@ def test_an_average_of_fewer_than_the_noise_was_planned_for_is_refused() -> None
         average({**dict.fromkeys("abcd", state), "e": None, "f": None}, reference=state)
     with pytest.raises(SecAggError, match=r"5 survivors|min_survivors is 5"):
         average(dict.fromkeys("abcd", state), reference=state)
+
+
+@pytest.mark.parametrize("other", [SampleDP(epsilon=8, batch_size=4), LocalDP(epsilon=8)])
+def test_a_layer_that_names_who_took_part_is_refused_beside_a_secret_choice(other: Any) -> None:
+    stack = Stack([amplified(), other] if isinstance(other, LocalDP) else [other, amplified()])
+    run = RunFacts(2, 8, 8, "poisson", 0.5, dimension=8)
+    with pytest.raises(StackError, match="states what each client that took part has spent"):
+        stack.plan(run)
+    if isinstance(other, SampleDP):
+        Stack([other, amplified()]).plan(RunFacts(2, 8, 8, dimension=8, sizes={"0": 8}))
