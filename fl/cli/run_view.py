@@ -14,6 +14,11 @@ from fl.cli.seen import Seen
 from fl.round import RoundResult
 from protocols.guarantee import price_shown
 
+AGAINST_SHORT = {
+    "server": "against all",
+    "clients": "not against the server",
+    "public": "against the public only",
+}
 COLUMNS = "{:>5}  {:>8}  {:>8}  {:>5}  {:>9}  {:>12}  {:>7}"
 
 
@@ -114,7 +119,11 @@ def _number(value: float | str | None) -> str:
 
 def _price(shown: dict[str, Any]) -> str:
     lines = shown["guarantees"]
-    return "\n".join(f"{_number(g['epsilon'])} per {g['unit']} at {g['delta']:g}" for g in lines) or "none"
+    told = [
+        f"{_number(g['epsilon'])} per {g['unit']} at {g['delta']:g} ({g['relation']}, {AGAINST_SHORT[g['adversary']]})"
+        for g in lines
+    ]
+    return "\n".join(told) or "none"
 
 
 def _seconds(shown: dict[str, Any], name: str) -> str:

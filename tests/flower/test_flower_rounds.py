@@ -277,7 +277,8 @@ def test_capped_weights_are_counted_and_integer_arrays_summed_by_choice(tmp_path
     strategy = PrivateStrategy(fedavg(3), masks(), numbers=numbers, integers="sum", metrics=["loss"])
     result = strategy.start(DirectGrid(apps), arrays_of(model()), num_rounds=1)
     (report,) = strategy.history
-    assert report.weights_capped == 2
+    assert (report.weights_capped, report.empty_clients) == (2, 0)
+    assert any("public weight cap" in note for note in strategy.statement().notes)
     assert int(tree_of(result.arrays)["batches"]) == 7 + 3  # every node counted one batch
     shares = {1: 10 / 40, 2: 15 / 40, 3: 15 / 40}
     bias = sum(w * trained(n, model(), 1)["layer.bias"] for n, w in shares.items())

@@ -190,6 +190,6 @@ def test_worthless_noise_ends_in_a_statement_that_says_so_and_goes_on(tmp_path: 
     assert [entry.body["epsilon"] for entry in verdict.entries] == ["infinite", "infinite"]
     shown = SimpleNamespace(clients=3, privacy=("client-dp", "none"), output=str(tmp_path))
     assert summary(result, shown)["epsilon"] == "infinite"
-    assert "infinite: protects nobody per client at 1e-05" in [
+    assert "infinite: protects nobody per client at 1e-05 (zero-out, not against the server)" in [
         *closing_table(result, None, shown).columns[1].cells
     ]
