@@ -130,7 +130,7 @@ class Ledger:
             for charge, row in zip(wanted, rows, strict=True):
                 self._refuse_overspending(totals, charge.event, charge.count, charge.party)
                 totals.append((row["unit"], row["relation"], row["party"], row["event"], row["count"]))
-            return tuple(store.append(connection, {**common, **row}) for row in rows)
+            return store.append(connection, [{**common, **row} for row in rows])
 
     def price_with(self, event: Event, count: int = 1, party: str = "") -> float:
         """The epsilon of the event's statement if it were charged now, the largest over the parties it

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -193,8 +193,8 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
     connection.execute("COMMIT")
 
 
-def append(connection: sqlite3.Connection, fields: dict[str, Any]) -> Entry:
-    """Add one row inside `writing`. `fields`: run, round, party, unit, relation, event, count, note.
+def append(connection: sqlite3.Connection, rows: Iterable[dict[str, Any]]) -> tuple[Entry, ...]:
+    """Add rows inside `writing`. Each holds run, round, party, unit, relation, event, count and note.
 
     A ledger of format 1 becomes one of the present format first. Raises StoreError where the head does not fit.
     """
@@ -202,16 +202,20 @@ def append(connection: sqlite3.Connection, fields: dict[str, Any]) -> Entry:
         _begin_head(connection)
     charges, _, _ = check_head(connection)
     _, last = _last(connection)
-    fields = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **fields}
-    digest = _digest(last, fields)
-    names = [*fields, "digest"]
-    cursor = connection.execute(
-        f"INSERT INTO charges ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608 - our names
-        (*fields.values(), digest),
-    )
-    head = head_of(terms_in(connection), charges + 1, digest)
-    connection.execute("UPDATE head SET charges = ?, head = ?", (charges + 1, head))
-    return Entry(id=int(cursor.lastrowid or 0), digest=digest, **fields)
+    added = []
+    for row in rows:
+        fields = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **row}
+        last = _digest(last, fields)
+        names = [*fields, "digest"]
+        cursor = connection.execute(
+            f"INSERT INTO charges ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608 - our names
+            (*fields.values(), last),
+        )
+        added.append(Entry(id=int(cursor.lastrowid or 0), digest=last, **fields))
+    charges += len(added)
+    head = head_of(terms_in(connection), charges, last)
+    connection.execute("UPDATE head SET charges = ?, head = ?", (charges, head))
+    return tuple(added)
 
 
 def _digest(before: str, fields: dict[str, Any]) -> str:
