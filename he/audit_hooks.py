@@ -54,10 +54,15 @@ def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool | None:
     return None if later else True
 
 
-def hooks(oracles: Any, sent: tuple[type, ...] = (), **inapplicable: str) -> Hooks:
+def hooks(oracles: Any, **inapplicable: str) -> Hooks:
     """Return the hooks of a homomorphic sum: attacks on whoever holds the key, records made for the wire."""
     named = {key.replace("_", "-"): why for key, why in inapplicable.items()}
-    return Hooks(tolerated=tolerated, oracles=oracles, sent=sent, inapplicable={**INAPPLICABLE, **named})
+    return Hooks(
+        tolerated=tolerated,
+        oracles=oracles,
+        sent=(EncryptedInput,),
+        inapplicable={**INAPPLICABLE, **named},
+    )
 
 
 class ServerView:

@@ -12,7 +12,6 @@ from he.paillier.cipher import add, encrypt, parse, serialise
 from he.paillier.messages import DECRYPT, DecryptRequest
 from he.paillier.parameters import scheme
 from he.paillier.randomisers import Randomisers
-from he.roles.messages import EncryptedInput
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.kernel import SERVER, Message
 from protocols.randomness import SystemRandom
@@ -22,7 +21,7 @@ from protocols.session import Session
 def make(protocol: Any) -> Hooks:
     """Return the hooks of a PaillierSum."""
     sealed = {} if protocol.recipients else {"nonces_are_used_once": "nothing is sealed with a nonce"}
-    return replace(hooks(partial(_oracles, protocol), sent=(EncryptedInput,), **sealed), corrupt=_corrupt)
+    return replace(hooks(partial(_oracles, protocol), **sealed), corrupt=_corrupt)
 
 
 def _corrupt(session: Session) -> dict[str, int]:

@@ -42,7 +42,9 @@ def test_the_table_audits_every_built_in_by_name() -> None:
     assert set(BUILT_INS) == set(PRIVACY.names()) - layers
 
 
-@pytest.mark.parametrize("name", ["paillier:key_bits=2048", "ckks", "secagg+", "secagg:setup=reuse"])
+@pytest.mark.parametrize(
+    "name", ["paillier:key_bits=2048", "ckks", "ckks:arrangement=shared", "secagg+", "secagg:setup=reuse"]
+)
 def test_what_is_made_for_the_wire_is_no_secret(name: str) -> None:
     chosen = ["secrets-stay-with-their-owner", "secrets-die-with-the-session"]
     report = audit(named(name), examples=1, only=chosen)
