@@ -19,7 +19,7 @@ from fl.cli import output
 from protocols.extras import EXTRAS, missing
 
 if TYPE_CHECKING:
-    from fl.data.catalogue import Entry
+    from fl.data.catalogue import DataSetStatus
 
 OUR_NAMES = ("secagg", "dp", "he", "protocols", "fl")
 CORE = ("cryptography", "dp-accounting", "numba", "numpy", "rich", "scipy", "tomli-w", "typer")
@@ -48,7 +48,7 @@ class Extra:
 
 
 @dataclass(frozen=True)
-class Report:
+class Diagnosis:
     """Everything that the command tells; the fields are the keys of the JSON object."""
 
     ok: bool
@@ -61,7 +61,7 @@ class Report:
     packages: dict[str, str | None]
     extras: dict[str, Extra]
     shadowed: list[Collision]
-    data: "list[Entry]"
+    data: "list[DataSetStatus]"
 
 
 def register(app: typer.Typer) -> None:
@@ -85,7 +85,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-def examine(data_dir: Path | None) -> Report:
+def examine(data_dir: Path | None) -> Diagnosis:
     """Looks at the installation, the folder it is started in, and the places where data may be."""
     from fl.data.catalogue import entries
 
@@ -101,7 +101,7 @@ def examine(data_dir: Path | None) -> Report:
         for clash in clashes
         if clash.hides_ours
     ]
-    return Report(
+    return Diagnosis(
         ok=not absent and not hidden,
         problems=absent + hidden,
         version=installed("secagg-toolkit"),
@@ -156,7 +156,7 @@ def _extra(extra: str) -> Extra:
     return Extra(not absent, absent, versions)
 
 
-def _print(report: Report) -> None:
+def _print(report: Diagnosis) -> None:
     from rich.table import Table
 
     console = output.stdout_console()

@@ -25,7 +25,7 @@ SOURCES: dict[str, Source | None] = {
 
 
 @dataclass(frozen=True)
-class Entry:
+class DataSetStatus:
     """A line of the list. `found` names the place, or is None where the set is not at hand; `obtainable` says
     whether a download exists (or nothing is to be fetched).
     """
@@ -36,17 +36,17 @@ class Entry:
     licence: str
 
 
-def entries(data_dir: Path | None) -> list[Entry]:
+def entries(data_dir: Path | None) -> list[DataSetStatus]:
     """Every built-in set, with the place where it was found. Nothing is read or downloaded."""
     return [_entry(name, source, data_dir) for name, source in SOURCES.items()]
 
 
-def _entry(name: str, source: Source | None, data_dir: Path | None) -> Entry:
+def _entry(name: str, source: Source | None, data_dir: Path | None) -> DataSetStatus:
     if source is None:
         absent = "sklearn" in missing("torch")
-        return Entry(name, None if absent else "scikit-learn", True, "CC BY 4.0")
+        return DataSetStatus(name, None if absent else "scikit-learn", True, "CC BY 4.0")
     if name == "femnist":  # in two editions, one of which is downloaded
-        return Entry(name, femnist.at_hand(data_dir), True, femnist.LICENCE)
+        return DataSetStatus(name, femnist.at_hand(data_dir), True, femnist.LICENCE)
     found = find(source, data_dir)
     downloads = all(file.url is not None for file in source.files)
-    return Entry(name, found[1] if found else None, downloads, source.licence)
+    return DataSetStatus(name, found[1] if found else None, downloads, source.licence)

@@ -55,7 +55,5 @@ def config_bytes(config: ConfigRecord | None) -> bytes:
 def _tagged(value: object) -> dict[str, str]:
     """Return bytes as no other value of a ConfigRecord looks in JSON: they hold no dicts. Raises Misuse for others."""
     if not isinstance(value, bytes):
-        raise Misuse(
-            f"expected numbers, texts, bytes and lists of them in a configuration, got {type(value).__name__}"
-        )
+        raise Misuse(f"a configuration: expected numbers, texts, bytes or lists, got {type(value).__name__}")
     return {"bytes": value.hex()}

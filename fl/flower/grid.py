@@ -12,7 +12,7 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fl.flower.compat import NodeInfo, Run
-from fl.flower.messages import Layout
+from fl.flower.messages import ModelLayout
 from fl.flower.rounds import ProtectedRounds
 from protocols.errors import Aborted, Misuse
 
@@ -93,7 +93,7 @@ class PrivateGrid(Grid):
         return self.inner.create_message(*given, **named)
 
 
-def broadcast_of(messages: Sequence[Message], keys: Layout) -> tuple[ArrayRecord, ConfigRecord | None]:
+def broadcast_of(messages: Sequence[Message], keys: ModelLayout) -> tuple[ArrayRecord, ConfigRecord | None]:
     """Return the model and the configuration that all nodes of a round are sent.
 
     Raises Misuse for messages of another type than "train", for a record besides the model and the configuration, and
@@ -111,7 +111,7 @@ def broadcast_of(messages: Sequence[Message], keys: Layout) -> tuple[ArrayRecord
     return models[0], configs[0]
 
 
-def _check(message: Message, keys: Layout) -> None:
+def _check(message: Message, keys: ModelLayout) -> None:
     if (kind := message.metadata.message_type) != TRAIN:
         raise Misuse(
             f"the strategy sends a message of type {kind!r} in a training round: a protected round runs the apps' "

@@ -51,7 +51,7 @@ class RunHeader(Record):
 
 
 @dataclass(frozen=True)
-class Layout(Record):
+class ModelLayout(Record):
     """How the model and the metrics travel: names of the strategy's records and of its weight in the metrics, metrics
     that are summed inside the vector, and the rule for integer arrays.
     """
@@ -79,7 +79,7 @@ class Header(Record):
     session: bytes
     run: RunHeader
     public: PublicValues
-    layout: Layout
+    layout: ModelLayout
     head: str
     head_signature: bytes
 
@@ -134,6 +134,12 @@ def pack(body: Body, frames: Frames, signer: Identity | None) -> RecordDict:
         body = replace(body, signature=signer.sign(_purpose(body), _signed(body, frames)))
     arrays = {f"{i:06d}": Array("uint8", (len(f),), _STYPE, bytes(f)) for i, f in enumerate(frames)}
     return RecordDict({KEY: ConfigRecord({"body": body.encode()}), FRAMES: ArrayRecord(arrays)})
+
+
+def sessionless(kind: str, recipient: str, header: Header | None, signer: Identity | None) -> RecordDict:
+    """Return a request that belongs to no session: hello, or close with the last head."""
+    request = Request(VERSION, kind, bytes(32), kind, recipient, "client", 0, header, 0)
+    return pack(request, (), signer)
 
 
 def is_protected(content: RecordDict) -> bool:

@@ -99,9 +99,7 @@ def refusing(answer: Callable[[], Message], message: Message) -> Message:
 def _without_local(stack: Stack) -> Stack:
     for layer in stack.layers:
         if layer.needs_local():
-            raise StackError(
-                f"{layer.name} must own the training loop, which a mod cannot see: use Federation.client_app()"
-            )
+            raise StackError(f"{layer.name} must own the training loop: use Federation.client_app()")
     return stack
 
 

@@ -89,11 +89,9 @@ def from_names(named: Mapping[int, str], clients: Iterable[str], helpers: Iterab
     found: dict[str, list[tuple[str, int]]] = {}
     for party in helpers:
         found.setdefault(party.role, []).append(spare.pop(0) if spare else (str(party), 0))
-    return Directory(
-        {name: node for name, node in single.items() if name in wanted},
-        found,
-        claimed={name: tuple(sorted(nodes)) for name, nodes in claims.items() if len(nodes) > 1},
-    )
+    placed = {name: node for name, node in single.items() if name in wanted}
+    claimed = {name: tuple(sorted(nodes)) for name, nodes in claims.items() if len(nodes) > 1}
+    return Directory(placed, found, claimed=claimed)
 
 
 def _transport(pem: bytes) -> str | None:
@@ -113,9 +111,8 @@ def make_node_key(name: str, folder: Path) -> tuple[Path, Path, str]:
     expect_none(auth, auth_public)
     private_folder(folder)
     key = ec.generate_private_key(ec.SECP384R1())
-    private = key.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.OpenSSH, serialization.NoEncryption()
-    )
+    form = serialization.PrivateFormat.OpenSSH
+    private = key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption())
     public = key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH)
     write_atomic(auth, private, 0o600)
     write_atomic(auth_public, public + b"\n", 0o644)

@@ -16,7 +16,7 @@ from fl.account import Account
 from fl.flower.arrays import arrays_of, config_bytes, tree_of
 from fl.flower.compat import log
 from fl.flower.engine import Connected, FlowerEngine
-from fl.flower.messages import Layout
+from fl.flower.messages import ModelLayout
 from fl.flower.nodes import Directory
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import RunState
@@ -45,7 +45,7 @@ class ServerOptions:
 
     stack: Stack
     store: Store
-    layout: Layout
+    layout: ModelLayout
     roster: Roster | None = None
     identity: Identity | None = None
     min_survivors: int = 2

@@ -13,9 +13,9 @@ from flwr.app import RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import failure_of, log
-from fl.flower.messages import CLOSE, HELLO, VERSION, Header, Layout, Request, RunHeader, pack, unpack_answer
+from fl.flower.messages import CLOSE, HELLO, Header, ModelLayout, RunHeader, sessionless, unpack_answer
 from fl.flower.nodes import Directory
-from fl.flower.server_state import ServerState
+from fl.flower.server_state import ServerFacts
 from fl.flower.trips import POLL_SECONDS, SumOverGrid, ask
 from fl.round import Trip
 from protocols.errors import Aborted, Misuse, PeerError, SecAggError
@@ -28,7 +28,6 @@ from protocols.session import Session
 from protocols.store import FileStore, MemoryStore, Store
 from protocols.summation import SecureSum, Total
 
-NO_SESSION = bytes(32)
 HELLO_SECONDS = 60.0
 STUCK = (
     "clients refuse to send an update that has left them before, in two rounds running: training gives the same "
@@ -68,10 +67,10 @@ class ServerParty:
         roster: Roster | None = None,
         identity: Identity | None = None,
         poll: float = POLL_SECONDS,
-        layout: Layout | None = None,
+        layout: ModelLayout | None = None,
     ) -> None:
-        self.protocol, self.state = protocol, ServerState(store)
-        self.roster, self.identity, self.poll, self.layout = roster, identity, poll, layout or Layout()
+        self.protocol, self.state = protocol, ServerFacts(store)
+        self.roster, self.identity, self.poll, self.layout = roster, identity, poll, layout or ModelLayout()
         self.head = GENESIS
         self.trips: tuple[Trip, ...] = ()
         self.refusals: dict[str, str] = {}
@@ -150,7 +149,7 @@ class ServerParty:
 
     def hello(self, grid: Grid, nodes: list[int]) -> dict[int, str]:
         """Ask nodes for their names, where no roster tells them. Returns node id -> name of those that answered."""
-        request = self._sessionless(HELLO, "", None)
+        request = sessionless(HELLO, "", None, self.identity)
         names: dict[int, str] = {}
         for reply in ask(grid, self.poll, dict.fromkeys(nodes, request), HELLO_SECONDS, HELLO):
             node = reply.metadata.src_node_id
@@ -170,14 +169,11 @@ class ServerParty:
         if self.head == GENESIS or run is None:
             return ()
         header = self.header(b"", 0, run, {})
-        requests = {n: self._sessionless(CLOSE, name, header) for name, n in directory.clients.items()}
+        clients = directory.clients.items()
+        requests = {node: sessionless(CLOSE, name, header, self.identity) for name, node in clients}
         replies = ask(grid, self.poll, requests, timeout, CLOSE)
         kept = {directory.name_of(reply.metadata.src_node_id) for reply in replies if not reply.has_error()}
         return tuple(sorted(name for name in kept if name))
-
-    def _sessionless(self, kind: str, recipient: str, header: Header | None) -> RecordDict:
-        request = Request(VERSION, kind, NO_SESSION, kind, recipient, "client", 0, header, 0)
-        return pack(request, (), self.identity)
 
 
 def helpers_of(protocol: SecureSum) -> tuple[Party, ...]:

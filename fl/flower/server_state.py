@@ -52,7 +52,7 @@ class Resent(Record):
 
 
 @dataclass(frozen=True)
-class ServerState:
+class ServerFacts:
     """The durable facts of one server. Every method is synced before it returns."""
 
     store: Store

@@ -20,7 +20,7 @@ from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.compat import has_own_loop, inner_names, log, require_mean_only, restore_strategy
 from fl.flower.files import RunKeeper, load_run
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
-from fl.flower.messages import Layout
+from fl.flower.messages import ModelLayout
 from fl.flower.rounds import ProtectedRounds, ServerOptions
 from fl.flower.server_party import server_files
 from fl.flower.trips import POLL_SECONDS
@@ -88,7 +88,7 @@ class PrivateStrategy(Strategy):
         self.options = ServerOptions(
             stack=Stack(tuple(privacy), numbers or Numbers()),
             store=store,
-            layout=Layout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
+            layout=ModelLayout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=verified,
             identity=identity,
             min_survivors=arguments.whole("min_survivors", min_survivors, 1),

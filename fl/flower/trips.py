@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from fl.flower.compat import failure_of
 from fl.flower.messages import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
 from fl.flower.nodes import Directory
-from fl.flower.server_state import AskedRound, ServerState
+from fl.flower.server_state import AskedRound, ServerFacts
 from fl.round import Trip
 from protocols.driver import Driver
 from protocols.errors import Aborted, Misuse, PeerError
@@ -69,7 +69,7 @@ class SumOverGrid:
     grid: Grid
     poll: float
     protocol: SecureSum
-    state: ServerState
+    state: ServerFacts
     identity: Identity | None
     directory: Directory
     session: Session
