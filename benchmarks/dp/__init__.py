@@ -14,7 +14,16 @@ import typer
 from benchmarks import harness
 from protocols.errors import SecAggError
 
-CASES = ("mean", "fashion-mnist", "fashion-search", "overhead", "femnist", "samplers", "audits")
+CASES = (
+    "mean",
+    "fashion-mnist",
+    "fashion-search",
+    "overhead",
+    "femnist",
+    "samplers",
+    "audits",
+    "federations",
+)
 
 app = typer.Typer(add_completion=False)
 
@@ -88,6 +97,10 @@ def _measure(
         from benchmarks.dp import samplers
 
         return samplers.measure()
+    if case == "federations":
+        from benchmarks.dp import federations
+
+        return federations.measure()
     from benchmarks.dp import audits
 
     return audits.measure()
