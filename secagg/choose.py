@@ -16,6 +16,7 @@ from secagg.mask_parameters import (
 from secagg.parameters import Cohort, Plan
 from secagg.parameters.plan import limits, made, planned
 from secagg.parameters.rules import MOST_VOTERS, THREATS, least_connected_degree, votes_needed
+from secagg.rules import Rules
 
 
 @dataclass(frozen=True)
@@ -121,19 +122,25 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
         )
 
 
-def counted_on(wishes: Wishes, clients: int, chosen: MaskParameters, least: int) -> None:
-    """Raises Misuse if a layer counts on `least` clients in a total and the graph does not carry that.
+def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
+    """Raises Misuse, with the reason, if a layer counts on `least` clients in a total and the session does not carry
+    that over the drop-outs that are planned for.
 
-    A complete graph does, and so does a ring whose windows are checked. Where drop-outs are left to chance and
-    neighbours were given, the survivors may fall apart into smaller sums.
+    Where drop-outs are left to chance and neighbours were given, the survivors may fall apart into smaller sums. Where
+    later rounds have no vote, what mixed views leave out is counted. Everything else carries it.
     """
-    if chosen.threat != SEMI_HONEST or chosen.degree == clients - 1:
-        return
-    needed = least_connected_degree(wishes.cohort(clients, SEMI_HONEST))
-    if least > 1 and chosen.degree < needed:
+    p, cohort = rules.parameters, wishes.cohort(rules.clients, rules.parameters.threat)
+    needed = 0 if rules.complete or cohort.two_faced else least_connected_degree(cohort)
+    if least > 1 and p.degree < needed:
         raise Misuse(
-            f"a layer counts on {least} clients in every total: with {chosen.degree} neighbours the survivors may fall "
+            f"a layer counts on {least} clients in every total: with {p.degree} neighbours the survivors may fall "
             f"apart into smaller sums; give at least {needed} neighbours, or none, or use SecAgg"
+        )
+    if 1 < least <= cohort.survivors < rules.shown:
+        raise Misuse(
+            f"a layer counts on {least} clients in every total: later rounds of reused keys have no vote on the "
+            f"complete graph, so every holder must be shown {rules.shown} survivors, and {cohort.survivors} stay at drop-out "
+            f"{wishes.dropout:g}; use fresh keys, or lower dropout"
         )
 
 

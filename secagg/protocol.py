@@ -173,7 +173,7 @@ class _Masked(SecureSum):
             min_survivors=min_survivors,
         )
         chosen = MaskParameters.decode(made.parameters)
-        counted_on(self.wishes, made.clients, chosen, min_survivors)
+        counted_on(self.wishes, rules_of(made), min_survivors)
         if self.credentials is not None:
             chosen = replace(chosen, identities=self.credentials.keys_of(made.roster))
             self.credentials.check(made, chosen.identities, whole=bool(chosen.beacon))

@@ -291,7 +291,7 @@ class TestViews:
         """Eight clients, one gone in each view: of seven that must be in the sum only six are sure, so
         nobody opens.
         """
-        chosen = protocol()
+        chosen = SecAgg(setup="reuse", dropout=0.1, collusion=0.1)
         session = chosen.session([f"c{i}" for i in range(8)], 4, 100, random=SystemRandom(), min_survivors=6)
         assert (rules_of(session).shown, rules_of(session).survivors) == (7, 7)
         play = Play(chosen, 8, session=session)

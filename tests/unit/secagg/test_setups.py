@@ -94,8 +94,15 @@ def test_a_total_needs_as_many_as_are_sure_to_be_in_it(threat: str) -> None:
     sure = rules_of(made.session(NAMES, 2, 15, random=RANDOM)).sure(6)
     assert sure == (6 if threat == "semi-honest" else 5)
     assert len(simulate(made, vectors(1), drop=gone, bound=15, min_survivors=sure).survivors) == 6
+    if threat == "semi-honest":
+        with pytest.raises(TooFewSurvivors, match="expected at least 7"):
+            simulate(made, vectors(1), drop=gone, bound=15, min_survivors=sure + 1)
+        return
+    few = SecAgg(setup="reuse", threat=threat, dropout=0.2, collusion=0.1)
     with pytest.raises(TooFewSurvivors, match="expected at least 7"):
-        simulate(made, vectors(1), drop=gone, bound=15, min_survivors=sure + 1)
+        simulate(few, vectors(1), drop=gone, bound=15, min_survivors=sure + 1)
+    with pytest.raises(Misuse, match=r"shown 7 survivors, and 6 stay at drop-out 0\.3; use fresh keys"):
+        made.session(NAMES, 2, 15, random=RANDOM, min_survivors=sure + 1)
 
 
 def test_points_are_indices_while_the_field_has_enough_and_ranks_beyond() -> None:
