@@ -139,8 +139,8 @@ def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
     if 1 < least <= cohort.survivors < rules.shown:
         raise Misuse(
             f"a layer counts on {least} clients in every total: later rounds of reused keys have no vote on the "
-            f"complete graph, so every holder must be shown {rules.shown} survivors, and {cohort.survivors} stay at drop-out "
-            f"{wishes.dropout:g}; use fresh keys, or lower dropout"
+            f"complete graph, so every holder must be shown {rules.shown} survivors, and {cohort.survivors} stay at "
+            f"drop-out {wishes.dropout:g}; use fresh keys, or lower dropout"
         )
 
 
