@@ -41,7 +41,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"secagg\.key_agreement\.info", r"first < second", "one name with itself has one order"),
     (r"unmasking\._pairs|masking\.Masking\._masked", r"<= ", "a client is no neighbour of itself"),
     (
-        r"server\.opening|reuse\.(releasing|collecting)|plain\.Waiting",
+        r"server\.opening|reuse\.server\.(releasing|collecting)|plain\.Waiting",
         r"(came|waiting|arrived)\[\w+\] = False",
         "the keys are looked at, the values are not",
     ),
@@ -192,11 +192,6 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"store\.files\.prepare", r"missing_ok=False", "an error of the tidying is passed over"),
     (r"store\.files\.sync_folder", r"O_RDONLY & ", "a guard: what is opened is the parent of a file"),
     # secagg
-    (
-        r"choose\._planned",
-        r"planned\(cohort\)$",
-        "the complete graph leaves nothing to chance: no failure bound is used",
-    ),
     (r"choose\._given", r"complete and False", "who asks for the complete graph has set no neighbours"),
     (r"masking\.Masking\._next", r"b'XXXX'\)", "signed survivors are looked at in the voted model only"),
     (r"commitments\.signer", r"Identity\('(XX|S)", "a name in the words of errors only"),
@@ -215,7 +210,11 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"sharing\.Sharing\._deliveries", r"np\.array\(dealers", "wider numbers find the same places"),
     (r"reuse\.memory\.ratchet", r"bytes\(33\)", "HMAC fills a shorter key with zeros (RFC 2104, section 2)"),
-    (r"reuse\.depositing\._masked|taking_off\.take_off", r"<= j", "a client is no neighbour of itself"),
+    (
+        r"reuse\.client\.depositing\._masked|taking_off\.take_off",
+        r"<= j",
+        "a client is no neighbour of itself",
+    ),
     (
         r"protocol\._Masked\._insist",
         r"rules\.clients(, None)?\), rules",
@@ -223,14 +222,13 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"protocol\._Masked\._sparse", "self", "what an audit plays on: audits are judged by planted defects"),
     (
-        r"reuse\.enrolment",
+        r"reuse\.server\.enrolment",
         r"tuple\(asks\)\)$|collecting, asks(, memory=None)?\)|tuple\(asks\), memory=None",
         "kept again when the round closes; a server that dies in between makes a new set-up: a trip, no privacy",
     ),
-    (r"releasing\.Releasing\._parts", r"place\(j\) (< 1|<= 0)", "a place is 1 or more, or -1"),
     (r"rules\.Rules\.points", r"dtype=None|len\(holders\) \+ 1\)$", "whole numbers of 64 bits either way"),
     (
-        r"rules\.(least_threshold|largest_threshold|_least_against)",
+        r"rules\.(least_threshold|largest_threshold|least_window|largest_window)",
         r"degree \+ 2",
         "beyond the degree nothing is opened and everybody is too few: the search ends there",
     ),
@@ -242,11 +240,11 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"least, largest = \((1, 0|0, 1)\)|_threshold\(cohort, degree\)",
         "where a search starts; a test tries every start",
     ),
-    (r"plan\._safe_step", r"and False", "a smaller step tries more degrees and finds the same one"),
+    (r"plan\._short", r"and False", "a smaller step tries more degrees and finds the same one"),
     (r"plan\._remedies", r"130", "how far the advice looks"),
     (r"rules\._first", r"step|known|bisect_left", "how a search closes in; where it ends is tested"),
     (
-        r"rules\.(least_threshold|largest_threshold|_least_against)",
+        r"rules\.(least_threshold|largest_threshold|least_window|largest_window)",
         r"max\(at_least|max\(LEAST_THRESHOLD, (degree|at_least)\b|degree // [23] [+-] 1|- 1\)?,|at_least: int=1",
         "a search that starts lower ends at the same place",
     ),
