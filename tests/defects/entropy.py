@@ -152,13 +152,13 @@ DEFECTS = (
     Defect(
         "keys made of 16 bits",
         "secrets-are-drawn-in-full",
-        put("secagg.client.joining.generate", key_of_16_bits),
+        put("secagg.client.keys.generate", key_of_16_bits),
         SecAgg,
     ),
     Defect(
         "keys made of two bytes of their draw",
         "secrets-are-drawn-in-full",
-        put("secagg.client.joining.generate", key_of_two_bytes_of_its_draw),
+        put("secagg.client.keys.generate", key_of_two_bytes_of_its_draw),
         SecAgg,
     ),
     Defect(

@@ -335,7 +335,7 @@ DEFECTS = (
         "mask reused between rounds",
         "fresh-masks",
         together(
-            put("secagg.client.joining.generate", fixed_keys),
+            put("secagg.client.keys.generate", fixed_keys),
             put("secagg.key_agreement.derive", no_session),
             put("secagg.seeds.derive", no_session),
         ),
