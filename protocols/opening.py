@@ -54,7 +54,8 @@ class Rule:
     clients: their number. neighbours: of each client, by index: with whom it shares masks, and who holds its shares.
     threshold: shares that open a secret. least: clients in any total that may be opened. corrupt: how many clients it
     withstands in all; near: how many among one client's neighbours; windows: sets of clients that "windows" checks are
-    about, in_window: how many corrupt clients it withstands in each. order: an order of the clients in which neighbours
+    about, in_window: how many corrupt clients it withstands in each. voters: whose votes
+    count (empty: everybody's). order: an order of the clients in which neighbours
     are near (empty: as they are numbered). checks: what honest clients demand.
     unexamined: what a server could do that this description leaves out, in words.
     """
@@ -68,6 +69,7 @@ class Rule:
     checks: tuple[Check, ...]
     windows: tuple[frozenset[int], ...] = ()
     in_window: int = 0
+    voters: frozenset[int] = frozenset()
     order: tuple[int, ...] = ()
     unexamined: tuple[str, ...] = ()
 

@@ -38,6 +38,7 @@ def rule(session: Session, transcript: Transcript) -> Rule:
         checks=tuple(_checks(rules)),
         windows=tuple(frozenset((ring + ring)[at : at + half]) for at in range(n)) if p.window else (),
         in_window=max(0, p.window - 1),
+        voters=frozenset(rules.voters(seed)),
         order=tuple(ring) if seed else (),
         unexamined=(
             "per-client lists of keys and commitments",

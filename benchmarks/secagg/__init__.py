@@ -2,8 +2,8 @@
 
 ``python -m benchmarks secagg --clients N --dim M --neighbours K --threshold T --dropout D [--peer flower] --json``
 measures one round. Modules: `work` (a round, and ours), `flower` (the peer's), `masks` (the cipher's limit),
-`report` (figures of a result), `cases` (those of the docs), `sweeps` (over sizes, with plots), `scale` and
-`plans` (on paper).
+`report` (figures of a result), `cases` (those of the docs), `sweeps` (over sizes, with plots), `splits` (an adversary
+that plans), `scale` and `plans` (on paper).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Annotated
 import typer
 
 from benchmarks import harness
-from benchmarks.secagg import cases, plans, scale, sweeps
+from benchmarks.secagg import cases, plans, scale, splits, sweeps
 
 app = typer.Typer(
     add_completion=False,
@@ -27,6 +27,7 @@ cases.register(app)
 sweeps.register(app)
 scale.register(app)
 plans.register(app)
+splits.register(app)
 
 
 class Peer(StrEnum):

@@ -5,7 +5,7 @@ treats neighbours on a circle alike. A solution is exact for every single client
 whatever helps. What does not belong here: which rules are left out (`planning`), and messages.
 """
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
 from itertools import combinations
 
@@ -89,9 +89,16 @@ class Encoding:
     def _own_list(self, check: Check) -> None:
         """A client's list may have anybody besides its neighbours: what is counted rests on which of those it has."""
         everyone = frozenset(range(self.rule.clients))
+        at: dict[int, set[int]] = defaultdict(set)
+        for number, window in enumerate(self.rule.windows):
+            for i in window:
+                at[i].add(number)
         for i, c in self.home.items():
             near = self.rule.neighbours[i]
-            for place in (everyone,) if check.among == "all" else self.rule.windows:
+            windows = (self.rule.windows[k] for k in set().union(*(at[j] for j in near)))
+            for place in (everyone,) if check.among == "all" else windows:
+                if check.count <= len(place - near):
+                    continue
                 terms = {self.listed[c, d]: float(k) for d, k in self.count(place & near).items()}
                 self._at_least(terms, place & near, check.count - len(place - near), self.sent[c])
 
@@ -102,6 +109,8 @@ class Encoding:
                 terms = {item[d]: float(k) for d, k in self.near[i].items()}
                 self._at_least(terms, self.rule.neighbours[i], check.count, guards[c])
             return
+        if check.of == "votes":
+            everyone = self.rule.voters or everyone
         for place in (everyone,) if check.among == "all" else self.rule.windows:
             terms = {item[d]: float(k) for d, k in self.count(place).items()}
             self._at_least(terms, place, check.count, used)
@@ -148,10 +157,12 @@ class Encoding:
 
     def _signed(self, check: Check) -> None:
         """Who votes for a view signs its list as well."""
+        voters = self.rule.voters or self.home
         for v in self.views:
             for h, c in self.pairs:
-                one, said = self.agrees[v][c], self.vote[v][c]
-                self.program.least({one: 1, said: 1, self.open[v][h]: -1, self.view[v][c]: -1}, -1)
+                said = {self.vote[v][c]: 1.0} if all(i in voters for i in self.cells[c]) else {}
+                terms = {self.agrees[v][c]: 1.0, **said, self.open[v][h]: -1.0, self.view[v][c]: -1.0}
+                self.program.least(terms, -1)
 
     def _bound(self, check: Check) -> None:
         """Where it is left out, a client's vote in a session beside this one counts here: see `planning`."""
