@@ -78,7 +78,9 @@ class Rule:
 class Attack:
     """What a lying server does, by client: the clients it is told to mask with (`lists`), the numbers of the views that
     it is asked to vote for (`votes`) and to open (`answers`), corrupt clients included. views: who is said to have
-    survived. named: the list that each view's statement names. target: the clients whose sum should come out.
+    survived. named: the list that each view's statement names. target: the clients whose sum should come out. beside:
+    the context of a session of the same clients, who wait there for a vote: honest votes for all views but the first
+    are got there (empty: no such session).
     """
 
     lists: Mapping[int, frozenset[int]]
@@ -88,3 +90,4 @@ class Attack:
     answers: Mapping[int, tuple[int, ...]]
     target: frozenset[int]
     corrupt: Collection[int] = field(default_factory=frozenset)
+    beside: bytes = b""

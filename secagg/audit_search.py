@@ -62,6 +62,7 @@ def _checks(rules: Rules) -> Iterator[Check]:
     if rules.voted:
         yield Check("its own dealers", ("vote", "open"), "same")
         yield Check("one vote", ("vote",), "once")
+        yield Check("votes of this session", ("open",), "bound")
         yield Check("votes", ("open",), "least", "votes", "all", p.quorum)
         yield Check("signed inputs", ("open",), "signed")
 
@@ -79,7 +80,11 @@ def lies(
                 liar.inputs[m.recipient.number, dealers] = Masked.decode(answer.body).signature
     for i, views in attack.votes.items():
         for v in views:
-            for answer in (yield liar.to(CONFIRM, i, Survivors(liar.bits(attack.views[v])))):
+            there = attack.beside if v and i not in attack.corrupt else b""
+            shown = replace(
+                liar.to(CONFIRM, i, Survivors(liar.bits(attack.views[v]))), session=there or session.context
+            )
+            for answer in (yield shown):
                 liar.votes[v][i] = Vote.decode(answer.body).signature
     for i, views in attack.answers.items():
         for v in views:

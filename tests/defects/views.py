@@ -6,8 +6,9 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
+from protocols import agreement
 from protocols.agreement import Certificate, check_vote
-from secagg import SecAgg, SecAggPlus
+from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client.base import refuse
 from secagg.client.opening import Opening
 from secagg.client.view import View
@@ -15,15 +16,20 @@ from secagg.client.voting import Voting
 from secagg.messages import SIGNATURE_BYTES, Unmask, items, unpack_bits
 from secagg.rules import Rules, rules_of
 from tests.defects.masks import anything_goes, unmarked
-from tests.defects.planting import Defect, put
+from tests.defects.planting import Defect, put, together
 
-CHECK, SHORTFALL = View.check, Rules.shortfall
+CHECK, SHORTFALL, AGREED = View.check, Rules.shortfall, agreement.agreed
 CERTIFICATE = "secagg.client.view.check_certificate"
 
 
 def few_holders() -> SecAgg:
     """Two disjoint sets of holders could open both secrets of a client: only the quorum prevents it."""
     return SecAgg(threshold=2)
+
+
+def malicious() -> SecAgg:
+    """Keys of the roster sign in every session."""
+    return SecAgg(threshold=2, threat="malicious", credentials=Credentials.simulated(range(12)))
 
 
 def many_leave() -> SecAgg:
@@ -75,6 +81,11 @@ def own_field(self: Rules, view: Any, seed: bytes) -> str:
     return SHORTFALL(twin, view, seed)
 
 
+def any_sessions(context: bytes, facts: Mapping[str, bytes]) -> bytes:
+    """A digest of dealers and survivors alone."""
+    return AGREED(bytes(32), {k: v for k, v in facts.items() if k != "graph"})
+
+
 split = partial(Defect, caught_by="no-split-opens-few", protocol=few_holders)
 DEFECTS = (
     split("opening before the vote is complete", plant=put(CERTIFICATE, anything_goes)),
@@ -95,6 +106,13 @@ DEFECTS = (
         "window rule off",
         plant=put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
         protocol=SecAggPlus,
+    ),
+    split(
+        "a vote without the session's digest",
+        plant=together(
+            *(put(f"{where}.agreed", any_sessions) for where in ("protocols.agreement", "secagg.client.view"))
+        ),
+        protocol=malicious,
     ),
     Defect(
         "a party that answers twice",

@@ -165,4 +165,4 @@ class Encoding:
                 self.program.least(terms, -1)
 
     def _bound(self, check: Check) -> None:
-        """Where it is left out, a client's vote in a session beside this one counts here: see `planning`."""
+        """See `planning`: without it, a vote in a session beside this one counts here."""

@@ -17,19 +17,32 @@ VIEWS = 2
 
 @dataclass(frozen=True)
 class Weaker:
-    """A rule that demands less than another. story: what it goes without, "" for the rule itself."""
+    """A rule that demands less than another. story: what it goes without, "" for the rule itself. beside: votes are
+    got in another session, too.
+    """
 
     story: str
     rule: Rule
+    beside: bool = False
 
 
 def weaker(rule: Rule) -> Iterator[Weaker]:
     """The rule itself, then each check in turn weakened: by one, among neighbours alone, and left out."""
     yield Weaker("", rule)
     for at, check in enumerate(rule.checks):
+        if check.kind == "bound":
+            yield Weaker(f"{check.name}: left out", _unbound(rule), beside=True)
+            continue
         for story, instead in _weakened(check, rule):
             checks = (*rule.checks[:at], *instead, *rule.checks[at + 1 :])
             yield Weaker(f"{check.name}: {story}", replace(rule, checks=checks))
+
+
+def _unbound(rule: Rule) -> Rule:
+    """A client may vote once in each of two sessions; everybody is told the whole list in both."""
+    kept = [c for c in rule.checks if c.kind != "bound" and (c.kind, c.at) != ("once", ("vote",))]
+    whole = Check("everybody dealt", ("input",), "least", "list", "all", rule.clients)
+    return replace(rule, checks=(*kept, whole))
 
 
 def _weakened(check: Check, rule: Rule) -> Iterator[tuple[str, tuple[Check, ...]]]:

@@ -90,6 +90,19 @@ def sit_down(
     return table
 
 
+def next_session(table: Table) -> Table:
+    """Return a session of the same parties, their stores and other inputs, played until all inputs have come."""
+    protocol, s = table.protocol, table.session
+    session = protocol.session(
+        s.roster, s.dimension, s.bound, random=SystemRandom(), simulated=True, min_survivors=s.min_survivors,
+        round=s.round + 1,
+    )  # fmt: skip
+    beside = sit_down(protocol, session, [v // 2 for v in table.vectors], table.corrupt, table.stores)
+    for request in set_up(beside):
+        beside.ask(request)
+    return beside
+
+
 def set_up(table: Table) -> Sequence[Message]:
     """Play honestly until clients are about to be asked for their input; return those requests, unsent."""
     protocol, random = table.protocol, SystemRandom()

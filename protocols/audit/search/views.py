@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.reading import modulus_of
 from protocols.audit.search.planning import Weaker, arcs, corrupt_sets, plan, weaker
-from protocols.audit.search.playing import Table, set_up, sit_down
+from protocols.audit.search.playing import Table, next_session, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit_hooks import Opening
 from protocols.kernel import Message, client
@@ -95,7 +95,7 @@ def _settled(
     if attack is None:
         tally.none.append(one.story)
         return True
-    played = play(table, requests, attack)
+    played = play(table, requests, attack, one.beside)
     judge(subject, played, rule, attack, one.story and f"the plan need not pass {one.story}")
     if not one.story:
         raise NotChecked(f"the hook `opening` allows what the real states refuse: {refusals(played)}")
@@ -125,14 +125,19 @@ def prepared(subject: Any, protocol: Any, clients: int, least: int) -> Ready:
     return table, requests, hook.rule(session, tuple(table.transcript))
 
 
-def play(table: Table, requests: tuple[Message, ...], attack: Attack) -> Table:
-    """Play an attack against the real states, from where the set-up left them."""
+def play(table: Table, requests: tuple[Message, ...], attack: Attack, beside: bool = False) -> Table:
+    """Play an attack against the real states, from where the set-up left them. beside: with a second session."""
     played = table.fork(frozenset(map(client, attack.corrupt)))
+    tables = {table.session.context: played}
+    if beside:
+        other = next_session(played)
+        tables[other.session.context] = other
+        attack = replace(attack, beside=other.session.context)
     lies = opening_of(table.protocol).lies(table.session, attack, tuple(played.transcript), requests)
     try:
         request = next(lies)
         while True:
-            request = lies.send(played.ask(request))
+            request = lies.send(tables[request.session].ask(request))
     except StopIteration:
         return played
 
