@@ -22,7 +22,6 @@ IN_FULL = {"secagg, malicious": malicious}
 
 SMALL = Searched(complete=(5,), sparse=(), ring=(20,))
 """Sessions in which an adversary that searches must find every planted defect."""
-SEARCHES = {p.name for p in PROPERTIES if p.search}
 
 
 def caught(defect: Defect, only: Iterable[str] = ()) -> set[str]:
@@ -30,7 +29,8 @@ def caught(defect: Defect, only: Iterable[str] = ()) -> set[str]:
     with defect.plant():
         box = WhiteBox(defect.protocol)
         box.searched = SMALL
-        report = audit(box, examples=defect.examples, only=only, search=defect.caught_by in SEARCHES)
+        chosen = only or [p.name for p in PROPERTIES if not p.search or p.name == defect.caught_by]
+        report = audit(box, examples=defect.examples, only=chosen)
     return {p.name for p in report.properties if p.status.value == "failed"}
 
 
