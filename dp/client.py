@@ -137,8 +137,15 @@ class ClientDP(PrivacyLayer):
     # -- public arithmetic --
 
     def plan(self, run: RunFacts) -> None:
-        self._refuse_failing(run)
-        self.price.check(self._round_event(run), self.ledger)
+        chance, delta = self._chance(run), self.price.at(run)
+        if (1 + math.exp(min(self.price.epsilon or 0.0, 700.0))) * chance * run.rounds >= delta:
+            raise self._fails_too_often(run)
+        event = self._round_event(run)
+        self.price.check(event, self.ledger)
+        if isinstance(event, Failing):
+            with_it, without = (self.price.of(one, run.rounds, run) for one in (event, event.event))
+            if with_it == math.inf > without:
+                raise self._fails_too_often(run)
 
     def _chance(self, run: RunFacts) -> float:
         """The probability that a round is abandoned because too few clients were secretly chosen."""
@@ -151,11 +158,9 @@ class ClientDP(PrivacyLayer):
             self.name, self._vector_multiplier(run), self.clip, run.dimension, max(1.0, run.expected)
         )
 
-    def _refuse_failing(self, run: RunFacts) -> None:
+    def _fails_too_often(self, run: RunFacts) -> Misuse:
         chance, delta = self._chance(run), self.price.at(run)
-        if (1 + math.exp(min(self.price.epsilon or 0.0, 700.0))) * chance * run.rounds < delta:
-            return
-        raise Misuse(
+        return Misuse(
             f"{self.name}: amplification counts on a secret choice, and a round with fewer than {run.least_chosen} of "
             f"{run.population} clients at rate {run.rate:g} is abandoned: probability {chance:.3g} a round, "
             f"{run.rounds} rounds. That is part of the price, and delta {delta:g} has no room for it. Ask more "

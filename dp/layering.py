@@ -57,6 +57,10 @@ class Price:
         for ledger in ledgers.values() if isinstance(ledgers, Mapping) else ():
             accountant(ledger.terms.accountant).add(event)
 
+    def of(self, event: Event, times: int, run: RunFacts) -> float:
+        """What `times` events cost at the delta that counts; infinity where there is no price."""
+        return accountant(self.accountant).add(event, times).epsilon(self.at(run))
+
     def multiplier(self, event: Callable[[float], Event], times: int, run: RunFacts) -> float:
         """The least noise multiplier with which `times` events cost at most epsilon; or the user's own.
 

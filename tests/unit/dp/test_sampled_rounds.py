@@ -164,6 +164,13 @@ def test_a_plan_whose_rounds_fail_too_often_is_refused_with_the_numbers(
         ClientDP(epsilon=4.0, delta=DELTA, amplify=True).plan(run)
 
 
+def test_noise_too_weak_for_the_rounds_that_fail_is_refused_and_not_called_infinite() -> None:
+    run = RunFacts(10, 40, 40, "poisson", 0.5, delta=DELTA, least_chosen=4)
+    with pytest.raises(Misuse, match=r"fewer than 4 of 40 clients at rate 0.5 is abandoned"):
+        ClientDP(noise_multiplier=0.5, delta=DELTA, amplify=True).plan(run)
+    ClientDP(noise_multiplier=0.5, delta=DELTA, amplify=True).plan(replace(run, least_chosen=0))
+
+
 def test_calibration_counts_the_rounds_that_fail() -> None:
     run = RunFacts(10, 40, 40, "poisson", 0.5, delta=DELTA, least_chosen=4)
     layer = ClientDP(epsilon=4.0, delta=DELTA, amplify=True)
