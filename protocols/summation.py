@@ -175,3 +175,10 @@ def centred(values: NDArray[np.uint64] | NDArray[np.int64], modulus: int) -> Int
     reduced = residues % np.uint64(modulus)
     upper = reduced >= np.uint64((modulus + 1) // 2)
     return np.where(upper, reduced - np.uint64(modulus), reduced).view(np.int64)
+
+
+def representatives(vector: IntVector, modulus: int) -> IntVector:
+    """Return the representatives in [-M/2, M/2) of any int64 modulo M; the vector itself over Z (modulus 0)."""
+    if not modulus:
+        return vector
+    return centred(vector if modulus & (modulus - 1) == 0 else np.mod(vector, modulus), modulus)

@@ -7,8 +7,6 @@ What does not belong here: the parties' states (client, holder, server), paramet
 from collections.abc import Mapping
 from pathlib import Path
 
-import numpy as np
-
 from he.arrangements import Arrangement, KeyHolder, SharedByClients
 from he.arrangements import arrangement as named
 from he.ckks.ciphertexts import Adder
@@ -21,7 +19,6 @@ from he.ckks.shared_key import SharedKey
 from he.ckks.whole_key import CKKSAccumulator, CKKSGroupKey, Secrets
 from he.roles.client import HasCiphertexts
 from he.roles.messages import HOLDER, Ask
-from he.roles.parameters import least_survivors, parameters
 from he.roles.server import requests
 from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
@@ -30,12 +27,12 @@ from protocols.codec import tags
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
-from protocols.policy import Demands, Policy
+from protocols.policy import Policy
 from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
-from protocols.summation import IntVector, centred
+from protocols.summation import IntVector, representatives
 
 
 class CKKSSum(HomomorphicSum):
@@ -105,17 +102,6 @@ class CKKSSum(HomomorphicSum):
     def least_sum(self, clients: int) -> int:
         return self.min_survivors
 
-    def demands(self, session: Session) -> Demands:
-        signed = bool(parameters(session).roster)
-        return Demands(
-            session.clients,
-            least_survivors(session),
-            scheme(session).modulus.bit_length(),
-            "malicious" if signed else "semi-honest",
-            signed_roster=signed,
-            simulated=session.simulated,
-        )
-
     def protection(self, session: Session) -> Protection:
         facts = _facts(scheme(session), relayed=not self.shared and self._roster is None)
         simulated = self.shared and self._key.simulated
@@ -139,7 +125,7 @@ class CKKSSum(HomomorphicSum):
         update: bytes,
         memory: bytes | None,
     ) -> Step:
-        whole, least = _representatives(vector, int(session.modulus)), self.least(session, policy)
+        whole, least = representatives(vector, int(session.modulus)), self.least(session, policy)
         if isinstance(self.arrangement, KeyHolder):
             identity = self._signer(session.roster[index], "client")
             holder = self._key_of(self.arrangement.name, HOLDER)
@@ -183,10 +169,3 @@ def _facts(p: CKKSParameters, relayed: bool) -> SchemeFacts:
             "exact": "certain (worst-case noise bound)" if p.worst_case else rounding,
         },
     )
-
-
-def _representatives(vector: IntVector, modulus: int) -> IntVector:
-    """Return what is encrypted: the vector over Z, representatives in [-M/2, M/2) over Z_M."""
-    if not modulus:
-        return vector
-    return centred(vector if modulus & (modulus - 1) == 0 else np.mod(vector, modulus), modulus)

@@ -19,7 +19,7 @@ from protocols.codec import Record
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom
 from protocols.session import Session
-from protocols.summation import IntVector, centred
+from protocols.summation import IntVector, centred, representatives
 
 HIDING_BITS = 64  # what the multiples of M hide about wraps differs from nothing by at most 2^-64 per session
 
@@ -93,13 +93,7 @@ def digits_of(
     multiples of M if asked.
     """
     modulus = int(session.modulus)
-    if not modulus:
-        return vector
-    reduced = (
-        centred(vector, modulus)
-        if modulus & (modulus - 1) == 0
-        else centred(np.mod(vector, modulus), modulus)
-    )
+    reduced = representatives(vector, modulus)
     if not wrap_bits:
         return reduced
     size = (wrap_bits + 7) // 8
@@ -117,4 +111,4 @@ def total_of(digits: Values, session: Session) -> NDArray[np.int64]:
         return digits.astype(np.int64)
     if digits.dtype == object:
         return centred(np.array([int(x) % modulus for x in digits], np.uint64), modulus)
-    return centred(digits if modulus & (modulus - 1) == 0 else np.mod(digits, modulus), modulus)
+    return representatives(digits, modulus)

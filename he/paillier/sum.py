@@ -33,7 +33,7 @@ from protocols.codec import tags as by_tag
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
-from protocols.policy import Demands, Policy
+from protocols.policy import Policy
 from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
@@ -146,20 +146,6 @@ class PaillierSum(HomomorphicSum):
         if isinstance(self.arrangement, Threshold):
             return tuple(decryptor(number) for number in range(self.arrangement.n))
         return super().helpers(session)
-
-    def demands(self, session: Session) -> Demands:
-        self.check(session)
-        threshold = self.arrangement if isinstance(self.arrangement, Threshold) else None
-        return Demands(
-            cohort=session.clients,
-            survivors=self.least(session, Policy(min_survivors=1)),
-            ring_bits=(int(session.modulus) - 1).bit_length() if session.modulus else session.ring_bits(),
-            threat="malicious" if self._roster is not None and not self.shared else "semi-honest",
-            threshold=threshold.t if threshold else None,
-            degree=threshold.n if threshold else None,
-            signed_roster=self._roster is not None,
-            simulated=session.simulated,
-        )
 
     def protection(self, session: Session) -> Protection:
         demands = self.demands(session)

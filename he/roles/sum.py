@@ -8,7 +8,7 @@ from abc import abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar
 
-from he.arrangements import Arrangement, KeyHolder, SharedByClients, check_recipients
+from he.arrangements import Arrangement, KeyHolder, SharedByClients, Threshold, check_recipients
 from he.roles.client import HasCiphertexts, MayOpen, MayVote
 from he.roles.holder import KEY_HOLDER, HoldsKey
 from he.roles.messages import AGREE, HOLDER, INPUT, OPEN, Ask
@@ -20,7 +20,7 @@ from protocols.codec import Record, tags
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
-from protocols.policy import Policy
+from protocols.policy import Demands, Policy
 from protocols.protocol import Stage
 from protocols.session import Session
 from protocols.summation import SecureSum
@@ -95,6 +95,21 @@ class HomomorphicSum(SecureSum):
             HasCiphertexts, MayVote, MayOpen, AwaitsTotal, HoldsKey,
             AddsCiphertexts, GathersClientVotes, AwaitsOpened, Delivering,
         )  # fmt: skip
+
+    def demands(self, session: Session) -> Demands:
+        self.check(session)
+        threshold = self.arrangement if isinstance(self.arrangement, Threshold) else None
+        signed = self._roster is not None
+        return Demands(
+            cohort=session.clients,
+            survivors=least_survivors(session),
+            ring_bits=(int(session.modulus) - 1).bit_length() if session.modulus else session.ring_bits(),
+            threat="malicious" if signed and not self.shared else "semi-honest",
+            threshold=threshold.t if threshold else None,
+            degree=threshold.n if threshold else None,
+            signed_roster=signed,
+            simulated=session.simulated,
+        )
 
     def decode_state(self, data: bytes) -> State:
         try:

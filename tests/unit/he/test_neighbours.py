@@ -305,3 +305,12 @@ def test_totals_are_packed_in_the_fewest_bits() -> None:
         assert unpack_total(data, session, "x").tolist() == values
     with pytest.raises(WireError, match="the total of x"):
         unpack_total(b"\xff\xff\x03", session, "x")
+
+
+@ALL
+def test_the_width_of_the_group_is_what_a_policy_is_held_against(make: Callable[[], SecureSum]) -> None:
+    protocol = make()
+    session = protocol.session(NAMES, 2, 50, random=RANDOM, modulus=2)
+    assert protocol.demands(session).ring_bits == 1
+    with pytest.raises(PolicyRefusal, match="ring_bits"):
+        protocol.client(session, 0, INPUTS[0], random=RANDOM)
