@@ -74,7 +74,7 @@ def clipped_sum(
             value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
             lost += float(value.detach()) * (arrivals.size if reduction == "mean" else 1)
             seen += arrivals.size
-            _add(named, totals, arrivals.size, clip, step, reduction)
+            _add(named, totals, hooks, clip, step)
     finally:
         hooks.cleanup()
         for _, p in named:
@@ -112,18 +112,14 @@ def prove(model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], loader: An
 
 
 def _add(
-    named: list[tuple[str, Any]],
-    totals: list[torch.Tensor],
-    size: int,
-    clip: float,
-    step: float,
-    reduction: str,
+    named: list[tuple[str, Any]], sums_so_far: list[torch.Tensor], hooks: RowHooks, clip: float, step: float
 ) -> None:
-    parts = [checked_part(p, name, size) for name, p in named]
+    parts = [checked_part(p, name, hooks.size) for name, p in named]
     squares = [factors.squared(part, name) for part, (name, _) in zip(parts, named, strict=True)]
+    totals, names = [p.total for _, p in named], [name for name, _ in named]
     agreed(
-        parts, squares, [p.total for _, p in named], size if reduction == "mean" else 1, [n for n, _ in named]
+        parts, squares, totals, hooks.size if hooks.reduction == "mean" else 1, names, None, hooks.precision
     )
     scale = sums.clip_factors(torch.stack(squares).sum(dim=0), clip)
-    for total, part in zip(totals, parts, strict=True):
+    for total, part in zip(sums_so_far, parts, strict=True):
         total += factors.summed(part, scale, step)

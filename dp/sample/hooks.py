@@ -65,6 +65,8 @@ class RowHooks:
         self.enabled = True
         self.seen: list[Seen] | None = None
         self.faults: dict[str, str] | None = None
+        self.watching = False
+        self.precision = 2.0**-23
         self.start(0)
         self.modules = dict(holders(model))
         self.names = {id(p): name for name, p in model.named_parameters()}
@@ -87,7 +89,7 @@ class RowHooks:
     def listen(self, listen: bool, size: int, reduction: str) -> None:
         """Turn the making of rows on or off, for a batch of this size, of a loss with this reduction."""
         self.clear()
-        self.enabled, self.reduction = listen, reduction
+        self.enabled, self.watching, self.reduction = listen, not listen, reduction
         self.start(size)
 
     def _forward(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
@@ -105,6 +107,7 @@ class RowHooks:
         ]
         if self.seen is not None:
             self.seen.append(Seen(name, tuple(tuple(t.shape) for t in inputs), tuple(output.shape)))
+        self.precision = max(self.precision, torch.finfo(output.dtype).eps)
         if not self.enabled or not output.requires_grad:
             return
         self.uses.update(id(p) for p in own)
@@ -184,13 +187,14 @@ class RowHooks:
         return norms
 
     def _total(self, p: Any, grad: torch.Tensor) -> None:
-        if not self.enabled:
+        if not (self.enabled or self.watching):
             return
-        if p.total is not None:
+        if p.total is not None and self.enabled:
             raise UnaccountedStep(
                 "two backward passes in one batch: call optimizer.step() and zero_grad() after each"
             )
-        p.total = grad.detach().clone() if not self.norms else True
+        kept = True if self.norms and self.enabled else grad.detach().clone()
+        p.total = kept if p.total is None else p.total + kept
 
     def clear(self) -> None:
         """Forget the batch's gradients."""
@@ -208,6 +212,14 @@ class RowHooks:
 
     def forbid_grad_accumulation(self) -> None:
         """What Opacus' engine asks for: a second backward pass in one batch is refused anyway."""
+
+
+def gradient_left(model: nn.Module) -> dict[str, torch.Tensor]:
+    """Autograd's gradient of a batch by parameter, whatever the loop did to `p.grad` afterwards where hooks saw it."""
+    seen = {name: getattr(p, "total", None) for name, p in model.named_parameters()}
+    if any(isinstance(total, torch.Tensor) for total in seen.values()):
+        return {name: total for name, total in seen.items() if total is not None}
+    return {name: p.grad.detach().clone() for name, p in model.named_parameters() if p.grad is not None}
 
 
 def rows_left(model: nn.Module) -> dict[str, torch.Tensor]:
@@ -231,11 +243,13 @@ def agreed(
     scale: float,
     names: list[str],
     only: int | None = None,
+    precision: float = 2.0**-23,
 ) -> None:
     """Raises UnaccountedStep unless each parameter's (or the one's at `only`) rows add up to autograd's own
     gradient, times `scale`.
 
-    The tolerance is the square root of the number format's precision, of the sum of the examples' norms at most.
+    The tolerance is the square root of the number format's precision (the coarsest that a module gave), of the sum
+    of the examples' norms at most.
     """
     whole = torch.stack([s.cpu() for s in squares]).sum(dim=0)
     reach = math.sqrt(len(whole) * float(whole.sum()))
@@ -243,7 +257,7 @@ def agreed(
         if total is None or only not in (None, at):
             continue
         apart = float((factors.plain_sum(part).to(total.device) - total.reshape(-1).float() * scale).norm())
-        if not apart <= 3 * math.sqrt(torch.finfo(total.dtype).eps) * reach + 1e-30:
+        if not apart <= 3 * math.sqrt(max(precision, torch.finfo(total.dtype).eps)) * reach + 1e-30:
             raise UnaccountedStep(unseen(name, used=True))
 
 

@@ -171,7 +171,8 @@ class GridMixin:
         squares = [factors.squared(part, name) for part, name in zip(parts, self.names, strict=True)]
         step, scale = self.grid, size if self.hooks is None or self.hooks.reduction == "mean" else 1
         totals = [getattr(p, "total", None) for p in self.params]
-        agreed(parts, squares, totals, scale, self.names, self._turn())
+        precision = 2.0**-23 if self.hooks is None else self.hooks.precision
+        agreed(parts, squares, totals, scale, self.names, self._turn(), precision)
         for p, part, shrink in zip(self.params, parts, self._factors(squares), strict=True):
             total = factors.summed(part, shrink, step)
             p.summed_grad = total if p.summed_grad is None else p.summed_grad + total

@@ -123,8 +123,13 @@ def functional(
     leaves, spec = torch.utils._pytree.tree_flatten(arguments)
     where = [at for at, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     axes = dict(zip(where, layout.inputs, strict=True))
-    parts = {at: layout.split(leaves[at], axis, size) for at, axis in axes.items() if axis is not None}
     own = trainable(module)
+    kind = next(iter(own.values())).dtype  # under autocast inputs and gradients are coarser than parameters
+
+    def alike(leaf: Tensor) -> Tensor:
+        return leaf.to(kind) if leaf.is_floating_point() else leaf
+
+    parts = {at: alike(layout.split(leaves[at], axis, size)) for at, axis in axes.items() if axis is not None}
     fixed = {name: t.detach() for name, t in [*module.named_parameters(), *module.named_buffers()]}
 
     def value(parameters: dict[str, Tensor], given: dict[int, Tensor], d: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ check, so that zeros hide nothing, and are put back bit by bit. No example's fig
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from dp.sample import sums
 from dp.sample.audit.steady import steady
 from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.guard import changed_outside, difference, snapshot
-from dp.sample.hooks import RowHooks, rows_left, unseen
+from dp.sample.hooks import RowHooks, gradient_left, rows_left, unseen
 from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
 from protocols.errors import Misuse
 
@@ -63,16 +64,25 @@ class Expanded:
 
     def __init__(self, wrapped: Any, model: nn.Module) -> None:
         self._wrapped, self._model = wrapped, model
+        self._handles: list[Any] = []
 
     def listen(self, listen: bool, size: int, reduction: str) -> None:
         """Make rows in the next backward pass, or let autograd alone work."""
+        while self._handles:
+            self._handles.pop().remove()
         for p in self._model.parameters():
-            p.grad_sample = None  # type: ignore[attr-defined]  # hung on it
+            p.grad_sample = p.total = None  # type: ignore[attr-defined]  # hung on it
+            if not listen and p.requires_grad:
+                self._handles.append(p.register_hook(partial(self._kept, p)))  # type: ignore[no-untyped-call]  # as it is
         self._wrapped.loss_reduction = reduction
         if listen:
             self._wrapped.__dict__.pop("forward", None)
         else:
             self._wrapped.__dict__["forward"] = self._model.forward
+
+    @staticmethod
+    def _kept(p: Any, grad: torch.Tensor) -> None:
+        p.total = grad.detach().clone() if p.total is None else p.total + grad.detach()
 
 
 class Probe:
@@ -133,9 +143,7 @@ class Probe:
         if self.listening:
             self._got = rows_left(self.model)
         else:
-            self._got = {
-                name: p.grad.detach().clone() for name, p in self._named.items() if p.grad is not None
-            }
+            self._got = gradient_left(self.model)
 
     @staticmethod
     def weights(size: int) -> torch.Tensor:
@@ -187,9 +195,8 @@ class Probe:
             references.append(self._gradients())
         yield from self._take(indices)
         whole = self._gradients()
-        comparison = Comparison(
-            self._named, references, whole, first if indices[0] == 0 else None, self._copies
-        )
+        precision = 0.0 if self._hooks is None else self._hooks.precision
+        comparison = Comparison(self._named, references, whole, first, self._copies, precision)
         errors: dict[str, float] = {}
         for turn in range(2):
             if self._hooks is not None:
@@ -272,8 +279,9 @@ class Comparison:
         named: dict[str, Any],
         references: list[Gradients],
         whole: Gradients,
-        again: Gradients | None,
+        again: Gradients,
         copies: int,
+        precision: float,
     ) -> None:
         self._named = {name: p for name, p in named.items() if p.requires_grad}
         self._all = named
@@ -287,7 +295,7 @@ class Comparison:
                     f"expected finite per-example gradients, got NaN or infinity in {name}"
                 )
         self._used = {name for r in [*references, whole] for name in r}
-        precision = max((torch.finfo(p.dtype).eps for p in self._named.values()), default=2.0**-23)
+        precision = max(precision, *(torch.finfo(p.dtype).eps for p in self._named.values()), 2.0**-23)
         self.most = 3 * math.sqrt(precision)
         mean = {name: rows.mean(dim=0) for name, rows in stacked.items()}
         scale = math.sqrt(sum(float(rows.norm(dim=1).mean()) ** 2 for rows in stacked.values())) or 1.0
@@ -305,7 +313,7 @@ class Comparison:
         divisor = copies if self.reduction == "sum" else 1
         self.rows = {name: rows / divisor for name, rows in stacked.items()}
         self._lengths = torch.stack([r.double().norm(dim=1) for r in self.rows.values()]).norm(dim=0)
-        self._random = again is not None and any(
+        self._random = any(
             float((again[name].reshape(-1).float() - references[0][name].reshape(-1).float()).norm())
             > self.most * scale
             for name in again
@@ -361,8 +369,8 @@ class Comparison:
         if name in self._mixed:
             return (
                 "an example's gradient changes with the others of its batch (padding to the longest, normalisation "
-                "over the batch, a mean over all tokens, a loss that compares examples): make each example's loss "
-                "its own"
+                "over the batch, a mean over all tokens or class weights, a loss that compares examples): make each "
+                "example's loss its own"
             )
         return (
             unseen(name, used=True)

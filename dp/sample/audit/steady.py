@@ -54,7 +54,8 @@ def steady() -> Iterator[Callable[[], None]]:
         np.random.seed(0)
 
     kept = random.getstate(), np.random.get_state()
-    with torch.random.fork_rng(devices=[]), _Still():
+    devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
+    with torch.random.fork_rng(devices=devices), _Still():
         try:
             yield again
         finally:

@@ -179,6 +179,39 @@ def test_noise_and_copies_in_the_loop_are_no_mixing(loss: Loss) -> None:
     stepped(net, data, "hooks", loss)
 
 
+def halved(model: Any, x: Any, y: Any, criterion: Any) -> Any:
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        return criterion(model(x), y)
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
+def test_coarser_numbers_in_the_loop_are_no_mixing(mode: str) -> None:
+    net = made(line)
+    assert float((stepped(net, vectors(), mode, halved) - plain(net, vectors())).norm()) < 0.2 * CLIP
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ew"])
+def test_what_a_loop_does_to_gradients_afterwards_is_no_mixing(mode: str) -> None:
+    """Clipping `p.grad` by itself, as many loops do, changes nothing that is private."""
+    net = made(line)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    engine = ClientEngine(Clipping(CLIP, gradients=mode), 1.0, 1.0, 2)
+    engine.size(12)
+    at = engine.begin(net, optimizer, DataLoader(vectors(), batch_size=12))
+
+    def loop() -> None:
+        for x, y in at.loader:
+            at.optimizer.zero_grad()
+            functional.cross_entropy(at.model(x), y).backward()
+            if any(p.grad is not None for p in net.parameters()):
+                nn.utils.clip_grad_norm_(net.parameters(), 1e-3)
+            at.optimizer.step()
+
+    engine.probe(loop)
+    loop()
+    assert engine.finish() == 2
+
+
 def test_padding_to_the_longest_example_is_refused() -> None:
     """A mean over padded time: the longest example of a batch changes every other one's gradient."""
     lengths = [3 + at % 5 for at in range(12)]
