@@ -29,7 +29,9 @@ def plays_nobody(stack: Stack, run: RunFacts, least: int = 1) -> bool:
 
 
 def withheld(result: RoundResult) -> RoundResult:
-    """Return what may be told of such a round: no names and counts, nor bytes, seconds and reasons that follow them."""
+    """Return what may be told of such a round: no names and counts, nor bytes, seconds and reasons that follow them,
+    nor its session: where nobody was chosen none was made.
+    """
     return replace(
         result,
         asked=(),
@@ -40,5 +42,7 @@ def withheld(result: RoundResult) -> RoundResult:
         trips=(),
         refusals={},
         abandoned=WITHHELD if result.abandoned else None,
+        session="",
+        session_number=0,
         withheld=True,
     )

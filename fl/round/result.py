@@ -41,7 +41,7 @@ class RoundResult:
     else None. session: its context, in hexadecimal digits; session_number: its number, which grows over all runs of a
     server (0: no session was made). trips: over a network, in order. refusals: party -> why it did not take part, or
     not to the end. withheld: who and how many took part is a secret that a price counts on, so that names, bytes,
-    seconds and trips are left out.
+    seconds, trips and the session are left out.
     """
 
     number: int

@@ -122,6 +122,28 @@ def test_a_round_that_fails_after_its_charge_is_charged_once() -> None:
     assert len(run.account.events) == 1
 
 
+def test_what_is_told_of_a_run_is_the_same_whether_somebody_was_chosen_or_nobody(tmp_path: Path) -> None:
+    """A round with nobody in it made no session, and the record said so: given that one was made, a client of four at
+    rate 1/4 was in it with .37.
+    """
+    run = federation(4, 0.25, folder=tmp_path)
+    chosen = {1: run.setup.names[:2], 2: ()}
+    run.coordinator.choose = chosen.__getitem__
+    heard: list[Any] = []
+    run.fit(2, on_round=heard.append)
+
+    def told(entry: Any) -> dict[str, Any]:
+        own = {"number": 0, "guarantees": ()}  # the round's number and the price so far, which follow no coin
+        return vars(entry) | own
+
+    kept = checkpoint.load_run(tmp_path).history
+    assert told(heard[0]) == told(heard[1]) == told(kept[0]) == told(kept[1])
+    bodies = [entry.body for entry in verify_record(tmp_path / FILE_NAME).entries]
+    follow_the_rounds = {"round", "epsilon", "guarantees", "files", "statement"}
+    first, second = ({k: v for k, v in body.items() if k not in follow_the_rounds} for body in bodies)
+    assert first == second
+
+
 def test_what_is_told_of_a_run_tells_neither_who_nor_how_many(tmp_path: Path) -> None:
     """metrics.jsonl and the record published the count: four clients, one a round, 1.58 in place of .83."""
     run = federation(8, 0.5, folder=tmp_path)
