@@ -35,6 +35,10 @@ INAPPLICABLE = {
     "view-depends-on-the-sum-only": "the randomness of encryption cannot be injected; see `randomised`",
     "stale-shares-refused": "clients deal no shares of secrets",
     "shares-are-sealed": "clients deal no shares of secrets",
+    **dict.fromkeys(
+        ("no-split-opens-few", "no-offer-opens-few"),
+        "no shares of clients' secrets are opened by views; see no-schedule-tells-two-sums",
+    ),
     "forged-requests-refused": "clients are asked for their input; for holders see no-decryption-oracle",
     "cheating-clients-are-named": "a client answers with its ciphertext alone; see garbled-answers-are-named",
 }

@@ -271,6 +271,7 @@ def unsigned(message: Message) -> Message:
 
 
 REUSED = Hooks(
+    corrupt=corrupt,
     elements=deposited,
     unsigned=unsigned,
     modulus=modulus,

@@ -1,17 +1,35 @@
 """The adversary that searches: it proves that there is nothing, or plays what it finds to an exact value."""
 
+from typing import Any
+
 import pytest
 
-from protocols.audit import WhiteBox, audit
+from protocols.audit import PROPERTIES, Status, WhiteBox, audit
 from protocols.audit.prop import Finding
 from protocols.audit.search import schedules
 from protocols.audit.search.planning import corrupt_sets, plan, weaker
 from protocols.audit.search.program import Program, Undecided
 from protocols.audit.search.views import Arrangement, prepared, search
-from secagg import SecAgg
+from protocols.audit.subject import Searched
+from secagg import Credentials, SecAgg, SecAggPlus
+from tests.defects.homomorphic import two_of_three
 from tests.defects.masks import anything_goes
 from tests.defects.planting import put
-from tests.defects.views import CERTIFICATE, few_holders
+from tests.defects.views import CERTIFICATE, few_holders, malicious
+from tests.paillier_fixed import shared
+
+SEARCHES = {p.name for p in PROPERTIES if p.search}
+
+
+def reusing() -> SecAggPlus:
+    return SecAggPlus(setup="reuse")
+
+
+def sparse() -> SecAggPlus:
+    """The malicious model with a graph that clients commit to and reveal."""
+    return SecAggPlus(
+        neighbours=6, threshold=2, threat="malicious", credentials=Credentials.simulated(range(64))
+    )
 
 
 def test_a_program_is_solved_or_excluded() -> None:
@@ -66,6 +84,24 @@ def test_an_audit_says_that_it_did_not_search() -> None:
     assert "--search" in report.to_markdown()
     assert "--search" in report.to_html()
     assert report.to_json()["not_searched"] == list(report.not_searched)
+
+
+HOMOMORPHIC = [pytest.param(protocol, marks=pytest.mark.slow) for protocol in (two_of_three, shared)]
+
+
+@pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, malicious, reusing, *HOMOMORPHIC])
+def test_sound_sums_give_a_search_nothing(protocol: Any) -> None:
+    subject = WhiteBox(protocol)
+    subject.searched = Searched(complete=(5,), sparse=(), ring=())
+    report = audit(subject, examples=1, only=sorted(SEARCHES))
+    assert [(p.name, p.counterexample) for p in report.properties if p.status is Status.FAILED] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, malicious, sparse])
+def test_sound_sums_pass_a_search_of_the_usual_size(protocol: Any) -> None:
+    report = audit(WhiteBox(protocol), examples=1, only=sorted(SEARCHES))
+    assert [(p.name, p.reason) for p in report.properties if p.status is not Status.PASSED] == []
 
 
 def test_schedules_of_a_sound_sum_tell_one_total() -> None:
