@@ -5,6 +5,7 @@ from typing import Any
 
 from protocols.audit.prop import Property
 from protocols.audit.search import offers, schedules
+from protocols.audit.search.forks import CLIENTS, LEAST
 from protocols.audit.search.views import GLANCE, SECONDS, Arrangement, search
 from protocols.kernel import Party
 
@@ -38,7 +39,7 @@ def offered(subject: Any, data: Any) -> None:
 
 def totals(subject: Any, data: Any) -> None:
     """A server that forks, with as many corrupt parties as the protocol says it withstands."""
-    session = subject.session_of(schedules.CLIENTS, 1, 1, min_survivors=schedules.LEAST)
+    session = subject.session_of(CLIENTS, 1, 1, min_survivors=LEAST)
     hook = subject.hooks.corrupt
     roles = dict(hook(session)) if hook else {}
     corrupt = frozenset(Party(role, number) for role, count in roles.items() for number in range(count))

@@ -1,0 +1,179 @@
+"""A server that goes back: its courses from any state it was ever in, and what comes out of them.
+
+Nothing here knows a protocol. The server's state is data, so a server that cheats runs from any state it was ever in,
+with any of the answers it ever got, those of another session put into this one's envelopes included; each run words its
+requests as the honest server would. What does not belong here: which schedules are tried (`schedules`).
+"""
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+
+from protocols.audit.prop import Finding
+from protocols.audit.search.playing import Table, sit_down
+from protocols.errors import SecAggError
+from protocols.kernel import SERVER, Message, Party, State, client
+from protocols.randomness import SystemRandom
+from protocols.summation import Total
+
+CLIENTS, LEAST, DIMENSION = 4, 3, 3
+
+
+@dataclass(frozen=True)
+class Run:
+    """One course of the server: its session, its encoded state, the requests it would send, and how it came there."""
+
+    table: int
+    state: bytes = field(repr=False)
+    pending: tuple[Message, ...] = field(repr=False)
+    story: tuple[str, ...] = ()
+
+
+class World:
+    """Two sessions side by side, everything that was answered, and every total that came out."""
+
+    def __init__(self, subject: Any, corrupt: frozenset[Party]) -> None:
+        rng = np.random.default_rng(CLIENTS)
+        bound = subject.bound
+        vectors = [rng.integers(-bound, bound, DIMENSION, endpoint=True) for _ in range(CLIENTS)]
+        self.subject, self.protocol, self.vectors, self.corrupt = subject, subject.protocol, vectors, corrupt
+        self.promised = max(2, LEAST - sum(p.role == "client" for p in corrupt))
+        self.tables: list[Table] = []
+        self.runs: list[Run] = []
+        self.answers: dict[tuple[int, bytes], tuple[Message, ...]] = {}
+        self.totals: list[tuple[Total, tuple[str, ...]]] = []
+        self.count: Counter[tuple[Party, bytes, str]] = Counter()
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin a session, beside those that run: the same parties, their stores, and their updates."""
+        names = [str(i) for i in range(CLIENTS)]
+        session = self.protocol.session(
+            names, DIMENSION, self.subject.bound, random=SystemRandom(), simulated=True, min_survivors=LEAST
+        )
+        stores = self.tables[0].stores if self.tables else None
+        self.tables.append(sit_down(self.protocol, session, self.vectors, self.corrupt, stores))
+        step = self.protocol.server(session, random=SystemRandom())
+        self.runs.append(Run(len(self.tables) - 1, self.protocol.encode_state(step.state), step.send))
+
+    def run(self, number: int) -> Run:
+        return self.runs[number % len(self.runs)]
+
+    def ask(self, number: int, request: Message) -> tuple[Message, ...]:
+        """The answers to a request: those it got before, or new ones. Raises Finding for a second answer."""
+        known = self.answers.get((number, request.to_wire()))
+        if known is not None:
+            return known
+        given = self.tables[number].ask(request)
+        self.answers[number, request.to_wire()] = given
+        party = request.recipient
+        if given and party not in self.corrupt and self._opens(number, request.stage):
+            self.count[party, request.session, request.stage] += 1
+            if self.count[party, request.session, request.stage] > 1:
+                raise Finding(f"{party} answers twice at {request.stage} of one session")
+        return given
+
+    def _opens(self, number: int, stage: str) -> bool:
+        """Whether a stage is the input's or a later one."""
+        names = [s.name for s in self.protocol.stages(self.tables[number].session)]
+        counting = next(s.name for s in self.protocol.stages(self.tables[number].session) if s.counts)
+        return stage in names[names.index(counting) :]
+
+    def again(self, number: int) -> None:
+        """Send an earlier request again, as it was. Raises Finding if it is answered again."""
+        table = self.tables[number % len(self.tables)]
+        sent = [m for m in table.transcript if m.recipient != SERVER and m.recipient not in self.corrupt]
+        if sent:
+            request = sent[number % len(sent)]
+            if table.ask(request) and self._opens(self.tables.index(table), request.stage):
+                raise Finding(f"{request.recipient} answers the same request at {request.stage} again")
+
+    def two_views(self, run: Run, absent: set[int], side: set[int]) -> None:
+        """Run on twice from here, with everybody's answers and without some, both to the end: an honest party is asked
+        by the one or by the other, a corrupt one by both.
+        """
+        runs = [self.advance(run, set(), False), self.advance(run, absent, False)]
+        while all(runs):
+            parted = []
+            for one, mine in zip(runs, (True, False), strict=True):
+                assert one is not None
+                honest = {
+                    m.recipient.number: k
+                    for k, m in enumerate(one.pending)
+                    if m.recipient not in self.corrupt
+                }
+                away = {k for number, k in honest.items() if (number in side) != mine}
+                parted.append(self.advance(one, away, False))
+            runs = parted
+
+    def advance(self, run: Run, absent: set[int], grafted: bool) -> Run | None:
+        """Run the server through one stage without the answers of some; grafted: they answer in another session."""
+        state: State = self.protocol.decode_state(run.state)
+        if not run.pending or state.finished:
+            return None
+        came = []
+        for place, request in enumerate(run.pending):
+            if place in absent and not grafted:
+                continue
+            answers = self._grafts(run, request) if place in absent else self.ask(run.table, request)
+            for answer in answers:
+                try:
+                    state = state.receive(answer, SystemRandom()).state
+                    came.append(str(answer.sender))
+                except SecAggError:
+                    continue
+        stage = run.pending[0].stage
+        story = (
+            *run.story,
+            f"session {run.table}, {stage}: the server goes on with {', '.join(came) or 'nobody'}",
+        )
+        try:
+            step = state.close(SystemRandom())
+        except SecAggError:
+            return None
+        if isinstance(step.state, Total):
+            self._compare(step.state, story)
+            return None
+        self.runs.append(Run(run.table, self.protocol.encode_state(step.state), step.send, story))
+        return self.runs[-1]
+
+    def _grafts(self, run: Run, request: Message) -> Sequence[Message]:
+        """What the same party answered at this stage of the other session, in this session's envelope."""
+        others = [m for k, table in enumerate(self.tables) if k != run.table for m in table.transcript]
+        mine = [m for m in others if m.sender == request.recipient and m.stage == request.stage]
+        return [replace(m, session=request.session) for m in mine[-1:]]
+
+    def _compare(self, total: Total, story: tuple[str, ...]) -> None:
+        """Raises Finding if a total is over too few honest clients, or differs from another one by too few."""
+        mine = self._honest(total)
+        if len(mine) < self.promised:
+            raise Finding(
+                _told(f"a total over {len(mine)} honest clients came out", total.total.tolist(), story)
+            )
+        for other, there in self.totals:
+            differ = mine ^ self._honest(other)
+            if 0 < len(differ) < self.promised:
+                gap = total.total - other.total
+                known = [c for c in set(total.survivors) ^ set(other.survivors) if c not in differ]
+                for c in known:
+                    gap = gap - self.vectors[c] * (1 if c in total.survivors else -1)
+                exact = sum(
+                    (self.vectors[c] * (1 if c in mine else -1) for c in differ),
+                    np.zeros(DIMENSION, np.int64),
+                )
+                if gap.tolist() == exact.tolist():
+                    said = f"two totals that differ by clients {sorted(differ)} came out"
+                    raise Finding(
+                        _told(said, gap.tolist(), (*there, "and, from states it was in before:", *story))
+                    )
+        self.totals.append((total, story))
+
+    def _honest(self, total: Total) -> frozenset[int]:
+        return frozenset(i for i in total.survivors if client(i) not in self.corrupt)
+
+
+def _told(said: str, value: list[int], story: Sequence[str]) -> str:
+    return "\n".join([f"{said}, exactly: {value}", *(f"  {line}" for line in story)])
