@@ -121,7 +121,7 @@ class _Masked(SecureSum):
             degree=rules.degree,
             signed_roster=rules.certified,
             simulated=session.simulated,
-            quorum=rules.parameters.quorum if rules.voted else None,
+            quorum=rules.parameters.quorum if rules.agrees else None,
             voters=rules.parameters.committee or None,
         )
 
@@ -221,7 +221,7 @@ class _Masked(SecureSum):
         if not self.reuse:
             return client_states.join(session, index, vector, update, identity, random, memory)
         if rules_of(session).parameters.epoch:
-            return Step(reuse.client.resume(session, index, vector, update, memory, identity))
+            return reuse.client.resume(session, index, vector, update, memory, identity)
         return Step(reuse.client.enrol(session, index, vector, update, identity, random))
 
     def _authenticate(self, session: Session) -> Credentials | None:

@@ -36,9 +36,10 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
     """Return the statement of one session's protection."""
     p = rules.parameters
     secrets = "each round's seeds" if p.reuse else "secrets"
+    holders = len(rules.holders) if p.reuse and not rules.complete else p.degree
     graph = "the complete graph" if rules.complete else f"a random {p.degree}-regular graph"
     return Protection(
-        mechanism=f"pairwise and self masks on {graph}, {secrets} shared {p.threshold} of {p.degree}",
+        mechanism=f"pairwise and self masks on {graph}, {secrets} shared {p.threshold} of {holders}",
         threat=p.threat,
         hidden="every client's vector within the sum",
         learns={

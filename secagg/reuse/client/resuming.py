@@ -44,8 +44,10 @@ def resume(
     update: bytes,
     memory: bytes | None,
     identity: Identity | None,
-) -> Resuming:
-    """Return the first state of a client in a later round. Raises PolicyRefusal if it has no keys for it."""
+) -> Step:
+    """Return a client's first step in a later round: it keeps no chain of the rounds before, so that an earlier round,
+    begun afterwards, cannot bring those chains back. Raises PolicyRefusal if it has no keys for this round.
+    """
     if memory is None:
         raise PolicyRefusal("setup: this client took no part in the set-up; it joins with the next one")
     try:
@@ -53,4 +55,5 @@ def resume(
     except WireError as error:
         raise PolicyRefusal(f"setup: what this client kept is not readable: {error}") from None
     sign = identity.private_bytes() if identity is not None else kept.sign
-    return Resuming(session, index, update, vector, kept.at(session), sign)
+    moved = kept.at(session)
+    return Step(Resuming(session, index, update, vector, moved, sign), memory=moved.encode())

@@ -9,6 +9,7 @@ from protocols.runtime import Runtime, recall
 from protocols.store import MemoryStore
 from protocols.summation import Total
 from secagg import SecAgg
+from secagg.reuse.memory import ClientMemory
 from tests.property.secagg.play import Play
 
 N = 6
@@ -66,6 +67,21 @@ def test_a_newer_round_erases_what_an_abandoned_one_left(setup: str, trips: int)
     assert len(party.sessions()) == 1
     with pytest.raises(PolicyRefusal, match="it is over"):
         second.handle(party.play.queue[0])  # type: ignore[union-attr]  # as above
+
+
+def test_an_earlier_round_does_not_bring_old_chains_back() -> None:
+    """With 5 open, a session of round 3 began; once both were answered, the store had the chains of round 5 again."""
+    party = Party("reuse")
+    party.hear(party.enter(1), 2 + 1)
+    first, fifth = party.play, party.enter(5)
+    play, party.play = party.play, first  # a server that wound itself back
+    with pytest.raises(PolicyRefusal, match="round 3 was used or passed already, the next one is 5"):
+        party.enter(3)
+    party.play = play
+    party.hear(fifth, 1)
+    kept = recall(party.store, party.protocol)
+    assert kept is not None
+    assert ClientMemory.decode(kept).next_round == 6
 
 
 def test_sessions_of_one_round_and_of_another_series_stay() -> None:

@@ -323,6 +323,33 @@ class TestDemands:
         with pytest.raises(PolicyRefusal, match="setup" if name == "reuse" else name):
             insist(own.wishes, 40, replace(planned, **{name: less}))
 
+    @pytest.mark.parametrize("degree", [8, 14, 20])
+    def test_more_neighbours_never_stand_fewer_corrupt_clients(self, degree: int) -> None:
+        """Four of 6 stand one corrupt client, four of 8 none: a server that offers 8 would halve that client's plan."""
+        own, more = (SecAggPlus(neighbours=k, threshold=4) for k in (6, degree))
+        session = more.session(NAMES[:21], 1, 1, random=SystemRandom())
+        planned, offered = own.parameters(21, 1, 1, 0), MaskParameters.decode(session.parameters)
+        assert (planned.corrupt, planned.quorum) == (1, 12)
+        assert (offered.corrupt, offered.quorum) == (0, 11)
+        with pytest.raises(PolicyRefusal, match="corrupt: this client demands at least 1"):
+            insist(own.wishes, 21, offered)
+
+    def test_a_quorum_counts_for_a_policy_only_where_somebody_votes(self) -> None:
+        """Reused keys on the complete graph have no vote: no quorum, however large, stands for shares that open."""
+        own, random = SecAgg(setup="reuse"), SystemRandom()
+        session = own.session(NAMES[:20], 1, 1, random=random)
+        offered = replace(MaskParameters.decode(session.parameters), quorum=20)
+        session = replace(session, parameters=offered.encode())
+        with pytest.raises(PolicyRefusal, match="more than 0.8 of 19 share holders, the session offers 11"):
+            own.client(session, 0, np.zeros(1, np.int64), random=random, policy=Policy(min_threshold_share=0.8))
+
+    def test_the_statement_counts_the_committee_as_holders_of_reused_keys(self) -> None:
+        own = SecAggPlus(setup="reuse")
+        session = own.session([f"c{i}" for i in range(100)], 1, 1, random=SystemRandom())
+        p = MaskParameters.decode(session.parameters)
+        assert p.committee != p.degree
+        assert own.protection(session).mechanism.endswith(f"shared {p.threshold} of {p.committee}")
+
     def test_more_neighbours_bring_their_own_numbers(self) -> None:
         """What was planned for few neighbours is too little for many: a client works it out anew."""
         own = SecAggPlus(0.1, 0.125, "semi-malicious", neighbours=30)
