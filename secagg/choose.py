@@ -107,7 +107,9 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
         )
     if (offered.threat, offered.degree) != (own.threat, own.degree):
         more = None if wishes.complete else offered.degree
-        stood = (own.corrupt + 0.5) / clients if own.corrupt else wishes.collusion  # more neighbours: never fewer
+        stood = (
+            (own.corrupt + 0.5) / clients if own.corrupt else wishes.collusion
+        )  # more neighbours: never fewer
         own = choose(replace(wishes, threat=offered.threat, neighbours=more, collusion=stood), clients)
     for name in ("threshold", "corrupt", "window", "quorum", "survivors"):
         needed, given = getattr(own, name), getattr(offered, name)

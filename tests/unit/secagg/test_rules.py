@@ -341,7 +341,9 @@ class TestDemands:
         offered = replace(MaskParameters.decode(session.parameters), quorum=20)
         session = replace(session, parameters=offered.encode())
         with pytest.raises(PolicyRefusal, match=r"more than 0\.8 of 19 share holders, the session offers 11"):
-            own.client(session, 0, np.zeros(1, np.int64), random=random, policy=Policy(min_threshold_share=0.8))
+            own.client(
+                session, 0, np.zeros(1, np.int64), random=random, policy=Policy(min_threshold_share=0.8)
+            )
 
     def test_the_statement_counts_the_committee_as_holders_of_reused_keys(self) -> None:
         own = SecAggPlus(setup="reuse")
