@@ -105,6 +105,11 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
         raise PolicyRefusal(
             f"degree: this client demands {own.degree} neighbours, the session offers {offered.degree}"
         )
+    if own.reuse and own.quorum and own.degree < clients - 1 == offered.degree:
+        raise PolicyRefusal(
+            "degree: this client's holders vote in every round; on the complete graph, which the session offers, later "
+            "rounds of reused keys have no vote, and fewer clients are sure to be in a total"
+        )
     if (offered.threat, offered.degree) != (own.threat, own.degree):
         more = None if wishes.complete else offered.degree
         stood = (

@@ -334,6 +334,17 @@ class TestDemands:
         with pytest.raises(PolicyRefusal, match="corrupt: this client demands at least 1"):
             insist(own.wishes, 21, offered)
 
+    def test_a_plan_with_a_vote_is_not_traded_for_the_complete_graph_without_one(self) -> None:
+        """Reused keys, 100 clients: 56 are sure to be in every total of the sparse plan, 13 on the complete graph."""
+        own, names = SecAggPlus(setup="reuse"), [f"c{i}" for i in range(100)]
+        sparse, complete = (
+            p.session(names, 1, 1, random=SystemRandom()) for p in (own, SecAgg(setup="reuse"))
+        )
+        assert (rules_of(sparse).survivors, rules_of(complete).survivors) == (56, 13)
+        insist(own.wishes, 100, rules_of(sparse).parameters)
+        with pytest.raises(PolicyRefusal, match="degree: this client's holders vote in every round"):
+            insist(own.wishes, 100, rules_of(complete).parameters)
+
     def test_a_quorum_counts_for_a_policy_only_where_somebody_votes(self) -> None:
         """Reused keys on the complete graph have no vote: no quorum, however large, stands for shares that open."""
         own, random = SecAgg(setup="reuse"), SystemRandom()
