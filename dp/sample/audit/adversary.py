@@ -12,6 +12,8 @@ import torch
 from torch import nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
+from protocols.errors import SecAggError
+
 OTHERS = 16
 """Examples in the sum, the one that is exchanged among them."""
 
@@ -38,7 +40,7 @@ def movement(bench: Tried, summed: Callable[[Any], torch.Tensor], clip: float, a
     for candidate in candidates(bench, examples, ascent):
         try:
             most = max(most, float((summed([candidate, *rest]) - without).norm()))
-        except (RuntimeError, ValueError, IndexError):
+        except (RuntimeError, ValueError, IndexError, SecAggError):
             continue
     return most / clip
 
@@ -107,7 +109,7 @@ def _climbed(bench: Tried, example: Any, name: str | None, steps: int) -> Any:
             length = torch.stack([row.pow(2).sum() for row in rows if row is not None]).sum().add(1e-20).log()
             ways = torch.autograd.grad(length, list(moved.values()), allow_unused=True)
             for (at, leaf), way in zip(list(moved.items()), ways, strict=True):
-                if way is not None and bool(torch.isfinite(way).all()) and bool(way.any()):
+                if way is not None and bool(torch.isfinite(way).all()) and float(way.norm()) > 0:
                     stride = 0.5 * (float(leaf.detach().norm()) + 1.0) / float(way.norm())
                     moved[at] = (leaf.detach() + stride * way).requires_grad_(True)
     except RuntimeError:  # no second derivative, or no path from the input

@@ -176,9 +176,13 @@ class Bench:
             said = str(refused) if isinstance(refused, Misuse) else f"{type(refused).__name__}: {refused}"
             return Mode(name, "refused", said, seconds=time.perf_counter() - began)
         wrong = [v for v in probed.verdicts if v.status in ("refused", "unused")]
-        moved = self._moved(name, probed, ascent)
-        status = "failed" if moved is not None and moved > 1 + SLACK else "refused" if wrong else "sound"
         reason = "; ".join(sorted({f"{v.name}: {v.reason}" for v in wrong}))
+        moved = None
+        try:
+            moved = movement(self, lambda data: self.summed(name, probed, data), self.clip, ascent)
+        except Exception as error:  # a step that refuses, or a model that does not run: nothing was measured
+            reason = reason or f"no movement was measured: {type(error).__name__}: {error}"
+        status = "failed" if moved is not None and moved > 1 + SLACK else "refused" if reason else "sound"
         return Mode(
             name, status, reason, moved, probed.verdicts, probed.reduction, time.perf_counter() - began
         )
@@ -200,12 +204,6 @@ class Bench:
 
     def _trained(self) -> list[nn.Parameter]:
         return [p for p in self.model.parameters() if p.requires_grad]
-
-    def _moved(self, name: str, probed: Probed, ascent: int) -> float | None:
-        try:
-            return movement(self, lambda data: self.summed(name, probed, data), self.clip, ascent)
-        except Exception:  # a step that refuses, or a model that does not run: the check before said why
-            return None
 
     def summed(self, name: str, probed: Probed | None, data: Any) -> torch.Tensor:
         """The clipped sum over all examples of `data`, as one private step without noise makes it."""

@@ -7,7 +7,7 @@ check, so that zeros hide nothing, and are put back bit by bit. No example's fig
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -16,7 +16,7 @@ import torch
 from torch import nn
 
 from dp.sample import sums
-from dp.sample.audit.steady import steady
+from dp.sample.audit.steady import DRAWS, steady
 from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.guard import changed_outside, difference, snapshot
 from dp.sample.hooks import RowHooks, gradient_left, rows_left, unseen
@@ -160,13 +160,13 @@ class Probe:
 
     # -- the script --
 
-    def _take(self, indices: list[int], listen: str = "") -> Iterator[Any]:
+    def _take(self, indices: list[int], listen: str = "", draw: int = 0) -> Iterator[Any]:
         """One batch through the loop; `self._got` holds its gradients afterwards."""
         self._stepped, self.listening = False, bool(listen)
         for p in self._named.values():
             p.grad = None
         self._mode.listen(self.listening, len(indices), listen or "mean")
-        self._again()
+        self._again(draw)
         self.batches += 1
         yield self._fetch(indices)
         if not self._stepped:
@@ -197,6 +197,8 @@ class Probe:
         whole = self._gradients()
         precision = 0.0 if self._hooks is None else self._hooks.precision
         comparison = Comparison(self._named, references, whole, first, self._copies, precision)
+        for draw in range(1, len(DRAWS)):
+            comparison.mixed |= yield from self._mixed(draw, precision)
         errors: dict[str, float] = {}
         for turn in range(2):
             if self._hooks is not None:
@@ -212,6 +214,16 @@ class Probe:
         verdicts = tuple(comparison.verdict(name, errors, self._fault(name, faults)) for name in self._named)
         self.result = Probed(layouts, comparison.reduction, verdicts, size)
         raise Enough
+
+    def _mixed(self, draw: int, precision: float) -> Generator[Any, None, set[str]]:
+        """Parameters of which two examples' gradient is not their mean, under another draw of random numbers."""
+        pair = [self._count * at // (len(DRAWS) + 2) for at in (draw, draw + 2)]
+        alone = []
+        for index in pair:
+            yield from self._take([index] * self._copies, draw=draw)
+            alone.append(self._gradients())
+        yield from self._take(pair, draw=draw)
+        return Comparison(self._named, alone, self._gradients(), alone[0], self._copies, precision).mixed
 
     def _gradients(self) -> Gradients:
         got, self._got = self._got, {}
@@ -309,7 +321,7 @@ class Comparison:
             for kind, factor in (("mean", 1.0), ("sum", size / copies))
         }
         self.reduction = min(apart, key=lambda kind: sum(apart[kind].values()))
-        self._mixed = {name for name, error in apart[self.reduction].items() if not error <= self.most}
+        self.mixed = {name for name, error in apart[self.reduction].items() if not error <= self.most}
         divisor = copies if self.reduction == "sum" else 1
         self.rows = {name: rows / divisor for name, rows in stacked.items()}
         self._lengths = torch.stack([r.double().norm(dim=1) for r in self.rows.values()]).norm(dim=0)
@@ -357,7 +369,7 @@ class Comparison:
         if name not in self._used:
             return Verdict(name, "unused", "the loss does not reach it, noise would: freeze it, or use it")
         error = errors[name]
-        if not fault and name not in self._mixed and error <= self.most:
+        if not fault and name not in self.mixed and error <= self.most:
             return Verdict(name, "sound", "", error)
         return Verdict(name, "refused", fault or self._why(name, error), error)
 
@@ -366,7 +378,7 @@ class Comparison:
             return (
                 "two passes over one example differ: the loop draws random numbers that cannot be held still"
             )
-        if name in self._mixed:
+        if name in self.mixed:
             return (
                 "an example's gradient changes with the others of its batch (padding to the longest, normalisation "
                 "over the batch, a mean over all tokens or class weights, a loss that compares examples): make each "

@@ -14,6 +14,12 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from dp.sample.errors import NotPerExample
+
+WEIGHTED = (
+    'class weights with reduction="mean" divide by the weights of the whole batch, so that an example\'s gradient '
+    'changes with the others\' labels: take reduction="none" and the mean of what it gives'
+)
 _DROPOUT = {
     getattr(functional, name)
     for name in (
@@ -28,11 +34,15 @@ _NOISE = {
     torch.Tensor.normal_,
     torch.Tensor.uniform_,
 }
-_HALF = 0.5
+DRAWS = ((0, 0.5), (1751, 0.01), (1470, 0.99))
+"""Seeds and the constant noise, middling, low and high: code behind a coin (mixup half of the time) runs in one."""
+_CLASSES = {functional.cross_entropy, functional.nll_loss}
 
 
 class _Still(TorchFunctionMode):
     """Dropout passes everything; noise of any shape is a constant, so that a batch's is its examples'."""
+
+    level = DRAWS[0][1]
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = dict(kwargs or {})
@@ -40,22 +50,35 @@ class _Still(TorchFunctionMode):
             return args[0] if args else options["input"]
         if function is functional.scaled_dot_product_attention and len(args) < 5:
             options["dropout_p"] = 0.0
+        if function in _CLASSES and options.get("reduction") == "mean" and _differ(options.get("weight")):
+            raise NotPerExample({"(the loss)": WEIGHTED})
         made = function(*args, **options)
-        return made.detach().fill_(_HALF).requires_grad_(made.requires_grad) if function in _NOISE else made
+        return (
+            made.detach().fill_(self.level).requires_grad_(made.requires_grad) if function in _NOISE else made
+        )
+
+
+def _differ(weights: Any) -> bool:
+    return weights is not None and bool((weights != weights.reshape(-1)[0]).any())
 
 
 @contextmanager
-def steady() -> Iterator[Callable[[], None]]:
-    """Within it, call what is given before each batch: all generators start again from one point."""
+def steady() -> Iterator[Callable[[int], None]]:
+    """Within it, call what is given, with a place in `DRAWS`, before each batch: all generators start again there.
 
-    def again() -> None:
-        torch.manual_seed(0)
-        random.seed(0)
-        np.random.seed(0)
+    A mean over class weights raises NotPerExample within it.
+    """
+    still = _Still()
+
+    def again(draw: int) -> None:
+        seed, still.level = DRAWS[draw]
+        torch.manual_seed(seed)
+        random.seed(seed)
+        np.random.seed(seed)
 
     kept = random.getstate(), np.random.get_state()
     devices = range(torch.cuda.device_count() if torch.cuda.is_available() else 0)
-    with torch.random.fork_rng(devices=devices), _Still():
+    with torch.random.fork_rng(devices=devices), still:
         try:
             yield again
         finally:

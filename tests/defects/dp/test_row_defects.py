@@ -6,6 +6,8 @@ that check nothing.
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional
 
 from dp.audit import per_example
 from dp.sample.audit.canaries import estimate, lower_bound
@@ -83,6 +85,45 @@ def test_what_the_layer_refuses_does_not_pass(name: str) -> None:
     audit = audited(name, "hooks", ascent=0)
     assert not audit.passed
     assert mode_of(audit).reason
+
+
+class Fails(nn.Linear):
+    """Ends in an error of its own above a size of inputs."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        if input.abs().max() > 100:
+            raise KeyError("too large")
+        return super().forward(input)
+
+
+def test_a_model_whose_movement_cannot_be_measured_is_not_called_sound() -> None:
+    """A search that broke off was passed over in silence."""
+    audit = per_example(Fails(4, 3), None, (torch.randn(8, 4), torch.arange(8) % 3))
+    assert not audit.passed
+    assert "no movement was measured: KeyError" in str(audit)
+
+
+class Steep(nn.Module):
+    """Above a size of inputs, all examples of a batch are scaled by a hundred."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.inner = nn.Linear(6, 3)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        given: torch.Tensor = self.inner(x)
+        return given * 100 if x.abs().max() > 1e3 else given
+
+
+def test_ascent_that_ends_on_a_plain_does_not_end_the_search() -> None:
+    """A gradient whose norm is zero in floats and whose entries are not."""
+    generator = torch.Generator().manual_seed(1)
+    data = torch.randn(24, 6, generator=generator), torch.arange(24) % 3
+    torch.manual_seed(0)
+    audit = per_example(
+        Steep(), lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]), data
+    )
+    assert all((mode.moved or 0.0) > 1.5 for mode in audit.modes[:3])
 
 
 def test_a_verdict_names_holders_ties_layouts_frozen_and_errors() -> None:

@@ -4,14 +4,17 @@ One step of the user's loop after the check before training, beside a plain loop
 movement of the sum when one example is removed, in clips.
 """
 
+import random
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from dp import SampleDP
 from dp.sample.engine import ClientEngine
@@ -168,6 +171,35 @@ def test_a_loss_that_adds_up_is_found_and_scaled_as_one(mode: str) -> None:
 def test_a_loss_that_mixes_examples_is_refused(loss: Loss) -> None:
     with pytest.raises(NotPerExample, match="changes with the others of its batch"):
         stepped(made(line), vectors(), "hooks", loss)
+
+
+COINS = {"random": random.random, "numpy": np.random.rand, "torch": lambda: float(torch.rand(1))}
+
+
+@pytest.mark.parametrize("above", [False, True])
+@pytest.mark.parametrize("coin", COINS.values(), ids=COINS)
+def test_mixing_that_follows_a_coin_is_refused(coin: Callable[[], float], above: bool) -> None:
+    def mixed_up(model: Any, x: Any, y: Any, criterion: Any) -> Any:
+        if (coin() > 0.6) if above else (coin() < 0.4):
+            x = (x + x.flip(0)) / 2
+        return criterion(model(x), y)
+
+    with pytest.raises(NotPerExample, match="changes with the others"):
+        stepped(made(lambda: nn.Linear(4, 3)), vectors(), loss=mixed_up)
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ew"])
+def test_a_mean_over_class_weights_is_refused_whatever_classes_the_check_sees(mode: str) -> None:
+    """The check takes examples at equal distances, which all had one class: it saw no mixing."""
+    data, weights = vectors(), torch.tensor([1.0, 1.0, 50.0])
+    alike = TensorDataset(torch.stack([x for x, _ in data]), torch.zeros(len(data), dtype=torch.int64))
+
+    def loss(model: Any, x: Any, y: Any, _: Any, weight: torch.Tensor = weights) -> Any:
+        return functional.cross_entropy(model(x), y, weight=weight)
+
+    with pytest.raises(NotPerExample, match="class weights"):
+        stepped(made(lambda: nn.Linear(4, 3)), alike, mode, loss)
+    stepped(made(lambda: nn.Linear(4, 3)), alike, mode, partial(loss, weight=torch.ones(3)))
 
 
 @pytest.mark.parametrize("loss", [noisy, by_halves])
