@@ -9,6 +9,7 @@ import contextlib
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -90,41 +91,51 @@ def moves(coins: Coins) -> torch.Tensor:
 Privacy = Callable[[], list[Any]]
 
 
-def by_clients(
-    privacy: Privacy, count: int, rounds: int = 1, stop: int = 0, folder: Path | None = None, **options: Any
-) -> Run:
-    """Every client is a canary. stop: the round after which the process ends; another one resumes the run."""
+def by_clients(privacy: Privacy, count: int, rounds: int = 1, **options: Any) -> Run:
+    """Every client is a canary."""
     coins = Coins.tossed(count)
     rows = moves(coins)
-
-    def made() -> Federation:
-        clients = {f"c{i:04d}": DataLoader(TensorDataset(rows[i : i + 1]), 1) for i in range(count)}
-        return Federation(
-            lambda: line(count), clients, push, privacy=privacy(), delta=DELTA, output=folder, **options
-        )
-
-    if stop:
-        with contextlib.suppress(KeyboardInterrupt):
-            made().fit(rounds, on_round=lambda result: _stop(result.number, stop))
-    result = made().fit(rounds, resume=bool(stop))
-    return _run(result, coins)
+    data = {f"c{i:04d}": rows[i : i + 1] for i in range(count)}
+    return _play(data, push, privacy, coins, rounds, **options)
 
 
-def by_examples(
-    privacy: Privacy, count: int, rounds: int = 1, batch: int | None = None, **options: Any
-) -> Run:
+def by_examples(privacy: Privacy, count: int, rounds: int = 1, **options: Any) -> Run:
     """Every example of one client is a canary, in the data or not; a second client brings the same number of blanks."""
     coins = Coins.tossed(count)
-    held = moves(coins)[torch.tensor(coins.inside)]
-    blank = torch.zeros(count, count)
-    clients = {
-        name: DataLoader(TensorDataset(data), batch or len(data))
-        for name, data in (("a", held), ("b", blank))
-    }
-    made = Federation(
-        lambda: line(count), clients, steps, privacy=privacy(), delta=DELTA, learning_rate=1.0, **options
-    )
-    return _run(made.fit(rounds), coins)
+    data = {"a": moves(coins)[torch.tensor(coins.inside)], "b": torch.zeros(count, count)}
+    return _play(data, steps, privacy, coins, rounds, learning_rate=1.0, **options)
+
+
+def _play(
+    data: dict[str, torch.Tensor],
+    train: Any,
+    privacy: Privacy,
+    coins: Coins,
+    rounds: int,
+    stop: int = 0,
+    few: int = 0,
+    **options: Any,
+) -> Run:
+    """stop: the round after which the process ends; another one resumes the run. few: so many clients are asked in
+    round 1, which is too few for what the options demand."""
+
+    def made(folder: str) -> Federation:
+        clients = {name: DataLoader(TensorDataset(rows), len(rows)) for name, rows in data.items()}
+        whole: dict[str, Any] = {"privacy": privacy(), "delta": DELTA, "output": Path(folder) / "run"}
+        run = Federation(lambda: line(len(coins.inside)), clients, train, **whole, **options)
+        choose, names = run.coordinator.choose, tuple(data)
+
+        def chosen(number: int) -> tuple[str, ...]:
+            return names[:few] if few and number == 1 else choose(number)
+
+        run.coordinator.choose = chosen  # type: ignore[method-assign]
+        return run
+
+    with tempfile.TemporaryDirectory() as folder:
+        if stop:
+            with contextlib.suppress(KeyboardInterrupt):
+                made(folder).fit(rounds, on_round=lambda result: _stop(result.number, stop))
+        return _run(made(folder).fit(rounds, resume=bool(stop)), coins)
 
 
 def _stop(number: int, at: int) -> None:
@@ -146,40 +157,52 @@ def masked(*layers: Any) -> list[Any]:
 def cases(multiplier: float, count: int) -> dict[str, Callable[[], Run]]:
     """Each layer in each situation, by name; all clips are 1."""
     z: dict[str, Any] = {"noise_multiplier": multiplier, "clip": 1.0}
-    half, few = count // 2, round(0.6 * count)
+    half, most = count // 2, round(0.6 * count)
     coins: dict[str, Any] = {"sampling": "poisson", "fraction": 0.5}
+    too_few: dict[str, Any] = {**coins, "few": 3}
+    again: dict[str, Any] = {"rounds": 3, "stop": 2}
+    least = count // 4
+    """What a Poisson sample of half the clients reaches but with chance 1e-12 at 200 clients."""
 
-    def resumed(layer: Callable[[], Any]) -> Run:
-        with tempfile.TemporaryDirectory() as folder:
-            return by_clients(lambda: [layer()], count, 3, stop=2, folder=Path(folder) / "run")
+    def shares(of: int) -> Privacy:
+        return lambda: [DistributedDP(**z, min_survivors=of)]
 
-    return {
-        "client-dp": lambda: by_clients(lambda: [ClientDP(**z)], count, 2),
-        "client-dp, drop-outs": lambda: by_clients(lambda: [ClientDP(**z)], count, 2, dropout=0.3),
-        "client-dp, abandoned rounds": lambda: by_clients(
-            lambda: [ClientDP(**z)], count, 4, min_survivors=half, **coins
+    def examples(batch: int = count) -> Privacy:
+        return lambda: [SampleDP(**z, batch_size=batch, examples=count)]
+
+    def clients(kind: Any, **claims: Any) -> Privacy:
+        return lambda: [kind(**z, **claims)]
+
+    central, local = clients(ClientDP), clients(LocalDP)
+    plays: dict[str, tuple[Callable[..., Run], Privacy, dict[str, Any]]] = {
+        "client-dp": (by_clients, central, {"rounds": 2}),
+        "client-dp, drop-outs": (by_clients, central, {"rounds": 2, "dropout": 0.3}),
+        "client-dp, abandoned rounds": (
+            by_clients,
+            central,
+            {"rounds": 3, "min_survivors": least, **too_few},
         ),
-        "client-dp, resumed": lambda: resumed(lambda: ClientDP(**z)),
-        "client-dp, amplified": lambda: by_clients(lambda: [ClientDP(**z, amplify=True)], count, 4, **coins),
-        "distributed-dp, drop-outs": lambda: by_clients(
-            lambda: [DistributedDP(**z, min_survivors=few)], count, 2, dropout=0.3
+        "client-dp, resumed": (by_clients, central, again),
+        "client-dp, amplified": (by_clients, clients(ClientDP, amplify=True), {"rounds": 4, **coins}),
+        "client-dp, amplified, resumed": (by_clients, clients(ClientDP, amplify=True), {**again, **coins}),
+        "distributed-dp, drop-outs": (by_clients, shares(most), {"rounds": 2, "dropout": 0.3}),
+        "distributed-dp, masked, drop-outs": (by_clients, lambda: masked(*shares(most)()), {"dropout": 0.3}),
+        "distributed-dp, abandoned rounds": (by_clients, shares(least), {"rounds": 3, **too_few}),
+        "distributed-dp, resumed": (by_clients, shares(most), again),
+        "local-dp, drop-outs": (by_clients, local, {"rounds": 2, "dropout": 0.3}),
+        "local-dp, abandoned rounds": (by_clients, local, {"rounds": 3, "min_survivors": least, **too_few}),
+        "local-dp, resumed": (by_clients, local, again),
+        "sample-dp": (by_examples, examples(), {"rounds": 2}),
+        "sample-dp, sampled batches": (by_examples, examples(half), {"rounds": 2}),
+        "sample-dp, drop-outs": (by_examples, examples(), {"rounds": 2, "dropout": 0.3}),
+        "sample-dp, abandoned rounds": (
+            by_examples,
+            examples(),
+            {"rounds": 6, "min_survivors": 2, "dropout": 0.5},
         ),
-        "distributed-dp, masked, drop-outs": lambda: by_clients(
-            lambda: masked(DistributedDP(**z, min_survivors=few)), count, 1, dropout=0.3
-        ),
-        "distributed-dp, abandoned rounds": lambda: by_clients(
-            lambda: [DistributedDP(**z, min_survivors=half)], count, 4, **coins
-        ),
-        "distributed-dp, resumed": lambda: resumed(lambda: DistributedDP(**z, min_survivors=few)),
-        "local-dp, drop-outs": lambda: by_clients(lambda: [LocalDP(**z)], count, 2, dropout=0.3),
-        "sample-dp": lambda: by_examples(lambda: [SampleDP(**z, batch_size=count, examples=count)], count, 2),
-        "sample-dp, sampled batches": lambda: by_examples(
-            lambda: [SampleDP(**z, batch_size=half, examples=count)], count, 2
-        ),
-        "sample-dp, drop-outs": lambda: by_examples(
-            lambda: [SampleDP(**z, batch_size=count, examples=count)], count, 2, dropout=0.3
-        ),
+        "sample-dp, resumed": (by_examples, examples(), again),
     }
+    return {name: partial(how, privacy, count, **given) for name, (how, privacy, given) in plays.items()}
 
 
 def measure(multiplier: float = 1.0, count: int = 300) -> dict[str, Any]:

@@ -18,7 +18,9 @@ QUICK = (
     "client-dp, resumed",
     "client-dp, amplified",
     "distributed-dp, abandoned rounds",
+    "local-dp, abandoned rounds",
     "sample-dp, sampled batches",
+    "sample-dp, resumed",
 )
 WIDE: dict[str, Any] = {"noise_multiplier": 9.0, "clip": 1.0}
 """Accounted at an epsilon of about one: a run without noise or clip shows more."""
