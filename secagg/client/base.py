@@ -6,8 +6,11 @@ import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
+from numpy.typing import NDArray
+
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation, WireError
+from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.kernel import SERVER, Message, State, client, expect, message
 from protocols.session import Session
 from secagg.messages import Indices, R, read, unpack_bits
@@ -55,6 +58,12 @@ class ClientState(State):
         """Return the answer to this stage."""
         sender = client(self.index)
         return (message(self.session.context, self.STAGE, sender, SERVER, body.encode()),)
+
+
+def expect_vector(vector: NDArray[np.int64]) -> None:
+    """Raises Misuse if this client was started without its vector and was not given it since."""
+    if not vector.size:
+        raise Misuse("asked for a vector that this client was not given: `supply` it first")
 
 
 def refuse(reason: str) -> ProtocolViolation:

@@ -12,7 +12,7 @@ from typing import ClassVar
 from protocols.errors import PeerError
 from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
-from secagg.client.base import expect_threshold, refuse
+from secagg.client.base import expect_threshold, expect_vector, refuse
 from secagg.client.keys import Holding
 from secagg.client.opening import Opening
 from secagg.client.tries import Tries
@@ -43,6 +43,7 @@ class Masking(Holding):
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         delivery = self.take(Delivery, request)
+        expect_vector(self.vector)
         mates = self._mates(delivery)
         held, complaints = self._open(delivery, mates)
         view = View(self.graph_seed, delivery.dealers, self.signers)

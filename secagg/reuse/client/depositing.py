@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from protocols.kernel import Left, State, Step
 from protocols.randomness import SecureRandom
 from protocols.session import Session
-from secagg.client.base import ClientState
+from secagg.client.base import ClientState, expect_vector
 from secagg.client.view import View
 from secagg.commitments import SEED, seed_digest, share_digest, signer
 from secagg.key_agreement import derive, info
@@ -56,6 +56,7 @@ def deposit(
     random: SecureRandom,
 ) -> Step:
     """Return the step in which the masked vector leaves; in what it remembers the chains have moved on."""
+    expect_vector(vector)
     session, rules = state.session, state.rules
     places = Places(rules, unpack_bits(memory.enrolled, session.clients))
     secrets = _secrets(session, state.index, places, memory, random)

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from protocols.errors import PolicyRefusal
+from protocols.errors import Misuse, PolicyRefusal
 from protocols.randomness import SystemRandom
 from protocols.runtime import Runtime, recall
 from protocols.store import MemoryStore
@@ -123,3 +123,17 @@ def test_a_result_is_kept() -> None:
     later = SecAgg().session([f"c{i}" for i in range(N)], 4, 100, random=RANDOM, round=2)
     Runtime(play.protocol, later, store).begin(play.protocol.server(later, random=RANDOM))
     assert isinstance(runtime.total(), Total)
+
+
+@pytest.mark.parametrize("setup", ["fresh", "reuse"])
+def test_a_client_asked_before_it_has_its_vector_sends_and_spends_nothing(setup: str) -> None:
+    """It had sent an empty vector, and moved on."""
+    play = Play(SecAgg(setup=setup), N)
+    state = play.protocol.client(play.session, 0, None, random=RANDOM).state
+    play.clients[0] = state
+    request = play.until("masked-input")[0]
+    waiting = play.clients[0]
+    with pytest.raises(Misuse, match="a vector that this client was not given"):
+        waiting.receive(request, RANDOM)
+    play.clients[0] = play.protocol.supply(play.session, waiting, play.inputs[0])
+    assert play.finish().total.tolist() == play.expected(range(N))
