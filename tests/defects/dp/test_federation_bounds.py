@@ -58,7 +58,8 @@ def test_a_finished_run_shows_less_than_it_printed(name: str) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("name", cases(0.5, COUNT))
 def test_with_little_noise_the_bound_is_above_zero_and_below_what_was_printed(name: str) -> None:
-    run = cases(0.5, COUNT)[name]()
+    alone = name.startswith("local-dp")  # whose clients' whole noises add up
+    run = cases(0.5 / COUNT**0.5 if alone else 0.5, COUNT)[name]()
     assert run.sound, run
     if not any(word in name for word in ("amplified", "sampled", "drop-outs", "abandoned")):
         assert run.measured.epsilon > 0.2, run
