@@ -21,10 +21,17 @@ from protocols.session import Session
 from protocols.store import Store, Transaction
 from protocols.summation import Total
 
+Start = Callable[[bytes | None], Step]
+"""Makes a party's first step of a session from what it keeps of earlier ones."""
+
 
 def recall(store: Store, protocol: Protocol[Any]) -> bytes | None:
     """Return what the party keeps beyond a session, to be handed to `Protocol.client(memory=...)`."""
-    return store.get(f"memory/{protocol.tag}")
+    return store.get(_memory(protocol))
+
+
+def _memory(protocol: Protocol[Any]) -> str:
+    return f"memory/{protocol.tag}"
 
 
 def remember(
@@ -40,7 +47,7 @@ def remember(
             )
         transaction.mark_once(mark)
     if step.memory is not None:
-        transaction.put(f"memory/{protocol.tag}", step.memory)
+        transaction.put(_memory(protocol), step.memory)
 
 
 class Runtime:
@@ -64,12 +71,15 @@ class Runtime:
         self.round = session.round
         self._key = f"session/{session.context.hex()}"
 
-    def begin(self, step: Step, series: str = "") -> tuple[Message, ...]:
+    def begin(self, first: Step | Start, series: str = "") -> tuple[Message, ...]:
         """Save the first step (of `Protocol.client`, `.server` or `.helper`) and return what to send. Unfinished
         sessions of this protocol, series and store with an earlier round are over, and erased.
 
-        series: names the rounds that follow one another, where a store serves several federations. Raises
-        SpentUpdate if this session was begun here before: a session is not begun twice.
+        first: the step, or a function that makes it from the memory of earlier sessions (`recall`). A party that keeps
+        a memory gives a function: it is called while the store is held, so that two sessions that begin at the same
+        moment do not start from the same memory. series: names the rounds that follow one another, where a store
+        serves several federations. Raises SpentUpdate if this session was begun here before: a session is not begun
+        twice.
         """
         with self.store.transaction() as transaction:
             if transaction.marked(f"begun/{self._key}"):
@@ -78,6 +88,7 @@ class Runtime:
                 )
             transaction.mark_once(f"begun/{self._key}")
             self._supersede(transaction, hashlib.sha256(f"{self.protocol.tag}/{series}".encode()).hexdigest())
+            step = first(transaction.get(_memory(self.protocol))) if callable(first) else first
             return self._save(transaction, step)
 
     def handle(self, message: Message) -> tuple[Message, ...]:

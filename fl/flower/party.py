@@ -30,7 +30,7 @@ from protocols.kernel import Party
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.record import HEAD_PURPOSE
-from protocols.runtime import Runtime, recall
+from protocols.runtime import Runtime, Start
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import write_atomic
@@ -87,16 +87,15 @@ class NodeParty:
             raise ProtocolViolation("the request is of another session than its header", "server")
         site.enter_round(header.federation, session.round, session.context, session.encode())
         if request.role == "client":
-            step = own.begin(broadcast, session, request.index, self.work, header.federation)
+            first = own.begin(broadcast, session, request.index, self.work, header.federation)
         else:
-            step = self.protocol.helper(
-                session,
-                Party(request.role, request.index),
-                random=SystemRandom(),
-                policy=own.policy,
-                memory=recall(site.store, self.protocol),
-            )
-        self._runtime(session).begin(step, header.federation)
+            first = self._helper(session, Party(request.role, request.index), own.policy)
+        self._runtime(session).begin(first, header.federation)
+
+    def _helper(self, session: Session, party: Party, policy: Policy) -> Start:
+        return lambda memory: self.protocol.helper(
+            session, party, random=SystemRandom(), policy=policy, memory=memory
+        )
 
     def _step(self, request: Request, frames: list[bytes]) -> list[Frame]:
         """Hand the frames to the session's state, each once; what is answered was saved before."""

@@ -12,10 +12,9 @@ from fl.round.contribution import encoded
 from fl.round.engine import Work
 from fl.round.party_ledger import PartyLedger, party_events
 from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
-from protocols.kernel import Step
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
-from protocols.runtime import recall
+from protocols.runtime import Start
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import Store
@@ -70,8 +69,8 @@ class RoundParty:
         self.policy.check(self.stack.secure_sum.demands(own))  # before training: it may take hours
         return own
 
-    def begin(self, broadcast: Broadcast, session: Session, index: int, work: Work, run: str) -> Step:
-        """Train, pay for the round, and return the first step of the client at `index`.
+    def begin(self, broadcast: Broadcast, session: Session, index: int, work: Work, run: str) -> Start:
+        """Train, pay for the round, and return what makes the first step of the client at `index` from its memory.
 
         run: names the federation in the ledger. Raises PolicyRefusal for a price beyond the policy's max_epsilon,
         SpentUpdate for an update that left before, unless the policy allows that.
@@ -87,13 +86,7 @@ class RoundParty:
         if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
             raise SpentUpdate("this update left this client once; it is not sent a second time")
         self.ledger.charge(events, limit, run=run, round=broadcast.number, again=self.sent_again)
-        protocol = self.stack.secure_sum
-        return protocol.client(
-            session,
-            index,
-            vector,
-            random=SystemRandom(),
-            policy=self.policy,
-            update=update,
-            memory=recall(self.store, protocol),
+        protocol, policy = self.stack.secure_sum, self.policy
+        return lambda memory: protocol.client(
+            session, index, vector, random=SystemRandom(), policy=policy, update=update, memory=memory
         )

@@ -1,5 +1,8 @@
 """What an abandoned session leaves in a party's store: nothing, once a newer one begins or its time is over."""
 
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import numpy as np
 import pytest
 
@@ -8,7 +11,8 @@ from protocols.randomness import SystemRandom
 from protocols.runtime import Runtime, recall
 from protocols.store import MemoryStore
 from protocols.summation import Total
-from secagg import SecAgg
+from secagg import Credentials, SecAgg, SecAggPlus
+from secagg.client.tries import MOST_TRIES, Tries
 from secagg.reuse.memory import ClientMemory
 from tests.property.secagg.play import Play
 
@@ -137,3 +141,34 @@ def test_a_client_asked_before_it_has_its_vector_sends_and_spends_nothing(setup:
         waiting.receive(request, RANDOM)
     play.clients[0] = play.protocol.supply(play.session, waiting, play.inputs[0])
     assert play.finish().total.tolist() == play.expected(range(N))
+
+
+def test_sessions_that_begin_at_the_same_moment_do_not_start_from_the_same_memory() -> None:
+    """Eight threads begin forty sessions of one client: each is counted, whichever comes first."""
+    names = [f"c{i}" for i in range(14)]
+    credentials = Credentials.simulated(names)
+    protocol = SecAggPlus(threat="malicious", neighbours=10, collusion=0.0, credentials=credentials)
+    store = MemoryStore()
+
+    def begin(number: int) -> None:
+        session = protocol.session(names, 4, 9, random=RANDOM)
+        runtime = Runtime(protocol, session, store)
+        runtime.begin(
+            lambda memory: protocol.client(session, 0, np.full(4, number % 9), random=RANDOM, memory=memory)
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(begin, range(40)))
+    assert Tries.kept(recall(store, protocol)).count == 40
+    assert list(map(refused_by(begin), range(40, MOST_TRIES + 2))) == [False] * (MOST_TRIES - 40) + [True] * 2
+
+
+def refused_by(begin: Callable[[int], None]) -> Callable[[int], bool]:
+    def refuses(number: int) -> bool:
+        try:
+            begin(number)
+        except PolicyRefusal:
+            return True
+        return False
+
+    return refuses
