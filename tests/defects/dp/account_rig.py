@@ -1,0 +1,162 @@
+"""Checks of what a printed epsilon stands on, each True for sound code: what is charged, what is told, what is opened,
+what noise and rate follow, which lines are printed, what a ledger's file hides, what cannot be priced.
+
+What belongs here: the checks, from whole runs where runs are meant. What does not: defects (`test_account_defects`).
+"""
+
+import sqlite3
+import tempfile
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
+from dp.accountants import epsilon
+from dp.audit import Rehearsal, check_noise
+from dp.event_json import from_fact
+from dp.events import Gaussian, Relation, Unit, UnknownEvent
+from fl import Federation, FedSGD
+from protocols.errors import Misuse, StoreError
+from secagg import SecAggPlus
+from tests.defects.dp import rig
+
+ROUND = Gaussian(noise_multiplier=5.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
+Z: dict[str, Any] = {"noise_multiplier": 1.0, "clip": 0.5}
+
+
+def loss(model: Any, batch: Any) -> Any:
+    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def federation(privacy: Sequence[Any], sizes: Sequence[int], **options: Any) -> Federation:
+    """A client for each size."""
+    clients = {
+        f"ward-{i}": DataLoader(TensorDataset(torch.ones(n, 3), torch.arange(n) % 2), 8)
+        for i, n in enumerate(sizes)
+    }
+    return Federation(lambda: torch.nn.Linear(3, 2), clients, privacy=privacy, loss=loss, **options)
+
+
+def amplified(chosen: dict[int, int]) -> Federation:
+    """A run that claims a secret choice of clients; chosen: round -> how many were."""
+    run = federation([ClientDP(**Z, amplify=True)], [8] * 6, sampling="poisson", fraction=0.3)
+    run.coordinator.choose = lambda number: run.setup.names[: chosen[number]]  # type: ignore[method-assign]
+    return run
+
+
+def planned_rounds_are_charged() -> bool:
+    run = amplified({1: 2, 2: 0, 3: 1})
+    result = run.fit(3)
+    return len(run.account.events) == 3 and all(entry.abandoned is None for entry in result.history)
+
+
+def rounds_that_fail_too_often_are_refused(kind: type[ClientDP] = ClientDP) -> bool:
+    """Twenty clients at rate .1, at least four of them: the rule tells more than the rate prices."""
+    run = federation([kind(**Z, amplify=True)], [8] * 20, sampling="poisson", fraction=0.1, min_survivors=4)
+    try:
+        run.fit(1)
+    except Misuse:
+        return True
+    return False
+
+
+def counts_are_told_nowhere() -> bool:
+    """Two rounds that differ in how many were chosen are told alike, but for number and price so far."""
+    history = amplified({1: 4, 2: 1}).fit(2).history
+    one, other = (vars(replace(entry, number=0, guarantees=())) for entry in history)
+    return bool(one == other)
+
+
+def noise_is_opened_for_enough(kind: type[DistributedDP] = DistributedDP, unit: str = "example") -> bool:
+    """Three of eight clients are asked where noise was planned for four survivors: the model stays."""
+    claims: dict[str, Any] = {"sample_rate": 0.5, "examples": 64} if unit == "example" else {}
+    layer = kind(**Z, unit=unit, min_survivors=4, **claims)
+    strategy = FedSGD() if claims else None
+    run = federation(
+        [layer, SecAggPlus(dropout=0.0)], [8] * 8, strategy=strategy, sampling="poisson", fraction=0.5
+    )
+    run.coordinator.choose = lambda number: run.setup.names[:3]  # type: ignore[method-assign]
+    before = run.coordinator.reference().flat.vector
+    run.fit(1)
+    return bool((run.coordinator.reference().flat.vector == before).all())
+
+
+def claims_against_the_server_hold(kind: type[LocalDP] | type[DistributedDP]) -> bool:
+    """Where no secure sum follows, one client's vector bears all the noise that is claimed against the server."""
+    layer = kind(noise_multiplier=1.0, clip=rig.CLIP)
+    rehearsal = Rehearsal(layer, rig.CLIENTS, rig.DIMS)
+    seen = rehearsal.contributions(rig.ZERO)[0]
+    claimed = any(event.adversary == "server" for event in rehearsal.facts())
+    return not claimed or check_noise(seen, rig.CLIP, rig.ALARM).passed
+
+
+def steps_follow_no_private_size(kind: type[SampleDP] = SampleDP) -> bool:
+    """A client with one example more spends the same, where a public number stands for its own."""
+    spent = []
+    for size in (64, 65):
+        layer = kind(**Z, batch_size=8, examples=64)
+        result = federation([layer], [size]).fit(1)
+        spent.append([replace(event, layer="") for event in result.statement.events])
+    return spent[0] == spent[1]
+
+
+def each_unit_has_its_own_line() -> bool:
+    """Examples and clients: every line is the price of its own unit's events at its own delta, and no more."""
+    layers = [SampleDP(**Z, delta=1e-5, batch_size=8), ClientDP(**Z, delta=1e-3)]
+    result = federation(layers, [8] * 3).fit(1)
+    deltas = {"example": 1e-5, "client": 1e-3}
+    dearest = {
+        unit: max(
+            epsilon([from_fact(e)], deltas[unit], "rdp") for e in result.statement.events if e.unit == unit
+        )
+        for unit in deltas
+    }
+    return {(g.unit, g.delta, g.epsilon) for g in result.guarantees} == {
+        (unit, delta, dearest[unit]) for unit, delta in deltas.items()
+    }
+
+
+CUT = "DELETE FROM charges WHERE id = 3"
+RAISED = """UPDATE terms SET json = replace(json, '"epsilon": 9.0', '"epsilon": 900.0')"""
+
+
+def tampering_is_found(statement: str) -> bool:
+    """Whoever can write the ledger's file runs SQL on it."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "l", epsilon=9.0, delta=1e-5)
+        for _ in range(3):
+            ledger.charge(ROUND)
+        ledger.verify()
+        connection = sqlite3.connect(ledger.path)
+        for trigger in ("charges_DELETE", "terms_UPDATE"):
+            connection.execute(f"DROP TRIGGER {trigger}")
+        connection.execute(statement)
+        connection.commit()
+        connection.close()
+        try:
+            ledger.verify()
+        except StoreError:
+            return True
+        return False
+
+
+def what_has_no_price_is_refused_before_training() -> bool:
+    """Skellam noise has no price in a ledger by privacy losses."""
+    trained: list[int] = []
+
+    def train(model: Any, loader: Any, optimizer: Any) -> None:
+        trained.append(1)
+
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "l", epsilon=9.0, delta=1e-5, accountant="pld")
+        stack = [DistributedDP(epsilon=8, clip=0.5, noise="skellam"), SecAggPlus(dropout=0.0)]
+        run = federation(stack, [8] * 6, train=train, ledger=ledger)
+        try:
+            run.fit(1)
+        except UnknownEvent:
+            return not trained
+        return False

@@ -1,0 +1,120 @@
+"""Every way in which a federation once printed an epsilon that did not hold, planted again: the check that stands
+against it finds it, and passes the code as it is.
+"""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import pytest
+
+from dp import ClientDP, DistributedDP, LocalDP, SampleDP, ledger_store
+from fl import federation
+from fl.account import Account
+from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
+from tests.defects.dp import account_rig as check
+
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+class DemandLowered(DistributedDP):
+    """As few survivors as were asked will do, in the session and when the sum is opened."""
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        made = super().transform(given, facts)
+        return replace(made, min_survivors=min(made.min_survivors, len(facts.clients)))
+
+    def decode(
+        self, aggregate: Aggregate, given: Signal, released: Signal, facts: RoundFacts, survivors: Any
+    ) -> Aggregate:
+        return super().decode(aggregate, given, released, facts, facts.clients * 4)
+
+
+class ClaimsTheServer(DistributedDP):
+    protects_sums_only = False
+
+
+class FollowsTheSize(SampleDP):
+    """Rate, steps and noise from what the client really holds."""
+
+    def _account(self, task: Any, facts: RoundFacts) -> Any:
+        self.examples = len(task.loader.dataset)
+        return super()._account(task, facts)
+
+
+def one_sum(self: Account) -> Any:
+    lines = self._priced(self.events)
+    return (replace(lines[0], epsilon=sum(line.epsilon for line in lines)),) if lines else ()
+
+
+class RateAlone(ClientDP):
+    """The chance that too few are chosen is left out of the price."""
+
+    def _chance(self, run: RunFacts) -> float:
+        return 0.0
+
+
+@dataclass(frozen=True)
+class Defect:
+    """sound: the check on the code as it is. broken: the same with the defective layer, if the defect is in a layer.
+    patches: owner, name, and what takes its place."""
+
+    sound: Callable[[], bool]
+    broken: Callable[[], bool] | None = None
+    patches: tuple[tuple[Any, str, Any], ...] = ()
+
+
+PLAY, HEAD_OF = sys.modules["fl.round.play"], ledger_store.head_of
+DEFECTS = {
+    "a secret choice: rounds for nobody skipped without a charge": Defect(
+        check.planned_rounds_are_charged,
+        patches=tuple((PLAY, name, lambda *_: False) for name in ("plays_nobody", "is_hidden")),
+    ),
+    "a secret choice: the rule about too few left out of the price": Defect(
+        check.rounds_that_fail_too_often_are_refused,
+        partial(check.rounds_that_fail_too_often_are_refused, RateAlone),
+    ),
+    "a secret choice: how many took part is told": Defect(
+        check.counts_are_told_nowhere, patches=((federation, "withheld", lambda result: result),)
+    ),
+    "shares: the demand lowered to who was asked": Defect(
+        check.noise_is_opened_for_enough, partial(check.noise_is_opened_for_enough, DemandLowered)
+    ),
+    "shares: one share of noise claimed against a server that reads it": Defect(
+        partial(check.claims_against_the_server_hold, DistributedDP),
+        partial(check.claims_against_the_server_hold, ClaimsTheServer),
+    ),
+    "sample-dp: rate and steps follow a private size": Defect(
+        check.steps_follow_no_private_size, partial(check.steps_follow_no_private_size, FollowsTheSize)
+    ),
+    "one sum over units and deltas": Defect(
+        check.each_unit_has_its_own_line, patches=((Account, "guarantees", one_sum),)
+    ),
+    "a ledger whose last charge was cut off": Defect(
+        partial(check.tampering_is_found, check.CUT),
+        patches=((ledger_store, "check_head", lambda connection: (0, "", 0)),),
+    ),
+    "a ledger whose budget was raised": Defect(
+        partial(check.tampering_is_found, check.RAISED),
+        patches=((ledger_store, "head_of", lambda terms, charges, last: HEAD_OF({}, charges, last)),),
+    ),
+    "an event without a price passes planning": Defect(
+        check.what_has_no_price_is_refused_before_training,
+        patches=((Account, "check", lambda *_: None),),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", DEFECTS)
+def test_the_sound_code_passes_and_the_defect_is_found(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    defect = DEFECTS[name]
+    assert defect.sound()
+    for owner, name_in_owner, instead in defect.patches:
+        monkeypatch.setattr(owner, name_in_owner, instead)
+    assert not (defect.broken or defect.sound)()
+
+
+def test_claims_of_a_layer_whose_noise_is_whole_hold_against_the_server() -> None:
+    assert check.claims_against_the_server_hold(LocalDP)
