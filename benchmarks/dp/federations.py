@@ -128,7 +128,7 @@ def _play(
         def chosen(number: int) -> tuple[str, ...]:
             return names[:few] if few and number == 1 else choose(number)
 
-        run.coordinator.choose = chosen  # type: ignore[method-assign]
+        run.coordinator.choose = chosen  # type: ignore[method-assign]  # the coin that is played with
         return run
 
     with tempfile.TemporaryDirectory() as folder:

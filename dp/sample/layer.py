@@ -132,6 +132,8 @@ class SampleDP(PrivacyLayer):
         return private
 
     def _train(self, compute: Compute, task: LocalTask, facts: RoundFacts) -> dict[str, float]:
+        from dp.sample.targets import counted_targets
+
         if self.repair:
             self._repair(task)
         account = self._account(task, facts)
@@ -142,9 +144,10 @@ class SampleDP(PrivacyLayer):
         task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
         task.loader = attached.loader
         try:
-            if engine.probed is None:
-                self._probed = engine.probe(lambda: compute(task))
-            metrics = compute(task)
+            with counted_targets():
+                if engine.probed is None:
+                    self._probed = engine.probe(lambda: compute(task))
+                metrics = compute(task)
             steps = engine.finish()
         except BaseException:  # whatever broke the loop, Opacus' hooks come off the model
             engine.abandon()

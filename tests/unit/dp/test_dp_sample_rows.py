@@ -17,10 +17,12 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
 from dp import SampleDP
+from dp.audit import per_example
 from dp.sample.engine import ClientEngine
 from dp.sample.errors import NotPerExample, UnaccountedStep
 from dp.sample.gradients import clipped_sum, prove
 from dp.sample.options import Clipping
+from fl import Federation
 from protocols.errors import Misuse
 from protocols.layers import LocalTask, RoundFacts, RunFacts
 from protocols.randomness import SystemRandom
@@ -386,3 +388,40 @@ def test_the_check_leaves_generators_where_they_were() -> None:
     before = torch.random.get_rng_state()
     prove(net, loss_of, DataLoader(tokens(), batch_size=12))
     assert torch.equal(before, torch.random.get_rng_state())
+
+
+def _with_ignored() -> DataLoader:
+    x = torch.randn(24, 4, generator=torch.Generator().manual_seed(4))
+    y = torch.arange(24) % 3
+    y[17] = -100
+    return DataLoader(TensorDataset(x, y), batch_size=8)
+
+
+@pytest.mark.parametrize("functional", [False, True])
+def test_a_mean_over_targets_of_which_one_is_ignored_ends_the_training(functional: bool) -> None:
+    def by_module(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = nn.functional.cross_entropy(model(x), y) if functional else criterion(model(x), y)
+            loss.backward()
+            optimizer.step()
+
+    layer = SampleDP(noise_multiplier=1.0, delta=1e-3, batch_size=8, examples=24)
+    with pytest.raises(NotPerExample, match="ignore_index"):
+        Federation(
+            lambda: nn.Linear(4, 3), {"a": _with_ignored()}, train=by_module, privacy=[layer], local_epochs=4
+        ).fit(2)
+    before = nn.functional.cross_entropy
+    assert not isinstance(before, partial)
+    summed = nn.functional.cross_entropy(torch.zeros(2, 3), torch.tensor([0, -100]))
+    assert torch.isfinite(summed)
+
+
+def test_the_audit_refuses_a_mean_over_ignored_targets_and_takes_one_per_example() -> None:
+    data = _with_ignored().dataset
+    assert not per_example(nn.Linear(4, 3), None, data).passed
+
+    def own_mean(model: Any, batch: Any) -> torch.Tensor:
+        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none").mean()
+
+    assert per_example(nn.Linear(4, 3), own_mean, data).passed
