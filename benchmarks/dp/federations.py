@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from dp.audit.canaries import CanaryAudit
 from dp.audit.one_run import guess, one_run_epsilon
-from fl import Federation
+from fl import Federation, FedSGD
 from protocols.randomness import SystemRandom
 from secagg import SecAggPlus
 
@@ -173,6 +173,10 @@ def cases(multiplier: float, count: int) -> dict[str, Callable[[], Run]]:
     def clients(kind: Any, **claims: Any) -> Privacy:
         return lambda: [kind(**z, **claims)]
 
+    def gradients() -> list[Any]:
+        return [DistributedDP(**z, unit="example", sample_rate=0.5, examples=2 * count, min_survivors=2)]
+
+    at_once: dict[str, Any] = {"strategy": FedSGD(), "loss": lambda model, batch: -model(batch[0]).mean()}
     central, local = clients(ClientDP), clients(LocalDP)
     plays: dict[str, tuple[Callable[..., Run], Privacy, dict[str, Any]]] = {
         "client-dp": (by_clients, central, {"rounds": 2}),
@@ -189,6 +193,8 @@ def cases(multiplier: float, count: int) -> dict[str, Callable[[], Run]]:
         "distributed-dp, masked, drop-outs": (by_clients, lambda: masked(*shares(most)()), {"dropout": 0.3}),
         "distributed-dp, abandoned rounds": (by_clients, shares(least), {"rounds": 3, **too_few}),
         "distributed-dp, resumed": (by_clients, shares(most), again),
+        "distributed-dp, sampled examples": (by_examples, gradients, {"rounds": 2, **at_once}),
+        "distributed-dp, sampled examples, resumed": (by_examples, gradients, {**again, **at_once}),
         "local-dp, drop-outs": (by_clients, local, {"rounds": 2, "dropout": 0.3}),
         "local-dp, abandoned rounds": (by_clients, local, {"rounds": 3, "min_survivors": least, **too_few}),
         "local-dp, resumed": (by_clients, local, again),
