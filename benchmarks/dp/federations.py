@@ -84,25 +84,25 @@ def steps(model: Any, loader: Any, optimizer: Any) -> None:
         optimizer.step()
 
 
-def moves(coins: Coins) -> torch.Tensor:
-    return torch.diag(torch.tensor(coins.signs * coins.inside * NORM, dtype=torch.float32))
+def moves(coins: Coins, norm: float = NORM) -> torch.Tensor:
+    return torch.diag(torch.tensor(coins.signs * coins.inside * norm, dtype=torch.float32))
 
 
 Privacy = Callable[[], list[Any]]
 
 
-def by_clients(privacy: Privacy, count: int, rounds: int = 1, **options: Any) -> Run:
+def by_clients(privacy: Privacy, count: int, rounds: int = 1, norm: float = NORM, **options: Any) -> Run:
     """Every client is a canary."""
     coins = Coins.tossed(count)
-    rows = moves(coins)
+    rows = moves(coins, norm)
     data = {f"c{i:04d}": rows[i : i + 1] for i in range(count)}
     return _play(data, push, privacy, coins, rounds, **options)
 
 
-def by_examples(privacy: Privacy, count: int, rounds: int = 1, **options: Any) -> Run:
+def by_examples(privacy: Privacy, count: int, rounds: int = 1, norm: float = NORM, **options: Any) -> Run:
     """Every example of one client is a canary, in the data or not; a second client brings the same number of blanks."""
     coins = Coins.tossed(count)
-    data = {"a": moves(coins)[torch.tensor(coins.inside)], "b": torch.zeros(count, count)}
+    data = {"a": moves(coins, norm)[torch.tensor(coins.inside)], "b": torch.zeros(count, count)}
     return _play(data, steps, privacy, coins, rounds, learning_rate=1.0, **options)
 
 

@@ -32,14 +32,14 @@ def no_noise(kind: Callable[[float], type[Any]]) -> Callable[[], list[Any]]:
 
 def unclipped_examples() -> Run:
     with broken.optimizer_with("_factors", broken.no_clip):
-        return by_examples(lambda: [SampleDP(**WIDE, batch_size=COUNT, examples=COUNT)], COUNT)
+        return by_examples(lambda: [SampleDP(**WIDE, batch_size=COUNT, examples=COUNT)], COUNT, norm=80.0)
 
 
 LYING: dict[str, Callable[[], Run]] = {
     "client-dp without noise": lambda: by_clients(no_noise(broken.client_noise), COUNT),
     "distributed-dp without a clip, drop-outs": lambda: by_clients(
         lambda: [broken.distributed_clipped_by(broken.unclipped)(**WIDE, min_survivors=COUNT // 2)],
-        COUNT, dropout=0.1,
+        COUNT, dropout=0.1, norm=40.0,
     ),
     "sample-dp without a clip": unclipped_examples,
 }  # fmt: skip
