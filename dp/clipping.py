@@ -51,7 +51,9 @@ def l2_norm(vector: Floats) -> float:
     unit = math.ldexp(1.0, min(math.frexp(largest)[1], 1023))
     scaled = values / unit
     root = math.sqrt(float(np.dot(scaled, scaled)))
-    return root * _margin(values.size) * unit if root * unit < 1e308 else math.inf
+    if root * unit >= 1e308:
+        return math.inf
+    return math.nextafter(root * _margin(values.size) * unit, math.inf)  # up also where numbers are subnormal
 
 
 def _margin(dims: int) -> float:

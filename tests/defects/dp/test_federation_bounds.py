@@ -67,8 +67,8 @@ def test_with_little_noise_the_bound_is_above_zero_and_below_what_was_printed(na
 
 @pytest.mark.parametrize("name", LYING)
 def test_a_run_that_lies_is_found_out(name: str) -> None:
-    run = LYING[name]()
-    assert not run.sound, run
+    """One run in about twenty passes by chance (measured); eight in a row would be one in ten thousand million."""
+    assert any(not LYING[name]().sound for _ in range(8))
 
 
 def test_the_sound_layers_pass_where_the_lying_ones_do_not() -> None:

@@ -6,7 +6,7 @@ from fractions import Fraction
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
@@ -58,6 +58,7 @@ def test_a_clipped_tree_keeps_the_bound_in_exact_arithmetic(
     hnp.arrays(np.float64, st.integers(0, 40), elements=st.floats(allow_nan=False, allow_infinity=False)),
     BOUNDS,
 )
+@example(np.array([5e-324, 5e-324]), 1.0)
 @settings(max_examples=300, deadline=None)
 def test_a_clipped_vector_keeps_the_bound_and_its_direction(vector: np.ndarray, bound: float) -> None:
     result = clip(vector, bound)
