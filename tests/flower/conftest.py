@@ -1,11 +1,18 @@
 """What tests of a server on Flower share."""
 
+import logging
 from typing import Any
 
 import numpy as np
 import pytest
 
 from fl.flower.engine import FlowerEngine
+
+
+@pytest.fixture(autouse=True)
+def _told(caplog: pytest.LogCaptureFixture) -> None:
+    """What Flower's logger is told is seen, whatever level a simulation in this process left it at."""
+    caplog.set_level(logging.INFO, "flwr")
 
 
 @pytest.fixture
