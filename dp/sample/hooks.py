@@ -121,7 +121,7 @@ class RowHooks:
             return
         try:
             self._rows(name, module, read, call, grad)
-        except Exception as error:
+        except Exception as error:  # a check collects faults by name; else it is raised
             if self.faults is None:
                 raise
             self.faults[name] = str(error)
