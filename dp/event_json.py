@@ -78,9 +78,9 @@ def _value(name: str, wanted: object, value: object, depth: int) -> object:
             raise Misuse("expected a JSON list of events")
         return tuple(from_plain(item, depth + 1) for item in value)
     if wanted in (Unit, Relation):
-        allowed = {str(item) for item in wanted}
+        allowed = [str(item) for item in wanted]  # a list: what came may have no hash
         if value not in allowed:
-            raise Misuse(f"{name}: expected one of {sorted(allowed)}, got {value!r}")
+            raise Misuse(f"{name}: expected one of {allowed}, got {value!r}")
         return wanted(value)
     if type(value) is not wanted:
         raise Misuse(

@@ -3,6 +3,7 @@ with a typed error."""
 
 import json
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -31,6 +32,13 @@ def decoded_or_refused(text: str) -> None:
     except Misuse:
         return
     assert decode(encode(event)) == event
+
+
+@pytest.mark.parametrize("name", ["unit", "relation"])
+@pytest.mark.parametrize("value", [[], {}, None, 1, "client "])
+def test_a_unit_or_relation_of_another_type_is_refused(name: str, value: object) -> None:
+    with pytest.raises(Misuse, match=f"{name}: expected one of"):
+        decode(json.dumps({**json.loads(SEEDS[0]), name: value}))
 
 
 @given(st.text(max_size=60))

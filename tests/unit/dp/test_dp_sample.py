@@ -59,6 +59,17 @@ def honest(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
         optimizer.step()
 
 
+def probed(engine: ClientEngine, at: Any) -> None:
+    """Train as SampleDP does: without the probe, a Poisson batch as long as its sentences has two candidates for the
+    examples' axis and is refused."""
+
+    def loop() -> None:
+        honest(at.model, at.loader, at.optimizer, at.criterion)
+
+    engine.probe(loop)
+    loop()
+
+
 def clears_the_model(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
     for x, y in loader:
         model.zero_grad()
@@ -408,7 +419,7 @@ def test_repair_names_what_it_replaced_and_keeps_names_of_recurrent_layers() -> 
     data = DataLoader(TensorDataset(words, words[:, 0] % 2), batch_size=12)
     names = list(fixed.state_dict())
     attached = engine.begin(fixed, torch.optim.SGD(fixed.parameters(), lr=0.1), data, nn.CrossEntropyLoss())
-    honest(attached.model, attached.loader, attached.optimizer, attached.criterion)
+    probed(engine, attached)
     assert engine.finish() == 3
     assert list(fixed.state_dict()) == names
 
@@ -430,8 +441,7 @@ def test_recurrent_layers_are_named_repaired_and_trained(kind: Any, gradients: s
     assert [change.name for change in changes] == ["memory"]
     fixed.load_state_dict(Last().state_dict())
     engine = ClientEngine(Clipping(1.0, gradients=gradients), 0.5, 0.1, 10)
-    attached = begin(engine, fixed)
-    honest(attached.model, attached.loader, attached.optimizer, attached.criterion)
+    probed(engine, begin(engine, fixed))
     assert engine.finish() == 10
     assert set(fixed.state_dict()) == set(Last().state_dict())
 
