@@ -48,7 +48,7 @@ def tolerated(voters: int, signatures: int) -> int:
 
 
 @dataclass(frozen=True)
-class _Statement(Record):
+class _AgreedFacts(Record):
     context: bytes
     facts: dict[str, bytes]
 
@@ -64,7 +64,7 @@ def agreed(context: bytes, facts: Mapping[str, bytes]) -> bytes:
             f"expected a context of 32 bytes and facts to agree on, got {len(context)}, {len(facts)}"
         )
     held = {name: hashlib.sha256(value).digest() for name, value in facts.items()}
-    return hashlib.sha256(_DOMAIN + _Statement(context, held).encode()).digest()
+    return hashlib.sha256(_DOMAIN + _AgreedFacts(context, held).encode()).digest()
 
 
 class Ballot(NamedTuple):

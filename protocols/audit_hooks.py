@@ -32,7 +32,7 @@ class Forgery:
 
 
 @dataclass(frozen=True)
-class Opening:
+class SearchHooks:
     """For an adversary that searches: what opens when, as data, and how a lying server would put its requests.
 
     rule: the session's rule, from the transcript of its set-up (`protocols.opening`). lies: session, attack,
@@ -81,6 +81,6 @@ class Hooks:
     sent: tuple[type, ...] = ()
     neighbours: Callable[[Session, int], Collection[int]] | None = None
     sparse: Callable[[], Any] | None = None
-    opening: Opening | None = None
+    opening: SearchHooks | None = None
     corrupt: Callable[[Session], Mapping[str, int]] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

@@ -1,7 +1,7 @@
 """When a protocol opens what, as data: for an adversary that searches (`protocols.audit.search`).
 
-A protocol describes its own rule, and how a server that lies would put its requests (`audit_hooks.Opening`). What does
-not belong here: the search, and any protocol.
+A protocol describes its own rule, and how a server that lies would put its requests (`audit_hooks.SearchHooks`).
+What does not belong here: the search, and any protocol.
 
 The family described: clients mask their input with a secret of their own and with one secret per neighbour. Shares of
 both lie with the neighbours. Whoever is asked about a view of who survived opens a share of the first secret for

@@ -2,17 +2,18 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Record, tags
-from protocols.errors import Misuse, PeerError, PolicyRefusal, ProtocolViolation, TooFewSurvivors, WireError
-from protocols.kernel import SERVER, Left, Message, Party, State, Step, client, expect, message
+from protocols.errors import Misuse, PeerError, PolicyRefusal, TooFewSurvivors
+from protocols.kernel import Left, Message, State, Step, client
 from protocols.policy import Demands, Policy
-from protocols.protocol import Stage
+from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
+from protocols.roles import Ask, Asked, Asking, requests
 from protocols.session import Session
 from protocols.statement import Protection
 from protocols.summation import IntVector, SecureSum, Total, add_into, centred
@@ -25,60 +26,49 @@ class PlainParameters(Record):
     """PlainSum has none."""
 
 
-@dataclass(frozen=True)
-class Ask(Record):
-    """Server to client: send your vector."""
-
-
 @dataclass(frozen=True, eq=False)
-class Input(Record):
+class PlainInput(Record):
     """Client to server: the vector in clear, int32 where the session's bound allows, else int64."""
 
     vector: NDArray[np.int64] = field(repr=False)
 
 
 @dataclass(frozen=True, eq=False)
-class Waiting(State):
+class Waiting(Asking):
     """Server: adds vectors as they arrive. O(dimension) memory."""
 
     TAG: ClassVar[int | None] = 16
+    STAGE: ClassVar[str] = INPUT
 
     session: Session
     total: NDArray[np.uint64]
-    arrived: dict[int, bool]
+    answers: dict[int, bool]
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
-        expect(message, self.session.context, INPUT, "client", SERVER)
-        index = message.sender.number
-        if index >= self.session.clients or index in self.arrived:
-            raise ProtocolViolation("expected one input from a client of the roster", str(message.sender))
+        index, given = self.take(PlainInput, message)
         try:
-            vector = SecureSum.checked_input(self.session, Input.decode(message.body).vector)
-        except WireError as error:
-            raise WireError(str(error), str(message.sender)) from None
+            vector = SecureSum.checked_input(self.session, given.vector)
         except (Misuse, PolicyRefusal) as error:
             raise PeerError(str(error), str(message.sender)) from None
         add_into(self.total, vector, int(self.session.modulus))
-        self.arrived[index] = True
+        self.answers[index] = True
         return Step(self)
 
-    def waiting_for(self) -> list[Party]:
-        return [client(i) for i in range(self.session.clients) if i not in self.arrived]
-
     def close(self, random: SecureRandom) -> Step:
-        if len(self.arrived) < self.session.min_survivors:
+        if len(self.answers) < self.session.min_survivors:
             raise TooFewSurvivors(
-                f"expected at least {self.session.min_survivors} clients to send their input, {len(self.arrived)} did"
+                f"expected at least {self.session.min_survivors} clients to send their input, {len(self.answers)} did"
             )
         modulus = int(self.session.modulus) or 1 << 64
-        return Step(Total(centred(self.total, modulus), tuple(sorted(self.arrived))))
+        return Step(Total(centred(self.total, modulus), tuple(sorted(self.answers))))
 
 
 @dataclass(frozen=True, eq=False)
-class Ready(State):
+class Ready(Asked):
     """Client: has its vector, waits to be asked."""
 
     TAG: ClassVar[int | None] = 17
+    STAGE: ClassVar[str] = INPUT
 
     session: Session
     index: int
@@ -86,15 +76,10 @@ class Ready(State):
     update: bytes
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        me = client(self.index)
-        expect(request, self.session.context, INPUT, "server", me)
-        Ask.decode(request.body)
-        answer = message(self.session.context, INPUT, me, SERVER, Input(self._narrowed()).encode())
-        return Step(Left(), (answer,), marks=(f"spent/{self.update.hex()}",))
-
-    def _narrowed(self) -> NDArray[Any]:
+        self.take(Ask, request)
         fits = not self.session.modulus and self.session.bound < 1 << 31
-        return self.vector.astype(np.int32) if fits else self.vector
+        sent = PlainInput(self.vector.astype(np.int32) if fits else self.vector)
+        return Step(Left(), self.answer(sent), marks=(f"spent/{self.update.hex()}",))
 
 
 class PlainSum(SecureSum):
@@ -131,19 +116,8 @@ class PlainSum(SecureSum):
         )
 
     def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
-        asks = tuple(
-            message(session.context, INPUT, SERVER, client(i), Ask().encode()) for i in range(session.clients)
-        )
+        asks = requests(session, INPUT, dict.fromkeys(map(client, range(session.clients)), Ask()))
         return Step(Waiting(session, np.zeros(session.dimension, np.uint64), {}), asks)
 
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: IntVector,
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step:
-        return Step(Ready(session, index, vector, update))
+    def _client(self, start: ClientStart[IntVector]) -> Step:
+        return Step(Ready(start.session, start.index, start.vector, start.update))

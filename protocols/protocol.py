@@ -8,6 +8,7 @@ What does not belong here: what the result is. A sum is `protocols.summation.Sec
 import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Generic, NamedTuple, TypeVar
 
 from protocols.audit_hooks import Hooks
@@ -31,6 +32,23 @@ class Stage(NamedTuple):
     name: str
     role: str = "client"
     counts: bool = False
+
+
+@dataclass(frozen=True, eq=False)
+class ClientStart(Generic[Input]):
+    """What a client starts a session with, once all that every protocol checks is checked.
+
+    vector: its input. update: names what the input was made from. policy: what the client insists on; `demands` has
+    met it. memory: what it keeps of earlier sessions (None: nothing).
+    """
+
+    session: Session
+    index: int
+    vector: Input = field(repr=False)
+    update: bytes
+    random: SecureRandom
+    policy: Policy
+    memory: bytes | None = field(default=None, repr=False)
 
 
 class Protocol(ABC, Generic[Input]):
@@ -108,10 +126,9 @@ class Protocol(ABC, Generic[Input]):
         policy.check(self.demands(session))
         if not 0 <= index < session.clients:
             raise Misuse(f"expected a client index below {session.clients}, got {index}")
-        if vector is None:
-            return self._client(session, index, self._not_yet(), random, policy, update or b"", memory)
-        checked, name = self._named_input(session, vector, update)
-        return self._client(session, index, checked, random, policy, name, memory)
+        late = vector is None
+        named = (self._not_yet(), update or b"") if late else self._named_input(session, vector, update)
+        return self._client(ClientStart(session, index, *named, random, policy, memory))
 
     def supply(self, session: Session, state: State, vector: Input, update: bytes | None = None) -> State:
         """Return a client's state with the input that it was started without. Raises as `client` does."""
@@ -150,16 +167,7 @@ class Protocol(ABC, Generic[Input]):
     def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step: ...
 
     @abstractmethod
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: Input,
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step: ...
+    def _client(self, start: ClientStart[Input]) -> Step: ...
 
     def _helper(
         self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None

@@ -30,7 +30,7 @@ MAX_LINE = 1 << 24
 
 
 @dataclass(frozen=True)
-class Entry:
+class RecordEntry:
     """One verified line. `head` and `previous` are 64 hexadecimal digits."""
 
     index: int
@@ -45,7 +45,7 @@ class Entry:
 
 
 @dataclass(frozen=True)
-class Verdict:
+class RecordVerdict:
     """What a verification established.
 
     level: "internally consistent only" (no key given: anybody could have written all of it), "signed" (every
@@ -55,7 +55,7 @@ class Verdict:
     """
 
     level: str
-    entries: tuple[Entry, ...]
+    entries: tuple[RecordEntry, ...]
     kept_index: int | None
 
     @property
@@ -69,7 +69,9 @@ class RunRecord:
     head.
     """
 
-    def __init__(self, path: Path, entries: tuple[Entry, ...], handle: int, signer: Identity | None) -> None:
+    def __init__(
+        self, path: Path, entries: tuple[RecordEntry, ...], handle: int, signer: Identity | None
+    ) -> None:
         self.path = path
         self._next = len(entries)
         self._head = entries[-1].head if entries else GENESIS
@@ -112,7 +114,7 @@ class RunRecord:
         return self._head
 
     @property
-    def last(self) -> Entry | None:
+    def last(self) -> RecordEntry | None:
         """The last entry, None before the first."""
         return self._last
 
@@ -169,7 +171,7 @@ class RunRecord:
         self.close()
 
 
-def verify_record(path: Path, public_key: bytes | None = None, kept_head: str | None = None) -> Verdict:
+def verify_record(path: Path, public_key: bytes | None = None, kept_head: str | None = None) -> RecordVerdict:
     """Check a record's chain, its signatures by `public_key` (32 bytes) and that it contains `kept_head`.
 
     Raises RecordError at the first entry that does not hold: edited, removed, re-ordered, cut short before
@@ -190,8 +192,8 @@ def verify_record(path: Path, public_key: bytes | None = None, kept_head: str | 
                 f"the kept head {kept_head[:16]} is not in the record: it was cut short or replaced"
             )
     if public_key is None:
-        return Verdict("internally consistent only", entries, kept)
-    return Verdict("signed" if kept is None else "verified", entries, kept)
+        return RecordVerdict("internally consistent only", entries, kept)
+    return RecordVerdict("signed" if kept is None else "verified", entries, kept)
 
 
 def file_digest(path: Path) -> str:
@@ -200,7 +202,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def check_files(verdict: Verdict, folder: Path) -> tuple[str, ...]:
+def check_files(verdict: RecordVerdict, folder: Path) -> tuple[str, ...]:
     """Compare the files named in the entries' `files` (name -> SHA-256; the last mention counts) with those
     in `folder`.
 
@@ -222,17 +224,17 @@ def check_files(verdict: Verdict, folder: Path) -> tuple[str, ...]:
     return tuple(sorted(expected))
 
 
-def _files(entry: Entry) -> dict[str, str]:
+def _files(entry: RecordEntry) -> dict[str, str]:
     files = entry.body.get("files", {})
     if not isinstance(files, dict):
         raise RecordError(f"entry {entry.index}: `files` is not a mapping")
     return {str(name): str(digest) for name, digest in files.items()}
 
 
-def _entry(index: int, previous: str, body: dict[str, Any], signer: Identity | None) -> Entry:
+def _entry(index: int, previous: str, body: dict[str, Any], signer: Identity | None) -> RecordEntry:
     head = _head(index, previous, body)
     signature = signer.sign(HEAD_PURPOSE, bytes.fromhex(head)).hex() if signer else None
-    return Entry(index, previous, body, head, signature)
+    return RecordEntry(index, previous, body, head, signature)
 
 
 def _head(index: int, previous: str, body: dict[str, Any]) -> str:
@@ -247,10 +249,10 @@ def _canonical(value: Mapping[str, Any]) -> bytes:
         raise Misuse(f"an entry of a run record holds plain finite JSON values: {error}") from None
 
 
-def _chain(data: bytes, public_key: bytes | None) -> tuple[Entry, ...]:
+def _chain(data: bytes, public_key: bytes | None) -> tuple[RecordEntry, ...]:
     if data and not data.endswith(b"\n"):
         raise RecordError("the last line is unfinished: the writer was killed; resuming the run repairs that")
-    entries: list[Entry] = []
+    entries: list[RecordEntry] = []
     previous = GENESIS
     for index, line in enumerate(data.splitlines(keepends=True)):
         entry = _parse(index, line)
@@ -267,12 +269,12 @@ def _chain(data: bytes, public_key: bytes | None) -> tuple[Entry, ...]:
     return tuple(entries)
 
 
-def _parse(index: int, line: bytes) -> Entry:
+def _parse(index: int, line: bytes) -> RecordEntry:
     try:
         raw = json.loads(line, parse_constant=_refuse)
         if raw.pop("format") != FORMAT:
             raise ValueError(f"expected format {FORMAT}")
-        entry = Entry(**raw)
+        entry = RecordEntry(**raw)
         if (
             not isinstance(entry.body, dict)
             or not isinstance(entry.head, str)
@@ -288,7 +290,7 @@ def _refuse(constant: str) -> None:
     raise ValueError(f"{constant} is no JSON value")
 
 
-def _check_signature(entry: Entry, public_key: bytes) -> None:
+def _check_signature(entry: RecordEntry, public_key: bytes) -> None:
     if not isinstance(entry.signature, str):
         raise RecordError(f"entry {entry.index} is not signed")
     try:

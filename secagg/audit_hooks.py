@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 from numpy.typing import NDArray
 
 from protocols.agreement import Certificate
-from protocols.audit_hooks import Forgery, Hooks, Opening
+from protocols.audit_hooks import Forgery, Hooks, SearchHooks
 from protocols.codec import Record
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
@@ -239,7 +239,7 @@ HOOKS = Hooks(
     elements=elements,
     modulus=modulus,
     stripped=stripped,
-    opening=Opening(rule, lies, opened),
+    opening=SearchHooks(rule, lies, opened),
     corrupt=corrupt,
     tolerated=tolerated,
     stream=stream,

@@ -9,19 +9,16 @@ to be tolerated.
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import State, Step
-from protocols.policy import Demands, Policy
-from protocols.protocol import NO_MODEL, Stage
+from protocols.policy import Demands
+from protocols.protocol import NO_MODEL, ClientStart, Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
-from protocols.summation import SecureSum
+from protocols.summation import IntVector, SecureSum
 from secagg import client as client_states
 from secagg import field16, packing, reuse
 from secagg import server as server_states
@@ -205,24 +202,16 @@ class _Masked(SecureSum):
         self._authenticate(session)
         return reuse.server.start(session, memory) if self.reuse else server_states.start(session)
 
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: NDArray[np.int64],
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step:
+    def _client(self, start: ClientStart[IntVector]) -> Step:
+        session, index, vector, update = start.session, start.index, start.vector, start.update
         insist(self.wishes, session.clients, rules_of(session).parameters)
         credentials = self._authenticate(session)
         identity = credentials.identity(session.roster[index]) if credentials else None
         if not self.reuse:
-            return client_states.join(session, index, vector, update, identity, random, memory)
+            return client_states.join(session, index, vector, update, identity, start.random, start.memory)
         if rules_of(session).parameters.epoch:
-            return reuse.client.resume(session, index, vector, update, memory, identity)
-        return Step(reuse.client.enrol(session, index, vector, update, identity, random))
+            return reuse.client.resume(session, index, vector, update, start.memory, identity)
+        return Step(reuse.client.enrol(session, index, vector, update, identity, start.random))
 
     def _authenticate(self, session: Session) -> Credentials | None:
         """Return the credentials a malicious-model session was checked against. Raises PolicyRefusal if it

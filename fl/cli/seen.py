@@ -58,8 +58,8 @@ class Seen:
             packed = Masked.decode(self.caught).vector
             return [str(int(v)) for v in unpack(packed, self._engine.session.dimension, ring)[where]]
         if name == "none":
-            from protocols.plain import Input
+            from protocols.plain import PlainInput
 
-            return [str(int(v)) for v in Input.decode(self.caught).vector[where]]
+            return [str(int(v)) for v in PlainInput.decode(self.caught).vector[where]]
         middle = len(self.caught) // 2
         return [self.caught[middle : middle + 24].hex(" "), "..."]

@@ -13,7 +13,7 @@ from fl.cli.output import JsonOption, emit_json
 from fl.cli.verify_ledger import show_ledger
 
 if TYPE_CHECKING:
-    from protocols.record import Verdict
+    from protocols.record import RecordVerdict
 
 
 def register(app: typer.Typer) -> None:
@@ -83,7 +83,7 @@ def verify(
         print(line)
 
 
-def _newest(verdict: "Verdict", heads: list[str]) -> int:
+def _newest(verdict: "RecordVerdict", heads: list[str]) -> int:
     """Return the index of the newest of the kept heads. Raises RecordError if one is not in the record."""
     from protocols.errors import RecordError
 
@@ -95,12 +95,12 @@ def _newest(verdict: "Verdict", heads: list[str]) -> int:
     return max(known[one] for one in heads)
 
 
-def _later(verdict: "Verdict") -> int | None:
+def _later(verdict: "RecordVerdict") -> int | None:
     """How many entries follow the newest kept head; None without one."""
     return None if verdict.kept_index is None else len(verdict.entries) - 1 - verdict.kept_index
 
 
-def _reach(verdict: "Verdict", signed: bool) -> Iterator[str]:
+def _reach(verdict: "RecordVerdict", signed: bool) -> Iterator[str]:
     """Say up to where somebody else's head reaches, and what covers the rest."""
     if verdict.kept_index is not None:
         told = verdict.entries[verdict.kept_index].body.get("round")

@@ -43,20 +43,20 @@ def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
         return summed(seen, *sorted(seen.inputs)[1:]).finish().encode()
 
     def rerandomised(seen: ServerView, honest: bytes) -> bytes:
-        assert isinstance(seen, _View)
+        assert isinstance(seen, _PublishedView)
         adder = summed(seen, 0)
         public = Context.load(seen.context, "server").public_key()
         adder.add(encrypt(np.zeros(parameters.coefficients, np.int64), parameters, public))
         return adder.finish().encode()
 
-    yield "one client's ciphertext", _View(single).tamper
-    yield "one client's ciphertext, once for each client", _View(repeated).tamper
-    yield "the sum without one client", _View(without_one).tamper
+    yield "one client's ciphertext", _PublishedView(single).tamper
+    yield "one client's ciphertext, once for each client", _PublishedView(repeated).tamper
+    yield "the sum without one client", _PublishedView(without_one).tamper
     if not protocol.shared:
-        yield "one client's ciphertext, re-randomised", _View(rerandomised).tamper
+        yield "one client's ciphertext, re-randomised", _PublishedView(rerandomised).tamper
 
 
-class _View(ServerView):
+class _PublishedView(ServerView):
     """context: what the holder published."""
 
     context = b""

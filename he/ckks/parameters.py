@@ -96,7 +96,7 @@ def scheme(session: Session) -> CKKSParameters:
 
 
 @dataclass(frozen=True)
-class _Demand:
+class _Choice:
     """What is asked for, and one choice of limbs."""
 
     clients: int
@@ -136,7 +136,7 @@ def choose(clients: int, dimension: int, bound: int, symmetric: bool) -> CKKSPar
     fits: list[CKKSParameters] = []
     for limbs in range(1, min(_MAX_LIMBS, bound.bit_length() + 1) + 1):
         width, digit = digits(bound, limbs)
-        demand = _Demand(clients, dimension, symmetric, limbs, width, digit)
+        demand = _Choice(clients, dimension, symmetric, limbs, width, digit)
         fits += _in_rings(demand, worst_case=True) or _in_rings(demand, worst_case=False)
     if not fits:
         raise CapacityError(
@@ -145,7 +145,7 @@ def choose(clients: int, dimension: int, bound: int, symmetric: bool) -> CKKSPar
     return min(fits, key=lambda p: (p.upload_bits, p.limbs, p.degree))
 
 
-def _in_rings(demand: _Demand, *, worst_case: bool) -> list[CKKSParameters]:
+def _in_rings(demand: _Choice, *, worst_case: bool) -> list[CKKSParameters]:
     """Return the parameters with the fewest bits in each ring that carries the demand."""
     return [p for n in TABLE_128 for p in [_in_ring(demand, n, worst_case)] if p is not None]
 
@@ -160,7 +160,7 @@ def digits(bound: int, limbs: int) -> tuple[int, int]:
     return width, max(1 << (width - 1), (bound >> (width * (limbs - 1))) + 1)
 
 
-def _in_ring(demand: _Demand, degree: int, worst_case: bool) -> CKKSParameters | None:
+def _in_ring(demand: _Choice, degree: int, worst_case: bool) -> CKKSParameters | None:
     """Return the fewest-bits parameters in the ring of this degree, or None."""
     best: CKKSParameters | None = None
     for bits in range(degree.bit_length() + 1, min(TABLE_128[degree], MAX_PRIME_BITS) + 1):
@@ -170,7 +170,7 @@ def _in_ring(demand: _Demand, degree: int, worst_case: bool) -> CKKSParameters |
     return best
 
 
-def _with_prime(demand: _Demand, degree: int, bits: int, worst_case: bool) -> CKKSParameters | None:
+def _with_prime(demand: _Choice, degree: int, bits: int, worst_case: bool) -> CKKSParameters | None:
     """Return the parameters with this prime that drop the most bits, or None if rounding would not be
     exact.
     """
@@ -196,7 +196,7 @@ def _with_prime(demand: _Demand, degree: int, bits: int, worst_case: bool) -> CK
 
 
 def _build(
-    demand: _Demand, degree: int, q: int, scale: int, dropped: tuple[int, int], worst_case: bool
+    demand: _Choice, degree: int, q: int, scale: int, dropped: tuple[int, int], worst_case: bool
 ) -> CKKSParameters:
     rounding = _half(dropped[0]) + degree * _half(dropped[1])
     total = _fresh_noise(demand, degree, worst_case) + demand.clients * rounding
@@ -218,7 +218,7 @@ def _half(k: int) -> int:
     return 1 << (k - 1) if k else 0
 
 
-def _fresh_noise(demand: _Demand, degree: int, worst_case: bool) -> int:
+def _fresh_noise(demand: _Choice, degree: int, worst_case: bool) -> int:
     """Bound on |noise| of a coefficient of a sum of fresh ciphertexts: certain, or in all coefficients but
     with probability 2^-128.
 

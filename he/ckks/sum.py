@@ -28,7 +28,7 @@ from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
 from protocols.policy import Policy
-from protocols.protocol import Stage
+from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
@@ -115,25 +115,17 @@ class CKKSSum(HomomorphicSum):
         everyone = {client(i): Ask() for i in range(session.clients)}
         return Step(GathersJoins(session, {}), requests(session, JOIN, everyone))
 
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: IntVector,
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step:
-        whole, least = representatives(vector, int(session.modulus)), self.least(session, policy)
+    def _client(self, start: ClientStart[IntVector]) -> Step:
+        session, index, random = start.session, start.index, start.random
+        whole, least = representatives(start.vector, int(session.modulus)), self.least(session, start.policy)
         if isinstance(self.arrangement, KeyHolder):
             identity = self._signer(session.roster[index], "client")
             holder = self._key_of(self.arrangement.name, HOLDER)
-            own = OwnInput(session, index, whole, update, random.bytes(32), holder, least)
+            own = OwnInput(session, index, whole, start.update, random.bytes(32), holder, least)
             return Step(MayJoin(own, own.joined(identity)))
         key = CKKSGroupKey.of(self._key.secret, session)
         sent = key.encrypted(session, index, whole, random)
-        return Step(HasCiphertexts(session, index, sent, update, least, key))
+        return Step(HasCiphertexts(session, index, sent, start.update, least, key))
 
     def _helper(
         self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None

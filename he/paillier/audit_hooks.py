@@ -47,12 +47,12 @@ def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
         values, n = parsed(honest), gmpy2.mpz(public.n)
         return serialise([values[0] * (1 + n) % n**2, *values[1:]], public)
 
-    yield "one client's ciphertext", _View(single).tamper
-    yield "one client's ciphertext, re-randomised", _View(rerandomised).tamper
-    yield "the sum plus one", _View(plus_one).tamper
+    yield "one client's ciphertext", _DecryptorsView(single).tamper
+    yield "one client's ciphertext, re-randomised", _DecryptorsView(rerandomised).tamper
+    yield "the sum plus one", _DecryptorsView(plus_one).tamper
 
 
-class _View(ServerView):
+class _DecryptorsView(ServerView):
     """Decryptors add by themselves: a server can only change what they add."""
 
     def tamper(self, sent: Message) -> Message:

@@ -106,7 +106,7 @@ def centre(value: Any, n: Any) -> int:
     return int(value - n if value > n // 2 else value)
 
 
-class Opener:
+class CrtDecryption:
     """Decryption by the Chinese remainder theorem, for whoever holds the factors (Paillier, EUROCRYPT '99,
     section 7).
     """
@@ -118,7 +118,7 @@ class Opener:
         self._scale = {f: gmpy2.invert(self._log(1 + self._n, f), f) for f in (self._p, self._q)}
 
     def __repr__(self) -> str:
-        return "Opener(secret)"
+        return "CrtDecryption(secret)"
 
     def decrypt(self, ciphertexts: Sequence[Any]) -> list[int]:
         """Return the plaintexts in (-n/2, n/2)."""

@@ -34,7 +34,7 @@ from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
 from protocols.policy import Policy
-from protocols.protocol import Stage
+from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
@@ -172,18 +172,10 @@ class PaillierSum(HomomorphicSum):
             return Step(GathersInputs(session, public, signers), requests(session, INPUT, everyone))
         return self.asks_for_input(session, PaillierAccumulator(public.public, signers, not self.shared))
 
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: IntVector,
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step:
+    def _client(self, start: ClientStart[IntVector]) -> Step:
+        session, index, random = start.session, start.index, start.random
         parameters, n = scheme(session), int(self.keys.encryption.n)
-        plaintexts = parameters.packing.pack(digits_of(vector, session, parameters.wrap_bits, random))
+        plaintexts = parameters.packing.pack(digits_of(start.vector, session, parameters.wrap_bits, random))
         tagging = self._tag(session, index, random)
         if tagging.seed:
             plaintexts = tags.add_tags(plaintexts, tagging.seed, n)
@@ -195,8 +187,8 @@ class PaillierSum(HomomorphicSum):
         ticket = Ticket(tagging.public, unsigned.digest, signature, proof)
         sent = EncryptedInput(ciphertexts, ticket.encode())
         key = PaillierGroupKey(self._shared_key(), self._signers(session)) if self.shared else None
-        least = self.least(session, policy)
-        return Step(HasCiphertexts(session, index, sent, update, least, key, tagging.box_key))
+        least = self.least(session, start.policy)
+        return Step(HasCiphertexts(session, index, sent, start.update, least, key, tagging.box_key))
 
     def _proof(
         self,

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from he.paillier.cipher import Opener, add, parse, serialise
+from he.paillier.cipher import CrtDecryption, add, parse, serialise
 from he.paillier.keyring import HolderKey
 from he.paillier.keys import PublicKey
 from he.paillier.messages import Ticket, checked, ciphertexts_of, parse_named
@@ -102,7 +102,7 @@ def _opened(
         ticket.check(session, index, signers)
     public = key.secret.public
     ciphertexts = parse_named(asked.ciphertexts, session, public, "server")
-    opened = remove_tags(Opener(key.secret).decrypt(ciphertexts), seeds.values(), int(public.n))
+    opened = remove_tags(CrtDecryption(key.secret).decrypt(ciphertexts), seeds.values(), int(public.n))
     try:
         digits = scheme(session).packing.unpack(opened, session.dimension)
     except PeerError as error:

@@ -11,8 +11,8 @@ from typing import Any, ClassVar
 from protocols.codec import BigInt, Record, tags
 from protocols.errors import Misuse, ProtocolViolation, TooFewSurvivors
 from protocols.kernel import SERVER, Finished, Left, Message, Party, State, Step, client, expect, message
-from protocols.policy import Demands, Policy
-from protocols.protocol import Protocol, Stage
+from protocols.policy import Demands
+from protocols.protocol import ClientStart, Protocol, Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
@@ -150,17 +150,8 @@ class JointCoin(Protocol[bytes]):
         asks = tuple(ask(session, COMMIT, i) for i in range(session.clients))
         return Step(Collecting(session, {}, {}), asks)
 
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: bytes,
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step:
-        return Step(Committing(session, index, vector))
+    def _client(self, start: ClientStart[bytes]) -> Step:
+        return Step(Committing(start.session, start.index, start.vector))
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:

@@ -13,7 +13,7 @@ from protocols.audit.reading import modulus_of
 from protocols.audit.search.planning import Weaker, arcs, corrupt_sets, plan, weaker
 from protocols.audit.search.playing import Table, next_session, set_up, sit_down
 from protocols.audit.search.program import Undecided
-from protocols.audit_hooks import Opening
+from protocols.audit_hooks import SearchHooks
 from protocols.kernel import Message, client
 from protocols.opening import Attack, Rule
 from protocols.randomness import SystemRandom
@@ -103,9 +103,9 @@ def _settled(
     return True
 
 
-def opening_of(protocol: Any) -> Opening:
+def opening_of(protocol: Any) -> SearchHooks:
     """A protocol's description of itself to a search. Raises NotChecked if it has none."""
-    found: Opening | None = protocol.audit_hooks.opening
+    found: SearchHooks | None = protocol.audit_hooks.opening
     if found is None:
         raise NotChecked("the protocol has no hook `opening`: its opening rule is not known")
     return found

@@ -8,15 +8,13 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import replace
 
 import numpy as np
-from numpy.typing import NDArray
 
 from protocols.agreement import Vote, cast, certify
 from protocols.codec import Record
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message, Step
-from protocols.policy import Policy
-from protocols.randomness import SecureRandom
-from protocols.session import Session
+from protocols.protocol import ClientStart
+from protocols.summation import IntVector
 from secagg import SecAggPlus
 from secagg.audit_hooks import stripped
 from secagg.client.joining import join
@@ -51,18 +49,9 @@ class Given(SecAggPlus):
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> MaskParameters:
         return self.made
 
-    def _client(
-        self,
-        session: Session,
-        index: int,
-        vector: NDArray[np.int64],
-        random: SecureRandom,
-        policy: Policy,
-        update: bytes,
-        memory: bytes | None,
-    ) -> Step:
+    def _client(self, start: ClientStart[IntVector]) -> Step:
         """These clients have no plan of their own to hold the session to."""
-        return join(session, index, vector, update, None, random)
+        return join(start.session, start.index, start.vector, start.update, None, start.random)
 
 
 class Story:

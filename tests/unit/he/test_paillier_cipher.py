@@ -4,7 +4,7 @@ import gmpy2
 import phe
 import pytest
 
-from he.paillier.cipher import Opener, add, encrypt, parse, serialise
+from he.paillier.cipher import CrtDecryption, add, encrypt, parse, serialise
 from he.paillier.keyring import from_phe
 from he.paillier.keys import PublicKey, SecretKey
 from he.paillier.randomisers import FixedBase, Randomisers
@@ -31,14 +31,14 @@ def test_what_was_encrypted_is_decrypted(crt: bool, count: int) -> None:
     values = [VALUES[i % len(VALUES)] + i for i in range(count)]
     sent = encrypt(values, source, RANDOM)
     assert len(sent) == count * secret.public.ciphertext_bytes
-    assert Opener(secret).decrypt(parse(sent, count, secret.public)) == values
+    assert CrtDecryption(secret).decrypt(parse(sent, count, secret.public)) == values
 
 
 def test_sums_of_ciphertexts_are_ciphertexts_of_sums() -> None:
     secret = secret_key()
     source = Randomisers(secret.public)
     left, right = (parse(encrypt(VALUES, source, RANDOM), len(VALUES), secret.public) for _ in range(2))
-    assert Opener(secret).decrypt(add(left, right, secret.public)) == [2 * v for v in VALUES]
+    assert CrtDecryption(secret).decrypt(add(left, right, secret.public)) == [2 * v for v in VALUES]
 
 
 @pytest.mark.parametrize("value", [0, 5, -5, (1 << 23) - 1, -(1 << 60)])
@@ -60,7 +60,7 @@ def test_keys_and_ciphertexts_of_phe_work_here() -> None:
     ours = parse(encrypt([-41, 42], source, RANDOM), 2, alone)
     assert [private.decrypt(phe.EncryptedNumber(public, int(c))) for c in ours] == [-41, 42]
     theirs = [gmpy2.mpz(public.encrypt(v).ciphertext()) for v in (7, -8)]
-    assert Opener(secret).decrypt(theirs) == [7, -8]
+    assert CrtDecryption(secret).decrypt(theirs) == [7, -8]
     with pytest.raises(Misuse, match="full-length"):
         Randomisers(alone, exponent_bits=512)
 
@@ -91,7 +91,7 @@ def test_randomisers_are_nth_residues_of_full_length_exponents() -> None:
     source = Randomisers(secret.public)
     assert source.exponent_bits == 1024
     for r in source.take(3, RANDOM):
-        assert Opener(secret).decrypt([r.value]) == [0]
+        assert CrtDecryption(secret).decrypt([r.value]) == [0]
         assert 1008 <= int.from_bytes(r.exponent, "little").bit_length() <= 1024
 
 

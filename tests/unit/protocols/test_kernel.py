@@ -8,7 +8,7 @@ import pytest
 from protocols import simulate
 from protocols.errors import Misuse, PeerError, ProtocolViolation, WireError
 from protocols.kernel import SERVER, Finished, Message, Party, client, expect, message
-from protocols.plain import INPUT, Input, PlainSum, Waiting
+from protocols.plain import INPUT, PlainInput, PlainSum, Waiting
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 
@@ -80,9 +80,9 @@ def sent(session: Session, index: int, body: bytes) -> Message:
 @pytest.mark.parametrize(
     ("index", "body", "kind"),
     [
-        (3, Input(np.zeros(2, np.int64)).encode(), ProtocolViolation),
-        (1, Input(np.zeros(3, np.int64)).encode(), PeerError),
-        (1, Input(np.full(2, 10, np.int64)).encode(), PeerError),
+        (3, PlainInput(np.zeros(2, np.int64)).encode(), ProtocolViolation),
+        (1, PlainInput(np.zeros(3, np.int64)).encode(), PeerError),
+        (1, PlainInput(np.full(2, 10, np.int64)).encode(), PeerError),
         (1, b"\0", WireError),
     ],
     ids=["not on the roster", "another length", "beyond the bound", "no record"],
@@ -100,9 +100,9 @@ def test_a_wrong_input_blames_its_sender_and_is_not_added(
 
 def test_a_second_input_blames_its_sender_and_counts_once() -> None:
     session, state = opened()
-    one = sent(session, 2, Input(np.array([1, -2], np.int64)).encode())
+    one = sent(session, 2, PlainInput(np.array([1, -2], np.int64)).encode())
     state.receive(one, RANDOM)
-    with pytest.raises(ProtocolViolation, match="expected one input") as caught:
+    with pytest.raises(ProtocolViolation, match="has answered stage 'input' already") as caught:
         state.receive(one, RANDOM)
     assert caught.value.party == "client 2"
     assert state.total.view(np.int64).tolist() == [1, -2]

@@ -13,10 +13,11 @@ from protocols.errors import Misuse, PeerError
 from protocols.kernel import SERVER, Left, Message, Party, State, Step, client
 from protocols.plain import INPUT, PlainSum, Ready, Waiting
 from protocols.policy import Policy
+from protocols.protocol import ClientStart
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
 from protocols.store import MemoryStore
-from protocols.summation import Total
+from protocols.summation import IntVector, Total
 from secagg import SecAgg
 
 KEEPER = Party("keeper", 0)
@@ -146,9 +147,9 @@ class Telling(Ready):
 class Told(PlainSum):
     """PlainSum whose first client is told something."""
 
-    def _client(self, session: Session, index: int, *rest: Any) -> Step:
-        vector, _, _, update, _ = rest
-        return Step((Ready if index else Telling)(session, index, vector, update))
+    def _client(self, start: ClientStart[IntVector]) -> Step:
+        made = Ready if start.index else Telling
+        return Step(made(start.session, start.index, start.vector, start.update))
 
 
 def test_what_clients_received_comes_back_by_their_names() -> None:
