@@ -22,12 +22,12 @@ class Ask(Record):
 
 
 @contextmanager
-def naming(who: str) -> Iterator[None]:
-    """A WireError within names its sender, in its text and as `party`."""
+def naming(who: str, what: str = "") -> Iterator[None]:
+    """A WireError within names its sender, in its text (after `what`, the part of a message) and as `party`."""
     try:
         yield
     except WireError as error:
-        raise WireError(f"{who}: {error}", who) from None
+        raise WireError(f"{what}{who}: {error}", who) from None
 
 
 def read(kind: type[R], sent: Message) -> R:
@@ -86,11 +86,14 @@ class Asked(State):
         """Who this is; a client unless a subclass says otherwise."""
         return client(self.index)
 
-    def take(self, kind: type[R], request: Message) -> R:
-        """Return the body of the one request this state waits for. Raises PeerError for any other message."""
-        expect(request, self.session.context, self.STAGE, "server", self.party)
+    def take(self, kind: type[R], request: Message, stage: str = "") -> R:
+        """Return the body of the one request this state waits for. Raises PeerError for any other message.
+
+        stage: another one than STAGE, for a state that answers two.
+        """
+        expect(request, self.session.context, stage or self.STAGE, "server", self.party)
         return read(kind, request)
 
-    def answer(self, body: Record) -> tuple[Message]:
+    def answer(self, body: Record, stage: str = "") -> tuple[Message]:
         """Return the answer to this stage."""
-        return (message(self.session.context, self.STAGE, self.party, SERVER, body.encode()),)
+        return (message(self.session.context, stage or self.STAGE, self.party, SERVER, body.encode()),)

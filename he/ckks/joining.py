@@ -1,109 +1,235 @@
-"""A client's states before its ciphertexts, where a key holder opens: it joins, and is given the session's keys. What
-does not belong here: what others do, what follows the ciphertexts (`he.roles.client`).
+"""What comes before ciphertexts where a key holder opens: clients join, the holder makes the session's keys, the server
+relays them. What does not belong here: what follows the ciphertexts (`he.roles`), opening, the messages themselves.
+
+A fresh key for every session: what is asked, answered or refused in one session tells nothing about another.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Collection
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from he.ckks.check import KEY_BYTES, check_value
-from he.ckks.ciphertexts import encrypt
+from he.ckks.ciphertexts import Adder, encrypt
 from he.ckks.context import Context
 from he.ckks.digits import spread
-from he.ckks.messages import HOLDER_PURPOSE, JOIN, JOIN_PURPOSE, ClientKeys, Join
+from he.ckks.messages import (
+    HOLDER_PURPOSE,
+    JOIN,
+    JOIN_PURPOSE,
+    KEY,
+    ClientKeys,
+    HolderKeys,
+    Join,
+    Joined,
+    Published,
+)
 from he.ckks.parameters import scheme
+from he.ckks.whole_key import CKKSAccumulator, CKKSHeldKey, Secrets
 from he.residues import Words
-from he.roles.client import after_input
-from he.roles.messages import HOLDER, INPUT, Ask, EncryptedInput, decode
+from he.roles.messages import HOLDER, INPUT, KEY_HOLDER, EncryptedInput
+from he.roles.parameters import least_survivors
+from he.roles.parties import HoldsKey, after_input
 from he.roles.recipients import PURPOSE
+from he.roles.server import AddsCiphertexts
 from he.sealing import agree, public_key, seal, unseal
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation
+from protocols.errors import Aborted, PolicyRefusal, ProtocolViolation, TooFewSurvivors
 from protocols.identity import Identity, verify
-from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
+from protocols.kernel import Message, Party, Step, client
 from protocols.randomness import SecureRandom
+from protocols.roles import Ask, Asked, Asking, requests
 from protocols.session import Session
 
 
 @dataclass(frozen=True, eq=False)
 class OwnInput(Record):
-    """What a client brings: who it is, its input and what the input was made from; its key for this session's boxes;
-    the holder's signing key, or empty; the fewest clients in a total that it takes.
+    """What a client brings: its input and what the input was made from; its key for this session's boxes; the holder's
+    signing key, or empty; the fewest clients in a total that it takes.
     """
 
-    session: Session
-    index: int
     vector: NDArray[np.int64] = field(repr=False)
     update: bytes
     private: bytes = field(repr=False)
     holder: bytes
     least: int
 
-    @property
-    def party(self) -> Party:
-        return client(self.index)
-
-    def reply(self, stage: str, body: Record) -> tuple[Message, ...]:
-        return (message(self.session.context, stage, self.party, SERVER, body.encode()),)
-
-    def joined(self, identity: Identity | None) -> Join:
-        """Return what this client joins with, signed if it has an identity."""
-        key = public_key(self.private)
-        signed = Join.signed(self.session.context, self.index, key)
-        return Join(key, identity.sign(JOIN_PURPOSE, signed) if identity else b"")
-
 
 @dataclass(frozen=True, eq=False)
-class MayJoin(State):
-    """Waits to be asked to join."""
+class MayJoin(Asked):
+    """Client: waits to be asked to join."""
 
     TAG: ClassVar[int | None] = 19
+    STAGE: ClassVar[str] = JOIN
 
+    session: Session
+    index: int
     own: OwnInput
     join: Join
 
+    @classmethod
+    def of(cls, session: Session, index: int, own: OwnInput, identity: Identity | None) -> "MayJoin":
+        """Return the state of a client that signs its key if it has an identity."""
+        key = public_key(own.private)
+        signed = Join.signed(session.context, index, key)
+        signature = identity.sign(JOIN_PURPOSE, signed) if identity else b""
+        return cls(session, index, own, Join(key, signature))
+
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        expect(request, self.own.session.context, JOIN, "server", self.own.party)
-        decode(Ask, request.body, "server")
-        return Step(HasJoined(self.own), self.own.reply(JOIN, self.join))
+        self.take(Ask, request)
+        return Step(HasJoined(self.session, self.index, self.own), self.answer(self.join))
 
 
 @dataclass(frozen=True, eq=False)
-class HasJoined(State):
-    """Waits for the holder's keys; then encrypts and sends."""
+class HasJoined(Asked):
+    """Client: waits for the holder's keys; then encrypts and sends."""
 
     TAG: ClassVar[int | None] = 20
+    STAGE: ClassVar[str] = INPUT
 
+    session: Session
+    index: int
     own: OwnInput
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        own, session = self.own, self.own.session
-        expect(request, session.context, INPUT, "server", own.party)
-        keys = decode(ClientKeys, request.body, "server")
+        keys, own, session = self.take(ClientKeys, request), self.own, self.session
         check_key, public = self._opened(keys)
         parameters = scheme(session)
         coefficients = spread(own.vector, parameters, random)
         check = check_value(check_key, coefficients, parameters.checks).tobytes()
-        box = seal(self._agreed(keys, "to holder"), check, session.context, str(own.party), random)
-        answer = EncryptedInput(encrypt(coefficients, parameters, public).encode(), box)
-        after = after_input(session, own.index, own.least, self._agreed(keys, PURPOSE))
-        return Step(after, own.reply(INPUT, answer), marks=(f"spent/{own.update.hex()}",))
+        box = seal(self._agreed(keys, "to holder"), check, session.context, str(self.party), random)
+        sent = EncryptedInput(encrypt(coefficients, parameters, public).encode(), box)
+        after = after_input(session, self.index, own.least, self._agreed(keys, PURPOSE))
+        return Step(after, self.answer(sent), marks=(f"spent/{own.update.hex()}",))
 
     def _agreed(self, keys: ClientKeys, purpose: str) -> bytes:
-        return agree(self.own.private, keys.published.key, self.own.session.context, purpose, HOLDER)
+        return agree(self.own.private, keys.published.key, self.session.context, purpose, HOLDER)
 
     def _opened(self, keys: ClientKeys) -> tuple[bytes, Words]:
         """Return the session's check key and the public key. Raises PeerError unless both are the holder's."""
-        own, published, context = self.own, keys.published, self.own.session.context
-        if own.holder:
-            verify(own.holder, HOLDER_PURPOSE, published.signed(context), published.signature)
+        published, context = keys.published, self.session.context
+        if self.own.holder:
+            verify(self.own.holder, HOLDER_PURPOSE, published.signed(context), published.signature)
         plain = unseal(self._agreed(keys, "to client"), keys.box, context, HOLDER)
         check_key, digest = plain[:KEY_BYTES], plain[KEY_BYTES:]
         if len(check_key) != KEY_BYTES or digest != published.digest:
             raise ProtocolViolation("the context is not the one that the holder vouches for", "server")
         made = Context.load(published.context, "client", HOLDER)
-        if made.parameters != scheme(own.session):
+        if made.parameters != scheme(self.session):
             raise ProtocolViolation("the holder's context has other parameters than the session", HOLDER)
         return check_key, made.public_key()
+
+
+@dataclass(frozen=True)
+class GathersJoins(Asking):
+    """Server: collects the clients' public keys for boxes."""
+
+    TAG: ClassVar[int | None] = 38
+    STAGE: ClassVar[str] = JOIN
+
+    session: Session
+    answers: dict[int, Join]
+
+    def receive(self, sent: Message, random: SecureRandom) -> Step:
+        index, join = self.take(Join, sent)
+        self.answers[index] = join
+        return Step(self)
+
+    def close(self, random: SecureRandom) -> Step:
+        if len(self.answers) < (least := least_survivors(self.session)):
+            raise TooFewSurvivors(f"expected at least {least} clients to join, {len(self.answers)} did")
+        asks = requests(self.session, KEY, {KEY_HOLDER: Joined(self.answers)})
+        return Step(AwaitsHolderKeys(self.session, tuple(self.answers), {}), asks)
+
+
+@dataclass(frozen=True)
+class AwaitsHolderKeys(Asking):
+    """Server: waits for what the holder made for this session."""
+
+    TAG: ClassVar[int | None] = 39
+    STAGE: ClassVar[str] = KEY
+    ROLE: ClassVar[str] = HOLDER
+
+    session: Session
+    joined: tuple[int, ...]
+    answers: dict[int, HolderKeys]
+
+    def asked(self) -> Collection[int]:
+        return (0,)
+
+    def receive(self, sent: Message, random: SecureRandom) -> Step:
+        (number, answer), who = self.take(HolderKeys, sent), str(sent.sender)
+        if set(answer.boxes) != set(self.joined):
+            raise ProtocolViolation("expected one answer, with a box for every client that joined", who)
+        Context.load(answer.published.context, "server", who)
+        self.answers[number] = answer
+        return Step(self)
+
+    def close(self, random: SecureRandom) -> Step:
+        if not self.answers:
+            raise Aborted("the key holder sent no key")
+        keys, session = self.answers[0], self.session
+        bodies = {client(i): ClientKeys(keys.published, box) for i, box in keys.boxes.items()}
+        adding = CKKSAccumulator(Adder.empty(scheme(session)))
+        return Step(
+            AddsCiphertexts(session, tuple(keys.boxes), HOLDER, adding), requests(session, INPUT, bodies)
+        )
+
+
+def published(secrets: Secrets, session: Session, identity: Identity | None) -> Published:
+    """Return the public part of what the holder made, signed if it has an identity."""
+    unsigned = Published(secrets.keys.dump(), secrets.public, b"")
+    if identity is None:
+        return unsigned
+    return replace(unsigned, signature=identity.sign(HOLDER_PURPOSE, unsigned.signed(session.context)))
+
+
+@dataclass(frozen=True)
+class MadeKeys(Asked):
+    """Holder: waits for the clients' keys; then gives every client its box.
+
+    signers: the clients' signing keys in roster order, 32 bytes each; empty if nobody signs.
+    """
+
+    TAG: ClassVar[int | None] = 26
+    STAGE: ClassVar[str] = KEY
+
+    session: Session
+    least: int
+    signers: bytes
+    secrets: Secrets
+    published: Published
+
+    @property
+    def party(self) -> Party:
+        return KEY_HOLDER
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        clients, context = self._clients(self.take(Joined, request)), self.session.context
+        plain, boxes = self.secrets.check_key + self.published.digest, {}
+        for index, key in clients.items():
+            box_key = agree(self.secrets.private, key, context, "to client", str(client(index)))
+            boxes[index] = seal(box_key, plain, context, HOLDER, random)
+        holding = HoldsKey(self.session, self.least, CKKSHeldKey(clients, self.secrets))
+        return Step(holding, self.answer(HolderKeys(self.published, boxes)))
+
+    def _clients(self, joined: Joined) -> dict[int, bytes]:
+        """Return the keys of those who joined. Raises PeerError for one that may not, PolicyRefusal for too
+        few.
+        """
+        for index, join in joined.clients.items():
+            if not 0 <= index < self.session.clients:
+                raise ProtocolViolation("a client that is not on the roster joined", "server")
+            if self.signers:
+                signed = Join.signed(self.session.context, index, join.key)
+                verify(self.signers[32 * index : 32 * index + 32], JOIN_PURPOSE, signed, join.signature)
+        keys = {index: join.key for index, join in joined.clients.items()}
+        if len(set(keys.values())) != len(keys):
+            raise ProtocolViolation("two clients joined with one key", "server")
+        if len(keys) < self.least:
+            raise PolicyRefusal(
+                f"contributions: at least {self.least} are demanded, {len(keys)} clients joined"
+            )
+        return keys

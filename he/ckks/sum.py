@@ -10,16 +10,13 @@ from pathlib import Path
 from he.arrangements import Arrangement, KeyHolder, SharedByClients
 from he.arrangements import arrangement as named
 from he.ckks.ciphertexts import Adder
-from he.ckks.joining import HasJoined, MayJoin, OwnInput
+from he.ckks.joining import AwaitsHolderKeys, GathersJoins, HasJoined, MadeKeys, MayJoin, OwnInput, published
 from he.ckks.messages import JOIN, KEY
 from he.ckks.parameters import FAILURE_BITS, TABLE_128, CKKSParameters, choose, scheme
-from he.ckks.relaying import AwaitsHolderKeys, GathersJoins
-from he.ckks.session_keys import MadeKeys, published
 from he.ckks.shared_key import SharedKey
 from he.ckks.whole_key import CKKSAccumulator, CKKSGroupKey, Secrets
-from he.roles.client import HasCiphertexts
-from he.roles.messages import HOLDER, Ask
-from he.roles.server import requests
+from he.roles.messages import HOLDER
+from he.roles.parties import HasCiphertexts
 from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
 from protocols.audit_hooks import Hooks
@@ -30,6 +27,7 @@ from protocols.kernel import Party, State, Step, client
 from protocols.policy import Policy
 from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
+from protocols.roles import Ask, requests
 from protocols.session import Session
 from protocols.statement import Protection
 from protocols.summation import IntVector, representatives
@@ -121,8 +119,8 @@ class CKKSSum(HomomorphicSum):
         if isinstance(self.arrangement, KeyHolder):
             identity = self._signer(session.roster[index], "client")
             holder = self._key_of(self.arrangement.name, HOLDER)
-            own = OwnInput(session, index, whole, start.update, random.bytes(32), holder, least)
-            return Step(MayJoin(own, own.joined(identity)))
+            own = OwnInput(whole, start.update, random.bytes(32), holder, least)
+            return Step(MayJoin.of(session, index, own, identity))
         key = CKKSGroupKey.of(self._key.secret, session)
         sent = key.encrypted(session, index, whole, random)
         return Step(HasCiphertexts(session, index, sent, start.update, least, key))

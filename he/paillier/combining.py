@@ -2,6 +2,7 @@
 then their parts, which it combines. What does not belong here: partial decryption and its proofs, decryptors.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -12,43 +13,41 @@ from he.paillier.parameters import scheme, total_of
 from he.paillier.proofs import WrongPartial, check
 from he.paillier.threshold import ThresholdKey, combine
 from he.roles import voting
-from he.roles.messages import AGREE, INPUT, EncryptedInput, Listed, decode
-from he.roles.server import GathersVotes, answering, requests, survivors_of
+from he.roles.messages import AGREE, DECRYPTOR, INPUT, EncryptedInput, Listed
+from he.roles.server import GathersVotes, survivors_of
 from protocols.agreement import certify, check_vote, quorum
-from protocols.errors import Aborted, PeerError, TooFewSurvivors, WireError
-from protocols.kernel import Message, Party, State, Step, client
+from protocols.errors import Aborted, PeerError, TooFewSurvivors
+from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
+from protocols.roles import Asking, naming, requests
 from protocols.session import Session
 from protocols.summation import Total
 
 
-@dataclass
-class GathersInputs(State):
-    """inputs: by client, as they were sent: decryptors add them by themselves."""
+@dataclass(frozen=True)
+class GathersInputs(Asking):
+    """answers: by client, as they were sent: decryptors add them by themselves."""
 
     TAG: ClassVar[int | None] = 34
+    STAGE: ClassVar[str] = INPUT
 
     session: Session
     key: ThresholdKey
     signers: bytes
-    inputs: dict[int, EncryptedInput] = field(default_factory=dict, repr=False)
+    answers: dict[int, EncryptedInput] = field(default_factory=dict, repr=False)
 
     def receive(self, sent: Message, random: SecureRandom) -> Step:
-        index = answering(self.session, sent, INPUT, "client", range(self.session.clients), self.inputs)
-        given = decode(EncryptedInput, sent.body, str(sent.sender))
+        index, given = self.take(EncryptedInput, sent)
         known(given, self.session, index, self.signers, self.key.public)
-        self.inputs[index] = given
+        self.answers[index] = given
         return Step(self)
 
-    def waiting_for(self) -> list[Party]:
-        return [client(i) for i in range(self.session.clients) if i not in self.inputs]
-
     def close(self, random: SecureRandom) -> Step:
-        survivors_of(self.session, self.inputs)
+        survivors_of(self.session, self.answers)
         holders = tuple(range(self.key.holders))
-        listed = Listed.of({i: sent.ticket for i, sent in self.inputs.items()})
+        listed = Listed.of({i: sent.ticket for i, sent in self.answers.items()})
         asks = requests(self.session, AGREE, {decryptor(number): listed for number in holders})
-        return Step(GathersDecryptorVotes(self.session, holders, {}, self.key, listed, self.inputs), asks)
+        return Step(GathersDecryptorVotes(self.session, holders, {}, self.key, listed, self.answers), asks)
 
 
 @dataclass(frozen=True)
@@ -56,7 +55,7 @@ class GathersDecryptorVotes(GathersVotes):
     """Any wrong vote is named and counts as none. listed: what is voted on."""
 
     TAG: ClassVar[int | None] = 37
-    role: ClassVar[str] = "decryptor"
+    ROLE: ClassVar[str] = DECRYPTOR
 
     key: ThresholdKey
     listed: Listed
@@ -69,36 +68,37 @@ class GathersDecryptorVotes(GathersVotes):
     def close(self, random: SecureRandom) -> Step:
         session, public = self.session, self.key.public
         needed = quorum(self.key.holders, scheme(session).corrupt)
-        request = DecryptRequest(self.inputs, certify(self.votes, needed))
+        request = DecryptRequest(self.inputs, certify(self.answers, needed))
         vectors = (parse(sent.ciphertexts, ciphertexts_of(session), public) for sent in self.inputs.values())
         total = serialise(add_all(vectors, public), public)
-        asks = requests(session, DECRYPT, {decryptor(number): request for number in self.asked})
+        asks = requests(session, DECRYPT, {decryptor(number): request for number in self.voters})
         return Step(CombinesParts(session, self.key, tuple(sorted(self.inputs)), total), asks)
 
 
-@dataclass
-class CombinesParts(State):
-    """Names wrong parts, and combines t right ones. sum: the ciphertexts of the sum. partials: by decryptor,
+@dataclass(frozen=True)
+class CombinesParts(Asking):
+    """Names wrong parts, and combines t right ones. sum: the ciphertexts of the sum. answers: by decryptor,
     well-formed; their proofs are checked when the stage closes.
     """
 
     TAG: ClassVar[int | None] = 35
+    STAGE: ClassVar[str] = DECRYPT
+    ROLE: ClassVar[str] = DECRYPTOR
 
     session: Session
     key: ThresholdKey
     survivors: tuple[int, ...]
     sum: bytes = field(repr=False)
-    partials: dict[int, Partial] = field(default_factory=dict, repr=False)
+    answers: dict[int, Partial] = field(default_factory=dict, repr=False)
+
+    def asked(self) -> Collection[int]:
+        return range(self.key.holders)
 
     def receive(self, sent: Message, random: SecureRandom) -> Step:
-        number = answering(self.session, sent, DECRYPT, "decryptor", range(self.key.holders), self.partials)
-        part = decode(Partial, sent.body, str(sent.sender))
+        number, part = self.take(Partial, sent)
         self._parsed(part, str(sent.sender))
-        self.partials[number] = part
+        self.answers[number] = part
         return Step(self)
-
-    def waiting_for(self) -> list[Party]:
-        return [decryptor(number) for number in range(self.key.holders) if number not in self.partials]
 
     def close(self, random: SecureRandom) -> Step:
         ciphertexts = parse_named(self.sum, self.session, self.key.public, "server")
@@ -121,7 +121,7 @@ class CombinesParts(State):
         """Return the right partial decryptions by holder (from 1), and who sent wrong ones."""
         right: dict[int, list[Any]] = {}
         blamed = []
-        for number, sent in sorted(self.partials.items()):
+        for number, sent in sorted(self.answers.items()):
             who = str(decryptor(number))
             parts = self._parsed(sent, who)
             try:
@@ -133,7 +133,5 @@ class CombinesParts(State):
         return right, tuple(blamed)
 
     def _parsed(self, sent: Partial, who: str) -> list[Any]:
-        try:
+        with naming(who):
             return parse_residues(sent.partials, ciphertexts_of(self.session), self.key.public)
-        except WireError as error:
-            raise WireError(f"{who}: {error}", who) from None

@@ -15,24 +15,25 @@ from he.paillier.parameters import scheme
 from he.paillier.proofs import prove
 from he.paillier.threshold import KeyShare, partial_decrypt
 from he.roles import voting
-from he.roles.messages import AGREE, Listed, decode
+from he.roles.messages import AGREE, DECRYPTOR, Listed
 from he.roles.parameters import expect_clients
-from protocols.agreement import Vote
-from protocols.kernel import SERVER, Left, Message, Party, State, Step, expect, message
+from protocols.kernel import Left, Message, Party, Step
 from protocols.randomness import SecureRandom
+from protocols.roles import Asked
 from protocols.session import Session
 
 
 def decryptor(number: int) -> Party:
     """Return the party that holds share `number` + 1."""
-    return Party("decryptor", number)
+    return Party(DECRYPTOR, number)
 
 
 @dataclass(frozen=True)
-class HoldsShare(State):
+class HoldsShare(Asked):
     """Decrypts its part of the sum of at least `least` clients. It need not have voted itself."""
 
     TAG: ClassVar[int | None] = 25
+    STAGE: ClassVar[str] = DECRYPT
 
     session: Session
     share: KeyShare = field(repr=False)
@@ -41,35 +42,26 @@ class HoldsShare(State):
     voted: bool = False
 
     @property
-    def me(self) -> Party:
+    def party(self) -> Party:
         return decryptor(self.share.index - 1)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         if request.stage == AGREE and not self.voted:
-            return self._vote(request)
-        expect(request, self.session.context, DECRYPT, "server", self.me)
-        return self._decrypt(decode(DecryptRequest, request.body, "server"), random)
-
-    def _vote(self, request: Message) -> Step:
-        expect(request, self.session.context, AGREE, "server", self.me)
-        listed = decode(Listed, request.body, "server")
-        expect_clients(self.session, listed.tickets, self.least)
-        ballot = voting.vote(voting.voter(self.share.vote, str(self.me)), self.session.context, listed)
-        answer = message(self.session.context, AGREE, self.me, SERVER, Vote(ballot.signature).encode())
-        return Step(replace(self, voted=True), (answer,), marks=(ballot.mark,))
+            me = voting.voter(self.share.vote, str(self.party))
+            _, send, mark = voting.answered(self, request, me, self.least)
+            return Step(replace(self, voted=True), send, marks=(mark,))
+        return self._decrypt(self.take(DecryptRequest, request), random)
 
     def _decrypt(self, asked: DecryptRequest, random: SecureRandom) -> Step:
         session, key = self.session, self.share.key
         expect_clients(session, asked.inputs, self.least)
         listed = Listed.of({i: sent.ticket for i, sent in asked.inputs.items()})
         corrupt = scheme(session).corrupt
-        voting.expect_agreement(session.context, listed, asked.certificate, key.voters, corrupt, "decryptor")
-        total = add_all(
-            (known(sent, session, i, self.signers, key.public) for i, sent in asked.inputs.items()),
-            key.public,
-        )
+        voting.expect_agreement(session.context, listed, asked.certificate, key.voters, corrupt, DECRYPTOR)
+        inputs = asked.inputs.items()
+        vectors = (known(sent, session, i, self.signers, key.public) for i, sent in inputs)
+        total = add_all(vectors, key.public)
         parts = partial_decrypt(self.share, total)
         proof = prove(self.share, total, parts, session.context, random)
-        body = Partial(serialise_residues(parts, key.public), proof).encode()
-        answer = message(session.context, DECRYPT, self.me, SERVER, body)
-        return Step(Left(), (answer,), marks=(f"answered/{session.context.hex()}",))
+        answer = self.answer(Partial(serialise_residues(parts, key.public), proof))
+        return Step(Left(), answer, marks=(f"answered/{session.context.hex()}",))

@@ -16,6 +16,7 @@ from protocols.agreement import Certificate
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation, WireError
 from protocols.identity import KEY_BYTES, BadSignature, verify
+from protocols.roles import naming
 from protocols.session import Session
 
 DECRYPT = "decrypt"
@@ -99,10 +100,8 @@ def known(sent: EncryptedInput, session: Session, index: int, signers: bytes, pu
 
 def parse_named(data: bytes, session: Session, public: PublicKey, who: str) -> list[Any]:
     """Return a vector's ciphertexts. Raises WireError naming the sender."""
-    try:
+    with naming(who):
         return parse(data, ciphertexts_of(session), public)
-    except WireError as error:
-        raise WireError(f"{who}: {error}", who) from None
 
 
 def ciphertexts_of(session: Session) -> int:

@@ -22,10 +22,8 @@ from he.paillier.parameters import PaillierParameters, choose, digits_of, scheme
 from he.paillier.randomisers import Randomisers
 from he.paillier.threshold import ThresholdKey
 from he.paillier.whole_key import PaillierAccumulator, PaillierGroupKey, PaillierHeldKey
-from he.roles.client import HasCiphertexts
-from he.roles.holder import HoldsKey
-from he.roles.messages import AGREE, INPUT, Ask, EncryptedInput
-from he.roles.server import requests
+from he.roles.messages import AGREE, INPUT, EncryptedInput
+from he.roles.parties import HasCiphertexts, HoldsKey
 from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
 from protocols.audit_hooks import Hooks
@@ -36,6 +34,7 @@ from protocols.kernel import Party, State, Step, client
 from protocols.policy import Policy
 from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
+from protocols.roles import Ask, requests
 from protocols.session import Session
 from protocols.statement import Protection
 from protocols.summation import IntVector

@@ -5,25 +5,22 @@ follows, what ciphertexts and tickets hold (the schemes say that).
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
 
 import numpy as np
 
 from he.residues import pack, unpack_below
 from protocols.agreement import Certificate
 from protocols.codec import Record
-from protocols.errors import Aborted, Misuse, WireError
+from protocols.errors import Aborted, Misuse
+from protocols.kernel import Party
+from protocols.roles import R, naming
 from protocols.session import Session
 from protocols.summation import IntVector
 
 INPUT, AGREE, OPEN, TOTAL = "encrypted-input", "agree", "open", "total"
 HOLDER = "key-holder"
-R = TypeVar("R", bound=Record)
-
-
-@dataclass(frozen=True)
-class Ask(Record):
-    """Server to client: answer this stage."""
+DECRYPTOR = "decryptor"
+KEY_HOLDER = Party(HOLDER)
 
 
 @dataclass(frozen=True)
@@ -104,11 +101,9 @@ class Received(Record):
 
 
 def decode(kind: type[R], body: bytes, who: str) -> R:
-    """Return the record of a message's body. Raises WireError naming the sender."""
-    try:
+    """Return the record of what `who` sent within another message. Raises WireError naming it."""
+    with naming(who):
         return kind.decode(body)
-    except WireError as error:
-        raise WireError(f"{who}: {error}", who) from None
 
 
 def pack_total(values: IntVector, session: Session) -> bytes:
@@ -120,10 +115,8 @@ def pack_total(values: IntVector, session: Session) -> bytes:
 def unpack_total(data: bytes, session: Session, who: str) -> IntVector:
     """Inverse of `pack_total`. Raises WireError naming `who` for another length, or values out of range."""
     limit, bits = _range(session)
-    try:
+    with naming(who, "the total of "):
         words = unpack_below(data, session.dimension, bits, 2 * limit + 1)
-    except WireError as error:
-        raise WireError(f"the total of {who}: {error}", who) from None
     return (words - np.uint64(limit)).view(np.int64)
 
 

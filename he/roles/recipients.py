@@ -7,7 +7,7 @@ by a box, and has no say in whom the boxes are for.
 """
 
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -16,9 +16,10 @@ from numpy.typing import NDArray
 from he.roles.messages import HOLDER, TOTAL, Boxed, Received, TotalBox, decode, unpack_total
 from he.sealing import seal, unseal
 from protocols.errors import ProtocolViolation
-from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
+from protocols.kernel import Message, Step, client
 from protocols.protocol import Stage
 from protocols.randomness import SecureRandom
+from protocols.roles import Asked, Asking, requests
 from protocols.session import Session
 from protocols.summation import IntVector, Total
 
@@ -44,13 +45,14 @@ def expect_boxes(boxes: Mapping[int, bytes], asked: Collection[int], who: str) -
 
 
 @dataclass(frozen=True)
-class AwaitsTotal(State):
+class AwaitsTotal(Asked):
     """Named client, last state: its input has left, it waits for the sum and ends with it.
 
     key: of its box. least: fewest clients in a sum that it takes.
     """
 
     TAG: ClassVar[int | None] = 40
+    STAGE: ClassVar[str] = TOTAL
 
     session: Session
     index: int
@@ -58,14 +60,12 @@ class AwaitsTotal(State):
     least: int
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        me, context = client(self.index), self.session.context
-        expect(request, context, DELIVER.name, "server", me)
-        box = decode(TotalBox, request.body, "server").box
+        box, context = self.take(TotalBox, request).box, self.session.context
         given = decode(Boxed, unseal(self.key, box, context, HOLDER), HOLDER)
         total = unpack_total(given.total, self.session, HOLDER)
         self._expect_survivors(given.survivors)
-        answer = message(context, DELIVER.name, me, SERVER, Received().encode())
-        return Step(Total(total, given.survivors), (answer,), marks=(f"received/{context.hex()}",))
+        send = self.answer(Received())
+        return Step(Total(total, given.survivors), send, marks=(f"received/{context.hex()}",))
 
     def _expect_survivors(self, survivors: tuple[int, ...]) -> None:
         cohort = range(self.session.clients)
@@ -79,37 +79,28 @@ class AwaitsTotal(State):
 
 
 @dataclass(frozen=True, eq=False)
-class Delivering(State):
+class Delivering(Asking):
     """Server, last state where clients are named: has the sum, waits until they have their boxes; none must.
 
-    boxes: those that were not acknowledged yet, by client.
+    boxes: by client. answers: who acknowledged.
     """
 
     TAG: ClassVar[int | None] = 41
+    STAGE: ClassVar[str] = TOTAL
 
     session: Session
     total: NDArray[np.int64] = field(repr=False)
     survivors: tuple[int, ...]
     blamed: tuple[str, ...]
     boxes: dict[int, bytes]
+    answers: dict[int, bool]
 
-    def asks(self) -> tuple[Message, ...]:
-        """What carries the boxes."""
-        return tuple(
-            message(self.session.context, DELIVER.name, SERVER, client(i), TotalBox(box).encode())
-            for i, box in sorted(self.boxes.items())
-        )
+    def asked(self) -> Collection[int]:
+        return sorted(self.boxes)
 
     def receive(self, message: Message, random: SecureRandom) -> Step:
-        expect(message, self.session.context, DELIVER.name, "client", SERVER)
-        index, who = message.sender.number, str(message.sender)
-        if index not in self.boxes:
-            raise ProtocolViolation(f"{who} was sent no sum, or has answered already", who)
-        decode(Received, message.body, who)
-        return Step(replace(self, boxes={i: box for i, box in self.boxes.items() if i != index}))
-
-    def waiting_for(self) -> list[Party]:
-        return [client(i) for i in sorted(self.boxes)]
+        self.answers[self.take(Received, message)[0]] = True
+        return Step(self)
 
     def close(self, random: SecureRandom) -> Step:
         return Step(Total(self.total, self.survivors, self.blamed))
@@ -125,5 +116,5 @@ def deliver(
     """Server: return the last step but one where there are boxes to carry, else the last."""
     if not boxes:
         return Step(Total(total, survivors, blamed))
-    state = Delivering(session, total, survivors, blamed, dict(boxes))
-    return Step(state, state.asks())
+    asks = requests(session, TOTAL, {client(i): TotalBox(box) for i, box in sorted(boxes.items())})
+    return Step(Delivering(session, total, survivors, blamed, dict(boxes), {}), asks)

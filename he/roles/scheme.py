@@ -1,12 +1,17 @@
-"""What a scheme gives to the roles: how the server adds ciphertexts, how whoever holds the key opens their sum.
+"""What a scheme gives to the roles: how the server adds ciphertexts, how whoever holds the key opens their sum, and
+nothing else.
 
 What does not belong here: messages, states, any scheme. The objects are part of states, so they are records; a state's
 field holds either scheme's.
+
+What is wrong before anything is decrypted raises. What only decryption tells is answered by a refusal that ends the
+session: an opener that could be asked again would be one bit of an oracle.
 """
 
 from abc import ABC, abstractmethod
 
-from he.roles.messages import EncryptedInput, OpenRequest
+from he.roles.messages import EncryptedInput, OpenedTotal, OpenRequest, pack_total
+from he.roles.parameters import expect_clients
 from protocols.codec import Record
 from protocols.session import Session
 from protocols.summation import IntVector
@@ -54,3 +59,12 @@ class GroupKey(OpeningKey):
     @abstractmethod
     def secret(self) -> bytes:
         """32 uniform bytes that the server does not have."""
+
+
+def opened(session: Session, key: OpeningKey, asked: OpenRequest, least: int) -> OpenedTotal:
+    """Return the total of at least `least` contributions, or a refusal. Raises PeerError."""
+    expect_clients(session, asked.tickets, least)
+    try:
+        return OpenedTotal(pack_total(key.open(session, asked), session))
+    except NotTheSum as reason:
+        return OpenedTotal(b"", f"this is something else than the sum: {reason}")

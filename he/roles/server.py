@@ -4,7 +4,7 @@ that share a key. It holds no secret. What does not belong here: decryptors, how
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Mapping
+from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
@@ -17,40 +17,17 @@ from he.roles.messages import (
     Listed,
     OpenedTotal,
     OpenRequest,
-    decode,
     unpack_total,
 )
 from he.roles.parameters import least_survivors, recipients_in
 from he.roles.recipients import deliver, expect_boxes
 from he.roles.scheme import Accumulator
 from protocols.agreement import Vote, certify, quorum
-from protocols.codec import Record
-from protocols.errors import Aborted, ProtocolViolation, TooFewSurvivors
-from protocols.kernel import SERVER, Message, Party, State, Step, client, expect, message
+from protocols.errors import Aborted, TooFewSurvivors
+from protocols.kernel import Message, Party, Step, client
 from protocols.randomness import SecureRandom
+from protocols.roles import Asking, requests
 from protocols.session import Session
-
-
-def requests(session: Session, stage: str, bodies: Mapping[Party, Record]) -> tuple[Message, ...]:
-    """Return a stage's requests, one per party; what goes to everybody is encoded once."""
-    encoded: dict[int, bytes] = {}
-    for body in bodies.values():
-        if id(body) not in encoded:
-            encoded[id(body)] = body.encode()
-    return tuple(
-        message(session.context, stage, SERVER, to, encoded[id(body)]) for to, body in bodies.items()
-    )
-
-
-def answering(
-    session: Session, sent: Message, stage: str, role: str, asked: Collection[int], answered: Collection[int]
-) -> int:
-    """Return the sender's number. Raises ProtocolViolation unless it was asked and answers for the first time."""
-    expect(sent, session.context, stage, role, SERVER)
-    number, who = sent.sender.number, str(sent.sender)
-    if number not in asked or number in answered:
-        raise ProtocolViolation(f"{who} was not asked at stage {stage!r}, or has answered already", who)
-    return number
 
 
 def survivors_of(session: Session, arrived: Collection[int]) -> tuple[int, ...]:
@@ -62,62 +39,61 @@ def survivors_of(session: Session, arrived: Collection[int]) -> tuple[int, ...]:
     return tuple(sorted(arrived))
 
 
-@dataclass
-class AddsCiphertexts(State):
-    """Memory of one vector, however many clients. asked: clients with a contribution to send. opener: the role that
-    opens. tickets: of those whose contribution is in the sum.
+@dataclass(frozen=True)
+class AddsCiphertexts(Asking):
+    """Memory of one vector, however many clients. members: clients with a contribution to send. opener: the role that
+    opens. answers: tickets of those whose contribution is in the sum.
     """
 
     TAG: ClassVar[int | None] = 32
+    STAGE: ClassVar[str] = INPUT
 
     session: Session
-    asked: tuple[int, ...]
+    members: tuple[int, ...]
     opener: str
     accumulator: Accumulator
-    tickets: dict[int, bytes] = field(default_factory=dict)
+    answers: dict[int, bytes] = field(default_factory=dict)
+
+    def asked(self) -> Collection[int]:
+        return self.members
 
     def receive(self, sent: Message, random: SecureRandom) -> Step:
-        index = answering(self.session, sent, INPUT, "client", self.asked, self.tickets)
-        contribution = decode(EncryptedInput, sent.body, str(sent.sender))
+        index, contribution = self.take(EncryptedInput, sent)
         self.accumulator.add(self.session, index, contribution)
-        self.tickets[index] = contribution.ticket
+        self.answers[index] = contribution.ticket
         return Step(self)
 
-    def waiting_for(self) -> list[Party]:
-        return [client(i) for i in self.asked if i not in self.tickets]
-
     def close(self, random: SecureRandom) -> Step:
-        survivors = survivors_of(self.session, self.tickets)
-        request = OpenRequest(self.accumulator.finish(), self.tickets)
+        survivors = survivors_of(self.session, self.answers)
+        request = OpenRequest(self.accumulator.finish(), self.answers)
         if self.opener == HOLDER:
-            return has_asked_to_open(self.session, request, survivors, HOLDER, (0,))
-        listed = Listed.of(self.tickets)
+            return AwaitsHolder(self.session, survivors, (0,)).asks(request)
+        listed = Listed.of(self.answers)
         asks = requests(self.session, AGREE, {client(i): listed for i in survivors})
         return Step(GathersClientVotes(self.session, survivors, {}, request), asks)
 
 
 @dataclass(frozen=True)
-class GathersVotes(State):
-    """Collects votes for one list of contributions, without which nobody opens it. votes: signatures, by voter."""
+class GathersVotes(Asking):
+    """Collects votes for one list of contributions, without which nobody opens it. answers: signatures, by voter."""
+
+    STAGE: ClassVar[str] = AGREE
 
     session: Session
-    asked: tuple[int, ...]
-    votes: dict[int, bytes]
+    voters: tuple[int, ...]
+    answers: dict[int, bytes]
 
-    role: ClassVar[str]
+    def asked(self) -> Collection[int]:
+        return self.voters
 
     def receive(self, sent: Message, random: SecureRandom) -> Step:
-        number = answering(self.session, sent, AGREE, self.role, self.asked, self.votes)
-        signature = decode(Vote, sent.body, str(sent.sender)).signature
-        self.check_signature(number, signature)
-        self.votes[number] = signature
+        number, vote = self.take(Vote, sent)
+        self.check_signature(number, vote.signature)
+        self.answers[number] = vote.signature
         return Step(self)
 
     def check_signature(self, number: int, signature: bytes) -> None:
         """Raises PeerError naming the voter for a vote that nobody would accept, where the server can tell."""
-
-    def waiting_for(self) -> list[Party]:
-        return [Party(self.role, i) for i in self.asked if i not in self.votes]
 
 
 @dataclass(frozen=True)
@@ -125,47 +101,43 @@ class GathersClientVotes(GathersVotes):
     """Of clients that share the key: any of them alone could open all, so none is counted as corrupt."""
 
     TAG: ClassVar[int | None] = 36
-    role: ClassVar[str] = "client"
 
     request: OpenRequest
 
     def close(self, random: SecureRandom) -> Step:
-        found = certify(self.votes, quorum(self.session.clients, 0))
-        request, voters = replace(self.request, certificate=found), tuple(sorted(self.votes))
-        return has_asked_to_open(self.session, request, self.asked, "client", voters)
-
-
-def has_asked_to_open(
-    session: Session, request: OpenRequest, survivors: tuple[int, ...], role: str, openers: tuple[int, ...]
-) -> Step:
-    """Ask `openers`, by number, to open the sum of `survivors`."""
-    asks = requests(session, OPEN, {Party(role, number): request for number in openers})
-    return Step(AwaitsOpened(session, survivors, role, openers), asks)
+        found = certify(self.answers, quorum(self.session.clients, 0))
+        state = AwaitsClients(self.session, self.voters, tuple(sorted(self.answers)))
+        return state.asks(replace(self.request, certificate=found))
 
 
 @dataclass(frozen=True)
-class AwaitsOpened(State):
+class AwaitsOpened(Asking):
     """Where several open, more than half of their answers must be equal; the others are blamed.
 
     answers: digest of each opener's total (empty: it refused). totals: by digest, packed. boxes: what the key holder
     sealed to named clients.
     """
 
-    TAG: ClassVar[int | None] = 33
+    STAGE: ClassVar[str] = OPEN
 
     session: Session
     survivors: tuple[int, ...]
-    role: str
     openers: tuple[int, ...]
     answers: dict[int, bytes] = field(default_factory=dict)
     totals: dict[bytes, bytes] = field(default_factory=dict)
     refusal: str = ""
     boxes: dict[int, bytes] = field(default_factory=dict)
 
+    def asks(self, request: OpenRequest) -> Step:
+        """Return this state and the requests to all openers."""
+        return Step(self, requests(self.session, OPEN, {Party(self.ROLE, i): request for i in self.openers}))
+
+    def asked(self) -> Collection[int]:
+        return self.openers
+
     def receive(self, sent: Message, random: SecureRandom) -> Step:
-        number = answering(self.session, sent, OPEN, self.role, self.openers, self.answers)
+        number, answer = self.take(OpenedTotal, sent)
         who = str(sent.sender)
-        answer = decode(OpenedTotal, sent.body, who)
         try:
             answer.checked(self.session, who)
         except Aborted as refused:
@@ -176,20 +148,30 @@ class AwaitsOpened(State):
         self.totals.setdefault(self.answers[number], answer.total)
         return Step(replace(self, boxes=answer.boxes))
 
-    def waiting_for(self) -> list[Party]:
-        return [Party(self.role, i) for i in self.openers if i not in self.answers]
-
     def close(self, random: SecureRandom) -> Step:
         given = {number: digest for number, digest in self.answers.items() if digest}
         if not given:
-            raise (
-                Aborted(self.refusal)
-                if self.refusal
-                else TooFewSurvivors(f"expected a {self.role.replace('-', ' ')} to open the sum, nobody did")
-            )
+            who = self.ROLE.replace("-", " ")
+            nobody = TooFewSurvivors(f"expected a {who} to open the sum, nobody did")
+            raise Aborted(self.refusal) if self.refusal else nobody
         digest, votes = Counter(given.values()).most_common(1)[0]
         if 2 * votes <= len(given):
             raise Aborted("those who opened the sum disagree about it, and no majority tells who is wrong")
-        blamed = tuple(str(Party(self.role, i)) for i, other in sorted(given.items()) if other != digest)
-        total = unpack_total(self.totals[digest], self.session, self.role)
+        blamed = tuple(str(Party(self.ROLE, i)) for i, other in sorted(given.items()) if other != digest)
+        total = unpack_total(self.totals[digest], self.session, self.ROLE)
         return deliver(self.session, total, self.survivors, blamed, self.boxes)
+
+
+@dataclass(frozen=True)
+class AwaitsHolder(AwaitsOpened):
+    """A key holder opens."""
+
+    TAG: ClassVar[int | None] = 33
+    ROLE: ClassVar[str] = HOLDER
+
+
+@dataclass(frozen=True)
+class AwaitsClients(AwaitsOpened):
+    """Clients that share the key open."""
+
+    TAG: ClassVar[int | None] = 42

@@ -9,19 +9,19 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 from he.arrangements import Arrangement, KeyHolder, SharedByClients, Threshold, check_recipients
-from he.roles.client import HasCiphertexts, MayOpen, MayVote
-from he.roles.holder import KEY_HOLDER, HoldsKey
-from he.roles.messages import AGREE, HOLDER, INPUT, OPEN, Ask
+from he.roles.messages import AGREE, HOLDER, INPUT, KEY_HOLDER, OPEN
 from he.roles.parameters import Parameters, least_survivors
+from he.roles.parties import HasCiphertexts, HoldsKey, MayOpen, MayVote
 from he.roles.recipients import DELIVER, AwaitsTotal, Delivering
 from he.roles.scheme import Accumulator
-from he.roles.server import AddsCiphertexts, AwaitsOpened, GathersClientVotes, requests
+from he.roles.server import AddsCiphertexts, AwaitsClients, AwaitsHolder, GathersClientVotes
 from protocols.codec import Record, tags
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
 from protocols.policy import Demands, Policy
 from protocols.protocol import Stage
+from protocols.roles import Ask, requests
 from protocols.session import Session
 from protocols.summation import SecureSum
 
@@ -93,7 +93,7 @@ class HomomorphicSum(SecureSum):
     def kinds(self) -> Mapping[int, type[State]]:
         return tags(
             HasCiphertexts, MayVote, MayOpen, AwaitsTotal, HoldsKey,
-            AddsCiphertexts, GathersClientVotes, AwaitsOpened, Delivering,
+            AddsCiphertexts, GathersClientVotes, AwaitsHolder, AwaitsClients, Delivering,
         )  # fmt: skip
 
     def demands(self, session: Session) -> Demands:

@@ -9,11 +9,14 @@ from collections.abc import Mapping
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from he.roles.messages import Listed
+from he.roles.messages import AGREE, Listed
+from he.roles.parameters import expect_clients
 from he.sealing import derive
-from protocols.agreement import Ballot, Certificate, agreed, cast, check_certificate, quorum
+from protocols.agreement import Ballot, Certificate, Vote, agreed, cast, check_certificate, quorum
 from protocols.errors import ProtocolViolation
 from protocols.identity import Identity
+from protocols.kernel import Message
+from protocols.roles import Asked
 
 
 def voter(seed: bytes, name: str) -> Identity:
@@ -29,6 +32,21 @@ def client_voter(secret: bytes, context: bytes, index: int) -> Identity:
 def vote(identity: Identity, context: bytes, listed: Listed) -> Ballot:
     """Sign the list of contributions, once per session."""
     return cast(identity, context, _facts(listed))
+
+
+def answered(
+    state: Asked, request: Message, identity: Identity, least: int, own: Listed | None = None
+) -> tuple[Listed, tuple[Message], str]:
+    """Return the list that a voter is asked about, its vote for it, and the mark that keeps the vote the only one.
+
+    least: fewest contributions that it votes for. own: what the list must hold. Raises PeerError for another request.
+    """
+    listed = state.take(Listed, request, AGREE)
+    expect_clients(state.session, listed.tickets, least)
+    if own and not own.tickets.items() <= listed.tickets.items():
+        raise ProtocolViolation("expected this client's own contribution in the sum", "server")
+    ballot = vote(identity, state.session.context, listed)
+    return listed, state.answer(Vote(ballot.signature), AGREE), ballot.mark
 
 
 def digest(context: bytes, listed: Listed) -> bytes:

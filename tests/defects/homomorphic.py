@@ -8,9 +8,9 @@ from he import CKKSSum, PaillierSum
 from he.arrangements import KeyHolder, Threshold
 from he.ckks.ciphertexts import Sum, open_sum
 from he.ckks.digits import gather
+from he.ckks.joining import published
 from he.ckks.messages import Published
 from he.ckks.parameters import scheme
-from he.ckks.session_keys import published
 from he.paillier.cipher import centre
 from he.paillier.randomisers import Randomiser
 from tests.defects.planting import Defect, put, together

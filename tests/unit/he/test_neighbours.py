@@ -13,7 +13,6 @@ import pytest
 from he import CKKSSum, KeyHolder, PaillierSum, SharedByClients, Threshold
 from he.ckks import SharedKey
 from he.paillier.messages import DECRYPT, DecryptRequest
-from he.roles.client import HasCiphertexts
 from he.roles.messages import (
     AGREE,
     INPUT,
@@ -24,6 +23,7 @@ from he.roles.messages import (
     pack_total,
     unpack_total,
 )
+from he.roles.parties import HasCiphertexts
 from he.roles.scheme import Accumulator
 from protocols import SecureSum, simulate
 from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, SpentUpdate, WireError

@@ -1,30 +1,32 @@
-"""A client's states, from the ciphertexts on. What does not belong here: encryption, how keys reach a client.
+"""A client's states from the ciphertexts on, and the key holder's. What does not belong here: encryption, how keys
+reach a client, decryptors.
 
 Where clients share the key each of them could open anything, so honest ones open only what a quorum of the roster
-agreed to.
+agreed to. A key holder opens the sum of one session, once, and answers to those that the configuration names: the
+server, and named clients by a sealed box each.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
 from he.roles import voting
-from he.roles.messages import AGREE, INPUT, OPEN, Ask, EncryptedInput, Listed, OpenRequest, decode
-from he.roles.opening import opened
-from he.roles.parameters import expect_clients, recipients_in
-from he.roles.recipients import AwaitsTotal
-from he.roles.scheme import GroupKey
-from protocols.agreement import Vote
+from he.roles.messages import AGREE, INPUT, KEY_HOLDER, OPEN, EncryptedInput, Listed, OpenRequest
+from he.roles.parameters import recipients_in
+from he.roles.recipients import AwaitsTotal, seal_for
+from he.roles.scheme import GroupKey, HeldKey, opened
 from protocols.errors import ProtocolViolation
-from protocols.kernel import SERVER, Left, Message, State, Step, client, expect, message
+from protocols.kernel import Left, Message, Party, State, Step
 from protocols.randomness import SecureRandom
+from protocols.roles import Ask, Asked
 from protocols.session import Session
 
 
 @dataclass(frozen=True)
-class HasCiphertexts(State):
+class HasCiphertexts(Asked):
     """Its input is encrypted and not kept; it waits to be asked, sends once, and what follows is `after_input`."""
 
     TAG: ClassVar[int | None] = 16
+    STAGE: ClassVar[str] = INPUT
 
     session: Session
     index: int
@@ -35,15 +37,12 @@ class HasCiphertexts(State):
     box_key: bytes = field(default=b"", repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        me = client(self.index)
-        expect(request, self.session.context, INPUT, "server", me)
-        decode(Ask, request.body, "server")
-        answer = message(self.session.context, INPUT, me, SERVER, self.contribution.encode())
+        self.take(Ask, request)
         after: State = after_input(self.session, self.index, self.least, self.box_key)
         if self.key is not None:
             own = Listed.of({self.index: self.contribution.ticket})
             after = MayVote(self.session, self.index, self.least, own, self.key)
-        return Step(after, (answer,), marks=(f"spent/{self.update.hex()}",))
+        return Step(after, self.answer(self.contribution), marks=(f"spent/{self.update.hex()}",))
 
 
 def after_input(session: Session, index: int, least: int, box_key: bytes) -> State:
@@ -57,10 +56,11 @@ def after_input(session: Session, index: int, least: int, box_key: bytes) -> Sta
 
 
 @dataclass(frozen=True)
-class MayVote(State):
+class MayVote(Asked):
     """Shares the key; votes for one list of contributions, the first it is shown. own: its own contribution."""
 
     TAG: ClassVar[int | None] = 18
+    STAGE: ClassVar[str] = AGREE
 
     session: Session
     index: int
@@ -69,23 +69,17 @@ class MayVote(State):
     key: GroupKey = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        me, context = client(self.index), self.session.context
-        expect(request, context, AGREE, "server", me)
-        listed = decode(Listed, request.body, "server")
-        expect_clients(self.session, listed.tickets, self.least)
-        if not self.own.tickets.items() <= listed.tickets.items():
-            raise ProtocolViolation("expected this client's own contribution in the sum", "server")
-        ballot = voting.vote(voting.client_voter(self.key.secret, context, self.index), context, listed)
-        answer = message(context, AGREE, me, SERVER, Vote(ballot.signature).encode())
-        after = MayOpen(self.session, self.index, self.least, listed, self.key)
-        return Step(after, (answer,), marks=(ballot.mark,))
+        me = voting.client_voter(self.key.secret, self.session.context, self.index)
+        listed, send, mark = voting.answered(self, request, me, self.least, self.own)
+        return Step(MayOpen(self.session, self.index, self.least, listed, self.key), send, marks=(mark,))
 
 
 @dataclass(frozen=True)
-class MayOpen(State):
+class MayOpen(Asked):
     """Shares the key; opens the sum of the contributions it voted for, once."""
 
     TAG: ClassVar[int | None] = 17
+    STAGE: ClassVar[str] = OPEN
 
     session: Session
     index: int
@@ -94,13 +88,35 @@ class MayOpen(State):
     key: GroupKey = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        me, session, context = client(self.index), self.session, self.session.context
-        expect(request, context, OPEN, "server", me)
-        asked = decode(OpenRequest, request.body, "server")
+        asked, session, context = self.take(OpenRequest, request), self.session, self.session.context
         if Listed.of(asked.tickets) != self.listed:
             raise ProtocolViolation("expected the contributions that this client agreed to", "server")
         keys = {i: voting.client_voter(self.key.secret, context, i).public for i in range(session.clients)}
         voting.expect_agreement(context, self.listed, asked.certificate, keys, 0, "client")
         answer = opened(session, self.key, asked, self.least)
-        sent = message(context, OPEN, me, SERVER, answer.encode())
-        return Step(Left(), (sent,), marks=(f"answered/{context.hex()}",))
+        return Step(Left(), self.answer(answer), marks=(f"answered/{context.hex()}",))
+
+
+@dataclass(frozen=True)
+class HoldsKey(Asked):
+    """The key holder: opens the sum of at least `least` clients, and forgets the session's secrets with the answer."""
+
+    TAG: ClassVar[int | None] = 24
+    STAGE: ClassVar[str] = OPEN
+
+    session: Session
+    least: int
+    key: HeldKey = field(repr=False)
+
+    @property
+    def party(self) -> Party:
+        return KEY_HOLDER
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        asked, session = self.take(OpenRequest, request), self.session
+        answer = opened(session, self.key, asked, self.least)
+        if not answer.refusal:
+            named = recipients_in(session, asked.tickets)
+            keys = {i: self.key.box_key(session, i, asked.tickets[i]) for i in named}
+            answer = replace(answer, boxes=seal_for(session, keys, answer.total, asked.tickets, random))
+        return Step(Left(), self.answer(answer), marks=(f"answered/{session.context.hex()}",))
