@@ -38,25 +38,11 @@ class BigInt(int):
     """An integer of any size, encoded with its length (plain int fields must fit in 64 bits, signed)."""
 
 
-class Writer:
-    """Collects encoded pieces; large buffers are joined once."""
-
-    def __init__(self) -> None:
-        self.pieces: list[bytes | memoryview] = []
-
-    def put(self, piece: bytes | memoryview) -> None:
-        self.pieces.append(piece)
-
-    def finish(self) -> bytes:
-        return b"".join(self.pieces)
-
-
 class Reader:
     """Walks over received bytes and refuses to read past their end."""
 
     def __init__(self, data: bytes | memoryview) -> None:
-        self.view = memoryview(data)
-        self.at = 0
+        self.view, self.at = memoryview(data), 0
 
     @property
     def left(self) -> int:
@@ -81,6 +67,7 @@ class Reader:
 
 
 R = TypeVar("R", bound="Record")
+Writer = list[bytes | memoryview]
 Encode = Callable[[Writer, Any], None]
 Decode = Callable[[Reader], Any]
 
@@ -100,13 +87,13 @@ class Record:
         """Return the canonical encoding. Raises Misuse if a field does not have its annotated type or
         range.
         """
-        writer = Writer()
+        writer: Writer = []
         for name, write, _ in _fields(type(self)):
             try:
                 write(writer, getattr(self, name))
             except (TypeError, ValueError, AttributeError, struct.error, OverflowError) as error:
                 raise Misuse(f"{type(self).__name__}.{name} cannot be encoded: {error}") from None
-        return writer.finish()
+        return b"".join(writer)
 
     @classmethod
     def decode(cls, data: bytes | memoryview) -> Self:
@@ -161,15 +148,11 @@ _SCHEMAS: dict[type["Record"], list[tuple[str, Encode, Decode]]] = {}
 
 def _fields(cls: type["Record"]) -> list[tuple[str, Encode, Decode]]:
     """Return (name, encoder, decoder) per field, worked out once per class."""
-    schema = _SCHEMAS.get(cls)
-    if schema is None:
-        schema = _SCHEMAS[cls] = _schema(cls)
-    return schema
-
-
-def _schema(cls: Any) -> list[tuple[str, Encode, Decode]]:
-    hints = typing.get_type_hints(cls)
-    return [(f.name, *_codec(hints[f.name], f"{cls.__name__}.{f.name}")[:2]) for f in dataclasses.fields(cls)]
+    if cls not in _SCHEMAS:
+        hints, named = typing.get_type_hints(cls), dataclasses.fields(typing.cast(Any, cls))
+        codecs = [(f.name, *_codec(hints[f.name], f"{cls.__name__}.{f.name}")[:2]) for f in named]
+        _SCHEMAS[cls] = codecs
+    return _SCHEMAS[cls]
 
 
 def _codec(hint: Any, where: str) -> tuple[Encode, Decode, int]:
@@ -179,10 +162,8 @@ def _codec(hint: Any, where: str) -> tuple[Encode, Decode, int]:
         return _SCALARS[hint]
     if origin in (typing.Union, types.UnionType):
         return _optional(args, where)
-    if origin is tuple and len(args) == 2 and args[1] is Ellipsis:
-        return _sequence(args[0], tuple, where)
-    if origin is list:
-        return _sequence(args[0], list, where)
+    if origin is list or (origin is tuple and args[1:] == (Ellipsis,)):
+        return _sequence(args[0], origin, where)
     if origin is dict:
         return _mapping(args, where)
     if origin is tuple:
@@ -200,7 +181,7 @@ def _nested(cls: type[Record]) -> tuple[Encode, Decode, int]:
     def write(w: Writer, v: Any) -> None:
         if type(v) is not cls:
             raise TypeError(f"expected {cls.__name__}, got {type(v).__name__}")
-        w.put(v.encode())
+        w.append(v.encode())
 
     return write, cls._read, 0
 
@@ -211,7 +192,7 @@ def _one_of(base: type[Record]) -> tuple[Encode, Decode, int]:
     def write(w: Writer, v: Any) -> None:
         if type(v) not in base.__subclasses__():
             raise TypeError(f"expected a kind of {base.__name__}, got {type(v).__name__}")
-        w.put(_U16.pack(v.TAG) + v.encode())
+        w.append(_U16.pack(v.TAG) + v.encode())
 
     def read(r: Reader) -> Record:
         tag, kinds = int(r.unpack(_U16)), tags(*base.__subclasses__())
@@ -238,7 +219,7 @@ def _optional(args: tuple[Any, ...], where: str) -> tuple[Encode, Decode, int]:
     write_inner, read_inner, _ = _codec(inner, where)
 
     def write(w: Writer, v: Any) -> None:
-        w.put(b"\0" if v is None else b"\1")
+        w.append(b"\0" if v is None else b"\1")
         if v is not None:
             write_inner(w, v)
 
@@ -252,7 +233,7 @@ def _sequence(item: Any, make: type, where: str) -> tuple[Encode, Decode, int]:
     write_item, read_item, least = _codec(item, where)
 
     def write(w: Writer, v: Any) -> None:
-        w.put(_U32.pack(len(v)))
+        w.append(_U32.pack(len(v)))
         for x in v:
             write_item(w, x)
 
@@ -278,7 +259,7 @@ def _mapping(args: tuple[Any, ...], where: str) -> tuple[Encode, Decode, int]:
     )
 
     def write(w: Writer, v: Any) -> None:
-        w.put(_U32.pack(len(v)))
+        w.append(_U32.pack(len(v)))
         for key in sorted(v):
             write_key(w, key)
             write_value(w, v[key])
@@ -298,12 +279,12 @@ def _mapping(args: tuple[Any, ...], where: str) -> tuple[Encode, Decode, int]:
 
 
 def _write_int(w: Writer, v: Any) -> None:
-    w.put(_I64.pack(int(v)))
+    w.append(_I64.pack(int(v)))
 
 
 def _write_big(w: Writer, v: Any) -> None:
     size = v.bit_length() // 8 + 1
-    w.put(_U32.pack(size) + int(v).to_bytes(size, "big", signed=True))
+    w.append(_U32.pack(size) + int(v).to_bytes(size, "big", signed=True))
 
 
 def _read_big(r: Reader) -> BigInt:
@@ -317,7 +298,7 @@ def _read_big(r: Reader) -> BigInt:
 def _write_bool(w: Writer, v: Any) -> None:
     if not isinstance(v, bool | np.bool_):
         raise TypeError(f"expected a bool, got {type(v).__name__}")
-    w.put(b"\1" if v else b"\0")
+    w.append(b"\1" if v else b"\0")
 
 
 def _read_bool(r: Reader) -> bool:
@@ -330,8 +311,8 @@ def _read_bool(r: Reader) -> bool:
 def _write_bytes(w: Writer, v: Any) -> None:
     if not isinstance(v, bytes | bytearray | memoryview):
         raise TypeError(f"expected bytes, got {type(v).__name__}")
-    w.put(_U32.pack(len(v)))
-    w.put(bytes(v) if isinstance(v, bytearray) else v)
+    w.append(_U32.pack(len(v)))
+    w.append(bytes(v) if isinstance(v, bytearray) else v)
 
 
 def _read_bytes(r: Reader) -> bytes:
@@ -356,8 +337,8 @@ def _write_array(w: Writer, v: Any) -> None:
         )
     dtype = v.dtype.newbyteorder("<")
     flat = np.ascontiguousarray(v, dtype=dtype)
-    w.put(bytes([_CODES[dtype]]) + _U64.pack(len(flat)))
-    w.put(flat.view(np.uint8).data)
+    w.append(bytes([_CODES[dtype]]) + _U64.pack(len(flat)))
+    w.append(flat.view(np.uint8).data)
 
 
 def _read_array(r: Reader) -> np.ndarray[Any, Any]:
@@ -374,7 +355,7 @@ _SCALARS: dict[Any, tuple[Encode, Decode, int]] = {
     bool: (_write_bool, _read_bool, 1),
     int: (_write_int, lambda r: int(r.unpack(_I64)), 8),
     BigInt: (_write_big, _read_big, 5),
-    float: (lambda w, v: w.put(_F64.pack(v)), lambda r: float(r.unpack(_F64)), 8),
+    float: (lambda w, v: w.append(_F64.pack(v)), lambda r: float(r.unpack(_F64)), 8),
     str: (_write_str, _read_str, 4),
     bytes: (_write_bytes, _read_bytes, 4),
 }

@@ -193,10 +193,7 @@ class SignedRoster(Record):
 
     def to_json(self) -> str:
         """Return a form that people can read; what is signed is the canonical encoding of the roster."""
-        members = [
-            {"name": m.name, "role": m.role, "key": m.key.hex(), "transport": m.transport}
-            for m in self.roster.members
-        ]
+        members = [{**vars(m), "key": m.key.hex()} for m in self.roster.members]
         fields = {"format": FORMAT, "federation": self.roster.federation, "serial": self.roster.serial}
         signed = {"members": members, "authority": self.authority.hex(), "signature": self.signature.hex()}
         return json.dumps({**fields, **signed}, indent=1) + "\n"
@@ -213,20 +210,11 @@ class SignedRoster(Record):
     def _from_fields(cls, raw: dict[str, Any]) -> Self:
         if set(raw) != {"format", "federation", "serial", "members", "authority", "signature"}:
             raise ValueError("unknown or missing fields")
-        if (
-            raw["format"] != FORMAT
-            or type(raw["serial"]) is not int
-            or not isinstance(raw["federation"], str)
-        ):
+        types = [type(raw["serial"]), type(raw["federation"])]
+        if raw["format"] != FORMAT or types != [int, str]:
             raise ValueError(f"expected format {FORMAT!r}, got {raw['format']!r}")
-        members = []
-        for m in raw["members"]:
-            if set(m) != {"name", "role", "key", "transport"}:
-                raise ValueError("unknown or missing fields of a member")
-            members.append(
-                Member(str(m["name"]), str(m["role"]), bytes.fromhex(m["key"]), str(m["transport"]))
-            )
-        roster = Roster(raw["federation"], raw["serial"], tuple(members))
+        members = tuple(_member(m) for m in raw["members"])
+        roster = Roster(raw["federation"], raw["serial"], members)
         return cls(roster, bytes.fromhex(raw["authority"]), bytes.fromhex(raw["signature"]))
 
     def save(self, path: Path) -> None:
@@ -242,6 +230,12 @@ class SignedRoster(Record):
             return cls.from_json(path.read_bytes())
         except OSError as error:
             raise StoreError(f"the roster {path} cannot be read: {error.strerror}") from None
+
+
+def _member(raw: dict[str, Any]) -> Member:
+    if set(raw) != {"name", "role", "key", "transport"}:
+        raise ValueError("unknown or missing fields of a member")
+    return Member(str(raw["name"]), str(raw["role"]), bytes.fromhex(raw["key"]), str(raw["transport"]))
 
 
 def _refuse_own_server(roster: Roster, authority: bytes) -> None:

@@ -14,8 +14,6 @@ from typing import Any
 from protocols.errors import Misuse, PolicyRefusal
 
 THREATS = ("none", "semi-honest", "semi-malicious", "malicious")
-_LEAST = ("min_cohort", "min_survivors", "min_threshold", "min_degree", "min_ring_bits")
-_FLAGS = ("signed_roster", "allow_resend", "allow_simulated")
 
 
 @dataclass(frozen=True)
@@ -75,26 +73,17 @@ class Policy:
     def __post_init__(self) -> None:
         if self.threat not in THREATS:
             raise Misuse(f"expected threat to be one of {THREATS}, got {self.threat!r}")
-        for name in _LEAST:
-            _expect(name, getattr(self, name), "a whole number >= 0", _is_count)
-        _expect("min_threshold_share", self.min_threshold_share, "a number from 0 to 1", _is_share)
-        if self.max_epsilon is not None:
-            _expect("max_epsilon", self.max_epsilon, "a finite number >= 0, or none", _is_epsilon)
-        if self.allow_layers is not None:
-            _expect("allow_layers", self.allow_layers, "a tuple or list of layers' names", _are_names)
-        for name in _FLAGS:
-            _expect(name, getattr(self, name), "true or false", lambda value: isinstance(value, bool))
+        for name, (wanted, accept) in _FIELDS.items():
+            if not accept(value := getattr(self, name)):
+                raise Misuse(f"expected {name} to be {wanted}, got {value!r}")
 
     def check(self, demands: Demands) -> None:
         """Raises PolicyRefusal naming the first demand that fails."""
-        self._least("cohort", demands.cohort, self.min_cohort)
-        self._least("survivors", demands.survivors, self.min_survivors)
-        self._least("ring_bits", demands.ring_bits, self.min_ring_bits)
+        for name in ("cohort", "survivors", "ring_bits", "threshold"):
+            self._least(name, getattr(demands, name), getattr(self, f"min_{name}"))
         if demands.threshold is not None:
-            self._least("threshold", demands.threshold, self.min_threshold)
             self._share(demands, demands.threshold)
-        if demands.degree is not None:
-            self._least("degree", demands.degree, min(self.min_degree, demands.cohort - 1))
+        self._least("degree", demands.degree, min(self.min_degree, demands.cohort - 1))
         if THREATS.index(demands.threat) < THREATS.index(self.threat):
             raise PolicyRefusal(
                 f"threat: the policy demands {self.threat}, the session offers {demands.threat}"
@@ -116,16 +105,11 @@ class Policy:
             )
 
     @staticmethod
-    def _least(name: str, offered: int, demanded: int) -> None:
-        if offered < demanded:
+    def _least(name: str, offered: int | None, demanded: int) -> None:
+        if offered is not None and offered < demanded:
             raise PolicyRefusal(
                 f"{name}: the policy demands at least {demanded}, the session offers {offered}"
             )
-
-
-def _expect(name: str, value: Any, wanted: str, accept: Callable[[Any], bool]) -> None:
-    if not accept(value):
-        raise Misuse(f"expected {name} to be {wanted}, got {value!r}")
 
 
 def _is_count(value: Any) -> bool:
@@ -136,21 +120,27 @@ def _is_count(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool):
-        return False
     try:
-        return isinstance(value, Real) and math.isfinite(value)
+        return not isinstance(value, bool) and isinstance(value, Real) and math.isfinite(value)
     except OverflowError:  # a whole number beyond every float
         return False
 
 
-def _is_share(value: Any) -> bool:
-    return _is_number(value) and 0 <= value <= 1
-
-
-def _is_epsilon(value: Any) -> bool:
-    return _is_number(value) and value >= 0
-
-
 def _are_names(value: Any) -> bool:
     return isinstance(value, tuple | list) and all(isinstance(name, str) and name for name in value)
+
+
+_FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    **dict.fromkeys(
+        ("min_cohort", "min_survivors", "min_threshold", "min_degree", "min_ring_bits"),
+        ("a whole number >= 0", _is_count),
+    ),
+    "min_threshold_share": ("a number from 0 to 1", lambda v: _is_number(v) and 0 <= v <= 1),
+    "max_epsilon": ("a finite number >= 0, or none", lambda v: v is None or (_is_number(v) and v >= 0)),
+    "allow_layers": ("a tuple or list of layers' names", lambda v: v is None or _are_names(v)),
+    **dict.fromkeys(
+        ("signed_roster", "allow_resend", "allow_simulated"),
+        ("true or false", lambda v: isinstance(v, bool)),
+    ),
+}
+"""What each demand must be, in words and as a test."""

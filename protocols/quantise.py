@@ -18,6 +18,12 @@ CAPACITY = 1 << 62
 FLOOR = 1.0
 
 
+def expect_bits(bits: int) -> None:
+    """Raises Misuse for another number of bits per value than 2 to 32."""
+    if not 2 <= bits <= 32:
+        raise Misuse(f"expected 2 to 32 bits per value, got {bits}")
+
+
 @dataclass(frozen=True)
 class Quantiser:
     """Rounds to multiples of `step` (a power of two) in [-range, range], range = B x step, B = 2^(bits-1) - 1.
@@ -29,8 +35,7 @@ class Quantiser:
     step: float
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 32:
-            raise Misuse(f"expected 2 to 32 bits per value, got {self.bits}")
+        expect_bits(self.bits)
         if not (0 < self.step < math.inf and math.frexp(self.step)[0] == 0.5):
             raise Misuse(f"expected a power of two as step, got {self.step}")
 
@@ -39,8 +44,7 @@ class Quantiser:
         """Return the quantiser with the smallest step that covers [-range, range], range > 0 and finite."""
         if not (0 < range < math.inf):
             raise Misuse(f"expected a positive, finite range, got {range}")
-        if not 2 <= bits <= 32:
-            raise Misuse(f"expected 2 to 32 bits per value, got {bits}")
+        expect_bits(bits)
         mantissa, exponent = math.frexp(range / ((1 << (bits - 1)) - 1))
         return cls(bits, math.ldexp(1.0, exponent if mantissa > 0.5 else exponent - 1))
 

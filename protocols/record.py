@@ -72,12 +72,8 @@ class RunRecord:
     def __init__(
         self, path: Path, entries: tuple[RecordEntry, ...], handle: int, signer: Identity | None
     ) -> None:
-        self.path = path
-        self._next = len(entries)
-        self._head = entries[-1].head if entries else GENESIS
+        self.path, self._handle, self._signer = path, handle, signer
         self._last = entries[-1] if entries else None
-        self._handle = handle
-        self._signer = signer
 
     @classmethod
     def open(cls, path: Path, signer: Identity | None = None) -> Self:
@@ -111,7 +107,7 @@ class RunRecord:
     @property
     def head(self) -> str:
         """The head of the last entry (64 zeros before the first)."""
-        return self._head
+        return self._last.head if self._last else GENESIS
 
     @property
     def last(self) -> RecordEntry | None:
@@ -121,7 +117,7 @@ class RunRecord:
     @property
     def length(self) -> int:
         """How many entries it holds."""
-        return self._next
+        return self._last.index + 1 if self._last else 0
 
     def append(self, body: Mapping[str, Any]) -> str:
         """Add an entry of JSON values (finite numbers, text, lists, mappings) and return its head, durably.
@@ -129,7 +125,7 @@ class RunRecord:
         Raises Misuse if the body is not JSON or too long, RecordError if it cannot be written (the record
         stays whole).
         """
-        entry = _entry(self._next, self._head, dict(body), self._signer)
+        entry = _entry(self.length, self.head, dict(body), self._signer)
         line = entry.line
         if len(line) > MAX_LINE:
             raise Misuse(
@@ -146,7 +142,7 @@ class RunRecord:
             raise RecordError(
                 f"{self.path} could not be extended ({error.strerror}); it is as before"
             ) from None
-        self._next, self._head, self._last = entry.index + 1, entry.head, entry
+        self._last = entry
         return entry.head
 
     def require_file(self, path: Path) -> None:
@@ -191,9 +187,8 @@ def verify_record(path: Path, public_key: bytes | None = None, kept_head: str | 
             raise RecordError(
                 f"the kept head {kept_head[:16]} is not in the record: it was cut short or replaced"
             )
-    if public_key is None:
-        return RecordVerdict("internally consistent only", entries, kept)
-    return RecordVerdict("signed" if kept is None else "verified", entries, kept)
+    level = "signed" if kept is None else "verified"
+    return RecordVerdict("internally consistent only" if public_key is None else level, entries, kept)
 
 
 def file_digest(path: Path) -> str:
@@ -209,9 +204,7 @@ def check_files(verdict: RecordVerdict, folder: Path) -> tuple[str, ...]:
     Returns the names that were compared. Raises RecordError for one that is missing, changed or outside the
     folder.
     """
-    expected: dict[str, str] = {}
-    for entry in verdict.entries:
-        expected |= _files(entry)
+    expected = {name: digest for entry in verdict.entries for name, digest in _files(entry).items()}
     for name, digest in sorted(expected.items()):
         path = folder / name
         if Path(name).name != name or not path.is_file():
@@ -275,15 +268,11 @@ def _parse(index: int, line: bytes) -> RecordEntry:
         if raw.pop("format") != FORMAT:
             raise ValueError(f"expected format {FORMAT}")
         entry = RecordEntry(**raw)
-        if (
-            not isinstance(entry.body, dict)
-            or not isinstance(entry.head, str)
-            or type(entry.index) is not int
-        ):
+        if [type(v) for v in (entry.body, entry.head, entry.index)] != [dict, str, int]:
             raise ValueError("a field has another type")
+        return entry
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         raise RecordError(f"entry {index} is not an entry of format {FORMAT}") from None
-    return entry
 
 
 def _refuse(constant: str) -> None:

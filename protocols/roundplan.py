@@ -77,10 +77,8 @@ class Part:
             vector, clipped = self.quantiser.encode(vector)
             if contribution.weight != 1:
                 vector *= contribution.weight
-            if self._coordinate(CLIPPED):
-                coordinates[CLIPPED] = self._digits(clipped)
-        if self._coordinate(WEIGHT):
-            coordinates[WEIGHT] = np.array([contribution.weight], np.int64)
+            coordinates[CLIPPED] = self._digits(clipped)
+        coordinates[WEIGHT] = np.array([contribution.weight], np.int64)
         return [np.asarray(vector, np.int64), *(_values(coordinates, c) for c in self.summed.coordinates)]
 
     def decode(
@@ -104,23 +102,17 @@ class Part:
         digits = aggregate.coordinates.get(CLIPPED)
         if digits is None:
             return None
-        value = 0
-        for digit in reversed(digits):
-            value = value * self._digit_base() + int(digit)
-        return value
+        return int(sum(int(digit) * (self._clipped.bound + 1) ** i for i, digit in enumerate(digits)))
 
-    def _coordinate(self, name: str) -> Coordinate | None:
-        return next((c for c in self.summed.coordinates if c.name == name), None)
-
-    def _digit_base(self) -> int:
-        found = self._coordinate(CLIPPED)
-        return 1 + (found.bound if found else 0)
+    @property
+    def _clipped(self) -> Coordinate:
+        """Where the clipped count is summed; of size 0 where a layer forbids it."""
+        return next((c for c in self.summed.coordinates if c.name == CLIPPED), Coordinate(CLIPPED, 0, 0))
 
     def _digits(self, value: int) -> Integers:
         """`value` in digits of a base small enough that a digit's sum needs no wider ring than the vector's."""
-        found = self._coordinate(CLIPPED)
-        base = self._digit_base()
-        return np.array([value // base**i % base for i in range(found.size if found else 0)], np.int64)
+        base = self._clipped.bound + 1
+        return np.array([value // base**i % base for i in range(self._clipped.size)], np.int64)
 
 
 @dataclass(frozen=True)
@@ -166,9 +158,8 @@ class RoundPlan:
 
     @property
     def bound(self) -> int:
-        return max(
-            b for part in self.parts for b in (part.summed.bound, *(c.bound for c in part.summed.coordinates))
-        )
+        summed = [part.summed for part in self.parts]
+        return max(max(given.bound, *(c.bound for c in given.coordinates), 0) for given in summed)
 
     def encode(self, contribution: Contribution, own: RoundFacts) -> Integers:
         """Client: return the integer vector to be summed. `own`: the facts with this client's name and store.
@@ -179,12 +170,8 @@ class RoundPlan:
         """
         if not 0 <= contribution.weight <= self.signals[0].weight_cap:
             raise Misuse(f"expected a weight from 0 to {self.signals[0].weight_cap}, got one outside")
-        pieces = [
-            piece
-            for part, given in zip(self.parts, self._split(contribution), strict=True)
-            for piece in part.encode(given, self.layers, own)
-        ]
-        return np.concatenate(pieces)
+        split = zip(self.parts, self._split(contribution), strict=True)
+        return np.concatenate([p for part, given in split for p in part.encode(given, self.layers, own)])
 
     def _split(self, contribution: Contribution) -> Iterator[Contribution]:
         """One contribution per block, each with the weight it counts with."""
@@ -200,18 +187,14 @@ class RoundPlan:
 
     def decode(self, total: Integers, survivors: tuple[str, ...]) -> Aggregate:
         """Server: return the aggregate: a real vector, the weight to divide it by, and the same for every block."""
-        read = list(self._read(total))
-        weight = read[0][1].get(WEIGHT)
-        weights = [float(len(survivors)) if weight is None else float(weight[0])]
-        weights += [
-            weights[0] if block.weighted else float(len(survivors)) for block in self.facts.run.blocks
-        ]
+        blocks, read, count = self.facts.run.blocks, list(self._read(total)), float(len(survivors))
+        weight = float(read[0][1].get(WEIGHT, [count])[0])
+        weights = [weight, *(weight if block.weighted else count for block in blocks)]
         whole, *others = (
-            part.decode(vector, coordinates, w, self.layers, self.facts, survivors)
-            for part, (vector, coordinates), w in zip(self.parts, read, weights, strict=True)
+            part.decode(*given, w, self.layers, self.facts, survivors)
+            for part, given, w in zip(self.parts, read, weights, strict=True)
         )
-        named = {block.name: other for block, other in zip(self.facts.run.blocks, others, strict=True)}
-        return replace(whole, blocks=named)
+        return replace(whole, blocks={block.name: other for block, other in zip(blocks, others, strict=True)})
 
     def _read(self, total: Integers) -> Iterator[tuple[Integers, dict[str, Integers]]]:
         at = 0

@@ -105,18 +105,13 @@ def simulate(
 
     Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call.
     """
-    run = _Run(
-        protocol,
-        _named(vectors, isinstance(protocol, SecureSum)),
-        drop or {},
-        rng,
-        observe,
-        tamper,
-        stores or {},
-        clock,
+    named, source = _named(vectors, isinstance(protocol, SecureSum)), _source(rng)
+    made = session or _session(
+        protocol, named, source, bound, modulus, round, model, min_survivors, stores or {}
     )
-    run.open(bound, modulus, round, model, session, min_survivors)
-    run.enter(policy, models or {}, updates or {})
+    given = replace(policy or protocol.default_policy, allow_simulated=True)  # that is what `simulate` is for
+    run = _Run(protocol, made, named, given, drop or {}, source, observe, tamper, stores or {}, clock)
+    run.enter(models or {}, updates or {})
     return run.play()
 
 
@@ -139,137 +134,121 @@ def _least_bound(vectors: Iterable[NDArray[np.int64]]) -> int:
     return min((1 << largest.bit_length()) - 1, INT64_MAX)  # -2^63 is an input in a ring
 
 
+def _source(rng: SecureRandom | None) -> SecureRandom:
+    """Return the randomness of a simulation. Raises Misuse for a generator of numbers."""
+    statistical = type(rng).__module__.partition(".")[0] in ("numpy", "random", "torch")  # have bytes() too
+    if rng is not None and (statistical or not callable(getattr(rng, "bytes", None))):
+        raise Misuse(f"rng: expected None or a SecureRandom, with bytes(count); got {type(rng).__name__}")
+    return rng or SystemRandom()
+
+
+def _session(
+    protocol: Protocol[Any],
+    vectors: Mapping[Hashable, Any],
+    random: SecureRandom,
+    bound: int | None,
+    modulus: int,
+    round: int,
+    model: bytes,
+    least: int,
+    stores: Mapping[Any, Store],
+) -> Session:
+    if not isinstance(protocol, SecureSum) or any(callable(v) for v in vectors.values()):
+        raise Misuse("expected session=...: the inputs given do not say what session it is")
+    return protocol.session(
+        [str(name) for name in vectors],
+        len(next(iter(vectors.values()))),
+        _least_bound(vectors.values()) if bound is None else bound,
+        random=random,
+        modulus=modulus,
+        round=round,
+        model=model,
+        simulated=type(random) is not SystemRandom,
+        min_survivors=least,
+        memory=recall(stores[str(SERVER)], protocol) if str(SERVER) in stores else None,
+    )
+
+
+def _table() -> defaultdict[str, defaultdict[str, Any]]:
+    return defaultdict(lambda: defaultdict(int))
+
+
+@dataclass
 class _Run:
     """The mutable middle of one simulation."""
 
-    def __init__(
-        self,
-        protocol: Protocol[Any],
-        vectors: dict[Hashable, Any],
-        drop: Mapping[str, Collection[Any]],
-        rng: SecureRandom | None,
-        observe: Observe | None,
-        tamper: Tamper | None,
-        stores: Mapping[Any, Store],
-        clock: Callable[[], float],
-    ) -> None:
-        self.clock = clock
-        self.protocol, self.vectors, self.drop = protocol, vectors, drop
-        self.names = list(vectors)
-        statistical = type(rng).__module__.partition(".")[0] in (
-            "numpy",
-            "random",
-            "torch",
-        )  # have bytes() too
-        if rng is not None and (statistical or not callable(getattr(rng, "bytes", None))):
-            raise Misuse(f"rng: expected None or a SecureRandom, with bytes(count); got {type(rng).__name__}")
-        self.random: SecureRandom = rng or SystemRandom()
-        self.simulated = rng is not None and type(rng) is not SystemRandom
-        self.observe, self.tamper, self.stores = observe, tamper, stores
-        self.states: dict[Party, State] = {}
-        self.gone: set[Party] = set()
-        self.refusals: dict[Any, SecAggError] = {}
-        self.seconds: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
-        self.bytes: defaultdict[str, defaultdict[str, int]] = defaultdict(lambda: defaultdict(int))
+    protocol: Protocol[Any]
+    session: Session
+    vectors: dict[Hashable, Any]
+    policy: Policy
+    drop: Mapping[str, Collection[Any]]
+    random: SecureRandom
+    observe: Observe | None
+    tamper: Tamper | None
+    stores: Mapping[Any, Store]
+    clock: Callable[[], float]
+    states: dict[Party, State] = field(default_factory=dict)
+    gone: set[Party] = field(default_factory=set)
+    late: dict[Party, Callable[[Any], Step]] = field(default_factory=dict)
+    refusals: dict[Any, SecAggError] = field(default_factory=dict)
+    seconds: defaultdict[str, defaultdict[str, float]] = field(default_factory=_table)
+    sizes: defaultdict[str, defaultdict[str, int]] = field(default_factory=_table)
 
     # -- before the first stage --
 
-    def open(
-        self, bound: int | None, modulus: int, round: int, model: bytes, session: Session | None, least: int
-    ) -> None:
-        self.session = session or self._session(bound, modulus, round, model, least)
+    def __post_init__(self) -> None:
         self.protocol.load(self.session)
         self.stages = self.protocol.stages(self.session)
         self.counting = next((stage.name for stage in self.stages if stage.counts), self.stages[0].name)
         self.helpers = self.protocol.helpers(self.session)
-        self.labels: dict[Party, Any] = {client(i): name for i, name in enumerate(self.names)}
+        self.labels: dict[Party, Any] = {client(i): name for i, name in enumerate(self.vectors)}
         self.labels |= {party: str(party) for party in (*self.helpers, SERVER)}
         self.leaving = self._leaving()
-
-    def _session(self, bound: int | None, modulus: int, round: int, model: bytes, least: int) -> Session:
-        if not isinstance(self.protocol, SecureSum) or any(callable(v) for v in self.vectors.values()):
-            raise Misuse("expected session=...: the inputs given do not say what session it is")
-        return self.protocol.session(
-            [str(name) for name in self.names],
-            len(next(iter(self.vectors.values()))),
-            _least_bound(self.vectors.values()) if bound is None else bound,
-            random=self.random,
-            modulus=modulus,
-            round=round,
-            model=model,
-            simulated=self.simulated,
-            min_survivors=least,
-            memory=recall(self.stores[str(SERVER)], self.protocol) if str(SERVER) in self.stores else None,
-        )
 
     def _leaving(self) -> dict[str, set[Party]]:
         by_label: dict[Any, Party] = {label: party for party, label in self.labels.items()}
         by_label |= {str(label): party for label, party in list(by_label.items())}
-        names = {stage.name for stage in self.stages}
-        leaving: dict[str, set[Party]] = {}
+        names = [stage.name for stage in self.stages]
+        leaving: defaultdict[str, set[Party]] = defaultdict(set)
         for stage, who in self.drop.items():
             key = str(stage).replace("_", "-").replace(" ", "-")
             if key not in names:
-                raise Misuse(
-                    f"drop: {self.protocol.tag} has no stage {stage!r}; its stages are {[s.name for s in self.stages]}"
-                )
-            unknown = [label for label in who if label not in by_label]
-            if unknown:
+                raise Misuse(f"drop: {self.protocol.tag} has no stage {stage!r}; its stages are {names}")
+            if unknown := [label for label in who if label not in by_label]:
                 raise Misuse(f"drop: unknown parties {unknown} at stage {stage!r}")
-            leaving.setdefault(key, set()).update(by_label[label] for label in who)
+            leaving[key].update(by_label[label] for label in who)
         return leaving
 
-    def enter(self, policy: Policy | None, models: Mapping[Any, bytes], updates: Mapping[Any, bytes]) -> None:
+    def enter(self, models: Mapping[Any, bytes], updates: Mapping[Any, bytes]) -> None:
         """Create every party but the server; a client whose input is a function, when it is asked for the input."""
         first = self.stages[0].name
-        self.late: dict[Party, Callable[[Any], Step]] = {}
         supplied = self.protocol.takes_input_late and first != self.counting
-        for index, name in enumerate(self.names):
-            session = self._session_seen_by(name, models)
-            make = partial(self._new_client, session, index, policy, updates.get(name))
-            given = self.vectors[name]
+        for index, (name, given) in enumerate(self.vectors.items()):
+            party, update = client(index), updates.get(name)
+            session = replace(self.session, model=models.get(name, self.session.model))
+            make = self._maker(self.protocol.client, party, session, index, update=update)
             if callable(given) and supplied:
-                self._timed(client(index), first, partial(make, None))
-                self.late[client(index)] = partial(self._supply, session, client(index), updates.get(name))
+                self._timed(party, first, partial(make, None))
+                self.late[party] = partial(self._supply, session, party, update)
             elif callable(given) and first == self.counting:
-                self.late[client(index)] = make
+                self.late[party] = make
             else:
-                self._timed(client(index), first, partial(make, given() if callable(given) else given))
+                self._timed(party, first, partial(make, given() if callable(given) else given))
         for party in self.helpers:
-            self._timed(party, first, partial(self._new_helper, party, policy))
+            self._timed(party, first, self._maker(self.protocol.helper, party, self.session, party))
         if self.refusals and not self.late and not any(p.role == "client" for p in self.states):
             raise next(iter(self.refusals.values()))
 
-    def _new_client(
-        self, session: Session, index: int, policy: Policy | None, update: bytes | None, vector: Any
-    ) -> Step:
-        return self.protocol.client(
-            session,
-            index,
-            vector,
-            random=self.random,
-            policy=self._policy(policy),
-            update=update,
-            memory=self._memory(client(index)),
+    def _maker(
+        self, start: Callable[..., Step], party: Party, *given: object, **named: object
+    ) -> Callable[..., Step]:
+        """Return `start` with what every party starts with."""
+        return partial(
+            start, *given, random=self.random, policy=self.policy, memory=self._memory(party), **named
         )
 
     def _supply(self, session: Session, party: Party, update: bytes | None, vector: Any) -> Step:
         return Step(self.protocol.supply(session, self.states[party], vector, update))
-
-    def _new_helper(self, party: Party, policy: Policy | None) -> Step:
-        memory = self._memory(party)
-        return self.protocol.helper(
-            self.session, party, random=self.random, policy=self._policy(policy), memory=memory
-        )
-
-    def _policy(self, policy: Policy | None) -> Policy:
-        """A simulated session is what simulate is for: everything else of the policy holds."""
-        return replace(policy or self.protocol.default_policy, allow_simulated=True)
-
-    def _session_seen_by(self, name: Hashable, models: Mapping[Any, bytes]) -> Session:
-        if name not in models:
-            return self.session
-        return replace(self.session, model=models[name])
 
     # -- stages --
 
@@ -286,12 +265,12 @@ class _Run:
         in_sum, blamed = (final.survivors, final.blamed) if isinstance(final, Total) else ((), ())
         return Outcome(
             final=final,
-            survivors=tuple(self.names[i] for i in in_sum),
+            survivors=tuple(self.labels[client(i)] for i in in_sum),
             session=self.session,
             protection=played_here(self.protocol.protection(self.session)),
             blamed=blamed,
             seconds={stage: dict(roles) for stage, roles in self.seconds.items()},
-            bytes={stage: dict(roles) for stage, roles in self.bytes.items()},
+            bytes={stage: dict(roles) for stage, roles in self.sizes.items()},
             refusals=self.refusals,
             received={
                 self.labels[party]: state
@@ -326,7 +305,7 @@ class _Run:
                     self.driver.take(arrived)
 
     def _on_wire(self, sent: Message) -> list[Message]:
-        self.bytes[sent.stage][sent.sender.role] += sent.size
+        self.sizes[sent.stage][sent.sender.role] += sent.size
         if self.observe:
             self.observe(sent)
         if self.tamper is None:

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from protocols.errors import CapacityError, Misuse, StackError
 from protocols.layers import UPDATE, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal, Value
 from protocols.plain import PlainSum
-from protocols.quantise import Quantiser, prove_capacity
+from protocols.quantise import Quantiser, expect_bits, prove_capacity
 from protocols.roundplan import CLIPPED, WEIGHT, Part, RoundPlan
 from protocols.summation import SecureSum
 
@@ -39,8 +39,7 @@ class Numbers:
     weight_cap: int = 10_000
 
     def __post_init__(self) -> None:
-        if not 2 <= self.bits <= 32:
-            raise Misuse(f"expected bits from 2 to 32, got {self.bits}")
+        expect_bits(self.bits)
         if not 1 <= self.weight_cap <= MAX_WEIGHT_CAP:
             raise Misuse(f"expected a weight cap from 1 to 2^24, got {self.weight_cap}")
         if self.range is not None and not 0 < self.range < math.inf:
@@ -69,9 +68,7 @@ class Stack:
                 "expected at most one secure sum, as the last layer: nothing can follow a sum of ciphertexts"
             )
         self.secure_sum: SecureSum = sums[0] if sums else PlainSum()
-        self.layers: tuple[PrivacyLayer, ...] = tuple(
-            item for item in given if not isinstance(item, SecureSum)
-        )
+        self.layers: tuple[PrivacyLayer, ...] = tuple(x for x in given if not isinstance(x, SecureSum))
         for item in self.layers:
             if not isinstance(item, PrivacyLayer):
                 raise StackError(f"expected privacy layers and one secure sum, got {type(item).__name__}")
@@ -98,10 +95,8 @@ class Stack:
     def describe(self) -> tuple[str, ...]:
         """Return a sentence per layer for the statement."""
         exposed = self.secure_sum.server_sees_vectors
-        return tuple(
-            layer.describe() + (IN_CLEAR if exposed and layer.protects_sums_only else "")
-            for layer in self.layers
-        )
+        clear = [IN_CLEAR if exposed and layer.protects_sums_only else "" for layer in self.layers]
+        return tuple(layer.describe() + said for layer, said in zip(self.layers, clear, strict=True))
 
     @property
     def owns(self) -> frozenset[str]:
@@ -142,7 +137,7 @@ class Stack:
         reference: the public model the round starts from, flat. exact: further exact coordinates (metrics,
         counters), dropped if a DP layer forbids them. Raises StackError, CapacityError.
         """
-        blocks, clients = facts.run.blocks, max(1, len(facts.clients))
+        blocks = facts.run.blocks
         names = [UPDATE, *(block.name for block in blocks)]
         if len(set(names)) != len(names):
             raise StackError(f"expected blocks of distinct names besides {UPDATE!r}, got {names[1:]}")
@@ -153,11 +148,11 @@ class Stack:
                 )
         largest = self.weight_cap(facts.run)
         update = Signal("real", facts.run.dimension, largest, range=self.numbers.range)
-        parts = [self._part(update, facts, reference, clients, exact, weight=True)]
+        parts = [self._part(update, facts, reference, exact)]
         for block in blocks:
             cap = largest if block.weighted else 1
             signal = Signal("real", block.dimension, cap, range=block.range, block=block.name)
-            parts.append(self._part(signal, facts, np.zeros(0), clients, (), weight=False))
+            parts.append(self._part(signal, facts, np.zeros(0), ()))
         if len({part.summed.modulus for part in parts}) > 1:
             raise StackError(f"the layers sum the blocks {names} in different groups")
         return RoundPlan(facts, tuple(parts), self.layers, self.secure_sum.server_sees_vectors)
@@ -167,32 +162,21 @@ class Stack:
         return min(self.numbers.weight_cap, run.weight_cap or self.numbers.weight_cap)
 
     def _part(
-        self,
-        signal: Signal,
-        facts: RoundFacts,
-        reference: NDArray[np.float64],
-        clients: int,
-        exact: Sequence[Coordinate],
-        *,
-        weight: bool,
+        self, signal: Signal, facts: RoundFacts, reference: NDArray[np.float64], exact: Sequence[Coordinate]
     ) -> Part:
-        given = []
+        """Return one block's arithmetic: through the layers, then the quantiser where no layer made integers."""
+        given, quantiser = [], None
         for layer in self.layers:
             given.append(signal)
             signal = layer.transform(signal, facts)
-        if signal.kind == "integer":
-            self._fits(signal, clients)
-            return Part((*given, signal), None)
-        quantiser, summed = self._integers(signal, reference, clients, exact, weight)
-        return Part((*given, summed), quantiser)
+        clients = max(1, len(facts.clients))
+        if signal.kind != "integer":
+            quantiser, signal = self._integers(signal, reference, clients, exact)
+        self._fits(signal, clients)
+        return Part((*given, signal), quantiser)
 
     def _integers(
-        self,
-        last: Signal,
-        reference: NDArray[np.float64],
-        clients: int,
-        exact: Sequence[Coordinate],
-        weight: bool,
+        self, last: Signal, reference: NDArray[np.float64], clients: int, exact: Sequence[Coordinate]
     ) -> tuple[Quantiser, Signal]:
         limit = (self.numbers.range if last.block == UPDATE else None) or last.range or last.linf or last.l2
         bits = self.numbers.bits
@@ -201,31 +185,20 @@ class Stack:
         prove_capacity(clients, last.weight_cap, quantiser.bound)
         coordinates = last.coordinates
         if last.exact_coordinates:
-            coordinates += (*self._own_coordinates(last, bound, weight), *exact)
+            coordinates += (*self._own_coordinates(last, bound), *exact)
         # rounding moves each coordinate by at most step / 2, so the norm by at most step sqrt(d) / 2
-        l2 = (
-            None
-            if last.l2 is None
-            else last.weight_cap * (last.l2 + quantiser.step * math.sqrt(last.dimension) / 2)
-        )
-        summed = replace(
-            last,
-            kind="integer",
-            step=quantiser.step,
-            bound=bound,
-            coordinates=coordinates,
-            l2=l2,
-            range=quantiser.range,
-        )
-        self._fits(summed, clients)
-        return quantiser, summed
+        rounding = quantiser.step * math.sqrt(last.dimension) / 2
+        l2 = None if last.l2 is None else last.weight_cap * (last.l2 + rounding)
+        made = replace(last, kind="integer", step=quantiser.step, bound=bound, range=quantiser.range)
+        return quantiser, replace(made, coordinates=coordinates, l2=l2)
 
     @staticmethod
-    def _own_coordinates(last: Signal, bound: int, weighted: bool) -> list[Coordinate]:
+    def _own_coordinates(last: Signal, bound: int) -> list[Coordinate]:
         digits = 1
         while (bound + 1) ** digits <= last.dimension:
             digits += 1
-        weight = [Coordinate(WEIGHT, 1, last.weight_cap)] if weighted and last.weight_cap > 1 else []
+        weighted = last.block == UPDATE and last.weight_cap > 1
+        weight = [Coordinate(WEIGHT, 1, last.weight_cap)] if weighted else []
         return [*weight, Coordinate(CLIPPED, digits, min(bound, last.dimension))]
 
     @staticmethod

@@ -76,11 +76,7 @@ class Schema(Record):
     @property
     def statistics(self) -> tuple[str, ...]:
         """Names of protected arrays that hold running statistics, going by their names."""
-        return tuple(
-            leaf.name
-            for leaf in self.leaves
-            if leaf.rule == "protect" and leaf.name.rpartition(".")[2] in STATISTICS
-        )
+        return tuple(leaf.name for leaf in self.protected if leaf.path[-1].rpartition(".")[2] in STATISTICS)
 
     def name_at(self, coordinate: int) -> str:
         """Return the name of the array that holds a coordinate of the protected vector."""
@@ -130,18 +126,11 @@ def schema_of(
     """
     if integers not in ("keep", "sum", "refuse"):
         raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {integers!r}')
-    leaves = []
+    labels, leaves = labels or {}, []
     for path, array in walk(tree):
         name = ".".join(path)
-        leaves.append(
-            Leaf(
-                path,
-                array.dtype.name,
-                array.shape,
-                _rule(name, array.dtype, integers, rules or {}),
-                (labels or {}).get(name, ""),
-            )
-        )
+        rule = _rule(name, array.dtype, integers, rules or {})
+        leaves.append(Leaf(path, array.dtype.name, array.shape, rule, labels.get(name, "")))
     return Schema(tuple(leaves))
 
 
@@ -171,15 +160,12 @@ def flatten(tree: Tree, schema: Schema) -> Flat:
         )
     vector, counters = np.empty(schema.dimension), np.empty(schema.counters, np.int64)
     kept: dict[tuple[str, ...], NDArray[Any]] = {}
-    floats = ints = 0
-    for leaf in schema.leaves:
+    for leaf, place in _places(schema):
         array = _checked(arrays[leaf.path], leaf)
         if leaf.rule == "protect":
-            vector[floats : floats + leaf.floats] = _reals(array)
-            floats += leaf.floats
+            vector[place] = _reals(array)
         elif leaf.rule == "sum":
-            counters[ints : ints + leaf.size] = array.reshape(-1)
-            ints += leaf.size
+            counters[place] = array.reshape(-1)
         else:
             kept[leaf.path] = array
     if not np.isfinite(vector).all():
@@ -194,18 +180,24 @@ def unflatten(flat: Flat, schema: Schema) -> dict[str, Any]:
     A protected value beyond its dtype's range raises Misuse naming the array: nothing becomes infinite silently.
     """
     tree: dict[str, Any] = {}
-    floats = ints = 0
-    for leaf in schema.leaves:
+    for leaf, place in _places(schema):
         if leaf.rule == "protect":
-            array = _from_reals(flat.vector[floats : floats + leaf.floats], leaf)
-            floats += leaf.floats
+            array = _from_reals(flat.vector[place], leaf)
         elif leaf.rule == "sum":
-            array = _narrow(flat.counters[ints : ints + leaf.size], leaf)
-            ints += leaf.size
+            array = _narrow(flat.counters[place], leaf)
         else:
             array = flat.kept[leaf.path]
         _place(tree, leaf.path, array.reshape(leaf.shape))
     return tree
+
+
+def _places(schema: Schema) -> Iterator[tuple[Leaf, slice]]:
+    """Yield every array with its place among the vector's floats, or among the counters."""
+    ends = dict.fromkeys(RULES, 0)
+    for leaf in schema.leaves:
+        start = ends[leaf.rule]
+        ends[leaf.rule] += leaf.floats if leaf.rule == "protect" else leaf.size
+        yield leaf, slice(start, ends[leaf.rule])
 
 
 def _names(paths: set[tuple[str, ...]]) -> str:
