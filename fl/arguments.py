@@ -7,16 +7,20 @@ is known.
 import inspect
 import math
 import operator
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
 from protocols.errors import Misuse
 from protocols.policy import Policy
-from protocols.stack import MAX_WEIGHT_CAP, Numbers
+from protocols.stack import MAX_WEIGHT_CAP
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
+
+
+Check = Callable[[str, Any], Any]
+"""From an option's name and value to the value as it is kept. Raises Misuse."""
 
 
 def whole(name: str, value: Any, least: int | None = None, most: int | None = None) -> int:
@@ -48,29 +52,72 @@ def positive(name: str, value: Any) -> float:
     return real(name, value, "> 0", lambda number: number > 0)
 
 
-def delta(value: Any) -> float | None:
-    """Return delta, within (0, 1), or None. Raises Misuse."""
-    return None if value is None else real("delta", value, "in (0, 1)", lambda number: 0 < number < 1)
+def kind(wanted: str, accept: Callable[[Any], bool]) -> Check:
+    """Return a check for what `accept` accepts, which `wanted` names; a list becomes a tuple."""
+
+    def check(name: str, value: Any) -> Any:
+        if not accept(value):
+            raise Misuse(f"{name}: expected {wanted}, got {value!r}")
+        return tuple(value) if isinstance(value, list) else value
+
+    return check
 
 
-def numbers(bits: Any, range: Any, weight_cap: Any) -> Numbers:
-    """Return how floats become integers. Raises Misuse naming the argument."""
-    return Numbers(
-        whole("bits", bits, 2, 32),
-        None if range is None else positive("range", range),
-        whole("weight_cap", weight_cap, 1, MAX_WEIGHT_CAP),
-    )
+def one_of(*words: str) -> Check:
+    """Return a check for one of some words."""
+    return kind(" or ".join(map(repr, words)), lambda value: isinstance(value, str) and value in words)
 
 
-def patterns(name: str, value: Any) -> str | tuple[str, ...]:
-    """Return a word or a tuple of patterns of names. Raises Misuse."""
-    if isinstance(value, str) and value:
-        return value
-    if not isinstance(value, Sequence) or not value or not all(isinstance(v, str) and v for v in value):
-        raise Misuse(
-            f'{name}: expected "trained", "all", or patterns of names such as "head.*", got {value!r}'
-        )
-    return tuple(value)
+def _texts(value: Any) -> bool:
+    listed = isinstance(value, Sequence) and not isinstance(value, str)
+    return listed and all(isinstance(item, str) for item in value)
+
+
+def _patterns(value: Any) -> bool:
+    return bool(value) and (isinstance(value, str) or (_texts(value) and all(value)))
+
+
+CHECKS: dict[str, Check] = {
+    "sampling": one_of("fixed", "poisson"),
+    "integers": one_of("keep", "sum", "refuse"),
+    "buffers": one_of("sum", "local"),
+    "fraction": lambda name, value: real(name, value, "in (0, 1]", lambda share: 0 < share <= 1),
+    "dropout": lambda name, value: real(name, value, "in [0, 1)", lambda share: 0 <= share < 1),
+    "delta": lambda name, value: real(name, value, "in (0, 1)", lambda number: 0 < number < 1),
+    "bits": lambda name, value: whole(name, value, 2, 32),
+    "weight_cap": lambda name, value: whole(name, value, 1, MAX_WEIGHT_CAP),
+    "seed": whole,
+    "parameters": kind('"trained", "all", or patterns of names such as "head.*"', _patterns),
+    "strategy": kind("text or a table with a name", lambda value: isinstance(value, str | Mapping)),
+    "privacy": kind(
+        "names of layers or tables [[privacy]]",
+        lambda value: (
+            isinstance(value, list | tuple) and all(isinstance(item, str | Mapping) for item in value)
+        ),
+    ),
+    "policy": kind("a protocols.Policy or None", lambda value: value is None or isinstance(value, Policy)),
+    **dict.fromkeys(("metrics", "stay_local"), kind("a list of names", _texts)),
+    **dict.fromkeys(("range", "learning_rate", "budget"), positive),
+    **dict.fromkeys(
+        ("data", "partition", "model", "engine", "data_dir", "output"),
+        kind("text", lambda value: isinstance(value, str)),
+    ),
+    **dict.fromkeys(
+        ("rounds", "local_epochs", "min_survivors", "workers", "clients", "batch_size", "threads"),
+        lambda name, value: whole(name, value, 1),
+    ),
+}
+"""What each option that is a plain value must be, wherever it is given."""
+
+
+def checked(name: str, value: Any) -> Any:
+    """Return an option's value as its check makes it; one without a check as it is. Raises Misuse."""
+    return CHECKS[name](name, value) if name in CHECKS else value
+
+
+def optional(name: str, value: Any) -> Any:
+    """Return an option's value, or None. Raises Misuse."""
+    return None if value is None else checked(name, value)
 
 
 def takes(name: str, function: Any, wanted: str, count: int) -> None:
@@ -95,13 +142,6 @@ def ledger(value: Any) -> "Ledger | None":
     path = isinstance(value, str | Path)
     advice = f"open it with dp.Ledger({str(value)!r}, epsilon=..., delta=...)" if path else "see dp.Ledger"
     raise Misuse(f"ledger: expected a dp.Ledger or None, got {value!r}: {advice}")
-
-
-def policy(value: Any) -> Policy | None:
-    """Return a policy, or None. Raises Misuse."""
-    if value is not None and not isinstance(value, Policy):
-        raise Misuse(f"policy: expected a protocols.Policy or None, got {value!r}")
-    return value
 
 
 def folder(value: Any) -> Path | None:

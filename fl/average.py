@@ -28,6 +28,7 @@ from fl.round import (
     statement_of,
 )
 from fl.round.remarks import Speaker
+from fl.run_options import RunOptions
 from fl.tensors import flatten_state, to_state, to_tree
 from fl.tensors.trained import rules_of_state
 from protocols.errors import BudgetExceeded, Misuse, StackError
@@ -72,21 +73,24 @@ class SecureAverage:
         parameters: str | Sequence[str] = "all",
         buffers: str = "sum",
     ) -> None:
-        self.stack = Stack(privacy, arguments.numbers(bits, range, weight_cap))
+        self.options = RunOptions(
+            bits=bits,
+            range=range,
+            weight_cap=weight_cap,
+            integers=integers,
+            parameters=parameters,  # type: ignore[arg-type]  # a list becomes a tuple
+            buffers=buffers,
+            delta=delta,
+        )
+        self.stack = Stack(privacy, self.options.numbers)
         for layer in self.stack.layers:
             if layer.needs_local():
                 raise StackError(
                     f"{type(layer).__name__} must own the local training: use Federation instead of SecureAverage"
                 )
-        if integers not in ("keep", "sum", "refuse"):
-            raise Misuse(f'expected integers to be "keep", "sum" or "refuse", got {integers!r}')
-        self.integers, self.rounds = integers, arguments.whole("rounds", rounds, 1)
-        if buffers not in ("sum", "local"):
-            raise Misuse(f'expected buffers "sum" or "local", got {buffers!r}')
-        self.parameters, self.buffers = arguments.patterns("parameters", parameters), buffers
-        self.policy, self.delta = arguments.policy(policy), arguments.delta(delta)
+        self.rounds, self.policy = arguments.checked("rounds", rounds), arguments.checked("policy", policy)
         self.account = Account(
-            self.stack.layers, self.delta, arguments.ledger(ledger), run=secrets.token_hex(8)
+            self.stack.layers, self.options.delta, arguments.ledger(ledger), run=secrets.token_hex(8)
         )
         self.calls = 0
         self.survivors: tuple[str, ...] = ()
@@ -146,8 +150,8 @@ class SecureAverage:
 
     def _reference(self, state: Mapping[str, Any]) -> Reference:
         tree, labels = to_tree(state)
-        rules = rules_of_state(state, self.parameters, self.buffers)
-        start = reference_of(tree, schema=schema_of(tree, self.integers, labels, rules))
+        rules = rules_of_state(state, self.options.parameters, self.options.buffers)
+        start = reference_of(tree, schema=schema_of(tree, self.options.integers, labels, rules))
         if start.schema.dimension == 0:
             raise Misuse("reference: holds no floating-point value: nothing to average")
         return start
@@ -176,7 +180,7 @@ class SecureAverage:
     def _open(self, names: tuple[str, ...], start: Reference, *, weighted: bool) -> Broadcast:
         self.calls += 1
         run = RunFacts(
-            self.rounds, len(names), len(names), dimension=start.schema.dimension, delta=self.delta
+            self.rounds, len(names), len(names), dimension=start.schema.dimension, delta=self.options.delta
         )
         if self.calls == 1:
             self._run = run

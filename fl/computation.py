@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl.config import Setup, shared
+from fl.federation_setup import FederationSetup, shared
 from fl.leaves import require_kept
 from fl.loaders import examples_in
 from fl.round import Broadcast, contribution_of
@@ -30,7 +30,7 @@ STAYED = "stay-local"
 class LocalComputation:
     """Trains the clients of a federation (`fl.round.Work`). template: a module of the federation's architecture."""
 
-    def __init__(self, setup: Setup, template: Any) -> None:
+    def __init__(self, setup: FederationSetup, template: Any) -> None:
         self.setup = setup
         self.template = template
         self._shown: tuple[Broadcast, dict[str, Any]] | None = None
@@ -41,7 +41,7 @@ class LocalComputation:
         compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
         for layer in reversed(self.setup.stack.layers):
             compute = layer.local(compute, own)
-        with seeded(derive(self.setup.plan.seed, "train", own.number, own.client)):
+        with seeded(derive(self.setup.options.seed, "train", own.number, own.client)):
             reported = compute(task)
         try:
             trained = self._trained(task, broadcast, own)
@@ -62,12 +62,12 @@ class LocalComputation:
 
     def task(self, broadcast: Broadcast, own: RoundFacts) -> LocalTask:
         """Return what the client's computation starts from: the broadcast model, a new optimizer and criterion."""
-        setup, plan = self.setup, self.setup.plan
+        setup, options = self.setup, self.setup.options
         loader = setup.loader_for(own.client)
         order = getattr(loader, "generator", None)
         if order is not None:  # its state would depend on how often it was asked before
-            order.manual_seed(derive(plan.seed, "order", own.number, own.client))
-        model = fresh_model(self.template, self._state(broadcast) | self._stayed(own), plan.device)
+            order.manual_seed(derive(options.seed, "order", own.number, own.client))
+        model = fresh_model(self.template, self._state(broadcast) | self._stayed(own), options.device)
         return LocalTask(
             client=own.client,
             model=model,
@@ -75,26 +75,26 @@ class LocalComputation:
             optimizer=setup.optimizer(model.parameters()),
             criterion=setup.criterion(),
             run=run_epochs(setup.train, own.number),
-            epochs=plan.local_epochs,
+            epochs=options.local_epochs,
             loss=setup.loss,
             examples=examples_in(loader),
-            device=plan.device,
+            device=options.device,
             sent=tuple(leaf.name for leaf in broadcast.reference.schema.leaves if leaf.rule == "protect"),
         )
 
     def _stayed(self, own: RoundFacts) -> dict[str, Any]:
         """Return this client's own entries of the model: as it kept them, at first as the federation began."""
-        if not self.setup.plan.stay_local:
+        if not self.setup.options.stay_local:
             return {}
         kept, state = PartyState.of(own, STAYED).arrays(), self.template.state_dict()
         for name, array in kept.items():
             state[name] = torch.from_numpy(np.array(array)).to(state[name])
-        return {name: state[name] for name in state.keys() - shared(state, self.setup.plan).keys()}
+        return {name: state[name] for name in state.keys() - shared(state, self.setup.options).keys()}
 
     def _trained(self, task: LocalTask, broadcast: Broadcast, own: RoundFacts) -> Flat:
         """Return the trained model, flat; what stays at the client is kept there."""
         if task.result is not None:
-            if self.setup.plan.stay_local:
+            if self.setup.options.stay_local:
                 mine = PartyState.of(own, STAYED)
                 mine.keep(mine.arrays())  # the layer moves what it sums, and nothing else
             return _with_result(task.result, broadcast)
@@ -102,8 +102,8 @@ class LocalComputation:
         if state.keys() != known:
             extra, missing = sorted(state.keys() - known), sorted(known - state.keys())
             raise Misuse(f"training changed the model's names: {extra} appeared, {missing} are gone")
-        leaving = shared(state, self.setup.plan)
-        if self.setup.plan.stay_local:
+        leaving = shared(state, self.setup.options)
+        if self.setup.options.stay_local:
             tree, _ = to_tree({name: value for name, value in state.items() if name not in leaving})
             PartyState.of(own, STAYED).keep({name: array.astype(np.float64) for name, array in tree.items()})
         flat = flatten_state(leaving, broadcast.reference.schema)

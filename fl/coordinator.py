@@ -8,7 +8,7 @@ from dataclasses import replace
 from typing import Any
 
 from fl import arguments
-from fl.config import Setup, shared
+from fl.federation_setup import FederationSetup, shared
 from fl.loaders import check_device, check_workers
 from fl.made_with import of_optimizer
 from fl.round import Broadcast, Mean, Reference, RoundResult, moved, open_round, reference_of
@@ -26,22 +26,24 @@ from protocols.party_state import CLOSED
 class Coordinator:
     """The server's side of a federation: the model, the strategy, who is asked."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: FederationSetup) -> None:
         self.setup = setup
-        with seeded(derive(setup.plan.seed, "model")):
+        with seeded(derive(setup.options.seed, "model")):
             self.model = setup.model()
         if not hasattr(self.model, "state_dict"):
             raise Misuse(
                 f"model: expected a factory of a torch module, it returned {type(self.model).__name__}"
             )
-        check_device(setup.plan.device)
-        check_workers(setup.plan.workers, setup.plan.device, setup.stack.layers)
+        check_device(setup.options.device)
+        check_workers(setup.options.workers, setup.options.device, setup.stack.layers)
         self.optimizer = of_optimizer(_optimizer(setup, self.model))
-        if setup.plan.buffers == "local":
-            setup.plan = replace(setup.plan, stay_local=(*setup.plan.stay_local, *buffers_of(self.model)))
-        state = shared(self.model.state_dict(), setup.plan)
-        rules = rules_of(self.model, state, setup.plan.parameters, private=setup.stack.noisy)
-        self.schema = schema_of_state(state, setup.plan.integers, rules)
+        if setup.options.buffers == "local":
+            setup.options = replace(
+                setup.options, stay_local=(*setup.options.stay_local, *buffers_of(self.model))
+            )
+        state = shared(self.model.state_dict(), setup.options)
+        rules = rules_of(self.model, state, setup.options.parameters, private=setup.stack.noisy)
+        self.schema = schema_of_state(state, setup.options.integers, rules)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
         self.run: RunFacts | None = None
@@ -51,12 +53,12 @@ class Coordinator:
 
     def cohort(self) -> int:
         """Expected clients asked per round."""
-        return max(1, math.floor(self.setup.plan.fraction * len(self.setup.names) + 0.5))
+        return max(1, math.floor(self.setup.options.fraction * len(self.setup.names) + 0.5))
 
     def prepare(self, rounds: int) -> RunFacts:
         """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
-        run = self.planned(arguments.whole("rounds", rounds, 1))
-        self._require_survivors(self.setup.plan.min_survivors, run)
+        run = self.planned(arguments.checked("rounds", rounds))
+        self._require_survivors(self.setup.options.min_survivors, run)
         self._check_recipients(run.sampling == "all")
         if self.setup.keeps_state and is_hidden(self.setup.stack, run):
             raise StackError(
@@ -67,7 +69,7 @@ class Coordinator:
         self.setup.stack.plan(run)
         demanded = self.sample().plan.min_survivors
         self._require_survivors(demanded, run)
-        if self.hidden and demanded > max(1, self.setup.plan.min_survivors):
+        if self.hidden and demanded > max(1, self.setup.options.min_survivors):
             raise Misuse(
                 f"a layer demands {demanded} survivors, and another one's price counts on a secret choice of clients: "
                 f"say min_survivors={demanded}, so that rounds with fewer are part of that price"
@@ -89,25 +91,25 @@ class Coordinator:
 
     def planned(self, rounds: int) -> RunFacts:
         """Return the facts of a run of `rounds` rounds as this federation plans it; nothing is calibrated."""
-        plan, setup = self.setup.plan, self.setup
-        everyone = self.cohort() == len(setup.names) and plan.sampling == "fixed"
+        options, setup = self.setup.options, self.setup
+        everyone = self.cohort() == len(setup.names) and options.sampling == "fixed"
         run = RunFacts(
             rounds=rounds,
             population=len(setup.names),
-            cohort=len(setup.names) if plan.sampling == "poisson" else self.cohort(),
-            sampling="all" if everyone else plan.sampling,
-            rate=1.0 if everyone else plan.fraction,
-            dropout=plan.dropout,
+            cohort=len(setup.names) if options.sampling == "poisson" else self.cohort(),
+            sampling="all" if everyone else options.sampling,
+            rate=1.0 if everyone else options.fraction,
+            dropout=options.dropout,
             dimension=self.schema.dimension,
-            local_epochs=plan.local_epochs,
+            local_epochs=options.local_epochs,
             sizes=setup.sizes,
             weight_cap=setup.strategy.weight_cap or (max(1, *setup.sizes.values()) if setup.sizes else None),
-            delta=plan.delta,
+            delta=options.delta,
             blocks=setup.strategy.blocks(self.schema.dimension),
         )
         if not is_hidden(setup.stack, run) or run.sampling != "poisson":
             return run
-        least = least_chosen(plan, setup.stack.secure_sum, setup.policy, len(setup.names))
+        least = least_chosen(options, setup.stack.secure_sum, setup.policy, len(setup.names))
         return replace(run, least_chosen=least)
 
     def _check_recipients(self, everyone: bool) -> None:
@@ -123,7 +125,7 @@ class Coordinator:
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
         secret = self.setup.stack.secret_sampling
-        return choose(self.setup.plan, self.setup.names, self.cohort(), number, secret=secret)
+        return choose(self.setup.options, self.setup.names, self.cohort(), number, secret=secret)
 
     # -- a round --
 
@@ -144,7 +146,7 @@ class Coordinator:
             number,
             clients,
             reference,
-            metrics=setup.plan.metrics,
+            metrics=setup.options.metrics,
             counts=setup.strategy.counts,
             public=self._public(clients) if public is None else public,
         )
@@ -170,7 +172,7 @@ class Coordinator:
 
     def reference(self) -> Reference:
         """Return a copy of the present model as a round's reference."""
-        tree, _ = to_tree(shared(self.model.state_dict(), self.setup.plan))
+        tree, _ = to_tree(shared(self.model.state_dict(), self.setup.options))
         return reference_of({name: array.copy() for name, array in tree.items()}, schema=self.schema)
 
     def move(self, broadcast: Broadcast, mean: Mean) -> None:
@@ -180,7 +182,7 @@ class Coordinator:
 
     def take(self, tree: Tree) -> None:
         """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""
-        kept = self.model.state_dict() if self.setup.plan.stay_local else {}
+        kept = self.model.state_dict() if self.setup.options.stay_local else {}
         self.model.load_state_dict(kept | self.state_of(tree))
 
     def state_of(self, tree: Tree) -> dict[str, Any]:
@@ -192,15 +194,15 @@ class Coordinator:
         setup = self.setup
         if setup.test is None:
             return {}
-        with seeded(derive(setup.plan.seed, "evaluate")):
-            measured = setup.evaluate(self.model, setup.test, setup.criterion(), setup.plan.device)
+        with seeded(derive(setup.options.seed, "evaluate")):
+            measured = setup.evaluate(self.model, setup.test, setup.criterion(), setup.options.device)
         try:
             return {str(name): float(value) for name, value in measured.items()}
         except (AttributeError, TypeError, ValueError):
             raise Misuse(f"evaluate: expected a dict of floats, got {measured!r}") from None
 
 
-def _optimizer(setup: Setup, model: Any) -> Any:
+def _optimizer(setup: FederationSetup, model: Any) -> Any:
     """What the optimizer factory makes for the model. Raises Misuse for what is no optimizer."""
     made = setup.optimizer(model.parameters())
     if not all(callable(getattr(made, name, None)) for name in ("step", "zero_grad")):

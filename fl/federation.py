@@ -16,17 +16,28 @@ from typing import Any, Self
 from fl import arguments, checkpoint, made_with
 from fl.account import Account
 from fl.computation import LocalComputation
-from fl.config import Loaders, Plan, Setup, make_setup
 from fl.coordinator import Coordinator
 from fl.dropouts import Dropouts
 from fl.engines.memory import MemoryEngine
+from fl.federation_setup import (
+    FederationSetup,
+    Loaders,
+    criterion_of,
+    evaluation_of,
+    loaders_by_name,
+    maker,
+    optimizer_of,
+    strategy_of,
+)
 from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult, new_session, play, statement_of
 from fl.round.hidden import withheld
 from fl.round.kept import Kept, RunFiles, entry_of
 from fl.round.remarks import Speaker
+from fl.run_options import RunOptions
 from fl.strategies import Strategy
-from fl.training import evaluate as default_evaluate
+from fl.train_function import TrainFunction
+from fl.training import train_one_epoch
 from protocols.errors import Aborted, Misuse
 from protocols.identity import Identity
 from protocols.policy import Policy
@@ -44,9 +55,8 @@ class Federation:
     privacy: layers in the client's order, at most one secure sum, last. test: a loader for `evaluate(model,
     loader, criterion, device)`. optimizer: factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
     criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
-    example. bits, range, weight_cap: how floats become integers (`protocols.stack.Numbers`). policy: what
-    every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. Other keywords:
-    fields of `fl.config.Plan`.
+    example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. Other
+    keywords: fields of `fl.run_options.RunOptions` (bits, fraction, dropout, metrics, seed, ...).
 
     Raises Misuse, StackError or CapacityError here, not in round 30.
     """
@@ -66,55 +76,52 @@ class Federation:
         criterion: Callable[[], Any] | None = None,
         learning_rate: float | None = None,
         loss: Callable[..., Any] | None = None,
-        bits: int = 16,
-        range: float | None = None,
-        weight_cap: int = 10_000,
         policy: Policy | None = None,
         ledger: Any = None,
         output: Path | str | None = None,
-        **plan: Any,
+        **options: Any,
     ) -> None:
-        unknown = sorted(set(plan) - set(Plan.__dataclass_fields__))
-        if unknown:
-            raise Misuse(
-                f"Federation has no option {unknown[0]!r}; besides its arguments: {sorted(Plan.__dataclass_fields__)}"
-            )
-        self.setup: Setup = make_setup(
-            model=model,
-            clients=clients,
-            train=train,
+        if unknown := sorted(options.keys() - (known := RunOptions.__dataclass_fields__.keys())):
+            raise Misuse(f"Federation has no option {unknown[0]!r}; besides its arguments: {sorted(known)}")
+        plain, strategy = RunOptions(**options), strategy_of(strategy)
+        listed, loader_for, sizes = loaders_by_name(clients, names)
+        # where all count alike, no weight is public
+        numbers = plain.numbers if strategy.weighted else replace(plain.numbers, weight_cap=1)
+        self.setup = FederationSetup(
+            model=maker("model", model, "returns a new module"),
+            loader_for=loader_for,
+            names=listed,
+            train=TrainFunction(train or train_one_epoch),
             strategy=strategy,
-            privacy=privacy,
-            plan=Plan(**plan),
-            numbers=arguments.numbers(bits, range, weight_cap),
-            names=names,
-            optimizer=optimizer,
-            criterion=criterion,
-            learning_rate=learning_rate,
+            stack=Stack(privacy, numbers),
+            options=plain,
+            optimizer=optimizer_of(optimizer, learning_rate),
+            criterion=criterion_of(criterion),
             loss=loss,
             test=test,
-            evaluate=_evaluation(evaluate, test),
-            policy=arguments.policy(policy),
+            evaluate=evaluation_of(evaluate, test),
+            policy=arguments.checked("policy", policy),
             ledger=arguments.ledger(ledger),
             output=arguments.folder(output),
+            sizes=sizes,
         )
         self._assemble()
 
     def _assemble(self) -> None:
         self._made_with = made_with.of(self.setup)
         self.coordinator = Coordinator(self.setup)
-        plan = self.setup.plan
+        options = self.setup.options
         self.engine: Engine = MemoryEngine(
             self.setup.stack.secure_sum,
             LocalComputation(self.setup, self.coordinator.model),
-            departures=Dropouts(plan.seed, plan.dropout),
+            departures=Dropouts(options.seed, options.dropout),
             policy=self.setup.policy,
-            workers=plan.workers,
+            workers=options.workers,
         )
         self.protection: Protection | None = None
         self.signer: Identity | None = None
         self.account = Account(
-            self.setup.stack.layers, self.setup.plan.delta, self.setup.ledger, run=secrets.token_hex(8)
+            self.setup.stack.layers, self.setup.options.delta, self.setup.ledger, run=secrets.token_hex(8)
         )
 
     def with_privacy(self, privacy: Sequence[Any]) -> Self:
@@ -135,7 +142,7 @@ class Federation:
         Raises Misuse before round 1 for whatever can be known then, BudgetExceeded before a step that the ledger does
         not allow. A round with too few survivors is abandoned whole: the model stays, and `history` says why.
         """
-        rounds = arguments.whole("rounds", rounds, 1)
+        rounds = arguments.checked("rounds", rounds)
         if on_round is not None:
             arguments.takes("on_round", on_round, "a function of a round's result", 1)
         kept = self._start(rounds, resume)
@@ -146,7 +153,7 @@ class Federation:
         with self._files() as files:
             if files is not None:
                 self._catch_up(files, kept, rounds)
-            for number in _range(len(history) + 1, rounds + 1):
+            for number in range(len(history) + 1, rounds + 1):
                 result = self._round(number)
                 history.append(result)
                 speaker.hear(result)
@@ -239,7 +246,7 @@ class Federation:
         return withheld(result) if self.coordinator.hidden else result
 
     def _play(self, broadcast: Broadcast) -> RoundResult:
-        least = self.setup.plan.min_survivors
+        least = self.setup.options.min_survivors
         played = play([broadcast], self.engine, self.setup.stack, self.account, least)
         if not self.coordinator.hidden:  # what it says follows how many took part
             self.protection = played.protection or self.protection
@@ -307,16 +314,3 @@ class Federation:
             protection = setup.stack.secure_sum.protection(sample)
         run, notes = self.coordinator.run, self.engine.notes
         return statement_of(setup.stack, protection, self.account, notes, history, run)
-
-
-def _evaluation(evaluate: Any, test: Any) -> Any:
-    """Return what evaluates the model. Raises Misuse for a function that cannot be called, or never would be."""
-    if evaluate is None:
-        return default_evaluate
-    arguments.takes("evaluate", evaluate, "a function evaluate(model, loader, criterion, device)", 4)
-    if test is None:
-        raise Misuse("evaluate: it is called with the loader test=..., and none was given")
-    return evaluate
-
-
-_range = range  # the constructor's argument of that name is the quantiser's

@@ -9,7 +9,7 @@ from dataclasses import asdict, fields, is_dataclass
 from enum import Enum
 from typing import Any
 
-from fl.config import Setup
+from fl.federation_setup import FederationSetup
 from protocols.errors import Misuse
 from protocols.stack import Stack
 
@@ -18,12 +18,12 @@ LONGEST, MOST = 120, 3
 """Characters that a sentence spends on one differing value, and how many of these it names."""
 
 
-def of(setup: Setup) -> Settings:
+def of(setup: FederationSetup) -> Settings:
     """Return the settings of a federation: JSON values by name; a layer's are named `<layer>.<option>`."""
-    plan = asdict(setup.plan)
-    del plan["device"], plan["workers"]  # another machine may go on
+    options = asdict(setup.options)
+    del options["device"], options["workers"]  # another machine may go on
     found: Settings = {
-        **plan,
+        **options,
         "clients": list(setup.names),
         "strategy": setup.strategy.name,
         "examples": dict(setup.sizes),
@@ -94,7 +94,7 @@ def _plain(value: Any) -> Any:
     return value.value if isinstance(value, Enum) else value
 
 
-def _batch_size(setup: Setup, name: str) -> int | None:
+def _batch_size(setup: FederationSetup, name: str) -> int | None:
     size = getattr(setup.loader_for(name), "batch_size", None)
     return size if isinstance(size, int) else None
 

@@ -12,6 +12,7 @@ import numpy as np
 
 from fl.registry import MODELS, STRATEGIES, privacy_layers
 from fl.run_config import RunConfig
+from fl.run_options import RunOptions
 from protocols.errors import Misuse
 from protocols.layers import PrivacyLayer
 
@@ -57,7 +58,6 @@ def _private(layers: list[Any]) -> bool:
 
 def load_parts(config: RunConfig) -> Parts:
     """Load the data, split it and return what a federation is made of. Raises Misuse, DataMissing, MissingExtra."""
-    from fl.config import Plan
     from fl.data import load
     from fl.data.partition import partition
     from protocols.extras import needs
@@ -83,11 +83,8 @@ def load_parts(config: RunConfig) -> Parts:
         "clients": clients,
         "test": loader(data.x_test, data.y_test, 512, False),
         "learning_rate": config.learning_rate,
-        "bits": config.bits,
-        "range": config.range,
-        "weight_cap": config.weight_cap,
         "loss": cross_entropy_of_batch,
-        **{f.name: getattr(config, f.name) for f in fields(Plan) if hasattr(config, f.name)},
+        **{item.name: getattr(config, item.name) for item in fields(RunOptions)},
     }
     return Parts(config, data, split, arguments)
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from fl.config import Plan
 from fl.dropouts import departing
+from fl.run_options import RunOptions
 from fl.seeds import generator
 from protocols.errors import SecAggError
 from protocols.policy import Policy
@@ -20,34 +20,38 @@ _EVERY = 64
 """Up to this size every number of clients is tried, beyond it every power of two."""
 
 
-def choose(plan: Plan, names: tuple[str, ...], count: int, number: int, *, secret: bool) -> tuple[str, ...]:
+def choose(
+    options: RunOptions, names: tuple[str, ...], count: int, number: int, *, secret: bool
+) -> tuple[str, ...]:
     """Return who is asked in round `number`, in roster order; `count` of them unless each tosses a coin.
 
     secret: from the operating system; else by the user's seed, the same in every run.
     """
-    poisson = plan.sampling == "poisson"
+    poisson = options.sampling == "poisson"
     if not poisson and count == len(names):
         return names
     if secret:
         from dp.mechanisms.sampling import fixed_sample, poisson_sample
 
         random, size = SystemRandom(), len(names)
-        rows = poisson_sample(random, size, plan.fraction) if poisson else fixed_sample(random, size, count)
+        rows = (
+            poisson_sample(random, size, options.fraction) if poisson else fixed_sample(random, size, count)
+        )
         return tuple(names[i] for i in rows)
-    draws = generator(plan.seed, "sample", number).random(len(names))
-    chosen = draws < plan.fraction if poisson else np.argsort(np.argsort(draws, kind="stable")) < count
+    draws = generator(options.seed, "sample", number).random(len(names))
+    chosen = draws < options.fraction if poisson else np.argsort(np.argsort(draws, kind="stable")) < count
     return tuple(name for name, asked in zip(names, chosen, strict=True) if asked)
 
 
-def least_chosen(plan: Plan, secure_sum: SecureSum, policy: Policy | None, clients: int) -> int:
+def least_chosen(options: RunOptions, secure_sum: SecureSum, policy: Policy | None, clients: int) -> int:
     """Return the fewest clients with which, and with more, a round of this plan is played; 0: whatever the number.
 
     Counts what the secure sum and its clients' policy demand of so many, the planned drop-out and `min_survivors`.
     """
-    if secure_sum.server_sees_vectors and plan.min_survivors <= 1:
+    if secure_sum.server_sees_vectors and options.min_survivors <= 1:
         return 0
     policy = policy or secure_sum.default_policy
-    failing = [c for c in _sizes(clients) if not _works(plan, secure_sum, policy, c)]
+    failing = [c for c in _sizes(clients) if not _works(options, secure_sum, policy, c)]
     return 1 + max(failing, default=0)
 
 
@@ -59,12 +63,12 @@ def _sizes(most: int) -> Iterable[int]:
         size *= 2
 
 
-def _works(plan: Plan, secure_sum: SecureSum, policy: Policy, clients: int) -> bool:
-    staying = clients - departing(clients, plan.dropout)
+def _works(options: RunOptions, secure_sum: SecureSum, policy: Policy, clients: int) -> bool:
+    staying = clients - departing(clients, options.dropout)
     try:
         session = secure_sum.session([str(i) for i in range(clients)], 1, 1, random=SystemRandom())
         demands = secure_sum.demands(session)
         policy.check(demands)
     except SecAggError:
         return False
-    return staying >= max(plan.min_survivors, demands.survivors, demands.threshold or 0)
+    return staying >= max(options.min_survivors, demands.survivors, demands.threshold or 0)

@@ -5,10 +5,9 @@
 import inspect
 import itertools
 import json
-import typing
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import fields, replace
+from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any
@@ -52,7 +51,7 @@ def run(
     from fl.cli.run_view import View
     from fl.run_parts import load_parts
 
-    given["privacy"] = given["privacy"] or None  # none given is an empty list
+    given = {key: value or None if isinstance(value, list) else value for key, value in given.items()}
     if resume:
         if demo:
             raise Misuse("--resume goes on with the run as it was: leave out --demo")
@@ -76,9 +75,16 @@ def run(
 def _signature() -> inspect.Signature:
     """Return `run`'s signature with an option per field of RunConfig, the one table of keys, types and help texts."""
     own = list(inspect.signature(run).parameters.values())[:-1]
-    kinds = typing.get_type_hints(RunConfig) | {"privacy": list[str], "strategy": str}
+    kinds: dict[str, Any] = {key.name: key.type for key in RunConfig.in_order()}
+    kinds |= {
+        "strategy": str,
+        "parameters": str,
+        "privacy": list[str],
+        "metrics": list[str],
+        "stay_local": list[str],
+    }
     options = []
-    for key in fields(RunConfig):
+    for key in RunConfig.in_order():
         names = ("--output", "-o") if key.name == "output" else ()
         asked = Option(None, *names, help=key.metadata["help"])
         kind, place = kinds[key.name] | None, inspect.Parameter.KEYWORD_ONLY

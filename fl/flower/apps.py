@@ -19,9 +19,9 @@ from flwr.serverapp import Grid, ServerApp
 from fl import checkpoint
 from fl.arguments import positive, whole
 from fl.computation import LocalComputation
-from fl.config import Setup, shared
 from fl.coordinator import Coordinator
 from fl.credentials import read_public
+from fl.federation_setup import FederationSetup, shared
 from fl.flower.arrays import tree_of
 from fl.flower.compat import log
 from fl.flower.engine import Connected, FlowerEngine
@@ -55,7 +55,7 @@ OwnLayers = Callable[[Site], Sequence[Any]]
 class Federated(Protocol):
     """What the apps use of a `fl.Federation`."""
 
-    setup: Setup
+    setup: FederationSetup
     coordinator: Coordinator
     engine: Engine
     signer: Identity | None
@@ -95,7 +95,7 @@ def client_app(
     return app
 
 
-def _name(setup: Setup, context: Context) -> str | None:
+def _name(setup: FederationSetup, context: Context) -> str | None:
     """Return what the federation calls a node, None where its configuration does not say. Raises Misuse."""
     if PARTITION not in context.node_config:
         return None
@@ -106,7 +106,7 @@ def _name(setup: Setup, context: Context) -> str | None:
 class FederatedWork:
     """A client's part in a federation's round: the federation's own broadcast and training, on this node's data."""
 
-    def __init__(self, setup: Setup) -> None:
+    def __init__(self, setup: FederationSetup) -> None:
         self.setup = setup
 
     @functools.cached_property
@@ -118,7 +118,7 @@ class FederatedWork:
         """Open the round for oneself, from the model that was sent."""
         coordinator = self.coordinator
         shown = tree_of(shown_arrays(content, header.layout.arrays))
-        own = shared(coordinator.model.state_dict(), self.setup.plan)
+        own = shared(coordinator.model.state_dict(), self.setup.options)
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
         if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:

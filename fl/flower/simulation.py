@@ -73,6 +73,9 @@ def run_simulation(
         raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
     if not begun(folder) and resume:
         raise Misuse(f"nothing to resume in {folder}: there is no checkpoint")
-    if parts.config.dropout:
-        raise Misuse("dropout is played by the engine in memory only: leave it out, or take --engine memory")
+    for name, usual in (("dropout", 0), ("workers", 1)):
+        if getattr(parts.config, name) != usual:
+            raise Misuse(
+                f"{name} is played by the engine in memory only: leave it out, or take --engine memory"
+            )
     return simulate_federation(parts.federation(folder), parts.config.rounds, on_round=on_round)

@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any
 
 from fl.account import DEFAULT_DELTA
-from fl.arguments import delta
+from fl.arguments import checked
 from fl.credentials import read_public
 from fl.round.party_ledger import PartyLedger
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError
@@ -172,7 +172,7 @@ def _read(path: Path) -> dict[str, Any]:
     if not isinstance(table.get("policy", {}), dict):
         raise Misuse(f"{path}: expected policy to be a table, [policy], got {table['policy']!r}")
     try:
-        return {**table, "delta": delta(table["delta"])} if "delta" in table else table
+        return {**table, "delta": checked("delta", table["delta"])} if "delta" in table else table
     except Misuse as error:
         raise Misuse(f"{path}: {error}") from None
 

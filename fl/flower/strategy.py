@@ -91,11 +91,11 @@ class PrivateStrategy(Strategy):
             layout=ModelLayout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=verified,
             identity=identity,
-            min_survivors=arguments.whole("min_survivors", min_survivors, 1),
+            min_survivors=arguments.checked("min_survivors", min_survivors),
             poll=poll,
-            dropout=arguments.real("dropout", dropout, "in [0, 1)", lambda share: 0 <= share < 1),
-            delta=arguments.delta(delta),
-            local_epochs=arguments.whole("local_epochs", local_epochs, 1),
+            dropout=arguments.checked("dropout", dropout),
+            delta=arguments.optional("delta", delta),
+            local_epochs=arguments.checked("local_epochs", local_epochs),
             notes=(EVALUATION_NOTE,) if evaluate == "clear" else (),
         )
         self.rounds: ProtectedRounds | None = None

@@ -1,0 +1,175 @@
+"""What a federation is made of, checked before round 1. What does not belong here: running it."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from fl import arguments
+from fl.loaders import examples_in
+from fl.run_options import RunOptions
+from fl.strategies import FedAvg, Strategy
+from fl.train_function import TrainFunction
+from fl.training import Evaluate, evaluate
+from protocols.errors import Misuse, StackError
+from protocols.policy import Policy
+from protocols.stack import Stack
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
+
+T = TypeVar("T")
+LEARNING_RATE = 0.1
+"""Of the default optimizer."""
+
+Loaders = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
+
+
+@dataclass
+class FederationSetup:
+    """Everything a federation was given, normalised. Layers, strategy and train function are checked
+    against each other.
+    """
+
+    model: Callable[[], Any]
+    loader_for: Callable[[str], Any]
+    names: tuple[str, ...]
+    train: TrainFunction
+    strategy: Strategy
+    stack: Stack
+    options: RunOptions
+    optimizer: Callable[[Any], Any]
+    criterion: Callable[[], Any]
+    loss: Callable[..., Any] | None
+    test: Any
+    evaluate: Evaluate
+    policy: Policy | None
+    ledger: "Ledger | None"
+    output: Path | None
+    sizes: dict[str, int]
+
+    @property
+    def keeps_state(self) -> bool:
+        """Whether clients keep arrays from round to round."""
+        layers = any(layer.keeps_state for layer in self.stack.layers)
+        return bool(self.options.stay_local) or self.strategy.keeps_state or layers
+
+    def __post_init__(self) -> None:
+        owned = dict.fromkeys(self.strategy.owns, type(self.strategy).__name__)
+        for layer in self.stack.layers:
+            for argument in layer.owns & owned.keys():
+                raise StackError(f"{type(layer).__name__} and {owned[argument]} both must own the {argument}")
+            owned |= dict.fromkeys(layer.owns, type(layer).__name__)
+            if self.options.stay_local and layer.needs_local():
+                raise StackError(
+                    f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"
+                )
+        self.train.demand(owned)
+        if self.loss is not None:
+            arguments.takes("loss", self.loss, "a function loss(model, batch)", 2)
+
+
+def shared(state: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
+    """Return the entries of a model that leave a client."""
+    return {
+        name: value
+        for name, value in state.items()
+        if not any(fnmatchcase(name, pattern) for pattern in options.stay_local)
+    }
+
+
+def loaders_by_name(
+    clients: Loaders, names: Sequence[str] | int | None
+) -> tuple[tuple[str, ...], Callable[[str], Any], dict[str, int]]:
+    """Return the clients' names, what gives a client's loader, called only where that client lives, and the sizes.
+
+    clients: a mapping, a sequence (names "0", "1", ...), or `loader_for(client_id, config)` together with `names`.
+    """
+    if callable(clients) and not isinstance(clients, Mapping):
+        if names is None:
+            raise Misuse("clients is a function: say which clients there are with names=[...] or names=COUNT")
+        arguments.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
+        listed = _listed(names)
+        return listed, lambda name: clients(name, {"clients": listed}), {}  # sizes stay unknown here
+    if not isinstance(clients, Mapping | Sequence) or isinstance(clients, str):
+        raise Misuse(
+            "clients: expected loaders by name or in a list, or loader_for(client_id, config) with names=[...], "
+            f"got {type(clients).__name__}"
+        )
+    given = clients if isinstance(clients, Mapping) else dict(enumerate(clients))
+    by_name = {str(name): loader for name, loader in given.items()}
+    if len(by_name) < len(given):
+        raise Misuse(f"clients: expected distinct names, got {list(given)}")
+    if not by_name:
+        raise Misuse("clients: expected at least one, got none")
+    return (
+        tuple(by_name),
+        by_name.__getitem__,
+        {name: examples_in(loader) for name, loader in by_name.items()},
+    )
+
+
+def _listed(names: Any) -> tuple[str, ...]:
+    if isinstance(names, int) and not isinstance(names, bool) and names > 0:
+        names = range(names)
+    if not isinstance(names, Sequence) or isinstance(names, str):
+        raise Misuse(f"names: expected a list of names or a count, got {names!r}")
+    listed = tuple(str(name) for name in names)
+    if not listed or len(set(listed)) < len(listed):
+        raise Misuse(f"names: expected distinct names of clients, got {list(names)}")
+    return listed
+
+
+def maker(name: str, given: T, does: str, count: int = 0) -> T:
+    """Return a factory. Raises Misuse for what is none: a finished module, optimizer or criterion among them, or a
+    function of other than `count` arguments, such as a loss.
+    """
+    finished = not isinstance(given, type) and hasattr(given, "state_dict")
+    if finished or not callable(given):
+        raise Misuse(
+            f"{name}: expected a function that {does}, got {type(given).__name__}"
+            f"{f': pass a factory such as lambda: {type(given).__name__}(...)' if finished else ''}"
+        )
+    arguments.takes(name, given, f"a function {'' if count else 'of no argument '}that {does}", count)
+    return given
+
+
+def optimizer_of(given: Callable[[Any], Any] | None, learning_rate: Any) -> Callable[[Any], Any]:
+    """Return what makes optimizers. Raises Misuse, also for a learning rate beside a factory that has its own."""
+    if given is None:
+        rate = LEARNING_RATE if learning_rate is None else learning_rate
+        return partial(torch.optim.SGD, lr=arguments.checked("learning_rate", rate))
+    if learning_rate is not None:
+        raise Misuse("learning_rate: it is the default optimizer's; the optimizer given here has its own")
+    return maker("optimizer", given, "takes the parameters and returns an optimizer", 1)
+
+
+def criterion_of(given: Callable[[], Any] | None) -> Callable[[], Any]:
+    """Return what makes criteria. Raises Misuse."""
+    make = maker("criterion", torch.nn.CrossEntropyLoss if given is None else given, "returns a criterion")
+    if not callable(made := make()):
+        raise Misuse(
+            f"criterion: expected a function that returns a criterion, it returned {type(made).__name__}"
+        )
+    return make
+
+
+def strategy_of(given: Strategy | None) -> Strategy:
+    """Return the strategy, FedAvg unless one is given. Raises Misuse."""
+    if given is not None and not isinstance(given, Strategy):
+        raise Misuse(f"strategy: expected a strategy such as FedAvg(), got {given!r}")
+    return given or FedAvg()
+
+
+def evaluation_of(given: Evaluate | None, test: Any) -> Evaluate:
+    """Return what evaluates the model. Raises Misuse for a function that cannot be called, or never would be."""
+    if given is None:
+        return evaluate
+    arguments.takes("evaluate", given, "a function evaluate(model, loader, criterion, device)", 4)
+    if test is None:
+        raise Misuse("evaluate: it is called with the loader test=..., and none was given")
+    return given

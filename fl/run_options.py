@@ -1,0 +1,69 @@
+"""The options of a run that are plain values: `Federation(..., **options)`, config.toml and `secagg run` share them.
+
+What belongs here: names, types, defaults and help texts, once. What does not: their checks (`arguments`), options that
+only the command has (`run_config`), objects such as a model or layers (`federation_setup`).
+"""
+
+from dataclasses import dataclass, field, fields
+from typing import TypeVar, get_args
+
+from fl import arguments
+from protocols.stack import Numbers
+
+T = TypeVar("T")
+
+
+def option(default: T, help: str) -> T:
+    """Return a field: its default and the help text of its option."""
+    made: T = field(default=default, metadata={"help": help})
+    return made
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How rounds are run. Raises Misuse, naming the option, for a value of another type or range.
+
+    local_epochs >= 1. fraction of the clients asked per round, in (0, 1]. sampling: "fixed" (that share,
+    without replacement) or "poisson" (each client by itself). dropout: share of the asked that leave at
+    random, before or after their input, in [0, 1) (simulation). bits (2 to 32), range, weight_cap: how floats become
+    integers (`protocols.stack.Numbers`). integers: "keep", "sum" or "refuse" for
+    integer tensors. parameters: what is sent: "trained" (what requires gradients), "all", or patterns of
+    names ("head.*"). buffers: "sum" (running statistics travel with the update, and are refused beside layers that add
+    noise) or "local" (they never leave a client, which goes on with its own; the server's stay as they were made).
+    metrics: names of what `train` returns that are summed with the update. min_survivors:
+    a round with fewer is abandoned. workers: processes that train beside this one, for the engine in memory on the CPU;
+    the same model bit for bit, but what a training function changes outside its model stays in its process.
+    stay_local: patterns (as of a shell) of names of the model's entries that never leave a client, which keeps its own.
+    """
+
+    local_epochs: int = option(1, "Local epochs per round.")
+    fraction: float = option(1.0, "Share of the clients asked per round.")
+    sampling: str = option("fixed", "How they are chosen: fixed or poisson.")
+    dropout: float = option(0.0, "Share of the asked clients that leave, at random stages.")
+    seed: int = option(0, "Equal seed, equal result, without DP layers.")
+    bits: int = option(16, "Bits per value of the quantiser.")
+    range: float | None = option(None, "Public range of an update's coordinates.")
+    weight_cap: int = option(10_000, "Public cap on a client's examples.")
+    integers: str = option("keep", "Integer tensors: keep, sum or refuse.")
+    parameters: str | tuple[str, ...] = option(
+        "trained", "What is sent: trained (what requires gradients), all, or a pattern of names."
+    )
+    buffers: str = option("sum", "Running statistics: sum, or local (they never leave a client).")
+    stay_local: tuple[str, ...] = option((), "Entries of the model that never leave a client, by pattern.")
+    metrics: tuple[str, ...] = option(("loss", "accuracy"), "A training metric that is summed; repeat.")
+    min_survivors: int = option(1, "A round with fewer is abandoned.")
+    delta: float | None = option(None, "Delta of the privacy account.")
+    device: str = option("cpu", "cpu or cuda.")
+    workers: int = option(1, "Processes that train, for the engine in memory on the CPU.")
+
+    def __post_init__(self) -> None:
+        for item in fields(self):
+            value = getattr(self, item.name)
+            if value is not None or type(None) not in get_args(item.type):
+                # NumPy's numbers become Python's: they are kept as JSON
+                object.__setattr__(self, item.name, arguments.checked(item.name, value))
+
+    @property
+    def numbers(self) -> Numbers:
+        """How floats become integers."""
+        return Numbers(self.bits, self.range, self.weight_cap)
