@@ -2,10 +2,8 @@
 
 import numpy as np
 
-from fl.data.dataset import DataSet, holdout, standardise
+from fl.data.dataset import DataSet, held_out
 from protocols.extras import needs
-
-TEST_SHARE = 0.2
 
 
 def digits() -> DataSet:
@@ -15,8 +13,7 @@ def digits() -> DataSet:
     bundle = load_digits()
     x = (np.asarray(bundle.data, dtype=np.float32) / np.float32(16)).reshape(-1, 1, 8, 8)
     y = np.asarray(bundle.target, dtype=np.int64)
-    train, test = holdout(y, TEST_SHARE)
-    return DataSet("digits", x[train], y[train], x[test], y[test], 10, "scikit-learn", "pixels divided by 16")
+    return held_out("digits", x, y, 10, "scikit-learn", "pixels divided by 16")
 
 
 def breast_cancer() -> DataSet:
@@ -25,7 +22,5 @@ def breast_cancer() -> DataSet:
         from sklearn.datasets import load_breast_cancer
     bundle = load_breast_cancer()
     x, y = np.asarray(bundle.data, dtype=np.float64), np.asarray(bundle.target, dtype=np.int64)
-    train, test = holdout(y, TEST_SHARE)
-    x_train, x_test = standardise(x[train], x[test])
     done = "standardised with mean and deviation of the training part"
-    return DataSet("breast-cancer", x_train, y[train], x_test, y[test], 2, "scikit-learn", done)
+    return held_out("breast-cancer", x, y, 2, "scikit-learn", done, standard=True)

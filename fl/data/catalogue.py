@@ -7,20 +7,11 @@ module.
 from dataclasses import dataclass
 from pathlib import Path
 
-from fl.data import femnist, images, tables
-from fl.data.sources import Source, find
+from fl.data import femnist
+from fl.data.sources import Source, find, published
 from protocols.extras import missing
 
-SOURCES: dict[str, Source | None] = {
-    "digits": None,
-    "breast-cancer": None,
-    "fashion-mnist": images.FASHION_MNIST,
-    "mnist": images.MNIST,
-    "femnist": femnist.SAMPLE,
-    "heart-disease": tables.HEART_DISEASE,
-    "adult": tables.ADULT,
-    "credit-default": tables.CREDIT_DEFAULT,
-}
+SOURCES: dict[str, Source | None] = {"digits": None, "breast-cancer": None, **published()}
 """Data set -> its files, or None where scikit-learn brings it."""
 
 

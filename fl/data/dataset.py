@@ -6,6 +6,7 @@ in `sources.py`.
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -81,6 +82,15 @@ def holdout(labels: Labels, share: float, seed: int = 0) -> tuple[Labels, Labels
     chosen = np.sort(np.concatenate(test)).astype(np.int64)
     rest = np.setdiff1d(np.arange(len(labels)), chosen).astype(np.int64)
     return rest, chosen
+
+
+def held_out(
+    name: str, x: npt.NDArray[Any], y: Labels, classes: int, source: str, done: str, *, standard: bool = False
+) -> DataSet:
+    """A set without a published split, of which a fifth becomes the test part. standard: `standardise` first."""
+    train, test = holdout(y, 0.2)
+    x_train, x_test = standardise(x[train], x[test]) if standard else (x[train], x[test])
+    return DataSet(name, x_train, y[train], x_test, y[test], classes, source, done)
 
 
 def standardise(train: npt.NDArray[np.float64], test: npt.NDArray[np.float64]) -> tuple[Floats, Floats]:

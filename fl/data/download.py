@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO
 
-from fl.data.sources import DataFile, Source, cache_folder, find, missing, read, verify
+from fl.data.sources import DataFile, Source, cache_folder, find, missing, read, require_digest, verify
 from protocols.errors import DataMissing
 
 TIMEOUT = 20.0
@@ -68,11 +68,9 @@ def fetch_file(address: str, sha256: str, limit: int, path: Path, otherwise: str
         for piece in _pieces(address, limit, path.name):
             digest.update(piece)
             stream.write(piece)
-        if digest.hexdigest() != sha256:
-            raise DataMissing(
-                f"{address} is not the published file: SHA-256 {digest.hexdigest()[:16]}... in place of "
-                f"{sha256[:16]}... It is damaged on the way, or another version. {otherwise}"
-            )
+        require_digest(
+            digest.hexdigest(), sha256, address, f"damaged on the way, or another version. {otherwise}"
+        )
 
 
 @contextmanager

@@ -13,26 +13,13 @@ import numpy.typing as npt
 from fl.data import femnist_tff
 from fl.data.dataset import DataSet, Floats
 from fl.data.download import obtain
-from fl.data.sources import DataFile, Source, find, search_path
+from fl.data.sources import find, published, search_path
 from protocols.errors import DataMissing, Misuse
 
 CLASSES = 62
 """0-9, then A-Z, then a-z, in both editions."""
 
-SAMPLE = Source(
-    "femnist-leaf-sample",
-    (
-        DataFile(
-            "femnist_sample.npz",
-            "d6111030667bc3fea774236d761ab27401b9473b25fd1da6db99c3b566eecfc5",
-            4_173_898,
-        ),
-    ),
-    "public domain images (NIST SD 19), BSD-2-Clause selection (LEAF)",
-    "This sample of LEAF's FEMNIST is published nowhere as one file: put femnist_sample.npz into one of these "
-    "folders, or take another edition (femnist:edition=tff is downloaded), or pass your own set as "
-    "package.module:factory.",
-)
+SAMPLE = published()["femnist"]
 LICENCE = "public domain images (NIST SD 19); selections: LEAF BSD-2-Clause, TensorFlow Federated Apache-2.0"
 EDITIONS = ("leaf-sample", "tff")
 

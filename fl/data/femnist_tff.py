@@ -18,7 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from fl.data.download import fetch_file, placed, progress_bar
-from fl.data.sources import cache_folder, search_path
+from fl.data.sources import cache_folder, require_digest, search_path
 from protocols.errors import DataMissing
 from protocols.extras import needs
 
@@ -188,9 +188,4 @@ def _digest(path: Path) -> str:
 
 
 def _verify(path: Path, expected: str) -> None:
-    digest = _digest(path)
-    if digest != expected:
-        raise DataMissing(
-            f"{path} is not what it should be: SHA-256 {digest[:16]}... in place of {expected[:16]}... "
-            "It is damaged or another version: remove it and get it again."
-        )
+    require_digest(_digest(path), expected, str(path))

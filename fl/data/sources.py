@@ -1,17 +1,20 @@
 """Where the files of a data set are: the places that are searched, in order, and what is told if none has
 them.
 
-Belongs here: search order, checksums, reading compressed or plain files. Fetching is in `download.py`;
+Belongs here: search order, checksums (`sources.toml`), reading compressed or plain files. Fetching is in `download.py`;
 what the bytes mean belongs to the sets.
 """
 
+import functools
 import gzip
 import hashlib
 import os
+import tomllib
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from protocols.errors import DataMissing
 
@@ -35,13 +38,32 @@ class DataFile:
 class Source:
     """The files of a set, in a folder of the same name in every place that is searched.
 
-    `advice` tells how to get them where no download exists; `licence` is what the publisher states.
+    `advice` tells how to get them where no download exists; `licence` is what the publisher states. `columns`: of a
+    table whose files do not name them.
     """
 
     folder: str
     files: tuple[DataFile, ...]
     licence: str
     advice: str = ""
+    columns: tuple[str, ...] = ()
+
+
+@functools.cache
+def published() -> dict[str, Source]:
+    """Every set whose files are known, by name: what `sources.toml` beside this module lists."""
+    tables = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+    return {name: _source(name, table) for name, table in tables.items()}
+
+
+def _source(name: str, table: Mapping[str, Any]) -> Source:
+    address = table.get("address")
+    files = tuple(
+        DataFile(file, digest, size, None if address is None else address.format(file))
+        for file, size, digest in table["files"]
+    )
+    columns = tuple(table.get("columns", ()))
+    return Source(table.get("folder", name), files, table["licence"], table.get("advice", ""), columns)
 
 
 def cache_folder() -> Path:
@@ -103,11 +125,16 @@ def read(folder: Path, file: DataFile) -> bytes:
 
 def verify(content: bytes, file: DataFile, where: str) -> None:
     """Raises DataMissing unless `content` is exactly what the publisher's `file` holds."""
-    digest = hashlib.sha256(content).hexdigest()
-    if digest != file.sha256:
+    require_digest(hashlib.sha256(content).hexdigest(), file.sha256, where, "the published file")
+
+
+def require_digest(found: str, expected: str, where: str, what: str = "", advice: str = "") -> None:
+    """Raises DataMissing unless `found`, the SHA-256 of what lies at `where`, is the expected one."""
+    if found != expected:
+        advice = advice or "damaged or another version: remove it and get it again."
         raise DataMissing(
-            f"{where} is not the published file: SHA-256 {digest[:16]}... in place of {file.sha256[:16]}... "
-            "It is damaged or another version: remove it and get it again."
+            f"{where} is not {what or 'what it should be'}: SHA-256 {found[:16]}... in place of {expected[:16]}... "
+            f"It is {advice}"
         )
 
 

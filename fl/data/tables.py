@@ -12,79 +12,14 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fl.data.dataset import DataSet, Floats, Labels, holdout, standardise
+from fl.data.dataset import DataSet, Floats, Labels, held_out, holdout, standardise
 from fl.data.download import obtain
-from fl.data.sources import DataFile, Source
+from fl.data.sources import published
 from protocols.errors import Misuse
 
 Table = npt.NDArray[np.str_]
 
-_UCI = "https://archive.ics.uci.edu/ml/machine-learning-databases/"
-_HEART = f"{_UCI}heart-disease/"
-
 HOSPITALS = ("cleveland", "hungarian", "switzerland", "va")
-HEART_DISEASE = Source(
-    "heart-disease",
-    tuple(
-        DataFile(f"processed.{hospital}.data", digest, size, f"{_HEART}processed.{hospital}.data")
-        for hospital, size, digest in (
-            ("cleveland", 18_461, "a74b7efa387bc9d108d7d0115d831fe9b414b29ae7124f331b622b4efa0427c8"),
-            ("hungarian", 10_263, "d1ad108f785768cd3d7e82dc522e6f5a61eea93cccfb3a46ee8076f73fc3d796"),
-            ("switzerland", 4_109, "834a405ccf5b66ab4056bb77794adc8df0b7125186454c0a1d002d33c6c3b314"),
-            ("va", 6_737, "e7c93d8d0d2acdadfa4c5e8de768e2191e7f618b952e29623f1f0d5949ff6b8f"),
-        )
-    ),
-    "CC BY 4.0 (name the principal investigators: Janosi, Steinbrunn, Pfisterer, Detrano)",
-)
-ADULT = Source(
-    "adult",
-    (
-        DataFile(
-            "adult.data",
-            "5b00264637dbfec36bdeaab5676b0b309ff9eb788d63554ca0a249491c86603d",
-            3_974_305,
-            f"{_UCI}adult/adult.data",
-        ),
-        DataFile(
-            "adult.test",
-            "a2a9044bc167a35b2361efbabec64e89d69ce82d9790d2980119aac5fd7e9c05",
-            2_003_153,
-            f"{_UCI}adult/adult.test",
-        ),
-    ),
-    "CC BY 4.0",
-)
-CREDIT_DEFAULT = Source(
-    "credit-default",
-    (
-        DataFile(
-            "UCI_Credit_Card.csv",
-            "a0f0ab49d6326671d6cd83be5c88dcf18007025fe9a53ecd699119c871176ca1",
-            2_862_995,
-            "https://raw.githubusercontent.com/FederatedAI/FATE/"
-            "5a06d9e4c4cd7ab97a5c8357828adbffaca87785/examples/data/UCI_Credit_Card.csv",
-        ),
-    ),
-    "CC BY 4.0",
-)
-
-ADULT_COLUMNS = [
-    "age",
-    "workclass",
-    "fnlwgt",
-    "education",
-    "education-num",
-    "marital-status",
-    "occupation",
-    "relationship",
-    "race",
-    "sex",
-    "capital-gain",
-    "capital-loss",
-    "hours-per-week",
-    "native-country",
-    "income",
-]
 _ADULT_GROUPS = ["workclass", "marital-status", "occupation", "relationship", "race", "sex", "native-country"]
 
 
@@ -97,8 +32,8 @@ def heart_disease(data_dir: Path | None = None) -> DataSet:
     hospital are its test part. Each hospital standardises with its own training rows, which it can do
     without telling anyone.
     """
-    files, where = obtain(HEART_DISEASE, data_dir)
-    parts = [_hospital(_rows(files[file.name])) for file in HEART_DISEASE.files]
+    files, where = obtain(source := published()["heart-disease"], data_dir)
+    parts = [_hospital(_rows(files[file.name])) for file in source.files]
     sizes = [[len(part[index]) for part in parts] for index in (1, 3)]
     owners = [np.repeat(np.arange(len(parts), dtype=np.int64), counts) for counts in sizes]
     x_train, y_train, x_test, y_test = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
@@ -126,16 +61,16 @@ def adult(data_dir: Path | None = None, clients_by: str | None = None) -> DataSe
     """
     if clients_by is not None and clients_by not in _ADULT_GROUPS:
         raise Misuse(f"adult: clients_by is one of {', '.join(_ADULT_GROUPS)}; not {clients_by!r}.")
-    files, where = obtain(ADULT, data_dir)
-    train, test = (_rows(files[file.name]) for file in ADULT.files)
+    files, where = obtain(source := published()["adult"], data_dir)
+    train, test = (_rows(files[file.name]) for file in source.files)
     both = np.concatenate((train, test))
-    x, y = _adult_features(both), np.char.startswith(both[:, -1], ">50K").astype(np.int64)
+    x, y = _adult_features(both, source.columns), np.char.startswith(both[:, -1], ">50K").astype(np.int64)
     cut = len(train)
     done = "scaled by constants, groups as indicators"
     parts = (x[:cut], y[:cut], x[cut:], y[cut:], 2, where, done)
     if clients_by is None:
         return DataSet("adult", *parts)
-    names, owner = np.unique(both[:, ADULT_COLUMNS.index(clients_by)], return_inverse=True)
+    names, owner = np.unique(both[:, source.columns.index(clients_by)], return_inverse=True)
     owner = owner.astype(np.int64)
     return DataSet("adult", *parts, owner[:cut], owner[cut:], tuple(str(name) for name in names))
 
@@ -146,16 +81,14 @@ def credit_default(data_dir: Path | None = None) -> DataSet:
 
     Money goes through a signed logarithm; sex, education and marriage become indicators. (Yeh and Lien 2009.)
     """
-    files, where = obtain(CREDIT_DEFAULT, data_dir)
+    files, where = obtain(published()["credit-default"], data_dir)
     values = _rows(files["UCI_Credit_Card.csv"])[1:].astype(np.float64)[:, 1:]
     limit, groups, age, delays, money = np.split(values[:, :-1], [1, 4, 5, 11], axis=1)
     columns = [_money(limit), age / 100, delays / 8, _money(money)]
     columns += [_indicators(column.astype(np.int64).astype(str)) for column in groups.T]
     x: Floats = np.hstack(columns).astype(np.float32)
     y = values[:, -1].astype(np.int64)
-    train, test = holdout(y, 0.2)
-    done = "scaled by constants, groups as indicators"
-    return DataSet("credit-default", x[train], y[train], x[test], y[test], 2, where, done)
+    return held_out("credit-default", x, y, 2, where, "scaled by constants, groups as indicators")
 
 
 def _rows(content: bytes) -> Table:
@@ -180,8 +113,8 @@ def _hospital(rows: Table) -> tuple[Floats, Labels, Floats, Labels]:
     return x_train, y[train], x_test, y[test]
 
 
-def _adult_features(rows: Table) -> Floats:
-    column = {name: rows[:, index] for index, name in enumerate(ADULT_COLUMNS)}
+def _adult_features(rows: Table, columns: tuple[str, ...]) -> Floats:
+    column = {name: rows[:, index] for index, name in enumerate(columns)}
     number = {
         name: column[name].astype(np.float64)[:, np.newaxis] for name in column if column[name][0].isdigit()
     }
