@@ -69,7 +69,11 @@ def fetch_file(address: str, sha256: str, limit: int, path: Path, otherwise: str
             digest.update(piece)
             stream.write(piece)
         require_digest(
-            digest.hexdigest(), sha256, address, f"damaged on the way, or another version. {otherwise}"
+            digest.hexdigest(),
+            sha256,
+            address,
+            "the published file",
+            f"damaged on the way, or another version. {otherwise}",
         )
 
 
