@@ -4,8 +4,11 @@ What does not belong here: how a round goes (`fl.round`), who carries its messag
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
+
+import numpy as np
 
 from fl import arguments
 from fl.federation_setup import FederationSetup, shared
@@ -74,7 +77,22 @@ class Coordinator:
                 f"a layer demands {demanded} survivors, and another one's price counts on a secret choice of clients: "
                 f"say min_survivors={demanded}, so that rounds with fewer are part of that price"
             )
+        self._check_sums(max(demanded, self.setup.options.min_survivors), run)
         return run
+
+    def _check_sums(self, least: int, run: RunFacts) -> None:
+        """Raises StackError for several sums beside a secret choice of clients, Misuse for a sum that cannot end."""
+        sums = self.setup.strategy.sums(self.setup.names[: run.cohort], 1)
+        if len(sums) > 1 and self.hidden:
+            raise StackError(
+                f"{self.setup.strategy.name} makes {len(sums)} sums a round, and their sizes would tell who was chosen "
+                'in secret: choose sampling="fixed" over everybody, or take amplify=False'
+            )
+        for name, clients in sums.items() if len(sums) > 1 else ():
+            if len(clients) < least:
+                raise Misuse(
+                    f"min_survivors={least}, but the sum {name!r} has {len(clients)} clients: no round could end"
+                )
 
     @property
     def hidden(self) -> bool:
@@ -129,17 +147,32 @@ class Coordinator:
 
     # -- a round --
 
+    def open_all(self, number: int, asked: tuple[str, ...]) -> tuple[Broadcast, ...]:
+        """Return what the clients of each of the round's sums are shown. Raises as `open` does."""
+        sums = self.setup.strategy.sums(asked, number)
+        if not sums or not all(set(clients) <= set(asked) for clients in sums.values()):
+            raise Misuse(
+                f"{self.setup.strategy.name}.sums: expected sums over the clients asked, {asked}, got {sums}"
+            )
+        return tuple(self.open(number, clients, name=name) for name, clients in sums.items())
+
     def open(
-        self, number: int, clients: tuple[str, ...], public: Public | None = None, model: Tree | None = None
+        self,
+        number: int,
+        clients: tuple[str, ...],
+        public: Public | None = None,
+        model: Tree | None = None,
+        name: str = "",
     ) -> Broadcast:
-        """Return what the round's clients are shown. public, model: what a client was told (default: this server's).
+        """Return what the clients of one sum are shown. public, model: what a client was told (default: this server's).
+        name: the sum's.
 
         Raises Misuse before `prepare`, TooFewSurvivors for a round that asks too few clients.
         """
         if self.run is None:
             raise Misuse("expected prepare(rounds) before the first round")
         setup = self.setup
-        reference = self.reference() if model is None else reference_of(model, schema=self.schema)
+        reference = self._start(name) if model is None else reference_of(model, schema=self.schema)
         return open_round(
             setup.stack,
             self.run,
@@ -149,7 +182,18 @@ class Coordinator:
             metrics=setup.options.metrics,
             counts=setup.strategy.counts,
             public=self._public(clients) if public is None else public,
+            name=name,
         )
+
+    def _start(self, name: str) -> Reference:
+        """Return the model that the clients of a sum start from."""
+        own = self.reference()
+        if not name:
+            return own
+        chosen = self.setup.strategy.model(name, own.flat.vector)
+        if chosen is own.flat.vector:
+            return own
+        return reference_of(moved(own, chosen - own.flat.vector), schema=self.schema)
 
     def _public(self, clients: tuple[str, ...]) -> Public:
         """Return what layers and the strategy broadcast, and for owners of state which round closed last with whom."""
@@ -175,10 +219,12 @@ class Coordinator:
         tree, _ = to_tree(shared(self.model.state_dict(), self.setup.options))
         return reference_of({name: array.copy() for name, array in tree.items()}, schema=self.schema)
 
-    def move(self, broadcast: Broadcast, mean: Mean) -> None:
-        """Move the model by what the strategy makes of a round's mean."""
-        step = self.setup.strategy.move(mean)
-        self.take(moved(broadcast.reference, step, mean.counters))
+    def move(self, means: Mapping[str, Mean]) -> None:
+        """Move the model by what the strategy makes of the means of a round's sums."""
+        step = self.setup.strategy.moves(means)
+        counted = [mean.counters for mean in means.values() if mean.counters is not None]
+        counters = np.stack(counted).sum(axis=0) if counted else None
+        self.take(moved(self.reference(), step, counters))
 
     def take(self, tree: Tree) -> None:
         """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""

@@ -231,7 +231,7 @@ class Federation:
         lost = self.engine.lost(number)
         asked = self.coordinator.choose(number) if lost is None else lost.asked
         try:
-            broadcast = self.coordinator.open(number, asked)
+            parts = self.coordinator.open_all(number, asked)
         except Aborted as error:
             result = RoundResult(number, asked, abandoned=error.reason)
             if (
@@ -239,27 +239,27 @@ class Federation:
             ):  # that too few were chosen is priced: the round is paid for like any other
                 self.account.charge(self.coordinator.sample().plan.events(()), number)
         else:
-            result = self._play(broadcast) if lost is None else self._count(lost, broadcast)
+            result = self._play(parts) if lost is None else self._count(lost, parts)
         self.coordinator.close(result)
         result.metrics = self.coordinator.evaluate()
         result.guarantees = self.account.guarantees()
         return withheld(result) if self.coordinator.hidden else result
 
-    def _play(self, broadcast: Broadcast) -> RoundResult:
+    def _play(self, parts: Sequence[Broadcast]) -> RoundResult:
         least = self.setup.options.min_survivors
-        played = play([broadcast], self.engine, self.setup.stack, self.account, least)
+        played = play(parts, self.engine, self.setup.stack, self.account, least)
         if not self.coordinator.hidden:  # what it says follows how many took part
             self.protection = played.protection or self.protection
-        for mean in played.means:
-            self.coordinator.move(broadcast, mean)
+        if played.means:
+            self.coordinator.move({part.name: mean for part, mean in zip(parts, played.means, strict=True)})
         return played.result
 
-    def _count(self, lost: RoundResult, broadcast: Broadcast) -> RoundResult:
+    def _count(self, lost: RoundResult, parts: Sequence[Broadcast]) -> RoundResult:
         """Count a round that a kill interrupted: a ledger was charged before, an account without one knows only what
         was saved.
         """
-        if self.setup.ledger is None:
-            self.account.charge(broadcast.plan.events(lost.asked), lost.number)
+        for part in () if self.setup.ledger is not None else parts:
+            self.account.charge(part.plan.events(part.clients), lost.number)
         return lost
 
     # -- what is kept --

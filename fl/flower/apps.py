@@ -128,7 +128,7 @@ class FederatedWork:
             )
         coordinator.run = header.run.facts()
         self.setup.stack.plan(coordinator.run)
-        return coordinator.open(header.number, session.roster, header.public.public(), shown)
+        return coordinator.open(header.number, session.roster, header.public.public(), shown, header.name)
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Train on this node's loader."""

@@ -127,7 +127,9 @@ class FlowerEngine:
         facts, layout = broadcast.plan.facts, self.server.layout
         self.begun(facts.run, session)
         charge(broadcast.clients)
-        header = self.server.header(session.encode(), broadcast.number, facts.run, facts.public)
+        header = self.server.header(
+            session.encode(), broadcast.number, facts.run, facts.public, broadcast.name
+        )
         content = RecordDict({layout.arrays: arrays_of(broadcast.reference.tree)})
         if self.config is not None:
             content[layout.config] = self.config

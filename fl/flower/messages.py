@@ -17,7 +17,7 @@ from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
 from protocols.layers import Block, PublicValues, RunFacts
 
-VERSION = 4
+VERSION = 5
 KEY, FRAMES = "secagg", "secagg.frames"
 HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
 _STYPE = "secagg.frame"
@@ -67,7 +67,8 @@ class ModelLayout(Record):
 class Header(Record):
     """What a party must know of a round before its first answer. Public.
 
-    federation, serial: which roster (serial 0: none). number: the round as the training counts. session: an
+    federation, serial: which roster (serial 0: none). number: the round as the training counts. name: which of the
+    round's sums it is. session: an
     encoded `Session`. public: what layers broadcast. head, head_signature: the run record's last head (64 lower-case
     hexadecimal digits, or empty) and the server's signature of it, for the client to keep. Raises Misuse for a head of
     another form.
@@ -76,6 +77,7 @@ class Header(Record):
     federation: str
     serial: int
     number: int
+    name: str
     session: bytes
     run: RunHeader
     public: PublicValues

@@ -88,8 +88,8 @@ class ServerParty:
             return self.roster.federation, self.roster.serial
         return self.state.name(), 0
 
-    def header(self, session: bytes, number: int, run: RunFacts, public: Public) -> Header:
-        """Return what parties are told of a round. number: as the training counts."""
+    def header(self, session: bytes, number: int, run: RunFacts, public: Public, name: str = "") -> Header:
+        """Return what parties are told of a round. number: as the training counts. name: of the sum."""
         federation, serial = self.federation()
         known, signature = self.head != GENESIS, b""
         if self.identity and known:
@@ -98,6 +98,7 @@ class ServerParty:
             federation=federation,
             serial=serial,
             number=number,
+            name=name,
             session=session,
             run=RunHeader.of(run),
             public=PublicValues.of(public),

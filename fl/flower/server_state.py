@@ -11,7 +11,7 @@ a round that was stopped before is played again under a new session.
 import json
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from fl.account import Account
 from fl.flower.messages import RunHeader
@@ -79,7 +79,10 @@ class ServerFacts:
         return name.decode()
 
     def inputs_asked(self, round: AskedRound) -> None:
-        """Remember that inputs of this round may leave from now on."""
+        """Remember that inputs of this round may leave from now on; a round's sums begin one after the other."""
+        before = self.last_asked()
+        if before is not None and before.round == round.round:
+            round = replace(round, asked=tuple(dict.fromkeys((*before.asked, *round.asked))))
         self.store.put(_INTERRUPTED, round.encode())
 
     def last_asked(self) -> AskedRound | None:

@@ -81,6 +81,7 @@ class WrappedApp:
             metrics=layout.metrics,
             public=header.public.public(),
             config=config_bytes(content.config_records.get(layout.config)),
+            name=header.name,
         )
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:

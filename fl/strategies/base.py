@@ -2,7 +2,8 @@
 
 A client's contribution is the difference between its model after the local computation and the broadcast one, and
 whatever else the strategy declares: counts, further blocks. The server moves the model by what the strategy makes of
-their sums. A strategy needs sums only, so every secure sum fits.
+their sums. A strategy needs sums only, so every secure sum fits. A round has one sum unless the strategy says more:
+groups of clients, or several models, each of which moves by a mean of its own; one sum without a total abandons all.
 """
 
 from collections.abc import Mapping
@@ -48,6 +49,16 @@ class Strategy:
         """Further real vectors of every contribution to a model of `dimension` parameters (a control variate)."""
         return ()
 
+    def sums(self, clients: tuple[str, ...], number: int) -> Mapping[str, tuple[str, ...]]:
+        """Return the secure sums of round `number`: name -> its clients, of those asked (default: one, of all)."""
+        return {"": clients}
+
+    def model(self, name: str, server: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the model (float64 [d]) that the clients of the sum `name` start from (default: the server's,
+        from which the only sum, "", always starts).
+        """
+        return server
+
     def public(self) -> Mapping[str, Value]:
         """What the server broadcasts for this round; arrives as `facts.public[self.name]`."""
         return {}
@@ -65,6 +76,11 @@ class Strategy:
     ) -> Extras:
         """Return what a client adds to its update: after training, from its difference and its training metrics."""
         return Extras()
+
+    def moves(self, means: Mapping[str, Mean]) -> NDArray[np.float64]:
+        """Return the movement of the server's model (float64 [d]) for the means of all sums, by their names."""
+        (mean,) = means.values()
+        return self.move(mean)
 
     def move(self, mean: Mean) -> NDArray[np.float64]:
         """Return the movement of the model (float64 [d]) for everything that was summed."""

@@ -1,13 +1,19 @@
 """A strategy that broadcasts, weighs, counts, sends blocks and keeps state, and entries that stay local, on Flower."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from flwr.app import Message, RecordDict
 
 from fl import Federation
+from fl.flower.messages import pack, unpack_request
+from fl.flower.server_state import AskedRound, ServerFacts
+from protocols.store import MemoryStore
 from tests.flower.test_flower_apps import federation, grid_of, same, serve
+from tests.toys.clusters import Clusters
 from tests.toys.controlled import Controlled
 
 
@@ -50,3 +56,44 @@ def test_entries_that_stay_local_are_never_sent(tmp_path: Path) -> None:
     assert same(result.model, personal().fit(3).model)
     sent = {name for _, message in grid.log for name in message.content.array_records.get("arrays", {})}
     assert sent == {"0.weight", "0.bias"}
+
+
+def clustered() -> Federation:
+    return federation(strategy=Clusters())
+
+
+def test_several_sums_in_a_round_give_the_models_of_the_run_in_memory(tmp_path: Path) -> None:
+    own, alike = clustered(), clustered()
+    result = serve(grid_of(tmp_path, clustered), own, 2)
+    expected = alike.fit(2)
+    assert [entry.abandoned for entry in result.history] == [None] * 2
+    assert result.history[-1].survivors == expected.history[-1].survivors
+    models, others = (made.setup.strategy.models for made in (own, alike))  # type: ignore[attr-defined]
+    assert models.keys() == others.keys() == {"first", "second"}
+    assert all((models[name] == others[name]).all() for name in models)
+
+
+def test_a_node_refuses_the_model_of_another_sum(tmp_path: Path) -> None:
+    """The sum's name is in the session's context: a server that says another one is found out."""
+
+    def rename(node: int, message: Any) -> Any:
+        request, frames = unpack_request(message.content, None)
+        if node == 1 and request.header is not None and request.header.name:
+            header = replace(request.header, name="third")
+            content = {**message.content, **pack(replace(request, header=header), frames, None)}
+            return Message(RecordDict(content), dst_node_id=node, message_type="train")
+        return message
+
+    grid = grid_of(tmp_path, clustered, before=rename)
+    result = serve(grid, clustered(), 1)
+    assert result.history[0].abandoned is not None
+    assert "not those of the session" in str(result.history[0].refusals["site-1"])
+
+
+def test_a_kill_between_two_sums_charges_everybody_who_was_asked(tmp_path: Path) -> None:
+    facts = ServerFacts(MemoryStore())
+    for session, asked in ((1, ("a", "b")), (2, ("c",))):
+        facts.inputs_asked(AskedRound(session, 1, bytes(32), asked))
+    assert facts.last_asked() == AskedRound(2, 1, bytes(32), ("a", "b", "c"))
+    facts.inputs_asked(AskedRound(3, 2, bytes(32), ("a",)))
+    assert facts.last_asked() == AskedRound(3, 2, bytes(32), ("a",))

@@ -1,6 +1,7 @@
 """What a strategy may do besides stepping: broadcast arrays, choose weights, report counts and blocks, keep state."""
 
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import DistributedDP
+from dp import ClientDP, DistributedDP
 from fl import Federation, FedSGD
 from fl.strategies.base import Extras
 from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError
@@ -17,6 +18,7 @@ from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, 
 from protocols.party_state import CLOSED, PartyState
 from protocols.store import MemoryStore
 from secagg import SecAgg
+from tests.toys.clusters import OFFSET, Clusters
 from tests.toys.controlled import Controlled
 
 CLIENTS = 4
@@ -137,6 +139,63 @@ def test_chosen_weights_are_bound_by_the_strategys_own_cap_not_by_examples() -> 
     heavy.weight_cap = None
     with pytest.raises(Misuse, match="weight_cap"):
         federation([], strategy=heavy).fit(1)
+
+
+# -- several sums in one round --
+
+
+def moved(offset: float) -> torch.nn.Module:
+    model = make()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter += offset
+    return model
+
+
+@pytest.mark.parametrize("privacy", [[], [SecAgg()]])
+def test_each_sum_of_a_round_moves_a_model_of_its_own(privacy: list[Any]) -> None:
+    run = federation(privacy, strategy=(clusters := Clusters()))
+    history = run.fit(3).history
+    assert [result.survivors for result in history] == [("0", "1", "2", "3")] * 3
+    assert clusters.members == {"first": ("0", "1", "2"), "second": ("1", "2", "3")}
+    for name, place, offset in (("first", 0, 0.0), ("second", 1, OFFSET)):
+        clients = dict(list(enumerate(loaders()))[place : place + 3])
+        # a federation of the group alone ends where the group's sum does
+        alone = Federation(partial(moved, offset), clients, privacy=privacy).fit(3).model
+        apart = np.concatenate([p.detach().numpy().ravel() for p in alone.parameters()])
+        assert clusters.models[name] == pytest.approx(apart, abs=1e-3)
+    assert not np.allclose(clusters.models["first"] + OFFSET, clusters.models["second"])
+
+
+def test_a_sum_without_a_total_abandons_the_round_and_moves_no_model() -> None:
+    run = federation([RefusesOnce(4), SecAgg()], strategy=(clusters := Clusters()))
+    models: list[Any] = []
+    history = run.fit(3, on_round=lambda result: models.append(clusters.state())).history
+    assert [bool(result.abandoned) for result in history] == [False, True, False]
+    assert all(np.array_equal(models[0][name], models[1][name]) for name in models[0])
+
+
+def test_several_sums_go_on_where_a_run_was_stopped(tmp_path: Path) -> None:
+    federation([SecAgg()], strategy=Clusters(), output=tmp_path).fit(1)
+    again = federation([SecAgg()], strategy=(clusters := Clusters()), output=tmp_path)
+    again.fit(3, resume=True)
+    federation([SecAgg()], strategy=(whole := Clusters())).fit(3)
+    assert all(np.array_equal(clusters.models[name], whole.models[name]) for name in whole.models)
+
+
+def test_sums_that_no_round_can_end_are_refused_before_the_first() -> None:
+    with pytest.raises(Misuse, match="sum 'first' has 3 clients"):
+        federation([SecAgg()], strategy=Clusters(), min_survivors=4).fit(1)
+    layer = ClientDP(noise_multiplier=1.0, clip=1.0, amplify=True)
+    with pytest.raises(StackError, match="who was chosen in secret"):
+        federation([layer], strategy=Clusters(), fraction=0.5, sampling="poisson", metrics=()).fit(1)
+
+    class Strangers(Clusters):
+        def sums(self, clients: tuple[str, ...], number: int) -> Any:
+            return {"": clients, "more": ("mallory", *clients)}
+
+    with pytest.raises(Misuse, match="sums over the clients asked"):
+        federation([], strategy=Strangers()).fit(1)
 
 
 # -- a client's own state, step by step --
