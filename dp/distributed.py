@@ -114,6 +114,7 @@ class DistributedDP(PrivacyLayer):
         self._planned: dict[tuple[Any, ...], _Plan] = {}
         self._sums: dict[str, NDArray[np.int64]] = {}
         self._probed: Probed | None = None
+        self._proven: set[str] = set()
 
     def _sampling(self, rate: float | None, examples: int | None) -> tuple[float, int]:
         if self.unit is Unit.CLIENT:
@@ -281,8 +282,9 @@ class DistributedDP(PrivacyLayer):
 
             step = self._fine_step()
             loss = task.loss or (lambda model, batch: task.criterion(model(batch[0]), batch[1]))
-            if self._probed is None:  # once per run
-                self._probed = prove(task.model, loss, task.loader)
+            if facts.client not in self._proven:  # once per run
+                self._probed = prove(task.model, loss, task.loader, self._probed)
+                self._proven.add(facts.client)
             named, private = clipped_sum(
                 task.model,
                 loss,

@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from benchmarks.dp import models
 from dp.sample.engine import ClientEngine
 from dp.sample.options import Clipping
+from dp.sample.targets import OwnLosses
 
 Epoch = Callable[[], None]
 
@@ -91,9 +92,9 @@ def _ours(data: TensorDataset, batch: int, mode: str) -> Epoch:
         given = torch.optim.SGD(model.parameters(), lr=0.1)
         attached = engine.begin(model, given, DataLoader(data, batch_size=batch), nn.CrossEntropyLoss())
         whole = partial(_loop, attached.model, attached.loader, attached.optimizer, attached.criterion)
-        if engine.probed is None:  # once per run, in the epoch that warms up
-            engine.probe(whole)
-        whole()
+        with OwnLosses(lambda: engine.guard.pending):  # as the layer trains
+            engine.probe(whole)  # once per run, in the epoch that warms up
+            whole()
         engine.finish()
 
     return epoch

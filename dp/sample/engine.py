@@ -75,7 +75,8 @@ class ClientEngine:
     """A client's state across rounds: its Opacus engine and account, its clip, its counters.
 
     clipping: the mode. noise_multiplier: standard deviation per unit of the clip. rate: each example's
-    probability per step; steps: per pass. random: operating system's stream; another is for tests.
+    probability per step; steps: per pass. random: operating system's stream; another is for tests. probed: what a
+    check found of the model; checked: whether the client's own examples have passed it.
     """
 
     clipping: Clipping
@@ -86,6 +87,7 @@ class ClientEngine:
     guard: StepGuard = field(default_factory=StepGuard)
     taken: int = 0
     probed: Probed | None = None
+    checked: bool = False
 
     def __post_init__(self) -> None:
         self.opacus = _Engine(self)
@@ -130,12 +132,16 @@ class ClientEngine:
         return Attached(self._hooks if whole else model, made[1], private_criterion, made[-1])
 
     def probe(self, run: Callable[[], object]) -> Probed:
-        """Check on a few examples that this loop's rows are those of single examples, before it trains.
+        """Check that this loop's rows are those of single examples, on a few of them, and that the loss is each
+        example's own, on all of them, before it trains; nothing happens where that is known.
 
         run: calls the loop with what `begin` gave. It is left as soon as the check is done; nothing is trained,
-        nothing counted. Later rounds take what was found. Raises NotPerExample, UnaccountedStep, NonFiniteGradient.
+        nothing counted. Later rounds take what was found; `probed` that another client found is taken for layouts
+        alone. Raises NotPerExample, UnaccountedStep, NonFiniteGradient.
         """
-        self.probed = self.check(run).insist()
+        if self.probed is None or not self.checked:
+            self.probed = self.check(run).insist()
+        self.checked = True
         return self.probed
 
     def check(self, run: Callable[[], object], copies: int = 2) -> Probed:
@@ -145,7 +151,9 @@ class ClientEngine:
         if now is None:
             raise Misuse("expected a round under way: call begin first")
         hooks = self._hooks if isinstance(self._hooks, RowHooks) else Expanded(self._hooks, self._model)
-        probe = Probe(self._model, now.loader.fetch, now.loader.examples, hooks, copies)
+        probe = Probe(
+            self._model, now.loader.fetch, now.loader.examples, hooks, copies, self.probed, self.checked
+        )
         now.loader.script, now.optimizer.probe = probe.script(), probe
         try:
             return probe.drive(run)
@@ -254,7 +262,7 @@ class ClientEngine:
 
     def resume(self, taken: int, clip: float | None) -> None:
         """Take back what an earlier process kept: steps taken, and where the clip stood."""
-        self.taken, self._clip = taken, clip
+        self.taken, self._clip, self.checked = taken, clip, taken > 0
 
     def size(self, examples: int) -> None:
         """Tell the number of examples, before `begin`."""

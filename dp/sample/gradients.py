@@ -19,6 +19,7 @@ from dp.sample.audit.probe import Probe, Probed
 from dp.sample.hooks import RowHooks, agreed
 from dp.sample.loader import PrivateLoader
 from dp.sample.optimizers import checked_part
+from dp.sample.targets import OwnLosses
 from dp.sample.validation import validate
 from protocols.randomness import SecureRandom, SystemRandom
 
@@ -70,7 +71,8 @@ def clipped_sum(
     try:
         for batch in PrivateLoader(loader, rate, 1, random, arrivals, physical_batch):
             hooks.clear()
-            value = loss(model, batch)
+            with OwnLosses(lambda: arrivals.size):
+                value = loss(model, batch)
             value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
             lost += float(value.detach()) * (arrivals.size if reduction == "mean" else 1)
             seen += arrivals.size
@@ -86,8 +88,11 @@ def clipped_sum(
     return result, ({"loss": lost / seen} if seen else {})
 
 
-def prove(model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], loader: Any) -> Probed:
-    """Check on a few examples that the rows of this loss are those of single examples; once per run.
+def prove(
+    model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], loader: Any, known: Probed | None = None
+) -> Probed:
+    """Check that the rows of this loss are those of single examples (on a few), and that it is each example's own (on
+    all); once per run and client. known: what another client's check found, by which only the data are new.
 
     Returns what `clipped_sum` takes as `probed`. Raises NotPerExample by parameter, UnsupportedModule.
     """
@@ -96,7 +101,7 @@ def prove(model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], loader: An
     validate(model)
     hooks = RowHooks(model)
     batches = PrivateLoader(loader, 1.0, 1, SystemRandom(), _Arrivals(hooks))
-    probe = Probe(model, batches.fetch, batches.examples, hooks)
+    probe = Probe(model, batches.fetch, batches.examples, hooks, known=known)
     script = probe.script()
 
     def run() -> None:

@@ -93,6 +93,8 @@ class RowHooks:
         self.start(size)
 
     def _forward(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if isinstance(output, torch.Tensor) and output.is_floating_point():
+            self.precision = max(self.precision, torch.finfo(output.dtype).eps)
         if not torch.is_grad_enabled() or not (self.enabled or self.seen is not None):
             return
         own = samplers.trainable(module).values()
@@ -107,7 +109,6 @@ class RowHooks:
         ]
         if self.seen is not None:
             self.seen.append(Seen(name, tuple(tuple(t.shape) for t in inputs), tuple(output.shape)))
-        self.precision = max(self.precision, torch.finfo(output.dtype).eps)
         if not self.enabled or not output.requires_grad:
             return
         self.uses.update(id(p) for p in own)

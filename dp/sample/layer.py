@@ -132,7 +132,7 @@ class SampleDP(PrivacyLayer):
         return private
 
     def _train(self, compute: Compute, task: LocalTask, facts: RoundFacts) -> dict[str, float]:
-        from dp.sample.targets import counted_targets
+        from dp.sample.targets import OwnLosses
 
         if self.repair:
             self._repair(task)
@@ -144,9 +144,8 @@ class SampleDP(PrivacyLayer):
         task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
         task.loader = attached.loader
         try:
-            with counted_targets():
-                if engine.probed is None:
-                    self._probed = engine.probe(lambda: compute(task))
+            with OwnLosses(lambda: engine.guard.pending):
+                self._probed = engine.probe(lambda: compute(task))
                 metrics = compute(task)
             steps = engine.finish()
         except BaseException:  # whatever broke the loop, Opacus' hooks come off the model

@@ -7,6 +7,7 @@ physical parts.
 """
 
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from typing import Any, Protocol
 
 import torch
@@ -157,6 +158,7 @@ class PrivateLoader(DataLoader[Any]):
         batches = PoissonBatches(len(dataset), rate, count, random)
         self._steps, self.rate, self._whole = steps, rate, whole
         self.script: Iterator[Any] | None = None
+        self._look = lru_cache(1024)(dataset.__getitem__)
         super().__init__(
             _Tagged(dataset, whole),
             batch_sampler=_Parts(batches, most),
@@ -176,14 +178,10 @@ class PrivateLoader(DataLoader[Any]):
         return len(self.dataset)  # type: ignore[arg-type]  # has a length: checked above
 
     def fetch(self, indices: list[int]) -> Any:
-        """These examples as the loop would get them; an example that is drawn anew at each look is kept."""
+        """These examples as the loop would get them; one that is drawn anew at each look is kept for the next looks."""
         if self._whole:
             return self.collate_fn([(True, True), indices]).content
-        kept = self.__dict__.setdefault("_kept", {})
-        for index in indices:
-            if index not in kept:
-                kept[index] = self.dataset[index]
-        return self.collate_fn([(True, True), *[kept[index] for index in indices]]).content
+        return self.collate_fn([(True, True), *map(self._look, indices)]).content
 
     def __iter__(self) -> Any:
         if self.script is not None:  # the check before training

@@ -20,7 +20,7 @@ from dp.sample.audit.probe import Probed, Verdict
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import holders
 from dp.sample.options import GRADIENTS, Clipping
-from dp.sample.targets import counted_targets
+from dp.sample.targets import OwnLosses
 from dp.sample.validation import problems
 from protocols.errors import Misuse
 
@@ -143,7 +143,7 @@ class Step:
         self.splits = self._loss is None or self._passes
 
     def __call__(self, model: Any, batch: Any, criterion: Any) -> Any:
-        with counted_targets():
+        with OwnLosses():
             if self._loss is None:
                 return criterion(model(batch[0]), batch[1])
             return self._loss(model, batch, criterion) if self._passes else self._loss(model, batch)

@@ -2,14 +2,18 @@
 
 A few examples pass through the user's own loop: one by one (in small batches of copies) for reference, where
 autograd alone differentiates, and as one batch, whose size no other dimension has, for the rows. Layouts and
-the loss's reduction are found; what does not agree is refused by parameter. Parameters move a little for the
-check, so that zeros hide nothing, and are put back bit by bit. No example's figures leave this module.
+the loss's reduction are found; what does not agree is refused by parameter. Then every example passes, in a batch
+and in a part of it, whose gradients must add up: a divisor that follows the batch shows, whatever computes it.
+Parameters move a little for the check, so that zeros hide nothing, and are put back bit by bit. No example's figures
+leave this module.
 """
 
 import math
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
+from itertools import chain, count, islice
+from random import SystemRandom
 from typing import Any
 
 import torch
@@ -21,9 +25,16 @@ from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.guard import changed_outside, difference, snapshot
 from dp.sample.hooks import RowHooks, gradient_left, rows_left, unseen
 from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
+from dp.sample.targets import OwnLosses
 from protocols.errors import Misuse
 
 SIZES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
+CHUNKS = 12
+"""Batches that are compared with their parts, at least: two parts agree by chance in less than one of two."""
+MIXED = (
+    "an example's gradient changes with the others of its batch (padding to the longest, normalisation over the batch, "
+    "a mean over all tokens or class weights, a loss that compares examples): make each example's loss its own"
+)
 Gradients = dict[str, torch.Tensor]
 
 
@@ -89,7 +100,8 @@ class Probe:
     """One check, driven by `script` (the batches) and `step` (called where the loop steps its optimizer).
 
     fetch: indices -> a batch of these examples, as the loop gets it. count: of examples in the data. mode: what
-    makes the rows. copies: how often an example is repeated where it is the only one.
+    makes the rows. copies: how often an example is repeated where it is the only one. known: what a check of this loop
+    found, by which only the data are new. seen: whether the data have passed before.
     """
 
     def __init__(
@@ -99,8 +111,11 @@ class Probe:
         count: int,
         mode: "RowHooks | Expanded",
         copies: int = 2,
+        known: "Probed | None" = None,
+        seen: bool = False,
     ) -> None:
         self.model, self._fetch, self._count, self._mode, self._copies = model, fetch, count, mode, copies
+        self._known, self._seen = known, seen
         self._hooks = mode if isinstance(mode, RowHooks) else None
         self._named = dict(model.named_parameters())
         self._got: Gradients = {}
@@ -114,7 +129,7 @@ class Probe:
         """Call the loop, as often as it takes, until the script is done. Raises UnaccountedStep for a loop that
         takes no batch, takes no step or changes parameters."""
         before = snapshot(self.model)
-        with steady() as self._again:
+        with OwnLosses(), steady() as self._again:
             try:
                 self._move()
                 while self.result is None:
@@ -150,12 +165,14 @@ class Probe:
         """Factors of the probe's examples in a sum, each another, so that an exchange of two is seen."""
         return torch.arange(1, size + 1, dtype=torch.float64) / size
 
-    def _move(self) -> None:
+    def _move(self, factor: float = 1.0) -> None:
         generator = torch.Generator().manual_seed(0)
         for p in self._named.values():
             if p.requires_grad and p.is_floating_point():
                 noise = torch.randn(p.shape, generator=generator).to(p)
-                p.data.add_(noise * (0.1 * float(p.detach().float().pow(2).mean().sqrt()) + 0.01))
+                p.data.add_(noise * (0.1 * float(p.detach().float().pow(2).mean().sqrt()) + 0.01)).mul_(
+                    factor
+                )
         self._still = snapshot(self.model)
 
     # -- the script --
@@ -179,6 +196,65 @@ class Probe:
 
     def script(self) -> Iterator[Any]:
         """The batches, in turn; between two of them the loop has stepped."""
+        probed = self._known or (yield from self._layouts_and_rows())
+        if not self._seen:
+            verdicts = {v.name: v for v in probed.verdicts}
+            for name in (yield from self._everywhere(probed.reduction)):
+                if verdicts[name].status == "sound":
+                    verdicts[name] = Verdict(name, "refused", MIXED, verdicts[name].error)
+            probed = replace(probed, verdicts=tuple(verdicts.values()))
+        self.result = probed
+        raise Enough
+
+    def _everywhere(self, reduction: str) -> Generator[Any, None, set[str]]:
+        """Parameters whose gradient of a batch is not that of its two parts together: first every example, then some
+        with larger parameters, which cross other thresholds."""
+        mixed: set[str] = set()
+        size = min(48, max(6, self._count // 32))
+        cut = max(2, size // 3)
+        shares = (1.0, 1.0) if reduction == "sum" else (cut / size, 1 - cut / size)
+        drawn = chain.from_iterable(SystemRandom().sample(range(self._count), self._count) for _ in count())
+        for turn, many in enumerate((max(CHUNKS, -(-self._count // size)), 2, 2)):
+            if turn:
+                self._move(4.0)
+            for at in range(many):
+                batch, grads = list(islice(drawn, size)), []
+                for indices in (batch, batch[:cut], batch[cut:]):
+                    yield from self._take(indices, draw=at % len(DRAWS))
+                    grads.append(self._gradients())
+                mixed |= self._apart(grads, shares, 30.0 if turn else 2.0)
+        return mixed
+
+    def _apart(self, gradients: list[Gradients], shares: tuple[float, float], slack: float) -> set[str]:
+        """Parameters whose gradient differs; all of them where the whole one is longer or shorter along its way, which
+        rounding in single parameters hardly moves and a divisor does."""
+        names = [name for name, p in self._named.items() if p.requires_grad]
+        whole, one, other = (
+            torch.cat(
+                [
+                    g.get(name, torch.zeros_like(self._named[name])).reshape(-1).double().cpu()
+                    for name in names
+                ]
+            )
+            for g in gradients
+        )
+        sum_of_parts, scale = (
+            shares[0] * one + shares[1] * other,
+            float(torch.stack([one, other]).norm()) + 1e-30,
+        )
+        tolerance = math.sqrt(
+            max(self._precision(), *(torch.finfo(p.dtype).eps for p in self._named.values()))
+        )
+        apart = whole - sum_of_parts
+        if abs(float(apart @ sum_of_parts)) > tolerance * scale * float(sum_of_parts.norm()):
+            return set(names)
+        far = torch.split(apart, [self._named[name].numel() for name in names])
+        return {name for name, d in zip(names, far, strict=True) if float(d.norm()) > 15 * tolerance * scale}
+
+    def _precision(self) -> float:
+        return 2.0**-23 if self._hooks is None else self._hooks.precision
+
+    def _layouts_and_rows(self) -> Generator[Any, None, Probed]:
         small = self._record()
         yield from self._take([0] * self._copies)
         first = self._gradients()
@@ -195,7 +271,7 @@ class Probe:
             references.append(self._gradients())
         yield from self._take(indices)
         whole = self._gradients()
-        precision = 0.0 if self._hooks is None else self._hooks.precision
+        precision = self._precision()
         comparison = Comparison(self._named, references, whole, first, self._copies, precision)
         for draw in range(1, len(DRAWS)):
             comparison.mixed |= yield from self._mixed(draw, precision)
@@ -212,8 +288,7 @@ class Probe:
         if self._hooks is not None:
             faults = (self._hooks.faults or {}) | faults
         verdicts = tuple(comparison.verdict(name, errors, self._fault(name, faults)) for name in self._named)
-        self.result = Probed(layouts, comparison.reduction, verdicts, size)
-        raise Enough
+        return Probed(layouts, comparison.reduction, verdicts, size)
 
     def _mixed(self, draw: int, precision: float) -> Generator[Any, None, set[str]]:
         """Parameters of which two examples' gradient is not their mean, under another draw of random numbers."""
@@ -379,11 +454,7 @@ class Comparison:
                 "two passes over one example differ: the loop draws random numbers that cannot be held still"
             )
         if name in self.mixed:
-            return (
-                "an example's gradient changes with the others of its batch (padding to the longest, normalisation "
-                "over the batch, a mean over all tokens or class weights, a loss that compares examples): make each "
-                "example's loss its own"
-            )
+            return MIXED
         return (
             unseen(name, used=True)
             if not error < math.inf

@@ -14,12 +14,6 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
-from dp.sample.errors import NotPerExample
-
-WEIGHTED = (
-    'class weights with reduction="mean" divide by the weights of the whole batch, so that an example\'s gradient '
-    'changes with the others\' labels: take reduction="none" and the mean of what it gives'
-)
 _DROPOUT = {
     getattr(functional, name)
     for name in (
@@ -36,7 +30,6 @@ _NOISE = {
 }
 DRAWS = ((0, 0.5), (1751, 0.01), (1470, 0.99))
 """Seeds and the constant noise, middling, low and high: code behind a coin (mixup half of the time) runs in one."""
-_CLASSES = {functional.cross_entropy, functional.nll_loss}
 
 
 class _Still(TorchFunctionMode):
@@ -50,24 +43,15 @@ class _Still(TorchFunctionMode):
             return args[0] if args else options["input"]
         if function is functional.scaled_dot_product_attention and len(args) < 5:
             options["dropout_p"] = 0.0
-        if function in _CLASSES and options.get("reduction") == "mean" and _differ(options.get("weight")):
-            raise NotPerExample({"(the loss)": WEIGHTED})
         made = function(*args, **options)
         return (
             made.detach().fill_(self.level).requires_grad_(made.requires_grad) if function in _NOISE else made
         )
 
 
-def _differ(weights: Any) -> bool:
-    return weights is not None and bool((weights != weights.reshape(-1)[0]).any())
-
-
 @contextmanager
 def steady() -> Iterator[Callable[[int], None]]:
-    """Within it, call what is given, with a place in `DRAWS`, before each batch: all generators start again there.
-
-    A mean over class weights raises NotPerExample within it.
-    """
+    """Within it, call what is given, with a place in `DRAWS`, before each batch: all generators start again there."""
     still = _Still()
 
     def again(draw: int) -> None:
