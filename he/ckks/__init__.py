@@ -2,7 +2,7 @@
 key.
 """
 
-from he.ckks.shared_key import SharedKey
+from he.ckks.keys import SharedKey
 from he.ckks.sum import CKKSSum
 
 __all__ = ["CKKSSum", "SharedKey"]

@@ -9,7 +9,7 @@ import numpy as np
 
 from he.audit_hooks import ServerView, hooks
 from he.ckks.ciphertexts import Adder, Upload, encrypt
-from he.ckks.context import Context
+from he.ckks.keys import Context
 from he.ckks.messages import KEY, HolderKeys
 from he.ckks.parameters import scheme
 from he.roles.messages import HOLDER

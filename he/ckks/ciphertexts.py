@@ -14,7 +14,7 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from he.ckks.digits import scaled
+from he.ckks.coefficients import scaled
 from he.ckks.parameters import CKKSParameters
 from he.ckks.seal import SEED_BYTES, ring
 from he.residues import BLOCK, Words, centred, pack, shift_up, unpack_below

@@ -11,10 +11,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from he.ckks.check import KEY_BYTES, check_value
 from he.ckks.ciphertexts import Adder, encrypt
-from he.ckks.context import Context
-from he.ckks.digits import spread
+from he.ckks.coefficients import KEY_BYTES, check_value, spread
+from he.ckks.keys import Context
 from he.ckks.messages import (
     HOLDER_PURPOSE,
     JOIN,
@@ -30,9 +29,9 @@ from he.ckks.parameters import scheme
 from he.ckks.whole_key import CKKSAccumulator, CKKSHeldKey, Secrets
 from he.residues import Words
 from he.roles.messages import HOLDER, INPUT, KEY_HOLDER, EncryptedInput
-from he.roles.parameters import least_survivors
 from he.roles.parties import HoldsKey, after_input
 from he.roles.recipients import PURPOSE
+from he.roles.scheme import least_survivors
 from he.roles.server import AddsCiphertexts
 from he.sealing import agree, public_key, seal, unseal
 from protocols.codec import Record

@@ -12,14 +12,36 @@ rounding is exact if 2 n V < scale and nothing wraps if (2 n beta + 1) scale <= 
 """
 
 import math
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache
 
-from he.ckks.ntt_primes import ntt_prime
-from he.roles.parameters import parameters
+from he.roles.scheme import parameters
 from protocols.codec import Record
 from protocols.errors import CapacityError
 from protocols.session import Session
+
+
+def is_prime(n: int) -> bool:
+    """GMP's test (Baillie-PSW), which no composite below 2^64 passes. Loaded late: SEAL is what a user misses first."""
+    import gmpy2
+
+    return bool(gmpy2.is_prime(n))
+
+
+@lru_cache(maxsize=1024)
+def ntt_prime(degree: int, bits: int) -> int:
+    """Return the largest prime q < 2^bits with q = 1 mod 2 degree and exactly `bits` bits, or 0 if there is
+    none.
+    """
+    step = 2 * degree
+    q = ((1 << bits) - 1) // step * step + 1
+    while q >> (bits - 1):
+        if q >> bits == 0 and is_prime(q):
+            return q
+        q -= step
+    return 0
+
 
 TABLE_128 = {1024: 27, 2048: 54, 4096: 109, 8192: 218}
 """Largest log2 q for 128 bits of security against classical attacks with ternary secrets (Albrecht et al.,
@@ -113,7 +135,7 @@ class _Choice:
     @property
     def checks(self) -> int:
         """Words of a check value: each finds a change of a sum but with probability 2^-(64 - k), see
-        `he.ckks.check`.
+        `he.ckks.coefficients`.
         """
         k = (4 * self.clients * self.digit_bound).bit_length()
         return -(-CHECK_BITS // max(1, 64 - k))
@@ -136,18 +158,20 @@ def choose(clients: int, dimension: int, bound: int, symmetric: bool) -> CKKSPar
     fits: list[CKKSParameters] = []
     for limbs in range(1, min(_MAX_LIMBS, bound.bit_length() + 1) + 1):
         width, digit = digits(bound, limbs)
-        demand = _Choice(clients, dimension, symmetric, limbs, width, digit)
-        fits += _in_rings(demand, worst_case=True) or _in_rings(demand, worst_case=False)
+        choice = _Choice(clients, dimension, symmetric, limbs, width, digit)
+        found = _fewest(_candidates(choice, worst_case=True))
+        fits += found or _fewest(_candidates(choice, worst_case=False))
     if not fits:
         raise CapacityError(
             f"no CKKS parameters of 128 bits carry {clients} clients x bound {bound}: use fewer clients or bits"
         )
-    return min(fits, key=lambda p: (p.upload_bits, p.limbs, p.degree))
+    return _fewest(fits)[0]
 
 
-def _in_rings(demand: _Choice, *, worst_case: bool) -> list[CKKSParameters]:
-    """Return the parameters with the fewest bits in each ring that carries the demand."""
-    return [p for n in TABLE_128 for p in [_in_ring(demand, n, worst_case)] if p is not None]
+def _fewest(candidates: Iterable[CKKSParameters]) -> list[CKKSParameters]:
+    """Return the one with the fewest upload bits, if there is any."""
+    found = min(candidates, key=lambda p: (p.upload_bits, p.limbs, p.degree), default=None)
+    return [] if found is None else [found]
 
 
 def digits(bound: int, limbs: int) -> tuple[int, int]:
@@ -160,49 +184,39 @@ def digits(bound: int, limbs: int) -> tuple[int, int]:
     return width, max(1 << (width - 1), (bound >> (width * (limbs - 1))) + 1)
 
 
-def _in_ring(demand: _Choice, degree: int, worst_case: bool) -> CKKSParameters | None:
-    """Return the fewest-bits parameters in the ring of this degree, or None."""
-    best: CKKSParameters | None = None
-    for bits in range(degree.bit_length() + 1, min(TABLE_128[degree], MAX_PRIME_BITS) + 1):
-        found = _with_prime(demand, degree, bits, worst_case)
-        if found is not None and (best is None or found.upload_bits < best.upload_bits):
-            best = found
-    return best
+def _candidates(choice: _Choice, *, worst_case: bool) -> Iterator[CKKSParameters]:
+    """Yield the parameters in every ring, with every prime and number of dropped bits, for which rounding is exact."""
+    for degree in TABLE_128:
+        for bits in range(degree.bit_length() + 1, min(TABLE_128[degree], MAX_PRIME_BITS) + 1):
+            yield from _with_prime(choice, degree, bits, worst_case)
 
 
-def _with_prime(demand: _Choice, degree: int, bits: int, worst_case: bool) -> CKKSParameters | None:
-    """Return the parameters with this prime that drop the most bits, or None if rounding would not be
-    exact.
-    """
+def _with_prime(choice: _Choice, degree: int, bits: int, worst_case: bool) -> Iterator[CKKSParameters]:
     q = ntt_prime(degree, bits)
-    scale = q // (2 * demand.clients * demand.digit_bound + 1)
-    room = (scale - 1) // 2 - _fresh_noise(demand, degree, worst_case)
+    scale = q // (2 * choice.clients * choice.digit_bound + 1)
+    room = (scale - 1) // 2 - _fresh_noise(choice, degree, worst_case)
     if not q or room < 0:
-        return None
-    best: CKKSParameters | None = None
-    for k1 in range(1 if demand.symmetric else bits):
-        left = room // demand.clients - degree * _half(k1)
+        return
+    for k1 in range(1 if choice.symmetric else bits):
+        left = room // choice.clients - degree * _half(k1)
         if left < 0:
             break
         k0 = min(left.bit_length(), bits - 1)
-        if not _fits_words(bits - k1, k1, demand.clients):
+        if not _fits_words(bits - k1, k1, choice.clients):
             continue
-        if not _fits_words(bits - k0, k0, demand.clients):
+        if not _fits_words(bits - k0, k0, choice.clients):
             k0 = 0
-        found = _build(demand, degree, q, scale, (k0, k1), worst_case)
-        if best is None or found.upload_bits < best.upload_bits:
-            best = found
-    return best
+        yield _build(choice, degree, q, scale, (k0, k1), worst_case)
 
 
 def _build(
-    demand: _Choice, degree: int, q: int, scale: int, dropped: tuple[int, int], worst_case: bool
+    choice: _Choice, degree: int, q: int, scale: int, dropped: tuple[int, int], worst_case: bool
 ) -> CKKSParameters:
     rounding = _half(dropped[0]) + degree * _half(dropped[1])
-    total = _fresh_noise(demand, degree, worst_case) + demand.clients * rounding
+    total = _fresh_noise(choice, degree, worst_case) + choice.clients * rounding
     return CKKSParameters(
-        degree, q, scale, demand.limbs, demand.limb_bits, demand.digit_bound, dropped, demand.tags, demand.checks,
-        total // demand.clients if worst_case else 0, total, demand.symmetric, demand.dimension,
+        degree, q, scale, choice.limbs, choice.limb_bits, choice.digit_bound, dropped, choice.tags, choice.checks,
+        total // choice.clients if worst_case else 0, total, choice.symmetric, choice.dimension,
     )  # fmt: skip
 
 
@@ -218,7 +232,7 @@ def _half(k: int) -> int:
     return 1 << (k - 1) if k else 0
 
 
-def _fresh_noise(demand: _Choice, degree: int, worst_case: bool) -> int:
+def _fresh_noise(choice: _Choice, degree: int, worst_case: bool) -> int:
     """Bound on |noise| of a coefficient of a sum of fresh ciphertexts: certain, or in all coefficients but
     with probability 2^-128.
 
@@ -228,12 +242,12 @@ def _fresh_noise(demand: _Choice, degree: int, worst_case: bool) -> int:
     Zhang 2012, theorem 1). Half of 2^-128 goes to each, by a union bound over all coefficients.
     """
     if worst_case:
-        return demand.clients * ERROR_BOUND * (1 if demand.symmetric else 1 + 2 * degree)
+        return choice.clients * ERROR_BOUND * (1 if choice.symmetric else 1 + 2 * degree)
     proxy = ERROR_PROXY
-    if not demand.symmetric:
+    if not choice.symmetric:
         c = (FAILURE_BITS + 1) * math.log(2)
         key_error = ERROR_PROXY * (degree + 2 * math.sqrt(degree * c) + 2 * c)
         proxy += ERROR_PROXY * degree + TERNARY_PROXY * key_error
-    padded = -(-demand.total // degree) * degree
+    padded = -(-choice.total // degree) * degree
     tail = (FAILURE_BITS + 2) * math.log(2) + math.log(padded)
-    return math.ceil(math.sqrt(2 * demand.clients * proxy * tail) * (1 + 2**-20))
+    return math.ceil(math.sqrt(2 * choice.clients * proxy * tail) * (1 + 2**-20))

@@ -64,6 +64,12 @@ def _scratch() -> Iterator[_File]:
             yield _File(file.name, file.fileno())
 
 
+def _saved(made: Any) -> bytes:
+    """Return SEAL's encoding of one of its objects."""
+    with _scratch() as file:
+        return file.written_by(made.save)
+
+
 def _payload(data: bytes) -> bytes:
     """Return the body of an object that SEAL saved in this process."""
     magic, size, _, _, mode, _, total = _HEADER.unpack_from(data)
@@ -91,8 +97,7 @@ class SealRing:
             )
         self._evaluator = seal.Evaluator(self._context)
         self._parms_id = struct.pack("<4Q", *self._context.first_parms_id())
-        with _scratch() as file:
-            self._header = file.written_by(self._parameters().save)[:5]
+        self._header = _saved(self._parameters())[:5]
 
     def _parameters(self) -> Any:
         parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
@@ -117,27 +122,29 @@ class SealRing:
         return self._secret_bytes(seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128))
 
     def _secret_bytes(self, context: Any) -> bytes:
+        return _saved(seal.KeyGenerator(context).secret_key())
+
+    def _loaded(self, made: Any, data: bytes) -> Any:
+        """Return a SEAL object with what SEAL's encoding of it holds."""
         with _scratch() as file:
-            return file.written_by(seal.KeyGenerator(context).secret_key().save)
+            made.load(self._context, file.holding(data))
+        return made
 
     def _secret(self, data: bytes) -> Any:
-        key = seal.SecretKey()
-        with _scratch() as file:
-            key.load(self._context, file.holding(data))
-        return key
+        return self._loaded(seal.SecretKey(), data)
 
     def public_of(self, secret: bytes) -> Words:
         """Return a fresh public key as [2, N] residues (in SEAL's transformed order)."""
         key = seal.PublicKey()
         seal.KeyGenerator(self._context, self._secret(secret)).create_public_key(key)
-        with _scratch() as file:
-            return _tail(_payload(file.written_by(key.save)), 2 * self.degree).reshape(2, self.degree)
+        return _tail(_payload(_saved(key)), 2 * self.degree).reshape(2, self.degree)
 
     # -- encryption -----------------------------------------------------------------------------------------------
 
     def zeros(self, public: Words, count: int) -> Words:
         """Return `count` fresh encryptions of zero under a public key, [count, 2, N]."""
-        encryptor = seal.Encryptor(self._context, self._public(public))
+        key = self._loaded(seal.PublicKey(), self._blob(public, transformed=True))
+        encryptor = seal.Encryptor(self._context, key)
         result = np.empty((count, 2, self.degree), np.uint64)
         ciphertext = seal.Ciphertext()
         with _scratch() as file:
@@ -146,12 +153,6 @@ class SealRing:
                 self._evaluator.transform_from_ntt_inplace(ciphertext)
                 result[i] = self._read(file, ciphertext, 2)
         return result
-
-    def _public(self, public: Words) -> Any:
-        key = seal.PublicKey()
-        with _scratch() as file:
-            key.load(self._context, file.holding(self._blob(public, transformed=True)))
-        return key
 
     def seeded_zeros(self, secret: bytes, count: int) -> tuple[Words, NDArray[np.uint8]]:
         """Return `count` fresh symmetric encryptions of zero: first halves [count, N], and the seeds of the
@@ -187,9 +188,8 @@ class SealRing:
     def _expanded(self, file: _File, seed: NDArray[np.uint8]) -> Any:
         ciphertext = seal.Ciphertext()
         nothing = np.zeros((1, self.degree), np.uint64)
-        ciphertext.load(
-            self._context, file.holding(self._blob(nothing, transformed=True, seed=seed.tobytes()))
-        )
+        blob = self._blob(nothing, transformed=True, seed=seed.tobytes())
+        ciphertext.load(self._context, file.holding(blob))
         return ciphertext
 
     # -- decryption -----------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from he.arrangements import Arrangement, KeyHolder, SharedByClients
 from he.arrangements import arrangement as named
 from he.ckks.ciphertexts import Adder
 from he.ckks.joining import AwaitsHolderKeys, GathersJoins, HasJoined, MadeKeys, MayJoin, OwnInput, published
+from he.ckks.keys import SharedKey
 from he.ckks.messages import JOIN, KEY
 from he.ckks.parameters import FAILURE_BITS, TABLE_128, CKKSParameters, choose, scheme
-from he.ckks.shared_key import SharedKey
 from he.ckks.whole_key import CKKSAccumulator, CKKSGroupKey, Secrets
 from he.roles.messages import HOLDER
 from he.roles.parties import HasCiphertexts

@@ -9,10 +9,9 @@ from typing import ClassVar, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from he.ckks.check import KEY_BYTES, check_value
 from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt_seeded, open_sum
-from he.ckks.context import Context
-from he.ckks.digits import gather, spread
+from he.ckks.coefficients import KEY_BYTES, check_value, gather, spread
+from he.ckks.keys import Context
 from he.ckks.parameters import CKKSParameters, scheme
 from he.ckks.seal import ring
 from he.roles.messages import EncryptedInput, OpenRequest, decode

@@ -45,20 +45,21 @@ def parse(data: bytes, count: int, public: PublicKey) -> list[Any]:
     Raises WireError for another length (truncated, over-long, of a key of another size) and for numbers
     that are no ciphertext under this key: not below n^2, or not prime to n.
     """
-    size = public.ciphertext_bytes
-    if len(data) != count * size:
-        raise WireError(f"expected {count} ciphertexts of {size} bytes under this key, got {len(data)} bytes")
     n = gmpy2.mpz(public.n)
-    n2, product, parsed = n * n, gmpy2.mpz(1), []
-    for at in range(0, len(data), size):
-        value = gmpy2.mpz.from_bytes(data[at : at + size], "big")
+    n2, product, parsed = n * n, gmpy2.mpz(1), _numbers(data, count, public.ciphertext_bytes, "ciphertexts")
+    for value in parsed:
         if value >= n2:
             raise WireError("a ciphertext is not below n^2: it was made under another key")
         product = product * value % n
-        parsed.append(value)
     if gmpy2.gcd(product, n) != 1:
         raise WireError("a ciphertext is not prime to the modulus: no encryption gives that")
     return parsed
+
+
+def _numbers(data: bytes, count: int, size: int, what: str) -> list[Any]:
+    if len(data) != count * size:
+        raise WireError(f"expected {count} {what} of {size} bytes under this key, got {len(data)} bytes")
+    return [gmpy2.mpz.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)]
 
 
 def serialise(ciphertexts: Sequence[Any], public: PublicKey) -> bytes:
@@ -70,10 +71,8 @@ def parse_residues(data: bytes, count: int, public: PublicKey) -> list[Any]:
     """Return `count` units modulo n, of which `serialise_residues` made the bytes. Raises WireError for anything
     else.
     """
-    size, n = (public.bits + 7) // 8, gmpy2.mpz(public.n)
-    if len(data) != count * size:
-        raise WireError(f"expected {count} residues of {size} bytes under this key, got {len(data)} bytes")
-    values = [gmpy2.mpz.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)]
+    n = gmpy2.mpz(public.n)
+    values = _numbers(data, count, public.residue_bytes, "residues")
     if any(value >= n or gmpy2.gcd(value, n) != 1 for value in values):
         raise WireError("a residue is not a unit below the modulus")
     return values
@@ -81,15 +80,14 @@ def parse_residues(data: bytes, count: int, public: PublicKey) -> list[Any]:
 
 def serialise_residues(values: Sequence[Any], public: PublicKey) -> bytes:
     """Return the values modulo n in full width, end to end."""
-    return b"".join(v.to_bytes((public.bits + 7) // 8, "big") for v in values)
+    return b"".join(v.to_bytes(public.residue_bytes, "big") for v in values)
 
 
 def add(left: Sequence[Any], right: Sequence[Any], public: PublicKey) -> list[Any]:
     """Return ciphertexts of the sums of plaintexts, pairwise."""
     n2 = gmpy2.mpz(public.n) ** 2
-    return spread(
-        lambda share: [a * b % n2 for a, b in share], list(zip(left, right, strict=True)), least=256
-    )
+    pairs = list(zip(left, right, strict=True))
+    return spread(lambda share: [a * b % n2 for a, b in share], pairs, least=256)
 
 
 def add_all(vectors: Iterable[Sequence[Any]], public: PublicKey) -> list[Any]:

@@ -20,14 +20,11 @@ from typing import Any
 import gmpy2
 
 from he.paillier.keys import PublicKey
-from he.paillier.proofs import multi_power
+from he.paillier.proofs import CHALLENGE_BYTES, HIDING_BITS, challenges, multi_power
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.randomness import SecureRandom, below
 
-CHALLENGE_BYTES = 16
-# The mask is so much longer than what it hides: the answer is statistically independent of the exponents.
-HIDING_BITS = 128
 _DOMAIN = b"paillier knowledge proof v1\0"
 
 
@@ -66,7 +63,7 @@ class KnownPlaintexts:
     @property
     def widths(self) -> tuple[int, int]:
         """Bytes of a proof's answers."""
-        return (self.public.bits + 7) // 8, (self.mask_bits + 8) // 8
+        return self.public.residue_bytes, (self.mask_bits + 8) // 8
 
     def digest(self, commitment: Any) -> bytes:
         """Hash key, session, place, ciphertexts and commitment."""
@@ -80,8 +77,7 @@ class KnownPlaintexts:
 
     def challenges(self, digest: bytes) -> list[bytes]:
         """Return an exponent of 16 bytes for each ciphertext."""
-        stream = hashlib.shake_256(b"challenges\0" + digest).digest(CHALLENGE_BYTES * len(self.ciphertexts))
-        return [stream[i : i + CHALLENGE_BYTES] for i in range(0, len(stream), CHALLENGE_BYTES)]
+        return challenges(b"challenges\0" + digest, len(self.ciphertexts))
 
     def image(self, plain: Any, exponent: Any) -> Any:
         """Return (1 + n)^plain g^exponent modulo n^2."""

@@ -13,14 +13,14 @@ from numpy.typing import NDArray
 from he.arrangements import Arrangement, Threshold
 from he.packing import Packing, Values
 from he.paillier.keyring import Keyring
-from he.paillier.tags import RESERVED_BITS
-from he.roles.parameters import parameters
+from he.roles.scheme import parameters
 from protocols.codec import Record
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.summation import IntVector, centred, representatives
 
+RESERVED_BITS = 64  # low bits of a plaintext that hold nothing but tags, where one party opens
 HIDING_BITS = 64  # what the multiples of M hide about wraps differs from nothing by at most 2^-64 per session
 
 

@@ -21,7 +21,7 @@ from protocols.errors import PeerError
 from protocols.randomness import SecureRandom
 
 CHALLENGE_BYTES = 16
-# The nonce is so much longer than challenge x exponent: the answer is statistically independent of the share.
+# A nonce is so much longer than challenge x secret: the answer is statistically independent of the secret.
 HIDING_BITS = 128
 _FEW = 48  # below so many, filling and emptying 255 buckets costs more than it saves
 _DOMAIN = b"paillier partial decryption proof v1\0"
@@ -88,11 +88,16 @@ def _batch(
     for value in (*ciphertexts, *partials):
         digest.update(value.to_bytes(size, "big"))
     transcript = digest.digest()
-    stream = hashlib.shake_256(b"batch\0" + transcript).digest(CHALLENGE_BYTES * len(ciphertexts))
-    exponents = [stream[i : i + CHALLENGE_BYTES] for i in range(0, len(stream), CHALLENGE_BYTES)]
+    exponents = challenges(b"batch\0" + transcript, len(ciphertexts))
     base = gmpy2.powmod(multi_power(squares_of(ciphertexts, n), exponents, n), 4, n)
     image = gmpy2.powmod(multi_power(partials, exponents, n), 2, n)
     return base, image, transcript
+
+
+def challenges(seed: bytes, count: int) -> list[bytes]:
+    """Return `count` exponents of 16 bytes that a hash (SHAKE-256) gives for a seed."""
+    stream = hashlib.shake_256(seed).digest(CHALLENGE_BYTES * count)
+    return [stream[i : i + CHALLENGE_BYTES] for i in range(0, len(stream), CHALLENGE_BYTES)]
 
 
 def _challenge(transcript: bytes, at_base: Any, at_v: Any, key: ThresholdKey) -> bytes:

@@ -140,8 +140,6 @@ class Randomisers:
         size = tables[0].bytes
         data = random.bytes(count * size)
         exponents = [data[i : i + size] for i in range(0, len(data), size)]
-        if len(tables) == 1:
-            return spread(lambda share: [Randomiser(tables[0].power(e), e) for e in share], exponents)
         return spread(
             lambda share: [Randomiser(self._join(*(t.power(e) for t in tables)), e) for e in share], exponents
         )
@@ -152,13 +150,10 @@ class Randomisers:
         if not self._tables or (wide and not self._tables[0].wide):
             assert self.exponent_bits is not None
             base, bytes_ = self._base(), self.exponent_bits // 8
-            moduli = (
-                [self.n2]
-                if self.secret is None
-                else [gmpy2.mpz(f) ** 2 for f in (self.secret.p, self.secret.q)]
-            )
+            factors = () if self.secret is None else (self.secret.p, self.secret.q)
+            moduli = [gmpy2.mpz(f) ** 2 for f in factors] or [self.n2]
             self._tables = [FixedBase(base, modulus, bytes_, wide) for modulus in moduli]
-            self._crt = gmpy2.invert(moduli[0], moduli[1]) if self.secret else None
+            self._crt = gmpy2.invert(moduli[0], moduli[1]) if factors else None
         return self._tables
 
     def _base(self) -> Any:
@@ -171,7 +166,9 @@ class Randomisers:
             h = gmpy2.mpz(below(SystemRandom(), int(n)))
         return gmpy2.powmod(h, n, self.n2)
 
-    def _join(self, at_p: Any, at_q: Any) -> Any:
-        """Chinese remainder modulo p^2 and q^2."""
+    def _join(self, at_p: Any, at_q: Any = None) -> Any:
+        """Chinese remainder modulo p^2 and q^2; without the factors there is one power, modulo n^2."""
+        if at_q is None:
+            return at_p
         p2, q2 = self._tables[0].modulus, self._tables[1].modulus
         return at_p + p2 * ((at_q - at_p) * self._crt % q2)

@@ -10,24 +10,31 @@ from pathlib import Path
 from he import sealing
 from he.arrangements import Arrangement, KeyHolder, Threshold
 from he.arrangements import arrangement as named
-from he.paillier import keyring, tags
+from he.paillier import keyring
 from he.paillier.cipher import encrypt_knowing, parse
-from he.paillier.combining import CombinesParts, GathersDecryptorVotes, GathersInputs
-from he.paillier.decryptor import HoldsShare, decryptor
+from he.paillier.decryptors import CombinesParts, GathersDecryptorVotes, GathersInputs, HoldsShare, decryptor
 from he.paillier.keyring import Key, Keyring
 from he.paillier.keys import DEFAULT_BITS, LEAST_BITS, SecretKey
-from he.paillier.knowledge import Knowledge, KnownPlaintexts, prove
+from he.paillier.knowledge import KnownPlaintexts, prove
 from he.paillier.messages import DECRYPT, PURPOSE, Ticket
 from he.paillier.parameters import PaillierParameters, choose, digits_of, scheme
 from he.paillier.randomisers import Randomisers
 from he.paillier.threshold import ThresholdKey
-from he.paillier.whole_key import PaillierAccumulator, PaillierGroupKey, PaillierHeldKey
+from he.paillier.whole_key import (
+    PaillierAccumulator,
+    PaillierGroupKey,
+    PaillierHeldKey,
+    Tagging,
+    add_tags,
+    seed_in_group,
+    tag_for_holder,
+)
 from he.roles.messages import AGREE, INPUT, EncryptedInput
 from he.roles.parties import HasCiphertexts, HoldsKey
 from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
 from protocols.audit_hooks import Hooks
-from protocols.codec import tags as by_tag
+from protocols.codec import tags
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
@@ -119,7 +126,7 @@ class PaillierSum(HomomorphicSum):
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:
-        decrypting = by_tag(HoldsShare, GathersInputs, GathersDecryptorVotes, CombinesParts)
+        decrypting = tags(HoldsShare, GathersInputs, GathersDecryptorVotes, CombinesParts)
         return {**super().kinds, **decrypting}
 
     def scheme_parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> PaillierParameters:
@@ -172,50 +179,39 @@ class PaillierSum(HomomorphicSum):
         return self.asks_for_input(session, PaillierAccumulator(public.public, signers, not self.shared))
 
     def _client(self, start: ClientStart[IntVector]) -> Step:
-        session, index, random = start.session, start.index, start.random
-        parameters, n = scheme(session), int(self.keys.encryption.n)
+        session, least = start.session, self.least(start.session, start.policy)
+        tagging = self._tag(session, start.index, start.random)
+        sent = self._encrypted(start, tagging)
+        key = PaillierGroupKey(self._shared_key(), self._signers(session)) if self.shared else None
+        state = HasCiphertexts(session, start.index, sent, start.update, least, key, tagging.box_key)
+        return Step(state)
+
+    def _encrypted(self, start: ClientStart[IntVector], tagging: Tagging) -> EncryptedInput:
+        """Return a client's contribution; decryptors insist on its proof that it knows what it encrypted."""
+        session, index, random, public = start.session, start.index, start.random, self.keys.encryption
+        parameters, knowledge = scheme(session), None
         plaintexts = parameters.packing.pack(digits_of(start.vector, session, parameters.wrap_bits, random))
-        tagging = self._tag(session, index, random)
         if tagging.seed:
-            plaintexts = tags.add_tags(plaintexts, tagging.seed, n)
+            plaintexts = add_tags(plaintexts, tagging.seed, int(public.n))
         ciphertexts, exponents = encrypt_knowing(plaintexts, self.randomisers, random)
-        unsigned = Ticket(tagging.public, hashlib.sha256(ciphertexts).digest(), b"")
+        if isinstance(self.keys.public, ThresholdKey):
+            values = parse(ciphertexts, len(plaintexts), public)
+            known = KnownPlaintexts(public, session.context, index, values, parameters.exponent_bits)
+            knowledge = prove(known, plaintexts, exponents, random)
+        unsigned = Ticket(tagging.public, hashlib.sha256(ciphertexts).digest(), b"", knowledge)
         signer = self._signer(session.roster[index], "client")
         signature = signer.sign(PURPOSE, unsigned.signed(session, index)) if signer else b""
-        proof = self._proof(session, index, ciphertexts, plaintexts, exponents, random)
-        ticket = Ticket(tagging.public, unsigned.digest, signature, proof)
-        sent = EncryptedInput(ciphertexts, ticket.encode())
-        key = PaillierGroupKey(self._shared_key(), self._signers(session)) if self.shared else None
-        least = self.least(session, start.policy)
-        return Step(HasCiphertexts(session, index, sent, start.update, least, key, tagging.box_key))
+        return EncryptedInput(ciphertexts, replace(unsigned, signature=signature).encode())
 
-    def _proof(
-        self,
-        session: Session,
-        index: int,
-        ciphertexts: bytes,
-        plaintexts: list[int],
-        exponents: list[bytes],
-        random: SecureRandom,
-    ) -> Knowledge | None:
-        """Return the proof that this client knows what it encrypted, which decryptors insist on."""
-        if not isinstance(self.keys.public, ThresholdKey):
-            return None
-        public, bits = self.keys.encryption, scheme(session).exponent_bits
-        values = parse(ciphertexts, len(plaintexts), public)
-        return prove(
-            KnownPlaintexts(public, session.context, index, values, bits), plaintexts, exponents, random
-        )
-
-    def _tag(self, session: Session, index: int, random: SecureRandom) -> tags.Tagging:
+    def _tag(self, session: Session, index: int, random: SecureRandom) -> Tagging:
         """Return what this client's tags are made of; decryptors add by themselves and need none."""
         public = self.keys.public
         if isinstance(public, ThresholdKey):
-            return tags.Tagging(b"", b"", b"")
+            return Tagging()
         if self.shared:
-            seed = tags.seed_in_group(self._shared_key().sealing, session.context, index)
-            return tags.Tagging(b"", seed, b"")
-        return tags.tag_for_holder(random.bytes(sealing.KEY_BYTES), public.sealing, session.context, index)
+            seed = seed_in_group(self._shared_key().sealing, session.context, index)
+            return Tagging(seed=seed)
+        return tag_for_holder(random.bytes(sealing.KEY_BYTES), public.sealing, session.context, index)
 
     def _shared_key(self) -> keyring.HolderKey:
         if self.keys.holder is None:

@@ -28,8 +28,7 @@ import gmpy2
 
 from he.arrangements import MAX_HOLDERS, Threshold
 from he.paillier.cipher import centre
-from he.paillier.keys import DEFAULT_BITS, PublicKey, SecretKey, generate
-from he.paillier.primes import is_safe_prime
+from he.paillier.keys import DEFAULT_BITS, PublicKey, SecretKey, generate, is_safe_prime
 from he.paillier.workers import spread
 from he.roles.voting import voter
 from protocols.codec import BigInt, Record

@@ -1,24 +1,92 @@
-"""What the roles need of Paillier where somebody holds the whole key: how the server adds, how a sum is recognised and
-opened. What does not belong here: decryptors, states, tags' mathematics (`tags`).
+"""Where somebody holds the whole key: how the server adds, how a sum is recognised and opened, and the tags that make
+the holder no decryption oracle. What does not belong here: decryptors, states.
+
+A client adds to every plaintext a tag of its own: a residue modulo n, uniform over its whole range,
+expanded from a seed that only it and whoever opens the sum know. The low 64 bits of a plaintext are
+reserved for nothing else. The opener decrypts, takes away the sum of the tags of exactly the clients named
+in the request, and demands that the reserved bits are zero and the rest lies within its slots. Of any other
+ciphertext, such as one client's, the same re-randomised, or the sum with one left out or doubled, what is
+left is uniform modulo n: it fails but with probability 2^-64, and even then shows nothing.
 """
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import ClassVar
+from typing import ClassVar, NamedTuple
 
-from he.paillier.cipher import CrtDecryption, add, parse, serialise
+from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+
+from he import sealing
+from he.paillier.cipher import CrtDecryption, add, centre, parse, serialise
 from he.paillier.keyring import HolderKey
 from he.paillier.keys import PublicKey
 from he.paillier.messages import Ticket, checked, ciphertexts_of, parse_named
 from he.paillier.parameters import scheme, total_of
-from he.paillier.tags import remove_tags, seed_for_holder, seed_in_group
 from he.roles.messages import EncryptedInput, OpenRequest, decode
 from he.roles.recipients import PURPOSE
 from he.roles.scheme import Accumulator, GroupKey, HeldKey, NotTheSum
 from he.sealing import agree
+from protocols.codec import Record
 from protocols.errors import PeerError, ProtocolViolation
 from protocols.session import Session
 from protocols.summation import IntVector
+
+SEED_BYTES = 32
+_EXTRA_BYTES = 16  # 128 bits more than n make a residue statistically uniform
+
+
+def seed_for_holder(private: bytes, holder: bytes, context: bytes, index: int) -> bytes:
+    """Return client `index`'s seed: what both ends of an X25519 exchange derive from its fresh key and the
+    holder's.
+
+    The client calls it with its own private key and the holder's public one, the holder with its private
+    key and the client's public one. Raises ProtocolViolation naming the client for a public key of low
+    order.
+    """
+    return sealing.agree(private, holder, context, f"tag {index}", f"client {index}")
+
+
+class Tagging(NamedTuple):
+    """What a client's tags come from. public: its fresh key, which goes with its ticket (empty: none). seed: of the
+    tags (empty: none). box_key: for what the key holder seals to it (empty: nothing).
+    """
+
+    public: bytes = b""
+    seed: bytes = b""
+    box_key: bytes = b""
+
+
+def tag_for_holder(private: bytes, holder: bytes, context: bytes, index: int) -> Tagging:
+    """Return client `index`'s tagging from its fresh private key and the holder's public one, 32 bytes each."""
+    box_key = sealing.agree(private, holder, context, PURPOSE, "key-holder")
+    return Tagging(sealing.public_key(private), seed_for_holder(private, holder, context, index), box_key)
+
+
+def seed_in_group(secret: bytes, context: bytes, index: int) -> bytes:
+    """Return client `index`'s seed where all clients share a secret that the server does not have."""
+    return sealing.derive(secret, context, f"tag {index}")
+
+
+def expand(seed: bytes, count: int, n: int) -> list[int]:
+    """Return `count` residues modulo n: the AES-256-CTR key stream of a seed that is used once."""
+    size = (n.bit_length() + 7) // 8 + _EXTRA_BYTES
+    stream = Cipher(algorithms.AES256(seed), modes.CTR(bytes(16))).encryptor().update(bytes(count * size))
+    return [int.from_bytes(stream[i : i + size], "big") % n for i in range(0, len(stream), size)]
+
+
+def add_tags(plaintexts: Sequence[int], seed: bytes, n: int) -> list[int]:
+    """Return the plaintexts with the tags of `seed`, modulo n."""
+    return [(m + tag) % n for m, tag in zip(plaintexts, expand(seed, len(plaintexts), n), strict=True)]
+
+
+def remove_tags(opened: Sequence[int], seeds: Iterable[bytes], n: int) -> list[int]:
+    """Return what is left, in (-n/2, n/2), when the tags of all `seeds` are taken away. Nothing is checked
+    yet.
+    """
+    left = list(opened)
+    for seed in seeds:
+        left = [value - tag for value, tag in zip(left, expand(seed, len(left), n), strict=True)]
+    return [centre(value % n, n) for value in left]
 
 
 @dataclass
@@ -48,18 +116,39 @@ class PaillierAccumulator(Accumulator):
 
 
 @dataclass(frozen=True)
-class PaillierHeldKey(HeldKey):
-    """Tags are agreed with each client by the X25519 key in its ticket."""
-
-    TAG: ClassVar[int | None] = 1
+class _WholeKey(Record, ABC):
+    """Opens the sum if the ciphertexts are exactly those of the contributions behind the tickets."""
 
     key: HolderKey = field(repr=False)
     signers: bytes
 
+    @abstractmethod
+    def seed(self, session: Session, index: int, ticket: Ticket) -> bytes:
+        """Return the seed of client `index`'s tags."""
+
     def open(self, session: Session, asked: OpenRequest) -> IntVector:
         tickets = {i: _ticket(data, i) for i, data in asked.tickets.items()}
-        seeds = {i: seed_for_holder(self.key.sealing, t.tag, session.context, i) for i, t in tickets.items()}
-        return _opened(session, self.key, asked, tickets, seeds, self.signers)
+        seeds = [self.seed(session, i, ticket) for i, ticket in tickets.items()]
+        for index, ticket in tickets.items():
+            ticket.check(session, index, self.signers)
+        public = self.key.secret.public
+        ciphertexts = parse_named(asked.ciphertexts, session, public, "server")
+        opened = remove_tags(CrtDecryption(self.key.secret).decrypt(ciphertexts), seeds, int(public.n))
+        try:
+            digits = scheme(session).packing.unpack(opened, session.dimension)
+        except PeerError as error:
+            raise NotTheSum(str(error)) from None
+        return total_of(digits, session)
+
+
+@dataclass(frozen=True)
+class PaillierHeldKey(_WholeKey, HeldKey):
+    """Tags are agreed with each client by the X25519 key in its ticket."""
+
+    TAG: ClassVar[int | None] = 1
+
+    def seed(self, session: Session, index: int, ticket: Ticket) -> bytes:
+        return seed_for_holder(self.key.sealing, ticket.tag, session.context, index)
 
     def box_key(self, session: Session, index: int, ticket: bytes) -> bytes:
         tag = _ticket(ticket, index).tag
@@ -67,44 +156,18 @@ class PaillierHeldKey(HeldKey):
 
 
 @dataclass(frozen=True)
-class PaillierGroupKey(GroupKey):
+class PaillierGroupKey(_WholeKey, GroupKey):
     """Tags come from the secret that the clients share."""
 
     TAG: ClassVar[int | None] = 1
-
-    key: HolderKey = field(repr=False)
-    signers: bytes
 
     @property
     def secret(self) -> bytes:
         return self.key.sealing
 
-    def open(self, session: Session, asked: OpenRequest) -> IntVector:
-        tickets = {i: _ticket(data, i) for i, data in asked.tickets.items()}
-        seeds = {i: seed_in_group(self.key.sealing, session.context, i) for i in tickets}
-        return _opened(session, self.key, asked, tickets, seeds, self.signers)
+    def seed(self, session: Session, index: int, ticket: Ticket) -> bytes:
+        return seed_in_group(self.key.sealing, session.context, index)
 
 
 def _ticket(data: bytes, index: int) -> Ticket:
     return decode(Ticket, data, f"client {index}")
-
-
-def _opened(
-    session: Session,
-    key: HolderKey,
-    asked: OpenRequest,
-    tickets: Mapping[int, Ticket],
-    seeds: Mapping[int, bytes],
-    signers: bytes,
-) -> IntVector:
-    """Return the total if the ciphertexts are exactly the sum of the contributions behind the tickets."""
-    for index, ticket in tickets.items():
-        ticket.check(session, index, signers)
-    public = key.secret.public
-    ciphertexts = parse_named(asked.ciphertexts, session, public, "server")
-    opened = remove_tags(CrtDecryption(key.secret).decrypt(ciphertexts), seeds.values(), int(public.n))
-    try:
-        digits = scheme(session).packing.unpack(opened, session.dimension)
-    except PeerError as error:
-        raise NotTheSum(str(error)) from None
-    return total_of(digits, session)

@@ -11,9 +11,8 @@ from typing import ClassVar
 
 from he.roles import voting
 from he.roles.messages import AGREE, INPUT, KEY_HOLDER, OPEN, EncryptedInput, Listed, OpenRequest
-from he.roles.parameters import recipients_in
 from he.roles.recipients import AwaitsTotal, seal_for
-from he.roles.scheme import GroupKey, HeldKey, opened
+from he.roles.scheme import GroupKey, HeldKey, opened, recipients_in
 from protocols.errors import ProtocolViolation
 from protocols.kernel import Left, Message, Party, State, Step
 from protocols.randomness import SecureRandom

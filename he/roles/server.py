@@ -19,9 +19,8 @@ from he.roles.messages import (
     OpenRequest,
     unpack_total,
 )
-from he.roles.parameters import least_survivors, recipients_in
 from he.roles.recipients import deliver, expect_boxes
-from he.roles.scheme import Accumulator
+from he.roles.scheme import Accumulator, least_survivors, recipients_in
 from protocols.agreement import Vote, certify, quorum
 from protocols.errors import Aborted, TooFewSurvivors
 from protocols.kernel import Message, Party, Step, client

@@ -1,13 +1,14 @@
 """What a homomorphic sum protects, in words, per key arrangement. Facts only; no protocol logic belongs here."""
 
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from he.arrangements import Arrangement, KeyHolder, Threshold
 from protocols.policy import Demands
 from protocols.statement import Protection
 
-SUM = "the sum over the survivors, and who they are"
+SUM, PUBLISHED = "the sum over the survivors, and who they are", "what the server publishes"
+SIGNED = "the roster of the parties' signing keys was signed by someone other than the server"
 
 
 class SchemeFacts(NamedTuple):
@@ -22,97 +23,92 @@ class SchemeFacts(NamedTuple):
     parameters: Mapping[str, Any]
 
 
+class _Words(NamedTuple):
+    """What differs between the arrangements. name: how the sum is opened. learns: who learns what besides the server.
+    rests_on: assumptions. numbers: public ones.
+    """
+
+    name: str
+    learns: dict[str, str]
+    rests_on: tuple[str, ...]
+    collusion: str
+    numbers: dict[str, Any]
+
+
 def protection_of(
     arrangement: Arrangement, scheme: SchemeFacts, demands: Demands, simulated: bool
 ) -> Protection:
     """Return the statement of one session. simulated: this process holds keys that belong to several parties."""
+    words = _words(arrangement, scheme)
+    signed = [SIGNED] if demands.signed_roster else []
     return Protection(
-        mechanism=f"{scheme.name}, {_name(arrangement)}",
+        mechanism=f"{scheme.name}, {words.name}",
         threat=demands.threat,
         hidden="every single client's update",
-        learns=_learns(arrangement),
-        assumptions=(*scheme.assumptions, *_assumptions(arrangement, scheme, demands)),
-        collusion=_collusion(arrangement),
+        learns={"server": SUM, **words.learns},
+        assumptions=(*scheme.assumptions, *words.rests_on, *signed),
+        collusion=words.collusion,
         limits=(*_limits(arrangement, demands, simulated), *scheme.limits),
         parameters={
             "arrangement": str(arrangement),
             "min_survivors": demands.survivors,
-            **_numbers(arrangement),
+            **words.numbers,
             **scheme.parameters,
         },
     )
 
 
-def _name(arrangement: Arrangement) -> str:
+def _words(arrangement: Arrangement, scheme: SchemeFacts) -> _Words:
     if isinstance(arrangement, Threshold):
-        return f"opened by any {arrangement.t} of {arrangement.n} decryptors together"
+        return _threshold(arrangement)
     if isinstance(arrangement, KeyHolder):
-        return f"opened by a key holder apart from the aggregator ({arrangement.name})"
-    return "with one key that every client holds"
+        return _holder(arrangement, scheme)
+    return _Words(
+        "with one key that every client holds",
+        {
+            "clients": "the sum before it is reduced, and who is in it; any of them could read every update that it "
+            "gets hold of"
+        },
+        ("no client gives the key, or an opened update, to the server",),
+        "one client together with the server reads every update",
+        {},
+    )
 
 
-def _numbers(arrangement: Arrangement) -> dict[str, Any]:
-    if isinstance(arrangement, Threshold):
-        return {"corrupt": arrangement.corrupt, "quorum": arrangement.quorum}
-    return {"recipients": list(arrangement.recipients)} if isinstance(arrangement, KeyHolder) else {}
-
-
-def _learns(arrangement: Arrangement) -> dict[str, str]:
-    if isinstance(arrangement, Threshold):
-        return {"server": SUM, "decryptors": "who is in the sum", "clients": "what the server publishes"}
-    if isinstance(arrangement, KeyHolder):
-        opener = (
-            "the sum over the survivors before it is reduced, and who they are; it sees no single client's "
-            f"ciphertext, and answers to {' and '.join(arrangement.recipients)} alone"
-        )
-        return {"server": SUM, arrangement.name: opener, **_clients_learn(arrangement.clients)}
-    return {
-        "server": SUM,
-        "clients": "the sum before it is reduced, and who is in it; any of them could read every update that it "
-        "gets hold of",
-    }
-
-
-def _clients_learn(recipients: Collection[str]) -> dict[str, str]:
-    given = {f"client {name}": f"{SUM}, if it is one" for name in recipients}
-    return given | {"other clients" if given else "clients": "what the server publishes"}
-
-
-def _assumptions(arrangement: Arrangement, scheme: SchemeFacts, demands: Demands) -> list[str]:
-    found = []
-    if isinstance(arrangement, Threshold):
-        found += [
-            f"{arrangement.dealer}, who made the key, has forgotten it and handed each share to its holder only",
+def _threshold(a: Threshold) -> _Words:
+    who = f"at most {a.corrupt} decryptor{'s' * (a.corrupt > 1)}" if a.corrupt else "no decryptor"
+    return _Words(
+        f"opened by any {a.t} of {a.n} decryptors together",
+        {"decryptors": "who is in the sum", "clients": PUBLISHED},
+        (
+            f"{a.dealer}, who made the key, has forgotten it and handed each share to its holder only",
             "a wrong partial decryption is named by a Fiat-Shamir proof, in the random-oracle model "
             "(Damgard and Jurik, PKC 2001)",
             "a client proves that it knows what it encrypted, in the random-oracle model (Bernhard, Pereira and "
             "Warinschi, ASIACRYPT 2012): it cannot have another's update, or a multiple of it, opened as its own",
-        ]
-    elif isinstance(arrangement, KeyHolder):
-        found.append(f"{arrangement.name} and the server do not collude; {scheme.recognised}")
-    else:
-        found.append("no client gives the key, or an opened update, to the server")
-    if demands.signed_roster:
-        found.append("the roster of the parties' signing keys was signed by someone other than the server")
-    return found
+        ),
+        f"{who} may work with the server, any number of clients may: they learn the one sum that "
+        f"{a.quorum} of {a.n} decryptors agreed on, and what it tells beyond their own inputs. "
+        "With more decryptors the server may open two sums that differ by one client; "
+        f"{a.t} decryptors read every update that they are sent",
+        {"corrupt": a.corrupt, "quorum": a.quorum},
+    )
 
 
-def _collusion(arrangement: Arrangement) -> str:
-    if isinstance(arrangement, Threshold):
-        c, plural = arrangement.corrupt, "s" * (arrangement.corrupt > 1)
-        who = f"at most {c} decryptor{plural}" if c else "no decryptor"
-        return (
-            f"{who} may work with the server, any number of clients may: they learn the one sum that "
-            f"{arrangement.quorum} of {arrangement.n} decryptors agreed on, and what it tells beyond their own inputs. "
-            "With more decryptors the server may open two sums that differ by one client; "
-            f"{arrangement.t} decryptors read every update that they are sent"
-        )
-    if isinstance(arrangement, KeyHolder):
-        return (
-            f"{arrangement.name} together with the server reads every update; any clients together with one of the two "
-            "learn the sum, and what it tells beyond their own inputs"
-        )
-    return "one client together with the server reads every update"
+def _holder(a: KeyHolder, scheme: SchemeFacts) -> _Words:
+    given = {f"client {name}": f"{SUM}, if it is one" for name in a.clients}
+    opener = (
+        "the sum over the survivors before it is reduced, and who they are; it sees no single client's "
+        f"ciphertext, and answers to {' and '.join(a.recipients)} alone"
+    )
+    return _Words(
+        f"opened by a key holder apart from the aggregator ({a.name})",
+        {a.name: opener, **given, "other clients" if given else "clients": PUBLISHED},
+        (f"{a.name} and the server do not collude; {scheme.recognised}",),
+        f"{a.name} together with the server reads every update; any clients together with one of the two "
+        "learn the sum, and what it tells beyond their own inputs",
+        {"recipients": list(a.recipients)},
+    )
 
 
 def _limits(arrangement: Arrangement, demands: Demands, simulated: bool) -> list[str]:

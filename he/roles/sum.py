@@ -10,10 +10,9 @@ from typing import ClassVar
 
 from he.arrangements import Arrangement, KeyHolder, SharedByClients, Threshold, check_recipients
 from he.roles.messages import AGREE, HOLDER, INPUT, KEY_HOLDER, OPEN
-from he.roles.parameters import Parameters, least_survivors
 from he.roles.parties import HasCiphertexts, HoldsKey, MayOpen, MayVote
 from he.roles.recipients import DELIVER, AwaitsTotal, Delivering
-from he.roles.scheme import Accumulator
+from he.roles.scheme import Accumulator, Parameters, least_survivors
 from he.roles.server import AddsCiphertexts, AwaitsClients, AwaitsHolder, GathersClientVotes
 from protocols.codec import Record, tags
 from protocols.errors import Misuse, WireError

@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from he.roles.messages import AGREE, Listed
-from he.roles.parameters import expect_clients
+from he.roles.scheme import expect_clients
 from he.sealing import derive
 from protocols.agreement import Ballot, Certificate, Vote, agreed, cast, check_certificate, quorum
 from protocols.errors import ProtocolViolation

@@ -7,7 +7,7 @@ import gmpy2
 from he import CKKSSum, PaillierSum
 from he.arrangements import KeyHolder, Threshold
 from he.ckks.ciphertexts import Sum, open_sum
-from he.ckks.digits import gather
+from he.ckks.coefficients import gather
 from he.ckks.joining import published
 from he.ckks.messages import Published
 from he.ckks.parameters import scheme
@@ -63,7 +63,7 @@ DEFECTS = (
         "no agreement among decryptors",
         "no-schedule-tells-two-sums",
         together(
-            *(put(f"{place}.quorum", one_vote) for place in ("he.roles.voting", "he.paillier.combining"))
+            *(put(f"{place}.quorum", one_vote) for place in ("he.roles.voting", "he.paillier.decryptors"))
         ),
         two_of_three,
     ),
@@ -77,7 +77,7 @@ DEFECTS = (
         "single Paillier ciphertext opened",
         "no-decryption-oracle",
         together(
-            put("he.paillier.tags.add_tags", no_tags),
+            put("he.paillier.whole_key.add_tags", no_tags),
             put("he.paillier.whole_key.remove_tags", nothing_removed),
         ),
         paillier,

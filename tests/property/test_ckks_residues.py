@@ -5,9 +5,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from he.ckks.digits import gather, limbs_of, random_tags, scaled, spread
-from he.ckks.ntt_primes import ntt_prime
-from he.ckks.parameters import choose
+from he.ckks.coefficients import gather, limbs_of, random_tags, scaled, spread
+from he.ckks.parameters import choose, ntt_prime
 from he.residues import BLOCK, centred, pack, packed_size, shift_up, unpack, unpack_below
 from protocols.errors import WireError
 from protocols.randomness import SystemRandom

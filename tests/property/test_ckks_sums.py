@@ -5,8 +5,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from he.ckks.ciphertexts import Adder, encrypt, encrypt_seeded, open_sum
-from he.ckks.context import Context
-from he.ckks.digits import gather, spread
+from he.ckks.coefficients import gather, spread
+from he.ckks.keys import Context
 from he.ckks.parameters import choose
 from protocols.randomness import SystemRandom
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from he.ckks.ciphertexts import encrypt, encrypt_seeded
-from he.ckks.context import Context
+from he.ckks.keys import Context
 from he.ckks.parameters import CKKSParameters, choose
 from he.ckks.seal import ring
 from he.residues import centred

@@ -9,7 +9,7 @@ import pytest
 from he.arrangements import KeyHolder, SharedByClients, Threshold
 from he.ckks import CKKSSum, SharedKey
 from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt
-from he.ckks.context import Context
+from he.ckks.keys import Context
 from he.ckks.messages import KEY, ClientKeys, HolderKeys, Join, Joined
 from he.ckks.parameters import CKKSParameters
 from he.residues import pack, unpack
@@ -25,7 +25,7 @@ from he.roles.messages import (
     pack_total,
     unpack_total,
 )
-from he.roles.parameters import parameters
+from he.roles.scheme import parameters
 from protocols import Policy, simulate
 from protocols.agreement import Certificate
 from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, ProtocolViolation, SecAggError

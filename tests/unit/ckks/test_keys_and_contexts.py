@@ -12,8 +12,8 @@ import pytest
 
 from he.ckks import CKKSSum, SharedKey
 from he.ckks.ciphertexts import Adder, encrypt, open_sum
-from he.ckks.context import MAGIC, Context
-from he.ckks.digits import gather, spread
+from he.ckks.coefficients import gather, spread
+from he.ckks.keys import MAGIC, Context
 from he.ckks.parameters import choose
 from he.ckks.seal import ring
 from he.sealing import OVERHEAD, agree, derive, public_key, seal, unseal

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt, encrypt_seeded, open_sum
-from he.ckks.context import Context
-from he.ckks.digits import gather, spread
+from he.ckks.coefficients import gather, spread
+from he.ckks.keys import Context
 from he.ckks.parameters import CKKSParameters, choose
 from he.ckks.seal import ring
 from he.residues import pack, unpack

@@ -5,8 +5,17 @@ import tenseal.sealapi as seal
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from he.ckks.ntt_primes import is_prime, ntt_prime
-from he.ckks.parameters import CHECK_BITS, MAX_CLIENTS, TABLE_128, TAG_BITS, CKKSParameters, choose, digits
+from he.ckks.parameters import (
+    CHECK_BITS,
+    MAX_CLIENTS,
+    TABLE_128,
+    TAG_BITS,
+    CKKSParameters,
+    choose,
+    digits,
+    is_prime,
+    ntt_prime,
+)
 from protocols.errors import CapacityError
 
 CLIENTS = st.integers(1, MAX_CLIENTS)

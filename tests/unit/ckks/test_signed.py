@@ -7,8 +7,8 @@ import pytest
 
 from he.arrangements import SharedByClients
 from he.ckks import CKKSSum
-from he.ckks.context import Context
 from he.ckks.joining import published
+from he.ckks.keys import Context
 from he.ckks.messages import JOIN, KEY, ClientKeys, HolderKeys, Join, Joined
 from he.ckks.whole_key import Secrets
 from he.roles.messages import HOLDER, INPUT

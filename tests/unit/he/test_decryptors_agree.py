@@ -15,7 +15,7 @@ import pytest
 
 from he import PaillierSum, Threshold
 from he.paillier.cipher import add_all, centre, parse, parse_residues
-from he.paillier.decryptor import decryptor
+from he.paillier.decryptors import decryptor
 from he.paillier.knowledge import KnownPlaintexts, prove
 from he.paillier.messages import DECRYPT, DecryptRequest, Partial, Ticket, ciphertexts_of
 from he.paillier.parameters import scheme, total_of

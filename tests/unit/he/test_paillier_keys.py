@@ -12,8 +12,7 @@ from he import KeyHolder, PaillierSum, SharedByClients, Threshold
 from he.arrangements import arrangement
 from he.paillier import keyring
 from he.paillier.keyring import MAGIC, HolderKey, HolderPublic, Keyring, load, save
-from he.paillier.keys import PublicKey, SecretKey, generate
-from he.paillier.primes import blum_prime, is_safe_prime, safe_prime
+from he.paillier.keys import PublicKey, SecretKey, blum_prime, generate, is_safe_prime, safe_prime
 from he.paillier.threshold import KeyShare, ThresholdKey, deal
 from protocols import simulate
 from protocols.codec import BigInt

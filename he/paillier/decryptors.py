@@ -1,27 +1,77 @@
-"""The server's states where decryptors open: it gathers what clients sent, then the decryptors' votes for that list,
-then their parts, which it combines. What does not belong here: partial decryption and its proofs, decryptors.
+"""Where decryptors open: a decryptor's state, and the server's states that gather inputs, votes and parts. What does
+not belong here: partial decryption and its proofs.
+
+A decryptor takes no sum from the server: it votes for one list of contributions, adds by itself what a quorum of
+decryptors voted for, and decrypts its part of that sum, once. And its part alone binds it to no list: parts are powers,
+and those of different sums multiply, so that a server who had three decryptors decrypt the sums of {a, b}, {a} and {b}
+could open 3a + 4b. Only a certificate that there is one list, which decryptors give before any of them decrypts,
+prevents that.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar
 
-from he.paillier.cipher import add_all, parse, parse_residues, serialise
-from he.paillier.decryptor import decryptor
+from he.paillier.cipher import add_all, parse, parse_residues, serialise, serialise_residues
 from he.paillier.messages import DECRYPT, DecryptRequest, Partial, ciphertexts_of, known, parse_named
 from he.paillier.parameters import scheme, total_of
-from he.paillier.proofs import WrongPartial, check
-from he.paillier.threshold import ThresholdKey, combine
+from he.paillier.proofs import WrongPartial, check, prove
+from he.paillier.threshold import KeyShare, ThresholdKey, combine, partial_decrypt
 from he.roles import voting
 from he.roles.messages import AGREE, DECRYPTOR, INPUT, EncryptedInput, Listed
+from he.roles.scheme import expect_clients
 from he.roles.server import GathersVotes, survivors_of
 from protocols.agreement import certify, check_vote, quorum
 from protocols.errors import Aborted, PeerError, TooFewSurvivors
-from protocols.kernel import Message, Step
+from protocols.kernel import Left, Message, Party, Step
 from protocols.randomness import SecureRandom
-from protocols.roles import Asking, naming, requests
+from protocols.roles import Asked, Asking, naming, requests
 from protocols.session import Session
 from protocols.summation import Total
+
+
+def decryptor(number: int) -> Party:
+    """Return the party that holds share `number` + 1."""
+    return Party(DECRYPTOR, number)
+
+
+@dataclass(frozen=True)
+class HoldsShare(Asked):
+    """Decrypts its part of the sum of at least `least` clients. It need not have voted itself."""
+
+    TAG: ClassVar[int | None] = 25
+    STAGE: ClassVar[str] = DECRYPT
+
+    session: Session
+    share: KeyShare = field(repr=False)
+    signers: bytes
+    least: int
+    voted: bool = False
+
+    @property
+    def party(self) -> Party:
+        return decryptor(self.share.index - 1)
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        if request.stage == AGREE and not self.voted:
+            me = voting.voter(self.share.vote, str(self.party))
+            _, send, mark = voting.answered(self, request, me, self.least)
+            return Step(replace(self, voted=True), send, marks=(mark,))
+        return self._decrypt(self.take(DecryptRequest, request), random)
+
+    def _decrypt(self, asked: DecryptRequest, random: SecureRandom) -> Step:
+        session, key = self.session, self.share.key
+        expect_clients(session, asked.inputs, self.least)
+        listed = Listed.of({i: sent.ticket for i, sent in asked.inputs.items()})
+        corrupt = scheme(session).corrupt
+        voting.expect_agreement(session.context, listed, asked.certificate, key.voters, corrupt, DECRYPTOR)
+        inputs = asked.inputs.items()
+        vectors = (known(sent, session, i, self.signers, key.public) for i, sent in inputs)
+        total = add_all(vectors, key.public)
+        parts = partial_decrypt(self.share, total)
+        proof = prove(self.share, total, parts, session.context, random)
+        answer = self.answer(Partial(serialise_residues(parts, key.public), proof))
+        return Step(Left(), answer, marks=(f"answered/{session.context.hex()}",))
 
 
 @dataclass(frozen=True)

@@ -1,20 +1,22 @@
-"""A session's CKKS context: parameters, public key and, with whoever opens, the secret key; and its bytes.
+"""CKKS keys: a session's context (parameters, public key and, with whoever opens, the secret key), the long-term key
+that clients share under `SharedByClients`, and their files. What does not belong here: sessions, boxes.
 
-What does not belong here: sessions, boxes, the clients' shared long-term key. Bytes carry no secret unless
-asked, and a side that must not hold a secret refuses bytes that carry one, so that a slip elsewhere is
-found at once.
+A context's bytes carry no secret unless asked, and a side that must not hold a secret refuses bytes that carry one, so
+that a slip elsewhere is found at once. Every session's CKKS key, check key and box key are derived from the shared key
+and from the session's context; it encrypts nothing itself.
 """
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Self
+from typing import Literal, Self, final
 
 from he.ckks.parameters import CKKSParameters
 from he.ckks.seal import ring
 from he.key_files import read_key_file, write_key_file
 from he.residues import Words, pack, unpack_below
 from protocols.codec import Record
-from protocols.errors import Misuse, ProtocolViolation, WireError
+from protocols.errors import Misuse, ProtocolViolation, StoreError, WireError
+from protocols.randomness import SystemRandom
 
 MAGIC = b"secagg ckks context v1\n"
 Side = Literal["server", "client", "holder"]
@@ -89,3 +91,45 @@ class Context(Record):
         return unpack_below(self.public, count, bits, self.parameters.modulus).reshape(
             2, self.parameters.degree
         )
+
+
+SHARED_MAGIC = b"secagg ckks shared key v1\n"
+SECRET_BYTES = 32
+
+
+@final
+class SharedKey:
+    """32 secret bytes. `repr` shows none of them.
+
+    simulated: all clients are simulated parties, so the key may go to the worker processes of one simulation.
+    """
+
+    def __init__(self, secret: bytes, simulated: bool = False) -> None:
+        if len(secret) != SECRET_BYTES:
+            raise Misuse(f"expected a shared key of {SECRET_BYTES} bytes, got {len(secret)}")
+        self.secret, self.simulated = secret, simulated
+
+    def __repr__(self) -> str:
+        return "SharedKey(...)"
+
+    def __reduce__(self) -> str | tuple[object, ...]:
+        if self.simulated:
+            return SharedKey, (self.secret, True)
+        raise Misuse("a shared key is not pickled: save it to a file of its owner")
+
+    @classmethod
+    def generate(cls, *, simulated: bool = False) -> Self:
+        """Return a new key from the operating system's generator."""
+        return cls(SystemRandom().bytes(SECRET_BYTES), simulated)
+
+    def save(self, path: str | Path) -> None:
+        """Write the key file, mode 0600. Raises StoreError if the path exists."""
+        write_key_file(path, SHARED_MAGIC + self.secret)
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a key file. Raises StoreError if it is missing, open to others or not such a file."""
+        data = read_key_file(path, 4096)
+        if not data.startswith(SHARED_MAGIC) or len(data) != len(SHARED_MAGIC) + SECRET_BYTES:
+            raise StoreError(f"{path} is not a shared CKKS key")
+        return cls(data[len(SHARED_MAGIC) :])
