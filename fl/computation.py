@@ -53,6 +53,7 @@ class LocalComputation:
                 trained,
                 weight,
                 reported,
+                client=own.client,
                 empty=task.examples == 0,
                 counts=extras.counts,
                 blocks=extras.blocks,

@@ -14,7 +14,7 @@ from fl import arguments
 from fl.federation_setup import FederationSetup, shared
 from fl.loaders import check_device, check_workers
 from fl.made_with import of_optimizer
-from fl.round import Broadcast, Mean, Reference, RoundResult, moved, open_round, reference_of
+from fl.round import Broadcast, Manifest, Mean, Reference, RoundResult, moved, open_round, reference_of
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree
 from fl.sampling import choose, least_chosen
@@ -163,9 +163,10 @@ class Coordinator:
         public: Public | None = None,
         model: Tree | None = None,
         name: str = "",
+        manifest: Manifest | None = None,
     ) -> Broadcast:
         """Return what the clients of one sum are shown. public, model: what a client was told (default: this server's).
-        name: the sum's.
+        name: the sum's. manifest: where clients started from different models.
 
         Raises Misuse before `prepare`, TooFewSurvivors for a round that asks too few clients.
         """
@@ -183,6 +184,7 @@ class Coordinator:
             counts=setup.strategy.counts,
             public=self._public(clients) if public is None else public,
             name=name,
+            manifest=manifest,
         )
 
     def _start(self, name: str) -> Reference:

@@ -158,7 +158,7 @@ class Federation:
                 history.append(result)
                 speaker.hear(result)
                 if files is not None:
-                    files.save(self._kept(history, rounds))
+                    self._save(files, self._kept(history, rounds))
                 if on_round:
                     on_round(result)
         statement = self.statement(history)
@@ -203,10 +203,7 @@ class Federation:
         kept = checkpoint.load_run(folder)
         made_with.same(kept.made_with, self._facts(), str(folder))
         if kept.history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
-            raise Misuse(
-                "the clients of this run kept state from round to round, and that of simulated clients ended with "
-                "their process: begin in another folder, or run them as Flower nodes"
-            )
+            self.engine.restore_clients(folder)
         try:
             self.coordinator.take(kept.model)
         except (RuntimeError, KeyError) as error:
@@ -274,6 +271,12 @@ class Federation:
             yield files
         finally:
             files.close()
+
+    def _save(self, files: RunFiles, kept: Kept) -> None:
+        """Save a round: what simulated clients keep first, for a round that is played again rolls it back."""
+        if self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
+            self.engine.save_clients(files.folder)
+        files.save(kept)
 
     def _model_bytes(self, kept: Kept) -> bytes:
         return checkpoint.model_bytes(self.coordinator.state_of(kept.model))

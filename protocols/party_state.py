@@ -17,6 +17,8 @@ from protocols.errors import Misuse, ProtocolViolation
 from protocols.layers import PublicValues, RoundFacts
 from protocols.store import Store, Transaction
 
+KEPT = "kept/"
+"""What the names of these entries of a store begin with."""
 CLOSED = "closed"
 """Under this name the server broadcasts, for each client asked, the last round that closed with its input (0: none)."""
 Arrays = Mapping[str, NDArray[np.float64]]
@@ -92,4 +94,4 @@ class PartyState:
         return None if data is None else Held.decode(data)
 
     def _key(self, kind: str) -> str:
-        return f"kept/{self.owner}/{kind}"
+        return f"{KEPT}{self.owner}/{kind}"

@@ -10,20 +10,24 @@ from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Costs, Summed, Work
+from fl.round.kept import npz, read_npz
+from protocols.party_state import KEPT
 from protocols.policy import Policy
 from protocols.runtime import recall
 from protocols.session import Session
 from protocols.simulate import Observe, Outcome, simulate
 from protocols.statement import PLAYED_HERE
-from protocols.store import MemoryStore
+from protocols.store import MemoryStore, write_atomic
 from protocols.summation import SecureSum
 
+CLIENTS = "clients.npz"
 Drop = Mapping[str, Collection[str]]
 Departures = Callable[[SecureSum, Session], tuple[Collection[str], Drop]]
 """Who leaves a session before its input does (such a client does not train), and who vanishes before which stage."""
@@ -75,6 +79,20 @@ class MemoryEngine:
     def lost(self, round: int) -> None:
         """A simulated round that was interrupted is played again: nothing of it left this process."""
 
+    def save_clients(self, folder: Path) -> None:
+        """Write what clients keep from round to round (`PartyState`) to `folder`/clients.npz, mode 0600."""
+        held: dict[str, NDArray[np.uint8]] = {}
+        for name, store in self.stores.items():
+            with store.transaction() as t:
+                held |= {f"{name}/{key}": np.frombuffer(t.get(key) or b"", np.uint8) for key in t.names(KEPT)}
+        write_atomic(folder / CLIENTS, npz(held), 0o600)
+
+    def restore_clients(self, folder: Path) -> None:
+        """Give the clients back what `save_clients` wrote. Raises SecAggError where it is gone, or is another file."""
+        for place, value in read_npz(folder / CLIENTS).items():
+            name, _, key = place.rpartition(f"/{KEPT}")
+            self.stores[name].put(KEPT + key, value.tobytes())
+
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Have the clients train one after the other, each when its input is due: one vector is held at a time.
 
@@ -103,7 +121,7 @@ class MemoryEngine:
 
         def train(name: str) -> NDArray[np.int64]:
             own = broadcast.own(name, self.stores[name])
-            return broadcast.plan.encode(self.work(broadcast, own), own)
+            return broadcast.plan.encode(self.work(broadcast.shown_to(name), own), own)
 
         if self.workers == 1:
             yield train

@@ -24,13 +24,12 @@ from fl.credentials import read_public
 from fl.federation_setup import FederationSetup, shared
 from fl.flower.arrays import tree_of
 from fl.flower.compat import log
-from fl.flower.engine import Connected, FlowerEngine
+from fl.flower.engine import FlowerEngine
 from fl.flower.messages import Header, RunHeader
 from fl.flower.mod import find_site, refusing, require_protected
 from fl.flower.party import NodeParty
-from fl.flower.server_party import ServerParty, server_files
+from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
 from fl.flower.site import Site
-from fl.flower.trips import POLL_SECONDS
 from fl.flower.work import shown_arrays
 from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult
@@ -128,7 +127,8 @@ class FederatedWork:
             )
         coordinator.run = header.run.facts()
         self.setup.stack.plan(coordinator.run)
-        return coordinator.open(header.number, session.roster, header.public.public(), shown, header.name)
+        told = header.public.public(), shown, header.name, header.manifest
+        return coordinator.open(header.number, session.roster, *told)
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Train on this node's loader."""
@@ -167,11 +167,10 @@ def server_app(
         limit = positive(TIMEOUT, config.get(TIMEOUT, timeout))
         site = _server_site(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(site)) if privacy else federation
-        server = ServerParty(playing.setup.stack.secure_sum, site.store, site.roster, site.identity, poll)
-        connected = Connected(server, grid, playing.setup.names)
+        known = site.store, site.roster, site.identity, poll
+        server = ServerParty(grid, playing.setup.stack.secure_sum, *known, names=playing.setup.names)
         said = lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()  # noqa: E731  # known once it is planned
-        engine = FlowerEngine(server, grid, connected, limit, said)
-        playing.engine, playing.signer = engine, site.identity
+        playing.engine, playing.signer = FlowerEngine(server, limit, said), site.identity
         folder = playing.setup.output
         server.head = last_head(folder)
 
@@ -182,9 +181,9 @@ def server_app(
                 on_round(result)
 
         resume = folder is not None and checkpoint.begun(folder)
-        connected.wait(playing.coordinator.cohort(), limit)
+        server.wait(playing.coordinator.cohort(), limit)
         result = playing.fit(planned, resume=resume, on_round=after)
-        kept = server.farewell(grid, connected(), playing.coordinator.run, min(limit, 60.0))
+        kept = server.farewell(playing.coordinator.run, min(limit, 60.0))
         if folder is not None:
             log(INFO, "%d clients keep the head %s of the run record", len(kept), server.head)
         if on_result:

@@ -1,105 +1,59 @@
-"""Rounds over Flower's grid: who is connected, and the engine that carries a sum (`fl.round.Engine`).
+"""The engine that carries a sum over Flower's grid (`fl.round.Engine`).
 
-What belongs here: what a Federation and a wrapped strategy share. What does not: how a round goes (`fl.round`), trips
-(`trips`), the apps (`apps`).
+What belongs here: what a Federation and a wrapped strategy share of a sum. What does not: how a round goes
+(`fl.round`), trips (`trips`), the apps (`apps`), who is connected (`server_party`).
 """
 
 import time
 from collections.abc import Callable, Sequence
-from logging import INFO, WARNING
+from logging import WARNING
 
 from flwr.app import ConfigRecord, RecordDict
-from flwr.serverapp import Grid
 
 from fl.flower.arrays import arrays_of
-from fl.flower.compat import log, node_keys
-from fl.flower.nodes import Directory, from_names, from_roster, without_roster
+from fl.flower.compat import log
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
+from fl.flower.trips import SumOverGrid
 from fl.round import Broadcast, Charge, Costs, RoundResult, Summed
+from protocols.errors import Aborted, SecAggError
 from protocols.layers import RunFacts
 from protocols.runtime import recall
 from protocols.session import Session
+from protocols.summation import Total
 
 NOTE = (
     "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
     "pin the code at the site"
 )
+STUCK = (
+    "clients refuse to send an update that has left them before, in two rounds running: training gives the same "
+    'update again. Let it depend on the round (config["server-round"]: another seed, batch order or rate), or '
+    "let sites allow it by `allow_resend` in their policy, which their ledgers charge and the statement names"
+)
+PATIENCE = 2
+"""Rounds in a row that may fail because updates were spent; every one of them costs as much as a good one."""
+
+
 Begun = Callable[[RunFacts, Session], None]
 
 
-class Connected:
-    """Who is connected, when it is called: by the roster, else by the names that nodes say, else by node ids.
-
-    names: the clients of a federation; None for a wrapped strategy, whose nodes are called by their ids.
-    """
-
-    def __init__(self, server: ServerParty, grid: Grid, names: Sequence[str] | None = None) -> None:
-        self.server, self.grid, self.names = server, grid, names
-        self._said: dict[int, str] = {}
-        self._warned: set[object] = set()
-
-    def __call__(self) -> Directory:
-        if self.server.roster is not None:
-            found = from_roster(self.server.roster, node_keys(self.grid))
-        elif self.names is None:
-            found = without_roster(self.grid.get_node_ids(), self.server.helpers)
-        else:
-            found = from_names(self._by_name(), self.names, self.server.helpers)
-        for node in found.unknown:
-            self._warn(node, "node %d is not on the roster and takes no part", node)
-        for claim in found.claimed.items():
-            shown = ", ".join(map(str, claim[1]))
-            text = "%r takes no part: nodes %s claim that name, give each one its own"
-            self._warn(claim, text, claim[0], shown)
-        self._warned &= {*found.unknown, *found.claimed.items()}
-        return found
-
-    def wait(self, needed: int, seconds: float) -> None:
-        """Wait until so many clients are connected, at most `seconds`; rounds go on with who is there."""
-        deadline = time.monotonic() + seconds
-        while len(found := self().clients) < needed and time.monotonic() < deadline:
-            log(INFO, "%d of %d clients are connected", len(found), needed)
-            time.sleep(1.0)
-
-    def _by_name(self) -> dict[int, str]:
-        present = [int(node) for node in self.grid.get_node_ids()]
-        if strangers := [node for node in present if node not in self._said]:
-            self._said |= self.server.hello(self.grid, strangers)
-        return {node: name for node, name in self._said.items() if node in present}
-
-    def _warn(self, about: object, text: str, *values: object) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            log(WARNING, text, *values)
-
-
 class FlowerEngine:
-    """Carries sums over `grid` (`fl.round.Engine`).
+    """Carries sums over a grid (`fl.round.Engine`).
 
     timeout: seconds per message trip. said: what the statement must say besides. config: what every node is shown
     beside the model. begun: called with every session before anything of it is asked for.
     """
 
     def __init__(
-        self,
-        server: ServerParty,
-        grid: Grid,
-        connected: Connected,
-        timeout: float,
-        said: Callable[[], Sequence[str]] = tuple,
+        self, server: ServerParty, timeout: float, said: Callable[[], Sequence[str]] = tuple
     ) -> None:
-        self.server, self.grid, self.connected, self.timeout, self.said = (
-            server,
-            grid,
-            connected,
-            timeout,
-            said,
-        )
+        self.server, self.timeout, self.said = server, timeout, said
         self.config: ConfigRecord | None = None
         self.begun: Begun = lambda run, session: None
         self.clock = time.perf_counter
         self.costs = Costs()
+        self._spent_rounds = 0
         self._interrupted = server.state.last_asked()  # of a process before this one
 
     @property
@@ -110,8 +64,13 @@ class FlowerEngine:
         return recall(self.server.state.store, self.server.protocol)
 
     def session_number(self, round: int) -> int:
-        self.server.require_new_updates()
+        self.require_new_updates()
         return self.server.state.next_session()
+
+    def require_new_updates(self) -> None:
+        """Raises SecAggError (`STUCK`) when most clients refused to repeat themselves in the last rounds."""
+        if self._spent_rounds >= PATIENCE:
+            raise SecAggError(STUCK)
 
     def lost(self, round: int) -> RoundResult | None:
         asked, self._interrupted = self._interrupted, None
@@ -122,31 +81,62 @@ class FlowerEngine:
         return RoundResult(round, asked.asked, abandoned=LOST, session=context, session_number=number)
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
-        """Run one sum; everybody asked is charged for before the first request."""
-        self.costs = Costs()
-        facts, layout = broadcast.plan.facts, self.server.layout
-        self.begun(facts.run, session)
+        """Run one sum; everybody asked is charged for before the first request; log who was left out and why."""
+        self.costs, run = Costs(), broadcast.plan.facts.run
+        self.begun(run, session)
         charge(broadcast.clients)
-        header = self.server.header(
-            session.encode(), broadcast.number, facts.run, facts.public, broadcast.name
+        server, header = self.server, self.server.header(run, broadcast, session.encode())
+        driver = SumOverGrid(
+            server, server.connected(), session, header, self._content(broadcast), self.timeout
         )
-        content = RecordDict({layout.arrays: arrays_of(broadcast.reference.tree)})
-        if self.config is not None:
-            content[layout.config] = self.config
         try:
-            total = self.server.sum(self.grid, self.connected(), session, header, content, self.timeout)
+            total = self._total(driver, session)
         finally:
-            self.costs = self._costs(len(broadcast.clients))
+            self.costs = _costs(driver, len(broadcast.clients))
+            if driver.resent:
+                log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
+            for name, why in sorted(driver.refusals.items()):
+                log(WARNING, "%s took no part to the end: %s", name, why)
         return Summed(total.total, tuple(broadcast.clients[i] for i in total.survivors))
 
-    def _costs(self, asked: int) -> Costs:
-        trips = self.server.trips
-        train = sum(t.train for t in trips)
-        seconds = {
-            "train": train,
-            "privacy_client": sum(t.node for t in trips) - train,
-            "privacy_server": sum(t.server for t in trips),
-            "waiting": sum(t.waiting for t in trips),
-        }
-        up, down = sum(t.up for t in trips), sum(t.down for t in trips)
-        return Costs(up / asked, down / asked, seconds, trips, dict(self.server.refusals))
+    def _total(self, driver: SumOverGrid, session: Session) -> Total:
+        try:
+            total = driver.run()
+        except Aborted as error:
+            self.server.forget()
+            spent = sum("SpentUpdate" in why for why in driver.refusals.values())
+            self._spent_rounds = self._spent_rounds + 1 if 2 * spent > session.clients else 0
+            if not spent:
+                raise
+            raise Aborted(
+                f"{error.reason} ({spent} clients would have sent an update that had left before)"
+            ) from error
+        self._spent_rounds = 0
+        return total
+
+    def _content(self, broadcast: Broadcast) -> Callable[[str], RecordDict]:
+        """Return what gives the records that a party is shown, made once per model."""
+        made: dict[bytes, RecordDict] = {}
+
+        def content(name: str) -> RecordDict:
+            reference, layout = broadcast.shown_to(name).reference, self.server.layout
+            if reference.digest not in made:
+                made[reference.digest] = RecordDict({layout.arrays: arrays_of(reference.tree)})
+                if self.config is not None:
+                    made[reference.digest][layout.config] = self.config
+            return made[reference.digest]
+
+        return content
+
+
+def _costs(driver: SumOverGrid, asked: int) -> Costs:
+    trips = tuple(driver.trips)
+    train = sum(t.train for t in trips)
+    seconds = {
+        "train": train,
+        "privacy_client": sum(t.node for t in trips) - train,
+        "privacy_server": sum(t.server for t in trips),
+        "waiting": sum(t.waiting for t in trips),
+    }
+    up, down = sum(t.up for t in trips), sum(t.down for t in trips)
+    return Costs(up / asked, down / asked, seconds, trips, dict(driver.refusals))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, fields, replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
+from fl.round import Manifest
 from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
@@ -68,7 +69,7 @@ class Header(Record):
     """What a party must know of a round before its first answer. Public.
 
     federation, serial: which roster (serial 0: none). number: the round as the training counts. name: which of the
-    round's sums it is. session: an
+    round's sums it is. manifest: where clients started from different models. session: an
     encoded `Session`. public: what layers broadcast. head, head_signature: the run record's last head (64 lower-case
     hexadecimal digits, or empty) and the server's signature of it, for the client to keep. Raises Misuse for a head of
     another form.
@@ -78,6 +79,7 @@ class Header(Record):
     serial: int
     number: int
     name: str
+    manifest: Manifest | None
     session: bytes
     run: RunHeader
     public: PublicValues

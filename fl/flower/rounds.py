@@ -15,7 +15,7 @@ from flwr.serverapp import Grid
 from fl.account import Account
 from fl.flower.arrays import arrays_of, config_bytes, tree_of
 from fl.flower.compat import log
-from fl.flower.engine import Connected, FlowerEngine
+from fl.flower.engine import FlowerEngine
 from fl.flower.messages import ModelLayout
 from fl.flower.nodes import Directory
 from fl.flower.server_party import ServerParty
@@ -81,10 +81,9 @@ class ProtectedRounds:
         self.history: list[RoundResult] = []
         self.speaker = Speaker(lambda said: log(WARNING, "%s", said))
         known = (options.store, options.roster, options.identity, options.poll, options.layout)
-        self.server = ServerParty(options.stack.secure_sum, *known)
-        self.connected = Connected(self.server, grid)
+        self.server = ServerParty(grid, options.stack.secure_sum, *known)
         notes = (SAMPLING_NOTE, *options.notes)
-        self.engine = FlowerEngine(self.server, grid, self.connected, 0.0, lambda: notes)
+        self.engine = FlowerEngine(self.server, 0.0, lambda: notes)
         self.engine.begun = self._begin
         self._run: RunFacts | None = None
         self.account.run = self.server.federation()[0]
@@ -110,8 +109,8 @@ class ProtectedRounds:
 
         messages: the strategy's, by node id. model, config: what all of them carry. timeout: seconds per trip.
         """
-        self.server.require_new_updates()
-        directory = self.connected()
+        self.engine.require_new_updates()
+        directory = self.server.connected()
         asked = {name: m for node, m in messages.items() if (name := directory.name_of(node)) is not None}
         reference = reference_of(like(tree_of(model), self.schema), schema=self.schema)
         self.engine.config, self.engine.timeout = config, timeout
@@ -216,7 +215,7 @@ class ProtectedRounds:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
         if not self.history:
             return ()
-        return self.server.farewell(self.grid, self.connected(), self._run, timeout)
+        return self.server.farewell(self._run, timeout)
 
     def statement(self) -> Statement:
         """Return what is protected so far. Raises Misuse before the first round."""

@@ -1,41 +1,34 @@
-"""The server as a party: headers, one secure sum, the last head of the record handed out.
+"""The server as a party: who is connected, what parties are told of a round, the last head of the record handed out.
 
-What belongs here: everything between a round's plan and its total, the same for a Federation and for a wrapped
-strategy. What does not: where plans come from (`server`, `engine`), single trips (`trips`), what is kept
-(`server_state`).
+What belongs here: everything that a Federation and a wrapped strategy share between sums. What does not: a sum
+(`engine`, `trips`), where plans come from (`rounds`, `fl.coordinator`), what is kept (`server_state`).
 """
 
 import functools
-from logging import WARNING
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from logging import INFO, WARNING
 from pathlib import Path
 
-from flwr.app import RecordDict
+from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
-from fl.flower.compat import failure_of, log
+from fl.flower.compat import failure_of, log, node_keys
 from fl.flower.messages import CLOSE, HELLO, Header, ModelLayout, RunHeader, sessionless, unpack_answer
-from fl.flower.nodes import Directory
+from fl.flower.nodes import Directory, from_names, from_roster, without_roster
 from fl.flower.server_state import ServerFacts
-from fl.flower.trips import POLL_SECONDS, SumOverGrid, ask
-from fl.round import Trip
-from protocols.errors import Aborted, Misuse, PeerError, SecAggError
+from fl.round import Broadcast
+from protocols.errors import Misuse, PeerError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.kernel import Party
-from protocols.layers import Public, PublicValues, RunFacts
+from protocols.layers import PublicValues, RunFacts
 from protocols.randomness import SystemRandom
 from protocols.record import GENESIS, HEAD_PURPOSE
-from protocols.session import Session
 from protocols.store import FileStore, MemoryStore, Store
-from protocols.summation import SecureSum, Total
+from protocols.summation import SecureSum
 
 HELLO_SECONDS = 60.0
-STUCK = (
-    "clients refuse to send an update that has left them before, in two rounds running: training gives the same "
-    'update again. Let it depend on the round (config["server-round"]: another seed, batch order or rate), or '
-    "let sites allow it by `allow_resend` in their policy, which their ledgers charge and the statement names"
-)
-PATIENCE = 2
-"""Rounds in a row that may fail because updates were spent; every one of them costs as much as a good one."""
+POLL_SECONDS = 0.1
 
 
 def server_files(
@@ -55,27 +48,29 @@ def server_files(
 
 
 class ServerParty:
-    """The server of one run. head: the record's last head (64 hexadecimal digits). trips, refusals: of the last sum.
+    """The server of one run. head: the record's last head (64 hexadecimal digits).
 
-    store: its own. roster: signed and verified, or None: names are then Flower's node ids, or what nodes say.
+    store: its own. roster: signed and verified, or None: clients are then called what nodes say, where `names` are the
+    clients of a federation, else by Flower's node ids. poll: seconds between two looks for replies.
     """
 
     def __init__(
         self,
+        grid: Grid,
         protocol: SecureSum,
         store: Store,
         roster: Roster | None = None,
         identity: Identity | None = None,
         poll: float = POLL_SECONDS,
         layout: ModelLayout | None = None,
+        names: Sequence[str] | None = None,
     ) -> None:
-        self.protocol, self.state = protocol, ServerFacts(store)
-        self.roster, self.identity, self.poll, self.layout = roster, identity, poll, layout or ModelLayout()
-        self.head = GENESIS
-        self.trips: tuple[Trip, ...] = ()
-        self.refusals: dict[str, str] = {}
-        self._spent_rounds = 0
-        self._forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
+        self.grid, self.protocol, self.state = grid, protocol, ServerFacts(store)
+        self.roster, self.identity, self.poll, self.names = roster, identity, poll, names
+        self.layout, self.head = layout or ModelLayout(), GENESIS
+        self._said: dict[int, str] = {}
+        self._warned: set[object] = set()
+        self.forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
 
     @functools.cached_property
     def helpers(self) -> tuple[Party, ...]:
@@ -88,8 +83,8 @@ class ServerParty:
             return self.roster.federation, self.roster.serial
         return self.state.name(), 0
 
-    def header(self, session: bytes, number: int, run: RunFacts, public: Public, name: str = "") -> Header:
-        """Return what parties are told of a round. number: as the training counts. name: of the sum."""
+    def header(self, run: RunFacts, broadcast: Broadcast | None = None, session: bytes = b"") -> Header:
+        """Return what parties are told of a round; without one, of the record's last head."""
         federation, serial = self.federation()
         known, signature = self.head != GENESIS, b""
         if self.identity and known:
@@ -97,82 +92,96 @@ class ServerParty:
         return Header(
             federation=federation,
             serial=serial,
-            number=number,
-            name=name,
+            number=0 if broadcast is None else broadcast.number,
+            name="" if broadcast is None else broadcast.name,
+            manifest=None if broadcast is None else broadcast.manifest,
             session=session,
             run=RunHeader.of(run),
-            public=PublicValues.of(public),
+            public=PublicValues.of({} if broadcast is None else broadcast.plan.facts.public),
             layout=self.layout,
             head=self.head if known else "",
             head_signature=signature,
         )
 
-    def _forget(self) -> None:
+    def forget(self) -> None:
         """Drop the set-up of reused keys: nobody knows who holds which one, so the next session makes one."""
         self.state.store.delete(f"memory/{self.protocol.tag}")
 
-    def require_new_updates(self) -> None:
-        """Raises SecAggError (`STUCK`) when most clients refused to repeat themselves in the last rounds."""
-        if self._spent_rounds >= PATIENCE:
-            raise SecAggError(STUCK)
+    def ask(self, contents: Mapping[int, RecordDict], seconds: float, group: str) -> Iterator[Message]:
+        """Send one message each to some nodes; yield the replies as they arrive, at most one per node.
 
-    def sum(
-        self,
-        grid: Grid,
-        directory: Directory,
-        session: Session,
-        header: Header,
-        content: RecordDict,
-        timeout: float,
-    ) -> Total:
-        """Run one secure sum; log who was left out and why. Raises Aborted if there is no total."""
-        common = (grid, self.poll, self.protocol, self.state, self.identity)
-        driver = SumOverGrid(*common, directory, session, header, content, timeout)
-        try:
-            total = driver.run()
-            self._spent_rounds = 0
-            return total
-        except Aborted as error:
-            self._forget()
-            spent = sum("SpentUpdate" in why for why in driver.refusals.values())
-            self._spent_rounds = self._spent_rounds + 1 if 2 * spent > session.clients else 0
-            if not spent:
-                raise
-            raise Aborted(
-                f"{error.reason} ({spent} clients would have sent an update that had left before)"
-            ) from error
-        finally:
-            self.trips, self.refusals = tuple(driver.trips), dict(driver.refusals)
-            if driver.resent:
-                log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
-            for name, why in sorted(self.refusals.items()):
-                log(WARNING, "%s took no part to the end: %s", name, why)
+        It ends when all are there or `seconds` have passed; a node that is asked and silent yields nothing.
+        """
+        messages = [Message(c, node, "train", ttl=seconds, group_id=group) for node, c in contents.items()]
+        pending = {message_id for message_id in self.grid.push_messages(messages) if message_id}
+        waiting = set(contents)
+        deadline = time.monotonic() + seconds
+        while pending and waiting:
+            late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
+            for reply in list(self.grid.pull_messages(list(pending))):
+                pending.discard(reply.metadata.reply_to_message_id)
+                node = reply.metadata.src_node_id
+                if node in waiting:
+                    waiting.discard(node)
+                    yield reply
+            if late:
+                break
+            if pending and waiting:
+                time.sleep(min(self.poll, max(0.0, deadline - time.monotonic())))
 
-    def hello(self, grid: Grid, nodes: list[int]) -> dict[int, str]:
-        """Ask nodes for their names, where no roster tells them. Returns node id -> name of those that answered."""
+    def connected(self) -> Directory:
+        """Return who is connected now: by the roster, else by the names that nodes say, else by node ids."""
+        if self.roster is not None:
+            found = from_roster(self.roster, node_keys(self.grid))
+        elif self.names is None:
+            found = without_roster(self.grid.get_node_ids(), self.helpers)
+        else:
+            found = from_names(self._by_name(), self.names, self.helpers)
+        for node in found.unknown:
+            self._warn(node, "node %d is not on the roster and takes no part", node)
+        for claim in found.claimed.items():
+            shown = ", ".join(map(str, claim[1]))
+            text = "%r takes no part: nodes %s claim that name, give each one its own"
+            self._warn(claim, text, claim[0], shown)
+        self._warned &= {*found.unknown, *found.claimed.items()}
+        return found
+
+    def wait(self, needed: int, seconds: float) -> None:
+        """Wait until so many clients are connected, at most `seconds`; rounds go on with who is there."""
+        deadline = time.monotonic() + seconds
+        while len(found := self.connected().clients) < needed and time.monotonic() < deadline:
+            log(INFO, "%d of %d clients are connected", len(found), needed)
+            time.sleep(1.0)
+
+    def _by_name(self) -> dict[int, str]:
+        """Return the nodes by the names they say; each is asked once."""
+        present = [int(node) for node in self.grid.get_node_ids()]
         request = sessionless(HELLO, "", None, self.identity)
-        names: dict[int, str] = {}
-        for reply in ask(grid, self.poll, dict.fromkeys(nodes, request), HELLO_SECONDS, HELLO):
+        strangers = dict.fromkeys((node for node in present if node not in self._said), request)
+        for reply in self.ask(strangers, HELLO_SECONDS, HELLO) if strangers else ():
             node = reply.metadata.src_node_id
-            if (why := failure_of(reply)) is not None:
-                log(WARNING, "node %d says no name: %s", node, why)
-                continue
             try:
-                names[node] = unpack_answer(reply.content, None)[0].name
+                if (why := failure_of(reply)) is None:
+                    self._said[node] = unpack_answer(reply.content, None)[0].name
+                    continue
             except PeerError as error:
-                log(WARNING, "node %d says no name: %s", node, error)
-        return names
+                why = str(error)
+            log(WARNING, "node %d says no name: %s", node, why)
+        return {node: name for node, name in self._said.items() if node in present}
 
-    def farewell(
-        self, grid: Grid, directory: Directory, run: RunFacts | None, timeout: float
-    ) -> tuple[str, ...]:
+    def _warn(self, about: object, text: str, *values: object) -> None:
+        if about not in self._warned:
+            self._warned.add(about)
+            log(WARNING, text, *values)
+
+    def farewell(self, run: RunFacts | None, timeout: float) -> tuple[str, ...]:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
         if self.head == GENESIS or run is None:
             return ()
-        header = self.header(b"", 0, run, {})
+        directory, header = self.connected(), self.header(run)
         clients = directory.clients.items()
         requests = {node: sessionless(CLOSE, name, header, self.identity) for name, node in clients}
-        replies = ask(grid, self.poll, requests, timeout, CLOSE)
+        replies = self.ask(requests, timeout, CLOSE)
         kept = {directory.name_of(reply.metadata.src_node_id) for reply in replies if not reply.has_error()}
         return tuple(sorted(name for name in kept if name))
 

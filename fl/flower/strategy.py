@@ -22,8 +22,7 @@ from fl.flower.files import RunKeeper, load_run
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
 from fl.flower.messages import ModelLayout
 from fl.flower.rounds import ProtectedRounds, ServerOptions
-from fl.flower.server_party import server_files
-from fl.flower.trips import POLL_SECONDS
+from fl.flower.server_party import POLL_SECONDS, server_files
 from fl.made_with import Settings, of_stack
 from fl.round import RoundResult
 from fl.round.kept import Kept
@@ -128,7 +127,7 @@ class PrivateStrategy(Strategy):
         timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
         Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
         more rounds than its noise was calibrated for.
-        SecAggError when clients can only repeat updates that have left them (`server_party.STUCK`).
+        SecAggError when clients can only repeat updates that have left them (`engine.STUCK`).
         """
         num_rounds = arguments.whole("num_rounds", num_rounds, 0)
         limit = TRIP_SECONDS if timeout is None else arguments.positive("timeout", timeout)

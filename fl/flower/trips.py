@@ -1,80 +1,48 @@
 """One secure sum over Flower's grid, from the server's side: a trip per stage, each with a deadline.
 
 What belongs here: sending requests, taking answers as they come, closing stages, seconds and bytes. What
-does not: what is summed, strategies. Replies are polled for by the public push and pull calls, more often
-than `send_and_receive` would.
+does not: what is summed, strategies.
 """
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from flwr.app import Message, RecordDict
-from flwr.serverapp import Grid
 
 from fl.flower.compat import failure_of
 from fl.flower.messages import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
 from fl.flower.nodes import Directory
-from fl.flower.server_state import AskedRound, ServerFacts
+from fl.flower.server_party import ServerParty
+from fl.flower.server_state import AskedRound
 from fl.round import Trip
 from protocols.driver import Driver
 from protocols.errors import Aborted, Misuse, PeerError
-from protocols.identity import Identity
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party, Step
 from protocols.protocol import Stage
 from protocols.randomness import SystemRandom
 from protocols.runtime import recall, remember
 from protocols.session import Session
-from protocols.summation import SecureSum, Total
+from protocols.summation import Total
 
-POLL_SECONDS = 0.1
 Contents = dict[int, RecordDict]
 """What each node is sent, by its id."""
 
 
-def ask(
-    grid: Grid, poll: float, contents: Mapping[int, RecordDict], seconds: float, group: str
-) -> Iterator[Message]:
-    """Send one message each to some nodes; yield the replies as they arrive, at most one per node.
-
-    It ends when all are there or `seconds` have passed; a node that is asked and silent yields nothing. poll: seconds
-    between two looks.
-    """
-    messages = [Message(c, node, "train", ttl=seconds, group_id=group) for node, c in contents.items()]
-    pending = {message_id for message_id in grid.push_messages(messages) if message_id}
-    waiting = set(contents)
-    deadline = time.monotonic() + seconds
-    while pending and waiting:
-        late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
-        for reply in list(grid.pull_messages(list(pending))):
-            pending.discard(reply.metadata.reply_to_message_id)
-            node = reply.metadata.src_node_id
-            if node in waiting:
-                waiting.discard(node)
-                yield reply
-        if late:
-            break
-        if pending and waiting:
-            time.sleep(min(poll, max(0.0, deadline - time.monotonic())))
-
-
 @dataclass
 class SumOverGrid:
-    """Drives one session. content: the model, which goes with a party's first request. timeout: seconds per trip.
+    """Drives one session. content: the records of the model by a party's name, for its first request. timeout: seconds
+    per trip.
 
     refusals: party name -> why it did not take part, or not to the end. resent: who declared to send an update again.
     """
 
-    grid: Grid
-    poll: float
-    protocol: SecureSum
-    state: ServerFacts
-    identity: Identity | None
+    server: ServerParty
     directory: Directory
     session: Session
     header: Header
-    content: RecordDict
+    content: Callable[[str], RecordDict]
     timeout: float
     refusals: dict[str, str] = field(default_factory=dict)
     trips: list[Trip] = field(default_factory=list)
@@ -85,15 +53,17 @@ class SumOverGrid:
         self._begun: set[Party] = set()
         self._names: dict[Party, str] = {}
         self._computing = 0.0
-        self._driver = Driver(self.protocol, self.session, SystemRandom(), self._perform, self._refused)
+        self._driver = Driver(
+            self.server.protocol, self.session, SystemRandom(), self._perform, self._refused
+        )
         try:
-            final = self._driver.run(self._trip, recall(self.state.store, self.protocol))
+            final = self._driver.run(self._trip, recall(self.server.state.store, self.server.protocol))
         except Aborted as error:
             for name, why in sorted(self.refusals.items()):
                 error.add_note(f"{name}: {why}")
             raise
         if not isinstance(final, Total):
-            raise Misuse(f"expected a sum, {self.protocol.tag} ended with a {type(final).__name__}")
+            raise Misuse(f"expected a sum, {self.server.protocol.tag} ended with a {type(final).__name__}")
         return final
 
     def _trip(self, stage: Stage, queue: tuple[Frame, ...]) -> None:
@@ -101,12 +71,12 @@ class SumOverGrid:
         began, session = time.perf_counter(), self.session
         if stage.counts:
             asked = AskedRound(session.round, self.header.number, session.context, session.roster)
-            self.state.inputs_asked(asked)
+            self.server.state.inputs_asked(asked)
         requests, parties = self._requests(stage.name, queue)
         down = sum(len(frame.to_wire()) for frame in queue)
         answers: list[Answer] = []
         up, silent = 0, set(parties)
-        for reply in ask(self.grid, self.poll, requests, self.timeout, f"round {session.round}"):
+        for reply in self.server.ask(requests, self.timeout, f"round {session.round}"):
             node = reply.metadata.src_node_id
             silent.discard(node)
             taken = time.perf_counter()
@@ -146,8 +116,8 @@ class SumOverGrid:
         self._begun.add(party)
         kind, header = (START, self.header) if first else (STEP, None)
         request = Request(VERSION, kind, self.session.context, stage, name, *party, header, len(frames))
-        ours = pack(request, frames, self.identity)
-        return RecordDict({**(self.content if first else {}), **ours})
+        ours = pack(request, frames, self.server.identity)
+        return RecordDict({**(self.content(name) if first else {}), **ours})
 
     def _read(self, reply: Message, name: str) -> tuple[Answer | None, list[bytes]]:
         """Return a party's answer, or None if it refused, failed or is not who it should be."""
@@ -167,7 +137,7 @@ class SumOverGrid:
         """Hand an answer's frames to the server's state; what it refuses counts as that party's silence."""
         if answer.sent_again:
             self.resent.append(answer.name)
-            self.state.resent(self.session.round, answer.name)
+            self.server.state.resent(self.session.round, answer.name)
         for data in frames:
             try:
                 frame = Frame.from_wire(data)
@@ -185,7 +155,7 @@ class SumOverGrid:
         began = time.perf_counter()
         step = call()
         if step.marks or step.memory is not None:
-            with self.state.store.transaction() as transaction:
-                remember(transaction, self.protocol, step)
+            with self.server.state.store.transaction() as transaction:
+                remember(transaction, self.server.protocol, step)
         self._computing += time.perf_counter() - began
         return step

@@ -82,6 +82,7 @@ class WrappedApp:
             public=header.public.public(),
             config=config_bytes(content.config_records.get(layout.config)),
             name=header.name,
+            manifest=header.manifest,
         )
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
@@ -107,4 +108,4 @@ class WrappedApp:
         numbers = {
             k: float(v) for k, v in metrics[0].items() if isinstance(v, int | float) and np.isfinite(v)
         }
-        return contribution_of(broadcast, trained, int(weight), numbers, empty=weight == 0)
+        return contribution_of(broadcast, trained, int(weight), numbers, client=own.client, empty=weight == 0)

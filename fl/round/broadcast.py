@@ -5,7 +5,7 @@ What belongs here: the round's public arithmetic and the digest of all that was 
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from fl import metrics as metric
@@ -47,7 +47,8 @@ class Broadcast:
     number: the round's, from 1. clients: the names of those asked, in roster order. reference: the model. plan: the
     round's arithmetic. digest: binds all of it into the session's context (32 bytes). metrics: names of training
     metrics that are summed in the vector. counts: integers that every client reports. manifest: where clients started
-    from different models. name: which of a round's sums it is.
+    from different models. name: which of a round's sums it is. bases: with a manifest, the model that each client
+    started from, for whoever shows it to them.
     """
 
     number: int
@@ -59,6 +60,11 @@ class Broadcast:
     counts: tuple[Count, ...] = ()
     manifest: Manifest | None = None
     name: str = ""
+    bases: Mapping[str, Reference] = field(default_factory=dict, repr=False)
+
+    def shown_to(self, client: str) -> "Broadcast":
+        """Return what one client is shown: with a manifest its own base in place of the server's model."""
+        return replace(self, reference=self.bases[client]) if client in self.bases else self
 
     def own(self, client: str, store: Store | None = None) -> RoundFacts:
         """Return the round's facts as one client sees them: with its name and its own store."""
@@ -78,12 +84,14 @@ def open_round(
     config: bytes = b"",
     manifest: Manifest | None = None,
     name: str = "",
+    bases: Mapping[str, Reference] | None = None,
 ) -> Broadcast:
     """Return what the clients of a round are shown. `stack` must have been planned for `run`.
 
     reference: the model that the round starts from; one without arrays for a round of counts and blocks alone. With a
-    manifest, the server gives the model that it will move and each client its own base; the stack then needs an
-    explicit range. public: what layers broadcast (default: what they say now; a client passes what it was told).
+    manifest, the server gives the model that it will move and the clients' bases, and each client its own base; the
+    stack then needs an explicit range. public: what layers broadcast (default: what they say now; a client passes what
+    it was told).
     config: whatever else every client is shown, encoded. name: which of a round's sums it is.
 
     Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for a round that asks fewer clients
@@ -108,9 +116,8 @@ def open_round(
     count.require(plan, counts, _noisy(plan))
     shown = Shown(name, root, hashlib.sha256(config).digest()).encode()
     digest = plan.digest(hashlib.sha256(b"secagg shown v1\0" + shown).digest())
-    return Broadcast(
-        number, tuple(clients), reference, plan, digest, tuple(metrics), tuple(counts), manifest, name
-    )
+    told = tuple(metrics), tuple(counts), manifest, name
+    return Broadcast(number, tuple(clients), reference, plan, digest, *told, bases or {})
 
 
 def _root(stack: Stack, manifest: Manifest, clients: Sequence[str]) -> bytes:

@@ -153,6 +153,17 @@ def npz(arrays: Mapping[str, NDArray[Any]]) -> bytes:
     return buffer.getvalue()
 
 
+def read_npz(path: Path) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an npz file; nothing is unpickled. Raises SecAggError for one that cannot be read."""
+    try:
+        with np.load(path, allow_pickle=False) as file:
+            return {name: file[name] for name in file.files}
+    except (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
+        raise SecAggError(
+            f"{path} is not a checkpoint of this toolkit: {error}; put it back, or begin in another folder"
+        ) from None
+
+
 def load(folder: Path, older: Callable[[Tree, Json], Kept] | None = None) -> Kept | None:
     """Return the run in `folder`, None if it holds no checkpoint. Nothing is unpickled.
 
@@ -162,9 +173,8 @@ def load(folder: Path, older: Callable[[Tree, Json], Kept] | None = None) -> Kep
     path = folder / CHECKPOINT
     if not path.exists():
         return None
+    arrays = read_npz(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
         facts = json.loads(arrays.pop(_FACTS).tobytes())
         if (version := facts.pop("version")) == 1 and older is not None:
             return older(arrays, facts)
@@ -174,7 +184,7 @@ def load(folder: Path, older: Callable[[Tree, Json], Kept] | None = None) -> Kep
         events = tuple(Event(**event) for event in facts.pop("events"))
         model, strategy = under(arrays, _MODEL), under(arrays, _STRATEGY)
         return Kept(history, model, strategy, events=events, **facts)
-    except (KeyError, TypeError, ValueError, OSError, zipfile.BadZipFile) as error:
+    except (KeyError, TypeError, ValueError) as error:
         raise SecAggError(f"{path} is not a checkpoint of this toolkit: {error}") from None
 
 

@@ -1,14 +1,18 @@
 """`secagg run --resume` as it is asked for: to more rounds, to fewer, beside files that were removed or replaced."""
 
+import io
 import json
 import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fl.cli import invoke
 from fl.cli.run import _planned
+from fl.round.kept import CHECKPOINT, load
+from protocols.errors import SecAggError
 
 SMALL = ("--clients=4", "--model=logistic", "--partition=iid", "--batch-size=256")
 Done = tuple[int, str, str]
@@ -95,3 +99,15 @@ def test_a_configuration_that_was_edited_is_named_in_few_words(secagg: Command, 
     assert code == 2
     assert "'seed': 0" in said
     assert len(said) < 1000
+
+
+@pytest.mark.parametrize("held", [b"", b"PK\x03\x04", b"no", b"\x93NUMPY\x01\x00"])
+def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, held: bytes) -> None:
+    (tmp_path / CHECKPOINT).write_bytes(held)
+    with pytest.raises(SecAggError, match=r"checkpoint\.npz is not a checkpoint of this toolkit"):
+        load(tmp_path)
+    buffer = io.BytesIO()
+    np.save(buffer, np.zeros(3))
+    (tmp_path / CHECKPOINT).write_bytes(buffer.getvalue())
+    with pytest.raises(SecAggError, match="is not a checkpoint of this toolkit"):
+        load(tmp_path)

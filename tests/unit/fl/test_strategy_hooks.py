@@ -12,8 +12,9 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP
 from fl import Federation, FedSGD
+from fl.round.kept import RunFiles
 from fl.strategies.base import Extras
-from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError
+from protocols.errors import Aborted, Misuse, ProtocolViolation, SecAggError, StackError
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.party_state import CLOSED, PartyState
 from protocols.store import MemoryStore
@@ -98,9 +99,45 @@ def test_a_layer_keeps_state_as_a_strategy_does() -> None:
     assert all(not result.abandoned for result in history)
 
 
-def test_a_simulated_run_whose_clients_kept_state_is_not_resumed(tmp_path: Path) -> None:
+@pytest.mark.parametrize("options", [{"strategy": Controlled}, {"stay_local": ("2.*",)}, {"workers": 2}])
+def test_a_simulated_run_whose_clients_keep_state_goes_on_to_the_same_model(
+    tmp_path: Path, options: dict[str, Any]
+) -> None:
+    def run(**more: Any) -> Federation:
+        made = {"strategy": Controlled, **options}
+        return federation([SecAgg()], **{**made, "strategy": made["strategy"](), **more})
+
+    run(output=tmp_path).fit(2)
+    assert (tmp_path / "clients.npz").stat().st_mode & 0o777 == 0o600
+    again = run(output=tmp_path).fit(4, resume=True).model.state_dict()
+    whole = run().fit(4).model.state_dict()
+    assert all(torch.equal(again[name], whole[name]) for name in whole)
+
+
+def test_a_kill_between_the_clients_state_and_the_checkpoint_plays_the_round_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(files: RunFiles, kept: Any) -> str:
+        if kept.rounds == 2:
+            raise KeyboardInterrupt
+        return save(files, kept)
+
+    save = RunFiles.save
+    monkeypatch.setattr(RunFiles, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        federation([], strategy=Controlled(), output=tmp_path).fit(3)
+    monkeypatch.undo()
+    federation([], strategy=(again := Controlled()), output=tmp_path).fit(3, resume=True)
+    assert [mean.blocks["control"][0] for mean in again.means] == pytest.approx([2, 3], abs=0.01)
+
+
+@pytest.mark.parametrize(
+    "damage", [Path.unlink, lambda path: path.write_bytes(b"no"), lambda path: path.write_bytes(b"")]
+)
+def test_a_simulated_run_without_its_clients_state_is_refused_by_name(tmp_path: Path, damage: Any) -> None:
     federation([], strategy=Controlled(), output=tmp_path).fit(1)
-    with pytest.raises(Misuse, match="ended with their process"):
+    damage(tmp_path / "clients.npz")
+    with pytest.raises(SecAggError, match=r"clients\.npz is not a checkpoint"):
         federation([], strategy=Controlled(), output=tmp_path).fit(2, resume=True)
 
 
