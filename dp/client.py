@@ -27,12 +27,12 @@ from dp.events import (
     Unit,
     always_asked,
 )
-from dp.layering import Ledgers, Price, charge_own, discrete, integer_sigma
+from dp.layering import Ledgers, Price, PricedLayer, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.sampling import chance_of_fewer
 from dp.suggestion import drowned
 from protocols.errors import Misuse, StackError
-from protocols.layers import Aggregate, Contribution, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts, Signal
 from protocols.statement import Event as Fact
 
 UNCLIPPED = "unclipped"
@@ -62,7 +62,7 @@ class Quantile:
             raise Misuse(f"expected start, rate, count_noise > 0 and 0 < target < 1, got {self}")
 
 
-class ClientDP(PrivacyLayer):
+class ClientDP(PricedLayer):
     """Client-level differential privacy by noise on the sum.
 
     epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of an update, "adaptive", or a
@@ -93,12 +93,9 @@ class ClientDP(PrivacyLayer):
         accountant: str = "rdp",
         ledger: Ledgers = None,
     ) -> None:
-        self.price = Price(epsilon, delta, noise_multiplier, accountant)
-        self.ledger = ledger
         self.quantile = Quantile() if clip == "adaptive" else clip if isinstance(clip, Quantile) else None
-        start = self.quantile.start if self.quantile else clip
-        if isinstance(start, bool) or not isinstance(start, int | float) or not 0 < start < math.inf:
-            raise Misuse(f'expected clip to be a positive norm, "adaptive" or a Quantile, got {clip!r}')
+        start: Any = self.quantile.start if self.quantile else clip
+        super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, start)
         if (
             weights not in ("uniform", "bounded")
             or weight_cap < 1
@@ -115,9 +112,8 @@ class ClientDP(PrivacyLayer):
             )
         if denominator is not None and not 0 < denominator < math.inf:
             raise Misuse(f"expected a positive denominator, got {denominator}")
-        self.clip, self.weight_cap, self.denominator = float(start), weight_cap, denominator
+        self.weight_cap, self.denominator = weight_cap, denominator
         self.relation, self.amplify = Relation(relation), amplify
-        self._multipliers: dict[tuple[Any, ...], float] = {}
 
     @property
     def secret_sampling(self) -> bool:
@@ -136,12 +132,18 @@ class ClientDP(PrivacyLayer):
 
     # -- public arithmetic --
 
+    def kind(self, run: RunFacts | None) -> Event | None:
+        return None if run is None and self.amplify else self._planned_event(1.0, run or RunFacts(1, 1, 1))
+
+    def own(self, event: Event) -> Event:
+        """Whoever is asked knows it: a choice of clients saves nothing in a ledger charged when one was chosen."""
+        return always_asked(event)
+
     def plan(self, run: RunFacts) -> None:
         chance, delta = self._chance(run), self.price.at(run)
         if (1 + math.exp(min(self.price.epsilon or 0.0, 700.0))) * chance * run.rounds >= delta:
             raise self._fails_too_often(run)
         event = self._round_event(run)
-        self.price.check(event, self.ledger)
         if isinstance(event, Failing):
             with_it, without = (self.price.of(one, run.rounds, run) for one in (event, event.event))
             if with_it == math.inf > without:
@@ -170,21 +172,17 @@ class ClientDP(PrivacyLayer):
 
     def _multiplier(self, run: RunFacts) -> float:
         """Noise over sensitivity of everything that a round releases together."""
-        key = (
-            *(run.rounds, run.sampling, run.rate, run.population, run.cohort, run.delta, run.dimension),
-            run.least_chosen,
-        )
-        if key not in self._multipliers:
-            found = self.price.multiplier(lambda m: self._planned_event(m, run), run.rounds, run)
-            fixed = self.quantile.count_noise if self.quantile else None
-            if fixed is not None and found >= 2 * fixed * run.cohort:
-                raise Misuse(
-                    f"adaptive clipping needs count noise above half the noise multiplier ({found:.3g} / "
-                    "2): raise count_noise "
-                    f"above {found / 2 / run.cohort:.3g}, or ask more clients"
-                )
-            self._multipliers[key] = found
-        return self._multipliers[key]
+        return self.calibrated(run, lambda: self._found(run))
+
+    def _found(self, run: RunFacts) -> float:
+        found = self.price.multiplier(lambda m: self._planned_event(m, run), run.rounds, run)
+        fixed = self.quantile.count_noise if self.quantile else None
+        if fixed is not None and found >= 2 * fixed * run.cohort:
+            raise Misuse(
+                f"adaptive clipping needs count noise above half the noise multiplier ({found:.3g} / 2): raise "
+                f"count_noise above {found / 2 / run.cohort:.3g}, or ask more clients"
+            )
+        return found
 
     def _event(self, multiplier: float, run: RunFacts) -> Event:
         """One round as continuous noise, with the sampling that is claimed for it."""
@@ -254,9 +252,7 @@ class ClientDP(PrivacyLayer):
         coordinates = (
             {UNCLIPPED: np.array([-1 if clipped.was_clipped else 1], np.int64)} if self.quantile else {}
         )
-        # whoever is asked knows it: nothing is saved by a choice of clients, in a ledger charged when one was chosen
-        own = always_asked(self._round_event(facts.run))
-        charge_own(self.ledger, facts.client, own, 1, facts.number, self.name)
+        self.charge(self._round_event(facts.run), facts)
         weight = min(contribution.weight, self.weight_cap, given.weight_cap)
         return Contribution(clipped.vector, weight, coordinates)
 

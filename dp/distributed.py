@@ -21,7 +21,7 @@ from dp import encoding
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Skellam, Unit
-from dp.layering import Ledgers, Price, charge_own, discrete
+from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.mechanisms import discrete_gaussian, skellam
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.rotation import padded, rotate, unrotate
@@ -33,7 +33,6 @@ from protocols.layers import (
     Compute,
     Contribution,
     LocalTask,
-    PrivacyLayer,
     RoundFacts,
     RunFacts,
     Signal,
@@ -57,7 +56,7 @@ class _Plan:
     shares: int
 
 
-class DistributedDP(PrivacyLayer):
+class DistributedDP(PricedLayer):
     """Distributed differential privacy in front of any secure sum over Z_M.
 
     epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of one unit's contribution (an
@@ -93,10 +92,7 @@ class DistributedDP(PrivacyLayer):
         physical_batch: int = 256,
         ledger: Ledgers = None,
     ) -> None:
-        self.price = Price(epsilon, delta, noise_multiplier, accountant)
-        self.ledger = ledger
-        if not 0 < clip < math.inf:
-            raise Misuse(f"expected a positive, finite clip norm, got {clip}")
+        super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, clip)
         if unit not in ("client", "example"):
             raise Misuse(f'expected unit "client" or "example", got {unit!r}')
         if noise not in ("gaussian", "skellam"):
@@ -105,13 +101,12 @@ class DistributedDP(PrivacyLayer):
             raise Misuse("Skellam noise has a Renyi curve only: use accountant='rdp'")
         if colluders < 0 or (min_survivors is not None and min_survivors <= colluders):
             raise Misuse(f"expected 0 <= colluders < min_survivors, got {colluders} and {min_survivors}")
-        self.clip, self.noise, self.colluders, self.least = float(clip), noise, colluders, min_survivors
+        self.noise, self.colluders, self.least = noise, colluders, min_survivors
         self.unit = Unit(unit)
         self.relation = Relation.ZERO_OUT if self.unit is Unit.CLIENT else Relation.ADD_REMOVE
         self.bits, self.overflow = bits, overflow
         self.reduction, self.physical_batch = reduction, physical_batch
         self.rate, self.examples = self._sampling(sample_rate, examples)
-        self._planned: dict[tuple[Any, ...], _Plan] = {}
         self._sums: dict[str, NDArray[np.int64]] = {}
         self._probed: Probed | None = None
         self._proven: set[str] = set()
@@ -140,8 +135,8 @@ class DistributedDP(PrivacyLayer):
             f"{self.relation} neighbours, {self.colluders} colluding clients"
         )
 
-    def plan(self, run: RunFacts) -> None:
-        self.price.check(self._event(self._plan(run)), self.ledger)
+    def kind(self, run: RunFacts | None) -> Event:
+        return self._event(_Plan(encoding.Grid(1.0, 2, 2.0**10, 2.0**20), 1, 1, 1))
 
     def outlook(self, run: RunFacts) -> str | None:
         if self.unit is Unit.EXAMPLE:  # a step of noised gradients is short; many add up
@@ -151,19 +146,7 @@ class DistributedDP(PrivacyLayer):
         return drowned(self.name, shares, self.clip, run.dimension, max(1.0, run.expected))
 
     def _plan(self, run: RunFacts) -> _Plan:
-        key = (
-            run.rounds,
-            run.population,
-            run.cohort,
-            run.sampling,
-            run.rate,
-            run.dropout,
-            run.dimension,
-            run.delta,
-        )
-        if key not in self._planned:
-            self._planned[key] = self._calibrated(run)
-        return self._planned[key]
+        return self.calibrated(run, lambda: self._calibrated(run))
 
     def _calibrated(self, run: RunFacts) -> _Plan:
         survivors = self.survivors(run)
@@ -238,16 +221,7 @@ class DistributedDP(PrivacyLayer):
         )
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        if (
-            given.kind != "real"
-            or given.coordinates
-            or (given.l2 is not None and not given.exact_coordinates)
-        ):
-            raise StackError(
-                f"{self.name} takes a vector of floats and makes the integers itself: put it right before "
-                "the secure sum, "
-                "and no layer before it that makes integers, appends coordinates or adds noise to the sum"
-            )
+        self.takes_floats(given)
         plan = self._plan(facts.run)
         if self.unit is Unit.CLIENT and plan.survivors > len(facts.clients):
             raise StackError(
@@ -309,7 +283,7 @@ class DistributedDP(PrivacyLayer):
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         plan = self._plan(facts.run)
-        charge_own(self.ledger, facts.client, self._event(plan), 1, facts.number, self.name)
+        self.charge(self._event(plan), facts)
         if self.unit is Unit.CLIENT:
             vector = self._client_level(contribution.vector, plan, facts)
         else:

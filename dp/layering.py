@@ -1,23 +1,26 @@
-"""What the layers share: the price a user asks for, turned into a noise multiplier for the whole planned
-run.
+"""What the layers share: the price a user asks for, turned into a noise multiplier for the whole planned run, and
+what has no price refused when a stack is built.
 
-Belongs here: options common to the layers and their checks. Does not belong here: prices
+Belongs here: options and steps common to the layers, and their checks. Does not belong here: prices
 (`dp.accountants`), noise, a layer.
 """
 
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from dp.accountants import accountant
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.calibration import scale_for
+from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Unit, repeat
-from protocols.errors import Misuse
-from protocols.layers import RunFacts
+from protocols.errors import Misuse, StackError
+from protocols.layers import PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.statement import Event as Fact
 
 DEFAULT_DELTA = 1e-5
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -47,15 +50,6 @@ class Price:
     def at(self, run: RunFacts) -> float:
         """The delta that counts in this run."""
         return self.delta or run.delta or DEFAULT_DELTA
-
-    def check(self, event: Event, ledgers: "Ledgers" = None) -> None:
-        """Refuse, when a run is planned, what its own accountant, or one of the ledgers listed, cannot price.
-
-        Raises UnknownEvent (a Misuse).
-        """
-        accountant(self.accountant).add(event)
-        for ledger in ledgers.values() if isinstance(ledgers, Mapping) else ():
-            accountant(ledger.terms.accountant).add(event)
 
     def of(self, event: Event, times: int, run: RunFacts) -> float:
         """What `times` events cost at the delta that counts; infinity where there is no price."""
@@ -104,14 +98,72 @@ Ledgers = Callable[[str], Any] | Mapping[str, Any] | None
 no ledgers."""
 
 
-def charge_own(ledgers: Ledgers, client: str, event: Event, count: int, round: int, layer: str) -> None:
-    """Write what a client is about to send into its own ledger. Raises BudgetExceeded; then nothing may be
-    sent."""
-    if ledgers is None:
-        return
-    ledger = ledgers[client] if isinstance(ledgers, Mapping) else ledgers(client)
-    if ledger is not None:
-        ledger.charge(event, count, round=round, party=client, note=layer)
+class PricedLayer(PrivacyLayer):
+    """What all layers with a price share: kinds of events and who refuses them, clients' own ledgers, what is kept of a
+    calibration. A layer gives `kind`, and `own` where a client's ledger is charged another event than the run's.
+    """
+
+    def __init__(self, price: Price, ledger: Ledgers, clip: float) -> None:
+        if isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf:
+            raise Misuse(f"expected a positive, finite clip norm, got {clip!r}")
+        self.price, self.ledger, self.clip = price, ledger, float(clip)
+        self._kept: dict[tuple[Any, ...], Any] = {}
+
+    def kind(self, run: RunFacts | None) -> Event | None:
+        """An event like those of such a run, with nominal numbers; None where that follows a run that is not known."""
+        raise NotImplementedError
+
+    def own(self, event: Event) -> Event:
+        """What a client's own ledger is charged for `event`."""
+        return event
+
+    def kinds(self, run: RunFacts | None = None) -> tuple[Fact, ...]:
+        """Raises UnknownEvent for a kind that its accountant, or one of the clients' ledgers listed, cannot price."""
+        event = self.kind(run)
+        if event is None:
+            return ()
+        accountant(self.price.accountant).add(event)
+        for ledger in self.ledger.values() if isinstance(self.ledger, Mapping) else ():
+            accountant(ledger.terms.accountant).add(self.own(event))
+        return (to_fact(event),)
+
+    def calibrated(self, run: RunFacts, make: Callable[[], T], *further: Any) -> T:
+        """`make()`, once for every run that differs in what a calibration may follow."""
+        facts = (
+            run.rounds,
+            run.population,
+            run.cohort,
+            run.sampling,
+            run.rate,
+            run.dropout,
+            run.dimension,
+            run.delta,
+        )
+        key = (*facts, run.least_chosen, *further)
+        if key not in self._kept:
+            self._kept[key] = make()
+        found: T = self._kept[key]
+        return found
+
+    def charge(self, event: Event, facts: RoundFacts, count: int = 1) -> None:
+        """Write what a client is about to send into its own ledger. Raises BudgetExceeded; then nothing may be sent."""
+        if self.ledger is None:
+            return
+        of = self.ledger[facts.client] if isinstance(self.ledger, Mapping) else self.ledger(facts.client)
+        if of is not None:
+            of.charge(self.own(event), count, round=facts.number, party=facts.client, note=self.name)
+
+    def takes_floats(self, given: Signal) -> None:
+        """Raises StackError where the layer before makes integers, appends coordinates or adds noise to the sum."""
+        if (
+            given.kind != "real"
+            or given.coordinates
+            or (given.l2 is not None and not given.exact_coordinates)
+        ):
+            raise StackError(
+                f"{self.name} takes a vector of floats and makes the integers itself: put it right before the secure "
+                "sum, and no layer before it that makes integers, appends coordinates or adds noise to the sum"
+            )
 
 
 def integer_sigma(multiplier: float, sensitivity: float) -> float:

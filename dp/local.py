@@ -7,6 +7,7 @@ noise; no trust in server or clients is needed.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from typing import ClassVar
@@ -14,12 +15,12 @@ from typing import ClassVar
 from dp.clipping import clip as clip_vector
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Unit
-from dp.layering import Ledgers, Price, charge_own, discrete, integer_sigma
+from dp.layering import Ledgers, Price, PricedLayer, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.suggestion import drowned
-from protocols.errors import CapacityError, Misuse, StackError
-from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.errors import CapacityError, Misuse
+from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts, Signal
 from protocols.statement import Event as Fact
 
 _REACH = 40.0
@@ -27,7 +28,7 @@ _REACH = 40.0
 much."""
 
 
-class LocalDP(PrivacyLayer):
+class LocalDP(PricedLayer):
     """Client-level noise on every update.
 
     epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of an update. accountant: "rdp"
@@ -47,32 +48,26 @@ class LocalDP(PrivacyLayer):
         resolution: int = 14,
         ledger: Ledgers = None,
     ) -> None:
-        self.price = Price(epsilon, delta, noise_multiplier, accountant)
-        self.ledger = ledger
-        if not 0 < clip < math.inf:
-            raise Misuse(f"expected a positive, finite clip norm, got {clip}")
+        super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, clip)
         if not 4 <= resolution <= 30:
             raise Misuse(f"expected a resolution from 4 to 30 bits, got {resolution}")
-        self.clip, self.resolution = float(clip), resolution
-        self._multipliers: dict[tuple[int, float | None, int], float] = {}
+        self.resolution = resolution
 
     def describe(self) -> str:
         noise = f"{self.name}: discrete Gaussian noise on every update"
         return f"{noise}, clip {self.clip:g} per client, zero-out neighbours"
 
-    def plan(self, run: RunFacts) -> None:
-        self.price.check(self._priced(run), self.ledger)
+    def kind(self, run: RunFacts | None) -> Event:
+        return discrete(1.0, Unit.CLIENT, Relation.ZERO_OUT, 1)
 
     def outlook(self, run: RunFacts) -> str | None:
         return drowned(self.name, self._multiplier(run), self.clip, run.dimension, max(1.0, run.expected))
 
     def _multiplier(self, run: RunFacts) -> float:
-        key = (run.rounds, run.delta, run.dimension)
-        if key not in self._multipliers:
-            self._multipliers[key] = self.price.multiplier(
-                lambda m: discrete(m, Unit.CLIENT, Relation.ZERO_OUT, run.dimension), run.rounds, run
-            )
-        return self._multipliers[key]
+        return self.calibrated(run, lambda: self.price.multiplier(self._once(run), run.rounds, run))
+
+    def _once(self, run: RunFacts) -> Callable[[float], Event]:
+        return lambda multiplier: discrete(multiplier, Unit.CLIENT, Relation.ZERO_OUT, run.dimension)
 
     def _grid(self, run: RunFacts, dims: int) -> tuple[float, float, float]:
         """(step, L2 bound in steps, standard deviation in steps)."""
@@ -82,15 +77,7 @@ class LocalDP(PrivacyLayer):
         return step, bound, integer_sigma(multiplier, bound)
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        if (
-            given.kind != "real"
-            or given.coordinates
-            or (given.l2 is not None and not given.exact_coordinates)
-        ):
-            raise StackError(
-                f"{self.name} takes a vector of floats and makes the integers itself: put it right before "
-                "the secure sum"
-            )
+        self.takes_floats(given)
         step, bound, sigma = self._grid(facts.run, given.dimension)
         most = math.ceil(bound + _REACH * sigma)
         modulus = 1 << math.ceil(math.log2(2 * len(facts.clients) * most + 2))
@@ -112,7 +99,7 @@ class LocalDP(PrivacyLayer):
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         step, _, sigma = self._grid(facts.run, given.dimension)
-        charge_own(self.ledger, facts.client, self._priced(facts.run), 1, facts.number, self.name)
+        self.charge(self._priced(facts.run), facts)
         values = to_grid(clip_vector(contribution.vector, self.clip).vector, step)
         return Contribution(values + discrete_gaussian(facts.random, sigma, given.dimension), 1)
 

@@ -71,7 +71,7 @@ class Account:
         self.events.extend(events)
 
     def check(self, events: Sequence[Event]) -> None:
-        """Refuse, before round 1, events that the ledger cannot price. Raises UnknownEvent (a Misuse)."""
+        """Refuse kinds of events that the ledger cannot price. Raises UnknownEvent (a Misuse)."""
         if self.ledger is None or not events:
             return
         from dp.accountants import accountant

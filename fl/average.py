@@ -92,6 +92,7 @@ class SecureAverage:
         self.account = Account(
             self.stack.layers, self.options.delta, arguments.ledger(ledger), run=secrets.token_hex(8)
         )
+        self.account.check(self.stack.kinds(RunFacts(self.rounds, 1, 1)))
         self.calls = 0
         self.survivors: tuple[str, ...] = ()
         self.outcome: Outcome | None = None

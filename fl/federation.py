@@ -123,6 +123,7 @@ class Federation:
         self.account = Account(
             self.setup.stack.layers, self.setup.options.delta, self.setup.ledger, run=secrets.token_hex(8)
         )
+        self.account.check(self.setup.stack.kinds(self.coordinator.planned(1)))
 
     def with_privacy(self, privacy: Sequence[Any]) -> Self:
         """Return the same federation with other layers. Raises as the constructor does, and Misuse once begun."""
@@ -192,8 +193,6 @@ class Federation:
         run = self.coordinator.prepare(rounds)
         for said in self.setup.stack.outlook(run):
             warnings.warn(said, stacklevel=3)
-        if self.setup.ledger is not None:
-            self.account.check(self.coordinator.sample().plan.events(()))
         if not resume:
             if folder is not None and checkpoint.rounds_in(folder):
                 raise Misuse(f"{folder} holds a run already: resume it, or name another folder")

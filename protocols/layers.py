@@ -289,6 +289,13 @@ class PrivacyLayer:
         """One sentence for the statement."""
         return self.name
 
+    def kinds(self, run: RunFacts | None = None) -> tuple[Event, ...]:
+        """The kinds of events that rounds of such a run state, with nominal numbers; run: None where only the stack is
+        known (none then where they follow the run). A stack and a federation ask when they are built, so that what an
+        accountant or a ledger cannot price is refused there. Raises Misuse where the layer's own accountant cannot.
+        """
+        return ()
+
     def plan(self, run: RunFacts) -> None:
         """Calibrate for the whole planned run; called once before round 1 (and again on resume). Raises Misuse."""
 

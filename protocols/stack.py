@@ -19,6 +19,7 @@ from protocols.layers import UPDATE, Coordinate, PrivacyLayer, RoundFacts, RunFa
 from protocols.plain import PlainSum
 from protocols.quantise import Quantiser, expect_bits, prove_capacity
 from protocols.roundplan import CLIPPED, WEIGHT, Part, RoundPlan
+from protocols.statement import Event
 from protocols.summation import SecureSum
 
 MAX_WEIGHT_CAP = 1 << 24
@@ -51,7 +52,7 @@ class Stack:
     """A checked list of layers, ended by a SecureSum (PlainSum if none was given).
 
     layers: in the client's order. numbers: bits, range, weight cap. Raises StackError for a SecureSum that
-    is not last, or for anything that is not a layer.
+    is not last, or for anything that is not a layer, Misuse for a layer whose accountant cannot price it.
     """
 
     privacy: Sequence[Any] = ()
@@ -81,6 +82,13 @@ class Stack:
         names = [layer.name for layer in self.layers]
         if len(set(names)) != len(names):
             raise StackError(f"expected each layer once, got {names}")
+        self.kinds()
+
+    def kinds(self, run: RunFacts | None = None) -> tuple[Event, ...]:
+        """Return the kinds of events that the layers state (`PrivacyLayer.kinds`). Raises Misuse for one without a
+        price by its layer's accountant.
+        """
+        return tuple(event for layer in self.layers for event in layer.kinds(run))
 
     @property
     def secret_sampling(self) -> bool:
@@ -110,6 +118,7 @@ class Stack:
     def plan(self, run: RunFacts) -> None:
         """Calibrate every layer, and prove that a round of this run composes and fits. Raises Misuse, StackError."""
         self._require_secrecy(run)
+        self.kinds(run)
         for layer in self.layers:
             layer.plan(run)
         names = tuple(str(i) for i in range(run.cohort))

@@ -16,10 +16,10 @@ from dp.accountants import accountant as make_accountant
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Unit, repeat
-from dp.layering import Ledgers, Price, charge_own, discrete
+from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse
-from protocols.layers import Compute, Contribution, LocalTask, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.layers import Compute, Contribution, LocalTask, RoundFacts, RunFacts, Signal
 from protocols.statement import Event as Fact
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class ClientAccount:
     engine: "ClientEngine | None" = field(default=None, repr=False)
 
 
-class SampleDP(PrivacyLayer):
+class SampleDP(PricedLayer):
     """Example-level DP-SGD (Abadi et al. 2016) through Opacus, noise and batches from the operating
     system's generator.
 
@@ -83,7 +83,6 @@ class SampleDP(PrivacyLayer):
         ledger: Ledgers = None,
         examples: int | None = None,
     ) -> None:
-        self.price = Price(epsilon, delta, noise_multiplier, accountant)
         if clipping not in ("flat", "per-layer", "adaptive"):
             raise Misuse(f'expected clipping "flat", "per-layer" or "adaptive", got {clipping!r}')
         if clipping == "adaptive" and not isinstance(clip, AdaptiveClip):
@@ -97,12 +96,12 @@ class SampleDP(PrivacyLayer):
         if examples is not None and examples < 1:
             raise Misuse(f"expected a public number of at least 1 example, got {examples}")
         self.clipping = Clipping(clip, clipping == "per-layer", gradients, physical_batch)
-        self.batch_size, self.examples, self.repair, self.ledger = batch_size, examples, repair, ledger
+        super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, self.clipping.start)
+        self.batch_size, self.examples, self.repair = batch_size, examples, repair
         self.owns = frozenset({"optimizer", "criterion"} if gradients == "ghost" else {"optimizer"})
         self.accounts: dict[str, ClientAccount] = {}
         self._restored: dict[str, dict[str, float]] = {}
         self._probed: Probed | None = None
-        self._multipliers: dict[tuple[Any, ...], float] = {}
 
     def describe(self) -> str:
         return (
@@ -155,7 +154,7 @@ class SampleDP(PrivacyLayer):
         account.taken += steps
         account.last_round, account.last_steps = facts.number, steps
         self._keep(account, facts)
-        charge_own(self.ledger, facts.client, account.event, steps, facts.number, self.name)
+        self.charge(account.event, facts, steps)
         return metrics
 
     def _repair(self, task: LocalTask) -> None:
@@ -191,14 +190,11 @@ class SampleDP(PrivacyLayer):
     def _planned(self, examples: int, batch: int, epochs: int, run: RunFacts) -> ClientAccount:
         steps = max(1, math.ceil(examples / batch))
         rate, planned = 1 / steps, run.rounds * epochs * steps
-        key = (rate, planned, run.delta, run.dimension)
-        if key not in self._multipliers:
-            self._multipliers[key] = self.price.multiplier(
-                lambda m: discrete(m, Unit.EXAMPLE, Relation.ADD_REMOVE, run.dimension + 1, rate=rate),
-                planned,
-                run,
-            )
-        multiplier = self._multipliers[key]
+
+        def once(m: float) -> Event:
+            return discrete(m, Unit.EXAMPLE, Relation.ADD_REMOVE, run.dimension + 1, rate=rate)
+
+        multiplier = self.calibrated(run, lambda: self.price.multiplier(once, planned, run), rate, planned)
         return ClientAccount(
             examples, rate, multiplier, planned, self.step_event(multiplier, rate, examples, run)
         )
@@ -261,6 +257,9 @@ class SampleDP(PrivacyLayer):
             facts.store.put(self.name, json.dumps(_kept(account)).encode())
 
     # -- the account --
+
+    def kind(self, run: RunFacts | None) -> Event:
+        return _sampled(1.0, 0.5)
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
         """What each survivor spent in this round, in its own name; planned steps where the client lives

@@ -29,6 +29,7 @@ from fl.round.kept import Kept
 from fl.round.reference import like
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
+from protocols.layers import RunFacts
 from protocols.stack import Numbers, Stack
 from protocols.statement import Statement
 from protocols.updates import schema_of
@@ -97,6 +98,7 @@ class PrivateStrategy(Strategy):
             local_epochs=arguments.checked("local_epochs", local_epochs),
             notes=(EVALUATION_NOTE,) if evaluate == "clear" else (),
         )
+        self.account.check(self.options.stack.kinds(RunFacts(1, 1, 1)))
         self.rounds: ProtectedRounds | None = None
         self._made_with = self._settings()
         self._done = 0

@@ -144,19 +144,13 @@ def tampering_is_found(statement: str) -> bool:
         return False
 
 
-def what_has_no_price_is_refused_before_training() -> bool:
+def what_has_no_price_is_refused_when_built() -> bool:
     """Skellam noise has no price in a ledger by privacy losses."""
-    trained: list[int] = []
-
-    def train(model: Any, loader: Any, optimizer: Any) -> None:
-        trained.append(1)
-
     with tempfile.TemporaryDirectory() as folder:
         ledger = Ledger(Path(folder) / "l", epsilon=9.0, delta=1e-5, accountant="pld")
         stack = [DistributedDP(epsilon=8, clip=0.5, noise="skellam"), SecAggPlus(dropout=0.0)]
-        run = federation(stack, [8] * 6, train=train, ledger=ledger)
         try:
-            run.fit(1)
+            federation(stack, [8] * 6, ledger=ledger)
         except UnknownEvent:
-            return not trained
+            return True
         return False

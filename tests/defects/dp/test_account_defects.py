@@ -100,8 +100,8 @@ DEFECTS = {
         partial(check.tampering_is_found, check.RAISED),
         patches=((ledger_store, "head_of", lambda terms, charges, last: HEAD_OF({}, charges, last)),),
     ),
-    "an event without a price passes planning": Defect(
-        check.what_has_no_price_is_refused_before_training,
+    "a federation is built whose event has no price": Defect(
+        check.what_has_no_price_is_refused_when_built,
         patches=((Account, "check", lambda *_: None),),
     ),
 }

@@ -371,19 +371,19 @@ def test_what_its_accountant_cannot_price_is_refused_when_the_run_is_planned() -
     """It died in round 1: a fixed-size sample has no privacy loss distribution, a replaced Poisson sample no curve."""
     sampled = ClientDP(noise_multiplier=2.0, amplify=True, accountant="pld")
     with pytest.raises(UnknownEvent, match="pld accountant has no price for FixedSizeGaussian"):
-        sampled.plan(run_of(cohort=3, sampling="fixed", rate=0.25))
+        Stack([sampled]).plan(run_of(cohort=3, sampling="fixed", rate=0.25))
     replaced = ClientDP(noise_multiplier=2.0, amplify=True, relation="replace")
     with pytest.raises(
         UnknownEvent, match="rdp accountant has no price for DiscreteGaussianSum under replace"
     ):
-        replaced.plan(run_of(sampling="poisson", rate=0.25))
+        Stack([replaced]).plan(run_of(sampling="poisson", rate=0.25))
 
 
-def test_what_a_clients_own_ledger_cannot_price_is_refused_when_the_run_is_planned(tmp_path: Path) -> None:
+def test_what_a_clients_own_ledger_cannot_price_is_refused_when_the_stack_is_built(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "own", epsilon=9.0, delta=1e-5, accountant="pld")
     layer = DistributedDP(epsilon=5, noise="skellam", ledger={"c0": ledger})
     with pytest.raises(UnknownEvent, match="pld accountant has no price for Skellam"):
-        layer.plan(run_of())
+        Stack([layer])
 
 
 @pytest.mark.parametrize(("secure_sum", "adversary"), [(PlainSum(), "clients"), (SecAggPlus(), "server")])

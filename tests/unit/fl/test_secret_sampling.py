@@ -207,13 +207,12 @@ def test_an_abandoned_round_that_the_ledger_cannot_pay_ends_the_run(tmp_path: Pa
         run.fit(1)
 
 
-def test_what_the_runs_ledger_cannot_price_is_refused_before_round_1(tmp_path: Path) -> None:
+def test_what_the_runs_ledger_cannot_price_is_refused_when_the_federation_is_built(tmp_path: Path) -> None:
     """Skellam noise and a ledger by privacy losses passed planning and died in round 1."""
     ledger = Ledger(tmp_path / "l", epsilon=9.0, delta=1e-5, accountant="pld")
     shares = DistributedDP(epsilon=8, clip=0.5, noise="skellam")
-    run = federation(6, 1.0, shares, SecAggPlus(dropout=0.0), sampling="fixed", ledger=ledger)
     with pytest.raises(UnknownEvent, match="pld accountant has no price for Skellam"):
-        run.fit(1)
+        federation(6, 1.0, shares, SecAggPlus(dropout=0.0), sampling="fixed", ledger=ledger)
     assert ledger.entries() == ()
 
 
