@@ -64,13 +64,17 @@ class Asking(State):
 
     def take(self, kind: type[R], answer: Message) -> tuple[int, R]:
         """Return number and body of an answer that is expected. Raises PeerError for any other message."""
+        return self.admit(answer), read(kind, answer)
+
+    def admit(self, answer: Message) -> int:
+        """Return the number of the sender of an answer that is expected, whatever its body. Raises PeerError."""
         expect(answer, self.session.context, self.STAGE, self.ROLE, SERVER)
         number, who = answer.sender.number, str(answer.sender)
         if number not in self.asked():
             raise ProtocolViolation(f"{who} was not asked in stage {self.STAGE!r}", who)
         if number in self.answers:
             raise ProtocolViolation(f"{who} has answered stage {self.STAGE!r} already", who)
-        return number, read(kind, answer)
+        return number
 
 
 class Asked(State):

@@ -17,6 +17,7 @@ from protocols.audit_hooks import Forgery, Hooks, SearchHooks
 from protocols.codec import Record
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
+from protocols.roles import R, read
 from protocols.session import Session
 from secagg.audit_search import lies, rule
 from secagg.audit_view import opened, stripped
@@ -32,16 +33,13 @@ from secagg.messages import (
     Masked,
     Neighbourhood,
     Opened,
-    R,
     Survivors,
     Unmask,
     indices,
     pack_bits,
-    read,
     unpack_bits,
 )
 from secagg.packing import unpack
-from secagg.reuse.messages import Deposit
 from secagg.rules import rules_of
 
 Elements = NDArray[np.uint64]
@@ -224,9 +222,8 @@ def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
     """Answers of a cheating client that the server, or the other clients, must find and pin on it."""
     if answer.stage == UNMASK and answer.recipient == SERVER:
         opened = read(Opened, answer)
-        if len(opened.seed_shares) >= 32:
-            wrong = bytes([opened.seed_shares[0] ^ 1]) + opened.seed_shares[1:]
-            body = Opened(opened.alive, wrong, opened.dropped, opened.key_shares)
+        if opened.shares:
+            body = replace(opened, shares=bytes([opened.shares[0] ^ 1]) + opened.shares[1:])
             yield _forged("wrong-share", "it opens another share than it was dealt", answer, body)
 
 
@@ -254,25 +251,17 @@ HOOKS = Hooks(
 )
 
 
-def deposited(session: Session, message: Message) -> Elements | None:
-    """As `elements`, where keys are reused."""
-    if message.stage != INPUT or message.recipient != SERVER:
-        return None
-    ring = rules_of(session).ring
-    try:
-        return ring.residues(unpack(Deposit.decode(message.body).vector, session.dimension, ring))
-    except SecAggError:
-        return None
-
-
 def unsigned(message: Message) -> Message:
-    """A deposit without the signature over its masked vector."""
-    return replace(message, body=replace(Deposit.decode(message.body), signature=b"").encode())
+    """A masked vector whose shares come without the signature over both."""
+    body = Masked.decode(message.body)
+    if body.dealing is None:
+        return message
+    return replace(message, body=replace(body, dealing=replace(body.dealing, signature=b"")).encode())
 
 
 REUSED = Hooks(
     corrupt=corrupt,
-    elements=deposited,
+    elements=elements,
     unsigned=unsigned,
     modulus=modulus,
     tolerated=tolerated,

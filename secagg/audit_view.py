@@ -15,7 +15,7 @@ from protocols.kernel import SERVER, Message, State
 from protocols.session import Session
 from secagg.advertisement import parse
 from secagg.client.masking import Masking
-from secagg.commitments import joint_seed
+from secagg.commitments import SEED, joint_seed, share_digest
 from secagg.key_agreement import PairKeys
 from secagg.masking import add_mask, subtract_mask
 from secagg.messages import (
@@ -26,6 +26,7 @@ from secagg.messages import (
     UNMASK,
     Advertisement,
     Commitments,
+    Dealing,
     Delivery,
     Masked,
     Neighbourhood,
@@ -64,6 +65,7 @@ class View:
         self.lists: dict[int, list[int]] = {}
         self.vectors: dict[int, bytes] = {}
         self.shares: dict[str, Shares] = {"seed": defaultdict(dict), "key": defaultdict(dict)}
+        self._dealt: dict[int, Dealing] = {}
         self.insiders = {i: state for i, state in insiders.items() if isinstance(state, Masking)}
         self.seed = graph_seed(session, transcript)
         asked: dict[int, list[Delivery]] = defaultdict(list)
@@ -80,17 +82,17 @@ class View:
     def _answer(self, m: Message, index: int, asked: Mapping[int, list[Delivery]]) -> None:
         if m.stage == ADVERTISE:
             self.keys[index] = Advertisement.decode(m.body).keys
+        elif m.stage == SHARE:
+            self._dealt[index] = Dealing.decode(m.body)
         elif m.stage == INPUT:
             self.vectors[index] = Masked.decode(m.body).vector
             self.lists[index] = self._mates(index, asked[index][-1])
         elif m.stage == UNMASK:
             opened = Opened.decode(m.body)
-            for dealers, blob, kind in (
-                (opened.alive, opened.seed_shares, "seed"),
-                (opened.dropped, opened.key_shares, "key"),
-            ):
-                for j, share in zip(dealers.tolist(), items(blob, 32), strict=True):
-                    self.shares[kind][j][index + 1] = share
+            for j, share in zip(opened.owners.tolist(), items(opened.shares, 32), strict=True):
+                digest = share_digest(m.session, j, index, SEED, share)
+                kind = "seed" if digest == self._dealt[j].digest(index, 0) else "key"
+                self.shares[kind][j][index + 1] = share
 
     def _mates(self, index: int, delivery: Delivery) -> list[int]:
         dealers = unpack_bits(delivery.dealers, self.session.clients)

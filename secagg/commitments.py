@@ -16,7 +16,7 @@ CERTIFY, DEAL, MASK = "secagg keys", "secagg dealing", "secagg masked input"
 
 
 def share_digest(context: bytes, dealer: int, holder: int, kind: bytes, share: bytes) -> bytes:
-    """Return 16 bytes that bind a dealer to one share (32 uniform bytes, so that the digest hides it).
+    """Return 16 bytes that bind a dealer to one share (16 or 32 uniform bytes, so that the digest hides it).
 
     Sixteen suffice: finding another share for a digest takes 2^128 work, and a dealer that makes two shares
     of one digest blames itself, for its secret then fails its own commitment.
@@ -28,6 +28,17 @@ def share_digest(context: bytes, dealer: int, holder: int, kind: bytes, share: b
 def seed_digest(context: bytes, dealer: int, seed: bytes) -> bytes:
     """Return 32 bytes that bind a dealer to its self-mask seed (32 uniform bytes)."""
     return hashlib.sha256(b"secagg seed v1\0" + context + dealer.to_bytes(4, "big") + seed).digest()
+
+
+def edge_kind(peer: int) -> bytes:
+    """Return the kind under which the share of an edge's seed is digested."""
+    return b"edge" + peer.to_bytes(4, "big")
+
+
+def edge_digest(context: bytes, owner: int, peer: int, seed: bytes) -> bytes:
+    """Return 32 bytes that bind a client to an edge's seed (16 uniform bytes)."""
+    head = b"secagg edge v1\0" + context + owner.to_bytes(4, "big") + peer.to_bytes(4, "big")
+    return hashlib.sha256(head + seed).digest()
 
 
 def part_commitment(context: bytes, index: int, part: bytes) -> bytes:
@@ -46,10 +57,11 @@ def certified_bytes(context: bytes, index: int, keys: bytes) -> bytes:
     return context + index.to_bytes(4, "big") + keys
 
 
-def dealt_bytes(context: bytes, dealer: int, dealing: Dealing) -> bytes:
-    """What a dealer signs: its holders, boxes and digests."""
+def dealt_bytes(context: bytes, dealer: int, dealing: Dealing, vector: bytes | memoryview = b"") -> bytes:
+    """What a dealer signs: its holders, boxes and digests, and the masked vector that they come with."""
     held = hashlib.sha256(dealing.holders.astype(">u4").tobytes() + dealing.boxes + dealing.digests).digest()
-    return context + dealer.to_bytes(4, "big") + held + dealing.seed_digest
+    head = context + dealer.to_bytes(4, "big") + held + dealing.pledges
+    return head + hashlib.sha256(vector).digest() if vector else head
 
 
 def masked_bytes(context: bytes, graph_seed: bytes, dealers: bytes, index: int) -> bytes:

@@ -1,12 +1,13 @@
-"""What clients and server say to each other, stage by stage. What does not belong here: when it may be
-said, and its meaning.
+"""What clients and server say to each other, stage by stage. What does not belong here: when it may be said, and its
+meaning.
 
-Lists of clients are uint32 vectors, strictly ascending; items of one size that belong to them lie end to end
-in one byte string, in the same order. Everything a relay may not read is in `boxes`.
+Lists of clients are uint32 vectors, strictly ascending; items of one size that belong to them lie end to end in one
+byte string, in the same order. Everything a relay may not read is in `boxes`. With fresh keys shares are dealt before
+the masked vectors; with reused keys they come along with them, and are handed on with the request to open.
 """
 
 from dataclasses import dataclass, field
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,25 +16,14 @@ from protocols.agreement import Certificate
 from protocols.codec import Reader, Record
 from protocols.errors import Misuse, WireError
 from protocols.kernel import Message
+from protocols.roles import naming
 
 Indices = NDArray[np.uint32]
-R = TypeVar("R", bound=Record)
 
-ADVERTISE, REVEAL, SHARE, INPUT, CONFIRM, UNMASK = (
-    "advertise-keys",
-    "fix-graph",
-    "share-keys",
-    "masked-input",
-    "consistency",
-    "unmask",
-)
+STAGES = ("advertise-keys", "fix-graph", "share-keys", "masked-input", "consistency", "unmask")
+ADVERTISE, REVEAL, SHARE, INPUT, CONFIRM, UNMASK = STAGES
 DIGEST_BYTES = 16
 SIGNATURE_BYTES = 64
-
-
-@dataclass(frozen=True)
-class Begin(Record):
-    """Server to client: advertise your keys."""
 
 
 @dataclass(frozen=True)
@@ -82,31 +72,69 @@ class Neighbourhood(Record):
     def __post_init__(self) -> None:
         expect_ascending("clients", self.clients)
         expect_items("keys", self.keys, len(self.clients))
-        if len(self.parts) % 32:
-            raise Misuse(f"parts: expected items of 32 bytes, got {len(self.parts)}")
+        expect_whole("parts", self.parts, 32)
         expect_ascending("voters", self.voters)
         expect_size("voter_keys", self.voter_keys, 32 * len(self.voters))
 
 
 @dataclass(frozen=True, eq=False)
-class Dealing(Record):
-    """Client to server: a sealed box and two digests of shares per holder, the digest of its self-mask
-    seed, a signature.
+class Proceed(Record):
+    """Server to client, where keys are reused: send your masked vector. In the round of a set-up: who enrolled
+    (`pack_bits`), and the keys of those whom the client shares masks with or seals shares to.
+    """
+
+    enrolled: bytes
+    clients: Indices
+    keys: bytes
+
+    def __post_init__(self) -> None:
+        expect_ascending("clients", self.clients)
+        expect_items("keys", self.keys, len(self.clients))
+
+
+@dataclass(frozen=True, eq=False)
+class Pledge(Record):
+    """What binds a dealer to its shares: its holders; for each holder a digest (16 bytes) of its share of every secret;
+    digests (32 bytes) of secrets: of the self-mask seed, with reused keys also of each edge's seed.
     """
 
     holders: Indices
-    boxes: bytes
     digests: bytes
-    seed_digest: bytes
-    signature: bytes
+    pledges: bytes
 
     def __post_init__(self) -> None:
         expect_ascending("holders", self.holders)
+        expect_whole("digests", self.digests, DIGEST_BYTES * max(1, len(self.holders)))
+        expect_whole("pledges", self.pledges, 32)
+
+    def digest(self, holder: int, place: int) -> bytes:
+        """The digest of a holder's share of one secret; empty for a stranger."""
+        row = self.row(holder)
+        secrets = len(self.digests) // (DIGEST_BYTES * max(1, len(self.holders)))
+        start = DIGEST_BYTES * (secrets * row + place)
+        return self.digests[start : start + DIGEST_BYTES] if row >= 0 else b""
+
+    def row(self, holder: int) -> int:
+        """The place of a holder among all of them; -1 for a stranger."""
+        at = int(self.holders.searchsorted(np.uint32(holder)))
+        return at if at < len(self.holders) and self.holders[at] == holder else -1
+
+    def secret(self, place: int) -> bytes:
+        """The digest of one secret."""
+        return self.pledges[32 * place : 32 * place + 32]
+
+
+@dataclass(frozen=True, eq=False)
+class Dealing(Pledge):
+    """Client to server: what binds it, a sealed box of shares per holder, a signature (semi-honest: none)."""
+
+    boxes: bytes
+    signature: bytes
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
         expect_items("boxes", self.boxes, len(self.holders))
-        expect_size("digests", self.digests, 2 * DIGEST_BYTES * len(self.holders))
-        expect_size("seed_digest", self.seed_digest, 32)
-        if self.signature:
-            expect_size("signature", self.signature, SIGNATURE_BYTES)
+        expect_signature(self.signature)
 
 
 @dataclass(frozen=True, eq=False)
@@ -120,25 +148,24 @@ class Delivery(Record):
     digests: bytes
 
     def __post_init__(self) -> None:
-        if len(self.digests) % (2 * DIGEST_BYTES):
-            raise Misuse(f"digests: expected items of {2 * DIGEST_BYTES} bytes, got {len(self.digests)}")
+        expect_whole("digests", self.digests, 2 * DIGEST_BYTES)
         expect_items("boxes", self.boxes, len(self.digests) // (2 * DIGEST_BYTES))
 
 
 @dataclass(frozen=True, eq=False)
 class Masked(Record):
-    """Client to server: the packed masked vector, the dealers whose box did not open or did not match its
-    digests, and its signature of the dealers that it masked with (empty in the semi-honest model).
+    """Client to server: the packed masked vector, the dealers whose box did not open or did not match its digests, its
+    signature of the dealers that it masked with (empty in the semi-honest model); with reused keys, its own shares.
     """
 
     vector: bytes = field(repr=False)
     complaints: Indices = field(default_factory=lambda: np.empty(0, np.uint32))
     signature: bytes = b""
+    dealing: Dealing | None = None
 
     def __post_init__(self) -> None:
         expect_ascending("complaints", self.complaints)
-        if self.signature:
-            expect_size("signature", self.signature, SIGNATURE_BYTES)
+        expect_signature(self.signature)
 
 
 @dataclass(frozen=True)
@@ -152,57 +179,42 @@ class Survivors(Record):
 
 @dataclass(frozen=True, eq=False)
 class Unmask(Record):
-    """Server to client: the survivors (`pack_bits`), the certificate of them, and the signed input of every
-    surviving neighbour who is not in the certificate, in ascending order. Semi-honest: the survivors alone.
+    """Server to client: the survivors (`pack_bits`), the certificate of them, and the signed input of every survivor
+    whose shares it holds and who is not in the certificate, in ascending order. Semi-honest: the survivors alone.
+    boxes: with reused keys, what survivors entrusted to it, by survivor.
     """
 
     survivors: bytes
     certificate: Certificate | None
     inputs: bytes
+    boxes: dict[int, bytes] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        if len(self.inputs) % SIGNATURE_BYTES:
-            raise Misuse(f"inputs: expected items of {SIGNATURE_BYTES} bytes, got {len(self.inputs)}")
+        expect_whole("inputs", self.inputs, SIGNATURE_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
 class Opened(Record):
-    """Client to server: the shares (32 bytes each) of the self-mask seeds of `alive` and of the mask keys
-    of `dropped`.
-    """
+    """Client to server: for each owner its shares of what the survivors open (`Places.opens`), end to end."""
 
-    alive: Indices
-    seed_shares: bytes = field(repr=False)
-    dropped: Indices
-    key_shares: bytes = field(repr=False)
+    owners: Indices
+    shares: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        for name in ("alive", "dropped"):
-            expect_ascending(name, getattr(self, name))
-        expect_size("seed_shares", self.seed_shares, 32 * len(self.alive))
-        expect_size("key_shares", self.key_shares, 32 * len(self.dropped))
-
-
-def read(kind: type[R], message: Message) -> R:
-    """Return the body of a message. Raises WireError naming its sender."""
-    try:
-        return kind.decode(message.body)
-    except WireError as error:
-        raise WireError(str(error), str(message.sender)) from None
+        expect_ascending("owners", self.owners)
+        expect_whole("shares", self.shares, 16)
+        if len(self.shares) < 32 * len(self.owners):
+            expect_size("shares", self.shares, 32 * len(self.owners))
 
 
 def masked_vector(message: Message) -> tuple[memoryview, Masked]:
     """Return the vector of a `Masked` body, and the body without it. The vector is not copied: it is by far the
-    largest part of a session.
-
-    Raises WireError naming the sender, as `read`.
+    largest part of a session. Raises WireError naming the sender.
     """
-    try:
+    with naming(str(message.sender)):
         reader = Reader(message.body)
         vector = reader.take(reader.count(1))
         return vector, Masked.decode(bytes(4) + bytes(reader.take(reader.left)))
-    except WireError as error:
-        raise WireError(str(error), str(message.sender)) from None
 
 
 def indices(clients: Any) -> Indices:
@@ -247,3 +259,15 @@ def expect_items(name: str, data: bytes, count: int) -> None:
     """Raises Misuse unless `data` cuts evenly into `count` items."""
     if (len(data) % count if count else len(data)) or (count and not data):
         raise Misuse(f"{name}: expected {count} items of one size, got {len(data)} bytes")
+
+
+def expect_whole(name: str, data: bytes, size: int) -> None:
+    """Raises Misuse unless `data` is items of `size` bytes, as many as they are."""
+    if len(data) % size:
+        raise Misuse(f"{name}: expected items of {size} bytes, got {len(data)}")
+
+
+def expect_signature(signature: bytes) -> None:
+    """Raises Misuse unless it is one, or nothing."""
+    if signature:
+        expect_size("signature", signature, SIGNATURE_BYTES)

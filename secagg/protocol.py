@@ -20,14 +20,14 @@ from protocols.session import Session
 from protocols.statement import Protection
 from protocols.summation import IntVector, SecureSum
 from secagg import client as client_states
-from secagg import field16, packing, reuse
+from secagg import field16, packing
 from secagg import server as server_states
 from secagg.choose import Wishes, choose, counted_on, insist
 from secagg.credentials import Credentials
 from secagg.mask_parameters import MALICIOUS, MaskParameters
-from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, UNMASK
+from secagg.memory import build_on
+from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, STAGES
 from secagg.packing import SHORT
-from secagg.reuse.memory import build_on
 from secagg.rules import rules_of
 from secagg.stating import protection
 
@@ -40,7 +40,7 @@ class _Masked(SecureSum):
 
     _complete = False
     takes_input_late = True
-    version = 2
+    version = 3
 
     def __init__(
         self,
@@ -95,17 +95,9 @@ class _Masked(SecureSum):
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         rules = rules_of(session)
-        if rules.parameters.reuse:
-            names = [
-                *([] if rules.parameters.epoch else [ADVERTISE]),
-                INPUT,
-                *([CONFIRM] if rules.agrees else []),
-                UNMASK,
-            ]
-            return tuple(Stage(name, counts=name == INPUT) for name in names)
-        names = [ADVERTISE, *([REVEAL] if rules.committed else []), SHARE, INPUT]
-        names += [*([CONFIRM] if rules.voted else []), UNMASK]
-        return tuple(Stage(name, counts=name == INPUT) for name in names)
+        p = rules.parameters
+        taken = {REVEAL: p.committed, SHARE: not p.reuse, ADVERTISE: not p.epoch, CONFIRM: rules.agrees}
+        return tuple(Stage(name, counts=name == INPUT) for name in STAGES if taken.get(name, True))
 
     def demands(self, session: Session) -> Demands:
         rules = rules_of(session)
@@ -184,7 +176,7 @@ class _Masked(SecureSum):
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:
-        return tags(*client_states.STATES, *server_states.STATES, *reuse.STATES)
+        return tags(*client_states.STATES, *server_states.STATES)
 
     @property
     def audit_hooks(self) -> Hooks:
@@ -200,18 +192,13 @@ class _Masked(SecureSum):
 
     def _server(self, session: Session, random: SecureRandom, memory: bytes | None) -> Step:
         self._authenticate(session)
-        return reuse.server.start(session, memory) if self.reuse else server_states.start(session)
+        return server_states.start(session, memory)
 
     def _client(self, start: ClientStart[IntVector]) -> Step:
-        session, index, vector, update = start.session, start.index, start.vector, start.update
-        insist(self.wishes, session.clients, rules_of(session).parameters)
-        credentials = self._authenticate(session)
-        identity = credentials.identity(session.roster[index]) if credentials else None
-        if not self.reuse:
-            return client_states.join(session, index, vector, update, identity, start.random, start.memory)
-        if rules_of(session).parameters.epoch:
-            return reuse.client.resume(session, index, vector, update, start.memory, identity)
-        return Step(reuse.client.enrol(session, index, vector, update, identity, start.random))
+        insist(self.wishes, start.session.clients, rules_of(start.session).parameters)
+        credentials = self._authenticate(start.session)
+        identity = credentials.identity(start.session.roster[start.index]) if credentials else None
+        return client_states.join(start, identity)
 
     def _authenticate(self, session: Session) -> Credentials | None:
         """Return the credentials a malicious-model session was checked against. Raises PolicyRefusal if it

@@ -4,24 +4,21 @@ lives here.
 
 import functools
 from dataclasses import dataclass
-from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.codec import Record
-from protocols.errors import Misuse, ProtocolViolation, WireError
-from protocols.kernel import SERVER, Message, State, client, expect, message
+from protocols.errors import Misuse, ProtocolViolation
+from protocols.kernel import SERVER
+from protocols.roles import Asked, naming
 from protocols.session import Session
-from secagg.messages import Indices, R, read, unpack_bits
+from secagg.messages import INPUT, SHARE, Indices, unpack_bits
 from secagg.rules import Rules, rules_of
 
 
 @dataclass(frozen=True, eq=False)
-class ClientState(State):
+class ClientState(Asked):
     """session: as this client computed it. index: its place in the roster."""
-
-    STAGE: ClassVar[str]
 
     session: Session
     index: int
@@ -34,30 +31,23 @@ class ClientState(State):
     def name(self) -> str:
         return self.session.roster[self.index]
 
-    def take(self, kind: type[R], request: Message) -> R:
-        """Return the body of the one request this state waits for. Raises PeerError for any other message."""
-        expect(request, self.session.context, self.STAGE, "server", client(self.index))
-        return read(kind, request)
+    @property
+    def boxes(self) -> str:
+        """The stage at which shares are sealed."""
+        return INPUT if self.rules.parameters.reuse else SHARE
 
     def view(self, what: str, bits: bytes, graph_seed: bytes) -> set[int]:
         """Return the clients that the server names as `what`, this one among them.
 
         Raises PeerError if it is not, or if they are too few for the session's rules.
         """
-        try:
+        with naming(str(SERVER)):
             named = unpack_bits(bits, self.session.clients)
-        except WireError as error:
-            raise WireError(str(error), str(SERVER)) from None
         if self.index not in named:
             raise refuse(f"the {what} do not have this client, who answered")
         if reason := self.rules.shortfall(named, graph_seed):
             raise refuse(f"{what}: {reason}")
         return named
-
-    def answer(self, body: Record) -> tuple[Message]:
-        """Return the answer to this stage."""
-        sender = client(self.index)
-        return (message(self.session.context, self.STAGE, sender, SERVER, body.encode()),)
 
 
 def expect_vector(vector: NDArray[np.int64]) -> None:

@@ -3,19 +3,20 @@
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
 from protocols.identity import Identity
 from protocols.kernel import Message, Step
+from protocols.protocol import ClientStart
 from protocols.randomness import SecureRandom
-from protocols.session import Session
+from protocols.roles import Ask
+from protocols.summation import IntVector
 from secagg.client.base import ClientState
+from secagg.client.establishing import Establishing
 from secagg.client.keys import Holding, make_keys
+from secagg.client.resuming import resume
 from secagg.client.revealing import Revealing
 from secagg.client.sharing import Sharing
 from secagg.client.tries import Tries
-from secagg.messages import ADVERTISE, Advertisement, Begin
+from secagg.messages import ADVERTISE, Advertisement
 from secagg.rules import rules_of
 
 
@@ -27,28 +28,25 @@ class Joining(Holding):
     STAGE: ClassVar[str] = ADVERTISE
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        self.take(Begin, request)
+        self.take(Ask, request)
         return Step(self.joined(), self.answer(Advertisement(self.keys.advertisement)))
 
     def joined(self) -> ClientState:
         """The state after the keys have left."""
         if self.rules.committed:
             return Revealing(*self.after("advertisement"))
+        if self.rules.parameters.reuse:
+            return Establishing(*self.after("advertisement", "part"))
         return Sharing(*self.after("advertisement", "part"), None)
 
 
-def join(
-    session: Session,
-    index: int,
-    vector: NDArray[np.int64],
-    update: bytes,
-    identity: Identity | None,
-    random: SecureRandom,
-    memory: bytes | None = None,
-) -> Step:
-    """Return a client's first step. memory: what it kept of earlier sessions. Raises PolicyRefusal if the server drew
-    too many graphs already.
+def join(start: ClientStart[IntVector], identity: Identity | None) -> Step:
+    """Return a client's first step. Raises PolicyRefusal if the server drew too many graphs already, or the session
+    builds on a set-up of which the client has no keys.
     """
-    tries = Tries.kept(memory).next().encode() if rules_of(session).committed else None
-    state = Joining(session, index, update, vector, make_keys(session, index, identity, random))
-    return Step(state, memory=tries)
+    rules, session, index = rules_of(start.session), start.session, start.index
+    if rules.parameters.epoch:
+        return resume(start, identity)
+    tries = Tries.kept(start.memory).next().encode() if rules.committed else None
+    keys = make_keys(session, index, identity, start.random)
+    return Step(Joining(session, index, start.update, start.vector, keys), memory=tries)

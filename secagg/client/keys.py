@@ -50,11 +50,17 @@ def make_keys(session: Session, index: int, identity: Identity | None, random: S
 
 
 @dataclass(frozen=True, eq=False)
-class Holding(ClientState):
+class Bearing(ClientState):
     """Base of the states before the masked vector leaves. update: names what the vector was made from."""
 
     update: bytes
     vector: NDArray[np.int64] = field(repr=False)
+
+
+@dataclass(frozen=True, eq=False)
+class Holding(Bearing):
+    """Base of those with fresh keys."""
+
     keys: Keys = field(repr=False)
 
     def after(self, *spent: str) -> tuple[Session, int, bytes, NDArray[np.int64], Keys]:

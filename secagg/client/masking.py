@@ -1,29 +1,28 @@
-"""Fourth state: the shares that others dealt to this client come, its masked vector goes. The update is
-spent with it.
+"""Fourth state: the shares that others dealt to this client come, its masked vector goes. The update is spent with it.
 
 y = x + PRG(own seed) + sum over neighbours j of +-PRG(seed shared with j), in the ring (Bonawitz et al., CCS
 2017, figure 4, round 2). Exactly the neighbours among the dealers count, whether or not their boxes open: so what
 hides this vector follows from the graph and the dealers, which the client signs, and from nothing else.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from protocols.errors import PeerError
-from protocols.kernel import Message, Step, client
+from protocols.kernel import Left, Message, State, Step
 from protocols.randomness import SecureRandom
 from secagg.client.base import expect_threshold, expect_vector, refuse
-from secagg.client.keys import Holding
+from secagg.client.dealing import digested, unsealed
+from secagg.client.keys import Bearing, Holding
 from secagg.client.opening import Opening
 from secagg.client.tries import Tries
 from secagg.client.view import Signers, View
 from secagg.client.voting import Voting
-from secagg.commitments import KEY, SEED, share_digest
+from secagg.commitments import KEY, SEED
 from secagg.key_agreement import PairKeys
 from secagg.masking import apply_masks
-from secagg.messages import DIGEST_BYTES, INPUT, SHARE, Delivery, Indices, Masked, indices, items
+from secagg.messages import DIGEST_BYTES, INPUT, Delivery, Indices, Masked, indices, items
 from secagg.packing import pack
-from secagg.sealing import binding, unseal
 from secagg.seeds import pair_seed, self_mask_seed
 
 
@@ -47,13 +46,10 @@ class Masking(Holding):
         mates = self._mates(delivery)
         held, complaints = self._open(delivery, mates)
         view = View(self.graph_seed, delivery.dealers, self.signers)
-        signature = view.sign_input(self.session, self.index, self.keys.sign) if self.rules.voted else b""
-        answer = self.answer(Masked(self._masked(mates), indices(complaints), signature))
-        known = (self.session, self.index, view, indices(held), b"".join(held.values()))
-        votes = self.rules.voted and self.index in self.rules.voters(self.graph_seed)
-        state = Voting(*known, self.keys.sign) if votes else Opening(*known)
+        signature = view.sign_input(self.session, self.index, self.keys.sign)
+        body = Masked(masked(self, self.seed, self._pair_seeds(mates)), indices(complaints), signature)
         memory = Tries().encode() if self.rules.committed else None
-        return Step(state, answer, marks=(f"spent/{self.update.hex()}",), memory=memory)
+        return leave(self, view, self.keys.sign, held, body, memory)
 
     def _mates(self, delivery: Delivery) -> list[int]:
         """The neighbours among the dealers. Raises PeerError unless this client has keys and a box of each."""
@@ -71,37 +67,39 @@ class Masking(Holding):
         is pledged to.
         """
         pairs = dict(zip(self.neighbours.tolist(), items(self.pairs, 32), strict=True))
-        boxes = items(delivery.boxes, len(delivery.boxes) // len(mates))
+        boxes, context = items(delivery.boxes, len(delivery.boxes) // len(mates)), self.session.context
         held: dict[int, bytes] = {}
-        for j, box, digest in zip(mates, boxes, items(delivery.digests, 2 * DIGEST_BYTES), strict=True):
-            share = self._share(j, pairs[j], box)
-            if len(share) == 64 and digest == self._digests(j, share):
+        for j, box, digests in zip(mates, boxes, items(delivery.digests, 2 * DIGEST_BYTES), strict=True):
+            share = unsealed(self, j, pairs[j], box)
+            parts = (share[:32], share[32:])
+            if len(share) == 64 and digests == digested(context, j, self.index, (SEED, KEY), parts):
                 held[j] = share
         return held, [j for j in mates if j not in held]
 
-    def _share(self, dealer: int, key: bytes, box: bytes) -> bytes:
-        """What a box holds; nothing if it does not open."""
-        name = self.session.roster[dealer]
-        try:
-            return unseal(
-                key, box, binding(self.session.context, SHARE, name, self.name), str(client(dealer))
-            )
-        except PeerError:
-            return b""
-
-    def _digests(self, dealer: int, share: bytes) -> bytes:
-        place = (self.session.context, dealer, self.index)
-        return share_digest(*place, SEED, share[:32]) + share_digest(*place, KEY, share[32:])
-
-    def _masked(self, mates: list[int]) -> bytes:
-        ring, context = self.rules.ring, self.session.context
-        words = ring.embed(self.vector)
-        added = [self_mask_seed(self.seed, context, self.name)]
-        taken: list[bytes] = []
+    def _pair_seeds(self, mates: list[int]) -> dict[int, bytes]:
+        """The seeds of the masks that are shared with neighbours."""
         keys = dict(zip(self.neighbours.tolist(), items(self.mask_keys, 32), strict=True))
-        own = PairKeys(self.keys.mask, self.name, context)
-        for j in mates:
-            seed = pair_seed(own, self.session.roster[j], keys[j])
-            (added if self.index < j else taken).append(seed)
-        apply_masks(words, added, taken)
-        return pack(words, ring)
+        own = PairKeys(self.keys.mask, self.name, self.session.context)
+        return {j: pair_seed(own, self.session.roster[j], keys[j]) for j in mates}
+
+
+def masked(bearer: Bearing, seed: bytes, pairs: Mapping[int, bytes]) -> bytes:
+    """Return a client's packed vector under its own mask and one for each pair: the lower client of two adds it."""
+    session, index, ring = bearer.session, bearer.index, bearer.rules.ring
+    words = ring.embed(bearer.vector)
+    added = [self_mask_seed(seed, session.context, bearer.name), *(pairs[j] for j in pairs if index < j)]
+    apply_masks(words, added, [pairs[j] for j in pairs if index > j])
+    return pack(words, ring)
+
+
+def leave(
+    bearer: Bearing, view: View, sign: bytes, held: dict[int, bytes], body: Masked, memory: bytes | None
+) -> Step:
+    """Return the step in which a masked vector leaves. held: by what the client opens shares later (`Opening`)."""
+    rules, known = bearer.rules, (bearer.session, bearer.index, view, held)
+    after: State = Left()
+    if rules.agrees and bearer.index in rules.voters(view.graph_seed):
+        after = Voting(*known, sign)
+    elif not rules.parameters.reuse or bearer.index in rules.holders:
+        after = Opening(*known)
+    return Step(after, bearer.answer(body), marks=(f"spent/{bearer.update.hex()}",), memory=memory)

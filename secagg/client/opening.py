@@ -1,30 +1,46 @@
-"""Last state: the client opens one share per dealer, of its self-mask seed if it survived, of its mask key
-if not; never both.
+"""Last state: whoever holds shares opens, once, what the survivors open of each client's secrets (`Places.opens`),
+never two of them that together give a vector away. It is then done, with nothing left. Bonawitz et al., CCS 2017,
+figure 4, round 4.
 
-Outside the semi-honest model it opens to one view only: the dealers it masked with itself, and survivors that a
-quorum signed, each of whom signed those dealers too. It need not have voted. It answers once and is then done, with
-nothing left. Bonawitz et al., CCS 2017, figure 4, round 4.
+Outside the semi-honest model it opens to one view only: the dealers it masked with itself, and survivors that a quorum
+signed, each of whom signed those dealers too. It need not have voted. Later rounds of reused keys have no vote on the
+complete graph: there the threshold keeps two views apart (2 t > holders + corrupt), for t holders were shown a client
+alive, or t were shown it gone, not both; what a mixture of views leaves out of the total is counted (`Rules.shown`).
 """
 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from protocols.agreement import Vote
-from protocols.codec import Record
-from protocols.kernel import Left, Message, State, Step
+from protocols.kernel import Left, Message, Step
 from protocols.randomness import SecureRandom
 from secagg.client.base import ClientState, refuse
+from secagg.client.dealing import unsealed
 from secagg.client.view import View
-from secagg.messages import UNMASK, Indices, Opened, Survivors, Unmask, indices, items, unpack_bits
+from secagg.messages import UNMASK, Opened, Unmask, indices, unpack_bits
+from secagg.places import Places
 
 
 @dataclass(frozen=True, eq=False)
-class Opener(ClientState):
-    """Base of those who wait for the request to open. shown: what this client masked with and signed."""
+class Opening(ClientState):
+    """Waits for the request to unmask. shown: what this client masked with and signed. held: by dealer, the shares
+    that it holds; with reused keys, the key of the box that they come in.
+    """
 
+    TAG: ClassVar[int | None] = 21
     STAGE: ClassVar[str] = UNMASK
 
     shown: View
+    held: dict[int, bytes] = field(repr=False)
+
+    def receive(self, request: Message, random: SecureRandom) -> Step:
+        asked = self.take(Unmask, request)
+        alive = self.survivors(asked.survivors)
+        dealers = unpack_bits(self.shown.dealers, self.session.clients)
+        places = Places(self.rules, self.shown.graph_seed, dealers)
+        self._check(asked, [j for j in places.peers(self.index) if j in alive])
+        opened = self._opened(places, self._shares(asked, alive), alive)
+        body = Opened(indices(opened), b"".join(opened.values()))
+        return Step(Left(), self.answer(body), marks=(f"answered/{self.session.context.hex()}",))
 
     def survivors(self, bits: bytes) -> set[int]:
         """The survivors, among the dealers this client masked with. Raises PeerError if they are too few."""
@@ -33,43 +49,26 @@ class Opener(ClientState):
             raise refuse("survivors who never dealt shares")
         return alive
 
-    def check(self, asked: Unmask, signers: list[int]) -> None:
+    def _check(self, asked: Unmask, signers: list[int]) -> None:
         """Accept a request to open, or raise PeerError. signers: the survivors whose shares it would open."""
         if self.rules.voted:
             self.shown.check(self.session, asked, signers)
         elif asked.certificate is not None or asked.inputs:
             raise refuse("signatures in a session without a vote")
 
-    def opened(self, body: Record) -> Step:
-        """The one answer; nothing is left after it."""
-        return Step(Left(), self.answer(body), marks=(f"answered/{self.session.context.hex()}",))
+    def _shares(self, asked: Unmask, alive: set[int]) -> dict[int, bytes]:
+        """The shares that it holds, by dealer."""
+        if not self.rules.parameters.reuse and not asked.boxes:
+            return self.held
+        if not self.rules.parameters.reuse or not set(asked.boxes) <= alive & set(self.held):
+            raise refuse("a box of a client who is no survivor, or of shares that were dealt before")
+        return {j: unsealed(self, j, self.held[j], box) for j, box in sorted(asked.boxes.items())}
 
-    def vote(self, request: Message, sign: bytes, after: State) -> Step:
-        """Sign the survivors that are shown, once."""
-        shown = self.take(Survivors, request)
-        self.survivors(shown.bits)
-        ballot = self.shown.vote(self.session, shown.bits, sign)
-        return Step(after, self.answer(Vote(ballot.signature)), marks=(ballot.mark,))
-
-
-@dataclass(frozen=True, eq=False)
-class Opening(Opener):
-    """Waits for the request to unmask. held: the dealers whose shares (64 bytes each) it holds."""
-
-    TAG: ClassVar[int | None] = 21
-
-    held: Indices
-    shares: bytes = field(repr=False)
-
-    def receive(self, request: Message, random: SecureRandom) -> Step:
-        asked = self.take(Unmask, request)
-        alive = self.survivors(asked.survivors)
-        around = self.rules.neighbours(self.index, self.shown.graph_seed)
-        self.check(asked, [j for j in around if j in alive])
-        return self.opened(self._opened(alive))
-
-    def _opened(self, alive: set[int]) -> Opened:
-        shares = dict(zip(self.held.tolist(), items(self.shares, 64), strict=True))
-        stayed, gone = ([j for j in shares if (j in alive) == kind] for kind in (True, False))
-        seeds, keys = b"".join(shares[j][:32] for j in stayed), b"".join(shares[j][32:] for j in gone)
-        return Opened(indices(stayed), seeds, indices(gone), keys)
+    def _opened(self, places: Places, shares: dict[int, bytes], alive: set[int]) -> dict[int, bytes]:
+        """What this view opens. A box that does not open, or holds something else, is left out: the server sees it."""
+        opened = {}
+        for owner, share in shares.items():
+            parts = places.cut(share)
+            if len(share) == places.size(len(places.kinds(owner))):
+                opened[owner] = b"".join(parts[at] for at in places.opens(owner, alive))
+        return opened

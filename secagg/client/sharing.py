@@ -13,24 +13,14 @@ from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
 from secagg.client.base import expect_subset, expect_threshold, refuse
+from secagg.client.dealing import deal, signed
 from secagg.client.keys import Holding
 from secagg.client.masking import Masking
 from secagg.client.view import Signers
-from secagg.commitments import (
-    DEAL,
-    KEY,
-    SEED,
-    dealt_bytes,
-    joint_seed,
-    part_commitment,
-    seed_digest,
-    share_digest,
-    signer,
-)
+from secagg.commitments import joint_seed, part_commitment, seed_digest, signer
 from secagg.key_agreement import PairKeys
-from secagg.messages import SHARE, Commitments, Dealing, Indices, Neighbourhood, indices, items
-from secagg.sealing import binding, seal
-from secagg.shamir import split_array
+from secagg.messages import SHARE, Commitments, Neighbourhood, indices, items
+from secagg.places import Places
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,16 +40,17 @@ class Sharing(Holding):
         private = (self.keys.seal, self.keys.mask)
         given = certified_keys(self.rules, self.session, self.index, around.clients, around.keys, private)
         self._compare_commitments(given)
-        keys = list(given.values())
-        names = [self.session.roster[j] for j in around.clients.tolist()]
         own = PairKeys(self.keys.seal, self.name, self.session.context)
-        pairs = [own.agree(name, k.seal_key, "seal") for name, k in zip(names, keys, strict=True)]
-        seed = random.bytes(32)
-        dealing = self._deal(around.clients, names, pairs, seed, random)
-        mask_keys = b"".join(k.mask_key for k in keys)
+        pairs = {j: own.agree(self.session.roster[j], k.seal_key, "seal") for j, k in given.items()}
+        seed, places = random.bytes(32), Places(self.rules, graph_seed, given)
+        pledge = seed_digest(self.session.context, self.index, seed)
+        dealing = deal(self, places, (seed, self.keys.mask), pairs, pledge, random)
+        mask_keys = b"".join(k.mask_key for k in given.values())
         shown = (graph_seed, self._signers(graph_seed, around, given))
-        state = Masking(*self.after("seal"), seed, *shown, around.clients, mask_keys, b"".join(pairs))
-        return Step(state, self.answer(dealing))
+        state = Masking(
+            *self.after("seal"), seed, *shown, around.clients, mask_keys, b"".join(pairs.values())
+        )
+        return Step(state, self.answer(signed(self, dealing, self.keys.sign)))
 
     def _signers(self, graph_seed: bytes, around: Neighbourhood, given: Mapping[int, Advertised]) -> Signers:
         """The signing keys of the neighbours and the voters, its own among them, where they are the session's."""
@@ -97,24 +88,3 @@ class Sharing(Holding):
                 raise refuse(
                     f"client {j} certified another commitment to its part of the graph's seed than was listed"
                 )
-
-    def _deal(
-        self, holders: Indices, names: list[str], pairs: list[bytes], seed: bytes, random: SecureRandom
-    ) -> Dealing:
-        """Shares of seed and mask key, one sealed box per neighbour, with digests that bind this dealer to
-        them.
-        """
-        rules, context = self.rules, self.session.context
-        shares = split_array(seed + self.keys.mask, rules.threshold, rules.points(holders), random)
-        boxes, digests = [], []
-        for j, name, pair, row in zip(holders.tolist(), names, pairs, shares, strict=True):
-            share = row.tobytes()
-            boxes.append(seal(pair, share, binding(context, SHARE, self.name, name), random))
-            digests.append(share_digest(context, self.index, j, SEED, share[:32]))
-            digests.append(share_digest(context, self.index, j, KEY, share[32:]))
-        pledge = seed_digest(context, self.index, seed)
-        dealing = Dealing(holders, b"".join(boxes), b"".join(digests), pledge, b"")
-        if not rules.voted:
-            return dealing
-        signature = signer(self.keys.sign).sign(DEAL, dealt_bytes(context, self.index, dealing))
-        return Dealing(holders, dealing.boxes, dealing.digests, pledge, signature)

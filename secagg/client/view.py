@@ -44,21 +44,23 @@ class View(Record):
     signers: Signers
 
     def sign_input(self, session: Session, index: int, sign: bytes) -> bytes:
-        """Return the signature that goes with a masked vector."""
+        """Return the signature that goes with a masked vector; none where nobody votes."""
+        if not rules_of(session).voted:
+            return b""
         return signer(sign).sign(MASK, masked_bytes(session.context, self.graph_seed, self.dealers, index))
 
     def vote(self, session: Session, survivors: bytes, sign: bytes) -> Ballot:
         return cast(signer(sign), session.context, view_facts(self.graph_seed, self.dealers, survivors))
 
-    def check(self, session: Session, asked: Unmask, neighbours: list[int]) -> None:
-        """Accept a request to open, or raise PeerError: a quorum signed this very view, and every surviving neighbour
-        masked with these dealers: it says so with its input, or by its vote.
+    def check(self, session: Session, asked: Unmask, signers: list[int]) -> None:
+        """Accept a request to open, or raise PeerError: a quorum signed this very view, and every survivor whose shares
+        it would open (`signers`) masked with these dealers: it says so with its input, or by its vote.
         """
         keys = self.signers.of(rules_of(session))
         voted = self._certified(session, asked, keys)
-        silent, inputs = [j for j in neighbours if j not in voted], items(asked.inputs, 64)
+        silent, inputs = [j for j in signers if j not in voted], items(asked.inputs, 64)
         if len(inputs) != len(silent):
-            raise refuse(f"expected the signed inputs of {len(silent)} neighbours, got {len(inputs)}")
+            raise refuse(f"expected the signed inputs of {len(silent)} survivors, got {len(inputs)}")
         for j, signature in zip(silent, inputs, strict=True):
             signed = masked_bytes(session.context, self.graph_seed, self.dealers, j)
             check_signature(keys[j], MASK, signed, signature, str(client(j)))

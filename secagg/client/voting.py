@@ -1,5 +1,5 @@
-"""Fifth state of those who vote, outside the semi-honest model: the client is shown who survived, and signs it once,
-with the graph and the dealers that it masked with.
+"""State of those who vote, before they open: the client is shown who survived, and signs it once, with the graph and
+the dealers that it masked with.
 
 It may be asked to open without having voted: others' votes may be enough. What does not belong here: opening.
 """
@@ -7,10 +7,11 @@ It may be asked to open without having voted: others' votes may be enough. What 
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from protocols.agreement import Vote
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.client.opening import Opening
-from secagg.messages import CONFIRM, UNMASK
+from secagg.messages import CONFIRM, UNMASK, Survivors
 
 
 @dataclass(frozen=True, eq=False)
@@ -23,9 +24,10 @@ class Voting(Opening):
     sign: bytes = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        after = Opening(self.session, self.index, self.shown, self.held, self.shares)
-        return (
-            after.receive(request, random)
-            if request.stage == UNMASK
-            else self.vote(request, self.sign, after)
-        )
+        after = Opening(self.session, self.index, self.shown, self.held)
+        if request.stage == UNMASK:
+            return after.receive(request, random)
+        told = self.take(Survivors, request)
+        self.survivors(told.bits)
+        ballot = self.shown.vote(self.session, told.bits, self.sign)
+        return Step(after, self.answer(Vote(ballot.signature)), marks=(ballot.mark,))

@@ -15,6 +15,7 @@ from protocols.agreement import Certificate, Vote
 from protocols.codec import Record
 from protocols.errors import Misuse
 from protocols.kernel import SERVER, client, message
+from protocols.roles import Ask
 from secagg.messages import (
     ADVERTISE,
     CONFIRM,
@@ -25,7 +26,6 @@ from secagg.messages import (
     SIGNATURE_BYTES,
     UNMASK,
     Advertisement,
-    Begin,
     Commitments,
     Dealing,
     Delivery,
@@ -145,11 +145,11 @@ def _uploads(plan: Plan) -> list[tuple[str, Record]]:
     if committed:
         answers.append((REVEAL, Reveal(bytes(_PART))))
     everyone = _first(k)
-    dealing = Dealing(everyone, bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k), bytes(_SECRET), signature)
+    dealing = Dealing(everyone, bytes(2 * DIGEST_BYTES * k), bytes(_SECRET), bytes(_BOX * k), signature)
     answers += [(SHARE, dealing), (INPUT, Masked(b"", _first(0), signature))]
     if voted:
         answers.append((CONFIRM, Vote(signature)))
-    opened = Opened(everyone, bytes(_SECRET * k), _first(0), b"")
+    opened = Opened(everyone, bytes(_SECRET * k))
     return [*answers, (UNMASK, opened)]
 
 
@@ -157,7 +157,7 @@ def _downloads(plan: Plan) -> list[tuple[str, Record]]:
     """The server's requests to one client, without what grows with the roster alone (`_roster_bytes`)."""
     n, k, threat = plan.cohort.clients, plan.degree, plan.cohort.threat
     keys = len(_uploads(plan)[0][1].encode()) - 4
-    requests: list[tuple[str, Record]] = [(ADVERTISE, Begin())]
+    requests: list[tuple[str, Record]] = [(ADVERTISE, Ask())]
     if _committed(plan):
         requests.append((REVEAL, Commitments(_first(0), b"")))
     voters = plan.committee or n

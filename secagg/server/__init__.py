@@ -1,5 +1,5 @@
-"""The server's states, one file each, in the order they are passed: advertising, revealing, sharing,
-summing, voting, opening.
+"""The server's states, one file each, in the order they are passed: advertising, revealing, sharing, summing, voting,
+opening. With reused keys summing follows advertising, and later rounds begin with it (`enrolling`).
 """
 
 from secagg.server.advertising import Advertising, start

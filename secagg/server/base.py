@@ -3,60 +3,30 @@ here.
 """
 
 import functools
-from abc import abstractmethod
-from collections.abc import Collection, Iterable
 from dataclasses import dataclass
-from typing import ClassVar
 
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation, TooFewSurvivors
-from protocols.kernel import SERVER, Message, Party, State, client, expect, message
+from protocols.kernel import SERVER, Message, client, message
+from protocols.roles import Asking
 from protocols.session import Session
-from secagg.messages import Indices, R, pack_bits, read
+from secagg.advertisement import signing_key
+from secagg.commitments import DEAL, check_signature, dealt_bytes
+from secagg.messages import DIGEST_BYTES, Dealing, Indices, Pledge, pack_bits
+from secagg.places import Places
 from secagg.rules import Rules, rules_of
+from secagg.sealing import OVERHEAD
 
 
 @dataclass(frozen=True, eq=False)
-class ServerState(State):
+class ServerState(Asking):
     """A state that waits for one answer of each of some clients. Subclasses say of whom, and what has come."""
-
-    STAGE: ClassVar[str]
 
     session: Session
 
     @functools.cached_property
     def rules(self) -> Rules:
         return rules_of(self.session)
-
-    @abstractmethod
-    def asked(self) -> Collection[int]:
-        """The clients whose answer is expected."""
-
-    @abstractmethod
-    def answered(self) -> Collection[int]:
-        """The clients whose answer has come."""
-
-    def waiting_for(self) -> Iterable[Party]:
-        came = self.answered()
-        return [client(i) for i in self.asked() if i not in came]
-
-    def admit(self, answer: Message) -> int:
-        """Return the sender of an answer that is expected. Raises ProtocolViolation for any other message."""
-        expect(answer, self.session.context, self.STAGE, "client", SERVER)
-        index = answer.sender.number
-        if index not in self.asked():
-            raise ProtocolViolation(
-                f"{answer.sender} was not asked in stage {self.STAGE!r}", str(answer.sender)
-            )
-        if index in self.answered():
-            raise ProtocolViolation(
-                f"{answer.sender} has answered stage {self.STAGE!r} already", str(answer.sender)
-            )
-        return index
-
-    def take(self, kind: type[R], answer: Message) -> tuple[int, R]:
-        """Return sender and body of an answer that is expected. Raises PeerError for any other message."""
-        return self.admit(answer), read(kind, answer)
 
     def request(self, stage: str, index: int, body: Record) -> Message:
         """Return a request of the next stage."""
@@ -66,7 +36,7 @@ class ServerState(State):
         """Raises TooFewSurvivors unless more clients answered than the threshold: each secret has its
         holders among the others.
         """
-        came, needed = len(self.answered()), self.rules.threshold + 1
+        came, needed = len(self.answers), self.rules.threshold + 1
         if came < needed:
             raise TooFewSurvivors(
                 f"stage {self.STAGE!r}: expected answers of at least {needed} clients, got {came}"
@@ -75,33 +45,43 @@ class ServerState(State):
     def enough_left(self, graph_seed: bytes) -> None:
         """Raises TooFewSurvivors if those who answered are too few for what every client insists on."""
         self.enough()
-        if reason := self.rules.shortfall(self.answered(), graph_seed):
+        if reason := self.rules.shortfall(self.answers, graph_seed):
             raise TooFewSurvivors(f"stage {self.STAGE!r}: {reason}")
 
-
-@dataclass(frozen=True, eq=False)
-class Pledge(Record):
-    """What a dealer is bound to: its holders, two digests of shares for each, the digest of its self-mask
-    seed.
-    """
-
-    holders: Indices
-    digests: bytes
-    seed_digest: bytes
+    def check_dealing(
+        self, places: Places, index: int, dealing: Dealing, keys: bytes, vector: bytes | memoryview = b""
+    ) -> Pledge:
+        """Return what binds a dealer; its boxes are kept apart. Raises PeerError naming it unless it dealt shares of
+        all its secrets to its holders, and signed that, where the server may be two-faced.
+        """
+        who, secrets = str(client(index)), len(places.kinds(index))
+        if dealing.holders.tolist() != places.holders(index):
+            raise ProtocolViolation("dealt to others than those who hold its shares", who)
+        rows, pledged = len(dealing.holders), secrets if places.reuse else 1
+        sizes = (len(dealing.boxes), len(dealing.digests), len(dealing.pledges))
+        if sizes != (rows * (OVERHEAD + places.size(secrets)), rows * secrets * DIGEST_BYTES, 32 * pledged):
+            raise ProtocolViolation(f"expected shares of {secrets} secrets for {rows} holders", who)
+        if self.rules.voted:
+            signed = dealt_bytes(self.session.context, index, dealing, vector)
+            check_signature(signing_key(self.rules, index, keys), DEAL, signed, dealing.signature, who)
+        return Pledge(dealing.holders, dealing.digests, dealing.pledges)
 
 
 @dataclass(frozen=True, eq=False)
 class Input(Record):
-    """What came with a masked vector: the dealers it complains about, its signature of all dealers."""
+    """What came with a masked vector: the dealers it complains about, its signature of all dealers; with reused keys,
+    its boxes.
+    """
 
     complaints: Indices
     signature: bytes
+    boxes: bytes
 
 
 @dataclass(frozen=True, eq=False)
 class Facts(Record):
-    """What the server knows once shares are dealt: the dealers' advertised keys and pledges, the graph's
-    seed.
+    """What the server knows of the dealers: their advertised keys, their pledges (with reused keys, of those whose
+    masked vector came), the graph's seed.
     """
 
     keys: dict[int, bytes]
@@ -111,3 +91,6 @@ class Facts(Record):
     def dealers(self, clients: int) -> bytes:
         """All who dealt, as bits."""
         return pack_bits(self.keys, clients)
+
+    def places(self, rules: Rules) -> Places:
+        return Places(rules, self.graph_seed, self.keys)

@@ -21,36 +21,33 @@ from secagg.server.sharing import Sharing, ask_to_share
 
 @dataclass(frozen=True, eq=False)
 class Revealing(ServerState):
-    """keys: advertisements by client. committed: what was committed to. parts: what was revealed."""
+    """keys: advertisements by client. committed: what was committed to. answers: what was revealed."""
 
     TAG: ClassVar[int | None] = 33
     STAGE: ClassVar[str] = REVEAL
 
     keys: dict[int, bytes]
     committed: Commitments
-    parts: dict[int, bytes]
+    answers: dict[int, bytes]
 
     def asked(self) -> Collection[int]:
         return self.keys
-
-    def answered(self) -> Collection[int]:
-        return self.parts
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, body = self.take(Reveal, answer)
         commitment = parse(self.rules, self.keys[index], str(answer.sender)).commitment
         if part_commitment(self.session.context, index, body.part) != commitment:
             raise ProtocolViolation("revealed another part than it committed to", str(answer.sender))
-        self.parts[index] = body.part
+        self.answers[index] = body.part
         return Step(self)
 
     def close(self, random: SecureRandom) -> Step:
-        missing = sorted(set(self.keys) - set(self.parts))
+        missing = sorted(set(self.keys) - set(self.answers))
         if missing:
             who = ", ".join(str(client(i)) for i in missing[:5])
             raise TooFewSurvivors(
                 f"stage {REVEAL!r}: {len(missing)} clients withheld their part of the graph's seed ({who})"
             )
-        parts = b"".join(self.parts[i] for i in sorted(self.parts))
+        parts = b"".join(self.answers[i] for i in sorted(self.answers))
         seed = joint_seed(self.session.context, self.committed, parts)
         return ask_to_share(Sharing(self.session, self.keys, parts, seed, {}))

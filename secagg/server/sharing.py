@@ -10,11 +10,9 @@ from typing import ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import ProtocolViolation
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from secagg.advertisement import signing_key
-from secagg.commitments import DEAL, check_signature, dealt_bytes
 from secagg.messages import (
     DIGEST_BYTES,
     INPUT,
@@ -23,10 +21,12 @@ from secagg.messages import (
     Delivery,
     Indices,
     Neighbourhood,
+    Pledge,
     indices,
 )
+from secagg.places import Places
 from secagg.sealing import OVERHEAD
-from secagg.server.base import Facts, Pledge, ServerState
+from secagg.server.base import Facts, ServerState
 from secagg.server.summing import Summing
 
 Bytes = NDArray[np.uint8]
@@ -35,7 +35,7 @@ _BOX, _DIGESTS = 64 + OVERHEAD, 2 * DIGEST_BYTES
 
 @dataclass(frozen=True, eq=False)
 class Sharing(ServerState):
-    """keys: advertisements by client. parts: the graph seed's, as revealed. dealt: dealings by dealer."""
+    """keys: advertisements by client. parts: the graph seed's, as revealed. answers: dealings by dealer."""
 
     TAG: ClassVar[int | None] = 34
     STAGE: ClassVar[str] = SHARE
@@ -43,43 +43,31 @@ class Sharing(ServerState):
     keys: dict[int, bytes]
     parts: bytes
     graph_seed: bytes
-    dealt: dict[int, Dealing]
+    answers: dict[int, Dealing]
 
     def asked(self) -> Collection[int]:
         return self.keys
 
-    def answered(self) -> Collection[int]:
-        return self.dealt
-
-    def around(self, index: int) -> list[int]:
-        """The neighbours of a client that advertised keys."""
-        return [j for j in self.rules.neighbours(index, self.graph_seed) if j in self.keys]
+    @property
+    def places(self) -> Places:
+        return Places(self.rules, self.graph_seed, self.keys)
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, dealing = self.take(Dealing, answer)
-        who = str(answer.sender)
-        if dealing.holders.tolist() != self.around(index):
-            raise ProtocolViolation("dealt to others than the neighbours it was given", who)
-        if len(dealing.boxes) != _BOX * len(dealing.holders):
-            raise ProtocolViolation(f"expected sealed boxes of {_BOX} bytes", who)
-        if self.rules.voted:
-            key = signing_key(self.rules, index, self.keys[index])
-            check_signature(
-                key, DEAL, dealt_bytes(self.session.context, index, dealing), dealing.signature, who
-            )
-        self.dealt[index] = dealing
+        self.check_dealing(self.places, index, dealing, self.keys[index])
+        self.answers[index] = dealing
         return Step(self)
 
     def close(self, random: SecureRandom) -> Step:
         self.enough_left(self.graph_seed)
-        pledges = {i: Pledge(d.holders, d.digests, d.seed_digest) for i, d in self.dealt.items()}
-        facts = Facts({i: self.keys[i] for i in self.dealt}, pledges, self.graph_seed)
-        state = Summing(self.session, facts, self.rules.ring.zeros(self.session.dimension), {})
+        pledges = {i: Pledge(d.holders, d.digests, d.pledges) for i, d in self.answers.items()}
+        facts = Facts({i: self.keys[i] for i in self.answers}, pledges, self.graph_seed)
+        state = Summing.begin(self.session, facts)
         return Step(state, tuple(self._deliveries(facts.dealers(self.session.clients))))
 
     def _deliveries(self, everybody: bytes) -> list[Message]:
         """What every dealer's holders are dealt, sorted by holder and then by dealer in one go."""
-        dealers = sorted(self.dealt)
+        dealers = sorted(self.answers)
         boxes, digests, holders, senders = self._mail(dealers)
         order = np.lexsort((senders, holders))
         boxes, digests = boxes[order], digests[order]
@@ -92,7 +80,7 @@ class Sharing(ServerState):
 
     def _mail(self, dealers: list[int]) -> tuple[Bytes, Bytes, Indices, Indices]:
         """Boxes, digests, holders and dealers of everything dealt, one row each."""
-        dealt = [self.dealt[i] for i in dealers]
+        dealt = [self.answers[i] for i in dealers]
         boxes = np.frombuffer(b"".join(d.boxes for d in dealt), np.uint8).reshape(-1, _BOX)
         digests = np.frombuffer(b"".join(d.digests for d in dealt), np.uint8).reshape(-1, _DIGESTS)
         holders = np.concatenate([d.holders for d in dealt])
@@ -106,7 +94,7 @@ def ask_to_share(state: Sharing) -> Step:
     voters = [j for j in rules.voters(state.graph_seed) if j in state.keys] if rules.keyed else []
     signing = {j: signing_key(rules, j, state.keys[j]) for j in voters}
     for index in sorted(state.keys):
-        around = state.around(index)
+        around = state.places.neighbours(index)
         others = sorted(set(voters) - {index, *around})
         keys, signs = b"".join(state.keys[j] for j in around), b"".join(signing[j] for j in others)
         body = Neighbourhood(indices(around), keys, state.parts, indices(others), signs)

@@ -1,21 +1,25 @@
-"""Fourth state: masked vectors are added as they arrive, so that the server holds one vector, however many
-clients there are.
+"""Fourth state: masked vectors are added as they arrive, so that the server holds one vector, however many clients
+there are. With reused keys shares come with them, and are kept for the committee, unread.
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass
-from typing import Any, ClassVar
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import ProtocolViolation, WireError
+from protocols.errors import ProtocolViolation
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
+from protocols.roles import naming
+from protocols.session import Session
 from secagg.advertisement import signing_key
 from secagg.commitments import MASK, check_signature, masked_bytes
-from secagg.messages import CONFIRM, INPUT, Indices, Survivors, masked_vector, pack_bits
+from secagg.memory import ServerMemory
+from secagg.messages import CONFIRM, INPUT, Masked, Pledge, Survivors, masked_vector, pack_bits
 from secagg.packing import add_packed
+from secagg.rules import rules_of
 from secagg.server.base import Facts, Input, ServerState
 from secagg.server.opening import ask_to_unmask
 from secagg.server.voting import Voting
@@ -23,46 +27,60 @@ from secagg.server.voting import Voting
 
 @dataclass(frozen=True, eq=False)
 class Summing(ServerState):
-    """total: the sum so far, in the ring's words. arrived: whose vector is in it, with what came besides."""
+    """total: the sum so far, in the ring's words. answers: whose vector is in it, with what came besides. memory: of
+    the set-up, where keys are reused.
+    """
 
     TAG: ClassVar[int | None] = 35
     STAGE: ClassVar[str] = INPUT
 
     facts: Facts
     total: NDArray[np.unsignedinteger[Any]]
-    arrived: dict[int, Input]
+    answers: dict[int, Input]
+    memory: ServerMemory | None
+
+    @classmethod
+    def begin(cls, session: Session, facts: Facts, memory: ServerMemory | None = None) -> Self:
+        """Return the state before any vector came."""
+        return cls(session, facts, rules_of(session).ring.zeros(session.dimension), {}, memory)
 
     def asked(self) -> Collection[int]:
-        return self.facts.pledges
-
-    def answered(self) -> Collection[int]:
-        return self.arrived
+        return self.facts.keys
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, who = self.admit(answer), str(answer.sender)
         vector, said = masked_vector(answer)
-        self._check(index, said.complaints, said.signature, who)
-        try:
+        pledge = self._check(index, said, vector, who)
+        with naming(who):
             add_packed(self.total, vector, self.rules.ring)
-        except WireError as error:
-            raise WireError(str(error), who) from None
-        self.arrived[index] = Input(said.complaints, said.signature)
+        self.facts.pledges[index] = pledge
+        boxes = b"" if said.dealing is None else said.dealing.boxes
+        self.answers[index] = Input(said.complaints, said.signature, boxes)
         return Step(self)
 
-    def _check(self, index: int, complaints: Indices, signature: bytes, who: str) -> None:
-        pledges = self.facts.pledges
-        if any(j not in pledges or index not in pledges[j].holders for j in complaints.tolist()):
+    def _check(self, index: int, said: Masked, vector: memoryview, who: str) -> Pledge:
+        """What binds the client as a dealer. Raises PeerError for what it could not have said."""
+        facts, keys = self.facts, self.facts.keys[index]
+        pledges = {} if self.memory else facts.pledges
+        if any(j not in pledges or pledges[j].row(index) < 0 for j in said.complaints.tolist()):
             raise ProtocolViolation("complains about a client that dealt nothing to it", who)
+        if (said.dealing is None) != (self.memory is None):
+            raise ProtocolViolation("expected shares with the masked vector where keys are reused alone", who)
         if self.rules.voted:
-            dealers = self.facts.dealers(self.session.clients)
-            signed = masked_bytes(self.session.context, self.facts.graph_seed, dealers, index)
-            key = signing_key(self.rules, index, self.facts.keys[index])
-            check_signature(key, MASK, signed, signature, who)
+            dealers = facts.dealers(self.session.clients)
+            signed = masked_bytes(self.session.context, facts.graph_seed, dealers, index)
+            check_signature(signing_key(self.rules, index, keys), MASK, signed, said.signature, who)
+        if said.dealing is None:
+            return facts.pledges[index]
+        return self.check_dealing(facts.places(self.rules), index, said.dealing, keys, vector)
 
     def close(self, random: SecureRandom) -> Step:
         self.enough_left(self.facts.graph_seed)
-        bits = pack_bits(self.arrived, self.session.clients)
-        if not self.rules.voted:
-            return ask_to_unmask(self.session, self.facts, self.total, self.arrived, None)
-        state = Voting(self.session, self.facts, self.total, self.arrived, bits, {})
-        return Step(state, tuple(self.request(CONFIRM, i, Survivors(bits)) for i in state.asked()))
+        memory = None if self.memory is None else self.memory.after(self.answers).encode()
+        if not self.rules.agrees:
+            asked = ask_to_unmask(self.session, self.facts, self.total, self.answers, None)
+            return replace(asked, memory=memory)
+        bits = pack_bits(self.answers, self.session.clients)
+        state = Voting(self.session, self.facts, self.total, self.answers, bits, {})
+        asks = tuple(self.request(CONFIRM, i, Survivors(bits)) for i in state.asked())
+        return Step(state, asks, memory=memory)

@@ -2,7 +2,7 @@
 states.
 """
 
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -12,100 +12,88 @@ from protocols.errors import TooFewSurvivors
 from protocols.kernel import client
 from protocols.session import Session
 from secagg.advertisement import parse
-from secagg.commitments import seed_digest
+from secagg.commitments import edge_digest, seed_digest
 from secagg.errors import DealerBlamed
 from secagg.key_agreement import PairKeys, public_key
 from secagg.masking import apply_masks
-from secagg.messages import Indices, indices
+from secagg.messages import indices
 from secagg.rules import Rules, rules_of
-from secagg.seeds import pair_seed, self_mask_seed
+from secagg.seeds import edge_mask_seed, pair_seed, self_mask_seed
 from secagg.server.base import Facts
 from secagg.shamir import combine_arrays
 
 Words = NDArray[np.unsignedinteger[Any]]
-Kept = Mapping[int, Mapping[int, bytes]]
+Shares = Mapping[int, Mapping[int, bytes]]
 
 
-def unmask(
-    session: Session,
-    facts: Facts,
-    total: Words,
-    arrived: Collection[int],
-    seed_shares: Kept,
-    key_shares: Kept,
-) -> Words:
-    """Take the masks off `total` in place and return it.
+def unmask(session: Session, facts: Facts, total: Words, arrived: Collection[int], shares: Shares) -> Words:
+    """Take the masks off `total` in place and return it: every survivor's own, and those that survivors share with
+    clients that dealt and dropped out.
 
-    Every survivor's own mask goes, and the masks that survivors share with clients that dealt and dropped
-    out. Raises TooFewSurvivors if a secret has fewer shares than the threshold, DealerBlamed if one is not
-    what its dealer pledged.
+    Raises TooFewSurvivors if a secret has fewer shares than the threshold, DealerBlamed if one is not what its dealer
+    pledged.
     """
     rules = rules_of(session)
-    missing = [
-        j
-        for j in facts.pledges
-        if j not in arrived and any(i in arrived for i in rules.neighbours(j, facts.graph_seed))
-    ]
-
-    def dealt_to(owner: int) -> Indices:
-        return facts.pledges[owner].holders
-
-    seeds = reconstruct(rules, dealt_to, sorted(arrived), seed_shares, "self-mask seed")
-    keys = reconstruct(rules, dealt_to, missing, key_shares, "mask key")
-    for j, seed in seeds.items():
-        if seed_digest(session.context, j, seed) != facts.pledges[j].seed_digest:
-            raise DealerBlamed(str(client(j)), "self-mask seed")
-    taken = [self_mask_seed(seed, session.context, session.roster[j]) for j, seed in seeds.items()]
-    added: list[bytes] = []
-    for j, key in keys.items():
-        if public_key(key) != parse(rules, facts.keys[j], str(client(j))).mask_key:
-            raise DealerBlamed(str(client(j)), "mask key")
-        _pairs(session, rules, facts, arrived, j, key, added, taken)
+    places = facts.places(rules)
+    needed = [j for j in facts.pledges if j in arrived or any(i in arrived for i in places.neighbours(j))]
+    added, taken = list[bytes](), list[bytes]()
+    for owner, secret in reconstruct(rules, facts, sorted(needed), shares).items():
+        for place, part in zip(places.opens(owner, arrived), places.cut(secret), strict=True):
+            for to_add, mask in _masks(session, facts, arrived, owner, place, part):
+                (added if to_add else taken).append(mask)
     apply_masks(total, added, taken)
     return total
 
 
-def _pairs(
-    session: Session,
-    rules: Rules,
-    facts: Facts,
-    arrived: Collection[int],
-    gone: int,
-    key: bytes,
-    added: list[bytes],
-    taken: list[bytes],
-) -> None:
-    """List the masks of survivors with one client that is gone: those to be added, and those to be taken
-    off.
+def _masks(
+    session: Session, facts: Facts, arrived: Collection[int], owner: int, place: int, secret: bytes
+) -> Iterator[tuple[bool, bytes]]:
+    """The masks of an opened secret, each with whether it is added: of two clients the lower had added the mask that
+    they share, and what is left of it in the total is the survivor's. Raises DealerBlamed.
     """
-    own = PairKeys(key, session.roster[gone], session.context)
-    for i in rules.neighbours(gone, facts.graph_seed):
-        if i in arrived:  # the lower of the two had added it
-            seed = pair_seed(own, session.roster[i], facts.keys[i][32:64])
-            (taken if i < gone else added).append(seed)
+    context, names, pledge = session.context, session.roster, facts.pledges[owner]
+    places = facts.places(rules_of(session))
+    if place == 0:
+        _expect(seed_digest(context, owner, secret) == pledge.secret(0), owner, "self-mask seed")
+        yield False, self_mask_seed(secret, context, names[owner])
+    elif places.reuse:
+        gone = places.neighbours(owner)[place - 1]
+        same = edge_digest(context, owner, gone, secret) == pledge.secret(place)
+        _expect(same, owner, f"seed of its edge to {client(gone)}")
+        yield gone < owner, edge_mask_seed(secret, context, names[owner], names[gone])
+    else:
+        known = parse(places.rules, facts.keys[owner], str(client(owner))).mask_key
+        _expect(public_key(secret) == known, owner, "mask key")
+        own = PairKeys(secret, names[owner], context)
+        for i in places.neighbours(owner):
+            if i in arrived:
+                yield owner < i, pair_seed(own, names[i], facts.keys[i][32:64])
 
 
-def reconstruct(
-    rules: Rules, holders: Callable[[int], Indices], owners: Collection[int], kept: Kept, what: str
-) -> dict[int, bytes]:
-    """Return the owners' secrets. Owners whose shares lie at the same points are done together.
+def _expect(good: bool, dealer: int, what: str) -> None:
+    if not good:
+        raise DealerBlamed(str(client(dealer)), what)
 
-    holders: to whom an owner dealt, ascending. kept: good shares, owner -> holder -> share; those of one owner have one
-    length. Raises TooFewSurvivors for fewer than the threshold.
+
+def reconstruct(rules: Rules, facts: Facts, owners: Collection[int], shares: Shares) -> dict[int, bytes]:
+    """Return the owners' secrets, end to end. Owners whose shares lie at the same points are done together.
+
+    shares: good ones, owner -> holder -> share; those of one owner have one length. Raises TooFewSurvivors for fewer
+    than the threshold.
     """
     together: dict[tuple[bytes, int], list[int]] = {}
     for j in owners:
-        have = sorted(kept.get(j, ()))
+        have = sorted(shares.get(j, ()))
         if len(have) < rules.threshold:
             raise TooFewSurvivors(
-                f"the {what} of {client(j)} needs {rules.threshold} shares, {len(have)} good ones came"
+                f"the secrets of {client(j)} need {rules.threshold} shares, {len(have)} good ones came"
             )
-        dealt = holders(j)
+        dealt = facts.pledges[j].holders
         points = rules.points(dealt)[np.searchsorted(dealt, indices(have))]
-        together.setdefault((points.tobytes(), len(kept[j][have[0]])), []).append(j)
+        together.setdefault((points.tobytes(), len(shares[j][have[0]])), []).append(j)
     secrets: dict[int, bytes] = {}
     for (at, length), group in together.items():
-        tables = [_table(kept[j], length) for j in group]
+        tables = [_table(shares[j], length) for j in group]
         secrets.update(zip(group, combine_arrays(np.frombuffer(at, np.int64), tables, length), strict=True))
     return secrets
 

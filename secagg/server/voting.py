@@ -22,7 +22,7 @@ from secagg.server.opening import ask_to_unmask
 
 @dataclass(frozen=True, eq=False)
 class Voting(ServerState):
-    """bits: the survivors, as they were shown. votes: signatures by client."""
+    """bits: the survivors, as they were shown. answers: signatures by client."""
 
     TAG: ClassVar[int | None] = 36
     STAGE: ClassVar[str] = CONFIRM
@@ -31,22 +31,19 @@ class Voting(ServerState):
     total: NDArray[np.unsignedinteger[Any]]
     arrived: dict[int, Input]
     bits: bytes
-    votes: dict[int, bytes]
+    answers: dict[int, bytes]
 
     def asked(self) -> Collection[int]:
         return [i for i in self.rules.voters(self.facts.graph_seed) if i in self.arrived]
-
-    def answered(self) -> Collection[int]:
-        return self.votes
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, vote = self.take(Vote, answer)
         key = signing_key(self.rules, index, self.facts.keys[index])
         facts = view_facts(self.facts.graph_seed, self.facts.dealers(self.session.clients), self.bits)
         check_vote(key, agreed(self.session.context, facts), vote.signature, str(answer.sender))
-        self.votes[index] = vote.signature
+        self.answers[index] = vote.signature
         return Step(self)
 
     def close(self, random: SecureRandom) -> Step:
-        certificate = certify(self.votes, self.rules.parameters.quorum)
+        certificate = certify(self.answers, self.rules.parameters.quorum)
         return ask_to_unmask(self.session, self.facts, self.total, self.arrived, certificate)

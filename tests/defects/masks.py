@@ -18,7 +18,7 @@ from secagg.client import opening as client_opening
 from secagg.client import view
 from secagg.client.base import ClientState
 from secagg.key_agreement import PairKeys
-from secagg.messages import Masked, indices, items
+from secagg.messages import Masked
 from secagg.packing import add_packed, pack, unpack
 from secagg.sealing import _cipher
 from secagg.server import summing as server_summing
@@ -150,16 +150,11 @@ def anything_goes(*_: Any, **__: Any) -> None:
     """A check that checks nothing."""
 
 
-def both_shares(self: Any, alive: set[int]) -> Any:
+def both_shares(self: Any, places: Any, shares: dict[int, bytes], alive: set[int]) -> Any:
     """Both of a peer's shares, where a survivor is first."""
-    opened = OPENED(self, alive)
-    if not len(opened.alive):
-        return opened
-    at = self.held.tolist().index(opened.alive[0])
-    mine = sorted([*opened.dropped.tolist(), int(opened.alive[0])])
-    shares = dict(zip(opened.dropped.tolist(), items(opened.key_shares, 32), strict=True))
-    shares[int(opened.alive[0])] = items(self.shares, 64)[at][32:]
-    return replace(opened, dropped=indices(mine), key_shares=b"".join(shares[j] for j in mine))
+    opened = OPENED(self, places, shares, alive)
+    first = next(iter(opened), None)
+    return opened if first not in alive else opened | {first: shares[first]}
 
 
 OPENED = client_opening.Opening._opened
@@ -233,13 +228,13 @@ MASKING_RECEIVE = client_masking.Masking.receive
 DECODE_MASKED = Masked.decode.__func__  # type: ignore[attr-defined]  # a class method's function
 
 
-def sized(self: Any, mates: Any) -> bytes:
+def sized(bearer: Any, seed: bytes, pairs: Any) -> bytes:
     """Leading zeros are saved: the length tells the magnitude."""
-    packed = MASKED(self, mates)
-    return packed + bytes(0 if np.abs(self.vector).max() == 0 else 4)
+    packed = MASKED(bearer, seed, pairs)
+    return packed + bytes(0 if np.abs(bearer.vector).max() == 0 else 4)
 
 
-MASKED = client_masking.Masking._masked
+MASKED = client_masking.masked
 
 
 def cut(function: Any) -> Any:
@@ -288,9 +283,8 @@ def keeps_its_shares(self: Any, request: Message, random: Any) -> Step:
 OPENING_RECEIVE = client_opening.Opening.receive
 
 
-def unchecked_share(self: Any, holder: int, dealers: Any, shares: bytes, kind: bytes, kept: Any) -> bool:
-    for j, share in zip(dealers.tolist(), items(shares, 32), strict=True):
-        kept.setdefault(j, {})[holder] = share
+def unchecked_share(self: Any, holder: int, owner: int, share: bytes) -> bool:
+    self.shares.setdefault(owner, {})[holder] = share
     return True
 
 
@@ -426,8 +420,8 @@ DEFECTS = (
         "shares relayed in clear",
         "shares-are-sealed",
         together(
-            put("secagg.client.sharing.seal", clear_box),
-            put("secagg.client.masking.unseal", open_clear),
+            put("secagg.client.dealing.seal", clear_box),
+            put("secagg.client.dealing.unseal", open_clear),
         ),
         SecAgg,
     ),
@@ -435,7 +429,7 @@ DEFECTS = (
         "public exponent leaking magnitude",
         "sizes-say-nothing",
         together(
-            put("secagg.client.masking.Masking._masked", sized),
+            put("secagg.client.masking.masked", sized),
             put("secagg.server.summing.add_packed", cut(add_packed)),
             put("secagg.audit_hooks.unpack", cut(unpack)),
         ),
@@ -534,17 +528,15 @@ DEFECTS = (
         SecAgg,
     ),
     Defect(
-        "nonce reuse in AEAD", "nonces-are-used-once", put("secagg.client.sharing.seal", fixed_nonce), SecAgg
+        "nonce reuse in AEAD", "nonces-are-used-once", put("secagg.client.dealing.seal", fixed_nonce), SecAgg
     ),
     Defect(
         "stale share accepted after abort",
         "stale-shares-refused",
         together(
-            put("secagg.client.sharing.binding", unbound),
-            put("secagg.client.masking.binding", unbound),
+            put("secagg.client.dealing.binding", unbound),
             put("secagg.key_agreement.derive", no_session),
-            put("secagg.client.sharing.share_digest", lambda *a: bytes(16)),
-            put("secagg.client.masking.share_digest", lambda *a: bytes(16)),
+            put("secagg.client.dealing.share_digest", lambda *a: bytes(16)),
             put("secagg.server.opening.share_digest", lambda *a: bytes(16)),
         ),
         SecAgg,

@@ -39,14 +39,14 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"secagg\.sealing\.unseal", r"<= OVERHEAD", "an empty box does not open either way"),
     (r"secagg\.key_agreement\.info", r"first < second", "one name with itself has one order"),
-    (r"unmasking\._pairs|masking\.Masking\._masked", r"<= ", "a client is no neighbour of itself"),
+    (r"unmasking\._masks|masking\.masked", r"<= ", "a client is no neighbour of itself"),
     (
-        r"server\.opening|reuse\.server\.(releasing|collecting)|plain\.Waiting",
+        r"server\.opening|plain\.Waiting",
         r"(came|waiting|arrived)\[\w+\] = False",
         "the keys are looked at, the values are not",
     ),
     (
-        r"(opening\.Opening|releasing\.Releasing)\._keep",
+        r"opening\.Opening\._keep",
         r"> (self\.rules\.)?threshold",
         "one share more gives the same secret",
     ),
@@ -209,12 +209,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "the three ways give the same bytes, tested against each other",
     ),
     (r"sharing\.Sharing\._deliveries", r"np\.array\(dealers", "wider numbers find the same places"),
-    (r"reuse\.memory\.ratchet", r"bytes\(33\)", "HMAC fills a shorter key with zeros (RFC 2104, section 2)"),
-    (
-        r"reuse\.client\.depositing\._masked|taking_off\.take_off",
-        r"<= j",
-        "a client is no neighbour of itself",
-    ),
+    (r"memory\.ratchet", r"bytes\(33\)", "HMAC fills a shorter key with zeros (RFC 2104, section 2)"),
     (
         r"protocol\._Masked\._insist",
         r"rules\.clients(, None)?\), rules",
@@ -222,7 +217,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"protocol\._Masked\._sparse", "self", "what an audit plays on: audits are judged by planted defects"),
     (
-        r"reuse\.server\.enrolment",
+        r"server\.enrolling",
         r"tuple\(asks\)\)$|collecting, asks(, memory=None)?\)|tuple\(asks\), memory=None",
         "kept again when the round closes; a server that dies in between makes a new set-up: a trip, no privacy",
     ),

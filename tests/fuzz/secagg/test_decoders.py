@@ -12,22 +12,21 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from protocols import agreement
+from protocols import agreement, roles
 from protocols.codec import Record, decode_tagged
 from protocols.errors import SecAggError, WireError
 from protocols.kernel import Left
 from protocols.summation import Total
-from secagg import Credentials, SecAgg, SecAggPlus, reuse
+from secagg import Credentials, SecAgg, SecAggPlus, memory
 from secagg import client as clients
 from secagg import messages as m
 from secagg import server as servers
 from secagg.client.tries import Tries
 from secagg.mask_parameters import MaskParameters
-from secagg.reuse import memory, messages
 from tests.property.secagg.play import Play
 
 MESSAGES = [
-    m.Begin,
+    roles.Ask,
     m.Advertisement,
     m.Commitments,
     m.Reveal,
@@ -39,13 +38,10 @@ MESSAGES = [
     agreement.Vote,
     m.Unmask,
     m.Opened,
-    messages.Proceed,
-    messages.Deposit,
-    messages.Release,
-    messages.Released,
+    m.Proceed,
 ]
 KEPT = [MaskParameters, Tries, memory.ClientMemory, memory.ServerMemory]
-STATES = [*clients.STATES, *servers.STATES, *reuse.STATES]
+STATES = [*clients.STATES, *servers.STATES]
 
 
 def name_of(kind: type[Record]) -> str:

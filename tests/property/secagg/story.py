@@ -14,6 +14,7 @@ from protocols.codec import Record
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message, Step
 from protocols.protocol import ClientStart
+from protocols.roles import read
 from protocols.summation import IntVector
 from secagg import SecAggPlus
 from secagg.audit_hooks import stripped
@@ -33,7 +34,6 @@ from secagg.messages import (
     Unmask,
     items,
     pack_bits,
-    read,
 )
 from secagg.rules import rules_of
 from tests.property.secagg.play import Play, with_body
@@ -51,7 +51,7 @@ class Given(SecAggPlus):
 
     def _client(self, start: ClientStart[IntVector]) -> Step:
         """These clients have no plan of their own to hold the session to."""
-        return join(start.session, start.index, start.vector, start.update, None, start.random)
+        return join(start, None)
 
 
 class Story:
@@ -101,8 +101,8 @@ class Story:
 
     def shares_of(self, client: int) -> tuple[int, int]:
         """How many shares of a client's self-mask seed and of its mask key were opened."""
-        said = self.opened.values()
-        return sum(client in o.alive for o in said), sum(client in o.dropped for o in said)
+        told = [client in self.survivors[i] for i, said in self.opened.items() if client in said.owners]
+        return told.count(True), told.count(False)
 
     def _delivery(self, m: Message) -> Message:
         told, me = read(Delivery, m), m.recipient.number

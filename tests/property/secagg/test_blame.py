@@ -9,6 +9,7 @@ from protocols.errors import (
     ProtocolViolation,
 )
 from protocols.kernel import SERVER, Message
+from protocols.roles import read
 from secagg import SecAgg
 from secagg.errors import DealerBlamed
 from secagg.key_agreement import generate
@@ -23,7 +24,6 @@ from secagg.messages import (
     Masked,
     Opened,
     indices,
-    read,
 )
 from secagg.sealing import OVERHEAD
 from tests.property.secagg.play import Play, with_body
@@ -44,7 +44,7 @@ class TestBlame:
             if sent.sender.number != 2 or sent.recipient != SERVER:
                 return [sent]
             body = read(Opened, sent)
-            return [with_body(sent, replace(body, seed_shares=bytes(len(body.seed_shares))))]
+            return [with_body(sent, replace(body, shares=bytes(len(body.shares))))]
 
         play.trip(lie)
         total = play.finish()
@@ -69,7 +69,7 @@ class TestBlame:
     def repledge(self, sent: Message) -> Message:
         if sent.sender.number != 3 or sent.sender == SERVER:
             return sent
-        return with_body(sent, replace(read(Dealing, sent), seed_digest=bytes(32)))
+        return with_body(sent, replace(read(Dealing, sent), pledges=bytes(32)))
 
     def test_a_box_that_does_not_open_is_reported_with_both_names(self) -> None:
         play = Play(semi_honest(), 6)

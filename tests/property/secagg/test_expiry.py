@@ -13,7 +13,7 @@ from protocols.store import MemoryStore
 from protocols.summation import Total
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client.tries import MOST_TRIES, Tries
-from secagg.reuse.memory import ClientMemory
+from secagg.memory import ClientMemory
 from tests.property.secagg.play import Play
 
 N = 6

@@ -15,6 +15,7 @@ from protocols.errors import (
 from protocols.identity import Identity, Member, Roster, SignedRoster
 from protocols.kernel import Message
 from protocols.randomness import SystemRandom
+from protocols.roles import read
 from protocols.session import Session
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.mask_parameters import MaskParameters
@@ -23,7 +24,6 @@ from secagg.messages import (
     Commitments,
     Neighbourhood,
     Reveal,
-    read,
 )
 from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.rules import rules_of

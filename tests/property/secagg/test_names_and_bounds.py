@@ -11,6 +11,7 @@ from protocols.agreement import Certificate, Vote
 from protocols.codec import Record
 from protocols.errors import PeerError, ProtocolViolation, TooFewSurvivors, WireError
 from protocols.kernel import SERVER, Message, client
+from protocols.roles import read
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.messages import (
     ADVERTISE,
@@ -33,9 +34,7 @@ from secagg.messages import (
     indices,
     items,
     pack_bits,
-    read,
 )
-from secagg.reuse.messages import Released
 from secagg.rules import rules_of
 from secagg.sealing import OVERHEAD
 from tests.property.secagg.play import Play, with_body
@@ -270,10 +269,10 @@ class TestServer:
     def test_dealings_to_others_or_of_other_sizes_are_refused(self) -> None:
         play, answer = self.answer(semi_honest(), SHARE)
         good = read(Dealing, answer)
-        fewer = Dealing(good.holders[1:], good.boxes[92:], good.digests[32:], good.seed_digest, b"")
+        fewer = Dealing(good.holders[1:], good.digests[32:], good.pledges, good.boxes[92:], b"")
         longer = replace(good, boxes=good.boxes + bytes(len(good.holders)))
         assert blamed(lambda: play.hear(with_body(answer, fewer)), "others than") == "client 2"
-        assert blamed(lambda: play.hear(with_body(answer, longer)), "boxes of 92") == "client 2"
+        assert blamed(lambda: play.hear(with_body(answer, longer)), "2 secrets for 7 holders") == "client 2"
 
     def test_complaints_are_about_ones_dealers(self) -> None:
         play, answer = self.answer(semi_honest(), INPUT)
@@ -287,23 +286,25 @@ class TestServer:
         play = Play(semi_honest(), 8)
         play.until(INPUT)
         play.trip(absent=[5])
-        answer = play.tell(play.until(UNMASK)[2])[0]
+        request, state = play.until(UNMASK)[2], play.clients[2]
+        answer = play.tell(request)[0]
         good = read(Opened, answer)
-        assert good.dropped.tolist() == [5]
-        both = replace(
-            good,
-            dropped=indices([4, 5]),
-            key_shares=bytes(32) + good.key_shares,
-        )
-        gone = replace(
-            good,
-            alive=indices(sorted([*good.alive.tolist(), 5])),
-            seed_shares=good.seed_shares + bytes(32),
-        )
-        nobody = replace(good, dropped=indices([5, 8]), key_shares=good.key_shares + bytes(32))
-        for lie in (both, gone, nobody):
+        assert good.owners.tolist() == [0, 1, 3, 4, 5, 6, 7]
+        nobody = replace(good, owners=indices([0, 1, 3, 4, 5, 6, 8]))
+        itself = replace(good, owners=indices([0, 1, 2, 4, 5, 6, 7]))
+        more = replace(good, shares=good.shares + bytes(32))
+        for lie, why in ((nobody, "not asked for"), (itself, "not asked for"), (more, "bytes of shares")):
             sent = with_body(answer, lie)
-            assert blamed(lambda m=sent: play.hear(m), "not asked for") == "client 2"  # type: ignore[misc]  # bound now
+            assert blamed(lambda m=sent: play.hear(m), why) == "client 2"  # type: ignore[misc]  # bound now
+        both = state.held  # type: ignore[attr-defined]  # the state that opens
+        kinds = {j: both[j][32:] if j != 5 else both[j][:32] for j in good.owners.tolist()}
+        for j in (4, 5):
+            at = 32 * good.owners.tolist().index(j)
+            shares = good.shares[:at] + kinds[j] + good.shares[at + 32 :]
+            assert not play.server._keep(2, j, kinds[j])  # type: ignore[attr-defined]  # as below
+            play.hear(with_body(answer, replace(good, shares=shares)))
+            play.server.answers.clear()  # type: ignore[attr-defined]  # to hear it again
+            assert play.server.blamed.pop() == "client 2"  # type: ignore[attr-defined]  # likewise
 
     def test_a_share_that_was_never_dealt_is_its_openers_lie(self) -> None:
         """On a sparse graph a holder opens a share of somebody who is not its neighbour."""
@@ -312,13 +313,13 @@ class TestServer:
         for request in requests:
             answer = play.tell(request)[0]
             good, index = read(Opened, answer), request.recipient.number
-            strange = next(j for j in (13, *range(13)) if j not in (*good.alive.tolist(), index))
-            at = sum(j < strange for j in good.alive.tolist())
-            shares = items(good.seed_shares, 32)
+            strange = next(j for j in (13, *range(13)) if j not in (*good.owners.tolist(), index))
+            at = sum(j < strange for j in good.owners.tolist())
+            shares = items(good.shares, 32)
             lie = replace(
                 good,
-                alive=indices(sorted([*good.alive.tolist(), strange])),
-                seed_shares=b"".join([*shares[:at], bytes(32), *shares[at:]]),
+                owners=indices(sorted([*good.owners.tolist(), strange])),
+                shares=b"".join([*shares[:at], bytes(32), *shares[at:]]),
             )
             play.hear(with_body(answer, lie) if index in (0, 1) else answer)
         total = play.finish()
@@ -329,7 +330,7 @@ class TestServer:
 class TestReuse:
     """Rounds that build on a set-up: the same, where shares of one round's seeds and edges are released."""
 
-    def released(self) -> tuple[Play, Message, Released]:
+    def released(self) -> tuple[Play, Message, Opened]:
         """Eight clients of whom client 6 left before the second round's vectors; what client 2 then releases."""
         protocol = SecAgg(dropout=0.2, collusion=0.1, threat="semi-malicious", setup="reuse")
         first = Play(protocol, 8)
@@ -338,7 +339,7 @@ class TestReuse:
         play = Play(protocol, 8, **memories)  # type: ignore[arg-type]  # three of its options
         play.trip(absent=[6])
         answer = play.tell(next(m for m in play.queue if m.recipient == client(2)))[0]
-        return play, answer, read(Released, answer)
+        return play, answer, read(Opened, answer)
 
     def test_shares_that_were_not_asked_for_are_their_senders(self) -> None:
         play, answer, good = self.released()

@@ -15,13 +15,25 @@ from protocols.errors import Misuse, PeerError, PolicyRefusal, ProtocolViolation
 from protocols.kernel import SERVER, Message
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
+from protocols.roles import read
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.errors import DealerBlamed
 from secagg.key_agreement import public_key
-from secagg.messages import ADVERTISE, INPUT, UNMASK, indices, items, pack_bits, read
-from secagg.reuse.memory import ClientMemory, ServerMemory
-from secagg.reuse.messages import Deposit, Proceed, Release, Released
+from secagg.memory import ClientMemory, ServerMemory
+from secagg.messages import (
+    ADVERTISE,
+    INPUT,
+    UNMASK,
+    Dealing,
+    Masked,
+    Opened,
+    Proceed,
+    Unmask,
+    indices,
+    items,
+    pack_bits,
+)
 from secagg.rules import rules_of
 from tests.property.secagg.play import Play, with_body
 
@@ -50,13 +62,19 @@ def first_round(n: int = 8) -> Play:
     return play
 
 
+def dealt(body: Masked) -> Dealing:
+    """The shares that come with a masked vector."""
+    assert body.dealing is not None
+    return body.dealing
+
+
 def shown(request: Message, alive: Sequence[int]) -> Message:
     """The request as a server would make it that shows these survivors."""
-    body, holder = read(Release, request), request.recipient.number
+    body, holder = read(Unmask, request), request.recipient.number
     others = [i for i in alive if i != holder]
     signed = dict(zip(sorted(body.boxes), items(body.inputs, 64), strict=True))
     boxes = {i: body.boxes[i] for i in others}
-    return with_body(request, Release(pack_bits(alive, 8), None, b"".join(signed[i] for i in others), boxes))
+    return with_body(request, Unmask(pack_bits(alive, 8), None, b"".join(signed[i] for i in others), boxes))
 
 
 class TestRounds:
@@ -169,10 +187,11 @@ class TestRepeats:
         """
         play = again(first_round(), 2)
         victim, request = play.clients[0], play.queue[0]
-        twice = [read(Deposit, victim.receive(request, play.random).send[0]) for _ in range(2)]
+        twice = [read(Masked, victim.receive(request, play.random).send[0]) for _ in range(2)]
         assert twice[0].vector != twice[1].vector
-        assert twice[0].pledges[:32] != twice[1].pledges[:32]
-        assert twice[0].pledges[32:] == twice[1].pledges[32:]
+        pledges = [dealt(one).pledges for one in twice]
+        assert pledges[0][:32] != pledges[1][:32]
+        assert pledges[0][32:] == pledges[1][32:]
         play.trip()
         release = play.queue[1]
         play.tell(release)
@@ -242,7 +261,7 @@ class TestKeys:
         for number in (2, 3):
             play = again(play, number)
             play.trip(absent=[4])
-            body = next(read(Deposit, a) for a in play.answers if a.sender.number == 0)
+            body = next(dealt(read(Masked, a)) for a in play.answers if a.sender.number == 0)
             pledges.extend(body.pledges[at : at + 32] for at in range(0, len(body.pledges), 32))
             play.finish()
         assert len(set(pledges)) == len(pledges)
@@ -262,16 +281,16 @@ class TestViews:
 
     def test_a_view_opens_seeds_of_the_living_and_edges_to_the_gone_only(self) -> None:
         play = self.release()
-        released = read(Released, play.tell(shown(play.queue[0], [0, 1, 2, 3, 4, 5, 7]))[0])
+        released = read(Opened, play.tell(shown(play.queue[0], [0, 1, 2, 3, 4, 5, 7]))[0])
         assert released.owners.tolist() == [1, 2, 3, 4, 5, 7]
         assert len(released.shares) == 6 * (32 + 16)
 
     def test_a_box_of_somebody_said_to_be_gone_is_refused(self) -> None:
         play = self.release()
         told = shown(play.queue[0], [0, 1, 2, 3, 4, 5, 7])
-        boxes = read(Release, play.queue[0]).boxes
+        boxes = read(Unmask, play.queue[0]).boxes
         with pytest.raises(ProtocolViolation, match="no survivor"):
-            play.tell(with_body(told, replace(read(Release, told), boxes=boxes)))
+            play.tell(with_body(told, replace(read(Unmask, told), boxes=boxes)))
 
     def test_split_views_open_one_label_of_each_client_at_most(self) -> None:
         """Half of the holders is told that client 7 lives, the other half that it is gone."""
@@ -281,7 +300,7 @@ class TestViews:
         for request in play.queue:
             m = request.recipient.number
             lives = m == 7 or m % 2 == 0
-            answer = read(Released, play.tell(shown(request, list(range(8 if lives else 7))))[0])
+            answer = read(Opened, play.tell(shown(request, list(range(8 if lives else 7))))[0])
             seeds += 7 in answer.owners
             edges += not lives
             assert len(answer.shares) == len(answer.owners) * (32 if lives else 48)
@@ -318,23 +337,23 @@ class TestViews:
     @pytest.mark.parametrize("fake", ["missing", "another client's", "of another list"])
     def test_a_survivor_that_did_not_sign_whom_it_masked_with_is_not_opened(self, fake: str) -> None:
         play = self.release()
-        body = read(Release, play.queue[0])
+        body = read(Unmask, play.queue[0])
         one = {
             "missing": b"",
             "another client's": body.inputs[64:128],
-            "of another list": read(Release, self.release().queue[0]).inputs[:64],
+            "of another list": read(Unmask, self.release().queue[0]).inputs[:64],
         }[fake]
         with pytest.raises(PeerError):
             play.tell(with_body(play.queue[0], replace(body, inputs=one + body.inputs[64:])))
 
     def test_boxes_of_another_round_do_not_open(self) -> None:
         play = self.release()
-        old = read(Release, play.queue[0])
+        old = read(Unmask, play.queue[0])
         later = again(play, 3)
         later.trip()
         request = later.queue[0]
-        stale = replace(read(Release, request), boxes=old.boxes)
-        released = read(Released, later.tell(with_body(request, stale))[0])
+        stale = replace(read(Unmask, request), boxes=old.boxes)
+        released = read(Opened, later.tell(with_body(request, stale))[0])
         assert len(released.owners) == 0
 
     def test_new_keys_in_a_later_round_are_refused(self) -> None:
@@ -363,7 +382,7 @@ class TestBlame:
         def lie(sent: Message) -> list[Message]:
             if sent.recipient != SERVER or sent.sender.number != 2:
                 return [sent]
-            body = read(Released, sent)
+            body = read(Opened, sent)
             return [with_body(sent, replace(body, shares=bytes(len(body.shares))))]
 
         play.trip(lie)
@@ -374,13 +393,21 @@ class TestBlame:
     def test_a_deposit_that_was_changed_is_refused(self) -> None:
         play = self.play()
         answer = play.tell(play.queue[0])[0]
-        body = read(Deposit, answer)
+        body = read(Masked, answer)
+        dealing = dealt(body)
         for bad in (
-            replace(body, pledges=bytes(len(body.pledges))),
-            replace(body, pledges=body.pledges[32:], digests=body.digests[: 7 * 7 * 16]),
-            replace(body, input=bytes(64)),
-            replace(body, input=b""),
+            replace(body, dealing=replace(dealing, pledges=bytes(len(dealing.pledges)))),
+            replace(
+                body,
+                dealing=replace(dealing, pledges=dealing.pledges[32:], digests=dealing.digests[: 7 * 7 * 16]),
+            ),
+            replace(body, vector=bytes(len(body.vector))),
             replace(body, signature=bytes(64)),
+            replace(body, signature=b""),
+            replace(body, dealing=replace(dealing, signature=bytes(64))),
+            replace(body, dealing=replace(dealing, signature=b"")),
+            replace(body, dealing=None),
+            replace(body, complaints=indices([1])),
         ):
             with pytest.raises(PeerError) as caught:
                 play.hear(with_body(answer, bad))
@@ -394,8 +421,10 @@ class TestBlame:
         def repledge(sent: Message) -> list[Message]:
             if sent.recipient != SERVER or sent.sender.number != 3:
                 return [sent]
-            body = read(Deposit, sent)
-            return [with_body(sent, replace(body, pledges=bytes(32) + body.pledges[32:]))]
+            body = read(Masked, sent)
+            dealing = dealt(body)
+            pledged = replace(dealing, pledges=bytes(32) + dealing.pledges[32:])
+            return [with_body(sent, replace(body, dealing=pledged))]
 
         play.trip(repledge)
         with pytest.raises(DealerBlamed) as caught:

@@ -13,9 +13,19 @@ import pytest
 
 from protocols.agreement import Certificate, Vote
 from protocols.errors import PeerError, ProtocolViolation
+from protocols.roles import read
 from secagg import Credentials, SecAggPlus
-from secagg.messages import CONFIRM, UNMASK, Survivors, indices, items, pack_bits, read
-from secagg.reuse.messages import Deposit, Proceed, Release
+from secagg.messages import (
+    CONFIRM,
+    UNMASK,
+    Masked,
+    Proceed,
+    Survivors,
+    Unmask,
+    indices,
+    items,
+    pack_bits,
+)
 from secagg.rules import Rules, rules_of
 from tests.property.secagg.play import Play, with_body
 
@@ -37,7 +47,7 @@ class Attack:
     victim: int = -1
     few: list[int] = field(default_factory=list)
     corrupt: int = -1
-    deposits: dict[int, Deposit] = field(default_factory=dict)
+    deposits: dict[int, Masked] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         rules = self.rules
@@ -70,7 +80,7 @@ class Attack:
                 listed = body.enrolled if enrolled is None else pack_bits(enrolled, N)
                 body = Proceed(listed, indices(some), b"".join(given[j] for j in some))
             (answer,) = self.play.tell(with_body(request, body))
-            self.deposits[index] = read(Deposit, answer)
+            self.deposits[index] = read(Masked, answer)
 
     def views(self) -> dict[int, set[int]]:
         """Honest holder -> survivors that it is shown: in turn, others of the few are gone."""
@@ -85,17 +95,19 @@ class Attack:
         assert max(needed.values()) <= 0  # each is gone often enough, as holders used to count
         return views
 
-    def release(self, holder: int, alive: set[int], certificate: Certificate | None) -> Release:
+    def release(self, holder: int, alive: set[int], certificate: Certificate | None) -> Unmask:
         """The request to open the victim and whoever else is alive, for one holder."""
         voted = set(certificate.voters.tolist()) if certificate is not None else set()
         others = sorted(alive - {holder})
-        inputs = b"".join(self.deposits[i].input for i in others if i not in voted)
+        inputs = b"".join(self.deposits[i].signature for i in others if i not in voted)
         boxes = {i: self.box(i, holder) for i in others}
-        return Release(pack_bits(alive, N), certificate, inputs, boxes)
+        return Unmask(pack_bits(alive, N), certificate, inputs, boxes)
 
     def box(self, owner: int, holder: int) -> bytes:
         rows = [m for m in sorted(self.rules.holders) if m != owner]
-        boxes = items(self.deposits[owner].boxes, len(self.deposits[owner].boxes) // len(rows))
+        dealing = self.deposits[owner].dealing
+        assert dealing is not None
+        boxes = items(dealing.boxes, len(dealing.boxes) // len(rows))
         return boxes[rows.index(holder)]
 
 
@@ -140,7 +152,7 @@ def test_mixed_views_of_who_survived_are_certified_by_nobody(threat: str) -> Non
     found.play.trip()
     for request in found.play.queue:
         (answer,) = found.play.tell(request)
-        found.deposits[request.recipient.number] = read(Deposit, answer)
+        found.deposits[request.recipient.number] = read(Masked, answer)
     views = found.views()
     votes: dict[bytes, dict[int, bytes]] = {}
     for holder, alive in views.items():
@@ -179,7 +191,7 @@ def test_a_view_that_could_cut_the_ring_is_refused(threat: str, stage: str) -> N
     window = found.rules.parameters.window
     alive = set(range(N)) - set(row[window - 1 :])
     bits = pack_bits(alive, N)
-    body = Survivors(bits) if stage == CONFIRM else Release(bits, None, b"", {})
+    body = Survivors(bits) if stage == CONFIRM else Unmask(bits, None, b"", {})
     with pytest.raises(ProtocolViolation, match="in a row on the ring"):
         found.play.ask(stage, order[holder], body)
 

@@ -24,17 +24,20 @@ from protocols.store import MemoryStore
 from protocols.summation import Total
 from secagg import SecAgg
 from secagg.client.voting import Voting
-from secagg.commitments import signer, view_facts
+from secagg.commitments import KEY, SEED, share_digest, signer, view_facts
 from secagg.messages import (
     ADVERTISE,
     CONFIRM,
     INPUT,
+    SHARE,
     UNMASK,
     Advertisement,
+    Dealing,
     Masked,
     Opened,
     Survivors,
     Unmask,
+    items,
     pack_bits,
     unpack_bits,
 )
@@ -231,19 +234,19 @@ class CheatingServer(RuleBasedStateMachine):
 
     @invariant()
     def no_client_has_both_its_secrets_opened(self) -> None:
-        for (context, stage), answers in self.given.items():
+        for (context, stage), answers in list(self.given.items()):
             if stage != UNMASK:
                 continue
             rules = rules_of(next(s for s in self.sessions if s.context == context))
+            dealt = {m.sender.number: Dealing.decode(m.body) for m in self.given[context, SHARE]}
             seeds, keys = defaultdict(set), defaultdict(set)
             for answer in answers:
-                opened = Opened.decode(answer.body)
-                alive, dropped = set(opened.alive.tolist()), set(opened.dropped.tolist())
-                assert not alive & dropped
-                for j in alive:
-                    seeds[j].add(answer.sender.number)
-                for j in dropped:
-                    keys[j].add(answer.sender.number)
+                opened, holder = Opened.decode(answer.body), answer.sender.number
+                for j, share in zip(opened.owners.tolist(), items(opened.shares, 32), strict=True):
+                    kinds = {kind: share_digest(context, j, holder, kind, share) for kind in (SEED, KEY)}
+                    digests = [dealt[j].digest(holder, place) for place in (0, 1)]
+                    assert (kinds[SEED] == digests[0]) != (kinds[KEY] == digests[1])
+                    (seeds if kinds[SEED] == digests[0] else keys)[j].add(holder)
             if self.voted:
                 for j in HONEST:
                     both = [len((x[j] - {CORRUPT}) | {CORRUPT}) >= rules.threshold for x in (seeds, keys)]

@@ -12,10 +12,11 @@ import pytest
 from protocols.agreement import quorum
 from protocols.errors import ProtocolViolation, TooFewSurvivors
 from protocols.policy import Policy
+from protocols.roles import read
 from secagg import Credentials, SecAggPlus
 from secagg.client import view
 from secagg.mask_parameters import MaskParameters
-from secagg.messages import CONFIRM, UNMASK, Unmask, indices, read
+from secagg.messages import CONFIRM, UNMASK, Unmask, indices
 from secagg.rules import Rules, rules_of
 from tests.property.secagg.play import Play, with_body
 from tests.property.secagg.story import Given, Story

@@ -10,6 +10,7 @@ from protocols.agreement import Vote, agreed, cast, certify
 from protocols.errors import PeerError, ProtocolViolation, WireError
 from protocols.kernel import State
 from protocols.randomness import SystemRandom
+from protocols.roles import Ask, read
 from secagg import SecAgg
 from secagg.commitments import signer, view_facts
 from secagg.key_agreement import generate
@@ -18,12 +19,10 @@ from secagg.messages import (
     INPUT,
     SHARE,
     UNMASK,
-    Begin,
     Opened,
     Survivors,
     Unmask,
     pack_bits,
-    read,
     unpack_bits,
 )
 from secagg.rules import rules_of
@@ -94,7 +93,7 @@ class TestTwoViews:
         play = self.play()
         play.trip(absent=[0])
         answers = play.tell(play.queue[0])
-        assert read(Opened, answers[0]).alive.tolist() == [1, 2, 3, 4, 5, 6, 7]
+        assert read(Opened, answers[0]).owners.tolist() == [1, 2, 3, 4, 5, 6, 7]
         with pytest.raises(ProtocolViolation):
             play.ask(CONFIRM, 0, Survivors(pack_bits(range(8), 8)))
 
@@ -133,7 +132,7 @@ class TestOrder:
     @pytest.mark.parametrize("stage", [SHARE, INPUT, CONFIRM, UNMASK])
     def test_a_request_of_another_stage_is_refused_at_every_state(self, stage: str) -> None:
         play = Play(SecAgg(threat="semi-malicious"), 6)
-        early = {name: Begin() for name in play.stages}
+        early = {name: Ask() for name in play.stages}
         play.until(stage)
         for name in play.stages:
             if (stage, name) == (CONFIRM, UNMASK):  # others' votes may do: the body is refused, not the stage

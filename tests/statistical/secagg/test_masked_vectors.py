@@ -20,7 +20,6 @@ from protocols.store import MemoryStore
 from secagg import SecAgg, SecAggPlus, shamir
 from secagg.messages import INPUT, Masked
 from secagg.packing import unpack
-from secagg.reuse.messages import Deposit
 from secagg.ring import Ring
 
 DIMENSION, CELLS, TESTS = 1 << 17, 256, 30
@@ -35,8 +34,7 @@ def sent(protocol: SecAgg | SecAggPlus, n: int, **options: object) -> Vectors:
 
     def look(message: Message) -> None:
         if message.stage == INPUT and message.recipient == SERVER:
-            kind = Deposit if protocol.reuse else Masked
-            vector = kind.decode(message.body).vector
+            vector = Masked.decode(message.body).vector
             found[message.sender.number] = unpack(vector, DIMENSION, RING).astype(np.uint64)
 
     updates = {i: SystemRandom().bytes(8) for i in range(n)}

@@ -14,11 +14,19 @@ from protocols.randomness import SystemRandom
 from protocols.simulate import Outcome
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.messages import ADVERTISE, INPUT, UNMASK, Advertisement, indices
-from secagg.reuse.messages import Deposit, Release, Released
+from secagg.messages import (
+    ADVERTISE,
+    INPUT,
+    UNMASK,
+    Advertisement,
+    Dealing,
+    Masked,
+    Opened,
+    Pledge,
+    Unmask,
+    indices,
+)
 from secagg.sealing import OVERHEAD, unseal
-from secagg.server.base import Pledge
-from secagg.server.opening import KEY, SEED, pledged
 
 VECTORS = [np.array([i, -i]) for i in range(1, 9)]
 RANDOM = SystemRandom()
@@ -30,34 +38,45 @@ def reused(tamper: Callable[[Message], Message]) -> Outcome:
     return simulate(protocol, VECTORS, stores=stores, tamper=tamper, bound=15)
 
 
-def deposit_of_2(change: Callable[[Deposit], Deposit]) -> Callable[[Message], Message]:
+def deposit_of_2(change: Callable[[Masked], Masked]) -> Callable[[Message], Message]:
     def tamper(sent: Message) -> Message:
         if sent.recipient != SERVER or sent.stage != INPUT or sent.sender != client(2):
             return sent
-        return replace(sent, body=change(Deposit.decode(sent.body)).encode())
+        return replace(sent, body=change(Masked.decode(sent.body)).encode())
 
     return tamper
 
 
-def one_holder_less(given: Deposit) -> Deposit:
+def dealing_of_2(change: Callable[[Dealing], Dealing]) -> Callable[[Message], Message]:
+    def changed(given: Masked) -> Masked:
+        assert given.dealing is not None
+        return replace(given, dealing=change(given.dealing))
+
+    return deposit_of_2(changed)
+
+
+def one_holder_less(given: Dealing) -> Dealing:
     """Seven holders, each of eight secrets."""
-    return replace(given, boxes=given.boxes[: len(given.boxes) // 7 * 6], digests=given.digests[: 6 * 8 * 16])
+    boxes, digests = given.boxes[: len(given.boxes) // 7 * 6], given.digests[: 6 * 8 * 16]
+    return replace(given, holders=given.holders[:6], boxes=boxes, digests=digests)
 
 
-def one_neighbour_less(given: Deposit) -> Deposit:
+def one_neighbour_less(given: Dealing) -> Dealing:
     return replace(given, digests=given.digests[: 7 * 7 * 16], pledges=given.pledges[:-32])
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("tamper", "said"),
     [
-        (one_holder_less, "expected shares of 7 edges for 7 holders"),
-        (one_neighbour_less, "expected shares of 7 edges for 7 holders"),
-        (lambda given: replace(given, vector=given.vector + b"\0"), "packed bytes, got"),
+        (dealing_of_2(one_holder_less), "others than those who hold its shares"),
+        (dealing_of_2(one_neighbour_less), "expected shares of 8 secrets for 7 holders"),
+        (deposit_of_2(lambda given: replace(given, dealing=None)), "expected shares with the masked vector"),
+        (deposit_of_2(lambda given: replace(given, complaints=indices([1]))), "dealt nothing to it"),
+        (deposit_of_2(lambda given: replace(given, vector=given.vector + b"\0")), "packed bytes, got"),
     ],
 )
-def test_a_wrong_deposit_names_its_client(change: Callable[[Deposit], Deposit], said: str) -> None:
-    outcome = reused(deposit_of_2(change))
+def test_a_wrong_deposit_names_its_client(tamper: Callable[[Message], Message], said: str) -> None:
+    outcome = reused(tamper)
     assert outcome.survivors == (0, 1, 3, 4, 5, 6, 7)
     error = outcome.refusals["server about 2"]
     assert isinstance(error, PeerError)
@@ -69,7 +88,7 @@ def test_a_release_that_does_not_fit_names_the_server() -> None:
     def tamper(sent: Message) -> Message:
         if sent.sender != SERVER or sent.stage != UNMASK or sent.recipient != client(3):
             return sent
-        asked = Release.decode(sent.body)
+        asked = Unmask.decode(sent.body)
         return replace(sent, body=replace(asked, survivors=asked.survivors + b"\0").encode())
 
     outcome = reused(tamper)
@@ -88,10 +107,10 @@ def test_a_box_that_is_too_short_names_its_sender() -> None:
 def test_a_pledge_is_found_by_its_holder_alone() -> None:
     digests = b"".join(bytes([i]) * 16 for i in range(4))
     pledge = Pledge(indices([2, 5]), digests, bytes(32))
-    assert [pledged(pledge, 2, kind) for kind in (SEED, KEY)] == [b"\0" * 16, b"\1" * 16]
-    assert [pledged(pledge, 5, kind) for kind in (SEED, KEY)] == [b"\2" * 16, b"\3" * 16]
+    assert [pledge.digest(2, place) for place in (0, 1)] == [b"\0" * 16, b"\1" * 16]
+    assert [pledge.digest(5, place) for place in (0, 1)] == [b"\2" * 16, b"\3" * 16]
     for stranger in (0, 3, 6):
-        assert pledged(pledge, stranger, KEY) == b""
+        assert (pledge.digest(stranger, 1), pledge.row(stranger)) == (b"", -1)
 
 
 def test_a_session_asks_for_what_it_was_made_with() -> None:
@@ -141,15 +160,15 @@ def test_a_forged_certificate_names_its_client() -> None:
 
 
 def test_a_box_that_does_not_open_keeps_no_other_closed() -> None:
-    released: list[Released] = []
+    released: list[Opened] = []
 
-    def damaged(given: Deposit) -> Deposit:
+    def damaged(given: Dealing) -> Dealing:
         return replace(given, boxes=bytes(b ^ 1 for b in given.boxes))
 
     def tamper(sent: Message) -> Message:
         if sent.recipient == SERVER and sent.stage == UNMASK and sent.sender == client(5):
-            released.append(Released.decode(sent.body))
-        return deposit_of_2(damaged)(sent)
+            released.append(Opened.decode(sent.body))
+        return dealing_of_2(damaged)(sent)
 
     with pytest.raises(Aborted):
         reused(tamper)
@@ -159,10 +178,10 @@ def test_a_box_that_does_not_open_keeps_no_other_closed() -> None:
 def test_a_pledge_that_the_shares_do_not_open_names_its_dealer() -> None:
     """Client 3 leaves, so the seed of its edge to client 2 is opened, and is not what client 2 pledged."""
 
-    def other_edges(given: Deposit) -> Deposit:
+    def other_edges(given: Dealing) -> Dealing:
         seed, edges = given.pledges[:32], given.pledges[32:]
         return replace(given, pledges=seed + bytes(b ^ 1 for b in edges))
 
     protocol = SecAgg(setup="reuse", threat="semi-honest", dropout=0.3, collusion=0.1)
     with pytest.raises(Aborted, match="client 2"):
-        simulate(protocol, VECTORS, tamper=deposit_of_2(other_edges), drop={INPUT: {3}}, bound=15)
+        simulate(protocol, VECTORS, tamper=dealing_of_2(other_edges), drop={INPUT: {3}}, bound=15)

@@ -11,9 +11,9 @@ from protocols.randomness import SystemRandom
 from protocols.session import Session
 from secagg import SecAgg
 from secagg.client.view import Signers
+from secagg.commitments import dealt_bytes, edge_digest, edge_kind
 from secagg.mask_parameters import MaskParameters
-from secagg.messages import indices
-from secagg.reuse.memory import (
+from secagg.memory import (
     FIRST_PATIENCE,
     MOST_SKIPPED,
     ClientMemory,
@@ -22,9 +22,7 @@ from secagg.reuse.memory import (
     pins,
     ratchet,
 )
-from secagg.reuse.messages import Deposit
-from secagg.reuse.pledges import deposit_bytes, edge_digest, edge_kind
-from secagg.reuse.server.kept import Kept
+from secagg.messages import Dealing, Pledge, indices
 from secagg.rules import rules_of
 
 SESSION = SecAgg(setup="reuse").session(["ann", "bob", "cy", "di"], 1, 1, random=SystemRandom())
@@ -134,23 +132,19 @@ class TestClient:
             empty.at(later(8 + MOST_SKIPPED))
 
 
-class TestKept:
-    KEPT = Kept(
-        indices([]),
-        b"",
-        b"AABBCC",
+class TestPledge:
+    PLEDGE = Pledge(
+        indices([2, 5, 7]),
         b"".join(bytes([n]) * 16 for n in range(9)),
         b"".join(bytes([n]) * 32 for n in range(3)),
-        3,
     )
 
-    def test_digests_and_boxes_are_those_of_their_holder(self) -> None:
-        assert self.KEPT.secrets == 3
-        assert [self.KEPT.box(row) for row in range(3)] == [b"AA", b"BB", b"CC"]
-        for row in range(3):
-            digests = [self.KEPT.digest(row, place) for place in range(3)]
+    def test_digests_are_those_of_their_holder(self) -> None:
+        for row, holder in enumerate((2, 5, 7)):
+            assert self.PLEDGE.row(holder) == row
+            digests = [self.PLEDGE.digest(holder, place) for place in range(3)]
             assert digests == [bytes([3 * row + place]) * 16 for place in range(3)]
-        assert [self.KEPT.pledge(p) for p in range(3)] == [bytes([p]) * 32 for p in range(3)]
+        assert [self.PLEDGE.secret(p) for p in range(3)] == [bytes([p]) * 32 for p in range(3)]
 
 
 def sha(*parts: bytes) -> bytes:
@@ -158,9 +152,9 @@ def sha(*parts: bytes) -> bytes:
 
 
 def test_what_pins_a_deposit_byte_for_byte() -> None:
-    body = Deposit(b"v" * 9, b"b" * 4, b"d" * 64, b"p" * 64, b"i" * 64, b"")
-    parts = (b"v" * 9, b"b" * 4, b"d" * 64, b"p" * 64, b"i" * 64)
-    assert deposit_bytes(CONTEXT, 9, body) == CONTEXT + NINE + b"".join(sha(part) for part in parts)
+    body = Dealing(indices([2, 9]), b"d" * 64, b"p" * 64, b"b" * 4, b"")
+    held = sha(TWO, NINE, b"b" * 4, b"d" * 64)
+    assert dealt_bytes(CONTEXT, 9, body, b"v" * 9) == CONTEXT + NINE + held + b"p" * 64 + sha(b"v" * 9)
     assert edge_digest(CONTEXT, 9, 2, b"s" * 16) == sha(b"secagg edge v1\0", CONTEXT, NINE, TWO, b"s" * 16)
     assert edge_kind(9) == b"edge" + NINE
     names = b"".join(len(n).to_bytes(4, "big") + n.encode() for n in SESSION.roster)

@@ -20,8 +20,8 @@ from secagg.mask_parameters import MaskParameters
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
 from secagg.parameters import plan
 from secagg.parameters.rules import BEACON_ROUNDS
+from secagg.places import Places
 from secagg.prg import expand, keystream
-from secagg.reuse.places import Places
 from secagg.ring import Ring
 from secagg.rules import Rules, rules_of
 
@@ -260,7 +260,7 @@ class TestReuse:
         seed = hashlib.sha256(b"secagg voters v1\0" + sparse.seed).digest()
         assert sparse.holders == frozenset(permutation(seed, 10)[:4].tolist())
         enrolled = {0, 1, 2, 3, 5, 6, 7, 8, 9}
-        places = Places(sparse, enrolled)
+        places = Places(sparse, sparse.seed, enrolled)
         for i in enrolled:
             others = enrolled if i in sparse.holders else sparse.holders & enrolled
             assert places.peers(i) == sorted(others - {i})

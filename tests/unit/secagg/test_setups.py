@@ -11,10 +11,10 @@ from protocols.kernel import SERVER, Message, client
 from protocols.randomness import SystemRandom
 from protocols.store import MemoryStore
 from secagg import SecAgg
+from secagg.memory import FIRST_PATIENCE, ServerMemory
 from secagg.messages import ADVERTISE, INPUT, Advertisement, indices
-from secagg.reuse.memory import FIRST_PATIENCE, ServerMemory
-from secagg.reuse.server.enrolment import Enrolment, start
 from secagg.rules import Rules, rules_of
+from secagg.server.advertising import Advertising, start
 
 RANDOM = SystemRandom()
 NAMES = [str(i) for i in range(8)]
@@ -65,7 +65,7 @@ def test_the_server_goes_on_with_the_set_up_of_the_session_alone() -> None:
     patient = replace(memory, patience=4 * FIRST_PATIENCE, established=memory.established[:2])
     for given, patience in ((None, FIRST_PATIENCE), (patient.encode(), patient.next_patience(fresh))):
         state = start(fresh, given).state
-        assert isinstance(state, Enrolment)
+        assert isinstance(state, Advertising)
         assert state.patience == patience
     assert patient.next_patience(fresh) == 8 * FIRST_PATIENCE
 

@@ -59,7 +59,7 @@ def test_the_joint_seed_is_of_everybodys_commitments_and_parts() -> None:
 
 
 def test_what_is_signed_has_context_and_place() -> None:
-    dealing = Dealing(indices([2, 9]), b"b" * 6, b"d" * 64, b"s" * 32, b"")
+    dealing = Dealing(indices([2, 9]), b"d" * 64, b"s" * 32, b"b" * 6, b"")
     held = sha(TWO, NINE, b"b" * 6, b"d" * 64)
     assert dealt_bytes(CONTEXT, 9, dealing) == CONTEXT + NINE + held + b"s" * 32
     assert certified_bytes(CONTEXT, 9, b"keys") == CONTEXT + NINE + b"keys"

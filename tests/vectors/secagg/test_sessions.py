@@ -1,4 +1,4 @@
-"""Whole sessions of version 2, byte for byte: a change of what is sent or kept is a new version, never an accident."""
+"""Whole sessions of version 3, byte for byte: a change of what is sent or kept is a new version, never an accident."""
 
 import json
 from dataclasses import replace
@@ -29,9 +29,10 @@ def test_totals_are_those_of_the_vectors() -> None:
                 assert played["total"] == [sum((k - number) * (i + 1) for i in there) for k in range(5)]
 
 
-def test_a_session_of_version_1_is_refused_by_name() -> None:
+def test_a_session_of_an_older_version_is_refused_by_name() -> None:
     protocol = SecAgg()
     session = protocol.session(["a", "b", "c", "d"], 1, 1, random=SystemRandom())
-    assert session.protocol == "secagg/2"
-    with pytest.raises(Misuse, match="expected a session of secagg/2, got one of secagg/1"):
-        protocol.server(replace(session, protocol="secagg/1"), random=SystemRandom())
+    assert session.protocol == "secagg/3"
+    for old in (1, 2):
+        with pytest.raises(Misuse, match=f"expected a session of secagg/3, got one of secagg/{old}"):
+            protocol.server(replace(session, protocol=f"secagg/{old}"), random=SystemRandom())

@@ -5,6 +5,7 @@ itself cannot be had. So whoever reads a client's store later learns nothing abo
 """
 
 import hashlib
+from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
 from typing import Self
 
@@ -14,7 +15,7 @@ from protocols.session import Session
 from secagg.client.view import Signers
 from secagg.key_agreement import derive
 from secagg.mask_parameters import MaskParameters
-from secagg.messages import Indices, expect_ascending, expect_size, items
+from secagg.messages import Indices, expect_ascending, expect_size, indices, items
 from secagg.rules import rules_of
 
 MOST_SKIPPED = 100_000
@@ -130,6 +131,10 @@ class ServerMemory(Record):
             return False
         lasts = renew if len(self.established) == session.clients else min(self.patience, renew)
         return self.last_round < session.round < self.setup.round + lasts
+
+    def after(self, arrived: Iterable[int]) -> Self:
+        """Return the memory after a round in which these clients' vectors came."""
+        return replace(self, established=indices(sorted({*self.established.tolist(), *arrived})))
 
     def next_patience(self, session: Session) -> int:
         """The patience of a new set-up: twice as long as long as somebody of the same roster is missing."""

@@ -8,41 +8,35 @@ vector: so a list that lacks a key is refused.
 from dataclasses import dataclass
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from protocols.identity import Identity
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
-from protocols.session import Session
 from secagg.advertisement import Advertised, certified_keys
-from secagg.client.base import ClientState, expect_threshold, refuse
-from secagg.client.joining import Joining
-from secagg.client.keys import Holding, make_keys
+from secagg.client.base import expect_threshold, refuse
+from secagg.client.keys import Holding
+from secagg.client.resuming import Resuming
 from secagg.client.view import Signers
 from secagg.commitments import signer
 from secagg.key_agreement import PairKeys
-from secagg.messages import INPUT
-from secagg.reuse.client.depositing import deposit
-from secagg.reuse.memory import ClientMemory, Setup
-from secagg.reuse.messages import Proceed
-from secagg.reuse.places import Places
+from secagg.memory import ClientMemory, Setup
+from secagg.messages import INPUT, Proceed
+from secagg.places import Places
 
 
 @dataclass(frozen=True, eq=False)
 class Establishing(Holding):
     """Waits for the keys of its neighbours and of those it seals shares to."""
 
-    TAG: ClassVar[int | None] = 49
+    TAG: ClassVar[int | None] = 22
     STAGE: ClassVar[str] = INPUT
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         memory = self._memory(self.take(Proceed, request))
-        return deposit(self, self.update, self.vector, memory, self.keys.sign, random)
+        known = (self.session, self.index, self.update, self.vector)
+        return Resuming(*known, memory, self.keys.sign).deposit(random)
 
     def _memory(self, given: Proceed) -> ClientMemory:
         enrolled = self.view("enrolled", given.enrolled, self.rules.seed)
-        places = Places(self.rules, enrolled)
+        places = Places(self.rules, self.rules.seed, enrolled)
         if given.clients.tolist() != places.known(self.index):
             raise refuse("expected the keys of exactly the enrolled neighbours and share holders")
         expect_threshold("share holders", len(places.holders(self.index)), self.rules)
@@ -64,25 +58,3 @@ class Establishing(Holding):
     ) -> bytes:
         own, names = PairKeys(private, self.name, self.session.context), self.session.roster
         return b"".join(own.agree(names[j], getattr(keys[j], key), purpose) for j in peers)
-
-
-@dataclass(frozen=True, eq=False)
-class Enrolling(Joining):
-    """Waits to be asked for its keys."""
-
-    TAG: ClassVar[int | None] = 48
-
-    def joined(self) -> ClientState:
-        return Establishing(*self.after("advertisement", "part"))
-
-
-def enrol(
-    session: Session,
-    index: int,
-    vector: NDArray[np.int64],
-    update: bytes,
-    identity: Identity | None,
-    random: SecureRandom,
-) -> Enrolling:
-    """Return the first state of a client in a set-up."""
-    return Enrolling(session, index, update, vector, make_keys(session, index, identity, random))

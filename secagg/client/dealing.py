@@ -1,0 +1,63 @@
+"""Shares between clients: what an owner seals for its holders, and what a holder finds in a box. What does not belong
+here: who holds what (`places`), when anything is opened.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+
+from protocols.errors import PeerError
+from protocols.kernel import client
+from protocols.randomness import SecureRandom
+from secagg.client.base import ClientState
+from secagg.commitments import DEAL, dealt_bytes, share_digest, signer
+from secagg.messages import Dealing, indices
+from secagg.places import Places
+from secagg.sealing import binding, seal, unseal
+from secagg.shamir import split_array
+
+
+def deal(
+    owner: ClientState,
+    places: Places,
+    secrets: Sequence[bytes],
+    keys: Mapping[int, bytes],
+    pledges: bytes,
+    random: SecureRandom,
+) -> Dealing:
+    """Return shares of all secrets, one box for each holder under its key, with what binds the owner; not signed."""
+    context, index, holders = owner.session.context, owner.index, places.holders(owner.index)
+    points, kinds = owner.rules.points(indices(holders)), places.kinds(index)
+    boxes, digests = [], []
+    rows = split_array(b"".join(secrets), owner.rules.threshold, points, random)
+    for j, row in zip(holders, rows, strict=True):
+        share = row.tobytes()
+        bound = binding(context, owner.boxes, owner.name, owner.session.roster[j])
+        boxes.append(seal(keys[j], share, bound, random))
+        digests.append(digested(context, index, j, kinds, places.cut(share)))
+    return Dealing(indices(holders), b"".join(digests), pledges, b"".join(boxes), b"")
+
+
+def signed(owner: ClientState, dealing: Dealing, sign: bytes, vector: bytes = b"") -> Dealing:
+    """Return a dealing, signed where the server may be two-faced. vector: the masked one that goes along."""
+    if not owner.rules.voted:
+        return dealing
+    data = dealt_bytes(owner.session.context, owner.index, dealing, vector)
+    return replace(dealing, signature=signer(sign).sign(DEAL, data))
+
+
+def digested(
+    context: bytes, dealer: int, holder: int, kinds: Sequence[bytes], shares: Sequence[bytes]
+) -> bytes:
+    """Return the digests of a holder's shares, end to end."""
+    parts = zip(kinds, shares, strict=True)
+    return b"".join(share_digest(context, dealer, holder, kind, share) for kind, share in parts)
+
+
+def unsealed(holder: ClientState, dealer: int, key: bytes, box: bytes) -> bytes:
+    """Return what a dealer's box holds; nothing if it does not open."""
+    name = holder.session.roster[dealer]
+    try:
+        bound = binding(holder.session.context, holder.boxes, name, holder.name)
+        return unseal(key, box, bound, str(client(dealer)))
+    except PeerError:
+        return b""

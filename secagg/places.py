@@ -1,0 +1,73 @@
+"""Who shares what with whom in one session: it follows from the rules, the graph and who is there, for everybody alike.
+
+Every client entrusts shares of its secrets to holders. With fresh keys these are its neighbours, and the secrets are
+the seed of its own mask and the key behind its masks with neighbours: the one opens if it stays, the other if it
+leaves. With reused keys the holders are one committee, and the secrets are the seed of its own mask and one seed for
+each edge: of a survivor open the first, and its edges to those who are gone; of nobody else anything. What does not
+belong here: keys, shares.
+"""
+
+from collections.abc import Collection
+from dataclasses import dataclass
+
+from secagg.commitments import KEY, SEED, edge_kind
+from secagg.messages import items
+from secagg.rules import Rules
+
+SEED_BYTES, EDGE_BYTES = 32, 16
+
+
+@dataclass(frozen=True)
+class Places:
+    """rules: of the session. seed: of its graph. present: the clients whose keys are known, who dealt or enrolled."""
+
+    rules: Rules
+    seed: bytes
+    present: Collection[int]
+
+    @property
+    def reuse(self) -> bool:
+        return self.rules.parameters.reuse
+
+    def neighbours(self, index: int) -> list[int]:
+        """With whom a client shares masks, ascending."""
+        return [j for j in self.rules.neighbours(index, self.seed) if j in self.present]
+
+    def holders(self, owner: int) -> list[int]:
+        """Who holds shares of a client's secrets, ascending."""
+        if not self.reuse:
+            return self.neighbours(owner)
+        return [j for j in sorted(self.rules.holders) if j in self.present and j != owner]
+
+    def peers(self, index: int) -> list[int]:
+        """With whom a client exchanges sealed shares, ascending: with reused keys a holder with everybody."""
+        if self.reuse and index in self.rules.holders:
+            return [j for j in sorted(self.present) if j != index]
+        return self.holders(index)
+
+    def known(self, index: int) -> list[int]:
+        """Whose keys a client needs, ascending."""
+        return sorted({*self.neighbours(index), *self.peers(index)})
+
+    def kinds(self, owner: int) -> list[bytes]:
+        """A client's secrets, by the kinds under which their shares are digested; its own mask's seed is the first."""
+        return [SEED, *map(edge_kind, self.neighbours(owner))] if self.reuse else [SEED, KEY]
+
+    def opens(self, owner: int, alive: Collection[int]) -> list[int]:
+        """Which of a client's secrets these survivors open, as places in `kinds`."""
+        if not self.reuse:
+            return [int(owner not in alive)]
+        return [0, *(at for at, j in enumerate(self.neighbours(owner), 1) if j not in alive)]
+
+    @property
+    def width(self) -> int:
+        """Bytes of a share of any secret but the first, which has 32."""
+        return EDGE_BYTES if self.reuse else SEED_BYTES
+
+    def cut(self, shares: bytes) -> list[bytes]:
+        """The shares of several secrets, the first of 32 bytes."""
+        return [shares[:SEED_BYTES], *items(shares[SEED_BYTES:], self.width)]
+
+    def size(self, count: int) -> int:
+        """Bytes of the shares of so many secrets, at least one."""
+        return SEED_BYTES + self.width * (count - 1)
