@@ -110,8 +110,7 @@ class Pledge(Record):
     def digest(self, holder: int, place: int) -> bytes:
         """The digest of a holder's share of one secret; empty for a stranger."""
         row = self.row(holder)
-        secrets = len(self.digests) // (DIGEST_BYTES * max(1, len(self.holders)))
-        start = DIGEST_BYTES * (secrets * row + place)
+        start = len(self.digests) // max(1, len(self.holders)) * row + DIGEST_BYTES * place
         return self.digests[start : start + DIGEST_BYTES] if row >= 0 else b""
 
     def row(self, holder: int) -> int:
@@ -135,6 +134,10 @@ class Dealing(Pledge):
         super().__post_init__()
         expect_items("boxes", self.boxes, len(self.holders))
         expect_signature(self.signature)
+
+    def pledge(self) -> Pledge:
+        """Return what binds the dealer, without the boxes."""
+        return Pledge(self.holders, self.digests, self.pledges)
 
 
 @dataclass(frozen=True, eq=False)

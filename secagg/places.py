@@ -7,6 +7,8 @@ each edge: of a survivor open the first, and its edges to those who are gone; of
 belong here: keys, shares.
 """
 
+import functools
+import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -25,7 +27,7 @@ class Places:
     seed: bytes
     present: Collection[int]
 
-    @property
+    @functools.cached_property
     def reuse(self) -> bool:
         return self.rules.parameters.reuse
 
@@ -59,13 +61,23 @@ class Places:
             return [int(owner not in alive)]
         return [0, *(at for at, j in enumerate(self.neighbours(owner), 1) if j not in alive)]
 
-    @property
+    @functools.cached_property
     def width(self) -> int:
         """Bytes of a share of any secret but the first, which has 32."""
         return EDGE_BYTES if self.reuse else SEED_BYTES
 
+    def spans(self, count: int) -> list[slice]:
+        """Where the shares of several secrets lie, end to end."""
+        ends = [0, *range(SEED_BYTES, self.size(count) + 1, self.width)]
+        return [slice(*pair) for pair in itertools.pairwise(ends)]
+
+    def parts(self, owner: int) -> list[tuple[bytes, slice]]:
+        """A client's secrets: the kind of each, and where its share lies among them."""
+        kinds = self.kinds(owner)
+        return list(zip(kinds, self.spans(len(kinds)), strict=True))
+
     def cut(self, shares: bytes) -> list[bytes]:
-        """The shares of several secrets, the first of 32 bytes."""
+        """The shares of several secrets, each by itself."""
         return [shares[:SEED_BYTES], *items(shares[SEED_BYTES:], self.width)]
 
     def size(self, count: int) -> int:

@@ -26,14 +26,14 @@ def deal(
 ) -> Dealing:
     """Return shares of all secrets, one box for each holder under its key, with what binds the owner; not signed."""
     context, index, holders = owner.session.context, owner.index, places.holders(owner.index)
-    points, kinds = owner.rules.points(indices(holders)), places.kinds(index)
+    points, parts = owner.rules.points(indices(holders)), places.parts(index)
     boxes, digests = [], []
     rows = split_array(b"".join(secrets), owner.rules.threshold, points, random)
     for j, row in zip(holders, rows, strict=True):
         share = row.tobytes()
         bound = binding(context, owner.boxes, owner.name, owner.session.roster[j])
         boxes.append(seal(keys[j], share, bound, random))
-        digests.append(digested(context, index, j, kinds, places.cut(share)))
+        digests += [share_digest(context, index, j, kind, share[span]) for kind, span in parts]
     return Dealing(indices(holders), b"".join(digests), pledges, b"".join(boxes), b"")
 
 
@@ -43,14 +43,6 @@ def signed(owner: ClientState, dealing: Dealing, sign: bytes, vector: bytes = b"
         return dealing
     data = dealt_bytes(owner.session.context, owner.index, dealing, vector)
     return replace(dealing, signature=signer(sign).sign(DEAL, data))
-
-
-def digested(
-    context: bytes, dealer: int, holder: int, kinds: Sequence[bytes], shares: Sequence[bytes]
-) -> bytes:
-    """Return the digests of a holder's shares, end to end."""
-    parts = zip(kinds, shares, strict=True)
-    return b"".join(share_digest(context, dealer, holder, kind, share) for kind, share in parts)
 
 
 def unsealed(holder: ClientState, dealer: int, key: bytes, box: bytes) -> bytes:

@@ -12,13 +12,13 @@ from typing import ClassVar
 from protocols.kernel import Left, Message, State, Step
 from protocols.randomness import SecureRandom
 from secagg.client.base import expect_threshold, expect_vector, refuse
-from secagg.client.dealing import digested, unsealed
+from secagg.client.dealing import unsealed
 from secagg.client.keys import Bearing, Holding
 from secagg.client.opening import Opening
 from secagg.client.tries import Tries
 from secagg.client.view import Signers, View
 from secagg.client.voting import Voting
-from secagg.commitments import KEY, SEED
+from secagg.commitments import KEY, SEED, share_digest
 from secagg.key_agreement import PairKeys
 from secagg.masking import apply_masks
 from secagg.messages import DIGEST_BYTES, INPUT, Delivery, Indices, Masked, indices, items
@@ -71,8 +71,8 @@ class Masking(Holding):
         held: dict[int, bytes] = {}
         for j, box, digests in zip(mates, boxes, items(delivery.digests, 2 * DIGEST_BYTES), strict=True):
             share = unsealed(self, j, pairs[j], box)
-            parts = (share[:32], share[32:])
-            if len(share) == 64 and digests == digested(context, j, self.index, (SEED, KEY), parts):
+            good = share_digest(context, j, self.index, SEED, share[:32])
+            if len(share) == 64 and digests == good + share_digest(context, j, self.index, KEY, share[32:]):
                 held[j] = share
         return held, [j for j in mates if j not in held]
 

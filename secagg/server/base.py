@@ -50,9 +50,9 @@ class ServerState(Asking):
 
     def check_dealing(
         self, places: Places, index: int, dealing: Dealing, keys: bytes, vector: bytes | memoryview = b""
-    ) -> Pledge:
-        """Return what binds a dealer; its boxes are kept apart. Raises PeerError naming it unless it dealt shares of
-        all its secrets to its holders, and signed that, where the server may be two-faced.
+    ) -> None:
+        """Raises PeerError naming the dealer unless it dealt shares of all its secrets to its holders, and signed that,
+        where the server may be two-faced.
         """
         who, secrets = str(client(index)), len(places.kinds(index))
         if dealing.holders.tolist() != places.holders(index):
@@ -64,7 +64,6 @@ class ServerState(Asking):
         if self.rules.voted:
             signed = dealt_bytes(self.session.context, index, dealing, vector)
             check_signature(signing_key(self.rules, index, keys), DEAL, signed, dealing.signature, who)
-        return Pledge(dealing.holders, dealing.digests, dealing.pledges)
 
 
 @dataclass(frozen=True, eq=False)

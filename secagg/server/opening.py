@@ -5,7 +5,7 @@ its dealer pledged, although all its shares do, names the dealer (`unmasking`).
 """
 
 import functools
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -52,39 +52,43 @@ class Opening(ServerState):
         return self.facts.places(self.rules)
 
     @functools.cached_property
-    def _opens(self) -> dict[int, list[tuple[int, bytes]]]:
-        """Place and kind of what opens of each dealer's secrets."""
+    def _opens(self) -> dict[int, list[tuple[int, bytes, slice]]]:
+        """What opens of each dealer's secrets: place, kind, and where its share lies among them."""
         kinds = {j: self.places.kinds(j) for j in self.facts.pledges}
-        return {j: [(at, kinds[j][at]) for at in self.places.opens(j, self.arrived)] for j in kinds}
+        opens = {j: self.places.opens(j, self.arrived) for j in kinds}
+        spans = {j: zip(some, self.places.spans(len(some)), strict=True) for j, some in opens.items()}
+        return {j: [(at, kinds[j][at], span) for at, span in some] for j, some in spans.items()}
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         holder, opened = self.take(Opened, answer)
-        found = list(self._parts(holder, opened, str(answer.sender)))
+        found = self._shares(holder, opened, str(answer.sender))
         self.answers[holder] = True
-        good = [self._keep(holder, owner, share) for owner, share in found]
+        good = [self._keep(holder, owner, share) for owner, share in found.items()]
         if not all(good):
             self.blamed.append(str(answer.sender))
         return Step(self)
 
-    def _parts(self, holder: int, opened: Opened, who: str) -> Iterator[tuple[int, bytes]]:
+    def _shares(self, holder: int, opened: Opened, who: str) -> dict[int, bytes]:
         """What was opened, by owner. Raises ProtocolViolation for what was not asked for."""
-        at = 0
+        found, at, opens = {}, 0, self._opens
         for owner in opened.owners.tolist():
-            if owner not in self._opens or owner == holder:
+            if owner not in opens or owner == holder:
                 raise ProtocolViolation(f"opened a share of {client(owner)} that was not asked for", who)
-            size = self.places.size(len(self._opens[owner]))
-            yield owner, opened.shares[at : at + size]
-            at += size
+            start, at = at, at + opens[owner][-1][2].stop
+            found[owner] = opened.shares[start:at]
         if at != len(opened.shares):
             raise ProtocolViolation(f"expected {at} bytes of shares, got {len(opened.shares)}", who)
+        return found
 
     def _keep(self, holder: int, owner: int, share: bytes) -> bool:
         """Keep shares that match their digests, as far as they are needed; return whether they do."""
-        have, pledge = self.shares.setdefault(owner, {}), self.facts.pledges[owner]
+        have = self.shares.setdefault(owner, {})
         if len(have) >= self.rules.threshold:
             return True
-        for (place, kind), part in zip(self._opens[owner], self.places.cut(share), strict=True):
-            if share_digest(self.session.context, owner, holder, kind, part) != pledge.digest(holder, place):
+        pledge = self.facts.pledges[owner]
+        for place, kind, span in self._opens[owner]:
+            digest = share_digest(self.session.context, owner, holder, kind, share[span])
+            if digest != pledge.digest(holder, place):
                 return False
         have[holder] = share
         return True

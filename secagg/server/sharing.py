@@ -3,6 +3,7 @@
 What does not belong here: opening anything (the server cannot: boxes are sealed between clients).
 """
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
@@ -21,7 +22,6 @@ from secagg.messages import (
     Delivery,
     Indices,
     Neighbourhood,
-    Pledge,
     indices,
 )
 from secagg.places import Places
@@ -48,7 +48,7 @@ class Sharing(ServerState):
     def asked(self) -> Collection[int]:
         return self.keys
 
-    @property
+    @functools.cached_property
     def places(self) -> Places:
         return Places(self.rules, self.graph_seed, self.keys)
 
@@ -60,7 +60,7 @@ class Sharing(ServerState):
 
     def close(self, random: SecureRandom) -> Step:
         self.enough_left(self.graph_seed)
-        pledges = {i: Pledge(d.holders, d.digests, d.pledges) for i, d in self.answers.items()}
+        pledges = {i: d.pledge() for i, d in self.answers.items()}
         facts = Facts({i: self.keys[i] for i in self.answers}, pledges, self.graph_seed)
         state = Summing.begin(self.session, facts)
         return Step(state, tuple(self._deliveries(facts.dealers(self.session.clients))))

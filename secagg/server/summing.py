@@ -2,6 +2,7 @@
 there are. With reused keys shares come with them, and are kept for the committee, unread.
 """
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar, Self
@@ -47,6 +48,10 @@ class Summing(ServerState):
     def asked(self) -> Collection[int]:
         return self.facts.keys
 
+    @functools.cached_property
+    def _dealers(self) -> bytes:
+        return self.facts.dealers(self.session.clients)
+
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, who = self.admit(answer), str(answer.sender)
         vector, said = masked_vector(answer)
@@ -67,12 +72,12 @@ class Summing(ServerState):
         if (said.dealing is None) != (self.memory is None):
             raise ProtocolViolation("expected shares with the masked vector where keys are reused alone", who)
         if self.rules.voted:
-            dealers = facts.dealers(self.session.clients)
-            signed = masked_bytes(self.session.context, facts.graph_seed, dealers, index)
+            signed = masked_bytes(self.session.context, facts.graph_seed, self._dealers, index)
             check_signature(signing_key(self.rules, index, keys), MASK, signed, said.signature, who)
         if said.dealing is None:
             return facts.pledges[index]
-        return self.check_dealing(facts.places(self.rules), index, said.dealing, keys, vector)
+        self.check_dealing(facts.places(self.rules), index, said.dealing, keys, vector)
+        return said.dealing.pledge()
 
     def close(self, random: SecureRandom) -> Step:
         self.enough_left(self.facts.graph_seed)

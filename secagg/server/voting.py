@@ -3,6 +3,7 @@
 The survivors stay what they are, whoever leaves now.
 """
 
+import functools
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -36,11 +37,16 @@ class Voting(ServerState):
     def asked(self) -> Collection[int]:
         return [i for i in self.rules.voters(self.facts.graph_seed) if i in self.arrived]
 
+    @functools.cached_property
+    def _digest(self) -> bytes:
+        """What voters sign."""
+        dealers = self.facts.dealers(self.session.clients)
+        return agreed(self.session.context, view_facts(self.facts.graph_seed, dealers, self.bits))
+
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, vote = self.take(Vote, answer)
         key = signing_key(self.rules, index, self.facts.keys[index])
-        facts = view_facts(self.facts.graph_seed, self.facts.dealers(self.session.clients), self.bits)
-        check_vote(key, agreed(self.session.context, facts), vote.signature, str(answer.sender))
+        check_vote(key, self._digest, vote.signature, str(answer.sender))
         self.answers[index] = vote.signature
         return Step(self)
 
