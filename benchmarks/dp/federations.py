@@ -99,10 +99,13 @@ def by_clients(privacy: Privacy, count: int, rounds: int = 1, norm: float = NORM
     return _play(data, push, privacy, coins, rounds, **options)
 
 
-def by_examples(privacy: Privacy, count: int, rounds: int = 1, norm: float = NORM, **options: Any) -> Run:
-    """Every example of one client is a canary, in the data or not; a second client brings the same number of blanks."""
+def by_examples(
+    privacy: Privacy, count: int, rounds: int = 1, norm: float = NORM, blanks: int = 1, **options: Any
+) -> Run:
+    """Every example of one client is a canary, in the data or not; other clients bring the same number of blanks."""
     coins = Coins.tossed(count)
-    data = {"a": moves(coins, norm)[torch.tensor(coins.inside)], "b": torch.zeros(count, count)}
+    data = {"a": moves(coins, norm)[torch.tensor(coins.inside)]}
+    data |= {f"b{i}": torch.zeros(count, count) for i in range(blanks)}
     return _play(data, steps, privacy, coins, rounds, learning_rate=1.0, **options)
 
 
@@ -160,6 +163,7 @@ def cases(multiplier: float, count: int) -> dict[str, Callable[[], Run]]:
     half, most = count // 2, round(0.6 * count)
     coins: dict[str, Any] = {"sampling": "poisson", "fraction": 0.5}
     too_few: dict[str, Any] = {**coins, "few": 3}
+    sized: dict[str, Any] = {"sampling": "fixed", "fraction": 0.5}
     again: dict[str, Any] = {"rounds": 3, "stop": 2}
     least = count // 4
     """What a Poisson sample of half the clients reaches but with chance 1e-12 at 200 clients."""
@@ -173,8 +177,12 @@ def cases(multiplier: float, count: int) -> dict[str, Callable[[], Run]]:
     def clients(kind: Any, **claims: Any) -> Privacy:
         return lambda: [kind(**z, **claims)]
 
-    def gradients() -> list[Any]:
-        return [DistributedDP(**z, unit="example", sample_rate=0.5, examples=2 * count, min_survivors=2)]
+    def hidden(*after: Any) -> Privacy:
+        return lambda: [ClientDP(**z, amplify=True), *after]
+
+    def gradients(survivors: int = 2, *after: Any) -> Privacy:
+        sampled: dict[str, Any] = {"unit": "example", "sample_rate": 0.5, "examples": 2 * count}
+        return lambda: [DistributedDP(**z, **sampled, min_survivors=survivors), *after]
 
     at_once: dict[str, Any] = {"strategy": FedSGD(), "loss": lambda model, batch: -model(batch[0]).mean()}
     central, local = clients(ClientDP), clients(LocalDP)
@@ -193,8 +201,30 @@ def cases(multiplier: float, count: int) -> dict[str, Callable[[], Run]]:
         "distributed-dp, masked, drop-outs": (by_clients, lambda: masked(*shares(most)()), {"dropout": 0.3}),
         "distributed-dp, abandoned rounds": (by_clients, shares(least), {"rounds": 3, **too_few}),
         "distributed-dp, resumed": (by_clients, shares(most), again),
-        "distributed-dp, sampled examples": (by_examples, gradients, {"rounds": 2, **at_once}),
-        "distributed-dp, sampled examples, resumed": (by_examples, gradients, {**again, **at_once}),
+        "client-dp, fixed-size choice": (by_clients, central, {"rounds": 4, **sized}),
+        "client-dp, amplified, fixed-size choice": (by_clients, hidden(), {"rounds": 4, **sized}),
+        "client-dp, amplified, drop-outs": (by_clients, hidden(), {"rounds": 4, "dropout": 0.3, **coins}),
+        "client-dp, amplified, masked": (by_clients, hidden(SecAggPlus(dropout=0.3)), {"rounds": 2, **coins}),
+        "client-dp, masked, resumed": (by_clients, lambda: masked(*central()), again),
+        "distributed-dp, masked, resumed": (by_clients, lambda: masked(*shares(most)()), again),
+        "distributed-dp, sampled examples": (by_examples, gradients(), {"rounds": 2, **at_once}),
+        "distributed-dp, sampled examples, resumed": (by_examples, gradients(), {**again, **at_once}),
+        "distributed-dp, sampled examples, drop-outs": (
+            by_examples,
+            gradients(1),
+            {"rounds": 2, "dropout": 0.5, **at_once},
+        ),
+        "distributed-dp, sampled examples, abandoned rounds": (
+            by_examples,
+            gradients(2),
+            {"rounds": 3, "sampling": "poisson", "fraction": 0.9, "few": 1, **at_once},
+        ),
+        "distributed-dp, sampled examples, masked, resumed": (
+            by_examples,
+            gradients(3, SecAggPlus(dropout=0.0)),
+            {"blanks": 2, **again, **at_once},
+        ),
+        "local-dp, sampled": (by_clients, local, {"rounds": 4, **coins}),
         "local-dp, drop-outs": (by_clients, local, {"rounds": 2, "dropout": 0.3}),
         "local-dp, abandoned rounds": (by_clients, local, {"rounds": 3, "min_survivors": least, **too_few}),
         "local-dp, resumed": (by_clients, local, again),
