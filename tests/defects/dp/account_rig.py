@@ -4,6 +4,7 @@ what noise and rate follow, which lines are printed, what a ledger's file hides,
 What belongs here: the checks, from whole runs where runs are meant. What does not: defects (`test_account_defects`).
 """
 
+import json
 import sqlite3
 import tempfile
 from collections.abc import Sequence
@@ -19,10 +20,17 @@ from dp.accountants import epsilon
 from dp.audit import Rehearsal, check_noise
 from dp.event_json import from_fact
 from dp.events import Gaussian, Relation, Unit, UnknownEvent
+from dp.ledger_head import SignedHead
 from fl import Federation, FedSGD
-from protocols.errors import Misuse, StoreError
+from fl.round.kept import METRICS
+from protocols.errors import Misuse, SecAggError, StoreError
+from protocols.identity import Identity
+from protocols.plain import PlainSum
+from protocols.record import FILE_NAME, verify_record
 from secagg import SecAggPlus
 from tests.defects.dp import rig
+from tests.flower.test_flower_apps import SITES, grid_of, serve
+from tests.flower.test_flower_apps import federation as flower_federation
 
 ROUND = Gaussian(noise_multiplier=5.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
 Z: dict[str, Any] = {"noise_multiplier": 1.0, "clip": 0.5}
@@ -83,6 +91,72 @@ def noise_is_opened_for_enough(kind: type[DistributedDP] = DistributedDP, unit: 
     before = run.coordinator.reference().flat.vector
     run.fit(1)
     return bool((run.coordinator.reference().flat.vector == before).all())
+
+
+def a_run_goes_on_after_too_few() -> bool:
+    """Two, then six of eight clients are asked where noise was planned for four survivors: a round is abandoned, no
+    more."""
+    layer = DistributedDP(**Z, min_survivors=4)
+    run = federation([layer, SecAggPlus(dropout=0.0)], [8] * 8, sampling="poisson", fraction=0.5)
+    run.coordinator.choose = {1: run.setup.names[:2], 2: run.setup.names[:6]}.__getitem__  # type: ignore[method-assign]
+    try:
+        history = run.fit(2).history
+    except SecAggError:
+        return False
+    return [entry.abandoned is not None for entry in history] == [True, False] and len(
+        run.account.events
+    ) == 1
+
+
+def flower_files_tell_no_counts() -> bool:
+    """A run on Flower, stopped and resumed: its rounds had two clients, none and one, and its files tell them alike."""
+    with tempfile.TemporaryDirectory() as folder:
+
+        def secret(**named: Any) -> Federation:
+            layers = [ClientDP(**Z, amplify=True), PlainSum()]
+            return flower_federation(layers, sampling="poisson", fraction=0.4, **named)
+
+        out = Path(folder) / "run"
+        grid = grid_of(Path(folder), secret)
+        for rounds in (2, 3):
+            own = secret(output=out)
+            own.coordinator.choose = {1: SITES[:2], 2: (), 3: SITES[1:2]}.__getitem__  # type: ignore[method-assign]
+            history = serve(grid, own, rounds).history
+        told = [json.loads(line) for line in (out / METRICS).read_text().splitlines()]
+        bodies = [entry.body for entry in verify_record(out / FILE_NAME).entries]
+        alike = [
+            {k: entry[k] for k in ("asked", "survivors", "bytes_up_per_client", "seconds", "trips")}
+            for entry in told
+        ]
+        counts = {(body.get("asked"), body.get("survivors"), body.get("session")) for body in bodies}
+        one = vars(replace(history[0], number=0, guarantees=()))
+        same = all(vars(replace(entry, number=0, guarantees=())) == one for entry in history)
+        return same and len(counts) == 1 and all(entry == alike[0] for entry in alike) and len(told) == 3
+
+
+def a_forged_file_is_found(kind: type[Ledger] = Ledger) -> bool:
+    """Another ledger in the file's place: as many charges, each cheaper, chained as it should be; or another signer's
+    head."""
+    with tempfile.TemporaryDirectory() as folder:
+        signer, other = Identity.generate("ward"), Identity.generate("else")
+        ledger, forged = (kind(Path(folder) / name, epsilon=9.0, delta=1e-5) for name in ("l", "forged"))
+        for _ in range(3):
+            ledger.charge(ROUND)
+            forged.charge(replace(ROUND, noise_multiplier=500.0))
+        head = ledger.sign_head(signer)
+        ledger.verify(head, signer.public)
+        found = [_refused(ledger, ledger.sign_head(other), signer.public)]
+        forged.verify()
+        forged.path.replace(ledger.path)
+        return all([*found, _refused(kind(ledger.path), head, signer.public)])
+
+
+def _refused(ledger: Ledger, head: SignedHead, key: bytes) -> bool:
+    try:
+        ledger.verify(head, key)
+    except StoreError:
+        return True
+    return False
 
 
 def claims_against_the_server_hold(kind: type[LocalDP] | type[DistributedDP]) -> bool:

@@ -10,9 +10,11 @@ from typing import Any
 
 import pytest
 
-from dp import ClientDP, DistributedDP, LocalDP, SampleDP, ledger_store
+from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
+from dp.ledger_head import SignedHead
 from fl import federation
 from fl.account import Account
+from protocols.errors import BudgetExceeded
 from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
 from tests.defects.dp import account_rig as check
 
@@ -30,6 +32,24 @@ class DemandLowered(DistributedDP):
         self, aggregate: Aggregate, given: Signal, released: Signal, facts: RoundFacts, survivors: Any
     ) -> Aggregate:
         return super().decode(aggregate, given, released, facts, facts.clients * 4)
+
+
+class DemandForgotten(DemandLowered):
+    """The same for clients: the round is made as if more had been asked."""
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        made = super().transform(given, replace(facts, clients=facts.clients * 4))
+        return replace(made, min_survivors=min(made.min_survivors, len(facts.clients)))
+
+
+class CountsCharges(Ledger):
+    """Believes a kept head whose number of charges fits."""
+
+    def verify(self, head: Any = None, public_key: bytes | None = None) -> Any:
+        verdict = super().verify()
+        return (
+            verdict if head is None or head.charges == verdict.charges else super().verify(head, public_key)
+        )
 
 
 class ClaimsTheServer(DistributedDP):
@@ -81,6 +101,22 @@ DEFECTS = {
     ),
     "shares: the demand lowered to who was asked": Defect(
         check.noise_is_opened_for_enough, partial(check.noise_is_opened_for_enough, DemandLowered)
+    ),
+    "shares of clients: the demand lowered to who was asked": Defect(
+        partial(check.noise_is_opened_for_enough, unit="client"),
+        partial(check.noise_is_opened_for_enough, DemandForgotten, unit="client"),
+    ),
+    "shares of clients: too few chosen end the whole run": Defect(
+        check.a_run_goes_on_after_too_few, patches=((federation, "Aborted", BudgetExceeded),)
+    ),
+    "a secret choice on Flower: how many took part is in its files": Defect(
+        check.flower_files_tell_no_counts, patches=((federation, "withheld", lambda result: result),)
+    ),
+    "a ledger's file forged as a whole": Defect(
+        check.a_forged_file_is_found, partial(check.a_forged_file_is_found, CountsCharges)
+    ),
+    "a ledger's head signed by somebody else": Defect(
+        check.a_forged_file_is_found, patches=((SignedHead, "check_signature", lambda *_: None),)
     ),
     "shares: one share of noise claimed against a server that reads it": Defect(
         partial(check.claims_against_the_server_hold, DistributedDP),
