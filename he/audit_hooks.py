@@ -3,13 +3,12 @@
 An audit uses this to look deeper; no protocol code does.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any
 
 from he.roles.messages import INPUT, OPEN, EncryptedInput, OpenRequest
-from protocols.audit_hooks import Hooks
+from protocols.audit_hooks import Hooks, Tamper
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
 from protocols.session import Session
@@ -44,6 +43,7 @@ INAPPLICABLE = {
 }
 
 
+Oracles = Callable[[Session], Iterable[tuple[str, Tamper]]]
 _BEFORE_INPUT = ("join", INPUT)
 
 
@@ -58,7 +58,7 @@ def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool | None:
     return None if later else True
 
 
-def hooks(oracles: Any, **inapplicable: str) -> Hooks:
+def hooks(oracles: Oracles, **inapplicable: str) -> Hooks:
     """Return the hooks of a homomorphic sum: attacks on whoever holds the key, records made for the wire."""
     named = {key.replace("_", "-"): why for key, why in inapplicable.items()}
     return Hooks(

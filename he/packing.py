@@ -10,14 +10,14 @@ value itself, which plain phe decrypts.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.errors import CapacityError, Misuse, PeerError
 
-Values = NDArray[Any]
+Values = NDArray[np.int64] | NDArray[np.object_]
+"""Digits: int64, or Python integers where a slot is wider than 64 bits."""
 
 
 def slot_bits(largest_sum: int) -> int:

@@ -7,7 +7,6 @@ reason.
 
 from collections.abc import Callable, Collection, Generator, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -80,7 +79,7 @@ class Hooks:
     foreign_refused: Callable[[Message, Message], bool] | None = None
     sent: tuple[type, ...] = ()
     neighbours: Callable[[Session, int], Collection[int]] | None = None
-    sparse: Callable[[], Any] | None = None
+    sparse: Callable[[], object] | None = None
     opening: SearchHooks | None = None
     corrupt: Callable[[Session], Mapping[str, int]] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

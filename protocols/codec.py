@@ -22,11 +22,12 @@ from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.errors import Misuse, WireError
 
 MAX_BYTES = 1 << 33
-_DTYPES: dict[int, np.dtype[Any]] = {
+_DTYPES: dict[int, np.dtype[np.generic]] = {
     code: np.dtype(name)
     for code, name in enumerate(["u1", "<i4", "<u4", "<i8", "<u8", "<f4", "<f8"], start=1)
 }
@@ -341,7 +342,7 @@ def _write_array(w: Writer, v: Any) -> None:
     w.append(flat.view(np.uint8).data)
 
 
-def _read_array(r: Reader) -> np.ndarray[Any, Any]:
+def _read_array(r: Reader) -> NDArray[np.generic]:
     code = r.take(1)[0]
     if code not in _DTYPES:
         raise WireError(f"unknown dtype code {code}")

@@ -6,11 +6,11 @@ requests and hands every answer to `Driver.take`.
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Generic
 
 from protocols.errors import Misuse, PeerError
 from protocols.kernel import Finished, Message, Party, State, Step
-from protocols.protocol import Protocol, Stage
+from protocols.protocol import Input, Protocol, Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 
@@ -19,16 +19,25 @@ Perform = Callable[[str, Callable[[], Step]], Step]
 Carry = Callable[[Stage, tuple[Message, ...]], None]
 
 
-class Driver:
+class Driver(Generic[Input]):
     """The server's side of one session.
 
-    perform: runs and saves each step. refused: called with a party and the reason when the server refuses its answer,
-    which then counts as silence.
+    protocol, session: what is played. random: the source of the server's secrets. perform: called with a stage and a
+    step; runs the step, saves it in the server's store and returns it. refused: called with a party and the reason when
+    the server refuses its answer, which then counts as silence.
+
+        driver = Driver(protocol, session, SystemRandom(), lambda stage, step: step(), print)
+
+        def carry(stage: Stage, requests: tuple[Message, ...]) -> None:
+            for answer in network.ask(requests):          # a transport of yours
+                driver.take(answer)
+
+        final = driver.run(carry)
     """
 
     def __init__(
         self,
-        protocol: Protocol[Any],
+        protocol: Protocol[Input],
         session: Session,
         random: SecureRandom,
         perform: Perform,

@@ -81,7 +81,7 @@ def price_to_json(epsilon: float | None) -> float | str | None:
     return INFINITE if epsilon == math.inf else epsilon
 
 
-def price_from_json(value: Any) -> float | None:
+def price_from_json(value: object) -> float | None:
     """Inverse of `price_to_json`. Raises Misuse for anything else."""
     if value is None or value == INFINITE:
         return None if value is None else math.inf

@@ -233,7 +233,7 @@ class LocalTask:
     epochs: int = 1
     loss: Callable[..., Any] | None = None
     examples: int = 0
-    result: dict[str, NDArray[Any]] | None = field(default=None, repr=False)
+    result: dict[str, NDArray[np.generic]] | None = field(default=None, repr=False)
     device: Any = None
     sent: tuple[str, ...] = ()
 

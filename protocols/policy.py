@@ -44,6 +44,8 @@ class Demands:
 class Policy:
     """A client's own minimums, checked before anything leaves it.
 
+        Policy(min_cohort=20, threat="malicious", signed_roster=True, max_epsilon=8.0)
+
     min_cohort, min_survivors: least clients in the roster and in a total (2: a sum of one is no sum).
     min_threshold, min_degree: least absolute values; min_threshold_share: least share of the voters who must agree on
     what is opened, or of the share holders who must answer where nobody votes, 0 to 1 (0.5 by default: two disjoint

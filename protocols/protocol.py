@@ -55,8 +55,16 @@ class Protocol(ABC, Generic[Input]):
     """A protocol, configured but without any party's state.
 
     A subclass gives `name`, `version`, `kinds` (its state classes, the final one included) and the methods marked
-    abstract. Callers use `server`, `client` and `helper`, which check what every protocol must check, and then
-    `State.receive` and `State.close`; `protocols.simulate` and `protocols.runtime.Runtime` drive any of them.
+    abstract; `tests/toys/coin.py` is a whole one in a page. Callers use `server`, `client` and `helper`, which check
+    what every protocol must check, and then `State.receive` and `State.close`; `protocols.simulate` and
+    `protocols.runtime.Runtime` drive any of them.
+
+        first = protocol.server(session, random=SystemRandom())
+        mine = protocol.client(session, 0, vector, random=SystemRandom())
+        step = mine.state.receive(first.send[0], SystemRandom())     # the next state, what to send, what to mark
+
+    Raises Misuse for a session of another protocol or parameters that do not fit, and for a random source that is not
+    the operating system's outside a simulated session; PolicyRefusal where a session falls short of a client's policy.
     """
 
     name: ClassVar[str]
@@ -98,7 +106,11 @@ class Protocol(ABC, Generic[Input]):
     # -- parties --
 
     def server(self, session: Session, *, random: SecureRandom, memory: bytes | None = None) -> Step:
-        """Start the server: its first state and the requests of the first stage."""
+        """Start the server: its first state and the requests of the first stage.
+
+        random: the source of its secrets. memory: what its last session returned in `Step.memory` (None: nothing).
+        Raises Misuse if the session is not one of this protocol.
+        """
         self._admit(session, random)
         return self._server(session, random, memory)
 
@@ -150,7 +162,11 @@ class Protocol(ABC, Generic[Input]):
         policy: Policy | None = None,
         memory: bytes | None = None,
     ) -> Step:
-        """Start a helper (key holder, decryptor)."""
+        """Start a helper (key holder, decryptor), which waits for the server's requests.
+
+        party: one of `helpers(session)`. policy: what it insists on (default: `default_policy`). memory: as for a
+        client. Raises Misuse for another party, or keys that this process does not hold.
+        """
         self._admit(session, random)
         if party not in self.helpers(session):
             raise Misuse(

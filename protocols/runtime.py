@@ -11,11 +11,11 @@ is erased, and `abandon` erases one whose time is over. Results stay.
 
 import hashlib
 from collections.abc import Callable
-from typing import Any
+from typing import Generic
 
 from protocols.errors import PolicyRefusal, SpentUpdate
 from protocols.kernel import Finished, Message, State, Step
-from protocols.protocol import Protocol
+from protocols.protocol import Input, Protocol
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.session import Session
 from protocols.store import Store, Transaction
@@ -25,17 +25,17 @@ Start = Callable[[bytes | None], Step]
 """Makes a party's first step of a session from what it keeps of earlier ones."""
 
 
-def recall(store: Store, protocol: Protocol[Any]) -> bytes | None:
+def recall(store: Store, protocol: Protocol[Input]) -> bytes | None:
     """Return what the party keeps beyond a session, to be handed to `Protocol.client(memory=...)`."""
     return store.get(_memory(protocol))
 
 
-def _memory(protocol: Protocol[Any]) -> str:
+def _memory(protocol: Protocol[Input]) -> str:
     return f"memory/{protocol.tag}"
 
 
 def remember(
-    transaction: Transaction, protocol: Protocol[Any], step: Step, *, allow_resend: bool = False
+    transaction: Transaction, protocol: Protocol[Input], step: Step, *, allow_resend: bool = False
 ) -> None:
     """Set a step's marks and keep its memory. Raises SpentUpdate if a mark is set already."""
     for mark in step.marks:
@@ -50,14 +50,25 @@ def remember(
         transaction.put(_memory(protocol), step.memory)
 
 
-class Runtime:
+class Runtime(Generic[Input]):
     """One party's side of one session, on top of its store. Any number of processes may hold one: the
     store's lock serialises.
+
+    protocol, session: what is played. store: the party's own, where state, marks and memory are synced before an answer
+    is returned. allow_resend: whether an update that left once may leave again (False). random: the source of its
+    secrets (the operating system's).
+
+        party = Runtime(protocol, session, FileStore("site.state", "site-1"))
+        party.begin(protocol.client(session, index, vector, random=SystemRandom()))
+        answers = party.handle(request)          # send them; a second `handle(request)` is refused
+
+    The server's side is begun with `protocol.server(...)`, takes answers by `handle`, goes on by `close` and ends in
+    `total`.
     """
 
     def __init__(
         self,
-        protocol: Protocol[Any],
+        protocol: Protocol[Input],
         session: Session,
         store: Store,
         *,

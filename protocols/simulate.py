@@ -90,20 +90,34 @@ def simulate(
     min_survivors: int = 1,
     clock: Callable[[], float] = time.perf_counter,
 ) -> Outcome:
-    """Run one session and return its outcome.
+    """Run one session in this process and return its outcome.
 
-    vectors: the clients' int64 vectors of one length, by name (str or int) or in order (names 0, 1, ...). A function
-    of no argument in place of a vector is called when its client needs the vector, and never for a client that left
-    before: then one vector at a time is in memory. Such a call needs `session`, as does a protocol that is no sum,
-    whose inputs may be of any type.
-    drop: stage name -> the clients (or helper roles, e.g. "decryptor 1") that vanish before answering it.
-    rng: injected randomness; the session is then marked simulated. bound: public bound on every coordinate
-    (default: the least 2^k - 1 over the given vectors; only a simulation may look). models: what single
-    clients were shown instead of `model`. stores: a party's store by client name, "server" or helper name, so
-    that memory and marks last over several calls. updates: names of the updates behind the vectors, by
-    client. clock: what seconds are read from (time.process_time on a machine that is busy with other work).
+    What is summed:
+    protocol: any `Protocol`. vectors: the clients' int64 vectors of one length, by name (str or int) or in order (names
+    0, 1, ...). A function of no argument in place of a vector is called when its client needs the vector, and never for
+    a client that left before: then one vector at a time is in memory. Such a call needs `session`, as does a protocol
+    that is no sum, whose inputs may be of any type.
 
-    Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call.
+    The session (`session` in place of all these): bound: public bound on every |coordinate|, >= 0 (default: the least
+    2^k - 1 over the given vectors; only a simulation may look). modulus: 0 (default) for a sum over Z, else M. round:
+    counts from 1. model: 32 bytes that name what all clients were shown; models: what single clients were shown
+    instead. min_survivors: fewest clients in a total.
+
+    The parties:
+    policy: what every client insists on (default: the protocol's). stores: a party's store by client name, "server" or
+    helper name, so that memory and marks last over several calls. updates: names (bytes) of the updates behind the
+    vectors, by client. rng: injected randomness; the session is then marked simulated (default: the system's).
+
+    What happens to them, and what is seen:
+    drop: stage name -> the clients (or helper roles, e.g. "decryptor 1") that vanish before answering it. tamper: given
+    each message, returns what arrives in its place: a message, several, or None. observe: called with every message.
+    clock: what seconds are read from (time.process_time on a machine that is busy with other work).
+
+        outcome = simulate(SecAgg(), {"a": [1, 2], "b": [3, 4], "c": [5, 6], "d": [7, 8]}, drop={"masked-input": ["d"]})
+        outcome.total, outcome.survivors          # array([ 9, 12]), ('a', 'b', 'c')
+
+    Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call,
+    PolicyRefusal if every client refuses the session.
     """
     named, source = _named(vectors, isinstance(protocol, SecureSum)), _source(rng)
     made = session or _session(
@@ -181,16 +195,16 @@ class _Run:
     session: Session
     vectors: dict[Hashable, Any]
     policy: Policy
-    drop: Mapping[str, Collection[Any]]
+    drop: Mapping[str, Collection[Hashable]]
     random: SecureRandom
     observe: Observe | None
     tamper: Tamper | None
-    stores: Mapping[Any, Store]
+    stores: Mapping[Hashable, Store]
     clock: Callable[[], float]
     states: dict[Party, State] = field(default_factory=dict)
     gone: set[Party] = field(default_factory=set)
     late: dict[Party, Callable[[Any], Step]] = field(default_factory=dict)
-    refusals: dict[Any, SecAggError] = field(default_factory=dict)
+    refusals: dict[Hashable, SecAggError] = field(default_factory=dict)
     seconds: defaultdict[str, defaultdict[str, float]] = field(default_factory=_table)
     sizes: defaultdict[str, defaultdict[str, int]] = field(default_factory=_table)
 
@@ -201,12 +215,12 @@ class _Run:
         self.stages = self.protocol.stages(self.session)
         self.counting = next((stage.name for stage in self.stages if stage.counts), self.stages[0].name)
         self.helpers = self.protocol.helpers(self.session)
-        self.labels: dict[Party, Any] = {client(i): name for i, name in enumerate(self.vectors)}
+        self.labels: dict[Party, Hashable] = {client(i): name for i, name in enumerate(self.vectors)}
         self.labels |= {party: str(party) for party in (*self.helpers, SERVER)}
         self.leaving = self._leaving()
 
     def _leaving(self) -> dict[str, set[Party]]:
-        by_label: dict[Any, Party] = {label: party for party, label in self.labels.items()}
+        by_label: dict[Hashable, Party] = {label: party for party, label in self.labels.items()}
         by_label |= {str(label): party for label, party in list(by_label.items())}
         names = [stage.name for stage in self.stages]
         leaving: defaultdict[str, set[Party]] = defaultdict(set)

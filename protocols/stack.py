@@ -51,8 +51,15 @@ class Numbers:
 class Stack:
     """A checked list of layers, ended by a SecureSum (PlainSum if none was given).
 
-    layers: in the client's order. numbers: bits, range, weight cap. Raises StackError for a SecureSum that
-    is not last, or for anything that is not a layer, Misuse for a layer whose accountant cannot price it.
+    privacy: layers in the client's order, each name once, a SecureSum last or none. numbers: bits per value, range and
+    weight cap (16 bits, range from clip norm or model, cap 10,000). Raises StackError for a SecureSum that is not last,
+    for anything that is not a layer, and for layers whose claims the sum would break; Misuse for a layer whose
+    accountant cannot price it.
+
+        stack = Stack([ClientDP(noise_multiplier=1.0, clip=1.0), SecAggPlus()], Numbers(bits=20))
+        stack.plan(RunFacts(rounds=10, population=100, cohort=50, dimension=57_000))     # raises before round 1
+
+    `plan` calibrates the layers and proves that a round composes and fits; `round` gives a round's arithmetic.
     """
 
     privacy: Sequence[Any] = ()

@@ -66,7 +66,10 @@ class Event:
 
 @dataclass(frozen=True)
 class Statement:
-    """What was protected, from whom, under which assumption, at what price.
+    """What was protected, from whom, under which assumption, at what price: `result.statement` of a run.
+
+        print(statement.describe())
+        Path("statement.json").write_text(json.dumps(statement.to_json()))      # `from_json` reads it, or raises Misuse
 
     layers: each layer's one-sentence description in the client's order. protection: the secure sum's. events:
     all DP events so far. notes: what a reader must know besides (simulated parties, plaintext metrics, sums

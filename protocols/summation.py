@@ -43,7 +43,13 @@ class SecureSum(Protocol[IntVector]):
     """A protocol whose result is the exact sum of the clients' int64 vectors.
 
     Callers use `session`, `server`, `client` and `helper`. A SecureSum is the last layer of a stack
-    (`protocols.layers`).
+    (`protocols.layers`); `PlainSum`, `secagg.SecAggPlus`, `he.PaillierSum` and `he.CKKSSum` are exchanged for each
+    other.
+
+        protocol = SecAggPlus()
+        session = protocol.session(["a", "b", "c", "d"], dimension=1000, bound=2**15 - 1, random=SystemRandom())
+
+    A backend adds `parameters` to what `Protocol` asks for, and passes `tests/contracts/secure_sum.py`.
     """
 
     server_sees_vectors: ClassVar[bool] = False
@@ -87,8 +93,14 @@ class SecureSum(Protocol[IntVector]):
         min_survivors: int = 1,
         memory: bytes | None = None,
     ) -> Session:
-        """Make a new session (the server does). memory: what an earlier session of the server returned in
-        `Step.memory`; a protocol whose set-up serves many sessions builds on it. Raises Misuse or CapacityError
+        """Make a new session (the server does).
+
+        roster: the clients' distinct names, in the order of their indices. dimension: coordinates of every vector, >=
+        1. bound: public bound on every |coordinate|. modulus: 0 (default) for a sum over Z, else M, 2 to 2^62 or a
+        power of two up to 2^64: the sum is taken in Z_M. round: counts from 1. model: 32 bytes that name all that
+        clients were shown. simulated: other randomness than the operating system's may be used (False).
+        min_survivors: fewest clients in a total, 1 by default. memory: what an earlier session of the server returned
+        in `Step.memory`; a protocol whose set-up serves many sessions builds on it. Raises Misuse or CapacityError
         for an impossible one.
         """
         names = tuple(str(name) for name in roster)

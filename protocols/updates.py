@@ -95,10 +95,10 @@ class Flat:
 
     vector: NDArray[np.float64] = field(repr=False)
     counters: NDArray[np.int64] = field(repr=False)
-    kept: dict[tuple[str, ...], NDArray[Any]] = field(repr=False)
+    kept: dict[tuple[str, ...], NDArray[np.generic]] = field(repr=False)
 
 
-def walk(tree: Tree, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], NDArray[Any]]]:
+def walk(tree: Tree, prefix: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], NDArray[np.generic]]]:
     """Yield (path, array) for every leaf, in the tree's own order. Raises Misuse for keys that are not strings."""
     for key, value in tree.items():
         if not isinstance(key, str):
@@ -134,7 +134,7 @@ def schema_of(
     return Schema(tuple(leaves))
 
 
-def _rule(name: str, dtype: np.dtype[Any], integers: str, rules: Mapping[str, str]) -> str:
+def _rule(name: str, dtype: np.dtype[np.generic], integers: str, rules: Mapping[str, str]) -> str:
     if dtype.kind == "b":
         return "keep"
     if dtype.kind in "iu":
@@ -159,7 +159,7 @@ def flatten(tree: Tree, schema: Schema) -> Flat:
             f"an update does not match its schema: missing {_names(missing)}, unexpected {_names(extra)}"
         )
     vector, counters = np.empty(schema.dimension), np.empty(schema.counters, np.int64)
-    kept: dict[tuple[str, ...], NDArray[Any]] = {}
+    kept: dict[tuple[str, ...], NDArray[np.generic]] = {}
     for leaf, place in _places(schema):
         array = _checked(arrays[leaf.path], leaf)
         if leaf.rule == "protect":
@@ -174,12 +174,12 @@ def flatten(tree: Tree, schema: Schema) -> Flat:
     return Flat(vector, counters, kept)
 
 
-def unflatten(flat: Flat, schema: Schema) -> dict[str, Any]:
+def unflatten(flat: Flat, schema: Schema) -> dict[str, object]:
     """Inverse of flatten: the tree, each array in its own dtype and shape.
 
     A protected value beyond its dtype's range raises Misuse naming the array: nothing becomes infinite silently.
     """
-    tree: dict[str, Any] = {}
+    tree: dict[str, object] = {}
     for leaf, place in _places(schema):
         if leaf.rule == "protect":
             array = _from_reals(flat.vector[place], leaf)
@@ -204,7 +204,7 @@ def _names(paths: set[tuple[str, ...]]) -> str:
     return ", ".join(sorted(".".join(path) for path in paths)) or "nothing"
 
 
-def _checked(array: NDArray[Any], leaf: Leaf) -> NDArray[Any]:
+def _checked(array: NDArray[np.generic], leaf: Leaf) -> NDArray[np.generic]:
     if array.dtype.name != leaf.dtype or array.shape != leaf.shape:
         raise Misuse(
             f"{leaf.name}: expected {leaf.dtype} of shape {leaf.shape}, got {array.dtype.name} of shape {array.shape}"
@@ -214,12 +214,12 @@ def _checked(array: NDArray[Any], leaf: Leaf) -> NDArray[Any]:
     return array
 
 
-def _reals(array: NDArray[Any]) -> NDArray[Any]:
+def _reals(array: NDArray[np.generic]) -> NDArray[np.generic]:
     flat = np.ascontiguousarray(array).reshape(-1)
     return flat.view(flat.real.dtype) if flat.dtype.kind == "c" else flat
 
 
-def _from_reals(values: NDArray[np.float64], leaf: Leaf) -> NDArray[Any]:
+def _from_reals(values: NDArray[np.float64], leaf: Leaf) -> NDArray[np.generic]:
     dtype = np.dtype(leaf.dtype)
     real = np.dtype(np.float32 if dtype == np.complex64 else np.float64 if dtype.kind == "c" else dtype)
     if values.size and float(np.abs(values).max()) > float(np.finfo(real).max):
@@ -227,14 +227,14 @@ def _from_reals(values: NDArray[np.float64], leaf: Leaf) -> NDArray[Any]:
     return values.astype(real).view(dtype)
 
 
-def _narrow(values: NDArray[np.int64], leaf: Leaf) -> NDArray[Any]:
+def _narrow(values: NDArray[np.int64], leaf: Leaf) -> NDArray[np.generic]:
     info = np.iinfo(leaf.dtype)
     if values.size and (int(values.min()) < info.min or int(values.max()) > info.max):
         raise Misuse(f"{leaf.name}: a counter does not fit in {leaf.dtype}")
     return values.astype(leaf.dtype)
 
 
-def _place(tree: dict[str, Any], path: tuple[str, ...], array: NDArray[Any]) -> None:
+def _place(tree: dict[str, Any], path: tuple[str, ...], array: NDArray[np.generic]) -> None:
     for key in path[:-1]:
         tree = tree.setdefault(key, {})
     tree[path[-1]] = array

@@ -34,6 +34,7 @@ from protocols.runtime import Runtime, Start
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import write_atomic
+from protocols.summation import IntVector
 
 KEPT_HEAD, KEPT_HEADS = "kept-head.txt", "kept-heads.txt"
 
@@ -108,7 +109,7 @@ class NodeParty:
             out.extend(runtime.handle(Frame.from_wire(data)))
         return out
 
-    def _runtime(self, session: Session) -> Runtime:
+    def _runtime(self, session: Session) -> Runtime[IntVector]:
         return Runtime(self.protocol, session, self.site.store, allow_resend=self.own.policy.allow_resend)
 
     def _keep_head(self, header: Header) -> None:

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 from contextlib import suppress
 from functools import partial
-from typing import Any
 
 import numpy as np
 
@@ -19,12 +18,12 @@ from protocols.kernel import Message
 from protocols.session import Session
 
 
-def make(protocol: Any) -> Hooks:
-    """Return the hooks of a CKKSSum."""
-    return hooks(partial(_oracles, protocol))
+def make(shared: bool) -> Hooks:
+    """Return the hooks of a CKKSSum. shared: clients share the key."""
+    return hooks(partial(_oracles, shared))
 
 
-def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
+def _oracles(shared: bool, session: Session) -> Iterator[tuple[str, Tamper]]:
     parameters = scheme(session)
 
     def summed(seen: ServerView, *clients: int) -> Adder:
@@ -52,7 +51,7 @@ def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
     yield "one client's ciphertext", _PublishedView(single).tamper
     yield "one client's ciphertext, once for each client", _PublishedView(repeated).tamper
     yield "the sum without one client", _PublishedView(without_one).tamper
-    if not protocol.shared:
+    if not shared:
         yield "one client's ciphertext, re-randomised", _PublishedView(rerandomised).tamper
 
 

@@ -17,7 +17,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import lru_cache
-from typing import Any
+from typing import Protocol, TypeVar
 
 import numpy as np
 import tenseal.sealapi as seal
@@ -32,6 +32,16 @@ MAX_POLYNOMIALS = 16  # SEAL_CIPHERTEXT_SIZE_MAX
 _HEADER = struct.Struct("<HBBBBHQ")
 _MAGIC, _UNCOMPRESSED, _ZSTD = 0xA15E, 0, 2
 _CIPHERTEXT = struct.Struct("<32sBQQQdQ")
+
+
+class _Encoded(Protocol):
+    """An object of SEAL that reads and writes files."""
+
+    def load(self, context: seal.SEALContext, path: str) -> None: ...
+    def save(self, path: str) -> None: ...
+
+
+T = TypeVar("T", bound=_Encoded)
 
 
 class _File:
@@ -64,7 +74,7 @@ def _scratch() -> Iterator[_File]:
             yield _File(file.name, file.fileno())
 
 
-def _saved(made: Any) -> bytes:
+def _saved(made: _Encoded) -> bytes:
     """Return SEAL's encoding of one of its objects."""
     with _scratch() as file:
         return file.written_by(made.save)
@@ -99,7 +109,7 @@ class SealRing:
         self._parms_id = struct.pack("<4Q", *self._context.first_parms_id())
         self._header = _saved(self._parameters())[:5]
 
-    def _parameters(self) -> Any:
+    def _parameters(self) -> seal.EncryptionParameters:
         parameters = seal.EncryptionParameters(seal.SCHEME_TYPE.CKKS)
         parameters.set_poly_modulus_degree(self.degree)
         parameters.set_coeff_modulus([seal.Modulus(self.modulus)])
@@ -121,16 +131,16 @@ class SealRing:
         parameters.set_random_generator(seal.Blake2xbPRNGFactory(list(struct.unpack("<8Q", seed))))
         return self._secret_bytes(seal.SEALContext(parameters, True, seal.SEC_LEVEL_TYPE.TC128))
 
-    def _secret_bytes(self, context: Any) -> bytes:
+    def _secret_bytes(self, context: seal.SEALContext) -> bytes:
         return _saved(seal.KeyGenerator(context).secret_key())
 
-    def _loaded(self, made: Any, data: bytes) -> Any:
+    def _loaded(self, made: T, data: bytes) -> T:
         """Return a SEAL object with what SEAL's encoding of it holds."""
         with _scratch() as file:
             made.load(self._context, file.holding(data))
         return made
 
-    def _secret(self, data: bytes) -> Any:
+    def _secret(self, data: bytes) -> seal.SecretKey:
         return self._loaded(seal.SecretKey(), data)
 
     def public_of(self, secret: bytes) -> Words:
@@ -185,7 +195,7 @@ class SealRing:
                 result[i] = self._read(file, total, 2)[1]
         return result
 
-    def _expanded(self, file: _File, seed: NDArray[np.uint8]) -> Any:
+    def _expanded(self, file: _File, seed: NDArray[np.uint8]) -> seal.Ciphertext:
         ciphertext = seal.Ciphertext()
         nothing = np.zeros((1, self.degree), np.uint64)
         blob = self._blob(nothing, transformed=True, seed=seed.tobytes())
@@ -225,7 +235,7 @@ class SealRing:
 
     # -- SEAL's layout --------------------------------------------------------------------------------------------
 
-    def _read(self, file: _File, ciphertext: Any, polynomials: int) -> Words:
+    def _read(self, file: _File, ciphertext: seal.Ciphertext, polynomials: int) -> Words:
         data = _tail(_payload(file.written_by(ciphertext.save)), polynomials * self.degree)
         return data.reshape(polynomials, self.degree)
 

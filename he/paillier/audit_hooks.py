@@ -1,14 +1,14 @@
 """Attacks on the holder of a Paillier key, for audits: what a server might have opened in place of the sum."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
-import gmpy2
+from gmpy2 import mpz
 
 from he.audit_hooks import ServerView, hooks
 from he.paillier.cipher import add, encrypt, parse, serialise
+from he.paillier.keys import PublicKey
 from he.paillier.messages import DECRYPT, DecryptRequest
 from he.paillier.parameters import scheme
 from he.paillier.randomisers import Randomisers
@@ -18,10 +18,10 @@ from protocols.randomness import SystemRandom
 from protocols.session import Session
 
 
-def make(protocol: Any) -> Hooks:
-    """Return the hooks of a PaillierSum."""
-    sealed = {} if protocol.recipients else {"nonces_are_used_once": "nothing is sealed with a nonce"}
-    return replace(hooks(partial(_oracles, protocol), **sealed), corrupt=_corrupt)
+def make(encryption: Callable[[], PublicKey], boxes: bool) -> Hooks:
+    """Return the hooks of a PaillierSum. encryption: gives its key. boxes: a holder seals the total to clients."""
+    sealed = {} if boxes else {"nonces_are_used_once": "nothing is sealed with a nonce"}
+    return replace(hooks(partial(_oracles, encryption), **sealed), corrupt=_corrupt)
 
 
 def _corrupt(session: Session) -> dict[str, int]:
@@ -29,10 +29,10 @@ def _corrupt(session: Session) -> dict[str, int]:
     return {"decryptor": scheme(session).corrupt}
 
 
-def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
-    public = protocol.keys.encryption
+def _oracles(encryption: Callable[[], PublicKey], session: Session) -> Iterator[tuple[str, Tamper]]:
+    public = encryption()
 
-    def parsed(data: bytes) -> list[Any]:
+    def parsed(data: bytes) -> list[mpz]:
         return parse(data, len(data) // public.ciphertext_bytes, public)
 
     def single(seen: ServerView, honest: bytes) -> bytes:
@@ -44,7 +44,7 @@ def _oracles(protocol: Any, session: Session) -> Iterator[tuple[str, Tamper]]:
         return serialise(add(values, zeros, public), public)
 
     def plus_one(seen: ServerView, honest: bytes) -> bytes:
-        values, n = parsed(honest), gmpy2.mpz(public.n)
+        values, n = parsed(honest), mpz(public.n)
         return serialise([values[0] * (1 + n) % n**2, *values[1:]], public)
 
     yield "one client's ciphertext", _DecryptorsView(single).tamper

@@ -7,9 +7,9 @@ read.
 """
 
 from collections.abc import Iterable, Sequence
-from typing import Any
 
 import gmpy2
+from gmpy2 import mpz
 
 from he.paillier.keys import PublicKey, SecretKey
 from he.paillier.randomisers import Randomiser, Randomisers
@@ -29,7 +29,7 @@ def encrypt_knowing(
     plaintexts: Sequence[int], source: Randomisers, random: SecureRandom
 ) -> tuple[bytes, list[bytes]]:
     """Return the ciphertexts and the randomisers' exponents, secret, which a proof of knowledge takes."""
-    n, n2, size = gmpy2.mpz(source.public.n), source.n2, source.public.ciphertext_bytes
+    n, n2, size = mpz(source.public.n), source.n2, source.public.ciphertext_bytes
     randomisers = source.take(len(plaintexts), random)
 
     def blind(share: Sequence[tuple[int, Randomiser]]) -> list[bytes]:
@@ -39,14 +39,14 @@ def encrypt_knowing(
     return b"".join(parts), [r.exponent for r in randomisers]
 
 
-def parse(data: bytes, count: int, public: PublicKey) -> list[Any]:
+def parse(data: bytes, count: int, public: PublicKey) -> list[mpz]:
     """Return `count` ciphertexts under `public`.
 
     Raises WireError for another length (truncated, over-long, of a key of another size) and for numbers
     that are no ciphertext under this key: not below n^2, or not prime to n.
     """
-    n = gmpy2.mpz(public.n)
-    n2, product, parsed = n * n, gmpy2.mpz(1), _numbers(data, count, public.ciphertext_bytes, "ciphertexts")
+    n = mpz(public.n)
+    n2, product, parsed = n * n, mpz(1), _numbers(data, count, public.ciphertext_bytes, "ciphertexts")
     for value in parsed:
         if value >= n2:
             raise WireError("a ciphertext is not below n^2: it was made under another key")
@@ -56,41 +56,41 @@ def parse(data: bytes, count: int, public: PublicKey) -> list[Any]:
     return parsed
 
 
-def _numbers(data: bytes, count: int, size: int, what: str) -> list[Any]:
+def _numbers(data: bytes, count: int, size: int, what: str) -> list[mpz]:
     if len(data) != count * size:
         raise WireError(f"expected {count} {what} of {size} bytes under this key, got {len(data)} bytes")
-    return [gmpy2.mpz.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)]
+    return [mpz.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)]
 
 
-def serialise(ciphertexts: Sequence[Any], public: PublicKey) -> bytes:
+def serialise(ciphertexts: Sequence[mpz], public: PublicKey) -> bytes:
     """Return the bytes of `parse`."""
     return b"".join(c.to_bytes(public.ciphertext_bytes, "big") for c in ciphertexts)
 
 
-def parse_residues(data: bytes, count: int, public: PublicKey) -> list[Any]:
+def parse_residues(data: bytes, count: int, public: PublicKey) -> list[mpz]:
     """Return `count` units modulo n, of which `serialise_residues` made the bytes. Raises WireError for anything
     else.
     """
-    n = gmpy2.mpz(public.n)
+    n = mpz(public.n)
     values = _numbers(data, count, public.residue_bytes, "residues")
     if any(value >= n or gmpy2.gcd(value, n) != 1 for value in values):
         raise WireError("a residue is not a unit below the modulus")
     return values
 
 
-def serialise_residues(values: Sequence[Any], public: PublicKey) -> bytes:
+def serialise_residues(values: Sequence[mpz], public: PublicKey) -> bytes:
     """Return the values modulo n in full width, end to end."""
     return b"".join(v.to_bytes(public.residue_bytes, "big") for v in values)
 
 
-def add(left: Sequence[Any], right: Sequence[Any], public: PublicKey) -> list[Any]:
+def add(left: Sequence[mpz], right: Sequence[mpz], public: PublicKey) -> list[mpz]:
     """Return ciphertexts of the sums of plaintexts, pairwise."""
-    n2 = gmpy2.mpz(public.n) ** 2
+    n2 = mpz(public.n) ** 2
     pairs = list(zip(left, right, strict=True))
     return spread(lambda share: [a * b % n2 for a, b in share], pairs, least=256)
 
 
-def add_all(vectors: Iterable[Sequence[Any]], public: PublicKey) -> list[Any]:
+def add_all(vectors: Iterable[Sequence[mpz]], public: PublicKey) -> list[mpz]:
     """Return ciphertexts of the sums of several vectors of plaintexts, at least one."""
     first, *others = vectors
     total = list(first)
@@ -99,7 +99,7 @@ def add_all(vectors: Iterable[Sequence[Any]], public: PublicKey) -> list[Any]:
     return total
 
 
-def centre(value: Any, n: Any) -> int:
+def centre(value: mpz, n: mpz) -> int:
     """Return the representative in (-n/2, n/2) of a residue modulo odd n."""
     return int(value - n if value > n // 2 else value)
 
@@ -110,29 +110,29 @@ class CrtDecryption:
     """
 
     def __init__(self, secret: SecretKey) -> None:
-        self._n = gmpy2.mpz(secret.public.n)
-        self._p, self._q = gmpy2.mpz(secret.p), gmpy2.mpz(secret.q)
+        self._n = mpz(secret.public.n)
+        self._p, self._q = mpz(secret.p), mpz(secret.q)
         self._crt = gmpy2.invert(self._p, self._q)
         self._scale = {f: gmpy2.invert(self._log(1 + self._n, f), f) for f in (self._p, self._q)}
 
     def __repr__(self) -> str:
         return "CrtDecryption(secret)"
 
-    def decrypt(self, ciphertexts: Sequence[Any]) -> list[int]:
+    def decrypt(self, ciphertexts: Sequence[mpz]) -> list[int]:
         """Return the plaintexts in (-n/2, n/2)."""
         return spread(self._decrypt_share, ciphertexts)
 
-    def _decrypt_share(self, share: Sequence[Any]) -> list[int]:
+    def _decrypt_share(self, share: Sequence[mpz]) -> list[int]:
         return [
             self._join(*(self._log(c, f) * self._scale[f] % f for f in (self._p, self._q))) for c in share
         ]
 
     @staticmethod
-    def _log(c: Any, f: Any) -> Any:
+    def _log(c: mpz, f: mpz) -> mpz:
         """Return L(c^(f-1) modulo f^2) with L(x) = (x - 1) / f."""
         f2 = f * f
         return (gmpy2.powmod(c % f2, f - 1, f2) - 1) // f
 
-    def _join(self, at_p: Any, at_q: Any) -> int:
+    def _join(self, at_p: mpz, at_q: mpz) -> int:
         value = at_p + self._p * ((at_q - at_p) * self._crt % self._q)
         return centre(value, self._n)

@@ -10,7 +10,9 @@ prevents that.
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar
+from typing import ClassVar
+
+from gmpy2 import mpz
 
 from he.paillier.cipher import add_all, parse, parse_residues, serialise, serialise_residues
 from he.paillier.messages import DECRYPT, DecryptRequest, Partial, ciphertexts_of, known, parse_named
@@ -102,7 +104,7 @@ class GathersInputs(Asking):
 
 @dataclass(frozen=True)
 class GathersDecryptorVotes(GathersVotes):
-    """Any wrong vote is named and counts as none. listed: what is voted on."""
+    """mpz wrong vote is named and counts as none. listed: what is voted on."""
 
     TAG: ClassVar[int | None] = 37
     ROLE: ClassVar[str] = DECRYPTOR
@@ -167,9 +169,9 @@ class CombinesParts(Asking):
             ) from None
         return Step(Total(total_of(digits, self.session), self.survivors, blamed))
 
-    def _judged(self, ciphertexts: list[Any]) -> tuple[dict[int, list[Any]], tuple[str, ...]]:
+    def _judged(self, ciphertexts: list[mpz]) -> tuple[dict[int, list[mpz]], tuple[str, ...]]:
         """Return the right partial decryptions by holder (from 1), and who sent wrong ones."""
-        right: dict[int, list[Any]] = {}
+        right: dict[int, list[mpz]] = {}
         blamed = []
         for number, sent in sorted(self.answers.items()):
             who = str(decryptor(number))
@@ -182,6 +184,6 @@ class CombinesParts(Asking):
             right[number + 1] = parts
         return right, tuple(blamed)
 
-    def _parsed(self, sent: Partial, who: str) -> list[Any]:
+    def _parsed(self, sent: Partial, who: str) -> list[mpz]:
         with naming(who):
             return parse_residues(sent.partials, ciphertexts_of(self.session), self.key.public)

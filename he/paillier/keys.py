@@ -9,10 +9,10 @@ of Jacobi symbol 1 and a randomiser's exponent needs half the modulus' length on
 import functools
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
 
 import gmpy2
 import numpy as np
+from gmpy2 import mpz
 from numpy.typing import NDArray
 
 from he.paillier.workers import releasing_gil, spread
@@ -25,7 +25,7 @@ _SIEVE_LIMIT = 1 << 20
 _SIEVE_LENGTH = 1 << 17
 
 
-def blum_prime(bits: int, random: SecureRandom) -> Any:
+def blum_prime(bits: int, random: SecureRandom) -> mpz:
     """Return a uniform prime of exactly `bits` bits, the upper two set, congruent to 3 modulo 4."""
     small = gmpy2.primorial(2000)
     with releasing_gil():
@@ -35,7 +35,7 @@ def blum_prime(bits: int, random: SecureRandom) -> Any:
                 return candidate
 
 
-def safe_prime(bits: int, random: SecureRandom) -> Any:
+def safe_prime(bits: int, random: SecureRandom) -> mpz:
     """Return a prime p = 2p' + 1 of exactly `bits` >= 64 bits, the upper two set, p' prime: the first after
     random starts.
 
@@ -55,25 +55,25 @@ def safe_prime(bits: int, random: SecureRandom) -> Any:
                     return p
 
 
-def is_safe_prime(p: Any) -> bool:
+def is_safe_prime(p: mpz) -> bool:
     """True if p and (p - 1) / 2 are prime."""
-    return _is_safe(gmpy2.mpz(p), gmpy2.mpz(p) >> 1)
+    return _is_safe(mpz(p), mpz(p) >> 1)
 
 
-def _is_safe(p: Any, half: Any) -> bool:
+def _is_safe(p: mpz, half: mpz) -> bool:
     return bool(gmpy2.is_prime(half, ROUNDS) and gmpy2.is_prime(p, ROUNDS))
 
 
-def _fermat(candidate: Any) -> bool:
+def _fermat(candidate: mpz) -> bool:
     return bool(gmpy2.powmod(2, candidate - 1, candidate) == 1)
 
 
-def _odd_with_top_bits(bits: int, random: SecureRandom) -> Any:
+def _odd_with_top_bits(bits: int, random: SecureRandom) -> mpz:
     value = int.from_bytes(random.bytes((bits + 7) // 8), "big") >> (-bits % 8)
-    return gmpy2.mpz(value | 3 << (bits - 2) | 1)
+    return mpz(value | 3 << (bits - 2) | 1)
 
 
-def _sieve(start: Any) -> NDArray[np.bool_]:
+def _sieve(start: mpz) -> NDArray[np.bool_]:
     """Mark the k for which neither start + 6k nor 2 (start + 6k) + 1 has a prime factor from 5 to the
     limit.
     """

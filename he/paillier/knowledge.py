@@ -15,9 +15,9 @@ import functools
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gmpy2
+from gmpy2 import mpz
 
 from he.paillier.keys import PublicKey
 from he.paillier.proofs import CHALLENGE_BYTES, HIDING_BITS, challenges, multi_power
@@ -48,7 +48,7 @@ class KnownPlaintexts:
     public: PublicKey
     context: bytes
     index: int
-    ciphertexts: Sequence[Any]
+    ciphertexts: Sequence[mpz]
     exponent_bits: int
 
     def __post_init__(self) -> None:
@@ -65,7 +65,7 @@ class KnownPlaintexts:
         """Bytes of a proof's answers."""
         return self.public.residue_bytes, (self.mask_bits + 8) // 8
 
-    def digest(self, commitment: Any) -> bytes:
+    def digest(self, commitment: mpz) -> bytes:
         """Hash key, session, place, ciphertexts and commitment."""
         size = self.public.ciphertext_bytes
         hasher = hashlib.sha256(_DOMAIN + self.public.digest + self.index.to_bytes(4, "big"))
@@ -79,16 +79,16 @@ class KnownPlaintexts:
         """Return an exponent of 16 bytes for each ciphertext."""
         return challenges(b"challenges\0" + digest, len(self.ciphertexts))
 
-    def image(self, plain: Any, exponent: Any) -> Any:
+    def image(self, plain: mpz, exponent: mpz) -> mpz:
         """Return (1 + n)^plain g^exponent modulo n^2."""
-        n = gmpy2.mpz(self.public.n)
+        n = mpz(self.public.n)
         return (1 + plain % n * n) * gmpy2.powmod(_base(self.public), exponent, n * n) % (n * n)
 
 
 @functools.lru_cache(maxsize=8)
-def _base(public: PublicKey) -> Any:
+def _base(public: PublicKey) -> mpz:
     """Return g = h^n modulo n^2."""
-    n = gmpy2.mpz(public.n)
+    n = mpz(public.n)
     return gmpy2.powmod(public.h, n, n * n)
 
 
@@ -109,7 +109,7 @@ def prove(
 
 def check(statement: KnownPlaintexts, proof: Knowledge | None) -> None:
     """Raises ProtocolViolation, naming the client, unless it proves that it knows what it encrypted."""
-    who, n = f"client {statement.index}", gmpy2.mpz(statement.public.n)
+    who, n = f"client {statement.index}", mpz(statement.public.n)
     if proof is None:
         raise ProtocolViolation(f"{who}: expected a proof that it knows what it encrypted, got none", who)
     plain, exponent = (int.from_bytes(answer, "big") for answer in (proof.plain, proof.exponent))

@@ -4,7 +4,8 @@ may be said, and what follows.
 
 import hashlib
 from dataclasses import dataclass, field
-from typing import Any
+
+from gmpy2 import mpz
 
 from he.paillier.cipher import parse
 from he.paillier.keys import PublicKey
@@ -78,7 +79,7 @@ class Partial(Record):
 
 def checked(
     sent: EncryptedInput, session: Session, index: int, signers: bytes, public: PublicKey
-) -> tuple[Ticket, list[Any]]:
+) -> tuple[Ticket, list[mpz]]:
     """Return ticket and ciphertexts after checking digest, signature and range. Raises PeerError naming the client."""
     who = f"client {index}"
     ticket = decode(Ticket, sent.ticket, who)
@@ -88,7 +89,7 @@ def checked(
     return ticket, parse_named(sent.ciphertexts, session, public, who)
 
 
-def known(sent: EncryptedInput, session: Session, index: int, signers: bytes, public: PublicKey) -> list[Any]:
+def known(sent: EncryptedInput, session: Session, index: int, signers: bytes, public: PublicKey) -> list[mpz]:
     """Return the ciphertexts after those checks and that of the proof of knowledge. Raises PeerError naming the
     client.
     """
@@ -98,7 +99,7 @@ def known(sent: EncryptedInput, session: Session, index: int, signers: bytes, pu
     return values
 
 
-def parse_named(data: bytes, session: Session, public: PublicKey, who: str) -> list[Any]:
+def parse_named(data: bytes, session: Session, public: PublicKey, who: str) -> list[mpz]:
     """Return a vector's ciphertexts. Raises WireError naming the sender."""
     with naming(who):
         return parse(data, ciphertexts_of(session), public)

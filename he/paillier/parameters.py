@@ -111,4 +111,4 @@ def total_of(digits: Values, session: Session) -> NDArray[np.int64]:
         return digits.astype(np.int64)
     if digits.dtype == object:
         return centred(np.array([int(x) % modulus for x in digits], np.uint64), modulus)
-    return representatives(digits, modulus)
+    return representatives(digits.astype(np.int64, copy=False), modulus)

@@ -11,9 +11,9 @@ no factor below 2^128, so a single wrong element survives with probability 2^-12
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import gmpy2
+from gmpy2 import mpz
 
 from he.paillier.threshold import KeyShare, ThresholdKey, squares_of
 from protocols.codec import BigInt, Record
@@ -40,10 +40,10 @@ class Proof(Record):
 
 
 def prove(
-    share: KeyShare, ciphertexts: Sequence[Any], partials: Sequence[Any], context: bytes, random: SecureRandom
+    share: KeyShare, ciphertexts: Sequence[mpz], partials: Sequence[mpz], context: bytes, random: SecureRandom
 ) -> Proof:
     """Prove `partials` of `ciphertexts`; `context` binds the proof to its session."""
-    key, n = share.key, gmpy2.mpz(share.key.public.n)
+    key, n = share.key, mpz(share.key.public.n)
     base, _, transcript = _batch(key, share.index, ciphertexts, partials, context)
     nonce = int.from_bytes(random.bytes(_nonce_bytes(key)), "big")
     challenge = _challenge(transcript, gmpy2.powmod(base, nonce, n), gmpy2.powmod(key.v, nonce, n), key)
@@ -54,13 +54,13 @@ def prove(
 def check(
     key: ThresholdKey,
     index: int,
-    ciphertexts: Sequence[Any],
-    partials: Sequence[Any],
+    ciphertexts: Sequence[mpz],
+    partials: Sequence[mpz],
     context: bytes,
     proof: Proof,
 ) -> None:
     """Raises WrongPartial, naming the holder, unless its partial decryptions are right."""
-    who, n = f"decryptor {index - 1}", gmpy2.mpz(key.public.n)
+    who, n = f"decryptor {index - 1}", mpz(key.public.n)
     limit = 8 * _nonce_bytes(key) + 1
     if len(proof.challenge) != CHALLENGE_BYTES or proof.answer < 0 or int(proof.answer).bit_length() > limit:
         raise WrongPartial(f"{who}: the proof is out of range", who)
@@ -79,10 +79,10 @@ def _nonce_bytes(key: ThresholdKey) -> int:
 
 
 def _batch(
-    key: ThresholdKey, index: int, ciphertexts: Sequence[Any], partials: Sequence[Any], context: bytes
-) -> tuple[Any, Any, bytes]:
+    key: ThresholdKey, index: int, ciphertexts: Sequence[mpz], partials: Sequence[mpz], context: bytes
+) -> tuple[mpz, mpz, bytes]:
     """Return the products of x^(4 e) and of x_i^(2 e), and the hash of everything they depend on."""
-    n, size = gmpy2.mpz(key.public.n), key.public.ciphertext_bytes
+    n, size = mpz(key.public.n), key.public.ciphertext_bytes
     digest = hashlib.sha256(_DOMAIN + key.digest + index.to_bytes(4, "big"))
     digest.update(len(context).to_bytes(4, "big") + context + len(ciphertexts).to_bytes(8, "big"))
     for value in (*ciphertexts, *partials):
@@ -100,17 +100,17 @@ def challenges(seed: bytes, count: int) -> list[bytes]:
     return [stream[i : i + CHALLENGE_BYTES] for i in range(0, len(stream), CHALLENGE_BYTES)]
 
 
-def _challenge(transcript: bytes, at_base: Any, at_v: Any, key: ThresholdKey) -> bytes:
+def _challenge(transcript: bytes, at_base: mpz, at_v: mpz, key: ThresholdKey) -> bytes:
     size = key.public.ciphertext_bytes
     points = at_base.to_bytes(size, "big") + at_v.to_bytes(size, "big")
     return hashlib.sha256(b"challenge\0" + transcript + points).digest()[:CHALLENGE_BYTES]
 
 
-def multi_power(bases: Sequence[Any], exponents: Sequence[bytes], modulus: Any) -> Any:
+def multi_power(bases: Sequence[mpz], exponents: Sequence[bytes], modulus: mpz) -> mpz:
     """Return the product of bases[i]^exponents[i] (big-endian, of one length), by Pippenger's buckets of one
     byte; few bases are raised one by one.
     """
-    result = gmpy2.mpz(1)
+    result = mpz(1)
     if len(bases) < _FEW:
         for base, exponent in zip(bases, exponents, strict=True):
             result = result * gmpy2.powmod(base, int.from_bytes(exponent, "big"), modulus) % modulus
@@ -121,12 +121,12 @@ def multi_power(bases: Sequence[Any], exponents: Sequence[bytes], modulus: Any) 
     return result
 
 
-def _column(bases: Sequence[Any], digits: Sequence[int], modulus: Any) -> Any:
+def _column(bases: Sequence[mpz], digits: Sequence[int], modulus: mpz) -> mpz:
     """Return the product of bases[i]^digits[i] for digits of one byte."""
-    buckets: list[Any] = [gmpy2.mpz(1)] * 256
+    buckets: list[mpz] = [mpz(1)] * 256
     for base, digit in zip(bases, digits, strict=True):
         buckets[digit] = buckets[digit] * base % modulus
-    running, column = gmpy2.mpz(1), gmpy2.mpz(1)
+    running, column = mpz(1), mpz(1)
     for bucket in reversed(buckets[1:]):  # each bucket ends up in `column` as often as its digit says
         running = running * bucket % modulus
         column = column * running % modulus

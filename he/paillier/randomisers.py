@@ -8,9 +8,10 @@ Wilson, EUROCRYPT '92).
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import gmpy2
+from gmpy2 import mpz
 
 from he.paillier.keys import PublicKey, SecretKey
 from he.paillier.workers import spread
@@ -25,26 +26,26 @@ _FEW = 200  # up to so many powers a table of 4-bit digits is cheaper to make an
 class FixedBase:
     """All powers of one base modulo one number, for exponents of up to `bytes_` bytes."""
 
-    def __init__(self, base: Any, modulus: Any, bytes_: int, wide: bool) -> None:
-        self.modulus, self.bytes, self.wide = gmpy2.mpz(modulus), bytes_, wide
+    def __init__(self, base: mpz, modulus: mpz, bytes_: int, wide: bool) -> None:
+        self.modulus, self.bytes, self.wide = mpz(modulus), bytes_, wide
         digits, size = (bytes_, 8) if wide else (2 * bytes_, 4)
-        bases = [gmpy2.mpz(base) % self.modulus]
+        bases = [mpz(base) % self.modulus]
         for _ in range(digits - 1):
             bases.append(gmpy2.powmod(bases[-1], 1 << size, self.modulus))
-        self._rows: list[list[Any]] = spread(lambda share: [self._row(b, 1 << size) for b in share], bases)
+        self._rows: list[list[mpz]] = spread(lambda share: [self._row(b, 1 << size) for b in share], bases)
 
-    def _row(self, base: Any, length: int) -> list[Any]:
-        row = [gmpy2.mpz(1), base]
+    def _row(self, base: mpz, length: int) -> list[mpz]:
+        row = [mpz(1), base]
         while len(row) < length:
             row.append(row[-1] * base % self.modulus)
         return row
 
-    def power(self, exponent: bytes) -> Any:
+    def power(self, exponent: bytes) -> mpz:
         """Return base^exponent; the exponent is little-endian, `bytes` long."""
         digits: Sequence[int] = exponent
         if not self.wide:
             digits = [d for byte in exponent for d in (byte & 15, byte >> 4)]
-        modulus, result = self.modulus, gmpy2.mpz(1)
+        modulus, result = self.modulus, mpz(1)
         for row, digit in zip(self._rows, digits, strict=True):
             if digit:
                 result = result * row[digit] % modulus
@@ -54,7 +55,7 @@ class FixedBase:
 class Randomiser(NamedTuple):
     """A randomiser modulo n^2, and the little-endian exponent of the base that gives it. Both are secret."""
 
-    value: Any
+    value: mpz
     exponent: bytes
 
 
@@ -88,7 +89,7 @@ class Randomisers:
                 "expected full-length exponents for a key made elsewhere: its factors' conditions are unknown"
             )
         self.exponent_bits += -self.exponent_bits % 8
-        self.n2 = gmpy2.mpz(self.public.n) ** 2
+        self.n2 = mpz(self.public.n) ** 2
 
     @staticmethod
     def full_bits(public: PublicKey) -> int:
@@ -151,22 +152,22 @@ class Randomisers:
             assert self.exponent_bits is not None
             base, bytes_ = self._base(), self.exponent_bits // 8
             factors = () if self.secret is None else (self.secret.p, self.secret.q)
-            moduli = [gmpy2.mpz(f) ** 2 for f in factors] or [self.n2]
+            moduli = [mpz(f) ** 2 for f in factors] or [self.n2]
             self._tables = [FixedBase(base, modulus, bytes_, wide) for modulus in moduli]
             self._crt = gmpy2.invert(moduli[0], moduli[1]) if factors else None
         return self._tables
 
-    def _base(self) -> Any:
+    def _base(self) -> mpz:
         """Return h^n modulo n^2; for a foreign key, x^n for a random x of our own (nobody else's choice can
         be trusted).
         """
-        n = gmpy2.mpz(self.public.n)
-        h = gmpy2.mpz(self.public.h or 0)
+        n = mpz(self.public.n)
+        h = mpz(self.public.h or 0)
         while gmpy2.gcd(h, n) != 1:
-            h = gmpy2.mpz(below(SystemRandom(), int(n)))
+            h = mpz(below(SystemRandom(), int(n)))
         return gmpy2.powmod(h, n, self.n2)
 
-    def _join(self, at_p: Any, at_q: Any = None) -> Any:
+    def _join(self, at_p: mpz, at_q: mpz = None) -> mpz:
         """Chinese remainder modulo p^2 and q^2; without the factors there is one power, modulo n^2."""
         if at_q is None:
             return at_p

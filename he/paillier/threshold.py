@@ -22,9 +22,10 @@ import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import gmpy2
+from gmpy2 import mpz
 
 from he.arrangements import MAX_HOLDERS, Threshold
 from he.paillier.cipher import centre
@@ -147,22 +148,22 @@ def deal(
     return key, tuple(KeyShare(key, i, BigInt(s), seed) for i, (s, seed) in shares)
 
 
-def squares_of(ciphertexts: Sequence[Any], n: Any) -> list[Any]:
+def squares_of(ciphertexts: Sequence[mpz], n: mpz) -> list[mpz]:
     """Return what holders work on: x = c^2 modulo n, a square whose n-th root is the square of c's randomness."""
     return [c % n * (c % n) % n for c in ciphertexts]
 
 
-def partial_decrypt(share: KeyShare, ciphertexts: Sequence[Any]) -> list[Any]:
+def partial_decrypt(share: KeyShare, ciphertexts: Sequence[mpz]) -> list[mpz]:
     """Return x^(2 delta s_i) modulo n for each ciphertext."""
-    n = gmpy2.mpz(share.key.public.n)
-    exponent = gmpy2.mpz(2 * share.key.delta * share.value)
+    n = mpz(share.key.public.n)
+    exponent = mpz(2 * share.key.delta * share.value)
     return spread(
         lambda part: [gmpy2.powmod(x, exponent, n) for x in part], squares_of(ciphertexts, n), least=1
     )
 
 
 def combine(
-    key: ThresholdKey, ciphertexts: Sequence[Any], partials: Mapping[int, Sequence[Any]]
+    key: ThresholdKey, ciphertexts: Sequence[mpz], partials: Mapping[int, Sequence[mpz]]
 ) -> list[int]:
     """Return the plaintexts in (-n/2, n/2) from t holders' partial decryptions (by index, from 1).
 
@@ -173,9 +174,9 @@ def combine(
         raise Misuse(
             f"expected a partial decryption per ciphertext from exactly {key.t} holders, got {len(partials)}"
         )
-    n = gmpy2.mpz(key.public.n)
+    n = mpz(key.public.n)
     weights = [(2 * lagrange_at_zero(i, list(partials), key.delta), p) for i, p in partials.items()]
-    factor = 8 * gmpy2.mpz(key.delta) ** 2
+    factor = 8 * mpz(key.delta) ** 2
     unscale = gmpy2.invert(factor, n)
 
     def join(positions: Sequence[int]) -> list[int]:
@@ -185,7 +186,7 @@ def combine(
     return spread(join, range(len(ciphertexts)), least=1)
 
 
-def _open(c: Any, root: Any, factor: Any, n: Any) -> Any:
+def _open(c: mpz, root: mpz, factor: mpz, n: mpz) -> mpz:
     """Return factor M modulo n from c = (1 + n)^M u^n and root = u^factor. Raises Mismatch for another root."""
     n2 = n * n
     power, raised = gmpy2.powmod(root, n, n2), gmpy2.powmod(c, factor, n2)
@@ -205,8 +206,8 @@ def lagrange_at_zero(i: int, holders: Sequence[int], delta: int) -> int:
     return value
 
 
-def _product(weights: Sequence[tuple[int, Sequence[Any]]], at: int, n: Any) -> Any:
-    result = gmpy2.mpz(1)
+def _product(weights: Sequence[tuple[int, Sequence[mpz]]], at: int, n: mpz) -> mpz:
+    result = mpz(1)
     for weight, partials in weights:
         result = result * gmpy2.powmod(partials[at], weight, n) % n
     return result

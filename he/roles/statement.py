@@ -1,7 +1,7 @@
 """What a homomorphic sum protects, in words, per key arrangement. Facts only; no protocol logic belongs here."""
 
 from collections.abc import Mapping
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from he.arrangements import Arrangement, KeyHolder, Threshold
 from protocols.policy import Demands
@@ -20,7 +20,7 @@ class SchemeFacts(NamedTuple):
     assumptions: tuple[str, ...]
     recognised: str
     limits: tuple[str, ...]
-    parameters: Mapping[str, Any]
+    parameters: Mapping[str, object]
 
 
 class _Words(NamedTuple):
@@ -32,7 +32,7 @@ class _Words(NamedTuple):
     learns: dict[str, str]
     rests_on: tuple[str, ...]
     collusion: str
-    numbers: dict[str, Any]
+    numbers: dict[str, object]
 
 
 def protection_of(
