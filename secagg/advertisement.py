@@ -11,9 +11,9 @@ from typing import NamedTuple
 
 from protocols.errors import ProtocolViolation
 from protocols.kernel import SERVER, client
+from protocols.key_agreement import public_key, usable
 from protocols.session import Session
 from secagg.commitments import CERTIFY, certified_bytes, check_signature
-from secagg.key_agreement import public_key, usable
 from secagg.messages import SIGNATURE_BYTES, Indices, items
 from secagg.rules import Rules
 

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.kernel import SERVER, Message, State
+from protocols.key_agreement import PairKeys
 from protocols.session import Session
 from secagg.advertisement import parse
 from secagg.client.masking import Masking
 from secagg.commitments import SEED, joint_seed, share_digest
-from secagg.key_agreement import PairKeys
 from secagg.masking import add_mask, subtract_mask
 from secagg.messages import (
     ADVERTISE,

@@ -11,9 +11,9 @@ from typing import Self
 
 from protocols.codec import Record
 from protocols.errors import Misuse, PolicyRefusal, WireError
+from protocols.key_agreement import derive
 from protocols.session import Session
 from secagg.client.view import Signers
-from secagg.key_agreement import derive
 from secagg.mask_parameters import MaskParameters
 from secagg.messages import Indices, expect_ascending, expect_size, indices, items
 from secagg.rules import rules_of

@@ -4,7 +4,7 @@ Each seed (32 bytes) is for one session, one pair or one client, one purpose; th
 salt.
 """
 
-from secagg.key_agreement import PairKeys, derive, info
+from protocols.key_agreement import PairKeys, derive, info
 
 SEED_BYTES = 32
 

@@ -8,11 +8,11 @@ from dataclasses import replace
 from protocols.errors import PeerError
 from protocols.kernel import client
 from protocols.randomness import SecureRandom
+from protocols.sealing import binding, seal, unseal
 from secagg.client.base import ClientState
 from secagg.commitments import DEAL, dealt_bytes, share_digest, signer
 from secagg.messages import Dealing, indices
 from secagg.places import Places
-from secagg.sealing import binding, seal, unseal
 from secagg.shamir import split_array
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.kernel import Message, Step
+from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
 from secagg.client.base import expect_threshold, refuse
@@ -16,7 +17,6 @@ from secagg.client.keys import Holding
 from secagg.client.resuming import Resuming
 from secagg.client.view import Signers
 from secagg.commitments import signer
-from secagg.key_agreement import PairKeys
 from secagg.memory import ClientMemory, Setup
 from secagg.messages import INPUT, Proceed
 from secagg.places import Places

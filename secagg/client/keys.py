@@ -11,11 +11,11 @@ from numpy.typing import NDArray
 
 from protocols.codec import Record
 from protocols.identity import Identity
+from protocols.key_agreement import generate, public_key
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from secagg.client.base import ClientState
 from secagg.commitments import CERTIFY, certified_bytes, part_commitment, signer
-from secagg.key_agreement import generate, public_key
 from secagg.rules import rules_of
 
 

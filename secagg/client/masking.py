@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from protocols.kernel import Left, Message, State, Step
+from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
 from secagg.client.base import expect_threshold, expect_vector, refuse
 from secagg.client.dealing import unsealed
@@ -19,7 +20,6 @@ from secagg.client.tries import Tries
 from secagg.client.view import Signers, View
 from secagg.client.voting import Voting
 from secagg.commitments import KEY, SEED, share_digest
-from secagg.key_agreement import PairKeys
 from secagg.masking import apply_masks
 from secagg.messages import DIGEST_BYTES, INPUT, Delivery, Indices, Masked, indices, items
 from secagg.packing import pack

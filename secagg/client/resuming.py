@@ -11,6 +11,7 @@ from typing import ClassVar
 from protocols.errors import PolicyRefusal, WireError
 from protocols.identity import Identity
 from protocols.kernel import Message, Step
+from protocols.key_agreement import derive, info
 from protocols.protocol import ClientStart
 from protocols.randomness import SecureRandom
 from protocols.summation import IntVector
@@ -20,7 +21,6 @@ from secagg.client.keys import Bearing
 from secagg.client.masking import leave, masked
 from secagg.client.view import View
 from secagg.commitments import edge_digest, seed_digest
-from secagg.key_agreement import derive, info
 from secagg.memory import ClientMemory
 from secagg.messages import INPUT, Masked, Proceed, indices, items, unpack_bits
 from secagg.places import EDGE_BYTES, SEED_BYTES, Places

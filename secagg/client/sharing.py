@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.kernel import Message, Step
+from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
 from secagg.client.base import expect_subset, expect_threshold, refuse
@@ -18,7 +19,6 @@ from secagg.client.keys import Holding
 from secagg.client.masking import Masking
 from secagg.client.view import Signers
 from secagg.commitments import joint_seed, part_commitment, seed_digest, signer
-from secagg.key_agreement import PairKeys
 from secagg.messages import SHARE, Commitments, Neighbourhood, indices, items
 from secagg.places import Places
 

@@ -16,16 +16,16 @@ import numpy as np
 
 from protocols import simulate
 from protocols.identity import Identity, verify
+from protocols.key_agreement import PairKeys, generate
 from protocols.randomness import SystemRandom
+from protocols.sealing import binding, seal, unseal
 from secagg.commitments import SEED, share_digest
-from secagg.key_agreement import PairKeys, generate
 from secagg.masking import SEED_BYTES, add_mask
 from secagg.packing import add_packed, pack
 from secagg.parameters.costs import Costs
 from secagg.parameters.plan import Plan
 from secagg.protocol import SecAgg
 from secagg.ring import Ring
-from secagg.sealing import binding, seal, unseal
 from secagg.shamir import combine_arrays, split_array
 
 _SECRET = 64

@@ -16,6 +16,7 @@ from protocols.codec import Record
 from protocols.errors import Misuse
 from protocols.kernel import SERVER, client, message
 from protocols.roles import Ask
+from protocols.sealing import OVERHEAD
 from secagg.messages import (
     ADVERTISE,
     CONFIRM,
@@ -39,7 +40,6 @@ from secagg.messages import (
 )
 from secagg.parameters.plan import Infeasible, Plan
 from secagg.ring import Ring
-from secagg.sealing import OVERHEAD
 
 _SECRET, _PART = 32, 32
 _BOX = 2 * _SECRET + OVERHEAD

@@ -9,13 +9,13 @@ from protocols.codec import Record
 from protocols.errors import ProtocolViolation, TooFewSurvivors
 from protocols.kernel import SERVER, Message, client, message
 from protocols.roles import Asking
+from protocols.sealing import OVERHEAD
 from protocols.session import Session
 from secagg.advertisement import signing_key
 from secagg.commitments import DEAL, check_signature, dealt_bytes
 from secagg.messages import DIGEST_BYTES, Dealing, Indices, Pledge, pack_bits
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
-from secagg.sealing import OVERHEAD
 
 
 @dataclass(frozen=True, eq=False)

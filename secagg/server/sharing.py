@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
+from protocols.sealing import OVERHEAD
 from secagg.advertisement import signing_key
 from secagg.messages import (
     DIGEST_BYTES,
@@ -25,7 +26,6 @@ from secagg.messages import (
     indices,
 )
 from secagg.places import Places
-from secagg.sealing import OVERHEAD
 from secagg.server.base import Facts, ServerState
 from secagg.server.summing import Summing
 

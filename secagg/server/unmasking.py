@@ -10,11 +10,11 @@ from numpy.typing import NDArray
 
 from protocols.errors import TooFewSurvivors
 from protocols.kernel import client
+from protocols.key_agreement import PairKeys, public_key
 from protocols.session import Session
 from secagg.advertisement import parse
 from secagg.commitments import edge_digest, seed_digest
 from secagg.errors import DealerBlamed
-from secagg.key_agreement import PairKeys, public_key
 from secagg.masking import apply_masks
 from secagg.messages import indices
 from secagg.rules import Rules, rules_of

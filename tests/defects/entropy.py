@@ -6,9 +6,9 @@ from typing import Any
 import numpy as np
 
 from protocols.kernel import Message, Step
+from protocols.key_agreement import PairKeys
 from secagg import SecAgg, SecAggPlus
 from secagg.client import joining, sharing
-from secagg.key_agreement import PairKeys
 from secagg.seeds import self_mask_seed
 from tests.defects.masks import APPLY, apply_unless_empty, masked_by, no_session, seeded
 from tests.defects.planting import Defect, put, together
@@ -76,7 +76,7 @@ def again_after(rounds: int) -> Any:
     return together(
         put("secagg.client.joining.make_keys", make_keys),
         put("secagg.client.sharing.Sharing.receive", receive),
-        put("secagg.key_agreement.derive", no_session),
+        put("protocols.key_agreement.derive", no_session),
         put("secagg.seeds.derive", no_session),
     )
 

@@ -10,6 +10,8 @@ import numpy as np
 
 from protocols.errors import SecAggError
 from protocols.kernel import Message, Step
+from protocols.key_agreement import PairKeys
+from protocols.sealing import _cipher
 from protocols.summation import SecureSum, Total
 from secagg import Credentials, SecAgg
 from secagg import masking as masking_module
@@ -17,10 +19,8 @@ from secagg.client import masking as client_masking
 from secagg.client import opening as client_opening
 from secagg.client import view
 from secagg.client.base import ClientState
-from secagg.key_agreement import PairKeys
 from secagg.messages import Masked
 from secagg.packing import add_packed, pack, unpack
-from secagg.sealing import _cipher
 from secagg.server import summing as server_summing
 from tests.defects.planting import Defect, put, together
 
@@ -125,7 +125,7 @@ def raw_exchange(self: PairKeys, peer: str, peer_public: bytes, purpose: str) ->
 
 
 def no_session(secret: bytes, session: bytes, context: bytes, length: int = 32) -> bytes:
-    from secagg.key_agreement import HKDF, SHA256
+    from protocols.key_agreement import HKDF, SHA256
 
     return HKDF(algorithm=SHA256(), length=length, salt=None, info=context).derive(secret)
 
@@ -330,7 +330,7 @@ DEFECTS = (
         "fresh-masks",
         together(
             put("secagg.client.keys.generate", fixed_keys),
-            put("secagg.key_agreement.derive", no_session),
+            put("protocols.key_agreement.derive", no_session),
             put("secagg.seeds.derive", no_session),
         ),
         SecAgg,
@@ -406,14 +406,15 @@ DEFECTS = (
         "raw Diffie-Hellman as key",
         "context-enters-masks",
         together(
-            put("secagg.key_agreement.PairKeys.agree", raw_exchange), put("secagg.seeds.derive", no_session)
+            put("protocols.key_agreement.PairKeys.agree", raw_exchange),
+            put("secagg.seeds.derive", no_session),
         ),
         SecAgg,
     ),
     Defect(
         "no session in the key derivation",
         "context-enters-masks",
-        together(put("secagg.key_agreement.derive", no_session), put("secagg.seeds.derive", no_session)),
+        together(put("protocols.key_agreement.derive", no_session), put("secagg.seeds.derive", no_session)),
         SecAgg,
     ),
     Defect(
@@ -535,7 +536,7 @@ DEFECTS = (
         "stale-shares-refused",
         together(
             put("secagg.client.dealing.binding", unbound),
-            put("secagg.key_agreement.derive", no_session),
+            put("protocols.key_agreement.derive", no_session),
             put("secagg.client.dealing.share_digest", lambda *a: bytes(16)),
             put("secagg.server.opening.share_digest", lambda *a: bytes(16)),
         ),

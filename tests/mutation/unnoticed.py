@@ -37,8 +37,8 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"^ascending|places\[",
         "the quick way to see that points are distinct; the slow one behind it decides",
     ),
-    (r"secagg\.sealing\.unseal", r"<= OVERHEAD", "an empty box does not open either way"),
-    (r"secagg\.key_agreement\.info", r"first < second", "one name with itself has one order"),
+    (r"protocols\.sealing\.unseal", r"<= OVERHEAD", "an empty box does not open either way"),
+    (r"protocols\.key_agreement\.info", r"first < second", "one name with itself has one order"),
     (r"unmasking\._masks|masking\.masked", r"<= ", "a client is no neighbour of itself"),
     (
         r"server\.opening|plain\.Waiting",

@@ -15,14 +15,15 @@ from protocols.errors import (
     SecAggError,
     SpentUpdate,
 )
+from protocols.key_agreement import generate, public_key
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.roles import read
 from protocols.runtime import Runtime
+from protocols.sealing import OVERHEAD
 from protocols.store import FileStore, MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.commitments import KEY, SEED, share_digest
-from secagg.key_agreement import generate, public_key
 from secagg.messages import (
     ADVERTISE,
     INPUT,
@@ -37,7 +38,6 @@ from secagg.messages import (
     items,
     pack_bits,
 )
-from secagg.sealing import OVERHEAD
 from tests.property.secagg.play import Play, with_body
 
 BOX = 64 + OVERHEAD

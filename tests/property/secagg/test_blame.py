@@ -9,10 +9,11 @@ from protocols.errors import (
     ProtocolViolation,
 )
 from protocols.kernel import SERVER, Message
+from protocols.key_agreement import generate
 from protocols.roles import read
+from protocols.sealing import OVERHEAD
 from secagg import SecAgg
 from secagg.errors import DealerBlamed
-from secagg.key_agreement import generate
 from secagg.messages import (
     ADVERTISE,
     INPUT,
@@ -25,7 +26,6 @@ from secagg.messages import (
     Opened,
     indices,
 )
-from secagg.sealing import OVERHEAD
 from tests.property.secagg.play import Play, with_body
 
 BOX = 64 + OVERHEAD

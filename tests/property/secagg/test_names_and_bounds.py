@@ -12,6 +12,7 @@ from protocols.codec import Record
 from protocols.errors import PeerError, ProtocolViolation, TooFewSurvivors, WireError
 from protocols.kernel import SERVER, Message, client
 from protocols.roles import read
+from protocols.sealing import OVERHEAD
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.messages import (
     ADVERTISE,
@@ -36,7 +37,6 @@ from secagg.messages import (
     pack_bits,
 )
 from secagg.rules import rules_of
-from secagg.sealing import OVERHEAD
 from tests.property.secagg.play import Play, with_body
 
 NAMES = [f"c{i}" for i in range(14)]

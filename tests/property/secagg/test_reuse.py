@@ -13,13 +13,13 @@ from hypothesis import strategies as st
 from protocols import simulate
 from protocols.errors import Misuse, PeerError, PolicyRefusal, ProtocolViolation, TooFewSurvivors
 from protocols.kernel import SERVER, Message
+from protocols.key_agreement import public_key
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.roles import read
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.errors import DealerBlamed
-from secagg.key_agreement import public_key
 from secagg.memory import ClientMemory, ServerMemory
 from secagg.messages import (
     ADVERTISE,

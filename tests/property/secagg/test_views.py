@@ -9,11 +9,11 @@ import pytest
 from protocols.agreement import Vote, agreed, cast, certify
 from protocols.errors import PeerError, ProtocolViolation, WireError
 from protocols.kernel import State
+from protocols.key_agreement import generate
 from protocols.randomness import SystemRandom
 from protocols.roles import Ask, read
 from secagg import SecAgg
 from secagg.commitments import signer, view_facts
-from secagg.key_agreement import generate
 from secagg.messages import (
     CONFIRM,
     INPUT,

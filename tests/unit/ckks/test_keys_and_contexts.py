@@ -168,7 +168,7 @@ def test_boxes_open_for_their_place_only() -> None:
         with pytest.raises(ProtocolViolation) as caught:
             unseal(*bad)
         assert caught.value.party == bad[3]
-    with pytest.raises(ProtocolViolation, match="full order"):
+    with pytest.raises(ProtocolViolation, match="public key of peer is not usable"):
         agree(one, bytes(32), b"session", "x", "peer")
     assert derive(one, b"ab", "c") != derive(one, b"a", "bc")
 

@@ -11,8 +11,8 @@ import pytest
 from protocols import simulate
 from protocols.identity import Identity
 from protocols.kernel import SERVER, Message
+from protocols.key_agreement import PairKeys
 from secagg import Credentials, SecAggPlus
-from secagg.key_agreement import PairKeys
 from secagg.messages import UNMASK
 from secagg.parameters import calibration, plan
 from secagg.parameters.calibration import Units, calibrate, estimate

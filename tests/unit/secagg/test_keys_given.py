@@ -3,10 +3,10 @@
 import pytest
 
 from protocols.errors import PeerError, ProtocolViolation
+from protocols.key_agreement import generate, public_key
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg
 from secagg.advertisement import certified_keys
-from secagg.key_agreement import generate, public_key
 from secagg.messages import indices
 from secagg.rules import rules_of
 

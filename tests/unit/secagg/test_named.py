@@ -11,6 +11,7 @@ from protocols import simulate
 from protocols.errors import Aborted, PeerError, ProtocolViolation
 from protocols.kernel import SERVER, Message, client
 from protocols.randomness import SystemRandom
+from protocols.sealing import OVERHEAD, unseal
 from protocols.simulate import Outcome
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
@@ -26,7 +27,6 @@ from secagg.messages import (
     Unmask,
     indices,
 )
-from secagg.sealing import OVERHEAD, unseal
 
 VECTORS = [np.array([i, -i]) for i in range(1, 9)]
 RANDOM = SystemRandom()

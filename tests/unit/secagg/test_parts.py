@@ -9,13 +9,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import Misuse, ProtocolViolation
+from protocols.key_agreement import PairKeys, generate, info, public_key
 from protocols.randomness import SystemRandom
+from protocols.sealing import OVERHEAD, binding, seal, unseal
 from secagg import field16, shamir
 from secagg.field16_loops import compiled
 from secagg.graph import Harary, permutation
-from secagg.key_agreement import PairKeys, generate, info, public_key
 from secagg.prg import expand
-from secagg.sealing import OVERHEAD, binding, seal, unseal
 
 RANDOM = SystemRandom()
 SMALL_ORDER = [

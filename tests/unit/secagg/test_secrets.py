@@ -10,11 +10,11 @@ import pytest
 from protocols.codec import Record
 from protocols.errors import SecAggError
 from protocols.kernel import Left, State
+from protocols.key_agreement import PairKeys
 from protocols.summation import Total
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client import Keys
 from secagg.client.view import Signers
-from secagg.key_agreement import PairKeys
 from secagg.memory import ClientMemory, Setup
 from secagg.messages import Opened, indices
 from tests.property.secagg.play import Play

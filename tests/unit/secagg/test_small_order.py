@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from protocols.errors import ProtocolViolation
+from protocols.key_agreement import _PRIME, _SMALL_ORDER, PairKeys, generate, public_key, usable
 from protocols.randomness import SystemRandom
-from secagg.key_agreement import _PRIME, _SMALL_ORDER, PairKeys, generate, public_key, usable
 
 HIGH = 1 << 255
 

@@ -3,8 +3,8 @@
 import pytest
 
 from protocols.errors import Misuse, ProtocolViolation
-from secagg.key_agreement import PairKeys, info
-from secagg.sealing import binding
+from protocols.key_agreement import PairKeys, info
+from protocols.sealing import binding
 from secagg.shamir import combine_arrays
 
 

@@ -8,6 +8,7 @@ import hashlib
 import numpy as np
 
 from protocols import agreement
+from protocols.key_agreement import PairKeys, public_key
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAggPlus
 from secagg.commitments import (
@@ -26,7 +27,6 @@ from secagg.commitments import (
     view_facts,
 )
 from secagg.graph import permutation
-from secagg.key_agreement import PairKeys, public_key
 from secagg.mask_parameters import MaskParameters
 from secagg.messages import Commitments, Dealing, indices
 from secagg.rules import Rules, rules_of

@@ -16,8 +16,8 @@ from protocols import agreement, roles
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation, SecAggError, WireError
 from protocols.kernel import State
+from protocols.key_agreement import PairKeys, info
 from secagg import messages, shamir
-from secagg.key_agreement import PairKeys, info
 from secagg.masking import add_mask
 from secagg.memory import ratchet
 from secagg.prg import expand

@@ -1,4 +1,4 @@
-"""Sealed bytes between two clients that a relay cannot read, change or move elsewhere.
+"""Sealed bytes between two parties that a relay cannot read, change or move elsewhere.
 
 What does not belong here: where the key comes from (`key_agreement`), what is inside. AES-256-GCM under a key
 of one pair and one session; sender, receiver, session and stage are associated data, so a box is good for one
@@ -9,8 +9,8 @@ from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from protocols.errors import Misuse, ProtocolViolation
+from protocols.key_agreement import sized
 from protocols.randomness import SecureRandom
-from secagg.key_agreement import sized
 
 NONCE_BYTES, TAG_BYTES = 12, 16
 OVERHEAD = NONCE_BYTES + TAG_BYTES

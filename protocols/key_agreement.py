@@ -1,7 +1,7 @@
 """X25519 key agreement and HKDF with context. What does not belong here: what the derived keys are used
 for.
 
-A raw Diffie-Hellman result never leaves this module: `pair_key` binds it to a session context, to both
+A raw Diffie-Hellman result is no key: `PairKeys.agree` binds it to a session context, to both
 identities and to a purpose (Bonawitz et al., CCS 2017, section 4 asks for KA.agree to end in a hash; RFC
 7748, section 6.1 for the all-zero check; RFC 5869 for HKDF).
 """
@@ -55,8 +55,8 @@ def sized(text: str) -> bytes:
     return len(data).to_bytes(4, "big") + data
 
 
-def derive(secret: bytes, session: bytes, context: bytes, length: int = KEY_BYTES) -> bytes:
-    """Return `length` bytes of HKDF-SHA256 with `session` (32 bytes) as salt and `context` as info."""
+def derive(secret: bytes, session: bytes | None, context: bytes, length: int = KEY_BYTES) -> bytes:
+    """Return `length` bytes of HKDF-SHA256 with `session` (32 bytes, or none) as salt and `context` as info."""
     return HKDF(algorithm=_HASH, length=length, salt=session, info=context).derive(secret)
 
 
@@ -85,14 +85,17 @@ class PairKeys:
         """
         if peer == self._owner:
             raise ProtocolViolation("expected a peer's public key, got one under the own name", peer)
-        try:
-            shared = self._key.exchange(_public(peer_public))
-        except ValueError:
-            raise ProtocolViolation(
-                f"the public key of {peer} is not usable: expected 32 bytes and a result other than zero",
-                peer,
-            ) from None
-        return derive(shared, self._session, info(purpose, self._owner, peer))
+        return derive(exchange(self._key, peer_public, peer), self._session, info(purpose, self._owner, peer))
+
+
+def exchange(private: X25519PrivateKey | bytes, public: bytes, peer: str) -> bytes:
+    """Return the raw shared secret with a peer: only for `derive`. Raises ProtocolViolation naming the peer."""
+    try:
+        return (_load(private) if isinstance(private, bytes) else private).exchange(_public(public))
+    except ValueError:
+        raise ProtocolViolation(
+            f"the public key of {peer} is not usable: expected 32 bytes and a result other than zero", peer
+        ) from None
 
 
 def usable(public: bytes) -> bool:
