@@ -8,6 +8,7 @@ from dp.accountants import ACCOUNTANTS
 from dp.events import Relation, Unit
 from dp.ledger_store import checked_text
 from protocols.errors import Misuse
+from protocols.guarantee import rounded_up
 
 
 @dataclass(frozen=True)
@@ -47,5 +48,5 @@ class Spending:
     parties: dict[str, float]
 
     def __str__(self) -> str:
-        price = f"epsilon {self.epsilon:.4f} at delta {self.delta:g}"
+        price = f"epsilon {rounded_up(self.epsilon)} at delta {rounded_up(self.delta)}"
         return f"{price} per {self.unit}, {self.relation} neighbours ({self.accountant})"

@@ -25,6 +25,7 @@ from dp.events import Event, Relation, Unit, UnknownEvent
 from dp.ledger_head import LedgerVerdict, SignedHead
 from dp.ledger_store import Entry
 from protocols.errors import BudgetExceeded, Misuse, StoreError
+from protocols.guarantee import rounded_up
 from protocols.identity import Identity
 
 Statement = tuple[str, str]
@@ -249,7 +250,7 @@ class Ledger:
         if prices[worst] > limit:
             whom = f" of {worst!r}" if worst else ""
             raise BudgetExceeded(
-                f"the next step would bring the spending{whom} to epsilon {prices[worst]:.4f} at delta "
+                f"the next step would bring the spending{whom} to epsilon {rounded_up(prices[worst])} at delta "
                 f"{self.terms.delta:g} (per {event.unit}, {event.relation}, {self.terms.accountant}); the budget is "
                 f"{limit:g}. It was not taken"
             )

@@ -1,6 +1,8 @@
 """A ledger for others to read: JSON and a page of Markdown. Nothing here writes to a ledger."""
 
+import html
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
@@ -9,6 +11,7 @@ from dp.budget import Spending, Terms
 from dp.event_json import decode
 from dp.events import describe
 from dp.ledger_store import Entry
+from protocols.guarantee import rounded_up
 
 VERSION = 1
 
@@ -42,7 +45,7 @@ def _number(price: float) -> float | None:
 def page(terms: Terms, spent: Sequence[Spending], entries: Sequence[Entry]) -> str:
     """The ledger as Markdown: what was spent of what, per statement and party, and each kind of event with
     its count."""
-    lines = [f"# Privacy ledger{f' of {terms.dataset}' if terms.dataset else ''}", ""]
+    lines = [f"# Privacy ledger{f' of {_cell(terms.dataset)}' if terms.dataset else ''}", ""]
     lines += [
         f"Budget: epsilon {terms.epsilon:g} at delta {terms.delta:g}, priced by the {terms.accountant} accountant.",
         "",
@@ -50,13 +53,14 @@ def page(terms: Terms, spent: Sequence[Spending], entries: Sequence[Entry]) -> s
     for spending in spent:
         lines += [f"## Per {spending.unit}, {spending.relation} neighbours", ""]
         lines += [
-            f"Spent: epsilon {spending.epsilon:.4f} at delta {spending.delta:g} (the largest over parties).",
+            f"Spent: epsilon {rounded_up(spending.epsilon)} at delta {rounded_up(spending.delta)} "
+            "(the largest over parties).",
             "",
         ]
         named = {party: price for party, price in spending.parties.items() if party}
         if named:
             lines += ["| party | epsilon |", "| --- | --- |"]
-            lines += [f"| {_cell(party)} | {price:.4f} |" for party, price in named.items()] + [""]
+            lines += [f"| {_cell(party)} | {rounded_up(price)} |" for party, price in named.items()] + [""]
     lines += ["## Charges", "", "| run | party | event | times | rounds |", "| --- | --- | --- | --- | --- |"]
     lines += [f"| {' | '.join(row)} |" for row in _grouped(entries)]
     return "\n".join(lines) + "\n"
@@ -79,4 +83,5 @@ def _grouped(entries: Sequence[Entry]) -> list[tuple[str, str, str, str, str]]:
 
 
 def _cell(text: str) -> str:
-    return text.replace("|", "\\|").replace("<", "&lt;")
+    """Text that is shown as it is, whatever Markdown or HTML it looks like."""
+    return re.sub(r"([\\`*_\[\]|#])", r"\\\1", html.escape(text, quote=False))

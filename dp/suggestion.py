@@ -14,6 +14,7 @@ from dp.calibration import scale_for
 from dp.events import Relation, Unit, repeat
 from dp.layering import DEFAULT_DELTA, discrete
 from protocols.errors import Misuse
+from protocols.guarantee import rounded_up
 
 LAYERS = ("client-dp", "distributed-dp", "local-dp")
 _MOST = 1 << 40
@@ -65,7 +66,7 @@ class Suggestion:
         return (
             f"{self.layer}, {self.cohort} of {self.population} clients, {self.rounds} rounds, {self.dimension} "
             f"parameters: epsilon {self.epsilon:g} at delta {self.delta:.3g} per client needs noise multiplier "
-            f"{self.noise_multiplier:.4g}; the noise on the mean update has norm {size}. {verdict}"
+            f"{rounded_up(self.noise_multiplier)}; the noise on the mean update has norm {size}. {verdict}"
         )
 
 

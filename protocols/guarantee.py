@@ -8,6 +8,7 @@ happened (`protocols.statement.Event`). JSON has no infinity: a price that no ac
 import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
+from decimal import ROUND_CEILING, Decimal
 from typing import Any, Self
 
 from protocols.errors import Misuse
@@ -40,10 +41,12 @@ class Guarantee:
 
     def __str__(self) -> str:
         price = (
-            f"{INFINITE} (the noise protects nobody)" if self.epsilon == math.inf else f"{self.epsilon:.4g}"
+            f"{INFINITE} (the noise protects nobody)"
+            if self.epsilon == math.inf
+            else rounded_up(self.epsilon)
         )
         return (
-            f"epsilon {price} at delta {self.delta:.3g}, per {self.unit}, {self.relation} neighbours, by "
+            f"epsilon {price} at delta {rounded_up(self.delta)}, per {self.unit}, {self.relation} neighbours, by "
             f"{self.accountant}, against {AGAINST.get(self.adversary, self.adversary)}"
         )
 
@@ -62,6 +65,18 @@ class Guarantee:
         if epsilon is None:
             raise Misuse("not a guarantee: it has no epsilon")
         return replace(line, epsilon=epsilon)
+
+
+def rounded_up(value: float, digits: int = 4) -> str:
+    """`value` with so many significant digits, never less than it is: a price is not made better by being printed.
+
+    ``rounded_up(2.71801)`` is "2.719". Infinity, NaN and zero as they are.
+    """
+    exact = Decimal(repr(float(value)))
+    if not exact.is_finite() or not exact:
+        return f"{value:g}"
+    step = Decimal(1).scaleb(exact.adjusted() - digits + 1)
+    return f"{float(exact.quantize(step, ROUND_CEILING)):.{digits}g}"
 
 
 def only_epsilon(guarantees: Sequence[Guarantee]) -> float | None:

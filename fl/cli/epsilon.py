@@ -126,9 +126,11 @@ def _choice(kind: Any, value: str) -> Any:
     return kind(value)
 
 
-def _sentence(result: dict[str, object]) -> str:
+def _sentence(result: dict[str, Any]) -> str:
+    from protocols.guarantee import rounded_up as up
+
     return (
-        f"noise multiplier {result['noise_multiplier']:.6g} over {result['steps']} steps at sampling rate "
-        f"{result['sample_rate']:g}: epsilon {result['epsilon']:.4f} at delta {result['delta']:g} "
+        f"noise multiplier {up(result['noise_multiplier'], 6)} over {result['steps']} steps at sampling rate "
+        f"{result['sample_rate']:g}: epsilon {up(result['epsilon'])} at delta {up(result['delta'])} "
         f"({result['accountant']}; per {result['unit']}, {result['relation']} neighbours)"
     )

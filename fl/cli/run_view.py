@@ -12,7 +12,7 @@ from rich.table import Table
 from fl.cli import output
 from fl.cli.seen import Seen
 from fl.round import RoundResult
-from protocols.guarantee import price_shown
+from protocols.guarantee import price_shown, rounded_up
 
 AGAINST_SHORT = {
     "server": "against all",
@@ -113,14 +113,15 @@ def round_line(result: RoundResult) -> str:
     )
 
 
-def _number(value: float | str | None) -> str:
-    return "-" if value is None else f"{value}: protects nobody" if isinstance(value, str) else f"{value:.4f}"
+def _number(value: float | str | None, shown: Callable[[float], str] = "{:.4f}".format) -> str:
+    return "-" if value is None else f"{value}: protects nobody" if isinstance(value, str) else shown(value)
 
 
 def _price(shown: dict[str, Any]) -> str:
     lines = shown["guarantees"]
     told = [
-        f"{_number(g['epsilon'])} per {g['unit']} at {g['delta']:g} ({g['relation']}, {AGAINST_SHORT[g['adversary']]})"
+        f"{_number(g['epsilon'], rounded_up)} per {g['unit']} at {rounded_up(g['delta'])} "
+        f"({g['relation']}, {AGAINST_SHORT[g['adversary']]})"
         for g in lines
     ]
     return "\n".join(told) or "none"

@@ -3,6 +3,7 @@
 import json
 import math
 import os
+import re
 import shutil
 import sqlite3
 import stat
@@ -375,3 +376,28 @@ def test_export_and_page(tmp_path: Path) -> None:
     text = ledger.page()
     for part in ("Per example, zero-out neighbours", "x\\|y", "PoissonGaussian", "delta 1e-05", "rdp"):
         assert part in text
+
+
+def test_a_page_shows_names_as_they_are_whatever_markdown_they_look_like(tmp_path: Path) -> None:
+    """A name with a backslash before its bar began a cell of its own; a data set's name was taken for HTML."""
+    ledger = Ledger(tmp_path / "a.ledger", epsilon=9.0, delta=1e-5, dataset="<b>all</b> [x](http://y)")
+    ledger.charge(ROUND, run="r1", party="x\\|999 | 0.0001")
+    page = ledger.page()
+    assert "<b>" not in page
+    assert "\\[x\\](http://y)" in page
+    rows = [line for line in page.splitlines() if line.startswith("| x") or "| x" in line]
+    for row, cells in zip(rows, (2, 5), strict=True):
+        assert len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) == cells + 1, row
+
+
+def test_what_is_printed_is_never_less_than_what_was_spent(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "a.ledger", epsilon=math.inf, delta=1e-5)
+    for _ in range(4):
+        ledger.charge(ROUND)
+        spent = ledger.epsilon()
+        printed = [
+            float(found)
+            for found in re.findall(r"epsilon ([0-9.]+) at", f"{ledger.spent()[0]} {ledger.page()}")
+        ]
+        assert len(printed) == 2
+        assert all(spent <= one <= spent * 1.001 for one in printed)
