@@ -150,10 +150,10 @@ class ClientDP(PricedLayer):
                 raise self._fails_too_often(run)
 
     def _chance(self, run: RunFacts) -> float:
-        """The probability that a round is abandoned because too few clients were secretly chosen."""
+        """The probability that a round is abandoned for the number of clients that were secretly chosen."""
         if not self.amplify or run.sampling != "poisson":
             return 0.0
-        return chance_of_fewer(run.population, run.rate, run.least_chosen)
+        return max(run.failing, chance_of_fewer(run.population, run.rate, run.least_chosen))
 
     def outlook(self, run: RunFacts) -> str | None:
         return drowned(
@@ -164,8 +164,9 @@ class ClientDP(PricedLayer):
         chance, delta = self._chance(run), self.price.at(run)
         return Misuse(
             f"{self.name}: amplification counts on a secret choice, and a round with fewer than {run.least_chosen} of "
-            f"{run.population} clients at rate {run.rate:g} is abandoned: probability {chance:.3g} a round, "
-            f"{run.rounds} rounds. That is part of the price, and delta {delta:g} has no room for it. Ask more "
+            f"{run.population} clients at rate {run.rate:g} is abandoned, or with a number above that the secure "
+            f"sum does not carry: probability {chance:.3g} a round, {run.rounds} rounds. That is part of the price, "
+            f"and delta {delta:g} has no room for it. Ask more "
             'clients, choose sampling="fixed", lower min_survivors (without a secure sum every round is played), or '
             "take amplify=False"
         )

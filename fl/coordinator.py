@@ -5,6 +5,7 @@ What does not belong here: how a round goes (`fl.round`), who carries its messag
 
 import math
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -14,14 +15,24 @@ from fl import arguments
 from fl.federation_setup import FederationSetup, shared
 from fl.loaders import check_device, check_workers
 from fl.made_with import of_optimizer
-from fl.round import Broadcast, Manifest, Mean, Reference, RoundResult, moved, open_round, reference_of
+from fl.round import (
+    Broadcast,
+    Manifest,
+    Mean,
+    Reference,
+    RoundResult,
+    moved,
+    new_session,
+    open_round,
+    reference_of,
+)
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree
-from fl.sampling import choose, least_chosen
+from fl.sampling import carried, choose
 from fl.seeds import derive, seeded
 from fl.tensors import schema_of_state, to_state, to_tree
 from fl.tensors.trained import buffers_of, rules_of
-from protocols.errors import Misuse, StackError
+from protocols.errors import Misuse, StackError, TooFewSurvivors
 from protocols.layers import Public, RunFacts
 from protocols.party_state import CLOSED
 
@@ -77,6 +88,11 @@ class Coordinator:
                 f"a layer demands {demanded} survivors, and another one's price counts on a secret choice of clients: "
                 f"say min_survivors={demanded}, so that rounds with fewer are part of that price"
             )
+        if (
+            self.hidden and run.sampling == "poisson"
+        ):  # as many as can be chosen must fit; too many is never in the price
+            with suppress(TooFewSurvivors):
+                new_session(self.setup.stack.secure_sum, self.open(1, self.setup.names))
         self._check_sums(max(demanded, self.setup.options.min_survivors), run)
         return run
 
@@ -127,8 +143,8 @@ class Coordinator:
         )
         if not is_hidden(setup.stack, run) or run.sampling != "poisson":
             return run
-        least = least_chosen(options, setup.stack.secure_sum, setup.policy, len(setup.names))
-        return replace(run, least_chosen=least)
+        least, failing = carried(options, setup.stack.secure_sum, setup.policy, len(setup.names))
+        return replace(run, least_chosen=least, failing=failing)
 
     def _check_recipients(self, everyone: bool) -> None:
         """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""

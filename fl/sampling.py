@@ -4,8 +4,6 @@ A secret choice is part of the mechanism (docs/dp-account.md, section 9): every 
 abandoned for few clients only as often as the price says, and who and how many took part is not told.
 """
 
-from collections.abc import Iterable
-
 import numpy as np
 
 from fl.dropouts import departing
@@ -15,9 +13,6 @@ from protocols.errors import SecAggError
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.summation import SecureSum
-
-_EVERY = 64
-"""Up to this size every number of clients is tried, beyond it every power of two."""
 
 
 def choose(
@@ -43,32 +38,34 @@ def choose(
     return tuple(name for name, asked in zip(names, chosen, strict=True) if asked)
 
 
-def least_chosen(options: RunOptions, secure_sum: SecureSum, policy: Policy | None, clients: int) -> int:
-    """Return the fewest clients with which, and with more, a round of this plan is played; 0: whatever the number.
+def carried(
+    options: RunOptions, secure_sum: SecureSum, policy: Policy | None, clients: int
+) -> tuple[int, float]:
+    """Return the fewest clients with which a round of this plan is played, and how likely another number is chosen with
+    which it is abandoned. (0, 0.0): every round is played, whatever the number.
 
-    Counts what the secure sum and its clients' policy demand of so many, the planned drop-out and `min_survivors`.
+    Counts what the secure sum and its clients' policy demand of each number, the planned drop-out and `min_survivors`:
+    a number may fail though a smaller one works. Where none works: the whole population, and 1.
     """
+    from dp.mechanisms.sampling import chance_of, likely_sizes
+
     if secure_sum.server_sees_vectors and options.min_survivors <= 1:
-        return 0
+        return 0, 0.0
     policy = policy or secure_sum.default_policy
-    failing = [c for c in _sizes(clients) if not _works(options, secure_sum, policy, c)]
-    return 1 + max(failing, default=0)
-
-
-def _sizes(most: int) -> Iterable[int]:
-    yield from range(1, min(most, _EVERY) + 1)
-    size = 2 * _EVERY
-    while size <= most:
-        yield size
-        size *= 2
+    likely = likely_sizes(clients, options.fraction)
+    working = [size for size in likely if _works(options, secure_sum, policy, size)]
+    failing = set(likely).difference(working)
+    return min(working, default=clients), chance_of(clients, options.fraction, failing)
 
 
 def _works(options: RunOptions, secure_sum: SecureSum, policy: Policy, clients: int) -> bool:
     staying = clients - departing(clients, options.dropout)
+    if staying < max(1, options.min_survivors):
+        return False
     try:
         session = secure_sum.session([str(i) for i in range(clients)], 1, 1, random=SystemRandom())
         demands = secure_sum.demands(session)
         policy.check(demands)
     except SecAggError:
         return False
-    return staying >= max(options.min_survivors, demands.survivors, demands.threshold or 0)
+    return staying >= max(demands.survivors, demands.threshold or 0)

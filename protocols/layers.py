@@ -158,9 +158,10 @@ class RunFacts:
     "all", "fixed" (without replacement) or "poisson" at `rate`; dropout: share of a round's clients that
     may leave; dimension of the update; local_epochs; sizes: client -> its number of examples where the
     driver knows them (in memory), else empty: each client knows its own. delta: the run's default delta.
-    blocks: what every contribution holds besides the update. least_chosen: under a secret choice of clients, a round
-    for which fewer were chosen is abandoned; 0: every round is played, whatever the number. weight_cap: the largest
-    weight that can come, where that is public (None: the stack's own cap), so that a sum needs no wider ring.
+    blocks: what every contribution holds besides the update. least_chosen: under a secret choice of clients, the
+    fewest with which a round is played, and failing: how likely it is abandoned because too few were chosen, or a
+    number that the secure sum does not carry (0 and 0: every round is played, whatever the number). weight_cap: the
+    largest weight that can come, where that is public (None: the stack's own cap), so that a sum needs no wider ring.
     """
 
     rounds: int
@@ -175,6 +176,7 @@ class RunFacts:
     delta: float | None = None
     blocks: tuple[Block, ...] = ()
     least_chosen: int = 0
+    failing: float = 0.0
 
     @property
     def expected(self) -> float:

@@ -1,16 +1,22 @@
 """Secret sampling whose amplification is claimed: who or what takes part, from a cryptographic source.
 
-Belongs here too: how likely too few are chosen. Sampling from a user's seed belongs elsewhere: nothing private may
+Belongs here too: how likely a number is chosen with which a round fails.
+Sampling from a user's seed belongs elsewhere: nothing private may
 rest on it.
 """
 
 import math
+from collections.abc import Collection
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom
+
+TAIL = 1e-40
+"""Sizes this unlikely on either side are not looked at, and count as failing."""
 
 
 def poisson_sample(random: SecureRandom, size: int, rate: float) -> NDArray[np.int64]:
@@ -46,8 +52,33 @@ def chance_of_fewer(size: int, rate: float, least: int) -> float:
     The binomial distribution's tail (scipy), plus a relative 1e-9 for its rounding. Raises Misuse for size < 0 and for
     a rate outside [0, 1].
     """
+    law = _binomial(size, rate)
+    return _rounded_up(law.cdf(least - 1)) if least > 0 else 0.0
+
+
+def likely_sizes(size: int, rate: float) -> range:
+    """The sizes of a Poisson sample between which nearly all of the binomial distribution lies: 1e-40 is left on
+    either side at most.
+    """
+    law = _binomial(size, rate)
+    return range(max(0, int(law.ppf(TAIL))), min(size, int(law.isf(TAIL))) + 1)
+
+
+def chance_of(size: int, rate: float, sizes: Collection[int]) -> float:
+    """The probability that a Poisson sample of range(size) at `rate` has one of `sizes` members, or a number outside
+    `likely_sizes`; rounded up like `chance_of_fewer`.
+    """
+    law = _binomial(size, rate)
+    return _rounded_up(law.pmf(list(sizes)).sum() + 2 * TAIL)
+
+
+def _binomial(size: int, rate: float) -> Any:
     if size < 0 or not 0 <= rate <= 1:
         raise Misuse(f"expected size >= 0 and a rate in [0, 1], got {size} and {rate}")
     from scipy.stats import binom
 
-    return min(1.0, float(binom.cdf(least - 1, size, rate)) * (1 + 1e-9)) if least > 0 else 0.0
+    return binom(size, rate)
+
+
+def _rounded_up(probability: float) -> float:
+    return min(1.0, float(probability) * (1 + 1e-9))

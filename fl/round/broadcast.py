@@ -15,7 +15,7 @@ from fl.round.hidden import plays_nobody
 from fl.round.manifest import Manifest
 from fl.round.reference import Reference
 from protocols.codec import Record
-from protocols.errors import Aborted, Misuse, TooFewSurvivors
+from protocols.errors import Aborted, CapacityError, Misuse, TooFewSurvivors
 from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
@@ -150,7 +150,8 @@ def impossible(error: Misuse, asked: int, run: RunFacts) -> Misuse | Aborted:
     """Return what a round that cannot work is: the caller's mistake where the planned cohort was asked, else a round
     with too few clients, which is abandoned.
     """
-    return TooFewSurvivors(str(error)) if asked < (run.least_chosen or run.cohort) else error
+    certain = asked == run.least_chosen if run.failing else asked >= run.cohort
+    return error if certain or isinstance(error, CapacityError) else TooFewSurvivors(str(error))
 
 
 def require_metrics(broadcast: Broadcast) -> None:

@@ -24,7 +24,7 @@ def plays_nobody(stack: Stack, run: RunFacts, least: int = 1) -> bool:
         is_hidden(stack, run)
         and stack.secure_sum.server_sees_vectors
         and least <= 1
-        and run.least_chosen == 0
+        and run.least_chosen == run.failing == 0
     )
 
 

@@ -72,6 +72,17 @@ def rounds_that_fail_too_often_are_refused(kind: type[ClientDP] = ClientDP) -> b
     return False
 
 
+def every_number_is_looked_at() -> bool:
+    """200 clients at rate .55, at least 110 of them: nearly every second round fails."""
+    kind = ClientDP(noise_multiplier=20.0, delta=1e-5, amplify=True)
+    run = federation([kind], [8] * 200, sampling="poisson", fraction=0.55, min_survivors=110)
+    try:
+        run.coordinator.prepare(1)
+    except Misuse:
+        return True
+    return False
+
+
 def counts_are_told_nowhere() -> bool:
     """Two rounds that differ in how many were chosen are told alike, but for number and price so far."""
     history = amplified({1: 4, 2: 1}).fit(2).history

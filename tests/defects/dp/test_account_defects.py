@@ -12,7 +12,7 @@ import pytest
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
 from dp.ledger_head import SignedHead
-from fl import federation
+from fl import coordinator, federation
 from fl.account import Account
 from protocols.errors import BudgetExceeded
 from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
@@ -95,6 +95,10 @@ DEFECTS = {
     "a secret choice: the rule about too few left out of the price": Defect(
         check.rounds_that_fail_too_often_are_refused,
         partial(check.rounds_that_fail_too_often_are_refused, RateAlone),
+    ),
+    "a secret choice: numbers beyond 64 looked at in powers of two": Defect(
+        check.every_number_is_looked_at,
+        patches=((coordinator, "carried", lambda *_: (65, 0.0)),),
     ),
     "a secret choice: how many took part is told": Defect(
         check.counts_are_told_nowhere, patches=((federation, "withheld", lambda result: result),)

@@ -5,11 +5,13 @@ what is printed is the price of what was done, and who and how many took part is
 import itertools
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from scipy.stats import binom
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
@@ -20,7 +22,10 @@ from fl import Federation, FedSGD, SecureAverage, checkpoint
 from fl.cli.run_view import round_line, summary
 from fl.round.hidden import WITHHELD
 from fl.round.kept import CHECKPOINT, METRICS
-from protocols.errors import BudgetExceeded, Misuse, SecAggError, StackError, TooFewSurvivors
+from fl.run_options import RunOptions
+from fl.sampling import carried
+from protocols import PlainSum
+from protocols.errors import BudgetExceeded, CapacityError, Misuse, SecAggError, StackError, TooFewSurvivors
 from protocols.layers import RunFacts
 from protocols.record import FILE_NAME, verify_record
 from protocols.stack import Stack
@@ -89,13 +94,59 @@ def test_noise_on_a_sum_of_nothing_is_released_when_nobody_was_chosen_or_stayed(
         (20, 0.1, (amplified(),), {"min_survivors": 4}),
         (10, 0.05, (amplified(), SecAggPlus(dropout=0.0)), {}),
         (20, 0.5, (amplified(), SecAggPlus(dropout=0.2)), {"dropout": 0.2}),
+        (
+            200,
+            0.55,
+            (amplified(20.0),),
+            {"min_survivors": 110},
+        ),  # nothing but a power of two was tried beyond 64
+        (90, 0.95, (amplified(8.0), SecAggPlus(dropout=0.4, collusion=0.2)), {"dropout": 0.4}),
     ],
 )
 def test_rounds_that_would_fail_too_often_are_refused_before_round_1(
     size: int, rate: float, privacy: Any, options: Any
 ) -> None:
-    with pytest.raises(Misuse, match=rf"of {size} clients at rate {rate}.* is abandoned: probability"):
+    with pytest.raises(Misuse, match=rf"of {size} clients at rate {rate}.* is abandoned.*: probability"):
         federation(size, rate, *privacy, **options).fit(3)
+
+
+@pytest.mark.parametrize("size", [66, 67, 68, 69])
+def test_a_number_fails_in_the_price_where_it_fails_in_a_run(size: int) -> None:
+    """67 clients find no plan at this drop-out, 66 and 68 do: the price said that whatever is above 64 works."""
+    masks, policy = SecAggPlus(dropout=0.4, collusion=0.2), SecAggPlus.default_policy
+    run = federation(size, 1.0, ClientDP(noise_multiplier=1.0), masks, sampling="fixed", dropout=0.4)
+    try:
+        failed = run.fit(1).history[0].abandoned is not None
+    except Misuse:
+        failed = True
+    options = RunOptions(sampling="poisson", fraction=1 - 1e-12, dropout=0.4)
+    least, chance = carried(options, masks, policy, size)
+    assert (chance > 0.5, failed) == ((True, True) if size % 2 else (False, False))
+    assert least <= size
+
+
+def test_the_chance_of_a_failing_number_is_that_of_every_one_of_them() -> None:
+    options = RunOptions(sampling="poisson", fraction=0.55, min_survivors=110)
+    least, chance = carried(options, PlainSum(), None, 200)
+    assert least == 110
+    assert binom.cdf(109, 200, 0.55) <= chance <= binom.cdf(109, 200, 0.55) * (1 + 1e-8)
+    assert carried(replace(options, min_survivors=1), PlainSum(), None, 200) == (0, 0.0)
+    assert carried(replace(options, min_survivors=201), PlainSum(), None, 200) == (200, 1.0)
+
+
+def test_as_many_as_can_be_chosen_must_fit() -> None:
+    """Too many is no failure that a price counts: the plan is refused."""
+    run = federation(40, 0.5, amplified(2.0), SecAggPlus(dropout=0.0))
+    whole = run.setup.stack.secure_sum.session
+
+    def small(roster: Any, dimension: int, bound: int, **named: Any) -> Any:
+        if len(roster) > 30 and bound > 1:
+            raise CapacityError("30 such values fit")
+        return whole(roster, dimension, bound, **named)
+
+    run.setup.stack.secure_sum.session = small
+    with pytest.raises(CapacityError, match="30 such values fit"):
+        run.fit(1)
 
 
 def test_a_rare_failure_is_in_the_price_and_its_round_is_charged(tmp_path: Path) -> None:
