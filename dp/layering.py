@@ -139,7 +139,7 @@ class PricedLayer(PrivacyLayer):
             run.dimension,
             run.delta,
         )
-        key = (*facts, run.least_chosen, *further)
+        key = (*facts, run.least_chosen, run.failing, *further)
         if key not in self._kept:
             self._kept[key] = make()
         found: T = self._kept[key]
