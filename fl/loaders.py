@@ -35,12 +35,13 @@ def check_workers(workers: int, device: Any, layers: Sequence[PrivacyLayer]) -> 
 
 
 def examples_in(loader: Any) -> int:
-    """Return how many examples a loader serves: those its sampler draws, its dataset holds, or, of a list of
-    batches, those in them. Raises Misuse if it cannot tell.
+    """Return how many examples a loader serves: those its (batch sampler's) sampler draws, its dataset holds, or, of a
+    list of batches, those in them. Raises Misuse if it cannot tell.
     """
     if isinstance(loader, list | tuple):
         return sum(_in_batch(batch) for batch in loader)
-    for holder in (getattr(loader, "sampler", None), getattr(loader, "dataset", None), loader):
+    drawn = getattr(getattr(loader, "batch_sampler", None), "sampler", None)
+    for holder in (drawn, getattr(loader, "sampler", None), getattr(loader, "dataset", None), loader):
         try:
             return len(holder)  # type: ignore[arg-type]  # what has no length is passed over
         except TypeError:

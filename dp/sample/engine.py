@@ -129,6 +129,7 @@ class ClientEngine:
         made[1].hooks = None if whole else self._hooks
         made[1].attach_step_hook(self.opacus.accountant.get_optimizer_hook_fn(sample_rate=self.rate))
         private_criterion = made[2] if mode == "ghost" else criterion
+        made[-1].sealed = True  # Opacus has asked for the data set's length
         return Attached(self._hooks if whole else model, made[1], private_criterion, made[-1])
 
     def probe(self, run: Callable[[], object]) -> Probed:
@@ -152,7 +153,7 @@ class ClientEngine:
             raise Misuse("expected a round under way: call begin first")
         hooks = self._hooks if isinstance(self._hooks, RowHooks) else Expanded(self._hooks, self._model)
         probe = Probe(
-            self._model, now.loader.fetch, now.loader.examples, hooks, copies, self.probed, self.checked
+            self._model, now.loader._fetch, now.loader._examples, hooks, copies, self.probed, self.checked
         )
         now.loader.script, now.optimizer.probe = probe.script(), probe
         try:

@@ -101,7 +101,7 @@ def prove(
     validate(model)
     hooks = RowHooks(model)
     batches = PrivateLoader(loader, 1.0, 1, SystemRandom(), _Arrivals(hooks))
-    probe = Probe(model, batches.fetch, batches.examples, hooks, known=known)
+    probe = Probe(model, batches._fetch, batches._examples, hooks, known=known)
     script = probe.script()
 
     def run() -> None:

@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import torch
 from torch.utils.data import (
+    BatchSampler,
     DataLoader,
     IterableDataset,
     RandomSampler,
@@ -127,12 +128,61 @@ class _Parts(Sampler[list[Any]]):
         return len(self.batches)
 
 
+def _insist(loader: Any) -> None:
+    """Raises Misuse for a loader that draws otherwise than torch's own, over a data set with a length: Poisson batches
+    over the whole data set take the place of whatever it would have drawn."""
+    dataset, batches = loader.dataset, loader.batch_sampler
+    if isinstance(dataset, IterableDataset):
+        raise Misuse(
+            "expected a data set with a length and indices: Poisson sampling needs both, a stream has neither"
+        )
+    sampler = getattr(batches, "sampler", None)
+    every = isinstance(sampler, SequentialSampler | RandomSampler) and len(sampler) == len(dataset)
+    every = every and type(sampler) in (SequentialSampler, RandomSampler)
+    for name, sound in (
+        (
+            f"{type(loader).__name__}.__iter__",
+            type(loader).__iter__ in (DataLoader.__iter__, PrivateLoader.__iter__),
+        ),
+        (type(batches).__name__, type(batches) is BatchSampler),
+        (type(sampler).__name__, every and not getattr(sampler, "replacement", False)),
+    ):
+        if not sound:
+            raise Misuse(
+                f"the loader draws by its own {name}, which Poisson batches over the whole data set would ignore: give "
+                "the client a data set of its own examples (torch.utils.data.Subset), and DataLoader a batch_size"
+            )
+
+
+def _secret(name: str) -> Any:
+    """An attribute of the loader through which every example can be read, or how many there are."""
+
+    def read(loader: "PrivateLoader") -> Any:
+        if loader.sealed:
+            raise Misuse(
+                f"loader.{name}: the loop sees secret batches alone; whatever else it reads of the examples, their "
+                "number included, is neither clipped nor noised. Take constants that are public (a mean and deviation "
+                "from public data, class weights) from outside the loop"
+            )
+        return getattr(loader._batches, name)
+
+    return property(read)
+
+
 class PrivateLoader(DataLoader[Any]):
     """A DataLoader over the same examples whose batches are secret Poisson batches.
 
     rate: each example's probability per step. count: steps per pass. most: largest physical batch (None: no
-    limit).
+    limit). sealed: whether the data set is out of reach, as in a user's loop. Raises Misuse for a loader that draws
+    by a sampler, a batch sampler or an iteration of its own.
     """
+
+    dataset = _secret("dataset")
+    sampler = _secret("sampler")
+    batch_sampler = _secret("batch_sampler")
+    collate_fn = _secret("collate_fn")
+    batch_size = None
+    drop_last = False
 
     def __init__(
         self,
@@ -143,23 +193,14 @@ class PrivateLoader(DataLoader[Any]):
         steps: Steps,
         most: int | None = None,
     ) -> None:
+        _insist(loader)
         dataset: Any = loader.dataset
-        if isinstance(dataset, IterableDataset):
-            raise Misuse(
-                "expected a data set with a length and indices: Poisson sampling needs both, a stream "
-                "has neither"
-            )
-        if type(loader.sampler) not in (SequentialSampler, RandomSampler):
-            raise Misuse(
-                f"the loader draws by its own {type(loader.sampler).__name__}, which Poisson batches over the whole "
-                "data set would ignore: give the client a data set of its own examples (torch.utils.data.Subset)"
-            )
         whole = type(dataset) is TensorDataset and loader.collate_fn is default_collate
         batches = PoissonBatches(len(dataset), rate, count, random)
-        self._steps, self.rate, self._whole = steps, rate, whole
+        self._steps, self.rate, self._whole, self.sealed = steps, rate, whole, False
         self.script: Iterator[Any] | None = None
         self._look = lru_cache(1024)(dataset.__getitem__)
-        super().__init__(
+        self._batches: DataLoader[Any] = DataLoader(
             _Tagged(dataset, whole),
             batch_sampler=_Parts(batches, most),
             collate_fn=_CollateTensors(dataset.tensors) if whole else _Collate(loader.collate_fn),
@@ -172,22 +213,25 @@ class PrivateLoader(DataLoader[Any]):
             persistent_workers=loader.persistent_workers,
         )
 
-    @property
-    def examples(self) -> int:
-        """How many there are."""
-        return len(self.dataset)  # type: ignore[arg-type]  # has a length: checked above
+    def __len__(self) -> int:
+        return len(self._batches)
 
-    def fetch(self, indices: list[int]) -> Any:
+    @property
+    def _examples(self) -> int:
+        """How many there are."""
+        return len(self._batches.dataset)  # type: ignore[arg-type]  # has a length: checked above
+
+    def _fetch(self, indices: list[int]) -> Any:
         """These examples as the loop would get them; one that is drawn anew at each look is kept for the next looks."""
         if self._whole:
-            return self.collate_fn([(True, True), indices]).content
-        return self.collate_fn([(True, True), *map(self._look, indices)]).content
+            return self._batches.collate_fn([(True, True), indices]).content
+        return self._batches.collate_fn([(True, True), *map(self._look, indices)]).content
 
     def __iter__(self) -> Any:
         if self.script is not None:  # the check before training
             yield from self.script
             return
-        for part in super().__iter__():
+        for part in self._batches:
             if part.content is None:
                 self._steps.empty()
                 continue

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from dp import ClientDP, SampleDP
 from fl import Federation, FedProx, SecureAverage
@@ -133,7 +133,9 @@ def test_a_clients_weight_is_what_its_loader_serves() -> None:
     batches = [(torch.zeros(7, 4), torch.zeros(7))] * 3
     singles = [(torch.zeros(4), torch.tensor(1))] * 3
     some = DataLoader(DATA, batch_size=4, sampler=SubsetRandomSampler(range(5)))
-    assert [examples_in(given) for given in (loader(), some, batches, singles, DATA)] == [24, 5, 21, 3, 24]
+    few = DataLoader(DATA, batch_sampler=BatchSampler(SubsetRandomSampler(range(6)), 4, drop_last=False))
+    given = (loader(), some, few, batches, singles, DATA)
+    assert [examples_in(each) for each in given] == [24, 5, 6, 21, 3, 24]
     for endless in (DataLoader(Stream()), iter([])):
         with pytest.raises(Misuse, match="no length"):
             examples_in(endless)

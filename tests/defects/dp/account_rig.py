@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import BatchSampler, DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
 from dp.accountants import epsilon
@@ -239,3 +239,50 @@ def what_has_no_price_is_refused_when_built() -> bool:
         except UnknownEvent:
             return True
         return False
+
+
+def each_client_trains_on_its_own_examples() -> bool:
+    """Four clients, one data set, a batch sampler each over its own quarter: no example is in two updates."""
+    readers: dict[int, set[str]] = {}
+
+    class Noted(Dataset[Any]):
+        def __init__(self, client: str) -> None:
+            self.client = client
+
+        def __len__(self) -> int:
+            return 16
+
+        def __getitem__(self, index: int) -> Any:
+            readers.setdefault(index, set()).add(self.client)
+            return torch.ones(3), index % 2
+
+    clients = {
+        f"ward-{k}": DataLoader(
+            Noted(f"ward-{k}"),
+            batch_sampler=BatchSampler(SubsetRandomSampler(range(4 * k, 4 * k + 4)), 2, False),
+        )
+        for k in range(4)
+    }
+    try:
+        Federation(lambda: torch.nn.Linear(3, 2), clients, privacy=[SampleDP(**Z, batch_size=8)]).fit(1)
+    except Misuse:
+        return True
+    return all(len(names) == 1 for names in readers.values())
+
+
+def the_loop_reads_no_example_beside_its_batches() -> bool:
+    """A loop that looks at the whole data set, for weights of its classes or a second model, gets no further."""
+    read: list[int] = []
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        read.append(len(loader.dataset))
+        for x, y in loader:
+            optimizer.zero_grad()
+            criterion(model(x), y).backward()
+            optimizer.step()
+
+    try:
+        federation([SampleDP(**Z, batch_size=8)], [16], train=train).fit(1)
+    except Misuse:
+        return not read
+    return not read

@@ -12,6 +12,7 @@ import pytest
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
 from dp.ledger_head import SignedHead
+from dp.sample import loader
 from fl import coordinator, federation
 from fl.account import Account
 from protocols.errors import BudgetExceeded
@@ -128,6 +129,13 @@ DEFECTS = {
     ),
     "sample-dp: rate and steps follow a private size": Defect(
         check.steps_follow_no_private_size, partial(check.steps_follow_no_private_size, FollowsTheSize)
+    ),
+    "sample-dp: a batch sampler passed over": Defect(
+        check.each_client_trains_on_its_own_examples, patches=((loader, "_insist", lambda given: None),)
+    ),
+    "sample-dp: the data set within reach of the loop": Defect(
+        check.the_loop_reads_no_example_beside_its_batches,
+        patches=((loader.PrivateLoader, "dataset", property(lambda self: self._batches.dataset)),),
     ),
     "one sum over units and deltas": Defect(
         check.each_unit_has_its_own_line, patches=((Account, "guarantees", one_sum),)
