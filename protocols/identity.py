@@ -76,8 +76,7 @@ class Identity:
 
     def save(self, path: Path) -> None:
         """Write the private key as PEM (PKCS #8), mode 0600. Raises StoreError."""
-        form = serialization.PrivateFormat.PKCS8
-        encryption = serialization.NoEncryption()
+        form, encryption = serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
         write_atomic(path, self._key.private_bytes(serialization.Encoding.PEM, form, encryption), mode=0o600)
 
     @classmethod
@@ -147,10 +146,10 @@ class Roster(Record):
 
     def member(self, name: str) -> Member:
         """Return the member called `name`. Raises PeerError if there is none."""
-        for member in self.members:
-            if member.name == name:
-                return member
-        raise PeerError(f"{name!r} is not on the roster of {self.federation!r}", name)
+        found = [member for member in self.members if member.name == name]
+        if not found:
+            raise PeerError(f"{name!r} is not on the roster of {self.federation!r}", name)
+        return found[0]
 
     def with_role(self, role: str) -> tuple[Member, ...]:
         """Return the members of a role, by ascending name."""

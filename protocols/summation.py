@@ -104,10 +104,9 @@ class SecureSum(Protocol[IntVector]):
         for an impossible one.
         """
         names = tuple(str(name) for name in roster)
-        chosen = self.parameters(len(names), dimension, bound, modulus)
         session = Session(
             protocol=self.tag,
-            parameters=chosen.encode(),
+            parameters=self.parameters(len(names), dimension, bound, modulus).encode(),
             roster=names,
             dimension=dimension,
             bound=bound,
@@ -119,6 +118,10 @@ class SecureSum(Protocol[IntVector]):
             min_survivors=min_survivors,
         )
         self.check(session)
+        return self.completed(session, memory)
+
+    def completed(self, session: Session, memory: bytes | None) -> Session:
+        """Return a new session with what it takes from this party's keys and memory; nothing by default."""
         return session
 
     # -- inputs and states --

@@ -6,7 +6,7 @@ search for parameters.
 to be tolerated.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 
 from protocols.audit_hooks import Hooks
@@ -14,7 +14,7 @@ from protocols.codec import tags
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import State, Step
 from protocols.policy import Demands
-from protocols.protocol import NO_MODEL, ClientStart, Stage
+from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.statement import Protection
@@ -133,40 +133,16 @@ class _Masked(SecureSum):
         super().check(session)
         rules_of(session)
 
-    def session(
-        self,
-        roster: Sequence[str],
-        dimension: int,
-        bound: int,
-        *,
-        random: SecureRandom,
-        modulus: int = 0,
-        round: int = 1,
-        model: bytes = NO_MODEL,
-        simulated: bool = False,
-        min_survivors: int = 1,
-        memory: bytes | None = None,
-    ) -> Session:
-        """As `SecureSum.session`; in the malicious model the signed roster's keys of these clients are put
-        into it.
+    def completed(self, session: Session, memory: bytes | None) -> Session:
+        """In the malicious model the signed roster's keys of these clients are put into it; with reused keys, the
+        set-up that it builds on.
         """
-        made = super().session(
-            roster,
-            dimension,
-            bound,
-            random=random,
-            modulus=modulus,
-            round=round,
-            model=model,
-            simulated=simulated,
-            min_survivors=min_survivors,
-        )
-        chosen = MaskParameters.decode(made.parameters)
-        counted_on(self.wishes, rules_of(made), min_survivors)
+        chosen = MaskParameters.decode(session.parameters)
+        counted_on(self.wishes, rules_of(session), session.min_survivors)
         if self.credentials is not None:
-            chosen = replace(chosen, identities=self.credentials.keys_of(made.roster))
-            self.credentials.check(made, chosen.identities, whole=bool(chosen.beacon))
-        made = replace(made, parameters=chosen.encode())
+            chosen = replace(chosen, identities=self.credentials.keys_of(session.roster))
+            self.credentials.check(session, chosen.identities, whole=bool(chosen.beacon))
+        made = replace(session, parameters=chosen.encode())
         if self.reuse:
             setup = build_on(made, memory, self.renew)
             if setup is not None:

@@ -137,10 +137,10 @@ class HomomorphicSum(SecureSum):
         """Return a party's signing key (32 bytes) by the roster, empty without one. Raises Misuse for a stranger."""
         if self._roster is None:
             return b""
-        for member in self._roster.with_role(role):
-            if member.name == name:
-                return member.key
-        raise Misuse(f"the roster of {self._roster.federation!r} has no {role} {name!r}")
+        keys = {member.name: member.key for member in self._roster.with_role(role)}
+        if name not in keys:
+            raise Misuse(f"the roster of {self._roster.federation!r} has no {role} {name!r}")
+        return keys[name]
 
     def _signers(self, session: Session) -> bytes:
         """Return the clients' signing keys in roster order, 32 bytes each; empty if nobody signs."""
