@@ -7,12 +7,29 @@ one place only.
 """
 
 from protocols import sealing
+from protocols.errors import Misuse
 from protocols.key_agreement import KEY_BYTES, exchange, public_key
 from protocols.key_agreement import derive as hkdf
 from protocols.randomness import SecureRandom
 from protocols.sealing import NONCE_BYTES, OVERHEAD
 
-__all__ = ["KEY_BYTES", "NONCE_BYTES", "OVERHEAD", "agree", "derive", "public_key", "seal", "unseal"]
+__all__ = [
+    "KEY_BYTES",
+    "NONCE_BYTES",
+    "OVERHEAD",
+    "agree",
+    "derive",
+    "expect_key",
+    "public_key",
+    "seal",
+    "unseal",
+]
+
+
+def expect_key(key: bytes) -> None:
+    """Raises Misuse for what has not the length of an X25519 key."""
+    if len(key) != KEY_BYTES:
+        raise Misuse(f"expected an X25519 key of {KEY_BYTES} bytes, got {len(key)}")
 
 
 def derive(secret: bytes, context: bytes, purpose: str, length: int = KEY_BYTES) -> bytes:

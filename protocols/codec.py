@@ -39,7 +39,7 @@ class BigInt(int):
     """An integer of any size, encoded with its length (plain int fields must fit in 64 bits, signed)."""
 
 
-class Reader:
+class ByteReader:
     """Walks over received bytes and refuses to read past their end."""
 
     def __init__(self, data: bytes | memoryview) -> None:
@@ -70,7 +70,7 @@ class Reader:
 R = TypeVar("R", bound="Record")
 Writer = list[bytes | memoryview]
 Encode = Callable[[Writer, Any], None]
-Decode = Callable[[Reader], Any]
+Decode = Callable[[ByteReader], Any]
 
 
 class Record:
@@ -101,14 +101,14 @@ class Record:
         """Return the record. Raises WireError on any byte string that `encode` cannot have made."""
         if len(data) > cls.MAX_SIZE:
             raise WireError(f"{cls.__name__}: expected at most {cls.MAX_SIZE} bytes, got {len(data)}")
-        reader = Reader(data)
+        reader = ByteReader(data)
         record = cls._read(reader)
         if reader.left:
             raise WireError(f"{cls.__name__}: {reader.left} left-over bytes")
         return record
 
     @classmethod
-    def _read(cls, reader: Reader) -> Self:
+    def _read(cls, reader: ByteReader) -> Self:
         values = {name: read(reader) for name, _, read in _fields(cls)}
         try:
             return cls(**values)
@@ -127,7 +127,7 @@ def encode_tagged(record: Record) -> bytes:
 
 def decode_tagged(data: bytes | memoryview, kinds: Mapping[int, type[R]]) -> R:
     """Return the record of one of `kinds` (by tag). Raises WireError for an unknown tag or a bad body."""
-    reader = Reader(data)
+    reader = ByteReader(data)
     tag = int(reader.unpack(_U16))
     if tag not in kinds:
         raise WireError(f"unknown tag {tag}, expected one of {sorted(kinds)}")
@@ -195,7 +195,7 @@ def _one_of(base: type[Record]) -> tuple[Encode, Decode, int]:
             raise TypeError(f"expected a kind of {base.__name__}, got {type(v).__name__}")
         w.append(_U16.pack(v.TAG) + v.encode())
 
-    def read(r: Reader) -> Record:
+    def read(r: ByteReader) -> Record:
         tag, kinds = int(r.unpack(_U16)), tags(*base.__subclasses__())
         if tag not in kinds:
             raise WireError(f"unknown kind {tag} of {base.__name__}, expected one of {sorted(kinds)}")
@@ -205,7 +205,7 @@ def _one_of(base: type[Record]) -> tuple[Encode, Decode, int]:
 
 
 def _enumeration(cls: type[enum.Enum]) -> tuple[Encode, Decode, int]:
-    def read(r: Reader) -> enum.Enum:
+    def read(r: ByteReader) -> enum.Enum:
         value = _read_str(r)
         try:
             return cls(value)
@@ -224,7 +224,7 @@ def _optional(args: tuple[Any, ...], where: str) -> tuple[Encode, Decode, int]:
         if v is not None:
             write_inner(w, v)
 
-    def read(r: Reader) -> Any:
+    def read(r: ByteReader) -> Any:
         return read_inner(r) if _read_bool(r) else None
 
     return write, read, 1
@@ -238,7 +238,7 @@ def _sequence(item: Any, make: type, where: str) -> tuple[Encode, Decode, int]:
         for x in v:
             write_item(w, x)
 
-    def read(r: Reader) -> Any:
+    def read(r: ByteReader) -> Any:
         return make([read_item(r) for _ in range(r.count(max(least, 1)))])
 
     return write, read, 4
@@ -265,7 +265,7 @@ def _mapping(args: tuple[Any, ...], where: str) -> tuple[Encode, Decode, int]:
             write_key(w, key)
             write_value(w, v[key])
 
-    def read(r: Reader) -> dict[Any, Any]:
+    def read(r: ByteReader) -> dict[Any, Any]:
         result: dict[Any, Any] = {}
         last: Any = None
         for _ in range(r.count(max(least_key + least_value, 1))):
@@ -288,7 +288,7 @@ def _write_big(w: Writer, v: Any) -> None:
     w.append(_U32.pack(size) + int(v).to_bytes(size, "big", signed=True))
 
 
-def _read_big(r: Reader) -> BigInt:
+def _read_big(r: ByteReader) -> BigInt:
     data = r.take(r.count(1))
     value = BigInt(int.from_bytes(data, "big", signed=True))
     if len(data) != value.bit_length() // 8 + 1:
@@ -302,7 +302,7 @@ def _write_bool(w: Writer, v: Any) -> None:
     w.append(b"\1" if v else b"\0")
 
 
-def _read_bool(r: Reader) -> bool:
+def _read_bool(r: ByteReader) -> bool:
     value = r.take(1)[0]
     if value > 1:
         raise WireError(f"expected 0 or 1, got {value}")
@@ -316,7 +316,7 @@ def _write_bytes(w: Writer, v: Any) -> None:
     w.append(bytes(v) if isinstance(v, bytearray) else v)
 
 
-def _read_bytes(r: Reader) -> bytes:
+def _read_bytes(r: ByteReader) -> bytes:
     return bytes(r.take(r.count(1)))
 
 
@@ -324,7 +324,7 @@ def _write_str(w: Writer, v: Any) -> None:
     _write_bytes(w, v.encode("utf-8"))
 
 
-def _read_str(r: Reader) -> str:
+def _read_str(r: ByteReader) -> str:
     try:
         return str(r.take(r.count(1)), "utf-8")
     except UnicodeDecodeError:
@@ -342,7 +342,7 @@ def _write_array(w: Writer, v: Any) -> None:
     w.append(flat.view(np.uint8).data)
 
 
-def _read_array(r: Reader) -> NDArray[np.generic]:
+def _read_array(r: ByteReader) -> NDArray[np.generic]:
     code = r.take(1)[0]
     if code not in _DTYPES:
         raise WireError(f"unknown dtype code {code}")

@@ -15,7 +15,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
-from protocols.codec import Reader, Record
+from protocols.codec import ByteReader, Record
 from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.randomness import SecureRandom
 
@@ -82,7 +82,7 @@ class Message(Record):
     @classmethod
     def from_wire(cls, data: bytes | memoryview) -> "Message":
         """Return the message of a frame. Raises WireError for anything else."""
-        reader = Reader(data)
+        reader = ByteReader(data)
         magic = bytes(reader.take(len(MAGIC)))
         if magic != MAGIC:
             raise WireError(f"expected a frame of version {MAGIC!r}, got {magic!r}")

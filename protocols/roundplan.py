@@ -48,7 +48,7 @@ class Digest(Record):
 
 
 @dataclass(frozen=True)
-class Part:
+class BlockPlan:
     """One block's arithmetic. signals: what each layer takes, in order, then the integer signal that is summed.
     quantiser: None if a layer makes integers.
     """
@@ -122,7 +122,7 @@ class RoundPlan:
     """
 
     facts: RoundFacts
-    parts: tuple[Part, ...]
+    parts: tuple[BlockPlan, ...]
     layers: tuple[PrivacyLayer, ...]
     server_sees_vectors: bool = False
 

@@ -120,11 +120,21 @@ def simulate(
     PolicyRefusal if every client refuses the session.
     """
     named, source = _named(vectors, isinstance(protocol, SecureSum)), _source(rng)
-    made = session or _session(
-        protocol, named, source, bound, modulus, round, model, min_survivors, stores or {}
-    )
+    if session is None:
+        held = recall(stores[str(SERVER)], protocol) if stores and str(SERVER) in stores else None
+        session = _new_session(protocol, named, bound)(
+            random=source,
+            modulus=modulus,
+            round=round,
+            model=model,
+            simulated=type(source) is not SystemRandom,
+            min_survivors=min_survivors,
+            memory=held,
+        )
     given = replace(policy or protocol.default_policy, allow_simulated=True)  # that is what `simulate` is for
-    run = _Run(protocol, made, named, given, drop or {}, source, observe, tamper, stores or {}, clock)
+    run = _Simulation(
+        protocol, session, named, given, drop or {}, source, observe, tamper, stores or {}, clock
+    )
     run.enter(models or {}, updates or {})
     return run.play()
 
@@ -156,30 +166,15 @@ def _source(rng: SecureRandom | None) -> SecureRandom:
     return rng or SystemRandom()
 
 
-def _session(
-    protocol: Protocol[Any],
-    vectors: Mapping[Hashable, Any],
-    random: SecureRandom,
-    bound: int | None,
-    modulus: int,
-    round: int,
-    model: bytes,
-    least: int,
-    stores: Mapping[Any, Store],
-) -> Session:
+def _new_session(
+    protocol: Protocol[Any], vectors: Mapping[Hashable, Any], bound: int | None
+) -> Callable[..., Session]:
+    """Return `protocol.session` with what the vectors say. Raises Misuse if they say nothing."""
     if not isinstance(protocol, SecureSum) or any(callable(v) for v in vectors.values()):
         raise Misuse("expected session=...: the inputs given do not say what session it is")
-    return protocol.session(
-        [str(name) for name in vectors],
-        len(next(iter(vectors.values()))),
-        _least_bound(vectors.values()) if bound is None else bound,
-        random=random,
-        modulus=modulus,
-        round=round,
-        model=model,
-        simulated=type(random) is not SystemRandom,
-        min_survivors=least,
-        memory=recall(stores[str(SERVER)], protocol) if str(SERVER) in stores else None,
+    names, dimension = [str(name) for name in vectors], len(next(iter(vectors.values())))
+    return partial(
+        protocol.session, names, dimension, _least_bound(vectors.values()) if bound is None else bound
     )
 
 
@@ -188,7 +183,7 @@ def _table() -> defaultdict[str, defaultdict[str, Any]]:
 
 
 @dataclass
-class _Run:
+class _Simulation:
     """The mutable middle of one simulation."""
 
     protocol: Protocol[Any]

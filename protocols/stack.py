@@ -18,7 +18,7 @@ from protocols.errors import CapacityError, Misuse, StackError
 from protocols.layers import UPDATE, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal, Value
 from protocols.plain import PlainSum
 from protocols.quantise import Quantiser, expect_bits, prove_capacity
-from protocols.roundplan import CLIPPED, WEIGHT, Part, RoundPlan
+from protocols.roundplan import CLIPPED, WEIGHT, BlockPlan, RoundPlan
 from protocols.statement import Event
 from protocols.summation import SecureSum
 
@@ -179,7 +179,7 @@ class Stack:
 
     def _part(
         self, signal: Signal, facts: RoundFacts, reference: NDArray[np.float64], exact: Sequence[Coordinate]
-    ) -> Part:
+    ) -> BlockPlan:
         """Return one block's arithmetic: through the layers, then the quantiser where no layer made integers."""
         given, quantiser = [], None
         for layer in self.layers:
@@ -189,7 +189,7 @@ class Stack:
         if signal.kind != "integer":
             quantiser, signal = self._integers(signal, reference, clients, exact)
         self._fits(signal, clients)
-        return Part((*given, signal), quantiser)
+        return BlockPlan((*given, signal), quantiser)
 
     def _integers(
         self, last: Signal, reference: NDArray[np.float64], clients: int, exact: Sequence[Coordinate]

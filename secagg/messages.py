@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.agreement import Certificate
-from protocols.codec import Reader, Record
+from protocols.codec import ByteReader, Record
 from protocols.errors import Misuse, WireError
 from protocols.kernel import Message
 from protocols.roles import naming
@@ -215,7 +215,7 @@ def masked_vector(message: Message) -> tuple[memoryview, Masked]:
     largest part of a session. Raises WireError naming the sender.
     """
     with naming(str(message.sender)):
-        reader = Reader(message.body)
+        reader = ByteReader(message.body)
         vector = reader.take(reader.count(1))
         return vector, Masked.decode(bytes(4) + bytes(reader.take(reader.left)))
 

@@ -7,11 +7,10 @@ Boxes are sealed to whom they are for (`he.sealing`); the server that relays the
 import hashlib
 from dataclasses import dataclass
 
+from he.sealing import expect_key
 from protocols.codec import Record
-from protocols.errors import Misuse
 
 JOIN, KEY = "join", "key"
-X25519_BYTES = 32
 JOIN_PURPOSE, HOLDER_PURPOSE = "ckks join", "ckks holder"
 
 
@@ -25,8 +24,7 @@ class Join(Record):
     signature: bytes
 
     def __post_init__(self) -> None:
-        if len(self.key) != X25519_BYTES:
-            raise Misuse(f"expected a public key of {X25519_BYTES} bytes, got {len(self.key)}")
+        expect_key(self.key)
 
     @staticmethod
     def signed(session: bytes, index: int, key: bytes) -> bytes:
@@ -52,8 +50,7 @@ class Published(Record):
     signature: bytes
 
     def __post_init__(self) -> None:
-        if len(self.key) != X25519_BYTES:
-            raise Misuse(f"expected a public key of {X25519_BYTES} bytes, got {len(self.key)}")
+        expect_key(self.key)
 
     @property
     def digest(self) -> bytes:

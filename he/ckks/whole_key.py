@@ -19,9 +19,10 @@ from he.roles.recipients import PURPOSE
 from he.roles.scheme import Accumulator, GroupKey, HeldKey, NotTheSum
 from he.sealing import agree, derive, public_key, seal, unseal
 from protocols.codec import Record
-from protocols.errors import ProtocolViolation, WireError
+from protocols.errors import ProtocolViolation
 from protocols.kernel import client
 from protocols.randomness import SecureRandom
+from protocols.roles import naming
 from protocols.session import Session
 from protocols.summation import IntVector, centred
 
@@ -36,11 +37,8 @@ class CKKSAccumulator(Accumulator):
 
     def add(self, session: Session, index: int, sent: EncryptedInput) -> None:
         who = str(client(index))
-        upload = decode(Upload, sent.ciphertexts, who)
-        try:
-            self.adder.add(upload)
-        except WireError as error:
-            raise WireError(str(error), who) from None
+        with naming(who):
+            self.adder.add(Upload.decode(sent.ciphertexts))
 
     def finish(self) -> bytes:
         return self.adder.finish().encode()
@@ -74,9 +72,8 @@ class CKKSHeldKey(HeldKey):
     secrets: Secrets
 
     def open(self, session: Session, asked: OpenRequest) -> IntVector:
-        keys = {i: self._agreed(session, i, "to holder") for i in self.clients}
-        expected = summed_checks(asked.tickets, keys, session)
-        return checked_total(session, asked, expected, self.secrets.check_key, self.secrets.keys.secret)
+        boxes = {i: self._agreed(session, i, "to holder") for i in self.clients}
+        return opened(session, asked, boxes, self.secrets.check_key, self.secrets.keys.secret)
 
     def box_key(self, session: Session, index: int, ticket: bytes) -> bytes:
         return self._agreed(session, index, PURPOSE)
@@ -122,13 +119,12 @@ class CKKSGroupKey(GroupKey):
         coefficients = spread(vector, parameters, random)
         check = check_value(self.check_key, coefficients, parameters.checks).tobytes()
         box = seal(self.box_key, check, session.context, str(client(index)), random)
-        return EncryptedInput(
-            encrypt_seeded(coefficients, parameters, self.ckks_secret(parameters)).encode(), box
-        )
+        ciphertexts = encrypt_seeded(coefficients, parameters, self.ckks_secret(parameters))
+        return EncryptedInput(ciphertexts.encode(), box)
 
     def open(self, session: Session, asked: OpenRequest) -> IntVector:
-        expected = summed_checks(asked.tickets, dict.fromkeys(range(session.clients), self.box_key), session)
-        return checked_total(session, asked, expected, self.check_key, self.ckks_secret(scheme(session)))
+        boxes = dict.fromkeys(range(session.clients), self.box_key)
+        return opened(session, asked, boxes, self.check_key, self.ckks_secret(scheme(session)))
 
 
 def summed_checks(
@@ -151,10 +147,14 @@ def summed_checks(
     return total
 
 
-def checked_total(
-    session: Session, asked: OpenRequest, expected: NDArray[np.uint64], check_key: bytes, secret: bytes
+def opened(
+    session: Session, asked: OpenRequest, boxes: Mapping[int, bytes], check_key: bytes, secret: bytes
 ) -> IntVector:
-    """Return the sum of exactly the ciphertexts that the expected check values came from. Raises NotTheSum."""
+    """Return the sum of exactly the ciphertexts that the check values in the clients' boxes came from.
+
+    boxes: the keys of the boxes. Raises NotTheSum for other ciphertexts, ProtocolViolation as `summed_checks` does.
+    """
+    expected = summed_checks(asked.tickets, boxes, session)
     parameters, clients, modulus = scheme(session), len(asked.tickets), int(session.modulus)
     try:
         coefficients = open_sum(decode(Sum, asked.ciphertexts, "server"), parameters, clients, secret)

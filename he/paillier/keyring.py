@@ -36,8 +36,7 @@ class HolderPublic(Record):
     sealing: bytes
 
     def __post_init__(self) -> None:
-        if len(self.sealing) != sealing.KEY_BYTES:
-            raise Misuse(f"expected an X25519 key of {sealing.KEY_BYTES} bytes, got {len(self.sealing)}")
+        sealing.expect_key(self.sealing)
 
     @property
     def digest(self) -> bytes:
@@ -55,8 +54,7 @@ class HolderKey(Record):
     sealing: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        if len(self.sealing) != sealing.KEY_BYTES:
-            raise Misuse(f"expected an X25519 key of {sealing.KEY_BYTES} bytes, got {len(self.sealing)}")
+        sealing.expect_key(self.sealing)
 
     @classmethod
     def of(cls, secret: SecretKey) -> "HolderKey":

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from protocols.codec import Reader
+from protocols.codec import ByteReader
 from protocols.errors import Aborted, PeerError
 from protocols.kernel import Message, Step
 from protocols.summation import SecureSum, Total
@@ -86,7 +86,7 @@ def whoever_stays(parameters: bytes, clients: int, survivors: int, *more: Any) -
     return RULES(parameters, clients, 1, *more)
 
 
-def unchecked_take(self: Reader, count: int) -> memoryview:
+def unchecked_take(self: ByteReader, count: int) -> memoryview:
     piece = self.view[self.at : self.at + count]
     self.at += count
     return piece
@@ -136,7 +136,7 @@ DEFECTS = (
     Defect(
         "a decoder that reads past the end",
         "any-bytes-decoded-safely",
-        put("protocols.codec.Reader.take", unchecked_take),
+        put("protocols.codec.ByteReader.take", unchecked_take),
         SecAgg,
     ),
     Defect(

@@ -10,7 +10,7 @@ import pytest
 
 from protocols import PlainSum, SecureSum, simulate
 from protocols.kernel import Step
-from protocols.simulate import _Run
+from protocols.simulate import _Simulation
 from secagg import SecAgg, SecAggPlus
 from secagg.packing import pack
 from secagg.ring import Ring
@@ -92,14 +92,14 @@ def test_no_secret_is_printed_by_any_state_message_or_outcome(
     protocol: SecureSum, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     texts: list[str] = []
-    inner = _Run._run
+    inner = _Simulation._run
 
-    def watched(self: _Run, party: object, stage: str, call: object) -> Step:
+    def watched(self: _Simulation, party: object, stage: str, call: object) -> Step:
         step = inner(self, party, stage, call)  # type: ignore[arg-type]
         texts.append(f"{self.states!r} {self.states} {step!r} {step}")
         return step
 
-    monkeypatch.setattr(_Run, "_run", watched)
+    monkeypatch.setattr(_Simulation, "_run", watched)
     random = Recording(11)
     outcome = simulate(protocol, vectors(), drop={"masked-input": ["client-1"]}, rng=random, bound=BOUND)
     texts.append(f"{outcome!r} {outcome.protection!r} {protocol!r}")
