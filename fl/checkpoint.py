@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from fl.round.kept import CHECKPOINT, Kept, load, result_from_json
+from fl.round.kept import CHECKPOINT, KeptRun, load, result_from_json
 from fl.tensors import to_tree
 from protocols.errors import Misuse, SecAggError
 from protocols.extras import needs
@@ -36,7 +36,7 @@ def begun(folder: Path) -> bool:
     return (folder / CHECKPOINT).exists() or (folder / OLD).exists()
 
 
-def load_run(folder: Path) -> Kept:
+def load_run(folder: Path) -> KeptRun:
     """Return the run in `folder`. Raises Misuse if there is none, SecAggError if it is damaged."""
     kept = load(folder) or _load_old(folder / OLD)
     if kept is None:
@@ -44,7 +44,7 @@ def load_run(folder: Path) -> Kept:
     return kept
 
 
-def _load_old(path: Path) -> Kept | None:
+def _load_old(path: Path) -> KeptRun | None:
     """Read what version 1 wrote: one safetensors file, the facts in its metadata."""
     if not path.exists():
         return None
@@ -60,7 +60,7 @@ def _load_old(path: Path) -> Kept | None:
         raise SecAggError(f"{path}: expected a checkpoint of version 1, got {facts.get('version')!r}")
     tree, _ = to_tree(tensors)
     layers = facts["layers"]
-    return Kept(
+    return KeptRun(
         [result_from_json(entry) for entry in facts["history"]],
         {n.removeprefix("model/"): a for n, a in tree.items() if n.startswith("model/")},
         {n.removeprefix("strategy/"): a for n, a in tree.items() if n.startswith("strategy/")},

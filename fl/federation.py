@@ -29,12 +29,12 @@ from fl.federation_setup import (
     optimizer_of,
     strategy_of,
 )
-from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult, new_session, play, statement_of
 from fl.round.hidden import withheld
-from fl.round.kept import Kept, RunFiles, entry_of
+from fl.round.kept import KeptRun, RunFiles, entry_of
 from fl.round.remarks import Speaker
 from fl.run_options import RunOptions
+from fl.run_result import Result
 from fl.strategies import Strategy
 from fl.train_function import TrainFunction
 from fl.training import train_one_epoch
@@ -183,7 +183,7 @@ class Federation:
 
         return server_app(self, rounds, **options)
 
-    def _start(self, rounds: int, resume: bool) -> Kept | None:
+    def _start(self, rounds: int, resume: bool) -> KeptRun | None:
         folder = self.setup.output
         if self.account.calibrated and self.account.events:
             raise Misuse(
@@ -271,16 +271,16 @@ class Federation:
         finally:
             files.close()
 
-    def _save(self, files: RunFiles, kept: Kept) -> None:
+    def _save(self, files: RunFiles, kept: KeptRun) -> None:
         """Save a round: what simulated clients keep first, for a round that is played again rolls it back."""
         if self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
             self.engine.save_clients(files.folder)
         files.save(kept)
 
-    def _model_bytes(self, kept: Kept) -> bytes:
+    def _model_bytes(self, kept: KeptRun) -> bytes:
         return checkpoint.model_bytes(self.coordinator.state_of(kept.model))
 
-    def _catch_up(self, files: RunFiles, kept: Kept | None, rounds: int) -> None:
+    def _catch_up(self, files: RunFiles, kept: KeptRun | None, rounds: int) -> None:
         """Save what a run that is cut off in its first round goes on from, or what a killed process did not write."""
         if kept is None:
             files.begin(self._kept([], rounds))
@@ -290,11 +290,11 @@ class Federation:
         else:
             files.catch_up(kept)
 
-    def _kept(self, history: list[RoundResult], rounds: int) -> Kept:
+    def _kept(self, history: list[RoundResult], rounds: int) -> KeptRun:
         """Return the run as it is now; `history` holds all rounds so far."""
         strategy, stack, account = self.setup.strategy, self.setup.stack, self.account
         statement = self.statement(history) if history else None
-        return Kept(
+        return KeptRun(
             history,
             self.coordinator.reference().tree,
             strategy.state(),

@@ -24,7 +24,7 @@ from rich.progress import Progress  # noqa: E402
 from examples.flower.loopback import Loopback  # noqa: E402
 from fl import checkpoint  # noqa: E402
 from fl.cli.run_view import print_closing, round_line  # noqa: E402
-from fl.result import Result  # noqa: E402
+from fl.run_result import Result  # noqa: E402
 from protocols.errors import SecAggError  # noqa: E402
 from protocols.record import FILE_NAME, verify_record  # noqa: E402
 from protocols.statement import Statement  # noqa: E402

@@ -5,20 +5,13 @@ Belongs here: options, and how the answer is shown. The arithmetic is in `secagg
 
 import math
 from dataclasses import asdict
-from enum import StrEnum
 from typing import Annotated
 
+import click
 import typer
 
 from fl.cli.output import JsonOption, emit_json, stdout_console
-
-
-class Threat(StrEnum):
-    """What the server may do (`protocols.policy.THREATS` without "none")."""
-
-    SEMI_HONEST = "semi-honest"
-    SEMI_MALICIOUS = "semi-malicious"
-    MALICIOUS = "malicious"
+from protocols.policy import THREATS
 
 
 def register(app: typer.Typer) -> None:
@@ -33,9 +26,10 @@ def plan(
         float, typer.Option(help="Share of clients that may collude with the server, in [0, 1).")
     ] = 0.0,
     threat: Annotated[
-        Threat | None,
+        str | None,
         typer.Option(
-            help="What the server may do; by default semi-malicious where feasible, else semi-honest."
+            click_type=click.Choice(THREATS[1:]),
+            help="What the server may do; by default semi-malicious where feasible, else semi-honest.",
         ),
     ] = None,
     dim: Annotated[int, typer.Option(help="Coordinates of the vector.")] = 100_000,
@@ -80,8 +74,9 @@ def planned(
     from secagg.parameters.costs import costs
     from secagg.ring import Ring
 
-    kind = None if threat is None else str(threat)
-    found = find(clients, dropout, collusion, kind, security=security, correctness=correctness, beacon=beacon)
+    found = find(
+        clients, dropout, collusion, threat, security=security, correctness=correctness, beacon=beacon
+    )
     cost = costs(found, dim, bits)
     units = calibrate(found.degree, found.threshold, Ring(cost.ring_bits))
     client_s, server_s = estimate(found, cost, units)

@@ -48,7 +48,7 @@ def run(
     **given: Any,
 ) -> None:
     """Trains one model over clients whose updates stay hidden."""
-    from fl.cli.run_view import View
+    from fl.cli.run_view import RunView
     from fl.run_parts import load_parts
 
     given = {key: value or None if isinstance(value, list) else value for key, value in given.items()}
@@ -61,7 +61,7 @@ def run(
     chosen = make_config(config, given)
     folder = Path(chosen.output) if chosen.output else _fresh(Path(f"runs/{datetime.now():{STAMP}}"))
     chosen = replace(chosen, output=str(folder))
-    view = View(chosen, as_json, compare or demo)
+    view = RunView(chosen, as_json, compare or demo)
     with view.status("loading data"):
         parts = load_parts(chosen)
     with _resumable(folder, chosen.rounds):

@@ -10,7 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from fl.cli import output
-from fl.cli.seen import Seen
+from fl.cli.seen import SeenInput
 from fl.round import RoundResult
 from protocols.guarantee import price_shown, rounded_up
 
@@ -22,7 +22,7 @@ AGAINST_SHORT = {
 COLUMNS = "{:>5}  {:>8}  {:>8}  {:>5}  {:>9}  {:>12}  {:>7}"
 
 
-class View:
+class RunView:
     """Prints to standard output for people, to standard error beside --json."""
 
     def __init__(self, config: Any, as_json: bool, compare: bool) -> None:
@@ -34,9 +34,9 @@ class View:
     def status(self, what: str) -> AbstractContextManager[Any]:
         return self.console.status(what)
 
-    def watch(self, federation: Any) -> Seen:
+    def watch(self, federation: Any) -> SeenInput:
         """Note what the server receives of the first client that answers, beside that client's own vector."""
-        seen = Seen(federation)
+        seen = SeenInput(federation)
         federation.engine.observe = seen.observe
         return seen
 
@@ -74,7 +74,7 @@ class View:
         with self.live(parts.config.rounds, "the same without privacy layers") as on_round:
             return parts.federation(None, privacy=[]).fit(parts.config.rounds, on_round=on_round)
 
-    def close(self, result: Any, plain: Any, seen: Seen | None, folder: Path) -> None:
+    def close(self, result: Any, plain: Any, seen: SeenInput | None, folder: Path) -> None:
         """Print the closing table, what the server saw and the statement, or the JSON object."""
         if self.as_json:
             output.emit_json(
@@ -86,7 +86,7 @@ class View:
 
 
 def print_closing(
-    console: Console, config: Any, result: Any, plain: Any, seen: Seen | None, folder: Path
+    console: Console, config: Any, result: Any, plain: Any, seen: SeenInput | None, folder: Path
 ) -> None:
     """Print the closing table, what the server saw of one client, and the statement."""
     console.print()

@@ -11,7 +11,7 @@ SHOWN = 6
 INPUTS = ("input", "masked-input", "encrypted-input")
 
 
-class Seen:
+class SeenInput:
     """Catches the first message that carries a client's input, and that client's own integers."""
 
     def __init__(self, federation: Any) -> None:

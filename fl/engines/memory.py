@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.engines.workers import Workers
-from fl.round import Broadcast, Charge, Costs, Summed, Work
+from fl.round import Broadcast, Charge, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
 from protocols.party_state import KEPT
 from protocols.policy import Policy
@@ -65,7 +65,7 @@ class MemoryEngine:
         self.observe: Observe | None = None
         self.progress: Progress = lambda what, done, of: None
         self.clock: Callable[[], float] = time.perf_counter
-        self.costs = Costs()
+        self.costs = SumCosts()
         self.session: Session | None = None
         self.outcome: Outcome | None = None
         self.first: tuple[str, NDArray[np.int64]] | None = None
@@ -100,7 +100,7 @@ class MemoryEngine:
         work has sent nothing. Beside a layer that owns the training all train first, since what they spend is known
         then. `first` is the first client and its vector while the sum is under way.
         """
-        self.session, self.outcome, self.costs, self._train_s = session, None, Costs(), 0.0
+        self.session, self.outcome, self.costs, self._train_s = session, None, SumCosts(), 0.0
         self.secure_sum.load(session, broadcast.plan.facts.run.rounds)
         early, drop = self.departures(self.secure_sum, session)
         staying = dict.fromkeys(name for name in broadcast.clients if name not in early)
@@ -171,7 +171,7 @@ def _nothing(broadcast: Broadcast) -> NDArray[np.int64]:
     return np.zeros(broadcast.plan.dimension, np.int64)
 
 
-def _costs(outcome: Outcome, train_s: float) -> Costs:
+def _costs(outcome: Outcome, train_s: float) -> SumCosts:
     asked = outcome.session.clients
     roles: Sequence[tuple[str, float]] = [
         (role, seconds) for by_role in outcome.seconds.values() for role, seconds in by_role.items()
@@ -182,4 +182,4 @@ def _costs(outcome: Outcome, train_s: float) -> Costs:
         "privacy_client": client_s,
         "privacy_server": sum(seconds for _, seconds in roles) - client_s,
     }
-    return Costs(outcome.bytes_of("client") / asked, outcome.bytes_of("server") / asked, seconds)
+    return SumCosts(outcome.bytes_of("client") / asked, outcome.bytes_of("server") / asked, seconds)

@@ -1,7 +1,7 @@
 """A Federation as Flower apps: the same model, layers, train function and policies, on a network.
 
 What belongs here: the ClientApp, the ServerApp and what they read from the run configuration. What does not: rounds
-(`engine`), checks of a node (`party`), the federation itself.
+(`grid_engine`), checks of a node (`node_party`), the federation itself.
 """
 
 import functools
@@ -24,15 +24,15 @@ from fl.credentials import read_public
 from fl.federation_setup import FederationSetup, shared
 from fl.flower.arrays import tree_of
 from fl.flower.compat import log
-from fl.flower.engine import FlowerEngine
+from fl.flower.grid_engine import FlowerEngine
 from fl.flower.messages import Header, RunHeader
 from fl.flower.mod import find_site, refusing, require_protected
-from fl.flower.party import NodeParty
+from fl.flower.node_party import NodeParty
 from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
 from fl.flower.site import Site
 from fl.flower.work import shown_arrays
-from fl.result import Result
 from fl.round import Broadcast, Engine, RoundResult
+from fl.run_result import Result
 from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, RoundFacts

@@ -13,14 +13,14 @@ from flwr.serverapp.strategy import Strategy
 from fl.flower.compat import strategy_state
 from fl.flower.rounds import ProtectedRounds
 from fl.round import RoundResult, Tree
-from fl.round.kept import CHECKPOINT, Kept, RunFiles, entry_of, load, npz, under
+from fl.round.kept import CHECKPOINT, KeptRun, RunFiles, entry_of, load, npz, under
 from fl.round.reference import like
 from protocols.errors import Misuse
 
 MODEL = "model.npz"
 
 
-def load_run(folder: Path) -> Kept | None:
+def load_run(folder: Path) -> KeptRun | None:
     """Return the run in `folder`, or None if there is none. Nothing is unpickled.
 
     Raises SecAggError for a damaged checkpoint, Misuse for a folder that holds a model and no checkpoint.
@@ -31,10 +31,10 @@ def load_run(folder: Path) -> Kept | None:
     return kept
 
 
-def _version_1(arrays: Tree, facts: dict[str, Any]) -> Kept:
+def _version_1(arrays: Tree, facts: dict[str, Any]) -> KeptRun:
     """Read what version 1 wrote: the last round alone; layers and events lie in the server's store."""
     done = int(facts["done"])
-    return Kept(
+    return KeptRun(
         [RoundResult(number, ()) for number in range(1, done + 1)],
         under(arrays, "arrays/"),
         under(arrays, "strategy/"),
@@ -53,7 +53,7 @@ class RunKeeper:
     """
 
     def __init__(
-        self, folder: Path, strategy: Strategy, rounds: ProtectedRounds, planned: int, kept: Kept | None
+        self, folder: Path, strategy: Strategy, rounds: ProtectedRounds, planned: int, kept: KeptRun | None
     ) -> None:
         self.strategy, self.rounds, self.planned = strategy, rounds, planned
         self.history = [] if kept is None else list(kept.history)
@@ -61,7 +61,7 @@ class RunKeeper:
         self.lines = 0 if kept is None else kept.lines
         self.files = RunFiles(folder, rounds.options.identity, MODEL, self._model_bytes, first=0)
 
-    def catch_up(self, kept: Kept) -> None:
+    def catch_up(self, kept: KeptRun) -> None:
         """Write what a killed process did not; count a round that it was stopped in as lost: it is not asked again."""
         self.rounds.server.head = self.files.catch_up(kept)
         if (lost := self.rounds.engine.lost(kept.rounds + 1)) is not None:
@@ -83,7 +83,7 @@ class RunKeeper:
         number = len(self.history)
         entry = {"round": number, "of": self.planned}
         self.session = max(self.session, last.session_number if last else 0)
-        kept = Kept(
+        kept = KeptRun(
             self.history,
             model,
             strategy,
@@ -99,5 +99,5 @@ class RunKeeper:
         )
         rounds.server.head = self.files.save(kept) if number else self.files.begin(kept)
 
-    def _model_bytes(self, kept: Kept) -> bytes:
+    def _model_bytes(self, kept: KeptRun) -> bytes:
         return npz({"__rounds__": np.array(kept.rounds), **like(kept.model, self.rounds.schema)})

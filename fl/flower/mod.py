@@ -1,6 +1,6 @@
 """The client's side: a Flower mod that lets nothing leave but what the privacy layers allow.
 
-What belongs here: one message in, one answer out. What does not: the party behind it (`party`), training
+What belongs here: one message in, one answer out. What does not: the party behind it (`node_party`), training
 (the wrapped app), the server. A ClientApp may run in a new process for every message, and two at once:
 everything that lasts lies in the node's own store and is synced before the answer leaves.
 """
@@ -16,7 +16,7 @@ from flwr.app import Context, Message
 
 from fl.flower.compat import ClientAppCallable, Mod, refusal
 from fl.flower.messages import is_protected
-from fl.flower.party import NodeParty
+from fl.flower.node_party import NodeParty
 from fl.flower.site import CONFIG_KEY, Site, load_site
 from fl.flower.work import WrappedApp, failed
 from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError

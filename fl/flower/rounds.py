@@ -1,7 +1,7 @@
 """The rounds of a wrapped strategy: its training messages become secure sums, and their mean is one reply.
 
 What belongs here: who is asked, the planned run, the reply. What does not: how a round goes (`fl.round`), how it is
-carried (`engine`), Flower's strategy interface (`strategy`), files (`files`).
+carried (`grid_engine`), Flower's strategy interface (`strategy`), files (`files`).
 """
 
 import secrets
@@ -15,15 +15,15 @@ from flwr.serverapp import Grid
 from fl.account import Account
 from fl.flower.arrays import arrays_of, config_bytes, tree_of
 from fl.flower.compat import log
-from fl.flower.engine import FlowerEngine
+from fl.flower.grid_engine import FlowerEngine
 from fl.flower.messages import ModelLayout
 from fl.flower.nodes import Directory
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import RunState
 from fl.made_with import Settings
-from fl.round import Broadcast, Played, Reference, RoundResult, moved, open_round, play, reference_of
+from fl.round import Broadcast, PlayedRound, Reference, RoundResult, moved, open_round, play, reference_of
 from fl.round.broadcast import require_metrics
-from fl.round.kept import Kept
+from fl.round.kept import KeptRun
 from fl.round.reference import like
 from fl.round.remarks import Speaker
 from fl.round.statement import statement_of
@@ -71,7 +71,7 @@ class ProtectedRounds:
         schema: Schema,
         rounds: int,
         made_with: Settings,
-        kept: Kept | None = None,
+        kept: KeptRun | None = None,
     ) -> None:
         self.options, self.account, self.grid = options, account, grid
         self.schema, self.rounds, self.before = schema, rounds, () if kept is None else tuple(kept.history)
@@ -117,7 +117,7 @@ class ProtectedRounds:
         try:
             broadcast = self._open(directory, tuple(sorted(asked)), reference, config)
         except Aborted as error:
-            played = Played(RoundResult(self.number, tuple(sorted(asked)), abandoned=error.reason))
+            played = PlayedRound(RoundResult(self.number, tuple(sorted(asked)), abandoned=error.reason))
         else:
             played = self._play(broadcast)
         result = played.result
@@ -154,7 +154,7 @@ class ProtectedRounds:
         require_metrics(broadcast)
         return broadcast
 
-    def _play(self, broadcast: Broadcast) -> Played:
+    def _play(self, broadcast: Broadcast) -> PlayedRound:
         """Play the round. Raises Misuse for a first one that asks fewer nodes than must survive: none could end."""
         options = self.options
         played = play([broadcast], self.engine, options.stack, self.state, options.min_survivors)

@@ -16,7 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from fl.account import Account
 from fl.flower.messages import RunHeader
 from fl.made_with import Settings, same
-from fl.round.kept import Kept
+from fl.round.kept import KeptRun
 from protocols.codec import Record
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import RunFacts
@@ -186,7 +186,7 @@ class RunState:
     def _keep_events(self, events: Sequence[Event]) -> None:
         self.store.put(_EVENTS, json.dumps([asdict(event) for event in events]).encode())
 
-    def resume(self, kept: Kept | None) -> Protection | None:
+    def resume(self, kept: KeptRun | None) -> Protection | None:
         """Take back events and layers of a run that is continued; return what its last round protected."""
         self.account.events = [Event(**e) for e in json.loads(self.store.get(_EVENTS) or b"[]")]
         if kept is not None:

@@ -25,7 +25,7 @@ from fl.flower.rounds import ProtectedRounds, ServerOptions
 from fl.flower.server_party import POLL_SECONDS, server_files
 from fl.made_with import Settings, of_stack
 from fl.round import RoundResult
-from fl.round.kept import Kept
+from fl.round.kept import KeptRun
 from fl.round.reference import like
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
@@ -129,7 +129,7 @@ class PrivateStrategy(Strategy):
         timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
         Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
         more rounds than its noise was calibrated for.
-        SecAggError when clients can only repeat updates that have left them (`engine.STUCK`).
+        SecAggError when clients can only repeat updates that have left them (`grid_engine.STUCK`).
         """
         num_rounds = arguments.whole("num_rounds", num_rounds, 0)
         limit = TRIP_SECONDS if timeout is None else arguments.positive("timeout", timeout)
@@ -209,7 +209,7 @@ class PrivateStrategy(Strategy):
             "federation": options.roster.federation if options.roster else None,
         }
 
-    def _resume(self, initial: ArrayRecord) -> Kept | None:
+    def _resume(self, initial: ArrayRecord) -> KeptRun | None:
         """Return the run to go on with; None if there is none. Raises Misuse for another strategy's or model's."""
         kept = None if self.folder is None else load_run(self.folder)
         if kept is None:
@@ -221,7 +221,7 @@ class PrivateStrategy(Strategy):
             raise Misuse(f"the run in {self.folder} trained another model than this one")
         return kept
 
-    def _take_up(self, kept: Kept, done: int) -> None:
+    def _take_up(self, kept: KeptRun, done: int) -> None:
         """Give the strategy back what it kept. Raises Misuse where that cannot be done."""
         if not done:
             return

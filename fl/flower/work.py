@@ -1,7 +1,7 @@
 """What a node computes in a round: what it was shown, and its contribution.
 
 What belongs here: reading the model that was sent, and a wrapped Flower app as a client's work. What does not: checks,
-sessions, stores (`party`); a Federation's own loop (`fl.computation`).
+sessions, stores (`node_party`); a Federation's own loop (`fl.computation`).
 """
 
 from collections.abc import Callable

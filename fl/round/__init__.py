@@ -15,9 +15,9 @@ a transport, a user's training loop. An engine (`Engine`) carries messages; a `W
 from fl.round.broadcast import Broadcast, open_round
 from fl.round.contribution import contribution_of
 from fl.round.counts import Count
-from fl.round.engine import Charge, Costs, Engine, Summed, Work
+from fl.round.engine import Charge, Engine, SumCosts, Summed, Work
 from fl.round.manifest import Manifest
-from fl.round.play import Mean, Payer, Played, mean_of, play
+from fl.round.play import Mean, Payer, PlayedRound, mean_of, play
 from fl.round.reference import Reference, Tree, moved, reference_of
 from fl.round.result import RoundResult, Trip
 from fl.round.session import new_session
@@ -26,15 +26,15 @@ from fl.round.statement import statement_of
 __all__ = [
     "Broadcast",
     "Charge",
-    "Costs",
     "Count",
     "Engine",
     "Manifest",
     "Mean",
     "Payer",
-    "Played",
+    "PlayedRound",
     "Reference",
     "RoundResult",
+    "SumCosts",
     "Summed",
     "Tree",
     "Trip",

@@ -28,7 +28,7 @@ class Summed:
 
 
 @dataclass(frozen=True)
-class Costs:
+class SumCosts:
     """What a sum took. up, down: bytes per client asked, the model not counted. seconds: by "train",
     "privacy_client" (all clients together), "privacy_server" and whatever else an engine measures. trips: over a
     network. refusals: party -> why it did not take part, or not to the end.
@@ -58,7 +58,7 @@ class Engine(Protocol):
         ...
 
     @property
-    def costs(self) -> Costs:
+    def costs(self) -> SumCosts:
         """What the last sum took, also one without a total."""
         ...
 

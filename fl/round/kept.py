@@ -37,7 +37,7 @@ Json = dict[str, Any]
 
 
 @dataclass
-class Kept:
+class KeptRun:
     """A run after `len(history)` rounds.
 
     model: exactly as its owner holds it. strategy: the server's arrays from round to round. kind: the strategy's
@@ -132,7 +132,7 @@ def _finite(value: Any) -> Any:
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
-def encode(kept: Kept) -> bytes:
+def encode(kept: KeptRun) -> bytes:
     """Return the bytes of a checkpoint."""
     history = [asdict(result) | {"guarantees": _lines(result)} for result in kept.history]
     names = ("kind", "made_with", "layers", "run", "session", "entry", "statement", "lines")
@@ -164,7 +164,7 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         ) from None
 
 
-def load(folder: Path, older: Callable[[Tree, Json], Kept] | None = None) -> Kept | None:
+def load(folder: Path, older: Callable[[Tree, Json], KeptRun] | None = None) -> KeptRun | None:
     """Return the run in `folder`, None if it holds no checkpoint. Nothing is unpickled.
 
     older: reads the arrays and facts of a checkpoint of version 1. Raises SecAggError for a damaged checkpoint or one
@@ -183,7 +183,7 @@ def load(folder: Path, older: Callable[[Tree, Json], Kept] | None = None) -> Kep
         history = [result_from_json(entry) for entry in facts.pop("history")]
         events = tuple(Event(**event) for event in facts.pop("events"))
         model, strategy = under(arrays, _MODEL), under(arrays, _STRATEGY)
-        return Kept(history, model, strategy, events=events, **facts)
+        return KeptRun(history, model, strategy, events=events, **facts)
     except (KeyError, TypeError, ValueError) as error:
         raise SecAggError(f"{path} is not a checkpoint of this toolkit: {error}") from None
 
@@ -217,24 +217,24 @@ class RunFiles:
         folder: Path,
         signer: Identity | None,
         model: str,
-        encoder: Callable[[Kept], bytes],
+        encoder: Callable[[KeptRun], bytes],
         first: int = 1,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.model, self.encoder, self.first = folder, model, encoder, first
         self.record = RunRecord.open(folder / FILE_NAME, signer)
 
-    def begin(self, kept: Kept) -> str:
+    def begin(self, kept: KeptRun) -> str:
         """Save a run that has not played a round. Raises RecordError beside a record that holds rounds already."""
         self._require_recorded(kept, self.first - 1)
         return self.save(kept)
 
-    def save(self, kept: Kept) -> str:
+    def save(self, kept: KeptRun) -> str:
         """Save a run and return the record's head."""
         write_atomic(self.folder / CHECKPOINT, encode(kept), 0o644)
         return self._follow(kept) if kept.rounds >= self.first else self.record.head
 
-    def catch_up(self, kept: Kept) -> str:
+    def catch_up(self, kept: KeptRun) -> str:
         """Write what a process that was killed right after its checkpoint did not; return the record's head.
 
         Raises RecordError for a checkpoint or a record that was changed, removed or put back from a copy.
@@ -245,7 +245,7 @@ class RunFiles:
         self._write_metrics(kept)
         return self.record.head
 
-    def _require_recorded(self, kept: Kept, *expected: int) -> int:
+    def _require_recorded(self, kept: KeptRun, *expected: int) -> int:
         """Return the last round that the record holds. Raises RecordError unless it is an expected one."""
         last = self.record.last
         recorded = self.first - 1 if last is None else int(last.body["round"])
@@ -260,7 +260,7 @@ class RunFiles:
     def close(self) -> None:
         self.record.close()
 
-    def _follow(self, kept: Kept) -> str:
+    def _follow(self, kept: KeptRun) -> str:
         write_atomic(self.folder / self.model, self.encoder(kept), 0o644)
         self._write_metrics(kept)
         if kept.statement is not None:
@@ -270,7 +270,7 @@ class RunFiles:
         files = {name: file_digest(self.folder / name) for name in names if (self.folder / name).exists()}
         return self.record.append({**(kept.entry or {}), "files": files})
 
-    def _write_metrics(self, kept: Kept) -> None:
+    def _write_metrics(self, kept: KeptRun) -> None:
         """Replace metrics.jsonl. Lines that an older version wrote stay as they are."""
         path = self.folder / METRICS
         there = path.read_bytes().splitlines(keepends=True) if kept.lines and path.exists() else []

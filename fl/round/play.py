@@ -50,7 +50,7 @@ class Mean:
 
 
 @dataclass
-class Played:
+class PlayedRound:
     """A round that is over. means: one per sum, none if it was abandoned. protection: None if no session was made.
     totals: the sums as the server had them. paid: the sums that were charged. error: why it was abandoned.
     """
@@ -69,7 +69,9 @@ class Played:
         return bool(self.paid)
 
 
-def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer, least: int = 1) -> Played:
+def play(
+    parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer, least: int = 1
+) -> PlayedRound:
     """Run one round of one or several sums.
 
     A round is abandoned whole, and the layers' state stays as it was, if fewer clients are asked than a layer or
@@ -78,7 +80,7 @@ def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer,
     nobody was chosen or stayed. Raises BudgetExceeded if the charge does; then nothing has left a client.
     """
     asked = tuple(dict.fromkeys(name for part in parts for name in part.clients))
-    played = Played(RoundResult(parts[0].number, asked))
+    played = PlayedRound(RoundResult(parts[0].number, asked))
     states = [(layer, layer.state()) for layer in stack.layers]
     try:
         _sessions(played, parts, engine, stack, least)
@@ -97,7 +99,9 @@ def play(parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer,
     return played
 
 
-def _sessions(played: Played, parts: Sequence[Broadcast], engine: Engine, stack: Stack, least: int) -> None:
+def _sessions(
+    played: PlayedRound, parts: Sequence[Broadcast], engine: Engine, stack: Stack, least: int
+) -> None:
     """Make every sum's session before anybody trains."""
     protocol, made = stack.secure_sum, list[Session]()
     for part in parts:
@@ -112,7 +116,9 @@ def _sessions(played: Played, parts: Sequence[Broadcast], engine: Engine, stack:
     played.result.session, played.result.session_number = made[0].context.hex(), made[0].round
 
 
-def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer) -> None:
+def _sums(
+    played: PlayedRound, parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer
+) -> None:
     sessions = iter(played.sessions)
     for part in parts:
         charge = partial(_charge, played, payer, part)
@@ -132,12 +138,12 @@ def _sums(played: Played, parts: Sequence[Broadcast], engine: Engine, stack: Sta
         played.totals = (*played.totals, summed)
 
 
-def _charge(played: Played, payer: Payer, part: Broadcast, names: Sequence[str]) -> None:
+def _charge(played: PlayedRound, payer: Payer, part: Broadcast, names: Sequence[str]) -> None:
     payer.charge(part.plan.events(tuple(names)), part.number)
     played.paid.append(part)
 
 
-def _close(played: Played, parts: Sequence[Broadcast], engine: Engine) -> None:
+def _close(played: PlayedRound, parts: Sequence[Broadcast], engine: Engine) -> None:
     began = engine.clock()
     result = played.result
     means = tuple(mean_of(part, summed, result) for part, summed in zip(parts, played.totals, strict=True))

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl.flower.engine import FlowerEngine
+from fl.flower.grid_engine import FlowerEngine
 
 
 @pytest.fixture(autouse=True)

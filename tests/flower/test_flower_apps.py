@@ -17,7 +17,7 @@ from fl import Federation
 from fl.flower.messages import unpack_request
 from fl.flower.nodes import from_names
 from fl.flower.site import Site
-from fl.result import Result
+from fl.run_result import Result
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.kernel import Party

@@ -15,7 +15,7 @@ from fl.flower.compat import log
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
 from fl.flower.trips import SumOverGrid
-from fl.round import Broadcast, Charge, Costs, RoundResult, Summed
+from fl.round import Broadcast, Charge, RoundResult, SumCosts, Summed
 from protocols.errors import Aborted, SecAggError
 from protocols.layers import RunFacts
 from protocols.runtime import recall
@@ -52,7 +52,7 @@ class FlowerEngine:
         self.config: ConfigRecord | None = None
         self.begun: Begun = lambda run, session: None
         self.clock = time.perf_counter
-        self.costs = Costs()
+        self.costs = SumCosts()
         self._spent_rounds = 0
         self._interrupted = server.state.last_asked()  # of a process before this one
 
@@ -82,7 +82,7 @@ class FlowerEngine:
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Run one sum; everybody asked is charged for before the first request; log who was left out and why."""
-        self.costs, run = Costs(), broadcast.plan.facts.run
+        self.costs, run = SumCosts(), broadcast.plan.facts.run
         self.begun(run, session)
         charge(broadcast.clients)
         server, header = self.server, self.server.header(run, broadcast, session.encode())
@@ -129,7 +129,7 @@ class FlowerEngine:
         return content
 
 
-def _costs(driver: SumOverGrid, asked: int) -> Costs:
+def _costs(driver: SumOverGrid, asked: int) -> SumCosts:
     trips = tuple(driver.trips)
     train = sum(t.train for t in trips)
     seconds = {
@@ -139,4 +139,4 @@ def _costs(driver: SumOverGrid, asked: int) -> Costs:
         "waiting": sum(t.waiting for t in trips),
     }
     up, down = sum(t.up for t in trips), sum(t.down for t in trips)
-    return Costs(up / asked, down / asked, seconds, trips, dict(driver.refusals))
+    return SumCosts(up / asked, down / asked, seconds, trips, dict(driver.refusals))
