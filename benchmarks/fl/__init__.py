@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, homomorphic, overhead, scale
+from benchmarks.fl import attacks, homomorphic, memory, overhead, scale
 
 
 class _Suite(typer.Typer):
@@ -26,3 +26,4 @@ overhead.register(app)
 homomorphic.register(app)
 attacks.register(app)
 scale.register(app)
+memory.register(app)

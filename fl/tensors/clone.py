@@ -14,7 +14,10 @@ from typing import Any
 import torch
 from torch import nn
 
-_PLAIN = (bool, int, float, complex, str, bytes, type(None), type, FunctionType, BuiltinFunctionType)
+_PLAIN = frozenset(
+    (bool, int, float, complex, str, bytes, type(None), type, FunctionType, BuiltinFunctionType)
+)
+"""Types whose values are shared, by exact type: a subclass may hold what can change."""
 
 
 def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Module:
@@ -52,20 +55,20 @@ def _copied(own: torch.Tensor, given: Any, device: Any) -> torch.Tensor:
 def _clone(value: Any, memo: dict[int, Any]) -> Any:
     """What `copy.deepcopy(value, memo)` returns."""
     kind = type(value)
-    if isinstance(value, _PLAIN):
+    if kind in _PLAIN:
         return value
-    if id(value) in memo:
-        return memo[id(value)]
+    if (known := memo.get(id(value))) is not None:
+        return known
     if kind in (dict, OrderedDict):
         made = memo[id(value)] = kind()
         for key, item in value.items():
-            made[key] = _clone(item, memo)
+            made[key] = item if type(item) in _PLAIN else _clone(item, memo)
         return made
-    if kind in (tuple, set) and all(isinstance(item, _PLAIN) for item in value):
+    if kind in (tuple, set) and all(type(item) in _PLAIN for item in value):
         return value if kind is tuple else set(value)
     if isinstance(value, nn.Module) and _is_usual(kind):
         made = memo[id(value)] = object.__new__(kind)
-        made.__setstate__({key: _clone(item, memo) for key, item in value.__dict__.items()})
+        made.__setstate__(_clone(value.__dict__, memo))
         return made
     return copy.deepcopy(value, memo)
 
