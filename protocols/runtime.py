@@ -13,7 +13,7 @@ import hashlib
 from collections.abc import Callable
 from typing import Generic
 
-from protocols.errors import PolicyRefusal, SpentUpdate
+from protocols.errors import Misuse, PolicyRefusal, SpentUpdate
 from protocols.kernel import Finished, Message, State, Step
 from protocols.protocol import Input, Protocol
 from protocols.randomness import SecureRandom, SystemRandom
@@ -59,7 +59,7 @@ class Runtime(Generic[Input]):
     secrets (the operating system's).
 
         party = Runtime(protocol, session, FileStore("site.state", "site-1"))
-        party.begin(protocol.client(session, index, vector, random=SystemRandom()))
+        party.begin(lambda memory: protocol.client(session, index, vector, random=SystemRandom(), memory=memory))
         answers = party.handle(request)          # send them; a second `handle(request)` is refused
 
     The server's side is begun with `protocol.server(...)`, takes answers by `handle`, goes on by `close` and ends in
@@ -88,9 +88,9 @@ class Runtime(Generic[Input]):
 
         first: the step, or a function that makes it from the memory of earlier sessions (`recall`). A party that keeps
         a memory gives a function: it is called while the store is held, so that two sessions that begin at the same
-        moment do not start from the same memory. series: names the rounds that follow one another, where a store
-        serves several federations. Raises SpentUpdate if this session was begun here before: a session is not begun
-        twice.
+        moment do not start from the same memory; a step that would replace a memory is refused (Misuse). series: names
+        the rounds that follow one another, where a store serves several federations. Raises SpentUpdate if this session
+        was begun here before: a session is not begun twice.
         """
         with self.store.transaction() as transaction:
             if transaction.marked(f"begun/{self._key}"):
@@ -99,7 +99,13 @@ class Runtime(Generic[Input]):
                 )
             transaction.mark_once(f"begun/{self._key}")
             self._supersede(transaction, hashlib.sha256(f"{self.protocol.tag}/{series}".encode()).hexdigest())
-            step = first(transaction.get(_memory(self.protocol))) if callable(first) else first
+            kept = transaction.get(_memory(self.protocol))
+            if not callable(first) and first.memory is not None and kept is not None:
+                raise Misuse(
+                    "begin: this party keeps a memory between sessions, and this step may not have been made from it: "
+                    "give `begin` a function of its memory that returns the step"
+                )
+            step = first(kept) if callable(first) else first
             return self._save(transaction, step)
 
     def handle(self, message: Message) -> tuple[Message, ...]:

@@ -96,6 +96,7 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
     many), larger thresholds and quorums.
     """
     own = choose(wishes, clients)
+    survivors = own.survivors  # more neighbours: never fewer, though a complete graph opens with fewer shares
     if offered.reuse != own.reuse:
         uses = "reuses" if own.reuse else "does not reuse"
         raise PolicyRefusal(f"setup: this client {uses} keys, the session does not agree")
@@ -117,7 +118,8 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
         )  # more neighbours: never fewer
         own = choose(replace(wishes, threat=offered.threat, neighbours=more, collusion=stood), clients)
     for name in ("threshold", "corrupt", "window", "quorum", "survivors"):
-        needed, given = getattr(own, name), getattr(offered, name)
+        needed = max(getattr(own, name), survivors if name == "survivors" else 0)
+        given = getattr(offered, name)
         if given < needed:
             raise PolicyRefusal(f"{name}: this client demands at least {needed}, the session offers {given}")
     if (offered.committed, offered.beacon) != (own.committed, own.beacon):

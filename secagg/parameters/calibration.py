@@ -90,13 +90,14 @@ def calibrate(degree: int, threshold: int, ring: Ring) -> Units:
 def estimate(plan: Plan, cost: Costs, units: Units) -> tuple[float, float]:
     """Seconds of one client and of the server for a whole round, single-threaded, without the network."""
     k, t, cohort = plan.degree, plan.threshold, plan.cohort
+    secrets = 1 + k if cohort.reuse else 2
     mask = units.mask_call + units.mask_byte * cost.dimension * Ring(cost.ring_bits).dtype.itemsize
     voted = float(cohort.two_faced)
     certified = float(cohort.threat == "malicious")
     client = (
         cost.client_agreements * units.agreement
-        + k * (units.box + 4 * units.digest)
-        + k * t * units.split
+        + cost.client_boxes * (units.box + 2 * secrets * units.digest)
+        + cost.client_boxes * t * units.split * cost.share_bytes / _SECRET
         + cost.client_mask_expansions * mask
         + cost.dimension * units.pack
         + voted * (3 * units.signature + cost.opening_signatures * units.verification)
@@ -104,9 +105,9 @@ def estimate(plan: Plan, cost: Costs, units: Units) -> tuple[float, float]:
     )
     server = (
         cohort.clients * (3 * voted + certified) * units.verification
-        + cohort.clients * k * units.relay
+        + cohort.clients * cost.client_boxes * units.relay
         + cohort.survivors * cost.dimension * units.add
-        + cohort.clients * t**2 * units.combine
+        + cohort.clients * t**2 * units.combine * cost.share_bytes / _SECRET
         + cost.server_mask_expansions * mask
         + cost.server_agreements * units.agreement
     )

@@ -2,7 +2,7 @@
 (`calibration`).
 
 Bytes are those of the protocol's own message records, encoded, with every neighbour present; nothing is estimated but
-the survivors' share of the neighbours.
+the survivors' share of the neighbours. With reused keys they are a later round's, of a client that holds shares.
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from secagg.messages import (
     Masked,
     Neighbourhood,
     Opened,
+    Proceed,
     Reveal,
     Survivors,
     Unmask,
 )
 from secagg.parameters.plan import Infeasible, Plan
+from secagg.places import EDGE_BYTES, SEED_BYTES
 from secagg.ring import Ring
 
 _SECRET, _PART = 32, 32
@@ -53,9 +55,10 @@ class Costs:
     ring_bits: width of the ring that carries the sum. plain_bytes: the input vector, packed at its own width.
     ring_bytes: the vector packed at the ring's width. upload_bytes, download_bytes: one client's messages, complete
     (`fixed_upload_bytes`: without the vector; the download is a mean). server_received_bytes: all uploads. expansion:
-    upload_bytes / plain_bytes. mask_expansions: keystreams of the vector's length. agreements: key agreements. trips:
-    messages that a client who votes answers. opening_request_bytes: the request to open shares, survivors and
-    certificate included, in the mean; opening_signatures: those that a client checks of it.
+    upload_bytes / plain_bytes. mask_expansions: keystreams of the vector's length. agreements: key agreements.
+    client_boxes: boxes that a client seals, each with `share_bytes` of shares. trips: messages that a client who votes
+    answers. opening_request_bytes: the request to open shares, survivors and certificate included, in the mean;
+    opening_signatures: those that a client checks of it.
     """
 
     dimension: int
@@ -73,6 +76,8 @@ class Costs:
     server_mask_expansions: int
     client_agreements: int
     server_agreements: int
+    client_boxes: int
+    share_bytes: int
     opening_request_bytes: int
     opening_signatures: int
 
@@ -86,12 +91,14 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
     if dimension < 1 or not 2 <= bits <= 64:
         raise Misuse(f"expected a dimension of at least 1 and 2 to 64 bits, got {dimension} and {bits}")
     ring = Ring(ring_bits(plan.cohort.clients, bits))
-    up, down = _uploads(plan), _downloads(plan)
+    n, reuse = plan.cohort.clients, plan.cohort.reuse
+    up, down = _reused(plan) if reuse else (_uploads(plan), _downloads(plan))
     ring_bytes = ring.packed_bytes(dimension)
-    fixed = sum(_size(stage, body, up=True) for stage, body in up)
-    plain = Ring(bits).packed_bytes(dimension)
+    sizes = {stage: _size(stage, body, up=True) for stage, body in up}
+    fixed, plain = sum(sizes.values()), Ring(bits).packed_bytes(dimension)
     dropped, survivors = plan.cohort.dropped, plan.cohort.survivors
-    pairs = round(dropped * plan.degree * survivors / max(1, plan.cohort.clients - 1))
+    pairs = round(dropped * plan.degree * survivors / max(1, n - 1))
+    silent = n - plan.holders if reuse else 0  # who holds no shares sends nothing but its vector
     return Costs(
         dimension=dimension,
         bits=bits,
@@ -102,14 +109,16 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
         upload_bytes=fixed + ring_bytes,
         fixed_upload_bytes=fixed,
         download_bytes=sum(_size(stage, body, up=False) for stage, body in down) + _roster_bytes(plan),
-        server_received_bytes=plan.cohort.clients * fixed + survivors * ring_bytes,
+        server_received_bytes=n * fixed - silent * (fixed - sizes[INPUT]) + survivors * ring_bytes,
         expansion=(fixed + ring_bytes) / plain,
         client_mask_expansions=plan.degree + 1,
         server_mask_expansions=survivors + pairs,
-        client_agreements=2 * plan.degree,
-        server_agreements=pairs,
-        opening_request_bytes=_size(*down[-1], up=False) + (plan.cohort.clients + 7) // 8,
-        opening_signatures=plan.quorum + _silent(plan),
+        client_agreements=0 if reuse else 2 * plan.degree,
+        server_agreements=0 if reuse else pairs,
+        client_boxes=plan.holders - reuse,
+        share_bytes=_share_bytes(plan),
+        opening_request_bytes=_size(*down[-1], up=False) + (n + 7) // 8,
+        opening_signatures=plan.quorum * plan.votes + _silent(plan),
     )
 
 
@@ -171,10 +180,37 @@ def _downloads(plan: Plan) -> list[tuple[str, Record]]:
     return [*requests, (CONFIRM, Survivors(b"")), (UNMASK, unmask)]
 
 
+def _reused(plan: Plan) -> tuple[list[tuple[str, Record]], list[tuple[str, Record]]]:
+    """Answers and requests of a later round with reused keys, of a client that holds shares."""
+    rows, share = plan.holders - 1, _share_bytes(plan)
+    others, digests = plan.cohort.survivors - 1, bytes(DIGEST_BYTES * (1 + plan.degree) * rows)
+    signature = bytes(SIGNATURE_BYTES * plan.cohort.two_faced)
+    boxes, pledges = bytes((share + OVERHEAD) * rows), bytes(32 * (1 + plan.degree))
+    dealing = Dealing(_first(rows), digests, pledges, boxes, signature)
+    gone = round(others * plan.degree * plan.cohort.dropped / max(1, plan.cohort.clients - 1))
+    opened = Opened(_first(others), bytes(SEED_BYTES * others + EDGE_BYTES * gone))
+    certificate = Certificate(_first(plan.quorum), bytes(SIGNATURE_BYTES * plan.quorum))
+    inputs, held = bytes(SIGNATURE_BYTES * _silent(plan)), bytes(share + OVERHEAD)
+    unmask = Unmask(b"", certificate if plan.votes else None, inputs, dict.fromkeys(range(others), held))
+    up: list[tuple[str, Record]] = [(INPUT, Masked(b"", _first(0), signature, dealing))]
+    down: list[tuple[str, Record]] = [(INPUT, Proceed(b"", _first(0), b""))]
+    if plan.votes:
+        up, down = [*up, (CONFIRM, Vote(signature))], [*down, (CONFIRM, Survivors(b""))]
+    return [*up, (UNMASK, opened)], [*down, (UNMASK, unmask)]
+
+
+def _share_bytes(plan: Plan) -> int:
+    """Shares of one client's secrets that a holder keeps: two, or with reused keys one per edge besides the seed."""
+    return SEED_BYTES + (EDGE_BYTES * plan.degree if plan.cohort.reuse else SEED_BYTES)
+
+
 def _silent(plan: Plan) -> int:
-    """Neighbours whose vote is not in the certificate, in the mean: their signed inputs come beside it."""
-    n = plan.cohort.clients
-    return round(plan.degree * (n - plan.quorum) / n) if plan.quorum else 0
+    """Clients whose shares one holds and whose vote is not in the certificate, in the mean: their signed inputs come
+    beside it.
+    """
+    n, voted = plan.cohort.clients, plan.quorum * plan.votes
+    held = plan.cohort.survivors - 1 if plan.cohort.reuse else plan.degree
+    return round(held * (n - voted) / n) if plan.cohort.two_faced else 0
 
 
 def _roster_bytes(plan: Plan) -> int:
@@ -182,7 +218,8 @@ def _roster_bytes(plan: Plan) -> int:
     and part too.
     """
     n = plan.cohort.clients
-    return (n + 7) // 8 * (2 + plan.cohort.two_faced) + (4 + 2 * _PART) * n * _committed(plan)
+    told = 1 + plan.votes if plan.cohort.reuse else 2 + plan.cohort.two_faced
+    return (n + 7) // 8 * told + (4 + 2 * _PART) * n * _committed(plan)
 
 
 def _committed(plan: Plan) -> bool:

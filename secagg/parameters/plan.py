@@ -61,6 +61,17 @@ class Plan:
         return self.degree == self.cohort.clients - 1
 
     @property
+    def holders(self) -> int:
+        """Who holds shares: of one client's secrets its neighbours, with reused keys one committee of all clients'."""
+        everybody = self.cohort.reuse and (self.complete or self.cohort.two_faced)
+        return self.committee * self.cohort.reuse or (self.cohort.clients if everybody else self.degree)
+
+    @property
+    def votes(self) -> bool:
+        """Whether clients agree on who survived before they open; not on the complete graph with reused keys."""
+        return self.cohort.two_faced and not (self.cohort.reuse and self.complete)
+
+    @property
     def survivors(self) -> int:
         """Least clients in a total: with a vote more than half of the honest clients are among them."""
         votes = votes_needed(self.cohort) if self.quorum else 0

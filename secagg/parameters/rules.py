@@ -160,13 +160,15 @@ def least_threshold(cohort: Cohort, degree: int) -> int:
 
 
 def largest_threshold(cohort: Cohort, degree: int) -> int:
-    """Largest t <= degree with (c), 0 if none."""
+    """Largest t <= degree with (c), 0 if none; one less where one committee holds everybody's shares (semi-honest,
+    reused keys): a holder has the others for its own.
+    """
     others, limit = cohort.clients - 1, cohort.log_failure(cohort.correctness + cohort.two_faced)
 
     def too_many(t: int) -> bool:
         return log_tail_below(t, others, cohort.survivors - 1, degree) > limit
 
-    return first(too_many, 1, degree + 1) - 1
+    return first(too_many, 1, degree + 1) - 1 - (cohort.reuse and not cohort.two_faced)
 
 
 def least_window(cohort: Cohort, degree: int) -> int:

@@ -38,9 +38,8 @@ class Party:
             server_memory=last.server_memory if last else None,
         )
         runtime = Runtime(self.protocol, self.play.session, self.store)
-        memory = recall(self.store, self.protocol)
-        vector = np.full(4, round)
-        runtime.begin(self.protocol.client(self.play.session, 0, vector, random=RANDOM, memory=memory))
+        session, vector = self.play.session, np.full(4, round)
+        runtime.begin(lambda kept: self.protocol.client(session, 0, vector, random=RANDOM, memory=kept))
         return runtime
 
     def hear(self, runtime: Runtime, trips: int) -> None:

@@ -12,12 +12,14 @@ from protocols import simulate
 from protocols.identity import Identity
 from protocols.kernel import SERVER, Message
 from protocols.key_agreement import PairKeys
-from secagg import Credentials, SecAggPlus
+from protocols.store import MemoryStore
+from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.messages import UNMASK
-from secagg.parameters import calibration, plan
+from secagg.parameters import Plan, calibration, plan
 from secagg.parameters.calibration import Units, calibrate, estimate
 from secagg.parameters.costs import Costs, costs
 from secagg.ring import Ring
+from secagg.rules import rules_of
 
 NAMES = [str(i) for i in range(60)]
 CREDENTIALS = Credentials.simulated(NAMES)
@@ -65,6 +67,50 @@ def test_planned_bytes_and_trips_are_those_of_a_session(threat: str, complete: b
     assert cost.upload_bytes == cost.fixed_upload_bytes + cost.ring_bytes
     assert cost.ring_bytes == -(-200 * cost.ring_bits // 8)
     assert (cost.plain_bytes, cost.expansion) == (400, cost.upload_bytes / 400)
+
+
+@pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious"])
+@pytest.mark.parametrize("complete", [False, True])
+def test_planned_bytes_of_reused_keys_are_those_of_a_later_round(threat: str, complete: bool) -> None:
+    """What each holder sends, to the byte; what it is sent, in the mean; and the least that agreed keys save."""
+    clients = 16 if complete else 60
+    found = plan(clients, 0.0, 0.05, threat, correctness=10, reuse=True, complete=complete)
+    cost = costs(found, 200, 16)
+    protocol = SecAggPlus(0.0, 0.05, threat, correctness=10, setup="reuse")
+    if complete:
+        protocol = SecAgg(0.0, 0.05, threat, correctness=10, setup="reuse")
+    stores: dict[Any, MemoryStore] = {name: MemoryStore() for name in (*NAMES[:clients], "server")}
+    vectors = np.random.default_rng(1).integers(-(2**15) + 1, 2**15, (clients, 200))
+    for number in (1, 2):
+        sent: Counter[str] = Counter()
+        stages: Counter[str] = Counter()
+
+        def count(message: Message, sent: Counter[str] = sent, stages: Counter[str] = stages) -> None:
+            up = message.recipient == SERVER
+            sent[f"{'up' if up else 'down'} {(message.sender if up else message.recipient).number}"] += (
+                message.size
+            )
+            stages[message.stage] += up
+
+        named = dict(zip(NAMES, vectors % (2**14 + number), strict=False))
+        outcome = simulate(protocol, named, bound=2**15 - 1, observe=count, stores=stores, round=number)
+    rules = rules_of(outcome.session)
+    assert (rules.degree, rules.threshold, len(rules.holders)) == (
+        found.degree, found.threshold, found.holders,
+    )  # fmt: skip
+    assert {sent[f"up {i}"] for i in rules.holders} == {cost.upload_bytes}
+    down = sum(sent[f"down {i}"] for i in rules.holders) / len(rules.holders)
+    assert abs(down - cost.download_bytes) <= 64
+    assert cost.trips == len(stages) == 2 + found.votes
+    assert sum(sent[f"up {i}"] for i in range(clients)) - cost.server_received_bytes == (
+        0 if complete else sum(sent[f"up {i}"] > 0 for i in set(range(clients)) - rules.holders) * row(found)
+    )
+    assert (cost.client_agreements, cost.server_agreements) == (0, 0)
+
+
+def row(found: Plan) -> int:
+    """What a client that is no holder itself entrusts to one holder more."""
+    return 4 + 28 + (32 + 16 * found.degree) + 16 * (1 + found.degree)
 
 
 def test_drop_outs_cost_the_server_their_pairs_and_spare_it_their_vectors() -> None:

@@ -334,6 +334,20 @@ class TestDemands:
         with pytest.raises(PolicyRefusal, match="corrupt: this client demands at least 1"):
             insist(own.wishes, 21, offered)
 
+    def test_more_neighbours_never_mean_fewer_survivors(self) -> None:
+        """A sparse plan opens with as many shares as answer, the complete graph with as many as two views cannot both
+        gather: a server that offers the latter would let fewer clients into a total.
+        """
+        own, complete = (
+            SecAggPlus(0.1, 0.1, "semi-malicious", neighbours=22),
+            SecAgg(0.1, 0.1, "semi-malicious"),
+        )
+        planned, offered = (p.parameters(24, 1, 1, 0) for p in (own, complete))
+        assert (planned.survivors, offered.survivors) == (21, 14)
+        with pytest.raises(PolicyRefusal, match="survivors: this client demands at least 21"):
+            insist(own.wishes, 24, offered)
+        insist(own.wishes, 24, replace(offered, survivors=21))
+
     def test_a_plan_with_a_vote_is_not_traded_for_the_complete_graph_without_one(self) -> None:
         """Reused keys, 100 clients: 56 are sure to be in every total of the sparse plan, 13 on the complete graph."""
         own, names = SecAggPlus(setup="reuse"), [f"c{i}" for i in range(100)]
