@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from dp.accountants.reduction import SMOOTHING_VARIANCE
-from dp.clipping import clip as clip_vector
+from dp.clipping import clip_or_drop
 from dp.event_json import to_fact
 from dp.events import (
     DiscreteGaussianSum,
@@ -78,6 +78,7 @@ class ClientDP(PricedLayer):
 
     name: ClassVar[str] = "client-dp"
     hides_sum_from_clients: ClassVar[bool] = True
+    counts_broken_as_zero: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -249,10 +250,9 @@ class ClientDP(PricedLayer):
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         clip = self._clip(facts)
-        clipped = clip_vector(contribution.vector, clip)
-        coordinates = (
-            {UNCLIPPED: np.array([-1 if clipped.was_clipped else 1], np.int64)} if self.quantile else {}
-        )
+        clipped = clip_or_drop(contribution.vector, clip, facts.whose)
+        vote = 0 if clipped.norm == math.inf else -1 if clipped.was_clipped else 1
+        coordinates = {UNCLIPPED: np.array([vote], np.int64)} if self.quantile else {}
         self.charge(self._round_event(facts.run), facts)
         weight = min(contribution.weight, self.weight_cap, given.weight_cap)
         return Contribution(clipped.vector, weight, coordinates)

@@ -9,6 +9,7 @@ factor is made a hair smaller, so that the norm of what comes out is at most the
 summation in float64, and for exact rationals.
 """
 
+import logging
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -21,6 +22,7 @@ from protocols.errors import Misuse
 
 Floats = NDArray[np.float64]
 Array = NDArray[Any]
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -76,6 +78,24 @@ def clip(vector: Floats, bound: float) -> Clipped:
     small = values / largest  # first to [-1, 1]: the norm itself may not fit a float64
     factor = bound / (l2_norm(small) * _margin(values.size) * (1 + 2.0**-50))
     return Clipped(small * factor, norm, True)
+
+
+def clip_or_drop(vector: Floats, bound: float, whose: str) -> Clipped:
+    """`clip`, but a vector that holds NaN or infinity counts as zero (its norm is infinite).
+
+    Whether one does is private like everything else in it: only the log of the client itself says so, under `whose`.
+    """
+    values = np.asarray(vector, dtype=np.float64).ravel()
+    broken = np.flatnonzero(~np.isfinite(values))
+    if not broken.size:
+        return clip(values, bound)
+    _check_bound(bound)
+    _LOG.warning(
+        "%s: %d of the update's %d values are NaN or infinite, the first is number %d; the update counts as zero, and "
+        "nobody else is told: check the data, the loss and the learning rate",
+        *(whose, broken.size, values.size, broken[0]),
+    )
+    return Clipped(np.zeros_like(values), math.inf, True)
 
 
 def clip_tree(tree: Mapping[str, Array], bound: float) -> dict[str, Array]:

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from dp import encoding
-from dp.clipping import clip as clip_vector
+from dp.clipping import clip_or_drop
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Skellam, Unit
 from dp.layering import Ledgers, Price, PricedLayer, discrete
@@ -72,6 +72,7 @@ class DistributedDP(PricedLayer):
 
     name: ClassVar[str] = "distributed-dp"
     protects_sums_only: ClassVar[bool] = True
+    counts_broken_as_zero: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -293,7 +294,7 @@ class DistributedDP(PricedLayer):
         return Contribution(np.mod(noised + half, plan.grid.modulus) - half, 1)
 
     def _client_level(self, update: NDArray[np.float64], plan: _Plan, facts: RoundFacts) -> NDArray[np.int64]:
-        clipped = clip_vector(update, self.clip).vector
+        clipped = clip_or_drop(update, self.clip, facts.whose).vector
         bound = self.clip / plan.grid.step
         rotated = rotate(clipped, facts.seed) / plan.grid.step
         norm = float(np.linalg.norm(rotated))

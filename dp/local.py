@@ -12,7 +12,7 @@ from dataclasses import replace
 from functools import partial
 from typing import ClassVar
 
-from dp.clipping import clip as clip_vector
+from dp.clipping import clip_or_drop
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Unit
 from dp.layering import Ledgers, Price, PricedLayer, discrete, integer_sigma
@@ -37,6 +37,7 @@ class LocalDP(PricedLayer):
 
     name: ClassVar[str] = "local-dp"
     charges_parties: ClassVar[bool] = True
+    counts_broken_as_zero: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -100,7 +101,7 @@ class LocalDP(PricedLayer):
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         step, _, sigma = self._grid(facts.run, given.dimension)
         self.charge(self._priced(facts.run), facts)
-        values = to_grid(clip_vector(contribution.vector, self.clip).vector, step)
+        values = to_grid(clip_or_drop(contribution.vector, self.clip, facts.whose).vector, step)
         return Contribution(values + discrete_gaussian(facts.random, sigma, given.dimension), 1)
 
     def decode(

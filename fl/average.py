@@ -117,8 +117,9 @@ class SecureAverage:
         (examples), or in the order of `updates`; default equal. reference: the state dict that the round
         started from; required, for what is quantised and clipped is the difference to it.
 
-        Raises Misuse (naming client and tensor) for NaN, another shape, or a weight that is no integer from
-        1 to the cap; TooFewSurvivors if too many left; BudgetExceeded before anything is released.
+        Raises Misuse (naming client and tensor) for NaN (which a layer of client-level DP counts as zero instead),
+        another shape, or a weight that is no integer from 1 to the cap;
+        TooFewSurvivors if too many left; BudgetExceeded before anything is released.
         """
         if not isinstance(updates, Mapping) or not updates:
             raise Misuse(
@@ -139,15 +140,23 @@ class SecureAverage:
         present = {name: state for name, state in by_name.items() if state is not None}
         broadcast = self._open(names, start, weighted=weights is not None)
         for name, state in present.items():
-            _flat(name, state, start)  # a bad one is refused before anything is paid for
+            self._flat(name, state, start)  # a bad one is refused before anything is paid for
 
         def contribute(broadcast: Broadcast, own: RoundFacts) -> Contribution:
             return contribution_of(
-                broadcast, _flat(own.client, present[own.client], start), counts[own.client]
+                broadcast, self._flat(own.client, present[own.client], start), counts[own.client]
             )
 
         mean = self._play(broadcast, contribute, [name for name in names if name not in present])
         return to_state(moved(start, mean.vector, mean.counters), start.schema, reference)
+
+    def _flat(self, name: str, state: Mapping[str, Any], start: Reference) -> Flat:
+        try:
+            flat = flatten_state(state, start.schema, not self.stack.counts_broken_as_zero)
+            require_kept(flat, start)
+            return flat
+        except Misuse as error:
+            raise Misuse(f"client {name!r}: {error}") from None
 
     def _reference(self, state: Mapping[str, Any]) -> Reference:
         tree, labels = to_tree(state)
@@ -228,15 +237,6 @@ class SecureAverage:
 def _leaving(left: Sequence[str], protocol: SecureSum, session: Session) -> tuple[Sequence[str], Drop]:
     """The clients that left send nothing, from the first stage on."""
     return left, {protocol.stages(session)[0].name: left}
-
-
-def _flat(name: str, state: Mapping[str, Any], start: Reference) -> Flat:
-    try:
-        flat = flatten_state(state, start.schema)
-        require_kept(flat, start)
-        return flat
-    except Misuse as error:
-        raise Misuse(f"client {name!r}: {error}") from None
 
 
 def _is_weight(weight: Any, cap: int) -> bool:

@@ -36,7 +36,9 @@ class LocalComputation:
         self._shown: tuple[Broadcast, dict[str, Any]] | None = None
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
-        """Train and return the client's contribution. Raises Misuse naming client and tensor for NaN or infinity."""
+        """Train and return the client's contribution. Raises Misuse naming client and tensor for NaN or infinity,
+        unless a layer counts such an update as zero.
+        """
         task = self.task(broadcast, own)
         compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
         for layer in reversed(self.setup.stack.layers):
@@ -59,7 +61,7 @@ class LocalComputation:
                 blocks=extras.blocks,
             )
         except Misuse as error:
-            raise Misuse(f"client {own.client!r}, round {own.number}: {error}") from None
+            raise Misuse(f"{own.whose}: {error}") from None
 
     def task(self, broadcast: Broadcast, own: RoundFacts) -> LocalTask:
         """Return what the client's computation starts from: the broadcast model, a new optimizer and criterion."""
@@ -107,7 +109,7 @@ class LocalComputation:
         if self.setup.options.stay_local:
             tree, _ = to_tree({name: value for name, value in state.items() if name not in leaving})
             PartyState.of(own, STAYED).keep({name: array.astype(np.float64) for name, array in tree.items()})
-        flat = flatten_state(leaving, broadcast.reference.schema)
+        flat = flatten_state(leaving, broadcast.reference.schema, not self.setup.stack.counts_broken_as_zero)
         require_kept(flat, broadcast.reference)
         return flat
 

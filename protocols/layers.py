@@ -205,6 +205,11 @@ class RoundFacts:
     store: Store | None = None
     random: SecureRandom = field(default_factory=SystemRandom)
 
+    @property
+    def whose(self) -> str:
+        """Whose log or error speaks: "client 'b', round 3"."""
+        return f"client {self.client!r}, round {self.number}"
+
     def number_for(self, name: str, key: str, otherwise: float) -> float:
         """Return a number that was broadcast for a layer, or `otherwise`. Raises Misuse for an array."""
         value = self.public.get(name, {}).get(key, otherwise)
@@ -250,7 +255,8 @@ class PrivacyLayer:
     take as arguments because the layer replaces it. hides_sum_from_clients: what the layer claims holds only
     if no client sees the sum itself, because the server adds the noise. protects_sums_only: a single vector carries
     only a share of the noise, so that nothing holds against a server that reads vectors. charges_parties: what it
-    spends is stated for each client that took part, by name. keeps_state: it uses `PartyState`, so clients are told
+    spends is stated for each client that took part, by name. counts_broken_as_zero: it lets an update that holds NaN or
+    infinity count as zero, and tells nobody but the client. keeps_state: it uses `PartyState`, so clients are told
     which rounds closed with them.
     """
 
@@ -258,6 +264,7 @@ class PrivacyLayer:
     hides_sum_from_clients: ClassVar[bool] = False
     protects_sums_only: ClassVar[bool] = False
     charges_parties: ClassVar[bool] = False
+    counts_broken_as_zero: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
     owns: frozenset[str] = frozenset()
 

@@ -114,6 +114,11 @@ class Stack:
         return tuple(layer.describe() + said for layer, said in zip(self.layers, clear, strict=True))
 
     @property
+    def counts_broken_as_zero(self) -> bool:
+        """Whether an update that holds NaN or infinity goes to a layer, which lets it count as zero."""
+        return any(layer.counts_broken_as_zero for layer in self.layers)
+
+    @property
     def owns(self) -> frozenset[str]:
         """What the user's train function must take, because a layer replaces it."""
         return frozenset().union(*(layer.owns for layer in self.layers))

@@ -146,10 +146,11 @@ def _rule(name: str, dtype: np.dtype[np.generic], integers: str, rules: Mapping[
     raise Misuse(f"{name}: no rule for dtype {dtype}; expected floats of up to 64 bits, integers or booleans")
 
 
-def flatten(tree: Tree, schema: Schema) -> Flat:
+def flatten(tree: Tree, schema: Schema, finite: bool = True) -> Flat:
     """Return the flat form of a tree that has this schema.
 
-    Raises Misuse for another name, dtype or shape, and for NaN or infinity, naming the array.
+    finite: refuse NaN and infinity in the vector. Raises Misuse for another name, dtype or shape, and for NaN or
+    infinity, naming the array.
     """
     arrays = dict(walk(tree))
     expected = {leaf.path for leaf in schema.leaves}
@@ -168,7 +169,7 @@ def flatten(tree: Tree, schema: Schema) -> Flat:
             counters[place] = array.reshape(-1)
         else:
             kept[leaf.path] = array
-    if not np.isfinite(vector).all():
+    if finite and not np.isfinite(vector).all():
         name = schema.name_at(int(np.flatnonzero(~np.isfinite(vector))[0]))
         raise Misuse(f"{name}: holds NaN or infinity; the update is refused")
     return Flat(vector, counters, kept)

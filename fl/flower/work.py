@@ -104,7 +104,9 @@ class WrappedApp:
         weight = metrics[0].get(self._weight_key)
         if not isinstance(weight, int | float) or not float(weight).is_integer() or weight < 0:
             raise Misuse(f"expected a whole number of examples >= 0 under {self._weight_key!r}, got another")
-        trained = flatten(tree_of(arrays[0]), broadcast.reference.schema)
+        trained = flatten(
+            tree_of(arrays[0]), broadcast.reference.schema, not self.stack.counts_broken_as_zero
+        )
         numbers = {
             k: float(v) for k, v in metrics[0].items() if isinstance(v, int | float) and np.isfinite(v)
         }

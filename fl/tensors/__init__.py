@@ -73,6 +73,6 @@ def schema_of_state(
     return schema_of(tree, integers, labels, rules)
 
 
-def flatten_state(state: Mapping[str, Any], schema: Schema) -> Flat:
+def flatten_state(state: Mapping[str, Any], schema: Schema, finite: bool = True) -> Flat:
     """Return the flat form of a state dict. Raises Misuse naming a tensor with NaN, infinity or another shape."""
-    return flatten(to_tree(state)[0], schema)
+    return flatten(to_tree(state)[0], schema, finite)

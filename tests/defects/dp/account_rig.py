@@ -83,6 +83,17 @@ def every_number_is_looked_at() -> bool:
     return False
 
 
+def broken_clients_are_told_nowhere() -> bool:
+    """A client with NaN in its data: a run that ends there, or names it, releases that without a price."""
+    run = federation([ClientDP(**Z)], [8] * 4)
+    run.setup.loader_for("ward-1").dataset.tensors[0].fill_(float("nan"))
+    try:
+        result = run.fit(2)
+    except Misuse:
+        return False
+    return all(entry.abandoned is None and not entry.refusals for entry in result.history)
+
+
 def counts_are_told_nowhere() -> bool:
     """Two rounds that differ in how many were chosen are told alike, but for number and price so far."""
     history = amplified({1: 4, 2: 1}).fit(2).history

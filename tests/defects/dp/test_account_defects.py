@@ -101,6 +101,10 @@ DEFECTS = {
         check.every_number_is_looked_at,
         patches=((coordinator, "carried", lambda *_: (65, 0.0)),),
     ),
+    "a broken update ends the run and is named": Defect(
+        check.broken_clients_are_told_nowhere,
+        patches=((ClientDP, "counts_broken_as_zero", False),),
+    ),
     "a secret choice: how many took part is told": Defect(
         check.counts_are_told_nowhere, patches=((federation, "withheld", lambda result: result),)
     ),
