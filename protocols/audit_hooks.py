@@ -59,9 +59,11 @@ class Hooks:
     (story, tamper) pairs: a server that asks the holder of a key to open something else than the sum.
     foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
     that it refused all of it. sent: records that states hold because they are meant for the wire; what these
-    keep out of their repr is long, not secret. neighbours: session, index -> the clients that a client shares
-    masks with. sparse: makes the same protocol with a sparse graph among 16 clients. opening: for an adversary that
-    searches. corrupt: role -> how many parties of it the protocol withstands together with the server (missing: none).
+    keep out of their repr is long, not secret. neighbours: session, index, transcript -> the clients that a
+    client shares masks with. sparse: makes the same protocol with a sparse graph among so many clients, of whom
+    one is corrupt. beacon: makes it with a sparse graph that public randomness fixes for so many clients.
+    opening: for an adversary that searches. corrupt: role -> how many parties of it the protocol withstands
+    together with the server (missing: none).
     inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
     as not claimed, with this reason.
     """
@@ -78,8 +80,9 @@ class Hooks:
     oracles: Callable[[Session], Iterable[tuple[str, Tamper]]] | None = None
     foreign_refused: Callable[[Message, Message], bool] | None = None
     sent: tuple[type, ...] = ()
-    neighbours: Callable[[Session, int], Collection[int]] | None = None
-    sparse: Callable[[], object] | None = None
+    neighbours: Callable[[Session, int, Transcript], Collection[int]] | None = None
+    sparse: Callable[[int], object] | None = None
+    beacon: Callable[[int], object] | None = None
     opening: SearchHooks | None = None
     corrupt: Callable[[Session], Mapping[str, int]] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

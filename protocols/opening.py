@@ -4,8 +4,8 @@ A protocol describes its own rule, and how a server that lies would put its requ
 What does not belong here: the search, and any protocol.
 
 The family described: clients mask their input with a secret of their own and with one secret per neighbour. Shares of
-both lie with the neighbours. Whoever is asked about a view of who survived opens a share of the first secret for
-clients in the view, of the second for clients outside it, and before that checks what `Check` says.
+both lie with holders. Whoever is asked about a view of who survived opens a share of the first secret for clients in
+the view, of the second for clients outside it, and before that checks what `Check` says.
 """
 
 from collections.abc import Collection, Mapping
@@ -25,9 +25,10 @@ class Check:
     "least": at least `count` clients of what it is given (`of`: the "list" of clients to mask with, the "view" of who
     survived, the "votes" for that view) `among` "all", its "neighbours", or in each of the rule's "windows".
     "own": it is itself in the view. "within": those in the view among `among` are in its own list. "same": the list
-    that the view's statement names is its own. "signed": each neighbour in the view signed, with its input or by a vote
-    for this view, the list that the statement names. "once": one answer to `at` in a session, from a restored state
-    too. "voted": it opens nothing but the view it voted for. "bound": a vote counts in its own session only.
+    that the view's statement names is its own; at "input": the list that it signs is the one that it masks with.
+    "signed": each client in the view whose shares it holds signed, with its input or by a vote for this view, the list
+    that the statement names. "once": one answer to `at` in a session, from a restored state too. "voted": it opens
+    nothing but the view it voted for. "bound": a vote counts in its own session only.
     """
 
     name: str
@@ -51,12 +52,13 @@ class Check:
 class Rule:
     """The opening rule of one session, once its graph is known.
 
-    clients: their number. neighbours: of each client, by index: with whom it shares masks, and who holds its shares.
-    threshold: shares that open a secret. least: clients in any total that may be opened. corrupt: how many clients it
-    withstands in all; near: how many among one client's neighbours; windows: sets of clients that "windows" checks are
-    about, in_window: how many corrupt clients it withstands in each. voters: whose votes
-    count (empty: everybody's). order: an order of the clients in which neighbours
-    are near (empty: as they are numbered). checks: what honest clients demand.
+    clients: their number. neighbours: of each client, by index: with whom it shares masks. holders: who holds its
+    shares (empty: its neighbours). edges: whoever is in the view has its masks with those outside it opened one by
+    one, and who is outside entrusted nothing; otherwise who is outside has all of its masks opened at once. threshold:
+    shares that open a secret. least: clients in any total that may be opened. corrupt: how many clients it withstands
+    in all; near: how many among one client's holders; windows: sets of clients that "windows" checks are about,
+    in_window: how many corrupt clients it withstands in each. voters: whose votes count (empty: everybody's). order: an
+    order of the clients in which neighbours are near (empty: as they are numbered). checks: what honest clients demand.
     unexamined: what a server could do that this description leaves out, in words.
     """
 
@@ -72,13 +74,26 @@ class Rule:
     voters: frozenset[int] = frozenset()
     order: tuple[int, ...] = ()
     unexamined: tuple[str, ...] = ()
+    holders: tuple[frozenset[int], ...] = ()
+    edges: bool = False
+
+    @property
+    def shares(self) -> tuple[frozenset[int], ...]:
+        """Who holds the shares of each client."""
+        return self.holders or self.neighbours
+
+    @property
+    def voted(self) -> bool:
+        """Whether anybody votes on what is opened."""
+        return any("vote" in check.at for check in self.checks)
 
 
 @dataclass(frozen=True)
 class Attack:
     """What a lying server does, by client: the clients it is told to mask with (`lists`), the numbers of the views that
     it is asked to vote for (`votes`) and to open (`answers`), corrupt clients included. views: who is said to have
-    survived. named: the list that each view's statement names. target: the clients whose sum should come out. beside:
+    survived. named: the list that each view's statement names. signs: the view whose list a client signs (missing: none
+    of them). target: the clients whose sum should come out. beside:
     the context of a session of the same clients, who wait there for a vote: honest votes for all views but the first
     are got there (empty: no such session).
     """
@@ -89,5 +104,6 @@ class Attack:
     votes: Mapping[int, tuple[int, ...]]
     answers: Mapping[int, tuple[int, ...]]
     target: frozenset[int]
+    signs: Mapping[int, int] = field(default_factory=dict)
     corrupt: Collection[int] = field(default_factory=frozenset)
     beside: bytes = b""

@@ -7,6 +7,7 @@ What does not belong here: properties (`protocols.audit`); what a view gives awa
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -20,19 +21,22 @@ from protocols.kernel import SERVER, Message
 from protocols.roles import R, read
 from protocols.session import Session
 from secagg.audit_search import lies, rule
-from secagg.audit_view import opened, stripped
+from secagg.audit_view import graph_seed, opened, stripped
 from secagg.masking import SEED_BYTES, add_mask
 from secagg.messages import (
     ADVERTISE,
     CONFIRM,
     DIGEST_BYTES,
     INPUT,
+    REVEAL,
     SHARE,
     UNMASK,
+    Commitments,
     Delivery,
     Masked,
     Neighbourhood,
     Opened,
+    Proceed,
     Survivors,
     Unmask,
     indices,
@@ -66,10 +70,9 @@ def corrupt(session: Session) -> dict[str, int]:
     return {"client": rules_of(session).parameters.corrupt}
 
 
-def neighbours(session: Session, index: int) -> tuple[int, ...]:
+def neighbours(session: Session, index: int, transcript: Sequence[Message]) -> tuple[int, ...]:
     """With whom a client shares masks."""
-    rules = rules_of(session)
-    return rules.neighbours(index, rules.seed)
+    return rules_of(session).neighbours(index, graph_seed(session, transcript))
 
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
@@ -104,42 +107,75 @@ def _forged(property: str, story: str, original: Message, body: Record | bytes) 
 
 def forgeries(session: Session, request: Message, transcript: Sequence[Message]) -> Iterator[Forgery]:
     """Requests of a cheating server that an honest client must refuse."""
-    maker = {SHARE: _bad_keys, INPUT: _bad_deliveries, CONFIRM: _bad_survivors, UNMASK: _bad_openings}.get(
-        request.stage
+    reuse = rules_of(session).parameters.reuse
+    makers = {
+        REVEAL: _bad_commitments,
+        SHARE: _bad_keys,
+        INPUT: _bad_enrolments if reuse else _bad_deliveries,
+        CONFIRM: _bad_survivors,
+        UNMASK: _bad_openings,
+    }
+    if request.stage in makers:
+        yield from makers[request.stage](session, request)
+
+
+def _bad_commitments(session: Session, request: Message) -> Iterator[Forgery]:
+    told, me = read(Commitments, request), request.recipient.number
+    at = told.clients.tolist().index(me)
+    swapped = told.commitments[: 32 * at] + bytes(32) + told.commitments[32 * at + 32 :]
+    yield _forged(
+        "graph", "another commitment than the client's own", request, replace(told, commitments=swapped)
     )
-    if maker is not None:
-        yield from maker(session, request)
+    few = told.clients[:1]
+    yield _forged(
+        "graph", "commitments of too few", request, Commitments(few, told.commitments[: 32 * len(few)])
+    )
 
 
 def _bad_keys(session: Session, request: Message) -> Iterator[Forgery]:
-    told = read(Neighbourhood, request)
-    rules = rules_of(session)
-    few = told.clients[: rules.threshold - 1]
-    size = len(told.keys) // len(told.clients)
-    yield _forged(
-        "server-chosen-cohort", "a neighbourhood shrunk below the threshold", request,
-        replace(told, clients=few, keys=told.keys[: size * len(few)]),
-    )  # fmt: skip
-    yield _forged(
-        "swapped-keys", "one public key given for two neighbours", request,
-        replace(told, keys=told.keys[:size] * 2 + told.keys[2 * size :]),
-    )  # fmt: skip
-    yield _forged(
-        "raw-diffie-hellman", "an all-zero public key", request,
-        replace(told, keys=bytes(size) + told.keys[size:]),
-    )  # fmt: skip
-    if rules_of(session).certified:
-        own = X25519PrivateKey.generate().public_key().public_bytes_raw()
-        yield _forged(
-            "unsigned-keys", "keys of the server's own making under a neighbour's certificate", request,
-            replace(told, keys=own + told.keys[32:]),
-        )  # fmt: skip
+    yield from _bad_lists(session, request, read(Neighbourhood, request))
+
+
+def _bad_lists(session: Session, request: Message, told: Neighbourhood | Proceed) -> Iterator[Forgery]:
+    """Lists of other clients and their keys."""
+    rules, size = rules_of(session), len(told.keys) // len(told.clients)
+    few, twice = told.clients[: rules.threshold - 1], told.keys[:size] * 2 + told.keys[2 * size :]
     strangers = told.clients.copy()
     strangers[-1] = session.clients + 5
-    yield _forged(
-        "server-chosen-cohort", "a neighbour outside the roster", request,
-        replace(told, clients=strangers),
-    )  # fmt: skip
+    own = X25519PrivateKey.generate().public_key().public_bytes_raw()
+    fewer = {"clients": few, "keys": told.keys[: size * len(few)]}
+    lists: list[tuple[str, str, dict[str, Any]]] = [
+        ("server-chosen-cohort", "keys of fewer clients than the threshold", fewer),
+        ("server-chosen-cohort", "a client outside the roster", {"clients": strangers}),
+        ("swapped-keys", "one public key given for two clients", {"keys": twice}),
+        ("raw-diffie-hellman", "an all-zero public key", {"keys": bytes(size) + told.keys[size:]}),
+    ]
+    if rules.certified:
+        lists.append(
+            ("unsigned-keys", "keys of the server's own under a certificate", {"keys": own + told.keys[32:]})
+        )
+    for what, story, changed in lists:
+        yield _forged(what, story, request, replace(told, **changed))
+
+
+def _bad_enrolments(session: Session, request: Message) -> Iterator[Forgery]:
+    """In a set-up: who enrolled, and keys that do not fit. In a later round: any keys."""
+    told, me = read(Proceed, request), request.recipient.number
+    if not told.enrolled:
+        yield _forged(
+            "swapped-keys", "new keys", request, Proceed(pack_bits({me}, session.clients), told.clients, b"")
+        )
+        return
+    enrolled, size = unpack_bits(told.enrolled, session.clients), len(told.keys) // len(told.clients)
+    for what, some in (
+        ("without the client itself", enrolled - {me}),
+        ("of too few", {me, *told.clients[:1].tolist()}),
+    ):
+        bits = pack_bits(some, session.clients)
+        yield _forged("server-chosen-cohort", f"an enrolment {what}", request, replace(told, enrolled=bits))
+    one_less = replace(told, clients=told.clients[1:], keys=told.keys[size:])
+    yield _forged("server-chosen-cohort", "no key of a client that enrolled", request, one_less)
+    yield from _bad_lists(session, request, told)
 
 
 def _bad_deliveries(session: Session, request: Message) -> Iterator[Forgery]:
@@ -176,27 +212,32 @@ def _bad_survivors(session: Session, request: Message) -> Iterator[Forgery]:
 def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
     told, me = read(Unmask, request), request.recipient.number
     alive = unpack_bits(told.survivors, session.clients)
-    views = {"without the client itself": alive - {me}, "below the least": {me, *sorted(alive)[:1]}}
+    gone = max(alive - {me})
+    views = {"without the client itself": alive - {me}, "below the least": {me, gone}}
     for what, view in views.items():
         yield _forged(
             "survivor-sets", f"a survivor set {what}", request,
             replace(told, survivors=pack_bits(view, session.clients)),
         )  # fmt: skip
+    if told.boxes:
+        yield _forged(
+            "survivor-sets", "a box of a client that did not survive", request,
+            replace(told, survivors=pack_bits(alive - {gone}, session.clients)),
+        )  # fmt: skip
+    if told.inputs:
+        yield _forged(
+            "split-views", "survivors who did not sign their input", request,
+            replace(told, inputs=bytes(len(told.inputs))),
+        )  # fmt: skip
     if told.certificate is None:
         return
     yield _forged("split-views", "survivors that nobody signed", request, replace(told, certificate=None))
-    gone = max(alive - {me})
     yield _forged(
         "split-views", "signatures of another survivor set", request,
         replace(told, survivors=pack_bits(alive - {gone}, session.clients)),
     )  # fmt: skip
     for what, certificate in _bad_certificates(told.certificate):
         yield _forged("split-views", what, request, replace(told, certificate=certificate))
-    if told.inputs:
-        yield _forged(
-            "split-views", "survivors who did not sign their input", request,
-            replace(told, inputs=bytes(len(told.inputs))),
-        )  # fmt: skip
 
 
 def _bad_certificates(good: Certificate) -> Iterator[tuple[str, Certificate]]:
@@ -232,8 +273,17 @@ def foreign_refused(request: Message, answer: Message) -> bool:
     return len(Masked.decode(answer.body).complaints) == len(Delivery.decode(request.body).digests) // 32
 
 
+def unsigned(message: Message) -> Message:
+    """A masked vector whose shares come without the signature over both."""
+    body = Masked.decode(message.body)
+    if body.dealing is None:
+        return message
+    return replace(message, body=replace(body, dealing=replace(body.dealing, signature=b"")).encode())
+
+
 HOOKS = Hooks(
     elements=elements,
+    unsigned=unsigned,
     modulus=modulus,
     stripped=stripped,
     opening=SearchHooks(rule, lies, opened),
@@ -251,32 +301,15 @@ HOOKS = Hooks(
 )
 
 
-def unsigned(message: Message) -> Message:
-    """A masked vector whose shares come without the signature over both."""
-    body = Masked.decode(message.body)
-    if body.dealing is None:
-        return message
-    return replace(message, body=replace(body, dealing=replace(body.dealing, signature=b"")).encode())
-
-
-REUSED = Hooks(
-    corrupt=corrupt,
-    elements=elements,
-    unsigned=unsigned,
-    modulus=modulus,
-    tolerated=tolerated,
-    stream=stream,
-    seed_bytes=SEED_BYTES,
-    inapplicable=HOOKS.inapplicable,
-)
-"""Where keys are reused, what the server can take off and what a cheat would send is not written down a second time."""
-
-
-def hooks(sparse: Callable[[], object] | None, reuse: bool) -> Hooks:
-    """Return the hooks of a masked sum. sparse: makes it with few neighbours; None on the complete graph."""
+def hooks(
+    reuse: bool,
+    sparse: Callable[[int], object] | None = None,
+    beacon: Callable[[int], object] | None = None,
+) -> Hooks:
+    """Return the hooks of a masked sum. sparse, beacon: make it with few neighbours; None on the complete graph."""
+    no = dict(HOOKS.inapplicable)
     if reuse:
-        return REUSED
-    if sparse is not None:
-        return replace(HOOKS, sparse=sparse)
-    why = "its graph is complete: see hidden-from-insiders"
-    return replace(HOOKS, inapplicable={**HOOKS.inapplicable, "hidden-in-its-component": why})
+        no["stale-shares-refused"] = "shares come with the request to open: see mixed-sessions-refused"
+    if sparse is None:
+        no["hidden-in-its-component"] = "its graph is complete: see hidden-from-insiders"
+    return replace(HOOKS, inapplicable=no, sparse=sparse, beacon=beacon)

@@ -1,22 +1,36 @@
 """The opening rule of masked sums, for an adversary that searches: what clients check, how a lying server words its
-requests, and which sums come out.
+requests.
 
-What does not belong here: the search (`protocols.audit.search`), and code that a session runs.
+What does not belong here: the search (`protocols.audit.search`), which sums come out (`audit_view`), and code that a
+session runs.
 """
 
-from collections.abc import Collection, Generator, Iterator, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.agreement import Vote, certify
+from protocols.agreement import Certificate, Vote, certify
 from protocols.codec import Record
 from protocols.kernel import SERVER, Message, client, message
 from protocols.opening import Attack, Check, Rule
 from protocols.session import Session
 from secagg.audit_view import graph_seed
-from secagg.messages import CONFIRM, UNMASK, Delivery, Masked, Survivors, Unmask, pack_bits, unpack_bits
+from secagg.messages import (
+    CONFIRM,
+    UNMASK,
+    Delivery,
+    Masked,
+    Proceed,
+    Survivors,
+    Unmask,
+    indices,
+    items,
+    pack_bits,
+    unpack_bits,
+)
+from secagg.places import Places
 from secagg.rules import Rules, rules_of
 
 Elements = NDArray[np.uint64]
@@ -28,6 +42,7 @@ def rule(session: Session, transcript: Transcript) -> Rule:
     rules, n = rules_of(session), session.clients
     p, seed = rules.parameters, graph_seed(session, transcript)
     ring, half = rules.circle(seed).tolist() if seed else list(range(n)), rules.degree // 2
+    holders = [rules.holders - {i} for i in range(n)] if p.reuse else []
     return Rule(
         clients=n,
         neighbours=tuple(frozenset(rules.neighbours(i, seed)) for i in range(n)),
@@ -35,7 +50,7 @@ def rule(session: Session, transcript: Transcript) -> Rule:
         least=rules.survivors,
         corrupt=p.corrupt,
         near=rules.threshold - 1,
-        checks=tuple(_checks(rules)),
+        checks=tuple(_checks(rules, n)),
         windows=tuple(frozenset((ring + ring)[at : at + half]) for at in range(n)) if p.window else (),
         in_window=max(0, p.window - 1),
         voters=frozenset(rules.voters(seed)),
@@ -44,41 +59,48 @@ def rule(session: Session, transcript: Transcript) -> Rule:
             "per-client lists of keys and commitments",
             *(["which clients vote"] if p.committee else []),
         ),
+        holders=tuple(holders),
+        edges=p.reuse,
     )
 
 
-def _checks(rules: Rules) -> Iterator[Check]:
-    p = rules.parameters
-    yield Check("dealers", ("input",), "least", "list", "neighbours", rules.threshold)
-    yield Check("enough dealers", ("input",), "least", "list", "all", rules.survivors)
-    if p.window:
+def _checks(rules: Rules, clients: int) -> Iterator[Check]:
+    p, later = rules.parameters, bool(rules.parameters.epoch)
+    yield Check("masks of what it signs", ("input",), "same")
+    if not p.reuse:
+        yield Check("dealers", ("input",), "least", "list", "neighbours", rules.threshold)
+    yield Check("enough dealers", ("input",), "least", "list", "all", clients if later else rules.shown)
+    if p.window and not later:
         yield Check("dealers in a row", ("input",), "least", "list", "windows", p.window)
-    yield Check("itself among the survivors", ("vote", "open"), "own")
-    yield Check("enough survivors", ("vote", "open"), "least", "view", "all", rules.survivors)
-    yield Check("survivors dealt", ("vote", "open"), "within", among="all")
+    at = ("vote", "open") if rules.agrees else ("open",)
+    yield Check("itself among the survivors", at, "own")
+    yield Check("enough survivors", at, "least", "view", "all", rules.shown)
+    yield Check("survivors dealt", at, "within", among="all")
     if p.window:
-        yield Check("survivors in a row", ("vote", "open"), "least", "view", "windows", p.window)
+        yield Check("survivors in a row", at, "least", "view", "windows", p.window)
     yield Check("one answer", ("open",), "once")
     if rules.voted:
-        yield Check("its own dealers", ("vote", "open"), "same")
+        yield Check("its own dealers", at, "same")
+        yield Check("signed inputs", ("open",), "signed")
+    if rules.agrees:
         yield Check("one vote", ("vote",), "once")
         yield Check("votes of this session", ("open",), "bound")
         yield Check("votes", ("open",), "least", "votes", "all", p.quorum)
-        yield Check("signed inputs", ("open",), "signed")
 
 
 def lies(
     session: Session, attack: Attack, transcript: Transcript, requests: Transcript
 ) -> Generator[Message, Transcript, None]:
     """The requests of a server that plays an attack; the answers come back. requests: the genuine ones for input."""
-    liar = _Liar(session, attack, graph_seed(session, transcript))
+    kind = _Reusing if rules_of(session).parameters.reuse else _Liar
+    liar = kind(session, attack, graph_seed(session, transcript))
     for m in requests:
         if m.recipient.number in attack.corrupt:
             yield m
         for dealers in liar.dealers(m.recipient.number):
             for answer in (yield replace(m, body=liar.delivery(m, dealers))):
-                liar.inputs[m.recipient.number, dealers] = Masked.decode(answer.body).signature
-    for i, views in attack.votes.items():
+                liar.heard(m.recipient.number, dealers, answer)
+    for i, views in attack.votes.items() if liar.rules.agrees else ():
         for v in views:
             there = attack.beside if v and i not in attack.corrupt else b""
             shown = replace(
@@ -97,45 +119,97 @@ class _Liar:
     def __init__(self, session: Session, attack: Attack, seed: bytes) -> None:
         self.session, self.attack, self.rules = session, attack, rules_of(session)
         self.around = [set(self.rules.neighbours(i, seed)) for i in range(session.clients)]
-        self.voters = set(self.rules.voters(seed))
+        self.voters = set(self.rules.voters(seed)) if self.rules.agrees else set()
         self.votes: list[dict[int, bytes]] = [{} for _ in attack.views]
         self.inputs: dict[tuple[int, frozenset[int]], bytes] = {}
 
     def dealers(self, index: int) -> list[frozenset[int]]:
-        """All dealers that a client is shown: those of a statement that its own list agrees with, where there is one.
-        A corrupt client signs every statement's.
+        """All dealers that a client is shown, to sign them: a statement's, or those of its own list and everybody who
+        is no neighbour. A corrupt client signs every statement's.
         """
         attack = self.attack
         if index in attack.corrupt:
             return list(dict.fromkeys(attack.named))
         if index not in attack.lists:
             return []
-        mine = attack.lists[index]
-        same = [named for named in attack.named if named & self.around[index] == mine and index in named]
-        return [same[0] if same else frozenset(range(self.session.clients)) - (self.around[index] - mine)]
+        if index in attack.signs:
+            return [attack.named[attack.signs[index]]]
+        return [frozenset(range(self.session.clients)) - (self.around[index] - attack.lists[index])]
+
+    def mates(self, index: int, dealers: frozenset[int]) -> frozenset[int]:
+        """Those of its neighbours that a client is given anything of."""
+        return dealers if index in self.attack.corrupt else dealers & self.attack.lists[index]
 
     def delivery(self, request: Message, dealers: frozenset[int]) -> bytes:
-        """A delivery with other dealers."""
+        """A request for input with other dealers."""
         told, me = Delivery.decode(request.body), request.recipient.number
         dealt = self.around[me] & unpack_bits(told.dealers, self.session.clients)
-        kept = np.array([j in dealers for j in sorted(dealt)], bool)
+        kept = np.array([j in self.mates(me, dealers) for j in sorted(dealt)], bool)
         rows = [
             np.frombuffer(part, np.uint8).reshape(len(kept), -1)[kept] for part in (told.boxes, told.digests)
         ]
         return Delivery(self.bits(dealers), rows[0].tobytes(), rows[1].tobytes()).encode()
 
+    def heard(self, index: int, dealers: frozenset[int], answer: Message) -> None:
+        """An input came."""
+        self.inputs[index, dealers] = Masked.decode(answer.body).signature
+
     def unmask(self, index: int, v: int) -> Unmask:
-        view, needed = self.attack.views[v], self.rules.parameters.quorum
-        if not self.rules.voted:
-            return Unmask(self.bits(view), None, b"")
+        """The request to open a view."""
+        bits, certificate = self.bits(self.attack.views[v]), self.certificate(v)
+        return Unmask(bits, certificate, self.signed(self.around[index], v, certificate))
+
+    def certificate(self, v: int) -> Certificate | None:
+        """Of the votes for a view, as many as are needed or came."""
         votes = {i: vote for i, vote in self.votes[v].items() if i in self.voters}
-        certificate = certify(votes, min(needed, len(votes)))
-        silent = sorted((self.around[index] & view) - set(certificate.voters.tolist()))
-        signed = [self.inputs.get((j, self.attack.named[v]), bytes(64)) for j in silent]
-        return Unmask(self.bits(view), certificate, b"".join(signed))
+        needed = min(self.rules.parameters.quorum, len(votes))
+        return certify(votes, needed) if self.rules.agrees else None
+
+    def signed(self, around: Collection[int], v: int, certificate: Certificate | None) -> bytes:
+        """The signed inputs of those of a view who did not vote for it."""
+        if not self.rules.voted:
+            return b""
+        voted = set(certificate.voters.tolist()) if certificate is not None else set()
+        silent = sorted(set(around) & self.attack.views[v] - voted)
+        return b"".join(self.inputs.get((j, self.attack.named[v]), bytes(64)) for j in silent)
 
     def bits(self, some: Collection[int]) -> bytes:
         return pack_bits(some, self.session.clients)
 
     def to(self, stage: str, index: int, body: Record) -> Message:
         return message(self.session.context, stage, SERVER, client(index), body.encode())
+
+
+class _Reusing(_Liar):
+    """Where keys are reused: who enrolled is said in the set-up alone, and holders are handed survivors' boxes."""
+
+    def __init__(self, session: Session, attack: Attack, seed: bytes) -> None:
+        super().__init__(session, attack, seed)
+        self.boxes: dict[int, Mapping[int, bytes]] = {}
+
+    def dealers(self, index: int) -> list[frozenset[int]]:
+        everybody = [frozenset(range(self.session.clients))]
+        return everybody if self.rules.parameters.epoch else super().dealers(index)
+
+    def delivery(self, request: Message, dealers: frozenset[int]) -> bytes:
+        told, me = Proceed.decode(request.body), request.recipient.number
+        if not told.enrolled:  # a later round
+            return request.body
+        size = len(told.keys) // len(told.clients)
+        keys = dict(zip(told.clients.tolist(), items(told.keys, size), strict=True))
+        holders = set(Places(self.rules, self.rules.seed, dealers).peers(me)) - self.around[me]
+        given = [j for j in keys if j in dealers & holders or j in self.mates(me, dealers)]
+        return Proceed(self.bits(dealers), indices(given), b"".join(keys[j] for j in given)).encode()
+
+    def heard(self, index: int, dealers: frozenset[int], answer: Message) -> None:
+        super().heard(index, dealers, answer)
+        dealing = Masked.decode(answer.body).dealing
+        if dealing is not None:
+            boxes = items(dealing.boxes, len(dealing.boxes) // max(1, len(dealing.holders)))
+            self.boxes[index] = dict(zip(dealing.holders.tolist(), boxes, strict=True))
+
+    def unmask(self, index: int, v: int) -> Unmask:
+        others, certificate = self.attack.views[v] - {index}, self.certificate(v)
+        boxes = {i: self.boxes[i][index] for i in sorted(others) if index in self.boxes.get(i, ())}
+        signed = self.signed(others, v, certificate)
+        return Unmask(self.bits(self.attack.views[v]), certificate, signed, boxes)

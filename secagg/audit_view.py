@@ -4,19 +4,23 @@ The server's side of unmasking is written here a second time, from messages alon
 here: what may be asked (`audit_search`), judging (`protocols.audit`).
 """
 
-import functools
+import contextlib
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.errors import PeerError
 from protocols.kernel import SERVER, Message, State
 from protocols.key_agreement import PairKeys
 from protocols.session import Session
 from secagg.advertisement import parse
+from secagg.client.dealing import unsealed
+from secagg.client.establishing import Establishing
 from secagg.client.masking import Masking
-from secagg.commitments import SEED, joint_seed, share_digest
+from secagg.client.resuming import Resuming
+from secagg.commitments import KEY, SEED, edge_kind, joint_seed
 from secagg.masking import add_mask, subtract_mask
 from secagg.messages import (
     ADVERTISE,
@@ -31,17 +35,19 @@ from secagg.messages import (
     Masked,
     Neighbourhood,
     Opened,
+    Proceed,
+    Unmask,
     items,
     unpack_bits,
 )
 from secagg.packing import unpack
-from secagg.ring import Words
+from secagg.places import EDGE_BYTES, SEED_BYTES, Places
 from secagg.rules import rules_of
-from secagg.seeds import pair_seed, self_mask_seed
+from secagg.seeds import edge_mask_seed, pair_seed, self_mask_seed
 from secagg.shamir import combine
 
 Elements = NDArray[np.uint64]
-Shares = defaultdict[int, dict[int, bytes]]
+Insiders = Mapping[int, State]
 
 
 def graph_seed(session: Session, transcript: Sequence[Message]) -> bytes:
@@ -55,106 +61,155 @@ def graph_seed(session: Session, transcript: Sequence[Message]) -> bytes:
 
 
 class View:
-    """A transcript, read: who sent what, which secrets it opens."""
+    """A transcript, read: who sent what, which secrets it opens. shares: of each secret, by owner and kind, by point.
 
-    def __init__(
-        self, session: Session, transcript: Sequence[Message], insiders: Mapping[int, State]
-    ) -> None:
-        self.session, self.rules = session, rules_of(session)
+    With reused keys the set-up's messages say who enrolled, as each client was told; where the transcript lacks them,
+    everybody.
+    """
+
+    def __init__(self, session: Session, transcript: Sequence[Message], insiders: Insiders) -> None:
+        self.session, self.rules, self.insiders = session, rules_of(session), insiders
         self.keys: dict[int, bytes] = {}
-        self.lists: dict[int, list[int]] = {}
         self.vectors: dict[int, bytes] = {}
-        self.shares: dict[str, Shares] = {"seed": defaultdict(dict), "key": defaultdict(dict)}
-        self._dealt: dict[int, Dealing] = {}
-        self.insiders = {i: state for i, state in insiders.items() if isinstance(state, Masking)}
+        self.dealt: dict[int, Dealing] = {}
+        self.shares: dict[tuple[int, bytes], dict[int, bytes]] = defaultdict(dict)
         self.seed = graph_seed(session, transcript)
-        asked: dict[int, list[Delivery]] = defaultdict(list)
+        self._asked: dict[tuple[bytes, str, int], list[Message]] = defaultdict(list)
+        self._known: dict[tuple[int, bytes], bytes | None] = {}
+        self._resumed: dict[int, Resuming] = {}
         for m in transcript:
-            if m.session != session.context:
-                continue
             if m.sender == SERVER:
-                if m.stage == INPUT:
-                    asked[m.recipient.number].append(Delivery.decode(m.body))
-            else:
-                self._answer(m, m.sender.number, asked)
-        self._asked = asked
+                self._asked[m.session, m.stage, m.recipient.number].append(m)
+            elif m.session == session.context:
+                self._answer(m, m.sender.number)
+        self._resumed = dict(self._resuming())
 
-    def _answer(self, m: Message, index: int, asked: Mapping[int, list[Delivery]]) -> None:
+    def _answer(self, m: Message, index: int) -> None:
         if m.stage == ADVERTISE:
             self.keys[index] = Advertisement.decode(m.body).keys
         elif m.stage == SHARE:
-            self._dealt[index] = Dealing.decode(m.body)
+            self.dealt[index] = Dealing.decode(m.body)
         elif m.stage == INPUT:
-            self.vectors[index] = Masked.decode(m.body).vector
-            self.lists[index] = self._mates(index, asked[index][-1])
+            body = Masked.decode(m.body)
+            self.vectors[index] = body.vector
+            if body.dealing is not None:
+                self.dealt[index] = body.dealing
         elif m.stage == UNMASK:
-            opened = Opened.decode(m.body)
-            for j, share in zip(opened.owners.tolist(), items(opened.shares, 32), strict=True):
-                digest = share_digest(m.session, j, index, SEED, share)
-                kind = "seed" if digest == self._dealt[j].digest(index, 0) else "key"
-                self.shares[kind][j][index + 1] = share
+            self._opened(index, Opened.decode(m.body))
 
-    def _mates(self, index: int, delivery: Delivery) -> list[int]:
-        dealers = unpack_bits(delivery.dealers, self.session.clients)
-        return [j for j in self.rules.neighbours(index, self.seed) if j in dealers]
+    def told(self, stage: str, index: int, context: bytes = b"") -> list[bytes]:
+        """What the server asked a client at a stage of the session, or of its set-up."""
+        return [m.body for m in self._asked[context or self.session.context, stage, index]]
+
+    def places(self, index: int) -> Places:
+        """Who shares what with whom, as a client was told who dealt or enrolled."""
+        if index in self._resumed:
+            bits = self._resumed[index].memory.enrolled
+        elif not self.rules.parameters.reuse:
+            bits = Delivery.decode(self.told(INPUT, index)[-1]).dealers
+        else:
+            told = self.told(INPUT, index, self.rules.parameters.epoch)
+            bits = Proceed.decode(told[-1]).enrolled if told else b""
+        present = unpack_bits(bits, self.session.clients) if bits else range(self.session.clients)
+        return Places(self.rules, self.seed, present)
+
+    def _opened(self, holder: int, opened: Opened) -> None:
+        alive = unpack_bits(Unmask.decode(self.told(UNMASK, holder)[-1]).survivors, self.session.clients)
+        places, at = self.places(holder), 0
+        for owner in opened.owners.tolist():
+            kinds = places.kinds(owner)
+            for place in places.opens(owner, alive):
+                size = places.width if place else SEED_BYTES
+                self.shares[owner, kinds[place]][holder + 1] = opened.shares[at : at + size]
+                at += size
+
+    def _resuming(self) -> Iterator[tuple[int, Resuming]]:
+        """The insiders that reuse keys, with the chains of this round."""
+        for i, state in self.insiders.items():
+            if isinstance(state, Resuming):
+                yield i, state
+            elif isinstance(state, Establishing):
+                for told in self.told(INPUT, i):
+                    with contextlib.suppress(PeerError):
+                        memory = state._memory(Proceed.decode(told))
+                        known = (self.session, i, state.update, state.vector)
+                        yield i, Resuming(*known, memory, state.keys.sign)
 
     def with_dealt(self) -> "View":
-        """The insiders tell every share that was dealt to them besides, before anything else is asked."""
+        """The insiders tell every share that was dealt to them besides."""
         for i, state in self.insiders.items():
-            for delivery in self._asked[i]:
-                mates = self._mates(i, delivery)
-                held = state._open(delivery, mates)[0] if mates else {}
-                for j, share in held.items():
-                    self.shares["seed"][j][i + 1], self.shares["key"][j][i + 1] = share[:32], share[32:]
+            found = self._boxes(i, self._resumed[i]) if i in self._resumed else self._held(i, state)
+            for owner, share in found:
+                for kind, span in self.places(owner).parts(owner):
+                    self.shares[owner, kind][i + 1] = share[span]
         return self
 
-    def _secrets(self, kind: str) -> dict[int, bytes]:
-        t = self.rules.threshold
-        return {
-            j: combine(dict(sorted(have.items())[:t]), 32)
-            for j, have in self.shares[kind].items()
-            if len(have) >= t
-        }
+    def _held(self, index: int, state: State) -> Iterator[tuple[int, bytes]]:
+        """What an insider found in its deliveries, by dealer."""
+        if not isinstance(state, Masking):
+            return
+        for told in self.told(INPUT, index):
+            delivery = Delivery.decode(told)
+            dealers = unpack_bits(delivery.dealers, self.session.clients)
+            mates = Places(self.rules, self.seed, dealers).neighbours(index)
+            yield from state._open(delivery, mates)[0].items() if mates else ()
 
-    @functools.cached_property
-    def opened_seeds(self) -> dict[int, bytes]:
-        """The secrets behind clients' own masks."""
-        return self._secrets("seed")
+    def _boxes(self, index: int, state: Resuming) -> Iterator[tuple[int, bytes]]:
+        """What lies in the boxes that others sealed for a holder, by owner."""
+        channels = state._keys("seal", self.places(index).peers(index), state.memory.channels, 32)
+        for owner, dealing in self.dealt.items():
+            row = dealing.row(index)
+            if row >= 0 and owner in channels:
+                box = items(dealing.boxes, len(dealing.boxes) // len(dealing.holders))[row]
+                if share := unsealed(state, owner, channels[owner], box):
+                    yield owner, share
 
-    @functools.cached_property
-    def opened_keys(self) -> dict[int, bytes]:
-        """The keys behind clients' masks with neighbours."""
-        return self._secrets("key") | {i: state.keys.mask for i, state in self.insiders.items()}
+    def _secret(self, owner: int, kind: bytes) -> bytes | None:
+        what = owner, kind
+        if what not in self._known:
+            have = sorted(self.shares.get(what, {}).items())[: self.rules.threshold]
+            enough = len(have) == self.rules.threshold
+            self._known[what] = combine(dict(have), len(have[0][1])) if enough else None
+        return self._known[what]
+
+    def own_mask(self, index: int) -> bytes | None:
+        """The seed of a client's own mask, if it comes out."""
+        secret = self._secret(index, SEED)
+        return secret and self_mask_seed(secret, self.session.context, self.session.roster[index])
+
+    def edge_mask(self, index: int, other: int) -> bytes | None:
+        """The seed of the mask of two clients, if it comes out at either end."""
+        return self._edge_at(index, other) or self._edge_at(other, index)
+
+    def _edge_at(self, index: int, other: int) -> bytes | None:
+        names, context, state = self.session.roster, self.session.context, self.insiders.get(index)
+        if not self.rules.parameters.reuse:
+            key = state.keys.mask if isinstance(state, Masking) else self._secret(index, KEY)
+            pair = key and PairKeys(key, names[index], context)
+            peer = parse(self.rules, self.keys[other], str(other)).mask_key
+            return pair_seed(pair, names[other], peer) if pair else None
+        edge = self._secret(index, edge_kind(other))
+        if index in self._resumed:
+            resumed, around = self._resumed[index], self.places(index).neighbours(index)
+            edge = resumed._keys("edge", around, resumed.memory.chains, EDGE_BYTES).get(other)
+        return edge and edge_mask_seed(edge, context, names[index], names[other])
 
     def left(self, index: int) -> Elements:
         """What is left of a client's vector once every mask that can go is off."""
-        session, ring = self.session, self.rules.ring
-        words = unpack(self.vectors[index], session.dimension, ring)
-        if index in self.opened_seeds:
-            own = self_mask_seed(self.opened_seeds[index], session.context, session.roster[index])
+        words = unpack(self.vectors[index], self.session.dimension, self.rules.ring)
+        if (own := self.own_mask(index)) is not None:
             subtract_mask(words, own)
-        for j in self.lists[index]:
-            self._take_pair_off(words, index, j)
-        return ring.residues(words)
-
-    def _take_pair_off(self, words: Words, index: int, other: int) -> None:
-        """Take the mask of one edge off, if either end's key is known."""
-        holder, peer = (index, other) if index in self.opened_keys else (other, index)
-        if holder not in self.opened_keys:
-            return
-        roster = self.session.roster
-        pair = PairKeys(self.opened_keys[holder], roster[holder], self.session.context)
-        seed = pair_seed(pair, roster[peer], parse(self.rules, self.keys[peer], str(peer)).mask_key)
-        (subtract_mask if index < other else add_mask)(words, seed)
-
-    def tied(self, index: int) -> set[int]:
-        """The clients with whom a client shares a mask that is still there."""
-        return {j for j in self.lists[index] if j not in self.opened_keys and index not in self.opened_keys}
+        for j in self.places(index).neighbours(index):
+            if (seed := self.edge_mask(index, j)) is not None:
+                (subtract_mask if index < j else add_mask)(words, seed)
+        return self.rules.ring.residues(words)
 
     def groups(self) -> list[frozenset[int]]:
         """The smallest sets of honest clients whose sum comes out: no mask of theirs is left that does not cancel."""
-        bare = {i for i in self.opened_seeds if i in self.vectors and i not in self.insiders}
-        tied = {i: self.tied(i) for i in bare}
+        honest = [i for i in self.vectors if i not in self.insiders]
+        bare = {i for i in honest if self.own_mask(i) is not None}
+        around = {i: self.places(i).neighbours(i) for i in bare}
+        tied = {i: {j for j in around[i] if self.edge_mask(i, j) is None} for i in bare}
         reached = {_reached(i, tied) for i in bare}
         return [g for g in reached if g <= bare and all(i in tied[j] for i in g for j in tied[i])]
 
@@ -169,16 +224,14 @@ def _reached(index: int, tied: Mapping[int, set[int]]) -> frozenset[int]:
     return frozenset(found)
 
 
-def stripped(
-    session: Session, transcript: Sequence[Message], insiders: Mapping[int, State]
-) -> dict[int, Elements]:
+def stripped(session: Session, transcript: Sequence[Message], insiders: Insiders) -> dict[int, Elements]:
     """What is left of each honest client's vector (see `protocols.audit_hooks.Hooks`)."""
     view = View(session, transcript, insiders)
     return {i: view.left(i) for i in view.vectors if i not in insiders}
 
 
 def opened(
-    session: Session, transcript: Sequence[Message], insiders: Mapping[int, State]
+    session: Session, transcript: Sequence[Message], insiders: Insiders
 ) -> dict[frozenset[int], Elements]:
     """The exact sums, over the fewest honest clients each, that come out."""
     view, modulus = View(session, transcript, insiders).with_dealt(), rules_of(session).ring.modulus

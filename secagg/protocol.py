@@ -8,6 +8,7 @@ to be tolerated.
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags
@@ -158,11 +159,28 @@ class _Masked(SecureSum):
     def audit_hooks(self) -> Hooks:
         from secagg.audit_hooks import hooks
 
-        return hooks(None if self._complete else self._sparse, self.reuse)
+        return hooks(self.reuse, *(() if self._complete else (self._sparse, self._drawn)))
 
-    def _sparse(self) -> "_Masked":
-        """A sparse graph already with 16 clients: for audits."""
-        return type(self)(neighbours=6, threshold=2, threat=None if self.credentials else self.wishes.threat)
+    def _sparse(self, clients: int) -> "_Masked":
+        """A sparse graph already among few clients, one of them corrupt: for audits."""
+        return self._for(clients, neighbours=6, threshold=3, collusion=1.5 / clients)
+
+    def _drawn(self, clients: int) -> "_Masked":
+        """A sparse graph of its own plan, behind a beacon: for audits."""
+        return self._for(clients, threat=MALICIOUS, beacon=b"public randomness")
+
+    def _for(self, clients: int, **wishes: Any) -> "_Masked":
+        """The same protocol for clients "0", "1", ..., with other wishes, and simulated credentials if it needs any."""
+        w = self.wishes
+        known: dict[str, Any] = {
+            "dropout": w.dropout, "collusion": w.collusion, "threat": w.threat, "security": w.security,
+            "correctness": w.correctness, "setup": "reuse" if self.reuse else "fresh",
+        } | wishes  # fmt: skip
+        if known["threat"] == MALICIOUS:
+            known["credentials"] = Credentials.simulated(range(clients))
+        if known["threat"] == MALICIOUS and self.reuse:
+            known["beacon"] = b"public randomness"
+        return type(self)(**known)
 
     # -- parties ------------------------------------------------------------------------------------------------------
 

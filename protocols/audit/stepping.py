@@ -50,6 +50,7 @@ def drive(
     encoded: bool = True,
     model: bytes = NO_MODEL,
     gone: Mapping[str, Collection[int]] | None = None,
+    round: int = 1,
 ) -> Driven:
     """Run a whole session; every state goes through its encoding between two steps when `encoded`.
 
@@ -58,7 +59,7 @@ def drive(
     protocol, random = subject.protocol, random or SystemRandom()
     names = [str(i) for i in range(len(vectors))]
     session = protocol.session(
-        names, len(vectors[0]), subject.bound, random=random, simulated=True, model=model
+        names, len(vectors[0]), subject.bound, random=random, simulated=True, model=model, round=round
     )
     driven = Driven(session, random=random)
     parties: dict[Party, State] = {}

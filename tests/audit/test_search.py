@@ -64,7 +64,7 @@ def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
 
 def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
     subject = WhiteBox(few_holders)
-    _, _, rule = prepared(subject, subject.protocol, 5, 1)
+    _, _, rule = prepared(subject, Arrangement(subject.protocol, 5, 1, 5))
     corrupt = next(corrupt_sets(rule, 1))
     found = [one.story for one in weaker(rule) if plan(one.rule, corrupt, 20) is not None]
     assert "" not in found
@@ -73,7 +73,7 @@ def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
 
 def test_time_that_runs_out_is_no_verdict() -> None:
     subject = WhiteBox(few_holders)
-    _, _, rule = prepared(subject, subject.protocol, 12, 1)
+    _, _, rule = prepared(subject, Arrangement(subject.protocol, 12, 1, 12))
     with pytest.raises(Undecided):
         plan(rule, frozenset(), 0.001)
 

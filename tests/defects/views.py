@@ -1,6 +1,7 @@
 """Broken rules of opening: what an adversary that searches must find by itself."""
 
 import copy
+import hashlib
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
@@ -8,8 +9,9 @@ from unittest.mock import patch
 
 from protocols import agreement
 from protocols.agreement import Certificate, check_vote
-from secagg import Credentials, SecAgg, SecAggPlus
+from secagg import Credentials, SecAgg, SecAggPlus, choose
 from secagg.client.base import refuse
+from secagg.client.establishing import Establishing
 from secagg.client.opening import Opening
 from secagg.client.view import View
 from secagg.client.voting import Voting
@@ -19,6 +21,7 @@ from tests.defects.masks import anything_goes, unmarked
 from tests.defects.planting import Defect, put, together
 
 CHECK, SHORTFALL, AGREED = View.check, Rules.shortfall, agreement.agreed
+CREDENTIALS, INSIST, MEMORY, MAKE = Credentials.check, choose.insist, Establishing._memory, Rules.__init__
 CERTIFICATE = "secagg.client.view.check_certificate"
 
 
@@ -86,6 +89,71 @@ def any_sessions(context: bytes, facts: Mapping[str, bytes]) -> bytes:
     return AGREED(bytes(32), {k: v for k, v in facts.items() if k != "graph"})
 
 
+def by_the_session(parameters: Any, context: bytes, round: int) -> bytes:
+    """The graph rests on the beacon and on the whole session, which the server makes when it knows the beacon."""
+    return hashlib.sha256(context + parameters.beacon).digest()
+
+
+def any_part(self: Credentials, session: Any, identities: bytes, *, whole: bool = False) -> None:
+    CREDENTIALS(self, session, identities)
+
+
+def only_in_set_ups(wishes: Any, clients: int, offered: Any) -> None:
+    """Later rounds are held to nothing but their set-up."""
+    if not offered.epoch:
+        INSIST(wishes, clients, offered)
+
+
+def nothing_pinned(session: Any, parameters: Any) -> bytes:
+    return bytes(32)
+
+
+class OneBit(SecAggPlus):
+    """Behind a beacon, numbers of so few bits that one of twenty graphs suits the corrupt clients."""
+
+    def _drawn(self, clients: int) -> Any:
+        few = {"security": 1, "neighbours": 10, "threshold": 6, "collusion": 0.2}
+        return self._for(clients, threat="malicious", beacon=b"light", **few)
+
+
+def reusing() -> SecAgg:
+    """A third of the clients may be corrupt, and one of them is in every small cohort."""
+    return SecAgg(collusion=0.3, dropout=0.1, setup="reuse")
+
+
+def reusing_sparse() -> SecAggPlus:
+    return SecAggPlus(setup="reuse")
+
+
+def nobody_votes(self: Rules, parameters: Any, clients: int, survivors: int, *facts: Any) -> None:
+    """Holders of reused keys open whatever view each of them is shown, on sparse graphs too: of more than a threshold,
+    and of as many as were promised.
+    """
+    MAKE(self, parameters, clients, survivors, *facts)
+    if parameters.reuse and not self.complete:
+        self.agrees = False
+        self.shown = self.survivors = max(self.threshold + 1, survivors)
+
+
+def at_least_a_threshold(self: Establishing, given: Any) -> Any:
+    """A set-up is joined with the keys of any threshold of neighbours, whoever enrolled."""
+    listed = given.clients.tolist()
+    around = [j for j in self.rules.neighbours(self.index, self.rules.seed) if j in listed]
+    places = "secagg.places.Places"
+    given_alone = together(
+        put(f"{places}.known", lambda *_: listed),
+        put(f"{places}.peers", lambda *_: listed),
+        put(f"{places}.neighbours", lambda *_: around),
+    )
+    with given_alone():
+        return MEMORY(self, given)
+
+
+MIXED = together(
+    put("secagg.rules.Rules.__init__", nobody_votes),
+    put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
+    put("protocols.policy.Policy._share", anything_goes),
+)
 split = partial(Defect, caught_by="no-split-opens-few", protocol=few_holders)
 DEFECTS = (
     split("opening before the vote is complete", plant=put(CERTIFICATE, anything_goes)),
@@ -125,5 +193,33 @@ DEFECTS = (
         "no-offer-opens-few",
         put("secagg.protocol.insist", anything_goes),
         two_fifths,
+    ),
+    Defect(
+        "ground beacon",
+        "no-offer-opens-few",
+        together(
+            put("secagg.rules._seed", by_the_session),
+            put("secagg.rules.Rules.ranked", None),
+            put("secagg.credentials.Credentials.check", any_part),
+            put("secagg.parameters.rules.Cohort.secrecy", property(lambda self: self.security)),
+        ),
+        OneBit,
+    ),
+    Defect(
+        "unpinned reuse parameters",
+        "no-offer-opens-few",
+        together(put("secagg.memory.pins", nothing_pinned), put("secagg.protocol.insist", only_in_set_ups)),
+        reusing,
+    ),
+    Defect(
+        "a set-up with as few neighbours as a threshold",
+        "forged-requests-refused",
+        put("secagg.client.establishing.Establishing._memory", at_least_a_threshold),
+        reusing_sparse,
+    ),
+    split(
+        "one view per holder on a sparse graph",
+        plant=MIXED,
+        protocol=reusing_sparse,
     ),
 )

@@ -1,28 +1,45 @@
 """What an adversary that plans finds: run on demand, for they take a minute and more (`secagg audit NAME --search`)."""
 
 from collections.abc import Iterator
+from itertools import product
 from typing import Any
+
+import numpy as np
 
 from protocols.audit.prop import Property
 from protocols.audit.search import offers, schedules
 from protocols.audit.search.forks import CLIENTS, LEAST
-from protocols.audit.search.views import GLANCE, SECONDS, Arrangement, search
+from protocols.audit.search.playing import rounds, set_up, sit_down
+from protocols.audit.search.views import GLANCE, SECONDS, Arrangement, opening_of, search
 from protocols.kernel import Party
+
+TRIES = 1_000
+"""Sessions that a server makes to choose a graph among."""
 
 
 def _arrangements(subject: Any) -> Iterator[Arrangement]:
-    """As the protocol comes and with its sparse graph; a total of few promised, and of nearly all."""
+    """As the protocol comes and with its sparse graph, and on a set-up; a total of few promised, and of nearly all."""
     sizes, sparse = subject.searched, subject.hooks.sparse
+    later = (False, True) if _has_rounds(subject) else (False,)
     if sparse is not None:
-        yield from (Arrangement(sparse(), n, 1, n // 2) for n in sizes.ring)
+        yield from (Arrangement(sparse(n), n, 1, n // 2) for n in sizes.ring)
     for n in sizes.complete:
-        yield from (Arrangement(subject.protocol, n, least, n) for least in (1, n - 1))
+        for least, after in product((1, n - 1), later):
+            yield Arrangement(subject.protocol, n, least, n, after)
     if sparse is not None:
-        yield from (Arrangement(sparse(), n, 1, n) for n in sizes.sparse)
+        yield from (Arrangement(sparse(n), n, 1, n, after) for n, after in product(sizes.sparse, later))
+
+
+def _has_rounds(subject: Any) -> bool:
+    """Whether later sessions build on an earlier one."""
+    table = sit_down(subject.protocol, subject.session_of(5, 1, 1), [np.zeros(1, np.int64)] * 5)
+    set_up(table)
+    return rounds(subject.protocol, table)
 
 
 def views(subject: Any, data: Any) -> None:
     """Plans for lists, views, votes and answers; each is played against the real states."""
+    opening_of(subject.protocol)
     for one in _arrangements(subject):
         search(subject, one, GLANCE)
     told = [
@@ -32,8 +49,12 @@ def views(subject: Any, data: Any) -> None:
 
 
 def offered(subject: Any, data: Any) -> None:
-    """Sessions that no client wished for."""
-    told = [offers.search(subject, one) for one in _arrangements(subject) if one.to_the_end]
+    """Sessions that no client wished for, and graphs that a server chose."""
+    opening_of(subject.protocol)
+    beacon, n = subject.hooks.beacon, subject.searched.drawn
+    drawn = [Arrangement(beacon(n), n, 1, n)] if beacon is not None else []
+    told = [offers.search(subject, one, TRIES) for one in drawn]
+    told += [offers.search(subject, one) for one in _arrangements(subject) if one.to_the_end]
     subject.examined["no-offer-opens-few"] = " ".join(told)
 
 

@@ -197,17 +197,17 @@ def hidden_in_component(subject: Any, data: Any) -> None:
         raise NotChecked(
             "the protocol has no hooks `sparse` and `neighbours`: its sparse graphs are not seen"
         )
-    protocol = subject.hooks.sparse()
+    protocol = subject.hooks.sparse(16)
     rng = np.random.default_rng(0)
     graphs = []
-    for _ in range(3):
+    for round in (1, 2, 3):
         everyone = set(range(SPARSE_CLIENTS))
         order = rng.permutation(SPARSE_CLIENTS).tolist()
         corrupt, gone = set(order[:3]), order[3:5]  # fixed before the session, and so before its graph
         leaving = {subject.counting: {gone[0]}, subject.stages[-1]: {gone[1]}}
         zeros = [np.zeros(SAMPLES, np.int64)] * SPARSE_CLIENTS
-        driven = drive(_Bound(protocol, SMALL), zeros, gone=leaving)
-        edges = {i: set(subject.hooks.neighbours(driven.session, i)) for i in everyone}
+        driven = drive(_Bound(protocol, SMALL), zeros, gone=leaving, round=round)
+        edges = {i: set(subject.hooks.neighbours(driven.session, i, driven.messages)) for i in everyone}
         if all(len(mates) == SPARSE_CLIENTS - 1 for mates in edges.values()):
             raise NotChecked("the hook `sparse` makes a complete graph")
         graphs.append(edges)

@@ -16,15 +16,21 @@ Cells = Sequence[Sequence[int]]
 
 
 class Encoding:
-    """The variables of one search. Indices: cell c, view v; pairs of cells (c, d) where someone in c neighbours d."""
+    """The variables of one search. Indices: cell c, view v; pairs of cells (c, d) where someone in c neighbours d.
+
+    Where nobody votes and everybody opens once, each cell has a view of its own: more are of no use.
+    """
 
     def __init__(self, rule: Rule, corrupt: frozenset[int], cells: Cells, views: int) -> None:
         self.rule, self.corrupt, self.cells = rule, corrupt, cells
-        self.views, self.all = range(views), range(len(cells))
+        self.alone = not rule.voted and any((c.kind, c.at) == ("once", ("open",)) for c in rule.checks)
+        self.views, self.all = range(len(cells) if self.alone else views), range(len(cells))
         self.program = p = Program()
         self.home = {i: c for c, cell in enumerate(cells) for i in cell}
         self.near = {i: self.count(rule.neighbours[i]) for i in self.home}
         self.pairs = sorted({(c, d) for i, c in self.home.items() for d in self.near[i]})
+        self.holders = {i: self.count(rule.shares[i]) for i in self.home}
+        self.held = sorted({(h, c) for i, c in self.home.items() for h in self.holders[i]})
         self.sent = [p.new() for _ in cells]
         self.listed = {pair: p.new() for pair in self.pairs}
         self.view = [[p.new() for _ in cells] for _ in self.views]
@@ -56,10 +62,10 @@ class Encoding:
                 p.implies(self.open[v][c], self.sent[c], self.used["open", v])
                 p.implies(self.heard[v][c], self.vote[v][c], self.view[v][c])
                 p.implies(self.agrees[v][c], self.sent[c], self.named[v][c], self.used["input", v])
-            for c, d in self.pairs:  # a client that masked with the list of the statement
-                one, other, agrees = self.listed[c, d], self.named[v][d], self.agrees[v][c]
-                p.least({one: 1, other: -1, agrees: -1}, -1)
-                p.least({one: -1, other: 1, agrees: -1}, -1)
+                if not self.rule.voted:
+                    p.fix(self.vote[v][c])
+                if self.alone and c != v:
+                    p.fix(self.open[v][c])
         for (v, w), equal in self.equal.items():
             for c in self.all:
                 p.least({self.named[v][c]: 1, self.named[w][c]: -1, equal: -1}, -1)
@@ -139,10 +145,20 @@ class Encoding:
                     p.least({self.listed[c, d]: 1, self.view[v][d]: -1, guards[c]: -1}, -1)
 
     def _same(self, check: Check) -> None:
+        if check.at == ("input",):
+            self._signs_its_own()
+            return
         for v in self.views:
             for guards in self.guards(check, v):
                 for c in self.all:
                     self.program.implies(guards[c], self.agrees[v][c])
+
+    def _signs_its_own(self) -> None:
+        for v in self.views:
+            for c, d in self.pairs:
+                one, other, agrees = self.listed[c, d], self.named[v][d], self.agrees[v][c]
+                self.program.least({one: 1, other: -1, agrees: -1}, -1)
+                self.program.least({one: -1, other: 1, agrees: -1}, -1)
 
     def _once(self, check: Check) -> None:
         for at in check.at:
@@ -159,7 +175,7 @@ class Encoding:
         """Who votes for a view signs its list as well."""
         voters = self.rule.voters or self.home
         for v in self.views:
-            for h, c in self.pairs:
+            for h, c in self.held:
                 said = {self.vote[v][c]: 1.0} if all(i in voters for i in self.cells[c]) else {}
                 terms = {self.agrees[v][c]: 1.0, **said, self.open[v][h]: -1.0, self.view[v][c]: -1.0}
                 self.program.least(terms, -1)

@@ -13,9 +13,9 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.prop import Finding
-from protocols.audit.search.playing import Table, sit_down
+from protocols.audit.search.playing import Table, next_session, sit_down
 from protocols.errors import SecAggError
-from protocols.kernel import SERVER, Message, Party, State, client
+from protocols.kernel import SERVER, Message, Party, State, Step, client
 from protocols.randomness import SystemRandom
 from protocols.summation import Total
 
@@ -33,7 +33,7 @@ class Run:
 
 
 class World:
-    """Two sessions side by side, everything that was answered, and every total that came out."""
+    """Sessions side by side, everything that was answered, and every total that came out."""
 
     def __init__(self, subject: Any, corrupt: frozenset[Party]) -> None:
         rng = np.random.default_rng(CLIENTS)
@@ -44,20 +44,29 @@ class World:
         self.tables: list[Table] = []
         self.runs: list[Run] = []
         self.answers: dict[tuple[int, bytes], tuple[Message, ...]] = {}
-        self.totals: list[tuple[Total, tuple[str, ...]]] = []
+        self.totals: list[tuple[Total, Any, tuple[str, ...]]] = []
         self.count: Counter[tuple[Party, bytes, str]] = Counter()
         self.begin()
 
     def begin(self) -> None:
-        """Begin a session, beside those that run: the same parties, their stores, and their updates."""
-        names = [str(i) for i in range(CLIENTS)]
-        session = self.protocol.session(
-            names, DIMENSION, self.subject.bound, random=SystemRandom(), simulated=True, min_survivors=LEAST
-        )
-        stores = self.tables[0].stores if self.tables else None
-        self.tables.append(sit_down(self.protocol, session, self.vectors, self.corrupt, stores))
-        step = self.protocol.server(session, random=SystemRandom())
-        self.runs.append(Run(len(self.tables) - 1, self.protocol.encode_state(step.state), step.send))
+        """Begin a session, beside those that run: the same parties, and their stores. The second one has the updates of
+        the first, and the third has others.
+        """
+        count = len(self.tables)
+        if count:
+            vectors = self.vectors if count == 1 else [v // 2 for v in self.vectors]
+            table = next_session(self.tables[-1], vectors, self.corrupt)
+        else:
+            session = self.subject.session_of(CLIENTS, DIMENSION, self.subject.bound, min_survivors=LEAST)
+            table = sit_down(self.protocol, session, self.vectors, self.corrupt)
+        step = self.protocol.server(table.session, random=SystemRandom(), memory=table.memory)
+        self.tables.append(table)
+        self._go_on(count, step, ())
+
+    def _go_on(self, table: int, step: Step, story: tuple[str, ...]) -> Run:
+        self.tables[table].keep(SERVER, step)
+        self.runs.append(Run(table, self.protocol.encode_state(step.state), step.send, story))
+        return self.runs[-1]
 
     def run(self, number: int) -> Run:
         return self.runs[number % len(self.runs)]
@@ -135,10 +144,9 @@ class World:
         except SecAggError:
             return None
         if isinstance(step.state, Total):
-            self._compare(step.state, story)
+            self._compare(run.table, step.state, story)
             return None
-        self.runs.append(Run(run.table, self.protocol.encode_state(step.state), step.send, story))
-        return self.runs[-1]
+        return self._go_on(run.table, step, story)
 
     def _grafts(self, run: Run, request: Message) -> Sequence[Message]:
         """What the same party answered at this stage of the other session, in this session's envelope."""
@@ -146,30 +154,30 @@ class World:
         mine = [m for m in others if m.sender == request.recipient and m.stage == request.stage]
         return [replace(m, session=request.session) for m in mine[-1:]]
 
-    def _compare(self, total: Total, story: tuple[str, ...]) -> None:
+    def _compare(self, table: int, total: Total, story: tuple[str, ...]) -> None:
         """Raises Finding if a total is over too few honest clients, or differs from another one by too few."""
         mine = self._honest(total)
         if len(mine) < self.promised:
             raise Finding(
                 _told(f"a total over {len(mine)} honest clients came out", total.total.tolist(), story)
             )
-        for other, there in self.totals:
+        vectors = self.tables[table].vectors
+        for other, of, there in self.totals:
             differ = mine ^ self._honest(other)
-            if 0 < len(differ) < self.promised:
-                gap = total.total - other.total
-                known = [c for c in set(total.survivors) ^ set(other.survivors) if c not in differ]
-                for c in known:
-                    gap = gap - self.vectors[c] * (1 if c in total.survivors else -1)
-                exact = sum(
-                    (self.vectors[c] * (1 if c in mine else -1) for c in differ),
-                    np.zeros(DIMENSION, np.int64),
+            if of is not vectors or not 0 < len(differ) < self.promised:
+                continue
+            gap = total.total - other.total
+            for c in (set(total.survivors) ^ set(other.survivors)) - differ:
+                gap = gap - vectors[c] * (1 if c in total.survivors else -1)
+            exact = sum(
+                (vectors[c] * (1 if c in mine else -1) for c in differ), np.zeros(DIMENSION, np.int64)
+            )
+            if gap.tolist() == exact.tolist():
+                said = f"two totals that differ by clients {sorted(differ)} came out"
+                raise Finding(
+                    _told(said, gap.tolist(), (*there, "and, from states it was in before:", *story))
                 )
-                if gap.tolist() == exact.tolist():
-                    said = f"two totals that differ by clients {sorted(differ)} came out"
-                    raise Finding(
-                        _told(said, gap.tolist(), (*there, "and, from states it was in before:", *story))
-                    )
-        self.totals.append((total, story))
+        self.totals.append((total, vectors, story))
 
     def _honest(self, total: Total) -> frozenset[int]:
         return frozenset(i for i in total.survivors if client(i) not in self.corrupt)

@@ -10,15 +10,22 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
 from typing import Any
 
+import numpy as np
+
 from protocols.audit.prop import NotChecked
-from protocols.audit.search.planning import corrupt_sets, plan, weaker
+from protocols.audit.search.planning import corrupt_sets, excess, honest, plan, weaker
 from protocols.audit.search.playing import Table, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit.search.views import SECONDS, Arrangement, judge, opening_of, play, prepared
 from protocols.errors import SecAggError
+from protocols.kernel import client
 from protocols.opening import Rule
 from protocols.policy import THREATS, Policy
+from protocols.randomness import SystemRandom
 from protocols.session import Session
+
+WORST = 5
+"""Chosen graphs that are played."""
 
 
 @dataclass
@@ -62,54 +69,104 @@ def _others(value: Any) -> list[Any]:
     return list(THREATS[: THREATS.index(value)]) if value in THREATS else []
 
 
-def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
-    """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked."""
-    table, _, wished = prepared(subject, what.protocol, what.clients, what.least)
+def ground(protocol: Any, session: Session, corrupt: frozenset[int], tries: int) -> list[tuple[str, Session]]:
+    """Sessions of these clients, in other rounds, orders and parts of the roster, whose graph suits those who were
+    corrupt before it was drawn (by their names): the worst first, none that the session's numbers withstand.
+    """
+    rng, bad = np.random.default_rng(0), {session.roster[i] for i in corrupt}
+    found = []
+    for number in range(tries):
+        names, round = list(session.roster), 1 + (number if number % 2 else 0)
+        if number % 2 == 0:
+            rng.shuffle(names)
+        if number % 4 == 2:
+            names.remove(next(name for name in names if name not in bad))
+        try:
+            made = protocol.session(
+                names, session.dimension, session.bound, random=SystemRandom(), simulated=True, round=round,
+                min_survivors=session.min_survivors,
+            )  # fmt: skip
+            rule = opening_of(protocol).rule(made, ())
+        except SecAggError:  # not even a server could make it
+            continue
+        over = excess(rule, {i for i, name in enumerate(names) if name in bad})
+        if over > 0:
+            found.append((over, f"round {round}, and {len(names)} clients in an order of its own", made))
+    return [(story, made) for _, story, made in sorted(found, key=lambda one: -one[0])[:WORST]]
+
+
+def search(subject: Any, what: Arrangement, tries: int = 0, seconds: float = SECONDS) -> str:
+    """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked.
+
+    tries: sessions that are made to choose among, where the graph should be nobody's choice.
+    """
+    table, _, wished = prepared(subject, what)
     policy = Policy(min_survivors=what.least, allow_simulated=True, min_threshold_share=0.0)
-    tally = Tally()
-    for story, session in offers(what.protocol, table.session):
+    tally, corrupt = Tally(), next(corrupt_sets(wished, 1))
+    changed = offers(what.protocol, table.session)
+    drawn = ground(what.protocol, table.session, corrupt, tries)
+    for story, session in drawn if tries else changed:
         tally.made += 1
         joined = _joined(table, session, policy)
         if joined is None:
             continue
         tally.joined += 1
+        bad = frozenset(session.roster.index(table.session.roster[i]) for i in corrupt)
+        told = f"the server offered {story}, and every client joined"
         try:
-            _examine(
-                subject,
-                joined,
-                wished,
-                f"the server offered {story}, and every client joined",
-                seconds,
-                tally,
-            )
+            _examine(subject, joined, wished, bad, told, 0.0 if tries else seconds, tally)
         except SecAggError:
             tally.unknown.append(story)
     if tally.undecided:
         raise NotChecked(f"{tally.undecided} plans were left undecided within {seconds:g} s each")
+    return f"{what.clients} clients{', a later round' * what.later}, least {wished.least}: {_said(tally, tries)}."
+
+
+def _said(tally: Tally, tries: int) -> str:
+    if tries:
+        return (
+            f"{tries} rounds, orders and parts of the roster, {tally.made} with a graph that suits the corrupt, "
+            f"{tally.joined} joined"
+        )
     left = ["offers that change two parameters at once"]
     left += [f"joined sessions that the hook cannot put requests for ({'; '.join(tally.unknown)})"] * bool(
         tally.unknown
     )
     return (
-        f"{what.clients} clients, least {wished.least}: {tally.made} changed offers, {tally.joined} joined by all, "
-        f"{tally.planned} plans on those refused by the real states. Not examined: {'; '.join(left)}."
+        f"{tally.made} changed offers, {tally.joined} joined by all, {tally.planned} plans on those refused by the "
+        f"real states. Not examined: {'; '.join(left)}"
     )
 
 
 def _joined(table: Table, session: Session, policy: Policy) -> Table | None:
-    """The table of an offer, if every party joins it and its set-up is gone through."""
+    """The table of an offer, if every party joins it."""
+    before, place = table.fork(frozenset()), table.session.roster.index
+    stores = {client(k): before.stores[client(place(name))] for k, name in enumerate(session.roster)}
+    before.stores = {**before.stores, **stores}
+    vectors = [table.vectors[place(name)] for name in session.roster]
     try:
-        return sit_down(table.protocol, session, table.vectors, policy=policy)
+        return replace(
+            sit_down(table.protocol, session, vectors, before=before, policy=policy), memory=table.memory
+        )
     except SecAggError:
         return None
 
 
-def _examine(subject: Any, table: Table, wished: Rule, story: str, seconds: float, tally: Tally) -> None:
-    """Plan against what was joined. Raises Finding for what was not wished for."""
+def _examine(
+    subject: Any,
+    table: Table,
+    wished: Rule,
+    corrupt: frozenset[int],
+    story: str,
+    seconds: float,
+    tally: Tally,
+) -> None:
+    """Lie in nothing, then plan against what was joined (no time: not). Raises Finding for what was not wished for."""
     requests = tuple(set_up(table))
     joined = opening_of(table.protocol).rule(table.session, tuple(table.transcript))
-    corrupt = next(corrupt_sets(wished, 1))
-    for one in weaker(replace(joined, least=wished.least)):
+    plain = honest(joined, corrupt)
+    judge(subject, play(table, requests, plain), wished, plain, story)
+    for one in weaker(replace(joined, least=wished.least)) if seconds else ():
         try:
             attack = plan(one.rule, corrupt, seconds)
         except Undecided:

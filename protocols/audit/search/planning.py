@@ -61,23 +61,36 @@ def corrupt_sets(rule: Rule, count: int, seed: int = 0) -> Iterator[frozenset[in
     for _ in range(count):
         order = rng.permutation(rule.clients).tolist()
         chosen = set(order[: rule.corrupt])
-        if not _fits(rule, chosen):
+        if excess(rule, chosen) > 0:
             chosen = set()
             for i in order:
-                if len(chosen) < rule.corrupt and _fits(rule, chosen | {i}):
+                if len(chosen) < rule.corrupt and excess(rule, chosen | {i}) <= 0:
                     chosen.add(i)
         yield frozenset(chosen)
 
 
-def _fits(rule: Rule, corrupt: set[int]) -> bool:
-    places = ((rule.neighbours, rule.near), (rule.windows, rule.in_window))
-    return all(len(place & corrupt) <= most for group, most in places for place in group)
+def excess(rule: Rule, corrupt: set[int]) -> int:
+    """How many too many of these clients stand in one place: among somebody's holders, or in a window."""
+    honest = [group for i, group in enumerate(rule.shares) if i not in corrupt]
+    places = ((honest, rule.near), (rule.windows, rule.in_window))
+    return max(len(place & corrupt) - most for group, most in places for place in group or [frozenset()])
 
 
 def arcs(rule: Rule, count: int) -> Cells:
     """Cut the clients, as they stand on their circle, into `count` cells of about one size."""
     order, n = rule.order or tuple(range(rule.clients)), rule.clients
     return [order[k * n // count : (k + 1) * n // count] for k in range(count)]
+
+
+def honest(rule: Rule, corrupt: frozenset[int]) -> Attack:
+    """A server that lies in nothing: it has what the corrupt clients know, and what comes out for everybody."""
+    everybody = frozenset(range(rule.clients))
+    answers = dict.fromkeys(everybody, (0,))
+    voters = dict.fromkeys(rule.voters or everybody, (0,)) if rule.voted else {}
+    lists = dict(enumerate(rule.neighbours))
+    return Attack(
+        lists, (everybody,), (everybody,), voters, answers, everybody, dict.fromkeys(everybody, 0), corrupt
+    )
 
 
 def plan(
@@ -113,6 +126,7 @@ def plan(
         if values[e.sent[c]]
     }
     lists |= {i: rule.neighbours[i] for i in corrupt}
+    signs = {i: v for i, c in e.home.items() for v in reversed(e.views) if values[e.agrees[v][c]]}
     shown = tuple(chosen(e.view[v]) | corrupt for v in e.views)
     named = tuple(chosen(e.named[v]) | corrupt for v in e.views)
-    return Attack(lists, shown, named, by_client(e.vote), by_client(e.open), chosen(target), corrupt)
+    return Attack(lists, shown, named, by_client(e.vote), by_client(e.open), chosen(target), signs, corrupt)

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.audit.subject import OPEN
-from protocols.errors import SecAggError
-from protocols.kernel import Message, Party, State, Step, client
+from protocols.errors import PolicyRefusal, SecAggError
+from protocols.kernel import SERVER, Message, Party, State, Step, client
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
-from protocols.runtime import remember
+from protocols.runtime import recall, remember
 from protocols.session import Session
 from protocols.store import MemoryStore
 from protocols.summation import SecureSum
@@ -25,7 +25,8 @@ from protocols.summation import SecureSum
 @dataclass
 class Table:
     """A session at which real parties sit. lived: the states that each was ever in. refused: who refused at which
-    stage, and why. before: their states when clients were about to be asked for their input.
+    stage, and why. before: their states when clients were about to be asked for their input. memory: what the server
+    kept of earlier sessions.
     """
 
     protocol: SecureSum
@@ -37,6 +38,7 @@ class Table:
     before: dict[Party, State] = field(default_factory=dict)
     transcript: list[Message] = field(default_factory=list)
     refused: dict[tuple[Party, str], str] = field(default_factory=dict)
+    memory: bytes | None = None
 
     def ask(self, request: Message) -> tuple[Message, ...]:
         """Carry a request to its party; return its answers, () if it refused.
@@ -49,9 +51,7 @@ class Table:
         for state in reversed(self.lived[party]):
             try:
                 step = state.receive(Message.from_wire(wire), SystemRandom())
-                if party not in self.corrupt:
-                    with self.stores[party].transaction() as transaction:
-                        remember(transaction, self.protocol, step)
+                self.keep(party, step)
             except SecAggError as error:
                 self.refused.setdefault((party, request.stage), str(error))
                 continue
@@ -59,6 +59,11 @@ class Table:
             self.transcript.extend(step.send)
             return step.send
         return ()
+
+    def keep(self, party: Party, step: Step) -> None:
+        """Keep what a step leaves in its party's store. Raises SpentUpdate for a mark that an honest one has set."""
+        with self.stores[party].transaction() as transaction:
+            remember(transaction, self.protocol, replace(step, marks=()) if party in self.corrupt else step)
 
     def fork(self, corrupt: frozenset[Party]) -> "Table":
         """Return the table as it is now, to be played on apart from this one, with these parties corrupt."""
@@ -74,46 +79,82 @@ def sit_down(
     session: Session,
     vectors: Sequence[NDArray[np.int64]],
     corrupt: frozenset[Party] = frozenset(),
-    stores: Mapping[Party, MemoryStore] | None = None,
+    before: Table | None = None,
     policy: Policy = OPEN,
 ) -> Table:
-    """Return a table with every party in its first state. Raises PolicyRefusal if one does not join."""
+    """Return a table with every party in its first state. before: a table of the same parties, whose stores they keep.
+
+    Raises PolicyRefusal if one does not join.
+    """
     helpers = protocol.helpers(session)
-    everyone = [*map(client, range(session.clients)), *helpers]
-    table = Table(protocol, session, vectors, stores or {p: MemoryStore() for p in everyone}, corrupt)
+    everyone = [SERVER, *map(client, range(session.clients)), *helpers]
+    stores = before.stores if before else {p: MemoryStore() for p in everyone}
+    table = Table(protocol, session, vectors, stores, corrupt)
+    table.memory = recall(stores[SERVER], protocol)
+    if before is not None and table.memory is not None:
+        table.transcript.extend(before.transcript)
     random = SystemRandom()
     for i, vector in enumerate(vectors):
-        step = protocol.client(session, i, vector, random=random, policy=policy)
+        kept = recall(stores[client(i)], protocol)
+        step = protocol.client(session, i, vector, random=random, policy=policy, memory=kept)
+        table.keep(client(i), step)
         table.lived[client(i)] = [step.state]
     for helper in helpers:
         table.lived[helper] = [protocol.helper(session, helper, random=random, policy=policy).state]
     return table
 
 
-def next_session(table: Table) -> Table:
-    """Return a session of the same parties, their stores and other inputs, played until all inputs have come."""
+def rounds(protocol: SecureSum, table: Table) -> bool:
+    """Whether the server of a table keeps something that later rounds build on."""
+    return recall(table.stores[SERVER], protocol) is not None
+
+
+def next_session(
+    table: Table,
+    vectors: Sequence[NDArray[np.int64]],
+    corrupt: frozenset[Party] = frozenset(),
+    another: bool = False,
+) -> Table:
+    """Return a session of the next round: the same parties, and their stores. another: with a set-up of its own.
+
+    Raises PolicyRefusal.
+    """
     protocol, s = table.protocol, table.session
+    memory = None if another else recall(table.stores[SERVER], protocol)
     session = protocol.session(
         s.roster, s.dimension, s.bound, random=SystemRandom(), simulated=True, min_survivors=s.min_survivors,
-        round=s.round + 1,
+        round=s.round + 1, memory=memory,
     )  # fmt: skip
-    beside = sit_down(protocol, session, [v // 2 for v in table.vectors], table.corrupt, table.stores)
-    for request in set_up(beside):
-        beside.ask(request)
-    return beside
+    return sit_down(protocol, session, vectors, corrupt, table)
 
 
-def set_up(table: Table) -> Sequence[Message]:
-    """Play honestly until clients are about to be asked for their input; return those requests, unsent."""
+def beside(table: Table) -> Table:
+    """Return a session beside this one, with other inputs, played until all inputs have come."""
+    vectors = [v // 2 for v in table.vectors]
+    try:
+        other = next_session(table, vectors, table.corrupt)
+    except PolicyRefusal:  # not yet on what this one sets up
+        other = next_session(table, vectors, table.corrupt, another=True)
+    for request in set_up(other):
+        other.ask(request)
+    return other
+
+
+def set_up(table: Table, until_input: bool = True) -> Sequence[Message]:
+    """Play honestly until clients are about to be asked for their input, and return those requests, unsent; or on to
+    the end.
+    """
     protocol, random = table.protocol, SystemRandom()
-    step: Step = protocol.server(table.session, random=random)
+    step: Step = protocol.server(table.session, random=random, memory=table.memory)
     for stage in protocol.stages(table.session):
-        if stage.counts:
-            break
+        table.keep(SERVER, step)
+        if stage.counts and not table.before:
+            table.before = {party: states[-1] for party, states in table.lived.items()}
+            if until_input:
+                break
         state = step.state
         for request in step.send:
             for answer in table.ask(request):
                 state = state.receive(answer, random).state
         step = state.close(random)
-    table.before = {party: states[-1] for party, states in table.lived.items()}
     return step.send

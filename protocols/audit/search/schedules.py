@@ -1,9 +1,10 @@
 """The search over schedules: a rule-based state machine around a server that goes back (`forks`).
 
-Two sessions of the same updates run side by side; parties are real (`playing`). What does not belong here: requests
-that no honest server would make (`views`).
+Sessions of the same and of other updates run side by side, on one set-up where keys are reused; parties are real
+(`playing`). What does not belong here: requests that no honest server would make (`views`).
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -14,9 +15,10 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_sta
 
 from protocols.audit.prop import Finding
 from protocols.audit.search.forks import CLIENTS, Run, World
+from protocols.errors import SecAggError
 from protocols.kernel import Party
 
-STEPS, EXAMPLES = 10, 40
+STEPS, EXAMPLES, SESSIONS = 10, 40, 3
 NUMBERS = st.integers(0, 15)
 FEW = st.sets(st.integers(0, CLIENTS - 1), min_size=1, max_size=CLIENTS // 2)
 SOME = st.sets(st.integers(0, CLIENTS - 1), max_size=CLIENTS // 2)
@@ -73,8 +75,14 @@ class Schedules(RuleBasedStateMachine):
 
     @rule()
     def begin(self) -> None:
-        """A second session of the same updates."""
-        self._do(lambda world: world.begin() if len(world.tables) < 2 else None)
+        """A second session of the same updates, and a third of others: of the next rounds."""
+
+        def act(world: World) -> None:
+            if len(world.tables) < SESSIONS:
+                with contextlib.suppress(SecAggError):  # parties refuse to join it now
+                    world.begin()
+
+        self._do(act)
 
 
 def search(subject: Any, corrupt: frozenset[Party], examples: int = EXAMPLES) -> str:
@@ -96,5 +104,5 @@ def search(subject: Any, corrupt: frozenset[Party], examples: int = EXAMPLES) ->
     who = ", ".join(sorted(map(str, corrupt))) or "nobody"
     return (
         f"{done['schedules']} schedules of {CLIENTS} clients, {done['steps']} steps in all, corrupt: {who}. "
-        "Not examined: requests that no honest server makes, more than two sessions."
+        f"Not examined: requests that no honest server makes, more than {SESSIONS} sessions."
     )

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.reading import modulus_of
 from protocols.audit.search.planning import Weaker, arcs, corrupt_sets, plan, weaker
-from protocols.audit.search.playing import Table, next_session, set_up, sit_down
+from protocols.audit.search.playing import Table, beside, next_session, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit_hooks import SearchHooks
 from protocols.kernel import Message, client
@@ -42,13 +42,14 @@ class Tally:
 
 class Arrangement(NamedTuple):
     """What is searched: a protocol, its number of clients, the least survivors of its sessions, and the cells that
-    decide alike (as many as clients: to the end).
+    decide alike (as many as clients: to the end). later: the second round of a set-up.
     """
 
     protocol: Any
     clients: int
     least: int
     cells: int
+    later: bool = False
 
     @property
     def to_the_end(self) -> bool:
@@ -60,7 +61,7 @@ def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
 
     seconds: for one plan. What is left undecided is no verdict, where the search is to the end and not a glance.
     """
-    there = prepared(subject, what.protocol, what.clients, what.least)
+    there = prepared(subject, what)
     rule = there[2]
     corrupt = next(corrupt_sets(rule, 1))
     began, tally = time.perf_counter(), Tally()
@@ -72,8 +73,9 @@ def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
     near, took = len(rule.neighbours[0]), time.perf_counter() - began
     coarse = [] if what.to_the_end else [f"what tells the clients of {what.cells} arcs apart"]
     return (
-        f"{what.clients} clients, {len(corrupt)} corrupt, {near} neighbours, threshold {rule.threshold}, least "
-        f"{rule.least}: {tally}, in {took:.0f} s. Not examined: {'; '.join((*rule.unexamined, *coarse))}."
+        f"{what.clients} clients{', a later round' * what.later}, {len(corrupt)} corrupt, {near} neighbours, "
+        f"threshold {rule.threshold}, least {rule.least}: {tally}, in {took:.0f} s. "
+        f"Not examined: {'; '.join((*rule.unexamined, *coarse))}."
     )
 
 
@@ -111,26 +113,29 @@ def opening_of(protocol: Any) -> SearchHooks:
     return found
 
 
-def prepared(subject: Any, protocol: Any, clients: int, least: int) -> Ready:
+def prepared(subject: Any, what: Arrangement) -> Ready:
     """A table whose clients are about to be asked for their input, the requests for it, and the session's rule."""
-    hook, names = opening_of(protocol), [str(i) for i in range(clients)]
+    hook, bound, protocol = opening_of(what.protocol), subject.bound, what.protocol
+    names = [str(i) for i in range(what.clients)]
     session = protocol.session(
-        names, DIMENSION, subject.bound, random=SystemRandom(), simulated=True, min_survivors=least
+        names, DIMENSION, bound, random=SystemRandom(), simulated=True, min_survivors=what.least
     )
-    rng = np.random.default_rng(clients)  # a sum of these is not met by chance
-    bound = subject.bound
-    vectors = [rng.integers(-bound, bound, DIMENSION, endpoint=True) for _ in range(clients)]
-    table = sit_down(protocol, session, vectors)
+    rng = np.random.default_rng(what.clients)  # a sum of these is not met by chance
+    vectors = [rng.integers(-bound, bound, DIMENSION, endpoint=True) for _ in range(what.clients)]
+    table = sit_down(protocol, session, [v // 2 for v in vectors] if what.later else vectors)
+    if what.later:
+        set_up(table, until_input=False)
+        table = next_session(table, vectors)
     requests = tuple(set_up(table))
-    return table, requests, hook.rule(session, tuple(table.transcript))
+    return table, requests, hook.rule(table.session, tuple(table.transcript))
 
 
-def play(table: Table, requests: tuple[Message, ...], attack: Attack, beside: bool = False) -> Table:
-    """Play an attack against the real states, from where the set-up left them. beside: with a second session."""
+def play(table: Table, requests: tuple[Message, ...], attack: Attack, two: bool = False) -> Table:
+    """Play an attack against the real states, from where the set-up left them. two: with a session beside it."""
     played = table.fork(frozenset(map(client, attack.corrupt)))
     tables = {table.session.context: played}
-    if beside:
-        other = next_session(played)
+    if two:
+        other = beside(played)
         tables[other.session.context] = other
         attack = replace(attack, beside=other.session.context)
     lies = opening_of(table.protocol).lies(table.session, attack, tuple(played.transcript), requests)
