@@ -9,19 +9,21 @@ from unittest.mock import patch
 
 from protocols import agreement
 from protocols.agreement import Certificate, check_vote
+from protocols.kernel import Message, Step
+from protocols.roles import read
 from secagg import Credentials, SecAgg, SecAggPlus, choose
 from secagg.client.base import refuse
 from secagg.client.establishing import Establishing
 from secagg.client.opening import Opening
 from secagg.client.view import View
 from secagg.client.voting import Voting
-from secagg.messages import SIGNATURE_BYTES, Unmask, items, unpack_bits
+from secagg.messages import SIGNATURE_BYTES, Proceed, Unmask, items, unpack_bits
 from secagg.rules import Rules, rules_of
 from tests.defects.masks import anything_goes, unmarked
 from tests.defects.planting import Defect, put, together
 
 CHECK, SHORTFALL, AGREED = View.check, Rules.shortfall, agreement.agreed
-CREDENTIALS, INSIST, MEMORY, MAKE = Credentials.check, choose.insist, Establishing._memory, Rules.__init__
+CREDENTIALS, INSIST, ESTABLISH, MAKE = Credentials.check, choose.insist, Establishing.receive, Rules.__init__
 CERTIFICATE = "secagg.client.view.check_certificate"
 
 
@@ -135,18 +137,19 @@ def nobody_votes(self: Rules, parameters: Any, clients: int, survivors: int, *fa
         self.shown = self.survivors = max(self.threshold + 1, survivors)
 
 
-def at_least_a_threshold(self: Establishing, given: Any) -> Any:
+def at_least_a_threshold(self: Establishing, request: Message, random: Any) -> Step:
     """A set-up is joined with the keys of any threshold of neighbours, whoever enrolled."""
-    listed = given.clients.tolist()
+    listed = read(Proceed, request).clients.tolist()
     around = [j for j in self.rules.neighbours(self.index, self.rules.seed) if j in listed]
     places = "secagg.places.Places"
     given_alone = together(
         put(f"{places}.known", lambda *_: listed),
         put(f"{places}.peers", lambda *_: listed),
+        put(f"{places}.holders", lambda *_: [j for j in listed if j in self.rules.holders]),
         put(f"{places}.neighbours", lambda *_: around),
     )
     with given_alone():
-        return MEMORY(self, given)
+        return ESTABLISH(self, request, random)
 
 
 MIXED = together(
@@ -214,7 +217,7 @@ DEFECTS = (
     Defect(
         "a set-up with as few neighbours as a threshold",
         "forged-requests-refused",
-        put("secagg.client.establishing.Establishing._memory", at_least_a_threshold),
+        put("secagg.client.establishing.Establishing.receive", at_least_a_threshold),
         reusing_sparse,
     ),
     split(
