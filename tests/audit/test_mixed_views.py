@@ -68,7 +68,7 @@ def test_without_a_vote_few_honest_clients_are_summed() -> None:
 
 @pytest.mark.slow
 def test_holders_that_vote_open_none_of_it() -> None:
-    subject, (table, requests), rule, attack = ready()
+    subject, (table, requests), _rule, attack = ready()
     played = play(table, requests, attack)
     asked = {client(h) for h in attack.answers} - set(map(client, attack.corrupt))
     assert {party for party, stage in played.refused if stage == UNMASK} >= asked
