@@ -226,10 +226,11 @@ class ClientDP(PricedLayer):
         return (whole**-2 - (2 * self._count_std(run)) ** -2) ** -0.5 if self.quantile else whole
 
     def public(self) -> dict[str, float]:
-        return {"clip": self.clip}
+        return {"clip": self.clip} if self.quantile else {}
 
     def _clip(self, facts: RoundFacts) -> float:
-        return facts.number_for(self.name, "clip", self.clip)
+        """A fixed clip is this party's own, whatever a server broadcasts."""
+        return facts.number_for(self.name, "clip", self.clip) if self.quantile else self.clip
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         if given.kind != "real":
@@ -318,7 +319,8 @@ class ClientDP(PricedLayer):
         )
 
     def state(self) -> dict[str, Any]:
-        return {"clip": self.clip}
+        return {"clip": self.clip} if self.quantile else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
-        self.clip = float(state.get("clip", self.clip))
+        if self.quantile:
+            self.clip = float(state.get("clip", self.clip))

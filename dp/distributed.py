@@ -73,6 +73,7 @@ class DistributedDP(PricedLayer):
     name: ClassVar[str] = "distributed-dp"
     protects_sums_only: ClassVar[bool] = True
     counts_broken_as_zero: ClassVar[bool] = True
+    own_options = frozenset({"ledger", "physical_batch"})
 
     def __init__(
         self,

@@ -103,6 +103,8 @@ class PricedLayer(PrivacyLayer):
     calibration. A layer gives `kind`, and `own` where a client's ledger is charged another event than the run's.
     """
 
+    own_options = frozenset({"ledger"})
+
     def __init__(self, price: Price, ledger: Ledgers, clip: float) -> None:
         if isinstance(clip, bool) or not isinstance(clip, int | float) or not 0 < clip < math.inf:
             raise Misuse(f"expected a positive, finite clip norm, got {clip!r}")

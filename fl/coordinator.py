@@ -19,6 +19,7 @@ from fl.round import (
     Broadcast,
     Manifest,
     Mean,
+    Origin,
     Reference,
     RoundResult,
     moved,
@@ -61,6 +62,7 @@ class Coordinator:
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
         self.run: RunFacts | None = None
+        self.origin = Origin()
         self.closed: dict[str, int] = {}
 
     # -- planning --
@@ -201,6 +203,7 @@ class Coordinator:
             public=self._public(clients) if public is None else public,
             name=name,
             manifest=manifest,
+            origin=self.origin,
         )
 
     def _start(self, name: str) -> Reference:

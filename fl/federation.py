@@ -147,6 +147,7 @@ class Federation:
         if on_round is not None:
             arguments.takes("on_round", on_round, "a function of a round's result", 1)
         kept = self._start(rounds, resume)
+        self.coordinator.origin = self.engine.origin(self.account.run)
         history = [] if kept is None else kept.history
         if rounds < len(history):
             raise Misuse(f"rounds: the run holds {len(history)} already; name so many or more, got {rounds}")

@@ -5,12 +5,12 @@ What does not belong here: keys, credentials, ledgers and whatever else is no pl
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass
-from enum import Enum
+from dataclasses import asdict
 from typing import Any
 
 from fl.federation_setup import FederationSetup
 from protocols.errors import Misuse
+from protocols.options import is_plain, options_of, plain
 from protocols.stack import Stack
 
 Settings = dict[str, Any]
@@ -51,8 +51,8 @@ def of_stack(stack: Stack) -> Settings:
 def of_optimizer(optimizer: Any) -> Settings:
     """Return the kind of an optimizer and its plain defaults, learning rate among them."""
     defaults = getattr(optimizer, "defaults", {})
-    plain = {f"optimizer.{key}": _plain(value) for key, value in defaults.items() if _is_plain(value)}
-    return {"optimizer": type(optimizer).__name__, **plain}
+    held = {f"optimizer.{key}": plain(value) for key, value in defaults.items() if is_plain(value)}
+    return {"optimizer": type(optimizer).__name__, **held}
 
 
 def same(kept: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
@@ -66,32 +66,7 @@ def same(kept: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
 
 def _named(name: str, thing: Any, changing: Mapping[str, Any] | None = None) -> Settings:
     """The public options of a layer, strategy or secure sum; those that change over rounds are left out."""
-    found: Settings = {}
-    for key, value in vars(thing).items():
-        if key.startswith("_") or key in (changing or {}):
-            continue
-        if _is_plain(value):
-            found[f"{name}.{key}"] = _plain(value)
-        elif is_dataclass(value) and not isinstance(value, type):
-            parts = {field.name: getattr(value, field.name) for field in fields(value)}
-            secret = any(not field.repr for field in fields(value))  # a key, say
-            if not secret and all(_is_plain(part) for part in parts.values()):
-                found |= {f"{name}.{part}": _plain(held) for part, held in parts.items()}
-    return found
-
-
-def _is_plain(value: Any) -> bool:
-    if isinstance(value, tuple | list):
-        return all(_is_plain(item) for item in value)
-    return value is None or isinstance(value, bool | int | float | str | bytes | Enum)
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, tuple | list):
-        return [_plain(item) for item in value]
-    if isinstance(value, bytes):
-        return value.hex()
-    return value.value if isinstance(value, Enum) else value
+    return {f"{name}.{key}": value for key, value in options_of(thing, changing).items()}
 
 
 def _batch_size(setup: FederationSetup, name: str) -> int | None:

@@ -193,7 +193,7 @@ class RoundFacts:
     number: from 1. clients: names asked, in roster order. public: layer name -> what the server broadcast
     for it this round (numbers or arrays; part of the session's context). seed: 32 public bytes fixed for this round by
     the broadcast model (for public randomness such as rotations). client: who acts ("" on the server).
-    store: the party's own store, if it has one.
+    store: the party's own store, if it has one. scope: names the run in it, so that no other run reads what it keeps.
     """
 
     run: RunFacts
@@ -204,6 +204,7 @@ class RoundFacts:
     client: str = ""
     store: Store | None = None
     random: SecureRandom = field(default_factory=SystemRandom)
+    scope: str = ""
 
     @property
     def whose(self) -> str:
@@ -257,7 +258,8 @@ class PrivacyLayer:
     only a share of the noise, so that nothing holds against a server that reads vectors. charges_parties: what it
     spends is stated for each client that took part, by name. counts_broken_as_zero: it lets an update that holds NaN or
     infinity count as zero, and tells nobody but the client. keeps_state: it uses `PartyState`, so clients are told
-    which rounds closed with them.
+    which rounds closed with them. own_options: attributes that every party may set for itself; all other public ones
+    must be the same on both sides (`Stack.options`).
     """
 
     name: ClassVar[str] = ""
@@ -266,6 +268,7 @@ class PrivacyLayer:
     charges_parties: ClassVar[bool] = False
     counts_broken_as_zero: ClassVar[bool] = False
     keeps_state: ClassVar[bool] = False
+    own_options: ClassVar[frozenset[str]] = frozenset()
     owns: frozenset[str] = frozenset()
 
     @property
@@ -344,6 +347,12 @@ class PrivacyLayer:
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
         """What the round spent (or, before the round, would spend if `survivors` is what is expected)."""
         return ()
+
+    def planned(self, facts: RoundFacts) -> tuple[Event, ...]:
+        """What every party can tell beforehand of the round's events; it enters the session's digest. By default they
+        are the events of all who are asked: a layer whose events follow what only one party knows overrides it.
+        """
+        return self.events(facts, facts.clients)
 
     def state(self) -> dict[str, Any]:
         """The server-side state across rounds, as JSON values; `restore` takes it back on resume."""

@@ -6,8 +6,10 @@ made and proved (`stack`).
 """
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -22,6 +24,7 @@ from protocols.layers import (
     PrivacyLayer,
     PublicValues,
     RoundFacts,
+    RunFacts,
     Signal,
 )
 from protocols.quantise import Quantiser
@@ -218,6 +221,18 @@ class RoundPlan:
             for event in layer.events(self.facts, survivors)
         )
 
+    def planned(self, run: RunFacts) -> tuple[str, ...]:
+        """What the round will spend, as every party plans it from the public facts of the run: distinct events as JSON,
+        numbers to 9 digits, since the last ones differ from machine to machine.
+        """
+        facts = replace(self.facts, run=run)
+        events = (
+            replace(event, layer=layer.name, adversary=self._adversary(layer, event.adversary), party="")
+            for layer in self.layers
+            for event in layer.planned(facts)
+        )
+        return tuple(dict.fromkeys(json.dumps(_rounded(asdict(event)), sort_keys=True) for event in events))
+
     def _adversary(self, layer: PrivacyLayer, claimed: str) -> str:
         exposed = self.server_sees_vectors and layer.protects_sums_only
         return "clients" if exposed and claimed == "server" else claimed
@@ -236,6 +251,14 @@ class RoundPlan:
             tuple(c.name for part in self.parts for c in part.summed.coordinates),
         )
         return hashlib.sha256(b"secagg round v2\0" + model + shown.encode()).digest()
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_rounded(item) for item in value]
+    return f"{value:.9g}" if isinstance(value, float) else value
 
 
 def _values(coordinates: Mapping[str, Integers], c: Coordinate) -> Integers:

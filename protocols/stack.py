@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from protocols.errors import CapacityError, Misuse, StackError
 from protocols.layers import UPDATE, Coordinate, PrivacyLayer, RoundFacts, RunFacts, Signal, Value
+from protocols.options import options_of
 from protocols.plain import PlainSum
 from protocols.quantise import Quantiser, expect_bits, prove_capacity
 from protocols.roundplan import CLIPPED, WEIGHT, BlockPlan, RoundPlan
@@ -90,6 +91,17 @@ class Stack:
         if len(set(names)) != len(names):
             raise StackError(f"expected each layer once, got {names}")
         self.kinds()
+        self.options = self._options()
+
+    def _options(self) -> dict[str, str]:
+        """What both sides of a session must have made alike, as texts by `<layer>.<option>`: read once, before any
+        round; secure sums say theirs in the session.
+        """
+        found = {f"numbers.{name}": value for name, value in options_of(self.numbers).items()}
+        for layer in self.layers:
+            own = options_of(layer, layer.state())
+            found |= {f"{layer.name}.{name}": own[name] for name in own.keys() - layer.own_options}
+        return {name: _text(value) for name, value in found.items()}
 
     def kinds(self, run: RunFacts | None = None) -> tuple[Event, ...]:
         """Return the kinds of events that the layers state (`PrivacyLayer.kinds`). Raises Misuse for one without a
@@ -231,3 +243,12 @@ class Stack:
                 )
         if not summed.modulus:
             prove_capacity(clients, 1, summed.bound)
+
+
+def _text(value: Any) -> str:
+    """Return an option as text; 5 and 5.0 are one number."""
+    if isinstance(value, list):
+        return f"[{', '.join(map(_text, value))}]"
+    return (
+        repr(float(value)) if isinstance(value, int | float) and not isinstance(value, bool) else repr(value)
+    )

@@ -67,6 +67,7 @@ class SampleDP(PricedLayer):
 
     name: ClassVar[str] = "sample-dp"
     charges_parties: ClassVar[bool] = True
+    own_options = frozenset({"ledger", "gradients", "physical_batch", "repair"})
 
     def __init__(
         self,
@@ -289,6 +290,10 @@ class SampleDP(PricedLayer):
             )
         multiplier = self.price.multiplier(lambda m: _sampled(m, 1.0), run.rounds, run)
         return _sampled(multiplier, 1.0)
+
+    def planned(self, facts: RoundFacts) -> tuple[Fact, ...]:
+        """None: they follow each client's own examples, and its own account."""
+        return ()
 
     def epsilon(self, client: str, delta: float, accountant: str | None = None) -> float:
         """What a client has spent so far at `delta`, by its own account. Raises Misuse for a client that

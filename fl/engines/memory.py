@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.engines.workers import Workers
-from fl.round import Broadcast, Charge, SumCosts, Summed, Work
+from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
 from protocols.party_state import KEPT
 from protocols.policy import Policy
@@ -69,6 +69,9 @@ class MemoryEngine:
         self.session: Session | None = None
         self.outcome: Outcome | None = None
         self.first: tuple[str, NDArray[np.int64]] | None = None
+
+    def origin(self, run: str) -> Origin:
+        return Origin(run=run)
 
     def memory(self) -> bytes | None:
         return recall(self.stores["server"], self.secure_sum)

@@ -25,13 +25,13 @@ from fl.federation_setup import FederationSetup, shared
 from fl.flower.arrays import tree_of
 from fl.flower.compat import log
 from fl.flower.grid_engine import FlowerEngine
-from fl.flower.messages import Header, RunHeader
+from fl.flower.messages import Header
 from fl.flower.mod import find_site, refusing, require_protected
 from fl.flower.node_party import NodeParty
 from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
 from fl.flower.site import Site
 from fl.flower.work import shown_arrays
-from fl.round import Broadcast, Engine, RoundResult
+from fl.round import Broadcast, Engine, RoundResult, RunHeader
 from fl.run_result import Result
 from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.identity import Identity, SignedRoster
@@ -115,20 +115,20 @@ class FederatedWork:
 
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
         """Open the round for oneself, from the model that was sent."""
-        coordinator = self.coordinator
-        shown = tree_of(shown_arrays(content, header.layout.arrays))
+        coordinator, terms = self.coordinator, header.terms
+        shown = tree_of(shown_arrays(content, terms.origin.layout.arrays))
         own = shared(coordinator.model.state_dict(), self.setup.options)
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
-        if (planned := RunHeader.of(coordinator.planned(header.run.rounds))) != header.run:
+        if (planned := RunHeader.of(coordinator.planned(terms.run.rounds))) != terms.run:
             raise ProtocolViolation(
-                f"the run is not the one that this federation plans: expected {planned}, got {header.run}",
+                f"the run is not the one that this federation plans: expected {planned}, got {terms.run}",
                 "server",
             )
-        coordinator.run = header.run.facts()
+        coordinator.run, coordinator.origin = terms.run.facts(), terms.origin
         self.setup.stack.plan(coordinator.run)
-        told = header.public.public(), shown, header.name, header.manifest
-        return coordinator.open(header.number, session.roster, *told)
+        told = terms.public.public(), shown, terms.name, terms.manifest
+        return coordinator.open(terms.number, session.roster, *told)
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Train on this node's loader."""

@@ -12,8 +12,8 @@ from flwr.app import ArrayRecord, ConfigRecord, Message
 from flwr.serverapp import Grid
 
 from fl.flower.compat import NodeInfo, Run
-from fl.flower.messages import ModelLayout
 from fl.flower.rounds import ProtectedRounds
+from fl.round import ModelLayout
 from protocols.errors import Aborted, Misuse
 
 Evaluate = Literal["skip", "clear"]

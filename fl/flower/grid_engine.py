@@ -15,7 +15,7 @@ from fl.flower.compat import log
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
 from fl.flower.trips import SumOverGrid
-from fl.round import Broadcast, Charge, RoundResult, SumCosts, Summed
+from fl.round import Broadcast, Charge, Origin, RoundResult, SumCosts, Summed
 from protocols.errors import Aborted, SecAggError
 from protocols.layers import RunFacts
 from protocols.runtime import recall
@@ -60,6 +60,9 @@ class FlowerEngine:
     def notes(self) -> tuple[str, ...]:
         return (NOTE, *self.said(), *self.server.state.notes())
 
+    def origin(self, run: str) -> Origin:
+        return self.server.origin(run)
+
     def memory(self) -> bytes | None:
         return recall(self.server.state.store, self.server.protocol)
 
@@ -85,7 +88,7 @@ class FlowerEngine:
         self.costs, run = SumCosts(), broadcast.plan.facts.run
         self.begun(run, session)
         charge(broadcast.clients)
-        server, header = self.server, self.server.header(run, broadcast, session.encode())
+        server, header = self.server, self.server.header(broadcast.terms, session.encode())
         driver = SumOverGrid(
             server, server.connected(), session, header, self._content(broadcast), self.timeout
         )
@@ -119,7 +122,7 @@ class FlowerEngine:
         made: dict[bytes, RecordDict] = {}
 
         def content(name: str) -> RecordDict:
-            reference, layout = broadcast.shown_to(name).reference, self.server.layout
+            reference, layout = broadcast.shown_to(name).reference, broadcast.terms.origin.layout
             if reference.digest not in made:
                 made[reference.digest] = RecordDict({layout.arrays: arrays_of(reference.tree)})
                 if self.config is not None:

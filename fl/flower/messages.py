@@ -8,17 +8,16 @@ Flower cuts into chunks; their bytes are taken as they are, nothing received is 
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fl.round import Manifest
+from fl.round.terms import Terms
 from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
-from protocols.layers import Block, PublicValues, RunFacts
 
-VERSION = 5
+VERSION = 6
 KEY, FRAMES = "secagg", "secagg.frames"
 HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
 _STYPE = "secagg.frame"
@@ -27,63 +26,17 @@ _HEAD = re.compile("[0-9a-f]{64}")
 
 
 @dataclass(frozen=True)
-class RunHeader(Record):
-    """The public facts of the planned run, as `RunFacts` has them, without what a client may not be told."""
-
-    rounds: int
-    population: int
-    cohort: int
-    sampling: str
-    rate: float
-    dropout: float
-    dimension: int
-    local_epochs: int
-    delta: float | None
-    blocks: tuple[Block, ...] = ()
-    least_chosen: int = 0
-    weight_cap: int | None = None
-
-    @classmethod
-    def of(cls, run: RunFacts) -> "RunHeader":
-        return cls(**{f.name: getattr(run, f.name) for f in fields(cls)})
-
-    def facts(self) -> RunFacts:
-        return RunFacts(**{f.name: getattr(self, f.name) for f in fields(self)})
-
-
-@dataclass(frozen=True)
-class ModelLayout(Record):
-    """How the model and the metrics travel: names of the strategy's records and of its weight in the metrics, metrics
-    that are summed inside the vector, and the rule for integer arrays.
-    """
-
-    arrays: str = "arrays"
-    config: str = "config"
-    weight: str = "num-examples"
-    metrics: tuple[str, ...] = ()
-    integers: str = "keep"
-
-
-@dataclass(frozen=True)
 class Header(Record):
     """What a party must know of a round before its first answer. Public.
 
-    federation, serial: which roster (serial 0: none). number: the round as the training counts. name: which of the
-    round's sums it is. manifest: where clients started from different models. session: an
-    encoded `Session`. public: what layers broadcast. head, head_signature: the run record's last head (64 lower-case
+    terms: all that it acts on, in the session's digest. What follows is of one session or of none, and no client
+    computes with it. session: an encoded `Session`. head, head_signature: the run record's last head (64 lower-case
     hexadecimal digits, or empty) and the server's signature of it, for the client to keep. Raises Misuse for a head of
     another form.
     """
 
-    federation: str
-    serial: int
-    number: int
-    name: str
-    manifest: Manifest | None
+    terms: Terms
     session: bytes
-    run: RunHeader
-    public: PublicValues
-    layout: ModelLayout
     head: str
     head_signature: bytes
 

@@ -75,23 +75,23 @@ class NodeParty:
     def _start(self, request: Request, message: Message) -> None:
         """Check everything that can be checked, then train, then begin the session."""
         header, site, own = _header(request), self.site, self.own
-        claimed = Session.decode(header.session)
+        claimed, federation = Session.decode(header.session), header.terms.origin.federation
         site.require_role(request.role)
-        site.require_roster(header.federation, header.serial, claimed.roster)
+        site.require_roster(federation, header.terms.origin.serial, claimed.roster)
         own.require_layers()
         self._keep_head(header)
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
             raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")
         broadcast = self.work.open(header, claimed, strip(message.content))
-        session = own.session(broadcast, claimed)
+        session = own.session(broadcast, claimed, header.terms)
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")
-        site.enter_round(header.federation, session.round, session.context, session.encode())
+        site.enter_round(federation, session.round, session.context, session.encode())
         if request.role == "client":
-            first = own.begin(broadcast, session, request.index, self.work, header.federation)
+            first = own.begin(broadcast, session, request.index, self.work, federation)
         else:
             first = self._helper(session, Party(request.role, request.index), own.policy)
-        self._runtime(session).begin(first, header.federation)
+        self._runtime(session).begin(first, federation)
 
     def _helper(self, session: Session, party: Party, policy: Policy) -> Start:
         return lambda memory: self.protocol.helper(
@@ -119,16 +119,16 @@ class NodeParty:
         """
         if not header.head:
             return
-        roster = self.site.roster
-        if roster is not None and (header.federation, header.serial) != (roster.federation, roster.serial):
+        roster, origin = self.site.roster, header.terms.origin
+        if roster is not None and (origin.federation, origin.serial) != (roster.federation, roster.serial):
             raise ProtocolViolation(
                 f"expected a head of {roster.federation!r}, serial {roster.serial}, got one of "
-                f"{header.federation!r}, serial {header.serial}",
+                f"{origin.federation!r}, serial {origin.serial}",
                 "server",
             )
         if self.site.server_key is not None:
             verify(self.site.server_key, HEAD_PURPOSE, bytes.fromhex(header.head), header.head_signature)
-        self.site.store.put(f"flower/head/{header.federation}", header.head.encode())
+        self.site.store.put(f"flower/head/{origin.federation}", header.head.encode())
         if (folder := self.site.folder) is not None:
             line = header.head.encode() + b"\n"
             write_atomic(folder / KEPT_HEAD, line)

@@ -16,12 +16,21 @@ from fl.account import Account
 from fl.flower.arrays import arrays_of, config_bytes, tree_of
 from fl.flower.compat import log
 from fl.flower.grid_engine import FlowerEngine
-from fl.flower.messages import ModelLayout
 from fl.flower.nodes import Directory
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import RunState
 from fl.made_with import Settings
-from fl.round import Broadcast, PlayedRound, Reference, RoundResult, moved, open_round, play, reference_of
+from fl.round import (
+    Broadcast,
+    ModelLayout,
+    PlayedRound,
+    Reference,
+    RoundResult,
+    moved,
+    open_round,
+    play,
+    reference_of,
+)
 from fl.round.broadcast import require_metrics
 from fl.round.kept import KeptRun
 from fl.round.reference import like
@@ -149,8 +158,9 @@ class ProtectedRounds:
         missing = [name for name in stack.secure_sum.recipients if name not in chosen]
         if missing and self.history:
             raise TooFewSurvivors(f"{missing[0]!r} is to be given the sum and is not connected")
-        metrics, shown = self.options.layout.metrics, config_bytes(config)
-        broadcast = open_round(stack, run, self.number, chosen, reference, metrics=metrics, config=shown)
+        origin, shown = self.engine.origin(self.account.run), config_bytes(config)
+        given = run, self.number, chosen, reference
+        broadcast = open_round(stack, *given, metrics=origin.layout.metrics, config=shown, origin=origin)
         require_metrics(broadcast)
         return broadcast
 
@@ -184,6 +194,9 @@ class ProtectedRounds:
             stack.plan(self._run)
             for said in stack.outlook(self._run):
                 log(WARNING, "%s", said)
+        if self._run.rounds < self.rounds:  # a run that goes on may plan more rounds
+            self._run = replace(self._run, rounds=self.rounds)
+            stack.plan(self._run)
         if self._run.dimension != reference.schema.dimension:
             raise Misuse("the model is not the one that this run was planned for")
         if len(names) > self._run.cohort and not planning_layers(stack):

@@ -14,14 +14,14 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import failure_of, log, node_keys
-from fl.flower.messages import CLOSE, HELLO, Header, ModelLayout, RunHeader, sessionless, unpack_answer
+from fl.flower.messages import CLOSE, HELLO, Header, sessionless, unpack_answer
 from fl.flower.nodes import Directory, from_names, from_roster, without_roster
 from fl.flower.server_state import ServerFacts
-from fl.round import Broadcast
+from fl.round import ModelLayout, Origin, RunHeader, Terms
 from protocols.errors import Misuse, PeerError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.kernel import Party
-from protocols.layers import PublicValues, RunFacts
+from protocols.layers import RunFacts
 from protocols.randomness import SystemRandom
 from protocols.record import GENESIS, HEAD_PURPOSE
 from protocols.store import FileStore, MemoryStore, Store
@@ -83,25 +83,16 @@ class ServerParty:
             return self.roster.federation, self.roster.serial
         return self.state.name(), 0
 
-    def header(self, run: RunFacts, broadcast: Broadcast | None = None, session: bytes = b"") -> Header:
-        """Return what parties are told of a round; without one, of the record's last head."""
-        federation, serial = self.federation()
-        known, signature = self.head != GENESIS, b""
-        if self.identity and known:
-            signature = self.identity.sign(HEAD_PURPOSE, bytes.fromhex(self.head))
-        return Header(
-            federation=federation,
-            serial=serial,
-            number=0 if broadcast is None else broadcast.number,
-            name="" if broadcast is None else broadcast.name,
-            manifest=None if broadcast is None else broadcast.manifest,
-            session=session,
-            run=RunHeader.of(run),
-            public=PublicValues.of({} if broadcast is None else broadcast.plan.facts.public),
-            layout=self.layout,
-            head=self.head if known else "",
-            head_signature=signature,
-        )
+    def origin(self, run: str) -> Origin:
+        """Return whose rounds these are; run: the run's name."""
+        return Origin(*self.federation(), run, self.layout)
+
+    def header(self, terms: Terms, session: bytes = b"") -> Header:
+        """Return what parties are told of a round: its terms, and the record's last head."""
+        if self.head == GENESIS:
+            return Header(terms, session, "", b"")
+        signer, head = self.identity, bytes.fromhex(self.head)
+        return Header(terms, session, self.head, signer.sign(HEAD_PURPOSE, head) if signer else b"")
 
     def forget(self) -> None:
         """Drop the set-up of reused keys: nobody knows who holds which one, so the next session makes one."""
@@ -178,7 +169,7 @@ class ServerParty:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
         if self.head == GENESIS or run is None:
             return ()
-        directory, header = self.connected(), self.header(run)
+        directory, header = self.connected(), self.header(Terms(self.origin(""), RunHeader.of(run)))
         clients = directory.clients.items()
         requests = {node: sessionless(CLOSE, name, header, self.identity) for name, node in clients}
         replies = self.ask(requests, timeout, CLOSE)

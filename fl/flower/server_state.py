@@ -14,8 +14,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 
 from fl.account import Account
-from fl.flower.messages import RunHeader
 from fl.made_with import Settings, same
+from fl.round import RunHeader
 from fl.round.kept import KeptRun
 from protocols.codec import Record
 from protocols.errors import BudgetExceeded, Misuse

@@ -20,11 +20,10 @@ from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.compat import has_own_loop, inner_names, log, require_mean_only, restore_strategy
 from fl.flower.files import RunKeeper, load_run
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
-from fl.flower.messages import ModelLayout
 from fl.flower.rounds import ProtectedRounds, ServerOptions
 from fl.flower.server_party import POLL_SECONDS, server_files
 from fl.made_with import Settings, of_stack
-from fl.round import RoundResult
+from fl.round import ModelLayout, RoundResult
 from fl.round.kept import KeptRun
 from fl.round.reference import like
 from protocols.errors import Misuse, SecAggError

@@ -70,7 +70,7 @@ class SumOverGrid:
         """Carry one stage's requests and take the answers as they come, so that they are never all held at once."""
         began, session = time.perf_counter(), self.session
         if stage.counts:
-            asked = AskedRound(session.round, self.header.number, session.context, session.roster)
+            asked = AskedRound(session.round, self.header.terms.number, session.context, session.roster)
             self.server.state.inputs_asked(asked)
         requests, parties = self._requests(stage.name, queue)
         down = sum(len(frame.to_wire()) for frame in queue)

@@ -63,7 +63,8 @@ class WrappedApp:
         self._weight_key = ""
 
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
-        layout, run = header.layout, header.run.facts()
+        terms, run = header.terms, header.terms.run.facts()
+        layout = terms.origin.layout
         arrays = shown_arrays(content, layout.arrays, layout.config)
         if (run.sampling, run.rate) != ("all", 1.0):
             raise PolicyRefusal(
@@ -75,14 +76,15 @@ class WrappedApp:
         return open_round(
             self.stack,
             run,
-            header.number,
+            terms.number,
             session.roster,
             reference_of(tree_of(arrays), layout.integers),
             metrics=layout.metrics,
-            public=header.public.public(),
+            public=terms.public.public(),
             config=config_bytes(content.config_records.get(layout.config)),
-            name=header.name,
-            manifest=header.manifest,
+            name=terms.name,
+            manifest=terms.manifest,
+            origin=terms.origin,
         )
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:

@@ -22,6 +22,7 @@ from fl.round.reference import Reference, Tree, moved, reference_of
 from fl.round.result import RoundResult, Trip
 from fl.round.session import new_session
 from fl.round.statement import statement_of
+from fl.round.terms import ModelLayout, Origin, RunHeader, Terms
 
 __all__ = [
     "Broadcast",
@@ -30,12 +31,16 @@ __all__ = [
     "Engine",
     "Manifest",
     "Mean",
+    "ModelLayout",
+    "Origin",
     "Payer",
     "PlayedRound",
     "Reference",
     "RoundResult",
+    "RunHeader",
     "SumCosts",
     "Summed",
+    "Terms",
     "Tree",
     "Trip",
     "Work",

@@ -14,9 +14,10 @@ from fl.round.counts import Count
 from fl.round.hidden import plays_nobody
 from fl.round.manifest import Manifest
 from fl.round.reference import Reference
+from fl.round.terms import Origin, RunHeader, Terms
 from protocols.codec import Record
 from protocols.errors import Aborted, CapacityError, Misuse, TooFewSurvivors
-from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
+from protocols.layers import Coordinate, Public, PublicValues, RoundFacts, RunFacts
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from protocols.store import Store
@@ -27,17 +28,22 @@ COUNTERS, CAPPED, EMPTY, WHERE = "counters", "weights-capped", "clients-empty", 
 examples, and clipped values, by tensor.
 """
 COUNTER_BOUND = 1 << 24
+NOWHERE = Origin()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Shown(Record):
-    """What all clients are shown besides the plan. name: of the sum. model: the reference's digest, or the manifest's.
-    config: a digest of the rest.
+    """All that clients of one sum are shown, as it is digested. model: the reference's digest, or the manifest's.
+    config: a digest of the configuration.
     """
 
-    name: str
+    terms: Terms
     model: bytes
     config: bytes
+
+    def digest(self) -> bytes:
+        """SHA-256 over all of it (32 bytes)."""
+        return hashlib.sha256(b"secagg shown v2\0" + self.encode()).digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -45,22 +51,34 @@ class Broadcast:
     """What every client of one sum is shown.
 
     number: the round's, from 1. clients: the names of those asked, in roster order. reference: the model. plan: the
-    round's arithmetic. digest: binds all of it into the session's context (32 bytes). metrics: names of training
-    metrics that are summed in the vector. counts: integers that every client reports. manifest: where clients started
-    from different models. name: which of a round's sums it is. bases: with a manifest, the model that each client
-    started from, for whoever shows it to them.
+    round's arithmetic. terms: what clients act on besides the model. digest: binds all of it into the session's context
+    (32 bytes). metrics: names of training metrics that are summed in the vector. bases: with a manifest, the model that
+    each client started from, for whoever shows it to them.
     """
 
     number: int
     clients: tuple[str, ...]
     reference: Reference = field(repr=False)
     plan: RoundPlan = field(repr=False)
+    terms: Terms = field(repr=False)
     digest: bytes = field(repr=False)
     metrics: tuple[str, ...] = ()
-    counts: tuple[Count, ...] = ()
-    manifest: Manifest | None = None
-    name: str = ""
     bases: Mapping[str, Reference] = field(default_factory=dict, repr=False)
+
+    @property
+    def name(self) -> str:
+        """Which of a round's sums it is."""
+        return self.terms.name
+
+    @property
+    def counts(self) -> tuple[Count, ...]:
+        """Integers that every client reports."""
+        return self.terms.counts
+
+    @property
+    def manifest(self) -> Manifest | None:
+        """Where clients started from different models."""
+        return self.terms.manifest
 
     def shown_to(self, client: str) -> "Broadcast":
         """Return what one client is shown: with a manifest its own base in place of the server's model."""
@@ -68,7 +86,7 @@ class Broadcast:
 
     def own(self, client: str, store: Store | None = None) -> RoundFacts:
         """Return the round's facts as one client sees them: with its name and its own store."""
-        return replace(self.plan.facts, client=client, store=store)
+        return replace(self.plan.facts, client=client, store=store, scope=self.terms.origin.scope)
 
 
 def open_round(
@@ -85,6 +103,7 @@ def open_round(
     manifest: Manifest | None = None,
     name: str = "",
     bases: Mapping[str, Reference] | None = None,
+    origin: Origin = NOWHERE,
 ) -> Broadcast:
     """Return what the clients of a round are shown. `stack` must have been planned for `run`.
 
@@ -92,7 +111,8 @@ def open_round(
     manifest, the server gives the model that it will move and the clients' bases, and each client its own base; the
     stack then needs an explicit range. public: what layers broadcast (default: what they say now; a client passes what
     it was told).
-    config: whatever else every client is shown, encoded. name: which of a round's sums it is.
+    config: whatever else every client is shown, encoded. name: which of a round's sums it is. origin: whose round it is
+    (default: of no federation).
 
     Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for a round that asks fewer clients
     than the run planned and can only fail.
@@ -114,10 +134,11 @@ def open_round(
         raise impossible(error, len(clients), run) from None
     _require_counters(plan, reference)
     count.require(plan, counts, _noisy(plan))
-    shown = Shown(name, root, hashlib.sha256(config).digest()).encode()
-    digest = plan.digest(hashlib.sha256(b"secagg shown v1\0" + shown).digest())
-    told = tuple(metrics), tuple(counts), manifest, name
-    return Broadcast(number, tuple(clients), reference, plan, digest, *told, bases or {})
+    header = RunHeader.of(run)
+    told = PublicValues.of(facts.public), tuple(counts), stack.options, plan.planned(header.facts())
+    terms = Terms(origin, header, number, name, *told, manifest)
+    digest = plan.digest(Shown(terms, root, hashlib.sha256(config).digest()).digest())
+    return Broadcast(number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {})
 
 
 def _root(stack: Stack, manifest: Manifest, clients: Sequence[str]) -> bytes:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.codec import Record
 from protocols.errors import Misuse, StackError
 from protocols.layers import Coordinate
 from protocols.roundplan import RoundPlan
@@ -17,7 +18,7 @@ PREFIX = "count/"
 
 
 @dataclass(frozen=True)
-class Count:
+class Count(Record):
     """An integer in [-bound, bound] of every client. public: the value, where it is known and the same for all; beside
     a layer that allows nothing exact such a count is not sent, and any other is refused.
     """

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from fl.round.broadcast import Broadcast
 from fl.round.result import RoundResult, Trip
+from fl.round.terms import Origin
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 
@@ -65,6 +66,10 @@ class Engine(Protocol):
     @property
     def clock(self) -> Callable[[], float]:
         """What seconds are read from."""
+        ...
+
+    def origin(self, run: str) -> Origin:
+        """Return whose round clients are told it is; run: the run's name."""
         ...
 
     def memory(self) -> bytes | None:

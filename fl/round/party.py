@@ -11,6 +11,7 @@ from fl.round.broadcast import Broadcast
 from fl.round.contribution import encoded
 from fl.round.engine import Work
 from fl.round.party_ledger import PartyLedger, party_events
+from fl.round.terms import Terms
 from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
@@ -42,11 +43,12 @@ class RoundParty:
             if allowed is not None and name not in allowed:
                 raise PolicyRefusal(f"allow_layers: this node does not accept {name!r}, it accepts {allowed}")
 
-    def session(self, broadcast: Broadcast, claimed: Session) -> Session:
+    def session(self, broadcast: Broadcast, claimed: Session, told: Terms) -> Session:
         """Return the session as this client computes it from what it was shown: the server's own digest counts for
-        nothing. Raises ProtocolViolation where they differ, PolicyRefusal for one that offers less than the policy or
-        the layers demand.
+        nothing. told: the terms that came. Raises ProtocolViolation where they differ from the broadcast's or the
+        digests do, PolicyRefusal for a session that offers less than the policy or the layers demand.
         """
+        told.require(broadcast.terms)
         plan, run = broadcast.plan, broadcast.plan.facts.run
         if run.dimension != broadcast.reference.schema.dimension or run.cohort < claimed.clients:
             raise ProtocolViolation(

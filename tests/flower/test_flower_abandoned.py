@@ -65,7 +65,7 @@ def watched(started: Started) -> Callable[[int, Message], Message]:
     def before(node: int, message: Message) -> Message:
         request, _ = unpack_request(message.content, None)
         if request.kind == START and request.header is not None:
-            started.append((request.recipient, request.header.number))
+            started.append((request.recipient, request.header.terms.number))
         return message
 
     return before

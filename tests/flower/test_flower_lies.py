@@ -41,7 +41,8 @@ def telling(server: Identity | None, **run: Any) -> Before:
         request, frames = unpack_request(message.content, None)
         if request.header is None:
             return message
-        header = replace(request.header, run=replace(request.header.run, **run))
+        terms = request.header.terms
+        header = replace(request.header, terms=replace(terms, run=replace(terms.run, **run)))
         ours = pack(replace(request, header=header), frames, server)
         return Message(RecordDict({**strip(message.content), **ours}), node, "train")
 

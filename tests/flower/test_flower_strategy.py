@@ -78,8 +78,8 @@ def test_a_node_refuses_the_model_of_another_sum(tmp_path: Path) -> None:
 
     def rename(node: int, message: Any) -> Any:
         request, frames = unpack_request(message.content, None)
-        if node == 1 and request.header is not None and request.header.name:
-            header = replace(request.header, name="third")
+        if node == 1 and request.header is not None and request.header.terms.name:
+            header = replace(request.header, terms=replace(request.header.terms, name="third"))
             content = {**message.content, **pack(replace(request, header=header), frames, None)}
             return Message(RecordDict(content), dst_node_id=node, message_type="train")
         return message

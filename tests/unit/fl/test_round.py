@@ -37,6 +37,9 @@ class Demanding(PrivacyLayer):
         self.paid += 1
         return ()
 
+    def planned(self, facts: RoundFacts) -> tuple[Event, ...]:
+        return ()
+
 
 class Refusing(PrivacyLayer):
     """Toy: moves on with every sum it decodes, and refuses the second one."""

@@ -35,6 +35,9 @@ class Paid(PrivacyLayer):
         self.names.append(survivors)
         return ()
 
+    def planned(self, facts: RoundFacts) -> tuple[Event, ...]:
+        return ()
+
 
 def model(value: float) -> dict[str, np.ndarray]:
     return {"w": np.full(3, value, np.float32)}
