@@ -33,6 +33,7 @@ def privacy_mod(
     numbers: Numbers | None = None,
     site: Path | str | None = None,
     evaluate: Evaluate = "refuse",
+    weight: str | None = None,
 ) -> Mod:
     """Return the mod: `ClientApp(mods=[privacy_mod([SecAggPlus()])])`. Put it first, so that nothing runs outside it.
 
@@ -41,7 +42,9 @@ def privacy_mod(
     folder with this node's own files; by default the SuperNode's --node-config says it (`secagg-site`), and a node
     that says nothing is refused. "simulation": a private temporary folder per run and node, for Flower's simulation,
     where one machine plays everybody; "simulation:FOLDER" puts them below a private folder that exists. evaluate:
-    "clear" lets evaluation metrics leave unprotected.
+    "clear" lets evaluation metrics leave unprotected. weight: the metric that a node counts by, where the server may
+    name no other (default: the one that it names, the same for all nodes; one that is 0 at most nodes leaves the rest
+    alone in the mean).
 
     Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training itself.
     """
@@ -50,9 +53,11 @@ def privacy_mod(
         raise Misuse(f'expected evaluate to be "refuse" or "clear", got {evaluate!r}')
     if callable(privacy):
         make = privacy
-        return _PrivacyMod(lambda own: _without_local(Stack(tuple(make(own)), chosen)), site, evaluate)
+        return _PrivacyMod(
+            lambda own: _without_local(Stack(tuple(make(own)), chosen)), site, evaluate, weight
+        )
     stack = _without_local(Stack(tuple(privacy), chosen))
-    return _PrivacyMod(lambda own: stack, site, evaluate)
+    return _PrivacyMod(lambda own: stack, site, evaluate, weight)
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class _PrivacyMod:
     stack_for: Callable[[Site], Stack]
     site: Path | str | None
     evaluate: Evaluate
+    weight: str | None
 
     def __call__(self, message: Message, context: Context, call_next: ClientAppCallable) -> Message:
         return refusing(lambda: self._answer(message, context, call_next), message)
@@ -73,7 +79,7 @@ class _PrivacyMod:
         require_protected(message)
         own = find_site(self.site, context)
         stack = self.stack_for(own)
-        work = WrappedApp(stack, message, lambda inner: call_next(inner, context))
+        work = WrappedApp(stack, message, lambda inner: call_next(inner, context), self.weight)
         return NodeParty(own, stack, work).answer(message)
 
 

@@ -54,13 +54,21 @@ def failed(error: Exception) -> Misuse:
 
 
 class WrappedApp:
-    """The work of a Flower app behind `privacy_mod`: `train` runs the app on the message without our records."""
+    """The work of a Flower app behind `privacy_mod`: `train` runs the app on the message without our records. weight:
+    the metric that it counts by, None for the one that the server names.
+    """
 
-    def __init__(self, stack: Stack, message: Message, train: Callable[[Message], Message]) -> None:
+    def __init__(
+        self,
+        stack: Stack,
+        message: Message,
+        train: Callable[[Message], Message],
+        weight: str | None = None,
+    ) -> None:
         self.stack = stack
         self._message = message
         self._train = train
-        self._weight_key = ""
+        self._weight_key = weight
 
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
         terms, run = header.terms, header.terms.run.facts()
@@ -70,6 +78,10 @@ class WrappedApp:
             raise PolicyRefusal(
                 "sampling: this node takes part in runs that ask everybody in every round, the server claims "
                 f"{run.sampling!r} at {run.rate:g}"
+            )
+        if layout.weight != (self._weight_key or layout.weight):
+            raise PolicyRefusal(
+                f"weight: this node counts by {self._weight_key!r}, the server says {layout.weight!r}"
             )
         self.stack.plan(run)
         self._weight_key = layout.weight
@@ -103,7 +115,7 @@ class WrappedApp:
         metrics = list(reply.content.metric_records.values())
         if len(arrays) != 1 or len(metrics) != 1:
             raise Misuse(f"expected an ArrayRecord and a MetricRecord, got {len(arrays)} and {len(metrics)}")
-        weight = metrics[0].get(self._weight_key)
+        weight = metrics[0].get(self._weight_key or "")
         if not isinstance(weight, int | float) or not float(weight).is_integer() or weight < 0:
             raise Misuse(f"expected a whole number of examples >= 0 under {self._weight_key!r}, got another")
         trained = flatten(

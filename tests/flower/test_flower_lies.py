@@ -15,6 +15,7 @@ from fl.flower.arrays import arrays_of
 from fl.flower.messages import START, pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.round import Terms
 from fl.round.party_ledger import LEDGER, party_events
 from protocols.identity import Identity
 from protocols.layers import RoundFacts, RunFacts
@@ -36,17 +37,96 @@ def amplified() -> list[Any]:
 
 def telling(server: Identity | None, **run: Any) -> Before:
     """A server that says of the planned run what `run` says, under its own signature."""
+    return saying(server, lambda terms: replace(terms, run=replace(terms.run, **run)))
+
+
+def saying(
+    server: Identity | None,
+    change: Callable[[Terms], Terms],
+    but: int = 0,
+    renamed: tuple[str, str] = ("", ""),
+) -> Before:
+    """A server that tells all nodes but one other terms, under its own signature. renamed: a record's two names."""
 
     def before(node: int, message: Message) -> Message:
         request, frames = unpack_request(message.content, None)
-        if request.header is None:
+        if request.header is None or node == but:
             return message
-        terms = request.header.terms
-        header = replace(request.header, terms=replace(terms, run=replace(terms.run, **run)))
+        header = replace(request.header, terms=change(request.header.terms))
         ours = pack(replace(request, header=header), frames, server)
-        return Message(RecordDict({**strip(message.content), **ours}), node, "train")
+        theirs = strip(message.content).items()
+        inner = {renamed[1] if name == renamed[0] else name: record for name, record in theirs}
+        return Message(RecordDict({**inner, **ours}), node, "train")
 
     return before
+
+
+def laid_out(**layout: str) -> Callable[[Terms], Terms]:
+    return lambda terms: replace(
+        terms, origin=replace(terms.origin, layout=replace(terms.origin.layout, **layout))
+    )
+
+
+LIES: dict[str, tuple[Callable[[Terms], Terms], tuple[str, str]]] = {
+    "weight": (laid_out(weight="loss"), ("", "")),
+    "configuration": (laid_out(config="settings"), ("config", "settings")),
+    "model": (laid_out(arrays="start"), ("arrays", "start")),
+    "number": (lambda terms: replace(terms, number=2), ("", "")),
+    "unplanned": (lambda terms: replace(terms, number=10_000), ("", "")),
+    "rounds": (lambda terms: replace(terms, run=replace(terms.run, rounds=9)), ("", "")),
+    "run": (lambda terms: replace(terms, origin=replace(terms.origin, run="another")), ("", "")),
+}
+
+
+@pytest.mark.parametrize("lie", LIES)
+def test_a_server_that_tells_one_node_other_terms_opens_nothing(tmp_path: Path, lie: str) -> None:
+    """Each lie would let the sum be one node's own update: others weigh nothing, or train otherwise."""
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(masks()))
+    change, renamed = LIES[lie]
+    grid.before = saying(arguments["identity"], change, but=2, renamed=renamed)
+    strategy = PrivateStrategy(fedavg(4), masks(), **arguments, stage_timeout=0.1, poll=0.01)
+    strategy.start(grid, arrays_of(model()), num_rounds=3 if lie == "number" else 1)
+    assert strategy.history[0].abandoned
+    assert strategy.history[0].refusals.keys() == {"site-1", "site-3", "site-4"}
+
+
+@pytest.mark.parametrize("lie", ["number", "unplanned", "run", "weight"])
+def test_a_node_of_a_federation_takes_no_other_terms_either(tmp_path: Path, lie: str) -> None:
+    before = saying(None, LIES[lie][0], but=1)
+    result = serve(grid_of(tmp_path, federation, before=before), federation(), 3)
+    assert result.history[0].abandoned
+    assert len(result.history[0].refusals) >= 3
+
+
+@pytest.mark.parametrize(
+    ("option", "server"),
+    [
+        ("client-dp.noise_multiplier", {"noise_multiplier": 0.05}),
+        ("client-dp.relation", {"noise_multiplier": 5.0, "relation": "replace"}),
+        ("client-dp.clip", {"noise_multiplier": 5.0, "clip": 1000.0}),
+    ],
+)
+def test_a_node_refuses_a_server_whose_layer_has_another_option(
+    tmp_path: Path, option: str, server: dict[str, Any]
+) -> None:
+    own = [ClientDP(noise_multiplier=5.0, delta=1e-5), *masks()]
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(own), policy={"max_epsilon": 1.0})
+    named: dict[str, Any] = {**arguments, "stage_timeout": 0.1, "poll": 0.01}
+    strategy = PrivateStrategy(fedavg(4), [ClientDP(delta=1e-5, **server), *masks()], **named)
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    assert strategy.history[0].abandoned
+    assert all(f"{option}: this node has" in why for why in strategy.history[0].refusals.values())
+    assert not (tmp_path / "keys" / "site-1" / LEDGER).exists()
+
+
+def test_a_node_that_says_its_weight_takes_no_other(tmp_path: Path) -> None:
+    grid, arguments = rostered(tmp_path, 4, privacy_mod(masks(), weight="num-examples"))
+    grid.before = saying(arguments["identity"], laid_out(weight="loss"))
+    strategy = PrivateStrategy(fedavg(4), masks(), **arguments, stage_timeout=0.1, poll=0.01)
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    assert all(
+        "weight: this node counts by 'num-examples'" in why for why in strategy.history[0].refusals.values()
+    )
 
 
 @pytest.mark.parametrize("sampling", ["poisson", "fixed", "all"])
