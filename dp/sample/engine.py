@@ -8,7 +8,7 @@ calibration and ledger belong to `layer`.
 """
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,8 +95,18 @@ class ClientEngine:
         self._now: Attached | None = None
         self._hooks: Any = None
 
-    def begin(self, model: nn.Module, optimizer: Any, loader: Any, criterion: Any = None) -> Attached:
-        """Attach to this round's objects. Raises UnsupportedModule by name, and Misuse for foreign
+    def begin(
+        self,
+        model: nn.Module,
+        optimizer: Any,
+        loader: Any,
+        criterion: Any = None,
+        *,
+        passes: int = 1,
+        schedule: Sequence[float] = (),
+    ) -> Attached:
+        """Attach to this round's objects. passes: over the loader, no fewer and no more. schedule: what each of the
+        round's steps multiplies learning rates by (none: 1). Raises UnsupportedModule by name, and Misuse for foreign
         parameters."""
         if self._now is not None:
             self.abandon()
@@ -104,10 +114,10 @@ class ClientEngine:
         model.train()
         validate(model, self.clipping.gradients)
         self._names = {id(p): name for name, p in model.named_parameters()}
-        self._model = model
+        self._model, self._schedule = model, schedule
         result = self._attach(model, optimizer, loader, criterion)
         model.train(training)
-        self.guard.begin(model)
+        self.guard.begin(model, passes * self.steps)
         self._now = result
         return result
 
@@ -245,7 +255,10 @@ class ClientEngine:
                 f"expected the optimizer to hold every trainable parameter, it lacks {', '.join(left)}; "
                 "freeze those or add them"
             )
-        made.arm(self.random, self.guard, [self._names[id(p)] for p in made.params], self.expected_batch)
+        if self._schedule and not all("lr" in group for group in made.original_optimizer.param_groups):
+            raise Misuse("schedule: expected an optimizer whose groups have a learning rate, lr")
+        names = [self._names[id(p)] for p in made.params]
+        made.arm(self.random, self.guard, names, self.expected_batch, self._schedule)
         return made
 
     def _start_clip(self) -> float:

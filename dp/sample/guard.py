@@ -3,10 +3,13 @@ by bit in between.
 
 A loop that quietly builds its own optimizer, trains a copy or writes into the weights changes the model
 outside an accounted step. The guard sees it at the next step, or at the end of the round, and then nothing
-is sent. Clipping and noise do not belong here.
+is sent. How many steps a round takes, and the optimizer's numbers, are public before it begins: a loop that takes
+others, by what it saw of the data, is refused. Clipping and noise do not belong here.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 from torch import nn
@@ -40,11 +43,42 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
 
 
+def numbers(optimizer: Any, names: Mapping[int, str]) -> dict[str, Any]:
+    """Every number of an optimizer's groups by name, and of its state which tensors there are and how often they were
+    written to. names: of the parameters, by id."""
+    found: dict[str, Any] = {}
+    for at, group in enumerate(optimizer.param_groups):
+        for key, value in group.items():
+            held = [id(p) for p in value] if key == "params" else value
+            found[f"param_groups[{at}][{key!r}]"] = held.clone() if isinstance(held, torch.Tensor) else held
+    for p, state in optimizer.state.items():
+        for key, value in state.items() if isinstance(state, dict) else ():
+            seen = (id(value), value._version) if isinstance(value, torch.Tensor) else value
+            found[f"state[{names.get(id(p), '?')}][{key!r}]"] = seen
+    return found
+
+
+def changed_number(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
+    """The first name under which another value stands, or None. Without a state before, any may be there now."""
+    known = any(name.startswith("state") for name in before)
+    for name in [*before, *(name for name in now if known or not name.startswith("state"))]:
+        if name not in before or name not in now or not _same(before[name], now[name]):
+            return name
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
+        return torch.equal(one, other)
+    return type(one) is type(other) and bool(one == other)
+
+
 @dataclass
 class StepGuard:
-    """One client's counters for the round under way: batches drawn, steps accounted, steps that changed
+    """One client's counters for the round under way: steps planned, batches drawn, steps accounted, steps that changed
     parameters."""
 
+    planned: int = 0
     drawn: int = 0
     accounted: int = 0
     changed: int = 0
@@ -53,19 +87,25 @@ class StepGuard:
     _model: nn.Module | None = field(default=None, repr=False)
     _last: Snapshot = field(default_factory=dict, repr=False)
 
-    def begin(self, model: nn.Module) -> None:
-        """Start a round: from now on the model changes in accounted steps only."""
+    def begin(self, model: nn.Module, planned: int) -> None:
+        """Start a round of `planned` steps: from now on the model changes in accounted steps only."""
+        self.planned = planned
         self.drawn = self.accounted = self.changed = self.pending = 0
         self.awaiting = False
         self._model, self._last = model, snapshot(model)
 
     def batch(self, size: int, *, first: bool, last: bool) -> None:
         """A (part of a) secret batch of `size` examples goes to the loop. Raises UnaccountedStep if the one
-        before was left lying."""
+        before was left lying, or for one beyond the plan."""
         if self.awaiting and first:
             raise UnaccountedStep(
                 f"batch {self.drawn} was drawn but no optimizer.step() followed; call the given optimizer "
                 "once for every batch"
+            )
+        if first and self.drawn >= self.planned:
+            raise UnaccountedStep(
+                f"the round's {self.planned} planned steps are taken, and the loop draws another batch: take one pass "
+                "over the loader in each call of the train function, and say local_epochs for more; nothing is sent"
             )
         self.drawn += int(last)
         self.pending += size
@@ -102,7 +142,7 @@ class StepGuard:
         self.pending, self.awaiting = 0, False
 
     def finish(self) -> int:
-        """End the round and return the steps taken. Raises UnaccountedStep unless drawn, accounted and
+        """End the round and return the steps taken. Raises UnaccountedStep unless planned, drawn, accounted and
         changing steps agree."""
         name = difference(self._running(), self._last)
         if name is not None:
@@ -114,6 +154,12 @@ class StepGuard:
                 "these must agree (call the given optimizer once per batch, with a learning rate above "
                 "0); nothing is sent"
             )
+        if self.drawn != self.planned:
+            raise UnaccountedStep(
+                f"{self.drawn} of the round's {self.planned} planned steps were taken: a pass that is left before its "
+                "end tells of the data by how many steps it took; go on to the loader's end in every call of the train "
+                "function (fewer steps: fewer local_epochs or a larger batch_size); nothing is sent"
+            )
         self._model, self._last = None, {}
         return self.accounted
 
@@ -123,6 +169,16 @@ class StepGuard:
                 "the private optimizer works inside a round only; start one with the engine"
             )
         return self._model
+
+
+def set_by_the_loop(name: str) -> str:
+    """Why another number in the optimizer stops the round."""
+    return (
+        f"the optimizer's {name} is not what it was when the layer attached, or after its last step: a learning rate, "
+        "momentum or state that the loop sets can follow losses or batches, and nothing clips or noises that. Give a "
+        "schedule to the layer as a function of the step's number, SampleDP(schedule=lambda step: 0.999**step), and "
+        "take torch's scheduler out of the loop; nothing is sent"
+    )
 
 
 def changed_outside(name: str) -> str:

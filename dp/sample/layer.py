@@ -58,7 +58,9 @@ class SampleDP(PricedLayer):
     follow in place of the client's own; without it each client's own number is declared public.
     physical_batch: most at once in memory. repair: replace modules that cannot be trained privately where
     their parameter names stay; `repaired(factory)` does it for a whole federation. ledger: client's name ->
-    its `Ledger` (or a mapping), charged before an update leaves. accountant: "rdp" or "pld".
+    its `Ledger` (or a mapping), charged before an update leaves. accountant: "rdp" or "pld". schedule: from the number
+    of a planned step of the run (from 0, empty batches included; a round's first is (round - 1) x its steps) to a
+    factor > 0 of the optimizer's learning rates; it follows nothing else, and replaces a scheduler in the loop.
 
     Add/remove-one-example neighbours. Clients weigh equally and no metric is sent. Before a layer's first step a
     few examples pass through the user's loop, to find layouts and to prove that every parameter's rows are those
@@ -83,7 +85,10 @@ class SampleDP(PricedLayer):
         accountant: str = "rdp",
         ledger: Ledgers = None,
         examples: int | None = None,
+        schedule: Callable[[int], float] | None = None,
     ) -> None:
+        if schedule is not None and not callable(schedule):
+            raise Misuse(f"schedule: expected a function of the step's number, got {schedule!r}")
         if clipping not in ("flat", "per-layer", "adaptive"):
             raise Misuse(f'expected clipping "flat", "per-layer" or "adaptive", got {clipping!r}')
         if clipping == "adaptive" and not isinstance(clip, AdaptiveClip):
@@ -98,7 +103,7 @@ class SampleDP(PricedLayer):
             raise Misuse(f"expected a public number of at least 1 example, got {examples}")
         self.clipping = Clipping(clip, clipping == "per-layer", gradients, physical_batch)
         super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, self.clipping.start)
-        self.batch_size, self.examples, self.repair = batch_size, examples, repair
+        self.batch_size, self.examples, self.repair, self.schedule = batch_size, examples, repair, schedule
         self.owns = frozenset({"optimizer", "criterion"} if gradients == "ghost" else {"optimizer"})
         self.accounts: dict[str, ClientAccount] = {}
         self._restored: dict[str, dict[str, float]] = {}
@@ -140,7 +145,9 @@ class SampleDP(PricedLayer):
         engine = self._engine(account, facts)  # takes back what earlier processes spent
         self._refuse_overspending(account, task.epochs * self._steps(account), facts)
         base = task.model
-        attached = engine.begin(base, task.optimizer, task.loader, task.criterion)
+        given = base, task.optimizer, task.loader, task.criterion
+        schedule = self._factors(task.epochs * self._steps(account), facts.number)
+        attached = engine.begin(*given, passes=task.epochs, schedule=schedule)
         task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
         task.loader = attached.loader
         try:
@@ -173,6 +180,19 @@ class SampleDP(PricedLayer):
                 )
             fixed.load_state_dict(task.model.state_dict())
             _rebind(task, fixed)
+
+    def _factors(self, steps: int, round: int) -> tuple[float, ...]:
+        """The round's factors, known before it begins. Raises Misuse."""
+        if self.schedule is None:
+            return ()
+        numbers = range((round - 1) * steps, round * steps)
+        made = tuple(float(self.schedule(number)) for number in numbers)
+        for number, factor in zip(numbers, made, strict=True):
+            if not 0 < factor < math.inf:
+                raise Misuse(
+                    f"schedule: expected a finite factor > 0 for every step, got {factor} for step {number}"
+                )
+        return made
 
     def _steps(self, account: ClientAccount) -> int:
         return max(1, round(1 / account.rate))

@@ -8,6 +8,7 @@ to models and loaders belongs to `engine`.
 """
 
 import math
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -24,7 +25,7 @@ from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.sample import factors, sums
 from dp.sample.errors import UnaccountedStep
-from dp.sample.guard import StepGuard
+from dp.sample.guard import StepGuard, changed_number, numbers, set_by_the_loop
 from dp.sample.hooks import RowHooks, agreed, unseen
 from protocols.randomness import SecureRandom
 
@@ -68,11 +69,32 @@ class GridMixin:
     denominator: float
     hooks: RowHooks | None = None
     probe: "Probe | None" = None
+    original_optimizer: Any
 
-    def arm(self, random: SecureRandom, guard: StepGuard, names: list[str], denominator: float) -> None:
-        """Give the stream, the guard, the parameters' names and the fixed denominator (the expected batch
-        size)."""
+    def arm(
+        self,
+        random: SecureRandom,
+        guard: StepGuard,
+        names: list[str],
+        denominator: float,
+        schedule: Sequence[float] = (),
+    ) -> None:
+        """Give the stream, the guard, the parameters' names, the fixed denominator (the expected batch size) and
+        what each step of the round multiplies learning rates by (nothing: 1). Numbers are frozen from here on."""
         self.random, self.guard, self.names, self.denominator = random, guard, names, denominator
+        self._named = {id(p): name for p, name in zip(self.params, names, strict=True)}
+        self.schedule, self._frozen = schedule, self._numbers()
+
+    def _numbers(self) -> dict[str, Any]:
+        """What the loop may not change: the optimizer's numbers, and this one's own."""
+        own = ("noise_multiplier", "max_grad_norm", "max_grad_norms", "denominator")
+        held = {name: getattr(self, name) for name in own if hasattr(self, name)}
+        return held | numbers(self.original_optimizer, self._named)
+
+    def _insist(self) -> None:
+        name = changed_number(self._frozen, self._numbers())
+        if name is not None:
+            raise UnaccountedStep(set_by_the_loop(name))
 
     @property
     def accumulated_iterations(self) -> int:
@@ -125,6 +147,7 @@ class GridMixin:
         for p in self.params:
             p.summed_grad = torch.zeros(p.numel(), dtype=torch.int64, device=p.device)
         self.guard.batch(0, first=True, last=True)
+        self._insist()
         self._release()
         self.zero_grad()
 
@@ -136,8 +159,20 @@ class GridMixin:
         hook = getattr(self, "step_hook", None)
         if hook:
             hook(self)
-        result: float | None = self.original_optimizer.step()  # type: ignore[attr-defined]  # Opacus' attribute
+        result = self._scheduled()
         self.guard.after_step()
+        self._frozen = self._numbers()
+        return result
+
+    def _scheduled(self) -> float | None:
+        """The user's optimizer's step, at its own learning rates times the schedule's factor."""
+        groups = self.original_optimizer.param_groups if self.schedule else []
+        rates = [group["lr"] for group in groups]
+        for group in groups:
+            group["lr"] = group["lr"] * self.schedule[self.guard.accounted]
+        result: float | None = self.original_optimizer.step()
+        for group, rate in zip(groups, rates, strict=True):
+            group["lr"] = rate
         return result
 
     def _after_noise(self) -> None:
@@ -148,6 +183,7 @@ class GridMixin:
         if closure is not None:
             with torch.enable_grad():
                 closure()
+        self._insist()
         if self.probe is not None:
             self._examples()
             self.probe.step()

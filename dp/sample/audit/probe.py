@@ -143,7 +143,10 @@ class Probe:
                             raise
                         raise NotPerExample({"(the model)": f'{error}; take gradients="hooks"'}) from error
                     if self.batches == done:
-                        raise UnaccountedStep("the loop took no batch from the loader that it was given")
+                        raise UnaccountedStep(
+                            "the loop took no batch from the loader that it was given, or left its pass before the "
+                            "end: go on to the loader's end in every call of the train function"
+                        )
             finally:
                 for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
                     tensor.data.copy_(before[name])

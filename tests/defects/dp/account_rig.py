@@ -21,6 +21,7 @@ from dp.audit import Rehearsal, check_noise
 from dp.event_json import from_fact
 from dp.events import Gaussian, Relation, Unit, UnknownEvent
 from dp.ledger_head import SignedHead
+from dp.sample.errors import UnaccountedStep
 from fl import Federation, FedSGD
 from fl.round.kept import METRICS
 from protocols.errors import Misuse, SecAggError, StoreError
@@ -297,3 +298,52 @@ def the_loop_reads_no_example_beside_its_batches() -> bool:
     except Misuse:
         return not read
     return not read
+
+
+def passes(count: int, most: int = 99) -> Any:
+    """A loop of `count` passes that leaves each after `most` batches, once it trains."""
+    calls: list[int] = []
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        calls.append(1)
+        for _ in range(count):
+            for number, (x, y) in enumerate(loader):
+                optimizer.zero_grad()
+                criterion(model(x), y).backward()
+                optimizer.step()
+                if number + 1 >= most and len(calls) > 1:  # the first call is the check
+                    break
+
+    return train
+
+
+def no_more_is_spent_than_planned() -> bool:
+    """Twenty passes, or a pass left early, where epsilon 1 was asked for one pass over the data."""
+    for train in (passes(20), passes(1, most=1)):
+        layer = SampleDP(epsilon=1.0, delta=1e-5, batch_size=32)
+        try:
+            result = federation([layer], [64], train=train).fit(1)
+        except UnaccountedStep:
+            continue
+        printed = [event.facts["count"] for event in result.statement.events]
+        if layer.epsilon("ward-0", 1e-5) > 1.001 or printed != [2]:
+            return False
+    return True
+
+
+def step_sizes_follow_no_loss() -> bool:
+    """A loop that takes shorter steps where the loss is large: the released model tells whether it was."""
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            loss = criterion(model(x), y)
+            loss.backward()
+            optimizer.param_groups[0]["lr"] = 0.1 if loss.item() > 1e6 else 0.01
+            optimizer.step()
+
+    try:
+        federation([SampleDP(**Z, batch_size=8)], [16], train=train, learning_rate=0.1).fit(1)
+    except UnaccountedStep:
+        return True
+    return False

@@ -12,7 +12,8 @@ import pytest
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
 from dp.ledger_head import SignedHead
-from dp.sample import loader
+from dp.sample import loader, optimizers
+from dp.sample.guard import StepGuard
 from fl import coordinator, federation
 from fl.account import Account
 from protocols.errors import BudgetExceeded
@@ -75,6 +76,21 @@ class RateAlone(ClientDP):
 
     def _chance(self, run: RunFacts) -> float:
         return 0.0
+
+
+BATCH, FINISH = StepGuard.batch, StepGuard.finish
+
+
+def any_batch(self: StepGuard, size: int, *, first: bool, last: bool) -> None:
+    """As many steps as the loop takes."""
+    self.planned = max(self.planned, self.drawn + 1)
+    BATCH(self, size, first=first, last=last)
+
+
+def any_end(self: StepGuard) -> int:
+    """As few steps as the loop takes."""
+    self.planned = self.drawn
+    return FINISH(self)
 
 
 @dataclass(frozen=True)
@@ -140,6 +156,15 @@ DEFECTS = {
     "sample-dp: the data set within reach of the loop": Defect(
         check.the_loop_reads_no_example_beside_its_batches,
         patches=((loader.PrivateLoader, "dataset", property(lambda self: self._batches.dataset)),),
+    ),
+    "sample-dp: more steps than planned": Defect(
+        check.no_more_is_spent_than_planned, patches=((StepGuard, "batch", any_batch),)
+    ),
+    "sample-dp: a pass left before its end": Defect(
+        check.no_more_is_spent_than_planned, patches=((StepGuard, "finish", any_end),)
+    ),
+    "sample-dp: a learning rate that follows the loss": Defect(
+        check.step_sizes_follow_no_loss, patches=((optimizers, "changed_number", lambda *_: None),)
     ),
     "one sum over units and deltas": Defect(
         check.each_unit_has_its_own_line, patches=((Account, "guarantees", one_sum),)
