@@ -6,6 +6,7 @@ requests and hands every answer to `Driver.take`.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic
 
 from protocols.errors import Misuse, PeerError
@@ -19,6 +20,7 @@ Perform = Callable[[str, Callable[[], Step]], Step]
 Carry = Callable[[Stage, tuple[Message, ...]], None]
 
 
+@dataclass(eq=False)
 class Driver(Generic[Input]):
     """The server's side of one session.
 
@@ -35,17 +37,12 @@ class Driver(Generic[Input]):
         final = driver.run(carry)
     """
 
-    def __init__(
-        self,
-        protocol: Protocol[Input],
-        session: Session,
-        random: SecureRandom,
-        perform: Perform,
-        refused: Callable[[Party, PeerError], None],
-    ) -> None:
-        self.protocol, self.session, self.random = protocol, session, random
-        self.perform, self.refused = perform, refused
-        self.state: State
+    protocol: Protocol[Input]
+    session: Session
+    random: SecureRandom
+    perform: Perform
+    refused: Callable[[Party, PeerError], None]
+    state: State = field(init=False)
 
     def run(self, carry: Carry, memory: bytes | None = None) -> Finished:
         """Play all stages and return the final state with the result.

@@ -85,17 +85,10 @@ class BlockPlan:
         return [np.asarray(vector, np.int64), *(_values(coordinates, c) for c in self.summed.coordinates)]
 
     def decode(
-        self,
-        total: Integers,
-        coordinates: dict[str, Integers],
-        weight: float,
-        layers: tuple[PrivacyLayer, ...],
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
+        self, read: Aggregate, layers: tuple[PrivacyLayer, ...], facts: RoundFacts, survivors: tuple[str, ...]
     ) -> Aggregate:
-        """Return the block's aggregate: a real vector, and the weight to divide it by."""
-        real = total if self.quantiser is None else self.quantiser.decode(total)
-        aggregate = Aggregate(real, weight, coordinates)
+        """Return the block's aggregate, a real vector, from the integers that were read of the sum."""
+        aggregate = replace(read, vector=self.quantiser.decode(read.vector)) if self.quantiser else read
         for layer, given in zip(reversed(layers), reversed(self.signals[:-1]), strict=True):
             aggregate = layer.decode(aggregate, given, self.summed, facts, survivors)
         return aggregate
@@ -190,16 +183,18 @@ class RoundPlan:
 
     def decode(self, total: Integers, survivors: tuple[str, ...]) -> Aggregate:
         """Server: return the aggregate: a real vector, the weight to divide it by, and the same for every block."""
-        blocks, read, count = self.facts.run.blocks, list(self._read(total)), float(len(survivors))
-        weight = float(read[0][1].get(WEIGHT, [count])[0])
+        blocks, count = self.facts.run.blocks, float(len(survivors))
+        update, *rest = self._read(total)
+        weight = float(update.coordinates.get(WEIGHT, [count])[0])
         weights = [weight, *(weight if block.weighted else count for block in blocks)]
         whole, *others = (
-            part.decode(*given, w, self.layers, self.facts, survivors)
-            for part, given, w in zip(self.parts, read, weights, strict=True)
+            part.decode(replace(read, weight=w), self.layers, self.facts, survivors)
+            for part, read, w in zip(self.parts, (update, *rest), weights, strict=True)
         )
         return replace(whole, blocks={block.name: other for block, other in zip(blocks, others, strict=True)})
 
-    def _read(self, total: Integers) -> Iterator[tuple[Integers, dict[str, Integers]]]:
+    def _read(self, total: Integers) -> Iterator[Aggregate]:
+        """Yield each block's integers; the weight is not known yet."""
         at = 0
         for part in self.parts:
             vector, at = total[at : at + part.summed.dimension], at + part.summed.dimension
@@ -207,7 +202,7 @@ class RoundPlan:
             for c in part.summed.coordinates:
                 coordinates[c.name] = total[at : at + c.size]
                 at += c.size
-            yield vector, coordinates
+            yield Aggregate(vector, 1, coordinates)
 
     def clipped(self, aggregate: Aggregate) -> int | None:
         """Coordinates of the update that were clipped, over all survivors; None where a DP layer forbids to tell."""

@@ -11,6 +11,7 @@ is erased, and `abandon` erases one whose time is over. Results stay.
 
 import hashlib
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import Generic
 
 from protocols.errors import Misuse, PolicyRefusal, SpentUpdate
@@ -50,6 +51,7 @@ def remember(
         transaction.put(_memory(protocol), step.memory)
 
 
+@dataclass(eq=False)
 class Runtime(Generic[Input]):
     """One party's side of one session, on top of its store. Any number of processes may hold one: the
     store's lock serialises.
@@ -66,21 +68,15 @@ class Runtime(Generic[Input]):
     `total`.
     """
 
-    def __init__(
-        self,
-        protocol: Protocol[Input],
-        session: Session,
-        store: Store,
-        *,
-        allow_resend: bool = False,
-        random: SecureRandom | None = None,
-    ) -> None:
-        self.protocol = protocol
-        self.store = store
-        self.allow_resend = allow_resend
-        self.random = random or SystemRandom()
-        self.round = session.round
-        self._key = f"session/{session.context.hex()}"
+    protocol: Protocol[Input]
+    session: Session
+    store: Store
+    allow_resend: bool = field(default=False, kw_only=True)
+    random: SecureRandom = field(default_factory=SystemRandom, kw_only=True)
+
+    @property
+    def _key(self) -> str:
+        return f"session/{self.session.context.hex()}"
 
     def begin(self, first: Step | Start, series: str = "") -> tuple[Message, ...]:
         """Save the first step (of `Protocol.client`, `.server` or `.helper`) and return what to send. Unfinished
@@ -131,10 +127,10 @@ class Runtime(Generic[Input]):
         """Erase the open sessions of earlier rounds, and note this one as open."""
         for name in transaction.names(f"open/{series}/"):
             _, _, number, key = name.split("/", 3)
-            if int(number) < self.round:
+            if int(number) < self.session.round:
                 transaction.delete(key)
                 transaction.delete(name)
-        transaction.put(f"open/{series}/{self.round}/{self._key}", b"")
+        transaction.put(f"open/{series}/{self.session.round}/{self._key}", b"")
 
     def _open(self, transaction: Transaction) -> list[str]:
         """The name under which this session is noted as open, if it is."""

@@ -5,7 +5,7 @@ A fresh key for every session: what is asked, answered or refused in one session
 """
 
 from collections.abc import Collection
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import ClassVar
 
 import numpy as np
@@ -14,17 +14,7 @@ from numpy.typing import NDArray
 from he.ckks.ciphertexts import Adder, encrypt
 from he.ckks.coefficients import KEY_BYTES, check_value, spread
 from he.ckks.keys import Context
-from he.ckks.messages import (
-    HOLDER_PURPOSE,
-    JOIN,
-    JOIN_PURPOSE,
-    KEY,
-    ClientKeys,
-    HolderKeys,
-    Join,
-    Joined,
-    Published,
-)
+from he.ckks.messages import JOIN, KEY, ClientKeys, HolderKeys, Join, Joined, Published
 from he.ckks.parameters import scheme
 from he.ckks.whole_key import CKKSAccumulator, CKKSHeldKey, Secrets
 from he.residues import Words
@@ -33,10 +23,10 @@ from he.roles.parties import HoldsKey, after_input
 from he.roles.recipients import PURPOSE
 from he.roles.scheme import least_survivors
 from he.roles.server import AddsCiphertexts
-from he.sealing import agree, public_key, seal, unseal
+from he.sealing import agree, seal, unseal
 from protocols.codec import Record
 from protocols.errors import Aborted, PolicyRefusal, ProtocolViolation, TooFewSurvivors
-from protocols.identity import Identity, verify
+from protocols.identity import Identity
 from protocols.kernel import Message, Party, Step, client
 from protocols.randomness import SecureRandom
 from protocols.roles import Ask, Asked, Asking, requests
@@ -67,14 +57,6 @@ class MayJoin(Asked):
     index: int
     own: OwnInput
     join: Join
-
-    @classmethod
-    def of(cls, session: Session, index: int, own: OwnInput, identity: Identity | None) -> "MayJoin":
-        """Return the state of a client that signs its key if it has an identity."""
-        key = public_key(own.private)
-        signed = Join.signed(session.context, index, key)
-        signature = identity.sign(JOIN_PURPOSE, signed) if identity else b""
-        return cls(session, index, own, Join(key, signature))
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         self.take(Ask, request)
@@ -110,7 +92,7 @@ class HasJoined(Asked):
         """Return the session's check key and the public key. Raises PeerError unless both are the holder's."""
         published, context = keys.published, self.session.context
         if self.own.holder:
-            verify(self.own.holder, HOLDER_PURPOSE, published.signed(context), published.signature)
+            published.verify(self.own.holder, context)
         plain = unseal(self._agreed(keys, "to client"), keys.box, context, HOLDER)
         check_key, digest = plain[:KEY_BYTES], plain[KEY_BYTES:]
         if len(check_key) != KEY_BYTES or digest != published.digest:
@@ -179,10 +161,7 @@ class AwaitsHolderKeys(Asking):
 
 def published(secrets: Secrets, session: Session, identity: Identity | None) -> Published:
     """Return the public part of what the holder made, signed if it has an identity."""
-    unsigned = Published(secrets.keys.dump(), secrets.public, b"")
-    if identity is None:
-        return unsigned
-    return replace(unsigned, signature=identity.sign(HOLDER_PURPOSE, unsigned.signed(session.context)))
+    return Published(secrets.keys.dump(), secrets.public, b"").by(session.context, identity)
 
 
 @dataclass(frozen=True)
@@ -222,8 +201,8 @@ class MadeKeys(Asked):
             if not 0 <= index < self.session.clients:
                 raise ProtocolViolation("a client that is not on the roster joined", "server")
             if self.signers:
-                signed = Join.signed(self.session.context, index, join.key)
-                verify(self.signers[32 * index : 32 * index + 32], JOIN_PURPOSE, signed, join.signature)
+                signer = self.signers[32 * index : 32 * index + 32]
+                join.verify(signer, self.session.context, index)
         keys = {index: join.key for index, join in joined.clients.items()}
         if len(set(keys.values())) != len(keys):
             raise ProtocolViolation("two clients joined with one key", "server")

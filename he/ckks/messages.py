@@ -5,10 +5,11 @@ Boxes are sealed to whom they are for (`he.sealing`); the server that relays the
 """
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from he.sealing import expect_key
 from protocols.codec import Record
+from protocols.identity import Identity, verify
 
 JOIN, KEY = "join", "key"
 JOIN_PURPOSE, HOLDER_PURPOSE = "ckks join", "ckks holder"
@@ -26,10 +27,20 @@ class Join(Record):
     def __post_init__(self) -> None:
         expect_key(self.key)
 
+    @classmethod
+    def of(cls, key: bytes, session: bytes, index: int, identity: Identity | None) -> "Join":
+        """Return what client `index` joins with, signed if it has an identity."""
+        signature = identity.sign(JOIN_PURPOSE, cls.signed(session, index, key)) if identity else b""
+        return cls(key, signature)
+
     @staticmethod
     def signed(session: bytes, index: int, key: bytes) -> bytes:
         """What a client signs: its key, for one session and place."""
         return session + index.to_bytes(4, "big") + key
+
+    def verify(self, signer: bytes, session: bytes, index: int) -> None:
+        """Raises BadSignature unless `signer` (Ed25519, 32 bytes) signed this for the session and place."""
+        verify(signer, JOIN_PURPOSE, self.signed(session, index, self.key), self.signature)
 
 
 @dataclass(frozen=True)
@@ -59,6 +70,15 @@ class Published(Record):
     def signed(self, session: bytes) -> bytes:
         """What the holder signs: context and key, for one session."""
         return session + self.digest + self.key
+
+    def by(self, session: bytes, identity: Identity | None) -> "Published":
+        """Return this, signed if the holder has an identity."""
+        signature = identity.sign(HOLDER_PURPOSE, self.signed(session)) if identity else b""
+        return replace(self, signature=signature)
+
+    def verify(self, signer: bytes, session: bytes) -> None:
+        """Raises BadSignature unless `signer` (Ed25519, 32 bytes) signed this for the session."""
+        verify(signer, HOLDER_PURPOSE, self.signed(session), self.signature)
 
 
 @dataclass(frozen=True)

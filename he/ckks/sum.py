@@ -12,13 +12,14 @@ from he.arrangements import arrangement as named
 from he.ckks.ciphertexts import Adder
 from he.ckks.joining import AwaitsHolderKeys, GathersJoins, HasJoined, MadeKeys, MayJoin, OwnInput, published
 from he.ckks.keys import SharedKey
-from he.ckks.messages import JOIN, KEY
+from he.ckks.messages import JOIN, KEY, Join
 from he.ckks.parameters import FAILURE_BITS, TABLE_128, CKKSParameters, choose, scheme
 from he.ckks.whole_key import CKKSAccumulator, CKKSGroupKey, Secrets
 from he.roles.messages import HOLDER
 from he.roles.parties import HasCiphertexts
 from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
+from he.sealing import public_key
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags
 from protocols.errors import Misuse
@@ -120,7 +121,8 @@ class CKKSSum(HomomorphicSum):
             identity = self._signer(session.roster[index], "client")
             holder = self._key_of(self.arrangement.name, HOLDER)
             own = OwnInput(whole, start.update, random.bytes(32), holder, least)
-            return Step(MayJoin.of(session, index, own, identity))
+            join = Join.of(public_key(own.private), session.context, index, identity)
+            return Step(MayJoin(session, index, own, join))
         key = CKKSGroupKey.of(self._key.secret, session)
         sent = key.encrypted(session, index, whole, random)
         return Step(HasCiphertexts(session, index, sent, start.update, least, key))

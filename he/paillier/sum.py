@@ -20,15 +20,7 @@ from he.paillier.messages import DECRYPT, PURPOSE, Ticket
 from he.paillier.parameters import PaillierParameters, choose, digits_of, scheme
 from he.paillier.randomisers import Randomisers
 from he.paillier.threshold import ThresholdKey
-from he.paillier.whole_key import (
-    PaillierAccumulator,
-    PaillierGroupKey,
-    PaillierHeldKey,
-    Tagging,
-    add_tags,
-    seed_in_group,
-    tag_for_holder,
-)
+from he.paillier.whole_key import PaillierAccumulator, PaillierGroupKey, PaillierHeldKey, Tagging
 from he.roles.messages import AGREE, INPUT, EncryptedInput
 from he.roles.parties import HasCiphertexts, HoldsKey
 from he.roles.statement import SchemeFacts, protection_of
@@ -191,8 +183,7 @@ class PaillierSum(HomomorphicSum):
         session, index, random, public = start.session, start.index, start.random, self.keys.encryption
         parameters, knowledge = scheme(session), None
         plaintexts = parameters.packing.pack(digits_of(start.vector, session, parameters.wrap_bits, random))
-        if tagging.seed:
-            plaintexts = add_tags(plaintexts, tagging.seed, int(public.n))
+        plaintexts = tagging.added(plaintexts, int(public.n))
         ciphertexts, exponents = encrypt_knowing(plaintexts, self.randomisers, random)
         if isinstance(self.keys.public, ThresholdKey):
             values = parse(ciphertexts, len(plaintexts), public)
@@ -209,9 +200,8 @@ class PaillierSum(HomomorphicSum):
         if isinstance(public, ThresholdKey):
             return Tagging()
         if self.shared:
-            seed = seed_in_group(self._shared_key().sealing, session.context, index)
-            return Tagging(seed=seed)
-        return tag_for_holder(random.bytes(sealing.KEY_BYTES), public.sealing, session.context, index)
+            return Tagging.in_group(self._shared_key().sealing, session.context, index)
+        return Tagging.with_holder(random.bytes(sealing.KEY_BYTES), public.sealing, session.context, index)
 
     def _shared_key(self) -> keyring.HolderKey:
         if self.keys.holder is None:
@@ -250,12 +240,10 @@ def _arrangement(given: Arrangement | str | None, ring: Keyring | None) -> Arran
 
 def _ring(keys: Keyring | Given | tuple[Key, ...] | str | Path | None) -> Keyring | None:
     """Return the keys of this process, None if none were given. Raises Misuse for what is no key."""
+    if isinstance(keys, str | Path):
+        keys = keyring.load(keys)
+    if isinstance(keys, SecretKey):
+        keys = keyring.HolderKey.of(keys)
     if keys is None or isinstance(keys, Keyring):
         return keys
-    if isinstance(keys, str | Path):
-        return Keyring.of(keyring.load(keys))
-    if isinstance(keys, tuple):
-        return Keyring.of(*keys)
-    if isinstance(keys, SecretKey):
-        return Keyring.of(keyring.HolderKey.of(keys))
-    return Keyring.of(keys)
+    return Keyring.of(*keys) if isinstance(keys, tuple) else Keyring.of(keys)

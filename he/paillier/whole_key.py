@@ -55,11 +55,20 @@ class Tagging(NamedTuple):
     seed: bytes = b""
     box_key: bytes = b""
 
+    @classmethod
+    def with_holder(cls, private: bytes, holder: bytes, context: bytes, index: int) -> "Tagging":
+        """Return client `index`'s tagging from its fresh private key and the holder's public one, 32 bytes each."""
+        box_key = sealing.agree(private, holder, context, PURPOSE, "key-holder")
+        return cls(sealing.public_key(private), seed_for_holder(private, holder, context, index), box_key)
 
-def tag_for_holder(private: bytes, holder: bytes, context: bytes, index: int) -> Tagging:
-    """Return client `index`'s tagging from its fresh private key and the holder's public one, 32 bytes each."""
-    box_key = sealing.agree(private, holder, context, PURPOSE, "key-holder")
-    return Tagging(sealing.public_key(private), seed_for_holder(private, holder, context, index), box_key)
+    @classmethod
+    def in_group(cls, secret: bytes, context: bytes, index: int) -> "Tagging":
+        """Return client `index`'s tagging where all clients share a secret."""
+        return cls(seed=seed_in_group(secret, context, index))
+
+    def added(self, plaintexts: list[int], n: int) -> list[int]:
+        """Return the plaintexts with the tags, modulo n; as they are if there are none."""
+        return add_tags(plaintexts, self.seed, n) if self.seed else plaintexts
 
 
 def seed_in_group(secret: bytes, context: bytes, index: int) -> bytes:

@@ -8,17 +8,7 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import ClassVar
 
-from he.roles.messages import (
-    AGREE,
-    HOLDER,
-    INPUT,
-    OPEN,
-    EncryptedInput,
-    Listed,
-    OpenedTotal,
-    OpenRequest,
-    unpack_total,
-)
+from he.roles.messages import AGREE, HOLDER, INPUT, OPEN, EncryptedInput, Listed, OpenedTotal, OpenRequest
 from he.roles.recipients import deliver, expect_boxes
 from he.roles.scheme import Accumulator, least_survivors, recipients_in
 from protocols.agreement import Vote, certify, quorum
@@ -157,7 +147,7 @@ class AwaitsOpened(Asking):
         if 2 * votes <= len(given):
             raise Aborted("those who opened the sum disagree about it, and no majority tells who is wrong")
         blamed = tuple(str(Party(self.ROLE, i)) for i, other in sorted(given.items()) if other != digest)
-        total = unpack_total(self.totals[digest], self.session, self.ROLE)
+        total = OpenedTotal(self.totals[digest]).checked(self.session, self.ROLE)
         return deliver(self.session, total, self.survivors, blamed, self.boxes)
 
 
