@@ -88,9 +88,9 @@ def update_received(privacy: list[Any]) -> tuple[NDArray[np.float64], list[Image
         assert elements is not None
         integers = ((elements.astype(np.int64) + modulus // 2) % modulus) - modulus // 2
     elif protocol.name == "none":
-        from protocols.plain import Input
+        from protocols.plain import PlainInput
 
-        integers = Input.decode(caught[0].body).vector
+        integers = PlainInput.decode(caught[0].body).vector
     else:  # a ciphertext: its bytes are all there is to read
         raw = np.frombuffer(caught[0].body, np.uint8)[: 4 * (shown.plan.dimension)]
         integers = np.resize(raw, 4 * shown.plan.dimension).view(np.int32).astype(np.int64)
