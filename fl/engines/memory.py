@@ -69,6 +69,7 @@ class MemoryEngine:
         self.session: Session | None = None
         self.outcome: Outcome | None = None
         self.first: tuple[str, NDArray[np.int64]] | None = None
+        self._number = 0
 
     def origin(self, run: str) -> Origin:
         return Origin(run=run)
@@ -76,8 +77,14 @@ class MemoryEngine:
     def memory(self) -> bytes | None:
         return recall(self.stores["server"], self.secure_sum)
 
-    def session_number(self, round: int) -> int:
-        return round
+    def session_number(self, round: int, sums: int) -> int:
+        """The round's own number where it has one sum; a resumed run counts on like one that was not interrupted."""
+        self._number = max((round - 1) * sums, self._number) + 1
+        return self._number
+
+    def staying(self, session: Session) -> Sequence[str]:
+        early, _ = self.departures(self.secure_sum, session)
+        return [name for name in session.roster if name not in early]
 
     def lost(self, round: int) -> None:
         """A simulated round that was interrupted is played again: nothing of it left this process."""
@@ -105,8 +112,8 @@ class MemoryEngine:
         """
         self.session, self.outcome, self.costs, self._train_s = session, None, SumCosts(), 0.0
         self.secure_sum.load(session, broadcast.plan.facts.run.rounds)
-        early, drop = self.departures(self.secure_sum, session)
-        staying = dict.fromkeys(name for name in broadcast.clients if name not in early)
+        staying = dict.fromkeys(self.staying(session))
+        _, drop = self.departures(self.secure_sum, session)
         try:
             with self._trainer(broadcast, list(staying)) as train:
                 inputs = self._inputs(broadcast, staying, train)

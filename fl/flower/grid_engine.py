@@ -66,9 +66,12 @@ class FlowerEngine:
     def memory(self) -> bytes | None:
         return recall(self.server.state.store, self.server.protocol)
 
-    def session_number(self, round: int) -> int:
+    def session_number(self, round: int, sums: int) -> int:
         self.require_new_updates()
         return self.server.state.next_session()
+
+    def staying(self, session: Session) -> Sequence[str]:
+        return session.roster
 
     def require_new_updates(self) -> None:
         """Raises SecAggError (`STUCK`) when most clients refused to repeat themselves in the last rounds."""

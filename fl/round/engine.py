@@ -76,8 +76,12 @@ class Engine(Protocol):
         """Return what the server keeps of earlier sessions, for a set-up that serves many."""
         ...
 
-    def session_number(self, round: int) -> int:
-        """Return the number of the session that is about to be made, which clients answer once."""
+    def session_number(self, round: int, sums: int) -> int:
+        """Return the number of the session that is about to be made, which clients answer once; sums: of the round."""
+        ...
+
+    def staying(self, session: Session) -> Sequence[str]:
+        """Return the clients of a session that are not known to have left."""
         ...
 
     def lost(self, round: int) -> RoundResult | None:
@@ -89,7 +93,7 @@ class Engine(Protocol):
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Have every client of the session contribute, and return the total.
 
-        Calls `charge` once, before the first message; if it raises, nothing has left. Raises Aborted if there is no
-        total.
+        Calls `charge` once, before the first message; if it raises, nothing of this sum has left. Raises Aborted if
+        there is no total.
         """
         ...

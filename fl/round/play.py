@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from fl import metrics as metric
 from fl.round import counts as count
 from fl.round.broadcast import CAPPED, COUNTERS, EMPTY, WHERE, Broadcast
-from fl.round.engine import Engine, Summed
+from fl.round.engine import Charge, Engine, Summed
 from fl.round.hidden import is_hidden, plays_nobody
 from fl.round.result import RoundResult
 from fl.round.session import new_session
@@ -77,7 +77,8 @@ def play(
     A round is abandoned whole, and the layers' state stays as it was, if fewer clients are asked than a layer or
     `least` demands, if a sum has no total, or if a layer refuses to decode one. What was charged stays charged; where
     clients are chosen in secret, abandoned rounds are charged too, and without a secure sum a round is played even if
-    nobody was chosen or stayed. Raises BudgetExceeded if the charge does; then nothing has left a client.
+    nobody was chosen or stayed. All sums are charged together. Raises BudgetExceeded if the charge does; then nothing
+    has left a client.
     """
     asked = tuple(dict.fromkeys(name for part in parts for name in part.clients))
     played = PlayedRound(RoundResult(parts[0].number, asked))
@@ -93,9 +94,8 @@ def play(
         played.result = replace(
             played.result, abandoned=error.reason, train_metrics={}, clipped_share=None, weights_capped=None
         )
-        for part in parts:
-            if part not in played.paid and is_hidden(stack, part.plan.facts.run):
-                _charge(played, payer, part, ())
+        if any(is_hidden(stack, part.plan.facts.run) for part in parts):
+            _charge(played, payer, parts, [()] * len(parts), 0, ())
     return played
 
 
@@ -107,7 +107,7 @@ def _sessions(
     for part in parts:
         if not part.clients:
             continue
-        number, memory = engine.session_number(part.number), engine.memory()
+        number, memory = engine.session_number(part.number, len(parts)), engine.memory()
         made.append(new_session(protocol, part, least=least, number=number, memory=memory))
     if not made:
         return
@@ -119,28 +119,59 @@ def _sessions(
 def _sums(
     played: PlayedRound, parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer
 ) -> None:
-    sessions = iter(played.sessions)
-    for part in parts:
-        charge = partial(_charge, played, payer, part)
-        try:
-            if not part.clients:
-                raise TooFewSurvivors("nobody was chosen")
-            summed = engine.sum(part, next(sessions), charge)
-        except TooFewSurvivors:
-            if not plays_nobody(stack, part.plan.facts.run, part.plan.min_survivors):
-                raise
-            if part not in played.paid:
-                charge(())
-            summed = Summed(np.zeros(part.plan.dimension, np.int64), ())
-        finally:
-            if part.clients:
+    """Pay for all sums when the first is about to begin, and play one after the other."""
+    made, memory = iter(played.sessions), engine.memory()
+    sessions = [next(made) if part.clients else None for part in parts]
+    asked = [engine.staying(session) if session else () for session in sessions]
+    for place, (part, session) in enumerate(zip(parts, sessions, strict=True)):
+        charge = partial(_charge, played, payer, parts, asked, place)
+        if session is None:
+            total = _nothing(stack, part, charge, TooFewSurvivors("nobody was chosen"))
+        else:
+            current = _renewed(session, part, engine, stack, memory)
+            played.sessions = tuple(current if one is session else one for one in played.sessions)
+            try:
+                total = engine.sum(part, current, charge)
+            except TooFewSurvivors as error:
+                total = _nothing(stack, part, charge, error)
+            finally:
                 _add_costs(played.result, engine, part)
-        played.totals = (*played.totals, summed)
+        played.totals = (*played.totals, total)
 
 
-def _charge(played: PlayedRound, payer: Payer, part: Broadcast, names: Sequence[str]) -> None:
-    payer.charge(part.plan.events(tuple(names)), part.number)
-    played.paid.append(part)
+def _renewed(session: Session, part: Broadcast, engine: Engine, stack: Stack, known: bytes | None) -> Session:
+    """Return a session, made again where a sum before it changed what the server keeps for later ones."""
+    if (memory := engine.memory()) == known:
+        return session
+    least, number = session.min_survivors, session.round
+    return new_session(stack.secure_sum, part, least=least, number=number, memory=memory)
+
+
+def _nothing(stack: Stack, part: Broadcast, charge: Charge, error: TooFewSurvivors) -> Summed:
+    """Return the sum of nobody's vectors where the price assumes that such a round is played; else raise `error`."""
+    if not plays_nobody(stack, part.plan.facts.run, part.plan.min_survivors):
+        raise error
+    charge(())
+    return Summed(np.zeros(part.plan.dimension, np.int64), ())
+
+
+def _charge(
+    played: PlayedRound,
+    payer: Payer,
+    parts: Sequence[Broadcast],
+    asked: Sequence[Sequence[str]],
+    place: int,
+    names: Sequence[str],
+) -> None:
+    """Pay for all sums of a round together, once: a budget with room for some of them alone lets nothing leave. names:
+    whom the sum at `place` asks, as its engine knows now.
+    """
+    if played.paid:
+        return
+    everybody = [*asked[:place], names, *asked[place + 1 :]]
+    spent = [part.plan.events(tuple(names)) for part, names in zip(parts, everybody, strict=True)]
+    payer.charge([event for events in spent for event in events], played.result.number)
+    played.paid.extend(parts)
 
 
 def _close(played: PlayedRound, parts: Sequence[Broadcast], engine: Engine) -> None:

@@ -1,6 +1,6 @@
 """Rounds of every kind, with toys and without torch: several sums, other bases, no model at all, nobody chosen."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,12 @@ from fl.account import Account
 from fl.engines.memory import MemoryEngine
 from fl.round import Broadcast, Count, Manifest, Reference, contribution_of, open_round, play, reference_of
 from fl.round.contribution import encoded
-from protocols.errors import Aborted, Misuse, ProtocolViolation, StackError, TooFewSurvivors
+from protocols.errors import Aborted, BudgetExceeded, Misuse, ProtocolViolation, StackError, TooFewSurvivors
 from protocols.layers import Aggregate, Block, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.stack import Numbers, Stack
 from protocols.statement import Event
 from protocols.updates import Flat
-from secagg import SecAgg
+from secagg import SecAgg, SecAggPlus
 
 NAMES = ("a", "b", "c", "d", "e", "f")
 NOTHING = reference_of({})
@@ -106,6 +106,48 @@ def test_a_group_without_a_total_abandons_the_whole_round_which_stays_paid_for()
     assert played.result.abandoned
     assert played.means == ()
     assert paid.names == [NAMES[:3], ("d",)]  # everyone asked who is not known to have left
+
+
+class OneRound:
+    """Toy: a budget with room for the events of one sum."""
+
+    def __init__(self) -> None:
+        self.asked: list[int] = []
+
+    def charge(self, events: Sequence[Event], round: int) -> None:
+        self.asked.append(len(events))
+        if len(events) > 1:
+            raise BudgetExceeded("room for one sum")
+
+
+def test_a_budget_with_room_for_one_of_two_sums_lets_nothing_leave() -> None:
+    stack, payer = Stack([ClientDP(noise_multiplier=1.0), SecAgg()]), OneRound()
+    engine = MemoryEngine(stack.secure_sum, moves(STEPS))
+    carried: list[Any] = []
+    engine.observe = carried.append
+    with pytest.raises(BudgetExceeded):
+        play(groups(stack, {"north": NAMES[:3], "south": NAMES[3:]}), engine, stack, payer)
+    assert (payer.asked, carried) == ([2], [])
+
+
+def test_several_sums_of_several_rounds_share_one_set_up() -> None:
+    stack, run = Stack([SecAggPlus(setup="reuse")], Numbers(range=2.0)), RunFacts(4, 6, 6, dimension=3)
+    stack.plan(run)
+    reference = reference_of(model(0.0))
+    for late in ((), ("e",)):  # who leaves changes what the server keeps between one sum and the next
+
+        def leave(protocol: Any, session: Any, late: tuple[str, ...] = late) -> Any:
+            return (), {protocol.stages(session)[-1].name: late if session.round % 2 else ()}
+
+        engine = MemoryEngine(stack.secure_sum, moves(STEPS), departures=leave)
+        numbers: list[int] = []
+        for number in range(1, 5):
+            parts = [open_round(stack, run, number, NAMES, reference, name=name) for name in ("one", "two")]
+            played = play(parts, engine, stack, Account())
+            assert played.error is None
+            assert [mean.vector[0] for mean in played.means] == pytest.approx([0.25] * 2, abs=1e-3)
+            numbers += [session.round for session in played.sessions]
+        assert numbers == list(range(1, 9))
 
 
 # -- a round without any model --
