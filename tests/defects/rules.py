@@ -118,7 +118,7 @@ DEFECTS = (
     Defect(
         "requests for others are answered",
         "swapped-recipients-refused",
-        put("secagg.client.base.expect", any_recipient),
+        put("protocols.roles.expect", any_recipient),
         SecAgg,
     ),
     Defect(
