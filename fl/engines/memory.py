@@ -130,8 +130,9 @@ class MemoryEngine:
         """What trains a client: this process, or others beside it."""
 
         def train(name: str) -> NDArray[np.int64]:
-            own = broadcast.own(name, self.stores[name])
-            return broadcast.plan.encode(self.work(broadcast.shown_to(name), own), own)
+            shown = broadcast.shown_to(name)
+            own = shown.own(name, self.stores[name])
+            return broadcast.plan.encode(self.work(shown, own), own)
 
         if self.workers == 1:
             yield train

@@ -16,7 +16,7 @@ from fl.round.broadcast import Broadcast, open_round
 from fl.round.contribution import contribution_of
 from fl.round.counts import Count
 from fl.round.engine import Charge, Engine, SumCosts, Summed, Work
-from fl.round.manifest import Manifest
+from fl.round.manifest import Manifest, Version
 from fl.round.play import Mean, Payer, PlayedRound, mean_of, play
 from fl.round.reference import Reference, Tree, moved, reference_of
 from fl.round.result import RoundResult, Trip
@@ -43,6 +43,7 @@ __all__ = [
     "Terms",
     "Tree",
     "Trip",
+    "Version",
     "Work",
     "contribution_of",
     "mean_of",

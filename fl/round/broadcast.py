@@ -85,7 +85,11 @@ class Broadcast:
         return replace(self, reference=self.bases[client]) if client in self.bases else self
 
     def own(self, client: str, store: Store | None = None) -> RoundFacts:
-        """Return the round's facts as one client sees them: with its name and its own store."""
+        """Return the round's facts as one client sees them: with its name and its own store. Whoever acts for a client
+        needs them. Raises ProtocolViolation for a base that is not the one that a manifest names for it.
+        """
+        if self.manifest is not None:
+            self.manifest.require_base(client, self.reference.digest)
         return replace(self.plan.facts, client=client, store=store, scope=self.terms.origin.scope)
 
 
@@ -119,7 +123,7 @@ def open_round(
     """
     if not clients and not plays_nobody(stack, run):
         raise TooFewSurvivors("nobody was chosen")
-    root = reference.digest if manifest is None else _root(stack, manifest, clients)
+    root = reference.digest if manifest is None else _root(stack, manifest, clients, number)
     # public randomness (rotations) follows the model, so the server fixes it before any input
     require_no_statistics(stack, reference.schema)
     seed = hashlib.sha256(b"secagg round seed v1\0" + root + number.to_bytes(8, "big")).digest()
@@ -141,13 +145,12 @@ def open_round(
     return Broadcast(number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {})
 
 
-def _root(stack: Stack, manifest: Manifest, clients: Sequence[str]) -> bytes:
+def _root(stack: Stack, manifest: Manifest, clients: Sequence[str], number: int) -> bytes:
     if stack.numbers.range is None:
         raise Misuse(
             "clients that start from different models share no reference for the quantiser: give Numbers a range"
         )
-    if manifest.started.keys() != set(clients):
-        raise Misuse(f"expected a manifest of {list(clients)}, got one of {sorted(manifest.started)}")
+    manifest.require(clients, number)
     return manifest.digest()
 
 

@@ -34,7 +34,7 @@ def contribution_of(
     all count alike); beyond the public cap it is capped, and that is counted. reported: training metrics. client: its
     name, needed with a manifest. empty: it has no examples. counts, blocks: as the broadcast and the run declare them.
 
-    Raises Misuse for other counts than declared, ProtocolViolation for a base that is not the manifest's.
+    Raises Misuse for other counts than declared, and for a client that the manifest does not name.
     """
     plan, before = broadcast.plan, broadcast.reference.flat
     cap = plan.signals[0].weight_cap
@@ -47,7 +47,7 @@ def contribution_of(
     summed = {c.name for c in plan.summed.coordinates}  # a DP layer drops what would be exact
     difference = trained.vector - before.vector
     if broadcast.manifest is not None:
-        difference *= broadcast.manifest.factor(client, broadcast.reference.digest)
+        difference *= broadcast.manifest.version(client).factor
     if WHERE in summed and plan.quantiser is not None:
         exact[WHERE] = clipped_where(difference, broadcast.reference.schema, plan.quantiser)
     coordinates = {name: block for name, block in exact.items() if name in summed}

@@ -1,44 +1,89 @@
 """Inputs that started from different models: what every client of the sum is shown of all of them.
 
 Without it a digest could only leave the model out, and a server could show a model of its own to one client. The
-manifest names every version with its digest and says who started where, so that all clients agree on it, and each
-checks that its own base is the one that it names. What does not belong here: buffers, when a sum is begun.
+manifest names every version with its digest and age, and says who started where. All clients agree on it; each checks,
+before it trains, that its own base is the one that it names, that no version is for a few clients alone, and that
+factors follow age by one public rule. What does not belong here: buffers, when a sum is begun.
 """
 
 import hashlib
+import math
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass
 
 from protocols.codec import Record
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+
+LEAST_ALIKE = 2
+"""The fewest clients that may start from one version, whatever a session demands: one alone would be known by it."""
+
+
+@dataclass(frozen=True)
+class Version(Record):
+    """A model that clients started from. digest: its own. age: rounds that closed since it was the newest, >= 0."""
+
+    digest: bytes
+    age: int = 0
+
+    @property
+    def factor(self) -> float:
+        """What a difference to this version counts: 1 / sqrt(1 + age) (Nguyen et al., AISTATS 2022, section 3)."""
+        return 1 / math.sqrt(1 + self.age)
 
 
 @dataclass(frozen=True)
 class Manifest(Record):
-    """Who started where. versions: name -> the model's digest. started: client -> version. staleness: client -> a
-    public factor in (0, 1] on its difference (Nguyen et al., AISTATS 2022, section 3: 1 / sqrt(1 + age)).
+    """Who started where. versions: by name, each model once. started: client -> version. Raises Misuse for a client
+    without a version, a model that is listed twice or an age below 0.
     """
 
-    versions: dict[str, bytes]
+    versions: dict[str, Version]
     started: dict[str, str]
-    staleness: dict[str, float]
 
     def __post_init__(self) -> None:
-        if self.started.keys() != self.staleness.keys():
-            raise Misuse("expected a version and a factor for the same clients")
         if unknown := sorted(set(self.started.values()) - self.versions.keys()):
             raise Misuse(f"expected versions among {sorted(self.versions)}, got {unknown[0]!r}")
-        if not all(0 < factor <= 1 for factor in self.staleness.values()):
-            raise Misuse("expected factors in (0, 1]")
+        if len({version.digest for version in self.versions.values()}) < len(self.versions):
+            raise Misuse("expected every model under one name: each has one age, and one factor")
+        if any(version.age < 0 for version in self.versions.values()):
+            raise Misuse("expected ages from 0")
 
     def digest(self) -> bytes:
         """SHA-256 over all of it (32 bytes): in place of one model's digest."""
-        return hashlib.sha256(b"secagg manifest v1\0" + self.encode()).digest()
+        return hashlib.sha256(b"secagg manifest v2\0" + self.encode()).digest()
 
-    def factor(self, client: str, base: bytes) -> float:
-        """Return a client's factor. Raises ProtocolViolation unless it started from the model that is named for it."""
-        if self.versions[self.started[client]] != base:
+    def require(self, clients: Collection[str], number: int) -> None:
+        """Raises Misuse unless it is of these clients and all versions are of a round before `number`."""
+        if self.started.keys() != set(clients):
+            raise Misuse(f"expected a manifest of {list(clients)}, got one of {sorted(self.started)}")
+        for name, version in self.versions.items():
+            if version.age >= number:
+                raise Misuse(
+                    f"version {name!r}: expected an age below {number}, the round's number, got {version.age}"
+                )
+
+    def require_alike(self, least: int) -> None:
+        """Raises PolicyRefusal for a version that fewer than `least` (at least 2) clients started from: a sum opens
+        over so many, and a model made for a few would single them out.
+        """
+        starters, demanded = Counter(self.started.values()), max(least, LEAST_ALIKE)
+        if few := sorted(name for name in self.versions if starters[name] < demanded):
+            raise PolicyRefusal(
+                f"version {few[0]!r}: {starters[few[0]]} clients started from it, at least {demanded} must: let so "
+                "many clients of a sum start from every version"
+            )
+
+    def version(self, client: str) -> Version:
+        """Return the version that a client started from. Raises Misuse for one that is none of them."""
+        if client not in self.started:
+            raise Misuse(f"expected one of the clients {sorted(self.started)}, got {client!r}")
+        return self.versions[self.started[client]]
+
+    def require_base(self, client: str, base: bytes) -> None:
+        """Raises ProtocolViolation unless a client started from the model that is named for it."""
+        if self.version(client).digest != base:
             raise ProtocolViolation(
                 f"the model that {client!r} was given is not the version {self.started[client]!r} of the manifest",
                 "server",
             )
-        return self.staleness[client]

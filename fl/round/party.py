@@ -59,6 +59,10 @@ class RoundParty:
                 "the model, configuration or layers that this node was shown are not those of the session",
                 "server",
             )
+        if broadcast.manifest is not None:
+            broadcast.manifest.require_alike(claimed.min_survivors)
+            if self.name in claimed.roster:
+                broadcast.manifest.require_base(self.name, broadcast.reference.digest)
         own = replace(claimed, model=broadcast.digest)
         if (own.dimension, own.bound, int(own.modulus)) != (plan.dimension, plan.bound, plan.modulus):
             raise ProtocolViolation(

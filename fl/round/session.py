@@ -22,12 +22,15 @@ def new_session(
 
     least: the fewest clients in a total that the caller accepts; a layer's own demand is never lowered. number: the
     session's (default: the round's). memory: what the server keeps of earlier sessions. Raises TooFewSurvivors if
-    fewer clients are asked than must survive, or than the secure sum works with; Misuse if the planned cohort is.
+    fewer clients are asked than must survive, or than the secure sum works with; Misuse if the planned cohort is;
+    PolicyRefusal for a version of the manifest that too few clients started from.
     """
     plan, asked = broadcast.plan, len(broadcast.clients)
     demanded = max(least, plan.min_survivors)
     if asked < demanded:
         raise TooFewSurvivors(f"{asked} were asked, min_survivors is {demanded}")
+    if broadcast.manifest is not None:
+        broadcast.manifest.require_alike(demanded)
     try:
         return secure_sum.session(
             broadcast.clients,

@@ -12,7 +12,7 @@ from dp.sample import AdaptiveClip
 from fl.flower.messages import Header
 from fl.round import Broadcast, Count, ModelLayout, Origin, RunHeader, Terms, open_round, reference_of
 from fl.round.broadcast import Shown
-from fl.round.manifest import Manifest
+from fl.round.manifest import Manifest, Version
 from protocols.errors import ProtocolViolation
 from protocols.layers import Block, PrivacyLayer, PublicValues, RoundFacts, RunFacts
 from protocols.stack import Numbers, Stack
@@ -29,7 +29,7 @@ FULL = Shown(
         (Count("steps", 9),),
         {"client-dp.relation": "'zero-out'"},
         ('{"kind": "Gaussian"}',),
-        Manifest({"1": b"1" * 32}, dict.fromkeys(NAMES, "1"), dict.fromkeys(NAMES, 1.0)),
+        Manifest({"1": Version(b"1" * 32, 1)}, dict.fromkeys(NAMES, "1")),
     ),
     b"m" * 32,
     b"c" * 32,
