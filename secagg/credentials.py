@@ -40,13 +40,16 @@ class Credentials:
         """Return the roster's keys of these clients, 32 bytes each. Raises PeerError if the roster is not
         to be trusted.
         """
-        roster = self.roster.verified(self.authority, self.least_serial)
-        known = {m.name: m.key for m in roster.with_role("client")}
-        wanted = list(names)
+        known, wanted = self._members(), list(names)
         strangers = [name for name in wanted if name not in known]
         if strangers:
             raise PeerError(f"{strangers[0]!r} is no client on the signed roster", strangers[0])
         return b"".join(known[name] for name in wanted)
+
+    def _members(self) -> dict[str, bytes]:
+        """Every client's key by its name, once the roster is verified."""
+        roster = self.roster.verified(self.authority, self.least_serial)
+        return {m.name: m.key for m in roster.with_role("client")}
 
     def check(self, session: Session, identities: bytes, *, whole: bool = False) -> None:
         """Refuse a session whose identities are not the signed roster's. Raises PolicyRefusal.
@@ -55,10 +58,7 @@ class Credentials:
         leave clients away (they drop out), and not choose among the graphs of all subsets.
         """
         try:
-            expected = self.keys_of(session.roster)
-            known = {
-                m.name for m in self.roster.verified(self.authority, self.least_serial).with_role("client")
-            }
+            expected, known = self.keys_of(session.roster), set(self._members())
         except PeerError as error:
             raise PolicyRefusal(f"signed_roster: {error}") from None
         if identities != expected:

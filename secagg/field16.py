@@ -8,8 +8,6 @@ imported on first use.
 """
 
 import functools
-from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -46,12 +44,12 @@ def evaluate(polynomials: Symbols, points: Symbols) -> Symbols:
     """Return the values of w polynomials at p points: (t, w) coefficients, lowest power first, and (p,) ->
     (p, w) uint16.
     """
-    return _loops.evaluate(np.ascontiguousarray(polynomials), points)
+    return _evaluate(np.ascontiguousarray(polynomials), points)
 
 
 def weighted(weights: Symbols, rows: Symbols) -> Symbols:
     """Return the sum of (t, w) secret rows, each times its public weight: (w,) uint16."""
-    return _loops.weighted(weights, np.ascontiguousarray(rows))
+    return _weighted(weights, np.ascontiguousarray(rows))
 
 
 def lagrange(points: Symbols) -> Symbols:
@@ -98,19 +96,15 @@ def plain_weighted(weights: Symbols, rows: Symbols) -> Symbols:
     return total
 
 
-class Loops(NamedTuple):
-    """The two loops over secret symbols."""
-
-    evaluate: Callable[[Symbols, Symbols], Symbols]
-    weighted: Callable[[Symbols, Symbols], Symbols]
-
-
-_loops = Loops(plain_evaluate, plain_weighted)
+_evaluate, _weighted = plain_evaluate, plain_weighted
 
 
 def load() -> None:
     """Use compiled loops from here on: some thirty times as fast, after half a second for the compiler's import."""
-    global _loops  # which of two equal ways is taken, and nothing else
-    from secagg.field16_loops import compiled
+    global _evaluate, _weighted  # which of two equal ways is taken, and nothing else
+    from secagg import kernels
 
-    _loops = Loops(*compiled())
+    one = np.ones((1, 1), np.uint16)
+    kernels.evaluate(one, one[0])  # compiled now, and not in the middle of the first dealing
+    kernels.weighted(one[0], one)
+    _evaluate, _weighted = kernels.evaluate, kernels.weighted

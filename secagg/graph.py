@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import Misuse
-from secagg.prg import expand
+from secagg.masking import expand
 
 _ORDER = b"graph: order"
 

@@ -1,13 +1,14 @@
-"""The two loops that NumPy has no function for, compiled at first use and kept on disk (numba).
+"""Loops that NumPy has no function for, compiled at first use and kept on disk (numba): over packed bits, and over
+secret symbols of GF(2^16).
 
-Importing this module imports the compiler, so it is imported only where a long vector is packed. What does
-not belong here: anything that NumPy does as fast; checks of arguments, which `packing` has made.
+Importing this module imports the compiler, so it is imported only where a long vector is packed or many shares are
+made. What does not belong here: anything that NumPy does as fast; checks of arguments, which callers have made.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numba
 import numpy as np
@@ -62,3 +63,41 @@ def add_unpacked(
         # Two shifts to the left: by 64 - shift at once would be undefined where shift is 0.
         beyond = (np.uint64(octets[at + np.uint64(8)]) << np.uint64(1)) << (np.uint64(63) - shift)
         words[i] += words.dtype.type(((windows[at] >> shift) | beyond) & keep)
+
+
+@compiled
+def evaluate(polynomials: NDArray[Any], points: NDArray[Any]) -> NDArray[Any]:
+    """Horner's rule at every point."""
+    degree, width = polynomials.shape
+    values = np.zeros((len(points), width), dtype=np.uint16)
+    multiples = np.empty(16, dtype=np.uint16)
+    product = np.empty(width, dtype=np.uint16)
+    for p in range(len(points)):
+        multiple = np.uint32(points[p])
+        for bit in range(16):
+            multiples[bit] = np.uint16(multiple)
+            multiple = (multiple << np.uint32(1)) ^ (np.uint32(0x1100B) * (multiple >> np.uint32(15)))
+        for power in range(degree - 1, -1, -1):
+            for i in range(width):
+                product[i] = polynomials[power, i]
+            for bit in range(16):
+                for i in range(width):
+                    product[i] ^= np.uint16(-((values[p, i] >> bit) & 1)) & multiples[bit]
+            for i in range(width):
+                values[p, i] = product[i]
+    return values
+
+
+@compiled
+def weighted(weights: NDArray[Any], rows: NDArray[Any]) -> NDArray[Any]:
+    """The sum of weights[r] x rows[r, i] over all r."""
+    count, width = rows.shape
+    total = np.zeros(width, dtype=np.uint16)
+    for r in range(count):
+        multiple = np.uint32(weights[r])
+        for bit in range(16):
+            factor = np.uint16(multiple)
+            for i in range(width):
+                total[i] ^= np.uint16(-((rows[r, i] >> bit) & 1)) & factor
+            multiple = (multiple << np.uint32(1)) ^ (np.uint32(0x1100B) * (multiple >> np.uint32(15)))
+    return total

@@ -6,13 +6,17 @@ number of bits: reading exactly b bits per coordinate would save keystream, but 
 than making whole words. What does not belong here: where seeds come from (`key_agreement`, `shamir`) and who
 adds what (`client`, `server`).
 
-A seed is 32 bytes: the key and the first counter block. It must be fresh for every (session, pair, stream),
+For other purposes (`keystream`) HMAC-SHA256 of the purpose under a seed gives the cipher's key and its first counter
+block, so that two purposes of one seed are two independent streams (Bonawitz et al., CCS 2017, section 3: PRG).
+
+A mask's seed is 32 bytes: the key and the first counter block. It must be fresh for every (session, pair, stream),
 since one seed gives one keystream. The derived counter block makes tables computed in advance for one fixed
 block useless.
 """
 
 from __future__ import annotations
 
+import hmac
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +34,7 @@ BLOCK_BYTES = 1 << 17
 TOGETHER = 16
 """Masks that are applied to one block of the vector before the next block."""
 
+_DOMAIN = b"secagg stream v1\0"
 _ZEROS = memoryview(bytes(BLOCK_BYTES))
 _ROOM = 15
 """What `update_into` asks for beyond the length of its input."""
@@ -93,3 +98,24 @@ def _check(words: Words, seeds: Sequence[bytes]) -> None:
             raise Misuse(f"a mask seed has {SEED_BYTES} bytes, got {len(seed)}")
     if words.ndim != 1 or words.dtype not in (np.uint32, np.uint64):
         raise Misuse(f"masks apply to uint32 or uint64 vectors, got {words.dtype} of {words.ndim} dimensions")
+
+
+def keystream(seed: bytes, purpose: bytes) -> CipherContext:
+    """Return a cipher context whose output on zero bytes is the stream of (`seed`, `purpose`).
+
+    seed: 16 to 64 secret bytes. purpose: any bytes; different ones give independent streams. Raises Misuse
+    for a short seed.
+    """
+    if not 16 <= len(seed) <= 64:
+        raise Misuse(f"expected a seed of 16 to 64 bytes, got {len(seed)}")
+    material = hmac.digest(seed, _DOMAIN + purpose, "sha256")
+    return Cipher(algorithms.AES128(material[:16]), modes.CTR(material[16:])).encryptor()
+
+
+def expand(seed: bytes, purpose: bytes, count: int) -> bytes:
+    """Return the first `count` >= 0 bytes of the stream. Raises Misuse for a negative count."""
+    if count < 0:
+        raise Misuse(f"expected a count of at least 0, got {count}")
+    stream = keystream(seed, purpose)
+    pieces = [stream.update(bytes(min(BLOCK_BYTES, count - at))) for at in range(0, count, BLOCK_BYTES)]
+    return b"".join(pieces)

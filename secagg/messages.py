@@ -230,6 +230,11 @@ def items(data: bytes, size: int) -> list[bytes]:
     return [data[at : at + size] for at in range(0, len(data), size)] if data else []
 
 
+def listed(clients: Indices, data: bytes) -> dict[int, bytes]:
+    """Return items of 32 bytes by the clients that they belong to."""
+    return dict(zip(clients.tolist(), items(data, 32), strict=True))
+
+
 def pack_bits(clients: Any, size: int) -> bytes:
     """Return one bit per client of range(size), client 0 in the lowest bit of the first byte."""
     bits = np.zeros(size, np.uint8)

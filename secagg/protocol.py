@@ -69,18 +69,8 @@ class _Masked(SecureSum):
         """
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
-        self.wishes = Wishes(
-            dropout,
-            collusion,
-            threat,
-            neighbours,
-            threshold,
-            security,
-            correctness,
-            self._complete,
-            beacon,
-            setup == "reuse",
-        )
+        wished = (dropout, collusion, threat, neighbours, threshold, security, correctness)
+        self.wishes = Wishes(*wished, self._complete, beacon, setup == "reuse")
         if threat == MALICIOUS and credentials is None:
             raise Misuse(
                 "threat 'malicious' needs Credentials: a roster signed by someone other than the server"

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from protocols.errors import Misuse
+from protocols.summation import centred
 
 Words = NDArray[np.unsignedinteger[Any]]
 """Ring elements in words: one dimension, dtype uint32 or uint64 as `Ring.dtype` says, C-contiguous."""
@@ -67,12 +68,7 @@ class Ring:
     def centred(self, words: Words) -> NDArray[np.int64]:
         """The elements as integers in [-2^(bits-1), 2^(bits-1)): what a bounded sum of signed integers is."""
         self.check(words)
-        width = 8 * self.dtype.itemsize
-        shift = self.dtype.type(width - self.bits)
-        # Moving the ring's top bit to the sign bit and back copies it into all bits above.
-        moved: NDArray[np.signedinteger[Any]] = (words << shift).view(f"i{self.dtype.itemsize}")
-        signed: NDArray[np.int64] = np.right_shift(moved, shift.astype(moved.dtype), dtype=np.int64)
-        return signed
+        return centred(words.astype(np.uint64), self.modulus)
 
     def check(self, words: Words) -> None:
         """Raise Misuse unless `words` is an array that this ring's functions take."""

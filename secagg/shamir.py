@@ -26,19 +26,15 @@ def share_bytes(length: int) -> int:
     return length + length % 2
 
 
-def split(secret: bytes, threshold: int, points: Sequence[int], random: SecureRandom) -> list[bytes]:
-    """Return one share per point; any `threshold` of them give the secret back.
-
-    secret: any byte string. points: distinct, from 1 to 65,535, at least `threshold` >= 1 of them. Raises
-    Misuse otherwise.
-    """
-    return [row.tobytes() for row in split_array(secret, threshold, np.asarray(points), random)]
-
-
 def split_array(
     secret: bytes, threshold: int, points: npt.NDArray[Any], random: SecureRandom
 ) -> npt.NDArray[np.uint8]:
-    """Return the shares as rows: (len(points), share_bytes(len(secret))) uint8. As `split`."""
+    """Return one share per point, as rows (len(points), share_bytes(len(secret))) uint8; any `threshold` of them give
+    the secret back.
+
+    secret: any byte string. points: distinct, from 1 to 65,535, at least `threshold` >= 1 of them. Raises Misuse
+    otherwise.
+    """
     places = _points(points)
     if not 1 <= threshold <= len(places):
         raise Misuse(f"expected a threshold from 1 to {len(places)}, got {threshold}")

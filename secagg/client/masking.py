@@ -21,14 +21,14 @@ from secagg.client.view import Signers, View
 from secagg.client.voting import Voting
 from secagg.commitments import KEY, SEED, share_digest
 from secagg.masking import apply_masks
-from secagg.messages import DIGEST_BYTES, INPUT, Delivery, Indices, Masked, indices, items
+from secagg.messages import DIGEST_BYTES, INPUT, Delivery, Masked, indices, items
 from secagg.packing import pack
 from secagg.seeds import pair_seed, self_mask_seed
 
 
 @dataclass(frozen=True, eq=False)
 class Masking(Holding):
-    """Waits for its shares of the others' secrets."""
+    """Waits for its shares of the others' secrets. mask_keys, pairs: neighbours' public keys, keys of their boxes."""
 
     TAG: ClassVar[int | None] = 19
     STAGE: ClassVar[str] = INPUT
@@ -36,9 +36,8 @@ class Masking(Holding):
     seed: bytes = field(repr=False)
     graph_seed: bytes
     signers: Signers
-    neighbours: Indices
-    mask_keys: bytes
-    pairs: bytes = field(repr=False)
+    mask_keys: dict[int, bytes]
+    pairs: dict[int, bytes] = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         delivery = self.take(Delivery, request)
@@ -55,7 +54,7 @@ class Masking(Holding):
         """The neighbours among the dealers. Raises PeerError unless this client has keys and a box of each."""
         dealers = self.view("dealers", delivery.dealers, self.graph_seed)
         mates = [j for j in self.rules.neighbours(self.index, self.graph_seed) if j in dealers]
-        if not set(mates) <= set(self.neighbours.tolist()):
+        if not set(mates) <= set(self.pairs):
             raise refuse("dealers: neighbours among them whose keys this client was not given")
         expect_threshold("dealers", len(mates), self.rules)
         if len(delivery.digests) != 2 * DIGEST_BYTES * len(mates):
@@ -66,11 +65,10 @@ class Masking(Holding):
         """The shares by dealer, and the dealers whose box does not open or does not match the digests it
         is pledged to.
         """
-        pairs = dict(zip(self.neighbours.tolist(), items(self.pairs, 32), strict=True))
         boxes, context = items(delivery.boxes, len(delivery.boxes) // len(mates)), self.session.context
         held: dict[int, bytes] = {}
         for j, box, digests in zip(mates, boxes, items(delivery.digests, 2 * DIGEST_BYTES), strict=True):
-            share = unsealed(self, j, pairs[j], box)
+            share = unsealed(self, j, self.pairs[j], box)
             good = share_digest(context, j, self.index, SEED, share[:32])
             if len(share) == 64 and digests == good + share_digest(context, j, self.index, KEY, share[32:]):
                 held[j] = share
@@ -78,9 +76,8 @@ class Masking(Holding):
 
     def _pair_seeds(self, mates: list[int]) -> dict[int, bytes]:
         """The seeds of the masks that are shared with neighbours."""
-        keys = dict(zip(self.neighbours.tolist(), items(self.mask_keys, 32), strict=True))
         own = PairKeys(self.keys.mask, self.name, self.session.context)
-        return {j: pair_seed(own, self.session.roster[j], keys[j]) for j in mates}
+        return {j: pair_seed(own, self.session.roster[j], self.mask_keys[j]) for j in mates}
 
 
 def masked(bearer: Bearing, seed: bytes, pairs: Mapping[int, bytes]) -> bytes:

@@ -16,7 +16,7 @@ from secagg.client.base import expect_threshold, refuse
 from secagg.client.keys import Holding
 from secagg.client.sharing import Sharing
 from secagg.commitments import part_commitment
-from secagg.messages import REVEAL, Commitments, Reveal, items
+from secagg.messages import REVEAL, Commitments, Reveal, listed
 
 
 @dataclass(frozen=True, eq=False)
@@ -32,7 +32,7 @@ class Revealing(Holding):
         return Step(Sharing(*self.after("part"), committed), self.answer(Reveal(self.keys.part)))
 
     def _check(self, committed: Commitments) -> None:
-        by_client = dict(zip(committed.clients.tolist(), items(committed.commitments, 32), strict=True))
+        by_client = listed(committed.clients, committed.commitments)
         if by_client.get(self.index) != part_commitment(self.session.context, self.index, self.keys.part):
             raise refuse("the list of commitments does not have this client's own")
         if max(by_client) >= self.session.clients:

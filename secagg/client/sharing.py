@@ -19,7 +19,7 @@ from secagg.client.keys import Holding
 from secagg.client.masking import Masking
 from secagg.client.view import Signers
 from secagg.commitments import joint_seed, part_commitment, seed_digest, signer
-from secagg.messages import SHARE, Commitments, Neighbourhood, indices, items
+from secagg.messages import SHARE, Commitments, Neighbourhood, indices, items, listed
 from secagg.places import Places
 
 
@@ -45,11 +45,9 @@ class Sharing(Holding):
         seed, places = random.bytes(32), Places(self.rules, graph_seed, given)
         pledge = seed_digest(self.session.context, self.index, seed)
         dealing = deal(self, places, (seed, self.keys.mask), pairs, pledge, random)
-        mask_keys = b"".join(k.mask_key for k in given.values())
+        mask_keys = {j: k.mask_key for j, k in given.items()}
         shown = (graph_seed, self._signers(graph_seed, around, given))
-        state = Masking(
-            *self.after("seal"), seed, *shown, around.clients, mask_keys, b"".join(pairs.values())
-        )
+        state = Masking(*self.after("seal"), seed, *shown, mask_keys, pairs)
         return Step(state, self.answer(signed(self, dealing, self.keys.sign)))
 
     def _signers(self, graph_seed: bytes, around: Neighbourhood, given: Mapping[int, Advertised]) -> Signers:
@@ -57,7 +55,7 @@ class Sharing(Holding):
         expect_subset(
             "voters", around.voters, indices(self.rules.voters(graph_seed) if self.rules.keyed else ())
         )
-        keys = dict(zip(around.voters.tolist(), items(around.voter_keys, 32), strict=True))
+        keys = listed(around.voters, around.voter_keys)
         keys |= {j: k.sign_key for j, k in given.items()} | {self.index: signer(self.keys.sign).public}
         return Signers.known(self.rules, keys)
 
@@ -68,10 +66,10 @@ class Sharing(Holding):
             if parts:
                 raise refuse("parts of a graph seed that this session does not use")
             return self.rules.seed
-        listed = zip(self.committed.clients.tolist(), items(self.committed.commitments, 32), strict=True)
+        told = listed(self.committed.clients, self.committed.commitments)
         if len(parts) != 32 * len(self.committed.clients):
             raise refuse("expected the part of everyone who committed: one that is withheld ends the session")
-        for (index, commitment), part in zip(listed, items(parts, 32), strict=True):
+        for (index, commitment), part in zip(told.items(), items(parts, 32), strict=True):
             if part_commitment(context, index, part) != commitment:
                 raise refuse(f"client {index}'s part of the graph's seed is not the one it committed to")
         return joint_seed(context, self.committed, parts)
@@ -80,11 +78,9 @@ class Sharing(Holding):
         """Raises ProtocolViolation if a neighbour certified another commitment than the list had of it."""
         if self.committed is None:
             return
-        listed = dict(
-            zip(self.committed.clients.tolist(), items(self.committed.commitments, 32), strict=True)
-        )
+        told = listed(self.committed.clients, self.committed.commitments)
         for j, keys in given.items():
-            if listed.get(j) != keys.commitment:
+            if told.get(j) != keys.commitment:
                 raise refuse(
                     f"client {j} certified another commitment to its part of the graph's seed than was listed"
                 )

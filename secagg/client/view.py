@@ -12,7 +12,7 @@ from protocols.kernel import client
 from protocols.session import Session
 from secagg.client.base import refuse
 from secagg.commitments import MASK, check_signature, masked_bytes, signer, view_facts
-from secagg.messages import Indices, Unmask, indices, items
+from secagg.messages import Indices, Unmask, indices, items, listed
 from secagg.rules import Rules, rules_of
 
 
@@ -26,13 +26,13 @@ class Signers(Record):
     @classmethod
     def known(cls, rules: Rules, keys: Mapping[int, bytes]) -> "Signers":
         """The keys of these clients."""
-        listed = sorted(keys) if rules.keyed else []
-        return cls(indices(listed), b"".join(keys[j] for j in listed))
+        some = sorted(keys) if rules.keyed else []
+        return cls(indices(some), b"".join(keys[j] for j in some))
 
     def of(self, rules: Rules) -> dict[int, bytes]:
         if rules.certified:
             return {j: rules.identity(j) for j in range(rules.clients)}
-        return dict(zip(self.clients.tolist(), items(self.keys, 32), strict=True))
+        return listed(self.clients, self.keys)
 
 
 @dataclass(frozen=True, eq=False)

@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 
-from secagg.parameters.rules import MOST_VOTERS, Cohort, first, votes_needed
-from secagg.parameters.tails import log_tail_at_least, log_tail_below
+from secagg.parameters.rules import MOST_VOTERS, Cohort, first, largest_left, votes_needed
+from secagg.parameters.tails import log_tail_at_least
 
 ALL_VOTE = 500
 _NEARBY = 16
@@ -67,8 +67,4 @@ def least_quorum(cohort: Cohort, size: int) -> int:
 def largest_quorum(cohort: Cohort, size: int) -> int:
     """Largest q <= size with (h); 0 if none."""
     limit = -(cohort.correctness + 2) * math.log(2.0)
-
-    def too_many(q: int) -> bool:
-        return log_tail_below(q, cohort.clients, cohort.survivors, size) > limit
-
-    return first(too_many, 1, size + 1) - 1
+    return largest_left(limit, cohort.clients, cohort.survivors, size)

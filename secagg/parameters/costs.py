@@ -43,8 +43,7 @@ from secagg.parameters.plan import Infeasible, Plan
 from secagg.places import EDGE_BYTES, SEED_BYTES
 from secagg.ring import Ring
 
-_SECRET, _PART = 32, 32
-_BOX = 2 * _SECRET + OVERHEAD
+_PART = 32
 _NO_CONTEXT = bytes(32)
 
 
@@ -92,9 +91,10 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
         raise Misuse(f"expected a dimension of at least 1 and 2 to 64 bits, got {dimension} and {bits}")
     ring = Ring(ring_bits(plan.cohort.clients, bits))
     n, reuse = plan.cohort.clients, plan.cohort.reuse
-    up, down = _reused(plan) if reuse else (_uploads(plan), _downloads(plan))
+    trips = _trips(plan)
     ring_bytes = ring.packed_bytes(dimension)
-    sizes = {stage: _size(stage, body, up=True) for stage, body in up}
+    sizes = {stage: _size(stage, answer, up=True) for stage, _, answer in trips}
+    asked = [_size(stage, request, up=False) for stage, request, _ in trips]
     fixed, plain = sum(sizes.values()), Ring(bits).packed_bytes(dimension)
     dropped, survivors = plan.cohort.dropped, plan.cohort.survivors
     pairs = round(dropped * plan.degree * survivors / max(1, n - 1))
@@ -103,12 +103,12 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
         dimension=dimension,
         bits=bits,
         ring_bits=ring.bits,
-        trips=len(up),
+        trips=len(trips),
         plain_bytes=plain,
         ring_bytes=ring_bytes,
         upload_bytes=fixed + ring_bytes,
         fixed_upload_bytes=fixed,
-        download_bytes=sum(_size(stage, body, up=False) for stage, body in down) + _roster_bytes(plan),
+        download_bytes=sum(asked) + _roster_bytes(plan),
         server_received_bytes=n * fixed - silent * (fixed - sizes[INPUT]) + survivors * ring_bytes,
         expansion=(fixed + ring_bytes) / plain,
         client_mask_expansions=plan.degree + 1,
@@ -117,7 +117,7 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
         server_agreements=0 if reuse else pairs,
         client_boxes=plan.holders - reuse,
         share_bytes=_share_bytes(plan),
-        opening_request_bytes=_size(*down[-1], up=False) + (n + 7) // 8,
+        opening_request_bytes=asked[-1] + (n + 7) // 8,
         opening_signatures=plan.quorum * plan.votes + _silent(plan),
     )
 
@@ -142,61 +142,37 @@ def _width(clients: int, bits: int) -> int:
     return (2 * clients * ((1 << (bits - 1)) - 1)).bit_length()
 
 
-def _uploads(plan: Plan) -> list[tuple[str, Record]]:
-    """One client's answers, trip by trip, with an empty vector."""
-    k, threat = plan.degree, plan.cohort.threat
-    voted, committed = plan.cohort.two_faced, _committed(plan)
-    keys = (
-        64 + 32 * (threat == "semi-malicious") + _PART * committed + SIGNATURE_BYTES * (threat == "malicious")
-    )
-    signature = bytes(SIGNATURE_BYTES * voted)
-    answers: list[tuple[str, Record]] = [(ADVERTISE, Advertisement(bytes(keys)))]
-    if committed:
-        answers.append((REVEAL, Reveal(bytes(_PART))))
-    everyone = _first(k)
-    dealing = Dealing(everyone, bytes(2 * DIGEST_BYTES * k), bytes(_SECRET), bytes(_BOX * k), signature)
-    answers += [(SHARE, dealing), (INPUT, Masked(b"", _first(0), signature))]
-    if voted:
-        answers.append((CONFIRM, Vote(signature)))
-    opened = Opened(everyone, bytes(_SECRET * k))
-    return [*answers, (UNMASK, opened)]
-
-
-def _downloads(plan: Plan) -> list[tuple[str, Record]]:
-    """The server's requests to one client, without what grows with the roster alone (`_roster_bytes`)."""
-    n, k, threat = plan.cohort.clients, plan.degree, plan.cohort.threat
-    keys = len(_uploads(plan)[0][1].encode()) - 4
-    requests: list[tuple[str, Record]] = [(ADVERTISE, Ask())]
-    if _committed(plan):
-        requests.append((REVEAL, Commitments(_first(0), b"")))
-    voters = plan.committee or n
-    others = _first(round(voters * (n - 1 - k) / n) * (threat == "semi-malicious"))
-    requests.append((SHARE, Neighbourhood(_first(k), bytes(keys * k), b"", others, bytes(32 * len(others)))))
-    requests.append((INPUT, Delivery(b"", bytes(_BOX * k), bytes(2 * DIGEST_BYTES * k))))
-    if not plan.cohort.two_faced:
-        return [*requests, (UNMASK, Unmask(b"", None, b""))]
+def _trips(plan: Plan) -> list[tuple[str, Record, Record]]:
+    """Stage, request and answer of each trip of one client, with an empty vector, without what grows with the roster
+    alone (`_roster_bytes`); with reused keys, of a later round of a client that holds shares.
+    """
+    n, k, threat, reuse = plan.cohort.clients, plan.degree, plan.cohort.threat, plan.cohort.reuse
+    signature, box = bytes(SIGNATURE_BYTES * plan.cohort.two_faced), _share_bytes(plan) + OVERHEAD
+    rows, secrets, pledges = plan.holders - reuse, (1 + k if reuse else 2), (1 + k if reuse else 1)
+    digests, boxes = bytes(DIGEST_BYTES * secrets * rows), bytes(box * rows)
+    dealing = Dealing(_first(rows), digests, bytes(32 * pledges), boxes, signature)
     certificate = Certificate(_first(plan.quorum), bytes(SIGNATURE_BYTES * plan.quorum))
-    unmask = Unmask(b"", certificate, bytes(SIGNATURE_BYTES * _silent(plan)))
-    return [*requests, (CONFIRM, Survivors(b"")), (UNMASK, unmask)]
+    held = dict.fromkeys(range(_held(plan)), bytes(box)) if reuse else {}
+    unmask = Unmask(b"", certificate if plan.votes else None, bytes(SIGNATURE_BYTES * _silent(plan)), held)
+    gone = round(_held(plan) * k * plan.cohort.dropped / max(1, n - 1)) * reuse
+    opened = Opened(_first(_held(plan)), bytes(SEED_BYTES * _held(plan) + EDGE_BYTES * gone))
+    told = Proceed(b"", _first(0), b"") if reuse else Delivery(b"", boxes, digests)
+    vote = [(CONFIRM, Survivors(b""), Vote(signature))] if plan.votes else []
+    masked = Masked(b"", _first(0), signature, dealing if reuse else None)
+    rest: list[tuple[str, Record, Record]] = [(INPUT, told, masked), *vote, (UNMASK, unmask, opened)]
+    if reuse:
+        return rest
+    keys = 64 + 32 * (threat == "semi-malicious") + _PART * _committed(plan)
+    keys += SIGNATURE_BYTES * (threat == "malicious")
+    others = round((plan.committee or n) * (n - 1 - k) / n) * (threat == "semi-malicious")
+    around = Neighbourhood(_first(k), bytes(keys * k), b"", _first(others), bytes(32 * others))
+    reveal = [(REVEAL, Commitments(_first(0), b""), Reveal(bytes(_PART)))] if _committed(plan) else []
+    return [(ADVERTISE, Ask(), Advertisement(bytes(keys))), *reveal, (SHARE, around, dealing), *rest]
 
 
-def _reused(plan: Plan) -> tuple[list[tuple[str, Record]], list[tuple[str, Record]]]:
-    """Answers and requests of a later round with reused keys, of a client that holds shares."""
-    rows, share = plan.holders - 1, _share_bytes(plan)
-    others, digests = plan.cohort.survivors - 1, bytes(DIGEST_BYTES * (1 + plan.degree) * rows)
-    signature = bytes(SIGNATURE_BYTES * plan.cohort.two_faced)
-    boxes, pledges = bytes((share + OVERHEAD) * rows), bytes(32 * (1 + plan.degree))
-    dealing = Dealing(_first(rows), digests, pledges, boxes, signature)
-    gone = round(others * plan.degree * plan.cohort.dropped / max(1, plan.cohort.clients - 1))
-    opened = Opened(_first(others), bytes(SEED_BYTES * others + EDGE_BYTES * gone))
-    certificate = Certificate(_first(plan.quorum), bytes(SIGNATURE_BYTES * plan.quorum))
-    inputs, held = bytes(SIGNATURE_BYTES * _silent(plan)), bytes(share + OVERHEAD)
-    unmask = Unmask(b"", certificate if plan.votes else None, inputs, dict.fromkeys(range(others), held))
-    up: list[tuple[str, Record]] = [(INPUT, Masked(b"", _first(0), signature, dealing))]
-    down: list[tuple[str, Record]] = [(INPUT, Proceed(b"", _first(0), b""))]
-    if plan.votes:
-        up, down = [*up, (CONFIRM, Vote(signature))], [*down, (CONFIRM, Survivors(b""))]
-    return [*up, (UNMASK, opened)], [*down, (UNMASK, unmask)]
+def _held(plan: Plan) -> int:
+    """Clients whose shares one holds when it opens."""
+    return plan.cohort.survivors - 1 if plan.cohort.reuse else plan.degree
 
 
 def _share_bytes(plan: Plan) -> int:
@@ -209,8 +185,7 @@ def _silent(plan: Plan) -> int:
     beside it.
     """
     n, voted = plan.cohort.clients, plan.quorum * plan.votes
-    held = plan.cohort.survivors - 1 if plan.cohort.reuse else plan.degree
-    return round(held * (n - voted) / n) if plan.cohort.two_faced else 0
+    return round(_held(plan) * (n - voted) / n) if plan.cohort.two_faced else 0
 
 
 def _roster_bytes(plan: Plan) -> int:

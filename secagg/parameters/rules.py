@@ -152,43 +152,40 @@ def least_connected_degree(cohort: Cohort) -> int:
 def least_threshold(cohort: Cohort, degree: int) -> int:
     """Smallest t >= 2 with (b), for an even degree; degree + 1 if none."""
     others, limit = cohort.clients - 1, cohort.log_failure(cohort.secrecy + 1 + cohort.two_faced)
-
-    def safe(t: int) -> bool:
-        return log_tail_at_least(t, others, min(others, cohort.corrupt), degree) <= limit
-
-    return first(safe, LEAST_THRESHOLD, degree + 1)
+    return least_safe(limit, others, min(others, cohort.corrupt), degree, LEAST_THRESHOLD)
 
 
 def largest_threshold(cohort: Cohort, degree: int) -> int:
     """Largest t <= degree with (c), 0 if none; one less where one committee holds everybody's shares (semi-honest,
     reused keys): a holder has the others for its own.
     """
-    others, limit = cohort.clients - 1, cohort.log_failure(cohort.correctness + cohort.two_faced)
-
-    def too_many(t: int) -> bool:
-        return log_tail_below(t, others, cohort.survivors - 1, degree) > limit
-
-    return first(too_many, 1, degree + 1) - 1 - (cohort.reuse and not cohort.two_faced)
+    limit = cohort.log_failure(cohort.correctness + cohort.two_faced)
+    most = largest_left(limit, cohort.clients - 1, cohort.survivors - 1, degree)
+    return most - (cohort.reuse and not cohort.two_faced)
 
 
 def least_window(cohort: Cohort, degree: int) -> int:
     """Smallest w >= 1 with (d); degree / 2 + 1 if none."""
-    limit, half = cohort.log_failure(cohort.secrecy + 1), degree // 2
-
-    def safe(w: int) -> bool:
-        return log_tail_at_least(w, cohort.clients, cohort.corrupt, half) <= limit
-
-    return first(safe, 1, half + 1)
+    limit = cohort.log_failure(cohort.secrecy + 1)
+    return least_safe(limit, cohort.clients, cohort.corrupt, degree // 2, 1)
 
 
 def largest_window(cohort: Cohort, degree: int) -> int:
     """Largest w <= degree / 2 with (e), 0 if none."""
-    limit, half = cohort.log_failure(cohort.correctness + 2), degree // 2
+    limit = cohort.log_failure(cohort.correctness + 2)
+    return largest_left(limit, cohort.clients, cohort.survivors, degree // 2)
 
-    def too_many(w: int) -> bool:
-        return log_tail_below(w, cohort.clients, cohort.survivors, half) > limit
 
-    return first(too_many, 1, half + 1) - 1
+def least_safe(limit: float, population: int, corrupt: int, drawn: int, least: int) -> int:
+    """Smallest x >= `least` that so many drawn corrupt clients reach with ln of probability `limit` at most; drawn + 1
+    if none.
+    """
+    return first(lambda x: log_tail_at_least(x, population, corrupt, drawn) <= limit, least, drawn + 1)
+
+
+def largest_left(limit: float, population: int, survivors: int, drawn: int) -> int:
+    """Largest x that so many drawn survivors miss with ln of probability `limit` at most; 0 if none."""
+    return first(lambda x: log_tail_below(x, population, survivors, drawn) > limit, 1, drawn + 1) - 1
 
 
 def first(holds: Callable[[int], bool], low: int, high: int) -> int:

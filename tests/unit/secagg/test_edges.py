@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from protocols.errors import Misuse, WireError
+from secagg.masking import expand
 from secagg.packing import check_packed, pack, unpack
 from secagg.parameters import Cohort, calibration, plan
 from secagg.parameters.calibration import calibrate
@@ -22,7 +23,6 @@ from secagg.parameters.rules import (
     least_connected_degree,
     least_threshold,
 )
-from secagg.prg import expand
 from secagg.ring import Ring
 
 

@@ -1,6 +1,7 @@
 """Key agreement, sealing, sharing, graphs: each alone."""
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 import pytest
@@ -10,12 +11,11 @@ from hypothesis import strategies as st
 
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.key_agreement import PairKeys, generate, info, public_key
-from protocols.randomness import SystemRandom
+from protocols.randomness import SecureRandom, SystemRandom
 from protocols.sealing import OVERHEAD, binding, seal, unseal
-from secagg import field16, shamir
-from secagg.field16_loops import compiled
+from secagg import field16, kernels, shamir
 from secagg.graph import Harary, permutation
-from secagg.prg import expand
+from secagg.masking import expand
 
 RANDOM = SystemRandom()
 SMALL_ORDER = [
@@ -30,6 +30,11 @@ SMALL_ORDER = [
 
 def pair(session: bytes = bytes(32)) -> tuple[PairKeys, PairKeys]:
     return PairKeys(generate(RANDOM), "a", session), PairKeys(generate(RANDOM), "b", session)
+
+
+def split(secret: bytes, threshold: int, points: Sequence[int], random: SecureRandom) -> list[bytes]:
+    """One share per point, as byte strings."""
+    return [row.tobytes() for row in shamir.split_array(secret, threshold, np.asarray(points), random)]
 
 
 class TestKeyAgreement:
@@ -124,13 +129,13 @@ class TestShamir:
         self, secret: bytes, points: list[int], data: st.DataObject
     ) -> None:
         threshold = data.draw(st.integers(1, len(points)))
-        shares = dict(zip(points, shamir.split(secret, threshold, points, RANDOM), strict=True))
+        shares = dict(zip(points, split(secret, threshold, points, RANDOM), strict=True))
         chosen = data.draw(st.permutations(points))[:threshold]
         assert shamir.combine({p: shares[p] for p in chosen}, len(secret)) == secret
 
     def test_ten_thousand_shares(self) -> None:
         points = list(range(1, 10_001))
-        shares = shamir.split(b"k" * 32, 2000, points, RANDOM)
+        shares = split(b"k" * 32, 2000, points, RANDOM)
         some = {p: shares[p - 1] for p in points[3::5]}
         assert len(some) == 2000
         assert shamir.combine(some, 32) == b"k" * 32
@@ -139,7 +144,7 @@ class TestShamir:
         """With t - 1 shares fixed, each candidate secret is completed by exactly one further share:
         nothing is learned.
         """
-        shares = shamir.split(b"\x12\x34", 3, [1, 2, 3], RANDOM)
+        shares = split(b"\x12\x34", 3, [1, 2, 3], RANDOM)
         seen = {
             shamir.combine({1: shares[0], 2: shares[1], 3: third.to_bytes(2, "little")}, 2)
             for third in range(65536)
@@ -155,12 +160,12 @@ class TestShamir:
     @pytest.mark.parametrize("points", [[0, 1], [1, 65536], [1, 1], [-1, 2]])
     def test_bad_points_are_misuse(self, points: list[int]) -> None:
         with pytest.raises(Misuse):
-            shamir.split(b"ab", 2, points, RANDOM)
+            split(b"ab", 2, points, RANDOM)
 
     @pytest.mark.parametrize("threshold", [0, 3])
     def test_bad_thresholds_are_misuse(self, threshold: int) -> None:
         with pytest.raises(Misuse):
-            shamir.split(b"ab", threshold, [1, 2], RANDOM)
+            split(b"ab", threshold, [1, 2], RANDOM)
 
     def test_bad_shares_are_refused(self) -> None:
         with pytest.raises(ProtocolViolation, match="share of 2 bytes"):
@@ -181,7 +186,7 @@ class TestShamir:
 
     @pytest.mark.parametrize(("holders", "threshold", "width"), [(1, 1, 1), (7, 4, 32), (40, 40, 3)])
     def test_compiled_loops_and_numpy_give_the_same(self, holders: int, threshold: int, width: int) -> None:
-        evaluate, weighted = compiled()
+        evaluate, weighted = kernels.evaluate, kernels.weighted
         draw = np.random.default_rng(threshold)
         polynomials = draw.integers(0, 1 << 16, (threshold, width), dtype=np.uint16)
         points = draw.choice(np.arange(1, 1 << 16), holders, replace=False).astype(np.uint16)

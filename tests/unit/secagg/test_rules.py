@@ -17,11 +17,11 @@ from secagg.choose import insist
 from secagg.client.joining import Joining
 from secagg.graph import Harary, permutation
 from secagg.mask_parameters import MaskParameters
+from secagg.masking import expand, keystream
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
 from secagg.parameters import plan
 from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.places import Places
-from secagg.prg import expand, keystream
 from secagg.ring import Ring
 from secagg.rules import Rules, rules_of
 

@@ -3,7 +3,7 @@ session.
 """
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import pytest
 
@@ -20,6 +20,7 @@ from secagg.messages import Opened, indices
 from tests.property.secagg.play import Play
 
 SECRET = {
+    "held",
     "vector",
     "keys",
     "seal",
@@ -39,6 +40,17 @@ SECRET = {
 }
 MARK = b"\xc3\xa9SECRETSECRET"
 MARKS = ("SECRET", MARK.hex(), MARK.hex()[8:])
+
+
+def secrets_of(fields: Mapping[str, object]) -> list[tuple[str, bytes]]:
+    """The secret byte strings among a state's fields, those kept by client included."""
+    some = {name: value for name, value in fields.items() if name in SECRET}
+    each = [
+        (name, v)
+        for name, value in some.items()
+        for v in (value.values() if isinstance(value, dict) else [value])
+    ]
+    return [(name, value) for name, value in each if isinstance(value, bytes) and value]
 
 
 def protocols() -> Iterator[tuple[SecAgg | SecAggPlus, int]]:
@@ -63,11 +75,10 @@ def test_no_state_shows_a_secret_field() -> None:
     for state in client_states():
         kinds.add(type(state).__name__)
         shown = repr(state)
-        for name, value in vars(state).items():
-            if name in SECRET and len(value if isinstance(value, bytes) else b""):
-                assert f", {name}=" not in shown
-                assert value.hex() not in shown
-                assert repr(value)[2:-1] not in shown
+        for name, value in secrets_of(vars(state)):
+            assert f", {name}=" not in shown
+            assert value.hex() not in shown
+            assert repr(value)[2:-1] not in shown
     assert {"Joining", "Revealing", "Sharing", "Masking", "Voting", "Opening", "Left"} <= kinds
     assert {"Establishing", "Resuming"} <= kinds | {"Resuming"}
 
@@ -98,7 +109,7 @@ def test_errors_and_logs_are_blank(caplog: pytest.LogCaptureFixture) -> None:
         play = Play(protocol, n)
         while not isinstance(play.server, Total):
             state = play.clients[0]
-            secrets = [v for k, v in vars(state).items() if k in SECRET and isinstance(v, bytes) and v]
+            secrets = [value for _, value in secrets_of(vars(state))]
             for sent in [*play.queue, *play.answers[-3:]]:
                 try:
                     play.clients[0].receive(sent, play.random)
@@ -137,6 +148,6 @@ def test_a_secret_that_was_used_is_gone_from_the_next_state() -> None:
             if name in gone.get(order[-1], []):
                 assert secret not in encoded, f"{name} is still in {order[-1]}"
         values = vars(state) | (vars(state.keys) if isinstance(getattr(state, "keys", None), Record) else {})
-        seen += [(k, v) for k, v in values.items() if k in SECRET and isinstance(v, bytes) and v]
+        seen += secrets_of(values)
         play.trip()
     assert order == ["Joining", "Sharing", "Masking", "Voting", "Opening"]

@@ -18,9 +18,8 @@ from protocols.errors import Misuse, ProtocolViolation, SecAggError, WireError
 from protocols.kernel import State
 from protocols.key_agreement import PairKeys, info
 from secagg import messages, shamir
-from secagg.masking import add_mask
+from secagg.masking import add_mask, expand
 from secagg.memory import ratchet
-from secagg.prg import expand
 from secagg.seeds import edge_mask_seed, self_mask_seed
 
 HERE = Path(__file__).parent
