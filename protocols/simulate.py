@@ -234,7 +234,7 @@ class _Simulation:
         supplied = self.protocol.takes_input_late and first != self.counting
         for index, (name, given) in enumerate(self.vectors.items()):
             party, update = client(index), updates.get(name)
-            session = replace(self.session, model=models.get(name, self.session.model))
+            session = replace(self.session, model=models[name]) if name in models else self.session
             make = self._maker(self.protocol.client, party, session, index, update=update)
             if callable(given) and supplied:
                 self._timed(party, first, partial(make, None))

@@ -9,6 +9,7 @@ again (`fl.tensors`).
 
 import functools
 import math
+from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -76,7 +77,7 @@ class Schema(Record):
     @property
     def statistics(self) -> tuple[str, ...]:
         """Names of protected arrays that hold running statistics, going by their names."""
-        return tuple(leaf.name for leaf in self.protected if leaf.path[-1].rpartition(".")[2] in STATISTICS)
+        return tuple(leaf.name for leaf in self.protected if leaf.name.rpartition(".")[2] in STATISTICS)
 
     def name_at(self, coordinate: int) -> str:
         """Return the name of the array that holds a coordinate of the protected vector."""
@@ -194,7 +195,7 @@ def unflatten(flat: Flat, schema: Schema) -> dict[str, object]:
 
 def _places(schema: Schema) -> Iterator[tuple[Leaf, slice]]:
     """Yield every array with its place among the vector's floats, or among the counters."""
-    ends = dict.fromkeys(RULES, 0)
+    ends: defaultdict[str, int] = defaultdict(int)
     for leaf in schema.leaves:
         start = ends[leaf.rule]
         ends[leaf.rule] += leaf.floats if leaf.rule == "protect" else leaf.size

@@ -15,6 +15,7 @@ from protocols import PlainSum, simulate
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SpentUpdate, TooFewSurvivors
 from protocols.kernel import SERVER, Message
 from protocols.randomness import SecureRandom, SystemRandom
+from protocols.session import Session
 from protocols.store import MemoryStore
 from protocols.summation import SecureSum
 from secagg import SecAgg, SecAggPlus
@@ -263,3 +264,19 @@ def test_a_late_vector_is_checked_and_given_once() -> None:
         protocol.supply(session, given, np.zeros(3, np.int64))
     with pytest.raises(Misuse, match="None"):
         PlainSum().client(PlainSum().session(["a"], 3, 10, random=random), 0, None, random=random)
+
+
+def test_clients_that_are_shown_the_same_share_one_session(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its context is hashed once for all of them: once per client, a thousand clients would hash a million names."""
+    hashed: list[bytes] = []
+    encode = Session.encode
+
+    def counted(self: Session) -> bytes:
+        hashed.append(encode(self))
+        return hashed[-1]
+
+    monkeypatch.setattr(Session, "encode", counted)
+    other = bytes(31) + b"\1"
+    outcome = simulate(PlainSum(), {i: [1] for i in range(20)}, models={3: other})
+    assert outcome.survivors == tuple(i for i in range(20) if i != 3)
+    assert len(hashed) == 2
