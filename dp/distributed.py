@@ -254,13 +254,20 @@ class DistributedDP(PricedLayer):
             return compute
 
         def gradients(task: LocalTask) -> dict[str, float]:
+            from dp.sample.errors import tell_silent
             from dp.sample.gradients import clipped_sum, prove
 
             step = self._fine_step()
             loss = task.loss or (lambda model, batch: task.criterion(model(batch[0]), batch[1]))
+            silent = False
             if facts.client not in self._proven:  # once per run
-                self._probed = prove(task.model, loss, task.loader, self._probed)
-                self._proven.add(facts.client)
+                empty = not len(task.loader.dataset)
+                probed = None if empty else prove(task.model, loss, task.loader, self._probed)
+                if probed is not None:
+                    self._proven.add(facts.client)
+                silent, self._probed = probed is None, probed or self._probed
+                if silent and not empty:
+                    tell_silent(facts.whose)
             named, private = clipped_sum(
                 task.model,
                 loss,
@@ -272,6 +279,8 @@ class DistributedDP(PricedLayer):
                 reduction=self.reduction,
                 physical_batch=self.physical_batch,
                 probed=self._probed,
+                silent=silent,
+                whose=facts.whose,
             )
             scale = -step / (self.rate * self.examples)
             task.result = {name: total * scale for name, total in named.items()}

@@ -23,11 +23,11 @@ def coordinates(names: Sequence[str], weight_cap: int) -> tuple[Coordinate, ...]
 
 
 def encode(metrics: Mapping[str, float], names: Sequence[str], weight: int) -> dict[str, NDArray[np.int64]]:
-    """Return name -> int64 [3]. A metric that is absent or beyond +-256 is left out, not clipped."""
+    """Return name -> int64 [3]. A metric that is absent, not finite or beyond +-256 is left out."""
     block: dict[str, NDArray[np.int64]] = {}
     for name in names:
         value = metrics.get(name)
-        units = None if value is None else round(value / STEP)
+        units = None if value is None or not abs(value) <= 256 else round(value / STEP)
         if units is None or abs(units) > LIMIT:
             block[PREFIX + name] = np.zeros(3, np.int64)
             continue

@@ -16,6 +16,7 @@ from opacus import PrivacyEngine
 from torch import nn
 
 from dp.sample.audit.probe import Expanded, Probe, Probed
+from dp.sample.errors import NonFiniteGradient, tell, tell_silent
 from dp.sample.ghost import GhostCriterion
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import HUNG, RowHooks
@@ -142,25 +143,30 @@ class ClientEngine:
         made[-1].sealed = True  # Opacus has asked for the data set's length
         return Attached(self._hooks if whole else model, made[1], private_criterion, made[-1])
 
-    def probe(self, run: Callable[[], object]) -> Probed:
+    def probe(self, run: Callable[[], object], whose: str = "this client") -> Probed | None:
         """Check that this loop's rows are those of single examples, on a few of them, and that the loss is each
         example's own, on all of them, before it trains; nothing happens where that is known.
 
         run: calls the loop with what `begin` gave. It is left as soon as the check is done; nothing is trained,
         nothing counted. Later rounds take what was found; `probed` that another client found is taken for layouts
-        alone. Raises NotPerExample, UnaccountedStep, NonFiniteGradient.
+        alone. Where no example has a finite gradient, or there is none, nothing can be checked: none takes part in this
+        round, whose steps are noise alone, and the log of the client, `whose`, says so. Raises NotPerExample,
+        UnaccountedStep.
         """
+        now = self._under_way()
         if self.probed is None or not self.checked:
-            self.probed = self.check(run).insist()
-        self.checked = True
+            try:
+                if now.loader._examples:
+                    self.probed, self.checked = self.check(run).insist(), True
+            except NonFiniteGradient:
+                tell_silent(whose)
+            now.loader.silent = not self.checked
         return self.probed
 
     def check(self, run: Callable[[], object], copies: int = 2) -> Probed:
         """The same without a verdict on the whole: what was found, parameter by parameter. copies: how often an
         example is repeated in its reference; 1 needs a loop that takes a batch of one."""
-        now = self._now
-        if now is None:
-            raise Misuse("expected a round under way: call begin first")
+        now = self._under_way()
         hooks = self._hooks if isinstance(self._hooks, RowHooks) else Expanded(self._hooks, self._model)
         probe = Probe(
             self._model, now.loader._fetch, now.loader._examples, hooks, copies, self.probed, self.checked
@@ -172,20 +178,26 @@ class ClientEngine:
             now.loader.script = now.optimizer.probe = None
             hooks.listen(True, 0, self.reduction)
 
+    def _under_way(self) -> Attached:
+        if self._now is None:
+            raise Misuse("expected a round under way: call begin first")
+        return self._now
+
     @property
     def reduction(self) -> str:
         """Of the loop's loss over a batch, as the check found it."""
         return "mean" if self.probed is None else self.probed.reduction
 
-    def finish(self) -> int:
+    def finish(self, whose: str = "this client") -> int:
         """End the round: check the counters, take Opacus off the model, return the steps that were
-        accounted.
+        accounted. whose: whose log tells how many examples counted as zero.
 
         Raises UnaccountedStep if the model changed in any other way; then nothing may be sent.
         """
         try:
             steps = self.guard.finish()
             self.taken += steps
+            tell(whose, self._under_way().optimizer.lost)
             if self._now is not None and isinstance(self.clipping.clip, AdaptiveClip):
                 self._clip = float(self._now.optimizer.max_grad_norm)
         finally:

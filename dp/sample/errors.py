@@ -1,7 +1,11 @@
 """Errors of private local training. What belongs here: error types. What does not: checks (`guard`,
 `validation`)."""
 
+import logging
+
 from protocols.errors import Misuse
+
+_LOG = logging.getLogger(__name__)
 
 
 class UnsupportedModule(Misuse):
@@ -39,4 +43,24 @@ class UnclippedLoss(UnaccountedStep):
 
 
 class NonFiniteGradient(Misuse):
-    """An example's gradient holds NaN or infinity; the message names the parameter."""
+    """No example has a gradient without NaN and infinity: nothing can be checked. Under training such examples count as
+    zero."""
+
+
+def tell(whose: str, lost: int) -> None:
+    """Say in the client's own log, and nowhere else, that examples counted as zero. What the log holds is private."""
+    if lost:
+        _LOG.warning(
+            "%s: the gradients of %d examples held NaN or infinity; each counted as zero, and nobody else is told: "
+            "check the data, the loss and the learning rate",
+            *(whose, lost),
+        )
+
+
+def tell_silent(whose: str) -> None:
+    """The same where no example takes part."""
+    _LOG.warning(
+        "%s: no example has a finite gradient, so that none takes part and what is sent is noise alone; nobody else is "
+        "told: check the data, the model and the loss",
+        whose,
+    )

@@ -33,12 +33,32 @@ def grid_sum(d: torch.Tensor, x: torch.Tensor, factors: torch.Tensor, step: floa
     return torch.from_numpy(out.reshape(-1))
 
 
-def squared(part: Part, name: str) -> torch.Tensor:
-    """Squared norm of each example's gradient, float64 (n,). Raises NonFiniteGradient naming the
-    parameter."""
+def squared(part: Part) -> torch.Tensor:
+    """Squared norm of each example's gradient, float64 (n,)."""
+    return squared_norms(*part) if isinstance(part, tuple) else sums.squared_norms(part).cpu()
+
+
+def counted(parts: list[Part], squares: list[torch.Tensor]) -> tuple[list[Part], list[torch.Tensor], int]:
+    """All parameters' gradients and squared norms in which an example counts as zero whose gradient holds NaN or
+    infinity anywhere, and how many those are: their number is as private as they are, and no reason to stop.
+    """
+    broken = ~torch.isfinite(torch.stack([s.cpu() for s in squares]).sum(dim=0))
+    lost = int(broken.sum())
+    if not lost:
+        return parts, squares, 0
+    return (
+        [without(part, broken) for part in parts],
+        [s.masked_fill(broken.to(s.device), 0.0) for s in squares],
+        lost,
+    )
+
+
+def without(part: Part, broken: torch.Tensor) -> Part:
+    """A parameter's gradients with zero for the examples that `broken` (n,) marks."""
     if isinstance(part, tuple):
-        return sums.finite(squared_norms(*part), name)
-    return sums.squared_norms(part, name).cpu()
+        d, x = (f.masked_fill(broken[:, None].to(f.device), 0.0) for f in part)
+        return d, x
+    return part.masked_fill(broken[:, None].to(part.device), 0.0)
 
 
 def summed(part: Part, scale: torch.Tensor, step: float) -> torch.Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from dp.sample import sums
+from dp.sample import factors, sums
 from dp.sample.errors import UnaccountedStep, UnclippedLoss
 from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import GhostOptimizer
@@ -38,7 +38,11 @@ class GhostLoss:
             norms = self._hooks.example_norms(parameters, lenient=probe is not None)
         except UnaccountedStep as error:
             raise UnclippedLoss(str(error)) from error
-        if probe is None and not self._optimizer.guard.accounted:  # a round's first step
+        broken = ~torch.isfinite(norms)
+        if probe is None and bool(broken.any()):
+            norms = norms.masked_fill(broken, 0.0)
+            self._optimizer.lost += int(broken.sum())
+        elif probe is None and not self._optimizer.guard.accounted:  # a round's first step
             self._check(losses, parameters, norms)
         for p in parameters:
             p.grad = None
@@ -46,10 +50,30 @@ class GhostLoss:
         coefficients = (
             sums.clip_factors(norms.double() ** 2, clip) if probe is None else probe.weights(len(norms))
         )
-        self._hooks.enabled = False
-        (coefficients.to(losses) * losses).sum().backward()  # type: ignore[no-untyped-call]  # as above
-        self._hooks.enabled = True
+        if probe is None and bool(broken.any()):
+            self._by_rows((coefficients.to(losses) * losses).sum(), parameters, broken)
+        else:
+            self._hooks.enabled = False
+            (coefficients.to(losses) * losses).sum().backward()  # type: ignore[no-untyped-call]  # as above
+            self._hooks.enabled = True
         self._optimizer.seal(len(losses), norms if probe is None else None)
+
+    def _by_rows(self, weighted: torch.Tensor, parameters: list[Any], broken: torch.Tensor) -> None:
+        """The weighted sum from rows, without the examples that `broken` marks: zero times NaN is NaN, so autograd's
+        own sum cannot leave them out. Takes the memory of rows, for such a batch alone."""
+        hooks, reduction = self._hooks, self._hooks.reduction
+        hooks.clear()
+        hooks.norms, hooks.reduction = False, "sum"
+        try:
+            weighted.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
+            for p in parameters:
+                part = factors.part_of(p)
+                p.grad = None
+                if part is not None:
+                    p.grad = factors.plain_sum(factors.without(part, broken)).to(p).reshape(p.shape)
+        finally:
+            hooks.norms, hooks.reduction = True, reduction
+            hooks.clear()
 
     def _check(self, losses: torch.Tensor, parameters: list[torch.Tensor], norms: torch.Tensor) -> None:
         """The first example's norm beside autograd's own."""

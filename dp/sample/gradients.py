@@ -16,6 +16,7 @@ from torch import nn
 
 from dp.sample import factors, sums
 from dp.sample.audit.probe import Probe, Probed
+from dp.sample.errors import NonFiniteGradient, tell
 from dp.sample.hooks import RowHooks, agreed
 from dp.sample.loader import PrivateLoader
 from dp.sample.optimizers import checked_part
@@ -51,14 +52,17 @@ def clipped_sum(
     reduction: str = "mean",
     physical_batch: int | None = 256,
     probed: Probed | None = None,
+    silent: bool = False,
+    whose: str = "this client",
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
     """Sum of rint(clipped gradient / step) over a Poisson sample of the loader's examples, by parameter
     name.
 
     loss: `loss(model, batch)`, the mean (or sum, see `reduction`) over the batch. probed: what `prove` found, its
-    reduction included; without it the examples must lie first everywhere. Each example's integer vector has L2
-    norm at most clip / step + sqrt(d) / 2. Returns int64 arrays of the parameters' shapes, and private figures
-    (mean loss). Raises UnsupportedModule, UnaccountedStep, NonFiniteGradient, Misuse.
+    reduction included; without it the examples must lie first everywhere. silent: no example takes part. whose: whose
+    log tells how many examples count as zero, because their gradient holds NaN or infinity. Each example's integer
+    vector has L2 norm at most clip / step + sqrt(d) / 2. Returns int64 arrays of the parameters' shapes, and
+    private figures (mean loss). Raises UnsupportedModule, UnaccountedStep, Misuse.
     """
     training = model.training
     model.train()
@@ -67,21 +71,24 @@ def clipped_sum(
     totals = [torch.zeros(p.numel(), dtype=torch.int64, device=p.device) for _, p in named]
     layouts, reduction = (None, reduction) if probed is None else (probed.layouts, probed.reduction)
     hooks = RowHooks(model, reduction=reduction, layouts=layouts)
-    arrivals, seen, lost = _Arrivals(hooks), 0, 0.0
+    arrivals, seen, lost, broken = _Arrivals(hooks), 0, 0.0, 0
     try:
-        for batch in PrivateLoader(loader, rate, 1, random, arrivals, physical_batch):
+        batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch)
+        batches.silent = silent
+        for batch in batches:
             hooks.clear()
             with OwnLosses(lambda: arrivals.size):
                 value = loss(model, batch)
             value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
             lost += float(value.detach()) * (arrivals.size if reduction == "mean" else 1)
             seen += arrivals.size
-            _add(named, totals, hooks, clip, step)
+            broken += _add(named, totals, hooks, clip, step)
     finally:
         hooks.cleanup()
         for _, p in named:
             p.grad = None
         model.train(training)
+    tell(whose, broken)
     result = {
         name: t.cpu().numpy().reshape(tuple(p.shape)) for (name, p), t in zip(named, totals, strict=True)
     }
@@ -90,11 +97,12 @@ def clipped_sum(
 
 def prove(
     model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], loader: Any, known: Probed | None = None
-) -> Probed:
+) -> Probed | None:
     """Check that the rows of this loss are those of single examples (on a few), and that it is each example's own (on
     all); once per run and client. known: what another client's check found, by which only the data are new.
 
-    Returns what `clipped_sum` takes as `probed`. Raises NotPerExample by parameter, UnsupportedModule.
+    Returns what `clipped_sum` takes as `probed`; None where no example has a finite gradient, so that nothing can be
+    checked and none may take part. Raises NotPerExample by parameter, UnsupportedModule.
     """
     training = model.training
     model.train()
@@ -111,6 +119,8 @@ def prove(
 
     try:
         return probe.drive(run).insist()
+    except NonFiniteGradient:
+        return None
     finally:
         hooks.cleanup()
         model.train(training)
@@ -118,13 +128,15 @@ def prove(
 
 def _add(
     named: list[tuple[str, Any]], sums_so_far: list[torch.Tensor], hooks: RowHooks, clip: float, step: float
-) -> None:
+) -> int:
+    """Add a batch; return how many of its examples count as zero, because their gradient is not finite."""
     parts = [checked_part(p, name, hooks.size) for name, p in named]
-    squares = [factors.squared(part, name) for part, (name, _) in zip(parts, named, strict=True)]
-    totals, names = [p.total for _, p in named], [name for name, _ in named]
+    parts, squares, lost = factors.counted(parts, [factors.squared(part) for part in parts])
+    totals, names = [None if lost else p.total for _, p in named], [name for name, _ in named]
     agreed(
         parts, squares, totals, hooks.size if hooks.reduction == "mean" else 1, names, None, hooks.precision
     )
     scale = sums.clip_factors(torch.stack(squares).sum(dim=0), clip)
     for total, part in zip(sums_so_far, parts, strict=True):
         total += factors.summed(part, scale, step)
+    return lost

@@ -152,9 +152,9 @@ class SampleDP(PricedLayer):
         task.loader = attached.loader
         try:
             with OwnLosses(lambda: engine.guard.pending):
-                self._probed = engine.probe(lambda: compute(task))
+                self._probed = engine.probe(lambda: compute(task), facts.whose)
                 metrics = compute(task)
-            steps = engine.finish()
+            steps = engine.finish(facts.whose)
         except BaseException:  # whatever broke the loop, Opacus' hooks come off the model
             engine.abandon()
             raise
@@ -205,6 +205,10 @@ class SampleDP(PricedLayer):
                     "expected batch_size, or a loader that has one: the sampling rate follows from it"
                 )
             examples = self.examples or len(task.loader.dataset)
+            if not examples:
+                raise Misuse(
+                    f"{self.name}: {task.client} holds no example: leave it out, or give a public number, examples=..."
+                )
             self.accounts[task.client] = self._planned(examples, int(batch), task.epochs, facts.run)
         return self.accounts[task.client]
 

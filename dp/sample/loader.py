@@ -40,10 +40,8 @@ class PoissonBatches(Sampler[list[int]]):
     independently."""
 
     def __init__(self, size: int, rate: float, count: int, random: SecureRandom) -> None:
-        if size < 1 or not 0 < rate <= 1 or count < 1:
-            raise Misuse(
-                f"expected at least one example, a rate in (0, 1] and batches, got {size}, {rate}, {count}"
-            )
+        if size < 0 or not 0 < rate <= 1 or count < 1:
+            raise Misuse(f"expected examples, a rate in (0, 1] and batches, got {size}, {rate}, {count}")
         self.size, self.rate, self.count, self.random = size, rate, count, random
 
     def __iter__(self) -> Iterator[list[int]]:
@@ -173,8 +171,8 @@ class PrivateLoader(DataLoader[Any]):
     """A DataLoader over the same examples whose batches are secret Poisson batches.
 
     rate: each example's probability per step. count: steps per pass. most: largest physical batch (None: no
-    limit). sealed: whether the data set is out of reach, as in a user's loop. Raises Misuse for a loader that draws
-    by a sampler, a batch sampler or an iteration of its own.
+    limit). sealed: whether the data set is out of reach, as in a user's loop. silent: every batch counts as
+    empty. Raises Misuse for a loader that draws by a sampler, a batch sampler or an iteration of its own.
     """
 
     dataset = _secret("dataset")
@@ -199,6 +197,7 @@ class PrivateLoader(DataLoader[Any]):
         batches = PoissonBatches(len(dataset), rate, count, random)
         self._steps, self.rate, self._whole, self.sealed = steps, rate, whole, False
         self.script: Iterator[Any] | None = None
+        self.silent = False
         self._look = lru_cache(1024)(dataset.__getitem__)
         self._batches: DataLoader[Any] = DataLoader(
             _Tagged(dataset, whole),
@@ -232,8 +231,9 @@ class PrivateLoader(DataLoader[Any]):
             yield from self.script
             return
         for part in self._batches:
-            if part.content is None:
-                self._steps.empty()
+            if part.content is None or self.silent:
+                if part.last:
+                    self._steps.empty()
                 continue
             self._steps.expect(part.size, first=part.first, last=part.last)
             yield part.content

@@ -68,6 +68,7 @@ class GridMixin:
     names: list[str]
     denominator: float
     hooks: RowHooks | None = None
+    lost: int = 0
     probe: "Probe | None" = None
     original_optimizer: Any
 
@@ -204,9 +205,10 @@ class GridMixin:
         """Clip, round and add the per-example gradients of all parameters into int64 sums."""
         size = self.guard.pending
         parts = [checked_part(p, name, size) for p, name in zip(self.params, self.names, strict=True)]
-        squares = [factors.squared(part, name) for part, name in zip(parts, self.names, strict=True)]
+        parts, squares, lost = factors.counted(parts, [factors.squared(part) for part in parts])
+        self.lost += lost
         step, scale = self.grid, size if self.hooks is None or self.hooks.reduction == "mean" else 1
-        totals = [getattr(p, "total", None) for p in self.params]
+        totals = [None if lost else getattr(p, "total", None) for p in self.params]
         precision = 2.0**-23 if self.hooks is None else self.hooks.precision
         agreed(parts, squares, totals, scale, self.names, self._turn(), precision)
         for p, part, shrink in zip(self.params, parts, self._factors(squares), strict=True):

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import torch
 
-from dp.sample.errors import NonFiniteGradient
-
 Tensor = torch.Tensor
 
 
@@ -27,26 +25,13 @@ def rows(gradients: Tensor) -> Tensor:
     return wide.reshape(len(wide), count).contiguous()
 
 
-def squared_norms(gradients: Tensor, name: str) -> Tensor:
-    """Squared L2 norm of each row of (n, k), float64 (n,). Raises NonFiniteGradient naming the
-    parameter."""
+def squared_norms(gradients: Tensor) -> Tensor:
+    """Squared L2 norm of each row of (n, k), float64 (n,): not finite where a value is not, or is too large."""
     if gradients.device.type == "cpu":
         out = np.zeros(len(gradients))
         _kernels()[0](gradients.numpy(), out)
-        norms = torch.from_numpy(out)
-    else:
-        norms = gradients.double().pow(2).sum(dim=1)
-    return finite(norms, name)
-
-
-def finite(norms: Tensor, name: str) -> Tensor:
-    """The norms again. Raises NonFiniteGradient naming the parameter if one is NaN or infinite."""
-    if not bool(torch.isfinite(norms).all()):
-        raise NonFiniteGradient(
-            f"expected finite per-example gradients, got NaN or infinity in {name}; check the loss and "
-            "the learning rate"
-        )
-    return norms
+        return torch.from_numpy(out)
+    return gradients.double().pow(2).sum(dim=1)
 
 
 def clip_factors(squared: Tensor, clip: float) -> Tensor:

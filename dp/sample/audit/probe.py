@@ -265,19 +265,14 @@ class Probe:
         large = self._record()
         yield from self._take([0] * size)
         layouts, faults = self._layouts(small, large, size)
-        indices = [
-            at * self._count // size if self._count >= size else at % self._count for at in range(size)
-        ]
-        references = []
-        for index in indices:
-            yield from self._take([index] * self._copies)
-            references.append(self._gradients())
+        indices, references = yield from self._references(size)
         yield from self._take(indices)
         whole = self._gradients()
         precision = self._precision()
         comparison = Comparison(self._named, references, whole, first, self._copies, precision)
         for draw in range(1, len(DRAWS)):
-            comparison.mixed |= yield from self._mixed(draw, precision)
+            pair = [indices[size * at // (len(DRAWS) + 2)] for at in (draw, draw + 2)]
+            comparison.mixed |= yield from self._mixed(pair, draw, precision)
         errors: dict[str, float] = {}
         for turn in range(2):
             if self._hooks is not None:
@@ -293,9 +288,29 @@ class Probe:
         verdicts = tuple(comparison.verdict(name, errors, self._fault(name, faults)) for name in self._named)
         return Probed(layouts, comparison.reduction, verdicts, size)
 
-    def _mixed(self, draw: int, precision: float) -> Generator[Any, None, set[str]]:
+    def _references(self, size: int) -> Generator[Any, None, tuple[list[int], list[Gradients]]]:
+        """`size` examples with finite gradients, spread over the data and repeated where there are fewer, and each
+        one's gradients by itself. Raises NonFiniteGradient where there is none: whether one is left out is not told.
+        """
+        spread = [at * self._count // size for at in range(size)] if self._count >= size else []
+        indices, references = [], []
+        for index in dict.fromkeys([*spread, *range(self._count)]):
+            yield from self._take([index] * self._copies)
+            got = self._gradients()
+            if all(bool(torch.isfinite(gradient).all()) for gradient in got.values()):
+                indices.append(index)
+                references.append(got)
+            if len(indices) == size:
+                break
+        if not indices:
+            raise NonFiniteGradient(
+                "expected an example with a finite gradient, got NaN or infinity in all of them"
+            )
+        turns = [at % len(indices) for at in range(size)]
+        return [indices[at] for at in turns], [references[at] for at in turns]
+
+    def _mixed(self, pair: list[int], draw: int, precision: float) -> Generator[Any, None, set[str]]:
         """Parameters of which two examples' gradient is not their mean, under another draw of random numbers."""
-        pair = [self._count * at // (len(DRAWS) + 2) for at in (draw, draw + 2)]
         alone = []
         for index in pair:
             yield from self._take([index] * self._copies, draw=draw)

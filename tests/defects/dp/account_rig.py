@@ -95,6 +95,17 @@ def broken_clients_are_told_nowhere() -> bool:
     return all(entry.abandoned is None and not entry.refusals for entry in result.history)
 
 
+def broken_examples_end_nothing() -> bool:
+    """The same for one example of a client, which counts as zero."""
+    run = federation([SampleDP(**Z, batch_size=8, examples=8)], [8] * 2)
+    run.setup.loader_for("ward-1").dataset.tensors[0][3] = float("nan")
+    try:
+        result = run.fit(1)
+    except Misuse:
+        return False
+    return result.history[0].abandoned is None
+
+
 def counts_are_told_nowhere() -> bool:
     """Two rounds that differ in how many were chosen are told alike, but for number and price so far."""
     history = amplified({1: 4, 2: 1}).fit(2).history

@@ -12,7 +12,7 @@ import pytest
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
 from dp.ledger_head import SignedHead
-from dp.sample import loader, optimizers
+from dp.sample import factors, loader, optimizers
 from dp.sample.guard import StepGuard
 from fl import coordinator, federation
 from fl.account import Account
@@ -120,6 +120,10 @@ DEFECTS = {
     "a broken update ends the run and is named": Defect(
         check.broken_clients_are_told_nowhere,
         patches=((ClientDP, "counts_broken_as_zero", False),),
+    ),
+    "a broken example ends the run": Defect(
+        check.broken_examples_end_nothing,
+        patches=((factors, "counted", lambda parts, squares: (parts, squares, 0)),),
     ),
     "a secret choice: how many took part is told": Defect(
         check.counts_are_told_nowhere, patches=((federation, "withheld", lambda result: result),)

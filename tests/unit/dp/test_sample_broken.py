@@ -1,0 +1,101 @@
+"""An example whose gradient holds NaN or infinity counts as zero in every gradient mode, and a client without examples
+takes its steps: an error, or a name, would tell one example from none outside the price.
+"""
+
+import logging
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import DistributedDP, SampleDP
+from dp.sample.options import AdaptiveClip
+from fl import Federation, FedSGD
+from protocols.errors import Misuse
+from secagg import SecAggPlus
+
+N, DIM = 24, 6
+ADAPTIVE = {"gradients": "ghost", "clipping": "adaptive", "clip": AdaptiveClip(start=0.5, count_noise=2.0)}
+
+
+def data(*bad: int, keep: int = N, value: float = math.nan) -> TensorDataset:
+    generator = torch.Generator().manual_seed(0)
+    x, y = torch.randn(N, DIM, generator=generator), torch.randint(2, (N,), generator=generator)
+    for at in bad:
+        x[at] = value
+    return TensorDataset(x[:keep], y[:keep])
+
+
+def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+    for x, y in loader:
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+
+def federation(clients: list[Any], *privacy: Any, **options: Any) -> Federation:
+    def make() -> nn.Module:
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(DIM, 5), nn.Tanh(), nn.Linear(5, 2))
+
+    named = {f"ward-{i}": DataLoader(given, 8) for i, given in enumerate(clients)}
+    return Federation(make, named, train=train, privacy=privacy, learning_rate=0.5, **options)
+
+
+def sampled(**options: Any) -> SampleDP:
+    return SampleDP(**{"noise_multiplier": 1e-4, "delta": 1e-5, "batch_size": N, "examples": N} | options)
+
+
+def moved(run: Federation, rounds: int = 2) -> Any:
+    before = run.coordinator.reference().flat.vector
+    result = run.fit(rounds)
+    assert [entry.abandoned for entry in result.history] == [None] * rounds
+    return run.coordinator.reference().flat.vector - before
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ew", "ghost"])
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_one_broken_example_of_a_batch_counts_as_zero(
+    mode: str, value: float, caplog: pytest.LogCaptureFixture
+) -> None:
+    """All are in every batch: what is learnt is what the others teach."""
+    with caplog.at_level(logging.WARNING):
+        broken = moved(federation([data(N - 1, value=value)], sampled(gradients=mode)))
+    assert [r.getMessage() for r in caplog.records if "gradients of 1 examples held NaN" in r.getMessage()]
+    without = moved(federation([data(keep=N - 1)], sampled(gradients=mode)))
+    assert broken == pytest.approx(without, abs=1e-4)
+    assert abs(broken).max() > 1e-2
+
+
+@pytest.mark.parametrize("options", [{"physical_batch": 5}, {"clipping": "per-layer"}, ADAPTIVE])
+def test_broken_examples_at_the_head_of_the_data_end_nothing(options: Any) -> None:
+    step = moved(federation([data(0, 1, 7)], sampled(noise_multiplier=0.5, **options)))
+    assert np.isfinite(step).all()
+
+
+@pytest.mark.parametrize("mode", ["hooks", "ghost"])
+@pytest.mark.parametrize("none", [data(keep=0), data(*range(N))])
+def test_a_client_without_a_finite_example_takes_steps_of_noise_alone(mode: str, none: Any) -> None:
+    run = federation([none, data()], sampled(noise_multiplier=1.0, gradients=mode))
+    assert (moved(run) != 0).all()
+    assert run.account.events[0].facts == run.account.events[1].facts
+
+
+def test_without_a_public_number_a_client_without_examples_is_refused_with_the_cure() -> None:
+    with pytest.raises(Misuse, match="ward-0 holds no example: leave it out, or give a public number"):
+        federation([data(keep=0)], sampled(examples=None)).fit(1)
+
+
+@pytest.mark.parametrize("other", [data(3), data(*range(N)), data(keep=0)])
+def test_at_example_level_shares_are_sent_whatever_a_client_holds(other: Any) -> None:
+    layer = DistributedDP(noise_multiplier=0.5, delta=1e-5, unit="example", sample_rate=0.9, examples=3 * N)
+    run = federation([data(), other, data()], layer, SecAggPlus(dropout=0.0), strategy=FedSGD(), loss=_loss)
+    assert (moved(run) != 0).any()
+
+
+def _loss(model: Any, batch: Any) -> torch.Tensor:
+    return nn.functional.cross_entropy(model(batch[0]), batch[1])
