@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -89,20 +89,21 @@ def run(
             progress.close()
     for path in report or []:
         _keep(made, path)
-    if as_json:
-        output.emit_json(made.to_json())
-    else:
-        show(made)
-    raise typer.Exit(0 if made.passed else 1)
+    _finish(made, as_json, show)
 
 
 def _sample(model: str | None, data: str | None, loss: str | None, as_json: bool, **options: Any) -> NoReturn:
     with _printing_to_stderr() if as_json else contextlib.nullcontext():
         found = audit_sample.made(model, data, loss, **options)
+    _finish(found, as_json, audit_sample.show)
+
+
+def _finish(found: Any, as_json: bool, show: Callable[[Any], None]) -> NoReturn:
+    """Print what was found, and leave with 0 if it passed, else 1."""
     if as_json:
         output.emit_json(found.to_json())
     else:
-        audit_sample.show(found)
+        show(found)
     raise typer.Exit(0 if found.passed else 1)
 
 

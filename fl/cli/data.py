@@ -60,21 +60,20 @@ def get_set(
     from fl.data import load
 
     found = load(name, data_dir)
-    if as_json:
-        facts = {
-            "name": found.name,
-            "source": found.source,
-            "train": len(found.y_train),
-            "test": len(found.y_test),
-            "input_shape": found.input_shape,
-            "classes": found.classes,
-            "natural_clients": len(found.client_names) or None,
-            "preprocessing": found.preprocessing,
-        }
-        output.emit_json(facts)
-        return
+    facts = {
+        "name": found.name,
+        "source": found.source,
+        "train": len(found.y_train),
+        "test": len(found.y_test),
+        "input_shape": found.input_shape,
+        "classes": found.classes,
+        "natural_clients": len(found.client_names) or None,
+        "preprocessing": found.preprocessing,
+    }
     natural = f", {len(found.client_names)} natural clients" if found.client_names else ""
-    print(
+    output.tell(
+        facts,
+        as_json,
         f"{found.name}: {len(found.y_train)} training and {len(found.y_test)} test examples of shape "
-        f"{found.input_shape}, {found.classes} classes{natural}; {found.preprocessing}. From {found.source}."
+        f"{found.input_shape}, {found.classes} classes{natural}; {found.preprocessing}. From {found.source}.",
     )

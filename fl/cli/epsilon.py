@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fl.cli.output import JsonOption, emit_json
+from fl.cli.output import JsonOption, tell
 from protocols.errors import Misuse
 
 
@@ -60,8 +60,9 @@ def epsilon(
     if suggest:
         if target is None or population is None or dimension is None or noise_multiplier is not None:
             raise Misuse("--suggest needs --epsilon, --rounds, --delta, --population and --dimension")
-        _suggest(
-            as_json,
+        from dp.suggestion import suggest as suggested
+
+        found = suggested(
             population=population,
             cohort=population if cohort is None else cohort,
             rounds=steps,
@@ -74,6 +75,7 @@ def epsilon(
             amplify=amplify,
             accountant=accountant,
         )
+        tell(found.to_json(), as_json, str(found))
         return
     from dp.accountants import accountant as make_accountant
     from dp.calibration import noise_multiplier as calibrated
@@ -103,20 +105,7 @@ def epsilon(
     }
     if target is not None:
         result["target_epsilon"] = target
-    if as_json:
-        emit_json(result)
-    else:
-        print(_sentence(result))
-
-
-def _suggest(as_json: bool, **planned: Any) -> None:
-    from dp.suggestion import suggest
-
-    found = suggest(**planned)
-    if as_json:
-        emit_json(found.to_json())
-    else:
-        print(found)
+    tell(result, as_json, _sentence(result))
 
 
 def _choice(kind: Any, value: str) -> Any:

@@ -1,6 +1,5 @@
 """`secagg keys`: identities, rosters, SuperNode keys. What does not belong here: how they are made."""
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -9,7 +8,7 @@ import typer
 from fl.cli import keys_he
 from fl.cli.keys_he import OutOption
 from fl.cli.keys_he import plain_name as _name
-from fl.cli.output import JsonOption, emit_json
+from fl.cli.output import JsonOption, tell
 
 if TYPE_CHECKING:
     from protocols.identity import Member
@@ -32,7 +31,7 @@ def new(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None
 
     identity = make_identity(_name(name), out)
     facts = {"name": name, "public": identity.public.hex(), "private_file": str(out / f"{name}.key")}
-    _print(facts, f"{out / name}.key (keep it), {out / name}.pub: {identity.public.hex()}", as_json)
+    tell(facts, as_json, f"{out / name}.key (keep it), {out / name}.pub: {identity.public.hex()}")
 
 
 @keys.command("node")
@@ -42,7 +41,7 @@ def node(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> Non
 
     private, public, transport = make_node_key(_name(name), out)
     facts = {"name": name, "transport": transport, "private_file": str(private), "public_file": str(public)}
-    _print(facts, f"{private} (keep it), {public}: {transport}", as_json)
+    tell(facts, as_json, f"{private} (keep it), {public}: {transport}")
 
 
 @keys.command("roster")
@@ -72,7 +71,7 @@ def roster(
         "members": [m.name for m in signed.roster.members],
         "authority": signer.public.hex(),
     }
-    _print(facts, f"{out}: {len(members)} members, signed by {signer.public.hex()}", as_json)
+    tell(facts, as_json, f"{out}: {len(members)} members, signed by {signer.public.hex()}")
 
 
 @keys.command("check")
@@ -90,7 +89,7 @@ def check(
     verified = SignedRoster.load(roster_file).verified(read_public(authority))
     names = [m.name for m in verified.members]
     facts = {"federation": verified.federation, "serial": verified.serial, "members": names}
-    _print(facts, f"{verified.federation}, serial {verified.serial}: {', '.join(names)}", as_json)
+    tell(facts, as_json, f"{verified.federation}, serial {verified.serial}: {', '.join(names)}")
 
 
 def _member(text: str) -> "Member":
@@ -104,13 +103,6 @@ def _member(text: str) -> "Member":
         raise Misuse(f"--member {text!r}: expected NAME:ROLE:PUBLIC_KEY[:NODE_KEY_FILE]")
     transport = read_node_key(Path(parts[3])) if len(parts) == 4 else ""
     return Member(parts[0], parts[1], read_public(parts[2]), transport)
-
-
-def _print(facts: Mapping[str, object], sentence: str, as_json: bool) -> None:
-    if as_json:
-        emit_json(facts)
-    else:
-        print(sentence)
 
 
 keys_he.register(keys)

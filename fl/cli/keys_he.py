@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from fl.cli.output import JsonOption, emit_json
+from fl.cli.output import JsonOption, tell
 
 OutOption = Annotated[Path, typer.Option(help="Folder to write to; it is made with mode 0700.")]
 
@@ -48,40 +48,32 @@ def paillier(
     ring = make(chosen, bits)
     made = save_all(ring, out, name)
     secret = [str(path) for path in made.secret]
-    if as_json:
-        facts = {"name": name, "arrangement": str(chosen), "bits": bits, "key": ring.digest.hex()}
-        if isinstance(chosen, Threshold):
-            facts["dealer"] = chosen.dealer
-        emit_json(facts | {"public_file": str(made.public), "private_files": secret})
-        return
-    print(f"{made.public}: for the server and the clients")
+    facts = {"name": name, "arrangement": str(chosen), "bits": bits, "key": ring.digest.hex()}
+    owner = f"{secret[0]}: for {'every client' if str(chosen) == 'shared' else 'the key holder alone'}"
     if isinstance(chosen, Threshold):
-        print(
-            f"{', '.join(secret)}: for one decryptor each; {chosen.dealer} hands them out and erases them here"
-        )
-    else:
-        print(f"{secret[0]}: for {'every client' if str(chosen) == 'shared' else 'the key holder alone'}")
+        facts["dealer"] = chosen.dealer
+        holders = f"for one decryptor each; {chosen.dealer} hands them out and erases them here"
+        owner = f"{', '.join(secret)}: {holders}"
+    facts |= {"public_file": str(made.public), "private_files": secret}
+    tell(facts, as_json, f"{made.public}: for the server and the clients", owner)
 
 
 def ckks(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> None:
     """Make the key that clients share under CKKS: NAME.ckks.key (mode 0600). A CKKS key holder needs no file: it
     makes a new key in every session.
     """
-    from protocols.errors import Misuse
+    from fl.credentials import expect_none, private_folder
     from protocols.extras import needs
 
     plain_name(name)
     with needs("he", "a CKKS key"):
         from he.ckks import SharedKey
     path = out / f"{name}.ckks.key"
-    if path.exists():
-        raise Misuse(f"{path} exists already; a key is never overwritten: choose another name or folder")
-    out.mkdir(mode=0o700, parents=True, exist_ok=True)
+    expect_none(path)
+    private_folder(out)
     SharedKey.generate().save(path)
-    if as_json:
-        emit_json({"name": name, "arrangement": "shared", "private_files": [str(path)]})
-    else:
-        print(f"{path}: for the clients, never for the server")
+    facts = {"name": name, "arrangement": "shared", "private_files": [str(path)]}
+    tell(facts, as_json, f"{path}: for the clients, never for the server")
 
 
 def plain_name(name: str) -> str:

@@ -41,6 +41,14 @@ def emit_json(result: Mapping[str, object]) -> None:
     print(json.dumps(_plain(result), allow_nan=False, ensure_ascii=False))
 
 
+def tell(result: Mapping[str, object], as_json: bool, *lines: str) -> None:
+    """Prints the object of `--json`, else the lines for people."""
+    if as_json:
+        emit_json(result)
+    for line in () if as_json else lines:
+        print(line)
+
+
 def fail(sentence: str, as_json: bool) -> None:
     """Prints a sentence on standard error and, for `--json`, an object with `error` on standard output."""
     line = " ".join(sentence.split())

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from fl.cli.output import JsonOption, emit_json
+from fl.cli.output import JsonOption, tell
 from fl.cli.verify_ledger import show_ledger
 
 if TYPE_CHECKING:
@@ -50,37 +50,30 @@ def verify(
 
     if (run is None) == (ledger is None) or (sign is not None and ledger is None):
         raise Misuse("give RUN, or --ledger and perhaps --sign")
+    key = None if public_key is None else _hex(public_key, "--public-key")[-1]
     if ledger is not None:
-        key = None if public_key is None else _hex(public_key, "--public-key")[-1]
         show_ledger(ledger, key, head, sign, as_json)
         return
     assert run is not None
     path = run / FILE_NAME if run.is_dir() else run
     if not path.is_file():
         raise Misuse(f"no run record at {path}: give the folder that `secagg run` wrote, or its {FILE_NAME}")
-    key = None if public_key is None else _hex(public_key, "--public-key")[-1]
     heads = [] if head is None else [data.hex() for data in _hex(head, "--head")]
     verdict = verify_record(path, key, heads[-1] if heads else None)
     if heads:
         verdict = replace(verdict, kept_index=_newest(verdict, heads))
     files = check_files(verdict, path.parent)
-    if as_json:
-        emit_json(
-            {
-                "verdict": verdict.level,
-                "verified": verdict.level == "verified",
-                "entries": len(verdict.entries),
-                "head": verdict.head,
-                "kept_index": verdict.kept_index,
-                "entries_after_kept": _later(verdict),
-                "files": list(files),
-            }
-        )
-        return
-    print(f"{path}: {verdict.level}; {len(verdict.entries)} entries, {len(files)} files match")
-    print(f"head {verdict.head}")
-    for line in _reach(verdict, key is not None):
-        print(line)
+    facts = {
+        "verdict": verdict.level,
+        "verified": verdict.level == "verified",
+        "entries": len(verdict.entries),
+        "head": verdict.head,
+        "kept_index": verdict.kept_index,
+        "entries_after_kept": _later(verdict),
+        "files": list(files),
+    }
+    told = f"{path}: {verdict.level}; {len(verdict.entries)} entries, {len(files)} files match"
+    tell(facts, as_json, told, f"head {verdict.head}", *_reach(verdict, key is not None))
 
 
 def _newest(verdict: "RecordVerdict", heads: list[str]) -> int:

@@ -1,11 +1,12 @@
 """`secagg verify --ledger`: what holds of a privacy ledger, and its signed head. The checks are `dp.ledger`'s."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl.cli.output import emit_json
+from fl.cli.output import emit_json, tell
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -24,31 +25,27 @@ def show_ledger(path: Path, key: bytes | None, head: str | None, sign: Path | No
     verdict = ledger.verify(None if head is None else _signed_head(Path(head)), key)
     if sign is not None:
         emit_json(ledger.sign_head(Identity.load(sign)).to_json())
-    elif as_json:
-        emit_json(
-            {
-                "verdict": verdict.level,
-                "verified": verdict.level == "verified",
-                **asdict(verdict),
-                "terms": ledger.terms.to_plain(),
-            }
-        )
-    else:
-        _print(path, ledger, verdict)
+        return
+    verified = verdict.level == "verified"
+    facts = {
+        "verdict": verdict.level,
+        "verified": verified,
+        **asdict(verdict),
+        "terms": ledger.terms.to_plain(),
+    }
+    tell(facts, as_json, *_lines(path, ledger, verdict))
 
 
-def _print(path: Path, ledger: "Ledger", verdict: "LedgerVerdict") -> None:
-    print(f"{path}: {verdict.level}; {verdict.charges} charges\nhead {verdict.head}")
+def _lines(path: Path, ledger: "Ledger", verdict: "LedgerVerdict") -> Iterator[str]:
+    yield f"{path}: {verdict.level}; {verdict.charges} charges\nhead {verdict.head}"
     for spent in ledger.spent():
-        print(f"{spent}; the budget is {ledger.terms.epsilon:g}")
+        yield f"{spent}; the budget is {ledger.terms.epsilon:g}"
     if verdict.unchained:
-        print(f"The first {verdict.unchained} were written by format 1, which did not chain the budget.")
+        yield f"The first {verdict.unchained} were written by format 1, which did not chain the budget."
     if verdict.kept is not None:
-        print(
-            f"The kept head covers the budget and the first {verdict.kept} charges: nothing there was changed."
-        )
+        yield f"The kept head covers the budget and the first {verdict.kept} charges: nothing there was changed."
     if verdict.level != "verified":
-        print(
+        yield (
             "Give --head (a signed head that somebody else kept) and --public-key (the signer's) to rule out a rewrite."
         )
 
