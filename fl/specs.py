@@ -160,11 +160,11 @@ def _words(annotation: object) -> list[str]:
 
 
 def _convert(value: object, annotation: object, spec: Spec, key: str) -> object:
-    try:
-        return _typed(value, annotation) if spec.typed else _from_text(str(value), annotation)
-    except ValueError:
-        wanted = " or ".join(_words(annotation)) or "a value that only Python code can give"
-        raise Misuse(f"{spec.name}: the option {key} takes {wanted}, not {value!r}.") from None
+    for member in _members(annotation):
+        with contextlib.suppress(ValueError, KeyError):
+            return _typed(value, member) if spec.typed else _from_text(str(value), member)
+    wanted = " or ".join(_words(annotation)) or "a value that only Python code can give"
+    raise Misuse(f"{spec.name}: the option {key} takes {wanted}, not {value!r}.")
 
 
 def _members(annotation: object) -> list[object]:
@@ -174,36 +174,31 @@ def _members(annotation: object) -> list[object]:
     return [annotation]
 
 
-def _from_text(text: str, annotation: object) -> object:
-    for member in _members(annotation):
-        try:
-            return _one_from_text(text, member)
-        except (ValueError, KeyError):
-            continue
-    raise ValueError(text)
+def _number(text: str) -> float:
+    if math.isnan(number := float(text)):
+        raise ValueError(text)
+    return number
 
 
-def _one_from_text(text: str, kind: object) -> object:
-    if kind is str:
-        return text
-    if kind is bool:
-        return {"true": True, "false": False}[text.lower()]
-    if kind in (None, types.NoneType):
-        return {"none": None}[text.lower()]
-    if kind is int:
-        return int(text)
-    if kind is bytes:
-        return bytes.fromhex(text)
-    if kind is float:
-        number = float(text)
-        if math.isnan(number):
-            raise ValueError(text)
-        return number
+_READERS: dict[object, Callable[[str], object]] = {
+    str: str,
+    bool: lambda text: {"true": True, "false": False}[text.lower()],
+    None: lambda text: {"none": None}[text.lower()],
+    types.NoneType: lambda text: {"none": None}[text.lower()],
+    int: int,
+    bytes: bytes.fromhex,
+    float: _number,
+}
+"""How text becomes a value of a type; others are read as TOML."""
+
+
+def _from_text(text: str, kind: object) -> object:
+    """Return text as a value of one type. Raises ValueError or KeyError for text that is none."""
     if isinstance(kind, type) and issubclass(kind, enum.Enum):
         return kind(text)
     if typing.get_origin(kind) is typing.Literal:
         return {str(choice): choice for choice in typing.get_args(kind)}[text]
-    return _typed(_literal(text), kind)
+    return _READERS[kind](text) if kind in _READERS else _typed(_literal(text), kind)
 
 
 def _literal(text: str) -> object:
@@ -214,23 +209,21 @@ def _literal(text: str) -> object:
         return text
 
 
-def _typed(value: object, annotation: object) -> object:
-    for member in _members(annotation):
-        kind = typing.get_origin(member) or member
-        if kind is typing.Literal and value in typing.get_args(member):
-            return value
-        if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
-            return float(value)
-        if kind is int and isinstance(value, bool):
-            continue
-        if kind is bytes and isinstance(value, str):
-            return bytes.fromhex(value)
-        if isinstance(kind, type) and issubclass(kind, enum.Enum) and isinstance(value, str):
-            return kind(value)
-        if isinstance(kind, type) and issubclass(kind, tuple) and isinstance(value, list):
-            return tuple(value)
-        if kind is inspect.Parameter.empty or (isinstance(kind, type) and isinstance(value, kind)):
-            return value
-        if not isinstance(kind, type) and kind is not typing.Literal:  # nothing that can be checked here
-            return value
+def _typed(value: object, member: object) -> object:
+    """Return a value of TOML as one type. Raises ValueError for another."""
+    kind = typing.get_origin(member) or member
+    if kind is typing.Literal and value in typing.get_args(member):
+        return value
+    if kind is float and isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    if kind is bytes and isinstance(value, str):
+        return bytes.fromhex(value)
+    if isinstance(kind, type) and issubclass(kind, enum.Enum) and isinstance(value, str):
+        return kind(value)
+    if isinstance(kind, type) and issubclass(kind, tuple) and isinstance(value, list):
+        return tuple(value)
+    fits = kind is inspect.Parameter.empty or (isinstance(kind, type) and isinstance(value, kind))
+    untold = not isinstance(kind, type) and kind is not typing.Literal  # nothing that can be checked here
+    if (fits or untold) and not (kind is int and isinstance(value, bool)):
+        return value
     raise ValueError(value)

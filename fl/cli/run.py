@@ -4,7 +4,6 @@
 
 import inspect
 import itertools
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -124,12 +123,11 @@ def _planned(folder: Path) -> int:
     """How many rounds the last whole entry of the run's record was one of: more than the configuration's, where the
     run was resumed to more; 0 where there is none. Whether the record holds is checked when it is continued.
     """
-    from protocols.record import FILE_NAME
+    from fl.round.kept import last_entry
 
     try:
-        last = (folder / FILE_NAME).read_bytes().split(b"\n")[-2]
-        return int(json.loads(last)["body"]["of"])
-    except (OSError, IndexError, KeyError, TypeError, ValueError):
+        return int((last_entry(folder) or {})["body"]["of"])
+    except (KeyError, TypeError, ValueError):
         return 0
 
 

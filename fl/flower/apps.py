@@ -5,7 +5,6 @@ What belongs here: the ClientApp, the ServerApp and what they read from the run 
 """
 
 import functools
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from logging import INFO
@@ -32,11 +31,12 @@ from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
 from fl.flower.site import Site
 from fl.flower.work import shown_arrays
 from fl.round import Broadcast, Engine, RoundResult, RunHeader
+from fl.round.kept import last_entry
 from fl.run_result import Result
 from protocols.errors import Misuse, ProtocolViolation, WireError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, RoundFacts
-from protocols.record import FILE_NAME, GENESIS
+from protocols.record import GENESIS
 from protocols.session import Session
 from protocols.stack import Stack
 
@@ -216,11 +216,8 @@ def _server_site(
 
 def last_head(folder: Path | None) -> str:
     """Return the head of the record in `folder`, or that of an empty one."""
-    path = None if folder is None else folder / FILE_NAME
-    if path is None or not path.exists():
-        return GENESIS
-    lines = path.read_bytes().splitlines()
-    return str(json.loads(lines[-1])["head"]) if lines else GENESIS
+    last = None if folder is None else last_entry(folder)
+    return GENESIS if last is None else str(last["head"])
 
 
 def _say(result: RoundResult) -> None:

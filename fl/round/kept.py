@@ -205,6 +205,17 @@ def result_from_json(entry: Json) -> RoundResult:
     return RoundResult(**{**kept, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
 
 
+def last_entry(folder: Path) -> Json | None:
+    """Return the last whole entry of the record in `folder`, None without one. Whether the record holds is checked
+    where it is opened.
+    """
+    try:
+        entry = json.loads((folder / FILE_NAME).read_bytes().split(b"\n")[-2])
+    except (OSError, IndexError, ValueError):
+        return None
+    return entry if isinstance(entry, dict) else None
+
+
 class RunFiles:
     """The files of one run in `folder`, which is made. Every file is replaced whole; the record comes last.
 
