@@ -18,7 +18,7 @@ from protocols.errors import Aborted, Misuse, ProtocolViolation, SecAggError, St
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.party_state import CLOSED, PartyState
 from protocols.store import MemoryStore
-from secagg import SecAgg
+from secagg import SecAgg, SecAggPlus
 from tests.toys.clusters import OFFSET, Clusters
 from tests.toys.controlled import Controlled
 
@@ -210,6 +210,13 @@ def test_a_sum_without_a_total_abandons_the_round_and_moves_no_model() -> None:
     history = run.fit(3, on_round=lambda result: models.append(clusters.state())).history
     assert [bool(result.abandoned) for result in history] == [False, True, False]
     assert all(np.array_equal(models[0][name], models[1][name]) for name in models[0])
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_several_sums_in_a_round_each_make_the_set_up_that_one_sum_would_reuse(workers: int) -> None:
+    layers = [SecAggPlus(setup="reuse", threat="semi-honest")]
+    history = federation(layers, strategy=Clusters(), workers=workers).fit(3).history
+    assert [result.abandoned for result in history] == [None] * 3
 
 
 def test_several_sums_go_on_where_a_run_was_stopped(tmp_path: Path) -> None:
