@@ -213,7 +213,7 @@ def test_a_sum_without_a_total_abandons_the_round_and_moves_no_model() -> None:
 
 
 @pytest.mark.parametrize("workers", [1, 2])
-def test_several_sums_in_a_round_each_make_the_set_up_that_one_sum_would_reuse(workers: int) -> None:
+def test_several_sums_in_a_round_work_with_reused_keys(workers: int) -> None:
     layers = [SecAggPlus(setup="reuse", threat="semi-honest")]
     history = federation(layers, strategy=Clusters(), workers=workers).fit(3).history
     assert [result.abandoned for result in history] == [None] * 3
