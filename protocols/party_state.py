@@ -37,7 +37,8 @@ class Held(Record):
 
 @dataclass(frozen=True)
 class PartyState:
-    """One owner's arrays at one client. Whoever uses it calls `keep` in every round that it takes part in.
+    """One owner's arrays at one client, in one run. Whoever uses it calls `keep` in every round that it takes part in.
+    A run reads nothing that another one kept here.
 
     state = PartyState.of(facts, "scaffold")
     control = state.arrays().get("control", zeros)
@@ -45,6 +46,7 @@ class PartyState:
     """
 
     store: Store
+    scope: str
     owner: str
     round: int
     closed: int
@@ -61,7 +63,9 @@ class PartyState:
                 f"{owner}: expected a store of the client's own and a broadcast that says which rounds closed; "
                 "set keeps_state on the layer or strategy, and play the rounds with a Federation"
             )
-        state = cls(facts.store, owner, facts.number, int(facts.number_for(CLOSED, facts.client, 0)))
+        state = cls(
+            facts.store, facts.scope, owner, facts.number, int(facts.number_for(CLOSED, facts.client, 0))
+        )
         state._settle()
         return state
 
@@ -85,13 +89,19 @@ class PartyState:
         if (known := 0 if settled is None else settled.round) != self.closed:
             raise ProtocolViolation(
                 f"{self.owner}: the server says that round {self.closed} was the last that closed with this client; "
-                f"its own state is of round {known}: the state or the server's run was lost or put back",
+                f"its own state of this run is of round {known}: {self._blame(known)}",
                 "server",
             )
+
+    def _blame(self, known: int) -> str:
+        others = [name for name in self.store.names(KEPT) if f"/{self.owner}/" in name]
+        if not known and others:
+            return "what it holds is of another run: put this run's state back, or begin a new run"
+        return "the state or the server's run was lost or put back"
 
     def _read(self, kind: str, transaction: Transaction | None = None) -> Held | None:
         data = (transaction or self.store).get(self._key(kind))
         return None if data is None else Held.decode(data)
 
     def _key(self, kind: str) -> str:
-        return f"{KEPT}{self.owner}/{kind}"
+        return f"{KEPT}{self.scope}/{self.owner}/{kind}"

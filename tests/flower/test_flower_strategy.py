@@ -45,6 +45,20 @@ def test_a_server_that_goes_on_still_agrees_with_its_clients_on_their_state(tmp_
     assert mean.blocks["control"][0] == pytest.approx(3, abs=0.01)
 
 
+def test_a_second_run_on_the_same_sites_begins_anew(tmp_path: Path) -> None:
+    """What clients keep is of one run: another one, with a folder of its own, neither reads nor trips over it."""
+    for seed in (1, 2):  # the same update is never sent twice
+
+        def seeded(seed: int = seed, **named: Any) -> Federation:
+            return federation(strategy=Controlled(), seed=seed, **named)
+
+        own = seeded(output=tmp_path / f"run-{seed}")
+        result = serve(grid_of(tmp_path, seeded), own, 2)
+        assert [entry.abandoned for entry in result.history] == [None] * 2
+        means = own.setup.strategy.means  # type: ignore[attr-defined]
+        assert [mean.blocks["control"][0] for mean in means] == pytest.approx([1, 2], abs=0.01)
+
+
 def test_entries_that_stay_local_are_never_sent(tmp_path: Path) -> None:
     def personal(**named: Any) -> Federation:
         made = federation(stay_local=("1.*",), **named)

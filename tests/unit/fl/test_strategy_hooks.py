@@ -77,7 +77,13 @@ def test_state_comes_back_from_worker_processes() -> None:
     models = [run.fit(3).model.state_dict() for run in runs]
     assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
     stores = [run.engine.stores["0"] for run in runs]  # type: ignore[attr-defined]
-    assert stores[0].get("kept/controlled/settled") == stores[1].get("kept/controlled/settled") is not None
+    assert kept(stores[0], "settled") == kept(stores[1], "settled") is not None
+
+
+def kept(store: MemoryStore, kind: str) -> bytes | None:
+    """What the one run of a store keeps for the toy strategy."""
+    (name,) = [name for name in store.names("kept/") if name.endswith(f"/controlled/{kind}")] or [""]
+    return store.get(name)
 
 
 class Remembers(PrivacyLayer):
@@ -147,7 +153,7 @@ def test_who_was_not_in_a_round_keeps_what_it_had() -> None:
     history = run.fit(8).history
     for name in run.setup.names:
         asked = sum(name in result.survivors for result in history)
-        held = run.engine.stores[name].get("kept/controlled/pending")  # type: ignore[attr-defined]
+        held = kept(run.engine.stores[name], "pending")  # type: ignore[attr-defined]
         assert (held is not None) == (asked > 0)
     assert {len(seen) for seen in strategy.seen.values()} != {8}
 
@@ -245,14 +251,14 @@ def test_sums_that_no_round_can_end_are_refused_before_the_first() -> None:
 # -- a client's own state, step by step --
 
 
-def facts(store: MemoryStore, number: int, closed: int) -> RoundFacts:
+def facts(store: MemoryStore, number: int, closed: int, run: str = "run") -> RoundFacts:
     public = {CLOSED: {"a": float(closed)}}
-    return RoundFacts(RunFacts(9, 1, 1), number, ("a",), bytes(32), public, "a", store)
+    return RoundFacts(RunFacts(9, 1, 1), number, ("a",), bytes(32), public, "a", store, scope=run)
 
 
-def keep(store: MemoryStore, number: int, closed: int, value: float) -> float:
+def keep(store: MemoryStore, number: int, closed: int, value: float, run: str = "run") -> float:
     """Play one round at a client: return what it started from."""
-    state = PartyState.of(facts(store, number, closed), "toy")
+    state = PartyState.of(facts(store, number, closed, run), "toy")
     before = float(state.arrays().get("x", np.zeros(()))[()])
     state.keep({"x": np.array(value)})
     return before
@@ -285,6 +291,16 @@ def test_a_server_that_says_otherwise_is_refused() -> None:
         PartyState.of(facts(MemoryStore(), 6, 5), "toy")
     with pytest.raises(Misuse, match="keeps_state"):
         PartyState.of(RoundFacts(RunFacts(9, 1, 1), 1, ("a",), bytes(32), {}, "a", store), "toy")
+
+
+def test_runs_over_one_store_disturb_each_other_in_no_round() -> None:
+    store = MemoryStore()
+    assert keep(store, 1, 0, 1.0, "north") == 0.0
+    assert keep(store, 1, 0, 5.0, "south") == 0.0
+    assert keep(store, 2, 1, 2.0, "north") == 1.0
+    assert keep(store, 2, 1, 6.0, "south") == 5.0
+    with pytest.raises(ProtocolViolation, match=r"round 2 was the last .* of another run"):
+        keep(store, 3, 2, 9.0, "east")
 
 
 # -- what never leaves a client --
