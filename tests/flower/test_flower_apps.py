@@ -46,7 +46,7 @@ def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> dict[str, 
     return {"loss": float(loss.detach())}
 
 
-def federation(privacy: list[Any] | None = None, **named: Any) -> Federation:
+def federation(privacy: list[Any] | None = None, seed: int = 3, **named: Any) -> Federation:
     layers = [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)] if privacy is None else privacy
     return Federation(
         model=lambda: torch.nn.Linear(5, 2),
@@ -54,7 +54,7 @@ def federation(privacy: list[Any] | None = None, **named: Any) -> Federation:
         names=SITES,
         train=train,
         privacy=layers,
-        seed=3,
+        seed=seed,
         **named,
     )
 
