@@ -194,5 +194,5 @@ def test_a_fixed_clip_is_the_nodes_own_whatever_is_broadcast() -> None:
     assert plan.summed.linf == 0.5
 
 
-def test_another_round_or_run_has_another_digest() -> None:
+def test_another_round_has_another_digest() -> None:
     assert shown(number=1).digest != shown(number=7).digest

@@ -1,0 +1,151 @@
+"""Ways in which a server once singled a client out of a round, or a round went on unpaid, planted again: the test that
+stands against each finds it.
+"""
+
+import hashlib
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+
+from dp import ClientDP
+from fl.engines.memory import MemoryEngine
+from fl.round import Manifest, Terms
+from fl.round.broadcast import Shown
+from protocols.party_state import PartyState
+from protocols.roundplan import RoundPlan
+from tests.unit.fl import test_round_kinds as kinds
+from tests.unit.fl import test_round_terms as terms
+from tests.unit.fl import test_strategy_hooks as hooks
+
+PLAY = sys.modules["fl.round.play"]
+
+
+@dataclass(frozen=True)
+class Planted:
+    """name: the defect. of, attribute, new: what is put where while it is planted. caught_by: the test that fails."""
+
+    name: str
+    of: Any
+    attribute: str
+    new: Any
+    caught_by: Callable[[], None]
+
+
+def one_by_one(played: Any, payer: Any, parts: Any, asked: Any, place: int, names: tuple[str, ...]) -> None:
+    payer.charge(parts[place].plan.events(tuple(names)), parts[place].number)
+    played.paid.append(parts[place])
+
+
+def model_alone(shown: Shown) -> bytes:
+    return hashlib.sha256(shown.model + shown.config).digest()
+
+
+def believed(*_: Any) -> None:
+    return None
+
+
+def told_another_option() -> None:
+    terms.test_a_layer_with_another_option_is_refused_by_name_with_both_values("client-dp.relation")
+
+
+DEFECTS = [
+    Planted(
+        "terms left out of the digest",
+        Shown,
+        "digest",
+        model_alone,
+        terms.test_another_round_has_another_digest,
+    ),
+    Planted(
+        "one part left out",
+        Terms,
+        "encode",
+        lambda told: told.run.encode(),
+        terms.test_changing_any_one_part_of_what_is_shown_changes_the_digest,
+    ),
+    Planted("a server's terms believed", Terms, "require", believed, told_another_option),
+    Planted(
+        "a round that was not planned",
+        Terms,
+        "require",
+        believed,
+        lambda: terms.test_a_round_that_was_not_planned_is_refused(10_000),
+    ),
+    Planted(
+        "options not compared",
+        sys.modules["protocols.stack"],
+        "options_of",
+        lambda *_: {},
+        told_another_option,
+    ),
+    Planted(
+        "planned events left out",
+        RoundPlan,
+        "planned",
+        lambda *_: (),
+        terms.test_planned_noise_that_no_option_shows_is_bound,
+    ),
+    Planted(
+        "a fixed clip follows the server",
+        ClientDP,
+        "_clip",
+        lambda layer, facts: facts.number_for(layer.name, "clip", layer.clip),
+        terms.test_a_fixed_clip_is_the_nodes_own_whatever_is_broadcast,
+    ),
+    Planted(
+        "sums charged one after the other",
+        PLAY,
+        "_charge",
+        one_by_one,
+        kinds.test_a_budget_with_room_for_one_of_two_sums_lets_nothing_leave,
+    ),
+    Planted(
+        "one number for the sums of a round",
+        MemoryEngine,
+        "session_number",
+        lambda engine, number, sums: number,
+        kinds.test_several_sums_of_several_rounds_share_one_set_up,
+    ),
+    Planted(
+        "a version for one client",
+        Manifest,
+        "require_alike",
+        believed,
+        kinds.test_a_version_made_for_one_client_is_refused_by_server_and_client,
+    ),
+    Planted(
+        "a base that nobody checks",
+        Manifest,
+        "require_base",
+        believed,
+        kinds.test_a_client_notices_a_model_of_its_own_whatever_its_work_makes,
+    ),
+    Planted(
+        "factors of any age",
+        Manifest,
+        "require",
+        believed,
+        kinds.test_a_factor_follows_from_the_age_of_a_version_that_can_be,
+    ),
+    Planted(
+        "state kept by owner alone",
+        PartyState,
+        "_key",
+        lambda state, kind: f"kept/{state.owner}/{kind}",
+        hooks.test_runs_over_one_store_disturb_each_other_in_no_round,
+    ),
+]
+
+
+@pytest.mark.parametrize("defect", DEFECTS, ids=lambda defect: defect.name)
+def test_a_planted_defect_is_found(defect: Planted) -> None:
+    with (
+        patch.object(defect.of, defect.attribute, defect.new),
+        pytest.raises((Exception, pytest.fail.Exception)),
+    ):
+        defect.caught_by()
+    defect.caught_by()
