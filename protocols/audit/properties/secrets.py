@@ -191,7 +191,7 @@ def _hidden_by_party(subject: Any, driven: Any) -> dict[Any, list[bytes]]:
 
 def _hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
     """The keys and seeds (16 to 256 bytes) that a record, or one inside it that is not meant for the wire, keeps
-    out of its repr.
+    out of its repr, by themselves or by party.
     """
     for item in fields(record):
         value = getattr(record, item.name)
@@ -199,8 +199,9 @@ def _hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
             continue
         if is_dataclass(value):
             yield from _hidden(value, sent)
-        elif not item.repr and isinstance(value, bytes) and 16 <= len(value) <= 256:
-            yield value
+        elif not item.repr:
+            each = value.values() if isinstance(value, dict) else (value,)
+            yield from (one for one in each if isinstance(one, bytes) and 16 <= len(one) <= 256)
 
 
 def nonces_once(subject: Any, data: Any) -> None:
