@@ -139,7 +139,7 @@ class Coordinator:
             dimension=self.schema.dimension,
             local_epochs=options.local_epochs,
             sizes=setup.sizes,
-            weight_cap=setup.strategy.weight_cap or (max(1, *setup.sizes.values()) if setup.sizes else None),
+            weight_cap=setup.strategy.weight_cap or self._largest(),
             delta=options.delta,
             blocks=setup.strategy.blocks(self.schema.dimension),
         )
@@ -147,6 +147,10 @@ class Coordinator:
             return run
         least, failing = carried(options, setup.stack.secure_sum, setup.policy, len(setup.names))
         return replace(run, least_chosen=least, failing=failing)
+
+    def _largest(self) -> int | None:
+        sizes = {} if self.setup.stack.hides_sizes else self.setup.sizes
+        return max(1, *sizes.values()) if sizes else None
 
     def _check_recipients(self, everyone: bool) -> None:
         """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""

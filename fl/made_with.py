@@ -26,7 +26,7 @@ def of(setup: FederationSetup) -> Settings:
         **options,
         "clients": list(setup.names),
         "strategy": setup.strategy.name,
-        "examples": dict(setup.sizes),
+        **({} if setup.stack.hides_sizes else {"examples": dict(setup.sizes)}),
         "batch_size": {name: _batch_size(setup, name) for name in setup.sizes},
         **_named(setup.strategy.name, setup.strategy),
         **of_stack(setup.stack),

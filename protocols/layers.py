@@ -272,6 +272,11 @@ class PrivacyLayer:
     owns: frozenset[str] = frozenset()
 
     @property
+    def sizes_are_public(self) -> bool:
+        """Whether the layer, beside its noise, declares every client's number of examples public."""
+        return False
+
+    @property
     def takes_blocks(self) -> bool:
         """True if the layer handles every block of a contribution (`Signal.block` says which one it is given) and its
         `events` price them all. By default a layer that looks at neither vector nor sum does.

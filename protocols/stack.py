@@ -119,6 +119,11 @@ class Stack:
         """Whether a layer bounds and noises what clients send."""
         return any(layer.adds_noise for layer in self.layers)
 
+    @property
+    def hides_sizes(self) -> bool:
+        """Whether what is told may not follow a client's number of examples: there is noise, and none covers it."""
+        return self.noisy and not any(layer.sizes_are_public for layer in self.layers)
+
     def describe(self) -> tuple[str, ...]:
         """Return a sentence per layer for the statement."""
         exposed = self.secure_sum.server_sees_vectors

@@ -115,6 +115,10 @@ class SampleDP(PricedLayer):
             f"{self.clipping.start:g} per example, add-remove neighbours; holds against everybody; {self._declared()}"
         )
 
+    @property
+    def sizes_are_public(self) -> bool:
+        return self.examples is None
+
     def _declared(self) -> str:
         if self.examples is None:
             return "each client's number of examples is public: its rate, steps and noise follow it"

@@ -109,7 +109,7 @@ def round_line(result: RoundResult) -> str:
         "-" if result.withheld else len(result.asked),
         "-" if result.withheld else len(result.survivors),
         "-" if result.withheld else _bytes(result.bytes_up_per_client),
-        "-" if result.withheld else f"{sum(result.seconds.values()):.2f}",
+        f"{sum(result.seconds.values()):.2f}" if "train" in result.seconds else "-",
     )
 
 
@@ -161,7 +161,7 @@ def summary(result: Any, config: Any) -> dict[str, Any]:
         "bytes_up_per_client": None if withheld else mean("bytes_up_per_client"),
         "bytes_down_per_client": None if withheld else mean("bytes_down_per_client"),
         "seconds": {
-            key: None if withheld else sum(entry.seconds.get(key, 0.0) for entry in history)
+            key: sum(told) if (told := [e.seconds[key] for e in history if key in e.seconds]) else None
             for key in ("train", "privacy_client", "privacy_server")
         },
         "epsilon": price_shown(result.guarantees),

@@ -1,4 +1,5 @@
-"""Rounds whose choice of clients is secret, because a layer's price counts on it (docs/dp-account.md, section 9).
+"""What may be told of rounds whose choice of clients is secret, because a layer's price counts on it
+(docs/dp-account.md, section 9), and of rounds with noise.
 
 Every planned round is charged, also one that is abandoned. Who and how many took part is not told. What does not belong
 here: how clients are chosen (`fl.sampling`), what it saves (`dp`).
@@ -10,6 +11,7 @@ from fl.round.result import RoundResult
 from protocols.layers import RunFacts
 from protocols.stack import Stack
 
+SERVER = "privacy_server"
 WITHHELD = "there was no total; why is withheld, for it may tell who took part"
 
 
@@ -26,6 +28,15 @@ def plays_nobody(stack: Stack, run: RunFacts, least: int = 1) -> bool:
         and least <= 1
         and run.least_chosen == run.failing == 0
     )
+
+
+def untimed(result: RoundResult) -> RoundResult:
+    """Return what may be told of a round beside noise: how long clients computed follows their examples, and no noise
+    covers it. The server's own seconds stay.
+    """
+    kept = {name: seconds for name, seconds in result.seconds.items() if name == SERVER}
+    trips = tuple(replace(trip, seconds=0.0, node=0.0, train=0.0) for trip in result.trips)
+    return replace(result, seconds=kept, trips=trips)
 
 
 def withheld(result: RoundResult) -> RoundResult:

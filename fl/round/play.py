@@ -15,7 +15,7 @@ from fl import metrics as metric
 from fl.round import counts as count
 from fl.round.broadcast import CAPPED, COUNTERS, EMPTY, WHERE, Broadcast
 from fl.round.engine import Charge, Engine, Summed
-from fl.round.hidden import is_hidden, plays_nobody
+from fl.round.hidden import SERVER, is_hidden, plays_nobody, untimed
 from fl.round.result import RoundResult
 from fl.round.session import new_session
 from protocols.errors import Aborted, TooFewSurvivors
@@ -96,6 +96,8 @@ def play(
         )
         if any(is_hidden(stack, part.plan.facts.run) for part in parts):
             _charge(played, payer, parts, [()] * len(parts), 0, ())
+    if stack.noisy:
+        played.result = untimed(played.result)
     return played
 
 
@@ -180,7 +182,7 @@ def _close(played: PlayedRound, parts: Sequence[Broadcast], engine: Engine) -> N
     means = tuple(mean_of(part, summed, result) for part, summed in zip(parts, played.totals, strict=True))
     played.means = means
     result.survivors = tuple(dict.fromkeys(name for mean in means for name in mean.survivors))
-    result.seconds["privacy_server"] = result.seconds.get("privacy_server", 0.0) + engine.clock() - began
+    result.seconds[SERVER] = result.seconds.get(SERVER, 0.0) + engine.clock() - began
 
 
 def mean_of(part: Broadcast, summed: Summed, result: RoundResult) -> Mean:

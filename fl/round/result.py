@@ -11,7 +11,8 @@ class Trip:
 
     seconds: wall time. node: the slowest answering party's own computing, training included; train: of that, the
     user's code. server: computing there. waiting: the rest: polling, transport and starting processes. asked,
-    answered: parties. up, down: bytes of protocol messages over all parties.
+    answered: parties. up, down: bytes of protocol messages over all parties. Beside a layer that adds noise the first
+    three are 0: they follow the clients' examples.
     """
 
     stage: str
@@ -36,7 +37,8 @@ class RoundResult:
     metrics: test metrics after it. train_metrics: weighted means over the survivors. clipped_share: share of the
     coordinates that were clipped to the public range; weights_capped, empty_clients: clients whose weight was capped,
     and those without examples; None where a DP layer forbids to tell. clipped_tensors: where values were clipped, with
-    the number of clients. bytes: per client asked. seconds: by "train", "privacy_client", "privacy_server". guarantees:
+    the number of clients. bytes: per client asked. seconds: by "train", "privacy_client", "privacy_server"
+    (this one alone beside a layer that adds noise). guarantees:
     the price of all rounds so far, a line per unit, relation, adversary and delta. abandoned: why there is no total,
     else None. session: its context, in hexadecimal digits; session_number: its number, which grows over all runs of a
     server (0: no session was made). trips: over a network, in order. refusals: party -> why it did not take part, or

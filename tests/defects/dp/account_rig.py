@@ -23,6 +23,7 @@ from dp.events import Gaussian, Relation, Unit, UnknownEvent
 from dp.ledger_head import SignedHead
 from dp.sample.errors import UnaccountedStep
 from fl import Federation, FedSGD
+from fl.made_with import of
 from fl.round.kept import METRICS
 from protocols.errors import Misuse, SecAggError, StoreError
 from protocols.identity import Identity
@@ -104,6 +105,16 @@ def broken_examples_end_nothing() -> bool:
     except Misuse:
         return False
     return result.history[0].abandoned is None
+
+
+def sizes_and_seconds_are_told_nowhere() -> bool:
+    """Two runs that differ in one client's number of examples tell the same, but for noise and the server's seconds."""
+    told = []
+    for size in (8, 40):
+        run = federation([ClientDP(**Z, weights="bounded", weight_cap=100)], [8, size, 8])
+        result = run.fit(1).history[0]
+        told.append((run.coordinator.planned(1).weight_cap, of(run.setup), sorted(result.seconds)))
+    return told[0] == told[1] and told[0][2] == ["privacy_server"]
 
 
 def counts_are_told_nowhere() -> bool:

@@ -18,6 +18,7 @@ from fl import coordinator, federation
 from fl.account import Account
 from protocols.errors import BudgetExceeded
 from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
+from protocols.stack import Stack
 from tests.defects.dp import account_rig as check
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -124,6 +125,12 @@ DEFECTS = {
     "a broken example ends the run": Defect(
         check.broken_examples_end_nothing,
         patches=((factors, "counted", lambda parts, squares: (parts, squares, 0)),),
+    ),
+    "a client's number of examples in the checkpoint, and in the sum's width": Defect(
+        check.sizes_and_seconds_are_told_nowhere, patches=((Stack, "hides_sizes", False),)
+    ),
+    "seconds of training told beside noise": Defect(
+        check.sizes_and_seconds_are_told_nowhere, patches=((PLAY, "untimed", lambda result: result),)
     ),
     "a secret choice: how many took part is told": Defect(
         check.counts_are_told_nowhere, patches=((federation, "withheld", lambda result: result),)
