@@ -4,6 +4,7 @@ JSON object.
 
 import json
 import re
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -120,3 +121,22 @@ def test_the_page_and_the_command_line_know_every_key_once() -> None:
     options = {option.name: option for option in command.commands["run"].params}
     assert [name for name in options if name in keys] == keys
     assert all(isinstance(options[key], click.Option) and options[key].help for key in keys)
+
+
+@pytest.mark.parametrize("option", ["--workers=2", "--dropout=0.5"])
+def test_what_only_the_engine_in_memory_plays_is_refused_elsewhere(secagg: Command, option: str) -> None:
+    pytest.importorskip("flwr")
+    code, _, said = secagg(*SMALL, "--engine=flower-simulation", option, "--output=out")
+    assert code == 2
+    assert "engine in memory only" in said
+
+
+def test_every_plain_option_of_a_federation_is_one_of_the_command(secagg: Command, tmp_path: Path) -> None:
+    given = ("--stay-local=1.bias", "--metrics=loss", "--workers=2", "--buffers=local")
+    code, _, said = secagg(*SMALL, *given, "--output=out", "--json")
+    assert code == 0, said
+    kept = tomllib.loads((tmp_path / "out" / "config.toml").read_text())
+    assert (kept["stay_local"], kept["metrics"], kept["workers"]) == (["1.bias"], ["loss"], 2)
+    code, again, said = secagg("--resume", "--output=out", "--rounds=2", "--json")
+    assert code == 0, said
+    assert json.loads(again)["rounds"] == 2
