@@ -72,7 +72,7 @@ class Event:
         return 2.0 if self.relation is Relation.REPLACE else 1.0
 
 
-_TINY, _HUGE = 1e-12, 1e300
+_TINY, _HUGE, _TINY_DELTA = 1e-12, 1e300, 1e-300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -211,6 +211,23 @@ class Pure(Event):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Planned(Event):
+    """Whatever part of a planned run happens: all of it costs at most `epsilon` at `delta`, and it is spent once,
+    however often it is listed.
+
+    For a party that does not know the steps of another one. No accountant adds it up: a curve at other deltas does not
+    follow from one point of it.
+    """
+
+    epsilon: float
+    delta: float
+
+    def _ranges(self) -> Iterator[tuple[str, float, float]]:
+        yield "epsilon", 0.0, _HUGE
+        yield "delta", _TINY_DELTA, 1.0
+
+
+@dataclass(frozen=True, kw_only=True)
 class Failing(Event):
     """`event`, a primitive one, or nothing: with at most `probability`, whatever the data, the round is abandoned, and
     that is seen.
@@ -281,6 +298,7 @@ KINDS: Mapping[str, type[Event]] = {
         DiscreteGaussianSum,
         Skellam,
         Pure,
+        Planned,
         Failing,
         Composed,
         Repeated,

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from dp.ledger import Ledger
 
 DEFAULT_DELTA = 1e-5
+PLANNED = "Planned"
+"""Kind of an event that promises the price of a whole run, whatever part of it happens (`dp.events.Planned`)."""
 Key = tuple[str, str, str, float]
 """Unit, relation, adversary, delta: what one guarantee is about."""
 
@@ -116,7 +118,10 @@ class Account:
 
         spent: dict[Key, dict[str, Counter[Any]]] = defaultdict(lambda: defaultdict(Counter))
         layers: dict[Key, list[str]] = defaultdict(list)
+        promised = {(fact.layer, fact.party) for fact in events if fact.kind == PLANNED}
         for fact in events:
+            if fact.kind != PLANNED and (fact.layer, fact.party) in promised:
+                continue  # a part of what the promise is about
             key = (fact.unit, fact.relation, fact.adversary, self._deltas.get(fact.layer, self._default))
             spent[key][fact.party][from_fact(fact)] += 1
             if fact.layer not in layers[key]:
@@ -142,7 +147,10 @@ class Account:
 
 def _epsilon(counts: "Counter[Any]", delta: float, name: str) -> float:
     from dp.accountants import accountant
+    from dp.events import Planned
 
+    if len(counts) == 1 and isinstance(whole := next(iter(counts)), Planned) and whole.delta <= delta:
+        return whole.epsilon  # once, whatever part of the plan it was listed for
     account = accountant(name)
     for event, times in counts.items():
         account.add(event, times)

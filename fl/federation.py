@@ -194,6 +194,9 @@ class Federation:
         run = self.coordinator.prepare(rounds)
         for said in self.setup.stack.outlook(run):
             warnings.warn(said, stacklevel=3)
+        if self.setup.ledger is not None and not isinstance(self.engine, MemoryEngine):
+            sample = self.coordinator.sample()  # what nodes spend may be known to them alone
+            self.account.check(sample.plan.events(sample.clients[:1]))
         if not resume:
             if folder is not None and checkpoint.rounds_in(folder):
                 raise Misuse(f"{folder} holds a run already: resume it, or name another folder")

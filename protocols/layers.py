@@ -194,6 +194,8 @@ class RoundFacts:
     for it this round (numbers or arrays; part of the session's context). seed: 32 public bytes fixed for this round by
     the broadcast model (for public randomness such as rotations). client: who acts ("" on the server).
     store: the party's own store, if it has one. scope: names the run in it, so that no other run reads what it keeps.
+    afford: for a layer whose price only the client knows, called with the round's events before it trains: raises
+    PolicyRefusal for more than the client accepts.
     """
 
     run: RunFacts
@@ -205,6 +207,7 @@ class RoundFacts:
     store: Store | None = None
     random: SecureRandom = field(default_factory=SystemRandom)
     scope: str = ""
+    afford: Callable[[tuple[Event, ...]], None] = field(default=lambda events: None, repr=False)
 
     @property
     def whose(self) -> str:

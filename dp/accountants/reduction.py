@@ -7,7 +7,16 @@ hold them against brute force.
 
 import math
 
-from dp.events import DiscreteGaussianSum, Event, Failing, Gaussian, PoissonGaussian, Skellam, UnknownEvent
+from dp.events import (
+    DiscreteGaussianSum,
+    Event,
+    Failing,
+    Gaussian,
+    Planned,
+    PoissonGaussian,
+    Skellam,
+    UnknownEvent,
+)
 
 SMOOTHING_VARIANCE = 3.6
 """s0^2: what of the variance is given up for the reduction. eta is below 2^-100 then."""
@@ -28,6 +37,11 @@ def dominating(event: Event) -> tuple[Event, float]:
     """
     if isinstance(event, DiscreteGaussianSum):
         return _continuous(event), _distance(event)
+    if isinstance(event, Planned):
+        raise UnknownEvent(
+            f"a promise of epsilon {event.epsilon:g} at delta {event.delta:g} for a whole run does not add up with "
+            "anything: tell the layer what its steps follow (SampleDP: batch_size, and examples or the clients' sizes)"
+        )
     if isinstance(event, Failing):
         inner, distance = dominating(event.event)
         return inner, distance + event.probability

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from dp.accountants import accountant as make_accountant
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.event_json import to_fact
-from dp.events import DiscreteGaussianSum, Event, Gaussian, PoissonGaussian, Relation, Unit, repeat
+from dp.events import DiscreteGaussianSum, Event, Planned, Relation, Unit, repeat
 from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse
@@ -32,17 +32,16 @@ _SLACK = 1e-3
 
 @dataclass
 class ClientAccount:
-    """One client's own account: its size, rate, noise, and the steps it has taken. Numbers only; no
-    data."""
+    """One client's own account: its size, rate, noise, steps planned for the run and for a round, steps taken. Numbers
+    only; no data."""
 
     examples: int
     rate: float
     multiplier: float
     planned: int
     event: Event
+    steps: int
     taken: int = 0
-    last_round: int = 0
-    last_steps: int = 0
     engine: "ClientEngine | None" = field(default=None, repr=False)
 
 
@@ -147,10 +146,11 @@ class SampleDP(PricedLayer):
             self._repair(task)
         account = self._account(task, facts)
         engine = self._engine(account, facts)  # takes back what earlier processes spent
-        self._refuse_overspending(account, task.epochs * self._steps(account), facts)
+        self._refuse_overspending(account, facts)
+        facts.afford((to_fact(self._round(account), adversary="server", party=facts.client),))
         base = task.model
         given = base, task.optimizer, task.loader, task.criterion
-        schedule = self._factors(task.epochs * self._steps(account), facts.number)
+        schedule = self._factors(account.steps, facts.number)
         attached = engine.begin(*given, passes=task.epochs, schedule=schedule)
         task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
         task.loader = attached.loader
@@ -164,7 +164,6 @@ class SampleDP(PricedLayer):
             raise
         task.model = base
         account.taken += steps
-        account.last_round, account.last_steps = facts.number, steps
         self._keep(account, facts)
         self.charge(account.event, facts, steps)
         return metrics
@@ -224,9 +223,13 @@ class SampleDP(PricedLayer):
             return discrete(m, Unit.EXAMPLE, Relation.ADD_REMOVE, run.dimension + 1, rate=rate)
 
         multiplier = self.calibrated(run, lambda: self.price.multiplier(once, planned, run), rate, planned)
-        return ClientAccount(
-            examples, rate, multiplier, planned, self.step_event(multiplier, rate, examples, run)
-        )
+        event = self.step_event(multiplier, rate, examples, run)
+        return ClientAccount(examples, rate, multiplier, planned, event, epochs * steps)
+
+    @staticmethod
+    def _round(account: ClientAccount) -> Event:
+        """What a round spends: its planned steps, known before it trains; it takes no others."""
+        return repeat(account.event, account.steps)
 
     def step_event(self, multiplier: float, rate: float, examples: int, run: RunFacts) -> Event:
         """One step: gradient and, with adaptive clipping, the count, together in the coarser of their grids
@@ -251,8 +254,8 @@ class SampleDP(PricedLayer):
             relation=Relation.ADD_REMOVE,
         )
 
-    def _refuse_overspending(self, account: ClientAccount, steps: int, facts: RoundFacts) -> None:
-        after = account.taken + steps
+    def _refuse_overspending(self, account: ClientAccount, facts: RoundFacts) -> None:
+        after = account.taken + account.steps
         if self.price.epsilon is None or after <= account.planned:
             return
         price = (
@@ -260,7 +263,7 @@ class SampleDP(PricedLayer):
         )
         if price > self.price.epsilon * (1 + _SLACK):
             raise BudgetExceeded(
-                f"{account.taken} of {account.planned} planned steps are taken; {steps} more would bring "
+                f"{account.taken} of {account.planned} planned steps are taken; {account.steps} more would bring "
                 f"epsilon to {price:.3g}, beyond "
                 f"{self.price.epsilon:g}; nothing was trained. "
                 "A layer keeps its account: make a new one for a new run, and a ledger to add runs up"
@@ -288,40 +291,32 @@ class SampleDP(PricedLayer):
     # -- the account --
 
     def kind(self, run: RunFacts | None) -> Event:
-        return _sampled(1.0, 0.5)
+        return discrete(1.0, Unit.EXAMPLE, Relation.ADD_REMOVE, 1, rate=0.5)
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
-        """What each survivor spent in this round, in its own name; planned steps where the client lives
-        elsewhere and has not told."""
-        spent = []
-        for client in survivors:
-            account = self.accounts.get(client)
-            if account is not None and account.last_round == facts.number:
-                event: Event = repeat(account.event, account.last_steps)
-            else:
-                event = self._expected(client, facts.run)
-            spent.append(to_fact(event, adversary="server", party=client))
-        return tuple(spent)
+        """What each survivor spends in this round, in its own name: its planned steps, where its rate is known here;
+        else what the whole plan may cost, from its first round on."""
+        return tuple(
+            to_fact(self._spent(name, facts.run), adversary="server", party=name) for name in survivors
+        )
 
-    def _expected(self, client: str, run: RunFacts) -> Event:
-        """A round's share of a client's own guarantee: from its size where that is known, else one Gaussian
-        per round whose composition over the planned run costs the same epsilon at the same delta.
-        """
-        examples = self.examples or run.sizes.get(client)
-        if examples and self.batch_size:
+    def planned(self, facts: RoundFacts) -> tuple[Fact, ...]:
+        """None: they follow each client's own examples, and its own account."""
+        return ()
+
+    def _spent(self, client: str, run: RunFacts) -> Event:
+        account, examples = self.accounts.get(client), self.examples or run.sizes.get(client)
+        if account is None and examples and self.batch_size:
             account = self._planned(examples, self.batch_size, run.local_epochs, run)
-            return repeat(account.event, run.local_epochs * self._steps(account))
+        if account is not None:
+            return self._round(account)
         if self.price.epsilon is None:
             raise Misuse(
                 f"{self.name} with noise_multiplier needs batch_size and examples, or the clients' sizes, to state "
                 f"what {client} spends"
             )
-        multiplier = self.price.multiplier(lambda m: _sampled(m, 1.0), run.rounds, run)
-        return _sampled(multiplier, 1.0)
-
-    def planned(self, facts: RoundFacts) -> tuple[Fact, ...]:
-        """None: they follow each client's own examples, and its own account."""
-        return ()
+        common: dict[str, Any] = {"unit": Unit.EXAMPLE, "relation": Relation.ADD_REMOVE}
+        return Planned(epsilon=self.price.epsilon, delta=self.price.at(run), **common)
 
     def epsilon(self, client: str, delta: float, accountant: str | None = None) -> float:
         """What a client has spent so far at `delta`, by its own account. Raises Misuse for a client that
@@ -340,15 +335,6 @@ class SampleDP(PricedLayer):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._restored = {name: dict(kept) for name, kept in state.get("clients", {}).items()}
-
-
-def _sampled(multiplier: float, rate: float) -> Event:
-    common: dict[str, Any] = {
-        "noise_multiplier": multiplier,
-        "unit": Unit.EXAMPLE,
-        "relation": Relation.ADD_REMOVE,
-    }
-    return Gaussian(**common) if rate == 1 else PoissonGaussian(sample_rate=rate, **common)
 
 
 def _kept(account: ClientAccount) -> dict[str, float]:

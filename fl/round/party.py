@@ -6,6 +6,7 @@ and files of an engine (`fl.flower`), training (`Work`), the session's steps (`p
 
 import time
 from dataclasses import dataclass, replace
+from functools import partial
 
 from fl.round.broadcast import Broadcast
 from fl.round.contribution import encoded
@@ -82,12 +83,12 @@ class RoundParty:
         SpentUpdate for an update that left before, unless the policy allows that.
         """
         limit = self.policy.max_epsilon
-        events = party_events(broadcast.plan, self.name)
-        self.ledger.require(events, limit)
-        own = broadcast.own(self.name, self.store)
+        self.ledger.require(party_events(broadcast.plan, self.name), limit)
+        own = replace(broadcast.own(self.name, self.store), afford=partial(self.ledger.require, limit=limit))
         began = time.perf_counter()
         vector, update = encoded(broadcast, work(broadcast, own), own)
         self.train_seconds = time.perf_counter() - began
+        events = party_events(broadcast.plan, self.name)  # as the layers know them now: exactly
         self.sent_again = self.store.marked(f"spent/{update.hex()}")
         if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
             raise SpentUpdate("this update left this client once; it is not sent a second time")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fl.account import DEFAULT_DELTA
+from fl.account import DEFAULT_DELTA, PLANNED
 from protocols.errors import PolicyRefusal, RollbackDetected
 from protocols.roundplan import RoundPlan
 from protocols.statement import Event
@@ -48,7 +48,8 @@ class PartyLedger:
             )
         ledger = self._ledger()
         for event in events:
-            _afford(ledger, event, limit)
+            if event.kind != PLANNED:  # the layer says what it is before it trains (`RoundFacts.afford`)
+                _afford(ledger, event, limit)
 
     def charge(
         self, events: tuple[Event, ...], limit: float | None, *, run: str, round: int, again: bool

@@ -1,5 +1,6 @@
 """The federation's account: the largest party's price, statements apart, a round charged whole or not at all."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from dp import ClientDP, Ledger, SampleDP
 from dp.accountants import epsilon
 from dp.event_json import to_fact
-from dp.events import Gaussian, Relation, Unit, repeat
+from dp.events import Gaussian, Planned, Relation, Unit, UnknownEvent, repeat
 from fl.account import Account
 from protocols import PlainSum
 from protocols.errors import BudgetExceeded, Misuse
@@ -42,6 +43,28 @@ def test_units_relations_and_adversaries_are_priced_apart() -> None:
     ]
     prices = [epsilon([event], 1e-5, "rdp") for event in (CLIENT, EXAMPLE, EXAMPLE)]
     assert [line.epsilon for line in lines] == prices
+
+
+def test_a_promise_for_a_whole_run_counts_once_and_adds_up_with_nothing(tmp_path: Path) -> None:
+    statement = {"unit": Unit.EXAMPLE, "relation": Relation.ADD_REMOVE}
+    whole, part = Planned(epsilon=8.0, delta=1e-5, **statement), repeat(EXAMPLE, 3)
+    account = Account([SampleDP(epsilon=8.0)])
+    listed = [
+        replace(to_fact(event, "server", "a"), layer="sample-dp") for event in (whole, part, whole, whole)
+    ]
+    account.charge(listed, 1)  # the part is what the promise is about
+    account.charge([replace(to_fact(EXAMPLE, "server", "b"), layer="sample-dp")], 1)
+    assert [line.epsilon for line in account.guarantees()] == [8.0]
+    account.charge([replace(to_fact(EXAMPLE, "server"), layer="another")], 2)
+    with pytest.raises(UnknownEvent, match="does not add up"):
+        account.guarantees()
+    ledger = Ledger(tmp_path / "l", epsilon=20.0, delta=1e-5)
+    with pytest.raises(UnknownEvent, match="batch_size, and examples"):
+        Account([SampleDP(epsilon=8.0)], ledger=ledger).charge(listed[:1], 1)
+    smaller = Account([SampleDP(epsilon=8.0)], delta=1e-6)
+    smaller.charge(listed[:1], 1)
+    with pytest.raises(UnknownEvent, match="at delta 1e-05"):
+        smaller.guarantees()
 
 
 def test_each_layer_is_priced_at_its_own_delta_by_its_own_accountant() -> None:

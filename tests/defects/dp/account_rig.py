@@ -16,19 +16,26 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
-from dp.accountants import epsilon
+from dp.accountants import accountant, epsilon
 from dp.audit import Rehearsal, check_noise
 from dp.event_json import from_fact
 from dp.events import Gaussian, Relation, Unit, UnknownEvent
 from dp.ledger_head import SignedHead
 from dp.sample.errors import UnaccountedStep
 from fl import Federation, FedSGD
+from fl.account import Account
+from fl.computation import LocalComputation
 from fl.made_with import of
+from fl.round import new_session
 from fl.round.kept import METRICS
+from fl.round.party import RoundParty
+from fl.round.party_ledger import PartyLedger
 from protocols.errors import Misuse, SecAggError, StoreError
 from protocols.identity import Identity
+from protocols.layers import RoundFacts, RunFacts
 from protocols.plain import PlainSum
 from protocols.record import FILE_NAME, verify_record
+from protocols.store import MemoryStore
 from secagg import SecAggPlus
 from tests.defects.dp import rig
 from tests.flower.test_flower_apps import SITES, grid_of, serve
@@ -348,7 +355,7 @@ def no_more_is_spent_than_planned() -> bool:
         except UnaccountedStep:
             continue
         printed = [event.facts["count"] for event in result.statement.events]
-        if layer.epsilon("ward-0", 1e-5) > 1.001 or printed != [2]:
+        if layer.epsilon("ward-0", 1e-5) > 1.001 or printed != [layer.accounts["ward-0"].taken]:
             return False
     return True
 
@@ -369,3 +376,34 @@ def step_sizes_follow_no_loss() -> bool:
     except UnaccountedStep:
         return True
     return False
+
+
+def every_prefix_costs_at_most_what_is_printed() -> bool:
+    """A server that does not know a client's rate, in each round of four, and the steps that the client took."""
+    server, run = SampleDP(epsilon=8.0, delta=1e-5), RunFacts(4, 1, 1, dimension=8, delta=1e-5)
+    account, client = Account([server]), SampleDP(epsilon=8.0, delta=1e-5)._planned(640, 4, 1, run)
+    for number in range(1, 5):
+        facts = RoundFacts(run, number, ("a",), bytes(32))
+        account.charge([replace(event, layer=server.name) for event in server.events(facts, ("a",))], number)
+        spent = accountant("pld").add(client.event, number * client.steps).epsilon(1e-5)
+        if spent > account.guarantees()[0].epsilon:
+            return False
+    return True
+
+
+def a_node_is_charged_what_its_steps_cost() -> bool:
+    """A node's own ledger after the first of four rounds holds the price of 16 sampled steps."""
+    g = torch.Generator().manual_seed(0)
+    data = DataLoader(TensorDataset(torch.randn(64, 3, generator=g), torch.arange(64) % 2), batch_size=4)
+    layer = SampleDP(epsilon=8.0, delta=1e-5)
+    own = Federation(lambda: torch.nn.Linear(3, 2), lambda name, config: data, names=["a"], privacy=[layer])
+    own.coordinator.prepare(4)
+    broadcast = own.coordinator.open(1, ("a",))
+    session = new_session(own.setup.stack.secure_sum, broadcast, least=1, number=1, memory=None)
+    work = LocalComputation(own.setup, own.coordinator.model)
+    with tempfile.TemporaryDirectory() as folder:
+        policy = replace(own.setup.stack.secure_sum.default_policy, max_epsilon=7.9)
+        party = RoundParty("a", MemoryStore(), PartyLedger(Path(folder)), policy, own.setup.stack)
+        party.begin(broadcast, session, 0, work, "run")
+        charged = [line.epsilon for line in Ledger(Path(folder) / "own.ledger").spent()]
+    return charged == [layer.epsilon("a", 1e-5)]

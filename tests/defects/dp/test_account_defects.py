@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
+from dp.events import Gaussian, Relation, Unit
 from dp.ledger_head import SignedHead
 from dp.sample import factors, loader, optimizers
 from dp.sample.guard import StepGuard
@@ -92,6 +93,13 @@ def any_end(self: StepGuard) -> int:
     """As few steps as the loop takes."""
     self.planned = self.drawn
     return FINISH(self)
+
+
+def evenly(self: SampleDP, client: str, run: RunFacts) -> Gaussian:
+    """One Gaussian a round that costs over the whole run what its steps do."""
+    statement: Any = {"unit": Unit.EXAMPLE, "relation": Relation.ADD_REMOVE}
+    multiplier = self.price.multiplier(lambda z: Gaussian(noise_multiplier=z, **statement), run.rounds, run)
+    return Gaussian(noise_multiplier=multiplier, **statement)
 
 
 @dataclass(frozen=True)
@@ -176,6 +184,12 @@ DEFECTS = {
     ),
     "sample-dp: a learning rate that follows the loss": Defect(
         check.step_sizes_follow_no_loss, patches=((optimizers, "changed_number", lambda *_: None),)
+    ),
+    "sample-dp: a Gaussian a round in place of sampled steps": Defect(
+        check.every_prefix_costs_at_most_what_is_printed, patches=((SampleDP, "_spent", evenly),)
+    ),
+    "sample-dp: a node charged by what it spends evenly": Defect(
+        check.a_node_is_charged_what_its_steps_cost, patches=((SampleDP, "_spent", evenly),)
     ),
     "one sum over units and deltas": Defect(
         check.each_unit_has_its_own_line, patches=((Account, "guarantees", one_sum),)

@@ -16,6 +16,7 @@ from dp.events import (
     Event,
     FixedSizeGaussian,
     Gaussian,
+    Planned,
     PoissonGaussian,
     Pure,
     Relation,
@@ -44,6 +45,7 @@ SAMPLES += [
     compose(*SAMPLES),
     repeat(SAMPLES[1], 1000),
     repeat(compose(SAMPLES[0], repeat(SAMPLES[5], 3)), 2),
+    Planned(epsilon=8.0, delta=1e-5, **ZERO_OUT),
 ]
 
 
