@@ -1,5 +1,4 @@
-"""The public keys that a client advertises, as one fixed-width string. What does not belong here: private
-keys.
+"""The public keys that a client advertises, as one fixed-width string. What does not belong here: private keys.
 
 Layout: key for sealing (32), key for masks (32); a signing key (32) in the semi-malicious model; where the graph is
 fixed by commit and reveal, a commitment (32); in certified sessions the identity's signature of all before it (64):

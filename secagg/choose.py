@@ -65,8 +65,7 @@ class Wishes:
 
 @functools.lru_cache(maxsize=256)
 def choose(wishes: Wishes, clients: int) -> MaskParameters:
-    """Return the parameters for a cohort; without a threat: semi-malicious if that is feasible, else
-    semi-honest.
+    """Return the parameters for a cohort; without a threat: semi-malicious if that is feasible, else semi-honest.
 
     Raises Misuse if there are none, saying what to relax.
     """

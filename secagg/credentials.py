@@ -1,8 +1,6 @@
-"""What a malicious-model session needs from outside: a signed roster, the authority's key, one's own
-identity.
+"""What a malicious-model session needs from outside: a signed roster, the authority's key, one's own identity.
 
-What does not belong here: session keys. Clients pin the authority; the server's copy serves to name cheats
-early.
+What does not belong here: session keys. Clients pin the authority; the server's copy serves to name cheats early.
 """
 
 from collections.abc import Iterable, Mapping

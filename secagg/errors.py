@@ -1,6 +1,4 @@
-"""Ends of a masked session that only masked sums have. What does not belong here: what every protocol
-raises.
-"""
+"""Ends of a masked session that only masked sums have. What does not belong here: what every protocol raises."""
 
 from protocols.errors import Aborted
 

@@ -1,10 +1,8 @@
-"""Arithmetic in GF(2^16) = GF(2)[x] / (x^16 + x^12 + x^3 + x + 1). What does not belong here: secret
-sharing itself.
+"""Arithmetic in GF(2^16) = GF(2)[x] / (x^16 + x^12 + x^3 + x + 1). What does not belong here: secret sharing itself.
 
-Addition is xor. A product of a secret symbol with a public factor is the xor of the factor's multiples by x^0
-.. x^15 under the symbol's bits: no table and no branch depends on a secret. Products of public points go
-through logarithm tables (x generates the multiplicative group: the polynomial is primitive). numba is
-imported on first use.
+Addition is xor. A product of a secret symbol with a public factor is the xor of the factor's multiples by x^0 .. x^15
+under the symbol's bits: no table and no branch depends on a secret. Products of public points go through logarithm
+tables (x generates the multiplicative group: the polynomial is primitive). numba is imported on first use.
 """
 
 import functools
@@ -19,9 +17,7 @@ Symbols = npt.NDArray[np.uint16]
 
 @functools.cache
 def tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
-    """Return (powers, logarithms) of the generator x: powers[i] = x^i for 0 <= i < 2 x 65,535,
-    logarithms[0] is unused.
-    """
+    """Return (powers, logarithms) of the generator x: powers[i] = x^i for 0 <= i < 2 x 65,535, logarithms[0] is unused."""
     powers = np.empty(2 * ORDER, dtype=np.uint16)
     value = 1
     for exponent in range(ORDER):

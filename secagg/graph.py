@@ -19,11 +19,10 @@ _ORDER = b"graph: order"
 
 @functools.lru_cache(maxsize=4)
 def permutation(seed: bytes, size: int) -> npt.NDArray[np.int64]:
-    """Return a uniform permutation of range(size), (size,) int64, read-only, fixed by a seed of 16 to 64
-    bytes.
+    """Return a uniform permutation of range(size), (size,) int64, read-only, fixed by a seed of 16 to 64 bytes.
 
-    The clients are sorted by 128-bit words of the seed's stream; two equal words (below size^2 / 2^129) leave
-    them in order.
+    The clients are sorted by 128-bit words of the seed's stream; two equal words (below size^2 / 2^129) leave them in
+    order.
     """
     words = np.frombuffer(expand(seed, _ORDER, 16 * size), dtype="<u8").reshape(size, 2)
     order = np.lexsort((words[:, 1], words[:, 0])).astype(np.int64)
@@ -33,9 +32,7 @@ def permutation(seed: bytes, size: int) -> npt.NDArray[np.int64]:
 
 @functools.lru_cache(maxsize=4)
 def _circle(seed: bytes, size: int) -> tuple[list[int], list[int]]:
-    """Return the order on the circle and each client's place in it, as lists: single items are read from
-    them.
-    """
+    """Return the order on the circle and each client's place in it, as lists: single items are read from them."""
     order = permutation(seed, size)
     return order.tolist(), np.argsort(order).tolist()
 
@@ -59,9 +56,7 @@ class Harary:
         return self.degree >= self.size - 1
 
     def neighbours(self, client: int) -> tuple[int, ...]:
-        """Return the neighbours of `client` in ascending order. Raises Misuse for a client outside
-        range(size).
-        """
+        """Return the neighbours of `client` in ascending order. Raises Misuse for a client outside range(size)."""
         _inside(client, self.size)
         if self.complete:
             return (*range(client), *range(client + 1, self.size))

@@ -1,17 +1,16 @@
 """Masks: a seed's keystream, expanded block by block and added to (or taken from) a vector in place.
 
-A mask is the keystream of AES-128 in counter mode (NIST SP 800-38A, 6.5), read as little-endian words, one
-per coordinate and as wide as the ring's words. It is uniform over the word and so over the ring, for every
-number of bits: reading exactly b bits per coordinate would save keystream, but cutting them apart costs more
-than making whole words. What does not belong here: where seeds come from (`key_agreement`, `shamir`) and who
-adds what (`client`, `server`).
+A mask is the keystream of AES-128 in counter mode (NIST SP 800-38A, 6.5), read as little-endian words, one per
+coordinate and as wide as the ring's words. It is uniform over the word and so over the ring, for every number of bits:
+reading exactly b bits per coordinate would save keystream, but cutting them apart costs more than making whole words.
+What does not belong here: where seeds come from (`key_agreement`, `shamir`) and who adds what (`client`, `server`).
 
 For other purposes (`keystream`) HMAC-SHA256 of the purpose under a seed gives the cipher's key and its first counter
 block, so that two purposes of one seed are two independent streams (Bonawitz et al., CCS 2017, section 3: PRG).
 
 A mask's seed is 32 bytes: the key and the first counter block. It must be fresh for every (session, pair, stream),
-since one seed gives one keystream. The derived counter block makes tables computed in advance for one fixed
-block useless.
+since one seed gives one keystream. The derived counter block makes tables computed in advance for one fixed block
+useless.
 """
 
 from __future__ import annotations

@@ -35,9 +35,7 @@ class Advertisement(Record):
 
 @dataclass(frozen=True, eq=False)
 class Commitments(Record):
-    """Server to client: who advertised, and each one's commitment (32 bytes) to its part of the graph's
-    randomness.
-    """
+    """Server to client: who advertised, and each one's commitment (32 bytes) to its part of the graph's randomness."""
 
     clients: Indices
     commitments: bytes

@@ -57,15 +57,14 @@ class _Masked(SecureSum):
         setup: str = "fresh",
         renew: int = 100,
     ) -> None:
-        """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt
-        (None: 0.1, or whatever a threshold that is given stands).
+        """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt (None: 0.1, or
+        whatever a threshold that is given stands).
 
-        threat: "semi-honest", "semi-malicious" or "malicious"; None: semi-malicious where it is feasible,
-        else semi-honest. neighbours, threshold: given instead of planned. security, correctness: bits.
-        credentials: needed by "malicious". beacon: public randomness made after the roster was signed, behind
-        a sparse graph over that whole roster; without it clients commit and reveal. setup: "fresh" keys for
-        every session, or "reuse" of one set-up's for at most `renew` rounds of one roster. Raises Misuse for
-        values out of range.
+        threat: "semi-honest", "semi-malicious" or "malicious"; None: semi-malicious where it is feasible, else
+        semi-honest. neighbours, threshold: given instead of planned. security, correctness: bits. credentials: needed
+        by "malicious". beacon: public randomness made after the roster was signed, behind a sparse graph over that
+        whole roster; without it clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of one
+        set-up's for at most `renew` rounds of one roster. Raises Misuse for values out of range.
         """
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
@@ -198,17 +197,13 @@ class _Masked(SecureSum):
 
 
 class SecAggPlus(_Masked):
-    """Masked sums on a random regular graph: each client shares masks with few others (Bell et al., CCS
-    2020).
-    """
+    """Masked sums on a random regular graph: each client shares masks with few others (Bell et al., CCS 2020)."""
 
     name = "secagg+"
 
 
 class SecAgg(_Masked):
-    """Masked sums on the complete graph: each client shares masks with all others (Bonawitz et al., CCS
-    2017).
-    """
+    """Masked sums on the complete graph: each client shares masks with all others (Bonawitz et al., CCS 2017)."""
 
     name = "secagg"
     _complete = True

@@ -1,9 +1,8 @@
-"""The ring Z_{2^b} and how its elements lie in memory. What does not belong here: masks, byte strings,
-capacities.
+"""The ring Z_{2^b} and how its elements lie in memory. What does not belong here: masks, byte strings, capacities.
 
-Elements are kept in unsigned machine words of w = 32 bits (b <= 32) or 64 bits. Because 2^b divides 2^w,
-sums of words may overflow freely: they are exact modulo 2^w and so modulo 2^b, and are reduced once, when
-they are packed or read. Masks are uniform over the whole word, hence uniform over the whole ring.
+Elements are kept in unsigned machine words of w = 32 bits (b <= 32) or 64 bits. Because 2^b divides 2^w, sums of words
+may overflow freely: they are exact modulo 2^w and so modulo 2^b, and are reduced once, when they are packed or read.
+Masks are uniform over the whole word, hence uniform over the whole ring.
 """
 
 from __future__ import annotations
@@ -49,8 +48,7 @@ class Ring:
         return np.zeros(dimension, self.dtype)
 
     def embed(self, vector: ArrayLike) -> Words:
-        """Integers (any width, any sign) as ring elements, in fresh words; the residue modulo 2^bits is what
-        counts.
+        """Integers (any width, any sign) as ring elements, in fresh words; the residue modulo 2^bits is what counts.
 
         Raises Misuse unless `vector` is a one-dimensional array of integers.
         """

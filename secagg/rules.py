@@ -179,9 +179,7 @@ def _rules(
 
 
 def rules_of(session: Session) -> Rules:
-    """Return the rules of a session. Raises Misuse if its parameters are not those of a masked sum, or do
-    not fit.
-    """
+    """Return the rules of a session. Raises Misuse if its parameters are not those of a masked sum, or do not fit."""
     known = vars(session).get(_KEPT)
     if known is not None:
         return known  # type: ignore[no-any-return]  # what is kept there is kept below

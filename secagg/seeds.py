@@ -1,7 +1,6 @@
 """Seeds of masks, derived from what parties hold. What does not belong here: expanding them (`masking`).
 
-Each seed (32 bytes) is for one session, one pair or one client, one purpose; the session's context is HKDF's
-salt.
+Each seed (32 bytes) is for one session, one pair or one client, one purpose; the session's context is HKDF's salt.
 """
 
 from protocols.key_agreement import PairKeys, derive, info

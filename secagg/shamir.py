@@ -1,10 +1,9 @@
-"""Shamir secret sharing over GF(2^16): t shares give the secret, t - 1 say nothing. What does not belong
-here: who holds what.
+"""Shamir secret sharing over GF(2^16): t shares give the secret, t - 1 say nothing. What does not belong here: who
+holds what.
 
-Shamir, CACM 1979. A secret of any bytes is cut into 16-bit symbols, each the constant term of its own
-polynomial; a share has the secret's length (rounded up to even). Holders are points 1 to 65,535. Products
-with secrets are computed without tables or branches on them (each is a sum of public multiples); tables serve
-public points only.
+Shamir, CACM 1979. A secret of any bytes is cut into 16-bit symbols, each the constant term of its own polynomial; a
+share has the secret's length (rounded up to even). Holders are points 1 to 65,535. Products with secrets are computed
+without tables or branches on them (each is a sum of public multiples); tables serve public points only.
 """
 
 from collections.abc import Mapping, Sequence
@@ -49,11 +48,10 @@ def split_array(
 
 
 def combine(shares: Mapping[int, bytes], length: int) -> bytes:
-    """Return the secret of `length` bytes from exactly as many shares, by point, as the threshold asks
-    for.
+    """Return the secret of `length` bytes from exactly as many shares, by point, as the threshold asks for.
 
-    Wrong shares give a wrong secret: check the result against a commitment. Raises Misuse for points out of
-    range or no share, ProtocolViolation for shares of another length or a padding that is not zero.
+    Wrong shares give a wrong secret: check the result against a commitment. Raises Misuse for points out of range or no
+    share, ProtocolViolation for shares of another length or a padding that is not zero.
     """
     rows = [_row(shares[p], length) for p in shares]
     return combine_arrays(np.array(list(shares)), [np.stack(rows)] if rows else [], length)[0]

@@ -1,6 +1,4 @@
-"""What a masked session protects, in prose, as facts of its parameters. What does not belong here:
-enforcement.
-"""
+"""What a masked session protects, in prose, as facts of its parameters. What does not belong here: enforcement."""
 
 import math
 

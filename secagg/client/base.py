@@ -1,6 +1,4 @@
-"""What every client state shares: its session, its place, and how it takes and gives messages. No state
-lives here.
-"""
+"""What every client state shares: its session, its place, and how it takes and gives messages. No state lives here."""
 
 import functools
 from dataclasses import dataclass

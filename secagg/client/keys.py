@@ -33,9 +33,7 @@ class Keys(Record):
 
 
 def make_keys(session: Session, index: int, identity: Identity | None, random: SecureRandom) -> Keys:
-    """Return fresh keys and their advertisement, certified by the client's identity where the session asks
-    for that.
-    """
+    """Return fresh keys and their advertisement, certified by the client's identity where the session asks for that."""
     rules, context = rules_of(session), session.context
     seal, mask, sign, part = generate(random), generate(random), random.bytes(32), random.bytes(32)
     public = public_key(seal) + public_key(mask)

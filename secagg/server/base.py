@@ -1,6 +1,4 @@
-"""What every server state shares: who answered, and how messages are taken and asked for. No state lives
-here.
-"""
+"""What every server state shares: who answered, and how messages are taken and asked for. No state lives here."""
 
 import functools
 from dataclasses import dataclass

@@ -1,8 +1,7 @@
-"""Second state, where the graph is fixed by commit and reveal: the server collects everybody's part of the
-seed.
+"""Second state, where the graph is fixed by commit and reveal: the server collects everybody's part of the seed.
 
-A part that is withheld ends the session, by name: to go on without it would let whoever withholds choose
-between graphs. Nothing about any update has left by then; a retry is a new session with fresh parts.
+A part that is withheld ends the session, by name: to go on without it would let whoever withholds choose between
+graphs. Nothing about any update has left by then; a retry is a new session with fresh parts.
 """
 
 from collections.abc import Collection

@@ -1,6 +1,4 @@
-"""Taking the masks off: secrets from shares, masks from secrets. What does not belong here: messages and
-states.
-"""
+"""Taking the masks off: secrets from shares, masks from secrets. What does not belong here: messages and states."""
 
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
