@@ -17,7 +17,7 @@ Symbols = npt.NDArray[np.uint16]
 
 @functools.cache
 def tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
-    """Return (powers, logarithms) of the generator x: powers[i] = x^i for 0 <= i < 2 x 65,535, logarithms[0] is unused."""
+    """Return (powers, logarithms) of the generator x: powers[i] = x^i, 0 <= i < 2 x 65,535; logarithms[0] is unused."""
     powers = np.empty(2 * ORDER, dtype=np.uint16)
     value = 1
     for exponent in range(ORDER):

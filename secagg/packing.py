@@ -31,7 +31,7 @@ def load(ring: Ring) -> None:
 
 
 def pack(words: Words, ring: Ring) -> bytes:
-    """The ring's low bits of each word, packed: `ring.packed_bytes(len(words))` bytes. Raises Misuse for a wrong array."""
+    """The ring's low bits of each word: `ring.packed_bytes(len(words))` bytes. Raises Misuse for a wrong array."""
     ring.check(words)
     if ring.bits in (8, 16, 32, 64):
         return words.astype(f"<u{ring.bits // 8}").tobytes()

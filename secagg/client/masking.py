@@ -62,7 +62,7 @@ class Masking(Holding):
         return mates
 
     def _open(self, delivery: Delivery, mates: list[int]) -> tuple[dict[int, bytes], list[int]]:
-        """The shares by dealer, and the dealers whose box does not open or does not match the digests it is pledged to."""
+        """The shares by dealer, and the dealers whose box does not open, or does not match the digests they pledged."""
         boxes, context = items(delivery.boxes, len(delivery.boxes) // len(mates)), self.session.context
         held: dict[int, bytes] = {}
         for j, box, digests in zip(mates, boxes, items(delivery.digests, 2 * DIGEST_BYTES), strict=True):
