@@ -28,7 +28,7 @@ class Account:
     """Events in order, and what they cost.
 
     Each event is priced at its layer's own delta (else `delta`, else 1e-5) by its layer's own accountant; events of
-    no known layer at the first layer's. run: names the run in the ledger.
+    no known layer at the first layer's. run: names the run in the ledger. rounds: those charged by this process.
     """
 
     def __init__(
@@ -48,6 +48,7 @@ class Account:
         self.calibrated = any(price.epsilon is not None for price in prices.values())
         self.ledger, self.run = ledger, run
         self.events: list[Event] = []
+        self.rounds: set[int] = set()
 
     @property
     def delta(self) -> float:
@@ -71,6 +72,7 @@ class Account:
             charges = [Charge(from_fact(event), party=event.party) for event in events]
             self.ledger.charge_all(charges, run=self.run, round=round)
         self.events.extend(events)
+        self.rounds.add(round)
 
     def check(self, events: Sequence[Event]) -> None:
         """Refuse kinds of events that the ledger cannot price. Raises UnknownEvent (a Misuse)."""

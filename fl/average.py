@@ -19,6 +19,7 @@ from fl.round import (
     Mean,
     Reference,
     RoundResult,
+    Tree,
     Work,
     contribution_of,
     moved,
@@ -100,7 +101,6 @@ class SecureAverage:
         self._stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self._protection: Protection | None = None
         self._run: RunFacts | None = None
-        self._paid = 0
         self._history: list[RoundResult] = []
         self._speaker = Speaker()
 
@@ -131,9 +131,10 @@ class SecureAverage:
             raise Misuse(f"updates: expected distinct names of clients, got {names}")
         by_name = dict(zip(names, updates.values(), strict=True))
         counts = self._weights(names, weights)
-        if self.account.calibrated and self._paid >= self.rounds:
+        paid = len(self.account.rounds)
+        if self.account.calibrated and paid >= self.rounds:
             raise BudgetExceeded(
-                f"{self._paid} calls were paid for of the {self.rounds} that the noise was calibrated for: "
+                f"{paid} calls were paid for of the {self.rounds} that the noise was calibrated for: "
                 "pass SecureAverage the number of calls as rounds=..., or give the layer a noise_multiplier"
             )
         start = self._reference(reference)
@@ -147,8 +148,8 @@ class SecureAverage:
                 broadcast, self._flat(own.client, present[own.client], start), counts[own.client]
             )
 
-        mean = self._play(broadcast, contribute, [name for name in names if name not in present])
-        return to_state(moved(start, mean.vector, mean.counters), start.schema, reference)
+        tree = self._play(broadcast, contribute, [name for name in names if name not in present])
+        return to_state(tree, start.schema, reference)
 
     def _flat(self, name: str, state: Mapping[str, Any], start: Reference) -> Flat:
         try:
@@ -203,22 +204,26 @@ class SecureAverage:
         numbers = self.stack.numbers
         return Stack([*self.stack.layers, self.stack.secure_sum], Numbers(numbers.bits, numbers.range, 1))
 
-    def _play(self, broadcast: Broadcast, work: Work, left: Sequence[str]) -> Mean:
-        """Return the mean of one call. Raises what abandoned it."""
+    def _play(self, broadcast: Broadcast, work: Work, left: Sequence[str]) -> Tree:
+        """Return the average of one call. Raises what abandoned it."""
         engine = MemoryEngine(
             self.stack.secure_sum, work, departures=partial(_leaving, left), policy=self.policy
         )
         engine.stores = self._stores
-        played = play([broadcast], engine, self.stack, self.account)
+        trees: list[Tree] = []
+
+        def take(means: tuple[Mean, ...]) -> None:
+            trees.append(moved(broadcast.reference, means[0].vector, means[0].counters))
+
+        played = play([broadcast], engine, self.stack, self.account, take=take)
         self._protection = played.protection or self._protection
-        self._paid += played.charged
         if played.error is not None:
             raise played.error
         self.outcome, self.survivors = engine.outcome, played.result.survivors
         self.clipped_share = played.result.clipped_share
         self._history.append(played.result)
         self._speaker.hear(played.result)
-        return played.means[0]
+        return trees[0]
 
     @property
     def epsilon(self) -> float | None:

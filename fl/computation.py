@@ -67,9 +67,10 @@ class LocalComputation:
         """Return what the client's computation starts from: the broadcast model, a new optimizer and criterion."""
         setup, options = self.setup, self.setup.options
         loader = setup.loader_for(own.client)
-        order = getattr(loader, "generator", None)
-        if order is not None:  # its state would depend on how often it was asked before
-            order.manual_seed(derive(options.seed, "order", own.number, own.client))
+        for drawing in (loader, getattr(loader, "sampler", None)):
+            order = getattr(drawing, "generator", None)
+            if isinstance(order, torch.Generator):  # its state would depend on how often it was asked before
+                order.manual_seed(derive(options.seed, "order", own.number, own.client))
         model = fresh_model(self.template, self._state(broadcast) | self._stayed(own), options.device)
         return LocalTask(
             client=own.client,
@@ -108,7 +109,7 @@ class LocalComputation:
         leaving = shared(state, self.setup.options)
         if self.setup.options.stay_local:
             tree, _ = to_tree({name: value for name, value in state.items() if name not in leaving})
-            PartyState.of(own, STAYED).keep({name: array.astype(np.float64) for name, array in tree.items()})
+            PartyState.of(own, STAYED).keep(tree)
         flat = flatten_state(leaving, broadcast.reference.schema, not self.setup.stack.counts_broken_as_zero)
         require_kept(flat, broadcast.reference)
         return flat

@@ -7,6 +7,7 @@ import math
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import replace
+from functools import reduce
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ from fl.round import (
     reference_of,
 )
 from fl.round.hidden import is_hidden
-from fl.round.reference import Tree
+from fl.round.reference import Tree, exact_sum
 from fl.sampling import carried, choose
 from fl.seeds import derive, seeded
 from fl.tensors import schema_of_state, to_state, to_tree
@@ -51,7 +52,6 @@ class Coordinator:
             )
         check_device(setup.options.device)
         check_workers(setup.options.workers, setup.options.device, setup.stack.layers)
-        self.optimizer = of_optimizer(_optimizer(setup, self.model))
         if setup.options.buffers == "local":
             setup.options = replace(
                 setup.options, stay_local=(*setup.options.stay_local, *buffers_of(self.model))
@@ -61,6 +61,7 @@ class Coordinator:
         self.schema = schema_of_state(state, setup.options.integers, rules)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
+        self.optimizer = of_optimizer(_optimizer(setup, self.model))
         self.run: RunFacts | None = None
         self.origin = Origin()
         self.closed: dict[str, int] = {}
@@ -149,8 +150,9 @@ class Coordinator:
         return replace(run, least_chosen=least, failing=failing)
 
     def _largest(self) -> int | None:
+        """Return the public cap on weights: at least 2, for 1 would count clients without examples as much as others."""
         sizes = {} if self.setup.stack.hides_sizes else self.setup.sizes
-        return max(1, *sizes.values()) if sizes else None
+        return max(2, *sizes.values()) if sizes else None
 
     def _check_recipients(self, everyone: bool) -> None:
         """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""
@@ -245,11 +247,20 @@ class Coordinator:
         return reference_of({name: array.copy() for name, array in tree.items()}, schema=self.schema)
 
     def move(self, means: Mapping[str, Mean]) -> None:
-        """Move the model by what the strategy makes of the means of a round's sums."""
-        step = self.setup.strategy.moves(means)
+        """Move the model by what the strategy makes of the means of a round's sums.
+
+        Raises what the strategy raises, and Aborted for a sum that fits no model; then model and strategy stay.
+        """
+        strategy = self.setup.strategy
+        before = {name: np.array(array) for name, array in strategy.state().items()}
         counted = [mean.counters for mean in means.values() if mean.counters is not None]
-        counters = np.stack(counted).sum(axis=0) if counted else None
-        self.take(moved(self.reference(), step, counters))
+        try:
+            counters = reduce(exact_sum, counted) if counted else None
+            tree = moved(self.reference(), strategy.moves(means), counters)
+        except BaseException:
+            strategy.restore(before)
+            raise
+        self.take(tree)
 
     def take(self, tree: Tree) -> None:
         """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""

@@ -29,8 +29,8 @@ from fl.federation_setup import (
     optimizer_of,
     strategy_of,
 )
-from fl.round import Broadcast, Engine, RoundResult, new_session, play, statement_of
-from fl.round.hidden import withheld
+from fl.round import Broadcast, Engine, Mean, RoundResult, new_session, play, statement_of
+from fl.round.hidden import told, withheld
 from fl.round.kept import KeptRun, RunFiles, entry_of
 from fl.round.remarks import Speaker
 from fl.run_options import RunOptions
@@ -247,11 +247,14 @@ class Federation:
 
     def _play(self, parts: Sequence[Broadcast]) -> RoundResult:
         least = self.setup.options.min_survivors
-        played = play(parts, self.engine, self.setup.stack, self.account, least)
+        names = [part.name for part in parts]
+
+        def take(means: tuple[Mean, ...]) -> None:
+            self.coordinator.move(dict(zip(names, means, strict=True)))
+
+        played = play(parts, self.engine, self.setup.stack, self.account, least, take)
         if not self.coordinator.hidden:  # what it says follows how many took part
             self.protection = played.protection or self.protection
-        if played.means:
-            self.coordinator.move({part.name: mean for part, mean in zip(parts, played.means, strict=True)})
         return played.result
 
     def _count(self, lost: RoundResult, parts: Sequence[Broadcast]) -> RoundResult:
@@ -319,4 +322,6 @@ class Federation:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
         run, notes = self.coordinator.run, self.engine.notes
+        if self.coordinator.hidden:
+            notes = told(notes)
         return statement_of(setup.stack, protection, self.account, notes, history, run)

@@ -1,7 +1,8 @@
 """Training metrics leak too: they go through the secure sum, as a weighted mean in fixed point, or nowhere.
 
 A metric takes three integers: high and low half of round(value x 2^20) times the weight, and the weight if
-it was there. Each stays within the bound of the vector's own coordinates, so metrics never widen the ring.
+it was there. From 16 bits per value on, each stays within the bound of the vector's own coordinates; with fewer bits
+the ring is as wide as 16 bits make it.
 """
 
 from collections.abc import Mapping, Sequence

@@ -32,7 +32,8 @@ class RunOptions:
     noise) or "local" (they never leave a client, which goes on with its own; the server's stay as they were made).
     metrics: names of what `train` returns that are summed with the update. min_survivors:
     a round with fewer is abandoned. workers: processes that train beside this one, for the engine in memory on the CPU;
-    the same model bit for bit, but what a training function changes outside its model stays in its process.
+    the same model bit for bit as workers=1 under torch.set_num_threads(1), for each trains on one thread; what a
+    training function, a data set or a sampler changes outside the model stays in its process.
     stay_local: patterns (as of a shell) of names of the model's entries that never leave a client, which keeps its own.
     """
 

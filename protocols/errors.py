@@ -79,6 +79,10 @@ class BudgetExceeded(SecAggError):
     """The next step would spend more privacy than the ledger allows; it was not taken."""
 
 
+REFUSALS = (PolicyRefusal, PeerError, Aborted, BudgetExceeded, StoreError)
+"""What ends one party's part in a session and nobody else's: it is gone, with its reason."""
+
+
 class MissingExtra(SecAggError, ImportError):
     """An optional dependency is not installed; the message gives the pip command."""
 

@@ -86,8 +86,7 @@ class Block(Record):
     """A further real vector in every contribution, with a clip, a step and a weight of its own (a control variate).
 
     dimension: its length. weighted: whether it counts with the client's weight, as the update does, or once per
-    client. range: a public bound on |coordinate|
-    for the quantiser (None: a layer's clip, else 1).
+    client. range: a public bound on |coordinate| for the quantiser (None: a layer's clip; refused without one).
     """
 
     name: str

@@ -7,21 +7,38 @@ What does not belong here: who decides that a round closed (`fl.round`), stores.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation
-from protocols.layers import PublicValues, RoundFacts
+from protocols.layers import RoundFacts
 from protocols.store import Store, Transaction
 
 KEPT = "kept/"
 """What the names of these entries of a store begin with."""
 CLOSED = "closed"
 """Under this name the server broadcasts, for each client asked, the last round that closed with its input (0: none)."""
-Arrays = Mapping[str, NDArray[np.float64]]
+Arrays = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, eq=False)
+class HeldArray(Record):
+    """One array, bit for bit. dtype: NumPy's, in little-endian order."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    data: bytes = field(repr=False)
+
+    @classmethod
+    def of(cls, array: NDArray[Any]) -> Self:
+        ordered = np.asarray(array, array.dtype.newbyteorder("<"))
+        return cls(ordered.dtype.str, ordered.shape, ordered.tobytes())
+
+    def array(self) -> NDArray[Any]:
+        return np.frombuffer(self.data, self.dtype).reshape(self.shape)
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,10 +46,10 @@ class Held(Record):
     """Arrays of one round. round: its number. values: by name."""
 
     round: int
-    values: PublicValues = field(repr=False)
+    values: dict[str, HeldArray] = field(repr=False)
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        return {name: np.asarray(array) for name, array in self.values.public().get("", {}).items()}
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        return {name: held.array() for name, held in self.values.items()}
 
 
 @dataclass(frozen=True)
@@ -69,14 +86,18 @@ class PartyState:
         state._settle()
         return state
 
-    def arrays(self) -> dict[str, NDArray[np.float64]]:
-        """Return what was kept in the last round that closed with this client; empty before the first."""
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """Return what was kept in the last round that closed with this client, empty before the first."""
         held = self._read("settled")
         return {} if held is None else held.arrays()
 
     def keep(self, arrays: Arrays) -> None:
-        """Keep arrays of this round, durably, until a later broadcast settles them or they are rolled back."""
-        self.store.put(self._key("pending"), Held(self.round, PublicValues.of({"": arrays})).encode())
+        """Keep arrays of this round, durably, until a later broadcast settles them or they are rolled back.
+
+        arrays: numbers of any dtype and shape, by name.
+        """
+        held = Held(self.round, {name: HeldArray.of(np.asarray(array)) for name, array in arrays.items()})
+        self.store.put(self._key("pending"), held.encode())
 
     def _settle(self) -> None:
         with self.store.transaction() as t:

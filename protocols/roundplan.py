@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.codec import Record
-from protocols.errors import Misuse
+from protocols.errors import Aborted, Misuse
 from protocols.layers import (
     UPDATE,
     Aggregate,
@@ -92,6 +92,18 @@ class BlockPlan:
         for layer, given in zip(reversed(layers), reversed(self.signals[:-1]), strict=True):
             aggregate = layer.decode(aggregate, given, self.summed, facts, survivors)
         return aggregate
+
+    def require_possible(self, totals: Mapping[str, Integers], survivors: int) -> None:
+        """Raises Aborted for an exact coordinate beyond what so many clients can send: one of them lied."""
+        for c in self.summed.coordinates if self.summed.exact_coordinates else ():
+            low = -c.bound if c.name not in (WEIGHT, CLIPPED) else 0
+            if totals[c.name].size and not (
+                survivors * low <= totals[c.name].min() and totals[c.name].max() <= survivors * c.bound
+            ):
+                raise Aborted(
+                    f"the coordinate {c.name!r} is beyond what {survivors} clients can send: one sent another than "
+                    "the rules allow"
+                )
 
     def clipped(self, aggregate: Aggregate) -> int | None:
         """Coordinates that had to be clipped, over all survivors; None where a DP layer forbids to tell."""
@@ -179,12 +191,19 @@ class RoundPlan:
             vector = np.asarray(contribution.blocks[name], np.float64)
             if vector.shape != (block.dimension,):
                 raise Misuse(f"block {name!r}: expected shape ({block.dimension},), got {vector.shape}")
+            if not np.isfinite(vector).all():
+                raise Misuse(f"block {name!r}: holds NaN or infinity; it is refused")
             yield Contribution(vector, contribution.weight if block.weighted else 1)
 
     def decode(self, total: Integers, survivors: tuple[str, ...]) -> Aggregate:
-        """Server: return the aggregate: a real vector, the weight to divide it by, and the same for every block."""
+        """Server: return the aggregate: a real vector, the weight to divide it by, and the same for every block.
+
+        Raises Aborted for exact coordinates that the survivors cannot have sent by the rules.
+        """
         blocks, count = self.facts.run.blocks, float(len(survivors))
-        update, *rest = self._read(total)
+        update, *rest = read = list(self._read(total))
+        for part, of in zip(self.parts, read, strict=True):
+            part.require_possible(of.coordinates, len(survivors))
         weight = float(update.coordinates.get(WEIGHT, [count])[0])
         weights = [weight, *(weight if block.weighted else count for block in blocks)]
         whole, *others = (
@@ -205,8 +224,11 @@ class RoundPlan:
             yield Aggregate(vector, 1, coordinates)
 
     def clipped(self, aggregate: Aggregate) -> int | None:
-        """Coordinates of the update that were clipped, over all survivors; None where a DP layer forbids to tell."""
-        return self.parts[0].clipped(aggregate)
+        """Coordinates of all blocks that were clipped, over all survivors; None where a DP layer forbids to tell."""
+        given = [aggregate, *(aggregate.blocks[block.name] for block in self.facts.run.blocks)]
+        counts = [part.clipped(of) for part, of in zip(self.parts, given, strict=True)]
+        told = [count for count in counts if count is not None]
+        return sum(told) if told else None
 
     def events(self, survivors: tuple[str, ...]) -> tuple[Event, ...]:
         """What the round spends, each event with its layer's name and with those against whom it holds."""

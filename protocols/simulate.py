@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.driver import Driver
-from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, SecAggError
+from protocols.errors import REFUSALS, Aborted, Misuse, PeerError, SecAggError
 from protocols.kernel import SERVER, Finished, Message, Party, State, Step, client
 from protocols.policy import Policy
 from protocols.protocol import NO_MODEL, Protocol, Stage
@@ -241,8 +241,10 @@ class _Simulation:
                 self.late[party] = partial(self._supply, session, party, update)
             elif callable(given) and first == self.counting:
                 self.late[party] = make
+            elif callable(given):
+                self._begin(party, first, make)
             else:
-                self._timed(party, first, partial(make, given() if callable(given) else given))
+                self._timed(party, first, partial(make, given))
         for party in self.helpers:
             self._timed(party, first, self._maker(self.protocol.helper, party, self.session, party))
         if self.refusals and not self.late and not any(p.role == "client" for p in self.states):
@@ -304,14 +306,26 @@ class _Simulation:
             party = delivered.recipient
             asked = party not in self.gone and delivered.stage == self.counting
             if asked and (make := self.late.pop(party, None)):
-                vector = self.vectors[self.labels[party]]()  # outside the clock: it may train
-                self._timed(party, delivered.stage, partial(make, vector))
+                self._begin(party, delivered.stage, make)
             if party in self.gone or party not in self.states or party == SERVER:
                 continue
             receive = partial(self.states[party].receive, delivered, self.random)
             for answer in self._timed(party, delivered.stage, receive):
                 for arrived in self._on_wire(answer):
                     self.driver.take(arrived)
+
+    def _begin(self, party: Party, stage: str, make: Callable[[Any], Step]) -> None:
+        """Have a client's input made, outside the clock: it may train, or refuse."""
+        try:
+            vector = self.vectors[self.labels[party]]()
+        except REFUSALS as error:
+            self._refuse(party, error)
+        else:
+            self._timed(party, stage, partial(make, vector))
+
+    def _refuse(self, party: Party, error: SecAggError) -> None:
+        self.refusals.setdefault(self.labels[party], error)
+        self.gone.add(party)
 
     def _on_wire(self, sent: Message) -> list[Message]:
         self.sizes[sent.stage][sent.sender.role] += sent.size
@@ -326,9 +340,8 @@ class _Simulation:
         """Run one step of a party that may refuse: then it is gone, and its reason is kept."""
         try:
             step = self._run(party, stage, call)
-        except (PolicyRefusal, PeerError, Aborted) as error:
-            self.refusals.setdefault(self.labels[party], error)
-            self.gone.add(party)
+        except REFUSALS as error:
+            self._refuse(party, error)
             return ()
         self.states[party] = step.state
         return step.send

@@ -24,6 +24,7 @@ from protocols.statement import Event
 from protocols.summation import SecureSum
 
 MAX_WEIGHT_CAP = 1 << 24
+Reference = NDArray[np.float64] | None
 IN_CLEAR = (
     "; no secure sum follows, so the server reads every vector under one client's share of the noise: what is claimed "
     "holds against other clients and the public, not against the server"
@@ -190,7 +191,7 @@ class Stack:
         for block in blocks:
             cap = largest if block.weighted else 1
             signal = Signal("real", block.dimension, cap, range=block.range, block=block.name)
-            parts.append(self._part(signal, facts, np.zeros(0), ()))
+            parts.append(self._part(signal, facts, None, ()))
         if len({part.summed.modulus for part in parts}) > 1:
             raise StackError(f"the layers sum the blocks {names} in different groups")
         return RoundPlan(facts, tuple(parts), self.layers, self.secure_sum.server_sees_vectors)
@@ -200,7 +201,7 @@ class Stack:
         return min(self.numbers.weight_cap, run.weight_cap or self.numbers.weight_cap)
 
     def _part(
-        self, signal: Signal, facts: RoundFacts, reference: NDArray[np.float64], exact: Sequence[Coordinate]
+        self, signal: Signal, facts: RoundFacts, reference: Reference, exact: Sequence[Coordinate]
     ) -> BlockPlan:
         """Return one block's arithmetic: through the layers, then the quantiser where no layer made integers."""
         given, quantiser = [], None
@@ -214,11 +215,18 @@ class Stack:
         return BlockPlan((*given, signal), quantiser)
 
     def _integers(
-        self, last: Signal, reference: NDArray[np.float64], clients: int, exact: Sequence[Coordinate]
+        self, last: Signal, reference: Reference, clients: int, exact: Sequence[Coordinate]
     ) -> tuple[Quantiser, Signal]:
         limit = (self.numbers.range if last.block == UPDATE else None) or last.range or last.linf or last.l2
         bits = self.numbers.bits
-        quantiser = Quantiser.for_range(bits, limit) if limit else Quantiser.for_reference(bits, reference)
+        if limit:
+            quantiser = Quantiser.for_range(bits, limit)
+        elif reference is not None:
+            quantiser = Quantiser.for_reference(bits, reference)
+        else:
+            raise Misuse(
+                f"block {last.block!r}: expected a range, for no layer bounds its coordinates: give Block(range=...)"
+            )
         bound = last.weight_cap * quantiser.bound
         prove_capacity(clients, last.weight_cap, quantiser.bound)
         coordinates = last.coordinates

@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
+from protocols.errors import REFUSALS, SecAggError
 from protocols.party_state import KEPT
 from protocols.policy import Policy
 from protocols.runtime import recall
@@ -149,7 +150,11 @@ class MemoryEngine:
                 inputs[name] = partial(self._timed, train, name, (place, len(broadcast.clients)))
         owned = any(layer.needs_local() for layer in broadcast.plan.layers)
         for name in list(staying)[: None if owned else 1]:
-            vector = inputs[name]()
+            try:
+                vector = inputs[name]()
+            except REFUSALS as error:  # of this client alone: it is gone when its input is due
+                inputs[name] = partial(_refuse, error)
+                continue
             inputs[name] = partial(np.asarray, vector)
             self.first = self.first or (name, vector)
         return inputs
@@ -177,6 +182,11 @@ class MemoryEngine:
         )
 
 
+def _refuse(error: SecAggError) -> NDArray[np.int64]:
+    """In place of the vector of a client that refused before its input was due."""
+    raise error
+
+
 def _nothing(broadcast: Broadcast) -> NDArray[np.int64]:
     """In place of the vector of a client that leaves before it could send one."""
     return np.zeros(broadcast.plan.dimension, np.int64)
@@ -193,4 +203,6 @@ def _costs(outcome: Outcome, train_s: float) -> SumCosts:
         "privacy_client": client_s,
         "privacy_server": sum(seconds for _, seconds in roles) - client_s,
     }
-    return SumCosts(outcome.bytes_of("client") / asked, outcome.bytes_of("server") / asked, seconds)
+    refusals = {str(party): f"{type(error).__name__}: {error}" for party, error in outcome.refusals.items()}
+    up, down = outcome.bytes_of("client"), outcome.bytes_of("server")
+    return SumCosts(up / asked, down / asked, seconds, refusals=refusals)

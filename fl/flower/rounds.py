@@ -5,7 +5,7 @@ carried (`grid_engine`), Flower's strategy interface (`strategy`), files (`files
 """
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from logging import INFO, WARNING
 
@@ -22,10 +22,12 @@ from fl.flower.server_state import RunState
 from fl.made_with import Settings
 from fl.round import (
     Broadcast,
+    Mean,
     ModelLayout,
     PlayedRound,
     Reference,
     RoundResult,
+    Tree,
     moved,
     open_round,
     play,
@@ -123,12 +125,13 @@ class ProtectedRounds:
         asked = {name: m for node, m in messages.items() if (name := directory.name_of(node)) is not None}
         reference = reference_of(like(tree_of(model), self.schema), schema=self.schema)
         self.engine.config, self.engine.timeout = config, timeout
+        moves: list[Tree] = []
         try:
             broadcast = self._open(directory, tuple(sorted(asked)), reference, config)
         except Aborted as error:
             played = PlayedRound(RoundResult(self.number, tuple(sorted(asked)), abandoned=error.reason))
         else:
-            played = self._play(broadcast)
+            played = self._play(broadcast, moves.append)
         result = played.result
         self.history.append(result)
         self.speaker.hear(result)
@@ -142,8 +145,7 @@ class ProtectedRounds:
         log(INFO, "round %d: %d of %d in the sum, %s", *sizes)
         mean, layout = played.means[0], self.options.layout
         metrics = MetricRecord({**result.train_metrics, layout.weight: mean.weight})
-        arrays = arrays_of(moved(reference, mean.vector, mean.counters))
-        content = RecordDict({layout.arrays: arrays, "metrics": metrics})
+        content = RecordDict({layout.arrays: arrays_of(moves[0]), "metrics": metrics})
         return Message(content, reply_to=asked[result.asked[0]])
 
     def _open(
@@ -164,10 +166,16 @@ class ProtectedRounds:
         require_metrics(broadcast)
         return broadcast
 
-    def _play(self, broadcast: Broadcast) -> PlayedRound:
-        """Play the round. Raises Misuse for a first one that asks fewer nodes than must survive: none could end."""
+    def _play(self, broadcast: Broadcast, give: Callable[[Tree], None]) -> PlayedRound:
+        """Play the round; `give` takes the moved model. Raises Misuse for a first one that asks fewer nodes than must
+        survive: none could end.
+        """
         options = self.options
-        played = play([broadcast], self.engine, options.stack, self.state, options.min_survivors)
+
+        def take(means: tuple[Mean, ...]) -> None:
+            give(moved(broadcast.reference, means[0].vector, means[0].counters))
+
+        played = play([broadcast], self.engine, options.stack, self.state, options.min_survivors, take)
         if played.error is not None and not played.sessions and self.state.run() is None:
             raise Misuse(f"no round could end: {played.error}")
         return played

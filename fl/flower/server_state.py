@@ -16,6 +16,7 @@ from dataclasses import asdict, dataclass, replace
 from fl.account import Account
 from fl.made_with import Settings, same
 from fl.round import RunHeader
+from fl.round.hidden import RESENT
 from fl.round.kept import KeptRun
 from protocols.codec import Record
 from protocols.errors import BudgetExceeded, Misuse
@@ -104,10 +105,7 @@ class ServerFacts:
         if saved is None:
             return ()
         shown = ", ".join(f"{name} (session {number})" for number, name in Resent.decode(saved).entries)
-        return (
-            f"sent again: an update that had left before left a second time, by its owner's own policy: {shown}; "
-            "two totals that differ by one client reveal that client",
-        )
+        return (f"{RESENT}: {shown}; two totals that differ by one client reveal that client",)
 
 
 @dataclass(frozen=True)

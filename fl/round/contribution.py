@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 from fl import metrics as metric
 from fl.round import counts as count
 from fl.round.broadcast import CAPPED, COUNTERS, EMPTY, WHERE, Broadcast
+from fl.round.reference import exact_difference
+from protocols.errors import Misuse
 from protocols.layers import Contribution, RoundFacts
 from protocols.quantise import Quantiser
 from protocols.updates import Flat, Schema
@@ -34,16 +36,19 @@ def contribution_of(
     all count alike); beyond the public cap it is capped, and that is counted. reported: training metrics. client: its
     name, needed with a manifest. empty: it has no examples. counts, blocks: as the broadcast and the run declare them.
 
-    Raises Misuse for other counts than declared, and for a client that the manifest does not name.
+    Raises Misuse for a weight that is none, for other counts than declared, and for a client that the manifest does not
+    name.
     """
     plan, before = broadcast.plan, broadcast.reference.flat
     cap = plan.signals[0].weight_cap
-    counted = min(weight, cap)
+    if not isinstance(weight, int | np.integer) or weight < 0:
+        raise Misuse(f"weight: expected an integer from 0 to the public cap {cap}, got {weight!r}")
+    counted = int(min(weight, cap))
     exact = metric.encode(reported or {}, broadcast.metrics, counted)
     exact |= count.encode(broadcast.counts, counts or {})
     exact[CAPPED] = np.array([cap > 1 and weight > cap], np.int64)
     exact[EMPTY] = np.array([empty], np.int64)
-    exact[COUNTERS] = trained.counters - before.counters
+    exact[COUNTERS] = exact_difference(trained.counters, before.counters)
     summed = {c.name for c in plan.summed.coordinates}  # a DP layer drops what would be exact
     difference = trained.vector - before.vector
     if broadcast.manifest is not None:

@@ -5,6 +5,7 @@ Every planned round is charged, also one that is abandoned. Who and how many too
 here: how clients are chosen (`fl.sampling`), what it saves (`dp`).
 """
 
+from collections.abc import Iterable
 from dataclasses import replace
 
 from fl.round.result import RoundResult
@@ -12,6 +13,7 @@ from protocols.layers import RunFacts
 from protocols.stack import Stack
 
 SERVER = "privacy_server"
+RESENT = "sent again: an update that had left before left a second time, by its owner's own policy"
 WITHHELD = "there was no total; why is withheld, for it may tell who took part"
 
 
@@ -37,6 +39,11 @@ def untimed(result: RoundResult) -> RoundResult:
     kept = {name: seconds for name, seconds in result.seconds.items() if name == SERVER}
     trips = tuple(replace(trip, seconds=0.0, node=0.0, train=0.0) for trip in result.trips)
     return replace(result, seconds=kept, trips=trips)
+
+
+def told(notes: Iterable[str]) -> tuple[str, ...]:
+    """Return a statement's notes without who sent an update again."""
+    return tuple(f"{RESENT}; whose is withheld" if note.startswith(RESENT) else note for note in notes)
 
 
 def withheld(result: RoundResult) -> RoundResult:

@@ -3,7 +3,7 @@
 What does not belong here: how messages travel (`engine`), what the model makes of a mean (the strategy).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Protocol
@@ -70,15 +70,21 @@ class PlayedRound:
 
 
 def play(
-    parts: Sequence[Broadcast], engine: Engine, stack: Stack, payer: Payer, least: int = 1
+    parts: Sequence[Broadcast],
+    engine: Engine,
+    stack: Stack,
+    payer: Payer,
+    least: int = 1,
+    take: Callable[[tuple[Mean, ...]], None] = lambda means: None,
 ) -> PlayedRound:
     """Run one round of one or several sums.
 
-    A round is abandoned whole, and the layers' state stays as it was, if fewer clients are asked than a layer or
-    `least` demands, if a sum has no total, or if a layer refuses to decode one. What was charged stays charged; where
-    clients are chosen in secret, abandoned rounds are charged too, and without a secure sum a round is played even if
-    nobody was chosen or stayed. All sums are charged together. Raises BudgetExceeded if the charge does; then nothing
-    has left a client.
+    take: moves the model by the means. A round is abandoned whole, and the layers' state stays as it was, if fewer
+    clients are asked than a layer or `least` demands, if a sum has no total, or if a layer refuses to decode one or
+    `take` to take it (Aborted; then it has changed nothing). What was charged stays charged; where clients are chosen
+    in secret, abandoned rounds are charged too, and without a secure sum a round is played even if nobody was chosen
+    or stayed. All sums are charged together. Raises BudgetExceeded if the charge does; then nothing has left a client.
+    The layers' state is put back for every other error too.
     """
     asked = tuple(dict.fromkeys(name for part in parts for name in part.clients))
     played = PlayedRound(RoundResult(parts[0].number, asked))
@@ -87,18 +93,33 @@ def play(
         _sessions(played, parts, engine, stack, least)
         _sums(played, parts, engine, stack, payer)
         _close(played, parts, engine)
-    except Aborted as error:
+        take(played.means)
+    except BaseException as error:
         for layer, state in states:
             layer.restore(state)
+        if not isinstance(error, Aborted):
+            raise
         played.means, played.error = (), error
-        played.result = replace(
-            played.result, abandoned=error.reason, train_metrics={}, clipped_share=None, weights_capped=None
-        )
+        played.result = _abandoned(played.result, error)
         if any(is_hidden(stack, part.plan.facts.run) for part in parts):
             _charge(played, payer, parts, [()] * len(parts), 0, ())
     if stack.noisy:
         played.result = untimed(played.result)
     return played
+
+
+def _abandoned(result: RoundResult, error: Aborted) -> RoundResult:
+    """Return the round without what its sums said: it is abandoned whole."""
+    return replace(
+        result,
+        abandoned=error.reason,
+        survivors=(),
+        train_metrics={},
+        clipped_tensors={},
+        clipped_share=None,
+        weights_capped=None,
+        empty_clients=None,
+    )
 
 
 def _sessions(
@@ -207,7 +228,7 @@ def mean_of(part: Broadcast, summed: Summed, result: RoundResult) -> Mean:
 
 def _note(result: RoundResult, part: Broadcast, aggregate: Aggregate, survivors: int) -> None:
     result.train_metrics |= metric.decode(aggregate.coordinates, part.metrics)
-    clipped, dimension = part.plan.clipped(aggregate), part.reference.schema.dimension
+    clipped, dimension = part.plan.clipped(aggregate), sum(p.summed.dimension for p in part.plan.parts)
     if clipped is not None and dimension:
         result.clipped_share = max(result.clipped_share or 0.0, clipped / (survivors * dimension))
     count_into(result, part.reference.schema, aggregate.coordinates)

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.errors import Misuse
+from protocols.errors import Aborted, Misuse
 from protocols.updates import Flat, Schema, flatten, schema_of, unflatten, walk
 
 Tree = Mapping[str, NDArray[Any]]
@@ -63,11 +63,31 @@ def moved(
 ) -> dict[str, Any]:
     """Return the model `reference + difference`, each array in its own dtype and shape.
 
-    counters: the sum of the clients' differences of integer arrays. Raises Misuse for a value beyond its dtype.
+    counters: the sum of the clients' differences of integer arrays. Raises Aborted for a value beyond its dtype: such
+    a sum fits no model.
     """
     before = reference.flat
-    counted = before.counters if counters is None else before.counters + counters
-    return unflatten(Flat(before.vector + difference, counted, before.kept), reference.schema)
+    try:
+        counted = before.counters if counters is None else exact_sum(before.counters, counters)
+        return unflatten(Flat(before.vector + difference, counted, before.kept), reference.schema)
+    except Misuse as error:
+        raise Aborted(f"the sum does not fit the model: {error}") from None
+
+
+def exact_sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a + b. Raises Aborted where a sum leaves 64 bits: NumPy wraps in silence."""
+    total = a + b
+    if ((a ^ total) & (b ^ total) < 0).any():  # the signs of both terms differ from the sum's
+        raise Aborted("the sum does not fit the model: an integer array is counted beyond 64 bits")
+    return total
+
+
+def exact_difference(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Return a - b. Raises Misuse where a difference leaves 64 bits."""
+    difference = a - b
+    if ((a ^ b) & (a ^ difference) < 0).any():
+        raise Misuse("an integer array changed by more than 64 bits hold")
+    return difference
 
 
 def like(tree: Tree, schema: Schema) -> dict[str, NDArray[Any]]:

@@ -42,5 +42,4 @@ class FedAdam(Strategy):
         return {} if self._m is None or self._v is None else {"m": self._m, "v": self._v}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        if state:
-            self._m, self._v = np.array(state["m"]), np.array(state["v"])
+        self._m, self._v = (np.array(state[name]) if state else None for name in ("m", "v"))

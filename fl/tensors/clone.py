@@ -23,7 +23,8 @@ _PLAIN = frozenset(
 def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Module:
     """Return a copy of a module on `device` that holds `values`, its state dict, and shares nothing that can change.
 
-    Tied tensors stay tied. Raises RuntimeError, as `load_state_dict` does, for values of another shape.
+    Tied tensors stay tied; two tensors that are views of one storage become two. Raises RuntimeError, as
+    `load_state_dict` does, for values of another shape.
     """
     named = {
         **dict(module.named_parameters(remove_duplicate=False)),

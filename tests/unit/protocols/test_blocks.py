@@ -109,7 +109,8 @@ def test_what_had_to_be_clipped_is_counted_by_block() -> None:
     plan = planned(Stack([], Numbers(16, 1.0, 10)), CONTROL)
     given = [Contribution(np.array([9.0, 9, 0, 0]), 1, {}, {"control": np.array([0.0, 0, 7])})]
     aggregate = summed(plan, given)
-    assert plan.clipped(aggregate) == 2
+    assert plan.clipped(aggregate) == 3
+    assert plan.parts[0].clipped(aggregate) == 2
     assert plan.parts[1].clipped(aggregate.blocks["control"]) == 1
     assert CLIPPED in aggregate.blocks["control"].coordinates
 
@@ -142,9 +143,12 @@ def test_blocks_that_are_not_the_runs_are_refused() -> None:
 
 def test_capacity_is_proved_for_every_block() -> None:
     numbers = Numbers(32, 1.0, 1 << 24)
-    assert planned(Stack([], numbers), Block("counted", 2, weighted=False)).parts[1].summed.weight_cap == 1
+    assert (
+        planned(Stack([], numbers), Block("counted", 2, weighted=False, range=1.0)).parts[1].summed.weight_cap
+        == 1
+    )
     with pytest.raises(CapacityError):
-        planned(Stack([], numbers), Block("heavy", 2), clients=200)
+        planned(Stack([], numbers), Block("heavy", 2, range=1.0), clients=200)
 
 
 def test_blocks_and_arrays_are_in_the_digest() -> None:
