@@ -150,7 +150,7 @@ class Coordinator:
         return replace(run, least_chosen=least, failing=failing)
 
     def _largest(self) -> int | None:
-        """Return the public cap on weights: at least 2, for 1 would count clients without examples as much as others."""
+        """Return the public cap on weights: at least 2, for 1 would count empty clients as much as others."""
         sizes = {} if self.setup.stack.hides_sizes else self.setup.sizes
         return max(2, *sizes.values()) if sizes else None
 
