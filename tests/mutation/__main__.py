@@ -1,7 +1,8 @@
-"""`python -m tests.mutation`: make mutants, let the tests meet them, write docs/mutation.md.
+"""`python -m tests.mutation [FOLDER ...]`: make mutants, let the tests meet them, write docs/mutation.md.
 
-A run that was interrupted goes on where it was; remove the folder mutants/ to begin anew. With `page` only the
-page is written. What does not belong here: the tests' side (plugin), the reasons (unnoticed).
+The folders (`dp`, `fl/round`, `secagg/client`; all by default) are met in that order, and the page keeps what it knew
+of others. A run that was interrupted goes on where it was; remove the folder mutants/ to begin anew. After `page` only
+the page is written. What does not belong here: the tests' side (plugin), the reasons (unnoticed).
 """
 
 import os
@@ -9,6 +10,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+from benchmarks.machine import commit
 from tests.mutation import page, stillborn
 
 MUTANTS = Path("mutants")
@@ -56,10 +58,11 @@ def make() -> None:
     copy_src_dir()
     copy_also_copy_files()
     create_mutants(os.cpu_count() or 1)
+    (MUTANTS / "commit").write_text(commit()[:7])
     stillborn.write(MUTANTS)
 
 
-def meet() -> None:
+def meet(folders: list[str]) -> None:
     """Run the tests against them, in the folder, where the changed packages come first."""
     leave_out = " and ".join(f"not {name}" for name in TOO_LONG)
     command = [sys.executable, "-m", "pytest", *TESTS, "-q", "-m", "not slow", "-k", leave_out]
@@ -67,18 +70,21 @@ def meet() -> None:
     subprocess.run(
         [*command, "-p", "no:cacheprovider"],
         cwd=MUTANTS,
-        env=os.environ | {"SECAGG_MUTATION": part},
+        env=os.environ | {"SECAGG_MUTATION": part, "SECAGG_MUTATED": " ".join(folders)},
         check=True,
     )
 
 
 def main() -> int:
     """0 if every mutant was met and every survivor is explained, else 1."""
-    if sys.argv[1:] != ["page"]:
+    words = sys.argv[1:]
+    only_page = words[:1] == ["page"]
+    folders = words[only_page:] or list(page.PACKAGES)
+    if not only_page:
         if not (MUTANTS / "aside.jsonl").is_file():
             make()
-        meet()
-    return page.write(MUTANTS)
+        meet(folders)
+    return page.write(MUTANTS, folders)
 
 
 if __name__ == "__main__":

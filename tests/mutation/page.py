@@ -1,8 +1,9 @@
 """Writes docs/mutation.md, a table of outcomes and a line per reason, and survivors.md beside this file, a line per
 survivor.
 
-Reasons are in `unnoticed`; a survivor that none of them fits is listed as not explained, and ends the run with 1,
-as does a mutant that was not met.
+Outcomes are kept by folder in figures.json, with the commit whose functions were changed, so that a folder can be met
+again by itself. Reasons are in `unnoticed`; a survivor that none of them fits is listed as not explained, and ends the
+run with 1, as does a mutant that was not met.
 """
 
 import ast
@@ -12,15 +13,18 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from tests.mutation.stillborn import WORDS, functions, original
 from tests.mutation.unnoticed import reason
 
 PAGE = Path(__file__).resolve().parents[2] / "docs" / "mutation.md"
 SURVIVORS = Path(__file__).with_name("survivors.md")
+FIGURES = Path(__file__).with_name("figures.json")
 OUTCOMES = {0: "survived", 1: "noticed", 33: "no test", -24: "timeout", -14: "timeout"}  # else: crashed
 COLUMNS = ("types", "words", "noticed", "timeout", "crashed", "survived", "no test", "not met")
 OPEN = ("survived", "no test")
+Survivor = tuple[str, str, str]  # place, the line as changed, why it need not be noticed
 PACKAGES = ("protocols", "secagg", "dp", "fl/round")
 INTRODUCTION = """\
 # Mutants
@@ -30,7 +34,8 @@ mutmut); something should notice each change. mypy refuses {types} of {total} mu
 words of an error. The tests that reach the changed function ran against {met} others, the quick ones first, up to
 three processor seconds: {noticed} were noticed, {survived} survived. No test of the selection reaches {no test}.
 **{not met} were not met yet**, and **{unexplained} of the unnoticed are not explained yet**. Every survivor is listed
-in `tests/mutation/survivors.md`, its reason in `tests/mutation/unnoticed.py`.
+in `tests/mutation/survivors.md`, its reason in `tests/mutation/unnoticed.py`. A folder's line names the commit whose
+functions were changed: `python -m tests.mutation FOLDER` meets one folder again. Folders that no run has met: {never}.
 
 Noticed includes {timeout} on which a test ran without end, and {crashed} that ended the process. Left alone are:
 `protocols.audit`, `dp.audit` and the `audit_hooks`, which are test tooling themselves and are judged by planted
@@ -85,9 +90,9 @@ def place(name: str) -> str:
     return module + "." + function.removeprefix("xǁ").removeprefix("x_").replace("ǁ", ".")
 
 
-def read(folder: Path) -> Iterator[Mutant]:
+def read(folder: Path, rooms: list[str]) -> Iterator[Mutant]:
     found = outcomes(folder)
-    for meta in sorted(meta for package in PACKAGES for meta in folder.glob(f"{package}/**/*.meta")):
+    for meta in sorted(meta for name in rooms for meta in folder.glob(f"{name}/**/*.meta")):
         path = meta.with_suffix("")
         written = {f.name: f for f in functions(ast.parse(path.read_text()).body)}
         for name in json.loads(meta.read_text())["exit_code_by_key"]:
@@ -104,19 +109,35 @@ def room(path: str) -> str:
     return path.rpartition("/")[0]
 
 
-def counts(mutants: list[Mutant]) -> list[str]:
-    """A table of outcomes by folder."""
-    lines = ["| folder | mutants | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 2) + "|"]
-    for name in [*sorted({room(m.path) for m in mutants}), ""]:
-        seen = Counter(m.outcome for m in mutants if name in ("", room(m.path)))
-        cells = [str(seen[c] or "") for c in COLUMNS]
-        lines.append(f"| {name or 'all'} | {seen.total()} | " + " | ".join(cells) + " |")
+def seen_in(folder: Path, rooms: list[str]) -> dict[str, dict[str, Any]]:
+    """Room -> commit, outcomes and what nobody noticed, of the mutants in `folder`."""
+    commit, found = (folder / "commit").read_text().strip(), dict[str, dict[str, Any]]()
+    for mutant in read(folder, rooms):
+        at = found.setdefault(room(mutant.path), {"commit": commit, "outcomes": Counter(), "unnoticed": []})
+        at["outcomes"][mutant.outcome] += 1
+        if mutant.outcome in OPEN:
+            at["unnoticed"].append([mutant.place, mutant.after, mutant.why])
+    return found
+
+
+def table(figures: dict[str, dict[str, Any]]) -> list[str]:
+    """Outcomes by room; the last line is their sum."""
+    lines = ["| folder | commit | mutants | " + " | ".join(COLUMNS) + " |", "|---" * (len(COLUMNS) + 3) + "|"]
+    for name, at in [*sorted(figures.items()), ("all", {"commit": "", "outcomes": total(figures)})]:
+        cells = [str(at["outcomes"].get(column) or "") for column in COLUMNS]
+        lines.append(
+            f"| {name} | {at['commit']} | {sum(at['outcomes'].values())} | " + " | ".join(cells) + " |"
+        )
     return lines
 
 
-def reasons(mutants: list[Mutant]) -> list[str]:
+def total(figures: dict[str, dict[str, Any]]) -> Counter[str]:
+    return sum((Counter(at["outcomes"]) for at in figures.values()), Counter())
+
+
+def reasons(unnoticed: list[Survivor]) -> list[str]:
     """A line per reason, the most frequent first."""
-    seen = Counter((m.why or "not explained yet").replace("\n", " ") for m in mutants)
+    seen = Counter((why or "not explained yet").replace("\n", " ") for _, _, why in unnoticed)
     return [f"- {why} ({count})" for why, count in sorted(seen.items(), key=lambda item: (-item[1], item[0]))]
 
 
@@ -124,32 +145,35 @@ def code(text: str) -> str:
     return "`" + text.replace("|", "\\|").replace("`", "'")[:160] + "`"
 
 
-def listing(mutants: list[Mutant]) -> list[str]:
+def listing(unnoticed: list[Survivor]) -> list[str]:
     """Survivors by reason: a line for each."""
     lines = ["# Mutants that no test notices", ""]
-    for why in sorted({m.why for m in mutants}, key=lambda w: (bool(w), w)):
-        those = [m for m in mutants if m.why == why]
+    for why in sorted({why for _, _, why in unnoticed}, key=lambda w: (bool(w), w)):
+        those = [(place, after) for place, after, other in unnoticed if other == why]
         lines += [f"## {why or 'Not explained yet'} ({len(those)})".replace("\n", " "), ""]
-        lines += [f"- {m.place}: {code(m.after)}" for m in those] + [""]
+        lines += [f"- {place}: {code(after)}" for place, after in those] + [""]
     return lines
 
 
-def write(folder: Path) -> int:
-    """Write the page; 1 if a survivor is not explained or a mutant was not met."""
-    mutants = list(read(folder))
-    seen = Counter(m.outcome for m in mutants)
-    unnoticed = [m for m in mutants if m.outcome in OPEN]
-    explained = sum(bool(m.why) for m in unnoticed)
-    left = len(unnoticed) - explained
+def write(folder: Path, rooms: list[str]) -> int:
+    """Keep the outcomes of `rooms` and write the page; 1 if a survivor is not explained or a mutant was not met."""
+    figures = json.loads(FIGURES.read_text())
+    for old in [name for name in figures if any(f"{name}/".startswith(f"{r}/") for r in rooms)]:
+        del figures[old]
+    figures |= seen_in(folder, rooms)
+    FIGURES.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
+    unnoticed = [(*each,) for at in figures.values() for each in at["unnoticed"]]
+    seen, left = total(figures), sum(not why for _, _, why in unnoticed)
     noticed = seen["noticed"] + seen["timeout"] + seen["crashed"]
     numbers = {name: seen[name] for name in COLUMNS} | {
-        "total": len(mutants),
+        "total": seen.total(),
         "noticed": noticed,
         "met": noticed + seen["survived"],
-        "explained": explained,
         "unexplained": left,
+        "never": ", ".join(p for p in PACKAGES if not any(f"{r}/".startswith(f"{p}/") for r in figures))
+        or "none",
     }
-    page = [INTRODUCTION.format(**numbers), *counts(mutants), "", "## Why some need not be noticed", ""]
+    page = [INTRODUCTION.format(**numbers), *table(figures), "", "## Why some need not be noticed", ""]
     PAGE.write_text("\n".join(page + reasons(unnoticed)).rstrip() + "\n")
     SURVIVORS.write_text("\n".join(listing(unnoticed)).rstrip() + "\n")
     print(dict(seen), f"{left} unexplained")
