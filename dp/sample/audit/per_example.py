@@ -26,6 +26,11 @@ from protocols.errors import Misuse
 
 SLACK = 0.02
 """Share of a clip that rounding, and ghost clipping's margin, may add to one example's movement."""
+MOVED = (
+    "one example moves the clipped sum by {:.2f} clips: for some examples the model or the loss follows the whole "
+    "batch (a scale, a norm or a threshold over it), and the others' gradients change with one. Make each its own"
+)
+"""Why a mode fails whose rows agreed with single examples on the data as they are."""
 
 
 @dataclass(frozen=True)
@@ -184,7 +189,9 @@ class Bench:
             moved = movement(self, lambda data: self.summed(name, probed, data), self.clip, ascent)
         except Exception as error:  # a step that refuses, or a model that does not run: nothing was measured
             reason = reason or f"no movement was measured: {type(error).__name__}: {error}"
-        status = "failed" if moved is not None and moved > 1 + SLACK else "refused" if reason else "sound"
+        if failed := moved is not None and moved > 1 + SLACK:
+            reason = reason or MOVED.format(moved)
+        status = "failed" if failed else "refused" if reason else "sound"
         return Mode(
             name, status, reason, moved, probed.verdicts, probed.reduction, time.perf_counter() - began
         )

@@ -124,6 +124,8 @@ def test_ascent_that_ends_on_a_plain_does_not_end_the_search() -> None:
         Steep(), lambda model, batch: functional.cross_entropy(model(batch[0]), batch[1]), data
     )
     assert all((mode.moved or 0.0) > 1.5 for mode in audit.modes[:3])
+    assert all("one example moves the clipped sum by" in mode.reason for mode in audit.modes[:3])
+    assert all(mode.reason for mode in audit.modes if mode.status != "sound")
 
 
 def test_a_verdict_names_holders_ties_layouts_frozen_and_errors() -> None:
