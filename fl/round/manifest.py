@@ -13,7 +13,7 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from protocols.codec import Record
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+from protocols.errors import Misuse, ProtocolViolation, SecAggError
 
 LEAST_ALIKE = 2
 """The fewest clients that may start from one version, whatever a session demands: one alone would be known by it."""
@@ -63,13 +63,13 @@ class Manifest(Record):
                     f"version {name!r}: expected an age below {number}, the round's number, got {version.age}"
                 )
 
-    def require_alike(self, least: int) -> None:
-        """Raises PolicyRefusal for a version that fewer than `least` (at least 2) clients started from: a sum opens
-        over so many, and a model made for a few would single them out.
+    def require_alike(self, least: int, error: type[SecAggError] = Misuse) -> None:
+        """Raises `error` for a version that fewer than `least` (at least 2) clients started from: a sum opens over so
+        many, and a model made for a few would single them out.
         """
         starters, demanded = Counter(self.started.values()), max(least, LEAST_ALIKE)
         if few := sorted(name for name in self.versions if starters[name] < demanded):
-            raise PolicyRefusal(
+            raise error(
                 f"version {few[0]!r}: {starters[few[0]]} clients started from it, at least {demanded} must: let so "
                 "many clients of a sum start from every version"
             )

@@ -61,7 +61,7 @@ class RoundParty:
                 "server",
             )
         if broadcast.manifest is not None:
-            broadcast.manifest.require_alike(claimed.min_survivors)
+            broadcast.manifest.require_alike(claimed.min_survivors, PolicyRefusal)
             if self.name in claimed.roster:
                 broadcast.manifest.require_base(self.name, broadcast.reference.digest)
         own = replace(claimed, model=broadcast.digest)

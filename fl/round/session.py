@@ -22,8 +22,8 @@ def new_session(
 
     least: the fewest clients in a total that the caller accepts; a layer's own demand is never lowered. number: the
     session's (default: the round's). memory: what the server keeps of earlier sessions. Raises TooFewSurvivors if
-    fewer clients are asked than must survive, or than the secure sum works with; Misuse if the planned cohort is;
-    PolicyRefusal for a version of the manifest that too few clients started from.
+    fewer clients are asked than must survive, or than the secure sum works with; Misuse if the planned cohort is,
+    and for a version of the manifest that too few clients started from.
     """
     plan, asked = broadcast.plan, len(broadcast.clients)
     demanded = max(least, plan.min_survivors)

@@ -370,7 +370,7 @@ def test_a_client_notices_a_model_of_its_own_whatever_its_work_makes() -> None:
 
 def test_a_version_made_for_one_client_is_refused_by_server_and_client() -> None:
     trap = opened(BASES["2"], manifest({**STARTED, "b": "2"}))
-    with pytest.raises(PolicyRefusal, match="version '1': 1 clients started from it, at least 2 must"):
+    with pytest.raises(Misuse, match="version '1': 1 clients started from it, at least 2 must"):
         summed(trap)
     claimed = new_session(SecAgg(), opened(BASES["2"], manifest()), least=2)
     site = (MemoryStore(), PartyLedger(Path()), Policy(), Stack([SecAgg()], Numbers(range=2.0)))
