@@ -14,16 +14,9 @@ from protocols.audit.properties import (
 )
 from protocols.errors import Misuse
 
-PROPERTIES: tuple[Property, ...] = (
-    *correctness.PROPERTIES,
-    *leaks.PROPERTIES,
-    *masks.PROPERTIES,
-    *entropy.PROPERTIES,
-    *views.PROPERTIES,
-    *active_server.PROPERTIES,
-    *active_client.PROPERTIES,
-    *secrets.PROPERTIES,
-    *searched.PROPERTIES,
+_MODULES = (correctness, leaks, masks, entropy, views, active_server, active_client, secrets, searched)
+PROPERTIES = tuple(
+    found for module in _MODULES for found in vars(module).values() if isinstance(found, Property)
 )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from protocols.audit.draws import exact, tell
-from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.stepping import drive
 from protocols.errors import PeerError, SecAggError
 from protocols.kernel import SERVER, Message, client
@@ -27,9 +27,12 @@ def _vectors(n: int = 5) -> list[Any]:
     return [np.array([i + 1, -i], np.int64) for i in range(n)]
 
 
-def any_bytes(subject: Any, data: Any) -> None:
-    """Bytes of any kind as a message body or as a stored state: an answer or a typed error, quickly and in
-    bounded memory.
+@promised("none", "robust decoding")
+def any_bytes_decoded_safely(subject: Any, data: Any) -> None:
+    """Any bytes give an answer or a typed error, in bounded time and memory.
+
+    Bytes of any kind as a message body or as a stored state: an answer or a typed error, quickly and in bounded
+    memory.
     """
     driven = subject.cached("driven", lambda: drive(subject, _vectors()))
     messages = driven.messages
@@ -95,7 +98,9 @@ def _went_off() -> None:
     _Bomb.exploded = True
 
 
-def nothing_unpickled(subject: Any, data: Any) -> None:
+@promised("none", "deserialisation", most=1)
+def nothing_is_unpickled(subject: Any, data: Any) -> None:
+    """No decoder executes what it receives."""
     driven = drive(subject, _vectors())
     _Bomb.exploded = False
     bomb = pickle.dumps(_Bomb())
@@ -116,8 +121,12 @@ def nothing_unpickled(subject: Any, data: Any) -> None:
         raise Finding("a decoder unpickled received bytes: whoever sends them runs any code")
 
 
-def garbled_is_named(subject: Any, data: Any) -> None:
-    """A client whose answer is cut short is refused by name, and the others' sum is right or there is none."""
+@promised("none", "identifiable abort", most=10)
+def garbled_answers_are_named(subject: Any, data: Any) -> None:
+    """A malformed answer is refused by its sender's name and changes no total.
+
+    A client whose answer is cut short is refused by name, and the others' sum is right or there is none.
+    """
     vectors = _vectors(6)
     stage = data.draw(st.sampled_from(subject.stages), label="stage")
     who = data.draw(st.integers(0, 5), label="client")
@@ -144,7 +153,9 @@ def garbled_is_named(subject: Any, data: Any) -> None:
         raise tell(f"client {who} garbles its answer at {stage} and nobody names it", vectors, {}, played)
 
 
-def bad_answers(subject: Any, data: Any) -> None:
+@promised("semi-malicious", "identifiable abort", most=1)
+def cheating_clients_are_named(subject: Any, data: Any) -> None:
+    """Wrong shares, keys or openings are found, and the party named is the right one."""
     hook = subject.hooks.bad_answers
     if hook is None:
         raise NotChecked(
@@ -188,7 +199,9 @@ def _one_bad_answer(subject: Any, vectors: Any, stage: str, story: str) -> None:
         )
 
 
+@promised("semi-honest", "input validity", most=1)
 def additive_attacks_declared(subject: Any, data: Any) -> None:
+    """That a client can add anything to the sum is declared."""
     session = subject.session_of(5, 2, 9)
     limits = " ".join(subject.protocol.protection(session).limits).lower()
     if "client" not in limits or not any(
@@ -200,9 +213,12 @@ def additive_attacks_declared(subject: Any, data: Any) -> None:
         )
 
 
-def abort_reveals_nothing(subject: Any, data: Any) -> None:
-    """What is said when a session ends without a total, and what any party refuses, carries no input. All leave at
-    a stage, or all but one; one answers it with nonsense, or is asked nonsense.
+@promised("semi-honest", "abort", most=1)
+def aborts_reveal_nothing(subject: Any, data: Any) -> None:
+    """No reason of an abort or a refusal carries an input.
+
+    What is said when a session ends without a total, and what any party refuses, carries no input. All leave at a
+    stage, or all but one; one answers it with nonsense, or is asked nonsense.
     """
     canary = 0x5EC2E7CA7A21
     vectors = [np.array([canary, -canary]) for _ in range(5)]
@@ -232,60 +248,3 @@ def _carries_no(canary: int, played: Any) -> None:
     for said in told:
         if any(form in said for form in (str(canary), f"{canary:x}", f"{canary:X}")):
             raise Finding(f"the reason of an abort or a refusal carries an input\n  {said}")
-
-
-PROPERTIES = (
-    Property(
-        "any-bytes-decoded-safely",
-        "Any bytes give an answer or a typed error, in bounded time and memory.",
-        "robust decoding",
-        "none",
-        "white",
-        any_bytes,
-    ),
-    Property(
-        "nothing-is-unpickled",
-        "No decoder executes what it receives.",
-        "deserialisation",
-        "none",
-        "white",
-        nothing_unpickled,
-        most=1,
-    ),
-    Property(
-        "garbled-answers-are-named",
-        "A malformed answer is refused by its sender's name and changes no total.",
-        "identifiable abort",
-        "none",
-        "white",
-        garbled_is_named,
-        most=10,
-    ),
-    Property(
-        "cheating-clients-are-named",
-        "Wrong shares, keys or openings are found, and the party named is the right one.",
-        "identifiable abort",
-        "semi-malicious",
-        "white",
-        bad_answers,
-        most=1,
-    ),
-    Property(
-        "additive-attacks-declared",
-        "That a client can add anything to the sum is declared.",
-        "input validity",
-        "semi-honest",
-        "white",
-        additive_attacks_declared,
-        most=1,
-    ),
-    Property(
-        "aborts-reveal-nothing",
-        "No reason of an abort or a refusal carries an input.",
-        "abort",
-        "semi-honest",
-        "white",
-        abort_reveals_nothing,
-        most=1,
-    ),
-)

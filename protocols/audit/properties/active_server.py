@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.draws import exact, inputs, tell
-from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.stepping import Driven, answer_to, drive
 from protocols.errors import PolicyRefusal, SecAggError
@@ -36,7 +36,9 @@ def _requests(driven: Driven) -> list[tuple[str, Message, bytes]]:
     ]
 
 
-def mixed_sessions(subject: Any, data: Any) -> None:
+@promised("semi-malicious", "session binding", most=1)
+def mixed_sessions_refused(subject: Any, data: Any) -> None:
+    """Messages of another session are refused."""
     here, there = drive(subject, _vectors()), drive(subject, _vectors())
     for (stage, _, saved), (_, foreign, _) in zip(_requests(here), _requests(there), strict=True):
         step, _ = answer_to(subject, saved, foreign)
@@ -44,8 +46,12 @@ def mixed_sessions(subject: Any, data: Any) -> None:
             raise Finding(f"a request of another session is answered\n  {foreign.recipient} at {stage}")
 
 
-def stale_content(subject: Any, data: Any) -> None:
-    """Shares sealed in one session (aborted, say) and relayed into another, between the same keys, are refused."""
+@promised("semi-malicious", "session binding of ciphertexts", most=1)
+def stale_shares_refused(subject: Any, data: Any) -> None:
+    """What was sealed in another session, one that was aborted say, is refused in this one.
+
+    Shares sealed in one session (aborted, say) and relayed into another, between the same keys, are refused.
+    """
     judge = subject.hooks.foreign_refused
     if judge is None:
         raise NotChecked(
@@ -65,7 +71,9 @@ def stale_content(subject: Any, data: Any) -> None:
             )
 
 
-def swapped_recipients(subject: Any, data: Any) -> None:
+@promised("semi-malicious", "authenticated routing", most=1)
+def swapped_recipients_refused(subject: Any, data: Any) -> None:
+    """A request meant for another client is refused."""
     driven = drive(subject, _vectors())
     for stage in driven.stages:
         clients = [m for m in stage.requests if m.recipient.role == "client"]
@@ -75,8 +83,12 @@ def swapped_recipients(subject: Any, data: Any) -> None:
                 raise Finding(f"client 0 answers a request meant for {request.recipient}\n  at {stage.name}")
 
 
-def replays(subject: Any, data: Any) -> None:
-    """Each earlier request, sent again later, is refused or answered with nothing."""
+@promised("semi-malicious", "replay", most=1)
+def replays_refused(subject: Any, data: Any) -> None:
+    """Requests of earlier stages are not answered again.
+
+    Each earlier request, sent again later, is refused or answered with nothing.
+    """
     driven = drive(subject, _vectors())
     names = [stage.name for stage in driven.stages]
     for at, name in enumerate(names):
@@ -90,9 +102,12 @@ def replays(subject: Any, data: Any) -> None:
                         )
 
 
-def one_answer(subject: Any, data: Any) -> None:
-    """After its input has left, a party answers each request once: repeated, from a restored state, or in a
-    new process.
+@promised("semi-malicious", "state rollback", most=1)
+def one_answer_per_session(subject: Any, data: Any) -> None:
+    """A party answers once what opens anything, from a restored state too.
+
+    After its input has left, a party answers each request once: repeated, from a restored state, or in a new
+    process.
     """
     driven = drive(subject, _vectors())
     names = [stage.name for stage in driven.stages]
@@ -124,7 +139,9 @@ def _answer_twice(subject: Any, driven: Driven, party: Party, saved: bytes, requ
             raise Finding(f"{party} answers {story}\n  at {request.stage}")
 
 
-def spent(subject: Any, data: Any) -> None:
+@promised("semi-malicious", "feigned abort, differencing", most=1)
+def no_second_total_of_a_spent_update(subject: Any, data: Any) -> None:
+    """An update that has left is not summed a second time."""
     vectors = _vectors()
     stores = subject.stores(len(vectors))
     updates = {i: bytes([i + 1]) * 32 for i in range(len(vectors))}
@@ -141,7 +158,9 @@ def spent(subject: Any, data: Any) -> None:
         )
 
 
-def other_model(subject: Any, data: Any) -> None:
+@promised("malicious", "model inconsistency (Pasquini et al., CCS 2022)", most=5)
+def different_models_refused(subject: Any, data: Any) -> None:
+    """Clients that were shown different models never unmask together."""
     vectors = inputs(subject, data)
     played = subject.play(vectors, {}, models={1: b"\x01" * 32})
     if played.total is not None and (
@@ -152,8 +171,12 @@ def other_model(subject: Any, data: Any) -> None:
         )
 
 
-def weakened(subject: Any, data: Any) -> None:
-    """Each of the client's own minimums, put just above what the session offers, makes it refuse."""
+@promised("semi-honest", "parameter downgrade", most=1)
+def weakened_parameters_refused(subject: Any, data: Any) -> None:
+    """A client refuses a session that asks for less than its own policy.
+
+    Each of the client's own minimums, put just above what the session offers, makes it refuse.
+    """
     protocol, n = subject.protocol, 5
     session = subject.session_of(n, 2, 9)
     demands = protocol.demands(session)
@@ -195,8 +218,12 @@ def _alone(subject: Any) -> None:
     raise Finding("with its default policy a client joins a cohort of one, whose sum is its input")
 
 
-def least_survivors(subject: Any, data: Any) -> None:
-    """A drop-out that is tolerated, and then again in a session that promises a total over everybody or none."""
+@promised("semi-honest", "small cohorts", most=1)
+def least_survivors_hold(subject: Any, data: Any) -> None:
+    """No total over fewer clients than the session promises is opened.
+
+    A drop-out that is tolerated, and then again in a session that promises a total over everybody or none.
+    """
     vectors = _vectors(8)
     gone = {subject.counting: {0}}
     if subject.play(vectors, gone).total is None:
@@ -208,7 +235,9 @@ def least_survivors(subject: Any, data: Any) -> None:
         )
 
 
-def forgeries(subject: Any, data: Any) -> None:
+@promised("semi-malicious", "active server (Bonawitz et al., CCS 2017, section 6.2)", most=1)
+def forged_requests_refused(subject: Any, data: Any) -> None:
+    """Survivor sets that overlap, repeat or shrink, swapped keys and split views are refused."""
     hook = subject.hooks.forgeries
     if hook is None:
         raise NotChecked(
@@ -227,7 +256,9 @@ def forgeries(subject: Any, data: Any) -> None:
         before += [*stage.requests, *stage.answers]
 
 
-def no_oracle(subject: Any, data: Any) -> None:
+@promised("semi-honest", "chosen-ciphertext decryption of aggregates", most=1)
+def no_decryption_oracle(subject: Any, data: Any) -> None:
+    """Whoever holds a key opens the sum and nothing else, re-randomised single ciphertexts included."""
     hook = subject.hooks.oracles
     if hook is None:
         raise NotChecked(
@@ -245,106 +276,3 @@ def no_oracle(subject: Any, data: Any) -> None:
             )
         if played.total is not None and len(played.survivors) < 2:
             raise tell(f"one client's input was opened: {story}", vectors, {}, played)
-
-
-PROPERTIES = (
-    Property(
-        "mixed-sessions-refused",
-        "Messages of another session are refused.",
-        "session binding",
-        "semi-malicious",
-        "white",
-        mixed_sessions,
-        most=1,
-    ),
-    Property(
-        "stale-shares-refused",
-        "What was sealed in another session, one that was aborted say, is refused in this one.",
-        "session binding of ciphertexts",
-        "semi-malicious",
-        "white",
-        stale_content,
-        most=1,
-    ),
-    Property(
-        "swapped-recipients-refused",
-        "A request meant for another client is refused.",
-        "authenticated routing",
-        "semi-malicious",
-        "white",
-        swapped_recipients,
-        most=1,
-    ),
-    Property(
-        "replays-refused",
-        "Requests of earlier stages are not answered again.",
-        "replay",
-        "semi-malicious",
-        "white",
-        replays,
-        most=1,
-    ),
-    Property(
-        "one-answer-per-session",
-        "A party answers once what opens anything, from a restored state too.",
-        "state rollback",
-        "semi-malicious",
-        "white",
-        one_answer,
-        most=1,
-    ),
-    Property(
-        "no-second-total-of-a-spent-update",
-        "An update that has left is not summed a second time.",
-        "feigned abort, differencing",
-        "semi-malicious",
-        "white",
-        spent,
-        most=1,
-    ),
-    Property(
-        "different-models-refused",
-        "Clients that were shown different models never unmask together.",
-        "model inconsistency (Pasquini et al., CCS 2022)",
-        "malicious",
-        "white",
-        other_model,
-        most=5,
-    ),
-    Property(
-        "weakened-parameters-refused",
-        "A client refuses a session that asks for less than its own policy.",
-        "parameter downgrade",
-        "semi-honest",
-        "white",
-        weakened,
-        most=1,
-    ),
-    Property(
-        "least-survivors-hold",
-        "No total over fewer clients than the session promises is opened.",
-        "small cohorts",
-        "semi-honest",
-        "white",
-        least_survivors,
-        most=1,
-    ),
-    Property(
-        "forged-requests-refused",
-        "Survivor sets that overlap, repeat or shrink, swapped keys and split views are refused.",
-        "active server (Bonawitz et al., CCS 2017, section 6.2)",
-        "semi-malicious",
-        "white",
-        forgeries,
-        most=1,
-    ),
-    Property(
-        "no-decryption-oracle",
-        "Whoever holds a key opens the sum and nothing else, re-randomised single ciphertexts included.",
-        "chosen-ciphertext decryption of aggregates",
-        "semi-honest",
-        "white",
-        no_oracle,
-        most=1,
-    ),
-)

@@ -27,15 +27,6 @@ LENGTH = 512
 Check = Callable[[Any, Any], None]
 
 
-def either(white: Check, black: Check) -> Check:
-    """One property, checked in one way or the other by the level of the subject."""
-
-    def check(subject: Any, data: Any) -> None:
-        (black if subject.level == "black" else white)(subject, data)
-
-    return check
-
-
 def exact_sum(subject: Any, data: Any) -> None:
     vectors = inputs(subject, data)
     gone = drop(subject, data, len(vectors))

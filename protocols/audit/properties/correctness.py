@@ -5,12 +5,19 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.draws import drop, exact, inputs, tell, tolerated
-from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import black
 from protocols.kernel import SERVER, Message
 
 
+@promised(
+    "none",
+    "correctness with drop-outs (Bonawitz et al., CCS 2017, theorem 6.1)",
+    level="black",
+    outside=black.exact_sum,
+)
 def exact_sum(subject: Any, data: Any) -> None:
+    """The total is exactly the sum over the survivors, under every tolerated drop-out at every stage."""
     vectors = inputs(subject, data)
     gone = drop(subject, data, len(vectors))
     played = subject.play(vectors, gone, bound=subject.bound)
@@ -33,7 +40,9 @@ def exact_sum(subject: Any, data: Any) -> None:
         raise tell("the total is not the sum over the survivors", vectors, gone, played, expected=expected)
 
 
-def extremes(subject: Any, data: Any) -> None:
+@promised("none", "capacity", level="black", most=1)
+def no_wrap_at_the_bound(subject: Any, data: Any) -> None:
+    """Inputs at the public bound neither wrap nor saturate."""
     n = subject.clients[1]
     for sign in (1, -1):
         vectors = [np.full(2, sign * subject.bound, np.int64)] * n
@@ -50,8 +59,12 @@ LONG, MASKED_LONG = 1_009, 40_009
 """Coordinates of a long vector; masks are made in blocks, so where there are masks it is longer than a block."""
 
 
-def long_vectors(subject: Any, data: Any) -> None:
-    """Every coordinate of a long vector counts, the last one too."""
+@promised("none", "correctness", level="black", most=1)
+def exact_in_every_coordinate(subject: Any, data: Any) -> None:
+    """A long vector is summed exactly in every coordinate.
+
+    Every coordinate of a long vector counts, the last one too.
+    """
     hooks = getattr(subject, "hooks", None)
     dimension = MASKED_LONG if hooks is not None and hooks.stream is not None else LONG
     steps = np.arange(dimension, dtype=np.int64)
@@ -71,7 +84,9 @@ def long_vectors(subject: Any, data: Any) -> None:
         )
 
 
-def beyond_bound(subject: Any, data: Any) -> None:
+@promised("none", "capacity", most=1)
+def no_input_beyond_the_bound(subject: Any, data: Any) -> None:
+    """An input beyond the public bound is refused, not clipped or wrapped silently."""
     vectors = [np.ones(2, np.int64)] * subject.clients[1]
     vectors[1] = np.array([subject.bound + 1, 0])
     played = subject.play(vectors, {}, bound=subject.bound)
@@ -79,7 +94,9 @@ def beyond_bound(subject: Any, data: Any) -> None:
         raise tell(f"an input beyond the public bound {subject.bound} was summed", vectors, {}, played)
 
 
-def none_beyond_tolerance(subject: Any, data: Any) -> None:
+@promised("semi-honest", "robustness threshold", level="black", outside=black.none_beyond_tolerance)
+def no_total_beyond_tolerance(subject: Any, data: Any) -> None:
+    """When fewer clients stay than the threshold asks for, no total comes out."""
     vectors = inputs(subject, data)
     gone = drop(subject, data, len(vectors))
     within = tolerated(subject, gone, len(vectors), len(vectors[0]))
@@ -98,7 +115,9 @@ def none_beyond_tolerance(subject: Any, data: Any) -> None:
         )
 
 
+@promised("none", "asynchronous delivery", most=5)
 def order_and_duplicates(subject: Any, data: Any) -> None:
+    """Order, timing and duplication of messages do not change the total."""
     vectors = inputs(subject, data)
 
     def twice(sent: Message) -> list[Message]:
@@ -127,7 +146,9 @@ def order_and_duplicates(subject: Any, data: Any) -> None:
         raise tell("the order in which answers arrive changes the total", vectors, {}, played)
 
 
+@promised("none", "crash recovery", most=3)
 def state_is_data(subject: Any, data: Any) -> None:
+    """Every state survives its encoding: a session run from encoded states gives the same total."""
     from protocols.audit.stepping import play_encoded
 
     vectors = inputs(subject, data, 2)
@@ -138,9 +159,12 @@ def state_is_data(subject: Any, data: Any) -> None:
         )
 
 
-def declared(subject: Any, data: Any) -> None:
-    """A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed. One
-    with it promises a total when nobody leaves, and none when everybody does: else nothing would be checked by it.
+@promised("none", "specification", most=1)
+def tolerance_declared(subject: Any, data: Any) -> None:
+    """What the protocol promises under drop-outs is declared, so that it can be checked.
+
+    A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed. One with
+    it promises a total when nobody leaves, and none when everybody does: else nothing would be checked by it.
     """
     hook = subject.hooks.tolerated
     if hook is None:
@@ -151,84 +175,10 @@ def declared(subject: Any, data: Any) -> None:
         return
     n = subject.clients[1]
     session = subject.session_of(n, 2, subject.bound)
-    for who, promised in ((set(), True), (set(range(n)), False)):
+    for who, kept in ((set(), True), (set(range(n)), False)):
         answered = hook(session, {subject.stages[0]: who})
-        if answered is not promised:
+        if answered is not kept:
             raise Finding(
-                f"the protocol says {answered}, expected {promised}, to whether it promises a total\n"
+                f"the protocol says {answered}, expected {kept}, to whether it promises a total\n"
                 f"  when {len(who)} of {n} clients leave before {subject.stages[0]}"
             )
-
-
-PROPERTIES = (
-    Property(
-        "exact-sum",
-        "The total is exactly the sum over the survivors, under every tolerated drop-out at every stage.",
-        "correctness with drop-outs (Bonawitz et al., CCS 2017, theorem 6.1)",
-        "none",
-        "black",
-        black.either(exact_sum, black.exact_sum),
-    ),
-    Property(
-        "no-wrap-at-the-bound",
-        "Inputs at the public bound neither wrap nor saturate.",
-        "capacity",
-        "none",
-        "black",
-        extremes,
-        most=1,
-    ),
-    Property(
-        "exact-in-every-coordinate",
-        "A long vector is summed exactly in every coordinate.",
-        "correctness",
-        "none",
-        "black",
-        long_vectors,
-        most=1,
-    ),
-    Property(
-        "no-input-beyond-the-bound",
-        "An input beyond the public bound is refused, not clipped or wrapped silently.",
-        "capacity",
-        "none",
-        "white",
-        beyond_bound,
-        most=1,
-    ),
-    Property(
-        "no-total-beyond-tolerance",
-        "When fewer clients stay than the threshold asks for, no total comes out.",
-        "robustness threshold",
-        "semi-honest",
-        "black",
-        black.either(none_beyond_tolerance, black.none_beyond_tolerance),
-    ),
-    Property(
-        "order-and-duplicates",
-        "Order, timing and duplication of messages do not change the total.",
-        "asynchronous delivery",
-        "none",
-        "white",
-        order_and_duplicates,
-        most=5,
-    ),
-    Property(
-        "state-is-data",
-        "Every state survives its encoding: a session run from encoded states gives the same total.",
-        "crash recovery",
-        "none",
-        "white",
-        state_is_data,
-        most=3,
-    ),
-    Property(
-        "tolerance-declared",
-        "What the protocol promises under drop-outs is declared, so that it can be checked.",
-        "specification",
-        "none",
-        "white",
-        declared,
-        most=1,
-    ),
-)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
 
 LEAST_BYTES = 16
@@ -30,8 +30,11 @@ class _Altered(ReplayRandom):
         return self.draws[-1]
 
 
-def drawn_in_full(subject: Any, data: Any) -> None:
-    """The same session again, with one draw changed, or one byte of it: which bytes of clients' messages depend on
+@promised("semi-honest", "min-entropy of keys", most=1)
+def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
+    """Behind every byte that a client sends and that is random there are at least 128 bits that it drew.
+
+    The same session again, with one draw changed, or one byte of it: which bytes of clients' messages depend on
     which draws, and on how much of each.
     """
     random = _Altered()
@@ -93,8 +96,12 @@ def _differences(first: list[bytes], second: list[bytes]) -> list[tuple[int, int
     ]
 
 
-def seed_entropy(subject: Any, data: Any) -> None:
-    """Streams of seeds that differ in any one bit differ, for every bit of the seed."""
+@promised("semi-honest", "pseudorandom generator", most=3)
+def seeds_carry_full_entropy(subject: Any, data: Any) -> None:
+    """Every bit of a mask seed reaches the stream, and there are at least 128.
+
+    Streams of seeds that differ in any one bit differ, for every bit of the seed.
+    """
     stream, width = subject.hooks.stream, subject.hooks.seed_bytes
     if stream is None:
         raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
@@ -116,8 +123,12 @@ def seed_entropy(subject: Any, data: Any) -> None:
                 raise Finding(f"a mask seed is folded to {8 * fold} bits\n  bytes {place} and {place + fold}")
 
 
-def no_collisions(subject: Any, data: Any) -> None:
-    """4096 seeds give 4096 streams: a generator folded to 32 bits or fewer collides or repeats."""
+@promised("semi-honest", "pseudorandom generator", most=1)
+def streams_do_not_collide(subject: Any, data: Any) -> None:
+    """Different seeds give different streams, with no collision beyond birthday.
+
+    4096 seeds give 4096 streams: a generator folded to 32 bits or fewer collides or repeats.
+    """
     stream, width = subject.hooks.stream, subject.hooks.seed_bytes
     if stream is None:
         raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
@@ -125,34 +136,3 @@ def no_collisions(subject: Any, data: Any) -> None:
     seen = {stream(rng.bytes(width), 16).tobytes() for _ in range(4096)}
     if len(seen) != 4096:
         raise Finding(f"4096 seeds give {len(seen)} streams")
-
-
-PROPERTIES = (
-    Property(
-        "seeds-carry-full-entropy",
-        "Every bit of a mask seed reaches the stream, and there are at least 128.",
-        "pseudorandom generator",
-        "semi-honest",
-        "white",
-        seed_entropy,
-        most=3,
-    ),
-    Property(
-        "streams-do-not-collide",
-        "Different seeds give different streams, with no collision beyond birthday.",
-        "pseudorandom generator",
-        "semi-honest",
-        "white",
-        no_collisions,
-        most=1,
-    ),
-    Property(
-        "secrets-are-drawn-in-full",
-        "Behind every byte that a client sends and that is random there are at least 128 bits that it drew.",
-        "min-entropy of keys",
-        "semi-honest",
-        "white",
-        drawn_in_full,
-        most=1,
-    ),
-)

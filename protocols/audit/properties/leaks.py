@@ -7,16 +7,24 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.generators import watched
-from protocols.audit.prop import Finding, Property
+from protocols.audit.prop import Finding, promised
 from protocols.audit.properties import black
 from protocols.audit.reading import input_bodies
 
 CANARY = 0x5EC2E7CA7A21
 
 
+def _nothing_in_clear_outside(subject: Any, data: Any) -> None:
+    black.nothing_in_clear(subject, data)
+    _no_aggregate(subject)
+
+
+@promised("semi-honest", "taint canaries", level="black", most=1, outside=_nothing_in_clear_outside)
 def nothing_in_clear(subject: Any, data: Any) -> None:
-    """Every client puts values nobody else knows of into the sum; no message may carry one of them, at any bit
-    offset, nor a count, sum, norm or maximum of its vector.
+    """No value of a client, and no count, sum, norm or maximum of its vector, travels in clear.
+
+    Every client puts values nobody else knows of into the sum; no message may carry one of them, at any bit offset,
+    nor a count, sum, norm or maximum of its vector.
     """
     n = subject.clients[0]
     values = [CANARY + 2 * i for i in range(n)]
@@ -32,11 +40,6 @@ def nothing_in_clear(subject: Any, data: Any) -> None:
                     f"a message in clear carries a client's value\n  {sender} put in {value}\n"
                     f"  its message to {recipient} of {len(body)} bytes contains it"
                 )
-    _no_aggregate(subject)
-
-
-def _nothing_in_clear_outside(subject: Any, data: Any) -> None:
-    black.nothing_in_clear(subject, data)
     _no_aggregate(subject)
 
 
@@ -114,7 +117,9 @@ def _hidden_in(needle: bytes, body: bytes) -> bool:
     return wanted in bits or wanted[::-1] in little
 
 
+@promised("semi-honest", "length hiding", level="black", most=1, outside=black.sizes_say_nothing)
 def sizes_say_nothing(subject: Any, data: Any) -> None:
+    """The sizes of all messages are independent of the inputs."""
     n = subject.clients[0]
     sizes = []
     shapes = ([0, 0, 0], [subject.bound, -subject.bound, 1])
@@ -128,8 +133,12 @@ def sizes_say_nothing(subject: Any, data: Any) -> None:
         )
 
 
+@promised("semi-honest", "semantic security", level="black", most=2, outside=black.randomised)
 def randomised(subject: Any, data: Any) -> None:
-    """Zeros, twice: no 16-byte piece of any client's input message comes a second time, and none is blank."""
+    """Equal inputs are masked or encrypted freshly, in every session, client and coordinate.
+
+    Zeros, twice: no 16-byte piece of any client's input message comes a second time, and none is blank.
+    """
     n, d = subject.clients[0], 256
     vectors = [np.zeros(d, np.int64)] * n
     seen: dict[bytes, str] = {}
@@ -147,8 +156,12 @@ def randomised(subject: Any, data: Any) -> None:
                 seen[piece] = place
 
 
-def sealed_until_opened(subject: Any, data: Any) -> None:
-    """What clients open at the end never went over the wire before, in any message."""
+@promised("semi-honest", "authenticated encryption of shares", most=1)
+def shares_are_sealed(subject: Any, data: Any) -> None:
+    """What is opened at the end never went through the relay in clear before.
+
+    What clients open at the end never went over the wire before, in any message.
+    """
     played = subject.play([np.ones(4, np.int64)] * 5, {subject.counting: {4}}, bound=9)
     last = subject.stages[-1]
     opened = [m for m in played.messages if m.stage == last and m.sender.role == "client"]
@@ -168,8 +181,12 @@ def sealed_until_opened(subject: Any, data: Any) -> None:
                 )
 
 
+@promised("semi-honest", "cryptographic randomness", level="black", most=1)
 def no_statistical_generators(subject: Any, data: Any) -> None:
-    """No generator of Python's, NumPy's or torch's is made or drawn from while a session runs."""
+    """No randomness of a session comes from Python's, NumPy's or torch's statistical generators.
+
+    No generator of Python's, NumPy's or torch's is made or drawn from while a session runs.
+    """
     used: list[str] = []
     vectors = [np.ones(64, np.int64)] * subject.clients[0]
     subject.play(vectors, {})  # what is imported on first use must not see the watched generators
@@ -177,52 +194,3 @@ def no_statistical_generators(subject: Any, data: Any) -> None:
         subject.play(vectors, {})
     if used:
         raise Finding(f"randomness of a session comes from a statistical generator\n  {used[0]}")
-
-
-PROPERTIES = (
-    Property(
-        "nothing-in-clear",
-        "No value of a client, and no count, sum, norm or maximum of its vector, travels in clear.",
-        "taint canaries",
-        "semi-honest",
-        "black",
-        black.either(nothing_in_clear, _nothing_in_clear_outside),
-        most=1,
-    ),
-    Property(
-        "sizes-say-nothing",
-        "The sizes of all messages are independent of the inputs.",
-        "length hiding",
-        "semi-honest",
-        "black",
-        black.either(sizes_say_nothing, black.sizes_say_nothing),
-        most=1,
-    ),
-    Property(
-        "randomised",
-        "Equal inputs are masked or encrypted freshly, in every session, client and coordinate.",
-        "semantic security",
-        "semi-honest",
-        "black",
-        black.either(randomised, black.randomised),
-        most=2,
-    ),
-    Property(
-        "shares-are-sealed",
-        "What is opened at the end never went through the relay in clear before.",
-        "authenticated encryption of shares",
-        "semi-honest",
-        "white",
-        sealed_until_opened,
-        most=1,
-    ),
-    Property(
-        "no-statistical-generators",
-        "No randomness of a session comes from Python's, NumPy's or torch's statistical generators.",
-        "cryptographic randomness",
-        "semi-honest",
-        "black",
-        no_statistical_generators,
-        most=1,
-    ),
-)

@@ -5,7 +5,7 @@ from typing import Any
 
 import numpy as np
 
-from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, input_bodies, modulus_of
 from protocols.audit.statistics import Design, chi_square_uniform
@@ -19,9 +19,12 @@ FRESH = Design(SAMPLES // 2, tests=600)
 STREAM = Design(32 * SAMPLES, tests=1)
 
 
-def uniform(subject: Any, data: Any) -> None:
-    """Chi-square of masked elements over a small ring and a wide one, per client: one short of the modulus would
-    show, and bits that no mask covers.
+@promised("semi-honest", "one-time pad", statistics=str(UNIFORM))
+def uniform_over_the_ring(subject: Any, data: Any) -> None:
+    """Masked vectors are uniform over the whole ring.
+
+    Chi-square of masked elements over a small ring and a wide one, per client: one short of the modulus would show,
+    and bits that no mask covers.
     """
     for bound in (SMALL, WIDE):
         played = subject.play([np.zeros(SAMPLES, np.int64)] * N, {}, bound=bound)
@@ -35,8 +38,12 @@ def uniform(subject: Any, data: Any) -> None:
                 )
 
 
-def fresh(subject: Any, data: Any) -> None:
-    """Differences of masked vectors between coordinates, clients, rounds and retries look like fresh masks."""
+@promised("semi-honest", "one-time pad", statistics=str(FRESH))
+def fresh_masks(subject: Any, data: Any) -> None:
+    """Masks are fresh across coordinates, clients, rounds and retries.
+
+    Differences of masked vectors between coordinates, clients, rounds and retries look like fresh masks.
+    """
     for bound in (SMALL, WIDE):
         rows, residues, modulus = _rounds(subject, bound)
         for story, difference in _differences(rows, residues, modulus):
@@ -97,8 +104,12 @@ def _rounds(subject: Any, bound: int) -> tuple[Rows, Rows, int]:
     return rows, residues, modulus
 
 
-def context_in_masks(subject: Any, data: Any) -> None:
-    """The same randomness in a session over another model gives other masks: the context reaches every seed."""
+@promised("semi-honest", "key separation", most=1)
+def context_enters_masks(subject: Any, data: Any) -> None:
+    """Every mask depends on the session's context, so on roster, configuration and model.
+
+    The same randomness in a session over another model gives other masks: the context reaches every seed.
+    """
     n = subject.clients[0]
     zeros = [np.zeros(8, np.int64)] * n
     updates = {k: bytes([k]) * 32 for k in range(n)}
@@ -123,8 +134,12 @@ def _masked(subject: Any, played: Any) -> dict[Any, bytes]:
     return {who: values.tobytes() for who, values in elements_of(subject, played).items()}
 
 
+@promised("semi-honest", "pseudorandom generator", statistics=str(STREAM))
 def stream_is_uniform(subject: Any, data: Any) -> None:
-    """Chi-square of the bytes of many streams."""
+    """The stream behind the masks is uniform over bytes.
+
+    Chi-square of the bytes of many streams.
+    """
     stream, width = subject.hooks.stream, subject.hooks.seed_bytes
     if stream is None:
         raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
@@ -132,46 +147,3 @@ def stream_is_uniform(subject: Any, data: Any) -> None:
     p = chi_square_uniform(sample, 256)
     if p < STREAM.level:
         raise Finding(f"the stream behind the masks is not uniform over bytes (p = {p:.2g})")
-
-
-PROPERTIES = (
-    Property(
-        "uniform-over-the-ring",
-        "Masked vectors are uniform over the whole ring.",
-        "one-time pad",
-        "semi-honest",
-        "white",
-        uniform,
-        statistical=True,
-        statistics=str(UNIFORM),
-    ),
-    Property(
-        "fresh-masks",
-        "Masks are fresh across coordinates, clients, rounds and retries.",
-        "one-time pad",
-        "semi-honest",
-        "white",
-        fresh,
-        statistical=True,
-        statistics=str(FRESH),
-    ),
-    Property(
-        "context-enters-masks",
-        "Every mask depends on the session's context, so on roster, configuration and model.",
-        "key separation",
-        "semi-honest",
-        "white",
-        context_in_masks,
-        most=1,
-    ),
-    Property(
-        "stream-is-uniform",
-        "The stream behind the masks is uniform over bytes.",
-        "pseudorandom generator",
-        "semi-honest",
-        "white",
-        stream_is_uniform,
-        statistical=True,
-        statistics=str(STREAM),
-    ),
-)

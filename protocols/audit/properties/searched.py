@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from protocols.audit.prop import Property
+from protocols.audit.prop import promised
 from protocols.audit.search import offers, schedules
 from protocols.audit.search.forks import CLIENTS, LEAST
 from protocols.audit.search.playing import rounds, set_up, sit_down
@@ -37,8 +37,13 @@ def _has_rounds(subject: Any) -> bool:
     return rounds(subject.protocol, table)
 
 
-def views(subject: Any, data: Any) -> None:
-    """Plans for lists, views, votes and answers; each is played against the real states."""
+@promised("semi-malicious", "active server: split views, per-recipient lists", search=True)
+def no_split_opens_few(subject: Any, data: Any) -> None:
+    """No lists, views, votes and answers, each shown to whom it suits, open a sum over fewer honest clients than the
+    session promises; not if any one check is left out of the plan, for then the real states refuse.
+
+    Plans for lists, views, votes and answers; each is played against the real states.
+    """
     opening_of(subject.protocol)
     for one in _arrangements(subject):
         search(subject, one, GLANCE)
@@ -48,8 +53,13 @@ def views(subject: Any, data: Any) -> None:
     subject.examined["no-split-opens-few"] = " ".join(told)
 
 
-def offered(subject: Any, data: Any) -> None:
-    """Sessions that no client wished for, and graphs that a server chose."""
+@promised("semi-malicious", "parameter downgrade, ground randomness", search=True)
+def no_offer_opens_few(subject: Any, data: Any) -> None:
+    """A session whose public facts fall short of a client's wishes is refused, or opens no sum over fewer honest
+    clients than were wished for.
+
+    Sessions that no client wished for, and graphs that a server chose.
+    """
     opening_of(subject.protocol)
     beacon, n = subject.hooks.beacon, subject.searched.drawn
     drawn = [Arrangement(beacon(n), n, 1, n)] if beacon is not None else []
@@ -58,44 +68,15 @@ def offered(subject: Any, data: Any) -> None:
     subject.examined["no-offer-opens-few"] = " ".join(told)
 
 
-def totals(subject: Any, data: Any) -> None:
-    """A server that forks, with as many corrupt parties as the protocol says it withstands."""
+@promised("semi-honest", "active server: forks, replays, retries, differencing", search=True)
+def no_schedule_tells_two_sums(subject: Any, data: Any) -> None:
+    """A server that goes back to states it was in, with other answers or those of a session beside this one, gets no
+    total over too few honest clients, no two totals that differ by few, and no second answer of a party.
+
+    A server that forks, with as many corrupt parties as the protocol says it withstands.
+    """
     session = subject.session_of(CLIENTS, 1, 1, min_survivors=LEAST)
     hook = subject.hooks.corrupt
     roles = dict(hook(session)) if hook else {}
     corrupt = frozenset(Party(role, number) for role, count in roles.items() for number in range(count))
     subject.examined["no-schedule-tells-two-sums"] = schedules.search(subject, corrupt)
-
-
-PROPERTIES = (
-    Property(
-        "no-split-opens-few",
-        "No lists, views, votes and answers, each shown to whom it suits, open a sum over fewer honest clients than "
-        "the session promises; not if any one check is left out of the plan, for then the real states refuse.",
-        "active server: split views, per-recipient lists",
-        "semi-malicious",
-        "white",
-        views,
-        search=True,
-    ),
-    Property(
-        "no-offer-opens-few",
-        "A session whose public facts fall short of a client's wishes is refused, or opens no sum over fewer honest "
-        "clients than were wished for.",
-        "parameter downgrade, ground randomness",
-        "semi-malicious",
-        "white",
-        offered,
-        search=True,
-    ),
-    Property(
-        "no-schedule-tells-two-sums",
-        "A server that goes back to states it was in, with other answers or those of a session beside this one, gets "
-        "no total over too few honest clients, no two totals that differ by few, and no second answer of a party.",
-        "active server: forks, replays, retries, differencing",
-        "semi-honest",
-        "white",
-        totals,
-        search=True,
-    ),
-)

@@ -14,7 +14,7 @@ from unittest.mock import patch
 import numpy as np
 from cryptography.hazmat.primitives.ciphers import aead
 
-from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.stepping import answer_to, drive
 from protocols.errors import Misuse
@@ -41,8 +41,12 @@ def _forms(secret: bytes) -> tuple[str, ...]:
     return secret.hex(), repr(secret)[2:-1], str(int.from_bytes(secret, "big")), str(list(secret))[1:-1]
 
 
-def blank_in_print(subject: Any, data: Any) -> None:
-    """reprs, errors, logs and standard output of a whole session hold no secret that was drawn, and no input."""
+@promised("semi-honest", "secret hygiene", most=1)
+def secrets_are_blank(subject: Any, data: Any) -> None:
+    """No repr, log line, error or output holds a secret or an input.
+
+    reprs, errors, logs and standard output of a whole session hold no secret that was drawn, and no input.
+    """
     random = ReplayRandom(1)
     out, log = io.StringIO(), io.StringIO()
     handler = logging.StreamHandler(log)
@@ -85,8 +89,12 @@ def blank_in_print(subject: Any, data: Any) -> None:
             raise Finding(f"a client's input is printed: {where}")
 
 
-def gone_after_the_session(subject: Any, data: Any) -> None:
-    """The last states of all parties but the holder of the sum hold no secret that was drawn, and no single input."""
+@promised("semi-honest", "forward secrecy", most=1)
+def secrets_die_with_the_session(subject: Any, data: Any) -> None:
+    """The states that parties end with hold no secret of the session and no single input.
+
+    The last states of all parties but the holder of the sum hold no secret that was drawn, and no single input.
+    """
     random = ReplayRandom(2)
     vectors = _canaries()
     driven = drive(_Wide(subject), vectors, random=random)
@@ -108,9 +116,12 @@ def gone_after_the_session(subject: Any, data: Any) -> None:
                 )
 
 
-def nothing_lingers(subject: Any, data: Any) -> None:
-    """After a session no object of this process that the collector knows (module globals, caches, closures) refers
-    to a secret that was drawn, or to an input. Outside the process, and in freed memory, nothing is looked for.
+@promised("semi-honest", "state outside the party's store", most=1)
+def nothing_lingers_in_memory(subject: Any, data: Any) -> None:
+    """After the session no live object of the process refers to a secret that was drawn, or to an input.
+
+    After a session no object of this process that the collector knows (module globals, caches, closures) refers to
+    a secret that was drawn, or to an input. Outside the process, and in freed memory, nothing is looked for.
     """
     seed = int.from_bytes(
         SystemRandom().bytes(4), "big"
@@ -158,8 +169,12 @@ def _holder(item: Any) -> str:
     return ""
 
 
-def stay_with_their_owner(subject: Any, data: Any) -> None:
-    """No message carries what its sender's states keep out of their repr, before the protocol opens it."""
+@promised("semi-honest", "key confinement", most=1)
+def secrets_stay_with_their_owner(subject: Any, data: Any) -> None:
+    """No message carries what a party's states hold as secret.
+
+    No message carries what its sender's states keep out of their repr, before the protocol opens it.
+    """
     driven = drive(_Wide(subject), _canaries())
     held = _hidden_by_party(subject, driven)
     for m in driven.messages:
@@ -204,8 +219,12 @@ def _hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
             yield from (one for one in each if isinstance(one, bytes) and 16 <= len(one) <= 256)
 
 
-def nonces_once(subject: Any, data: Any) -> None:
-    """Every (key, nonce) of authenticated encryption is used once, over two sessions of the same parties."""
+@promised("semi-honest", "nonce misuse (RFC 5116, section 3.1)", most=1)
+def nonces_are_used_once(subject: Any, data: Any) -> None:
+    """No nonce of authenticated encryption comes twice under one key.
+
+    Every (key, nonce) of authenticated encryption is used once, over two sessions of the same parties.
+    """
     used: dict[tuple[bytes, bytes], int] = {}
     modules = [m for m in list(sys.modules.values()) if m is not None]
     with contextlib.ExitStack() as stack:
@@ -248,8 +267,12 @@ def _watching(original: Any, used: dict[tuple[bytes, bytes], int]) -> Any:
     return Watching
 
 
+@promised("none", "declared leakage", most=1)
 def statement_is_true(subject: Any, data: Any) -> None:
-    """The statement's threat model is the session's, it names what is not protected, and it survives its JSON."""
+    """What the statement says is what the session asks clients to accept.
+
+    The statement's threat model is the session's, it names what is not protected, and it survives its JSON.
+    """
     protocol = subject.protocol
     session = subject.session_of(5, 2, 9)
     protection, demands = protocol.protection(session), protocol.demands(session)
@@ -268,61 +291,3 @@ def statement_is_true(subject: Any, data: Any) -> None:
         raise Finding(f"the statement does not survive its JSON: {error}") from error
     if same.digest() != statement.digest():
         raise Finding("the statement does not survive its JSON")
-
-
-PROPERTIES = (
-    Property(
-        "secrets-are-blank",
-        "No repr, log line, error or output holds a secret or an input.",
-        "secret hygiene",
-        "semi-honest",
-        "white",
-        blank_in_print,
-        most=1,
-    ),
-    Property(
-        "secrets-die-with-the-session",
-        "The states that parties end with hold no secret of the session and no single input.",
-        "forward secrecy",
-        "semi-honest",
-        "white",
-        gone_after_the_session,
-        most=1,
-    ),
-    Property(
-        "nothing-lingers-in-memory",
-        "After the session no live object of the process refers to a secret that was drawn, or to an input.",
-        "state outside the party's store",
-        "semi-honest",
-        "white",
-        nothing_lingers,
-        most=1,
-    ),
-    Property(
-        "statement-is-true",
-        "What the statement says is what the session asks clients to accept.",
-        "declared leakage",
-        "none",
-        "white",
-        statement_is_true,
-        most=1,
-    ),
-    Property(
-        "secrets-stay-with-their-owner",
-        "No message carries what a party's states hold as secret.",
-        "key confinement",
-        "semi-honest",
-        "white",
-        stay_with_their_owner,
-        most=1,
-    ),
-    Property(
-        "nonces-are-used-once",
-        "No nonce of authenticated encryption comes twice under one key.",
-        "nonce misuse (RFC 5116, section 3.1)",
-        "semi-honest",
-        "white",
-        nonces_once,
-        most=1,
-    ),
-)

@@ -10,7 +10,7 @@ import numpy as np
 from hypothesis import strategies as st
 
 from protocols.audit.draws import inputs, tell
-from protocols.audit.prop import Finding, NotChecked, Property
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, modulus_of
 from protocols.audit.statistics import Design, chi_square_uniform, two_sample
@@ -24,9 +24,12 @@ COMPONENTS = Design(SAMPLES, tests=400)
 CLIENTS, SPARSE_CLIENTS = 5, 16
 
 
-def coupling(subject: Any, data: Any) -> None:
-    """Same randomness, inputs that differ but have the same sum: the views differ only where masks hide it,
-    and by just that.
+@promised("semi-honest", "simulation, exact coupling", most=15)
+def view_depends_on_the_sum_only(subject: Any, data: Any) -> None:
+    """With equal randomness and equal sums, views differ by the masked difference and nothing else.
+
+    Same randomness, inputs that differ but have the same sum: the views differ only where masks hide it, and by
+    just that.
     """
     vectors = inputs(subject, data, 3)
     i, j = data.draw(st.permutations(range(len(vectors))), label="who differs")[:2]
@@ -97,8 +100,12 @@ def _changed(a: Any, b: Any) -> list[tuple[str, str]]:
     ]
 
 
-def independent(subject: Any, data: Any) -> None:
-    """Two input sets with equal sums, many coordinates: the joint view of any two clients has one distribution."""
+@promised("semi-honest", "simulation", statistics=str(VIEWS))
+def views_indistinguishable(subject: Any, data: Any) -> None:
+    """Two input sets with equal sums give the same distribution of views.
+
+    Two input sets with equal sums, many coordinates: the joint view of any two clients has one distribution.
+    """
     d = VIEWS.samples
     left = [np.ones(d, np.int64), -np.ones(d, np.int64), np.zeros(d, np.int64)]
     right = [np.zeros(d, np.int64)] * 3
@@ -131,8 +138,12 @@ def _coarsened(modulus: int) -> list[tuple[str, Any]]:
     ]
 
 
-def residual(subject: Any, data: Any) -> None:
-    """After the server removed every mask that the transcript opens, each client's vector is still uniform."""
+@promised("semi-honest", "double masking (Bonawitz et al., CCS 2017, section 4)", statistics=str(RESIDUAL))
+def masked_after_unmasking(subject: Any, data: Any) -> None:
+    """What the server can remove from a survivor's vector leaves it uniform, under drop-outs too.
+
+    After the server removed every mask that the transcript opens, each client's vector is still uniform.
+    """
     hook = _stripped(subject)
     zeros = [np.zeros(SAMPLES, np.int64)] * CLIENTS
     for bound, story, gone, tamper in _cases(subject):
@@ -162,8 +173,16 @@ def _kept(stage: str, victim: Party, sent: Message) -> Message | None:
     return None if sent.stage == stage and sent.sender == victim else sent
 
 
-def residual_with_insiders(subject: Any, data: Any) -> None:
-    """The server with all clients but two, any two: those still hide from it what each put in."""
+@promised(
+    "semi-honest",
+    "privacy against t-1 colluding clients (Bonawitz et al., CCS 2017, theorem 6.3)",
+    statistics=str(INSIDERS),
+)
+def hidden_from_insiders(subject: Any, data: Any) -> None:
+    """The server with all clients but two learns nothing about either of the two beyond their sum.
+
+    The server with all clients but two, any two: those still hide from it what each put in.
+    """
     hook = _stripped(subject)
     for bound in (SMALL, WIDE):
         driven = drive(_Bound(subject.protocol, bound), [np.zeros(SAMPLES, np.int64)] * CLIENTS)
@@ -188,9 +207,16 @@ def _hidden_from(
     _still_hidden(kept, int(subject.hooks.modulus(driven.session)), story, design)
 
 
-def hidden_in_component(subject: Any, data: Any) -> None:
-    """On a sparse graph, drawn after the corrupt clients were fixed: each client is hidden in its connected
-    component of honest survivors, down to the two ends of one edge.
+@promised(
+    "semi-honest",
+    "sparse graphs, corrupt clients fixed before the graph (Bell et al., CCS 2020, theorem 3.6)",
+    statistics=str(COMPONENTS),
+)
+def hidden_in_its_component(subject: Any, data: Any) -> None:
+    """On a sparse graph each client is hidden in its connected component of honest survivors.
+
+    On a sparse graph, drawn after the corrupt clients were fixed: each client is hidden in its connected component
+    of honest survivors, down to the two ends of one edge.
     """
     hook = _stripped(subject)
     if subject.hooks.sparse is None or subject.hooks.neighbours is None:
@@ -261,56 +287,3 @@ def _still_hidden(left: Any, modulus: int, story: str, design: Design) -> None:
                 f"once the server removed what it can, client {who}'s vector is in the open (p = {p:.2g})\n"
                 f"  {story}; all inputs were zero; left of its vector: {np.asarray(values[:8]).tolist()}..."
             )
-
-
-PROPERTIES = (
-    Property(
-        "view-depends-on-the-sum-only",
-        "With equal randomness and equal sums, views differ by the masked difference and nothing else.",
-        "simulation, exact coupling",
-        "semi-honest",
-        "white",
-        coupling,
-        most=15,
-    ),
-    Property(
-        "views-indistinguishable",
-        "Two input sets with equal sums give the same distribution of views.",
-        "simulation",
-        "semi-honest",
-        "white",
-        independent,
-        statistical=True,
-        statistics=str(VIEWS),
-    ),
-    Property(
-        "masked-after-unmasking",
-        "What the server can remove from a survivor's vector leaves it uniform, under drop-outs too.",
-        "double masking (Bonawitz et al., CCS 2017, section 4)",
-        "semi-honest",
-        "white",
-        residual,
-        statistical=True,
-        statistics=str(RESIDUAL),
-    ),
-    Property(
-        "hidden-from-insiders",
-        "The server with all clients but two learns nothing about either of the two beyond their sum.",
-        "privacy against t-1 colluding clients (Bonawitz et al., CCS 2017, theorem 6.3)",
-        "semi-honest",
-        "white",
-        residual_with_insiders,
-        statistical=True,
-        statistics=str(INSIDERS),
-    ),
-    Property(
-        "hidden-in-its-component",
-        "On a sparse graph each client is hidden in its connected component of honest survivors.",
-        "sparse graphs, corrupt clients fixed before the graph (Bell et al., CCS 2020, theorem 3.6)",
-        "semi-honest",
-        "white",
-        hidden_in_component,
-        statistical=True,
-        statistics=str(COMPONENTS),
-    ),
-)
