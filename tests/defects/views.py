@@ -220,6 +220,12 @@ DEFECTS = (
         put("secagg.client.establishing.Establishing.receive", at_least_a_threshold),
         reusing_sparse,
     ),
+    Defect(
+        "an abandoned session keeps its chains",
+        "abandoned-sessions-leave-nothing",
+        put("protocols.runtime.Runtime._supersede", anything_goes),
+        reusing_sparse,
+    ),
     split(
         "one view per holder on a sparse graph",
         plant=MIXED,
