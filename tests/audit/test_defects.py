@@ -7,7 +7,7 @@ from fl.registry import PRIVACY
 from protocols.audit import PROPERTIES, WhiteBox, audit
 from secagg import SecAgg, SecAggPlus
 from tests.defects import ALL
-from tests.defects.masks import malicious
+from tests.defects.pieces import malicious
 from tests.defects.planting import Defect
 from tests.defects.table import BUILT_INS, caught, main
 

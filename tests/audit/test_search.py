@@ -13,7 +13,7 @@ from protocols.audit.search.views import Arrangement, prepared, search
 from protocols.audit.subject import Searched
 from secagg import Credentials, SecAgg, SecAggPlus
 from tests.defects.homomorphic import two_of_three
-from tests.defects.masks import anything_goes, malicious
+from tests.defects.pieces import anything_goes, malicious
 from tests.defects.planting import put
 from tests.defects.views import CERTIFICATE, few_holders
 from tests.paillier_fixed import shared

@@ -10,7 +10,8 @@ from protocols.key_agreement import PairKeys
 from secagg import SecAgg, SecAggPlus
 from secagg.client import joining, sharing
 from secagg.seeds import self_mask_seed
-from tests.defects.masks import APPLY, apply_unless_empty, masked_by, no_session, seeded
+from tests.defects.masks import APPLY, apply_unless_empty, masked_by, seeded
+from tests.defects.pieces import no_session
 from tests.defects.planting import Defect, put, together
 
 PLACES = ("secagg.client.masking", "secagg.server.unmasking", "secagg.audit_view")

@@ -10,8 +10,10 @@ import numpy as np
 from protocols.errors import SecAggError
 from protocols.kernel import Message, Step
 from secagg import SecAgg
-from tests.defects.masks import MASKING_RECEIVE, TAKE, client_opening, noted
+from secagg.client import opening as client_opening
+from tests.defects.pieces import MASKING_RECEIVE
 from tests.defects.planting import Defect, put
+from tests.defects.sealing import TAKE, noted
 
 HOARD: list[Any] = []
 

@@ -12,7 +12,7 @@ from fl.cli.audit import named
 from protocols.audit import PROPERTIES, WhiteBox, audit
 from protocols.audit.report import Report
 from protocols.audit.subject import Searched
-from tests.defects.masks import malicious
+from tests.defects.pieces import malicious
 from tests.defects.planting import Defect
 
 BUILT_INS = {"none": 25, "secagg": 25, "secagg+": 25, "ckks": 10, "paillier": 3}

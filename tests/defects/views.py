@@ -19,7 +19,7 @@ from secagg.client.view import View
 from secagg.client.voting import Voting
 from secagg.messages import SIGNATURE_BYTES, Proceed, Unmask, items, unpack_bits
 from secagg.rules import Rules, rules_of
-from tests.defects.masks import anything_goes, unmarked
+from tests.defects.pieces import anything_goes, unmarked
 from tests.defects.planting import Defect, put, together
 
 CHECK, SHORTFALL, AGREED = View.check, Rules.shortfall, agreement.agreed

@@ -10,7 +10,7 @@ from protocols.audit.prop import promised
 from protocols.audit.search import offers, schedules
 from protocols.audit.search.forks import CLIENTS, LEAST
 from protocols.audit.search.playing import rounds, set_up, sit_down
-from protocols.audit.search.views import GLANCE, SECONDS, Arrangement, opening_of, search
+from protocols.audit.search.views import GLANCE, Arrangement, opening_of, search
 from protocols.kernel import Party
 
 TRIES = 1_000
@@ -45,10 +45,11 @@ def no_split_opens_few(subject: Any, data: Any) -> None:
     Plans for lists, views, votes and answers; each is played against the real states.
     """
     opening_of(subject.protocol)
+    seconds = subject.searched.seconds
     for one in _arrangements(subject):
         search(subject, one, GLANCE)
     told = [
-        search(subject, one, SECONDS if one.to_the_end else SECONDS / 10) for one in _arrangements(subject)
+        search(subject, one, seconds if one.to_the_end else seconds / 10) for one in _arrangements(subject)
     ]
     subject.examined["no-split-opens-few"] = " ".join(told)
 
@@ -64,7 +65,8 @@ def no_offer_opens_few(subject: Any, data: Any) -> None:
     beacon, n = subject.hooks.beacon, subject.searched.drawn
     drawn = [Arrangement(beacon(n), n, 1, n)] if beacon is not None else []
     told = [offers.search(subject, one, TRIES) for one in drawn]
-    told += [offers.search(subject, one) for one in _arrangements(subject) if one.to_the_end]
+    seconds = subject.searched.seconds
+    told += [offers.search(subject, one, seconds=seconds) for one in _arrangements(subject) if one.to_the_end]
     subject.examined["no-offer-opens-few"] = " ".join(told)
 
 
