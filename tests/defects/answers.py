@@ -146,7 +146,7 @@ DEFECTS = (
     Defect(
         "messages of another session accepted",
         "mixed-sessions-refused",
-        put("secagg.client.base.expect", any_session),
+        put("protocols.roles.expect", any_session),
         SecAgg,
     ),
     Defect(

@@ -76,6 +76,7 @@ def test_a_node_paused_past_the_timeout(tmp_path: Path, moment: str) -> None:
         d.it.nodes["site-3"].signal(signal.SIGCONT)
         d.release("site-3", moment)
         finish(d, run)
+        assert any(line["abandoned"] is None for line in d.lines())
 
 
 def test_nodes_that_fail_answer_twice_or_have_a_wrong_identity(tmp_path: Path) -> None:

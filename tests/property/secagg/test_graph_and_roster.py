@@ -64,8 +64,9 @@ class TestRosters:
         authority, impostor = Identity.generate("authority"), Identity.generate("server")
         real, people = self.roster(authority, NAMES[:5])
         fake, fakes = self.roster(impostor, NAMES[:5])
-        self.refused(Credentials(fake, impostor.public, fakes), Credentials(fake, authority.public, people))
-        self.refused(Credentials(fake, impostor.public, fakes), Credentials(real, authority.public, people))
+        offered = Credentials(fake, impostor.public, fakes)
+        for own in (Credentials(fake, authority.public, people), Credentials(real, authority.public, people)):
+            assert "signed_roster" in str(self.refused(offered, own))
 
     def test_an_old_roster_is_refused(self) -> None:
         authority = Identity.generate("authority")

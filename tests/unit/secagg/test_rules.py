@@ -277,18 +277,20 @@ class TestReuse:
 class TestDemands:
     """A client refuses less than its own wishes, and takes exactly them."""
 
-    def enter(self, offered: SecAgg | SecAggPlus, own: SecAgg | SecAggPlus, clients: int = 10) -> None:
+    def enter(self, offered: SecAgg | SecAggPlus, own: SecAgg | SecAggPlus, clients: int = 10) -> bool:
         random = SystemRandom()
         session = offered.session([f"c{i}" for i in range(clients)], 1, 1, random=random)
         step = own.client(
             session, 0, np.zeros(1, np.int64), random=random, policy=Policy(min_threshold_share=0.0)
         )
-        assert isinstance(step.state, Joining)  # it takes part and waits for the others
+        return isinstance(step.state, Joining)  # it takes part and waits for the others
 
     def test_more_than_demanded_is_taken(self) -> None:
-        self.enter(SecAgg(threat="semi-malicious"), SecAgg(threat="semi-honest"))
-        self.enter(SecAgg(threshold=8, threat="semi-malicious"), SecAgg(threshold=7, threat="semi-malicious"))
-        self.enter(
+        assert self.enter(SecAgg(threat="semi-malicious"), SecAgg(threat="semi-honest"))
+        assert self.enter(
+            SecAgg(threshold=8, threat="semi-malicious"), SecAgg(threshold=7, threat="semi-malicious")
+        )
+        assert self.enter(
             SecAggPlus(neighbours=6, threshold=5, threat="semi-honest"),
             SecAggPlus(neighbours=4, threshold=3, threat="semi-honest"),
         )
@@ -299,7 +301,7 @@ class TestDemands:
         for threshold in (6, 8):
             with pytest.raises(PolicyRefusal, match="threshold: this client demands at least 9"):
                 self.enter(SecAgg(threat="semi-malicious", threshold=threshold, dropout=0.0), own)
-        self.enter(own, own)
+        assert self.enter(own, own)
 
     @pytest.mark.parametrize(
         ("name", "less"),
@@ -385,6 +387,7 @@ class TestDemands:
             MaskParameters.decode(s.session(NAMES, 1, 1, random=SystemRandom()).parameters)
             for s in (own, more)
         )
+        assert many.threshold > few.threshold
         insist(own.wishes, 40, many)
         with pytest.raises(PolicyRefusal, match="threshold"):
             insist(own.wishes, 40, replace(many, threshold=few.threshold))
@@ -393,8 +396,8 @@ class TestDemands:
         names = [f"c{i}" for i in range(10)]
         known = Credentials.simulated(names)
         complete = [SecAgg(threat="malicious", credentials=known, beacon=b) for b in (b"", b"x")]
-        self.enter(*complete)
-        self.enter(
+        assert self.enter(*complete)
+        assert self.enter(
             SecAggPlus(neighbours=4, threshold=3, threat="semi-malicious", beacon=b"x"),
             SecAggPlus(neighbours=4, threshold=3, threat="semi-malicious"),
         )
