@@ -60,8 +60,8 @@ class Hooks:
     foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
     that it refused all of it. sent: records that states hold because they are meant for the wire; what these
     keep out of their repr is long, not secret. neighbours: session, index, transcript -> the clients that a
-    client shares masks with. sparse: makes the same protocol with a sparse graph among so many clients, of whom
-    one is corrupt. beacon: makes it with a sparse graph that public randomness fixes for so many clients.
+    client shares masks with. sparse: makes the same protocol with a sparse graph among so many clients.
+    beacon: makes it with a sparse graph that public randomness fixes for so many clients.
     opening: for an adversary that searches. corrupt: role -> how many parties of it the protocol withstands
     together with the server (missing: none).
     inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported

@@ -105,11 +105,12 @@ class View:
         """Who shares what with whom, as a client was told who dealt or enrolled."""
         if index in self._resumed:
             bits = self._resumed[index].memory.enrolled
-        elif not self.rules.parameters.reuse:
-            bits = Delivery.decode(self.told(INPUT, index)[-1]).dealers
-        else:
+        elif self.rules.parameters.reuse:
             told = self.told(INPUT, index, self.rules.parameters.epoch)
             bits = Proceed.decode(told[-1]).enrolled if told else b""
+        else:
+            told = self.told(INPUT, index)
+            bits = Delivery.decode(told[-1]).dealers if told else b""
         present = unpack_bits(bits, self.session.clients) if bits else range(self.session.clients)
         return Places(self.rules, self.seed, present)
 

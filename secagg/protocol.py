@@ -151,8 +151,9 @@ class _Masked(SecureSum):
         return hooks(self.reuse, *(() if self._complete else (self._sparse, self._drawn)))
 
     def _sparse(self, clients: int) -> "_Masked":
-        """A sparse graph already among few clients, one of them corrupt: for audits."""
-        return self._for(clients, neighbours=6, threshold=3, collusion=1.5 / clients)
+        """A sparse graph already among few clients, with reused keys one of them corrupt: for audits."""
+        numbers = (3, 1.5 / clients) if self.reuse else (2, 0.0)
+        return self._for(clients, neighbours=6, threshold=numbers[0], collusion=numbers[1])
 
     def _drawn(self, clients: int) -> "_Masked":
         """A sparse graph of its own plan, behind a beacon: for audits."""
