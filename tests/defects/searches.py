@@ -24,7 +24,8 @@ HEADER = """# What an adversary that searches found in the built-ins
 
 Made by `python -m tests.defects.searches docs/audit-searches.md`: every built-in, in every threat model, with fresh and
 reused keys, with the sparse graphs of its kind; semi-honest sums are searched for schedules alone. Cohorts of 5
-clients and sparse graphs of 8 are searched to the end, a ring of 20 in pairs of neighbours. What has no row was not searched.
+clients and sparse graphs of 8 are searched to the end, a ring of 20 in pairs of neighbours. What has no row
+was not searched.
 
 | built-in | property | verdict | how far |
 |---|---|---|---|
