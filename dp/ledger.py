@@ -34,17 +34,19 @@ Totals = list[tuple[str, str, str, str, int]]
 
 @dataclass(frozen=True)
 class Charge:
-    """`count` times `event`, for the data of `party` ("" for every one's). Raises Misuse for a count below
-    1."""
+    """`count` times `event`, for the data of `party` ("" for every one's), with a note of its own for whoever
+    reads it. Raises Misuse for a count below 1."""
 
     event: Event
     count: int = 1
     party: str = ""
+    note: str = ""
 
     def __post_init__(self) -> None:
         if type(self.count) is not int or self.count < 1:
             raise Misuse(f"expected a count of at least 1, got {self.count!r}")
         store.checked_text("party", self.party)
+        store.checked_text("note", self.note)
 
     def row(self) -> dict[str, Any]:
         """The columns that this charge fills. Raises UnknownEvent."""
@@ -55,6 +57,7 @@ class Charge:
             "relation": str(self.event.relation),
             "event": event,
             "count": self.count,
+            "note": self.note,
         }
 
 
@@ -120,12 +123,10 @@ class Ledger:
         """Write several charges at once, all of them or none: what one round costs every party. Raises as
         `charge` does."""
         wanted = tuple(charges)
-        common = {
-            "run": store.checked_text("run", run),
-            "round": int(round),
-            "note": store.checked_text("note", note),
-        }
+        common = {"run": store.checked_text("run", run), "round": int(round)}
         rows = [charge.row() for charge in wanted]
+        for row in rows:
+            row["note"] = row["note"] or store.checked_text("note", note)
         with store.opened(self.path) as connection, store.writing(connection):
             totals = store.totals(connection)
             for charge, row in zip(wanted, rows, strict=True):

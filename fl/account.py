@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
+from protocols.errors import Misuse
 from protocols.guarantee import Guarantee
 from protocols.layers import PrivacyLayer
 from protocols.stack import Stack
@@ -16,10 +17,12 @@ from protocols.statement import Event, Protection, Statement
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
+    from dp.ledger_store import Entry
 
 DEFAULT_DELTA = 1e-5
 PLANNED = "Planned"
 """Kind of an event that promises the price of a whole run, whatever part of it happens (`dp.events.Planned`)."""
+_AGAINST = ", against "
 Key = tuple[str, str, str, float]
 """Unit, relation, adversary, delta: what one guarantee is about."""
 
@@ -69,7 +72,7 @@ class Account:
             from dp.event_json import from_fact
             from dp.ledger import Charge
 
-            charges = [Charge(from_fact(event), party=event.party) for event in events]
+            charges = [Charge(from_fact(event), party=event.party, note=_note(event)) for event in events]
             self.ledger.charge_all(charges, run=self.run, round=round)
         self.events.extend(events)
         self.rounds.add(round)
@@ -84,24 +87,19 @@ class Account:
         for event in events:
             accountant(self.ledger.terms.accountant).add(from_fact(event))
 
-    def restore(self, events: Sequence[Event], run: str, planned: Sequence[Event] = ()) -> None:
+    def restore(self, events: Sequence[Event], run: str) -> None:
         """Go on with an interrupted run's account: what its checkpoint knew, or all that the ledger was charged.
 
-        The ledger may know of a round that was paid for and never finished: it counts. A ledger does not say which
-        layer spent an event, nor against whom it holds: planned, a round's events, does, by the event's kind.
+        The ledger may know of a round that was paid for and never finished: it counts, for the layer and against the
+        adversary that its charge names. Raises Misuse where an earlier version, whose charges name neither, wrote it.
         """
         self.run = run
         self.events = list(events)
         if self.ledger is None:
             return
-        from dp.event_json import decode, to_fact
-
         charged = [entry for entry in self.ledger.entries() if entry.run == run]
-        listed = [to_fact(decode(e.event), party=e.party) for e in charged for _ in range(e.count)]
-        known = {fact.kind: fact for fact in planned}
-        for fact in listed[len(self.events) :]:
-            like = known.get(fact.kind, fact)
-            self.events.append(replace(fact, adversary=like.adversary, layer=like.layer))
+        listed = [entry for entry in charged for _ in range(entry.count)]
+        self.events.extend(_charged(entry) for entry in listed[len(self.events) :])
 
     def guarantees(self) -> tuple[Guarantee, ...]:
         """Return the price of everything so far, a line per unit, relation, adversary and delta; none if nothing was
@@ -145,6 +143,23 @@ class Account:
                 continue
             return Guarantee(*key[:3], epsilon, key[3], name, tuple(layer for layer in layers if layer))
         raise refused
+
+
+def _note(event: Event) -> str:
+    """What a charge says of an event beside its price, for `_charged` to read."""
+    return f"{event.layer}{_AGAINST}{event.adversary}"
+
+
+def _charged(entry: "Entry") -> Event:
+    from dp.event_json import decode, to_fact
+
+    layer, named, adversary = entry.note.rpartition(_AGAINST)
+    if not named:
+        raise Misuse(
+            f"round {entry.round} of this run was paid for and never finished, under an earlier version, whose charge "
+            "does not say which layer spent it: begin anew in another folder; what was spent stays in the ledger"
+        )
+    return replace(to_fact(decode(entry.event), adversary, entry.party), layer=layer)
 
 
 def _epsilon(counts: "Counter[Any]", delta: float, name: str) -> float:

@@ -216,8 +216,7 @@ class Federation:
         self.setup.strategy.restore(kept.strategy)
         for layer in self.setup.stack.layers:
             layer.restore(kept.layers.get(layer.name, {}))
-        sample = self.coordinator.sample()
-        self.account.restore(kept.events, kept.run, sample.plan.events(sample.clients[:1]))
+        self.account.restore(kept.events, kept.run)
         return kept
 
     def _facts(self) -> dict[str, Any]:

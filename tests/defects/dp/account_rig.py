@@ -124,6 +124,18 @@ def sizes_and_seconds_are_told_nowhere() -> bool:
     return told[0] == told[1] and told[0][2] == ["privacy_server"]
 
 
+def a_resumed_round_keeps_its_guarantee() -> bool:
+    """What a ledger was charged and no checkpoint knows of is the same layer's, against the same adversary."""
+    run = federation([SampleDP(**Z, batch_size=8)], [8] * 2)
+    run.fit(1)
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "l", epsilon=1e6, delta=1e-5)
+        Account(ledger=ledger).charge(run.account.events, 1)
+        again = Account(ledger=ledger)
+        again.restore([], "")
+    return again.events == run.account.events
+
+
 def counts_are_told_nowhere() -> bool:
     """Two rounds that differ in how many were chosen are told alike, but for number and price so far."""
     history = amplified({1: 4, 2: 1}).fit(2).history

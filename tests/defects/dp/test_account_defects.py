@@ -11,11 +11,12 @@ from typing import Any
 import pytest
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
+from dp.event_json import decode, to_fact
 from dp.events import Gaussian, Relation, Unit
 from dp.ledger_head import SignedHead
 from dp.sample import factors, loader, optimizers
 from dp.sample.guard import StepGuard
-from fl import coordinator, federation
+from fl import account, coordinator, federation
 from fl.account import Account
 from protocols.errors import BudgetExceeded
 from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
@@ -139,6 +140,10 @@ DEFECTS = {
     ),
     "seconds of training told beside noise": Defect(
         check.sizes_and_seconds_are_told_nowhere, patches=((PLAY, "untimed", lambda result: result),)
+    ),
+    "a round paid for and cut off counts for another guarantee": Defect(
+        check.a_resumed_round_keeps_its_guarantee,
+        patches=((account, "_charged", lambda entry: to_fact(decode(entry.event), party=entry.party)),),
     ),
     "a secret choice: how many took part is told": Defect(
         check.counts_are_told_nowhere, patches=((federation, "withheld", lambda result: result),)
