@@ -13,11 +13,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.clipping import clip_or_drop
 from dp.event_json import to_fact
 from dp.events import (
-    DiscreteGaussianSum,
     Event,
     Failing,
     FixedSizeGaussian,
@@ -204,12 +202,9 @@ class ClientDP(PricedLayer):
             return self._event(multiplier, run)
         rate = run.rate if self.amplify and run.sampling == "poisson" else 1.0
         event = discrete(multiplier, Unit.CLIENT, self.relation, run.dimension + 1, rate=rate)
-        return self._failing(event, run)
-
-    def _failing(self, event: Event, run: RunFacts) -> Event:
-        chance = self._chance(run)
-        common: dict[str, Any] = {"unit": event.unit, "relation": event.relation}
-        return Failing(event=event, probability=chance, **common) if chance else event
+        if not (chance := self._chance(run)):
+            return event
+        return Failing(event=event, probability=chance, unit=event.unit, relation=event.relation)
 
     def _count_std(self, run: RunFacts) -> float:
         """Of the noise on the count of unclipped clients."""
@@ -291,32 +286,12 @@ class ClientDP(PricedLayer):
         self.clip = self._clip(facts) * math.exp(-self.quantile.rate * (share - self.quantile.target))
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
-        """The round's one release: vector and count together, in the coarser of their grids (which is the
-        dearer one)."""
+        """The round's one release: vector and count together."""
         adversary = "public" if self.amplify else "clients"
         return (to_fact(self._round_event(facts.run), adversary=adversary),)
 
     def _round_event(self, run: RunFacts) -> Event:
-        multiplier = self._multiplier(run)
-        fixed = self.amplify and run.sampling == "fixed"
-        return self._event(multiplier, run) if fixed else self._failing(self._discrete(multiplier, run), run)
-
-    def _discrete(self, multiplier: float, run: RunFacts) -> DiscreteGaussianSum:
-        count = 2 * self._count_std(run)
-        variance = (
-            count**2 + SMOOTHING_VARIANCE
-            if self.quantile
-            else (multiplier * 2.0**8) ** 2 + SMOOTHING_VARIANCE
-        )
-        return DiscreteGaussianSum(
-            sensitivity=count / multiplier if self.quantile else 2.0**8,
-            share_variance=variance,
-            shares=1,
-            dims=run.dimension + 1,
-            sample_rate=run.rate if self.amplify and run.sampling == "poisson" else 1.0,
-            unit=Unit.CLIENT,
-            relation=self.relation,
-        )
+        return self._planned_event(self._multiplier(run), run)
 
     def state(self) -> dict[str, Any]:
         return {"clip": self.clip} if self.quantile else {}

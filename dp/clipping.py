@@ -1,4 +1,4 @@
-"""Bounding what one contribution can weigh: L2 clipping of flat vectors and of named trees of arrays.
+"""Bounding what one contribution can weigh: L2 clipping of flat vectors.
 
 Belongs here: clipping whose bound holds in exact arithmetic. Does not belong here:
 noise, rounding (`dp.rounding`), the choice of the bound over rounds (adaptive clipping is `dp.client`'s),
@@ -11,9 +11,7 @@ summation in float64, and for exact rationals.
 
 import logging
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +19,6 @@ from numpy.typing import NDArray
 from protocols.errors import Misuse
 
 Floats = NDArray[np.float64]
-Array = NDArray[Any]
 _LOG = logging.getLogger(__name__)
 
 
@@ -96,43 +93,6 @@ def clip_or_drop(vector: Floats, bound: float, whose: str) -> Clipped:
         *(whose, broken.size, values.size, broken[0]),
     )
     return Clipped(np.zeros_like(values), math.inf, True)
-
-
-def clip_tree(tree: Mapping[str, Array], bound: float) -> dict[str, Array]:
-    """Clip a named tree of float arrays as one vector and give every array back in its own shape and dtype.
-
-    For narrow dtypes the cast rounds, so the bound is approached from below until the cast tree keeps it.
-    Integer arrays are refused (the dtype rule comes first: `protocols.updates`), NaN and infinity too, both
-    with the tensor's name.
-    """
-    _check_bound(bound)
-    for name, array in tree.items():
-        if np.asarray(array).dtype.kind != "f":
-            raise Misuse(
-                f"expected float arrays, got {np.asarray(array).dtype} in {name!r}; apply the dtype rule first"
-            )
-        if not np.all(np.isfinite(array)):
-            raise Misuse(f"expected finite values, got NaN or infinity in {name!r}")
-    flat = np.concatenate([np.zeros(0), *(np.asarray(a).astype(np.float64).ravel() for a in tree.values())])
-    if l2_norm(flat) * _margin(flat.size) <= bound:
-        return {name: np.array(array, copy=True) for name, array in tree.items()}
-    target = bound
-    while True:
-        cast = _cast_like(clip(flat, target).vector, tree)
-        back = np.concatenate([np.zeros(0), *(a.astype(np.float64).ravel() for a in cast.values())])
-        if l2_norm(back) * _margin(back.size) <= bound:
-            return cast
-        target *= 1 - 2.0**-9 if l2_norm(back) < 1.01 * bound else 0.5
-
-
-def _cast_like(flat: Floats, tree: Mapping[str, Array]) -> dict[str, Array]:
-    out: dict[str, Array] = {}
-    at = 0
-    for name, array in tree.items():
-        size = int(np.asarray(array).size)
-        out[name] = flat[at : at + size].reshape(np.shape(array)).astype(np.asarray(array).dtype)
-        at += size
-    return out
 
 
 def _check_bound(bound: float) -> None:

@@ -9,7 +9,6 @@ Steinke (ICML 2021). The arithmetic is in `dp.encoding`, the rotation in `dp.rot
 """
 
 import math
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -40,7 +39,7 @@ from protocols.layers import (
 from protocols.statement import Event as Fact
 
 if TYPE_CHECKING:
-    from dp.sample.audit.probe import Probed
+    from dp.sample.own_sum import OwnSum
 
 _FINE_BITS = 22
 _EDGE = 1 - 2.0**-6
@@ -110,8 +109,7 @@ class DistributedDP(PricedLayer):
         self.reduction, self.physical_batch = reduction, physical_batch
         self.rate, self.examples = self._sampling(sample_rate, examples)
         self._sums: dict[str, NDArray[np.int64]] = {}
-        self._probed: Probed | None = None
-        self._proven: set[str] = set()
+        self._own: OwnSum | None = None
 
     def _sampling(self, rate: float | None, examples: int | None) -> tuple[float, int]:
         if self.unit is Unit.CLIENT:
@@ -254,37 +252,12 @@ class DistributedDP(PricedLayer):
             return compute
 
         def gradients(task: LocalTask) -> dict[str, float]:
-            from dp.sample.errors import tell_silent
-            from dp.sample.gradients import clipped_sum, prove
+            from dp.sample.own_sum import OwnSum
 
-            step = self._fine_step()
-            loss = task.loss or (lambda model, batch: task.criterion(model(batch[0]), batch[1]))
-            silent = False
-            if facts.client not in self._proven:  # once per run
-                empty = not len(task.loader.dataset)
-                probed = None if empty else prove(task.model, loss, task.loader, self._probed)
-                if probed is not None:
-                    self._proven.add(facts.client)
-                silent, self._probed = probed is None, probed or self._probed
-                if silent and not empty:
-                    tell_silent(facts.whose)
-            named, private = clipped_sum(
-                task.model,
-                loss,
-                task.loader,
-                rate=self.rate,
-                clip=self.clip,
-                step=step,
-                random=facts.random,
-                reduction=self.reduction,
-                physical_batch=self.physical_batch,
-                probed=self._probed,
-                silent=silent,
-                whose=facts.whose,
-            )
-            scale = -step / (self.rate * self.examples)
-            task.result = {name: total * scale for name, total in named.items()}
-            self._sums[facts.client] = _in_state_order(task, named)
+            if self._own is None:
+                self._own = OwnSum(self.rate, self.examples, self.clip, self.reduction, self.physical_batch)
+            exact, private = self._own.of(task, self._fine_step(), facts)
+            self._sums[facts.client] = exact
             return private
 
         return gradients
@@ -367,20 +340,3 @@ class DistributedDP(PricedLayer):
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
         return (to_fact(self._event(self._plan(facts.run)), adversary="server"),)
-
-
-def _in_state_order(task: LocalTask, named: Mapping[str, NDArray[np.int64]]) -> NDArray[np.int64]:
-    """The sums as one vector in the order and length of what is sent (without a list, of the model's floating-point
-    state); zero where nothing is trained."""
-    blocks, model = [], task.model
-    places = {p.data_ptr() for name, p in model.named_parameters() if name in named and p.numel()}
-    for name, tensor in model.state_dict().items():
-        if name in task.sent if task.sent else tensor.is_floating_point():
-            block = named.get(name)
-            if block is None and tensor.numel() and tensor.data_ptr() in places:
-                raise Misuse(
-                    f"{name} shares its values with another parameter; give it its own, or train at "
-                    "client level"
-                )
-            blocks.append(np.zeros(tensor.numel(), np.int64) if block is None else block.reshape(-1))
-    return np.concatenate(blocks)

@@ -11,8 +11,9 @@ zero-out and add/remove, twice for replace.
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import MISSING, dataclass, field, fields, replace
 from enum import StrEnum
+from typing import Any
 
 from dp.mechanisms.envelope import SAMPLER_DISTANCE
 from protocols.errors import Misuse
@@ -39,6 +40,18 @@ class UnknownEvent(Misuse):
     skipped."""
 
 
+_TINY, _HUGE, _TINY_DELTA = 1e-12, 1e300, 1e-300
+
+
+def _number(low: float, high: float, default: Any = MISSING) -> Any:
+    """A field from `low` to `high`; integer limits ask for an int, float limits for a float."""
+    return field(default=default, metadata={"range": (low, high)})
+
+
+def _ranges(kind: Any) -> tuple[tuple[str, tuple[float, float]], ...]:
+    return tuple((f.name, f.metadata["range"]) for f in fields(kind) if "range" in f.metadata)
+
+
 @dataclass(frozen=True, kw_only=True)
 class Event:
     """Base of all events; subclasses below are the only ones that exist."""
@@ -49,7 +62,7 @@ class Event:
     def __post_init__(self) -> None:
         if type(self.unit) is not Unit or type(self.relation) is not Relation:
             raise Misuse(f"expected a Unit and a Relation, got {self.unit!r} and {self.relation!r}")
-        for name, low, high in self._ranges():
+        for name, (low, high) in _ranges(type(self)):
             value = getattr(self, name)
             wanted = int if isinstance(low, int) else float
             if wanted is float and type(value) is int and abs(value) < 2**53:
@@ -62,17 +75,10 @@ class Event:
                     f"{type(self).__name__}.{name}: expected a {wanted.__name__} from {low} to {high}, got {value!r}"
                 )
 
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        """(field, least, greatest); integer limits ask for an int, float limits for a float."""
-        yield from ()
-
     @property
     def reach(self) -> float:
         """How many clip norms apart neighbouring sums can lie."""
         return 2.0 if self.relation is Relation.REPLACE else 1.0
-
-
-_TINY, _HUGE, _TINY_DELTA = 1e-12, 1e300, 1e-300
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,10 +86,7 @@ class Gaussian(Event):
     """A sum of bounded contributions plus Gaussian noise; every unit takes part, or who takes part is
     seen."""
 
-    noise_multiplier: float
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "noise_multiplier", _TINY, _HUGE
+    noise_multiplier: float = _number(_TINY, _HUGE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,12 +94,8 @@ class PoissonGaussian(Event):
     """As `Gaussian`, over a secret Poisson sample: every unit takes part by its own coin of probability
     `sample_rate`."""
 
-    noise_multiplier: float
-    sample_rate: float
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "noise_multiplier", _TINY, _HUGE
-        yield "sample_rate", 0.0, 1.0
+    noise_multiplier: float = _number(_TINY, _HUGE)
+    sample_rate: float = _number(0.0, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,17 +103,16 @@ class FixedSizeGaussian(Event):
     """As `Gaussian`, over a secret uniform subset of `sample_size` out of `population` units, without
     replacement."""
 
-    noise_multiplier: float
-    population: int
-    sample_size: int
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "noise_multiplier", _TINY, _HUGE
-        yield "population", 1, 2**53
-        yield "sample_size", 0, self.population
+    noise_multiplier: float = _number(_TINY, _HUGE)
+    population: int = _number(1, 2**53)
+    sample_size: int = _number(0, 2**53)
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.sample_size > self.population:
+            raise Misuse(
+                f"expected a sample_size of at most the population {self.population}, got {self.sample_size}"
+            )
         if self.relation is Relation.ADD_REMOVE:
             raise Misuse(
                 "a fixed-size sample shows the population's size: state zero-out or replace, not add-remove"
@@ -132,20 +130,12 @@ class DiscreteGaussianSum(Event):
     the units are a secret Poisson sample.
     """
 
-    sensitivity: float
-    share_variance: float
-    shares: int
-    dims: int
-    sampler_distance: float = SAMPLER_DISTANCE
-    sample_rate: float = 1.0
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "sensitivity", _TINY, 2.0**62
-        yield "share_variance", 0.5, 2.0**90
-        yield "shares", 1, 2**40
-        yield "dims", 1, 2**53
-        yield "sampler_distance", 0.0, 2.0**-60
-        yield "sample_rate", 0.0, 1.0
+    sensitivity: float = _number(_TINY, 2.0**62)
+    share_variance: float = _number(0.5, 2.0**90)
+    shares: int = _number(1, 2**40)
+    dims: int = _number(1, 2**53)
+    sampler_distance: float = _number(0.0, 2.0**-60, SAMPLER_DISTANCE)
+    sample_rate: float = _number(0.0, 1.0, 1.0)
 
     @property
     def variance(self) -> float:
@@ -176,22 +166,13 @@ class Skellam(Event):
     number of honest shares together.
     """
 
-    l1: float
-    l2: float
-    variance: float
-    shares: int
-    dims: int
-    sampler_distance: float = SAMPLER_DISTANCE
-    sample_rate: float = 1.0
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "l1", _TINY, 2.0**80
-        yield "l2", _TINY, 2.0**62
-        yield "variance", _TINY, 2.0**90
-        yield "shares", 1, 2**40
-        yield "dims", 1, 2**53
-        yield "sampler_distance", 0.0, 2.0**-60
-        yield "sample_rate", 0.0, 1.0
+    l1: float = _number(_TINY, 2.0**80)
+    l2: float = _number(_TINY, 2.0**62)
+    variance: float = _number(_TINY, 2.0**90)
+    shares: int = _number(1, 2**40)
+    dims: int = _number(1, 2**53)
+    sampler_distance: float = _number(0.0, 2.0**-60, SAMPLER_DISTANCE)
+    sample_rate: float = _number(0.0, 1.0, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -204,10 +185,7 @@ class Pure(Event):
     """Any mechanism that is epsilon-differentially private for the stated unit and relation (randomised
     response, say)."""
 
-    epsilon: float
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "epsilon", 0.0, 700.0
+    epsilon: float = _number(0.0, 700.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,12 +197,8 @@ class Planned(Event):
     follow from one point of it.
     """
 
-    epsilon: float
-    delta: float
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "epsilon", 0.0, _HUGE
-        yield "delta", _TINY_DELTA, 1.0
+    epsilon: float = _number(0.0, _HUGE)
+    delta: float = _number(_TINY_DELTA, 1.0)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -237,10 +211,7 @@ class Failing(Event):
     """
 
     event: Event
-    probability: float
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "probability", 0.0, 1.0
+    probability: float = _number(0.0, 1.0)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -269,10 +240,7 @@ class Repeated(Event):
     """`count` times the same event."""
 
     event: Event
-    count: int
-
-    def _ranges(self) -> Iterator[tuple[str, float, float]]:
-        yield "count", 0, 2**53
+    count: int = _number(0, 2**53)
 
     def __post_init__(self) -> None:
         super().__post_init__()

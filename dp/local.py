@@ -14,7 +14,7 @@ from typing import ClassVar
 
 from dp.clipping import clip_or_drop
 from dp.event_json import to_fact
-from dp.events import DiscreteGaussianSum, Event, Relation, Unit
+from dp.events import Event, Relation, Unit
 from dp.layering import Ledgers, Price, PricedLayer, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
@@ -119,12 +119,4 @@ class LocalDP(PricedLayer):
         return tuple(fact_for(name) for name in survivors)
 
     def _priced(self, run: RunFacts) -> Event:
-        _, bound, sigma = self._grid(run, run.dimension)
-        return DiscreteGaussianSum(
-            sensitivity=bound,
-            share_variance=sigma**2,
-            shares=1,
-            dims=run.dimension,
-            unit=Unit.CLIENT,
-            relation=Relation.ZERO_OUT,
-        )
+        return self._once(run)(self._multiplier(run))

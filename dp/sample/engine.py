@@ -1,18 +1,18 @@
 """One client's private training through Opacus, living across rounds: what is attached to model, optimizer
 and loader.
 
-Opacus gives per-example gradients (its hooks, layers and validators) and the bookkeeping of its
-PrivacyEngine; noise, sums and batches are this project's. The model is not wrapped where Opacus can do
+Opacus gives per-example gradients (its samplers, layers and validators) and an account of its own beside
+this project's; noise, sums and batches are this project's. The model is not wrapped where Opacus can do
 without, so its parameter names stay the user's. What the steps cost belongs to `dp.accountants`;
 calibration and ledger belong to `layer`.
 """
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from opacus import PrivacyEngine
+from opacus.accountants import RDPAccountant
+from opacus.grad_sample import GradSampleModuleExpandedWeights
 from torch import nn
 
 from dp.sample.audit.probe import Expanded, Probe, Probed
@@ -21,44 +21,11 @@ from dp.sample.ghost import GhostCriterion
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import HUNG, RowHooks
 from dp.sample.loader import PrivateLoader
-from dp.sample.optimizers import (
-    AdaptiveGhostOptimizer,
-    AdaptiveOptimizer,
-    FlatOptimizer,
-    GridMixin,
-    PerLayerOptimizer,
-)
+from dp.sample.optimizers import GhostOptimizer, PrivateOptimizer
 from dp.sample.options import AdaptiveClip, Clipping
 from dp.sample.validation import validate
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom, SystemRandom
-
-
-class _Engine(PrivacyEngine):  # type: ignore[misc]  # Opacus ships no types
-    """Opacus' engine with this project's optimizers and batches in place of those that follow torch's
-    generator."""
-
-    def __init__(self, owner: "ClientEngine") -> None:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # it warns of torch's generator, which is not used here
-            super().__init__(accountant="rdp")
-        self._owner = owner
-
-    def _prepare_model(self, module: Any, *, grad_sample_mode: str = "hooks", **options: Any) -> Any:
-        if grad_sample_mode == "ew":
-            made = super()._prepare_model(module, grad_sample_mode=grad_sample_mode, **options)
-            made.loss_reduction = self._owner.reduction
-            return made
-        return self._owner.row_hooks(module)
-
-    def _prepare_data_loader(self, data_loader: Any, **_: Any) -> PrivateLoader:
-        return self._owner.private_loader(data_loader)
-
-    def _prepare_optimizer(self, *, optimizer: Any, **_: Any) -> Any:
-        return self._owner.private_optimizer(optimizer)
-
-    def _prepare_criterion(self, *, module: Any, optimizer: Any, criterion: Any, **_: Any) -> Any:
-        return GhostCriterion(criterion, module, optimizer)
 
 
 @dataclass
@@ -73,7 +40,7 @@ class Attached:
 
 @dataclass
 class ClientEngine:
-    """A client's state across rounds: its Opacus engine and account, its clip, its counters.
+    """A client's state across rounds: Opacus' account of its steps, its clip, its counters.
 
     clipping: the mode. noise_multiplier: standard deviation per unit of the clip. rate: each example's
     probability per step; steps: per pass. random: operating system's stream; another is for tests. probed: what a
@@ -91,7 +58,7 @@ class ClientEngine:
     checked: bool = False
 
     def __post_init__(self) -> None:
-        self.opacus = _Engine(self)
+        self.account = RDPAccountant()
         self._clip: float | None = None
         self._now: Attached | None = None
         self._hooks: Any = None
@@ -114,7 +81,6 @@ class ClientEngine:
         training = model.training
         model.train()
         validate(model, self.clipping.gradients)
-        self._names = {id(p): name for name, p in model.named_parameters()}
         self._model, self._schedule = model, schedule
         result = self._attach(model, optimizer, loader, criterion)
         model.train(training)
@@ -123,25 +89,20 @@ class ClientEngine:
         return result
 
     def _attach(self, model: nn.Module, optimizer: Any, loader: Any, criterion: Any) -> Attached:
-        mode, whole = self.clipping.gradients, self.clipping.gradients == "ew"
-        made = self.opacus.make_private(
-            module=model,
-            optimizer=optimizer,
-            data_loader=loader,
-            criterion=criterion if criterion is not None else nn.CrossEntropyLoss(),
-            noise_multiplier=self.noise_multiplier,
-            max_grad_norm=self._start_clip(),
-            grad_sample_mode=mode,
-            clipping="flat",
-            wrap_model=whole,
-            poisson_sampling=True,
+        mode = self.clipping.gradients
+        made = self.private_optimizer(optimizer)
+        if mode == "ew":
+            self._hooks = GradSampleModuleExpandedWeights(model, loss_reduction=self.reduction)
+        else:
+            self._hooks = made.hooks = self.row_hooks(model)
+        made.attach_step_hook(self.account.get_optimizer_hook_fn(sample_rate=self.rate))
+        if mode == "ghost":
+            criterion = GhostCriterion(criterion or nn.CrossEntropyLoss(), self._hooks, made)
+        batches = PrivateLoader(
+            loader, self.rate, self.steps, self.random, self, self.clipping.physical_batch
         )
-        self._hooks = made[0]
-        made[1].hooks = None if whole else self._hooks
-        made[1].attach_step_hook(self.opacus.accountant.get_optimizer_hook_fn(sample_rate=self.rate))
-        private_criterion = made[2] if mode == "ghost" else criterion
-        made[-1].sealed = True  # Opacus has asked for the data set's length
-        return Attached(self._hooks if whole else model, made[1], private_criterion, made[-1])
+        batches.sealed = True  # the loop reads its batches alone
+        return Attached(self._hooks if mode == "ew" else model, made, criterion, batches)
 
     def probe(self, run: Callable[[], object], whose: str = "this client") -> Probed | None:
         """Check that this loop's rows are those of single examples, on a few of them, and that the loss is each
@@ -215,7 +176,7 @@ class ClientEngine:
                     delattr(p, name)
         self._now = self._hooks = None
 
-    # -- what Opacus' engine asks for --
+    # -- what is attached --
 
     def row_hooks(self, model: nn.Module) -> RowHooks:
         mode = self.clipping.gradients
@@ -228,50 +189,31 @@ class ClientEngine:
             layouts=layouts,
         )
 
-    def private_loader(self, loader: Any) -> PrivateLoader:
-        return PrivateLoader(loader, self.rate, self.steps, self.random, self, self.clipping.physical_batch)
-
-    def private_optimizer(self, optimizer: Any) -> Any:
-        common = {
-            "noise_multiplier": self.noise_multiplier,
-            "expected_batch_size": 1,
-            "loss_reduction": "mean",
-        }
-        made: Any
-        clip = self._start_clip()
-        if isinstance(self.clipping.clip, AdaptiveClip):
-            kind = AdaptiveGhostOptimizer if self.clipping.gradients == "ghost" else AdaptiveOptimizer
-            made = kind(
-                optimizer, max_grad_norm=clip, **common, **self.clipping.clip.options(self.expected_batch)
-            )
-        elif self.clipping.gradients == "ghost":
-            from dp.sample.optimizers import GhostOptimizer
-
-            made = GhostOptimizer(optimizer, max_grad_norm=clip, **common)
-        elif self.clipping.per_layer:
-            clips = self.clipping.layer_clips(
-                sum(p.requires_grad for g in optimizer.param_groups for p in g["params"])
-            )
-            made = PerLayerOptimizer(optimizer, max_grad_norm=clips, **common)
-        else:
-            made = FlatOptimizer(optimizer, max_grad_norm=clip, **common)
-        return self._armed(made)
-
-    def _armed(self, made: GridMixin) -> GridMixin:
-        trained = {id(p) for p in made.params}
-        left = [
-            self._names[id(p)] for p in self._model.parameters() if p.requires_grad and id(p) not in trained
-        ]
+    def private_optimizer(self, optimizer: Any) -> PrivateOptimizer:
+        held = {id(p) for group in optimizer.param_groups for p in group["params"]}
+        names = {id(p): name for name, p in self._model.named_parameters()}
+        if held - names.keys():
+            raise Misuse("expected the optimizer to hold parameters of the model alone, it holds others too")
+        left = [n for n, p in self._model.named_parameters() if p.requires_grad and id(p) not in held]
         if left:
             raise Misuse(
                 f"expected the optimizer to hold every trainable parameter, it lacks {', '.join(left)}; "
                 "freeze those or add them"
             )
-        if self._schedule and not all("lr" in group for group in made.original_optimizer.param_groups):
+        if self._schedule and not all("lr" in group for group in optimizer.param_groups):
             raise Misuse("schedule: expected an optimizer whose groups have a learning rate, lr")
-        names = [self._names[id(p)] for p in made.params]
-        made.arm(self.random, self.guard, names, self.expected_batch, self._schedule)
-        return made
+        kind = GhostOptimizer if self.clipping.gradients == "ghost" else PrivateOptimizer
+        return kind(
+            optimizer,
+            self.clipping,
+            self._start_clip(),
+            self.noise_multiplier,
+            self.random,
+            self.guard,
+            names,
+            self.expected_batch,
+            self._schedule,
+        )
 
     def _start_clip(self) -> float:
         return self._clip if self._clip is not None else self.clipping.start

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 
 from dp.sample import factors, sums
+from dp.sample.audit.compare import weights
 from dp.sample.errors import UnaccountedStep, UnclippedLoss
 from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import GhostOptimizer
@@ -47,9 +48,7 @@ class GhostLoss:
         for p in parameters:
             p.grad = None
         clip = float(self._optimizer.max_grad_norm)
-        coefficients = (
-            sums.clip_factors(norms.double() ** 2, clip) if probe is None else probe.weights(len(norms))
-        )
+        coefficients = sums.clip_factors(norms.double() ** 2, clip) if probe is None else weights(len(norms))
         if probe is None and bool(broken.any()):
             self._by_rows((coefficients.to(losses) * losses).sum(), parameters, broken)
         else:

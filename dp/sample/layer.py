@@ -10,12 +10,12 @@ import json
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from dp.accountants import accountant as make_accountant
-from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.event_json import to_fact
-from dp.events import DiscreteGaussianSum, Event, Planned, Relation, Unit, repeat
+from dp.events import Event, Planned, Relation, Unit, repeat
 from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse
@@ -26,7 +26,6 @@ if TYPE_CHECKING:
     from dp.sample.audit.probe import Probed
     from dp.sample.engine import ClientEngine
 
-_NOMINAL = 2.0**12
 _SLACK = 1e-3
 
 
@@ -218,10 +217,7 @@ class SampleDP(PricedLayer):
     def _planned(self, examples: int, batch: int, epochs: int, run: RunFacts) -> ClientAccount:
         steps = max(1, math.ceil(examples / batch))
         rate, planned = 1 / steps, run.rounds * epochs * steps
-
-        def once(m: float) -> Event:
-            return discrete(m, Unit.EXAMPLE, Relation.ADD_REMOVE, run.dimension + 1, rate=rate)
-
+        once = partial(_step, rate, run.dimension + 1)
         multiplier = self.calibrated(run, lambda: self.price.multiplier(once, planned, run), rate, planned)
         event = self.step_event(multiplier, rate, examples, run)
         return ClientAccount(examples, rate, multiplier, planned, event, epochs * steps)
@@ -232,9 +228,7 @@ class SampleDP(PricedLayer):
         return repeat(account.event, account.steps)
 
     def step_event(self, multiplier: float, rate: float, examples: int, run: RunFacts) -> Event:
-        """One step: gradient and, with adaptive clipping, the count, together in the coarser of their grids
-        (the dearer one)."""
-        sensitivity, width = _NOMINAL, multiplier * _NOMINAL
+        """One step: gradient and, with adaptive clipping, the count, together."""
         if isinstance(self.clipping.clip, AdaptiveClip):
             width = 2 * self.clipping.clip.count_std(rate * examples)
             if multiplier >= width:
@@ -243,16 +237,7 @@ class SampleDP(PricedLayer):
                     f"{multiplier:.3g}: raise count_noise above "
                     f"{multiplier / 2 / (rate * examples):.3g}, or take larger batches"
                 )
-            sensitivity = width / multiplier
-        return DiscreteGaussianSum(
-            sensitivity=sensitivity,
-            share_variance=width**2 + SMOOTHING_VARIANCE,
-            shares=1,
-            dims=run.dimension + 1,
-            sample_rate=rate,
-            unit=Unit.EXAMPLE,
-            relation=Relation.ADD_REMOVE,
-        )
+        return _step(rate, run.dimension + 1, multiplier)
 
     def _refuse_overspending(self, account: ClientAccount, facts: RoundFacts) -> None:
         after = account.taken + account.steps
@@ -291,7 +276,7 @@ class SampleDP(PricedLayer):
     # -- the account --
 
     def kind(self, run: RunFacts | None) -> Event:
-        return discrete(1.0, Unit.EXAMPLE, Relation.ADD_REMOVE, 1, rate=0.5)
+        return _step(0.5, 1, 1.0)
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
         """What each survivor spends in this round, in its own name: its planned steps, where its rate is known here;
@@ -335,6 +320,10 @@ class SampleDP(PricedLayer):
 
     def restore(self, state: Mapping[str, Any]) -> None:
         self._restored = {name: dict(kept) for name, kept in state.get("clients", {}).items()}
+
+
+def _step(rate: float, dims: int, multiplier: float) -> Event:
+    return discrete(multiplier, Unit.EXAMPLE, Relation.ADD_REMOVE, dims, rate=rate)
 
 
 def _kept(account: ClientAccount) -> dict[str, float]:

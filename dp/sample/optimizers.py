@@ -11,22 +11,17 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
-from opacus.optimizers import (
-    AdaClipDPOptimizer,
-    DPOptimizer,
-    DPOptimizerFastGradientClipping,
-    DPPerLayerOptimizer,
-)
+from opacus.optimizers import DPOptimizer
 
 from dp.layering import integer_sigma
 from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.sample import factors, sums
-from dp.sample.errors import UnaccountedStep
+from dp.sample.errors import UnaccountedStep, UnclippedLoss
 from dp.sample.guard import StepGuard, changed_number, numbers, set_by_the_loop
 from dp.sample.hooks import RowHooks, agreed, unseen
+from dp.sample.options import AdaptiveClip, Clipping
 from protocols.randomness import SecureRandom
 
 if TYPE_CHECKING:
@@ -57,40 +52,52 @@ def forget(p: Any) -> None:
     p.factors = p.grad_sample = p.total = p.norm_sample = None
 
 
-class GridMixin:
-    """What all four optimizers share. Mixed in before an Opacus optimizer class."""
+class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
+    """Clips per-example gradients: flat (Abadi et al. 2016), a norm for every tensor, or a clip that follows a
+    quantile (Andrew et al. 2021).
 
-    params: list[Any]  # parameters, with what Opacus hangs on them
+    random: stream of the noise. guard: hears of every step. names: of the parameters. denominator: the fixed one, the
+    expected batch size. clip: where the clip stands, L2. schedule: what each step of the round multiplies the learning
+    rates by (nothing: 1). Numbers are frozen from here on.
+
+    Under an `AdaptiveClip` one integer is released beside the gradient: unclipped minus clipped examples, which one
+    example changes by one. By Andrew et al.'s Theorem 1 both releases together cost what the stated noise multiplier
+    costs alone. The share's denominator is the expected batch size, since the actual one is secret.
+    """
+
     max_grad_norm: float
-    noise_multiplier: float
-    random: SecureRandom
-    guard: StepGuard
-    names: list[str]
-    denominator: float
     hooks: RowHooks | None = None
     lost: int = 0
     probe: "Probe | None" = None
     original_optimizer: Any
 
-    def arm(
+    def __init__(
         self,
+        optimizer: torch.optim.Optimizer,
+        clipping: Clipping,
+        clip: float,
+        noise_multiplier: float,
         random: SecureRandom,
         guard: StepGuard,
-        names: list[str],
+        names: dict[int, str],
         denominator: float,
         schedule: Sequence[float] = (),
     ) -> None:
-        """Give the stream, the guard, the parameters' names, the fixed denominator (the expected batch size) and
-        what each step of the round multiplies learning rates by (nothing: 1). Numbers are frozen from here on."""
-        self.random, self.guard, self.names, self.denominator = random, guard, names, denominator
-        self._named = {id(p): name for p, name in zip(self.params, names, strict=True)}
-        self.schedule, self._frozen = schedule, self._numbers()
+        super().__init__(
+            optimizer, noise_multiplier=noise_multiplier, max_grad_norm=clip, expected_batch_size=1
+        )
+        self.random, self.guard, self.denominator = random, guard, denominator
+        self.names = [names[id(p)] for p in self.params]
+        self.clips = clipping.layer_clips(len(self.params)) if clipping.per_layer else None
+        self.adaptive = clipping.clip if isinstance(clipping.clip, AdaptiveClip) else None
+        self._balance = 0
+        self._named, self.schedule = names, schedule
+        self._frozen = self._numbers()
 
     def _numbers(self) -> dict[str, Any]:
         """What the loop may not change: the optimizer's numbers, and this one's own."""
-        own = ("noise_multiplier", "max_grad_norm", "max_grad_norms", "denominator")
-        held = {name: getattr(self, name) for name in own if hasattr(self, name)}
-        return held | numbers(self.original_optimizer, self._named)
+        own = ("noise_multiplier", "max_grad_norm", "clips", "denominator")
+        return {name: getattr(self, name) for name in own} | numbers(self.original_optimizer, self._named)
 
     def _insist(self) -> None:
         name = changed_number(self._frozen, self._numbers())
@@ -114,7 +121,12 @@ class GridMixin:
 
     def gradient_noise(self) -> float:
         """Noise multiplier of the gradient alone."""
-        return float(self.noise_multiplier)
+        z = float(self.noise_multiplier)
+        return (z**-2 - self._count_noise() ** -2) ** -0.5 if self.adaptive and z else z
+
+    def _count_noise(self) -> float:
+        """Standard deviation of the noise on unclipped minus clipped examples."""
+        return 2 * self.adaptive.count_std(self.denominator) if self.adaptive else 0.0
 
     def bound(self) -> float:
         """L2 norm of what one example adds to the integer sum, at most, with probability one."""
@@ -177,7 +189,18 @@ class GridMixin:
         return result
 
     def _after_noise(self) -> None:
-        """What adaptive clipping does once the noised count is known."""
+        """Adaptive clipping, once the noised count is known."""
+        if self.adaptive is None:
+            return
+        noise = int(discrete_gaussian(self.random, integer_sigma(self._count_noise(), 1.0), 1)[0])
+        fraction = 0.5 + (self._balance + noise) / (2 * self.denominator)
+        self._balance = 0
+        change = math.exp(-self.adaptive.rate * (fraction - self.adaptive.quantile))
+        self.max_grad_norm = min(max(self.max_grad_norm * change, self.adaptive.least), self.adaptive.most)
+
+    def _count(self, norms: torch.Tensor) -> None:
+        if self.adaptive:
+            self._balance += 2 * int((norms <= float(self.max_grad_norm)).sum()) - len(norms)
 
     def step(self, closure: Any = None) -> float | None:
         """Clip, add, and, unless a part of a larger batch is still to come, noise and step."""
@@ -191,7 +214,7 @@ class GridMixin:
             return None
         self.guard.before_step(self._examples())
         self.clip_and_accumulate()
-        skip: bool = self._check_skip_next_step()  # type: ignore[attr-defined]  # Opacus' queue
+        skip: bool = self._check_skip_next_step()
         self._is_last_step_skipped = skip
         if skip:
             self.guard.part_done()
@@ -227,75 +250,18 @@ class GridMixin:
         """Forget gradients, per-example ones too."""
         for p in self.params:
             forget(p)
-        super().zero_grad(set_to_none)  # type: ignore[misc]  # Opacus' optimizer, mixed in after this class
+        super().zero_grad(set_to_none)
 
     def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
-        """Flat clipping: the whole gradient of an example is one vector."""
+        """What each tensor's rows are shrunk by; but for clips of each tensor, an example's gradient is one vector."""
+        if self.clips is not None:
+            return [sums.clip_factors(s.cpu(), clip) for s, clip in zip(squares, self.clips, strict=True)]
         total = torch.stack([s.cpu() for s in squares]).sum(dim=0)
+        self._count(total.sqrt())
         return [sums.clip_factors(total, float(self.max_grad_norm))] * len(squares)
 
 
-class FlatOptimizer(GridMixin, DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
-    """One clip for an example's whole gradient (Abadi et al. 2016)."""
-
-
-class PerLayerOptimizer(GridMixin, DPPerLayerOptimizer):  # type: ignore[misc]  # Opacus ships no types
-    """A clip for every parameter tensor; the bound on all is the root of their squares' sum."""
-
-    max_grad_norms: list[float]
-
-    def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
-        return [
-            sums.clip_factors(s.cpu(), clip) for s, clip in zip(squares, self.max_grad_norms, strict=True)
-        ]
-
-
-class _Adaptive(GridMixin):
-    """The quantile estimate of Andrew et al. 2021: the clip follows a noised count of unclipped examples.
-
-    One integer is released beside the gradient: unclipped minus clipped examples, which one example changes
-    by one. Its noise is 2 unclipped_num_std; by their Theorem 1 both releases together cost what the stated
-    noise multiplier costs alone. The denominator is the expected batch size, since the actual one is
-    secret.
-    """
-
-    unclipped_num_std: float
-    target_unclipped_quantile: float
-    clipbound_learning_rate: float
-    max_clipbound: float
-    min_clipbound: float
-    _balance: int = 0
-
-    def gradient_noise(self) -> float:
-        z, count = float(self.noise_multiplier), 2 * self.unclipped_num_std
-        return (z**-2 - count**-2) ** -0.5 if z else 0.0
-
-    def _count(self, squared: torch.Tensor) -> None:
-        unclipped = int((squared.sqrt() <= float(self.max_grad_norm)).sum())
-        self._balance += 2 * unclipped - len(squared)
-
-    def _after_noise(self) -> None:
-        noise = int(discrete_gaussian(self.random, integer_sigma(2 * self.unclipped_num_std, 1.0), 1)[0])
-        fraction = 0.5 + (self._balance + noise) / (2 * self.denominator)
-        self._balance = 0
-        change = math.exp(-self.clipbound_learning_rate * (fraction - self.target_unclipped_quantile))
-        self.max_grad_norm = float(
-            np.clip(self.max_grad_norm * change, self.min_clipbound, self.max_clipbound)
-        )
-
-
-class AdaptiveOptimizer(_Adaptive, AdaClipDPOptimizer):  # type: ignore[misc]  # Opacus ships no types
-    """Adaptive flat clipping on per-example gradients."""
-
-    step = GridMixin.step
-
-    def _factors(self, squares: list[torch.Tensor]) -> list[torch.Tensor]:
-        total = torch.stack([s.cpu() for s in squares]).sum(dim=0)
-        self._count(total)
-        return [sums.clip_factors(total, float(self.max_grad_norm))] * len(squares)
-
-
-class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignore[misc]  # Opacus ships no types
+class GhostOptimizer(PrivateOptimizer):
     """Ghost clipping (Li et al. 2022): per-example norms without per-example gradients, so that memory does
     not grow with them."""
 
@@ -311,14 +277,9 @@ class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignor
         self._seal = [(id(p.grad), p.grad._version if p.grad is not None else -1) for p in self.params]
         self._sealed_examples = examples
         if norms is not None:
-            self._seen(norms)
-
-    def _seen(self, norms: torch.Tensor) -> None:
-        """What adaptive clipping counts."""
+            self._count(norms.detach().double().cpu())
 
     def _examples(self) -> int:
-        from dp.sample.errors import UnclippedLoss
-
         now = [(id(p.grad), p.grad._version if p.grad is not None else -1) for p in self.params]
         if self._seal is None or now != self._seal:
             raise UnclippedLoss(
@@ -347,22 +308,3 @@ class GhostOptimizer(GridMixin, DPOptimizerFastGradientClipping):  # type: ignor
             before = p.summed_grad
             p.summed_grad = total if before is None else before + total
         self._seal = None
-
-
-class AdaptiveGhostOptimizer(_Adaptive, GhostOptimizer):
-    """Ghost clipping whose clip follows the noised quantile."""
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        adaptive = (
-            "target_unclipped_quantile",
-            "clipbound_learning_rate",
-            "max_clipbound",
-            "min_clipbound",
-            "unclipped_num_std",
-        )
-        for name in adaptive:
-            setattr(self, name, options.pop(name))
-        super().__init__(*arguments, **options)
-
-    def _seen(self, norms: torch.Tensor) -> None:
-        self._count(norms.detach().double().cpu() ** 2)

@@ -38,16 +38,6 @@ class AdaptiveClip:
         """Standard deviation of the noise on the count of unclipped examples."""
         return self.count_noise * expected_batch
 
-    def options(self, expected_batch: float) -> dict[str, float]:
-        """The same in the words of Opacus' optimizer."""
-        return {
-            "target_unclipped_quantile": self.quantile,
-            "clipbound_learning_rate": self.rate,
-            "max_clipbound": self.most,
-            "min_clipbound": self.least,
-            "unclipped_num_std": self.count_std(expected_batch),
-        }
-
 
 @dataclass(frozen=True)
 class Clipping:

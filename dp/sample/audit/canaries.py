@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from dp.accountants import epsilon
 from dp.audit.canaries import CanaryAudit
 from dp.audit.one_run import guess, one_run_epsilon
-from dp.sample.audit.per_example import Step, loader_of
+from dp.sample.audit.given import Step, loader_of
 from dp.sample.engine import ClientEngine
 from dp.sample.layer import SampleDP
 from dp.sample.options import Clipping

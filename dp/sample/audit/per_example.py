@@ -5,7 +5,6 @@ parameter by parameter, and one example is removed and exchanged for bad ones (`
 clips the sum moves. Nothing is trained. A passed audit speaks of the examples and the code paths that it saw.
 """
 
-import inspect
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -13,14 +12,15 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.utils.data import DataLoader, Dataset, Subset
+from torch.utils.data import DataLoader, Subset
 
 from dp.sample.audit.adversary import movement
-from dp.sample.audit.probe import Probed, Verdict
+from dp.sample.audit.compare import Verdict
+from dp.sample.audit.given import Step, loader_of
+from dp.sample.audit.probe import Probed
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import holders
 from dp.sample.options import GRADIENTS, Clipping
-from dp.sample.targets import OwnLosses
 from dp.sample.validation import problems
 from protocols.errors import Misuse
 
@@ -137,30 +137,6 @@ def per_example(
     return ExampleAudit(gradients, clip, len(loader.dataset), modes, bench.parameters(decided, modes))
 
 
-class Step:
-    """A user's loss in a loop: what is called between `zero_grad` and `step`."""
-
-    def __init__(self, loss: Any) -> None:
-        self.criterion = nn.CrossEntropyLoss() if loss is None or not hasattr(loss, "reduction") else loss
-        self._loss = None if loss is None or hasattr(loss, "reduction") else loss
-        takes = [] if self._loss is None else list(inspect.signature(self._loss).parameters)
-        self._passes = "criterion" in takes
-        self.splits = self._loss is None or self._passes
-
-    def __call__(self, model: Any, batch: Any, criterion: Any) -> Any:
-        with OwnLosses():
-            if self._loss is None:
-                return criterion(model(batch[0]), batch[1])
-            return self._loss(model, batch, criterion) if self._passes else self._loss(model, batch)
-
-    def loop(self, attached: Attached) -> None:
-        """One pass, as a user writes it."""
-        for batch in attached.loader:
-            attached.optimizer.zero_grad()
-            self(attached.model, batch, attached.criterion).backward()
-            attached.optimizer.step()
-
-
 class Bench:
     """One model, loss and data set on which modes are tried; the model is left as it was found."""
 
@@ -267,35 +243,3 @@ class _Reader(torch.optim.SGD):
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch overloads it
         given = [p for group in self.param_groups for p in group["params"]]
         self.seen = torch.cat([p.grad.detach().double().reshape(-1).cpu() for p in given])
-
-
-class Slices(Dataset[Any]):
-    """The examples of nested tensors, along their first axis."""
-
-    def __init__(self, batch: Any) -> None:
-        self._leaves, self._spec = torch.utils._pytree.tree_flatten(batch)
-        sizes = {len(leaf) for leaf in self._leaves if isinstance(leaf, torch.Tensor) and leaf.dim()}
-        if len(sizes) != 1:
-            raise Misuse(
-                f"expected tensors with the examples on their first axis, got lengths {sorted(sizes)}"
-            )
-        self._size = sizes.pop()
-
-    def __len__(self) -> int:
-        return self._size
-
-    def __getitem__(self, index: int) -> Any:
-        each = [
-            leaf[index] if isinstance(leaf, torch.Tensor) and leaf.dim() else leaf for leaf in self._leaves
-        ]
-        return torch.utils._pytree.tree_unflatten(each, self._spec)
-
-
-def loader_of(given: Any) -> Any:
-    """A DataLoader over what a user calls data: a loader, a data set or a batch. Raises Misuse for anything else."""
-    if isinstance(given, DataLoader):
-        return given
-    data = given if isinstance(given, Dataset) else Slices(given)
-    if not hasattr(data, "__len__"):
-        raise Misuse("expected a data set with a length and indices, not a stream")
-    return DataLoader(data, batch_size=max(1, min(64, len(data))))

@@ -8,7 +8,6 @@ Parameters move a little for the check, so that zeros hide nothing, and are put 
 leave this module.
 """
 
-import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
@@ -19,11 +18,11 @@ from typing import Any
 import torch
 from torch import nn
 
-from dp.sample import sums
+from dp.sample.audit.compare import MIXED, Comparison, Gradients, Verdict, apart, tolerance
 from dp.sample.audit.steady import DRAWS, steady
 from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.guard import changed_outside, difference, snapshot
-from dp.sample.hooks import RowHooks, gradient_left, rows_left, unseen
+from dp.sample.hooks import RowHooks, gradient_left, rows_left
 from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
 from dp.sample.targets import OwnLosses
 from protocols.errors import Misuse
@@ -31,26 +30,10 @@ from protocols.errors import Misuse
 SIZES = (7, 11, 13, 17, 19, 23, 29, 31, 37, 41, 43, 47)
 CHUNKS = 12
 """Batches that are compared with their parts, at least: two parts agree by chance in less than one of two."""
-MIXED = (
-    "an example's gradient changes with the others of its batch (padding to the longest, normalisation over the batch, "
-    "a mean over all tokens or class weights, a loss that compares examples): make each example's loss its own"
-)
-Gradients = dict[str, torch.Tensor]
 
 
 class Enough(BaseException):
     """Ends the user's loop once the last probe batch is done; not an Exception, so that no loop swallows it."""
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """One parameter: "sound", "frozen", "unused" or "refused", why, and the largest error seen, as a share of
-    an example's whole gradient."""
-
-    name: str
-    status: str
-    reason: str = ""
-    error: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -163,11 +146,6 @@ class Probe:
         else:
             self._got = gradient_left(self.model)
 
-    @staticmethod
-    def weights(size: int) -> torch.Tensor:
-        """Factors of the probe's examples in a sum, each another, so that an exchange of two is seen."""
-        return torch.arange(1, size + 1, dtype=torch.float64) / size
-
     def _move(self, factor: float = 1.0) -> None:
         generator = torch.Generator().manual_seed(0)
         for p in self._named.values():
@@ -225,37 +203,12 @@ class Probe:
                 for indices in (batch, batch[:cut], batch[cut:]):
                     yield from self._take(indices, draw=at % len(DRAWS))
                     grads.append(self._gradients())
-                mixed |= self._apart(grads, shares, 30.0 if turn else 2.0)
+                mixed |= apart(self._named, grads, shares, (30.0 if turn else 2.0) * self._tolerance())
         return mixed
 
-    def _apart(self, gradients: list[Gradients], shares: tuple[float, float], slack: float) -> set[str]:
-        """Parameters whose gradient differs; all of them where the whole one is longer or shorter along its way, which
-        rounding in single parameters hardly moves and a divisor does."""
-        names = [name for name, p in self._named.items() if p.requires_grad]
-        whole, one, other = (
-            torch.cat(
-                [
-                    g.get(name, torch.zeros_like(self._named[name])).reshape(-1).double().cpu()
-                    for name in names
-                ]
-            )
-            for g in gradients
-        )
-        sum_of_parts, scale = (
-            shares[0] * one + shares[1] * other,
-            float(torch.stack([one, other]).norm()) + 1e-30,
-        )
-        tolerance = math.sqrt(
-            max(self._precision(), *(torch.finfo(p.dtype).eps for p in self._named.values()))
-        )
-        apart = whole - sum_of_parts
-        if abs(float(apart @ sum_of_parts)) > tolerance * scale * float(sum_of_parts.norm()):
-            return set(names)
-        far = torch.split(apart, [self._named[name].numel() for name in names])
-        return {name for name, d in zip(names, far, strict=True) if float(d.norm()) > 15 * tolerance * scale}
-
-    def _precision(self) -> float:
-        return 2.0**-23 if self._hooks is None else self._hooks.precision
+    def _tolerance(self) -> float:
+        made = 2.0**-23 if self._hooks is None else self._hooks.precision
+        return tolerance(self._named.values(), made)
 
     def _layouts_and_rows(self) -> Generator[Any, None, Probed]:
         small = self._record()
@@ -268,11 +221,10 @@ class Probe:
         indices, references = yield from self._references(size)
         yield from self._take(indices)
         whole = self._gradients()
-        precision = self._precision()
-        comparison = Comparison(self._named, references, whole, first, self._copies, precision)
+        comparison = Comparison(self._named, references, whole, first, self._copies, self._tolerance())
         for draw in range(1, len(DRAWS)):
             pair = [indices[size * at // (len(DRAWS) + 2)] for at in (draw, draw + 2)]
-            comparison.mixed |= yield from self._mixed(pair, draw, precision)
+            comparison.mixed |= yield from self._mixed(pair, draw)
         errors: dict[str, float] = {}
         for turn in range(2):
             if self._hooks is not None:
@@ -309,14 +261,16 @@ class Probe:
         turns = [at % len(indices) for at in range(size)]
         return [indices[at] for at in turns], [references[at] for at in turns]
 
-    def _mixed(self, pair: list[int], draw: int, precision: float) -> Generator[Any, None, set[str]]:
+    def _mixed(self, pair: list[int], draw: int) -> Generator[Any, None, set[str]]:
         """Parameters of which two examples' gradient is not their mean, under another draw of random numbers."""
         alone = []
         for index in pair:
             yield from self._take([index] * self._copies, draw=draw)
             alone.append(self._gradients())
         yield from self._take(pair, draw=draw)
-        return Comparison(self._named, alone, self._gradients(), alone[0], self._copies, precision).mixed
+        return Comparison(
+            self._named, alone, self._gradients(), alone[0], self._copies, self._tolerance()
+        ).mixed
 
     def _gradients(self) -> Gradients:
         got, self._got = self._got, {}
@@ -373,108 +327,4 @@ class Probe:
     def _fault(self, parameter: str, faults: dict[str, str]) -> str:
         return next(
             (f"{module}: {why}" for module, why in faults.items() if self._holds(module, parameter)), ""
-        )
-
-
-class Comparison:
-    """References of single examples beside a batch's own gradient and a mode's rows."""
-
-    def __init__(
-        self,
-        named: dict[str, Any],
-        references: list[Gradients],
-        whole: Gradients,
-        again: Gradients,
-        copies: int,
-        precision: float,
-    ) -> None:
-        self._named = {name: p for name, p in named.items() if p.requires_grad}
-        self._all = named
-        stacked = {
-            name: torch.stack([sums.rows((r.get(name, torch.zeros_like(p)))[None])[0] for r in references])
-            for name, p in self._named.items()
-        }
-        for name, rows in stacked.items():
-            if not bool(torch.isfinite(rows).all()):
-                raise NonFiniteGradient(
-                    f"expected finite per-example gradients, got NaN or infinity in {name}"
-                )
-        self._used = {name for r in [*references, whole] for name in r}
-        precision = max(precision, *(torch.finfo(p.dtype).eps for p in self._named.values()), 2.0**-23)
-        self.most = 3 * math.sqrt(precision)
-        mean = {name: rows.mean(dim=0) for name, rows in stacked.items()}
-        scale = math.sqrt(sum(float(rows.norm(dim=1).mean()) ** 2 for rows in stacked.values())) or 1.0
-        size = len(references)
-        apart = {
-            kind: {
-                name: float((whole[name].reshape(-1).float() / factor - m.float()).norm()) / scale
-                for name, m in mean.items()
-                if name in whole
-            }
-            for kind, factor in (("mean", 1.0), ("sum", size / copies))
-        }
-        self.reduction = min(apart, key=lambda kind: sum(apart[kind].values()))
-        self.mixed = {name for name, error in apart[self.reduction].items() if not error <= self.most}
-        divisor = copies if self.reduction == "sum" else 1
-        self.rows = {name: rows / divisor for name, rows in stacked.items()}
-        self._lengths = torch.stack([r.double().norm(dim=1) for r in self.rows.values()]).norm(dim=0)
-        self._random = any(
-            float((again[name].reshape(-1).float() - references[0][name].reshape(-1).float()).norm())
-            > self.most * scale
-            for name in again
-            if name in references[0]
-        )
-
-    def errors(self, rows: Gradients) -> dict[str, float]:
-        """The largest distance of a parameter's rows from the references, as a share of the example's gradient."""
-        return {
-            name: max(
-                self._error(rows.get(name), reference), self._weighted(rows.get("sum:" + name), reference)
-            )
-            for name, reference in self.rows.items()
-        }
-
-    def _weighted(self, got: torch.Tensor | None, reference: torch.Tensor) -> float:
-        if got is None:
-            return 0.0
-        factors = Probe.weights(len(reference))
-        apart = got.reshape(-1).double() - (factors[:, None].to(got.device) * reference).sum(dim=0)
-        return float(apart.norm()) / float((factors * self._lengths.cpu()).sum() + 1e-30)
-
-    def _error(self, got: torch.Tensor | None, reference: torch.Tensor) -> float:
-        if got is None:
-            return 0.0 if not reference.any() else math.inf
-        if len(got) != len(reference):
-            return math.inf
-        wanted = reference.double()
-        apart = (
-            (got.double() - wanted.norm(dim=1)).abs()
-            if got.dim() == 1
-            else (got.double() - wanted).norm(dim=1)
-        )
-        floor = float(self._lengths.max()) * 1e-6 + 1e-30
-        return float((apart / self._lengths.clamp(min=floor)).max())
-
-    def verdict(self, name: str, errors: dict[str, float], fault: str) -> Verdict:
-        """What is said of one parameter."""
-        if name not in self._named:
-            return Verdict(name, "frozen")
-        if name not in self._used:
-            return Verdict(name, "unused", "the loss does not reach it, noise would: freeze it, or use it")
-        error = errors[name]
-        if not fault and name not in self.mixed and error <= self.most:
-            return Verdict(name, "sound", "", error)
-        return Verdict(name, "refused", fault or self._why(name, error), error)
-
-    def _why(self, name: str, error: float) -> str:
-        if self._random:
-            return (
-                "two passes over one example differ: the loop draws random numbers that cannot be held still"
-            )
-        if name in self.mixed:
-            return MIXED
-        return (
-            unseen(name, used=True)
-            if not error < math.inf
-            else (f"its rows are off by {error:.2g} of an example's gradient: " + unseen(name, used=True))
         )

@@ -21,7 +21,7 @@ from dp.sample import engine, factors, optimizers, sums
 from dp.sample.engine import ClientEngine
 from dp.sample.ghost import GhostLoss
 from dp.sample.hooks import RowHooks
-from dp.sample.optimizers import FlatOptimizer
+from dp.sample.optimizers import PrivateOptimizer
 from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
 from protocols.randomness import SystemRandom
 
@@ -165,17 +165,17 @@ def by_replay(layer: Any, facts: RoundFacts) -> Replayed:
 
 @contextmanager
 def optimizer_with(name: str, method: Any) -> Iterator[None]:
-    """`FlatOptimizer` with one method replaced."""
-    had = name in FlatOptimizer.__dict__
-    before = FlatOptimizer.__dict__.get(name)
-    setattr(FlatOptimizer, name, method)
+    """`PrivateOptimizer` with one method replaced."""
+    had = name in PrivateOptimizer.__dict__
+    before = PrivateOptimizer.__dict__.get(name)
+    setattr(PrivateOptimizer, name, method)
     try:
         yield
     finally:
         if had:
-            setattr(FlatOptimizer, name, before)
+            setattr(PrivateOptimizer, name, before)
         else:
-            delattr(FlatOptimizer, name)
+            delattr(PrivateOptimizer, name)
 
 
 def no_clip(self: Any, squares: list[torch.Tensor]) -> list[torch.Tensor]:

@@ -156,7 +156,7 @@ def test_every_mode_trains_over_rounds_and_keeps_names_and_account(clipping: Cli
         assert engine.finish() == 10
         assert engine.taken == taken
         assert list(net.state_dict()) == names
-    assert engine.opacus.accountant.history == [(0.5, 0.1, 20)]  # Opacus' own account agrees on what happened
+    assert engine.account.history == [(0.5, 0.1, 20)]  # Opacus' own account agrees on what happened
     assert all(not torch.equal(a, p) for a, p in zip(before, net.parameters(), strict=True))
     assert not any(hasattr(p, "grad_sample") for p in net.parameters())
 
