@@ -96,7 +96,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
 
     def _numbers(self) -> dict[str, Any]:
         """What the loop may not change: the optimizer's numbers, and this one's own."""
-        own = ("noise_multiplier", "max_grad_norm", "clips", "denominator")
+        own = ("noise_multiplier", "max_grad_norm", "clips", "adaptive", "denominator")
         return {name: getattr(self, name) for name in own} | numbers(self.original_optimizer, self._named)
 
     def _insist(self) -> None:
