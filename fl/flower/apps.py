@@ -33,7 +33,7 @@ from fl.flower.work import shown_arrays
 from fl.round import Broadcast, Engine, RoundResult, RunHeader
 from fl.round.kept import last_entry
 from fl.run_result import Result
-from protocols.errors import Misuse, ProtocolViolation, WireError
+from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, RoundFacts
 from protocols.record import GENESIS
@@ -120,12 +120,10 @@ class FederatedWork:
         own = shared(coordinator.model.state_dict(), self.setup.options)
         if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
             raise WireError("the model that was sent is not this federation's")
-        if (planned := RunHeader.of(coordinator.planned(terms.run.rounds))) != terms.run:
-            raise ProtocolViolation(
-                f"the run is not the one that this federation plans: expected {planned}, got {terms.run}",
-                "server",
-            )
-        coordinator.run, coordinator.origin = terms.run.facts(), terms.origin
+        run = RunHeader.of(
+            coordinator.planned(terms.run.rounds)
+        )  # its own: another one is refused with the terms
+        coordinator.run, coordinator.origin = run.facts(), terms.origin
         self.setup.stack.plan(coordinator.run)
         told = terms.public.public(), shown, terms.name, terms.manifest
         return coordinator.open(terms.number, session.roster, *told)

@@ -99,14 +99,13 @@ class Terms(Record):
         """Raises ProtocolViolation naming what these terms, which a server sent, say otherwise than a node's own, and
         for a round that was not planned.
         """
-        for name in (f.name for f in fields(self)):
-            said, expected = _plain(getattr(self, name)), _plain(getattr(own, name))
-            for key in sorted(k for k in said.keys() | expected.keys() if said.get(k) != expected.get(k)):
-                raise ProtocolViolation(
-                    f"{key or name}: this node has {expected.get(key, 'none')}, the server says "
-                    f"{said.get(key, 'none')}: both sides must be made with the same layers and options",
-                    "server",
-                )
+        said, expected = _parts(self), _parts(own)
+        for name in (k for k in {**said, **expected} if said.get(k) != expected.get(k)):
+            raise ProtocolViolation(
+                f"{name}: this node has {expected.get(name, 'none')}, the server says {said.get(name, 'none')}: both "
+                "sides must be made with the same layers, options and rounds",
+                "server",
+            )
         if not 1 <= self.number <= self.run.rounds:
             raise ProtocolViolation(
                 f"expected a round from 1 to {self.run.rounds}, which were planned, the server says {self.number}",
@@ -114,8 +113,15 @@ class Terms(Record):
             )
 
 
-def _plain(value: object) -> dict[str, object]:
-    """Return a field as comparable parts: a dict's items by key, anything else as a whole."""
-    if isinstance(value, dict):
-        return value
-    return {"": value.encode() if isinstance(value, PublicValues) else value}
+def _parts(terms: Terms) -> dict[str, object]:
+    """Return what terms say, each under its own name: options by option, the run and its origin by field."""
+    found: dict[str, object] = {}
+    for name in (f.name for f in fields(terms)):
+        value = getattr(terms, name)
+        if isinstance(value, RunHeader | Origin):
+            found |= {f"{name}.{f.name}": getattr(value, f.name) for f in fields(value)}
+        elif isinstance(value, dict):
+            found |= value
+        else:
+            found[name] = value.encode().hex() if isinstance(value, PublicValues) else value
+    return found

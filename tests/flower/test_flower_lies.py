@@ -182,6 +182,6 @@ def test_a_node_of_a_federation_refuses_a_run_that_is_not_the_federations(
     grid = grid_of(tmp_path, sampled, before=telling(None, **lie))
     serve(grid, sampled(), 1)
     asked = {node for node, message in grid.log if unpack_request(message.content, None)[0].kind == START}
-    refused = [line for line in caplog.messages if "not the one that this federation plans" in line]
+    refused = [line for line in caplog.messages if f"run.{next(iter(lie))}: this node has" in line]
     assert len(refused) == len(asked)
     assert not list(tmp_path.glob(f"n*/{LEDGER}"))
