@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
-from fl.round.terms import Terms
+from fl.round.terms import RoundTerms
 from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
@@ -35,7 +35,7 @@ class Header(Record):
     another form.
     """
 
-    terms: Terms
+    terms: RoundTerms
     session: bytes
     head: str
     head_signature: bytes

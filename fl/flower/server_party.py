@@ -17,7 +17,7 @@ from fl.flower.compat import failure_of, log, node_keys
 from fl.flower.messages import CLOSE, HELLO, Header, sessionless, unpack_answer
 from fl.flower.nodes import Directory, from_names, from_roster, without_roster
 from fl.flower.server_state import ServerFacts
-from fl.round import ModelLayout, Origin, RunHeader, Terms
+from fl.round import ModelLayout, Origin, RoundTerms, RunHeader
 from protocols.errors import Misuse, PeerError
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.kernel import Party
@@ -87,7 +87,7 @@ class ServerParty:
         """Return whose rounds these are; run: the run's name."""
         return Origin(*self.federation(), run, self.layout)
 
-    def header(self, terms: Terms, session: bytes = b"") -> Header:
+    def header(self, terms: RoundTerms, session: bytes = b"") -> Header:
         """Return what parties are told of a round: its terms, and the record's last head."""
         if self.head == GENESIS:
             return Header(terms, session, "", b"")
@@ -169,7 +169,7 @@ class ServerParty:
         """Hand every connected client the last head of the record; return the names of those who kept it."""
         if self.head == GENESIS or run is None:
             return ()
-        directory, header = self.connected(), self.header(Terms(self.origin(""), RunHeader.of(run)))
+        directory, header = self.connected(), self.header(RoundTerms(self.origin(""), RunHeader.of(run)))
         clients = directory.clients.items()
         requests = {node: sessionless(CLOSE, name, header, self.identity) for name, node in clients}
         replies = self.ask(requests, timeout, CLOSE)

@@ -22,7 +22,7 @@ from fl.round.reference import Reference, Tree, moved, reference_of
 from fl.round.result import RoundResult, Trip
 from fl.round.session import new_session
 from fl.round.statement import statement_of
-from fl.round.terms import ModelLayout, Origin, RunHeader, Terms
+from fl.round.terms import ModelLayout, Origin, RoundTerms, RunHeader
 
 __all__ = [
     "Broadcast",
@@ -37,10 +37,10 @@ __all__ = [
     "PlayedRound",
     "Reference",
     "RoundResult",
+    "RoundTerms",
     "RunHeader",
     "SumCosts",
     "Summed",
-    "Terms",
     "Tree",
     "Trip",
     "Version",

@@ -14,7 +14,7 @@ from fl.round.counts import Count
 from fl.round.hidden import plays_nobody
 from fl.round.manifest import Manifest
 from fl.round.reference import Reference
-from fl.round.terms import Origin, RunHeader, Terms
+from fl.round.terms import Origin, RoundTerms, RunHeader
 from protocols.codec import Record
 from protocols.errors import Aborted, CapacityError, Misuse, TooFewSurvivors
 from protocols.layers import Coordinate, Public, PublicValues, RoundFacts, RunFacts
@@ -37,7 +37,7 @@ class Shown(Record):
     config: a digest of the configuration.
     """
 
-    terms: Terms
+    terms: RoundTerms
     model: bytes
     config: bytes
 
@@ -60,7 +60,7 @@ class Broadcast:
     clients: tuple[str, ...]
     reference: Reference = field(repr=False)
     plan: RoundPlan = field(repr=False)
-    terms: Terms = field(repr=False)
+    terms: RoundTerms = field(repr=False)
     digest: bytes = field(repr=False)
     metrics: tuple[str, ...] = ()
     bases: Mapping[str, Reference] = field(default_factory=dict, repr=False)
@@ -140,7 +140,7 @@ def open_round(
     count.require(plan, counts, _noisy(plan))
     header = RunHeader.of(run)
     told = PublicValues.of(facts.public), tuple(counts), stack.options, plan.planned(header.facts())
-    terms = Terms(origin, header, number, name, *told, manifest)
+    terms = RoundTerms(origin, header, number, name, *told, manifest)
     digest = plan.digest(Shown(terms, root, hashlib.sha256(config).digest()).digest())
     return Broadcast(number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {})
 

@@ -12,7 +12,7 @@ from fl.round.broadcast import Broadcast
 from fl.round.contribution import encoded
 from fl.round.engine import Work
 from fl.round.party_ledger import PartyLedger, party_events
-from fl.round.terms import Terms
+from fl.round.terms import RoundTerms
 from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
@@ -44,7 +44,7 @@ class RoundParty:
             if allowed is not None and name not in allowed:
                 raise PolicyRefusal(f"allow_layers: this node does not accept {name!r}, it accepts {allowed}")
 
-    def session(self, broadcast: Broadcast, claimed: Session, told: Terms) -> Session:
+    def session(self, broadcast: Broadcast, claimed: Session, told: RoundTerms) -> Session:
         """Return the session as this client computes it from what it was shown: the server's own digest counts for
         nothing. told: the terms that came. Raises ProtocolViolation where they differ from the broadcast's or the
         digests do, PolicyRefusal for a session that offers less than the policy or the layers demand.

@@ -72,7 +72,7 @@ class Origin(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Terms(Record):
+class RoundTerms(Record):
     """What a client acts on in a round. Public.
 
     number: the round's, from 1 (0: of no round). name: which of the round's sums it is. public: what layers and the
@@ -95,7 +95,7 @@ class Terms(Record):
         if self.number < 0:
             raise Misuse(f"expected a round from 0, got {self.number}")
 
-    def require(self, own: "Terms") -> None:
+    def require(self, own: "RoundTerms") -> None:
         """Raises ProtocolViolation naming what these terms, which a server sent, say otherwise than a node's own, and
         for a round that was not planned.
         """
@@ -113,7 +113,7 @@ class Terms(Record):
             )
 
 
-def _parts(terms: Terms) -> dict[str, object]:
+def _parts(terms: RoundTerms) -> dict[str, object]:
     """Return what terms say, each under its own name: options by option, the run and its origin by field."""
     found: dict[str, object] = {}
     for name in (f.name for f in fields(terms)):

@@ -13,7 +13,7 @@ import pytest
 
 from dp import ClientDP
 from fl.engines.memory import MemoryEngine
-from fl.round import Manifest, Terms
+from fl.round import Manifest, RoundTerms
 from fl.round.broadcast import Shown
 from protocols.party_state import PartyState
 from protocols.roundplan import RoundPlan
@@ -62,15 +62,15 @@ DEFECTS = [
     ),
     Planted(
         "one part left out",
-        Terms,
+        RoundTerms,
         "encode",
         lambda told: told.run.encode(),
         terms.test_changing_any_one_part_of_what_is_shown_changes_the_digest,
     ),
-    Planted("a server's terms believed", Terms, "require", believed, told_another_option),
+    Planted("a server's terms believed", RoundTerms, "require", believed, told_another_option),
     Planted(
         "a round that was not planned",
-        Terms,
+        RoundTerms,
         "require",
         believed,
         lambda: terms.test_a_round_that_was_not_planned_is_refused(10_000),

@@ -15,7 +15,7 @@ from fl.flower.arrays import arrays_of
 from fl.flower.messages import START, pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
-from fl.round import Terms
+from fl.round import RoundTerms
 from fl.round.party_ledger import LEDGER, party_events
 from protocols.identity import Identity
 from protocols.layers import RoundFacts, RunFacts
@@ -42,7 +42,7 @@ def telling(server: Identity | None, **run: Any) -> Before:
 
 def saying(
     server: Identity | None,
-    change: Callable[[Terms], Terms],
+    change: Callable[[RoundTerms], RoundTerms],
     but: int = 0,
     renamed: tuple[str, str] = ("", ""),
 ) -> Before:
@@ -61,13 +61,13 @@ def saying(
     return before
 
 
-def laid_out(**layout: str) -> Callable[[Terms], Terms]:
+def laid_out(**layout: str) -> Callable[[RoundTerms], RoundTerms]:
     return lambda terms: replace(
         terms, origin=replace(terms.origin, layout=replace(terms.origin.layout, **layout))
     )
 
 
-LIES: dict[str, tuple[Callable[[Terms], Terms], tuple[str, str]]] = {
+LIES: dict[str, tuple[Callable[[RoundTerms], RoundTerms], tuple[str, str]]] = {
     "weight": (laid_out(weight="loss"), ("", "")),
     "configuration": (laid_out(config="settings"), ("config", "settings")),
     "model": (laid_out(arrays="start"), ("arrays", "start")),

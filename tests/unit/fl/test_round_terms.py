@@ -10,7 +10,7 @@ import pytest
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from dp.sample import AdaptiveClip
 from fl.flower.messages import Header
-from fl.round import Broadcast, Count, ModelLayout, Origin, RunHeader, Terms, open_round, reference_of
+from fl.round import Broadcast, Count, ModelLayout, Origin, RoundTerms, RunHeader, open_round, reference_of
 from fl.round.broadcast import Shown
 from fl.round.manifest import Manifest, Version
 from protocols.errors import ProtocolViolation
@@ -20,7 +20,7 @@ from protocols.statement import Event
 
 NAMES = ("a", "b", "c", "d")
 FULL = Shown(
-    Terms(
+    RoundTerms(
         Origin("wards", 3, "run-1", ModelLayout(metrics=("loss",))),
         RunHeader(9, 4, 4, "all", 1.0, 0.0, 3, 1, None, (Block("control", 3),)),
         2,
@@ -86,12 +86,12 @@ def encodes(shown: Shown) -> bool:
 
 
 def test_a_header_holds_terms_and_what_is_of_one_session_alone() -> None:
-    """A field that a client computes with belongs into `Terms`; these are a session's own, and the record's head."""
+    """A field that a client computes with belongs into `RoundTerms`; these are a session's own, and the record's head."""
     assert {field.name for field in fields(Header)} == {"terms", "session", "head", "head_signature"}
     assert {field.name for field in fields(Broadcast)} >= {"terms", "digest"}
 
 
-@pytest.mark.parametrize("name", [field.name for field in fields(Terms)])
+@pytest.mark.parametrize("name", [field.name for field in fields(RoundTerms)])
 def test_terms_that_are_not_the_nodes_own_are_refused_by_name(name: str) -> None:
     own = FULL.terms
     own.require(own)
