@@ -86,7 +86,7 @@ def encodes(shown: Shown) -> bool:
 
 
 def test_a_header_holds_terms_and_what_is_of_one_session_alone() -> None:
-    """A field that a client computes with belongs into `RoundTerms`; these are a session's own, and the record's head."""
+    """A field that a client computes with belongs into the terms; these are a session's own, and the record's head."""
     assert {field.name for field in fields(Header)} == {"terms", "session", "head", "head_signature"}
     assert {field.name for field in fields(Broadcast)} >= {"terms", "digest"}
 
