@@ -271,7 +271,7 @@ class SampleDP(PricedLayer):
 
     def _keep(self, account: ClientAccount, facts: RoundFacts) -> None:
         if facts.store is not None:
-            facts.store.put(self.name, json.dumps(_kept(account)).encode())
+            facts.store.put(_place(facts), json.dumps(_kept(account)).encode())
 
     # -- the account --
 
@@ -332,8 +332,13 @@ def _kept(account: ClientAccount) -> dict[str, float]:
 
 
 def _stored(facts: RoundFacts) -> dict[str, float]:
-    data = facts.store.get(SampleDP.name) if facts.store is not None else None
+    data = facts.store.get(_place(facts)) if facts.store is not None else None
     return dict(json.loads(data)) if data else {}
+
+
+def _place(facts: RoundFacts) -> str:
+    """Where a client's store keeps its steps of this run; another run has a plan of its own."""
+    return f"{SampleDP.name}/{facts.scope}"
 
 
 def _rebind(task: LocalTask, model: Any) -> None:

@@ -120,3 +120,14 @@ def test_a_servers_ledger_takes_no_promise_for_steps_that_it_does_not_know(tmp_p
         else:
             serve(grid, own, 1)
         assert bool(ledger.entries()) != refused
+
+
+def test_a_second_run_over_the_same_nodes_has_a_plan_of_its_own_and_one_ledger(tmp_path: Path) -> None:
+    """A node took the steps of its first run for those of the second, and refused it as overspent."""
+    charges = []
+    for _ in range(2):
+        assert (
+            serve(nodes(tmp_path, lambda: private(public)), private(public), 1).history[0].abandoned is None
+        )
+        charges.append(charged(tmp_path)[0][0])
+    assert charges[1] > charges[0] * 1.2
