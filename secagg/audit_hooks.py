@@ -5,9 +5,8 @@ What does not belong here: properties (`protocols.audit`); what a view gives awa
 (`audit_search`). An audit uses this to look deeper; no protocol code does.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -47,6 +46,8 @@ from secagg.packing import unpack
 from secagg.rules import rules_of
 
 Elements = NDArray[np.uint64]
+Lie = tuple[str, str, Record]
+"""The sharp edge that it is of, what it is, and what the request says instead."""
 
 
 def elements(session: Session, message: Message) -> Elements | None:
@@ -108,136 +109,100 @@ def _forged(property: str, story: str, original: Message, body: Record | bytes) 
 def forgeries(session: Session, request: Message, transcript: Sequence[Message]) -> Iterator[Forgery]:
     """Requests of a cheating server that an honest client must refuse."""
     reuse = rules_of(session).parameters.reuse
-    makers = {
+    makers: dict[str, Callable[[Session, Message], Iterator[Lie]]] = {
         REVEAL: _bad_commitments,
-        SHARE: _bad_keys,
+        SHARE: lambda session, request: _bad_lists(session, read(Neighbourhood, request)),
         INPUT: _bad_enrolments if reuse else _bad_deliveries,
         CONFIRM: _bad_survivors,
         UNMASK: _bad_openings,
     }
-    if request.stage in makers:
-        yield from makers[request.stage](session, request)
+    for what, story, body in makers[request.stage](session, request) if request.stage in makers else ():
+        yield _forged(what, story, request, body)
 
 
-def _bad_commitments(session: Session, request: Message) -> Iterator[Forgery]:
-    told, me = read(Commitments, request), request.recipient.number
-    at = told.clients.tolist().index(me)
-    swapped = told.commitments[: 32 * at] + bytes(32) + told.commitments[32 * at + 32 :]
-    yield _forged(
-        "graph", "another commitment than the client's own", request, replace(told, commitments=swapped)
-    )
-    few = told.clients[:1]
-    yield _forged(
-        "graph", "commitments of too few", request, Commitments(few, told.commitments[: 32 * len(few)])
-    )
+def _bad_commitments(session: Session, request: Message) -> Iterator[Lie]:
+    told, few = read(Commitments, request), read(Commitments, request).clients[:1]
+    at = 32 * told.clients.tolist().index(request.recipient.number)
+    swapped = told.commitments[:at] + bytes(32) + told.commitments[at + 32 :]
+    yield "graph", "another commitment than the client's own", replace(told, commitments=swapped)
+    yield "graph", "commitments of too few", Commitments(few, told.commitments[: 32 * len(few)])
 
 
-def _bad_keys(session: Session, request: Message) -> Iterator[Forgery]:
-    yield from _bad_lists(session, request, read(Neighbourhood, request))
-
-
-def _bad_lists(session: Session, request: Message, told: Neighbourhood | Proceed) -> Iterator[Forgery]:
+def _bad_lists(session: Session, told: Neighbourhood | Proceed) -> Iterator[Lie]:
     """Lists of other clients and their keys."""
     rules, size = rules_of(session), len(told.keys) // len(told.clients)
     few, twice = told.clients[: rules.threshold - 1], told.keys[:size] * 2 + told.keys[2 * size :]
-    strangers = told.clients.copy()
-    strangers[-1] = session.clients + 5
+    fewer = replace(told, clients=few, keys=told.keys[: size * len(few)])
+    strangers = replace(
+        told, clients=np.append(told.clients[:-1], told.clients.dtype.type(session.clients + 5))
+    )
     own = X25519PrivateKey.generate().public_key().public_bytes_raw()
-    fewer = {"clients": few, "keys": told.keys[: size * len(few)]}
-    lists: list[tuple[str, str, dict[str, Any]]] = [
-        ("server-chosen-cohort", "keys of fewer clients than the threshold", fewer),
-        ("server-chosen-cohort", "a client outside the roster", {"clients": strangers}),
-        ("swapped-keys", "one public key given for two clients", {"keys": twice}),
-        ("raw-diffie-hellman", "an all-zero public key", {"keys": bytes(size) + told.keys[size:]}),
-    ]
+    yield "server-chosen-cohort", "keys of fewer clients than the threshold", fewer
+    yield "server-chosen-cohort", "a client outside the roster", strangers
+    yield "swapped-keys", "one public key given for two clients", replace(told, keys=twice)
+    yield "raw-diffie-hellman", "an all-zero public key", replace(told, keys=bytes(size) + told.keys[size:])
     if rules.certified:
-        lists.append(
-            ("unsigned-keys", "keys of the server's own under a certificate", {"keys": own + told.keys[32:]})
-        )
-    for what, story, changed in lists:
-        yield _forged(what, story, request, replace(told, **changed))
+        mine = replace(told, keys=own + told.keys[32:])
+        yield "unsigned-keys", "keys of the server's own under a certificate", mine
 
 
-def _bad_enrolments(session: Session, request: Message) -> Iterator[Forgery]:
+def _bad_enrolments(session: Session, request: Message) -> Iterator[Lie]:
     """In a set-up: who enrolled, and keys that do not fit. In a later round: any keys."""
     told, me = read(Proceed, request), request.recipient.number
     if not told.enrolled:
-        yield _forged(
-            "swapped-keys", "new keys", request, Proceed(pack_bits({me}, session.clients), told.clients, b"")
-        )
+        yield "swapped-keys", "new keys", Proceed(pack_bits({me}, session.clients), told.clients, b"")
         return
     enrolled, size = unpack_bits(told.enrolled, session.clients), len(told.keys) // len(told.clients)
-    for what, some in (
-        ("without the client itself", enrolled - {me}),
-        ("of too few", {me, *told.clients[:1].tolist()}),
-    ):
-        bits = pack_bits(some, session.clients)
-        yield _forged("server-chosen-cohort", f"an enrolment {what}", request, replace(told, enrolled=bits))
+    lists = {"without the client itself": enrolled - {me}, "of too few": {me, *told.clients[:1].tolist()}}
+    for what, some in lists.items():
+        changed = replace(told, enrolled=pack_bits(some, session.clients))
+        yield "server-chosen-cohort", f"an enrolment {what}", changed
     one_less = replace(told, clients=told.clients[1:], keys=told.keys[size:])
-    yield _forged("server-chosen-cohort", "no key of a client that enrolled", request, one_less)
-    yield from _bad_lists(session, request, told)
+    yield "server-chosen-cohort", "no key of a client that enrolled", one_less
+    yield from _bad_lists(session, told)
 
 
-def _bad_deliveries(session: Session, request: Message) -> Iterator[Forgery]:
+def _bad_deliveries(session: Session, request: Message) -> Iterator[Lie]:
     told, me, rules = read(Delivery, request), request.recipient.number, rules_of(session)
     dealers = unpack_bits(told.dealers, session.clients)
     few = [j for j in rules.neighbours(me, rules.seed) if j in dealers][: rules.threshold - 1]
     digests, box = 2 * DIGEST_BYTES * len(few), len(told.boxes) * 2 * DIGEST_BYTES // len(told.digests)
-    yield _forged(
-        "server-chosen-cohort", "fewer dealers than the threshold", request,
-        Delivery(pack_bits([me, *few], session.clients), told.boxes[: box * len(few)], told.digests[:digests]),
-    )  # fmt: skip
-    yield _forged(
-        "server-chosen-cohort", "dealers without the client itself", request,
-        replace(told, dealers=pack_bits(dealers - {me}, session.clients)),
-    )  # fmt: skip
+    given = told.boxes[: box * len(few)], told.digests[:digests]
+    fewer = Delivery(pack_bits([me, *few], session.clients), *given)
+    without = replace(told, dealers=pack_bits(dealers - {me}, session.clients))
+    yield "server-chosen-cohort", "fewer dealers than the threshold", fewer
+    yield "server-chosen-cohort", "dealers without the client itself", without
 
 
-def _bad_survivors(session: Session, request: Message) -> Iterator[Forgery]:
+def _bad_survivors(session: Session, request: Message) -> Iterator[Lie]:
     told = unpack_bits(read(Survivors, request).bits, session.clients)
-    me = request.recipient.number
-    yield _forged(
-        "survivor-sets", "a survivor set without the client itself", request,
-        Survivors(pack_bits(told - {me}, session.clients)),
-    )  # fmt: skip
     few = sorted(told)[: rules_of(session).threshold - 1]
-    yield _forged(
-        "survivor-sets",
-        "a survivor set below the threshold",
-        request,
-        Survivors(pack_bits(few, session.clients)),
-    )
+    views = {"without the client itself": told - {request.recipient.number}, "below the threshold": few}
+    for what, view in views.items():
+        yield "survivor-sets", f"a survivor set {what}", Survivors(pack_bits(view, session.clients))
 
 
-def _bad_openings(session: Session, request: Message) -> Iterator[Forgery]:
+def _bad_openings(session: Session, request: Message) -> Iterator[Lie]:
     told, me = read(Unmask, request), request.recipient.number
     alive = unpack_bits(told.survivors, session.clients)
     gone = max(alive - {me})
-    views = {"without the client itself": alive - {me}, "below the least": {me, gone}}
-    for what, view in views.items():
-        yield _forged(
-            "survivor-sets", f"a survivor set {what}", request,
-            replace(told, survivors=pack_bits(view, session.clients)),
-        )  # fmt: skip
+
+    def view(some: Collection[int]) -> Unmask:
+        return replace(told, survivors=pack_bits(some, session.clients))
+
+    yield "survivor-sets", "a survivor set without the client itself", view(alive - {me})
+    yield "survivor-sets", "a survivor set below the least", view({me, gone})
     if told.boxes:
-        yield _forged(
-            "survivor-sets", "a box of a client that did not survive", request,
-            replace(told, survivors=pack_bits(alive - {gone}, session.clients)),
-        )  # fmt: skip
+        yield "survivor-sets", "a box of a client that did not survive", view(alive - {gone})
     if told.inputs:
-        yield _forged(
-            "split-views", "survivors who did not sign their input", request,
-            replace(told, inputs=bytes(len(told.inputs))),
-        )  # fmt: skip
+        unsigned = replace(told, inputs=bytes(len(told.inputs)))
+        yield "split-views", "survivors who did not sign their input", unsigned
     if told.certificate is None:
         return
-    yield _forged("split-views", "survivors that nobody signed", request, replace(told, certificate=None))
-    yield _forged(
-        "split-views", "signatures of another survivor set", request,
-        replace(told, survivors=pack_bits(alive - {gone}, session.clients)),
-    )  # fmt: skip
+    yield "split-views", "survivors that nobody signed", replace(told, certificate=None)
+    yield "split-views", "signatures of another survivor set", view(alive - {gone})
     for what, certificate in _bad_certificates(told.certificate):
-        yield _forged("split-views", what, request, replace(told, certificate=certificate))
+        yield "split-views", what, replace(told, certificate=certificate)
 
 
 def _bad_certificates(good: Certificate) -> Iterator[tuple[str, Certificate]]:
