@@ -154,6 +154,9 @@ class MemoryEngine:
                 vector = inputs[name]()
             except REFUSALS as error:  # of this client alone: it is gone when its input is due
                 inputs[name] = partial(_refuse, error)
+                self.costs.refusals[name] = (
+                    f"{type(error).__name__}: {error}"  # told though the round may have no sum
+                )
                 continue
             inputs[name] = partial(np.asarray, vector)
             self.first = self.first or (name, vector)

@@ -17,7 +17,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
 from dp.sample.errors import UnaccountedStep, UnclippedLoss
 from fl import FedAvg, Federation, FedSGD
-from protocols.errors import BudgetExceeded, Misuse, StackError
+from protocols.errors import Misuse, StackError
 from secagg import SecAggPlus
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")
@@ -100,18 +100,25 @@ def test_every_client_has_its_own_account_and_the_largest_is_printed(tmp_path: P
 
 def test_a_client_whose_ledger_is_spent_trains_but_sends_nothing(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "l", epsilon=0.5, delta=1e-5, accountant="rdp")
-    run = federation(SampleDP(noise_multiplier=0.8, ledger=lambda client: ledger))
-    with pytest.raises(BudgetExceeded):
-        run.fit(rounds=1)
+    refused_by_all(federation(SampleDP(noise_multiplier=0.8, ledger=lambda client: ledger)))
     assert not ledger.entries()
+
+
+def refused_by_all(run: Federation) -> None:
+    """A client that refuses takes no part; where all do, the round is abandoned and the model stays."""
+    before = run.coordinator.reference().flat.vector
+    (result,) = run.fit(rounds=1).history
+    assert result.abandoned
+    assert len(result.refusals) == CLIENTS
+    assert all(why.startswith("BudgetExceeded") for why in result.refusals.values())
+    assert (run.coordinator.reference().flat.vector == before).all()
 
 
 def test_rounds_beyond_the_plan_are_refused_before_they_are_trained() -> None:
     layer = SampleDP(epsilon=2)
     federation(layer).fit(rounds=1)
     taken = layer.accounts["site-0"].taken
-    with pytest.raises(BudgetExceeded):
-        federation(layer).fit(rounds=1)
+    refused_by_all(federation(layer))
     assert layer.accounts["site-0"].taken == taken
 
 
@@ -212,6 +219,5 @@ def test_a_resumed_layer_knows_the_steps_that_were_taken() -> None:
     run.fit(rounds=2)
     again = SampleDP(epsilon=8)
     again.restore(first.state())
-    with pytest.raises(BudgetExceeded):
-        federation(again).fit(rounds=2)
+    refused_by_all(federation(again))
     assert again.accounts["site-0"].taken == first.accounts["site-0"].taken == 6
