@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 from protocols.errors import Misuse, PeerError, StoreError
-from protocols.identity import Identity, verify
+from protocols.identity import Identity, from_hex, verify
 
 FORMAT = "secagg-ledger-head/1"
 PURPOSE = "ledger head"
@@ -69,7 +69,7 @@ class SignedHead:
     def check_signature(self, public_key: bytes) -> None:
         """Raises StoreError unless `public_key` (32 bytes) signed it."""
         try:
-            verify(public_key, PURPOSE, bytes.fromhex(self.head), bytes.fromhex(self.signature))
+            verify(public_key, PURPOSE, bytes.fromhex(self.head), from_hex(self.signature))
         except (PeerError, ValueError):
             raise StoreError(f"the ledger's head is not signed by key {public_key.hex()[:16]}") from None
 

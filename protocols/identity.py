@@ -214,7 +214,7 @@ class SignedRoster(Record):
             raise ValueError(f"expected format {FORMAT!r}, got {raw['format']!r}")
         members = tuple(_member(m) for m in raw["members"])
         roster = Roster(raw["federation"], raw["serial"], members)
-        return cls(roster, bytes.fromhex(raw["authority"]), bytes.fromhex(raw["signature"]))
+        return cls(roster, from_hex(raw["authority"]), from_hex(raw["signature"]))
 
     def save(self, path: Path) -> None:
         """Write the JSON form. A roster is public; its mode is 0644."""
@@ -234,7 +234,16 @@ class SignedRoster(Record):
 def _member(raw: dict[str, Any]) -> Member:
     if set(raw) != {"name", "role", "key", "transport"}:
         raise ValueError("unknown or missing fields of a member")
-    return Member(str(raw["name"]), str(raw["role"]), bytes.fromhex(raw["key"]), str(raw["transport"]))
+    return Member(str(raw["name"]), str(raw["role"]), from_hex(raw["key"]), str(raw["transport"]))
+
+
+def from_hex(text: str) -> bytes:
+    """Return the bytes that `bytes.hex` wrote. Raises ValueError for any other spelling (upper case, blanks): one value
+    has one text.
+    """
+    if (data := bytes.fromhex(text)).hex() != text:
+        raise ValueError("expected lower-case hexadecimal digits without blanks")
+    return data
 
 
 def _refuse_own_server(roster: Roster, authority: bytes) -> None:

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Self, final
 
 from protocols.errors import Misuse, PeerError, RecordError
-from protocols.identity import Identity, verify
+from protocols.identity import Identity, from_hex, verify
 
 FORMAT = "secagg-record/1"
 FILE_NAME = "record.jsonl"
@@ -283,6 +283,6 @@ def _check_signature(entry: RecordEntry, public_key: bytes) -> None:
     if not isinstance(entry.signature, str):
         raise RecordError(f"entry {entry.index} is not signed")
     try:
-        verify(public_key, HEAD_PURPOSE, bytes.fromhex(entry.head), bytes.fromhex(entry.signature))
+        verify(public_key, HEAD_PURPOSE, bytes.fromhex(entry.head), from_hex(entry.signature))
     except (PeerError, ValueError):
         raise RecordError(f"entry {entry.index} is not signed by key {public_key.hex()[:16]}") from None

@@ -76,6 +76,16 @@ def test_any_changed_byte_is_found(tmp_path: Path, data: st.DataObject) -> None:
         verify_record(edited, SIGNER.public)
 
 
+def test_a_signature_in_capitals_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "record.jsonl"
+    written(path)
+    lines = path.read_text().splitlines(keepends=True)
+    signature = json.loads(lines[-1])["signature"]
+    path.write_text("".join([*lines[:-1], lines[-1].replace(signature, signature.upper())]))
+    with pytest.raises(RecordError):
+        verify_record(path, SIGNER.public)
+
+
 @pytest.mark.parametrize("order", [[1, 0, 2, 3], [0, 2, 3], [0, 1, 1, 2, 3], [1, 2, 3]])
 def test_lines_in_another_order_are_found(tmp_path: Path, order: list[int]) -> None:
     path = tmp_path / "record.jsonl"
