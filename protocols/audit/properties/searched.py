@@ -51,7 +51,7 @@ def no_split_opens_few(subject: Any, data: Any) -> None:
     told = [
         search(subject, one, seconds if one.to_the_end else seconds / 10) for one in _arrangements(subject)
     ]
-    subject.examined["no-split-opens-few"] = " ".join(told)
+    subject.examined["no-split-opens-few"] = " ".join(dict.fromkeys(told))
 
 
 @promised("semi-malicious", "parameter downgrade, ground randomness", search=True)
@@ -67,7 +67,7 @@ def no_offer_opens_few(subject: Any, data: Any) -> None:
     told = [offers.search(subject, one, TRIES) for one in drawn]
     seconds = subject.searched.seconds
     told += [offers.search(subject, one, seconds=seconds) for one in _arrangements(subject) if one.to_the_end]
-    subject.examined["no-offer-opens-few"] = " ".join(told)
+    subject.examined["no-offer-opens-few"] = " ".join(dict.fromkeys(told))
 
 
 @promised("semi-honest", "active server: forks, replays, retries, differencing", search=True)
