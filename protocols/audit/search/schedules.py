@@ -18,7 +18,7 @@ from protocols.audit.search.forks import CLIENTS, Run, World
 from protocols.errors import SecAggError
 from protocols.kernel import Party
 
-STEPS, EXAMPLES, SESSIONS = 10, 40, 3
+STEPS, EXAMPLES, SESSIONS = 10, 100, 3
 NUMBERS = st.integers(0, 15)
 FEW = st.sets(st.integers(0, CLIENTS - 1), min_size=1, max_size=CLIENTS // 2)
 SOME = st.sets(st.integers(0, CLIENTS - 1), max_size=CLIENTS // 2)
