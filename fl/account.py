@@ -87,19 +87,19 @@ class Account:
         for event in events:
             accountant(self.ledger.terms.accountant).add(from_fact(event))
 
-    def restore(self, events: Sequence[Event], run: str) -> None:
-        """Go on with an interrupted run's account: what its checkpoint knew, or all that the ledger was charged.
+    def restore(self, events: Sequence[Event], run: str, last: int = 0) -> None:
+        """Go on with an interrupted run's account: what its checkpoint knew, and what the ledger was charged since.
 
-        The ledger may know of a round that was paid for and never finished: it counts, for the layer and against the
-        adversary that its charge names. Raises Misuse where an earlier version, whose charges name neither, wrote it.
+        last: the last round that the checkpoint knows. The ledger, whichever the run began with, may know of a later
+        one that was paid for and never finished: it counts, for the layer and against the adversary that its charge
+        names. Raises Misuse where an earlier version, whose charges name neither, wrote it.
         """
         self.run = run
         self.events = list(events)
         if self.ledger is None:
             return
-        charged = [entry for entry in self.ledger.entries() if entry.run == run]
-        listed = [entry for entry in charged for _ in range(entry.count)]
-        self.events.extend(_charged(entry) for entry in listed[len(self.events) :])
+        later = [entry for entry in self.ledger.entries() if entry.run == run and entry.round > last]
+        self.events.extend(_charged(entry) for entry in later for _ in range(entry.count))
 
     def guarantees(self) -> tuple[Guarantee, ...]:
         """Return the price of everything so far, a line per unit, relation, adversary and delta; none if nothing was

@@ -82,6 +82,11 @@ class Coordinator:
                 "clients that keep state are told which rounds closed with whom, and a layer's price counts on that "
                 'nobody learns who took part: choose sampling="fixed" over everybody, or take amplify=False'
             )
+        if self.setup.stack.secure_sum.builds_on_earlier and is_hidden(self.setup.stack, run):
+            raise StackError(
+                "sessions with reused keys lack who left an earlier one, and a layer's price counts every round that "
+                'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
+            )
         self.run = run
         self.setup.stack.plan(run)
         demanded = self.sample().plan.min_survivors

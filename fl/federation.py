@@ -216,7 +216,7 @@ class Federation:
         self.setup.strategy.restore(kept.strategy)
         for layer in self.setup.stack.layers:
             layer.restore(kept.layers.get(layer.name, {}))
-        self.account.restore(kept.events, kept.run)
+        self.account.restore(kept.events, kept.run, max((each.number for each in kept.history), default=0))
         return kept
 
     def _facts(self) -> dict[str, Any]:

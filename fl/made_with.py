@@ -26,8 +26,7 @@ def of(setup: FederationSetup) -> Settings:
         **options,
         "clients": list(setup.names),
         "strategy": setup.strategy.name,
-        **({} if setup.stack.hides_sizes else {"examples": dict(setup.sizes)}),
-        "batch_size": {name: _batch_size(setup, name) for name in setup.sizes},
+        **({} if setup.stack.hides_sizes else _sizes(setup)),
         **_named(setup.strategy.name, setup.strategy),
         **of_stack(setup.stack),
     }
@@ -67,6 +66,12 @@ def same(kept: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
 def _named(name: str, thing: Any, changing: Mapping[str, Any] | None = None) -> Settings:
     """The public options of a layer, strategy or secure sum; those that change over rounds are left out."""
     return {f"{name}.{key}": value for key, value in options_of(thing, changing).items()}
+
+
+def _sizes(setup: FederationSetup) -> Settings:
+    """Numbers of examples and batch sizes, by client: a batch may hold all of a client's examples."""
+    batches = {name: _batch_size(setup, name) for name in setup.sizes}
+    return {"examples": dict(setup.sizes), "batch_size": batches}
 
 
 def _batch_size(setup: FederationSetup, name: str) -> int | None:

@@ -52,6 +52,8 @@ class SecureSum(Protocol[IntVector]):
     A backend adds `parameters` to what `Protocol` asks for, and passes `tests/contracts/secure_sum.py`.
     """
 
+    builds_on_earlier: bool = False
+    """Whether a session can fail for who left an earlier one, as with reused keys."""
     server_sees_vectors: ClassVar[bool] = False
     """True if the server reads every client's vector (PlainSum)."""
 

@@ -78,7 +78,7 @@ class _Masked(SecureSum):
             raise Misuse(f"expected setup 'fresh' or 'reuse' and renew >= 1, got {setup!r}, {renew}")
         self.credentials = credentials
         self.beacon = beacon
-        self.reuse = setup == "reuse"
+        self.reuse = self.builds_on_earlier = setup == "reuse"
         self.renew = renew
 
     # -- public facts -------------------------------------------------------------------------------------------------

@@ -228,9 +228,9 @@ class ClientEngine:
         """Where adaptive clipping stands; None for a fixed clip or before the first round."""
         return self._clip
 
-    def resume(self, taken: int, clip: float | None) -> None:
-        """Take back what an earlier process kept: steps taken, and where the clip stood."""
-        self.taken, self._clip, self.checked = taken, clip, taken > 0
+    def resume(self, taken: int, clip: float | None, *, checked: bool) -> None:
+        """Take back what an earlier process kept: steps taken, where the clip stood, whether examples were checked."""
+        self.taken, self._clip, self.checked = taken, clip, checked
 
     def size(self, examples: int) -> None:
         """Tell the number of examples, before `begin`."""

@@ -264,8 +264,9 @@ class SampleDP(PricedLayer):
             engine.size(account.examples)
             engine.probed = self._probed
             stored = self._restored.get(facts.client) or _stored(facts)
+            _require_plan(stored, account, facts.client)
             account.taken = max(account.taken, int(stored.get("taken", 0)))
-            engine.resume(account.taken, stored.get("clip"))
+            engine.resume(account.taken, stored.get("clip"), checked=bool(stored.get("checked")))
             account.engine = engine
         return account.engine
 
@@ -328,7 +329,31 @@ def _step(rate: float, dims: int, multiplier: float) -> Event:
 
 def _kept(account: ClientAccount) -> dict[str, float]:
     clip = None if account.engine is None else account.engine.clip
-    return {"taken": account.taken} | ({} if clip is None else {"clip": clip})
+    checked = account.engine is not None and account.engine.checked
+    kept = {"taken": account.taken, "checked": checked, **_plan(account)}
+    return kept | ({} if clip is None else {"clip": clip})
+
+
+def _plan(account: ClientAccount) -> dict[str, float]:
+    """What a client's whole run was calibrated to, together: rate, noise, steps in all and in a round."""
+    return {
+        "rate": account.rate,
+        "multiplier": account.multiplier,
+        "planned": account.planned,
+        "steps": account.steps,
+    }
+
+
+def _require_plan(stored: Mapping[str, float], account: ClientAccount, client: str) -> None:
+    """Raises Misuse where an earlier process of this run planned otherwise: both plans' steps together cost more than
+    either was calibrated for.
+    """
+    for name, now in _plan(account).items():
+        if name in stored and not math.isclose(stored[name], now, rel_tol=1e-9):
+            raise Misuse(
+                f"{client} began this run with {name} {stored[name]:.6g} of SampleDP, and it is {now:.6g} now: keep "
+                "the public number of examples, batch size, epochs and rounds of a run that has begun"
+            )
 
 
 def _stored(facts: RoundFacts) -> dict[str, float]:
