@@ -254,6 +254,20 @@ class SampleDP(PricedLayer):
                 "A layer keeps its account: make a new one for a new run, and a ledger to add runs up"
             )
 
+    def _require_plan(self, stored: Mapping[str, float], account: ClientAccount, client: str) -> None:
+        """Raises BudgetExceeded where an earlier process of this run planned otherwise: both plans' steps together cost
+        more than either was calibrated for. Noise that is given may go on for more rounds.
+        """
+        for name, now in _plan(account).items():
+            if name == "planned" and self.price.epsilon is None:
+                continue
+            if name in stored and not math.isclose(stored[name], now, rel_tol=1e-9):
+                raise BudgetExceeded(
+                    f"{client} began this run with {name} {stored[name]:.6g} of SampleDP, and it is {now:.6g} now; "
+                    "nothing was trained. Keep the public number of examples, batch size, epochs and rounds of a run "
+                    "that has begun"
+                )
+
     def _engine(self, account: ClientAccount, facts: RoundFacts) -> "ClientEngine":
         from dp.sample.engine import ClientEngine
 
@@ -264,8 +278,8 @@ class SampleDP(PricedLayer):
             engine.size(account.examples)
             engine.probed = self._probed
             stored = self._restored.get(facts.client) or _stored(facts)
-            _require_plan(stored, account, facts.client)
             account.taken = max(account.taken, int(stored.get("taken", 0)))
+            self._require_plan(stored, account, facts.client)
             engine.resume(account.taken, stored.get("clip"), checked=bool(stored.get("checked")))
             account.engine = engine
         return account.engine
@@ -342,18 +356,6 @@ def _plan(account: ClientAccount) -> dict[str, float]:
         "planned": account.planned,
         "steps": account.steps,
     }
-
-
-def _require_plan(stored: Mapping[str, float], account: ClientAccount, client: str) -> None:
-    """Raises Misuse where an earlier process of this run planned otherwise: both plans' steps together cost more than
-    either was calibrated for.
-    """
-    for name, now in _plan(account).items():
-        if name in stored and not math.isclose(stored[name], now, rel_tol=1e-9):
-            raise Misuse(
-                f"{client} began this run with {name} {stored[name]:.6g} of SampleDP, and it is {now:.6g} now: keep "
-                "the public number of examples, batch size, epochs and rounds of a run that has begun"
-            )
 
 
 def _stored(facts: RoundFacts) -> dict[str, float]:

@@ -87,8 +87,8 @@ def test_a_charge_of_an_earlier_version_is_refused_by_name_and_not_guessed(tmp_p
     assert again.events == [event]
     ledger.charge_all([Charge(entry_event(ledger), party="a")], run="r", round=2)
     with pytest.raises(Misuse, match=r"round 2 of this run was paid for.*does not say which layer"):
-        again.restore([event], "r")
-    again.restore([event, event], "r")  # the checkpoint knows of it: nothing is read off the ledger
+        again.restore([event], "r", 1)
+    again.restore([event, event], "r", 2)  # the checkpoint knows of it: nothing is read off the ledger
 
 
 def entry_event(ledger: Ledger) -> Any:
