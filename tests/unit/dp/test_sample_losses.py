@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import DistributedDP, SampleDP
 from dp.sample.audit.probe import SIZES
-from dp.sample.errors import NotPerExample
+from dp.sample.errors import NotPerExample, UnaccountedStep
 from dp.sample.gradients import clipped_sum, prove
 from fl import Federation, FedSGD
 from protocols.randomness import SystemRandom
@@ -125,7 +125,9 @@ def test_a_loss_that_is_each_examples_own_trains_though_targets_are_ignored(loss
 
 
 def test_a_threshold_that_only_other_weights_cross_is_found() -> None:
-    """Every loss lies above the threshold at the start; with larger weights one of six does not."""
+    """Every loss lies above the threshold at the start; with larger weights one of six does not. A check may miss
+    it, seen in one run of several: were every other one to miss, twenty in a row had a chance of 1e-6.
+    """
 
     def train(model: Any, loader: Any, optimizer: Any) -> None:
         for x, y in loader:
@@ -140,10 +142,19 @@ def test_a_threshold_that_only_other_weights_cross_is_found() -> None:
         return made
 
     x, y = 2 * torch.eye(4)[torch.tensor([0, 0, 1, 1, 2, 3])], torch.tensor([0, 1, 2, 3, 0, 1])
-    layer = SampleDP(noise_multiplier=1.0, delta=1e-3, batch_size=3, examples=6)
-    clients = {"a": DataLoader(TensorDataset(x, y), batch_size=3)}
-    with pytest.raises(NotPerExample, match="changes with the others"):
-        Federation(model, clients, train=train, privacy=[layer]).fit(1)
+
+    def found() -> bool:
+        layer = SampleDP(noise_multiplier=1.0, delta=1e-3, batch_size=3, examples=6)
+        clients = {"a": DataLoader(TensorDataset(x, y), batch_size=3)}
+        try:
+            Federation(model, clients, train=train, privacy=[layer]).fit(1)
+        except (NotPerExample, UnaccountedStep) as error:
+            return isinstance(error, NotPerExample) and "changes with the others" in str(error)
+        return False
+
+    assert any(
+        found() for _ in range(20)
+    )  # which examples pass with larger weights is drawn: a check may miss it
 
 
 @pytest.mark.parametrize("name", ["imported by its own name", "over a number", "decided by Python"])
