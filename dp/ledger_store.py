@@ -209,7 +209,7 @@ def append(connection: sqlite3.Connection, rows: Iterable[dict[str, Any]]) -> tu
         names = [*fields, "digest"]
         cursor = connection.execute(
             # names of columns are Entry's own fields; every value is bound
-            f"INSERT INTO charges ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608
+            f"INSERT INTO charges ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608 - see above
             (*fields.values(), last),
         )
         added.append(Entry(id=int(cursor.lastrowid or 0), digest=last, **fields))
@@ -228,7 +228,7 @@ def entries(connection: sqlite3.Connection) -> Iterator[Entry]:
     """Every charge in order."""
     columns = ", ".join(Entry.__dataclass_fields__)
     # names of columns are Entry's own fields; no value stands in the text
-    for row in connection.execute(f"SELECT {columns} FROM charges ORDER BY id"):  # noqa: S608
+    for row in connection.execute(f"SELECT {columns} FROM charges ORDER BY id"):  # noqa: S608 - see above
         yield Entry(*row)
 
 

@@ -40,9 +40,10 @@ def squared(part: Part) -> torch.Tensor:
 
 def counted(parts: list[Part], squares: list[torch.Tensor]) -> tuple[list[Part], list[torch.Tensor], int]:
     """All parameters' gradients and squared norms in which an example counts as zero whose gradient holds NaN or
-    infinity anywhere, and how many those are: their number is as private as they are, and no reason to stop.
+    infinity anywhere or is longer than `sums.LARGEST`, and how many those are: their number is as private as they are,
+    and no reason to stop.
     """
-    broken = ~torch.isfinite(torch.stack([s.cpu() for s in squares]).sum(dim=0))
+    broken = ~(torch.stack([s.cpu() for s in squares]).sum(dim=0) <= sums.LARGEST**2)  # true of NaN
     lost = int(broken.sum())
     if not lost:
         return parts, squares, 0

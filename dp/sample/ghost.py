@@ -39,7 +39,7 @@ class GhostLoss:
             norms = self._hooks.example_norms(parameters, lenient=probe is not None)
         except UnaccountedStep as error:
             raise UnclippedLoss(str(error)) from error
-        broken = ~torch.isfinite(norms)
+        broken = ~(norms <= sums.LARGEST)  # true of NaN
         if probe is None and bool(broken.any()):
             norms = norms.masked_fill(broken, 0.0)
             self._optimizer.lost += int(broken.sum())

@@ -14,6 +14,10 @@ import numpy as np
 import torch
 
 Tensor = torch.Tensor
+LARGEST = 2.0**50
+"""The longest gradient of an example that counts; a longer one counts as zero, like one that is not finite: sums of
+its float32 coordinates, or of their squares, could overflow, and the checks of a step could not tell why.
+"""
 
 
 def rows(gradients: Tensor) -> Tensor:

@@ -24,6 +24,7 @@ from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.guard import changed_outside, difference, snapshot
 from dp.sample.hooks import RowHooks, gradient_left, rows_left
 from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
+from dp.sample.sums import LARGEST
 from dp.sample.targets import OwnLosses
 from protocols.errors import Misuse
 
@@ -249,7 +250,7 @@ class Probe:
         for index in dict.fromkeys([*spread, *range(self._count)]):
             yield from self._take([index] * self._copies)
             got = self._gradients()
-            if all(bool(torch.isfinite(gradient).all()) for gradient in got.values()):
+            if sum(float(gradient.double().pow(2).sum()) for gradient in got.values()) <= LARGEST**2:
                 indices.append(index)
                 references.append(got)
             if len(indices) == size:

@@ -71,6 +71,31 @@ def test_one_broken_example_of_a_batch_counts_as_zero(
     assert abs(broken).max() > 1e-2
 
 
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost", "example"])
+@pytest.mark.parametrize("value", [1e17, 1e20, 1e28, 9.96921e36, 3e38])
+def test_a_huge_finite_value_ends_nothing(mode: str, value: float) -> None:
+    """Sums of such gradients, or of their squares, overflow: such an example counts as zero too. A linear model lets
+    the value into its gradient; a missing value of some file formats is 9.96921e36.
+    """
+    layer = DistributedDP(unit="example", noise_multiplier=1.0, delta=1e-5, sample_rate=0.9, examples=N)
+    options: dict[str, Any] = {"privacy": [layer], "strategy": FedSGD()}
+    if mode != "example":
+        options = {"privacy": [sampled(noise_multiplier=1.0, gradients=mode)]}
+    given = data(value=value)
+    given.tensors[0][5, 2] = value
+
+    def linear() -> nn.Module:
+        made = nn.Linear(DIM, 2)
+        nn.init.zeros_(made.weight)
+        return made
+
+    for _ in range(3):
+        run = Federation(
+            linear, {"ward-0": DataLoader(given, 8), "ward-1": DataLoader(data(), 8)}, train=train, **options
+        )
+        assert np.isfinite(moved(run, 1)).all()
+
+
 @pytest.mark.parametrize("options", [{"physical_batch": 5}, {"clipping": "per-layer"}, ADAPTIVE])
 def test_broken_examples_at_the_head_of_the_data_end_nothing(options: Any) -> None:
     step = moved(federation([data(0, 1, 7)], sampled(noise_multiplier=0.5, **options)))
