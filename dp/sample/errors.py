@@ -51,8 +51,8 @@ def tell(whose: str, lost: int) -> None:
     """Say in the client's own log, and nowhere else, that examples counted as zero. What the log holds is private."""
     if lost:
         _LOG.warning(
-            "%s: the gradients of %d examples held NaN or infinity, or were longer than 2^50; each counted as zero, and "
-            "nobody else is told: check the data, the loss and the learning rate",
+            "%s: the gradients of %d examples held NaN or infinity, or were longer than 2^50; each counted as "
+            "zero, and nobody else is told: check the data, the loss and the learning rate",
             *(whose, lost),
         )
 
