@@ -34,10 +34,13 @@ def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Modul
     for name, own in named.items():
         if id(own) not in memo and type(own) in (nn.Parameter, torch.Tensor):
             memo[id(own)] = _copied(own, values.get(name, own), device)
-    usual = values.keys() <= named.keys() and all(id(own) in memo for own in named.values())
-    usual = usual and all(_is_usual(type(part)) for part in module.modules())
-    made: nn.Module = _clone(module, memo)
-    if not usual:  # other names, or modules or tensors that know themselves how they are copied
+    kinds = {type(part) for part in module.modules()}
+    usual = frozenset(kind for kind in kinds if _is_usual(kind))
+    made: nn.Module = _clone(module, memo, usual)
+    known = values.keys() <= named.keys() and all(id(own) in memo for own in named.values())
+    if (
+        not known or usual != kinds
+    ):  # other names, or modules or tensors that know themselves how they are copied
         made.load_state_dict(dict(values))
         made.to(device)
     return made
@@ -53,8 +56,8 @@ def _copied(own: torch.Tensor, given: Any, device: Any) -> torch.Tensor:
     return nn.Parameter(data, own.requires_grad) if isinstance(own, nn.Parameter) else data
 
 
-def _clone(value: Any, memo: dict[int, Any]) -> Any:
-    """What `copy.deepcopy(value, memo)` returns."""
+def _clone(value: Any, memo: dict[int, Any], usual: frozenset[type]) -> Any:
+    """What `copy.deepcopy(value, memo)` returns, for modules of `usual` classes, and whatever they hold."""
     kind = type(value)
     if kind in _PLAIN:
         return value
@@ -63,13 +66,18 @@ def _clone(value: Any, memo: dict[int, Any]) -> Any:
     if kind in (dict, OrderedDict):
         made = memo[id(value)] = kind()
         for key, item in value.items():
-            made[key] = item if type(item) in _PLAIN else _clone(item, memo)
+            if (of := type(item)) in _PLAIN:
+                made[key] = item
+            elif of in (dict, OrderedDict) and not item:  # nearly all that a module holds: its hooks
+                made[key] = memo.setdefault(id(item), of())
+            else:
+                made[key] = _clone(item, memo, usual)
         return made
     if kind in (tuple, set) and all(type(item) in _PLAIN for item in value):
         return value if kind is tuple else set(value)
-    if isinstance(value, nn.Module) and _is_usual(kind):
+    if kind in usual:
         made = memo[id(value)] = object.__new__(kind)
-        made.__setstate__(_clone(value.__dict__, memo))
+        made.__setstate__(_clone(value.__dict__, memo, usual))
         return made
     return copy.deepcopy(value, memo)
 
