@@ -102,7 +102,7 @@ class LocalComputation:
                 mine = PartyState.of(own, STAYED)
                 mine.keep(mine.arrays())  # the layer moves what it sums, and nothing else
             return _with_result(task.result, broadcast)
-        state, known = task.model.state_dict(), self._state(broadcast).keys()
+        state, known = task.model.state_dict(), self.template.state_dict().keys()
         if state.keys() != known:
             extra, missing = sorted(state.keys() - known), sorted(known - state.keys())
             raise Misuse(f"training changed the model's names: {extra} appeared, {missing} are gone")
