@@ -63,7 +63,8 @@ class DistributedDP(PricedLayer):
     where `sample_rate` is every example's secret chance to take part in a round and `examples` the public
     (approximate) number of examples of all clients: sample_rate x examples is the fixed denominator. noise:
     "gaussian" (discrete) or "skellam". min_survivors: fewest clients in a total (default: the cohort less
-    the planned drop-out); colluders: how many of them may tell their noise to the adversary. bits: of the
+    the planned drop-out); colluders: how many of them may tell their noise to the adversary (default: as many as the
+    secure sum is planned to withstand; fewer are refused). bits: of the
     modulus (default: chosen so that rounding costs at most half a per cent). overflow: chance per round
     that a coordinate wraps, at worst; a value so near the edge ends the round. accountant: "rdp" or "pld",
     for calibration.
@@ -83,7 +84,7 @@ class DistributedDP(PricedLayer):
         noise: str = "gaussian",
         noise_multiplier: float | None = None,
         min_survivors: int | None = None,
-        colluders: int = 0,
+        colluders: int | None = None,
         sample_rate: float | None = None,
         examples: int | None = None,
         bits: int | None = None,
@@ -100,7 +101,7 @@ class DistributedDP(PricedLayer):
             raise Misuse(f'expected noise "gaussian" or "skellam", got {noise!r}')
         if noise == "skellam" and accountant != "rdp":
             raise Misuse("Skellam noise has a Renyi curve only: use accountant='rdp'")
-        if colluders < 0 or (min_survivors is not None and min_survivors <= colluders):
+        if colluders is not None and not 0 <= colluders < (min_survivors or math.inf):
             raise Misuse(f"expected 0 <= colluders < min_survivors, got {colluders} and {min_survivors}")
         self.noise, self.colluders, self.least = noise, colluders, min_survivors
         self.unit = Unit(unit)
@@ -130,9 +131,14 @@ class DistributedDP(PricedLayer):
 
     def describe(self) -> str:
         kind = "discrete Gaussian" if self.noise == "gaussian" else "Skellam"
+        told = (
+            "as many clients as the secure sum withstands"
+            if self.colluders is None
+            else f"{self.colluders} clients"
+        )
         return (
             f"{self.name}: {kind} noise in shares, clip {self.clip:g} per {self.unit}, "
-            f"{self.relation} neighbours, {self.colluders} colluding clients"
+            f"{self.relation} neighbours; at most {told} tell their noise to the adversary"
         )
 
     def kind(self, run: RunFacts | None) -> Event:
@@ -150,10 +156,11 @@ class DistributedDP(PricedLayer):
 
     def _calibrated(self, run: RunFacts) -> _Plan:
         survivors = self.survivors(run)
-        shares = survivors - self.colluders
+        colluders = self._colluders(run)
+        shares = survivors - colluders
         if shares < 1:
             raise Misuse(
-                f"{survivors} survivors less {self.colluders} colluders leave nobody to add noise; demand "
+                f"{survivors} survivors less {colluders} colluders leave nobody to add noise; demand "
                 "more survivors"
             )
         dims = padded(run.dimension)
@@ -187,7 +194,19 @@ class DistributedDP(PricedLayer):
         if self.least is not None:
             return self.least
         slack = 4 * math.sqrt(run.expected) if run.sampling == "poisson" else 0.0
-        return max(1, self.colluders + 1, math.floor((run.expected - slack) * (1 - run.dropout)))
+        return max(1, self._colluders(run) + 1, math.floor((run.expected - slack) * (1 - run.dropout)))
+
+    def _colluders(self, run: RunFacts) -> int:
+        """How many clients' noise is not counted. Raises StackError for fewer than may work with the server."""
+        if self.colluders is None:
+            return run.corrupt
+        if self.colluders < run.corrupt:
+            raise StackError(
+                f"{self.name}: colluders={self.colluders}, but of {run.cohort} clients the secure sum withstands "
+                f"{run.corrupt} that work with the server and tell it their noise: leave colluders out, or plan the "
+                "sum with a smaller collusion"
+            )
+        return self.colluders
 
     def _units(self, run: RunFacts) -> float:
         """How many clips a sum holds at most: clients, or examples (beyond twice the expected number only

@@ -140,6 +140,7 @@ class PricedLayer(PrivacyLayer):
             run.dropout,
             run.dimension,
             run.delta,
+            run.corrupt,
         )
         key = (*facts, run.least_chosen, run.failing, *further)
         if key not in self._kept:

@@ -161,6 +161,7 @@ class RunFacts:
     fewest with which a round is played, and failing: how likely it is abandoned because too few were chosen, or a
     number that the secure sum does not carry (0 and 0: every round is played, whatever the number). weight_cap: the
     largest weight that can come, where that is public (None: the stack's own cap), so that a sum needs no wider ring.
+    corrupt: how many of the cohort's clients the secure sum withstands beside its server (`Stack` sets it).
     """
 
     rounds: int
@@ -183,6 +184,7 @@ class RunFacts:
         return self.cohort * (self.rate if self.sampling == "poisson" else 1.0)
 
     weight_cap: int | None = None
+    corrupt: int = 0
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,7 @@ class RoundPlan:
         """What the round will spend, as every party plans it from the public facts of the run: distinct events as JSON,
         numbers to 9 digits, since the last ones differ from machine to machine.
         """
-        facts = replace(self.facts, run=run)
+        facts = replace(self.facts, run=replace(run, corrupt=self.facts.run.corrupt))
         events = (
             replace(event, layer=layer.name, adversary=self._adversary(layer, event.adversary), party="")
             for layer in self.layers

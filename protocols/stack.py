@@ -143,16 +143,24 @@ class Stack:
 
     def outlook(self, run: RunFacts) -> tuple[str, ...]:
         """Return what makes a planned run worthless, a sentence each: noise that drowns the update, say."""
+        run = self._with_sum(run)
         return tuple(said for layer in self.layers if (said := layer.outlook(run)) is not None)
 
     def plan(self, run: RunFacts) -> None:
         """Calibrate every layer, and prove that a round of this run composes and fits. Raises Misuse, StackError."""
         self._require_secrecy(run)
         self.kinds(run)
+        run = self._with_sum(run)
         for layer in self.layers:
             layer.plan(run)
         names = tuple(str(i) for i in range(run.cohort))
         self.round(RoundFacts(run, 1, names, bytes(32), self.public()), np.zeros(run.dimension))
+
+    def _with_sum(self, run: RunFacts) -> RunFacts:
+        """Return the run's facts with what the layers must know of the secure sum behind them."""
+        if not any(layer.protects_sums_only for layer in self.layers):
+            return run
+        return replace(run, corrupt=self.secure_sum.withstands(run.cohort))
 
     def _require_secrecy(self, run: RunFacts) -> None:
         """Raises StackError where one layer names who took part and another one's price counts on that being secret."""
@@ -176,6 +184,7 @@ class Stack:
         reference: the public model the round starts from, flat. exact: further exact coordinates (metrics,
         counters), dropped if a DP layer forbids them. Raises StackError, CapacityError.
         """
+        facts = replace(facts, run=self._with_sum(facts.run))
         blocks = facts.run.blocks
         names = [UPDATE, *(block.name for block in blocks)]
         if len(set(names)) != len(names):

@@ -122,6 +122,13 @@ class SecureSum(Protocol[IntVector]):
         self.check(session)
         return self.completed(session, memory)
 
+    def withstands(self, clients: int) -> int:
+        """Return how many of so many clients may work with the server by this sum's own plan; 0 where it plans none.
+
+        Noise in shares is calibrated without theirs. Raises Misuse for a cohort that the protocol cannot serve.
+        """
+        return 0
+
     def completed(self, session: Session, memory: bytes | None) -> Session:
         """Return a new session with what it takes from this party's keys and memory; nothing by default."""
         return session

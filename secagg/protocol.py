@@ -110,6 +110,9 @@ class _Masked(SecureSum):
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> MaskParameters:
         return choose(self.wishes, clients)
 
+    def withstands(self, clients: int) -> int:
+        return choose(self.wishes, clients).corrupt
+
     def load(self, session: Session, sessions: int = 1) -> None:
         """Load compiled loops where vectors are long, or where sharing without them takes longer than their import."""
         rules = rules_of(session)

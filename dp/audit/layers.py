@@ -21,6 +21,7 @@ from protocols.randomness import SecureRandom, SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
 from protocols.statement import Event as Fact
+from protocols.summation import SecureSum
 
 Vector = NDArray[np.float64]
 
@@ -30,6 +31,7 @@ class Rehearsal:
     audits only.
 
     clients: in every round; dims: of an update; rounds: of the planned run; dropout: share that may leave.
+    secure_sum: behind the layer, for what the layer follows of it; it is not played.
     The sum that the layer sees is exact, reduced modulo M where the layer asks for Z_M.
     """
 
@@ -41,10 +43,11 @@ class Rehearsal:
         rounds: int = 1,
         dropout: float = 0.0,
         bits: int = 16,
+        secure_sum: SecureSum | None = None,
     ) -> None:
         self.names = tuple(f"client-{i:05d}" for i in range(clients))
         self.run = RunFacts(rounds, clients, clients, dropout=dropout, dimension=dims)
-        self.stack = Stack([layer], Numbers(bits=bits, weight_cap=1))
+        self.stack = Stack([layer, *([secure_sum] if secure_sum else [])], Numbers(bits=bits, weight_cap=1))
         self.stack.plan(self.run)
         self.number = 0
 

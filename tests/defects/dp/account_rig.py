@@ -12,6 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch.utils.data import BatchSampler, DataLoader, Dataset, SubsetRandomSampler, TensorDataset
 
@@ -34,6 +35,7 @@ from protocols.errors import Misuse, SecAggError, StoreError
 from protocols.identity import Identity
 from protocols.layers import RoundFacts, RunFacts
 from protocols.plain import PlainSum
+from protocols.randomness import SystemRandom
 from protocols.record import FILE_NAME, verify_record
 from protocols.store import MemoryStore
 from secagg import SecAggPlus
@@ -230,6 +232,18 @@ def claims_against_the_server_hold(kind: type[LocalDP] | type[DistributedDP]) ->
     seen = rehearsal.contributions(rig.ZERO)[0]
     claimed = any(event.adversary == "server" for event in rehearsal.facts())
     return not claimed or check_noise(seen, rig.CLIP, rig.ALARM).passed
+
+
+def honest_noise_bears_the_claim() -> bool:
+    """Clients that the sum's own statement admits as corrupt know their noise: the others' is what is claimed."""
+    masks = SecAggPlus(collusion=0.3)
+    rehearsal = Rehearsal(
+        DistributedDP(noise_multiplier=1.0, clip=rig.CLIP), rig.CLIENTS, rig.DIMS, secure_sum=masks
+    )
+    session = masks.session(rehearsal.names, 1, 1, random=SystemRandom())
+    honest = rig.CLIENTS - masks.protection(session).parameters["corrupt"]
+    seen = np.sum(rehearsal.contributions(rig.ZERO)[:honest], axis=0)
+    return honest < rig.CLIENTS and check_noise(seen, rig.CLIP, rig.ALARM).passed
 
 
 def steps_follow_no_private_size(kind: type[SampleDP] = SampleDP) -> bool:

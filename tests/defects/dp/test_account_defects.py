@@ -21,6 +21,7 @@ from fl.account import Account
 from protocols.errors import BudgetExceeded
 from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
 from protocols.stack import Stack
+from secagg import SecAggPlus
 from tests.defects.dp import account_rig as check
 
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -126,6 +127,10 @@ DEFECTS = {
     "a secret choice: numbers beyond 64 looked at in powers of two": Defect(
         check.every_number_is_looked_at,
         patches=((coordinator, "carried", lambda *_: (65, 0.0)),),
+    ),
+    "noise of clients who may work with the server is counted": Defect(
+        check.honest_noise_bears_the_claim,
+        patches=((SecAggPlus, "withstands", lambda *_: 0),),
     ),
     "a broken update ends the run and is named": Defect(
         check.broken_clients_are_told_nowhere,

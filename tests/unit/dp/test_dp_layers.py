@@ -21,6 +21,7 @@ from dp.rotation import padded, rotate, unrotate
 from protocols import PlainSum
 from protocols.errors import Aborted, BudgetExceeded, CapacityError, Misuse, StackError, TooFewSurvivors
 from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts
+from protocols.randomness import SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
 from secagg import SecAggPlus
@@ -228,6 +229,44 @@ def test_shares_are_calibrated_to_the_guaranteed_survivors_less_the_colluders() 
     assert float(np.var(draws)) > 0.9 * 9 / 7 * (2.0 * plan.summed.l2) ** 2
     with pytest.raises(TooFewSurvivors):
         released(plan, [np.zeros(DIMS)] * 8, 8)
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "skellam"])
+@pytest.mark.parametrize("dropout,collusion,least", [(0.2, 0.1, None), (0.2, 0.2, None), (0.2, 0.2, 61)])
+def test_noise_of_clients_who_may_work_with_the_server_is_not_counted(
+    noise: str, dropout: float, collusion: float, least: int | None
+) -> None:
+    """The sum's own statement admits so many corrupt clients; they know the noise that they added."""
+    layer = DistributedDP(epsilon=2.0, delta=1e-5, noise=noise, min_survivors=least)
+    masks = SecAggPlus(dropout=dropout, collusion=collusion)
+    stack, run = Stack([layer, masks]), run_of(population=100, cohort=100, dropout=dropout)
+    stack.plan(run)
+    names = tuple(f"c{i}" for i in range(run.cohort))
+    plan = stack.round(RoundFacts(run, 1, names, SEED, {}), np.zeros(run.dimension))
+    session = masks.session(
+        names,
+        plan.dimension,
+        plan.summed.bound,
+        modulus=plan.summed.modulus,
+        random=SystemRandom(),
+        min_survivors=plan.summed.min_survivors,
+    )
+    corrupt = masks.protection(session).parameters["corrupt"]
+    assert corrupt == int(100 * collusion)
+    event = from_fact(plan.events(names)[0])
+    assert isinstance(event, DiscreteGaussianSum | Skellam)
+    assert event.shares == plan.summed.min_survivors - corrupt
+    # everybody, and every message, rests on it: a server that plans without it states another event
+    assert plan.planned(run) == plan.planned(replace(run, corrupt=99))
+    assert f'"shares": {event.shares}' in plan.planned(run)[0]
+
+
+def test_fewer_colluders_than_the_secure_sum_withstands_are_refused() -> None:
+    run = run_of(population=100, cohort=100)
+    with pytest.raises(StackError, match="of 100 clients the secure sum withstands 10"):
+        Stack([DistributedDP(epsilon=2.0, delta=1e-5, colluders=9), SecAggPlus()]).plan(run)
+    Stack([DistributedDP(epsilon=2.0, delta=1e-5, colluders=0), SecAggPlus(collusion=0.0)]).plan(run)
+    Stack([DistributedDP(epsilon=2.0, delta=1e-5, colluders=12), SecAggPlus()]).plan(run)
 
 
 def test_a_sum_at_the_edge_of_the_modulus_is_refused() -> None:
