@@ -11,6 +11,12 @@ A value in running text::
 
     <!-- value secagg.flower-100 figures.server_ratio .0f -->(rewritten)<!-- /value -->
 
+The diff of a pair of examples, NAME_before.py and NAME_after.py::
+
+    <!-- diff examples/adapters/numpy -->
+    ... rewritten ...
+    <!-- /diff -->
+
 A path is looked up in the result, or in the row if it begins with a dot (``.client_mean_s``). What is missing
 stops the run, with page and path.
 """
@@ -23,10 +29,12 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from benchmarks.diffs import Pair
 from benchmarks.harness import RESULTS, Result, read_all
 from benchmarks.machine import ROOT
 
 _TABLE = re.compile(r"(<!-- results (?P<spec>[^\n]*?) -->\n).*?(<!-- /results -->)", re.DOTALL)
+_DIFF = re.compile(r"(<!-- diff (?P<pair>[^\n]*?) -->\n).*?(<!-- /diff -->)", re.DOTALL)
 _VALUE = re.compile(r"(<!-- value (?P<spec>[^\n]*?) -->).*?(<!-- /value -->)", re.DOTALL)
 
 
@@ -57,6 +65,7 @@ def refresh_pages(*, write: bool = True, docs: Path = ROOT / "docs", results: Pa
 def refresh(text: str, results: Path = RESULTS) -> str:
     """``text`` with its marked blocks filled from the results in the folder ``results``."""
     text = _TABLE.sub(lambda block: block[1] + _table(block["spec"], results) + block[3], text)
+    text = _DIFF.sub(lambda block: block[1] + Pair(block["pair"]).markdown() + block[3], text)
     return _VALUE.sub(lambda block: block[1] + _value(block["spec"], results) + block[3], text)
 
 

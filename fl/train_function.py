@@ -52,10 +52,11 @@ class TrainFunction:
         """
         for argument, owner in owned.items():
             if argument not in self.names:  # **rest takes it too, and may well leave it there
-                raise Misuse(
-                    f"{owner} must own the {argument}, but {self.name} does not take one: it would build its own "
-                    f"and {owner} would have no effect. Add an argument named {argument} to {self.name} and use it"
+                instead = getattr(self.function, "own_steps", "") or (
+                    f"it would build its own and {owner} would have no effect. Add an argument named {argument} to "
+                    f"{self.name} and use it"
                 )
+                raise Misuse(f"{owner} must own the {argument}, but {self.name} does not take one: {instead}")
 
     def __call__(self, offered: Mapping[str, Any]) -> dict[str, float]:
         given = {k: v for k, v in offered.items() if self.takes(k)}

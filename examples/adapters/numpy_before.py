@@ -1,0 +1,24 @@
+"""Logistic regression written in NumPy. Run with python -m from the checkout."""
+
+import numpy as np
+
+from examples.adapters import sites
+
+
+def train(weights, data):
+    x, y = data
+    order = np.random.permutation(len(x))
+    for batch in np.array_split(order, len(x) // 10):
+        wrong = 1 / (1 + np.exp(-x[batch] @ weights["w"] - weights["b"])) - y[batch]
+        weights["w"] -= 0.1 * x[batch].T @ wrong / len(batch)
+        weights["b"] -= 0.1 * wrong.mean()
+    return weights
+
+
+weights = {"w": np.zeros(30), "b": np.zeros(())}
+for _ in range(20):
+    weights = train(weights, sites.SCALED_TRAIN)
+
+x, y = sites.SCALED_TEST
+accuracy = ((x @ weights["w"] + weights["b"] > 0) == y).mean()
+print(f"accuracy {accuracy:.3f}")

@@ -1,0 +1,30 @@
+"""A user's loop of another framework as the local computation of a `Federation`. Names load when they are asked for.
+
+What belongs here: one file per framework, the only one that imports it, each a function that returns a Federation.
+What does not: rounds, layers, strategies; whatever a Federation does, it does for these loops too.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from fl.adapters.numpy import from_numpy
+    from fl.adapters.sklearn import fit_scaler, from_sklearn
+
+_HOMES = {
+    "from_numpy": ("torch", "fl.adapters.numpy"),
+    "from_sklearn": ("torch", "fl.adapters.sklearn"),
+    "fit_scaler": ("torch", "fl.adapters.sklearn"),
+}
+"""Name -> (the extra that brings what it needs, its module)."""
+__all__ = ["fit_scaler", "from_numpy", "from_sklearn"]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'fl.adapters' has no attribute {name!r}")
+    from protocols.extras import needs
+
+    extra, home = _HOMES[name]
+    with needs(extra, f"fl.adapters.{name}"):
+        return getattr(importlib.import_module(home), name)

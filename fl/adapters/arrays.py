@@ -1,0 +1,130 @@
+"""Weights that are NumPy arrays, and data that is no loader, in the shape that a Federation takes.
+
+What does not belong here: anybody's loop (`numpy`, `sklearn`).
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse
+
+Weights = Mapping[str, Any] | Sequence[Any]
+"""A dict, list or tuple of arrays or numbers."""
+Clients = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
+
+
+class Arrays(torch.nn.Module):
+    """Weights as a torch module: real arrays are its parameters, integers its buffers. weights: a dict, list or tuple
+    of arrays or numbers. Raises Misuse by name for what torch cannot hold, and where there is none.
+    """
+
+    def __init__(self, weights: Weights) -> None:
+        super().__init__()
+        self._container: type = dict if isinstance(weights, Mapping) else type(weights)
+        self._entries: dict[Any, str] = {}
+        for name, array in _named(weights).items():
+            entry = self._entries[name] = str(name).replace(".", "/")  # dots are torch's own
+            if entry in self._parameters or entry in self._buffers:
+                raise Misuse(f"weights: {name!r} is named like another array, once dots are read as slashes")
+            tensor = _tensor(name, array)
+            if (
+                tensor.is_floating_point() or tensor.is_complex()
+            ):  # past register_parameter, for any name will do
+                self._parameters[entry] = torch.nn.Parameter(tensor)
+            else:
+                self._buffers[entry] = tensor
+
+    def weights(self) -> Any:
+        """Return a copy in the container that it was made from: a dict, list or tuple of arrays."""
+        held = {
+            name: self._held(entry).detach().cpu().numpy().copy() for name, entry in self._entries.items()
+        }
+        return held if self._container is dict else self._container(held.values())
+
+    def take(self, weights: Any, whose: str) -> None:
+        """Take over weights. Raises Misuse naming `whose` and the array for other names or shapes."""
+        named = _named(weights)
+        if named.keys() != self._entries.keys():
+            raise Misuse(f"{whose}: expected the weights {list(self._entries)}, got {list(named)}")
+        for name, array in named.items():
+            mine, given = self._held(self._entries[name]), _tensor(name, array)
+            if given.shape != mine.shape:
+                raise Misuse(f"{whose}: {name}: expected shape {tuple(mine.shape)}, got {tuple(given.shape)}")
+            with torch.no_grad():
+                mine.copy_(given)
+
+    def _held(self, entry: str) -> torch.Tensor:
+        held = self._parameters.get(entry)
+        return self._buffers[entry] if held is None else held  # type: ignore[return-value]  # no buffer is None
+
+
+def _named(weights: Any) -> dict[Any, Any]:
+    if isinstance(weights, Mapping):
+        return dict(weights)
+    if isinstance(weights, list | tuple):
+        return dict(enumerate(weights))
+    raise Misuse(f"weights: expected a dict or list of arrays, got {type(weights).__name__}")
+
+
+def _tensor(name: Any, array: Any) -> torch.Tensor:
+    try:
+        return torch.from_numpy(np.array(array))
+    except (TypeError, ValueError):
+        raise Misuse(
+            f"weights: {name}: expected an array of numbers, got {getattr(array, 'dtype', type(array).__name__)}"
+        ) from None
+
+
+class ClientData:
+    """One client's data, whatever it is, and how many examples it holds."""
+
+    def __init__(self, data: Any) -> None:
+        self.data, self._examples = data, examples_of(data)
+
+    def __len__(self) -> int:
+        return self._examples
+
+
+def wrapped(clients: Clients) -> Clients:
+    """Return clients whose data is `ClientData`: a mapping, a sequence, or `data_for(client_id, config)`."""
+    if isinstance(clients, Mapping):
+        return {name: ClientData(data) for name, data in clients.items()}
+    if isinstance(clients, Sequence) and not isinstance(clients, str):
+        return [ClientData(data) for data in clients]
+    if callable(clients):
+        return lambda client, config: ClientData(clients(client, config))
+    return clients  # the Federation says what it expected
+
+
+def examples_of(data: Any) -> int:
+    """Return how many examples data holds: the first dimension of an array, the common one of a tuple, list or dict of
+    arrays, else its length. Raises Misuse if it cannot tell.
+    """
+    parts = list(data.values()) if isinstance(data, Mapping) else data
+    if isinstance(parts, tuple | list):
+        sizes = {size for size in map(_rows, parts) if size is not None}
+        if len(sizes) == 1:
+            return sizes.pop()
+    elif (size := _rows(data)) is not None:
+        return size
+    raise Misuse(
+        f"clients: cannot tell how many examples {type(data).__name__} holds: give an array, or a tuple, list or dict "
+        "of arrays whose first dimensions agree, or an object with len()"
+    )
+
+
+def _rows(part: Any) -> int | None:
+    shape: Any = getattr(part, "shape", None)
+    if shape is not None:
+        return int(shape[0]) if len(shape) else None
+    try:
+        return len(part)
+    except TypeError:
+        return None
+
+
+Array = NDArray[Any]

@@ -1,0 +1,90 @@
+"""A loop over NumPy arrays, `train(weights, data) -> weights`, as a Federation. No torch is needed of the user.
+
+What does not belong here: how arrays travel (`arrays`).
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+from fl import arguments
+from fl.adapters.arrays import Arrays, ClientData, Clients, Weights, wrapped
+from fl.federation import Federation
+from protocols.errors import Misuse
+
+OWN_STEPS = (
+    "it takes its own steps, so that nothing can clip an example's gradient or replace the optimizer. ClientDP, "
+    "LocalDP, DistributedDP at client level and every secure sum work; for the others write the model in torch"
+)
+
+
+class ArrayLoop:
+    """`train(weights, data[, epoch, round]) -> weights` in the shape of a train function."""
+
+    own_steps = OWN_STEPS
+
+    def __init__(self, train: Callable[..., Any]) -> None:
+        if not callable(train):
+            raise Misuse(f"train: expected a function train(weights, data), got {type(train).__name__}")
+        self.func = train
+        names = inspect.signature(train).parameters
+        self._wants = [name for name in ("epoch", "round") if name in names]
+        given = partial(train, **dict.fromkeys(self._wants))
+        arguments.takes("train", given, "a function train(weights, data[, epoch, round])", 2)
+
+    def __call__(self, model: Arrays, loader: ClientData, epoch: int, round: int) -> dict[str, float] | None:
+        offered = {"epoch": epoch, "round": round}
+        weights = model.weights()
+        returned = self.func(weights, loader.data, **{name: offered[name] for name in self._wants})
+        weights, metrics = returned if _is_pair(returned) else (returned, None)
+        if weights is None:
+            raise Misuse("train: expected it to return the trained weights, it returned None")
+        model.take(weights, "train")
+        return metrics
+
+
+def from_numpy(
+    weights: Weights,
+    train: Callable[..., Any],
+    clients: Clients,
+    *,
+    test: Any = None,
+    evaluate: Callable[..., dict[str, float]] | None = None,
+    **options: Any,
+) -> Federation:
+    """Return a federation around a loop over NumPy arrays; `result.model.weights()` are the trained weights.
+
+    weights: a dict, list or tuple of arrays or numbers that every run begins with; real ones travel, integers as
+    `integers=` says. train: `train(weights, data[, epoch, round])`, called once per local epoch with a copy; returns
+    the trained weights, or (weights, dict of floats). clients: data by name, or `data_for(client_id, config)` with
+    `names`: an array, a tuple, list or dict of arrays whose first dimensions agree, or anything with len(). test,
+    evaluate: data, and `evaluate(weights, data) -> dict`. options: of `Federation`.
+
+    Raises Misuse and StackError as `Federation` does, and for layers that must own the optimizer.
+
+        federation = from_numpy({"w": np.zeros(3)}, train, {"a": (xa, ya), "b": (xb, yb)}, privacy=[SecAgg()])
+        weights = federation.fit(rounds=10).model.weights()
+    """
+    if evaluate is not None:
+        arguments.takes("evaluate", evaluate, "a function evaluate(weights, data)", 2)
+    elif test is not None:
+        raise Misuse("test: give evaluate(weights, data) beside it")
+
+    def measured(model: Arrays, loader: ClientData, criterion: Any, device: Any) -> dict[str, float]:
+        assert evaluate is not None
+        return evaluate(model.weights(), loader.data)
+
+    given = {"metrics": (), **options}
+    return Federation(
+        partial(Arrays, weights),
+        wrapped(clients),
+        ArrayLoop(train),
+        test=None if test is None else ClientData(test),
+        evaluate=None if test is None else measured,
+        **given,
+    )
+
+
+def _is_pair(returned: Any) -> bool:
+    return isinstance(returned, tuple) and len(returned) == 2 and isinstance(returned[1], Mapping)
