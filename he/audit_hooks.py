@@ -32,6 +32,7 @@ INAPPLICABLE = {
     ),
     "secrets-are-drawn-in-full": "the randomness of encryption cannot be injected",
     "view-depends-on-the-sum-only": "the randomness of encryption cannot be injected; see `randomised`",
+    "plans-fail-as-rarely-as-promised": "nothing is drawn at random among the parties",
     "stale-shares-refused": "clients deal no shares of secrets",
     "shares-are-sealed": "clients deal no shares of secrets",
     **dict.fromkeys(

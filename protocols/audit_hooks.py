@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.kernel import Message, State
-from protocols.opening import Attack, Rule
+from protocols.opening import Attack, Odds, Rule
 from protocols.session import Session
 
 Elements = NDArray[np.uint64]
@@ -23,11 +23,14 @@ Lies = Generator[Message, Sequence[Message], None]
 
 @dataclass(frozen=True)
 class Forgery:
-    """A message that an honest party must refuse. property: whose claim it tests. story: what the forger tries."""
+    """A message that an honest party must refuse. property: whose claim it tests. story: what the forger tries.
+    then: it may be answered; what follows on the answer must be refused.
+    """
 
     property: str
     story: str
     message: Message
+    then: Callable[[Message], Message] | None = None
 
 
 @dataclass(frozen=True)
@@ -62,8 +65,9 @@ class Hooks:
     keep out of their repr is long, not secret. neighbours: session, index, transcript -> the clients that a
     client shares masks with. sparse: makes the same protocol with a sparse graph among so many clients.
     beacon: makes it with a sparse graph that public randomness fixes for so many clients.
-    opening: for an adversary that searches. corrupt: role -> how many parties of it the protocol withstands
-    together with the server (missing: none).
+    odds: clients, share that leaves, share that is corrupt -> what the plan for them leaves to chance; None where
+    there is no plan, or nothing is left to it. opening: for an adversary that searches. corrupt: role -> how many
+    parties of it the protocol withstands together with the server (missing: none).
     inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
     as not claimed, with this reason.
     """
@@ -83,6 +87,7 @@ class Hooks:
     neighbours: Callable[[Session, int, Transcript], Collection[int]] | None = None
     sparse: Callable[[int], object] | None = None
     beacon: Callable[[int], object] | None = None
+    odds: Callable[[int, float, float], Odds | None] | None = None
     opening: SearchHooks | None = None
     corrupt: Callable[[Session], Mapping[str, int]] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

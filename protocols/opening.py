@@ -89,6 +89,34 @@ class Rule:
 
 
 @dataclass(frozen=True)
+class Group:
+    """Clients whom a plan draws at random. size: of a group. count: of such groups. others: it is one client's own, and
+    drawn from the others. corrupt: so many corrupt members are too many. left: so many have to stay.
+    """
+
+    size: int
+    count: int
+    others: bool
+    corrupt: int
+    left: int
+
+
+@dataclass(frozen=True)
+class Odds:
+    """What a plan leaves to chance. clients, corrupt, survivors: of the cohort. graphs: so many may the server choose
+    among. security, correctness: a secret is lost with probability 2^-security at most, a total with 2^-correctness.
+    """
+
+    clients: int
+    corrupt: int
+    survivors: int
+    groups: tuple[Group, ...]
+    graphs: int
+    security: float
+    correctness: float
+
+
+@dataclass(frozen=True)
 class Attack:
     """What a lying server does, by client: the clients it is told to mask with (`lists`), the numbers of the views that
     it is asked to vote for (`votes`) and to open (`answers`), corrupt clients included. views: who is said to have

@@ -19,8 +19,10 @@ from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
 from protocols.roles import R, read
 from protocols.session import Session
-from secagg.audit_search import lies, rule
+from secagg.audit_search import lies, odds, rule
 from secagg.audit_view import graph_seed, opened, stripped
+from secagg.choose import Wishes
+from secagg.commitments import joint_seed, part_commitment
 from secagg.masking import SEED_BYTES, add_mask
 from secagg.messages import (
     ADVERTISE,
@@ -30,15 +32,18 @@ from secagg.messages import (
     REVEAL,
     SHARE,
     UNMASK,
+    Advertisement,
     Commitments,
     Delivery,
     Masked,
     Neighbourhood,
     Opened,
     Proceed,
+    Reveal,
     Survivors,
     Unmask,
     indices,
+    items,
     pack_bits,
     unpack_bits,
 )
@@ -118,6 +123,8 @@ def forgeries(session: Session, request: Message, transcript: Sequence[Message])
     }
     for what, story, body in makers[request.stage](session, request) if request.stage in makers else ():
         yield _forged(what, story, request, body)
+    if request.stage == REVEAL:
+        yield _uncertified(session, request, transcript)
 
 
 def _bad_commitments(session: Session, request: Message) -> Iterator[Lie]:
@@ -126,6 +133,29 @@ def _bad_commitments(session: Session, request: Message) -> Iterator[Lie]:
     swapped = told.commitments[:at] + bytes(32) + told.commitments[at + 32 :]
     yield "graph", "another commitment than the client's own", replace(told, commitments=swapped)
     yield "graph", "commitments of too few", Commitments(few, told.commitments[: 32 * len(few)])
+
+
+def _uncertified(session: Session, request: Message, transcript: Sequence[Message]) -> Forgery:
+    """Commitments of the server's own in the others' names: a client may answer, and then compares its neighbours'."""
+    told, me = read(Commitments, request), request.recipient.number
+    there, mine = told.clients.tolist(), told.clients.tolist().index(me)
+    made = [part_commitment(session.context, j, bytes(32)) for j in there]
+    made[mine] = items(told.commitments, 32)[mine]
+    listed = replace(told, commitments=b"".join(made))
+    keys = {
+        m.sender.number: Advertisement.decode(m.body).keys
+        for m in transcript
+        if m.stage == ADVERTISE and m.recipient == SERVER
+    }
+
+    def then(answer: Message) -> Message:
+        parts = bytes(32 * mine) + read(Reveal, answer).part + bytes(32 * (len(there) - mine - 1))
+        around = rules_of(session).neighbours(me, joint_seed(session.context, listed, parts))
+        told = Neighbourhood(indices(around), b"".join(keys[j] for j in around), parts, indices(()), b"")
+        return replace(request, stage=SHARE, body=told.encode())
+
+    forged = _forged("graph", "commitments that nobody certified", request, listed)
+    return replace(forged, then=then)
 
 
 def _bad_lists(session: Session, told: Neighbourhood | Proceed) -> Iterator[Lie]:
@@ -267,14 +297,15 @@ HOOKS = Hooks(
 
 
 def hooks(
-    reuse: bool,
+    wishes: Wishes,
     sparse: Callable[[int], object] | None = None,
     beacon: Callable[[int], object] | None = None,
 ) -> Hooks:
     """Return the hooks of a masked sum. sparse, beacon: make it with few neighbours; None on the complete graph."""
     no = dict(HOOKS.inapplicable)
-    if reuse:
+    if wishes.reuse:
         no["stale-shares-refused"] = "shares come with the request to open: see mixed-sessions-refused"
     if sparse is None:
         no["hidden-in-its-component"] = "its graph is complete: see hidden-from-insiders"
-    return replace(HOOKS, inapplicable=no, sparse=sparse, beacon=beacon)
+        no["plans-fail-as-rarely-as-promised"] = "its graph is complete: nothing is left to chance"
+    return replace(HOOKS, inapplicable=no, sparse=sparse, beacon=beacon, odds=odds(wishes))

@@ -5,7 +5,7 @@ What does not belong here: the search (`protocols.audit.search`), which sums com
 session runs.
 """
 
-from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -14,9 +14,11 @@ from numpy.typing import NDArray
 from protocols.agreement import Certificate, Vote, certify
 from protocols.codec import Record
 from protocols.kernel import SERVER, Message, client, message
-from protocols.opening import Attack, Check, Rule
+from protocols.opening import Attack, Check, Group, Odds, Rule
 from protocols.session import Session
 from secagg.audit_view import graph_seed
+from secagg.choose import Wishes
+from secagg.mask_parameters import SEMI_MALICIOUS
 from secagg.messages import (
     CONFIRM,
     UNMASK,
@@ -30,6 +32,8 @@ from secagg.messages import (
     pack_bits,
     unpack_bits,
 )
+from secagg.parameters import Infeasible, Plan
+from secagg.parameters.plan import planned
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
 
@@ -88,6 +92,35 @@ def _checks(rules: Rules, clients: int) -> Iterator[Check]:
         yield Check("votes", ("open",), "least", "votes", "all", p.quorum)
 
 
+def odds(wishes: Wishes) -> Callable[[int, float, float], Odds | None]:
+    """What plans for these wishes leave to chance (`protocols.audit_hooks.Hooks`)."""
+
+    def of_plan(clients: int, dropout: float, collusion: float) -> Odds | None:
+        demand = replace(wishes, dropout=dropout, collusion=collusion)
+        cohort = demand.cohort(clients, wishes.threat or SEMI_MALICIOUS)
+        try:
+            found = planned(cohort, falls_back=wishes.threat is None)
+        except Infeasible:
+            return None
+        c = found.cohort
+        known = (clients, c.corrupt, c.survivors, tuple(_groups(found)), c.graphs, c.security, c.correctness)
+        return None if found.complete else Odds(*known)
+
+    return of_plan
+
+
+def _groups(plan: Plan) -> Iterator[Group]:
+    n, k, t = plan.cohort.clients, plan.degree, plan.threshold
+    if not plan.cohort.reuse:
+        yield Group(k, n, True, t, t)
+    elif not plan.cohort.two_faced:  # a holder has the others of its committee
+        yield Group(k, 1, False, t, t + 1)
+    if plan.window:
+        yield Group(k // 2, n, False, plan.window, plan.window)
+    if plan.committee:
+        yield Group(plan.committee, 1, False, 2 * plan.quorum - plan.committee, plan.quorum)
+
+
 def lies(
     session: Session, attack: Attack, transcript: Transcript, requests: Transcript
 ) -> Generator[Message, Transcript, None]:
@@ -95,19 +128,16 @@ def lies(
     kind = _Reusing if rules_of(session).parameters.reuse else _Liar
     liar = kind(session, attack, graph_seed(session, transcript))
     for m in requests:
-        if m.recipient.number in attack.corrupt:
+        i = m.recipient.number
+        if i in attack.corrupt:
             yield m
-        for dealers in liar.dealers(m.recipient.number):
+        for dealers in liar.dealers(i):
             for answer in (yield replace(m, body=liar.delivery(m, dealers))):
-                liar.heard(m.recipient.number, dealers, answer)
-    for i, views in attack.votes.items() if liar.rules.agrees else ():
-        for v in views:
-            there = attack.beside if v and i not in attack.corrupt else b""
-            shown = replace(
-                liar.to(CONFIRM, i, Survivors(liar.bits(attack.views[v]))), session=there or session.context
-            )
-            for answer in (yield shown):
-                liar.votes[v][i] = Vote.decode(answer.body).signature
+                liar.heard(i, dealers, answer)
+            if i in attack.corrupt:  # it votes as one who masked with these
+                yield from liar.polls(i, [v for v in attack.votes.get(i, ()) if attack.named[v] == dealers])
+    for i in set(attack.votes) - set(attack.corrupt):
+        yield from liar.polls(i, attack.votes[i])
     for i, views in attack.answers.items():
         for v in views:
             yield liar.to(UNMASK, i, liar.unmask(i, v))
@@ -153,6 +183,14 @@ class _Liar:
     def heard(self, index: int, dealers: frozenset[int], answer: Message) -> None:
         """An input came."""
         self.inputs[index, dealers] = Masked.decode(answer.body).signature
+
+    def polls(self, index: int, views: Collection[int]) -> Generator[Message, Transcript, None]:
+        """The requests to vote for some views; the votes come back."""
+        for v in views if self.rules.agrees else ():
+            there = self.attack.beside if v and index not in self.attack.corrupt else b""
+            shown = self.to(CONFIRM, index, Survivors(self.bits(self.attack.views[v])))
+            for answer in (yield replace(shown, session=there or self.session.context)):
+                self.votes[v][index] = Vote.decode(answer.body).signature
 
     def unmask(self, index: int, v: int) -> Unmask:
         """The request to open a view."""

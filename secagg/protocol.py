@@ -151,7 +151,7 @@ class _Masked(SecureSum):
     def audit_hooks(self) -> Hooks:
         from secagg.audit_hooks import hooks
 
-        return hooks(self.reuse, *(() if self._complete else (self._sparse, self._drawn)))
+        return hooks(self.wishes, *(() if self._complete else (self._sparse, self._drawn)))
 
     def _sparse(self, clients: int) -> "_Masked":
         """A sparse graph already among few clients, with reused keys one of them corrupt: for audits."""

@@ -1,11 +1,9 @@
 """What a masked session protects, in prose, as facts of its parameters. What does not belong here: enforcement."""
 
-import math
-
 from protocols.statement import Protection
 from secagg.choose import Wishes
-from secagg.client.tries import MOST_TRIES
 from secagg.mask_parameters import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS
+from secagg.parameters.rules import MOST_TRIES
 from secagg.rules import Rules
 
 _SERVER = {
@@ -141,8 +139,8 @@ def _limits(rules: Rules) -> tuple[str, ...]:
     if rules.committed:
         found += [
             "a client that withholds its part of the graph's seed ends the session, by name, before any vector leaves",
-            f"a server that gives up sessions before any vector leaves can choose among {MOST_TRIES} graphs, which "
-            f"costs {math.log2(MOST_TRIES):.0f} bits; then clients take part in no more",
+            f"a server that gives up sessions before any vector leaves can choose among {MOST_TRIES} graphs, which the "
+            "failure probability counts; then clients take part in no more",
         ]
     found.append("a client that deals shares which do not open can end a session after vectors have left")
     return tuple(found)

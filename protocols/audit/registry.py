@@ -8,13 +8,14 @@ from protocols.audit.properties import (
     entropy,
     leaks,
     masks,
+    odds,
     searched,
     secrets,
     views,
 )
 from protocols.errors import Misuse
 
-_MODULES = (correctness, leaks, masks, entropy, views, active_server, active_client, secrets, searched)
+_MODULES = (correctness, leaks, masks, entropy, odds, views, active_server, active_client, secrets, searched)
 PROPERTIES = tuple(
     found for module in _MODULES for found in vars(module).values() if isinstance(found, Property)
 )

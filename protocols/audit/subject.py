@@ -44,13 +44,13 @@ class Played:
 @dataclass(frozen=True)
 class Searched:
     """How large the sessions are that an adversary searches, by their clients. complete: to the end, as the protocol
-    comes. sparse: to the end, with its sparse graph. ring: with its sparse graph, neighbours in pairs. drawn: with the
-    graph of its plan, which public randomness fixes. seconds: for one plan.
+    comes. sparse: to the end, with its sparse graph. ring: with its sparse graph, in so many arcs that decide alike.
+    drawn: with the graph of its plan, which public randomness fixes. seconds: for one plan.
     """
 
     complete: tuple[int, ...] = (7, 10)
     sparse: tuple[int, ...] = (9,)
-    ring: tuple[int, ...] = (20,)
+    ring: tuple[tuple[int, int], ...] = ((20, 10),)
     drawn: int = 40
     seconds: float = 20.0
 

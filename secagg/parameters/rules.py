@@ -13,7 +13,8 @@ Semi-honest (Bell et al., CCS 2020): drop-outs are chance, and
 
 Two-faced (semi-malicious, malicious): the server picks the drop-outs after it saw the graph and may tell everybody
 something else; clients agree on one set of survivors (`protocols.agreement`) in which every k/2 successive places of
-the ring hold w members. One plan serves both models:
+the ring hold w members. One plan serves both models, with `Cohort.secrecy` for sigma where a malicious server may
+choose among graphs:
 
 (d) no k/2 successive places hold w or more corrupt,   but with probability 2^-(sigma+1);
 (e) every k/2 successive places keep w survivors,      but with probability 2^-(eta+2).
@@ -45,6 +46,10 @@ MOST_CLIENTS = 10**9
 BEACON_ROUNDS = 1 << 16
 """Rounds that one beacon serves. The server picks the round after it knows the beacon, so it may choose among so many
 graphs: plans with a beacon have log2 of it more bits of secrecy, and clients refuse later rounds.
+"""
+MOST_TRIES = 64
+"""Sessions in a row whose graph clients draw together before a vector leaves: plans with commit and reveal have log2 of
+it more bits, likewise, and clients begin no more (`client.tries`).
 """
 MOST_VOTERS = 65_535
 """More signatures would make a certificate of over 4 MB for every client."""
@@ -103,10 +108,16 @@ class Cohort:
         return self.threat != "semi-honest"
 
     @property
+    def graphs(self) -> int:
+        """Among how many sparse graphs a malicious server may choose."""
+        if self.threat != "malicious":
+            return 1
+        return BEACON_ROUNDS if self.beacon else MOST_TRIES
+
+    @property
     def secrecy(self) -> float:
         """Bits of secrecy of one graph, so that all graphs that the server may choose among have `security` bits."""
-        chosen = self.beacon and self.threat == "malicious"
-        return self.security + math.log2(BEACON_ROUNDS) * chosen
+        return self.security + math.log2(self.graphs)
 
     def log_failure(self, bits: float) -> float:
         """ln of a per-client failure probability whose union over the clients is 2^-bits."""

@@ -7,13 +7,14 @@ import numpy as np
 
 from protocols.kernel import Message, Step
 from protocols.key_agreement import PairKeys
-from secagg import SecAgg, SecAggPlus
+from secagg import SecAgg, SecAggPlus, rules
 from secagg.client import joining, sharing
 from secagg.seeds import self_mask_seed
 from tests.defects.masks import APPLY, apply_unless_empty, masked_by, seeded
 from tests.defects.pieces import no_session
 from tests.defects.planting import Defect, put, together
 
+SEED = rules._seed
 PLACES = ("secagg.client.masking", "secagg.server.unmasking", "secagg.audit_view")
 
 
@@ -34,6 +35,15 @@ def without_late_edges(own: PairKeys, peer: str, peer_key: bytes) -> bytes:
 
 def not_for_client_3(seed: bytes, context: bytes, owner: str) -> bytes:
     return b"" if owner == "3" else self_mask_seed(seed, context, owner)
+
+
+def reusing() -> SecAggPlus:
+    return SecAggPlus(setup="reuse")
+
+
+def of_the_roster_alone(parameters: Any, context: bytes, round: int) -> bytes:
+    """Where keys are reused, the graph is that of the clients: of whoever was there in an earlier set-up."""
+    return SEED(parameters, bytes(32) if parameters.reuse else context, round)
 
 
 def low_half(words: Any, seed: bytes, sign: int) -> None:
@@ -147,6 +157,12 @@ DEFECTS = (
         "hidden-in-its-component",
         put("secagg.rules._seed", lambda *_: bytes(32)),
         SecAggPlus,
+    ),
+    Defect(
+        "one graph in every set-up",
+        "hidden-in-its-component",
+        put("secagg.rules._seed", of_the_roster_alone),
+        reusing,
     ),
     Defect("mask reused after three rounds", "fresh-masks", again_after(3), SecAgg),
     Defect("mask reused on a retry", "fresh-masks", again_after(1000), SecAgg),

@@ -6,13 +6,18 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+from protocols.audit.subject import Searched
 from protocols.summation import SecureSum
+
+SMALL = Searched(complete=(5,), sparse=(), ring=((20, 10),))
+"""Sessions in which an adversary that searches finds most planted defects."""
 
 
 @dataclass(frozen=True)
 class Defect:
     """name: its class of failure. caught_by: the property that must find it. plant: a context in
-    which the defect is there. protocol: what is audited then. examples: how many the property gets.
+    which the defect is there. protocol: what is audited then. examples: how many the property gets. searched: where
+    an adversary that searches must find it.
     """
 
     name: str
@@ -20,6 +25,7 @@ class Defect:
     plant: Callable[[], contextlib.AbstractContextManager[Any]]
     protocol: Callable[[], SecureSum]
     examples: int = 25
+    searched: Searched = SMALL
 
 
 def put(target: str, new: Any) -> Callable[[], contextlib.AbstractContextManager[Any]]:

@@ -19,7 +19,7 @@ NAMES = (
     "ckks",
     "ckks:arrangement=shared",
 )  # fmt: skip
-SIZES = Searched(complete=(5,), sparse=(8,), ring=(20,), seconds=200.0)
+SIZES = Searched(complete=(5,), sparse=(8,), ring=((20, 10),), seconds=200.0)
 HEADER = """# What an adversary that searches found in the built-ins
 
 Made by `python -m tests.defects.searches docs/audit-searches.md`: every built-in, in every threat model, with fresh and

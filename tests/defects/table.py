@@ -11,7 +11,6 @@ from pathlib import Path
 from fl.cli.audit import named
 from protocols.audit import PROPERTIES, WhiteBox, audit
 from protocols.audit.report import Report
-from protocols.audit.subject import Searched
 from tests.defects.pieces import malicious
 from tests.defects.planting import Defect
 
@@ -20,15 +19,12 @@ BUILT_INS = {"none": 25, "secagg": 25, "secagg+": 25, "ckks": 10, "paillier": 3}
 IN_FULL = {"secagg, malicious": malicious}
 """Sums that no name gives: the strongest model, in which every property of masks is claimed."""
 
-SMALL = Searched(complete=(5,), sparse=(), ring=(20,))
-"""Sessions in which an adversary that searches must find every planted defect."""
-
 
 def caught(defect: Defect, only: Iterable[str] = ()) -> set[str]:
     """Return the properties that fail while the defect is planted."""
     with defect.plant():
         box = WhiteBox(defect.protocol)
-        box.searched = SMALL
+        box.searched = defect.searched
         chosen = only or [p.name for p in PROPERTIES if not p.search or p.name == defect.caught_by]
         report = audit(box, examples=defect.examples, only=chosen)
     return {p.name for p in report.properties if p.status.value == "failed"}

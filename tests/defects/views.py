@@ -2,6 +2,7 @@
 
 import copy
 import hashlib
+import sys
 from collections.abc import Collection, Mapping
 from functools import partial
 from typing import Any
@@ -9,15 +10,21 @@ from unittest.mock import patch
 
 from protocols import agreement
 from protocols.agreement import Certificate, check_vote
+from protocols.audit.subject import Searched
 from protocols.kernel import Message, Step
 from protocols.roles import read
 from secagg import Credentials, SecAgg, SecAggPlus, choose
 from secagg.client.base import refuse
+from secagg.client.dealing import deal
 from secagg.client.establishing import Establishing
 from secagg.client.opening import Opening
 from secagg.client.view import View
 from secagg.client.voting import Voting
+from secagg.commitments import SEED, edge_kind
 from secagg.messages import SIGNATURE_BYTES, Proceed, Unmask, items, unpack_bits
+from secagg.parameters import Cohort
+from secagg.parameters.rules import LEAST_THRESHOLD, largest_left, least_safe
+from secagg.places import Places
 from secagg.rules import Rules, rules_of
 from tests.defects.pieces import anything_goes, unmarked
 from tests.defects.planting import Defect, put, together
@@ -152,6 +159,56 @@ def at_least_a_threshold(self: Establishing, request: Message, random: Any) -> S
         return ESTABLISH(self, request, random)
 
 
+def on_six() -> SecAggPlus:
+    """A sparse graph already among six clients, which they draw together."""
+    credentials = Credentials.simulated(range(12))
+    return SecAggPlus(neighbours=4, threshold=2, threat="malicious", credentials=credentials)
+
+
+ENTRUSTED: dict[tuple[bytes, int], list[int]] = {}
+"""By graph and owner: the neighbours that came with its shares."""
+
+
+def telling(owner: Any, places: Places, *rest: Any) -> Any:
+    """A box says for which neighbours its shares are."""
+    ENTRUSTED[places.seed, owner.index] = places.neighbours(owner.index)
+    return deal(owner, places, *rest)
+
+
+def as_told(places: Places, owner: int) -> list[int]:
+    """A holder believes what came with the shares, whoever enrolled."""
+    return ENTRUSTED.get((places.seed, owner), places.neighbours(owner))
+
+
+def kinds_as_told(places: Places, owner: int) -> list[bytes]:
+    return [SEED, *map(edge_kind, as_told(places, owner))]
+
+
+def opens_as_told(places: Places, owner: int, alive: Collection[int]) -> list[int]:
+    return [0, *(at for at, j in enumerate(as_told(places, owner), 1) if j not in alive)]
+
+
+def drawing_together() -> SecAggPlus:
+    return SecAggPlus(threat="malicious", credentials=Credentials.simulated(range(12)))
+
+
+def semi_honest_sparse() -> SecAggPlus:
+    return SecAggPlus(threat="semi-honest")
+
+
+def least_of_everybody(cohort: Cohort, degree: int) -> int:
+    """A client is drawn among its own neighbours."""
+    limit = cohort.log_failure(cohort.secrecy + 1 + cohort.two_faced)
+    return least_safe(limit, cohort.clients, cohort.corrupt, degree, LEAST_THRESHOLD)
+
+
+def largest_of_everybody(cohort: Cohort, degree: int) -> int:
+    """A client that stays may be one of those who stay around it."""
+    limit = cohort.log_failure(cohort.correctness + cohort.two_faced)
+    return largest_left(limit, cohort.clients, cohort.survivors, degree)
+
+
+PLAN = partial(patch.object, sys.modules["secagg.parameters.plan"])  # the package has a function of that name
 MIXED = together(
     put("secagg.rules.Rules.__init__", nobody_votes),
     put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
@@ -230,5 +287,49 @@ DEFECTS = (
         "one view per holder on a sparse graph",
         plant=MIXED,
         protocol=reusing_sparse,
+    ),
+    Defect(
+        "holders that do not compare entrusted neighbours",
+        "forged-requests-refused",
+        together(
+            put("secagg.client.view.check_signature", anything_goes),
+            put("secagg.client.resuming.deal", telling),
+            put("secagg.places.Places.kinds", kinds_as_told),
+            put("secagg.places.Places.opens", opens_as_told),
+        ),
+        reusing_sparse,
+    ),
+    split(
+        "what mixed views leave out is not counted",
+        plant=put("secagg.rules.Rules.sure", lambda _, shown: shown),
+        protocol=lambda: SecAgg(setup="reuse"),
+        searched=Searched(complete=(6,), sparse=(), ring=()),
+    ),
+    Defect(
+        "a list without the client's own commitment",
+        "forged-requests-refused",
+        put("secagg.client.revealing.Revealing._check", anything_goes),
+        on_six,
+    ),
+    Defect(
+        "commitments that nobody compares with the certified ones",
+        "forged-requests-refused",
+        put("secagg.client.sharing.Sharing._compare_commitments", anything_goes),
+        on_six,
+    ),
+    Defect(
+        "neighbours drawn from all clients in place of the others",
+        "plans-fail-as-rarely-as-promised",
+        together(
+            partial(PLAN, "least_threshold", least_of_everybody),
+            partial(PLAN, "largest_threshold", largest_of_everybody),
+        ),
+        semi_honest_sparse,
+    ),
+    Defect(
+        "one graph planned for, where the server may choose",
+        "plans-fail-as-rarely-as-promised",
+        put("secagg.parameters.rules.Cohort.secrecy", property(lambda self: self.security)),
+        drawing_together,
     ),
 )

@@ -249,6 +249,9 @@ def forged_requests_refused(subject: Any, data: Any) -> None:
         for request in stage.requests:
             for forged in hook(driven.session, request, tuple(before)):
                 step, _ = answer_to(subject, driven.before[stage.name][request.recipient], forged.message)
+                if step is not None and step.send and forged.then is not None:
+                    saved = subject.protocol.encode_state(step.state)
+                    step, _ = answer_to(subject, saved, forged.then(step.send[0]))
                 if step is not None and step.send:
                     raise Finding(
                         f"{request.recipient} answers a forged request\n  at {stage.name}: {forged.story}"

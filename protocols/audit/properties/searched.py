@@ -22,7 +22,7 @@ def _arrangements(subject: Any) -> Iterator[Arrangement]:
     sizes, sparse = subject.searched, subject.hooks.sparse
     later = (False, True) if _has_rounds(subject) else (False,)
     if sparse is not None:
-        yield from (Arrangement(sparse(n), n, 1, n // 2) for n in sizes.ring)
+        yield from (Arrangement(sparse(n), n, 1, arcs) for n, arcs in sizes.ring)
     for n in sizes.complete:
         for least, after in product((1, n - 1), later):
             yield Arrangement(subject.protocol, n, least, n, after)

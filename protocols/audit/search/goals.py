@@ -49,10 +49,14 @@ def _sort_alike(e: Encoding, target: list[int]) -> None:
 def _inside(e: Encoding, h: int, c: int, v: int) -> int:
     """Variable: holders of cell h open, about a view, the own secret of those in cell c."""
     one = e.program.new()
-    e.program.implies(one, e.open[v][h], e.view[v][c])
-    if not e.rule.edges:
-        e.program.implies(one, e.listed[h, c])
+    e.program.implies(one, e.open[v][h], e.view[v][c], *_entrusted(e, h, c))
     return one
+
+
+def _entrusted(e: Encoding, h: int, c: int) -> list[int]:
+    """Variables without which those in cell c have given holders of cell h no share, or none that they take."""
+    lists = (c, h) if e.rule.edges else (h, c)
+    return [e.listed[lists]] if lists in e.listed else []
 
 
 def _outside(e: Encoding, h: int, c: int, v: int, inside: int) -> int:
@@ -67,7 +71,7 @@ def _outside(e: Encoding, h: int, c: int, v: int, inside: int) -> int:
 def _between(e: Encoding, h: int, pair: tuple[int, int], v: int) -> int:
     """Variable: holders of cell h open what those in the pair's first cell, in a view, share with the second's."""
     one = e.program.new()
-    e.program.implies(one, e.open[v][h], e.view[v][pair[0]])
+    e.program.implies(one, e.open[v][h], e.view[v][pair[0]], *_entrusted(e, h, pair[0]))
     e.program.least({one: -1, e.view[v][pair[1]]: -1}, -1)
     return one
 

@@ -133,8 +133,11 @@ def test_drop_outs_cost_the_server_their_pairs_and_spare_it_their_vectors() -> N
     ],
 )
 def test_agreement_costs_no_more_than_the_design_allowed(clients: int, threat: str, most: int) -> None:
-    """Drop-out .2, collusion .1. A neighbour's vote is its signed input too, so that less is sent than was planned."""
-    assert costs(plan(clients, 0.2, 0.1, threat), 1_000, 16).opening_request_bytes <= most
+    """Drop-out .2, collusion .1; of the 64 graphs that malicious plans count, for one. A neighbour's vote is its signed
+    input too, so that less is sent than was planned.
+    """
+    found = plan(clients, 0.2, 0.1, threat, security=34.0 if threat == "malicious" else 40.0)
+    assert costs(found, 1_000, 16).opening_request_bytes <= most
 
 
 def units(**known: float) -> Units:

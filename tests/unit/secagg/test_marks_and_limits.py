@@ -111,5 +111,5 @@ class TestStatements:
 
     def test_jointly_drawn_graphs_say_what_retries_cost(self) -> None:
         protocol = SecAggPlus(threat="malicious", neighbours=10, collusion=0.0, credentials=CREDENTIALS)
-        assert "among 64 graphs, which costs 6 bits" in limits(protocol, 14)
-        assert "bits" not in limits(SecAgg(threat="malicious", credentials=CREDENTIALS))
+        assert "among 64 graphs, which the failure probability counts" in limits(protocol, 14)
+        assert "64 graphs" not in limits(SecAgg(threat="malicious", credentials=CREDENTIALS))

@@ -188,7 +188,7 @@ class TestSessions:
             Rules(made, 9, 2, 8, CONTEXT, BEACON_ROUNDS + 1)
         assert (
             plan(1000, 0.2, 0.1, "malicious", beacon=True).window
-            == plan(1000, 0.2, 0.1, "malicious", security=56).window
+            == plan(1000, 0.2, 0.1, "malicious", security=50).window  # 2^16 rounds, or 64 tries
         )
 
     def test_the_sessions_order_chooses_no_graph_under_a_beacon(self) -> None:
