@@ -13,6 +13,8 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
+import numpy as np
+
 from fl import arguments, checkpoint, made_with
 from fl.account import Account
 from fl.computation import LocalComputation
@@ -118,6 +120,7 @@ class Federation:
             policy=self.setup.policy,
             workers=options.workers,
         )
+        self._history: list[RoundResult] = []
         self.protection: Protection | None = None
         self.signer: Identity | None = None
         self.account = Account(
@@ -136,9 +139,12 @@ class Federation:
         return other
 
     def fit(
-        self, rounds: int, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
+        self, rounds: int, *, resume: bool = False, on_round: Callable[[RoundResult], Any] | None = None
     ) -> Result:
         """Run `rounds` rounds (with `resume`, those that are left) and return the result.
+
+        on_round: called with every round's result once it is saved; False ends the run there. The result's price is of
+        the rounds that were charged; `result` holds it too, also of a run that an error or Ctrl-C ended.
 
         Raises Misuse before round 1 for whatever can be known then, BudgetExceeded before a step that the ledger does
         not allow. A round with too few survivors is abandoned whole: the model stays, and `history` says why.
@@ -148,29 +154,40 @@ class Federation:
             arguments.takes("on_round", on_round, "a function of a round's result", 1)
         kept = self._start(rounds, resume)
         self.coordinator.origin = self.engine.origin(self.account.run)
-        history = [] if kept is None else kept.history
+        history = self._history = [] if kept is None else kept.history
         if rounds < len(history):
             raise Misuse(f"rounds: the run holds {len(history)} already; name so many or more, got {rounds}")
-        speaker = Speaker()
         with self._files() as files:
             if files is not None:
                 self._catch_up(files, kept, rounds)
-            for number in range(len(history) + 1, rounds + 1):
-                result = self._round(number)
-                history.append(result)
+            speaker = Speaker()
+            for result in self._rounds(rounds, files):
                 speaker.hear(result)
-                if files is not None:
-                    self._save(files, self._kept(history, rounds))
-                if on_round:
-                    on_round(result)
-        statement = self.statement(history)
-        return Result(
-            model=self.coordinator.model,
-            history=history,
-            statement=statement,
-            survivors=[result.survivors for result in history],
-            ledger=self.setup.ledger,
-        )
+                if on_round and _ends(on_round(result)):
+                    break
+        return self.result
+
+    def _rounds(self, rounds: int, files: RunFiles | None) -> Iterator[RoundResult]:
+        """Play and save the rounds that are left, one per step."""
+        history = self._history
+        for number in range(len(history) + 1, rounds + 1):
+            result = self._round(number)
+            history.append(result)
+            if files is not None:
+                self._save(files, self._kept(history, rounds))
+            yield result
+
+    @property
+    def model(self) -> Any:
+        """The server's torch module as it is now: after the last round, or as it was made."""
+        return self.coordinator.model
+
+    @property
+    def result(self) -> Result:
+        """The run so far: what the last `fit` returned, or would have, had nothing ended it early."""
+        history = self._history
+        survivors = [result.survivors for result in history]
+        return Result(self.model, history, self.statement(history), survivors, self.setup.ledger)
 
     def client_app(self, site: Path | str | None = None, **options: Any) -> Any:
         """Return this federation's clients as a Flower ClientApp; options as in `fl.flower.apps.client_app`."""
@@ -186,10 +203,10 @@ class Federation:
 
     def _start(self, rounds: int, resume: bool) -> KeptRun | None:
         folder = self.setup.output
-        if self.account.calibrated and self.account.events:
+        if self.account.calibrated and self.account.events and not resume:
             raise Misuse(
-                "this federation has spent what its noise was calibrated for: plan all rounds in one fit, "
-                "or make another federation"
+                "this federation has spent what its noise was calibrated for: plan all rounds in one fit, go on with "
+                "fit(the same rounds, resume=True) from an output folder, or make another federation"
             )
         run = self.coordinator.prepare(rounds)
         for said in self.setup.stack.outlook(run):
@@ -216,7 +233,8 @@ class Federation:
         self.setup.strategy.restore(kept.strategy)
         for layer in self.setup.stack.layers:
             layer.restore(kept.layers.get(layer.name, {}))
-        self.account.restore(kept.events, kept.run, max((each.number for each in kept.history), default=0))
+        if self.account.run != kept.run:  # else this process played it, and knows of every charge
+            self.account.restore(kept.events, kept.run, max((r.number for r in kept.history), default=0))
         return kept
 
     def _facts(self) -> dict[str, Any]:
@@ -324,3 +342,8 @@ class Federation:
         if self.coordinator.hidden:
             notes = told(notes)
         return statement_of(setup.stack, protection, self.account, notes, history, run)
+
+
+def _ends(said: Any) -> bool:
+    """Whether a caller's answer ends the run: False does; None, as of a function without a return, does not."""
+    return isinstance(said, bool | np.bool_) and not said

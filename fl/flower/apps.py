@@ -47,7 +47,7 @@ AMPLIFIED = (
     "the price counts on a secret choice of clients, which no client can check: each node's own ledger, and its "
     "max_epsilon, count every round that it was asked for without it"
 )
-OnRound = Callable[[RoundResult], None]
+OnRound = Callable[[RoundResult], Any]
 OwnLayers = Callable[[Site], Sequence[Any]]
 
 
@@ -61,9 +61,7 @@ class Federated(Protocol):
 
     def with_privacy(self, privacy: Sequence[Any]) -> Self: ...
 
-    def fit(
-        self, rounds: int, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
-    ) -> Result: ...
+    def fit(self, rounds: int, *, resume: bool = False, on_round: OnRound | None = None) -> Result: ...
 
 
 def client_app(
@@ -152,7 +150,7 @@ def server_app(
     all three or none. privacy: makes the federation's layers from the server's own `Site`, where they need the
     signed roster (`Site.signed`, None without one). timeout: seconds per message trip. The run configuration
     overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
-    `secagg-timeout`. on_result: gets what `fit` returns.
+    `secagg-timeout`. on_round: False ends the run (`Federation.fit`). on_result: gets what `fit` returns.
 
     The app raises Misuse, before anything is sent, for fewer than one round or a timeout that is not > 0.
     """
@@ -172,11 +170,10 @@ def server_app(
         folder = playing.setup.output
         server.head = last_head(folder)
 
-        def after(result: RoundResult) -> None:
+        def after(result: RoundResult) -> Any:
             server.head = last_head(folder)
             _say(result)
-            if on_round:
-                on_round(result)
+            return on_round(result) if on_round else None
 
         resume = folder is not None and checkpoint.begun(folder)
         server.wait(playing.coordinator.cohort(), limit)

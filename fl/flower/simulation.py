@@ -23,7 +23,7 @@ def simulate_federation(
     federation: Any,
     rounds: int,
     *,
-    on_round: Callable[[RoundResult], None] | None = None,
+    on_round: Callable[[RoundResult], Any] | None = None,
     processes: int | None = None,
 ) -> Result:
     """Run a Federation on Flower's simulation engine, one virtual node per client (and per helper of its secure sum).
@@ -64,7 +64,7 @@ def share_simulated_keys(stack: Any) -> None:
 
 
 def run_simulation(
-    parts: Any, folder: Path, *, resume: bool = False, on_round: Callable[[RoundResult], None] | None = None
+    parts: Any, folder: Path, *, resume: bool = False, on_round: Callable[[RoundResult], Any] | None = None
 ) -> Result:
     """Run what `secagg run --engine flower-simulation` was told. Raises Misuse for a folder that holds rounds
     already; a run that was cut off in its first round may be started over or resumed.

@@ -1,6 +1,6 @@
 """The statement of a run so far: what its stack protects, at what price. No files, no rounds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 from fl.account import Account
 from fl.round.remarks import notes_of
@@ -13,6 +13,11 @@ SUM_NOTE = (
     "without differential privacy the sum itself can reveal an update: "
     "crafted models, sybils and small cohorts do it"
 )
+UNFINISHED = (
+    "{done} of {planned} planned rounds are over, and the price is that of what they charged. It holds for a run that "
+    "was to end here whatever it released; whoever ended it because of what it released relies on the price of all "
+    "{planned} (docs/dp-account.md, section 12)"
+)
 
 
 def statement_of(
@@ -20,7 +25,7 @@ def statement_of(
     protection: Protection,
     account: Account,
     notes: Iterable[str] = (),
-    history: Iterable[RoundResult] = (),
+    history: Sequence[RoundResult] = (),
     run: RunFacts | None = None,
 ) -> Statement:
     """Return what was protected so far.
@@ -29,4 +34,6 @@ def statement_of(
     for what layers say of its noise (None: nothing is planned yet).
     """
     said = [*notes, *(() if run is None else stack.outlook(run)), *(() if account.events else (SUM_NOTE,))]
+    if account.events and run is not None and 0 < (done := len(history)) < run.rounds:
+        said.append(UNFINISHED.format(done=done, planned=run.rounds))
     return account.statement(stack, protection, [*said, *notes_of(history)])

@@ -278,3 +278,15 @@ def test_a_node_says_what_its_partition_id_must_be(
     assert result.history[0].survivors == ("site-1", "site-3", "site-4")
     said = f"partition-id: expected a whole number >= 0, got {place!r}"
     assert any("node 2" in r.getMessage() and said in r.getMessage() for r in caplog.records)
+
+
+def test_a_server_that_is_told_to_stop_ends_there_and_goes_on_when_it_is_submitted_again(
+    tmp_path: Path,
+) -> None:
+    whole, grid = federation(), grid_of(tmp_path / "nodes")
+    whole.fit(3)
+    stopped = serve(grid, federation(output=tmp_path / "run"), 3, on_round=lambda result: result.number < 2)
+    assert [entry.number for entry in stopped.history] == [1, 2]
+    done = serve(grid, federation(output=tmp_path / "run"), 3)
+    assert [entry.number for entry in done.history] == [1, 2, 3]
+    assert same(done.model, whole.model)
