@@ -31,7 +31,7 @@ from dp.mechanisms.sampling import chance_of_fewer
 from dp.suggestion import drowned
 from protocols.errors import Misuse, StackError
 from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts, Signal
-from protocols.statement import Event as Fact
+from protocols.statement import PrivacyEvent
 
 UNCLIPPED = "unclipped"
 COUNT_SHARE = 0.05
@@ -285,7 +285,7 @@ class ClientDP(PricedLayer):
         share = 0.5 + noised / (2 * max(1.0, facts.run.expected))
         self.clip = self._clip(facts) * math.exp(-self.quantile.rate * (share - self.quantile.target))
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         """The round's one release: vector and count together."""
         adversary = "public" if self.amplify else "clients"
         return (to_fact(self._round_event(facts.run), adversary=adversary),)

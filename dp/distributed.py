@@ -36,7 +36,7 @@ from protocols.layers import (
     RunFacts,
     Signal,
 )
-from protocols.statement import Event as Fact
+from protocols.statement import PrivacyEvent
 
 if TYPE_CHECKING:
     from dp.sample.own_sum import OwnSum
@@ -357,5 +357,5 @@ class DistributedDP(PricedLayer):
         weight = float(len(facts.clients)) if self.unit is Unit.CLIENT else self.rate * self.examples
         return Aggregate(vector, weight)
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         return (to_fact(self._event(self._plan(facts.run)), adversary="server"),)

@@ -8,7 +8,7 @@ from typing import Any
 
 from dp.events import KINDS, Event, Relation, Unit, UnknownEvent
 from protocols.errors import Misuse
-from protocols.statement import Event as Fact
+from protocols.statement import PrivacyEvent
 
 VERSION = 1
 _MAX_DEPTH = 16
@@ -99,14 +99,14 @@ def _refuse_constant(name: str) -> float:
     raise Misuse(f"expected finite numbers, got {name}")
 
 
-def to_fact(event: Event, adversary: str = "public", party: str = "") -> Fact:
+def to_fact(event: Event, adversary: str = "public", party: str = "") -> PrivacyEvent:
     """`event` as a fact of a `protocols.statement.Statement`: against whom it holds, and whose data it
     spends."""
     plain = to_plain(event)
     facts = {name: value for name, value in plain.items() if name not in ("kind", "unit", "relation")}
-    return Fact(type(event).__name__, facts, str(event.unit), str(event.relation), adversary, party)
+    return PrivacyEvent(type(event).__name__, facts, str(event.unit), str(event.relation), adversary, party)
 
 
-def from_fact(fact: Fact) -> Event:
+def from_fact(fact: PrivacyEvent) -> Event:
     """The event that a statement's fact stands for. Raises as `decode` does."""
     return from_plain({**fact.facts, "kind": fact.kind, "unit": fact.unit, "relation": fact.relation})

@@ -17,7 +17,7 @@ from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Unit, repeat
 from protocols.errors import Misuse, StackError
 from protocols.layers import PrivacyLayer, RoundFacts, RunFacts, Signal
-from protocols.statement import Event as Fact
+from protocols.statement import PrivacyEvent
 
 DEFAULT_DELTA = 1e-5
 T = TypeVar("T")
@@ -119,7 +119,7 @@ class PricedLayer(PrivacyLayer):
         """What a client's own ledger is charged for `event`."""
         return event
 
-    def kinds(self, run: RunFacts | None = None) -> tuple[Fact, ...]:
+    def kinds(self, run: RunFacts | None = None) -> tuple[PrivacyEvent, ...]:
         """Raises UnknownEvent for a kind that its accountant, or one of the clients' ledgers listed, cannot price."""
         event = self.kind(run)
         if event is None:

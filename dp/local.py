@@ -21,7 +21,7 @@ from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.suggestion import drowned
 from protocols.errors import CapacityError, Misuse
 from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts, Signal
-from protocols.statement import Event as Fact
+from protocols.statement import PrivacyEvent
 
 _REACH = 40.0
 """Noise beyond this many standard deviations has probability below 2^-1150: the modulus has room for that
@@ -114,7 +114,7 @@ class LocalDP(PricedLayer):
     ) -> Aggregate:
         return Aggregate(aggregate.vector.astype(float) * released.step, float(len(facts.clients)))
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         fact_for = partial(to_fact, self._priced(facts.run), "server")
         return tuple(fact_for(name) for name in survivors)
 

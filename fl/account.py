@@ -13,7 +13,7 @@ from protocols.errors import Misuse
 from protocols.guarantee import Guarantee
 from protocols.layers import PrivacyLayer
 from protocols.stack import Stack
-from protocols.statement import Event, Protection, Statement
+from protocols.statement import PrivacyEvent, Protection, Statement
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -50,7 +50,7 @@ class Account:
         # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
         self.calibrated = any(price.epsilon is not None for price in prices.values())
         self.ledger, self.run = ledger, run
-        self.events: list[Event] = []
+        self.events: list[PrivacyEvent] = []
         self.rounds: set[int] = set()
 
     @property
@@ -63,7 +63,7 @@ class Account:
         """The layers' accountant; "rdp" where they differ."""
         return next(iter(names)) if len(names := set(self._accountants.values())) == 1 else "rdp"
 
-    def charge(self, events: Sequence[Event], round: int) -> None:
+    def charge(self, events: Sequence[PrivacyEvent], round: int) -> None:
         """Record what is about to be released, in the ledger first (synced before this returns).
 
         Raises BudgetExceeded; then nothing may be released.
@@ -77,7 +77,7 @@ class Account:
         self.events.extend(events)
         self.rounds.add(round)
 
-    def check(self, events: Sequence[Event]) -> None:
+    def check(self, events: Sequence[PrivacyEvent]) -> None:
         """Refuse kinds of events that the ledger cannot price. Raises UnknownEvent (a Misuse)."""
         if self.ledger is None or not events:
             return
@@ -87,7 +87,7 @@ class Account:
         for event in events:
             accountant(self.ledger.terms.accountant).add(from_fact(event))
 
-    def restore(self, events: Sequence[Event], run: str, last: int = 0) -> None:
+    def restore(self, events: Sequence[PrivacyEvent], run: str, last: int = 0) -> None:
         """Go on with an interrupted run's account: what its checkpoint knew, and what the ledger was charged since.
 
         last: the last round that the checkpoint knows. The ledger, whichever the run began with, may know of a later
@@ -111,7 +111,7 @@ class Account:
         """Return what is protected so far, from whom, under which assumption, at what price."""
         return Statement(stack.describe(), protection, tuple(self.events), tuple(notes), self.guarantees())
 
-    def _priced(self, events: Sequence[Event]) -> tuple[Guarantee, ...]:
+    def _priced(self, events: Sequence[PrivacyEvent]) -> tuple[Guarantee, ...]:
         if not events:
             return ()
         from dp.event_json import from_fact
@@ -145,12 +145,12 @@ class Account:
         raise refused
 
 
-def _note(event: Event) -> str:
+def _note(event: PrivacyEvent) -> str:
     """What a charge says of an event beside its price, for `_charged` to read."""
     return f"{event.layer}{_AGAINST}{event.adversary}"
 
 
-def _charged(entry: "Entry") -> Event:
+def _charged(entry: "Entry") -> PrivacyEvent:
     from dp.event_json import decode, to_fact
 
     layer, named, adversary = entry.note.rpartition(_AGAINST)

@@ -11,7 +11,7 @@ from fl.round.kept import CHECKPOINT, KeptRun, load, result_from_json
 from fl.tensors import to_tree
 from protocols.errors import Misuse, SecAggError
 from protocols.extras import needs
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 
 MODEL, OLD = "model.safetensors", "checkpoint.safetensors"
 
@@ -65,7 +65,7 @@ def _load_old(path: Path) -> KeptRun | None:
         {n.removeprefix("model/"): a for n, a in tree.items() if n.startswith("model/")},
         {n.removeprefix("strategy/"): a for n, a in tree.items() if n.startswith("strategy/")},
         made_with=facts["facts"],
-        events=tuple(Event(**event) for event in layers.pop("events")),
+        events=tuple(PrivacyEvent(**event) for event in layers.pop("events")),
         run=layers.pop("run"),
         layers={name: held["state"] for name, held in layers.items()},
         source=path.name,

@@ -1,7 +1,7 @@
 """Guarantees: what differential privacy a run can claim, one line per unit, relation, adversary and delta.
 
 Belongs here: the line, in prose and in JSON. Does not belong here: how an epsilon is found (accountants), what
-happened (`protocols.statement.Event`). JSON has no infinity: a price that no accountant can bound is the text
+happened (`protocols.statement.PrivacyEvent`). JSON has no infinity: a price that no accountant can bound is the text
 "infinite" in every file.
 """
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from protocols.codec import Record
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom, SystemRandom
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 from protocols.store import Store
 
 
@@ -208,7 +208,7 @@ class RoundFacts:
     store: Store | None = None
     random: SecureRandom = field(default_factory=SystemRandom)
     scope: str = ""
-    afford: Callable[[tuple[Event, ...]], None] = field(default=lambda events: None, repr=False)
+    afford: Callable[[tuple[PrivacyEvent, ...]], None] = field(default=lambda events: None, repr=False)
 
     @property
     def whose(self) -> str:
@@ -310,7 +310,7 @@ class PrivacyLayer:
         """One sentence for the statement."""
         return self.name
 
-    def kinds(self, run: RunFacts | None = None) -> tuple[Event, ...]:
+    def kinds(self, run: RunFacts | None = None) -> tuple[PrivacyEvent, ...]:
         """The kinds of events that rounds of such a run state, with nominal numbers; run: None where only the stack is
         known (none then where they follow the run). A stack and a federation ask when they are built, so that what an
         accountant or a ledger cannot price is refused there. Raises Misuse where the layer's own accountant cannot.
@@ -353,11 +353,11 @@ class PrivacyLayer:
         """
         return aggregate
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         """What the round spent (or, before the round, would spend if `survivors` is what is expected)."""
         return ()
 
-    def planned(self, facts: RoundFacts) -> tuple[Event, ...]:
+    def planned(self, facts: RoundFacts) -> tuple[PrivacyEvent, ...]:
         """What every party can tell beforehand of the round's events; it enters the session's digest. By default they
         are the events of all who are asked: a layer whose events follow what only one party knows overrides it.
         """

@@ -28,7 +28,7 @@ from protocols.layers import (
     Signal,
 )
 from protocols.quantise import Quantiser
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 
 WEIGHT, CLIPPED = "weight", "clipped"
 Integers = NDArray[np.int64]
@@ -230,7 +230,7 @@ class RoundPlan:
         told = [count for count in counts if count is not None]
         return sum(told) if told else None
 
-    def events(self, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+    def events(self, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         """What the round spends, each event with its layer's name and with those against whom it holds."""
         return tuple(
             replace(event, layer=layer.name, adversary=self._adversary(layer, event.adversary))

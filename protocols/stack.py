@@ -20,7 +20,7 @@ from protocols.options import options_of
 from protocols.plain import PlainSum
 from protocols.quantise import Quantiser, expect_bits, prove_capacity
 from protocols.roundplan import CLIPPED, WEIGHT, BlockPlan, RoundPlan
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 from protocols.summation import SecureSum
 
 MAX_WEIGHT_CAP = 1 << 24
@@ -104,7 +104,7 @@ class Stack:
             found |= {f"{layer.name}.{name}": own[name] for name in own.keys() - layer.own_options}
         return {name: _text(value) for name, value in found.items()}
 
-    def kinds(self, run: RunFacts | None = None) -> tuple[Event, ...]:
+    def kinds(self, run: RunFacts | None = None) -> tuple[PrivacyEvent, ...]:
         """Return the kinds of events that the layers state (`PrivacyLayer.kinds`). Raises Misuse for one without a
         price by its layer's accountant.
         """

@@ -1,7 +1,7 @@
 """Statements: frozen, versioned facts of what a stack protects. What does not belong here: prices
 (accountants set them).
 
-A Protection comes from a secure sum, an Event from a layer that adds noise, a `Guarantee` from an accountant; a
+A Protection comes from a secure sum, a PrivacyEvent from a layer that adds noise, a `Guarantee` from an accountant; a
 Statement gathers them for one run. JSON is strict: unknown versions and keys are refused, so that an old file is
 read or refused by name.
 """
@@ -47,7 +47,7 @@ def played_here(protection: Protection) -> Protection:
 
 
 @dataclass(frozen=True)
-class Event:
+class PrivacyEvent:
     """Something that spent privacy: `kind` names its class in `dp.events`, `facts` are that class's fields
     (JSON values).
 
@@ -78,7 +78,7 @@ class Statement:
 
     layers: tuple[str, ...]
     protection: Protection
-    events: tuple[Event, ...] = ()
+    events: tuple[PrivacyEvent, ...] = ()
     notes: tuple[str, ...] = ()
     guarantees: tuple[Guarantee, ...] = ()
     version: int = VERSION
@@ -103,7 +103,7 @@ class Statement:
         try:
             body = dict(data)
             body["protection"] = Protection(**_tuples(body["protection"], "assumptions", "limits"))
-            body["events"] = tuple(Event(**event) for event in body["events"])
+            body["events"] = tuple(PrivacyEvent(**event) for event in body["events"])
             if body["version"] == 1:
                 body = _from_version_1(body)
             else:

@@ -20,7 +20,7 @@ from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
-from protocols.statement import Event as Fact
+from protocols.statement import PrivacyEvent
 from protocols.summation import SecureSum
 
 Vector = NDArray[np.float64]
@@ -82,7 +82,7 @@ class Rehearsal:
             for name, update in zip(self.names, updates, strict=True)
         ]
 
-    def facts(self) -> tuple[Fact, ...]:
+    def facts(self) -> tuple[PrivacyEvent, ...]:
         """What the layer says that one round costs, all clients surviving."""
         return self._plan(max(1, self.number)).events(self.names)
 

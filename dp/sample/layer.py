@@ -20,7 +20,7 @@ from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts, RunFacts, Signal
-from protocols.statement import Event as Fact
+from protocols.statement import PrivacyEvent
 
 if TYPE_CHECKING:
     from dp.sample.audit.probe import Probed
@@ -293,14 +293,14 @@ class SampleDP(PricedLayer):
     def kind(self, run: RunFacts | None) -> Event:
         return _step(0.5, 1, 1.0)
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Fact, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         """What each survivor spends in this round, in its own name: its planned steps, where its rate is known here;
         else what the whole plan may cost, from its first round on."""
         return tuple(
             to_fact(self._spent(name, facts.run), adversary="server", party=name) for name in survivors
         )
 
-    def planned(self, facts: RoundFacts) -> tuple[Fact, ...]:
+    def planned(self, facts: RoundFacts) -> tuple[PrivacyEvent, ...]:
         """None: they follow each client's own examples, and its own account."""
         return ()
 

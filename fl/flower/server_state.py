@@ -22,7 +22,7 @@ from protocols.codec import Record
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import RunFacts
 from protocols.stack import Stack
-from protocols.statement import Event, Protection, Statement
+from protocols.statement import PrivacyEvent, Protection, Statement
 from protocols.store import Store
 
 LOST = (
@@ -166,7 +166,7 @@ class RunState:
                 for name, value in entries.items():
                     t.put(name, value)
 
-    def charge(self, events: Sequence[Event], round: int) -> None:
+    def charge(self, events: Sequence[PrivacyEvent], round: int) -> None:
         """Charge what the round spends before anything of it leaves a client; an abandoned round stays paid for.
 
         The statement's own list is synced before the ledger, so that neither ever knows less than was spent.
@@ -181,12 +181,12 @@ class RunState:
             self._keep_events(before)
             raise
 
-    def _keep_events(self, events: Sequence[Event]) -> None:
+    def _keep_events(self, events: Sequence[PrivacyEvent]) -> None:
         self.store.put(_EVENTS, json.dumps([asdict(event) for event in events]).encode())
 
     def resume(self, kept: KeptRun | None) -> Protection | None:
         """Take back events and layers of a run that is continued; return what its last round protected."""
-        self.account.events = [Event(**e) for e in json.loads(self.store.get(_EVENTS) or b"[]")]
+        self.account.events = [PrivacyEvent(**e) for e in json.loads(self.store.get(_EVENTS) or b"[]")]
         if kept is not None:
             for layer in self.stack.layers:  # version 1 kept their state in the store
                 state = json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}")

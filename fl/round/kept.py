@@ -27,7 +27,7 @@ from protocols.guarantee import Guarantee, price_from_json, price_shown
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
-from protocols.statement import Event, Statement
+from protocols.statement import PrivacyEvent, Statement
 from protocols.store import write_atomic
 
 CHECKPOINT, METRICS, STATEMENT, CONFIG = "checkpoint.npz", "metrics.jsonl", "statement.json", "config.toml"
@@ -53,7 +53,7 @@ class KeptRun:
     kind: str = ""
     made_with: Json = field(default_factory=dict)
     layers: dict[str, Json] = field(default_factory=dict)
-    events: tuple[Event, ...] = ()
+    events: tuple[PrivacyEvent, ...] = ()
     run: str = ""
     session: int = 0
     entry: Json | None = None
@@ -181,7 +181,7 @@ def load(folder: Path, older: Callable[[Tree, Json], KeptRun] | None = None) -> 
         if version != VERSION:
             raise SecAggError(f"{path}: expected a checkpoint of version {VERSION}, got {version!r}")
         history = [result_from_json(entry) for entry in facts.pop("history")]
-        events = tuple(Event(**event) for event in facts.pop("events"))
+        events = tuple(PrivacyEvent(**event) for event in facts.pop("events"))
         model, strategy = under(arrays, _MODEL), under(arrays, _STRATEGY)
         return KeptRun(history, model, strategy, events=events, **facts)
     except (KeyError, TypeError, ValueError) as error:

@@ -14,7 +14,7 @@ from typing import Any
 from fl.account import DEFAULT_DELTA, PLANNED
 from protocols.errors import PolicyRefusal, RollbackDetected
 from protocols.roundplan import RoundPlan
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 from protocols.store import MemoryStore, Store
 from protocols.store.files import locked
 
@@ -36,7 +36,7 @@ class PartyLedger:
     delta: float = DEFAULT_DELTA
     store: Store = field(default_factory=MemoryStore, repr=False)
 
-    def require(self, events: tuple[Event, ...], limit: float | None) -> None:
+    def require(self, events: tuple[PrivacyEvent, ...], limit: float | None) -> None:
         """Say no before hours of training. Raises PolicyRefusal if the node accepts at most `limit` and one of these
         events would bring it above that, or if there are none.
         """
@@ -52,7 +52,7 @@ class PartyLedger:
                 _afford(ledger, event, limit)
 
     def charge(
-        self, events: tuple[Event, ...], limit: float | None, *, run: str, round: int, again: bool
+        self, events: tuple[PrivacyEvent, ...], limit: float | None, *, run: str, round: int, again: bool
     ) -> None:
         """Write the events down, synced, before anything of the round leaves. again: the update left before.
 
@@ -100,7 +100,7 @@ class PartyLedger:
                 t.advance(self._counter, length)
 
 
-def _afford(ledger: Any, event: Event, limit: float) -> None:
+def _afford(ledger: Any, event: PrivacyEvent, limit: float) -> None:
     from dp.event_json import from_fact
 
     if (price := ledger.price_with(from_fact(event))) > limit:
@@ -109,7 +109,7 @@ def _afford(ledger: Any, event: Event, limit: float) -> None:
         )
 
 
-def party_events(plan: RoundPlan, name: str) -> tuple[Event, ...]:
+def party_events(plan: RoundPlan, name: str) -> tuple[PrivacyEvent, ...]:
     """Return what the round spends of the data of `name`, as if it were asked in every round: it cannot see how the
     server chose, so no choice of clients makes its own price smaller. Raises Misuse for events that have no price.
     """

@@ -22,14 +22,14 @@ from protocols.errors import Aborted, TooFewSurvivors
 from protocols.layers import Aggregate
 from protocols.session import Session
 from protocols.stack import Stack
-from protocols.statement import Event, Protection
+from protocols.statement import PrivacyEvent, Protection
 from protocols.updates import Schema
 
 
 class Payer(Protocol):
     """Who pays for rounds: an `fl.account.Account`, or what keeps one."""
 
-    def charge(self, events: Sequence[Event], round: int) -> None:
+    def charge(self, events: Sequence[PrivacyEvent], round: int) -> None:
         """Record what is about to be released, durably. If it raises (BudgetExceeded), nothing may be released."""
         ...
 

@@ -17,7 +17,7 @@ from protocols.summation import Total
 
 
 @dataclass
-class Stage:
+class DrivenStage:
     """One stage of a hand-driven session: the requests, and every answer they got."""
 
     name: str
@@ -30,7 +30,7 @@ class Driven:
     """A hand-driven session. before: party -> its encoded state when each stage's request reached it."""
 
     session: Session
-    stages: list[Stage] = field(default_factory=list)
+    stages: list[DrivenStage] = field(default_factory=list)
     before: dict[str, dict[Party, bytes]] = field(default_factory=dict)
     server_before: dict[str, bytes] = field(default_factory=dict)
     last: dict[Party, State] = field(default_factory=dict)
@@ -87,7 +87,7 @@ def _stage(
     left: Collection[Party],
 ) -> Step:
     protocol, random = subject.protocol, driven.random
-    stage = Stage(name, list(step.send))
+    stage = DrivenStage(name, list(step.send))
     driven.stages.append(stage)
     driven.before[name] = {}
     state = step.state

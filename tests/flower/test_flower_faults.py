@@ -21,7 +21,7 @@ from protocols.errors import Misuse
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import PrivacyLayer, RoundFacts
 from protocols.session import Session
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered
 
@@ -312,8 +312,8 @@ class Costly(PrivacyLayer):
 
     name = "costly"
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
-        return (Event("Gaussian", {"noise_multiplier": 10.0 + facts.number}, "client", "zero-out"),)
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
+        return (PrivacyEvent("Gaussian", {"noise_multiplier": 10.0 + facts.number}, "client", "zero-out"),)
 
 
 def test_a_round_that_a_kill_interrupted_stays_charged(tmp_path: Path) -> None:

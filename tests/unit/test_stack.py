@@ -24,7 +24,7 @@ from protocols.layers import (
 )
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 
 NAMES = ("a", "b", "c")
 
@@ -77,8 +77,8 @@ class Secret(PrivacyLayer):
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         return replace(given, l2=1.0, weight_cap=1, exact_coordinates=False)
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
-        return (Event("Toy", {"survivors": len(survivors)}, "client", "zero-out"),)
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
+        return (PrivacyEvent("Toy", {"survivors": len(survivors)}, "client", "zero-out"),)
 
 
 class Wrapper(PrivacyLayer):

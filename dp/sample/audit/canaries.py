@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from dp.accountants import epsilon
 from dp.audit.canaries import CanaryAudit
 from dp.audit.one_run import guess, one_run_epsilon
-from dp.sample.audit.given import Step, loader_of
+from dp.sample.audit.given import LossStep, loader_of
 from dp.sample.engine import ClientEngine
 from dp.sample.layer import SampleDP
 from dp.sample.options import Clipping
@@ -37,7 +37,7 @@ class Plan:
     """A run to come: canaries and other examples, private steps at a rate and a noise multiplier."""
 
     model: nn.Module
-    step: Step
+    step: LossStep
     collate: Any
     canaries: list[Any]
     others: list[Any]
@@ -113,7 +113,7 @@ def estimate(
     """
     if canaries < 10:
         raise Misuse(f"expected at least 10 canaries, got {canaries}")
-    loader, step = loader_of(batch), Step(loss)
+    loader, step = loader_of(batch), LossStep(loss)
     data: Any = loader.dataset
     generator = torch.Generator().manual_seed(0)
     made = [_disturbed(data[at % len(data)], generator) for at in range(canaries)]
@@ -204,7 +204,7 @@ def _clipped(plan: Plan, example: Any) -> torch.Tensor:
     return row * min(1.0, plan.clipping.start / max(float(row.norm()), 1e-30))
 
 
-def _gradient(model: nn.Module, step: Step, batch: Any) -> torch.Tensor:
+def _gradient(model: nn.Module, step: LossStep, batch: Any) -> torch.Tensor:
     trained = [p for p in model.parameters() if p.requires_grad]
     value = step(model, batch, step.criterion)
     rows = torch.autograd.grad(value, trained, allow_unused=True)

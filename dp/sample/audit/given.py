@@ -12,7 +12,7 @@ from dp.sample.targets import OwnLosses
 from protocols.errors import Misuse
 
 
-class Step:
+class LossStep:
     """A user's loss in a loop: what is called between `zero_grad` and `step`."""
 
     def __init__(self, loss: Any) -> None:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 
 from dp.sample.audit.adversary import movement
 from dp.sample.audit.compare import Verdict
-from dp.sample.audit.given import Step, loader_of
+from dp.sample.audit.given import LossStep, loader_of
 from dp.sample.audit.probe import Probed
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import holders
@@ -131,7 +131,7 @@ def per_example(
     loader = loader_of(batch)
     if len(loader.dataset) < 2:
         raise Misuse("expected at least two examples")
-    bench = Bench(model, Step(loss), loader, clip, engine)
+    bench = Bench(model, LossStep(loss), loader, clip, engine)
     modes = tuple(bench.mode(name, ascent) for name in GRADIENTS)
     decided = next(mode for mode in modes if mode.name == gradients)
     return ExampleAudit(gradients, clip, len(loader.dataset), modes, bench.parameters(decided, modes))
@@ -141,7 +141,7 @@ class Bench:
     """One model, loss and data set on which modes are tried; the model is left as it was found."""
 
     def __init__(
-        self, model: nn.Module, step: Step, loader: Any, clip: float, engine: type[ClientEngine]
+        self, model: nn.Module, step: LossStep, loader: Any, clip: float, engine: type[ClientEngine]
     ) -> None:
         self.model, self.step, self.loader, self.clip, self._engine = model, step, loader, clip, engine
         self._probes: dict[str, Probed] = {}

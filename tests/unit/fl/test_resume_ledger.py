@@ -14,7 +14,7 @@ from dp.ledger import Charge
 from fl import Federation
 from fl.account import Account
 from protocols.errors import Misuse
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 
 STACKS: dict[str, Any] = {
     "sample-dp": lambda: [SampleDP(epsilon=4.0, delta=1e-5)],
@@ -80,7 +80,7 @@ def test_a_charge_of_an_earlier_version_is_refused_by_name_and_not_guessed(tmp_p
     ledger = Ledger(tmp_path / "own.ledger", epsilon=1e6, delta=1e-6, accountant="rdp")
     first = Account(ledger=ledger, run="r")
     facts = {"noise_multiplier": 2.0}
-    event = Event("Gaussian", facts, "example", "add-remove", "server", "a", layer="sample-dp")
+    event = PrivacyEvent("Gaussian", facts, "example", "add-remove", "server", "a", layer="sample-dp")
     first.charge([event], 1)
     again = Account(ledger=ledger)
     again.restore([], "r")

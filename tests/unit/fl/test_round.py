@@ -17,7 +17,7 @@ from protocols import PlainSum
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
 from protocols.layers import Aggregate, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.stack import Stack
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 from secagg import SecAgg, SecAggPlus
 
 
@@ -33,11 +33,11 @@ class Demanding(PrivacyLayer):
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         return replace(given, min_survivors=self.least)
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         self.paid += 1
         return ()
 
-    def planned(self, facts: RoundFacts) -> tuple[Event, ...]:
+    def planned(self, facts: RoundFacts) -> tuple[PrivacyEvent, ...]:
         return ()
 
 

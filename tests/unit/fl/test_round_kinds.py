@@ -39,7 +39,7 @@ from protocols.errors import (
 from protocols.layers import Aggregate, Block, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.policy import Policy
 from protocols.stack import Numbers, Stack
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 from protocols.store import MemoryStore
 from protocols.updates import Flat
 from secagg import SecAgg, SecAggPlus
@@ -56,11 +56,11 @@ class Paid(PrivacyLayer):
     def __init__(self) -> None:
         self.names: list[tuple[str, ...]] = []
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         self.names.append(survivors)
         return ()
 
-    def planned(self, facts: RoundFacts) -> tuple[Event, ...]:
+    def planned(self, facts: RoundFacts) -> tuple[PrivacyEvent, ...]:
         return ()
 
 
@@ -139,7 +139,7 @@ class OneRound:
     def __init__(self) -> None:
         self.asked: list[int] = []
 
-    def charge(self, events: Sequence[Event], round: int) -> None:
+    def charge(self, events: Sequence[PrivacyEvent], round: int) -> None:
         self.asked.append(len(events))
         if len(events) > 1:
             raise BudgetExceeded("room for one sum")
@@ -256,9 +256,9 @@ class NoisesEach(PrivacyLayer):
     def decode(self, aggregate: Aggregate, *rest: Any) -> Aggregate:
         return replace(aggregate, vector=aggregate.vector + 0.5)  # what a toy calls noise
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         names = ("update", *(block.name for block in facts.run.blocks))
-        return tuple(Event("toy", {"block": name}, "client", "zero-out") for name in names)
+        return tuple(PrivacyEvent("toy", {"block": name}, "client", "zero-out") for name in names)
 
 
 def test_a_scalar_that_is_a_block_is_noised_and_charged_beside_noise() -> None:

@@ -14,7 +14,7 @@ from fl.round import Broadcast, open_round, play, reference_of
 from protocols.errors import BudgetExceeded
 from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.stack import Stack
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 
 DIMENSION = 100_000
 
@@ -62,7 +62,7 @@ def test_nobody_else_trains_for_a_round_that_may_not_be_paid() -> None:
     stack, work, sent = Stack([]), Steps(), list[Any]()
 
     class Broke:
-        def charge(self, events: tuple[Event, ...], round: int) -> None:
+        def charge(self, events: tuple[PrivacyEvent, ...], round: int) -> None:
             raise BudgetExceeded("no")
 
     engine = MemoryEngine(stack.secure_sum, work)

@@ -16,7 +16,7 @@ from fl.round.manifest import Manifest, Version
 from protocols.errors import ProtocolViolation
 from protocols.layers import Block, PrivacyLayer, PublicValues, RoundFacts, RunFacts
 from protocols.stack import Numbers, Stack
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 
 NAMES = ("a", "b", "c", "d")
 FULL = Shown(
@@ -180,8 +180,8 @@ def test_planned_noise_that_no_option_shows_is_bound() -> None:
         def __init__(self, multiplier: float) -> None:
             self._multiplier = multiplier
 
-        def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
-            return (Event("Gaussian", {"noise_multiplier": self._multiplier}, "client", "zero-out"),)
+        def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
+            return (PrivacyEvent("Gaussian", {"noise_multiplier": self._multiplier}, "client", "zero-out"),)
 
     assert shown(Quiet(1.0)).digest == shown(Quiet(1.0 + 2.0**-50)).digest, "the last digits are a machine's"
     assert shown(Quiet(1.0)).digest != shown(Quiet(2.0)).digest

@@ -11,7 +11,7 @@ from protocols.errors import CapacityError, Misuse, StackError
 from protocols.layers import Aggregate, Block, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal, Value
 from protocols.roundplan import CLIPPED, RoundPlan
 from protocols.stack import Numbers, Stack
-from protocols.statement import Event
+from protocols.statement import PrivacyEvent
 
 NAMES = ("a", "b", "c")
 CONTROL = Block("control", 3, weighted=False, range=0.25)
@@ -36,9 +36,9 @@ class ClipEach(PrivacyLayer):
         scale = min(1.0, self.clips[given.block] / norm) if norm else 1.0
         return replace(contribution, vector=contribution.vector * scale)
 
-    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[Event, ...]:
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         names = ("update", *(block.name for block in facts.run.blocks))
-        return tuple(Event("toy", {"block": name}, "client", "zero-out") for name in names)
+        return tuple(PrivacyEvent("toy", {"block": name}, "client", "zero-out") for name in names)
 
 
 class Doubles(PrivacyLayer):

@@ -10,7 +10,7 @@ import pytest
 
 from protocols.errors import Misuse
 from protocols.guarantee import Guarantee, price_from_json, price_shown
-from protocols.statement import Event, Protection, Statement, played_here
+from protocols.statement import PrivacyEvent, Protection, Statement, played_here
 
 PROTECTION = Protection(
     mechanism="masks",
@@ -22,7 +22,7 @@ PROTECTION = Protection(
     limits=("the sum may reveal an update", "who took part"),
     parameters={"threshold": 7},
 )
-EVENT = Event("Gaussian", {"sigma": 1.5}, "client", "zero-out", "server", "ann")
+EVENT = PrivacyEvent("Gaussian", {"sigma": 1.5}, "client", "zero-out", "server", "ann")
 LINE = Guarantee("client", "zero-out", "server", 2.5, 1e-5, "rdp", ("clips",))
 OTHER = Guarantee("example", "add-remove", "clients", 1.0, 1e-3, "pld")
 STATEMENT = Statement(("clips", "masks"), PROTECTION, (EVENT,), ("metrics in clear", "simulated"), (LINE,))
