@@ -1,6 +1,6 @@
-"""What a client insists on. What does not belong here: what a protocol can do (that is its `Demands`).
+"""What a client, or a helper, insists on. What does not belong here: what a protocol can do (that is its `Demands`).
 
-A server that asks for less is refused by the client, with the demand that failed. Fail closed: a demand that
+A server that asks for less is refused by the party, with the demand that failed. Fail closed: a demand that
 the protocol says nothing about is a refusal.
 """
 
@@ -18,7 +18,7 @@ THREATS = ("none", "semi-honest", "semi-malicious", "malicious")
 
 @dataclass(frozen=True)
 class Demands:
-    """What one session asks its clients to accept; every protocol states its own.
+    """What one session asks its parties to accept; every protocol states its own.
 
     cohort: clients in the roster. threshold: parties that must agree to open anything (0: one party alone
     opens the sum; None: the notion does not apply). degree: neighbours per client (None: no graph).
@@ -42,7 +42,7 @@ class Demands:
 
 @dataclass(frozen=True)
 class Policy:
-    """A client's own minimums, checked before anything leaves it.
+    """A client's own minimums, or a key holder's or decryptor's, checked before anything leaves it.
 
         Policy(min_cohort=20, threat="malicious", signed_roster=True, max_epsilon=8.0)
 

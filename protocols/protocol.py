@@ -64,7 +64,7 @@ class Protocol(ABC, Generic[Input]):
         step = mine.state.receive(first.send[0], SystemRandom())     # the next state, what to send, what to mark
 
     Raises Misuse for a session of another protocol or parameters that do not fit, and for a random source that is not
-    the operating system's outside a simulated session; PolicyRefusal where a session falls short of a client's policy.
+    the operating system's outside a simulated session; PolicyRefusal where a session falls short of a party's policy.
     """
 
     name: ClassVar[str]
@@ -133,9 +133,7 @@ class Protocol(ABC, Generic[Input]):
         first step sends nothing: clients answer requests. Raises Misuse for a bad input, PolicyRefusal if
         the session falls short of `policy`.
         """
-        self._admit(session, random)
-        policy = policy or self.default_policy
-        policy.check(self.demands(session))
+        policy = self._insists(session, random, policy)
         if not 0 <= index < session.clients:
             raise Misuse(f"expected a client index below {session.clients}, got {index}")
         late = vector is None
@@ -164,15 +162,23 @@ class Protocol(ABC, Generic[Input]):
     ) -> Step:
         """Start a helper (key holder, decryptor), which waits for the server's requests.
 
-        party: one of `helpers(session)`. policy: what it insists on (default: `default_policy`). memory: as for a
-        client. Raises Misuse for another party, or keys that this process does not hold.
+        party: one of `helpers(session)`. policy: what it insists on, as for a client (default: `default_policy`).
+        memory: as for a client. Raises Misuse for another party, or keys that this process does not hold, PolicyRefusal
+        if the session falls short of `policy`.
         """
-        self._admit(session, random)
+        policy = self._insists(session, random, policy)
         if party not in self.helpers(session):
             raise Misuse(
                 f"{self.tag} has no {party}; its helpers are {[str(p) for p in self.helpers(session)]}"
             )
-        return self._helper(session, party, random, policy or self.default_policy, memory)
+        return self._helper(session, party, random, policy, memory)
+
+    def _insists(self, session: Session, random: SecureRandom, policy: Policy | None) -> Policy:
+        """Return what a party that takes part insists on. Raises PolicyRefusal unless the session meets it."""
+        self._admit(session, random)
+        policy = policy or self.default_policy
+        policy.check(self.demands(session))
+        return policy
 
     def _admit(self, session: Session, random: SecureRandom) -> None:
         if not session.simulated:

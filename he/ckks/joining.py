@@ -36,14 +36,13 @@ from protocols.session import Session
 @dataclass(frozen=True, eq=False)
 class OwnInput(Record):
     """What a client brings: its input and what the input was made from; its key for this session's boxes; the holder's
-    signing key, or empty; the fewest clients in a total that it takes.
+    signing key, or empty.
     """
 
     vector: NDArray[np.int64] = field(repr=False)
     update: bytes
     private: bytes = field(repr=False)
     holder: bytes
-    least: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,7 +81,7 @@ class HasJoined(Asked):
         check = check_value(check_key, coefficients, parameters.checks).tobytes()
         box = seal(self._agreed(keys, "to holder"), check, session.context, str(self.party), random)
         sent = EncryptedInput(encrypt(coefficients, parameters, public).encode(), box)
-        after = after_input(session, self.index, own.least, self._agreed(keys, PURPOSE))
+        after = after_input(session, self.index, self._agreed(keys, PURPOSE))
         return Step(after, self.answer(sent), marks=(f"spent/{own.update.hex()}",))
 
     def _agreed(self, keys: ClientKeys, purpose: str) -> bytes:
@@ -175,7 +174,6 @@ class MadeKeys(Asked):
     STAGE: ClassVar[str] = KEY
 
     session: Session
-    least: int
     signers: bytes
     secrets: Secrets
     published: Published
@@ -190,7 +188,7 @@ class MadeKeys(Asked):
         for index, key in clients.items():
             box_key = agree(self.secrets.private, key, context, "to client", str(client(index)))
             boxes[index] = seal(box_key, plain, context, HOLDER, random)
-        holding = HoldsKey(self.session, self.least, CKKSHeldKey(clients, self.secrets))
+        holding = HoldsKey(self.session, CKKSHeldKey(clients, self.secrets))
         return Step(holding, self.answer(HolderKeys(self.published, boxes)))
 
     def _clients(self, joined: Joined) -> dict[int, bytes]:
@@ -206,8 +204,6 @@ class MadeKeys(Asked):
         keys = {index: join.key for index, join in joined.clients.items()}
         if len(set(keys.values())) != len(keys):
             raise ProtocolViolation("two clients joined with one key", "server")
-        if len(keys) < self.least:
-            raise PolicyRefusal(
-                f"contributions: at least {self.least} are demanded, {len(keys)} clients joined"
-            )
+        if len(keys) < (least := least_survivors(self.session)):
+            raise PolicyRefusal(f"contributions: at least {least} are demanded, {len(keys)} clients joined")
         return keys

@@ -116,16 +116,16 @@ class CKKSSum(HomomorphicSum):
 
     def _client(self, start: ClientStart[IntVector]) -> Step:
         session, index, random = start.session, start.index, start.random
-        whole, least = representatives(start.vector, int(session.modulus)), self.least(session, start.policy)
+        whole = representatives(start.vector, int(session.modulus))
         if isinstance(self.arrangement, KeyHolder):
             identity = self._signer(session.roster[index], "client")
             holder = self._key_of(self.arrangement.name, HOLDER)
-            own = OwnInput(whole, start.update, random.bytes(32), holder, least)
+            own = OwnInput(whole, start.update, random.bytes(32), holder)
             join = Join.of(public_key(own.private), session.context, index, identity)
             return Step(MayJoin(session, index, own, join))
         key = CKKSGroupKey.of(self._key.secret, session)
         sent = key.encrypted(session, index, whole, random)
-        return Step(HasCiphertexts(session, index, sent, start.update, least, key))
+        return Step(HasCiphertexts(session, index, sent, start.update, key))
 
     def _helper(
         self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None
@@ -133,7 +133,7 @@ class CKKSSum(HomomorphicSum):
         assert isinstance(self.arrangement, KeyHolder)
         secrets = Secrets.make(session, random)
         shown = published(secrets, session, self._signer(self.arrangement.name, HOLDER))
-        return Step(MadeKeys(session, self.least(session, policy), self._signers(session), secrets, shown))
+        return Step(MadeKeys(session, self._signers(session), secrets, shown))
 
 
 _RELAYED = "public keys reach their parties unchanged: the transport or the operator authenticates them"

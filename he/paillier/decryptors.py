@@ -39,7 +39,7 @@ def decryptor(number: int) -> Party:
 
 @dataclass(frozen=True)
 class HoldsShare(Asked):
-    """Decrypts its part of the sum of at least `least` clients. It need not have voted itself."""
+    """Decrypts its part of the sum of the clients that were agreed on. It need not have voted itself."""
 
     TAG: ClassVar[int | None] = 25
     STAGE: ClassVar[str] = DECRYPT
@@ -47,7 +47,6 @@ class HoldsShare(Asked):
     session: Session
     share: KeyShare = field(repr=False)
     signers: bytes
-    least: int
     voted: bool = False
 
     @property
@@ -57,13 +56,13 @@ class HoldsShare(Asked):
     def receive(self, request: Message, random: SecureRandom) -> Step:
         if request.stage == AGREE and not self.voted:
             me = voting.voter(self.share.vote, str(self.party))
-            _, send, mark = voting.answered(self, request, me, self.least)
+            _, send, mark = voting.answered(self, request, me)
             return Step(replace(self, voted=True), send, marks=(mark,))
         return self._decrypt(self.take(DecryptRequest, request), random)
 
     def _decrypt(self, asked: DecryptRequest, random: SecureRandom) -> Step:
         session, key = self.session, self.share.key
-        expect_clients(session, asked.inputs, self.least)
+        expect_clients(session, asked.inputs)
         listed = Listed.of({i: sent.ticket for i, sent in asked.inputs.items()})
         corrupt = scheme(session).corrupt
         voting.expect_agreement(session.context, listed, asked.certificate, key.voters, corrupt, DECRYPTOR)

@@ -171,11 +171,11 @@ class PaillierSum(HomomorphicSum):
         return self.asks_for_input(session, PaillierAccumulator(public.public, signers, not self.shared))
 
     def _client(self, start: ClientStart[IntVector]) -> Step:
-        session, least = start.session, self.least(start.session, start.policy)
+        session = start.session
         tagging = self._tag(session, start.index, start.random)
         sent = self._encrypted(start, tagging)
         key = PaillierGroupKey(self._shared_key(), self._signers(session)) if self.shared else None
-        state = HasCiphertexts(session, start.index, sent, start.update, least, key, tagging.box_key)
+        state = HasCiphertexts(session, start.index, sent, start.update, key, tagging.box_key)
         return Step(state)
 
     def _encrypted(self, start: ClientStart[IntVector], tagging: Tagging) -> EncryptedInput:
@@ -213,14 +213,14 @@ class PaillierSum(HomomorphicSum):
     def _helper(
         self, session: Session, party: Party, random: SecureRandom, policy: Policy, memory: bytes | None
     ) -> Step:
-        signers, least = self._signers(session), self.least(session, policy)
+        signers = self._signers(session)
         if isinstance(self.arrangement, KeyHolder):
             if self.keys.holder is None:
                 raise Misuse("the key holder needs the secret key, this process has its public part only")
-            return Step(HoldsKey(session, least, PaillierHeldKey(self.keys.holder, signers)))
+            return Step(HoldsKey(session, PaillierHeldKey(self.keys.holder, signers)))
         for share in self.keys.shares:
             if decryptor(share.index - 1) == party:
-                return Step(HoldsShare(session, share, signers, least))
+                return Step(HoldsShare(session, share, signers))
         raise Misuse(f"{party} needs share {party.number + 1} of the key, which this process does not hold")
 
 

@@ -31,27 +31,26 @@ class HasCiphertexts(Asked):
     index: int
     contribution: EncryptedInput
     update: bytes
-    least: int
     key: GroupKey | None = field(default=None, repr=False)
     box_key: bytes = field(default=b"", repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         self.take(Ask, request)
-        after: State = after_input(self.session, self.index, self.least, self.box_key)
+        after: State = after_input(self.session, self.index, self.box_key)
         if self.key is not None:
             own = Listed.of({self.index: self.contribution.ticket})
-            after = MayVote(self.session, self.index, self.least, own, self.key)
+            after = MayVote(self.session, self.index, own, self.key)
         return Step(after, self.answer(self.contribution), marks=(f"spent/{self.update.hex()}",))
 
 
-def after_input(session: Session, index: int, least: int, box_key: bytes) -> State:
+def after_input(session: Session, index: int, box_key: bytes) -> State:
     """Return the state of a client that opens nothing: done, but for one that a key holder gives the total.
 
-    least: fewest clients in a total that it takes. box_key: 32 bytes shared with the holder, empty if there is none.
+    box_key: 32 bytes shared with the holder, empty if there is none.
     """
     if not box_key or not recipients_in(session, (index,)):
         return Left()
-    return AwaitsTotal(session, index, box_key, least)
+    return AwaitsTotal(session, index, box_key)
 
 
 @dataclass(frozen=True)
@@ -63,14 +62,13 @@ class MayVote(Asked):
 
     session: Session
     index: int
-    least: int
     own: Listed
     key: GroupKey = field(repr=False)
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         me = voting.client_voter(self.key.secret, self.session.context, self.index)
-        listed, send, mark = voting.answered(self, request, me, self.least, self.own)
-        return Step(MayOpen(self.session, self.index, self.least, listed, self.key), send, marks=(mark,))
+        listed, send, mark = voting.answered(self, request, me, self.own)
+        return Step(MayOpen(self.session, self.index, listed, self.key), send, marks=(mark,))
 
 
 @dataclass(frozen=True)
@@ -82,7 +80,6 @@ class MayOpen(Asked):
 
     session: Session
     index: int
-    least: int
     listed: Listed
     key: GroupKey = field(repr=False)
 
@@ -92,19 +89,18 @@ class MayOpen(Asked):
             raise ProtocolViolation("expected the contributions that this client agreed to", "server")
         keys = {i: voting.client_voter(self.key.secret, context, i).public for i in range(session.clients)}
         voting.expect_agreement(context, self.listed, asked.certificate, keys, 0, "client")
-        answer = opened(session, self.key, asked, self.least)
+        answer = opened(session, self.key, asked)
         return Step(Left(), self.answer(answer), marks=(f"answered/{context.hex()}",))
 
 
 @dataclass(frozen=True)
 class HoldsKey(Asked):
-    """The key holder: opens the sum of at least `least` clients, and forgets the session's secrets with the answer."""
+    """The key holder: opens the session's sum, and forgets the session's secrets with the answer."""
 
     TAG: ClassVar[int | None] = 24
     STAGE: ClassVar[str] = OPEN
 
     session: Session
-    least: int
     key: HeldKey = field(repr=False)
 
     @property
@@ -113,7 +109,7 @@ class HoldsKey(Asked):
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         asked, session = self.take(OpenRequest, request), self.session
-        answer = opened(session, self.key, asked, self.least)
+        answer = opened(session, self.key, asked)
         if not answer.refusal:
             named = recipients_in(session, asked.tickets)
             keys = {i: self.key.box_key(session, i, asked.tickets[i]) for i in named}

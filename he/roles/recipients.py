@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he.roles.messages import HOLDER, TOTAL, Boxed, Received, TotalBox, decode, unpack_total
+from he.roles.scheme import least_survivors
 from he.sealing import seal, unseal
 from protocols.errors import ProtocolViolation
 from protocols.kernel import Message, Step, client
@@ -48,7 +49,7 @@ def expect_boxes(boxes: Mapping[int, bytes], asked: Collection[int], who: str) -
 class AwaitsTotal(Asked):
     """Named client, last state: its input has left, it waits for the sum and ends with it.
 
-    key: of its box. least: fewest clients in a sum that it takes.
+    key: of its box.
     """
 
     TAG: ClassVar[int | None] = 40
@@ -57,7 +58,6 @@ class AwaitsTotal(Asked):
     session: Session
     index: int
     key: bytes = field(repr=False)
-    least: int
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         box, context = self.take(TotalBox, request).box, self.session.context
@@ -71,9 +71,10 @@ class AwaitsTotal(Asked):
         cohort = range(self.session.clients)
         if list(survivors) != sorted(set(survivors)) or any(i not in cohort for i in survivors):
             raise ProtocolViolation(f"expected survivors of the roster, ascending, got {survivors}", HOLDER)
-        if self.index not in survivors or len(survivors) < self.least:
+        least = least_survivors(self.session)
+        if self.index not in survivors or len(survivors) < least:
             raise ProtocolViolation(
-                f"expected a sum over this client and others, {self.least} at least, got {len(survivors)}",
+                f"expected a sum over this client and others, {least} at least, got {len(survivors)}",
                 HOLDER,
             )
 

@@ -54,9 +54,9 @@ def recipients_in(session: Session, survivors: Collection[int]) -> tuple[int, ..
     return tuple(i for i in sorted(survivors) if session.roster[i] in named)
 
 
-def expect_clients(session: Session, indices: Collection[int], least: int) -> None:
-    """Refuse a sum over fewer than `least` clients, or over strangers. Raises PeerError."""
-    if len(indices) < least:
+def expect_clients(session: Session, indices: Collection[int]) -> None:
+    """Refuse a sum over fewer clients than the session promises, or over strangers. Raises PeerError."""
+    if len(indices) < (least := least_survivors(session)):
         raise PeerError(
             f"contributions: at least {least} are demanded before a sum is opened, {len(indices)} came",
             "server",
@@ -109,9 +109,9 @@ class GroupKey(OpeningKey):
         """32 uniform bytes that the server does not have."""
 
 
-def opened(session: Session, key: OpeningKey, asked: OpenRequest, least: int) -> OpenedTotal:
-    """Return the total of at least `least` contributions, or a refusal. Raises PeerError."""
-    expect_clients(session, asked.tickets, least)
+def opened(session: Session, key: OpeningKey, asked: OpenRequest) -> OpenedTotal:
+    """Return the total of as many contributions as the session promises, or a refusal. Raises PeerError."""
+    expect_clients(session, asked.tickets)
     try:
         return OpenedTotal(pack_total(key.open(session, asked), session))
     except NotTheSum as reason:

@@ -18,7 +18,7 @@ from protocols.codec import Record, tags
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
-from protocols.policy import Demands, Policy
+from protocols.policy import Demands
 from protocols.protocol import Stage
 from protocols.roles import Ask, requests
 from protocols.session import Session
@@ -28,7 +28,7 @@ from protocols.summation import SecureSum
 class HomomorphicSum(SecureSum):
     """An exact sum of encrypted vectors under one arrangement of keys. A subclass gives the scheme."""
 
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = 3
 
     def __init__(self, arrangement: Arrangement, identity: Identity | None, roster: Roster | None) -> None:
         if identity is not None and roster is None:
@@ -112,18 +112,17 @@ class HomomorphicSum(SecureSum):
 
     def decode_state(self, data: bytes) -> State:
         try:
-            return super().decode_state(data)
+            state = super().decode_state(data)
+            played: Session | None = getattr(state, "session", None)  # a Total has none
+            if played is not None and played.protocol != self.tag:
+                raise WireError(f"it is of a session of {played.protocol}")
+            return state
         except WireError as error:
             raise WireError(
                 f"no state of {self.tag}: {error}; another version's sessions are not continued"
             ) from None
 
     # -- parties --
-
-    @staticmethod
-    def least(session: Session, policy: Policy) -> int:
-        """Return the fewest clients of a total that a party with this policy opens or takes."""
-        return max(policy.min_survivors, least_survivors(session))
 
     def asks_for_input(self, session: Session, accumulator: Accumulator) -> Step:
         """Start the server where nothing comes before the clients' ciphertexts."""

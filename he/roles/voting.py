@@ -35,14 +35,14 @@ def vote(identity: Identity, context: bytes, listed: Listed) -> Ballot:
 
 
 def answered(
-    state: Asked, request: Message, identity: Identity, least: int, own: Listed | None = None
+    state: Asked, request: Message, identity: Identity, own: Listed | None = None
 ) -> tuple[Listed, tuple[Message], str]:
     """Return the list that a voter is asked about, its vote for it, and the mark that keeps the vote the only one.
 
-    least: fewest contributions that it votes for. own: what the list must hold. Raises PeerError for another request.
+    own: what the list must hold. Raises PeerError for another request.
     """
     listed = state.take(Listed, request, AGREE)
-    expect_clients(state.session, listed.tickets, least)
+    expect_clients(state.session, listed.tickets)
     if own and not own.tickets.items() <= listed.tickets.items():
         raise ProtocolViolation("expected this client's own contribution in the sum", "server")
     ballot = vote(identity, state.session.context, listed)

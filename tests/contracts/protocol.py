@@ -7,6 +7,7 @@ A secure sum subclasses `tests.contracts.secure_sum.SecureSumContract`, which do
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -69,6 +70,42 @@ class ProtocolContract:
     def test_policy_names_the_demand_that_failed(self) -> None:
         with pytest.raises(PolicyRefusal, match="cohort"):
             simulate(self.protocol(), self.inputs(4), policy=Policy(min_cohort=5), session=self.opened(4))
+
+    def _start(self, session: Session, party: Party, policy: Policy | None) -> None:
+        protocol, random = self.protocol(), SystemRandom()
+        if party.role == "client":
+            protocol.client(session, party.number, self.inputs(4)[0], random=random, policy=policy)
+        else:
+            protocol.helper(session, party, random=random, policy=policy)
+
+    def test_every_party_holds_a_session_to_its_own_policy(self) -> None:
+        """Clients, key holders and decryptors alike, each demand by its name, before anything is made for a session."""
+        protocol, session = self.protocol(), self.opened(4)
+        demands = protocol.demands(session)
+        above: dict[str, Policy] = {
+            "cohort": replace(RELAXED, min_cohort=5),
+            "survivors": replace(RELAXED, min_survivors=demands.survivors + 1),
+            "ring_bits": replace(RELAXED, min_ring_bits=demands.ring_bits + 1),
+        }
+        if demands.threshold is not None:
+            above["threshold"] = replace(RELAXED, min_threshold=demands.threshold + 1)
+        if demands.threat != "malicious":
+            above["threat"] = replace(RELAXED, threat="malicious")
+        if not demands.signed_roster:
+            above["signed_roster"] = replace(RELAXED, signed_roster=True)
+        for party in (client(0), *protocol.helpers(session)):
+            self._start(session, party, RELAXED)
+            for name, policy in above.items():
+                with pytest.raises(PolicyRefusal, match=name):
+                    self._start(session, party, policy)
+
+    def test_no_production_party_joins_a_simulated_session(self) -> None:
+        protocol, session = self.protocol(), replace(self.opened(4), simulated=True)
+        for party in (client(0), *protocol.helpers(session)):
+            for policy in (None, replace(RELAXED, allow_simulated=False)):
+                with pytest.raises(PolicyRefusal, match="simulated"):
+                    self._start(session, party, policy)
+            self._start(session, party, RELAXED)
 
     def test_message_of_another_session_is_refused(self) -> None:
         protocol, random = self.protocol(), SystemRandom()

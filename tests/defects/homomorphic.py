@@ -57,6 +57,12 @@ def with_the_secret(secrets: Any, session: Any, identity: Any) -> Published:
     return Published(shown.context + secrets.private, shown.key, shown.signature)
 
 
+def whatever_it_insists_on(
+    self: Any, session: Any, party: Any, *, random: Any, policy: Any = None, memory: Any = None
+) -> Any:
+    return self._helper(session, party, random, policy or self.default_policy, memory)
+
+
 PUBLISHED = published
 DEFECTS = (
     Defect(
@@ -86,6 +92,12 @@ DEFECTS = (
         "single CKKS ciphertext opened",
         "no-decryption-oracle",
         put("he.ckks.whole_key.opened", check_values_ignored),
+        CKKSSum,
+    ),
+    Defect(
+        "a key holder's own policy ignored",
+        "weakened-parameters-refused",
+        put("protocols.protocol.Protocol.helper", whatever_it_insists_on),
         CKKSSum,
     ),
     Defect(

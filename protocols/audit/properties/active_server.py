@@ -19,6 +19,7 @@ from protocols.kernel import Message, Party, client
 from protocols.policy import THREATS, Policy
 from protocols.randomness import SystemRandom
 from protocols.runtime import Runtime
+from protocols.session import Session
 from protocols.store import MemoryStore
 
 
@@ -173,9 +174,9 @@ def different_models_refused(subject: Any, data: Any) -> None:
 
 @promised("semi-honest", "parameter downgrade", most=1)
 def weakened_parameters_refused(subject: Any, data: Any) -> None:
-    """A client refuses a session that asks for less than its own policy.
+    """Every party, helpers included, refuses a session that asks for less than its own policy.
 
-    Each of the client's own minimums, put just above what the session offers, makes it refuse.
+    Each of a party's own minimums, put just above what the session offers, makes it refuse.
     """
     protocol, n = subject.protocol, 5
     session = subject.session_of(n, 2, 9)
@@ -193,29 +194,42 @@ def weakened_parameters_refused(subject: Any, data: Any) -> None:
         policies["roster"] = {"signed_roster": True}
     if demands.threat != "malicious":
         policies["threat"] = {"threat": THREATS[THREATS.index(demands.threat) + 1]}
-    for name, demand in policies.items():
-        try:
-            protocol.client(
-                session, 0, np.zeros(2, np.int64), random=SystemRandom(), policy=Policy(**{**base, **demand})
+    for party in (client(0), *protocol.helpers(session)):
+        for name, demand in policies.items():
+            try:
+                _start(subject, session, party, Policy(**{**base, **demand}))
+            except PolicyRefusal:
+                continue
+            raise Finding(
+                "a session that falls short of a party's own policy is joined\n"
+                f"  {party}, demand: {name}, {demand}"
             )
-        except PolicyRefusal:
-            continue
-        raise Finding(
-            f"a session that falls short of the client's own policy is joined\n  demand: {name}, {demand}"
-        )
     _alone(subject)
 
 
+def _start(subject: Any, session: Session, party: Party, policy: Policy) -> None:
+    protocol, random = subject.protocol, SystemRandom()
+    if party.role == "client":
+        protocol.client(
+            session, party.number, np.zeros(session.dimension, np.int64), random=random, policy=policy
+        )
+    else:
+        protocol.helper(session, party, random=random, policy=policy)
+
+
 def _alone(subject: Any) -> None:
-    """With the policy it ships, a client joins no cohort of one."""
-    protocol = subject.protocol
+    """With the policy it ships, no party joins a cohort of one."""
+    policy = replace(subject.protocol.default_policy, allow_simulated=True)
     try:
         session = subject.session_of(1, 2, 9)
-        policy = replace(protocol.default_policy, allow_simulated=True)
-        protocol.client(session, 0, np.zeros(2, np.int64), random=SystemRandom(), policy=policy)
     except SecAggError:
         return
-    raise Finding("with its default policy a client joins a cohort of one, whose sum is its input")
+    for party in (client(0), *subject.protocol.helpers(session)):
+        try:
+            _start(subject, session, party, policy)
+        except SecAggError:
+            continue
+        raise Finding(f"with its default policy {party} joins a cohort of one, whose sum is its input")
 
 
 @promised("semi-honest", "small cohorts", most=1)

@@ -237,8 +237,12 @@ def test_malformed_requests_leave_the_holder_able_to_open() -> None:
 
 def test_a_holder_insists_on_its_own_least_number_of_contributions() -> None:
     protocol, random = CKKSSum(), SystemRandom()
-    session = protocol.session(["a", "b", "c"], DIMENSION, BOUND, random=random)
-    holder = protocol.helper(session, Party(HOLDER), random=random, policy=Policy(min_survivors=3)).state
+    names, own = ["a", "b", "c"], Policy(min_survivors=3)
+    fewer = protocol.session(names, DIMENSION, BOUND, random=random)
+    with pytest.raises(PolicyRefusal, match="survivors: the policy demands at least 3"):
+        protocol.helper(fewer, Party(HOLDER), random=random, policy=own)
+    session = protocol.session(names, DIMENSION, BOUND, random=random, min_survivors=3)
+    holder = protocol.helper(session, Party(HOLDER), random=random, policy=own).state
     joined = Joined({0: Join(bytes([1] * 32), b""), 1: Join(bytes([2] * 32), b"")})
     request = Message(session.context, KEY, "server", 0, HOLDER, 0, joined.encode())
     with pytest.raises(PolicyRefusal, match="at least 3"):

@@ -335,10 +335,12 @@ def test_neither_threshold_nor_corrupt_nor_keys_are_the_servers_choice() -> None
 
 
 def test_a_decryptor_holds_the_list_to_its_own_least_sum() -> None:
-    server = Server(Threshold(2, 3), VECTORS)
-    strict = server.protocol.helper(
-        server.session, decryptor(0), random=RANDOM, policy=Policy(min_survivors=4)
-    ).state
+    server, own = Server(Threshold(2, 3), VECTORS), Policy(min_survivors=4)
+    with pytest.raises(PolicyRefusal, match="survivors: the policy demands at least 4"):
+        server.protocol.helper(server.session, decryptor(0), random=RANDOM, policy=own)
+    promised = replace(server.session, min_survivors=4)
+    strict = server.protocol.helper(promised, decryptor(0), random=RANDOM, policy=own).state
+    server.session = promised
     agreed = certificate(server.protocol.keys, server.session.context, server.inputs)
     for stage, body in (
         (AGREE, Listed.of({i: sent.ticket for i, sent in server.inputs.items()}).encode()),

@@ -5,6 +5,7 @@ of each is opened, in every arrangement of both schemes.
 import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -38,7 +39,7 @@ from tests.paillier_fixed import fixed, ring
 
 RANDOM = SystemRandom()
 NAMES = ("a", "b", "c", "d")
-VECTORS = Path(__file__).parents[2] / "vectors" / "formats" / "he-states-v1.json"
+FORMATS = Path(__file__).parents[2] / "vectors" / "formats"
 INPUTS = [np.array([7, -3]), np.array([1, 1]), np.array([0, 20]), np.array([5, 5])]
 SUMS: dict[str, Callable[[], SecureSum]] = {
     "paillier, key holder": lambda: fixed(KeyHolder()),
@@ -264,17 +265,22 @@ def test_a_roster_is_part_of_a_paillier_session() -> None:
 
 
 @ALL
-def test_sessions_and_states_of_version_1_are_refused_by_name(make: Callable[[], SecureSum]) -> None:
+@pytest.mark.parametrize("old", [1, 2])
+def test_sessions_and_states_of_earlier_versions_are_refused_by_name(
+    make: Callable[[], SecureSum], old: int
+) -> None:
     protocol = make()
     session = protocol.session(NAMES, 2, 50, random=RANDOM)
-    old = replace(session, protocol=f"{protocol.name}/1")
-    with pytest.raises(
-        Misuse, match=rf"expected a session of {protocol.name}/2, got one of {protocol.name}/1"
-    ):
-        protocol.client(old, 0, INPUTS[0], random=RANDOM)
-    committed = json.loads(VECTORS.read_text())["states"]
+    before = replace(session, protocol=f"{protocol.name}/{old}")
+    for party in (client(0), *protocol.helpers(session)):
+        start = partial(protocol.client, before, 0, INPUTS[0], random=RANDOM)
+        if party != client(0):
+            start = partial(protocol.helper, before, party, random=RANDOM)
+        with pytest.raises(Misuse, match=f"session of {protocol.name}/3, got one of {protocol.name}/{old}"):
+            start()
+    committed = json.loads((FORMATS / f"he-states-v{old}.json").read_text())["states"]
     for data in committed.values():
-        with pytest.raises(WireError, match=f"no state of {protocol.name}/2"):
+        with pytest.raises(WireError, match=f"no state of {protocol.name}/3"):
             protocol.decode_state(bytes.fromhex(data))
 
 

@@ -71,7 +71,7 @@ def test_a_helper_gets_the_policy_and_its_memory() -> None:
 def test_a_helper_is_started_with_what_it_is_given() -> None:
     protocol = Kept()
     session = protocol.session(["a", "b"], 1, 3, random=RANDOM)
-    own = Policy(min_cohort=2)
+    own = Policy(min_cohort=2, min_survivors=1)
     protocol.helper(session, KEEPER, random=RANDOM, policy=own, memory=b"before")
     protocol.helper(session, KEEPER, random=RANDOM)
     assert protocol.started == [(own, b"before"), (protocol.default_policy, None)]
