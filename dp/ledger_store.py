@@ -57,7 +57,7 @@ _SCHEMA = (
 @dataclass(frozen=True)
 class Entry:
     """One charge: `count` times `event` (its canonical JSON), for `party` ("" for every one), in `round` of
-    `run`."""
+    `run`, written on the day `at` (UTC; files of older versions hold seconds)."""
 
     id: int
     at: str
@@ -204,7 +204,7 @@ def append(connection: sqlite3.Connection, rows: Iterable[dict[str, Any]]) -> tu
     _, last = _last(connection)
     added = []
     for row in rows:
-        fields = {"at": datetime.now(UTC).isoformat(timespec="seconds"), **row}
+        fields = {"at": _today(), **row}
         last = _digest(last, fields)
         names = [*fields, "digest"]
         cursor = connection.execute(
@@ -217,6 +217,11 @@ def append(connection: sqlite3.Connection, rows: Iterable[dict[str, Any]]) -> tu
     head = head_of(terms_in(connection), charges, last)
     connection.execute("UPDATE head SET charges = ?, head = ?", (charges, head))
     return tuple(added)
+
+
+def _today() -> str:
+    """The day, UTC: a time of day would keep how long clients trained, which follows their examples."""
+    return datetime.now(UTC).date().isoformat()
 
 
 def _digest(before: str, fields: dict[str, Any]) -> str:

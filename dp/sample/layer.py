@@ -26,8 +26,6 @@ if TYPE_CHECKING:
     from dp.sample.audit.probe import Probed
     from dp.sample.engine import ClientEngine
 
-_SLACK = 1e-3
-
 
 @dataclass
 class ClientAccount:
@@ -246,7 +244,7 @@ class SampleDP(PricedLayer):
         price = (
             make_accountant(self.price.accountant).add(account.event, after).epsilon(self.price.at(facts.run))
         )
-        if price > self.price.epsilon * (1 + _SLACK):
+        if price > self.price.epsilon:
             raise BudgetExceeded(
                 f"{account.taken} of {account.planned} planned steps are taken; {account.steps} more would bring "
                 f"epsilon to {price:.3g}, beyond "
@@ -277,7 +275,7 @@ class SampleDP(PricedLayer):
             )
             engine.size(account.examples)
             engine.probed = self._probed
-            stored = self._restored.get(facts.client) or _stored(facts)
+            stored = _stored(facts) | self._restored.get(facts.client, {})
             account.taken = max(account.taken, int(stored.get("taken", 0)))
             self._require_plan(stored, account, facts.client)
             engine.resume(account.taken, stored.get("clip"), checked=bool(stored.get("checked")))
@@ -286,7 +284,10 @@ class SampleDP(PricedLayer):
 
     def _keep(self, account: ClientAccount, facts: RoundFacts) -> None:
         if facts.store is not None:
-            facts.store.put(_place(facts), json.dumps(_kept(account)).encode())
+            checked = (
+                account.engine is not None and account.engine.checked
+            )  # follows its examples: its own store alone
+            facts.store.put(_place(facts), json.dumps({"checked": checked, **_kept(account)}).encode())
 
     # -- the account --
 
@@ -343,8 +344,7 @@ def _step(rate: float, dims: int, multiplier: float) -> Event:
 
 def _kept(account: ClientAccount) -> dict[str, float]:
     clip = None if account.engine is None else account.engine.clip
-    checked = account.engine is not None and account.engine.checked
-    kept = {"taken": account.taken, "checked": checked, **_plan(account)}
+    kept = {"taken": account.taken, **_plan(account)}
     return kept | ({} if clip is None else {"clip": clip})
 
 

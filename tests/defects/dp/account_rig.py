@@ -9,6 +9,7 @@ import sqlite3
 import tempfile
 from collections.abc import Sequence
 from dataclasses import replace
+from datetime import date
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +26,14 @@ from dp.ledger_head import SignedHead
 from dp.sample.errors import UnaccountedStep
 from fl import Federation, FedSGD
 from fl.account import Account
+from fl.checkpoint import load_run
 from fl.computation import LocalComputation
 from fl.made_with import of
 from fl.round import new_session
 from fl.round.kept import METRICS
 from fl.round.party import RoundParty
 from fl.round.party_ledger import PartyLedger
-from protocols.errors import Misuse, SecAggError, StoreError
+from protocols.errors import BudgetExceeded, Misuse, SecAggError, StoreError
 from protocols.identity import Identity
 from protocols.layers import RoundFacts, RunFacts
 from protocols.plain import PlainSum
@@ -124,6 +126,44 @@ def sizes_and_seconds_are_told_nowhere() -> bool:
         result = run.fit(1).history[0]
         told.append((run.coordinator.planned(1).weight_cap, of(run.setup), sorted(result.seconds)))
     return told[0] == told[1] and told[0][2] == ["privacy_server"]
+
+
+def a_checkpoint_follows_no_example() -> bool:
+    """A client without an example, with one, or with one that is NaN: what a run keeps of the layer is the same."""
+    kept = []
+    for value, size in ((1.0, 8), (1.0, 1), (float("nan"), 1), (1.0, 0)):
+        with tempfile.TemporaryDirectory() as folder:
+            layer = SampleDP(**Z, batch_size=8, examples=8)
+            run = federation([layer], [8, size], output=Path(folder) / "run")
+            run.setup.loader_for("ward-1").dataset.tensors[0].fill_(value)
+            run.fit(1)
+            kept.append(load_run(Path(folder) / "run").layers)
+    return all(each == kept[0] for each in kept) and "ward-1" in kept[0]["sample-dp"]["clients"]
+
+
+def a_ledger_tells_no_time_of_day() -> bool:
+    """Two rounds are charged as far apart as clients train, which follows their examples."""
+    with tempfile.TemporaryDirectory() as folder:
+        ledger = Ledger(Path(folder) / "l", epsilon=1e6, delta=1e-5)
+        federation([SampleDP(**Z, batch_size=8, examples=8)], [8] * 2, ledger=ledger).fit(1)
+        told = [entry.at for entry in ledger.entries()]
+        return bool(told) and all(len(day) == len(str(date.today())) for day in told)
+
+
+def a_plan_costs_at_most_what_is_printed() -> bool:
+    """Rounds beyond the plan, one after the other, until the layer refuses them: what is printed stays the same."""
+    run = RunFacts(2000, 2, 2, dimension=1000, delta=1e-5)
+    layer = SampleDP(epsilon=3.0, delta=1e-5, batch_size=64)
+    spent = layer._planned(256, 64, 1, run)
+    spent.taken = spent.planned
+    facts = RoundFacts(run, 1, ("a",), bytes(32))
+    while True:
+        try:
+            layer._refuse_overspending(spent, facts)
+        except BudgetExceeded:
+            break
+        spent.taken += spent.steps
+    return accountant("rdp").add(spent.event, spent.taken).epsilon(1e-5) <= 3.0
 
 
 def a_resumed_round_keeps_its_guarantee() -> bool:

@@ -4,7 +4,9 @@ against it finds it, and passes the code as it is.
 
 import sys
 from collections.abc import Callable
+from copy import copy
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from functools import partial
 from typing import Any
 
@@ -14,7 +16,7 @@ from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
 from dp.event_json import decode, to_fact
 from dp.events import Gaussian, Relation, Unit
 from dp.ledger_head import SignedHead
-from dp.sample import factors, loader, optimizers
+from dp.sample import factors, layer, loader, optimizers
 from dp.sample.guard import StepGuard
 from fl import account, coordinator, federation
 from fl.account import Account
@@ -104,6 +106,23 @@ def evenly(self: SampleDP, client: str, run: RunFacts) -> Gaussian:
     return Gaussian(noise_multiplier=multiplier, **statement)
 
 
+KEPT, REFUSE = layer._kept, SampleDP._refuse_overspending
+
+
+def with_verdict(account: layer.ClientAccount) -> dict[str, float]:
+    return {"checked": account.engine is not None and account.engine.checked, **KEPT(account)}
+
+
+def to_the_second() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
+
+
+def a_thousandth_more(self: SampleDP, account: layer.ClientAccount, facts: RoundFacts) -> None:
+    loose = copy(self)
+    loose.price = replace(self.price, epsilon=1.001 * (self.price.epsilon or 0.0))
+    REFUSE(loose, account, facts)
+
+
 @dataclass(frozen=True)
 class Defect:
     """sound: the check on the code as it is. broken: the same with the defective layer, if the defect is in a layer.
@@ -145,6 +164,16 @@ DEFECTS = {
     ),
     "seconds of training told beside noise": Defect(
         check.sizes_and_seconds_are_told_nowhere, patches=((PLAY, "untimed", lambda result: result),)
+    ),
+    "a checkpoint says whether a client holds an example that could be checked": Defect(
+        check.a_checkpoint_follows_no_example, patches=((layer, "_kept", with_verdict),)
+    ),
+    "seconds of training in a ledger": Defect(
+        check.a_ledger_tells_no_time_of_day, patches=((ledger_store, "_today", to_the_second),)
+    ),
+    "a planned run's price exceeded by a thousandth": Defect(
+        check.a_plan_costs_at_most_what_is_printed,
+        patches=((SampleDP, "_refuse_overspending", a_thousandth_more),),
     ),
     "a round paid for and cut off counts for another guarantee": Defect(
         check.a_resumed_round_keeps_its_guarantee,

@@ -8,6 +8,7 @@ import shutil
 import sqlite3
 import stat
 import threading
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,22 @@ def test_the_step_that_would_overspend_is_refused_and_not_written(tmp_path: Path
     assert len(ledger.entries()) == taken >= 2
     assert ledger.epsilon() == epsilon([repeat(ROUND, taken)], 1e-5, accountant) <= 2.0
     assert ledger.price_with(ROUND) == epsilon([repeat(ROUND, taken + 1)], 1e-5, accountant) > 2.0
+
+
+def test_a_charge_tells_the_day_and_no_time_of_day(tmp_path: Path) -> None:
+    """Seconds between two rounds' charges are seconds of training. Rows of older files keep theirs."""
+    path = Path(shutil.copy(OLD, tmp_path / "a.ledger"))
+    ledger = Ledger(path)
+    before = len(ledger.entries())
+    days = {datetime.now(UTC).date().isoformat()}
+    ledger.charge(ROUND)
+    days.add(datetime.now(UTC).date().isoformat())
+    *old, new_one = ledger.entries()
+    assert len(old) == before
+    assert all(len(entry.at) > len("2026-01-01") for entry in old)
+    assert new_one.at in days
+    assert ledger.to_json()["charges"][-1]["at"] in days
+    assert ledger.verify().charges == before + 1
 
 
 def test_a_smaller_step_still_fits(tmp_path: Path) -> None:
