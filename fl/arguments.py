@@ -88,7 +88,10 @@ CHECKS: dict[str, Check] = {
     "weight_cap": lambda name, value: whole(name, value, 1, MAX_WEIGHT_CAP),
     "seed": whole,
     "parameters": kind('"trained", "all", or patterns of names such as "head.*"', _patterns),
-    "strategy": kind("text or a table with a name", lambda value: isinstance(value, str | Mapping)),
+    **dict.fromkeys(
+        ("data", "model", "strategy"),
+        kind("text or a table with a name", lambda value: isinstance(value, str | Mapping)),
+    ),
     "privacy": kind(
         "names of layers or tables [[privacy]]",
         lambda value: (
@@ -99,7 +102,18 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("metrics", "stay_local"), kind("a list of names", _texts)),
     **dict.fromkeys(("range", "learning_rate", "budget"), positive),
     **dict.fromkeys(
-        ("data", "partition", "model", "engine", "data_dir", "output"),
+        (
+            "partition",
+            "engine",
+            "data_dir",
+            "output",
+            "train",
+            "optimizer",
+            "criterion",
+            "loss",
+            "evaluate",
+            "test",
+        ),
         kind("text", lambda value: isinstance(value, str)),
     ),
     **dict.fromkeys(

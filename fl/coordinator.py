@@ -11,6 +11,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+from torch.nn.parameter import is_lazy
 
 from fl import arguments
 from fl.federation_setup import FederationSetup, shared
@@ -49,6 +50,10 @@ class Coordinator:
         if not hasattr(self.model, "state_dict"):
             raise Misuse(
                 f"model: expected a factory of a torch module, it returned {type(self.model).__name__}"
+            )
+        if lazy := [n for n, p in self.model.named_parameters() if is_lazy(p)]:
+            raise Misuse(
+                f"model: {lazy[0]} has no shape yet: give lazy modules their sizes, or call them once first"
             )
         check_device(setup.options.device)
         check_workers(setup.options.workers, setup.options.device, setup.stack.layers)

@@ -123,6 +123,7 @@ DATA = Registry(
         "heart-disease": "fl.data.tables:heart_disease",
         "adult": "fl.data.tables:adult",
         "credit-default": "fl.data.tables:credit_default",
+        "csv": "fl.data.csv_file:csv_file",
     },
 )
 MODELS = Registry(
@@ -130,6 +131,12 @@ MODELS = Registry(
     "secagg_toolkit.models",
     {"logistic": "fl.models:logistic", "mlp": "fl.models:mlp", "cnn": "fl.models:cnn"},
 )
+
+
+def function(reference: str, key: str) -> Callable[..., object]:
+    """Return the user's own function that `key` of a run names, `module:function`. Raises Misuse."""
+    _see_working_directory()
+    return _load(reference, key)
 
 
 def privacy_layers(written: Sequence[str | Mapping[str, object] | Spec]) -> list[object]:

@@ -18,23 +18,37 @@ from protocols.errors import Misuse
 class RunConfig(RunOptions):
     """The keys of config.toml, each also an option of `secagg run`. The metadata of a field holds its help text.
 
-    strategy, privacy: text ("secagg+:dropout=0.4") or a TOML table; privacy is a list of them, in order.
+    data, model, strategy, privacy: text ("secagg+:dropout=0.4") or a TOML table; privacy is a list of them, in order.
+    train, optimizer, criterion, loss, evaluate, test: the user's own functions as `module:function`, arguments of
+    `fl.Federation` by the same names.
     """
 
-    data: str = option("digits", "Data set, or package.module:factory.")
+    data: str | Mapping[str, Any] = option(
+        "digits", "Data set, csv:file=...,target=..., or module:factory of a DataSet or of loaders by name."
+    )
     clients: int | None = option(10, "How many clients.")
     partition: str = option(
         "dirichlet:alpha=0.5", "iid, dirichlet:alpha=0.5, classes:per_client=2 or natural."
     )
-    model: str = option("mlp", "logistic, mlp, cnn, or package.module:factory.")
+    model: str | Mapping[str, Any] = option("mlp", "logistic, mlp, cnn, or package.module:factory.")
     strategy: str | Mapping[str, Any] = option(
         "fedavg", "fedavg, fedsgd, fedprox, fedadam; options as name:key=value."
     )
     privacy: tuple[Any, ...] = option(
         ("none",), "A layer, in order; repeat to stack: none, secagg, secagg+:dropout=0.4, ..."
     )
+    train: str | None = option(
+        None, "The clients' own loop, module:function (model, loader, optimizer, ...)."
+    )
+    optimizer: str | None = option(None, "module:function that makes an optimizer from parameters.")
+    criterion: str | None = option(None, "module:function that makes a loss.")
+    loss: str | None = option(None, "module:function (model, batch), for layers that clip every example.")
+    evaluate: str | None = option(None, "module:function (model, loader, criterion, device).")
+    test: str | None = option(None, "module:factory of a test loader; data sets bring their own.")
     rounds: int = option(10, "Rounds.")
-    learning_rate: float = option(0.1, "The clients' learning rate.")
+    learning_rate: float | None = option(
+        None, "The clients' learning rate (default 0.1); an own optimizer has its own."
+    )
     batch_size: int = option(32, "The clients' batch size.")
     budget: float | None = option(None, "Largest epsilon: a round that would exceed it is refused.")
     threads: int = option(1, "Threads of torch; equal results need equal numbers.")

@@ -4,26 +4,28 @@ What does not belong here: the configuration itself (`run_config`), printing, fi
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from fl.registry import MODELS, STRATEGIES, privacy_layers
+from fl.registry import DATA, MODELS, STRATEGIES, function, privacy_layers
 from fl.run_config import RunConfig
 from fl.run_options import RunOptions
 from protocols.errors import Misuse
 from protocols.layers import PrivacyLayer
 
+OWN = ("train", "optimizer", "criterion", "loss", "evaluate")
+"""Arguments of `Federation` that a user's own functions may stand for, `module:function` in a configuration."""
+
 
 @dataclass
 class Parts:
-    """What a configuration is made of, loaded: data and who holds it, and the federation."""
+    """A configuration, and the arguments that it gives a federation: model, clients' loaders, own functions."""
 
     config: RunConfig
-    data: Any
-    split: dict[str, np.ndarray]
     arguments: dict[str, Any] = field(repr=False)
 
     def federation(self, output: Path | None, privacy: list[Any] | None = None) -> Any:
@@ -58,35 +60,59 @@ def _private(layers: list[Any]) -> bool:
 
 def load_parts(config: RunConfig) -> Parts:
     """Load the data, split it and return what a federation is made of. Raises Misuse, DataMissing, MissingExtra."""
-    from fl.data import load
-    from fl.data.partition import partition
     from protocols.extras import needs
 
     with needs("torch", "secagg run"):
         import torch
-        from torch.utils.data import DataLoader, TensorDataset
     torch.set_num_threads(config.threads)
-    data = load(config.data, config.data_dir)
-    split = partition(data, config.partition, config.clients, config.seed)
+    folder = None if config.data_dir is None else Path(config.data_dir)
+    data = DATA.build(config.data, data_dir=folder, batch_size=config.batch_size)
+    own = {key: function(name, key) for key in OWN if (name := getattr(config, key)) is not None}
+    arguments = {
+        "learning_rate": config.learning_rate,
+        **{item.name: getattr(config, item.name) for item in fields(RunOptions)},
+        **(_with_loaders(config, data) if isinstance(data, Mapping) else _of_data_set(config, data)),
+        **own,
+    }
+    if config.test is not None:
+        arguments["test"] = function(config.test, "test")()
+    return Parts(config, arguments)
+
+
+def _of_data_set(config: RunConfig, data: Any) -> dict[str, Any]:
+    """What a data set brings: its split, the model for its shape, the loss of a batch, its test part."""
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    from fl.data import DataSet
+    from fl.data.partition import partition
+
+    if not isinstance(data, DataSet):
+        raise Misuse(
+            f"data: {config.data} gave a {type(data).__name__}; expected an fl.data.DataSet, or a dict of "
+            "DataLoaders by client's name"
+        )
 
     def loader(x: np.ndarray, y: np.ndarray, size: int, shuffle: bool) -> Any:
         return DataLoader(
             TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=size, shuffle=shuffle
         )
 
-    clients = {
-        name: loader(data.x_train[rows], data.y_train[rows], config.batch_size, True)
-        for name, rows in split.items()
-    }
-    arguments = {
+    split = partition(data, config.partition, config.clients, config.seed)
+    return {
         "model": lambda: MODELS.build(config.model, input_shape=data.input_shape, classes=data.classes),
-        "clients": clients,
+        "clients": {
+            name: loader(data.x_train[rows], data.y_train[rows], config.batch_size, True)
+            for name, rows in split.items()
+        },
         "test": loader(data.x_test, data.y_test, 512, False),
-        "learning_rate": config.learning_rate,
         "loss": cross_entropy_of_batch,
-        **{item.name: getattr(config, item.name) for item in fields(RunOptions)},
     }
-    return Parts(config, data, split, arguments)
+
+
+def _with_loaders(config: RunConfig, loaders: Mapping[str, Any]) -> dict[str, Any]:
+    """What stands where a user's own function gave the clients' loaders: nothing is split, no shape is known."""
+    return {"model": lambda: MODELS.build(config.model), "clients": dict(loaders)}
 
 
 def cross_entropy_of_batch(model: Any, batch: Any) -> Any:

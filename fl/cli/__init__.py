@@ -19,6 +19,7 @@ import typer
 from fl.cli import output
 
 COMMANDS = (
+    "init",
     "run",
     "plan",
     "epsilon",
@@ -111,7 +112,7 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 1, "Interrupted. What was saved before is whole."
     if isinstance(error, OSError):
         where = f" ({error.filename})" if error.filename else ""
-        return 1, f"{error.strerror or type(error).__name__}{where}."
+        return 1, f"{error.strerror or error or type(error).__name__}{where}."
     kind = type(error).__name__
     return 1, f"Unexpected {kind}: {error} Set SECAGG_TRACEBACK=1 to see where; please report it."
 

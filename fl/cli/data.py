@@ -36,7 +36,7 @@ def list_sets(data_dir: DataDir = None, as_json: output.JsonOption = False) -> N
     from fl.registry import DATA
 
     known = entries(data_dir)
-    others = [name for name in DATA.names() if name not in {entry.name for entry in known}]
+    others = [name for name in DATA.names() if name not in DATA.builtin]
     if as_json:
         output.emit_json({"data": [asdict(entry) for entry in known], "from_plugins": others})
         return

@@ -14,6 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from fl.cli import output
+from fl.cli.init import PROJECT
 from fl.run_config import RunConfig, make_config
 from protocols.errors import Misuse, SecAggError
 
@@ -33,7 +34,10 @@ def register(app: typer.Typer) -> None:
 
 def run(
     config: Annotated[
-        Path | None, typer.Argument(help="TOML file with the same keys as the options.")
+        Path | None,
+        typer.Argument(
+            help=f"TOML file with the same keys as the options (default: {PROJECT}, if it is there)."
+        ),
     ] = None,
     *,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --output.")] = False,
@@ -55,6 +59,8 @@ def run(
         if demo:
             raise Misuse("--resume goes on with the run as it was: leave out --demo")
         config, given = _resumed(config, given)
+    elif config is None and not demo and Path(PROJECT).is_file():
+        config = Path(PROJECT)
     if demo:
         given = {**DEMO, **{k: v for k, v in given.items() if v is not None}}
     chosen = make_config(config, given)
@@ -76,7 +82,7 @@ def _signature() -> inspect.Signature:
     own = list(inspect.signature(run).parameters.values())[:-1]
     kinds: dict[str, Any] = {key.name: key.type for key in RunConfig.in_order()}
     kinds |= {
-        "strategy": str,
+        **dict.fromkeys(("data", "model", "strategy"), str),
         "parameters": str,
         "privacy": list[str],
         "metrics": list[str],

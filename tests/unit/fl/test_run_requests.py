@@ -69,7 +69,7 @@ def test_a_wrong_option_is_one_sentence_and_exit_code_2(secagg: Command, option:
         ("rounds = true", "rounds: expected a whole number >= 1, got True"),
         ("clients = 4.0", "clients: expected a whole number >= 1, got 4.0"),
         ("strategy = ['fedavg']", "strategy: expected text or a table with a name"),
-        ("data = 3", "data: expected text, got 3"),
+        ("data = 3", "data: expected text or a table with a name, got 3"),
         ("range = 'wide'", "range: expected a number > 0, got 'wide'"),
         ("local-epochs = 1\nlocal_epochs = 2", "local_epochs is there twice"),
         ("rounds = 1\nrounds = 2", "line 2"),

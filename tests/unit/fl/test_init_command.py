@@ -1,0 +1,208 @@
+"""`secagg init` and a user's own functions on the command line: what is written runs at once, what cannot is told."""
+
+import json
+import sys
+import tomllib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from fl.cli import invoke
+from fl.data.csv_file import csv_file
+from protocols.errors import Misuse
+
+HOSPITALS = ["north", "south", "west", "east"]
+
+
+@pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty working folder, whose modules are forgotten again."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", list(sys.path))
+    yield tmp_path
+    forget()
+
+
+def forget() -> None:
+    """Have the user's modules imported anew."""
+    for name in ("loop", "own"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def secagg(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tuple[int, str, str]]:
+    def call(*arguments: str) -> tuple[int, str, str]:
+        return invoke(arguments), *capsys.readouterr()
+
+    return call
+
+
+def table(path: Path, rows: int = 120) -> Path:
+    """Age decides the outcome; hospitals measure a second column on scales of their own."""
+    lines = ["age,hospital,smoker,score,outcome"]
+    for i in range(rows):
+        site, outcome = HOSPITALS[i % 4], "ill" if i % 60 > 30 else "well"
+        lines.append(f"{20 + i % 60},{site},{'yes' if i % 3 else 'no'},{(i % 7) * 10 ** (i % 4)},{outcome}")
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def summary(printed: str) -> dict:
+    return json.loads(printed)
+
+
+def test_a_new_project_runs_at_once_and_its_loop_is_its_own(secagg, here: Path) -> None:
+    code, said, _ = secagg("init")
+    assert code == 0
+    assert "secagg run" in said
+    assert {path.name for path in here.iterdir()} == {"secagg.toml", "loop.py"}
+    code, printed, said = secagg("run", "--rounds=2", "--clients=4", "--json")
+    assert code == 0, said
+    assert summary(printed)["rounds"] == 2
+    Path("loop.py").write_text(
+        Path("loop.py").read_text().replace("for inputs", "raise OSError('mine')\n    for inputs")
+    )
+    forget()
+    code, _, said = secagg("run", "--rounds=1", "--clients=4")
+    assert code == 1
+    assert "mine" in said
+
+
+def test_a_table_with_sites_becomes_a_project_whose_clients_are_the_sites(
+    secagg, here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    table(here / "patients.csv")
+    code, _, said = secagg(
+        "init", "study", "--data=patients.csv", "--target=outcome", "--clients-by=hospital"
+    )
+    assert code == 0, said
+    written = tomllib.loads((here / "study/secagg.toml").read_text())
+    assert written["data"]["clients_by"] == "hospital"
+    assert written["partition"] == "natural"
+    monkeypatch.chdir("study")
+    code, _, said = secagg("run", "--rounds=3", "--learning-rate=0.5", "--json")
+    assert code == 0, said
+    (kept,) = Path("runs").iterdir()
+    rounds = [json.loads(line) for line in (kept / "metrics.jsonl").read_text().splitlines()]
+    assert [line["asked"] for line in rounds] == [len(HOSPITALS)] * 3
+
+
+def test_ones_own_loaders_loop_optimizer_and_evaluation_run_from_the_command_line(secagg, here: Path) -> None:
+    """A regression: no data set of ours, no classes, no default loss."""
+    Path("own.py").write_text(
+        """
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+def loader(k):
+    x = torch.linspace(-1, 1, 24).reshape(-1, 1) + k / 100
+    return DataLoader(TensorDataset(x, 3 * x + 1), 8, shuffle=True)
+
+def sites(batch_size):
+    assert batch_size == 5
+    return {f"site-{k}": loader(k) for k in range(3)}
+
+def held_out():
+    return loader(7)
+
+def model():
+    return torch.nn.Linear(1, 1)
+
+def train(model, loader, optimizer, criterion):
+    for x, y in loader:
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+def adam(parameters):
+    return torch.optim.Adam(parameters, lr=0.3)
+
+def evaluate(model, loader, criterion, device):
+    with torch.no_grad():
+        return {"mse": sum(float(criterion(model(x), y)) for x, y in loader) / len(loader)}
+"""
+    )
+    own = ("--data=own:sites", "--model=own:model", "--train=own:train", "--batch-size=5")
+    more = (
+        "--optimizer=own:adam",
+        "--criterion=torch.nn:MSELoss",
+        "--evaluate=own:evaluate",
+        "--test=own:held_out",
+    )
+    code, _, said = secagg("run", *own, *more, "--rounds=8", "--privacy=secagg", "--output=r", "--json")
+    assert code == 0, said
+    kept = [json.loads(line) for line in Path("r/metrics.jsonl").read_text().splitlines()]
+    assert kept[-1]["mse"] < 0.2 < kept[0]["mse"]
+    code, _, said = secagg("run", "--resume", "--output=r", "--rounds=9", "--json")
+    assert code == 0, said
+    code, _, said = secagg("run", *own, "--optimizer=own:adam", "--learning-rate=0.1", "--rounds=1")
+    assert code == 2
+    assert "learning_rate" in said
+    for key in ("train", "optimizer", "criterion", "loss", "evaluate", "test"):
+        code, _, said = secagg("run", *own, f"--{key}=own:missing", "--rounds=1")
+        assert code == 2
+        assert key in said
+        assert "own:missing" in said
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (("--data=missing.csv", "--target=y"), "missing.csv"),
+        (("--data=patients.csv",), "--target"),
+        (("--data=patients.csv", "--target=nothing"), "age, hospital, smoker, score, outcome"),
+        (("--data=patients.csv", "--target=outcome", "--clients-by=ward"), "'ward'"),
+        (("--data=digits", "--target=outcome"), "CSV"),
+    ],
+)
+def test_a_project_that_could_not_run_is_not_written(secagg, here: Path, arguments, says: str) -> None:
+    table(here / "patients.csv")
+    code, _, said = secagg("init", "study", *arguments)
+    assert code == 2
+    assert says in said
+    assert not (here / "study").exists()
+
+
+def test_a_project_is_never_written_over(secagg, here: Path) -> None:
+    assert secagg("init")[0] == 0
+    (here / "loop.py").write_text("mine")
+    (here / "secagg.toml").unlink()
+    code, _, said = secagg("init")
+    assert code == 2
+    assert "loop.py" in said
+    assert (here / "loop.py").read_text() == "mine"
+    assert not (here / "secagg.toml").exists()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("a,y\n1,0\n,1\n", "row 3: expected 2 cells, none empty, got an empty cell under 'a'"),
+        ("a,y\n1,0\n1,1,2\n", "got 3 cells"),
+        ("a,a\n1,0\n", "distinct"),
+        ("a,y\n", "rows below"),
+        ("a,y\n1,0\n2,0\n", "the one value '0'"),
+        ("a,y\nnan,0\n2,1\n", "NaN"),
+        ("y\n0\n1\n", "columns besides"),
+        ("a,y\n" + "".join(f"name-{i},{i % 2}\n" for i in range(90)), "90 different values"),
+    ],
+)
+def test_a_table_that_is_not_one_is_refused_by_name(here: Path, text: str, says: str) -> None:
+    Path("t.csv").write_text(text)
+    with pytest.raises(Misuse, match=says):
+        csv_file("t.csv", "y")
+
+
+def test_each_site_scales_with_its_own_rows(here: Path) -> None:
+    """Nothing about one site's numbers shows in another's features."""
+    alone = csv_file(str(table(here / "a.csv")), "outcome", "hospital")
+    lines = (here / "a.csv").read_text().splitlines()
+    moved = [line.replace("north,yes,", "north,yes,9") if "north" in line else line for line in lines]
+    (here / "b.csv").write_text("\n".join(moved))
+    other = csv_file("b.csv", "outcome", "hospital")
+    same = alone.clients_train != alone.client_names.index("north")
+    assert (alone.x_train[same] == other.x_train[same]).all()
+    assert not (alone.x_train == other.x_train).all()
+    assert alone.classes == 2
+    assert sorted(alone.client_names) == sorted(HOSPITALS)
