@@ -80,6 +80,7 @@ class ClientEngine:
             self.abandon()
         training = model.training
         model.train()
+        model.zero_grad()
         validate(model, self.clipping.gradients)
         self._model, self._schedule = model, schedule
         result = self._attach(model, optimizer, loader, criterion)
@@ -96,6 +97,7 @@ class ClientEngine:
         else:
             self._hooks = made.hooks = self.row_hooks(model)
         made.attach_step_hook(self.account.get_optimizer_hook_fn(sample_rate=self.rate))
+        made.freeze()
         if mode == "ghost":
             criterion = GhostCriterion(criterion or nn.CrossEntropyLoss(), self._hooks, made)
         batches = PrivateLoader(

@@ -7,12 +7,13 @@ is sent. How many steps a round takes, and the optimizer's numbers, are public b
 others, by what it saw of the data, is refused. Clipping and noise do not belong here.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
 import torch
 from torch import nn
+from torch.optim import optimizer as every
 
 from dp.sample.errors import UnaccountedStep
 
@@ -27,16 +28,13 @@ def snapshot(model: nn.Module) -> Snapshot:
 
 def difference(model: nn.Module, before: Snapshot) -> str | None:
     """The first parameter or buffer that differs from the copy in any bit (NaN equals NaN), or None."""
+    return next(_differing(model, before), None)
+
+
+def _differing(model: nn.Module, before: Snapshot) -> Iterator[str]:
     now = {name: tensor.detach() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
-    if now.keys() != before.keys():
-        return sorted(now.keys() ^ before.keys())[0]
-    for name, tensor in now.items():
-        old = before[name]
-        if tensor.shape != old.shape or tensor.dtype != old.dtype:
-            return name
-        if not torch.equal(tensor, old) and not torch.equal(_bits(tensor), _bits(old)):
-            return name
-    return None
+    yield from sorted(now.keys() ^ before.keys())
+    yield from (name for name in now if name in before and not _same(now[name], before[name]))
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:
@@ -44,18 +42,34 @@ def _bits(tensor: torch.Tensor) -> torch.Tensor:
 
 
 def numbers(optimizer: Any, names: Mapping[int, str]) -> dict[str, Any]:
-    """Every number of an optimizer's groups by name, and of its state which tensors there are and how often they were
-    written to. names: of the parameters, by id."""
+    """Every number of an optimizer's groups and state by name, its hooks, and which parameters require gradients.
+    names: of the parameters, by id."""
     found: dict[str, Any] = {}
+    for when in ("pre", "post"):
+        hooks = (
+            getattr(optimizer, f"_optimizer_step_{when}_hooks", {}),
+            getattr(every, f"_global_optimizer_{when}_hooks"),
+        )
+        found[f"{when}-step hooks"] = [id(hook) for held in hooks for hook in held.values()]
     for at, group in enumerate(optimizer.param_groups):
         for key, value in group.items():
-            held = [id(p) for p in value] if key == "params" else value
-            found[f"param_groups[{at}][{key!r}]"] = held.clone() if isinstance(held, torch.Tensor) else held
+            held = [(id(p), p.requires_grad) for p in value] if key == "params" else value
+            found[f"param_groups[{at}][{key!r}]"] = held
     for p, state in optimizer.state.items():
         for key, value in state.items() if isinstance(state, dict) else ():
-            seen = (id(value), value._version) if isinstance(value, torch.Tensor) else value
-            found[f"state[{names.get(id(p), '?')}][{key!r}]"] = seen
+            found[f"state[{names.get(id(p), '?')}][{key!r}]"] = value
     return found
+
+
+def kept(found: Mapping[str, Any]) -> dict[str, Any]:
+    """The same with copies of the tensors, to be compared by value later."""
+    return {name: v.detach().clone() if isinstance(v, torch.Tensor) else v for name, v in found.items()}
+
+
+def raw_gradient(optimizer: Any, names: Mapping[int, str]) -> str | None:
+    """A parameter that does not train and has a gradient all the same, by which torch would step it, or None."""
+    held = [p for group in optimizer.param_groups for p in group["params"]]
+    return next((names[id(p)] for p in held if not p.requires_grad and p.grad is not None), None)
 
 
 def changed_number(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | None:
@@ -69,7 +83,8 @@ def changed_number(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | N
 
 def _same(one: Any, other: Any) -> bool:
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        return torch.equal(one, other)
+        alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+        return alike and (torch.equal(one, other) or torch.equal(_bits(one), _bits(other)))
     return type(one) is type(other) and bool(one == other)
 
 
@@ -129,11 +144,16 @@ class StepGuard:
         if name is not None:
             raise UnaccountedStep(changed_outside(name))
 
-    def after_step(self) -> None:
-        """Count a step that was clipped, noised and handed to the user's optimizer."""
+    def after_step(self, released: Collection[str]) -> None:
+        """Count a step that was clipped, noised and handed to the user's optimizer. Raises UnaccountedStep if it moved
+        anything but the parameters whose gradients were released."""
         model = self._running()
+        moved = list(_differing(model, self._last))
+        for name in moved:
+            if name not in released:
+                raise UnaccountedStep(changed_outside(name))
         self.accounted += 1
-        self.changed += difference(model, self._last) is not None
+        self.changed += bool(moved)
         self._last = snapshot(model)
         self.part_done()
 
@@ -178,6 +198,15 @@ def set_by_the_loop(name: str) -> str:
         "momentum or state that the loop sets can follow losses or batches, and nothing clips or noises that. Give a "
         "schedule to the layer as a function of the step's number, SampleDP(schedule=lambda step: 0.999**step), and "
         "take torch's scheduler out of the loop; nothing is sent"
+    )
+
+
+def stepped_raw(name: str) -> str:
+    """Why a gradient of a parameter that does not train stops the round."""
+    return (
+        f"{name} does not require gradients and has one at the step: the optimizer would move it by a gradient that is "
+        "neither clipped nor noised. Let it train from the start, or keep it out of the optimizer, or set its .grad to "
+        "None before optimizer.step(); nothing is sent"
     )
 
 

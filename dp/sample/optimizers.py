@@ -19,7 +19,15 @@ from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.sample import factors, sums
 from dp.sample.errors import UnaccountedStep, UnclippedLoss
-from dp.sample.guard import StepGuard, changed_number, numbers, set_by_the_loop
+from dp.sample.guard import (
+    StepGuard,
+    changed_number,
+    kept,
+    numbers,
+    raw_gradient,
+    set_by_the_loop,
+    stepped_raw,
+)
 from dp.sample.hooks import RowHooks, agreed, unseen
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.randomness import SecureRandom
@@ -92,17 +100,33 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
         self.adaptive = clipping.clip if isinstance(clipping.clip, AdaptiveClip) else None
         self._balance = 0
         self._named, self.schedule = names, schedule
-        self._frozen = self._numbers()
+        self.freeze()
+
+    def freeze(self) -> None:
+        """From here on the loop changes no number."""
+        self._frozen = kept(self._numbers())
 
     def _numbers(self) -> dict[str, Any]:
         """What the loop may not change: the optimizer's numbers, and this one's own."""
-        own = ("noise_multiplier", "max_grad_norm", "clips", "adaptive", "denominator")
+        own = (
+            "noise_multiplier",
+            "max_grad_norm",
+            "clips",
+            "adaptive",
+            "denominator",
+            "schedule",
+            "step_hook",
+            "original_optimizer",
+        )
         return {name: getattr(self, name) for name in own} | numbers(self.original_optimizer, self._named)
 
     def _insist(self) -> None:
         name = changed_number(self._frozen, self._numbers())
         if name is not None:
             raise UnaccountedStep(set_by_the_loop(name))
+        name = raw_gradient(self.original_optimizer, self._named)
+        if name is not None:
+            raise UnaccountedStep(stepped_raw(name))
 
     @property
     def accumulated_iterations(self) -> int:
@@ -173,8 +197,8 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
         if hook:
             hook(self)
         result = self._scheduled()
-        self.guard.after_step()
-        self._frozen = self._numbers()
+        self.guard.after_step(self.names)
+        self.freeze()
         return result
 
     def _scheduled(self) -> float | None:

@@ -426,6 +426,32 @@ def no_more_is_spent_than_planned() -> bool:
     return True
 
 
+def a_frozen_layer_stays() -> bool:
+    """A loop lets a frozen layer have gradients for a moment: torch steps whatever has one."""
+
+    def make() -> Any:
+        made = torch.nn.Sequential(torch.nn.Linear(3, 3), torch.nn.Linear(3, 2))
+        made[0].requires_grad_(False)
+        return made
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            model[0].requires_grad_(True)
+            criterion(model(x), y).backward()
+            model[0].requires_grad_(False)
+            optimizer.step()
+
+    data = DataLoader(TensorDataset(torch.ones(16, 3), torch.arange(16) % 2), 8)
+    run = Federation(make, {"a": data}, train, privacy=[SampleDP(**Z, batch_size=8)], parameters="all")
+    before = run.coordinator.reference().tree["0.weight"]
+    try:
+        run.fit(1)
+    except UnaccountedStep:
+        return True
+    return bool((run.coordinator.reference().tree["0.weight"] == before).all())
+
+
 def step_sizes_follow_no_loss() -> bool:
     """A loop that takes shorter steps where the loss is large: the released model tells whether it was."""
 

@@ -84,7 +84,7 @@ class RateAlone(ClientDP):
         return 0.0
 
 
-BATCH, FINISH = StepGuard.batch, StepGuard.finish
+BATCH, FINISH, AFTER = StepGuard.batch, StepGuard.finish, StepGuard.after_step
 
 
 def any_batch(self: StepGuard, size: int, *, first: bool, last: bool) -> None:
@@ -220,6 +220,13 @@ DEFECTS = {
     ),
     "sample-dp: a pass left before its end": Defect(
         check.no_more_is_spent_than_planned, patches=((StepGuard, "finish", any_end),)
+    ),
+    "sample-dp: a frozen layer stepped by its raw gradient": Defect(
+        check.a_frozen_layer_stays,
+        patches=(
+            (optimizers, "raw_gradient", lambda *_: None),
+            (StepGuard, "after_step", lambda self, released: AFTER(self, dict(self._last))),
+        ),
     ),
     "sample-dp: a learning rate that follows the loss": Defect(
         check.step_sizes_follow_no_loss, patches=((optimizers, "changed_number", lambda *_: None),)

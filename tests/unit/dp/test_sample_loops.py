@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from torch.optim import SGD
 from torch.optim import lr_scheduler as torchs
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
 from torch.utils.data import SubsetRandomSampler as Subset
 
@@ -137,6 +138,32 @@ def written_state(optimizer: Any) -> Callable[[], object]:
     return lambda: [state["momentum_buffer"].mul_(2.0) for state in optimizer.state.values()]
 
 
+def state_written_behind_torchs_back(optimizer: Any) -> Callable[[], object]:
+    """No version counter moves."""
+    return lambda: [state["momentum_buffer"].data.mul_(2.0) for state in optimizer.state.values()]
+
+
+def hook_before(optimizer: Any) -> Callable[[], object]:
+    """It may put the batch's own gradient in the place of the noised one."""
+    return lambda: optimizer.original_optimizer.register_step_pre_hook(lambda *_: None)
+
+
+def hook_behind(optimizer: Any) -> Callable[[], object]:
+    return lambda: optimizer.original_optimizer.register_step_post_hook(lambda *_: None)
+
+
+def hook_of_the_private_one(optimizer: Any) -> Callable[[], object]:
+    return lambda: optimizer.attach_step_hook(lambda *_: None)
+
+
+def another_optimizer(optimizer: Any) -> Callable[[], object]:
+    return lambda: setattr(optimizer, "original_optimizer", SGD(optimizer.params, lr=0.1, momentum=0.5))
+
+
+def frozen_later(optimizer: Any) -> Callable[[], object]:
+    return lambda: optimizer.param_groups[0]["params"][1].requires_grad_(False)
+
+
 def forgotten_state(optimizer: Any) -> Callable[[], object]:
     return lambda: optimizer.state.clear()
 
@@ -162,6 +189,12 @@ SET = {
     a_key_of_its_own: "gain",
     fewer_parameters: "params",
     written_state: "momentum_buffer",
+    state_written_behind_torchs_back: "momentum_buffer",
+    hook_before: "pre-step hooks",
+    hook_behind: "post-step hooks",
+    hook_of_the_private_one: "step_hook",
+    another_optimizer: "original_optimizer",
+    frozen_later: "params",
     forgotten_state: "momentum_buffer",
     without_noise: "noise_multiplier",
     larger_clip: "max_grad_norm",
@@ -189,6 +222,85 @@ def test_a_number_of_the_optimizer_that_the_loop_sets_ends_the_round_by_its_name
         federation.fit(1)
     assert "0.01" not in str(refused.value)  # what the loop computed is not told
     assert not federation.account.events
+
+
+def test_a_hook_on_every_optimizer_ends_the_round() -> None:
+    handles: list[Any] = []
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        handles.append(register_optimizer_step_pre_hook(lambda *_: None))
+        once(model, loader, optimizer, criterion)
+
+    try:
+        with pytest.raises(UnaccountedStep, match="the optimizer's pre-step hooks"):
+            run(train).fit(1)
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def two_layers() -> nn.Module:
+    made = nn.Sequential(nn.Linear(4, 3), nn.Tanh(), nn.Linear(3, 2))
+    made[0].requires_grad_(False)
+    return made
+
+
+def thawed(forget: bool) -> Callable[..., None]:
+    """A frozen layer has gradients for a moment, for a penalty or a saliency."""
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            model[0].requires_grad_(True)
+            criterion(model(x), y).backward()
+            model[0].requires_grad_(False)
+            if forget:
+                model[0].zero_grad()
+            optimizer.step()
+
+    return train
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
+def test_a_frozen_layer_is_not_stepped_by_the_gradient_that_the_loop_gives_it(gradients: str) -> None:
+    """Torch steps whatever has a gradient: the frozen layer moved by the examples' own, and was sent."""
+    clients = {"a": DataLoader(DATA, batch_size=8)}
+    common: dict[str, Any] = {"parameters": "all"}
+
+    def federation(train: Any) -> Federation:
+        return Federation(two_layers, clients, train=train, privacy=[layer(gradients=gradients)], **common)
+
+    with pytest.raises(
+        UnaccountedStep, match=r"0\.weight does not require gradients and has one at the step"
+    ):
+        federation(thawed(forget=False)).fit(1)
+    sound = federation(thawed(forget=True))
+    if gradients == "ghost":  # its norms are those of what trained when it was attached
+        with pytest.raises(UnaccountedStep):
+            sound.fit(1)
+        return
+    before = sound.coordinator.reference().tree
+    assert sound.fit(1).epsilon
+    after = sound.coordinator.reference().tree
+    assert (before["0.weight"] == after["0.weight"]).all()
+    assert (before["2.weight"] != after["2.weight"]).any()
+
+
+def test_an_optimizer_that_moves_more_than_was_released_ends_the_round() -> None:
+    class Wide(SGD):
+        """Writes what it likes."""
+
+        def step(self, closure: Any = None) -> Any:
+            super().step(closure)
+            for p in self.param_groups[0]["params"]:
+                if not p.requires_grad:
+                    p.data.add_(1.0)
+
+    with pytest.raises(UnaccountedStep, match=r"0\.\w+ changed outside an accounted step"):
+        Federation(
+            two_layers, {"a": DataLoader(DATA, batch_size=8)}, train=once, privacy=[layer()], parameters="all",
+            optimizer=lambda parameters: Wide(parameters, lr=0.1),
+        ).fit(1)  # fmt: skip
 
 
 def test_a_state_that_is_loaded_before_the_first_step_is_kept() -> None:
