@@ -43,8 +43,12 @@ class LocalComputation:
         compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
         for layer in reversed(self.setup.stack.layers):
             compute = layer.local(compute, own)
+        for callback in self.setup.callbacks:
+            callback.on_client_begin(task, own.number)
         with seeded(derive(self.setup.options.seed, "train", own.number, own.client)):
             reported = compute(task)
+        for callback in self.setup.callbacks:
+            callback.on_client_end(task, own.number, reported)
         try:
             trained = self._trained(task, broadcast, own)
             difference = trained.vector - broadcast.reference.flat.vector

@@ -13,10 +13,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
 
-import numpy as np
-
 from fl import arguments, checkpoint, made_with
 from fl.account import Account
+from fl.callbacks import Callback, Run
+from fl.callbacks.base import Listeners, OnRound
+from fl.callbacks.base import checked as callbacks_of
 from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
 from fl.dropouts import Dropouts
@@ -57,8 +58,9 @@ class Federation:
     privacy: layers in the client's order, at most one secure sum, last. test: a loader for `evaluate(model,
     loader, criterion, device)`. optimizer: factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
     criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
-    example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. Other
-    keywords: fields of `fl.run_options.RunOptions` (bits, fraction, dropout, metrics, seed, ...).
+    example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. callbacks:
+    `fl.callbacks.Callback`s, in order. Other keywords: fields of `fl.run_options.RunOptions` (bits, fraction, dropout,
+    metrics, seed, ...).
 
     Raises Misuse, StackError or CapacityError here, not in round 30.
     """
@@ -81,6 +83,7 @@ class Federation:
         policy: Policy | None = None,
         ledger: Any = None,
         output: Path | str | None = None,
+        callbacks: Sequence[Callback] = (),
         **options: Any,
     ) -> None:
         if unknown := sorted(options.keys() - (known := RunOptions.__dataclass_fields__.keys())):
@@ -106,6 +109,7 @@ class Federation:
             ledger=arguments.ledger(ledger),
             output=arguments.folder(output),
             sizes=sizes,
+            callbacks=callbacks_of(callbacks),
         )
         self._assemble()
 
@@ -143,8 +147,9 @@ class Federation:
     ) -> Result:
         """Run `rounds` rounds (with `resume`, those that are left) and return the result.
 
-        on_round: called with every round's result once it is saved; False ends the run there. The result's price is of
-        the rounds that were charged; `result` holds it too, also of a run that an error or Ctrl-C ended.
+        on_round: called after the callbacks with every round's result, once it is saved; False ends the run there. The
+        result's price is of the rounds that were charged; `result` holds it too, also of a run that an error or Ctrl-C
+        ended.
 
         Raises Misuse before round 1 for whatever can be known then, BudgetExceeded before a step that the ledger does
         not allow. A round with too few survivors is abandoned whole: the model stays, and `history` says why.
@@ -157,25 +162,33 @@ class Federation:
         history = self._history = [] if kept is None else kept.history
         if rounds < len(history):
             raise Misuse(f"rounds: the run holds {len(history)} already; name so many or more, got {rounds}")
-        with self._files() as files:
+        callbacks = [*self.setup.callbacks, *([] if on_round is None else [OnRound(on_round)])]
+        speaker = Speaker()
+        with Listeners(callbacks, self._run(rounds)) as listeners, self._files() as files:
             if files is not None:
                 self._catch_up(files, kept, rounds)
-            speaker = Speaker()
-            for result in self._rounds(rounds, files):
-                speaker.hear(result)
-                if on_round and _ends(on_round(result)):
+            for number in range(len(history) + 1, rounds + 1):
+                if listeners.stop("on_round_begin", number):
+                    break
+                history.append(self._round(number))
+                if files is not None:
+                    self._save(files, self._kept(history, rounds))
+                speaker.hear(history[-1])
+                if listeners.stop("on_round_end", history[-1]):
                     break
         return self.result
 
-    def _rounds(self, rounds: int, files: RunFiles | None) -> Iterator[RoundResult]:
-        """Play and save the rounds that are left, one per step."""
-        history = self._history
-        for number in range(len(history) + 1, rounds + 1):
-            result = self._round(number)
-            history.append(result)
-            if files is not None:
-                self._save(files, self._kept(history, rounds))
-            yield result
+    def _run(self, rounds: int) -> Run:
+        """Return what callbacks see of the run."""
+        setup = self.setup
+        settings = {
+            "rounds": rounds,
+            "strategy": setup.strategy.name,
+            "layers": ", ".join(layer.name for layer in setup.stack.layers),
+            "secure_sum": setup.stack.secure_sum.tag,
+        }
+        facts = settings, setup.options.metrics, setup.stack.noisy, self.coordinator.evaluate
+        return Run(rounds, self.model, self._history, *facts)
 
     @property
     def model(self) -> Any:
@@ -342,8 +355,3 @@ class Federation:
         if self.coordinator.hidden:
             notes = told(notes)
         return statement_of(setup.stack, protection, self.account, notes, history, run)
-
-
-def _ends(said: Any) -> bool:
-    """Whether a caller's answer ends the run: False does; None, as of a function without a return, does not."""
-    return isinstance(said, bool | np.bool_) and not said

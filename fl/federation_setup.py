@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import torch
 
 from fl import arguments
+from fl.callbacks import Callback
 from fl.loaders import examples_in
 from fl.run_options import RunOptions
 from fl.strategies import FedAvg, Strategy
@@ -51,6 +52,7 @@ class FederationSetup:
     ledger: "Ledger | None"
     output: Path | None
     sizes: dict[str, int]
+    callbacks: tuple[Callback, ...] = ()
 
     @property
     def keeps_state(self) -> bool:

@@ -17,6 +17,9 @@ EXTRAS = {
     "flower": ("flwr", "ray"),
     "audit": ("hypothesis",),
     "plots": ("matplotlib",),
+    "tensorboard": ("tensorboard",),
+    "mlflow": ("mlflow",),
+    "wandb": ("wandb",),
 }
 """Extra -> the modules that it brings, by their import names; pyproject.toml holds the versions."""
 

@@ -17,6 +17,7 @@ from flwr.serverapp import Grid, ServerApp
 
 from fl import checkpoint
 from fl.arguments import positive, whole
+from fl.callbacks.base import of_clients
 from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
 from fl.credentials import read_public
@@ -76,7 +77,8 @@ def client_app(
     0; the node refuses any other value).
     """
     app = ClientApp()
-    setup = replace(federation.setup, ledger=None, output=None)  # the server's own; an app may be pickled
+    hooks = of_clients(federation.setup.callbacks)
+    setup = replace(federation.setup, ledger=None, output=None, callbacks=hooks)  # an app may be pickled
 
     @app.train()
     def train(message: Message, context: Context) -> Message:

@@ -14,13 +14,16 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp import ClientDP, Ledger, SampleDP
 from examples.flower.keys import make_deployment, write_site
 from fl import Federation
+from fl.callbacks import Callback, Run
 from fl.flower.messages import unpack_request
 from fl.flower.nodes import from_names
 from fl.flower.site import Site
+from fl.round import RoundResult
 from fl.run_result import Result
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
 from protocols.kernel import Party
+from protocols.layers import LocalTask
 from protocols.plain import PlainSum
 from protocols.policy import Policy
 from protocols.record import FILE_NAME, verify_record
@@ -278,6 +281,24 @@ def test_a_node_says_what_its_partition_id_must_be(
     assert result.history[0].survivors == ("site-1", "site-3", "site-4")
     said = f"partition-id: expected a whole number >= 0, got {place!r}"
     assert any("node 2" in r.getMessage() and said in r.getMessage() for r in caplog.records)
+
+
+def test_callbacks_of_clients_run_on_their_nodes_and_those_of_the_server_there(tmp_path: Path) -> None:
+    seen: list[tuple[str, int]] = []
+
+    class Mark(Callback):
+        def on_client_begin(self, task: LocalTask, number: int) -> None:
+            seen.append((task.client, number))
+
+        def on_round_end(self, run: Run, result: RoundResult) -> bool:
+            seen.append(("server", result.number))
+            return result.number < 2
+
+    def made() -> Federation:
+        return federation(callbacks=[Mark()])
+
+    assert len(serve(grid_of(tmp_path, made), made(), 3).history) == 2
+    assert [name for name, number in seen if number == 2] == [*SITES, "server"]
 
 
 def test_a_server_that_is_told_to_stop_ends_there_and_goes_on_when_it_is_submitted_again(

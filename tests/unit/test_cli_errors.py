@@ -11,6 +11,7 @@ import pytest
 
 from fl.cli import COMMANDS, explain, invoke, output
 from protocols.errors import Aborted, DataMissing, MissingExtra, Misuse, StoreError
+from protocols.extras import EXTRAS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -112,7 +113,7 @@ def test_doctor_finds_nothing_wrong_in_the_checkout() -> None:
     ran = run("doctor", "--json", PYTHONPATH="")
     report = json.loads(ran.stdout)
     assert (ran.returncode, report["ok"], report["shadowed"]) == (0, True, [])
-    assert set(report["extras"]) == {"torch", "femnist", "he", "flower", "audit", "plots"}
+    assert set(report["extras"]) == set(EXTRAS)
     assert report["packages"]["cryptography"]
     assert {entry["name"] for entry in report["data"]} >= {"digits", "fashion-mnist", "heart-disease"}
 

@@ -1,0 +1,148 @@
+"""Callbacks that look at a metric: keep the best model, stop when it gets no better.
+
+What does not belong here: metrics themselves. A metric is of the server's own test data, which is taken to be public,
+or a training metric that the clients summed. Beside noise the latter is refused: nothing was charged for it.
+"""
+
+import math
+from pathlib import Path
+from typing import Any, Literal
+
+from fl.callbacks.base import Callback, Run
+from fl.round import RoundResult
+from protocols.errors import Misuse
+from protocols.store import write_atomic
+
+
+class Watching(Callback):
+    """Follows one metric: `value`, its best so far, and `round`, where that was (0: nowhere yet).
+
+    metric: its name. of: "test", what `evaluate` returns on the server's data, or "train", what clients summed. mode:
+    "max" or "min". least: what counts as better must be better by more than this, >= 0. Raises Misuse, and before
+    round 1 for a metric that never comes or that the layers do not allow to choose by. Abandoned rounds do not count.
+    """
+
+    def __init__(
+        self,
+        metric: str,
+        mode: Literal["max", "min"],
+        of: Literal["test", "train"] = "test",
+        least: float = 0.0,
+    ) -> None:
+        name = type(self).__name__
+        if mode not in ("max", "min") or of not in ("test", "train"):
+            raise Misuse(
+                f'{name}: expected mode "max" or "min" and of "test" or "train", got {mode!r}, {of!r}'
+            )
+        if not 0 <= least < math.inf:
+            raise Misuse(f"{name}: expected least >= 0, got {least!r}")
+        self.metric, self.mode, self.of, self.least = metric, mode, of, least
+        self._forget()
+
+    def _forget(self) -> None:
+        self.value, self.round, self.since = math.nan, 0, 0
+
+    def on_run_begin(self, run: Run) -> None:
+        self._require(run)
+        self._forget()
+        for result in run.history:
+            self.better(result)
+
+    def better(self, result: RoundResult) -> bool:
+        """Whether a round is the best so far; `since` counts the rounds after the best one."""
+        if result.abandoned:
+            return False
+        known = result.metrics if self.of == "test" else result.train_metrics
+        if self.metric not in known and not self.round:
+            raise Misuse(
+                f"{type(self).__name__}: no client reported {self.metric!r} in round {result.number}: "
+                "train must return it"
+            )
+        value = known.get(self.metric, math.nan)
+        gain = (value - self.value) * (1 if self.mode == "max" else -1)
+        if math.isnan(value) or (self.round and not gain > self.least):
+            self.since += 1
+            return False
+        self.value, self.round, self.since = value, result.number, 0
+        return True
+
+    def _require(self, run: Run) -> None:
+        name = type(self).__name__
+        if self.of == "train" and run.noisy:
+            raise Misuse(
+                f"{name}: {self.metric!r} of the clients' data is not covered by the layers' noise, so nothing may be "
+                'chosen or stopped by it: take a metric of the server\'s own test data (of="test", test=...)'
+            )
+        known = list(run.summed) if self.of == "train" else sorted(run.evaluate())
+        if self.metric not in known:
+            remedy = (
+                "metrics=[...] sums it"
+                if self.of == "train"
+                else "give test=..., and evaluate=... that returns it"
+            )
+            raise Misuse(f"{name}: {self.metric!r} never comes; {self.of} metrics are {known}: {remedy}")
+
+
+class KeepBest(Watching):
+    """Keeps the model of the best round: `state`, a state dict on the CPU, None until there is one.
+
+    path: a safetensors file that holds it too, replaced whole; a resumed run finds there what it kept.
+
+        best = KeepBest("accuracy")
+        result = Federation(..., test=test, callbacks=[best]).fit(rounds=50)
+        result.model.load_state_dict(best.state)
+    """
+
+    def __init__(
+        self,
+        metric: str = "accuracy",
+        mode: Literal["max", "min"] = "max",
+        *,
+        path: Path | str | None = None,
+        of: Literal["test", "train"] = "test",
+    ) -> None:
+        super().__init__(metric, mode, of)
+        self.path, self.state = None if path is None else Path(path), dict[str, Any]() or None
+
+    def on_run_begin(self, run: Run) -> None:
+        super().on_run_begin(run)
+        self.state = None
+        if self.round and self.path is not None and self.path.exists():
+            from safetensors.torch import load_file
+
+            self.state = load_file(self.path)
+
+    def on_round_end(self, run: Run, result: RoundResult) -> None:
+        from fl.checkpoint import model_bytes
+
+        if not self.better(result):
+            return
+        self.state = {name: value.detach().cpu().clone() for name, value in run.model.state_dict().items()}
+        if self.path is not None:
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomic(self.path, model_bytes(self.state), 0o644)
+
+
+class EarlyStopping(Watching):
+    """Ends the run when `patience` rounds (>= 1) in a row were no better than the best by more than `least`.
+
+    A resumed run knows the rounds before it, and plays one more at least. Beside differential privacy, what a stop by
+    released models may claim stands in docs/dp-account.md, section 12.
+    """
+
+    def __init__(
+        self,
+        metric: str = "loss",
+        mode: Literal["max", "min"] = "min",
+        *,
+        patience: int = 3,
+        least: float = 0.0,
+        of: Literal["test", "train"] = "test",
+    ) -> None:
+        super().__init__(metric, mode, of, least)
+        if not isinstance(patience, int) or isinstance(patience, bool) or patience < 1:
+            raise Misuse(f"EarlyStopping: expected patience >= 1, a whole number of rounds, got {patience!r}")
+        self.patience = patience
+
+    def on_round_end(self, run: Run, result: RoundResult) -> bool | None:
+        return self.better(result) or self.since < self.patience

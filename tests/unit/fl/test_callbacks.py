@@ -1,0 +1,309 @@
+"""Callbacks: when hooks are called and where, what they are handed, how they end a run, and what is refused before
+anything is charged.
+"""
+
+import csv
+import math
+import pickle
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import ClientDP, Ledger, SampleDP
+from fl import Federation
+from fl.callbacks import Callback, CSVLog, EarlyStopping, KeepBest, Run
+from fl.callbacks.base import of_clients
+from fl.callbacks.logs import released
+from fl.round import RoundResult
+from protocols.errors import Misuse
+from protocols.layers import LocalTask
+from secagg import SecAggPlus
+
+
+def federation(*privacy: Any, **options: Any) -> Federation:
+    generator = torch.Generator().manual_seed(3)
+    parts = torch.randn(24, 4, generator=generator).split(6)
+    loaders = [DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), 3, shuffle=True) for x in parts]
+    return Federation(lambda: torch.nn.Linear(4, 2), loaders, privacy=privacy, **options)
+
+
+def noise() -> ClientDP:
+    return ClientDP(noise_multiplier=1.0, delta=1e-5, clip=1.0)
+
+
+class Scripted:
+    """An `evaluate` that measures what a script says: one number per call."""
+
+    def __init__(self, *values: float) -> None:
+        self.values = list(values)
+
+    def __call__(self, model: Any, loader: Any, criterion: Any, device: Any) -> dict[str, float]:
+        return {"score": self.values.pop(0)}
+
+
+def scripted(*values: float, callback: Callback, **options: Any) -> Federation:
+    return federation(test=[], evaluate=Scripted(*values), callbacks=[callback], **options)
+
+
+class Diary(Callback):
+    def __init__(self) -> None:
+        self.said: list[Any] = []
+
+    def on_run_begin(self, run: Run) -> None:
+        self.said.append(("run", run.rounds, len(run.history)))
+
+    def on_round_begin(self, run: Run, number: int) -> None:
+        self.said.append(("round", number))
+
+    def on_round_end(self, run: Run, result: RoundResult) -> None:
+        assert run.history[-1] is result
+        self.said.append(("round over", result.number))
+
+    def on_run_end(self, run: Run) -> None:
+        self.said.append(("run over", len(run.history)))
+
+    def on_client_begin(self, task: LocalTask, number: int) -> None:
+        self.said.append((task.client, number))
+
+    def on_client_end(self, task: LocalTask, number: int, metrics: Mapping[str, float]) -> None:
+        self.said.append((task.client, sorted(metrics)))
+
+
+def test_hooks_are_called_in_order_and_what_began_ends() -> None:
+    diary = Diary()
+    federation(callbacks=[diary]).fit(1)
+    clients = [said for name in "0123" for said in ((name, 1), (name, ["accuracy", "loss"]))]
+    assert diary.said == [("run", 1, 0), ("round", 1), *clients, ("round over", 1), ("run over", 1)]
+
+
+def test_layers_that_own_the_training_let_clients_hooks_run_once_a_round() -> None:
+    def loss(model: Any, batch: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    diary = Diary()
+    federation(SampleDP(epsilon=8, delta=1e-3), loss=loss, callbacks=[diary]).fit(2)
+    assert [said[1] for said in diary.said if said[0] == "2"] == [
+        1,
+        ["accuracy", "loss"],
+        2,
+        ["accuracy", "loss"],
+    ]
+
+
+@pytest.mark.parametrize("hook", ["on_run_begin", "on_round_begin", "on_round_end"])
+def test_any_hook_of_the_server_ends_the_run(hook: str) -> None:
+    class Stop(Diary):
+        pass
+
+    def stop(self: Any, run: Run, *what: Any) -> bool:
+        return len(run.history) < 1
+
+    setattr(Stop, hook, stop if hook != "on_run_begin" else lambda self, run: False)
+    first, diary = Stop(), Diary()
+    result = federation(callbacks=[first, diary]).fit(5)
+    assert len(result.history) == (0 if hook == "on_run_begin" else 1)
+    assert diary.said[0] == ("run", 5, 0)
+    assert diary.said[-1] == ("run over", len(result.history))
+
+
+@pytest.mark.parametrize("hook", ["on_run_begin", "on_round_begin", "on_round_end", "on_run_end"])
+def test_an_error_of_a_callback_names_it_and_loses_nothing(hook: str, tmp_path: Path) -> None:
+    class Broken(Callback):
+        pass
+
+    def fail(self: Any, run: Run, *what: Any) -> None:
+        if hook in ("on_run_begin", "on_run_end") or len(run.history) >= 1:
+            raise OSError("no room")
+
+    setattr(Broken, hook, fail)
+    diary = Diary()
+    run = federation(callbacks=[diary, Broken()], output=tmp_path)
+    with pytest.raises(OSError, match="no room") as caught:
+        run.fit(2)
+    assert f"Broken.{hook} raised this" in caught.value.__notes__[0]
+    assert diary.said[-1][0] == "run over"
+    played = {"on_run_begin": 0, "on_run_end": 2}.get(hook, 1)
+    assert len(run.result.history) == played
+    whole = federation()
+    whole.fit(2)
+    if played:
+        again = federation(output=tmp_path)
+        again.fit(2, resume=True)
+        assert torch.equal(again.model.weight, whole.model.weight)
+
+
+def test_keep_best_holds_the_model_of_the_best_round(tmp_path: Path) -> None:
+    models: list[torch.Tensor] = []
+    best = KeepBest("score", path=tmp_path / "kept" / "best.safetensors")
+    run = scripted(0.0, 0.3, 0.9, math.nan, 0.9, callback=best)
+    run.fit(4, on_round=lambda result: models.append(run.model.weight.detach().clone()))
+    assert (best.round, best.value, best.since) == (2, 0.9, 2)
+    assert best.state is not None
+    assert torch.equal(best.state["weight"], models[1])
+    assert not torch.equal(run.model.weight, models[1])
+
+
+def test_a_resumed_run_knows_what_was_best_before_it(tmp_path: Path) -> None:
+    def made(*values: float) -> tuple[KeepBest, Federation]:
+        best = KeepBest("score", path=tmp_path / "best.safetensors")
+        return best, scripted(*values, callback=best, output=tmp_path / "run")
+
+    first, run = made(0.0, 0.3, 0.9)
+    run.fit(2)
+    again, run = made(0.0, 0.5)
+    run.fit(3, resume=True)
+    assert (again.round, again.value) == (2, 0.9)
+    assert first.state is not None
+    assert again.state is not None
+    assert torch.equal(again.state["weight"], first.state["weight"])
+
+
+def test_early_stopping_waits_for_its_patience_and_a_resumed_run_plays_on(tmp_path: Path) -> None:
+    def made(*values: float) -> Federation:
+        waiting = EarlyStopping("score", patience=2, least=0.1)
+        return scripted(*values, callback=waiting, output=tmp_path)
+
+    assert len(made(9.0, 1.0, 0.95, 0.5, 0.45, 0.5, 0.1).fit(9).history) == 5
+    assert len(made(9.0, 0.6, 0.1).fit(9, resume=True).history) == 6
+    assert len(made(9.0, 0.1, 0.2, 0.3, 0.4).fit(9, resume=True).history) == 9
+
+
+def test_abandoned_rounds_try_no_ones_patience() -> None:
+    run = scripted(*[1.0] * 9, callback=EarlyStopping("score", patience=1), min_survivors=4)
+    run.engine.departures = lambda protocol, session: (  # type: ignore[attr-defined]
+        (["1"], {protocol.stages(session)[0].name: ["1"]}) if session.round in (2, 3) else ([], {})
+    )
+    history = run.fit(6).history
+    assert [bool(entry.abandoned) for entry in history] == [False, True, True, False]
+
+
+def test_a_metric_that_the_clients_summed_may_choose_where_there_is_no_noise() -> None:
+    best = KeepBest("loss", mode="min", of="train")
+    result = federation(SecAggPlus(), callbacks=[best]).fit(3)
+    losses = [entry.train_metrics["loss"] for entry in result.history]
+    assert best.value == min(losses)
+
+
+@pytest.mark.parametrize("kind", [KeepBest, EarlyStopping])
+def test_beside_noise_only_the_servers_own_data_may_choose_or_stop(kind: Any, tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", epsilon=99.0, delta=1e-5)
+    with pytest.raises(Misuse, match=r"of the clients' data is not covered by the layers' noise.*of=.test"):
+        federation(noise(), callbacks=[kind("loss", "min", of="train")], ledger=ledger).fit(2)
+    assert not list(ledger.entries())
+    run = federation(noise(), callbacks=[kind("score", "max")], test=[], evaluate=Scripted(*[1.0] * 9))
+    assert run.fit(2).history
+
+
+@pytest.mark.parametrize(
+    "callback, options, said",
+    [
+        (KeepBest("accuracy"), {}, r"'accuracy' never comes; test metrics are \[\]: give test="),
+        (KeepBest("f1"), {"test": [(torch.zeros(2, 4), torch.zeros(2).long())]}, r"\['accuracy', 'loss'\]"),
+        (
+            KeepBest("f1", of="train"),
+            {},
+            r"train metrics are \['loss', 'accuracy'\]: metrics=\[...\] sums it",
+        ),
+    ],
+)
+def test_a_metric_that_never_comes_is_named_before_round_1(callback: Any, options: Any, said: str) -> None:
+    diary = Diary()
+    with pytest.raises(Misuse, match=said):
+        federation(callbacks=[callback, diary], **options).fit(1)
+    assert diary.said == []
+
+
+def test_a_training_metric_that_nobody_reports_is_named_after_the_first_round() -> None:
+    def train(model: Any, loader: Any) -> None:
+        pass
+
+    with pytest.raises(Misuse, match="no client reported 'loss' in round 1"):
+        federation(train=train, callbacks=[EarlyStopping(of="train")]).fit(2)
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        (EarlyStopping, r"expected a list of callbacks"),
+        ([EarlyStopping], r"got the class EarlyStopping: write EarlyStopping\(...\)"),
+        ([print], r"a function of a round's result goes to fit\(on_round=...\)"),
+        (KeepBest(), r"write callbacks=\[...\]"),
+    ],
+)
+def test_what_is_no_callback_is_named(given: Any, said: str) -> None:
+    with pytest.raises(Misuse, match=said):
+        federation(callbacks=given)
+
+
+def test_wrong_options_of_a_callback_are_named() -> None:
+    for options in ({"mode": "best"}, {"of": "clients"}, {"patience": 0}, {"patience": True}, {"least": -1}):
+        with pytest.raises(Misuse, match=r"EarlyStopping: expected"):
+            EarlyStopping("loss", **options)  # type: ignore[arg-type]
+
+
+class Marks(Callback):
+    """Moves every client's model where it lives, and notes that it was there."""
+
+    def __init__(self) -> None:
+        self.seen: list[str] = []
+
+    def on_client_end(self, task: LocalTask, number: int, metrics: Mapping[str, float]) -> None:
+        self.seen.append(task.client)
+        with torch.no_grad():
+            task.model.bias.add_(1.0)
+
+
+def test_client_hooks_run_in_the_workers_and_what_they_note_stays_there() -> None:
+    marked, beside = Marks(), Marks()
+    here, there = federation(callbacks=[marked]), federation(callbacks=[beside], workers=2)
+    plain = federation()
+    for run in (here, there, plain):
+        run.fit(1)
+    assert torch.equal(here.model.bias, there.model.bias)
+    assert torch.allclose(here.model.bias, plain.model.bias + 1, atol=1e-3)
+    assert (sorted(marked.seen), beside.seen) == (["0", "1", "2", "3"], [])
+
+
+def test_only_callbacks_with_a_clients_hook_go_where_clients_live() -> None:
+    marks = Marks()
+    assert of_clients([KeepBest(), marks, CSVLog("x"), EarlyStopping()]) == (marks,)
+    assert pickle.dumps(marks)
+
+
+def test_a_csv_holds_every_round_and_what_is_released_alone(tmp_path: Path) -> None:
+    path = tmp_path / "logs" / "run.csv"
+    federation(SecAggPlus(), callbacks=[CSVLog(path)], output=tmp_path / "run").fit(1)
+    federation(SecAggPlus(), callbacks=[CSVLog(path)], output=tmp_path / "run").fit(3, resume=True)
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert [row["round"] for row in rows] == ["1", "2", "3"]
+    assert {"train/loss", "asked", "survivors", "seconds/train"} <= rows[0].keys()
+
+
+@pytest.mark.parametrize("hidden", [False, True])
+def test_what_a_layer_withholds_is_handed_to_no_callback(hidden: bool, tmp_path: Path) -> None:
+    seen: list[RoundResult] = []
+
+    class Listen(Callback):
+        def on_round_end(self, run: Run, result: RoundResult) -> None:
+            seen.append(result)
+
+    layer = ClientDP(noise_multiplier=1.0, delta=1e-5, clip=0.5, amplify=hidden)
+    options: dict[str, Any] = {"sampling": "poisson", "fraction": 0.2} if hidden else {}
+    callbacks = [Listen(), CSVLog(tmp_path / "run.csv")]
+    run = federation(layer, test=[], evaluate=Scripted(*[0.5] * 9), callbacks=callbacks, **options)
+    result = run.fit(3)
+    assert seen == result.history
+    (row, *_) = csv.DictReader((tmp_path / "run.csv").read_text().splitlines())
+    allowed = {"round", "test/score", "seconds/privacy_server", "epsilon", "abandoned"}
+    counts = {"asked", "survivors", "bytes_up_per_client", "bytes_down_per_client"}
+    assert set(row) <= allowed - {"seconds/privacy_server"} if hidden else allowed | counts
+    assert float(row["epsilon"]) == result.history[0].epsilon
+    for entry in seen:
+        assert not entry.train_metrics
+        assert not hidden or entry.withheld
+        assert not hidden or not (entry.asked or entry.survivors or entry.refusals or entry.seconds)
+        assert set(released(entry)) <= set(row)
