@@ -34,6 +34,7 @@ from secagg.messages import (
 )
 from secagg.parameters import Infeasible, Plan
 from secagg.parameters.plan import planned
+from secagg.parameters.rules import least_held
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
 
@@ -53,7 +54,7 @@ def rule(session: Session, transcript: Transcript) -> Rule:
         threshold=rules.threshold,
         least=rules.survivors,
         corrupt=p.corrupt,
-        near=rules.threshold - 1,
+        near=(least_held(p.quorum, len(rules.holders)) if p.reuse and rules.agrees else rules.threshold) - 1,
         checks=tuple(_checks(rules, n)),
         windows=tuple(frozenset((ring + ring)[at : at + half]) for at in range(n)) if p.window else (),
         in_window=max(0, p.window - 1),

@@ -7,7 +7,14 @@ from dataclasses import dataclass
 from protocols.agreement import quorum
 from protocols.codec import Record
 from protocols.errors import Misuse
-from secagg.parameters.rules import BEACON_ROUNDS, LEAST_THRESHOLD, MOST_HOLDERS, THREATS
+from secagg.parameters.rules import (
+    BEACON_ROUNDS,
+    LEAST_THRESHOLD,
+    MOST_HOLDERS,
+    THREATS,
+    least_held,
+    least_on_complete,
+)
 
 SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS = THREATS
 LEAST_CLIENTS = 3
@@ -88,8 +95,9 @@ def _check_graph(p: MaskParameters, complete: bool, round: int) -> None:
 
 
 def _check_quorum(p: MaskParameters, clients: int) -> None:
-    """Raises Misuse unless two certificates share an honest client, and every window an honest survivor; where later
-    rounds have no vote, unless two views do not both reach the threshold.
+    """Raises Misuse unless two certificates share an honest client, every window has an honest survivor, and the
+    threshold is out of reach of the corrupt clients, wherever that is not left to chance, and of two views, where later
+    rounds have no vote.
     """
     if p.threat == SEMI_HONEST:
         if p.quorum or p.committee or p.window:
@@ -104,8 +112,11 @@ def _check_quorum(p: MaskParameters, clients: int) -> None:
         )
     if not complete and p.window < 1:
         raise Misuse("a sparse graph needs a window >= 1: survivors among clients in a row on the ring")
-    if complete and p.reuse and 2 * p.threshold <= clients - 1 + p.corrupt:
+    safe = (
+        least_on_complete(clients, p.corrupt, p.reuse) if complete else least_held(p.quorum, voters) * p.reuse
+    )
+    if p.threshold < safe:
         raise Misuse(
-            f"reused keys: expected 2 x threshold > holders + corrupt, got 2 x {p.threshold} <= {clients - 1} + "
-            f"{p.corrupt}: two views of who survived could open both secrets of a client"
+            f"expected a threshold of at least {safe} on the complete graph, or where {voters} voters hold everybody's "
+            f"shares, got {p.threshold}: corrupt clients, or two views of who survived, could open a client's secrets"
         )

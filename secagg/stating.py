@@ -3,7 +3,7 @@
 from protocols.statement import Protection
 from secagg.choose import Wishes
 from secagg.mask_parameters import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS
-from secagg.parameters.rules import MOST_TRIES
+from secagg.parameters.rules import MOST_TRIES, least_held
 from secagg.rules import Rules
 
 _SERVER = {
@@ -70,7 +70,10 @@ def _graph(rules: Rules) -> tuple[str, ...]:
     if rules.committed:
         return ("the graph's seed is fixed by commitments of all clients that are revealed afterwards",)
     if rules.parameters.beacon:
-        return ("the graph's seed is a public beacon that nobody knew when the roster was signed",)
+        return (
+            "the graph's seed is a public beacon that nobody knew when the roster was signed",
+            "the corrupt clients are fixed before the beacon appears: every round's graph is known from then on",
+        )
     return ("the graph's seed follows from the server's nonce: the server draws it honestly",)
 
 
@@ -87,7 +90,9 @@ def _sum(rules: Rules) -> str:
 def _collusion(rules: Rules, wishes: Wishes) -> str:
     p = rules.parameters
     if p.threat != SEMI_HONEST:
-        return f"the server with up to {p.corrupt} of the {rules.clients} clients, who sign or are silent as they like"
+        text = f"the server with up to {p.corrupt} of the {rules.clients} clients, who sign or are silent as they like"
+        few = least_held(p.quorum, len(rules.holders)) - 1 if p.reuse and rules.agrees else p.corrupt
+        return text + f", at most {few} of the holders of everybody's shares" * (few < p.corrupt)
     return (
         f"the server with up to {wishes.collusion:.0%} of the clients, at most {p.threshold - 1} of the {p.degree} "
         "that hold shares of one client's secrets"

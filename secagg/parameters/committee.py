@@ -14,13 +14,17 @@ before its graph was known. Two groups certify only if one with at most half of 
     there may be two such groups, and it falls faster than their size if there are more.
 
 And it finishes: (h) q of the committee survive, but with probability 2^-(eta+2).
+
+Reused keys: the committee holds everybody's shares, and q - 1 of them open a secret, for a holder has the others' for
+its own. So q - 1 >= 2q - L, more than the corrupt members that (f) leaves (`rules.least_held`): one member at least is
+not needed for a certificate, however few clients leave.
 """
 
 from __future__ import annotations
 
 import math
 
-from secagg.parameters.rules import MOST_VOTERS, Cohort, first, largest_left, votes_needed
+from secagg.parameters.rules import MOST_VOTERS, Cohort, first, largest_left, least_held, votes_needed
 from secagg.parameters.tails import log_tail_at_least
 
 ALL_VOTE = 500
@@ -38,7 +42,9 @@ def committee(cohort: Cohort) -> tuple[int, int] | None:
         return 0, votes_needed(cohort)
 
     def fits(size: int) -> bool:
-        return least_quorum(cohort, size) <= largest_quorum(cohort, size)
+        quorum = least_quorum(cohort, size)
+        spare = not cohort.reuse or least_held(quorum, size) <= quorum - 1
+        return spare and quorum <= largest_quorum(cohort, size)
 
     most = min(cohort.clients, MOST_VOTERS + 1)
     size = first(fits, 2, most)

@@ -10,7 +10,6 @@ from typing import NamedTuple
 from protocols.errors import Misuse
 from secagg.parameters.committee import committee, least_quorum
 from secagg.parameters.rules import (
-    LEAST_THRESHOLD,
     MOST_HOLDERS,
     THREATS,
     Cohort,
@@ -18,6 +17,7 @@ from secagg.parameters.rules import (
     largest_threshold,
     largest_window,
     least_connected_degree,
+    least_held,
     least_threshold,
     least_window,
     split_threshold,
@@ -166,7 +166,7 @@ def limits(cohort: Cohort, degree: int, held: bool = False) -> Limits | None:
         return None
     size, quorum = voters
     if cohort.reuse:  # the committee holds the shares
-        least, largest = max(LEAST_THRESHOLD, 2 * quorum - (size or cohort.clients)), quorum - 1
+        least, largest = least_held(quorum, size or cohort.clients), quorum - 1
     return Limits(
         least, largest, largest, least_window(cohort, degree), largest_window(cohort, degree), size, quorum
     )
@@ -176,9 +176,8 @@ def _complete(cohort: Cohort) -> Limits:
     least, largest = complete_threshold(cohort)
     if not cohort.two_faced:
         return Limits(least, largest, least, 0, 0, 0, 0)
-    return Limits(
-        least, largest, max(least, min(largest, split_threshold(cohort))), 0, 0, 0, votes_needed(cohort)
-    )
+    middle = split_threshold(cohort.clients, cohort.corrupt)
+    return Limits(least, largest, max(least, min(largest, middle)), 0, 0, 0, votes_needed(cohort))
 
 
 def made(cohort: Cohort, degree: int, threshold: int | None = None, held: bool = False) -> Plan | None:

@@ -130,17 +130,29 @@ def complete_threshold(cohort: Cohort) -> tuple[int, int]:
     Every client has the same C corrupt neighbours, and a survivor keeps the other S - 1 survivors. Two-faced servers
     need a quorum of survivors besides; with reused keys, whose rounds have no vote there, 2t > n - 1 + C.
     """
-    least = max(LEAST_THRESHOLD, cohort.corrupt + 1)
+    least = least_on_complete(cohort.clients, cohort.corrupt, cohort.two_faced and cohort.reuse)
     if not cohort.two_faced:
         return least, cohort.survivors - 1
-    if cohort.reuse:
-        least = max(least, split_threshold(cohort))
     return least, cohort.survivors - 1 if votes_needed(cohort) <= cohort.survivors else 0
 
 
-def split_threshold(cohort: Cohort) -> int:
+def least_on_complete(clients: int, corrupt: int, split: bool) -> int:
+    """The least threshold that the corrupt clients do not reach on the complete graph, nor two views (`split`)."""
+    return max(LEAST_THRESHOLD, corrupt + 1, split_threshold(clients, corrupt) * split)
+
+
+def least_held(quorum: int, holders: int) -> int:
+    """The least threshold where one group of clients votes and holds everybody's shares.
+
+    Two certificates share 2q - L voters, so that a plan has at most 2q - L - 1 of the holders corrupt, but with the
+    probability of (f): those must not open anything by themselves.
+    """
+    return max(LEAST_THRESHOLD, 2 * quorum - holders)
+
+
+def split_threshold(clients: int, corrupt: int) -> int:
     """The least t with 2t > n - 1 + C: two views cannot both gather it on the complete graph."""
-    return (cohort.clients + cohort.corrupt + 1) // 2
+    return (clients + corrupt + 1) // 2
 
 
 def votes_needed(cohort: Cohort) -> int:

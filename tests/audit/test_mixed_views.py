@@ -4,11 +4,11 @@ of few honest clients, though every view had as many survivors as were promised.
 
 from typing import Any
 
+import numpy as np
 import pytest
 
 from protocols.audit import WhiteBox
 from protocols.audit.prop import Finding
-from protocols.audit.search.planning import corrupt_sets
 from protocols.audit.search.views import Arrangement, came_out, judge, play, prepared
 from protocols.kernel import client
 from protocols.opening import Attack, Rule
@@ -51,7 +51,9 @@ def ready() -> tuple[Any, Any, Rule, Attack]:
     subject = WhiteBox(protocol)
     table, requests, rule = prepared(subject, Arrangement(subject.protocol, CLIENTS, PROMISED, CLIENTS))
     holders = frozenset().union(*rule.shares)
-    attack = mixed(rule, next(c for c in corrupt_sets(rule, 10_000) if len(holders & c) >= 18))
+    rng = np.random.default_rng(0)
+    drawn = (frozenset(rng.permutation(CLIENTS)[: rule.corrupt].tolist()) for _ in range(10_000))
+    attack = mixed(rule, next(corrupt for corrupt in drawn if len(holders & corrupt) >= 18))
     assert min(map(len, attack.views)) >= PROMISED
     return subject, (table, requests), rule, attack
 

@@ -117,6 +117,13 @@ def nothing_pinned(session: Any, parameters: Any) -> bytes:
     return bytes(32)
 
 
+class TwoShares(SecAggPlus):
+    """Two of six holders open everything, and two may be corrupt."""
+
+    def _sparse(self, clients: int) -> Any:
+        return self._for(clients, neighbours=6, threshold=2, collusion=2.5 / clients)
+
+
 class OneBit(SecAggPlus):
     """Behind a beacon, numbers of so few bits that one of twenty graphs suits the corrupt clients."""
 
@@ -282,6 +289,16 @@ DEFECTS = (
         "abandoned-sessions-leave-nothing",
         put("protocols.runtime.Runtime._supersede", anything_goes),
         reusing_sparse,
+    ),
+    split(
+        "a threshold that corrupt holders reach",
+        plant=together(
+            *(
+                put(f"secagg.{where}.least_held", lambda *_: 2)
+                for where in ("parameters.plan", "parameters.committee", "mask_parameters")
+            )
+        ),
+        protocol=partial(TwoShares, setup="reuse"),
     ),
     split(
         "one view per holder on a sparse graph",

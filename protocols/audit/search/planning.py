@@ -3,6 +3,7 @@
 A check that a plan goes without may still be there in the code: `playing` finds out.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -56,10 +57,13 @@ def _weakened(check: Check, rule: Rule) -> Iterator[tuple[str, tuple[Check, ...]
 
 
 def corrupt_sets(rule: Rule, count: int, seed: int = 0) -> Iterator[frozenset[int]]:
-    """Draw sets of corrupt clients that the rule says it withstands: as many as it says, or as fit."""
+    """Draw sets of corrupt clients that the rule says it withstands: as many as it says, or as fit, those first
+    who hold the most clients' shares.
+    """
     rng = np.random.default_rng(seed)
+    held = Counter(i for group in rule.shares for i in group)
     for _ in range(count):
-        order = rng.permutation(rule.clients).tolist()
+        order = sorted(rng.permutation(rule.clients).tolist(), key=lambda i: -held[i])
         chosen = set(order[: rule.corrupt])
         if excess(rule, chosen) > 0:
             chosen = set()

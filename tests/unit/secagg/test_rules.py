@@ -144,7 +144,13 @@ class TestSessions:
             (9, {"beacon": b"x", "reuse": True, "epoch": bytes(32)}, "of a set-up"),
             (9, {"beacon": b"x", "reuse": True, "begun": 1}, "of a set-up"),
             (9, {"beacon": b"x", "epoch": bytes(32), "begun": 1}, "of a set-up"),
-            (7, {"reuse": True, "threshold": 4, "corrupt": 2}, "2 x threshold > holders"),
+            (7, {"reuse": True, "threshold": 4, "corrupt": 2}, "threshold of at least 5 on the complete"),
+            (7, {"threshold": 2, "corrupt": 2, "quorum": 5}, "threshold of at least 3 on the complete"),
+            (
+                9,
+                {"threat": "semi-malicious", "reuse": True, "committee": 5, "quorum": 5, "window": 1},
+                "threshold of at least 5 .* where 5 voters hold",
+            ),
             (9, {}, "needs commit and reveal, or a beacon"),
         ],
     )
