@@ -5,10 +5,12 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from fl.average import SecureAverage
+    from fl.client_evaluation import ClientEvaluation
     from fl.federation import Federation
     from fl.strategies import FedAdam, FedAvg, FedProx, FedSGD
 
 _HOMES = {
+    "ClientEvaluation": "fl.client_evaluation",
     "Federation": "fl.federation",
     "SecureAverage": "fl.average",
     "FedAdam": "fl.strategies",
@@ -16,7 +18,7 @@ _HOMES = {
     "FedProx": "fl.strategies",
     "FedSGD": "fl.strategies",
 }
-__all__ = ["FedAdam", "FedAvg", "FedProx", "FedSGD", "Federation", "SecureAverage"]
+__all__ = ["ClientEvaluation", "FedAdam", "FedAvg", "FedProx", "FedSGD", "Federation", "SecureAverage"]
 
 
 def __getattr__(name: str) -> Any:

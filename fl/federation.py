@@ -23,8 +23,10 @@ from fl.coordinator import Coordinator
 from fl.dropouts import Dropouts
 from fl.engines.memory import MemoryEngine
 from fl.federation_setup import (
+    ClientEvaluates,
     FederationSetup,
     Loaders,
+    check_client_evaluation,
     criterion_of,
     evaluation_of,
     loaders_by_name,
@@ -56,7 +58,8 @@ class Federation:
     loop `train(model, loader, optimizer[, criterion, device, epoch, round])`, arguments found by name, once
     per local epoch; returns a dict of floats or None (default: classification). strategy: default FedAvg.
     privacy: layers in the client's order, at most one secure sum, last. test: a loader for `evaluate(model,
-    loader, criterion, device)`. optimizer: factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
+    loader, criterion, device)`. evaluation: a `ClientEvaluation`, on the clients' data (in memory). optimizer:
+    factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
     criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
     example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. callbacks:
     `fl.callbacks.Callback`s, in order. Other keywords: fields of `fl.run_options.RunOptions` (bits, fraction, dropout,
@@ -76,6 +79,7 @@ class Federation:
         names: Sequence[str] | int | None = None,
         test: Any = None,
         evaluate: Callable[..., dict[str, float]] | None = None,
+        evaluation: ClientEvaluates | None = None,
         optimizer: Callable[[Any], Any] | None = None,
         criterion: Callable[[], Any] | None = None,
         learning_rate: float | None = None,
@@ -105,6 +109,7 @@ class Federation:
             loss=loss,
             test=test,
             evaluate=evaluation_of(evaluate, test),
+            evaluation=evaluation,
             policy=arguments.checked("policy", policy),
             ledger=arguments.ledger(ledger),
             output=arguments.folder(output),
@@ -114,6 +119,7 @@ class Federation:
         self._assemble()
 
     def _assemble(self) -> None:
+        check_client_evaluation(self.setup.evaluation, self.setup.stack)
         self._made_with = made_with.of(self.setup)
         self.coordinator = Coordinator(self.setup)
         options = self.setup.options
@@ -206,13 +212,22 @@ class Federation:
         """Return this federation's clients as a Flower ClientApp; options as in `fl.flower.apps.client_app`."""
         from fl.flower.apps import client_app
 
+        self._no_evaluation()
         return client_app(self, site, **options)
 
     def server_app(self, rounds: int = 3, **options: Any) -> Any:
         """Return this federation's server as a Flower ServerApp. options: as in `fl.flower.apps.server_app`."""
         from fl.flower.apps import server_app
 
+        self._no_evaluation()
         return server_app(self, rounds, **options)
+
+    def _no_evaluation(self) -> None:
+        if self.setup.evaluation is not None:
+            raise Misuse(
+                "evaluation: sums over the clients' own data are made by the engine in memory only: leave it out on "
+                "Flower, and give the server test="
+            )
 
     def _start(self, rounds: int, resume: bool) -> KeptRun | None:
         folder = self.setup.output
@@ -272,6 +287,8 @@ class Federation:
             result = self._play(parts) if lost is None else self._count(lost, parts)
         self.coordinator.close(result)
         result.metrics = self.coordinator.evaluate()
+        if self.setup.evaluation is not None and result.abandoned is None:
+            result.metrics |= self.setup.evaluation.after(number, self.model, self.account)
         result.guarantees = self.account.guarantees()
         return withheld(result) if self.coordinator.hidden else result
 
@@ -352,6 +369,8 @@ class Federation:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
         run, notes = self.coordinator.run, self.engine.notes
+        if setup.evaluation is not None:
+            notes = (*notes, setup.evaluation.told)
         if self.coordinator.hidden:
             notes = told(notes)
         return statement_of(setup.stack, protection, self.account, notes, history, run)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, runtime_checkable
 
 import torch
 
@@ -30,6 +30,19 @@ LEARNING_RATE = 0.1
 Loaders = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
 
 
+@runtime_checkable
+class ClientEvaluates(Protocol):
+    """What evaluates a model on the clients' data (`fl.client_evaluation`). noisy: whether its sums are noised. told:
+    what it releases, for the statement. `after` returns a round's metrics, none where it is not due, and charges the
+    account before anything is sent.
+    """
+
+    noisy: bool
+    told: str
+
+    def after(self, number: int, model: torch.nn.Module, account: Any) -> dict[str, float]: ...
+
+
 @dataclass
 class FederationSetup:
     """Everything a federation was given, normalised. Layers, strategy and train function are checked
@@ -48,6 +61,7 @@ class FederationSetup:
     loss: Callable[..., Any] | None
     test: Any
     evaluate: Evaluate
+    evaluation: ClientEvaluates | None
     policy: Policy | None
     ledger: "Ledger | None"
     output: Path | None
@@ -165,6 +179,19 @@ def strategy_of(given: Strategy | None) -> Strategy:
     if given is not None and not isinstance(given, Strategy):
         raise Misuse(f"strategy: expected a strategy such as FedAvg(), got {given!r}")
     return given or FedAvg()
+
+
+def check_client_evaluation(given: Any, stack: Stack) -> None:
+    """Raises Misuse for what evaluates nothing, and where it would tell exactly what a layer noises."""
+    if given is not None and not isinstance(given, ClientEvaluates):
+        raise Misuse(f"evaluation: expected an fl.ClientEvaluation, got {type(given).__name__}")
+    if given is not None and stack.noisy and not given.noisy:
+        noisy = next(layer.name for layer in stack.layers if layer.adds_noise)
+        raise Misuse(
+            f"evaluation: {noisy} noises what clients send, and this evaluation would sum their results exactly: give "
+            "it a layer of its own that adds noise, whose price is added (privacy=[ClientDP(...), ...]), or give the "
+            "server test="
+        )
 
 
 def evaluation_of(given: Evaluate | None, test: Any) -> Evaluate:
