@@ -76,13 +76,15 @@ class LocalComputation:
             if isinstance(order, torch.Generator):  # its state would depend on how often it was asked before
                 order.manual_seed(derive(options.seed, "order", own.number, own.client))
         model = fresh_model(self.template, self._state(broadcast) | self._stayed(own), options.device)
+        optimizer = setup.optimizer(model.parameters())
+        next_epoch = setup.schedule.at(optimizer, own.number, options.local_epochs)
         return LocalTask(
             client=own.client,
             model=model,
             loader=loader,
-            optimizer=setup.optimizer(model.parameters()),
+            optimizer=optimizer,
             criterion=setup.criterion(),
-            run=run_epochs(setup.train, own.number),
+            run=run_epochs(setup.train, own.number, next_epoch),
             epochs=options.local_epochs,
             loss=setup.loss,
             examples=examples_in(loader),

@@ -66,7 +66,7 @@ class Coordinator:
         self.schema = schema_of_state(state, setup.options.integers, rules)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
-        self.optimizer = of_optimizer(_optimizer(setup, self.model))
+        self.optimizer = of_optimizer(made := _optimizer(setup, self.model)) | setup.schedule.facts(made)
         self.run: RunFacts | None = None
         self.origin = Origin()
         self.closed: dict[str, int] = {}
@@ -92,6 +92,7 @@ class Coordinator:
                 "sessions with reused keys lack who left an earlier one, and a layer's price counts every round that "
                 'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
             )
+        self.setup.schedule.at(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
         self.run = run
         self.setup.stack.plan(run)
         demanded = self.sample().plan.min_survivors

@@ -40,6 +40,7 @@ from fl.round.kept import KeptRun, RunFiles, entry_of
 from fl.round.remarks import Speaker
 from fl.run_options import RunOptions
 from fl.run_result import Result
+from fl.schedules import Schedule
 from fl.strategies import Strategy
 from fl.train_function import TrainFunction
 from fl.training import train_one_epoch
@@ -62,8 +63,9 @@ class Federation:
     factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
     criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
     example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. callbacks:
-    `fl.callbacks.Callback`s, in order. Other keywords: fields of `fl.run_options.RunOptions` (bits, fraction, dropout,
-    metrics, seed, ...).
+    `fl.callbacks.Callback`s, in order. scheduler: factory from an optimizer; it is stepped once per local epoch of the
+    run, or per round (`scheduler_per="round"`). Other keywords: fields of `fl.run_options.RunOptions` (bits,
+    fraction, dropout, metrics, seed, ...).
 
     Raises Misuse, StackError or CapacityError here, not in round 30.
     """
@@ -88,6 +90,8 @@ class Federation:
         ledger: Any = None,
         output: Path | str | None = None,
         callbacks: Sequence[Callback] = (),
+        scheduler: Callable[[Any], Any] | None = None,
+        scheduler_per: str = "epoch",
         **options: Any,
     ) -> None:
         if unknown := sorted(options.keys() - (known := RunOptions.__dataclass_fields__.keys())):
@@ -115,6 +119,7 @@ class Federation:
             output=arguments.folder(output),
             sizes=sizes,
             callbacks=callbacks_of(callbacks),
+            schedule=Schedule(scheduler, scheduler_per),
         )
         self._assemble()
 

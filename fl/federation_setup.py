@@ -1,7 +1,7 @@
 """What a federation is made of, checked before round 1. What does not belong here: running it."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
@@ -13,7 +13,8 @@ from fl import arguments
 from fl.callbacks import Callback
 from fl.loaders import examples_in
 from fl.run_options import RunOptions
-from fl.strategies import FedAvg, Strategy
+from fl.schedules import Schedule
+from fl.strategies import FedAvg, FedSGD, Strategy
 from fl.train_function import TrainFunction
 from fl.training import Evaluate, evaluate
 from protocols.errors import Misuse, StackError
@@ -67,6 +68,7 @@ class FederationSetup:
     output: Path | None
     sizes: dict[str, int]
     callbacks: tuple[Callback, ...] = ()
+    schedule: Schedule = field(default_factory=Schedule)
 
     @property
     def keeps_state(self) -> bool:
@@ -85,8 +87,29 @@ class FederationSetup:
                     f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"
                 )
         self.train.demand(owned)
+        self._check_schedule()
         if self.loss is not None:
             arguments.takes("loss", self.loss, "a function loss(model, batch)", 2)
+
+    def _check_schedule(self) -> None:
+        """Raises Misuse, or StackError where who owns the optimizer would let a schedule have no effect or no say."""
+        if self.schedule.make is None:
+            return
+        self.train.demand({"optimizer": "scheduler"})
+        stepless = [
+            layer for layer in self.stack.layers if layer.needs_local() and "optimizer" not in layer.owns
+        ]
+        for who in (*([self.strategy] if isinstance(self.strategy, FedSGD) else []), *stepless):
+            raise StackError(
+                f"{type(who).__name__} lets clients take no own step: a scheduler changes nothing; leave it out"
+            )
+        for layer in self.stack.layers:
+            if "optimizer" in layer.owns and self.schedule.stepping(self.options.local_epochs):
+                raise StackError(
+                    f"{type(layer).__name__} freezes step sizes for a client's round, and this scheduler changes them "
+                    'between its epochs: take scheduler_per="round" or local_epochs=1, or SampleDP(schedule=...), a '
+                    "function of the step's number"
+                )
 
 
 def shared(state: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:

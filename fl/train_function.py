@@ -82,12 +82,18 @@ def _is_number(value: Any) -> bool:
         return False
 
 
-def run_epochs(function: TrainFunction, round: int) -> Callable[[LocalTask], dict[str, float]]:
-    """Return what a task's `run` does: the train function once per local epoch; the last epoch's metrics."""
+def run_epochs(
+    function: TrainFunction, round: int, next_epoch: Callable[[], None]
+) -> Callable[[LocalTask], dict[str, float]]:
+    """Return what a task's `run` does: the train function once per local epoch, `next_epoch` between two of them; the
+    last epoch's metrics.
+    """
 
     def run(task: LocalTask) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for epoch in range(task.epochs):
+            if epoch:
+                next_epoch()
             offered = {
                 "model": task.model,
                 "loader": task.loader,

@@ -1,0 +1,84 @@
+"""Step sizes that follow the run's epochs or rounds: the user's torch scheduler, put where each client's round begins.
+
+A client's optimizer is made anew every round, and a node may run a process per message. So a schedule keeps nothing: a
+round's scheduler is made anew too, and stepped to where the run is. What does not belong here: step sizes within an
+epoch, and such as follow data.
+"""
+
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from fl import arguments
+from protocols.errors import Misuse
+from protocols.options import is_plain, plain
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """make: from an optimizer to a torch scheduler, or None for step sizes that stay. per: "epoch" or "round"."""
+
+    make: Callable[[Any], Any] | None = None
+    per: str = "epoch"
+
+    def __post_init__(self) -> None:
+        if self.make is not None:
+            arguments.takes(
+                "scheduler", self.make, "a function that takes an optimizer and returns a scheduler", 1
+            )
+        arguments.one_of("epoch", "round")("scheduler_per", self.per)
+
+    def stepping(self, epochs: int) -> bool:
+        """Whether step sizes change within a client's round of `epochs` local epochs."""
+        return self.make is not None and self.per == "epoch" and epochs > 1
+
+    def at(self, optimizer: Any, round: int, epochs: int) -> Callable[[], None]:
+        """Set the optimizer's step sizes for the beginning of a round, and return what goes on to its next epoch.
+
+        Raises Misuse for what is no scheduler, follows a metric, or ends before the round.
+        """
+        if self.make is None:
+            return _nothing
+        scheduler = self._made(optimizer)
+        try:
+            with (
+                warnings.catch_warnings()
+            ):  # torch expects optimizer steps in between; they were of earlier rounds
+                warnings.simplefilter("ignore")
+                for _ in range((round - 1) * (epochs if self.per == "epoch" else 1)):
+                    scheduler.step()
+        except ValueError as error:
+            raise Misuse(
+                f"scheduler: {type(scheduler).__name__} does not reach round {round}: {error}"
+            ) from None
+        return scheduler.step if self.per == "epoch" else _nothing
+
+    def facts(self, optimizer: Any) -> Settings:
+        """Return the kind of scheduler and its plain settings at the beginning of a run, for its checkpoint."""
+        if self.make is None:
+            return {"scheduler": None}
+        scheduler = self._made(optimizer)
+        state = {key: value for key, value in scheduler.state_dict().items() if is_plain(value)}
+        held = {f"scheduler.{key}": plain(value) for key, value in state.items() if not key.startswith("_")}
+        return {"scheduler": type(scheduler).__name__, "scheduler_per": self.per, **held}
+
+    def _made(self, optimizer: Any) -> Any:
+        assert self.make is not None
+        scheduler = self.make(optimizer)
+        if not callable(getattr(scheduler, "step", None)) or not hasattr(scheduler, "state_dict"):
+            raise Misuse(
+                f"scheduler: expected a function that returns a scheduler, it returned {type(scheduler).__name__}"
+            )
+        if hasattr(scheduler, "mode_worse"):  # ReduceLROnPlateau, which torch gives no other mark
+            raise Misuse(
+                f"scheduler: {type(scheduler).__name__} follows a metric, and clients would follow their own: take one "
+                "that follows epochs"
+            )
+        return scheduler
+
+
+def _nothing() -> None:
+    """No schedule."""
