@@ -37,7 +37,9 @@ from secagg.messages import (
     Opened,
     Proceed,
     Unmask,
+    indices,
     items,
+    pack_bits,
     unpack_bits,
 )
 from secagg.packing import unpack
@@ -125,16 +127,19 @@ class View:
                 at += size
 
     def _resuming(self) -> Iterator[tuple[int, Resuming]]:
-        """The insiders that reuse keys, with the chains of this round."""
+        """The insiders that reuse keys, with the chains of this round: in a set-up those with all whose keys the server
+        has, whatever lists it sent them.
+        """
         for i, state in self.insiders.items():
             if isinstance(state, Resuming):
                 yield i, state
             elif isinstance(state, Establishing):
-                for told in self.told(INPUT, i):
-                    with contextlib.suppress(PeerError):
-                        memory = state._memory(Proceed.decode(told))
-                        known = (self.session, i, state.update, state.vector)
-                        yield i, Resuming(*known, memory, state.keys.sign)
+                given = Places(self.rules, self.seed, self.keys).known(i)
+                everybody = pack_bits(self.keys, self.session.clients)
+                told = Proceed(everybody, indices(given), b"".join(self.keys[j] for j in given))
+                with contextlib.suppress(PeerError):
+                    known = (self.session, i, state.update, state.vector)
+                    yield i, Resuming(*known, state._memory(told), state.keys.sign)
 
     def with_dealt(self) -> "View":
         """The insiders tell every share that was dealt to them besides."""
