@@ -8,6 +8,7 @@ from contextlib import suppress
 from dataclasses import replace
 
 from he.roles.messages import INPUT, OPEN, EncryptedInput, OpenRequest
+from he.roles.scheme import least_survivors
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
@@ -49,11 +50,11 @@ _BEFORE_INPUT = ("join", INPUT)
 
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool | None:
-    """A total is promised over two clients or more; where clients open it too, whether enough did is not said."""
+    """A total is promised over the least that is opened; where clients open it too, whether enough did is not said."""
     sent = set(range(session.clients))
     for stage in _BEFORE_INPUT:
         sent -= gone.get(stage, set())
-    if len(sent) < max(2, session.min_survivors):
+    if len(sent) < max(2, least_survivors(session)):
         return False
     later = any(who for stage, who in gone.items() if stage not in _BEFORE_INPUT)
     return None if later else True
@@ -70,11 +71,21 @@ def hooks(oracles: Oracles, **inapplicable: str) -> Hooks:
     )
 
 
-class ServerView:
-    """What a server saw of a session; `attack` makes what it wants opened of that and of the honest sum."""
+def too_few(session: Session, chosen: int | None) -> range:
+    """The most clients over whom no total may be opened. chosen: `min_survivors` of the sum."""
+    return range((chosen or session.clients // 2 + 1) - 1)
 
-    def __init__(self, attack: Callable[["ServerView", bytes], bytes]) -> None:
-        self.attack = attack
+
+class ServerView:
+    """What a server saw of a session; `attack` makes what it wants opened of that and of the honest sum.
+
+    named: the clients that it names (None: all whose contribution is in the honest sum).
+    """
+
+    def __init__(
+        self, attack: Callable[["ServerView", bytes], bytes], named: Iterable[int] | None = None
+    ) -> None:
+        self.attack, self.named = attack, named
         self.inputs: dict[int, EncryptedInput] = {}
 
     def tamper(self, sent: Message) -> Message:
@@ -84,6 +95,8 @@ class ServerView:
                 self.inputs[sent.sender.number] = EncryptedInput.decode(sent.body)
         if sent.stage == OPEN and sent.sender == SERVER:
             asked = OpenRequest.decode(sent.body)
-            forged = replace(asked, ciphertexts=self.attack(self, asked.ciphertexts))
+            named = asked.tickets if self.named is None else self.named
+            tickets = {i: asked.tickets[i] for i in named}
+            forged = replace(asked, ciphertexts=self.attack(self, asked.ciphertexts), tickets=tickets)
             return replace(sent, body=forged.encode())
         return sent

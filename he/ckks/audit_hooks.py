@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from he.audit_hooks import ServerView, hooks
+from he.audit_hooks import ServerView, hooks, too_few
 from he.ckks.ciphertexts import Adder, Upload, encrypt
 from he.ckks.keys import Context
 from he.ckks.messages import KEY, HolderKeys
@@ -18,13 +18,13 @@ from protocols.kernel import Message
 from protocols.session import Session
 
 
-def make(shared: bool) -> Hooks:
-    """Return the hooks of a CKKSSum. shared: clients share the key."""
-    return hooks(partial(_oracles, shared))
+def make(shared: bool, least: int | None) -> Hooks:
+    """Return the hooks of a CKKSSum. shared: clients share the key. least: its `min_survivors`."""
+    return hooks(partial(_oracles, shared, least))
 
 
-def _oracles(shared: bool, session: Session) -> Iterator[tuple[str, Tamper]]:
-    parameters = scheme(session)
+def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tuple[str, Tamper]]:
+    parameters, few = scheme(session), too_few(session, least)
 
     def summed(seen: ServerView, *clients: int) -> Adder:
         adder = Adder.empty(parameters)
@@ -41,6 +41,9 @@ def _oracles(shared: bool, session: Session) -> Iterator[tuple[str, Tamper]]:
     def without_one(seen: ServerView, honest: bytes) -> bytes:
         return summed(seen, *sorted(seen.inputs)[1:]).finish().encode()
 
+    def of_few(seen: ServerView, honest: bytes) -> bytes:
+        return summed(seen, *few).finish().encode()
+
     def rerandomised(seen: ServerView, honest: bytes) -> bytes:
         assert isinstance(seen, _PublishedView)
         adder = summed(seen, 0)
@@ -51,6 +54,7 @@ def _oracles(shared: bool, session: Session) -> Iterator[tuple[str, Tamper]]:
     yield "one client's ciphertext", _PublishedView(single).tamper
     yield "one client's ciphertext, once for each client", _PublishedView(repeated).tamper
     yield "the sum without one client", _PublishedView(without_one).tamper
+    yield f"the sum of {len(few)} of {session.clients} clients", _PublishedView(of_few, few).tamper
     if not shared:
         yield "one client's ciphertext, re-randomised", _PublishedView(rerandomised).tamper
 

@@ -39,11 +39,12 @@ class CKKSSum(HomomorphicSum):
 
     arrangement: `KeyHolder()` (default), `SharedByClients()`, or their names "keyholder" and "shared".
     Threshold CKKS is not offered: docs/ckks.md says why. min_survivors: fewest contributions that are ever
-    opened. key: the clients' shared key for `SharedByClients`, or the path of its file; the server's
-    instance has none. Without one, an instance makes its own for the simulated parties of one process;
-    parties that were set up apart then open nothing. identity, roster: this party's signing key, and the
-    verified roster of all clients and of the key holder, by the name that the arrangement gives it; then
-    every key that the server relays is signed. Raises Misuse for options that do not fit.
+    opened, 2 or more (default: more than half of the session's clients). key: the clients' shared key for
+    `SharedByClients`, or the path of its file; the server's instance has none. Without one, an instance makes
+    its own for the simulated parties of one process; parties that were set up apart then open nothing. identity,
+    roster: this party's signing key, and the verified roster of all clients and of the key holder, by the name that
+    the arrangement gives it; then every key that the server relays is signed. Raises Misuse for options that do not
+    fit.
     """
 
     name = "ckks"
@@ -51,7 +52,7 @@ class CKKSSum(HomomorphicSum):
     def __init__(
         self,
         arrangement: Arrangement | str | None = None,
-        min_survivors: int = 2,
+        min_survivors: int | None = None,
         key: SharedKey | str | Path | None = None,
         identity: Identity | None = None,
         roster: Roster | None = None,
@@ -62,16 +63,13 @@ class CKKSSum(HomomorphicSum):
                 "CKKS has no threshold arrangement here (docs/ckks.md says why): "
                 "choose KeyHolder or SharedByClients, or PaillierSum for a threshold key"
             )
-        super().__init__(found, identity, roster)
-        if min_survivors < 1:
-            raise Misuse(f"expected min_survivors >= 1, got {min_survivors}")
+        super().__init__(found, min_survivors, identity, roster)
         if key is not None and not self.shared:
             raise Misuse(
                 "a shared key goes with SharedByClients only; a key holder makes its own for every session"
             )
         if roster is not None and self.shared:
             raise Misuse("a roster goes with a key holder; clients that share a key know each other by it")
-        self.min_survivors = min_survivors
         if isinstance(key, str | Path):
             key = SharedKey.load(key)
         if key is not None and not isinstance(key, SharedKey):
@@ -89,7 +87,7 @@ class CKKSSum(HomomorphicSum):
     def audit_hooks(self) -> Hooks:
         from he.ckks.audit_hooks import make
 
-        return make(self.shared)
+        return make(self.shared, self.min_survivors)
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         keys = () if self.shared else (Stage(JOIN), Stage(KEY, HOLDER))
@@ -97,9 +95,6 @@ class CKKSSum(HomomorphicSum):
 
     def scheme_parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> CKKSParameters:
         return choose(clients, dimension, modulus // 2 if modulus else bound, self.shared)
-
-    def least_sum(self, clients: int) -> int:
-        return self.min_survivors
 
     def protection(self, session: Session) -> Protection:
         facts = _facts(scheme(session), relayed=not self.shared and self._roster is None)

@@ -6,8 +6,8 @@ from functools import partial
 
 from gmpy2 import mpz
 
-from he.audit_hooks import ServerView, hooks
-from he.paillier.cipher import add, encrypt, parse, serialise
+from he.audit_hooks import ServerView, hooks, too_few
+from he.paillier.cipher import add, add_all, encrypt, parse, serialise
 from he.paillier.keys import PublicKey
 from he.paillier.messages import DECRYPT, DecryptRequest
 from he.paillier.parameters import scheme
@@ -18,10 +18,12 @@ from protocols.randomness import SystemRandom
 from protocols.session import Session
 
 
-def make(encryption: Callable[[], PublicKey], boxes: bool) -> Hooks:
-    """Return the hooks of a PaillierSum. encryption: gives its key. boxes: a holder seals the total to clients."""
+def make(encryption: Callable[[], PublicKey], boxes: bool, least: int | None) -> Hooks:
+    """Return the hooks of a PaillierSum. encryption: gives its key. boxes: a holder seals the total to clients. least:
+    its `min_survivors`.
+    """
     sealed = {} if boxes else {"nonces_are_used_once": "nothing is sealed with a nonce"}
-    return replace(hooks(partial(_oracles, encryption), **sealed), corrupt=_corrupt)
+    return replace(hooks(partial(_oracles, encryption, least), **sealed), corrupt=_corrupt)
 
 
 def _corrupt(session: Session) -> dict[str, int]:
@@ -29,14 +31,19 @@ def _corrupt(session: Session) -> dict[str, int]:
     return {"decryptor": scheme(session).corrupt}
 
 
-def _oracles(encryption: Callable[[], PublicKey], session: Session) -> Iterator[tuple[str, Tamper]]:
-    public = encryption()
+def _oracles(
+    encryption: Callable[[], PublicKey], least: int | None, session: Session
+) -> Iterator[tuple[str, Tamper]]:
+    public, few = encryption(), too_few(session, least)
 
     def parsed(data: bytes) -> list[mpz]:
         return parse(data, len(data) // public.ciphertext_bytes, public)
 
     def single(seen: ServerView, honest: bytes) -> bytes:
         return seen.inputs[0].ciphertexts
+
+    def of_few(seen: ServerView, honest: bytes) -> bytes:
+        return serialise(add_all((parsed(seen.inputs[i].ciphertexts) for i in few), public), public)
 
     def rerandomised(seen: ServerView, honest: bytes) -> bytes:
         values = parsed(single(seen, honest))
@@ -50,6 +57,7 @@ def _oracles(encryption: Callable[[], PublicKey], session: Session) -> Iterator[
     yield "one client's ciphertext", _DecryptorsView(single).tamper
     yield "one client's ciphertext, re-randomised", _DecryptorsView(rerandomised).tamper
     yield "the sum plus one", _DecryptorsView(plus_one).tamper
+    yield f"the sum of {len(few)} of {session.clients} clients", ServerView(of_few, few).tamper
 
 
 class _DecryptorsView(ServerView):

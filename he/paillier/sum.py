@@ -51,7 +51,8 @@ class PaillierSum(HomomorphicSum):
     file (`he.paillier.make`, `save`, `from_phe`); left out, all parties are simulated in this process with
     keys made at first use, and the statement says so.
     exponent_bits: see `Randomisers`; fewer than half the modulus' length rest on a further assumption,
-    which the statement names. identity, roster: this client's signing key and the verified roster of all
+    which the statement names. min_survivors: fewest contributions that are ever opened, 2 or more (default:
+    more than half of the session's clients). identity, roster: this client's signing key and the verified roster of all
     clients' keys; decryptors and holders then open signed contributions only. Raises Misuse for options
     that do not fit.
     """
@@ -65,13 +66,14 @@ class PaillierSum(HomomorphicSum):
         key_bits: int = DEFAULT_BITS,
         keys: Keyring | Given | tuple[Key, ...] | str | Path | None = None,
         exponent_bits: int | None = None,
+        min_survivors: int | None = None,
         identity: Identity | None = None,
         roster: Roster | None = None,
     ) -> None:
         if not isinstance(key_bits, int) or key_bits < LEAST_BITS or key_bits % 2:
             raise Misuse(f"expected an even key length of {LEAST_BITS} bits or more, got {key_bits!r}")
         self._given = _ring(keys)
-        super().__init__(_arrangement(arrangement, self._given), identity, roster)
+        super().__init__(_arrangement(arrangement, self._given), min_survivors, identity, roster)
         self.key_bits, self.exponent_bits = key_bits, exponent_bits
         if self._given is not None:
             self._given.fits(self.arrangement)
@@ -126,14 +128,11 @@ class PaillierSum(HomomorphicSum):
         assert bits is not None
         return choose(self.arrangement, self.keys, bits, clients, dimension, bound, modulus)
 
-    def least_sum(self, clients: int) -> int:
-        return min(2, clients)
-
     @property
     def audit_hooks(self) -> Hooks:
         from he.paillier.audit_hooks import make
 
-        return make(lambda: self.keys.encryption, bool(self.recipients))
+        return make(lambda: self.keys.encryption, bool(self.recipients), self.min_survivors)
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         if isinstance(self.arrangement, Threshold):

@@ -23,7 +23,8 @@ def survivors_of(session: Session, arrived: Collection[int]) -> tuple[int, ...]:
     """Return the survivors, ascending. Raises TooFewSurvivors."""
     if len(arrived) < (least := least_survivors(session)):
         raise TooFewSurvivors(
-            f"expected the inputs of at least {least} clients, {len(arrived)} of {session.clients} came"
+            f"expected the inputs of at least {least} clients, {len(arrived)} of {session.clients} came: min_survivors "
+            "says how few are summed, more than half unless chosen"
         )
     return tuple(sorted(arrived))
 

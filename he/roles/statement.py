@@ -8,6 +8,8 @@ from protocols.policy import Demands
 from protocols.statement import Protection
 
 SUM, PUBLISHED = "the sum over the survivors, and who they are", "what the server publishes"
+_INVENTED = "clients are not authenticated by a signed roster: a server that invents clients can isolate one"
+_NOISE = "noise in shares (DistributedDP) counts every client's, unless `colluders` says how many work with the server"
 SIGNED = "the roster of the parties' signing keys was signed by someone other than the server"
 
 
@@ -119,13 +121,21 @@ def _limits(arrangement: Arrangement, demands: Demands, simulated: bool) -> list
         limits.append(
             "one client together with the server reads everything: the key is shared by all clients"
         )
-    elif not demands.signed_roster:
-        limits.append(
-            "clients are not authenticated by a signed roster: a server that invents clients can isolate one"
-        )
+    else:
+        limits += [_isolating(demands), *([] if demands.signed_roster else [_INVENTED])]
+    limits.append(_NOISE)
     if simulated:
         limits.append(
             "simulated parties: one process holds the keys of several, nothing is hidden from whoever runs it"
         )
     limits.append("a client can contribute any vector: inputs are not proven to be in range")
     return limits
+
+
+def _isolating(demands: Demands) -> str:
+    """What the least total means: the server may list corrupt clients and one honest one."""
+    others = demands.survivors - 1
+    return (
+        f"{others} client{'s' * (others != 1)} together with the server can read any other client's update: a total "
+        f"over {demands.survivors} of {demands.cohort} clients is opened, and the server has a say in whose"
+    )

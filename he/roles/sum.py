@@ -30,11 +30,19 @@ class HomomorphicSum(SecureSum):
 
     version: ClassVar[int] = 3
 
-    def __init__(self, arrangement: Arrangement, identity: Identity | None, roster: Roster | None) -> None:
+    def __init__(
+        self,
+        arrangement: Arrangement,
+        min_survivors: int | None,
+        identity: Identity | None,
+        roster: Roster | None,
+    ) -> None:
+        if min_survivors is not None and (type(min_survivors) is not int or min_survivors < 2):
+            raise Misuse(f"expected min_survivors to be a whole number >= 2, or None, got {min_survivors!r}")
         if identity is not None and roster is None:
             raise Misuse("an identity signs for those who know its key: give the verified roster too")
         check_recipients(arrangement, roster)
-        self.arrangement = arrangement
+        self.arrangement, self.min_survivors = arrangement, min_survivors
         self._identity, self._roster = identity, roster
 
     @property
@@ -47,9 +55,18 @@ class HomomorphicSum(SecureSum):
     def scheme_parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> Record:
         """Choose the scheme's numbers. Raises CapacityError where none carry the sum."""
 
-    @abstractmethod
     def least_sum(self, clients: int) -> int:
-        """Return the fewest contributions of a cohort that are ever opened."""
+        """Return the fewest contributions of a cohort that are ever opened: more than half of it unless chosen.
+
+        With one fewer clients on its side the server reads another's update: it lists theirs and that one's. Raises
+        Misuse for a cohort that is smaller.
+        """
+        least = clients // 2 + 1 if self.min_survivors is None else self.min_survivors
+        if least > clients:
+            raise Misuse(
+                f"min_survivors={least}, but the session has {clients} clients: no total could be opened"
+            )
+        return least
 
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> Parameters:
         return Parameters(

@@ -63,6 +63,10 @@ def whatever_it_insists_on(
     return self._helper(session, party, random, policy or self.default_policy, memory)
 
 
+def any_two(self: Any, clients: int) -> int:
+    return min(2, clients)
+
+
 PUBLISHED = published
 DEFECTS = (
     Defect(
@@ -93,6 +97,18 @@ DEFECTS = (
         "no-decryption-oracle",
         put("he.ckks.whole_key.opened", check_values_ignored),
         CKKSSum,
+    ),
+    Defect(
+        "two contributions are opened by default",
+        "no-decryption-oracle",
+        put("he.roles.sum.HomomorphicSum.least_sum", any_two),
+        CKKSSum,
+    ),
+    Defect(
+        "fewer contributions opened than promised",
+        "no-decryption-oracle",
+        put("he.roles.scheme.expect_clients", lambda session, indices: None),
+        paillier,
     ),
     Defect(
         "a key holder's own policy ignored",

@@ -1,15 +1,20 @@
 """A federation under homomorphic sums ends in the very model that the plain sum gives, clients that leave included."""
 
+import re
+
 import pytest
 import torch
 
+from dp import DistributedDP
 from fl import Federation
 from fl.data import load
 from fl.data.partition import partition
 from fl.models import logistic
+from fl.run_result import Result
 from he import CKKSSum, KeyHolder, PaillierSum, SharedByClients, Threshold
 from protocols import PlainSum, SecureSum
 from protocols.errors import Misuse
+from protocols.layers import PrivacyLayer
 from tests.paillier_fixed import ring
 
 CLIENTS = 6
@@ -22,7 +27,7 @@ SUMS = {
 }
 
 
-def trained(layer: SecureSum, dropout: float, **plan: float) -> tuple[list[torch.Tensor], list[object]]:
+def run(*layers: SecureSum | PrivacyLayer, dropout: float, **plan: float) -> Result:
     data = load("digits")
     x, y = torch.from_numpy(data.x_train), torch.from_numpy(data.y_train)
     loaders = {
@@ -32,12 +37,15 @@ def trained(layer: SecureSum, dropout: float, **plan: float) -> tuple[list[torch
     federation = Federation(
         model=lambda: logistic(data.x_train.shape[1:], 10),
         clients=loaders,
-        privacy=[layer],
+        privacy=list(layers),
         dropout=dropout,
-        seed=4,
-        **plan,
+        **{"seed": 4, **plan},
     )
-    result = federation.fit(rounds=1)
+    return federation.fit(rounds=1)
+
+
+def trained(layer: SecureSum, dropout: float, **plan: float) -> tuple[list[torch.Tensor], list[object]]:
+    result = run(layer, dropout=dropout, **plan)
     return list(result.model.state_dict().values()), list(result.survivors)
 
 
@@ -62,3 +70,15 @@ def test_clients_that_are_named_go_along_and_a_name_that_is_none_is_refused_befo
         trained(layer("nobody"), 0.0)
     with pytest.raises(Misuse, match="not every round asks every client"):
         trained(layer("client-01"), 0.0, fraction=0.5)
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_round_of_too_few_clients_is_abandoned_by_name_and_its_noise_is_charged(name: str) -> None:
+    """Noise that two survivors would carry changes nothing: fewer than four of six are no sum that anybody opens."""
+    noise = DistributedDP(noise_multiplier=1.0, clip=1.0, min_survivors=2)
+    result = run(noise, SUMS[name](), dropout=0.9, delta=1e-5, seed=1)  # three leave before their input does
+    (entry,) = result.history
+    assert re.search(r"at least 4 clients, \d of 6 came: min_survivors", entry.abandoned or "")
+    assert entry.survivors == ()
+    (price,) = result.guarantees
+    assert price.epsilon > 0

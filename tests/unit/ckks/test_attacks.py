@@ -427,15 +427,15 @@ def test_states_do_not_show_or_keep_secrets() -> None:
 
 def test_arrangements_are_part_of_the_session() -> None:
     random = SystemRandom()
-    session = CKKSSum().session(["a", "b"], 3, 5, random=random)
-    for other in (CKKSSum("shared"), CKKSSum(KeyHolder("someone else")), CKKSSum(min_survivors=1)):
+    session = CKKSSum().session(["a", "b", "c", "d"], 3, 5, random=random)
+    for other in (CKKSSum("shared"), CKKSSum(KeyHolder("someone else")), CKKSSum(min_survivors=2)):
         with pytest.raises(Misuse, match="parameters"):
             other.server(session, random=random)
     assert parameters(session).holder == "key holder"
     with pytest.raises(Misuse, match="threshold"):
         CKKSSum(Threshold())
     with pytest.raises(Misuse, match="min_survivors"):
-        CKKSSum(min_survivors=0)
+        CKKSSum(min_survivors=1)
     with pytest.raises(Misuse, match="SharedByClients"):
         CKKSSum(key=SharedKey.generate())
 

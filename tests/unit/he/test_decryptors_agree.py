@@ -41,7 +41,8 @@ class Server:
     """A server that shows every decryptor what it likes, and collects what honest ones answer."""
 
     def __init__(self, arrangement: Threshold, vectors: dict[int, list[int]], bound: int = 50) -> None:
-        self.protocol = PaillierSum(arrangement, key_bits=2048, keys=ring(replace(arrangement, corrupt=-1)))
+        keys = ring(replace(arrangement, corrupt=-1))
+        self.protocol = PaillierSum(arrangement, key_bits=2048, keys=keys, min_survivors=2)
         self.session = self.protocol.session(NAMES, len(vectors[0]), bound, random=RANDOM)
         assert isinstance(self.protocol.keys.public, ThresholdKey)
         self.key = self.protocol.keys.public

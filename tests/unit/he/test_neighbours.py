@@ -26,8 +26,17 @@ from he.roles.messages import (
 )
 from he.roles.parties import HasCiphertexts
 from he.roles.scheme import Accumulator
+from he.roles.sum import HomomorphicSum
 from protocols import SecureSum, simulate
-from protocols.errors import Aborted, Misuse, PeerError, PolicyRefusal, SpentUpdate, WireError
+from protocols.errors import (
+    Aborted,
+    Misuse,
+    PeerError,
+    PolicyRefusal,
+    SpentUpdate,
+    TooFewSurvivors,
+    WireError,
+)
 from protocols.kernel import SERVER, Message, Party, State, client
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
@@ -233,6 +242,89 @@ def test_a_minimum_of_the_session_is_held_where_the_opening_happens(make: Callab
     with pytest.raises(Aborted) as caught:
         simulate(protocol, INPUTS, bound=50, min_survivors=4, tamper=fewer)
     assert "at least 4" in "".join(caught.value.__notes__)
+
+
+def lying(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server's own code goes on with as few contributions as it likes."""
+    for place in ("he.roles.server", "he.paillier.decryptors"):
+        monkeypatch.setattr(f"{place}.survivors_of", lambda session, arrived: tuple(sorted(arrived)))
+
+
+def only(*senders: int) -> Callable[[Message], Message | None]:
+    """A server that throws away what other clients put in."""
+    lost = {client(i) for i in range(4)}.difference(map(client, senders))
+    return lambda sent: None if sent.stage == INPUT and sent.sender in lost else sent
+
+
+@ALL
+def test_by_default_the_server_and_half_of_the_clients_isolate_nobody(
+    make: Callable[[], SecureSum], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Everybody sent. The server lists the victim and one corrupt client, whose own input it takes away."""
+    lying(monkeypatch)
+    opened: list[Message] = []
+    with pytest.raises(Aborted) as caught:
+        simulate(make(), INPUTS, bound=50, tamper=only(0, 3), observe=opened.append)
+    assert "at least 3 are demanded before a sum is opened, 2 came" in "".join(caught.value.__notes__)
+    assert not [sent for sent in opened if sent.stage in (OPEN, DECRYPT) and sent.recipient == SERVER]
+    assert simulate(make(), INPUTS, bound=50, tamper=only(0, 1, 3)).survivors == (0, 1, 3)
+
+
+@ALL
+def test_drop_outs_of_half_abandon_a_session_by_name_before_anything_is_opened(
+    make: Callable[[], SecureSum],
+) -> None:
+    seen: list[Message] = []
+    with pytest.raises(TooFewSurvivors, match="at least 3 clients, 2 of 4 came: min_survivors"):
+        simulate(make(), INPUTS, bound=50, drop={INPUT: {1, 2}}, observe=seen.append)
+    assert not [sent for sent in seen if sent.stage in (AGREE, OPEN, DECRYPT)]
+
+
+CHOSEN: dict[str, Callable[[int], HomomorphicSum]] = {
+    "paillier, key holder": lambda least: PaillierSum(
+        KeyHolder(), key_bits=2048, keys=ring(KeyHolder()), min_survivors=least
+    ),
+    "paillier, threshold": lambda least: PaillierSum(
+        Threshold(3, 4), key_bits=2048, keys=ring(Threshold(3, 4)), min_survivors=least
+    ),
+    "ckks, key holder": lambda least: CKKSSum(min_survivors=least),
+}
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+@pytest.mark.parametrize("least", [2, 3, 4, None])
+def test_what_is_chosen_is_what_is_opened_and_what_the_statement_says(name: str, least: int | None) -> None:
+    """The statement's number is exact: so many clients less one, with the server, read another's; fewer do not."""
+    protocol, lowest = CHOSEN[name](least), least or 3
+    session = protocol.session(NAMES, 2, 50, random=RANDOM)
+    said = protocol.protection(session)
+    assert protocol.demands(session).survivors == said.parameters["min_survivors"] == lowest
+    who = "1 client" if lowest == 2 else f"{lowest - 1} clients"
+    assert f"{who} together with the server can read any other client's update" in " ".join(said.limits)
+    kept = range(lowest)
+    total = simulate(protocol, INPUTS, bound=50, tamper=only(*kept)).total
+    corrupt = sum(INPUTS[i] for i in kept[1:])
+    assert (total - corrupt).tolist() == INPUTS[0].tolist()
+    with pytest.raises(TooFewSurvivors, match=f"at least {lowest} clients, {lowest - 1} of 4 came"):
+        simulate(protocol, INPUTS, bound=50, tamper=only(*kept[1:]))
+
+
+@pytest.mark.parametrize("name", CHOSEN)
+def test_a_least_total_that_no_session_could_hold_is_refused_before_one_is_made(name: str) -> None:
+    for bad in (1, 0, -2, 2.0, True, "3"):
+        with pytest.raises(Misuse, match="min_survivors to be a whole number >= 2, or None"):
+            CHOSEN[name](bad)  # type: ignore[arg-type]
+    with pytest.raises(Misuse, match="min_survivors=5, but the session has 4 clients"):
+        CHOSEN[name](5).session(NAMES, 2, 50, random=RANDOM)
+
+
+def test_parties_with_another_least_total_refuse_each_other() -> None:
+    session = CHOSEN["ckks, key holder"](2).session(NAMES, 2, 50, random=RANDOM)
+    for other in (CKKSSum(), CKKSSum(min_survivors=3)):
+        with pytest.raises(Misuse, match="give every party the same"):
+            other.client(session, 0, INPUTS[0], random=RANDOM)
+        with pytest.raises(Misuse, match="give every party the same"):
+            other.helper(session, Party("key-holder"), random=RANDOM)
 
 
 @ALL

@@ -43,11 +43,11 @@ Make = Callable[[tuple[str, ...]], SecureSum]
 
 def paillier(recipients: tuple[str, ...]) -> SecureSum:
     chosen = KeyHolder(recipients=recipients)
-    return PaillierSum(chosen, key_bits=2048, keys=ring(KeyHolder()))
+    return PaillierSum(chosen, key_bits=2048, keys=ring(KeyHolder()), min_survivors=2)
 
 
 def ckks(recipients: tuple[str, ...]) -> SecureSum:
-    return CKKSSum(KeyHolder(recipients=recipients))
+    return CKKSSum(KeyHolder(recipients=recipients), min_survivors=2)
 
 
 BOTH = pytest.mark.parametrize("make", [paillier, ckks])
