@@ -84,7 +84,7 @@ class LocalComputation:
             loader=loader,
             optimizer=optimizer,
             criterion=setup.criterion(),
-            run=run_epochs(setup.train, own.number, next_epoch),
+            run=run_epochs(setup.train, own.number, own.run.rounds, next_epoch),
             epochs=options.local_epochs,
             loss=setup.loss,
             examples=examples_in(loader),

@@ -87,6 +87,9 @@ class FederationSetup:
                     f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"
                 )
         self.train.demand(owned)
+        for layer in self.stack.layers:
+            if layer.needs_local():
+                self.train.demand_private(type(layer).__name__)
         self._check_schedule()
         if self.loss is not None:
             arguments.takes("loss", self.loss, "a function loss(model, batch)", 2)

@@ -14,11 +14,12 @@ from fl.tensors.clone import clone
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
 
-OFFERED = ("model", "loader", "optimizer", "criterion", "device", "epoch", "round")
+OFFERED = ("model", "loader", "optimizer", "criterion", "device", "epoch", "round", "rounds")
 
 
 class TrainFunction:
-    """The user's `train(model, loader, optimizer[, criterion, device, epoch, round])`, arguments found by name.
+    """The user's `train(model, loader, optimizer[, criterion, device, epoch, round, rounds])`, arguments found by
+    name; rounds: how many the run plans.
 
     Raises Misuse for a required argument of another name, or where it takes neither model nor loader.
     """
@@ -58,6 +59,12 @@ class TrainFunction:
                 )
                 raise Misuse(f"{owner} must own the {argument}, but {self.name} does not take one: {instead}")
 
+    def demand_private(self, owner: str) -> None:
+        """Raises Misuse where an adapter knows what `owner`, which draws the batches, would leave undone."""
+        check = getattr(self.function, "private", None)
+        if check is not None:
+            check(owner)
+
     def __call__(self, offered: Mapping[str, Any]) -> dict[str, float]:
         given = {k: v for k, v in offered.items() if self.takes(k)}
         returned = self.function(**given)
@@ -83,7 +90,7 @@ def _is_number(value: Any) -> bool:
 
 
 def run_epochs(
-    function: TrainFunction, round: int, next_epoch: Callable[[], None]
+    function: TrainFunction, round: int, rounds: int, next_epoch: Callable[[], None]
 ) -> Callable[[LocalTask], dict[str, float]]:
     """Return what a task's `run` does: the train function once per local epoch, `next_epoch` between two of them; the
     last epoch's metrics.
@@ -102,6 +109,7 @@ def run_epochs(
                 "device": task.device,
                 "epoch": epoch,
                 "round": round,
+                "rounds": rounds,
             }
             metrics = function(offered)
         return metrics

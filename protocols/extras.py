@@ -12,6 +12,8 @@ from protocols.errors import MissingExtra
 
 EXTRAS = {
     "torch": ("torch", "opacus", "safetensors", "sklearn"),
+    "trainer": ("transformers", "accelerate", "peft"),
+    "lightning": ("lightning",),
     "femnist": ("h5py",),
     "he": ("phe", "gmpy2", "tenseal", "backports"),
     "flower": ("flwr", "ray"),

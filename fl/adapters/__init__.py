@@ -8,16 +8,20 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from fl.adapters.lightning import from_lightning
     from fl.adapters.numpy import from_numpy
     from fl.adapters.sklearn import fit_scaler, from_sklearn
+    from fl.adapters.trainer import from_trainer
 
 _HOMES = {
+    "from_trainer": ("trainer", "fl.adapters.trainer"),
+    "from_lightning": ("lightning", "fl.adapters.lightning"),
     "from_numpy": ("torch", "fl.adapters.numpy"),
     "from_sklearn": ("torch", "fl.adapters.sklearn"),
     "fit_scaler": ("torch", "fl.adapters.sklearn"),
 }
 """Name -> (the extra that brings what it needs, its module)."""
-__all__ = ["fit_scaler", "from_numpy", "from_sklearn"]
+__all__ = ["fit_scaler", "from_lightning", "from_numpy", "from_sklearn", "from_trainer"]
 
 
 def __getattr__(name: str) -> Any:
@@ -26,5 +30,5 @@ def __getattr__(name: str) -> Any:
     from protocols.extras import needs
 
     extra, home = _HOMES[name]
-    with needs(extra, f"fl.adapters.{name}"):
+    with needs("torch", f"fl.adapters.{name}"), needs(extra, f"fl.adapters.{name}"):
         return getattr(importlib.import_module(home), name)

@@ -37,9 +37,23 @@ class FedProx(FedAvg):
         anchors = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
 
         @torch.no_grad()
-        def add_proximal_gradient(*_: Any) -> None:
+        def add_proximal_gradient() -> None:
             for parameter, anchor in anchors.items():
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter - anchor, alpha=self.mu)
 
-        return add_proximal_gradient
+        def before_step(optimizer: Any, args: Any, kwargs: Any) -> Any:
+            """A closure, `step(closure)`, makes the gradient within the step: then the pull is added there."""
+            own, *given = args
+            closure = given[0] if given else kwargs.get("closure")
+            if closure is None:
+                return add_proximal_gradient()
+
+            def pulled() -> Any:
+                loss = closure()
+                add_proximal_gradient()
+                return loss
+
+            return (own, pulled), {}
+
+        return before_step

@@ -62,6 +62,7 @@ print(sorted(set({HEAVY!r}) & set(sys.modules)), file=sys.stderr)
         "fl",
         "fl.cli",
         "fl.registry",
+        "fl.adapters",
         "fl.data",
         "fl.round",
         "fl.engines.memory",
@@ -100,6 +101,8 @@ def test_a_missing_extra_is_one_sentence_with_the_pip_command(
         ("tenseal", "from he import CKKSSum; CKKSSum()"),
         ("phe", "from he import PaillierSum; PaillierSum()"),
         ("torch", "from fl.models import mlp; mlp((4,), 2)"),
+        ("torch", "from fl.adapters import from_numpy"),
+        ("torch", "from fl.adapters import from_trainer"),
     ],
 )
 def test_the_library_names_the_extra_too(name: str, call: str) -> None:
@@ -146,6 +149,7 @@ VIOLATIONS = [
     ("Opacus is imported", "fl", "import opacus"),
     ("torch is imported", "protocols", "import torch"),
     ("hypothesis is imported", "secagg", "import hypothesis"),
+    ("Each framework of an adapter", "fl", "import peft"),
     ("The round knows no torch", "fl/round", "import fl.seeds"),
 ]
 

@@ -1,5 +1,6 @@
 """Federation and SecureAverage: the user's own loop, wrapped; refusals before round 1; equal seeds, equal results."""
 
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -177,6 +178,30 @@ def test_two_owners_of_one_optimizer_are_refused() -> None:
 def test_every_strategy_learns(strategy: Any) -> None:
     result = federation([SecAgg()], strategy=strategy, local_epochs=2, learning_rate=0.2).fit(12)
     assert result.history[-1].metrics["loss"] < 0.95 * result.history[0].metrics["loss"]
+
+
+def test_fedprox_pulls_where_a_loop_gives_its_step_a_closure() -> None:
+    def train(model: nn.Module, loader: Any, optimizer: Any, *, closing: bool) -> None:
+        for x, y in loader:
+
+            def closure(x: Any = x, y: Any = y) -> Any:
+                optimizer.zero_grad()
+                loss = nn.functional.cross_entropy(model(x), y)
+                loss.backward()
+                return loss
+
+            if closing:
+                optimizer.step(closure)
+            else:
+                closure()
+                optimizer.step()
+
+    one, other, free = (
+        federation([], strategy=FedProx(mu), train=partial(train, closing=closing)).fit(2)
+        for closing, mu in ((True, 1.0), (False, 1.0), (False, 0.0))
+    )
+    assert equal(one, other)
+    assert not equal(one, free)
 
 
 def test_batchnorm_counters_are_kept_or_summed_by_choice_and_buffers_averaged() -> None:

@@ -1,0 +1,238 @@
+"""LightningModule and Trainer of Lightning as a Federation: one epoch of `fit` per client and local epoch.
+
+What belongs here: a client's own Trainer, and its module's optimizer and schedules in the place where the run is. What
+does not: which parameters travel; those that require gradients do, as in any federation.
+"""
+
+import logging
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from copy import deepcopy
+from typing import Any
+
+import lightning as L  # noqa: N812  # as its documentation says
+from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, ModelSummary, ProgressBar
+from torch.optim import Optimizer
+from torch.optim.lr_scheduler import ReduceLROnPlateau
+from torch.utils.data import DataLoader
+
+from fl.adapters.optimizers import Factory, again
+from fl.federation import Federation
+from fl.federation_setup import Loaders
+from protocols.errors import Misuse
+
+PRIVATE: dict[str, Any] = {"accumulate_grad_batches": 1, "gradient_clip_val": None, "precision": "32-true"}
+PRIVATE |= {"max_steps": -1, "limit_train_batches": 1.0, "overfit_batches": 0.0}
+"""What a Trainer must say beside a layer that draws the batches and owns the optimizer."""
+
+
+UNUSED = (Checkpoint, ModelSummary, ProgressBar)
+"""What a client's Trainer does without: a federation has many of them, one after the other."""
+
+
+def one_epoch(trainer: Any, module: Any) -> None:
+    """Ends `fit` after an epoch, wherever in the run it is."""
+    trainer.should_stop = True
+
+
+class Batches:
+    """Batches that a layer draws: nothing else can be read. They end where they end; what has no length would be drawn
+    a batch ahead, before the step of the one before it.
+    """
+
+    def __init__(self, loader: Any) -> None:
+        self._loader = loader
+
+    def __len__(self) -> int:
+        return 1 << 31
+
+    def __iter__(self) -> Iterator[Any]:
+        return iter(self._loader)
+
+
+class LightningLoop:
+    """One local epoch of `trainer().fit(model, loader)`. trainer: makes a Trainer. epochs: local ones of a round."""
+
+    def __init__(self, module: Any, trainer: Callable[[], Any], epochs: int) -> None:
+        self.func, self.module, self.trainer, self.epochs = type(module), module, trainer, epochs
+
+    def __call__(
+        self, model: Any, loader: Any, optimizer: Any, epoch: int, round: int, rounds: int
+    ) -> dict[str, float] | None:
+        own, calls = _trainer(self.trainer), (round - 1) * self.epochs + epoch
+        own.fit_loop.max_epochs, own.fit_loop.min_epochs = rounds * self.epochs, 0
+        at = own.fit_loop.epoch_progress.current
+        at.ready = at.started = at.processed = at.completed = calls
+        own.callbacks.append(LambdaCallback(on_train_epoch_end=one_epoch))
+        drawn = not isinstance(loader, DataLoader) or hasattr(loader, "sealed")
+
+        def configured() -> Any:
+            return _here(type(model).configure_optimizers(model), optimizer, own, calls)
+
+        model.configure_optimizers = configured
+        with quiet():
+            own.fit(model, Batches(loader) if drawn else loader)
+        return {name: float(value) for name, value in own.callback_metrics.items()}
+
+    def private(self, owner: str) -> None:
+        """Raises Misuse for what a layer that draws batches and owns the optimizer leaves without effect."""
+        own = _trainer(self.trainer)
+        said = [
+            f"{name}={wanted!r} (it is {getattr(own, name)!r})"
+            for name, wanted in PRIVATE.items()
+            if getattr(own, name) not in (wanted, 0 if wanted is None else wanted)
+        ]
+        if said:
+            raise Misuse(
+                f"{owner} draws the batches of this Trainer and owns its optimizer: say {', '.join(said)}; {owner} has "
+                "options of its own: clip, and physical_batch for accumulation"
+            )
+        if not self.module.automatic_optimization:
+            raise Misuse(f"{owner} needs automatic_optimization: a step of one's own is not accounted")
+        if _parsed(_configured(deepcopy(self.module), self.trainer))[1]:
+            raise Misuse(
+                f"{owner} owns the learning rates: leave the schedulers out of configure_optimizers, and say "
+                f"{owner}(schedule=lambda step: ...)"
+            )
+
+
+def from_lightning(
+    module: Any, trainer: Callable[[], Any], clients: Loaders, *, test: Any = None, **options: Any
+) -> Federation:
+    """Return a federation around a LightningModule; `result.model` is the trained one.
+
+    module: where the run begins; every client trains a copy, with the optimizer and the schedules that its
+    `configure_optimizers` gives: an optimizer's moments begin anew every round, schedules and `current_epoch` run over
+    the whole run. trainer: makes a Trainer; its `max_epochs` are the local epochs of a round. clients: DataLoaders by
+    name, as in `Federation`. test: a loader for the module's `validation_step`, else its `test_step`; what it logs is
+    the evaluation. metrics: names that `training_step` logs. options: of `Federation`; `optimizer=` makes the optimizer
+    where `configure_optimizers` cannot without data.
+
+    SampleDP, and DistributedDP at example level, work through the same `fit`; arguments of the Trainer that they leave
+    without effect are refused by name before round 1. Raises Misuse as `Federation` does.
+
+        federation = from_lightning(Net(), lambda: L.Trainer(max_epochs=1), loaders, privacy=[SecAgg()])
+    """
+    if isinstance(trainer, L.Trainer) or not callable(trainer):
+        raise Misuse(
+            "trainer: expected a function that makes a Trainer, such as lambda: L.Trainer(max_epochs=1)"
+        )
+    epochs = _trainer(trainer).max_epochs
+    if not isinstance(epochs, int) or epochs < 1:
+        raise Misuse(f"max_epochs: a round has whole passes, 1 or more, got {epochs}")
+    if "local_epochs" in options:
+        raise Misuse("local_epochs: the Trainer's max_epochs says it")
+    given: dict[str, Any] = {"metrics": (), **options}
+    if given.get("optimizer") is None:
+        given["optimizer"] = _optimizer(module, trainer)
+    return Federation(
+        lambda: deepcopy(module),
+        clients,
+        LightningLoop(module, trainer, epochs),
+        test=test,
+        evaluate=None if test is None else _evaluation(trainer),
+        local_epochs=epochs,
+        **given,
+    )
+
+
+def _trainer(make: Callable[[], Any]) -> Any:
+    """A client's Trainer: it neither saves nor evaluates; the federation does."""
+    with quiet():
+        own = make()
+    own.callbacks[:] = [each for each in own.callbacks if not isinstance(each, UNUSED)]
+    own.limit_val_batches = own.num_sanity_val_steps = 0
+    return own
+
+
+def _configured(module: Any, trainer: Callable[[], Any]) -> Any:
+    """What a module, a copy, configures before it has seen data. Raises Misuse where it needs more."""
+    module.trainer = _trainer(trainer)
+    try:
+        return module.configure_optimizers()
+    except Exception as error:
+        raise Misuse(
+            f"configure_optimizers needs a Trainer with data ({error}): give from_lightning(..., optimizer=lambda "
+            "parameters: ...); its schedules still come from configure_optimizers"
+        ) from error
+
+
+def _optimizer(module: Any, trainer: Callable[[], Any]) -> Factory:
+    copied = deepcopy(module)
+    made, _ = _parsed(_configured(copied, trainer))
+    return again(made, copied.parameters())
+
+
+def _parsed(configured: Any) -> tuple[Any, list[Any]]:
+    """The one optimizer that `configure_optimizers` returned, and its schedulers. Raises Misuse for none or several."""
+    schedulers: list[Any] = []
+    if isinstance(configured, dict):
+        schedulers = [configured["lr_scheduler"]] if "lr_scheduler" in configured else []
+        configured = configured["optimizer"]
+    elif isinstance(configured, tuple) and len(configured) == 2 and isinstance(configured[0], list):
+        configured, schedulers = configured
+    elif isinstance(configured, list | tuple) and len(configured) == 1 and isinstance(configured[0], dict):
+        return _parsed(configured[0])
+    if isinstance(configured, list | tuple) and len(configured) == 1:
+        configured = configured[0]
+    if not isinstance(configured, Optimizer):
+        raise Misuse(
+            f"configure_optimizers: expected one optimizer, with schedulers or without, got {configured!r}: a loop "
+            "with several of them is a train function of one's own, Federation(train=...)"
+        )
+    return configured, list(schedulers)
+
+
+def _here(configured: Any, optimizer: Any, own: Any, calls: int) -> Any:
+    """What `configure_optimizers` returned, around another optimizer, with its schedules after `calls` epochs."""
+    made, schedulers = _parsed(configured)
+    if not schedulers or len(made.param_groups) != len(optimizer.param_groups):
+        return optimizer
+    for group, numbers in zip(optimizer.param_groups, made.param_groups, strict=True):
+        group.update({name: value for name, value in numbers.items() if name != "params"})
+    own.fit_loop.setup_data()
+    steps = -(-own.num_training_batches // own.accumulate_grad_batches)
+    for each in schedulers:
+        told = {"scheduler": each, **(each if isinstance(each, dict) else {})}
+        taken = calls * (steps if told.get("interval") == "step" else 1) // told.get("frequency", 1)
+        _rebind(told["scheduler"], optimizer)
+        for _ in range(0 if isinstance(told["scheduler"], ReduceLROnPlateau) else taken):
+            told["scheduler"].step()
+    return (
+        configured | {"optimizer": optimizer} if isinstance(configured, dict) else ([optimizer], schedulers)
+    )
+
+
+def _rebind(scheduler: Any, optimizer: Any) -> None:
+    """Let a scheduler, and those that it chains, set the rates of another optimizer."""
+    scheduler.optimizer = optimizer
+    for inner in getattr(scheduler, "_schedulers", ()):
+        _rebind(inner, optimizer)
+
+
+def _evaluation(trainer: Callable[[], Any]) -> Callable[..., dict[str, float]]:
+    def evaluate(model: Any, loader: Any, criterion: Any, device: Any) -> dict[str, float]:
+        own = _trainer(trainer)
+        own.limit_val_batches = 1.0
+        validates = type(model).validation_step is not L.LightningModule.validation_step
+        with quiet():
+            (measured,) = (own.validate if validates else own.test)(model, loader, verbose=False) or [{}]
+        model.train()
+        return {name: float(value) for name, value in measured.items()}
+
+    return evaluate
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without what every new Trainer says of the machine, and torch's of schedulers that are moved to their place."""
+    log = logging.getLogger("lightning.pytorch")
+    level = log.level
+    log.setLevel(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", message=r".*(optimizer\.step\(\)|many workers)")
+            yield
+    finally:
+        log.setLevel(level)
