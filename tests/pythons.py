@@ -29,7 +29,19 @@ PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 PYTHONS: list[str] = re.findall(r"Python :: (3\.\d+)", " ".join(PROJECT["classifiers"]))
 
 SMALL = ("--rounds=2", "--clients=5", "--model=logistic", "--json")
-EXTRAS = ("torch", "trainer", "lightning", "femnist", "he", "flower", "audit", "plots", "tensorboard", "mlflow", "wandb")
+EXTRAS = (
+    "torch",
+    "trainer",
+    "lightning",
+    "femnist",
+    "he",
+    "flower",
+    "audit",
+    "plots",
+    "tensorboard",
+    "mlflow",
+    "wandb",
+)
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--help",): (),
     ("doctor", "--json"): (),

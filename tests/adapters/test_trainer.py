@@ -102,7 +102,8 @@ def test_a_round_of_one_client_is_the_trainers_own_training_with_one_schedule_ov
     tmp_path: Path, accumulate: int
 ) -> None:
     options = {"learning_rate": 1e-2, "gradient_accumulation_steps": accumulate, "warmup_steps": 1}
-    alone = trainer(tmp_path, num_train_epochs=2, weight_decay=0.1, **options)
+    options |= {"weight_decay": 0.1}
+    alone = trainer(tmp_path, num_train_epochs=2, **options)
     alone.train_dataset = Texts(4 * accumulate)  # one step an epoch, whatever the order
     rates = [Rates(), Rates()]
     alone.add_callback(rates[0])
