@@ -24,6 +24,8 @@ TESTS = (
     "tests/property/test_packing.py",
     "tests/property/test_quantise.py",
     "tests/property/test_updates.py",
+    "tests/unit/he/test_paillier_contributions.py",
+    "tests/unit/he/test_paillier_decryptors.py",
     "tests/unit/he/test_paillier_oracle.py",  # helpers, which masked sums have none of
     "tests/unit/protocols",
     "tests/unit/secagg",

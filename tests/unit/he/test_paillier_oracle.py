@@ -4,22 +4,18 @@ The attacks: one client's ciphertext, the same re-randomised, the sum plus one, 
 out, tickets of fewer clients, a second opening, a second session's request; and clients that the server invents.
 """
 
-import hashlib
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import gmpy2
 import numpy as np
 import pytest
 
-from he import KeyHolder, PaillierSum, SharedByClients, Threshold
+from he import KeyHolder, SharedByClients, Threshold
 from he.arrangements import Arrangement
-from he.paillier.cipher import add, encrypt, parse, parse_residues, serialise, serialise_residues
-from he.paillier.messages import DECRYPT, DecryptRequest, Partial, Ticket
+from he.paillier.cipher import add, encrypt, parse, serialise
 from he.paillier.randomisers import Randomisers
 from he.roles.messages import (
     AGREE,
-    INPUT,
     OPEN,
     EncryptedInput,
     Listed,
@@ -27,88 +23,21 @@ from he.roles.messages import (
     OpenRequest,
     pack_total,
 )
-from protocols import Outcome, simulate
+from protocols import simulate
 from protocols.agreement import Certificate
 from protocols.errors import (
     Aborted,
-    Misuse,
     PeerError,
     PolicyRefusal,
     ProtocolViolation,
     TooFewSurvivors,
     WireError,
 )
-from protocols.identity import Identity, Member, Roster
-from protocols.kernel import SERVER, Message, Party, State, client, message
-from protocols.policy import Policy
-from protocols.randomness import SystemRandom
+from protocols.kernel import SERVER, Message, client, message
 from protocols.runtime import Runtime
-from protocols.session import Session
 from protocols.store import MemoryStore
-from tests.paillier_fixed import certificate, fixed, keyholder, ring, shared, threshold
-
-RANDOM = SystemRandom()
-INPUTS = [np.array([10 * i, -i, 3]) for i in range(1, 5)]
-POLICY = Policy(min_survivors=2)
-
-
-@dataclass
-class Scene:
-    """A session up to the moment at which the server asks for the opening."""
-
-    protocol: PaillierSum
-    session: Session
-    opener: State
-    asked: Message
-    contributions: dict[int, EncryptedInput]
-
-    def ask(self, request: OpenRequest | DecryptRequest) -> Message:
-        return replace(self.asked, body=request.encode())
-
-
-def scene(protocol: PaillierSum, **options: int) -> Scene:
-    session = protocol.session(["a", "b", "c", "d"], 3, 50, random=RANDOM, **options)
-    server = protocol.server(session, random=RANDOM)
-    parties: dict[Party, State] = {
-        client(i): protocol.client(session, i, INPUTS[i], random=RANDOM, policy=POLICY).state
-        for i in range(4)
-    }
-    parties |= {
-        p: protocol.helper(session, p, random=RANDOM, policy=POLICY).state for p in protocol.helpers(session)
-    }
-    step, contributions = server, {}
-    while step.send[0].stage not in (OPEN, DECRYPT):
-        state = step.state
-        for request in step.send:
-            answered = parties[request.recipient].receive(request, RANDOM)
-            parties[request.recipient] = answered.state
-            if request.stage == INPUT:
-                contributions[request.recipient.number] = EncryptedInput.decode(answered.send[0].body)
-            state = state.receive(answered.send[0], RANDOM).state
-        step = state.close(RANDOM)
-    asked = step.send[0]
-    return Scene(protocol, session, parties[asked.recipient], asked, contributions)
-
-
-def opening(arrangement: Arrangement) -> Scene:
-    return scene(fixed(arrangement))
-
-
-HELD = pytest.mark.parametrize("arrangement", [KeyHolder(), SharedByClients()], ids=str)
-
-
-def rerandomised(data: bytes, protocol: PaillierSum) -> bytes:
-    public = protocol.keys.encryption
-    values = parse(data, len(data) // public.ciphertext_bytes, public)
-    zeros = parse(encrypt([0] * len(values), Randomisers(public), RANDOM), len(values), public)
-    return serialise(add(values, zeros, public), public)
-
-
-def plus(data: bytes, protocol: PaillierSum, amount: int) -> bytes:
-    public = protocol.keys.encryption
-    values = parse(data, len(data) // public.ciphertext_bytes, public)
-    n = gmpy2.mpz(public.n)
-    return serialise([values[0] * (1 + amount * n) % n**2, *values[1:]], public)
+from tests.paillier_fixed import fixed, keyholder, shared
+from tests.unit.he.oracle import HELD, INPUTS, RANDOM, opening, plus, rerandomised, scene
 
 
 @HELD
@@ -313,180 +242,9 @@ def test_a_request_of_another_session_is_refused(arrangement: Arrangement) -> No
         assert "something else" in answer.refusal
 
 
-# -- decryptors --
-
-
-def doubled(partials: bytes) -> bytes:
-    public = threshold().keys.encryption
-    values = parse_residues(partials, len(partials) * 8 // public.bits, public)
-    return serialise_residues([v * 2 % gmpy2.mpz(public.n) for v in values], public)
-
-
-def tampered(
-    edit: Callable[[dict[int, EncryptedInput]], dict[int, EncryptedInput]], protocol: PaillierSum
-) -> Outcome:
-    def tamper(sent: Message) -> Message:
-        if sent.stage != DECRYPT or sent.sender.role != "server":
-            return sent
-        given = edit(dict(DecryptRequest.decode(sent.body).inputs))
-        agreed = certificate(protocol.keys, sent.session, given)  # even where decryptors voted for it
-        return replace(sent, body=DecryptRequest(given, agreed).encode())
-
-    return simulate(protocol, INPUTS, tamper=tamper, policy=POLICY)
-
-
-def forged(c: EncryptedInput, ciphertexts: bytes) -> EncryptedInput:
-    given = Ticket.decode(c.ticket)
-    digest = hashlib.sha256(ciphertexts).digest()
-    return EncryptedInput(ciphertexts, Ticket(given.tag, digest, given.signature).encode())
-
-
-@pytest.fixture
-def signed(monkeypatch: pytest.MonkeyPatch) -> PaillierSum:
-    """A sum whose simulated parties sign; its keys are the committed ones."""
-    monkeypatch.setattr("he.paillier.keyring.simulated", lambda arrangement, bits: ring(arrangement))
-    return PaillierSum(Threshold(2, 3), key_bits=2048)
-
-
-def test_decryptors_add_signed_contributions_only(signed: PaillierSum) -> None:
-    public = signed.keys.encryption
-    zero = encrypt([0], Randomisers(public), RANDOM)
-    attacks: dict[str, Callable[[dict[int, EncryptedInput]], dict[int, EncryptedInput]]] = {
-        "one client's": lambda given: {1: given[1]},
-        "one client's and zeros": lambda given: {
-            i: c if i == 1 else forged(c, zero) for i, c in given.items()
-        },
-        "re-randomised": lambda given: {
-            i: forged(c, rerandomised(c.ciphertexts, signed)) for i, c in given.items()
-        },
-        "the sum plus one": lambda given: (
-            given | {0: forged(given[0], plus(given[0].ciphertexts, signed, 1))}
-        ),
-        "one under another's name": lambda given: given | {0: given[1]},
-        "digest that does not fit": lambda given: given | {0: replace(given[0], ciphertexts=zero)},
-        "one from nowhere": lambda given: given | {9: given[1]},
-    }
-    assert simulate(signed, INPUTS, policy=POLICY).total.tolist() == sum(INPUTS).tolist()
-    for name, edit in attacks.items():
-        with pytest.raises(TooFewSurvivors) as caught:
-            tampered(edit, signed)
-        assert "decryptor" in "".join(caught.value.__notes__), name
-
-
-def test_without_signatures_the_statement_says_what_a_server_could_do(signed: PaillierSum) -> None:
-    names = ["a", "b"]
-    unsigned = threshold()
-    told = unsigned.protection(unsigned.session(names, 1, 1, random=RANDOM))
-    assert any("not authenticated" in limit for limit in told.limits)
-    assert told.threat == "semi-honest"
-
-
-def test_a_wrong_partial_decryption_is_named_and_the_others_open() -> None:
-    def tamper(sent: Message) -> Message:
-        if sent.stage != DECRYPT or sent.sender != Party("decryptor", 1):
-            return sent
-        part = Partial.decode(sent.body)
-        return replace(sent, body=replace(part, partials=doubled(part.partials)).encode())
-
-    outcome = simulate(threshold(), INPUTS, tamper=tamper)
-    assert outcome.blamed == ("decryptor 1",)
-    assert outcome.total.tolist() == sum(INPUTS).tolist()
-
-
-def test_too_many_wrong_partial_decryptions_end_the_session_by_name() -> None:
-    def tamper(sent: Message) -> Message:
-        if sent.stage != DECRYPT or sent.sender.role != "decryptor" or sent.sender.number == 2:
-            return sent
-        part = Partial.decode(sent.body)
-        return replace(sent, body=replace(part, partials=doubled(part.partials)).encode())
-
-    with pytest.raises(TooFewSurvivors, match="decryptor 0, decryptor 1"):
-        simulate(threshold(), INPUTS, tamper=tamper)
-
-
-@pytest.mark.parametrize("gone, fine", [({"decryptor 2"}, True), ({"decryptor 0", "decryptor 1"}, False)])
-def test_decryptors_may_leave_down_to_the_threshold(gone: set[str], fine: bool) -> None:
-    if fine:
-        assert simulate(threshold(), INPUTS, drop={DECRYPT: gone}).total.tolist() == sum(INPUTS).tolist()
-    else:
-        for stage in (DECRYPT, threshold().stages(threshold().session(["a"], 1, 1, random=RANDOM))[0].name):
-            with pytest.raises(TooFewSurvivors):
-                simulate(threshold(), INPUTS, drop={stage: gone})
-
-
 def test_a_key_holder_that_leaves_ends_the_session_without_a_total() -> None:
     with pytest.raises(TooFewSurvivors, match="key holder"):
         simulate(keyholder(), INPUTS, drop={OPEN: {"key-holder 0"}})
-
-
-# -- signed roster --
-
-
-def with_roster(arrangement: Arrangement, names: list[str]) -> tuple[list[PaillierSum], PaillierSum]:
-    """One instance per client with its own identity, and one for everybody else."""
-    identities = [Identity.generate(name) for name in names]
-    roster = Roster.of("f", 1, [Member(i.name, "client", i.public) for i in identities])
-    keys = ring(arrangement)
-    own = [PaillierSum(arrangement, key_bits=2048, keys=keys, identity=i, roster=roster) for i in identities]
-    return own, PaillierSum(arrangement, key_bits=2048, keys=keys, roster=roster)
-
-
-@pytest.mark.parametrize("arrangement", [KeyHolder(), Threshold(2, 3)], ids=str)
-def test_contributions_are_signed_under_a_roster(arrangement: Arrangement) -> None:
-    names = ["a", "b", "c"]
-    clients, other = with_roster(arrangement, names)
-    session = other.session(names, 3, 50, random=RANDOM)
-    assert other.demands(session).threat == "malicious"
-    assert other.demands(session).signed_roster
-    server = other.server(session, random=RANDOM)
-    steps = [clients[i].client(session, i, INPUTS[i], random=RANDOM) for i in range(3)]
-    answers = [s.state.receive(m, RANDOM).send[0] for s, m in zip(steps, server.send, strict=True)]
-    stolen = replace(answers[1], sender_index=2)
-    with pytest.raises(PeerError, match="not signed by it"):
-        server.state.receive(stolen, RANDOM)
-    unsigned = EncryptedInput.decode(answers[0].body)
-    bare = replace(unsigned, ticket=replace(Ticket.decode(unsigned.ticket), signature=bytes(64)).encode())
-    with pytest.raises(PeerError, match="not signed by it"):
-        server.state.receive(replace(answers[0], body=bare.encode()), RANDOM)
-    state = server.state
-    for answer in answers:
-        state = state.receive(answer, RANDOM).state
-    requests = state.close(RANDOM).send
-    holder = other.helper(session, requests[0].recipient, random=RANDOM).state
-    assert holder.receive(requests[0], RANDOM).send  # a key holder opens, a decryptor votes
-    with pytest.raises(Misuse, match="identity of 'b'"):
-        clients[0].client(session, 1, INPUTS[1], random=RANDOM)
-
-
-# -- a client's own messages --
-
-
-def test_a_client_of_another_key_is_refused_before_anything_leaves() -> None:
-    session = keyholder().session(["a", "b"], 3, 50, random=RANDOM)
-    other = PaillierSum(KeyHolder(), key_bits=2048)
-    with pytest.raises(Misuse, match="follow from this party's key"):
-        other.client(session, 0, INPUTS[0], random=RANDOM)
-
-
-@pytest.mark.parametrize("make", [keyholder, threshold])
-def test_bad_ciphertexts_are_refused_and_named_by_the_server(make: Callable[[], PaillierSum]) -> None:
-    protocol = make()
-    size = protocol.keys.encryption.ciphertext_bytes
-    bad = {1: lambda c: c[:-1], 2: lambda c: c + c[:size], 3: lambda c: b"\xff" * size}
-
-    def tamper(sent: Message) -> Message:
-        if sent.stage != INPUT or sent.sender.number not in bad or sent.sender.role != "client":
-            return sent
-        given = EncryptedInput.decode(sent.body)
-        return replace(sent, body=forged(given, bad[sent.sender.number](given.ciphertexts)).encode())
-
-    inputs = [*INPUTS, *(np.array([1, 2, i]) for i in range(3))]
-    outcome = simulate(protocol, inputs, tamper=tamper)
-    assert outcome.survivors == (0, 4, 5, 6)
-    assert outcome.total.tolist() == (inputs[0] + inputs[4] + inputs[5] + inputs[6]).tolist()
-    for index in bad:
-        assert isinstance(outcome.refusals[f"server about {index}"], WireError)
-        assert outcome.refusals[f"server about {index}"].party == f"client {index}"
 
 
 def test_clients_that_open_differently_are_outvoted_and_named() -> None:
