@@ -45,7 +45,8 @@ class Played:
 class Searched:
     """How large the sessions are that an adversary searches, by their clients. complete: to the end, as the protocol
     comes. sparse: to the end, with its sparse graph. ring: with its sparse graph, in so many arcs that decide alike.
-    drawn: with the graph of its plan, which public randomness fixes. seconds: for one plan.
+    drawn: with the graph of its plan, which public randomness fixes. seconds: for one plan. glance: the same in a first
+    look, since most of what is found is found at once.
     """
 
     complete: tuple[int, ...] = (7, 10)
@@ -53,6 +54,7 @@ class Searched:
     ring: tuple[tuple[int, int], ...] = ((20, 10),)
     drawn: int = 40
     seconds: float = 20.0
+    glance: float = 0.5
 
 
 class Subject:

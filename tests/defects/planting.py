@@ -9,7 +9,7 @@ from unittest.mock import patch
 from protocols.audit.subject import Searched
 from protocols.summation import SecureSum
 
-SMALL = Searched(complete=(5,), sparse=(), ring=((20, 10),))
+SMALL = Searched(complete=(5,), sparse=(), ring=((20, 10),), glance=0.2)
 """Sessions in which an adversary that searches finds most planted defects."""
 
 

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
+from protocols.kernel import Message
 
 LEAST_BYTES = 16
 """128 bits: the least that stands behind a secret."""
@@ -69,7 +70,7 @@ def _matters(subject: Any, messages: list[bytes], number: int, length: int) -> N
         return
     count = 0
     for place in range(length):
-        count += _messages(subject, _Altered(number, place))[0] != messages
+        count += _changes(subject, messages, _Altered(number, place))
         if count == LEAST_BYTES - 1:  # of 16 bytes one may be a key's fixed bits alone
             return
     raise Finding(
@@ -77,12 +78,32 @@ def _matters(subject: Any, messages: list[bytes], number: int, length: int) -> N
     )
 
 
-def _messages(subject: Any, random: _Altered) -> tuple[list[bytes], bytes]:
+class _Differs(Exception):
+    """A message is another one."""
+
+
+def _changes(subject: Any, messages: list[bytes], random: _Altered) -> bool:
+    """Whether a client's message differs with this randomness. The session ends at the first that does."""
+    left = iter(messages)
+
+    def compare(sent: Message) -> Message:
+        if sent.sender.role == "client" and bytes(sent.body) != next(left, None):
+            raise _Differs
+        return sent
+
+    try:
+        _messages(subject, random, tamper=compare)
+    except _Differs:
+        return True
+    return next(left, None) is not None
+
+
+def _messages(subject: Any, random: _Altered, **options: Any) -> tuple[list[bytes], bytes]:
     """What clients send, in order, and the session's nonce."""
     n = subject.clients[0]
     updates = {i: bytes([i + 1]) * 32 for i in range(n)}
     vectors = [np.array([i, -i], np.int64) for i in range(n)]
-    played = subject.play(vectors, {}, bound=subject.bound, rng=random, updates=updates)
+    played = subject.play(vectors, {}, bound=subject.bound, rng=random, updates=updates, **options)
     sent = [bytes(m.body) for m in played.messages if m.sender.role == "client"]
     return sent, played.session.nonce if played.session is not None else b""
 

@@ -10,7 +10,7 @@ from protocols.audit.prop import promised
 from protocols.audit.search import offers, schedules
 from protocols.audit.search.forks import CLIENTS, LEAST
 from protocols.audit.search.playing import rounds, set_up, sit_down
-from protocols.audit.search.views import GLANCE, Arrangement, opening_of, search
+from protocols.audit.search.views import Arrangement, Search, opening_of
 from protocols.kernel import Party
 
 TRIES = 1_000
@@ -45,12 +45,14 @@ def no_split_opens_few(subject: Any, data: Any) -> None:
     Plans for lists, views, votes and answers; each is played against the real states.
     """
     opening_of(subject.protocol)
-    seconds = subject.searched.seconds
-    for one in _arrangements(subject):
-        search(subject, one, GLANCE)
-    told = [
-        search(subject, one, seconds if one.to_the_end else seconds / 10) for one in _arrangements(subject)
-    ]
+    searches = [Search(subject, one) for one in _arrangements(subject)]
+    for one in searches:
+        one.look(subject.searched.glance)
+    told = []
+    for one in searches:
+        seconds = subject.searched.seconds / (1 if one.what.to_the_end else 10)
+        one.look(seconds)
+        told.append(one.told(seconds))
     subject.examined["no-split-opens-few"] = " ".join(dict.fromkeys(told))
 
 

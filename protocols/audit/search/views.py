@@ -18,8 +18,8 @@ from protocols.kernel import Message, client
 from protocols.opening import Attack, Rule
 from protocols.randomness import SystemRandom
 
-SECONDS, GLANCE = 20.0, 0.5
-"""For one plan; and for a first look, since what is found is mostly found at once."""
+SECONDS = 20.0
+"""For one plan."""
 DIMENSION = 3
 Ready = tuple[Table, tuple[Message, ...], Rule]
 
@@ -56,53 +56,65 @@ class Arrangement(NamedTuple):
         return self.cells == self.clients
 
 
+@dataclass
+class Search:
+    """One arrangement, searched in looks of growing patience: what one look decided is not planned again."""
+
+    subject: Any
+    what: Arrangement
+    tally: Tally = field(default_factory=Tally)
+
+    def __post_init__(self) -> None:
+        self.table, self.requests, self.rule = prepared(self.subject, self.what)
+        self.corrupt = next(corrupt_sets(self.rule, 1))
+        self.left, self.took = list(weaker(self.rule)), 0.0
+
+    def look(self, seconds: float) -> None:
+        """Plan with every rule that is undecided, so long with each. Raises Finding, NotChecked."""
+        began = time.perf_counter()
+        self.left = [one for one in self.left if not self._settled(one, seconds)]
+        self.tally.undecided = [one.story or "the rule as it is" for one in self.left]
+        self.took += time.perf_counter() - began
+
+    def told(self, seconds: float) -> str:
+        """What was examined, in words; seconds: of the last look. Raises NotChecked where a search to the end is not at
+        its end.
+        """
+        what, rule, tally = self.what, self.rule, self.tally
+        if tally.undecided and what.to_the_end:
+            raise NotChecked(f"{what.clients} clients, {seconds:g} s for each plan: {tally}")
+        coarse = [] if what.to_the_end else [f"what tells the clients of {what.cells} arcs apart"]
+        return (
+            f"{what.clients} clients{', a later round' * what.later}, {len(self.corrupt)} corrupt, "
+            f"{len(rule.neighbours[0])} neighbours, threshold {rule.threshold}, least {rule.least}: {tally}, in "
+            f"{self.took:.0f} s. Not examined: {'; '.join((*rule.unexamined, *coarse))}."
+        )
+
+    def _settled(self, one: Weaker, limit: float) -> bool:
+        """Plan with one weaker rule and play it; False if time ran out. Raises Finding, NotChecked."""
+        try:
+            attack = plan(one.rule, self.corrupt, limit, arcs(self.rule, self.what.cells))
+        except Undecided:
+            return False
+        if attack is None:
+            self.tally.none.append(one.story)
+            return True
+        played = play(self.table, self.requests, attack, one.beside)
+        judge(self.subject, played, self.rule, attack, one.story and f"the plan need not pass {one.story}")
+        if not one.story:
+            raise NotChecked(f"the hook `opening` allows what the real states refuse: {refusals(played)}")
+        self.tally.refused.append(one.story)
+        return True
+
+
 def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
     """Search one arrangement; return what was examined, in words. Raises Finding, NotChecked.
 
-    seconds: for one plan. What is left undecided is no verdict, where the search is to the end and not a glance.
+    seconds: for one plan. What is left undecided is no verdict, where the search is to the end.
     """
-    there = prepared(subject, what)
-    rule = there[2]
-    corrupt = next(corrupt_sets(rule, 1))
-    began, tally = time.perf_counter(), Tally()
-    for one in weaker(rule):
-        if not _settled(subject, there, one, what, corrupt, seconds, tally):
-            tally.undecided.append(one.story or "the rule as it is")
-    if tally.undecided and what.to_the_end and seconds > GLANCE:
-        raise NotChecked(f"{what.clients} clients, {seconds:g} s for each plan: {tally}")
-    near, took = len(rule.neighbours[0]), time.perf_counter() - began
-    coarse = [] if what.to_the_end else [f"what tells the clients of {what.cells} arcs apart"]
-    return (
-        f"{what.clients} clients{', a later round' * what.later}, {len(corrupt)} corrupt, {near} neighbours, "
-        f"threshold {rule.threshold}, least {rule.least}: {tally}, in {took:.0f} s. "
-        f"Not examined: {'; '.join((*rule.unexamined, *coarse))}."
-    )
-
-
-def _settled(
-    subject: Any,
-    there: Ready,
-    one: Weaker,
-    what: Arrangement,
-    corrupt: frozenset[int],
-    limit: float,
-    tally: Tally,
-) -> bool:
-    """Plan with one weaker rule and play it; False if time ran out. Raises Finding, NotChecked."""
-    table, requests, rule = there
-    try:
-        attack = plan(one.rule, corrupt, limit, arcs(rule, what.cells))
-    except Undecided:
-        return False
-    if attack is None:
-        tally.none.append(one.story)
-        return True
-    played = play(table, requests, attack, one.beside)
-    judge(subject, played, rule, attack, one.story and f"the plan need not pass {one.story}")
-    if not one.story:
-        raise NotChecked(f"the hook `opening` allows what the real states refuse: {refusals(played)}")
-    tally.refused.append(one.story)
-    return True
+    one = Search(subject, what)
+    one.look(seconds)
+    return one.told(seconds)
 
 
 def opening_of(protocol: Any) -> SearchHooks:
