@@ -1,5 +1,7 @@
 """`secagg run` as a user meets it: real processes, killed and resumed; one sentence for what was wrong."""
 
+import contextlib
+import io
 import json
 import signal
 import subprocess
@@ -157,31 +159,31 @@ def test_unreadable_toml_is_reported_with_file_and_line(secagg: Command, tmp_pat
     assert "ruonds" in done[2]
 
 
+LONG = [*SMALL, "--rounds=80", "--dropout=0.3", "--local-epochs=3", "--privacy=secagg:dropout=0.4"]
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], bytes]:
+    """What a run that nobody interrupts ends with: its result and its model."""
+    out = tmp_path_factory.mktemp("whole") / "run"
+    with contextlib.redirect_stdout(io.StringIO()) as printed:
+        code = invoke(["run", *LONG, f"--output={out}", "--json"])
+    return result_of((code, printed.getvalue(), "")), (out / "model.safetensors").read_bytes()
+
+
 @pytest.mark.parametrize("kill", [signal.SIGKILL, signal.SIGINT])
 def test_a_killed_run_resumes_to_the_very_result_of_the_uninterrupted_one(
-    kill: signal.Signals, secagg: Command, tmp_path: Path
+    kill: signal.Signals, secagg: Command, tmp_path: Path, whole: tuple[dict[str, Any], bytes]
 ) -> None:
-    common = [
-        *SMALL,
-        "--rounds",
-        "80",
-        "--dropout",
-        "0.3",
-        "--local-epochs",
-        "3",
-        "--privacy",
-        "secagg:dropout=0.4",
-    ]
-    whole = result_of(secagg("run", *common, "--output", str(tmp_path / "whole"), "--json"))
     cut = tmp_path / "cut"
-    code, said = interrupted([*RUN, *common, "--output", str(cut)], cut / "metrics.jsonl", kill)
+    code, said = interrupted([*RUN, *LONG, "--output", str(cut)], cut / "metrics.jsonl", kill)
     assert code == (-signal.SIGKILL if kill == signal.SIGKILL else 1)
     if kill == signal.SIGINT:
         assert "--resume" in said
         assert "Traceback" not in said
     resumed = result_of(secagg("run", "--resume", "--output", str(cut), "--json"))
-    assert resumed["survivors_per_round"] == whole["survivors_per_round"]
-    assert (cut / "model.safetensors").read_bytes() == (tmp_path / "whole" / "model.safetensors").read_bytes()
+    assert resumed["survivors_per_round"] == whole[0]["survivors_per_round"]
+    assert (cut / "model.safetensors").read_bytes() == whole[1]
     assert len((cut / "metrics.jsonl").read_text().splitlines()) == 80
     assert secagg("verify", str(cut))[0] == 0
 

@@ -14,7 +14,7 @@ from tests.flower.deployed import Deployed
 
 
 def test_a_federation_survives_a_kill_a_pause_and_a_restart(tmp_path: Path) -> None:
-    with Deployed(tmp_path, nodes=4, privacy="reuse", seconds=15.0) as d:
+    with Deployed(tmp_path, nodes=4, privacy="reuse", seconds=8.0) as d:
         every = [*d.it.nodes.values(), d.it.superlink]
         d.hold("site-1", "masked-input")
         d.submit(rounds=20)
