@@ -16,10 +16,19 @@ DESIGNS = {
     "hidden-from-insiders": views.INSIDERS,
     "hidden-in-its-component": views.COMPONENTS,
 }
-RNG = np.random.default_rng(11)
 RUNS = 300
 LEAST = 290
-"""Of 300 runs at power 0.99 fewer than this are hits with probability 0.0005 (binomial)."""
+"""Of 300 runs at power 0.99 fewer than this are hits with probability 0.0005 (binomial). Each test draws from a fixed
+seed of its own, so that it ends the same in every run, whatever ran before it.
+"""
+
+
+def drawn(*seed: int) -> np.random.Generator:
+    return np.random.default_rng([11, *seed])
+
+
+def number(name: str) -> int:
+    return list(DESIGNS).index(name)
 
 
 def skewed(cells: int, distance: float) -> np.ndarray:
@@ -30,11 +39,16 @@ def skewed(cells: int, distance: float) -> np.ndarray:
     return p
 
 
-def p_value(design: Design, probabilities: np.ndarray) -> float:
+def hits(design: Design, probabilities: np.ndarray, rng: np.random.Generator) -> int:
+    """How many of RUNS samples the design tells from uniform ones."""
+    return sum(p_value(design, probabilities, rng) < design.level for _ in range(RUNS))
+
+
+def p_value(design: Design, probabilities: np.ndarray, rng: np.random.Generator) -> float:
     cells = len(probabilities)
-    sample = RNG.choice(cells, design.samples, p=probabilities)
+    sample = rng.choice(cells, design.samples, p=probabilities)
     if design.two:
-        return two_sample(sample, RNG.integers(0, cells, design.samples), cells)
+        return two_sample(sample, rng.integers(0, cells, design.samples), cells)
     return chi_square_uniform(sample, cells)
 
 
@@ -51,8 +65,7 @@ def test_the_stated_distance_is_found_with_the_stated_power(name: str, cells: in
     design = DESIGNS[name]
     distance = design.distance(cells, 1)
     assert design.power(distance, cells, 1) >= POWER > design.power(distance - 0.002, cells, 1)
-    found = sum(p_value(design, skewed(cells, distance)) < design.level for _ in range(RUNS))
-    assert found >= LEAST
+    assert hits(design, skewed(cells, distance), drawn(number(name), cells)) >= LEAST
 
 
 @pytest.mark.parametrize("name", [name for name in DESIGNS if name != "stream-is-uniform"])
@@ -60,14 +73,14 @@ def test_a_value_that_never_comes_is_found_in_the_stated_ring(name: str) -> None
     design = DESIGNS[name]
     probabilities = np.full(design.ring(), 1 / (design.ring() - 1))
     probabilities[3 % design.ring()] = 0
-    found = sum(p_value(design, probabilities) < design.level for _ in range(RUNS))
-    assert found >= LEAST
+    assert hits(design, probabilities, drawn(number(name))) >= LEAST
 
 
 @pytest.mark.parametrize("modulus", [16, 256, 1 << 17, 3 * 5**20])
 def test_false_alarms_are_as_rare_as_their_level(modulus: int) -> None:
-    hits = sum(chi_square_uniform(RNG.integers(0, modulus, 4096), modulus) < 0.01 for _ in range(1000))
-    assert hits <= 30  # of 10 expected at most; more with probability below 10^-7
+    rng = drawn(modulus)
+    alarms = sum(chi_square_uniform(rng.integers(0, modulus, 4096), modulus) < 0.01 for _ in range(1000))
+    assert alarms <= 30  # of 10 expected at most; more with probability below 10^-7
 
 
 def test_a_whole_audit_raises_a_false_alarm_at_most_once_in_a_million_runs() -> None:
@@ -77,7 +90,7 @@ def test_a_whole_audit_raises_a_false_alarm_at_most_once_in_a_million_runs() -> 
 
 def test_every_bit_of_a_wide_ring_is_judged() -> None:
     width = 44
-    values = RNG.integers(0, 1 << width, 1 << 14).astype(np.uint64)
+    values = drawn(width).integers(0, 1 << width, 1 << 14).astype(np.uint64)
     assert chi_square_uniform(values, 1 << width) > 1e-6
     for bit in range(width):
         assert chi_square_uniform(values | np.uint64(1 << bit), 1 << width) < 1e-12

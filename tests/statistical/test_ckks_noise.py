@@ -1,6 +1,4 @@
-"""What the noise bounds assume of SEAL, measured. A test here fails by chance in less than one run of a
-million.
-"""
+"""What the noise bounds assume of SEAL, measured. A test here fails by chance in less than one run of 10^9."""
 
 import multiprocessing
 import os
@@ -28,21 +26,21 @@ def phases(context: Context, first: np.ndarray, second: np.ndarray) -> np.ndarra
 
 
 def test_symmetric_errors_have_the_bound_and_the_variance(context: Context) -> None:
-    """204,800 errors: the sample variance of 10.5 has a standard error of 0.033; 5.5 of them fail once in
-    2.6e7 runs.
+    """204,800 errors: the sample variance of 10.5 has a standard error of 0.033; 7 of them fail once in
+    4e11 runs.
     """
     p = context.parameters
     made = ring(p.degree, p.modulus)
     first, seeds = made.seeded_zeros(context.secret, COUNT)
     errors = phases(context, first, made.expanded_sum(seeds[None]))
     assert np.abs(errors).max() <= 21
-    assert abs(errors.var() - 10.5) < 5.5 * 10.5 * np.sqrt(2 / errors.size)
-    assert abs(errors.mean()) < 5.5 * np.sqrt(10.5 / errors.size)
+    assert abs(errors.var() - 10.5) < 7 * 10.5 * np.sqrt(2 / errors.size)
+    assert abs(errors.mean()) < 7 * np.sqrt(10.5 / errors.size)
 
 
 def test_public_key_noise_has_the_bound_and_the_variance(context: Context) -> None:
     """Given the key, the variance is 10.5 (1 + |s|^2) + 2/3 |e|^2; over keys |s|^2 is N 2/3 with spread
-    sqrt(2N)/3, |e|^2 is 10.5 N with spread 10.5 sqrt(2N). Six of both spreads and 3 % for the sample bound
+    sqrt(2N)/3, |e|^2 is 10.5 N with spread 10.5 sqrt(2N). Seven of both spreads and 3 % for the sample bound
     the ratio to its mean.
     """
     p = context.parameters
@@ -50,7 +48,7 @@ def test_public_key_noise_has_the_bound_and_the_variance(context: Context) -> No
     noise = phases(context, np.ascontiguousarray(zeros[:, 0]), np.ascontiguousarray(zeros[:, 1]))
     n = p.degree
     mean = 10.5 * (1 + 2 * n / 3) + 2 / 3 * 10.5 * n
-    spread = 6 * (10.5 * np.sqrt(2 * n) / 3 + 2 / 3 * 10.5 * np.sqrt(2 * n))
+    spread = 7 * (10.5 * np.sqrt(2 * n) / 3 + 2 / 3 * 10.5 * np.sqrt(2 * n))
     assert abs(noise.var() - mean) < spread + 0.03 * mean
     assert np.abs(noise).max() <= 21 * (1 + 2 * n)
     assert np.abs(noise).max() < 9 * np.sqrt(mean)  # far below the worst case, as the statistical bound says
@@ -74,12 +72,12 @@ def seeded(p: CKKSParameters) -> CKKSParameters:
 
 
 def test_halves_of_ciphertexts_look_uniform(context: Context) -> None:
-    """Means and variances of residues / q against 1/2 and 1/12; 6 standard errors."""
+    """Means and variances of residues / q against 1/2 and 1/12; 7 standard errors."""
     p = context.parameters
     zeros = ring(p.degree, p.modulus).zeros(context.public_key(), COUNT) / p.modulus
     for half in (zeros[:, 0], zeros[:, 1]):
-        assert abs(half.mean() - 1 / 2) < 6 / np.sqrt(12 * half.size)
-        assert abs(half.var() - 1 / 12) < 6 * np.sqrt(1 / 180 / half.size)
+        assert abs(half.mean() - 1 / 2) < 7 / np.sqrt(12 * half.size)
+        assert abs(half.var() - 1 / 12) < 7 * np.sqrt(1 / 180 / half.size)
 
 
 def _child(context_bytes: bytes, queue: "multiprocessing.SimpleQueue[bytes]") -> None:

@@ -1,7 +1,7 @@
 """Masks are uniform over the whole ring and independent across coordinates, rounds and streams.
 
 Each test is a chi-square test of `SAMPLES` draws at significance `ALPHA`; the false-alarm rate of the file
-is below 10^-6 per run (count of tests x ALPHA). Effect size: a distribution that is off by w = 0.035 in
+is below 10^-9 per run (count of tests x ALPHA). Effect size: a distribution that is off by w = 0.035 in
 Cohen's sense (chi-square per draw w^2) is found with power above 0.99 at 256 cells, checked below; the
 defects of this kind that shipped elsewhere (half the ring never used, one mask for two streams, one scalar
 for all coordinates) have w >= 1.
@@ -23,7 +23,7 @@ SAMPLES = 1 << 18
 CELLS = 256
 TESTS = 40
 """Upper bound on the tests in this file, asserted below."""
-ALPHA = 1e-6 / TESTS
+ALPHA = 1e-9 / TESTS
 EFFECT = 0.035
 
 RINGS = [1, 4, 8, 16, 20, 32, 33, 64]

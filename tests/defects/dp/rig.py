@@ -1,7 +1,7 @@
 """How defects are looked for: one layer, sound or broken, driven until a check of `dp.audit` has a verdict.
 
 `Case` names a broken variant, the check that catches it, and what it needs. Every check runs at a
-false-alarm rate of 1e-8, so that all of them together raise one in less than 10^6 runs. The power that
+false-alarm rate of 1e-11, so that all of them together raise one in less than 10^9 runs. The power that
 docs/dp-audit.md states is measured by `test_power`, a slow test.
 """
 
@@ -18,8 +18,8 @@ from dp.sample.engine import ClientEngine
 from dp.sample.options import Clipping
 from protocols.layers import PrivacyLayer
 
-ALARM = 1e-8
-DIMS = 4096
+ALARM = 1e-11
+DIMS = 8192
 CLIENTS, SURVIVORS = 10, 6
 CLIP = 2.0
 
@@ -86,7 +86,7 @@ def unseeded_verdict(make: Make) -> Verdict:
 
 # -- example level: a model whose gradient is its input, in blocks, so that every number that leaves is known --
 
-BLOCKS, WIDTH = 8, 512
+BLOCKS, WIDTH = 8, 1024
 EXAMPLES = 20
 
 

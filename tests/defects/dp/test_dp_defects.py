@@ -1,6 +1,6 @@
 """Every broken variant is caught, every sound layer passes, by the same checks at the same error rates.
 
-False alarms: each check has 1e-8. Power: above 0.99 for each variant, by `test_power` here (slow), and in
+False alarms: each check has 1e-11. Power: above 0.99 for each variant, by `test_power` here (slow), and in
 docs/dp-audit.md by formula.
 """
 

@@ -2,7 +2,7 @@
 with.
 
 Chi-square tests on the vectors as they are sent, with inputs of zero, so that any structure would be the
-masks'. Each test is at significance `ALPHA`: the file's false-alarm rate is below 10^-6 per run (at most
+masks'. Each test is at significance `ALPHA`: the file's false-alarm rate is below 10^-9 per run (at most
 `TESTS` tests). Effect size: a deviation of Cohen's w = 0.05 is found with power above 0.99 at `CELLS` cells
 and `DIMENSION` draws, checked below; a mask that skips half of the ring has w = 1, one that repeats between
 rounds, streams or coordinates has w > 10.
@@ -23,7 +23,7 @@ from secagg.packing import unpack
 from secagg.ring import Ring
 
 DIMENSION, CELLS, TESTS = 1 << 17, 256, 30
-ALPHA = 1e-6 / TESTS
+ALPHA = 1e-9 / TESTS
 RING = Ring(20)
 Vectors = dict[int, NDArray[np.uint64]]
 

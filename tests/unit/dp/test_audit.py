@@ -1,6 +1,8 @@
 """Audits find what is there: bounds stay below the truth, checks have the error rates they state."""
 
 import math
+import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -27,9 +29,17 @@ from dp.events import Gaussian, Relation, Unit
 from dp.mechanisms import discrete_gaussian, grid_noise, poisson_sample, skellam
 from dp.mechanisms.sampling import fixed_sample
 from protocols.errors import Misuse
-from protocols.randomness import SystemRandom
+from protocols.randomness import SecureRandom, SystemRandom
+from tests.deterministic import DeterministicRandom
 
-RANDOM = SystemRandom()
+RANDOM: SecureRandom = SystemRandom()
+
+
+@pytest.fixture(autouse=True)
+def _drawn_alike_in_every_run(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise is only material here: a check of power 0.999 would miss it in one run of thousands."""
+    seed = zlib.crc32(request.node.name.encode())
+    monkeypatch.setattr(sys.modules[__name__], "RANDOM", DeterministicRandom(seed))
 
 
 @given(st.integers(1, 200), st.data(), st.floats(0, 5))

@@ -92,7 +92,8 @@ def test_randomisers_are_nth_residues_of_full_length_exponents() -> None:
     assert source.exponent_bits == 1024
     for r in source.take(3, RANDOM):
         assert CrtDecryption(secret).decrypt([r.value]) == [0]
-        assert 1008 <= int.from_bytes(r.exponent, "little").bit_length() <= 1024
+        # 2^-40 for each that it is shorter
+        assert 984 <= int.from_bytes(r.exponent, "little").bit_length() <= 1024
 
 
 def test_prepared_randomisers_are_given_out_once_and_in_production_only() -> None:
