@@ -261,7 +261,10 @@ DEFECTS = (
     Defect(
         "threshold downgrade",
         "no-offer-opens-few",
-        put("secagg.protocol.insist", anything_goes),
+        together(
+            put("secagg.protocol.insist", anything_goes),
+            put("secagg.mask_parameters.least_on_complete", lambda *_: 2),  # which refuses the same once more
+        ),
         two_fifths,
     ),
     Defect(
