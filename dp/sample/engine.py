@@ -132,7 +132,14 @@ class ClientEngine:
         now = self._under_way()
         hooks = self._hooks if isinstance(self._hooks, RowHooks) else Expanded(self._hooks, self._model)
         probe = Probe(
-            self._model, now.loader._fetch, now.loader._examples, hooks, copies, self.probed, self.checked
+            self._model,
+            now.loader._fetch,
+            now.loader._examples,
+            now.loader._largest,
+            hooks,
+            copies,
+            self.probed,
+            self.checked,
         )
         now.loader.script, now.optimizer.probe = probe.script(), probe
         try:

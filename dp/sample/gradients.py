@@ -96,10 +96,16 @@ def clipped_sum(
 
 
 def prove(
-    model: nn.Module, loss: Callable[[Any, Any], torch.Tensor], loader: Any, known: Probed | None = None
+    model: nn.Module,
+    loss: Callable[[Any, Any], torch.Tensor],
+    loader: Any,
+    known: Probed | None = None,
+    rate: float = 1.0,
+    physical_batch: int | None = None,
 ) -> Probed | None:
     """Check that the rows of this loss are those of single examples (on a few), and that it is each example's own (on
-    all); once per run and client. known: what another client's check found, by which only the data are new.
+    all); once per run and client. known: what another client's check found, by which only the data are new. rate,
+    physical_batch: as `clipped_sum` takes them; batches as large as they allow are among what is checked.
 
     Returns what `clipped_sum` takes as `probed`; None where no example has a finite gradient, so that nothing can be
     checked and none may take part. Raises NotPerExample by parameter, UnsupportedModule.
@@ -108,8 +114,8 @@ def prove(
     model.train()
     validate(model)
     hooks = RowHooks(model)
-    batches = PrivateLoader(loader, 1.0, 1, SystemRandom(), _Arrivals(hooks))
-    probe = Probe(model, batches._fetch, batches._examples, hooks, known=known)
+    batches = PrivateLoader(loader, rate, 1, SystemRandom(), _Arrivals(hooks), physical_batch)
+    probe = Probe(model, batches._fetch, batches._examples, batches._largest, hooks, known=known)
     script = probe.script()
 
     def run() -> None:

@@ -6,6 +6,7 @@ the private optimizer takes their step, which is noise alone and is counted. Lar
 physical parts.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from functools import lru_cache
 from typing import Any, Protocol
@@ -195,7 +196,7 @@ class PrivateLoader(DataLoader[Any]):
         dataset: Any = loader.dataset
         whole = type(dataset) is TensorDataset and loader.collate_fn is default_collate
         batches = PoissonBatches(len(dataset), rate, count, random)
-        self._steps, self.rate, self._whole, self.sealed = steps, rate, whole, False
+        self._steps, self.rate, self._whole, self.sealed, self._most = steps, rate, whole, False, most
         self.script: Iterator[Any] | None = None
         self.silent = False
         self._look = lru_cache(1024)(dataset.__getitem__)
@@ -219,6 +220,14 @@ class PrivateLoader(DataLoader[Any]):
     def _examples(self) -> int:
         """How many there are."""
         return len(self._batches.dataset)  # type: ignore[arg-type]  # has a length: checked above
+
+    @property
+    def _largest(self) -> int:
+        """As many examples as the loop ever gets at once, but for one step in 10^10 (Bernstein); one more than there
+        are where all come in each step."""
+        mean = self.rate * self._examples
+        drawn = math.ceil(mean + 7 * math.sqrt(mean)) + 20
+        return min(drawn, self._most or drawn)
 
     def _fetch(self, indices: list[int]) -> Any:
         """These examples as the loop would get them; one that is drawn anew at each look is kept for the next looks."""

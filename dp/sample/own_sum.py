@@ -62,7 +62,7 @@ class OwnSum:
         """Once per client and run; False where no example can take part."""
         if not len(task.loader.dataset):
             return False
-        found = prove(task.model, loss, task.loader, self._probed)
+        found = prove(task.model, loss, task.loader, self._probed, self.rate, self.physical_batch)
         if found is None:
             tell_silent(facts.whose)
             return False

@@ -6,6 +6,7 @@ point inputs climb the norm of their own gradient, whole and parameter by parame
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -24,25 +25,34 @@ class Tried(Protocol):
     model: nn.Module
     step: Any
     loader: Any
+    largest: int
 
     def few(self, count: int) -> Any: ...
 
 
 def movement(bench: Tried, summed: Callable[[Any], torch.Tensor], clip: float, ascent: int) -> float:
-    """The most clips by which one more example changes `summed(data)`, over all candidates. Raises what a step
-    raises on the data's own examples; a candidate that the model does not take is passed over."""
-    examples = list(bench.few(OTHERS))
-    rest = examples[1:]
-    most = 0.0
-    for at in range(min(6, len(examples))):
-        most = max(most, float((summed(examples) - summed(examples[:at] + examples[at + 1 :])).norm()))
+    """The most clips by which one more example changes `summed(data)`, over all candidates, and over the first few in
+    a batch as large as any. Raises what a step raises on the data's own examples; a candidate that the model does not
+    take is passed over."""
+    few, data = list(bench.few(OTHERS)), bench.loader.dataset
+    large = [data[at % len(data)] for at in range(bench.largest)]
+    most = _moved(summed, few, 6, candidates(bench, few, ascent))
+    return max(most, _moved(summed, large, 2, islice(candidates(bench, few, 0), 7))) / clip
+
+
+def _moved(
+    summed: Callable[[Any], torch.Tensor], examples: list[Any], removals: int, tried: Iterator[Any]
+) -> float:
+    most, whole, rest = 0.0, summed(examples), examples[1:]
+    for at in range(min(removals, len(examples))):
+        most = max(most, float((whole - summed(examples[:at] + examples[at + 1 :])).norm()))
     without = summed(rest)
-    for candidate in candidates(bench, examples, ascent):
+    for candidate in tried:
         try:
             most = max(most, float((summed([candidate, *rest]) - without).norm()))
         except (RuntimeError, ValueError, IndexError, SecAggError):
             continue
-    return most / clip
+    return most
 
 
 def candidates(bench: Tried, examples: list[Any], ascent: int) -> Iterator[Any]:

@@ -145,6 +145,8 @@ class Bench:
     ) -> None:
         self.model, self.step, self.loader, self.clip, self._engine = model, step, loader, clip, engine
         self._probes: dict[str, Probed] = {}
+        self.largest = 0
+        self._rate = min(1.0, (loader.batch_size or len(loader.dataset)) / len(loader.dataset))
 
     def mode(self, name: str, ascent: int) -> Mode:
         """The verdict on one gradient mode."""
@@ -173,16 +175,18 @@ class Bench:
         )
 
     def _checked(self, name: str) -> Probed:
-        engine, attached = self._begun(name, self.loader, torch.optim.SGD(self._trained(), lr=0.1))
+        optimizer = torch.optim.SGD(self._trained(), lr=0.1)
+        engine, attached = self._begun(name, self.loader, optimizer, rate=self._rate)
+        self.largest = attached.loader._largest
         try:
             return engine.check(lambda: self.step.loop(attached), copies=1)
         finally:
             engine.abandon()
 
     def _begun(
-        self, name: str, loader: Any, optimizer: Any, probed: Probed | None = None
+        self, name: str, loader: Any, optimizer: Any, probed: Probed | None = None, rate: float = 1.0
     ) -> tuple[ClientEngine, Attached]:
-        engine = self._engine(Clipping(self.clip, gradients=name), 0.0, 1.0, 1)
+        engine = self._engine(Clipping(self.clip, gradients=name), 0.0, rate, 1)
         engine.probed = probed
         engine.size(len(loader.dataset))
         return engine, engine.begin(self.model, optimizer, loader, self.step.criterion)

@@ -83,9 +83,10 @@ class Expanded:
 class Probe:
     """One check, driven by `script` (the batches) and `step` (called where the loop steps its optimizer).
 
-    fetch: indices -> a batch of these examples, as the loop gets it. count: of examples in the data. mode: what
-    makes the rows. copies: how often an example is repeated where it is the only one. known: what a check of this loop
-    found, by which only the data are new. seen: whether the data have passed before.
+    fetch: indices -> a batch of these examples, as the loop gets it. count: of examples in the data. largest: most that
+    training may give the loop at once. mode: what makes the rows. copies: how often an example is repeated where it is
+    the only one. known: what a check of this loop found, by which only the data are new. seen: whether the data have
+    passed before.
     """
 
     def __init__(
@@ -93,13 +94,14 @@ class Probe:
         model: nn.Module,
         fetch: Callable[[list[int]], Any],
         count: int,
+        largest: int,
         mode: "RowHooks | Expanded",
         copies: int = 2,
         known: "Probed | None" = None,
         seen: bool = False,
     ) -> None:
         self.model, self._fetch, self._count, self._mode, self._copies = model, fetch, count, mode, copies
-        self._known, self._seen = known, seen
+        self._known, self._seen, self._largest = known, seen, largest
         self._hooks = mode if isinstance(mode, RowHooks) else None
         self._named = dict(model.named_parameters())
         self._got: Gradients = {}
@@ -189,22 +191,28 @@ class Probe:
         raise Enough
 
     def _everywhere(self, reduction: str) -> Generator[Any, None, set[str]]:
-        """Parameters whose gradient of a batch is not that of its two parts together: first every example, then some
-        with larger parameters, which cross other thresholds."""
+        """Parameters whose gradient of a batch is not that of its two parts together: every example, a batch as large
+        as any, then some with larger parameters, which cross other thresholds."""
         mixed: set[str] = set()
-        size = min(48, max(6, self._count // 32))
-        cut = max(2, size // 3)
-        shares = (1.0, 1.0) if reduction == "sum" else (cut / size, 1 - cut / size)
+        usual = min(48, max(6, self._count // 32))
         drawn = chain.from_iterable(SystemRandom().sample(range(self._count), self._count) for _ in count())
-        for turn, many in enumerate((max(CHUNKS, -(-self._count // size)), 2, 2)):
-            if turn:
+        many_of = (
+            (usual, max(CHUNKS, -(-self._count // usual))),
+            (max(usual, self._largest), 1),
+            (usual, 2),
+            (usual, 2),
+        )
+        for turn, (size, many) in enumerate(many_of):
+            if turn > 1:
                 self._move(4.0)
+            cut = max(2, size // 3)
+            shares = (1.0, 1.0) if reduction == "sum" else (cut / size, 1 - cut / size)
             for at in range(many):
                 batch, grads = list(islice(drawn, size)), []
                 for indices in (batch, batch[:cut], batch[cut:]):
                     yield from self._take(indices, draw=at % len(DRAWS))
                     grads.append(self._gradients())
-                mixed |= apart(self._named, grads, shares, (30.0 if turn else 2.0) * self._tolerance())
+                mixed |= apart(self._named, grads, shares, (30.0 if turn > 1 else 2.0) * self._tolerance())
         return mixed
 
     def _tolerance(self) -> float:

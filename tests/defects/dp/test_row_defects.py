@@ -4,6 +4,8 @@ The planted ones are the rows that the library under `dp.sample` makes where it 
 that check nothing.
 """
 
+from typing import Any
+
 import pytest
 import torch
 from torch import nn
@@ -12,6 +14,7 @@ from torch.nn import functional
 from dp.audit import per_example
 from dp.sample.audit.canaries import estimate, lower_bound
 from dp.sample.audit.per_example import ExampleAudit, Mode
+from dp.sample.loader import PrivateLoader
 from tests.defects.dp import broken
 from tests.defects.dp.sample_models import REFUSED, SOUND, line, vectors
 
@@ -126,6 +129,24 @@ def test_ascent_that_ends_on_a_plain_does_not_end_the_search() -> None:
     assert all((mode.moved or 0.0) > 1.5 for mode in audit.modes[:3])
     assert all("one example moves the clipped sum by" in mode.reason for mode in audit.modes[:3])
     assert all(mode.reason for mode in audit.modes if mode.status != "sound")
+
+
+def hardest(model: nn.Module, batch: Any) -> torch.Tensor:
+    """The mean over the 64 examples with the largest losses: one example takes another's place, in larger batches."""
+    losses = functional.cross_entropy(model(batch[0]), batch[1], reduction="none")
+    return losses.topk(min(64, len(losses))).values.mean()
+
+
+def test_mixing_that_begins_in_large_batches_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """64 examples, of which one more moved the sum by two clips; batches of at most 16 were looked at."""
+    torch.manual_seed(3)
+    data = torch.randn(64, 6), torch.arange(64) % 3
+    audit = per_example(nn.Linear(6, 3), hardest, data, ascent=0)
+    assert not audit.passed
+    assert "changes with the others of its batch" in str(audit)
+    assert (mode_of(audit).moved or 0.0) > 1.02
+    monkeypatch.setattr(PrivateLoader, "_largest", 16)  # the check as it was
+    assert per_example(nn.Linear(6, 3), hardest, data, ascent=0).passed
 
 
 def test_a_verdict_names_holders_ties_layouts_frozen_and_errors() -> None:
