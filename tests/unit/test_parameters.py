@@ -1,4 +1,4 @@
-"""Degree and threshold: published instances to the digit, exact tails, brute-force search, and refusals that help."""
+"""Degree and threshold: published instances to the digit, exact tails, brute-force search."""
 
 from __future__ import annotations
 
@@ -31,19 +31,7 @@ from secagg.parameters.tails import (
     log_tail_at_least,
     log_tail_below,
 )
-
-
-def exact_log(ways: int, population: int, drawn: int) -> float:
-    """ln(ways / C(population, drawn)), by integers."""
-    return -math.inf if ways == 0 else math.log(ways) - math.log(math.comb(population, drawn))
-
-
-def exact_ways(low: int, high: int, population: int, marked: int, drawn: int) -> int:
-    return sum(
-        math.comb(marked, x) * math.comb(population - marked, drawn - x)
-        for x in range(max(0, low), min(high, drawn + 1))
-    )
-
+from tests.unit.secagg.urns import exact_committee_failures, exact_log, exact_ways, share
 
 # -- the published instances (Bell et al. 2020, sigma = 40, eta = 20) --
 
@@ -95,11 +83,6 @@ def test_impossible_urns_are_refused(marked: int, drawn: int) -> None:
 
 
 # -- the search --
-
-
-def share(low: int, high: int, population: int, marked: int, drawn: int) -> Fraction:
-    """P[low <= X < high] of the hypergeometric X, exactly."""
-    return Fraction(exact_ways(low, high, population, marked, drawn), math.comb(population, drawn))
 
 
 def brute_force(cohort: Cohort) -> tuple[int, int, int]:
@@ -212,14 +195,6 @@ def test_failures_are_as_rare_as_promised(clients: int, threat: str, beacon: boo
         assert short <= Fraction(1, 2**20), found
 
 
-@pytest.mark.parametrize(("collusion", "largest"), [(0.95, "0.02"), (0.97, "0.01")])
-def test_the_remedy_may_be_that_hardly_anybody_leaves(collusion: float, largest: str) -> None:
-    with pytest.raises(Infeasible) as refusal:
-        plan(100, 0.5, collusion, "malicious")
-    assert refusal.value.relax[0] == f"lower dropout to {largest}"
-    assert plan(100, float(largest), collusion, "malicious")
-
-
 @given(
     clients=st.integers(3, 10**8),
     dropout=st.integers(0, 40),
@@ -294,78 +269,6 @@ def test_the_figures_that_the_design_was_checked_with(
     assert plan(clients, 0.2, 0.1).degree in (degree, degree + 2)
 
 
-@pytest.mark.parametrize(
-    ("clients", "threat", "committee"),
-    [
-        (100, "semi-malicious", (49, 30)),
-        (1_000, "semi-malicious", (149, 96)),
-        (1_000, "malicious", (331, 235)),
-    ],
-)
-def test_committees_of_the_design(clients: int, threat: str, committee: tuple[int, int]) -> None:
-    """The same for committees: without a beacon, groups with different graphs must not each certify; of the 64 graphs
-    that plans count, for one.
-    """
-    size, q = committee
-    events = Cohort(clients, 0.2, 0.1, threat, 31.0 if threat == "malicious" else 39.0, 19.0)
-    assert least_quorum(events, size) <= q
-    assert q <= largest_quorum(events, size)
-
-
-def exact_committee_failures(cohort: Cohort, size: int, q: int) -> Fraction:
-    """Two certificates: 2q - size corrupt signers, or a half of the honest with the corrupt that has a quorum."""
-    n, corrupt = cohort.clients, cohort.corrupt
-    half = share(q, size + 1, n, (n + corrupt) // 2, size)
-    split = 2 * half if cohort.threat == "malicious" and not cohort.beacon else 0
-    return share(2 * q - size, size + 1, n, corrupt, size) + split
-
-
-@pytest.mark.parametrize("threat", ["semi-malicious", "malicious"])
-@pytest.mark.parametrize(
-    ("clients", "dropout", "collusion"), [(501, 0.1, 0.1), (700, 0.3, 0.05), (2000, 0.2, 0.2)]
-)
-def test_committees_do_not_certify_twice_and_finish(
-    clients: int, dropout: float, collusion: float, threat: str
-) -> None:
-    found = plan(clients, dropout, collusion, threat)
-    size, q, cohort = found.committee, found.quorum, found.cohort
-    assert 0 < q < size < clients
-    graphs = 64 if threat == "malicious" else 1
-    assert exact_committee_failures(cohort, size, q) * graphs <= Fraction(1, 2**42)
-    assert share(0, q, clients, cohort.survivors, size) <= Fraction(1, 2**22)
-    assert exact_committee_failures(cohort, size, q - 1) * graphs > Fraction(
-        1, 2**45
-    )  # no vote more than it takes
-
-
-def test_a_beacon_has_one_graph_more_likely_to_be_good_for_every_round_that_may_be_chosen() -> None:
-    """The server knows 2^16 rounds' graphs in advance: each fails with 2^-56 at most, all of them with 2^-40."""
-    for clients in (300, 1000):
-        found = plan(clients, 0.2, 0.1, "malicious", beacon=True)
-        half = found.degree // 2
-        lost = clients * share(found.window, half + 1, clients, found.cohort.corrupt, half)
-        lost += clients * share(
-            found.threshold, found.degree + 1, clients - 1, found.cohort.corrupt, found.degree
-        )
-        if found.committee:
-            size, q = found.committee, found.quorum
-            lost += share(2 * q - size, size + 1, clients, found.cohort.corrupt, size)
-        assert lost * 2**16 <= Fraction(1, 2**40)
-        known = plan(clients, 0.2, 0.1, "semi-malicious", beacon=True)
-        assert (known.degree, known.window) == (
-            plan(clients, 0.2, 0.1).degree,
-            plan(clients, 0.2, 0.1).window,
-        )
-
-
-def test_reused_keys_on_sparse_graphs_share_with_the_committee() -> None:
-    found = plan(300, 0.2, 0.1, reuse=True)
-    corrupt = 2 * found.quorum - found.committee - 1
-    assert 0 < found.committee < 300
-    assert corrupt < found.threshold == found.quorum - 1
-    assert plan(300, 0.2, 0.1).committee == 0
-
-
 def test_shares_are_read_as_written_in_decimal() -> None:
     assert Cohort(100, 0.29, 0.57).dropped == 29
     assert Cohort(100, 0.29, 0.57).corrupt == 57
@@ -417,86 +320,6 @@ def test_no_choice_of_drop_outs_cuts_the_graph() -> None:
         if all(sum((i + s) % n in alive for s in range(k // 2)) >= w for i in range(n)):
             checked += 1
             assert honest_survivors_connected(ring, alive, k)
-
-
-# -- refusals --
-
-
-def test_infeasible_says_what_to_relax_and_the_advice_works() -> None:
-    with pytest.raises(Infeasible, match="lower dropout to") as refusal:
-        plan(100, 0.5, 0.3, "semi-malicious")
-    advice = {line.rsplit(" ", 1)[0]: line.rsplit(" ", 1)[1] for line in refusal.value.relax}
-    assert plan(100, float(advice["lower dropout to"]), 0.3, "semi-malicious")
-    assert plan(100, 0.5, 0.3, advice["choose threat"])
-    with pytest.raises(Infeasible):
-        plan(100, float(advice["lower dropout to"]) + 0.01, 0.3, "semi-malicious")
-
-
-@pytest.mark.parametrize(
-    ("demand", "said"),
-    [
-        (
-            (100, 0.5, 0.3, "semi-malicious"),
-            "infeasible (100 clients, drop-out 0.5, collusion 0.3, semi-malicious): one view of who survived needs 66 "
-            "votes, and 50 are left to vote: lower dropout to 0.34; or choose threat semi-honest.",
-        ),
-        (
-            (5, 0.9, 0.0, "semi-honest"),
-            "infeasible (5 clients, drop-out 0.9, collusion 0, semi-honest): secrecy needs a threshold of 2 even if "
-            "all 4 others hold shares, and 0 are left to answer: lower dropout to 0.59; or have 21 clients.",
-        ),
-        (
-            (10, 0.9, 0.9, "malicious"),
-            "infeasible (10 clients, drop-out 0.9, collusion 0.9, malicious): one view of who survived needs 10 votes, "
-            "and 1 are left to vote: relax several of its numbers.",
-        ),
-        (
-            (10**8, 0.33, 0.33, "semi-malicious"),
-            "infeasible (100000000 clients, drop-out 0.33, collusion 0.33, semi-malicious): every client would need "
-            "more than 65535 neighbours or voters: lower dropout to 0.31; or lower collusion to 0.3; or choose threat "
-            "semi-honest.",
-        ),
-    ],
-)
-def test_the_refusal_in_words(demand: tuple[int, float, float, str], said: str) -> None:
-    for complete in {False, demand[0] < 10**5}:  # the complete graph ends at 65,536 clients
-        with pytest.raises(Infeasible) as refusal:
-            plan(*demand, complete=complete)
-        assert str(refusal.value) == said
-
-
-def test_too_many_neighbours_is_infeasible() -> None:
-    with pytest.raises(Infeasible, match="more than 65535 neighbours"):
-        plan(10**8, 0.33, 0.33, "semi-malicious")
-
-
-@pytest.mark.parametrize("clients", [1, 2])
-def test_too_few_clients_for_any_threshold(clients: int) -> None:
-    with pytest.raises(Infeasible, match="have 3 clients"):
-        plan(clients, 0.0, 0.0)
-
-
-@pytest.mark.parametrize(
-    "arguments, word",
-    [
-        ((0, 0.1, 0.1), "clients"),
-        ((10**9 + 1, 0.1, 0.1), "clients"),
-        ((10, 1.0, 0.1), "dropout"),
-        ((10, -0.1, 0.1), "dropout"),
-        ((10, math.nan, 0.1), "dropout"),
-        ((10, 0.1, 1.5), "collusion"),
-        ((10, 0.1, 0.1, "none"), "threat"),
-    ],
-)
-def test_numbers_out_of_range_are_refused_by_name(arguments: tuple[int, float, float], word: str) -> None:
-    with pytest.raises(Misuse, match=word):
-        plan(*arguments)
-
-
-@pytest.mark.parametrize("security, correctness", [(0, 20), (40, 0), (math.inf, 20)])
-def test_failure_bounds_out_of_range_are_refused(security: float, correctness: float) -> None:
-    with pytest.raises(Misuse, match="bits"):
-        plan(10, 0.1, 0.1, security=security, correctness=correctness)
 
 
 def test_connectivity_counts_every_pair_of_places() -> None:
