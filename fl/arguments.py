@@ -126,6 +126,7 @@ CHECKS: dict[str, Check] = {
 
 def checked(name: str, value: Any) -> Any:
     """Return an option's value as its check makes it; one without a check as it is. Raises Misuse."""
+    no_class(name, value)
     return CHECKS[name](name, value) if name in CHECKS else value
 
 
@@ -149,8 +150,17 @@ def takes(name: str, function: Any, wanted: str, count: int) -> None:
         raise Misuse(f"{name}: expected {wanted}, got {called}{signature}") from None
 
 
+def no_class(name: str, value: Any) -> None:
+    """Raises Misuse for a class in place of an object of it."""
+    if isinstance(value, type):
+        raise Misuse(
+            f"{name}: expected an object, got the class {value.__name__}: write {value.__name__}(...)"
+        )
+
+
 def ledger(value: Any) -> "Ledger | None":
     """Return a ledger, or None. Raises Misuse for a path or anything else that is none."""
+    no_class("ledger", value)
     if value is None or all(callable(getattr(value, name, None)) for name in ("charge_all", "entries")):
         return cast("Ledger | None", value)
     path = isinstance(value, str | Path)

@@ -124,6 +124,8 @@ class ClientEvaluation:
             f"after every {f'{every} rounds' if every > 1 else 'round'} the clients' mean loss, accuracy and confusion "
             "on data of their own are released"
         )
+        measured = ("loss", "accuracy", "auroc")[: 3 if classes == 2 else 2]
+        self.names = tuple(PREFIX + name for name in measured)
         self.last: ClientReport | None = None
         self.noisy = bool(
             self.federation(torch.nn.Identity()).setup.stack.noisy

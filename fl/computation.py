@@ -3,6 +3,7 @@
 What does not belong here: arithmetic of a round (`fl.round`), sending.
 """
 
+import warnings
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,6 +15,7 @@ from fl.federation_setup import FederationSetup, shared
 from fl.leaves import require_kept
 from fl.loaders import examples_in
 from fl.round import Broadcast, contribution_of
+from fl.run_options import RunOptions
 from fl.seeds import derive, seeded
 from fl.strategies.base import Extras
 from fl.tensors import flatten_state, to_state, to_tree
@@ -33,6 +35,7 @@ class LocalComputation:
     def __init__(self, setup: FederationSetup, template: Any) -> None:
         self.setup = setup
         self.template = template
+        self._heard = False
         self._shown: tuple[Broadcast, dict[str, Any]] | None = None
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
@@ -47,6 +50,7 @@ class LocalComputation:
             callback.on_client_begin(task, own.number)
         with seeded(derive(self.setup.options.seed, "train", own.number, own.client)):
             reported = compute(task)
+        self._hear(reported, own)
         for callback in self.setup.callbacks:
             callback.on_client_end(task, own.number, reported)
         try:
@@ -66,6 +70,19 @@ class LocalComputation:
             )
         except Misuse as error:
             raise Misuse(f"{own.whose}: {error}") from None
+
+    def _hear(self, reported: Mapping[str, float], own: RoundFacts) -> None:
+        """Say once, where the client lives, that its loop returned no metric of a name that is summed."""
+        names, stack = self.setup.options.metrics, self.setup.stack
+        missing = [name for name in names if name not in reported]
+        asked = names != RunOptions.metrics or (reported and len(missing) == len(names))
+        if missing and asked and not (stack.noisy or self._heard):
+            self._heard = True
+            warnings.warn(
+                f"{own.whose}: {', '.join(map(repr, missing))} of metrics={list(names)} never comes: train returned "
+                f"{sorted(reported) or 'no numbers'}; let it return a dict of floats by these names, or name others",
+                stacklevel=2,
+            )
 
     def task(self, broadcast: Broadcast, own: RoundFacts) -> LocalTask:
         """Return what the client's computation starts from: the broadcast model, a new optimizer and criterion."""

@@ -29,12 +29,15 @@ from fl.round import (
     open_round,
     reference_of,
 )
+from fl.round.broadcast import require_metrics
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree, exact_sum
+from fl.run_options import RunOptions
 from fl.sampling import carried, choose
 from fl.seeds import derive, seeded
 from fl.tensors import schema_of_state, to_state, to_tree
 from fl.tensors.trained import buffers_of, rules_of
+from fl.training import evaluate, pair_of
 from protocols.errors import Misuse, StackError, TooFewSurvivors
 from protocols.layers import Public, RunFacts
 from protocols.party_state import CLOSED
@@ -92,10 +95,16 @@ class Coordinator:
                 "sessions with reused keys lack who left an earlier one, and a layer's price counts every round that "
                 'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
             )
+        self._check_told()
         self.setup.schedule.at(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
         self.run = run
         self.setup.stack.plan(run)
-        demanded = self.sample().plan.min_survivors
+        sample = self.sample()
+        if (
+            self.setup.options.metrics != RunOptions.metrics
+        ):  # the default's are left out where noise forbids them
+            require_metrics(sample)
+        demanded = sample.plan.min_survivors
         self._require_survivors(demanded, run)
         if self.hidden and demanded > max(1, self.setup.options.min_survivors):
             raise Misuse(
@@ -109,6 +118,17 @@ class Coordinator:
                 new_session(self.setup.stack.secure_sum, self.open(1, self.setup.names))
         self._check_sums(max(demanded, self.setup.options.min_survivors), run)
         return run
+
+    def _check_told(self) -> None:
+        """Raises Misuse for a batch of test data that the default evaluation cannot read."""
+        setup = self.setup
+        if setup.test is not None and setup.evaluate is evaluate:
+            with seeded(
+                derive(setup.options.seed, "evaluate")
+            ):  # looking takes no random number of the run's
+                for batch in setup.test:
+                    pair_of("evaluate", batch)
+                    break
 
     def _check_sums(self, least: int, run: RunFacts) -> None:
         """Raises StackError for several sums beside a secret choice of clients, Misuse for a sum that cannot end."""

@@ -198,7 +198,8 @@ class Federation:
             "layers": ", ".join(layer.name for layer in setup.stack.layers),
             "secure_sum": setup.stack.secure_sum.tag,
         }
-        facts = settings, setup.options.metrics, setup.stack.noisy, self.coordinator.evaluate
+        metrics = setup.options.metrics, () if setup.evaluation is None else setup.evaluation.names
+        facts = settings, *metrics, setup.stack.noisy, self.coordinator.evaluate
         return Run(rounds, self.model, self._history, *facts)
 
     @property
@@ -242,7 +243,11 @@ class Federation:
                 "fit(the same rounds, resume=True) from an output folder, or make another federation"
             )
         run = self.coordinator.prepare(rounds)
-        for said in self.setup.stack.outlook(run):
+        empty = [
+            f"client {name!r} holds no example and contributes nothing: leave it out"
+            for name in self.setup.empty
+        ]
+        for said in (*self.setup.stack.outlook(run), *empty):
             warnings.warn(said, stacklevel=3)
         if self.setup.ledger is not None and not isinstance(self.engine, MemoryEngine):
             sample = self.coordinator.sample()  # what nodes spend may be known to them alone

@@ -11,11 +11,11 @@ import torch
 
 from fl import arguments
 from fl.callbacks import Callback
-from fl.loaders import examples_in
+from fl.loaders import checked_loader, examples_in
 from fl.run_options import RunOptions
 from fl.schedules import Schedule
 from fl.strategies import FedAvg, FedSGD, Strategy
-from fl.train_function import TrainFunction
+from fl.train_function import TrainFunction, by_name
 from fl.training import Evaluate, evaluate
 from protocols.errors import Misuse, StackError
 from protocols.policy import Policy
@@ -34,12 +34,13 @@ Loaders = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
 @runtime_checkable
 class ClientEvaluates(Protocol):
     """What evaluates a model on the clients' data (`fl.client_evaluation`). noisy: whether its sums are noised. told:
-    what it releases, for the statement. `after` returns a round's metrics, none where it is not due, and charges the
-    account before anything is sent.
+    what it releases, for the statement. names: of the metrics that it gives. `after` returns a round's metrics, none
+    where it is not due, and charges the account before anything is sent.
     """
 
     noisy: bool
     told: str
+    names: tuple[str, ...]
 
     def after(self, number: int, model: torch.nn.Module, account: Any) -> dict[str, float]: ...
 
@@ -94,6 +95,11 @@ class FederationSetup:
         if self.loss is not None:
             arguments.takes("loss", self.loss, "a function loss(model, batch)", 2)
 
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """The clients that are known to hold no example, where their numbers may be told."""
+        return () if self.stack.hides_sizes else tuple(name for name, size in self.sizes.items() if not size)
+
     def _check_schedule(self) -> None:
         """Raises Misuse, or StackError where who owns the optimizer would let a schedule have no effect or no say."""
         if self.schedule.make is None:
@@ -136,7 +142,8 @@ def loaders_by_name(
             raise Misuse("clients is a function: say which clients there are with names=[...] or names=COUNT")
         arguments.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
         listed = _listed(names)
-        return listed, lambda name: clients(name, {"clients": listed}), {}  # sizes stay unknown here
+        there = lambda name: checked_loader(f"client {name!r}", clients(name, {"clients": listed}))  # noqa: E731
+        return listed, there, {}  # sizes stay unknown here
     if not isinstance(clients, Mapping | Sequence) or isinstance(clients, str):
         raise Misuse(
             "clients: expected loaders by name or in a list, or loader_for(client_id, config) with names=[...], "
@@ -148,11 +155,12 @@ def loaders_by_name(
         raise Misuse(f"clients: expected distinct names, got {list(given)}")
     if not by_name:
         raise Misuse("clients: expected at least one, got none")
-    return (
-        tuple(by_name),
-        by_name.__getitem__,
-        {name: examples_in(loader) for name, loader in by_name.items()},
-    )
+    sizes = {
+        name: examples_in(checked_loader(f"client {name!r}", loader)) for name, loader in by_name.items()
+    }
+    if not any(sizes.values()):
+        raise Misuse(f"clients: none of {list(by_name)} holds an example: there is nothing to train on")
+    return tuple(by_name), by_name.__getitem__, sizes
 
 
 def _listed(names: Any) -> tuple[str, ...]:
@@ -202,6 +210,7 @@ def criterion_of(given: Callable[[], Any] | None) -> Callable[[], Any]:
 
 def strategy_of(given: Strategy | None) -> Strategy:
     """Return the strategy, FedAvg unless one is given. Raises Misuse."""
+    arguments.no_class("strategy", given)
     if given is not None and not isinstance(given, Strategy):
         raise Misuse(f"strategy: expected a strategy such as FedAvg(), got {given!r}")
     return given or FedAvg()
@@ -222,9 +231,9 @@ def check_client_evaluation(given: Any, stack: Stack) -> None:
 
 def evaluation_of(given: Evaluate | None, test: Any) -> Evaluate:
     """Return what evaluates the model. Raises Misuse for a function that cannot be called, or never would be."""
+    checked_loader("test", test)
     if given is None:
         return evaluate
-    arguments.takes("evaluate", given, "a function evaluate(model, loader, criterion, device)", 4)
     if test is None:
         raise Misuse("evaluate: it is called with the loader test=..., and none was given")
-    return given
+    return by_name("evaluate", given, ("model", "loader", "criterion", "device"))

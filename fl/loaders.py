@@ -34,6 +34,19 @@ def check_workers(workers: int, device: Any, layers: Sequence[PrivacyLayer]) -> 
             )
 
 
+def checked_loader(whose: str, loader: Any) -> Any:
+    """Return a loader of batches. Raises Misuse for a data set, which gives one example after the other."""
+    if isinstance(loader, torch.utils.data.Dataset) and not isinstance(
+        loader, torch.utils.data.IterableDataset
+    ):
+        kind = type(loader).__name__
+        raise Misuse(
+            f"{whose}: expected a loader of batches, got the data set {kind}: wrap it in a "
+            "DataLoader(..., batch_size=32)"
+        )
+    return loader
+
+
 def examples_in(loader: Any) -> int:
     """Return how many examples a loader serves: those its (batch sampler's) sampler draws, its dataset holds, or, of a
     list of batches, those in them. Raises Misuse if it cannot tell.

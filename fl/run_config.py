@@ -53,7 +53,7 @@ class RunConfig(RunOptions):
     budget: float | None = option(None, "Largest epsilon: a round that would exceed it is refused.")
     threads: int = option(1, "Threads of torch; equal results need equal numbers.")
     engine: str = option("memory", "memory or flower-simulation.")
-    data_dir: str | None = option(None, "Folder of data sets (or SECAGG_DATA).")
+    data_dir: str | None = option(None, "Folder of data sets, searched and no other (or SECAGG_DATA).")
     output: str | None = option(None, "Folder of the run's files (default runs/TIME).")
 
     def __post_init__(self) -> None:

@@ -6,7 +6,7 @@ What does not belong here: privacy; layers wrap this computation through their `
 import inspect
 import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -75,6 +75,36 @@ class TrainFunction:
                 f"{self.name} returned {type(returned).__name__}; expected a dict of floats, or None"
             )
         return {str(k): float(v) for k, v in returned.items() if _is_number(v)}
+
+
+def by_name(name: str, function: Any, offered: tuple[str, ...]) -> Callable[..., Any]:
+    """Return a function of all that is offered, in order, that calls `function` with what it takes, found by name; one
+    whose arguments cannot be told apart by name (`*rest`, a function written in C) is called in that order.
+
+    Raises Misuse for one that asks for something else.
+    """
+    if not callable(function):
+        raise Misuse(f"{name}: expected a function of {', '.join(offered)}, got {type(function).__name__}")
+    try:
+        parameters = inspect.signature(function).parameters.values()
+    except (TypeError, ValueError):
+        return cast(Callable[..., Any], function)
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    if any(p.kind is p.VAR_POSITIONAL for p in parameters) and not named:
+        return cast(Callable[..., Any], function)
+    if other := [p.name for p in parameters if p.default is p.empty and p in named and p.name not in offered]:
+        raise Misuse(
+            f"{name}: {_name(function)} asks for {', '.join(other)}; its arguments are found by name, out of "
+            f"{', '.join(offered)}: call them so"
+        )
+    takes = {p.name for p in named}
+    everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
+
+    def call(*given: Any) -> Any:
+        pairs = zip(offered, given, strict=True)
+        return function(**{key: value for key, value in pairs if everything or key in takes})
+
+    return call
 
 
 def _name(function: Any) -> str:

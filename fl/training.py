@@ -5,6 +5,8 @@ from typing import Any
 
 import torch
 
+from protocols.errors import Misuse
+
 Evaluate = Callable[..., dict[str, float]]
 
 
@@ -13,8 +15,8 @@ def train_one_epoch(
 ) -> dict[str, float]:
     """One pass over the loader; returns mean loss and accuracy over its examples."""
     total = correct = seen = 0.0
-    for inputs, labels in loader:
-        inputs, labels = inputs.to(device), labels.to(device)
+    for batch in loader:
+        inputs, labels = (part.to(device) for part in pair_of("train", batch))
         optimizer.zero_grad()
         logits = model(inputs)
         loss = criterion(logits, labels)
@@ -31,11 +33,30 @@ def evaluate(model: torch.nn.Module, loader: Any, criterion: Any, device: Any = 
     """Mean loss and accuracy of a classifier over a loader; the model is left in training mode."""
     model.eval()
     total = correct = seen = 0.0
-    for inputs, labels in loader:
-        inputs, labels = inputs.to(device), labels.to(device)
+    for batch in loader:
+        inputs, labels = (part.to(device) for part in pair_of("evaluate", batch))
         logits = model(inputs)
         total += float(criterion(logits, labels)) * len(labels)
         correct += float((logits.argmax(1) == labels).sum())
         seen += len(labels)
     model.train()
     return {"loss": total / seen, "accuracy": correct / seen} if seen else {}
+
+
+def pair_of(name: str, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch's inputs and labels. Raises Misuse for any other batch: these loops classify, and nothing else."""
+    parts = tuple(batch) if isinstance(batch, list | tuple) else ()
+    if len(parts) != 2 or not all(isinstance(part, torch.Tensor) for part in parts):
+        got = f"{type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, list | tuple | dict) else ''}"
+        raise Misuse(
+            f"the default loop takes batches (inputs, labels), two tensors, and this one is a {got}: give a loop of "
+            f"your own, {name}=..."
+        )
+    labels = parts[1]
+    if labels.is_floating_point() or labels.ndim == 0:
+        raise Misuse(
+            f"the default loop classifies: it takes labels that are whole numbers, one per example, and got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}: make them labels.long() where they are classes, or give a "
+            f"loop of your own, {name}=..., and a criterion"
+        )
+    return parts[0], labels

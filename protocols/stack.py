@@ -72,6 +72,11 @@ class Stack:
             got = type(self.privacy).__name__
             raise StackError(f"privacy: expected a list of layers, got {got}: write privacy=[...]")
         given = list(self.privacy)
+        for item in given:
+            if isinstance(item, type):
+                raise StackError(
+                    f"privacy: expected a layer, got the class {item.__name__}: write {item.__name__}(...)"
+                )
         sums = [item for item in given if isinstance(item, SecureSum)]
         if len(sums) > 1 or (sums and given[-1] is not sums[0]):
             raise StackError(

@@ -68,7 +68,7 @@ class PrivacyEvent:
 class Statement:
     """What was protected, from whom, under which assumption, at what price: `result.statement` of a run.
 
-        print(statement.describe())
+        print(statement)                                                       # `describe()`, a line per fact
         Path("statement.json").write_text(json.dumps(statement.to_json()))      # `from_json` reads it, or raises Misuse
 
     layers: each layer's one-sentence description in the client's order. protection: the secure sum's. events:
@@ -117,11 +117,14 @@ class Statement:
         text = json.dumps(self.to_json(), sort_keys=True, separators=(",", ":"), allow_nan=False)
         return hashlib.sha256(text.encode()).digest()
 
+    def __str__(self) -> str:
+        return self.describe()
+
     def describe(self) -> str:
         """Return the statement as plain prose, a line per fact."""
         p = self.protection
         lines = [
-            f"Layers: {', '.join(self.layers) or 'none'}",
+            f"Layers before the secure sum: {', '.join(self.layers) or 'none; updates enter the sum as they are'}",
             f"Secure sum: {p.mechanism} (threat model: {p.threat})",
         ]
         lines.append(f"Hidden: {p.hidden}")

@@ -17,7 +17,8 @@ from protocols.store import write_atomic
 class Watching(Callback):
     """Follows one metric: `value`, its best so far, and `round`, where that was (0: nowhere yet).
 
-    metric: its name. of: "test", what `evaluate` returns on the server's data, or "train", what clients summed. mode:
+    metric: its name. of: "test", what `evaluate` returns on the server's data or a `ClientEvaluation` releases (those
+    rounds alone count), or "train", what clients summed. mode:
     "max" or "min". least: what counts as better must be better by more than this, >= 0. Raises Misuse, and before
     round 1 for a metric that never comes or that the layers do not allow to choose by. Abandoned rounds do not count.
     """
@@ -53,6 +54,8 @@ class Watching(Callback):
         if result.abandoned:
             return False
         known = result.metrics if self.of == "test" else result.train_metrics
+        if self.metric not in known and self.of == "test":
+            return False  # an evaluation that is not due
         if self.metric not in known and not self.round:
             raise Misuse(
                 f"{type(self).__name__}: no client reported {self.metric!r} in round {result.number}: "
@@ -73,7 +76,9 @@ class Watching(Callback):
                 f"{name}: {self.metric!r} of the clients' data is not covered by the layers' noise, so nothing may be "
                 'chosen or stopped by it: take a metric of the server\'s own test data (of="test", test=...)'
             )
-        known = list(run.summed) if self.of == "train" else sorted(run.evaluate())
+        if self.of == "test" and self.metric in run.clients:
+            return
+        known = list(run.summed) if self.of == "train" else sorted({*run.evaluate(), *run.clients})
         if self.metric not in known:
             remedy = (
                 "metrics=[...] sums it"

@@ -15,7 +15,7 @@ from fl.cli import output
 DataDir = Annotated[
     Path | None,
     typer.Option(
-        "--data-dir", help="Folder that is searched first; a download goes there.", show_default=False
+        "--data-dir", help="Folder that is searched, and no other; a download goes there.", show_default=False
     ),
 ]
 

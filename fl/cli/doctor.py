@@ -71,7 +71,8 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     data_dir: Annotated[
-        Path | None, typer.Option("--data-dir", help="Folder that is searched first.", show_default=False)
+        Path | None,
+        typer.Option("--data-dir", help="Folder that is searched, and no other.", show_default=False),
     ] = None,
     as_json: output.JsonOption = False,
 ) -> None:

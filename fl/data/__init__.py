@@ -16,8 +16,9 @@ def load(name: str, data_dir: Path | str | None = None) -> DataSet:
     """The data set that `name` means: a registered name, with options (`adult:clients_by=race`), or a
     reference `package.module:factory` to a function that returns a `DataSet` (it may take `data_dir`).
 
-    `data_dir` is searched first. Raises DataMissing where the files are found nowhere, MissingExtra where
-    scikit-learn is needed and missing, Misuse for an unknown name or a factory that returns something else.
+    `data_dir`, where it is given, is the only folder searched. Raises DataMissing where the files are found
+    nowhere, MissingExtra where scikit-learn is needed and missing, Misuse for an unknown name or a factory that returns
+    something else.
     """
     from fl.registry import DATA
 

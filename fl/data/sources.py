@@ -75,9 +75,12 @@ def cache_folder() -> Path:
 
 
 def search_path(data_dir: Path | None) -> Iterator[tuple[str, Path]]:
-    """The places that are searched, in order, each with the words that a user knows it by."""
+    """The places that are searched, in order, each with the words that a user knows it by; a folder that was named is
+    the only one.
+    """
     if data_dir is not None:
         yield "--data-dir", data_dir
+        return
     if environment := os.environ.get("SECAGG_DATA"):
         yield "SECAGG_DATA", Path(environment)
     yield "the download folder", cache_folder()

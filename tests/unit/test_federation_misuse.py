@@ -10,13 +10,17 @@ import pytest
 import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
-from dp import ClientDP, SampleDP
+from dp import ClientDP, Ledger, SampleDP
 from fl import Federation, FedProx, SecureAverage
 from fl.loaders import examples_in
 from protocols.errors import BudgetExceeded, Misuse, StackError
+from protocols.policy import Policy
 from secagg import SecAgg
 
 DATA = TensorDataset(torch.randn(24, 4, generator=torch.Generator().manual_seed(1)), torch.arange(24) % 2)
+
+
+NOBODY = DataLoader(TensorDataset(torch.zeros(0, 4), torch.zeros(0).long()), batch_size=8)
 
 
 def model() -> torch.nn.Module:
@@ -91,11 +95,110 @@ def test_a_function_that_takes_anything_does_not_take_an_optimizer_by_name(optio
         ({"privacy": SecAgg()}, "privacy: expected a list of layers, got SecAgg"),
         ({"device": "abacus"}, "device 'abacus' cannot be used"),
         ({"test": loader(), "evaluate": lambda *rest: 3.0}, "evaluate: expected a dict of floats"),
+        ({"test": loader(), "evaluate": 3}, "evaluate: expected a function of model, loader"),
+        (
+            {"test": loader(), "evaluate": lambda net, data: {}},
+            "asks for net, data; its arguments are found by name",
+        ),
+        (
+            {"clients": {"a": loader(), "b": DATA}},
+            "client 'b': expected a loader of batches, got the data set Tensor",
+        ),
+        ({"clients": lambda name, config: DATA, "names": 1}, "client '0'.*expected a loader of batches"),
+        ({"test": DATA}, "test: expected a loader of batches, got the data set TensorDataset: wrap it"),
+        ({"clients": {"a": NOBODY, "b": NOBODY}}, r"none of \['a', 'b'\] holds an example"),
+        ({"privacy": [SecAgg]}, r"privacy: expected a layer, got the class SecAgg: write SecAgg\(...\)"),
+        ({"strategy": FedProx}, r"strategy: expected an object, got the class FedProx: write FedProx\(...\)"),
+        ({"ledger": Ledger}, r"ledger: expected an object, got the class Ledger: write Ledger\(...\)"),
+        ({"policy": Policy}, r"policy: expected an object, got the class Policy"),
+        (
+            {"metrics": ["f1"], "privacy": [ClientDP(noise_multiplier=1.0)]},
+            "metrics: 'f1' is not summed beside",
+        ),
     ],
 )
 def test_a_wrong_argument_is_named(options: dict[str, Any], said: str) -> None:
     with pytest.raises((Misuse, StackError), match=said):
         fit(**options)
+
+
+class Rows(torch.utils.data.Dataset[Any]):
+    def __len__(self) -> int:
+        return 8
+
+    def __getitem__(self, place: int) -> dict[str, Any]:
+        return dict(zip("xy", DATA[place], strict=True))
+
+
+@pytest.mark.parametrize(
+    "held, said",
+    [
+        (
+            DataLoader(Rows(), batch_size=4),
+            r"takes batches \(inputs, labels\).* is a dict of 2: give a loop of your own",
+        ),
+        (
+            DataLoader(TensorDataset(torch.zeros(8, 4), torch.rand(8)), 4),
+            r"labels.* got torch.float32 of shape \(4,\)",
+        ),
+        ([(torch.zeros(4), torch.tensor(1))], "one per example, and got torch.int64 of shape"),
+    ],
+)
+def test_what_the_default_loops_cannot_read_is_said_before_anything_is_spent(
+    held: Any, said: str, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", epsilon=99.0, delta=1e-5)
+    private = {"privacy": [ClientDP(noise_multiplier=1.0, delta=1e-5)], "ledger": ledger}
+    for options, remedy in (
+        ({"clients": [held, held], "train": None}, "train"),
+        ({"test": held}, "evaluate"),
+    ):
+        with pytest.raises(Misuse, match=said) as caught:
+            fit(**options, **private)
+        assert f"{remedy}=..." in str(caught.value)
+    assert not list(ledger.entries())
+
+
+def test_evaluate_is_called_by_the_names_of_its_arguments() -> None:
+    def swapped(loader: Any, model: Any, *, device: str, rest: int = 3) -> dict[str, float]:
+        return {
+            "right": float(isinstance(model, torch.nn.Linear) and len(list(loader)) == 3 and device == "cpu")
+        }
+
+    def rest(**given: Any) -> dict[str, float]:
+        return {"right": float(list(given) == ["model", "loader", "criterion", "device"])}
+
+    for given in (swapped, rest, lambda *four: {"right": float(len(four) == 4)}):
+        assert fit(test=loader(), evaluate=given).metrics == {"right": 1.0}
+
+
+@pytest.mark.parametrize(
+    "metrics, said",
+    [
+        (("f1",), r"client '0', round 1: 'f1' of metrics=\['f1'\] never comes: train returned \['acc'\]"),
+        (None, "'accuracy'"),
+    ],
+)
+def test_a_metric_that_never_comes_is_said_with_what_came_instead(metrics: Any, said: str) -> None:
+    with pytest.warns(UserWarning, match=said):
+        fit(train=lambda model, loader: {"acc": 1.0}, **({} if metrics is None else {"metrics": metrics}))
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_loop_without_metrics_is_no_mistake() -> None:
+    assert fit().history[0].train_metrics == {}
+    assert fit(train=lambda model, loader: {"loss": 0.5, "other": 1.0}).history[0].train_metrics == {
+        "loss": 0.5
+    }
+
+
+def test_a_client_without_examples_is_named_before_round_1_unless_noise_hides_how_many_it_has() -> None:
+    clients = {"a": loader(), "b": NOBODY, "c": loader()}
+    with pytest.warns(UserWarning, match="client 'b' holds no example and contributes nothing: leave it out"):
+        fit(clients=clients)
+    with pytest.warns(UserWarning, match="it drowns the update") as caught:
+        fit(clients=clients, privacy=[ClientDP(noise_multiplier=9.0, clip=0.1)])
+    assert not any("holds no example" in str(said.message) for said in caught)
 
 
 @pytest.mark.parametrize("rounds", [0, -1, 1.5, "3"])

@@ -99,13 +99,12 @@ def test_adult_splits_by_a_column_that_the_user_names() -> None:
 
 @pytest.mark.parametrize("name", [name for name, source in SOURCES.items() if source is not None])
 def test_a_missing_set_says_where_it_was_looked_for_and_how_to_get_it(nowhere: Path, name: str) -> None:
-    with pytest.raises(DataMissing) as missing:
-        load(name, nowhere / "mine")
-    text = str(missing.value)
-    assert str(nowhere / "mine") in text
-    assert str(nowhere / "cache") in text
-    assert str(nowhere / "system") in text
-    assert "--data-dir" in text or "put femnist_sample.npz" in text
+    for given, places in (("mine", {"mine"}), (None, {"cache", "system"})):
+        with pytest.raises(DataMissing) as missing:
+            load(name, given and nowhere / given)
+        text = str(missing.value)
+        assert {place for place in ("mine", "cache", "system") if str(nowhere / place) in text} == places
+        assert "--data-dir" in text or "put femnist_sample.npz" in text
 
 
 def test_the_catalogue_tells_what_is_at_hand_without_reading(nowhere: Path) -> None:
@@ -123,7 +122,7 @@ def toy_source(url: str | None = None, content: bytes = CONTENT) -> Source:
 
 
 @pytest.mark.parametrize("compressed", [True, False])
-def test_the_given_folder_comes_before_all_others(nowhere: Path, compressed: bool) -> None:
+def test_the_given_folder_is_the_only_one_searched(nowhere: Path, compressed: bool) -> None:
     for place in ("mine", "system"):
         folder = nowhere / place / "toy"
         folder.mkdir(parents=True)
@@ -134,7 +133,12 @@ def test_the_given_folder_comes_before_all_others(nowhere: Path, compressed: boo
     files, where = obtain(toy_source(), nowhere / "mine")
     assert files == {"toy.csv": CONTENT}
     assert where.startswith(str(nowhere / "mine"))
-    assert str(nowhere / "system") in obtain(toy_source(), nowhere / "empty")[1]
+    assert str(nowhere / "system") in obtain(toy_source(), None)[1]
+    with pytest.raises(DataMissing, match=r"empty/toy \(--data-dir\)") as missing:
+        obtain(
+            toy_source(), nowhere / "empty"
+        )  # a typing error in its name ran on the files of another folder
+    assert "system" not in str(missing.value)
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
 from dp.accountants import epsilon
 from dp.event_json import from_fact
 from fl import ClientEvaluation, Federation
+from fl.callbacks import EarlyStopping, KeepBest
 from he import PaillierSum
 from protocols.errors import Aborted, BudgetExceeded, Misuse, StackError
 from secagg import SecAgg
@@ -161,6 +162,18 @@ def test_every_other_round_and_a_resumed_run(tmp_path: Path) -> None:
 def test_what_cannot_be_evaluated_is_refused_when_it_is_made(options: dict[str, Any], says: str) -> None:
     with pytest.raises((Misuse, StackError), match=says):
         ClientEvaluation(sites(), **options)
+
+
+def test_callbacks_may_choose_and_stop_by_what_is_released_and_charged() -> None:
+    own = ClientEvaluation(sites(), classes=2, every=2, privacy=[ClientDP(noise_multiplier=0.01, clip=1.0)])
+    best = KeepBest("clients.accuracy")
+    stop = EarlyStopping("clients.auroc", "max", patience=1, least=2.0)
+    layers = [ClientDP(noise_multiplier=1.0, clip=1.0)]
+    result = federation(evaluation=own, privacy=layers, callbacks=[best, stop]).fit(rounds=8)
+    assert len(result.history) == 4  # rounds 2 and 4 are measured, and no share gains more than 2
+    assert best.round in (2, 4)
+    with pytest.raises(Misuse, match=r"'clients.f1' never comes"):
+        federation(evaluation=own, callbacks=[KeepBest("clients.f1")]).fit(rounds=1)
 
 
 def test_outputs_of_another_shape_name_what_was_expected() -> None:

@@ -154,17 +154,12 @@ def test_a_missing_set_names_every_place_and_both_ways_to_get_it(
     home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SECAGG_OFFLINE", "1")
-    with pytest.raises(DataMissing) as missing:
-        load("femnist", home / "mine")
-    for words in (
-        "mine/femnist-tff",
-        "cache",
-        "system",
-        "femnist_sample.npz",
-        "--data-dir",
-        "SECAGG_OFFLINE",
-    ):
-        assert words in str(missing.value)
+    ways = ("femnist_sample.npz", "--data-dir", "SECAGG_OFFLINE")
+    for folder, places in ((home / "mine", ("mine/femnist-tff",)), (None, ("cache", "system"))):
+        with pytest.raises(DataMissing) as missing:
+            load("femnist", folder)
+        for words in (*places, *ways):
+            assert words in str(missing.value)
     with pytest.raises(DataMissing, match=r"femnist_sample\.npz"):
         load("femnist:edition=leaf-sample")
 

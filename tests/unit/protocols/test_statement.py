@@ -66,7 +66,7 @@ def test_the_digest_is_of_sorted_json_without_blanks() -> None:
 def test_prose_tells_every_fact() -> None:
     lines = STATEMENT.describe().splitlines()
     assert lines[:11] == [
-        "Layers: clips, masks",
+        "Layers before the secure sum: clips, masks",
         "Secure sum: masks (threat model: semi-malicious)",
         "Hidden: each update",
         "server learns: the sum",
@@ -80,7 +80,8 @@ def test_prose_tells_every_fact() -> None:
     ]
     assert "epsilon" in lines[-1]
     bare = replace(STATEMENT, layers=(), guarantees=()).describe().splitlines()
-    assert bare[0] == "Layers: none"
+    assert bare[0] == "Layers before the secure sum: none; updates enter the sum as they are"
+    assert str(STATEMENT) == STATEMENT.describe()
     assert bare[-1] == "Differential privacy: none; the sum itself may reveal an update"
 
 
