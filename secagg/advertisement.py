@@ -41,13 +41,15 @@ def signing_key(rules: Rules, index: int, keys: bytes) -> bytes:
     return rules.identity(index) if rules.certified else parse(rules, keys, str(client(index))).sign_key
 
 
-def check_certificate(rules: Rules, context: bytes, index: int, keys: bytes, party: str) -> None:
-    """Raises PeerError naming `party` if its identity (from the signed roster) did not sign these keys for
-    this session.
+def certified(rules: Rules, context: bytes, index: int, keys: bytes, party: str) -> Advertised:
+    """Return the parts of an advertisement. Raises PeerError naming `party` for another length, or if its identity
+    (from the signed roster) did not sign these keys for this session.
     """
+    parts = parse(rules, keys, party)
     if rules.certified:
         signed = certified_bytes(context, index, keys[:-SIGNATURE_BYTES])
-        check_signature(rules.identity(index), CERTIFY, signed, keys[-SIGNATURE_BYTES:], party)
+        check_signature(rules.identity(index), CERTIFY, signed, parts.certificate, party)
+    return parts
 
 
 def admit(
@@ -56,8 +58,7 @@ def admit(
     """Return an advertisement's parts, at the server. Raises PeerError naming `party` for what no client would take:
     keys that are not certified, of small order, or advertised before (`others`).
     """
-    parts = parse(rules, keys, party)
-    check_certificate(rules, context, index, keys, party)
+    parts = certified(rules, context, index, keys, party)
     if not (usable(parts.seal_key) and usable(parts.mask_key)) or parts.seal_key == parts.mask_key:
         raise ProtocolViolation("advertised a public key that nobody can share a secret with", party)
     if parts.seal_key in others or parts.mask_key in others:
@@ -73,11 +74,8 @@ def certified_keys(
     Raises PeerError naming who is not certified, and the server if a key is used twice or is the client's own
     (`private`).
     """
-    given: dict[int, Advertised] = {}
-    size = len(blobs) // max(1, len(clients))
-    for j, blob in zip(clients.tolist(), items(blobs, size), strict=True):
-        check_certificate(rules, session.context, j, blob, str(client(j)))
-        given[j] = parse(rules, blob, str(client(j)))
+    each = zip(clients.tolist(), items(blobs, len(blobs) // max(1, len(clients))), strict=True)
+    given = {j: certified(rules, session.context, j, keys, str(client(j))) for j, keys in each}
     used = [key for k in given.values() for key in (k.seal_key, k.mask_key)] + [
         public_key(p) for p in private
     ]

@@ -7,6 +7,7 @@ What does not belong here: properties (`protocols.audit`); what a view gives awa
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
@@ -19,61 +20,32 @@ from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
 from protocols.roles import R, read
 from protocols.session import Session
+from secagg import messages as wire
 from secagg.audit_search import lies, odds, rule
 from secagg.audit_view import graph_seed, opened, stripped
 from secagg.choose import Wishes
 from secagg.commitments import joint_seed, part_commitment
 from secagg.masking import SEED_BYTES, add_mask
-from secagg.messages import (
-    ADVERTISE,
-    CONFIRM,
-    DIGEST_BYTES,
-    INPUT,
-    REVEAL,
-    SHARE,
-    UNMASK,
-    Advertisement,
-    Commitments,
-    Delivery,
-    Masked,
-    Neighbourhood,
-    Opened,
-    Proceed,
-    Reveal,
-    Survivors,
-    Unmask,
-    indices,
-    items,
-    pack_bits,
-    unpack_bits,
-)
+from secagg.messages import DIGEST_BYTES, indices, items, pack_bits, unpack_bits
 from secagg.packing import unpack
 from secagg.rules import rules_of
 
 Elements = NDArray[np.uint64]
+Maker = Callable[[int], object]
 Lie = tuple[str, str, Record]
 """The sharp edge that it is of, what it is, and what the request says instead."""
 
 
 def elements(session: Session, message: Message) -> Elements | None:
     """The ring elements of a masked vector; None for other messages, and for another set-up's."""
-    if message.stage != INPUT or message.recipient != SERVER:
+    if message.stage != wire.INPUT or message.recipient != SERVER:
         return None
     try:
-        packed = Masked.decode(message.body).vector
+        packed = wire.Masked.decode(message.body).vector
     except SecAggError:
         return None
     ring = rules_of(session).ring
     return ring.residues(unpack(packed, session.dimension, ring))
-
-
-def modulus(session: Session) -> int:
-    return rules_of(session).ring.modulus
-
-
-def corrupt(session: Session) -> dict[str, int]:
-    """How many clients may work with the server."""
-    return {"client": rules_of(session).parameters.corrupt}
 
 
 def neighbours(session: Session, index: int, transcript: Sequence[Message]) -> tuple[int, ...]:
@@ -85,11 +57,19 @@ def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
     """Those left after each stage are enough to deal, to be survivors, to vote and to open."""
     rules = rules_of(session)
     left = set(range(session.clients))
-    for stage in (ADVERTISE, SHARE, INPUT, *([CONFIRM] if rules.voted else []), UNMASK):
+    for stage in (
+        wire.ADVERTISE,
+        wire.SHARE,
+        wire.INPUT,
+        *([wire.CONFIRM] if rules.voted else []),
+        wire.UNMASK,
+    ):
         left -= gone.get(stage, set())
-        if len(left) <= rules.threshold or (stage in (SHARE, INPUT) and rules.shortfall(left, rules.seed)):
+        if len(left) <= rules.threshold or (
+            stage in (wire.SHARE, wire.INPUT) and rules.shortfall(left, rules.seed)
+        ):
             return False
-        if stage == CONFIRM and len(left & set(rules.voters(rules.seed))) < rules.parameters.quorum:
+        if stage == wire.CONFIRM and len(left & set(rules.voters(rules.seed))) < rules.parameters.quorum:
             return False
         if any(
             len(left & set(rules.neighbours(i, rules.seed))) < rules.threshold for i in range(session.clients)
@@ -107,58 +87,57 @@ def stream(seed: bytes, count: int) -> NDArray[np.uint8]:
 
 def _forged(property: str, story: str, original: Message, body: Record | bytes) -> Forgery:
     encoded = body if isinstance(body, bytes) else body.encode()
-    forged = Message(original.session, original.stage, *original.sender, *original.recipient, encoded)
-    return Forgery(property, story, forged)
+    return Forgery(property, story, replace(original, body=encoded))
 
 
 def forgeries(session: Session, request: Message, transcript: Sequence[Message]) -> Iterator[Forgery]:
     """Requests of a cheating server that an honest client must refuse."""
     reuse = rules_of(session).parameters.reuse
     makers: dict[str, Callable[[Session, Message], Iterator[Lie]]] = {
-        REVEAL: _bad_commitments,
-        SHARE: lambda session, request: _bad_lists(session, read(Neighbourhood, request)),
-        INPUT: _bad_enrolments if reuse else _bad_deliveries,
-        CONFIRM: _bad_survivors,
-        UNMASK: _bad_openings,
+        wire.REVEAL: _bad_commitments,
+        wire.SHARE: lambda session, request: _bad_lists(session, read(wire.Neighbourhood, request)),
+        wire.INPUT: _bad_enrolments if reuse else _bad_deliveries,
+        wire.CONFIRM: _bad_survivors,
+        wire.UNMASK: _bad_openings,
     }
     for what, story, body in makers[request.stage](session, request) if request.stage in makers else ():
         yield _forged(what, story, request, body)
-    if request.stage == REVEAL:
+    if request.stage == wire.REVEAL:
         yield _uncertified(session, request, transcript)
 
 
 def _bad_commitments(session: Session, request: Message) -> Iterator[Lie]:
-    told, few = read(Commitments, request), read(Commitments, request).clients[:1]
+    told, few = read(wire.Commitments, request), read(wire.Commitments, request).clients[:1]
     at = 32 * told.clients.tolist().index(request.recipient.number)
     swapped = told.commitments[:at] + bytes(32) + told.commitments[at + 32 :]
     yield "graph", "another commitment than the client's own", replace(told, commitments=swapped)
-    yield "graph", "commitments of too few", Commitments(few, told.commitments[: 32 * len(few)])
+    yield "graph", "commitments of too few", wire.Commitments(few, told.commitments[: 32 * len(few)])
 
 
 def _uncertified(session: Session, request: Message, transcript: Sequence[Message]) -> Forgery:
     """Commitments of the server's own in the others' names: a client may answer, and then compares its neighbours'."""
-    told, me = read(Commitments, request), request.recipient.number
+    told, me = read(wire.Commitments, request), request.recipient.number
     there, mine = told.clients.tolist(), told.clients.tolist().index(me)
     made = [part_commitment(session.context, j, bytes(32)) for j in there]
     made[mine] = items(told.commitments, 32)[mine]
     listed = replace(told, commitments=b"".join(made))
     keys = {
-        m.sender.number: Advertisement.decode(m.body).keys
+        m.sender.number: wire.Advertisement.decode(m.body).keys
         for m in transcript
-        if m.stage == ADVERTISE and m.recipient == SERVER
+        if m.stage == wire.ADVERTISE and m.recipient == SERVER
     }
 
     def then(answer: Message) -> Message:
-        parts = bytes(32 * mine) + read(Reveal, answer).part + bytes(32 * (len(there) - mine - 1))
+        parts = bytes(32 * mine) + read(wire.Reveal, answer).part + bytes(32 * (len(there) - mine - 1))
         around = rules_of(session).neighbours(me, joint_seed(session.context, listed, parts))
-        told = Neighbourhood(indices(around), b"".join(keys[j] for j in around), parts, indices(()), b"")
-        return replace(request, stage=SHARE, body=told.encode())
+        told = wire.Neighbourhood(indices(around), b"".join(keys[j] for j in around), parts, indices(()), b"")
+        return replace(request, stage=wire.SHARE, body=told.encode())
 
     forged = _forged("graph", "commitments that nobody certified", request, listed)
     return replace(forged, then=then)
 
 
-def _bad_lists(session: Session, told: Neighbourhood | Proceed) -> Iterator[Lie]:
+def _bad_lists(session: Session, told: wire.Neighbourhood | wire.Proceed) -> Iterator[Lie]:
     """Lists of other clients and their keys."""
     rules, size = rules_of(session), len(told.keys) // len(told.clients)
     few, twice = told.clients[: rules.threshold - 1], told.keys[:size] * 2 + told.keys[2 * size :]
@@ -178,9 +157,9 @@ def _bad_lists(session: Session, told: Neighbourhood | Proceed) -> Iterator[Lie]
 
 def _bad_enrolments(session: Session, request: Message) -> Iterator[Lie]:
     """In a set-up: who enrolled, and keys that do not fit. In a later round: any keys."""
-    told, me = read(Proceed, request), request.recipient.number
+    told, me = read(wire.Proceed, request), request.recipient.number
     if not told.enrolled:
-        yield "swapped-keys", "new keys", Proceed(pack_bits({me}, session.clients), told.clients, b"")
+        yield "swapped-keys", "new keys", wire.Proceed(pack_bits({me}, session.clients), told.clients, b"")
         return
     enrolled, size = unpack_bits(told.enrolled, session.clients), len(told.keys) // len(told.clients)
     lists = {"without the client itself": enrolled - {me}, "of too few": {me, *told.clients[:1].tolist()}}
@@ -193,31 +172,31 @@ def _bad_enrolments(session: Session, request: Message) -> Iterator[Lie]:
 
 
 def _bad_deliveries(session: Session, request: Message) -> Iterator[Lie]:
-    told, me, rules = read(Delivery, request), request.recipient.number, rules_of(session)
+    told, me, rules = read(wire.Delivery, request), request.recipient.number, rules_of(session)
     dealers = unpack_bits(told.dealers, session.clients)
     few = [j for j in rules.neighbours(me, rules.seed) if j in dealers][: rules.threshold - 1]
     digests, box = 2 * DIGEST_BYTES * len(few), len(told.boxes) * 2 * DIGEST_BYTES // len(told.digests)
     given = told.boxes[: box * len(few)], told.digests[:digests]
-    fewer = Delivery(pack_bits([me, *few], session.clients), *given)
+    fewer = wire.Delivery(pack_bits([me, *few], session.clients), *given)
     without = replace(told, dealers=pack_bits(dealers - {me}, session.clients))
     yield "server-chosen-cohort", "fewer dealers than the threshold", fewer
     yield "server-chosen-cohort", "dealers without the client itself", without
 
 
 def _bad_survivors(session: Session, request: Message) -> Iterator[Lie]:
-    told = unpack_bits(read(Survivors, request).bits, session.clients)
+    told = unpack_bits(read(wire.Survivors, request).bits, session.clients)
     few = sorted(told)[: rules_of(session).threshold - 1]
     views = {"without the client itself": told - {request.recipient.number}, "below the threshold": few}
     for what, view in views.items():
-        yield "survivor-sets", f"a survivor set {what}", Survivors(pack_bits(view, session.clients))
+        yield "survivor-sets", f"a survivor set {what}", wire.Survivors(pack_bits(view, session.clients))
 
 
 def _bad_openings(session: Session, request: Message) -> Iterator[Lie]:
-    told, me = read(Unmask, request), request.recipient.number
+    told, me = read(wire.Unmask, request), request.recipient.number
     alive = unpack_bits(told.survivors, session.clients)
     gone = max(alive - {me})
 
-    def view(some: Collection[int]) -> Unmask:
+    def view(some: Collection[int]) -> wire.Unmask:
         return replace(told, survivors=pack_bits(some, session.clients))
 
     yield "survivor-sets", "a survivor set without the client itself", view(alive - {me})
@@ -256,8 +235,8 @@ def _unchecked(kind: type[R], **fields: object) -> R:
 
 def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
     """Answers of a cheating client that the server, or the other clients, must find and pin on it."""
-    if answer.stage == UNMASK and answer.recipient == SERVER:
-        opened = read(Opened, answer)
+    if answer.stage == wire.UNMASK and answer.recipient == SERVER:
+        opened = read(wire.Opened, answer)
         if opened.shares:
             body = replace(opened, shares=bytes([opened.shares[0] ^ 1]) + opened.shares[1:])
             yield _forged("wrong-share", "it opens another share than it was dealt", answer, body)
@@ -265,12 +244,15 @@ def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
 
 def foreign_refused(request: Message, answer: Message) -> bool:
     """Whether a client complained about every box that it was handed."""
-    return len(Masked.decode(answer.body).complaints) == len(Delivery.decode(request.body).digests) // 32
+    return (
+        len(wire.Masked.decode(answer.body).complaints)
+        == len(wire.Delivery.decode(request.body).digests) // 32
+    )
 
 
 def unsigned(message: Message) -> Message:
     """A masked vector whose shares come without the signature over both."""
-    body = Masked.decode(message.body)
+    body = wire.Masked.decode(message.body)
     if body.dealing is None:
         return message
     return replace(message, body=replace(body, dealing=replace(body.dealing, signature=b"")).encode())
@@ -279,10 +261,10 @@ def unsigned(message: Message) -> Message:
 HOOKS = Hooks(
     elements=elements,
     unsigned=unsigned,
-    modulus=modulus,
+    modulus=lambda session: rules_of(session).ring.modulus,
     stripped=stripped,
     opening=SearchHooks(rule, lies, opened),
-    corrupt=corrupt,
+    corrupt=lambda session: {"client": rules_of(session).parameters.corrupt},
     tolerated=tolerated,
     stream=stream,
     seed_bytes=SEED_BYTES,
@@ -296,16 +278,12 @@ HOOKS = Hooks(
 )
 
 
-def hooks(
-    wishes: Wishes,
-    sparse: Callable[[int], object] | None = None,
-    beacon: Callable[[int], object] | None = None,
-) -> Hooks:
+def hooks(wishes: Wishes, sparse: Maker | None = None, beacon: Maker | None = None) -> Hooks:
     """Return the hooks of a masked sum. sparse, beacon: make it with few neighbours; None on the complete graph."""
     no = dict(HOOKS.inapplicable)
-    if wishes.reuse:
+    if wishes.demand.reuse:
         no["stale-shares-refused"] = "shares come with the request to open: see mixed-sessions-refused"
     if sparse is None:
         no["hidden-in-its-component"] = "its graph is complete: see hidden-from-insiders"
         no["plans-fail-as-rarely-as-promised"] = "its graph is complete: nothing is left to chance"
-    return replace(HOOKS, inapplicable=no, sparse=sparse, beacon=beacon, odds=odds(wishes))
+    return replace(HOOKS, inapplicable=no, sparse=sparse, beacon=beacon, odds=partial(odds, wishes))

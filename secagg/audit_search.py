@@ -5,7 +5,7 @@ What does not belong here: the search (`protocols.audit.search`), which sums com
 session runs.
 """
 
-from collections.abc import Callable, Collection, Generator, Iterator, Mapping, Sequence
+from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import numpy as np
@@ -16,24 +16,11 @@ from protocols.codec import Record
 from protocols.kernel import SERVER, Message, client, message
 from protocols.opening import Attack, Check, Group, Odds, Rule
 from protocols.session import Session
+from secagg import messages as wire
 from secagg.audit_view import graph_seed
 from secagg.choose import Wishes
-from secagg.mask_parameters import SEMI_MALICIOUS
-from secagg.messages import (
-    CONFIRM,
-    UNMASK,
-    Delivery,
-    Masked,
-    Proceed,
-    Survivors,
-    Unmask,
-    indices,
-    items,
-    pack_bits,
-    unpack_bits,
-)
+from secagg.messages import indices, items, pack_bits, unpack_bits
 from secagg.parameters import Infeasible, Plan
-from secagg.parameters.plan import planned
 from secagg.parameters.rules import least_held
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
@@ -93,21 +80,15 @@ def _checks(rules: Rules, clients: int) -> Iterator[Check]:
         yield Check("votes", ("open",), "least", "votes", "all", p.quorum)
 
 
-def odds(wishes: Wishes) -> Callable[[int, float, float], Odds | None]:
-    """What plans for these wishes leave to chance (`protocols.audit_hooks.Hooks`)."""
-
-    def of_plan(clients: int, dropout: float, collusion: float) -> Odds | None:
-        demand = replace(wishes, dropout=dropout, collusion=collusion)
-        cohort = demand.cohort(clients, wishes.threat or SEMI_MALICIOUS)
-        try:
-            found = planned(cohort, falls_back=wishes.threat is None)
-        except Infeasible:
-            return None
-        c = found.cohort
-        known = (clients, c.corrupt, c.survivors, tuple(_groups(found)), c.graphs, c.security, c.correctness)
-        return None if found.complete else Odds(*known)
-
-    return of_plan
+def odds(wishes: Wishes, clients: int, dropout: float, collusion: float) -> Odds | None:
+    """What the plan of a cohort leaves to chance (`protocols.audit_hooks.Hooks`)."""
+    try:
+        found = wishes.planned(clients, dropout=dropout, collusion=collusion)
+    except Infeasible:
+        return None
+    c, groups = found.cohort, tuple(_groups(found))
+    known = (clients, c.corrupt, c.survivors, groups, c.graphs, c.security, c.correctness)
+    return None if found.complete else Odds(*known)
 
 
 def _groups(plan: Plan) -> Iterator[Group]:
@@ -126,8 +107,7 @@ def lies(
     session: Session, attack: Attack, transcript: Transcript, requests: Transcript
 ) -> Generator[Message, Transcript, None]:
     """The requests of a server that plays an attack; the answers come back. requests: the genuine ones for input."""
-    kind = _Reusing if rules_of(session).parameters.reuse else _Liar
-    liar = kind(session, attack, graph_seed(session, transcript))
+    liar = _Liar(session, attack, graph_seed(session, transcript))
     for m in requests:
         i = m.recipient.number
         if i in attack.corrupt:
@@ -141,31 +121,38 @@ def lies(
         yield from liar.polls(i, attack.votes[i])
     for i, views in attack.answers.items():
         for v in views:
-            yield liar.to(UNMASK, i, liar.unmask(i, v))
+            yield liar.to(wire.UNMASK, i, liar.unmask(i, v))
 
 
 class _Liar:
-    """A server that plays an attack: what it has been told, and how it words its requests."""
+    """A server that plays an attack: what it has been told, and how it words its requests. Where keys are reused, the
+    set-up alone says who enrolled, and holders are handed survivors' boxes.
+    """
 
     def __init__(self, session: Session, attack: Attack, seed: bytes) -> None:
         self.session, self.attack, self.rules = session, attack, rules_of(session)
-        self.around = [set(self.rules.neighbours(i, seed)) for i in range(session.clients)]
+        self.everybody, reuse = frozenset(range(session.clients)), self.rules.parameters.reuse
+        self.around = [frozenset(self.rules.neighbours(i, seed)) for i in range(session.clients)]
+        self.opens = [self.everybody - {i} if reuse else near for i, near in enumerate(self.around)]
         self.voters = set(self.rules.voters(seed)) if self.rules.agrees else set()
         self.votes: list[dict[int, bytes]] = [{} for _ in attack.views]
         self.inputs: dict[tuple[int, frozenset[int]], bytes] = {}
+        self.boxes: dict[int, Mapping[int, bytes]] = {}
 
     def dealers(self, index: int) -> list[frozenset[int]]:
         """All dealers that a client is shown, to sign them: a statement's, or those of its own list and everybody who
         is no neighbour. A corrupt client signs every statement's.
         """
         attack = self.attack
+        if self.rules.parameters.epoch:
+            return [self.everybody]
         if index in attack.corrupt:
             return list(dict.fromkeys(attack.named))
         if index not in attack.lists:
             return []
         if index in attack.signs:
             return [attack.named[attack.signs[index]]]
-        return [frozenset(range(self.session.clients)) - (self.around[index] - attack.lists[index])]
+        return [self.everybody - (self.around[index] - attack.lists[index])]
 
     def mates(self, index: int, dealers: frozenset[int]) -> frozenset[int]:
         """Those of its neighbours that a client is given anything of."""
@@ -173,30 +160,48 @@ class _Liar:
 
     def delivery(self, request: Message, dealers: frozenset[int]) -> bytes:
         """A request for input with other dealers."""
-        told, me = Delivery.decode(request.body), request.recipient.number
+        if self.rules.parameters.reuse:
+            return self._enrolment(request, dealers)
+        told, me = wire.Delivery.decode(request.body), request.recipient.number
         dealt = self.around[me] & unpack_bits(told.dealers, self.session.clients)
         kept = np.array([j in self.mates(me, dealers) for j in sorted(dealt)], bool)
         rows = [
             np.frombuffer(part, np.uint8).reshape(len(kept), -1)[kept] for part in (told.boxes, told.digests)
         ]
-        return Delivery(self.bits(dealers), rows[0].tobytes(), rows[1].tobytes()).encode()
+        return wire.Delivery(self.bits(dealers), rows[0].tobytes(), rows[1].tobytes()).encode()
+
+    def _enrolment(self, request: Message, dealers: frozenset[int]) -> bytes:
+        told, me = wire.Proceed.decode(request.body), request.recipient.number
+        if not told.enrolled:  # a later round
+            return request.body
+        size = len(told.keys) // len(told.clients)
+        keys = dict(zip(told.clients.tolist(), items(told.keys, size), strict=True))
+        holders = set(Places(self.rules, self.rules.seed, dealers).peers(me)) - self.around[me]
+        given = [j for j in keys if j in dealers & holders or j in self.mates(me, dealers)]
+        return wire.Proceed(self.bits(dealers), indices(given), b"".join(keys[j] for j in given)).encode()
 
     def heard(self, index: int, dealers: frozenset[int], answer: Message) -> None:
-        """An input came."""
-        self.inputs[index, dealers] = Masked.decode(answer.body).signature
+        """An input came, with reused keys boxes for the holders."""
+        said = wire.Masked.decode(answer.body)
+        self.inputs[index, dealers] = said.signature
+        if said.dealing is not None:
+            boxes = items(said.dealing.boxes, len(said.dealing.boxes) // max(1, len(said.dealing.holders)))
+            self.boxes[index] = dict(zip(said.dealing.holders.tolist(), boxes, strict=True))
 
     def polls(self, index: int, views: Collection[int]) -> Generator[Message, Transcript, None]:
         """The requests to vote for some views; the votes come back."""
         for v in views if self.rules.agrees else ():
             there = self.attack.beside if v and index not in self.attack.corrupt else b""
-            shown = self.to(CONFIRM, index, Survivors(self.bits(self.attack.views[v])))
+            shown = self.to(wire.CONFIRM, index, wire.Survivors(self.bits(self.attack.views[v])))
             for answer in (yield replace(shown, session=there or self.session.context)):
                 self.votes[v][index] = Vote.decode(answer.body).signature
 
-    def unmask(self, index: int, v: int) -> Unmask:
+    def unmask(self, index: int, v: int) -> wire.Unmask:
         """The request to open a view."""
-        bits, certificate = self.bits(self.attack.views[v]), self.certificate(v)
-        return Unmask(bits, certificate, self.signed(self.around[index], v, certificate))
+        certificate, view = self.certificate(v), self.attack.views[v]
+        owners = self.opens[index] & view
+        boxes = {i: self.boxes[i][index] for i in sorted(owners) if index in self.boxes.get(i, ())}
+        return wire.Unmask(self.bits(view), certificate, self.signed(owners, v, certificate), boxes)
 
     def certificate(self, v: int) -> Certificate | None:
         """Of the votes for a view, as many as are needed or came."""
@@ -204,12 +209,12 @@ class _Liar:
         needed = min(self.rules.parameters.quorum, len(votes))
         return certify(votes, needed) if self.rules.agrees else None
 
-    def signed(self, around: Collection[int], v: int, certificate: Certificate | None) -> bytes:
-        """The signed inputs of those of a view who did not vote for it."""
+    def signed(self, owners: Collection[int], v: int, certificate: Certificate | None) -> bytes:
+        """The signed inputs of those who did not vote for a view."""
         if not self.rules.voted:
             return b""
         voted = set(certificate.voters.tolist()) if certificate is not None else set()
-        silent = sorted(set(around) & self.attack.views[v] - voted)
+        silent = sorted(set(owners) - voted)
         return b"".join(self.inputs.get((j, self.attack.named[v]), bytes(64)) for j in silent)
 
     def bits(self, some: Collection[int]) -> bytes:
@@ -217,38 +222,3 @@ class _Liar:
 
     def to(self, stage: str, index: int, body: Record) -> Message:
         return message(self.session.context, stage, SERVER, client(index), body.encode())
-
-
-class _Reusing(_Liar):
-    """Where keys are reused: who enrolled is said in the set-up alone, and holders are handed survivors' boxes."""
-
-    def __init__(self, session: Session, attack: Attack, seed: bytes) -> None:
-        super().__init__(session, attack, seed)
-        self.boxes: dict[int, Mapping[int, bytes]] = {}
-
-    def dealers(self, index: int) -> list[frozenset[int]]:
-        everybody = [frozenset(range(self.session.clients))]
-        return everybody if self.rules.parameters.epoch else super().dealers(index)
-
-    def delivery(self, request: Message, dealers: frozenset[int]) -> bytes:
-        told, me = Proceed.decode(request.body), request.recipient.number
-        if not told.enrolled:  # a later round
-            return request.body
-        size = len(told.keys) // len(told.clients)
-        keys = dict(zip(told.clients.tolist(), items(told.keys, size), strict=True))
-        holders = set(Places(self.rules, self.rules.seed, dealers).peers(me)) - self.around[me]
-        given = [j for j in keys if j in dealers & holders or j in self.mates(me, dealers)]
-        return Proceed(self.bits(dealers), indices(given), b"".join(keys[j] for j in given)).encode()
-
-    def heard(self, index: int, dealers: frozenset[int], answer: Message) -> None:
-        super().heard(index, dealers, answer)
-        dealing = Masked.decode(answer.body).dealing
-        if dealing is not None:
-            boxes = items(dealing.boxes, len(dealing.boxes) // max(1, len(dealing.holders)))
-            self.boxes[index] = dict(zip(dealing.holders.tolist(), boxes, strict=True))
-
-    def unmask(self, index: int, v: int) -> Unmask:
-        others, certificate = self.attack.views[v] - {index}, self.certificate(v)
-        boxes = {i: self.boxes[i][index] for i in sorted(others) if index in self.boxes.get(i, ())}
-        signed = self.signed(others, v, certificate)
-        return Unmask(self.bits(self.attack.views[v]), certificate, signed, boxes)

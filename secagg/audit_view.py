@@ -15,33 +15,15 @@ from protocols.errors import PeerError
 from protocols.kernel import SERVER, Message, State
 from protocols.key_agreement import PairKeys
 from protocols.session import Session
+from secagg import messages as wire
 from secagg.advertisement import parse
 from secagg.client.dealing import unsealed
 from secagg.client.establishing import Establishing
 from secagg.client.masking import Masking
 from secagg.client.resuming import Resuming
 from secagg.commitments import KEY, SEED, edge_kind, joint_seed
-from secagg.masking import add_mask, subtract_mask
-from secagg.messages import (
-    ADVERTISE,
-    INPUT,
-    REVEAL,
-    SHARE,
-    UNMASK,
-    Advertisement,
-    Commitments,
-    Dealing,
-    Delivery,
-    Masked,
-    Neighbourhood,
-    Opened,
-    Proceed,
-    Unmask,
-    indices,
-    items,
-    pack_bits,
-    unpack_bits,
-)
+from secagg.masking import apply_masks
+from secagg.messages import indices, items, pack_bits, unpack_bits
 from secagg.packing import unpack
 from secagg.places import EDGE_BYTES, SEED_BYTES, Places
 from secagg.rules import rules_of
@@ -57,9 +39,11 @@ def graph_seed(session: Session, transcript: Sequence[Message]) -> bytes:
     rules = rules_of(session)
     if not rules.committed:
         return rules.seed
-    listed = next(m for m in transcript if m.stage == REVEAL and m.sender == SERVER)
-    told = next(m for m in transcript if m.stage == SHARE and m.sender == SERVER)
-    return joint_seed(session.context, Commitments.decode(listed.body), Neighbourhood.decode(told.body).parts)
+    listed = next(m for m in transcript if m.stage == wire.REVEAL and m.sender == SERVER)
+    told = next(m for m in transcript if m.stage == wire.SHARE and m.sender == SERVER)
+    return joint_seed(
+        session.context, wire.Commitments.decode(listed.body), wire.Neighbourhood.decode(told.body).parts
+    )
 
 
 class View:
@@ -73,7 +57,7 @@ class View:
         self.session, self.rules, self.insiders = session, rules_of(session), insiders
         self.keys: dict[int, bytes] = {}
         self.vectors: dict[int, bytes] = {}
-        self.dealt: dict[int, Dealing] = {}
+        self.dealt: dict[int, wire.Dealing] = {}
         self.shares: dict[tuple[int, bytes], dict[int, bytes]] = defaultdict(dict)
         self.seed = graph_seed(session, transcript)
         self._asked: dict[tuple[bytes, str, int], list[Message]] = defaultdict(list)
@@ -87,17 +71,17 @@ class View:
         self._resumed = dict(self._resuming())
 
     def _answer(self, m: Message, index: int) -> None:
-        if m.stage == ADVERTISE:
-            self.keys[index] = Advertisement.decode(m.body).keys
-        elif m.stage == SHARE:
-            self.dealt[index] = Dealing.decode(m.body)
-        elif m.stage == INPUT:
-            body = Masked.decode(m.body)
+        if m.stage == wire.ADVERTISE:
+            self.keys[index] = wire.Advertisement.decode(m.body).keys
+        elif m.stage == wire.SHARE:
+            self.dealt[index] = wire.Dealing.decode(m.body)
+        elif m.stage == wire.INPUT:
+            body = wire.Masked.decode(m.body)
             self.vectors[index] = body.vector
             if body.dealing is not None:
                 self.dealt[index] = body.dealing
-        elif m.stage == UNMASK:
-            self._opened(index, Opened.decode(m.body))
+        elif m.stage == wire.UNMASK:
+            self._opened(index, wire.Opened.decode(m.body))
 
     def told(self, stage: str, index: int, context: bytes = b"") -> list[bytes]:
         """What the server asked a client at a stage of the session, or of its set-up."""
@@ -108,16 +92,18 @@ class View:
         if index in self._resumed:
             bits = self._resumed[index].memory.enrolled
         elif self.rules.parameters.reuse:
-            told = self.told(INPUT, index, self.rules.parameters.epoch)
-            bits = Proceed.decode(told[-1]).enrolled if told else b""
+            told = self.told(wire.INPUT, index, self.rules.parameters.epoch)
+            bits = wire.Proceed.decode(told[-1]).enrolled if told else b""
         else:
-            told = self.told(INPUT, index)
-            bits = Delivery.decode(told[-1]).dealers if told else b""
+            told = self.told(wire.INPUT, index)
+            bits = wire.Delivery.decode(told[-1]).dealers if told else b""
         present = unpack_bits(bits, self.session.clients) if bits else range(self.session.clients)
         return Places(self.rules, self.seed, present)
 
-    def _opened(self, holder: int, opened: Opened) -> None:
-        alive = unpack_bits(Unmask.decode(self.told(UNMASK, holder)[-1]).survivors, self.session.clients)
+    def _opened(self, holder: int, opened: wire.Opened) -> None:
+        alive = unpack_bits(
+            wire.Unmask.decode(self.told(wire.UNMASK, holder)[-1]).survivors, self.session.clients
+        )
         places, at = self.places(holder), 0
         for owner in opened.owners.tolist():
             kinds = places.kinds(owner)
@@ -136,7 +122,7 @@ class View:
             elif isinstance(state, Establishing):
                 given = Places(self.rules, self.seed, self.keys).known(i)
                 everybody = pack_bits(self.keys, self.session.clients)
-                told = Proceed(everybody, indices(given), b"".join(self.keys[j] for j in given))
+                told = wire.Proceed(everybody, indices(given), b"".join(self.keys[j] for j in given))
                 with contextlib.suppress(PeerError):
                     known = (self.session, i, state.update, state.vector)
                     yield i, Resuming(*known, state._memory(told), state.keys.sign)
@@ -154,8 +140,8 @@ class View:
         """What an insider found in its deliveries, by dealer."""
         if not isinstance(state, Masking):
             return
-        for told in self.told(INPUT, index):
-            delivery = Delivery.decode(told)
+        for told in self.told(wire.INPUT, index):
+            delivery = wire.Delivery.decode(told)
             dealers = unpack_bits(delivery.dealers, self.session.clients)
             mates = Places(self.rules, self.seed, dealers).neighbours(index)
             yield from state._open(delivery, mates)[0].items() if mates else ()
@@ -203,11 +189,10 @@ class View:
     def left(self, index: int) -> Elements:
         """What is left of a client's vector once every mask that can go is off."""
         words = unpack(self.vectors[index], self.session.dimension, self.rules.ring)
-        if (own := self.own_mask(index)) is not None:
-            subtract_mask(words, own)
-        for j in self.places(index).neighbours(index):
-            if (seed := self.edge_mask(index, j)) is not None:
-                (subtract_mask if index < j else add_mask)(words, seed)
+        masks = {j: self.edge_mask(index, j) for j in self.places(index).neighbours(index)}
+        masks[index] = self.own_mask(index)  # it was added, like those of later clients
+        found = [(index <= j, seed) for j, seed in masks.items() if seed is not None]
+        apply_masks(words, [seed for mine, seed in found if not mine], [seed for mine, seed in found if mine])
         return self.rules.ring.residues(words)
 
     def groups(self) -> list[frozenset[int]]:
@@ -240,12 +225,8 @@ def opened(
     session: Session, transcript: Sequence[Message], insiders: Insiders
 ) -> dict[frozenset[int], Elements]:
     """The exact sums, over the fewest honest clients each, that come out."""
-    view, modulus = View(session, transcript, insiders).with_dealt(), rules_of(session).ring.modulus
-    return {group: _sum([view.left(i) for i in sorted(group)], modulus) for group in view.groups()}
-
-
-def _sum(vectors: Sequence[Elements], modulus: int) -> Elements:
-    total = np.zeros_like(vectors[0])
-    for vector in vectors:
-        total += vector
-    return total % np.uint64(modulus) if modulus < 1 << 64 else total
+    view, last = (
+        View(session, transcript, insiders).with_dealt(),
+        np.uint64(rules_of(session).ring.modulus - 1),
+    )
+    return {group: np.sum([view.left(i) for i in sorted(group)], axis=0) & last for group in view.groups()}

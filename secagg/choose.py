@@ -4,49 +4,51 @@ here: the tails behind them (`parameters`).
 
 import functools
 from dataclasses import dataclass, replace
+from typing import Any
 
 from protocols.errors import Misuse, PolicyRefusal
 from secagg.mask_parameters import (
     LEAST_CLIENTS,
     MALICIOUS,
+    NUMBERS,
     SEMI_HONEST,
     SEMI_MALICIOUS,
     MaskParameters,
 )
 from secagg.parameters import Cohort, Plan
-from secagg.parameters.plan import limits, made, planned
+from secagg.parameters.plan import limits, planned
 from secagg.parameters.rules import MOST_VOTERS, THREATS, least_connected_degree, votes_needed
 from secagg.rules import Rules
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asks for; the fields are those of `SecAggPlus`. complete: on the complete graph only."""
+    """What the user asks for. demand: on a cohort; its clients, threat and beacon are set later (`cohort`). The other
+    fields are those of `SecAggPlus`.
+    """
 
-    dropout: float
-    collusion: float
+    demand: Cohort
     threat: str | None
     neighbours: int | None
     threshold: int | None
-    security: float
-    correctness: float
-    complete: bool
     beacon: bytes = b""
-    reuse: bool = False
 
     def __post_init__(self) -> None:
-        self.cohort(LEAST_CLIENTS, self.threat or SEMI_MALICIOUS)
         for name in ("neighbours", "threshold"):
             value = getattr(self, name)
             if value is not None and value < 2:
                 raise Misuse(f"expected {name} >= 2, got {value}")
-        if self.complete and self.neighbours is not None:
+        if self.demand.complete and self.neighbours is not None:
             raise Misuse("SecAgg is on the complete graph; use SecAggPlus to set neighbours")
 
     def cohort(self, clients: int, threat: str) -> Cohort:
         """The demand on one cohort."""
-        shares, bits = (self.dropout, self.collusion), (self.security, self.correctness)
-        return Cohort(clients, *shares, threat, *bits, bool(self.beacon), self.reuse, self.complete)
+        return replace(self.demand, clients=clients, threat=threat, beacon=bool(self.beacon))
+
+    def planned(self, clients: int, **changes: Any) -> Plan:
+        """The plan where neither neighbours nor threshold are given. changes: of the demand. Raises Infeasible."""
+        cohort = replace(self.cohort(clients, self.threat or SEMI_MALICIOUS), **changes)
+        return planned(cohort, falls_back=self.threat is None)
 
     def standing(self, clients: int, threat: str, degree: int) -> Cohort:
         """The demand, with the corrupt clients that a given threshold stands where no collusion was asked for.
@@ -55,7 +57,7 @@ class Wishes:
         ring need not keep a larger share of its clients than a neighbourhood.
         """
         cohort, t = self.cohort(clients, threat), self.threshold
-        if t is None or self.collusion or not cohort.two_faced:
+        if t is None or cohort.collusion or not cohort.two_faced:
             return cohort
         stands = min(2 * t - degree - 1, 2 * cohort.survivors - clients - 1)
         if degree < clients - 1:
@@ -74,12 +76,7 @@ def choose(wishes: Wishes, clients: int) -> MaskParameters:
             f"expected at least {LEAST_CLIENTS} clients, got {clients}: in a sum of two, each reads the other's"
         )
     if wishes.neighbours is None and wishes.threshold is None:
-        return _parameters(
-            wishes,
-            planned(
-                wishes.cohort(clients, wishes.threat or SEMI_MALICIOUS), falls_back=wishes.threat is None
-            ),
-        )
+        return _parameters(wishes, wishes.planned(clients))
     if wishes.threat is not None:
         return _parameters(wishes, _given(wishes, clients, wishes.threat))
     try:
@@ -94,41 +91,36 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
     More is taken: a stronger threat model, more neighbours (then with the numbers that these wishes give for so
     many), larger thresholds and quorums.
     """
-    own = choose(wishes, clients)
-    survivors = own.survivors  # more neighbours: never fewer, though a complete graph opens with fewer shares
-    if offered.reuse != own.reuse:
-        uses = "reuses" if own.reuse else "does not reuse"
-        raise PolicyRefusal(f"setup: this client {uses} keys, the session does not agree")
-    if THREATS.index(offered.threat) < THREATS.index(own.threat):
-        raise PolicyRefusal(f"threat: this client demands {own.threat}, the session offers {offered.threat}")
-    if offered.degree < own.degree:
-        raise PolicyRefusal(
-            f"degree: this client demands {own.degree} neighbours, the session offers {offered.degree}"
-        )
+    own, keys = choose(wishes, clients), ("fresh keys", "reused keys")
+    least = own.survivors  # more neighbours: never fewer, though a complete graph opens with fewer shares
+    _demand("setup", offered.reuse == own.reuse, keys[own.reuse], keys[offered.reuse])
+    _demand("threat", THREATS.index(offered.threat) >= THREATS.index(own.threat), own.threat, offered.threat)
+    _demand("degree", offered.degree >= own.degree, f"{own.degree} neighbours", offered.degree)
     if own.reuse and own.quorum and own.degree < clients - 1 == offered.degree:
         raise PolicyRefusal(
             "degree: this client's holders vote in every round; on the complete graph, which the session offers, later "
             "rounds of reused keys have no vote, and fewer clients are sure to be in a total"
         )
     if (offered.threat, offered.degree) != (own.threat, own.degree):
-        more = None if wishes.complete else offered.degree
-        stood = (
-            (own.corrupt + 0.5) / clients if own.corrupt else wishes.collusion
-        )  # more neighbours: never fewer
-        own = choose(replace(wishes, threat=offered.threat, neighbours=more, collusion=stood), clients)
+        stood = (own.corrupt + 0.5) / clients if own.corrupt else wishes.demand.collusion  # never fewer
+        demand, more = (
+            replace(wishes.demand, collusion=stood),
+            None if wishes.demand.complete else offered.degree,
+        )
+        own = choose(replace(wishes, demand=demand, threat=offered.threat, neighbours=more), clients)
     for name in ("threshold", "corrupt", "window", "quorum", "survivors"):
-        needed = max(getattr(own, name), survivors if name == "survivors" else 0)
-        given = getattr(offered, name)
-        if given < needed:
-            raise PolicyRefusal(f"{name}: this client demands at least {needed}, the session offers {given}")
+        needed, given = max(getattr(own, name), least if name == "survivors" else 0), getattr(offered, name)
+        _demand(name, given >= needed, f"at least {needed}", given)
+    _demand("committee", offered.committee == own.committee, f"{own.committee} (0: all)", offered.committee)
     if (offered.committed, offered.beacon) != (own.committed, own.beacon):
         raise PolicyRefusal(
             "beacon: the graph would rest on other randomness than the beacon, or the commitments, of this client"
         )
-    if offered.committee != own.committee:
-        raise PolicyRefusal(
-            f"committee: this client demands {own.committee} (0: all), the session offers {offered.committee}"
-        )
+
+
+def _demand(name: str, kept: bool, wanted: str, given: object) -> None:
+    if not kept:
+        raise PolicyRefusal(f"{name}: this client demands {wanted}, the session offers {given}")
 
 
 def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
@@ -149,7 +141,7 @@ def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
         raise Misuse(
             f"a layer counts on {least} clients in every total: later rounds of reused keys have no vote on the "
             f"complete graph, so every holder must be shown {rules.shown} survivors, and {cohort.survivors} stay at "
-            f"drop-out {wishes.dropout:g}; use fresh keys, or lower dropout"
+            f"drop-out {cohort.dropout:g}; use fresh keys, or lower dropout"
         )
 
 
@@ -157,26 +149,27 @@ def _given(wishes: Wishes, clients: int, threat: str) -> Plan:
     """The plan with neighbours or threshold as the user set them. Whether enough answer a threshold of one's own is
     one's own reckoning.
     """
-    degree = clients - 1 if wishes.complete else min(wishes.neighbours or clients - 1, clients - 1)
-    if wishes.neighbours is None and not wishes.complete:
+    complete, neighbours = wishes.demand.complete, wishes.neighbours
+    degree = clients - 1 if complete else min(neighbours or clients - 1, clients - 1)
+    if neighbours is None and not complete:
         degree = planned(wishes.cohort(clients, threat)).degree
     cohort = wishes.standing(clients, threat, degree)
-    held = wishes.neighbours is not None  # then so many hold the shares of reused keys, too
-    found, allowed = made(cohort, degree, wishes.threshold, held), limits(cohort, degree, held)
-    if found is None or allowed is None:
+    held = neighbours is not None  # then so many hold the shares of reused keys, too
+    allowed = limits(cohort, degree, wishes.threshold, held)
+    if allowed is None:
         raise Misuse(f"{clients} clients are too many to vote on who survived: have at most {MOST_VOTERS}")
     if cohort.two_faced and votes_needed(cohort) > cohort.survivors:
         raise Misuse(
             f"{threat}, {clients} clients: one view of who survived needs {votes_needed(cohort)} votes, and "
             f"{cohort.survivors} are left to vote: lower dropout or collusion"
         )
-    most, widest = allowed.largest, allowed.widest
+    least, most, widest, found = allowed
     if wishes.threshold is not None:
         most, widest = (found.committee or degree) if cohort.reuse else degree, degree // 2
-    if not allowed.least <= found.threshold <= most or found.window > widest:
+    if not least <= found.threshold <= most or found.window > widest:
         raise Misuse(
-            f"{threat}, {clients} clients, {degree} neighbours, drop-out {wishes.dropout:g}, collusion "
-            f"{wishes.collusion:g}: expected a threshold from {allowed.least} (secrecy) to {most} (so many answer), "
+            f"{threat}, {clients} clients, {degree} neighbours, drop-out {cohort.dropout:g}, collusion "
+            f"{wishes.demand.collusion:g}: expected a threshold from {least} (secrecy) to {most} (so many answer), "
             f"got {found.threshold}, and {found.window} of {degree // 2} successive clients, got at most {widest}: "
             "raise neighbours, or lower dropout or collusion"
         )
@@ -188,14 +181,8 @@ def _parameters(wishes: Wishes, found: Plan) -> MaskParameters:
     drawn = cohort.threat == MALICIOUS and not found.complete
     return MaskParameters(
         cohort.threat,
-        found.degree,
-        found.threshold,
-        corrupt=cohort.corrupt,
-        survivors=found.survivors,
-        quorum=found.quorum,
-        committee=found.committee,
-        window=found.window,
-        committed=drawn and not wishes.beacon,
+        **{name: getattr(found, name) for name in NUMBERS},
+        committed=found.committed,
         beacon=wishes.beacon if drawn else b"",
         reuse=cohort.reuse,
     )

@@ -30,12 +30,6 @@ def tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
     return powers, logarithms
 
 
-def multiply(first: int, second: int) -> int:
-    """Return the product of two public symbols (0 .. 65,535)."""
-    powers, logarithms = tables()
-    return int(powers[logarithms[first] + logarithms[second]]) if first and second else 0
-
-
 def evaluate(polynomials: Symbols, points: Symbols) -> Symbols:
     """Return the values of w polynomials at p points: (t, w) coefficients, lowest power first, and (p,) ->
     (p, w) uint16.

@@ -6,7 +6,6 @@ says where it comes from.
 """
 
 import functools
-from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
@@ -37,36 +36,22 @@ def _circle(seed: bytes, size: int) -> tuple[list[int], list[int]]:
     return order.tolist(), np.argsort(order).tolist()
 
 
-@dataclass(frozen=True)
-class Harary:
-    """A random regular graph on range(size) of even `degree`, or the complete graph if degree >= size - 1."""
+def harary(seed: bytes, size: int, degree: int, client: int) -> tuple[int, ...]:
+    """Return a client's neighbours, ascending, in a random regular graph on range(size) of even `degree`, or in the
+    complete graph if degree >= size - 1.
 
-    seed: bytes
-    size: int
-    degree: int
-
-    def __post_init__(self) -> None:
-        if self.size < 2 or self.degree < 1:
-            raise Misuse(f"expected at least 2 clients and degree 1, got {self.size} and {self.degree}")
-        if self.degree % 2 and self.degree < self.size - 1:
-            raise Misuse(f"expected an even degree, or all {self.size - 1} others; got {self.degree}")
-
-    @property
-    def complete(self) -> bool:
-        return self.degree >= self.size - 1
-
-    def neighbours(self, client: int) -> tuple[int, ...]:
-        """Return the neighbours of `client` in ascending order. Raises Misuse for a client outside range(size)."""
-        _inside(client, self.size)
-        if self.complete:
-            return (*range(client), *range(client + 1, self.size))
-        order, places = _circle(self.seed, self.size)
-        place, half = places[client], self.degree // 2
-        if half <= place < self.size - half:
-            return tuple(sorted(order[place - half : place] + order[place + 1 : place + half + 1]))
-        return tuple(sorted(order[(place + step) % self.size] for step in range(-half, half + 1) if step))
-
-
-def _inside(client: int, size: int) -> None:
+    Raises Misuse for fewer than 2 clients, another degree, or a client outside range(size).
+    """
+    if size < 2 or degree < 1:
+        raise Misuse(f"expected at least 2 clients and degree 1, got {size} and {degree}")
+    if degree % 2 and degree < size - 1:
+        raise Misuse(f"expected an even degree, or all {size - 1} others; got {degree}")
     if not 0 <= client < size:
         raise Misuse(f"expected a client from 0 to {size - 1}, got {client}")
+    if degree >= size - 1:
+        return (*range(client), *range(client + 1, size))
+    order, places = _circle(seed, size)
+    place, half = places[client], degree // 2
+    if half <= place < size - half:
+        return tuple(sorted(order[place - half : place] + order[place + 1 : place + half + 1]))
+    return tuple(sorted(order[(place + step) % size] for step in range(-half, half + 1) if step))

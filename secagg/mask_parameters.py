@@ -18,6 +18,8 @@ from secagg.parameters.rules import (
 
 SEMI_HONEST, SEMI_MALICIOUS, MALICIOUS = THREATS
 LEAST_CLIENTS = 3
+NUMBERS = ("degree", "threshold", "corrupt", "survivors", "quorum", "committee", "window")
+"""What a plan sets, what clients hold a session to, and what its statement tells."""
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ coordinate and as wide as the ring's words. It is uniform over the word and so o
 reading exactly b bits per coordinate would save keystream, but cutting them apart costs more than making whole words.
 What does not belong here: where seeds come from (`key_agreement`, `shamir`) and who adds what (`client`, `server`).
 
-For other purposes (`keystream`) HMAC-SHA256 of the purpose under a seed gives the cipher's key and its first counter
+For other purposes (`expand`) HMAC-SHA256 of the purpose under a seed gives the cipher's key and its first counter
 block, so that two purposes of one seed are two independent streams (Bonawitz et al., CCS 2017, section 3: PRG).
 
 A mask's seed is 32 bytes: the key and the first counter block. It must be fresh for every (session, pair, stream),
@@ -45,11 +45,6 @@ def add_mask(words: Words, seed: bytes) -> None:
     Raises Misuse for a wrong seed length or array.
     """
     apply_masks(words, (seed,), ())
-
-
-def subtract_mask(words: Words, seed: bytes) -> None:
-    """Take the mask of `seed` from `words` in place: undoes `add_mask` exactly. Raises as `add_mask`."""
-    apply_masks(words, (), (seed,))
 
 
 def apply_masks(words: Words, added: Sequence[bytes], taken: Sequence[bytes]) -> None:
@@ -99,22 +94,15 @@ def _check(words: Words, seeds: Sequence[bytes]) -> None:
         raise Misuse(f"masks apply to uint32 or uint64 vectors, got {words.dtype} of {words.ndim} dimensions")
 
 
-def keystream(seed: bytes, purpose: bytes) -> CipherContext:
-    """Return a cipher context whose output on zero bytes is the stream of (`seed`, `purpose`).
-
-    seed: 16 to 64 secret bytes. purpose: any bytes; different ones give independent streams. Raises Misuse
-    for a short seed.
-    """
-    if not 16 <= len(seed) <= 64:
-        raise Misuse(f"expected a seed of 16 to 64 bytes, got {len(seed)}")
-    material = hmac.digest(seed, _DOMAIN + purpose, "sha256")
-    return Cipher(algorithms.AES128(material[:16]), modes.CTR(material[16:])).encryptor()
-
-
 def expand(seed: bytes, purpose: bytes, count: int) -> bytes:
-    """Return the first `count` >= 0 bytes of the stream. Raises Misuse for a negative count."""
-    if count < 0:
-        raise Misuse(f"expected a count of at least 0, got {count}")
-    stream = keystream(seed, purpose)
-    pieces = [stream.update(bytes(min(BLOCK_BYTES, count - at))) for at in range(0, count, BLOCK_BYTES)]
-    return b"".join(pieces)
+    """Return the first `count` >= 0 bytes of the stream of (`seed`, `purpose`).
+
+    seed: 16 to 64 secret bytes. purpose: any bytes; different ones give independent streams. Raises Misuse for another
+    length, or a negative count.
+    """
+    if not 16 <= len(seed) <= 64 or count < 0:
+        raise Misuse(
+            f"expected a seed of 16 to 64 bytes and a count of at least 0, got {len(seed)} and {count}"
+        )
+    material = hmac.digest(seed, _DOMAIN + purpose, "sha256")
+    return Cipher(algorithms.AES128(material[:16]), modes.CTR(material[16:])).encryptor().update(bytes(count))

@@ -15,7 +15,7 @@ from protocols.key_agreement import derive
 from protocols.session import Session
 from secagg.client.view import Signers
 from secagg.mask_parameters import MaskParameters
-from secagg.messages import Indices, expect_ascending, expect_size, indices, items
+from secagg.messages import Body, Indices, exactly, indices, items
 from secagg.rules import rules_of
 
 MOST_SKIPPED = 100_000
@@ -24,20 +24,16 @@ _RATCHET = b"secagg ratchet v1"
 
 
 @dataclass(frozen=True)
-class Setup(Record):
+class Setup(Body):
     """Which set-up, and everything it fixes for its later rounds.
 
     epoch: context of its session. round: its round. pins: digest of the roster's names in their order and of all
     parameters (threat, degree, threshold, corrupt, survivors, quorum, committee, window, beacon, identities).
     """
 
-    epoch: bytes
+    epoch: bytes = field(metadata=exactly(32))
     round: int
-    pins: bytes
-
-    def __post_init__(self) -> None:
-        expect_size("epoch", self.epoch, 32)
-        expect_size("pins", self.pins, 32)
+    pins: bytes = field(metadata=exactly(32))
 
     @classmethod
     def of(cls, session: Session) -> Self:
@@ -106,7 +102,7 @@ class ClientMemory(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class ServerMemory(Record):
+class ServerMemory(Body):
     """setup: the set-up. last_round: the last one begun. keys: what was advertised, by client. established: clients
     whose masked vector came in some round, so that they have pair keys. patience: rounds after which a set-up that
     somebody of the roster missed is made anew.
@@ -117,9 +113,6 @@ class ServerMemory(Record):
     keys: dict[int, bytes]
     established: Indices
     patience: int
-
-    def __post_init__(self) -> None:
-        expect_ascending("established", self.established)
 
     def serves(self, session: Session, renew: int) -> bool:
         """Whether a session of the same roster and parameters, at a later round, builds on this set-up.

@@ -6,7 +6,7 @@ byte string, in the same order. Everything a relay may not read is in `boxes`. W
 the masked vectors; with reused keys they come along with them, and are handed on with the request to open.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -26,6 +26,50 @@ DIGEST_BYTES = 16
 SIGNATURE_BYTES = 64
 
 
+def each(clients: str, size: int = 0) -> dict[str, object]:
+    """Metadata of a byte field: `size` bytes for each client of a list, or of one size that the message chooses."""
+    if not size:
+        return {"check": lambda m, name, data: expect_items(name, data, len(getattr(m, clients)))}
+    return {"check": lambda m, name, data: expect_size(name, data, size * len(getattr(m, clients)))}
+
+
+def exactly(size: int) -> dict[str, object]:
+    """Metadata of a byte field: of `size` bytes."""
+    return {"check": lambda _, name, data: expect_size(name, data, size)}
+
+
+def whole(size: int) -> dict[str, object]:
+    """Metadata of a byte field: items of `size` bytes, as many as they are."""
+    return {"check": lambda _, name, data: expect_whole(name, data, size)}
+
+
+def expect_signature(_: Any, name: str, data: bytes) -> None:
+    """Raises Misuse unless it is one, or nothing."""
+    if data:
+        expect_size(name, data, SIGNATURE_BYTES)
+
+
+def expect_opened(message: Any, name: str, data: bytes) -> None:
+    """Raises Misuse unless `data` is shares of 16 bytes and more, of 32 at least for each owner."""
+    expect_whole(name, data, 16)
+    if len(data) < 32 * len(message.owners):
+        expect_size(name, data, 32 * len(message.owners))
+
+
+class Body(Record):
+    """Base of what is checked when it is made: every list of clients is strictly ascending, every field as its metadata
+    say.
+    """
+
+    def __post_init__(self) -> None:
+        for one in fields(self):  # type: ignore[arg-type]  # every message is a dataclass
+            value = getattr(self, one.name)
+            if isinstance(value, np.ndarray):
+                expect_ascending(one.name, value)
+            elif "check" in one.metadata:
+                one.metadata["check"](self, one.name, value)
+
+
 @dataclass(frozen=True)
 class Advertisement(Record):
     """Client to server. `keys` is laid out by `advertisement.Layout`."""
@@ -34,76 +78,55 @@ class Advertisement(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Commitments(Record):
+class Commitments(Body):
     """Server to client: who advertised, and each one's commitment (32 bytes) to its part of the graph's randomness."""
 
     clients: Indices
-    commitments: bytes
-
-    def __post_init__(self) -> None:
-        expect_ascending("clients", self.clients)
-        expect_size("commitments", self.commitments, 32 * len(self.clients))
+    commitments: bytes = field(metadata=each("clients", 32))
 
 
 @dataclass(frozen=True)
-class Reveal(Record):
+class Reveal(Body):
     """Client to server: its part of the graph's randomness (32 bytes)."""
 
-    part: bytes
-
-    def __post_init__(self) -> None:
-        expect_size("part", self.part, 32)
+    part: bytes = field(metadata=exactly(32))
 
 
 @dataclass(frozen=True, eq=False)
-class Neighbourhood(Record):
+class Neighbourhood(Body):
     """Server to client: those neighbours that advertised and their advertisements; after commitments, all
     that was revealed; where signing keys are the session's, those of the voters who are no neighbours (32 bytes).
     """
 
     clients: Indices
-    keys: bytes
-    parts: bytes
+    keys: bytes = field(metadata=each("clients"))
+    parts: bytes = field(metadata=whole(32))
     voters: Indices
-    voter_keys: bytes
-
-    def __post_init__(self) -> None:
-        expect_ascending("clients", self.clients)
-        expect_items("keys", self.keys, len(self.clients))
-        expect_whole("parts", self.parts, 32)
-        expect_ascending("voters", self.voters)
-        expect_size("voter_keys", self.voter_keys, 32 * len(self.voters))
+    voter_keys: bytes = field(metadata=each("voters", 32))
 
 
 @dataclass(frozen=True, eq=False)
-class Proceed(Record):
+class Proceed(Body):
     """Server to client, where keys are reused: send your masked vector. In the round of a set-up: who enrolled
     (`pack_bits`), and the keys of those whom the client shares masks with or seals shares to.
     """
 
     enrolled: bytes
     clients: Indices
-    keys: bytes
-
-    def __post_init__(self) -> None:
-        expect_ascending("clients", self.clients)
-        expect_items("keys", self.keys, len(self.clients))
+    keys: bytes = field(metadata=each("clients"))
 
 
 @dataclass(frozen=True, eq=False)
-class Pledge(Record):
+class Pledge(Body):
     """What binds a dealer to its shares: its holders; for each holder a digest (16 bytes) of its share of every secret;
     digests (32 bytes) of secrets: of the self-mask seed, with reused keys also of each edge's seed.
     """
 
     holders: Indices
-    digests: bytes
-    pledges: bytes
-
-    def __post_init__(self) -> None:
-        expect_ascending("holders", self.holders)
-        expect_whole("digests", self.digests, DIGEST_BYTES * max(1, len(self.holders)))
-        expect_whole("pledges", self.pledges, 32)
+    digests: bytes = field(
+        metadata={"check": lambda m, name, data: expect_whole(name, data, 16 * max(1, len(m.holders)))}
+    )
+    pledges: bytes = field(metadata=whole(32))
 
     def digest(self, holder: int, place: int) -> bytes:
         """The digest of a holder's share of one secret; empty for a stranger."""
@@ -125,13 +148,8 @@ class Pledge(Record):
 class Dealing(Pledge):
     """Client to server: what binds it, a sealed box of shares per holder, a signature (semi-honest: none)."""
 
-    boxes: bytes
-    signature: bytes
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        expect_items("boxes", self.boxes, len(self.holders))
-        expect_signature(self.signature)
+    boxes: bytes = field(metadata=each("holders"))
+    signature: bytes = field(metadata={"check": expect_signature})
 
     def pledge(self) -> Pledge:
         """Return what binds the dealer, without the boxes."""
@@ -139,34 +157,28 @@ class Dealing(Pledge):
 
 
 @dataclass(frozen=True, eq=False)
-class Delivery(Record):
+class Delivery(Body):
     """Server to client: all clients that dealt shares (one bit each, `pack_bits`; add masks with the neighbours
     among them), and what each of those neighbours dealt to this client, in ascending order.
     """
 
     dealers: bytes
-    boxes: bytes
-    digests: bytes
-
-    def __post_init__(self) -> None:
-        expect_whole("digests", self.digests, 2 * DIGEST_BYTES)
-        expect_items("boxes", self.boxes, len(self.digests) // (2 * DIGEST_BYTES))
+    boxes: bytes = field(
+        metadata={"check": lambda m, name, data: expect_items(name, data, len(m.digests) // 32)}
+    )
+    digests: bytes = field(metadata=whole(2 * DIGEST_BYTES))
 
 
 @dataclass(frozen=True, eq=False)
-class Masked(Record):
+class Masked(Body):
     """Client to server: the packed masked vector, the dealers whose box did not open or did not match its digests, its
     signature of the dealers that it masked with (empty in the semi-honest model); with reused keys, its own shares.
     """
 
     vector: bytes = field(repr=False)
     complaints: Indices = field(default_factory=lambda: np.empty(0, np.uint32))
-    signature: bytes = b""
+    signature: bytes = field(metadata={"check": expect_signature}, default=b"")
     dealing: Dealing | None = None
-
-    def __post_init__(self) -> None:
-        expect_ascending("complaints", self.complaints)
-        expect_signature(self.signature)
 
 
 @dataclass(frozen=True)
@@ -179,7 +191,7 @@ class Survivors(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class Unmask(Record):
+class Unmask(Body):
     """Server to client: the survivors (`pack_bits`), the certificate of them, and the signed input of every survivor
     whose shares it holds and who is not in the certificate, in ascending order. Semi-honest: the survivors alone.
     boxes: with reused keys, what survivors entrusted to it, by survivor.
@@ -187,25 +199,16 @@ class Unmask(Record):
 
     survivors: bytes
     certificate: Certificate | None
-    inputs: bytes
+    inputs: bytes = field(metadata=whole(SIGNATURE_BYTES))
     boxes: dict[int, bytes] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        expect_whole("inputs", self.inputs, SIGNATURE_BYTES)
 
 
 @dataclass(frozen=True, eq=False)
-class Opened(Record):
+class Opened(Body):
     """Client to server: for each owner its shares of what the survivors open (`Places.opens`), end to end."""
 
     owners: Indices
-    shares: bytes = field(repr=False)
-
-    def __post_init__(self) -> None:
-        expect_ascending("owners", self.owners)
-        expect_whole("shares", self.shares, 16)
-        if len(self.shares) < 32 * len(self.owners):
-            expect_size("shares", self.shares, 32 * len(self.owners))
+    shares: bytes = field(metadata={"check": expect_opened}, repr=False)
 
 
 def masked_vector(message: Message) -> tuple[memoryview, Masked]:
@@ -271,9 +274,3 @@ def expect_whole(name: str, data: bytes, size: int) -> None:
     """Raises Misuse unless `data` is items of `size` bytes, as many as they are."""
     if len(data) % size:
         raise Misuse(f"{name}: expected items of {size} bytes, got {len(data)}")
-
-
-def expect_signature(signature: bytes) -> None:
-    """Raises Misuse unless it is one, or nothing."""
-    if signature:
-        expect_size("signature", signature, SIGNATURE_BYTES)

@@ -25,10 +25,11 @@ from secagg import field16, packing
 from secagg import server as server_states
 from secagg.choose import Wishes, choose, counted_on, insist
 from secagg.credentials import Credentials
-from secagg.mask_parameters import MALICIOUS, MaskParameters
+from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, SEMI_MALICIOUS, MaskParameters
 from secagg.memory import build_on
 from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, STAGES
 from secagg.packing import SHORT
+from secagg.parameters import Cohort
 from secagg.rules import rules_of
 from secagg.stating import protection
 
@@ -68,8 +69,9 @@ class _Masked(SecureSum):
         """
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
-        wished = (dropout, collusion, threat, neighbours, threshold, security, correctness)
-        self.wishes = Wishes(*wished, self._complete, beacon, setup == "reuse")
+        known = (dropout, collusion, threat or SEMI_MALICIOUS, security, correctness)
+        demand = Cohort(LEAST_CLIENTS, *known, reuse=setup == "reuse", complete=self._complete)
+        self.wishes = Wishes(demand, threat, neighbours, threshold, beacon)
         if threat == MALICIOUS and credentials is None:
             raise Misuse(
                 "threat 'malicious' needs Credentials: a roster signed by someone other than the server"
@@ -164,11 +166,9 @@ class _Masked(SecureSum):
 
     def _for(self, clients: int, **wishes: Any) -> "_Masked":
         """The same protocol for clients "0", "1", ..., with other wishes, and simulated credentials if it needs any."""
-        w = self.wishes
-        known: dict[str, Any] = {
-            "dropout": w.dropout, "collusion": w.collusion, "threat": w.threat, "security": w.security,
-            "correctness": w.correctness, "setup": "reuse" if self.reuse else "fresh",
-        } | wishes  # fmt: skip
+        kept = ("dropout", "collusion", "security", "correctness")
+        known = {name: getattr(self.wishes.demand, name) for name in kept}
+        known |= {"threat": self.wishes.threat, "setup": "reuse" if self.reuse else "fresh", **wishes}
         if known["threat"] == MALICIOUS:
             known["credentials"] = Credentials.simulated(range(clients))
         if known["threat"] == MALICIOUS and self.reuse:

@@ -13,14 +13,8 @@ from numpy.typing import NDArray
 
 from protocols.errors import Misuse, WireError
 from protocols.session import Session
-from secagg.graph import Harary, permutation
-from secagg.mask_parameters import (
-    MALICIOUS,
-    SEMI_HONEST,
-    SEMI_MALICIOUS,
-    MaskParameters,
-    check_fits,
-)
+from secagg.graph import harary, permutation
+from secagg.mask_parameters import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, MaskParameters, check_fits
 from secagg.messages import SIGNATURE_BYTES, Indices, items
 from secagg.parameters.rules import MOST_HOLDERS
 from secagg.ring import Ring
@@ -66,10 +60,9 @@ class Rules:
 
     def neighbours(self, index: int, seed: bytes) -> tuple[int, ...]:
         """The neighbours of a client, ascending; `seed` is `self.seed`, or what the commitments gave."""
-        graph = Harary(seed or _NO_SEED, self.clients, self.degree)
-        if self.ranked is None:
-            return graph.neighbours(index)
-        return tuple(sorted(int(self.ranked[j]) for j in graph.neighbours(int(self._ranks[index]))))
+        place = index if self.ranked is None else int(self._ranks[index])
+        around = harary(seed or _NO_SEED, self.clients, self.degree, place)
+        return around if self.ranked is None else tuple(sorted(int(self.ranked[j]) for j in around))
 
     def circle(self, seed: bytes) -> NDArray[np.int64]:
         """The clients in their order on the ring."""
@@ -171,28 +164,14 @@ def _seed(parameters: MaskParameters, context: bytes, round: int) -> bytes:
     return hashlib.sha256(fixed + parameters.beacon).digest()
 
 
-@functools.lru_cache(maxsize=8)
-def _rules(
-    parameters: bytes, clients: int, survivors: int, ring_bits: int, context: bytes, round: int
-) -> Rules:
-    return Rules(MaskParameters.decode(parameters), clients, survivors, ring_bits, context, round)
-
-
 def rules_of(session: Session) -> Rules:
     """Return the rules of a session. Raises Misuse if its parameters are not those of a masked sum, or do not fit."""
-    known = vars(session).get(_KEPT)
-    if known is not None:
-        return known  # type: ignore[no-any-return]  # what is kept there is kept below
-    try:
-        rules = _rules(
-            session.parameters,
-            session.clients,
-            session.min_survivors,
-            session.ring_bits(),
-            session.context,
-            session.round,
-        )
-    except WireError as error:
-        raise Misuse(f"the session's parameters are not those of a masked sum: {error}") from None
-    vars(session)[_KEPT] = rules
-    return rules
+    known: Rules | None = vars(session).get(_KEPT)
+    if known is None:
+        try:
+            parameters = MaskParameters.decode(session.parameters)
+        except WireError as error:
+            raise Misuse(f"the session's parameters are not those of a masked sum: {error}") from None
+        facts = (session.clients, session.min_survivors, session.ring_bits(), session.context, session.round)
+        known = vars(session)[_KEPT] = Rules(parameters, *facts)
+    return known

@@ -2,7 +2,7 @@
 
 from protocols.statement import Protection
 from secagg.choose import Wishes
-from secagg.mask_parameters import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS
+from secagg.mask_parameters import MALICIOUS, NUMBERS, SEMI_HONEST, SEMI_MALICIOUS
 from secagg.parameters.rules import MOST_TRIES, least_held
 from secagg.rules import Rules
 
@@ -33,6 +33,9 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
     p = rules.parameters
     secrets = "each round's seeds" if p.reuse else "secrets"
     holders = len(rules.holders) if p.reuse and not rules.complete else p.degree
+    server = _SERVER[p.threat]
+    if p.reuse:
+        server = server.replace("until shares are dealt", "until keys are agreed")
     graph = "the complete graph" if rules.complete else f"a random {p.degree}-regular graph"
     return Protection(
         mechanism=f"pairwise and self masks on {graph}, {secrets} shared {p.threshold} of {holders}",
@@ -42,26 +45,16 @@ def protection(rules: Rules, wishes: Wishes) -> Protection:
             "server": f"{_sum(rules)}, who takes part and who drops out",
             "clients": "their neighbours' public keys, what the server publishes",
         },
-        assumptions=(_server(rules), *_SOURCES, *(_AGREED if rules.voted else ()), *_graph(rules)),
+        assumptions=(server, *_SOURCES, *(_AGREED if rules.voted else ()), *_graph(rules)),
         collusion=_collusion(rules, wishes),
         limits=(*_LIMITS, *_limits(rules)),
         parameters={
             "clients": rules.clients,
-            "degree": p.degree,
-            "threshold": p.threshold,
-            "corrupt": p.corrupt,
+            **{name: getattr(p, name) for name in NUMBERS if name != "survivors"},
             "least_survivors": rules.survivors,
-            "window": p.window,
-            "committee": p.committee,
-            "quorum": p.quorum,
             "ring_bits": rules.ring.bits,
         },
     )
-
-
-def _server(rules: Rules) -> str:
-    text = _SERVER[rules.parameters.threat]
-    return text.replace("until shares are dealt", "until keys are agreed") if rules.parameters.reuse else text
 
 
 def _graph(rules: Rules) -> tuple[str, ...]:
@@ -94,8 +87,8 @@ def _collusion(rules: Rules, wishes: Wishes) -> str:
         few = least_held(p.quorum, len(rules.holders)) - 1 if p.reuse and rules.agrees else p.corrupt
         return text + f", at most {few} of the holders of everybody's shares" * (few < p.corrupt)
     return (
-        f"the server with up to {wishes.collusion:.0%} of the clients, at most {p.threshold - 1} of the {p.degree} "
-        "that hold shares of one client's secrets"
+        f"the server with up to {wishes.demand.collusion:.0%} of the clients, at most {p.threshold - 1} of the "
+        f"{p.degree} that hold shares of one client's secrets"
     )
 
 
@@ -115,15 +108,6 @@ def _component(rules: Rules) -> str:
     )
 
 
-def _without_vote(rules: Rules) -> tuple[str, ...]:
-    if rules.agrees or not rules.voted:
-        return ()
-    return (
-        f"later rounds have no vote: each holder is shown {rules.shown} survivors or more; by showing them others each "
-        f"the server can leave more clients out, but {rules.survivors} are in every total",
-    )
-
-
 def _limits(rules: Rules) -> tuple[str, ...]:
     found = []
     if not rules.complete:
@@ -134,9 +118,13 @@ def _limits(rules: Rules) -> tuple[str, ...]:
         found.append(
             "keys are bound to names by the server: it could sit in the middle of two clients when it hands them out"
         )
+    if rules.voted and not rules.agrees:
+        found.append(
+            f"later rounds have no vote: each holder is shown {rules.shown} survivors or more; by showing them others "
+            f"each the server can leave more clients out, but {rules.survivors} are in every total"
+        )
     if rules.parameters.reuse:
         found += [
-            *_without_vote(rules),
             "one set-up serves many rounds: its graph and committee stay, so the corrupt clients must be fixed "
             "before the set-up, not just before each session",
             "whoever breaks into a client reads its rounds until the next set-up; earlier rounds stay closed",

@@ -5,7 +5,6 @@ and opening.
 
 from secagg.client.establishing import Establishing
 from secagg.client.joining import Joining, join
-from secagg.client.keys import Keys
 from secagg.client.masking import Masking
 from secagg.client.opening import Opening
 from secagg.client.resuming import Resuming
@@ -15,4 +14,4 @@ from secagg.client.voting import Voting
 
 STATES = (Joining, Revealing, Sharing, Masking, Establishing, Resuming, Voting, Opening)
 
-__all__ = ["STATES", "Joining", "Keys", "Masking", "Opening", "Revealing", "Sharing", "Voting", "join"]
+__all__ = ["STATES", "join"]

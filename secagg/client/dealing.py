@@ -22,9 +22,13 @@ def deal(
     secrets: Sequence[bytes],
     keys: Mapping[int, bytes],
     pledges: bytes,
+    sign: bytes,
     random: SecureRandom,
+    vector: bytes = b"",
 ) -> Dealing:
-    """Return shares of all secrets, one box for each holder under its key, with what binds the owner; not signed."""
+    """Return shares of all secrets, one box for each holder under its key, with what binds the owner: signed where the
+    server may be two-faced. vector: the masked one that goes along.
+    """
     context, index, holders = owner.session.context, owner.index, places.holders(owner.index)
     points, parts = owner.rules.points(indices(holders)), places.parts(index)
     boxes, digests = [], []
@@ -34,15 +38,10 @@ def deal(
         bound = binding(context, owner.boxes, owner.name, owner.session.roster[j])
         boxes.append(seal(keys[j], share, bound, random))
         digests += [share_digest(context, index, j, kind, share[span]) for kind, span in parts]
-    return Dealing(indices(holders), b"".join(digests), pledges, b"".join(boxes), b"")
-
-
-def signed(owner: ClientState, dealing: Dealing, sign: bytes, vector: bytes = b"") -> Dealing:
-    """Return a dealing, signed where the server may be two-faced. vector: the masked one that goes along."""
+    dealing = Dealing(indices(holders), b"".join(digests), pledges, b"".join(boxes), b"")
     if not owner.rules.voted:
         return dealing
-    data = dealt_bytes(owner.session.context, owner.index, dealing, vector)
-    return replace(dealing, signature=signer(sign).sign(DEAL, data))
+    return replace(dealing, signature=signer(sign).sign(DEAL, dealt_bytes(context, index, dealing, vector)))
 
 
 def unsealed(holder: ClientState, dealer: int, key: bytes, box: bytes) -> bytes:

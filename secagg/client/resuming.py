@@ -16,7 +16,7 @@ from protocols.protocol import ClientStart
 from protocols.randomness import SecureRandom
 from protocols.summation import IntVector
 from secagg.client.base import expect_vector, refuse
-from secagg.client.dealing import deal, signed
+from secagg.client.dealing import deal
 from secagg.client.keys import Bearing
 from secagg.client.masking import leave, masked
 from secagg.client.view import View
@@ -55,13 +55,10 @@ class Resuming(Bearing):
         vector = masked(self, seed, pairs)
         pledges = [seed_digest(session.context, index, seed)]
         pledges += [edge_digest(session.context, index, j, edge) for j, edge in edges.items()]
-        dealing = deal(self, places, (seed, *edges.values()), channels, b"".join(pledges), random)
+        secrets, pledged = (seed, *edges.values()), b"".join(pledges)
+        dealing = deal(self, places, secrets, channels, pledged, self.sign, random, vector)
         view = View(self.rules.seed, memory.enrolled, memory.signers)
-        signature, dealing = (
-            view.sign_input(session, index, self.sign),
-            signed(self, dealing, self.sign, vector),
-        )
-        body = Masked(vector, indices(()), signature, dealing)
+        body = Masked(vector, indices(()), view.sign_input(session, index, self.sign), dealing)
         return leave(self, view, self.sign, channels, body, memory.forward(1).encode())
 
     def _keys(self, purpose: str, peers: list[int], chains: bytes, length: int) -> dict[int, bytes]:

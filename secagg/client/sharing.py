@@ -13,7 +13,7 @@ from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
 from secagg.client.base import expect_subset, expect_threshold, refuse
-from secagg.client.dealing import deal, signed
+from secagg.client.dealing import deal
 from secagg.client.keys import Holding
 from secagg.client.masking import Masking
 from secagg.client.view import Signers
@@ -43,11 +43,11 @@ class Sharing(Holding):
         pairs = {j: own.agree(self.session.roster[j], k.seal_key, "seal") for j, k in given.items()}
         seed, places = random.bytes(32), Places(self.rules, graph_seed, given)
         pledge = seed_digest(self.session.context, self.index, seed)
-        dealing = deal(self, places, (seed, self.keys.mask), pairs, pledge, random)
+        dealing = deal(self, places, (seed, self.keys.mask), pairs, pledge, self.keys.sign, random)
         mask_keys = {j: k.mask_key for j, k in given.items()}
         shown = (graph_seed, self._signers(graph_seed, around, given))
         state = Masking(*self.after("seal"), seed, *shown, mask_keys, pairs)
-        return Step(state, self.answer(signed(self, dealing, self.keys.sign)))
+        return Step(state, self.answer(dealing))
 
     def _signers(self, graph_seed: bytes, around: Neighbourhood, given: Mapping[int, Advertised]) -> Signers:
         """The signing keys of the neighbours and the voters, its own among them, where they are the session's."""

@@ -17,28 +17,8 @@ from protocols.errors import Misuse
 from protocols.kernel import SERVER, client, message
 from protocols.roles import Ask
 from protocols.sealing import OVERHEAD
-from secagg.messages import (
-    ADVERTISE,
-    CONFIRM,
-    DIGEST_BYTES,
-    INPUT,
-    REVEAL,
-    SHARE,
-    SIGNATURE_BYTES,
-    UNMASK,
-    Advertisement,
-    Commitments,
-    Dealing,
-    Delivery,
-    Indices,
-    Masked,
-    Neighbourhood,
-    Opened,
-    Proceed,
-    Reveal,
-    Survivors,
-    Unmask,
-)
+from secagg import messages as wire
+from secagg.messages import DIGEST_BYTES, SIGNATURE_BYTES, Indices
 from secagg.parameters.plan import Infeasible, Plan
 from secagg.places import EDGE_BYTES, SEED_BYTES
 from secagg.ring import Ring
@@ -109,7 +89,7 @@ def costs(plan: Plan, dimension: int, bits: int) -> Costs:
         upload_bytes=fixed + ring_bytes,
         fixed_upload_bytes=fixed,
         download_bytes=sum(asked) + _roster_bytes(plan),
-        server_received_bytes=n * fixed - silent * (fixed - sizes[INPUT]) + survivors * ring_bytes,
+        server_received_bytes=n * fixed - silent * (fixed - sizes[wire.INPUT]) + survivors * ring_bytes,
         expansion=(fixed + ring_bytes) / plain,
         client_mask_expansions=plan.degree + 1,
         server_mask_expansions=survivors + pairs,
@@ -150,24 +130,37 @@ def _trips(plan: Plan) -> list[tuple[str, Record, Record]]:
     signature, box = bytes(SIGNATURE_BYTES * plan.cohort.two_faced), _share_bytes(plan) + OVERHEAD
     rows, secrets, pledges = plan.holders - reuse, (1 + k if reuse else 2), (1 + k if reuse else 1)
     digests, boxes = bytes(DIGEST_BYTES * secrets * rows), bytes(box * rows)
-    dealing = Dealing(_first(rows), digests, bytes(32 * pledges), boxes, signature)
+    dealing = wire.Dealing(_first(rows), digests, bytes(32 * pledges), boxes, signature)
     certificate = Certificate(_first(plan.quorum), bytes(SIGNATURE_BYTES * plan.quorum))
     held = dict.fromkeys(range(_held(plan)), bytes(box)) if reuse else {}
-    unmask = Unmask(b"", certificate if plan.votes else None, bytes(SIGNATURE_BYTES * _silent(plan)), held)
+    unmask = wire.Unmask(
+        b"", certificate if plan.votes else None, bytes(SIGNATURE_BYTES * _silent(plan)), held
+    )
     gone = round(_held(plan) * k * plan.cohort.dropped / max(1, n - 1)) * reuse
-    opened = Opened(_first(_held(plan)), bytes(SEED_BYTES * _held(plan) + EDGE_BYTES * gone))
-    told = Proceed(b"", _first(0), b"") if reuse else Delivery(b"", boxes, digests)
-    vote = [(CONFIRM, Survivors(b""), Vote(signature))] if plan.votes else []
-    masked = Masked(b"", _first(0), signature, dealing if reuse else None)
-    rest: list[tuple[str, Record, Record]] = [(INPUT, told, masked), *vote, (UNMASK, unmask, opened)]
+    opened = wire.Opened(_first(_held(plan)), bytes(SEED_BYTES * _held(plan) + EDGE_BYTES * gone))
+    told = wire.Proceed(b"", _first(0), b"") if reuse else wire.Delivery(b"", boxes, digests)
+    vote = [(wire.CONFIRM, wire.Survivors(b""), Vote(signature))] if plan.votes else []
+    masked = wire.Masked(b"", _first(0), signature, dealing if reuse else None)
+    rest: list[tuple[str, Record, Record]] = [
+        (wire.INPUT, told, masked),
+        *vote,
+        (wire.UNMASK, unmask, opened),
+    ]
     if reuse:
         return rest
-    keys = 64 + 32 * (threat == "semi-malicious") + _PART * _committed(plan)
+    keys = 64 + 32 * (threat == "semi-malicious") + _PART * plan.committed
     keys += SIGNATURE_BYTES * (threat == "malicious")
     others = round((plan.committee or n) * (n - 1 - k) / n) * (threat == "semi-malicious")
-    around = Neighbourhood(_first(k), bytes(keys * k), b"", _first(others), bytes(32 * others))
-    reveal = [(REVEAL, Commitments(_first(0), b""), Reveal(bytes(_PART)))] if _committed(plan) else []
-    return [(ADVERTISE, Ask(), Advertisement(bytes(keys))), *reveal, (SHARE, around, dealing), *rest]
+    around = wire.Neighbourhood(_first(k), bytes(keys * k), b"", _first(others), bytes(32 * others))
+    reveal = (
+        [(wire.REVEAL, wire.Commitments(_first(0), b""), wire.Reveal(bytes(_PART)))] if plan.committed else []
+    )
+    return [
+        (wire.ADVERTISE, Ask(), wire.Advertisement(bytes(keys))),
+        *reveal,
+        (wire.SHARE, around, dealing),
+        *rest,
+    ]
 
 
 def _held(plan: Plan) -> int:
@@ -194,12 +187,7 @@ def _roster_bytes(plan: Plan) -> int:
     """
     n = plan.cohort.clients
     told = 1 + plan.votes if plan.cohort.reuse else 2 + plan.cohort.two_faced
-    return (n + 7) // 8 * told + (4 + 2 * _PART) * n * _committed(plan)
-
-
-def _committed(plan: Plan) -> bool:
-    """Commit and reveal fixes a sparse graph against a malicious server, unless there is a beacon."""
-    return plan.cohort.threat == "malicious" and not plan.complete and not plan.cohort.beacon
+    return (n + 7) // 8 * told + (4 + 2 * _PART) * n * plan.committed
 
 
 def _first(count: int) -> Indices:

@@ -57,6 +57,15 @@ class Plan:
     quorum: int = 0
 
     @property
+    def corrupt(self) -> int:
+        return self.cohort.corrupt
+
+    @property
+    def committed(self) -> bool:
+        """Whether commit and reveal fixes a sparse graph against a malicious server."""
+        return self.cohort.threat == "malicious" and not (self.complete or self.cohort.beacon)
+
+    @property
     def complete(self) -> bool:
         return self.degree == self.cohort.clients - 1
 
@@ -123,9 +132,12 @@ def search(cohort: Cohort) -> Plan | None:
     while sparse and degree <= min(cohort.clients - 2, MOST_HOLDERS):
         short = _short(cohort, degree)
         if short <= 0:
-            return made(cohort, degree)
+            break
         degree += short
-    return made(cohort, cohort.clients - 1) if cohort.clients - 1 <= MOST_HOLDERS else None
+    else:
+        degree = cohort.clients - 1
+    found = limits(cohort, degree) if degree <= MOST_HOLDERS else None
+    return found and found.plan
 
 
 def _short(cohort: Cohort, degree: int) -> int:
@@ -140,52 +152,44 @@ def _short(cohort: Cohort, degree: int) -> int:
 
 
 class Limits(NamedTuple):
-    """What a degree allows: thresholds from least to largest, and the one that is planned; windows likewise."""
+    """What a degree allows: thresholds from least to largest, windows up to widest; and the plan with it, which may
+    lie outside.
+    """
 
     least: int
     largest: int
-    threshold: int
-    window: int
     widest: int
-    committee: int
-    quorum: int
+    plan: Plan
 
 
-def limits(cohort: Cohort, degree: int, held: bool = False) -> Limits | None:
-    """What a degree allows, or None if so many clients cannot vote. `least > largest`, `window > widest`: nothing.
+def limits(cohort: Cohort, degree: int, threshold: int | None = None, held: bool = False) -> Limits | None:
+    """What a degree allows, or None if so many clients cannot vote.
 
-    held: reused keys have a committee of `degree` clients, else of as many as it needs.
+    threshold: given, in place of the planned one. held: reused keys have a committee of `degree` clients, else of as
+    many as it needs.
     """
     if degree >= cohort.clients - 1:
-        return _complete(cohort)
+        return _complete(cohort, threshold)
     least, largest = least_threshold(cohort, degree), largest_threshold(cohort, degree)
     if not cohort.two_faced:
-        return Limits(least, largest, least, 0, 0, 0, 0)
+        return Limits(least, largest, 0, Plan(cohort, degree, threshold or least))
     voters = (degree, least_quorum(cohort, degree)) if cohort.reuse and held else committee(cohort)
     if voters is None:
         return None
     size, quorum = voters
     if cohort.reuse:  # the committee holds the shares
         least, largest = least_held(quorum, size or cohort.clients), quorum - 1
-    return Limits(
-        least, largest, largest, least_window(cohort, degree), largest_window(cohort, degree), size, quorum
-    )
+    found = Plan(cohort, degree, threshold or largest, least_window(cohort, degree), size, quorum)
+    return Limits(least, largest, largest_window(cohort, degree), found)
 
 
-def _complete(cohort: Cohort) -> Limits:
+def _complete(cohort: Cohort, threshold: int | None) -> Limits:
     least, largest = complete_threshold(cohort)
-    if not cohort.two_faced:
-        return Limits(least, largest, least, 0, 0, 0, 0)
-    middle = split_threshold(cohort.clients, cohort.corrupt)
-    return Limits(least, largest, max(least, min(largest, middle)), 0, 0, 0, votes_needed(cohort))
-
-
-def made(cohort: Cohort, degree: int, threshold: int | None = None, held: bool = False) -> Plan | None:
-    """The plan with a degree, and a threshold, that are given: whether enough answer is not asked here."""
-    found = limits(cohort, degree, held)
-    if found is None:
-        return None
-    return Plan(cohort, degree, threshold or found.threshold, found.window, found.committee, found.quorum)
+    usual, votes = least, 0
+    if cohort.two_faced:
+        middle = split_threshold(cohort.clients, cohort.corrupt)
+        usual, votes = max(least, min(largest, middle)), votes_needed(cohort)
+    return Limits(least, largest, 0, Plan(cohort, cohort.clients - 1, threshold or usual, quorum=votes))
 
 
 def _impossible(cohort: Cohort) -> bool:

@@ -29,7 +29,8 @@ def log_tail_at_least(least: int, population: int, marked: int, drawn: int) -> f
     if least > high:
         return LOG_ZERO
     if least <= _mode(population, marked, drawn):
-        return _log_complement(_log_run_down(least - 1, population, marked, drawn))
+        # What is below is above in the mirror image: drawn and not marked.
+        return _log_complement(_log_run_up(drawn - least + 1, population, population - marked, drawn))
     return _log_run_up(least, population, marked, drawn)
 
 
@@ -89,11 +90,6 @@ def _log_run_up(first: int, population: int, marked: int, drawn: int) -> float:
 def _ratio(x: Any, population: int, marked: int, drawn: int) -> Any:
     """P[X = x + 1] / P[X = x], for a float or an array of floats."""
     return (marked - x) * (drawn - x) / ((x + 1.0) * (population - marked - drawn + x + 1.0))
-
-
-def _log_run_down(last: int, population: int, marked: int, drawn: int) -> float:
-    """ln of the sum of masses from `last` (below the mode) down, by the mirror image."""
-    return _log_run_up(drawn - last, population, population - marked, drawn)
 
 
 def _log_complement(log_probability: float) -> float:

@@ -11,4 +11,4 @@ from secagg.server.voting import Voting
 
 STATES = (Advertising, Revealing, Sharing, Summing, Voting, Opening)
 
-__all__ = ["STATES", "Advertising", "Opening", "Revealing", "Sharing", "Summing", "Voting", "start"]
+__all__ = ["STATES", "start"]

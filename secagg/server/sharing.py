@@ -15,16 +15,7 @@ from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from protocols.sealing import OVERHEAD
 from secagg.advertisement import signing_key
-from secagg.messages import (
-    DIGEST_BYTES,
-    INPUT,
-    SHARE,
-    Dealing,
-    Delivery,
-    Indices,
-    Neighbourhood,
-    indices,
-)
+from secagg.messages import DIGEST_BYTES, INPUT, SHARE, Dealing, Delivery, Indices, Neighbourhood, indices
 from secagg.places import Places
 from secagg.server.base import Facts, ServerState
 from secagg.server.summing import Summing

@@ -100,7 +100,9 @@ def test_sound_sums_give_a_search_nothing(protocol: Any) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, malicious, sparse])
 def test_sound_sums_pass_a_search_of_the_usual_size(protocol: Any) -> None:
-    report = audit(WhiteBox(protocol), examples=1, only=sorted(SEARCHES))
+    subject = WhiteBox(protocol)
+    subject.searched = Searched(seconds=200.0)  # a busy machine decides as much
+    report = audit(subject, examples=1, only=sorted(SEARCHES))
     assert [(p.name, p.reason) for p in report.properties if p.status is not Status.PASSED] == []
 
 

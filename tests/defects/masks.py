@@ -29,7 +29,7 @@ def masked_by(one: Any) -> Any:
         for seed in taken:
             one(words, seed, -1)
 
-    places = ("secagg.masking", "secagg.client.masking", "secagg.server.unmasking")
+    places = ("secagg.masking", "secagg.client.masking", "secagg.server.unmasking", "secagg.audit_view")
     return together(*(put(f"{place}.apply_masks", apply_masks) for place in places))
 
 

@@ -79,11 +79,11 @@ def keys_again(self: Any, request: Message, random: Any) -> Step:
 
 
 SHARING_RECEIVE = client_sharing.Sharing.receive
-RULES = rules._rules
+RULES = rules.Rules.__init__
 
 
-def whoever_stays(parameters: bytes, clients: int, survivors: int, *more: Any) -> Any:
-    return RULES(parameters, clients, 1, *more)
+def whoever_stays(self: Any, parameters: Any, clients: int, survivors: int, *more: Any) -> None:
+    RULES(self, parameters, clients, 1, *more)
 
 
 def unchecked_take(self: ByteReader, count: int) -> memoryview:
@@ -130,7 +130,7 @@ DEFECTS = (
     Defect(
         "promised number of survivors ignored",
         "least-survivors-hold",
-        put("secagg.rules._rules", whoever_stays),
+        put("secagg.rules.Rules.__init__", whoever_stays),
         SecAgg,
     ),
     Defect(

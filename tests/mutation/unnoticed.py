@@ -64,7 +64,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (
         r"unmasking\.unmask|certified_keys|advertising\.Advertising\.close|revealing\.Revealing\.receive",
-        r"(parse|check_certificate)\(.*(str\(None\)|'XXXX')",
+        r"(parse|certified)\(.*(str\(None\)|'XXXX')",
         "these keys were parsed, with their owner's name, when they came",
     ),
     (
@@ -196,7 +196,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"masking\.Masking\._next", r"b'XXXX'\)", "signed survivors are looked at in the voted model only"),
     (r"commitments\.signer", r"Identity\('(XX|S)", "a name in the words of errors only"),
     (
-        r"graph\.Harary\.neighbours",
+        r"graph\.harary",
         r"half < place|place - step",
         "the range is symmetric, and the general way gives what the quick one gives",
     ),

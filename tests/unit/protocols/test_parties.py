@@ -166,4 +166,5 @@ def test_a_session_is_the_first_and_opens_for_anybody_unless_it_is_said() -> Non
         SecAgg().session(["a", "b", "c"], 1, 3, random=RANDOM),
     ):
         assert (made.round, made.min_survivors, made.modulus, made.simulated) == (1, 1, 0, False)
-    assert (SecAgg().wishes.security, SecAgg().wishes.correctness, SecAgg().wishes.dropout) == (40, 20, 0.2)
+    demand = SecAgg().wishes.demand
+    assert (demand.security, demand.correctness, demand.dropout) == (40, 20, 0.2)

@@ -16,16 +16,15 @@ from secagg.rules import rules_of
 
 def wishes(**changes: Any) -> Wishes:
     known: dict[str, Any] = {
+        "clients": 3,
         "dropout": 0.0,
         "collusion": 0.1,
         "threat": "semi-honest",
-        "neighbours": None,
-        "threshold": None,
-        "security": 40.0,
-        "correctness": 20.0,
-        "complete": False,
-    }
-    return Wishes(**known | changes)
+    } | changes
+    own = {name: known.pop(name, None) for name in ("neighbours", "threshold")}
+    threat, beacon = known["threat"], known.pop("beacon", b"")
+    demand = Cohort(**known | {"threat": threat or "semi-malicious"})
+    return Wishes(demand, threat, **own, beacon=beacon)
 
 
 class TestGiven:
@@ -99,7 +98,14 @@ class TestPlanned:
     def test_security_and_correctness_reach_the_plan(self) -> None:
         for bits in ({"security": 40.0}, {"security": 60.0}, {"correctness": 30.0}):
             asked = wishes(dropout=0.2, **bits)
-            found = plan(500, 0.2, 0.1, "semi-honest", security=asked.security, correctness=asked.correctness)
+            found = plan(
+                500,
+                0.2,
+                0.1,
+                "semi-honest",
+                security=asked.demand.security,
+                correctness=asked.demand.correctness,
+            )
             assert (choose(asked, 500).degree, choose(asked, 500).threshold) == (
                 found.degree,
                 found.threshold,

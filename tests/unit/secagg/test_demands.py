@@ -153,6 +153,6 @@ class TestDemands:
         assert SecAgg(setup="reuse", renew=1).reuse
 
     def test_a_threshold_of_ones_own_allows_for_no_collusion_unless_it_is_said(self) -> None:
-        assert SecAgg().wishes.collusion == 0.1
-        assert SecAgg(threshold=5).wishes.collusion == 0.0
-        assert SecAgg(threshold=5, collusion=0.2).wishes.collusion == 0.2
+        assert SecAgg().wishes.demand.collusion == 0.1
+        assert SecAgg(threshold=5).wishes.demand.collusion == 0.0
+        assert SecAgg(threshold=5, collusion=0.2).wishes.demand.collusion == 0.2

@@ -174,7 +174,9 @@ class TestCalibration:
 
         def fake(protocol: Any, vectors: Any, **named: Any) -> Any:
             wishes = protocol.wishes
-            played.append((vectors.shape, wishes.threat, wishes.dropout, wishes.collusion, named))
+            played.append(
+                (vectors.shape, wishes.threat, wishes.demand.dropout, wishes.demand.collusion, named)
+            )
             spent = next(seconds)
             return SimpleNamespace(seconds_of=lambda role: spent if role == "server" else 1e9)
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from protocols.errors import Misuse, WireError
-from secagg.masking import expand, keystream
+from secagg.masking import expand
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
 from secagg.ring import Ring
 
@@ -78,6 +78,6 @@ class TestWords:
         assert len({expand(b"s" * n, b"", 16) for n in (16, 17, 63, 64)}) == 4
         for size in (15, 65):
             with pytest.raises(Misuse, match="16 to 64"):
-                keystream(b"s" * size, b"")
+                expand(b"s" * size, b"", 1)
         with pytest.raises(Misuse, match="at least 0"):
             expand(b"s" * 16, b"", -1)

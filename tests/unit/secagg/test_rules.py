@@ -12,7 +12,7 @@ from protocols.agreement import quorum
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
 from secagg import SecAgg
-from secagg.graph import Harary, permutation
+from secagg.graph import harary, permutation
 from secagg.mask_parameters import MaskParameters
 from secagg.parameters import plan
 from secagg.parameters.rules import BEACON_ROUNDS
@@ -170,7 +170,7 @@ class TestSessions:
     def test_what_fits_is_a_session(self, clients: int, more: dict[str, Any]) -> None:
         made = rules(parameters(**{"threat": "malicious", "degree": 6, "threshold": 4} | more), clients)
         assert (made.seed == b"") == bool(more.get("committed"))
-        assert made.neighbours(0, made.seed) == Harary(made.seed or bytes(32), clients, 6).neighbours(0)
+        assert made.neighbours(0, made.seed) == harary(made.seed or bytes(32), clients, 6, 0)
 
     def test_reused_keys_keep_the_graph_of_their_set_up_and_every_set_up_has_its_own(self) -> None:
         def seed(round: int, **more: Any) -> bytes:
@@ -276,7 +276,6 @@ class TestReuse:
 
 def test_every_client_of_a_circle_has_its_neighbours_on_it() -> None:
     for size, degree in ((5, 2), (5, 4), (6, 4), (9, 4), (9, 6), (10, 9), (4, 3), (3, 2)):
-        graph = Harary(b"g" * 32, size, degree)
         order = permutation(b"g" * 32, size).tolist()
         for place, who in enumerate(order):
             if degree == size - 1:
@@ -285,10 +284,10 @@ def test_every_client_of_a_circle_has_its_neighbours_on_it() -> None:
                 expected = {
                     order[(place + step) % size] for step in range(-(degree // 2), degree // 2 + 1) if step
                 }
-            assert graph.neighbours(who) == tuple(sorted(expected))
+            assert harary(b"g" * 32, size, degree, who) == tuple(sorted(expected))
         for stranger in (-1, size):
             with pytest.raises(Misuse):
-                graph.neighbours(stranger)
+                harary(b"g" * 32, size, degree, stranger)
 
 
 def test_parameters_of_another_protocol_are_misuse() -> None:

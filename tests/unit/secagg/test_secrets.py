@@ -13,7 +13,7 @@ from protocols.kernel import Left, State
 from protocols.key_agreement import PairKeys
 from protocols.summation import Total
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.client import Keys
+from secagg.client.keys import Keys
 from secagg.client.view import Signers
 from secagg.memory import ClientMemory, Setup
 from secagg.messages import Opened, indices

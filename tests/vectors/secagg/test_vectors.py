@@ -6,6 +6,7 @@ an accident.
 """
 
 import json
+from dataclasses import is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -104,6 +105,7 @@ def test_there_is_a_vector_for_every_message() -> None:
         and isinstance(kind, type)
         and issubclass(kind, Record)
         and not issubclass(kind, State)
+        and is_dataclass(kind)
         and kind.__module__ == module.__name__
     }
     assert defined == set(MESSAGES)
