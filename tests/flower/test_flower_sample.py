@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from dp import Ledger, SampleDP
+from dp.accountants import accountant
 from dp.events import UnknownEvent
 from fl import Federation
 from fl.round.party_ledger import LEDGER
@@ -120,6 +121,56 @@ def test_a_servers_ledger_takes_no_promise_for_steps_that_it_does_not_know(tmp_p
         else:
             serve(grid, own, 1)
         assert bool(ledger.entries()) != refused
+
+
+class Stopped(Exception):
+    """The server's process ends."""
+
+
+def stop(_: Any) -> None:
+    raise Stopped
+
+
+@pytest.mark.parametrize("layer", [unknown, public])
+def test_what_is_printed_covers_nodes_that_restart_answers_that_are_lost_and_a_server_that_goes_on(
+    tmp_path: Path, layer: Any
+) -> None:
+    """Node 2 is a new process at every message, and its first answer of round 2 is lost; the server stops after one.
+    Every training that was finished counts as spent, whether or not its update came."""
+    finished, trips = dict.fromkeys(range(1, 5), 0), list[int]()
+
+    def make(node: int = 0) -> Federation:
+        def loop(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+            train(model, loader, optimizer, criterion)  # the check leaves it before its end
+            finished[node] += 1
+
+        return private(layer, loop, min_survivors=2, output=tmp_path / "run")
+
+    def app(node: int) -> Any:
+        return make(node).client_app(site=tmp_path / f"n{node}"), {"partition-id": node - 1}
+
+    def restarted(node: int, message: Any) -> Any:
+        grid.apps[node] = app(node) if node == 2 else grid.apps[node]
+        return message
+
+    def lost(node: int, reply: Any) -> Any:
+        trips.append(finished[2])
+        return None if node == 2 and finished[2] == 2 and trips.count(2) == 1 else reply
+
+    grid = DirectGrid({n: app(n) for n in finished}, before=restarted, after=lost)
+    with pytest.raises(Stopped):
+        serve(grid, make(), 3, timeout=0.5, on_round=stop)
+    result = serve(grid, make(), 3, timeout=0.5)
+    assert [entry.abandoned for entry in result.history] == [None] * 3
+    assert "site-2" not in result.history[1].survivors
+    step = layer()._planned(24, 8, 1, make().coordinator.prepare(3))
+    spent = {
+        n: accountant("rdp").add(step.event, step.steps * count).epsilon(DELTA)
+        for n, count in finished.items()
+    }
+    assert finished == dict.fromkeys(range(1, 5), 3)
+    assert result.epsilon >= max(spent.values())
+    assert [[pytest.approx(price)] for price in spent.values()] == charged(tmp_path)
 
 
 def test_a_second_run_over_the_same_nodes_has_a_plan_of_its_own_and_one_ledger(tmp_path: Path) -> None:
