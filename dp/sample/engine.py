@@ -17,11 +17,10 @@ from torch import nn
 
 from dp.sample.audit.probe import Expanded, Probe, Probed
 from dp.sample.errors import NonFiniteGradient, tell, tell_silent
-from dp.sample.ghost import GhostCriterion
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import HUNG, RowHooks
 from dp.sample.loader import PrivateLoader
-from dp.sample.optimizers import GhostOptimizer, PrivateOptimizer
+from dp.sample.optimizers import PrivateOptimizer
 from dp.sample.options import AdaptiveClip, Clipping
 from dp.sample.validation import validate
 from protocols.errors import Misuse
@@ -98,8 +97,6 @@ class ClientEngine:
             self._hooks = made.hooks = self.row_hooks(model)
         made.attach_step_hook(self.account.get_optimizer_hook_fn(sample_rate=self.rate))
         made.freeze()
-        if mode == "ghost":
-            criterion = GhostCriterion(criterion or nn.CrossEntropyLoss(), self._hooks, made)
         batches = PrivateLoader(
             loader, self.rate, self.steps, self.random, self, self.clipping.physical_batch
         )
@@ -193,7 +190,7 @@ class ClientEngine:
         return RowHooks(
             model,
             functional=mode == "functorch",
-            norms=mode == "ghost",
+            again=mode == "ghost",
             reduction=self.reduction,
             layouts=layouts,
         )
@@ -211,8 +208,7 @@ class ClientEngine:
             )
         if self._schedule and not all("lr" in group for group in optimizer.param_groups):
             raise Misuse("schedule: expected an optimizer whose groups have a learning rate, lr")
-        kind = GhostOptimizer if self.clipping.gradients == "ghost" else PrivateOptimizer
-        return kind(
+        return PrivateOptimizer(
             optimizer,
             self.clipping,
             self._start_clip(),

@@ -38,10 +38,6 @@ class UnaccountedStep(Misuse):
     Nothing is sent."""
 
 
-class UnclippedLoss(UnaccountedStep):
-    """Under ghost clipping the gradient did not come from the criterion that the loop was given."""
-
-
 class NonFiniteGradient(Misuse):
     """No example has a gradient without NaN and infinity: nothing can be checked. Under training such examples count as
     zero."""

@@ -14,9 +14,11 @@ import numpy as np
 import torch
 
 from dp.sample import sums
+from dp.sample.remade import Again, Words
 
-Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor]
-"""One parameter's per-example gradients: rows (n, k), or the factors (d, x) of a linear layer's weight."""
+Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | Words | Again
+"""One parameter's per-example gradients: rows (n, k), the factors (d, x) of a linear layer's weight, or what `remade`
+has."""
 
 
 def squared_norms(d: torch.Tensor, x: torch.Tensor) -> torch.Tensor:
@@ -35,6 +37,8 @@ def grid_sum(d: torch.Tensor, x: torch.Tensor, factors: torch.Tensor, step: floa
 
 def squared(part: Part) -> torch.Tensor:
     """Squared norm of each example's gradient, float64 (n,)."""
+    if isinstance(part, Words | Again):
+        return part.squared()
     return squared_norms(*part) if isinstance(part, tuple) else sums.squared_norms(part).cpu()
 
 
@@ -56,6 +60,8 @@ def counted(parts: list[Part], squares: list[torch.Tensor]) -> tuple[list[Part],
 
 def without(part: Part, broken: torch.Tensor) -> Part:
     """A parameter's gradients with zero for the examples that `broken` (n,) marks."""
+    if isinstance(part, Words | Again):
+        return part.without(broken)
     if isinstance(part, tuple):
         d, x = (f.masked_fill(broken[:, None].to(f.device), 0.0) for f in part)
         return d, x
@@ -64,38 +70,41 @@ def without(part: Part, broken: torch.Tensor) -> Part:
 
 def summed(part: Part, scale: torch.Tensor, step: float) -> torch.Tensor:
     """Sum over examples of rint(scale x gradient / step), int64 (k,), exact."""
+    if isinstance(part, Words | Again):
+        return part.summed(scale, step)
     return grid_sum(*part, scale, step) if isinstance(part, tuple) else sums.grid_sum(part, scale, step)
 
 
 def plain_sum(part: Part) -> torch.Tensor:
     """The unclipped sum of all examples' gradients, float32 (k,), to compare with autograd's."""
+    if isinstance(part, Words | Again):
+        return part.plain_sum().float()
     if isinstance(part, tuple):
         return (part[0].T @ part[1]).reshape(-1)
     return part.sum(dim=0).float()
 
 
 def part_of(p: Any) -> Part | None:
-    """What a parameter holds: factors, rows, or None for nothing fresh."""
-    if getattr(p, "factors", None) is not None:
-        d, x = p.factors
-        return d, x
+    """What a parameter holds, or None for nothing fresh."""
+    held: Part | None = getattr(p, "factors", None)
+    if held is not None:
+        return held
     rows = getattr(p, "grad_sample", None)
     return sums.rows(rows) if isinstance(rows, torch.Tensor) else None
 
 
 def written_out(part: Part) -> torch.Tensor:
     """Rows (n, k), factors multiplied out."""
+    if isinstance(part, Words | Again):
+        return part.rows().flatten(1)
     if isinstance(part, tuple):
         return torch.einsum("no,ni->noi", *part).flatten(1)
     return part
 
 
-def examples(p: Any) -> int:
-    """How many examples' gradients a parameter holds; 0 for none."""
-    if getattr(p, "factors", None) is not None:
-        return len(p.factors[0])
-    rows = getattr(p, "grad_sample", None)
-    return len(rows) if isinstance(rows, torch.Tensor) else 0
+def count(part: Part) -> int:
+    """How many examples' gradients these are."""
+    return len(part[0]) if isinstance(part, tuple) else len(part)
 
 
 @cache

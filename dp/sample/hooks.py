@@ -17,11 +17,12 @@ from opacus.layers import DPGRU, DPLSTM, DPRNN
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dp.sample import factors, samplers, sums
+from dp.sample import factors, remade, samplers
 from dp.sample.errors import UnaccountedStep, UnsupportedModule
 from dp.sample.layout import Layouts, Seen
+from dp.sample.remade import Again, Calls, Make, Words
 
-HUNG = ("grad_sample", "factors", "total", "norm_sample", "summed_grad")
+HUNG = ("grad_sample", "factors", "total", "summed_grad")
 """What is hung on a parameter while hooks are on."""
 
 
@@ -45,9 +46,10 @@ def holders(
 
 
 class RowHooks:
-    """Puts `grad_sample` (rows (n, *shape)) or `factors` on parameters, or with norms=True `norm_sample` (n,).
+    """Puts `grad_sample` (rows (n, *shape)) on parameters, or `factors`: what takes less memory than rows.
 
-    functional: use torch.func for every module. reduction: "mean" or "sum", of the loss over the batch.
+    functional: use torch.func for every module. again: keep few rows (`remade.KEPT`), and of the others what makes them
+    (ghost clipping; Bu et al. 2023, "book-keeping"). reduction: "mean" or "sum", of the loss over the batch.
     layouts: what a probe found. `start` is called with the size of each batch before the loop gets it.
     """
 
@@ -56,11 +58,11 @@ class RowHooks:
         model: nn.Module,
         *,
         functional: bool = False,
-        norms: bool = False,
+        again: bool = False,
         reduction: str = "mean",
         layouts: Layouts | None = None,
     ) -> None:
-        self.model, self.functional, self.norms, self.reduction = model, functional, norms, reduction
+        self.model, self.functional, self.again, self.reduction = model, functional, again, reduction
         self.layouts = layouts or Layouts()
         self.enabled = True
         self.seen: list[Seen] | None = None
@@ -71,7 +73,7 @@ class RowHooks:
         self.modules = dict(holders(model))
         self.names = {id(p): name for name, p in model.named_parameters()}
         for p in model.parameters():
-            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]  # hung on it
+            p.grad_sample = p.factors = p.total = None  # type: ignore[attr-defined]  # hung on it
         self._handles: list[Any] = [
             module.register_forward_hook(partial(self._forward, name), with_kwargs=True)
             for name, module in self.modules.items()
@@ -84,7 +86,7 @@ class RowHooks:
 
     def start(self, size: int) -> None:
         """A batch of this many examples goes to the loop."""
-        self.size, self.calls, self.uses = size, Counter[str](), Counter[int]()
+        self.size, self.calls, self.uses, self.room = size, Counter[str](), Counter[int](), remade.KEPT
 
     def listen(self, listen: bool, size: int, reduction: str) -> None:
         """Turn the making of rows on or off, for a batch of this size, of a loss with this reduction."""
@@ -131,28 +133,54 @@ class RowHooks:
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves(read) if isinstance(leaf, torch.Tensor)]
         layout = self.layouts.of(name, module, call, [tuple(t.shape) for t in inputs], self.size)
         scaled = grad.detach() * self.size if self.reduction == "mean" else grad.detach()
-        if isinstance(module, nn.EmbeddingBag):  # torch.func knows no bags
-            self._keep(samplers.sampled(module, inputs, scaled, layout, self.size))
-            return
-        if self.functional or not samplers.known(module):
-            self._replayed(module, read, scaled, layout)
-            return
-        once = all(self.uses[id(p)] == 1 for p in samplers.trainable(module).values())
-        x, d = samplers.split(module, inputs, scaled, layout, self.size)
-        if once and self.norms and type(module) in samplers.NORMS:
-            for p, norm in samplers.norms(module, x, d).items():
-                p.norm_sample = norm  # type: ignore[attr-defined]  # hung on it
-        elif once and not self.norms and samplers.factored(module, x):
-            self._factor(module, x, d)
+        own = list(samplers.trainable(module).values())
+        once = all(self.uses[id(p)] == 1 for p in own)
+        bag = isinstance(module, nn.EmbeddingBag)  # torch.func knows no bags
+        if not bag and (self.functional or not samplers.known(module)):
+            make = partial(self._quietly, samplers.functional(module, read, scaled, layout, self.size))
+        elif isinstance(module, nn.Embedding | nn.EmbeddingBag):
+            words = samplers.words(module, inputs, scaled, layout, self.size)
+            if once:
+                own[0].factors = words  # type: ignore[attr-defined]  # hung on it
+                return
+            make = partial(_written, module.weight, words)
         else:
-            self._keep(samplers.sampled(module, inputs, scaled, layout, self.size))
+            x, d = samplers.split(module, inputs, scaled, layout, self.size)
+            if once and samplers.factored(module, x):
+                self._factor(module, x, d)
+                return
+            make = partial(samplers.rows, module, x, d)
+        if self._room(own, once):
+            self._keep(make(slice(None)))
+        else:
+            self._remember(own, make, inputs)
 
-    def _replayed(self, module: nn.Module, read: Any, grad: torch.Tensor, layout: Any) -> None:
-        self.enabled, seen, self.seen = False, self.seen, None
+    def _room(self, own: list[Any], once: bool) -> bool:
+        """Whether rows of these parameters are kept."""
+        if not self.again:
+            return True
+        values = self.size * sum(p.numel() for p in own)
+        if not once or values > self.room:
+            return False
+        self.room -= values
+        return True
+
+    def _quietly(self, make: Make, some: slice) -> samplers.Rows:
+        """Rows from a forward pass of the module, which is no call of the loop's."""
+        (self.enabled, self.seen), kept = (False, None), (self.enabled, self.seen)
         try:
-            self._keep(samplers.functional(module, read, grad, layout, self.size))
+            return make(some)
         finally:
-            self.enabled, self.seen = True, seen
+            self.enabled, self.seen = kept
+
+    def _remember(self, own: list[Any], make: Make, inputs: list[torch.Tensor]) -> None:
+        """Rows are made in the step, twice."""
+        calls = Calls(self.size)
+        for other in {id(p.factors.calls): p.factors.calls for p in own if p.factors is not None}.values():
+            calls.take(other)
+        calls.add(own, make, inputs)
+        for p in calls.parameters:
+            p.factors = Again(calls, p)
 
     def _factor(self, module: Any, x: torch.Tensor, d: torch.Tensor) -> None:
         d = d.float().contiguous()
@@ -166,26 +194,6 @@ class RowHooks:
             if p.requires_grad:
                 before = p.grad_sample  # type: ignore[attr-defined]  # hung on it
                 p.grad_sample = made if before is None else before + made  # type: ignore[attr-defined]  # hung on it
-                if self.norms and self.uses[id(p)] == 1:
-                    self._reduce(p)
-
-    def _reduce(self, p: Any) -> None:
-        p.norm_sample = sums.rows(p.grad_sample).norm(2, dim=1)
-        p.grad_sample = None
-
-    def example_norms(self, parameters: list[Any], lenient: bool = False) -> torch.Tensor:
-        """With norms=True: the norm (n,) of each example's whole gradient. Raises UnaccountedStep by name; lenient:
-        one row missing or one too many is left to the check before training."""
-        for p in parameters:
-            if p.norm_sample is None and p.grad_sample is not None:
-                self._reduce(p)
-            if p.norm_sample is None and not lenient:
-                raise UnaccountedStep(unseen(self.names[id(p)], p.total is not None))
-        if lenient:
-            return torch.ones(self.size)
-        device = parameters[0].norm_sample.device
-        norms: torch.Tensor = torch.stack([p.norm_sample.to(device) for p in parameters]).norm(2, dim=0)
-        return norms
 
     def _total(self, p: Any, grad: torch.Tensor) -> None:
         if not (self.enabled or self.watching):
@@ -194,13 +202,13 @@ class RowHooks:
             raise UnaccountedStep(
                 "two backward passes in one batch: call optimizer.step() and zero_grad() after each"
             )
-        kept = True if self.norms and self.enabled else grad.detach().clone()
+        kept = grad.detach().clone()
         p.total = kept if p.total is None else p.total + kept
 
     def clear(self) -> None:
         """Forget the batch's gradients."""
         for p in self.model.parameters():
-            p.grad_sample = p.factors = p.total = p.norm_sample = None  # type: ignore[attr-defined]  # hung on it
+            p.grad_sample = p.factors = p.total = None  # type: ignore[attr-defined]  # hung on it
 
     def cleanup(self) -> None:
         """Take everything off the model."""
@@ -224,17 +232,9 @@ def gradient_left(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def rows_left(model: nn.Module) -> dict[str, torch.Tensor]:
-    """What a batch left: rows (n, k) by parameter, or norms (n,) and, under "sum:" and its name, a weighted sum."""
-    rows: dict[str, torch.Tensor] = {}
-    for name, p in model.named_parameters():
-        part, norms = factors.part_of(p), getattr(p, "norm_sample", None)
-        if norms is not None:
-            rows[name] = norms.detach()
-            if p.grad is not None:
-                rows["sum:" + name] = p.grad.detach().clone()
-        elif part is not None:
-            rows[name] = factors.written_out(part)
-    return rows
+    """What a batch left: rows (n, k) by parameter."""
+    parts = {name: factors.part_of(p) for name, p in model.named_parameters()}
+    return {name: factors.written_out(part) for name, part in parts.items() if part is not None}
 
 
 def agreed(
@@ -275,6 +275,10 @@ def unseen(name: str, used: bool) -> str:
         "batch, and every trainable parameter in use; call optimizer.zero_grad() once per batch, freeze parameters "
         "that are not used"
     )
+
+
+def _written(table: torch.Tensor, words: Words, some: slice) -> samplers.Rows:
+    return {table: words.rows(some)}
 
 
 def _detached(value: Any) -> Any:

@@ -49,7 +49,7 @@ class SampleDP(PricedLayer):
     epsilon and delta for the whole planned run (calibrated for each client by itself), or noise_multiplier.
     clip: L2 norm of an example's gradient, a tuple of norms with clipping="per-layer", or an
     `AdaptiveClip`. clipping: "flat", "per-layer" or "adaptive". gradients: "hooks", "functorch", "ew" or
-    "ghost" (norms only, least memory; the loop must then use the given criterion). batch_size: expected
+    "ghost" (rows made twice in place of kept: least memory). batch_size: expected
     examples per step (default: the loader's). examples: a public number of examples that rate, steps and noise
     follow in place of the client's own; without it each client's own number is declared public.
     physical_batch: most at once in memory. repair: replace modules that cannot be trained privately where
@@ -100,7 +100,7 @@ class SampleDP(PricedLayer):
         self.clipping = Clipping(clip, clipping == "per-layer", gradients, physical_batch)
         super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, self.clipping.start)
         self.batch_size, self.examples, self.repair, self.schedule = batch_size, examples, repair, schedule
-        self.owns = frozenset({"optimizer", "criterion"} if gradients == "ghost" else {"optimizer"})
+        self.owns = frozenset({"optimizer"})
         self.accounts: dict[str, ClientAccount] = {}
         self._restored: dict[str, dict[str, float]] = {}
         self._probed: Probed | None = None

@@ -18,7 +18,7 @@ from dp.layering import integer_sigma
 from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.sample import factors, sums
-from dp.sample.errors import UnaccountedStep, UnclippedLoss
+from dp.sample.errors import UnaccountedStep
 from dp.sample.guard import (
     StepGuard,
     changed_number,
@@ -35,18 +35,13 @@ from protocols.randomness import SecureRandom
 if TYPE_CHECKING:
     from dp.sample.audit.probe import Probe
 
-GHOST_MARGIN = 0.01
-"""Ghost clipping sums in floats inside the backward pass: no order of additions is known, so no bound on
-its rounding can be proved. The accounted sensitivity is this much larger than the clip; typical errors are
-10^-5 of it."""
-
 
 def checked_part(p: Any, name: str, size: int) -> factors.Part:
     """A parameter's gradients of a batch of `size`. Raises UnaccountedStep where there are none, or others."""
     part = factors.part_of(p)
     if part is None:
         raise UnaccountedStep(unseen(name, getattr(p, "total", None) is not None))
-    rows = len(part[0]) if isinstance(part, tuple) else len(part)
+    rows = factors.count(part)
     if rows != size:
         raise UnaccountedStep(
             f"{name} has gradients of {rows} examples where {size} were drawn; let every trainable module see the "
@@ -57,7 +52,7 @@ def checked_part(p: Any, name: str, size: int) -> factors.Part:
 
 def forget(p: Any) -> None:
     """Drop what is left of a batch on a parameter."""
-    p.factors = p.grad_sample = p.total = p.norm_sample = None
+    p.factors = p.grad_sample = p.total = None
 
 
 class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no types
@@ -246,7 +241,8 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
         return self._release()
 
     def _examples(self) -> int:
-        return max((factors.examples(p) for p in self.params), default=0)
+        parts = [factors.part_of(p) for p in self.params]
+        return max((factors.count(part) for part in parts if part is not None), default=0)
 
     def clip_and_accumulate(self) -> None:
         """Clip, round and add the per-example gradients of all parameters into int64 sums."""
@@ -283,52 +279,3 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
         total = torch.stack([s.cpu() for s in squares]).sum(dim=0)
         self._count(total.sqrt())
         return [sums.clip_factors(total, float(self.max_grad_norm))] * len(squares)
-
-
-class GhostOptimizer(PrivateOptimizer):
-    """Ghost clipping (Li et al. 2022): per-example norms without per-example gradients, so that memory does
-    not grow with them."""
-
-    _seal: list[tuple[int, int]] | None = None
-    _sealed_examples: int = 0
-
-    def bound(self) -> float:
-        return rounded_bound(float(self.max_grad_norm) * (1 + GHOST_MARGIN), self.dims, self.grid)
-
-    def seal(self, examples: int, norms: torch.Tensor | None = None) -> None:
-        """The private criterion has just put a sum into p.grad; anything else that writes there breaks the seal.
-        norms: of the examples' gradients, to be counted; none before training."""
-        self._seal = [(id(p.grad), p.grad._version if p.grad is not None else -1) for p in self.params]
-        self._sealed_examples = examples
-        if norms is not None:
-            self._count(norms.detach().double().cpu())
-
-    def _examples(self) -> int:
-        now = [(id(p.grad), p.grad._version if p.grad is not None else -1) for p in self.params]
-        if self._seal is None or now != self._seal:
-            raise UnclippedLoss(
-                "the gradient did not come from the criterion that the loop was given; under ghost "
-                "clipping that criterion clips, "
-                "and a loss of one's own trains without clipping; call criterion(output, "
-                "target).backward() once per batch"
-            )
-        return self._sealed_examples
-
-    def clip_and_accumulate(self) -> None:
-        """Round the clipped sum that the criterion's second backward pass made, after proving its norm
-        bound once more."""
-        norm = math.sqrt(sum(float(p.grad.double().pow(2).sum()) for p in self.params if p.grad is not None))
-        most = self._sealed_examples * float(self.max_grad_norm) * (1 + GHOST_MARGIN)
-        if not norm <= most + 1e-12:
-            raise UnaccountedStep(
-                f"the clipped sum of {self._sealed_examples} examples has norm {norm:.4g}, beyond "
-                f"{most:.4g}: "
-                "a gradient bypassed clipping, or is NaN or infinite"
-            )
-        for p in self.params:
-            forget(p)
-            gradient = torch.zeros_like(p) if p.grad is None else p.grad
-            total = torch.round(gradient.detach().double().reshape(-1) / self.grid).to(torch.int64)
-            before = p.summed_grad
-            p.summed_grad = total if before is None else before + total
-        self._seal = None

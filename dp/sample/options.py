@@ -43,8 +43,8 @@ class AdaptiveClip:
 class Clipping:
     """clip: an L2 norm, one for all ("flat"); with per_layer the same norm is shared out over the parameter
     tensors, or a tuple gives one for each; or an AdaptiveClip. gradients: how Opacus gets per-example
-    gradients: "hooks", "functorch" (any module), "ew" (torch's expanded weights) or "ghost" (norms only:
-    least memory). physical_batch: most examples at once in memory.
+    gradients: "hooks", "functorch" (any module), "ew" (torch's expanded weights) or "ghost" (rows
+    made twice, a few examples at a time: least memory). physical_batch: most examples at once in memory.
     """
 
     clip: float | tuple[float, ...] | AdaptiveClip = 1.0

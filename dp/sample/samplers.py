@@ -1,7 +1,7 @@
 """One module call's per-example gradients, from what it read and the gradient at what it gave.
 
-Opacus' samplers do the layers that they know; `functional` does any module through torch.func. Embeddings'
-padding and bags are done here. Who calls this, and which examples are whose, belongs to `hooks` and `layout`.
+Opacus' samplers do the layers that they know; `functional` does any module through torch.func. Embeddings
+and bags are done here. Who calls this, and which examples are whose, belongs to `hooks` and `layout`.
 """
 
 from collections.abc import Mapping
@@ -9,18 +9,17 @@ from typing import Any
 
 import torch
 from opacus.grad_sample import GradSampleHooks
-from opacus.grad_sample.grad_sample_module_fast_gradient_clipping import GradSampleHooksFastGradientClipping
 from opacus.layers.dp_rnn import RNNLinear
 from torch import nn
 from torch.func import functional_call, grad, vmap
 
 from dp.sample.errors import UnsupportedModule
 from dp.sample.layout import AGNOSTIC, Layout
+from dp.sample.remade import Make, Words
 
 Tensor = torch.Tensor
 Rows = dict[Tensor, Tensor]
 KNOWN: Mapping[type, Any] = GradSampleHooks.GRAD_SAMPLERS
-NORMS: Mapping[type, Any] = GradSampleHooksFastGradientClipping.NORM_SAMPLERS
 
 
 def trainable(module: nn.Module) -> dict[str, nn.Parameter]:
@@ -38,19 +37,22 @@ def known(module: nn.Module) -> bool:
     )
 
 
-def sampled(module: nn.Module, inputs: list[Tensor], grad_at: Tensor, layout: Layout, size: int) -> Rows:
-    """Rows (n, *shape) of each parameter of a `known` module, by Opacus' sampler."""
-    if isinstance(module, nn.EmbeddingBag):
-        return {module.weight: _bags(module, inputs, grad_at)}
-    x, d = split(module, inputs, grad_at, layout, size)
+def rows(module: nn.Module, x: Tensor, d: Tensor, some: slice = slice(None)) -> Rows:
+    """Rows (m, *shape) of each parameter of a `known` module, for these of the examples of `split`, by Opacus' sampler.
+    In float32 at least."""
+    x, d = _wide(x[some]), _wide(d[some])
     if isinstance(module, AGNOSTIC):
         found: Rows = KNOWN[type(module)](module, [x], d)
         return found
-    each = x.shape[1]
+    size, each = x.shape[:2]
     flat: Rows = KNOWN[type(module)](module, [x.flatten(0, 1)], d.flatten(0, 1))
     if each == 1:
         return flat
-    return {p: rows.reshape(size, each, *rows.shape[1:]).sum(dim=1) for p, rows in flat.items()}
+    return {p: made.reshape(size, each, *made.shape[1:]).sum(dim=1) for p, made in flat.items()}
+
+
+def _wide(tensor: Tensor) -> Tensor:
+    return tensor.float() if tensor.dtype in (torch.float16, torch.bfloat16) else tensor
 
 
 def split(
@@ -70,12 +72,6 @@ def split(
     return (x.squeeze(1), d.squeeze(1)) if x.shape[1] == 1 and x.dim() > 1 + rest else (x, d)
 
 
-def norms(module: nn.Module, x: Tensor, d: Tensor) -> Rows:
-    """Norm (n,) of each example's gradient, by Opacus' norm sampler."""
-    found: Rows = NORMS[type(module)](module, [x if x.dim() > 1 else x.unsqueeze(1)], d)
-    return found
-
-
 def factored(module: nn.Module, x: Tensor) -> bool:
     """Whether the weight's rows are better kept as the factors of outer products."""
     return (
@@ -86,8 +82,19 @@ def factored(module: nn.Module, x: Tensor) -> bool:
     )
 
 
-def _bags(module: nn.EmbeddingBag, inputs: list[Tensor], d: Tensor) -> Tensor:
-    """Sums and means of bags: each entry of a bag gets the bag's gradient, by its share; pads get nothing."""
+def words(module: Any, inputs: list[Tensor], grad_at: Tensor, layout: Layout, size: int) -> Words:
+    """What an Embedding or a bag of a batch read of its table, and the gradient there; pads get nothing."""
+    if isinstance(module, nn.EmbeddingBag):
+        owner, index, d = _bags(module, inputs, grad_at)
+    else:
+        x, d = split(module, inputs, grad_at, layout, size)
+        index, d = x.reshape(-1), d.reshape(x.numel(), -1)
+        owner = torch.arange(size, device=d.device).repeat_interleave(len(index) // max(1, size))
+    return Words(owner, index, d, size, module.num_embeddings)
+
+
+def _bags(module: nn.EmbeddingBag, inputs: list[Tensor], d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Each entry's bag, word and gradient: the bag's, by its share."""
     index, size = inputs[0], len(d)
     if len(inputs) != (1 if index.dim() == 2 else 2):
         raise UnsupportedModule({"EmbeddingBag": "has per-example gradients without per_sample_weights only"})
@@ -107,9 +114,7 @@ def _bags(module: nn.EmbeddingBag, inputs: list[Tensor], d: Tensor) -> Tensor:
     share = torch.ones(len(bag), dtype=d.dtype, device=d.device)
     if module.mode == "mean":
         share = share / torch.bincount(bag, minlength=size)[bag]
-    flat = torch.zeros(size * module.num_embeddings, module.embedding_dim, dtype=d.dtype, device=d.device)
-    flat.index_add_(0, bag * module.num_embeddings + index, d[bag] * share[:, None])
-    return flat.reshape(size, *module.weight.shape)
+    return bag, index, d[bag] * share[:, None]
 
 
 def functional(
@@ -118,8 +123,9 @@ def functional(
     grad_at: Tensor,
     layout: Layout,
     size: int,
-) -> Rows:
-    """Rows of any module's parameters: its forward pass once more for each example, differentiated by torch.func."""
+) -> Make:
+    """What makes rows of any module's parameters: its forward pass once more for each example, differentiated by
+    torch.func."""
     leaves, spec = torch.utils._pytree.tree_flatten(arguments)
     where = [at for at, leaf in enumerate(leaves) if isinstance(leaf, Tensor)]
     axes = dict(zip(where, layout.inputs, strict=True))
@@ -141,7 +147,10 @@ def functional(
         return (out * d.movedim(0, layout.output)).sum()
 
     detached = {name: p.detach() for name, p in own.items()}
-    by_name = vmap(grad(value), in_dims=(None, 0, 0))(
-        detached, parts, layout.split(grad_at, layout.output, size)
-    )
-    return {own[name]: rows for name, rows in by_name.items()}
+    each, d = vmap(grad(value), in_dims=(None, 0, 0)), layout.split(grad_at, layout.output, size)
+
+    def make(some: slice) -> Rows:
+        by_name = each(detached, {at: part[some] for at, part in parts.items()}, d[some])
+        return {own[name]: made for name, made in by_name.items()}
+
+    return make

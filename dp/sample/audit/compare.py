@@ -32,11 +32,6 @@ class Verdict:
     error: float = 0.0
 
 
-def weights(size: int) -> torch.Tensor:
-    """Factors of the probe's examples in a sum, each another, so that an exchange of two is seen."""
-    return torch.arange(1, size + 1, dtype=torch.float64) / size
-
-
 def tolerance(parameters: Iterable[Any], precision: float) -> float:
     """The square root of the coarsest number format's precision, that of float32 at least."""
     return math.sqrt(max(precision, 2.0**-23, *(torch.finfo(p.dtype).eps for p in parameters)))
@@ -113,31 +108,14 @@ class Comparison:
 
     def errors(self, rows: Gradients) -> dict[str, float]:
         """The largest distance of a parameter's rows from the references, as a share of the example's gradient."""
-        return {
-            name: max(
-                self._error(rows.get(name), reference), self._weighted(rows.get("sum:" + name), reference)
-            )
-            for name, reference in self.rows.items()
-        }
-
-    def _weighted(self, got: torch.Tensor | None, reference: torch.Tensor) -> float:
-        if got is None:
-            return 0.0
-        factors = weights(len(reference))
-        apart = got.reshape(-1).double() - (factors[:, None].to(got.device) * reference).sum(dim=0)
-        return float(apart.norm()) / float((factors * self._lengths.cpu()).sum() + 1e-30)
+        return {name: self._error(rows.get(name), reference) for name, reference in self.rows.items()}
 
     def _error(self, got: torch.Tensor | None, reference: torch.Tensor) -> float:
         if got is None:
             return 0.0 if not reference.any() else math.inf
         if len(got) != len(reference):
             return math.inf
-        wanted = reference.double()
-        apart = (
-            (got.double() - wanted.norm(dim=1)).abs()
-            if got.dim() == 1
-            else (got.double() - wanted).norm(dim=1)
-        )
+        apart = (got.double() - reference.double()).norm(dim=1)
         floor = float(self._lengths.max()) * 1e-6 + 1e-30
         return float((apart / self._lengths.clamp(min=floor)).max())
 

@@ -20,7 +20,6 @@ class LossStep:
         self._loss = None if loss is None or hasattr(loss, "reduction") else loss
         takes = [] if self._loss is None else list(inspect.signature(self._loss).parameters)
         self._passes = "criterion" in takes
-        self.splits = self._loss is None or self._passes
 
     def __call__(self, model: Any, batch: Any, criterion: Any) -> Any:
         with OwnLosses():

@@ -25,7 +25,7 @@ from dp.sample.validation import problems
 from protocols.errors import Misuse
 
 SLACK = 0.02
-"""Share of a clip that rounding, and ghost clipping's margin, may add to one example's movement."""
+"""Share of a clip that rounding to the grid may add to one example's movement."""
 MOVED = (
     "one example moves the clipped sum by {:.2f} clips: for some examples the model or the loss follows the whole "
     "batch (a scale, a norm or a threshold over it), and the others' gradients change with one. Make each its own"
@@ -35,8 +35,8 @@ MOVED = (
 
 @dataclass(frozen=True)
 class Mode:
-    """One gradient mode. status: "sound", "refused" (this layer would not train it), "failed" (an example moves
-    the sum by more than a clip) or "not checked". moved: clips, the most that was seen; None if no step ran."""
+    """One gradient mode. status: "sound", "refused" (this layer would not train it) or "failed" (an example moves
+    the sum by more than a clip). moved: clips, the most that was seen; None if no step ran."""
 
     name: str
     status: str
@@ -119,10 +119,10 @@ def per_example(
     """Compare every gradient mode with a loop of single examples, on the user's own model, loss and data.
 
     loss: a criterion with a `reduction` (None: cross entropy), for batches of (input, target); or a function
-    `loss(model, batch)` of the mean or sum over the batch, or `loss(model, batch, criterion)`, which ghost clipping
-    needs. batch: tensors, nested in tuples, lists or dictionaries, examples on the first axis; or a DataLoader or
-    data set. gradients: the mode that decides, as `SampleDP` takes it. clip: L2 norm. ascent: steps of gradient
-    ascent on an example. engine: what is audited. Raises Misuse for another mode or fewer than two examples.
+    `loss(model, batch)` or `loss(model, batch, criterion)` of the mean or sum over the batch. batch: tensors, nested in
+    tuples, lists or dictionaries, examples on the first axis; or a DataLoader or data set. gradients: the mode that
+    decides, as `SampleDP` takes it. clip: L2 norm. ascent: steps of gradient ascent on an example. engine: what is
+    audited. Raises Misuse for another mode or fewer than two examples.
 
     Example: ``per_example(nn.Linear(4, 3), None, (torch.randn(8, 4), torch.arange(8) % 3)).passed``
     """
@@ -150,10 +150,6 @@ class Bench:
 
     def mode(self, name: str, ascent: int) -> Mode:
         """The verdict on one gradient mode."""
-        if name == "ghost" and not self.step.splits:
-            return Mode(
-                name, "not checked", "it needs one loss per example: give loss(model, batch, criterion)"
-            )
         began = time.perf_counter()
         try:
             probed = self._probes[name] = self._checked(name)

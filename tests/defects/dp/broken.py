@@ -18,8 +18,7 @@ from dp.clipping import clip
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.rotation import rotate
 from dp.sample import engine, factors, optimizers, sums
-from dp.sample.engine import ClientEngine
-from dp.sample.ghost import GhostLoss
+from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import PrivateOptimizer
 from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
@@ -212,8 +211,8 @@ class LibraryHooks(RowHooks):
     """Opacus' own hooks in place of ours: the first axis is the batch's, whatever it holds; padding trains; the
     factors of a linear layer are kept once, however often it is called; a use that no module makes is not seen."""
 
-    def __init__(self, model: Any, *, functional: bool, norms: bool, reduction: str, **_: Any) -> None:
-        super().__init__(model, functional=functional, norms=norms, reduction=reduction)
+    def __init__(self, model: Any, *, functional: bool, norms: bool, reduction: str) -> None:
+        super().__init__(model, functional=functional, reduction=reduction)
         for handle in self._handles:
             handle.remove()
         kind = GradSampleHooksFastGradientClipping if norms else LastFactors
@@ -221,6 +220,9 @@ class LibraryHooks(RowHooks):
 
     def listen(self, listen: bool, size: int, reduction: str) -> None:
         super().listen(listen, size, reduction)
+        if isinstance(self.library, GradSampleHooksFastGradientClipping):  # a check compares its rows
+            self.library.cleanup()
+            self.library = LastFactors(self.model)
         self.library.hooks_enabled = listen
         for module in self.model.modules():
             module.__dict__.pop("activations", None)
@@ -232,12 +234,6 @@ class LibraryHooks(RowHooks):
     def start(self, size: int) -> None:
         super().start(size)
         self.calls.clear()
-
-    def example_norms(self, parameters: list[Any], lenient: bool = False) -> torch.Tensor:
-        for p in parameters:
-            p.norm_sample = getattr(p, "_norm_sample", None)
-        self.library.hooks_enabled = False
-        return super().example_norms(parameters, lenient)
 
     def cleanup(self) -> None:
         super().cleanup()
@@ -265,8 +261,51 @@ class LastFactors(GradSampleHooks):
         del module.max_batch_len
 
 
+class TwoPasses(PrivateOptimizer):
+    """Takes the clipped sum that a second backward pass made, in floats."""
+
+    size = 0
+
+    def _examples(self) -> int:
+        return self.size
+
+    def clip_and_accumulate(self) -> None:
+        for p in self.params:
+            total = torch.round(p.grad.double().reshape(-1) / self.grid).to(torch.int64)
+            p.summed_grad = total if p.summed_grad is None else p.summed_grad + total
+
+
+class LibraryGhost:
+    """Opacus' ghost clipping: norms by sums of products in the first backward pass, the clipped sum of a loss with
+    weights in the second; unclipped examples are counted in every pass."""
+
+    def __init__(self, criterion: Any, hooks: "LibraryHooks", optimizer: TwoPasses) -> None:
+        self.criterion, self.hooks, self.optimizer = criterion, hooks, optimizer
+
+    def __call__(self, *given: Any) -> Any:
+        if self.optimizer.probe is not None:
+            return self.criterion(*given)
+        self.losses = type(self.criterion)(reduction="none")(*given).reshape(len(given[0]), -1).mean(dim=1)
+        return self
+
+    def detach(self) -> torch.Tensor:
+        return self.losses.detach().mean()
+
+    def backward(self) -> None:
+        self.losses.mean().backward(retain_graph=True)
+        norms = torch.stack([p._norm_sample for p in self.optimizer.params]).norm(2, dim=0).double()
+        self.optimizer._count(norms)
+        self.optimizer.size = len(norms)
+        for p in self.optimizer.params:
+            p.grad = None
+        self.hooks.library.hooks_enabled = False
+        factors = sums.clip_factors(norms**2, float(self.optimizer.max_grad_norm))
+        (factors.to(self.losses) * self.losses).sum().backward()
+        self.hooks.library.hooks_enabled = True
+
+
 class LibraryEngine(ClientEngine):
-    """Trains on the library's rows."""
+    """Trains on the library's rows, and with its ghost clipping."""
 
     def row_hooks(self, model: Any) -> RowHooks:
         mode = self.clipping.gradients
@@ -274,15 +313,27 @@ class LibraryEngine(ClientEngine):
             model, functional=mode == "functorch", norms=mode == "ghost", reduction=self.reduction
         )
 
+    def private_optimizer(self, optimizer: Any) -> PrivateOptimizer:
+        made = super().private_optimizer(optimizer)
+        if self.clipping.gradients == "ghost":
+            made.__class__ = TwoPasses
+        return made
+
+    def _attach(self, model: Any, optimizer: Any, loader: Any, criterion: Any) -> Attached:
+        made = super()._attach(model, optimizer, loader, criterion)
+        if self.clipping.gradients == "ghost":
+            made.criterion = LibraryGhost(criterion, self._hooks, made.optimizer)
+        return made
+
 
 @contextmanager
 def unchecked() -> Iterator[None]:
     """Steps that take whatever rows there are, as many as there are."""
-    kept = optimizers.checked_part, optimizers.agreed, GhostLoss._check, engine.validate
+    kept = optimizers.checked_part, optimizers.agreed, engine.validate
     engine.validate = lambda *given: None
     optimizers.checked_part = lambda p, name, size: factors.part_of(p)
-    optimizers.agreed = GhostLoss._check = lambda *given: None
+    optimizers.agreed = lambda *given: None
     try:
         yield
     finally:
-        optimizers.checked_part, optimizers.agreed, GhostLoss._check, engine.validate = kept
+        optimizers.checked_part, optimizers.agreed, engine.validate = kept

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from dp.sample.engine import ClientEngine
-from dp.sample.errors import UnaccountedStep, UnclippedLoss
+from dp.sample.errors import UnaccountedStep
 from dp.sample.options import AdaptiveClip, Clipping
 from tests.unit.dp.sample_rig import begin, honest, loader, model
 
@@ -62,7 +62,7 @@ def touched_gradient(model: Any, loader: Any, optimizer: Any, criterion: Any) ->
     for x, y in loader:
         optimizer.zero_grad()
         criterion(model(x), y).backward()
-        model[0].weight.grad.add_(1.0)
+        next(model.parameters()).grad.add_(1.0)
         optimizer.step()
 
 
@@ -125,9 +125,8 @@ def test_every_mode_trains_over_rounds_and_keeps_names_and_account(clipping: Cli
         (own_optimizer, "ghost", UnaccountedStep),
         (own_optimizer_beside, "hooks", UnaccountedStep),
         (own_optimizer_beside, "ghost", UnaccountedStep),
-        (own_loss, "ghost", UnclippedLoss),
-        (touched_gradient, "ghost", UnclippedLoss),
-        (added_penalty, "ghost", UnclippedLoss),
+        (added_penalty, "hooks", UnaccountedStep),
+        (added_penalty, "ghost", UnaccountedStep),
         (other_examples, "hooks", UnaccountedStep),
         (other_examples, "ghost", UnaccountedStep),
         (skipped_batch, "hooks", UnaccountedStep),
@@ -144,6 +143,22 @@ def test_a_loop_that_steps_past_the_account_is_refused(
     with pytest.raises(error):  # noqa: PT012  # the loop or the end of the round may see it first
         loop(attached.model, attached.loader, attached.optimizer, attached.criterion)
         engine.finish()
+
+
+@pytest.mark.parametrize("gradients", ["hooks", "functorch", "ew", "ghost"])
+@pytest.mark.parametrize("loop", [own_loss, touched_gradient])
+def test_a_loss_of_the_loops_own_is_clipped_and_what_it_adds_to_a_gradient_counts_for_nothing(
+    loop: Any, gradients: str
+) -> None:
+    ends = []
+    for train in (honest, loop):
+        torch.manual_seed(0)
+        net, engine = model(), ClientEngine(Clipping(0.1, gradients=gradients), 0.0, 1.0, 1)
+        at = begin(engine, net)
+        train(at.model, at.loader, at.optimizer, at.criterion)
+        assert engine.finish() == 1
+        ends.append(torch.cat([p.detach().reshape(-1) for p in net.parameters()]))
+    assert torch.allclose(*ends, atol=1e-6)
 
 
 @pytest.mark.parametrize("gradients", ["hooks", "ghost"])
