@@ -145,7 +145,7 @@ def test_a_loop_that_steps_past_the_account_is_refused(
         engine.finish()
 
 
-@pytest.mark.parametrize("gradients", ["hooks", "functorch", "ew", "ghost"])
+@pytest.mark.parametrize("gradients", ["hooks", "functorch", "ghost"])
 @pytest.mark.parametrize("loop", [own_loss, touched_gradient])
 def test_a_loss_of_the_loops_own_is_clipped_and_what_it_adds_to_a_gradient_counts_for_nothing(
     loop: Any, gradients: str
