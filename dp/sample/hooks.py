@@ -150,16 +150,17 @@ class RowHooks:
                 self._factor(module, x, d)
                 return
             make = partial(samplers.rows, module, x, d)
-        if self._room(own, once):
+        if self._room(own, once, grad.numel() + sum(t.numel() for t in inputs)):
             self._keep(make(slice(None)))
         else:
             self._remember(own, make, inputs)
 
-    def _room(self, own: list[Any], once: bool) -> bool:
-        """Whether rows of these parameters are kept."""
-        if not self.again:
-            return True
+    def _room(self, own: list[Any], once: bool, given: int) -> bool:
+        """Whether rows of these parameters are kept: they are no longer than what the call read and gave, or there is
+        room."""
         values = self.size * sum(p.numel() for p in own)
+        if not self.again or (once and values <= given):
+            return True
         if not once or values > self.room:
             return False
         self.room -= values

@@ -3,9 +3,10 @@
 import pytest
 
 from dp.sample import remade
+from dp.sample.hooks import RowHooks
 
 
 @pytest.fixture(autouse=True)
 def _no_rows_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(remade, "KEPT", 0)
+    monkeypatch.setattr(RowHooks, "_room", lambda self, *given: not self.again)
     monkeypatch.setattr(remade, "BLOCK", 200)

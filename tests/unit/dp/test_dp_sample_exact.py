@@ -11,9 +11,11 @@ from torch import nn
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp.mechanisms.grid import rounded_bound
+from dp.sample import remade
 from dp.sample.audit.given import LossStep
 from dp.sample.audit.per_example import Bench
 from dp.sample.engine import ClientEngine
+from dp.sample.errors import UnaccountedStep
 from dp.sample.options import AdaptiveClip, Clipping
 
 MODES = ("hooks", "functorch", "ghost")
@@ -144,3 +146,37 @@ def test_unclipped_examples_are_counted_once_however_many_passes_a_loop_makes(mo
     one, many = released(1, False, mode), released(50, False, mode)
     assert abs(many - one) < 362
     assert abs(released(50, True, mode) - many) < 363
+
+
+@pytest.mark.parametrize("kept", [0, 12 * 81, 2**24])
+@pytest.mark.parametrize("block", [1, 500, 2**22])
+def test_rows_kept_and_made_twice_add_alike(kept: int, block: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which rows are kept is a matter of memory: of a convolution with short rows, sequences, a norm, a tied table."""
+    sums = {}
+    for mode in ("hooks", "ghost"):
+        monkeypatch.undo()
+        monkeypatch.setattr(remade, "KEPT", kept)
+        monkeypatch.setattr(remade, "BLOCK", block)
+        torch.manual_seed(0)
+        net = nn.Sequential(
+            nn.Conv1d(2, 3, 3, padding=1), nn.Linear(8, 9), nn.LayerNorm(9), nn.Flatten(), nn.Linear(27, 2)
+        )
+        data = TensorDataset(torch.randn(12, 2, 8, generator=seeded(1)), torch.arange(12) % 2)
+        bench = Bench(net, LossStep(None), DataLoader(data, batch_size=12), 0.5, ClientEngine)
+        sums[mode] = bench.summed(mode, bench._checked(mode), data)
+    assert torch.allclose(sums["hooks"], sums["ghost"], atol=1e-6)
+
+
+def test_an_input_that_is_written_to_before_the_step_is_refused() -> None:
+    """Its rows would be made from what stands there then."""
+    net, x = nn.Sequential(nn.Linear(8, 3)), torch.randn(16, 2, 8, generator=seeded(1))
+    engine = ClientEngine(Clipping(1.0, gradients="ghost"), 1.0, 1.0, 1)
+    engine.size(16)
+    data = DataLoader(TensorDataset(x, torch.arange(16) % 3), batch_size=16)
+    at = engine.begin(net, torch.optim.SGD(net.parameters(), lr=0.1), data, nn.CrossEntropyLoss())
+    for batch, labels in at.loader:
+        at.criterion(at.model(batch).sum(dim=1), labels).backward()
+        batch.zero_()
+        with pytest.raises(UnaccountedStep, match="written to before"):
+            at.optimizer.step()
+    engine.abandon()
