@@ -1,8 +1,8 @@
 """Calibration inverts the accountants; the command prints both directions and agrees with dp-accounting."""
 
+import contextlib
+import io
 import json
-import subprocess
-import sys
 
 import dp_accounting
 import pytest
@@ -12,6 +12,7 @@ from dp_accounting.rdp import RdpAccountant as TheirRDP
 from dp.accountants import accountant
 from dp.calibration import noise_multiplier, sampled_gaussian, scale_for
 from dp.events import DiscreteGaussianSum, Relation, Unit, repeat
+from fl.cli import invoke
 from protocols.errors import Misuse
 
 PLANS = [(3.0, 1e-5, 200, 0.02), (1.0, 1e-6, 50, 1.0), (8.0, 1e-5, 300, 0.2), (0.3, 1e-5, 10, 0.05)]
@@ -80,10 +81,12 @@ def test_nonsense_is_refused(changes: dict[str, object]) -> None:
         noise_multiplier(**plan)  # type: ignore[arg-type]
 
 
-def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-m", "fl.cli", "epsilon", *arguments], capture_output=True, text=True, timeout=120
-    )
+def run(*arguments: str) -> tuple[int, str, str]:
+    """`secagg epsilon` in this process: exit code, standard output, standard error."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = invoke(["epsilon", *arguments])
+    return code, out.getvalue(), err.getvalue()
 
 
 PLAN = ("--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5", "--json")
@@ -91,14 +94,14 @@ PLAN = ("--sample-rate", "0.01", "--steps", "1000", "--delta", "1e-5", "--json")
 
 @pytest.mark.parametrize("name, theirs", [("rdp", TheirRDP), ("pld", TheirPLD)])
 def test_command_and_its_inverse(name: str, theirs) -> None:
-    done = run("--noise-multiplier", "1.1", "--accountant", name, *PLAN)
-    assert done.returncode == 0
-    result = json.loads(done.stdout)
+    code, printed, _ = run("--noise-multiplier", "1.1", "--accountant", name, *PLAN)
+    assert code == 0
+    result = json.loads(printed)
     other = theirs()
     other.compose(dp_accounting.PoissonSampledDpEvent(0.01, dp_accounting.GaussianDpEvent(1.1)), 1000)
     assert result["epsilon"] == pytest.approx(other.get_epsilon(1e-5), rel=1e-3)
     assert (result["unit"], result["relation"]) == ("example", "zero-out")
-    back = json.loads(run("--epsilon", str(result["epsilon"]), "--accountant", name, *PLAN).stdout)
+    back = json.loads(run("--epsilon", str(result["epsilon"]), "--accountant", name, *PLAN)[1])
     assert back["noise_multiplier"] == pytest.approx(1.1, rel=1e-3)
     assert back["epsilon"] <= result["epsilon"]
 
@@ -116,7 +119,7 @@ def test_command_and_its_inverse(name: str, theirs) -> None:
     ],
 )
 def test_wrong_requests_leave_with_two_and_a_sentence(arguments: tuple[str, ...]) -> None:
-    done = run(*arguments)
-    assert done.returncode == 2
-    assert "Traceback" not in done.stderr
-    assert "error" in json.loads(done.stdout)
+    code, printed, said = run(*arguments)
+    assert code == 2
+    assert "Traceback" not in said
+    assert "error" in json.loads(printed)

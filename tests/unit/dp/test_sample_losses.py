@@ -126,7 +126,7 @@ def test_a_loss_that_is_each_examples_own_trains_though_targets_are_ignored(loss
 
 def test_a_threshold_that_only_other_weights_cross_is_found() -> None:
     """Every loss lies above the threshold at the start; with larger weights one of six does not. A check may miss
-    it, seen in one run of several: were every other one to miss, twenty in a row had a chance of 1e-6.
+    it, which five of sixty did: were three of ten to miss, twenty in a row had a chance below 1e-10.
     """
 
     def train(model: Any, loader: Any, optimizer: Any) -> None:
