@@ -76,9 +76,8 @@ def certified_keys(
     """
     each = zip(clients.tolist(), items(blobs, len(blobs) // max(1, len(clients))), strict=True)
     given = {j: certified(rules, session.context, j, keys, str(client(j))) for j, keys in each}
-    used = [key for k in given.values() for key in (k.seal_key, k.mask_key)] + [
-        public_key(p) for p in private
-    ]
+    used = [key for k in given.values() for key in (k.seal_key, k.mask_key)]
+    used += map(public_key, private)
     if index in given or len(set(used)) != len(used):
         raise ProtocolViolation(
             "two parties were given one public key: somebody's keys were swapped or reflected", str(SERVER)

@@ -55,27 +55,16 @@ def neighbours(session: Session, index: int, transcript: Sequence[Message]) -> t
 
 def tolerated(session: Session, gone: Mapping[str, set[int]]) -> bool:
     """Those left after each stage are enough to deal, to be survivors, to vote and to open."""
-    rules = rules_of(session)
-    left = set(range(session.clients))
-    for stage in (
-        wire.ADVERTISE,
-        wire.SHARE,
-        wire.INPUT,
-        *([wire.CONFIRM] if rules.voted else []),
-        wire.UNMASK,
-    ):
+    rules, left, enough = rules_of(session), set(range(session.clients)), True
+    holders = [set(rules.neighbours(i, rules.seed)) for i in left]
+    for stage in (wire.ADVERTISE, wire.SHARE, wire.INPUT, wire.CONFIRM, wire.UNMASK):
         left -= gone.get(stage, set())
-        if len(left) <= rules.threshold or (
-            stage in (wire.SHARE, wire.INPUT) and rules.shortfall(left, rules.seed)
-        ):
-            return False
-        if stage == wire.CONFIRM and len(left & set(rules.voters(rules.seed))) < rules.parameters.quorum:
-            return False
-        if any(
-            len(left & set(rules.neighbours(i, rules.seed))) < rules.threshold for i in range(session.clients)
-        ):
-            return False
-    return True
+        enough &= len(left) > rules.threshold and min(len(left & some) for some in holders) >= rules.threshold
+        if stage in (wire.SHARE, wire.INPUT):
+            enough &= not rules.shortfall(left, rules.seed)
+        if stage == wire.CONFIRM:
+            enough &= len(left & set(rules.voters(rules.seed))) >= rules.parameters.quorum
+    return enough
 
 
 def stream(seed: bytes, count: int) -> NDArray[np.uint8]:
@@ -142,9 +131,8 @@ def _bad_lists(session: Session, told: wire.Neighbourhood | wire.Proceed) -> Ite
     rules, size = rules_of(session), len(told.keys) // len(told.clients)
     few, twice = told.clients[: rules.threshold - 1], told.keys[:size] * 2 + told.keys[2 * size :]
     fewer = replace(told, clients=few, keys=told.keys[: size * len(few)])
-    strangers = replace(
-        told, clients=np.append(told.clients[:-1], told.clients.dtype.type(session.clients + 5))
-    )
+    beyond = np.append(told.clients[:-1], told.clients.dtype.type(session.clients + 5))
+    strangers = replace(told, clients=beyond)
     own = X25519PrivateKey.generate().public_key().public_bytes_raw()
     yield "server-chosen-cohort", "keys of fewer clients than the threshold", fewer
     yield "server-chosen-cohort", "a client outside the roster", strangers

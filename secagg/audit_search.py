@@ -165,9 +165,8 @@ class _Liar:
         told, me = wire.Delivery.decode(request.body), request.recipient.number
         dealt = self.around[me] & unpack_bits(told.dealers, self.session.clients)
         kept = np.array([j in self.mates(me, dealers) for j in sorted(dealt)], bool)
-        rows = [
-            np.frombuffer(part, np.uint8).reshape(len(kept), -1)[kept] for part in (told.boxes, told.digests)
-        ]
+        both = (told.boxes, told.digests)
+        rows = [np.frombuffer(part, np.uint8).reshape(len(kept), -1)[kept] for part in both]
         return wire.Delivery(self.bits(dealers), rows[0].tobytes(), rows[1].tobytes()).encode()
 
     def _enrolment(self, request: Message, dealers: frozenset[int]) -> bytes:

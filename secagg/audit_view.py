@@ -39,11 +39,9 @@ def graph_seed(session: Session, transcript: Sequence[Message]) -> bytes:
     rules = rules_of(session)
     if not rules.committed:
         return rules.seed
-    listed = next(m for m in transcript if m.stage == wire.REVEAL and m.sender == SERVER)
-    told = next(m for m in transcript if m.stage == wire.SHARE and m.sender == SERVER)
-    return joint_seed(
-        session.context, wire.Commitments.decode(listed.body), wire.Neighbourhood.decode(told.body).parts
-    )
+    asked = {m.stage: m.body for m in reversed(transcript) if m.sender == SERVER}
+    listed, told = wire.Commitments.decode(asked[wire.REVEAL]), wire.Neighbourhood.decode(asked[wire.SHARE])
+    return joint_seed(session.context, listed, told.parts)
 
 
 class View:
@@ -101,9 +99,8 @@ class View:
         return Places(self.rules, self.seed, present)
 
     def _opened(self, holder: int, opened: wire.Opened) -> None:
-        alive = unpack_bits(
-            wire.Unmask.decode(self.told(wire.UNMASK, holder)[-1]).survivors, self.session.clients
-        )
+        asked = wire.Unmask.decode(self.told(wire.UNMASK, holder)[-1])
+        alive = unpack_bits(asked.survivors, self.session.clients)
         places, at = self.places(holder), 0
         for owner in opened.owners.tolist():
             kinds = places.kinds(owner)

@@ -114,9 +114,8 @@ def _check_quorum(p: MaskParameters, clients: int) -> None:
         )
     if not complete and p.window < 1:
         raise Misuse("a sparse graph needs a window >= 1: survivors among clients in a row on the ring")
-    safe = (
-        least_on_complete(clients, p.corrupt, p.reuse) if complete else least_held(p.quorum, voters) * p.reuse
-    )
+    held = least_held(p.quorum, voters) * p.reuse
+    safe = least_on_complete(clients, p.corrupt, p.reuse) if complete else held
     if p.threshold < safe:
         raise Misuse(
             f"expected a threshold of at least {safe} on the complete graph, or where {voters} voters hold everybody's "

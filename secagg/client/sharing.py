@@ -51,9 +51,8 @@ class Sharing(Holding):
 
     def _signers(self, graph_seed: bytes, around: Neighbourhood, given: Mapping[int, Advertised]) -> Signers:
         """The signing keys of the neighbours and the voters, its own among them, where they are the session's."""
-        expect_subset(
-            "voters", around.voters, indices(self.rules.voters(graph_seed) if self.rules.keyed else ())
-        )
+        voters = self.rules.voters(graph_seed) if self.rules.keyed else ()
+        expect_subset("voters", around.voters, indices(voters))
         keys = listed(around.voters, around.voter_keys)
         keys |= {j: k.sign_key for j, k in given.items()} | {self.index: signer(self.keys.sign).public}
         return Signers.known(self.rules, keys)

@@ -49,9 +49,7 @@ def committee(cohort: Cohort) -> tuple[int, int] | None:
     most = min(cohort.clients, MOST_VOTERS + 1)
     size = first(fits, 2, most)
     if size < most:
-        size = next(
-            some for some in range(max(2, size - _NEARBY), size + 1) if fits(some)
-        )  # it is not quite monotone
+        size = next(filter(fits, range(max(2, size - _NEARBY), size + 1)))  # it is not quite monotone
         return size, least_quorum(cohort, size)
     return (0, votes_needed(cohort)) if cohort.clients <= MOST_VOTERS else None
 

@@ -133,9 +133,8 @@ def _trips(plan: Plan) -> list[tuple[str, Record, Record]]:
     dealing = wire.Dealing(_first(rows), digests, bytes(32 * pledges), boxes, signature)
     certificate = Certificate(_first(plan.quorum), bytes(SIGNATURE_BYTES * plan.quorum))
     held = dict.fromkeys(range(_held(plan)), bytes(box)) if reuse else {}
-    unmask = wire.Unmask(
-        b"", certificate if plan.votes else None, bytes(SIGNATURE_BYTES * _silent(plan)), held
-    )
+    inputs = bytes(SIGNATURE_BYTES * _silent(plan))
+    unmask = wire.Unmask(b"", certificate if plan.votes else None, inputs, held)
     gone = round(_held(plan) * k * plan.cohort.dropped / max(1, n - 1)) * reuse
     opened = wire.Opened(_first(_held(plan)), bytes(SEED_BYTES * _held(plan) + EDGE_BYTES * gone))
     told = wire.Proceed(b"", _first(0), b"") if reuse else wire.Delivery(b"", boxes, digests)
@@ -152,9 +151,7 @@ def _trips(plan: Plan) -> list[tuple[str, Record, Record]]:
     keys += SIGNATURE_BYTES * (threat == "malicious")
     others = round((plan.committee or n) * (n - 1 - k) / n) * (threat == "semi-malicious")
     around = wire.Neighbourhood(_first(k), bytes(keys * k), b"", _first(others), bytes(32 * others))
-    reveal = (
-        [(wire.REVEAL, wire.Commitments(_first(0), b""), wire.Reveal(bytes(_PART)))] if plan.committed else []
-    )
+    reveal = [(wire.REVEAL, wire.Commitments(_first(0), b""), wire.Reveal(bytes(_PART)))] * plan.committed
     return [
         (wire.ADVERTISE, Ask(), wire.Advertisement(bytes(keys))),
         *reveal,

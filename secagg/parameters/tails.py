@@ -74,9 +74,8 @@ def _log_run_up(first: int, population: int, marked: int, drawn: int) -> float:
     """ln of the sum of masses from `first` (above the mode) up: ratios of neighbours fall, so the sum converges."""
     total, term, value, chunk = 1.0, 1.0, first, _CHUNK
     while value < min(drawn, marked):
-        ratios = _ratio(
-            np.arange(value, min(value + chunk, drawn, marked), dtype=np.float64), population, marked, drawn
-        )
+        values = np.arange(value, min(value + chunk, drawn, marked), dtype=np.float64)
+        ratios = _ratio(values, population, marked, drawn)
         terms = term * np.cumprod(ratios)
         total += float(terms.sum())
         term, value, chunk = float(terms[-1]), value + len(terms), 2 * chunk

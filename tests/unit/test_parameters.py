@@ -183,9 +183,7 @@ def test_failures_are_as_rare_as_promised(clients: int, threat: str, beacon: boo
             found = plan(clients, dropout, collusion, threat, beacon=beacon, reuse=reuse)
         except Infeasible:
             continue
-        choose(
-            Wishes(dropout, collusion, threat, None, None, 40.0, 20.0, False, b"x" * beacon, reuse), clients
-        )
+        choose(Wishes(found.cohort, threat, None, None, b"x" * beacon), clients)
         if found.complete:
             least, largest = complete_threshold(found.cohort)
             assert found.cohort.corrupt < least <= found.threshold <= largest
