@@ -11,7 +11,7 @@ and, before a message leaves, saves the returned state, marks and memory in the 
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -110,6 +110,11 @@ class Step:
     memory: bytes | None = field(default=None, repr=False)
 
 
+def spending(update: bytes) -> str:
+    """The mark of an update whose input left. update: what names it; states that wait with it have it by this name."""
+    return f"spent/{update.hex()}"
+
+
 class State(Record):
     """One state of one role. Concrete states carry a TAG (unique within their protocol) and override what
     they accept.
@@ -128,6 +133,14 @@ class State(Record):
     def close(self, random: SecureRandom) -> Step:
         """Nobody else will answer this stage: go on with those who did. Raises Aborted below a threshold."""
         raise Misuse(f"{type(self).__name__} has no stage to close")
+
+    def over(self, memory: bytes | None, spent: Callable[[str], bool]) -> bool:
+        """Whether nothing may come of this state any more, for what its party did in other sessions since: its input
+        left (`spent` says which marks are set), or what the party keeps (`Step.memory`) moved past it. A driver erases
+        such a state.
+        """
+        update = getattr(self, "update", b"")
+        return bool(update) and spent(spending(update))
 
     def waiting_for(self) -> Iterable[Party]:
         """Whose answers this state still waits for; the driver may close the stage when it is empty."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from protocols.codec import Record, tags
 from protocols.errors import Misuse, PeerError, PolicyRefusal, TooFewSurvivors
-from protocols.kernel import Left, Message, State, Step, client
+from protocols.kernel import Left, Message, State, Step, client, spending
 from protocols.policy import Demands, Policy
 from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
@@ -79,7 +79,7 @@ class Ready(Asked):
         self.take(Ask, request)
         fits = not self.session.modulus and self.session.bound < 1 << 31
         sent = PlainInput(self.vector.astype(np.int32) if fits else self.vector)
-        return Step(Left(), self.answer(sent), marks=(f"spent/{self.update.hex()}",))
+        return Step(Left(), self.answer(sent), marks=(spending(self.update),))
 
 
 class PlainSum(SecureSum):

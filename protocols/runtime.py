@@ -6,13 +6,14 @@ before an answer leaves, and a mark that is set already refuses the step. So a p
 restarted, run twice or fed the same message again never answers twice.
 
 Rounds follow one another: when a session begins, what unfinished sessions of earlier rounds left (keys, chains, inputs)
-is erased, and `abandon` erases one whose time is over. Results stay.
+is erased, and `abandon` erases one whose time is over. When an input leaves, or a memory moves on, what waits in other
+sessions to send that input too, or with what the memory has left behind, is erased with it. Results stay.
 """
 
 import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Generic
+from typing import Generic, NamedTuple
 
 from protocols.errors import Misuse, PolicyRefusal, SpentUpdate
 from protocols.kernel import Finished, Message, State, Step
@@ -119,29 +120,41 @@ class Runtime(Generic[Input]):
     def abandon(self) -> None:
         """Erase what this session left in the store, unless it has ended: its time is over, it cannot go on."""
         with self.store.transaction() as transaction:
-            for name in self._open(transaction):
-                transaction.delete(self._key)
-                transaction.delete(name)
+            for mine in self._mine(transaction):
+                mine.erase(transaction)
 
     def _supersede(self, transaction: Transaction, series: str) -> None:
         """Erase the open sessions of earlier rounds, and note this one as open."""
-        for name in transaction.names(f"open/{series}/"):
-            _, _, number, key = name.split("/", 3)
-            if int(number) < self.session.round:
-                transaction.delete(key)
-                transaction.delete(name)
+        for one in _noted(transaction, series):
+            if one.round < self.session.round:
+                one.erase(transaction)
         transaction.put(f"open/{series}/{self.session.round}/{self._key}", b"")
 
-    def _open(self, transaction: Transaction) -> list[str]:
-        """The name under which this session is noted as open, if it is."""
-        return [name for name in transaction.names("open/") if name.endswith(self._key)]
+    def _mine(self, transaction: Transaction) -> list["_Noted"]:
+        """How this session is noted as open, if it is."""
+        return [one for one in _noted(transaction) if one.key == self._key]
 
     def _advance(self, take: Callable[[State], Step]) -> tuple[Message, ...]:
         with self.store.transaction() as transaction:
             saved = transaction.get(self._key)
             if saved is None:
                 raise PolicyRefusal("no such session was begun here, or it is over")
-            return self._save(transaction, take(self.protocol.decode_state(saved)))
+            state = self.protocol.decode_state(saved)
+            if state.over(transaction.get(_memory(self.protocol)), lambda mark: False):
+                raise PolicyRefusal(
+                    "this session is over: its party moved on in another one, and has no keys for it"
+                )
+            return self._save(transaction, take(state))
+
+    def _close_others(self, transaction: Transaction) -> None:
+        """Erase the open sessions of this series that the last step ended: by what left, or by what is kept now."""
+        kept, resent = transaction.get(_memory(self.protocol)), self.allow_resend
+        for other in [one for mine in self._mine(transaction) for one in _noted(transaction, mine.series)]:
+            saved = transaction.get(other.key) if other.key != self._key else None
+            if saved is not None and self.protocol.decode_state(saved).over(
+                kept, lambda mark: not resent and transaction.marked(mark)
+            ):
+                other.erase(transaction)
 
     def result(self) -> Finished | None:
         """Return the final state that holds this party's result, None before that and for whoever has none."""
@@ -155,10 +168,31 @@ class Runtime(Generic[Input]):
 
     def _save(self, transaction: Transaction, step: Step) -> tuple[Message, ...]:
         remember(transaction, self.protocol, step, allow_resend=self.allow_resend)
-        for name in self._open(transaction) if step.state.finished else ():
-            transaction.delete(name)
         if self.protocol.forgets(step.state):
             transaction.delete(self._key)
         else:
             transaction.put(self._key, self.protocol.encode_state(step.state))
+        if step.marks or step.memory is not None:
+            self._close_others(transaction)
+        for mine in self._mine(transaction) if step.state.finished else ():
+            transaction.delete(mine.name)
         return step.send
+
+
+class _Noted(NamedTuple):
+    """A session that is noted as open, under a name of the store. key: where its state is."""
+
+    name: str
+    series: str
+    round: int
+    key: str
+
+    def erase(self, transaction: Transaction) -> None:
+        transaction.delete(self.key)
+        transaction.delete(self.name)
+
+
+def _noted(transaction: Transaction, series: str = "") -> list[_Noted]:
+    """The open sessions of a series, or of all."""
+    found = [name.split("/", 3) for name in transaction.names(f"open/{series}")]
+    return [_Noted("/".join(parts), parts[1], int(parts[2]), parts[3]) for parts in found]

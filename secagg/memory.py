@@ -1,7 +1,8 @@
 """What parties keep between rounds of one set-up. What does not belong here: when it is used.
 
 A client's pair keys are chains: each round uses a key and replaces it by its successor, from which the key
-itself cannot be had. So whoever reads a client's store later learns nothing about earlier rounds.
+itself cannot be had. Sessions that wait beside the one that used it are erased with it (`protocols.runtime`). So
+whoever reads a client's store later learns nothing about earlier rounds.
 """
 
 import hashlib

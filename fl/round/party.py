@@ -14,6 +14,7 @@ from fl.round.engine import Work
 from fl.round.party_ledger import PartyLedger, party_events
 from fl.round.terms import RoundTerms
 from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
+from protocols.kernel import spending
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.runtime import Start
@@ -89,7 +90,7 @@ class RoundParty:
         vector, update = encoded(broadcast, work(broadcast, own), own)
         self.train_seconds = time.perf_counter() - began
         events = party_events(broadcast.plan, self.name)  # as the layers know them now: exactly
-        self.sent_again = self.store.marked(f"spent/{update.hex()}")
+        self.sent_again = self.store.marked(spending(update))
         if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
             raise SpentUpdate("this update left this client once; it is not sent a second time")
         self.ledger.charge(events, limit, run=run, round=broadcast.number, again=self.sent_again)

@@ -27,7 +27,7 @@ from he.sealing import agree, seal, unseal
 from protocols.codec import Record
 from protocols.errors import Aborted, PolicyRefusal, ProtocolViolation, TooFewSurvivors
 from protocols.identity import Identity
-from protocols.kernel import Message, Party, Step, client
+from protocols.kernel import Message, Party, Step, client, spending
 from protocols.randomness import SecureRandom
 from protocols.roles import Ask, Asked, Asking, requests
 from protocols.session import Session
@@ -46,15 +46,26 @@ class OwnInput(Record):
 
 
 @dataclass(frozen=True, eq=False)
-class MayJoin(Asked):
+class HoldsInput(Asked):
+    """Base of a client's states before its input leaves."""
+
+    session: Session
+    index: int
+    own: OwnInput
+
+    @property
+    def update(self) -> bytes:
+        """What the input was made from."""
+        return self.own.update
+
+
+@dataclass(frozen=True, eq=False)
+class MayJoin(HoldsInput):
     """Client: waits to be asked to join."""
 
     TAG: ClassVar[int | None] = 19
     STAGE: ClassVar[str] = JOIN
 
-    session: Session
-    index: int
-    own: OwnInput
     join: Join
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
@@ -63,15 +74,11 @@ class MayJoin(Asked):
 
 
 @dataclass(frozen=True, eq=False)
-class HasJoined(Asked):
+class HasJoined(HoldsInput):
     """Client: waits for the holder's keys; then encrypts and sends."""
 
     TAG: ClassVar[int | None] = 20
     STAGE: ClassVar[str] = INPUT
-
-    session: Session
-    index: int
-    own: OwnInput
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         keys, own, session = self.take(ClientKeys, request), self.own, self.session
@@ -82,7 +89,7 @@ class HasJoined(Asked):
         box = seal(self._agreed(keys, "to holder"), check, session.context, str(self.party), random)
         sent = EncryptedInput(encrypt(coefficients, parameters, public).encode(), box)
         after = after_input(session, self.index, self._agreed(keys, PURPOSE))
-        return Step(after, self.answer(sent), marks=(f"spent/{own.update.hex()}",))
+        return Step(after, self.answer(sent), marks=(spending(own.update),))
 
     def _agreed(self, keys: ClientKeys, purpose: str) -> bytes:
         return agree(self.own.private, keys.published.key, self.session.context, purpose, HOLDER)

@@ -14,7 +14,7 @@ from he.roles.messages import AGREE, INPUT, KEY_HOLDER, OPEN, EncryptedInput, Li
 from he.roles.recipients import AwaitsTotal, seal_for
 from he.roles.scheme import GroupKey, HeldKey, opened, recipients_in
 from protocols.errors import ProtocolViolation
-from protocols.kernel import Left, Message, Party, State, Step
+from protocols.kernel import Left, Message, Party, State, Step, spending
 from protocols.randomness import SecureRandom
 from protocols.roles import Ask, Asked
 from protocols.session import Session
@@ -40,7 +40,7 @@ class HasCiphertexts(Asked):
         if self.key is not None:
             own = Listed.of({self.index: self.contribution.ticket})
             after = MayVote(self.session, self.index, own, self.key)
-        return Step(after, self.answer(self.contribution), marks=(f"spent/{self.update.hex()}",))
+        return Step(after, self.answer(self.contribution), marks=(spending(self.update),))
 
 
 def after_input(session: Session, index: int, box_key: bytes) -> State:

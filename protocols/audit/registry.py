@@ -6,6 +6,7 @@ from protocols.audit.properties import (
     active_server,
     correctness,
     entropy,
+    expiry,
     leaks,
     masks,
     odds,
@@ -15,7 +16,19 @@ from protocols.audit.properties import (
 )
 from protocols.errors import Misuse
 
-_MODULES = (correctness, leaks, masks, entropy, odds, views, active_server, active_client, secrets, searched)
+_MODULES = (
+    correctness,
+    leaks,
+    masks,
+    entropy,
+    odds,
+    views,
+    active_server,
+    active_client,
+    secrets,
+    expiry,
+    searched,
+)
 PROPERTIES = tuple(
     found for module in _MODULES for found in vars(module).values() if isinstance(found, Property)
 )

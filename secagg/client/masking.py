@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from protocols.kernel import Left, Message, State, Step
+from protocols.kernel import Left, Message, State, Step, spending
 from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
 from secagg.client.base import expect_threshold, expect_vector, refuse
@@ -97,4 +97,4 @@ def leave(
         after = Voting(*known, sign)
     elif not rules.parameters.reuse or bearer.index in rules.holders:
         after = Opening(*known)
-    return Step(after, bearer.answer(body), marks=(f"spent/{bearer.update.hex()}",), memory=memory)
+    return Step(after, bearer.answer(body), marks=(spending(bearer.update),), memory=memory)

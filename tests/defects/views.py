@@ -291,6 +291,12 @@ DEFECTS = (
         reusing_sparse,
     ),
     Defect(
+        "a session beside one that answered keeps its chains",
+        "abandoned-sessions-leave-nothing",
+        put("protocols.runtime.Runtime._close_others", anything_goes),
+        reusing_sparse,
+    ),
+    Defect(
         "an abandoned session keeps its chains",
         "abandoned-sessions-leave-nothing",
         put("protocols.runtime.Runtime._supersede", anything_goes),

@@ -17,12 +17,10 @@ from cryptography.hazmat.primitives.ciphers import aead
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.stepping import answer_to, drive
-from protocols.audit.subject import OPEN
 from protocols.errors import Misuse
 from protocols.kernel import SERVER
 from protocols.policy import THREATS
 from protocols.randomness import SystemRandom
-from protocols.runtime import Runtime, recall
 from protocols.statement import Statement
 
 CANARY = 12345678987
@@ -118,35 +116,6 @@ def secrets_die_with_the_session(subject: Any, data: Any) -> None:
                 )
 
 
-@promised("semi-honest", "forward secrecy, expiry", most=1)
-def abandoned_sessions_leave_nothing(subject: Any, data: Any) -> None:
-    """What a session that was given up left with a client is gone once a session of a later round begins.
-
-    Its keys, its chains where keys are reused, and its input; what serves later rounds lies elsewhere (`memory/`).
-    """
-    protocol, stores, secrets = subject.protocol, subject.stores(5), list[bytes]()
-    subject.play(_small(), {}, stores=stores)
-    for round in (2, 3):
-        memory = recall(stores["server"], protocol)
-        session = subject.session_of(5, 2, 1 << 40, round=round, memory=memory)
-        vector, store = np.array([CANARY + round, 0], np.int64), stores[0]
-        Runtime(protocol, session, store).begin(_first(protocol, session, vector))
-        state = protocol.decode_state(store.get(f"session/{session.context.hex()}"))
-        own = set(_hidden(state, protocol.audit_hooks.sent))  # a lasting identity is among them
-        for name, entry in store.entries().items():
-            gone = [] if name.startswith("value/memory/") else secrets
-            if any(secret in entry for secret in gone if secret not in own):
-                raise Finding(
-                    f"a secret of an abandoned session stays in the client's store\n  in {name[:40]}"
-                )
-        secrets += [*own, vector[:1].tobytes(), vector[:1].byteswap().tobytes()]
-
-
-def _first(protocol: Any, session: Any, vector: Any) -> Any:
-    """How client 0 starts, given what it keeps."""
-    return lambda kept: protocol.client(session, 0, vector, random=SystemRandom(), policy=OPEN, memory=kept)
-
-
 @promised("semi-honest", "state outside the party's store", most=1)
 def nothing_lingers_in_memory(subject: Any, data: Any) -> None:
     """After the session no live object of the process refers to a secret that was drawn, or to an input.
@@ -231,11 +200,11 @@ def _hidden_by_party(subject: Any, driven: Any) -> dict[Any, list[bytes]]:
     for saved in driven.before.values():
         for party, encoded in saved.items():
             state = subject.protocol.decode_state(encoded)
-            held.setdefault(party, []).extend(_hidden(state, subject.protocol.audit_hooks.sent))
+            held.setdefault(party, []).extend(hidden(state, subject.protocol.audit_hooks.sent))
     return held
 
 
-def _hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
+def hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
     """The keys and seeds (16 to 256 bytes) that a record, or one inside it that is not meant for the wire, keeps
     out of its repr, by themselves or by party.
     """
@@ -244,7 +213,7 @@ def _hidden(record: Any, sent: tuple[type, ...]) -> Iterator[bytes]:
         if isinstance(value, sent):
             continue
         if is_dataclass(value):
-            yield from _hidden(value, sent)
+            yield from hidden(value, sent)
         elif not item.repr:
             each = value.values() if isinstance(value, dict) else (value,)
             yield from (one for one in each if isinstance(one, bytes) and 16 <= len(one) <= 256)

@@ -50,6 +50,7 @@ class Table:
         self.transcript.append(request)
         for state in reversed(self.lived[party]):
             try:
+                self._still_open(party, state)
                 step = state.receive(Message.from_wire(wire), SystemRandom())
                 self.keep(party, step)
             except SecAggError as error:
@@ -59,6 +60,13 @@ class Table:
             self.transcript.extend(step.send)
             return step.send
         return ()
+
+    def _still_open(self, party: Party, state: State) -> None:
+        """Raises PolicyRefusal for an honest party that keeps no keys for a state any more (`protocols.runtime`)."""
+        if party not in self.corrupt and state.over(
+            recall(self.stores[party], self.protocol), lambda mark: False
+        ):
+            raise PolicyRefusal("this session is over: its party moved on in another one")
 
     def keep(self, party: Party, step: Step) -> None:
         """Keep what a step leaves in its party's store. Raises SpentUpdate for a mark that an honest one has set."""

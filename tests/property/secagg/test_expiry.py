@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,7 @@ from protocols.summation import Total
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client.tries import MOST_TRIES, Tries
 from secagg.memory import ClientMemory
+from secagg.messages import items
 from tests.property.secagg.play import Play
 
 N = 6
@@ -28,7 +30,7 @@ class Party:
         self.protocol = SecAgg(setup=setup)
         self.play: Play | None = None
 
-    def enter(self, round: int) -> Runtime:
+    def enter(self, round: int, update: bytes | None = None) -> Runtime:
         last = self.play
         self.play = Play(
             self.protocol,
@@ -39,13 +41,15 @@ class Party:
         )
         runtime = Runtime(self.protocol, self.play.session, self.store)
         session, vector = self.play.session, np.full(4, round)
-        runtime.begin(lambda kept: self.protocol.client(session, 0, vector, random=RANDOM, memory=kept))
+        runtime.begin(
+            lambda kept: self.protocol.client(session, 0, vector, random=RANDOM, memory=kept, update=update)
+        )
         return runtime
 
     def hear(self, runtime: Runtime, trips: int) -> None:
         """Let the session advance, client 0 included, for some trips."""
         assert self.play is not None
-        for _ in range(trips):
+        for _ in range(min(trips, len(self.play.stages))):
             for request in self.play.queue:
                 number = request.recipient.number
                 answers = self.play.tell(request) if number else runtime.handle(request)
@@ -85,6 +89,33 @@ def test_an_earlier_round_does_not_bring_old_chains_back() -> None:
     kept = recall(party.store, party.protocol)
     assert kept is not None
     assert ClientMemory.decode(kept).next_round == 6
+
+
+@pytest.mark.parametrize("update", [b"the same", b"another"])
+@pytest.mark.parametrize("setup", ["fresh", "reuse"])
+def test_what_leaves_in_a_session_closes_those_beside_it_that_would_send_it_too(
+    setup: str, update: bytes
+) -> None:
+    """A decoy of the same round waited with that round's chains: whoever read the store opened the vector, and it
+    answered the round a second time. With fresh keys it waited with the vector itself.
+    """
+    party = Party(setup)
+    party.hear(party.enter(1, b"first"), 4)
+    first = party.play
+    real, own = party.enter(2, b"the same"), party.play
+    party.play = first
+    decoy = party.enter(2, update)
+    state: Any = party.protocol.decode_state(party.store.get(decoy._key) or b"")
+    asked, party.play = party.play.queue[0], own
+    party.hear(real, 1 if setup == "reuse" else 3)
+    if (setup, update) == ("fresh", b"another"):
+        assert decoy.handle(asked)
+        return
+    assert [name.endswith(real._key) for name in party.store.names("open/")] == [True]
+    with pytest.raises(PolicyRefusal, match="it is over"):
+        decoy.handle(asked)
+    secrets = items(state.memory.chains, 32) if setup == "reuse" else [state.vector.tobytes()]
+    assert not [e for e in party.store.entries().values() if any(secret in e for secret in secrets)]
 
 
 def test_sessions_of_one_round_and_of_another_series_stay() -> None:
