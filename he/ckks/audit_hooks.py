@@ -11,6 +11,7 @@ from he.ckks.ciphertexts import Adder, Upload, encrypt
 from he.ckks.keys import Context
 from he.ckks.messages import KEY, HolderKeys
 from he.ckks.parameters import scheme
+from he.ckks.seal import SEED_BYTES
 from he.roles.messages import HOLDER
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.errors import SecAggError
@@ -44,6 +45,14 @@ def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tupl
     def of_few(seen: ServerView, honest: bytes) -> bytes:
         return summed(seen, *few).finish().encode()
 
+    def mixed(seen: ServerView, honest: bytes) -> bytes:
+        """Opens where client 0's last ciphertext holds what client 1's does, unless every ciphertext is bound."""
+        whole, other = summed(seen, *sorted(seen.inputs)), summed(seen, 1, *sorted(seen.inputs)[1:])
+        cut = (parameters.ciphertexts - 1) * parameters.degree
+        whole.first[cut:], whole.second[cut:] = other.first[cut:], other.second[cut:]
+        whole.seeds[:1] = [own[:-SEED_BYTES] + other.seeds[0][-SEED_BYTES:] for own in whole.seeds[:1]]
+        return whole.finish().encode()
+
     def rerandomised(seen: ServerView, honest: bytes) -> bytes:
         assert isinstance(seen, _PublishedView)
         adder = summed(seen, 0)
@@ -54,6 +63,7 @@ def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tupl
     yield "one client's ciphertext", _PublishedView(single).tamper
     yield "one client's ciphertext, once for each client", _PublishedView(repeated).tamper
     yield "the sum without one client", _PublishedView(without_one).tamper
+    yield "one client's last ciphertext in place of another's", _PublishedView(mixed).tamper
     yield f"the sum of {len(few)} of {session.clients} clients", _PublishedView(of_few, few).tamper
     if not shared:
         yield "one client's ciphertext, re-randomised", _PublishedView(rerandomised).tamper

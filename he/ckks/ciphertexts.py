@@ -7,7 +7,7 @@ and encryptor would do, but with exact integers in every coefficient. The low bi
 SEAL nor a key.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Self
 
@@ -39,20 +39,24 @@ class Sum(Record):
     second: bytes
 
 
-def encrypt(coefficients: NDArray[np.int64], parameters: CKKSParameters, public: Words) -> Upload:
-    """Encrypt under a public key ([2, N] residues)."""
+def encrypt(
+    coefficients: NDArray[np.int64], parameters: CKKSParameters, public: Words, pad: Words | None = None
+) -> Upload:
+    """Encrypt under a public key ([2, N] residues). pad: residues to add, one per coefficient (None: zeros)."""
     first, second = [], []
-    for count, words in _blocks(coefficients, parameters):
+    for count, words in _blocks(coefficients, parameters, pad):
         zeros = ring(parameters.degree, parameters.modulus).zeros(public, count)
         first.append(_with_message(zeros[:, 0], words, parameters))
         second.append(pack(zeros[:, 1] >> np.uint64(parameters.dropped[1]), parameters.widths[1]))
     return Upload(b"".join(first), b"".join(second))
 
 
-def encrypt_seeded(coefficients: NDArray[np.int64], parameters: CKKSParameters, secret: bytes) -> Upload:
-    """Encrypt under the secret key; a fresh seed stands for each second half."""
+def encrypt_seeded(
+    coefficients: NDArray[np.int64], parameters: CKKSParameters, secret: bytes, pad: Words | None = None
+) -> Upload:
+    """Encrypt under the secret key; a fresh seed stands for each second half. pad: as for `encrypt`."""
     first, second = [], []
-    for count, words in _blocks(coefficients, parameters):
+    for count, words in _blocks(coefficients, parameters, pad):
         zeros, seeds = ring(parameters.degree, parameters.modulus).seeded_zeros(secret, count)
         first.append(_with_message(zeros, words, parameters))
         second.append(seeds.tobytes())
@@ -60,16 +64,18 @@ def encrypt_seeded(coefficients: NDArray[np.int64], parameters: CKKSParameters, 
 
 
 def _blocks(
-    coefficients: NDArray[np.int64], parameters: CKKSParameters
-) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Yield (ciphertexts, coefficients) of what fits in the processor's caches: one block of packed words."""
+    coefficients: NDArray[np.int64], parameters: CKKSParameters, pad: Words | None
+) -> Iterator[tuple[int, Words]]:
+    """Yield (ciphertexts, scaled and padded) of what fits in the processor's caches: one block of packed words."""
     for at in range(0, len(coefficients), BLOCK):
-        words = coefficients[at : at + BLOCK]
+        words = scaled(coefficients[at : at + BLOCK], parameters)
+        if pad is not None:
+            words += pad[at : at + BLOCK]  # two residues below 2^60, and a third to come
         yield -(-len(words) // parameters.degree), words
 
 
-def _with_message(zeros: Words, coefficients: NDArray[np.int64], parameters: CKKSParameters) -> bytes:
-    words = zeros.ravel()[: len(coefficients)] + scaled(coefficients, parameters)
+def _with_message(zeros: Words, message: Words, parameters: CKKSParameters) -> bytes:
+    words = zeros.ravel()[: len(message)] + message
     np.mod(words, np.uint64(parameters.modulus), out=words)
     return pack(words >> np.uint64(parameters.dropped[0]), parameters.widths[0])
 
@@ -129,8 +135,11 @@ class Adder(Record):
         return Sum((widths[0], widths[1]), pack(self.first, widths[0]), pack(second, widths[1]))
 
 
-def open_sum(total: Sum, parameters: CKKSParameters, clients: int, secret: bytes) -> NDArray[np.int64]:
-    """Decrypt the sum of `clients` uploads to its exact coefficients, int64 [parameters.coefficients].
+def open_sum(
+    total: Sum, parameters: CKKSParameters, clients: int, secret: bytes, pads: Iterable[Words] = ()
+) -> NDArray[np.int64]:
+    """Decrypt the sum of `clients` uploads, less their pads, to its exact coefficients, int64
+    [parameters.coefficients].
 
     Raises WireError for a sum of another shape; ProtocolViolation if the noise, a digit or the padding is
     out of the proven bounds: then it is not the sum of well-formed ciphertexts under this key.
@@ -139,6 +148,9 @@ def open_sum(total: Sum, parameters: CKKSParameters, clients: int, secret: bytes
     size = p.ciphertexts * p.degree
     first = np.zeros(size, np.uint64)
     first[: p.coefficients] = _restored(total.first, total.width[0], p.coefficients, clients, 0, p)
+    for pad in pads:
+        first[: p.coefficients] += np.uint64(p.modulus) - pad
+        np.mod(first, np.uint64(p.modulus), out=first)
     second = _restored(total.second, total.width[1], size, clients, 1, p)
     rows = [words.reshape(p.ciphertexts, p.degree) for words in (first, second)]
     if not rows[1].any(axis=1).all():

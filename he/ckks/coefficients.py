@@ -1,27 +1,31 @@
-"""Integer vectors as polynomials' coefficients: limbs, random tags, scale, and back; and the check value that lets an
-opener recognise a sum, a secret linear function of the coefficients. No encryption belongs here.
+"""Integer vectors as polynomials' coefficients: limbs, scale, and back; pads; and the check value that lets an opener
+recognise a sum. No encryption belongs here.
 
 Coefficients in use are the tags, then the first limb of every value, then the second; zeros fill the last
 polynomial.
 
-Whoever opens (the key holder, or a client that shares the key) must not be an oracle: it opens the sum of
-the ciphertexts that the clients made, and nothing else. The server could send one client's ciphertext, re-
-randomise it, add one to a sum, shift or multiply it: ciphertexts are malleable. So every client computes,
-over the coefficients x it encrypts (its random tags included),
+Whoever opens (the key holder, or a client that shares the key) must not be an oracle: it opens the sum of the
+ciphertexts that the clients made, and nothing else. Ciphertexts are malleable, and a server may change any one of
+a vector's by itself: replace it by a guess, send it twice, multiply it. So every client adds a *pad* to the first half
+of its ciphertexts: a residue modulo q per coefficient, uniform, from a seed that it shares with the opener alone. The
+opener takes away the pads of exactly the named clients. To the server c + pad is uniform, whatever was encrypted; of
+any words F that it sends to be opened, F - sum(pad) = (F - sum(c + pad)) + sum(c) is the honest sum's first half,
+shifted by what the server knows. So what is decrypted, and whether it passes any check, tells the honest sum at most.
 
-    t = (r1 . x, r2 . x, ...) modulo 2^64
+Every client computes, over the coefficients x it encrypts,
+
+    t = (r1 . x + m1, r2 . x + m2, ...) modulo 2^64
 
 with vectors r of uniform 64-bit words that the server does not know, and sends t sealed to the opener. The
-opener decrypts to X and compares r . X with the sum of the t. If a server ends up at X + d instead, d != 0
+opener decrypts to X and compares r . X + M with the sum of the t. If a server ends up at X + d instead, d != 0
 independent of r and |d| < 2^k, one word matches with probability 2^-(64-k) at most, since r . d is uniform on
 the multiples of the power of two that divides d. `CKKSParameters.checks` words make that less than 2^-80.
 
-The tags, 96 random bits in every client's coefficients, keep t unpredictable for a server that learnt r from
-a client: to have any other X accepted it must guess the honest clients' tag sums.
+The words m are uniform and the tags are their digits: with them one client's t says nothing to the opener, who knows r.
 """
 
 import numpy as np
-from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
+from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
 from numpy.typing import NDArray
 
 from he.ckks.parameters import CKKSParameters
@@ -32,10 +36,7 @@ IntVector = NDArray[np.int64]
 
 
 def spread(vector: IntVector, parameters: CKKSParameters, random: SecureRandom) -> IntVector:
-    """Return the coefficients in use, int64 [parameters.coefficients], each in [-digit_bound, digit_bound].
-
-    The tags are uniform over a range of at least 96 bits together.
-    """
+    """Return the coefficients in use, int64 [parameters.coefficients], each in [-digit_bound, digit_bound]."""
     return np.concatenate([random_tags(parameters, random), *limbs_of(vector, parameters)])
 
 
@@ -87,11 +88,31 @@ KEY_BYTES = 32
 _BLOCK = 1 << 16
 
 
-def check_value(key: bytes, coefficients: NDArray[np.int64], rows: int) -> NDArray[np.uint64]:
-    """Return t, uint64 [rows]. The words r are AES-256-CTR's stream under `key` (32 bytes, one session's)."""
-    stream = Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
-    words = coefficients.view(np.uint64)
-    result = np.zeros(rows, np.uint64)
+def _stream(key: bytes) -> CipherContext:
+    return Cipher(algorithms.AES256(key), modes.CTR(bytes(16))).encryptor()
+
+
+def pad_of(seed: bytes, count: int, modulus: int) -> Words:
+    """Return `count` residues, uniform modulo q: AES-256-CTR's stream under `seed` (32 bytes, used once), in words of
+    q's bits; those that are not below q are passed over.
+    """
+    stream, mask = _stream(seed), np.uint64((1 << modulus.bit_length()) - 1)
+    found: Words = np.empty(0, np.uint64)
+    while (missing := count - len(found)) > 0:
+        words = np.frombuffer(stream.update(bytes(8 * missing)), np.dtype("<u8")) & mask
+        found = np.concatenate([found, words[words < np.uint64(modulus)]])
+    return found
+
+
+def check_value(
+    key: bytes, coefficients: NDArray[np.int64], parameters: CKKSParameters
+) -> NDArray[np.uint64]:
+    """Return t, uint64 [checks]. The words r are AES-256-CTR's stream under `key` (32 bytes, one session's)."""
+    stream, rows = _stream(key), parameters.checks
+    tags, words = np.split(coefficients.view(np.uint64), [parameters.tags])
+    digits = tags.reshape(rows, -1)
+    places = np.arange(digits.shape[1], dtype=np.uint64) * np.uint64(parameters.digit_bound.bit_length())
+    result: NDArray[np.uint64] = (digits << places).sum(axis=1, dtype=np.uint64)
     zeros = bytes(8 * rows * _BLOCK)
     for at in range(0, len(words), _BLOCK):
         part = words[at : at + _BLOCK]

@@ -16,7 +16,7 @@ from he.ckks.coefficients import KEY_BYTES, check_value, spread
 from he.ckks.keys import Context
 from he.ckks.messages import JOIN, KEY, ClientKeys, HolderKeys, Join, Joined, Published
 from he.ckks.parameters import scheme
-from he.ckks.whole_key import CKKSAccumulator, CKKSHeldKey, Secrets
+from he.ckks.whole_key import CKKSAccumulator, CKKSHeldKey, Secrets, pad_for
 from he.residues import Words
 from he.roles.messages import HOLDER, INPUT, KEY_HOLDER, EncryptedInput
 from he.roles.parties import HoldsKey, after_input
@@ -85,9 +85,11 @@ class HasJoined(HoldsInput):
         check_key, public = self._opened(keys)
         parameters = scheme(session)
         coefficients = spread(own.vector, parameters, random)
-        check = check_value(check_key, coefficients, parameters.checks).tobytes()
-        box = seal(self._agreed(keys, "to holder"), check, session.context, str(self.party), random)
-        sent = EncryptedInput(encrypt(coefficients, parameters, public).encode(), box)
+        box_key = self._agreed(keys, "to holder")
+        check = check_value(check_key, coefficients, parameters).tobytes()
+        box = seal(box_key, check, session.context, str(self.party), random)
+        pad = pad_for(box_key, session, self.index)
+        sent = EncryptedInput(encrypt(coefficients, parameters, public, pad).encode(), box)
         after = after_input(session, self.index, self._agreed(keys, PURPOSE))
         return Step(after, self.answer(sent), marks=(spending(own.update),))
 

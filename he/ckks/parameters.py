@@ -53,7 +53,7 @@ ERROR_BOUND = 21
 ERROR_PROXY, TERNARY_PROXY = 10.5, 2 / 3
 MAX_PRIME_BITS = 60
 MAX_CLIENTS = 1 << 20
-TAG_BITS = 96
+WORD_BITS = 64
 CHECK_BITS = 80
 FAILURE_BITS = 128
 _MAX_LIMBS = 8
@@ -65,9 +65,9 @@ class CKKSParameters(Record):
 
     degree: N. modulus: the prime q. scale: what one unit is multiplied by. limbs, limb_bits: a value is
     `limbs` balanced digits in base 2^limb_bits. digit_bound: largest |digit|. dropped: low bits left out of
-    the two halves of a ciphertext. tags: coefficients that hold a client's random tag. checks: words of a
-    check value. noise: largest |noise| of one client's part (in the worst case), or 0 where `sum_noise`
-    holds with failure under 2^-128 for all clients together. symmetric: ciphertexts are seeded.
+    the two halves of a ciphertext. tags: coefficients that hold the digits of what blinds a check value.
+    checks: words of a check value. noise: largest |noise| of one client's part (in the worst case), or 0 where
+    `sum_noise` holds with failure under 2^-128 for all clients together. symmetric: ciphertexts are seeded.
     """
 
     degree: int
@@ -130,7 +130,7 @@ class _Choice:
 
     @property
     def tags(self) -> int:
-        return -(-TAG_BITS // self.digit_bound.bit_length())
+        return self.checks * -(-WORD_BITS // self.digit_bound.bit_length())
 
     @property
     def checks(self) -> int:

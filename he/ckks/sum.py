@@ -143,7 +143,8 @@ def _facts(p: CKKSParameters, relayed: bool) -> SchemeFacts:
             "X25519 and AES-256-GCM for what parties seal to each other",
             *([_RELAYED] if relayed else []),
         ),
-        "it opens only sums that fit the check values that the clients sealed for it, but with probability 2^-80",
+        "it takes away the pads of exactly the clients in the sum, and opens what fits the check values that they "
+        "sealed for it, but with probability 2^-80",
         (
             "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
         ),

@@ -10,10 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt_seeded, open_sum
-from he.ckks.coefficients import KEY_BYTES, check_value, gather, spread
+from he.ckks.coefficients import KEY_BYTES, check_value, gather, pad_of, spread
 from he.ckks.keys import Context
 from he.ckks.parameters import CKKSParameters, scheme
 from he.ckks.seal import ring
+from he.residues import Words
 from he.roles.messages import EncryptedInput, OpenRequest, decode
 from he.roles.recipients import PURPOSE
 from he.roles.scheme import Accumulator, GroupKey, HeldKey, NotTheSum
@@ -117,14 +118,22 @@ class CKKSGroupKey(GroupKey):
         """Return a client's contribution, under the secret key."""
         parameters = scheme(session)
         coefficients = spread(vector, parameters, random)
-        check = check_value(self.check_key, coefficients, parameters.checks).tobytes()
+        check = check_value(self.check_key, coefficients, parameters).tobytes()
         box = seal(self.box_key, check, session.context, str(client(index)), random)
-        ciphertexts = encrypt_seeded(coefficients, parameters, self.ckks_secret(parameters))
+        pad = pad_for(self.box_key, session, index)
+        ciphertexts = encrypt_seeded(coefficients, parameters, self.ckks_secret(parameters), pad)
         return EncryptedInput(ciphertexts.encode(), box)
 
     def open(self, session: Session, asked: OpenRequest) -> IntVector:
         boxes = dict.fromkeys(range(session.clients), self.box_key)
         return opened(session, asked, boxes, self.check_key, self.ckks_secret(scheme(session)))
+
+
+def pad_for(box_key: bytes, session: Session, index: int) -> Words:
+    """Return client `index`'s pad. box_key: what it seals its check value with."""
+    parameters = scheme(session)
+    seed = derive(box_key, session.context, f"pad {index}")
+    return pad_of(seed, parameters.coefficients, parameters.modulus)
 
 
 def summed_checks(
@@ -157,10 +166,12 @@ def opened(
     expected = summed_checks(asked.tickets, boxes, session)
     parameters, clients, modulus = scheme(session), len(asked.tickets), int(session.modulus)
     try:
-        coefficients = open_sum(decode(Sum, asked.ciphertexts, "server"), parameters, clients, secret)
+        pads = (pad_for(boxes[i], session, i) for i in asked.tickets)
+        total = decode(Sum, asked.ciphertexts, "server")
+        coefficients = open_sum(total, parameters, clients, secret, pads)
     except ProtocolViolation as error:
         raise NotTheSum(str(error)) from None
-    if not np.array_equal(check_value(check_key, coefficients, parameters.checks), expected):
+    if not np.array_equal(check_value(check_key, coefficients, parameters), expected):
         raise NotTheSum("the check values do not match: other ciphertexts than the named clients'")
     values = gather(coefficients, parameters, modulus)
     if modulus:

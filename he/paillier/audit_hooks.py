@@ -57,7 +57,7 @@ def _oracles(
     yield "one client's ciphertext", _DecryptorsView(single).tamper
     yield "one client's ciphertext, re-randomised", _DecryptorsView(rerandomised).tamper
     yield "the sum plus one", _DecryptorsView(plus_one).tamper
-    yield f"the sum of {len(few)} of {session.clients} clients", ServerView(of_few, few).tamper
+    yield f"the sum of {len(few)} of {session.clients} clients", _DecryptorsView(of_few, few).tamper
 
 
 class _DecryptorsView(ServerView):

@@ -11,6 +11,7 @@ from he.ckks.coefficients import gather
 from he.ckks.joining import published
 from he.ckks.messages import Published
 from he.ckks.parameters import scheme
+from he.ckks.whole_key import pad_for
 from he.paillier.cipher import centre
 from he.paillier.randomisers import Randomiser
 from tests.defects.planting import Defect, put, together
@@ -48,7 +49,8 @@ def nothing_removed(opened: Any, seeds: Any, n: int) -> list[int]:
 
 def check_values_ignored(session: Any, asked: Any, boxes: Any, check_key: bytes, secret: bytes) -> Any:
     parameters = scheme(session)
-    coefficients = open_sum(Sum.decode(asked.ciphertexts), parameters, len(asked.tickets), secret)
+    pads = (pad_for(boxes[i], session, i) for i in asked.tickets)
+    coefficients = open_sum(Sum.decode(asked.ciphertexts), parameters, len(asked.tickets), secret, pads)
     return gather(coefficients, parameters, int(session.modulus))
 
 
@@ -67,6 +69,13 @@ def any_two(self: Any, clients: int) -> int:
     return min(2, clients)
 
 
+def in_the_first_ciphertext_only(box_key: bytes, session: Any, index: int) -> Any:
+    pad = PAD_FOR(box_key, session, index)
+    pad[scheme(session).degree :] = 0
+    return pad
+
+
+PAD_FOR = pad_for
 PUBLISHED = published
 DEFECTS = (
     Defect(
@@ -109,6 +118,17 @@ DEFECTS = (
         "no-decryption-oracle",
         put("he.roles.scheme.expect_clients", lambda session, indices: None),
         paillier,
+    ),
+    Defect(
+        "only the first CKKS ciphertext bound",
+        "no-decryption-oracle",
+        together(
+            *(
+                put(f"he.ckks.{place}.pad_for", in_the_first_ciphertext_only)
+                for place in ("whole_key", "joining")
+            )
+        ),
+        CKKSSum,
     ),
     Defect(
         "a key holder's own policy ignored",

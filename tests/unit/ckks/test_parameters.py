@@ -9,7 +9,7 @@ from he.ckks.parameters import (
     CHECK_BITS,
     MAX_CLIENTS,
     TABLE_128,
-    TAG_BITS,
+    WORD_BITS,
     CKKSParameters,
     choose,
     digits,
@@ -51,7 +51,7 @@ def test_parameters_are_exact_secure_and_fit_in_words(
         assert p.sum_noise < worst_noise(p, clients)
     for width, dropped in zip(p.widths, p.dropped, strict=True):
         assert not dropped or width + clients.bit_length() <= 63, "the server's words could overflow"
-    assert p.tags * p.digit_bound.bit_length() >= TAG_BITS
+    assert p.tags * p.digit_bound.bit_length() >= WORD_BITS * p.checks
     assert p.checks * (64 - (4 * clients * p.digit_bound).bit_length()) >= CHECK_BITS
 
 
@@ -77,11 +77,17 @@ def test_no_other_parameters_with_the_worst_case_bound_need_fewer_bits(
     clients, bound = 10, (1 << 27) - 1
     chosen = choose(clients, dimension, bound, symmetric)
     least = min(
-        plain_search(clients, limbs * dimension, beta, -(-TAG_BITS // beta.bit_length()), symmetric)
+        plain_search(clients, limbs * dimension, beta, plain_tags(clients, beta), symmetric)
         for limbs, beta in ((1, bound), (2, 1 << 13), (3, 1 << 9))
     )
     assert chosen.worst_case
     assert chosen.upload_bits == least
+
+
+def plain_tags(clients: int, beta: int) -> int:
+    """Digits of as many words as find a change but with probability 2^-80."""
+    words = -(-80 // (64 - (4 * clients * beta).bit_length()))
+    return words * -(-64 // beta.bit_length())
 
 
 def plain_search(clients: int, values: int, beta: int, tags: int, symmetric: bool) -> int:

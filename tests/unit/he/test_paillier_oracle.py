@@ -13,9 +13,11 @@ import pytest
 from he import KeyHolder, SharedByClients, Threshold
 from he.arrangements import Arrangement
 from he.paillier.cipher import add, encrypt, parse, serialise
+from he.paillier.parameters import scheme
 from he.paillier.randomisers import Randomisers
 from he.roles.messages import (
     AGREE,
+    INPUT,
     OPEN,
     EncryptedInput,
     Listed,
@@ -101,6 +103,35 @@ def test_fewer_other_or_damaged_tickets_do_not_open(arrangement: Arrangement) ->
     alone = OpenRequest(s.contributions[1].ciphertexts, {1: honest.tickets[1]}, honest.certificate)
     with pytest.raises(PeerError, match=r"at least 3|agreed to"):
         s.opener.receive(s.ask(alone), RANDOM)
+
+
+@HELD
+@pytest.mark.parametrize("position", [0, -1])
+def test_a_guess_of_the_values_in_one_ciphertext_is_not_confirmed(
+    arrangement: Arrangement, position: int
+) -> None:
+    """Every plaintext has a tag, the last one, filled in part, too: a right guess opens no more than a wrong one."""
+    protocol, vectors = fixed(arrangement), [np.full(900, i) for i in range(4)]
+    public, sent = protocol.keys.encryption, {}
+
+    def tamper(message: Message) -> Message:
+        if message.stage == INPUT and message.sender.role == "client":
+            sent[message.sender.number] = EncryptedInput.decode(message.body).ciphertexts
+        if message.stage != OPEN or message.sender != SERVER:
+            return message
+        asked = OpenRequest.decode(message.body)
+        count = len(asked.ciphertexts) // public.ciphertext_bytes
+        assert count > 2
+        packing = scheme(session).packing
+        guess = parse(encrypt(packing.pack([1] * 900), Randomisers(public), RANDOM), count, public)
+        total, own = parse(asked.ciphertexts, count, public), parse(sent[1], count, public)
+        n2 = gmpy2.mpz(public.n) ** 2
+        total[position] = total[position] * gmpy2.invert(own[position], n2) * guess[position] % n2
+        return replace(message, body=replace(asked, ciphertexts=serialise(total, public)).encode())
+
+    session = protocol.session(["a", "b", "c", "d"], 900, 3, random=RANDOM)
+    with pytest.raises(Aborted, match="something else than the sum"):
+        simulate(protocol, dict(zip("abcd", vectors, strict=True)), session=session, tamper=tamper)
 
 
 def test_a_ticket_left_out_does_not_open() -> None:
