@@ -114,7 +114,7 @@ DEFECTS = (
     Defect(
         "unsigned keys",
         "forged-requests-refused",
-        put("secagg.advertisement.check_certificate", anything_goes),
+        put("secagg.advertisement.check_signature", anything_goes),
         malicious,
     ),
     Defect(
