@@ -109,8 +109,9 @@ class ClientEngine:
 
         run: calls the loop with what `begin` gave. It is left as soon as the check is done; nothing is trained,
         nothing counted. Later rounds take what was found; `probed` that another client found is taken for layouts
-        alone. Where no example has a finite gradient, or there is none, nothing can be checked: none takes part in this
-        round, whose steps are noise alone, and the log of the client, `whose`, says so. Raises NotPerExample,
+        alone. Where no example has a finite gradient, or there is none, nothing can be checked: in this round each then
+        passes alone, for who takes part must not follow all examples together, and the log of the client, `whose`, says
+        so. Raises NotPerExample,
         UnaccountedStep.
         """
         now = self._under_way()
@@ -120,7 +121,8 @@ class ClientEngine:
                     self.probed, self.checked = self.check(run).insist(), True
             except NonFiniteGradient:
                 tell_silent(whose)
-            now.loader.silent = not self.checked
+            if not self.checked:
+                now.loader.one_by_one()
         return self.probed
 
     def check(self, run: Callable[[], object], copies: int = 2) -> Probed:

@@ -54,9 +54,9 @@ def tell(whose: str, lost: int) -> None:
 
 
 def tell_silent(whose: str) -> None:
-    """The same where no example takes part."""
+    """The same where nothing can be checked."""
     _LOG.warning(
-        "%s: no example has a finite gradient, so that none takes part and what is sent is noise alone; nobody else is "
-        "told: check the data, the model and the loss",
+        "%s: no example has a finite gradient, so that they pass one at a time and what is sent may be noise alone; "
+        "nobody else is told: check the data, the model and the loss",
         whose,
     )

@@ -52,14 +52,13 @@ def clipped_sum(
     reduction: str = "mean",
     physical_batch: int | None = 256,
     probed: Probed | None = None,
-    silent: bool = False,
     whose: str = "this client",
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
     """Sum of rint(clipped gradient / step) over a Poisson sample of the loader's examples, by parameter
     name.
 
     loss: `loss(model, batch)`, the mean (or sum, see `reduction`) over the batch. probed: what `prove` found, its
-    reduction included; without it the examples must lie first everywhere. silent: no example takes part. whose: whose
+    reduction included; without it the examples must lie first everywhere. whose: whose
     log tells how many examples count as zero, because their gradient holds NaN or infinity. Each example's integer
     vector has L2 norm at most clip / step + sqrt(d) / 2. Returns int64 arrays of the parameters' shapes, and
     private figures (mean loss). Raises UnsupportedModule, UnaccountedStep, Misuse.
@@ -74,7 +73,6 @@ def clipped_sum(
     arrivals, seen, lost, broken = _Arrivals(hooks), 0, 0.0, 0
     try:
         batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch)
-        batches.silent = silent
         for batch in batches:
             hooks.clear()
             with OwnLosses(lambda: arrivals.size):
@@ -108,7 +106,7 @@ def prove(
     physical_batch: as `clipped_sum` takes them; batches as large as they allow are among what is checked.
 
     Returns what `clipped_sum` takes as `probed`; None where no example has a finite gradient, so that nothing can be
-    checked and none may take part. Raises NotPerExample by parameter, UnsupportedModule.
+    checked, and examples may only pass one at a time. Raises NotPerExample by parameter, UnsupportedModule.
     """
     training = model.training
     model.train()

@@ -172,8 +172,8 @@ class PrivateLoader(DataLoader[Any]):
     """A DataLoader over the same examples whose batches are secret Poisson batches.
 
     rate: each example's probability per step. count: steps per pass. most: largest physical batch (None: no
-    limit). sealed: whether the data set is out of reach, as in a user's loop. silent: every batch counts as
-    empty. Raises Misuse for a loader that draws by a sampler, a batch sampler or an iteration of its own.
+    limit). sealed: whether the data set is out of reach, as in a user's loop. Raises Misuse for a loader that draws by
+    a sampler, a batch sampler or an iteration of its own.
     """
 
     dataset = _secret("dataset")
@@ -198,11 +198,11 @@ class PrivateLoader(DataLoader[Any]):
         batches = PoissonBatches(len(dataset), rate, count, random)
         self._steps, self.rate, self._whole, self.sealed, self._most = steps, rate, whole, False, most
         self.script: Iterator[Any] | None = None
-        self.silent = False
         self._look = lru_cache(1024)(dataset.__getitem__)
+        self._parts = _Parts(batches, most)
         self._batches: DataLoader[Any] = DataLoader(
             _Tagged(dataset, whole),
-            batch_sampler=_Parts(batches, most),
+            batch_sampler=self._parts,
             collate_fn=_CollateTensors(dataset.tensors) if whole else _Collate(loader.collate_fn),
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
@@ -215,6 +215,11 @@ class PrivateLoader(DataLoader[Any]):
 
     def __len__(self) -> int:
         return len(self._batches)
+
+    def one_by_one(self) -> None:
+        """From here on every example passes alone: its row is then its own whatever the loop, but for one that
+        remembers."""
+        self._parts.most = 1
 
     @property
     def _examples(self) -> int:
@@ -240,7 +245,7 @@ class PrivateLoader(DataLoader[Any]):
             yield from self.script
             return
         for part in self._batches:
-            if part.content is None or self.silent:
+            if part.content is None:
                 if part.last:
                     self._steps.empty()
                 continue

@@ -35,11 +35,11 @@ class OwnSum:
     ) -> tuple[NDArray[np.int64], dict[str, float]]:
         """The sum over a secret batch, in steps and in the order of what is sent, and private figures.
 
-        Leaves the mean step in `task.result`. A client without an example that has a finite gradient adds nothing.
+        Leaves the mean step in `task.result`. Examples without a finite gradient add nothing.
         Raises what `prove` raises in a client's first round, and what `clipped_sum` does.
         """
         loss = task.loss or (lambda model, batch: task.criterion(model(batch[0]), batch[1]))
-        silent = facts.client not in self._proven and not self._prove(task, loss, facts)
+        proven = facts.client in self._proven or self._prove(task, loss, facts)
         named, private = clipped_sum(
             task.model,
             loss,
@@ -49,9 +49,8 @@ class OwnSum:
             step=step,
             random=facts.random,
             reduction=self.reduction,
-            physical_batch=self.physical_batch,
+            physical_batch=self.physical_batch if proven else 1,
             probed=self._probed,
-            silent=silent,
             whose=facts.whose,
         )
         scale = -step / (self.rate * self.examples)
@@ -59,7 +58,7 @@ class OwnSum:
         return _in_state_order(task, named), private
 
     def _prove(self, task: LocalTask, loss: Any, facts: RoundFacts) -> bool:
-        """Once per client and run; False where no example can take part."""
+        """Once per client and run; False where nothing can be checked: each example then passes alone."""
         if not len(task.loader.dataset):
             return False
         found = prove(task.model, loss, task.loader, self._probed, self.rate, self.physical_batch)

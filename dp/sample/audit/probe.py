@@ -227,6 +227,8 @@ class Probe:
         large = self._record()
         yield from self._take([0] * size)
         layouts, faults = self._layouts(small, large, size)
+        if self._hooks is not None:
+            self._hooks.layouts = layouts
         indices, references = yield from self._references(size)
         yield from self._take(indices)
         whole = self._gradients()

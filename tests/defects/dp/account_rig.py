@@ -426,6 +426,33 @@ def no_more_is_spent_than_planned() -> bool:
     return True
 
 
+def one_example_brings_one_example() -> bool:
+    """Sixteen examples too large for the check, and one more that is not: the noiseless sums lie one clip apart."""
+
+    def make() -> Any:
+        made = torch.nn.Linear(3, 1, bias=False)
+        torch.nn.init.zeros_(made.weight)
+        return made
+
+    moved = []
+    for more in (0, 1):
+        x = torch.cat([torch.full((16, 3), 1e10), torch.full((more, 3), 0.1)])
+        data = DataLoader(TensorDataset(x, torch.ones(len(x), 1)), 16)
+        layer = SampleDP(noise_multiplier=1e-4, clip=1.0, delta=1e-5, batch_size=16, examples=16)
+        run = Federation(
+            make,
+            {"a": data},
+            passes(1),
+            criterion=torch.nn.MSELoss,
+            privacy=[layer],
+            learning_rate=1.0,
+            range=4.0,
+        )
+        run.fit(1)
+        moved.append(16 * run.coordinator.reference().flat.vector)
+    return bool(np.linalg.norm(moved[1] - moved[0]) < 1.02)
+
+
 def a_frozen_layer_stays() -> bool:
     """A loop lets a frozen layer have gradients for a moment: torch steps whatever has one."""
 

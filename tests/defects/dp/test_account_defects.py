@@ -221,6 +221,10 @@ DEFECTS = {
     "sample-dp: a pass left before its end": Defect(
         check.no_more_is_spent_than_planned, patches=((StepGuard, "finish", any_end),)
     ),
+    "sample-dp: a client sits out where nothing can be checked": Defect(
+        check.one_example_brings_one_example,
+        patches=((loader.PrivateLoader, "one_by_one", lambda self: setattr(self._parts.batches, "size", 0)),),
+    ),
     "sample-dp: a frozen layer stepped by its raw gradient": Defect(
         check.a_frozen_layer_stays,
         patches=(

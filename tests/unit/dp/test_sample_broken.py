@@ -110,9 +110,41 @@ def test_a_client_without_a_finite_example_takes_steps_of_noise_alone(mode: str,
     assert run.account.events[0].facts == run.account.events[1].facts
 
 
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ew", "ghost", "example"])
+def test_one_more_example_does_not_bring_the_others_in(mode: str) -> None:
+    """Every gradient is too large for the check, whose parameters are moved, and is none at the model's own. Such a
+    client sat out; with one example more that could be checked all 24 took part, 24 clips apart.
+    """
+
+    def linear() -> nn.Module:
+        made = nn.Linear(DIM, 1, bias=False)
+        nn.init.zeros_(made.weight)
+        return made
+
+    def squares(model: Any, batch: Any) -> torch.Tensor:
+        return nn.functional.mse_loss(model(batch[0]), batch[1])
+
+    def run(more: int) -> Federation:
+        x = torch.cat([torch.full((N, DIM), 1e10), torch.full((more, DIM), 0.1)])
+        clients = {"ward-0": DataLoader(TensorDataset(x, torch.ones(len(x), 1)), N)}
+        common: dict[str, Any] = {"learning_rate": 1.0, "range": 4.0}
+        if mode == "example":
+            exact = {"noise_multiplier": 1e-4, "delta": 1e-5, "sample_rate": 1.0, "examples": N}
+            layer = DistributedDP(unit="example", min_survivors=1, **exact)  # type: ignore[arg-type]  # numbers
+            return Federation(
+                linear, clients, privacy=[layer], strategy=FedSGD(lr=1.0), loss=squares, **common
+            )
+        layers = [sampled(gradients=mode)]
+        return Federation(linear, clients, train=train, criterion=nn.MSELoss, privacy=layers, **common)
+
+    steps = [moved(run(more), 1) * N for more in (0, 1)]
+    assert np.linalg.norm(steps[1] - steps[0]) < 1.02
+    assert np.linalg.norm(steps[0]) > 0.9 * N
+
+
 def test_without_a_public_number_a_client_without_examples_is_refused_with_the_cure() -> None:
     with pytest.raises(Misuse, match="ward-0 holds no example: leave it out, or give a public number"):
-        federation([data(keep=0)], sampled(examples=None)).fit(1)
+        federation([data(keep=0), data()], sampled(examples=None)).fit(1)
 
 
 @pytest.mark.parametrize("other", [data(3), data(*range(N)), data(keep=0)])
