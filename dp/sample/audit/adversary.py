@@ -1,12 +1,13 @@
 """The example that moves a clipped sum most, as far as it is found: removals, exchanges and gradient ascent.
 
-Candidates are the data's own examples, the same with labels and inputs changed, and examples whose floating
-point inputs climb the norm of their own gradient, whole and parameter by parameter. No verdicts here.
+Candidates are the data's own examples, the same with labels and inputs changed, examples whose floating
+point inputs climb the norm of their own gradient, whole and parameter by parameter, and these far from nought, where
+what inputs have in common cancels; then one more of many alike, where sums are rounded. No verdicts here.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice
+from itertools import islice, pairwise
 from typing import Any, Protocol
 
 import torch
@@ -18,6 +19,14 @@ from protocols.errors import SecAggError
 OTHERS = 16
 """Examples in the sum, the one that is exchanged among them."""
 
+ALIKE = (512, 4096)
+"""Examples all alike, to which another is added: a sum of eight bits goes by steps of two or more there, and in the
+larger crowd, which models in float32 are spared, one of eleven bits."""
+ROWS = 2**24
+"""Values of rows that as many may take in memory; larger crowds are left out."""
+OFFSETS = tuple(10.0 ** (at / 2) for at in range(2, 12))
+"""Added to all of an input, times its largest value."""
+
 
 class Tried(Protocol):
     """What is audited: a model, its step and a few of its examples."""
@@ -26,6 +35,7 @@ class Tried(Protocol):
     step: Any
     loader: Any
     largest: int
+    coarse: bool
 
     def few(self, count: int) -> Any: ...
 
@@ -37,7 +47,22 @@ def movement(bench: Tried, summed: Callable[[Any], torch.Tensor], clip: float, a
     few, data = list(bench.few(OTHERS)), bench.loader.dataset
     large = [data[at % len(data)] for at in range(bench.largest)]
     most = _moved(summed, few, 6, candidates(bench, few, ascent))
-    return max(most, _moved(summed, large, 2, islice(candidates(bench, few, 0), 7))) / clip
+    most = max(most, _moved(summed, large, 2, islice(candidates(bench, few, 0), 7)))
+    return max(most, _crowded(bench, summed, few[0]) if ascent else 0.0) / clip
+
+
+def _crowded(bench: Tried, summed: Callable[[Any], torch.Tensor], example: Any) -> float:
+    """The most by which one more of many examples alike moves their sum."""
+    width, most = sum(p.numel() for p in bench.model.parameters() if p.requires_grad), 0.0
+    for many in ALIKE if bench.coarse else ALIKE[:1]:
+        if many * width > ROWS:
+            break
+        try:
+            sums = [summed([example] * (many + more)) for more in range(5)]
+        except (RuntimeError, ValueError, IndexError, SecAggError):
+            continue
+        most = max(most, *(float((b - a).norm()) for a, b in pairwise(sums)))
+    return most
 
 
 def _moved(
@@ -49,7 +74,7 @@ def _moved(
     without = summed(rest)
     for candidate in tried:
         try:
-            most = max(most, float((summed([candidate, *rest]) - without).norm()))
+            most = max(most, float((summed([*rest, candidate]) - without).norm()))
         except (RuntimeError, ValueError, IndexError, SecAggError):
             continue
     return most
@@ -70,6 +95,8 @@ def candidates(bench: Tried, examples: list[Any], ascent: int) -> Iterator[Any]:
         climbed = _climbed(bench, first, name, ascent)
         if climbed is not None:
             yield climbed
+            for base in (first, climbed) if name is None else ():
+                yield from (_mapped(base, partial(_far, offset)) for offset in OFFSETS)
 
 
 def _leaves(example: Any) -> tuple[list[Any], Any]:
@@ -89,6 +116,11 @@ def _joined(one: Any, other: Any) -> Any:
 
 def _scaled(factor: float, leaf: torch.Tensor) -> torch.Tensor:
     return leaf * factor if leaf.is_floating_point() else leaf
+
+
+def _far(offset: float, leaf: torch.Tensor) -> torch.Tensor:
+    """All of an input moved the same way: what its places have in common grows, their differences stay."""
+    return leaf + offset * float(leaf.abs().max()) if leaf.is_floating_point() and leaf.numel() else leaf
 
 
 def _filled(other: Any, leaf: torch.Tensor) -> torch.Tensor:

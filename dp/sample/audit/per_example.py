@@ -145,7 +145,7 @@ class Bench:
     ) -> None:
         self.model, self.step, self.loader, self.clip, self._engine = model, step, loader, clip, engine
         self._probes: dict[str, Probed] = {}
-        self.largest = 0
+        self.largest, self.coarse = 0, False
         self._rate = min(1.0, (loader.batch_size or len(loader.dataset)) / len(loader.dataset))
 
     def mode(self, name: str, ascent: int) -> Mode:
@@ -177,6 +177,7 @@ class Bench:
         try:
             return engine.check(lambda: self.step.loop(attached), copies=1)
         finally:
+            self.coarse |= getattr(engine._hooks, "precision", 0.0) > 2.0**-23
             engine.abandon()
 
     def _begun(
@@ -192,14 +193,21 @@ class Bench:
 
     def summed(self, name: str, probed: Probed | None, data: Any) -> torch.Tensor:
         """The clipped sum over all examples of `data`, as one private step without noise makes it."""
-        kept = _Reader(self._trained())
         loader = DataLoader(data, batch_size=len(data), collate_fn=self.loader.collate_fn)
-        engine, attached = self._begun(name, loader, kept, probed)
+        engine, attached = self._begun(name, loader, _Still(self._trained(), lr=1.0), probed)
+        optimizer, seen = attached.optimizer, list[torch.Tensor]()
+        released = optimizer.add_noise
+
+        def add_noise() -> None:
+            seen.extend(p.summed_grad.double().reshape(-1).cpu() * optimizer.grid for p in optimizer.params)
+            released()
+
+        optimizer.add_noise = add_noise  # before the sum takes the parameters' number format
         try:
             self.step.loop(attached)
         finally:
             engine.abandon()
-        return kept.seen * len(data)
+        return torch.cat(seen)
 
     def few(self, count: int) -> Any:
         """Up to `count` of the examples, spread over the data."""
@@ -233,13 +241,8 @@ class Bench:
         return held
 
 
-class _Reader(torch.optim.SGD):
-    """Keeps the gradient that it is given and moves nothing."""
-
-    def __init__(self, parameters: list[nn.Parameter]) -> None:
-        super().__init__(parameters, lr=1.0)
-        self.seen = torch.zeros(0, dtype=torch.float64)
+class _Still(torch.optim.SGD):
+    """Moves nothing."""
 
     def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch overloads it
-        given = [p for group in self.param_groups for p in group["params"]]
-        self.seen = torch.cat([p.grad.detach().double().reshape(-1).cpu() for p in given])
+        return None

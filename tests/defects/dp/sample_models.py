@@ -298,6 +298,39 @@ SOUND: dict[str, Case] = {
     "frozen": (frozen, vectors),
     "dropout": (lambda: nn.Sequential(inner(), nn.Dropout(0.0), nn.Tanh(), out()), vectors),
 }  # fmt: skip
+
+
+def ranked(width: int = 8) -> nn.Module:
+    """The difference of two items' scores (RankNet): what both have in common cancels in the gradient."""
+
+    def run(model: Any, x: Tensor) -> Tensor:
+        score = model.score(x)
+        return functional.pad(score[:, 1] - score[:, 0], (1, 0))
+
+    return Model(run, score=nn.Linear(width, 1, bias=False))
+
+
+def coarse() -> nn.Module:
+    """A score under autocast, in eight bits."""
+
+    def run(model: Any, x: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=torch.bfloat16):
+            score = model.score(x)
+        return functional.pad(score.float(), (1, 0))
+
+    return Model(run, score=nn.Linear(8, 1, bias=False))
+
+
+def items(*shape: int) -> TensorDataset:
+    generator = torch.Generator().manual_seed(5)
+    return TensorDataset(torch.randn(EXAMPLES, *shape, generator=generator), torch.arange(EXAMPLES) % 2)
+
+
+FLOATS: dict[str, Case] = {
+    "terms that cancel": (ranked, lambda: items(2, 8)),
+    "scores in eight bits": (coarse, lambda: items(8)),
+}
+"""Sound, and hard for floats: norms by sums of products, or sums in the format of the activations, are wrong."""
 REFUSED: dict[str, tuple[Callable[[], nn.Module], Callable[[], TensorDataset], str]] = {
     "weight used by a function": (functional_tie, tokens, r"words\.weight"),
     "weight multiplied": (multiplied, vectors, r"out\.weight"),

@@ -119,14 +119,14 @@ def test_a_half_model_over_sequences_adds_exactly(kind: torch.dtype, mode: str) 
         assert moved(net, pairwise, mode, given, example) <= ROUNDED
 
 
-def released(passes: int, extra: bool, mode: str) -> float:
+def released(passes: int, extra: bool, mode: str, kind: type[ClientEngine] = ClientEngine) -> float:
     """Unclipped minus clipped examples, with noise, as the adaptive clip tells it."""
     torch.manual_seed(0)
     net, x = nn.Linear(8, 3), torch.randn(64, 8, generator=seeded(1))
     x = torch.cat([x, torch.full((1, 8), 1e3)]) if extra else x
     y = torch.arange(len(x)) % 3
     clip = AdaptiveClip(start=20.0, count_noise=0.1, least=1e-30, most=1e30)
-    engine = ClientEngine(Clipping(clip, gradients=mode), 4.0, 1.0, 1)
+    engine = kind(Clipping(clip, gradients=mode), 4.0, 1.0, 1)
     engine.size(64)
     data = DataLoader(TensorDataset(x, y), batch_size=64)
     at = engine.begin(net, torch.optim.SGD(net.parameters(), lr=0.1), data, nn.CrossEntropyLoss())
