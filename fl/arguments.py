@@ -100,7 +100,7 @@ CHECKS: dict[str, Check] = {
     ),
     "policy": kind("a protocols.Policy or None", lambda value: value is None or isinstance(value, Policy)),
     **dict.fromkeys(("metrics", "stay_local"), kind("a list of names", _texts)),
-    **dict.fromkeys(("range", "learning_rate", "budget"), positive),
+    **dict.fromkeys(("range", "learning_rate", "budget", "client_timeout"), positive),
     **dict.fromkeys(
         (
             "partition",

@@ -3,6 +3,7 @@
 What does not belong here: arithmetic of a round (`fl.round`), sending.
 """
 
+import logging
 import warnings
 from collections.abc import Mapping
 from typing import Any
@@ -20,11 +21,12 @@ from fl.seeds import derive, seeded
 from fl.strategies.base import Extras
 from fl.tensors import flatten_state, to_state, to_tree
 from fl.train_function import fresh_model, run_epochs
-from protocols.errors import Misuse
+from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
 from protocols.party_state import PartyState
 from protocols.updates import Flat
 
+LOG = logging.getLogger("fl.client")
 STAYED = "stay-local"
 """Owner of the entries of a model that never leave their client."""
 
@@ -39,9 +41,21 @@ class LocalComputation:
         self._shown: tuple[Broadcast, dict[str, Any]] | None = None
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
-        """Train and return the client's contribution. Raises Misuse naming client and tensor for NaN or infinity,
-        unless a layer counts such an update as zero.
+        """Train and return the client's contribution.
+
+        Raises ClientFailed for whatever goes wrong on the way: for our own errors with what they say (a tensor that
+        holds NaN or infinity, unless a layer counts such an update as zero), for all others, whose text can quote the
+        data, with their type alone: the text goes to this client's own log. What a client refuses is passed on.
         """
+        try:
+            return self._contribution(broadcast, own)
+        except REFUSALS:
+            raise
+        except Exception as error:
+            told = failed(error, own.whose)
+            raise told from told.__cause__
+
+    def _contribution(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         task = self.task(broadcast, own)
         compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
         for layer in reversed(self.setup.stack.layers):
@@ -53,23 +67,20 @@ class LocalComputation:
         self._hear(reported, own)
         for callback in self.setup.callbacks:
             callback.on_client_end(task, own.number, reported)
-        try:
-            trained = self._trained(task, broadcast, own)
-            difference = trained.vector - broadcast.reference.flat.vector
-            extras = self.setup.strategy.extras(task, difference, reported, own)
-            weight = self._weight(broadcast, self._chosen(extras, task.examples))
-            return contribution_of(
-                broadcast,
-                trained,
-                weight,
-                reported,
-                client=own.client,
-                empty=task.examples == 0,
-                counts=extras.counts,
-                blocks=extras.blocks,
-            )
-        except Misuse as error:
-            raise Misuse(f"{own.whose}: {error}") from None
+        trained = self._trained(task, broadcast, own)
+        difference = trained.vector - broadcast.reference.flat.vector
+        extras = self.setup.strategy.extras(task, difference, reported, own)
+        weight = self._weight(broadcast, self._chosen(extras, task.examples))
+        return contribution_of(
+            broadcast,
+            trained,
+            weight,
+            reported,
+            client=own.client,
+            empty=task.examples == 0,
+            counts=extras.counts,
+            blocks=extras.blocks,
+        )
 
     def _hear(self, reported: Mapping[str, float], own: RoundFacts) -> None:
         """Say once, where the client lives, that its loop returned no metric of a name that is summed."""
@@ -158,6 +169,16 @@ class LocalComputation:
         plan = broadcast.plan
         equal = plan.signals[0].weight_cap == 1 or plan.summed.weight_cap == 1
         return 1 if equal or not self.setup.strategy.weighted else examples
+
+
+def failed(error: Exception, whose: str) -> ClientFailed:
+    """Return what may be told of a client's failure; the rest goes to its own log, `fl.client`."""
+    ours = isinstance(error, SecAggError)
+    said = str(error) if ours else f"its loop failed: {type(error).__name__}; its own log says why"
+    told = ClientFailed(said if said.startswith(whose) else f"{whose}: {said}")
+    LOG.error("%s", told, exc_info=None if ours else error)
+    told.__cause__ = Misuse(str(told)) if type(error) is Misuse else error
+    return told
 
 
 def _with_result(result: Mapping[str, NDArray[Any]], broadcast: Broadcast) -> Flat:

@@ -134,6 +134,7 @@ class Federation:
             departures=Dropouts(options.seed, options.dropout),
             policy=self.setup.policy,
             workers=options.workers,
+            timeout=options.client_timeout,
         )
         self._history: list[RoundResult] = []
         self.protection: Protection | None = None
@@ -241,6 +242,15 @@ class Federation:
             raise Misuse(
                 "this federation has spent what its noise was calibrated for: plan all rounds in one fit, go on with "
                 "fit(the same rounds, resume=True) from an output folder, or make another federation"
+            )
+        options = self.setup.options
+        if (
+            options.client_timeout is not None
+            and options.workers == 1
+            and isinstance(self.engine, MemoryEngine)
+        ):
+            raise Misuse(
+                "client_timeout: one process cannot end a loop that hangs: take workers=2 or more, or Flower"
             )
         run = self.coordinator.prepare(rounds)
         empty = [

@@ -21,7 +21,8 @@ LONGEST, MOST = 120, 3
 def of(setup: FederationSetup) -> Settings:
     """Return the settings of a federation: JSON values by name; a layer's are named `<layer>.<option>`."""
     options = asdict(setup.options)
-    del options["device"], options["workers"]  # another machine may go on
+    for other in ("device", "workers", "client_timeout"):  # another machine may go on
+        del options[other]
     found: Settings = {
         **options,
         "clients": list(setup.names),

@@ -34,6 +34,8 @@ class RunOptions:
     a round with fewer is abandoned. workers: processes that train beside this one, for the engine in memory on the CPU;
     the same model bit for bit as workers=1 under torch.set_num_threads(1), for each trains on one thread; what a
     training function, a data set or a sampler changes outside the model stays in its process.
+    client_timeout: seconds that a client may take to train (> 0, None: any), in a worker process, which is then ended
+    and replaced, or on Flower (its server's `timeout` for every message trip); refused where one process plays all.
     stay_local: patterns (as of a shell) of names of the model's entries that never leave a client, which keeps its own.
     """
 
@@ -56,6 +58,9 @@ class RunOptions:
     delta: float | None = option(None, "Delta of the privacy account.")
     device: str = option("cpu", "cpu or cuda.")
     workers: int = option(1, "Processes that train, for the engine in memory on the CPU.")
+    client_timeout: float | None = option(
+        None, "Seconds after which a client that hangs is left out (workers, Flower)."
+    )
 
     def __post_init__(self) -> None:
         for item in fields(self):

@@ -79,7 +79,13 @@ class BudgetExceeded(SecAggError):
     """The next step would spend more privacy than the ledger allows; it was not taken."""
 
 
-REFUSALS = (PolicyRefusal, PeerError, Aborted, BudgetExceeded, StoreError)
+class ClientFailed(SecAggError):
+    """A client's own computation failed: its loop raised, gave another shape, hung or died. The text quotes no data of
+    the client's; `__cause__`, where it was in this process, may.
+    """
+
+
+REFUSALS = (PolicyRefusal, PeerError, Aborted, BudgetExceeded, StoreError, ClientFailed)
 """What ends one party's part in a session and nobody else's: it is gone, with its reason."""
 
 

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
-from protocols.errors import REFUSALS, SecAggError
+from protocols.errors import REFUSALS, ClientFailed, SecAggError
 from protocols.party_state import KEPT
 from protocols.policy import Policy
 from protocols.runtime import recall
@@ -45,8 +45,9 @@ def nobody(protocol: SecureSum, session: Session) -> tuple[Collection[str], Drop
 class MemoryEngine:
     """Plays sums in this process. Every party's store lasts for the engine's life, so that reused keys and marks do.
 
-    work: a client's part. workers: processes that train (`fl.engines.workers`). observe: sees every message.
-    progress: told what is being done, how much of it, and of how much. clock: what seconds are read from.
+    work: a client's part. workers: processes that train (`fl.engines.workers`); timeout: seconds that one client may
+    take there. observe: sees every message. progress: told what is being done, how much of it, and of how much. clock:
+    what seconds are read from.
     """
 
     notes = (PLAYED_HERE,)
@@ -59,8 +60,9 @@ class MemoryEngine:
         departures: Departures = nobody,
         policy: Policy | None = None,
         workers: int = 1,
+        timeout: float | None = None,
     ) -> None:
-        self.workers = workers
+        self.workers, self.timeout = workers, timeout
         self.secure_sum, self.work, self.departures, self.policy = secure_sum, work, departures, policy
         self.stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self.observe: Observe | None = None
@@ -71,6 +73,7 @@ class MemoryEngine:
         self.outcome: Outcome | None = None
         self.first: tuple[str, NDArray[np.int64]] | None = None
         self._number = 0
+        self._worked = False
 
     def origin(self, run: str) -> Origin:
         return Origin(run=run)
@@ -107,9 +110,10 @@ class MemoryEngine:
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
         """Have the clients train one after the other, each when its input is due: one vector is held at a time.
 
-        The first client trains before anything is sent, and then everyone who stays is charged for: a loop that cannot
-        work has sent nothing. Beside a layer that owns the training all train first, since what they spend is known
-        then. `first` is the first client and its vector while the sum is under way.
+        Clients train before anything is sent until the first of them succeeds, and then everyone who stays is charged
+        for: a loop that works for nobody, and never did, ends the run with its error and has sent nothing. Who fails
+        alone is gone, with its reason. Beside a layer that owns the training all train first, since what they spend is
+        known then. `first` is the first client and its vector while the sum is under way.
         """
         self.session, self.outcome, self.costs, self._train_s = session, None, SumCosts(), 0.0
         self.secure_sum.load(session, broadcast.plan.facts.run.rounds)
@@ -138,7 +142,7 @@ class MemoryEngine:
         if self.workers == 1:
             yield train
             return
-        with Workers(self.workers, names, train, self.stores.__getitem__) as workers:
+        with Workers(self.workers, names, train, self.stores.__getitem__, self.timeout) as workers:
             yield workers.take
 
     def _inputs(self, broadcast: Broadcast, staying: Collection[str], train: Train) -> dict[str, Input]:
@@ -148,26 +152,35 @@ class MemoryEngine:
             inputs[name] = partial(_nothing, broadcast)
             if name in staying:
                 inputs[name] = partial(self._timed, train, name, (place, len(broadcast.clients)))
-        owned = any(layer.needs_local() for layer in broadcast.plan.layers)
-        for name in list(staying)[: None if owned else 1]:
+        owned, broken = any(layer.needs_local() for layer in broadcast.plan.layers), list[SecAggError]()
+        for name in staying:
+            if self.first is not None and not owned:
+                break
             try:
                 vector = inputs[name]()
             except REFUSALS as error:  # of this client alone: it is gone when its input is due
                 inputs[name] = partial(_refuse, error)
-                self.costs.refusals[name] = (
-                    f"{type(error).__name__}: {error}"  # told though the round may have no sum
-                )
+                broken.append(error)
                 continue
             inputs[name] = partial(np.asarray, vector)
             self.first = self.first or (name, vector)
+        self._worked |= self.first is not None
+        if broken and not self._worked and all(isinstance(error, ClientFailed) for error in broken):
+            raise broken[0].__cause__ or broken[0]
         return inputs
 
     def _timed(self, train: Train, name: str, place: tuple[int, int]) -> NDArray[np.int64]:
         self.progress("training", *place)
         began = self.clock()
-        vector = train(name)
-        self._train_s += self.clock() - began
-        return vector
+        try:
+            return train(name)
+        except REFUSALS as error:
+            self.costs.refusals[name] = (
+                f"{type(error).__name__}: {error}"  # told though the round may have no sum
+            )
+            raise
+        finally:
+            self._train_s += self.clock() - began
 
     def _simulate(self, session: Session, inputs: Mapping[str, Input], drop: Drop) -> Outcome:
         # a resumed simulation may play a round again: every session's update is named for itself

@@ -48,6 +48,7 @@ AMPLIFIED = (
     "the price counts on a secret choice of clients, which no client can check: each node's own ledger, and its "
     "max_epsilon, count every round that it was asked for without it"
 )
+TRIP_SECONDS = 600.0
 OnRound = Callable[[RoundResult], Any]
 OwnLayers = Callable[[Site], Sequence[Any]]
 
@@ -141,7 +142,7 @@ def server_app(
     authority: bytes | None = None,
     identity: Identity | None = None,
     privacy: OwnLayers | None = None,
-    timeout: float = 600.0,
+    timeout: float | None = None,
     poll: float = POLL_SECONDS,
     on_round: OnRound | None = None,
     on_result: Callable[[Result], None] | None = None,
@@ -150,7 +151,8 @@ def server_app(
 
     roster, authority, identity: the signed roster, the pinned key that signed it, the server's signing key:
     all three or none. privacy: makes the federation's layers from the server's own `Site`, where they need the
-    signed roster (`Site.signed`, None without one). timeout: seconds per message trip. The run configuration
+    signed roster (`Site.signed`, None without one). timeout: seconds per message trip
+    (default: the federation's `client_timeout`, else 600). The run configuration
     overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
     `secagg-timeout`. on_round: False ends the run (`Federation.fit`). on_result: gets what `fit` returns.
 
@@ -162,7 +164,8 @@ def server_app(
     def main(grid: Grid, context: Context) -> None:
         config = context.run_config
         planned = whole(ROUNDS, config.get(ROUNDS, rounds), 1)
-        limit = positive(TIMEOUT, config.get(TIMEOUT, timeout))
+        usual = federation.setup.options.client_timeout if timeout is None else timeout
+        limit = positive(TIMEOUT, config.get(TIMEOUT, TRIP_SECONDS if usual is None else usual))
         site = _server_site(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(site)) if privacy else federation
         known = site.store, site.roster, site.identity, poll

@@ -67,7 +67,9 @@ def grid_of(folder: Path, make: Any = federation, **hooks: Any) -> DirectGrid:
     return DirectGrid(apps, **hooks)
 
 
-def serve(grid: DirectGrid, own: Federation, rounds: int, timeout: float = 5.0, **options: Any) -> Result:
+def serve(
+    grid: DirectGrid, own: Federation, rounds: int, timeout: float | None = 5.0, **options: Any
+) -> Result:
     results: list[Result] = []
     server = own.server_app(rounds, timeout=timeout, poll=0.01, on_result=results.append, **options)
     context = Context(run_id=1, node_id=0, node_config={}, state=RecordDict(), run_config={}, series_id=1)
@@ -299,6 +301,35 @@ def test_callbacks_of_clients_run_on_their_nodes_and_those_of_the_server_there(t
 
     assert len(serve(grid_of(tmp_path, made), made(), 3).history) == 2
     assert [name for name, number in seen if number == 2] == [*SITES, "server"]
+
+
+def test_a_client_that_fails_or_hangs_is_left_out_with_its_reason_and_without_its_words(
+    tmp_path: Path,
+) -> None:
+    reached = set[int]()
+
+    class Broken(Callback):
+        def on_client_begin(self, task: LocalTask, number: int) -> None:
+            reached.add(number)
+            if task.client == "site-2" and number == 1:
+                raise KeyError("patient 4711")
+
+    def made() -> Federation:
+        layers = [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+        return federation(layers, callbacks=[Broken()], client_timeout=0.5)
+
+    def silent(node: int, message: Message) -> Message | None:
+        return None if node == 3 and 2 in reached else message  # site-1 trains before it
+
+    (first, second) = serve(grid_of(tmp_path, made, before=silent), made(), 2, timeout=None).history
+    assert first.survivors == ("site-1", "site-3", "site-4")
+    assert (
+        "client 'site-2', round 1: its loop failed: KeyError; its own log says why"
+        in first.refusals["site-2"]
+    )
+    assert "4711" not in repr(first)
+    assert "site-3" not in second.survivors
+    assert "within 0.5 s" in second.refusals["site-3"]
 
 
 def test_a_server_that_is_told_to_stop_ends_there_and_goes_on_when_it_is_submitted_again(

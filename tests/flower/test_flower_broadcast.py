@@ -230,7 +230,7 @@ def test_an_exception_of_a_federations_training_stays_there(tmp_path: Path) -> N
 
     result = apps.serve(apps.grid_of(tmp_path, make, after=after), make(), 1)
     assert result.history[0].abandoned is not None
-    assert any("the app failed: KeyError" in why for why in came)
+    assert any("its loop failed: KeyError" in why for why in came)
     assert not any(SECRET[:5] in why for why in came)
 
 

@@ -92,9 +92,12 @@ def test_a_difference_too_large_for_a_float_counts_as_zero_too() -> None:
 
 
 def test_without_dp_it_is_refused_by_name() -> None:
-    for privacy in ([], [SecAggPlus(dropout=0.0)]):
-        with pytest.raises(Misuse, match="client 'ward-2', round 1: weight: holds NaN or infinity"):
-            federation(privacy, 2).fit(1)
+    said = "ClientFailed: client 'ward-2', round 1: weight: holds NaN or infinity"
+    for privacy in ([], [SecAggPlus(dropout=0.2)]):
+        (entry,) = federation(privacy, 2).fit(1).history
+        assert len(entry.survivors) == 7
+        assert "ward-2" not in entry.survivors
+        assert said in entry.refusals["ward-2"]
     state = {"w": torch.zeros(2)}
     with pytest.raises(Misuse, match="client 'b': w: holds NaN"):
         SecureAverage([])({"a": state, "b": {"w": torch.tensor([0.0, math.nan])}}, reference=state)

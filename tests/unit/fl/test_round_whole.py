@@ -198,7 +198,7 @@ def test_it_does_in_a_worker_process_too() -> None:
     assert "all is spent" in found.history[1].refusals["d"]
 
 
-def test_a_loop_that_fails_still_ends_the_run_by_name() -> None:
+def test_a_loop_that_fails_for_everybody_still_ends_the_run_by_name() -> None:
     def train(model: Any, loader: Any, optimizer: Any) -> None:
         model.weight.data.fill_(float("nan"))
 

@@ -1,5 +1,6 @@
 """Training in other processes: the same model bit for bit, errors told in the parent, stores brought back."""
 
+import logging
 import os
 from typing import Any
 
@@ -12,7 +13,7 @@ from dp import LocalDP, SampleDP
 from fl import Federation
 from fl.engines.workers import Workers
 from fl.loaders import check_workers
-from protocols.errors import BudgetExceeded, Misuse
+from protocols.errors import BudgetExceeded, ClientFailed, Misuse
 from protocols.store import MemoryStore
 from secagg import SecAggPlus
 
@@ -58,7 +59,11 @@ def test_noise_at_the_client_differs_between_processes() -> None:
     assert found != values(federation(privacy=[LocalDP(epsilon=5.0, delta=1e-3, clip=1.0)], workers=2))
 
 
-def test_what_a_loop_raises_is_told_with_its_client(capfd: pytest.CaptureFixture[str]) -> None:
+def test_what_a_loop_raises_is_told_with_its_client(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(logging.root, "handlers", [])  # as without pytest: a log goes to standard error
+
     def train(model: Any, loader: Any, optimizer: Any) -> None:
         raise ValueError("the shelf is empty")
 
@@ -78,7 +83,7 @@ def test_a_process_that_dies_is_told() -> None:
     def train(model: Any, loader: Any, optimizer: Any) -> None:
         os._exit(7)
 
-    with pytest.raises(Misuse, match=r"'c0' died \(exit code 7\)"):
+    with pytest.raises(ClientFailed, match=r"'c0' died \(exit code 7\)"):
         federation(train=train, workers=2).fit(1)
 
 
