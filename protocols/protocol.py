@@ -103,6 +103,11 @@ class Protocol(ABC, Generic[Input]):
     def tag(self) -> str:
         return f"{self.name}/{self.version}"
 
+    @property
+    def keeps(self) -> str:
+        """What its parties' memories are filed under: memories of one kind are found by this name, and no others."""
+        return self.tag
+
     # -- parties --
 
     def server(self, session: Session, *, random: SecureRandom, memory: bytes | None = None) -> Step:

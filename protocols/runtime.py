@@ -27,19 +27,48 @@ Start = Callable[[bytes | None], Step]
 """Makes a party's first step of a session from what it keeps of earlier ones."""
 
 
-def recall(store: Store, protocol: Protocol[Input]) -> bytes | None:
-    """Return what the party keeps beyond a session, to be handed to `Protocol.client(memory=...)`."""
-    return store.get(_memory(protocol))
+def recall(store: Store, protocol: Protocol[Input], series: str = "") -> bytes | None:
+    """Return what the party keeps beyond a session of a series, to be handed to `Protocol.client(memory=...)`."""
+    with store.transaction() as transaction:
+        return _kept(transaction, protocol, _hashed(protocol, series))
 
 
-def _memory(protocol: Protocol[Input]) -> str:
+def forget(store: Store, protocol: Protocol[Input], series: str = "") -> None:
+    """Erase what the party keeps beyond a session of a series: set-ups of reused keys, counts of sessions."""
+    with store.transaction() as transaction:
+        for name in (f"memory/{_hashed(protocol, series)}", _of_all(protocol)):
+            transaction.delete(name)
+
+
+def _hashed(protocol: Protocol[Input], series: str) -> str:
+    return hashlib.sha256(f"{protocol.keeps}/{series}".encode()).hexdigest()
+
+
+def _of_all(protocol: Protocol[Input]) -> str:
+    """Where earlier versions kept one memory for all series: the first series that needs one takes it over."""
     return f"memory/{protocol.tag}"
 
 
+def _kept(transaction: Transaction, protocol: Protocol[Input], hashed: str) -> bytes | None:
+    own = transaction.get(f"memory/{hashed}")
+    return transaction.get(_of_all(protocol)) if own is None else own
+
+
 def remember(
-    transaction: Transaction, protocol: Protocol[Input], step: Step, *, allow_resend: bool = False
+    transaction: Transaction,
+    protocol: Protocol[Input],
+    step: Step,
+    series: str = "",
+    *,
+    allow_resend: bool = False,
 ) -> None:
-    """Set a step's marks and keep its memory. Raises SpentUpdate if a mark is set already."""
+    """Set a step's marks and keep its memory, in a series. Raises SpentUpdate if a mark is set already."""
+    _remember(transaction, protocol, step, _hashed(protocol, series), allow_resend)
+
+
+def _remember(
+    transaction: Transaction, protocol: Protocol[Input], step: Step, hashed: str, allow_resend: bool
+) -> None:
     for mark in step.marks:
         if transaction.marked(mark):
             if allow_resend and mark.startswith("spent/"):
@@ -49,7 +78,8 @@ def remember(
             )
         transaction.mark_once(mark)
     if step.memory is not None:
-        transaction.put(_memory(protocol), step.memory)
+        transaction.put(f"memory/{hashed}", step.memory)
+        transaction.delete(_of_all(protocol))
 
 
 @dataclass(eq=False)
@@ -86,8 +116,9 @@ class Runtime(Generic[Input]):
         first: the step, or a function that makes it from the memory of earlier sessions (`recall`). A party that keeps
         a memory gives a function: it is called while the store is held, so that two sessions that begin at the same
         moment do not start from the same memory; a step that would replace a memory is refused (Misuse). series: names
-        the rounds that follow one another, where a store serves several federations. Raises SpentUpdate if this session
-        was begun here before: a session is not begun twice.
+        the rounds that follow one another, where a store serves several federations, each with a memory of its own:
+        the party's name for them, not one that a server may invent, for counts begin anew in each. Raises SpentUpdate
+        if this session was begun here before: a session is not begun twice.
         """
         with self.store.transaction() as transaction:
             if transaction.marked(f"begun/{self._key}"):
@@ -95,15 +126,15 @@ class Runtime(Generic[Input]):
                     "begun: this party took part in this session before; a retry is a new session"
                 )
             transaction.mark_once(f"begun/{self._key}")
-            self._supersede(transaction, hashlib.sha256(f"{self.protocol.tag}/{series}".encode()).hexdigest())
-            kept = transaction.get(_memory(self.protocol))
+            self._supersede(transaction, hashed := _hashed(self.protocol, series))
+            kept = _kept(transaction, self.protocol, hashed)
             if not callable(first) and first.memory is not None and kept is not None:
                 raise Misuse(
                     "begin: this party keeps a memory between sessions, and this step may not have been made from it: "
                     "give `begin` a function of its memory that returns the step"
                 )
             step = first(kept) if callable(first) else first
-            return self._save(transaction, step)
+            return self._save(transaction, step, hashed)
 
     def handle(self, message: Message) -> tuple[Message, ...]:
         """Take one message in a session that has begun; return the answers, to be sent as they are.
@@ -139,17 +170,18 @@ class Runtime(Generic[Input]):
             saved = transaction.get(self._key)
             if saved is None:
                 raise PolicyRefusal("no such session was begun here, or it is over")
-            state = self.protocol.decode_state(saved)
-            if state.over(transaction.get(_memory(self.protocol)), lambda mark: False):
+            state, mine = self.protocol.decode_state(saved), self._mine(transaction)
+            series = mine[0].series if mine else _hashed(self.protocol, "")
+            if state.over(_kept(transaction, self.protocol, series), lambda mark: False):
                 raise PolicyRefusal(
                     "this session is over: its party moved on in another one, and has no keys for it"
                 )
-            return self._save(transaction, take(state))
+            return self._save(transaction, take(state), series)
 
-    def _close_others(self, transaction: Transaction) -> None:
+    def _close_others(self, transaction: Transaction, series: str) -> None:
         """Erase the open sessions of this series that the last step ended: by what left, or by what is kept now."""
-        kept, resent = transaction.get(_memory(self.protocol)), self.allow_resend
-        for other in [one for mine in self._mine(transaction) for one in _noted(transaction, mine.series)]:
+        kept, resent = _kept(transaction, self.protocol, series), self.allow_resend
+        for other in _noted(transaction, series):
             saved = transaction.get(other.key) if other.key != self._key else None
             if saved is not None and self.protocol.decode_state(saved).over(
                 kept, lambda mark: not resent and transaction.marked(mark)
@@ -166,14 +198,14 @@ class Runtime(Generic[Input]):
         ended = self.result()
         return ended if isinstance(ended, Total) else None
 
-    def _save(self, transaction: Transaction, step: Step) -> tuple[Message, ...]:
-        remember(transaction, self.protocol, step, allow_resend=self.allow_resend)
+    def _save(self, transaction: Transaction, step: Step, series: str) -> tuple[Message, ...]:
+        _remember(transaction, self.protocol, step, series, self.allow_resend)
         if self.protocol.forgets(step.state):
             transaction.delete(self._key)
         else:
             transaction.put(self._key, self.protocol.encode_state(step.state))
         if step.marks or step.memory is not None:
-            self._close_others(transaction)
+            self._close_others(transaction, series)
         for mine in self._mine(transaction) if step.state.finished else ():
             transaction.delete(mine.name)
         return step.send

@@ -146,6 +146,11 @@ class _Masked(SecureSum):
         return made
 
     @property
+    def keeps(self) -> str:
+        """Set-ups of reused keys lie apart from the counts of sessions with fresh ones."""
+        return f"{self.tag}, one set-up for many rounds" if self.reuse else self.tag
+
+    @property
     def kinds(self) -> Mapping[int, type[State]]:
         return tags(*client_states.STATES, *server_states.STATES)
 

@@ -24,6 +24,7 @@ from protocols.kernel import Party
 from protocols.layers import RunFacts
 from protocols.randomness import SystemRandom
 from protocols.record import GENESIS, HEAD_PURPOSE
+from protocols.runtime import forget
 from protocols.store import FileStore, MemoryStore, Store
 from protocols.summation import SecureSum
 
@@ -96,7 +97,7 @@ class ServerParty:
 
     def forget(self) -> None:
         """Drop the set-up of reused keys: nobody knows who holds which one, so the next session makes one."""
-        self.state.store.delete(f"memory/{self.protocol.tag}")
+        forget(self.state.store, self.protocol)
 
     def ask(self, contents: Mapping[int, RecordDict], seconds: float, group: str) -> Iterator[Message]:
         """Send one message each to some nodes; yield the replies as they arrive, at most one per node.

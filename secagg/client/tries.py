@@ -34,6 +34,6 @@ class Tries(Record):
             raise PolicyRefusal(
                 f"tries: {self.count} sessions in a row drew a graph and were given up before any vector left: this "
                 "client draws no other. Once the reason is known, whoever runs it removes the count from its store "
-                "(the entry memory/ of this protocol)"
+                "(`protocols.runtime.forget`)"
             )
         return Tries(self.count + 1)

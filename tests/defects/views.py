@@ -297,6 +297,12 @@ DEFECTS = (
         reusing_sparse,
     ),
     Defect(
+        "one memory for all federations on a store",
+        "series-keep-to-themselves",
+        put("protocols.runtime._hashed", lambda protocol, series: "all"),
+        reusing_sparse,
+    ),
+    Defect(
         "an abandoned session keeps its chains",
         "abandoned-sessions-leave-nothing",
         put("protocols.runtime.Runtime._supersede", anything_goes),

@@ -39,6 +39,23 @@ def abandoned_sessions_leave_nothing(subject: Any, data: Any) -> None:
         _decoy_leaves_nothing(subject, stores, 4 + other, other)
 
 
+@promised("semi-honest", "several federations on one store", most=1)
+def series_keep_to_themselves(subject: Any, data: Any) -> None:
+    """What a client keeps of one federation is not touched by another one on the same store, which starts from nothing.
+
+    Sets up twice, in two series. Counts of sessions, and keys that are reused, are what is kept.
+    """
+    protocol, stores, kept = subject.protocol, subject.stores(5), dict[str, bytes | None]()
+    for round, series in enumerate(("one", "another"), 1):
+        runtime = Runtime(protocol, subject.session_of(5, 2, 1 << 40, round=round), stores[0])
+        found = recall(stores[0], protocol, series)
+        runtime.begin(_first(protocol, runtime.session, np.array([round, 0], np.int64)), series)
+        _send_input(subject, runtime, stores, None)
+        if found is not None or any(recall(stores[0], protocol, one) != kept[one] for one in kept):
+            raise Finding("two federations on one store share what the client keeps of their sessions")
+        kept[series] = recall(stores[0], protocol, series)
+
+
 def _decoy_leaves_nothing(subject: Any, stores: Any, round: int, other: int) -> None:
     """Two sessions of one round, of inputs that differ by `other`: nothing of one is left once the other's has gone."""
     protocol, memory = subject.protocol, recall(stores["server"], subject.protocol)

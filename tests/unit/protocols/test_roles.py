@@ -99,9 +99,7 @@ class TestRuntime:
             server.handle(party.handle(asks[i])[0])
             assert store.names("session/") == ()  # nothing is left of a session that is over
             assert party.total() is None
-        with server.store.transaction() as transaction:
-            state = protocol.decode_state(transaction.get(f"session/{session.context.hex()}") or b"")
-            server._save(transaction, state.close(RANDOM))
+        server.close()
         total = server.total()
         assert total is not None
         assert total.total.tolist() == [4, -2]

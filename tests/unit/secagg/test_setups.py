@@ -9,6 +9,7 @@ from protocols import simulate
 from protocols.errors import Misuse, PeerError, TooFewSurvivors
 from protocols.kernel import SERVER, Message, client
 from protocols.randomness import SystemRandom
+from protocols.runtime import recall
 from protocols.store import MemoryStore
 from secagg import SecAgg
 from secagg.memory import FIRST_PATIENCE, ServerMemory
@@ -37,7 +38,7 @@ def test_what_is_kept_is_kept_before_the_next_request_leaves() -> None:
 
     def observe(sent: Message) -> None:
         if sent.sender == SERVER and sent.stage == INPUT:
-            memory = kept["server"].get(f"memory/{protocol().tag}")
+            memory = recall(kept["server"], protocol())
             assert memory is not None
             seen.append(ServerMemory.decode(memory).last_round)
 
@@ -49,7 +50,7 @@ def test_what_is_kept_is_kept_before_the_next_request_leaves() -> None:
 def test_the_server_goes_on_with_the_set_up_of_the_session_alone() -> None:
     kept = stores()
     simulate(protocol(), vectors(1), stores=kept, bound=15)
-    memory = ServerMemory.decode(kept["server"].get(f"memory/{protocol().tag}") or b"")
+    memory = ServerMemory.decode(recall(kept["server"], protocol()) or b"")
     session = protocol().session(NAMES, 2, 15, random=RANDOM, round=2, memory=memory.encode())
     assert start(session, memory.encode()).send
     for other in (
