@@ -21,7 +21,8 @@ from protocols.session import Session
 
 def make(shared: bool, least: int | None) -> Hooks:
     """Return the hooks of a CKKSSum. shared: clients share the key. least: its `min_survivors`."""
-    return hooks(partial(_oracles, shared, least))
+    unsealed = {"nonces_are_used_once": "nothing is sealed with a nonce"} if shared else {}
+    return hooks(partial(_oracles, shared, least), **unsealed)
 
 
 def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tuple[str, Tamper]]:

@@ -24,19 +24,23 @@ from protocols.errors import ProtocolViolation, WireError
 
 @dataclass(frozen=True)
 class Upload(Record):
-    """One client's ciphertexts. first: first halves, packed. second: second halves, packed, or their seeds."""
+    """One client's ciphertexts. first: first halves, packed. second: second halves, packed, or their seeds. checks: the
+    padded words of its check value.
+    """
 
     first: bytes
     second: bytes
+    checks: bytes
 
 
 @dataclass(frozen=True)
 class Sum(Record):
-    """The words of several uploads added, packed in `width` bits each."""
+    """The words of several uploads added, packed in `width` bits each; those of check values modulo 2^64."""
 
     width: tuple[int, int]
     first: bytes
     second: bytes
+    checks: bytes
 
 
 def encrypt(
@@ -48,7 +52,7 @@ def encrypt(
         zeros = ring(parameters.degree, parameters.modulus).zeros(public, count)
         first.append(_with_message(zeros[:, 0], words, parameters))
         second.append(pack(zeros[:, 1] >> np.uint64(parameters.dropped[1]), parameters.widths[1]))
-    return Upload(b"".join(first), b"".join(second))
+    return Upload(b"".join(first), b"".join(second), bytes(8 * parameters.checks))
 
 
 def encrypt_seeded(
@@ -60,7 +64,7 @@ def encrypt_seeded(
         zeros, seeds = ring(parameters.degree, parameters.modulus).seeded_zeros(secret, count)
         first.append(_with_message(zeros, words, parameters))
         second.append(seeds.tobytes())
-    return Upload(b"".join(first), b"".join(second))
+    return Upload(b"".join(first), b"".join(second), bytes(8 * parameters.checks))
 
 
 def _blocks(
@@ -91,19 +95,23 @@ class Adder(Record):
     parameters: CKKSParameters
     first: NDArray[np.uint64]
     second: NDArray[np.uint64]
+    checks: NDArray[np.uint64]
     seeds: list[bytes]
 
     @classmethod
     def empty(cls, parameters: CKKSParameters) -> Self:
         size = 0 if parameters.symmetric else parameters.ciphertexts * parameters.degree
-        return cls(parameters, np.zeros(parameters.coefficients, np.uint64), np.zeros(size, np.uint64), [])
+        first, second, checks = (
+            np.zeros(n, np.uint64) for n in (parameters.coefficients, size, parameters.checks)
+        )
+        return cls(parameters, first, second, checks, [])
 
     def add(self, upload: Upload) -> None:
         """Add one upload in place. Raises WireError, changing nothing, for one of another length or with
         words out of range.
         """
         p = self.parameters
-        first = self._words(upload.first, len(self.first), 0)
+        first, checks = self._words(upload.first, len(self.first), 0), check_words(upload.checks, p)
         if p.symmetric:
             if len(upload.second) != p.ciphertexts * SEED_BYTES:
                 raise WireError(
@@ -113,6 +121,7 @@ class Adder(Record):
         else:
             self._into(self.second, self._words(upload.second, len(self.second), 1), 1)
         self._into(self.first, first, 0)
+        np.add(self.checks, checks, out=self.checks)
 
     def _words(self, data: bytes, count: int, half: int) -> Words:
         p = self.parameters
@@ -132,7 +141,19 @@ class Adder(Record):
             tables = [np.frombuffer(s, np.uint8).reshape(p.ciphertexts, SEED_BYTES) for s in self.seeds]
             second = ring(p.degree, p.modulus).expanded_sum(np.stack(tables)).ravel()
         widths = tuple(max(1, int(words.max()).bit_length()) for words in (self.first, second))
-        return Sum((widths[0], widths[1]), pack(self.first, widths[0]), pack(second, widths[1]))
+        return Sum(
+            (widths[0], widths[1]),
+            pack(self.first, widths[0]),
+            pack(second, widths[1]),
+            self.checks.tobytes(),
+        )
+
+
+def check_words(data: bytes, parameters: CKKSParameters) -> Words:
+    """Return the words of (a sum of) check values. Raises WireError for another number of them."""
+    if len(data) != 8 * parameters.checks:
+        raise WireError(f"expected a check value of {8 * parameters.checks} bytes, got {len(data)}")
+    return np.frombuffer(data, np.dtype("<u8"))
 
 
 def open_sum(

@@ -1,8 +1,7 @@
 """Integer vectors as polynomials' coefficients: limbs, scale, and back; pads; and the check value that lets an opener
 recognise a sum. No encryption belongs here.
 
-Coefficients in use are the tags, then the first limb of every value, then the second; zeros fill the last
-polynomial.
+Coefficients in use are the first limb of every value, then the second; zeros fill the last polynomial.
 
 Whoever opens (the key holder, or a client that shares the key) must not be an oracle: it opens the sum of the
 ciphertexts that the clients made, and nothing else. Ciphertexts are malleable, and a server may change any one of
@@ -14,14 +13,14 @@ shifted by what the server knows. So what is decrypted, and whether it passes an
 
 Every client computes, over the coefficients x it encrypts,
 
-    t = (r1 . x + m1, r2 . x + m2, ...) modulo 2^64
+    t = (r1 . x, r2 . x, ...) modulo 2^64
 
-with vectors r of uniform 64-bit words that the server does not know, and sends t sealed to the opener. The
-opener decrypts to X and compares r . X + M with the sum of the t. If a server ends up at X + d instead, d != 0
-independent of r and |d| < 2^k, one word matches with probability 2^-(64-k) at most, since r . d is uniform on
-the multiples of the power of two that divides d. `CKKSParameters.checks` words make that less than 2^-80.
-
-The words m are uniform and the tags are their digits: with them one client's t says nothing to the opener, who knows r.
+with vectors r of uniform 64-bit words that the server does not know, and sends t with a pad of its own, uniform modulo
+2^64. The server adds these, too; so the opener, who knows r, sees no single client's t. It takes away the pads,
+decrypts to X and compares r . X with the sum of the t. If a server ends up at X + d instead, d != 0 independent of r
+and |d| < 2^k, one word matches with probability 2^-(64-k) at most, whatever the server adds to the sum of the t, since
+r . d is uniform on the multiples of the power of two that divides d. `CKKSParameters.checks` words make that less than
+2^-80.
 """
 
 import numpy as np
@@ -30,21 +29,13 @@ from numpy.typing import NDArray
 
 from he.ckks.parameters import CKKSParameters
 from he.residues import Words
-from protocols.randomness import SecureRandom
 
 IntVector = NDArray[np.int64]
 
 
-def spread(vector: IntVector, parameters: CKKSParameters, random: SecureRandom) -> IntVector:
+def spread(vector: IntVector, parameters: CKKSParameters) -> IntVector:
     """Return the coefficients in use, int64 [parameters.coefficients], each in [-digit_bound, digit_bound]."""
-    return np.concatenate([random_tags(parameters, random), *limbs_of(vector, parameters)])
-
-
-def random_tags(parameters: CKKSParameters, random: SecureRandom) -> IntVector:
-    """Return uniform integers in [-2^(t-1), 2^(t-1)), t the bits of the digit bound."""
-    bits = np.int64(parameters.digit_bound.bit_length())
-    words = np.frombuffer(random.bytes(8 * parameters.tags), np.int64)
-    return words >> (np.int64(64) - bits)
+    return np.concatenate(limbs_of(vector, parameters))
 
 
 def limbs_of(vector: IntVector, parameters: CKKSParameters) -> list[IntVector]:
@@ -58,12 +49,12 @@ def limbs_of(vector: IntVector, parameters: CKKSParameters) -> list[IntVector]:
 
 
 def gather(sums: IntVector, parameters: CKKSParameters, modulus: int) -> IntVector:
-    """Return the values of summed coefficients (tags left out): exact modulo 2^64 where `modulus` is 0 or a
+    """Return the values of summed coefficients: exact modulo 2^64 where `modulus` is 0 or a
     power of two.
 
     Else residues in [0, modulus). Over Z the sum fits in int64, so modulo 2^64 is exact.
     """
-    limbs = sums[parameters.tags :].reshape(parameters.limbs, parameters.dimension)
+    limbs = sums.reshape(parameters.limbs, parameters.dimension)
     if modulus & (modulus - 1) == 0:
         words = np.zeros(parameters.dimension, np.uint64)
         for i, limb in enumerate(limbs):
@@ -104,20 +95,13 @@ def pad_of(seed: bytes, count: int, modulus: int) -> Words:
     return found
 
 
-def check_value(
-    key: bytes, coefficients: NDArray[np.int64], parameters: CKKSParameters
-) -> NDArray[np.uint64]:
-    """Return t, uint64 [checks]. The words r are AES-256-CTR's stream under `key` (32 bytes, one session's)."""
-    stream, rows = _stream(key), parameters.checks
-    tags, words = np.split(coefficients.view(np.uint64), [parameters.tags])
-    digits = tags.reshape(rows, -1)
-    places = np.arange(digits.shape[1], dtype=np.uint64) * np.uint64(parameters.digit_bound.bit_length())
-    result: NDArray[np.uint64] = (digits << places).sum(axis=1, dtype=np.uint64)
+def check_value(key: bytes, coefficients: NDArray[np.int64], rows: int) -> NDArray[np.uint64]:
+    """Return t, uint64 [rows]. The words r are AES-256-CTR's stream under `key` (32 bytes, one session's)."""
+    stream, words = _stream(key), coefficients.view(np.uint64)
+    result = np.zeros(rows, np.uint64)
     zeros = bytes(8 * rows * _BLOCK)
     for at in range(0, len(words), _BLOCK):
         part = words[at : at + _BLOCK]
-        r = np.frombuffer(stream.update(zeros[: 8 * rows * len(part)]), np.dtype("<u8")).reshape(
-            rows, len(part)
-        )
-        result += (r * part).sum(axis=1, dtype=np.uint64)
+        r = np.frombuffer(stream.update(zeros[: 8 * rows * len(part)]), np.dtype("<u8"))
+        result += (r.reshape(rows, len(part)) * part).sum(axis=1, dtype=np.uint64)
     return result

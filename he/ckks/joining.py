@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from he.ckks.ciphertexts import Adder, encrypt
-from he.ckks.coefficients import KEY_BYTES, check_value, spread
+from he.ckks.coefficients import KEY_BYTES
 from he.ckks.keys import Context
 from he.ckks.messages import JOIN, KEY, ClientKeys, HolderKeys, Join, Joined, Published
 from he.ckks.parameters import scheme
-from he.ckks.whole_key import CKKSAccumulator, CKKSHeldKey, Secrets, pad_for
+from he.ckks.whole_key import CKKSAccumulator, CKKSHeldKey, Secrets, contribution
 from he.residues import Words
-from he.roles.messages import HOLDER, INPUT, KEY_HOLDER, EncryptedInput
+from he.roles.messages import HOLDER, INPUT, KEY_HOLDER
 from he.roles.parties import HoldsKey, after_input
 from he.roles.recipients import PURPOSE
 from he.roles.scheme import least_survivors
@@ -83,13 +83,10 @@ class HasJoined(HoldsInput):
     def receive(self, request: Message, random: SecureRandom) -> Step:
         keys, own, session = self.take(ClientKeys, request), self.own, self.session
         check_key, public = self._opened(keys)
-        parameters = scheme(session)
-        coefficients = spread(own.vector, parameters, random)
-        box_key = self._agreed(keys, "to holder")
-        check = check_value(check_key, coefficients, parameters).tobytes()
-        box = seal(box_key, check, session.context, str(self.party), random)
-        pad = pad_for(box_key, session, self.index)
-        sent = EncryptedInput(encrypt(coefficients, parameters, public, pad).encode(), box)
+        shared = self._agreed(keys, "to holder"), check_key
+        sent = contribution(
+            session, self.index, shared, own.vector, lambda x, p, pad: encrypt(x, p, public, pad)
+        )
         after = after_input(session, self.index, self._agreed(keys, PURPOSE))
         return Step(after, self.answer(sent), marks=(spending(own.update),))
 

@@ -53,7 +53,6 @@ ERROR_BOUND = 21
 ERROR_PROXY, TERNARY_PROXY = 10.5, 2 / 3
 MAX_PRIME_BITS = 60
 MAX_CLIENTS = 1 << 20
-WORD_BITS = 64
 CHECK_BITS = 80
 FAILURE_BITS = 128
 _MAX_LIMBS = 8
@@ -65,9 +64,9 @@ class CKKSParameters(Record):
 
     degree: N. modulus: the prime q. scale: what one unit is multiplied by. limbs, limb_bits: a value is
     `limbs` balanced digits in base 2^limb_bits. digit_bound: largest |digit|. dropped: low bits left out of
-    the two halves of a ciphertext. tags: coefficients that hold the digits of what blinds a check value.
-    checks: words of a check value. noise: largest |noise| of one client's part (in the worst case), or 0 where
-    `sum_noise` holds with failure under 2^-128 for all clients together. symmetric: ciphertexts are seeded.
+    the two halves of a ciphertext. checks: words of a check value. noise: largest |noise| of one client's part
+    (in the worst case), or 0 where `sum_noise` holds with failure under 2^-128 for all clients together.
+    symmetric: ciphertexts are seeded.
     """
 
     degree: int
@@ -77,7 +76,6 @@ class CKKSParameters(Record):
     limb_bits: int
     digit_bound: int
     dropped: tuple[int, int]
-    tags: int
     checks: int
     noise: int
     sum_noise: int
@@ -86,8 +84,8 @@ class CKKSParameters(Record):
 
     @property
     def coefficients(self) -> int:
-        """Coefficients in use: tags, then the limbs of every value."""
-        return self.tags + self.limbs * self.dimension
+        """Coefficients in use: the limbs of every value."""
+        return self.limbs * self.dimension
 
     @property
     def ciphertexts(self) -> int:
@@ -129,10 +127,6 @@ class _Choice:
     digit_bound: int
 
     @property
-    def tags(self) -> int:
-        return self.checks * -(-WORD_BITS // self.digit_bound.bit_length())
-
-    @property
     def checks(self) -> int:
         """Words of a check value: each finds a change of a sum but with probability 2^-(64 - k), see
         `he.ckks.coefficients`.
@@ -142,7 +136,7 @@ class _Choice:
 
     @property
     def total(self) -> int:
-        return self.tags + self.limbs * self.dimension
+        return self.limbs * self.dimension
 
 
 @lru_cache(maxsize=256)
@@ -215,7 +209,7 @@ def _build(
     rounding = _half(dropped[0]) + degree * _half(dropped[1])
     total = _fresh_noise(choice, degree, worst_case) + choice.clients * rounding
     return CKKSParameters(
-        degree, q, scale, choice.limbs, choice.limb_bits, choice.digit_bound, dropped, choice.tags, choice.checks,
+        degree, q, scale, choice.limbs, choice.limb_bits, choice.digit_bound, dropped, choice.checks,
         total // choice.clients if worst_case else 0, total, choice.symmetric, choice.dimension,
     )  # fmt: skip
 

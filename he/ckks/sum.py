@@ -119,7 +119,7 @@ class CKKSSum(HomomorphicSum):
             join = Join.of(public_key(own.private), session.context, index, identity)
             return Step(MayJoin(session, index, own, join))
         key = CKKSGroupKey.of(self._key.secret, session)
-        sent = key.encrypted(session, index, whole, random)
+        sent = key.encrypted(session, index, whole)
         return Step(HasCiphertexts(session, index, sent, start.update, key))
 
     def _helper(
@@ -143,8 +143,8 @@ def _facts(p: CKKSParameters, relayed: bool) -> SchemeFacts:
             "X25519 and AES-256-GCM for what parties seal to each other",
             *([_RELAYED] if relayed else []),
         ),
-        "it takes away the pads of exactly the clients in the sum, and opens what fits the check values that they "
-        "sealed for it, but with probability 2^-80",
+        "it takes away the pads of exactly the clients in the sum, and opens what fits their check values, "
+        "but with probability 2^-80",
         (
             "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
         ),

@@ -2,14 +2,13 @@
 that shares the key. What does not belong here: states, ciphertexts' mathematics (`ciphertexts`).
 """
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import ClassVar, Self
 
 import numpy as np
-from numpy.typing import NDArray
 
-from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt_seeded, open_sum
+from he.ckks.ciphertexts import Adder, Sum, Upload, check_words, encrypt_seeded, open_sum
 from he.ckks.coefficients import KEY_BYTES, check_value, gather, pad_of, spread
 from he.ckks.keys import Context
 from he.ckks.parameters import CKKSParameters, scheme
@@ -18,7 +17,7 @@ from he.residues import Words
 from he.roles.messages import EncryptedInput, OpenRequest, decode
 from he.roles.recipients import PURPOSE
 from he.roles.scheme import Accumulator, GroupKey, HeldKey, NotTheSum
-from he.sealing import agree, derive, public_key, seal, unseal
+from he.sealing import agree, derive, public_key
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation
 from protocols.kernel import client
@@ -65,7 +64,7 @@ class Secrets(Record):
 
 @dataclass(frozen=True)
 class CKKSHeldKey(HeldKey):
-    """clients: the X25519 keys of those that joined. A ticket is a client's check value, sealed."""
+    """clients: the X25519 keys of those that joined. Tickets are empty."""
 
     TAG: ClassVar[int | None] = 2
 
@@ -112,17 +111,11 @@ class CKKSGroupKey(GroupKey):
         seed = derive(self.root, b"", "ckks", 64)
         return ring(parameters.degree, parameters.modulus).secret_from_seed(seed)
 
-    def encrypted(
-        self, session: Session, index: int, vector: IntVector, random: SecureRandom
-    ) -> EncryptedInput:
+    def encrypted(self, session: Session, index: int, vector: IntVector) -> EncryptedInput:
         """Return a client's contribution, under the secret key."""
-        parameters = scheme(session)
-        coefficients = spread(vector, parameters, random)
-        check = check_value(self.check_key, coefficients, parameters).tobytes()
-        box = seal(self.box_key, check, session.context, str(client(index)), random)
-        pad = pad_for(self.box_key, session, index)
-        ciphertexts = encrypt_seeded(coefficients, parameters, self.ckks_secret(parameters), pad)
-        return EncryptedInput(ciphertexts.encode(), box)
+        secret = self.ckks_secret(scheme(session))
+        keys = self.box_key, self.check_key
+        return contribution(session, index, keys, vector, lambda x, p, pad: encrypt_seeded(x, p, secret, pad))
 
     def open(self, session: Session, asked: OpenRequest) -> IntVector:
         boxes = dict.fromkeys(range(session.clients), self.box_key)
@@ -130,48 +123,54 @@ class CKKSGroupKey(GroupKey):
 
 
 def pad_for(box_key: bytes, session: Session, index: int) -> Words:
-    """Return client `index`'s pad. box_key: what it seals its check value with."""
-    parameters = scheme(session)
-    seed = derive(box_key, session.context, f"pad {index}")
-    return pad_of(seed, parameters.coefficients, parameters.modulus)
+    """Return client `index`'s pad of its ciphertexts. box_key: what it shares with whoever opens."""
+    p = scheme(session)
+    return pad_of(derive(box_key, session.context, f"pad {index}"), p.coefficients, p.modulus)
 
 
-def summed_checks(
-    boxes: Mapping[int, bytes], keys: Mapping[int, bytes], session: Session
-) -> NDArray[np.uint64]:
-    """Return the sum of the check values in the clients' boxes, uint64 [checks].
+def check_pad(box_key: bytes, session: Session, index: int) -> Words:
+    """Return client `index`'s pad of its check value, uint64 [checks]."""
+    data = derive(box_key, session.context, f"check {index}", 8 * scheme(session).checks)
+    return np.frombuffer(data, np.dtype("<u8"))
 
-    keys: what each client's box is sealed with. Raises ProtocolViolation for a client that may not be there or a box
-    that does not open.
-    """
-    total = np.zeros(scheme(session).checks, np.uint64)
-    for index, box in boxes.items():
-        name = str(client(index))
-        if index not in keys:
-            raise ProtocolViolation(f"{name} is in the sum but did not take part", "server")
-        plain = unseal(keys[index], box, session.context, name)
-        if len(plain) != total.nbytes:
-            raise ProtocolViolation(f"expected a check value of {total.nbytes} bytes", name)
-        total += np.frombuffer(plain, np.dtype("<u8"))
-    return total
+
+def contribution(
+    session: Session,
+    index: int,
+    keys: tuple[bytes, bytes],
+    vector: IntVector,
+    encrypting: Callable[[IntVector, CKKSParameters, Words], Upload],
+) -> EncryptedInput:
+    """Return what client `index` sends. keys: what it shares with whoever opens; of check values."""
+    parameters, (box_key, check_key) = scheme(session), keys
+    coefficients = spread(vector, parameters)
+    upload = encrypting(coefficients, parameters, pad_for(box_key, session, index))
+    check = check_value(check_key, coefficients, parameters.checks) + check_pad(box_key, session, index)
+    return EncryptedInput(replace(upload, checks=check.tobytes()).encode(), b"")
 
 
 def opened(
     session: Session, asked: OpenRequest, boxes: Mapping[int, bytes], check_key: bytes, secret: bytes
 ) -> IntVector:
-    """Return the sum of exactly the ciphertexts that the check values in the clients' boxes came from.
+    """Return the sum of exactly the named clients' ciphertexts.
 
-    boxes: the keys of the boxes. Raises NotTheSum for other ciphertexts, ProtocolViolation as `summed_checks` does.
+    boxes: what each client shares with whoever opens. Raises NotTheSum for other ciphertexts, ProtocolViolation for a
+    client that did not take part.
     """
-    expected = summed_checks(asked.tickets, boxes, session)
+    if strangers := [str(client(i)) for i in asked.tickets if i not in boxes]:
+        raise ProtocolViolation(f"{strangers[0]} is in the sum but did not take part", "server")
     parameters, clients, modulus = scheme(session), len(asked.tickets), int(session.modulus)
+    total = decode(Sum, asked.ciphertexts, "server")
+    with naming("server"):
+        expected = check_words(total.checks, parameters).copy()
+    for i in asked.tickets:
+        expected -= check_pad(boxes[i], session, i)
+    pads = (pad_for(boxes[i], session, i) for i in asked.tickets)
     try:
-        pads = (pad_for(boxes[i], session, i) for i in asked.tickets)
-        total = decode(Sum, asked.ciphertexts, "server")
         coefficients = open_sum(total, parameters, clients, secret, pads)
     except ProtocolViolation as error:
         raise NotTheSum(str(error)) from None
-    if not np.array_equal(check_value(check_key, coefficients, parameters), expected):
+    if not np.array_equal(check_value(check_key, coefficients, parameters.checks), expected):
         raise NotTheSum("the check values do not match: other ciphertexts than the named clients'")
     values = gather(coefficients, parameters, modulus)
     if modulus:

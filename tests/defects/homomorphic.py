@@ -122,12 +122,7 @@ DEFECTS = (
     Defect(
         "only the first CKKS ciphertext bound",
         "no-decryption-oracle",
-        together(
-            *(
-                put(f"he.ckks.{place}.pad_for", in_the_first_ciphertext_only)
-                for place in ("whole_key", "joining")
-            )
-        ),
+        put("he.ckks.whole_key.pad_for", in_the_first_ciphertext_only),
         CKKSSum,
     ),
     Defect(

@@ -121,6 +121,6 @@ def test_sizes_are_checked_before_anything_is_allocated(monkeypatch: pytest.Monk
         raise AssertionError("an array was made")
 
     monkeypatch.setattr(ciphertexts.np, "frombuffer", forbidden)
-    for upload in (ciphertexts.Upload(b"", b""), ciphertexts.Upload(bytes(1 << 20), bytes(1 << 20))):
+    for upload in (ciphertexts.Upload(b"", b"", b""), ciphertexts.Upload(*[bytes(1 << 20)] * 3)):
         with pytest.raises(WireError, match="bytes"):
             adder.add(upload)

@@ -33,7 +33,7 @@ def test_every_sum_is_exact(
         ends = draw.integers(0, 3, dimension)
         values = np.where(ends == 0, values, np.where(ends == 1, bound, -bound))
         total += values
-        x = spread(values, p, RANDOM)
+        x = spread(values, p)
         adder.add(encrypt_seeded(x, p, context.secret) if symmetric else encrypt(x, p, context.public_key()))
     opened = open_sum(adder.finish(), p, min(present, clients), context.secret)
     assert np.array_equal(gather(opened, p, 0), total)

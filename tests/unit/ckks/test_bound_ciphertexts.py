@@ -8,17 +8,15 @@ from functools import cache
 
 import numpy as np
 import pytest
-from sympy import ZZ
-from sympy.polys.matrices import DomainMatrix
 
 from he import CKKSSum, SharedByClients
 from he.ckks import SharedKey
-from he.ckks.ciphertexts import Adder, Upload, encrypt
-from he.ckks.coefficients import check_value, pad_of, spread
+from he.ckks.ciphertexts import Adder, Sum, Upload, encrypt
+from he.ckks.coefficients import pad_of
 from he.ckks.keys import Context
 from he.ckks.messages import KEY, HolderKeys
-from he.ckks.parameters import CKKSParameters
-from he.ckks.whole_key import pad_for
+from he.ckks.parameters import CKKSParameters, scheme
+from he.ckks.whole_key import check_pad, pad_for
 from he.residues import pack, unpack
 from he.roles.messages import HOLDER, INPUT, OPEN, EncryptedInput, OpenRequest
 from protocols import simulate
@@ -43,7 +41,7 @@ def parameters(name: str) -> CKKSParameters:
         if p.coefficients % p.degree == 3 and p.ciphertexts > 1:
             assert p.limbs == 1
             return p
-        dimension = 2 * p.degree - p.tags + 3
+        dimension = 2 * p.degree + 3
 
 
 @dataclass
@@ -78,10 +76,10 @@ class Server:
             whole["guess"] = encrypt(self.guess, p, public)
             whole["nothing"] = encrypt(np.zeros_like(self.guess), p, public)
         for i in self.sent:
-            adder.add(self._mixed(whole, [self.choose(i, at) for at in range(p.ciphertexts)]))
+            adder.add(self._mixed(whole, i, [self.choose(i, at) for at in range(p.ciphertexts)]))
         return adder.finish().encode()
 
-    def _mixed(self, whole: dict[int | str, Upload], chosen: list[int | str]) -> Upload:
+    def _mixed(self, whole: dict[int | str, Upload], client: int, chosen: list[int | str]) -> Upload:
         p = self.parameters
         first, second = [], []
         for at, who in enumerate(chosen):
@@ -92,13 +90,13 @@ class Server:
             else:
                 second.append(unpack(whole[who].second, p.ciphertexts * p.degree, p.widths[1])[own])
         seeds = b"".join(second) if p.symmetric else pack(np.concatenate(second), p.widths[1])
-        return Upload(pack(np.concatenate(first), p.widths[0]), seeds)
+        return Upload(pack(np.concatenate(first), p.widths[0]), seeds, self.sent[client].checks)
 
 
 def opens(name: str, vectors: np.ndarray, choose: Callable[[int, int], int | str]) -> bool:
     """Whether what the server puts together is opened; if it is, it must be the honest total."""
     p = parameters(name)
-    server = Server(p, choose, np.concatenate([np.zeros(p.tags, np.int64), vectors[0]]))
+    server = Server(p, choose, vectors[0])
     try:
         outcome = simulate(SUMS[name](), list(vectors), bound=BOUND, tamper=server.tamper)
     except Aborted as refused:
@@ -138,29 +136,52 @@ def test_values_of_zero_are_not_told() -> None:
     assert not opens("key holder", vectors, lambda i, b: "nothing" if (i, b) == (0, at) else i)
 
 
-def test_a_check_value_confirms_no_guess_of_a_vector_to_whoever_holds_its_key() -> None:
-    """The holder sees every client's check value, a known linear function of its vector and its tags. Were tags shorter
-    than the value, a right guess of the vector alone would leave something that short tags make.
+@pytest.mark.parametrize("name", SUMS)
+def test_the_opener_is_shown_no_single_clients_check_value(name: str) -> None:
+    """It knows the linear function: one value would confirm a guess of a client's whole vector. Tickets are empty, and
+    what it is shown is the sum, as the server added it.
     """
-    p, key = parameters("key holder"), b"k" * 32
-    vector = drawn("key holder")[0]
-    seen = check_value(key, spread(vector, p, SystemRandom()), p)
-    for guess in (vector, vector + np.eye(1, len(vector), 7, np.int64)[0]):
-        rest = seen - check_value(key, np.concatenate([np.zeros(p.tags, np.int64), guess]), p)
-        assert are_tags(key, rest, p)
+    vectors, asked, added = drawn(name), [], []
+
+    def seen(message: Message) -> Message:
+        if message.stage == INPUT and message.sender.role == "client":
+            added.append(Upload.decode(EncryptedInput.decode(message.body).ciphertexts).checks)
+        if message.stage == OPEN and message.sender.role == "server":
+            asked.append(OpenRequest.decode(message.body))
+        return message
+
+    assert (
+        simulate(SUMS[name](), list(vectors), bound=BOUND, tamper=seen).total.tolist()
+        == vectors.sum(0).tolist()
+    )
+    assert set(asked[0].tickets.values()) == {b""}
+    words = sum(np.frombuffer(checks, np.uint64) for checks in added)
+    assert Sum.decode(asked[0].ciphertexts).checks == words.tobytes()
+    assert len(set(added)) == CLIENTS
 
 
-def are_tags(key: bytes, rest: np.ndarray, p: CKKSParameters) -> bool:
-    """Whether tags in their range leave this, by the lattice's short vectors (Kannan's embedding)."""
-    n, rows, half = p.tags, p.checks, 1 << (p.digit_bound.bit_length() - 1)
-    columns = [check_value(key, unit, p) for unit in np.eye(n, p.coefficients, dtype=np.int64)]
-    large, zeros = 1 << 100, [0] * (n + 1)
-    basis = [[*(int(k == i) for k in range(n)), 0, *(large * int(c) for c in columns[i])] for i in range(n)]
-    basis.append([0] * n + [half] + [-large * int(t) for t in rest])
-    basis += [zeros + [large * (1 << 64) * int(k == r) for k in range(rows)] for r in range(rows)]
-    reduced = DomainMatrix([[ZZ(v) for v in row] for row in basis], (n + 1 + rows,) * 2, ZZ).lll()
-    shortest = [row for row in reduced.to_Matrix().tolist() if abs(row[n]) == half and not any(row[n + 1 :])]
-    return any(max(map(abs, row[:n])) <= 2 * half for row in shortest)
+def test_equal_vectors_have_check_values_that_tell_nothing() -> None:
+    """The pad of a check value is uniform modulo 2^64, a client's own, and the session's own."""
+    sessions = [CKKSSum().session(["a", "b", "c"], 4, 5, random=SystemRandom()) for _ in range(2)]
+    pads = [check_pad(b"k" * 32, session, i).tolist() for session in sessions for i in range(3)]
+    assert all(len(pad) == scheme(sessions[0]).checks for pad in pads)
+    assert len({word for pad in pads for word in pad}) == sum(map(len, pads))
+
+
+@pytest.mark.parametrize("name", SUMS)
+def test_a_check_value_that_the_server_changes_ends_the_session(name: str) -> None:
+    def changed(message: Message) -> Message:
+        if message.stage != OPEN or message.sender.role != "server":
+            return message
+        request = OpenRequest.decode(message.body)
+        total = Sum.decode(request.ciphertexts)
+        other = bytes([total.checks[0] ^ 1]) + total.checks[1:]
+        return replace(
+            message, body=replace(request, ciphertexts=replace(total, checks=other).encode()).encode()
+        )
+
+    with pytest.raises(Aborted, match="check values do not match"):
+        simulate(SUMS[name](), list(drawn(name)), bound=BOUND, tamper=changed)
 
 
 def test_pads_are_uniform_residues_and_each_client_has_its_own() -> None:

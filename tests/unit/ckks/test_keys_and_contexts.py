@@ -71,7 +71,7 @@ def test_a_context_file_works_and_is_private(context: Context, tmp_path: Path) -
     p = context.parameters
     mine, theirs = Context.read(tmp_path / "secret", "holder"), Context.read(tmp_path / "public", "client")
     adder = Adder.empty(p)
-    adder.add(encrypt(spread(np.array([1, -2, 3, 100]), p, RANDOM), p, theirs.public_key()))
+    adder.add(encrypt(spread(np.array([1, -2, 3, 100]), p), p, theirs.public_key()))
     assert gather(open_sum(adder.finish(), p, 1, mine.secret), p, 0).tolist() == [1, -2, 3, 100]
     with pytest.raises(ProtocolViolation, match="secret key"):
         Context.read(tmp_path / "secret", "server")
@@ -200,7 +200,7 @@ def test_without_files_in_memory_a_private_temporary_file_does(monkeypatch: pyte
     monkeypatch.setattr(tempfile, "NamedTemporaryFile", watched)
     p = choose(3, 4, 100, False)
     context, adder = Context.make(p), Adder.empty(p)
-    adder.add(encrypt(spread(np.array([1, -2, 3, 100]), p, RANDOM), p, context.public_key()))
+    adder.add(encrypt(spread(np.array([1, -2, 3, 100]), p), p, context.public_key()))
     assert gather(open_sum(adder.finish(), p, 1, context.secret), p, 0).tolist() == [1, -2, 3, 100]
     assert paths
     assert not any(path.exists() for path in paths)

@@ -24,7 +24,7 @@ def crafted(p: CKKSParameters, coefficients: np.ndarray, noise: np.ndarray, secr
     key = ring(p.degree, p.modulus).phases(secret, np.zeros_like(second), second).ravel()[: p.coefficients]
     words = (coefficients * p.scale + noise - key.astype(np.int64)) % p.modulus
     bits = p.modulus.bit_length()
-    return Sum((bits, 1), pack(words.astype(np.uint64), bits), pack(second, 1))
+    return Sum((bits, 1), pack(words.astype(np.uint64), bits), pack(second, 1), bytes(8 * p.checks))
 
 
 def undropped(clients: int, dimension: int, bound: int) -> CKKSParameters:
@@ -69,7 +69,7 @@ def test_sums_of_extreme_vectors_are_exact(symmetric: bool, clients: int, bound:
     for value in (bound, -bound):
         adder = Adder.empty(p)
         for _ in range(clients):
-            x = spread(np.full(5, value, np.int64), p, RANDOM)
+            x = spread(np.full(5, value, np.int64), p)
             adder.add(
                 encrypt_seeded(x, p, context.secret) if symmetric else encrypt(x, p, context.public_key())
             )
@@ -84,7 +84,7 @@ def test_a_cohort_too_large_for_the_worst_case_is_exact_too() -> None:
     assert not p.worst_case
     context, adder = Context.make(p), Adder.empty(p)
     for _ in range(clients):
-        adder.add(encrypt(spread(np.full(2000, bound, np.int64), p, RANDOM), p, context.public_key()))
+        adder.add(encrypt(spread(np.full(2000, bound, np.int64), p), p, context.public_key()))
     assert gather(_opened(adder, p, clients, context), p, 0).tolist() == [clients * bound] * 2000
 
 
@@ -96,7 +96,7 @@ def test_a_second_half_of_zeros_is_refused_before_seal_sees_it() -> None:
     p = choose(3, 10, 100, True)
     zeros = [pack(np.zeros(n, np.uint64), 1) for n in (p.coefficients, p.ciphertexts * p.degree)]
     with pytest.raises(ProtocolViolation, match="zero"):
-        open_sum(Sum((1, 1), *zeros), p, 1, Context.make(p).secret)
+        open_sum(Sum((1, 1), *zeros, bytes(8 * p.checks)), p, 1, Context.make(p).secret)
 
 
 def test_a_sum_under_another_key_is_refused() -> None:
@@ -104,7 +104,7 @@ def test_a_sum_under_another_key_is_refused() -> None:
     mine, foreign = Context.make(p), Context.make(p)
     adder = Adder.empty(p)
     for key in (mine, foreign):
-        adder.add(encrypt(spread(np.ones(10, np.int64), p, RANDOM), p, key.public_key()))
+        adder.add(encrypt(spread(np.ones(10, np.int64), p), p, key.public_key()))
     with pytest.raises(ProtocolViolation, match="not a sum"):
         open_sum(adder.finish(), p, 2, mine.secret)
 
@@ -112,11 +112,11 @@ def test_a_sum_under_another_key_is_refused() -> None:
 def test_one_changed_bit_that_matters_is_refused() -> None:
     p = choose(3, 10, 100, False)
     context = Context.make(p)
-    upload = encrypt(spread(np.ones(10, np.int64), p, RANDOM), p, context.public_key())
+    upload = encrypt(spread(np.ones(10, np.int64), p), p, context.public_key())
     words = unpack(upload.second, p.ciphertexts * p.degree, p.widths[1])
     words[0] ^= np.uint64(1 << (p.widths[1] - 2))
     adder = Adder.empty(p)
-    adder.add(Upload(upload.first, pack(words, p.widths[1])))
+    adder.add(replace(upload, second=pack(words, p.widths[1])))
     with pytest.raises(ProtocolViolation):
         open_sum(adder.finish(), p, 1, context.secret)
 
@@ -125,17 +125,19 @@ def test_one_changed_bit_that_matters_is_refused() -> None:
 def test_truncated_overlong_and_out_of_range_uploads_change_nothing(symmetric: bool) -> None:
     p = choose(3, 10, 100, symmetric)
     context = Context.make(p)
-    x = spread(np.ones(10, np.int64), p, RANDOM)
+    x = spread(np.ones(10, np.int64), p)
     good = encrypt_seeded(x, p, context.secret) if symmetric else encrypt(x, p, context.public_key())
     adder = Adder.empty(p)
     adder.add(good)
     before = adder.encode()
     bad = [
-        Upload(good.first[:-1], good.second),
-        Upload(good.first + b"\0", good.second),
-        Upload(good.first, good.second[:-1]),
-        Upload(good.first, good.second + b"\0"),
-        Upload(b"", b""),
+        replace(good, first=good.first[:-1]),
+        replace(good, first=good.first + b"\0"),
+        replace(good, second=good.second[:-1]),
+        replace(good, second=good.second + b"\0"),
+        replace(good, checks=good.checks[:-1]),
+        replace(good, checks=good.checks + bytes(8)),
+        Upload(b"", b"", b""),
     ]
     for upload in bad:
         with pytest.raises(WireError):
@@ -148,18 +150,18 @@ def test_words_that_are_no_residues_are_refused() -> None:
     p = replace(choose(3, 10, 100, False), dropped=(0, 0))
     adder, bits = Adder.empty(p), p.modulus.bit_length()
     fine = [np.full(n, p.modulus - 1, np.uint64) for n in (p.coefficients, p.ciphertexts * p.degree)]
-    adder.add(Upload(*(pack(words, bits) for words in fine)))
+    adder.add(Upload(*(pack(words, bits) for words in fine), bytes(8 * p.checks)))
     for half in (0, 1):
         words = [half_words.copy() for half_words in fine]
         words[half][-1] += np.uint64(1)
         with pytest.raises(WireError, match="below"):
-            adder.add(Upload(*(pack(w, bits) for w in words)))
+            adder.add(Upload(*(pack(w, bits) for w in words), bytes(8 * p.checks)))
 
 
 def test_sums_of_another_shape_are_refused() -> None:
     p = choose(3, 10, 100, False)
     context, adder = Context.make(p), Adder.empty(p)
-    adder.add(encrypt(spread(np.ones(10, np.int64), p, RANDOM), p, context.public_key()))
+    adder.add(encrypt(spread(np.ones(10, np.int64), p), p, context.public_key()))
     good = adder.finish()
     wide = pack(np.zeros(p.coefficients, np.uint64), 64)
     for bad in (
@@ -167,7 +169,7 @@ def test_sums_of_another_shape_are_refused() -> None:
         replace(good, second=good.second + b"\0"),
         replace(good, width=(0, good.width[1])),
         replace(good, width=(-5, good.width[1])),
-        Sum((64, good.width[1]), wide, good.second),
+        replace(good, width=(64, good.width[1]), first=wide),
         replace(good, first=b"\xff" * len(good.first)),
     ):
         with pytest.raises(PeerError):

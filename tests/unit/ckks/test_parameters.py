@@ -9,7 +9,6 @@ from he.ckks.parameters import (
     CHECK_BITS,
     MAX_CLIENTS,
     TABLE_128,
-    WORD_BITS,
     CKKSParameters,
     choose,
     digits,
@@ -51,7 +50,6 @@ def test_parameters_are_exact_secure_and_fit_in_words(
         assert p.sum_noise < worst_noise(p, clients)
     for width, dropped in zip(p.widths, p.dropped, strict=True):
         assert not dropped or width + clients.bit_length() <= 63, "the server's words could overflow"
-    assert p.tags * p.digit_bound.bit_length() >= WORD_BITS * p.checks
     assert p.checks * (64 - (4 * clients * p.digit_bound).bit_length()) >= CHECK_BITS
 
 
@@ -77,23 +75,17 @@ def test_no_other_parameters_with_the_worst_case_bound_need_fewer_bits(
     clients, bound = 10, (1 << 27) - 1
     chosen = choose(clients, dimension, bound, symmetric)
     least = min(
-        plain_search(clients, limbs * dimension, beta, plain_tags(clients, beta), symmetric)
+        plain_search(clients, limbs * dimension, beta, symmetric)
         for limbs, beta in ((1, bound), (2, 1 << 13), (3, 1 << 9))
     )
     assert chosen.worst_case
     assert chosen.upload_bits == least
 
 
-def plain_tags(clients: int, beta: int) -> int:
-    """Digits of as many words as find a change but with probability 2^-80."""
-    words = -(-80 // (64 - (4 * clients * beta).bit_length()))
-    return words * -(-64 // beta.bit_length())
-
-
-def plain_search(clients: int, values: int, beta: int, tags: int, symmetric: bool) -> int:
+def plain_search(clients: int, values: int, beta: int, symmetric: bool) -> int:
     least = 1 << 62
     for degree, most in TABLE_128.items():
-        count = -(-(values + tags) // degree)
+        count = -(-values // degree)
         for bits in range(degree.bit_length() + 1, min(most, 60) + 1):
             q = ntt_prime(degree, bits)
             for k1 in range(1 if symmetric else bits):
@@ -103,7 +95,7 @@ def plain_search(clients: int, values: int, beta: int, tags: int, symmetric: boo
                     if not q or (2 * noise + 1) * (2 * clients * beta + 1) > q:
                         break
                     second = 512 * count if symmetric else (bits - k1) * count * degree
-                    least = min(least, (bits - k0) * (values + tags) + second)
+                    least = min(least, (bits - k0) * values + second)
     return least
 
 
