@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, homomorphic, memory, overhead, scale
+from benchmarks.fl import attacks, homomorphic, memory, overhead, scale, wrap
 
 
 class _Suite(typer.Typer):
@@ -27,3 +27,4 @@ homomorphic.register(app)
 attacks.register(app)
 scale.register(app)
 memory.register(app)
+wrap.register(app)

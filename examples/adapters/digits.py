@@ -29,6 +29,25 @@ class Texts(Dataset):
         return {"input_ids": self.words[self.indices[at]], "labels": self.labels[self.indices[at]]}
 
 
+class Moved(Dataset):
+    """Digits as dicts of two inputs and a label, moved at random by up to a pixel: another image at every look."""
+
+    def __init__(self, indices):
+        self.indices = indices
+
+    def __len__(self):
+        return len(self.indices)
+
+    def __getitem__(self, at):
+        image = _IMAGES[self.indices[at]]
+        moved = torch.roll(image, tuple(torch.randint(-1, 2, (2,)).tolist()), dims=(1, 2))
+        return {
+            "image": moved,
+            "ink": image.mean().reshape(1),
+            "label": int(_LABELS[_ORDER][self.indices[at]]),
+        }
+
+
 def _loader(indices):
     images = TensorDataset(_IMAGES, torch.from_numpy(_LABELS[_ORDER]))
     return DataLoader(Subset(images, indices), batch_size=32, shuffle=True)
@@ -38,3 +57,6 @@ TEXTS, TEST_TEXTS = Texts(_TRAIN), Texts(_TEST)
 SITE_TEXTS = {name: Texts(_TRAIN[at::4]) for at, name in enumerate(SITES)}
 IMAGES, TEST_IMAGES = _loader(_TRAIN), _loader(_TEST)
 SITE_IMAGES = {name: _loader(_TRAIN[at::4]) for at, name in enumerate(SITES)}
+MOVED = DataLoader(Moved(_TRAIN), batch_size=32, shuffle=True)
+SITE_MOVED = {name: DataLoader(Moved(_TRAIN[at::4]), 32, shuffle=True) for at, name in enumerate(SITES)}
+TEST_MOVED = DataLoader(Moved(_TEST), batch_size=32)

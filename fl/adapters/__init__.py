@@ -11,9 +11,11 @@ if TYPE_CHECKING:
     from fl.adapters.lightning import from_lightning
     from fl.adapters.numpy import from_numpy
     from fl.adapters.sklearn import fit_scaler, from_sklearn
+    from fl.adapters.torch import from_torch
     from fl.adapters.trainer import from_trainer
 
 _HOMES = {
+    "from_torch": ("torch", "fl.adapters.torch"),
     "from_trainer": ("trainer", "fl.adapters.trainer"),
     "from_lightning": ("lightning", "fl.adapters.lightning"),
     "from_numpy": ("torch", "fl.adapters.numpy"),
@@ -21,7 +23,7 @@ _HOMES = {
     "fit_scaler": ("torch", "fl.adapters.sklearn"),
 }
 """Name -> (the extra that brings what it needs, its module)."""
-__all__ = ["fit_scaler", "from_lightning", "from_numpy", "from_sklearn", "from_trainer"]
+__all__ = ["fit_scaler", "from_lightning", "from_numpy", "from_sklearn", "from_torch", "from_trainer"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,0 +1,99 @@
+"""A torch loop as it stands: dict batches, several inputs, own loss, augmentation, a schedule, mixed precision."""
+
+import runpy
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from benchmarks.diffs import Pair
+from dp import ClientDP, SampleDP
+from fl import FedProx
+from fl.adapters import from_torch
+from he import CKKSSum
+from protocols.errors import Misuse
+from secagg import SecAgg, SecAggPlus
+
+X = torch.arange(24.0).reshape(12, 2) / 24
+FULL = DataLoader(TensorDataset(X, (X.sum(1) > 1).long()), 12)
+
+
+def train(model: nn.Module, loader: Any, optimizer: Any) -> None:
+    for x, y in loader:
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+
+
+def parts(gamma: float = 0.5) -> tuple[nn.Module, torch.optim.Optimizer, Any]:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Linear(2, 3), nn.Tanh(), nn.Linear(3, 2))
+    slow = [
+        {"params": model[0].parameters(), "lr": 0.01},
+        {"params": model[2].parameters(), "weight_decay": 0.1},
+    ]
+    optimizer = torch.optim.AdamW(slow, lr=0.1)
+    return model, optimizer, torch.optim.lr_scheduler.ExponentialLR(optimizer, gamma)
+
+
+def test_a_round_of_one_client_is_the_loop_and_what_was_given_stays_as_it_was() -> None:
+    model, optimizer, scheduler = parts()
+    result = from_torch(model, train, {"a": FULL}, optimizer, scheduler, local_epochs=3, bits=28).fit(
+        rounds=1
+    )
+    same, _, _ = parts()
+    assert all(torch.equal(a, b) for a, b in zip(model.parameters(), same.parameters(), strict=True))
+    assert not optimizer.state
+    for _ in range(3):
+        train(model, FULL, optimizer)
+        scheduler.step()
+    for name, value in model.state_dict().items():
+        assert result.model.state_dict()[name] == pytest.approx(value, abs=1e-5)
+
+
+def test_the_schedule_runs_over_the_run() -> None:
+    rates: list[float] = []
+
+    def watching(model: nn.Module, loader: Any, optimizer: Any) -> None:
+        rates.append(optimizer.param_groups[0]["lr"])
+        train(model, loader, optimizer)
+
+    model, optimizer, scheduler = parts()
+    from_torch(model, watching, {"a": FULL}, optimizer, scheduler, local_epochs=2).fit(rounds=2)
+    assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"privacy": [CKKSSum()]},
+        {"privacy": [ClientDP(noise_multiplier=1.0, clip=1.0, delta=1e-5), SecAgg()]},
+        {"privacy": [SampleDP(noise_multiplier=1.0, delta=1e-5), SecAggPlus()]},
+        {"strategy": FedProx(0.1)},
+    ],
+    ids=["ckks", "client-dp", "sample-dp", "fedprox"],
+)
+def test_every_layer_and_strategy_takes_the_loop(options: dict[str, Any]) -> None:
+    model, optimizer, _ = parts()
+    result = from_torch(model, train, dict.fromkeys("abc", FULL), optimizer, **options).fit(rounds=1)
+    assert result.survivors == [("a", "b", "c")]
+
+
+def test_parts_that_do_not_belong_together_are_refused() -> None:
+    model, optimizer, scheduler = parts()
+    other, others, _ = parts()
+    with pytest.raises(Misuse, match="expected one of the model's parameters"):
+        from_torch(other, train, {"a": FULL}, optimizer)
+    with pytest.raises(Misuse, match="expected one of the given optimizer"):
+        from_torch(other, train, {"a": FULL}, others, scheduler)
+    with pytest.raises(Misuse, match="expected a torch module"):
+        from_torch(lambda: model, train, {"a": FULL}, optimizer)  # type: ignore[arg-type]
+
+
+def test_the_example_runs_and_five_lines_change(capsys: pytest.CaptureFixture[str]) -> None:
+    assert Pair("examples/adapters/torch").changed <= 5
+    torch.manual_seed(0)  # the example's module is drawn from it
+    runpy.run_module("examples.adapters.torch_after")
+    assert float(capsys.readouterr().out.split()[-1]) > 0.5
