@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, homomorphic, memory, overhead, scale, wrap
+from benchmarks.fl import attacks, homomorphic, lora, memory, overhead, scale, wrap
 
 
 class _Suite(typer.Typer):
@@ -28,3 +28,4 @@ attacks.register(app)
 scale.register(app)
 memory.register(app)
 wrap.register(app)
+lora.register(app)

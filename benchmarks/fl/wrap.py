@@ -31,7 +31,7 @@ def register(app: typer.Typer) -> None:
 
 def wrap(
     loops: Annotated[list[str] | None, typer.Option("--loop", help="loops to measure; repeatable")] = None,
-    rounds: Annotated[int, typer.Option(min=1, help="timed rounds, after one untimed")] = 4,
+    rounds: Annotated[int, typer.Option(min=1, help="timed rounds, after one untimed")] = 2,
     child: Annotated[str, typer.Option(hidden=True)] = "",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
     save: Annotated[bool, typer.Option(help="keep the result under docs/results")] = False,

@@ -7,8 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 from sklearn.ensemble import RandomForestClassifier
-from sklearn.linear_model import LogisticRegression, SGDClassifier, SGDRegressor
-from sklearn.neural_network import MLPClassifier
+from sklearn.linear_model import LogisticRegression, Perceptron, SGDClassifier, SGDRegressor
+from sklearn.neural_network import MLPClassifier, MLPRegressor
 from sklearn.preprocessing import StandardScaler
 
 from benchmarks.diffs import Pair
@@ -137,6 +137,8 @@ ESTIMATORS = [
     SGDRegressor(random_state=0),
     LogisticRegression(C=0.1),
     MLPClassifier((3,), random_state=0),
+    MLPRegressor(hidden_layer_sizes=(3,), random_state=0),
+    Perceptron(random_state=0),
 ]
 
 
@@ -160,7 +162,9 @@ def test_coefficients_are_the_mean_of_what_each_client_learns(estimator: Any) ->
                 mean = np.mean([getattr(each, name)[at] for each in own], axis=0)
                 assert got[at] == pytest.approx(mean, abs=1e-3)
     assert result.model.estimator().predict(clients["a"][0]).shape == (20,)
-    assert set(result.history[-1].metrics) == {"r2" if isinstance(estimator, SGDRegressor) else "accuracy"}
+    assert set(result.history[-1].metrics) == {
+        "r2" if "Regressor" in type(estimator).__name__ else "accuracy"
+    }
 
 
 def test_a_schedule_by_steps_goes_on_and_a_fitted_estimator_is_where_it_begins() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from benchmarks import harness, machine, tables
 from benchmarks.__main__ import SUITES
+from benchmarks.diffs import Pair
 
 
 def _result(case: str = "small", **figures: object) -> harness.Result:
@@ -114,3 +115,14 @@ def test_help_lists_every_suite_and_imports_none() -> None:
     )
     assert all(suite in done.stdout for suite in SUITES)
     assert done.stdout.rstrip().endswith("[]")
+
+
+def test_a_diff_block_shows_the_lines_that_differ_and_counts_them() -> None:
+    empty = "<!-- diff examples/adapters/numpy -->\n<!-- /diff -->"
+    filled = tables.refresh(empty)
+    assert "\n+from fl.adapters import from_numpy\n" in filled
+    assert "\n-    weights = train(weights" in filled
+    assert tables.refresh(filled) == filled
+    assert Pair("examples/adapters/numpy").changed == 4
+    with pytest.raises(ValueError, match="no file examples/adapters/none_before"):
+        tables.refresh("<!-- diff examples/adapters/none -->\n<!-- /diff -->")
