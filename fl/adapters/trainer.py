@@ -114,7 +114,8 @@ def from_trainer(trainer: Any, clients: Clients, *, test: Any = None, **options:
     and optimizer are every client's. `num_train_epochs` are the local epochs of a round, or `max_steps` its steps; a
     schedule of the learning rate runs once over the whole run, and an optimizer's moments begin anew every round.
     clients: data sets by name, or `data_for(client_id, config)` with `names`. test: a data set for `evaluate`.
-    options: of `Federation`; `optimizer=` takes the place of the arguments'. Of a PEFT model only what trains travels.
+    metrics=("loss",) sums the training loss. options: of `Federation`; `optimizer=` takes the place of the arguments'.
+    Of a PEFT model only what trains is sent.
 
     SampleDP, and DistributedDP at example level, draw the batches and take the steps through `training_step`; what
     else the arguments say is refused by name before round 1. Raises Misuse as `Federation` does.
@@ -129,7 +130,7 @@ def from_trainer(trainer: Any, clients: Clients, *, test: Any = None, **options:
         raise Misuse(f"num_train_epochs: a round has whole passes, 1 or more, got {args.num_train_epochs}")
     if "local_epochs" in options:
         raise Misuse("local_epochs: the Trainer's num_train_epochs says it")
-    given: dict[str, Any] = {"metrics": ("loss",), "device": str(args.device), **options}
+    given: dict[str, Any] = {"metrics": (), "device": str(args.device), **options}
     if given.get("optimizer") is None:
         made = trainer.optimizer or copy(trainer).create_optimizer()
         given["optimizer"] = again(made, cast(Any, trainer.model).parameters())
@@ -137,14 +138,14 @@ def from_trainer(trainer: Any, clients: Clients, *, test: Any = None, **options:
         lambda: deepcopy(trainer.model),
         _loaders(trainer, clients),
         TrainerLoop(trainer, epochs),
-        test=test,
+        test=None if test is None else _loaders(trainer, [test])[0],
         evaluate=None if test is None else _evaluation(trainer),
         local_epochs=epochs,
         **given,
     )
 
 
-def _loaders(trainer: Any, clients: Clients) -> Clients:
+def _loaders(trainer: Any, clients: Any) -> Any:
     def loader(dataset: Any) -> ClientLoader:
         shuffle = bool(len(dataset)) and not isinstance(dataset, torch.utils.data.IterableDataset)
         collate = trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
@@ -192,8 +193,8 @@ def _private(own: Any, model: Any, loader: Any, optimizer: Any) -> dict[str, flo
 
 
 def _evaluation(trainer: Any) -> Callable[..., dict[str, float]]:
-    def evaluate(model: Any, dataset: Any, criterion: Any, device: Any) -> dict[str, float]:
-        measured = _around(trainer, model).evaluate(dataset, metric_key_prefix="test")
+    def evaluate(model: Any, loader: Any, criterion: Any, device: Any) -> dict[str, float]:
+        measured = _around(trainer, model).evaluate(loader.dataset, metric_key_prefix="test")
         model.train()
         slow = ("_runtime", "_per_second", "_time")
         kept = {

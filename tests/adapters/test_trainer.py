@@ -109,7 +109,7 @@ def test_a_round_of_one_client_is_the_trainers_own_training_with_one_schedule_ov
     alone.add_callback(rates[0])
     alone.train()
     made = trainer(tmp_path, callbacks=[rates[1]], **options)
-    federation = from_trainer(made, {"a": alone.train_dataset}, strategy=FedAvg(), bits=28)
+    federation = from_trainer(made, {"a": alone.train_dataset}, strategy=FedAvg(), bits=28, metrics=("loss",))
     result = federation.fit(rounds=1)
     first = from_trainer(
         trainer(tmp_path, num_train_epochs=2, **options), {"a": alone.train_dataset}, bits=28
