@@ -45,13 +45,16 @@ class LocalComputation:
 
         Raises ClientFailed for whatever goes wrong on the way: for our own errors with what they say (a tensor that
         holds NaN or infinity, unless a layer counts such an update as zero), for all others, whose text can quote the
-        data, with their type alone: the text goes to this client's own log. What a client refuses is passed on.
+        data, with their type alone: the text goes to this client's own log. What a client refuses is passed on, and
+        so is every kind of Misuse that says that the loop is unsound for all (NotPerExample, UnaccountedStep).
         """
         try:
             return self._contribution(broadcast, own)
         except REFUSALS:
             raise
         except Exception as error:
+            if isinstance(error, Misuse) and type(error) is not Misuse:
+                raise  # a layer or the stack finds the loop itself unsound: that ends the run, by its name
             told = failed(error, own.whose)
             raise told from told.__cause__
 

@@ -42,6 +42,9 @@ class ClientAccount:
     engine: "ClientEngine | None" = field(default=None, repr=False)
 
 
+NOBODY = "{name}: {client} holds no example: leave it out, or give a public number, examples=..."
+
+
 class SampleDP(PricedLayer):
     """Example-level DP-SGD (Abadi et al. 2016) through Opacus, noise and batches from the operating
     system's generator.
@@ -206,9 +209,7 @@ class SampleDP(PricedLayer):
                 )
             examples = self.examples or len(task.loader.dataset)
             if not examples:
-                raise Misuse(
-                    f"{self.name}: {task.client} holds no example: leave it out, or give a public number, examples=..."
-                )
+                raise Misuse(NOBODY.format(name=self.name, client=task.client))
             self.accounts[task.client] = self._planned(examples, int(batch), task.epochs, facts.run)
         return self.accounts[task.client]
 
@@ -311,6 +312,8 @@ class SampleDP(PricedLayer):
             account = self._planned(examples, self.batch_size, run.local_epochs, run)
         if account is not None:
             return self._round(account)
+        if run.sizes.get(client) == 0 and self.examples is None:
+            raise Misuse(NOBODY.format(name=self.name, client=client))
         if self.price.epsilon is None:
             raise Misuse(
                 f"{self.name} with noise_multiplier needs batch_size and examples, or the clients' sizes, to state "
