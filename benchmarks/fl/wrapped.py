@@ -115,7 +115,7 @@ def lightning_loop(examples: int, width: int) -> Loop:
 
     from fl.adapters import from_lightning
 
-    class Net(lightning.LightningModule):
+    class Net(lightning.LightningModule):  # type: ignore[misc, unused-ignore]  # without the extra it is Any
         def __init__(self) -> None:
             super().__init__()
             self.layers = network(width)
