@@ -1,5 +1,6 @@
 """Loops over NumPy arrays and estimators of scikit-learn: what travels is the weights, through every layer that can."""
 
+import re
 import runpy
 from functools import partial
 from typing import Any
@@ -204,8 +205,11 @@ def test_estimators_that_cannot_be_averaged_are_refused_by_name(
 def test_a_client_that_lacks_a_class_needs_partial_fit() -> None:
     clients = {"a": (np.eye(4), np.array([0, 1, 0, 1])), "b": (np.eye(4), np.array([0, 0, 1, 2]))}
     federation = from_sklearn(LogisticRegression(), clients, classes=[0, 1, 2])
-    with pytest.raises(Misuse, match=r"labels are .* of .*, and fit\(\) needs all"):
-        federation.fit(rounds=1)
+    (entry,) = federation.fit(rounds=1).history
+    assert entry.survivors == ("b",)  # the other one is left out, with its reason
+    assert re.search(
+        r"client 'a', round 1: .*labels are .* of .*, and fit\(\) needs all", entry.refusals["a"]
+    )
     assert from_sklearn(SGDClassifier(), clients, classes=[0, 1, 2]).fit(rounds=1).survivors == [("a", "b")]
 
 
