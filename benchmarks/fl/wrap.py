@@ -36,11 +36,11 @@ def wrap(
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
     save: Annotated[bool, typer.Option(help="keep the result under docs/results")] = False,
 ) -> None:
-    """Lines changed, overhead and layers of every adapter."""
+    """Lines changed, overhead and layers of every adapter; the kept rows of loops that are not named stay."""
     if child:
         print(json.dumps(_measure(child, rounds)))
         return
-    rows = []
+    rows = {row["loop"]: row for kept in harness.read_all("fl.wrap") for row in kept.figures["rows"]}
     for name in loops or ("torch", "trainer", "lightning", "sklearn", "numpy"):
         done = subprocess.run(
             [sys.executable, "-m", "benchmarks", "fl", "wrap", "--child", name, "--rounds", str(rounds)],
@@ -49,10 +49,10 @@ def wrap(
             cwd=ROOT,
             env=os.environ | {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"},
         )
-        rows.append(json.loads(done.stdout.decode().splitlines()[-1]))
-        print(f"{name}: {rows[-1]['over_bare']:.2f} of the bare loop", file=sys.stderr)
+        rows[name] = json.loads(done.stdout.decode().splitlines()[-1])
+        print(f"{name}: {rows[name]['over_bare']:.2f} of the bare loop", file=sys.stderr)
     arguments = {"clients": 4, "rounds": rounds, "stack": "secagg+"}
-    outcome = harness.result("fl", "wrap", arguments=arguments, figures={"rows": rows})
+    outcome = harness.result("fl", "wrap", arguments=arguments, figures={"rows": list(rows.values())})
     harness.finish(outcome, as_json=as_json, save=save)
 
 

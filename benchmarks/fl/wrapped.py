@@ -182,10 +182,10 @@ def numpy_loop(examples: int, width: int) -> Loop:
 
 
 LOOPS: dict[str, tuple[Callable[[int, int], Loop], tuple[int, int], tuple[int, int]]] = {
-    "torch": (torch_loop, (3000, 1300), (64, 4)),
+    "torch": (torch_loop, (6000, 1300), (64, 4)),
     "trainer": (trainer_loop, (96, 128), (32, 8)),
-    "lightning": (lightning_loop, (3000, 1300), (64, 4)),
-    "sklearn": (sklearn_loop, (1500, 1300), (64, 4)),
-    "numpy": (numpy_loop, (6000, 1300), (64, 4)),
+    "lightning": (lightning_loop, (6000, 1300), (64, 4)),
+    "sklearn": (sklearn_loop, (6000, 1300), (64, 4)),
+    "numpy": (numpy_loop, (15000, 1300), (64, 4)),
 }
 """Loop -> what makes it, (examples of a client, width) as timed, and as layers are tried."""
