@@ -11,8 +11,6 @@ from secagg.mask_parameters import (
     LEAST_CLIENTS,
     MALICIOUS,
     NUMBERS,
-    SEMI_HONEST,
-    SEMI_MALICIOUS,
     MaskParameters,
 )
 from secagg.parameters import Cohort, Plan
@@ -28,7 +26,7 @@ class Wishes:
     """
 
     demand: Cohort
-    threat: str | None
+    threat: str
     neighbours: int | None
     threshold: int | None
     beacon: bytes = b""
@@ -47,8 +45,7 @@ class Wishes:
 
     def planned(self, clients: int, **changes: Any) -> Plan:
         """The plan where neither neighbours nor threshold are given. changes: of the demand. Raises Infeasible."""
-        cohort = replace(self.cohort(clients, self.threat or SEMI_MALICIOUS), **changes)
-        return planned(cohort, falls_back=self.threat is None)
+        return planned(replace(self.cohort(clients, self.threat), **changes))
 
     def standing(self, clients: int, threat: str, degree: int) -> Cohort:
         """The demand, with the corrupt clients that a given threshold stands where no collusion was asked for.
@@ -67,7 +64,7 @@ class Wishes:
 
 @functools.lru_cache(maxsize=256)
 def choose(wishes: Wishes, clients: int) -> MaskParameters:
-    """Return the parameters for a cohort; without a threat: semi-malicious if that is feasible, else semi-honest.
+    """Return the parameters for a cohort, whose size the server picks: the threat model does not follow from it.
 
     Raises Misuse if there are none, saying what to relax.
     """
@@ -77,12 +74,7 @@ def choose(wishes: Wishes, clients: int) -> MaskParameters:
         )
     if wishes.neighbours is None and wishes.threshold is None:
         return _parameters(wishes, wishes.planned(clients))
-    if wishes.threat is not None:
-        return _parameters(wishes, _given(wishes, clients, wishes.threat))
-    try:
-        return _parameters(wishes, _given(wishes, clients, SEMI_MALICIOUS))
-    except Misuse:
-        return _parameters(wishes, _given(wishes, clients, SEMI_HONEST))
+    return _parameters(wishes, _given(wishes, clients, wishes.threat))
 
 
 def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:

@@ -61,15 +61,16 @@ class _Masked(SecureSum):
         """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt (None: 0.1, or
         whatever a threshold that is given stands).
 
-        threat: "semi-honest", "semi-malicious" or "malicious"; None: semi-malicious where it is feasible, else
-        semi-honest. neighbours, threshold: given instead of planned. security, correctness: bits. credentials: needed
-        by "malicious". beacon: public randomness made after the roster was signed, behind a sparse graph over that
-        whole roster; without it clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of one
-        set-up's for at most `renew` rounds of one roster. Raises Misuse for values out of range.
+        threat: "semi-honest", "semi-malicious" (None: this one, in every cohort) or "malicious". neighbours,
+        threshold: given instead of planned. security, correctness: bits. credentials: needed by "malicious". beacon:
+        public randomness made after the roster was signed, behind a sparse graph over that whole roster; without it
+        clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of one set-up's for at most
+        `renew` rounds of one roster. Raises Misuse for values out of range.
         """
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
-        known = (dropout, collusion, threat or SEMI_MALICIOUS, security, correctness)
+        threat = SEMI_MALICIOUS if threat is None else threat
+        known = (dropout, collusion, threat, security, correctness)
         demand = Cohort(LEAST_CLIENTS, *known, reuse=setup == "reuse", complete=self._complete)
         self.wishes = Wishes(demand, threat, neighbours, threshold, beacon)
         if threat == MALICIOUS and credentials is None:

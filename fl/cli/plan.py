@@ -29,7 +29,7 @@ def plan(
         str | None,
         typer.Option(
             click_type=click.Choice(THREATS[1:]),
-            help="What the server may do; by default semi-malicious where feasible, else semi-honest.",
+            help="What the server may do; by default semi-malicious.",
         ),
     ] = None,
     dim: Annotated[int, typer.Option(help="Coordinates of the vector.")] = 100_000,

@@ -102,22 +102,20 @@ def plan(
     """The smallest even degree, with its threshold, window and quorum, for `clients` of whom shares `dropout` leave,
     `collusion` collude.
 
-    threat: "semi-honest", "semi-malicious" or "malicious"; None is semi-malicious where that is feasible, else
-    semi-honest. security, correctness: failure probabilities are at most 2^-security and 2^-correctness. beacon,
+    threat: "semi-honest", "semi-malicious" or "malicious"; None is semi-malicious.
+    security, correctness: failure probabilities are at most 2^-security and 2^-correctness. beacon,
     reuse, complete: as in `Cohort`. The threshold is the smallest (semi-honest), or the largest with which enough
     answer. Where no sparse graph will do, the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails
     of `rules`. Raises Infeasible, saying which number to relax, and Misuse for numbers out of range.
     """
     wanted = "semi-malicious" if threat is None else threat
     cohort = Cohort(clients, dropout, collusion, wanted, security, correctness, beacon, reuse, complete)
-    return planned(cohort, falls_back=threat is None)
+    return planned(cohort)
 
 
-def planned(cohort: Cohort, *, falls_back: bool = False) -> Plan:
-    """The plan of a cohort. falls_back: to the semi-honest model where this one is not feasible. As `plan`."""
+def planned(cohort: Cohort) -> Plan:
+    """The plan of a cohort, as `plan`."""
     found = search(cohort)
-    if found is None and falls_back:
-        found = search(replace(cohort, threat="semi-honest"))
     if found is None:
         raise Infeasible(_reason(cohort), tuple(_remedies(cohort)))
     return found

@@ -4,6 +4,7 @@ import copy
 import hashlib
 import sys
 from collections.abc import Collection, Mapping
+from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -22,7 +23,8 @@ from secagg.client.view import View
 from secagg.client.voting import Voting
 from secagg.commitments import SEED, edge_kind
 from secagg.messages import SIGNATURE_BYTES, Proceed, Unmask, items, unpack_bits
-from secagg.parameters import Cohort
+from secagg.parameters import Cohort, Infeasible, Plan
+from secagg.parameters.plan import planned
 from secagg.parameters.rules import LEAST_THRESHOLD, largest_left, least_safe
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
@@ -115,6 +117,14 @@ def only_in_set_ups(wishes: Any, clients: int, offered: Any) -> None:
 
 def nothing_pinned(session: Any, parameters: Any) -> bytes:
     return bytes(32)
+
+
+def falling_back(cohort: Cohort) -> Plan:
+    """Cohorts of the server's choice are semi-honest where nothing better fits."""
+    try:
+        return planned(cohort)
+    except Infeasible:
+        return planned(replace(cohort, threat="semi-honest"))
 
 
 class TwoShares(SecAggPlus):
@@ -295,6 +305,12 @@ DEFECTS = (
         "abandoned-sessions-leave-nothing",
         put("protocols.runtime.Runtime._close_others", anything_goes),
         reusing_sparse,
+    ),
+    Defect(
+        "a weaker model for cohorts that fit no other",
+        "statement-is-true",
+        put("secagg.choose.planned", falling_back),
+        partial(SecAgg, dropout=0.41, setup="reuse"),
     ),
     Defect(
         "one memory for all federations on a store",

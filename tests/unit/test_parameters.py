@@ -272,9 +272,10 @@ def test_shares_are_read_as_written_in_decimal() -> None:
     assert Cohort(100, 0.29, 0.57).corrupt == 57
 
 
-def test_default_threat_is_semi_malicious_where_feasible() -> None:
+def test_default_threat_is_semi_malicious_and_nothing_less() -> None:
     assert plan(100, 0.2, 0.1).cohort.threat == "semi-malicious"
-    assert plan(10**8, 0.33, 0.335).cohort.threat == "semi-honest"
+    with pytest.raises(Infeasible, match="or choose threat semi-honest"):
+        plan(10**8, 0.33, 0.335)
 
 
 @pytest.mark.parametrize("clients, share", [(5, 0.3), (10, 0.2), (32, 0.1), (50, 0.33)])

@@ -269,11 +269,19 @@ def _watching(original: Any, used: dict[tuple[bytes, bytes], int]) -> Any:
 
 @promised("none", "declared leakage", most=1)
 def statement_is_true(subject: Any, data: Any) -> None:
-    """What the statement says is what the session asks clients to accept.
+    """What the statement says is what the session asks clients to accept, and its threat model that of every cohort.
 
-    The statement's threat model is the session's, it names what is not protected, and it survives its JSON.
+    The statement's threat model is the session's, it names what is not protected, and it survives its JSON. Cohorts of
+    3 to 24 clients, whose size a server picks, have sessions of one model, or none.
     """
     protocol = subject.protocol
+    found: dict[str, int] = {}
+    for clients in range(3, 25):
+        with contextlib.suppress(Misuse):
+            found[protocol.demands(subject.session_of(clients, 2, 9)).threat] = clients
+    if len(found) > 1:
+        said = "; ".join(f"{threat} for {clients}" for threat, clients in found.items())
+        raise Finding(f"the threat model follows from the number of clients, which a server picks: {said}")
     session = subject.session_of(5, 2, 9)
     protection, demands = protocol.protection(session), protocol.demands(session)
     if protection.threat != demands.threat or protection.threat not in THREATS:
