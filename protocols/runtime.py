@@ -12,10 +12,11 @@ sessions to send that input too, or with what the memory has left behind, is era
 
 import hashlib
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Generic, NamedTuple
 
-from protocols.errors import Misuse, PolicyRefusal, SpentUpdate
+from protocols.errors import Misuse, PolicyRefusal, SpentUpdate, WireError
 from protocols.kernel import Finished, Message, State, Step
 from protocols.protocol import Input, Protocol
 from protocols.randomness import SecureRandom, SystemRandom
@@ -34,7 +35,10 @@ def recall(store: Store, protocol: Protocol[Input], series: str = "") -> bytes |
 
 
 def forget(store: Store, protocol: Protocol[Input], series: str = "") -> None:
-    """Erase what the party keeps beyond a session of a series: set-ups of reused keys, counts of sessions."""
+    """Erase what the party keeps beyond a session of a series: set-ups of reused keys, counts of sessions.
+
+    A session that waits to use such keys is refused from then on, and erased when a later one begins.
+    """
     with store.transaction() as transaction:
         for name in (f"memory/{_hashed(protocol, series)}", _of_all(protocol)):
             transaction.delete(name)
@@ -178,15 +182,16 @@ class Runtime(Generic[Input]):
                 )
             return self._save(transaction, take(state), series)
 
-    def _close_others(self, transaction: Transaction, series: str) -> None:
-        """Erase the open sessions of this series that the last step ended: by what left, or by what is kept now."""
-        kept, resent = _kept(transaction, self.protocol, series), self.allow_resend
-        for other in _noted(transaction, series):
+    def _close_others(self, transaction: Transaction) -> None:
+        """Erase the open sessions that the last step ended: by what left, or by what its series keeps now."""
+        for other in _noted(transaction):
             saved = transaction.get(other.key) if other.key != self._key else None
-            if saved is not None and self.protocol.decode_state(saved).over(
-                kept, lambda mark: not resent and transaction.marked(mark)
-            ):
-                other.erase(transaction)
+            kept = _kept(transaction, self.protocol, other.series)
+            with suppress(WireError):  # of another protocol
+                if saved is not None and self.protocol.decode_state(saved).over(
+                    kept, lambda mark: not self.allow_resend and transaction.marked(mark)
+                ):
+                    other.erase(transaction)
 
     def result(self) -> Finished | None:
         """Return the final state that holds this party's result, None before that and for whoever has none."""
@@ -205,7 +210,7 @@ class Runtime(Generic[Input]):
         else:
             transaction.put(self._key, self.protocol.encode_state(step.state))
         if step.marks or step.memory is not None:
-            self._close_others(transaction, series)
+            self._close_others(transaction)
         for mine in self._mine(transaction) if step.state.finished else ():
             transaction.delete(mine.name)
         return step.send

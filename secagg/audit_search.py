@@ -100,7 +100,10 @@ def _groups(plan: Plan) -> Iterator[Group]:
     if plan.window:
         yield Group(k // 2, n, False, plan.window, plan.window)
     if plan.committee:
-        yield Group(plan.committee, 1, False, 2 * plan.quorum - plan.committee, plan.quorum)
+        twice = (
+            2 * plan.quorum - plan.committee
+        )  # so many corrupt members certify two views; with reused keys t open all
+        yield Group(plan.committee, 1, False, min(twice, t) if plan.cohort.reuse else twice, plan.quorum)
 
 
 def lies(

@@ -39,10 +39,8 @@ class Resuming(Bearing):
     sign: bytes = field(repr=False)
 
     def over(self, memory: bytes | None, spent: Callable[[str], bool]) -> bool:
-        """Also once the client keeps chains of a later round, or of another set-up: what waits here is used or gone."""
-        return super().over(memory, spent) or (
-            memory is not None and self._left_behind(ClientMemory.decode(memory))
-        )
+        """Also once the client keeps chains of a later round, of another set-up, or none: these are used or gone."""
+        return super().over(memory, spent) or memory is None or self._left_behind(ClientMemory.decode(memory))
 
     def _left_behind(self, kept: ClientMemory) -> bool:
         return kept.setup != self.memory.setup or kept.next_round > self.session.round

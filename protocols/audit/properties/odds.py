@@ -8,7 +8,7 @@ from typing import Any
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.opening import Odds
 
-CLIENTS, CORRUPT, GONE = (50, 100, 300), (0.02, 0.1, 0.2), (0.1, 0.2, 0.4)
+CLIENTS, CORRUPT, GONE = (50, 100, 300), (0.02, 0.1, 0.2), (0.0, 0.1, 0.2, 0.4)
 
 
 @promised("semi-honest", "union bounds over hypergeometric tails (Bell et al., CCS 2020)", most=1)

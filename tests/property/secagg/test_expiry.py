@@ -9,7 +9,7 @@ import pytest
 
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.randomness import SystemRandom
-from protocols.runtime import Runtime, recall
+from protocols.runtime import Runtime, forget, recall
 from protocols.store import MemoryStore
 from protocols.summation import Total
 from secagg import Credentials, SecAgg, SecAggPlus
@@ -116,6 +116,29 @@ def test_what_leaves_in_a_session_closes_those_beside_it_that_would_send_it_too(
         decoy.handle(asked)
     secrets = items(state.memory.chains, 32) if setup == "reuse" else [state.vector.tobytes()]
     assert not [e for e in party.store.entries().values() if any(secret in e for secret in secrets)]
+
+
+@pytest.mark.parametrize("setup", ["fresh", "reuse"])
+def test_an_update_that_left_waits_in_no_other_series(setup: str) -> None:
+    """A federation that the server named waited with the vector in clear."""
+    party = Party(setup)
+    party.hear(party.enter(1, b"first"), 4)
+    other, real = SecAgg(), party.enter(2, b"the same")
+    session = other.session([f"c{i}" for i in range(N)], 4, 100, random=RANDOM, round=2)
+    step = other.client(session, 0, np.full(4, 2), random=RANDOM, update=b"the same")
+    Runtime(other, session, party.store).begin(step, "another federation")
+    assert len(party.sessions()) == 2
+    party.hear(real, 1 if setup == "reuse" else 3)
+    assert len(party.sessions()) == 1
+
+
+def test_a_session_of_keys_that_were_forgotten_is_over() -> None:
+    party = Party("reuse")
+    party.hear(party.enter(1), 4)
+    waiting = party.enter(2)
+    forget(party.store, party.protocol)
+    with pytest.raises(PolicyRefusal, match="has no keys for it"):
+        waiting.handle(party.play.queue[0])  # type: ignore[union-attr]  # entered above
 
 
 def test_sessions_of_one_round_and_of_another_series_stay() -> None:
