@@ -142,7 +142,7 @@ def loaders_by_name(
             raise Misuse("clients is a function: say which clients there are with names=[...] or names=COUNT")
         arguments.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
         listed = _listed(names)
-        there = lambda name: checked_loader(f"client {name!r}", clients(name, {"clients": listed}))  # noqa: E731
+        there = lambda name: checked_loader(f"client {name!r}", clients(name, {"clients": listed}))  # noqa: E731 - one line
         return listed, there, {}  # sizes stay unknown here
     if not isinstance(clients, Mapping | Sequence) or isinstance(clients, str):
         raise Misuse(

@@ -14,9 +14,9 @@ import numpy as np
 import torch
 
 from dp.sample import sums
-from dp.sample.remade import Again, Words
+from dp.sample.remade import Again, LookedUp
 
-Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | Words | Again
+Part = torch.Tensor | tuple[torch.Tensor, torch.Tensor] | LookedUp | Again
 """One parameter's per-example gradients: rows (n, k), the factors (d, x) of a linear layer's weight, or what `remade`
 has."""
 
@@ -37,7 +37,7 @@ def grid_sum(d: torch.Tensor, x: torch.Tensor, factors: torch.Tensor, step: floa
 
 def squared(part: Part) -> torch.Tensor:
     """Squared norm of each example's gradient, float64 (n,)."""
-    if isinstance(part, Words | Again):
+    if isinstance(part, LookedUp | Again):
         return part.squared()
     return squared_norms(*part) if isinstance(part, tuple) else sums.squared_norms(part).cpu()
 
@@ -60,7 +60,7 @@ def counted(parts: list[Part], squares: list[torch.Tensor]) -> tuple[list[Part],
 
 def without(part: Part, broken: torch.Tensor) -> Part:
     """A parameter's gradients with zero for the examples that `broken` (n,) marks."""
-    if isinstance(part, Words | Again):
+    if isinstance(part, LookedUp | Again):
         return part.without(broken)
     if isinstance(part, tuple):
         d, x = (f.masked_fill(broken[:, None].to(f.device), 0.0) for f in part)
@@ -70,14 +70,14 @@ def without(part: Part, broken: torch.Tensor) -> Part:
 
 def summed(part: Part, scale: torch.Tensor, step: float) -> torch.Tensor:
     """Sum over examples of rint(scale x gradient / step), int64 (k,), exact."""
-    if isinstance(part, Words | Again):
+    if isinstance(part, LookedUp | Again):
         return part.summed(scale, step)
     return grid_sum(*part, scale, step) if isinstance(part, tuple) else sums.grid_sum(part, scale, step)
 
 
 def plain_sum(part: Part) -> torch.Tensor:
     """The unclipped sum of all examples' gradients, float32 (k,), to compare with autograd's."""
-    if isinstance(part, Words | Again):
+    if isinstance(part, LookedUp | Again):
         return part.plain_sum().float()
     if isinstance(part, tuple):
         return (part[0].T @ part[1]).reshape(-1)
@@ -95,7 +95,7 @@ def part_of(p: Any) -> Part | None:
 
 def written_out(part: Part) -> torch.Tensor:
     """Rows (n, k), factors multiplied out."""
-    if isinstance(part, Words | Again):
+    if isinstance(part, LookedUp | Again):
         return part.rows().flatten(1)
     if isinstance(part, tuple):
         return torch.einsum("no,ni->noi", *part).flatten(1)

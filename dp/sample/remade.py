@@ -22,7 +22,7 @@ BLOCK = 2**22
 """Values of rows that are there at once where they are made twice; one example's at least."""
 
 
-class Words:
+class LookedUp:
     """Rows of a table of which each example reads a few lines: (m, width) values, each line of an example once.
 
     owner, line: (m,), whose value it is and where it stands in a table of `lines`. size: examples.
@@ -62,7 +62,7 @@ class Words:
         made[self.owner[mine] - first, self.line[mine]] = self.values[mine]
         return made
 
-    def without(self, broken: Tensor) -> "Words":
+    def without(self, broken: Tensor) -> "LookedUp":
         """Zero for the examples that `broken` (n,) marks."""
         gone = broken.to(self.owner.device)[self.owner]
         self.values = self.values.masked_fill(gone[:, None], 0.0)

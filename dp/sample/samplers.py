@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 
 from dp.sample.errors import UnsupportedModule
 from dp.sample.layout import AGNOSTIC, Layout
-from dp.sample.remade import Make, Words
+from dp.sample.remade import Make, LookedUp
 
 Tensor = torch.Tensor
 Rows = dict[Tensor, Tensor]
@@ -82,7 +82,7 @@ def factored(module: nn.Module, x: Tensor) -> bool:
     )
 
 
-def words(module: Any, inputs: list[Tensor], grad_at: Tensor, layout: Layout, size: int) -> Words:
+def words(module: Any, inputs: list[Tensor], grad_at: Tensor, layout: Layout, size: int) -> LookedUp:
     """What an Embedding or a bag of a batch read of its table, and the gradient there; pads get nothing."""
     if isinstance(module, nn.EmbeddingBag):
         owner, index, d = _bags(module, inputs, grad_at)
@@ -90,7 +90,7 @@ def words(module: Any, inputs: list[Tensor], grad_at: Tensor, layout: Layout, si
         x, d = split(module, inputs, grad_at, layout, size)
         index, d = x.reshape(-1), d.reshape(x.numel(), -1)
         owner = torch.arange(size, device=d.device).repeat_interleave(len(index) // max(1, size))
-    return Words(owner, index, d, size, module.num_embeddings)
+    return LookedUp(owner, index, d, size, module.num_embeddings)
 
 
 def _bags(module: nn.EmbeddingBag, inputs: list[Tensor], d: Tensor) -> tuple[Tensor, Tensor, Tensor]:
