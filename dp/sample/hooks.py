@@ -20,7 +20,7 @@ from torch.nn.utils import parametrize
 from dp.sample import factors, remade, samplers
 from dp.sample.errors import UnaccountedStep, UnsupportedModule
 from dp.sample.layout import Layouts, Seen
-from dp.sample.remade import Again, Calls, Make, Words
+from dp.sample.remade import Again, Calls, LookedUp, Make
 
 HUNG = ("grad_sample", "factors", "total", "summed_grad")
 """What is hung on a parameter while hooks are on."""
@@ -278,7 +278,7 @@ def unseen(name: str, used: bool) -> str:
     )
 
 
-def _written(table: torch.Tensor, words: Words, some: slice) -> samplers.Rows:
+def _written(table: torch.Tensor, words: LookedUp, some: slice) -> samplers.Rows:
     return {table: words.rows(some)}
 
 

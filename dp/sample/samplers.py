@@ -15,7 +15,7 @@ from torch.func import functional_call, grad, vmap
 
 from dp.sample.errors import UnsupportedModule
 from dp.sample.layout import AGNOSTIC, Layout
-from dp.sample.remade import Make, LookedUp
+from dp.sample.remade import LookedUp, Make
 
 Tensor = torch.Tensor
 Rows = dict[Tensor, Tensor]
