@@ -21,6 +21,7 @@ from dp.sample.errors import UnsupportedModule
 
 _BATCH_NORM = (nn.modules.batchnorm._BatchNorm,)
 _ROOT = "(the model itself)"
+_HALF = {torch.float16, torch.bfloat16}
 
 
 class Repair(NamedTuple):
@@ -57,6 +58,11 @@ def _problem(module: nn.Module) -> str:
     own = [p for p in module.parameters(recurse=False) if p.requires_grad]
     if not own:
         return ""
+    if half := {p.dtype for p in own} & _HALF:
+        return (
+            f"{kind} has parameters in {str(half.pop())[6:]}, where an example's gradient follows the batch around it: "
+            "keep the model in float32, and let torch.autocast run its layers"
+        )
     reason = _option(module)
     if reason:
         return f"{kind} {reason}"

@@ -37,7 +37,7 @@ def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
 
 def node(layer: SampleDP, examples: int, batch: int, stores: dict[str, MemoryStore]) -> Federation:
     """A process with the stores that an earlier one left."""
-    clients = {name: loader(examples, batch) for name in ("a", "b")}
+    clients = {name: loader(examples, batch) for name in ("a", "b")} | {"not asked": loader(8, batch)}
     found = Federation(lambda: nn.Linear(6, 2), clients, train=train, privacy=[layer])
     found.engine.stores.update(stores)  # type: ignore[attr-defined]
     found.coordinator.prepare(4)
