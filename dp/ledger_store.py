@@ -52,6 +52,8 @@ _SCHEMA = (
         for verb in ("UPDATE", "DELETE")
     ),
 )
+_INSERT = """INSERT INTO charges (at, run, round, party, unit, relation, event, count, note, digest)
+    VALUES (:at, :run, :round, :party, :unit, :relation, :event, :count, :note, :digest)"""
 
 
 @dataclass(frozen=True)
@@ -206,12 +208,7 @@ def append(connection: sqlite3.Connection, rows: Iterable[dict[str, Any]]) -> tu
     for row in rows:
         fields = {"at": _today(), **row}
         last = _digest(last, fields)
-        names = [*fields, "digest"]
-        cursor = connection.execute(
-            # names of columns are Entry's own fields; every value is bound
-            f"INSERT INTO charges ({', '.join(names)}) VALUES ({', '.join('?' * len(names))})",  # noqa: S608 - see above
-            (*fields.values(), last),
-        )
+        cursor = connection.execute(_INSERT, {**fields, "digest": last})
         added.append(Entry(id=int(cursor.lastrowid or 0), digest=last, **fields))
     charges += len(added)
     head = head_of(terms_in(connection), charges, last)
@@ -231,9 +228,9 @@ def _digest(before: str, fields: dict[str, Any]) -> str:
 
 def entries(connection: sqlite3.Connection) -> Iterator[Entry]:
     """Every charge in order."""
-    columns = ", ".join(Entry.__dataclass_fields__)
-    # names of columns are Entry's own fields; no value stands in the text
-    for row in connection.execute(f"SELECT {columns} FROM charges ORDER BY id"):  # noqa: S608 - see above
+    for row in connection.execute(
+        "SELECT * FROM charges ORDER BY id"
+    ):  # the columns are Entry's fields, in order
         yield Entry(*row)
 
 

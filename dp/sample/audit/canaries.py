@@ -159,7 +159,7 @@ class _Watching(torch.optim.SGD):
         super().__init__(parameters, lr=0.05)
         self.seen: list[tuple[list[torch.Tensor], torch.Tensor]] = []
 
-    def step(self, closure: Any = None) -> None:  # type: ignore[override]  # torch overloads it
+    def step(self, closure: Any = None) -> Any:
         given = [p for group in self.param_groups for p in group["params"]]
         released = torch.cat([p.grad.detach().double().reshape(-1).cpu() for p in given])
         self.seen.append(([p.detach().clone() for p in given], released))
@@ -171,7 +171,8 @@ def _trained(plan: Plan, inside: NDArray[np.bool_], source: SecureRandom) -> _Wa
     watching = _Watching([p for p in plan.model.parameters() if p.requires_grad])
     engine = plan.engine(plan.clipping, plan.multiplier, plan.rate, plan.steps, random=source)
     engine.size(len(plan.canaries) + len(plan.others))
-    loader: Any = DataLoader(examples, batch_size=len(examples), collate_fn=plan.collate)  # type: ignore[arg-type]  # a list will do
+    data: Any = examples  # a list is a data set
+    loader = DataLoader(data, batch_size=len(examples), collate_fn=plan.collate)
     attached = engine.begin(plan.model, watching, loader, plan.step.criterion)
     try:
         engine.probe(lambda: plan.step.loop(attached))
