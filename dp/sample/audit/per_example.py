@@ -31,12 +31,15 @@ MOVED = (
     "batch (a scale, a norm or a threshold over it), and the others' gradients change with one. Make each its own"
 )
 """Why a mode fails whose rows agreed with single examples on the data as they are."""
+STILL = "no movement was measured: every gradient of every example was zero. Start from other parameters or other data"
+"""Why a mode is not called sound where no example moves anything."""
 
 
 @dataclass(frozen=True)
 class Mode:
-    """One gradient mode. status: "sound", "refused" (this layer would not train it) or "failed" (an example moves
-    the sum by more than a clip). moved: clips, the most that was seen; None if no step ran."""
+    """One gradient mode. status: "sound", "refused" (this layer would not train it, or nothing was measured) or
+    "failed" (an example moves the sum by more than a clip). moved: clips, the most that was seen; None if no step
+    ran."""
 
     name: str
     status: str
@@ -163,6 +166,8 @@ class Bench:
             moved = movement(self, lambda data: self.summed(name, probed, data), self.clip, ascent)
         except Exception as error:  # a step that refuses, or a model that does not run: nothing was measured
             reason = reason or f"no movement was measured: {type(error).__name__}: {error}"
+        if moved == 0.0:
+            reason = reason or STILL
         if failed := moved is not None and moved > 1 + SLACK:
             reason = reason or MOVED.format(moved)
         status = "failed" if failed else "refused" if reason else "sound"

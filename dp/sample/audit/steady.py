@@ -55,6 +55,7 @@ def steady() -> Iterator[Callable[[int], None]]:
     still = _Still()
 
     def again(draw: int) -> None:
+        # These generators serve the user's model and loss alone: a layer's noise comes from the operating system.
         seed, still.level = DRAWS[draw]
         torch.manual_seed(seed)
         random.seed(seed)

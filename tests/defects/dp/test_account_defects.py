@@ -25,6 +25,7 @@ from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
 from protocols.stack import Stack
 from secagg import SecAggPlus
 from tests.defects.dp import account_rig as check
+from tests.defects.dp import ledger_rig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -169,10 +170,10 @@ DEFECTS = {
         check.a_checkpoint_follows_no_example, patches=((layer, "_kept", with_verdict),)
     ),
     "seconds of training in a ledger": Defect(
-        check.a_ledger_tells_no_time_of_day, patches=((ledger_store, "_today", to_the_second),)
+        ledger_rig.a_ledger_tells_no_time_of_day, patches=((ledger_store, "_today", to_the_second),)
     ),
     "a planned run's price exceeded by a thousandth": Defect(
-        check.a_plan_costs_at_most_what_is_printed,
+        ledger_rig.a_plan_costs_at_most_what_is_printed,
         patches=((SampleDP, "_refuse_overspending", a_thousandth_more),),
     ),
     "a round paid for and cut off counts for another guarantee": Defect(
@@ -196,10 +197,10 @@ DEFECTS = {
         check.flower_files_tell_no_counts, patches=((federation, "withheld", lambda result: result),)
     ),
     "a ledger's file forged as a whole": Defect(
-        check.a_forged_file_is_found, partial(check.a_forged_file_is_found, CountsCharges)
+        ledger_rig.a_forged_file_is_found, partial(ledger_rig.a_forged_file_is_found, CountsCharges)
     ),
     "a ledger's head signed by somebody else": Defect(
-        check.a_forged_file_is_found, patches=((SignedHead, "check_signature", lambda *_: None),)
+        ledger_rig.a_forged_file_is_found, patches=((SignedHead, "check_signature", lambda *_: None),)
     ),
     "shares: one share of noise claimed against a server that reads it": Defect(
         partial(check.claims_against_the_server_hold, DistributedDP),
@@ -216,10 +217,10 @@ DEFECTS = {
         patches=((loader.PrivateLoader, "dataset", property(lambda self: self._batches.dataset)),),
     ),
     "sample-dp: more steps than planned": Defect(
-        check.no_more_is_spent_than_planned, patches=((StepGuard, "batch", any_batch),)
+        ledger_rig.no_more_is_spent_than_planned, patches=((StepGuard, "batch", any_batch),)
     ),
     "sample-dp: a pass left before its end": Defect(
-        check.no_more_is_spent_than_planned, patches=((StepGuard, "finish", any_end),)
+        ledger_rig.no_more_is_spent_than_planned, patches=((StepGuard, "finish", any_end),)
     ),
     "sample-dp: a client sits out where nothing can be checked": Defect(
         check.one_example_brings_one_example,
@@ -236,20 +237,20 @@ DEFECTS = {
         check.step_sizes_follow_no_loss, patches=((optimizers, "changed_number", lambda *_: None),)
     ),
     "sample-dp: a Gaussian a round in place of sampled steps": Defect(
-        check.every_prefix_costs_at_most_what_is_printed, patches=((SampleDP, "_spent", evenly),)
+        ledger_rig.every_prefix_costs_at_most_what_is_printed, patches=((SampleDP, "_spent", evenly),)
     ),
     "sample-dp: a node charged by what it spends evenly": Defect(
-        check.a_node_is_charged_what_its_steps_cost, patches=((SampleDP, "_spent", evenly),)
+        ledger_rig.a_node_is_charged_what_its_steps_cost, patches=((SampleDP, "_spent", evenly),)
     ),
     "one sum over units and deltas": Defect(
         check.each_unit_has_its_own_line, patches=((Account, "guarantees", one_sum),)
     ),
     "a ledger whose last charge was cut off": Defect(
-        partial(check.tampering_is_found, check.CUT),
+        partial(ledger_rig.tampering_is_found, ledger_rig.CUT),
         patches=((ledger_store, "check_head", lambda connection: (0, "", 0)),),
     ),
     "a ledger whose budget was raised": Defect(
-        partial(check.tampering_is_found, check.RAISED),
+        partial(ledger_rig.tampering_is_found, ledger_rig.RAISED),
         patches=((ledger_store, "head_of", lambda terms, charges, last: HEAD_OF({}, charges, last)),),
     ),
     "a federation is built whose event has no price": Defect(

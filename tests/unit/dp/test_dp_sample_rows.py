@@ -16,15 +16,11 @@ from torch import nn
 from torch.nn import functional
 from torch.utils.data import DataLoader, Subset, TensorDataset
 
-from dp import SampleDP
-from dp.audit import per_example
 from dp.sample.engine import ClientEngine
 from dp.sample.errors import NotPerExample, UnaccountedStep
 from dp.sample.gradients import clipped_sum, prove
 from dp.sample.options import Clipping
-from fl import Federation
 from protocols.errors import Misuse
-from protocols.layers import LocalTask, RoundFacts, RunFacts
 from protocols.randomness import SystemRandom
 from tests.defects.dp.sample_models import (
     REFUSED,
@@ -322,106 +318,3 @@ def test_sums_for_a_distributed_layer_are_checked_the_same_way() -> None:
     assert float((total - plain(net, data)).norm()) < 1e-2 * CLIP
     with pytest.raises(NotPerExample, match=r"inner\.weight"):
         prove(made(centred), loss_of, DataLoader(vectors(), batch_size=12))
-
-
-def rounds_of(layer: SampleDP, data: Any, net: nn.Module, rounds: int = 1) -> list[int]:
-    """Play rounds of one client; the number of batches that its loop saw in each."""
-    run = RunFacts(rounds, 1, 1, dimension=sum(p.numel() for p in net.parameters()), delta=1e-5)
-    seen: list[int] = []
-
-    def train(task: LocalTask) -> dict[str, float]:
-        seen.append(0)
-        for x, y in task.loader:
-            seen[-1] += 1
-            task.optimizer.zero_grad()
-            task.criterion(task.model(x), y).backward()
-            task.optimizer.step()
-        return {}
-
-    for number in range(1, rounds + 1):
-        optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-        loader = DataLoader(data, batch_size=4)
-        facts = RoundFacts(run, number, ("a",), bytes(32), client="a")
-        layer.local(train, facts)(LocalTask("a", net, loader, optimizer, nn.CrossEntropyLoss(), train))
-    return seen
-
-
-@pytest.mark.parametrize("gradients", ["hooks", "ghost"])
-def test_the_layer_checks_once_per_run(gradients: str) -> None:
-    seen = rounds_of(
-        SampleDP(noise_multiplier=1.0, gradients=gradients), tokens(), made(time_first), rounds=3
-    )
-    assert len(seen) == 4  # the loop ran once more than there are rounds
-    with pytest.raises(NotPerExample):
-        rounds_of(SampleDP(noise_multiplier=1.0, gradients=gradients), vectors(), made(centred))
-
-
-def test_a_public_number_of_examples_hides_a_clients_own() -> None:
-    """64 or 65 examples: rate, steps and noise are those of the public number."""
-    kept = []
-    for own in (64, 65):
-        layer = SampleDP(epsilon=4.0, delta=1e-5, batch_size=16, examples=64)
-        data = torch.utils.data.TensorDataset(torch.randn(own, 4), torch.zeros(own, dtype=torch.long))
-        rounds_of(layer, data, made(line))
-        account = layer.accounts["a"]
-        kept.append((account.rate, account.planned, account.multiplier, account.examples))
-    assert kept[0] == kept[1]
-    assert "public number of 64" in SampleDP(epsilon=1.0, examples=64).describe()
-    assert "number of examples is public" in SampleDP(epsilon=1.0).describe()
-    with pytest.raises(Misuse, match="public number"):
-        SampleDP(epsilon=1.0, examples=0)
-
-
-def test_random_numbers_that_cannot_be_held_still_are_named() -> None:
-    state = {"at": 0.0}
-
-    def drifting(model: Any, x: Any, y: Any, _: Any) -> Any:
-        state["at"] += 1.0
-        return functional.cross_entropy(model(x + state["at"]), y)
-
-    with pytest.raises(NotPerExample, match="two passes over one example differ"):
-        stepped(made(line), vectors(), "hooks", drifting)
-
-
-def test_the_check_leaves_generators_where_they_were() -> None:
-    net = made(time_first)
-    before = torch.random.get_rng_state()
-    prove(net, loss_of, DataLoader(tokens(), batch_size=12))
-    assert torch.equal(before, torch.random.get_rng_state())
-
-
-def _with_ignored() -> DataLoader:
-    x = torch.randn(24, 4, generator=torch.Generator().manual_seed(4))
-    y = torch.arange(24) % 3
-    y[17] = -100
-    return DataLoader(TensorDataset(x, y), batch_size=8)
-
-
-@pytest.mark.parametrize("functional", [False, True])
-def test_a_mean_over_targets_of_which_one_is_ignored_ends_the_training(functional: bool) -> None:
-    def by_module(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
-        for x, y in loader:
-            optimizer.zero_grad()
-            loss = nn.functional.cross_entropy(model(x), y) if functional else criterion(model(x), y)
-            loss.backward()
-            optimizer.step()
-
-    layer = SampleDP(noise_multiplier=1.0, delta=1e-3, batch_size=8, examples=24)
-    with pytest.raises(NotPerExample, match="ignore_index"):
-        Federation(
-            lambda: nn.Linear(4, 3), {"a": _with_ignored()}, train=by_module, privacy=[layer], local_epochs=4
-        ).fit(2)
-    before = nn.functional.cross_entropy
-    assert not isinstance(before, partial)
-    summed = nn.functional.cross_entropy(torch.zeros(2, 3), torch.tensor([0, -100]))
-    assert torch.isfinite(summed)
-
-
-def test_the_audit_refuses_a_mean_over_ignored_targets_and_takes_one_per_example() -> None:
-    data = _with_ignored().dataset
-    assert not per_example(nn.Linear(4, 3), None, data).passed
-
-    def own_mean(model: Any, batch: Any) -> torch.Tensor:
-        return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none").mean()
-
-    assert per_example(nn.Linear(4, 3), own_mean, data).passed
