@@ -17,6 +17,7 @@ from fl.round import Manifest, RoundTerms
 from fl.round.broadcast import Shown
 from protocols.party_state import PartyState
 from protocols.roundplan import RoundPlan
+from tests.unit.fl import test_manifests as manifests
 from tests.unit.fl import test_round_kinds as kinds
 from tests.unit.fl import test_round_terms as terms
 from tests.unit.fl import test_strategy_hooks as hooks
@@ -115,21 +116,21 @@ DEFECTS = [
         Manifest,
         "require_alike",
         believed,
-        kinds.test_a_version_made_for_one_client_is_refused_by_server_and_client,
+        manifests.test_a_version_made_for_one_client_is_refused_by_server_and_client,
     ),
     Planted(
         "a base that nobody checks",
         Manifest,
         "require_base",
         believed,
-        kinds.test_a_client_notices_a_model_of_its_own_whatever_its_work_makes,
+        manifests.test_a_client_notices_a_model_of_its_own_whatever_its_work_makes,
     ),
     Planted(
         "factors of any age",
         Manifest,
         "require",
         believed,
-        kinds.test_a_factor_follows_from_the_age_of_a_version_that_can_be,
+        manifests.test_a_factor_follows_from_the_age_of_a_version_that_can_be,
     ),
     Planted(
         "state kept by owner alone",
