@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from dp.distributed import DistributedDP as DistributedDP
     from dp.ledger import Ledger as Ledger
     from dp.local import LocalDP as LocalDP
+    from dp.norm_bound import NormBound as NormBound
     from dp.sample import SampleDP as SampleDP
     from dp.suggestion import suggest as suggest
 
@@ -21,6 +22,7 @@ _HOMES = {
     "ClientDP": "dp.client",
     "DistributedDP": "dp.distributed",
     "LocalDP": "dp.local",
+    "NormBound": "dp.norm_bound",
     "suggest": "dp.suggestion",
 }
 

@@ -3,11 +3,14 @@
 import importlib
 from typing import TYPE_CHECKING, Any
 
+from fl.refused import refusal
+from protocols.errors import Misuse
+
 if TYPE_CHECKING:
     from fl.average import SecureAverage
     from fl.client_evaluation import ClientEvaluation
     from fl.federation import Federation
-    from fl.strategies import FedAdam, FedAvg, FedProx, FedSGD
+    from fl.strategies import RFA, FedAdam, FedAvg, FedProx, FedSGD
 
 _HOMES = {
     "ClientEvaluation": "fl.client_evaluation",
@@ -17,12 +20,15 @@ _HOMES = {
     "FedAvg": "fl.strategies",
     "FedProx": "fl.strategies",
     "FedSGD": "fl.strategies",
+    "RFA": "fl.strategies",
 }
-__all__ = ["ClientEvaluation", "FedAdam", "FedAvg", "FedProx", "FedSGD", "Federation", "SecureAverage"]
+__all__ = ["RFA", "ClientEvaluation", "FedAdam", "FedAvg", "FedProx", "FedSGD", "Federation", "SecureAverage"]
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
+        if (why := refusal(name)) is not None:
+            raise Misuse(why)
         raise AttributeError(f"module 'fl' has no attribute {name!r}")
     from protocols.extras import needs
 

@@ -83,6 +83,8 @@ class LocalComputation:
             empty=task.examples == 0,
             counts=extras.counts,
             blocks=extras.blocks,
+            vector=extras.vector,
+            source=extras.source,
         )
 
     def _hear(self, reported: Mapping[str, float], own: RoundFacts) -> None:

@@ -197,8 +197,8 @@ class Coordinator:
 
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
-        secret = self.setup.stack.secret_sampling
-        return choose(self.setup.options, self.setup.names, self.cohort(), number, secret=secret)
+        setup, drawn = self.setup, self.setup.strategy.drawn_in(number)
+        return choose(setup.options, setup.names, self.cohort(), drawn, secret=setup.stack.secret_sampling)
 
     # -- a round --
 
@@ -229,6 +229,7 @@ class Coordinator:
             raise Misuse("expected prepare(rounds) before the first round")
         setup = self.setup
         reference = self._start(name) if model is None else reference_of(model, schema=self.schema)
+        shown = self._public(clients) if public is None else public
         return open_round(
             setup.stack,
             self.run,
@@ -237,10 +238,11 @@ class Coordinator:
             reference,
             metrics=setup.options.metrics,
             counts=setup.strategy.counts,
-            public=self._public(clients) if public is None else public,
+            public=shown,
             name=name,
             manifest=manifest,
             origin=self.origin,
+            least=setup.strategy.least(number, clients, shown.get(setup.strategy.name, {})),
         )
 
     def _start(self, name: str) -> Reference:

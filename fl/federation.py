@@ -98,8 +98,8 @@ class Federation:
             raise Misuse(f"Federation has no option {unknown[0]!r}; besides its arguments: {sorted(known)}")
         plain, strategy = RunOptions(**options), strategy_of(strategy)
         listed, loader_for, sizes = loaders_by_name(clients, names)
-        # where all count alike, no weight is public
-        numbers = plain.numbers if strategy.weighted else replace(plain.numbers, weight_cap=1)
+        cap = plain.weight_cap if strategy.weighted else 1  # where all count alike, no weight is public
+        numbers = replace(plain.numbers, weight_cap=cap, range=plain.range or strategy.range)
         self.setup = FederationSetup(
             model=maker("model", model, "returns a new module"),
             loader_for=loader_for,
@@ -252,6 +252,7 @@ class Federation:
             raise Misuse(
                 "client_timeout: one process cannot end a loop that hangs: take workers=2 or more, or Flower"
             )
+        self._check_resends()
         run = self.coordinator.prepare(rounds)
         empty = [
             f"client {name!r} holds no example and contributes nothing: leave it out"
@@ -284,6 +285,17 @@ class Federation:
         if self.account.run != kept.run:  # else this process played it, and knows of every charge
             self.account.restore(kept.events, kept.run, max((r.number for r in kept.history), default=0))
         return kept
+
+    def _check_resends(self) -> None:
+        """Raises Misuse where simulated clients' policy lets no update leave in several rounds, and the strategy needs
+        that; on a network every node's own policy says so.
+        """
+        policy = self.setup.policy or self.setup.stack.secure_sum.default_policy
+        if self.setup.strategy.resends and isinstance(self.engine, MemoryEngine) and not policy.allow_resend:
+            raise Misuse(
+                f"{self.setup.strategy.name} sends one update in several rounds, and the clients' policy does not "
+                "allow that: say policy=Policy(allow_resend=True), on the command line --allow-resend"
+            )
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says the run was made with."""
@@ -389,6 +401,7 @@ class Federation:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
         run, notes = self.coordinator.run, self.engine.notes
+        notes = (*notes, *setup.strategy.notes())
         if setup.evaluation is not None:
             notes = (*notes, setup.evaluation.told)
         if self.coordinator.hidden:

@@ -87,6 +87,11 @@ class FederationSetup:
                 raise StackError(
                     f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"
                 )
+        if self.strategy.beyond_examples and (by := [x for x in self.stack.layers if x.needs_local()]):
+            raise StackError(
+                f"{type(by[0]).__name__} protects single examples, and {self.strategy.name} cannot stand beside it: "
+                f"{self.strategy.beyond_examples}"
+            )
         self.train.demand(owned)
         for layer in self.stack.layers:
             if layer.needs_local():

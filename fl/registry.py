@@ -14,6 +14,7 @@ from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from fl.refused import refusal
 from fl.specs import Spec, bind, closest, parse_spec, spec_of_table
 from protocols.errors import Misuse, SecAggError
 
@@ -21,12 +22,13 @@ from protocols.errors import Misuse, SecAggError
 @dataclass(frozen=True)
 class Registry:
     """Names of one kind. `kind` reads well in a sentence; `group` is the entry-point group; `builtin`
-    maps a name to `package.module:factory`.
+    maps a name to `package.module:factory`. `refused` says why a name that people know cannot be had, None for others.
     """
 
     kind: str
     group: str
     builtin: Mapping[str, str]
+    refused: Callable[[str], str | None] = lambda name: None
 
     @cached_property
     def _plugins(self) -> dict[str, EntryPoint]:
@@ -61,6 +63,8 @@ class Registry:
         elif ":" in name:
             reference = name
             _see_working_directory()
+        elif (why := self.refused(name)) is not None:
+            raise Misuse(why)
         else:
             raise Misuse(
                 f"No {self.kind} is named {name!r}.{closest(name, self.names())} "
@@ -99,6 +103,7 @@ PRIVACY = Registry(
         "client-dp": "dp:ClientDP",
         "distributed-dp": "dp:DistributedDP",
         "local-dp": "dp:LocalDP",
+        "norm-bound": "dp:NormBound",
     },
 )
 STRATEGIES = Registry(
@@ -109,7 +114,9 @@ STRATEGIES = Registry(
         "fedsgd": "fl:FedSGD",
         "fedprox": "fl:FedProx",
         "fedadam": "fl:FedAdam",
+        "rfa": "fl:RFA",
     },
+    refusal,
 )
 DATA = Registry(
     "data set",

@@ -32,7 +32,7 @@ class RunConfig(RunOptions):
     )
     model: str | Mapping[str, Any] = option("mlp", "logistic, mlp, cnn, or package.module:factory.")
     strategy: str | Mapping[str, Any] = option(
-        "fedavg", "fedavg, fedsgd, fedprox, fedadam; options as name:key=value."
+        "fedavg", "fedavg, fedsgd, fedprox, fedadam, rfa, ...; options as name:key=value."
     )
     privacy: tuple[Any, ...] = option(
         ("none",), "A layer, in order; repeat to stack: none, secagg, secagg+:dropout=0.4, ..."
@@ -51,6 +51,7 @@ class RunConfig(RunOptions):
     )
     batch_size: int = option(32, "The clients' batch size.")
     budget: float | None = option(None, "Largest epsilon: a round that would exceed it is refused.")
+    allow_resend: bool = option(False, "Clients let one update leave in several rounds (rfa).")
     threads: int = option(1, "Threads of torch; equal results need equal numbers.")
     engine: str = option("memory", "memory or flower-simulation.")
     data_dir: str | None = option(None, "Folder of data sets, searched and no other (or SECAGG_DATA).")

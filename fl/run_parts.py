@@ -5,7 +5,7 @@ What does not belong here: the configuration itself (`run_config`), printing, fi
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from fl.run_config import RunConfig
 from fl.run_options import RunOptions
 from protocols.errors import Misuse
 from protocols.layers import PrivacyLayer
+from protocols.stack import Stack
 
 OWN = ("train", "optimizer", "criterion", "loss", "evaluate")
 """Arguments of `Federation` that a user's own functions may stand for, `module:function` in a configuration."""
@@ -39,7 +40,16 @@ class Parts:
             )
         strategy: Any = STRATEGIES.build(self.config.strategy)
         ledger = self._ledger(output, layers)
-        return Federation(**self.arguments, strategy=strategy, privacy=layers, output=output, ledger=ledger)
+        given = {
+            **self.arguments,
+            "strategy": strategy,
+            "privacy": layers,
+            "output": output,
+            "ledger": ledger,
+        }
+        if self.config.allow_resend:
+            given["policy"] = replace(Stack(layers).secure_sum.default_policy, allow_resend=True)
+        return Federation(**given)
 
     def _ledger(self, output: Path | None, layers: list[Any]) -> Any:
         """The run's own ledger, ledger.db in its folder, where a layer spends privacy; `budget` limits it."""
@@ -55,7 +65,7 @@ class Parts:
 
 
 def _private(layers: list[Any]) -> bool:
-    return any(isinstance(layer, PrivacyLayer) for layer in layers)
+    return any(isinstance(layer, PrivacyLayer) and layer.adds_noise for layer in layers)
 
 
 def load_parts(config: RunConfig) -> Parts:

@@ -128,13 +128,15 @@ class Signal:
 @dataclass(frozen=True, eq=False)
 class Contribution:
     """One client's private contribution: vector (float64 or int64), integer weight, named coordinates, further
-    blocks by name (float64). Never printed.
+    blocks by name (float64); source: names the update behind a vector that leaves in several rounds, each time another
+    one. Never printed.
     """
 
     vector: NDArray[Any] = field(repr=False)
     weight: int = field(default=1, repr=False)
     coordinates: dict[str, NDArray[np.int64]] = field(default_factory=dict, repr=False)
     blocks: dict[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    source: bytes | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, eq=False)

@@ -182,12 +182,17 @@ class Stack:
         return {layer.name: values for layer in self.layers if (values := layer.public())}
 
     def round(
-        self, facts: RoundFacts, reference: NDArray[np.float64], exact: Sequence[Coordinate] = ()
+        self,
+        facts: RoundFacts,
+        reference: NDArray[np.float64],
+        exact: Sequence[Coordinate] = (),
+        least: int = 1,
     ) -> RoundPlan:
         """Return the arithmetic of one round.
 
         reference: the public model the round starts from, flat. exact: further exact coordinates (metrics,
-        counters), dropped if a DP layer forbids them. Raises StackError, CapacityError.
+        counters), dropped if a DP layer forbids them. least: the fewest clients in a total that whoever asks for the
+        round accepts. Raises StackError, CapacityError.
         """
         facts = replace(facts, run=self._with_sum(facts.run))
         blocks = facts.run.blocks
@@ -200,7 +205,7 @@ class Stack:
                     f"{layer.name} protects the update alone, and this run sends {names[1:]} too"
                 )
         largest = self.weight_cap(facts.run)
-        update = Signal("real", facts.run.dimension, largest, range=self.numbers.range)
+        update = Signal("real", facts.run.dimension, largest, range=self.numbers.range, min_survivors=least)
         parts = [self._part(update, facts, reference, exact)]
         for block in blocks:
             cap = largest if block.weighted else 1

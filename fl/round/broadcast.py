@@ -108,6 +108,7 @@ def open_round(
     name: str = "",
     bases: Mapping[str, Reference] | None = None,
     origin: Origin = NOWHERE,
+    least: int = 1,
 ) -> Broadcast:
     """Return what the clients of a round are shown. `stack` must have been planned for `run`.
 
@@ -116,7 +117,8 @@ def open_round(
     stack then needs an explicit range. public: what layers broadcast (default: what they say now; a client passes what
     it was told).
     config: whatever else every client is shown, encoded. name: which of a round's sums it is. origin: whose round it is
-    (default: of no federation).
+    (default: of no federation). least: the fewest clients in its total; a client computes it for itself and insists on
+    it.
 
     Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for a round that asks fewer clients
     than the run planned and can only fail.
@@ -133,7 +135,7 @@ def open_round(
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
     try:
-        plan = stack.round(facts, reference.flat.vector, exact)
+        plan = stack.round(facts, reference.flat.vector, exact, least)
     except Misuse as error:
         raise impossible(error, len(clients), run) from None
     _require_counters(plan, reference)

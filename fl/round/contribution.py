@@ -29,15 +29,18 @@ def contribution_of(
     empty: bool = False,
     counts: Mapping[str, int] | None = None,
     blocks: Mapping[str, NDArray[np.float64]] | None = None,
+    vector: NDArray[np.float64] | None = None,
+    source: bytes | None = None,
 ) -> Contribution:
     """Return a client's contribution: the difference to the reference, its weight and its exact coordinates.
 
     trained: the model after the local computation. weight: what the client counts with, >= 0 (its examples, 1 where
     all count alike); beyond the public cap it is capped, and that is counted. reported: training metrics. client: its
     name, needed with a manifest. empty: it has no examples. counts, blocks: as the broadcast and the run declare them.
+    vector: what is sent in place of the difference (float64 [dimension]). source: names the update behind it.
 
-    Raises Misuse for a weight that is none, for other counts than declared, and for a client that the manifest does not
-    name.
+    Raises Misuse for a weight that is none, for other counts than declared, for a vector of another shape or not
+    finite, and for a client that the manifest does not name.
     """
     plan, before = broadcast.plan, broadcast.reference.flat
     cap = plan.signals[0].weight_cap
@@ -50,13 +53,20 @@ def contribution_of(
     exact[EMPTY] = np.array([empty], np.int64)
     exact[COUNTERS] = exact_difference(trained.counters, before.counters)
     summed = {c.name for c in plan.summed.coordinates}  # a DP layer drops what would be exact
-    difference = trained.vector - before.vector
+    difference = trained.vector - before.vector if vector is None else _checked(vector, before.vector.size)
     if broadcast.manifest is not None:
         difference *= broadcast.manifest.version(client).factor
     if WHERE in summed and plan.quantiser is not None:
         exact[WHERE] = clipped_where(difference, broadcast.reference.schema, plan.quantiser)
     coordinates = {name: block for name, block in exact.items() if name in summed}
-    return Contribution(difference, counted, coordinates, dict(blocks or {}))
+    return Contribution(difference, counted, coordinates, dict(blocks or {}), source)
+
+
+def _checked(vector: NDArray[np.float64], size: int) -> NDArray[np.float64]:
+    """Return a copy of what a strategy sends in place of the difference."""
+    if vector.shape != (size,) or not np.isfinite(vector).all():
+        raise Misuse(f"expected a finite vector of shape ({size},) from the strategy, got another")
+    return np.array(vector, np.float64)
 
 
 def clipped_where(difference: NDArray[np.float64], schema: Schema, quantiser: Quantiser) -> NDArray[np.int64]:
@@ -77,8 +87,12 @@ def encoded(
     """Return the client's integer vector (int64 [plan.dimension]) and the digest that names the update behind it.
 
     The same difference to the same model, with the same blocks, is the same update, in whichever round and however it
-    is encoded; without a model the counts tell updates apart too. Raises what layers raise.
+    is encoded; without a model the counts tell updates apart too, and a `source` names it whatever is made of it.
+    Raises what layers raise.
     """
+    if contribution.source is not None:
+        name = hashlib.sha256(b"secagg update v1\0" + contribution.source)
+        return broadcast.plan.encode(contribution, own), name.digest()
     update = np.asarray(contribution.vector, np.float64)
     name = hashlib.sha256(b"secagg update v1\0" + broadcast.reference.digest + update.tobytes())
     for block in sorted(contribution.blocks):

@@ -7,5 +7,6 @@ from fl.strategies.fedadam import FedAdam
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.fedprox import FedProx
 from fl.strategies.fedsgd import FedSGD
+from fl.strategies.rfa import RFA
 
-__all__ = ["FedAdam", "FedAvg", "FedProx", "FedSGD", "Strategy"]
+__all__ = ["RFA", "FedAdam", "FedAvg", "FedProx", "FedSGD", "Strategy"]

@@ -20,13 +20,16 @@ from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
 @dataclass(frozen=True, eq=False)
 class Extras:
     """What a client adds to its update. weight: what it counts with, from 0 to the strategy's `weight_cap` (None: its
-    examples). counts, blocks: by name, as
-    the strategy declares them. Private.
+    examples). counts, blocks: by name, as the strategy declares them. vector: what is sent in place of the difference
+    (float64, as long; None: the difference). source: names the update behind a vector that leaves in several rounds,
+    each time another one (None: the vector names itself); a client's policy says whether it may leave again. Private.
     """
 
     weight: int | None = field(default=None, repr=False)
     counts: Mapping[str, int] = field(default_factory=dict, repr=False)
     blocks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
+    vector: NDArray[np.float64] | None = field(default=None, repr=False)
+    source: bytes | None = field(default=None, repr=False)
 
 
 class Strategy:
@@ -35,7 +38,10 @@ class Strategy:
     owns: of {"optimizer", "criterion"}, what the user's train function must take as arguments. weighted: clients count
     by their examples or by `Extras.weight` (capped), else equally. keeps_state: clients keep arrays from round to round
     (`protocols.party_state.PartyState`). counts: integers that every client reports. weight_cap: the largest
-    `Extras.weight`, >= 1; None where clients count by their examples.
+    `Extras.weight`, >= 1; None where clients count by their examples. range: a public bound on every coordinate of what
+    clients send, for the quantiser (None: it follows layers or the model). resends: one update leaves a client in
+    several rounds, which its policy must allow. beyond_examples: why a layer that protects examples cannot stand beside
+    it (a state or a choice that follows a client's data without noise); empty where it can.
     """
 
     name: ClassVar[str] = ""
@@ -44,10 +50,29 @@ class Strategy:
     keeps_state: ClassVar[bool] = False
     counts: tuple[Count, ...] = ()
     weight_cap: int | None = None
+    range: float | None = None
+    resends: ClassVar[bool] = False
+    beyond_examples: ClassVar[str] = ""
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
         """Further real vectors of every contribution to a model of `dimension` parameters (a control variate)."""
         return ()
+
+    def notes(self) -> tuple[str, ...]:
+        """Sentences for the run's statement: what the server sees, what stays outside epsilon."""
+        return ()
+
+    def least(self, number: int, clients: tuple[str, ...], public: Mapping[str, Value]) -> int:
+        """Return the fewest of a sum's clients that its total of round `number` may hold; every client insists on it.
+        public: what this strategy broadcast for the round.
+        """
+        return 1
+
+    def drawn_in(self, number: int) -> int:
+        """Return the round whose draw says who is asked in round `number`: an earlier one where it goes on with that
+        one's clients.
+        """
+        return number
 
     def sums(self, clients: tuple[str, ...], number: int) -> Mapping[str, tuple[str, ...]]:
         """Return the secure sums of round `number`: name -> its clients, of those asked (default: one, of all)."""

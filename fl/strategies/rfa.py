@@ -1,0 +1,119 @@
+"""RFA (Pillutla, Kakade and Harchaoui, IEEE Transactions on Signal Processing 2022, Algorithm 2): the geometric median
+of the clients' models by weighted sums, the smoothed Weiszfeld iteration.
+
+    w_i(t) = min(1, radius / |x_i - v(t)|)                      x_i: a client's trained model, v(t): the server's
+    v(t+1) = v(t) + sum_i w_i(t) (x_i - v(t)) / sum_i w_i(t)    equation 9 with weights scaled to at most 1
+
+Each iteration is a round of the run, with a sum, a charge and an entry of its own; v(t) is the model that the round
+broadcasts. A step is `iterations` rounds: clients train in its first, compute their own distances, and send the same
+update again in the others. All sums of a step are over the same survivors: at two points close to one another, a
+client less would be told by the difference. Whoever leaves ends the step where it is, and the next round trains anew.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.round import Mean
+from fl.strategies.base import Extras, Strategy
+from fl.strategies.resending import STEP, Resending
+from protocols.errors import Aborted, Misuse
+from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
+
+WEIGHT = "weight"
+
+
+class RFA(Strategy):
+    """A geometric median in place of the mean. It withstands clients that train on wrong data, fewer than half of them;
+    nothing proves that a client computes its distance as told.
+
+    radius: > 0, in the update's L2 norm: within it a client counts in full, beyond it pulls by that much, in whatever
+    direction; about a tenth of a usual update. iterations: rounds of a step, from 1. damped: divide by all clients and
+    not by the sum of the weights: smaller steps to the same median, and nothing but one vector of norm at most `radius`
+    to protect, which `ClientDP(clip=radius)` and `DistributedDP` then never clip.
+
+        Federation(make, loaders, strategy=RFA(0.5), privacy=[SecAggPlus()], policy=Policy(allow_resend=True))
+    """
+
+    name: ClassVar[str] = "rfa"
+    weighted = False
+    keeps_state = True
+    resends = True
+    beyond_examples = "it sends an update again without training, and such a layer counts every round's steps"
+
+    def __init__(self, radius: float = 0.5, iterations: int = 3, damped: bool = False) -> None:
+        if not 0 < radius < float("inf"):
+            raise Misuse(f"radius: expected a finite number > 0, got {radius}")
+        if iterations < 1:
+            raise Misuse(f"iterations: expected at least 1, got {iterations}")
+        self.radius, self.iterations, self.damped = radius, iterations, damped
+        self.range = radius  # no coordinate of what is sent is larger
+        self._step, self._now, self._closed = 1, 0, -1
+        self._members: tuple[str, ...] = ()
+
+    def notes(self) -> tuple[str, ...]:
+        return (
+            f"rfa: one update leaves its client up to {self.iterations} times, weighted by at most 1 and by its own "
+            f"distance each time; the server sees the sum of every iteration, each is charged, and all of a step are "
+            "over the same survivors. A server that makes up the points it shows, or a client that lies about its "
+            "distance, is not found out",
+        )
+
+    def blocks(self, dimension: int) -> tuple[Block, ...]:
+        return () if self.damped else (Block(WEIGHT, 1, weighted=False, range=1.0),)
+
+    # -- the server --
+
+    def drawn_in(self, number: int) -> int:
+        return self._step if self._goes_on(number) else number
+
+    def _goes_on(self, number: int) -> bool:
+        return self._closed == number - 1 and 0 < number - self._step < self.iterations
+
+    def sums(self, clients: tuple[str, ...], number: int) -> Mapping[str, tuple[str, ...]]:
+        if not self._goes_on(number):
+            self._step, self._members = number, clients
+        self._now = number
+        return {"": self._members}
+
+    def public(self) -> Mapping[str, Value]:
+        return {STEP: float(self._step)}
+
+    def least(self, number: int, clients: tuple[str, ...], public: Mapping[str, Value]) -> int:
+        return 1 if number <= public.get(STEP, number) else len(clients)
+
+    def move(self, mean: Mean) -> NDArray[np.float64]:
+        weight = 1.0 if self.damped else float(mean.blocks[WEIGHT][0])
+        if weight <= 0:
+            raise Aborted("every client is too far from the model to count: take a larger radius")
+        self._members, self._closed = mean.survivors, self._now
+        return mean.vector / weight
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        names = np.frombuffer("\0".join(self._members).encode(), np.uint8)
+        return {"at": np.array([self._step, self._closed], np.float64), "members": names.astype(np.float64)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if state:
+            self._step, self._closed = (int(value) for value in state["at"])
+            self._members = tuple(bytes(state["members"].astype(np.uint8)).decode().split("\0"))
+
+    # -- the client --
+
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        return lambda task: Resending(facts, self.name, self.iterations).run(compute, task)
+
+    def extras(
+        self,
+        task: LocalTask,
+        difference: NDArray[np.float64],
+        reported: Mapping[str, float],
+        facts: RoundFacts,
+    ) -> Extras:
+        away = float(np.linalg.norm(difference))
+        weight = min(1.0, self.radius / away) if away else 1.0
+        source = Resending(facts, self.name, self.iterations).source(task, vector := weight * difference)
+        blocks = {} if self.damped else {WEIGHT: np.array([weight])}
+        return Extras(blocks=blocks, vector=vector, source=source)

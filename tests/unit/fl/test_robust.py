@@ -1,0 +1,266 @@
+"""Robust aggregation by sums alone: a norm bound, RFA's median, the refusal of what needs single updates."""
+
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+import fl
+from dp import ClientDP, DistributedDP, NormBound, SampleDP
+from fl import RFA, FedAvg, Federation
+from fl.registry import STRATEGIES
+from fl.round import Broadcast
+from protocols import PlainSum
+from protocols.errors import Misuse, ProtocolViolation, SpentUpdate, StackError
+from protocols.policy import Policy
+from protocols.stack import Stack
+from secagg import SecAgg, SecAggPlus
+
+AGAIN = Policy(min_cohort=1, min_survivors=1, allow_resend=True)
+TARGETS = np.array([[0.0, 0.0], [0.2, 0.1], [0.1, -0.2], [-0.1, 0.1], [8.0, 9.0]])
+"""Where the clients' training ends: four agree, one does not."""
+
+
+class Point(torch.nn.Module):
+    """A model of one vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = torch.nn.Parameter(torch.zeros(2, dtype=torch.float64))
+
+
+def go(model: Any, loader: Any, optimizer: Any) -> None:
+    """Train at once to where this client's data is."""
+    with torch.no_grad():
+        model.at.copy_(loader.dataset.tensors[0][0])
+
+
+def wander(model: Any, loader: Any, optimizer: Any, round: int) -> None:
+    """The same, with every round at another place: two trainings make two updates."""
+    go(model, loader, optimizer)
+    with torch.no_grad():
+        model.at += 0.1 * round
+
+
+def federation(
+    strategy: Any, privacy: Any = (), targets: Any = TARGETS, train: Any = go, **options: Any
+) -> Federation:
+    clients = [DataLoader(TensorDataset(torch.tensor(row)[None])) for row in targets]
+    given = {"policy": AGAIN, "metrics": (), "bits": 24, "range": None, **options}
+    return Federation(Point, clients, train, strategy, privacy, **given)
+
+
+def at(run: Federation) -> np.ndarray:
+    return np.array(run.model.at.detach().numpy())
+
+
+def weiszfeld(points: np.ndarray, radius: float, iterations: int) -> np.ndarray:
+    """The reference: equation 9 of the paper, its weights scaled by the radius."""
+    v = np.zeros(points.shape[1])
+    for _ in range(iterations):
+        w = 1 / np.maximum(radius, np.linalg.norm(points - v, axis=1))
+        v = (w[:, None] * points).sum(0) / w.sum()
+    return v
+
+
+# -- RFA --
+
+
+@pytest.mark.parametrize("iterations", [1, 3, 8])
+def test_rfa_is_the_smoothed_weiszfeld_iteration(iterations: int) -> None:
+    run = federation(RFA(0.3, iterations))
+    run.fit(iterations)
+    assert at(run) == pytest.approx(weiszfeld(TARGETS, 0.3, iterations), abs=1e-5)
+
+
+def test_rfa_ends_at_the_geometric_median_and_the_mean_does_not() -> None:
+    (robust := federation(RFA(0.05, 40))).fit(40)
+    (mean := federation(FedAvg(), range=16.0)).fit(1)
+    objective = lambda v: np.linalg.norm(TARGETS - v, axis=1).sum()  # noqa: E731 - one line
+    near = [objective(at(robust) + step) for step in 0.1 * np.array([[1, 0], [-1, 0], [0, 1], [0, -1]])]
+    assert objective(at(robust)) < min(near)
+    assert np.linalg.norm(at(robust)) < 0.2 < 2 < np.linalg.norm(at(mean))
+
+
+def test_a_client_pulls_by_no_more_than_the_radius_wherever_it_is() -> None:
+    for far in (10.0, 1e6):
+        targets = np.array([[0.0, 0.0]] * 4 + [[far, 0.0]])
+        (run := federation(RFA(0.1, 1, damped=True), targets=targets)).fit(1)
+        assert at(run) == pytest.approx([0.1 / 5, 0], abs=1e-6)
+
+
+@pytest.mark.parametrize("damped", [False, True])
+def test_rfa_under_masks_is_that_of_the_plain_sum_bit_for_bit(damped: bool) -> None:
+    models = []
+    for layers in ([], [SecAgg()], [SecAggPlus()]):
+        (run := federation(RFA(0.3, 3, damped), layers, bits=16)).fit(5)
+        models.append(at(run))
+    assert np.array_equal(models[0], models[1])
+    assert np.array_equal(models[0], models[2])
+
+
+def test_a_step_trains_once_and_sends_again() -> None:
+    trained: list[int] = []
+
+    def loop(model: Any, loader: Any, optimizer: Any, round: int) -> None:
+        trained.append(round)
+        wander(model, loader, optimizer, round)
+
+    federation(RFA(0.3, 3), train=loop).fit(7)
+    assert trained == [1] * 5 + [4] * 5 + [7] * 5
+
+
+def test_a_steps_clients_are_those_of_its_first_round() -> None:
+    run = federation(RFA(0.3, 3), train=wander, fraction=0.6, seed=4)
+    asked = [result.asked for result in run.fit(9).history]
+    assert [asked[k] == asked[k - k % 3] for k in range(9)] == [True] * 9
+    assert len(set(asked)) > 1
+
+
+def test_who_leaves_ends_the_step_and_no_total_opens_without_it() -> None:
+    run = federation(RFA(0.3, 4), [SecAggPlus(dropout=0.3)], train=wander)
+    gone = {3: "masked-input"}  # in the step's third round, after two sums of all
+
+    def leave(protocol: Any, session: Any) -> Any:
+        stage = gone.get(session.round)
+        return (), {stage: ["1"]} if stage else {}
+
+    run.engine.departures = leave  # type: ignore[attr-defined]
+    moves: list[np.ndarray] = []
+    history = run.fit(6, on_round=lambda result: moves.append(at(run))).history
+    assert [bool(result.abandoned) for result in history] == [False, False, True, False, False, False]
+    assert np.array_equal(moves[1], moves[2]), "the model stays at the point that was reached"
+    assert [len(result.survivors) for result in history] == [5, 5, 0, 5, 5, 5]
+
+
+def test_a_stopped_step_goes_on_to_the_same_model(tmp_path: Path) -> None:
+    federation(RFA(0.3, 3), [SecAgg()], output=tmp_path).fit(2)
+    (again := federation(RFA(0.3, 3), [SecAgg()], output=tmp_path)).fit(5, resume=True)
+    (whole := federation(RFA(0.3, 3), [SecAgg()])).fit(5)
+    assert np.array_equal(at(again), at(whole))
+
+
+def test_sending_again_needs_the_clients_policy() -> None:
+    with pytest.raises(Misuse, match=r"allow_resend=True"):
+        federation(RFA(), policy=None).fit(1)
+
+
+def test_the_statement_names_every_iterations_sum_and_each_is_charged() -> None:
+    layer = ClientDP(noise_multiplier=1.0, clip=0.3)
+    result = federation(RFA(0.3, 3, damped=True), [layer, SecAgg()]).fit(6)
+    assert "the server sees the sum of every iteration, each is charged" in str(result.statement)
+    once = federation(FedAvg(), [ClientDP(noise_multiplier=1.0, clip=0.3), SecAgg()]).fit(6)
+    assert result.epsilon == once.epsilon, "a round is charged as any other"
+
+
+def test_damped_rfa_is_never_clipped_at_its_radius() -> None:
+    layer = ClientDP(noise_multiplier=1e-9, clip=0.3)
+    (run := federation(RFA(0.3, 4, damped=True), [layer])).fit(4)
+    v = np.zeros(2)
+    for _ in range(4):
+        away = TARGETS - v
+        v = v + (away * np.minimum(1, 0.3 / (np.linalg.norm(away, axis=1) + 1e-99))[:, None]).mean(0)
+    assert at(run) == pytest.approx(v, abs=1e-5)
+
+
+def test_rfa_beside_noise_says_what_to_do() -> None:
+    with pytest.raises(StackError, match="client-dp protects the update alone"):
+        federation(RFA(), [ClientDP(noise_multiplier=1.0, clip=1.0)]).fit(1)
+    federation(RFA(0.5, 2, damped=True), [DistributedDP(noise_multiplier=1.0), SecAgg()]).fit(2)
+    with pytest.raises(StackError, match="rfa cannot stand beside it: it sends an update again"):
+        federation(RFA(damped=True), [SampleDP(noise_multiplier=1.0)])
+
+
+def shown(run: Federation, number: int, step: int) -> Broadcast:
+    public = {"rfa": {"step": float(step)}, "closed": dict.fromkeys(run.setup.names, float(number - 1))}
+    return run.coordinator.open(number, run.setup.names, public)
+
+
+def test_a_client_sends_no_update_to_one_point_twice_and_believes_no_steps() -> None:
+    run = federation(RFA(0.3, 3))
+    run.fit(1)
+    work, store = run.engine.work, run.engine.stores["0"]  # type: ignore[attr-defined]
+    run.coordinator.run = replace(run.coordinator.run, rounds=9)  # type: ignore[type-var]
+    again = shown(run, 2, 1)
+    work(again, again.own("0", store))
+    work(again, again.own("0", store))  # all of the same clients or nobody: the same sum
+    for name in store.names("point/"):
+        store.put(name, b"others")
+    with pytest.raises(SpentUpdate, match="this update left for this point"):
+        work(again, again.own("0", store))
+    for number, step in ((2, 3), (9, 2)):
+        told = shown(run, number, step)
+        with pytest.raises(ProtocolViolation):
+            work(told, told.own("0", store))
+
+
+def test_every_client_insists_on_all_survivors_of_the_step() -> None:
+    run = federation(RFA(0.3, 3), [SecAgg()])
+    run.fit(1)
+    run.coordinator.run = replace(run.coordinator.run, rounds=9)  # type: ignore[type-var]
+    assert shown(run, 1, 1).plan.min_survivors == 1
+    assert shown(run, 2, 1).plan.min_survivors == 5
+
+
+@pytest.mark.parametrize("options", [{"radius": 0.0}, {"radius": float("inf")}, {"iterations": 0}])
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(Misuse):
+        RFA(**options)
+
+
+# -- the norm bound --
+
+
+@pytest.mark.parametrize("layers", [[], [SecAgg()], [SecAggPlus()]])
+def test_a_norm_bound_is_a_clip_of_every_update(layers: list[Any]) -> None:
+    (run := federation(FedAvg(), [NormBound(0.25), *layers])).fit(1)
+    norms = np.linalg.norm(TARGETS, axis=1)
+    clipped = TARGETS * np.minimum(1, 0.25 / np.maximum(norms, 1e-300))[:, None]
+    assert at(run) == pytest.approx(clipped.mean(0), abs=1e-6)
+
+
+def test_a_norm_bound_claims_no_privacy() -> None:
+    result = federation(FedAvg(), [NormBound(0.25), SecAgg()]).fit(2)
+    assert (result.epsilon, result.guarantees) == (None, ())
+    assert "robust, not private" in str(result.statement)
+    assert "the sum itself may reveal an update" in str(result.statement)
+
+
+def test_a_norm_bound_goes_before_noise_and_changes_nothing_of_its_price() -> None:
+    def layers(*first: Any) -> list[Any]:
+        return [*first, ClientDP(noise_multiplier=1.0, clip=0.5), SecAgg()]
+
+    bounded, plain = (federation(FedAvg(), layers(*first)).fit(2) for first in ([NormBound(0.25)], []))
+    assert bounded.epsilon == plain.epsilon
+    with pytest.raises(StackError, match="before the layer that makes integers"):
+        federation(FedAvg(), [DistributedDP(noise_multiplier=1.0), NormBound(), SecAgg()]).fit(1)
+    with pytest.raises(Misuse, match="bound > 0"):
+        NormBound(0.0)
+
+
+# -- what no sum carries --
+
+
+@pytest.mark.parametrize(
+    "name", ["krum", "multi-krum", "Trimmed_Mean", "median", "coordinate-median", "bulyan"]
+)
+def test_what_needs_single_updates_is_refused_by_name_with_the_nearest_alternative(name: str) -> None:
+    with pytest.raises(Misuse, match=rf"{name} needs single updates: .* take .*(rfa|group-median)"):
+        STRATEGIES.build(name)
+
+
+def test_what_needs_single_updates_is_refused_in_python_too() -> None:
+    with pytest.raises(Misuse, match="Krum needs single updates"):
+        fl.Krum  # noqa: B018  # the look-up is what is tried
+    assert not hasattr(fl, "Nonsense")
+
+
+def test_rfa_is_built_by_its_name() -> None:
+    made = STRATEGIES.build("rfa:radius=0.2,iterations=4,damped=true")
+    assert (made.radius, made.iterations, made.damped) == (0.2, 4, True)  # type: ignore[attr-defined]
+    assert isinstance(Stack([NormBound(), PlainSum()]).layers[0], partial(NormBound).func)
