@@ -5,8 +5,6 @@ import subprocess
 import sys
 from pathlib import Path
 
-import pytest
-
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -20,14 +18,6 @@ def run(example: str, *arguments: str, folder: Path) -> subprocess.CompletedProc
         timeout=300,
         env={**os.environ, "PYTHONPATH": str(ROOT)},
     )
-
-
-@pytest.mark.parametrize("protocol", ["none", "secagg"])
-def test_the_roles_run_over_plain_http(protocol: str, tmp_path: Path) -> None:
-    ran = run("http_roles.py", "--protocol", protocol, folder=tmp_path)
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert "Survivors: [0, 1, 2, 3, 4]." in ran.stdout
-    assert "exactly" in ran.stdout
 
 
 def test_an_own_loop_averages_in_secret(tmp_path: Path) -> None:
