@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fl.average import SecureAverage
     from fl.client_evaluation import ClientEvaluation
     from fl.federation import Federation
-    from fl.strategies import RFA, FedAdam, FedAvg, FedProx, FedSGD
+    from fl.strategies import RFA, FedAdam, FedAvg, FedProx, FedSGD, GroupMedian
 
 _HOMES = {
     "ClientEvaluation": "fl.client_evaluation",
@@ -20,9 +20,20 @@ _HOMES = {
     "FedAvg": "fl.strategies",
     "FedProx": "fl.strategies",
     "FedSGD": "fl.strategies",
+    "GroupMedian": "fl.strategies",
     "RFA": "fl.strategies",
 }
-__all__ = ["RFA", "ClientEvaluation", "FedAdam", "FedAvg", "FedProx", "FedSGD", "Federation", "SecureAverage"]
+__all__ = [
+    "RFA",
+    "ClientEvaluation",
+    "FedAdam",
+    "FedAvg",
+    "FedProx",
+    "FedSGD",
+    "Federation",
+    "GroupMedian",
+    "SecureAverage",
+]
 
 
 def __getattr__(name: str) -> Any:

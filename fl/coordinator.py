@@ -116,7 +116,7 @@ class Coordinator:
         ):  # as many as can be chosen must fit; too many is never in the price
             with suppress(TooFewSurvivors):
                 new_session(self.setup.stack.secure_sum, self.open(1, self.setup.names))
-        self._check_sums(max(demanded, self.setup.options.min_survivors), run)
+        self._check_sums(self.setup.options.min_survivors, run)
         return run
 
     def _check_told(self) -> None:
@@ -139,10 +139,13 @@ class Coordinator:
                 'in secret: choose sampling="fixed" over everybody, or take amplify=False'
             )
         for name, clients in sums.items() if len(sums) > 1 else ():
-            if len(clients) < least:
+            shown = self.open(1, clients, name=name) if clients else None
+            demanded = max(least, 1 if shown is None else shown.plan.min_survivors)
+            if shown is None or len(clients) < demanded:
                 raise Misuse(
-                    f"min_survivors={least}, but the sum {name!r} has {len(clients)} clients: no round could end"
+                    f"min_survivors={demanded}, but the sum {name!r} has {len(clients)} clients: no round could end"
                 )
+            new_session(self.setup.stack.secure_sum, shown, least=demanded)
 
     @property
     def hidden(self) -> bool:
@@ -221,7 +224,8 @@ class Coordinator:
         manifest: Manifest | None = None,
     ) -> Broadcast:
         """Return what the clients of one sum are shown. public, model: what a client was told (default: this server's).
-        name: the sum's. manifest: where clients started from different models.
+        name: the sum's; one with a name is a cohort by itself, all of whom are asked. manifest: where clients started
+        from different models.
 
         Raises Misuse before `prepare`, TooFewSurvivors for a round that asks too few clients.
         """
@@ -230,9 +234,10 @@ class Coordinator:
         setup = self.setup
         reference = self._start(name) if model is None else reference_of(model, schema=self.schema)
         shown = self._public(clients) if public is None else public
+        run = self.run if not name else replace(self.run, cohort=len(clients), sampling="all", rate=1.0)
         return open_round(
             setup.stack,
-            self.run,
+            run,
             number,
             clients,
             reference,

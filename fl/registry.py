@@ -115,6 +115,7 @@ STRATEGIES = Registry(
         "fedprox": "fl:FedProx",
         "fedadam": "fl:FedAdam",
         "rfa": "fl:RFA",
+        "group-median": "fl:GroupMedian",
     },
     refusal,
 )

@@ -193,8 +193,23 @@ def _charge(
         return
     everybody = [*asked[:place], names, *asked[place + 1 :]]
     spent = [part.plan.events(tuple(names)) for part, names in zip(parts, everybody, strict=True)]
-    payer.charge([event for events in spent for event in events], played.result.number)
+    payer.charge(_together(parts, spent), played.result.number)
     played.paid.extend(parts)
+
+
+def _together(parts: Sequence[Broadcast], spent: Sequence[Sequence[PrivacyEvent]]) -> list[PrivacyEvent]:
+    """Return what a round's sums spend together. A client that is in one of them alone spends what that one does."""
+    names = [name for part in parts for name in part.clients]
+    if len(parts) == 1 or len(set(names)) < len(names):
+        return [event for events in spent for event in events]
+    if all(events == spent[0] for events in spent):
+        return list(spent[0])
+    return [
+        event if event.party else replace(event, party=name)
+        for part, events in zip(parts, spent, strict=True)
+        for event in events
+        for name in (part.clients if not event.party else (event.party,))
+    ]
 
 
 def _close(played: PlayedRound, parts: Sequence[Broadcast], engine: Engine) -> None:

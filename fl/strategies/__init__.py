@@ -7,6 +7,7 @@ from fl.strategies.fedadam import FedAdam
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.fedprox import FedProx
 from fl.strategies.fedsgd import FedSGD
+from fl.strategies.group_median import GroupMedian
 from fl.strategies.rfa import RFA
 
-__all__ = ["RFA", "FedAdam", "FedAvg", "FedProx", "FedSGD", "Strategy"]
+__all__ = ["RFA", "FedAdam", "FedAvg", "FedProx", "FedSGD", "GroupMedian", "Strategy"]

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 import fl
 from dp import ClientDP, DistributedDP, NormBound, SampleDP
-from fl import RFA, FedAvg, Federation
+from fl import RFA, FedAvg, Federation, GroupMedian
 from fl.registry import STRATEGIES
 from fl.round import Broadcast
 from protocols import PlainSum
@@ -20,6 +20,7 @@ from protocols.errors import Misuse, ProtocolViolation, SpentUpdate, StackError
 from protocols.policy import Policy
 from protocols.stack import Stack
 from secagg import SecAgg, SecAggPlus
+from tests.deterministic import DeterministicRandom
 
 AGAIN = Policy(min_cohort=1, min_survivors=1, allow_resend=True)
 TARGETS = np.array([[0.0, 0.0], [0.2, 0.1], [0.1, -0.2], [-0.1, 0.1], [8.0, 9.0]])
@@ -211,6 +212,93 @@ def test_every_client_insists_on_all_survivors_of_the_step() -> None:
 def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
     with pytest.raises(Misuse):
         RFA(**options)
+
+
+# -- a median over groups --
+
+
+def median_of(means: list[np.ndarray]) -> np.ndarray:
+    """The reference: the middle value of each coordinate, by sorting."""
+    ordered = np.sort(np.array(means), axis=0)
+    low, high = (len(means) - 1) // 2, len(means) // 2
+    return (ordered[low] + ordered[high]) / 2
+
+
+MANY = np.array([[0.1 * k, -0.1 * k] for k in range(12)] + [[50.0, -80.0]])
+"""Thirteen clients, the last of whom lies."""
+
+
+@pytest.mark.parametrize("groups", [3, 4])
+def test_the_median_is_over_the_means_of_groups_that_nobody_chose(groups: int) -> None:
+    drawn: list[dict[str, tuple[str, ...]]] = []
+
+    class Seen(GroupMedian):
+        def moves(self, means: Any) -> Any:
+            drawn.append({name: mean.survivors for name, mean in means.items()})
+            return super().moves(means)
+
+    (run := federation(Seen(groups), [SecAgg()], MANY, range=128.0)).fit(1)
+    assert sorted(name for group in drawn[0].values() for name in group) == sorted(str(k) for k in range(13))
+    means = [MANY[[int(name) for name in group]].mean(0) for group in drawn[0].values()]
+    assert at(run) == pytest.approx(median_of(means), abs=1e-3)
+    assert np.abs(at(run)).max() < 1.2, "one client of nine moves one group"
+
+
+def test_groups_are_drawn_anew_from_whoever_is_asked() -> None:
+    strategy, names = GroupMedian(4), tuple(f"{k:02}" for k in range(40))
+    draws = [strategy.sums(names, number) for number in range(1, 9)]
+    assert len({tuple(draw.values()) for draw in draws}) == 8
+    for draw in draws:
+        assert sorted(n for group in draw.values() for n in group) == list(names)
+        assert {len(group) for group in draw.values()} == {10}
+
+
+def test_the_median_under_masks_is_that_of_the_plain_sum_bit_for_bit() -> None:
+    models = []
+    for layers in ([], [SecAgg()], [SecAggPlus()]):
+        strategy = GroupMedian(4, random=DeterministicRandom(5))
+        (run := federation(strategy, layers, MANY, range=128.0, bits=16)).fit(2)
+        models.append(at(run))
+    assert np.array_equal(models[0], models[1])
+    assert np.array_equal(models[0], models[2])
+
+
+def test_the_statement_says_among_how_many_a_client_hides() -> None:
+    statement = str(federation(GroupMedian(3), [SecAgg()], MANY, range=128.0).fit(1).statement)
+    assert "hides among its group's survivors alone, at least 2; 4 were the fewest so far" in statement
+
+
+def without_4(protocol: Any, session: Any) -> Any:
+    return (), {"masked-input": [name for name in session.roster if name == "4"]}
+
+
+def test_a_group_with_too_few_survivors_abandons_the_round() -> None:
+    run = federation(GroupMedian(3, min_survivors=5), [SecAggPlus()], MANY[1:])
+    with pytest.raises(
+        Misuse, match="min_survivors=5, but the sum 'group-1' has 4 clients: no round could end"
+    ):
+        run.fit(1)
+    run = federation(GroupMedian(3, min_survivors=4), [SecAggPlus()], MANY[1:])
+    run.engine.departures = without_4  # type: ignore[attr-defined]
+    (result,) = run.fit(1).history
+    assert "4" in (result.abandoned or "")
+    assert np.array_equal(at(run), [0, 0])
+    with pytest.raises(Misuse, match="at least 2 in a group"):
+        GroupMedian(3, min_survivors=1)
+
+
+@pytest.mark.parametrize("layer", [ClientDP, DistributedDP])
+def test_each_groups_sum_is_noised_and_a_client_is_charged_for_its_own(layer: Any) -> None:
+    def noised(strategy: Any, multiplier: float) -> Any:
+        layers = [layer(noise_multiplier=multiplier, clip=200.0), SecAgg()]
+        return federation(strategy, layers, MANY)
+
+    (run := noised(GroupMedian(3), 1e-4)).fit(1)  # hardly any noise: the median of the groups' own means
+    assert np.abs(at(run)).max() < 1.5
+    grouped, whole = noised(GroupMedian(3), 5.0).fit(4), noised(FedAvg(), 5.0).fit(4)
+    assert grouped.epsilon == pytest.approx(whole.epsilon, rel=0.05)
+    uneven = noised(GroupMedian(4), 5.0).fit(4)
+    assert uneven.epsilon == pytest.approx(whole.epsilon, rel=0.05)
 
 
 # -- the norm bound --

@@ -139,8 +139,37 @@ def test_a_budget_with_room_for_one_of_two_sums_lets_nothing_leave() -> None:
     carried: list[Any] = []
     engine.observe = carried.append
     with pytest.raises(BudgetExceeded):
-        play(groups(stack, {"north": NAMES[:3], "south": NAMES[3:]}), engine, stack, payer)
+        play(groups(stack, {"north": NAMES[:4], "south": NAMES[2:]}), engine, stack, payer)
     assert (payer.asked, carried) == ([2], [])
+
+
+class ByName(PrivacyLayer):
+    """Toy: every sum spends what its own clients are."""
+
+    name = "by-name"
+
+    def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
+        return (PrivacyEvent("Toy", {"clients": len(facts.clients)}, "client", "zero-out"),)
+
+
+@pytest.mark.parametrize(
+    ("north", "south", "parties"),
+    [
+        (NAMES[:3], NAMES[3:], [""]),  # a client is in one of two sums that spend alike: once
+        (NAMES[:2], NAMES[2:], list(NAMES)),  # each client spends what its own sum does
+        (NAMES[:4], NAMES[2:], ["", ""]),  # some are in both
+    ],
+)
+def test_a_client_is_charged_for_the_sums_that_it_is_in(
+    north: tuple[str, ...], south: tuple[str, ...], parties: list[str]
+) -> None:
+    stack, account = Stack([ByName()], Numbers(range=2.0)), Account()
+    engine = MemoryEngine(stack.secure_sum, moves(STEPS))
+    play(groups(stack, {"north": north, "south": south}), engine, stack, account)
+    assert [event.party for event in account.events] == parties
+    for name, sizes in (("a", {len(north)}), ("f", {len(south)})):
+        own = [event for event in account.events if event.party in ("", name)]
+        assert {event.facts["clients"] for event in own} == sizes
 
 
 def test_several_sums_of_several_rounds_share_one_set_up() -> None:
