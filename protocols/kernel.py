@@ -11,7 +11,7 @@ and, before a message leaves, saves the returned state, marks and memory in the 
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import ClassVar, NamedTuple
 
@@ -134,13 +134,17 @@ class State(Record):
         """Nobody else will answer this stage: go on with those who did. Raises Aborted below a threshold."""
         raise Misuse(f"{type(self).__name__} has no stage to close")
 
-    def over(self, memory: bytes | None, spent: Callable[[str], bool]) -> bool:
-        """Whether nothing may come of this state any more, for what its party did in other sessions since: its input
-        left (`spent` says which marks are set), or what the party keeps (`Step.memory`) moved past it. A driver erases
-        such a state.
+    @property
+    def ends_with(self) -> str:
+        """The mark of the update that this state waits to send (empty: none). A driver erases the state once another
+        session, of whatever protocol, set it.
         """
         update = getattr(self, "update", b"")
-        return bool(update) and spent(spending(update))
+        return spending(update) if update else ""
+
+    def over(self, memory: bytes | None) -> bool:
+        """Whether what the party keeps (`Step.memory`) moved past this state in other sessions. A driver erases it."""
+        return False
 
     def waiting_for(self) -> Iterable[Party]:
         """Whose answers this state still waits for; the driver may close the stage when it is empty."""

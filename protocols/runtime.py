@@ -37,7 +37,8 @@ def recall(store: Store, protocol: Protocol[Input], series: str = "") -> bytes |
 def forget(store: Store, protocol: Protocol[Input], series: str = "") -> None:
     """Erase what the party keeps beyond a session of a series: set-ups of reused keys, counts of sessions.
 
-    A session that waits to use such keys is refused from then on, and erased when a later one begins.
+    A session that waits to send its input under such keys is refused from then on, and erased when a later one begins.
+    One whose input left before still answers what its total needs.
     """
     with store.transaction() as transaction:
         for name in (f"memory/{_hashed(protocol, series)}", _of_all(protocol)):
@@ -176,7 +177,7 @@ class Runtime(Generic[Input]):
                 raise PolicyRefusal("no such session was begun here, or it is over")
             state, mine = self.protocol.decode_state(saved), self._mine(transaction)
             series = mine[0].series if mine else _hashed(self.protocol, "")
-            if state.over(_kept(transaction, self.protocol, series), lambda mark: False):
+            if state.over(_kept(transaction, self.protocol, series)):
                 raise PolicyRefusal(
                     "this session is over: its party moved on in another one, and has no keys for it"
                 )
@@ -185,13 +186,21 @@ class Runtime(Generic[Input]):
     def _close_others(self, transaction: Transaction) -> None:
         """Erase the open sessions that the last step ended: by what left, or by what its series keeps now."""
         for other in _noted(transaction):
-            saved = transaction.get(other.key) if other.key != self._key else None
-            kept = _kept(transaction, self.protocol, other.series)
-            with suppress(WireError):  # of another protocol
-                if saved is not None and self.protocol.decode_state(saved).over(
-                    kept, lambda mark: not self.allow_resend and transaction.marked(mark)
-                ):
-                    other.erase(transaction)
+            if other.key != self._key and (
+                self._has_left(transaction, other) or self._left_behind(transaction, other)
+            ):
+                other.erase(transaction)
+
+    def _has_left(self, transaction: Transaction, other: "_Noted") -> bool:
+        """Whether the update that a session waits to send has left: noted beside it, for sessions of any protocol."""
+        mark = (transaction.get(other.name) or b"").decode()
+        return bool(mark) and not self.allow_resend and transaction.marked(mark)
+
+    def _left_behind(self, transaction: Transaction, other: "_Noted") -> bool:
+        saved, kept = transaction.get(other.key), _kept(transaction, self.protocol, other.series)
+        with suppress(WireError):  # of another protocol, which keeps a memory of its own
+            return saved is not None and self.protocol.decode_state(saved).over(kept)
+        return False
 
     def result(self) -> Finished | None:
         """Return the final state that holds this party's result, None before that and for whoever has none."""
@@ -211,8 +220,11 @@ class Runtime(Generic[Input]):
             transaction.put(self._key, self.protocol.encode_state(step.state))
         if step.marks or step.memory is not None:
             self._close_others(transaction)
-        for mine in self._mine(transaction) if step.state.finished else ():
-            transaction.delete(mine.name)
+        for mine in self._mine(transaction):
+            if step.state.finished:
+                transaction.delete(mine.name)
+            else:
+                transaction.put(mine.name, step.state.ends_with.encode())
         return step.send
 
 

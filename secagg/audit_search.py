@@ -13,12 +13,13 @@ from numpy.typing import NDArray
 
 from protocols.agreement import Certificate, Vote, certify
 from protocols.codec import Record
+from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import SERVER, Message, client, message
 from protocols.opening import Attack, Check, Group, Odds, Rule
 from protocols.session import Session
 from secagg import messages as wire
 from secagg.audit_view import graph_seed
-from secagg.choose import Wishes
+from secagg.choose import Wishes, choose, insist
 from secagg.messages import indices, items, pack_bits, unpack_bits
 from secagg.parameters import Infeasible, Plan
 from secagg.parameters.rules import least_held
@@ -86,9 +87,22 @@ def odds(wishes: Wishes, clients: int, dropout: float, collusion: float) -> Odds
         found = wishes.planned(clients, dropout=dropout, collusion=collusion)
     except Infeasible:
         return None
+    if found.complete:
+        return None
     c, groups = found.cohort, tuple(_groups(found))
-    known = (clients, c.corrupt, c.survivors, groups, c.graphs, c.security, c.correctness)
-    return None if found.complete else Odds(*known)
+    asked = replace(wishes, demand=replace(wishes.demand, dropout=dropout, collusion=collusion))
+    graphs = c.graphs * (_degrees(asked, found) if c.beacon else 1)
+    return Odds(clients, c.corrupt, c.survivors, groups, graphs, c.security, c.correctness)
+
+
+def _degrees(wishes: Wishes, plan: Plan) -> int:
+    """Among how many degrees a server that knows the seed may choose: a client that takes one more takes all."""
+    more, clients = plan.degree + 2, plan.cohort.clients
+    try:
+        insist(wishes, clients, choose(replace(wishes, neighbours=more), clients))
+    except (Misuse, PolicyRefusal):
+        return 1
+    return (clients - plan.degree) // 2
 
 
 def _groups(plan: Plan) -> Iterator[Group]:

@@ -81,7 +81,8 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
     """Raises PolicyRefusal, naming the number, for a session that protects a client less than its own plan does.
 
     More is taken: a stronger threat model, more neighbours (then with the numbers that these wishes give for so
-    many), larger thresholds and quorums.
+    many), larger thresholds and quorums. Behind a beacon threat model and neighbours are one's own: the seed is known,
+    and every other degree would be one more graph, and committee, to pick from.
     """
     own, keys = choose(wishes, clients), ("fresh keys", "reused keys")
     least = own.survivors  # more neighbours: never fewer, though a complete graph opens with fewer shares
@@ -92,6 +93,11 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
         raise PolicyRefusal(
             "degree: this client's holders vote in every round; on the complete graph, which the session offers, later "
             "rounds of reused keys have no vote, and fewer clients are sure to be in a total"
+        )
+    if offered.beacon and (offered.threat, offered.degree) != (own.threat, own.degree):
+        raise PolicyRefusal(
+            f"degree: behind a beacon this client takes part {own.threat} with {own.degree} neighbours alone, the "
+            f"session offers {offered.threat} with {offered.degree}: a server that knows the seed could pick the graph"
         )
     if (offered.threat, offered.degree) != (own.threat, own.degree):
         stood = (own.corrupt + 0.5) / clients if own.corrupt else wishes.demand.collusion  # never fewer

@@ -2,7 +2,8 @@
 
 A client's pair keys are chains: each round uses a key and replaces it by its successor, from which the key
 itself cannot be had. Sessions that wait beside the one that used it are erased with it (`protocols.runtime`). So
-whoever reads a client's store later learns nothing about earlier rounds.
+whoever reads a client's store later learns nothing about earlier rounds but the digests of the updates that left
+(marks).
 """
 
 import hashlib

@@ -127,7 +127,8 @@ def _limits(rules: Rules) -> tuple[str, ...]:
         found += [
             "one set-up serves many rounds: its graph and committee stay, so the corrupt clients must be fixed "
             "before the set-up, not just before each session",
-            "whoever breaks into a client reads its rounds until the next set-up; earlier rounds stay closed",
+            "whoever breaks into a client reads its rounds until the next set-up; earlier rounds stay "
+            "closed, but for a digest of each update, which confirms a guess of it",
         ]
     if rules.committed:
         found += [

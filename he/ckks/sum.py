@@ -131,6 +131,10 @@ class CKKSSum(HomomorphicSum):
         return Step(MadeKeys(session, self._signers(session), secrets, shown))
 
 
+_DIGITS = (
+    "a value travels as {} digits: whoever opens sees the sum of each, which says more than the values' sum; a client "
+    "that works with the server may learn, by whether a sum is opened, one more bit of them in a session"
+)
 _RELAYED = "public keys reach their parties unchanged: the transport or the operator authenticates them"
 
 
@@ -147,6 +151,7 @@ def _facts(p: CKKSParameters, relayed: bool) -> SchemeFacts:
         "but with probability 2^-80",
         (
             "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
+            *([_DIGITS.format(p.limbs)] if p.limbs > 1 else []),
         ),
         {
             "degree": p.degree,

@@ -137,5 +137,6 @@ def _isolating(demands: Demands) -> str:
     others = demands.survivors - 1
     return (
         f"{others} client{'s' * (others != 1)} together with the server can read any other client's update: a total "
-        f"over {demands.survivors} of {demands.cohort} clients is opened, and the server has a say in whose"
+        f"over {demands.survivors} of {demands.cohort} clients is opened, and the server has a say in whose; it also "
+        "picks a session's clients, and Policy(min_cohort=...) at clients and whoever opens bounds how few"
     )

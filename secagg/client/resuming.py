@@ -5,7 +5,6 @@ Edge seeds of a round are derived from the pair's chain and the round's context,
 clients who were shown different models have different ones.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import ClassVar
 
@@ -38,9 +37,9 @@ class Resuming(Bearing):
     memory: ClientMemory = field(repr=False)
     sign: bytes = field(repr=False)
 
-    def over(self, memory: bytes | None, spent: Callable[[str], bool]) -> bool:
-        """Also once the client keeps chains of a later round, of another set-up, or none: these are used or gone."""
-        return super().over(memory, spent) or memory is None or self._left_behind(ClientMemory.decode(memory))
+    def over(self, memory: bytes | None) -> bool:
+        """Once the client keeps chains of a later round, of another set-up, or none: these are used or gone."""
+        return memory is None or self._left_behind(ClientMemory.decode(memory))
 
     def _left_behind(self, kept: ClientMemory) -> bool:
         return kept.setup != self.memory.setup or kept.next_round > self.session.round

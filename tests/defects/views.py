@@ -115,6 +115,11 @@ def only_in_set_ups(wishes: Any, clients: int, offered: Any) -> None:
         INSIST(wishes, clients, offered)
 
 
+def any_degree(wishes: Any, clients: int, offered: Any) -> None:
+    """More neighbours than its own are taken behind a beacon too."""
+    INSIST(replace(wishes, beacon=b""), clients, replace(offered, beacon=b"", committed=True))
+
+
 def nothing_pinned(session: Any, parameters: Any) -> bytes:
     return bytes(32)
 
@@ -207,6 +212,12 @@ def opens_as_told(places: Places, owner: int, alive: Collection[int]) -> list[in
 
 def drawing_together() -> SecAggPlus:
     return SecAggPlus(threat="malicious", credentials=Credentials.simulated(range(12)))
+
+
+def behind_a_beacon() -> SecAggPlus:
+    return SecAggPlus(
+        threat="malicious", credentials=Credentials.simulated(range(12)), beacon=b"public randomness"
+    )
 
 
 def semi_honest_sparse() -> SecAggPlus:
@@ -382,5 +393,11 @@ DEFECTS = (
         "plans-fail-as-rarely-as-promised",
         put("secagg.parameters.rules.Cohort.secrecy", property(lambda self: self.security)),
         drawing_together,
+    ),
+    Defect(
+        "more neighbours behind a beacon",
+        "plans-fail-as-rarely-as-promised",
+        put("secagg.audit_search.insist", any_degree),
+        behind_a_beacon,
     ),
 )

@@ -63,9 +63,7 @@ class Table:
 
     def _still_open(self, party: Party, state: State) -> None:
         """Raises PolicyRefusal for an honest party that keeps no keys for a state any more (`protocols.runtime`)."""
-        if party not in self.corrupt and state.over(
-            recall(self.stores[party], self.protocol), lambda mark: False
-        ):
+        if party not in self.corrupt and state.over(recall(self.stores[party], self.protocol)):
             raise PolicyRefusal("this session is over: its party moved on in another one")
 
     def keep(self, party: Party, step: Step) -> None:

@@ -2,16 +2,19 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
+from he import CKKSSum
 from protocols.errors import Misuse, PolicyRefusal
+from protocols.plain import PlainSum
 from protocols.randomness import SystemRandom
 from protocols.runtime import Runtime, forget, recall
 from protocols.store import MemoryStore
-from protocols.summation import Total
+from protocols.summation import SecureSum, Total
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client.tries import MOST_TRIES, Tries
 from secagg.memory import ClientMemory
@@ -130,6 +133,25 @@ def test_an_update_that_left_waits_in_no_other_series(setup: str) -> None:
     assert len(party.sessions()) == 2
     party.hear(real, 1 if setup == "reuse" else 3)
     assert len(party.sessions()) == 1
+
+
+@pytest.mark.parametrize("setup", ["fresh", "reuse"])
+@pytest.mark.parametrize("make", [CKKSSum, PlainSum, SecAggPlus])
+def test_an_update_that_left_waits_in_no_session_of_another_protocol(
+    make: Callable[[], SecureSum], setup: str
+) -> None:
+    """A session of another kind on the same store waited with the vector in clear."""
+    party = Party(setup)
+    party.hear(party.enter(1, b"first"), 4)
+    real, other = party.enter(2, b"the same"), make()
+    session = other.session([f"c{i}" for i in range(N)], 4, 100, random=RANDOM, round=2)
+    for update in (b"the same", b"another"):
+        beside = replace(session, nonce=update.ljust(16, b"-"))
+        step = other.client(beside, 0, np.full(4, 2), random=RANDOM, update=update)
+        Runtime(other, beside, party.store).begin(step)
+    assert len(party.sessions()) == 3
+    party.hear(real, 1 if setup == "reuse" else 3)
+    assert sorted(party.sessions()) == sorted([real._key, f"session/{beside.context.hex()}"])
 
 
 def test_a_session_of_keys_that_were_forgotten_is_over() -> None:

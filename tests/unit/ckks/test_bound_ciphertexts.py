@@ -196,3 +196,12 @@ def test_pads_are_uniform_residues_and_each_client_has_its_own() -> None:
     other = CKKSSum().session(["a", "b", "c"], 4, 5, random=SystemRandom())
     pads = [pad_for(b"k" * 32, s, i).tolist() for s in (session, other) for i in range(3)]
     assert all(one != two for i, one in enumerate(pads) for two in pads[:i])
+
+
+@pytest.mark.parametrize("values, several", [(3, True), (20_000, False)])
+def test_the_statement_says_where_digits_are_summed(values: int, several: bool) -> None:
+    """Of (0, 0) and (100, -100) whoever opens tells the sums apart, though both are nought."""
+    protocol = CKKSSum()
+    session = protocol.session(["a", "b", "c"], values, 100, random=SystemRandom())
+    assert (scheme(session).limbs > 1) is several
+    assert any("travels as" in limit for limit in protocol.protection(session).limits) is several

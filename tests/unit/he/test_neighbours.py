@@ -295,6 +295,7 @@ def test_what_is_chosen_is_what_is_opened_and_what_the_statement_says(name: str,
     assert protocol.demands(session).survivors == said.parameters["min_survivors"] == lowest
     who = "1 client" if lowest == 2 else f"{lowest - 1} clients"
     assert f"{who} together with the server can read any other client's update" in " ".join(said.limits)
+    assert "Policy(min_cohort=...) at clients and whoever opens bounds how few" in " ".join(said.limits)
     kept = range(lowest)
     total = simulate(protocol, INPUTS, bound=50, tamper=only(*kept)).total
     corrupt = sum(INPUTS[i] for i in kept[1:])

@@ -10,7 +10,7 @@ from protocols.errors import Misuse, PolicyRefusal
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.choose import insist
+from secagg.choose import choose, insist
 from secagg.client.joining import Joining
 from secagg.mask_parameters import MaskParameters
 from secagg.rules import rules_of
@@ -156,3 +156,23 @@ class TestDemands:
         assert SecAgg().wishes.demand.collusion == 0.1
         assert SecAgg(threshold=5).wishes.demand.collusion == 0.0
         assert SecAgg(threshold=5, collusion=0.2).wishes.demand.collusion == 0.2
+
+
+@pytest.mark.parametrize("setup", ["fresh", "reuse"])
+def test_behind_a_beacon_other_neighbours_than_ones_own_are_refused(setup: str) -> None:
+    """The seed is known before the session: each degree is one more graph to pick from, and no plan counts them."""
+    lit = SecAggPlus(
+        dropout=0.2,
+        collusion=0.1,
+        threat="malicious",
+        setup=setup,
+        beacon=b"light",
+        credentials=Credentials.simulated(range(100)),
+    )
+    planned = choose(lit.wishes, 100)
+    insist(lit.wishes, 100, planned)
+    for degree in (planned.degree + 2, 98):
+        more = choose(replace(lit.wishes, neighbours=degree), 100)
+        assert more.degree == degree
+        with pytest.raises(PolicyRefusal, match="degree: behind a beacon"):
+            insist(lit.wishes, 100, more)
