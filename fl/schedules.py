@@ -8,13 +8,16 @@ epoch, and such as follow data.
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
+
+from torch.optim.lr_scheduler import LambdaLR
 
 from fl import arguments
 from protocols.errors import Misuse
 from protocols.options import is_plain, plain
 
 Settings = dict[str, Any]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -43,17 +46,8 @@ class Schedule:
         if self.make is None:
             return _nothing
         scheduler = self._made(optimizer)
-        try:
-            with (
-                warnings.catch_warnings()
-            ):  # torch expects optimizer steps in between; they were of earlier rounds
-                warnings.simplefilter("ignore")
-                for _ in range((round - 1) * (epochs if self.per == "epoch" else 1)):
-                    scheduler.step()
-        except ValueError as error:
-            raise Misuse(
-                f"scheduler: {type(scheduler).__name__} does not reach round {round}: {error}"
-            ) from None
+        steps = (round - 1) * (epochs if self.per == "epoch" else 1)
+        advance(scheduler, steps, f"round {round}")
         return scheduler.step if self.per == "epoch" else _nothing
 
     def facts(self, optimizer: Any) -> Settings:
@@ -72,12 +66,34 @@ class Schedule:
             raise Misuse(
                 f"scheduler: expected a function that returns a scheduler, it returned {type(scheduler).__name__}"
             )
-        if hasattr(scheduler, "mode_worse"):  # ReduceLROnPlateau, which torch gives no other mark
-            raise Misuse(
-                f"scheduler: {type(scheduler).__name__} follows a metric, and clients would follow their own: take one "
-                "that follows epochs"
-            )
-        return scheduler
+        return followed(scheduler)
+
+
+def followed(scheduler: T) -> T:
+    """Return a scheduler. Raises Misuse for one that follows a metric."""
+    if hasattr(scheduler, "mode_worse"):  # ReduceLROnPlateau, which torch gives no other mark
+        raise follows_metric(type(scheduler).__name__)
+    return scheduler
+
+
+def follows_metric(name: str) -> Misuse:
+    """Return the refusal of a schedule that every client would run by numbers of its own."""
+    return Misuse(
+        f"scheduler: {name} follows a metric, and clients would follow their own: take one that follows epochs"
+    )
+
+
+def advance(scheduler: Any, steps: int, where: str) -> None:
+    """Step a scheduler to where the run is. where: that place in words. Raises Misuse for one that ends before."""
+    if type(scheduler) is LambdaLR and steps:  # which knows its rate at any step
+        scheduler.last_epoch, steps = scheduler.last_epoch + steps - 1, 1
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch expects steps of this optimizer: they were another's
+            for _ in range(steps):
+                scheduler.step()
+    except ValueError as error:
+        raise Misuse(f"scheduler: {type(scheduler).__name__} does not reach {where}: {error}") from None
 
 
 def _nothing() -> None:

@@ -12,23 +12,41 @@ from copy import deepcopy
 from typing import Any
 
 import lightning as L  # noqa: N812  # as its documentation says
-from lightning.pytorch.callbacks import Checkpoint, LambdaCallback, ModelSummary, ProgressBar
+from lightning.pytorch.callbacks import (
+    BaseFinetuning,
+    Checkpoint,
+    EarlyStopping,
+    LambdaCallback,
+    ModelPruning,
+    ModelSummary,
+    ProgressBar,
+    StochasticWeightAveraging,
+)
 from torch.optim import Optimizer
-from torch.optim.lr_scheduler import ReduceLROnPlateau
 from torch.utils.data import DataLoader
 
+from fl import arguments
+from fl.adapters.federated import (
+    Clients,
+    each,
+    federated,
+    local_epochs,
+    owns_rates,
+    refuse_watching,
+    unlike,
+)
 from fl.adapters.optimizers import Factory, again
 from fl.federation import Federation
-from fl.federation_setup import Loaders
+from fl.schedules import advance, followed
 from protocols.errors import Misuse
 
 PRIVATE: dict[str, Any] = {"accumulate_grad_batches": 1, "gradient_clip_val": None, "precision": "32-true"}
 PRIVATE |= {"max_steps": -1, "limit_train_batches": 1.0, "overfit_batches": 0.0}
 """What a Trainer must say beside a layer that draws the batches and owns the optimizer."""
-
-
 UNUSED = (Checkpoint, ModelSummary, ProgressBar)
 """What a client's Trainer does without: a federation has many of them, one after the other."""
+WATCHING = (EarlyStopping, BaseFinetuning, StochasticWeightAveraging, ModelPruning)
+"""What would do nothing, or something else, in a Trainer that ends after an epoch."""
 
 
 def one_epoch(trainer: Any, module: Any) -> None:
@@ -77,28 +95,16 @@ class LightningLoop:
 
     def private(self, owner: str) -> None:
         """Raises Misuse for what a layer that draws batches and owns the optimizer leaves without effect."""
-        own = _trainer(self.trainer)
-        said = [
-            f"{name}={wanted!r} (it is {getattr(own, name)!r})"
-            for name, wanted in PRIVATE.items()
-            if getattr(own, name) not in (wanted, 0 if wanted is None else wanted)
-        ]
-        if said:
-            raise Misuse(
-                f"{owner} draws the batches of this Trainer and owns its optimizer: say {', '.join(said)}; {owner} has "
-                "options of its own: clip, and physical_batch for accumulation"
-            )
+        owns = "draws the batches of this Trainer and owns its optimizer"
+        unlike(_trainer(self.trainer), PRIVATE, owner, owns, "clip, and physical_batch for accumulation")
         if not self.module.automatic_optimization:
             raise Misuse(f"{owner} needs automatic_optimization: a step of one's own is not accounted")
         if _parsed(_configured(deepcopy(self.module), self.trainer))[1]:
-            raise Misuse(
-                f"{owner} owns the learning rates: leave the schedulers out of configure_optimizers, and say "
-                f"{owner}(schedule=lambda step: ...)"
-            )
+            raise owns_rates(owner, "leave the schedulers out of configure_optimizers")
 
 
 def from_lightning(
-    module: Any, trainer: Callable[[], Any], clients: Loaders, *, test: Any = None, **options: Any
+    module: Any, trainer: Callable[[], Any], clients: Clients, *, test: Any = None, **options: Any
 ) -> Federation:
     """Return a federation around a LightningModule; `result.model` is the trained one.
 
@@ -114,33 +120,57 @@ def from_lightning(
 
         federation = from_lightning(Net(), lambda: L.Trainer(max_epochs=1), loaders, privacy=[SecAgg()])
     """
+    arguments.no_class("module", module)
+    if not isinstance(module, L.LightningModule):
+        raise Misuse(
+            "module: expected a LightningModule of the package lightning (import lightning as L), got "
+            f"{type(module).__name__}"
+        )
     if isinstance(trainer, L.Trainer) or not callable(trainer):
         raise Misuse(
             "trainer: expected a function that makes a Trainer, such as lambda: L.Trainer(max_epochs=1)"
         )
-    epochs = _trainer(trainer).max_epochs
-    if not isinstance(epochs, int) or epochs < 1:
-        raise Misuse(f"max_epochs: a round has whole passes, 1 or more, got {epochs}")
-    if "local_epochs" in options:
-        raise Misuse("local_epochs: the Trainer's max_epochs says it")
-    given: dict[str, Any] = {"metrics": (), **options}
-    if given.get("optimizer") is None:
-        given["optimizer"] = _optimizer(module, trainer)
-    return Federation(
+    first: Any = _trainer(trainer)
+    if _trainer(trainer) is first:
+        raise Misuse("trainer: expected a new Trainer at every call, and it returns the same one again")
+    refuse_watching(first.callbacks, WATCHING)
+    if test is not None and not (_overrides(module, "validation_step") or _overrides(module, "test_step")):
+        raise Misuse(
+            f"test: {type(module).__name__} has no validation_step and no test_step that would evaluate it"
+        )
+    epochs = local_epochs("max_epochs", first.max_epochs, options)
+    if options.get("optimizer") is None:
+        options["optimizer"] = _optimizer(module, trainer)
+    return federated(
         lambda: deepcopy(module),
-        clients,
+        each(clients, _loader),
         LightningLoop(module, trainer, epochs),
-        test=test,
-        evaluate=None if test is None else _evaluation(trainer),
+        None if test is None else _loader("test", test),
+        _evaluation(trainer),
+        options,
         local_epochs=epochs,
-        **given,
     )
 
 
+def _loader(whose: str, data: Any) -> Any:
+    """A client's loader. Raises Misuse for what makes one."""
+    if isinstance(data, L.LightningDataModule):
+        raise Misuse(
+            f"{whose}: expected a DataLoader, got the LightningDataModule {type(data).__name__}: give what its "
+            "train_dataloader() returns, for test= its test_dataloader()"
+        )
+    return data
+
+
 def _trainer(make: Callable[[], Any]) -> Any:
-    """A client's Trainer: it neither saves nor evaluates; the federation does."""
+    """A client's Trainer: it neither saves nor evaluates; the federation does. Raises Misuse for another thing."""
     with quiet():
         own = make()
+    if not issubclass(type(own), L.Trainer):
+        raise Misuse(
+            "trainer: expected a function that makes a Trainer of the package lightning (import lightning as L), it "
+            f"made {type(own).__name__}"
+        )
     own.callbacks[:] = [each for each in own.callbacks if not isinstance(each, UNUSED)]
     own.limit_val_batches = own.num_sanity_val_steps = 0
     return own
@@ -166,42 +196,55 @@ def _optimizer(module: Any, trainer: Callable[[], Any]) -> Factory:
 
 def _parsed(configured: Any) -> tuple[Any, list[Any]]:
     """The one optimizer that `configure_optimizers` returned, and its schedulers. Raises Misuse for none or several."""
-    schedulers: list[Any] = []
+    schedulers: Any = []
+    if isinstance(configured, list | tuple) and len(configured) == 1:
+        (configured,) = configured
     if isinstance(configured, dict):
-        schedulers = [configured["lr_scheduler"]] if "lr_scheduler" in configured else []
-        configured = configured["optimizer"]
+        schedulers = [configured["lr_scheduler"]] if configured.get("lr_scheduler") else []
+        configured = configured.get("optimizer")
     elif isinstance(configured, tuple) and len(configured) == 2 and isinstance(configured[0], list):
         configured, schedulers = configured
-    elif isinstance(configured, list | tuple) and len(configured) == 1 and isinstance(configured[0], dict):
-        return _parsed(configured[0])
     if isinstance(configured, list | tuple) and len(configured) == 1:
-        configured = configured[0]
+        (configured,) = configured
     if not isinstance(configured, Optimizer):
-        raise Misuse(
-            f"configure_optimizers: expected one optimizer, with schedulers or without, got {configured!r}: a loop "
-            "with several of them is a train function of one's own, Federation(train=...)"
+        listed = isinstance(configured, list | tuple)
+        named = ", ".join(type(one).__name__ for one in (configured if listed else [configured]))
+        instead = (
+            "a loop with several of them is a train function of one's own, Federation(train=...)"
+            if listed
+            else "return it, or give from_lightning(..., optimizer=lambda parameters: ...)"
         )
-    return configured, list(schedulers)
+        raise Misuse(
+            f"configure_optimizers: expected one optimizer, with schedulers or without, got {named}: {instead}"
+        )
+    told = [{"scheduler": one, **(one if isinstance(one, dict) else {})} for one in schedulers]
+    for one in told:
+        followed(one["scheduler"])
+    return configured, told
 
 
 def _here(configured: Any, optimizer: Any, own: Any, calls: int) -> Any:
     """What `configure_optimizers` returned, around another optimizer, with its schedules after `calls` epochs."""
-    made, schedulers = _parsed(configured)
-    if not schedulers or len(made.param_groups) != len(optimizer.param_groups):
+    if configured is None:
         return optimizer
+    made, schedulers = _parsed(configured)
+    if not schedulers:
+        return optimizer
+    groups = len(made.param_groups), len(optimizer.param_groups)
+    if groups[0] != groups[1]:
+        raise Misuse(
+            f"optimizer: configure_optimizers has schedules for {groups[0]} groups of parameters, and optimizer=... "
+            f"makes {groups[1]}: make as many"
+        )
     for group, numbers in zip(optimizer.param_groups, made.param_groups, strict=True):
         group.update({name: value for name, value in numbers.items() if name != "params"})
     own.fit_loop.setup_data()
     steps = -(-own.num_training_batches // own.accumulate_grad_batches)
-    for each in schedulers:
-        told = {"scheduler": each, **(each if isinstance(each, dict) else {})}
+    for told in schedulers:
         taken = calls * (steps if told.get("interval") == "step" else 1) // told.get("frequency", 1)
         _rebind(told["scheduler"], optimizer)
-        for _ in range(0 if isinstance(told["scheduler"], ReduceLROnPlateau) else taken):
-            told["scheduler"].step()
-    return (
-        configured | {"optimizer": optimizer} if isinstance(configured, dict) else ([optimizer], schedulers)
-    )
+        advance(told["scheduler"], taken, f"epoch {calls} of the run")
+    return [optimizer], schedulers
 
 
 def _rebind(scheduler: Any, optimizer: Any) -> None:
@@ -211,13 +254,17 @@ def _rebind(scheduler: Any, optimizer: Any) -> None:
         _rebind(inner, optimizer)
 
 
+def _overrides(module: Any, hook: str) -> bool:
+    return getattr(type(module), hook) is not getattr(L.LightningModule, hook)
+
+
 def _evaluation(trainer: Callable[[], Any]) -> Callable[..., dict[str, float]]:
     def evaluate(model: Any, loader: Any, criterion: Any, device: Any) -> dict[str, float]:
         own = _trainer(trainer)
         own.limit_val_batches = 1.0
-        validates = type(model).validation_step is not L.LightningModule.validation_step
+        run = own.validate if _overrides(model, "validation_step") else own.test
         with quiet():
-            (measured,) = (own.validate if validates else own.test)(model, loader, verbose=False) or [{}]
+            (measured,) = run(model, loader, verbose=False) or [{}]
         model.train()
         return {name: float(value) for name, value in measured.items()}
 

@@ -5,12 +5,11 @@ What does not belong here: anything that `Federation` does with factories; this 
 
 from collections.abc import Callable
 from copy import deepcopy
-from functools import partial
 from typing import Any
 
 import torch
 
-from fl.adapters.optimizers import again
+from fl.adapters.optimizers import again, following
 from fl.federation import Federation
 from fl.federation_setup import Loaders
 from protocols.errors import Misuse
@@ -41,18 +40,8 @@ def from_torch(
     held = {id(p) for group in getattr(optimizer, "param_groups", []) for p in group["params"]}
     if not held or held - {id(p) for p in model.parameters()}:
         raise Misuse(f"optimizer: expected one of the model's parameters, got {type(optimizer).__name__}")
-    if scheduler is not None and getattr(scheduler, "optimizer", None) is not optimizer:
-        raise Misuse(f"scheduler: expected one of the given optimizer, got {type(scheduler).__name__}")
     given: dict[str, Any] = {"device": str(next(model.parameters()).device), **options}
     if scheduler is not None:
-        given["scheduler"] = partial(_follow, scheduler, optimizer)
+        given["scheduler"] = following(scheduler, optimizer)
     made = again(deepcopy(optimizer, {id(p): p for p in model.parameters()}), model.parameters())
     return Federation(lambda: deepcopy(model), clients, train, optimizer=made, **given)
-
-
-def _follow(scheduler: Any, optimizer: Any, other: Any) -> Any:
-    """A copy of a scheduler, for another optimizer."""
-    torch.optim.lr_scheduler.LambdaLR(
-        other, lambda _: 1.0
-    )  # torch then knows that one watches it, and does not warn
-    return deepcopy(scheduler, {id(optimizer): other})

@@ -4,19 +4,20 @@ What belongs here: a client's copy of the user's Trainer, its optimizer and its 
 parameters travel; those that require gradients do, as in any federation, so that of a PEFT model only the adapters go.
 """
 
-import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable
 from copy import copy, deepcopy
+from functools import partial
 from typing import Any, cast
 
 import torch
-from torch.optim.lr_scheduler import LambdaLR
 from torch.utils.data import DataLoader
-from transformers import PrinterCallback, ProgressCallback, Trainer, TrainerControl
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerControl
 from transformers.trainer_callback import DefaultFlowCallback
+from transformers.trainer_utils import SchedulerType
 
-from fl.adapters.arrays import Clients
-from fl.adapters.optimizers import again
+from fl import arguments, schedules
+from fl.adapters.federated import Clients, each, federated, local_epochs, owns_rates, refuse_watching, unlike
+from fl.adapters.optimizers import again, following
 from fl.federation import Federation
 from protocols.errors import Misuse
 
@@ -26,6 +27,9 @@ QUIET |= {"logging_strategy": "no", "push_to_hub": False, "eval_on_start": False
 PRIVATE: dict[str, Any] = {"gradient_accumulation_steps": 1, "max_steps": -1, "lr_scheduler_type": "constant"}
 PRIVATE |= {"fp16": False, "bf16": False, "auto_find_batch_size": False, "neftune_noise_alpha": None}
 """What the arguments must say beside a layer that draws the batches and makes the steps."""
+TIMES = {"epoch", "test_runtime", "test_samples_per_second", "test_steps_per_second"}
+TIMES |= {"test_model_preparation_time", "test_jit_compilation_time"}
+"""What `evaluate` adds to a metric that it was asked for."""
 SHOWN = (DefaultFlowCallback, ProgressCallback, PrinterCallback)
 
 
@@ -38,6 +42,8 @@ class TrainerLoop:
 
     def __init__(self, trainer: Any, epochs: int) -> None:
         self.func, self.trainer, self.epochs = type(trainer), trainer, epochs
+        own = None if trainer._created_lr_scheduler else trainer.lr_scheduler
+        self.follow = None if own is None else following(own, trainer.optimizer)
 
     def __call__(
         self, model: Any, loader: Any, optimizer: Any, epoch: int, round: int, rounds: int
@@ -50,28 +56,20 @@ class TrainerLoop:
         if not steps:
             return None
         calls = (round - 1) * self.epochs + epoch
-        own.lr_scheduler = _schedule(own, optimizer, rounds * self.epochs * steps, calls * steps)
+        own.lr_scheduler = self._schedule(own, optimizer, rounds * self.epochs * steps, calls * steps)
         own._created_lr_scheduler = False
         return {"loss": float(own.train().training_loss)}
 
     def private(self, owner: str) -> None:
         """Raises Misuse for what a layer that draws batches and makes steps leaves without effect."""
-        args = self.trainer.args
-        found = {name: getattr(args, name) for name in PRIVATE}
-        said = [
-            f"{name}={PRIVATE[name]!r} (it is {getattr(value, 'value', value)!r})"
-            for name, value in found.items()
-            if getattr(value, "value", value) != PRIVATE[name]
-        ]
+        advice = "schedule for a learning rate by step, physical_batch for accumulation"
+        owns = "draws the batches and takes the steps of this Trainer"
+        unlike(self.trainer.args, PRIVATE, owner, owns, advice)
+        if self.follow is not None or type(self.trainer).create_scheduler is not Trainer.create_scheduler:
+            raise owns_rates(owner, "leave the Trainer's own scheduler out")
         called = [
             type(each).__name__ for each in self.trainer.callback_handler.callbacks if type(each) not in SHOWN
         ]
-        if said:
-            raise Misuse(
-                f"{owner} draws the batches and takes the steps of this Trainer: say {', '.join(said)} in its "
-                f"arguments; {owner} has options of its own: schedule for a learning rate by step, physical_batch for "
-                "accumulation"
-            )
         if called:
             raise Misuse(
                 f"{owner} takes the steps of this Trainer, so that its callbacks {called} would never be called: leave "
@@ -87,6 +85,17 @@ class TrainerLoop:
         own.optimizer, own.lr_scheduler, own.control = optimizer, None, TrainerControl()
         own.current_gradient_accumulation_steps = 1
         return own
+
+    def _schedule(self, own: Any, optimizer: Any, total: int, done: int) -> Any:
+        """The Trainer's schedule over `total` steps of the run, `done` of which were taken."""
+        if self.follow is not None:
+            scheduler = self.follow(optimizer)
+        else:
+            for group in optimizer.param_groups:
+                group["lr"] = group.get("initial_lr", group["lr"])
+            scheduler = schedules.followed(own.create_scheduler(total, optimizer))
+        schedules.advance(scheduler, done, f"step {done} of the run")
+        return scheduler
 
 
 def _around(trainer: Any, model: Any) -> Any:
@@ -122,40 +131,39 @@ def from_trainer(trainer: Any, clients: Clients, *, test: Any = None, **options:
 
         trainer.model = from_trainer(trainer, {"a": one, "b": other}, privacy=[SecAgg()]).fit(rounds=10).model
     """
+    arguments.no_class("trainer", trainer)
     if not isinstance(trainer, Trainer):
         raise Misuse(f"trainer: expected a transformers.Trainer, got {type(trainer).__name__}")
     args = trainer.args
-    epochs = 1 if args.max_steps > 0 else int(args.num_train_epochs)
-    if (args.max_steps <= 0 and epochs != args.num_train_epochs) or epochs < 1:
-        raise Misuse(f"num_train_epochs: a round has whole passes, 1 or more, got {args.num_train_epochs}")
-    if "local_epochs" in options:
-        raise Misuse("local_epochs: the Trainer's num_train_epochs says it")
-    given: dict[str, Any] = {"metrics": (), "device": str(args.device), **options}
-    if given.get("optimizer") is None:
+    if args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
+        raise schedules.follows_metric(SchedulerType.REDUCE_ON_PLATEAU.value)
+    refuse_watching(trainer.callback_handler.callbacks, (EarlyStoppingCallback,))
+    epochs = local_epochs("num_train_epochs", 1 if args.max_steps > 0 else args.num_train_epochs, options)
+    if options.get("optimizer") is None:
         made = trainer.optimizer or copy(trainer).create_optimizer()
-        given["optimizer"] = again(made, cast(Any, trainer.model).parameters())
-    return Federation(
+        options["optimizer"] = again(made, cast(Any, trainer.model).parameters())
+    loader = partial(_loader, trainer)
+    return federated(
         lambda: deepcopy(trainer.model),
-        _loaders(trainer, clients),
+        each(clients, loader),
         TrainerLoop(trainer, epochs),
-        test=None if test is None else _loaders(trainer, [test])[0],
-        evaluate=None if test is None else _evaluation(trainer),
+        None if test is None else loader("test", test),
+        _evaluation(trainer),
+        options,
+        device=str(args.device),
         local_epochs=epochs,
-        **given,
     )
 
 
-def _loaders(trainer: Any, clients: Any) -> Any:
-    def loader(dataset: Any) -> ClientLoader:
-        shuffle = bool(len(dataset)) and not isinstance(dataset, torch.utils.data.IterableDataset)
-        collate = trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
-        return ClientLoader(dataset, trainer.args.train_batch_size, shuffle=shuffle, collate_fn=collate)
-
-    if isinstance(clients, Mapping):
-        return {name: loader(dataset) for name, dataset in clients.items()}
-    if callable(clients):
-        return lambda client, config: loader(clients(client, config))
-    return [loader(dataset) for dataset in clients] if isinstance(clients, Sequence) else clients
+def _loader(trainer: Any, whose: str, data: Any) -> ClientLoader:
+    """A client's data set in batches. Raises Misuse for what cannot be counted and picked from."""
+    if isinstance(data, DataLoader) or not (hasattr(data, "__len__") and hasattr(data, "__getitem__")):
+        raise Misuse(
+            f"{whose}: expected a data set with len() and an example at each index, got {type(data).__name__}: the "
+            "Trainer makes its batches"
+        )
+    collate = trainer._get_collator_with_removed_columns(trainer.data_collator, description="training")
+    return ClientLoader(data, trainer.args.train_batch_size, shuffle=bool(len(data)), collate_fn=collate)
 
 
 def _steps(own: Any, loader: ClientLoader) -> int:
@@ -166,21 +174,6 @@ def _steps(own: Any, loader: ClientLoader) -> int:
     if own.args.max_steps > 0:
         return int(own.args.max_steps) if examples else 0
     return -(-batches // int(own.args.gradient_accumulation_steps))
-
-
-def _schedule(own: Any, optimizer: Any, total: int, done: int) -> Any:
-    """The arguments' schedule over `total` steps of the run, `done` of which were taken."""
-    for group in optimizer.param_groups:
-        group["lr"] = group.get("initial_lr", group["lr"])
-    scheduler = own.create_scheduler(total, optimizer)
-    if isinstance(scheduler, LambdaLR) and done:
-        scheduler.last_epoch = done - 1
-        with warnings.catch_warnings():
-            warnings.simplefilter(
-                "ignore"
-            )  # that no step was taken before: those before were another optimizer's
-            scheduler.step()
-    return scheduler
 
 
 def _private(own: Any, model: Any, loader: Any, optimizer: Any) -> dict[str, float] | None:
@@ -196,10 +189,7 @@ def _evaluation(trainer: Any) -> Callable[..., dict[str, float]]:
     def evaluate(model: Any, loader: Any, criterion: Any, device: Any) -> dict[str, float]:
         measured = _around(trainer, model).evaluate(loader.dataset, metric_key_prefix="test")
         model.train()
-        slow = ("_runtime", "_per_second", "_time")
-        kept = {
-            name.removeprefix("test_"): value for name, value in measured.items() if not name.endswith(slow)
-        }
+        kept = {name.removeprefix("test_"): value for name, value in measured.items() if name not in TIMES}
         return {name: float(value) for name, value in kept.items() if isinstance(value, int | float)}
 
     return evaluate

@@ -10,6 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 pytest.importorskip("lightning")
 
 import lightning as L  # noqa: N812  # as its documentation says
+from lightning.pytorch.callbacks import EarlyStopping
 
 from benchmarks.diffs import Pair
 from dp import ClientDP, SampleDP
@@ -51,6 +52,11 @@ class Net(L.LightningModule):
             return optimizer
         if self.schedule == "two":
             return [optimizer, optimizer], []
+        if self.schedule == "nothing":
+            return None
+        if self.schedule == "plateau":
+            plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimizer)
+            return {"optimizer": optimizer, "lr_scheduler": {"scheduler": plateau, "monitor": "loss"}}
         if self.schedule == "cycle":
             steps = self.trainer.estimated_stepping_batches
             cycle = torch.optim.lr_scheduler.OneCycleLR(optimizer, 0.1, total_steps=int(steps))
@@ -159,15 +165,64 @@ def test_what_sample_dp_leaves_without_effect_is_named_before_round_one(
         plain.with_privacy([SampleDP(noise_multiplier=1.0, delta=1e-5)])
 
 
-def test_what_cannot_be_federated_is_a_sentence() -> None:
-    with pytest.raises(Misuse, match="expected a function that makes a Trainer"):
-        from_lightning(Net(), trainer()(), loaders())
-    with pytest.raises(Misuse, match="whole passes, 1 or more, got -1"):
-        from_lightning(Net(), trainer(max_epochs=-1), loaders())
-    with pytest.raises(Misuse, match="expected one optimizer"):
-        from_lightning(Net("two"), trainer(), loaders())
-    with pytest.raises(Misuse, match=r"needs a Trainer with data.*optimizer=lambda"):
-        from_lightning(Net("cycle"), trainer(), loaders())
+class Module(L.LightningDataModule):
+    def train_dataloader(self) -> Any:
+        return loaders("a")["a"]
+
+
+class Blind(Net):
+    validation_step = L.LightningModule.validation_step
+
+
+SAME = trainer()()
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"trainer": trainer()()}, "expected a function that makes a Trainer"),
+        ({"trainer": lambda: SAME}, "expected a new Trainer at every call"),
+        ({"trainer": lambda: None}, "it made NoneType"),
+        ({"trainer": trainer(max_epochs=-1)}, "whole passes, 1 or more, got -1"),
+        ({"trainer": trainer(callbacks=[EarlyStopping("loss")])}, "EarlyStopping watches.*leave it out"),
+        ({"module": Net("two")}, "expected one optimizer.*got Adam, Adam: a loop with several"),
+        ({"module": Net("nothing")}, "expected one optimizer.*got NoneType: return it, or give"),
+        ({"module": Net("cycle")}, r"needs a Trainer with data.*optimizer=lambda"),
+        ({"module": Net("plateau")}, "ReduceLROnPlateau follows a metric"),
+        ({"module": torch.nn.Linear(2, 2)}, "expected a LightningModule of the package lightning"),
+        (
+            {"clients": {**loaders(), "c": Module()}},
+            r"client 'c'.*LightningDataModule Module.*train_dataloader\(\)",
+        ),
+        ({"test": Module()}, "test: expected a DataLoader"),
+        ({"test": loaders()["a"], "module": Blind()}, "Blind has no validation_step and no test_step"),
+    ],
+)
+def test_what_cannot_be_federated_is_a_sentence(given: dict[str, Any], says: str) -> None:
+    usual = {"module": Net(), "trainer": trainer(), "clients": loaders()}
+    with pytest.raises(Misuse, match=says):
+        from_lightning(**{**usual, **given})
+
+
+def test_a_class_in_place_of_a_module_is_refused_and_stays_as_it_was() -> None:
+    before = dict(vars(Net))
+    with pytest.raises(Misuse, match=r"got the class Net: write Net\(\.\.\.\)"):
+        from_lightning(Net, trainer(), loaders())
+    assert vars(Net) == before
+    result = from_lightning(Net(), trainer(), loaders(), metrics=("loss",)).fit(rounds=1)
+    assert result.history[0].train_metrics["loss"] > 0
+
+
+def test_an_optimizer_beside_a_module_that_makes_none_and_never_without_its_schedules() -> None:
+    federation = from_lightning(Net("nothing"), trainer(), loaders(), optimizer=torch.optim.Adam)
+    moved = federation.fit(rounds=1).model.state_dict()["layers.weight"]
+    assert not torch.equal(moved, Net().state_dict()["layers.weight"])
+
+    def groups(parameters: Any) -> Any:
+        return torch.optim.Adam([{"params": [each]} for each in parameters])
+
+    with pytest.raises(Misuse, match=r"schedules for 1 groups of parameters, and .* makes 4"):
+        from_lightning(Net("epoch"), trainer(), loaders(), optimizer=groups).fit(rounds=1)
 
 
 def test_the_example_runs_and_five_lines_change(capsys: pytest.CaptureFixture[str]) -> None:

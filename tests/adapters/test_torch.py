@@ -1,11 +1,14 @@
 """A torch loop as it stands: dict batches, several inputs, own loss, augmentation, a schedule, mixed precision."""
 
 import runpy
+import warnings
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.optim import lr_scheduler as lrs
 from torch.utils.data import DataLoader, TensorDataset
 
 from benchmarks.diffs import Pair
@@ -53,16 +56,45 @@ def test_a_round_of_one_client_is_the_loop_and_what_was_given_stays_as_it_was() 
         assert result.model.state_dict()[name] == pytest.approx(value, abs=1e-5)
 
 
-def test_the_schedule_runs_over_the_run() -> None:
-    rates: list[float] = []
+def warm_then_cosine(optimizer: Any) -> Any:
+    parts = [lrs.LinearLR(optimizer, 0.1, total_iters=2), lrs.CosineAnnealingLR(optimizer, 4)]
+    return lrs.SequentialLR(optimizer, parts, milestones=[2])
+
+
+SCHEDULES = {
+    "decay": lambda optimizer: lrs.ExponentialLR(optimizer, 0.5),
+    "warm-up": lambda optimizer: lrs.LinearLR(optimizer, 0.1, total_iters=4),
+    "warm-up by a function": lambda optimizer: lrs.LambdaLR(optimizer, lambda epoch: (epoch + 1) / 4),
+    "warm-up, then cosine": warm_then_cosine,
+    "one cycle": lambda optimizer: lrs.OneCycleLR(optimizer, 0.1, total_steps=7),
+    "chained": lambda optimizer: lrs.ChainedScheduler(
+        [lrs.LinearLR(optimizer, 0.1, total_iters=2), lrs.ExponentialLR(optimizer, 0.5)]
+    ),
+}
+
+
+@pytest.mark.parametrize("name", SCHEDULES)
+@pytest.mark.parametrize("begun", [0, 1])
+def test_the_schedule_runs_over_the_run_as_it_would_in_the_loop(name: str, begun: int) -> None:
+    rates: list[list[float]] = []
 
     def watching(model: nn.Module, loader: Any, optimizer: Any) -> None:
-        rates.append(optimizer.param_groups[0]["lr"])
-        train(model, loader, optimizer)
+        rates.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step()
 
-    model, optimizer, scheduler = parts()
-    from_torch(model, watching, {"a": FULL}, optimizer, scheduler, local_epochs=2).fit(rounds=2)
-    assert rates == pytest.approx([0.01, 0.005, 0.0025, 0.00125])
+    model, optimizer, _ = parts(gamma=1.0)
+    scheduler = SCHEDULES[name](optimizer)
+    for _ in range(begun):
+        optimizer.step(), scheduler.step()
+    federation = from_torch(model, watching, {"a": FULL}, optimizer, scheduler, local_epochs=2)
+    wanted = []
+    for _ in range(6):  # that the caller's own goes on changes nothing
+        wanted.append([group["lr"] for group in optimizer.param_groups])
+        optimizer.step(), scheduler.step()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        federation.fit(rounds=3)
+    assert np.array(rates) == pytest.approx(np.array(wanted))
 
 
 @pytest.mark.parametrize(

@@ -11,9 +11,11 @@ pytest.importorskip("transformers")
 pytest.importorskip("peft")
 
 from peft import LoraConfig, get_peft_model
+from torch.utils.data import DataLoader
 from transformers import (
     BertConfig,
     BertForSequenceClassification,
+    EarlyStoppingCallback,
     Trainer,
     TrainerCallback,
     TrainingArguments,
@@ -72,7 +74,7 @@ def trainer(folder: Path, rank: int = 2, callbacks: Any = None, **args: Any) -> 
         )
     usual = {"num_train_epochs": 1, "per_device_train_batch_size": 4, "use_cpu": True, "report_to": "none"}
     named = TrainingArguments(str(folder), **{**usual, "disable_tqdm": True, **args})
-    return Trainer(model, named, callbacks=callbacks)
+    return Trainer(model, named, callbacks=callbacks, eval_dataset=Texts())
 
 
 def test_only_what_trains_travels_and_bytes_follow_the_named_parameters(tmp_path: Path) -> None:
@@ -174,11 +176,96 @@ def test_what_sample_dp_leaves_without_effect_is_named_before_round_one(
         plain.with_privacy([SampleDP(noise_multiplier=1.0, delta=1e-5)])
 
 
-def test_what_cannot_be_federated_is_a_sentence(tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match=r"whole passes, 1 or more, got 0\.5"):
-        from_trainer(trainer(tmp_path, num_train_epochs=0.5), CLIENTS)
-    with pytest.raises(Misuse, match="num_train_epochs says it"):
-        from_trainer(trainer(tmp_path), CLIENTS, local_epochs=2)
+@pytest.mark.parametrize("made_by", ["given", "overridden"])
+def test_a_scheduler_of_ones_own_runs_over_the_whole_run(tmp_path: Path, made_by: str) -> None:
+    def with_schedule(callbacks: Any = None) -> Trainer:
+        kind = Decaying if made_by == "overridden" else Trainer
+        model = trainer(tmp_path, rank=0).model
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+        warm = torch.optim.lr_scheduler.LinearLR
+        given = warm(optimizer, 0.1, total_iters=3) if made_by == "given" else None
+        args = trainer(tmp_path, max_steps=-1).args
+        return kind(
+            model, args, train_dataset=CLIENTS["a"], optimizers=(optimizer, given), callbacks=callbacks
+        )
+
+    rates = [Rates(), Rates()]
+    alone = with_schedule([rates[0]])
+    alone.args.num_train_epochs = 2
+    alone.train()
+    from_trainer(with_schedule([rates[1]]), {"a": CLIENTS["a"]}).fit(rounds=2)
+    assert len(set(rates[0].seen)) == 4
+    assert rates[1].seen == pytest.approx(rates[0].seen)
+    made = with_schedule()
+    made.args = trainer(tmp_path, lr_scheduler_type="constant").args
+    with pytest.raises(Misuse, match="SampleDP owns the learning rates: leave the Trainer's own scheduler"):
+        from_trainer(made, CLIENTS, privacy=[SampleDP(noise_multiplier=1.0, delta=1e-5)])
+
+
+class Decaying(Trainer):
+    """Makes its scheduler itself."""
+
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        self.lr_scheduler = torch.optim.lr_scheduler.StepLR(optimizer or self.optimizer, 1, 0.5)
+        return self.lr_scheduler
+
+
+def test_a_trainer_that_has_trained_goes_on_with_the_schedule_of_its_arguments(tmp_path: Path) -> None:
+    seen = []
+    for trains in (False, True):
+        rates = Rates()
+        made = trainer(tmp_path, learning_rate=1e-2, callbacks=[rates])
+        if trains:
+            made.train_dataset = CLIENTS["a"]
+            made.train()
+        rates.seen.clear()
+        from_trainer(made, {"a": CLIENTS["a"]}).fit(rounds=2)
+        seen.append(rates.seen)
+    assert seen[0] == pytest.approx(seen[1])
+    assert len(seen[0]) == 4
+
+
+class Streamed(torch.utils.data.IterableDataset[Any]):
+    def __iter__(self) -> Any:
+        return iter(list(CLIENTS["a"]))
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"num_train_epochs": 0.5}, r"whole passes, 1 or more, got 0\.5"),
+        ({"local_epochs": 2}, "num_train_epochs says it"),
+        (
+            {"lr_scheduler_type": "reduce_lr_on_plateau", "eval_strategy": "epoch"},
+            "reduce_lr_on_plateau follows a metric",
+        ),
+        (
+            {"callbacks": [EarlyStoppingCallback(2)]},
+            r"EarlyStoppingCallback watches.*leave it out.*fl\.callbacks\.EarlyStopping",
+        ),
+        ({"trainer": Trainer}, r"got the class Trainer: write Trainer\(\.\.\.\)"),
+        (
+            {"clients": {"a": CLIENTS["a"], "b": DataLoader(CLIENTS["b"], 4)}},
+            "client 'b': expected a data set.*got DataLoader",
+        ),
+        ({"clients": [CLIENTS["a"], Streamed()]}, "client '1': expected a data set.*got Streamed"),
+        ({"test": DataLoader(CLIENTS["b"], 4)}, "test: expected a data set"),
+        ({"clients": lambda name: CLIENTS["a"], "names": 2}, r"data_for\(client_id, config\)"),
+    ],
+)
+def test_what_cannot_be_federated_is_a_sentence(tmp_path: Path, given: dict[str, Any], says: str) -> None:
+    named = {"clients", "test", "names", "local_epochs", "trainer"}
+    options = {"clients": CLIENTS} | {name: value for name, value in given.items() if name in named}
+    made = trainer(tmp_path, **{name: value for name, value in given.items() if name not in named})
+    with pytest.raises(Misuse, match=says):
+        from_trainer(**{"trainer": made, **options})
+
+
+def test_a_test_measures_what_was_asked_for_and_nothing_else(tmp_path: Path) -> None:
+    made = trainer(tmp_path)
+    made.compute_metrics = lambda pair: {"dwell_time": 2.0}
+    result = from_trainer(made, CLIENTS, test=CLIENTS["a"]).fit(rounds=1)
+    assert result.history[0].metrics.keys() == {"loss", "dwell_time"}
 
 
 def test_the_example_runs_and_five_lines_change(capsys: pytest.CaptureFixture[str]) -> None:
