@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fl.average import SecureAverage
     from fl.client_evaluation import ClientEvaluation
     from fl.federation import Federation
-    from fl.strategies import RFA, FedAdam, FedAvg, FedProx, FedSGD, GroupMedian
+    from fl.strategies import RFA, Ditto, FedAdam, FedAvg, FedProx, FedSGD, GroupMedian
 
 _HOMES = {
     "ClientEvaluation": "fl.client_evaluation",
@@ -22,10 +22,12 @@ _HOMES = {
     "FedSGD": "fl.strategies",
     "GroupMedian": "fl.strategies",
     "RFA": "fl.strategies",
+    "Ditto": "fl.strategies",
 }
 __all__ = [
     "RFA",
     "ClientEvaluation",
+    "Ditto",
     "FedAdam",
     "FedAvg",
     "FedProx",

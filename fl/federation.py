@@ -401,7 +401,7 @@ class Federation:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
         run, notes = self.coordinator.run, self.engine.notes
-        notes = (*notes, *setup.strategy.notes())
+        notes = (*notes, *setup.strategy.notes(), *setup.kept_note)
         if setup.evaluation is not None:
             notes = (*notes, setup.evaluation.told)
         if self.coordinator.hidden:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from dp.ledger import Ledger
 
 T = TypeVar("T")
+SHOWN = 5
 LEARNING_RATE = 0.1
 """Of the default optimizer."""
 
@@ -77,7 +78,25 @@ class FederationSetup:
         layers = any(layer.keeps_state for layer in self.stack.layers)
         return bool(self.options.stay_local) or self.strategy.keeps_state or layers
 
+    @property
+    def kept_note(self) -> tuple[str, ...]:
+        """What a statement says of what clients keep from round to round."""
+        names = [*self.options.stay_local, *([self.strategy.name] if self.strategy.keeps_state else [])]
+        names += [layer.name for layer in self.stack.layers if layer.keeps_state]
+        if not names:
+            return ()
+        told = ", ".join(names[:SHOWN]) + (f" and {len(names) - SHOWN} more" if len(names) > SHOWN else "")
+        return (
+            f"what clients keep from round to round ({told}) stays in their own stores, outside any "
+            "epsilon: a clip covers what travels, and an evaluation of it is another release",
+        )
+
     def __post_init__(self) -> None:
+        if self.strategy.beyond_examples and (by := [x for x in self.stack.layers if x.needs_local()]):
+            raise StackError(
+                f"{type(by[0]).__name__} protects single examples, and {self.strategy.name} cannot stand beside it: "
+                f"{self.strategy.beyond_examples}"
+            )
         owned = dict.fromkeys(self.strategy.owns, type(self.strategy).__name__)
         for layer in self.stack.layers:
             for argument in layer.owns & owned.keys():
@@ -87,11 +106,6 @@ class FederationSetup:
                 raise StackError(
                     f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"
                 )
-        if self.strategy.beyond_examples and (by := [x for x in self.stack.layers if x.needs_local()]):
-            raise StackError(
-                f"{type(by[0]).__name__} protects single examples, and {self.strategy.name} cannot stand beside it: "
-                f"{self.strategy.beyond_examples}"
-            )
         self.train.demand(owned)
         for layer in self.stack.layers:
             if layer.needs_local():

@@ -115,6 +115,7 @@ STRATEGIES = Registry(
         "fedprox": "fl:FedProx",
         "fedadam": "fl:FedAdam",
         "rfa": "fl:RFA",
+        "ditto": "fl:Ditto",
         "group-median": "fl:GroupMedian",
     },
     refusal,

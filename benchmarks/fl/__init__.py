@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, homomorphic, lora, memory, overhead, scale, wrap
+from benchmarks.fl import attacks, homomorphic, lora, memory, overhead, robust, scale, wrap
 
 
 class _Suite(typer.Typer):
@@ -29,3 +29,4 @@ scale.register(app)
 memory.register(app)
 wrap.register(app)
 lora.register(app)
+robust.register(app)

@@ -3,6 +3,7 @@ client's update.
 """
 
 from fl.strategies.base import Strategy
+from fl.strategies.ditto import Ditto
 from fl.strategies.fedadam import FedAdam
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.fedprox import FedProx
@@ -10,4 +11,4 @@ from fl.strategies.fedsgd import FedSGD
 from fl.strategies.group_median import GroupMedian
 from fl.strategies.rfa import RFA
 
-__all__ = ["RFA", "FedAdam", "FedAvg", "FedProx", "FedSGD", "GroupMedian", "Strategy"]
+__all__ = ["RFA", "Ditto", "FedAdam", "FedAvg", "FedProx", "FedSGD", "GroupMedian", "Strategy"]

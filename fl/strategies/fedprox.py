@@ -2,6 +2,8 @@
 local loss.
 """
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import torch
@@ -24,36 +26,42 @@ class FedProx(FedAvg):
         self.mu = mu
 
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
-        def pulled(task: LocalTask) -> dict[str, float]:
-            handle = task.optimizer.register_step_pre_hook(self._pull(task.optimizer))
-            try:
+        def near(task: LocalTask) -> dict[str, float]:
+            parameters = [p for group in task.optimizer.param_groups for p in group["params"]]
+            with pulled(task.optimizer, {p: p.detach().clone() for p in parameters}, self.mu):
                 return compute(task)
-            finally:
-                handle.remove()
 
-        return pulled
+        return near
 
-    def _pull(self, optimizer: Any) -> Any:
-        anchors = {p: p.detach().clone() for group in optimizer.param_groups for p in group["params"]}
 
-        @torch.no_grad()
-        def add_proximal_gradient() -> None:
-            for parameter, anchor in anchors.items():
-                if parameter.grad is not None:
-                    parameter.grad.add_(parameter - anchor, alpha=self.mu)
+@contextmanager
+def pulled(optimizer: Any, anchors: Mapping[Any, Any], strength: float) -> Iterator[None]:
+    """While it lasts, add the gradient of strength/2 |w - anchor|^2 before every step of an optimizer. anchors: a
+    parameter -> a tensor of its shape.
+    """
 
-        def before_step(optimizer: Any, args: Any, kwargs: Any) -> Any:
-            """A closure, `step(closure)`, makes the gradient within the step: then the pull is added there."""
-            own, *given = args
-            closure = given[0] if given else kwargs.get("closure")
-            if closure is None:
-                return add_proximal_gradient()
+    @torch.no_grad()
+    def add_proximal_gradient() -> None:
+        for parameter, anchor in anchors.items():
+            if parameter.grad is not None:
+                parameter.grad.add_(parameter - anchor, alpha=strength)
 
-            def pulled() -> Any:
-                loss = closure()
-                add_proximal_gradient()
-                return loss
+    def before_step(optimizer: Any, args: Any, kwargs: Any) -> Any:
+        """A closure, `step(closure)`, makes the gradient within the step: then the pull is added there."""
+        own, *given = args
+        closure = given[0] if given else kwargs.get("closure")
+        if closure is None:
+            return add_proximal_gradient()
 
-            return (own, pulled), {}
+        def with_pull() -> Any:
+            loss = closure()
+            add_proximal_gradient()
+            return loss
 
-        return before_step
+        return (own, with_pull), {}
+
+    handle = optimizer.register_step_pre_hook(before_step)
+    try:
+        yield
+    finally:
+        handle.remove()

@@ -1,0 +1,57 @@
+"""Arms of a long case: each is a run of its own, and a case that is stopped goes on with the arms that are left.
+
+What does not belong here: what an arm runs, tables.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from torch.utils.data import BatchSampler, DataLoader, RandomSampler, SequentialSampler, TensorDataset
+
+from benchmarks import harness
+
+Arm = Callable[[], dict[str, Any]]
+
+
+def play(
+    case: str, arguments: dict[str, Any], arms: Mapping[str, Arm], seed: int, *, as_json: bool, save: bool
+) -> None:
+    """Run the arms that are not kept yet, and end the command. With `save` each is kept as soon as it is over; rows
+    of a run with the same arguments and seed are taken as they are.
+    """
+    rows = _kept(case, arguments, seed) if save else {}
+    for name, arm in arms.items():
+        if name in rows:
+            print(f"{case}: {name} is kept", file=sys.stderr)
+            continue
+        rows[name] = {"arm": name, **arm()}
+        print(f"{case}: {rows[name]}", file=sys.stderr)
+        if save:
+            harness.write(_result(case, arguments, rows, seed))
+    ordered = {name: rows[name] for name in arms}
+    harness.finish(_result(case, arguments, ordered, seed), as_json=as_json, save=save)
+
+
+def _result(case: str, arguments: dict[str, Any], rows: Mapping[str, dict[str, Any]], seed: int) -> Any:
+    return harness.result("fl", case, arguments=arguments, figures={"rows": list(rows.values())}, seed=seed)
+
+
+def _kept(case: str, arguments: dict[str, Any], seed: int) -> dict[str, dict[str, Any]]:
+    path = harness.RESULTS / f"fl.{case}.json"
+    if not path.exists():
+        return {}
+    kept = harness.read(path)
+    same = kept.arguments == arguments and kept.seed == seed
+    return {row["arm"]: row for row in kept.figures["rows"]} if same else {}
+
+
+def loader(x: np.ndarray, y: np.ndarray, size: int, *, shuffle: bool) -> DataLoader[Any]:
+    """Return a loader of (float32 inputs, int64 labels) in batches of `size`."""
+    rows = TensorDataset(torch.from_numpy(np.ascontiguousarray(x)), torch.from_numpy(np.array(y, np.int64)))
+    order = RandomSampler(rows) if shuffle else SequentialSampler(rows)
+    return DataLoader(rows, batch_size=None, sampler=BatchSampler(order, size, drop_last=False))

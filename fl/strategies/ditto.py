@@ -1,0 +1,69 @@
+"""Ditto (Li, Hu, Beirami and Smith, ICML 2021, Algorithm 1): a model of each client's own, held near the shared one.
+
+    shared:    w(t+1) = w(t) + the mean of the clients' differences, as in FedAvg
+    personal:  v_k <- v_k - lr (grad F_k(v_k) + strength (v_k - w(t)))
+
+The personal model begins as the first shared one that the client is shown, stays in the client's own store and changes
+nothing that is sent: the clip of a layer covers what travels. `fl.personal` reads it.
+"""
+
+from copy import deepcopy
+from typing import Any, ClassVar
+
+import torch
+
+from fl.strategies.fedavg import FedAvg
+from fl.strategies.fedprox import pulled
+from fl.tensors import to_tree
+from protocols.errors import Misuse
+from protocols.layers import Compute, LocalTask, RoundFacts
+from protocols.party_state import PartyState
+
+
+class Ditto(FedAvg):
+    """FedAvg that also trains a personal model at every client. strength: the paper's lambda, >= 0 (0: each by
+    itself). epochs: passes of the client's loop for the personal model, per round, >= 1. Others as FedAvg.
+
+        federation = Federation(make, loaders, strategy=Ditto(0.5), privacy=[SecAggPlus()])
+        federation.fit(rounds=20)
+        fl.personal.model_of(federation, "a")
+    """
+
+    name: ClassVar[str] = "ditto"
+    owns = frozenset({"optimizer"})
+    keeps_state = True
+    beyond_examples = "its personal models are trained on examples without noise and kept from round to round"
+
+    def __init__(
+        self, strength: float = 0.1, epochs: int = 1, server_lr: float = 1.0, weighted: bool = True
+    ) -> None:
+        super().__init__(server_lr, weighted)
+        if not 0 <= strength < float("inf") or epochs < 1:
+            raise Misuse(f"expected strength >= 0 and epochs >= 1, got {strength} and {epochs}")
+        self.strength, self.epochs = strength, epochs
+
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        def both(task: LocalTask) -> dict[str, float]:
+            shown, fresh = _values(task), deepcopy(task.optimizer.state_dict())
+            reported = compute(task)
+            trained, state = _values(task), PartyState.of(facts, self.name)
+            task.optimizer.load_state_dict(fresh)
+            self._personal(task, shown, state)
+            task.model.load_state_dict(trained)
+            return reported
+
+        return both
+
+    def _personal(self, task: LocalTask, shown: dict[str, Any], state: PartyState) -> None:
+        """Train this client's own model from where it was, in the place of the shared one, and keep it."""
+        kept = {name: torch.from_numpy(array.copy()) for name, array in state.arrays().items()}
+        task.model.load_state_dict(shown | kept)
+        names = dict(task.model.named_parameters())
+        with pulled(task.optimizer, {p: shown[name] for name, p in names.items()}, self.strength):
+            for _ in range(self.epochs):
+                task.run(task)
+        state.keep(to_tree(task.model.state_dict())[0])
+
+
+def _values(task: LocalTask) -> dict[str, Any]:
+    return {name: tensor.detach().clone() for name, tensor in task.model.state_dict().items()}
