@@ -37,7 +37,7 @@ class LocalComputation:
     def __init__(self, setup: FederationSetup, template: Any) -> None:
         self.setup = setup
         self.template = template
-        self._heard = False
+        self._said = set[str]()
         self._shown: tuple[Broadcast, dict[str, Any]] | None = None
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
@@ -72,6 +72,11 @@ class LocalComputation:
             callback.on_client_end(task, own.number, reported)
         trained = self._trained(task, broadcast, own)
         difference = trained.vector - broadcast.reference.flat.vector
+        if own.number == 1 and task.result is None and task.examples and not difference.any():
+            self._warn(
+                f"{own.whose}: training changed nothing: a loop trains the model that it is given, in place, with "
+                "the optimizer that it is given"
+            )
         extras = self.setup.strategy.extras(task, difference, reported, own)
         weight = self._weight(broadcast, self._chosen(extras, task.examples))
         return contribution_of(
@@ -88,17 +93,22 @@ class LocalComputation:
         )
 
     def _hear(self, reported: Mapping[str, float], own: RoundFacts) -> None:
-        """Say once, where the client lives, that its loop returned no metric of a name that is summed."""
+        """Say, where the client lives, that its loop returned no metric of a name that is summed."""
         names, stack = self.setup.options.metrics, self.setup.stack
         missing = [name for name in names if name not in reported]
         asked = names != RunOptions.metrics or (reported and len(missing) == len(names))
-        if missing and asked and not (stack.noisy or self._heard):
-            self._heard = True
-            warnings.warn(
+        if missing and asked and not stack.noisy:
+            self._warn(
                 f"{own.whose}: {', '.join(map(repr, missing))} of metrics={list(names)} never comes: train returned "
-                f"{sorted(reported) or 'no numbers'}; let it return a dict of floats by these names, or name others",
-                stacklevel=2,
+                f"{sorted(reported) or 'no numbers'}; let it return a dict of floats by these names, or name others"
             )
+
+    def _warn(self, said: str) -> None:
+        """Say it where the client lives, once for all clients here."""
+        what = said.partition(": ")[2]
+        if what not in self._said:
+            self._said.add(what)
+            warnings.warn(said, stacklevel=3)
 
     def task(self, broadcast: Broadcast, own: RoundFacts) -> LocalTask:
         """Return what the client's computation starts from: the broadcast model, a new optimizer and criterion."""
@@ -120,7 +130,7 @@ class LocalComputation:
             run=run_epochs(setup.train, own.number, own.run.rounds, next_epoch),
             epochs=options.local_epochs,
             loss=setup.loss,
-            examples=examples_in(loader),
+            examples=examples_in(loader, own.whose),
             device=options.device,
             sent=tuple(leaf.name for leaf in broadcast.reference.schema.leaves if leaf.rule == "protect"),
         )

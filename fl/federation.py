@@ -97,6 +97,7 @@ class Federation:
         if unknown := sorted(options.keys() - (known := RunOptions.__dataclass_fields__.keys())):
             raise Misuse(f"Federation has no option {unknown[0]!r}; besides its arguments: {sorted(known)}")
         plain, strategy = RunOptions(**options), strategy_of(strategy)
+        unsaid = ("criterion",) if criterion is None else ()
         listed, loader_for, sizes = loaders_by_name(clients, names)
         cap = plain.weight_cap if strategy.weighted else 1  # where all count alike, no weight is public
         numbers = replace(plain.numbers, weight_cap=cap, range=plain.range or strategy.range)
@@ -104,7 +105,7 @@ class Federation:
             model=maker("model", model, "returns a new module"),
             loader_for=loader_for,
             names=listed,
-            train=TrainFunction(train or train_one_epoch),
+            train=TrainFunction(train or train_one_epoch, unsaid),
             strategy=strategy,
             stack=Stack(privacy, numbers),
             options=plain,
@@ -112,7 +113,7 @@ class Federation:
             criterion=criterion_of(criterion),
             loss=loss,
             test=test,
-            evaluate=evaluation_of(evaluate, test),
+            evaluate=evaluation_of(evaluate, test, unsaid),
             evaluation=evaluation,
             policy=arguments.checked("policy", policy),
             ledger=arguments.ledger(ledger),

@@ -1,6 +1,6 @@
 """What a federation is made of, checked before round 1. What does not belong here: running it."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from functools import partial
@@ -157,9 +157,9 @@ def loaders_by_name(
     clients: a mapping, a sequence (names "0", "1", ...), or `loader_for(client_id, config)` together with `names`.
     """
     if callable(clients) and not isinstance(clients, Mapping):
+        arguments.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
         if names is None:
             raise Misuse("clients is a function: say which clients there are with names=[...] or names=COUNT")
-        arguments.takes("clients", clients, "loaders, or a function loader_for(client_id, config)", 2)
         listed = _listed(names)
         there = lambda name: checked_loader(f"client {name!r}", clients(name, {"clients": listed}))  # noqa: E731 - one line
         return listed, there, {}  # sizes stay unknown here
@@ -175,7 +175,8 @@ def loaders_by_name(
     if not by_name:
         raise Misuse("clients: expected at least one, got none")
     sizes = {
-        name: examples_in(checked_loader(f"client {name!r}", loader)) for name, loader in by_name.items()
+        name: examples_in(checked_loader(whose := f"client {name!r}", loader), whose)
+        for name, loader in by_name.items()
     }
     if not any(sizes.values()):
         raise Misuse(f"clients: none of {list(by_name)} holds an example: there is nothing to train on")
@@ -248,11 +249,13 @@ def check_client_evaluation(given: Any, stack: Stack) -> None:
         )
 
 
-def evaluation_of(given: Evaluate | None, test: Any) -> Evaluate:
-    """Return what evaluates the model. Raises Misuse for a function that cannot be called, or never would be."""
+def evaluation_of(given: Evaluate | None, test: Any, unsaid: Collection[str]) -> Evaluate:
+    """Return what evaluates the model. unsaid: as in `TrainFunction`. Raises Misuse for a function that cannot be
+    called, or never would be.
+    """
     checked_loader("test", test)
     if given is None:
         return evaluate
     if test is None:
         raise Misuse("evaluate: it is called with the loader test=..., and none was given")
-    return by_name("evaluate", given, ("model", "loader", "criterion", "device"))
+    return by_name("evaluate", given, ("model", "loader", "criterion", "device"), unsaid)

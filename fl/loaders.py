@@ -35,7 +35,14 @@ def check_workers(workers: int, device: Any, layers: Sequence[PrivacyLayer]) -> 
 
 
 def checked_loader(whose: str, loader: Any) -> Any:
-    """Return a loader of batches. Raises Misuse for a data set, which gives one example after the other."""
+    """Return a loader of batches. Raises Misuse for a data set, which gives one example after the other, and for the
+    data itself.
+    """
+    if isinstance(loader, list | tuple) and _is_data(loader):
+        raise Misuse(
+            f"{whose}: expected a loader of batches, got a {type(loader).__name__} of arrays: wrap it in a "
+            "DataLoader(TensorDataset(x, y), batch_size=32)"
+        )
     if isinstance(loader, torch.utils.data.Dataset) and not isinstance(
         loader, torch.utils.data.IterableDataset
     ):
@@ -47,7 +54,13 @@ def checked_loader(whose: str, loader: Any) -> Any:
     return loader
 
 
-def examples_in(loader: Any) -> int:
+def _is_data(parts: Sequence[Any]) -> bool:
+    """Whether these are inputs and labels, and no list of batches that are one tensor each."""
+    ranks = [len(part.shape) for part in parts if hasattr(part, "shape")]
+    return bool(ranks) and len(ranks) == len(parts) and (isinstance(parts, tuple) or len(set(ranks)) > 1)
+
+
+def examples_in(loader: Any, whose: str = "a client") -> int:
     """Return how many examples a loader serves: those its (batch sampler's) sampler draws, its dataset holds, or, of a
     list of batches, those in them. Raises Misuse if it cannot tell.
     """
@@ -60,7 +73,7 @@ def examples_in(loader: Any) -> int:
         except TypeError:
             continue
     raise Misuse(
-        f"a client's loader has no length ({type(loader).__name__}): give it a dataset with len(), "
+        f"{whose}: its loader has no length ({type(loader).__name__}): give it a dataset with len(), "
         "or a loader with an attribute `dataset` that has one"
     )
 

@@ -5,7 +5,7 @@ What does not belong here: privacy; layers wrap this computation through their `
 
 import inspect
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, cast
 
 import torch
@@ -19,12 +19,13 @@ OFFERED = ("model", "loader", "optimizer", "criterion", "device", "epoch", "roun
 
 class TrainFunction:
     """The user's `train(model, loader, optimizer[, criterion, device, epoch, round, rounds])`, arguments found by
-    name; rounds: how many the run plans.
+    name; rounds: how many the run plans. unsaid: what nobody chose for the run: where the function has a default of
+    its own for it, that stays.
 
     Raises Misuse for a required argument of another name, or where it takes neither model nor loader.
     """
 
-    def __init__(self, function: Callable[..., Any]) -> None:
+    def __init__(self, function: Callable[..., Any], unsaid: Collection[str] = ()) -> None:
         self.function = function
         self.name = _name(function)
         try:
@@ -37,6 +38,7 @@ class TrainFunction:
         self.takes_all = any(p.kind is p.VAR_KEYWORD for p in parameters)
         self.names = {p.name for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         required = {p.name for p in parameters if p.default is p.empty and p.name in self.names}
+        self.kept = (self.names - required) & set(unsaid)
         unknown = sorted(required - set(OFFERED))
         if unknown or not self.takes("model") or not self.takes("loader"):
             raise Misuse(
@@ -66,7 +68,7 @@ class TrainFunction:
             check(owner)
 
     def __call__(self, offered: Mapping[str, Any]) -> dict[str, float]:
-        given = {k: v for k, v in offered.items() if self.takes(k)}
+        given = {k: v for k, v in offered.items() if self.takes(k) and k not in self.kept}
         returned = self.function(**given)
         if returned is None:
             return {}
@@ -74,12 +76,20 @@ class TrainFunction:
             raise Misuse(
                 f"{self.name} returned {type(returned).__name__}; expected a dict of floats, or None"
             )
+        if arrays := [k for k, v in returned.items() if math.prod(getattr(v, "shape", ())) > 1]:
+            raise Misuse(
+                f"{self.name} returned arrays ({arrays[0]!r}): it trains the model that it is given, in place, and "
+                "returns a dict of floats, or None"
+            )
         return {str(k): float(v) for k, v in returned.items() if _is_number(v)}
 
 
-def by_name(name: str, function: Any, offered: tuple[str, ...]) -> Callable[..., Any]:
+def by_name(
+    name: str, function: Any, offered: tuple[str, ...], unsaid: Collection[str] = ()
+) -> Callable[..., Any]:
     """Return a function of all that is offered, in order, that calls `function` with what it takes, found by name; one
-    whose arguments cannot be told apart by name (`*rest`, a function written in C) is called in that order.
+    whose arguments cannot be told apart by name (`*rest`, a function written in C) is called in that order. unsaid: as
+    in `TrainFunction`.
 
     Raises Misuse for one that asks for something else.
     """
@@ -97,7 +107,7 @@ def by_name(name: str, function: Any, offered: tuple[str, ...]) -> Callable[...,
             f"{name}: {_name(function)} asks for {', '.join(other)}; its arguments are found by name, out of "
             f"{', '.join(offered)}: call them so"
         )
-    takes = {p.name for p in named}
+    takes = {p.name for p in named if p.default is p.empty or p.name not in unsaid}
     everything = any(p.kind is p.VAR_KEYWORD for p in parameters)
 
     def call(*given: Any) -> Any:

@@ -86,7 +86,10 @@ class Stack:
         self.layers: tuple[PrivacyLayer, ...] = tuple(x for x in given if not isinstance(x, SecureSum))
         for item in self.layers:
             if not isinstance(item, PrivacyLayer):
-                raise StackError(f"expected privacy layers and one secure sum, got {type(item).__name__}")
+                raise StackError(
+                    f"expected privacy layers and one secure sum such as SecAggPlus(), got {item!r:.60}: names are for "
+                    "the command line"
+                )
             if item.hides_sum_from_clients and self.secure_sum.clients_learn_sum:
                 raise StackError(
                     f"{item.name}: the server adds the noise to the sum, and {type(self.secure_sum).__name__} shows "

@@ -16,15 +16,26 @@ Factory = Callable[[Iterable[Any]], Any]
 
 
 def again(optimizer: Any, parameters: Iterable[Any]) -> Factory:
-    """Return what makes a copy of `optimizer`, groups, numbers and all, for the parameters of another model, in the
-    order of `parameters`, which are those of the optimizer's own model.
+    """Return what makes a copy of `optimizer` as it is now, groups, numbers and all, for the parameters of another
+    model, in the order of `parameters`, which are those of the optimizer's own model.
     """
     own = list(parameters)
+    kept = _copied(optimizer, {id(mine): mine for mine in own})
 
     def make(others: Iterable[Any]) -> Any:
-        return deepcopy(optimizer, {id(mine): other for mine, other in zip(own, others, strict=True)})
+        return _copied(kept, {id(mine): other for mine, other in zip(own, others, strict=True)})
 
     return make
+
+
+def _copied(optimizer: Any, memo: dict[int, Any]) -> Any:
+    """torch copies groups, state and defaults alone: what a class of its own keeps beside them comes along here. Not
+    `step`, around which a scheduler puts its own.
+    """
+    made = deepcopy(optimizer, memo)
+    beside = vars(optimizer).keys() - vars(made).keys() - {"step"}
+    vars(made).update(deepcopy({name: vars(optimizer)[name] for name in beside}, memo))
+    return made
 
 
 def following(scheduler: Any, optimizer: Any) -> Callable[[Any], Any]:

@@ -3,12 +3,15 @@
 What does not belong here: anything that `Federation` does with factories; this makes them of what is there.
 """
 
+import dis
+import inspect
 from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
 import torch
 
+from fl import arguments
 from fl.adapters.optimizers import again, following
 from fl.federation import Federation
 from fl.federation_setup import Loaders
@@ -35,13 +38,46 @@ def from_torch(
 
         federation = from_torch(model, train, {"a": one, "b": other}, optimizer, scheduler, privacy=[SecAgg()])
     """
+    for name, given_there in (("model", model), ("optimizer", optimizer), ("scheduler", scheduler)):
+        arguments.no_class(name, given_there)
     if not isinstance(model, torch.nn.Module):
         raise Misuse(f"model: expected a torch module, got {type(model).__name__}")
+    if not callable(train):
+        raise Misuse(
+            f"train: expected a function train(model, loader, optimizer), got {type(train).__name__}"
+        )
+    if isinstance(optimizer, list | tuple):
+        raise Misuse(
+            "optimizer: a loop with several of them builds them itself, inside train: Federation(train=...)"
+        )
+    _require_own(train, {"model": model, "optimizer": optimizer, "scheduler": scheduler})
     held = {id(p) for group in getattr(optimizer, "param_groups", []) for p in group["params"]}
     if not held or held - {id(p) for p in model.parameters()}:
         raise Misuse(f"optimizer: expected one of the model's parameters, got {type(optimizer).__name__}")
     given: dict[str, Any] = {"device": str(next(model.parameters()).device), **options}
     if scheduler is not None:
         given["scheduler"] = following(scheduler, optimizer)
-    made = again(deepcopy(optimizer, {id(p): p for p in model.parameters()}), model.parameters())
+    made = again(optimizer, model.parameters())
     return Federation(lambda: deepcopy(model), clients, train, optimizer=made, **given)
+
+
+def _require_own(train: Any, held: dict[str, Any]) -> None:
+    """Raises Misuse for a loop that reads the outer model, optimizer or scheduler: it would not train its copy."""
+    function = inspect.unwrap(getattr(train, "func", train))
+    code = getattr(function, "__code__", None)
+    if code is None:
+        return
+    read = {line.argval for line in dis.get_instructions(code) if line.opname in ("LOAD_GLOBAL", "LOAD_NAME")}
+    outer = {name: function.__globals__[name] for name in read if name in function.__globals__}
+    outer |= inspect.getclosurevars(function).nonlocals
+    for name, value in outer.items():
+        for argument, mine in held.items():
+            if mine is not None and value is mine:
+                raise Misuse(
+                    f"train: {function.__name__} uses {name!r} from outside, and every client trains a copy of it: "
+                    + (
+                        "leave its step() out of the loop, from_torch(scheduler=...) steps it after every local epoch"
+                        if argument == "scheduler"
+                        else f"take it as the argument {argument!r}"
+                    )
+                )

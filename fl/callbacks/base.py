@@ -1,5 +1,6 @@
 """What every callback is, and how a run calls them. What does not belong here: any particular one."""
 
+import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -8,6 +9,7 @@ from typing import Any, Self
 
 import numpy as np
 
+from fl import arguments
 from fl.round import RoundResult
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
@@ -141,4 +143,22 @@ def checked(given: Any) -> tuple[Callback, ...]:
                 f"callbacks: expected instances of fl.callbacks.Callback, got {type(each).__name__}; a function of a "
                 "round's result goes to fit(on_round=...)"
             )
+        _check_hooks(each)
     return tuple(given)
+
+
+def _check_hooks(callback: Callback) -> None:
+    """Raises Misuse for a hook that could not be called, and for one that never would be."""
+    kind = type(callback).__name__
+    for name in (name for name in dir(callback) if name.startswith("on_")):
+        usual = getattr(Callback, name, None)
+        if usual is None:
+            raise Misuse(
+                f"callbacks: {kind}.{name} is no hook and would never be called; hooks are {list(_HOOKS)}"
+            )
+        takes = [*inspect.signature(usual).parameters][1:]
+        wanted = f"a hook {kind}.{name}(self, {', '.join(takes)})"
+        arguments.takes("callbacks", getattr(callback, name), wanted, len(takes))
+
+
+_HOOKS = tuple(name for name in vars(Callback) if name.startswith("on_"))

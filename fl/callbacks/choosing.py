@@ -13,24 +13,38 @@ from fl.round import RoundResult
 from protocols.errors import Misuse
 from protocols.store import write_atomic
 
+LESS = ("loss", "error", "mse", "rmse", "mae", "perplexity")
+MORE = ("accuracy", "auroc", "auc", "f1", "precision", "recall", "r2")
+"""Metrics, by the last word of their names, of which it is known which way they get better."""
+
+
+def mode_of(metric: str) -> Literal["max", "min"] | None:
+    """Return which way a metric gets better, None where its name does not tell."""
+    last = metric.lower().replace(".", "_").rpartition("_")[2]
+    return "min" if last in LESS else "max" if last in MORE else None
+
 
 class Watching(Callback):
     """Follows one metric: `value`, its best so far, and `round`, where that was (0: nowhere yet).
 
     metric: its name. of: "test", what `evaluate` returns on the server's data or a `ClientEvaluation` releases (those
-    rounds alone count), or "train", what clients summed. mode:
-    "max" or "min". least: what counts as better must be better by more than this, >= 0. Raises Misuse, and before
-    round 1 for a metric that never comes or that the layers do not allow to choose by. Abandoned rounds do not count.
+    rounds alone count), or "train", what clients summed. mode: "max" or "min"; may be left out where the name says it:
+    a loss or an error gets better downwards, an accuracy and its like upwards. least: what counts as better must be
+    better by more than this, >= 0. Raises Misuse, and before round 1 for a metric that never comes or that the layers
+    do not allow to choose by. Abandoned rounds do not count.
     """
 
     def __init__(
         self,
         metric: str,
-        mode: Literal["max", "min"],
+        mode: Literal["max", "min"] | None = None,
         of: Literal["test", "train"] = "test",
         least: float = 0.0,
     ) -> None:
         name = type(self).__name__
+        mode = mode or mode_of(metric)
+        if mode is None:
+            raise Misuse(f'{name}: which way does {metric!r} get better? Say mode="max" or mode="min"')
         if mode not in ("max", "min") or of not in ("test", "train"):
             raise Misuse(
                 f'{name}: expected mode "max" or "min" and of "test" or "train", got {mode!r}, {of!r}'
@@ -101,7 +115,7 @@ class KeepBest(Watching):
     def __init__(
         self,
         metric: str = "accuracy",
-        mode: Literal["max", "min"] = "max",
+        mode: Literal["max", "min"] | None = None,
         *,
         path: Path | str | None = None,
         of: Literal["test", "train"] = "test",
@@ -138,7 +152,7 @@ class EarlyStopping(Watching):
     def __init__(
         self,
         metric: str = "loss",
-        mode: Literal["max", "min"] = "min",
+        mode: Literal["max", "min"] | None = None,
         *,
         patience: int = 3,
         least: float = 0.0,

@@ -129,3 +129,73 @@ def test_the_example_runs_and_five_lines_change(capsys: pytest.CaptureFixture[st
     torch.manual_seed(0)  # the example's module is drawn from it
     runpy.run_module("examples.adapters.torch_after")
     assert float(capsys.readouterr().out.split()[-1]) > 0.5
+
+
+class Counting(torch.optim.SGD):
+    """An optimizer with a field of its own, which torch does not copy."""
+
+    def __init__(self, parameters: Any, lr: float) -> None:
+        super().__init__(parameters, lr=lr)
+        self.firm = 2.0
+
+    def step(self, closure: Any = None) -> Any:
+        for group in self.param_groups:
+            for p in group["params"]:
+                p.data -= self.firm * group["lr"] * p.grad
+
+
+def test_optimizers_with_fields_of_their_own_are_copied_whole() -> None:
+    def closing(model: nn.Module, loader: Any, optimizer: Any) -> None:
+        for x, y in loader:
+
+            def loss(x: torch.Tensor = x, y: torch.Tensor = y) -> torch.Tensor:
+                optimizer.zero_grad()
+                (value := nn.functional.cross_entropy(model(x), y)).backward()
+                return value
+
+            optimizer.step(loss)
+
+    model, _, _ = parts()
+    for optimizer, loop in [
+        (torch.optim.LBFGS(model.parameters(), lr=0.1), closing),
+        (Counting(model.parameters(), 0.1), train),
+    ]:
+        result = from_torch(model, loop, {"a": FULL}, optimizer, bits=28, range=8.0).fit(rounds=1)
+        same, _, _ = parts()
+        loop(same, FULL, type(optimizer)(same.parameters(), lr=0.1))
+        for name, value in same.state_dict().items():
+            assert result.model.state_dict()[name] == pytest.approx(value, abs=1e-5)
+
+
+OUTER, _, _ = parts()
+
+
+def test_a_loop_that_trains_what_is_outside_of_it_is_named_before_round_1() -> None:
+    def globally(model: nn.Module, loader: Any, optimizer: Any) -> None:
+        train(OUTER, loader, optimizer)
+
+    optimizer = torch.optim.SGD(OUTER.parameters(), lr=0.1)
+    scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+    def stepping(model: nn.Module, loader: Any, optimizer: Any) -> None:
+        train(model, loader, optimizer)
+        scheduler.step()
+
+    with pytest.raises(Misuse, match=r"globally uses 'OUTER' from outside.*take it as the argument 'model'"):
+        from_torch(OUTER, globally, {"a": FULL}, optimizer)
+    with pytest.raises(Misuse, match=r"stepping uses 'scheduler' from outside.*leave its step\(\) out"):
+        from_torch(OUTER, stepping, {"a": FULL}, optimizer, scheduler)
+
+
+def test_classes_lists_and_nothing_in_the_place_of_objects_are_named() -> None:
+    model, optimizer, _ = parts()
+    given: dict[str, Any] = {"model": model, "train": train, "clients": {"a": FULL}, "optimizer": optimizer}
+    for wrong, said in {
+        "model": (nn.Linear, r"got the class Linear: write Linear\(...\)"),
+        "optimizer": (torch.optim.SGD, r"got the class SGD: write SGD\(...\)"),
+        "train": (None, "train: expected a function"),
+    }.items():
+        with pytest.raises(Misuse, match=said[1]):
+            from_torch(**{**given, wrong: said[0]})
+    with pytest.raises(Misuse, match="several of them builds them itself, inside train"):
+        from_torch(**{**given, "optimizer": [optimizer, optimizer]})

@@ -1,5 +1,6 @@
 """What a user may get wrong in the two library calls ends in one clear sentence, before anything is trained or sent."""
 
+import copy
 import functools
 import json
 import math
@@ -301,3 +302,65 @@ def test_noise_calibrated_for_an_epsilon_serves_the_planned_rounds_only() -> Non
     federation.fit(1)
     with pytest.raises(Misuse, match="calibrated"):
         federation.fit(1)
+
+
+def test_a_criterion_that_is_a_default_of_the_loop_stays_unless_another_one_is_named() -> None:
+    own, seen = torch.nn.CrossEntropyLoss(label_smoothing=0.1), list[Any]()
+
+    def with_default(model: Any, loader: Any, optimizer: Any, criterion: Any = own) -> None:
+        seen.append(criterion)
+
+    def measure(model: Any, loader: Any, criterion: Any = own) -> dict[str, float]:
+        seen.append(criterion)
+        return {}
+
+    fit(train=with_default, test=loader(), evaluate=measure)
+    assert seen
+    assert all(each is own for each in seen)
+    fit(train=with_default, criterion=torch.nn.NLLLoss)
+    assert isinstance(seen[-1], torch.nn.NLLLoss)
+
+
+@pytest.mark.parametrize(
+    "options, said",
+    [
+        (
+            {"train": lambda model, loader: model.state_dict()},
+            "returned arrays.*trains the model that it is given, in place",
+        ),
+        (
+            {"clients": {"a": (torch.zeros(4, 4), torch.zeros(4))}},
+            r"client 'a': .*got a tuple of arrays: wrap it in a DataLoader\(TensorD",
+        ),
+        ({"clients": {"a": [torch.zeros(4, 4), torch.zeros(4)]}}, "client 'a': .*got a list of arrays"),
+        ({"test": (torch.zeros(4, 4), torch.zeros(4))}, "test: .*got a tuple of arrays"),
+        ({"clients": {"a": (batch for batch in [DATA])}}, "client 'a': its loader has no length"),
+        (
+            {"privacy": ["secagg+"]},
+            r"one secure sum such as SecAggPlus\(\), got 'secagg\+': names are for the command line",
+        ),
+        ({"clients": train, "train": loader()}, "loaders, or a function loader_for.*got train"),
+    ],
+)
+def test_what_would_pass_and_train_nothing_is_named(options: dict[str, Any], said: str) -> None:
+    with pytest.raises(Misuse, match=said):
+        fit(**options)
+
+
+def test_a_list_of_batches_of_one_tensor_each_is_a_loader() -> None:
+    def unlabelled(model: Any, loader: Any, optimizer: Any) -> None:
+        for x in loader:
+            optimizer.zero_grad()
+            model(x).square().sum().backward()
+            optimizer.step()
+
+    assert fit(clients={"a": [torch.ones(2, 4)] * 3}, train=unlabelled).history
+
+
+def test_a_loop_that_trains_another_model_than_the_one_it_is_given_is_said_once() -> None:
+    def elsewhere(model: Any, loader: Any) -> None:
+        Trainer().own(copy.deepcopy(model), loader)
+
+    with pytest.warns(UserWarning, match="client '0'.*training changed nothing: .* in place") as said:
+        fit(train=elsewhere)
+    assert len(said) == 1

@@ -138,7 +138,7 @@ def test_an_error_of_a_callback_names_it_and_loses_nothing(hook: str, tmp_path: 
 
 def test_keep_best_holds_the_model_of_the_best_round(tmp_path: Path) -> None:
     models: list[torch.Tensor] = []
-    best = KeepBest("score", path=tmp_path / "kept" / "best.safetensors")
+    best = KeepBest("score", "max", path=tmp_path / "kept" / "best.safetensors")
     run = scripted(0.0, 0.3, 0.9, math.nan, 0.9, callback=best)
     run.fit(4, on_round=lambda result: models.append(run.model.weight.detach().clone()))
     assert (best.round, best.value, best.since) == (2, 0.9, 2)
@@ -149,7 +149,7 @@ def test_keep_best_holds_the_model_of_the_best_round(tmp_path: Path) -> None:
 
 def test_a_resumed_run_knows_what_was_best_before_it(tmp_path: Path) -> None:
     def made(*values: float) -> tuple[KeepBest, Federation]:
-        best = KeepBest("score", path=tmp_path / "best.safetensors")
+        best = KeepBest("score", "max", path=tmp_path / "best.safetensors")
         return best, scripted(*values, callback=best, output=tmp_path / "run")
 
     first, run = made(0.0, 0.3, 0.9)
@@ -164,7 +164,7 @@ def test_a_resumed_run_knows_what_was_best_before_it(tmp_path: Path) -> None:
 
 def test_early_stopping_waits_for_its_patience_and_a_resumed_run_plays_on(tmp_path: Path) -> None:
     def made(*values: float) -> Federation:
-        waiting = EarlyStopping("score", patience=2, least=0.1)
+        waiting = EarlyStopping("score", "min", patience=2, least=0.1)
         return scripted(*values, callback=waiting, output=tmp_path)
 
     assert len(made(9.0, 1.0, 0.95, 0.5, 0.45, 0.5, 0.1).fit(9).history) == 5
@@ -173,7 +173,7 @@ def test_early_stopping_waits_for_its_patience_and_a_resumed_run_plays_on(tmp_pa
 
 
 def test_abandoned_rounds_try_no_ones_patience() -> None:
-    run = scripted(*[1.0] * 9, callback=EarlyStopping("score", patience=1), min_survivors=4)
+    run = scripted(*[1.0] * 9, callback=EarlyStopping("score", "min", patience=1), min_survivors=4)
     run.engine.departures = lambda protocol, session: (  # type: ignore[attr-defined]
         (["1"], {protocol.stages(session)[0].name: ["1"]}) if session.round in (2, 3) else ([], {})
     )
@@ -243,6 +243,50 @@ def test_wrong_options_of_a_callback_are_named() -> None:
     for options in ({"mode": "best"}, {"of": "clients"}, {"patience": 0}, {"patience": True}, {"least": -1}):
         with pytest.raises(Misuse, match=r"EarlyStopping: expected"):
             EarlyStopping("loss", **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("kind", [KeepBest, EarlyStopping])
+def test_a_metric_gets_better_the_way_its_name_says_or_the_way_must_be_said(kind: Any) -> None:
+    """Both have a default metric of their own: its way must not become another metric's."""
+    for metric, way in {"val_loss": "min", "error": "min", "clients.auroc": "max", "accuracy": "max"}.items():
+        assert kind(metric).mode == way
+        assert kind(metric, "max").mode == "max"
+    with pytest.raises(Misuse, match=r"which way does 'score' get better\? Say mode="):
+        kind("score")
+
+
+def test_early_stopping_lets_a_rising_accuracy_rise() -> None:
+    class Rising:
+        def __init__(self) -> None:
+            self.said = 0.0
+
+        def __call__(self, model: Any, loader: Any) -> dict[str, float]:
+            self.said += 0.1
+            return {"accuracy": self.said}
+
+    run = federation(
+        test=[],
+        evaluate=Rising(),
+        callbacks=[EarlyStopping("accuracy", patience=1), best := KeepBest("accuracy")],
+    )
+    assert (len(run.fit(4).history), best.round) == (4, 4)
+
+
+def test_a_hook_that_cannot_or_never_would_be_called_is_named_before_round_1() -> None:
+    class Short(Callback):
+        def on_round_end(self, result: Any) -> None:  # type: ignore[override]
+            pass
+
+    class Mistyped(Callback):
+        def on_round_ends(self, run: Run, result: Any) -> None:
+            pass
+
+    with pytest.raises(Misuse, match=r"expected a hook Short.on_round_end\(self, run, result\)"):
+        federation(callbacks=[Short()])
+    with pytest.raises(
+        Misuse, match=r"Mistyped.on_round_ends is no hook and would never be called; hooks are .*on_round_end"
+    ):
+        federation(callbacks=[Mistyped()])
 
 
 class Marks(Callback):
