@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from fl.average import SecureAverage
     from fl.client_evaluation import ClientEvaluation
     from fl.federation import Federation
-    from fl.strategies import RFA, Ditto, FedAdam, FedAvg, FedProx, FedSGD, GroupMedian
+    from fl.strategies import IFCA, RFA, Ditto, FedAdam, FedAvg, FedProx, FedSGD, GroupMedian
 
 _HOMES = {
     "ClientEvaluation": "fl.client_evaluation",
@@ -21,10 +21,12 @@ _HOMES = {
     "FedProx": "fl.strategies",
     "FedSGD": "fl.strategies",
     "GroupMedian": "fl.strategies",
+    "IFCA": "fl.strategies",
     "RFA": "fl.strategies",
     "Ditto": "fl.strategies",
 }
 __all__ = [
+    "IFCA",
     "RFA",
     "ClientEvaluation",
     "Ditto",

@@ -36,7 +36,7 @@ from fl.run_options import RunOptions
 from fl.sampling import carried, choose
 from fl.seeds import derive, seeded
 from fl.tensors import schema_of_state, to_state, to_tree
-from fl.tensors.trained import buffers_of, rules_of
+from fl.tensors.trained import buffers_of, rules_of, unsent
 from fl.training import evaluate, pair_of
 from protocols.errors import Misuse, StackError, TooFewSurvivors
 from protocols.layers import Public, RunFacts
@@ -49,7 +49,7 @@ class Coordinator:
     def __init__(self, setup: FederationSetup) -> None:
         self.setup = setup
         with seeded(derive(setup.options.seed, "model")):
-            self.model = setup.model()
+            self.model = setup.strategy.module(setup.model)
         if not hasattr(self.model, "state_dict"):
             raise Misuse(
                 f"model: expected a factory of a torch module, it returned {type(self.model).__name__}"
@@ -231,10 +231,14 @@ class Coordinator:
         """
         if self.run is None:
             raise Misuse("expected prepare(rounds) before the first round")
-        setup = self.setup
-        reference = self._start(name) if model is None else reference_of(model, schema=self.schema)
+        setup, schema = self.setup, self.schema
+        reference = self._start(name) if model is None else reference_of(model, schema=schema)
         shown = self._public(clients) if public is None else public
+        own = shown.get(setup.strategy.name, {})
         run = self.run if not name else replace(self.run, cohort=len(clients), sampling="all", rate=1.0)
+        if not setup.strategy.sends_update(own):
+            run = replace(run, dimension=0, blocks=())
+            reference = reference_of(reference.tree, schema=unsent(schema))
         return open_round(
             setup.stack,
             run,
@@ -247,7 +251,7 @@ class Coordinator:
             name=name,
             manifest=manifest,
             origin=self.origin,
-            least=setup.strategy.least(number, clients, shown.get(setup.strategy.name, {})),
+            least=setup.strategy.least(number, clients, own),
         )
 
     def _start(self, name: str) -> Reference:
@@ -294,7 +298,10 @@ class Coordinator:
         counted = [mean.counters for mean in means.values() if mean.counters is not None]
         try:
             counters = reduce(exact_sum, counted) if counted else None
-            tree = moved(self.reference(), strategy.moves(means), counters)
+            movement, before_it = strategy.moves(means), self.reference()
+            if not movement.size:  # counts alone were summed
+                movement = np.zeros_like(before_it.flat.vector)
+            tree = moved(before_it, movement, counters)
         except BaseException:
             strategy.restore(before)
             raise

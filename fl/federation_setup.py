@@ -97,6 +97,10 @@ class FederationSetup:
                 f"{type(by[0]).__name__} protects single examples, and {self.strategy.name} cannot stand beside it: "
                 f"{self.strategy.beyond_examples}"
             )
+        if self.strategy.needs_noise and not self.stack.noisy:
+            raise StackError(
+                f"{self.strategy.name} without a layer that noises updates: {self.strategy.needs_noise}"
+            )
         owned = dict.fromkeys(self.strategy.owns, type(self.strategy).__name__)
         for layer in self.stack.layers:
             for argument in layer.owns & owned.keys():

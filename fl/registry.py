@@ -116,6 +116,7 @@ STRATEGIES = Registry(
         "fedadam": "fl:FedAdam",
         "rfa": "fl:RFA",
         "ditto": "fl:Ditto",
+        "ifca": "fl:IFCA",
         "group-median": "fl:GroupMedian",
     },
     refusal,

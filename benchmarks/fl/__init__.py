@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, homomorphic, lora, memory, overhead, robust, scale, wrap
+from benchmarks.fl import attacks, clusters, homomorphic, lora, memory, overhead, robust, scale, wrap
 
 
 class _Suite(typer.Typer):
@@ -30,3 +30,4 @@ memory.register(app)
 wrap.register(app)
 lora.register(app)
 robust.register(app)
+clusters.register(app)

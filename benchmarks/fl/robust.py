@@ -71,7 +71,8 @@ def _run(model: str, rule: str, rounds: int, seed: int) -> dict[str, Any]:
     times = 3 if name == "rfa" else 1
     strategies = {"group-median": GroupMedian(6, min_survivors=3), "rfa": RFA(radius, times)}
     began = time.process_time()
-    made = partial(cnn if model == "cnn" else logistic, data.input_shape, data.classes)
+    shape = data.input_shape, data.classes
+    made = partial(cnn, *shape, width=8, hidden=32) if model == "cnn" else partial(logistic, *shape)
     federation = Federation(
         made,
         clients,

@@ -9,6 +9,7 @@ from fl.strategies.fedavg import FedAvg
 from fl.strategies.fedprox import FedProx
 from fl.strategies.fedsgd import FedSGD
 from fl.strategies.group_median import GroupMedian
+from fl.strategies.ifca import IFCA
 from fl.strategies.rfa import RFA
 
-__all__ = ["RFA", "Ditto", "FedAdam", "FedAvg", "FedProx", "FedSGD", "GroupMedian", "Strategy"]
+__all__ = ["IFCA", "RFA", "Ditto", "FedAdam", "FedAvg", "FedProx", "FedSGD", "GroupMedian", "Strategy"]

@@ -6,7 +6,7 @@ their sums. A strategy needs sums only, so every secure sum fits. A round has on
 groups of clients, or several models, each of which moves by a mean of its own; one sum without a total abandons all.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -41,7 +41,8 @@ class Strategy:
     `Extras.weight`, >= 1; None where clients count by their examples. range: a public bound on every coordinate of what
     clients send, for the quantiser (None: it follows layers or the model). resends: one update leaves a client in
     several rounds, which its policy must allow. beyond_examples: why a layer that protects examples cannot stand beside
-    it (a state or a choice that follows a client's data without noise); empty where it can.
+    it (a state or a choice that follows a client's data without noise); empty where it can. needs_noise: why it cannot
+    stand without a layer that noises what clients send.
     """
 
     name: ClassVar[str] = ""
@@ -53,10 +54,21 @@ class Strategy:
     range: float | None = None
     resends: ClassVar[bool] = False
     beyond_examples: ClassVar[str] = ""
+    needs_noise: str = ""
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
         """Further real vectors of every contribution to a model of `dimension` parameters (a control variate)."""
         return ()
+
+    def module(self, make: Callable[[], Any]) -> Any:
+        """Return the module that server and clients hold, of models that the user's factory makes (default: one)."""
+        return make()
+
+    def sends_update(self, public: Mapping[str, Value]) -> bool:
+        """Whether clients send an update in a round for which this is broadcast, or counts alone about the model that
+        they are shown; `move` then returns an empty movement.
+        """
+        return True
 
     def notes(self) -> tuple[str, ...]:
         """Sentences for the run's statement: what the server sees, what stays outside epsilon."""
@@ -121,3 +133,13 @@ class Strategy:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take back what `state` returned."""
+
+
+def packed(names: Sequence[str]) -> NDArray[np.float64]:
+    """Return clients' names as an array, for `Strategy.state`; `names_of` reads it."""
+    return np.frombuffer("\0".join(names).encode(), np.uint8).astype(np.float64)
+
+
+def names_of(array: NDArray[Any]) -> tuple[str, ...]:
+    """Inverse of `packed`."""
+    return tuple(bytes(array.astype(np.uint8)).decode().split("\0")) if array.size else ()

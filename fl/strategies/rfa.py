@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Extras, Strategy
+from fl.strategies.base import Extras, Strategy, names_of, packed
 from fl.strategies.resending import STEP, Resending
 from protocols.errors import Aborted, Misuse
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
@@ -92,13 +92,12 @@ class RFA(Strategy):
         return mean.vector / weight
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        names = np.frombuffer("\0".join(self._members).encode(), np.uint8)
-        return {"at": np.array([self._step, self._closed], np.float64), "members": names.astype(np.float64)}
+        return {"at": np.array([self._step, self._closed], np.float64), "members": packed(self._members)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         if state:
             self._step, self._closed = (int(value) for value in state["at"])
-            self._members = tuple(bytes(state["members"].astype(np.uint8)).decode().split("\0"))
+            self._members = names_of(state["members"])
 
     # -- the client --
 

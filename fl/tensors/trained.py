@@ -5,13 +5,14 @@ is `integers=`), trees of arrays without a module (`protocols.updates`).
 """
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
 import torch
 
 from protocols.errors import Misuse
-from protocols.updates import STATISTICS
+from protocols.updates import STATISTICS, Schema
 
 TRAINED, ALL = "trained", "all"
 
@@ -54,6 +55,11 @@ def rules_of(
             'no parameter requires gradients, so nothing trains: unfreeze some, or say parameters="all"'
         )
     return rules
+
+
+def unsent(schema: Schema) -> Schema:
+    """Return the schema of a round that shows a model and sends nothing of it."""
+    return Schema(tuple(replace(leaf, rule="keep") for leaf in schema.leaves))
 
 
 def buffers_of(model: Any) -> tuple[str, ...]:

@@ -1,0 +1,56 @@
+"""Several models of one architecture as one module, and how well each of them fits some data.
+
+What does not belong here: who trains which (`fl.strategies.ifca`).
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fl.training import pair_of
+
+
+class Copies(torch.nn.Module):
+    """`copies` (a ModuleList) under one state dict. Called with a batch of examples, it lets each be answered by the
+    copy that is surest of a class; train and call a copy by itself.
+    """
+
+    def __init__(self, copies: Sequence[torch.nn.Module]) -> None:
+        super().__init__()
+        self.copies = torch.nn.ModuleList(copies)
+
+    def forward(self, inputs: torch.Tensor) -> torch.Tensor:
+        logits = torch.stack([copy(inputs) for copy in self.copies], 1)
+        surest = logits.softmax(-1).amax(-1).argmax(1)
+        return logits[torch.arange(len(logits)), surest]
+
+
+@torch.no_grad()
+def losses_of(
+    model: Copies,
+    loader: Any,
+    criterion: Callable[..., Any] | None = None,
+    device: Any = "cpu",
+    loss: Callable[..., Any] | None = None,
+) -> NDArray[np.float64] | None:
+    """Return each copy's mean loss over a loader's batches (float64 [copies]), None for a loader without examples.
+
+    criterion: of outputs and labels (default: cross entropy). loss: `loss(model, batch)` in its place. A loss that is
+    not a number counts as infinite. Raises Misuse for batches that are no (inputs, labels) where there is no `loss`.
+    """
+    criterion, training = criterion or torch.nn.CrossEntropyLoss(), model.training
+    model.eval()
+    totals, seen = np.zeros(len(model.copies)), 0
+    for batch in loader:
+        if loss is None:
+            inputs, labels = (part.to(device) for part in pair_of("train", batch))
+            each, size = [criterion(copy(inputs), labels) for copy in model.copies], len(labels)
+        else:
+            each, size = [loss(copy, batch) for copy in model.copies], 1
+        totals += size * np.array([float(value) for value in each])
+        seen += size
+    model.train(training)
+    return np.nan_to_num(totals / seen, nan=np.inf) if seen else None

@@ -1,0 +1,155 @@
+"""IFCA (Ghosh, Chung, Yin and Ramchandran, NeurIPS 2020, Algorithm 1, averaging models): k models, and every client
+trains the one that fits its data best. Which one that is stays hidden inside the sum.
+
+    c_i = argmin over j of F_i(w_j)          w_j <- w_j + the mean over {i : c_i = j} of client i's difference to w_j
+
+The k models are one module (`Copies`), so that an update is one vector: a client's difference in its own copy's place,
+and zeros elsewhere. It is k times as long as one model's, and a layer clips and noises it as one: zeroing a client out
+moves one copy by at most the clip, replacing one moves two copies by the clip each, or one by twice the clip.
+
+A step takes two rounds: first the clients are counted by their choice, then the same clients send their updates. Nobody
+sends to a copy that fewer than `least` chose, for a cluster of one shows its member, and every client insists on so
+many survivors that none falls below that. A server that lies about the counts is not found out: against an active one
+only noise on the clients' updates helps, and with it (`least=0`) nothing is counted.
+"""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.copies import Copies, losses_of
+from fl.round import Count, Mean
+from fl.strategies.base import Extras, Strategy, names_of, packed
+from protocols.errors import Misuse
+from protocols.layers import Compute, LocalTask, RoundFacts, Value
+
+COUNTS = "counts"
+
+
+class IFCA(Strategy):
+    """Clustered federated learning. clusters: k >= 2. least: fewest clients of a cluster that send, >= 2; 0 beside
+    noise on clients' updates, and there alone: nothing is counted then, a step is one round, and a copy moves by
+    `server_lr` times its cluster's sum over the number of all clients. server_lr: > 0.
+
+        result = Federation(make, loaders, strategy=IFCA(4), privacy=[SecAggPlus()]).fit(rounds=60)   # 30 steps
+        result.model.copies[0], losses_of(result.model, loader)
+    """
+
+    name: ClassVar[str] = "ifca"
+    weighted = False
+    beyond_examples = "a client's choice of a cluster follows its examples, and no noise covers it"
+
+    def __init__(self, clusters: int = 2, least: int = 3, server_lr: float = 1.0) -> None:
+        if clusters < 2:
+            raise Misuse(f"clusters: expected at least 2, got {clusters}")
+        if least < 0 or least == 1:
+            raise Misuse(
+                f"least: expected at least 2, or 0 beside noise, got {least}: a cluster of one is told"
+            )
+        if not 0 < server_lr < float("inf"):
+            raise Misuse(f"expected server_lr > 0, got {server_lr}")
+        self.clusters, self.fewest, self.server_lr = clusters, least, server_lr
+        self.needs_noise = "" if least else "nothing keeps a cluster of one from being told: say least=3"
+        self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
+        self._counted, self._members, self._now = np.zeros(clusters), tuple[str, ...](), 0
+        self._at = -1
+        self._chosen: dict[str, int | None] = {}
+
+    def notes(self) -> tuple[str, ...]:
+        told = (
+            f"the server learns how many clients chose each of {self.clusters} models, and the sum of each "
+        )
+        told += f"cluster's updates, of at least {self.fewest} clients each; "
+        return (
+            f"ifca: a client's choice is hidden inside the sum, and its upload is {self.clusters} times one model's; "
+            + (told if self.fewest else "")
+            + "a server that lies about counts or shows clients other models is stopped by noise alone",
+        )
+
+    def module(self, make: Callable[[], Any]) -> Any:
+        return Copies([make() for _ in range(self.clusters)])
+
+    # -- the server --
+
+    def _counted_in(self, number: int) -> bool:
+        """Whether the clients of round `number` were counted in the round before it."""
+        return bool(self.fewest) and self._at == number - 1
+
+    def drawn_in(self, number: int) -> int:
+        return number - 1 if self._counted_in(number) else number
+
+    def sums(self, clients: tuple[str, ...], number: int) -> Mapping[str, tuple[str, ...]]:
+        self._now = number
+        return {"": self._members if self._counted_in(number) else clients}
+
+    def public(self) -> Mapping[str, Value]:
+        return {COUNTS: self._counted} if self._counted_in(self._now) else {}
+
+    def sends_update(self, public: Mapping[str, Value]) -> bool:
+        return not self.fewest or COUNTS in public
+
+    def least(self, number: int, clients: tuple[str, ...], public: Mapping[str, Value]) -> int:
+        if not self.fewest or COUNTS not in public:
+            return max(1, self.fewest)
+        sending = [size for size in np.atleast_1d(public[COUNTS]) if size >= self.fewest]
+        return len(clients) - int(min(sending, default=len(clients)) - self.fewest) if sending else 1
+
+    def move(self, mean: Mean) -> NDArray[np.float64]:
+        chose = np.array([mean.counts[count.name] for count in self.counts], np.float64)
+        if self.fewest and not self._counted_in(self._now):
+            self._counted, self._members, self._at = chose, mean.survivors, self._now
+            return np.zeros(0)
+        share = len(mean.survivors) / np.maximum(1, chose) if self.fewest else np.ones(self.clusters)
+        if mean.vector.size % self.clusters:
+            raise Misuse("stay_local, parameters: expected patterns that match every copy's entries alike")
+        return np.ravel(self.server_lr * share[:, None] * mean.vector.reshape(self.clusters, -1))
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        return {
+            "at": np.array([self._at], np.float64),
+            COUNTS: self._counted,
+            "members": packed(self._members),
+        }
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if state:
+            self._at, self._counted = int(state["at"][0]), np.array(state[COUNTS], np.float64)
+            self._members = names_of(state["members"])
+
+    # -- the client --
+
+    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
+        def chosen(task: LocalTask) -> dict[str, float]:
+            public, whole = facts.public.get(self.name, {}), task.model
+            choice = self._choice(task, public)
+            self._chosen[facts.client] = choice
+            if choice is None or not self.sends_update(public):
+                return {}
+            task.model = whole.copies[choice]
+            try:
+                return compute(task)
+            finally:
+                task.model = whole
+
+        return chosen
+
+    def _choice(self, task: LocalTask, public: Mapping[str, Value]) -> int | None:
+        """Return the copy that fits this client best, None where it has no example or too few others chose it."""
+        losses = losses_of(task.model, task.loader, task.criterion, task.device, task.loss)
+        if losses is None:
+            return None
+        choice = int(np.argmin(losses))
+        known = np.atleast_1d(public[COUNTS]) if COUNTS in public else None
+        return None if known is not None and known[choice] < self.fewest else choice
+
+    def extras(
+        self,
+        task: LocalTask,
+        difference: NDArray[np.float64],
+        reported: Mapping[str, float],
+        facts: RoundFacts,
+    ) -> Extras:
+        choice = self._chosen.pop(facts.client)
+        return Extras(counts={count.name: int(choice == c) for c, count in enumerate(self.counts)})

@@ -1,0 +1,235 @@
+"""IFCA: clusters that form by fit, the choice hidden inside the sum, and nobody sent to a cluster that is too small."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import ClientDP, DistributedDP, SampleDP
+from fl import IFCA, FedAvg, Federation
+from fl.copies import Copies, losses_of
+from fl.registry import STRATEGIES
+from protocols.errors import Misuse, StackError
+from secagg import SecAgg, SecAggPlus
+
+TRUTH = np.array([[2.0, 1.0], [-2.0, 0.5], [0.5, -3.0]])
+RATE = 0.1
+
+
+def data(cluster: int, place: int) -> tuple[np.ndarray, np.ndarray]:
+    x = np.random.default_rng(place).standard_normal((20, 2))
+    return x, x @ TRUTH[cluster]
+
+
+def line() -> torch.nn.Module:
+    return torch.nn.Linear(2, 1, bias=False, dtype=torch.float64)
+
+
+def loss(model: Any, batch: Any) -> Any:
+    x, y = batch
+    return ((model(x)[:, 0] - y) ** 2).mean()
+
+
+def fit(model: Any, loader: Any, optimizer: Any) -> None:
+    for batch in loader:
+        optimizer.zero_grad()
+        loss(model, batch).backward()
+        optimizer.step()
+
+
+def federation(strategy: Any, members: list[int], privacy: Any = (), **options: Any) -> Federation:
+    rows = [data(cluster, place) for place, cluster in enumerate(members)]
+    clients = [DataLoader(TensorDataset(torch.tensor(x), torch.tensor(y)), batch_size=20) for x, y in rows]
+    given = {"metrics": (), "bits": 24, "range": 16.0, "learning_rate": RATE, "loss": loss, **options}
+    return Federation(line, clients, fit, strategy, privacy, **given)
+
+
+def weights(run: Federation) -> np.ndarray:
+    return np.array([copy.weight.detach().numpy()[0] for copy in run.model.copies])
+
+
+def ifca(w: np.ndarray, members: list[int], steps: int) -> tuple[np.ndarray, list[int]]:
+    """The reference: the paper's Algorithm 1 with one local gradient step and model averaging; none for one alone."""
+    choices: list[int] = []
+    for _ in range(steps):
+        moves: dict[int, list[np.ndarray]] = {}
+        choices = []
+        for place, cluster in enumerate(members):
+            x, y = data(cluster, place)
+            j = int(np.argmin([((x @ v - y) ** 2).mean() for v in w]))
+            choices.append(j)
+            moves.setdefault(j, []).append(-RATE * 2 * x.T @ (x @ w[j] - y) / len(y))
+        w = np.array(
+            [v + np.mean(moves[j], axis=0) if len(moves.get(j, [])) > 1 else v for j, v in enumerate(w)]
+        )
+    return w, choices
+
+
+MEMBERS = [0, 1, 2] * 4
+
+
+def choices(run: Federation) -> list[int]:
+    return [
+        int(np.argmin(losses_of(run.model, run.setup.loader_for(name), loss=loss)))  # type: ignore[arg-type]
+        for name in run.setup.names
+    ]
+
+
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_ifca_is_the_papers_algorithm(seed: int) -> None:
+    run = federation(IFCA(3, least=2), MEMBERS, seed=seed)
+    start = weights(run)
+    run.fit(2 * 3)
+    expected, _ = ifca(start, MEMBERS, 3)
+    assert weights(run) == pytest.approx(expected, abs=1e-4)
+
+
+def test_clients_of_one_kind_end_in_one_cluster_whose_model_is_theirs() -> None:
+    run = federation(IFCA(3, least=2), MEMBERS, seed=3, learning_rate=0.2)
+    with torch.no_grad():
+        for copy, truth in zip(run.model.copies, TRUTH, strict=True):
+            copy.weight.copy_(torch.tensor(truth / 2)[None])
+    run.fit(60)
+    assert choices(run) == MEMBERS
+    assert weights(run) == pytest.approx(TRUTH, abs=0.01)
+
+
+@pytest.mark.parametrize("layer", [SecAgg, SecAggPlus])
+def test_ifca_under_masks_is_that_of_the_plain_sum_bit_for_bit(layer: Any) -> None:
+    masked, plain = federation(IFCA(3), MEMBERS, [layer()]), federation(IFCA(3), MEMBERS)
+    masked.fit(4)
+    plain.fit(4)
+    assert np.array_equal(weights(masked), weights(plain))
+
+
+def test_clients_are_counted_before_any_update_and_the_counts_alone_are_sent() -> None:
+    run = federation(IFCA(3), MEMBERS, [SecAgg()])
+    history = run.fit(4).history
+    counted, sent = history[0].bytes_up_per_client, history[1].bytes_up_per_client
+    assert counted < sent
+    run.coordinator.setup.strategy.sums(run.setup.names, 5)
+    shown = run.coordinator.open(5, run.setup.names)
+    assert (shown.reference.schema.dimension, shown.plan.summed.dimension) == (0, 0)
+    assert [c.name for c in shown.counts] == ["cluster-1", "cluster-2", "cluster-3"]
+    sums = {"ifca": {"counts": np.array([4.0, 4.0, 4.0])}}
+    assert run.coordinator.open(5, run.setup.names, sums).reference.schema.dimension == 3 * 2
+
+
+def test_every_vector_is_k_times_as_long_and_says_nothing_of_the_choice() -> None:
+    run = federation(IFCA(3), MEMBERS, [SecAgg()])
+    statement = str(run.fit(2).statement)
+    assert run.coordinator.schema.dimension == 3 * 2
+    assert "its upload is 3 times one model's" in statement
+    assert "how many clients chose each of 3 models" in statement
+    assert "stopped by noise alone" in statement
+
+
+def started(members: list[int], **options: Any) -> Federation:
+    """A federation whose copies begin near their clusters' truth."""
+    run = federation(IFCA(3, least=3), members, **options)
+    with torch.no_grad():
+        for copy, truth in zip(run.model.copies, TRUTH, strict=True):
+            copy.weight.copy_(torch.tensor(0.8 * truth)[None])
+    return run
+
+
+def test_nobody_sends_to_a_cluster_that_is_too_small() -> None:
+    run = started([0] * 5 + [1] * 4 + [2], privacy=[SecAgg()])
+    before = weights(run)
+    run.fit(2)
+    moved = np.abs(weights(run) - before).max(axis=1) > 1e-3
+    assert moved.tolist() == [True, True, False], "the cluster of one stays where it was"
+    work, store = run.engine.work, run.engine.stores["9"]  # type: ignore[attr-defined]
+    told = {"ifca": {"counts": np.array([5.0, 4.0, 1.0])}}
+    shown = run.coordinator.open(2, run.setup.names, told)
+    alone, other = work(shown, shown.own("9", store)), work(shown, shown.own("0", store))
+    assert not alone.vector.any()
+    assert [int(alone.coordinates[f"count/cluster-{c}"][0]) for c in (1, 2, 3)] == [0, 0, 0]
+    assert other.vector[:2].any()
+    assert not other.vector[2:].any()
+
+
+def test_every_client_insists_that_no_cluster_falls_below_the_least() -> None:
+    run = started([0] * 5 + [1] * 4 + [2], privacy=[SecAggPlus(dropout=0.2)])
+    run.engine.departures = lambda protocol, session: (  # type: ignore[attr-defined]
+        (),
+        {"masked-input": ["0", "1"] if session.round == 2 else []},
+    )
+    history = run.fit(4).history
+    told = {"ifca": {"counts": np.array([5.0, 4.0, 1.0])}}
+    assert run.coordinator.open(2, run.setup.names, told).plan.min_survivors == 9
+    assert [bool(result.abandoned) for result in history] == [False, True, False, False]
+    assert "9" in (history[1].abandoned or "")
+
+
+def test_a_stopped_step_goes_on_to_the_same_models(tmp_path: Path) -> None:
+    federation(IFCA(3), MEMBERS, [SecAgg()], output=tmp_path).fit(3)
+    again = federation(IFCA(3), MEMBERS, [SecAgg()], output=tmp_path)
+    again.fit(6, resume=True)
+    (whole := federation(IFCA(3), MEMBERS, [SecAgg()])).fit(6)
+    assert np.array_equal(weights(again), weights(whole))
+
+
+def test_a_steps_clients_are_those_that_were_counted() -> None:
+    asked = [r.asked for r in federation(IFCA(2, least=2), MEMBERS, fraction=0.5, seed=2).fit(8).history]
+    assert [asked[k] == asked[k + 1] for k in range(0, 8, 2)] == [True] * 4
+    assert len(set(asked)) > 1
+
+
+# -- beside noise --
+
+
+@pytest.mark.parametrize("layer", [ClientDP, DistributedDP])
+def test_under_noise_the_whole_vector_is_clipped_and_charged_as_one(layer: Any) -> None:
+    def noised(strategy: Any) -> Any:
+        return federation(strategy, MEMBERS, [layer(noise_multiplier=2.0, clip=1.0), SecAgg()]).fit(3)
+
+    assert noised(IFCA(3, least=0)).epsilon == pytest.approx(noised(FedAvg()).epsilon, rel=0.01)
+
+
+def test_under_noise_a_copy_moves_by_its_clusters_sum_over_all_clients() -> None:
+    layer = ClientDP(noise_multiplier=1e-9, clip=50.0)
+    run = federation(IFCA(3, least=0, server_lr=3.0), MEMBERS, [layer], range=64.0, bits=30)
+    w, moves = weights(run), np.zeros((3, 2))
+    for place, cluster in enumerate(MEMBERS):
+        x, y = data(cluster, place)
+        j = int(np.argmin([((x @ v - y) ** 2).mean() for v in w]))
+        moves[j] += -RATE * 2 * x.T @ (x @ w[j] - y) / len(y)
+    run.fit(1)
+    assert weights(run) == pytest.approx(w + 3.0 * moves / len(MEMBERS), abs=1e-5)
+
+
+def test_what_noise_does_not_cover_is_refused() -> None:
+    with pytest.raises(
+        StackError, match="ifca without a layer that noises updates: nothing keeps a cluster of one"
+    ):
+        federation(IFCA(3, least=0), MEMBERS, [SecAgg()])
+    with pytest.raises(StackError, match=r"'cluster-1' .* client-dp"):
+        federation(IFCA(3), MEMBERS, [ClientDP(noise_multiplier=1.0)]).fit(2)
+    with pytest.raises(StackError, match="a client's choice of a cluster follows its examples"):
+        federation(IFCA(3, least=0), MEMBERS, [SampleDP(noise_multiplier=1.0)])
+
+
+@pytest.mark.parametrize("options", [{"clusters": 1}, {"least": 1}, {"least": -1}, {"server_lr": 0.0}])
+def test_numbers_that_make_no_sense_are_refused(options: dict[str, Any]) -> None:
+    with pytest.raises(Misuse):
+        IFCA(**options)
+
+
+def test_ifca_is_built_by_its_name() -> None:
+    made: Any = STRATEGIES.build("ifca:clusters=4,least=2")
+    assert (made.clusters, made.fewest) == (4, 2)
+
+
+def test_copies_answer_by_the_one_that_is_surest() -> None:
+    sure, unsure = torch.nn.Linear(1, 2, bias=False), torch.nn.Linear(1, 2, bias=False)
+    with torch.no_grad():
+        sure.weight.copy_(torch.tensor([[5.0], [-5.0]]))
+        unsure.weight.copy_(torch.tensor([[-0.1], [0.1]]))
+    both = Copies([unsure, sure])
+    assert torch.equal(both(torch.ones(3, 1)), sure(torch.ones(3, 1)))
+    empty = DataLoader(TensorDataset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)))
+    assert losses_of(both, empty) is None
