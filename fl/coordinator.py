@@ -6,6 +6,7 @@ What does not belong here: how a round goes (`fl.round`), who carries its messag
 import math
 from collections.abc import Mapping
 from contextlib import suppress
+from copy import deepcopy
 from dataclasses import replace
 from functools import reduce
 from typing import Any
@@ -38,7 +39,7 @@ from fl.seeds import derive, seeded
 from fl.tensors import schema_of_state, to_state, to_tree
 from fl.tensors.trained import buffers_of, rules_of, unsent
 from fl.training import evaluate, pair_of
-from protocols.errors import Misuse, StackError, TooFewSurvivors
+from protocols.errors import Misuse, SecAggError, StackError, TooFewSurvivors
 from protocols.layers import Public, RunFacts
 from protocols.party_state import CLOSED
 
@@ -71,6 +72,7 @@ class Coordinator:
             raise Misuse("the model has no floating-point parameter: nothing to train")
         self.optimizer = of_optimizer(made := _optimizer(setup, self.model)) | setup.schedule.facts(made)
         self.run: RunFacts | None = None
+        self.tested: tuple[str, ...] = ()
         self.origin = Origin()
         self.closed: dict[str, int] = {}
 
@@ -95,7 +97,7 @@ class Coordinator:
                 "sessions with reused keys lack who left an earlier one, and a layer's price counts every round that "
                 'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
             )
-        self._check_told()
+        self._try_evaluation()
         self.setup.schedule.at(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
         self.run = run
         self.setup.stack.plan(run)
@@ -119,16 +121,22 @@ class Coordinator:
         self._check_sums(self.setup.options.min_survivors, run)
         return run
 
-    def _check_told(self) -> None:
-        """Raises Misuse for a batch of test data that the default evaluation cannot read."""
+    def _try_evaluation(self) -> None:
+        """Note the names of the test metrics. Raises Misuse for test data that the default evaluation cannot read, and
+        for one of the user's own that fails on the model as it begins.
+        """
         setup = self.setup
-        if setup.test is not None and setup.evaluate is evaluate:
-            with seeded(
-                derive(setup.options.seed, "evaluate")
-            ):  # looking takes no random number of the run's
+        if setup.test is None:
+            self.tested = ()
+        elif setup.evaluate is evaluate:
+            self.tested = ("accuracy", "loss")
+            # looking takes no random number of the run's
+            with seeded(derive(setup.options.seed, "evaluate")):
                 for batch in setup.test:
                     pair_of("evaluate", batch)
                     break
+        else:
+            self.tested = tuple(self._measured(deepcopy(self.model)))
 
     def _check_sums(self, least: int, run: RunFacts) -> None:
         """Raises StackError for several sums beside a secret choice of clients, Misuse for a sum that cannot end."""
@@ -317,12 +325,20 @@ class Coordinator:
         return to_state(tree, self.schema, self.model.state_dict())
 
     def evaluate(self) -> dict[str, float]:
-        """Return the test metrics of the present model; empty without a test loader."""
+        """Return the test metrics of the present model; empty without a test loader. Raises Misuse, from what the
+        user's own function raised.
+        """
+        return {} if self.setup.test is None else self._measured(self.model)
+
+    def _measured(self, model: Any) -> dict[str, float]:
         setup = self.setup
-        if setup.test is None:
-            return {}
-        with seeded(derive(setup.options.seed, "evaluate")):
-            measured = setup.evaluate(self.model, setup.test, setup.criterion(), setup.options.device)
+        try:
+            with seeded(derive(setup.options.seed, "evaluate")):
+                measured = setup.evaluate(model, setup.test, setup.criterion(), setup.options.device)
+        except SecAggError:
+            raise
+        except Exception as error:
+            raise Misuse(f"evaluate: it raised {type(error).__name__}: {error}") from error
         try:
             return {str(name): float(value) for name, value in measured.items()}
         except (AttributeError, TypeError, ValueError):

@@ -184,8 +184,11 @@ class Federation:
                 if listeners.stop("on_round_begin", number):
                     break
                 history.append(self._round(number))
-                if files is not None:
-                    self._save(files, self._kept(history, rounds))
+                try:
+                    self._measure(history[-1])
+                finally:
+                    if files is not None:
+                        self._save(files, self._kept(history, rounds))
                 speaker.hear(history[-1])
                 if listeners.stop("on_round_end", history[-1]):
                     break
@@ -200,7 +203,11 @@ class Federation:
             "layers": ", ".join(layer.name for layer in setup.stack.layers),
             "secure_sum": setup.stack.secure_sum.tag,
         }
-        metrics = setup.options.metrics, () if setup.evaluation is None else setup.evaluation.names
+        metrics = (
+            setup.options.metrics,
+            self.coordinator.tested,
+            () if setup.evaluation is None else setup.evaluation.names,
+        )
         facts = settings, *metrics, setup.stack.noisy, self.coordinator.evaluate
         return Run(rounds, self.model, self._history, *facts)
 
@@ -319,11 +326,21 @@ class Federation:
         else:
             result = self._play(parts) if lost is None else self._count(lost, parts)
         self.coordinator.close(result)
-        result.metrics = self.coordinator.evaluate()
-        if self.setup.evaluation is not None and result.abandoned is None:
-            result.metrics |= self.setup.evaluation.after(number, self.model, self.account)
-        result.guarantees = self.account.guarantees()
         return withheld(result) if self.coordinator.hidden else result
+
+    def _measure(self, result: RoundResult) -> None:
+        """Evaluate the model after a round, which was charged for and is kept whatever an evaluation raises."""
+        try:
+            result.metrics = self.coordinator.evaluate()
+            if self.setup.evaluation is not None and result.abandoned is None:
+                result.metrics |= self.setup.evaluation.after(result.number, self.model, self.account)
+        except Misuse as error:
+            raise Misuse(
+                f"{error} (round {result.number} is kept without it: mend it, and go on with fit(rounds, resume=True) "
+                "or secagg run --resume)"
+            ) from error.__cause__
+        finally:
+            result.guarantees = self.account.guarantees()
 
     def _play(self, parts: Sequence[Broadcast]) -> RoundResult:
         least = self.setup.options.min_survivors

@@ -21,10 +21,10 @@ class Run:
 
     rounds: planned. model: the server's torch module, moved in place from round to round. history: a RoundResult per
     round so far, those of a resumed run included. settings: names of strategy, layers and secure sum, and `rounds`.
-    summed: the training metrics that travel in the secure sum. clients: the metrics of the clients' own data that an
-    evaluation releases, charged where there is noise, in the rounds in which it is due. noisy: a layer adds noise; then
-    `train_metrics` are empty, and no log may hold when a round ended. evaluate: returns the test metrics of the model
-    as it is.
+    summed: the training metrics that travel in the secure sum. tested: the metrics of the server's test data. clients:
+    those of the clients' own data that an evaluation releases, charged where there is noise, in the rounds in which it
+    is due. noisy: a layer adds noise; then `train_metrics` are empty, and no log may hold when a round ended. evaluate:
+    returns the test metrics of the model as it is.
     """
 
     rounds: int
@@ -32,6 +32,7 @@ class Run:
     history: Sequence[RoundResult] = field(repr=False)
     settings: Mapping[str, Any]
     summed: tuple[str, ...]
+    tested: tuple[str, ...]
     clients: tuple[str, ...]
     noisy: bool
     evaluate: Callable[[], dict[str, float]] = field(repr=False)

@@ -92,7 +92,7 @@ class Watching(Callback):
             )
         if self.of == "test" and self.metric in run.clients:
             return
-        known = list(run.summed) if self.of == "train" else sorted({*run.evaluate(), *run.clients})
+        known = list(run.summed) if self.of == "train" else sorted({*run.tested, *run.clients})
         if self.metric not in known:
             remedy = (
                 "metrics=[...] sums it"

@@ -364,3 +364,45 @@ def test_a_loop_that_trains_another_model_than_the_one_it_is_given_is_said_once(
     with pytest.warns(UserWarning, match="client '0'.*training changed nothing: .* in place") as said:
         fit(train=elsewhere)
     assert len(said) == 1
+
+
+@pytest.mark.parametrize(
+    "evaluate, said",
+    [
+        (lambda model, loader: 1.0, r"evaluate: expected a dict of floats, got 1.0"),
+        (lambda model, loader: {"a": 1 / 0}, r"evaluate: it raised ZeroDivisionError: division by zero"),
+    ],
+)
+def test_an_evaluation_that_fails_is_said_before_anything_is_charged(
+    evaluate: Any, said: str, tmp_path: Path
+) -> None:
+    ledger = Ledger(tmp_path / "ledger.db", epsilon=99.0, delta=1e-5)
+    noisy = [ClientDP(noise_multiplier=1.0, delta=1e-5, clip=1.0), SecAgg()]
+    with pytest.raises(Misuse, match=said):
+        fit(evaluate=evaluate, test=loader(), privacy=noisy, ledger=ledger)
+    assert not list(ledger.entries())
+
+
+def test_an_evaluation_that_fails_later_loses_no_round(tmp_path: Path) -> None:
+    """What was charged and moved the model is in the history, the files and the ledger; the run goes on from there."""
+    calls, ledger = [0], Ledger(tmp_path / "ledger.db", epsilon=99.0, delta=1e-5)
+
+    def measure(model: Any, loader: Any) -> dict[str, float]:
+        calls[0] += 1
+        return {"a": 1 / (3 - calls[0])}  # fails after round 2: the first call is before round 1
+
+    def federation() -> Federation:
+        noisy = [ClientDP(noise_multiplier=1.0, delta=1e-5, clip=1.0), SecAgg()]
+        kept: dict[str, Any] = {"output": tmp_path / "run", "ledger": ledger, "privacy": noisy}
+        return Federation(model, [loader()] * 3, train, test=loader(), evaluate=measure, **kept)
+
+    broken = federation()
+    with pytest.raises(Misuse, match=r"ZeroDivisionError.* \(round 2 is kept without it: mend it.* --resume"):
+        broken.fit(3)
+    assert [entry.number for entry in broken.result.history] == [1, 2]
+    assert len(ledger.entries()) == 2
+    assert broken.result.epsilon == pytest.approx(broken.result.history[-1].guarantees[0].epsilon)
+    again = federation()
+    result = again.fit(3, resume=True)
+    assert [bool(entry.metrics) for entry in result.history] == [True, False, True]
+    assert len(ledger.entries()) == 3
