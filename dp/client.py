@@ -30,7 +30,7 @@ from dp.mechanisms import discrete_gaussian
 from dp.mechanisms.sampling import chance_of_fewer
 from dp.suggestion import drowned
 from protocols.errors import Misuse, StackError
-from protocols.layers import Aggregate, Contribution, Coordinate, RoundFacts, RunFacts, Signal
+from protocols.layers import UPDATE, Aggregate, Contribution, Coordinate, RoundFacts, RunFacts, Signal
 from protocols.statement import PrivacyEvent
 
 UNCLIPPED = "unclipped"
@@ -72,11 +72,16 @@ class ClientDP(PricedLayer):
     server and the other clients, who see who takes part. Who and how many took part is withheld then, every planned
     round is played and charged whatever the number chosen, and where a secure sum needs a few clients the chance that
     fewer are chosen is part of the price. accountant: "rdp" or "pld".
+
+    Further blocks of a contribution (a control variate) are clipped to norms of their own (`Block.clip`). A round's k
+    vectors are one release: over their clips they are one vector of norm sqrt(k) at most, and each gets sqrt(k) times
+    the noise, so that the round costs what it would cost without them.
     """
 
     name: ClassVar[str] = "client-dp"
     hides_sum_from_clients: ClassVar[bool] = True
     counts_broken_as_zero: ClassVar[bool] = True
+    takes_blocks: ClassVar[bool] = True
 
     def __init__(
         self,
@@ -201,7 +206,8 @@ class ClientDP(PricedLayer):
         if self.amplify and run.sampling == "fixed":
             return self._event(multiplier, run)
         rate = run.rate if self.amplify and run.sampling == "poisson" else 1.0
-        event = discrete(multiplier, Unit.CLIENT, self.relation, run.dimension + 1, rate=rate)
+        dims = run.dimension + sum(block.dimension for block in run.blocks)
+        event = discrete(multiplier, Unit.CLIENT, self.relation, dims + 1, rate=rate)
         if not (chance := self._chance(run)):
             return event
         return Failing(event=event, probability=chance, unit=event.unit, relation=event.relation)
@@ -215,16 +221,24 @@ class ClientDP(PricedLayer):
         return max(COUNT_SHARE * run.cohort, COUNT_OVER_VECTOR * self._multiplier(run))
 
     def _vector_multiplier(self, run: RunFacts) -> float:
-        """Noise on the vector alone, so that it and the count together cost `_multiplier` (Andrew et al.,
+        """Noise on each vector alone, so that all of them and the count together cost `_multiplier` (Andrew et al.,
         Theorem 1)."""
         whole = self._multiplier(run)
-        return (whole**-2 - (2 * self._count_std(run)) ** -2) ** -0.5 if self.quantile else whole
+        alone = (whole**-2 - (2 * self._count_std(run)) ** -2) ** -0.5 if self.quantile else whole
+        return alone * math.sqrt(1 + len(run.blocks))
 
     def public(self) -> dict[str, float]:
         return {"clip": self.clip} if self.quantile else {}
 
-    def _clip(self, facts: RoundFacts) -> float:
-        """A fixed clip is this party's own, whatever a server broadcasts."""
+    def _clip(self, facts: RoundFacts, name: str = UPDATE) -> float:
+        """A fixed clip is this party's own, whatever a server broadcasts; a further block's is fixed."""
+        for block in facts.run.blocks:
+            if block.name == name:
+                if block.clip is None:
+                    raise StackError(
+                        f"{self.name} clips every vector, and the block {name!r} has no clip of its own"
+                    )
+                return block.clip
         return facts.number_for(self.name, "clip", self.clip) if self.quantile else self.clip
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
@@ -232,8 +246,8 @@ class ClientDP(PricedLayer):
             raise StackError(
                 f"{self.name} clips a vector of floats: put it before the layer that makes integers"
             )
-        clip = self._clip(facts)
-        count = (Coordinate(UNCLIPPED, 1, 1),) if self.quantile else ()
+        clip = self._clip(facts, given.block)
+        count = (Coordinate(UNCLIPPED, 1, 1),) if self.quantile and given.block == UPDATE else ()
         return replace(
             given,
             weight_cap=min(given.weight_cap, self.weight_cap),
@@ -245,12 +259,14 @@ class ClientDP(PricedLayer):
         )
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
-        clip = self._clip(facts)
+        clip = self._clip(facts, given.block)
         clipped = clip_or_drop(contribution.vector, clip, facts.whose)
+        weight = min(contribution.weight, self.weight_cap, given.weight_cap)
+        if given.block != UPDATE:  # a part of the release that the update's turn pays for
+            return Contribution(clipped.vector, weight)
         vote = 0 if clipped.norm == math.inf else -1 if clipped.was_clipped else 1
         coordinates = {UNCLIPPED: np.array([vote], np.int64)} if self.quantile else {}
         self.charge(self._round_event(facts.run), facts)
-        weight = min(contribution.weight, self.weight_cap, given.weight_cap)
         return Contribution(clipped.vector, weight, coordinates)
 
     # -- the server --
@@ -269,13 +285,14 @@ class ClientDP(PricedLayer):
         noise = discrete_gaussian(facts.random, sigma, aggregate.vector.size)
         counts = np.rint(np.asarray(aggregate.vector, np.float64) / released.step).astype(np.int64)
         vector = (counts + noise).astype(np.float64) * released.step
-        if self.quantile:
+        if UNCLIPPED in aggregate.coordinates:
             self._adapt(int(aggregate.coordinates[UNCLIPPED][0]), facts)
         coordinates = {name: block for name, block in aggregate.coordinates.items() if name != UNCLIPPED}
         return Aggregate(vector, self._denominator(facts.run, released), coordinates)
 
     def _denominator(self, run: RunFacts, released: Signal) -> float:
-        return self.denominator or max(1.0, run.expected) * released.weight_cap
+        given = self.denominator if released.block == UPDATE else None
+        return given or max(1.0, run.expected) * released.weight_cap
 
     def _adapt(self, balance: int, facts: RoundFacts) -> None:
         if self.quantile is None:

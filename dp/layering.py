@@ -141,6 +141,7 @@ class PricedLayer(PrivacyLayer):
             run.dimension,
             run.delta,
             run.corrupt,
+            run.blocks,
         )
         key = (*facts, run.least_chosen, run.failing, *further)
         if key not in self._kept:

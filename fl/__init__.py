@@ -10,32 +10,62 @@ if TYPE_CHECKING:
     from fl.average import SecureAverage
     from fl.client_evaluation import ClientEvaluation
     from fl.federation import Federation
-    from fl.strategies import IFCA, RFA, Ditto, FedAdam, FedAvg, FedProx, FedSGD, GroupMedian
+    from fl.strategies import (
+        IFCA,
+        RFA,
+        Ditto,
+        FedAdagrad,
+        FedAdam,
+        FedAdp,
+        FedAvg,
+        FedAvgM,
+        FedDyn,
+        FedNova,
+        FedProx,
+        FedSGD,
+        FedYogi,
+        GroupMedian,
+        Scaffold,
+    )
 
 _HOMES = {
     "ClientEvaluation": "fl.client_evaluation",
     "Federation": "fl.federation",
     "SecureAverage": "fl.average",
+    "FedAdagrad": "fl.strategies",
     "FedAdam": "fl.strategies",
+    "FedAdp": "fl.strategies",
     "FedAvg": "fl.strategies",
+    "FedAvgM": "fl.strategies",
+    "FedDyn": "fl.strategies",
+    "FedNova": "fl.strategies",
     "FedProx": "fl.strategies",
     "FedSGD": "fl.strategies",
+    "FedYogi": "fl.strategies",
     "GroupMedian": "fl.strategies",
     "IFCA": "fl.strategies",
     "RFA": "fl.strategies",
     "Ditto": "fl.strategies",
+    "Scaffold": "fl.strategies",
 }
 __all__ = [
     "IFCA",
     "RFA",
     "ClientEvaluation",
     "Ditto",
+    "FedAdagrad",
     "FedAdam",
+    "FedAdp",
     "FedAvg",
+    "FedAvgM",
+    "FedDyn",
+    "FedNova",
     "FedProx",
     "FedSGD",
+    "FedYogi",
     "Federation",
     "GroupMedian",
+    "Scaffold",
     "SecureAverage",
 ]
 

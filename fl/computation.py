@@ -60,6 +60,7 @@ class LocalComputation:
 
     def _contribution(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         task = self.task(broadcast, own)
+        self.setup.strategy.begin(task, own)
         compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
         for layer in reversed(self.setup.stack.layers):
             compute = layer.local(compute, own)

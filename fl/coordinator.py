@@ -12,6 +12,7 @@ from functools import reduce
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from torch.nn.parameter import is_lazy
 
 from fl import arguments
@@ -71,6 +72,7 @@ class Coordinator:
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
         self.optimizer = of_optimizer(made := _optimizer(setup, self.model)) | setup.schedule.facts(made)
+        setup.strategy.require(made)
         self.run: RunFacts | None = None
         self.tested: tuple[str, ...] = ()
         self.origin = Origin()
@@ -101,7 +103,9 @@ class Coordinator:
         self.setup.schedule.at(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
         self.run = run
         self.setup.stack.plan(run)
+        self.setup.strategy.plan(run)
         sample = self.sample()
+        self._check_weights(sample)
         if (
             self.setup.options.metrics != RunOptions.metrics
         ):  # the default's are left out where noise forbids them
@@ -120,6 +124,16 @@ class Coordinator:
                 new_session(self.setup.stack.secure_sum, self.open(1, self.setup.names))
         self._check_sums(self.setup.options.min_survivors, run)
         return run
+
+    def _check_weights(self, sample: Broadcast) -> None:
+        """Raises StackError where the layers let clients count by less than the strategy chooses."""
+        strategy, most = self.setup.strategy, sample.plan.summed.weight_cap
+        if strategy.weight_cap and most < strategy.weight_cap:
+            raise StackError(
+                f"{strategy.name} chooses weights up to {strategy.weight_cap}, and a client counts {most} at most: "
+                "lower its weight_cap, raise the federation's, or let the layer take weights "
+                '(ClientDP(weights="bounded", weight_cap=...))'
+            )
 
     def _try_evaluation(self) -> None:
         """Note the names of the test metrics. Raises Misuse for test data that the default evaluation cannot read, and
@@ -309,11 +323,21 @@ class Coordinator:
             movement, before_it = strategy.moves(means), self.reference()
             if not movement.size:  # counts alone were summed
                 movement = np.zeros_like(before_it.flat.vector)
-            tree = moved(before_it, movement, counters)
+            tree = moved(before_it, self._averaged(movement, means), counters)
         except BaseException:
             strategy.restore(before)
             raise
         self.take(tree)
+
+    def _averaged(self, movement: NDArray[np.float64], means: Mapping[str, Mean]) -> NDArray[np.float64]:
+        """Return a round's movement with running statistics moved by their plain mean, whatever the strategy makes of
+        parameters: a variance that is stepped can end below zero.
+        """
+        if len(means) > 1 or not self.schema.statistics:
+            return movement
+        (mean,) = means.values()
+        kept = [np.full(leaf.floats, leaf.name in self.schema.statistics) for leaf in self.schema.protected]
+        return np.where(np.concatenate(kept), mean.vector, movement)
 
     def take(self, tree: Tree) -> None:
         """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""

@@ -18,6 +18,7 @@ from fl.strategies import FedAvg, FedSGD, Strategy
 from fl.train_function import TrainFunction, by_name
 from fl.training import Evaluate, evaluate
 from protocols.errors import Misuse, StackError
+from protocols.layers import PrivacyLayer
 from protocols.policy import Policy
 from protocols.stack import Stack
 
@@ -92,10 +93,12 @@ class FederationSetup:
         )
 
     def __post_init__(self) -> None:
-        if self.strategy.beyond_examples and (by := [x for x in self.stack.layers if x.needs_local()]):
+        if (why := beyond_examples(self.strategy)) and (
+            by := [x for x in self.stack.layers if x.needs_local()]
+        ):
             raise StackError(
                 f"{type(by[0]).__name__} protects single examples, and {self.strategy.name} cannot stand beside it: "
-                f"{self.strategy.beyond_examples}"
+                f"{why}"
             )
         if self.strategy.needs_noise and not self.stack.noisy:
             raise StackError(
@@ -106,10 +109,17 @@ class FederationSetup:
             for argument in layer.owns & owned.keys():
                 raise StackError(f"{type(layer).__name__} and {owned[argument]} both must own the {argument}")
             owned |= dict.fromkeys(layer.owns, type(layer).__name__)
+            if self.strategy.steers and layer in self.stepless:
+                raise StackError(
+                    f"{type(layer).__name__} lets clients take no own step: {type(self.strategy).__name__} has none to "
+                    "correct; take FedSGD, or SampleDP"
+                )
             if self.options.stay_local and layer.needs_local():
                 raise StackError(
                     f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"
                 )
+        if self.strategy.steers:
+            owned.setdefault("optimizer", type(self.strategy).__name__)
         self.train.demand(owned)
         for layer in self.stack.layers:
             if layer.needs_local():
@@ -123,15 +133,19 @@ class FederationSetup:
         """The clients that are known to hold no example, where their numbers may be told."""
         return () if self.stack.hides_sizes else tuple(name for name, size in self.sizes.items() if not size)
 
+    @property
+    def stepless(self) -> tuple[PrivacyLayer, ...]:
+        """The layers that compute the update in place of a client's own steps."""
+        return tuple(
+            layer for layer in self.stack.layers if layer.needs_local() and "optimizer" not in layer.owns
+        )
+
     def _check_schedule(self) -> None:
         """Raises Misuse, or StackError where who owns the optimizer would let a schedule have no effect or no say."""
         if self.schedule.make is None:
             return
         self.train.demand({"optimizer": "scheduler"})
-        stepless = [
-            layer for layer in self.stack.layers if layer.needs_local() and "optimizer" not in layer.owns
-        ]
-        for who in (*([self.strategy] if isinstance(self.strategy, FedSGD) else []), *stepless):
+        for who in (*([self.strategy] if isinstance(self.strategy, FedSGD) else []), *self.stepless):
             raise StackError(
                 f"{type(who).__name__} lets clients take no own step: a scheduler changes nothing; leave it out"
             )
@@ -142,6 +156,16 @@ class FederationSetup:
                     'between its epochs: take scheduler_per="round" or local_epochs=1, or SampleDP(schedule=...), a '
                     "function of the step's number"
                 )
+
+
+def beyond_examples(strategy: Strategy) -> str:
+    """Return why no layer that protects examples may stand beside a strategy, "" if one may."""
+    if strategy.beyond_examples is not None:
+        return strategy.beyond_examples
+    unsaid = (
+        "what clients keep must be made from protected values alone, and it does not say so (beyond_examples)"
+    )
+    return unsaid if strategy.keeps_state else ""
 
 
 def shared(state: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:

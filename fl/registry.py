@@ -118,6 +118,13 @@ STRATEGIES = Registry(
         "ditto": "fl:Ditto",
         "ifca": "fl:IFCA",
         "group-median": "fl:GroupMedian",
+        "fedadagrad": "fl:FedAdagrad",
+        "fedyogi": "fl:FedYogi",
+        "fedavgm": "fl:FedAvgM",
+        "feddyn": "fl:FedDyn",
+        "scaffold": "fl:Scaffold",
+        "fednova": "fl:FedNova",
+        "fedadp": "fl:FedAdp",
     },
     refusal,
 )

@@ -86,13 +86,18 @@ class Block(Record):
     """A further real vector in every contribution, with a clip, a step and a weight of its own (a control variate).
 
     dimension: its length. weighted: whether it counts with the client's weight, as the update does, or once per
-    client. range: a public bound on |coordinate| for the quantiser (None: a layer's clip; refused without one).
+    client. range: a public bound on |coordinate| for the quantiser (None: a layer's clip; refused without one). clip:
+    its own L2 norm, for a layer that clips contributions (None: such a layer refuses it). derived: it follows from the
+    update as layers left it in training, from what was broadcast and from what was kept of such values, and from
+    nothing else of a client's examples: what made the update private covers it.
     """
 
     name: str
     dimension: int
     weighted: bool = True
     range: float | None = None
+    clip: float | None = None
+    derived: bool = False
 
 
 @dataclass(frozen=True)
@@ -198,7 +203,8 @@ class RoundFacts:
     the broadcast model (for public randomness such as rotations). client: who acts ("" on the server).
     store: the party's own store, if it has one. scope: names the run in it, so that no other run reads what it keeps.
     afford: for a layer whose price only the client knows, called with the round's events before it trains: raises
-    PolicyRefusal for more than the client accepts.
+    PolicyRefusal for more than the client accepts. arrives: what of a client's own vector is in the sum, but for noise
+    (`RoundPlan.arrives`), for whoever keeps at the client what the server has of it.
     """
 
     run: RunFacts
@@ -211,6 +217,9 @@ class RoundFacts:
     random: SecureRandom = field(default_factory=SystemRandom)
     scope: str = ""
     afford: Callable[[tuple[PrivacyEvent, ...]], None] = field(default=lambda events: None, repr=False)
+    arrives: Callable[[str, NDArray[np.float64]], NDArray[np.float64]] = field(
+        default=lambda block, vector: vector, repr=False
+    )
 
     @property
     def whose(self) -> str:
@@ -235,7 +244,7 @@ class LocalTask:
     each round. loss: the user's `loss(model, batch)` for strategies that have one. examples: size of the
     client's data. result: set by a hook that computes the update itself (named arrays, e.g. a sum of
     clipped gradients) instead of leaving it in the model. sent: names of the tensors that make up the update, in
-    its order.
+    its order. noted: what a strategy's hooks leave for later ones.
     """
 
     client: str
@@ -250,6 +259,7 @@ class LocalTask:
     result: dict[str, NDArray[np.generic]] | None = field(default=None, repr=False)
     device: Any = None
     sent: tuple[str, ...] = ()
+    noted: dict[str, Any] = field(default_factory=dict, repr=False)
 
 
 Compute = Callable[[LocalTask], dict[str, float]]

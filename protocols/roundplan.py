@@ -53,11 +53,12 @@ class Digest(Record):
 @dataclass(frozen=True)
 class BlockPlan:
     """One block's arithmetic. signals: what each layer takes, in order, then the integer signal that is summed.
-    quantiser: None if a layer makes integers.
+    quantiser: None if a layer makes integers. norm: L2 norm to which the layers clip a client's vector (None: to none).
     """
 
     signals: tuple[Signal, ...]
     quantiser: Quantiser | None
+    norm: float | None = None
 
     @property
     def summed(self) -> Signal:
@@ -181,6 +182,16 @@ class RoundPlan:
         split = zip(self.parts, self._split(contribution), strict=True)
         return np.concatenate([p for part, given in split for p in part.encode(given, self.layers, own)])
 
+    def arrives(self, block: str, vector: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return what of a client's vector (float64 [d], finite) is in the sum but for noise: clipped and rounded as it
+        will be. block: which one of the contribution's.
+        """
+        part = next(part for part in self.parts if part.signals[0].block == block)
+        length = float(np.linalg.norm(vector))
+        if part.norm is not None and length > part.norm:
+            vector = vector * (part.norm / length)
+        return part.quantiser.decode(part.quantiser.encode(vector)[0]) if part.quantiser else vector
+
     def _split(self, contribution: Contribution) -> Iterator[Contribution]:
         """One contribution per block, each with the weight it counts with."""
         wanted = {block.name: block for block in self.facts.run.blocks}
@@ -191,7 +202,8 @@ class RoundPlan:
             vector = np.asarray(contribution.blocks[name], np.float64)
             if vector.shape != (block.dimension,):
                 raise Misuse(f"block {name!r}: expected shape ({block.dimension},), got {vector.shape}")
-            if not np.isfinite(vector).all():
+            broken_is_zero = any(layer.counts_broken_as_zero for layer in self.layers)
+            if not (broken_is_zero or np.isfinite(vector).all()):
                 raise Misuse(f"block {name!r}: holds NaN or infinity; it is refused")
             yield Contribution(vector, contribution.weight if block.weighted else 1)
 

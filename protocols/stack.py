@@ -230,11 +230,11 @@ class Stack:
         for layer in self.layers:
             given.append(signal)
             signal = layer.transform(signal, facts)
-        clients = max(1, len(facts.clients))
+        clients, norm = max(1, len(facts.clients)), signal.l2
         if signal.kind != "integer":
             quantiser, signal = self._integers(signal, reference, clients, exact)
         self._fits(signal, clients)
-        return BlockPlan((*given, signal), quantiser)
+        return BlockPlan((*given, signal), quantiser, norm)
 
     def _integers(
         self, last: Signal, reference: Reference, clients: int, exact: Sequence[Coordinate]

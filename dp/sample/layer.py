@@ -18,7 +18,7 @@ from dp.event_json import to_fact
 from dp.events import Event, Planned, Relation, Unit, repeat
 from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.sample.options import AdaptiveClip, Clipping
-from protocols.errors import BudgetExceeded, Misuse
+from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts, RunFacts, Signal
 from protocols.statement import PrivacyEvent
 
@@ -68,6 +68,7 @@ class SampleDP(PricedLayer):
 
     name: ClassVar[str] = "sample-dp"
     charges_parties: ClassVar[bool] = True
+    takes_blocks: ClassVar[bool] = True
     own_options = frozenset({"ledger", "gradients", "physical_batch", "repair"})
 
     def __init__(
@@ -126,6 +127,12 @@ class SampleDP(PricedLayer):
         )
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        for block in facts.run.blocks:
+            if block.name == given.block and not block.derived:
+                raise StackError(
+                    f"{self.name} makes the update private in training, and the block {block.name!r} is made from a "
+                    "client's examples otherwise: nothing clips or noises it"
+                )
         return replace(given, weight_cap=1, exact_coordinates=False)
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:

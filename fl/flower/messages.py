@@ -17,7 +17,7 @@ from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
 
-VERSION = 6
+VERSION = 7
 KEY, FRAMES = "secagg", "secagg.frames"
 HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
 _STYPE = "secagg.frame"

@@ -43,7 +43,7 @@ class Shown(Record):
 
     def digest(self) -> bytes:
         """SHA-256 over all of it (32 bytes)."""
-        return hashlib.sha256(b"secagg shown v2\0" + self.encode()).digest()
+        return hashlib.sha256(b"secagg shown v3\0" + self.encode()).digest()
 
 
 @dataclass(frozen=True, eq=False)
@@ -90,7 +90,13 @@ class Broadcast:
         """
         if self.manifest is not None:
             self.manifest.require_base(client, self.reference.digest)
-        return replace(self.plan.facts, client=client, store=store, scope=self.terms.origin.scope)
+        return replace(
+            self.plan.facts,
+            client=client,
+            store=store,
+            scope=self.terms.origin.scope,
+            arrives=self.plan.arrives,
+        )
 
 
 def open_round(

@@ -38,7 +38,8 @@ class Payer(Protocol):
 class Mean:
     """What a strategy gets of a sum. vector: the mean difference (float64 [model dimension]). weight: what was divided
     by. survivors: names. counts: sums of what clients reported, by name. blocks: the mean of each further block.
-    counters: summed differences of integer arrays, None where none are summed.
+    counters: summed differences of integer arrays, None where none are summed. block_weights: what each block was
+    divided by.
     """
 
     vector: NDArray[np.float64] = field(repr=False)
@@ -47,6 +48,7 @@ class Mean:
     counts: Mapping[str, int] = field(default_factory=dict)
     blocks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
     counters: NDArray[np.int64] | None = field(default=None, repr=False)
+    block_weights: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass
@@ -238,6 +240,7 @@ def mean_of(part: Broadcast, summed: Summed, result: RoundResult) -> Mean:
             for name, block in aggregate.blocks.items()
         },
         aggregate.coordinates.get(COUNTERS),
+        {name: block.weight for name, block in aggregate.blocks.items()},
     )
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Count, Mean
-from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
+from protocols.layers import Block, Compute, LocalTask, RoundFacts, RunFacts, Value
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,26 +35,35 @@ class Extras:
 class Strategy:
     """Base: override what the strategy changes.
 
-    owns: of {"optimizer", "criterion"}, what the user's train function must take as arguments. weighted: clients count
-    by their examples or by `Extras.weight` (capped), else equally. keeps_state: clients keep arrays from round to round
-    (`protocols.party_state.PartyState`). counts: integers that every client reports. weight_cap: the largest
-    `Extras.weight`, >= 1; None where clients count by their examples. range: a public bound on every coordinate of what
-    clients send, for the quantiser (None: it follows layers or the model). resends: one update leaves a client in
-    several rounds, which its policy must allow. beyond_examples: why a layer that protects examples cannot stand beside
-    it (a state or a choice that follows a client's data without noise); empty where it can. needs_noise: why it cannot
-    stand without a layer that noises what clients send.
+    owns: of {"optimizer", "criterion"}, what the strategy replaces, and the user's train function must take as an
+    argument. steers: it adds a term to each step's gradient that follows no example (`fl.strategies.steering`), so a
+    layer may own the optimizer beside it. weighted: clients count by their examples or by `Extras.weight` (capped),
+    else equally. keeps_state: clients keep arrays from round to round (`protocols.party_state.PartyState`). counts:
+    integers that every client reports. weight_cap: the largest `Extras.weight`, >= 1; None where clients count by their
+    examples. range: a public bound on every coordinate of what clients send, for the quantiser (None: it follows layers
+    or the model). resends: one update leaves a client in several rounds, which its policy must allow. beyond_examples:
+    why a layer that protects examples cannot stand beside it (a state or a choice that follows a client's data without
+    noise); "" where it can, for what clients keep is made from protected values alone; None: "" unless they keep state.
+    needs_noise: why it cannot stand without a layer that noises what clients send.
     """
 
     name: ClassVar[str] = ""
     owns: frozenset[str] = frozenset()
     weighted: bool = True
     keeps_state: ClassVar[bool] = False
+    steers: ClassVar[bool] = False
     counts: tuple[Count, ...] = ()
     weight_cap: int | None = None
     range: float | None = None
     resends: ClassVar[bool] = False
-    beyond_examples: ClassVar[str] = ""
+    beyond_examples: str | None = None
     needs_noise: str = ""
+
+    def require(self, optimizer: Any) -> None:
+        """Raises Misuse, before round 1, for a client's optimizer that the strategy's equations do not describe."""
+
+    def plan(self, run: RunFacts) -> None:
+        """Hear of the planned run, before its first round (after `require`, before `restore`)."""
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
         """Further real vectors of every contribution to a model of `dimension` parameters (a control variate)."""
@@ -99,6 +108,11 @@ class Strategy:
     def public(self) -> Mapping[str, Value]:
         """What the server broadcasts for this round; arrives as `facts.public[self.name]`."""
         return {}
+
+    def begin(self, task: LocalTask, facts: RoundFacts) -> None:
+        """Change a client's task before any layer sees it (its optimizer's hooks, say). What `extras` needs of this
+        lies in `task.noted`.
+        """
 
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         """Wrap the local computation of the client `facts.client` (inside every privacy layer's wrapping)."""

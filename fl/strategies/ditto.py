@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import torch
 
 from fl.strategies.fedavg import FedAvg
-from fl.strategies.fedprox import pulled
+from fl.strategies.steering import Steering
 from fl.tensors import to_tree
 from protocols.errors import Misuse
 from protocols.layers import Compute, LocalTask, RoundFacts
@@ -57,11 +57,11 @@ class Ditto(FedAvg):
     def _personal(self, task: LocalTask, shown: dict[str, Any], state: PartyState) -> None:
         """Train this client's own model from where it was, in the place of the shared one, and keep it."""
         kept = {name: torch.from_numpy(array.copy()) for name, array in state.arrays().items()}
+        task.model.load_state_dict(shown)
+        Steering(task, pull=self.strength)  # towards the shared model, wherever the steps begin
         task.model.load_state_dict(shown | kept)
-        names = dict(task.model.named_parameters())
-        with pulled(task.optimizer, {p: shown[name] for name, p in names.items()}, self.strength):
-            for _ in range(self.epochs):
-                task.run(task)
+        for _ in range(self.epochs):
+            task.run(task)
         state.keep(to_tree(task.model.state_dict())[0])
 
 

@@ -2,22 +2,19 @@
 local loss.
 """
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, ClassVar
-
-import torch
+from typing import ClassVar
 
 from fl.strategies.fedavg import FedAvg
+from fl.strategies.steering import Steering
 from protocols.errors import Misuse
-from protocols.layers import Compute, LocalTask, RoundFacts
+from protocols.layers import LocalTask, RoundFacts
 
 
 class FedProx(FedAvg):
     """FedAvg whose local steps are pulled towards the broadcast model. mu: strength, >= 0; others as FedAvg."""
 
     name: ClassVar[str] = "fedprox"
-    owns = frozenset({"optimizer"})
+    steers = True
 
     def __init__(self, mu: float = 0.01, server_lr: float = 1.0, weighted: bool = True) -> None:
         super().__init__(server_lr, weighted)
@@ -25,43 +22,5 @@ class FedProx(FedAvg):
             raise Misuse(f"expected mu >= 0, got {mu}")
         self.mu = mu
 
-    def local(self, compute: Compute, facts: RoundFacts) -> Compute:
-        def near(task: LocalTask) -> dict[str, float]:
-            parameters = [p for group in task.optimizer.param_groups for p in group["params"]]
-            with pulled(task.optimizer, {p: p.detach().clone() for p in parameters}, self.mu):
-                return compute(task)
-
-        return near
-
-
-@contextmanager
-def pulled(optimizer: Any, anchors: Mapping[Any, Any], strength: float) -> Iterator[None]:
-    """While it lasts, add the gradient of strength/2 |w - anchor|^2 before every step of an optimizer. anchors: a
-    parameter -> a tensor of its shape.
-    """
-
-    @torch.no_grad()
-    def add_proximal_gradient() -> None:
-        for parameter, anchor in anchors.items():
-            if parameter.grad is not None:
-                parameter.grad.add_(parameter - anchor, alpha=strength)
-
-    def before_step(optimizer: Any, args: Any, kwargs: Any) -> Any:
-        """A closure, `step(closure)`, makes the gradient within the step: then the pull is added there."""
-        own, *given = args
-        closure = given[0] if given else kwargs.get("closure")
-        if closure is None:
-            return add_proximal_gradient()
-
-        def with_pull() -> Any:
-            loss = closure()
-            add_proximal_gradient()
-            return loss
-
-        return (own, with_pull), {}
-
-    handle = optimizer.register_step_pre_hook(before_step)
-    try:
-        yield
-    finally:
-        handle.remove()
+    def begin(self, task: LocalTask, facts: RoundFacts) -> None:
+        Steering(task, pull=self.mu)

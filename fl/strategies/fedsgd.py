@@ -66,8 +66,15 @@ class GradientCollector(torch.optim.Optimizer):
                 if parameter.grad is not None:
                     total += parameter.grad
 
+    def means(self) -> dict[torch.Tensor, torch.Tensor]:
+        """Return the mean gradient of each parameter."""
+        return {
+            parameter: total / max(self.batches, 1)
+            for group, sums in zip(self.param_groups, self.sums, strict=True)
+            for parameter, total in zip(group["params"], sums, strict=True)
+        }
+
     @torch.no_grad()
     def contribute(self) -> None:
-        for group, sums in zip(self.param_groups, self.sums, strict=True):
-            for parameter, total in zip(group["params"], sums, strict=True):
-                parameter -= total / max(self.batches, 1)
+        for parameter, mean in self.means().items():
+            parameter -= mean

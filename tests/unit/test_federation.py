@@ -169,7 +169,7 @@ def test_a_loop_that_builds_its_own_optimizer_is_refused_where_one_must_own_it(o
 
 def test_two_owners_of_one_optimizer_are_refused() -> None:
     with pytest.raises(StackError, match="both must own the optimizer"):
-        Federation(model, clients(), strategy=FedProx(), privacy=[Owner()])
+        Federation(model, clients(), strategy=FedSGD(), privacy=[Owner()])
 
 
 @pytest.mark.parametrize(

@@ -170,4 +170,4 @@ def test_a_choice_is_secret_unless_everybody_is_asked(sampling: str, hidden: boo
 
 
 MODEL = "03973d536ea539a0d164408a9aa6311c507f6634604e76a54fcbefac6fb306bf"
-SHOWN = "c242cfd74a32471fd8c6541d5cb17de38bff785aa75bfd24cf435a68d40873af"
+SHOWN = "b863605f266f2e5d82e59f092b4316db67fa2f02c280624925ee8aacd94fb341"

@@ -1,0 +1,84 @@
+"""FedAdp (Wu and Wang, IEEE TCCN 2021, equations 7 to 9): a client counts by the angle between its update and all's.
+
+    theta_i = arccos(<D_i, D> / |D_i| |D|),   theta~_i: the mean of its angles so far
+    f(theta~) = alpha (1 - exp(-exp(-alpha (theta~ - 1)))),   psi_i proportional to n_i exp(f(theta~_i))
+
+The paper's server sees every D_i. Under a secure sum it sees none: it sets the rule and broadcasts D, the mean of the
+round before, and each client reckons its own angle, keeps the mean, and chooses its weight. In the first round all
+have the same angle. n_i: examples, 1 unweighted.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.strategies.base import Extras, Strategy
+from protocols.errors import Misuse
+from protocols.layers import LocalTask, RoundFacts, Value
+from protocols.party_state import PartyState
+
+DIRECTION = "direction"
+Floats = NDArray[np.float64]
+
+
+class FedAdp(Strategy):
+    """Weights that the server's rule adapts from round to round.
+
+    alpha: > 0, how much the angle counts (up to exp(alpha) between two clients). weight_cap: the weight of a client
+    whose updates point where all's do, >= 1; weights are whole numbers up to it. examples: the public largest number of
+    examples of a client (more count as so many), by which weights are scaled; None: the angle alone counts.
+    """
+
+    name: ClassVar[str] = "fedadp"
+    keeps_state = True
+    beyond_examples = "clients count equally there, so that the weights it chooses change nothing"
+    weight_cap: int
+
+    def __init__(self, alpha: float = 5.0, weight_cap: int = 10_000, examples: int | None = None) -> None:
+        if not 0 < alpha < 50 or weight_cap < 1 or (examples is not None and examples < 1):
+            raise Misuse(
+                f"expected 0 < alpha < 50, weight_cap and examples >= 1, got {alpha}, {weight_cap}, {examples}"
+            )
+        self.alpha, self.weight_cap, self.examples = alpha, weight_cap, examples
+        self._direction: Floats | None = None
+
+    def public(self) -> Mapping[str, Value]:
+        return {} if self._direction is None else {DIRECTION: self._direction}
+
+    def extras(
+        self, task: LocalTask, difference: Floats, reported: Mapping[str, float], facts: RoundFacts
+    ) -> Extras:
+        state = PartyState.of(facts, self.name)
+        total, rounds = state.arrays().get("angles", np.zeros(2))
+        shown = facts.public.get(self.name, {}).get(DIRECTION)
+        found = None if shown is None else angle(difference, np.asarray(shown, np.float64))
+        if found is not None:
+            total, rounds = total + found, rounds + 1
+        state.keep({"angles": np.array([total, rounds])})
+        return Extras(weight=self.weight(total / rounds if rounds else 0.0, task.examples))
+
+    def weight(self, mean_angle: float, examples: int) -> int:
+        """Return what a client of this mean angle (radians) and so many examples counts with, 0 without any."""
+        share = 1.0 if self.examples is None else min(examples / self.examples, 1.0)
+        rule = self.alpha * (1 - np.exp(-np.exp(-self.alpha * (mean_angle - 1))))
+        return max(1, round(self.weight_cap * share * float(np.exp(rule - self.alpha)))) if examples else 0
+
+    def step(self, mean: Floats) -> Floats:
+        self._direction = mean
+        return mean
+
+    def state(self) -> dict[str, Floats]:
+        return {} if self._direction is None else {DIRECTION: self._direction}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._direction = np.array(state[DIRECTION]) if state else None
+
+
+def angle(one: Floats, other: Floats) -> float | None:
+    """Return the angle between two vectors in radians; None where one is zero or not finite."""
+    lengths = float(np.linalg.norm(one)) * float(np.linalg.norm(other))
+    if not 0 < lengths < float("inf"):
+        return None
+    return float(np.arccos(np.clip(float(one @ other) / lengths, -1.0, 1.0)))

@@ -1,0 +1,36 @@
+"""FedAvgM (Hsu, Qi and Brown, 2019, section 4): momentum on the server.
+
+v_t = momentum v_{t-1} + D_t,   x_{t+1} = x_t + server_lr v_t,   D_t: the mean difference, v_0 = 0
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.strategies.fedavg import FedAvg
+from protocols.errors import Misuse
+
+
+class FedAvgM(FedAvg):
+    """FedAvg with server momentum in [0, 1); 0 is FedAvg. server_lr, weighted as there."""
+
+    name: ClassVar[str] = "fedavgm"
+
+    def __init__(self, momentum: float = 0.9, server_lr: float = 1.0, weighted: bool = True) -> None:
+        super().__init__(server_lr, weighted)
+        if not 0 <= momentum < 1:
+            raise Misuse(f"expected momentum in [0, 1), got {momentum}")
+        self.momentum = momentum
+        self._v: NDArray[np.float64] | None = None
+
+    def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+        self._v = mean if self._v is None else self.momentum * self._v + mean
+        return super().step(self._v)
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        return {} if self._v is None else {"v": self._v}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._v = np.array(state["v"]) if state else None

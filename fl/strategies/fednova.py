@@ -1,0 +1,100 @@
+"""FedNova (Wang et al., NeurIPS 2020, equation 8): clients that take more steps do not count for more.
+
+    client:  d_i = (y_i - x) / a_i                a_i: |a|_1 of its steps (`Steering.reach` over the first step's size)
+    server:  tau = sum of p_i a_i,   x <- x + server_lr tau sum of p_i d_i
+
+p_i: the client's share of all examples, 1/|S| unweighted. What travels is s d_i, for a public s: the tau of the round
+before, `usual` in the first, so that it has the length of an update and the quantiser's step fits. With momentum a_i
+is divided by its limit 1 / (1 - momentum), which cancels.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.round import Mean
+from fl.strategies.base import Extras
+from fl.strategies.fedavg import FedAvg
+from fl.strategies.steering import Steering, require_sgd
+from protocols.errors import Misuse
+from protocols.layers import Block, LocalTask, RoundFacts, Value
+
+STEPS = "steps"
+
+
+class FedNova(FedAvg):
+    """Normalised averaging of unequal local work.
+
+    usual: steps that a client usually takes, > 0: what the first round's updates are scaled to. tau: fixed steps that
+    the server moves by; no client then tells its own (None: their mean, a second block of one number). max_steps:
+    public bound on a client's steps, >= 1; one that takes more is refused. server_lr, weighted: as FedAvg.
+    """
+
+    name: ClassVar[str] = "fednova"
+    steers = True
+
+    def __init__(
+        self,
+        usual: float = 32.0,
+        tau: float | None = None,
+        max_steps: int = 4096,
+        server_lr: float = 1.0,
+        weighted: bool = True,
+    ) -> None:
+        super().__init__(server_lr, weighted)
+        for name, value in (("usual", usual), ("tau", 1.0 if tau is None else tau), ("max_steps", max_steps)):
+            if not 0 < value < float("inf"):
+                raise Misuse(f"expected {name} > 0, got {value}")
+        self.usual, self.tau, self.max_steps = usual, tau, max_steps
+        self._scale = float(usual if tau is None else tau)
+
+    def require(self, optimizer: Any) -> None:
+        require_sgd("FedNova", optimizer)
+
+    def blocks(self, dimension: int) -> tuple[Block, ...]:
+        if self.tau is not None:
+            return ()
+        return (Block(STEPS, 1, self.weighted, range=self.max_steps, clip=self.max_steps, derived=True),)
+
+    def public(self) -> Mapping[str, Value]:
+        return {STEPS: self._scale}
+
+    def begin(self, task: LocalTask, facts: RoundFacts) -> None:
+        groups = task.optimizer.param_groups
+        task.noted["unit"] = groups[0]["lr"] / (1 - (groups[0].get("momentum") or 0.0))
+        task.noted["steering"] = Steering(task)
+
+    def extras(
+        self,
+        task: LocalTask,
+        difference: NDArray[np.float64],
+        reported: Mapping[str, float],
+        facts: RoundFacts,
+    ) -> Extras:
+        took = task.noted["steering"].reach[0] / task.noted["unit"]
+        if took > self.max_steps:
+            raise Misuse(f"max_steps: a client took {took:.4g} steps, expected {self.max_steps} at most")
+        scale = facts.number_for(self.name, STEPS, self._scale) / took if took else 0.0
+        blocks = {} if self.tau is not None else {STEPS: np.array([took])}
+        moved = task.noted["steering"].moved(difference.size)  # running statistics are averaged as they are
+        scaled = np.where(moved, difference * scale, difference)
+        return Extras(blocks=blocks, vector=scaled if np.isfinite(scaled).all() else None)
+
+    def move(self, mean: Mean) -> NDArray[np.float64]:
+        if self.tau is not None:
+            return self.step(mean.vector)
+        taken = min(
+            max(float(mean.blocks[STEPS][0]), 1.0), float(self.max_steps)
+        )  # noise may take it anywhere
+        moved = self.step(mean.vector) * (taken / self._scale)
+        self._scale = taken
+        return moved
+
+    def state(self) -> dict[str, NDArray[np.float64]]:
+        return {STEPS: np.array(self._scale)}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        if state:
+            self._scale = float(state[STEPS])

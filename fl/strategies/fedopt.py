@@ -1,0 +1,95 @@
+"""FedAdagrad, FedYogi and FedAdam (Reddi et al., ICLR 2021, Algorithm 2): adaptive steps of the server, the mean
+difference D_t as its gradient.
+
+    m_t = beta1 m_{t-1} + (1 - beta1) D_t
+    v_t = v_{t-1} + D_t^2                                        (FedAdagrad)
+    v_t = v_{t-1} - (1 - beta2) D_t^2 sign(v_{t-1} - D_t^2)      (FedYogi)
+    v_t = beta2 v_{t-1} + (1 - beta2) D_t^2                      (FedAdam)
+    x_{t+1} = x_t + lr m_t / (sqrt(v_t) + tau),     m_0 = 0, v_0 = tau^2
+"""
+
+from abc import abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.strategies.base import Strategy
+from protocols.errors import Misuse
+
+Floats = NDArray[np.float64]
+
+
+class FedOpt(Strategy):
+    """Adaptive server steps; a subclass says how v moves. lr > 0; beta1, beta2 in [0, 1); tau > 0: the degree of
+    adaptivity. weighted: by examples, publicly capped, else equally.
+    """
+
+    def __init__(self, lr: float, beta1: float, beta2: float, tau: float, weighted: bool) -> None:
+        if not (lr > 0 and tau > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1):
+            raise Misuse(f"expected lr, tau > 0 and betas in [0, 1), got {lr}, {tau}, {beta1}, {beta2}")
+        self.lr, self.beta1, self.beta2, self.tau = lr, beta1, beta2, tau
+        self.weighted = weighted
+        self._m: Floats | None = None
+        self._v: Floats | None = None
+
+    @abstractmethod
+    def second(self, v: Floats, square: Floats) -> Floats:
+        """Return v_t from v_{t-1} and D_t^2."""
+
+    def step(self, mean: Floats) -> Floats:
+        m = np.zeros_like(mean) if self._m is None else self._m
+        v = np.full_like(mean, self.tau**2) if self._v is None else self._v
+        self._m = self.beta1 * m + (1 - self.beta1) * mean
+        self._v = self.second(v, mean**2)
+        moved: Floats = self.lr * self._m / (np.sqrt(self._v) + self.tau)
+        return moved
+
+    def state(self) -> dict[str, Floats]:
+        return {} if self._m is None or self._v is None else {"m": self._m, "v": self._v}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self._m, self._v = (np.array(state[name]) if state else None for name in ("m", "v"))
+
+
+class FedAdam(FedOpt):
+    """Adam on the server. Options as `FedOpt`."""
+
+    name: ClassVar[str] = "fedadam"
+
+    def __init__(
+        self,
+        lr: float = 0.01,
+        beta1: float = 0.9,
+        beta2: float = 0.99,
+        tau: float = 1e-3,
+        weighted: bool = True,
+    ) -> None:
+        super().__init__(lr, beta1, beta2, tau, weighted)
+
+    def second(self, v: Floats, square: Floats) -> Floats:
+        return self.beta2 * v + (1 - self.beta2) * square
+
+
+class FedYogi(FedAdam):
+    """Yogi on the server: v moves by at most (1 - beta2) D^2, whichever way. Options as `FedOpt`."""
+
+    name: ClassVar[str] = "fedyogi"
+
+    def second(self, v: Floats, square: Floats) -> Floats:
+        return v - (1 - self.beta2) * square * np.sign(v - square)
+
+
+class FedAdagrad(FedOpt):
+    """Adagrad on the server, without momentum unless beta1 says so. Options as `FedOpt`; v only grows."""
+
+    name: ClassVar[str] = "fedadagrad"
+
+    def __init__(
+        self, lr: float = 0.01, beta1: float = 0.0, tau: float = 1e-3, weighted: bool = True
+    ) -> None:
+        super().__init__(lr, beta1, 0.0, tau, weighted)
+
+    def second(self, v: Floats, square: Floats) -> Floats:
+        return v + square

@@ -1,0 +1,136 @@
+"""A term that a strategy adds to the gradient of every local step, and how far the steps that were taken reach.
+
+The term follows what was broadcast, the model and what the client kept, never an example. It joins in the optimizer
+that moves the weights, so after the noise of a layer that makes steps private. What does not belong here: a strategy,
+states at the client.
+"""
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse
+from protocols.layers import LocalTask
+
+Floats = NDArray[np.float64]
+
+
+def require_sgd(name: str, optimizer: Any) -> None:
+    """Raises Misuse, in the name of a strategy, for an optimizer whose steps are no weighted sums of gradients."""
+    if not isinstance(optimizer, torch.optim.SGD):
+        raise Misuse(
+            f"{name} reads gradients out of how far the steps of torch.optim.SGD went (momentum included); the "
+            f"optimizer is {type(optimizer).__name__}, which rescales them: give optimizer=lambda p: SGD(p, lr=...)"
+        )
+
+
+class Steering:
+    """Steers a task's optimizer: every step's gradient g becomes g + pull (w - w_start) + shift.
+
+    task: as the client begins with it, before any layer. pull: >= 0. shift: float64 [d] in the order of what is sent,
+    None for none. Hooks stay: a task and its optimizer are made anew each round.
+
+    reach: of SGD, by group of parameters: the sum over all steps' gradients of what each moves the weights by. It is
+    the sum of step sizes without momentum; with momentum m and K steps of lr the paper's |a|_1 times lr (Wang et al.,
+    NeurIPS 2020, section 4: lr (K - m (1 - m^K) / (1 - m)) / (1 - m)).
+    """
+
+    def __init__(self, task: LocalTask, pull: float = 0.0, shift: Floats | None = None) -> None:
+        self.optimizer, self.pull = task.optimizer, pull
+        self._places = _places(task)
+        groups = self.optimizer.param_groups
+        self._starts = [[p.detach().clone() for p in g["params"]] for g in groups] if pull else None
+        self._slices = [[self._places.get(id(p)) for p in g["params"]] for g in groups]
+        self._shift = None
+        if shift is not None:
+            pairs = [zip(g["params"], at, strict=True) for g, at in zip(groups, self._slices, strict=True)]
+            self._shift = [[_like(shift[at], p) if at else None for p, at in pair] for pair in pairs]
+        self.reach, self._speed = [0.0] * len(groups), [0.0] * len(groups)
+        self.optimizer.register_step_pre_hook(self._before)
+
+    def moved(self, size: int) -> NDArray[np.bool_]:
+        """Return which of a flat vector's coordinates (bool [d]) the steps moved."""
+        return self._over(np.ones(size)) > 0
+
+    def mean_gradient(self, difference: Floats) -> Floats:
+        """Return minus a difference over the reach of the steps (float64 [d]): the mean of the gradients that the steps
+        went by, the term included, each weighted by how far it moved the weights; 0 where no step moves.
+        """
+        return self._over(-difference)
+
+    def _over(self, vector: Floats) -> Floats:
+        found = np.zeros_like(vector)
+        for slices, reach in zip(self._slices, self.reach, strict=True):
+            for at in slices if reach else ():
+                if at is not None:
+                    found[at] = vector[at] / reach
+        return found
+
+    def flat(self, tensors: Mapping[int, torch.Tensor], size: int) -> Floats:
+        """Return tensors, by id of their parameter, as a flat vector (float64 [d]), 0 elsewhere."""
+        found = np.zeros(size)
+        for key, tensor in tensors.items():
+            if (at := self._places.get(key)) is not None:
+                real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
+                found[at] = real.detach().cpu().double().reshape(-1).numpy()
+        return found
+
+    def _before(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
+        """A closure, `step(closure)`, makes the gradient within the step: then the term joins there."""
+        self._count()
+        own, *given = args
+        closure = given[0] if given else kwargs.get("closure")
+        if closure is None:
+            return self._add()
+
+        def steered() -> Any:
+            loss = closure()
+            self._add()
+            return loss
+
+        return (own, steered), {}
+
+    def _count(self) -> None:
+        for at, group in enumerate(self.optimizer.param_groups):
+            momentum = float(group.get("momentum") or 0.0)
+            fresh = 1.0 - float(group.get("dampening") or 0.0) if momentum and self._speed[at] else 1.0
+            self._speed[at] = momentum * self._speed[at] + fresh
+            moved = 1.0 + momentum * self._speed[at] if group.get("nesterov") else self._speed[at]
+            self.reach[at] += float(group.get("lr", 0.0)) * moved
+
+    @torch.no_grad()
+    def _add(self) -> None:
+        for at, group in enumerate(self.optimizer.param_groups):
+            for place, p in enumerate(group["params"]):
+                if p.grad is None:
+                    continue
+                if self._starts is not None:
+                    p.grad.add_(p - self._starts[at][place], alpha=self.pull)
+                if self._shift is not None and (shift := self._shift[at][place]) is not None:
+                    p.grad.add_(shift)
+
+
+def _places(task: LocalTask) -> dict[int, slice]:
+    """Return where each parameter, by id, lies in the flat vector; of a shared one where its first name does."""
+    names = dict(task.model.named_parameters(remove_duplicate=False))
+    at, found, state = 0, dict[int, slice](), task.model.state_dict()
+    for name in task.sent:
+        size = state[name].numel() * (2 if state[name].is_complex() else 1)
+        if name in names:
+            found.setdefault(id(names[name]), slice(at, at + size))
+        at += size
+    return found
+
+
+def _like(part: Floats, like: torch.Tensor) -> torch.Tensor:
+    """Return a stretch of a flat vector as a tensor like a parameter."""
+    values = torch.from_numpy(np.array(part))
+    shaped = (
+        torch.view_as_complex(values.reshape(*like.shape, 2))
+        if like.is_complex()
+        else values.reshape(like.shape)
+    )
+    return shaped.to(like)
