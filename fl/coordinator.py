@@ -330,10 +330,10 @@ class Coordinator:
         self.take(tree)
 
     def _averaged(self, movement: NDArray[np.float64], means: Mapping[str, Mean]) -> NDArray[np.float64]:
-        """Return a round's movement with running statistics moved by their plain mean, whatever the strategy makes of
-        parameters: a variance that is stepped can end below zero.
+        """Return a round's movement with running statistics moved by their plain mean where the strategy's steps are
+        none: a variance that is stepped can end below zero.
         """
-        if len(means) > 1 or not self.schema.statistics:
+        if self.setup.strategy.averages or not self.schema.statistics:
             return movement
         (mean,) = means.values()
         kept = [np.full(leaf.floats, leaf.name in self.schema.statistics) for leaf in self.schema.protected]

@@ -38,7 +38,8 @@ class Strategy:
     owns: of {"optimizer", "criterion"}, what the strategy replaces, and the user's train function must take as an
     argument. steers: it adds a term to each step's gradient that follows no example (`fl.strategies.steering`), so a
     layer may own the optimizer beside it. weighted: clients count by their examples or by `Extras.weight` (capped),
-    else equally. keeps_state: clients keep arrays from round to round (`protocols.party_state.PartyState`). counts:
+    else equally. averages: the model moves by a mean of what clients sent; where it does not, running statistics still
+    move by their plain mean. keeps_state: clients keep arrays from round to round (`protocols.party_state.PartyState`). counts:
     integers that every client reports. weight_cap: the largest `Extras.weight`, >= 1; None where clients count by their
     examples. range: a public bound on every coordinate of what clients send, for the quantiser (None: it follows layers
     or the model). resends: one update leaves a client in several rounds, which its policy must allow. beyond_examples:
@@ -50,6 +51,7 @@ class Strategy:
     name: ClassVar[str] = ""
     owns: frozenset[str] = frozenset()
     weighted: bool = True
+    averages: bool = True
     keeps_state: ClassVar[bool] = False
     steers: ClassVar[bool] = False
     counts: tuple[Count, ...] = ()

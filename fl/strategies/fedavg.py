@@ -21,7 +21,7 @@ class FedAvg(Strategy):
     def __init__(self, server_lr: float = 1.0, weighted: bool = True) -> None:
         if not 0 < server_lr < float("inf"):
             raise Misuse(f"expected server_lr > 0, got {server_lr}")
-        self.server_lr = server_lr
+        self.server_lr, self.averages = server_lr, server_lr == 1.0
         self.weighted = weighted
 
     def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -22,7 +22,7 @@ class FedAvgM(FedAvg):
         super().__init__(server_lr, weighted)
         if not 0 <= momentum < 1:
             raise Misuse(f"expected momentum in [0, 1), got {momentum}")
-        self.momentum = momentum
+        self.momentum, self.averages = momentum, False
         self._v: NDArray[np.float64] | None = None
 
     def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
