@@ -39,13 +39,14 @@ class Strategy:
     argument. steers: it adds a term to each step's gradient that follows no example (`fl.strategies.steering`), so a
     layer may own the optimizer beside it. weighted: clients count by their examples or by `Extras.weight` (capped),
     else equally. averages: the model moves by a mean of what clients sent; where it does not, running statistics still
-    move by their plain mean. keeps_state: clients keep arrays from round to round (`protocols.party_state.PartyState`). counts:
-    integers that every client reports. weight_cap: the largest `Extras.weight`, >= 1; None where clients count by their
-    examples. range: a public bound on every coordinate of what clients send, for the quantiser (None: it follows layers
-    or the model). resends: one update leaves a client in several rounds, which its policy must allow. beyond_examples:
-    why a layer that protects examples cannot stand beside it (a state or a choice that follows a client's data without
-    noise); "" where it can, for what clients keep is made from protected values alone; None: "" unless they keep state.
-    needs_noise: why it cannot stand without a layer that noises what clients send.
+    move by their plain mean. keeps_state: clients keep arrays from round to round
+    (`protocols.party_state.PartyState`). counts: integers that every client reports. weight_cap: the largest
+    `Extras.weight`, >= 1; None where clients count by their examples. range: a public bound on every coordinate of what
+    clients send, for the quantiser (None: it follows layers or the model). resends: one update leaves a client in
+    several rounds, which its policy must allow. beyond_examples: why a layer that protects examples cannot stand beside
+    it (a state or a choice that follows a client's data without noise); "" where it can, for what clients keep is made
+    from protected values alone; None: "" unless they keep state. needs_noise: why it cannot stand without a layer that
+    noises what clients send.
     """
 
     name: ClassVar[str] = ""

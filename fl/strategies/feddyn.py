@@ -36,6 +36,7 @@ class FedDyn(Strategy):
     keeps_state = True
     steers = True
     weighted = False
+    averages = False
     beyond_examples = ""
 
     def __init__(self, alpha: float = 0.01) -> None:

@@ -47,7 +47,7 @@ class FedNova(FedAvg):
         for name, value in (("usual", usual), ("tau", 1.0 if tau is None else tau), ("max_steps", max_steps)):
             if not 0 < value < float("inf"):
                 raise Misuse(f"expected {name} > 0, got {value}")
-        self.usual, self.tau, self.max_steps = usual, tau, max_steps
+        self.usual, self.tau, self.max_steps, self.averages = usual, tau, max_steps, False
         self._scale = float(usual if tau is None else tau)
 
     def require(self, optimizer: Any) -> None:

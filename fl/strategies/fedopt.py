@@ -26,6 +26,8 @@ class FedOpt(Strategy):
     adaptivity. weighted: by examples, publicly capped, else equally.
     """
 
+    averages = False
+
     def __init__(self, lr: float, beta1: float, beta2: float, tau: float, weighted: bool) -> None:
         if not (lr > 0 and tau > 0 and 0 <= beta1 < 1 and 0 <= beta2 < 1):
             raise Misuse(f"expected lr, tau > 0 and betas in [0, 1), got {lr}, {tau}, {beta1}, {beta2}")

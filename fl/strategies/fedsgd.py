@@ -26,6 +26,7 @@ class FedSGD(Strategy):
 
     name: ClassVar[str] = "fedsgd"
     owns = frozenset({"optimizer"})
+    averages = False
 
     def __init__(self, lr: float = 0.1, weighted: bool = True) -> None:
         if not 0 < lr < float("inf"):

@@ -170,7 +170,7 @@ def test_damped_rfa_is_never_clipped_at_its_radius() -> None:
 
 
 def test_rfa_beside_noise_says_what_to_do() -> None:
-    with pytest.raises(StackError, match="client-dp protects the update alone"):
+    with pytest.raises(StackError, match="client-dp clips every vector, and the block 'weight' has no clip"):
         federation(RFA(), [ClientDP(noise_multiplier=1.0, clip=1.0)]).fit(1)
     federation(RFA(0.5, 2, damped=True), [DistributedDP(noise_multiplier=1.0), SecAgg()]).fit(2)
     with pytest.raises(StackError, match="rfa cannot stand beside it: it sends an update again"):
