@@ -73,7 +73,13 @@ class LocalComputation:
             callback.on_client_end(task, own.number, reported)
         trained = self._trained(task, broadcast, own)
         difference = trained.vector - broadcast.reference.flat.vector
-        if own.number == 1 and task.result is None and task.examples and not difference.any():
+        if (
+            own.number == 1
+            and task.result is None
+            and task.examples
+            and difference.size
+            and not difference.any()
+        ):
             self._warn(
                 f"{own.whose}: training changed nothing: a loop trains the model that it is given, in place, with "
                 "the optimizer that it is given"
