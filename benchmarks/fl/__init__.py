@@ -7,7 +7,7 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, clusters, homomorphic, lora, memory, overhead, robust, scale, wrap
+from benchmarks.fl import attacks, clusters, homomorphic, lora, memory, niid, overhead, robust, scale, wrap
 
 
 class _Suite(typer.Typer):
@@ -29,5 +29,6 @@ scale.register(app)
 memory.register(app)
 wrap.register(app)
 lora.register(app)
+niid.register(app)
 robust.register(app)
 clusters.register(app)

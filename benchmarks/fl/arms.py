@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable, Mapping
+from fnmatch import fnmatchcase
 from typing import Any
 
 import numpy as np
@@ -19,21 +20,33 @@ Arm = Callable[[], dict[str, Any]]
 
 
 def play(
-    case: str, arguments: dict[str, Any], arms: Mapping[str, Arm], seed: int, *, as_json: bool, save: bool
+    case: str,
+    arguments: dict[str, Any],
+    arms: Mapping[str, Arm],
+    seed: int,
+    *,
+    as_json: bool,
+    save: bool,
+    only: str = "*",
 ) -> None:
     """Run the arms that are not kept yet, and end the command. With `save` each is kept as soon as it is over; rows
-    of a run with the same arguments and seed are taken as they are.
+    of a run with the same arguments and seed are taken as they are, but for one that says how many rounds are `left`.
+    only: a pattern (as of a shell) of the arms to run; an arm that returns nothing has no row.
     """
     rows = _kept(case, arguments, seed) if save else {}
     for name, arm in arms.items():
-        if name in rows:
+        if not fnmatchcase(name, only):
+            continue
+        if name in rows and not rows[name].get("left"):
             print(f"{case}: {name} is kept", file=sys.stderr)
             continue
-        rows[name] = {"arm": name, **arm()}
+        if not (found := arm()):
+            continue
+        rows[name] = {"arm": name, **found}
         print(f"{case}: {rows[name]}", file=sys.stderr)
         if save:
             harness.write(_result(case, arguments, rows, seed))
-    ordered = {name: rows[name] for name in arms}
+    ordered = {name: rows[name] for name in arms if name in rows}
     harness.finish(_result(case, arguments, ordered, seed), as_json=as_json, save=save)
 
 
