@@ -73,12 +73,17 @@ def _texts(value: Any) -> bool:
     return listed and all(isinstance(item, str) for item in value)
 
 
+def _named(value: Any) -> bool:
+    return isinstance(value, list | tuple) and all(isinstance(item, str | Mapping) for item in value)
+
+
 def _patterns(value: Any) -> bool:
     return bool(value) and (isinstance(value, str) or (_texts(value) and all(value)))
 
 
 CHECKS: dict[str, Check] = {
     "sampling": one_of("fixed", "poisson"),
+    "scheduler_per": one_of("epoch", "round"),
     "integers": one_of("keep", "sum", "refuse"),
     "buffers": one_of("sum", "local"),
     "fraction": lambda name, value: real(name, value, "in (0, 1]", lambda share: 0 < share <= 1),
@@ -92,12 +97,8 @@ CHECKS: dict[str, Check] = {
         ("data", "model", "strategy"),
         kind("text or a table with a name", lambda value: isinstance(value, str | Mapping)),
     ),
-    "privacy": kind(
-        "names of layers or tables [[privacy]]",
-        lambda value: (
-            isinstance(value, list | tuple) and all(isinstance(item, str | Mapping) for item in value)
-        ),
-    ),
+    "privacy": kind("names of layers or tables [[privacy]]", _named),
+    "callbacks": kind("names, module:function, or tables [[callbacks]]", _named),
     "policy": kind("a protocols.Policy or None", lambda value: value is None or isinstance(value, Policy)),
     **dict.fromkeys(("metrics", "stay_local"), kind("a list of names", _texts)),
     **dict.fromkeys(("range", "learning_rate", "budget", "client_timeout"), positive),
@@ -109,6 +110,7 @@ CHECKS: dict[str, Check] = {
             "output",
             "train",
             "optimizer",
+            "scheduler",
             "criterion",
             "loss",
             "evaluate",

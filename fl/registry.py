@@ -150,6 +150,20 @@ MODELS = Registry(
 )
 
 
+CALLBACKS = Registry(
+    "callback",
+    "secagg_toolkit.callbacks",
+    {
+        "keep-best": "fl.callbacks:KeepBest",
+        "early-stopping": "fl.callbacks:EarlyStopping",
+        "csv-log": "fl.callbacks:CSVLog",
+        "tensorboard": "fl.callbacks:TensorBoard",
+        "mlflow": "fl.callbacks:MLflow",
+        "wandb": "fl.callbacks:WandB",
+    },
+)
+
+
 def function(reference: str, key: str) -> Callable[..., object]:
     """Return the user's own function that `key` of a run names, `module:function`. Raises Misuse."""
     _see_working_directory()

@@ -5,7 +5,7 @@ What does not belong here: what the keys become (`run_parts`), printing, files o
 
 import tomllib
 from collections.abc import Mapping
-from dataclasses import Field, asdict, dataclass, fields, replace
+from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
@@ -18,17 +18,19 @@ from protocols.errors import Misuse
 class RunConfig(RunOptions):
     """The keys of config.toml, each also an option of `secagg run`. The metadata of a field holds its help text.
 
-    data, model, strategy, privacy: text ("secagg+:dropout=0.4") or a TOML table; privacy is a list of them, in order.
-    train, optimizer, criterion, loss, evaluate, test: the user's own functions as `module:function`, arguments of
-    `fl.Federation` by the same names.
+    data, model, strategy, privacy, callbacks: text ("secagg+:dropout=0.4") or a TOML table; privacy and callbacks are
+    lists of them, in order. train, optimizer, scheduler, criterion, loss, evaluate, test: the user's own functions as
+    `module:function`, arguments of `fl.Federation` by the same names. clients, partition: None for what the data has.
     """
 
     data: str | Mapping[str, Any] = option(
         "digits", "Data set, csv:file=...,target=..., or module:factory of a DataSet or of loaders by name."
     )
-    clients: int | None = option(10, "How many clients.")
-    partition: str = option(
-        "dirichlet:alpha=0.5", "iid, dirichlet:alpha=0.5, classes:per_client=2 or natural."
+    clients: int | None = option(
+        None, "How many clients (default 10; natural ones and own loaders: as many as there are)."
+    )
+    partition: str | None = option(
+        None, "iid, dirichlet:alpha=0.5 (the default), classes:per_client=2 or natural."
     )
     model: str | Mapping[str, Any] = option("mlp", "logistic, mlp, cnn, or package.module:factory.")
     strategy: str | Mapping[str, Any] = option(
@@ -43,9 +45,15 @@ class RunConfig(RunOptions):
         None, "The clients' own loop, module:function (model, loader, optimizer, ...)."
     )
     optimizer: str | None = option(None, "module:function that makes an optimizer from parameters.")
+    scheduler: str | None = option(None, "module:function that makes a scheduler from an optimizer.")
+    scheduler_per: str = option("epoch", "The scheduler steps once per local epoch, or round.")
     criterion: str | None = option(None, "module:function that makes a loss.")
     loss: str | None = option(None, "module:function (model, batch), for layers that clip every example.")
     evaluate: str | None = option(None, "module:function (model, loader, criterion, device).")
+    callbacks: tuple[Any, ...] = option(
+        (),
+        "early-stopping:metric=loss, keep-best, csv-log:path=..., tensorboard, ..., or module:function; repeat.",
+    )
     test: str | None = option(None, "module:factory of a test loader; data sets bring their own.")
     rounds: int = option(10, "Rounds.")
     learning_rate: float | None = option(
@@ -104,9 +112,7 @@ def make_config(file: Path | None, options: Mapping[str, Any]) -> RunConfig:
     """Return the configuration: defaults, then the file's keys, then the options that were given."""
     values = {} if file is None else read_toml(file)
     values |= {key: value for key, value in options.items() if value is not None}
-    if isinstance(values.get("privacy"), str | Mapping):
-        values["privacy"] = [values["privacy"]]
-    config = RunConfig(**values)
-    if "clients" not in values and config.partition.startswith("natural"):
-        config = replace(config, clients=None)
-    return config
+    for key in ("privacy", "callbacks"):
+        if isinstance(values.get(key), str | Mapping):
+            values[key] = [values[key]]
+    return RunConfig(**values)

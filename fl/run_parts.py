@@ -11,15 +11,13 @@ from typing import Any
 
 import numpy as np
 
-from fl.registry import DATA, MODELS, STRATEGIES, function, privacy_layers
+from fl.registry import DATA, MODELS, STRATEGIES, privacy_layers
 from fl.run_config import RunConfig
+from fl.run_functions import own_functions
 from fl.run_options import RunOptions
 from protocols.errors import Misuse
 from protocols.layers import PrivacyLayer
 from protocols.stack import Stack
-
-OWN = ("train", "optimizer", "criterion", "loss", "evaluate")
-"""Arguments of `Federation` that a user's own functions may stand for, `module:function` in a configuration."""
 
 
 @dataclass
@@ -42,6 +40,7 @@ class Parts:
         ledger = self._ledger(output, layers)
         given = {
             **self.arguments,
+            **({} if privacy is None else {"callbacks": []}),  # they watch one run
             "strategy": strategy,
             "privacy": layers,
             "output": output,
@@ -76,17 +75,34 @@ def load_parts(config: RunConfig) -> Parts:
         import torch
     torch.set_num_threads(config.threads)
     folder = None if config.data_dir is None else Path(config.data_dir)
-    data = DATA.build(config.data, data_dir=folder, batch_size=config.batch_size)
-    own = {key: function(name, key) for key in OWN if (name := getattr(config, key)) is not None}
+    data: Any = DATA.build(config.data, data_dir=folder, batch_size=config.batch_size)
+    config = (_of_loaders if isinstance(data, Mapping) else _of_split)(config, data)
     arguments = {
         "learning_rate": config.learning_rate,
+        "scheduler_per": config.scheduler_per,
         **{item.name: getattr(config, item.name) for item in fields(RunOptions)},
         **(_with_loaders(config, data) if isinstance(data, Mapping) else _of_data_set(config, data)),
-        **own,
+        **own_functions(config),
     }
-    if config.test is not None:
-        arguments["test"] = function(config.test, "test")()
     return Parts(config, arguments)
+
+
+def _of_loaders(config: RunConfig, loaders: Mapping[str, Any]) -> RunConfig:
+    """Return the configuration with the clients that a user's own function gave. Raises Misuse for other ones."""
+    if config.partition is not None:
+        raise Misuse(f"partition: {config.data} gives every client's loader, nothing is split: leave it out")
+    if config.clients not in (None, len(loaders)):
+        raise Misuse(
+            f"clients: {config.data} gives the loaders of {len(loaders)}, got {config.clients}: leave it out"
+        )
+    return replace(config, clients=len(loaders))
+
+
+def _of_split(config: RunConfig, data: Any) -> RunConfig:
+    """Return the configuration with the split and the number of clients that hold unless given."""
+    split = config.partition or "dirichlet:alpha=0.5"
+    usual = None if split.startswith("natural") else 10
+    return replace(config, partition=split, clients=config.clients or usual)
 
 
 def _of_data_set(config: RunConfig, data: Any) -> dict[str, Any]:
@@ -108,6 +124,7 @@ def _of_data_set(config: RunConfig, data: Any) -> dict[str, Any]:
             TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=size, shuffle=shuffle
         )
 
+    assert config.partition is not None
     split = partition(data, config.partition, config.clients, config.seed)
     return {
         "model": lambda: MODELS.build(config.model, input_shape=data.input_shape, classes=data.classes),

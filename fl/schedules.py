@@ -32,7 +32,7 @@ class Schedule:
             arguments.takes(
                 "scheduler", self.make, "a function that takes an optimizer and returns a scheduler", 1
             )
-        arguments.one_of("epoch", "round")("scheduler_per", self.per)
+        arguments.checked("scheduler_per", self.per)
 
     def stepping(self, epochs: int) -> bool:
         """Whether step sizes change within a client's round of `epochs` local epochs."""

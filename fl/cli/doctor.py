@@ -158,6 +158,7 @@ def _extra(extra: str) -> Extra:
 
 
 def _print(report: Diagnosis) -> None:
+    from rich.markup import escape
     from rich.table import Table
 
     console = output.stdout_console()
@@ -173,7 +174,7 @@ def _print(report: Diagnosis) -> None:
     for title, rows in sections.items():
         table = Table(title, "", box=None)
         for row in rows.items():
-            table.add_row(*row)
+            table.add_row(*map(escape, row))
         console.print(table)
     for clash in report.shadowed:
         if not clash.hides_ours:
@@ -181,7 +182,7 @@ def _print(report: Diagnosis) -> None:
                 f"{clash.path} would hide our {clash.name!r} if it had an __init__.py.", highlight=False
             )
     for problem in report.problems:
-        console.print(f"Problem: {problem}", style="bold red", highlight=False)
+        console.print(f"Problem: {problem}", style="bold red", highlight=False, markup=False)
     console.print("All is well." if report.ok else "See the problems above.", highlight=False)
 
 

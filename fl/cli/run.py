@@ -69,6 +69,7 @@ def run(
     view = RunView(chosen, as_json, compare or demo)
     with view.status("loading data"):
         parts = load_parts(chosen)
+    view.config = parts.config
     with _resumable(folder, chosen.rounds):
         result, engine_seen = execute(parts, folder, resume, view)
     plain = view.plain_run(parts) if (compare or demo) else None
@@ -85,6 +86,7 @@ def _signature() -> inspect.Signature:
         **dict.fromkeys(("data", "model", "strategy"), str),
         "parameters": str,
         "privacy": list[str],
+        "callbacks": list[str],
         "metrics": list[str],
         "stay_local": list[str],
     }

@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -29,6 +31,7 @@ class RunView:
         self.config, self.as_json, self.compare = config, as_json, compare
         self.console: Console = output.stderr_console() if as_json else output.stdout_console()
         self._bar: Progress | None = None
+        self._shown: tuple[str, ...] = ()
         self._task: Any = None
 
     def status(self, what: str) -> AbstractContextManager[Any]:
@@ -51,19 +54,22 @@ class RunView:
         )
         with Progress(*columns, console=self.console, transient=True) as bar:
             self._bar, self._task = bar, bar.add_task(title or "rounds", total=rounds)
-            if not title:
-                bar.console.print(
-                    COLUMNS.format("round", "loss", "accuracy", "asked", "survived", "up/client", "seconds"),
-                    style="bold",
-                )
 
             def on_round(result: RoundResult) -> None:
                 bar.update(self._task, completed=result.number, description="rounds")
                 if not title:
-                    bar.console.print(round_line(result), highlight=False)
+                    self._print_line(bar.console, result)
 
             yield on_round
         self._bar = None
+
+    def _print_line(self, console: Console, result: RoundResult) -> None:
+        """Print a round's line, below a head of two test metrics' names: those that come first."""
+        if not self._shown:
+            self._shown = (*result.metrics, *(("loss", "accuracy") if not result.metrics else ("", "")))[:2]
+            named = "round", *(name[:8] for name in self._shown), "asked", "survived", "up/client", "seconds"
+            console.print(COLUMNS.format(*named), style="bold", markup=False)
+        console.print(round_line(result, self._shown), highlight=False, markup=False)
 
     def progress(self, what: str, done: int, of: int) -> None:
         if self._bar is not None:
@@ -95,17 +101,16 @@ def print_closing(
         console.print()
         console.print(seen.table())
     console.print("\n[bold]Privacy statement[/bold]")
-    console.print(result.statement.describe(), highlight=False)
-    console.print(f"\nFiles: {folder}")
+    console.print(result.statement.describe(), highlight=False, markup=False)
+    console.print(f"\nFiles: {folder}", markup=False)
 
 
-def round_line(result: RoundResult) -> str:
+def round_line(result: RoundResult, shown: tuple[str, ...] = ("loss", "accuracy")) -> str:
     if result.abandoned:
         return f"{result.number:>5}  abandoned: {result.abandoned}"
     return COLUMNS.format(
         result.number,
-        _number(result.metrics.get("loss")),
-        _number(result.metrics.get("accuracy")),
+        *("" if not name else _number(result.metrics.get(name)) for name in shown),
         "-" if result.withheld else len(result.asked),
         "-" if result.withheld else len(result.survivors),
         "-" if result.withheld else _bytes(result.bytes_up_per_client),
@@ -115,6 +120,10 @@ def round_line(result: RoundResult) -> str:
 
 def _number(value: float | str | None, shown: Callable[[float], str] = "{:.4f}".format) -> str:
     return "-" if value is None else f"{value}: protects nobody" if isinstance(value, str) else shown(value)
+
+
+def _metric(name: str, shown: dict[str, Any]) -> str:
+    return _number(shown["metrics"].get(name))
 
 
 def _price(shown: dict[str, Any]) -> str:
@@ -153,6 +162,7 @@ def summary(result: Any, config: Any) -> dict[str, Any]:
     return {
         "accuracy": result.metrics.get("accuracy"),
         "loss": result.metrics.get("loss"),
+        "metrics": dict(result.metrics),
         "rounds": len(history),
         "clients": (None if withheld else len({name for entry in history for name in entry.asked}))
         if config.clients is None
@@ -180,10 +190,9 @@ def closing_table(result: Any, plain: Any, config: Any) -> Table:
     if plain is not None:
         columns.append(("no privacy layers", summary(plain, config)))
     for name, _ in columns:
-        table.add_column(name, justify="right")
+        table.add_column(escape(name), justify="right")
     rows: list[tuple[str, Callable[[dict[str, Any]], str]]] = [
-        ("test accuracy", lambda s: _number(s["accuracy"])),
-        ("test loss", lambda s: _number(s["loss"])),
+        *((f"test {name}", partial(_metric, name)) for name in result.metrics),
         ("bytes up per client and round", lambda s: _bytes(s["bytes_up_per_client"])),
         ("bytes down per client and round", lambda s: _bytes(s["bytes_down_per_client"])),
         ("seconds training", lambda s: _seconds(s, "train")),

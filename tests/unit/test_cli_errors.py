@@ -168,3 +168,14 @@ def test_a_reader_that_leaves_early_is_no_error() -> None:
 def test_invoke_returns_the_code_that_main_leaves_with(capsys: pytest.CaptureFixture[str]) -> None:
     assert invoke(["data", "get", "no-such-set"]) == 2
     assert "no-such-set" in capsys.readouterr().err
+
+
+def test_doctor_names_the_extra_that_is_missing(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("fl.cli.doctor.missing", lambda extra: [extra])
+    monkeypatch.setenv("COLUMNS", "200")
+    invoke(["doctor"])
+    told = capsys.readouterr().out
+    for extra in ("tensorboard", "mlflow", "flower"):
+        assert f"pip install 'secagg-toolkit[{extra}]'" in told

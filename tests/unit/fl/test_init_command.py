@@ -146,6 +146,122 @@ def evaluate(model, loader, criterion, device):
         assert "own:missing" in said
 
 
+OWN = """
+import torch
+from fl.callbacks import Callback
+from torch.utils.data import DataLoader, TensorDataset
+
+RATES = []
+
+class Watch(Callback):
+    def __init__(self, stop=99):
+        self.stop = stop
+
+    def on_round_end(self, run, result):
+        return result.number < self.stop
+
+def watches(stop=2):
+    return [Watch(), Watch(stop)]
+
+def sites():
+    x = torch.linspace(-1, 1, 24).reshape(-1, 1)
+    return {f"site-{k}": DataLoader(TensorDataset(x, 3 * x + k), 8, shuffle=True) for k in range(3)}
+
+def held_out():
+    return sites()["site-1"]
+
+def model():
+    return torch.nn.Linear(1, 1)
+
+def train(model, loader, optimizer, criterion):
+    RATES.append(optimizer.param_groups[0]["lr"])
+    for x, y in loader:
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+def halving(optimizer):
+    return torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.5)
+
+def evaluate(model, loader, criterion):
+    return {"mse": sum(float(criterion(model(x), y)) for x, y in loader) / len(loader)}
+
+def slope(model, loader):
+    return model.weight
+"""
+OWN_KEYS = (
+    *("--data=own:sites", "--model=own:model", "--train=own:train", "--criterion=torch.nn:MSELoss"),
+    *("--evaluate=own:evaluate", "--test=own:held_out", "--privacy=none"),
+)
+
+
+def test_callbacks_schedulers_and_metrics_are_keys(secagg, here: Path) -> None:
+    Path("own.py").write_text(OWN)
+    Path("own.toml").write_text(
+        'scheduler = "own:halving"\ncallbacks = ["own:watches:stop=4", "early-stopping:metric=mse,patience=9"]\n'
+    )
+    more = (
+        "--rounds=6",
+        "--callbacks=own:Watch:stop=3",
+        "--callbacks=csv-log:path=logs/run.csv",
+        "--output=r",
+    )
+    code, printed, said = secagg("run", "own.toml", *OWN_KEYS, *more, "--metrics=own:slope", "--json")
+    assert code == 0, said
+    assert summary(printed)["rounds"] == 3  # an option takes the place of the file's key
+    assert summary(printed)["clients"] == 3
+    assert sorted(summary(printed)["metrics"]) == ["mse", "slope"]
+    assert len(Path("logs/run.csv").read_text().splitlines()) == 4
+    assert sorted(set(sys.modules["own"].RATES)) == [0.025, 0.05, 0.1]
+    code, printed, said = secagg("run", "--resume", "--output=r", "--rounds=6", "--json")
+    assert (code, summary(printed)["rounds"]) == (0, 4), said  # the watch ends it again
+    forget()
+    code, printed, said = secagg(
+        "run", "own.toml", *OWN_KEYS, "--rounds=6", "--json", "--scheduler-per=round"
+    )
+    assert (code, summary(printed)["rounds"]) == (0, 4), said
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        ("--callbacks=early-stoping", "No callback is named 'early-stoping'. Did you mean 'early-stopping'?"),
+        ("--callbacks=early-stopping:patients=3", "has no option 'patients'"),
+        ("--callbacks=keep-best:metric=score", "which way does 'score' get better"),
+        ("--callbacks=own:missing", "callback 'own:missing': own:missing cannot be loaded"),
+        ("--callbacks=own:slope", "own:slope needs the option model"),
+        ("--callbacks=own:sites", "callbacks: expected instances of fl.callbacks.Callback, got "),
+        ("--callbacks=early-stopping", "'loss' never comes; test metrics are ['mse']"),
+        ("--scheduler=own:missing", "scheduler: own:missing cannot be loaded"),
+        ("--scheduler=own:model", "scheduler: expected a function that takes an optimizer"),
+        ("--scheduler-per=step", "scheduler_per: expected 'epoch' or 'round', got 'step'"),
+        ("--metrics=own:missing", "metrics: own:missing cannot be loaded"),
+        ("--metrics=own:train", "metrics: own:train: train asks for optimizer"),
+        ("--clients=2", "clients: own:sites gives the loaders of 3, got 2: leave it out"),
+        (
+            "--partition=iid",
+            "partition: own:sites gives every client's loader, nothing is split: leave it out",
+        ),
+    ],
+)
+def test_a_key_of_ones_own_that_cannot_be_is_one_sentence(secagg, here: Path, option: str, says: str) -> None:
+    Path("own.py").write_text(OWN)
+    code, _, said = secagg("run", *OWN_KEYS, "--rounds=1", option, "--output=r")
+    assert code == 2, said
+    assert says in said
+    assert len(said.strip().splitlines()) == 1
+    assert not (Path("r") / "metrics.jsonl").exists()
+
+
+def test_the_metrics_that_a_run_has_are_those_that_it_shows(secagg, here: Path) -> None:
+    Path("own.py").write_text(OWN)
+    code, printed, said = secagg("run", *OWN_KEYS, "--rounds=1")
+    assert code == 0, said
+    assert "mse" in printed
+    assert "test mse" in printed
+    assert "accuracy" not in printed.partition("Privacy statement")[0]
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
