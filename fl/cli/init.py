@@ -9,8 +9,11 @@ from typing import Annotated, Any
 import typer
 
 from fl.cli import output
+from fl.registry import DATA
 from protocols.errors import Misuse
 
+LEAST = 3
+"""Clients of a project: in a sum of two each reads the other's update."""
 PROJECT = "secagg.toml"
 """The configuration that `secagg run` reads in a folder that has one, if it is given none."""
 
@@ -64,8 +67,11 @@ def init(
     """Writes a project: secagg.toml, and loop.py with a model and a training loop to change."""
     from protocols.store import write_atomic
 
+    split: dict[str, Any] = {"partition": "dirichlet:alpha=0.5", "clients": 10}
+    split = split if clients_by is None else {"partition": "natural"}
+    key, found = _data(data, target, clients_by, split)
     files = {
-        PROJECT: _toml(_data(folder, data, target, clients_by), clients_by is not None, model),
+        PROJECT: _toml(key, split, model),
         "loop.py": LOOP,
     }
     if model is not None:
@@ -79,30 +85,43 @@ def init(
     output.tell(
         {"folder": str(folder), "files": sorted(files)},
         as_json,
-        f"{', '.join(files)} in {folder}. Train: {inside}secagg run",
+        f"{found}{', '.join(files)} in {folder}. Train: {inside}secagg run",
     )
 
 
-def _data(folder: Path, data: str, target: str | None, clients_by: str | None) -> dict[str, Any] | str:
-    """Return the key `data`. Raises Misuse for a file that is not there, or not told what to predict."""
-    if not data.lower().endswith(".csv"):
+def _data(
+    data: str, target: str | None, clients_by: str | None, split: dict[str, Any]
+) -> tuple[dict[str, Any] | str, str]:
+    """Return the key `data`, and what a table was found to hold. Raises Misuse for what could not be trained on: a file
+    that is not there, or not told what to predict, too few rows or clients, a name that is none.
+    """
+    if not data.lower().endswith((".csv", ".tsv")):
         if target is not None or clients_by is not None:
-            raise Misuse(f"--target and --clients-by are for a CSV file; {data} is none")
-        return data
+            raise Misuse(f"--target and --clients-by are for a CSV file (.csv, .tsv); {data} is none")
+        if ":" not in data:
+            DATA.factory(data)
+        return data, ""
     from fl.data.csv_file import csv_file
+    from fl.data.partition import partition
 
     if target is None:
         raise Misuse(f"--target: name the column of {data} that is to be predicted")
-    csv_file(data, target, clients_by)  # what is wrong with it is said now
+    made = csv_file(data, target, clients_by)  # what is wrong with it is said now
+    clients = partition(made, split["partition"], split.get("clients"), 0)
+    if len(clients) < LEAST:
+        raise Misuse(
+            f"--clients-by: {clients_by!r} has {len(clients)} values: a sum of fewer than {LEAST} clients hides nobody"
+        )
+    rows, features = len(made.y_train) + len(made.y_test), made.x_train.shape[1]
+    found = f"{data}: {rows} rows, {features} features, {made.classes} classes, {len(clients)} clients.\n"
     table = {"name": "csv", "file": str(Path(data).resolve()), "target": target}
-    return table if clients_by is None else {**table, "clients_by": clients_by}
+    return (table if clients_by is None else {**table, "clients_by": clients_by}), found
 
 
-def _toml(data: dict[str, Any] | str, natural: bool, model: str | None) -> str:
+def _toml(data: dict[str, Any] | str, split: dict[str, Any], model: str | None) -> str:
     import tomli_w
 
     first: dict[str, Any] = {"data": data} if isinstance(data, str) else {}
-    split = {"partition": "natural"} if natural else {"partition": "dirichlet:alpha=0.5", "clients": 10}
     own = {"model": "loop:model", "train": "loop:train"} if model is None else {"model": model}
     keys = {
         **first, **split, **own, "rounds": 10, "local_epochs": 1, "learning_rate": 0.1, "batch_size": 16,

@@ -20,14 +20,15 @@ Column = list[str]
 def csv_file(
     file: str, target: str, clients_by: str | None = None, share: float = 0.2, data_dir: Path | None = None
 ) -> DataSet:
-    """Return the data set of a CSV file, whose first line names its columns.
+    """Return the data set of a CSV file, whose first line names its columns; commas, semicolons or tabs separate them.
 
     target: the column to predict; its values, sorted, are the classes. clients_by: the column whose values are the
     natural clients; it is no feature. share: of the rows for the test, in (0, 1), spread over the classes. A column of
     numbers is scaled to mean 0 and deviation 1 of the training rows of its client (of all, without `clients_by`);
     another one becomes an indicator per value. The file is looked for in `data_dir`, then in the working folder.
 
-    Raises Misuse for a file that cannot be read, a column that is not there, an empty cell, fewer than two classes.
+    Raises Misuse for a file that cannot be read, a column that is not there, an empty cell, text among numbers, fewer
+    than two classes, and a target that is no class but a number.
 
         csv_file("patients.csv", target="outcome", clients_by="hospital")
     """
@@ -39,12 +40,14 @@ def csv_file(
     columns = _columns(path)
     for name in (target, *([clients_by] if clients_by is not None else [])):
         if name not in columns:
-            raise Misuse(f"{path}: there is no column {name!r}; its columns are {', '.join(columns)}")
+            raise Misuse(
+                f"{path}: there is no column {name!r}; its columns are {', '.join(columns)}: is its first line their "
+                "names?"
+            )
+    if clients_by == target:
+        raise Misuse(f"{path}: the column {target!r} cannot be both the target and the clients")
     classes, y = np.unique(columns.pop(target), return_inverse=True)
-    if len(classes) < 2:
-        raise Misuse(
-            f"{path}: the target {target!r} has the one value {str(classes[0])!r}; expected two or more classes"
-        )
+    _require_classes(path, target, classes, len(y))
     sites, owner = np.unique(columns.pop(clients_by) if clients_by else [""] * len(y), return_inverse=True)
     x = _features(path, columns)
     y, owner = y.astype(np.int64), owner.astype(np.int64)
@@ -74,11 +77,42 @@ def csv_file(
     )
 
 
+def _require_classes(path: Path, target: str, classes: npt.NDArray[np.str_], rows: int) -> None:
+    """Raises Misuse for a target that is none: one value, numbers to predict, one class in two writings."""
+    if len(classes) < 2:
+        raise Misuse(
+            f"{path}: the target {target!r} has the one value {str(classes[0])!r}; expected two or more classes"
+        )
+    if len(classes) > max(10, rows // 5):
+        raise Misuse(
+            f"{path}: the target {target!r} has {len(classes)} different values in {rows} rows, which are no classes: "
+            "group them, or predict a number with a data function and loop of your own (data, train, evaluate)"
+        )
+    known: dict[object, str] = {}
+    for value in map(str, classes):
+        number = _number(value)
+        other = known.setdefault(value.casefold() if number is None else number, value)
+        if other != value:
+            raise Misuse(
+                f"{path}: the target {target!r} has {other!r} and {value!r}: write a class in one way"
+            )
+
+
+def _number(cell: str) -> float | None:
+    try:
+        return float(cell)
+    except ValueError:
+        return None
+
+
 def _columns(path: Path) -> dict[str, Column]:
     """Return the cells by column, stripped. Raises Misuse, naming the line."""
     try:
         with path.open(encoding="utf-8-sig", newline="") as opened:
-            header, *rows = [[cell.strip() for cell in row] for row in csv.reader(opened) if any(row)]
+            separator = max(",;\t", key=opened.readline().count)
+            opened.seek(0)
+            table = csv.reader(opened, delimiter=separator)
+            header, *rows = [[cell.strip() for cell in row] for row in table if any(row)] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise Misuse(f"{path}: it cannot be read as a CSV file in UTF-8 with a header: {error}") from None
     if len(set(header)) != len(header) or not rows:
@@ -99,6 +133,13 @@ def _features(path: Path, columns: dict[str, Column]) -> npt.NDArray[np.float64]
 
 def _feature(path: Path, name: str, cells: npt.NDArray[np.str_]) -> npt.NDArray[np.float64]:
     """Return a column as numbers: one column, or an indicator per value of text."""
+    texts = [row for row, cell in enumerate(cells, 2) if _number(cell) is None]
+    points = [row for row, cell in enumerate(cells, 2) if _number(cell.replace(",", ".")) is None]
+    if texts and 2 * len(points) < len(cells):
+        raise Misuse(
+            f"{path}, row {texts[0]}: {str(cells[texts[0] - 2])!r} is no number, in {name!r}, a column of numbers "
+            "(with a decimal point): mend or leave out such rows"
+        )
     try:
         numbers = cells.astype(np.float64)[:, np.newaxis]
     except ValueError:

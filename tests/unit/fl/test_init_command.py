@@ -270,10 +270,18 @@ def test_the_metrics_that_a_run_has_are_those_that_it_shows(secagg, here: Path) 
         (("--data=patients.csv", "--target=nothing"), "age, hospital, smoker, score, outcome"),
         (("--data=patients.csv", "--target=outcome", "--clients-by=ward"), "'ward'"),
         (("--data=digits", "--target=outcome"), "CSV"),
+        (
+            ("--data=patients.csv", "--target=outcome", "--clients-by=outcome"),
+            "both the target and the clients",
+        ),
+        (("--data=patients.csv", "--target=outcome", "--clients-by=smoker"), "a sum of fewer than 3 clients"),
+        (("--data=digit",), "No data set is named 'digit'. Did you mean 'digits'?"),
+        (("--data=tiny.csv", "--target=outcome"), "too few for 10 clients"),
     ],
 )
 def test_a_project_that_could_not_run_is_not_written(secagg, here: Path, arguments, says: str) -> None:
     table(here / "patients.csv")
+    table(here / "tiny.csv", 8).write_text("age,outcome\n" + "1,a\n2,b\n" * 4)
     code, _, said = secagg("init", "study", *arguments)
     assert code == 2
     assert says in said
@@ -299,6 +307,19 @@ def test_a_project_is_never_written_over(secagg, here: Path) -> None:
         ("a,a\n1,0\n", "distinct"),
         ("a,y\n", "rows below"),
         ("a,y\n1,0\n2,0\n", "the one value '0'"),
+        ("", "a header of distinct names"),
+        ("1,0\n2,1\n", "is its first line their names?"),
+        ("a,y\n1,0\n2,1\nNA,1\n3,1\n", "row 4: 'NA' is no number, in 'a'"),
+        (
+            "a;y\n1,5;0\n2,25;1\n",
+            "row 2: '1,5' is no number, in 'a', a column of numbers .with a decimal point",
+        ),
+        (
+            "a,y\n" + "".join(f"{i},{i / 7}\n" for i in range(90)),
+            "90 different values in 90 rows, which are no classes",
+        ),
+        ("a,y\n1,yes\n2,Yes\n3,no\n", "'Yes' and 'yes': write a class in one way"),
+        ("a,y\n1,1\n2,1.0\n3,0\n", "'1' and '1.0': write a class in one way"),
         ("a,y\nnan,0\n2,1\n", "NaN"),
         ("y\n0\n1\n", "columns besides"),
         ("a,y\n" + "".join(f"name-{i},{i % 2}\n" for i in range(90)), "90 different values"),
@@ -322,3 +343,16 @@ def test_each_site_scales_with_its_own_rows(here: Path) -> None:
     assert not (alone.x_train == other.x_train).all()
     assert alone.classes == 2
     assert sorted(alone.client_names) == sorted(HOSPITALS)
+
+
+@pytest.mark.parametrize("separator", [";", "\t"])
+def test_semicolons_and_tabs_separate_too(here: Path, separator: str) -> None:
+    commas = csv_file(str(table(here / "a.csv")), "outcome")
+    (here / "b.tsv").write_text((here / "a.csv").read_text().replace(",", separator))
+    assert (csv_file("b.tsv", "outcome").x_train == commas.x_train).all()
+
+
+def test_a_project_says_what_its_table_holds(secagg, here: Path) -> None:
+    table(here / "patients.csv")
+    _, said, _ = secagg("init", "study", "--data=patients.csv", "--target=outcome", "--clients-by=hospital")
+    assert "120 rows, 4 features, 2 classes, 4 clients" in said
