@@ -147,8 +147,8 @@ def _facts(p: CKKSParameters, relayed: bool) -> SchemeFacts:
             "X25519 and AES-256-GCM for what parties seal to each other",
             *([_RELAYED] if relayed else []),
         ),
-        "it takes away the pads of exactly the clients in the sum, and opens what fits their check values, "
-        "but with probability 2^-80",
+        "it takes away the pads of exactly the clients in the sum, and opens what fits their check values: anything "
+        "else with probability 2^-80; but a server with a client of its own may shift the sum by what it knows",
         (
             "a client that sends a malformed ciphertext can spoil the sum; it is then refused, and nobody is named",
             *([_DIGITS.format(p.limbs)] if p.limbs > 1 else []),

@@ -149,7 +149,21 @@ def test_the_sum_itself_rerandomised_opens_to_the_sum() -> None:
     seen: list[Seen] = []
 
     def attack(server: Seen, request: OpenRequest) -> OpenRequest:
-        return replace(request, ciphertexts=server.sum_of(0, 1, 2, 3).finish().encode())
+        p, own = server.parameters, server.inputs[0]
+        public = Context.load(server.context, "server").public_key()
+        zeros = encrypt(np.zeros(p.coefficients, np.int64), p, public)
+
+        def added(half: int, count: int) -> bytes:
+            both = [unpack((one.first, one.second)[half], count, p.widths[half]) for one in (own, zeros)]
+            return pack(
+                (both[0] + both[1]) % np.uint64(((p.modulus - 1) >> p.dropped[half]) + 1), p.widths[half]
+            )
+
+        halves = added(0, p.coefficients), added(1, p.ciphertexts * p.degree)
+        server.inputs[0] = Upload(*halves, own.checks)
+        changed = server.sum_of(0, 1, 2, 3).finish().encode()
+        assert changed != request.ciphertexts
+        return replace(request, ciphertexts=changed)
 
     seen.append(Seen(attack, parameters=protocol.scheme_parameters(N, DIMENSION, BOUND, 0)))
     outcome = simulate(protocol, INPUTS, bound=BOUND, tamper=seen[0].tamper)
