@@ -8,7 +8,7 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
-from fl import Federation
+from fl import FedAdp, FedDyn, Federation, FedNova, Scaffold
 from fl.flower.messages import pack, unpack_request
 from fl.flower.server_state import AskedRound, ServerFacts
 from protocols.store import MemoryStore
@@ -70,6 +70,20 @@ def test_entries_that_stay_local_are_never_sent(tmp_path: Path) -> None:
     assert same(result.model, personal().fit(3).model)
     sent = {name for _, message in grid.log for name in message.content.array_records.get("arrays", {})}
     assert sent == {"0.weight", "0.bias"}
+
+
+@pytest.mark.parametrize("make", [Scaffold, lambda: FedDyn(0.5), lambda: FedNova(usual=4), FedAdp])
+def test_algorithms_of_several_vectors_and_kept_state_give_the_model_of_the_run_in_memory(
+    tmp_path: Path, make: Any
+) -> None:
+    def own(**named: Any) -> Federation:
+        return federation(strategy=make(), **named)
+
+    grid = grid_of(tmp_path, own)
+    serve(grid, own(output=tmp_path / "run"), 2)
+    result = serve(grid, own(output=tmp_path / "run"), 3)
+    assert [entry.abandoned for entry in result.history] == [None] * 3
+    assert same(result.model, own().fit(3).model)
 
 
 def clustered() -> Federation:

@@ -21,3 +21,20 @@ def test_overhead_compares_each_stack_with_none() -> None:
     assert rows[1]["kib_up"] > 0
     assert found["figures"]["parameters"] == 650
     assert "No privacy layer is named" in found["figures"]["left_out"]["no-such-layer"]
+
+
+def test_niid_goes_on_with_an_arm_where_it_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "benchmarks", "fl", "--case", "niid", "--json", "--data", "digits"]
+    command += ["--examples", "300", "--epochs", "1", "--work", str(tmp_path)]
+    command += ["--cell", "two classes, scaffold, 15 rounds, seed 0"]
+    curves = []
+    for rounds in ("1", "3"):
+        ran = subprocess.run(
+            [*command, "--rounds", rounds], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        assert ran.returncode == 0, ran.stderr
+        (row,) = json.loads(ran.stdout)["figures"]["rows"]
+        assert (row["method"], row["left"], row["sizes"]) == ("scaffold", 15 - int(rounds), [30] * 10)
+        curves.append(row["curve"])
+    assert [len(curve) for curve in curves] == [1, 3]
+    assert curves[1][0] == curves[0][0]

@@ -1,0 +1,371 @@
+"""What clients keep for SCAFFOLD, FedDyn and FedAdp, through drop-out, abandoned rounds, kills and restarts; what a
+round with a second vector costs, and which stacks are refused, by name.
+"""
+
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from dp import ClientDP, DistributedDP, LocalDP, SampleDP
+from dp.accountants import accountant
+from dp.event_json import from_fact
+from dp.sample.options import AdaptiveClip
+from fl import (
+    FedAdagrad,
+    FedAdam,
+    FedAdp,
+    FedAvg,
+    FedAvgM,
+    FedDyn,
+    Federation,
+    FedNova,
+    FedProx,
+    FedYogi,
+    Scaffold,
+)
+from fl.computation import LocalComputation
+from fl.round.kept import RunFiles
+from fl.strategies import Strategy
+from fl.strategies.base import Extras
+from protocols.errors import Misuse, StackError
+from protocols.layers import Block, LocalTask, RoundFacts, RunFacts
+from protocols.party_state import CLOSED, PartyState
+from protocols.stack import Numbers, Stack
+from secagg import SecAggPlus
+from tests.toys.controlled import Controlled
+from tests.toys.squares import EXAMPLES, federation, problem, weights
+from tests.unit.fl.test_strategy_hooks import RefusesOnce
+
+DATA = problem((12,) * 6)
+WIDE: dict[str, Any] = {"local_epochs": 3}
+
+
+def kept(run: Federation, client: str) -> dict[str, np.ndarray]:
+    """What a client holds after the last round that closed with it."""
+    closed = run.coordinator.closed.get(client, 0)
+    shown = run.coordinator.sample().own(client, run.engine.stores[client])  # type: ignore[attr-defined]
+    own = replace(shown, number=closed + 1, public={CLOSED: {client: float(closed)}})
+    return PartyState.of(own, run.setup.strategy.name).arrays()
+
+
+def mean_kept(run: Federation, name: str) -> np.ndarray:
+    held = [kept(run, client).get(name, np.zeros(3)) for client in run.setup.names]
+    found: np.ndarray = np.mean(held, axis=0)
+    return found
+
+
+AGREE: dict[str, tuple[Callable[[], Any], str, str]] = {
+    "scaffold-1": (lambda: Scaffold(1, control_clip=0.25), "control", "control"),
+    "scaffold-2": (lambda: Scaffold(2, control_clip=0.25), "control", "control"),
+    "feddyn": (lambda: FedDyn(1.0), "h", "gradient"),
+}
+OPTIONS: dict[str, dict[str, Any]] = {
+    "rounding": {"bits": 8, "range": 0.5},
+    "drop-out": {"dropout": 0.4, "bits": 16, "seed": 3},
+    "some are asked": {"fraction": 0.5, "bits": 16, "seed": 1},
+    "an abandoned round": {"privacy": [RefusesOnce(2), SecAggPlus()]},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS)
+@pytest.mark.parametrize("name", AGREE)
+def test_what_the_server_holds_is_always_the_mean_of_what_clients_hold(name: str, options: str) -> None:
+    make, server, client = AGREE[name]
+    strategy, given = make(), {"privacy": [SecAggPlus()] if options == "rounding" else [], **OPTIONS[options]}
+    if options == "an abandoned round":
+        given["privacy"] = [RefusesOnce(2), SecAggPlus()]
+    run = federation(DATA, strategy, **(WIDE | given))
+    history = run.fit(6).history
+    if options == "an abandoned round":
+        assert [bool(result.abandoned) for result in history] == [False, True, False, False, False, False]
+    if options in ("drop-out", "some are asked"):
+        assert {len(result.survivors) for result in history} != {len(DATA)}
+    assert strategy.state()[server] == pytest.approx(mean_kept(run, client), abs=1e-12)
+    assert np.abs(strategy.state()[server]).max() > 0.01
+
+
+@pytest.mark.parametrize("name", AGREE)
+def test_they_agree_too_where_a_layer_clips_what_is_sent(name: str) -> None:
+    make, server, client = AGREE[name]
+    run = federation(DATA, strategy := make(), [ClientDP(noise_multiplier=1e-9, clip=0.05)], **WIDE)
+    run.fit(4)
+    assert strategy.state()[server] == pytest.approx(mean_kept(run, client), abs=1e-6)
+
+
+KEEPING: dict[str, Callable[[], Strategy]] = {
+    "fedadam": lambda: FedAdam(0.1),
+    "fedyogi": lambda: FedYogi(0.1),
+    "fedadagrad": lambda: FedAdagrad(0.1),
+    "fedavgm": FedAvgM,
+    "fednova": lambda: FedNova(usual=3),
+    "fedadp": FedAdp,
+    "scaffold-1": lambda: Scaffold(1),
+    "scaffold-2": Scaffold,
+    "feddyn": lambda: FedDyn(1.0),
+}
+
+
+@pytest.mark.parametrize("name", KEEPING)
+def test_a_run_that_is_killed_between_rounds_ends_where_it_would_have_ended(
+    tmp_path: Path, name: str
+) -> None:
+    def run(**more: Any) -> Federation:
+        return federation(
+            DATA, KEEPING[name](), [SecAggPlus(dropout=0.3)], dropout=0.2, seed=2, **WIDE, **more
+        )
+
+    run(output=tmp_path).fit(2)
+    again = run(output=tmp_path)
+    again.fit(5, resume=True)
+    whole = run()
+    whole.fit(5)
+    assert torch.equal(again.model.weight, whole.model.weight)
+    assert {k: v.tolist() for k, v in again.setup.strategy.state().items()} == {
+        k: v.tolist() for k, v in whole.setup.strategy.state().items()
+    }
+
+
+@pytest.mark.parametrize("name", ["scaffold-2", "feddyn", "fedadp"])
+def test_a_kill_after_the_clients_kept_their_state_and_before_the_server_did_plays_the_round_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    def killed(files: RunFiles, held: Any) -> str:
+        if held.rounds == 3:
+            raise KeyboardInterrupt
+        return save(files, held)
+
+    save = RunFiles.save
+    monkeypatch.setattr(RunFiles, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        federation(DATA, KEEPING[name](), output=tmp_path, **WIDE).fit(4)
+    monkeypatch.undo()
+    again = federation(DATA, KEEPING[name](), output=tmp_path, **WIDE)
+    again.fit(4, resume=True)
+    whole = federation(DATA, KEEPING[name](), **WIDE)
+    whole.fit(4)
+    assert torch.equal(again.model.weight, whole.model.weight)
+
+
+def test_state_of_a_round_that_the_server_lost_is_rolled_back(tmp_path: Path) -> None:
+    federation(DATA, Scaffold(), output=tmp_path / "one", **WIDE).fit(2)
+    shutil.copytree(tmp_path / "one", tmp_path / "two")
+    federation(DATA, Scaffold(), output=tmp_path / "one", **WIDE).fit(3, resume=True)
+    for held in (tmp_path / "one").glob("clients*"):  # of a round after the checkpoint's
+        shutil.copy(held, tmp_path / "two" / held.name)
+    late = federation(DATA, Scaffold(), output=tmp_path / "two", **WIDE)
+    late.fit(3, resume=True)
+    assert torch.equal(late.model.weight, federation(DATA, Scaffold(), **WIDE).fit(3).model.weight)
+
+
+def test_an_update_that_is_not_finite_leaves_a_control_variate_as_it_was() -> None:
+    bad = {"3"}
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            criterion(model(x), y).backward()
+            optimizer.step()
+        if any(torch.equal(x, own) for x, _ in loader for own in broken):
+            torch.nn.init.constant_(model.weight, float("nan"))
+
+    for strategy in (Scaffold(), FedDyn(1.0)):
+        run = federation(DATA, strategy, [ClientDP(noise_multiplier=1e-9, clip=9.0)], train=train)
+        broken = [torch.from_numpy(DATA[int(name)][0]) for name in bad]
+        assert not any(result.abandoned for result in run.fit(2).history)
+        assert np.isfinite(weights(run)).all()
+        assert not np.concatenate([*kept(run, "3").values()]).any()
+        assert np.concatenate([*kept(run, "2").values()]).any()
+
+
+def test_the_statement_says_that_what_clients_keep_lies_outside_epsilon() -> None:
+    told = " ".join(federation(DATA, Scaffold(), [ClientDP(noise_multiplier=1.0)]).fit(1).statement.notes)
+    assert "what clients keep from round to round (scaffold)" in told
+    assert "outside any epsilon" in told
+
+
+# -- a second vector beside noise --
+
+DIMS = 20_000
+
+
+def plan_of(layer: Any, *blocks: Block) -> Any:
+    run = RunFacts(10, 4, 4, dimension=DIMS, blocks=blocks)
+    stack = Stack([layer], Numbers(16, None, 10))
+    stack.plan(run)
+    return stack.round(RoundFacts(run, 1, ("a", "b", "c", "d"), bytes(32), stack.public()), np.zeros(DIMS))
+
+
+CONTROL = Block("control", DIMS, weighted=False, range=0.5, clip=0.5)
+
+
+@pytest.mark.parametrize("clip", [2.0, "adaptive"])
+def test_two_vectors_get_more_noise_and_cost_what_one_costs(clip: Any) -> None:
+    """Their noise over their clips is sqrt(2) times one's: 20,000 draws, so 5 % is ten standard errors."""
+    prices, noises = [], []
+    for blocks in ((), (CONTROL,)):
+        layer = ClientDP(epsilon=4.0, delta=1e-5, clip=clip)
+        plan = plan_of(layer, *blocks)
+        (event,) = plan.events(plan.facts.clients)
+        account = accountant("rdp")
+        account.add(from_fact(event), 10)
+        prices.append(account.epsilon(1e-5))
+        found = plan.decode(np.zeros(plan.dimension, np.int64), plan.facts.clients)
+        parts = [found, *found.blocks.values()]
+        noises.append([float(np.std(p.vector)) / q.norm for p, q in zip(parts, plan.parts, strict=True)])
+    assert prices[0] == pytest.approx(prices[1], rel=0.01)
+    assert prices[1] <= 4.0
+    assert noises[1] == pytest.approx([np.sqrt(2) * noises[0][0]] * 2, rel=0.05)
+
+
+def test_each_vector_is_clipped_to_its_own_norm_last_of_all() -> None:
+    """Nothing that a strategy corrects by, keeps or scales with makes what is sent longer than the clip."""
+    run = federation(DATA, Scaffold(control_clip=0.25), [ClientDP(noise_multiplier=1.0, clip=0.125)], **WIDE)
+    run.fit(2)
+    shown = run.coordinator.open(3, run.setup.names)
+    own = shown.own("0", run.engine.stores["0"])  # type: ignore[attr-defined]
+    made = LocalComputation(run.setup, run.model)(shown, own)
+    huge = replace(made, vector=made.vector * 1e6, blocks={"control": made.blocks["control"] + 1e6})
+    for given in (made, huge):
+        integers = shown.plan.encode(given, own)
+        update, control = integers[:3], integers[-3:]
+        assert shown.plan.parts[1].size == 3
+        steps = [part.quantiser.step for part in shown.plan.parts if part.quantiser]
+        slack = np.sqrt(3) / 2
+        assert np.linalg.norm(update) * steps[0] <= 0.125 + slack * steps[0]
+        assert np.linalg.norm(control) * steps[1] <= 0.25 + slack * steps[1]
+
+
+def test_a_round_of_scaffold_under_client_dp_is_charged_once_for_both() -> None:
+    runs = [
+        federation(DATA, s, [ClientDP(noise_multiplier=2.0)], **WIDE)
+        for s in (Scaffold(), FedAvg(weighted=False))
+    ]
+    results = [run.fit(3) for run in runs]
+    assert [len(result.statement.events) for result in results] == [3, 3]
+    assert results[0].epsilon == pytest.approx(results[1].epsilon, rel=1e-3)
+
+
+# -- beside a layer that protects examples --
+
+
+def nearly_silent() -> SampleDP:
+    """All examples in every step, no clip that bites, next to no noise: steps as without the layer."""
+    return SampleDP(noise_multiplier=1e-7, clip=1e3, batch_size=EXAMPLES)
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda: FedProx(0.8, weighted=False),
+        Scaffold,
+        lambda: FedDyn(1.5),
+        lambda: FedNova(usual=3, weighted=False),
+    ],
+)
+def test_a_correction_joins_after_the_noise_of_private_steps(make: Any) -> None:
+    runs = [federation(DATA, make(), layers, **WIDE) for layers in ([], [nearly_silent()])]
+    for run in runs:
+        run.fit(2)
+    assert weights(runs[1]) == pytest.approx(weights(runs[0]), abs=2e-3)
+    plain = federation(DATA, FedAvg(weighted=False), [nearly_silent()], **WIDE)
+    plain.fit(2)
+    if make is not Scaffold and not isinstance(make(), FedNova):
+        assert np.abs(weights(plain) - weights(runs[1])).max() > 0.01
+
+
+def test_control_variates_of_private_updates_cost_nothing_more() -> None:
+    runs = [
+        federation(DATA, strategy, [SampleDP(noise_multiplier=1.0, batch_size=4)], **WIDE)
+        for strategy in (Scaffold(), FedDyn(), FedAvg(weighted=False))
+    ]
+    epsilons = [run.fit(1).epsilon for run in runs]
+    assert epsilons[0] == epsilons[1] == epsilons[2]
+
+
+class Peeks(Strategy):
+    """Toy: sends a further vector that is no function of the update."""
+
+    name = "peeks"
+    weighted = False
+
+    def blocks(self, dimension: int) -> tuple[Block, ...]:
+        return (Block("seen", 1, False, range=1.0),)
+
+    def extras(
+        self, task: LocalTask, difference: np.ndarray, reported: Mapping[str, float], facts: RoundFacts
+    ) -> Extras:
+        return Extras(blocks={"seen": np.zeros(1)})
+
+
+EXAMPLE_LEVEL = {"noise_multiplier": 1.0, "unit": "example", "sample_rate": 0.5, "examples": 48}
+REFUSED: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
+    "gradients kept raw": (
+        lambda: Scaffold(1),
+        nearly_silent,
+        r"scaffold cannot stand .* option 1 .* take option 2",
+    ),
+    "angles": (FedAdp, nearly_silent, r"fedadp cannot stand beside it: clients count equally"),
+    "state of unknown making": (
+        Controlled,
+        nearly_silent,
+        r"controlled cannot stand .* protected values alone",
+    ),
+    "a raw block": (Peeks, nearly_silent, r"sample-dp makes the update private .* block 'seen'"),
+    "no steps": (
+        Scaffold,
+        lambda: DistributedDP(**EXAMPLE_LEVEL),
+        r"no own step: Scaffold has none to correct",
+    ),
+    "no steps for fedprox": (FedProx, lambda: DistributedDP(**EXAMPLE_LEVEL), r"FedProx has none to correct"),
+    "shares of noise": (
+        Scaffold,
+        lambda: DistributedDP(noise_multiplier=1.0),
+        r"distributed-dp protects the update",
+    ),
+    "local noise": (Scaffold, lambda: LocalDP(noise_multiplier=1.0), r"local-dp protects the update alone"),
+    "no clip": (
+        Peeks,
+        lambda: ClientDP(noise_multiplier=1.0),
+        r"client-dp clips every vector, and the block 'seen'",
+    ),
+    "uniform weights": (
+        FedAdp,
+        lambda: ClientDP(noise_multiplier=1.0),
+        r"chooses weights up to 10000, and a client",
+    ),
+    "a secret choice": (
+        Scaffold,
+        lambda: ClientDP(noise_multiplier=1.0, amplify=True),
+        r"clients that keep state are told",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_what_theory_does_not_allow_is_refused_by_name(case: str) -> None:
+    strategy, layer, match = REFUSED[case]
+    options = {"fraction": 0.5, "sampling": "poisson"} if case == "a secret choice" else {}
+    with pytest.raises((StackError, Misuse), match=match):
+        federation(DATA, strategy(), [layer(), SecAggPlus()], **options).fit(1)
+
+
+def test_chosen_weights_beside_noise_are_bounded_and_work() -> None:
+    layer = ClientDP(noise_multiplier=1e-9, clip=9.0, weights="bounded", weight_cap=100)
+    run = federation(DATA, FedAdp(weight_cap=100), [layer], **WIDE)
+    assert not any(result.abandoned for result in run.fit(3).history)
+    assert weights(run).any()
+
+
+def test_an_adaptive_clip_of_private_steps_composes_too() -> None:
+    layer = SampleDP(
+        noise_multiplier=1.0, batch_size=4, clip=AdaptiveClip(count_noise=2.0), clipping="adaptive"
+    )
+    assert not any(
+        result.abandoned for result in federation(DATA, Scaffold(), [layer], **WIDE).fit(2).history
+    )
