@@ -79,12 +79,24 @@ class _Shares:
         sums, seen = self.owner.zeros(), 0
         self.model.eval()
         with torch.no_grad():
-            for inputs, labels in loader:
+            for batch in loader:
+                inputs, labels = self._pair(batch)
                 outputs = self.model(inputs.to(device)).double().cpu()
                 self.owner.add(sums, outputs, labels.cpu())
                 seen += len(labels)
         if seen:
             model.take({name: HALF * array / seen for name, array in sums.items()}, "evaluation")
+
+    def _pair(self, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        if (
+            isinstance(batch, list | tuple)
+            and [isinstance(part, torch.Tensor) for part in batch] == [True] * 2
+        ):
+            return batch[0], batch[1]
+        raise Misuse(
+            f"evaluation: expected batches (inputs, labels), two tensors, got a {type(batch).__name__}: let the "
+            "loaders give such, or give the server test= and evaluate="
+        )
 
 
 class ClientEvaluation:
@@ -187,7 +199,12 @@ class ClientEvaluation:
                 f"evaluation: expected outputs of shape ({len(labels)}, {self.classes}) and int64 labels, got "
                 f"{tuple(outputs.shape)} and {labels.dtype}"
             )
-        outputs = torch.nan_to_num(outputs)
+        if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < self.classes:
+            raise Misuse(
+                f"evaluation: expected labels from 0 to {self.classes - 1}, got some from {int(labels.min())} to "
+                f"{int(labels.max())}: leave such examples out"
+            )
+        outputs = self._counted(outputs, labels)
         losses = torch.nn.functional.cross_entropy(outputs, labels, reduction="none").clamp(0.0, self.limit)
         taken = outputs.argmax(1)
         sums["means"] += [float(losses.sum()) / self.limit, float((taken == labels).sum())]
@@ -195,6 +212,11 @@ class ClientEvaluation:
         if "scores" in sums:
             scores = (outputs.softmax(1)[:, 1] * self.bins).long().clamp(0, self.bins - 1)
             np.add.at(sums["scores"], (labels.numpy(), scores.numpy()), 1.0)
+
+    def _counted(self, outputs: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+        """Return outputs in which an example with NaN is wrong, at the limit of the loss: a broken model is no coin."""
+        wrong = torch.nn.functional.one_hot((labels + 1) % self.classes, self.classes) * 2 * self.limit
+        return torch.where(outputs.isnan().any(1, keepdim=True), wrong.to(outputs), torch.nan_to_num(outputs))
 
     # -- the sum --
 

@@ -54,6 +54,10 @@ class Arrays(torch.nn.Module):
             mine, given = self._held(self._entries[name]), _tensor(name, array)
             if given.shape != mine.shape:
                 raise Misuse(f"{whose}: {name}: expected shape {tuple(mine.shape)}, got {tuple(given.shape)}")
+            if given.is_floating_point() and not (mine.is_floating_point() or mine.is_complex()):
+                raise Misuse(
+                    f"{whose}: {name}: it began as {mine.dtype} and became {given.dtype}: begin with floats (0.0)"
+                )
             with torch.no_grad():
                 mine.copy_(given)
 
@@ -79,6 +83,14 @@ def _tensor(name: Any, array: Any) -> torch.Tensor:
         ) from None
 
 
+def no_outputs(options: Mapping[str, Any]) -> None:
+    """Raises Misuse for a `ClientEvaluation`: it calls a torch module."""
+    if options.get("evaluation") is not None:
+        raise Misuse(
+            "evaluation: it measures the outputs of a torch module, and these weights are none: give test="
+        )
+
+
 class ClientData:
     """One client's data, whatever it is, and how many examples it holds."""
 
@@ -102,9 +114,11 @@ def wrapped(clients: Clients) -> Clients:
 
 def examples_of(data: Any) -> int:
     """Return how many examples data holds: the first dimension of an array, the common one of a tuple, list or dict of
-    arrays, else its length. Raises Misuse if it cannot tell.
+    arrays, else its length: of a list of examples how many they are. Raises Misuse if it cannot tell.
     """
     parts = list(data.values()) if isinstance(data, Mapping) else data
+    if isinstance(data, list) and not any(hasattr(part, "shape") for part in data):
+        return len(data)
     if isinstance(parts, tuple | list):
         sizes = {size for size in map(_rows, parts) if size is not None}
         if len(sizes) == 1:

@@ -9,7 +9,7 @@ from functools import partial
 from typing import Any
 
 from fl import arguments
-from fl.adapters.arrays import Arrays, ClientData, Clients, Weights, wrapped
+from fl.adapters.arrays import Arrays, ClientData, Clients, Weights, no_outputs, wrapped
 from fl.federation import Federation
 from protocols.errors import Misuse
 
@@ -66,6 +66,7 @@ def from_numpy(
         federation = from_numpy({"w": np.zeros(3)}, train, {"a": (xa, ya), "b": (xb, yb)}, privacy=[SecAgg()])
         weights = federation.fit(rounds=10).model.weights()
     """
+    no_outputs(options)
     if evaluate is not None:
         arguments.takes("evaluate", evaluate, "a function evaluate(weights, data)", 2)
     elif test is not None:

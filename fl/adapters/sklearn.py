@@ -14,7 +14,8 @@ import numpy as np
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.preprocessing import StandardScaler
 
-from fl.adapters.arrays import Array, Arrays, ClientData, Clients, wrapped
+from fl import arguments
+from fl.adapters.arrays import Array, Arrays, ClientData, Clients, no_outputs, wrapped
 from fl.adapters.numpy import OWN_STEPS, from_numpy
 from fl.federation import Federation
 from protocols.errors import Misuse
@@ -55,10 +56,10 @@ class EstimatorLoop:
         self.func, self.epochs = template, epochs
 
     def __call__(self, model: Coefficients, loader: ClientData, epoch: int, round: int) -> None:
-        x, y = loader.data
         if not len(loader):
             return
         estimator = model.estimator()
+        x, y = _examples(loader.data, estimator)
         if hasattr(estimator, "t_"):
             passes = (round - 1) * self.epochs + epoch
             estimator.t_ += passes * len(loader)
@@ -67,7 +68,7 @@ class EstimatorLoop:
             if hasattr(estimator, "partial_fit"):
                 estimator.partial_fit(x, y)
             else:
-                _require_classes(estimator, y)
+                _require_all_classes(estimator, y)
                 estimator.fit(x, y)
         model.take(_coefficients(estimator), type(estimator).__name__)
 
@@ -96,7 +97,15 @@ def from_sklearn(
         federation = from_sklearn(SGDClassifier(), {"a": (xa, ya), "b": (xb, yb)}, classes=[0, 1], privacy=[SecAgg()])
         model = federation.fit(rounds=10).model.estimator()
     """
-    template = _template(estimator, classes, _features(clients, features))
+    arguments.no_class("estimator", estimator)
+    no_outputs(options)
+    pairs = _pairs(clients)
+    template = _template(estimator, classes, features or _features(clients, None), pairs)
+    for name, data in pairs.items():
+        try:
+            _examples(data, template)
+        except Misuse as error:
+            raise Misuse(f"client {name!r}: {error}") from None
     measure = "accuracy" if is_classifier(template) else "r2"
 
     def measured(model: Coefficients, loader: ClientData, criterion: Any, device: Any) -> dict[str, float]:
@@ -118,7 +127,9 @@ def fit_scaler(scaler: Any, clients: Clients, *, bounds: float | Array, **option
 
     One secure sum of every client's mean and mean square, each counted by its examples. clients: (x, y) or x by name,
     or `data_for(client_id, config)` with `names`. bounds: public, > 0: |x| is at most so much, one number or one for
-    each feature; a client's mean or mean square beyond it is clipped, and a warning says so. options: of `Federation`;
+    each feature; a client's mean or mean square beyond it is clipped, and a warning says so. A variance below
+    bound^2 / 2^(bits - 2) counts as none, and is not exact not far above: give bounds near the values, and shift a
+    feature whose mean is large beside its spread. options: of `Federation`;
     layers of client-level DP noise the statistics and charge for them. `scaler.result_` is the run's Result.
 
     Raises Misuse for another scaler, for bounds that are none, for a round without a total, and as `Federation` does.
@@ -142,12 +153,15 @@ def fit_scaler(scaler: Any, clients: Clients, *, bounds: float | Array, **option
         return {"mean": scaled.mean(axis=0), "square": (scaled**2).mean(axis=0)}
 
     zeros = {"mean": np.zeros(width), "square": np.zeros(width)}
-    result = from_numpy(zeros, statistics, clients, **{"bits": 32, "range": 1.0, **options}).fit(rounds=1)
+    given = {"bits": 32, "range": 1.0, **options}
+    result = from_numpy(zeros, statistics, clients, **given).fit(rounds=1)
     if abandoned := result.history[0].abandoned:
         raise Misuse(f"the round of statistics was abandoned: {abandoned}")
     summed = result.model.weights()
     scaler.mean_ = summed["mean"] * most
-    variance = np.maximum(summed["square"] - summed["mean"] ** 2, 0.0) * most**2
+    spread = summed["square"] - summed["mean"] ** 2
+    step = 2.0 ** (2 - given["bits"])  # what the sum cannot tell from a constant column
+    variance = np.where(spread > step, spread, 0.0) * most**2
     scaler.var_ = variance if scaler.with_std else None
     scaler.scale_ = np.where(variance > 0, np.sqrt(variance), 1.0) if scaler.with_std else None
     scaler.n_features_in_, scaler.result_ = width, result
@@ -175,7 +189,37 @@ def _inputs(data: Any, width: int | None = None) -> Any:
     return x
 
 
-def _template(estimator: Any, classes: Sequence[Any] | None, features: int) -> Any:
+def _pairs(clients: Clients) -> dict[Any, Any]:
+    """Return the data of the clients that are here, by name."""
+    if isinstance(clients, Mapping):
+        return dict(clients)
+    return dict(enumerate(clients)) if isinstance(clients, Sequence) and not isinstance(clients, str) else {}
+
+
+def _examples(data: Any, template: Any) -> tuple[Any, Any]:
+    """Return a client's x and y, x in the coefficients' type. Raises Misuse for what the estimator cannot learn from:
+    it says no more of the data than shapes and labels.
+    """
+    if not _is_pair(data):
+        raise Misuse(f"expected (x, y), got {type(data).__name__}")
+    coefficients = _coefficients(template)
+    first = coefficients.get("coefs_.0")
+    width = coefficients["coef_"].shape[-1] if first is None else first.shape[0]
+    x, y = _inputs(data, width), np.asarray(data[1])
+    if x.shape[0] != len(y):
+        raise Misuse(f"expected as many labels as examples, {x.shape[0]}, got {len(y)}")
+    if isinstance(x, np.ndarray):
+        x = x.astype(coefficients["coef_" if first is None else "coefs_.0"].dtype, copy=False)
+        if not np.isfinite(x).all():
+            raise Misuse("x holds NaN or infinity: remove or replace such values")
+    if is_classifier(template) and not set(np.unique(y)) <= set(template.classes_):
+        raise Misuse(
+            f"classes: expected labels out of {template.classes_.tolist()}, got {np.unique(y).tolist()}"
+        )
+    return x, y
+
+
+def _template(estimator: Any, classes: Sequence[Any] | None, features: int, pairs: Mapping[Any, Any]) -> Any:
     """Return a fitted estimator: the given one, or one of all classes that has learned nothing yet. Raises Misuse."""
     name = type(estimator).__name__
     goes_on = hasattr(estimator, "partial_fit") or "warm_start" in getattr(estimator, "get_params", dict)()
@@ -192,7 +236,8 @@ def _template(estimator: Any, classes: Sequence[Any] | None, features: int) -> A
     if is_classifier(estimator) and (classes is None or len(set(classes)) < 2):
         raise Misuse(f"classes: {name} needs all labels that there are, two or more, e.g. classes=[0, 1]")
     made = _going_on(clone(estimator))
-    labels = np.unique(np.asarray(classes)) if is_classifier(made) else np.zeros(2)
+    outputs = next((np.shape(data[1])[1:] for data in pairs.values() if _is_pair(data)), ())
+    labels = np.unique(np.asarray(classes)) if is_classifier(made) else np.zeros((2, *outputs))
     nothing = np.zeros((len(labels), features))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
@@ -207,6 +252,10 @@ def _template(estimator: Any, classes: Sequence[Any] | None, features: int) -> A
     if "coef_" in vars(made):
         made.coef_, made.intercept_ = np.zeros_like(made.coef_), np.zeros_like(made.intercept_)
     return made
+
+
+def _is_pair(data: Any) -> bool:
+    return isinstance(data, tuple | list) and len(data) == 2
 
 
 def _going_on(estimator: Any) -> Any:
@@ -227,7 +276,7 @@ def _coefficients(estimator: Any) -> dict[str, Array]:
     return found
 
 
-def _require_classes(template: Any, labels: Any) -> None:
+def _require_all_classes(template: Any, labels: Any) -> None:
     """Raises Misuse unless a client holds every class, which `fit` needs."""
     if is_classifier(template) and not np.array_equal(template.classes_, np.unique(labels)):
         raise Misuse(

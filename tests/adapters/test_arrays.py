@@ -16,6 +16,7 @@ from benchmarks.diffs import Pair
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from fl import FedAvg, FedProx
 from fl.adapters import fit_scaler, from_numpy, from_sklearn
+from fl.adapters.arrays import examples_of
 from he import CKKSSum
 from protocols.errors import Misuse
 from secagg import SecAgg, SecAggPlus
@@ -250,3 +251,71 @@ def test_weighted_by_examples_as_any_federation() -> None:
         {"w": np.zeros(2), "n": np.array(0)}, towards, CLIENTS, strategy=FedAvg(weighted=False), range=16.0
     )
     assert federation.fit(rounds=1).model.weights()["w"] == pytest.approx([5.0, 5.0], abs=1e-3)
+
+
+def test_weights_that_begin_as_integers_are_never_lost_silently() -> None:
+    def learn(weights: dict[str, Any], data: Any) -> dict[str, Any]:
+        return {"b": weights["b"] + 0.5}
+
+    with pytest.raises(
+        Misuse, match=r"b: it began as torch.int64 and became torch.float64: begin with floats"
+    ):
+        from_numpy({"b": 0, "w": np.zeros(1)}, lambda w, d: learn(w, d) | {"w": w["w"]}, CLIENTS).fit(1)
+    assert from_numpy({"b": 0.0}, learn, CLIENTS).fit(1).model.weights()["b"] == pytest.approx(0.5, abs=1e-3)
+
+
+@pytest.mark.parametrize(
+    "data, count",
+    [
+        ([([1.0], 0), ([2.0], 1), ([3.0], 0)], 3),
+        ([{"x": 1}, {"x": 2}, {"x": 3}], 3),
+        (([1, 2, 3, 4], [0, 1, 0, 1]), 4),
+        ([np.zeros((5, 2)), np.zeros(5)], 5),
+        ({"x": [1, 2], "y": [0, 1]}, 2),
+    ],
+)
+def test_examples_are_counted_as_the_data_holds_them(data: Any, count: int) -> None:
+    assert examples_of(data) == count
+
+
+@pytest.mark.parametrize("kind", [SGDClassifier, SGDRegressor, Perceptron, MLPRegressor, LogisticRegression])
+def test_narrow_floats_train_as_in_the_bare_loop(kind: Any) -> None:
+    x, y = np.eye(8, dtype=np.float32), np.arange(8) % 2
+    federation = from_sklearn(kind(), {"a": (x, y), "b": (x, y)}, classes=[0, 1])
+    assert federation.fit(rounds=1).survivors == [("a", "b")]
+
+
+def test_a_perceptron_of_two_outputs_learns_both() -> None:
+    x = np.eye(8)
+    model = from_sklearn(MLPRegressor(), {"a": (x, np.ones((8, 2)))}).fit(rounds=1).model.estimator()
+    assert model.predict(x).shape == (8, 2)
+
+
+@pytest.mark.parametrize(
+    "estimator, data, says",
+    [
+        (SGDClassifier, CLIENTS["a"], r"got the class SGDClassifier: write SGDClassifier\(...\)"),
+        (SGDClassifier(), np.zeros((2, 2)), r"client 'odd': expected \(x, y\), got ndarray"),
+        (SGDClassifier(), (np.zeros((2, 3)), np.zeros(2)), r"client 'odd': .*\(examples, 2\), got \(2, 3\)"),
+        (
+            SGDClassifier(),
+            (np.zeros((2, 2)), [0] * 3),
+            "client 'odd': expected as many labels as examples, 2, got 3",
+        ),
+        (SGDClassifier(), (np.full((2, 2), np.nan), np.zeros(2)), "client 'odd': x holds NaN or infinity"),
+        (
+            SGDClassifier(),
+            (np.zeros((2, 2)), [0, 7]),
+            r"client 'odd': .*labels out of \[0, 1\], got \[0, 7\]",
+        ),
+    ],
+)
+def test_what_an_estimator_cannot_learn_from_names_the_client(estimator: Any, data: Any, says: str) -> None:
+    with pytest.raises(Misuse, match=says):
+        from_sklearn(estimator, {**CLIENTS, "odd": data}, classes=[0, 1])
+
+
+def test_a_constant_column_has_no_scale() -> None:
+    inputs = [np.column_stack([np.arange(9.0), np.full(9, 0.3)]) for _ in range(3)]
+    scaler = fit_scaler(StandardScaler(), inputs, bounds=10.0, privacy=[SecAgg()])
+    assert scaler.scale_ == pytest.approx(StandardScaler().fit(np.concatenate(inputs)).scale_, abs=1e-3)

@@ -14,6 +14,7 @@ from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP
 from dp.accountants import epsilon
 from dp.event_json import from_fact
 from fl import ClientEvaluation, Federation
+from fl.adapters import from_numpy
 from fl.callbacks import EarlyStopping, KeepBest
 from he import PaillierSum
 from protocols.errors import Aborted, BudgetExceeded, Misuse, StackError
@@ -183,3 +184,26 @@ def test_outputs_of_another_shape_name_what_was_expected() -> None:
         federation(evaluation=len)
     with pytest.raises(Misuse, match="in memory only"):
         federation(evaluation=ClientEvaluation(sites(), classes=2)).server_app()
+
+
+def test_labels_and_batches_that_cannot_be_measured_are_named() -> None:
+    ignored = LABELS.clone()
+    ignored[3] = -100  # what torch's own losses leave out
+    with pytest.raises(
+        Misuse, match="expected labels from 0 to 1, got some from -100 to 1: leave such examples out"
+    ):
+        ClientEvaluation(sites(ignored), classes=2).of(model())
+    named = {"a": [{"x": X, "y": LABELS}]}
+    with pytest.raises(Misuse, match=r"expected batches \(inputs, labels\), two tensors, got a dict"):
+        ClientEvaluation(named, classes=2).of(model())
+    with pytest.raises(Misuse, match="outputs of a torch module, and these weights are none"):
+        from_numpy({"w": X.numpy()}, len, {"a": X.numpy()}, evaluation=ClientEvaluation(sites(), classes=2))
+
+
+@pytest.mark.parametrize("classes", [2, 5])
+def test_a_model_that_is_broken_is_worse_than_chance(classes: int) -> None:
+    net = model(classes)
+    torch.nn.init.constant_(net.weight, torch.nan)  # type: ignore[arg-type]
+    report = ClientEvaluation(sites(), classes=classes).of(net)
+    assert (report.accuracy, report.loss) == pytest.approx((0.0, 16.0), abs=1e-6)
+    assert report.auroc in (None, pytest.approx(0.0, abs=1e-6))
