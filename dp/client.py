@@ -302,10 +302,14 @@ class ClientDP(PricedLayer):
         share = 0.5 + noised / (2 * max(1.0, facts.run.expected))
         self.clip = self._clip(facts) * math.exp(-self.quantile.rate * (share - self.quantile.target))
 
+    @property
+    def adversary(self) -> str:
+        """The server adds the noise, so it sees the sum; amplified, other clients must not know who took part."""
+        return "public" if self.amplify else "clients"
+
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         """The round's one release: vector and count together."""
-        adversary = "public" if self.amplify else "clients"
-        return (to_fact(self._round_event(facts.run), adversary=adversary),)
+        return (to_fact(self._round_event(facts.run), adversary=self.adversary),)
 
     def _round_event(self, run: RunFacts) -> Event:
         return self._planned_event(self._multiplier(run), run)

@@ -105,8 +105,9 @@ class ClientEvaluation:
     clients: their loaders of (inputs, labels), as `Federation` takes them, with `names`. classes: how many, >= 2;
     the model gives a logit for each. every: evaluate after each so many rounds of a `Federation(evaluation=...)`.
     bins: of the histogram for the AUROC of two classes, >= 2; it is exact up to pairs in one bin. limit: the most that
-    one example's cross entropy counts, > 0. privacy: layers as `Federation` takes them; no client's vector is longer
-    than a clip of 1. options: others of `Federation` (bits, dropout, policy, ...).
+    one example's cross entropy counts, > 0. privacy: layers as `Federation` takes them (an epsilon is the price of one
+    evaluation); no client's vector is longer than a clip of 1. options: others of `Federation` (bits, dropout, policy,
+    ...).
 
     Raises Misuse for what is out of range, and as `Federation` does.
 
@@ -139,9 +140,9 @@ class ClientEvaluation:
         measured = ("loss", "accuracy", "auroc")[: 3 if classes == 2 else 2]
         self.names = tuple(PREFIX + name for name in measured)
         self.last: ClientReport | None = None
-        self.noisy = bool(
-            self.federation(torch.nn.Identity()).setup.stack.noisy
-        )  # what cannot work is said now
+        one = self.federation(torch.nn.Identity())  # what cannot work is said now
+        self.kinds = one.setup.stack.kinds(one.coordinator.planned(1))
+        self.hides_from_server = "server" in one.setup.stack.adversaries.values()
 
     def federation(self, model: torch.nn.Module) -> Federation:
         """Return the round that evaluates `model`, as a Federation."""

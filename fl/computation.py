@@ -3,15 +3,19 @@
 What does not belong here: arithmetic of a round (`fl.round`), sending.
 """
 
+import copy
 import logging
 import warnings
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dp.sample.errors import UnaccountedStep
+from dp.sample.guard import difference, snapshot
 from fl.federation_setup import FederationSetup, shared
 from fl.leaves import require_kept
 from fl.loaders import examples_in
@@ -24,6 +28,7 @@ from fl.train_function import fresh_model, run_epochs
 from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
 from protocols.party_state import PartyState
+from protocols.randomness import SystemRandom
 from protocols.updates import Flat
 
 LOG = logging.getLogger("fl.client")
@@ -45,8 +50,9 @@ class LocalComputation:
 
         Raises ClientFailed for whatever goes wrong on the way: for our own errors with what they say (a tensor that
         holds NaN or infinity, unless a layer counts such an update as zero), for all others, whose text can quote the
-        data, with their type alone: the text goes to this client's own log. What a client refuses is passed on, and
-        so is every kind of Misuse that says that the loop is unsound for all (NotPerExample, UnaccountedStep).
+        data, and for all beside noise, with their type alone: the text goes to this client's own log. What a client
+        refuses is passed on, and so is every kind of Misuse that says that the loop is unsound for all (NotPerExample,
+        UnaccountedStep).
         """
         try:
             return self._contribution(broadcast, own)
@@ -55,7 +61,7 @@ class LocalComputation:
         except Exception as error:
             if isinstance(error, Misuse) and type(error) is not Misuse:
                 raise  # a layer or the stack finds the loop itself unsound: that ends the run, by its name
-            told = failed(error, own.whose)
+            told = failed(error, own.whose, self.setup.stack.noisy)
             raise told from told.__cause__
 
     def _contribution(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
@@ -64,13 +70,11 @@ class LocalComputation:
         compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
         for layer in reversed(self.setup.stack.layers):
             compute = layer.local(compute, own)
-        for callback in self.setup.callbacks:
-            callback.on_client_begin(task, own.number)
-        with seeded(derive(self.setup.options.seed, "train", own.number, own.client)):
+        self._call("on_client_begin", task, own.number)
+        with seeded(self._draws(own)):
             reported = compute(task)
         self._hear(reported, own)
-        for callback in self.setup.callbacks:
-            callback.on_client_end(task, own.number, reported)
+        self._call("on_client_end", task, own.number, reported)
         trained = self._trained(task, broadcast, own)
         difference = trained.vector - broadcast.reference.flat.vector
         if (
@@ -98,6 +102,39 @@ class LocalComputation:
             vector=extras.vector,
             source=extras.source,
         )
+
+    @property
+    def _by_example(self) -> bool:
+        return any(layer.needs_local() for layer in self.setup.stack.layers)
+
+    def _draws(self, own: RoundFacts) -> int:
+        """Return what seeds the loop's own random numbers (dropout, augmentation): the run's public seed; a secret one
+        where a layer clips the rows of single examples. With draws that are known one example more would shift those of
+        all others, and every row with them; secret ones are alike in distribution whoever else is in the batch.
+        """
+        if self._by_example:
+            return int.from_bytes(SystemRandom().bytes(8), "big") >> 1
+        return derive(self.setup.options.seed, "train", own.number, own.client)
+
+    def _call(self, hook: str, task: LocalTask, *given: Any) -> None:
+        """Call a client's hook. Where a layer sums rows of single examples the model moves in its steps alone: a hook
+        gets a copy of the model and an optimizer of it. Raises UnaccountedStep, before anything is sent, for one that
+        moved the copy, which would have no effect.
+        """
+        for callback in self.setup.callbacks:
+            if not self._by_example:
+                getattr(callback, hook)(task, *given)
+                continue
+            model = copy.deepcopy(task.model)
+            before = snapshot(model)
+            getattr(callback, hook)(
+                replace(task, model=model, optimizer=self.setup.optimizer(model.parameters())), *given
+            )
+            if (name := difference(model, before)) is not None:
+                raise UnaccountedStep(
+                    f"{type(callback).__name__}.{hook} moved {name}: beside a layer that clips the rows of single "
+                    "examples a model moves in clipped and noised steps alone; leave the model as it is"
+                )
 
     def _hear(self, reported: Mapping[str, float], own: RoundFacts) -> None:
         """Say, where the client lives, that its loop returned no metric of a name that is summed."""
@@ -193,12 +230,14 @@ class LocalComputation:
         return 1 if equal or not self.setup.strategy.weighted else examples
 
 
-def failed(error: Exception, whose: str) -> ClientFailed:
-    """Return what may be told of a client's failure; the rest goes to its own log, `fl.client`."""
-    ours = isinstance(error, SecAggError)
-    said = str(error) if ours else f"its loop failed: {type(error).__name__}; its own log says why"
+def failed(error: Exception, whose: str, noisy: bool) -> ClientFailed:
+    """Return what may be told of a client's failure; the rest goes to its own log, `fl.client`. noisy: beside noise,
+    which covers no word of ours either.
+    """
+    quoted = isinstance(error, SecAggError) and not noisy
+    said = str(error) if quoted else f"its loop failed: {type(error).__name__}; its own log says why"
     told = ClientFailed(said if said.startswith(whose) else f"{whose}: {said}")
-    LOG.error("%s", told, exc_info=None if ours else error)
+    LOG.error("%s", told, exc_info=None if quoted else error)
     told.__cause__ = Misuse(str(told)) if type(error) is Misuse else error
     return told
 

@@ -27,6 +27,7 @@ from fl.federation_setup import (
     FederationSetup,
     Loaders,
     check_client_evaluation,
+    covered_apart,
     criterion_of,
     evaluation_of,
     loaders_by_name,
@@ -421,7 +422,8 @@ class Federation:
         run, notes = self.coordinator.run, self.engine.notes
         notes = (*notes, *setup.strategy.notes(), *setup.kept_note)
         if setup.evaluation is not None:
-            notes = (*notes, setup.evaluation.told)
+            kinds = setup.stack.kinds(self.coordinator.planned(1))
+            notes = (*notes, setup.evaluation.told, *covered_apart(setup.evaluation, kinds))
         if self.coordinator.hidden:
             notes = told(notes)
         return statement_of(setup.stack, protection, self.account, notes, history, run)

@@ -21,6 +21,7 @@ from protocols.errors import Misuse, StackError
 from protocols.layers import PrivacyLayer
 from protocols.policy import Policy
 from protocols.stack import Stack
+from protocols.statement import PrivacyEvent
 
 if TYPE_CHECKING:
     from dp.ledger import Ledger
@@ -35,12 +36,14 @@ Loaders = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
 
 @runtime_checkable
 class ClientEvaluates(Protocol):
-    """What evaluates a model on the clients' data (`fl.client_evaluation`). noisy: whether its sums are noised. told:
-    what it releases, for the statement. names: of the metrics that it gives. `after` returns a round's metrics, none
-    where it is not due, and charges the account before anything is sent.
+    """What evaluates a model on the clients' data (`fl.client_evaluation`). kinds: the events of one evaluation, none
+    where its sums are exact. hides_from_server: whether its noise holds against the server. told: what it releases, for
+    the statement. names: of the metrics that it gives. `after` returns a round's metrics, none where it is not due, and
+    charges the account before anything is sent.
     """
 
-    noisy: bool
+    kinds: tuple[PrivacyEvent, ...]
+    hides_from_server: bool
     told: str
     names: tuple[str, ...]
 
@@ -265,16 +268,36 @@ def strategy_of(given: Strategy | None) -> Strategy:
 
 
 def check_client_evaluation(given: Any, stack: Stack) -> None:
-    """Raises Misuse for what evaluates nothing, and where it would tell exactly what a layer noises."""
-    if given is not None and not isinstance(given, ClientEvaluates):
+    """Raises Misuse for what evaluates nothing, and where it would tell exactly what a layer noises, or tell it to the
+    server in a run that claims something against the server.
+    """
+    if given is None:
+        return
+    if not isinstance(given, ClientEvaluates):
         raise Misuse(f"evaluation: expected an fl.ClientEvaluation, got {type(given).__name__}")
-    if given is not None and stack.noisy and not given.noisy:
+    if stack.noisy and not given.kinds:
         noisy = next(layer.name for layer in stack.layers if layer.adds_noise)
         raise Misuse(
             f"evaluation: {noisy} noises what clients send, and this evaluation would sum their results exactly: give "
             "it a layer of its own that adds noise, whose price is added (privacy=[ClientDP(...), ...]), or give the "
             "server test="
         )
+    held = [name for name, adversary in stack.adversaries.items() if adversary == "server"]
+    if held and not given.hides_from_server:
+        raise Misuse(
+            f"evaluation: what {held[0]} promises holds against the server, and the server would see this evaluation "
+            "without its noise: let clients add it (privacy=[DistributedDP(...), SecAgg()], or [LocalDP(...)])"
+        )
+
+
+def covered_apart(given: ClientEvaluates, kinds: Sequence[PrivacyEvent]) -> tuple[str, ...]:
+    """Return a note where no line of the statement covers both training and evaluation: they speak of other units."""
+    if {event.unit for event in kinds} == {event.unit for event in given.kinds}:
+        return ()
+    return (
+        "lines of the evaluation cover the evaluation alone, the others all but it: they speak of other units, and "
+        "no line bounds what both together say",
+    )
 
 
 def evaluation_of(given: Evaluate | None, test: Any, unsaid: Collection[str]) -> Evaluate:

@@ -48,7 +48,12 @@ class Guarantee:
         return (
             f"epsilon {price} at delta {rounded_up(self.delta)}, per {self.unit}, {self.relation} neighbours, by "
             f"{self.accountant}, against {AGAINST.get(self.adversary, self.adversary)}"
+            f"{', for the evaluation alone' * self._evaluates}"
         )
+
+    @property
+    def _evaluates(self) -> bool:
+        return bool(self.layers) and all(layer.startswith("evaluation/") for layer in self.layers)
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object; `from_json` is its inverse."""

@@ -312,6 +312,15 @@ class PrivacyLayer:
         """Whether the layer bounds and noises what is sent; by default one that states what a round spends does."""
         return type(self).events is not PrivacyLayer.events
 
+    @property
+    def adversary(self) -> str:
+        """Against whom its noise holds, where it adds some (`protocols.guarantee.AGAINST`)."""
+        return "server"
+
+    def against(self, claimed: str, exposed: bool) -> str:
+        """Return whom an event holds against. exposed: the server sees single vectors, each under a share of noise."""
+        return "clients" if exposed and self.protects_sums_only and claimed == "server" else claimed
+
     def needs_local(self) -> bool:
         """True if the layer, with its options, does nothing sound unless it wraps the local computation: it then
         runs where the toolkit calls the training. By default a layer that overrides `local` needs it.

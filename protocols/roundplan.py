@@ -245,7 +245,7 @@ class RoundPlan:
     def events(self, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         """What the round spends, each event with its layer's name and with those against whom it holds."""
         return tuple(
-            replace(event, layer=layer.name, adversary=self._adversary(layer, event.adversary))
+            self._stated(event, layer)
             for layer in self.layers
             for event in layer.events(self.facts, survivors)
         )
@@ -256,15 +256,15 @@ class RoundPlan:
         """
         facts = replace(self.facts, run=replace(run, corrupt=self.facts.run.corrupt))
         events = (
-            replace(event, layer=layer.name, adversary=self._adversary(layer, event.adversary), party="")
+            replace(self._stated(event, layer), party="")
             for layer in self.layers
             for event in layer.planned(facts)
         )
         return tuple(dict.fromkeys(json.dumps(_rounded(asdict(event)), sort_keys=True) for event in events))
 
-    def _adversary(self, layer: PrivacyLayer, claimed: str) -> str:
-        exposed = self.server_sees_vectors and layer.protects_sums_only
-        return "clients" if exposed and claimed == "server" else claimed
+    def _stated(self, event: PrivacyEvent, layer: PrivacyLayer) -> PrivacyEvent:
+        against = layer.against(event.adversary, self.server_sees_vectors)
+        return replace(event, layer=layer.name, adversary=against)
 
     def digest(self, model: bytes) -> bytes:
         """SHA-256 of the broadcast model's digest and of everything else that all clients must have been

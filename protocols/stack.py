@@ -129,6 +129,14 @@ class Stack:
         return any(layer.adds_noise for layer in self.layers)
 
     @property
+    def adversaries(self) -> dict[str, str]:
+        """Against whom the noise of each layer holds that adds some, by the layer's name."""
+        exposed = self.secure_sum.server_sees_vectors
+        return {
+            layer.name: layer.against(layer.adversary, exposed) for layer in self.layers if layer.adds_noise
+        }
+
+    @property
     def hides_sizes(self) -> bool:
         """Whether what is told may not follow a client's number of examples: there is noise, and none covers it."""
         return self.noisy and not any(layer.sizes_are_public for layer in self.layers)

@@ -46,7 +46,8 @@ class Callback:
     and `Federation.result` holds them.
 
     Client hooks run where the client lives: in this process, a worker process, a Flower node. They see the client's own
-    data; what they note outside this process stays there, and an error is that client's failure, not the run's.
+    data; what they note outside this process stays there, and an error is that client's failure, not the run's. Beside
+    a layer that clips the rows of single examples they get a copy of the model, and one that moves it ends the run.
 
         class Announce(Callback):
             def on_round_end(self, run, result):

@@ -18,6 +18,7 @@ from dp.sample.audit.adversary import movement
 from dp.sample.audit.compare import Verdict
 from dp.sample.audit.given import LossStep, loader_of
 from dp.sample.audit.probe import Probed
+from dp.sample.audit.steady import steady
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import holders
 from dp.sample.options import GRADIENTS, Clipping
@@ -197,7 +198,8 @@ class Bench:
         return [p for p in self.model.parameters() if p.requires_grad]
 
     def summed(self, name: str, probed: Probed | None, data: Any) -> torch.Tensor:
-        """The clipped sum over all examples of `data`, as one private step without noise makes it."""
+        """The clipped sum over all examples of `data`, as one private step without noise makes it; random numbers are
+        held still, as in the check: in training they are secret, and alike in distribution for both neighbours."""
         loader = DataLoader(data, batch_size=len(data), collate_fn=self.loader.collate_fn)
         engine, attached = self._begun(name, loader, _Still(self._trained(), lr=1.0), probed)
         optimizer, seen = attached.optimizer, list[torch.Tensor]()
@@ -209,7 +211,9 @@ class Bench:
 
         optimizer.add_noise = add_noise  # before the sum takes the parameters' number format
         try:
-            self.step.loop(attached)
+            with steady() as again:
+                again(0)
+                self.step.loop(attached)
         finally:
             engine.abandon()
         return torch.cat(seen)

@@ -18,14 +18,15 @@ from dp.events import Gaussian, Relation, Unit
 from dp.ledger_head import SignedHead
 from dp.sample import factors, layer, loader, optimizers
 from dp.sample.guard import StepGuard
-from fl import account, coordinator, federation
+from fl import account, computation, coordinator, federation
 from fl.account import Account
+from fl.seeds import derive
 from protocols.errors import BudgetExceeded
 from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
 from protocols.stack import Stack
 from secagg import SecAggPlus
 from tests.defects.dp import account_rig as check
-from tests.defects.dp import ledger_rig
+from tests.defects.dp import ledger_rig, release_rig
 
 pytestmark = pytest.mark.filterwarnings("ignore")
 
@@ -241,6 +242,19 @@ DEFECTS = {
     ),
     "sample-dp: a node charged by what it spends evenly": Defect(
         ledger_rig.a_node_is_charged_what_its_steps_cost, patches=((SampleDP, "_spent", evenly),)
+    ),
+    "a client's hook moves the model past clip and noise": Defect(
+        release_rig.hooks_move_no_model, patches=((computation, "difference", lambda *_: None),)
+    ),
+    "sample-dp: the loop's random numbers follow the public seed": Defect(
+        release_rig.what_a_loop_draws_is_secret,
+        patches=(
+            (computation.LocalComputation, "_draws", lambda self, own: derive(0, own.number, own.client)),
+        ),
+    ),
+    "an evaluation whose noise the server adds": Defect(
+        release_rig.an_evaluation_tells_the_server_no_more_than_the_run,
+        patches=((Stack, "adversaries", property(lambda self: {})),),
     ),
     "one sum over units and deltas": Defect(
         check.each_unit_has_its_own_line, patches=((Account, "guarantees", one_sum),)

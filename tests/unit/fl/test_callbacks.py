@@ -6,6 +6,7 @@ import csv
 import math
 import pickle
 from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,8 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP, Ledger, SampleDP
+from dp import ClientDP, DistributedDP, Ledger, SampleDP
+from dp.sample.errors import UnaccountedStep
 from fl import Federation
 from fl.callbacks import Callback, CSVLog, EarlyStopping, KeepBest, Run
 from fl.callbacks.base import of_clients
@@ -92,6 +94,34 @@ def test_layers_that_own_the_training_let_clients_hooks_run_once_a_round() -> No
         2,
         ["accuracy", "loss"],
     ]
+
+
+class Moves(Callback):
+    """A warm start, or a calibration: the bias follows the client's own labels."""
+
+    def __init__(self, hook: str) -> None:
+        setattr(self, hook, self._move)
+
+    def _move(self, task: LocalTask, *_: Any) -> None:
+        with torch.no_grad():
+            task.model.bias += 1.0
+
+    def on_client_begin(self, task: LocalTask, number: int) -> None: ...
+    def on_client_end(self, task: LocalTask, number: int, metrics: Mapping[str, float]) -> None: ...
+
+
+@pytest.mark.parametrize("hook", ["on_client_begin", "on_client_end"])
+@pytest.mark.parametrize(
+    "layer", [SampleDP, partial(DistributedDP, unit="example", sample_rate=0.5, examples=6)]
+)
+def test_a_hook_moves_no_model_beside_a_layer_that_clips_examples(layer: Any, hook: str) -> None:
+    def loss(model: Any, batch: Any) -> Any:
+        return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+    run = federation(layer(epsilon=8, delta=1e-3), loss=loss, callbacks=[Moves(hook)])
+    with pytest.raises(UnaccountedStep, match=f"Moves.{hook} moved bias"):
+        run.fit(1)
+    federation(noise(), callbacks=[Moves(hook)]).fit(1)
 
 
 @pytest.mark.parametrize("hook", ["on_run_begin", "on_round_begin", "on_round_end"])

@@ -118,6 +118,37 @@ def test_exact_results_beside_noise_are_refused_by_name() -> None:
     assert "clients.loss" in federation(privacy=[SecAgg()], evaluation=plain).fit(1).metrics
 
 
+SERVERS = [ClientDP(noise_multiplier=1.0), SecAgg()]
+SHARES = [DistributedDP(noise_multiplier=1.0, clip=1.0), SecAgg()]
+
+
+@pytest.mark.parametrize(
+    "run", [[SampleDP(epsilon=8.0, delta=1e-3)], SHARES, [LocalDP(noise_multiplier=1.0)]]
+)
+@pytest.mark.parametrize("seen", [SERVERS, SERVERS[:1], SHARES[:1]])
+def test_noise_that_the_server_adds_is_refused_beside_a_line_that_holds_against_it(
+    run: list[Any], seen: list[Any]
+) -> None:
+    """The server saw exact sums of the clients' results in a run whose printed line holds against it. Shares of noise
+    over a plain sum hold against nobody who reads each.
+    """
+    own = ClientEvaluation(sites(), classes=2, privacy=seen)
+    with pytest.raises(Misuse, match="the server would see this evaluation without its noise"):
+        federation(privacy=run, evaluation=own)
+    federation(privacy=run, evaluation=ClientEvaluation(sites(), classes=2, privacy=SHARES))
+    federation(privacy=SERVERS, evaluation=own)
+
+
+def test_lines_of_other_units_say_what_they_do_not_cover() -> None:
+    own = ClientEvaluation(sites(), classes=2, privacy=[LocalDP(noise_multiplier=1.0)])
+    options = {"loss": lambda model, batch: torch.nn.functional.cross_entropy(model(batch[0]), batch[1])}
+    result = federation(privacy=[SampleDP(epsilon=8.0, delta=1e-3)], evaluation=own, **options).fit(1)
+    example, evaluated = sorted(map(str, result.guarantees), key=lambda line: "evaluation" in line)
+    assert "per example" in example
+    assert evaluated.endswith("for the evaluation alone")
+    assert any("no line bounds what both together say" in note for note in result.statement.notes)
+
+
 def test_a_budget_that_an_evaluation_would_exceed_ends_the_run_before_it(tmp_path: Path) -> None:
     own = ClientEvaluation(sites(), classes=2, privacy=[ClientDP(noise_multiplier=0.5), SecAgg()])
     ledger = Ledger(tmp_path / "ledger.db", epsilon=3.0, delta=1e-5)

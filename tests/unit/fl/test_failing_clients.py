@@ -111,6 +111,19 @@ def test_it_is_left_out_with_its_reason_and_the_round_goes_on(
         assert said in entry.refusals["b"]
 
 
+@pytest.mark.parametrize("wrong", [raises, grows, returns])
+def test_beside_noise_a_failure_is_told_as_its_kind_alone(
+    wrong: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """No noise covers the words, and they lie in the run's files."""
+    noise = ClientDP(noise_multiplier=1.0, delta=1e-3)
+    history = federation(Loop(wrong), noise, SecAgg(dropout=0.4)).fit(1).history
+    kind = "KeyError" if wrong is raises else "Misuse"
+    told = f"client 'b', round 1: its loop failed: {kind}; its own log says why"
+    assert history[0].refusals["b"] == f"ClientFailed: {told}"
+    assert {raises: SECRET, grows: "appeared", returns: "returned list"}[wrong] in caplog.text
+
+
 @pytest.mark.parametrize("wrong, said", [(dies, r"died (exit code 7)"), (hangs, "took longer than 1.5 s")])
 def test_a_worker_that_dies_or_hangs_is_replaced_for_the_clients_after_it(wrong: Any, said: str) -> None:
     began = time.monotonic()
