@@ -240,7 +240,7 @@ class DistributedDP(PricedLayer):
         )
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        self.takes_floats(given)
+        self.takes_floats(given, facts)
         plan = self._plan(facts.run)
         if self.unit is Unit.CLIENT and plan.survivors > len(facts.clients):
             raise StackError(

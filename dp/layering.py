@@ -157,8 +157,10 @@ class PricedLayer(PrivacyLayer):
         if of is not None:
             of.charge(self.own(event), count, round=facts.number, party=facts.client, note=self.name)
 
-    def takes_floats(self, given: Signal) -> None:
-        """Raises StackError where the layer before makes integers, appends coordinates or adds noise to the sum."""
+    def takes_floats(self, given: Signal, facts: RoundFacts) -> None:
+        """Raises StackError where the layer before makes integers, appends coordinates, adds noise to the sum or sends
+        less than the whole update.
+        """
         if (
             given.kind != "real"
             or given.coordinates
@@ -167,6 +169,11 @@ class PricedLayer(PrivacyLayer):
             raise StackError(
                 f"{self.name} takes a vector of floats and makes the integers itself: put it right before the secure "
                 "sum, and no layer before it that makes integers, appends coordinates or adds noise to the sum"
+            )
+        if given.dimension != facts.run.dimension:
+            raise StackError(
+                f"{self.name} plans for the whole update of {facts.run.dimension} values, and a layer before it sends "
+                f"{given.dimension}: take ClientDP behind it"
             )
 
 

@@ -78,7 +78,7 @@ class LocalDP(PricedLayer):
         return step, bound, integer_sigma(multiplier, bound)
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        self.takes_floats(given)
+        self.takes_floats(given, facts)
         step, bound, sigma = self._grid(facts.run, given.dimension)
         most = math.ceil(bound + _REACH * sigma)
         modulus = 1 << math.ceil(math.log2(2 * len(facts.clients) * most + 2))

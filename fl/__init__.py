@@ -9,6 +9,7 @@ from protocols.errors import Misuse
 if TYPE_CHECKING:
     from fl.average import SecureAverage
     from fl.client_evaluation import ClientEvaluation
+    from fl.compression import FewBits, RandomK
     from fl.federation import Federation
     from fl.strategies import (
         IFCA,
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
+    "FewBits": "fl.compression",
+    "RandomK": "fl.compression",
     "ClientEvaluation": "fl.client_evaluation",
     "Federation": "fl.federation",
     "SecureAverage": "fl.average",
@@ -64,7 +67,9 @@ __all__ = [
     "FedSGD",
     "FedYogi",
     "Federation",
+    "FewBits",
     "GroupMedian",
+    "RandomK",
     "Scaffold",
     "SecureAverage",
 ]

@@ -104,6 +104,8 @@ PRIVACY = Registry(
         "distributed-dp": "dp:DistributedDP",
         "local-dp": "dp:LocalDP",
         "norm-bound": "dp:NormBound",
+        "few-bits": "fl:FewBits",
+        "random-k": "fl:RandomK",
     },
 )
 STRATEGIES = Registry(

@@ -55,7 +55,7 @@ class IFCA(Strategy):
         self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
         self._counted, self._members, self._now = np.zeros(clusters), tuple[str, ...](), 0
         self._at = -1
-        self._chosen: dict[str, int | None] = {}
+        self.averages = server_lr <= 1
 
     def notes(self) -> tuple[str, ...]:
         told = (
@@ -124,7 +124,7 @@ class IFCA(Strategy):
         def chosen(task: LocalTask) -> dict[str, float]:
             public, whole = facts.public.get(self.name, {}), task.model
             choice = self._choice(task, public)
-            self._chosen[facts.client] = choice
+            task.noted["choice"] = choice
             if choice is None or not self.sends_update(public):
                 return {}
             task.model = whole.copies[choice]
@@ -151,5 +151,5 @@ class IFCA(Strategy):
         reported: Mapping[str, float],
         facts: RoundFacts,
     ) -> Extras:
-        choice = self._chosen.pop(facts.client)
+        choice = task.noted["choice"]
         return Extras(counts={count.name: int(choice == c) for c, count in enumerate(self.counts)})

@@ -62,7 +62,7 @@ class RFA(Strategy):
         )
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
-        return () if self.damped else (Block(WEIGHT, 1, weighted=False, range=1.0),)
+        return () if self.damped else (Block(WEIGHT, 1, weighted=False, range=1.0, clip=1.0),)
 
     # -- the server --
 

@@ -169,9 +169,11 @@ def test_damped_rfa_is_never_clipped_at_its_radius() -> None:
     assert at(run) == pytest.approx(v, abs=1e-5)
 
 
-def test_rfa_beside_noise_says_what_to_do() -> None:
-    with pytest.raises(StackError, match="client-dp clips every vector, and the block 'weight' has no clip"):
-        federation(RFA(), [ClientDP(noise_multiplier=1.0, clip=1.0)]).fit(1)
+def test_rfa_beside_noise_noises_weights_too_or_says_what_to_do() -> None:
+    (run := federation(RFA(0.3, 3), [ClientDP(noise_multiplier=1e-7, clip=0.3), SecAgg()])).fit(3)
+    assert at(run) == pytest.approx(weiszfeld(TARGETS, 0.3, 3), abs=1e-3)
+    with pytest.raises(StackError, match="distributed-dp protects the update alone"):
+        federation(RFA(), [DistributedDP(noise_multiplier=1.0), SecAgg()]).fit(1)
     federation(RFA(0.5, 2, damped=True), [DistributedDP(noise_multiplier=1.0), SecAgg()]).fit(2)
     with pytest.raises(StackError, match="rfa cannot stand beside it: it sends an update again"):
         federation(RFA(damped=True), [SampleDP(noise_multiplier=1.0)])

@@ -1,0 +1,201 @@
+"""Fewer bits per value and fewer values, inside the sum, with what is left out sent later."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import ClientDP, DistributedDP, SampleDP
+from fl import FedAvg, Federation
+from fl.compression import FewBits, RandomK
+from fl.registry import PRIVACY
+from protocols.errors import Misuse, StackError
+from secagg import SecAgg, SecAggPlus
+
+SIZE, RATE = 40, 0.3
+TARGETS = np.random.default_rng(5).uniform(-1, 1, (4, SIZE))
+
+
+class Point(torch.nn.Module):
+    """A model of one vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = torch.nn.Parameter(torch.zeros(SIZE, dtype=torch.float64))
+
+
+def step(model: Any, loader: Any, optimizer: Any) -> None:
+    """One gradient step on |w - target|^2 / 2."""
+    optimizer.zero_grad()
+    ((model.at - loader.dataset.tensors[0][0]) ** 2).sum().div(2).backward()
+    optimizer.step()
+
+
+def federation(privacy: Any, **options: Any) -> Federation:
+    clients = [DataLoader(TensorDataset(torch.tensor(row)[None])) for row in TARGETS]
+    given = {"metrics": (), "bits": 24, "range": 8.0, "learning_rate": RATE, **options}
+    return Federation(Point, clients, step, FedAvg(weighted=False), privacy, **given)
+
+
+def at(run: Federation) -> np.ndarray:
+    return np.array(run.model.at.detach().numpy())
+
+
+def reference(compress: Any, rounds: int) -> np.ndarray:
+    """Error feedback by the paper's Algorithm 2 (Karimireddy et al. 2019), with a compression of (p, round)."""
+    w, e = np.zeros(SIZE), np.zeros_like(TARGETS)
+    for number in range(1, rounds + 1):
+        p = RATE * (TARGETS - w) + e
+        sent = compress(p, number)
+        e = p - sent
+        w = w + sent.mean(0)
+    return w
+
+
+@pytest.mark.parametrize("bits", [1, 2, 4, 16])
+def test_few_bits_are_the_nearest_levels_with_error_feedback(bits: int) -> None:
+    levels = np.linspace(-0.5, 0.5, 1 << bits)
+
+    def nearest(p: np.ndarray, number: int) -> np.ndarray:
+        return levels[np.abs(p[..., None] - levels).argmin(-1)]
+
+    (run := federation([FewBits(bits, 0.5)])).fit(8)
+    assert at(run) == pytest.approx(reference(nearest, 8), abs=1e-9)
+
+
+@pytest.mark.parametrize("share", [0.1, 0.5, 1.0])
+def test_random_k_sends_a_shared_share_and_the_rest_later(share: float) -> None:
+    chosen = list[np.ndarray]()
+
+    class Seen(RandomK):
+        def decode(self, aggregate: Any, given: Any, released: Any, facts: Any, survivors: Any) -> Any:
+            chosen.append(self._places(given.dimension, facts))
+            return super().decode(aggregate, given, released, facts, survivors)
+
+    (run := federation([Seen(share)])).fit(6)
+    assert {len(places) for places in chosen} == {round(share * SIZE)}
+
+    def masked(p: np.ndarray, number: int) -> np.ndarray:
+        keep = np.isin(np.arange(SIZE), chosen[number - 1])
+        return np.where(keep, p, 0.0)
+
+    assert at(run) == pytest.approx(reference(masked, 6), abs=1e-5)
+    if share < 1:
+        assert len({tuple(places) for places in chosen}) == 6, "every round has places of its own"
+
+
+@pytest.mark.parametrize("layer", [FewBits(1, 0.5), FewBits(4, 0.5), RandomK(0.25)])
+def test_with_error_feedback_the_models_gather_around_the_uncompressed_optimum(layer: Any) -> None:
+    models, run = list[np.ndarray](), federation([layer])
+    run.fit(100, on_round=lambda result: models.append(at(run)))
+    assert np.mean(models[50:], axis=0) == pytest.approx(TARGETS.mean(0), abs=0.03)
+
+
+@pytest.mark.parametrize("layer", [FewBits(1, 0.2), FewBits(4, 0.2), RandomK(0.2)])
+@pytest.mark.parametrize("masks", [SecAgg, SecAggPlus])
+def test_compression_under_masks_is_that_of_the_plain_sum_bit_for_bit(layer: Any, masks: Any) -> None:
+    (masked := federation([layer, masks()])).fit(3)
+    (plain := federation([layer])).fit(3)
+    assert np.array_equal(at(masked), at(plain))
+
+
+def test_bytes_as_sent_follow_the_bits_and_the_share() -> None:
+    many = 4000
+
+    def sent(*layers: Any) -> float:
+        clients = [DataLoader(TensorDataset(torch.zeros(1, many, dtype=torch.float64))) for _ in range(4)]
+        make = lambda: torch.nn.Linear(many, 1, bias=False)  # noqa: E731 - one line
+        loop = lambda model, loader, optimizer: None  # noqa: E731 - one line
+        run = Federation(make, clients, loop, FedAvg(weighted=False), [*layers, SecAgg()], metrics=())
+        return run.fit(1).history[0].bytes_up_per_client
+
+    base, tenth = sent(), sent(RandomK(0.1))
+    overhead = sent(RandomK(1 / many))
+    assert (tenth - overhead) / (base - overhead) == pytest.approx(0.1, rel=0.05)
+    for bits in (1, 4, 8):  # a sum of four needs 2 bits more, and one for the sign of the ring
+        few = sent(FewBits(bits, 0.1))
+        assert 8 * (few - overhead) / many <= bits + 4
+
+
+def test_a_residual_is_rolled_back_with_its_round_and_survives_a_stop(tmp_path: Path) -> None:
+    run = federation([FewBits(2, 0.2), SecAggPlus()], min_survivors=4)
+    run.engine.departures = lambda protocol, session: (
+        (),
+        {"masked-input": ["1"] if session.round == 2 else []},
+    )  # type: ignore[attr-defined]
+    assert [bool(result.abandoned) for result in run.fit(4).history] == [False, True, False, False]
+    (three := federation([FewBits(2, 0.2)])).fit(3)
+    assert np.array_equal(at(run), at(three))
+    federation([FewBits(2, 0.2)], output=tmp_path).fit(2)
+    (again := federation([FewBits(2, 0.2)], output=tmp_path)).fit(3, resume=True)
+    assert np.array_equal(at(again), at(three))
+
+
+def test_a_residual_is_outside_epsilon_and_the_statement_says_so() -> None:
+    run = federation([RandomK(0.5), ClientDP(noise_multiplier=1.0, clip=0.5), SecAgg()])
+    statement = str(run.fit(2).statement)
+    assert "(random-k) stays in their own stores, outside any epsilon" in statement
+    assert "fewer bytes, no privacy" in statement
+
+
+def test_the_clip_comes_last_whatever_a_residual_holds() -> None:
+    """A layer after random-k sees a vector of its clip at most, however much was left out before."""
+    norms: list[float] = []
+
+    class Clip(ClientDP):
+        def encode(self, contribution: Any, given: Any, facts: Any) -> Any:
+            made = super().encode(contribution, given, facts)
+            norms.append(float(np.linalg.norm(made.vector)))
+            return made
+
+    federation([RandomK(0.1), Clip(noise_multiplier=1e-6, clip=0.25)]).fit(10)
+    assert max(norms) <= 0.25
+
+
+def test_layers_of_noise_compose_in_the_sound_order_alone() -> None:
+    noise = {"noise_multiplier": 1.0, "clip": 0.5}
+    for first in (RandomK(0.5), FewBits(4, 0.5)):
+        with pytest.raises(StackError, match=f"{first.name} adds what earlier rounds left out"):
+            federation([ClientDP(**noise), first, SecAgg()]).fit(1)
+    with pytest.raises(StackError, match="client-dp clips a vector of floats"):
+        federation([FewBits(4, 0.5), ClientDP(**noise), SecAgg()]).fit(1)
+    with pytest.raises(StackError, match="distributed-dp takes a vector of floats"):
+        federation([FewBits(4, 0.5), DistributedDP(**noise), SecAgg()]).fit(1)
+    with pytest.raises(StackError, match="distributed-dp plans for the whole update"):
+        federation([RandomK(0.5), DistributedDP(**noise), SecAgg()]).fit(1)
+
+
+def test_behind_noise_on_examples_a_residual_is_made_of_protected_values() -> None:
+    clients = [
+        DataLoader(TensorDataset(torch.randn(8, 3), torch.zeros(8).long()), batch_size=4) for _ in range(3)
+    ]
+    layers = [SampleDP(noise_multiplier=1.0), RandomK(0.5), SecAgg()]
+    run = Federation(lambda: torch.nn.Linear(3, 2), clients, privacy=layers, metrics=())
+    with_it = run.fit(2)
+    alone = [SampleDP(noise_multiplier=1.0), SecAgg()]
+    without = Federation(lambda: torch.nn.Linear(3, 2), clients, privacy=alone, metrics=()).fit(2)
+    assert with_it.epsilon == without.epsilon
+
+
+@pytest.mark.parametrize(
+    ("made", "says"),
+    [
+        (lambda: FewBits(0), "1 to 16"),
+        (lambda: FewBits(17), "1 to 16"),
+        (lambda: FewBits(4, 0.0), "> 0"),
+        (lambda: RandomK(0.0), r"\(0, 1\]"),
+        (lambda: RandomK(1.5), r"\(0, 1\]"),
+    ],
+)
+def test_numbers_that_make_no_sense_are_refused(made: Any, says: str) -> None:
+    with pytest.raises(Misuse, match=says):
+        made()
+
+
+def test_layers_are_built_by_name() -> None:
+    few: Any = PRIVACY.build("few-bits:bits=1,range=0.01")
+    assert (few.bits, few.range) == (1, 0.01)
+    assert PRIVACY.build("random-k:share=0.2").share == 0.2  # type: ignore[attr-defined]
