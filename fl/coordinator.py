@@ -323,7 +323,11 @@ class Coordinator:
             movement, before_it = strategy.moves(means), self.reference()
             if not movement.size:  # counts alone were summed
                 movement = np.zeros_like(before_it.flat.vector)
-            tree = moved(before_it, self._averaged(movement, means), counters)
+            movement = self._averaged(movement, means)
+            there = before_it.flat.vector + movement
+            if (settled := strategy.settled(there)) is not there:
+                movement = settled - before_it.flat.vector
+            tree = moved(before_it, movement, counters)
         except BaseException:
             strategy.restore(before)
             raise

@@ -140,6 +140,10 @@ class Strategy:
         """Return the movement of the model (float64 [d]) for everything that was summed."""
         return self.step(mean.vector)
 
+    def settled(self, model: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the server's model after a round (float64 [d]), from where the movement brought it."""
+        return model
+
     def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         """Return the movement of the model for a mean difference (float64 [d])."""
         return mean

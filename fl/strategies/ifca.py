@@ -31,7 +31,9 @@ COUNTS = "counts"
 class IFCA(Strategy):
     """Clustered federated learning. clusters: k >= 2. least: fewest clients of a cluster that send, >= 2; 0 beside
     noise on clients' updates, and there alone: nothing is counted then, a step is one round, and a copy moves by
-    `server_lr` times its cluster's sum over the number of all clients. server_lr: > 0.
+    `server_lr` times its cluster's sum over the number of all clients. server_lr: > 0. reseed: >= 0; 0 is the paper.
+    Else a copy that fewer than `least` chose begins anew as the most chosen one's, moved by noise of this share of its
+    root mean square: at the optimum of two clusters together, what is worse for the one is better for the other.
 
         result = Federation(make, loaders, strategy=IFCA(4), privacy=[SecAggPlus()]).fit(rounds=60)   # 30 steps
         result.model.copies[0], losses_of(result.model, loader)
@@ -41,16 +43,18 @@ class IFCA(Strategy):
     weighted = False
     beyond_examples = "a client's choice of a cluster follows its examples, and no noise covers it"
 
-    def __init__(self, clusters: int = 2, least: int = 3, server_lr: float = 1.0) -> None:
+    def __init__(
+        self, clusters: int = 2, least: int = 3, server_lr: float = 1.0, reseed: float = 0.0
+    ) -> None:
         if clusters < 2:
             raise Misuse(f"clusters: expected at least 2, got {clusters}")
         if least < 0 or least == 1:
             raise Misuse(
                 f"least: expected at least 2, or 0 beside noise, got {least}: a cluster of one is told"
             )
-        if not 0 < server_lr < float("inf"):
-            raise Misuse(f"expected server_lr > 0, got {server_lr}")
-        self.clusters, self.fewest, self.server_lr = clusters, least, server_lr
+        if not (0 < server_lr < float("inf") and 0 <= reseed < float("inf")):
+            raise Misuse(f"expected server_lr > 0 and reseed >= 0, got {server_lr} and {reseed}")
+        self.clusters, self.fewest, self.server_lr, self.reseed = clusters, least, server_lr, reseed
         self.needs_noise = "" if least else "nothing keeps a cluster of one from being told: say least=3"
         self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
         self._counted, self._members, self._now = np.zeros(clusters), tuple[str, ...](), 0
@@ -105,6 +109,19 @@ class IFCA(Strategy):
         if mean.vector.size % self.clusters:
             raise Misuse("stay_local, parameters: expected patterns that match every copy's entries alike")
         return np.ravel(self.server_lr * share[:, None] * mean.vector.reshape(self.clusters, -1))
+
+    def settled(self, model: NDArray[np.float64]) -> NDArray[np.float64]:
+        few = [c for c in range(self.clusters) if self._counted[c] < self.fewest]
+        if not (
+            self.reseed and few and self._at == self._now - 1
+        ):  # updates were summed, and some copy had none
+            return model
+        copies = model.reshape(self.clusters, -1).copy()
+        most = copies[int(np.argmax(self._counted))]
+        width = self.reseed * float(np.sqrt(np.mean(most**2)))
+        for c in few:
+            copies[c] = most + width * np.random.default_rng([self._now, c]).standard_normal(most.size)
+        return copies.ravel()
 
     def state(self) -> dict[str, NDArray[np.float64]]:
         return {

@@ -97,6 +97,20 @@ def test_clients_of_one_kind_end_in_one_cluster_whose_model_is_theirs() -> None:
     assert weights(run) == pytest.approx(TRUTH, abs=0.01)
 
 
+def test_a_copy_that_nobody_chose_begins_anew_and_splits_a_cluster_of_two_kinds() -> None:
+    ends = []
+    for reseed in (0.0, 0.05):
+        run = federation(IFCA(2, least=3, reseed=reseed), [0, 1] * 4, learning_rate=0.2)
+        with torch.no_grad():
+            run.model.copies[0].weight.copy_(torch.tensor(TRUTH[:2].mean(0))[None])
+            run.model.copies[1].weight.copy_(torch.tensor([[50.0, 50.0]]))  # fits nobody
+        run.fit(60)
+        ends.append((len(set(choices(run))), weights(run)))
+    assert ends[0][0] == 1, "as in the paper: a model that nobody chose stays"
+    assert ends[1][0] == 2
+    assert np.sort(ends[1][1], 0) == pytest.approx(np.sort(TRUTH[:2], 0), abs=0.01)
+
+
 @pytest.mark.parametrize("layer", [SecAgg, SecAggPlus])
 def test_ifca_under_masks_is_that_of_the_plain_sum_bit_for_bit(layer: Any) -> None:
     masked, plain = federation(IFCA(3), MEMBERS, [layer()]), federation(IFCA(3), MEMBERS)
