@@ -3,18 +3,19 @@
 What does not belong here: anybody's loop (`numpy`, `sklearn`).
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fl.loaders import examples_in
 from protocols.errors import Misuse
 
 Weights = Mapping[str, Any] | Sequence[Any]
 """A dict, list or tuple of arrays or numbers."""
-Clients = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
+Array = NDArray[Any]
 
 
 class Arrays(torch.nn.Module):
@@ -43,7 +44,9 @@ class Arrays(torch.nn.Module):
         held = {
             name: self._held(entry).detach().cpu().numpy().copy() for name, entry in self._entries.items()
         }
-        return held if self._container is dict else self._container(held.values())
+        if self._container is dict:
+            return held
+        return getattr(self._container, "_make", self._container)(held.values())  # _make: of a named tuple
 
     def take(self, weights: Any, whose: str) -> None:
         """Take over weights. Raises Misuse naming `whose` and the array for other names or shapes."""
@@ -54,9 +57,10 @@ class Arrays(torch.nn.Module):
             mine, given = self._held(self._entries[name]), _tensor(name, array)
             if given.shape != mine.shape:
                 raise Misuse(f"{whose}: {name}: expected shape {tuple(mine.shape)}, got {tuple(given.shape)}")
-            if given.is_floating_point() and not (mine.is_floating_point() or mine.is_complex()):
+            if not torch.can_cast(given.dtype, mine.dtype):
                 raise Misuse(
-                    f"{whose}: {name}: it began as {mine.dtype} and became {given.dtype}: begin with floats (0.0)"
+                    f"{whose}: {name}: it began as {_dtype(mine)} and would lose what {_dtype(given)} holds: begin "
+                    f"with weights of that kind, such as np.zeros(..., {_dtype(given)})"
                 )
             with torch.no_grad():
                 mine.copy_(given)
@@ -72,6 +76,10 @@ def _named(weights: Any) -> dict[Any, Any]:
     if isinstance(weights, list | tuple):
         return dict(enumerate(weights))
     raise Misuse(f"weights: expected a dict or list of arrays, got {type(weights).__name__}")
+
+
+def _dtype(tensor: torch.Tensor) -> str:
+    return str(tensor.dtype).removeprefix("torch.")
 
 
 def _tensor(name: Any, array: Any) -> torch.Tensor:
@@ -92,53 +100,41 @@ def no_outputs(options: Mapping[str, Any]) -> None:
 
 
 class ClientData:
-    """One client's data, whatever it is, and how many examples it holds."""
+    """One client's data, whatever it is, and how many examples it holds (`examples_of` unless given)."""
 
-    def __init__(self, data: Any) -> None:
-        self.data, self._examples = data, examples_of(data)
+    def __init__(self, whose: str, data: Any, examples: int | None = None) -> None:
+        self.data, self._examples = data, examples_of(whose, data) if examples is None else examples
 
     def __len__(self) -> int:
         return self._examples
 
 
-def wrapped(clients: Clients) -> Clients:
-    """Return clients whose data is `ClientData`: a mapping, a sequence, or `data_for(client_id, config)`."""
-    if isinstance(clients, Mapping):
-        return {name: ClientData(data) for name, data in clients.items()}
-    if isinstance(clients, Sequence) and not isinstance(clients, str):
-        return [ClientData(data) for data in clients]
-    if callable(clients):
-        return lambda client, config: ClientData(clients(client, config))
-    return clients  # the Federation says what it expected
-
-
-def examples_of(data: Any) -> int:
-    """Return how many examples data holds: the first dimension of an array, the common one of a tuple, list or dict of
-    arrays, else its length: of a list of examples how many they are. Raises Misuse if it cannot tell.
+def examples_of(whose: str, data: Any) -> int:
+    """Return how many examples data holds: the first dimension of an array; the common one of what a tuple or dict
+    holds, or a list with arrays in it; else its length. Raises Misuse naming `whose` if it cannot tell.
     """
     parts = list(data.values()) if isinstance(data, Mapping) else data
-    if isinstance(data, list) and not any(hasattr(part, "shape") for part in data):
-        return len(data)
-    if isinstance(parts, tuple | list):
-        sizes = {size for size in map(_rows, parts) if size is not None}
-        if len(sizes) == 1:
-            return sizes.pop()
-    elif (size := _rows(data)) is not None:
-        return size
-    raise Misuse(
-        f"clients: cannot tell how many examples {type(data).__name__} holds: give an array, or a tuple, list or dict "
-        "of arrays whose first dimensions agree, or an object with len()"
-    )
+    several = isinstance(parts, list | tuple)
+    shapes = [tuple(part.shape) for part in parts if getattr(part, "shape", ())] if several else []
+    if isinstance(data, list) and not shapes:
+        return len(data)  # examples: pairs, or rows of a table
+    sizes = {_rows(part) for part in (parts if several else [data])} - {None}
+    size = sizes.pop() if len(sizes) == 1 else None
+    alike = isinstance(data, list) and len(set(shapes)) == 1 and len(shapes) == len(data)
+    if size is None or (
+        alike and size != len(data)
+    ):  # arrays of one shape may be examples, or columns of them
+        raise Misuse(
+            f"{whose}: cannot tell how many examples {type(data).__name__} holds: give an array, or a tuple or dict of "
+            "arrays whose first dimensions agree, or an object with len()"
+        )
+    return size
 
 
 def _rows(part: Any) -> int | None:
     shape: Any = getattr(part, "shape", None)
     if shape is not None:
         return int(shape[0]) if len(shape) else None
-    try:
-        return len(part)
-    except TypeError:
-        return None
-
-
-Array = NDArray[Any]
+    if hasattr(part, "dataset"):  # a DataLoader, whose length is its batches
+        return examples_in(part)
+    return len(part) if hasattr(part, "__len__") and not isinstance(part, str | bytes | Mapping) else None

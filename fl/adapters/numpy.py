@@ -9,7 +9,8 @@ from functools import partial
 from typing import Any
 
 from fl import arguments
-from fl.adapters.arrays import Arrays, ClientData, Clients, Weights, no_outputs, wrapped
+from fl.adapters.arrays import Arrays, ClientData, Weights, no_outputs
+from fl.adapters.federated import Clients, each, federated
 from fl.federation import Federation
 from protocols.errors import Misuse
 
@@ -58,8 +59,8 @@ def from_numpy(
     weights: a dict, list or tuple of arrays or numbers that every run begins with; real ones travel, integers as
     `integers=` says. train: `train(weights, data[, epoch, round])`, called once per local epoch with a copy; returns
     the trained weights, or (weights, dict of floats). clients: data by name, or `data_for(client_id, config)` with
-    `names`: an array, a tuple, list or dict of arrays whose first dimensions agree, or anything with len(). test,
-    evaluate: data, and `evaluate(weights, data) -> dict`. options: of `Federation`.
+    `names`: an array, a tuple or dict of arrays (or lists) whose first dimensions agree, a list of examples, or what
+    has len(). test, evaluate: data, and `evaluate(weights, data) -> dict`. options: of `Federation`.
 
     Raises Misuse and StackError as `Federation` does, and for layers that must own the optimizer.
 
@@ -67,24 +68,18 @@ def from_numpy(
         weights = federation.fit(rounds=10).model.weights()
     """
     no_outputs(options)
+    if (evaluate is None) != (test is None):
+        raise Misuse("test, evaluate: give both, data and evaluate(weights, data), or neither")
     if evaluate is not None:
         arguments.takes("evaluate", evaluate, "a function evaluate(weights, data)", 2)
-    elif test is not None:
-        raise Misuse("test: give evaluate(weights, data) beside it")
 
     def measured(model: Arrays, loader: ClientData, criterion: Any, device: Any) -> dict[str, float]:
         assert evaluate is not None
         return evaluate(model.weights(), loader.data)
 
-    given = {"metrics": (), **options}
-    return Federation(
-        partial(Arrays, weights),
-        wrapped(clients),
-        ArrayLoop(train),
-        test=None if test is None else ClientData(test),
-        evaluate=None if test is None else measured,
-        **given,
-    )
+    loop = ArrayLoop(train)
+    held = None if test is None else ClientData("test", test)
+    return federated(partial(Arrays, weights), each(clients, ClientData), loop, held, measured, options)
 
 
 def _is_pair(returned: Any) -> bool:

@@ -8,14 +8,16 @@ import warnings
 from collections.abc import Mapping, Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
+from scipy.sparse import issparse
 from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.preprocessing import StandardScaler
 
 from fl import arguments
-from fl.adapters.arrays import Array, Arrays, ClientData, Clients, no_outputs, wrapped
+from fl.adapters.arrays import Array, Arrays, ClientData, no_outputs
+from fl.adapters.federated import Clients, each, federated
 from fl.adapters.numpy import OWN_STEPS, from_numpy
 from fl.federation import Federation
 from protocols.errors import Misuse
@@ -54,12 +56,16 @@ class EstimatorLoop:
 
     def __init__(self, template: Any, epochs: int) -> None:
         self.func, self.epochs = template, epochs
+        self._dtype = next(iter(_coefficients(template).values())).dtype
 
     def __call__(self, model: Coefficients, loader: ClientData, epoch: int, round: int) -> None:
         if not len(loader):
             return
         estimator = model.estimator()
-        x, y = _examples(loader.data, estimator)
+        x, y = loader.data
+        # solvers take no other floats beside their coefficients
+        sparse: bool = issparse(x)
+        x = x.astype(self._dtype, copy=False) if sparse else np.asarray(x, self._dtype)
         if hasattr(estimator, "t_"):
             passes = (round - 1) * self.epochs + epoch
             estimator.t_ += passes * len(loader)
@@ -68,7 +74,7 @@ class EstimatorLoop:
             if hasattr(estimator, "partial_fit"):
                 estimator.partial_fit(x, y)
             else:
-                _require_all_classes(estimator, y)
+                _require_every_class(estimator, y)
                 estimator.fit(x, y)
         model.take(_coefficients(estimator), type(estimator).__name__)
 
@@ -99,26 +105,26 @@ def from_sklearn(
     """
     arguments.no_class("estimator", estimator)
     no_outputs(options)
-    pairs = _pairs(clients)
-    template = _template(estimator, classes, features or _features(clients, None), pairs)
-    for name, data in pairs.items():
-        try:
-            _examples(data, template)
-        except Misuse as error:
-            raise Misuse(f"client {name!r}: {error}") from None
+    first = _first(clients, features)
+    template = _template(estimator, classes, first)
     measure = "accuracy" if is_classifier(template) else "r2"
 
     def measured(model: Coefficients, loader: ClientData, criterion: Any, device: Any) -> dict[str, float]:
         return {measure: model.estimator().score(*loader.data)}
 
-    given = {"metrics": (), "bits": 24, "range": RANGE, **options}
-    return Federation(
+    def checked(whose: str, data: Any) -> ClientData:
+        x, y = _pair(whose, data, template, first.outputs)
+        return ClientData(whose, (x, y), len(y))
+
+    return federated(
         partial(Coefficients, template),
-        wrapped(clients),
-        EstimatorLoop(template, given.get("local_epochs", 1)),
-        test=None if test is None else ClientData(test),
-        evaluate=None if test is None else measured,
-        **given,
+        each(clients, checked),
+        EstimatorLoop(template, options.get("local_epochs", 1)),
+        None if test is None else checked("test", test),
+        measured,
+        options,
+        bits=24,
+        range=RANGE,
     )
 
 
@@ -127,10 +133,10 @@ def fit_scaler(scaler: Any, clients: Clients, *, bounds: float | Array, **option
 
     One secure sum of every client's mean and mean square, each counted by its examples. clients: (x, y) or x by name,
     or `data_for(client_id, config)` with `names`. bounds: public, > 0: |x| is at most so much, one number or one for
-    each feature; a client's mean or mean square beyond it is clipped, and a warning says so. A variance below
-    bound^2 / 2^(bits - 2) counts as none, and is not exact not far above: give bounds near the values, and shift a
-    feature whose mean is large beside its spread. options: of `Federation`;
-    layers of client-level DP noise the statistics and charge for them. `scaler.result_` is the run's Result.
+    each feature; a client's mean or mean square beyond it is clipped, and a warning says so. Another one names features
+    whose spread is so small beside it that rounding shows: at 32 bits a deviation below 1/4000 of the bound is known to
+    a per cent or worse, and one below 1/27000 counts as none. options: of `Federation`; layers of client-level DP noise
+    the statistics and charge for them. `scaler.result_` is the run's Result.
 
     Raises Misuse for another scaler, for bounds that are none, for a round without a total, and as `Federation` does.
 
@@ -143,83 +149,117 @@ def fit_scaler(scaler: Any, clients: Clients, *, bounds: float | Array, **option
     most = np.atleast_1d(np.asarray(bounds, np.float64))
     if most.ndim != 1 or not (np.isfinite(most) & (most > 0)).all():
         raise Misuse(f"bounds: expected finite numbers > 0, one or one for each feature, got {bounds!r}")
-    width = _features(clients, most.size if most.size > 1 else None)
+    width = _first(clients, most.size if most.size > 1 else None).features
 
-    def statistics(weights: dict[str, Array], data: Any) -> dict[str, Array]:
-        inputs = _inputs(data, width)
-        if not len(inputs):
+    def statistics(weights: dict[str, Array], inputs: Any) -> dict[str, Array]:
+        if not inputs.shape[0]:
             return weights
         scaled = np.asarray(inputs, np.float64) / most
         return {"mean": scaled.mean(axis=0), "square": (scaled**2).mean(axis=0)}
 
     zeros = {"mean": np.zeros(width), "square": np.zeros(width)}
-    given = {"bits": 32, "range": 1.0, **options}
-    result = from_numpy(zeros, statistics, clients, **given).fit(rounds=1)
+    held = each(clients, lambda whose, data: _inputs(whose, data, width))
+    settings = {"bits": 32, "range": 1.0, **options}
+    result = from_numpy(zeros, statistics, held, **settings).fit(rounds=1)
     if abandoned := result.history[0].abandoned:
         raise Misuse(f"the round of statistics was abandoned: {abandoned}")
     summed = result.model.weights()
     scaler.mean_ = summed["mean"] * most
-    spread = summed["square"] - summed["mean"] ** 2
-    step = 2.0 ** (2 - given["bits"])  # what the sum cannot tell from a constant column
-    variance = np.where(spread > step, spread, 0.0) * most**2
+    variance = _variance(summed, settings) * most**2
     scaler.var_ = variance if scaler.with_std else None
     scaler.scale_ = np.where(variance > 0, np.sqrt(variance), 1.0) if scaler.with_std else None
     scaler.n_features_in_, scaler.result_ = width, result
     return scaler
 
 
-def _features(clients: Clients, given: int | None) -> int:
-    if given is not None:
-        return given
+def _variance(summed: Mapping[str, Array], settings: Mapping[str, Any]) -> Array:
+    """Mean square less the square of the mean, in units of the bounds; 0 where rounding alone may have made it: of the
+    mean square by a step, and of the mean, at most 1 and squared, by a step twice. Warns where that is not small.
+    """
+    rounding = 3 * 2 * settings["range"] / 2.0 ** settings["bits"]
+    variance = np.maximum(summed["square"] - summed["mean"] ** 2, 0.0)
+    if (near := np.flatnonzero((summed["square"] != 0) & (variance < 50 * rounding))).size:
+        warnings.warn(
+            f"features {near.tolist()}: their variance is below {50 * rounding:.1g} of the squared bounds, where rounding "
+            f"moves their scale by a per cent or more (below {rounding:.1g} they count as constant): subtract a public "
+            "number first, and give narrower bounds",
+            stacklevel=3,
+        )
+    return np.where(variance > rounding, variance, 0.0)
+
+
+class Shown(NamedTuple):
+    """What a client's data shows of all: how many features and outputs (none: one number each), and of which floats."""
+
+    features: int
+    outputs: tuple[int, ...] = ()
+    dtype: Any = np.float64
+
+
+def _first(clients: Clients, features: int | None) -> Shown:
+    """Return what the first client shows. Raises Misuse where no data is here, and `features` is not given."""
     if not isinstance(clients, Mapping | Sequence) or not clients:
-        raise Misuse("features: say how many there are, for no client's data is here")
-    data = next(iter(clients.values() if isinstance(clients, Mapping) else clients))
-    return int(_inputs(data).shape[1])
+        if features is None:
+            raise Misuse("features: say how many there are, for no client's data is here")
+        return Shown(features)
+    name, data = next(iter(clients.items() if isinstance(clients, Mapping) else enumerate(clients)))
+    x = _inputs(f"client {str(name)!r}", data, features)
+    y = _outputs(data[1]) if isinstance(data, tuple | list) and len(data) == 2 else np.zeros(0)
+    dtype = np.float32 if getattr(x, "dtype", None) == np.float32 else np.float64
+    return Shown(x.shape[1], y.shape[1:], dtype)
 
 
-def _inputs(data: Any, width: int | None = None) -> Any:
+def _inputs(whose: str, data: Any, width: int | None = None) -> Any:
     """A client's inputs. Raises Misuse unless they have two dimensions, and `width` features where it is given."""
-    x = data[0] if isinstance(data, tuple | list) else data
+    x = data[0] if isinstance(data, tuple | list) and len(data) else data
     shape = getattr(x, "shape", None)
     if shape is None or len(shape) != 2 or width not in (None, shape[1]):
         raise Misuse(
-            f"clients: expected (x, y) with x of shape (examples, {width or 'features'}), got "
-            f"{type(x).__name__ if shape is None else shape}"
+            f"{whose}: expected (x, y) with x of shape (examples, {width or 'features'}), got "
+            f"{type(x).__name__ if shape is None else tuple(shape)}"
         )
+    _require_finite(whose, x)
     return x
 
 
-def _pairs(clients: Clients) -> dict[Any, Any]:
-    """Return the data of the clients that are here, by name."""
-    if isinstance(clients, Mapping):
-        return dict(clients)
-    return dict(enumerate(clients)) if isinstance(clients, Sequence) and not isinstance(clients, str) else {}
+def _outputs(y: Any) -> Array:
+    """A client's labels or targets as an array; one column is none."""
+    made = np.asarray(y)
+    return made[:, 0] if made.ndim == 2 and made.shape[1] == 1 else made
 
 
-def _examples(data: Any, template: Any) -> tuple[Any, Any]:
-    """Return a client's x and y, x in the coefficients' type. Raises Misuse for what the estimator cannot learn from:
-    it says no more of the data than shapes and labels.
-    """
-    if not _is_pair(data):
-        raise Misuse(f"expected (x, y), got {type(data).__name__}")
-    coefficients = _coefficients(template)
-    first = coefficients.get("coefs_.0")
-    width = coefficients["coef_"].shape[-1] if first is None else first.shape[0]
-    x, y = _inputs(data, width), np.asarray(data[1])
-    if x.shape[0] != len(y):
-        raise Misuse(f"expected as many labels as examples, {x.shape[0]}, got {len(y)}")
-    if isinstance(x, np.ndarray):
-        x = x.astype(coefficients["coef_" if first is None else "coefs_.0"].dtype, copy=False)
-        if not np.isfinite(x).all():
-            raise Misuse("x holds NaN or infinity: remove or replace such values")
-    if is_classifier(template) and not set(np.unique(y)) <= set(template.classes_):
+def _pair(whose: str, data: Any, template: Any, outputs: tuple[int, ...]) -> tuple[Any, Array]:
+    """A client's (x, y). Raises Misuse naming it for whatever the estimator would stumble over."""
+    x = _inputs(whose, data, template.n_features_in_)
+    if not isinstance(data, tuple | list) or len(data) != 2:
+        raise Misuse(f"{whose}: expected (x, y), two parts: give the labels or targets beside x")
+    y, wanted = _outputs(data[1]), (x.shape[0], *outputs)
+    if y.shape != wanted:
+        raise Misuse(f"{whose}: expected y of shape {wanted}, an entry for each row of x, got {y.shape}")
+    if is_classifier(template) and not np.isin(y, template.classes_).all():
         raise Misuse(
-            f"classes: expected labels out of {template.classes_.tolist()}, got {np.unique(y).tolist()}"
+            f"{whose}: holds labels that are not in classes={template.classes_.tolist()}: name all there are"
         )
+    if not is_classifier(template):
+        _require_finite(whose, y)
     return x, y
 
 
-def _template(estimator: Any, classes: Sequence[Any] | None, features: int, pairs: Mapping[Any, Any]) -> Any:
+def _require_finite(whose: str, values: Any) -> None:
+    """Raises Misuse, which quotes none of them, unless values are finite numbers."""
+    sparse: bool = issparse(values)
+    numbers = np.asarray(values.data if sparse else values)
+    try:
+        finite = bool(np.isfinite(numbers.astype(float) if numbers.dtype == object else numbers).all())
+    except (TypeError, ValueError):
+        finite = False
+    if not finite:
+        raise Misuse(
+            f"{whose}: expected finite numbers, got NaN, infinity or text: fill the gaps or leave them out"
+        )
+
+
+def _template(estimator: Any, classes: Sequence[Any] | None, shown: Shown) -> Any:
     """Return a fitted estimator: the given one, or one of all classes that has learned nothing yet. Raises Misuse."""
     name = type(estimator).__name__
     goes_on = hasattr(estimator, "partial_fit") or "warm_start" in getattr(estimator, "get_params", dict)()
@@ -236,26 +276,24 @@ def _template(estimator: Any, classes: Sequence[Any] | None, features: int, pair
     if is_classifier(estimator) and (classes is None or len(set(classes)) < 2):
         raise Misuse(f"classes: {name} needs all labels that there are, two or more, e.g. classes=[0, 1]")
     made = _going_on(clone(estimator))
-    outputs = next((np.shape(data[1])[1:] for data in pairs.values() if _is_pair(data)), ())
-    labels = np.unique(np.asarray(classes)) if is_classifier(made) else np.zeros((2, *outputs))
-    nothing = np.zeros((len(labels), features))
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        if not hasattr(made, "partial_fit"):
-            made.fit(nothing, labels)
-        elif is_classifier(made):
-            made.partial_fit(nothing, labels, classes=labels)
-        else:
-            made.partial_fit(nothing, labels)
+    labels = np.unique(np.asarray(classes)) if is_classifier(made) else np.zeros((2, *shown.outputs))
+    nothing = np.zeros((len(labels), shown.features), shown.dtype)
+    learn = getattr(made, "partial_fit", made.fit)
+    if hasattr(made, "partial_fit") and is_classifier(made):
+        learn = partial(learn, classes=labels)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            learn(nothing, labels)
+    except ValueError as error:  # which quotes zeros, if anything
+        raise Misuse(
+            f"{name} cannot begin with {shown.features} features and y like {labels[0]}: {error}"
+        ) from None
     if hasattr(made, "t_"):
         made.t_ -= len(labels)  # no step was taken yet
     if "coef_" in vars(made):
         made.coef_, made.intercept_ = np.zeros_like(made.coef_), np.zeros_like(made.intercept_)
     return made
-
-
-def _is_pair(data: Any) -> bool:
-    return isinstance(data, tuple | list) and len(data) == 2
 
 
 def _going_on(estimator: Any) -> Any:
@@ -276,11 +314,10 @@ def _coefficients(estimator: Any) -> dict[str, Array]:
     return found
 
 
-def _require_all_classes(template: Any, labels: Any) -> None:
+def _require_every_class(template: Any, labels: Any) -> None:
     """Raises Misuse unless a client holds every class, which `fit` needs."""
     if is_classifier(template) and not np.array_equal(template.classes_, np.unique(labels)):
         raise Misuse(
-            f"{type(template).__name__}: this client's labels are {np.unique(labels).tolist()} of "
-            f"{template.classes_.tolist()}, and fit() needs all of them at every client; an estimator with partial_fit "
-            "does not"
+            f"{type(template).__name__}: fit() needs examples of all of {template.classes_.tolist()} at every client, "
+            "and this one lacks some; an estimator with partial_fit does not"
         )
