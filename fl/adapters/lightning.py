@@ -191,33 +191,33 @@ def _configured(module: Any, trainer: Callable[[], Any]) -> Any:
 def _optimizer(module: Any, trainer: Callable[[], Any]) -> Factory:
     copied = deepcopy(module)
     made, _ = _parsed(_configured(copied, trainer))
+    if made is None:
+        raise Misuse(
+            f"configure_optimizers: {type(module).__name__}'s gives no optimizer: let it return one, or give "
+            "from_lightning(..., optimizer=lambda parameters: ...)"
+        )
     return again(made, copied.parameters())
 
 
 def _parsed(configured: Any) -> tuple[Any, list[Any]]:
-    """The one optimizer that `configure_optimizers` returned, and its schedulers. Raises Misuse for none or several."""
+    """The one optimizer that `configure_optimizers` returned, or None, and its schedulers, each in a dict. Raises
+    Misuse for several optimizers, and for a schedule that follows a metric.
+    """
     schedulers: Any = []
-    if isinstance(configured, list | tuple) and len(configured) == 1:
-        (configured,) = configured
-    if isinstance(configured, dict):
-        schedulers = [configured["lr_scheduler"]] if configured.get("lr_scheduler") else []
-        configured = configured.get("optimizer")
-    elif isinstance(configured, tuple) and len(configured) == 2 and isinstance(configured[0], list):
+    if isinstance(configured, tuple) and len(configured) == 2 and isinstance(configured[0], list):
         configured, schedulers = configured
     if isinstance(configured, list | tuple) and len(configured) == 1:
         (configured,) = configured
-    if not isinstance(configured, Optimizer):
-        listed = isinstance(configured, list | tuple)
-        named = ", ".join(type(one).__name__ for one in (configured if listed else [configured]))
-        instead = (
-            "a loop with several of them is a train function of one's own, Federation(train=...)"
-            if listed
-            else "return it, or give from_lightning(..., optimizer=lambda parameters: ...)"
-        )
+    if isinstance(configured, dict):
+        schedulers, configured = [configured.get("lr_scheduler")], configured.get("optimizer")
+    if not isinstance(configured, Optimizer | None):
+        several = configured if isinstance(configured, list | tuple) else [configured]
         raise Misuse(
-            f"configure_optimizers: expected one optimizer, with schedulers or without, got {named}: {instead}"
+            "configure_optimizers: expected one optimizer, with schedulers or without, got "
+            f"{', '.join(type(one).__name__ for one in several)}: a loop with several of them is a train function of "
+            "one's own, Federation(train=...)"
         )
-    told = [{"scheduler": one, **(one if isinstance(one, dict) else {})} for one in schedulers]
+    told = [{"scheduler": one, **(one if isinstance(one, dict) else {})} for one in schedulers if one]
     for one in told:
         followed(one["scheduler"])
     return configured, told
@@ -225,8 +225,6 @@ def _parsed(configured: Any) -> tuple[Any, list[Any]]:
 
 def _here(configured: Any, optimizer: Any, own: Any, calls: int) -> Any:
     """What `configure_optimizers` returned, around another optimizer, with its schedules after `calls` epochs."""
-    if configured is None:
-        return optimizer
     made, schedulers = _parsed(configured)
     if not schedulers:
         return optimizer

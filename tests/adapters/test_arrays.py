@@ -189,6 +189,7 @@ def test_weights_that_begin_as_integers_and_are_trained_are_refused(start: Any) 
         ({"train": lambda weights: weights}, r"train\(weights, data\["),
         ({"test": CLIENTS["a"]}, "test, evaluate: give both"),
         ({"evaluate": lambda weights, data: {}}, "test, evaluate: give both"),
+        ({"evaluation": object()}, "evaluation: it measures the outputs of a torch module"),
     ],
 )
 def test_what_cannot_work_is_refused_before_round_one(given: dict[str, Any], says: str) -> None:

@@ -186,7 +186,7 @@ SAME = trainer()()
         ({"trainer": trainer(max_epochs=-1)}, "whole passes, 1 or more, got -1"),
         ({"trainer": trainer(callbacks=[EarlyStopping("loss")])}, "EarlyStopping watches.*leave it out"),
         ({"module": Net("two")}, "expected one optimizer.*got Adam, Adam: a loop with several"),
-        ({"module": Net("nothing")}, "expected one optimizer.*got NoneType: return it, or give"),
+        ({"module": Net("nothing")}, "configure_optimizers: Net's gives no optimizer: let it return one, or"),
         ({"module": Net("cycle")}, r"needs a Trainer with data.*optimizer=lambda"),
         ({"module": Net("plateau")}, "ReduceLROnPlateau follows a metric"),
         ({"module": torch.nn.Linear(2, 2)}, "expected a LightningModule of the package lightning"),
