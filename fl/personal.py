@@ -10,11 +10,12 @@ from typing import Any
 import torch
 
 from fl.computation import STAYED
-from fl.engines.memory import MemoryEngine
+from fl.engines.memory import CLIENTS, MemoryEngine
 from fl.federation import Federation
 from fl.tensors.clone import clone
 from protocols.errors import Misuse
 from protocols.party_state import CLOSED, PartyState
+from protocols.party_state import erase as erase_kept
 
 
 def model_of(federation: Federation, client: str) -> torch.nn.Module:
@@ -43,3 +44,18 @@ def model_of(federation: Federation, client: str) -> torch.nn.Module:
         name: torch.from_numpy(array.copy()) for name, array in PartyState.of(own, owner).arrays().items()
     }
     return clone(coordinator.model, {**coordinator.model.state_dict(), **kept}, setup.options.device)
+
+
+def erase(federation: Federation) -> None:
+    """Erase what the clients of a run that was played in memory kept from round to round, here and in its folder: the
+    run is over, and cannot go on. Models of their own are gone with it. On Flower: `server_app(erase=True)`.
+
+    Raises Misuse for a federation that is not played in memory.
+    """
+    engine, scope = federation.engine, federation.coordinator.origin.scope
+    if not isinstance(engine, MemoryEngine):
+        raise Misuse("what clients keep lies at their nodes: give server_app erase=True")
+    for store in engine.stores.values():
+        erase_kept(store, scope)
+    if (folder := federation.setup.output) is not None:
+        (folder / CLIENTS).unlink(missing_ok=True)

@@ -19,6 +19,8 @@ from protocols.store import Store, Transaction
 
 KEPT = "kept/"
 """What the names of these entries of a store begin with."""
+SCHEMA = "/schema"
+"""Under this name lies the digest of the model's schema that arrays were kept beside."""
 CLOSED = "closed"
 """Under this name the server broadcasts, for each client asked, the last round that closed with its input (0: none)."""
 Arrays = Mapping[str, NDArray[Any]]
@@ -52,10 +54,19 @@ class Held(Record):
         return {name: held.array() for name, held in self.values.items()}
 
 
+def erase(store: Store, scope: str) -> None:
+    """Erase all that the run `scope` (`RoundFacts.scope`) keeps in a store: it is over, and cannot go on."""
+    with store.transaction() as t:
+        for name in t.names(f"{KEPT}{scope}/"):
+            t.delete(name)
+
+
 @dataclass(frozen=True)
 class PartyState:
     """One owner's arrays at one client, in one run. Whoever uses it calls `keep` in every round that it takes part in.
     A run reads nothing that another one kept here.
+
+    It is bound to the names, shapes and dtypes of the model that it was kept beside (`RoundFacts.schema`).
 
     state = PartyState.of(facts, "scaffold")
     control = state.arrays().get("control", zeros)
@@ -67,6 +78,7 @@ class PartyState:
     owner: str
     round: int
     closed: int
+    schema: bytes = b""
 
     @classmethod
     def of(cls, facts: RoundFacts, owner: str) -> Self:
@@ -80,23 +92,34 @@ class PartyState:
                 f"{owner}: expected a store of the client's own and a broadcast that says which rounds closed; "
                 "set keeps_state on the layer or strategy, and play the rounds with a Federation"
             )
-        state = cls(
-            facts.store, facts.scope, owner, facts.number, int(facts.number_for(CLOSED, facts.client, 0))
-        )
+        closed = int(facts.number_for(CLOSED, facts.client, 0))
+        state = cls(facts.store, facts.scope, owner, facts.number, closed, facts.schema)
         state._settle()
         return state
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """Return what was kept in the last round that closed with this client, empty before the first."""
+        """Return what was kept in the last round that closed with this client, empty before the first.
+
+        Raises ProtocolViolation for what was kept beside a model of other arrays.
+        """
         held = self._read("settled")
-        return {} if held is None else held.arrays()
+        found = {} if held is None else held.arrays()
+        if (made := found.pop(SCHEMA, None)) is not None and made.tobytes() != self.schema:
+            raise ProtocolViolation(
+                f"{self.owner}: this client's state was kept beside a model of other names, shapes or dtypes: go on "
+                "with that model, or begin a new run",
+                "server",
+            )
+        return found
 
     def keep(self, arrays: Arrays) -> None:
         """Keep arrays of this round, durably, until a later broadcast settles them or they are rolled back.
 
         arrays: numbers of any dtype and shape, by name.
         """
-        held = Held(self.round, {name: HeldArray.of(np.asarray(array)) for name, array in arrays.items()})
+        beside = {SCHEMA: np.frombuffer(self.schema, np.uint8)} if self.schema else {}
+        values = {name: HeldArray.of(np.asarray(array)) for name, array in {**arrays, **beside}.items()}
+        held = Held(self.round, values)
         self.store.put(self._key("pending"), held.encode())
 
     def _settle(self) -> None:
@@ -118,7 +141,7 @@ class PartyState:
         others = [name for name in self.store.names(KEPT) if f"/{self.owner}/" in name]
         if not known and others:
             return "what it holds is of another run: put this run's state back, or begin a new run"
-        return "the state or the server's run was lost or put back"
+        return "the state or the server's run was lost, erased when the run ended, or put back"
 
     def _read(self, kind: str, transaction: Transaction | None = None) -> Held | None:
         data = (transaction or self.store).get(self._key(kind))

@@ -146,6 +146,7 @@ def server_app(
     poll: float = POLL_SECONDS,
     on_round: OnRound | None = None,
     on_result: Callable[[Result], None] | None = None,
+    erase: bool = False,
 ) -> ServerApp:
     """Return the server: it runs `rounds` rounds, or those that are left in the federation's output folder.
 
@@ -155,6 +156,8 @@ def server_app(
     (default: the federation's `client_timeout`, else 600). The run configuration
     overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
     `secagg-timeout`. on_round: False ends the run (`Federation.fit`). on_result: gets what `fit` returns.
+    erase: once the last round is over, clients erase what they kept from round to round; the run then cannot go on with
+    more rounds.
 
     The app raises Misuse, before anything is sent, for fewer than one round or a timeout that is not > 0.
     """
@@ -183,7 +186,8 @@ def server_app(
         resume = folder is not None and checkpoint.begun(folder)
         server.wait(playing.coordinator.cohort(), limit)
         result = playing.fit(planned, resume=resume, on_round=after)
-        kept = server.farewell(playing.coordinator.run, min(limit, 60.0))
+        over = playing.coordinator.origin.run if erase and len(result.history) == planned else ""
+        kept = server.farewell(playing.coordinator.run, min(limit, 60.0), over)
         if folder is not None:
             log(INFO, "%d clients keep the head %s of the run record", len(kept), server.head)
         if on_result:

@@ -27,6 +27,7 @@ from protocols.errors import PolicyRefusal, ProtocolViolation, WireError
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party
+from protocols.party_state import erase
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.record import HEAD_PURPOSE
@@ -61,7 +62,9 @@ class NodeParty:
                 wanted = request.recipient
                 raise ProtocolViolation(f"a request for {wanted!r} came to {self.site.name!r}", "server")
             if request.kind == CLOSE:
-                self._keep_head(_header(request))
+                self._keep_head(header := _header(request))
+                if header.terms.origin.run:  # it is over, says who may go on with it
+                    erase(self.site.store, header.terms.origin.scope)
             else:
                 if request.kind == START:
                     self._start(request, message)

@@ -166,11 +166,13 @@ class ServerParty:
             self._warned.add(about)
             log(WARNING, text, *values)
 
-    def farewell(self, run: RunFacts | None, timeout: float) -> tuple[str, ...]:
-        """Hand every connected client the last head of the record; return the names of those who kept it."""
-        if self.head == GENESIS or run is None:
+    def farewell(self, run: RunFacts | None, timeout: float, over: str = "") -> tuple[str, ...]:
+        """Hand every connected client the last head of the record; return the names of those who kept it. over: names
+        the run, if its clients shall erase what they kept from round to round.
+        """
+        if run is None or (self.head == GENESIS and not over):
             return ()
-        directory, header = self.connected(), self.header(RoundTerms(self.origin(""), RunHeader.of(run)))
+        directory, header = self.connected(), self.header(RoundTerms(self.origin(over), RunHeader.of(run)))
         clients = directory.clients.items()
         requests = {node: sessionless(CLOSE, name, header, self.identity) for name, node in clients}
         replies = self.ask(requests, timeout, CLOSE)

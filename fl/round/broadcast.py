@@ -96,6 +96,7 @@ class Broadcast:
             store=store,
             scope=self.terms.origin.scope,
             arrives=self.plan.arrives,
+            schema=hashlib.sha256(self.reference.schema.encode()).digest(),
         )
 
 

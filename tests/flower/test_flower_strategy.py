@@ -11,6 +11,7 @@ from flwr.app import Message, RecordDict
 from fl import FedAdp, FedDyn, Federation, FedNova, Scaffold
 from fl.flower.messages import pack, unpack_request
 from fl.flower.server_state import AskedRound, ServerFacts
+from fl.flower.site import load_site
 from protocols.store import MemoryStore
 from tests.flower.test_flower_apps import federation, grid_of, same, serve
 from tests.toys.clusters import Clusters
@@ -84,6 +85,25 @@ def test_algorithms_of_several_vectors_and_kept_state_give_the_model_of_the_run_
     result = serve(grid, own(output=tmp_path / "run"), 3)
     assert [entry.abandoned for entry in result.history] == [None] * 3
     assert same(result.model, own().fit(3).model)
+
+
+def test_nodes_seal_what_they_keep_and_erase_it_when_the_run_is_over(tmp_path: Path) -> None:
+    def own(**named: Any) -> Federation:
+        return federation(strategy=Scaffold(), **named)
+
+    def names(place: int) -> list[str]:
+        site = load_site(tmp_path / f"n{place}", place, own().setup.names[place - 1])
+        return [name for name in site.store.names() if name.startswith("kept/")]
+
+    grid = grid_of(tmp_path, own)
+    serve(grid, own(output=tmp_path / "run"), 2)
+    assert all(names(place) for place in range(1, 5))
+    assert b"control" not in b"".join(p.read_bytes() for p in (tmp_path / "n1").rglob("*") if p.is_file())
+    serve(grid, own(output=tmp_path / "run"), 3, erase=True)
+    assert not any(names(place) for place in range(1, 5))
+    late = serve(grid, own(output=tmp_path / "run"), 4)
+    assert late.history[-1].abandoned
+    assert "erased when the run ended" in str(late.history[-1].refusals)
 
 
 def clustered() -> Federation:

@@ -28,12 +28,13 @@ from fl import (
     FedProx,
     FedYogi,
     Scaffold,
+    personal,
 )
 from fl.computation import LocalComputation
 from fl.round.kept import RunFiles
 from fl.strategies import Strategy
 from fl.strategies.base import Extras
-from protocols.errors import Misuse, StackError
+from protocols.errors import Misuse, ProtocolViolation, SecAggError, StackError
 from protocols.layers import Block, LocalTask, RoundFacts, RunFacts
 from protocols.party_state import CLOSED, PartyState
 from protocols.stack import Numbers, Stack
@@ -181,6 +182,27 @@ def test_an_update_that_is_not_finite_leaves_a_control_variate_as_it_was() -> No
         assert np.isfinite(weights(run)).all()
         assert not np.concatenate([*kept(run, "3").values()]).any()
         assert np.concatenate([*kept(run, "2").values()]).any()
+
+
+def test_what_clients_keep_is_erased_when_the_run_is_over(tmp_path: Path) -> None:
+    run = federation(DATA, Scaffold(), output=tmp_path, **WIDE)
+    run.fit(2)
+    assert kept(run, "0")
+    personal.erase(run)
+    stores = run.engine.stores.values()  # type: ignore[attr-defined]
+    assert not any(name.startswith("kept/") for store in stores for name in store.names())
+    assert not (tmp_path / "clients.npz").exists()
+    with pytest.raises(SecAggError, match=r"clients\.npz is not a checkpoint"):
+        federation(DATA, Scaffold(), output=tmp_path, **WIDE).fit(3, resume=True)
+
+
+def test_what_was_kept_beside_another_model_is_refused() -> None:
+    run = federation(DATA, Scaffold(), **WIDE)
+    run.fit(1)
+    own = run.coordinator.open(2, run.setup.names).own("0", run.engine.stores["0"])  # type: ignore[attr-defined]
+    assert PartyState.of(own, "scaffold").arrays().keys() == {"control"}
+    with pytest.raises(ProtocolViolation, match="beside a model of other names, shapes or dtypes"):
+        PartyState.of(replace(own, schema=bytes(32)), "scaffold").arrays()
 
 
 def test_the_statement_says_that_what_clients_keep_lies_outside_epsilon() -> None:
