@@ -188,14 +188,14 @@ class Ledger:
         for a key without a head.
         """
         with store.opened(self.path) as connection:
-            charges, now, unchained = store.verify(connection)
+            charges, now = store.verify(connection)
             terms, digests = store.terms_in(connection), [entry.digest for entry in store.entries(connection)]
         if head is None:
             if public_key is not None:
                 raise Misuse(
                     "a ledger's own file is not signed: give the signed head that somebody kept, too"
                 )
-            return LedgerVerdict("internally consistent only", charges, now, None, unchained)
+            return LedgerVerdict("internally consistent only", charges, now)
         if public_key is not None:
             head.check_signature(public_key)
         if head.charges > charges:
@@ -207,7 +207,7 @@ class Ledger:
             what = "terms (the budget)" if terms != head.terms else "charges"
             raise StoreError(f"the ledger's {what} are not those of the kept head: changed or replaced since")
         level = "fits the head" if public_key is None else "verified"
-        return LedgerVerdict(level, charges, now, head.charges, unchained)
+        return LedgerVerdict(level, charges, now, head.charges)
 
     def sign_head(self, signer: Identity) -> SignedHead:
         """Return a signed head over the terms and every charge so far, after checking them, for others to keep.
@@ -215,7 +215,7 @@ class Ledger:
         Raises StoreError as `verify` does.
         """
         with store.opened(self.path) as connection:
-            charges, _, _ = store.verify(connection)
+            charges, _ = store.verify(connection)
             rows = list(store.entries(connection))
             return SignedHead.sign(
                 store.terms_in(connection), charges, rows[-1].digest if rows else "", signer

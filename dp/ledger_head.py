@@ -81,11 +81,10 @@ class LedgerVerdict:
     level: "internally consistent only" (whoever can write the file could have written all of it), "fits the head"
     (nothing up to the kept head was edited, removed or re-priced, if the head is what somebody kept) or "verified"
     (also, the key given signed that head). charges, head: of the ledger now. kept: charges that the kept head covers,
-    None without one. unchained: charges that format 1 wrote before terms and number of charges were chained.
+    None without one.
     """
 
     level: str
     charges: int
     head: str
     kept: int | None = None
-    unchained: int = 0

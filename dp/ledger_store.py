@@ -9,7 +9,7 @@ included: after a kill at any point a charge is in the file wholly or not at all
 caller went on. Each row carries SHA-256 of the row before and itself, and a head (`dp.ledger_head`) carries the terms,
 the number of rows and the last of them: edits, rows cut off and other terms show, at the next charge at the latest. An
 old copy of the whole file does not show (nothing in a file can tell that; a signed head that somebody keeps does).
-Format 1 had no head: such a file is read, and gets one with its next charge.
+Format 1 had no head: such a file is refused by name.
 """
 
 import hashlib
@@ -30,20 +30,14 @@ FORMAT = 2
 APPLICATION_ID = 0x5EC1ED6E
 _WAIT_SECONDS = 60.0
 
-_HEAD = (
-    """CREATE TABLE head (
-        only INTEGER PRIMARY KEY CHECK (only = 1), charges INTEGER NOT NULL, head TEXT NOT NULL,
-        unchained INTEGER NOT NULL)""",
-    "CREATE TRIGGER head_DELETE BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
-)
-"""What format 2 added. unchained: how many charges format 1 had written."""
-
 _SCHEMA = (
     "CREATE TABLE terms (only INTEGER PRIMARY KEY CHECK (only = 1), json TEXT NOT NULL)",
     """CREATE TABLE charges (
         id INTEGER PRIMARY KEY AUTOINCREMENT, at TEXT NOT NULL, run TEXT NOT NULL, round INTEGER NOT NULL,
         party TEXT NOT NULL, unit TEXT NOT NULL, relation TEXT NOT NULL, event TEXT NOT NULL,
         count INTEGER NOT NULL CHECK (count > 0), note TEXT NOT NULL, digest TEXT NOT NULL)""",
+    "CREATE TABLE head (only INTEGER PRIMARY KEY CHECK (only = 1), charges INTEGER NOT NULL, head TEXT NOT NULL)",
+    "CREATE TRIGGER head_DELETE BEFORE DELETE ON head BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END",
     "CREATE INDEX by_event ON charges (unit, relation, party, event, count)",
     *(
         f"CREATE TRIGGER {table}_{verb} BEFORE {verb} ON {table} "
@@ -111,7 +105,9 @@ def create(path: Path, terms: dict[str, Any]) -> dict[str, Any]:
                 connection.execute(statement)
             connection.execute(f"PRAGMA application_id={APPLICATION_ID}")
             connection.execute("INSERT INTO terms VALUES (1, ?)", (json.dumps(terms, sort_keys=True),))
-            _begin_head(connection)
+            head = head_of(terms_in(connection), 0, "")
+            connection.execute("INSERT INTO head VALUES (1, 0, ?)", (head,))
+            connection.execute(f"PRAGMA user_version={FORMAT}")
         _check_format(connection, path)
         check_head(connection)
         return terms_in(connection)
@@ -135,23 +131,14 @@ def _check_format(connection: sqlite3.Connection, path: Path) -> None:
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if application != APPLICATION_ID:
         raise StoreError(f"{path.name} is an SQLite file but not a ledger; choose another path")
-    if version not in (1, FORMAT):
+    if version != FORMAT:
         raise StoreError(
-            f"{path.name} is a ledger of format {version}; this version reads formats 1 and {FORMAT}"
+            f"{path.name} is a ledger of format {version}; this version reads format {FORMAT}: "
+            "begin another, with what this one spent taken off its budget"
         )
 
 
 # -- the head --
-
-
-def _begin_head(connection: sqlite3.Connection) -> None:
-    """Give a ledger without a head one, inside `writing`: of its terms and of the charges that it has."""
-    for statement in _HEAD:
-        connection.execute(statement)
-    charges, last = _last(connection)
-    head = head_of(terms_in(connection), charges, last)
-    connection.execute("INSERT INTO head VALUES (1, ?, ?, ?)", (charges, head, charges))
-    connection.execute(f"PRAGMA user_version={FORMAT}")
 
 
 def _last(connection: sqlite3.Connection) -> tuple[int, str]:
@@ -161,16 +148,14 @@ def _last(connection: sqlite3.Connection) -> tuple[int, str]:
     return int(charges), str(last[0]) if last else ""
 
 
-def check_head(connection: sqlite3.Connection) -> tuple[int, str, int]:
-    """Return (charges, head, charges that format 1 wrote) after comparing them with what the file holds.
+def check_head(connection: sqlite3.Connection) -> tuple[int, str]:
+    """Return (charges, head) after comparing them with what the file holds.
 
     Raises StoreError where charges were cut off or added, or the terms (the budget) changed, behind the ledger's back.
     """
     charges, last = _last(connection)
     head = head_of(terms_in(connection), charges, last)
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
-        return charges, head, charges
-    kept = connection.execute("SELECT charges, head, unchained FROM head").fetchone()
+    kept = connection.execute("SELECT charges, head FROM head").fetchone()
     if kept is None or kept[0] != charges:
         held = "no head" if kept is None else f"a head over {kept[0]} charges"
         raise StoreError(f"the ledger holds {charges} charges and {held}: charges were removed or slipped in")
@@ -178,7 +163,7 @@ def check_head(connection: sqlite3.Connection) -> tuple[int, str, int]:
         raise StoreError(
             "the ledger's terms or its last charge are not those of its head: the budget was changed"
         )
-    return charges, head, int(kept[2])
+    return charges, head
 
 
 @contextmanager
@@ -198,11 +183,9 @@ def writing(connection: sqlite3.Connection) -> Iterator[None]:
 def append(connection: sqlite3.Connection, rows: Iterable[dict[str, Any]]) -> tuple[Entry, ...]:
     """Add rows inside `writing`. Each holds run, round, party, unit, relation, event, count and note.
 
-    A ledger of format 1 becomes one of the present format first. Raises StoreError where the head does not fit.
+    Raises StoreError where the head does not fit.
     """
-    if connection.execute("PRAGMA user_version").fetchone()[0] == 1:
-        _begin_head(connection)
-    charges, _, _ = check_head(connection)
+    charges, _ = check_head(connection)
     _, last = _last(connection)
     added = []
     for row in rows:
@@ -243,7 +226,7 @@ def totals(connection: sqlite3.Connection) -> list[tuple[str, str, str, str, int
     )
 
 
-def verify(connection: sqlite3.Connection) -> tuple[int, str, int]:
+def verify(connection: sqlite3.Connection) -> tuple[int, str]:
     """Check SQLite's own integrity, the hash chain and the head; return what `check_head` does.
 
     Raises StoreError naming the first row that does not fit.

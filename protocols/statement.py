@@ -12,7 +12,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
 from protocols.errors import Misuse
-from protocols.guarantee import Guarantee, only_epsilon, price_from_json
+from protocols.guarantee import Guarantee, only_epsilon
 
 VERSION = 2
 SIMULATED = "simulated parties"
@@ -95,19 +95,14 @@ class Statement:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read version 2, and version 1, which had one price for all its events. Raises Misuse for another version,
-        an unknown key, and an epsilon that is no price.
-        """
-        if data.get("version") not in (1, VERSION):
-            raise Misuse(f"expected a statement of version 1 or {VERSION}, got {data.get('version')!r}")
+        """Raises Misuse for another version, an unknown key, and an epsilon that is no price."""
+        if data.get("version") != VERSION:
+            raise Misuse(f"expected a statement of version {VERSION}, got {data.get('version')!r}")
         try:
             body = dict(data)
             body["protection"] = Protection(**_tuples(body["protection"], "assumptions", "limits"))
             body["events"] = tuple(PrivacyEvent(**event) for event in body["events"])
-            if body["version"] == 1:
-                body = _from_version_1(body)
-            else:
-                body["guarantees"] = tuple(Guarantee.from_json(line) for line in body["guarantees"])
+            body["guarantees"] = tuple(Guarantee.from_json(line) for line in body["guarantees"])
             return cls(**_tuples(body, "layers", "notes"))
         except (KeyError, TypeError) as error:
             raise Misuse(f"not a statement of version {data['version']}: {error}") from None
@@ -137,19 +132,6 @@ class Statement:
         if not self.guarantees:
             lines.append("Differential privacy: none; the sum itself may reveal an update")
         return "\n".join(lines)
-
-
-def _from_version_1(body: dict[str, Any]) -> dict[str, Any]:
-    """Its epsilon was the largest over all its events at its delta: it holds for each unit and relation by itself."""
-    old = {name: body.pop(name, None) for name in ("epsilon", "delta", "unit", "relation", "accountant")}
-    kinds = {(event.unit, event.relation, event.adversary) for event in body["events"]}
-    kinds = kinds or {(old["unit"] or "", old["relation"] or "", "public")}
-    epsilon = price_from_json(old["epsilon"])
-    lines: tuple[Guarantee, ...] = ()
-    if epsilon is not None:
-        price = (epsilon, old["delta"], old["accountant"] or "")
-        lines = tuple(Guarantee(*kind, *price) for kind in sorted(kinds))
-    return body | {"guarantees": lines, "version": VERSION}
 
 
 def _tuples(data: dict[str, Any], *names: str) -> dict[str, Any]:

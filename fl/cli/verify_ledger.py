@@ -40,8 +40,6 @@ def _lines(path: Path, ledger: "Ledger", verdict: "LedgerVerdict") -> Iterator[s
     yield f"{path}: {verdict.level}; {verdict.charges} charges\nhead {verdict.head}"
     for spent in ledger.spent():
         yield f"{spent}; the budget is {ledger.terms.epsilon:g}"
-    if verdict.unchained:
-        yield f"The first {verdict.unchained} were written by format 1, which did not chain the budget."
     if verdict.kept is not None:
         yield f"The kept head covers the budget and the first {verdict.kept} charges: nothing there was changed."
     if verdict.level != "verified":

@@ -261,7 +261,7 @@ DEFECTS = {
     ),
     "a ledger whose last charge was cut off": Defect(
         partial(ledger_rig.tampering_is_found, ledger_rig.CUT),
-        patches=((ledger_store, "check_head", lambda connection: (0, "", 0)),),
+        patches=((ledger_store, "check_head", lambda connection: (0, "")),),
     ),
     "a ledger whose budget was raised": Defect(
         partial(ledger_rig.tampering_is_found, ledger_rig.RAISED),
