@@ -100,7 +100,7 @@ class Coordinator:
                 'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
             )
         self._try_evaluation()
-        self.setup.schedule.at(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
+        self.setup.schedule.check(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
         self.run = run
         self.setup.stack.plan(run)
         self.setup.strategy.plan(run)

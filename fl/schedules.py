@@ -46,9 +46,22 @@ class Schedule:
         if self.make is None:
             return _nothing
         scheduler = self._made(optimizer)
-        steps = (round - 1) * (epochs if self.per == "epoch" else 1)
-        advance(scheduler, steps, f"round {round}")
+        advance(scheduler, self._steps(round - 1, epochs), f"round {round}")
         return scheduler.step if self.per == "epoch" else _nothing
+
+    def check(self, optimizer: Any, rounds: int, epochs: int) -> None:
+        """Raises Misuse as `at` does for a run's last round; warns of a schedule of which the run is less than half."""
+        self.at(optimizer, rounds, epochs)
+        steps = self._steps(rounds, epochs)
+        if self.make is not None and (length := _length(scheduler := self._made(optimizer))) > 2 * steps:
+            warnings.warn(
+                f"scheduler: {type(scheduler).__name__} is made for {length} steps, and this run has {steps}: it is "
+                f"stepped once per {self.per}, not per batch: make it for so many",
+                stacklevel=5,
+            )
+
+    def _steps(self, rounds: int, epochs: int) -> int:
+        return rounds * (epochs if self.per == "epoch" else 1)
 
     def facts(self, optimizer: Any) -> Settings:
         """Return the kind of scheduler and its plain settings at the beginning of a run, for its checkpoint."""
@@ -94,6 +107,12 @@ def advance(scheduler: Any, steps: int, where: str) -> None:
                 scheduler.step()
     except ValueError as error:
         raise Misuse(f"scheduler: {type(scheduler).__name__} does not reach {where}: {error}") from None
+
+
+def _length(scheduler: Any) -> int:
+    """How many steps a scheduler, or one that it chains, says that it is made for; 0 where it does not say."""
+    said = (getattr(scheduler, name, 0) for name in ("total_steps", "T_max", "total_iters"))
+    return max(*said, *map(_length, getattr(scheduler, "_schedulers", ())))
 
 
 def _nothing() -> None:

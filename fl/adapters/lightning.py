@@ -35,7 +35,7 @@ from fl.adapters.federated import (
     refuse_watching,
     unlike,
 )
-from fl.adapters.optimizers import Factory, again
+from fl.adapters.optimizers import Factory, again, following
 from fl.federation import Federation
 from fl.schedules import advance, followed
 from protocols.errors import Misuse
@@ -240,16 +240,9 @@ def _here(configured: Any, optimizer: Any, own: Any, calls: int) -> Any:
     steps = -(-own.num_training_batches // own.accumulate_grad_batches)
     for told in schedulers:
         taken = calls * (steps if told.get("interval") == "step" else 1) // told.get("frequency", 1)
-        _rebind(told["scheduler"], optimizer)
+        told["scheduler"] = following(told["scheduler"], made)(optimizer)
         advance(told["scheduler"], taken, f"epoch {calls} of the run")
     return [optimizer], schedulers
-
-
-def _rebind(scheduler: Any, optimizer: Any) -> None:
-    """Let a scheduler, and those that it chains, set the rates of another optimizer."""
-    scheduler.optimizer = optimizer
-    for inner in getattr(scheduler, "_schedulers", ()):
-        _rebind(inner, optimizer)
 
 
 def _overrides(module: Any, hook: str) -> bool:

@@ -180,9 +180,9 @@ def _variance(summed: Mapping[str, Array], settings: Mapping[str, Any]) -> Array
     variance = np.maximum(summed["square"] - summed["mean"] ** 2, 0.0)
     if (near := np.flatnonzero((summed["square"] != 0) & (variance < 50 * rounding))).size:
         warnings.warn(
-            f"features {near.tolist()}: their variance is below {50 * rounding:.1g} of the squared bounds: rounding "
-            f"moves their scale by a per cent or more (below {rounding:.1g} they count as constant): subtract a public "
-            "number first, and give narrower bounds",
+            f"features {near.tolist()}: their variance is below {50 * rounding:.1g} of squared bounds: rounding, or "
+            f"a layer's noise, moves their scale by a per cent or more (below {rounding:.1g} they count as constant): "
+            "subtract a public number first, and give narrower bounds",
             stacklevel=3,
         )
     return np.where(variance > rounding, variance, 0.0)

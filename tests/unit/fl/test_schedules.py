@@ -143,3 +143,25 @@ def test_a_schedule_that_ends_before_the_run_is_named_before_round_1() -> None:
     with pytest.raises(Misuse, match="OneCycleLR does not reach round 5"):
         federation(make, heard, privacy=[ClientDP(epsilon=8, delta=1e-5, clip=1.0)]).fit(5)
     assert heard == []
+
+
+@pytest.mark.parametrize(
+    "make",
+    [
+        lambda optimizer: lr_scheduler.OneCycleLR(optimizer, max_lr=1.0, total_steps=80),
+        lambda optimizer: lr_scheduler.ChainedScheduler(
+            [lr_scheduler.StepLR(optimizer, 1), lr_scheduler.CosineAnnealingLR(optimizer, 80)]
+        ),
+    ],
+    ids=["one-cycle", "chained"],
+)
+def test_a_schedule_made_for_batches_is_said_to_be_stepped_by_epochs(make: Callable[[Any], Any]) -> None:
+    with pytest.warns(
+        UserWarning, match=r"made for 80 steps, and this run has 4: it is stepped once per epoch"
+    ):
+        federation(make, local_epochs=2).fit(2)
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_schedule_of_which_a_run_uses_half_is_no_news() -> None:
+    federation(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 8), local_epochs=2).fit(2)
