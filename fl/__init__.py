@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from fl.client_evaluation import ClientEvaluation
     from fl.compression import FewBits, RandomK
     from fl.federation import Federation
+    from fl.low_rank import LowRank
     from fl.strategies import (
         IFCA,
         RFA,
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "FewBits": "fl.compression",
+    "LowRank": "fl.low_rank",
     "RandomK": "fl.compression",
     "ClientEvaluation": "fl.client_evaluation",
     "Federation": "fl.federation",
@@ -69,6 +71,7 @@ __all__ = [
     "Federation",
     "FewBits",
     "GroupMedian",
+    "LowRank",
     "RandomK",
     "Scaffold",
     "SecureAverage",

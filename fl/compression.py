@@ -44,6 +44,9 @@ class Compression(PrivacyLayer):
     def _compressed(self, vector: Floats, facts: RoundFacts, kept: Callable[[Floats], Floats]) -> Floats:
         """Return the vector plus the client's residual, and keep what `kept`, which says what is sent, leaves of it."""
         state = PartyState.of(facts, self.name)
+        if not vector.size:  # a round of counts
+            state.keep(state.arrays())
+            return vector
         whole: Floats = vector + state.arrays().get(RESIDUAL, np.zeros_like(vector))
         state.keep({RESIDUAL: whole - kept(whole)})
         return whole
@@ -115,11 +118,14 @@ class RandomK(Compression):
         """Which coordinates are sent, in order (SHAKE-256 of the round's seed)."""
         data = hashlib.shake_256(b"secagg random-k v1\0" + facts.seed).digest(8 * dimension)
         order = np.argsort(np.frombuffer(data, "<u8"), kind="stable")
-        return np.sort(order[: max(1, round(self.share * dimension))])
+        return np.sort(order[: self._size(dimension)])
+
+    def _size(self, dimension: int) -> int:
+        """How many coordinates of so many are sent."""
+        return min(dimension, max(1, round(self.share * dimension)))
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        taken = self._takes(given)
-        return replace(taken, dimension=max(1, round(self.share * given.dimension)))
+        return replace(self._takes(given), dimension=self._size(given.dimension))
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         places = self._places(given.dimension, facts)

@@ -117,6 +117,12 @@ class FederationSetup:
                     f"{type(layer).__name__} lets clients take no own step: {type(self.strategy).__name__} has none to "
                     "correct; take FedSGD, or SampleDP"
                 )
+            reckons = self.strategy.keeps_state and (self.strategy.steers or self.strategy.resends)
+            if layer.keeps_state and reckons:
+                raise StackError(
+                    f"{layer.name} sends later what it leaves out, and {self.strategy.name} reckons with what a client "
+                    "sends when it sends it: leave one of them out"
+                )
             if self.options.stay_local and layer.needs_local():
                 raise StackError(
                     f"{type(layer).__name__} computes the update of the whole model itself: leave out stay_local"

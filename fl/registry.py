@@ -106,6 +106,7 @@ PRIVACY = Registry(
         "norm-bound": "dp:NormBound",
         "few-bits": "fl:FewBits",
         "random-k": "fl:RandomK",
+        "low-rank": "fl:LowRank",
     },
 )
 STRATEGIES = Registry(

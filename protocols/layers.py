@@ -203,6 +203,7 @@ class RoundFacts:
     the broadcast model (for public randomness such as rotations). client: who acts ("" on the server).
     store: the party's own store, if it has one. scope: names the run in it, so that no other run reads what it keeps.
     schema: SHA-256 of the model's schema (b"" where there is no model), which binds what is kept.
+    shapes: of the update's tensors, in its order (empty where no model is known yet).
     afford: for a layer whose price only the client knows, called with the round's events before it trains: raises
     PolicyRefusal for more than the client accepts. arrives: what of a client's own vector is in the sum, but for noise
     (`RoundPlan.arrives`), for whoever keeps at the client what the server has of it.
@@ -218,6 +219,7 @@ class RoundFacts:
     random: SecureRandom = field(default_factory=SystemRandom)
     scope: str = ""
     schema: bytes = b""
+    shapes: tuple[tuple[int, ...], ...] = ()
     afford: Callable[[tuple[PrivacyEvent, ...]], None] = field(default=lambda events: None, repr=False)
     arrives: Callable[[str, NDArray[np.float64]], NDArray[np.float64]] = field(
         default=lambda block, vector: vector, repr=False

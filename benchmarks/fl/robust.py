@@ -18,7 +18,7 @@ from benchmarks.fl import arms
 
 CLIENTS, LIARS, ALPHA, BATCH, RATE = 20, 5, 1.0, 32, 0.05
 RADIUS = {"linear": 0.4, "cnn": 0.8}
-RULES = ("fedavg, nobody lies", "fedavg", "norm-bound", "group-median", "rfa, nobody lies", "rfa")
+RULES = ("fedavg, nobody lies", "fedavg", "rfa", "norm-bound", "group-median", "rfa, nobody lies")
 
 
 def register(app: typer.Typer) -> None:

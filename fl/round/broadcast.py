@@ -136,7 +136,11 @@ def open_round(
     # public randomness (rotations) follows the model, so the server fixes it before any input
     require_no_statistics(stack, reference.schema)
     seed = hashlib.sha256(b"secagg round seed v1\0" + root + number.to_bytes(8, "big")).digest()
-    facts = RoundFacts(run, number, tuple(clients), seed, stack.public() if public is None else public)
+    shapes = tuple(
+        leaf.shape if leaf.floats == leaf.size else (leaf.floats,) for leaf in reference.schema.protected
+    )
+    told = stack.public() if public is None else public
+    facts = RoundFacts(run, number, tuple(clients), seed, told, shapes=shapes)
     exact = [*metric.coordinates(metrics, stack.weight_cap(run)), *told_coordinates(reference.schema)]
     exact += count.coordinates(counts)
     if reference.schema.counters:
@@ -148,8 +152,8 @@ def open_round(
     _require_counters(plan, reference)
     count.require(plan, counts, _noisy(plan))
     header = RunHeader.of(run)
-    told = PublicValues.of(facts.public), tuple(counts), stack.options, plan.planned(header.facts())
-    terms = RoundTerms(origin, header, number, name, *told, manifest)
+    parts = PublicValues.of(facts.public), tuple(counts), stack.options, plan.planned(header.facts())
+    terms = RoundTerms(origin, header, number, name, *parts, manifest)
     digest = plan.digest(Shown(terms, root, hashlib.sha256(config).digest()).digest())
     return Broadcast(number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {})
 

@@ -9,8 +9,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, SampleDP
-from fl import FedAvg, Federation
+from fl import IFCA, RFA, FedAvg, FedDyn, Federation
 from fl.compression import FewBits, RandomK
+from fl.low_rank import LowRank
 from fl.registry import PRIVACY
 from protocols.errors import Misuse, StackError
 from secagg import SecAgg, SecAggPlus
@@ -199,3 +200,116 @@ def test_layers_are_built_by_name() -> None:
     few: Any = PRIVACY.build("few-bits:bits=1,range=0.01")
     assert (few.bits, few.range) == (1, 0.01)
     assert PRIVACY.build("random-k:share=0.2").share == 0.2  # type: ignore[attr-defined]
+
+
+def test_what_reckons_with_what_arrived_is_refused_beside_a_residual() -> None:
+    clients = [DataLoader(TensorDataset(torch.tensor(row)[None])) for row in TARGETS]
+    for strategy in (FedDyn(), RFA(damped=True)):
+        with pytest.raises(
+            StackError, match=r"random-k sends later what it leaves out, and .* reckons with what"
+        ):
+            Federation(Point, clients, step, strategy, [RandomK(), SecAgg()], metrics=())
+
+
+def test_a_round_of_counts_leaves_the_residual_as_it_is() -> None:
+    def loss(model: Any, batch: Any) -> Any:
+        return ((model.at - batch[0][0]) ** 2).mean()
+
+    class Apart(Point):
+        def __init__(self) -> None:
+            super().__init__()
+            self.at = torch.nn.Parameter(torch.rand(SIZE, dtype=torch.float64))
+
+    clients = [DataLoader(TensorDataset(torch.tensor(row)[None])) for row in (*TARGETS, *TARGETS)]
+    given = {"metrics": (), "loss": loss, "range": 8.0, "learning_rate": RATE}
+    for layer in (RandomK(0.25), LowRank(2)):
+        run = Federation(Apart, clients, step, IFCA(2, least=2), [layer, SecAgg()], **given)
+        assert [result.abandoned for result in run.fit(6).history] == [None] * 6
+        assert all(np.isfinite(copy.at.detach().numpy()).all() for copy in run.model.copies)
+
+
+# -- low rank --
+
+
+class Matrix(torch.nn.Module):
+    """A model of a matrix and a vector."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.at = torch.nn.Parameter(torch.zeros(6, 8, dtype=torch.float64))
+        self.bias = torch.nn.Parameter(torch.zeros(3, dtype=torch.float64))
+
+
+MATRICES = np.random.default_rng(7).uniform(-1, 1, (3, 51))
+
+
+def drawn_near(model: Any, loader: Any, optimizer: Any) -> None:
+    optimizer.zero_grad()
+    flat = torch.cat([model.at.flatten(), model.bias])
+    ((flat - loader.dataset.tensors[0][0]) ** 2).sum().div(2).backward()
+    optimizer.step()
+
+
+def low_rank(privacy: Any, **options: Any) -> Federation:
+    clients = [DataLoader(TensorDataset(torch.tensor(row)[None])) for row in MATRICES]
+    given = {"metrics": (), "bits": 28, "range": 8.0, "learning_rate": RATE, **options}
+    return Federation(Matrix, clients, drawn_near, FedAvg(weighted=False), privacy, **given)
+
+
+def flat(run: Federation) -> np.ndarray:
+    return np.concatenate([p.detach().numpy().ravel() for p in run.model.parameters()])
+
+
+def test_low_rank_is_one_product_a_round_with_a_shared_basis_and_error_feedback() -> None:
+    bases: list[np.ndarray] = []
+
+    class Seen(LowRank):
+        def decode(self, aggregate: Any, given: Any, released: Any, facts: Any, survivors: Any) -> Any:
+            bases.append(self._pieces(facts, given.dimension)[0][2])  # type: ignore[arg-type]
+            return super().decode(aggregate, given, released, facts, survivors)
+
+    (run := low_rank([Seen(2)])).fit(4)
+    w, e, last = np.zeros(51), np.zeros_like(MATRICES), np.zeros((6, 8))
+    for number, basis in enumerate(bases):
+        p = RATE * (MATRICES - w) + e
+        m = p[:, :48].reshape(3, 6, 8)
+        sent = p.copy()
+        sent[:, :48] = ((basis @ basis.T @ m) if number % 2 else (m @ basis @ basis.T)).reshape(3, 48)
+        if number:  # the basis is that of the last round's mean
+            assert (
+                np.linalg.norm(last - (basis @ basis.T @ last if number % 2 else last @ basis @ basis.T))
+                < 1e-4
+            )
+        last = sent.mean(0)[:48].reshape(6, 8)
+        e, w = p - sent, w + sent.mean(0)
+    assert flat(run) == pytest.approx(w, abs=1e-5)
+
+
+def test_low_rank_sends_less_and_ends_where_the_whole_does() -> None:
+    (run := low_rank([LowRank(2)])).fit(150)
+    assert flat(run) == pytest.approx(MATRICES.mean(0), abs=0.02)
+    assert [run.coordinator.open(1, run.setup.names).plan.signals[1].dimension] in ([2 * 8 + 3], [2 * 6 + 3])
+    whole = low_rank([LowRank(6)])
+    whole.fit(1)
+    assert whole.coordinator.sample().plan.signals[1].dimension == 51, (
+        "as many columns as the matrix: sent whole"
+    )
+
+
+@pytest.mark.parametrize("masks", [SecAgg, SecAggPlus])
+def test_low_rank_under_masks_is_that_of_the_plain_sum_bit_for_bit(masks: Any) -> None:
+    (masked := low_rank([LowRank(2), masks()])).fit(4)
+    (plain := low_rank([LowRank(2)])).fit(4)
+    assert np.array_equal(flat(masked), flat(plain))
+
+
+def test_low_rank_goes_on_where_it_was_stopped_and_composes_with_noise(tmp_path: Path) -> None:
+    low_rank([LowRank(2)], output=tmp_path).fit(3)
+    (again := low_rank([LowRank(2)], output=tmp_path)).fit(5, resume=True)
+    (whole := low_rank([LowRank(2)])).fit(5)
+    assert np.array_equal(flat(again), flat(whole))
+    noise = {"noise_multiplier": 1.0, "clip": 0.5}
+    with_it = low_rank([LowRank(2), ClientDP(**noise), SecAgg()]).fit(3)
+    assert with_it.epsilon == low_rank([ClientDP(**noise), SecAgg()]).fit(3).epsilon
+    with pytest.raises(Misuse, match="at least 1"):
+        LowRank(0)

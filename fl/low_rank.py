@@ -1,0 +1,118 @@
+"""LowRank: every weight matrix travels as a product with a basis that all clients share (after Vogels, Karimireddy and
+Jaggi, PowerSGD, NeurIPS 2019, section 3, with one of its two products a round).
+
+    odd rounds:   P = sum_i (M_i + e_i) Q     M <- P Q^T     L = orthonormal basis of P, for the next round
+    even rounds:  R = sum_i L^T (M_i + e_i)   M <- L R       Q = orthonormal basis of R^T
+    e_i <- (M_i + e_i) - what arrived of it
+
+The products are linear, so that a sum of them is the product of the sum; the bases follow sums alone and are broadcast.
+What does not belong here: residuals (`fl.compression`).
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any, ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.compression import Compression
+from protocols.errors import Misuse
+from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, Value
+
+Floats = NDArray[np.float64]
+LEFT = "left"
+
+
+class LowRank(Compression):
+    """rank: >= 1, of each matrix's movement in a round. A tensor of more than two dimensions is a matrix of its first
+    dimension by all others; what has no more than `rank` rows or columns travels whole.
+
+        Federation(make, loaders, privacy=[LowRank(4), SecAggPlus()])
+    """
+
+    name: ClassVar[str] = "low-rank"
+
+    def __init__(self, rank: int = 4) -> None:
+        if rank < 1:
+            raise Misuse(f"rank: expected at least 1, got {rank}")
+        self.rank = rank
+        self._bases: dict[str, Floats] = {}
+        self._left = False
+
+    def public(self) -> Mapping[str, Value]:
+        return {LEFT: float(self._left), **self._bases} if self._bases else {}
+
+    def _pieces(self, facts: RoundFacts, dimension: int) -> list[tuple[int, int, Floats | None, bool]]:
+        """Return rows, columns, basis (None: sent whole) and whether it stands left, for every tensor in order."""
+        told = facts.public.get(self.name, {})
+        left, pieces = bool(facts.number_for(self.name, LEFT, 0.0)), []
+        random = np.random.default_rng(int.from_bytes(facts.seed, "big"))
+        for place, shape in enumerate(facts.shapes or ((dimension,),) if dimension else ()):
+            rows = shape[0] if len(shape) > 1 else 1
+            columns = int(np.prod(shape)) // max(1, rows)
+            basis = None
+            if min(rows, columns) > self.rank:
+                given = told.get(str(place))
+                begun = random.standard_normal((columns, self.rank)) if given is None else np.asarray(given)
+                basis = np.linalg.qr(begun)[0]
+            pieces.append((rows, columns, basis, left))
+        return pieces
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        pieces = self._pieces(facts, given.dimension)
+        sizes = (
+            rows * columns if basis is None else basis.shape[1] * (columns if left else rows)
+            for rows, columns, basis, left in pieces
+        )
+        return replace(self._takes(given), dimension=sum(sizes))
+
+    def _sent(self, vector: Floats, facts: RoundFacts) -> list[Floats]:
+        """The products of a vector's matrices with the bases."""
+        sent, at = [], 0
+        for rows, columns, basis, left in self._pieces(facts, vector.size):
+            matrix, at = vector[at : at + rows * columns].reshape(rows, columns), at + rows * columns
+            sent.append(matrix if basis is None else basis.T @ matrix if left else matrix @ basis)
+        return sent
+
+    def _back(self, products: Floats, facts: RoundFacts, dimension: int) -> tuple[Floats, list[Floats]]:
+        """Return what a vector of products stands for, and the products as matrices."""
+        found, read, at = [], [], 0
+        for rows, columns, basis, left in self._pieces(facts, dimension):
+            shape = (rows, columns)
+            if basis is not None:
+                shape = (basis.shape[1], columns) if left else (rows, basis.shape[1])
+            product, at = products[at : at + shape[0] * shape[1]].reshape(shape), at + shape[0] * shape[1]
+            read.append(product)
+            found.append(product if basis is None else basis @ product if left else product @ basis.T)
+        return np.concatenate([np.zeros(0), *(matrix.ravel() for matrix in found)]), read
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        def joined(p: Floats) -> Floats:
+            return np.concatenate([np.zeros(0), *(product.ravel() for product in self._sent(p, facts))])
+
+        arrives: Callable[[Floats], Floats] = lambda p: self._back(joined(p), facts, p.size)[0]  # noqa: E731 - one line
+        return replace(contribution, vector=joined(self._compressed(contribution.vector, facts, arrives)))
+
+    def decode(
+        self,
+        aggregate: Aggregate,
+        given: Signal,
+        released: Signal,
+        facts: RoundFacts,
+        survivors: tuple[str, ...],
+    ) -> Aggregate:
+        vector, products = self._back(np.asarray(aggregate.vector, np.float64), facts, given.dimension)
+        for place, (_, _, basis, left) in enumerate(self._pieces(facts, given.dimension)):
+            if basis is not None:  # the other side's basis, for the next round
+                self._bases[str(place)] = np.linalg.qr(products[place].T if left else products[place])[0]
+                self._left = not left
+        return replace(aggregate, vector=vector)
+
+    def state(self) -> dict[str, Any]:
+        bases = {name: basis.tolist() for name, basis in self._bases.items()}
+        return {"bases": bases, LEFT: self._left}
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._bases = {name: np.array(basis) for name, basis in state.get("bases", {}).items()}
+        self._left = bool(state.get(LEFT, False))
