@@ -96,7 +96,7 @@ class Broadcast:
             store=store,
             scope=self.terms.origin.scope,
             arrives=self.plan.arrives,
-            schema=hashlib.sha256(self.reference.schema.encode()).digest(),
+            schema=_named(self.reference.schema),
         )
 
 
@@ -165,6 +165,13 @@ def _root(stack: Stack, manifest: Manifest, clients: Sequence[str], number: int)
         )
     manifest.require(clients, number)
     return manifest.digest()
+
+
+def _named(schema: Schema) -> bytes:
+    """SHA-256 of a model's names, shapes and dtypes: rules differ where a round sends counts alone."""
+    return hashlib.sha256(
+        Schema(tuple(replace(leaf, rule="keep") for leaf in schema.leaves)).encode()
+    ).digest()
 
 
 def told_coordinates(schema: Schema) -> list[Coordinate]:
