@@ -79,3 +79,16 @@ class GradientCollector(torch.optim.Optimizer):
     def contribute(self) -> None:
         for parameter, mean in self.means().items():
             parameter -= mean
+
+
+def gradients(task: LocalTask) -> dict[int, torch.Tensor]:
+    """Return the mean gradient of one pass at the broadcast model, by id of parameter; the task is as it was."""
+    optimizer, epochs = task.optimizer, task.epochs
+    kept = {name: value.clone() for name, value in task.model.state_dict().items()}
+    task.optimizer = collector = GradientCollector(task.model.parameters())
+    task.epochs = 1
+    task.run(task)
+    task.optimizer, task.epochs = optimizer, epochs
+    task.model.load_state_dict(kept)
+    task.model.zero_grad()
+    return {id(parameter): mean for parameter, mean in collector.means().items()}

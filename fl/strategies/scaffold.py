@@ -15,13 +15,12 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from fl.round import Mean
 from fl.strategies.base import Extras
 from fl.strategies.fedavg import FedAvg
-from fl.strategies.fedsgd import GradientCollector
+from fl.strategies.fedsgd import gradients
 from fl.strategies.steering import Steering, require_sgd
 from protocols.errors import Misuse
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, RunFacts, Value
@@ -118,16 +117,3 @@ class Scaffold(FedAvg):
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         self._c = np.array(state[CONTROL]) if state else None
-
-
-def gradients(task: LocalTask) -> dict[int, torch.Tensor]:
-    """Return the mean gradient of one pass at the broadcast model, by id of parameter; the task is as it was."""
-    optimizer, epochs = task.optimizer, task.epochs
-    kept = {name: value.clone() for name, value in task.model.state_dict().items()}
-    task.optimizer = collector = GradientCollector(task.model.parameters())
-    task.epochs = 1
-    task.run(task)
-    task.optimizer, task.epochs = optimizer, epochs
-    task.model.load_state_dict(kept)
-    task.model.zero_grad()
-    return {id(parameter): mean for parameter, mean in collector.means().items()}

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dp import ClientDP, DistributedDP, LocalDP, SampleDP
+from dp import ClientDP, DistributedDP, LocalDP, NormBound, SampleDP
 from dp.accountants import accountant
 from dp.event_json import from_fact
 from dp.sample.options import AdaptiveClip
@@ -27,6 +27,8 @@ from fl import (
     FedNova,
     FedProx,
     FedYogi,
+    FewBits,
+    RandomK,
     Scaffold,
     personal,
 )
@@ -375,6 +377,38 @@ def test_what_theory_does_not_allow_is_refused_by_name(case: str) -> None:
     options = {"fraction": 0.5, "sampling": "poisson"} if case == "a secret choice" else {}
     with pytest.raises((StackError, Misuse), match=match):
         federation(DATA, strategy(), [layer(), SecAggPlus()], **options).fit(1)
+
+
+COMPOSES: dict[str, tuple[Callable[[], Any], tuple[Callable[[], Any], ...]]] = {
+    "sample-dp": (
+        lambda: SampleDP(noise_multiplier=1.0, batch_size=6),
+        (FedYogi,),
+    ),
+    "distributed-dp": (
+        lambda: DistributedDP(noise_multiplier=1.0),
+        (FedAdam, FedProx, FedDyn, lambda: FedNova(tau=3)),
+    ),
+    "local-dp": (lambda: LocalDP(noise_multiplier=1.0), (FedYogi, FedDyn, lambda: FedNova(tau=3))),
+    "norm-bound": (lambda: NormBound(0.5), (FedAvgM, FedDyn, lambda: FedNova(tau=3))),
+    "random-k": (lambda: RandomK(0.67), (FedAdagrad, FedDyn, lambda: FedNova(tau=3), FedAdp)),
+    "few-bits": (lambda: FewBits(8, range=1.0), (FedAvgM, FedDyn, lambda: FedNova(tau=3))),
+    "client-dp": (lambda: ClientDP(noise_multiplier=1.0), (FedAdam, FedNova, FedDyn, lambda: Scaffold(1))),
+}
+
+
+@pytest.mark.parametrize("name", COMPOSES)
+def test_what_the_page_says_composes_does(name: str) -> None:
+    layer, strategies = COMPOSES[name]
+    for make in strategies:
+        run = federation(DATA, make(), [layer(), SecAggPlus()], **WIDE)
+        assert [result.abandoned for result in run.fit(2).history] == [None] * 2
+        assert np.isfinite(weights(run)).all()
+
+
+def test_server_steps_go_over_gradients_that_a_layer_sums_itself() -> None:
+    layer = DistributedDP(noise_multiplier=1.0, unit="example", sample_rate=0.5, examples=72)
+    run = federation(DATA, FedAdam(0.1), [layer, SecAggPlus()])
+    assert run.fit(1).history[0].abandoned is None
 
 
 def test_chosen_weights_beside_noise_are_bounded_and_work() -> None:
