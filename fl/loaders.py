@@ -1,7 +1,7 @@
 """What is asked of a loader and of the device before anything is trained. Training itself is the user's own."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -80,7 +80,11 @@ def examples_in(loader: Any, whose: str = "a client") -> int:
 
 def _in_batch(batch: Any) -> int:
     """Return the common first dimension of a batch's tensors; 1 where they have none: a single example."""
-    parts = batch if isinstance(batch, list | tuple) else [batch]
-    sizes = {tuple(getattr(part, "shape", ()))[:1] for part in parts}
+    several = list(batch.values()) if isinstance(batch, Mapping) else batch
+    parts = several if isinstance(several, list | tuple) else [batch]
+    told = [
+        part for part in parts if not isinstance(part, list | tuple | Mapping | None)
+    ]  # these come with tensors
+    sizes = {tuple(getattr(part, "shape", ()))[:1] for part in told}
     (size,) = sizes.pop() or (1,) if len(sizes) == 1 else (1,)
     return int(size)

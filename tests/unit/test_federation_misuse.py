@@ -238,8 +238,11 @@ def test_a_clients_weight_is_what_its_loader_serves() -> None:
     singles = [(torch.zeros(4), torch.tensor(1))] * 3
     some = DataLoader(DATA, batch_size=4, sampler=SubsetRandomSampler(range(5)))
     few = DataLoader(DATA, batch_sampler=BatchSampler(SubsetRandomSampler(range(6)), 4, drop_last=False))
+    x, y = torch.zeros(7, 4), torch.zeros(7)
+    shaped = [{"x": x, "y": y}, ([x, x], y), ({"x": x}, y), (x, ["text"] * 7), (x, None), x, (x, 1)]
     given = (loader(), some, few, batches, singles, DATA)
     assert [examples_in(each) for each in given] == [24, 5, 6, 21, 3, 24]
+    assert [examples_in([batch] * 2) for batch in shaped] == [14] * 6 + [2]
     for endless in (DataLoader(Stream()), iter([])):
         with pytest.raises(Misuse, match="no length"):
             examples_in(endless)
