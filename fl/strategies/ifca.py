@@ -69,7 +69,8 @@ class IFCA(Strategy):
         return (
             f"ifca: a client's choice is hidden inside the sum, and its upload is {self.clusters} times one model's; "
             + (told if self.fewest else "")
-            + "a server that lies about counts or shows clients other models is stopped by noise alone",
+            + "a server that lies about counts or shows clients other models is stopped by noise alone; zeroing a "
+            "client out moves one model by at most its clip, replacing one two by the clip each or one by twice that",
         )
 
     def module(self, make: Callable[[], Any]) -> Any:

@@ -9,15 +9,23 @@ from dataclasses import dataclass
 from typing import Any
 from unittest.mock import patch
 
+import numpy as np
 import pytest
 
 from dp import ClientDP
+from fl import IFCA, RFA, GroupMedian
+from fl.compression import Compression
+from fl.copies import losses_of
 from fl.engines.memory import MemoryEngine
 from fl.round import Manifest, RoundTerms
 from fl.round.broadcast import Shown
+from fl.strategies.resending import Resending
 from protocols.party_state import PartyState
 from protocols.roundplan import RoundPlan
+from tests.unit.fl import test_clusters as clusters
+from tests.unit.fl import test_compression as compression
 from tests.unit.fl import test_manifests as manifests
+from tests.unit.fl import test_robust as robust
 from tests.unit.fl import test_round_kinds as kinds
 from tests.unit.fl import test_round_terms as terms
 from tests.unit.fl import test_strategy_hooks as hooks
@@ -138,6 +146,48 @@ DEFECTS = [
         "_key",
         lambda state, kind: f"kept/{state.owner}/{kind}",
         hooks.test_runs_over_one_store_disturb_each_other_in_no_round,
+    ),
+    Planted(
+        "a step's sum that opens without a client of it",
+        RFA,
+        "least",
+        lambda *_: 1,
+        robust.test_every_client_insists_on_all_survivors_of_the_step,
+    ),
+    Planted(
+        "one update to one point of the median twice",
+        Resending,
+        "source",
+        lambda own, task, vector: vector.tobytes(),
+        robust.test_a_client_sends_no_update_to_one_point_twice_and_believes_no_steps,
+    ),
+    Planted(
+        "a cluster of one sends its update",
+        IFCA,
+        "_choice",
+        lambda own, task, public: int(np.argmin(losses_of(task.model, task.loader, loss=task.loss))),
+        clusters.test_nobody_sends_to_a_cluster_that_is_too_small,
+    ),
+    Planted(
+        "a cluster that falls below the least by those who leave",
+        IFCA,
+        "least",
+        lambda own, number, clients, public: 1,
+        clusters.test_every_client_insists_that_no_cluster_falls_below_the_least,
+    ),
+    Planted(
+        "a residual behind a clip",
+        Compression,
+        "_takes",
+        lambda own, given: given,
+        compression.test_layers_of_noise_compose_in_the_sound_order_alone,
+    ),
+    Planted(
+        "a group of a median that opens below its least",
+        GroupMedian,
+        "least",
+        lambda *_: 1,
+        robust.test_a_group_with_too_few_survivors_abandons_the_round,
     ),
 ]
 
