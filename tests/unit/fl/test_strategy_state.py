@@ -353,6 +353,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
         r"distributed-dp protects the update",
     ),
     "local noise": (Scaffold, lambda: LocalDP(noise_multiplier=1.0), r"local-dp protects the update alone"),
+    "a residual": (
+        FedDyn,
+        lambda: RandomK(0.67),
+        r"random-k sends later what it leaves out, and feddyn reckons",
+    ),
     "no clip": (
         Peeks,
         lambda: ClientDP(noise_multiplier=1.0),
@@ -390,8 +395,8 @@ COMPOSES: dict[str, tuple[Callable[[], Any], tuple[Callable[[], Any], ...]]] = {
     ),
     "local-dp": (lambda: LocalDP(noise_multiplier=1.0), (FedYogi, FedDyn, lambda: FedNova(tau=3))),
     "norm-bound": (lambda: NormBound(0.5), (FedAvgM, FedDyn, lambda: FedNova(tau=3))),
-    "random-k": (lambda: RandomK(0.67), (FedAdagrad, FedDyn, lambda: FedNova(tau=3), FedAdp)),
-    "few-bits": (lambda: FewBits(8, range=1.0), (FedAvgM, FedDyn, lambda: FedNova(tau=3))),
+    "random-k": (lambda: RandomK(0.67), (FedAdagrad, lambda: FedNova(tau=3), FedAdp)),
+    "few-bits": (lambda: FewBits(8, range=1.0), (FedAvgM, FedProx, lambda: FedNova(tau=3))),
     "client-dp": (lambda: ClientDP(noise_multiplier=1.0), (FedAdam, FedNova, FedDyn, lambda: Scaffold(1))),
 }
 
