@@ -160,6 +160,13 @@ def no_class(name: str, value: Any) -> None:
         )
 
 
+def instance(name: str, value: Any, kind: type, wanted: str) -> None:
+    """Raises Misuse for a class in place of an object, and for anything that is no `kind`, which `wanted` names."""
+    no_class(name, value)
+    if not isinstance(value, kind):
+        raise Misuse(f"{name}: expected {wanted}, got {type(value).__name__}")
+
+
 def ledger(value: Any) -> "Ledger | None":
     """Return a ledger, or None. Raises Misuse for a path or anything else that is none."""
     no_class("ledger", value)

@@ -267,10 +267,10 @@ def criterion_of(given: Callable[[], Any] | None) -> Callable[[], Any]:
 
 def strategy_of(given: Strategy | None) -> Strategy:
     """Return the strategy, FedAvg unless one is given. Raises Misuse."""
-    arguments.no_class("strategy", given)
-    if given is not None and not isinstance(given, Strategy):
-        raise Misuse(f"strategy: expected a strategy such as FedAvg(), got {given!r}")
-    return given or FedAvg()
+    if given is None:
+        return FedAvg()
+    arguments.instance("strategy", given, Strategy, "a strategy such as FedAvg()")
+    return given
 
 
 def check_client_evaluation(given: Any, stack: Stack) -> None:
@@ -279,8 +279,7 @@ def check_client_evaluation(given: Any, stack: Stack) -> None:
     """
     if given is None:
         return
-    if not isinstance(given, ClientEvaluates):
-        raise Misuse(f"evaluation: expected an fl.ClientEvaluation, got {type(given).__name__}")
+    arguments.instance("evaluation", given, ClientEvaluates, "an fl.ClientEvaluation")
     if stack.noisy and not given.kinds:
         noisy = next(layer.name for layer in stack.layers if layer.adds_noise)
         raise Misuse(

@@ -43,6 +43,7 @@ from protocols.errors import Misuse
 PRIVATE: dict[str, Any] = {"accumulate_grad_batches": 1, "gradient_clip_val": None, "precision": "32-true"}
 PRIVATE |= {"max_steps": -1, "limit_train_batches": 1.0, "overfit_batches": 0.0}
 """What a Trainer must say beside a layer that draws the batches and owns the optimizer."""
+FROM = "of the package lightning (import lightning as L)"
 UNUSED = (Checkpoint, ModelSummary, ProgressBar)
 """What a client's Trainer does without: a federation has many of them, one after the other."""
 WATCHING = (EarlyStopping, BaseFinetuning, StochasticWeightAveraging, ModelPruning)
@@ -120,12 +121,7 @@ def from_lightning(
 
         federation = from_lightning(Net(), lambda: L.Trainer(max_epochs=1), loaders, privacy=[SecAgg()])
     """
-    arguments.no_class("module", module)
-    if not isinstance(module, L.LightningModule):
-        raise Misuse(
-            "module: expected a LightningModule of the package lightning (import lightning as L), got "
-            f"{type(module).__name__}"
-        )
+    arguments.instance("module", module, L.LightningModule, f"a LightningModule {FROM}")
     if isinstance(trainer, L.Trainer) or not callable(trainer):
         raise Misuse(
             "trainer: expected a function that makes a Trainer, such as lambda: L.Trainer(max_epochs=1)"
@@ -166,11 +162,7 @@ def _trainer(make: Callable[[], Any]) -> Any:
     """A client's Trainer: it neither saves nor evaluates; the federation does. Raises Misuse for another thing."""
     with quiet():
         own = make()
-    if not issubclass(type(own), L.Trainer):
-        raise Misuse(
-            "trainer: expected a function that makes a Trainer of the package lightning (import lightning as L), it "
-            f"made {type(own).__name__}"
-        )
+    arguments.instance("trainer", own, L.Trainer, f"a function that makes a Trainer {FROM}")
     own.callbacks[:] = [each for each in own.callbacks if not isinstance(each, UNUSED)]
     own.limit_val_batches = own.num_sanity_val_steps = 0
     return own

@@ -154,7 +154,8 @@ def fit_scaler(scaler: Any, clients: Clients, *, bounds: float | Array, **option
     def statistics(weights: dict[str, Array], inputs: Any) -> dict[str, Array]:
         if not inputs.shape[0]:
             return weights
-        scaled = np.asarray(inputs, np.float64) / most
+        sparse: bool = issparse(inputs)
+        scaled = np.asarray(inputs.toarray() if sparse else inputs, np.float64) / most
         return {"mean": scaled.mean(axis=0), "square": (scaled**2).mean(axis=0)}
 
     zeros = {"mean": np.zeros(width), "square": np.zeros(width)}

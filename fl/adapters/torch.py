@@ -38,10 +38,9 @@ def from_torch(
 
         federation = from_torch(model, train, {"a": one, "b": other}, optimizer, scheduler, privacy=[SecAgg()])
     """
-    for name, given_there in (("model", model), ("optimizer", optimizer), ("scheduler", scheduler)):
-        arguments.no_class(name, given_there)
-    if not isinstance(model, torch.nn.Module):
-        raise Misuse(f"model: expected a torch module, got {type(model).__name__}")
+    arguments.instance("model", model, torch.nn.Module, "a torch module")
+    arguments.no_class("optimizer", optimizer)
+    arguments.no_class("scheduler", scheduler)
     if not callable(train):
         raise Misuse(
             f"train: expected a function train(model, loader, optimizer), got {type(train).__name__}"

@@ -131,9 +131,7 @@ def from_trainer(trainer: Any, clients: Clients, *, test: Any = None, **options:
 
         trainer.model = from_trainer(trainer, {"a": one, "b": other}, privacy=[SecAgg()]).fit(rounds=10).model
     """
-    arguments.no_class("trainer", trainer)
-    if not isinstance(trainer, Trainer):
-        raise Misuse(f"trainer: expected a transformers.Trainer, got {type(trainer).__name__}")
+    arguments.instance("trainer", trainer, Trainer, "a transformers.Trainer")
     args = trainer.args
     if args.lr_scheduler_type == SchedulerType.REDUCE_ON_PLATEAU:
         raise schedules.follows_metric(SchedulerType.REDUCE_ON_PLATEAU.value)

@@ -136,15 +136,8 @@ def checked(given: Any) -> tuple[Callback, ...]:
     if not isinstance(given, Sequence) or isinstance(given, str):
         raise Misuse(f"callbacks: expected a list of callbacks, got {given!r}: write callbacks=[...]")
     for each in given:
-        if isinstance(each, type):
-            raise Misuse(
-                f"callbacks: expected an instance, got the class {each.__name__}: write {each.__name__}(...)"
-            )
-        if not isinstance(each, Callback):
-            raise Misuse(
-                f"callbacks: expected instances of fl.callbacks.Callback, got {type(each).__name__}; a function of a "
-                "round's result goes to fit(on_round=...)"
-            )
+        function = " (a function of a round's result goes to fit(on_round=...))" if callable(each) else ""
+        arguments.instance("callbacks", each, Callback, f"instances of fl.callbacks.Callback{function}")
         _check_hooks(each)
     return tuple(given)
 

@@ -401,6 +401,12 @@ def test_a_spread_that_rounding_may_have_made_is_none_and_one_near_it_is_named(n
     assert not scaler.var_[:20].any()
 
 
+def test_a_scaler_takes_sparse_inputs() -> None:
+    inputs = {name: csr_matrix(np.eye(4)) for name in "ab"}
+    scaler = fit_scaler(StandardScaler(with_mean=False), inputs, bounds=1.0)
+    assert scaler.scale_ == pytest.approx(StandardScaler(with_mean=False).fit(np.eye(4)).scale_, abs=1e-6)
+
+
 def test_statistics_beside_noise_are_priced_and_bad_bounds_refused() -> None:
     layers = [ClientDP(noise_multiplier=1.0, clip=1.0, delta=1e-5), SecAgg()]
     scaler = fit_scaler(StandardScaler(), CLIENTS, bounds=10.0, privacy=layers)

@@ -182,7 +182,7 @@ SAME = trainer()()
     [
         ({"trainer": trainer()()}, "expected a function that makes a Trainer"),
         ({"trainer": lambda: SAME}, "expected a new Trainer at every call"),
-        ({"trainer": lambda: None}, "it made NoneType"),
+        ({"trainer": lambda: None}, "a function that makes a Trainer of the package lightning.*got NoneType"),
         ({"trainer": trainer(max_epochs=-1)}, "whole passes, 1 or more, got -1"),
         ({"trainer": trainer(callbacks=[EarlyStopping("loss")])}, "EarlyStopping watches.*leave it out"),
         ({"module": Net("two")}, "expected one optimizer.*got Adam, Adam: a loop with several"),

@@ -12,7 +12,7 @@ import torch
 from torch.utils.data import BatchSampler, DataLoader, IterableDataset, SubsetRandomSampler, TensorDataset
 
 from dp import ClientDP, Ledger, SampleDP
-from fl import Federation, FedProx, SecureAverage
+from fl import ClientEvaluation, Federation, FedProx, SecureAverage
 from fl.loaders import examples_in
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.policy import Policy
@@ -111,6 +111,10 @@ def test_a_function_that_takes_anything_does_not_take_an_optimizer_by_name(optio
         ({"privacy": [SecAgg]}, r"privacy: expected a layer, got the class SecAgg: write SecAgg\(...\)"),
         ({"strategy": FedProx}, r"strategy: expected an object, got the class FedProx: write FedProx\(...\)"),
         ({"ledger": Ledger}, r"ledger: expected an object, got the class Ledger: write Ledger\(...\)"),
+        (
+            {"evaluation": ClientEvaluation},
+            r"evaluation: expected an object, got the class ClientEvaluation: write Cl",
+        ),
         ({"policy": Policy}, r"policy: expected an object, got the class Policy"),
         (
             {"metrics": ["f1"], "privacy": [ClientDP(noise_multiplier=1.0)]},
