@@ -77,6 +77,7 @@ class Coordinator:
         self.tested: tuple[str, ...] = ()
         self.origin = Origin()
         self.closed: dict[str, int] = {}
+        self._sizes: dict[str, int] = {}
 
     # -- planning --
 
@@ -246,8 +247,8 @@ class Coordinator:
         manifest: Manifest | None = None,
     ) -> Broadcast:
         """Return what the clients of one sum are shown. public, model: what a client was told (default: this server's).
-        name: the sum's; one with a name is a cohort by itself, all of whom are asked. manifest: where clients started
-        from different models.
+        name: the sum's; layers see one with a name as a cohort by itself, as large as planned. manifest: where clients
+        started from different models.
 
         Raises Misuse before `prepare`, TooFewSurvivors for a round that asks too few clients.
         """
@@ -257,7 +258,7 @@ class Coordinator:
         reference = self._start(name) if model is None else reference_of(model, schema=schema)
         shown = self._public(clients) if public is None else public
         own = shown.get(setup.strategy.name, {})
-        run = self.run if not name else replace(self.run, cohort=len(clients), sampling="all", rate=1.0)
+        run = replace(self.run, cohort=self._cohort_of(name, len(clients))) if name else self.run
         if not setup.strategy.sends_update(own):
             run = replace(run, dimension=0, blocks=())
             reference = reference_of(reference.tree, schema=unsent(schema))
@@ -275,6 +276,13 @@ class Coordinator:
             origin=self.origin,
             least=setup.strategy.least(number, clients, own),
         )
+
+    def _cohort_of(self, name: str, clients: int) -> int:
+        """Return how many clients a round asks in the sum `name`, as planned: at least as many as it asks now."""
+        if not self._sizes and self.run is not None:
+            planned = self.setup.strategy.sums(self.setup.names[: self.run.cohort], 1)
+            self._sizes = {name: len(its) for name, its in planned.items()}
+        return max(clients, self._sizes.get(name, 0))
 
     def _start(self, name: str) -> Reference:
         """Return the model that the clients of a sum start from."""

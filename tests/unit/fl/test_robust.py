@@ -289,6 +289,17 @@ def test_a_group_with_too_few_survivors_abandons_the_round() -> None:
         GroupMedian(3, min_survivors=1)
 
 
+@pytest.mark.parametrize(
+    "privacy", [[SecAgg()], [DistributedDP(noise_multiplier=1.0, min_survivors=3), SecAgg()]]
+)
+def test_a_round_whose_groups_are_too_small_is_abandoned_and_the_run_goes_on(privacy: list[Any]) -> None:
+    run = federation(GroupMedian(3), privacy, MANY, fraction=0.75, sampling="poisson", seed=3)
+    history = run.fit(8).history
+    small = [len(result.asked) < 9 for result in history]
+    assert [bool(result.abandoned) for result in history] == small
+    assert len(set(small)) == 2, "some rounds ask enough clients, some do not"
+
+
 @pytest.mark.parametrize("layer", [ClientDP, DistributedDP])
 def test_each_groups_sum_is_noised_and_a_client_is_charged_for_its_own(layer: Any) -> None:
     def noised(strategy: Any, multiplier: float) -> Any:
