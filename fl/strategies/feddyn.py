@@ -19,7 +19,7 @@ from fl.round import Mean
 from fl.strategies.base import Extras, Strategy
 from fl.strategies.steering import Steering
 from protocols.errors import Misuse
-from protocols.layers import UPDATE, LocalTask, RoundFacts, RunFacts
+from protocols.layers import UPDATE, LocalTask, RoundFacts, RunFacts, Value
 from protocols.party_state import PartyState
 
 GRADIENT = "gradient"
@@ -49,7 +49,14 @@ class FedDyn(Strategy):
     def plan(self, run: RunFacts) -> None:
         self._population = run.population
 
+    def public(self) -> Mapping[str, Value]:
+        return {"alpha": self.alpha}
+
     def begin(self, task: LocalTask, facts: RoundFacts) -> None:
+        if (told := facts.number_for(self.name, "alpha", self.alpha)) != self.alpha:
+            raise Misuse(
+                f"alpha: this client was made with {self.alpha:g}, the server with {told:g}: take one of them"
+            )
         Steering(task, pull=self.alpha, shift=-self._kept(facts))
 
     def extras(

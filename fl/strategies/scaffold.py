@@ -69,6 +69,12 @@ class Scaffold(FedAvg):
         clip = self.control_clip
         return (Block(CONTROL, dimension, False, range=clip, clip=clip, derived=self.option == 2),)
 
+    def notes(self) -> tuple[str, ...]:
+        return (
+            "scaffold: clients send two vectors, and the server has the sum of each; beside a layer that clips, the "
+            f"change of a control variate is clipped to norm {self.control_clip:g} of its own",
+        )
+
     def public(self) -> Mapping[str, Value]:
         return {} if self._c is None else {CONTROL: self._c}
 

@@ -8,11 +8,13 @@ import pytest
 import torch
 from flwr.app import Message, RecordDict
 
+from dp import ClientDP
 from fl import FedAdp, FedDyn, Federation, FedNova, Scaffold
 from fl.flower.messages import pack, unpack_request
 from fl.flower.server_state import AskedRound, ServerFacts
 from fl.flower.site import load_site
 from protocols.store import MemoryStore
+from secagg import SecAgg
 from tests.flower.test_flower_apps import federation, grid_of, same, serve
 from tests.toys.clusters import Clusters
 from tests.toys.controlled import Controlled
@@ -85,6 +87,16 @@ def test_algorithms_of_several_vectors_and_kept_state_give_the_model_of_the_run_
     result = serve(grid, own(output=tmp_path / "run"), 3)
     assert [entry.abandoned for entry in result.history] == [None] * 3
     assert same(result.model, own().fit(3).model)
+
+
+def test_a_second_vector_is_clipped_noised_and_charged_at_nodes_too(tmp_path: Path) -> None:
+    def own(**named: Any) -> Federation:
+        layers = [ClientDP(noise_multiplier=1.0, clip=0.5), SecAgg()]
+        return federation(strategy=Scaffold(control_clip=0.25), metrics=(), **named).with_privacy(layers)
+
+    result = serve(grid_of(tmp_path, own), own(), 2)
+    assert [(entry.abandoned, entry.refusals) for entry in result.history] == [(None, {})] * 2
+    assert result.epsilon == own().fit(2).epsilon
 
 
 def test_nodes_seal_what_they_keep_and_erase_it_when_the_run_is_over(tmp_path: Path) -> None:

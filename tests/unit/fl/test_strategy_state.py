@@ -36,7 +36,7 @@ from fl.computation import LocalComputation
 from fl.round.kept import RunFiles
 from fl.strategies import Strategy
 from fl.strategies.base import Extras
-from protocols.errors import Misuse, ProtocolViolation, SecAggError, StackError
+from protocols.errors import ClientFailed, Misuse, ProtocolViolation, SecAggError, StackError
 from protocols.layers import Block, LocalTask, RoundFacts, RunFacts
 from protocols.party_state import CLOSED, PartyState
 from protocols.stack import Numbers, Stack
@@ -186,6 +186,21 @@ def test_an_update_that_is_not_finite_leaves_a_control_variate_as_it_was() -> No
         assert np.concatenate([*kept(run, "2").values()]).any()
 
 
+def test_a_client_of_another_alpha_takes_no_part() -> None:
+    run = federation(DATA, FedDyn(1.0), **WIDE)
+    run.fit(1)
+    shown = run.coordinator.open(2, run.setup.names)
+    run.setup.strategy.alpha = 2.0  # type: ignore[attr-defined]
+    with pytest.raises(ClientFailed, match="alpha: this client was made with 2, the server with 1"):
+        LocalComputation(run.setup, run.model)(shown, shown.own("0", run.engine.stores["0"]))  # type: ignore[attr-defined]
+
+
+@pytest.mark.parametrize("name", ["scaffold-1", "scaffold-2", "feddyn", "fednova"])
+def test_worker_processes_train_to_the_same_model(name: str) -> None:
+    runs = [federation(DATA, KEEPING[name](), [SecAggPlus()], workers=workers, **WIDE) for workers in (1, 2)]
+    assert torch.equal(*(run.fit(2).model.weight for run in runs))
+
+
 def test_what_clients_keep_is_erased_when_the_run_is_over(tmp_path: Path) -> None:
     run = federation(DATA, Scaffold(), output=tmp_path, **WIDE)
     run.fit(2)
@@ -211,6 +226,7 @@ def test_the_statement_says_that_what_clients_keep_lies_outside_epsilon() -> Non
     told = " ".join(federation(DATA, Scaffold(), [ClientDP(noise_multiplier=1.0)]).fit(1).statement.notes)
     assert "what clients keep from round to round (scaffold)" in told
     assert "outside any epsilon" in told
+    assert "the change of a control variate is clipped to norm 1 of its own" in told
 
 
 # -- a second vector beside noise --
