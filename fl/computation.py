@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from dp.sample.errors import UnaccountedStep
 from dp.sample.guard import difference, snapshot
+from fl import metrics
 from fl.federation_setup import FederationSetup, shared
 from fl.leaves import require_kept
 from fl.loaders import examples_in
@@ -137,9 +138,15 @@ class LocalComputation:
                 )
 
     def _hear(self, reported: Mapping[str, float], own: RoundFacts) -> None:
-        """Say, where the client lives, that its loop returned no metric of a name that is summed."""
+        """Say, where the client lives, that its loop returned no metric of a name that is summed, or one too large."""
         names, stack = self.setup.options.metrics, self.setup.stack
         missing = [name for name in names if name not in reported]
+        large = [name for name in names if abs(reported.get(name, 0.0)) >= metrics.MOST]
+        if large and not stack.noisy:
+            self._warn(
+                f"{own.whose}: {', '.join(map(repr, large))} is beyond +-{metrics.MOST}, more than is summed: the "
+                "mean is of the other clients alone; let train return it divided by a public number"
+            )
         asked = names != RunOptions.metrics or (reported and len(missing) == len(names))
         if missing and asked and not stack.noisy:
             self._warn(

@@ -15,6 +15,8 @@ from protocols.layers import Coordinate
 BITS = 14  # of each half; |value| < 2^8, resolution 2^-20
 LIMIT = (1 << 2 * BITS) - 1
 STEP = 2.0**-20
+MOST = 256
+"""What a metric may be, either way, to be summed."""
 PREFIX = "metric/"
 
 
@@ -24,11 +26,11 @@ def coordinates(names: Sequence[str], weight_cap: int) -> tuple[Coordinate, ...]
 
 
 def encode(metrics: Mapping[str, float], names: Sequence[str], weight: int) -> dict[str, NDArray[np.int64]]:
-    """Return name -> int64 [3]. A metric that is absent, not finite or beyond +-256 is left out."""
+    """Return name -> int64 [3]. A metric that is absent, not finite or beyond +-MOST is left out."""
     block: dict[str, NDArray[np.int64]] = {}
     for name in names:
         value = metrics.get(name)
-        units = None if value is None or not abs(value) <= 256 else round(value / STEP)
+        units = None if value is None or not abs(value) <= MOST else round(value / STEP)
         if units is None or abs(units) > LIMIT:
             block[PREFIX + name] = np.zeros(3, np.int64)
             continue

@@ -189,6 +189,17 @@ def test_a_metric_that_never_comes_is_said_with_what_came_instead(metrics: Any, 
         fit(train=lambda model, loader: {"acc": 1.0}, **({} if metrics is None else {"metrics": metrics}))
 
 
+def test_a_metric_too_large_for_the_sum_is_said_where_the_client_lives() -> None:
+    def train(model: Any, loader: Any) -> dict[str, float]:
+        return {"mse": 300.0 if len(loader) == 3 else 100.0}
+
+    clients = {"a": loader(), "b": DataLoader(DATA, batch_size=24)}
+    with pytest.warns(
+        UserWarning, match=r"client 'a', round 1: 'mse' is beyond \+-256, .*other clients alone"
+    ):
+        fit(clients=clients, train=train, metrics=("mse",))
+
+
 @pytest.mark.filterwarnings("error")
 def test_a_loop_without_metrics_is_no_mistake() -> None:
     assert fit().history[0].train_metrics == {}
