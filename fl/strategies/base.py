@@ -6,7 +6,7 @@ their sums. A strategy needs sums only, so every secure sum fits. A round has on
 groups of clients, or several models, each of which moves by a mean of its own; one sum without a total abandons all.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -154,13 +154,3 @@ class Strategy:
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
         """Take back what `state` returned."""
-
-
-def packed(names: Sequence[str]) -> NDArray[np.float64]:
-    """Return clients' names as an array, for `Strategy.state`; `names_of` reads it."""
-    return np.frombuffer("\0".join(names).encode(), np.uint8).astype(np.float64)
-
-
-def names_of(array: NDArray[Any]) -> tuple[str, ...]:
-    """Inverse of `packed`."""
-    return tuple(bytes(array.astype(np.uint8)).decode().split("\0")) if array.size else ()

@@ -21,14 +21,15 @@ from numpy.typing import NDArray
 
 from fl.copies import Copies, losses_of
 from fl.round import Count, Mean
-from fl.strategies.base import Extras, Strategy, names_of, packed
+from fl.strategies.base import Extras
+from fl.strategies.stepped import Stepped
 from protocols.errors import Misuse
 from protocols.layers import Compute, LocalTask, RoundFacts, Value
 
 COUNTS = "counts"
 
 
-class IFCA(Strategy):
+class IFCA(Stepped):
     """Clustered federated learning. clusters: k >= 2. least: fewest clients of a cluster that send, >= 2; 0 beside
     noise on clients' updates, and there alone: nothing is counted then, a step is one round, and a copy moves by
     `server_lr` times its cluster's sum over the number of all clients. server_lr: > 0. reseed: >= 0; 0 is the paper.
@@ -54,11 +55,11 @@ class IFCA(Strategy):
             )
         if not (0 < server_lr < float("inf") and 0 <= reseed < float("inf")):
             raise Misuse(f"expected server_lr > 0 and reseed >= 0, got {server_lr} and {reseed}")
+        super().__init__(2 if least else 1)
         self.clusters, self.fewest, self.server_lr, self.reseed = clusters, least, server_lr, reseed
         self.needs_noise = "" if least else "nothing keeps a cluster of one from being told: say least=3"
         self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
-        self._counted, self._members, self._now = np.zeros(clusters), tuple[str, ...](), 0
-        self._at = -1
+        self._counted = np.zeros(clusters)
         self.averages = server_lr <= 1
 
     def notes(self) -> tuple[str, ...]:
@@ -78,19 +79,8 @@ class IFCA(Strategy):
 
     # -- the server --
 
-    def _counted_in(self, number: int) -> bool:
-        """Whether the clients of round `number` were counted in the round before it."""
-        return bool(self.fewest) and self._at == number - 1
-
-    def drawn_in(self, number: int) -> int:
-        return number - 1 if self._counted_in(number) else number
-
-    def sums(self, clients: tuple[str, ...], number: int) -> Mapping[str, tuple[str, ...]]:
-        self._now = number
-        return {"": self._members if self._counted_in(number) else clients}
-
     def public(self) -> Mapping[str, Value]:
-        return {COUNTS: self._counted} if self._counted_in(self._now) else {}
+        return {COUNTS: self._counted} if self._now > self._step else {}
 
     def sends_update(self, public: Mapping[str, Value]) -> bool:
         return not self.fewest or COUNTS in public
@@ -103,8 +93,9 @@ class IFCA(Strategy):
 
     def move(self, mean: Mean) -> NDArray[np.float64]:
         chose = np.array([mean.counts[count.name] for count in self.counts], np.float64)
-        if self.fewest and not self._counted_in(self._now):
-            self._counted, self._members, self._at = chose, mean.survivors, self._now
+        self.closed(mean)
+        if self.fewest and self._now == self._step:
+            self._counted = chose
             return np.zeros(0)
         share = len(mean.survivors) / np.maximum(1, chose) if self.fewest else np.ones(self.clusters)
         if mean.vector.size % self.clusters:
@@ -113,9 +104,7 @@ class IFCA(Strategy):
 
     def settled(self, model: NDArray[np.float64]) -> NDArray[np.float64]:
         few = [c for c in range(self.clusters) if self._counted[c] < self.fewest]
-        if not (
-            self.reseed and few and self._at == self._now - 1
-        ):  # updates were summed, and some copy had none
+        if not (self.reseed and few and self._now > self._step):  # in a round that summed updates
             return model
         copies = model.reshape(self.clusters, -1).copy()
         most = copies[int(np.argmax(self._counted))]
@@ -125,16 +114,11 @@ class IFCA(Strategy):
         return copies.ravel()
 
     def state(self) -> dict[str, NDArray[np.float64]]:
-        return {
-            "at": np.array([self._at], np.float64),
-            COUNTS: self._counted,
-            "members": packed(self._members),
-        }
+        return {**super().state(), COUNTS: self._counted}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        if state:
-            self._at, self._counted = int(state["at"][0]), np.array(state[COUNTS], np.float64)
-            self._members = names_of(state["members"])
+        super().restore(state)
+        self._counted = np.array(state.get(COUNTS, self._counted), np.float64)
 
     # -- the client --
 

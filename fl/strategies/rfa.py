@@ -11,21 +11,22 @@ client less would be told by the difference. Whoever leaves ends the step where 
 """
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Extras, Strategy, names_of, packed
+from fl.strategies.base import Extras
 from fl.strategies.resending import STEP, Resending
+from fl.strategies.stepped import Stepped
 from protocols.errors import Aborted, Misuse
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, Value
 
 WEIGHT = "weight"
 
 
-class RFA(Strategy):
+class RFA(Stepped):
     """A geometric median in place of the mean. It withstands clients that train on wrong data, fewer than half of them;
     nothing proves that a client computes its distance as told.
 
@@ -48,10 +49,9 @@ class RFA(Strategy):
             raise Misuse(f"radius: expected a finite number > 0, got {radius}")
         if iterations < 1:
             raise Misuse(f"iterations: expected at least 1, got {iterations}")
+        super().__init__(iterations)
         self.radius, self.iterations, self.damped = radius, iterations, damped
         self.range = radius  # no coordinate of what is sent is larger
-        self._step, self._now, self._closed = 1, 0, -1
-        self._members: tuple[str, ...] = ()
 
     def notes(self) -> tuple[str, ...]:
         return (
@@ -66,18 +66,6 @@ class RFA(Strategy):
 
     # -- the server --
 
-    def drawn_in(self, number: int) -> int:
-        return self._step if self._goes_on(number) else number
-
-    def _goes_on(self, number: int) -> bool:
-        return self._closed == number - 1 and 0 < number - self._step < self.iterations
-
-    def sums(self, clients: tuple[str, ...], number: int) -> Mapping[str, tuple[str, ...]]:
-        if not self._goes_on(number):
-            self._step, self._members = number, clients
-        self._now = number
-        return {"": self._members}
-
     def public(self) -> Mapping[str, Value]:
         return {STEP: float(self._step)}
 
@@ -88,16 +76,8 @@ class RFA(Strategy):
         weight = 1.0 if self.damped else float(mean.blocks[WEIGHT][0])
         if weight <= 0:
             raise Aborted("every client is too far from the model to count: take a larger radius")
-        self._members, self._closed = mean.survivors, self._now
+        self.closed(mean)
         return mean.vector / weight
-
-    def state(self) -> dict[str, NDArray[np.float64]]:
-        return {"at": np.array([self._step, self._closed], np.float64), "members": packed(self._members)}
-
-    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
-        if state:
-            self._step, self._closed = (int(value) for value in state["at"])
-            self._members = names_of(state["members"])
 
     # -- the client --
 
