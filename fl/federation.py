@@ -389,9 +389,6 @@ class Federation:
         """Save what a run that is cut off in its first round goes on from, or what a killed process did not write."""
         if kept is None:
             files.begin(self._kept([], rounds))
-        elif kept.entry is None and kept.history:  # version 1 kept no entry beside the checkpoint
-            again = self._kept(kept.history, rounds)
-            files.catch_up(replace(kept, entry=again.entry, statement=again.statement))
         else:
             files.catch_up(kept)
 

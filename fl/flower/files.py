@@ -1,11 +1,10 @@
-"""The files of a wrapped strategy's run: when they are saved, the model's file, and checkpoints that version 1 wrote.
+"""The files of a wrapped strategy's run: when they are saved, and the model's file.
 
 What does not belong here: what is kept, in which order and why (`fl.round.kept`), the server's own state
-(`server_state`, `run_state`).
+(`server_state`).
 """
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from flwr.serverapp.strategy import Strategy
@@ -13,7 +12,7 @@ from flwr.serverapp.strategy import Strategy
 from fl.flower.compat import strategy_state
 from fl.flower.rounds import ProtectedRounds
 from fl.round import RoundResult, Tree
-from fl.round.kept import CHECKPOINT, KeptRun, RunFiles, entry_of, load, npz, under
+from fl.round.kept import CHECKPOINT, KeptRun, RunFiles, entry_of, load, npz
 from fl.round.reference import like
 from protocols.errors import Misuse
 
@@ -23,27 +22,13 @@ MODEL = "model.npz"
 def load_run(folder: Path) -> KeptRun | None:
     """Return the run in `folder`, or None if there is none. Nothing is unpickled.
 
-    Raises SecAggError for a damaged checkpoint, Misuse for a folder that holds a model and no checkpoint.
+    Raises SecAggError for a damaged checkpoint or one of another version, Misuse for a folder that holds a model and no
+    checkpoint.
     """
-    kept = load(folder, _version_1)
+    kept = load(folder)
     if kept is None and (folder / MODEL).exists():
         raise Misuse(f"{folder} holds a {MODEL} and no {CHECKPOINT} to go on from: name another folder")
     return kept
-
-
-def _version_1(arrays: Tree, facts: dict[str, Any]) -> KeptRun:
-    """Read what version 1 wrote: the last round alone; layers and events lie in the server's store."""
-    done = int(facts["done"])
-    return KeptRun(
-        [RoundResult(number, ()) for number in range(1, done + 1)],
-        under(arrays, "arrays/"),
-        under(arrays, "strategy/"),
-        kind=facts["kind"],
-        session=facts["number"],
-        entry=facts["entry"],
-        statement=facts["statement"],
-        lines=done,
-    )
 
 
 class RunKeeper:
@@ -58,7 +43,6 @@ class RunKeeper:
         self.strategy, self.rounds, self.planned = strategy, rounds, planned
         self.history = [] if kept is None else list(kept.history)
         self.session = 0 if kept is None else kept.session
-        self.lines = 0 if kept is None else kept.lines
         self.files = RunFiles(folder, rounds.options.identity, MODEL, self._model_bytes, first=0)
 
     def catch_up(self, kept: KeptRun) -> None:
@@ -95,7 +79,6 @@ class RunKeeper:
             session=self.session,
             entry=entry if last is None else entry_of(last, self.planned, stack, statement),
             statement=None if statement is None else statement.to_json(),
-            lines=self.lines,
         )
         rounds.server.head = self.files.save(kept) if number else self.files.begin(kept)
 

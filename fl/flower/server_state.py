@@ -3,9 +3,9 @@ wrapped strategy's round is asked for, its settings, plan and events.
 
 What belongs here: these entries. What does not: a run's checkpoint and record (`files`), messages.
 
-From the moment inputs are asked for, updates may have left their clients, and clients do not send them again
-(DESIGN.md, Session). A server that is started again therefore counts that round as lost and goes on with the next one;
-a round that was stopped before is played again under a new session.
+From the moment inputs are asked for, updates may have left their clients, and clients do not send them again. A server
+that is started again therefore counts that round as lost and goes on with the next one; a round that was stopped before
+is played again under a new session.
 """
 
 import json
@@ -32,7 +32,6 @@ LOST = (
 _NUMBER, _NAME, _INTERRUPTED = "flower/round", "flower/federation", "flower/out"
 _RESENT, _EVENTS = "flower/sent-again", "flower/events"
 _RUN, _MADE_WITH, _PROTECTION = "flower/run/2", "flower/made-with", "flower/protection"
-_RUN_1 = "flower/run"
 
 
 @dataclass(frozen=True)
@@ -108,21 +107,6 @@ class ServerFacts:
         return (f"{RESENT}: {shown}; two totals that differ by one client reveal that client",)
 
 
-@dataclass(frozen=True)
-class _Run1(Record):
-    """The planned run as version 1 kept it."""
-
-    rounds: int
-    population: int
-    cohort: int
-    sampling: str
-    rate: float
-    dropout: float
-    dimension: int
-    local_epochs: int
-    delta: float | None
-
-
 class RunState:
     """What a run keeps in the server's store, and who pays for its rounds (`fl.round.play.Payer`)."""
 
@@ -146,10 +130,8 @@ class RunState:
 
     def run(self) -> RunFacts | None:
         """Return the run that the layers were planned for, or None before the first session."""
-        kept, older = self.store.get(_RUN), self.store.get(_RUN_1)
-        if kept is not None or older is None:
-            return None if kept is None else RunHeader.decode(kept).facts()
-        return RunFacts(**vars(_Run1.decode(older)))
+        kept = self.store.get(_RUN)
+        return None if kept is None else RunHeader.decode(kept).facts()
 
     def begin(self, run: RunFacts, made_with: Settings, protection: Protection) -> None:
         """Keep what a session rests on before anything of it is asked for; from here on the run is bound to it.
@@ -188,8 +170,7 @@ class RunState:
         """Take back events and layers of a run that is continued; return what its last round protected."""
         self.account.events = [PrivacyEvent(**e) for e in json.loads(self.store.get(_EVENTS) or b"[]")]
         if kept is not None:
-            for layer in self.stack.layers:  # version 1 kept their state in the store
-                state = json.loads(self.store.get(f"flower/layer/{layer.name}") or b"{}")
-                layer.restore(kept.layers.get(layer.name, state))
+            for layer in self.stack.layers:
+                layer.restore(kept.layers.get(layer.name, {}))
         saved = self.store.get(_PROTECTION)
         return None if saved is None else Statement.from_json(json.loads(saved)).protection

@@ -1,7 +1,7 @@
 """What a run keeps on disk, so that a killed one goes on: one checkpoint, replaced whole, from which all else follows.
 
 What belongs here: `checkpoint.npz`, what follows from it (the model's file, metrics.jsonl, statement.json, the record's
-entry) and their order, which survives a kill at any point. What does not: torch, older formats of an engine's own.
+entry) and their order, which survives a kill at any point. What does not: torch. Other versions are refused by name.
 
 The checkpoint is written first; the record's entry, which names the digests of all other files, comes last. A run that
 was killed in between writes what is missing when it is started again. The checkpoint holds the body of its entry and
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from fl.round.reference import Tree
 from fl.round.result import RoundResult, Trip
 from protocols.errors import RecordError, SecAggError
-from protocols.guarantee import Guarantee, price_from_json, price_shown
+from protocols.guarantee import Guarantee, price_shown
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
@@ -32,7 +32,11 @@ from protocols.store import write_atomic
 
 CHECKPOINT, METRICS, STATEMENT, CONFIG = "checkpoint.npz", "metrics.jsonl", "statement.json", "config.toml"
 VERSION = 2
+_FIRST = "checkpoint.safetensors"
+"""The checkpoint of version 1."""
 _FACTS, _MODEL, _STRATEGY = "__facts__", "model/", "strategy/"
+_PLAIN = ("kind", "made_with", "layers", "run", "session", "entry", "statement")
+"""Fields of `KeptRun` that are JSON as they are."""
 Json = dict[str, Any]
 
 
@@ -43,8 +47,7 @@ class KeptRun:
     model: exactly as its owner holds it. strategy: the server's arrays from round to round. kind: the strategy's
     class, where that matters. made_with: settings that a resumed run must share. layers: each layer's state, by name.
     events, run: the account's, and its name in a ledger. session: number of the last session (0: none). entry,
-    statement: what the record and statement.json say of the last round, None where they say nothing. lines: rounds of
-    an older version, whose lines in metrics.jsonl stay as they are. source: the file that this was read from.
+    statement: what the record and statement.json say of the last round, None where they say nothing.
     """
 
     history: list[RoundResult]
@@ -58,8 +61,6 @@ class KeptRun:
     session: int = 0
     entry: Json | None = None
     statement: Json | None = None
-    lines: int = 0
-    source: str = CHECKPOINT
 
     @property
     def rounds(self) -> int:
@@ -135,8 +136,7 @@ def _finite(value: Any) -> Any:
 def encode(kept: KeptRun) -> bytes:
     """Return the bytes of a checkpoint."""
     history = [asdict(result) | {"guarantees": _lines(result)} for result in kept.history]
-    names = ("kind", "made_with", "layers", "run", "session", "entry", "statement", "lines")
-    facts = {name: getattr(kept, name) for name in names}
+    facts = {name: getattr(kept, name) for name in _PLAIN}
     facts |= {"version": VERSION, "history": history, "events": [asdict(event) for event in kept.events]}
     arrays = {_FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
     arrays |= {_MODEL + name: array for name, array in kept.model.items()}
@@ -164,28 +164,33 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
         ) from None
 
 
-def load(folder: Path, older: Callable[[Tree, Json], KeptRun] | None = None) -> KeptRun | None:
+def load(folder: Path) -> KeptRun | None:
     """Return the run in `folder`, None if it holds no checkpoint. Nothing is unpickled.
 
-    older: reads the arrays and facts of a checkpoint of version 1. Raises SecAggError for a damaged checkpoint or one
-    of another version.
+    Raises SecAggError for a damaged checkpoint or one of another version.
     """
     path = folder / CHECKPOINT
     if not path.exists():
+        if (folder / _FIRST).exists():
+            raise _other_version(folder / _FIRST, 1)
         return None
     arrays = read_npz(path)
     try:
         facts = json.loads(arrays.pop(_FACTS).tobytes())
-        if (version := facts.pop("version")) == 1 and older is not None:
-            return older(arrays, facts)
-        if version != VERSION:
-            raise SecAggError(f"{path}: expected a checkpoint of version {VERSION}, got {version!r}")
-        history = [result_from_json(entry) for entry in facts.pop("history")]
-        events = tuple(PrivacyEvent(**event) for event in facts.pop("events"))
+        if facts["version"] != VERSION:
+            raise _other_version(path, facts["version"])
+        history = [result_from_json(entry) for entry in facts["history"]]
+        events = tuple(PrivacyEvent(**event) for event in facts["events"])
         model, strategy = under(arrays, _MODEL), under(arrays, _STRATEGY)
-        return KeptRun(history, model, strategy, events=events, **facts)
+        return KeptRun(history, model, strategy, events=events, **{name: facts[name] for name in _PLAIN})
     except (KeyError, TypeError, ValueError) as error:
         raise SecAggError(f"{path} is not a checkpoint of this toolkit: {error}") from None
+
+
+def _other_version(path: Path, found: object) -> SecAggError:
+    return SecAggError(
+        f"{path}: expected a checkpoint of version {VERSION}, got {found!r}: begin in another folder"
+    )
 
 
 def under(arrays: Tree, prefix: str) -> Tree:
@@ -196,12 +201,9 @@ def under(arrays: Tree, prefix: str) -> Tree:
 def result_from_json(entry: Json) -> RoundResult:
     """Inverse of a RoundResult's JSON; what this version does not know is passed over."""
     known = {f.name for f in fields(RoundResult)}
-    lines = tuple(Guarantee.from_json(line) for line in entry.get("guarantees", ()))
-    price = price_from_json(entry.get("epsilon"))  # files before guarantees hold one number, of unknown kind
-    if not lines and price is not None:
-        lines = (Guarantee("unknown unit", "unknown", "public", price, 0.0, "unknown"),)
-    kept = {k: v for k, v in entry.items() if k in known} | {"guarantees": lines}
-    kept["trips"] = tuple(Trip(**trip) for trip in entry.get("trips", ()))
+    kept = {k: v for k, v in entry.items() if k in known}
+    kept["guarantees"] = tuple(Guarantee.from_json(line) for line in entry["guarantees"])
+    kept["trips"] = tuple(Trip(**trip) for trip in entry["trips"])
     return RoundResult(**{**kept, "asked": tuple(entry["asked"]), "survivors": tuple(entry["survivors"])})
 
 
@@ -252,7 +254,7 @@ class RunFiles:
         """
         if self._require_recorded(kept, kept.rounds, kept.rounds - 1) < kept.rounds:
             return self._follow(kept)
-        self.record.require_file(self.folder / kept.source)
+        self.record.require_file(self.folder / CHECKPOINT)
         self._write_metrics(kept)
         return self.record.head
 
@@ -277,14 +279,11 @@ class RunFiles:
         if kept.statement is not None:
             text = json.dumps(kept.statement, indent=2) + "\n"
             write_atomic(self.folder / STATEMENT, text.encode(), 0o644)
-        names = [kept.source, self.model, METRICS, STATEMENT, CONFIG]
+        names = [CHECKPOINT, self.model, METRICS, STATEMENT, CONFIG]
         files = {name: file_digest(self.folder / name) for name in names if (self.folder / name).exists()}
         return self.record.append({**(kept.entry or {}), "files": files})
 
     def _write_metrics(self, kept: KeptRun) -> None:
-        """Replace metrics.jsonl. Lines that an older version wrote stay as they are."""
-        path = self.folder / METRICS
-        there = path.read_bytes().splitlines(keepends=True) if kept.lines and path.exists() else []
         lines = [json.dumps(line_of(result), allow_nan=False).encode() + b"\n" for result in kept.history]
         if lines:
-            write_atomic(path, b"".join([*there[: kept.lines], *lines[kept.lines :]]), 0o644)
+            write_atomic(self.folder / METRICS, b"".join(lines), 0o644)
