@@ -22,6 +22,8 @@ from lightning.pytorch.callbacks import (
     ProgressBar,
     StochasticWeightAveraging,
 )
+from lightning.pytorch.loggers import CSVLogger, TensorBoardLogger
+from lightning.pytorch.loggers.logger import DummyLogger
 from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
@@ -44,6 +46,7 @@ PRIVATE: dict[str, Any] = {"accumulate_grad_batches": 1, "gradient_clip_val": No
 PRIVATE |= {"max_steps": -1, "limit_train_batches": 1.0, "overfit_batches": 0.0}
 """What a Trainer must say beside a layer that draws the batches and owns the optimizer."""
 FROM = "of the package lightning (import lightning as L)"
+HUSHED = r".*(optimizer\.step\(\)|many workers|no `val_dataloader`|logging interval)"
 UNUSED = (Checkpoint, ModelSummary, ProgressBar)
 """What a client's Trainer does without: a federation has many of them, one after the other."""
 WATCHING = (EarlyStopping, BaseFinetuning, StochasticWeightAveraging, ModelPruning)
@@ -164,8 +167,14 @@ def _trainer(make: Callable[[], Any]) -> Any:
         own = make()
     arguments.instance("trainer", own, L.Trainer, f"a function that makes a Trainer {FROM}")
     own.callbacks[:] = [each for each in own.callbacks if not isinstance(each, UNUSED)]
+    own.loggers = [DummyLogger() if _unnamed(each) else each for each in own.loggers]
     own.limit_val_batches = own.num_sanity_val_steps = 0
     return own
+
+
+def _unnamed(logger: Any) -> bool:
+    """Whether a logger is the one that a Trainer makes unasked: a folder of its own for every client and round."""
+    return isinstance(logger, CSVLogger | TensorBoardLogger) and logger.name == "lightning_logs"
 
 
 def _configured(module: Any, trainer: Callable[[], Any]) -> Any:
@@ -256,13 +265,13 @@ def _evaluation(trainer: Callable[[], Any]) -> Callable[..., dict[str, float]]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Without what every new Trainer says of the machine, and torch's of schedulers that are moved to their place."""
+    """Without what every new Trainer says of the machine and of what it does without, and torch of moved schedulers."""
     log = logging.getLogger("lightning.pytorch")
     level = log.level
     log.setLevel(logging.WARNING)
     try:
         with warnings.catch_warnings():
-            warnings.filterwarnings("ignore", message=r".*(optimizer\.step\(\)|many workers)")
+            warnings.filterwarnings("ignore", message=HUSHED)
             yield
     finally:
         log.setLevel(level)

@@ -1,6 +1,8 @@
 """LightningModule and Trainer: one schedule over the run, layers exchange, SampleDP works through `fit`."""
 
 import runpy
+import warnings
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -223,6 +225,18 @@ def test_an_optimizer_beside_a_module_that_makes_none_and_never_without_its_sche
 
     with pytest.raises(Misuse, match=r"schedules for 1 groups of parameters, and .* makes 4"):
         from_lightning(Net("epoch"), trainer(), loaders(), optimizer=groups).fit(rounds=1)
+
+
+def test_a_trainer_as_it_comes_leaves_no_folders_and_says_nothing_of_what_is_off(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", module="lightning.pytorch.(trainer|loops)")
+        warnings.filterwarnings("ignore", message=".*(CSVLogger|shuffling)")
+        federation = from_lightning(Net(), lambda: L.Trainer(max_epochs=1, accelerator="cpu"), loaders())
+        assert federation.fit(rounds=1).survivors == [("a", "b")]
+    assert not list(tmp_path.iterdir())
 
 
 def test_the_example_runs_and_five_lines_change(capsys: pytest.CaptureFixture[str]) -> None:
