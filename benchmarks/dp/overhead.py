@@ -23,7 +23,6 @@ from benchmarks.dp import models
 from dp.sample import remade
 from dp.sample.engine import ClientEngine
 from dp.sample.options import Clipping
-from dp.sample.targets import OwnLosses
 
 Epoch = Callable[[], None]
 
@@ -107,7 +106,7 @@ def _ours(data: TensorDataset, batch: int, mode: str) -> Epoch:
         given = torch.optim.SGD(model.parameters(), lr=0.1)
         attached = engine.begin(model, given, DataLoader(data, batch_size=batch), nn.CrossEntropyLoss())
         whole = partial(_loop, attached.model, attached.loader, attached.optimizer, attached.criterion)
-        with OwnLosses(lambda: engine.guard.pending):  # as the layer trains
+        with engine.watched():  # as the layer trains
             engine.probe(whole)  # once per run, in the epoch that warms up
             whole()
         engine.finish()

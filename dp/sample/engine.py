@@ -11,17 +11,19 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+import torch
 from opacus.accountants import RDPAccountant
-from opacus.grad_sample import GradSampleModuleExpandedWeights
 from torch import nn
 
-from dp.sample.audit.probe import Expanded, Probe, Probed
+from dp.sample.audit.probe import Probe, Probed
 from dp.sample.errors import NonFiniteGradient, tell, tell_silent
+from dp.sample.expanded import Expanded
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import HUNG, RowHooks
 from dp.sample.loader import PrivateLoader
 from dp.sample.optimizers import PrivateOptimizer
 from dp.sample.options import AdaptiveClip, Clipping
+from dp.sample.targets import OwnLosses
 from dp.sample.validation import validate
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom, SystemRandom
@@ -60,7 +62,7 @@ class ClientEngine:
         self.account = RDPAccountant()
         self._clip: float | None = None
         self._now: Attached | None = None
-        self._hooks: Any = None
+        self._hooks: RowHooks | Expanded | None = None
 
     def begin(
         self,
@@ -92,7 +94,8 @@ class ClientEngine:
         mode = self.clipping.gradients
         made = self.private_optimizer(optimizer)
         if mode == "ew":
-            self._hooks = GradSampleModuleExpandedWeights(model, loss_reduction=self.reduction)
+            self._hooks = Expanded(model, self.reduction)
+            made.settle = self._hooks.settle
         else:
             self._hooks = made.hooks = self.row_hooks(model)
         made.attach_step_hook(self.account.get_optimizer_hook_fn(sample_rate=self.rate))
@@ -101,7 +104,8 @@ class ClientEngine:
             loader, self.rate, self.steps, self.random, self, self.clipping.physical_batch
         )
         batches.sealed = True  # the loop reads its batches alone
-        return Attached(self._hooks if mode == "ew" else model, made, criterion, batches)
+        given = self._hooks.wrapped if isinstance(self._hooks, Expanded) else model
+        return Attached(given, made, criterion, batches)
 
     def probe(self, run: Callable[[], object], whose: str = "this client") -> Probed | None:
         """Check that this loop's rows are those of single examples, on a few of them, and that the loss is each
@@ -128,8 +132,8 @@ class ClientEngine:
     def check(self, run: Callable[[], object], copies: int = 2) -> Probed:
         """The same without a verdict on the whole: what was found, parameter by parameter. copies: how often an
         example is repeated in its reference; 1 needs a loop that takes a batch of one."""
-        now = self._under_way()
-        hooks = self._hooks if isinstance(self._hooks, RowHooks) else Expanded(self._hooks, self._model)
+        now, hooks = self._under_way(), self._hooks
+        assert hooks is not None  # a round is under way
         probe = Probe(
             self._model,
             now.loader._fetch,
@@ -146,6 +150,13 @@ class ClientEngine:
         finally:
             now.loader.script = now.optimizer.probe = None
             hooks.listen(True, 0, self.reduction)
+
+    def watched(self) -> OwnLosses:
+        """What the loop runs in: losses whose divisor or rounding follows the batch are refused, or put right."""
+        return OwnLosses(lambda: self.guard.pending, self._times)
+
+    def _times(self, loss: torch.Tensor) -> int:
+        return 1 if self._hooks is None else self._hooks.times(loss)
 
     def _under_way(self) -> Attached:
         if self._now is None:
@@ -247,7 +258,7 @@ class ClientEngine:
 
     def expect(self, size: int, *, first: bool, last: bool) -> None:
         self.guard.batch(size, first=first, last=last)
-        if isinstance(self._hooks, RowHooks):
+        if self._hooks is not None:
             self._hooks.start(size)
         if self._now is not None and not last:
             self._now.optimizer.signal_skip_step(do_skip=True)

@@ -75,9 +75,9 @@ def clipped_sum(
         batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch)
         for batch in batches:
             hooks.clear()
-            with OwnLosses(lambda: arrivals.size):
+            with OwnLosses(lambda: arrivals.size, hooks.times):
                 value = loss(model, batch)
-            value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
+                value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
             lost += float(value.detach()) * (arrivals.size if reduction == "mean" else 1)
             seen += arrivals.size
             broken += _add(named, totals, hooks, clip, step)
@@ -137,9 +137,7 @@ def _add(
     parts = [checked_part(p, name, hooks.size) for name, p in named]
     parts, squares, lost = factors.counted(parts, [factors.squared(part) for part in parts])
     totals, names = [None if lost else p.total for _, p in named], [name for name, _ in named]
-    agreed(
-        parts, squares, totals, hooks.size if hooks.reduction == "mean" else 1, names, None, hooks.precision
-    )
+    agreed(parts, squares, totals, hooks.scale, names)
     scale = sums.clip_factors(torch.stack(squares).sum(dim=0), clip)
     for total, part in zip(sums_so_far, parts, strict=True):
         total += factors.summed(part, scale, step)

@@ -17,7 +17,7 @@ from opacus.layers import DPGRU, DPLSTM, DPRNN
 from torch import nn
 from torch.nn.utils import parametrize
 
-from dp.sample import factors, remade, samplers
+from dp.sample import factors, remade, samplers, targets
 from dp.sample.errors import UnaccountedStep, UnsupportedModule
 from dp.sample.layout import Layouts, Seen
 from dp.sample.remade import Again, Calls, LookedUp, Make
@@ -68,7 +68,6 @@ class RowHooks:
         self.seen: list[Seen] | None = None
         self.faults: dict[str, str] | None = None
         self.watching = False
-        self.precision = 2.0**-23
         self.start(0)
         self.modules = dict(holders(model))
         self.names = {id(p): name for name, p in model.named_parameters()}
@@ -87,6 +86,17 @@ class RowHooks:
     def start(self, size: int) -> None:
         """A batch of this many examples goes to the loop."""
         self.size, self.calls, self.uses, self.room = size, Counter[str](), Counter[int](), remade.KEPT
+        self._multiplied = False
+
+    def times(self, loss: torch.Tensor) -> int:
+        """What the gradient of the loop's loss is multiplied by before it goes to the model; rows are not, then."""
+        self._multiplied = self.enabled and self.reduction == "mean" and reaches(loss, self.model)
+        return self.size if self._multiplied else 1
+
+    @property
+    def scale(self) -> int:
+        """What the gradients that autograd gives are multiplied by."""
+        return 1 if self._multiplied or self.reduction == "sum" else self.size
 
     def listen(self, listen: bool, size: int, reduction: str) -> None:
         """Turn the making of rows on or off, for a batch of this size, of a loss with this reduction."""
@@ -95,8 +105,6 @@ class RowHooks:
         self.start(size)
 
     def _forward(self, name: str, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
-        if isinstance(output, torch.Tensor) and output.is_floating_point():
-            self.precision = max(self.precision, torch.finfo(output.dtype).eps)
         if not torch.is_grad_enabled() or not (self.enabled or self.seen is not None):
             return
         own = samplers.trainable(module).values()
@@ -113,6 +121,7 @@ class RowHooks:
             self.seen.append(Seen(name, tuple(tuple(t.shape) for t in inputs), tuple(output.shape)))
         if not self.enabled or not output.requires_grad:
             return
+        targets.insist_wide(name, output)
         self.uses.update(id(p) for p in own)
         read = torch.utils._pytree.tree_map(_detached, (args, kwargs))
         hook = partial(self._backward, name, module, read, self.calls[name])
@@ -132,7 +141,7 @@ class RowHooks:
     def _rows(self, name: str, module: nn.Module, read: Any, call: int, grad: torch.Tensor) -> None:
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves(read) if isinstance(leaf, torch.Tensor)]
         layout = self.layouts.of(name, module, call, [tuple(t.shape) for t in inputs], self.size)
-        scaled = grad.detach() * self.size if self.reduction == "mean" else grad.detach()
+        scaled = grad.detach() * self.scale
         own = list(samplers.trainable(module).values())
         once = all(self.uses[id(p)] == 1 for p in own)
         bag = isinstance(module, nn.EmbeddingBag)  # torch.func knows no bags
@@ -245,13 +254,11 @@ def agreed(
     scale: float,
     names: list[str],
     only: int | None = None,
-    precision: float = 2.0**-23,
 ) -> None:
     """Raises UnaccountedStep unless each parameter's (or the one's at `only`) rows add up to autograd's own
     gradient, times `scale`.
 
-    The tolerance is the square root of the number format's precision (the coarsest that a module gave), of the sum
-    of the examples' norms at most.
+    The tolerance is the square root of the number format's precision, of the sum of the examples' norms at most.
     """
     whole = torch.stack([s.cpu() for s in squares]).sum(dim=0)
     reach = math.sqrt(len(whole) * float(whole.sum()))
@@ -259,7 +266,7 @@ def agreed(
         if total is None or only not in (None, at):
             continue
         apart = float((factors.plain_sum(part).to(total.device) - total.reshape(-1).float() * scale).norm())
-        if not apart <= 3 * math.sqrt(max(precision, torch.finfo(total.dtype).eps)) * reach + 1e-30:
+        if not apart <= 3 * math.sqrt(torch.finfo(total.dtype).eps) * reach + 1e-30:
             raise UnaccountedStep(unseen(name, used=True))
 
 
@@ -276,6 +283,23 @@ def unseen(name: str, used: bool) -> str:
         "batch, and every trainable parameter in use; call optimizer.zero_grad() once per batch, freeze parameters "
         "that are not used"
     )
+
+
+def reaches(loss: torch.Tensor, model: nn.Module) -> bool:
+    """Whether differentiating the loss gives a parameter of the model a gradient."""
+    parameters = {id(p) for p in model.parameters() if p.requires_grad}
+    seen, todo = set[Any](), [loss.grad_fn]
+    while todo:
+        node = todo.pop()
+        held = getattr(node, "variable", None)
+        if (
+            id(getattr(held, "orig_weight", held)) in parameters
+        ):  # expanded weights stand before the parameter
+            return True
+        if node is not None and node not in seen:
+            seen.add(node)
+            todo += [each for each, _ in node.next_functions]
+    return False
 
 
 def _written(table: torch.Tensor, words: LookedUp, some: slice) -> samplers.Rows:

@@ -147,8 +147,6 @@ class SampleDP(PricedLayer):
         return private
 
     def _train(self, compute: Compute, task: LocalTask, facts: RoundFacts) -> dict[str, float]:
-        from dp.sample.targets import OwnLosses
-
         if self.repair:
             self._repair(task)
         account = self._account(task, facts)
@@ -162,7 +160,7 @@ class SampleDP(PricedLayer):
         task.model, task.optimizer, task.criterion = attached.model, attached.optimizer, attached.criterion
         task.loader = attached.loader
         try:
-            with OwnLosses(lambda: engine.guard.pending):
+            with engine.watched():
                 self._probed = engine.probe(lambda: compute(task), facts.whose)
                 metrics = compute(task)
             steps = engine.finish(facts.whose)

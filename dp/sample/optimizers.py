@@ -8,7 +8,7 @@ to models and loaders belongs to `engine`.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -71,6 +71,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
     max_grad_norm: float
     hooks: RowHooks | None = None
     lost: int = 0
+    settle: Callable[[], None] = staticmethod(lambda: None)
     probe: "Probe | None" = None
     original_optimizer: Any
 
@@ -227,6 +228,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
             with torch.enable_grad():
                 closure()
         self._insist()
+        self.settle()
         if self.probe is not None:
             self._examples()
             self.probe.step()
@@ -250,10 +252,9 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
         parts = [checked_part(p, name, size) for p, name in zip(self.params, self.names, strict=True)]
         parts, squares, lost = factors.counted(parts, [factors.squared(part) for part in parts])
         self.lost += lost
-        step, scale = self.grid, size if self.hooks is None or self.hooks.reduction == "mean" else 1
+        step, scale = self.grid, size if self.hooks is None else self.hooks.scale
         totals = [None if lost else getattr(p, "total", None) for p in self.params]
-        precision = 2.0**-23 if self.hooks is None else self.hooks.precision
-        agreed(parts, squares, totals, scale, self.names, self._turn(), precision)
+        agreed(parts, squares, totals, scale, self.names, self._turn())
         for p, part, shrink in zip(self.params, parts, self._factors(squares), strict=True):
             total = factors.summed(part, shrink, step)
             p.summed_grad = total if p.summed_grad is None else p.summed_grad + total

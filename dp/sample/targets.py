@@ -1,11 +1,16 @@
-"""Losses whose divisor follows the batch: targets that a mean ignores, class weights, values picked by a mask, counts.
+"""What follows the number of examples in a batch: divisors of losses, and the rounding of gradients by it.
 
-Each example's gradient then follows its neighbours. Refused in the step where it happens, before anything of it is
-summed. Torch tells every call that a loop makes, by whatever name the loop holds the function; compiled losses and
-plain numbers are not seen. What is found before training, whatever the code, belongs to `dp.sample.audit`.
+A mean over targets that are not ignored, class weights, values that a mask picked or a count makes each example's
+gradient follow its neighbours: refused in the step where it happens, before anything of it is summed. A mean's gradient
+is divided by the number of examples, and rounded there: alike for all rows, so that one example more moves them all,
+by as much as what cancels later magnifies. Here it is multiplied by that number first, and rounded never. Torch tells
+every call that a loop makes, by whatever name the loop holds the function; compiled losses and plain numbers are not
+seen. What is found before training, whatever the code, belongs to `dp.sample.audit`.
 """
 
+import inspect
 from collections.abc import Callable
+from functools import cache
 from typing import Any
 
 import torch
@@ -25,29 +30,55 @@ _DIVIDES = {
     torch.Tensor.true_divide,
     torch.true_divide,
 }
+_BACKWARD = {torch.Tensor.backward: "gradient", torch.autograd.backward: "grad_tensors"}
+_TOTALS = {torch.Tensor.mean, torch.mean, torch.Tensor.sum, torch.sum}
+HALF = {torch.float16, torch.bfloat16}
+COARSE = (
+    "{0} gives {1}: gradients of so few bits are rounded by how many examples are around them, alike for all that look "
+    "alike, and one more moved them by 22 clips. Train in float32: take torch.autocast out of the loop, and give a "
+    'frozen part in half precision .float(); torch.set_float32_matmul_precision("highest") and '
+    "torch.backends.cudnn.allow_tf32 = False keep matrix products so"
+)
 CURE = '; take reduction="none" and a mean whose divisor is each example\'s own'
 
 
 class OwnLosses(TorchFunctionMode):
     """Within it a mean over targets of which one is ignored, over unequal class weights, or over values that a mask
-    picked, and a division by a count, raise NotPerExample where the divisor follows the batch.
+    picked, and a division by a count, raise NotPerExample where the divisor follows the batch; so does any gradient in
+    fewer bits than float32. Means and sums of losses are taken in float64, with the same values.
 
     size: says how many examples are in the batch under way; 0 where nobody knows, and masks and counts pass then.
+    times: told a loss that is differentiated, says what its gradient is multiplied by.
     """
 
-    def __init__(self, size: Callable[[], int] = lambda: 0) -> None:
+    def __init__(
+        self, size: Callable[[], int] = lambda: 0, times: Callable[[torch.Tensor], int] = lambda loss: 1
+    ) -> None:
         super().__init__()
-        self._size, self._marked = size, False
+        self._size, self._times, self._marked = size, times, False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
         if function in _CLASSES:
             _insist(dict(zip(_NAMES, args, strict=False)) | options)
-        made = function(*args, **options)
+        if function in _BACKWARD:
+            return function(*args, **self._multiplied(args[0], _BACKWARD[function], options))
+        made = _total(function, args, options)
+        insist_wide(getattr(function, "__name__", "the loss"), made)
         size = self._size()
         if self._marked or function in _PICKS or function in _COUNTS:
             self._follow(function, args, options, made, size)
         return made
+
+    def _multiplied(self, loss: Any, name: str, options: dict[str, Any]) -> dict[str, Any]:
+        """What a loss is differentiated with: from the number of examples down, which a mean divides exactly."""
+        if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
+            return options
+        _insist_exact(loss.device.type)
+        given, times = options.get(name), self._times(loss)
+        if times == 1:
+            return options
+        return options | {name: torch.full_like(loss, times) if given is None else given * times}
 
     def _follow(self, function: Any, args: Any, options: Any, made: Any, size: int) -> None:
         """Mark what holds another number of values than the batch, and refuse a mean over it."""
@@ -70,6 +101,45 @@ class OwnLosses(TorchFunctionMode):
     def _mark(self, made: Any, ragged: bool) -> None:
         if ragged:
             made.ragged = self._marked = True
+
+
+def insist_wide(name: str, made: Any) -> None:
+    """Raises NotPerExample for a tensor with gradients in fewer bits than float32."""
+    if isinstance(made, torch.Tensor) and made.dtype in HALF and made.requires_grad:
+        raise NotPerExample({"(the loop)": COARSE.format(name, str(made.dtype)[6:])})
+
+
+def _insist_exact(device: str) -> None:
+    """Raises NotPerExample where matrix products of float32 are made in fewer bits."""
+    short = torch.get_float32_matmul_precision() != "highest"
+    if short or (device == "cuda" and torch.backends.cudnn.allow_tf32):
+        raise NotPerExample({"(the loop)": COARSE.format("a matrix product or convolution", "fewer bits")})
+
+
+def _total(function: Any, args: Any, options: Any) -> Any:
+    """What the function gives; a mean or sum of losses in float64, so that weights on it are rounded by no count."""
+    if function in _TOTALS and len(args) == 1 and not options and _counts(args[0]):
+        return function(*args, dtype=torch.float64)
+    named = dict(zip(_reduces(function), args, strict=False)) | options if _reduces(function) else {}
+    weighed = function in _CLASSES and named.get("weight") is not None
+    legacy = named.get("size_average") is not None or named.get("reduce") is not None
+    if not named or weighed or legacy or named.get("reduction", "mean") != "mean":
+        return function(*args, **options)
+    each = function(**(named | {"reduction": "none"}))
+    return each.mean(dtype=torch.float64) if _counts(each) else each.mean()
+
+
+def _counts(losses: Any) -> bool:
+    return bool(losses.requires_grad) and losses.dtype == torch.float32 and losses.device.type != "mps"
+
+
+@cache
+def _reduces(function: Any) -> tuple[str, ...]:
+    """The arguments' names of a loss whose mean is that of its values, one by one."""
+    if getattr(function, "__module__", "") != functional.__name__ or function is functional.ctc_loss:
+        return ()
+    names = tuple(inspect.signature(function).parameters)
+    return names if "reduction" in names else ()
 
 
 def _mask(arguments: Any, options: Any) -> bool:

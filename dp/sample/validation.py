@@ -18,10 +18,10 @@ from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import _SpectralNorm
 
 from dp.sample.errors import UnsupportedModule
+from dp.sample.targets import HALF
 
 _BATCH_NORM = (nn.modules.batchnorm._BatchNorm,)
 _ROOT = "(the model itself)"
-_HALF = {torch.float16, torch.bfloat16}
 
 
 class Repair(NamedTuple):
@@ -58,10 +58,10 @@ def _problem(module: nn.Module) -> str:
     own = [p for p in module.parameters(recurse=False) if p.requires_grad]
     if not own:
         return ""
-    if half := {p.dtype for p in own} & _HALF:
+    if half := {p.dtype for p in own} & HALF:
         return (
             f"{kind} has parameters in {str(half.pop())[6:]}, where an example's gradient follows the batch around it: "
-            "keep the model in float32, and let torch.autocast run its layers"
+            "keep the model in float32, without torch.autocast"
         )
     reason = _option(module)
     if reason:

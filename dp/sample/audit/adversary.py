@@ -2,12 +2,13 @@
 
 Candidates are the data's own examples, the same with labels and inputs changed, examples whose floating
 point inputs climb the norm of their own gradient, whole and parameter by parameter, and these far from nought, where
-what inputs have in common cancels; then one more of many alike, where sums are rounded. No verdicts here.
+what inputs have in common cancels; then one more of many alike, where what is divided by their number is rounded. No
+verdicts here.
 """
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from itertools import islice, pairwise
+from itertools import islice
 from typing import Any, Protocol
 
 import torch
@@ -19,9 +20,10 @@ from protocols.errors import SecAggError
 OTHERS = 16
 """Examples in the sum, the one that is exchanged among them."""
 
-ALIKE = (512, 4096)
-"""Examples all alike, to which another is added: a sum of eight bits goes by steps of two or more there, and in the
-larger crowd, which models in float32 are spared, one of eleven bits."""
+ALIKE = (509, 998)
+"""Examples all alike, to which another is added: no powers of two, by which nothing is rounded."""
+FAR = 1e4
+"""How far from nought, in its largest values, the second of two kinds of such examples is."""
 ROWS = 2**24
 """Values of rows that as many may take in memory; larger crowds are left out."""
 OFFSETS = tuple(10.0 ** (at / 2) for at in range(2, 12))
@@ -35,7 +37,6 @@ class Tried(Protocol):
     step: Any
     loader: Any
     largest: int
-    coarse: bool
 
     def few(self, count: int) -> Any: ...
 
@@ -54,14 +55,15 @@ def movement(bench: Tried, summed: Callable[[Any], torch.Tensor], clip: float, a
 def _crowded(bench: Tried, summed: Callable[[Any], torch.Tensor], example: Any) -> float:
     """The most by which one more of many examples alike moves their sum."""
     width, most = sum(p.numel() for p in bench.model.parameters() if p.requires_grad), 0.0
-    for many in ALIKE if bench.coarse else ALIKE[:1]:
-        if many * width > ROWS:
-            break
-        try:
-            sums = [summed([example] * (many + more)) for more in range(5)]
-        except (RuntimeError, ValueError, IndexError, SecAggError):
-            continue
-        most = max(most, *(float((b - a).norm()) for a, b in pairwise(sums)))
+    for alike in (example, _mapped(example, partial(_far, FAR))):
+        for many in ALIKE:
+            if many * width > ROWS:
+                break
+            try:
+                one, more = summed([alike] * many), summed([alike] * (many + 1))
+            except (RuntimeError, ValueError, IndexError, SecAggError):
+                continue
+            most = max(most, float((more - one).norm()))
     return most
 
 

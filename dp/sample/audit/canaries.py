@@ -175,8 +175,9 @@ def _trained(plan: Plan, inside: NDArray[np.bool_], source: SecureRandom) -> _Wa
     loader = DataLoader(data, batch_size=len(examples), collate_fn=plan.collate)
     attached = engine.begin(plan.model, watching, loader, plan.step.criterion)
     try:
-        engine.probe(lambda: plan.step.loop(attached))
-        plan.step.loop(attached)
+        with engine.watched():
+            engine.probe(lambda: plan.step.loop(attached))
+            plan.step.loop(attached)
         engine.finish()
     finally:
         engine.abandon()

@@ -32,9 +32,9 @@ class Verdict:
     error: float = 0.0
 
 
-def tolerance(parameters: Iterable[Any], precision: float) -> float:
+def tolerance(parameters: Iterable[Any]) -> float:
     """The square root of the coarsest number format's precision, that of float32 at least."""
-    return math.sqrt(max(precision, 2.0**-23, *(torch.finfo(p.dtype).eps for p in parameters)))
+    return math.sqrt(max(2.0**-23, *(torch.finfo(p.dtype).eps for p in parameters)))
 
 
 def apart(

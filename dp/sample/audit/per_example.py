@@ -149,7 +149,7 @@ class Bench:
     ) -> None:
         self.model, self.step, self.loader, self.clip, self._engine = model, step, loader, clip, engine
         self._probes: dict[str, Probed] = {}
-        self.largest, self.coarse = 0, False
+        self.largest = 0
         self._rate = min(1.0, (loader.batch_size or len(loader.dataset)) / len(loader.dataset))
 
     def mode(self, name: str, ascent: int) -> Mode:
@@ -181,9 +181,9 @@ class Bench:
         engine, attached = self._begun(name, self.loader, optimizer, rate=self._rate)
         self.largest = attached.loader._largest
         try:
-            return engine.check(lambda: self.step.loop(attached), copies=1)
+            with engine.watched():
+                return engine.check(lambda: self.step.loop(attached), copies=1)
         finally:
-            self.coarse |= getattr(engine._hooks, "precision", 0.0) > 2.0**-23
             engine.abandon()
 
     def _begun(
@@ -211,7 +211,7 @@ class Bench:
 
         optimizer.add_noise = add_noise  # before the sum takes the parameters' number format
         try:
-            with steady() as again:
+            with engine.watched(), steady() as again:
                 again(0)
                 self.step.loop(attached)
         finally:

@@ -10,7 +10,6 @@ leave this module.
 
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import chain, count, islice
 from random import SystemRandom
 from typing import Any
@@ -21,6 +20,7 @@ from torch import nn
 from dp.sample.audit.compare import MIXED, Comparison, Gradients, Verdict, apart, tolerance
 from dp.sample.audit.steady import DRAWS, steady
 from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
+from dp.sample.expanded import Expanded
 from dp.sample.guard import changed_outside, difference, snapshot
 from dp.sample.hooks import RowHooks, gradient_left, rows_left
 from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
@@ -54,32 +54,6 @@ class Probed:
         return self
 
 
-class Expanded:
-    """Torch's expanded weights behind a model of Opacus', turned on and off like hooks."""
-
-    def __init__(self, wrapped: Any, model: nn.Module) -> None:
-        self._wrapped, self._model = wrapped, model
-        self._handles: list[Any] = []
-
-    def listen(self, listen: bool, size: int, reduction: str) -> None:
-        """Make rows in the next backward pass, or let autograd alone work."""
-        while self._handles:
-            self._handles.pop().remove()
-        for p in self._model.parameters():
-            p.grad_sample = p.total = None  # type: ignore[attr-defined]  # hung on it
-            if not listen and p.requires_grad:
-                self._handles.append(p.register_hook(partial(self._kept, p)))  # type: ignore[no-untyped-call]  # as it is
-        self._wrapped.loss_reduction = reduction
-        if listen:
-            self._wrapped.__dict__.pop("forward", None)
-        else:
-            self._wrapped.__dict__["forward"] = self._model.forward
-
-    @staticmethod
-    def _kept(p: Any, grad: torch.Tensor) -> None:
-        p.total = grad.detach().clone() if p.total is None else p.total + grad.detach()
-
-
 class Probe:
     """One check, driven by `script` (the batches) and `step` (called where the loop steps its optimizer).
 
@@ -104,6 +78,7 @@ class Probe:
         self._known, self._seen, self._largest = known, seen, largest
         self._hooks = mode if isinstance(mode, RowHooks) else None
         self._named = dict(model.named_parameters())
+        self._tolerance = tolerance(self._named.values())
         self._got: Gradients = {}
         self.listening = self._stepped = False
         self.batches = 0
@@ -212,12 +187,8 @@ class Probe:
                 for indices in (batch, batch[:cut], batch[cut:]):
                     yield from self._take(indices, draw=at % len(DRAWS))
                     grads.append(self._gradients())
-                mixed |= apart(self._named, grads, shares, (30.0 if turn > 1 else 2.0) * self._tolerance())
+                mixed |= apart(self._named, grads, shares, (30.0 if turn > 1 else 2.0) * self._tolerance)
         return mixed
-
-    def _tolerance(self) -> float:
-        made = 2.0**-23 if self._hooks is None else self._hooks.precision
-        return tolerance(self._named.values(), made)
 
     def _layouts_and_rows(self) -> Generator[Any, None, Probed]:
         small = self._record()
@@ -232,7 +203,7 @@ class Probe:
         indices, references = yield from self._references(size)
         yield from self._take(indices)
         whole = self._gradients()
-        comparison = Comparison(self._named, references, whole, first, self._copies, self._tolerance())
+        comparison = Comparison(self._named, references, whole, first, self._copies, self._tolerance)
         for draw in range(1, len(DRAWS)):
             pair = [indices[size * at // (len(DRAWS) + 2)] for at in (draw, draw + 2)]
             comparison.mixed |= yield from self._mixed(pair, draw)
@@ -280,7 +251,7 @@ class Probe:
             alone.append(self._gradients())
         yield from self._take(pair, draw=draw)
         return Comparison(
-            self._named, alone, self._gradients(), alone[0], self._copies, self._tolerance()
+            self._named, alone, self._gradients(), alone[0], self._copies, self._tolerance
         ).mixed
 
     def _gradients(self) -> Gradients:

@@ -17,7 +17,7 @@ from dp import ClientDP, DistributedDP, LocalDP
 from dp.clipping import clip
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.rotation import rotate
-from dp.sample import engine, factors, optimizers, sums
+from dp.sample import engine, factors, optimizers, sums, targets
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import PrivateOptimizer
@@ -235,6 +235,9 @@ class LibraryHooks(RowHooks):
         super().start(size)
         self.calls.clear()
 
+    def times(self, loss: torch.Tensor) -> int:
+        return 1  # rows are multiplied by what a mean has divided by
+
     def cleanup(self) -> None:
         super().cleanup()
         for p in self.model.parameters():
@@ -326,14 +329,31 @@ class LibraryEngine(ClientEngine):
         return made
 
 
+class DividedHooks(RowHooks):
+    """A mean's gradient divided by the number of examples, rounded, and multiplied by it."""
+
+    def times(self, loss: torch.Tensor) -> int:
+        return 1
+
+
+class DividingEngine(ClientEngine):
+    """Trains on such rows."""
+
+    def row_hooks(self, model: Any) -> RowHooks:
+        made = super().row_hooks(model)
+        made.__class__ = DividedHooks
+        return made
+
+
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Steps that take whatever rows there are, as many as there are."""
-    kept = optimizers.checked_part, optimizers.agreed, engine.validate
+    """Steps that take whatever rows there are, as many as there are, in whatever number format."""
+    kept = optimizers.checked_part, optimizers.agreed, engine.validate, targets.insist_wide
+    targets.insist_wide = lambda *given: None
     engine.validate = lambda *given: None
     optimizers.checked_part = lambda p, name, size: factors.part_of(p)
     optimizers.agreed = lambda *given: None
     try:
         yield
     finally:
-        optimizers.checked_part, optimizers.agreed, engine.validate = kept
+        optimizers.checked_part, optimizers.agreed, engine.validate, targets.insist_wide = kept

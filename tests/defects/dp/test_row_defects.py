@@ -79,8 +79,18 @@ def test_ghost_clipping_in_floats_is_found_where_one_example_moves_it_by_more_th
     assert mode_of(audit).status == "failed", audit
     assert (mode_of(audit).moved or 0.0) > 1.3, audit
     sound = audited(name, "ghost")
-    assert sound.passed, sound
+    assert sound.passed == (name != "scores in eight bits"), sound
     assert {mode.status for mode in sound.modes} <= {"sound", "refused"}, sound
+
+
+@pytest.mark.parametrize("name", FLOATS)
+def test_rows_rounded_with_the_number_of_examples_are_found(name: str) -> None:
+    """Right for every example, and off by the same little in a whole crowd of them."""
+    for mode in ("hooks", "ghost"):
+        with broken.unchecked():
+            audit = audited(name, mode, engine=broken.DividingEngine)
+        assert not audit.passed
+        assert (mode_of(audit).moved or 0.0) > 1.1, audit
 
 
 @pytest.mark.parametrize("engine", [broken.LibraryEngine, ClientEngine])
