@@ -16,11 +16,12 @@ from opacus.accountants import RDPAccountant
 from torch import nn
 
 from dp.sample.audit.probe import Probe, Probed
-from dp.sample.errors import NonFiniteGradient, tell, tell_silent
+from dp.sample.errors import NonFiniteGradient, UnaccountedStep, tell, tell_silent
 from dp.sample.expanded import Expanded
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import HUNG, RowHooks
 from dp.sample.loader import PrivateLoader
+from dp.sample.memory import forgets, remembered, written
 from dp.sample.optimizers import PrivateOptimizer
 from dp.sample.options import AdaptiveClip, Clipping
 from dp.sample.targets import OwnLosses
@@ -83,7 +84,7 @@ class ClientEngine:
         model.train()
         model.zero_grad()
         validate(model, self.clipping.gradients)
-        self._model, self._schedule = model, schedule
+        self._model, self._schedule, self._memory = model, schedule, remembered(model)
         result = self._attach(model, optimizer, loader, criterion)
         model.train(training)
         self.guard.begin(model, passes * self.steps)
@@ -176,6 +177,9 @@ class ClientEngine:
         """
         try:
             steps = self.guard.finish()
+            constants = {} if self.probed is None else self.probed.constants
+            if name := written(self._model, self._memory, constants):
+                raise UnaccountedStep(forgets(name) + "; nothing is sent")
             self.taken += steps
             tell(whose, self._under_way().optimizer.lost)
             if self._now is not None and isinstance(self.clipping.clip, AdaptiveClip):

