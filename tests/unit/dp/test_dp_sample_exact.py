@@ -161,7 +161,7 @@ def test_matrix_products_in_fewer_bits_are_refused() -> None:
     before = torch.get_float32_matmul_precision()
     torch.set_float32_matmul_precision("medium")
     try:
-        with pytest.raises(NotPerExample, match="matrix product.*highest"):
+        with pytest.raises(NotPerExample, match=r"matrix product.*highest"):
             moved(nn.Linear(8, 1), pairwise, "hooks", given, (given[0][0], given[1][0]))
     finally:
         torch.set_float32_matmul_precision(before)

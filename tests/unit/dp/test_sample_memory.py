@@ -110,7 +110,7 @@ def test_what_begins_to_remember_after_the_check_sends_nothing() -> None:
     engine.probe(loop)
     late.append(1)
     loop()
-    with pytest.raises(UnaccountedStep, match="held is an attribute.*nothing is sent"):
+    with pytest.raises(UnaccountedStep, match=r"held is an attribute.*nothing is sent"):
         engine.finish()
 
 
