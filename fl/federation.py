@@ -7,7 +7,7 @@ What does not belong here: how a round goes and what is kept of it (`fl.round`),
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
 from pathlib import Path
@@ -37,7 +37,8 @@ from fl.federation_setup import (
 )
 from fl.round import Broadcast, Engine, Mean, RoundResult, new_session, play, statement_of
 from fl.round.hidden import told, withheld
-from fl.round.kept import KeptRun, RunFiles, entry_of
+from fl.round.keeper import Keeper
+from fl.round.kept import KeptRun, RunFiles
 from fl.round.remarks import Speaker
 from fl.run_options import RunOptions
 from fl.run_result import Result
@@ -178,9 +179,11 @@ class Federation:
             raise Misuse(f"rounds: the run holds {len(history)} already; name so many or more, got {rounds}")
         callbacks = [*self.setup.callbacks, *([] if on_round is None else [OnRound(on_round)])]
         speaker = Speaker()
-        with Listeners(callbacks, self._run(rounds)) as listeners, self._files() as files:
-            if files is not None:
-                self._catch_up(files, kept, rounds)
+        with Listeners(callbacks, self._run(rounds)) as listeners, self._keeper(rounds) as keeper:
+            if keeper is not None and kept is not None:
+                keeper.files.catch_up(kept)
+            elif keeper is not None:
+                self._save(keeper, history)
             for number in range(len(history) + 1, rounds + 1):
                 if listeners.stop("on_round_begin", number):
                     break
@@ -188,8 +191,8 @@ class Federation:
                 try:
                     self._measure(history[-1])
                 finally:
-                    if files is not None:
-                        self._save(files, self._kept(history, rounds))
+                    if keeper is not None:
+                        self._save(keeper, history)
                 speaker.hear(history[-1])
                 if listeners.stop("on_round_end", history[-1]):
                     break
@@ -252,16 +255,8 @@ class Federation:
                 "this federation has spent what its noise was calibrated for: plan all rounds in one fit, go on with "
                 "fit(the same rounds, resume=True) from an output folder, or make another federation"
             )
-        options = self.setup.options
-        if (
-            options.client_timeout is not None
-            and options.workers == 1
-            and isinstance(self.engine, MemoryEngine)
-        ):
-            raise Misuse(
-                "client_timeout: one process cannot end a loop that hangs: take workers=2 or more, or Flower"
-            )
-        self._check_resends()
+        if isinstance(self.engine, MemoryEngine):
+            self.engine.check(self.setup.strategy.name if self.setup.strategy.resends else "")
         run = self.coordinator.prepare(rounds)
         empty = [
             f"client {name!r} holds no example and contributes nothing: leave it out"
@@ -272,10 +267,14 @@ class Federation:
         if self.setup.ledger is not None and not isinstance(self.engine, MemoryEngine):
             sample = self.coordinator.sample()  # what nodes spend may be known to them alone
             self.account.check(sample.plan.events(sample.clients[:1]))
-        if not resume:
-            if folder is not None and checkpoint.rounds_in(folder):
-                raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
-            return None
+        if resume:
+            return self._resumed(folder)
+        if folder is not None and checkpoint.rounds_in(folder):
+            raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
+        return None
+
+    def _resumed(self, folder: Path | None) -> KeptRun:
+        """Take back model, strategy, layers and account of the run in `folder`. Raises Misuse where it was another."""
         if folder is None:
             raise Misuse("nothing to resume: the federation was made without an output folder")
         kept = checkpoint.load_run(folder)
@@ -294,17 +293,6 @@ class Federation:
         if self.account.run != kept.run:  # else this process played it, and knows of every charge
             self.account.restore(kept.events, kept.run, max((r.number for r in kept.history), default=0))
         return kept
-
-    def _check_resends(self) -> None:
-        """Raises Misuse where simulated clients' policy lets no update leave in several rounds, and the strategy needs
-        that; on a network every node's own policy says so.
-        """
-        policy = self.setup.policy or self.setup.stack.secure_sum.default_policy
-        if self.setup.strategy.resends and isinstance(self.engine, MemoryEngine) and not policy.allow_resend:
-            raise Misuse(
-                f"{self.setup.strategy.name} sends one update in several rounds, and the clients' policy does not "
-                "allow that: say policy=Policy(allow_resend=True), on the command line --allow-resend"
-            )
 
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says the run was made with."""
@@ -366,49 +354,23 @@ class Federation:
     # -- what is kept --
 
     @contextmanager
-    def _files(self) -> Iterator[RunFiles | None]:
+    def _keeper(self, rounds: int) -> Iterator[Keeper | None]:
         if self.setup.output is None:
             yield None
             return
-        files = RunFiles(self.setup.output, self.signer, checkpoint.MODEL, self._model_bytes)
-        try:
-            yield files
-        finally:
-            files.close()
+        with closing(RunFiles(self.setup.output, self.signer, checkpoint.MODEL, self._model_bytes)) as files:
+            yield Keeper(files, self.setup.stack, self.account, rounds, self.setup.strategy.name)
 
-    def _save(self, files: RunFiles, kept: KeptRun) -> None:
+    def _save(self, keeper: Keeper, history: Sequence[RoundResult]) -> None:
         """Save a round: what simulated clients keep first, for a round that is played again rolls it back."""
-        if self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
-            self.engine.save_clients(files.folder)
-        files.save(kept)
+        if history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
+            self.engine.save_clients(keeper.files.folder)
+        model, strategy = self.coordinator.reference().tree, self.setup.strategy.state()
+        said = (self.statement(history), history[-1]) if history else ()
+        keeper.keep(history, model, strategy, self._facts(), *said)
 
     def _model_bytes(self, kept: KeptRun) -> bytes:
         return checkpoint.model_bytes(self.coordinator.state_of(kept.model))
-
-    def _catch_up(self, files: RunFiles, kept: KeptRun | None, rounds: int) -> None:
-        """Save what a run that is cut off in its first round goes on from, or what a killed process did not write."""
-        if kept is None:
-            files.begin(self._kept([], rounds))
-        else:
-            files.catch_up(kept)
-
-    def _kept(self, history: list[RoundResult], rounds: int) -> KeptRun:
-        """Return the run as it is now; `history` holds all rounds so far."""
-        strategy, stack, account = self.setup.strategy, self.setup.stack, self.account
-        statement = self.statement(history) if history else None
-        return KeptRun(
-            history,
-            self.coordinator.reference().tree,
-            strategy.state(),
-            kind=strategy.name,
-            made_with=self._facts(),
-            layers={layer.name: layer.state() for layer in stack.layers},
-            events=tuple(account.events),
-            run=account.run,
-            session=max((result.session_number for result in history), default=0),
-            entry=entry_of(history[-1], rounds, stack, statement) if history else None,
-            statement=None if statement is None else statement.to_json(),
-        )
 
     def statement(self, history: Sequence[RoundResult] = ()) -> Statement:
         """Return what this federation protects, from whom, under which assumption, at what price so far."""

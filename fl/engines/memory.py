@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
-from protocols.errors import REFUSALS, ClientFailed, SecAggError
+from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
 from protocols.party_state import KEPT
 from protocols.policy import Policy
 from protocols.runtime import recall
@@ -74,6 +74,22 @@ class MemoryEngine:
         self.first: tuple[str, NDArray[np.int64]] | None = None
         self._number = 0
         self._worked = False
+
+    def check(self, resends: str) -> None:
+        """Raises Misuse for what cannot be played here: known before round 1.
+
+        resends: the strategy that sends one update in several rounds, for which the simulated clients' policy must
+        allow that ("": none); on a network every node's own policy says so.
+        """
+        if self.timeout is not None and self.workers == 1:
+            raise Misuse(
+                "client_timeout: one process cannot end a loop that hangs: take workers=2 or more, or Flower"
+            )
+        if resends and not (self.policy or self.secure_sum.default_policy).allow_resend:
+            raise Misuse(
+                f"{resends} sends one update in several rounds, and the clients' policy does not "
+                "allow that: say policy=Policy(allow_resend=True), on the command line --allow-resend"
+            )
 
     def origin(self, run: str) -> Origin:
         return Origin(run=run)

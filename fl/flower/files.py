@@ -12,7 +12,8 @@ from flwr.serverapp.strategy import Strategy
 from fl.flower.compat import strategy_state
 from fl.flower.rounds import ProtectedRounds
 from fl.round import RoundResult, Tree
-from fl.round.kept import CHECKPOINT, KeptRun, RunFiles, entry_of, load, npz
+from fl.round.keeper import Keeper
+from fl.round.kept import CHECKPOINT, KeptRun, RunFiles, load, npz
 from fl.round.reference import like
 from protocols.errors import Misuse
 
@@ -40,10 +41,12 @@ class RunKeeper:
     def __init__(
         self, folder: Path, strategy: Strategy, rounds: ProtectedRounds, planned: int, kept: KeptRun | None
     ) -> None:
-        self.strategy, self.rounds, self.planned = strategy, rounds, planned
+        self.strategy, self.rounds = strategy, rounds
         self.history = [] if kept is None else list(kept.history)
-        self.session = 0 if kept is None else kept.session
         self.files = RunFiles(folder, rounds.options.identity, MODEL, self._model_bytes, first=0)
+        self.keeper = Keeper(
+            self.files, rounds.options.stack, rounds.account, planned, type(strategy).__name__
+        )
 
     def catch_up(self, kept: KeptRun) -> None:
         """Write what a killed process did not; count a round that it was stopped in as lost: it is not asked again."""
@@ -61,26 +64,10 @@ class RunKeeper:
         self._write(model, strategy_state(self.strategy), last)
 
     def _write(self, model: Tree, strategy: Tree, last: RoundResult | None) -> None:
-        rounds, stack = self.rounds, self.rounds.options.stack
+        rounds = self.rounds
         begun = last is not None and rounds.protection is not None
-        statement = rounds.statement() if begun else None
-        number = len(self.history)
-        entry = {"round": number, "of": self.planned}
-        self.session = max(self.session, last.session_number if last else 0)
-        kept = KeptRun(
-            self.history,
-            model,
-            strategy,
-            kind=type(self.strategy).__name__,
-            made_with=rounds.made_with if begun else {},
-            layers={layer.name: layer.state() for layer in stack.layers},
-            events=tuple(rounds.account.events),
-            run=rounds.account.run,
-            session=self.session,
-            entry=entry if last is None else entry_of(last, self.planned, stack, statement),
-            statement=None if statement is None else statement.to_json(),
-        )
-        rounds.server.head = self.files.save(kept) if number else self.files.begin(kept)
+        made_with, statement = (rounds.made_with, rounds.statement()) if begun else ({}, None)
+        rounds.server.head = self.keeper.keep(self.history, model, strategy, made_with, statement, last)
 
     def _model_bytes(self, kept: KeptRun) -> bytes:
         return npz({"__rounds__": np.array(kept.rounds), **like(kept.model, self.rounds.schema)})
