@@ -302,18 +302,18 @@ def nearly_silent() -> SampleDP:
 @pytest.mark.parametrize(
     "make",
     [
-        lambda: FedProx(0.8, weighted=False),
+        lambda: FedProx(6.0, weighted=False),
         Scaffold,
-        lambda: FedDyn(1.5),
+        lambda: FedDyn(6.0),
         lambda: FedNova(usual=3, weighted=False),
     ],
 )
 def test_a_correction_joins_after_the_noise_of_private_steps(make: Any) -> None:
-    runs = [federation(DATA, make(), layers, **WIDE) for layers in ([], [nearly_silent()])]
+    runs = [federation(DATA[:2], make(), layers, **WIDE) for layers in ([], [nearly_silent()])]
     for run in runs:
         run.fit(2)
-    assert weights(runs[1]) == pytest.approx(weights(runs[0]), abs=2e-3)
-    plain = federation(DATA, FedAvg(weighted=False), [nearly_silent()], **WIDE)
+    assert weights(runs[1]) == pytest.approx(weights(runs[0]), abs=1e-4)
+    plain = federation(DATA[:2], FedAvg(weighted=False), [nearly_silent()], **WIDE)
     plain.fit(2)
     if make is not Scaffold and not isinstance(make(), FedNova):
         assert np.abs(weights(plain) - weights(runs[1])).max() > 0.01
@@ -321,7 +321,7 @@ def test_a_correction_joins_after_the_noise_of_private_steps(make: Any) -> None:
 
 def test_control_variates_of_private_updates_cost_nothing_more() -> None:
     runs = [
-        federation(DATA, strategy, [SampleDP(noise_multiplier=1.0, batch_size=4)], **WIDE)
+        federation(DATA[:2], strategy, [SampleDP(noise_multiplier=1.0, batch_size=4)], **WIDE)
         for strategy in (Scaffold(), FedDyn(), FedAvg(weighted=False))
     ]
     epsilons = [run.fit(1).epsilon for run in runs]
