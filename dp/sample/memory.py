@@ -40,13 +40,16 @@ def written(model: nn.Module, before: Memory, constant: Memory) -> str | None:
     return None
 
 
-def put_back(model: nn.Module, before: Memory) -> None:
-    """Give the modules what they held."""
+def put_back(model: nn.Module, before: Memory, objects: bool = True) -> None:
+    """Give the modules what they held. objects: where an object of another kind stands in its place, too; not within a
+    pass, which may go on by it (a module's Trainer).
+    """
     modules = dict(model.named_modules())
     for name, attribute in dict(_held(model)).keys() - before.keys():
         delattr(modules[name], attribute)
     for (name, attribute), value in before.items():
-        if not same(vars(modules[name]).get(attribute, _ABSENT), value):
+        now = vars(modules[name]).get(attribute, _ABSENT)
+        if not same(now, value) and (objects or now is _ABSENT or _plain(now)):
             setattr(modules[name], attribute, copied(value))
 
 

@@ -120,8 +120,8 @@ def from_trainer(trainer: Any, clients: Clients, *, test: Any = None, **options:
     """Return a federation around a Trainer; `result.model` is the trained model.
 
     trainer: as it would be trained: its model is where the run begins, and its arguments, collator, loss, callbacks,
-    optimizer and scheduler are every client's. `num_train_epochs` are the local epochs of a round, or `max_steps` its steps; a
-    schedule of the learning rate runs once over the whole run, and an optimizer's moments begin anew every round.
+    optimizer and scheduler are every client's. `num_train_epochs` are the local epochs of a round, or `max_steps` its
+    steps; a schedule of the learning rate runs once over the run, and an optimizer's moments begin anew every round.
     clients: data sets by name, or `data_for(client_id, config)` with `names`. test: a data set for `evaluate`.
     metrics=("loss",) sums the training loss. options: of `Federation`; `optimizer=` takes the place of the arguments'.
     Of a PEFT model only what trains is sent.

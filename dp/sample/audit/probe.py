@@ -232,7 +232,7 @@ class Probe:
         first pass leaves, whichever batch it is."""
         for index in (None, self._count - 1):
             if index is not None:
-                put_back(self.model, self._memory)
+                put_back(self.model, self._memory, objects=False)
                 yield from self._take([index] * self._copies)
             if name := written(self.model, self._memory, constants):
                 raise NotPerExample({name: forgets(name)})
