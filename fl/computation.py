@@ -72,8 +72,9 @@ class LocalComputation:
         for layer in reversed(self.setup.stack.layers):
             compute = layer.local(compute, own)
         self._call("on_client_begin", task, own.number)
-        with seeded(self._draws(own)):
+        with seeded(seed := self._draws(own)):
             reported = compute(task)
+            self._insist_secret(seed)
         self._hear(reported, own)
         self._call("on_client_end", task, own.number, reported)
         trained = self._trained(task, broadcast, own)
@@ -116,6 +117,16 @@ class LocalComputation:
         if self._by_example:
             return int.from_bytes(SystemRandom().bytes(8), "big") >> 1
         return derive(self.setup.options.seed, "train", own.number, own.client)
+
+    def _insist_secret(self, seed: int) -> None:
+        """Raises UnaccountedStep where a layer sums rows of single examples and the loop has seeded torch's generator;
+        trainers pass on 31 bits of the secret seed, which are compared.
+        """
+        if self._by_example and (torch.initial_seed() ^ seed) & 0x7FFFFFFF:
+            raise UnaccountedStep(
+                "the loop seeds torch's generator: dropout and noise then follow numbers that others know, and one "
+                "example more shifts those of all others. Leave out torch.manual_seed in the loop; nothing is sent"
+            )
 
     def _call(self, hook: str, task: LocalTask, *given: Any) -> None:
         """Call a client's hook. Where a layer sums rows of single examples the model moves in its steps alone: a hook

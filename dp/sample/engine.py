@@ -144,6 +144,7 @@ class ClientEngine:
             copies,
             self.probed,
             self.checked,
+            self._examples,
         )
         now.loader.script, now.optimizer.probe = probe.script(), probe
         try:
@@ -255,8 +256,8 @@ class ClientEngine:
         self.taken, self._clip, self.checked = taken, clip, checked
 
     def size(self, examples: int) -> None:
-        """Tell the number of examples, before `begin`."""
-        self._expected = self.rate * examples
+        """Tell the number of examples, before `begin`: a public one, where there is one."""
+        self._examples, self._expected = examples, self.rate * examples
 
     # -- what the loader reports --
 

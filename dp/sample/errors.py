@@ -34,8 +34,8 @@ class NotPerExample(Misuse):
 
 
 class UnaccountedStep(Misuse):
-    """Parameters changed, or could have changed, in a step that was not clipped, noised and counted.
-    Nothing is sent."""
+    """Parameters changed, or could have changed, in a step that was not clipped, noised and counted, or by batches and
+    step sizes that were not what was accounted. Nothing is sent."""
 
 
 class NonFiniteGradient(Misuse):

@@ -17,6 +17,7 @@ from dp.accountants import accountant as make_accountant
 from dp.event_json import to_fact
 from dp.events import Event, Planned, Relation, Unit, repeat
 from dp.layering import Ledgers, Price, PricedLayer, discrete
+from dp.sample.errors import UnaccountedStep
 from dp.sample.options import AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts, RunFacts, Signal
@@ -106,6 +107,7 @@ class SampleDP(PricedLayer):
         self.batch_size, self.examples, self.repair, self.schedule = batch_size, examples, repair, schedule
         self.owns = frozenset({"optimizer"})
         self.accounts: dict[str, ClientAccount] = {}
+        self._scopes: dict[str, str] = {}
         self._restored: dict[str, dict[str, float]] = {}
         self._probed: Probed | None = None
 
@@ -181,7 +183,7 @@ class SampleDP(PricedLayer):
             fixed, changes = repair(task.model)
             if list(fixed.state_dict()) != names:
                 listed = ", ".join(f"{c.name} ({c.before} to {c.after})" for c in changes)
-                raise Misuse(
+                raise UnaccountedStep(
                     f"repair changes what the model's state holds: {listed}; give the federation "
                     "repaired(factory) in place of the "
                     "factory, so that server and clients have one architecture"
@@ -197,7 +199,7 @@ class SampleDP(PricedLayer):
         made = tuple(float(self.schedule(number)) for number in numbers)
         for number, factor in zip(numbers, made, strict=True):
             if not 0 < factor < math.inf:
-                raise Misuse(
+                raise UnaccountedStep(
                     f"schedule: expected a finite factor > 0 for every step, got {factor} for step {number}"
                 )
         return made
@@ -216,6 +218,12 @@ class SampleDP(PricedLayer):
             if not examples:
                 raise Misuse(NOBODY.format(name=self.name, client=task.client))
             self.accounts[task.client] = self._planned(examples, int(batch), task.epochs, facts.run)
+            self._scopes[task.client] = facts.scope
+        if self._scopes[task.client] != facts.scope:
+            raise UnaccountedStep(
+                f"{self.name}: this layer has trained {task.client} in another run, whose loop was checked and whose "
+                "sizes were counted: make a new layer for a new run; nothing was trained"
+            )
         return self.accounts[task.client]
 
     def _planned(self, examples: int, batch: int, epochs: int, run: RunFacts) -> ClientAccount:

@@ -24,6 +24,7 @@ from torch.utils.data import (
 )
 
 from dp.mechanisms import poisson_sample
+from dp.sample.errors import UnaccountedStep
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom
 
@@ -132,7 +133,7 @@ def _insist(loader: Any) -> None:
     over the whole data set take the place of whatever it would have drawn."""
     dataset, batches = loader.dataset, loader.batch_sampler
     if isinstance(dataset, IterableDataset):
-        raise Misuse(
+        raise UnaccountedStep(
             "expected a data set with a length and indices: Poisson sampling needs both, a stream has neither"
         )
     sampler = getattr(batches, "sampler", None)
@@ -147,7 +148,7 @@ def _insist(loader: Any) -> None:
         (type(sampler).__name__, every and not getattr(sampler, "replacement", False)),
     ):
         if not sound:
-            raise Misuse(
+            raise UnaccountedStep(
                 f"the loader draws by its own {name}, which Poisson batches over the whole data set would ignore: give "
                 "the client a data set of its own examples (torch.utils.data.Subset), and DataLoader a batch_size"
             )
@@ -158,7 +159,7 @@ def _secret(name: str) -> Any:
 
     def read(loader: "PrivateLoader") -> Any:
         if loader.sealed:
-            raise Misuse(
+            raise UnaccountedStep(
                 f"loader.{name}: the loop sees secret batches alone; whatever else it reads of the examples, their "
                 "number included, is neither clipped nor noised. Take constants that are public (a mean and deviation "
                 "from public data, class weights) from outside the loop"

@@ -29,6 +29,7 @@ class OwnSum:
     physical_batch: int
     _probed: Probed | None = field(default=None, init=False)
     _proven: set[str] = field(default_factory=set, init=False)
+    _scope: str = field(default="", init=False)
 
     def of(
         self, task: LocalTask, step: float, facts: RoundFacts
@@ -39,6 +40,8 @@ class OwnSum:
         Raises what `prove` raises in a client's first round, and what `clipped_sum` does.
         """
         loss = task.loss or (lambda model, batch: task.criterion(model(batch[0]), batch[1]))
+        if facts.scope != self._scope:  # another run may have another loss
+            self._probed, self._proven, self._scope = None, set(), facts.scope
         proven = facts.client in self._proven or self._prove(task, loss, facts)
         named, private = clipped_sum(
             task.model,

@@ -63,7 +63,8 @@ class Probe:
     fetch: indices -> a batch of these examples, as the loop gets it. count: of examples in the data. largest: most that
     training may give the loop at once. mode: what makes the rows. copies: how often an example is repeated where it is
     the only one. known: what a check of this loop found, by which only the data are new. seen: whether the data have
-    passed before.
+    passed before. public: how many batches there are follows this number of examples, not `count`: what a loop counts
+    goes on from there.
     """
 
     def __init__(
@@ -76,9 +77,10 @@ class Probe:
         copies: int = 2,
         known: "Probed | None" = None,
         seen: bool = False,
+        public: int | None = None,
     ) -> None:
         self.model, self._fetch, self._count, self._mode, self._copies = model, fetch, count, mode, copies
-        self._known, self._seen, self._largest = known, seen, largest
+        self._known, self._seen, self._largest, self._public = known, seen, largest, public or count
         self._hooks = mode if isinstance(mode, RowHooks) else None
         self._named = dict(model.named_parameters())
         self._tolerance = tolerance(self._named.values())
@@ -174,20 +176,21 @@ class Probe:
         """Parameters whose gradient of a batch is not that of its two parts together: every example, a batch as large
         as any, then some with larger parameters, which cross other thresholds."""
         mixed: set[str] = set()
-        usual = min(48, max(6, self._count // 32))
+        usual = min(48, max(6, self._public // 32))
+        many = max(CHUNKS, -(-self._public // usual))
         drawn = chain.from_iterable(SystemRandom().sample(range(self._count), self._count) for _ in count())
         many_of = (
-            (usual, max(CHUNKS, -(-self._count // usual))),
+            (min(max(usual, -(-self._count // many)), max(usual, self._largest)), many),
             (max(usual, self._largest), 1),
             (usual, 2),
             (usual, 2),
         )
-        for turn, (size, many) in enumerate(many_of):
+        for turn, (size, batches) in enumerate(many_of):
             if turn > 1:
                 self._move(4.0)
             cut = max(2, size // 3)
             shares = (1.0, 1.0) if reduction == "sum" else (cut / size, 1 - cut / size)
-            for at in range(many):
+            for at in range(batches):
                 batch, grads = list(islice(drawn, size)), []
                 for indices in (batch, batch[:cut], batch[cut:]):
                     yield from self._take(indices, draw=at % len(DRAWS))
@@ -241,16 +244,16 @@ class Probe:
         """`size` examples with finite gradients, spread over the data and repeated where there are fewer, and each
         one's gradients by itself. Raises NonFiniteGradient where there is none: whether one is left out is not told.
         """
-        spread = [at * self._count // size for at in range(size)] if self._count >= size else []
-        indices, references = [], []
-        for index in dict.fromkeys([*spread, *range(self._count)]):
+        spread = [at * self._count // size for at in range(size)]
+        indices, references = list[int](), list[Gradients]()
+        for tried, index in enumerate([*spread, *range(self._count)]):
+            if tried >= size and indices:
+                break
             yield from self._take([index] * self._copies)
             got = self._gradients()
             if sum(float(gradient.double().pow(2).sum()) for gradient in got.values()) <= LARGEST**2:
                 indices.append(index)
                 references.append(got)
-            if len(indices) == size:
-                break
         if not indices:
             raise NonFiniteGradient(
                 "expected an example with a finite gradient, got NaN or infinity in all of them"

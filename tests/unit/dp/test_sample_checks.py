@@ -1,5 +1,6 @@
 """The check before training and the audit: once per run, of one seed, of what the loop really does."""
 
+import math
 from functools import partial
 from typing import Any
 
@@ -11,8 +12,10 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import SampleDP
 from dp.audit import per_example
-from dp.sample.errors import NotPerExample
+from dp.sample.engine import ClientEngine
+from dp.sample.errors import NotPerExample, UnaccountedStep
 from dp.sample.gradients import prove
+from dp.sample.options import Clipping
 from fl import Federation
 from protocols.errors import Misuse
 from protocols.layers import LocalTask, RoundFacts, RunFacts
@@ -143,3 +146,45 @@ def test_the_audit_holds_dropout_still() -> None:
     net = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 3))
     data = torch.randn(32, 6), torch.arange(32) % 3
     assert per_example(net, None, data).passed
+
+
+@pytest.mark.parametrize(("broken", "public"), [(0, True), (3, True), (0, False)])
+def test_how_many_batches_the_check_draws_follows_the_public_number(broken: int, public: bool) -> None:
+    """A loop that counts its batches goes on from there: of 576 and of 577 examples the check drew other numbers, and a
+    loss that begins at a count moved six steps by 1,424 clips. Examples without a finite gradient add none either."""
+    drawn = set()
+    for examples in (30, 575, 576, 577, 700, 1500):
+        x = torch.randn(examples, 6, generator=torch.Generator().manual_seed(1))
+        x[2 : 2 + broken] = math.nan
+        net, engine, count = nn.Linear(6, 2), ClientEngine(Clipping(), 1.0, 1.0, 1), [0]
+        engine.size(576 if public else examples)  # the defect: the client's own number
+        data = DataLoader(TensorDataset(x, torch.arange(examples) % 2), batch_size=576)
+        at = engine.begin(net, torch.optim.SGD(net.parameters(), lr=0.1), data, nn.CrossEntropyLoss())
+
+        def loop(at: Any = at, count: list[int] = count) -> None:
+            for inputs, labels in at.loader:
+                count[0] += 1
+                at.optimizer.zero_grad()
+                at.criterion(at.model(inputs), labels).backward()
+                at.optimizer.step()
+
+        engine.probe(loop)
+        engine.abandon()
+        drawn.add(count[0])
+    assert (len(drawn) == 1) == public
+
+
+def test_a_loop_that_seeds_torch_itself_is_refused() -> None:
+    """Its dropout masks follow numbers that others know: a sum of 1,500 examples moved by 29 clips."""
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        torch.manual_seed(0)
+        for x, y in loader:
+            optimizer.zero_grad()
+            criterion(model(x), y).backward()
+            optimizer.step()
+
+    clients = {"a": DataLoader(vectors(), batch_size=12)}
+    layer = SampleDP(noise_multiplier=1.0, delta=1e-5)
+    with pytest.raises(UnaccountedStep, match="seeds torch's generator"):
+        Federation(line, clients, train, privacy=[layer], metrics=()).fit(rounds=1)

@@ -5,6 +5,7 @@ neighbours lay 247 clips apart.
 
 from collections import deque
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -140,3 +141,48 @@ def test_a_cache_of_constants_is_no_memory_and_the_check_leaves_none() -> None:
     loop()
     assert engine.finish() == 1
     assert net.held is not None
+
+
+def test_a_list_that_the_loop_writes_into_an_optimizers_group_is_seen() -> None:
+    """A list was compared with itself: a step size in one could follow the loss."""
+    net = nn.Linear(8, 2)
+    optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
+    optimizer.param_groups[0]["scale"] = [1.0, {"rates": [torch.ones(1)]}]
+    engine = ClientEngine(Clipping(), 1.0, 1.0, 1)
+    engine.size(EXAMPLES)
+    at = engine.begin(net, optimizer, DataLoader(data(), batch_size=8), nn.CrossEntropyLoss())
+    for x, y in at.loader:
+        at.criterion(at.model(x), y).backward()
+        optimizer.param_groups[0]["scale"][1]["rates"][0].mul_(2.0)
+        with pytest.raises(UnaccountedStep, match="scale"):
+            at.optimizer.step()
+    engine.abandon()
+
+
+def test_a_layer_of_another_run_is_refused() -> None:
+    """It had been checked with another loop: one that mixes examples trained, 17 clips apart."""
+    layer, loader = SampleDP(noise_multiplier=1.0, delta=1e-5), DataLoader(data(), batch_size=EXAMPLES)
+
+    def mixing(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        for x, y in loader:
+            optimizer.zero_grad()
+            criterion(model(x / x.abs().max()), y).backward()
+            optimizer.step()
+
+    def federation(train: Any) -> Federation:
+        given: dict[str, Any] = {"privacy": [layer], "metrics": ()}
+        return Federation(lambda: nn.Linear(8, 2), {"a": loader}, train, **given)
+
+    own = DistributedDP(
+        noise_multiplier=1.0, delta=1e-5, unit="example", sample_rate=1.0, examples=2 * EXAMPLES
+    )
+    for make, refused in ((lambda: nn.Linear(8, 2), False), (lambda: Remembers(largest), True)):
+        with pytest.raises(NotPerExample) if refused else nullcontext():
+            Federation(make, {"a": loader, "b": loader}, strategy=FedSGD(), privacy=[own], metrics=()).fit(
+                rounds=1
+            )
+    first = federation(honest)
+    first.fit(rounds=1)
+    first.fit(rounds=1)
+    with pytest.raises(UnaccountedStep, match="make a new layer for a new run"):
+        federation(mixing).fit(rounds=1)
