@@ -44,7 +44,8 @@ def play(
             continue
         rows[name] = {"arm": name, **found}
         print(f"{case}: {rows[name]}", file=sys.stderr)
-        if save:
+        if save:  # another process may have kept others meanwhile
+            rows |= _kept(case, arguments, seed)
             harness.write(_result(case, arguments, rows, seed))
     ordered = {name: rows[name] for name in arms if name in rows}
     harness.finish(_result(case, arguments, ordered, seed), as_json=as_json, save=save)

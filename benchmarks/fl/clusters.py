@@ -87,7 +87,7 @@ def _run(steps: int, split: int, start: int, reseed: float) -> dict[str, Any]:
         "right": 100 * _right(chosen, truth) / CLIENTS,
         "loss": float(np.mean([own.min() for own in losses if own is not None])),
         "accuracy": 100 * correct / len(data.y_test),
-        "models used": len(set(chosen)),
+        "models_used": len(set(chosen)),
         "bytes_up": sum(played.bytes_up_per_client for played in result.history),
         "processor_s": time.process_time() - began,
     }
