@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from fl.adapters.lightning import from_lightning
     from fl.adapters.numpy import from_numpy
-    from fl.adapters.sklearn import fit_scaler, from_sklearn
+    from fl.adapters.scaler import fit_scaler
+    from fl.adapters.sklearn import from_sklearn
     from fl.adapters.torch import from_torch
     from fl.adapters.trainer import from_trainer
 
@@ -20,7 +21,7 @@ _HOMES = {
     "from_lightning": ("lightning", "fl.adapters.lightning"),
     "from_numpy": ("torch", "fl.adapters.numpy"),
     "from_sklearn": ("torch", "fl.adapters.sklearn"),
-    "fit_scaler": ("torch", "fl.adapters.sklearn"),
+    "fit_scaler": ("torch", "fl.adapters.scaler"),
 }
 """Name -> (the extra that brings what it needs, its module)."""
 __all__ = ["fit_scaler", "from_lightning", "from_numpy", "from_sklearn", "from_torch", "from_trainer"]

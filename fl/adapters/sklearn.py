@@ -1,24 +1,24 @@
-"""Linear models and perceptrons of scikit-learn, and the scaling of their inputs by federated statistics.
+"""Linear models and perceptrons of scikit-learn.
 
 What belongs here: estimators that go on from their coefficients, by `partial_fit` or a warm start. What does not:
 trees, neighbours and whatever else no average is made of.
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import clone, is_classifier, is_regressor
-from sklearn.preprocessing import StandardScaler
 
 from fl import arguments
 from fl.adapters.arrays import Array, Arrays, ClientData, no_outputs
 from fl.adapters.federated import Clients, each, federated
-from fl.adapters.numpy import OWN_STEPS, from_numpy
+from fl.adapters.numpy import OWN_STEPS
+from fl.adapters.pairs import Shown, first_of, pair_of
 from fl.federation import Federation
 from protocols.errors import Misuse
 
@@ -105,7 +105,7 @@ def from_sklearn(
     """
     arguments.no_class("estimator", estimator)
     no_outputs(options)
-    first = _first(clients, features)
+    first = first_of(clients, features)
     template = _template(estimator, classes, first)
     measure = "accuracy" if is_classifier(template) else "r2"
 
@@ -113,7 +113,7 @@ def from_sklearn(
         return {measure: model.estimator().score(*loader.data)}
 
     def checked(whose: str, data: Any) -> ClientData:
-        x, y = _pair(whose, data, template, first.outputs)
+        x, y = pair_of(whose, data, template, first.outputs)
         return ClientData(whose, (x, y), len(y))
 
     return federated(
@@ -126,138 +126,6 @@ def from_sklearn(
         bits=24,
         range=RANGE,
     )
-
-
-def fit_scaler(scaler: Any, clients: Clients, *, bounds: float | Array, **options: Any) -> Any:
-    """Fit a StandardScaler to the examples of all clients together, and return it.
-
-    One secure sum of every client's mean and mean square, each counted by its examples. clients: (x, y) or x by name,
-    or `data_for(client_id, config)` with `names`. bounds: public, > 0: |x| is at most so much, one number or one for
-    each feature; a client's mean or mean square beyond it is clipped, and a warning says so. Another one names features
-    whose spread is so small beside it that rounding shows: at 32 bits a deviation below 1/4000 of the bound is known to
-    a per cent or worse, and one below 1/27000 counts as none. options: of `Federation`; layers of client-level DP noise
-    the statistics and charge for them. `scaler.result_` is the run's Result.
-
-    Raises Misuse for another scaler, for bounds that are none, for a round without a total, and as `Federation` does.
-
-        scaler = fit_scaler(StandardScaler(), {"a": (xa, ya), "b": (xb, yb)}, bounds=10.0, privacy=[SecAgg()])
-    """
-    if type(scaler) is not StandardScaler:
-        raise Misuse(
-            f"scaler: expected a StandardScaler, whose statistics are sums, got {type(scaler).__name__}"
-        )
-    most = np.atleast_1d(np.asarray(bounds, np.float64))
-    if most.ndim != 1 or not (np.isfinite(most) & (most > 0)).all():
-        raise Misuse(f"bounds: expected finite numbers > 0, one or one for each feature, got {bounds!r}")
-    width = _first(clients, most.size if most.size > 1 else None).features
-
-    def statistics(weights: dict[str, Array], inputs: Any) -> dict[str, Array]:
-        if not inputs.shape[0]:
-            return weights
-        sparse: bool = issparse(inputs)
-        scaled = np.asarray(inputs.toarray() if sparse else inputs, np.float64) / most
-        return {"mean": scaled.mean(axis=0), "square": (scaled**2).mean(axis=0)}
-
-    zeros = {"mean": np.zeros(width), "square": np.zeros(width)}
-    held = each(clients, lambda whose, data: _inputs(whose, data, width))
-    settings = {"bits": 32, "range": 1.0, **options}
-    result = from_numpy(zeros, statistics, held, **settings).fit(rounds=1)
-    if abandoned := result.history[0].abandoned:
-        raise Misuse(f"the round of statistics was abandoned: {abandoned}")
-    summed = result.model.weights()
-    scaler.mean_ = summed["mean"] * most
-    variance = _variance(summed, settings) * most**2
-    scaler.var_ = variance if scaler.with_std else None
-    scaler.scale_ = np.where(variance > 0, np.sqrt(variance), 1.0) if scaler.with_std else None
-    scaler.n_features_in_, scaler.result_ = width, result
-    return scaler
-
-
-def _variance(summed: Mapping[str, Array], settings: Mapping[str, Any]) -> Array:
-    """Mean square less the square of the mean, in units of the bounds; 0 where rounding alone may have made it: of the
-    mean square by a step, and of the mean, at most 1 and squared, by a step twice. Warns where that is not small.
-    """
-    rounding = 3 * 2 * settings["range"] / 2.0 ** settings["bits"]
-    variance = np.maximum(summed["square"] - summed["mean"] ** 2, 0.0)
-    if (near := np.flatnonzero((summed["square"] != 0) & (variance < 50 * rounding))).size:
-        warnings.warn(
-            f"features {near.tolist()}: their variance is below {50 * rounding:.1g} of squared bounds: rounding, or "
-            f"a layer's noise, moves their scale by a per cent or more (below {rounding:.1g} they count as constant): "
-            "subtract a public number first, and give narrower bounds",
-            stacklevel=3,
-        )
-    return np.where(variance > rounding, variance, 0.0)
-
-
-class Shown(NamedTuple):
-    """What a client's data shows of all: how many features and outputs (none: one number each), and of which floats."""
-
-    features: int
-    outputs: tuple[int, ...] = ()
-    dtype: Any = np.float64
-
-
-def _first(clients: Clients, features: int | None) -> Shown:
-    """Return what the first client shows. Raises Misuse where no data is here, and `features` is not given."""
-    if not isinstance(clients, Mapping | Sequence) or not clients:
-        if features is None:
-            raise Misuse("features: say how many there are, for no client's data is here")
-        return Shown(features)
-    name, data = next(iter(clients.items() if isinstance(clients, Mapping) else enumerate(clients)))
-    x = _inputs(f"client {str(name)!r}", data, features)
-    y = _outputs(data[1]) if isinstance(data, tuple | list) and len(data) == 2 else np.zeros(0)
-    dtype = np.float32 if getattr(x, "dtype", None) == np.float32 else np.float64
-    return Shown(x.shape[1], y.shape[1:], dtype)
-
-
-def _inputs(whose: str, data: Any, width: int | None = None) -> Any:
-    """A client's inputs. Raises Misuse unless they have two dimensions, and `width` features where it is given."""
-    x = data[0] if isinstance(data, tuple | list) and len(data) else data
-    shape = getattr(x, "shape", None)
-    if shape is None or len(shape) != 2 or width not in (None, shape[1]):
-        raise Misuse(
-            f"{whose}: expected (x, y) with x of shape (examples, {width or 'features'}), got "
-            f"{type(x).__name__ if shape is None else tuple(shape)}"
-        )
-    _require_finite(whose, x)
-    return x
-
-
-def _outputs(y: Any) -> Array:
-    """A client's labels or targets as an array; one column is none."""
-    made = np.asarray(y)
-    return made[:, 0] if made.ndim == 2 and made.shape[1] == 1 else made
-
-
-def _pair(whose: str, data: Any, template: Any, outputs: tuple[int, ...]) -> tuple[Any, Array]:
-    """A client's (x, y). Raises Misuse naming it for whatever the estimator would stumble over."""
-    x = _inputs(whose, data, template.n_features_in_)
-    if not isinstance(data, tuple | list) or len(data) != 2:
-        raise Misuse(f"{whose}: expected (x, y), two parts: give the labels or targets beside x")
-    y, wanted = _outputs(data[1]), (x.shape[0], *outputs)
-    if y.shape != wanted:
-        raise Misuse(f"{whose}: expected y of shape {wanted}, an entry for each row of x, got {y.shape}")
-    if is_classifier(template) and not np.isin(y, template.classes_).all():
-        raise Misuse(
-            f"{whose}: holds labels that are not in classes={template.classes_.tolist()}: name all there are"
-        )
-    if not is_classifier(template):
-        _require_finite(whose, y)
-    return x, y
-
-
-def _require_finite(whose: str, values: Any) -> None:
-    """Raises Misuse, which quotes none of them, unless values are finite numbers."""
-    sparse: bool = issparse(values)
-    numbers = np.asarray(values.data if sparse else values)
-    try:
-        finite = bool(np.isfinite(numbers.astype(float) if numbers.dtype == object else numbers).all())
-    except (TypeError, ValueError):
-        finite = False
-    if not finite:
-        raise Misuse(
-            f"{whose}: expected finite numbers, got NaN, infinity or text: fill the gaps or leave them out"
-        )
 
 
 def _template(estimator: Any, classes: Sequence[Any] | None, shown: Shown) -> Any:
