@@ -63,17 +63,14 @@ def remember(
     transaction: Transaction,
     protocol: Protocol[Input],
     step: Step,
-    series: str = "",
+    hashed: str | None = None,
     *,
     allow_resend: bool = False,
 ) -> None:
-    """Set a step's marks and keep its memory, in a series. Raises SpentUpdate if a mark is set already."""
-    _remember(transaction, protocol, step, _hashed(protocol, series), allow_resend)
+    """Set a step's marks and keep its memory. Raises SpentUpdate if a mark is set already.
 
-
-def _remember(
-    transaction: Transaction, protocol: Protocol[Input], step: Step, hashed: str, allow_resend: bool
-) -> None:
+    hashed: of the series that the memory is of; None for the only one.
+    """
     for mark in step.marks:
         if transaction.marked(mark):
             if allow_resend and mark.startswith("spent/"):
@@ -83,7 +80,7 @@ def _remember(
             )
         transaction.mark_once(mark)
     if step.memory is not None:
-        transaction.put(f"memory/{hashed}", step.memory)
+        transaction.put(f"memory/{hashed or _hashed(protocol, '')}", step.memory)
         transaction.delete(_of_all(protocol))
 
 
@@ -213,7 +210,7 @@ class Runtime(Generic[Input]):
         return ended if isinstance(ended, Total) else None
 
     def _save(self, transaction: Transaction, step: Step, series: str) -> tuple[Message, ...]:
-        _remember(transaction, self.protocol, step, series, self.allow_resend)
+        remember(transaction, self.protocol, step, series, allow_resend=self.allow_resend)
         if self.protocol.forgets(step.state):
             transaction.delete(self._key)
         else:

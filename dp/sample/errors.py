@@ -8,29 +8,29 @@ from protocols.errors import Misuse
 _LOG = logging.getLogger(__name__)
 
 
-class UnsupportedModule(Misuse):
-    """The model holds modules for which an example's own gradient does not exist; `modules` maps their
-    names to reasons."""
+class _Named(Misuse):
+    """Base: `reasons` maps names of parts of the model to what is wrong with them. `wanted`, `cure`: what is said."""
 
-    def __init__(self, modules: dict[str, str]) -> None:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in modules.items())
-        super().__init__(
-            f"expected a model whose every module gives per-example gradients, got {listed}. "
-            "Replace these modules, or ask for repair=True"
-        )
-        self.modules = dict(modules)
+    wanted = cure = ""
+
+    def __init__(self, reasons: dict[str, str]) -> None:
+        listed = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        super().__init__(f"expected {self.wanted}, got {listed}. {self.cure}")
+        self.reasons = dict(reasons)
 
 
-class NotPerExample(Misuse):
-    """Parameters whose rows are not the gradients of single examples; `parameters` maps names to reasons."""
+class UnsupportedModule(_Named):
+    """The model holds modules for which an example's own gradient does not exist."""
 
-    def __init__(self, parameters: dict[str, str]) -> None:
-        listed = "; ".join(f"{name}: {reason}" for name, reason in parameters.items())
-        super().__init__(
-            f"expected every trainable parameter's gradient to be a sum of the examples' own, got {listed}. Nothing "
-            "was trained; `secagg audit sample-dp` shows every parameter and mode"
-        )
-        self.parameters = dict(parameters)
+    wanted = "a model whose every module gives per-example gradients"
+    cure = "Replace these modules, or ask for repair=True"
+
+
+class NotPerExample(_Named):
+    """Parameters whose rows are not the gradients of single examples."""
+
+    wanted = "every trainable parameter's gradient to be a sum of the examples' own"
+    cure = "Nothing was trained; `secagg audit sample-dp` shows every parameter and mode"
 
 
 class UnaccountedStep(Misuse):

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fl.data.dataset import DataSet, holdout, standardise
+from fl.data.dataset import DataSet, holdout, indicators, standardise
 from protocols.errors import Misuse
 
 MOST_VALUES = 64
@@ -149,7 +149,7 @@ def _feature(path: Path, name: str, cells: npt.NDArray[np.str_]) -> npt.NDArray[
                 f"{path}: the column {name!r} holds text with {len(values)} different values: a name or a date is no "
                 f"feature; leave it out, or group it into at most {MOST_VALUES}"
             ) from None
-        numbers = np.equal(cells[:, np.newaxis], values).astype(np.float64)
+        numbers = indicators(cells)
     if not np.isfinite(numbers).all():
         raise Misuse(
             f"{path}: the column {name!r} holds NaN or infinity: remove such rows, or replace the values"

@@ -102,6 +102,12 @@ def standardise(train: npt.NDArray[np.float64], test: npt.NDArray[np.float64]) -
     return ((train - mean) / scale).astype(np.float32), ((test - mean) / scale).astype(np.float32)
 
 
+def indicators(column: npt.NDArray[np.str_]) -> npt.NDArray[np.float64]:
+    """One column of 0 and 1 per value that occurs, in sorted order."""
+    matches: npt.NDArray[np.bool_] = column[:, np.newaxis] == np.unique(column)
+    return matches.astype(np.float64)
+
+
 def _check_part(name: str, part: str, x: Floats, y: Labels, classes: int) -> None:
     if len(x) != len(y) or not len(x):
         raise Misuse(

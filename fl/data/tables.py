@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from fl.data.dataset import DataSet, Floats, Labels, held_out, holdout, standardise
+from fl.data.dataset import DataSet, Floats, Labels, held_out, holdout, indicators, standardise
 from fl.data.download import obtain
 from fl.data.sources import published
 from protocols.errors import Misuse
@@ -85,7 +85,7 @@ def credit_default(data_dir: Path | None = None) -> DataSet:
     values = _rows(files["UCI_Credit_Card.csv"])[1:].astype(np.float64)[:, 1:]
     limit, groups, age, delays, money = np.split(values[:, :-1], [1, 4, 5, 11], axis=1)
     columns = [_money(limit), age / 100, delays / 8, _money(money)]
-    columns += [_indicators(column.astype(np.int64).astype(str)) for column in groups.T]
+    columns += [indicators(column.astype(np.int64).astype(str)) for column in groups.T]
     x: Floats = np.hstack(columns).astype(np.float32)
     y = values[:, -1].astype(np.int64)
     return held_out("credit-default", x, y, 2, where, "scaled by constants, groups as indicators")
@@ -105,8 +105,8 @@ def _hospital(rows: Table) -> tuple[Floats, Labels, Floats, Labels]:
     kept = np.delete(rows, [10, 11, 12], axis=1)
     numbers = kept[~(kept == "?").any(axis=1)].astype(np.float64)
     pain, ecg = numbers[:, 2:3], numbers[:, 6:7]
-    indicators = [pain == (2, 3, 4), ecg == (1, 2)]  # the first value of each is the reference
-    x = np.hstack([np.delete(numbers[:, :-1], [2, 6], axis=1), *indicators])
+    groups = [pain == (2, 3, 4), ecg == (1, 2)]  # the first value of each is the reference
+    x = np.hstack([np.delete(numbers[:, :-1], [2, 6], axis=1), *groups])
     y = (numbers[:, -1] > 0).astype(np.int64)
     train, test = holdout(y, 0.34)
     x_train, x_test = standardise(x[train], x[test])
@@ -125,7 +125,7 @@ def _adult_features(rows: Table, columns: tuple[str, ...]) -> Floats:
         _money(number["capital-gain"]),
         _money(number["capital-loss"]),
     ]
-    features: Floats = np.hstack([*numeric, *(_indicators(column[name]) for name in _ADULT_GROUPS)])
+    features: Floats = np.hstack([*numeric, *(indicators(column[name]) for name in _ADULT_GROUPS)])
     return features.astype(np.float32)
 
 
@@ -133,9 +133,3 @@ def _money(amount: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Signed logarithm, 1 at a million."""
     scaled: npt.NDArray[np.float64] = np.sign(amount) * np.log1p(np.abs(amount)) / np.log(1e6)
     return scaled
-
-
-def _indicators(column: Table) -> npt.NDArray[np.float64]:
-    """One column of 0 and 1 per value that occurs, in sorted order."""
-    matches: npt.NDArray[np.bool_] = column[:, np.newaxis] == np.unique(column)
-    return matches.astype(np.float64)

@@ -103,7 +103,7 @@ class GathersInputs(Asking):
 
 @dataclass(frozen=True)
 class GathersDecryptorVotes(GathersVotes):
-    """mpz wrong vote is named and counts as none. listed: what is voted on."""
+    """A wrong vote is named and counts as none. listed: what is voted on."""
 
     TAG: ClassVar[int | None] = 37
     ROLE: ClassVar[str] = DECRYPTOR

@@ -30,7 +30,7 @@ def test_modules_that_cannot_be_private_are_named() -> None:
     engine = ClientEngine(Clipping(1.0), 1.0, 0.1, 10)
     with pytest.raises(UnsupportedModule, match="1: BatchNorm1d") as caught:
         begin(engine, net)
-    assert set(caught.value.modules) == {"1", "2", "3", "4"}
+    assert set(caught.value.reasons) == {"1", "2", "3", "4"}
 
 
 @pytest.mark.parametrize(
