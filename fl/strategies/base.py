@@ -16,6 +16,10 @@ from numpy.typing import NDArray
 from fl.round import Count, Mean
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, RunFacts, Value
 
+Floats = NDArray[np.float64]
+Reported = Mapping[str, float]
+"""What a client's training said of itself, by metric."""
+
 
 @dataclass(frozen=True, eq=False)
 class Extras:
@@ -27,8 +31,8 @@ class Extras:
 
     weight: int | None = field(default=None, repr=False)
     counts: Mapping[str, int] = field(default_factory=dict, repr=False)
-    blocks: Mapping[str, NDArray[np.float64]] = field(default_factory=dict, repr=False)
-    vector: NDArray[np.float64] | None = field(default=None, repr=False)
+    blocks: Mapping[str, Floats] = field(default_factory=dict, repr=False)
+    vector: Floats | None = field(default=None, repr=False)
     source: bytes | None = field(default=None, repr=False)
 
 
@@ -102,7 +106,7 @@ class Strategy:
         """Return the secure sums of round `number`: name -> its clients, of those asked (default: one, of all)."""
         return {"": clients}
 
-    def model(self, name: str, server: NDArray[np.float64]) -> NDArray[np.float64]:
+    def model(self, name: str, server: Floats) -> Floats:
         """Return the model (float64 [d]) that the clients of the sum `name` start from (default: the server's,
         from which the only sum, "", always starts).
         """
@@ -121,34 +125,28 @@ class Strategy:
         """Wrap the local computation of the client `facts.client` (inside every privacy layer's wrapping)."""
         return compute
 
-    def extras(
-        self,
-        task: LocalTask,
-        difference: NDArray[np.float64],
-        reported: Mapping[str, float],
-        facts: RoundFacts,
-    ) -> Extras:
+    def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         """Return what a client adds to its update: after training, from its difference and its training metrics."""
         return Extras()
 
-    def moves(self, means: Mapping[str, Mean]) -> NDArray[np.float64]:
+    def moves(self, means: Mapping[str, Mean]) -> Floats:
         """Return the movement of the server's model (float64 [d]) for the means of all sums, by their names."""
         (mean,) = means.values()
         return self.move(mean)
 
-    def move(self, mean: Mean) -> NDArray[np.float64]:
+    def move(self, mean: Mean) -> Floats:
         """Return the movement of the model (float64 [d]) for everything that was summed."""
         return self.step(mean.vector)
 
-    def settled(self, model: NDArray[np.float64]) -> NDArray[np.float64]:
+    def settled(self, model: Floats) -> Floats:
         """Return the server's model after a round (float64 [d]), from where the movement brought it."""
         return model
 
-    def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    def step(self, mean: Floats) -> Floats:
         """Return the movement of the model for a mean difference (float64 [d])."""
         return mean
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def state(self) -> dict[str, Floats]:
         """The server's vectors across rounds, by name; `restore` takes them back on resume."""
         return {}
 

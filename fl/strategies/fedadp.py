@@ -14,13 +14,12 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fl.strategies.base import Extras, Strategy
+from fl.strategies.base import Extras, Floats, Reported, Strategy
 from protocols.errors import Misuse
 from protocols.layers import LocalTask, RoundFacts, Value
 from protocols.party_state import PartyState
 
 DIRECTION = "direction"
-Floats = NDArray[np.float64]
 
 
 class FedAdp(Strategy):
@@ -47,9 +46,7 @@ class FedAdp(Strategy):
     def public(self) -> Mapping[str, Value]:
         return {} if self._direction is None else {DIRECTION: self._direction}
 
-    def extras(
-        self, task: LocalTask, difference: Floats, reported: Mapping[str, float], facts: RoundFacts
-    ) -> Extras:
+    def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         state = PartyState.of(facts, self.name)
         total, rounds = state.arrays().get("angles", np.zeros(2))
         shown = facts.public.get(self.name, {}).get(DIRECTION)

@@ -2,10 +2,7 @@
 
 from typing import ClassVar
 
-import numpy as np
-from numpy.typing import NDArray
-
-from fl.strategies.base import Strategy
+from fl.strategies.base import Floats, Strategy
 from protocols.errors import Misuse
 
 
@@ -24,5 +21,5 @@ class FedAvg(Strategy):
         self.server_lr, self.averages = server_lr, server_lr == 1.0
         self.weighted = weighted
 
-    def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    def step(self, mean: Floats) -> Floats:
         return mean if self.server_lr == 1.0 else self.server_lr * mean

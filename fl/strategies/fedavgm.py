@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from fl.strategies.base import Floats
 from fl.strategies.fedavg import FedAvg
 from protocols.errors import Misuse
 
@@ -23,13 +24,13 @@ class FedAvgM(FedAvg):
         if not 0 <= momentum < 1:
             raise Misuse(f"expected momentum in [0, 1), got {momentum}")
         self.momentum, self.averages = momentum, False
-        self._v: NDArray[np.float64] | None = None
+        self._v: Floats | None = None
 
-    def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    def step(self, mean: Floats) -> Floats:
         self._v = mean if self._v is None else self.momentum * self._v + mean
         return super().step(self._v)
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def state(self) -> dict[str, Floats]:
         return {} if self._v is None else {"v": self._v}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:

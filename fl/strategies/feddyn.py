@@ -16,14 +16,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Extras, Strategy
+from fl.strategies.base import Extras, Floats, Reported, Strategy
 from fl.strategies.steering import Steering
 from protocols.errors import Misuse
 from protocols.layers import UPDATE, LocalTask, RoundFacts, RunFacts, Value
 from protocols.party_state import PartyState
 
 GRADIENT = "gradient"
-Floats = NDArray[np.float64]
 
 
 class FedDyn(Strategy):
@@ -59,9 +58,7 @@ class FedDyn(Strategy):
             )
         Steering(task, pull=self.alpha, shift=-self._kept(facts))
 
-    def extras(
-        self, task: LocalTask, difference: Floats, reported: Mapping[str, float], facts: RoundFacts
-    ) -> Extras:
+    def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         sent = facts.arrives(UPDATE, difference) if np.isfinite(difference).all() else 0.0
         gradient = self._kept(facts) - self.alpha * sent
         PartyState.of(facts, self.name).keep({GRADIENT: gradient})

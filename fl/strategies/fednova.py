@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Extras
+from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.steering import Steering, require_sgd
 from protocols.errors import Misuse
@@ -66,13 +66,7 @@ class FedNova(FedAvg):
         task.noted["unit"] = groups[0]["lr"] / (1 - (groups[0].get("momentum") or 0.0))
         task.noted["steering"] = Steering(task)
 
-    def extras(
-        self,
-        task: LocalTask,
-        difference: NDArray[np.float64],
-        reported: Mapping[str, float],
-        facts: RoundFacts,
-    ) -> Extras:
+    def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         took = task.noted["steering"].reach[0] / task.noted["unit"]
         if took > self.max_steps:
             raise Misuse(f"max_steps: a client took {took:.4g} steps, expected {self.max_steps} at most")
@@ -82,7 +76,7 @@ class FedNova(FedAvg):
         scaled = np.where(moved, difference * scale, difference)
         return Extras(blocks=blocks, vector=scaled if np.isfinite(scaled).all() else None)
 
-    def move(self, mean: Mean) -> NDArray[np.float64]:
+    def move(self, mean: Mean) -> Floats:
         if self.tau is not None:
             return self.step(mean.vector)
         taken = min(
@@ -92,7 +86,7 @@ class FedNova(FedAvg):
         self._scale = taken
         return moved
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def state(self) -> dict[str, Floats]:
         return {STEPS: np.array(self._scale)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:

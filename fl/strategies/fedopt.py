@@ -15,10 +15,8 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fl.strategies.base import Strategy
+from fl.strategies.base import Floats, Strategy
 from protocols.errors import Misuse
-
-Floats = NDArray[np.float64]
 
 
 class FedOpt(Strategy):

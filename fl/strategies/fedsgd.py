@@ -9,11 +9,9 @@ these gradients. BatchNorm statistics, if any, move as the loop moves them.
 from collections.abc import Iterable
 from typing import Any, ClassVar
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
 
-from fl.strategies.base import Strategy
+from fl.strategies.base import Floats, Strategy
 from protocols.errors import Misuse
 from protocols.layers import Compute, LocalTask, RoundFacts
 
@@ -44,7 +42,7 @@ class FedSGD(Strategy):
 
         return collect
 
-    def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
+    def step(self, mean: Floats) -> Floats:
         return self.lr * mean
 
 

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Strategy
+from fl.strategies.base import Floats, Strategy
 from protocols.errors import Misuse
 from protocols.layers import Value
 from protocols.randomness import SecureRandom, SystemRandom
@@ -62,12 +62,12 @@ class GroupMedian(Strategy):
     def least(self, number: int, clients: tuple[str, ...], public: Mapping[str, Value]) -> int:
         return self.min_survivors
 
-    def moves(self, means: Mapping[str, Mean]) -> NDArray[np.float64]:
+    def moves(self, means: Mapping[str, Mean]) -> Floats:
         fewest = min(len(mean.survivors) for mean in means.values())
         self._least = min(self._least or fewest, fewest)
         return np.median([mean.vector for mean in means.values()], axis=0)
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def state(self) -> dict[str, Floats]:
         return {"least": np.array([self._least], np.float64)}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from fl.copies import Copies, losses_of
 from fl.round import Count, Mean
-from fl.strategies.base import Extras
+from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.stepped import Stepped
 from protocols.errors import Misuse
 from protocols.layers import Compute, LocalTask, RoundFacts, Value
@@ -91,7 +91,7 @@ class IFCA(Stepped):
         sending = [size for size in np.atleast_1d(public[COUNTS]) if size >= self.fewest]
         return len(clients) - int(min(sending, default=len(clients)) - self.fewest) if sending else 1
 
-    def move(self, mean: Mean) -> NDArray[np.float64]:
+    def move(self, mean: Mean) -> Floats:
         chose = np.array([mean.counts[count.name] for count in self.counts], np.float64)
         self.closed(mean)
         if self.fewest and self._now == self._step:
@@ -102,7 +102,7 @@ class IFCA(Stepped):
             raise Misuse("stay_local, parameters: expected patterns that match every copy's entries alike")
         return np.ravel(self.server_lr * share[:, None] * mean.vector.reshape(self.clusters, -1))
 
-    def settled(self, model: NDArray[np.float64]) -> NDArray[np.float64]:
+    def settled(self, model: Floats) -> Floats:
         few = [c for c in range(self.clusters) if self._counted[c] < self.fewest]
         if not (self.reseed and few and self._now > self._step):  # in a round that summed updates
             return model
@@ -113,7 +113,7 @@ class IFCA(Stepped):
             copies[c] = most + width * np.random.default_rng([self._now, c]).standard_normal(most.size)
         return copies.ravel()
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def state(self) -> dict[str, Floats]:
         return {**super().state(), COUNTS: self._counted}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
@@ -146,12 +146,6 @@ class IFCA(Stepped):
         known = np.atleast_1d(public[COUNTS]) if COUNTS in public else None
         return None if known is not None and known[choice] < self.fewest else choice
 
-    def extras(
-        self,
-        task: LocalTask,
-        difference: NDArray[np.float64],
-        reported: Mapping[str, float],
-        facts: RoundFacts,
-    ) -> Extras:
+    def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         choice = task.noted["choice"]
         return Extras(counts={count.name: int(choice == c) for c, count in enumerate(self.counts)})

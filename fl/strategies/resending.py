@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fl.strategies.base import Floats
 from fl.tensors import to_tree
 from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
 from protocols.layers import Compute, LocalTask, RoundFacts
@@ -67,7 +68,7 @@ class Resending:
             )
         return kept
 
-    def source(self, task: LocalTask, vector: NDArray[np.float64]) -> bytes:
+    def source(self, task: LocalTask, vector: Floats) -> bytes:
         """Return what names the update behind `vector`, and note that it leaves.
 
         Raises SpentUpdate where it left for the same point before, unless both sums are over all of the same clients or

@@ -14,10 +14,9 @@ from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
-from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Extras
+from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.resending import STEP, Resending
 from fl.strategies.stepped import Stepped
 from protocols.errors import Aborted, Misuse
@@ -72,7 +71,7 @@ class RFA(Stepped):
     def least(self, number: int, clients: tuple[str, ...], public: Mapping[str, Value]) -> int:
         return 1 if number <= public.get(STEP, number) else len(clients)
 
-    def move(self, mean: Mean) -> NDArray[np.float64]:
+    def move(self, mean: Mean) -> Floats:
         weight = 1.0 if self.damped else float(mean.blocks[WEIGHT][0])
         if weight <= 0:
             raise Aborted("every client is too far from the model to count: take a larger radius")
@@ -84,13 +83,7 @@ class RFA(Stepped):
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         return lambda task: Resending(facts, self.name, self.iterations).run(compute, task)
 
-    def extras(
-        self,
-        task: LocalTask,
-        difference: NDArray[np.float64],
-        reported: Mapping[str, float],
-        facts: RoundFacts,
-    ) -> Extras:
+    def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         away = float(np.linalg.norm(difference))
         weight = min(1.0, self.radius / away) if away else 1.0
         source = Resending(facts, self.name, self.iterations).source(task, vector := weight * difference)

@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Extras
+from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.fedsgd import gradients
 from fl.strategies.steering import Steering, require_sgd
@@ -31,7 +31,6 @@ GRADIENTS = (
     "by option 1 clients keep gradients of their examples that nothing noised, and what later rounds make of them has "
     "no price; take option 2, whose control variates follow from the protected update"
 )
-Floats = NDArray[np.float64]
 
 
 class Scaffold(FedAvg):
@@ -91,9 +90,7 @@ class Scaffold(FedAvg):
 
         return first if self.option == 1 else compute
 
-    def extras(
-        self, task: LocalTask, difference: Floats, reported: Mapping[str, float], facts: RoundFacts
-    ) -> Extras:
+    def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         own, all_ = self._controls(facts)
         steering: Steering = task.noted["steering"]
         change = (

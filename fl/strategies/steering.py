@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from fl.strategies.base import Floats
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
-
-Floats = NDArray[np.float64]
 
 
 def require_sgd(name: str, optimizer: Any) -> None:

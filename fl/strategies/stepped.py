@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Mean
-from fl.strategies.base import Strategy
+from fl.strategies.base import Floats, Strategy
 
 
 class Stepped(Strategy):
@@ -39,7 +39,7 @@ class Stepped(Strategy):
         """Note that the present round closed: the next one of its step is over its survivors."""
         self._members, self._closed = mean.survivors, self._now
 
-    def state(self) -> dict[str, NDArray[np.float64]]:
+    def state(self) -> dict[str, Floats]:
         names = np.frombuffer("\0".join(self._members).encode(), np.uint8).astype(np.float64)
         return {"at": np.array([self._step, self._closed], np.float64), "members": names}
 
