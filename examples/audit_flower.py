@@ -77,9 +77,9 @@ class RecordingGrid(Grid):
         return answer
 
     def _seen(self, sender: str, recipient: str, content: RecordDict) -> RecordDict:
-        wire = recorddict_to_proto(content)
-        self.transcript.append((sender, recipient, wire.SerializeToString()))
-        return recorddict_from_proto(wire)
+        given, wire = received(content)
+        self.transcript.append((sender, recipient, wire))
+        return given
 
     def _train(self, message: Message, context: Context) -> Message:
         update = ndarrays_to_parameters([self.inputs[context.node_id - 1].astype(np.float64)])
@@ -94,6 +94,12 @@ class RecordingGrid(Grid):
 
     create_message = push_messages = pull_messages = get_nodes = set_run = _unused
     run = property(_unused)
+
+
+def received(content: RecordDict) -> tuple[RecordDict, bytes]:
+    """The content as a receiver gets it, and what is on the wire."""
+    wire = recorddict_to_proto(content)
+    return recorddict_from_proto(wire), wire.SerializeToString()
 
 
 def run(
@@ -114,9 +120,7 @@ def run(
     )
     context = new_context(n, dimension)
     workflow(grid, context)
-    [average] = parameters_to_ndarrays(
-        recorddict_compat.arrayrecord_to_parameters(context.state.array_records[MAIN_PARAMS_RECORD], True)
-    )
+    average = average_in(context)
     counting = STAGES.index("collect-masked-vectors")
     survivors = [i for i in range(n) if grid.leaves.get(i, len(STAGES)) > counting]
     if not np.isfinite(average).all() or grid.stage < len(STAGES) - 1 or not survivors:
@@ -137,6 +141,14 @@ def new_context(clients: int, dimension: int) -> LegacyContext:
     context.state.array_records[MAIN_PARAMS_RECORD] = recorddict_compat.parameters_to_arrayrecord(model, True)
     context.state.config_records[MAIN_CONFIGS_RECORD] = ConfigRecord({Key.CURRENT_ROUND: 1})
     return context
+
+
+def average_in(context: LegacyContext) -> np.ndarray:
+    """The model after the workflow, which is the clients' average."""
+    [average] = parameters_to_ndarrays(
+        recorddict_compat.arrayrecord_to_parameters(context.state.array_records[MAIN_PARAMS_RECORD], True)
+    )
+    return average
 
 
 def tolerated(clients: int, drop: Mapping[str, Collection[int]]) -> bool:
