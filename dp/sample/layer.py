@@ -124,9 +124,7 @@ class SampleDP(PricedLayer):
     def _declared(self) -> str:
         if self.examples is None:
             return "each client's number of examples is public: its rate, steps and noise follow it"
-        return (
-            f"rate, steps and noise follow the public number of {self.examples} examples, not a client's own"
-        )
+        return f"rate, steps and noise follow the public number of {self.examples} examples, no client's own"
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         for block in facts.run.blocks:
@@ -211,9 +209,7 @@ class SampleDP(PricedLayer):
         if task.client not in self.accounts:
             batch = self.batch_size or getattr(task.loader, "batch_size", None)
             if not batch:
-                raise Misuse(
-                    "expected batch_size, or a loader that has one: the sampling rate follows from it"
-                )
+                raise Misuse("expected batch_size, or a loader that has one: the rate follows from it")
             examples = self.examples or len(task.loader.dataset)
             if not examples:
                 raise Misuse(NOBODY.format(name=self.name, client=task.client))
@@ -221,8 +217,7 @@ class SampleDP(PricedLayer):
             self._scopes[task.client] = facts.scope
         if self._scopes[task.client] != facts.scope:
             raise UnaccountedStep(
-                f"{self.name}: this layer has trained {task.client} in another run, whose loop was checked and whose "
-                "sizes were counted: make a new layer for a new run; nothing was trained"
+                f"{self.name}: this layer has trained {task.client} in another run: make a new one; nothing was trained"
             )
         return self.accounts[task.client]
 

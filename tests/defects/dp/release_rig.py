@@ -70,7 +70,8 @@ def what_a_loop_draws_is_secret() -> bool:
         drawn: list[float] = []
 
         def train(model: Any, loader: Any, optimizer: Any, criterion: Any, drawn: Any = drawn) -> None:
-            drawn += [float(torch.rand(())), float(np.random.random()), random.random()]
+            held_by_no_check = torch.empty(()).exponential_()
+            drawn += [float(held_by_no_check), float(np.random.random()), random.random()]
             for x, y in loader:
                 optimizer.zero_grad()
                 criterion(model(x), y).backward()

@@ -184,5 +184,5 @@ def test_a_layer_of_another_run_is_refused() -> None:
     first = federation(honest)
     first.fit(rounds=1)
     first.fit(rounds=1)
-    with pytest.raises(UnaccountedStep, match="make a new layer for a new run"):
+    with pytest.raises(UnaccountedStep, match="in another run: make a new one"):
         federation(mixing).fit(rounds=1)
