@@ -75,7 +75,9 @@ def _run(model: str, rule: str, rounds: int, seed: int) -> dict[str, Any]:
         name: arms.loader(data.x_train[rows], labels[name], BATCH[model], shuffle=True)
         for name, rows in split.items()
     }
-    name, radius = rule.partition(",")[0], 2.0 if "radius 2" in rule else RADIUS[model]
+    name, radius = rule.partition(",")[0], RADIUS[model]
+    if "radius" in rule:
+        radius = float(rule.rpartition(" ")[2])
     times = 3 if name == "rfa" else 1
     strategies = {"group-median": GroupMedian(6, min_survivors=3), "rfa": RFA(radius, times)}
     began = time.process_time()
