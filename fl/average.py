@@ -13,7 +13,6 @@ from typing import Any
 from fl import arguments
 from fl.account import Account
 from fl.engines.memory import Drop, MemoryEngine
-from fl.leaves import require_kept
 from fl.round import (
     Broadcast,
     Mean,
@@ -31,7 +30,7 @@ from fl.round import (
 from fl.round.remarks import Speaker
 from fl.run_options import RunOptions
 from fl.tensors import flatten_state, to_state, to_tree
-from fl.tensors.trained import rules_of_state
+from fl.tensors.trained import require_kept, rules_of_state
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.guarantee import only_epsilon
 from protocols.layers import Contribution, RoundFacts, RunFacts

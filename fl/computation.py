@@ -18,13 +18,13 @@ from dp.sample.errors import UnaccountedStep
 from dp.sample.guard import difference, snapshot
 from fl import metrics
 from fl.federation_setup import FederationSetup, shared
-from fl.leaves import require_kept
 from fl.loaders import examples_in
 from fl.round import Broadcast, contribution_of
 from fl.run_options import RunOptions
 from fl.seeds import derive, seeded
 from fl.strategies.base import Extras
 from fl.tensors import flatten_state, to_state, to_tree
+from fl.tensors.trained import require_kept
 from fl.train_function import fresh_model, run_epochs
 from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts

@@ -76,37 +76,35 @@ def load_parts(config: RunConfig) -> Parts:
     torch.set_num_threads(config.threads)
     folder = None if config.data_dir is None else Path(config.data_dir)
     data: Any = DATA.build(config.data, data_dir=folder, batch_size=config.batch_size)
-    config = (_of_loaders if isinstance(data, Mapping) else _of_split)(config, data)
+    config, given = (_of_loaders if isinstance(data, Mapping) else _of_data_set)(config, data)
     arguments = {
         "learning_rate": config.learning_rate,
         "scheduler_per": config.scheduler_per,
         **{item.name: getattr(config, item.name) for item in fields(RunOptions)},
-        **(_with_loaders(config, data) if isinstance(data, Mapping) else _of_data_set(config, data)),
+        **given,
         **own_functions(config),
     }
     return Parts(config, arguments)
 
 
-def _of_loaders(config: RunConfig, loaders: Mapping[str, Any]) -> RunConfig:
-    """Return the configuration with the clients that a user's own function gave. Raises Misuse for other ones."""
+def _of_loaders(config: RunConfig, loaders: Mapping[str, Any]) -> tuple[RunConfig, dict[str, Any]]:
+    """Return the configuration with the clients that a user's own function gave, and what those bring: nothing is
+    split, no shape is known. Raises Misuse for other clients.
+    """
     if config.partition is not None:
         raise Misuse(f"partition: {config.data} gives every client's loader, nothing is split: leave it out")
     if config.clients not in (None, len(loaders)):
         raise Misuse(
             f"clients: {config.data} gives the loaders of {len(loaders)}, got {config.clients}: leave it out"
         )
-    return replace(config, clients=len(loaders))
+    given = {"model": lambda: MODELS.build(config.model), "clients": dict(loaders)}
+    return replace(config, clients=len(loaders)), given
 
 
-def _of_split(config: RunConfig, data: Any) -> RunConfig:
-    """Return the configuration with the split and the number of clients that hold unless given."""
-    split = config.partition or "dirichlet:alpha=0.5"
-    usual = None if split.startswith("natural") else 10
-    return replace(config, partition=split, clients=config.clients or usual)
-
-
-def _of_data_set(config: RunConfig, data: Any) -> dict[str, Any]:
-    """What a data set brings: its split, the model for its shape, the loss of a batch, its test part."""
+def _of_data_set(config: RunConfig, data: Any) -> tuple[RunConfig, dict[str, Any]]:
+    """Return the configuration with the split and the number of clients that hold unless given, and what a data set
+    brings: its split, the model for its shape, the loss of a batch, its test part. Raises Misuse for another object.
+    """
     import torch
     from torch.utils.data import DataLoader, TensorDataset
 
@@ -124,9 +122,10 @@ def _of_data_set(config: RunConfig, data: Any) -> dict[str, Any]:
             TensorDataset(torch.from_numpy(x), torch.from_numpy(y)), batch_size=size, shuffle=shuffle
         )
 
-    assert config.partition is not None
-    split = partition(data, config.partition, config.clients, config.seed)
-    return {
+    named = config.partition or "dirichlet:alpha=0.5"
+    clients = config.clients or (None if named.startswith("natural") else 10)
+    split = partition(data, named, clients, config.seed)
+    return replace(config, partition=named, clients=clients), {
         "model": lambda: MODELS.build(config.model, input_shape=data.input_shape, classes=data.classes),
         "clients": {
             name: loader(data.x_train[rows], data.y_train[rows], config.batch_size, True)
@@ -135,11 +134,6 @@ def _of_data_set(config: RunConfig, data: Any) -> dict[str, Any]:
         "test": loader(data.x_test, data.y_test, 512, False),
         "loss": cross_entropy_of_batch,
     }
-
-
-def _with_loaders(config: RunConfig, loaders: Mapping[str, Any]) -> dict[str, Any]:
-    """What stands where a user's own function gave the clients' loaders: nothing is split, no shape is known."""
-    return {"model": lambda: MODELS.build(config.model), "clients": dict(loaders)}
 
 
 def cross_entropy_of_batch(model: Any, batch: Any) -> Any:

@@ -1,6 +1,7 @@
 """What of a torch module travels: by default what trains.
 
-Belongs here: the rule of every parameter and buffer. Does not belong here: integers that are summed or kept (their rule
+Belongs here: the rule of every parameter and buffer, and what a client checks about those that stay as the server has
+them. Does not belong here: integers that are summed or kept (their rule
 is `integers=`), trees of arrays without a module (`protocols.updates`).
 """
 
@@ -9,10 +10,12 @@ from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
 
+import numpy as np
 import torch
 
+from fl.round.reference import Reference
 from protocols.errors import Misuse
-from protocols.updates import STATISTICS, Schema
+from protocols.updates import STATISTICS, Flat, Schema
 
 TRAINED, ALL = "trained", "all"
 
@@ -97,3 +100,17 @@ def is_statistic(name: str) -> bool:
 
 def _is_real(tensor: Any) -> bool:
     return isinstance(tensor, torch.Tensor) and (tensor.is_floating_point() or tensor.is_complex())
+
+
+def require_kept(flat: Flat, reference: Reference) -> None:
+    """Raises Misuse if training changed a floating-point tensor that is not sent: the change would be lost silently."""
+    for leaf in reference.schema.leaves:
+        if leaf.rule != "keep" or np.dtype(leaf.dtype).kind not in "fc" or is_statistic(leaf.name):
+            continue
+        before, after = reference.flat.kept[leaf.path], flat.kept[leaf.path]
+        if not np.array_equal(before, after, equal_nan=True):
+            raise Misuse(
+                f"{leaf.name}: training changed it, and it is not sent, because it did not require gradients when the "
+                'model was made, is no parameter, or no pattern names it: say parameters="all" (a buffer: '
+                'buffers="local"), or let the model\'s factory unfreeze it'
+            )
