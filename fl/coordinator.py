@@ -71,6 +71,8 @@ class Coordinator:
         self.schema = schema_of_state(state, setup.options.integers, rules)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
+        self.fixed = frozenset(leaf.name for leaf in self.schema.leaves if leaf.rule == "keep")
+        self._made = {name: array.copy() for name, array in to_tree(state)[0].items() if name in self.fixed}
         self.optimizer = of_optimizer(made := _optimizer(setup, self.model)) | setup.schedule.facts(made)
         setup.strategy.require(made)
         self.run: RunFacts | None = None
@@ -262,6 +264,7 @@ class Coordinator:
         if not setup.strategy.sends_update(own):
             run = replace(run, dimension=0, blocks=())
             reference = reference_of(reference.tree, schema=unsent(schema))
+        reference = replace(reference, fixed=self.fixed)
         return open_round(
             setup.stack,
             run,
@@ -316,7 +319,9 @@ class Coordinator:
     def reference(self) -> Reference:
         """Return a copy of the present model as a round's reference."""
         tree, _ = to_tree(shared(self.model.state_dict(), self.setup.options))
-        return reference_of({name: array.copy() for name, array in tree.items()}, schema=self.schema)
+        # what is fixed is as it was made, whatever an evaluation did to the module
+        whole = {n: self._made[n] if n in self.fixed else array.copy() for n, array in tree.items()}
+        return replace(reference_of(whole, schema=self.schema), fixed=self.fixed)
 
     def move(self, means: Mapping[str, Mean]) -> None:
         """Move the model by what the strategy makes of the means of a round's sums.
@@ -355,6 +360,7 @@ class Coordinator:
         """Take over a model. Raises RuntimeError, as torch does, for another architecture's."""
         kept = self.model.state_dict() if self.setup.options.stay_local else {}
         self.model.load_state_dict(kept | self.state_of(tree))
+        self._made = {name: np.array(tree[name]) for name in self.fixed}
 
     def state_of(self, tree: Tree) -> dict[str, Any]:
         """Return a model as a state dict, in the dtypes and on the devices of this module's."""

@@ -21,7 +21,7 @@ from fl.callbacks.base import of_clients
 from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
 from fl.credentials import read_public
-from fl.federation_setup import FederationSetup, shared
+from fl.federation_setup import FederationSetup
 from fl.flower.arrays import tree_of
 from fl.flower.compat import log
 from fl.flower.grid_engine import FlowerEngine
@@ -115,12 +115,14 @@ class FederatedWork:
         return Coordinator(self.setup)
 
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
-        """Open the round for oneself, from the model that was sent."""
+        """Open the round for oneself, from what was sent of the model. What no round changes of it is as this node made
+        it; the session's digest is over all of it.
+        """
         coordinator, terms = self.coordinator, header.terms
-        shown = tree_of(shown_arrays(content, terms.origin.layout.arrays))
-        own = shared(coordinator.model.state_dict(), self.setup.options)
-        if shown.keys() != own.keys() or any(shown[k].shape != tuple(own[k].shape) for k in shown):
+        sent, own = tree_of(shown_arrays(content, terms.origin.layout.arrays)), coordinator.reference()
+        if sent.keys() != own.shown.keys() or any(sent[k].shape != own.tree[k].shape for k in sent):
             raise WireError("the model that was sent is not this federation's")
+        shown = {**own.tree, **sent}
         run = RunHeader.of(
             coordinator.planned(terms.run.rounds)
         )  # its own: another one is refused with the terms

@@ -127,7 +127,7 @@ class FlowerEngine:
         def content(name: str) -> RecordDict:
             reference, layout = broadcast.shown_to(name).reference, broadcast.terms.origin.layout
             if reference.digest not in made:
-                made[reference.digest] = RecordDict({layout.arrays: arrays_of(reference.tree)})
+                made[reference.digest] = RecordDict({layout.arrays: arrays_of(reference.shown)})
                 if self.config is not None:
                     made[reference.digest][layout.config] = self.config
             return made[reference.digest]

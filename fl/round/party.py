@@ -58,7 +58,8 @@ class RoundParty:
             )
         if broadcast.digest != claimed.model:
             raise ProtocolViolation(
-                "the model, configuration or layers that this node was shown are not those of the session",
+                "the model, configuration or layers that this node was shown are not those of the session (what of a "
+                "Federation's model does not train is made at each side, and must be alike)",
                 "server",
             )
         if broadcast.manifest is not None:

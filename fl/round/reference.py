@@ -21,19 +21,27 @@ Tree = Mapping[str, NDArray[Any]]
 class Reference:
     """The model that all clients of a round start from.
 
-    tree: its arrays by name, as they travel; nobody may write to them. flat: the same, flat. digest: SHA-256 over the
-    schema and every bit of every array, kept integers and counters included (32 bytes).
+    tree: its arrays by name; nobody may write to them. flat: the same, flat. digest: SHA-256 over the
+    schema and every bit of every array, kept integers and counters included (32 bytes). fixed: names of arrays that no
+    round of the run changes and that every client makes for itself: they do not travel, and the digest binds them.
     """
 
     tree: Tree = field(repr=False)
     schema: Schema = field(repr=False)
     flat: Flat = field(repr=False)
     digest: bytes = field(repr=False)
+    fixed: frozenset[str] = frozenset()
+
+    @property
+    def shown(self) -> dict[str, NDArray[Any]]:
+        """The arrays that travel, by name."""
+        named = {".".join(path): array for path, array in walk(self.tree)}
+        return {name: array for name, array in named.items() if name not in self.fixed}
 
     @property
     def size(self) -> int:
-        """Bytes of all arrays."""
-        return sum(array.nbytes for _, array in walk(self.tree))
+        """Bytes of the arrays that travel."""
+        return sum(array.nbytes for array in self.shown.values())
 
 
 def reference_of(tree: Tree, integers: str = "keep", schema: Schema | None = None) -> Reference:

@@ -59,6 +59,36 @@ def test_frozen_layers_stay_what_they_were(tmp_path: Path) -> None:
     assert same(plain.model, of(Adapted, []).fit(2).model)
 
 
+def test_what_does_not_train_travels_in_neither_direction(tmp_path: Path) -> None:
+    """Every side makes it, the session binds it; the model is that of the run in memory, and the bytes say it."""
+    grid = grid_of(tmp_path, lambda: of(Adapted, []))
+    result = serve(grid, of(Adapted, []), 2)
+    sent = [
+        set(m.content.array_records["arrays"]) for _, m in grid.log if "arrays" in m.content.array_records
+    ]
+    assert sent
+    assert all(names == {"head.weight", "head.bias"} for names in sent)
+    assert same(result.model, of(Adapted, []).fit(2).model)
+    head = 4 * (30 * 2 + 2)
+    assert all(
+        entry.bytes_down_per_client < head + 6000 for entry in result.history
+    )  # 6000: session and frames
+
+
+def test_a_node_that_makes_another_frozen_part_trains_nothing(tmp_path: Path) -> None:
+    class Other(Adapted):
+        def __init__(self) -> None:
+            super().__init__()
+            torch.nn.init.zeros_(self.base.bias)
+
+    made = iter([Other] + [Adapted] * 99)
+    grid = grid_of(tmp_path, lambda: of(next(made), []))
+    (entry,) = serve(grid, of(Adapted, []), 1).history
+    assert "what of a Federation's model does not train is made at each side" in entry.refusals["site-1"]
+    assert "site-1" not in entry.survivors
+    assert len(entry.survivors) == 3
+
+
 def test_running_statistics_stay_at_the_nodes_on_request(tmp_path: Path) -> None:
     noisy = [ClientDP(noise_multiplier=1.0), PlainSum()]
     grid = grid_of(tmp_path, lambda: of(normed, noisy, buffers="local"))
