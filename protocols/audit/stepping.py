@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,6 +16,13 @@ from protocols.session import Session
 from protocols.summation import Total
 
 
+class Driving(NamedTuple):
+    """What is driven, where it is not the subject's own protocol: a protocol, with a bound that chooses its ring."""
+
+    protocol: Any
+    bound: int
+
+
 @dataclass
 class DrivenStage:
     """One stage of a hand-driven session: the requests, and every answer they got."""
@@ -27,15 +34,24 @@ class DrivenStage:
 
 @dataclass
 class Driven:
-    """A hand-driven session. before: party -> its encoded state when each stage's request reached it."""
+    """A hand-driven session. before: party -> its encoded state when each stage's request reached it. memory: what each
+    party keeps beyond it.
+    """
 
     session: Session
     stages: list[DrivenStage] = field(default_factory=list)
     before: dict[str, dict[Party, bytes]] = field(default_factory=dict)
     server_before: dict[str, bytes] = field(default_factory=dict)
     last: dict[Party, State] = field(default_factory=dict)
+    memory: dict[Party, bytes] = field(default_factory=dict)
     total: NDArray[np.int64] | None = None
     random: SecureRandom = field(default_factory=SystemRandom)
+
+    def kept(self, party: Party, step: Step) -> State:
+        """The state after a step; what the party is to remember is noted."""
+        if step.memory is not None:
+            self.memory[party] = step.memory
+        return step.state
 
     @property
     def messages(self) -> list[Message]:
@@ -51,23 +67,26 @@ def drive(
     model: bytes = NO_MODEL,
     gone: Mapping[str, Collection[int]] | None = None,
     round: int = 1,
+    earlier: Driven | None = None,
 ) -> Driven:
     """Run a whole session; every state goes through its encoding between two steps when `encoded`.
 
-    gone: stage -> the clients that leave before they answer it.
+    gone: stage -> the clients that leave before they answer it. earlier: the session that this one builds on.
     """
     protocol, random = subject.protocol, random or SystemRandom()
-    names = [str(i) for i in range(len(vectors))]
+    names, kept = [str(i) for i in range(len(vectors))], dict(earlier.memory) if earlier else {}
     session = protocol.session(
-        names, len(vectors[0]), subject.bound, random=random, simulated=True, model=model, round=round
-    )
-    driven = Driven(session, random=random)
+        names, len(vectors[0]), subject.bound, random=random, simulated=True, model=model, round=round,
+        memory=kept.get(SERVER),
+    )  # fmt: skip
+    driven = Driven(session, random=random, memory=kept)
     parties: dict[Party, State] = {}
     for i, vector in enumerate(vectors):
-        parties[client(i)] = protocol.client(session, i, vector, random=random, policy=OPEN).state
+        known = {"random": random, "policy": OPEN, "memory": kept.get(client(i))}
+        parties[client(i)] = driven.kept(client(i), protocol.client(session, i, vector, **known))
     for helper in protocol.helpers(session):
         parties[helper] = protocol.helper(session, helper, random=random, policy=OPEN).state
-    step: Step = protocol.server(session, random=random)
+    step: Step = protocol.server(session, random=random, memory=kept.get(SERVER))
     left: set[Party] = set()
     for stage in protocol.stages(session):
         left |= {client(i) for i in (gone or {}).get(stage.name, ())}
@@ -100,12 +119,13 @@ def _stage(
             continue
         taken = protocol.decode_state(saved) if encoded else parties[who]
         answered = taken.receive(Message.from_wire(request.to_wire()), random)
-        parties[who] = answered.state
+        parties[who] = driven.kept(who, answered)
         for answer in answered.send:
             stage.answers.append(answer)
             current = protocol.decode_state(protocol.encode_state(state)) if encoded else state
             state = current.receive(Message.from_wire(answer.to_wire()), random).state
     closed: Step = state.close(random)
+    driven.kept(SERVER, closed)
     return closed
 
 

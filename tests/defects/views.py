@@ -28,6 +28,7 @@ from secagg.parameters.plan import planned
 from secagg.parameters.rules import LEAST_THRESHOLD, largest_left, least_safe
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
+from tests.defects.forged import drawing_together
 from tests.defects.pieces import anything_goes, unmarked
 from tests.defects.planting import Defect, put, together
 
@@ -181,12 +182,6 @@ def at_least_a_threshold(self: Establishing, request: Message, random: Any) -> S
         return ESTABLISH(self, request, random)
 
 
-def on_six() -> SecAggPlus:
-    """A sparse graph already among six clients, which they draw together."""
-    credentials = Credentials.simulated(range(12))
-    return SecAggPlus(neighbours=4, threshold=2, threat="malicious", credentials=credentials)
-
-
 ENTRUSTED: dict[tuple[bytes, int], list[int]] = {}
 """By graph and owner: the neighbours that came with its shares."""
 
@@ -208,10 +203,6 @@ def kinds_as_told(places: Places, owner: int) -> list[bytes]:
 
 def opens_as_told(places: Places, owner: int, alive: Collection[int]) -> list[int]:
     return [0, *(at for at, j in enumerate(as_told(places, owner), 1) if j not in alive)]
-
-
-def drawing_together() -> SecAggPlus:
-    return SecAggPlus(threat="malicious", credentials=Credentials.simulated(range(12)))
 
 
 def behind_a_beacon() -> SecAggPlus:
@@ -366,18 +357,6 @@ DEFECTS = (
         plant=put("secagg.rules.Rules.sure", lambda _, shown: shown),
         protocol=lambda: SecAgg(setup="reuse"),
         searched=Searched(complete=(6,), sparse=(), ring=()),
-    ),
-    Defect(
-        "a list without the client's own commitment",
-        "forged-requests-refused",
-        put("secagg.client.revealing.Revealing._check", anything_goes),
-        on_six,
-    ),
-    Defect(
-        "commitments that nobody compares with the certified ones",
-        "forged-requests-refused",
-        put("secagg.client.sharing.Sharing._compare_commitments", anything_goes),
-        on_six,
     ),
     Defect(
         "neighbours drawn from all clients in place of the others",

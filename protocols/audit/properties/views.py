@@ -14,7 +14,7 @@ from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, modulus_of
 from protocols.audit.statistics import Design, chi_square_uniform, two_sample
-from protocols.audit.stepping import Driven, drive
+from protocols.audit.stepping import Driven, Driving, drive
 from protocols.kernel import Message, Party, client
 
 VIEWS = Design(4 * SAMPLES, tests=6, two=True)
@@ -185,7 +185,7 @@ def hidden_from_insiders(subject: Any, data: Any) -> None:
     """
     hook = _stripped(subject)
     for bound in (SMALL, WIDE):
-        driven = drive(_Bound(subject.protocol, bound), [np.zeros(SAMPLES, np.int64)] * CLIENTS)
+        driven = drive(Driving(subject.protocol, bound), [np.zeros(SAMPLES, np.int64)] * CLIENTS)
         for outsiders in itertools.combinations(range(CLIENTS), 2):
             insiders = set(range(CLIENTS)) - set(outsiders)
             _hidden_from(subject, hook, driven, insiders, None, INSIDERS)
@@ -232,7 +232,7 @@ def hidden_in_its_component(subject: Any, data: Any) -> None:
         corrupt, gone = set(order[:3]), order[3:5]  # fixed before the session, and so before its graph
         leaving = {subject.counting: {gone[0]}, subject.stages[-1]: {gone[1]}}
         zeros = [np.zeros(SAMPLES, np.int64)] * SPARSE_CLIENTS
-        driven = drive(_Bound(protocol, SMALL), zeros, gone=leaving, round=round)
+        driven = drive(Driving(protocol, SMALL), zeros, gone=leaving, round=round)
         edges = {i: set(subject.hooks.neighbours(driven.session, i, driven.messages)) for i in everyone}
         if all(len(mates) == SPARSE_CLIENTS - 1 for mates in edges.values()):
             raise NotChecked("the hook `sparse` makes a complete graph")
@@ -262,13 +262,6 @@ def _components(edges: dict[int, set[int]], among: set[int]) -> list[set[int]]:
         rest -= component
         found.append(component)
     return found
-
-
-class _Bound:
-    """What is driven: a protocol, with a bound that chooses its ring."""
-
-    def __init__(self, protocol: Any, bound: int) -> None:
-        self.protocol, self.bound = protocol, bound
 
 
 def _stripped(subject: Any) -> Any:
