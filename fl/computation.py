@@ -256,7 +256,8 @@ def failed(error: Exception, whose: str, noisy: bool) -> ClientFailed:
     said = str(error) if quoted else f"its loop failed: {type(error).__name__}; its own log says why"
     told = ClientFailed(said if said.startswith(whose) else f"{whose}: {said}")
     LOG.error("%s", told, exc_info=None if quoted else error)
-    told.__cause__ = Misuse(str(told)) if type(error) is Misuse else error
+    whole = str(error) if str(error).startswith(whose) else f"{whose}: {error}"
+    told.__cause__ = Misuse(whole) if type(error) is Misuse else error  # for the process that it happened in
     return told
 
 
