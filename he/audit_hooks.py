@@ -85,7 +85,7 @@ class ServerView:
     def __init__(
         self, attack: Callable[["ServerView", bytes], bytes], named: Iterable[int] | None = None
     ) -> None:
-        self.attack, self.named = attack, named
+        self.attack, self.named = attack, None if named is None else tuple(named)
         self.inputs: dict[int, EncryptedInput] = {}
 
     def tamper(self, sent: Message) -> Message:

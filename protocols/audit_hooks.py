@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.kernel import Message, State
-from protocols.opening import Attack, Odds, Rule
+from protocols.opening import Attack, Graphs, Odds, Rule
 from protocols.session import Session
 
 Elements = NDArray[np.uint64]
@@ -66,7 +66,8 @@ class Hooks:
     client shares masks with. sparse: makes the same protocol with a sparse graph among so many clients.
     beacon: makes it with a sparse graph that public randomness fixes for so many clients.
     odds: clients, share that leaves, share that is corrupt -> what the plan for them leaves to chance; None where
-    there is no plan, or nothing is left to it. opening: for an adversary that searches. corrupt: role -> how many
+    there is no plan, or nothing is left to it. graphs: among how many graphs the plan of a session lets a malicious
+    server choose. opening: for an adversary that searches. corrupt: role -> how many
     parties of it the protocol withstands together with the server (missing: none).
     inapplicable: property -> why this kind of protocol has nothing it could be checked on; it is reported
     as not claimed, with this reason.
@@ -88,6 +89,7 @@ class Hooks:
     sparse: Callable[[int], object] | None = None
     beacon: Callable[[int], object] | None = None
     odds: Callable[[int, float, float], Odds | None] | None = None
+    graphs: Callable[[Session], Graphs] | None = None
     opening: SearchHooks | None = None
     corrupt: Callable[[Session], Mapping[str, int]] | None = None
     inapplicable: Mapping[str, str] = field(default_factory=dict)

@@ -117,6 +117,17 @@ class Odds:
 
 
 @dataclass(frozen=True)
+class Graphs:
+    """Among how many sparse graphs a plan lets a malicious server choose. rounds: so many have a graph (0: any).
+    each: graphs of one round. public: a graph follows from the session; else every session draws another.
+    """
+
+    rounds: int
+    each: int
+    public: bool
+
+
+@dataclass(frozen=True)
 class Attack:
     """What a lying server does, by client: the clients it is told to mask with (`lists`), the numbers of the views that
     it is asked to vote for (`votes`) and to open (`answers`), corrupt clients included. views: who is said to have

@@ -19,7 +19,7 @@ from protocols.roles import read
 from protocols.session import Session
 from secagg import messages as wire
 from secagg.audit_forgeries import forgeries
-from secagg.audit_search import lies, odds, rule
+from secagg.audit_search import graphs, lies, odds, rule
 from secagg.audit_view import graph_seed, opened, stripped
 from secagg.choose import Wishes
 from secagg.masking import SEED_BYTES, add_mask
@@ -108,6 +108,7 @@ HOOKS = Hooks(
     bad_answers=bad_answers,
     foreign_refused=foreign_refused,
     neighbours=neighbours,
+    graphs=graphs,
     inapplicable={
         "no-decryption-oracle": "nobody holds a key that opens inputs; masks cancel in the sum alone"
     },
@@ -122,4 +123,5 @@ def hooks(wishes: Wishes, sparse: Maker | None = None, beacon: Maker | None = No
     if sparse is None:
         no["hidden-in-its-component"] = "its graph is complete: see hidden-from-insiders"
         no["plans-fail-as-rarely-as-promised"] = "its graph is complete: nothing is left to chance"
+        no["graphs-are-as-few-as-planned"] = "its graph is complete: there is nothing to choose"
     return replace(HOOKS, inapplicable=no, sparse=sparse, beacon=beacon, odds=partial(odds, wishes))

@@ -15,14 +15,14 @@ from protocols.agreement import Certificate, Vote, certify
 from protocols.codec import Record
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import SERVER, Message, client, message
-from protocols.opening import Attack, Check, Group, Odds, Rule
+from protocols.opening import Attack, Check, Graphs, Group, Odds, Rule
 from protocols.session import Session
 from secagg import messages as wire
 from secagg.audit_view import graph_seed
 from secagg.choose import Wishes, choose, insist
 from secagg.messages import indices, items, pack_bits, unpack_bits
 from secagg.parameters import Infeasible, Plan
-from secagg.parameters.rules import least_held
+from secagg.parameters.rules import BEACON_ROUNDS, MOST_TRIES, least_held
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
 
@@ -93,6 +93,13 @@ def odds(wishes: Wishes, clients: int, dropout: float, collusion: float) -> Odds
     asked = replace(wishes, demand=replace(wishes.demand, dropout=dropout, collusion=collusion))
     graphs = c.graphs * (_degrees(asked, found) if c.beacon else 1)
     return Odds(clients, c.corrupt, c.survivors, groups, graphs, c.security, c.correctness)
+
+
+def graphs(session: Session) -> Graphs:
+    """Among how many graphs a malicious server may choose (`protocols.audit_hooks.Hooks`)."""
+    if rules_of(session).committed:
+        return Graphs(0, MOST_TRIES, public=False)
+    return Graphs(BEACON_ROUNDS, 1, public=True)
 
 
 def _degrees(wishes: Wishes, plan: Plan) -> int:

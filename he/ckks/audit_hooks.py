@@ -66,6 +66,9 @@ def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tupl
     yield "the sum without one client", _PublishedView(without_one).tamper
     yield "one client's last ciphertext in place of another's", _PublishedView(mixed).tamper
     yield f"the sum of {len(few)} of {session.clients} clients", _PublishedView(of_few, few).tamper
+    if shared:
+        others = _PublishedView(without_one, range(1, session.clients))
+        yield "the sum without one client that was agreed on, which is not named", others.tamper
     if not shared:
         yield "one client's ciphertext, re-randomised", _PublishedView(rerandomised).tamper
 

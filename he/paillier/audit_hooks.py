@@ -12,6 +12,7 @@ from he.paillier.keys import PublicKey
 from he.paillier.messages import DECRYPT, DecryptRequest
 from he.paillier.parameters import scheme
 from he.paillier.randomisers import Randomisers
+from he.roles.scheme import parameters
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.kernel import SERVER, Message
 from protocols.randomness import SystemRandom
@@ -42,8 +43,8 @@ def _oracles(
     def single(seen: ServerView, honest: bytes) -> bytes:
         return seen.inputs[0].ciphertexts
 
-    def of_few(seen: ServerView, honest: bytes) -> bytes:
-        return serialise(add_all((parsed(seen.inputs[i].ciphertexts) for i in few), public), public)
+    def of(some: range, seen: ServerView, honest: bytes) -> bytes:
+        return serialise(add_all((parsed(seen.inputs[i].ciphertexts) for i in some), public), public)
 
     def rerandomised(seen: ServerView, honest: bytes) -> bytes:
         values = parsed(single(seen, honest))
@@ -57,7 +58,11 @@ def _oracles(
     yield "one client's ciphertext", _DecryptorsView(single).tamper
     yield "one client's ciphertext, re-randomised", _DecryptorsView(rerandomised).tamper
     yield "the sum plus one", _DecryptorsView(plus_one).tamper
-    yield f"the sum of {len(few)} of {session.clients} clients", _DecryptorsView(of_few, few).tamper
+    yield f"the sum of {len(few)} of {session.clients} clients", _DecryptorsView(partial(of, few), few).tamper
+    if not parameters(session).holder:
+        others = range(1, session.clients)
+        story = "the sum without one client that was agreed on, which is not named"
+        yield story, _DecryptorsView(partial(of, others), others).tamper
 
 
 class _DecryptorsView(ServerView):
@@ -67,6 +72,10 @@ class _DecryptorsView(ServerView):
         if sent.stage != DECRYPT or sent.sender != SERVER:
             return super().tamper(sent)
         asked = DecryptRequest.decode(sent.body)
+        if self.named is not None:
+            return replace(
+                sent, body=replace(asked, inputs={i: asked.inputs[i] for i in self.named}).encode()
+            )
         first = asked.inputs[0]
         forged = replace(first, ciphertexts=self.attack(self, first.ciphertexts))
         return replace(sent, body=replace(asked, inputs={0: forged}).encode())

@@ -1,11 +1,12 @@
 """Broken homomorphic sums: each a few lines over the good one."""
 
+from functools import partial
 from typing import Any
 
 import gmpy2
 
 from he import CKKSSum, PaillierSum
-from he.arrangements import KeyHolder, Threshold
+from he.arrangements import KeyHolder, SharedByClients, Threshold
 from he.ckks.ciphertexts import Sum, open_sum
 from he.ckks.coefficients import gather
 from he.ckks.joining import published
@@ -14,6 +15,12 @@ from he.ckks.parameters import scheme
 from he.ckks.whole_key import pad_for
 from he.paillier.cipher import centre
 from he.paillier.randomisers import Randomiser
+from he.roles import voting
+from he.roles.messages import OpenRequest
+from he.roles.parties import MayOpen
+from he.roles.scheme import opened
+from protocols.kernel import Left, Step
+from tests.defects.pieces import anything_goes
 from tests.defects.planting import Defect, put, together
 from tests.paillier_fixed import fixed
 
@@ -75,6 +82,14 @@ def in_the_first_ciphertext_only(box_key: bytes, session: Any, index: int) -> An
     return pad
 
 
+def any_list(self: MayOpen, request: Any, random: Any) -> Step:
+    """A client opens whatever is named, with the votes for what it was asked to vote for."""
+    asked, session, context = self.take(OpenRequest, request), self.session, self.session.context
+    keys = {i: voting.client_voter(self.key.secret, context, i).public for i in range(session.clients)}
+    voting.expect_agreement(context, self.listed, asked.certificate, keys, 0, "client")
+    return Step(Left(), self.answer(opened(session, self.key, asked)), marks=(f"answered/{context.hex()}",))
+
+
 PAD_FOR = pad_for
 PUBLISHED = published
 DEFECTS = (
@@ -85,6 +100,18 @@ DEFECTS = (
             *(put(f"{place}.quorum", one_vote) for place in ("he.roles.voting", "he.paillier.decryptors"))
         ),
         two_of_three,
+    ),
+    Defect(
+        "another list opened than was voted for",
+        "no-decryption-oracle",
+        put("he.roles.parties.MayOpen.receive", any_list),
+        partial(CKKSSum, SharedByClients()),
+    ),
+    Defect(
+        "contributions without a proof of knowledge",
+        "copied-contributions-are-not-summed",
+        put("he.paillier.messages.check", anything_goes),
+        threshold,
     ),
     Defect(
         "deterministic encryption",

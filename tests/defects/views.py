@@ -233,6 +233,7 @@ MIXED = together(
     put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
     put("protocols.policy.Policy._share", anything_goes),
 )
+grinding = partial(Defect, caught_by="graphs-are-as-few-as-planned", protocol=drawing_together)
 split = partial(Defect, caught_by="no-split-opens-few", protocol=few_holders)
 DEFECTS = (
     split("opening before the vote is complete", plant=put(CERTIFICATE, anything_goes)),
@@ -289,6 +290,26 @@ DEFECTS = (
             put("secagg.parameters.rules.Cohort.secrecy", property(lambda self: self.security)),
         ),
         OneBit,
+    ),
+    grinding(
+        "a part of the roster behind a beacon",
+        plant=put("secagg.credentials.Credentials.check", any_part),
+    ),
+    grinding(
+        "places on the ring in the server's order",
+        plant=put("secagg.rules.Rules.ranked", None),
+    ),
+    grinding(
+        "a graph of each session's own behind a beacon",
+        plant=put("secagg.rules._seed", by_the_session),
+    ),
+    grinding(
+        "a beacon for more rounds than are planned for",
+        plant=put("secagg.mask_parameters.BEACON_ROUNDS", 1 << 40),
+    ),
+    grinding(
+        "tries that nobody counts",
+        plant=put("secagg.client.tries.Tries.next", lambda self: self),
     ),
     Defect(
         "unpinned reuse parameters",
