@@ -7,6 +7,7 @@ from fl.registry import PRIVACY
 from protocols.audit import PROPERTIES, WhiteBox, audit
 from secagg import SecAgg, SecAggPlus
 from tests.defects import ALL
+from tests.defects.forged import drawing_together
 from tests.defects.pieces import malicious
 from tests.defects.planting import Defect
 from tests.defects.table import BUILT_INS, caught, main
@@ -31,7 +32,7 @@ def test_each_defect_is_caught_by_its_named_property(defect: Defect) -> None:
     assert defect.caught_by in caught(defect, only=[defect.caught_by])
 
 
-@pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, semi_honest, malicious, reusing])
+@pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, semi_honest, malicious, drawing_together, reusing])
 def test_sound_protocols_fail_nothing(protocol: type[SecAgg]) -> None:
     report = audit(WhiteBox(protocol), examples=5)
     assert [(p.name, p.reason) for p in report.properties if p.status.value == "failed"] == []

@@ -11,12 +11,13 @@ from pathlib import Path
 from fl.cli.audit import named
 from protocols.audit import PROPERTIES, WhiteBox, audit
 from protocols.audit.report import Report
+from tests.defects.forged import drawing_together
 from tests.defects.pieces import malicious
 from tests.defects.planting import Defect
 
 BUILT_INS = {"none": 25, "secagg": 25, "secagg+": 25, "ckks": 10, "paillier": 3}
 """The secure sums of the command line, by name, with the examples per property that the table gives them."""
-IN_FULL = {"secagg, malicious": malicious}
+IN_FULL = {"secagg, malicious": malicious, "secagg+, malicious": drawing_together}
 """Sums that no name gives: the strongest model, in which every property of masks is claimed."""
 
 
