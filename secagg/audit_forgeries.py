@@ -6,6 +6,7 @@ more than one client (`audit_search`). An audit uses this to look deeper; no pro
 """
 
 import functools
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -43,16 +44,16 @@ def forgeries(session: Session, request: Message, transcript: Sequence[Message])
 
 
 @dataclass(frozen=True)
-class _Lies:
+class _Lies(ABC):
     """Base: a genuine request, and what the server knows by then."""
 
     session: Session
     request: Message
     transcript: Sequence[Message]
 
+    @abstractmethod
     def all(self) -> Iterator[Forgery]:
         """Every lie in the place of this request."""
-        raise NotImplementedError
 
     @functools.cached_property
     def rules(self) -> Rules:
