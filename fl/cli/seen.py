@@ -31,7 +31,7 @@ class SeenInput:
         name, vector = self._engine.first
         if self._engine.session.roster[message.sender.number] != name:
             return
-        self.client = name
+        self.client, self._session = name, self._engine.session  # a later round's may be of another dimension
         where = np.flatnonzero(vector)[:SHOWN]
         self.own = [int(x) for x in vector[where[0] : where[0] + SHOWN]] if len(where) else []
         self._first = int(where[0]) if len(where) else 0
@@ -54,9 +54,9 @@ class SeenInput:
             from secagg.packing import unpack
             from secagg.ring import Ring
 
-            ring = Ring(self._engine.session.ring_bits())
+            ring = Ring(self._session.ring_bits())
             packed = Masked.decode(self.caught).vector
-            return [str(int(v)) for v in unpack(packed, self._engine.session.dimension, ring)[where]]
+            return [str(int(v)) for v in unpack(packed, self._session.dimension, ring)[where]]
         if name == "none":
             from protocols.plain import PlainInput
 

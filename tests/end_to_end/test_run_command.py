@@ -231,3 +231,15 @@ def test_a_run_is_not_overwritten(secagg: Command, tmp_path: Path) -> None:
     done = secagg("run", *SMALL, "--rounds", "1", "--output", out)
     assert done[0] == 2
     assert "resume" in done[2]
+
+
+@pytest.mark.parametrize("strategy", ["ifca:clusters=2,least=2", "scaffold", "group-median:groups=3"])
+def test_strategies_of_several_sums_end_with_their_table(
+    strategy: str, secagg: Command, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What the server saw is shown of the round in which it was caught: IFCA's next one has other coordinates."""
+    monkeypatch.chdir(tmp_path)
+    small = ["--clients", "9", "--model", "logistic", "--partition", "iid", "--rounds", "2"]
+    code, out, err = secagg("run", *small, "--privacy=secagg+", f"--strategy={strategy}")
+    assert code == 0, err
+    assert "what the server saw" in out
