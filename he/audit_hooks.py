@@ -6,9 +6,11 @@ An audit uses this to look deeper; no protocol code does.
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import replace
+from typing import Any
 
 from he.roles.messages import INPUT, OPEN, EncryptedInput, OpenRequest
 from he.roles.scheme import least_survivors
+from protocols.agreement import Certificate
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
@@ -74,6 +76,22 @@ def hooks(oracles: Oracles, **inapplicable: str) -> Hooks:
 def too_few(session: Session, chosen: int | None) -> range:
     """The most clients over whom no total may be opened. chosen: `min_survivors` of the sum."""
     return range((chosen or session.clients // 2 + 1) - 1)
+
+
+def fewer_votes(kinds: Mapping[str, type[Any]]) -> Tamper:
+    """The request to open with a vote less than the quorum. kinds: of requests that have a certificate, by stage."""
+
+    def tamper(sent: Message) -> Message:
+        if sent.stage not in kinds or sent.sender != SERVER:
+            return sent
+        asked = kinds[sent.stage].decode(sent.body)
+        found = asked.certificate
+        fewer = Certificate(
+            found.voters[:-1], found.signatures[: -len(found.signatures) // len(found.voters)]
+        )
+        return replace(sent, body=replace(asked, certificate=fewer).encode())
+
+    return tamper
 
 
 class ServerView:

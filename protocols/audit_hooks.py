@@ -60,10 +60,11 @@ class Hooks:
     clients, made from a genuine request (and the transcript so far). bad_answers: to the server, made from
     a genuine answer of one client; the abort or blame must name that client. oracles: for a session,
     (story, tamper) pairs: a server that asks the holder of a key to open something else than the sum.
-    foreign_refused: whether a client's answer to a request whose sealed content is of another session shows
-    that it refused all of it. sent: records that states hold because they are meant for the wire; what these
-    keep out of their repr is long, not secret. neighbours: session, index, transcript -> the clients that a
-    client shares masks with. sparse: makes the same protocol with a sparse graph among so many clients.
+    claimed: another client's contribution as a corrupt client would send it in its own name (session, its own message,
+    the other's), where it takes more than a copy. foreign_refused: whether a client's answer to a request whose sealed
+    content is of another session shows that it refused all of it. sent: records that states hold because they are meant
+    for the wire; what these keep out of their repr is long, not secret. neighbours: session, index, transcript -> the
+    clients that a client shares masks with. sparse: makes the same protocol with a sparse graph among so many clients.
     beacon: makes it with a sparse graph that public randomness fixes for so many clients.
     odds: clients, share that leaves, share that is corrupt -> what the plan for them leaves to chance; None where
     there is no plan, or nothing is left to it. graphs: among how many graphs the plan of a session lets a malicious
@@ -83,6 +84,7 @@ class Hooks:
     forgeries: Callable[[Session, Message, Transcript], Iterable[Forgery]] | None = None
     bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
     oracles: Callable[[Session], Iterable[tuple[str, Tamper]]] | None = None
+    claimed: Callable[[Session, Message, Message], Message] | None = None
     foreign_refused: Callable[[Message, Message], bool] | None = None
     sent: tuple[type, ...] = ()
     neighbours: Callable[[Session, int, Transcript], Collection[int]] | None = None

@@ -6,13 +6,13 @@ from functools import partial
 
 import numpy as np
 
-from he.audit_hooks import ServerView, hooks, too_few
+from he.audit_hooks import ServerView, fewer_votes, hooks, too_few
 from he.ckks.ciphertexts import Adder, Upload, encrypt
 from he.ckks.keys import Context
 from he.ckks.messages import KEY, HolderKeys
 from he.ckks.parameters import scheme
 from he.ckks.seal import SEED_BYTES
-from he.roles.messages import HOLDER
+from he.roles.messages import HOLDER, OPEN, OpenRequest
 from protocols.audit_hooks import Hooks, Tamper
 from protocols.errors import SecAggError
 from protocols.kernel import Message
@@ -69,6 +69,7 @@ def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tupl
     if shared:
         others = _PublishedView(without_one, range(1, session.clients))
         yield "the sum without one client that was agreed on, which is not named", others.tamper
+        yield "the sum, with a vote less than the quorum", fewer_votes({OPEN: OpenRequest})
     if not shared:
         yield "one client's ciphertext, re-randomised", _PublishedView(rerandomised).tamper
 

@@ -6,25 +6,44 @@ from functools import partial
 
 from gmpy2 import mpz
 
-from he.audit_hooks import ServerView, hooks, too_few
+from he.audit_hooks import ServerView, fewer_votes, hooks, too_few
 from he.paillier.cipher import add, add_all, encrypt, parse, serialise
 from he.paillier.keys import PublicKey
-from he.paillier.messages import DECRYPT, DecryptRequest
+from he.paillier.messages import DECRYPT, PURPOSE, DecryptRequest, Ticket
 from he.paillier.parameters import scheme
 from he.paillier.randomisers import Randomisers
+from he.roles.messages import OPEN, EncryptedInput, OpenRequest
 from he.roles.scheme import parameters
 from protocols.audit_hooks import Hooks, Tamper
+from protocols.identity import Identity
 from protocols.kernel import SERVER, Message
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 
 
-def make(encryption: Callable[[], PublicKey], boxes: bool, least: int | None) -> Hooks:
+def make(
+    encryption: Callable[[], PublicKey],
+    boxes: bool,
+    least: int | None,
+    signer: Callable[[str, str], Identity | None],
+) -> Hooks:
     """Return the hooks of a PaillierSum. encryption: gives its key. boxes: a holder seals the total to clients. least:
-    its `min_survivors`.
+    its `min_survivors`. signer: who signs, by name and role.
     """
     sealed = {} if boxes else {"nonces_are_used_once": "nothing is sealed with a nonce"}
-    return replace(hooks(partial(_oracles, encryption, least), **sealed), corrupt=_corrupt)
+    found = hooks(partial(_oracles, encryption, least), **sealed)
+    return replace(found, corrupt=_corrupt, claimed=partial(_claimed, signer))
+
+
+def _claimed(
+    signer: Callable[[str, str], Identity | None], session: Session, own: Message, other: Message
+) -> Message:
+    """Another client's ciphertexts, under one's own signature."""
+    sent, index = EncryptedInput.decode(other.body), own.sender.number
+    ticket, me = Ticket.decode(sent.ticket), signer(session.roster[index], "client")
+    signature = me.sign(PURPOSE, ticket.signed(session, index)) if me else b""
+    claimed = replace(sent, ticket=replace(ticket, signature=signature).encode())
+    return replace(own, body=claimed.encode())
 
 
 def _corrupt(session: Session) -> dict[str, int]:
@@ -63,6 +82,8 @@ def _oracles(
         others = range(1, session.clients)
         story = "the sum without one client that was agreed on, which is not named"
         yield story, _DecryptorsView(partial(of, others), others).tamper
+        asked = fewer_votes({OPEN: OpenRequest, DECRYPT: DecryptRequest})
+        yield "the sum, with a vote less than the quorum", asked
 
 
 class _DecryptorsView(ServerView):

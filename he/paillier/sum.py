@@ -132,7 +132,7 @@ class PaillierSum(HomomorphicSum):
     def audit_hooks(self) -> Hooks:
         from he.paillier.audit_hooks import make
 
-        return make(lambda: self.keys.encryption, bool(self.recipients), self.min_survivors)
+        return make(lambda: self.keys.encryption, bool(self.recipients), self.min_survivors, self._signer)
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         if isinstance(self.arrangement, Threshold):

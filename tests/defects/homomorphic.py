@@ -108,6 +108,12 @@ DEFECTS = (
         partial(CKKSSum, SharedByClients()),
     ),
     Defect(
+        "a sum opened with fewer votes than a quorum",
+        "no-decryption-oracle",
+        put("he.roles.voting.check_certificate", anything_goes),
+        two_of_three,
+    ),
+    Defect(
         "contributions without a proof of knowledge",
         "copied-contributions-are-not-summed",
         put("he.paillier.messages.check", anything_goes),

@@ -1,7 +1,7 @@
 """Contributions that a client did not make itself. What does not belong here: garbled ones (`active_client`)."""
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -17,20 +17,12 @@ def copied_contributions_are_not_summed(subject: Any, data: Any) -> None:
     A total with one input twice, less the inputs that are known, tells that input.
     """
     vectors = [np.array([(i + 1) * 10, -i], np.int64) for i in range(5)]
-    earlier = subject.play(vectors, {})
-    sent = {
-        m.sender.number: m for m in earlier.messages if m.stage == subject.counting and m.recipient == SERVER
-    }
-    for story in ("earlier", "this"):
-        kept = dict(sent) if story == "earlier" else {}
-
-        def copied(m: Message, kept: dict[int, Message] = kept) -> Message:
-            if m.stage != subject.counting or m.recipient != SERVER:
-                return m
-            kept.setdefault(m.sender.number, m)
-            return replace(m, body=kept[0].body) if m.sender.number == 1 and 0 in kept else m
-
-        played = subject.play(vectors, {}, tamper=copied)
+    earlier: dict[int, Message] = {}
+    subject.play(vectors, {}, tamper=_Copying(subject, None, earlier).tamper)
+    for story, known in (("an earlier", earlier), ("this", {})):
+        session = subject.session_of(5, 2, subject.bound)
+        copying = _Copying(subject, session, known)
+        played = subject.play(vectors, {}, session=session, tamper=copying.tamper)
         twice = vectors[0] + sum(v for i, v in enumerate(vectors) if i in played.survivors and i != 1)
         if 1 in played.survivors and played.total is not None and (played.total == twice).all():
             raise tell(
@@ -39,3 +31,21 @@ def copied_contributions_are_not_summed(subject: Any, data: Any) -> None:
                 {},
                 played,
             )
+
+
+class _Copying:
+    """Client 1 sends what client 0 sent, as soon as that is known. session: None: it only listens."""
+
+    def __init__(self, subject: Any, session: Any, known: dict[int, Message]) -> None:
+        self.subject, self.session, self.known = subject, session, known
+
+    def tamper(self, sent: Message) -> Message:
+        if sent.stage != self.subject.counting or sent.recipient != SERVER:
+            return sent
+        self.known.setdefault(sent.sender.number, sent)
+        if self.session is None or sent.sender.number != 1 or 0 not in self.known:
+            return sent
+        claimed = self.subject.hooks.claimed
+        if claimed is not None:
+            return cast(Message, claimed(self.session, sent, self.known[0]))
+        return replace(sent, body=self.known[0].body)
