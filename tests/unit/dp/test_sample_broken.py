@@ -77,10 +77,19 @@ def test_a_huge_finite_value_ends_nothing(mode: str, value: float) -> None:
     """Sums of such gradients, or of their squares, overflow: such an example counts as zero too. A linear model lets
     the value into its gradient; a missing value of some file formats is 9.96921e36.
     """
-    layer = DistributedDP(unit="example", noise_multiplier=1.0, delta=1e-5, sample_rate=0.9, examples=N)
-    options: dict[str, Any] = {"privacy": [layer], "strategy": FedSGD()}
-    if mode != "example":
-        options = {"privacy": [sampled(noise_multiplier=1.0, gradients=mode)]}
+    by_example = {
+        "unit": "example",
+        "noise_multiplier": 1.0,
+        "delta": 1e-5,
+        "sample_rate": 0.9,
+        "examples": N,
+    }
+
+    def options() -> dict[str, Any]:
+        if mode == "example":
+            return {"privacy": [DistributedDP(**by_example)], "strategy": FedSGD()}
+        return {"privacy": [sampled(noise_multiplier=1.0, gradients=mode)]}
+
     given = data(value=value)
     given.tensors[0][5, 2] = value
 
@@ -91,7 +100,10 @@ def test_a_huge_finite_value_ends_nothing(mode: str, value: float) -> None:
 
     for _ in range(3):
         run = Federation(
-            linear, {"ward-0": DataLoader(given, 8), "ward-1": DataLoader(data(), 8)}, train=train, **options
+            linear,
+            {"ward-0": DataLoader(given, 8), "ward-1": DataLoader(data(), 8)},
+            train=train,
+            **options(),
         )
         assert np.isfinite(moved(run, 1)).all()
 
