@@ -37,22 +37,8 @@ _HOMES = {
     "ClientEvaluation": "fl.client_evaluation",
     "Federation": "fl.federation",
     "SecureAverage": "fl.average",
-    "FedAdagrad": "fl.strategies",
-    "FedAdam": "fl.strategies",
-    "FedAdp": "fl.strategies",
-    "FedAvg": "fl.strategies",
-    "FedAvgM": "fl.strategies",
-    "FedDyn": "fl.strategies",
-    "FedNova": "fl.strategies",
-    "FedProx": "fl.strategies",
-    "FedSGD": "fl.strategies",
-    "FedYogi": "fl.strategies",
-    "GroupMedian": "fl.strategies",
-    "IFCA": "fl.strategies",
-    "RFA": "fl.strategies",
-    "Ditto": "fl.strategies",
-    "Scaffold": "fl.strategies",
 }
+"""Where the names of `__all__` live that are no strategies."""
 __all__ = [
     "IFCA",
     "RFA",
@@ -79,7 +65,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         if (why := refusal(name)) is not None:
             raise Misuse(why)
         raise AttributeError(f"module 'fl' has no attribute {name!r}")
@@ -87,4 +73,4 @@ def __getattr__(name: str) -> Any:
 
     with needs("torch", f"fl.{name}"):
         import torch  # noqa: F401  # one sentence, with the pip command, where it is missing
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    return getattr(importlib.import_module(_HOMES.get(name, "fl.strategies")), name)

@@ -23,6 +23,17 @@ class Result:
     survivors: list[tuple[str, ...]]
     ledger: "Ledger | None" = None
 
+    def __str__(self) -> str:
+        """A line each: rounds with and without a total, the last metrics, what differential privacy holds."""
+        done = sum(entry.abandoned is None for entry in self.history)
+        numbers = ", ".join(f"{name} {value:.4g}" for name, value in self.metrics.items())
+        lines = [
+            f"rounds: {len(self.history)}, with a total: {done}",
+            f"test: {numbers}" if numbers else "no test data",
+        ]
+        held = [str(line) for line in self.guarantees] or ["differential privacy: none"]
+        return "\n".join([*lines, self.statement.protection.mechanism, *held])
+
     @property
     def guarantees(self) -> tuple[Guarantee, ...]:
         """What differential privacy holds: a line per unit, relation, adversary and delta; none without DP."""

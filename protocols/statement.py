@@ -15,6 +15,8 @@ from protocols.errors import Misuse
 from protocols.guarantee import Guarantee, only_epsilon
 
 VERSION = 2
+SEVERAL = ("clients", "other clients", "decryptors")
+"""Who learn something together, as statements name them."""
 SIMULATED = "simulated parties"
 PLAYED_HERE = f"{SIMULATED}: one process played clients, server and holders, so nothing was hidden from it"
 
@@ -123,7 +125,7 @@ class Statement:
             f"Secure sum: {p.mechanism} (threat model: {p.threat})",
         ]
         lines.append(f"Hidden: {p.hidden}")
-        lines += [f"{who} learns: {what}" for who, what in p.learns.items()]
+        lines += [f"{who} learn{'' if who in SEVERAL else 's'}: {what}" for who, what in p.learns.items()]
         lines.append(f"Collusion: {p.collusion}")
         lines += [f"Assumes: {text}" for text in p.assumptions]
         lines += [f"Not protected: {text}" for text in p.limits]

@@ -7,6 +7,7 @@ without, so its parameter names stay the user's. What the steps cost belongs to 
 calibration and ledger belong to `layer`.
 """
 
+import inspect
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -223,6 +224,12 @@ class ClientEngine:
             raise Misuse(
                 f"expected the optimizer to hold every trainable parameter, it lacks {', '.join(left)}; "
                 "freeze those or add them"
+            )
+        closure = inspect.signature(optimizer.step).parameters.get("closure")
+        if closure is not None and closure.default is closure.empty:
+            raise Misuse(
+                f"{type(optimizer).__name__} calls the loss several times a step, and each look at the examples is a "
+                "step of its own here: take an optimizer that steps once (SGD, Adam)"
             )
         if self._schedule and not all("lr" in group for group in optimizer.param_groups):
             raise Misuse("schedule: expected an optimizer whose groups have a learning rate, lr")

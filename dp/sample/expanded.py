@@ -51,7 +51,7 @@ class Expanded:
         for p in self.model.parameters():
             p.grad_sample = p.total = None  # type: ignore[attr-defined]  # hung on it
             if not listen and p.requires_grad:
-                self._handles.append(p.register_hook(partial(_kept, p)))  # type: ignore[no-untyped-call]  # as it is
+                self._handles.append(p.register_hook(partial(_kept, p)))  # type: ignore[no-untyped-call]  # untyped in torch
         self.reduction, self._listening = reduction, listen
         self.start(size)
         if listen:

@@ -105,7 +105,8 @@ class StepGuard:
         if self.awaiting and first:
             raise UnaccountedStep(
                 f"batch {self.drawn} was drawn but no optimizer.step() followed; call the given optimizer "
-                "once for every batch"
+                "once for every batch. To add up gradients of several batches, give the layer a larger batch_size, and "
+                "physical_batch for its parts"
             )
         if first and self.drawn >= self.planned:
             raise UnaccountedStep(

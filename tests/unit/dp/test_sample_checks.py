@@ -188,3 +188,21 @@ def test_a_loop_that_seeds_torch_itself_is_refused() -> None:
     layer = SampleDP(noise_multiplier=1.0, delta=1e-5)
     with pytest.raises(UnaccountedStep, match="seeds torch's generator"):
         Federation(line, clients, train, privacy=[layer], metrics=()).fit(rounds=1)
+
+
+def test_an_optimizer_that_looks_at_its_examples_several_times_a_step_is_refused() -> None:
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        for x, y in loader:
+            optimizer.step(lambda x=x, y=y: criterion(model(x), y))
+
+    run = Federation(
+        line,
+        {"a": DataLoader(vectors(), 8)},
+        train,
+        optimizer=lambda p: torch.optim.LBFGS(list(p)),
+        privacy=[SampleDP(noise_multiplier=1.0, delta=1e-3)],
+    )
+    with pytest.raises(
+        Misuse, match=r"LBFGS calls the loss several times a step.*take an optimizer that steps once"
+    ):
+        run.fit(1)

@@ -164,4 +164,5 @@ def test_a_schedule_made_for_batches_is_said_to_be_stepped_by_epochs(make: Calla
 
 @pytest.mark.filterwarnings("error")
 def test_a_schedule_of_which_a_run_uses_half_is_no_news() -> None:
-    federation(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 8), local_epochs=2).fit(2)
+    run = federation(lambda optimizer: lr_scheduler.CosineAnnealingLR(optimizer, 8), local_epochs=2)
+    assert len(run.fit(2).history) == 2

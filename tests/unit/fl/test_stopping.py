@@ -45,6 +45,17 @@ def calibrated() -> ClientDP:
     return ClientDP(epsilon=8.0, delta=DELTA, clip=1.0)
 
 
+def test_a_printed_result_says_what_ran_what_it_reached_and_what_holds() -> None:
+    run = federation(
+        calibrated(), test=DataLoader(TensorDataset(torch.zeros(4, 4), torch.zeros(4).long()), 4)
+    )
+    said = str(run.fit(2))
+    assert said.startswith("rounds: 2, with a total: 2\ntest: "), said
+    assert "epsilon" in said, said
+    assert len(said) < 500, said
+    assert "differential privacy: none" in str(federation().fit(1))
+
+
 def test_false_ends_the_run_with_its_result_and_nothing_else_does() -> None:
     run = federation(SecAggPlus())
     assert run.model is run.coordinator.model

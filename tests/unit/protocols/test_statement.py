@@ -70,7 +70,7 @@ def test_prose_tells_every_fact() -> None:
         "Secure sum: masks (threat model: semi-malicious)",
         "Hidden: each update",
         "server learns: the sum",
-        "clients learns: the model",
+        "clients learn: the model",
         "Collusion: 4 clients and the server",
         "Assumes: CDH on X25519",
         "Assumes: the operating system's generator",
