@@ -61,6 +61,22 @@ def cnn(input_shape: tuple[int, ...], classes: int, width: int = 16, hidden: int
     )
 
 
+def gru(input_shape: tuple[int, ...], classes: int, hidden: int = 128) -> "nn.Module":
+    """One layer of `hidden` gated recurrent units over a text: a logit per class for what follows every character.
+
+    The input holds characters' numbers, [n, length]; the output is [n, classes, length], as `cross_entropy` takes it.
+    Raises MissingExtra without torch, Misuse for hidden < 1 or examples that are no windows of text.
+    """
+    with needs("torch", "The model gru"):
+        from fl.recurrent import Recurrent
+    _positive("gru", "hidden", hidden)
+    if len(input_shape) != 1:
+        raise Misuse(
+            f"The model gru takes windows of text, of shape (length,); these are {tuple(input_shape)}."
+        )
+    return Recurrent(classes, hidden)
+
+
 def _positive(model: str, option: str, value: int) -> None:
     if value < 1:
         raise Misuse(f"The model {model} needs {option} >= 1; it is {value}.")

@@ -143,13 +143,20 @@ DATA = Registry(
         "heart-disease": "fl.data.tables:heart_disease",
         "adult": "fl.data.tables:adult",
         "credit-default": "fl.data.tables:credit_default",
+        "dickens": "fl.data.text:dickens",
+        "shakespeare": "fl.data.text:shakespeare",
         "csv": "fl.data.csv_file:csv_file",
     },
 )
 MODELS = Registry(
     "model",
     "secagg_toolkit.models",
-    {"logistic": "fl.models:logistic", "mlp": "fl.models:mlp", "cnn": "fl.models:cnn"},
+    {
+        "logistic": "fl.models:logistic",
+        "mlp": "fl.models:mlp",
+        "cnn": "fl.models:cnn",
+        "gru": "fl.models:gru",
+    },
 )
 
 

@@ -13,18 +13,18 @@ Evaluate = Callable[..., dict[str, float]]
 def train_one_epoch(
     model: torch.nn.Module, loader: Any, optimizer: Any, criterion: Any, device: Any = "cpu"
 ) -> dict[str, float]:
-    """One pass over the loader; returns mean loss and accuracy over its examples."""
+    """One pass over the loader; returns mean loss and accuracy over its examples (of a text: over its characters)."""
     total = correct = seen = 0.0
     for batch in loader:
         inputs, labels = (part.to(device) for part in pair_of("train", batch))
         optimizer.zero_grad()
-        logits = model(inputs)
+        logits = _fitting(model(inputs), labels)
         loss = criterion(logits, labels)
         loss.backward()
         optimizer.step()
-        total += float(loss.detach()) * len(labels)
+        total += float(loss.detach()) * labels.numel()
         correct += float((logits.detach().argmax(1) == labels).sum())
-        seen += len(labels)
+        seen += labels.numel()
     return {"loss": total / seen, "accuracy": correct / seen} if seen else {}
 
 
@@ -35,12 +35,22 @@ def evaluate(model: torch.nn.Module, loader: Any, criterion: Any, device: Any = 
     total = correct = seen = 0.0
     for batch in loader:
         inputs, labels = (part.to(device) for part in pair_of("evaluate", batch))
-        logits = model(inputs)
-        total += float(criterion(logits, labels)) * len(labels)
+        logits = _fitting(model(inputs), labels)
+        total += float(criterion(logits, labels)) * labels.numel()
         correct += float((logits.argmax(1) == labels).sum())
-        seen += len(labels)
+        seen += labels.numel()
     model.train()
     return {"loss": total / seen, "accuracy": correct / seen} if seen else {}
+
+
+def _fitting(logits: Any, labels: torch.Tensor) -> Any:
+    """Return logits with a class for each label. Raises Misuse for others."""
+    if logits.ndim < 2 or (logits.shape[0], *logits.shape[2:]) != tuple(labels.shape):
+        raise Misuse(
+            "expected a model whose outputs are logits of shape (examples, classes), with a place's number behind them "
+            f"where examples are texts; it gave {tuple(logits.shape)} for labels of shape {tuple(labels.shape)}"
+        )
+    return logits
 
 
 def pair_of(name: str, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:

@@ -22,10 +22,10 @@ class DataSet:
     """Labelled examples, split into training and test.
 
     `x_train`, `x_test`: float32, shape (examples, ...): (N, channels, height, width) or (N, features),
-    all finite. `y_train`, `y_test`: int64 labels in [0, classes). `clients_train`, `clients_test`: for
-    each example the index of its natural client in `client_names`, or None where the set has none.
-    `source` says where it was found, `preprocessing` what was done to the numbers. Raises Misuse where
-    the parts do not fit each other.
+    all finite. `y_train`, `y_test`: int64 labels in [0, classes): one per example, or (N, length) for windows of
+    text. `clients_train`, `clients_test`: for each example the index of its natural client in `client_names`, or None
+    where the set has none. `source` says where it was found, `preprocessing` what was done to the numbers. Raises
+    Misuse where the parts do not fit each other.
     """
 
     name: str

@@ -77,8 +77,9 @@ class Dirichlet(Partition):
         count = _checked(data, clients, self.minimum)
         generator = np.random.default_rng(seed)
         owner = np.empty(len(data.y_train), dtype=np.int64)
-        for label in np.unique(data.y_train):
-            members = generator.permutation(np.flatnonzero(data.y_train == label))
+        labels = _labels(data)
+        for label in np.unique(labels):
+            members = generator.permutation(np.flatnonzero(labels == label))
             shares = _shares(generator, self.alpha, count)
             cuts = np.round(np.cumsum(shares)[:-1] * len(members)).astype(np.int64)
             for client, part in enumerate(np.split(members, cuts)):
@@ -97,7 +98,7 @@ class ClassesPerClient(Partition):
     def split(self, data: DataSet, clients: int | None, seed: int) -> Split:
         """See `Partition.split`."""
         count = _checked(data, clients, self.minimum)
-        labels = np.unique(data.y_train)
+        labels = np.unique(_labels(data))
         if not 1 <= self.per_client <= len(labels):
             raise Misuse(
                 f"{data.name} has {len(labels)} classes: per_client is from 1 to that; it is {self.per_client}."
@@ -178,6 +179,15 @@ def _checked(data: DataSet, clients: int | None, minimum: int) -> int:
             f"{minimum} or more each."
         )
     return clients
+
+
+def _labels(data: DataSet) -> Labels:
+    """One label per training example."""
+    if data.y_train.ndim > 1:
+        raise Misuse(
+            f"{data.name} has several labels per example; split it with iid or natural, not by label."
+        )
+    return data.y_train
 
 
 def _named(parts: list[Labels]) -> Split:

@@ -39,7 +39,7 @@ class Source:
     """The files of a set, in a folder of the same name in every place that is searched.
 
     `advice` tells how to get them where no download exists; `licence` is what the publisher states. `columns`: of a
-    table whose files do not name them.
+    table whose files do not name them. `name`: of the set, where it is not the folder's.
     """
 
     folder: str
@@ -47,6 +47,7 @@ class Source:
     licence: str
     advice: str = ""
     columns: tuple[str, ...] = ()
+    name: str = ""
 
 
 @functools.cache
@@ -59,11 +60,11 @@ def published() -> dict[str, Source]:
 def _source(name: str, table: Mapping[str, Any]) -> Source:
     address = table.get("address")
     files = tuple(
-        DataFile(file, digest, size, None if address is None else address.format(file))
-        for file, size, digest in table["files"]
+        DataFile(file, digest, size, None if address is None else address.format("/".join([*place, file])))
+        for file, size, digest, *place in table["files"]
     )
     columns = tuple(table.get("columns", ()))
-    return Source(table.get("folder", name), files, table["licence"], table.get("advice", ""), columns)
+    return Source(table.get("folder", name), files, table["licence"], table.get("advice", ""), columns, name)
 
 
 def cache_folder() -> Path:
@@ -104,7 +105,7 @@ def missing(source: Source, data_dir: Path | None) -> str:
     names = ", ".join(file.name for file in source.files)
     advice = (
         f"Name a folder that holds {source.folder}/ with --data-dir or SECAGG_DATA, or let "
-        f"`secagg data get {source.folder}` download it."
+        f"`secagg data get {source.name or source.folder}` download it."
     )
     return (
         f"The data set {source.folder} is in none of: {looked}. It needs the files {names} (plain or .gz). "

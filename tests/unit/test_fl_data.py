@@ -44,6 +44,9 @@ REAL_SETS = [
     ("heart-disease", "heart-disease", 486, 254, (13,), 2, 4),
     ("adult", "adult", 32_561, 16_281, (91,), 2, 0),
     ("credit-default", "credit-default", 24_000, 6_000, (33,), 2, 0),
+    ("dickens", "dickens", 9_156, 2_289, (80,), 96, 0),
+    ("shakespeare", "tinyshakespeare", 9_977, 2_590, (80,), 96, 181),
+    ("shakespeare:length=40,least=1", "tinyshakespeare", 20_442, 5_247, (40,), 96, 257),
 ]
 
 
