@@ -84,7 +84,7 @@ def _value(name: str, wanted: object, value: object, depth: int) -> object:
         return wanted(value)
     if type(value) is not wanted:
         raise Misuse(
-            f"{name}: expected a JSON number of type {getattr(wanted, '__name__', wanted)}, got {value!r}"
+            f"{name}: expected a JSON value of type {getattr(wanted, '__name__', wanted)}, got {value!r}"
         )
     return value
 

@@ -216,8 +216,34 @@ class Failing(Event):
     def __post_init__(self) -> None:
         super().__post_init__()
         _same_statement(self, self.event)
-        if isinstance(self.event, Composed | Repeated | Failing):
+        if isinstance(self.event, Composed | Repeated | Failing | CorrelatedRow):
             raise Misuse(f"expected one primitive event that may fail, got {type(self.event).__name__}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CorrelatedRow(Event):
+    """One row of a run with correlated noise: `event`, a primitive one, is what one participation of a unit costs over
+    all rows that it enters; here is the row in which it begins.
+
+    plan: names the run. Its rows are priced together, at the dearest pattern: as many participations as any one unit
+    can have had among the rows listed, `separation` rows apart and at most `participations` (docs/dp-correlated.md).
+    """
+
+    event: Event
+    plan: str
+    row: int = _number(1, 2**20)
+    separation: int = _number(1, 2**53)
+    participations: int = _number(1, 2**53)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _same_statement(self, self.event)
+        if isinstance(self.event, Composed | Repeated | Failing | CorrelatedRow | Planned):
+            raise Misuse(
+                f"expected one primitive event that a participation costs, got {type(self.event).__name__}"
+            )
+        if type(self.plan) is not str or len(self.plan) > 64:
+            raise Misuse(f"expected a plan's name of at most 64 characters, got {self.plan!r}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -268,6 +294,7 @@ KINDS: Mapping[str, type[Event]] = {
         Pure,
         Planned,
         Failing,
+        CorrelatedRow,
         Composed,
         Repeated,
     )
@@ -297,6 +324,8 @@ def always_asked(event: Event) -> Event:
     if isinstance(event, Composed):
         return replace(event, parts=tuple(always_asked(part) for part in event.parts))
     if isinstance(event, Repeated):
+        return replace(event, event=always_asked(event.event))
+    if isinstance(event, CorrelatedRow):
         return replace(event, event=always_asked(event.event))
     if isinstance(event, Failing):  # nothing is saved by the choice, so what it tells costs nothing
         return always_asked(event.event)
@@ -330,5 +359,10 @@ def describe(event: Event) -> str:
 def _numbers(event: Event) -> str:
     if isinstance(event, Failing):
         return f"{_numbers(event.event)} or, with probability {event.probability:.3g}, nothing"
+    if isinstance(event, CorrelatedRow):
+        return (
+            f"row {event.row} of correlated noise, a participation {_numbers(event.event)}, at most "
+            f"{event.participations}, {event.separation} rows apart"
+        )
     shown = [f.name for f in fields(event) if f.name not in ("unit", "relation")]
     return f"{type(event).__name__}({', '.join(f'{name}={getattr(event, name):.6g}' for name in shown)})"

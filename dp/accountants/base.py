@@ -1,5 +1,5 @@
-"""What every accountant promises, and what they share: counting primitive events, and adding distances to
-delta.
+"""What every accountant promises, and what they share: counting primitive events, rows of correlated noise at their
+dearest pattern, and adding distances to delta.
 
 Does not belong here: prices. `tests/unit/dp/test_accountants.py` holds the suite that every accountant
 passes.
@@ -7,12 +7,14 @@ passes.
 
 import math
 from abc import ABC, abstractmethod
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import ClassVar, Self
 
 from dp.accountants.reduction import dominating
-from dp.events import Event, Relation, Unit, UnknownEvent, flatten
+from dp.correlated.patterns import dearest
+from dp.events import CorrelatedRow, Event, Relation, Unit, UnknownEvent, flatten
 from protocols.errors import Misuse
 
 
@@ -27,9 +29,9 @@ class Accountant(ABC):
     name: ClassVar[str]
 
     def __init__(self) -> None:
-        self._counts: Counter[Event] = Counter()
+        self._listed: Counter[Event] = Counter()
+        self._rows: defaultdict[CorrelatedRow, Counter[int]] = defaultdict(Counter)
         self._statement: tuple[Unit, Relation] | None = None
-        self.distance = 0.0
 
     def add(self, event: Event, count: int = 1) -> Self:
         """Account `count` >= 0 further times for `event`; returns itself.
@@ -39,22 +41,42 @@ class Accountant(ABC):
         """
         if type(count) is not int or count < 0:
             raise Misuse(f"expected a count of at least 0, got {count!r}")
-        priced: list[tuple[Event, int, float]] = []
+        listed = Counter(dict[Event, int]())
         for primitive, times in flatten(event, count):
-            reduced, distance = dominating(primitive)
-            if not self.supports(reduced):
-                raise UnknownEvent(self._refusal(primitive))
-            priced.append((reduced, times, distance * times))
+            once = primitive.event if isinstance(primitive, CorrelatedRow) else primitive
+            if not self.supports(dominating(once)[0]):
+                raise UnknownEvent(self._refusal(once))
+            listed[primitive] += times
         if self._statement not in (None, (event.unit, event.relation)):
             raise Misuse(
                 f"one account holds one unit and relation: expected {self._statement}, "
                 f"got {event.unit}/{event.relation}"
             )
         self._statement = (event.unit, event.relation)
-        for reduced, times, distance in priced:
-            self._counts[reduced] += times
-            self.distance += distance
+        for primitive, times in listed.items():
+            if isinstance(primitive, CorrelatedRow):
+                self._rows[replace(primitive, row=1)][primitive.row] += times
+            else:
+                self._listed[primitive] += times
         return self
+
+    @property
+    def distance(self) -> float:
+        """Total variation distance between what ran and what is priced, so far."""
+        return self._whole()[1]
+
+    def _whole(self) -> tuple[Counter[Event], float]:
+        """What is priced, and its distance: of a plan's rows, the participations that one unit can have had."""
+        whole = Counter(self._listed)
+        for plan, rows in self._rows.items():
+            listed = [float(rows[row]) for row in range(1, max(rows) + 1)]
+            whole[plan.event] += round(dearest(listed, plan.separation, plan.participations))
+        counts, distance = Counter(dict[Event, int]()), 0.0
+        for event, times in whole.items():
+            reduced, each = dominating(event)
+            counts[reduced] += times
+            distance += each * times
+        return counts, distance
 
     def epsilon(self, delta: float) -> float:
         """The least epsilon this accountant can state at `delta`, 0 < delta < 1; infinity where there is
@@ -64,17 +86,18 @@ class Accountant(ABC):
         """
         if not 0 < delta < 1:
             raise Misuse(f"expected 0 < delta < 1, got {delta}")
-        if not self._counts:
+        counts, distance = self._whole()
+        if not counts:
             return 0.0
-        if self.distance == 0:
-            return self._epsilon(self._counts, delta)
-        guess = self._epsilon(self._counts, delta)
+        guess = self._epsilon(counts, delta)
+        if distance == 0:
+            return guess
         for _ in range(100):  # rises to the fixed point of epsilon = price(delta - (1 + exp(epsilon)) t)
             upper = guess * (1 + 1e-7) + 1e-9
-            left = delta - (1 + math.exp(min(upper, 700.0))) * self.distance
+            left = delta - (1 + math.exp(min(upper, 700.0))) * distance
             if left <= 0:
                 return math.inf
-            guess = self._epsilon(self._counts, left)
+            guess = self._epsilon(counts, left)
             if guess <= upper:
                 return guess
         return math.inf
@@ -84,11 +107,10 @@ class Accountant(ABC):
         negative or NaN epsilon."""
         if not 0 <= epsilon < math.inf:
             raise Misuse(f"expected a finite epsilon of at least 0, got {epsilon}")
-        if not self._counts:
+        counts, distance = self._whole()
+        if not counts:
             return 0.0
-        return min(
-            1.0, self._delta(self._counts, epsilon) + (1 + math.exp(min(epsilon, 700.0))) * self.distance
-        )
+        return min(1.0, self._delta(counts, epsilon) + (1 + math.exp(min(epsilon, 700.0))) * distance)
 
     @abstractmethod
     def supports(self, event: Event) -> bool:

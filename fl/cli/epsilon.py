@@ -52,10 +52,22 @@ def epsilon(
     amplify: Annotated[
         bool, typer.Option("--amplify", help="--suggest: count on a secret choice of clients (client-dp).")
     ] = False,
+    banded: Annotated[
+        bool, typer.Option("--banded", help="Correlated noise (banded C) over --rounds rows, no sampling.")
+    ] = False,
+    separation: Annotated[
+        int | None, typer.Option(help="--banded: rows between two participations, at least.")
+    ] = None,
+    participations: Annotated[
+        int | None, typer.Option(help="--banded: of one unit, at most (default: as many as fit).")
+    ] = None,
+    bands: Annotated[int | None, typer.Option(help="--banded: of C (default: the separation).")] = None,
+    momentum: Annotated[float, typer.Option(help="--banded: of the server, to weight C by.")] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Price of Poisson-sampled Gaussian steps, or, from --epsilon, the noise they need. With --suggest: that noise on
-    the mean update of a run beside its norm, and how many clients would bring it below.
+    the mean update of a run beside its norm, and how many clients would bring it below. With --banded: rows of
+    correlated noise, and what it gains.
     """
     if suggest:
         if target is None or population is None or dimension is None or noise_multiplier is not None:
@@ -87,6 +99,21 @@ def epsilon(
     if steps < 1:
         raise Misuse(f"expected --steps of at least 1, got {steps}")
     statement: dict[str, Any] = {"unit": _choice(Unit, unit), "relation": _choice(Relation, relation)}
+    if banded:
+        from dp.correlated.price import Banded, sentence
+
+        if separation is None or sample_rate != 1:
+            raise Misuse("--banded needs --separation, and no --sample-rate: its rows are not sampled")
+        plan = Banded(steps, separation, participations, bands, momentum)
+        if noise_multiplier is None:
+            assert target is not None
+            noise_multiplier = plan.multiplier(target, delta, accountant, **statement)
+        account = make_accountant(accountant).add(plan.event(noise_multiplier, **statement))
+        priced = {"epsilon": account.epsilon(delta), "delta": delta, "noise_multiplier": noise_multiplier}
+        named = {"accountant": accountant, "unit": unit, "relation": relation}
+        whole = {**priced, **plan.to_json(), **named}
+        tell(whole, as_json, sentence(whole))
+        return
     if noise_multiplier is None:
         assert target is not None
         noise_multiplier = calibrated(

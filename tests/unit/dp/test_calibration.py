@@ -106,10 +106,26 @@ def test_command_and_its_inverse(name: str, theirs) -> None:
     assert back["epsilon"] <= result["epsilon"]
 
 
+PRODUCTION = (
+    "--banded --rounds 2000 --bands 1000 --separation 1428 --participations 2 --delta 1e-10 --json".split()
+)
+
+
+def test_banded_and_its_inverse() -> None:
+    found = json.loads(run("--epsilon", "0.994", *PRODUCTION)[1])
+    assert found["participations"] == 2
+    assert found["rmse_over_independent"] < 0.11
+    again = json.loads(run("--noise-multiplier", str(found["noise_multiplier"]), *PRODUCTION)[1])
+    assert again["epsilon"] == found["epsilon"] == pytest.approx(0.994, abs=1e-4)
+
+
 @pytest.mark.parametrize(
     "arguments",
     [
         PLAN,
+        ("--noise-multiplier", "1", "--banded", *PLAN),
+        ("--noise-multiplier", "1", "--banded", "--rounds", "9", "--delta", "1e-5"),
+        ("--noise-multiplier", "1", "--banded", "--rounds", "9", "--separation", "0", "--delta", "1e-5"),
         ("--noise-multiplier", "1", "--epsilon", "1", *PLAN),
         ("--noise-multiplier", "-1", *PLAN),
         ("--noise-multiplier", "1", "--accountant", "moments", *PLAN),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from dp.event_json import decode, encode, from_fact, to_fact
 from dp.events import (
     Composed,
+    CorrelatedRow,
     DiscreteGaussianSum,
     Event,
     FixedSizeGaussian,
@@ -46,6 +47,7 @@ SAMPLES += [
     repeat(SAMPLES[1], 1000),
     repeat(compose(SAMPLES[0], repeat(SAMPLES[5], 3)), 2),
     Planned(epsilon=8.0, delta=1e-5, **ZERO_OUT),
+    CorrelatedRow(event=SAMPLES[3], plan="a run", row=7, separation=10, participations=5, **ZERO_OUT),
 ]
 
 
