@@ -106,9 +106,20 @@ def test_command_and_its_inverse(name: str, theirs) -> None:
     assert back["epsilon"] <= result["epsilon"]
 
 
-PRODUCTION = (
-    "--banded --rounds 2000 --bands 1000 --separation 1428 --participations 2 --delta 1e-10 --json".split()
-)
+PRODUCTION = [
+    "--banded",
+    "--rounds",
+    "2000",
+    "--bands",
+    "1000",
+    "--separation",
+    "1428",
+    "--participations",
+    "2",
+    "--delta",
+    "1e-10",
+    "--json",
+]
 
 
 def test_banded_and_its_inverse() -> None:
@@ -124,8 +135,19 @@ def test_banded_and_its_inverse() -> None:
     [
         PLAN,
         ("--noise-multiplier", "1", "--banded", *PLAN),
-        ("--noise-multiplier", "1", "--banded", "--rounds", "9", "--delta", "1e-5"),
-        ("--noise-multiplier", "1", "--banded", "--rounds", "9", "--separation", "0", "--delta", "1e-5"),
+        ("--noise-multiplier", "1", "--banded", "--rounds", "9", "--delta", "1e-5", "--json"),
+        (
+            "--noise-multiplier",
+            "1",
+            "--banded",
+            "--rounds",
+            "9",
+            "--separation",
+            "0",
+            "--delta",
+            "1e-5",
+            "--json",
+        ),
         ("--noise-multiplier", "1", "--epsilon", "1", *PLAN),
         ("--noise-multiplier", "-1", *PLAN),
         ("--noise-multiplier", "1", "--accountant", "moments", *PLAN),
