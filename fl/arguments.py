@@ -82,13 +82,16 @@ def _patterns(value: Any) -> bool:
 
 
 CHECKS: dict[str, Check] = {
-    "sampling": one_of("fixed", "poisson"),
+    "sampling": one_of("fixed", "poisson", "round-robin"),
     "scheduler_per": one_of("epoch", "round"),
     "integers": one_of("keep", "sum", "refuse"),
     "buffers": one_of("sum", "local"),
     "fraction": lambda name, value: real(name, value, "in (0, 1]", lambda share: 0 < share <= 1),
     "dropout": lambda name, value: real(name, value, "in [0, 1)", lambda share: 0 <= share < 1),
     "delta": lambda name, value: real(name, value, "in (0, 1)", lambda number: 0 < number < 1),
+    **dict.fromkeys(
+        ("spare", "delays"), lambda name, value: real(name, value, ">= 0", lambda number: number >= 0)
+    ),
     "bits": lambda name, value: whole(name, value, 2, 32),
     "weight_cap": lambda name, value: whole(name, value, 1, MAX_WEIGHT_CAP),
     "seed": whole,
@@ -100,7 +103,7 @@ CHECKS: dict[str, Check] = {
     "privacy": kind("names of layers or tables [[privacy]]", _named),
     "callbacks": kind("names, module:function, or tables [[callbacks]]", _named),
     "policy": kind("a protocols.Policy or None", lambda value: value is None or isinstance(value, Policy)),
-    **dict.fromkeys(("metrics", "stay_local"), kind("a list of names", _texts)),
+    **dict.fromkeys(("metrics", "stay_local", "windows"), kind("a list of names", _texts)),
     **dict.fromkeys(("range", "learning_rate", "budget", "client_timeout"), positive),
     **dict.fromkeys(
         (

@@ -3,7 +3,6 @@
 What does not belong here: how a round goes (`fl.round`), who carries its messages, any client's data.
 """
 
-import math
 from collections.abc import Mapping
 from contextlib import suppress
 from copy import deepcopy
@@ -35,7 +34,7 @@ from fl.round.broadcast import require_metrics
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree, exact_sum
 from fl.run_options import RunOptions
-from fl.sampling import carried, choose
+from fl.sampling import Participants, carried
 from fl.seeds import derive, seeded
 from fl.tensors import schema_of_state, to_state, to_tree
 from fl.tensors.trained import buffers_of, rules_of, unsent
@@ -50,6 +49,7 @@ class Coordinator:
 
     def __init__(self, setup: FederationSetup) -> None:
         self.setup = setup
+        self.participants = Participants(setup.options, setup.names)
         with seeded(derive(setup.options.seed, "model")):
             self.model = setup.strategy.module(setup.model)
         if not hasattr(self.model, "state_dict"):
@@ -85,23 +85,16 @@ class Coordinator:
 
     def cohort(self) -> int:
         """Expected clients asked per round."""
-        return max(1, math.floor(self.setup.options.fraction * len(self.setup.names) + 0.5))
+        return self.participants.asked
 
     def prepare(self, rounds: int) -> RunFacts:
         """Plan the whole run: layers calibrate, composition and capacity are proved. Raises Misuse before round 1."""
         run = self.planned(arguments.checked("rounds", rounds))
         self._require_survivors(self.setup.options.min_survivors, run)
+        self.participants.require_anybody(run.rounds)
         self._check_recipients(run.sampling == "all")
-        if self.setup.keeps_state and is_hidden(self.setup.stack, run):
-            raise StackError(
-                "clients that keep state are told which rounds closed with whom, and a layer's price counts on that "
-                'nobody learns who took part: choose sampling="fixed" over everybody, or take amplify=False'
-            )
-        if self.setup.stack.secure_sum.builds_on_earlier and is_hidden(self.setup.stack, run):
-            raise StackError(
-                "sessions with reused keys lack who left an earlier one, and a layer's price counts every round that "
-                'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
-            )
+        if is_hidden(self.setup.stack, run):
+            self.setup.require_secrecy()
         self._try_evaluation()
         self.setup.schedule.check(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
         self.run = run
@@ -115,6 +108,7 @@ class Coordinator:
             require_metrics(sample)
         demanded = sample.plan.min_survivors
         self._require_survivors(demanded, run)
+        self.participants.require_opened(self.setup.stack.secure_sum, sample)
         if self.hidden and demanded > max(1, self.setup.options.min_survivors):
             raise Misuse(
                 f"a layer demands {demanded} survivors, and another one's price counts on a secret choice of clients: "
@@ -158,6 +152,11 @@ class Coordinator:
     def _check_sums(self, least: int, run: RunFacts) -> None:
         """Raises StackError for several sums beside a secret choice of clients, Misuse for a sum that cannot end."""
         sums = self.setup.strategy.sums(self.setup.names[: run.cohort], 1)
+        if len(sums) > 1 and self.participants.spared:
+            raise StackError(
+                f"{self.setup.strategy.name} makes {len(sums)} sums a round, and spare leaves out who answers last: "
+                "the sums would have any size; leave out spare"
+            )
         if len(sums) > 1 and self.hidden:
             raise StackError(
                 f"{self.setup.strategy.name} makes {len(sums)} sums a round, and their sizes would tell who was chosen "
@@ -178,24 +177,24 @@ class Coordinator:
         return self.run is not None and is_hidden(self.setup.stack, self.run)
 
     def _require_survivors(self, least: int, run: RunFacts) -> None:
-        """Raises Misuse where no round asks as many clients as must survive."""
-        if least > run.cohort:
+        """Raises Misuse where no round awaits as many clients as must survive."""
+        if least > (self.participants.spared or run.cohort):
+            doing = f"awaits {spared}" if (spared := self.participants.spared) else f"asks {self.cohort()}"
             raise Misuse(
-                f"min_survivors={least}, but a round asks {self.cohort()} of {run.population} clients: "
-                "no round could end"
+                f"min_survivors={least}, but a round {doing} of {run.population} clients: no round could end"
             )
 
     def planned(self, rounds: int) -> RunFacts:
         """Return the facts of a run of `rounds` rounds as this federation plans it; nothing is calibrated."""
         options, setup = self.setup.options, self.setup
-        everyone = self.cohort() == len(setup.names) and options.sampling == "fixed"
+        sampling, left_out = self.participants.described, self.participants.left_out
         run = RunFacts(
             rounds=rounds,
             population=len(setup.names),
             cohort=len(setup.names) if options.sampling == "poisson" else self.cohort(),
-            sampling="all" if everyone else options.sampling,
-            rate=1.0 if everyone else options.fraction,
-            dropout=options.dropout,
+            sampling=sampling,
+            rate=1.0 if sampling == "all" else options.fraction,
+            dropout=max(options.dropout, left_out),
             dimension=self.schema.dimension,
             local_epochs=options.local_epochs,
             sizes=setup.sizes,
@@ -225,8 +224,8 @@ class Coordinator:
 
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
-        setup, drawn = self.setup, self.setup.strategy.drawn_in(number)
-        return choose(setup.options, setup.names, self.cohort(), drawn, secret=setup.stack.secret_sampling)
+        drawn = self.setup.strategy.drawn_in(number)
+        return self.participants.choose(drawn, secret=self.setup.stack.secret_sampling)
 
     # -- a round --
 

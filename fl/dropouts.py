@@ -1,5 +1,5 @@
-"""Who leaves a simulated round, and when: follows the user's seed alone, so that every layer loses the same
-clients.
+"""Who leaves a simulated round, who is late, and when: follows the user's seed alone, so that every layer loses the
+same clients.
 """
 
 from collections.abc import Collection
@@ -13,11 +13,14 @@ from protocols.summation import SecureSum
 @dataclass(frozen=True)
 class Dropouts:
     """Draws who leaves each session (`fl.engines.memory.Departures`). rate: share of the clients asked, rounded to the
-    nearest count; at least one stays.
+    nearest count; at least one stays. awaited: of those who stay, so many that answer first are taken, by `delay`
+    (None: all). sigma: of the delays.
     """
 
     seed: int
     rate: float
+    awaited: int | None = None
+    sigma: float = 0.0
 
     def __call__(
         self, protocol: SecureSum, session: Session
@@ -25,7 +28,23 @@ class Dropouts:
         """Return who leaves before its input does, and stage -> who vanishes before answering it."""
         gone = leaving(self.seed, session.round, session.roster, self.rate)
         early = {name for name, late in gone.items() if not late}
-        return early, by_stage(protocol, session, self.seed, gone)
+        drop = by_stage(protocol, session, self.seed, gone)
+        staying = [name for name in session.roster if name not in early]
+        times = {name: delay(self.seed, session.round, name, self.sigma or 1.0) for name in staying}
+        if late := sorted(staying, key=times.__getitem__)[self.awaited :] if self.awaited else ():
+            first = next(stage.name for stage in protocol.stages(session) if stage.role == "client")
+            drop[first] = {*drop.get(first, ()), *late}
+        return {*early, *late}, drop
+
+    def waited(self, number: int, clients: Collection[str]) -> float:
+        """Return the simulated time that session `number` took, for all of these to answer: 0 without delays."""
+        times = (delay(self.seed, number, name, self.sigma) for name in clients)
+        return max(times, default=0.0) if self.sigma else 0.0
+
+
+def delay(seed: int, number: int, client: str, sigma: float) -> float:
+    """Return how long a client takes to answer in session `number`: lognormal, median 1."""
+    return float(generator(seed, "delay", number, client).lognormal(0.0, sigma))
 
 
 def departing(clients: int, rate: float) -> int:

@@ -131,10 +131,12 @@ class Federation:
         self._made_with = made_with.of(self.setup)
         self.coordinator = Coordinator(self.setup)
         options = self.setup.options
+        drops = Dropouts(options.seed, options.dropout, self.coordinator.participants.spared, options.delays)
         self.engine: Engine = MemoryEngine(
             self.setup.stack.secure_sum,
             LocalComputation(self.setup, self.coordinator.model),
-            departures=Dropouts(options.seed, options.dropout),
+            departures=drops,
+            waited=drops.waited,
             policy=self.setup.policy,
             workers=options.workers,
             timeout=options.client_timeout,

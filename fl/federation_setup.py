@@ -82,6 +82,19 @@ class FederationSetup:
         layers = any(layer.keeps_state for layer in self.stack.layers)
         return bool(self.options.stay_local) or self.strategy.keeps_state or layers
 
+    def require_secrecy(self) -> None:
+        """Raises StackError for what tells, or counts on, who took part, which a layer counts on being secret."""
+        if self.keeps_state:
+            raise StackError(
+                "clients that keep state are told which rounds closed with whom, and a layer's price counts on that "
+                'nobody learns who took part: choose sampling="fixed" over everybody, or take amplify=False'
+            )
+        if self.stack.secure_sum.builds_on_earlier:
+            raise StackError(
+                "sessions with reused keys lack who left an earlier one, and a layer's price counts every round that "
+                'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
+            )
+
     @property
     def kept_note(self) -> tuple[str, ...]:
         """What a statement says of what clients keep from round to round."""

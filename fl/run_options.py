@@ -23,9 +23,13 @@ def option(default: T, help: str) -> T:
 class RunOptions:
     """How rounds are run. Raises Misuse, naming the option, for a value of another type or range.
 
-    local_epochs >= 1. fraction of the clients asked per round, in (0, 1]. sampling: "fixed" (that share,
-    without replacement) or "poisson" (each client by itself). dropout: share of the asked that leave at
-    random, before or after their input, in [0, 1) (simulation). bits (2 to 32), range, weight_cap: how floats become
+    local_epochs >= 1. fraction of the clients awaited per round, in (0, 1]. sampling: "fixed" (that share,
+    without replacement), "poisson" (each client by itself) or "round-robin" (that share in turn). windows: when clients
+    are there, "NAMES=FIRST-LAST" of the run's rounds or "NAMES=FIRST-LAST/PERIOD" of every PERIOD rounds, NAMES a
+    pattern (as of a shell); whom no window names is always there. spare: share of clients asked beyond those awaited,
+    >= 0: who is not among the first to answer is left out. dropout: share of the asked that leave at random, before or
+    after their input, in [0, 1) (simulation). delays: sigma >= 0 of the lognormal time, median 1, that a simulated
+    client takes to answer (0: none). bits (2 to 32), range, weight_cap: how floats become
     integers (`protocols.stack.Numbers`). integers: "keep", "sum" or "refuse" for
     integer tensors. parameters: what is sent: "trained" (what requires gradients), "all", or patterns of
     names ("head.*"). buffers: "sum" (running statistics travel with the update, and are refused beside layers that add
@@ -40,9 +44,14 @@ class RunOptions:
     """
 
     local_epochs: int = option(1, "Local epochs per round.")
-    fraction: float = option(1.0, "Share of the clients asked per round.")
-    sampling: str = option("fixed", "How they are chosen: fixed or poisson.")
+    fraction: float = option(1.0, "Share of the clients awaited per round.")
+    sampling: str = option("fixed", "How they are chosen: fixed, poisson or round-robin.")
+    windows: tuple[str, ...] = option(
+        (), "When clients are there, NAMES=FIRST-LAST[/PERIOD] in rounds, such as ward-*=1-8/24; repeat."
+    )
+    spare: float = option(0.0, "Share of clients asked beyond those awaited, against stragglers.")
     dropout: float = option(0.0, "Share of the asked clients that leave, at random stages.")
+    delays: float = option(0.0, "Sigma of the simulated clients' lognormal delays, median 1 (0: none).")
     seed: int = option(0, "Equal seed, equal result, without DP layers.")
     bits: int = option(16, "Bits per value of the quantiser.")
     range: float | None = option(None, "Public range of an update's coordinates.")

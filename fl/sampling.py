@@ -1,41 +1,157 @@
-"""Who is asked in a round: everybody, by the user's seed, or secretly where a layer's price counts on it.
+"""Who is asked in a round: everybody, in turn, by the user's seed, or secretly where a layer's price counts on it.
 
 A secret choice is part of the mechanism (docs/dp-account.md, section 9): every planned round is charged, rounds are
-abandoned for few clients only as often as the price says, and who and how many took part is not told.
+abandoned for few clients only as often as the price says, and who and how many took part is not told. Turns, windows
+and answers that come first amplify nothing: `described` names them, and a layer that claims amplification is refused.
 """
+
+import math
+import re
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
 
 import numpy as np
 
 from fl.dropouts import departing
+from fl.round import Broadcast, new_session
 from fl.run_options import RunOptions
 from fl.seeds import generator
-from protocols.errors import SecAggError
+from protocols.errors import Misuse, ProtocolViolation, SecAggError
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.summation import SecureSum
 
+POISSON, IN_TURN = "poisson", "round-robin"
+_WINDOW = re.compile(r"(.+)=(\d+)-(\d+)(?:/([1-9]\d*))?")
 
-def choose(
-    options: RunOptions, names: tuple[str, ...], count: int, number: int, *, secret: bool
-) -> tuple[str, ...]:
-    """Return who is asked in round `number`, in roster order; `count` of them unless each tosses a coin.
 
-    secret: from the operating system; else by the user's seed, the same in every run.
-    """
-    poisson = options.sampling == "poisson"
-    if not poisson and count == len(names):
-        return names
-    if secret:
-        from dp.mechanisms.sampling import fixed_sample, poisson_sample
+@dataclass(frozen=True)
+class Participants:
+    """Who takes part in the rounds of a run. options: as the federation has them; names: of its clients."""
 
-        random, size = SystemRandom(), len(names)
-        rows = (
-            poisson_sample(random, size, options.fraction) if poisson else fixed_sample(random, size, count)
+    options: RunOptions
+    names: tuple[str, ...]
+
+    @property
+    def awaited(self) -> int:
+        """How many of a round's clients are awaited, on average: as many as are asked, unless some are spare."""
+        return max(1, math.floor(self.options.fraction * len(self.names) + 0.5))
+
+    @property
+    def asked(self) -> int:
+        """How many clients a round asks, on average."""
+        return min(len(self.names), math.ceil(self.awaited * (1 + self.options.spare)))
+
+    @property
+    def spared(self) -> int | None:
+        """How many are awaited where more are asked, None where all are awaited."""
+        return self.awaited if self.awaited < self.asked else None
+
+    @property
+    def left_out(self) -> float:
+        """The share of those asked that nobody waits for."""
+        return 1 - self.awaited / self.asked
+
+    @property
+    def described(self) -> str:
+        """How clients are chosen, as `RunFacts.sampling` has it: amplification knows "all", "fixed" and "poisson".
+
+        Raises Misuse for windows that are none, and for coins beside windows or spare clients.
+        """
+        options, windows = self.options, [_window(window) for window in self.options.windows]
+        if options.sampling == POISSON:
+            if windows or options.spare:
+                raise Misuse(
+                    "sampling: under 'poisson' every client tosses a coin in every round: leave out windows and spare"
+                )
+            return POISSON
+        if not windows and not self.spared and self.asked == len(self.names):
+            return "all"
+        within = " within windows" if windows else ""
+        return options.sampling + within + (", the first to answer" if self.spared else "")
+
+    def available(self, number: int) -> tuple[str, ...]:
+        """Return who is there in round `number`, in roster order: whom a window holds, and whom no window names."""
+        windows = [_window(window) for window in self.options.windows]
+
+        def there(name: str) -> bool:
+            own = [window for pattern, *window in windows if fnmatchcase(name, pattern)]
+            return not own or any(_within(number, *window) for window in own)
+
+        return tuple(name for name in self.names if there(name))
+
+    def candidates(self, number: int) -> tuple[str, ...]:
+        """Return who may be asked in round `number`: who is there, and has its turn where clients take turns. Every one
+        has its turn before one has its next; who is away then waits for the next.
+        """
+        there, count = self.available(number), self.asked
+        if self.options.sampling != IN_TURN:
+            return there
+        turn = {((number - 1) * count + place) % len(self.names) for place in range(count)}
+        return tuple(name for place, name in enumerate(self.names) if place in turn and name in there)
+
+    def choose(self, number: int, *, secret: bool) -> tuple[str, ...]:
+        """Return who is asked in round `number`, in roster order; `asked` of them unless each tosses a coin, or fewer
+        are there. secret: from the operating system; else by the user's seed, the same in every run.
+        """
+        poisson, names, count = self.options.sampling == POISSON, self.candidates(number), self.asked
+        if not poisson and count >= len(names):
+            return names
+        if secret:
+            from dp.mechanisms.sampling import fixed_sample, poisson_sample
+
+            random, size, rate = SystemRandom(), len(names), self.options.fraction
+            rows = poisson_sample(random, size, rate) if poisson else fixed_sample(random, size, count)
+            return tuple(names[i] for i in rows)
+        draws = generator(self.options.seed, "sample", number).random(len(names))
+        rate = self.options.fraction
+        chosen = draws < rate if poisson else np.argsort(np.argsort(draws, kind="stable")) < count
+        return tuple(name for name, taken in zip(names, chosen, strict=True) if taken)
+
+    def require_chosen(self, number: int, clients: tuple[str, ...]) -> None:
+        """Raises ProtocolViolation for clients who are not there in a round, or whose turn it is not."""
+        if strange := sorted(set(clients).difference(self.candidates(number))):
+            raise ProtocolViolation(
+                f"round {number} asks {strange[0]!r}, whose turn or window it is not: the run chooses clients by turns "
+                "or windows that every client knows",
+                "server",
+            )
+
+    def require_anybody(self, rounds: int) -> None:
+        """Raises Misuse for windows in which no round finds as many clients as must survive."""
+        least, each = self.options.min_survivors, range(1, rounds + 1)
+        if self.options.windows and not any(len(self.candidates(number)) >= least for number in each):
+            raise Misuse(
+                f"windows: a round needs {least} clients, and none of {rounds} has so many: no round could end"
+            )
+
+    def require_opened(self, protocol: SecureSum, sample: Broadcast) -> None:
+        """Raises Misuse where the secure sum opens with no fewer clients than are asked, and some are spare."""
+        if self.spared is None:
+            return
+        demands = protocol.demands(new_session(protocol, sample))
+        if self.spared < (needed := max(demands.survivors, demands.threshold or 0)):
+            raise Misuse(
+                f"spare: {self.spared} clients of {self.asked} are awaited, and the secure sum opens with {needed} at "
+                f"least: plan it for the clients that are left out ({protocol.name}:dropout=...), or spare fewer"
+            )
+
+
+def _window(text: str) -> tuple[str, int, int, int]:
+    """Return pattern, first and last round, and after how many rounds it is so again (0: never)."""
+    found = _WINDOW.fullmatch(text)
+    first, last, period = (int(part or 0) for part in found.groups()[1:]) if found else (0, 0, 0)
+    if found is None or first < 1 or (last < first and not period) or 0 < period < max(first, last):
+        raise Misuse(
+            "windows: expected NAMES=FIRST-LAST of the run's rounds, or NAMES=FIRST-LAST/PERIOD of every so many, "
+            f"such as 'ward-*=1-8/24', got {text!r}"
         )
-        return tuple(names[i] for i in rows)
-    draws = generator(options.seed, "sample", number).random(len(names))
-    chosen = draws < options.fraction if poisson else np.argsort(np.argsort(draws, kind="stable")) < count
-    return tuple(name for name, asked in zip(names, chosen, strict=True) if asked)
+    return found[1], first, last, period
+
+
+def _within(number: int, first: int, last: int, period: int) -> bool:
+    at = (number - 1) % period + 1 if period else number
+    return first <= at <= last if first <= last else at >= first or at <= last
 
 
 def carried(

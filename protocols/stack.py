@@ -24,6 +24,8 @@ from protocols.statement import PrivacyEvent
 from protocols.summation import SecureSum
 
 MAX_WEIGHT_CAP = 1 << 24
+AMPLIFIED = ("all", "fixed", "poisson")
+"""Ways to choose clients whose amplification a theorem bounds, if the choice is secret: none to claim for "all"."""
 Reference = NDArray[np.float64] | None
 IN_CLEAR = (
     "; no secure sum follows, so the server reads every vector under one client's share of the noise: what is claimed "
@@ -179,7 +181,16 @@ class Stack:
         return replace(run, corrupt=self.secure_sum.withstands(run.cohort))
 
     def _require_secrecy(self, run: RunFacts) -> None:
-        """Raises StackError where one layer names who took part and another one's price counts on that being secret."""
+        """Raises StackError where a price counts on a secret choice of clients, and they are chosen otherwise or a
+        layer names who took part.
+        """
+        if self.secret_sampling and run.sampling not in AMPLIFIED:
+            secret = next(layer.name for layer in self.layers if layer.secret_sampling)
+            raise StackError(
+                f"{secret} claims amplification by a secret choice of clients, and they are chosen otherwise: "
+                f"{run.sampling}. Turns and windows are known, and who answers first follows the data: choose "
+                f'sampling="poisson" or "fixed" alone, or take amplify=False'
+            )
         names = [layer.name for layer in self.layers if layer.charges_parties]
         if names and self.secret_sampling and run.sampling != "all":
             secret = next(layer.name for layer in self.layers if layer.secret_sampling)

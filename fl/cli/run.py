@@ -89,6 +89,7 @@ def _signature() -> inspect.Signature:
         "callbacks": list[str],
         "metrics": list[str],
         "stay_local": list[str],
+        "windows": list[str],
     }
     options = []
     for key in RunConfig.in_order():

@@ -9,6 +9,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -32,6 +33,8 @@ CLIENTS = "clients.npz"
 Drop = Mapping[str, Collection[str]]
 Departures = Callable[[SecureSum, Session], tuple[Collection[str], Drop]]
 """Who leaves a session before its input does (such a client does not train), and who vanishes before which stage."""
+Waited = Callable[[int, Collection[str]], float]
+"""How long a session of some number takes in simulated time until all of these answered."""
 Progress = Callable[[str, int, int], None]
 Input = Callable[[], NDArray[np.int64]]
 Train = Callable[[str], NDArray[np.int64]]
@@ -45,9 +48,9 @@ def nobody(protocol: SecureSum, session: Session) -> tuple[Collection[str], Drop
 class MemoryEngine:
     """Plays sums in this process. Every party's store lasts for the engine's life, so that reused keys and marks do.
 
-    work: a client's part. workers: processes that train (`fl.engines.workers`); timeout: seconds that one client may
-    take there. observe: sees every message. progress: told what is being done, how much of it, and of how much. clock:
-    what seconds are read from.
+    work: a client's part. departures, waited: who leaves, how long it takes in simulated time. workers: processes that
+    train (`fl.engines.workers`); timeout: seconds that one client may take there. observe: sees every message.
+    progress: told what is being done, how much of it, and of how much. clock: what seconds are read from.
     """
 
     notes = (PLAYED_HERE,)
@@ -58,11 +61,12 @@ class MemoryEngine:
         work: Work,
         *,
         departures: Departures = nobody,
+        waited: Waited = lambda number, clients: 0.0,
         policy: Policy | None = None,
         workers: int = 1,
         timeout: float | None = None,
     ) -> None:
-        self.workers, self.timeout = workers, timeout
+        self.workers, self.timeout, self.waited = workers, timeout, waited
         self.secure_sum, self.work, self.departures, self.policy = secure_sum, work, departures, policy
         self.stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self.observe: Observe | None = None
@@ -144,6 +148,7 @@ class MemoryEngine:
         finally:
             self.first = None
             self.costs.seconds.setdefault("train", self._train_s)
+            self.costs = replace(self.costs, waited=self.waited(session.round, staying))
         return Summed(outcome.total, tuple(str(name) for name in outcome.survivors))
 
     @contextmanager

@@ -34,6 +34,7 @@ from fl.flower.work import shown_arrays
 from fl.round import Broadcast, Engine, RoundResult, RunHeader
 from fl.round.kept import last_entry
 from fl.run_result import Result
+from fl.strategies.stepped import Stepped
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, RoundFacts
@@ -127,6 +128,8 @@ class FederatedWork:
             coordinator.planned(terms.run.rounds)
         )  # its own: another one is refused with the terms
         coordinator.run, coordinator.origin = run.facts(), terms.origin
+        if not isinstance(self.setup.strategy, Stepped):  # which goes on with the clients of an earlier round
+            coordinator.participants.require_chosen(terms.number, session.roster)
         self.setup.stack.plan(coordinator.run)
         told = terms.public.public(), shown, terms.name, terms.manifest
         return coordinator.open(terms.number, session.roster, *told)
@@ -176,7 +179,10 @@ def server_app(
         known = site.store, site.roster, site.identity, poll
         server = ServerParty(grid, playing.setup.stack.secure_sum, *known, names=playing.setup.names)
         said = lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()  # noqa: E731  # known once it is planned
-        playing.engine, playing.signer = FlowerEngine(server, limit, said), site.identity
+        playing.engine, playing.signer = (
+            FlowerEngine(server, limit, said, playing.coordinator.participants.spared),
+            site.identity,
+        )
         folder = playing.setup.output
         server.head = last_head(folder)
 

@@ -41,14 +41,19 @@ Begun = Callable[[RunFacts, Session], None]
 class FlowerEngine:
     """Carries sums over a grid (`fl.round.Engine`).
 
-    timeout: seconds per message trip. said: what the statement must say besides. config: what every node is shown
+    timeout: seconds per message trip. said: what the statement must say besides. awaited: how many clients a trip waits
+    for, where more are asked than are needed (None: all). config: what every node is shown
     beside the model. begun: called with every session before anything of it is asked for.
     """
 
     def __init__(
-        self, server: ServerParty, timeout: float, said: Callable[[], Sequence[str]] = tuple
+        self,
+        server: ServerParty,
+        timeout: float,
+        said: Callable[[], Sequence[str]] = tuple,
+        awaited: int | None = None,
     ) -> None:
-        self.server, self.timeout, self.said = server, timeout, said
+        self.server, self.timeout, self.said, self.awaited = server, timeout, said, awaited
         self.config: ConfigRecord | None = None
         self.begun: Begun = lambda run, session: None
         self.clock = time.perf_counter
@@ -93,7 +98,7 @@ class FlowerEngine:
         charge(broadcast.clients)
         server, header = self.server, self.server.header(broadcast.terms, session.encode())
         driver = SumOverGrid(
-            server, server.connected(), session, header, self._content(broadcast), self.timeout
+            server, server.connected(), session, header, self._content(broadcast), self.timeout, self.awaited
         )
         try:
             total = self._total(driver, session)

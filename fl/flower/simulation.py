@@ -73,7 +73,7 @@ def run_simulation(
         raise Misuse(f"{folder} holds a run already: resume it, or name another folder")
     if not begun(folder) and resume:
         raise Misuse(f"nothing to resume in {folder}: there is no checkpoint")
-    for name, usual in (("dropout", 0), ("workers", 1)):
+    for name, usual in (("dropout", 0), ("delays", 0), ("workers", 1)):
         if getattr(parts.config, name) != usual:
             raise Misuse(
                 f"{name} is played by the engine in memory only: leave it out, or take --engine memory"

@@ -33,7 +33,7 @@ Contents = dict[int, RecordDict]
 @dataclass
 class SumOverGrid:
     """Drives one session. content: the records of the model by a party's name, for its first request. timeout: seconds
-    per trip.
+    per trip. awaited: how many clients a trip waits for (None: all); who answers later is left out.
 
     refusals: party name -> why it did not take part, or not to the end. resent: who declared to send an update again.
     """
@@ -44,6 +44,7 @@ class SumOverGrid:
     header: Header
     content: Callable[[str], RecordDict]
     timeout: float
+    awaited: int | None = None
     refusals: dict[str, str] = field(default_factory=dict)
     trips: list[Trip] = field(default_factory=list)
     resent: list[str] = field(default_factory=list)
@@ -86,8 +87,12 @@ class SumOverGrid:
                 answers.append(answer)
                 up += sum(len(frame) for frame in frames)
                 self._take(answer, parties[node], frames)
+            if stage.role == "client" and len(answers) == self.awaited:
+                break
         for node in silent:
             why = f"no answer to {stage.name!r} within {self.timeout:g} s"
+            if len(answers) == self.awaited:
+                why = f"not among the first {self.awaited} to answer {stage.name!r}"
             self.refusals.setdefault(self._names[parties[node]], why)
         node_s = max((a.seconds for a in answers), default=0.0)
         train_s = max((a.train_seconds for a in answers), default=0.0)

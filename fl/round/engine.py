@@ -32,7 +32,8 @@ class Summed:
 class SumCosts:
     """What a sum took. up, down: bytes per client asked, the model not counted. seconds: by "train",
     "privacy_client" (all clients together), "privacy_server" and whatever else an engine measures. trips: over a
-    network. refusals: party -> why it did not take part, or not to the end.
+    network. refusals: party -> why it did not take part, or not to the end. waited: simulated time, in
+    medians of what one client takes.
     """
 
     up: float = 0.0
@@ -40,6 +41,7 @@ class SumCosts:
     seconds: dict[str, float] = field(default_factory=dict)
     trips: tuple[Trip, ...] = ()
     refusals: dict[str, str] = field(default_factory=dict)
+    waited: float = 0.0
 
 
 class Work(Protocol):

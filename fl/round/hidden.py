@@ -59,6 +59,7 @@ def withheld(result: RoundResult) -> RoundResult:
         seconds={},
         trips=(),
         refusals={},
+        waited=0.0,
         abandoned=WITHHELD if result.abandoned else None,
         session="",
         session_number=0,

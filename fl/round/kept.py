@@ -96,6 +96,7 @@ def line_of(result: RoundResult) -> Json:
         "bytes_up_per_client": None if result.withheld else result.bytes_up_per_client,
         "bytes_down_per_client": None if result.withheld else result.bytes_down_per_client,
         "seconds": result.seconds,
+        **({"waited": result.waited} if result.waited else {}),
         "clipped_share": result.clipped_share,
         "weights_capped": result.weights_capped,
         "clipped_tensors": result.clipped_tensors,

@@ -269,5 +269,6 @@ def _add_costs(result: RoundResult, engine: Engine, part: Broadcast) -> None:
     result.bytes_down_per_client += costs.down + part.reference.size
     result.trips += costs.trips
     result.refusals |= costs.refusals
+    result.waited = max(result.waited, costs.waited)
     for name, seconds in costs.seconds.items():
         result.seconds[name] = result.seconds.get(name, 0.0) + seconds

@@ -42,8 +42,9 @@ class RoundResult:
     the price of all rounds so far, a line per unit, relation, adversary and delta. abandoned: why there is no total,
     else None. session: its context, in hexadecimal digits; session_number: its number, which grows over all runs of a
     server (0: no session was made). trips: over a network, in order. refusals: party -> why it did not take part, or
-    not to the end. withheld: who and how many took part is a secret that a price counts on, so that names, bytes,
-    seconds, trips and the session are left out.
+    not to the end. waited: simulated time (`RunOptions.delays`), in medians of what one client takes. withheld: who and
+    how many took part is a secret that a price counts on, so that names, bytes, seconds, trips and the session are left
+    out.
     """
 
     number: int
@@ -64,6 +65,7 @@ class RoundResult:
     session_number: int = 0
     trips: tuple[Trip, ...] = ()
     refusals: dict[str, str] = field(default_factory=dict)
+    waited: float = 0.0
     withheld: bool = False
 
     @property

@@ -19,12 +19,15 @@ from fl.copies import losses_of
 from fl.engines.memory import MemoryEngine
 from fl.round import Manifest, RoundTerms
 from fl.round.broadcast import Shown
+from fl.sampling import Participants
 from fl.strategies.resending import Resending
 from protocols.party_state import PartyState
 from protocols.roundplan import RoundPlan
+from protocols.stack import Stack
 from tests.unit.fl import test_clusters as clusters
 from tests.unit.fl import test_compression as compression
 from tests.unit.fl import test_manifests as manifests
+from tests.unit.fl import test_participants as participants
 from tests.unit.fl import test_robust as robust
 from tests.unit.fl import test_round_kinds as kinds
 from tests.unit.fl import test_round_terms as terms
@@ -153,6 +156,22 @@ DEFECTS = [
         "least",
         lambda *_: 1,
         robust.test_every_client_insists_on_all_survivors_of_the_step,
+    ),
+    Planted(
+        "amplification claimed for turns",
+        Stack,
+        "_require_secrecy",
+        believed,
+        lambda: participants.test_turns_windows_and_speed_amplify_nothing(
+            {"sampling": "round-robin"}, "round-robin"
+        ),
+    ),
+    Planted(
+        "turns that nobody checks",
+        Participants,
+        "require_chosen",
+        believed,
+        participants.test_a_client_knows_whose_turn_and_window_it_is,
     ),
     Planted(
         "one update to one point of the median twice",

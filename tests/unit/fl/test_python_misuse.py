@@ -60,6 +60,8 @@ OPTIONS: list[tuple[str, Any]] = [
     *(("ledger", value) for value in ["x.db", Path("x.db"), 3, object()]),
     *(("policy", value) for value in ["strict", {}, 3]),
     *(("sampling", value) for value in ["all", None, 1]),
+    *(("windows", value) for value in ["a=1-2", [1], None, ["a"], ["a=2-1"]]),
+    *((name, value) for name in ("spare", "delays") for value in [*NOT_REAL, None, -0.1]),
     *(("integers", value) for value in ["drop", None, 1]),
     *(("metrics", value) for value in ["loss", [1], None, 3]),
     *(("output", value) for value in [3, b"x", ["x"]]),
