@@ -163,8 +163,8 @@ class RunFacts:
     rounds planned; population: clients in the federation; cohort: expected clients per round; sampling:
     "all", "fixed" (without replacement), "poisson" at `rate`, or other words for a choice that amplifies nothing
     (`protocols.stack`); dropout: share of a round's clients that may leave; dimension of the update; local_epochs;
-    sizes: client -> its number of examples where the driver knows them (in memory), else empty: each client knows its own.
-    delta: the run's default delta. blocks: what every contribution holds besides the update. least_chosen: under a
+    sizes: client -> its number of examples where the driver knows them (in memory), else empty: each client knows its
+    own. delta: the run's default delta. blocks: what every contribution holds besides the update. least_chosen: under a
     secret choice of clients, the fewest with which a round is played, and failing: how likely it is abandoned because
     too few were chosen, or a number that the secure sum does not carry (0 and 0: every round is played, whatever the
     number). weight_cap: the largest weight that can come, where that is public (None: the stack's own cap), so that a
