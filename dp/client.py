@@ -3,7 +3,7 @@ their sum.
 
 The server is trusted with the noise; a secure sum in the same stack hides single updates from it, not the
 sum. The clip may follow a quantile of the updates' norms (Andrew et al. 2021), whose own noise is
-accounted. Noise is drawn on the integer grid of the sum.
+accounted. Noise is drawn on the integer grid of the sum. Noise may be correlated over rounds (`dp.correlated`).
 """
 
 import math
@@ -12,8 +12,11 @@ from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
 import numpy as np
+from numpy.typing import NDArray
 
 from dp.clipping import clip_or_drop
+from dp.correlated import options as correlated
+from dp.correlated.rows import Opened, combined
 from dp.event_json import to_fact
 from dp.events import (
     Event,
@@ -27,11 +30,23 @@ from dp.events import (
 )
 from dp.layering import Ledgers, Price, PricedLayer, discrete, integer_sigma
 from dp.mechanisms import discrete_gaussian
+from dp.mechanisms.envelope import Integers
 from dp.mechanisms.sampling import chance_of_fewer
 from dp.suggestion import drowned
 from protocols.errors import Misuse, StackError
-from protocols.layers import UPDATE, Aggregate, Contribution, Coordinate, RoundFacts, RunFacts, Signal
+from protocols.layers import (
+    UPDATE,
+    Aggregate,
+    Contribution,
+    Coordinate,
+    RoundFacts,
+    RunFacts,
+    Signal,
+    Value,
+    groups_of,
+)
 from protocols.statement import PrivacyEvent
+from protocols.store import Store
 
 UNCLIPPED = "unclipped"
 COUNT_SHARE = 0.05
@@ -76,6 +91,10 @@ class ClientDP(PricedLayer):
     Further blocks of a contribution (a control variate) are clipped to norms of their own (`Block.clip`). A round's k
     vectors are one release: over their clips they are one vector of norm sqrt(k) at most, and each gets sqrt(k) times
     the noise, so that the round costs what it would cost without them.
+
+    correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md); with min_separation,
+    participations, bands and momentum as `dp.correlated.options.Correlation` takes them, and sampling "cyclic" or
+    "arrivals". Every client keeps to its separation by its own store. The server keeps past exact sums secret.
     """
 
     name: ClassVar[str] = "client-dp"
@@ -96,6 +115,11 @@ class ClientDP(PricedLayer):
         amplify: bool = False,
         accountant: str = "rdp",
         ledger: Ledgers = None,
+        correlation: str | None = None,
+        min_separation: int | None = None,
+        participations: int | None = None,
+        bands: int | None = None,
+        momentum: float = 0.0,
     ) -> None:
         self.quantile = Quantile() if clip == "adaptive" else clip if isinstance(clip, Quantile) else None
         start: Any = self.quantile.start if self.quantile else clip
@@ -118,6 +142,13 @@ class ClientDP(PricedLayer):
             raise Misuse(f"expected a positive denominator, got {denominator}")
         self.weight_cap, self.denominator = weight_cap, denominator
         self.relation, self.amplify = Relation(relation), amplify
+        self.correlation = correlated.chosen(correlation, min_separation, participations, bands, momentum)
+        self.keeps_state, self._opened, self._rounds = self.correlation is not None, Opened(), 0
+        if self.correlation is not None and (self.quantile or amplify):
+            raise Misuse(
+                'correlation="banded" needs a clip that is fixed for the run, for rows hold earlier contributions, and '
+                "no amplification, for the choice of clients is seen: give a number as clip, and amplify=False"
+            )
 
     @property
     def secret_sampling(self) -> bool:
@@ -131,7 +162,15 @@ class ClientDP(PricedLayer):
         return (
             f"{self.name}: the server adds discrete Gaussian noise, {clip} per client, weights up to "
             f"{self.weight_cap}, "
-            f"{self.relation} neighbours; holds against {against}, not against the server"
+            f"{self.relation} neighbours; {self._told()}holds against {against}, not against the server"
+        )
+
+    def _told(self) -> str:
+        if self.correlation is None:
+            return ""
+        return (
+            f"correlated over rounds, {self.correlation.separation} between two of one client, which every client "
+            "enforces in its own store; the server keeps past exact sums secret; "
         )
 
     # -- public arithmetic --
@@ -143,7 +182,31 @@ class ClientDP(PricedLayer):
         """Whoever is asked knows it: a choice of clients saves nothing in a ledger charged when one was chosen."""
         return always_asked(event)
 
+    def comes(self, store: Store, scope: str, number: int) -> bool:
+        if self.correlation is None:
+            return True
+        return self.correlation.attendance(self._rounds).comes(store, scope, self.name, number)
+
+    def _plan_rows(self, run: RunFacts) -> None:
+        """Raises Misuse where clients would come before their separation is over."""
+        if self.correlation is None:
+            return
+        self._rounds, separation = run.rounds, self.correlation.separation
+        turns = {
+            "cyclic": groups_of(run.rate),
+            "round-robin": run.population // run.cohort,
+            "arrivals": separation,
+        }
+        kind = run.sampling.split(" within")[0]
+        if turns.get(kind, 0) < separation:
+            raise Misuse(
+                f"{self.name}: clients take part {separation} rounds apart, and {run.sampling} asks them earlier: say "
+                f'sampling="cyclic" with a fraction of at most 1/{separation}, or "arrivals", where each comes by '
+                "itself and not too early"
+            )
+
     def plan(self, run: RunFacts) -> None:
+        self._plan_rows(run)
         chance, delta = self._chance(run), self.price.at(run)
         if (1 + math.exp(min(self.price.epsilon or 0.0, 700.0))) * chance * run.rounds >= delta:
             raise self._fails_too_often(run)
@@ -180,7 +243,8 @@ class ClientDP(PricedLayer):
         return self.calibrated(run, lambda: self._found(run))
 
     def _found(self, run: RunFacts) -> float:
-        found = self.price.multiplier(lambda m: self._planned_event(m, run), run.rounds, run)
+        times = run.rounds if self.correlation is None else self.correlation.times(run.rounds)
+        found = self.price.multiplier(lambda m: self._planned_event(m, run), times, run)
         fixed = self.quantile.count_noise if self.quantile else None
         if fixed is not None and found >= 2 * fixed * run.cohort:
             raise Misuse(
@@ -207,6 +271,8 @@ class ClientDP(PricedLayer):
             return self._event(multiplier, run)
         rate = run.rate if self.amplify and run.sampling == "poisson" else 1.0
         dims = run.dimension + sum(block.dimension for block in run.blocks)
+        if self.correlation is not None:  # what one participation costs, over all rows that it enters
+            dims *= self.correlation.strategy(run.rounds).bands
         event = discrete(multiplier, Unit.CLIENT, self.relation, dims + 1, rate=rate)
         if not (chance := self._chance(run)):
             return event
@@ -227,7 +293,9 @@ class ClientDP(PricedLayer):
         alone = (whole**-2 - (2 * self._count_std(run)) ** -2) ** -0.5 if self.quantile else whole
         return alone * math.sqrt(1 + len(run.blocks))
 
-    def public(self) -> dict[str, float]:
+    def public(self) -> dict[str, Value]:
+        if self.correlation is not None and self._rounds:
+            return self.correlation.public(self._rounds)
         return {"clip": self.clip} if self.quantile else {}
 
     def _clip(self, facts: RoundFacts, name: str = UPDATE) -> float:
@@ -246,6 +314,10 @@ class ClientDP(PricedLayer):
             raise StackError(
                 f"{self.name} clips a vector of floats: put it before the layer that makes integers"
             )
+        if self.correlation is not None and given.block != UPDATE:
+            raise StackError(
+                f"{self.name}: correlated noise covers the update alone, not {given.block!r} too"
+            )
         clip = self._clip(facts, given.block)
         count = (Coordinate(UNCLIPPED, 1, 1),) if self.quantile and given.block == UPDATE else ()
         return replace(
@@ -261,12 +333,16 @@ class ClientDP(PricedLayer):
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         clip = self._clip(facts, given.block)
         clipped = clip_or_drop(contribution.vector, clip, facts.whose)
-        weight = min(contribution.weight, self.weight_cap, given.weight_cap)
+        weight_cap = min(self.weight_cap, given.weight_cap)
+        weight = min(contribution.weight, weight_cap)
         if given.block != UPDATE:  # a part of the release that the update's turn pays for
             return Contribution(clipped.vector, weight)
         vote = 0 if clipped.norm == math.inf else -1 if clipped.was_clipped else 1
         coordinates = {UNCLIPPED: np.array([vote], np.int64)} if self.quantile else {}
-        self.charge(self._round_event(facts.run), facts)
+        if self.correlation is not None:
+            terms = (clip, weight_cap, f"{self._multiplier(facts.run):.9g}")
+            self.correlation.admit(facts, self.name, self.correlation.attendance(facts.run.rounds), terms)
+        self.charge(self._row_event(facts), facts)
         return Contribution(clipped.vector, weight, coordinates)
 
     # -- the server --
@@ -281,14 +357,27 @@ class ClientDP(PricedLayer):
     ) -> Aggregate:
         if released.l2 is None or released.modulus:
             raise StackError(f"{self.name} adds the noise to a sum over Z whose norm bound is known")
-        sigma = integer_sigma(self._vector_multiplier(facts.run), released.l2 / released.step)
-        noise = discrete_gaussian(facts.random, sigma, aggregate.vector.size)
         counts = np.rint(np.asarray(aggregate.vector, np.float64) / released.step).astype(np.int64)
-        vector = (counts + noise).astype(np.float64) * released.step
+        vector = self._noised(counts, released.l2 / released.step, facts) * released.step
         if UNCLIPPED in aggregate.coordinates:
             self._adapt(int(aggregate.coordinates[UNCLIPPED][0]), facts)
         coordinates = {name: block for name, block in aggregate.coordinates.items() if name != UNCLIPPED}
         return Aggregate(vector, self._denominator(facts.run, released), coordinates)
+
+    def _noised(self, counts: Integers, bound: float, facts: RoundFacts) -> NDArray[np.float64]:
+        """An exact sum with its noise, in steps; correlated: this row's part of what its row of C' X and noise say.
+        bound: what one client adds at most.
+        """
+        multiplier = self._vector_multiplier(facts.run)
+        if self.correlation is None:
+            return (
+                counts + discrete_gaussian(facts.random, integer_sigma(multiplier, bound), counts.size)
+            ).astype(np.float64)
+        strategy, row = self.correlation.strategy(facts.run.rounds), facts.number
+        sigma = integer_sigma(multiplier, strategy.norm * bound)
+        noise = discrete_gaussian(facts.random, sigma, counts.size)
+        opened = combined(strategy, row, self._opened.exact | {row: counts}) + noise
+        return self._opened.take(strategy, row, opened.astype(np.float64), counts)
 
     def _denominator(self, run: RunFacts, released: Signal) -> float:
         given = self.denominator if released.block == UPDATE else None
@@ -309,14 +398,19 @@ class ClientDP(PricedLayer):
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         """The round's one release: vector and count together."""
-        return (to_fact(self._round_event(facts.run), adversary=self.adversary),)
+        return (to_fact(self._row_event(facts), adversary=self.adversary),)
+
+    def _row_event(self, facts: RoundFacts) -> Event:
+        event = self._round_event(facts.run)
+        return event if self.correlation is None else self.correlation.row(event, facts)
 
     def _round_event(self, run: RunFacts) -> Event:
         return self._planned_event(self._multiplier(run), run)
 
     def state(self) -> dict[str, Any]:
-        return {"clip": self.clip} if self.quantile else {}
+        return {"clip": self.clip} if self.quantile else self._opened.state()
 
     def restore(self, state: Mapping[str, Any]) -> None:
+        self._opened.restore(state)
         if self.quantile:
             self.clip = float(state.get("clip", self.clip))

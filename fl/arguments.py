@@ -82,7 +82,7 @@ def _patterns(value: Any) -> bool:
 
 
 CHECKS: dict[str, Check] = {
-    "sampling": one_of("fixed", "poisson", "round-robin"),
+    "sampling": one_of("fixed", "poisson", "round-robin", "cyclic", "arrivals"),
     "scheduler_per": one_of("epoch", "round"),
     "integers": one_of("keep", "sum", "refuse"),
     "buffers": one_of("sum", "local"),

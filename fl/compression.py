@@ -27,7 +27,7 @@ RESIDUAL = "residual"
 class Compression(PrivacyLayer):
     """Base: what both kinds share. Give `_kept`."""
 
-    keeps_state: ClassVar[bool] = True
+    keeps_state = True
 
     def describe(self) -> str:
         return f"{self.name}: fewer bytes, no privacy: what is left out stays at its client and is sent later"

@@ -34,7 +34,7 @@ from fl.round.broadcast import require_metrics
 from fl.round.hidden import is_hidden
 from fl.round.reference import Tree, exact_sum
 from fl.run_options import RunOptions
-from fl.sampling import Participants, carried
+from fl.sampling import COINS, Participants, carried
 from fl.seeds import derive, seeded
 from fl.tensors import schema_of_state, to_state, to_tree
 from fl.tensors.trained import buffers_of, rules_of, unsent
@@ -191,7 +191,7 @@ class Coordinator:
         run = RunFacts(
             rounds=rounds,
             population=len(setup.names),
-            cohort=len(setup.names) if options.sampling == "poisson" else self.cohort(),
+            cohort=len(setup.names) if options.sampling in COINS else self.cohort(),
             sampling=sampling,
             rate=1.0 if sampling == "all" else options.fraction,
             dropout=max(options.dropout, left_out),

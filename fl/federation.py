@@ -305,7 +305,7 @@ class Federation:
     def _round(self, number: int) -> RoundResult:
         """Play one round: choose, show, sum, and move the model, or abandon it whole."""
         lost = self.engine.lost(number)
-        asked = self.coordinator.choose(number) if lost is None else lost.asked
+        asked = self._asked(number) if lost is None else lost.asked
         try:
             parts = self.coordinator.open_all(number, asked)
         except Aborted as error:
@@ -318,6 +318,20 @@ class Federation:
             result = self._play(parts) if lost is None else self._count(lost, parts)
         self.coordinator.close(result)
         return withheld(result) if self.coordinator.hidden else result
+
+    def _asked(self, number: int) -> tuple[str, ...]:
+        """Who is asked: of those who would come by themselves, in memory, those who may by their own stores. On Flower
+        a node that may not refuses when it is asked.
+        """
+        chosen = self.coordinator.choose(number)
+        if self.setup.options.sampling != "arrivals" or not isinstance(self.engine, MemoryEngine):
+            return chosen
+        layers, scope = self.setup.stack.layers, self.coordinator.origin.scope
+        return tuple(
+            name
+            for name in chosen
+            if all(layer.comes(self.engine.stores[name], scope, number) for layer in layers)
+        )
 
     def _measure(self, result: RoundResult) -> None:
         """Evaluate the model after a round, which was charged for and is kept whatever an evaluation raises."""

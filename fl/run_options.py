@@ -24,8 +24,9 @@ class RunOptions:
     """How rounds are run. Raises Misuse, naming the option, for a value of another type or range.
 
     local_epochs >= 1. fraction of the clients awaited per round, in (0, 1]. sampling: "fixed" (that share,
-    without replacement), "poisson" (each client by itself) or "round-robin" (that share in turn). windows: when clients
-    are there, "NAMES=FIRST-LAST" of the run's rounds or "NAMES=FIRST-LAST/PERIOD" of every PERIOD rounds, NAMES a
+    without replacement), "poisson" (each client by itself), "round-robin" (that share in turn), "cyclic" (fixed groups
+    of at most that share, in turn) or "arrivals" (whoever comes by itself and, by its layers' rules, may). windows:
+    when clients are there, "NAMES=FIRST-LAST" of the run's rounds or "NAMES=FIRST-LAST/PERIOD" of every PERIOD rounds, NAMES a
     pattern (as of a shell); whom no window names is always there. spare: share of clients asked beyond those awaited,
     >= 0: who is not among the first to answer is left out. dropout: share of the asked that leave at random, before or
     after their input, in [0, 1) (simulation). delays: sigma >= 0 of the lognormal time, median 1, that a simulated
@@ -45,7 +46,7 @@ class RunOptions:
 
     local_epochs: int = option(1, "Local epochs per round.")
     fraction: float = option(1.0, "Share of the clients awaited per round.")
-    sampling: str = option("fixed", "How they are chosen: fixed, poisson or round-robin.")
+    sampling: str = option("fixed", "How they are chosen: fixed, poisson, round-robin, cyclic or arrivals.")
     windows: tuple[str, ...] = option(
         (), "When clients are there, NAMES=FIRST-LAST[/PERIOD] in rounds, such as ward-*=1-8/24; repeat."
     )

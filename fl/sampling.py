@@ -17,11 +17,15 @@ from fl.round import Broadcast, new_session
 from fl.run_options import RunOptions
 from fl.seeds import generator
 from protocols.errors import Misuse, ProtocolViolation, SecAggError
+from protocols.layers import groups_of
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.summation import SecureSum
 
-POISSON, IN_TURN = "poisson", "round-robin"
+POISSON, IN_TURN, CYCLIC, ARRIVALS = "poisson", "round-robin", "cyclic", "arrivals"
+COINS = (POISSON, ARRIVALS)
+"""Under these every client comes by its own coin; whether one that arrives may is its own rule (`PrivacyLayer.comes`).
+"""
 _WINDOW = re.compile(r"(.+)=(\d+)-(\d+)(?:/([1-9]\d*))?")
 
 
@@ -39,7 +43,9 @@ class Participants:
 
     @property
     def asked(self) -> int:
-        """How many clients a round asks, on average."""
+        """How many clients a round asks, on average; of groups that take turns the largest."""
+        if self.options.sampling == CYCLIC:
+            return math.ceil(len(self.names) / groups_of(self.options.fraction))
         return min(len(self.names), math.ceil(self.awaited * (1 + self.options.spare)))
 
     @property
@@ -59,12 +65,15 @@ class Participants:
         Raises Misuse for windows that are none, and for coins beside windows or spare clients.
         """
         options, windows = self.options, [_window(window) for window in self.options.windows]
-        if options.sampling == POISSON:
+        if options.spare and options.sampling == CYCLIC:
+            raise Misuse("sampling: under 'cyclic' groups are fixed: leave out spare")
+        if options.sampling in COINS:
             if windows or options.spare:
                 raise Misuse(
-                    "sampling: under 'poisson' every client tosses a coin in every round: leave out windows and spare"
+                    f"sampling: under {options.sampling!r} every client tosses a coin in every round: "
+                    "leave out windows and spare"
                 )
-            return POISSON
+            return options.sampling
         if not windows and not self.spared and self.asked == len(self.names):
             return "all"
         within = " within windows" if windows else ""
@@ -85,6 +94,9 @@ class Participants:
         has its turn before one has its next; who is away then waits for the next.
         """
         there, count = self.available(number), self.asked
+        if self.options.sampling == CYCLIC:
+            groups = groups_of(self.options.fraction)
+            return tuple(name for name in self.names[(number - 1) % groups :: groups] if name in there)
         if self.options.sampling != IN_TURN:
             return there
         turn = {((number - 1) * count + place) % len(self.names) for place in range(count)}
@@ -94,7 +106,7 @@ class Participants:
         """Return who is asked in round `number`, in roster order; `asked` of them unless each tosses a coin, or fewer
         are there. secret: from the operating system; else by the user's seed, the same in every run.
         """
-        poisson, names, count = self.options.sampling == POISSON, self.candidates(number), self.asked
+        poisson, names, count = self.options.sampling in COINS, self.candidates(number), self.asked
         if not poisson and count >= len(names):
             return names
         if secret:

@@ -156,6 +156,11 @@ class Aggregate:
     blocks: dict[str, "Aggregate"] = field(default_factory=dict)
 
 
+def groups_of(rate: float) -> int:
+    """How many fixed groups of clients take turns where each round asks at most the share `rate` of them."""
+    return max(1, math.floor(1 / rate + 1e-9))
+
+
 @dataclass(frozen=True)
 class RunFacts:
     """Public facts of the whole planned run, for calibration before round 1.
@@ -189,7 +194,7 @@ class RunFacts:
     @property
     def expected(self) -> float:
         """Clients asked in a round, on average."""
-        return self.cohort * (self.rate if self.sampling == "poisson" else 1.0)
+        return self.cohort * (self.rate if self.sampling in ("poisson", "arrivals") else 1.0)
 
     weight_cap: int | None = None
     corrupt: int = 0
@@ -288,7 +293,7 @@ class PrivacyLayer:
     protects_sums_only: ClassVar[bool] = False
     charges_parties: ClassVar[bool] = False
     counts_broken_as_zero: ClassVar[bool] = False
-    keeps_state: ClassVar[bool] = False
+    keeps_state: bool = False
     own_options: ClassVar[frozenset[str]] = frozenset()
     owns: frozenset[str] = frozenset()
 
@@ -343,6 +348,10 @@ class PrivacyLayer:
         """
         return ()
 
+    def comes(self, store: Store, scope: str, number: int) -> bool:
+        """Whether the party whose store this is may come to round `number` of the run `scope`, by its own rules."""
+        return True
+
     def plan(self, run: RunFacts) -> None:
         """Calibrate for the whole planned run; called once before round 1 (and again on resume). Raises Misuse."""
 
@@ -390,7 +399,7 @@ class PrivacyLayer:
         return self.events(facts, facts.clients)
 
     def state(self) -> dict[str, Any]:
-        """The server-side state across rounds, as JSON values; `restore` takes it back on resume."""
+        """The server-side state across rounds, as JSON values or arrays; `restore` takes it back on resume."""
         return {}
 
     def restore(self, state: Mapping[str, Any]) -> None:

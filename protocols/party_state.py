@@ -19,6 +19,8 @@ from protocols.store import Store, Transaction
 
 KEPT = "kept/"
 """What the names of these entries of a store begin with."""
+LASTING = "/lasting"
+"""What the names of entries end with that outlive their run: what its party must never do again in it."""
 SCHEMA = "/schema"
 """Under this name lies the digest of the model's schema that arrays were kept beside."""
 CLOSED = "closed"
@@ -55,10 +57,13 @@ class Held(Record):
 
 
 def erase(store: Store, scope: str) -> None:
-    """Erase all that the run `scope` (`RoundFacts.scope`) keeps in a store: it is over, and cannot go on."""
+    """Erase all that the run `scope` (`RoundFacts.scope`) keeps in a store, but for `LASTING` entries: it is over, and
+    cannot go on.
+    """
     with store.transaction() as t:
         for name in t.names(f"{KEPT}{scope}/"):
-            t.delete(name)
+            if not name.endswith(LASTING):
+                t.delete(name)
 
 
 @dataclass(frozen=True)

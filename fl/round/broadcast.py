@@ -140,7 +140,7 @@ def open_round(
         leaf.shape if leaf.floats == leaf.size else (leaf.floats,) for leaf in reference.schema.protected
     )
     told = stack.public() if public is None else public
-    facts = RoundFacts(run, number, tuple(clients), seed, told, shapes=shapes)
+    facts = RoundFacts(run, number, tuple(clients), seed, told, scope=origin.scope, shapes=shapes)
     exact = [*metric.coordinates(metrics, stack.weight_cap(run)), *told_coordinates(reference.schema)]
     exact += count.coordinates(counts)
     if reference.schema.counters:

@@ -34,7 +34,7 @@ CHECKPOINT, METRICS, STATEMENT, CONFIG = "checkpoint.npz", "metrics.jsonl", "sta
 VERSION = 2
 _FIRST = "checkpoint.safetensors"
 """The checkpoint of version 1."""
-_FACTS, _MODEL, _STRATEGY = "__facts__", "model/", "strategy/"
+_FACTS, _MODEL, _STRATEGY, _LAYER = "__facts__", "model/", "strategy/", "layer/"
 _PLAIN = ("kind", "made_with", "layers", "run", "session", "entry", "statement")
 """Fields of `KeptRun` that are JSON as they are."""
 Json = dict[str, Any]
@@ -45,7 +45,8 @@ class KeptRun:
     """A run after `len(history)` rounds.
 
     model: exactly as its owner holds it. strategy: the server's arrays from round to round. kind: the strategy's
-    class, where that matters. made_with: settings that a resumed run must share. layers: each layer's state, by name.
+    class, where that matters. made_with: settings that a resumed run must share. layers: each layer's state, by name:
+    JSON values, and arrays, which nobody but the run's owner may read.
     events, run: the account's, and its name in a ledger. session: number of the last session (0: none). entry,
     statement: what the record and statement.json say of the last round, None where they say nothing.
     """
@@ -65,6 +66,16 @@ class KeptRun:
     @property
     def rounds(self) -> int:
         return len(self.history)
+
+    @property
+    def secrets(self) -> Tree:
+        """The arrays of layers' states."""
+        return {
+            f"{_LAYER}{name}/{key}": value
+            for name, state in self.layers.items()
+            for key, value in state.items()
+            if isinstance(value, np.ndarray)
+        }
 
 
 def entry_of(result: RoundResult, planned: int, stack: Stack, statement: Statement | None) -> Json:
@@ -139,8 +150,12 @@ def encode(kept: KeptRun) -> bytes:
     history = [asdict(result) | {"guarantees": _lines(result)} for result in kept.history]
     facts = {name: getattr(kept, name) for name in _PLAIN}
     facts |= {"version": VERSION, "history": history, "events": [asdict(event) for event in kept.events]}
+    facts["layers"] = {
+        name: {key: value for key, value in state.items() if f"{_LAYER}{name}/{key}" not in kept.secrets}
+        for name, state in kept.layers.items()
+    }
     arrays = {_FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
-    arrays |= {_MODEL + name: array for name, array in kept.model.items()}
+    arrays |= {_MODEL + name: array for name, array in kept.model.items()} | dict(kept.secrets)
     return npz(arrays | {_STRATEGY + name: array for name, array in kept.strategy.items()})
 
 
@@ -183,6 +198,9 @@ def load(folder: Path) -> KeptRun | None:
         history = [result_from_json(entry) for entry in facts["history"]]
         events = tuple(PrivacyEvent(**event) for event in facts["events"])
         model, strategy = under(arrays, _MODEL), under(arrays, _STRATEGY)
+        for place, array in under(arrays, _LAYER).items():
+            layer, _, key = place.partition("/")
+            facts["layers"].setdefault(layer, {})[key] = array
         return KeptRun(history, model, strategy, events=events, **{name: facts[name] for name in _PLAIN})
     except (KeyError, TypeError, ValueError) as error:
         raise SecAggError(f"{path} is not a checkpoint of this toolkit: {error}") from None
@@ -245,7 +263,7 @@ class RunFiles:
 
     def save(self, kept: KeptRun) -> str:
         """Save a run and return the record's head."""
-        write_atomic(self.folder / CHECKPOINT, encode(kept), 0o644)
+        write_atomic(self.folder / CHECKPOINT, encode(kept), 0o600 if kept.secrets else 0o644)
         return self._follow(kept) if kept.rounds >= self.first else self.record.head
 
     def catch_up(self, kept: KeptRun) -> str:

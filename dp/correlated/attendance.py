@@ -1,0 +1,74 @@
+"""A party's own rules of taking part, kept in its own store: rows rise, none is sent twice, none comes too early.
+
+A row is taken, durably, before anything of it may leave; a round that is abandoned afterwards, or says so, gives it
+not back. The terms of the first row (C', clip, grid) bind all later ones. The record outlives the run, or a server
+could begin it anew. What does not belong here: what is sent, its price.
+"""
+
+from dataclasses import dataclass
+
+from protocols.codec import Record
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+from protocols.layers import RoundFacts
+from protocols.party_state import KEPT, LASTING
+from protocols.store import Store
+
+
+@dataclass(frozen=True)
+class Rows(Record):
+    """Rows that a party took in one run, rising. terms: digest of what all of them are made with."""
+
+    terms: bytes = b""
+    rows: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True)
+class Attendance:
+    """separation: between two rows, at least. participations: rows at most."""
+
+    separation: int
+    participations: int
+
+    def comes(self, store: Store, scope: str, owner: str, row: int) -> bool:
+        """Whether this party may take `row` of the run `scope`: a device that comes by itself asks before it does."""
+        return not self._refusal(_read(store.get(_key(scope, owner))), row)
+
+    def take(self, facts: RoundFacts, owner: str, terms: bytes) -> None:
+        """Take the round's row for `owner` (a layer's name), durably. terms: digest of C', clip and grid.
+
+        Raises PolicyRefusal for a row that was taken, comes too early or is one too many, ProtocolViolation for other
+        terms than the first row's, Misuse without a store of the party's own.
+        """
+        if facts.store is None:
+            raise Misuse(
+                f"{owner}: correlated noise needs a store in which every party counts its own rows: play the rounds "
+                "with a Federation, in memory or on Flower"
+            )
+        with facts.store.transaction() as t:
+            held = _read(t.get(_key(facts.scope, owner)))
+            if why := self._refusal(held, facts.number):
+                raise PolicyRefusal(f"{owner}: {facts.whose}: {why}; this party sends nothing in this row")
+            if held.rows and held.terms != terms:
+                raise ProtocolViolation(
+                    f"{owner}: the strategy, the clip, the grid or the noise is not what this run began with",
+                    "server",
+                )
+            t.put(_key(facts.scope, owner), Rows(terms, (*held.rows, facts.number)).encode())
+
+    def _refusal(self, held: Rows, row: int) -> str:
+        last = held.rows[-1] if held.rows else None
+        if last is not None and row <= last:
+            return f"row {last} was taken already, and rows rise: none is sent twice"
+        if last is not None and row - last < self.separation:
+            return f"row {last} was taken, and the next is row {last + self.separation} at the earliest"
+        if len(held.rows) >= self.participations:
+            return f"{len(held.rows)} rows were taken, as many as this run allows"
+        return ""
+
+
+def _read(data: bytes | None) -> Rows:
+    return Rows() if data is None else Rows.decode(data)
+
+
+def _key(scope: str, owner: str) -> str:
+    return f"{KEPT}{scope}/{owner}{LASTING}"

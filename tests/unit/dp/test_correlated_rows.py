@@ -1,0 +1,143 @@
+"""Rows of C' x and a party's rules of taking part: exact arithmetic, deletion, nothing early and nothing twice."""
+
+from dataclasses import replace
+from fractions import Fraction
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from dp.correlated.attendance import Attendance
+from dp.correlated.options import Correlation
+from dp.correlated.rows import Opened, combined, decoded
+from dp.correlated.strategy import Strategy, optimised
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+from protocols.layers import RoundFacts, RunFacts
+from protocols.party_state import erase
+from protocols.store import FileStore, MemoryStore
+
+RUN = RunFacts(rounds=60, population=10, cohort=10, dimension=3)
+
+
+def facts(row: int, store: MemoryStore | FileStore | None, **changes: object) -> RoundFacts:
+    made = RoundFacts(RUN, row, ("a",), bytes(32), client="a", store=store, scope="run")
+    return replace(made, **changes)  # type: ignore[arg-type]  # the cases
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.sets(st.integers(1, 60)), st.integers(0, 2**32 - 1))
+def test_decoding_is_that_of_rationals_whatever_rows_were_lost(lost: set[int], seed: int) -> None:
+    """Within 1e-6 of what the integers say, with noise in every row and the lost rows' columns deleted."""
+    strategy, draws = optimised(60, 12), np.random.default_rng(seed)
+    opened, exact = Opened(), dict[int, Fraction]()
+    for row in range(1, 61):
+        if row in lost:
+            continue
+        z = int(draws.integers(-(2**40), 2**40))
+        past = sum((strategy.at(row, j) * x for j, x in exact.items()), Fraction(0))
+        exact[row] = (z - past) / strategy.at(row, row)
+        (found,) = opened.take(strategy, row, np.array([float(z)]))
+        assert abs(Fraction(float(found)) - exact[row]) <= max(1, abs(exact[row])) * Fraction(1, 10**6)
+        assert len(opened.known) <= strategy.bands - 1
+
+
+def test_what_goes_in_comes_out() -> None:
+    strategy, draws = optimised(40, 8), np.random.default_rng(0)
+    given_, opened = {}, Opened()
+    for row in range(1, 41):
+        x = draws.integers(-1000, 1000, 5)
+        z = combined(strategy, row, given_ | {row: x})
+        assert (strategy.matrix()[row - 1, :row] @ np.array([*given_.values(), x]) == z).all()
+        np.testing.assert_allclose(opened.take(strategy, row, z.astype(float)), x, atol=1e-6)
+        given_[row] = x
+
+
+def test_a_sum_that_leaves_64_bits_is_refused() -> None:
+    with pytest.raises(Misuse, match="64 bits"):
+        combined(Strategy((2, 1), 3), 2, {1: np.array([2**61]), 2: np.array([2**61])})
+
+
+def test_a_server_keeps_rows_as_long_as_they_are_needed_and_takes_them_back() -> None:
+    strategy, opened = Strategy((3, 2, 1), 5), Opened()
+    for row in range(1, 6):
+        opened.take(strategy, row, np.array([float(row)]), np.array([row]))
+        other = Opened()
+        other.restore(opened.state())
+        assert other.state().keys() == opened.state().keys()
+        assert sorted(opened.exact) == sorted(opened.known) == ([row - 1, row][-row:] if row < 5 else [])
+    assert "3" not in repr(opened)
+    assert decoded(strategy, 3, np.array([9.0]), {1: np.array([1.0]), 2: np.array([2.0])}) == (9 - 1 - 4) / 3
+
+
+# -- a party's own rules --
+
+RULES = Attendance(separation=5, participations=3)
+
+
+def test_rows_rise_keep_their_distance_and_end(tmp_path: Path) -> None:
+    """The store is opened anew for every row: what was taken lasts."""
+    path = tmp_path / "store"
+
+    def take(row: int, terms: bytes = b"terms") -> None:
+        store = FileStore(path, "a")
+        assert RULES.comes(store, "run", "layer", row) == (row in (2, 7, 20))
+        RULES.take(facts(row, store), "layer", terms)
+
+    take(2)
+    for row, why in ((2, "taken already"), (1, "taken already"), (3, "row 7 at the earliest"), (6, "row 7")):
+        with pytest.raises(PolicyRefusal, match=why):
+            take(row)
+    take(7)
+    with pytest.raises(ProtocolViolation, match="not what this run began with"):
+        take(20, b"another C', clip or grid")
+    take(20)
+    with pytest.raises(PolicyRefusal, match="as many as this run allows"):
+        take(40)
+
+
+def test_the_end_of_a_run_forgets_no_row_and_other_runs_count_for_themselves() -> None:
+    store = MemoryStore()
+    RULES.take(facts(4, store), "layer", b"")
+    store.put("kept/run/layer/settled", b"history")
+    erase(store, "run")
+    assert store.get("kept/run/layer/settled") is None
+    with pytest.raises(PolicyRefusal, match="taken already"):
+        RULES.take(facts(4, store), "layer", b"")
+    RULES.take(facts(4, store, scope="another run"), "layer", b"")
+
+
+def test_no_store_no_row() -> None:
+    with pytest.raises(Misuse, match="store"):
+        RULES.take(facts(1, None), "layer", b"")
+
+
+def test_another_strategy_than_ones_own_is_refused() -> None:
+    """C' is broadcast, so that it is in the session's digest; each party computes it for itself."""
+    own = Correlation(separation=10)
+    public = own.public(RUN.rounds)
+    rules = own.attendance(RUN.rounds)
+    other = Correlation(separation=10, bands=9).public(RUN.rounds)
+    for shown in ({}, other, {"strategy": np.asarray(public["strategy"]) * 2}):
+        with pytest.raises(ProtocolViolation, match="another strategy"):
+            own.admit(facts(1, MemoryStore(), public={"layer": shown}), "layer", rules, ())
+    store = MemoryStore()
+    own.admit(facts(1, store, public={"layer": public}), "layer", rules, (1.0,))
+    with pytest.raises(ProtocolViolation, match="not what this run began with"):
+        own.admit(facts(11, store, public={"layer": public}), "layer", rules, (2.0,))
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [
+        ({"separation": 1}, "gains nothing"),
+        ({"bands": 11}, "from 1 to 10 bands"),
+        ({"bands": 0}, "bands"),
+        ({"participations": 0}, "participations"),
+        ({"momentum": 1.0}, "momentum"),
+    ],
+)
+def test_what_would_not_hold_or_help_is_refused(wrong: dict[str, float], why: str) -> None:
+    with pytest.raises(Misuse, match=why):
+        Correlation(**{"separation": 10, **wrong})  # type: ignore[arg-type]  # the cases
