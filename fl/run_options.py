@@ -26,11 +26,11 @@ class RunOptions:
     local_epochs >= 1. fraction of the clients awaited per round, in (0, 1]. sampling: "fixed" (that share,
     without replacement), "poisson" (each client by itself), "round-robin" (that share in turn), "cyclic" (fixed groups
     of at most that share, in turn) or "arrivals" (whoever comes by itself and, by its layers' rules, may). windows:
-    when clients are there, "NAMES=FIRST-LAST" of the run's rounds or "NAMES=FIRST-LAST/PERIOD" of every PERIOD rounds, NAMES a
-    pattern (as of a shell); whom no window names is always there. spare: share of clients asked beyond those awaited,
-    >= 0: who is not among the first to answer is left out. dropout: share of the asked that leave at random, before or
-    after their input, in [0, 1) (simulation). delays: sigma >= 0 of the lognormal time, median 1, that a simulated
-    client takes to answer (0: none). bits (2 to 32), range, weight_cap: how floats become
+    when clients are there, "NAMES=FIRST-LAST" of the run's rounds or "NAMES=FIRST-LAST/PERIOD" of every PERIOD rounds,
+    NAMES a pattern (as of a shell); whom no window names is always there. spare: share of clients asked beyond those
+    awaited, >= 0: who is not among the first to answer is left out. dropout: share of the asked that leave at random,
+    before or after their input, in [0, 1) (simulation). delays: sigma >= 0 of the lognormal time, median 1, that a
+    simulated client takes to answer (0: none). bits (2 to 32), range, weight_cap: how floats become
     integers (`protocols.stack.Numbers`). integers: "keep", "sum" or "refuse" for
     integer tensors. parameters: what is sent: "trained" (what requires gradients), "all", or patterns of
     names ("head.*"). buffers: "sum" (running statistics travel with the update, and are refused beside layers that add
