@@ -60,6 +60,8 @@ class Registry:
             reference = f"{self._plugins[name].module}:{self._plugins[name].attr}"
         elif name in self.builtin:
             reference = self.builtin[name]
+        elif path := _path_in(name):
+            raise Misuse(f"{name!r} is a path, and a module is asked for: {path}")
         elif ":" in name:
             reference = name
             _see_working_directory()
@@ -191,6 +193,16 @@ def privacy_layers(written: Sequence[str | Mapping[str, object] | Spec]) -> list
             "The privacy layer 'none' stands alone and takes no options: leave it out, or the others."
         )
     return [] if plain else [PRIVACY.build(spec) for spec in specs]
+
+
+def _path_in(name: str) -> str:
+    """How to name a module, where a path stands in its place; "" where none does."""
+    path, _, attribute = name.partition(":")
+    if not path.endswith(".py") and not any(mark in path for mark in "/\\"):
+        return ""
+    here = Path(path)
+    folder = "" if str(here.parent) == "." else f", in the folder {here.parent}"
+    return f"write {here.stem}:{attribute if attribute.isidentifier() else 'factory'}{folder}."
 
 
 def _see_working_directory() -> None:

@@ -3,7 +3,9 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
@@ -15,7 +17,13 @@ from protocols.errors import Misuse, SecAggError
 if TYPE_CHECKING:
     from protocols.audit import Checked, Property, Report, Subject
 
-STYLES = {"passed": "green", "failed": "bold red", "not-checked": "yellow", "not-claimed": "dim"}
+STYLES = {
+    "passed": "green",
+    "failed": "bold red",
+    "not-checked": "yellow",
+    "not-claimed": "dim",
+    "not-visible": "cyan",
+}
 ROSTER = 64
 """Names that simulated credentials are made for: "0", "1", ...; an audit's sessions have fewer clients."""
 
@@ -28,7 +36,10 @@ def register(app: typer.Typer) -> None:
 def run(
     protocol: Annotated[
         str,
-        typer.Argument(help="A built-in name, package.module:factory, or sample-dp (with --model, --data)."),
+        typer.Argument(
+            help="A built-in name, package.module:factory (of your own sum, or an adapter), or sample-dp "
+            "(with --model, --data)."
+        ),
     ],
     examples: Annotated[int, typer.Option(help="Examples per property.", min=1)] = 25,
     seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
@@ -39,6 +50,12 @@ def run(
     timeout: Annotated[
         float | None,
         typer.Option(help="Seconds that one session of a black box may take; 60 unless it says otherwise."),
+    ] = None,
+    limit: Annotated[
+        float | None,
+        typer.Option(
+            help="Seconds that the audit may take; 170 for a black box without --search, else none."
+        ),
     ] = None,
     report: Annotated[
         list[Path] | None,
@@ -64,15 +81,15 @@ def run(
 ) -> None:
     """Audits a secure sum, or sample-dp on a model: exit 0 if it passed, 1 if not, 2 if the request was wrong."""
     if protocol == audit_sample.NAME:
-        if only or report or timeout is not None:
-            raise Misuse("--only, --report and --timeout are for secure sums, not for sample-dp")
+        if only or report or timeout is not None or limit is not None:
+            raise Misuse("--only, --report, --timeout and --limit are for secure sums, not for sample-dp")
         _sample(model, data, loss, as_json, gradients=gradients, clip=clip, canaries=canaries)
     if model or data or loss:
         raise Misuse(f"--model, --data and --loss are for sample-dp, not for {protocol}")
     from protocols.extras import needs
 
     with needs("audit", "secagg audit"):
-        from protocols.audit import audit
+        from protocols.audit import audit, planned
 
     for path in report or []:
         if path.suffix not in (".md", ".html", ".json"):
@@ -80,11 +97,10 @@ def run(
     with _printing_to_stderr() if as_json else contextlib.nullcontext():
         subject = named(protocol)
         _limit(subject, timeout)
-        progress = _Progress(as_json)
+        asked: dict[str, Any] = {"only": only or (), "search": search}
+        progress = _Progress(as_json, planned(subject, **asked))
         try:
-            made = audit(
-                subject, examples=examples, seed=seed, only=only or (), search=search, on_property=progress
-            )
+            made = audit(subject, examples=examples, seed=seed, seconds=limit, on_property=progress, **asked)
         finally:
             progress.close()
     for path in report or []:
@@ -126,9 +142,10 @@ def _made(protocol: str) -> "Subject":
     from protocols.audit import subject_of
     from protocols.summation import SecureSum
 
-    spec = PRIVACY.parse(protocol)
-    factory = PRIVACY.factory(spec.name)
-    if spec.name not in PRIVACY.names():
+    sums = replace(PRIVACY, kind="secure sum")
+    spec = sums.parse(protocol)
+    factory = sums.factory(spec.name)
+    if spec.name not in sums.names():
         arguments = bind(spec, factory, {})
         return subject_of(lambda: factory(**arguments), protocol)
     given: dict[str, Any] = {}
@@ -136,7 +153,7 @@ def _made(protocol: str) -> "Subject":
         from secagg import Credentials
 
         given = {"credentials": Credentials.simulated(range(ROSTER))}
-    built = PRIVACY.build(spec, **given)
+    built = sums.build(spec, **given)
     if not isinstance(built, SecureSum):
         raise Misuse(f"{protocol} is a layer, not a secure sum: audit the sum at the end of the stack")
     return subject_of(built, protocol)
@@ -169,11 +186,14 @@ def _printing_to_stderr() -> Iterator[None]:
 
 
 class _Progress:
-    """A live line for the property that is being checked; where no terminal reads it, a line of its own."""
+    """A live line: what is being checked, how far the audit is, what comes next. Where no terminal reads it, a line of
+    its own for each property.
+    """
 
-    def __init__(self, as_json: bool) -> None:
+    def __init__(self, as_json: bool, plan: "Sequence[Property]") -> None:
         self._console = output.stderr_console() if as_json else output.stdout_console()
         self._status = self._console.status("starting")
+        self._names, self._began = [prop.name for prop in plan], time.monotonic()
         if self._console.is_terminal:
             self._status.start()
 
@@ -183,10 +203,14 @@ class _Progress:
             self._console.print(
                 f"{verdict.seconds:7.2f} s  {verdict.name}: [{style}]{verdict.status.value}[/{style}]"
             )
-        elif self._console.is_terminal:
-            self._status.update(f"{prop.name}: {prop.claim}")
+            return
+        place = self._names.index(prop.name) + 1
+        then = f", then {self._names[place]}" if place < len(self._names) else ""
+        far = f"({place} of {len(self._names)}, {time.monotonic() - self._began:.0f} s{then})"
+        if self._console.is_terminal:
+            self._status.update(f"{prop.name} {far}: {prop.claim}")
         else:
-            self._console.print(f" checking  {prop.name}", highlight=False)
+            self._console.print(f" checking  {prop.name}  {far}", highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         self._status.stop()
@@ -199,15 +223,20 @@ def show(report: "Report") -> None:
     from protocols.audit import find
 
     console = output.stdout_console()
-    verdict = "[bold green]passed[/]" if report.passed else "[bold red]did not pass[/]"
+    verdict = f"[bold {'green' if report.passed else 'red'}]{report.verdict}[/]"
     said = f"({report.level} box, threat model {escape(report.threat)}, seed {report.seed})"
     console.print(f"\n{escape(report.protocol)}: {verdict} {said}", soft_wrap=True)
     for checked in report.ordered():
-        if checked.status.value == "passed":
+        if checked.status.value in ("passed", "not-visible"):
             continue
         console.print(f"\n{checked.status.value}: {checked.name}", style=STYLES[checked.status.value])
         story = f"  claims: {checked.claim}\n  {checked.counterexample or checked.reason}"
         console.print(story, highlight=False, markup=False, emoji=False, soft_wrap=True)
+    for reason, unseen in report.unseen().items():
+        console.print(f"\nnot visible: {', '.join(unseen)}", style=STYLES["not-visible"], soft_wrap=True)
+        console.print(f"  {reason}", highlight=False, markup=False, soft_wrap=True)
+    if report.cut_off:
+        console.print(f"\nnot reached: {', '.join(report.cut_off)}", style="yellow", soft_wrap=True)
     if report.not_searched:
         names = ", ".join(report.not_searched)
         console.print(f"\nnot examined: {names}\n  add --search", style="yellow", soft_wrap=True)
@@ -216,8 +245,10 @@ def show(report: "Report") -> None:
             console.print(
                 f"\nsearched: {checked.name}\n  {checked.statistics}", soft_wrap=True, highlight=False
             )
-    passed = sum(checked.status.value == "passed" for checked in report.properties)
-    console.print(f"\n{passed} of {len(report.properties)} properties passed")
+    for checked in report.properties:
+        if checked.status.value == "passed" and checked.reason:
+            console.print(f"\n{checked.name}: {checked.reason}", soft_wrap=True, highlight=False)
+    console.print(f"\n{report.closing()}", soft_wrap=True)
 
 
 def _keep(report: "Report", path: Path) -> None:

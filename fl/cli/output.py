@@ -23,17 +23,20 @@ JsonOption = Annotated[
 
 
 def stderr_console() -> "Console":
-    """A rich console on standard error, for progress and remarks: standard output stays clean for results."""
+    """A rich console on standard error, for progress and remarks: standard output stays clean for results.
+
+    No console of ours makes pictures of words: `module:factory:key=value` stays what it is.
+    """
     from rich.console import Console
 
-    return Console(stderr=True)
+    return Console(stderr=True, emoji=False)
 
 
 def stdout_console() -> "Console":
     """A rich console on standard output, for tables that people read (never where `--json` was given)."""
     from rich.console import Console
 
-    return Console()
+    return Console(emoji=False)
 
 
 def emit_json(result: Mapping[str, object]) -> None:

@@ -7,9 +7,10 @@ from protocols.audit.blackbox import BlackBox
 from protocols.audit.prop import Finding, Property
 from protocols.audit.registry import PROPERTIES, find
 from protocols.audit.report import Checked, Report, Status
-from protocols.audit.runner import audit
+from protocols.audit.runner import audit, planned
 from protocols.audit.subject import Subject, WhiteBox, subject_of
 from protocols.audit.testcase import SecureSumAudit
+from protocols.audit.wire import Wire
 from protocols.audit_hooks import Forgery, Hooks
 
 __all__ = [
@@ -25,7 +26,9 @@ __all__ = [
     "Status",
     "Subject",
     "WhiteBox",
+    "Wire",
     "audit",
     "find",
+    "planned",
     "subject_of",
 ]

@@ -1,21 +1,30 @@
 """Black boxes: anything that runs, behind a contract that is checked at every session. No property lives here."""
 
+import contextlib
 import inspect
-import re
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.audit.bridge import Bridge
 from protocols.audit.limit import limited
+from protocols.audit.pieces import Malformed, Pieces
+from protocols.audit.prop import Finding
+from protocols.audit.randomness import supplied
 from protocols.audit.subject import Drop, Played, Subject, Vectors
+from protocols.audit.wire import place_of
+from protocols.audit_hooks import Hooks
 from protocols.errors import Misuse
 
 CONTRACT = (
     "run(inputs, drop) gives (total, transcript): an integer array of the inputs' length or None, and a list of "
     "(sender, recipient, bytes) with the senders 'client 0', 'client 1', ..., 'server'"
 )
+SMALL_RING = 16
+"""Where every value counts, and a chi-square test finds one that never comes."""
 _UNSAID = (
     "what it promises when clients leave is not known: give BlackBox tolerated=, a function of the number of "
     "clients and the drop-outs that says whether there is a total"
@@ -28,7 +37,8 @@ class Runs(Protocol):
     transcript: everything that the server received and sent, in order, as (sender, recipient, bytes). A client's
     messages have the sender "client 0", "client 1", ..., by its place in `inputs` (or a name that `sender` of the
     BlackBox maps to that place); the server's have "server"; other names are helpers. None as total: the session
-    ended without one.
+    ended without one. A run that has an argument `tamper` calls it for each message as it is sent, with its stage, and
+    delivers what that returns: (stage, message) -> messages (`protocols.audit.Wire` does it).
     """
 
     def __call__(
@@ -43,7 +53,11 @@ class BlackBox(Subject):
     the input. bound: on the absolute value of an input, at least 1. clients: the least and the largest number.
     tolerated: (number of clients, drop) -> whether a total is promised; without it what is promised under
     drop-outs is reported as not checked. sender: name of a sender -> the client's place in the inputs, None for
-    anybody else. timeout: seconds that one session may take. Raises Misuse for arguments that are none of these.
+    anybody else. timeout: seconds that one session may take. pieces: what more the adapter gives, by the names of
+    `protocols.audit.pieces.Pieces`. Raises Misuse for arguments that are none of these.
+
+    An exception that leaves `run` after somebody left, or after a message was changed, ends that session without a
+    total; anywhere else it is a finding.
     """
 
     level = "black"
@@ -61,6 +75,7 @@ class BlackBox(Subject):
         tolerated: Callable[[int, Drop], bool] | None = None,
         sender: Callable[[str], int | None] | None = None,
         timeout: float = 60.0,
+        **pieces: Any,
     ) -> None:
         super().__init__(name or getattr(run, "__name__", "black box"), threat, tuple(stages), counting)
         _expect(callable(run), f"run: expected a function, got {type(run).__name__}")
@@ -79,25 +94,64 @@ class BlackBox(Subject):
         _expect(timeout > 0, f"timeout: expected seconds above 0, got {timeout}")
         self.run, self.bound, self.clients, self.timeout = run, int(bound), clients, timeout
         self.tolerated, self.sender = tolerated, sender or _place
+        self.pieces = Pieces.of(pieces)
+        self.given = frozenset(self.pieces.given(run) | ({"tolerated"} if tolerated else set()))
+        self.hooks = Hooks(
+            stream=self._stream if self.pieces.stream else None,
+            seed_bytes=self.pieces.seed_bytes,
+            stripped=(lambda session, sent, states: self._stripped(sent)) if self.pieces.stripped else None,
+        )
         if tolerated is None:
             self.unknown = {"exact-sum": _UNSAID, "no-total-beyond-tolerance": _UNSAID}
 
-    def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
-        """Run one session within the time limit. Raises Misuse for a result that is not of the contract, Hung."""
+    def play(
+        self, inputs: Vectors, drop: Drop | None = None, *, small: bool = False, tamper: Any = None, rng: Any = None,
+        **unseen: Any,
+    ) -> Played:  # fmt: skip
+        """Run one session within the time limit. Raises Misuse for a result that is not of the contract, Hung.
+
+        small: over the ring of 16 that the piece `ring` makes. tamper: as for `protocols.simulate`. rng: what the
+        operating system's randomness is replaced by. unseen: what only a white box heeds.
+        """
         self.playing = list(inputs), dict(drop or {})
         given = [vector.copy() for vector in inputs]
         gone = {stage: set(who) for stage, who in (drop or {}).items()}
-        result = limited(lambda: self.run(given, gone), self.timeout)
+        bridge = Bridge(self.sender, tamper)
+        run = self.pieces.ring(SMALL_RING) if small and self.pieces.ring else self.run
+        more = {"tamper": bridge} if "tamper" in self.given else {}
+        with supplied(rng) if rng is not None else contextlib.nullcontext():
+            try:
+                result = limited(lambda: run(given, gone, **more), self.timeout)
+            except (Misuse, Finding):
+                raise
+            except Exception as error:
+                if not (tamper or any(gone.values())):
+                    raise
+                return Played(None, (), bridge.transcript, bridge.messages, why=_raised(error))
+        played = self._checked(result, len(inputs), len(inputs[0]))
+        played.survivors = self.survivors_of(len(inputs), drop or {})
+        played.messages = bridge.messages
+        played.modulus = SMALL_RING if small else self.pieces.modulus
+        return played
+
+    def _checked(self, result: Any, clients: int, length: int) -> Played:
         if inspect.iscoroutine(result):
             result.close()
         if not isinstance(result, tuple | list) or len(result) != 2:
             self._malformed(f"run gave a {type(result).__name__}")
         total, transcript = result
-        return Played(
-            self._total(total, len(inputs[0])),
-            self.survivors_of(len(inputs), drop or {}),
-            self._transcript(transcript, len(inputs)),
-        )
+        return Played(self._total(total, length), (), self._transcript(transcript, clients))
+
+    def _stream(self, seed: bytes, count: int) -> NDArray[Any]:
+        values = np.asarray(self.pieces.stream(seed, count))  # type: ignore[misc]  # asked only where it is given
+        if values.shape != (count,):
+            raise Malformed(f"stream: expected {count} elements, got an array of shape {values.shape}")
+        return values
+
+    def _stripped(self, transcript: Any) -> dict[int, Any]:
+        triples = [(str(m.sender), str(m.recipient), bytes(m.body)) for m in transcript]
+        found = self.pieces.stripped(triples)  # type: ignore[misc]  # asked only where it is given
+        return {i: np.asarray(left).astype(np.uint64) for i, left in dict(found).items()}
 
     def _total(self, total: Any, length: int) -> NDArray[np.int64] | None:
         if total is None:
@@ -133,14 +187,18 @@ class BlackBox(Subject):
         raise Malformed(f"the adapter {self.name!r} does not keep its contract: {what}; expected: {CONTRACT}")
 
 
-class Malformed(Misuse):
-    """An adapter that does not keep its contract: nothing is found out about the protocol behind it."""
-
-
 def _place(sender: str) -> int | None:
     """The number in "client 7", None for any other name."""
-    named = re.fullmatch(r"client (\d{1,9})", sender)
-    return int(named[1]) if named else None
+    with contextlib.suppress(ValueError):
+        return place_of(sender)
+    return None
+
+
+def _raised(error: Exception) -> str:
+    """What was raised where, on one line."""
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join(str(error).split())
+    return f"run raised {type(error).__name__}: {said} ({last.filename}, line {last.lineno})"
 
 
 def _expect(holds: bool, said: str) -> None:

@@ -1,22 +1,98 @@
-"""Whether statistical generators (Python's, NumPy's, torch's) are used while something runs. No property lives here.
+"""Whether statistical generators (Python's, NumPy's, torch's) are used while something runs, and what seeds they and
+other watched functions are given. No property lives here.
 
 Two nets: generators that exist before are compared by their state; making one is noticed, by whatever name a
-module holds the maker. Instances of watched classes stay what they are, for `isinstance` too.
+module holds the maker, with its seed and its caller. Instances of watched classes stay what they are, for `isinstance`
+too.
 """
 
 import contextlib
+import functools
 import gc
+import importlib
 import random
 import sys
 import tempfile
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any, NamedTuple
 from unittest.mock import patch
 
 import numpy as np
 
+from protocols.audit.pieces import Malformed
+
 _FUNCTIONS = ("default_rng",)
 _CLASSES = ("Generator", "RandomState", "PCG64", "PCG64DXSM", "Philox", "MT19937", "SFC64")
+
+
+class Seeded(NamedTuple):
+    """A call of a watched function: its name, the seed that it was given, and who called it, where."""
+
+    what: str
+    seed: bytes | None
+    caller: str
+
+
+@contextlib.contextmanager
+def recorded(watch: Iterable[Any], seen: list[Seeded]) -> Iterator[None]:
+    """Add to `seen` every call of these functions ("module:name", or themselves); the seed is the first argument.
+
+    Raises Malformed for what no module or class holds by a name: its calls would not be seen.
+    """
+    with contextlib.ExitStack() as stack:
+        for one in watch:
+            holder, name = _held(one)
+            original = getattr(holder, name)
+            watcher = _watching(original, name, seen.append)
+            stack.enter_context(patch.object(holder, name, watcher))
+            for module in list(sys.modules.values()):
+                for other, value in list(getattr(module, "__dict__", {}).items()):
+                    if value is original:
+                        stack.enter_context(patch.object(module, other, watcher))
+        yield
+
+
+def _held(one: Any) -> tuple[Any, str]:
+    """The module or class that holds a function, and its name there."""
+    said = one if isinstance(one, str) else f"{one.__module__}:{one.__qualname__}"
+    module, _, path = said.partition(":")
+    *outer, name = path.split(".")
+    try:
+        holder = functools.reduce(getattr, outer, importlib.import_module(module))
+        found = getattr(holder, name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise Malformed(f"watch: no module holds {said!r}; name a function of a module or class") from error
+    if not callable(found):
+        raise Malformed(f"watch: {said!r} is a {type(found).__name__}, not a function")
+    return holder, name
+
+
+def _seed(arguments: tuple[Any, ...], named: dict[str, Any]) -> bytes | None:
+    """The first argument that is bytes or an int, as bytes."""
+    for value in (*arguments, *named.values()):
+        if isinstance(value, bytes | bytearray | memoryview):
+            return bytes(value)
+        if isinstance(value, int | np.integer) and not isinstance(value, bool):
+            return abs(int(value)).to_bytes((abs(int(value)).bit_length() + 7) // 8, "big")
+    return None
+
+
+def _caller() -> str:
+    """Who called the watched function, past this module."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_code.co_filename in (__file__, functools.__file__):
+        frame = frame.f_back
+    return f"{frame.f_code.co_name} ({frame.f_code.co_filename}, line {frame.f_lineno})"
+
+
+def _said(used: list[str]) -> Callable[[Seeded], None]:
+    """Notes in words; of a seed, its width."""
+
+    def say(one: Seeded) -> None:
+        seed = "" if one.seed is None else f" with a seed of {8 * len(one.seed)} bits"
+        used.append(f"{one.what} was called{seed} by {one.caller}")
+
+    return say
 
 
 @contextlib.contextmanager
@@ -72,10 +148,10 @@ def _watch_makers(stack: contextlib.ExitStack, used: list[str]) -> None:
     kinds = (type, type(np.random.default_rng))
     for name in _FUNCTIONS:
         original = getattr(np.random, name)
-        watchers[_Same(original)] = _watching(original, f"numpy.random.{name}", used)
+        watchers[_Same(original)] = _watching(original, f"numpy.random.{name}", _said(used))
     for name in _CLASSES:
         original = getattr(np.random, name)
-        watchers[_Same(original)] = _proxy(original, f"numpy.random.{name}", used)
+        watchers[_Same(original)] = _proxy(original, f"numpy.random.{name}", _said(used))
     for module_name, module in list(sys.modules.items()):
         if module_name.startswith("numpy.") and module is not np.random:
             continue  # its own modules make classes for each other
@@ -86,26 +162,27 @@ def _watch_makers(stack: contextlib.ExitStack, used: list[str]) -> None:
 
     def made(self: random.Random, *arguments: Any, **named: Any) -> None:
         if not isinstance(self, random.SystemRandom):
-            used.append("random.Random was called")
+            _said(used)(Seeded("random.Random", _seed(arguments, named), _caller()))
         make(self, *arguments, **named)
 
     stack.enter_context(patch.object(random.Random, "__init__", made))
 
 
-def _watching(original: Any, label: str, used: list[str]) -> Any:
+def _watching(original: Any, label: str, note: Callable[[Seeded], None]) -> Any:
+    @functools.wraps(original, updated=())
     def call(*arguments: Any, **named: Any) -> Any:
-        used.append(f"{label} was called")
+        note(Seeded(label, _seed(arguments, named), _caller()))
         return original(*arguments, **named)
 
     return call
 
 
-def _proxy(original: Any, label: str, used: list[str]) -> Any:
+def _proxy(original: Any, label: str, note: Callable[[Seeded], None]) -> Any:
     """A class that makes instances of `original`, is passed by the same instances, and notices being called."""
 
     class Watching(type(original)):  # type: ignore[misc]  # the metaclass is known at run time only
         def __call__(cls, *arguments: Any, **named: Any) -> Any:
-            used.append(f"{label} was called")
+            note(Seeded(label, _seed(arguments, named), _caller()))
             return original(*arguments, **named)
 
         def __instancecheck__(cls, one: Any) -> bool:

@@ -2,9 +2,13 @@
 
 import signal
 import threading
+import time
 from collections.abc import Callable
 from types import FrameType
 from typing import Any
+
+_AGAIN = 0.5
+"""Seconds until an alarm rings again: what it raises is lost where Python runs a destructor."""
 
 
 class Hung(BaseException):
@@ -14,39 +18,48 @@ class Hung(BaseException):
         super().__init__(f"it gave no answer within {seconds:g} s")
 
 
-def limited(call: Callable[[], Any], seconds: float) -> Any:
-    """Return what `call` returns, or raise Hung after `seconds`.
+class OutOfTime(Hung):
+    """An audit, not a session, took longer than it may."""
+
+
+def limited(call: Callable[[], Any], seconds: float, error: type[Hung] = Hung) -> Any:
+    """Return what `call` returns, or raise `error` after `seconds`. Limits nest: the earlier one holds.
 
     On the main thread an alarm interrupts the call. Elsewhere, and where there are no alarms, the call runs on a
     thread of its own, which is left behind.
     """
     if hasattr(signal, "setitimer") and threading.current_thread() is threading.main_thread():
-        return _with_alarm(call, seconds)
-    return _on_a_thread(call, seconds)
+        return _with_alarm(call, seconds, error)
+    return _on_a_thread(call, seconds, error)
 
 
-def _with_alarm(call: Callable[[], Any], seconds: float) -> Any:
+def _with_alarm(call: Callable[[], Any], seconds: float, error: type[Hung]) -> Any:
     def ring(number: int, frame: FrameType | None) -> None:
-        raise Hung(seconds)
+        raise error(seconds)
 
-    handler = signal.signal(signal.SIGALRM, ring)
-    left, interval = signal.setitimer(signal.ITIMER_REAL, seconds)
+    before, _ = signal.getitimer(signal.ITIMER_REAL)
+    if 0 < before <= seconds:  # one around this call rings first
+        return call()
+    began, handler = time.monotonic(), signal.signal(signal.SIGALRM, ring)
+    signal.setitimer(signal.ITIMER_REAL, seconds, _AGAIN)
     try:
         return call()
     finally:
-        signal.setitimer(signal.ITIMER_REAL, left, interval)
+        left = max(before - (time.monotonic() - began), 1e-3) if before else 0.0
+        signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, handler)
+        signal.setitimer(signal.ITIMER_REAL, left, _AGAIN)
 
 
-def _on_a_thread(call: Callable[[], Any], seconds: float) -> Any:
+def _on_a_thread(call: Callable[[], Any], seconds: float, error: type[Hung]) -> Any:
     given: list[Any] = []
     raised: list[BaseException] = []
 
     def go() -> None:
         try:
             given.append(call())
-        except BaseException as error:  # it is raised again where it was asked for
-            raised.append(error)
+        except BaseException as problem:  # it is raised again where it was asked for
+            raised.append(problem)
 
     thread = threading.Thread(target=go, daemon=True)
     thread.start()
@@ -54,5 +67,5 @@ def _on_a_thread(call: Callable[[], Any], seconds: float) -> Any:
     if raised:
         raise raised[0]
     if not given:
-        raise Hung(seconds)
+        raise error(seconds)
     return given[0]

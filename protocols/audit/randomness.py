@@ -1,6 +1,13 @@
 """Randomness for audits: repeatable, and it remembers what it gave, so that an audit can look for it elsewhere."""
 
+import contextlib
 import hashlib
+import os
+import random as _random
+import sys
+from collections.abc import Iterator
+from typing import Any
+from unittest.mock import patch
 
 
 class ReplayRandom:
@@ -20,3 +27,23 @@ class ReplayRandom:
         if count >= 16:
             self.given.append(drawn)
         return drawn
+
+
+@contextlib.contextmanager
+def supplied(source: Any) -> Iterator[None]:
+    """Give `source.bytes` in the place of the operating system's randomness: os.urandom and what draws from it
+    (`secrets`, random.SystemRandom, uuid). A library's own source, such as OpenSSL's, stays what it is.
+    """
+    original = os.urandom
+
+    def drawn(count: int) -> bytes:
+        made: bytes = source.bytes(count)
+        return made
+
+    with contextlib.ExitStack() as stack:
+        for module in list(sys.modules.values()):
+            for name, value in list(getattr(module, "__dict__", {}).items()):
+                if value is original and module is not sys.modules.get("posix"):
+                    stack.enter_context(patch.object(module, name, drawn))
+        stack.enter_context(patch.object(_random, "_urandom", drawn))
+        yield

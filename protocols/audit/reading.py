@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import numpy as np
+
 from protocols.audit.prop import NotChecked
 
 SAMPLES = 1 << 14
@@ -21,7 +23,29 @@ def _payload(body: bytes) -> bytes:
     return body[min(64, len(body) // 8) : len(body) - min(32, len(body) // 8)]
 
 
+def rings(subject: Any) -> list[dict[str, Any]]:
+    """Options of `play`: a ring so small that every value counts and a wide one; of a black box, those it has."""
+    if subject.level == "white":
+        return [{"bound": SMALL}, {"bound": WIDE}]
+    return [*([{"small": True}] if "ring" in subject.given else []), {}]
+
+
+def _vectors(subject: Any, played: Any) -> dict[int, Any]:
+    """By client's place, the ring elements in a black box's transcript; a vector may come in several messages."""
+    found: dict[int, list[Any]] = {}
+    for sender, recipient, body in played.transcript:
+        values = subject.pieces.vector((sender, recipient, body)) if sender.startswith("client ") else None
+        if values is not None:
+            found.setdefault(int(sender.split()[1]), []).append(values)
+    if not found:
+        why = f": {played.why}" if played.why else ""
+        raise NotChecked(f"`elements` read no ring elements out of any message of a client{why}")
+    return {place: np.concatenate(parts) for place, parts in sorted(found.items())}
+
+
 def elements_of(subject: Any, played: Any) -> dict[int, Any]:
+    if subject.level == "black":
+        return _vectors(subject, played)
     hook = subject.hooks.elements
     if hook is None:
         raise NotChecked(
@@ -38,6 +62,8 @@ def elements_of(subject: Any, played: Any) -> dict[int, Any]:
 
 
 def modulus_of(subject: Any, played: Any) -> int:
+    if subject.level == "black":
+        return int(played.modulus)
     if subject.hooks.modulus is None:
         raise NotChecked("the protocol has no hook `modulus`")
     return int(subject.hooks.modulus(played.session))

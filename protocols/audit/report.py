@@ -12,15 +12,16 @@ class Status(enum.Enum):
     FAILED = "failed"
     NOT_CHECKED = "not-checked"
     NOT_CLAIMED = "not-claimed"
+    NOT_VISIBLE = "not-visible"
 
 
-ORDER = (Status.NOT_CHECKED, Status.FAILED, Status.NOT_CLAIMED, Status.PASSED)
+ORDER = (Status.NOT_CHECKED, Status.FAILED, Status.NOT_VISIBLE, Status.NOT_CLAIMED, Status.PASSED)
 
 
 @dataclass(frozen=True)
 class Checked:
-    """One property's verdict. reason: why it was not checked, not claimed, or what failed. counterexample:
-    the story, or None.
+    """One property's verdict. reason: why it was not checked or not claimed, what an adapter would have to give to make
+    it visible, or what failed. counterexample: the story, or None.
     """
 
     name: str
@@ -49,8 +50,9 @@ class Checked:
 
 @dataclass(frozen=True)
 class Report:
-    """protocol, level ("black" or "white"), threat model, seed, the verdicts in the order they were made, and the
-    properties of this level that were left out, because nobody asked for a search.
+    """protocol, level ("black" or "white"), threat model, seed, the verdicts in the order they were made, the
+    properties that were left out because nobody asked for a search, and those that were not reached because the audit
+    was cut off.
     """
 
     protocol: str
@@ -59,12 +61,44 @@ class Report:
     seed: int
     properties: tuple[Checked, ...]
     not_searched: tuple[str, ...] = ()
+    cut_off: tuple[str, ...] = ()
 
     @property
     def passed(self) -> bool:
-        """True if some property passed, none failed, and every one that is claimed was checked."""
+        """True if some property passed, none failed, and every one that is claimed and visible was checked."""
         statuses = {p.status for p in self.properties}
-        return Status.PASSED in statuses and statuses <= {Status.PASSED, Status.NOT_CLAIMED}
+        allowed = {Status.PASSED, Status.NOT_CLAIMED, Status.NOT_VISIBLE}
+        return Status.PASSED in statuses and statuses <= allowed and not self.cut_off
+
+    @property
+    def verdict(self) -> str:
+        """Whether it passed, in words; of a black box, only as far as its adapter lets an audit see."""
+        if self.cut_off:
+            return "was cut off"
+        seen = " what can be seen of it" if self.count(Status.NOT_VISIBLE) else ""
+        return f"passed{seen}" if self.passed else "did not pass"
+
+    def count(self, status: Status) -> int:
+        """How many properties have that verdict."""
+        return sum(p.status is status for p in self.properties)
+
+    def unseen(self) -> dict[str, list[str]]:
+        """What would make properties visible -> their names."""
+        found: dict[str, list[str]] = {}
+        for p in self.properties:
+            if p.status is Status.NOT_VISIBLE:
+                found.setdefault(p.reason, []).append(p.name)
+        return found
+
+    def _opening(self) -> str:
+        return f"The protocol {self.verdict}: {self.level} box, threat model {self.threat}, seed {self.seed}."
+
+    def closing(self) -> str:
+        """How many properties there are of each verdict, in one line."""
+        words = {status: status.value.replace("-", " ") for status in Status}
+        others = [f"{self.count(s)} {words[s]}" for s in ORDER if s is not Status.PASSED and self.count(s)]
+        told = f"{self.count(Status.PASSED)} of {len(self.properties) + len(self.cut_off)} properties passed"
+        return "; ".join([told, *others, *([f"{len(self.cut_off)} not reached"] if self.cut_off else [])])
 
     def ordered(self) -> list[Checked]:
         """What was not checked first, then failures, then the rest."""
@@ -78,18 +112,18 @@ class Report:
             "seed": self.seed,
             "properties": [p.to_json() for p in self.properties],
             "not_searched": list(self.not_searched),
+            "cut_off": list(self.cut_off),
             "passed": self.passed,
         }
 
     def to_markdown(self) -> str:
         """Evidence to keep: a table, what each property claims, and every counterexample."""
-        verdict = "passed" if self.passed else "did not pass"
         lines = [
             f"# Audit of {_plain(self.protocol)}",
             "",
-            f"The protocol {verdict}: {self.level} box, threat model {self.threat}, seed {self.seed}.",
+            f"{self._opening()} {self.closing()}.",
             "",
-            *([_not_searched(self), ""] if self.not_searched else []),
+            *([_left_out(self), ""] if _left_out(self) else []),
             "| property | status | examples | seconds | reason |",
             "|---|---|---|---|---|",
         ]
@@ -112,13 +146,11 @@ class Report:
             f"{f'<pre>{html.escape(p.counterexample)}</pre>' if p.counterexample else ''}</td></tr>"
             for p in self.ordered()
         )
-        verdict = "passed" if self.passed else "did not pass"
         title = f"Audit of {html.escape(self.protocol)}"
         return (
             f"<!doctype html><html lang=en><meta charset=utf-8><title>{title}</title><style>{_STYLE}</style>"
-            f"<h1>{title}</h1><p>The protocol {verdict}: {self.level} box, threat model {html.escape(self.threat)}, "
-            f"seed {self.seed}. {_not_searched(self)}</p><table><tr><th>property<th>status<th>examples<th>seconds"
-            f"<th>claim<th>reason</tr>{rows}</table></html>\n"
+            f"<h1>{title}</h1><p>{html.escape(self._opening())} {self.closing()}. {_left_out(self)}</p><table><tr>"
+            f"<th>property<th>status<th>examples<th>seconds<th>claim<th>reason</tr>{rows}</table></html>\n"
         )
 
 
@@ -131,10 +163,11 @@ _STYLE = (
 )
 
 
-def _not_searched(report: Report) -> str:
-    """What was left out, as a sentence; empty if nothing was."""
-    names = ", ".join(report.not_searched)
-    return f"Not examined, for want of a search (--search): {names}." if names else ""
+def _left_out(report: Report) -> str:
+    """What was left out, in sentences; empty if nothing was."""
+    searches, rest = ", ".join(report.not_searched), ", ".join(report.cut_off)
+    told = [f"Not examined, for want of a search (--search): {searches}."] if searches else []
+    return " ".join([*told, *([f"Not reached when the audit was cut off: {rest}."] if rest else [])])
 
 
 def _plain(text: str) -> str:

@@ -1,25 +1,30 @@
 """Runs properties on a subject and collects verdicts; hypothesis draws and shrinks the examples."""
 
+import contextlib
+import math
 import shlex
 import time
 import traceback
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 from hypothesis import HealthCheck, Phase, Verbosity, given, seed, settings
 from hypothesis import strategies as st
 from hypothesis.errors import FlakyFailure
 
-from protocols.audit.blackbox import Malformed
 from protocols.audit.draws import tell
-from protocols.audit.limit import Hung
-from protocols.audit.prop import THREATS, Finding, NotChecked, Property
+from protocols.audit.limit import Hung, OutOfTime, limited
+from protocols.audit.pieces import Malformed
+from protocols.audit.prop import THREATS, Finding, NotChecked, NotVisible, Property
 from protocols.audit.registry import PROPERTIES, find
 from protocols.audit.report import Checked, Report, Status
 from protocols.audit.subject import Subject
-from protocols.audit_hooks import Hooks
 from protocols.errors import Misuse
 
 DEFAULT_EXAMPLES = 25
+BLACK_SECONDS = 170.0
+"""What an audit of a black box may take, unless it is told otherwise."""
+SHARE = 0.25
+"""Of what is left of an audit's time, a property may take that much, or its even share where this is more."""
 OWN = settings(
     deadline=None,
     database=None,
@@ -38,50 +43,69 @@ def audit(
     seed: int = 0,
     only: Iterable[str] = (),
     search: bool = False,
+    seconds: float | None = None,
     on_property: Callable[[Property, Checked | None], None] | None = None,
 ) -> Report:
-    """Check every property of the subject's level and return the report.
+    """Check every property that is visible in the subject, name the others, and return the report.
 
     examples: per property, at least 1. seed: of the examples (not of the protocol's own randomness). only: names of
-    properties. search: let an adversary plan too, which takes minutes. on_property: called before
-    (with None) and after each. Raises Misuse for a name in `only` that is unknown or not of the subject's level, and
-    for an adapter that does not keep its contract.
+    properties. search: let an adversary plan too, which takes minutes. seconds: that the whole may take; None: 170 for
+    a black box whose properties are not searched, no limit elsewhere. A property that draws examples then gets fewer,
+    any other is not checked. on_property: called before (with None) and after each. Whoever interrupts the audit
+    (KeyboardInterrupt) gets the report of what was found until then. Raises Misuse for a name in `only` that is unknown
+    or not visible in the subject, and for an adapter that does not keep its contract.
     """
     if examples < 1:
         raise Misuse(f"examples: expected at least 1 per property, got {examples}")
-    verdicts = []
-    chosen = _chosen(subject, list(only), search)
+    if seconds is None:
+        seconds = BLACK_SECONDS if subject.level == "black" and not search else math.inf
+    if not seconds > 0:
+        raise Misuse(f"seconds: expected a time above 0, got {seconds}")
+    verdicts: list[Checked] = []
+    chosen = list(planned(subject, only, search))
+    until = time.perf_counter() + seconds
+    with contextlib.suppress(KeyboardInterrupt):
+        for place, prop in enumerate(chosen):
+            if on_property:
+                on_property(prop, None)
+            share = (until - time.perf_counter()) * max(SHARE, 1 / (len(chosen) - place))
+            verdicts.append(check(subject, prop, examples, seed, seconds=max(share, 0.01)))
+            if on_property:
+                on_property(prop, verdicts[-1])
+    reached = {verdict.name for verdict in verdicts}
+    cut_off = tuple(prop.name for prop in chosen if prop.name not in reached)
+    unseen = [] if only else [p for p in PROPERTIES if p.hidden(subject)]
+    verdicts += [check(subject, prop, examples, seed) for prop in unseen]
+    left_out = [p.name for p in PROPERTIES if p.search and p not in (*chosen, *unseen)]
+    return Report(
+        subject.name, subject.level, subject.threat, seed, tuple(verdicts), tuple(left_out), cut_off
+    )
+
+
+def planned(subject: Subject, only: Iterable[str] = (), search: bool = False) -> Sequence[Property]:
+    """Return the properties that `audit` would check, in order. Raises Misuse as it does."""
+    visible = [prop for prop in PROPERTIES if not prop.hidden(subject)]
+    chosen = [find(name) for name in only]
     for prop in chosen:
-        if on_property:
-            on_property(prop, None)
-        verdict = check(subject, prop, examples, seed)
-        verdicts.append(verdict)
-        if on_property:
-            on_property(prop, verdict)
-    left_out = [p.name for p in _of_level(subject) if p.search and p not in chosen]
-    return Report(subject.name, subject.level, subject.threat, seed, tuple(verdicts), tuple(left_out))
-
-
-def _of_level(subject: Subject) -> list[Property]:
-    return [prop for prop in PROPERTIES if subject.level == "white" or prop.level == "black"]
-
-
-def _chosen(subject: Subject, only: list[str], search: bool) -> list[Property]:
-    of_level = _of_level(subject)
-    chosen = [find(name) for name in only] or [prop for prop in of_level if search or not prop.search]
-    for prop in chosen:
-        if prop not in of_level:
+        if prop not in visible:
             raise Misuse(
-                f"the property {prop.name} needs a white box, and {subject.name} is a black box; properties of a "
-                f"black box: {', '.join(p.name for p in of_level)}"
+                f"the property {prop.name} is not visible in the black box {subject.name}: {prop.hidden(subject)}; "
+                f"visible: {', '.join(p.name for p in visible)}"
             )
-    return chosen
+    return chosen or [prop for prop in visible if search or not prop.search]
 
 
 def check(
-    subject: Subject, prop: Property, examples: int, number: int, chosen: settings | None = None
+    subject: Subject,
+    prop: Property,
+    examples: int,
+    number: int,
+    chosen: settings | None = None,
+    seconds: float = math.inf,
 ) -> Checked:
-    """Return the verdict on one property. chosen: settings of hypothesis that hold where the audit has no own."""
+    """Return the verdict on one property. chosen: settings of hypothesis that hold where the audit has no own.
+    seconds: that it may take.
+    """
     began = time.perf_counter()
     runs = [0]
 
@@ -89,31 +113,53 @@ def check(
         took, how = time.perf_counter() - began, subject.examined.get(prop.name, prop.statistics)
         return Checked(prop.name, prop.claim, prop.literature, status, reason, runs[0], took, story, how)
 
+    def failed(error: BaseException, repeats: bool) -> Checked:
+        story = str(error) if isinstance(error, Finding) else _crash(subject, error)
+        if not repeats:
+            story += "\nIt did not repeat with the same inputs: the protocol's own randomness takes part."
+        replay = _replay(subject, prop, examples, number)
+        return done(Status.FAILED, story.splitlines()[0], f"{story}\nReplay: {replay}")
+
     if THREATS.index(prop.threat) > THREATS.index(subject.threat):
         return done(
             Status.NOT_CLAIMED,
             f"promised in the {prop.threat} model; this protocol declares {subject.threat}",
         )
-    why = getattr(subject, "hooks", Hooks()).inapplicable.get(prop.name)
+    why = subject.hooks.inapplicable.get(prop.name)
     if why is not None:
         return done(Status.NOT_CLAIMED, f"it does not apply: {why}")
+    if hidden := prop.hidden(subject):
+        return done(Status.NOT_VISIBLE, hidden)
     subject.playing = None
+    wanted, found = min(examples, prop.most or examples), list[Finding]()
+    reason = ""
     try:
-        _run(subject, prop, min(examples, prop.most or examples), number, runs, chosen)
+        _within(seconds, lambda: _run(subject, prop, wanted, number, runs, found, chosen))
+    except OutOfTime:
+        reason = f"{max(runs[0] - 1, 0)} of {wanted} examples, in the {seconds:.0f} s that it may take"
+        if found:
+            return failed(found[-1], True)
+        if prop.statistical or prop.search or runs[0] < 2:
+            return done(Status.NOT_CHECKED, f"it did not end within the {seconds:.0f} s that it may take")
     except (Exception, SystemExit, Hung) as error:  # whatever it is, the audited protocol brought it about
         first, repeats = _first(error)
         if isinstance(first, Malformed):
             raise first from None
         if isinstance(first, NotChecked):
-            return done(Status.NOT_CHECKED, str(first))
-        story = str(first) if isinstance(first, Finding) else _crash(subject, first)
-        if not repeats:
-            story += "\nIt did not repeat with the same inputs: the protocol's own randomness takes part."
-        replay = _replay(subject, prop, examples, number)
-        return done(Status.FAILED, story.splitlines()[0], f"{story}\nReplay: {replay}")
+            unseen = isinstance(first, NotVisible) and subject.level == "black"
+            return done(Status.NOT_VISIBLE if unseen else Status.NOT_CHECKED, str(first))
+        return failed(first, repeats)
     if prop.name in subject.unknown:
         return done(Status.NOT_CHECKED, subject.unknown[prop.name])
-    return done(Status.PASSED, "")
+    return done(Status.PASSED, reason)
+
+
+def _within(seconds: float, call: Callable[[], None]) -> None:
+    """Make a call that may take so long. Raises OutOfTime."""
+    if seconds < math.inf:
+        limited(call, seconds, OutOfTime)
+    else:
+        call()
 
 
 def _first(error: BaseException) -> tuple[BaseException, bool]:
@@ -151,8 +197,10 @@ def _run(
     examples: int,
     number: int,
     runs: list[int],
+    found: list[Finding],
     chosen: settings | None,
 ) -> None:
+    """Check a property on its examples. runs: counts them. found: what they found, the last one shrunk furthest."""
     if prop.statistical or prop.search:
         runs[0] = 1
         prop.check(subject, None)
@@ -170,6 +218,10 @@ def _run(
     @given(data=st.data())
     def run(data: st.DataObject) -> None:
         runs[0] += 1
-        prop.check(subject, data)
+        try:
+            prop.check(subject, data)
+        except Finding as finding:
+            found.append(finding)
+            raise
 
     run()

@@ -27,7 +27,7 @@ OPEN = Policy(min_cohort=1, min_survivors=1, min_ring_bits=1, allow_simulated=Tr
 @dataclass
 class Played:
     """One session as an audit saw it. total is None where it was aborted; `why` then says the reason, and `notes`
-    which parties had refused what.
+    which parties had refused what. modulus: of the ring that a black box played in (0: it does not say).
     """
 
     total: NDArray[np.int64] | None
@@ -39,6 +39,7 @@ class Played:
     refusals: dict[Any, SecAggError] = field(default_factory=dict)
     session: Session | None = None
     notes: tuple[str, ...] = ()
+    modulus: int = 0
 
 
 @dataclass(frozen=True)
@@ -62,7 +63,8 @@ class Subject:
 
     reference: what a command line calls it, "" where none does. unknown: property -> why it is not known to
     hold even if no example failed. playing: inputs and drop-outs of the session that was played last.
-    examined: property -> how far a search went, in words. searched: how large the searched sessions are.
+    examined: property -> how far a search went, in words. searched: how large the searched sessions are. given: the
+    pieces that an adapter of a black box gives. hooks: what it tells about itself.
     """
 
     level: ClassVar[str]
@@ -76,6 +78,8 @@ class Subject:
         self.playing: tuple[Vectors, Drop] | None = None
         self.examined: dict[str, str] = {}
         self.searched = Searched()
+        self.given: Collection[str] = ()
+        self.hooks = Hooks()
         self._cache: dict[str, Any] = {}
 
     def play(self, inputs: Vectors, drop: Drop | None = None, **options: Any) -> Played:
@@ -108,7 +112,7 @@ class WhiteBox(Subject):
         threat = self.protocol.demands(sample).threat
         names = tuple(stage.name for stage in stages if stage.role == "client")
         super().__init__(name or self.protocol.name, threat, names, counting)
-        self.hooks: Hooks = self.protocol.audit_hooks
+        self.hooks = self.protocol.audit_hooks
         self.bound, self.clients = (1 << 15) - 1, (3, 8)
 
     def session_of(self, clients: int, dimension: int, bound: int, **options: Any) -> Session:

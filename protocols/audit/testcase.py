@@ -68,13 +68,15 @@ def _test(prop: Property) -> Callable[[SecureSumAudit], None]:
         import pytest
 
         subject, rules, accepted = self.subject(), self.rules(), self.accepts(prop)
-        if prop.level == "white" and subject.level == "black":
-            pytest.skip("needs a white-box adapter")
+        if hidden := prop.hidden(subject):
+            pytest.skip(f"not visible in a black box: {hidden}")
         if prop.search and not self.search:
             pytest.skip("not examined: set `search = True` in the class")
         verdict = check(subject, prop, rules.max_examples, self.seed, rules)
         said = f"{verdict.status.value}: {verdict.reason}"
-        if verdict.status is Status.NOT_CLAIMED or (verdict.status is Status.NOT_CHECKED and accepted):
+        if verdict.status in (Status.NOT_CLAIMED, Status.NOT_VISIBLE) or (
+            verdict.status is Status.NOT_CHECKED and accepted
+        ):
             pytest.skip(said)
         if verdict.status is not Status.PASSED:
             pytest.fail(verdict.counterexample or f"{said}\nTo accept that, name it in accept_not_checked.")

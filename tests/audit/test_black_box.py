@@ -25,7 +25,10 @@ def statuses(report: Report) -> dict[str, Status]:
 @pytest.mark.parametrize("bound", [1, 9, 127, (1 << 15) - 1, (1 << 40)])
 def test_a_sound_black_box_passes_whatever_its_bound(bound: int) -> None:
     report = audit(sound(bound=bound), examples=10)
-    assert [(p.name, p.reason) for p in report.properties if p.status is not Status.PASSED] == []
+    unseen = {Status.NOT_VISIBLE, Status.NOT_CLAIMED}
+    others = [p for p in report.properties if p.status not in unseen]
+    assert [(p.name, p.reason) for p in others if p.status is not Status.PASSED] == []
+    assert len(others) > 8
     assert report.passed
 
 

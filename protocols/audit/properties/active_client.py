@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from protocols.audit.draws import exact, tell
 from protocols.audit.prop import Finding, NotChecked, promised
+from protocols.audit.properties import tampered
 from protocols.audit.stepping import drive
 from protocols.errors import PeerError, SecAggError
 from protocols.kernel import SERVER, Message, client
@@ -98,7 +99,12 @@ def _went_off() -> None:
     _Bomb.exploded = True
 
 
-@promised("none", "deserialisation", most=1)
+def _unpickled_outside(subject: Any, data: Any) -> None:
+    _Bomb.exploded = False
+    tampered.unpickled(subject, _Bomb(), lambda: _Bomb.exploded)
+
+
+@promised("none", "deserialisation", most=1, pieces=("tamper",), outside=_unpickled_outside)
 def nothing_is_unpickled(subject: Any, data: Any) -> None:
     """No decoder executes what it receives."""
     driven = drive(subject, _vectors())

@@ -13,6 +13,7 @@ import numpy as np
 
 from protocols.audit.draws import exact, inputs, tell
 from protocols.audit.prop import Finding, NotChecked, promised
+from protocols.audit.properties import tampered
 from protocols.audit.randomness import ReplayRandom
 from protocols.audit.stepping import Driven, Driving, answer_to, drive
 from protocols.audit_hooks import Forgery
@@ -44,7 +45,7 @@ def _requests(driven: Driven) -> list[tuple[str, Message, bytes]]:
     ]
 
 
-@promised("semi-malicious", "session binding", most=1)
+@promised("semi-malicious", "session binding", most=1, pieces=("tamper",), outside=tampered.mixed_sessions)
 def mixed_sessions_refused(subject: Any, data: Any) -> None:
     """Messages of another session are refused."""
     here, there = drive(subject, _vectors()), drive(subject, _vectors())
@@ -79,7 +80,9 @@ def stale_shares_refused(subject: Any, data: Any) -> None:
             )
 
 
-@promised("semi-malicious", "authenticated routing", most=1)
+@promised(
+    "semi-malicious", "authenticated routing", most=1, pieces=("tamper",), outside=tampered.swapped_recipients
+)
 def swapped_recipients_refused(subject: Any, data: Any) -> None:
     """A request meant for another client is refused."""
     driven = drive(subject, _vectors())
@@ -110,7 +113,7 @@ def replays_refused(subject: Any, data: Any) -> None:
                         )
 
 
-@promised("semi-malicious", "state rollback", most=1)
+@promised("semi-malicious", "state rollback", most=1, pieces=("tamper",), outside=tampered.one_answer)
 def one_answer_per_session(subject: Any, data: Any) -> None:
     """A party answers once what opens anything, from a restored state too.
 
@@ -256,7 +259,13 @@ def least_survivors_hold(subject: Any, data: Any) -> None:
         )
 
 
-@promised("semi-malicious", "active server (Bonawitz et al., CCS 2017, section 6.2)", most=1)
+@promised(
+    "semi-malicious",
+    "active server (Bonawitz et al., CCS 2017, section 6.2)",
+    most=1,
+    pieces=("tamper views",),
+    outside=tampered.forged_views,
+)
 def forged_requests_refused(subject: Any, data: Any) -> None:
     """Survivor sets that overlap, repeat or shrink, swapped keys and split views are refused."""
     hook = subject.hooks.forgeries

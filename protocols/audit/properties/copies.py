@@ -9,18 +9,24 @@ from protocols.audit.draws import tell
 from protocols.audit.prop import promised
 from protocols.kernel import SERVER, Message
 
+HERE = object()
+"""The one session of a black box."""
 
-@promised("semi-honest", "malleability, copied ballots (Cortier and Smyth, CSF 2011)", most=1)
+
+@promised(
+    "semi-honest", "malleability, copied ballots (Cortier and Smyth, CSF 2011)", most=1, pieces=("tamper",)
+)
 def copied_contributions_are_not_summed(subject: Any, data: Any) -> None:
     """What one client sent does not count again in another's name, from this session or an earlier one.
 
     A total with one input twice, less the inputs that are known, tells that input.
     """
-    vectors = [np.array([(i + 1) * 10, -i], np.int64) for i in range(5)]
+    vectors = [np.array([subject.bound * (i == 0), subject.bound * (i == 1)], np.int64) for i in range(5)]
+    vectors = vectors[: max(3, subject.clients[1])]
     earlier: dict[int, Message] = {}
     subject.play(vectors, {}, tamper=_Copying(subject, None, earlier).tamper)
     for story, known in (("an earlier", earlier), ("this", {})):
-        session = subject.session_of(5, 2, subject.bound)
+        session = subject.session_of(5, 2, subject.bound) if subject.level == "white" else HERE
         copying = _Copying(subject, session, known)
         played = subject.play(vectors, {}, session=session, tamper=copying.tamper)
         twice = vectors[0] + sum(v for i, v in enumerate(vectors) if i in played.survivors and i != 1)

@@ -13,7 +13,7 @@ from protocols.kernel import SERVER, Message
 @promised(
     "none",
     "correctness with drop-outs (Bonawitz et al., CCS 2017, theorem 6.1)",
-    level="black",
+    pieces=("",),
     outside=black.exact_sum,
 )
 def exact_sum(subject: Any, data: Any) -> None:
@@ -40,17 +40,13 @@ def exact_sum(subject: Any, data: Any) -> None:
         raise tell("the total is not the sum over the survivors", vectors, gone, played, expected=expected)
 
 
-@promised("none", "capacity", level="black", most=1)
+@promised("none", "capacity", pieces=("",), most=1)
 def no_wrap_at_the_bound(subject: Any, data: Any) -> None:
     """Inputs at the public bound neither wrap nor saturate."""
     n = subject.clients[1]
     for sign in (1, -1):
         vectors = [np.full(2, sign * subject.bound, np.int64)] * n
-        played = (
-            subject.play(vectors, {}, bound=subject.bound)
-            if subject.level == "white"
-            else subject.play(vectors, {})
-        )
+        played = subject.play(vectors, {}, bound=subject.bound)
         if played.total is None or played.total.tolist() != exact(vectors, tuple(range(n))):
             raise tell("at the bound the total wraps, saturates or is missing", vectors, {}, played)
 
@@ -59,7 +55,7 @@ LONG, MASKED_LONG = 1_009, 40_009
 """Coordinates of a long vector; masks are made in blocks, so where there are masks it is longer than a block."""
 
 
-@promised("none", "correctness", level="black", most=1)
+@promised("none", "correctness", pieces=("",), most=1)
 def exact_in_every_coordinate(subject: Any, data: Any) -> None:
     """A long vector is summed exactly in every coordinate.
 
@@ -70,8 +66,7 @@ def exact_in_every_coordinate(subject: Any, data: Any) -> None:
     steps = np.arange(dimension, dtype=np.int64)
     n = subject.clients[0]
     vectors = [(steps * (i + 3)) % (2 * subject.bound + 1) - subject.bound for i in range(n)]
-    options = {"bound": subject.bound} if subject.level == "white" else {}
-    played = subject.play(vectors, {}, **options)
+    played = subject.play(vectors, {}, bound=subject.bound)
     expected = np.sum(vectors, axis=0)
     if played.total is None or len(played.total) != dimension:
         raise Finding(f"no total of {dimension} coordinates came out of vectors of that length: {played.why}")
@@ -94,7 +89,7 @@ def no_input_beyond_the_bound(subject: Any, data: Any) -> None:
         raise tell(f"an input beyond the public bound {subject.bound} was summed", vectors, {}, played)
 
 
-@promised("semi-honest", "robustness threshold", level="black", outside=black.none_beyond_tolerance)
+@promised("semi-honest", "robustness threshold", pieces=("",), outside=black.none_beyond_tolerance)
 def no_total_beyond_tolerance(subject: Any, data: Any) -> None:
     """When fewer clients stay than the threshold asks for, no total comes out."""
     vectors = inputs(subject, data)
@@ -115,7 +110,7 @@ def no_total_beyond_tolerance(subject: Any, data: Any) -> None:
         )
 
 
-@promised("none", "asynchronous delivery", most=5)
+@promised("none", "asynchronous delivery", most=5, pieces=("tamper",))
 def order_and_duplicates(subject: Any, data: Any) -> None:
     """Order, timing and duplication of messages do not change the total."""
     vectors = inputs(subject, data)

@@ -8,7 +8,7 @@ import numpy as np
 
 from protocols.audit.generators import watched
 from protocols.audit.prop import Finding, promised
-from protocols.audit.properties import black
+from protocols.audit.properties import black, tampered
 from protocols.audit.reading import input_bodies
 
 CANARY = 0x5EC2E7CA7A21
@@ -19,7 +19,7 @@ def _nothing_in_clear_outside(subject: Any, data: Any) -> None:
     _no_aggregate(subject)
 
 
-@promised("semi-honest", "taint canaries", level="black", most=1, outside=_nothing_in_clear_outside)
+@promised("semi-honest", "taint canaries", pieces=("",), most=1, outside=_nothing_in_clear_outside)
 def nothing_in_clear(subject: Any, data: Any) -> None:
     """No value of a client, and no count, sum, norm or maximum of its vector, travels in clear.
 
@@ -65,7 +65,7 @@ def _no_aggregate(subject: Any) -> None:
         vector[vector == 0] = 1
         vector[101 + 11 * i :] = 0
         vectors.append(vector)
-    played = subject.play(vectors, {}, **({} if subject.level == "black" else {"bound": bound}))
+    played = subject.play(vectors, {}, bound=bound)
     bodies: dict[str, list[bytes]] = {}
     for sender, _, body in played.transcript:
         if sender.startswith("client"):
@@ -117,7 +117,7 @@ def _hidden_in(needle: bytes, body: bytes) -> bool:
     return wanted in bits or wanted[::-1] in little
 
 
-@promised("semi-honest", "length hiding", level="black", most=1, outside=black.sizes_say_nothing)
+@promised("semi-honest", "length hiding", pieces=("",), most=1, outside=black.sizes_say_nothing)
 def sizes_say_nothing(subject: Any, data: Any) -> None:
     """The sizes of all messages are independent of the inputs."""
     n = subject.clients[0]
@@ -133,7 +133,7 @@ def sizes_say_nothing(subject: Any, data: Any) -> None:
         )
 
 
-@promised("semi-honest", "semantic security", level="black", most=2, outside=black.randomised)
+@promised("semi-honest", "semantic security", pieces=("",), most=2, outside=black.randomised)
 def randomised(subject: Any, data: Any) -> None:
     """Equal inputs are masked or encrypted freshly, in every session, client and coordinate.
 
@@ -156,7 +156,13 @@ def randomised(subject: Any, data: Any) -> None:
                 seen[piece] = place
 
 
-@promised("semi-honest", "authenticated encryption of shares", most=1)
+@promised(
+    "semi-honest",
+    "authenticated encryption of shares",
+    most=1,
+    pieces=("shares",),
+    outside=tampered.sealed_shares,
+)
 def shares_are_sealed(subject: Any, data: Any) -> None:
     """What is opened at the end never went through the relay in clear before.
 
@@ -181,7 +187,7 @@ def shares_are_sealed(subject: Any, data: Any) -> None:
                 )
 
 
-@promised("semi-honest", "cryptographic randomness", level="black", most=1)
+@promised("semi-honest", "cryptographic randomness", pieces=("",), most=1)
 def no_statistical_generators(subject: Any, data: Any) -> None:
     """No randomness of a session comes from Python's, NumPy's or torch's statistical generators.
 

@@ -1,13 +1,15 @@
 """Masks: uniform over the whole ring, fresh, bound to their session. What does not belong here: seeds (`entropy`)."""
 
-import itertools
 from typing import Any
 
 import numpy as np
 
 from protocols.audit.prop import Finding, NotChecked, promised
+from protocols.audit.properties import given
+from protocols.audit.properties.freshness import FRESH, Rows, nothing_in_common
+from protocols.audit.properties.given import STREAM
 from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, input_bodies, modulus_of
+from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, input_bodies, modulus_of, rings
 from protocols.audit.statistics import Design, chi_square_uniform
 from protocols.kernel import SERVER
 from protocols.randomness import SystemRandom
@@ -15,30 +17,36 @@ from protocols.runtime import recall
 
 N = 3
 UNIFORM = Design(SAMPLES, tests=2 * N)
-FRESH = Design(SAMPLES // 2, tests=600)
-STREAM = Design(32 * SAMPLES, tests=1)
 
 
-@promised("semi-honest", "one-time pad", statistics=str(UNIFORM))
+@promised("semi-honest", "one-time pad", pieces=("elements modulus",), statistics=str(UNIFORM))
 def uniform_over_the_ring(subject: Any, data: Any) -> None:
     """Masked vectors are uniform over the whole ring.
 
     Chi-square of masked elements over a small ring and a wide one, per client: one short of the modulus would show,
     and bits that no mask covers.
     """
-    for bound in (SMALL, WIDE):
-        played = subject.play([np.zeros(SAMPLES, np.int64)] * N, {}, bound=bound)
+    for ring in rings(subject):
+        played = subject.play([np.zeros(SAMPLES, np.int64)] * max(N, subject.clients[0]), {}, **ring)
         modulus = modulus_of(subject, played)
-        for who, values in elements_of(subject, played).items():
+        for who, values in list(elements_of(subject, played).items())[:N]:
             p = chi_square_uniform(values, modulus)
             if p < UNIFORM.level:
                 raise Finding(
                     f"masked elements are not uniform over Z_{modulus} (p = {p:.2g})\n"
                     f"  client {who}, {SAMPLES} coordinates, the first: {values[:8].tolist()}"
                 )
+        if subject.level == "black":
+            given.ends_come(subject, ring, modulus)
 
 
-@promised("semi-honest", "one-time pad", statistics=str(FRESH))
+@promised(
+    "semi-honest",
+    "one-time pad",
+    pieces=("elements modulus", "watch"),
+    outside=given.fresh_masks,
+    statistics=str(FRESH),
+)
 def fresh_masks(subject: Any, data: Any) -> None:
     """Masks are fresh across coordinates, clients, rounds and retries.
 
@@ -46,29 +54,7 @@ def fresh_masks(subject: Any, data: Any) -> None:
     """
     for bound in (SMALL, WIDE):
         rows, residues, modulus = _rounds(subject, bound)
-        for story, difference in _differences(rows, residues, modulus):
-            p = chi_square_uniform(difference, modulus)
-            if p < FRESH.level:
-                raise Finding(
-                    f"masks are not fresh (p = {p:.2g})\n  {story}: their difference is not uniform"
-                )
-
-
-Rows = list[tuple[str, int, Any]]
-"""Story, client, ring elements."""
-
-
-def _differences(rows: Rows, residues: Rows, modulus: int) -> list[tuple[str, Any]]:
-    ring = np.uint64(modulus)
-    pairs = list(itertools.combinations(rows, 2))
-    # within one round the residues sum to zero by design; one client's of two rounds have nothing in common
-    pairs += [(a, b) for a, b in itertools.combinations(residues, 2) if a[1] == b[1]]
-    found = [(f"{a[0]} against {b[0]}", (a[2] - b[2]) % ring) for a, b in pairs]
-    for who, _, v in rows:
-        half = len(v) // 2
-        found.append((f"{who}: neighbouring coordinates", (v[1:] - v[:-1])[::2] % ring))
-        found.append((f"{who}: the halves of its vector", (v[half:] - v[:half]) % ring))
-    return found
+        nothing_in_common(rows, residues, modulus)
 
 
 def _rounds(subject: Any, bound: int) -> tuple[Rows, Rows, int]:
@@ -134,7 +120,13 @@ def _masked(subject: Any, played: Any) -> dict[Any, bytes]:
     return {who: values.tobytes() for who, values in elements_of(subject, played).items()}
 
 
-@promised("semi-honest", "pseudorandom generator", statistics=str(STREAM))
+@promised(
+    "semi-honest",
+    "pseudorandom generator",
+    pieces=("stream seed_bytes",),
+    outside=given.stream_is_uniform,
+    statistics=str(STREAM),
+)
 def stream_is_uniform(subject: Any, data: Any) -> None:
     """The stream behind the masks is uniform over bytes.
 

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.prop import promised
-from protocols.audit.search import offers, schedules
+from protocols.audit.search import offers, outside, schedules
 from protocols.audit.search.forks import CLIENTS, LEAST
 from protocols.audit.search.playing import rounds, set_up, sit_down
 from protocols.audit.search.views import Arrangement, Search, opening_of
@@ -37,7 +37,17 @@ def _has_rounds(subject: Any) -> bool:
     return rounds(subject.protocol, table)
 
 
-@promised("semi-malicious", "active server: split views, per-recipient lists", search=True)
+def _outside(subject: Any, data: Any) -> None:
+    subject.examined["no-split-opens-few"] = outside.search(subject)
+
+
+@promised(
+    "semi-malicious",
+    "active server: split views, per-recipient lists",
+    pieces=("tamper views shares tolerated",),
+    outside=_outside,
+    search=True,
+)
 def no_split_opens_few(subject: Any, data: Any) -> None:
     """No lists, views, votes and answers, each shown to whom it suits, open a sum over fewer honest clients than the
     session promises; not if any one check is left out of the plan, for then the real states refuse.

@@ -11,14 +11,15 @@ from hypothesis import strategies as st
 
 from protocols.audit.draws import inputs, tell
 from protocols.audit.prop import Finding, NotChecked, promised
+from protocols.audit.properties import tampered
+from protocols.audit.properties.tampered import RESIDUAL
 from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, modulus_of
+from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, modulus_of, rings
 from protocols.audit.statistics import Design, chi_square_uniform, two_sample
 from protocols.audit.stepping import Driven, Driving, drive
 from protocols.kernel import Message, Party, client
 
 VIEWS = Design(4 * SAMPLES, tests=6, two=True)
-RESIDUAL = Design(SAMPLES, tests=200)
 INSIDERS = Design(SAMPLES, tests=40)
 COMPONENTS = Design(SAMPLES, tests=400)
 CLIENTS, SPARSE_CLIENTS = 5, 16
@@ -100,19 +101,20 @@ def _changed(a: Any, b: Any) -> list[tuple[str, str]]:
     ]
 
 
-@promised("semi-honest", "simulation", statistics=str(VIEWS))
+@promised("semi-honest", "simulation", statistics=str(VIEWS), pieces=("elements modulus",))
 def views_indistinguishable(subject: Any, data: Any) -> None:
     """Two input sets with equal sums give the same distribution of views.
 
     Two input sets with equal sums, many coordinates: the joint view of any two clients has one distribution.
     """
     d = VIEWS.samples
-    left = [np.ones(d, np.int64), -np.ones(d, np.int64), np.zeros(d, np.int64)]
-    right = [np.zeros(d, np.int64)] * 3
+    n = max(3, subject.clients[0]) if subject.level == "black" else 3
+    left = [np.ones(d, np.int64), -np.ones(d, np.int64), *[np.zeros(d, np.int64)] * (n - 2)]
+    right = [np.zeros(d, np.int64)] * n
     views = []
     modulus = 0
     for vectors in (left, right):
-        played = subject.play(vectors, {}, bound=SMALL)
+        played = subject.play(vectors, {}, **rings(subject)[0])
         modulus = modulus_of(subject, played)
         view = subject.hooks.stripped
         views.append(view(played.session, played.messages, {}) if view else elements_of(subject, played))
@@ -138,7 +140,13 @@ def _coarsened(modulus: int) -> list[tuple[str, Any]]:
     ]
 
 
-@promised("semi-honest", "double masking (Bonawitz et al., CCS 2017, section 4)", statistics=str(RESIDUAL))
+@promised(
+    "semi-honest",
+    "double masking (Bonawitz et al., CCS 2017, section 4)",
+    statistics=str(RESIDUAL),
+    pieces=("elements modulus tamper", "stripped modulus"),
+    outside=tampered.kept_vectors,
+)
 def masked_after_unmasking(subject: Any, data: Any) -> None:
     """What the server can remove from a survivor's vector leaves it uniform, under drop-outs too.
 

@@ -1,0 +1,100 @@
+"""What an adapter of a black box may give beyond totals and transcripts. No property lives here."""
+
+import inspect
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from protocols.errors import Misuse
+
+Seen = tuple[str, str, bytes]
+"""A message: sender, recipient, body."""
+Share = tuple[int, str, bytes]
+"""A share that is opened: whose secret it is of (a client's place), which of its secrets ("own", "key"), the share."""
+Tamper = Callable[[str, Seen], Sequence[Seen]]
+"""(stage, message) -> the messages that arrive instead; a body that is changed, none at all, or more than one."""
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Each piece is optional, and makes properties visible; docs/audit.md says which.
+
+    modulus: of the ring of masked vectors. elements: message -> the ring elements of a client's masked vector that it
+    carries (integers from 0 to modulus - 1), None for any other message. ring: modulus (16) -> a `run` of the same
+    protocol over so small a ring. stream: seed, count -> so many mask elements, as the protocol expands that seed:
+    over the ring, or over bytes where `modulus` is not given. seed_bytes: width of those seeds. watch: functions of the
+    protocol, or "module:name" of them, whose first argument is a seed (bytes or int): each call is recorded, with its
+    seed and its caller. stripped: transcript -> client's place -> what is left of its masked vector once the server
+    took off all masks that the transcript lets it. shares: message -> the shares that it opens in clear, each as (the
+    place of the client whose secret it is of; "own" for what makes its own mask, "key" for what makes its masks with
+    others; the share). views: stage,
+    message of the server, places of clients -> the same message as it would be if just these clients had stayed; None
+    for a message that names nobody.
+    """
+
+    modulus: int = 0
+    elements: Callable[[Seen], Any] | None = None
+    ring: Callable[[int], Any] | None = None
+    stream: Callable[[bytes, int], Any] | None = None
+    seed_bytes: int = 0
+    watch: tuple[Any, ...] = ()
+    stripped: Callable[[Sequence[Seen]], Any] | None = None
+    shares: Callable[[Seen], Iterable[Share]] | None = None
+    views: Callable[[str, Seen, frozenset[int]], Seen | None] | None = None
+
+    def __post_init__(self) -> None:
+        """Raises Misuse for a piece of the wrong kind."""
+        for name in ("elements", "ring", "stream", "stripped", "shares", "views"):
+            given = getattr(self, name)
+            if given is not None and not callable(given):
+                raise Misuse(f"{name}: expected a function, got {type(given).__name__}")
+        for name, most in (("modulus", 1 << 64), ("seed_bytes", 1 << 16)):
+            given = getattr(self, name)
+            if not isinstance(given, int) or not 0 <= given <= most or (name == "modulus" and given == 1):
+                raise Misuse(f"{name}: expected a whole number up to {most}, got {given!r}")
+
+    @classmethod
+    def of(cls, given: dict[str, Any]) -> "Pieces":
+        """Return the pieces by name. Raises Misuse for a name that is none."""
+        known = [one.name for one in fields(cls)]
+        for name in given:
+            if name not in known:
+                raise Misuse(f"{name}: no piece of that name; a BlackBox takes {', '.join(known)}")
+        if callable(given.get("watch")) or isinstance(given.get("watch"), str):
+            given = {**given, "watch": (given["watch"],)}
+        return cls(**given)
+
+    def given(self, run: Any) -> set[str]:
+        """The names of what is there; `tamper` is an argument of `run`."""
+        found = {one.name for one in fields(self) if getattr(self, one.name)}
+        return found | ({"tamper"} if "tamper" in _arguments(run) else set())
+
+    def vector(self, message: Seen) -> NDArray[np.uint64] | None:
+        """The ring elements of a message. Raises Malformed where they are none."""
+        found = self.elements(message) if self.elements else None
+        if found is None:
+            return None
+        values = np.asarray(found)
+        if values.dtype.kind not in "iuO" or values.ndim != 1 or not values.size:
+            raise Malformed(
+                f"elements: expected a vector of integers, got {values.dtype} of shape {values.shape}"
+            )
+        if int(values.min()) < 0 or (int(values.max()) >= self.modulus > 0):
+            raise Malformed(
+                f"elements: expected 0 to {self.modulus - 1}, got {values.min()} to {values.max()}"
+            )
+        return values.astype(np.uint64)
+
+
+class Malformed(Misuse):
+    """An adapter that does not keep its contract: nothing is found out about the protocol behind it."""
+
+
+def _arguments(run: Any) -> Sequence[str]:
+    try:
+        return tuple(inspect.signature(run).parameters)
+    except (TypeError, ValueError):
+        return ()
