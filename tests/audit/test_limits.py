@@ -28,15 +28,12 @@ def slow(seconds: float, wrong: bool = False) -> BlackBox:
 
 
 def test_an_audit_ends_in_its_time_and_says_what_it_did_not_get_to() -> None:
-    began = time.monotonic()
-    report = audit(slow(0.1), seconds=4.0, examples=50)
-    assert time.monotonic() - began < 30
-    by_name = {p.name: p for p in report.properties}
-    fewer = by_name["exact-sum"]
-    assert fewer.status is Status.PASSED
-    assert "of 50 examples, in the " in fewer.reason
-    assert by_name["secrets-are-drawn-in-full"].status is Status.NOT_CHECKED
-    assert "did not end within the" in by_name["secrets-are-drawn-in-full"].reason
+    report = audit(slow(0.1), seconds=2.0, only=["exact-sum"], examples=1000)
+    assert report.properties[0].status is Status.PASSED
+    assert " of 1000 examples, in the 2 s that it may take" in report.properties[0].reason
+    report = audit(slow(0.1), seconds=0.15, only=["secrets-are-drawn-in-full"])
+    assert report.properties[0].status is Status.NOT_CHECKED
+    assert "did not end within the" in report.properties[0].reason
     assert not report.passed
 
 
