@@ -102,7 +102,7 @@ def print_closing(
         console.print(seen.table())
     console.print("\n[bold]Privacy statement[/bold]")
     console.print(result.statement.describe(), highlight=False, markup=False)
-    console.print(f"\nFiles: {folder}", markup=False)
+    console.print(f"\nFiles: {folder}\nAs a page: secagg report {folder}", markup=False)
 
 
 def round_line(result: RoundResult, shown: tuple[str, ...] = ("loss", "accuracy")) -> str:

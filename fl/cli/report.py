@@ -1,0 +1,37 @@
+"""`secagg report`: one HTML file about runs, sweeps, benchmarks and audits. What does not belong here: the page."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from fl.cli.output import JsonOption, tell
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("report")(report)
+
+
+def report(
+    sources: Annotated[
+        list[Path],
+        typer.Argument(help="Folders of runs or of sweeps; JSON files of benchmarks and audits."),
+    ],
+    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    metric: Annotated[
+        str | None, typer.Option(help="The test metric to compare; unless given the accuracy.")
+    ] = None,
+    figures: Annotated[
+        bool, typer.Option(help="Also write each chart as SVG and PNG beside the file (extra plots).")
+    ] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Write one HTML file that opens without a network: results with intervals, costs, who learns what, privacy
+    cards, ledgers, verdicts on the records, and the configurations to run again.
+    """
+    from fl.report import write
+
+    written = write(sources, output, metric, figures)
+    facts = {"output": output, "files": [str(path) for path in written], "bytes": output.stat().st_size}
+    tell(facts, as_json, *(f"Written: {path}" for path in written))

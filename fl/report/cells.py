@@ -1,0 +1,145 @@
+"""What a report compares: runs that differ in their seeds alone are one cell, with a mean and an interval.
+
+What does not belong here: files and the page.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from statistics import fmean, stdev
+
+from fl.callbacks.choosing import mode_of
+from fl.report.sources import Json, Run
+from protocols.errors import Misuse
+
+LEVEL = 0.95
+"""Of a cell's interval, over seeds: Student's t."""
+
+
+@dataclass(frozen=True)
+class Cell:
+    """Runs of one configuration. number: its place in the report; metric: what is compared."""
+
+    number: int
+    runs: list[Run]
+    metric: str
+
+    @property
+    def first(self) -> Run:
+        return self.runs[0]
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others on sight: layers, strategy unless usual, share of clients lost."""
+        config = self.first.config
+        parts = [self.first.layers]
+        parts += [str(config["strategy"])] if config.get("strategy", "fedavg") != "fedavg" else []
+        parts += [f"{config['dropout']:.0%} leave"] if config.get("dropout") else []
+        return ", ".join(parts)
+
+    def mean(self) -> tuple[float, float]:
+        """Mean of the metric over the runs, and half of its interval at `LEVEL` (nan for a single run)."""
+        from scipy.stats import t
+
+        values = [last(run, self.metric) for run in self.runs]
+        if len(values) < 2:
+            return values[0], math.nan
+        half = float(t.ppf((1 + LEVEL) / 2, len(values) - 1)) * stdev(values) / math.sqrt(len(values))
+        return fmean(values), half
+
+    def facts(self) -> list[Json]:
+        """A row per guarantee, and one where there is none: what charts and tables show."""
+        mean, half = self.mean()
+        cost = {
+            name: _mean([_spent(run, name) for run in self.runs])
+            for name in ("bytes_up", "bytes_down", "seconds")
+        }
+        shared: Json = {
+            "cell": self.number,
+            "label": self.label,
+            "data": str(self.first.config.get("data", "")),
+            "layers": self.first.layers,
+            "value": mean,
+            "low": None if math.isnan(half) else mean - half,
+            "high": None if math.isnan(half) else mean + half,
+            "runs": len(self.runs),
+            **cost,
+        }
+        lines = self.first.guarantees or [{"epsilon": None, "unit": "", "adversary": "", "delta": None}]
+        return [
+            shared
+            | {key: line[key] for key in ("epsilon", "unit", "adversary", "delta")}
+            | {"holds": f"per {line['unit']}, against the {line['adversary']}" if line["unit"] else "none"}
+            for line in lines
+        ]
+
+    def curve(self) -> list[Json]:
+        """The metric round by round, of every run."""
+        return [
+            {
+                "cell": self.number,
+                "label": self.label,
+                "run": run.name,
+                "round": entry["round"],
+                "value": entry[self.metric],
+            }
+            for run in self.runs
+            for entry in run.played
+            if isinstance(entry.get(self.metric), int | float)
+        ]
+
+
+def cells(runs: Sequence[Run], metric: str | None = None) -> list[Cell]:
+    """Group runs by all but their seeds; `metric` is the accuracy, or the first that all of them measured.
+
+    Raises Misuse where runs have no metric in common, or lack the one that was named.
+    """
+    shown = metric or _common(runs)
+    for run in runs:
+        if not any(shown in entry for entry in run.played):
+            raise Misuse(f"{run.name} has no metric {shown!r}: it has {', '.join(measured(run)) or 'none'}")
+    groups: dict[str, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(run.cell if run.config else run.name, []).append(run)
+    return [Cell(number, group, shown) for number, group in enumerate(groups.values())]
+
+
+def upwards(metric: str) -> bool:
+    """Whether more of a metric is better; taken as such where its name does not tell."""
+    return mode_of(metric) != "min"
+
+
+def measured(run: Run) -> list[str]:
+    """Names of the test metrics that the run has, in the run's order."""
+    entry = run.played[-1] if run.played else {}
+    listed = list(entry)
+    told = listed[1 : listed.index("train")] if "train" in listed else []
+    return [name for name in told if isinstance(entry[name], int | float)]
+
+
+def last(run: Run, metric: str) -> float:
+    """The metric after the last round that measured it."""
+    return float(next(entry[metric] for entry in reversed(run.played) if metric in entry))
+
+
+def _common(runs: Sequence[Run]) -> str:
+    for run in runs:
+        if not run.played:
+            raise Misuse(f"{run.name}: no round of it has a total, so that there is nothing to compare")
+    shared = [name for name in measured(runs[0]) if all(name in measured(run) for run in runs)]
+    if not shared:
+        raise Misuse("the runs have no test metric in common: name one, or report them apart")
+    return "accuracy" if "accuracy" in shared else shared[0]
+
+
+def _spent(run: Run, name: str) -> float | None:
+    """Bytes per client and round, or seconds of the whole run; None where a layer withholds them."""
+    if name == "seconds":
+        told = [entry["seconds"] for entry in run.rounds]
+        return sum(sum(each.values()) for each in told) if all("train" in each for each in told) else None
+    return _mean([entry[f"{name}_per_client"] for entry in run.played])
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

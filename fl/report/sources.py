@@ -1,0 +1,166 @@
+"""What a report is made from: folders of runs, sweeps of them, results of benchmarks, reports of audits.
+
+What does not belong here: how seeds of one cell are put together, and the page.
+"""
+
+import json
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from fl.round.kept import CONFIG, METRICS, STATEMENT
+from protocols.errors import Misuse, RecordError
+from protocols.record import FILE_NAME, check_files, verify_record
+
+Json = dict[str, Any]
+AUDIT = "audit.json"
+"""What `secagg audit sample-dp ... --json` printed, beside the run whose layer it measured."""
+NOT_OF_A_CELL = ("seed", "output", "data_dir", "threads", "workers", "device", "resume")
+"""Keys of a configuration that runs of one cell may differ in."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """A run as its folder tells it.
+
+    name: the folder's. config: its keys; text: the file. rounds: metrics.jsonl, a dict per round. statement: see
+    `protocols.Statement`. verdict: what checking the record said. audit: a measured lower bound, or None.
+    """
+
+    name: str
+    config: Json
+    text: str
+    rounds: list[Json]
+    statement: Json
+    verdict: str
+    audit: Json | None = None
+
+    @property
+    def layers(self) -> str:
+        """The layers' names in the client's order."""
+        listed = [item if isinstance(item, str) else item["name"] for item in self.config.get("privacy", [])]
+        return " + ".join(name.partition(":")[0] for name in listed) or "none"
+
+    @property
+    def cell(self) -> str:
+        """What runs of one cell share: everything but the seed and the machine's matters."""
+        kept = {key: value for key, value in self.config.items() if key not in NOT_OF_A_CELL}
+        return json.dumps(kept, sort_keys=True)
+
+    @property
+    def played(self) -> list[Json]:
+        """The rounds that were not abandoned."""
+        return [entry for entry in self.rounds if entry["abandoned"] is None]
+
+    @property
+    def guarantees(self) -> list[Json]:
+        """A line per unit, relation, adversary and delta; none without differential privacy."""
+        return list(self.statement.get("guarantees", []))
+
+
+@dataclass(frozen=True)
+class Table:
+    """Anything else that is shown as it is: a benchmark's rows, an audit's properties.
+
+    title: its name. about: a sentence. rows: dicts of text and numbers.
+    """
+
+    title: str
+    about: str
+    rows: list[Json]
+
+    @property
+    def columns(self) -> list[str]:
+        """Every key of the rows, those of text first."""
+        names = dict.fromkeys(name for row in self.rows for name in row)
+        return sorted(names, key=lambda name: not any(isinstance(row.get(name), str) for row in self.rows))
+
+
+@dataclass
+class Found:
+    """All that was read."""
+
+    runs: list[Run] = field(default_factory=list)
+    tables: list[Table] = field(default_factory=list)
+
+
+def read(paths: list[Path]) -> Found:
+    """Read folders of runs, folders of such folders, benchmark results and audits (JSON).
+
+    Raises Misuse where a path holds none of them, naming what was expected.
+    """
+    found = Found()
+    for path in paths:
+        if path.is_dir():
+            runs = list(_runs(path))
+            if not runs:
+                raise Misuse(
+                    f"{path}: expected a run's folder (with {METRICS}), or a folder of such folders; give what "
+                    "`secagg run` or `secagg tradeoff` wrote"
+                )
+            found.runs += runs
+        elif path.is_file():
+            found.tables.append(_table(path))
+        else:
+            raise Misuse(f"{path}: no such file or folder")
+    return found
+
+
+def _runs(folder: Path) -> Iterator[Run]:
+    if (folder / METRICS).is_file():
+        yield _run(folder, folder.name)
+        return
+    for path in sorted(folder.glob(f"*/{METRICS}")):
+        yield _run(path.parent, f"{folder.name}/{path.parent.name}")
+
+
+def _run(folder: Path, name: str) -> Run:
+    try:
+        text = (folder / CONFIG).read_text() if (folder / CONFIG).is_file() else ""
+        return Run(
+            name,
+            tomllib.loads(text),
+            text,
+            [json.loads(line) for line in (folder / METRICS).read_text().splitlines()],
+            json.loads((folder / STATEMENT).read_text()),
+            _verdict(folder),
+            json.loads((folder / AUDIT).read_text()) if (folder / AUDIT).is_file() else None,
+        )
+    except (OSError, ValueError) as error:
+        raise Misuse(f"{folder}: expected the files that a run writes; {error}") from error
+
+
+def _verdict(folder: Path) -> str:
+    """What `secagg verify` says of the run's record, without keys or heads that somebody kept."""
+    try:
+        verdict = verify_record(folder / FILE_NAME, None, None)
+        return f"{verdict.level}; {len(verdict.entries)} entries, {len(check_files(verdict, folder))} files match"
+    except (OSError, RecordError) as error:
+        return f"does not hold: {error}"
+
+
+def _table(path: Path) -> Table:
+    try:
+        told = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise Misuse(f"{path}: expected JSON of a benchmark or an audit; {error}") from error
+    if isinstance(told, dict) and str(told.get("schema", "")).startswith("secagg-benchmark/"):
+        about = f"{told['timestamp'][:10]}, {told['machine']['processor']}, commit {told['commit'][:12]}"
+        return Table(f"Benchmark {told['suite']} {told['case']}", about, _rows(told["figures"]))
+    if isinstance(told, dict) and isinstance(told.get("properties"), list):
+        rows = [
+            {"property": one["name"], "verdict": one["status"], "claim": one.get("claim", "")}
+            for one in told["properties"]
+        ]
+        return Table(f"Audit of {told['protocol']}", f"threat model {told['threat']}", rows)
+    raise Misuse(f"{path}: expected a result of `python -m benchmarks` or `secagg audit --report FILE.json`")
+
+
+def _rows(figures: Json) -> list[Json]:
+    """The rows of a benchmark, without what is no text or number; figures without rows as one row."""
+    rows = figures.get("rows")
+    listed = rows if isinstance(rows, list) else list(rows.values()) if isinstance(rows, dict) else [figures]
+    kept = [{k: v for k, v in row.items() if isinstance(v, str | int | float)} for row in listed]
+    return [row for row in kept if row]
