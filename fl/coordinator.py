@@ -31,7 +31,9 @@ from fl.round import (
     reference_of,
 )
 from fl.round.broadcast import require_metrics
+from fl.round.buffers import require_manifest
 from fl.round.hidden import is_hidden
+from fl.round.manifest import LEAST_ALIKE
 from fl.round.reference import Tree, exact_sum
 from fl.run_options import RunOptions
 from fl.sampling import COINS, Participants, carried
@@ -49,7 +51,7 @@ class Coordinator:
 
     def __init__(self, setup: FederationSetup) -> None:
         self.setup = setup
-        self.participants = Participants(setup.options, setup.names)
+        self.participants = Participants(setup.options, setup.names, setup.strategy.buffers)
         with seeded(derive(setup.options.seed, "model")):
             self.model = setup.strategy.module(setup.model)
         if not hasattr(self.model, "state_dict"):
@@ -69,11 +71,13 @@ class Coordinator:
         state = shared(self.model.state_dict(), setup.options)
         rules = rules_of(self.model, state, setup.options.parameters, private=setup.stack.noisy)
         self.schema = schema_of_state(state, setup.options.integers, rules)
+        if setup.strategy.buffers is not None:
+            setup.strategy.buffers.require_model(self.schema)
         if self.schema.dimension == 0:
             raise Misuse("the model has no floating-point parameter: nothing to train")
         self.fixed = frozenset(leaf.name for leaf in self.schema.leaves if leaf.rule == "keep")
         self._made = {name: array.copy() for name, array in to_tree(state)[0].items() if name in self.fixed}
-        self.optimizer = of_optimizer(made := _optimizer(setup, self.model)) | setup.schedule.facts(made)
+        self.optimizer = of_optimizer(made := setup.optimizer_for(self.model)) | setup.schedule.facts(made)
         setup.strategy.require(made)
         self.run: RunFacts | None = None
         self.tested: tuple[str, ...] = ()
@@ -96,7 +100,9 @@ class Coordinator:
         if is_hidden(self.setup.stack, run):
             self.setup.require_secrecy()
         self._try_evaluation()
-        self.setup.schedule.check(_optimizer(self.setup, self.model), rounds, self.setup.options.local_epochs)
+        self.setup.schedule.check(
+            self.setup.optimizer_for(self.model), rounds, self.setup.options.local_epochs
+        )
         self.run = run
         self.setup.stack.plan(run)
         self.setup.strategy.plan(run)
@@ -255,8 +261,13 @@ class Coordinator:
         """
         if self.run is None:
             raise Misuse("expected prepare(rounds) before the first round")
-        setup, schema = self.setup, self.schema
+        setup, schema, buffers = self.setup, self.schema, self.setup.strategy.buffers
         reference = self._start(name) if model is None else reference_of(model, schema=schema)
+        bases: dict[str, Reference] = {}
+        if buffers is not None and manifest is None:
+            manifest, bases = buffers.started(clients, self.reference())
+        elif manifest is not None:
+            require_manifest(manifest, buffers)
         shown = self._public(clients) if public is None else public
         own = shown.get(setup.strategy.name, {})
         run = replace(self.run, cohort=self._cohort_of(name, len(clients))) if name else self.run
@@ -275,8 +286,10 @@ class Coordinator:
             public=shown,
             name=name,
             manifest=manifest,
+            bases=bases,
             origin=self.origin,
             least=setup.strategy.least(number, clients, own),
+            alike=LEAST_ALIKE if buffers is None else buffers.alike,
         )
 
     def _cohort_of(self, name: str, clients: int) -> int:
@@ -289,9 +302,7 @@ class Coordinator:
     def _start(self, name: str) -> Reference:
         """Return the model that the clients of a sum start from."""
         own = self.reference()
-        if not name:
-            return own
-        chosen = self.setup.strategy.model(name, own.flat.vector)
+        chosen = self.setup.strategy.model(name, own.flat.vector) if name else own.flat.vector
         if chosen is own.flat.vector:
             return own
         return reference_of(moved(own, chosen - own.flat.vector), schema=self.schema)
@@ -306,7 +317,9 @@ class Coordinator:
         return public
 
     def close(self, result: RoundResult) -> None:
-        """Note with whom a round closed: an abandoned one has no survivors."""
+        """Note with whom a round closed: an abandoned one has no survivors, and moved nothing."""
+        if (buffers := self.setup.strategy.buffers) is not None:
+            buffers.closed(result.asked, None if result.abandoned else self.reference())
         self.closed |= dict.fromkeys(result.survivors, result.number)
 
     def sample(self) -> Broadcast:
@@ -384,13 +397,3 @@ class Coordinator:
             return {str(name): float(value) for name, value in measured.items()}
         except (AttributeError, TypeError, ValueError):
             raise Misuse(f"evaluate: expected a dict of floats, got {measured!r}") from None
-
-
-def _optimizer(setup: FederationSetup, model: Any) -> Any:
-    """What the optimizer factory makes for the model. Raises Misuse for what is no optimizer."""
-    made = setup.optimizer(model.parameters())
-    if not all(callable(getattr(made, name, None)) for name in ("step", "zero_grad")):
-        raise Misuse(
-            f"optimizer: expected a function that returns an optimizer, it returned {type(made).__name__}"
-        )
-    return made

@@ -21,6 +21,7 @@ from fl.callbacks.base import checked as callbacks_of
 from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
 from fl.dropouts import Dropouts
+from fl.engines.clock import Clock
 from fl.engines.memory import MemoryEngine
 from fl.federation_setup import (
     ClientEvaluates,
@@ -132,11 +133,15 @@ class Federation:
         self.coordinator = Coordinator(self.setup)
         options = self.setup.options
         drops = Dropouts(options.seed, options.dropout, self.coordinator.participants.spared, options.delays)
+        waited = drops.waited
+        if (buffers := self.setup.strategy.buffers) is not None:
+            buffers.arrivals = clock = Clock(options.seed, options.delays)
+            waited = clock.waited
         self.engine: Engine = MemoryEngine(
             self.setup.stack.secure_sum,
             LocalComputation(self.setup, self.coordinator.model),
             departures=drops,
-            waited=drops.waited,
+            waited=waited,
             policy=self.setup.policy,
             workers=options.workers,
             timeout=options.client_timeout,

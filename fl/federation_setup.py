@@ -82,6 +82,15 @@ class FederationSetup:
         layers = any(layer.keeps_state for layer in self.stack.layers)
         return bool(self.options.stay_local) or self.strategy.keeps_state or layers
 
+    def optimizer_for(self, model: Any) -> Any:
+        """Return what the optimizer factory makes for a model. Raises Misuse for what is no optimizer."""
+        made = self.optimizer(model.parameters())
+        if not all(callable(getattr(made, name, None)) for name in ("step", "zero_grad")):
+            raise Misuse(
+                f"optimizer: expected a function that returns an optimizer, it returned {type(made).__name__}"
+            )
+        return made
+
     def require_secrecy(self) -> None:
         """Raises StackError for what tells, or counts on, who took part, which a layer counts on being secret."""
         if self.keeps_state:
@@ -129,6 +138,11 @@ class FederationSetup:
                 raise StackError(
                     f"{type(layer).__name__} lets clients take no own step: {type(self.strategy).__name__} has none to "
                     "correct; take FedSGD, or SampleDP"
+                )
+            if self.strategy.buffers is not None and layer in self.stepless:
+                raise StackError(
+                    f"{type(layer).__name__} sums exact gradients, and {self.strategy.name} weighs them by the age of "
+                    "a model: take SampleDP, or rounds that wait"
                 )
             reckons = self.strategy.keeps_state and (self.strategy.steers or self.strategy.resends)
             if layer.keeps_state and reckons:

@@ -130,6 +130,7 @@ STRATEGIES = Registry(
         "scaffold": "fl:Scaffold",
         "fednova": "fl:FedNova",
         "fedadp": "fl:FedAdp",
+        "fedbuff": "fl:FedBuff",
     },
     refusal,
 )

@@ -14,6 +14,7 @@ import numpy as np
 
 from fl.dropouts import departing
 from fl.round import Broadcast, new_session
+from fl.round.buffers import Buffers
 from fl.run_options import RunOptions
 from fl.seeds import generator
 from protocols.errors import Misuse, ProtocolViolation, SecAggError
@@ -31,14 +32,19 @@ _WINDOW = re.compile(r"(.+)=(\d+)-(\d+)(?:/([1-9]\d*))?")
 
 @dataclass(frozen=True)
 class Participants:
-    """Who takes part in the rounds of a run. options: as the federation has them; names: of its clients."""
+    """Who takes part in the rounds of a run. options: as the federation has them; names: of its clients. buffers: where
+    nobody is waited for.
+    """
 
     options: RunOptions
     names: tuple[str, ...]
+    buffers: Buffers | None = None
 
     @property
     def awaited(self) -> int:
         """How many of a round's clients are awaited, on average: as many as are asked, unless some are spare."""
+        if self.buffers is not None:
+            return self.buffers.size
         return max(1, math.floor(self.options.fraction * len(self.names) + 0.5))
 
     @property
@@ -65,6 +71,9 @@ class Participants:
         Raises Misuse for windows that are none, and for coins beside windows or spare clients.
         """
         options, windows = self.options, [_window(window) for window in self.options.windows]
+        if self.buffers is not None:
+            self._require_unasked(self.buffers.size)
+            return "who is done"
         if options.spare and options.sampling == CYCLIC:
             raise Misuse("sampling: under 'cyclic' groups are fixed: leave out spare")
         if options.sampling in COINS:
@@ -78,6 +87,14 @@ class Participants:
             return "all"
         within = " within windows" if windows else ""
         return options.sampling + within + (", the first to answer" if self.spared else "")
+
+    def _require_unasked(self, size: int) -> None:
+        usual, options = RunOptions(), self.options
+        for name in ("fraction", "sampling", "windows", "spare"):
+            if getattr(options, name) != getattr(usual, name):
+                raise Misuse(f"{name}: buffers take whoever is done, and nobody is chosen: leave it out")
+        if size > len(self.names):
+            raise Misuse(f"size: expected a buffer of at most {len(self.names)} clients, got {size}")
 
     def available(self, number: int) -> tuple[str, ...]:
         """Return who is there in round `number`, in roster order: whom a window holds, and whom no window names."""
@@ -106,6 +123,8 @@ class Participants:
         """Return who is asked in round `number`, in roster order; `asked` of them unless each tosses a coin, or fewer
         are there. secret: from the operating system; else by the user's seed, the same in every run.
         """
+        if self.buffers is not None:
+            return self.buffers.due(self.names)
         poisson, names, count = self.options.sampling in COINS, self.candidates(number), self.asked
         if not poisson and count >= len(names):
             return names

@@ -206,15 +206,15 @@ class Stack:
     def round(
         self,
         facts: RoundFacts,
-        reference: NDArray[np.float64],
+        reference: Reference,
         exact: Sequence[Coordinate] = (),
         least: int = 1,
     ) -> RoundPlan:
         """Return the arithmetic of one round.
 
-        reference: the public model the round starts from, flat. exact: further exact coordinates (metrics,
-        counters), dropped if a DP layer forbids them. least: the fewest clients in a total that whoever asks for the
-        round accepts. Raises StackError, CapacityError.
+        reference: the public model the round starts from, flat (None: clients start from several). exact: further exact
+        coordinates (metrics, counters), dropped if a DP layer forbids them. least: the fewest clients in a total that
+        whoever asks for the round accepts. Raises StackError, CapacityError.
         """
         facts = replace(facts, run=self._with_sum(facts.run))
         blocks = facts.run.blocks
@@ -266,7 +266,8 @@ class Stack:
             quantiser = Quantiser.for_reference(bits, reference)
         else:
             raise Misuse(
-                f"block {last.block!r}: expected a range, for no layer bounds its coordinates: give Block(range=...)"
+                f"block {last.block!r}: expected a range, for no layer bounds its coordinates: give Block(range=...), "
+                "or Numbers a range (range=...) for updates of clients that start from different models"
             )
         bound = last.weight_cap * quantiser.bound
         prove_capacity(clients, last.weight_cap, quantiser.bound)

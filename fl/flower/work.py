@@ -15,6 +15,7 @@ from fl.flower.arrays import config_bytes, tree_of
 from fl.flower.compat import failure_of, log
 from fl.flower.messages import Header, strip
 from fl.round import Broadcast, Work, contribution_of, open_round, reference_of
+from fl.round.buffers import require_manifest
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
@@ -83,6 +84,8 @@ class WrappedApp:
             raise PolicyRefusal(
                 f"weight: this node counts by {self._weight_key!r}, the server says {layout.weight!r}"
             )
+        if terms.manifest is not None:
+            require_manifest(terms.manifest, None)
         self.stack.plan(run)
         self._weight_key = layout.weight
         return open_round(
@@ -95,7 +98,6 @@ class WrappedApp:
             public=terms.public.public(),
             config=config_bytes(content.config_records.get(layout.config)),
             name=terms.name,
-            manifest=terms.manifest,
             origin=terms.origin,
         )
 

@@ -12,7 +12,7 @@ from fl import metrics as metric
 from fl.round import counts as count
 from fl.round.counts import Count
 from fl.round.hidden import plays_nobody
-from fl.round.manifest import Manifest
+from fl.round.manifest import LEAST_ALIKE, Manifest
 from fl.round.reference import Reference
 from fl.round.terms import Origin, RoundTerms, RunHeader
 from protocols.codec import Record
@@ -53,7 +53,7 @@ class Broadcast:
     number: the round's, from 1. clients: the names of those asked, in roster order. reference: the model. plan: the
     round's arithmetic. terms: what clients act on besides the model. digest: binds all of it into the session's context
     (32 bytes). metrics: names of training metrics that are summed in the vector. bases: with a manifest, the model that
-    each client started from, for whoever shows it to them.
+    each client started from, for whoever shows it to them. alike: how many clients of each this party wants in a total.
     """
 
     number: int
@@ -64,6 +64,7 @@ class Broadcast:
     digest: bytes = field(repr=False)
     metrics: tuple[str, ...] = ()
     bases: Mapping[str, Reference] = field(default_factory=dict, repr=False)
+    alike: int = LEAST_ALIKE
 
     @property
     def name(self) -> str:
@@ -90,6 +91,8 @@ class Broadcast:
         """
         if self.manifest is not None:
             self.manifest.require_base(client, self.reference.digest)
+            if store is not None and self.manifest.chain.digests:
+                self.manifest.chain.remember(self.terms.origin.scope, store)
         return replace(
             self.plan.facts,
             client=client,
@@ -116,23 +119,26 @@ def open_round(
     bases: Mapping[str, Reference] | None = None,
     origin: Origin = NOWHERE,
     least: int = 1,
+    alike: int = LEAST_ALIKE,
 ) -> Broadcast:
     """Return what the clients of a round are shown. `stack` must have been planned for `run`.
 
     reference: the model that the round starts from; one without arrays for a round of counts and blocks alone. With a
-    manifest, the server gives the model that it will move and the clients' bases, and each client its own base; the
-    stack then needs an explicit range. public: what layers broadcast (default: what they say now; a client passes what
-    it was told).
-    config: whatever else every client is shown, encoded. name: which of a round's sums it is. origin: whose round it is
-    (default: of no federation). least: the fewest clients in its total; a client computes it for itself and insists on
-    it.
+    manifest, the server gives the model that it will move and the clients' bases, and each client its own base; a range
+    or a layer must then bound coordinates. alike: how many clients of a version must be in any total. public: what
+    layers broadcast (default: what they say now; a client passes what it was told). config: whatever else every client
+    is shown, encoded. name: which of a round's sums it is. origin: whose round it is (default: of no federation).
+    least: the fewest clients in its total; a client computes it for itself and insists on it.
 
     Raises StackError or CapacityError for a plan that cannot work, TooFewSurvivors for a round that asks fewer clients
     than the run planned and can only fail.
     """
     if not clients and not plays_nobody(stack, run):
         raise TooFewSurvivors("nobody was chosen")
-    root = reference.digest if manifest is None else _root(stack, manifest, clients, number)
+    root = reference.digest
+    if manifest is not None:
+        manifest.require(clients, number)
+        root, least = manifest.digest(), max(least, manifest.least)
     # public randomness (rotations) follows the model, so the server fixes it before any input
     require_no_statistics(stack, reference.schema)
     seed = hashlib.sha256(b"secagg round seed v1\0" + root + number.to_bytes(8, "big")).digest()
@@ -146,7 +152,7 @@ def open_round(
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
     try:
-        plan = stack.round(facts, reference.flat.vector, exact, least)
+        plan = stack.round(facts, None if manifest else reference.flat.vector, exact, least)
     except Misuse as error:
         raise impossible(error, len(clients), run) from None
     _require_counters(plan, reference)
@@ -155,16 +161,9 @@ def open_round(
     parts = PublicValues.of(facts.public), tuple(counts), stack.options, plan.planned(header.facts())
     terms = RoundTerms(origin, header, number, name, *parts, manifest)
     digest = plan.digest(Shown(terms, root, hashlib.sha256(config).digest()).digest())
-    return Broadcast(number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {})
-
-
-def _root(stack: Stack, manifest: Manifest, clients: Sequence[str], number: int) -> bytes:
-    if stack.numbers.range is None:
-        raise Misuse(
-            "clients that start from different models share no reference for the quantiser: give Numbers a range"
-        )
-    manifest.require(clients, number)
-    return manifest.digest()
+    return Broadcast(
+        number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {}, alike
+    )
 
 
 def _named(schema: Schema) -> bytes:

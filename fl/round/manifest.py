@@ -2,21 +2,24 @@
 
 Without it a digest could only leave the model out, and a server could show a model of its own to one client. The
 manifest names every version with its digest and age, and says who started where. All clients agree on it; each checks,
-before it trains, that its own base is the one that it names, that no version is for a few clients alone, and that
-factors follow age by one public rule. What does not belong here: buffers, when a sum is begun.
+before it trains, that its own base is the one that it names, that no version is for a few clients alone, whoever
+leaves, that all are links of the run's one chain, and that factors follow age by one public rule. What does not belong
+here: buffers, when a sum is begun.
 """
 
 import hashlib
 import math
 from collections import Counter
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from fl.round.chain import Chain
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation, SecAggError
 
 LEAST_ALIKE = 2
-"""The fewest clients that may start from one version, whatever a session demands: one alone would be known by it."""
+"""The fewest clients of a total that may have started from one version, unless more is said: one would be known by it.
+"""
 
 
 @dataclass(frozen=True)
@@ -34,12 +37,16 @@ class Version(Record):
 
 @dataclass(frozen=True)
 class Manifest(Record):
-    """Who started where. versions: by name, each model once. started: client -> version. Raises Misuse for a client
-    without a version, a model that is listed twice or an age below 0.
+    """Who started where. versions: by name, each model once. started: client -> version. alike: how many clients of
+    every version are in any total, >= 1. chain: the run's models so far, in which a version is called by its number;
+    one without links claims nothing of its kind. Raises Misuse for a client without a version, a model that is listed
+    twice, an age below 0, and versions that are none of the chain's.
     """
 
     versions: dict[str, Version]
     started: dict[str, str]
+    alike: int = LEAST_ALIKE
+    chain: Chain = field(default_factory=Chain)
 
     def __post_init__(self) -> None:
         if unknown := sorted(set(self.started.values()) - self.versions.keys()):
@@ -48,10 +55,15 @@ class Manifest(Record):
             raise Misuse("expected every model under one name: each has one age, and one factor")
         if any(version.age < 0 for version in self.versions.values()):
             raise Misuse("expected ages from 0")
+        links = {
+            str(n): Version(digest, self.chain.newest - n) for n, digest in enumerate(self.chain.digests)
+        }
+        if links and (strange := sorted(n for n, v in self.versions.items() if links.get(n) != v)):
+            raise Misuse(f"version {strange[0]!r} is no link of the chain of {len(links)} models")
 
     def digest(self) -> bytes:
         """SHA-256 over all of it (32 bytes): in place of one model's digest."""
-        return hashlib.sha256(b"secagg manifest v2\0" + self.encode()).digest()
+        return hashlib.sha256(b"secagg manifest v3\0" + self.encode()).digest()
 
     def require(self, clients: Collection[str], number: int) -> None:
         """Raises Misuse unless it is of these clients and all versions are of a round before `number`."""
@@ -63,15 +75,27 @@ class Manifest(Record):
                     f"version {name!r}: expected an age below {number}, the round's number, got {version.age}"
                 )
 
-    def require_alike(self, least: int, error: type[SecAggError] = Misuse) -> None:
-        """Raises `error` for a version that fewer than `least` (at least 2) clients started from: a sum opens over so
-        many, and a model made for a few would single them out.
+    @property
+    def least(self) -> int:
+        """The fewest clients in a total in which `alike` of every version are left, whoever leaves."""
+        fewest = min(Counter(self.started.values()).values(), default=self.alike)
+        return len(self.started) - max(0, fewest - self.alike)
+
+    def require_alike(self, alike: int = LEAST_ALIKE, error: type[SecAggError] = Misuse) -> None:
+        """Raises `error` for a manifest that promises fewer than `alike` clients of every version, and for a version
+        that fewer than it promises started from: a model made for a few would single them out.
         """
-        starters, demanded = Counter(self.started.values()), max(least, LEAST_ALIKE)
+        starters = Counter(self.started.values())
+        demanded = max(self.alike, alike)
         if few := sorted(name for name in self.versions if starters[name] < demanded):
             raise error(
                 f"version {few[0]!r}: {starters[few[0]]} clients started from it, at least {demanded} must: let so "
                 "many clients of a sum start from every version"
+            )
+        if self.alike < alike:
+            raise error(
+                f"the manifest keeps {self.alike} clients of a version in a total, at least {alike} must be: a model "
+                "made for fewer would single them out"
             )
 
     def version(self, client: str) -> Version:

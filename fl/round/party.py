@@ -63,9 +63,9 @@ class RoundParty:
                 "server",
             )
         if broadcast.manifest is not None:
-            broadcast.manifest.require_alike(claimed.min_survivors, PolicyRefusal)
-            if self.name in claimed.roster:
-                broadcast.manifest.require_base(self.name, broadcast.reference.digest)
+            broadcast.manifest.require_alike(broadcast.alike, PolicyRefusal)
+        if broadcast.manifest is not None and self.name in claimed.roster:
+            broadcast.manifest.require_base(self.name, broadcast.reference.digest)
         own = replace(claimed, model=broadcast.digest)
         if (own.dimension, own.bound, int(own.modulus)) != (plan.dimension, plan.bound, plan.modulus):
             raise ProtocolViolation(

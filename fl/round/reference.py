@@ -5,7 +5,7 @@ What does not belong here: torch (`fl.tensors`), messages, anything private.
 
 import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -80,6 +80,12 @@ def moved(
         return unflatten(Flat(before.vector + difference, counted, before.kept), reference.schema)
     except Misuse as error:
         raise Aborted(f"the sum does not fit the model: {error}") from None
+
+
+def with_values(flat: Flat, like: Reference) -> Reference:
+    """Return a model of other values with the schema of `like`."""
+    made = reference_of(dict[str, Any](unflatten(flat, like.schema)), schema=like.schema)
+    return replace(made, fixed=like.fixed)
 
 
 def exact_sum(a: NDArray[np.int64], b: NDArray[np.int64]) -> NDArray[np.int64]:

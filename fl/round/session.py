@@ -30,7 +30,7 @@ def new_session(
     if asked < demanded:
         raise TooFewSurvivors(f"{asked} were asked, min_survivors is {demanded}")
     if broadcast.manifest is not None:
-        broadcast.manifest.require_alike(demanded)
+        broadcast.manifest.require_alike(broadcast.alike)
     try:
         return secure_sum.session(
             broadcast.clients,

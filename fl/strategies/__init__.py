@@ -7,6 +7,7 @@ from fl.strategies.ditto import Ditto
 from fl.strategies.fedadp import FedAdp
 from fl.strategies.fedavg import FedAvg
 from fl.strategies.fedavgm import FedAvgM
+from fl.strategies.fedbuff import FedBuff
 from fl.strategies.feddyn import FedDyn
 from fl.strategies.fednova import FedNova
 from fl.strategies.fedopt import FedAdagrad, FedAdam, FedYogi
@@ -26,6 +27,7 @@ __all__ = [
     "FedAdp",
     "FedAvg",
     "FedAvgM",
+    "FedBuff",
     "FedDyn",
     "FedNova",
     "FedProx",

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round import Count, Mean
+from fl.round.buffers import Buffers
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, RunFacts, Value
 
 Floats = NDArray[np.float64]
@@ -50,7 +51,7 @@ class Strategy:
     several rounds, which its policy must allow. beyond_examples: why a layer that protects examples cannot stand beside
     it (a state or a choice that follows a client's data without noise); "" where it can, for what clients keep is made
     from protected values alone; None: "" unless they keep state. needs_noise: why it cannot stand without a layer that
-    noises what clients send.
+    noises what clients send. buffers: who is done goes into a sum, in place of rounds that wait (None: they wait).
     """
 
     name: ClassVar[str] = ""
@@ -65,6 +66,7 @@ class Strategy:
     resends: ClassVar[bool] = False
     beyond_examples: str | None = None
     needs_noise: str = ""
+    buffers: Buffers | None = None
 
     def require(self, optimizer: Any) -> None:
         """Raises Misuse, before round 1, for a client's optimizer that the strategy's equations do not describe."""
@@ -146,8 +148,8 @@ class Strategy:
         """Return the movement of the model for a mean difference (float64 [d])."""
         return mean
 
-    def state(self) -> dict[str, Floats]:
-        """The server's vectors across rounds, by name; `restore` takes them back on resume."""
+    def state(self) -> dict[str, NDArray[Any]]:
+        """The server's arrays across rounds, by name; `restore` takes them back on resume."""
         return {}
 
     def restore(self, state: Mapping[str, NDArray[Any]]) -> None:

@@ -13,12 +13,15 @@ import numpy as np
 import pytest
 
 from dp import ClientDP
-from fl import IFCA, RFA, GroupMedian
+from fl import IFCA, RFA, FedBuff, GroupMedian
+from fl.account import Account
 from fl.compression import Compression
 from fl.copies import losses_of
 from fl.engines.memory import MemoryEngine
 from fl.round import Manifest, RoundTerms
 from fl.round.broadcast import Shown
+from fl.round.buffers import Buffers
+from fl.round.chain import Chain
 from fl.sampling import Participants
 from fl.strategies.resending import Resending
 from protocols.party_state import PartyState
@@ -26,6 +29,7 @@ from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from tests.unit.fl import test_clusters as clusters
 from tests.unit.fl import test_compression as compression
+from tests.unit.fl import test_fedbuff as buffers
 from tests.unit.fl import test_manifests as manifests
 from tests.unit.fl import test_participants as participants
 from tests.unit.fl import test_robust as robust
@@ -156,6 +160,48 @@ DEFECTS = [
         "least",
         lambda *_: 1,
         robust.test_every_client_insists_on_all_survivors_of_the_step,
+    ),
+    Planted(
+        "a version that falls below its least by those who leave",
+        Manifest,
+        "least",
+        1,
+        manifests.test_a_version_keeps_its_least_whoever_leaves,
+    ),
+    Planted(
+        "another model in a version's past",
+        Chain,
+        "remember",
+        believed,
+        buffers.test_a_client_remembers_the_models_that_it_was_shown,
+    ),
+    Planted(
+        "a version of no chain",
+        Manifest,
+        "__post_init__",
+        believed,
+        buffers.test_a_client_refuses_a_manifest_that_keeps_fewer_together_than_its_federation_says,
+    ),
+    Planted(
+        "a version that is rare in a buffer",
+        Buffers,
+        "together",
+        1,
+        buffers.test_no_version_falls_below_its_least_by_those_who_leave,
+    ),
+    Planted(
+        "several contributions to one buffer",
+        FedBuff,
+        "begin",
+        believed,
+        buffers.test_a_client_contributes_once_to_each_buffer,
+    ),
+    Planted(
+        "a buffer that is not charged where it fails",
+        Account,
+        "charge",
+        believed,
+        buffers.test_every_buffer_is_charged_for_everybody_and_amplifies_nothing,
     ),
     Planted(
         "amplification claimed for turns",

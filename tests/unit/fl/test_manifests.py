@@ -30,6 +30,7 @@ from protocols.errors import (
 )
 from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.policy import Policy
+from protocols.session import Session
 from protocols.stack import Numbers, Stack
 from protocols.store import MemoryStore
 from secagg import SecAgg
@@ -37,7 +38,7 @@ from tests.unit.fl.test_round_kinds import model
 
 BASES = {"1": reference_of(model(1.0)), "2": reference_of(model(2.0))}
 
-STARTED = {"a": "1", "b": "1", "c": "2", "d": "2"}
+STARTED = {"a": "1", "b": "1", "c": "1", "d": "2", "e": "2", "f": "2"}
 
 WAITED = {"1": 3, "2": 0}
 
@@ -48,7 +49,7 @@ def manifest(started: Mapping[str, str] = STARTED, **digests: bytes) -> Manifest
 
 
 def opened(base: Reference, shown: Manifest, limit: float | None = 2.0, number: int = 7) -> Broadcast:
-    stack, run = Stack([SecAgg()], Numbers(range=limit)), RunFacts(9, 4, 4, dimension=3)
+    stack, run = Stack([SecAgg()], Numbers(range=limit)), RunFacts(9, 6, 6, dimension=3)
     bases = {name: BASES[version] for name, version in shown.started.items()}
     return open_round(stack, run, number, tuple(shown.started), base, manifest=shown, bases=bases)
 
@@ -81,12 +82,12 @@ def test_a_client_notices_a_model_of_its_own_whatever_its_work_makes() -> None:
     server = replace(honest, bases={**honest.bases, "a": reference_of(model(1.5))})
     stack = Stack([SecAgg()], Numbers(range=2.0))
     played = play([server], MemoryEngine(stack.secure_sum, work), stack, Account())
-    assert (trained, played.result.survivors) == (["b", "c", "d"], ("b", "c", "d"))
+    assert (trained, played.result.survivors) == (["b", "c", "d", "e", "f"], tuple("bcdef"))
     assert "is not the version '1'" in played.result.refusals["a"]
 
 
 def test_a_version_made_for_one_client_is_refused_by_server_and_client() -> None:
-    trap = opened(BASES["2"], manifest({**STARTED, "b": "2"}))
+    trap = opened(BASES["2"], manifest({**STARTED, "b": "2", "c": "2"}))
     with pytest.raises(Misuse, match="version '1': 1 clients started from it, at least 2 must"):
         summed(trap)
     claimed = new_session(SecAgg(), opened(BASES["2"], manifest()), least=2)
@@ -122,3 +123,24 @@ def test_a_manifest_needs_an_explicit_range_and_the_clients_of_the_round() -> No
         opened(BASES["2"], manifest(), None)
     with pytest.raises(Misuse, match="manifest of"):
         manifest().require(("a", "b"), 7)
+
+
+def test_a_version_keeps_its_least_whoever_leaves() -> None:
+    """Two of four could leave, and one client of a version made for two was alone with it."""
+    whole = opened(BASES["2"], manifest())
+    assert (whole.manifest.least, whole.plan.min_survivors) == (5, 5)  # type: ignore[union-attr]
+    claimed = new_session(SecAgg(), whole)
+    assert claimed.min_survivors == 5
+    two = manifest({"a": "1", "b": "1", "c": "2", "d": "2", "e": "2", "f": "2"})
+    assert new_session(SecAgg(), opened(BASES["2"], two)).min_survivors == 6
+    site = (MemoryStore(), PartyLedger(Path()), Policy(), Stack([SecAgg()], Numbers(range=2.0)))
+    mine = opened(BASES["1"], manifest())
+    with pytest.raises(PolicyRefusal, match="min_survivors: the layers demand 5"):
+        RoundParty("a", *site).session(mine, replace(claimed, min_survivors=4), mine.terms)
+    weak = replace(manifest(), alike=1)
+    with pytest.raises(PolicyRefusal, match="keeps 1 clients of a version in a total, at least 2"):
+        RoundParty("a", *site).session(shown := opened(BASES["1"], weak), claimed_of(shown), shown.terms)
+
+
+def claimed_of(broadcast: Broadcast) -> Session:
+    return new_session(SecAgg(), replace(broadcast, alike=1))

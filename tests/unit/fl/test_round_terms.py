@@ -12,6 +12,7 @@ from dp.sample import AdaptiveClip
 from fl.flower.messages import Header
 from fl.round import Broadcast, Count, ModelLayout, Origin, RoundTerms, RunHeader, open_round, reference_of
 from fl.round.broadcast import Shown
+from fl.round.chain import Chain
 from fl.round.manifest import Manifest, Version
 from protocols.errors import ProtocolViolation
 from protocols.layers import Block, PrivacyLayer, PublicValues, RoundFacts, RunFacts
@@ -29,7 +30,7 @@ FULL = Shown(
         (Count("steps", 9),),
         {"client-dp.relation": "'zero-out'"},
         ('{"kind": "Gaussian"}',),
-        Manifest({"1": Version(b"1" * 32, 1)}, dict.fromkeys(NAMES, "1")),
+        Manifest({"0": Version(b"1" * 32, 0)}, dict.fromkeys(NAMES, "0"), 2, Chain((b"1" * 32,), b"s" * 64)),
     ),
     b"m" * 32,
     b"c" * 32,

@@ -1,0 +1,193 @@
+"""Rounds without waiting: clients work on the model that was the newest when they began, and whoever is done goes into
+a sum with others (Nguyen et al., AISTATS 2022, Algorithm 1).
+
+What belongs here: who works on which version, who is done, when enough are for a sum in which nobody stands alone with
+its version. What does not: how long work takes and who carries it (`Arrivals`), the sum, what a server makes of it.
+"""
+
+import json
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.round.chain import Chain
+from fl.round.manifest import LEAST_ALIKE, Manifest, Version
+from fl.round.reference import Reference, with_values
+from protocols.errors import Misuse, ProtocolViolation
+from protocols.updates import Flat, Schema
+
+
+class Arrivals(Protocol):
+    """Carries models to clients, and says who is done. goes_on: work that was begun goes on in another process."""
+
+    goes_on: bool
+
+    def start(self, client: str, version: int) -> None:
+        """Have a client begin with a version, and drop what it did before."""
+        ...
+
+    def wait(self) -> str:
+        """Return the next client that is done. Raises Aborted if nobody will be."""
+        ...
+
+    def state(self) -> Any:
+        """Return what `restore` takes, as JSON."""
+        ...
+
+    def restore(self, state: Any) -> None:
+        """Go on as `state` returned it."""
+        ...
+
+
+class Buffers:
+    """The server's queue of one run.
+
+    size: clients of a sum. alike: of each version's, so many must be in any total, >= 1. leaving: clients of a sum that
+    may leave; every version has so many more. oldest: a client that began so many versions ago begins anew. Each client
+    is in one sum at a time, with what it made since it was last given a model. Raises Misuse for a sum that cannot be.
+    """
+
+    def __init__(self, size: int, alike: int = LEAST_ALIKE, leaving: int = 1, oldest: int = 20) -> None:
+        if alike < 1 or leaving < 0 or oldest < 1:
+            raise Misuse(f"expected alike, oldest >= 1 and leaving >= 0, got {alike}, {oldest} and {leaving}")
+        if size < alike + leaving:
+            raise Misuse(
+                f"size: expected at least {alike + leaving}, for alike={alike} clients of one version and "
+                f"leaving={leaving}, got {size}"
+            )
+        self.size, self.alike, self.leaving, self.oldest = size, alike, leaving, oldest
+        self.arrivals: Arrivals | None = None
+        self.chain = Chain()
+        self.models: dict[int, Flat] = {}
+        self.working: dict[str, int] = {}
+        self.ready: dict[str, int] = {}
+
+    @property
+    def together(self) -> int:
+        """The fewest clients of one version in a sum."""
+        return self.alike + self.leaving
+
+    def grow(self, reference: Reference) -> None:
+        """Add the newest model to the chain, unless it is as it was."""
+        if self.chain.digests[-1:] == (reference.digest,):
+            return
+        self.chain = Chain((*self.chain.digests, reference.digest))
+        self.models[self.chain.newest] = reference.flat
+        needed = {self.chain.newest, *self.working.values(), *self.ready.values()}
+        self.models = {number: flat for number, flat in self.models.items() if number in needed}
+
+    def require_model(self, schema: Schema) -> None:
+        """Raises Misuse for a model whose running statistics would be summed: those of several have no mean that is
+        one.
+        """
+        if schema.statistics:
+            raise Misuse(
+                f"{schema.statistics[0]}: running statistics from several models have no mean that is one: say "
+                'buffers="local", or replace BatchNorm by GroupNorm (dp.sample.repaired)'
+            )
+
+    def due(self, names: Sequence[str]) -> tuple[str, ...]:
+        """Wait until enough clients are done, and return those of the next sum, in the order of `names`."""
+        assert self.arrivals is not None
+        while True:
+            self._hand_out(names, self.arrivals)
+            if chosen := self._chosen():
+                return tuple(name for name in names if name in chosen)
+            if self.working:
+                client = self.arrivals.wait()
+                self.ready[client] = self.working.pop(client)
+            else:  # all are done, and no sum can be made of them: the oldest begin anew
+                self._release(min(self.ready.values()))
+
+    def closed(self, asked: Sequence[str], reference: Reference | None) -> None:
+        """A sum is over: what was made for it is spent. reference: the model that it moved to, None if it did not."""
+        for name in asked:
+            self.ready.pop(name, None)
+        if reference is not None:
+            self.grow(reference)
+
+    def started(self, clients: Sequence[str], own: Reference) -> tuple[Manifest, dict[str, Reference]]:
+        """Return who started where, and the model that each client was given; whoever works on nothing starts from the
+        newest. own: the server's model, with which a run begins its chain.
+        """
+        if not self.chain.digests:
+            self.grow(own)
+        newest = self.chain.newest
+        started = {name: self.ready.get(name, newest) for name in clients}
+        used = sorted(set(started.values()))
+        versions = {str(n): Version(self.chain.digests[n], newest - n) for n in used}
+        models = {n: with_values(replace(self.models[n], kept=own.flat.kept), own) for n in used}
+        manifest = Manifest(versions, {name: str(n) for name, n in started.items()}, self.alike, self.chain)
+        return manifest, {name: models[n] for name, n in started.items()}
+
+    def _hand_out(self, names: Sequence[str], arrivals: Arrivals) -> None:
+        """Give the newest version to everybody who works on none, or on one that is too old or too rare for a sum."""
+        held = {**self.working, **self.ready}
+        shared = Counter(held.values())
+        for name, version in held.items():
+            rare = shared[version] < self.together and version < self.chain.newest
+            if rare or version < self.chain.newest - self.oldest:
+                self.ready.pop(name, None)
+                self.working.pop(name, None)
+        for name in names:
+            if name not in self.working and name not in self.ready:
+                self.working[name] = self.chain.newest
+                arrivals.start(name, self.chain.newest)
+
+    def _release(self, version: int) -> None:
+        self.ready = {name: its for name, its in self.ready.items() if its != version}
+
+    def _chosen(self) -> set[str]:
+        """Return `size` clients who are done, `together` of each of their versions at least; none if there are not."""
+        done: dict[int, list[str]] = {}
+        for name, version in self.ready.items():
+            done.setdefault(version, []).append(name)
+        enough = sorted((v for v in done if len(done[v]) >= self.together), key=lambda v: (-len(done[v]), v))
+        versions = enough[: self.size // self.together]
+        if sum(len(done[v]) for v in versions) < self.size:
+            return set()
+        chosen = {name for v in versions for name in done[v][: self.together]}
+        others = [name for name, v in self.ready.items() if v in versions and name not in chosen]
+        return chosen | set(others[: self.size - len(chosen)])
+
+    # -- what a run keeps --
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        """Return all of it as arrays; `restore` takes them back."""
+        told: dict[str, Any] = {"working": self.working, "ready": self.ready}
+        told["arrivals"] = self.arrivals.state() if self.arrivals else None
+        told["chain"] = [digest.hex() for digest in self.chain.digests]
+        models = {f"model/{number}": flat.vector for number, flat in self.models.items()}
+        counters = {f"counters/{number}": flat.counters for number, flat in self.models.items()}
+        return {"buffers": np.frombuffer(json.dumps(told).encode(), np.uint8), **models, **counters}
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        """Go on as `state` returned it; where work does not go on in another process, everybody begins anew."""
+        if "buffers" not in state:
+            return
+        told = json.loads(state["buffers"].tobytes())
+        self.chain = Chain(tuple(bytes.fromhex(digest) for digest in told["chain"]))
+        numbers = [int(name.partition("/")[2]) for name in state if name.startswith("model/")]
+        self.models = {
+            n: Flat(np.array(state[f"model/{n}"]), np.array(state[f"counters/{n}"]), {}) for n in numbers
+        }
+        self.working, self.ready = {}, {}
+        if self.arrivals is not None and self.arrivals.goes_on:
+            self.working, self.ready = told["working"], told["ready"]
+            self.arrivals.restore(told["arrivals"])
+
+
+def require_manifest(manifest: Manifest, own: Buffers | None) -> None:
+    """Raises ProtocolViolation, at a client, for a manifest in a run whose clients all start from one model, and for
+    one without the chain of the run's models.
+    """
+    if own is None or not manifest.chain.digests:
+        raise ProtocolViolation(
+            "the server says that clients start from different models: expected "
+            + ("one model for all" if own is None else "the chain of the run's models with it"),
+            "server",
+        )

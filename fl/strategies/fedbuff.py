@@ -1,0 +1,77 @@
+"""FedBuff (Nguyen, Malik, Zhan, Yousefpour, Rabbat, Malek and Huba, AISTATS 2022, Algorithm 1): nobody waits for the
+slowest.
+
+A client begins with the newest model x_v and sends D = x_local - x_v when it is done. The server sums K of them, who
+may have begun with different versions, and moves its newest model:
+
+    x_{t+1} = x_t + server_lr (1/K) sum over the buffer of s(t - v) D,        s(a) = 1 / sqrt(1 + a)
+
+The sum is a secure one among the buffer's clients. All of them agree on who began with which version; every version has
+`alike` clients in any total, whoever leaves, and is a link of the run's chain of models, which each client remembers.
+Who is in which buffer follows how long clients take: that amplifies nothing, and every buffer is charged for.
+"""
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from numpy.typing import NDArray
+
+from fl.round.buffers import Buffers
+from fl.strategies.fedavg import FedAvg
+from protocols.errors import ProtocolViolation
+from protocols.layers import LocalTask, RoundFacts
+from protocols.store import AlreadyDone
+
+
+class FedBuff(FedAvg):
+    """Asynchronous rounds, a buffer each. size: clients of a buffer, K. alike: of each version's, so many are in any
+    total; 1 claims nothing against a server that shows a client a model made for it. leaving: clients of a buffer that
+    may leave before it is abandoned. oldest: versions after which a client begins anew. server_lr: > 0.
+
+    Clients count equally, and coordinates need a public range, from a layer or the federation:
+
+        Federation(make, loaders, strategy=FedBuff(10), range=0.5, delays=1.5, privacy=[SecAggPlus()]).fit(rounds=100)
+    """
+
+    name: ClassVar[str] = "fedbuff"
+    buffers: Buffers
+
+    def __init__(
+        self, size: int = 10, alike: int = 2, leaving: int = 1, oldest: int = 20, server_lr: float = 1.0
+    ) -> None:
+        super().__init__(server_lr, weighted=False)
+        self.size, self.alike, self.leaving, self.oldest = size, alike, leaving, oldest
+        self.buffers = Buffers(size, alike, leaving, oldest)
+
+    def notes(self) -> tuple[str, ...]:
+        shown = (
+            "nothing is claimed against a server that shows a client a model made for it (alike=1)"
+            if self.alike == 1
+            else f"at least {self.alike} clients of every version that somebody began with are in any total, and every "
+            "client remembers the chain of the run's models; a server that shows so many a model of its own, and the "
+            "same clients for good, is not found out"
+        )
+        return (
+            f"fedbuff: {shown}",
+            "fedbuff: who is in which buffer, and how old its model was, follows how long clients take; all of that is "
+            "seen and outside any epsilon, which counts on that it does not follow the data",
+        )
+
+    def begin(self, task: LocalTask, facts: RoundFacts) -> None:
+        """Raises ProtocolViolation for a buffer that this client contributed to, or one before it."""
+        if facts.store is None:
+            return
+        try:
+            facts.store.advance(f"buffer/{facts.scope}", facts.number)
+        except AlreadyDone:
+            raise ProtocolViolation(
+                f"{facts.whose}: expected a buffer after the last one that this client contributed to: it contributes "
+                "once to each",
+                "server",
+            ) from None
+
+    def state(self) -> dict[str, NDArray[Any]]:
+        return self.buffers.state()
+
+    def restore(self, state: Mapping[str, NDArray[Any]]) -> None:
+        self.buffers.restore(state)
