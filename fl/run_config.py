@@ -35,7 +35,7 @@ class RunConfig(RunOptions):
     model: str | Mapping[str, Any] = option("mlp", "logistic, mlp, cnn, or package.module:factory.")
     strategy: str | Mapping[str, Any] = option(
         "fedavg",
-        "fedavg, fedsgd, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, fednova, scaffold, feddyn, fedadp, rfa, "
+        "fedavg, fedsgd, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, fednova, scaffold, feddyn, fedadp, fedbuff, rfa, "
         "group-median, ditto, ...; options as name:key=value.",
     )
     privacy: tuple[Any, ...] = option(
