@@ -35,8 +35,8 @@ class RunConfig(RunOptions):
     model: str | Mapping[str, Any] = option("mlp", "logistic, mlp, cnn, or package.module:factory.")
     strategy: str | Mapping[str, Any] = option(
         "fedavg",
-        "fedavg, fedsgd, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, fednova, scaffold, feddyn, fedadp, fedbuff, rfa, "
-        "group-median, ditto, ...; options as name:key=value.",
+        "fedavg, fedsgd, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, fednova, scaffold, feddyn, fedadp, "
+        "fedbuff, rfa, group-median, ditto, ...; options as name:key=value.",
     )
     privacy: tuple[Any, ...] = option(
         ("none",), "A layer, in order; repeat to stack: none, secagg, secagg+:dropout=0.4, ..."
