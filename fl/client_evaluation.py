@@ -7,7 +7,7 @@ by such numbers costs nothing more: they are released.
 """
 
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -155,17 +155,16 @@ class ClientEvaluation:
             **self.options,
         )
 
-    def of(self, model: torch.nn.Module, account: Account | None = None, number: int = 0) -> ClientReport:
+    def of(
+        self, model: torch.nn.Module, carry: Callable[[Federation], None] = lambda federation: None
+    ) -> ClientReport:
         """Return what the clients' data says of the model, and keep it as `last`.
 
-        account: a run's, charged before anything is sent; number: of the round it is charged in. Raises BudgetExceeded
-        for a charge that the ledger does not allow, Aborted where too few clients answer.
+        carry: gives the round that evaluates it another engine than this process. Raises Aborted where too few clients
+        answer.
         """
         federation = self.federation(model)
-        if account is not None:
-            sample = federation.coordinator.sample()
-            spent = sample.plan.events(sample.clients)
-            account.charge([replace(event, layer=f"evaluation/{event.layer}") for event in spent], number)
+        carry(federation)
         training = model.training
         try:
             result = federation.fit(rounds=1)
@@ -176,12 +175,23 @@ class ClientEvaluation:
         self.last = self._report(result)
         return self.last
 
-    def after(self, number: int, model: torch.nn.Module, account: Account) -> dict[str, float]:
-        """Return the metrics of a run's model after a round, where an evaluation is due; none where too few answer."""
+    def charge(self, number: int, account: Account) -> bool:
+        """Charge a run's account for the evaluation after round `number`, before anything is sent; return whether one
+        is due. Raises BudgetExceeded for a charge that the ledger does not allow.
+        """
         if number % self.every:
-            return {}
+            return False
+        sample = self.federation(torch.nn.Identity()).coordinator.sample()
+        spent = sample.plan.events(sample.clients)
+        account.charge([replace(event, layer=f"evaluation/{event.layer}") for event in spent], number)
+        return True
+
+    def after(
+        self, number: int, model: torch.nn.Module, carry: Callable[[Federation], None]
+    ) -> dict[str, float]:
+        """Return the metrics of a run's model after a round; none where too few answer."""
         try:
-            return self.of(model, account, number).metrics
+            return self.of(model, carry).metrics
         except Aborted as error:
             warnings.warn(f"round {number}: {error.reason}", stacklevel=2)
             return {}

@@ -47,7 +47,9 @@ from protocols.party_state import CLOSED
 
 
 class Coordinator:
-    """The server's side of a federation: the model, the strategy, who is asked."""
+    """The server's side of a federation: the model, the strategy, who is asked. config: what clients are shown besides
+    the model, which every session binds.
+    """
 
     def __init__(self, setup: FederationSetup) -> None:
         self.setup = setup
@@ -82,6 +84,7 @@ class Coordinator:
         self.run: RunFacts | None = None
         self.tested: tuple[str, ...] = ()
         self.origin = Origin()
+        self.config = b""
         self.closed: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
 
@@ -284,6 +287,7 @@ class Coordinator:
             metrics=setup.options.metrics,
             counts=setup.strategy.counts,
             public=shown,
+            config=self.config,
             name=name,
             manifest=manifest,
             bases=bases,

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing, contextmanager
 from copy import copy, deepcopy
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Self
 
@@ -62,7 +63,7 @@ class Federation:
     loop `train(model, loader, optimizer[, criterion, device, epoch, round])`, arguments found by name, once
     per local epoch; returns a dict of floats or None (default: classification). strategy: default FedAvg.
     privacy: layers in the client's order, at most one secure sum, last. test: a loader for `evaluate(model,
-    loader, criterion, device)`. evaluation: a `ClientEvaluation`, on the clients' data (in memory). optimizer:
+    loader, criterion, device)`. evaluation: a `ClientEvaluation`, on the clients' data. optimizer:
     factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
     criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
     example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. callbacks:
@@ -196,7 +197,7 @@ class Federation:
                     break
                 history.append(self._round(number))
                 try:
-                    self._measure(history[-1])
+                    self._measure(history[-1], partial(self._hold, keeper, history))
                 finally:
                     if keeper is not None:
                         self._save(keeper, history)
@@ -238,21 +239,24 @@ class Federation:
         """Return this federation's clients as a Flower ClientApp; options as in `fl.flower.apps.client_app`."""
         from fl.flower.apps import client_app
 
-        self._no_evaluation()
+        self._evaluates_here()
         return client_app(self, site, **options)
 
     def server_app(self, rounds: int = 3, **options: Any) -> Any:
         """Return this federation's server as a Flower ServerApp. options: as in `fl.flower.apps.server_app`."""
         from fl.flower.apps import server_app
 
-        self._no_evaluation()
+        self._evaluates_here()
         return server_app(self, rounds, **options)
 
-    def _no_evaluation(self) -> None:
-        if self.setup.evaluation is not None:
+    def _evaluates_here(self) -> None:
+        """Raises Misuse for an evaluation by others than this federation's clients: no node answers for them."""
+        evaluation, names = self.setup.evaluation, self.setup.names
+        own = () if evaluation is None else evaluation.federation(self.model).setup.names
+        if strangers := [name for name in own if name not in names]:
             raise Misuse(
-                "evaluation: sums over the clients' own data are made by the engine in memory only: leave it out on "
-                "Flower, and give the server test="
+                f"evaluation: {strangers[0]!r} is no client of this federation, and on Flower its nodes evaluate: name "
+                f"the loaders like its clients, {list(names)}"
             )
 
     def _start(self, rounds: int, resume: bool) -> KeptRun | None:
@@ -338,12 +342,19 @@ class Federation:
             if all(layer.comes(self.engine.stores[name], scope, number) for layer in layers)
         )
 
-    def _measure(self, result: RoundResult) -> None:
-        """Evaluate the model after a round, which was charged for and is kept whatever an evaluation raises."""
+    def _measure(self, result: RoundResult, hold: Callable[[], None]) -> None:
+        """Evaluate the model after a round, which was charged for and is kept whatever an evaluation raises. hold:
+        keeps it before that.
+        """
+        evaluation = self.setup.evaluation if result.abandoned is None else None
         try:
-            result.metrics = self.coordinator.evaluate()
-            if self.setup.evaluation is not None and result.abandoned is None:
-                result.metrics |= self.setup.evaluation.after(result.number, self.model, self.account)
+            try:
+                due = evaluation is not None and evaluation.charge(result.number, self.account)
+            finally:
+                hold()
+                result.metrics = self.coordinator.evaluate()
+            if evaluation is not None and due:
+                result.metrics |= evaluation.after(result.number, self.model, self._carry)
         except Misuse as error:
             raise Misuse(
                 f"{error} (round {result.number} is kept without it: mend it, and go on with fit(rounds, resume=True) "
@@ -351,6 +362,13 @@ class Federation:
             ) from error.__cause__
         finally:
             result.guarantees = self.account.guarantees()
+
+    def _carry(self, evaluation: "Federation") -> None:
+        """Let the round that evaluates this model bind it, and be carried as this federation's rounds are."""
+        reference = self.coordinator.reference()
+        evaluation.coordinator.config = reference.digest
+        beside = self.engine.beside(evaluation.setup.stack.secure_sum, reference.shown)
+        evaluation.engine = evaluation.engine if beside is None else beside
 
     def _play(self, parts: Sequence[Broadcast]) -> RoundResult:
         least = self.setup.options.min_survivors
@@ -382,13 +400,18 @@ class Federation:
         with closing(RunFiles(self.setup.output, self.signer, checkpoint.MODEL, self._model_bytes)) as files:
             yield Keeper(files, self.setup.stack, self.account, rounds, self.setup.strategy.name)
 
-    def _save(self, keeper: Keeper, history: Sequence[RoundResult]) -> None:
+    def _hold(self, keeper: Keeper | None, history: Sequence[RoundResult]) -> None:
+        """Keep a round over a network the moment it is closed: its updates do not come again."""
+        if keeper is not None and not isinstance(self.engine, MemoryEngine):
+            self._save(keeper, history, hold=True)
+
+    def _save(self, keeper: Keeper, history: Sequence[RoundResult], *, hold: bool = False) -> None:
         """Save a round: what simulated clients keep first, for a round that is played again rolls it back."""
         if history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
             self.engine.save_clients(keeper.files.folder)
         model, strategy = self.coordinator.reference().tree, self.setup.strategy.state()
         said = (self.statement(history), history[-1]) if history else ()
-        keeper.keep(history, model, strategy, self._facts(), *said)
+        keeper.keep(history, model, strategy, self._facts(), *said, hold=hold)
 
     def _model_bytes(self, kept: KeptRun) -> bytes:
         return checkpoint.model_bytes(self.coordinator.state_of(kept.model))

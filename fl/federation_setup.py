@@ -38,8 +38,8 @@ Loaders = Mapping[str, Any] | Sequence[Any] | Callable[..., Any]
 class ClientEvaluates(Protocol):
     """What evaluates a model on the clients' data (`fl.client_evaluation`). kinds: the events of one evaluation, none
     where its sums are exact. hides_from_server: whether its noise holds against the server. told: what it releases, for
-    the statement. names: of the metrics that it gives. `after` returns a round's metrics, none where it is not due, and
-    charges the account before anything is sent.
+    the statement. names: of the metrics that it gives. `federation` is the round that evaluates a model, `charge` pays
+    for one before anything is sent and says whether it is due, `after` returns a round's metrics.
     """
 
     kinds: tuple[PrivacyEvent, ...]
@@ -47,7 +47,13 @@ class ClientEvaluates(Protocol):
     told: str
     names: tuple[str, ...]
 
-    def after(self, number: int, model: torch.nn.Module, account: Any) -> dict[str, float]: ...
+    def federation(self, model: torch.nn.Module) -> Any: ...
+
+    def charge(self, number: int, account: Any) -> bool: ...
+
+    def after(
+        self, number: int, model: torch.nn.Module, carry: Callable[[Any], None]
+    ) -> dict[str, float]: ...
 
 
 @dataclass

@@ -65,11 +65,12 @@ def remember(
     step: Step,
     hashed: str | None = None,
     *,
+    series: str = "",
     allow_resend: bool = False,
 ) -> None:
     """Set a step's marks and keep its memory. Raises SpentUpdate if a mark is set already.
 
-    hashed: of the series that the memory is of; None for the only one.
+    series: which the memory is of; hashed: its name in the store, where that is known.
     """
     for mark in step.marks:
         if transaction.marked(mark):
@@ -80,7 +81,7 @@ def remember(
             )
         transaction.mark_once(mark)
     if step.memory is not None:
-        transaction.put(f"memory/{hashed or _hashed(protocol, '')}", step.memory)
+        transaction.put(f"memory/{hashed or _hashed(protocol, series)}", step.memory)
         transaction.delete(_of_all(protocol))
 
 

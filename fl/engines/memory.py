@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
+from fl.round.reference import Tree
 from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
 from protocols.party_state import KEPT
 from protocols.policy import Policy
@@ -109,6 +110,9 @@ class MemoryEngine:
     def staying(self, session: Session) -> Sequence[str]:
         early, _ = self.departures(self.secure_sum, session)
         return [name for name in session.roster if name not in early]
+
+    def beside(self, secure_sum: SecureSum, shown: Tree) -> None:
+        """Every federation has an engine in memory of its own."""
 
     def lost(self, round: int) -> None:
         """A simulated round that was interrupted is played again: nothing of it left this process."""

@@ -11,9 +11,11 @@ from logging import INFO
 from pathlib import Path
 from typing import Any, Protocol, Self
 
+import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
+from numpy.typing import NDArray
 
 from fl import checkpoint
 from fl.arguments import positive, whole
@@ -25,9 +27,9 @@ from fl.federation_setup import FederationSetup
 from fl.flower.arrays import tree_of
 from fl.flower.compat import log
 from fl.flower.grid_engine import FlowerEngine
-from fl.flower.messages import Header
+from fl.flower.messages import EVALUATED, Header
 from fl.flower.mod import find_site, refusing, require_protected
-from fl.flower.node_party import NodeParty
+from fl.flower.node_party import NodeParty, Part
 from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
 from fl.flower.site import Site
 from fl.flower.work import shown_arrays
@@ -35,7 +37,7 @@ from fl.round import Broadcast, Engine, RoundResult, RunHeader
 from fl.round.kept import last_entry
 from fl.run_result import Result
 from fl.strategies.stepped import Stepped
-from protocols.errors import Misuse, WireError
+from protocols.errors import Misuse, PolicyRefusal, WireError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, RoundFacts
 from protocols.record import GENESIS
@@ -88,8 +90,8 @@ def client_app(
             require_protected(message)
             own = find_site(site, context, _name(setup, context))
             stack = Stack(tuple(privacy(own)), setup.stack.numbers) if privacy else setup.stack
-            work = FederatedWork(replace(setup, stack=stack))
-            return NodeParty(own, stack, work, setup.policy).answer(message)
+            mine = replace(setup, stack=stack)
+            return NodeParty(own, lambda arrays: _part(mine, arrays == EVALUATED)).answer(message)
 
         return refusing(answer, message)
 
@@ -104,6 +106,20 @@ def _name(setup: FederationSetup, context: Context) -> str | None:
     return names[place] if place < len(names) else f"helper-{place}"
 
 
+def _part(setup: FederationSetup, evaluates: bool) -> Part:
+    """Return a node's part in a round: training, or the evaluation that its federation was given.
+
+    Raises PolicyRefusal for an evaluation in a federation that has none.
+    """
+    if not evaluates:
+        return Part(setup.stack, FederatedWork(setup), setup.policy)
+    if setup.evaluation is None:
+        raise PolicyRefusal("evaluation: this node's federation was given none; give both sides the same one")
+    held = torch.nn.Sequential()  # where the model goes, once it has come
+    own = setup.evaluation.federation(held).setup
+    return Part(own.stack, EvaluatingWork(own, setup, held), own.policy or setup.policy)
+
+
 class FederatedWork:
     """A client's part in a federation's round: the federation's own broadcast and training, on this node's data."""
 
@@ -115,15 +131,21 @@ class FederatedWork:
         """Made when it is needed: most messages need no model."""
         return Coordinator(self.setup)
 
-    def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
-        """Open the round for oneself, from what was sent of the model. What no round changes of it is as this node made
-        it; the session's digest is over all of it.
+    def shown(self, header: Header, content: RecordDict) -> dict[str, NDArray[Any]]:
+        """Return the model, from what was sent of it. What no round changes is as this node made it; the session's
+        digest is over all of it. Raises WireError for another federation's.
         """
-        coordinator, terms = self.coordinator, header.terms
-        sent, own = tree_of(shown_arrays(content, terms.origin.layout.arrays)), coordinator.reference()
+        sent, own = (
+            tree_of(shown_arrays(content, header.terms.origin.layout.arrays)),
+            self.coordinator.reference(),
+        )
         if sent.keys() != own.shown.keys() or any(sent[k].shape != own.tree[k].shape for k in sent):
             raise WireError("the model that was sent is not this federation's")
-        shown = {**own.tree, **sent}
+        return {**own.tree, **sent}
+
+    def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
+        """Open the round for oneself."""
+        coordinator, terms, shown = self.coordinator, header.terms, self.shown(header, content)
         run = RunHeader.of(
             coordinator.planned(terms.run.rounds)
         )  # its own: another one is refused with the terms
@@ -137,6 +159,25 @@ class FederatedWork:
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Train on this node's loader."""
         return LocalComputation(self.setup, self.coordinator.model)(broadcast, own)
+
+
+class EvaluatingWork(FederatedWork):
+    """A client's part in an evaluation: the federation's model, which was sent, on the evaluation's data of this node.
+
+    setup: of the round that evaluates. trained: the federation's own. held: takes the model.
+    """
+
+    def __init__(self, setup: FederationSetup, trained: FederationSetup, held: torch.nn.Sequential) -> None:
+        super().__init__(setup)
+        self.trained, self.held = trained, held
+
+    def shown(self, header: Header, content: RecordDict) -> dict[str, NDArray[Any]]:
+        """Return where the round's own vector starts, which no one sends; the session binds the model."""
+        own = FederatedWork(self.trained)
+        own.coordinator.take(own.shown(header, content))
+        self.coordinator.config = own.coordinator.reference().digest
+        self.held.append(own.coordinator.model)
+        return dict(self.coordinator.reference().tree)
 
 
 def server_app(

@@ -15,12 +15,11 @@ from fl.flower.compat import log
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
 from fl.flower.trips import SumOverGrid
-from fl.round import Broadcast, Charge, Origin, RoundResult, SumCosts, Summed
+from fl.round import Broadcast, Charge, Origin, RoundResult, SumCosts, Summed, Tree
 from protocols.errors import Aborted, SecAggError
 from protocols.layers import RunFacts
-from protocols.runtime import recall
 from protocols.session import Session
-from protocols.summation import Total
+from protocols.summation import SecureSum, Total
 
 NOTE = (
     "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
@@ -43,7 +42,8 @@ class FlowerEngine:
 
     timeout: seconds per message trip. said: what the statement must say besides. awaited: how many clients a trip waits
     for, where more are asked than are needed (None: all). config: what every node is shown
-    beside the model. begun: called with every session before anything of it is asked for.
+    beside the model; shown: in place of it (default: the reference). begun: called with every session before anything
+    of it is asked for.
     """
 
     def __init__(
@@ -55,10 +55,11 @@ class FlowerEngine:
     ) -> None:
         self.server, self.timeout, self.said, self.awaited = server, timeout, said, awaited
         self.config: ConfigRecord | None = None
+        self.shown: Tree | None = None
         self.begun: Begun = lambda run, session: None
         self.clock = time.perf_counter
         self.costs = SumCosts()
-        self._spent_rounds = 0
+        self._spent_rounds, self._evaluates = 0, False
         self._interrupted = server.state.last_asked()  # of a process before this one
 
     @property
@@ -69,7 +70,16 @@ class FlowerEngine:
         return self.server.origin(run)
 
     def memory(self) -> bytes | None:
-        return recall(self.server.state.store, self.server.protocol)
+        return self.server.recall()
+
+    def beside(self, secure_sum: SecureSum, shown: Tree) -> "FlowerEngine":
+        """Carries evaluations: nodes are shown the model, and sum what their data says of it. A round of its own number
+        was never interrupted."""
+        other = FlowerEngine(self.server.beside(secure_sum), self.timeout, self.said)
+        if not self._evaluates:  # as where a server starts: nodes may be new
+            other.server.forget()
+        other.shown, other._interrupted, self._evaluates = shown, None, True
+        return other
 
     def session_number(self, round: int, sums: int) -> int:
         self.require_new_updates()
@@ -132,7 +142,8 @@ class FlowerEngine:
         def content(name: str) -> RecordDict:
             reference, layout = broadcast.shown_to(name).reference, broadcast.terms.origin.layout
             if reference.digest not in made:
-                made[reference.digest] = RecordDict({layout.arrays: arrays_of(reference.shown)})
+                arrays = reference.shown if self.shown is None else self.shown
+                made[reference.digest] = RecordDict({layout.arrays: arrays_of(arrays)})
                 if self.config is not None:
                     made[reference.digest][layout.config] = self.config
             return made[reference.digest]

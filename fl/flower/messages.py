@@ -20,6 +20,8 @@ from protocols.identity import Identity, verify
 VERSION = 7
 KEY, FRAMES = "secagg", "secagg.frames"
 HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
+EVALUATED = "evaluated"
+"""Names the record of a model that is evaluated and not trained, by which a party tells the two apart."""
 _STYPE = "secagg.frame"
 _REQUEST, _ANSWER = "flower request", "flower answer"
 _HEAD = re.compile("[0-9a-f]{64}")

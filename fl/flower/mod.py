@@ -16,7 +16,7 @@ from flwr.app import Context, Message
 
 from fl.flower.compat import ClientAppCallable, Mod, refusal
 from fl.flower.messages import is_protected
-from fl.flower.node_party import NodeParty
+from fl.flower.node_party import NodeParty, Part
 from fl.flower.site import CONFIG_KEY, Site, load_site
 from fl.flower.work import WrappedApp, failed
 from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError
@@ -80,7 +80,7 @@ class _PrivacyMod:
         own = find_site(self.site, context)
         stack = self.stack_for(own)
         work = WrappedApp(stack, message, lambda inner: call_next(inner, context), self.weight)
-        return NodeParty(own, stack, work).answer(message)
+        return NodeParty(own, lambda arrays: Part(stack, work)).answer(message)
 
 
 def require_protected(message: Message) -> None:

@@ -5,11 +5,14 @@ What belongs here: whose request it is, and the session's steps. What does not: 
 """
 
 import time
+from collections.abc import Callable
+from dataclasses import dataclass
 
 from flwr.app import Message, MessageType
 
 from fl.flower.messages import (
     CLOSE,
+    EVALUATED,
     HELLO,
     START,
     VERSION,
@@ -23,6 +26,7 @@ from fl.flower.messages import (
 from fl.flower.site import Site, session_key
 from fl.flower.work import NodeWork
 from fl.round.party import RoundParty
+from protocols.codec import Record
 from protocols.errors import PolicyRefusal, ProtocolViolation, WireError
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
@@ -37,18 +41,41 @@ from protocols.stack import Stack
 from protocols.store import write_atomic
 from protocols.summation import IntVector
 
+
+@dataclass(frozen=True)
+class Begun(Record):
+    """What a node keeps of a session that it began: its public facts, and under which name the model travelled."""
+
+    session: Session
+    arrays: str
+
+
 KEPT_HEAD, KEPT_HEADS = "kept-head.txt", "kept-heads.txt"
+
+
+@dataclass(frozen=True)
+class Part:
+    """What a node plays in a session: its layers, its work, and the app's policy, where its own files say nothing."""
+
+    stack: Stack
+    work: NodeWork
+    policy: Policy | None = None
 
 
 class NodeParty:
     """One node while it answers one message. Raises PolicyRefusal, PeerError, StoreError or Misuse instead of
-    answering. policy: the app's own, where the node's files say nothing.
+    answering. part_of: gives the part by the name of the record that the model travels under.
     """
 
-    def __init__(self, site: Site, stack: Stack, work: NodeWork, policy: Policy | None = None) -> None:
-        self.site, self.work, self.protocol = site, work, stack.secure_sum
-        demands = site.policy(stack.secure_sum, policy)
-        self.own = RoundParty(site.name, site.store, site.ledger, demands, stack)
+    def __init__(self, site: Site, part_of: Callable[[str], Part]) -> None:
+        self.site, self.part_of = site, part_of
+        self.own: RoundParty | None = None
+
+    def _take_part(self, arrays: str) -> tuple[RoundParty, NodeWork]:
+        site, part = self.site, self.part_of(arrays)
+        demands = site.policy(part.stack.secure_sum, part.policy)
+        self.own = RoundParty(site.name, site.store, site.ledger, demands, part.stack)
+        return self.own, part.work
 
     def answer(self, message: Message) -> Message:
         """Return the protected reply to a request."""
@@ -69,51 +96,52 @@ class NodeParty:
                 if request.kind == START:
                     self._start(request, message)
                 out = self._step(request, frames)
-        seconds = time.perf_counter() - began
-        own, stage = self.own, request.stage
-        facts = request.context, stage, own.name, seconds, own.train_seconds, own.sent_again
+        seconds, own = time.perf_counter() - began, self.own
+        spent = (0.0, False) if own is None else (own.train_seconds, own.sent_again)
+        facts = request.context, request.stage, self.site.name, seconds, *spent
         answer = Answer(VERSION, *facts, frames=len(out))
         return Message(pack(answer, [f.to_wire() for f in out], self.site.identity), reply_to=message)
 
     def _start(self, request: Request, message: Message) -> None:
         """Check everything that can be checked, then train, then begin the session."""
-        header, site, own = _header(request), self.site, self.own
-        claimed, federation = Session.decode(header.session), header.terms.origin.federation
+        header, site = _header(request), self.site
+        claimed, origin = Session.decode(header.session), header.terms.origin
+        federation, arrays = origin.federation, origin.layout.arrays
         site.require_role(request.role)
-        site.require_roster(federation, header.terms.origin.serial, claimed.roster)
+        site.require_roster(federation, origin.serial, claimed.roster)
+        own, work = self._take_part(arrays)
         own.require_layers()
         self._keep_head(header)
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
             raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")
-        broadcast = self.work.open(header, claimed, strip(message.content))
+        broadcast = work.open(header, claimed, strip(message.content))
         session = own.session(broadcast, claimed, header.terms)
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")
-        site.enter_round(federation, session.round, session.context, session.encode())
+        site.enter_round(federation, session.round, session.context, Begun(session, arrays).encode())
         if request.role == "client":
-            first = own.begin(broadcast, session, request.index, self.work, federation)
+            first = own.begin(broadcast, session, request.index, work, federation)
         else:
-            first = self._helper(session, Party(request.role, request.index), own.policy)
-        self._runtime(session).begin(first, federation)
-
-    def _helper(self, session: Session, party: Party, policy: Policy) -> Start:
-        return lambda memory: self.protocol.helper(
-            session, party, random=SystemRandom(), policy=policy, memory=memory
-        )
+            first = _helper(own, session, Party(request.role, request.index))
+        series = f"{federation}/{EVALUATED}" if arrays == EVALUATED else federation
+        self._runtime(own, session).begin(first, series)
 
     def _step(self, request: Request, frames: list[bytes]) -> list[Frame]:
         """Hand the frames to the session's state, each once; what is answered was saved before."""
         saved = self.site.store.get(session_key(request.context))
         if saved is None:
             raise PolicyRefusal("no such session was begun here, or it is over")
-        runtime = self._runtime(Session.decode(saved))
+        begun = Begun.decode(saved)
+        own, _ = self._take_part(begun.arrays)
+        runtime = self._runtime(own, begun.session)
         out: list[Frame] = []
         for data in frames:
             out.extend(runtime.handle(Frame.from_wire(data)))
         return out
 
-    def _runtime(self, session: Session) -> Runtime[IntVector]:
-        return Runtime(self.protocol, session, self.site.store, allow_resend=self.own.policy.allow_resend)
+    def _runtime(self, own: RoundParty, session: Session) -> Runtime[IntVector]:
+        resend, protocol = own.policy.allow_resend, own.stack.secure_sum
+        return Runtime(protocol, session, self.site.store, allow_resend=resend)
 
     def _keep_head(self, header: Header) -> None:
         """Keep the record's last head, so that a record that is cut short later can be found out.
@@ -138,6 +166,11 @@ class NodeParty:
             kept = (folder / KEPT_HEADS).read_bytes() if (folder / KEPT_HEADS).exists() else b""
             if not kept.endswith(line):
                 write_atomic(folder / KEPT_HEADS, kept + line)
+
+
+def _helper(own: RoundParty, session: Session, party: Party) -> Start:
+    protocol, policy = own.stack.secure_sum, own.policy
+    return lambda memory: protocol.helper(session, party, random=SystemRandom(), policy=policy, memory=memory)
 
 
 def _header(request: Request) -> Header:

@@ -4,6 +4,7 @@ What belongs here: everything that a Federation and a wrapped strategy share bet
 (`grid_engine`, `trips`), where plans come from (`rounds`, `fl.coordinator`), what is kept (`server_state`).
 """
 
+import copy
 import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,17 +15,17 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp import Grid
 
 from fl.flower.compat import failure_of, log, node_keys
-from fl.flower.messages import CLOSE, HELLO, Header, sessionless, unpack_answer
+from fl.flower.messages import CLOSE, EVALUATED, HELLO, Header, sessionless, unpack_answer
 from fl.flower.nodes import Directory, from_names, from_roster, without_roster
 from fl.flower.server_state import ServerFacts
 from fl.round import ModelLayout, Origin, RoundTerms, RunHeader
 from protocols.errors import Misuse, PeerError
 from protocols.identity import Identity, Roster, SignedRoster
-from protocols.kernel import Party
+from protocols.kernel import Party, Step
 from protocols.layers import RunFacts
 from protocols.randomness import SystemRandom
 from protocols.record import GENESIS, HEAD_PURPOSE
-from protocols.runtime import forget
+from protocols.runtime import forget, recall, remember
 from protocols.store import FileStore, MemoryStore, Store
 from protocols.summation import SecureSum
 
@@ -68,15 +69,32 @@ class ServerParty:
     ) -> None:
         self.grid, self.protocol, self.state = grid, protocol, ServerFacts(store)
         self.roster, self.identity, self.poll, self.names = roster, identity, poll, names
-        self.layout, self.head = layout or ModelLayout(), GENESIS
+        self.layout, self.head, self.series = layout or ModelLayout(), GENESIS, ""
         self._said: dict[int, str] = {}
         self._warned: set[object] = set()
         self.forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
+
+    def beside(self, protocol: SecureSum) -> "ServerParty":
+        """Return the same server for sums of another protocol: evaluations, whose set-ups of reused keys are theirs."""
+        other = copy.copy(self)
+        other.protocol, other.series, other.layout = protocol, EVALUATED, ModelLayout(EVALUATED)
+        vars(other).pop("helpers", None)
+        return other
 
     @functools.cached_property
     def helpers(self) -> tuple[Party, ...]:
         """The helpers that a session needs."""
         return helpers_of(self.protocol)
+
+    def recall(self) -> bytes | None:
+        """Return what is kept for later sessions: a set-up of reused keys."""
+        return recall(self.state.store, self.protocol, self.series)
+
+    def remember(self, step: Step) -> None:
+        """Keep what a step of the server's leaves for later sessions, synced."""
+        if step.marks or step.memory is not None:
+            with self.state.store.transaction() as t:
+                remember(t, self.protocol, step, series=self.series)
 
     def federation(self) -> tuple[str, int]:
         """Return the name under which clients count sessions, and the roster's serial (0 without one)."""
@@ -97,7 +115,7 @@ class ServerParty:
 
     def forget(self) -> None:
         """Drop the set-up of reused keys: nobody knows who holds which one, so the next session makes one."""
-        forget(self.state.store, self.protocol)
+        forget(self.state.store, self.protocol, self.series)
 
     def ask(self, contents: Mapping[int, RecordDict], seconds: float, group: str) -> Iterator[Message]:
         """Send one message each to some nodes; yield the replies as they arrive, at most one per node.

@@ -22,7 +22,6 @@ from protocols.kernel import Message as Frame
 from protocols.kernel import Party, Step
 from protocols.protocol import Stage
 from protocols.randomness import SystemRandom
-from protocols.runtime import recall, remember
 from protocols.session import Session
 from protocols.summation import Total
 
@@ -58,7 +57,7 @@ class SumOverGrid:
             self.server.protocol, self.session, SystemRandom(), self._perform, self._refused
         )
         try:
-            final = self._driver.run(self._trip, recall(self.server.state.store, self.server.protocol))
+            final = self._driver.run(self._trip, self.server.recall())
         except Aborted as error:
             for name, why in sorted(self.refusals.items()):
                 error.add_note(f"{name}: {why}")
@@ -159,8 +158,6 @@ class SumOverGrid:
     def _perform(self, _: str, call: Callable[[], Step]) -> Step:
         began = time.perf_counter()
         step = call()
-        if step.marks or step.memory is not None:
-            with self.server.state.store.transaction() as transaction:
-                remember(transaction, self.server.protocol, step)
+        self.server.remember(step)
         self._computing += time.perf_counter() - began
         return step

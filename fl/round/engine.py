@@ -11,10 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from fl.round.broadcast import Broadcast
+from fl.round.reference import Tree
 from fl.round.result import RoundResult, Trip
 from fl.round.terms import Origin
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
+from protocols.summation import SecureSum
 
 Charge = Callable[[Sequence[str]], None]
 """Pays for a sum. Takes everyone who was asked and is not known to have left."""
@@ -84,6 +86,12 @@ class Engine(Protocol):
 
     def staying(self, session: Session) -> Sequence[str]:
         """Return the clients of a session that are not known to have left."""
+        ...
+
+    def beside(self, secure_sum: SecureSum, shown: Tree) -> "Engine | None":
+        """Return what carries sums of another kind between the same parties, who are shown other arrays than their
+        reference; None where such a round plays in an engine of its own.
+        """
         ...
 
     def lost(self, round: int) -> RoundResult | None:

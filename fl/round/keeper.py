@@ -32,8 +32,11 @@ class Keeper:
         made_with: Json,
         statement: Statement | None = None,
         last: RoundResult | None = None,
+        *,
+        hold: bool = False,
     ) -> str:
-        """Save the run after `len(history)` rounds, or its beginning; return the record's head.
+        """Save the run after `len(history)` rounds, or its beginning; return the record's head. hold: the checkpoint
+        alone, for a round that is saved again once it is measured.
 
         model, strategy, made_with: as in `KeptRun`. statement: None before anything was protected. last: the round
         that the record's entry is about, None for one without any sum. Raises RecordError as `RunFiles.begin` does.
@@ -57,4 +60,6 @@ class Keeper:
             entry=entry,
             statement=None if statement is None else statement.to_json(),
         )
+        if hold:
+            return self.files.hold(kept)
         return self.files.save(kept) if history else self.files.begin(kept)

@@ -261,9 +261,14 @@ class RunFiles:
         self._require_recorded(kept, self.first - 1)
         return self.save(kept)
 
+    def hold(self, kept: KeptRun) -> str:
+        """Save a run's checkpoint, from which all else can be made; return the record's head, which stays."""
+        write_atomic(self.folder / CHECKPOINT, encode(kept), 0o600 if kept.secrets else 0o644)
+        return self.record.head
+
     def save(self, kept: KeptRun) -> str:
         """Save a run and return the record's head."""
-        write_atomic(self.folder / CHECKPOINT, encode(kept), 0o600 if kept.secrets else 0o644)
+        self.hold(kept)
         return self._follow(kept) if kept.rounds >= self.first else self.record.head
 
     def catch_up(self, kept: KeptRun) -> str:

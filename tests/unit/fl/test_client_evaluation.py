@@ -213,8 +213,6 @@ def test_outputs_of_another_shape_name_what_was_expected() -> None:
         ClientEvaluation(sites(), classes=2).of(model(5))
     with pytest.raises(Misuse, match=r"fl\.ClientEvaluation"):
         federation(evaluation=len)
-    with pytest.raises(Misuse, match="in memory only"):
-        federation(evaluation=ClientEvaluation(sites(), classes=2)).server_app()
 
 
 def test_labels_and_batches_that_cannot_be_measured_are_named() -> None:
