@@ -47,9 +47,7 @@ from protocols.party_state import CLOSED
 
 
 class Coordinator:
-    """The server's side of a federation: the model, the strategy, who is asked. config: what clients are shown besides
-    the model, which every session binds.
-    """
+    """The server's side of a federation: the model, the strategy, who is asked. config: shown besides the model."""
 
     def __init__(self, setup: FederationSetup) -> None:
         self.setup = setup

@@ -239,25 +239,13 @@ class Federation:
         """Return this federation's clients as a Flower ClientApp; options as in `fl.flower.apps.client_app`."""
         from fl.flower.apps import client_app
 
-        self._evaluates_here()
         return client_app(self, site, **options)
 
     def server_app(self, rounds: int = 3, **options: Any) -> Any:
         """Return this federation's server as a Flower ServerApp. options: as in `fl.flower.apps.server_app`."""
         from fl.flower.apps import server_app
 
-        self._evaluates_here()
         return server_app(self, rounds, **options)
-
-    def _evaluates_here(self) -> None:
-        """Raises Misuse for an evaluation by others than this federation's clients: no node answers for them."""
-        evaluation, names = self.setup.evaluation, self.setup.names
-        own = () if evaluation is None else evaluation.federation(self.model).setup.names
-        if strangers := [name for name in own if name not in names]:
-            raise Misuse(
-                f"evaluation: {strangers[0]!r} is no client of this federation, and on Flower its nodes evaluate: name "
-                f"the loaders like its clients, {list(names)}"
-            )
 
     def _start(self, rounds: int, resume: bool) -> KeptRun | None:
         folder = self.setup.output

@@ -80,6 +80,7 @@ def client_app(
     A node is called what its site.toml says, else the federation's client of its `partition-id` (a whole number from
     0; the node refuses any other value).
     """
+    require_own_evaluation(federation.setup)
     app = ClientApp()
     hooks = of_clients(federation.setup.callbacks)
     setup = replace(federation.setup, ledger=None, output=None, callbacks=hooks)  # an app may be pickled
@@ -104,6 +105,16 @@ def _name(setup: FederationSetup, context: Context) -> str | None:
         return None
     place, names = whole(PARTITION, context.node_config[PARTITION], 0), setup.names
     return names[place] if place < len(names) else f"helper-{place}"
+
+
+def require_own_evaluation(setup: FederationSetup) -> None:
+    """Raises Misuse for an evaluation by others than the federation's clients: no node answers for them."""
+    own = () if setup.evaluation is None else setup.evaluation.federation(torch.nn.Identity()).setup.names
+    if strangers := [name for name in own if name not in setup.names]:
+        raise Misuse(
+            f"evaluation: {strangers[0]!r} is no client of this federation, and on Flower its nodes evaluate: name "
+            f"the loaders like its clients, {list(setup.names)}"
+        )
 
 
 def _part(setup: FederationSetup, evaluates: bool) -> Part:
@@ -207,6 +218,7 @@ def server_app(
 
     The app raises Misuse, before anything is sent, for fewer than one round or a timeout that is not > 0.
     """
+    require_own_evaluation(federation.setup)
     app = ServerApp()
 
     @app.main()
