@@ -7,7 +7,7 @@ by such numbers costs nothing more: they are released.
 """
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -155,16 +155,14 @@ class ClientEvaluation:
             **self.options,
         )
 
-    def of(
-        self, model: torch.nn.Module, carry: Callable[[Federation], None] = lambda federation: None
-    ) -> ClientReport:
+    def of(self, model: torch.nn.Module, run: Federation | None = None) -> ClientReport:
         """Return what the clients' data says of the model, and keep it as `last`.
 
-        carry: gives the round that evaluates it another engine than this process. Raises Aborted where too few clients
-        answer.
+        run: whose model it is; the evaluation is carried as its rounds are. Raises Aborted where too few answer.
         """
         federation = self.federation(model)
-        carry(federation)
+        if run is not None:
+            _beside(federation, run)
         training = model.training
         try:
             result = federation.fit(rounds=1)
@@ -186,12 +184,10 @@ class ClientEvaluation:
         account.charge([replace(event, layer=f"evaluation/{event.layer}") for event in spent], number)
         return True
 
-    def after(
-        self, number: int, model: torch.nn.Module, carry: Callable[[Federation], None]
-    ) -> dict[str, float]:
+    def after(self, number: int, run: Federation) -> dict[str, float]:
         """Return the metrics of a run's model after a round; none where too few answer."""
         try:
-            return self.of(model, carry).metrics
+            return self.of(run.model, run).metrics
         except Aborted as error:
             warnings.warn(f"round {number}: {error.reason}", stacklevel=2)
             return {}
@@ -243,6 +239,14 @@ class ClientEvaluation:
         scores = found.get("scores")
         auroc = None if scores is None else _auroc(np.maximum(scores, 0.0))
         return ClientReport(float(loss) * self.limit, float(accuracy), confusion, auroc, result)
+
+
+def _beside(evaluation: Federation, run: Federation) -> None:
+    """Let the round that evaluates a run's model bind it, and be carried as the run's rounds are."""
+    reference = run.coordinator.reference()
+    evaluation.coordinator.config = reference.digest
+    beside = run.engine.beside(evaluation.setup.stack.secure_sum, reference.shown)
+    evaluation.engine = evaluation.engine if beside is None else beside
 
 
 def _auroc(scores: NDArray[np.float64]) -> float:

@@ -81,8 +81,7 @@ class Coordinator:
         setup.strategy.require(made)
         self.run: RunFacts | None = None
         self.tested: tuple[str, ...] = ()
-        self.origin = Origin()
-        self.config = b""
+        self.origin, self.config = Origin(), b""
         self.closed: dict[str, int] = {}
         self._sizes: dict[str, int] = {}
 

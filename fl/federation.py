@@ -29,7 +29,6 @@ from fl.federation_setup import (
     FederationSetup,
     Loaders,
     check_client_evaluation,
-    covered_apart,
     criterion_of,
     evaluation_of,
     loaders_by_name,
@@ -190,17 +189,16 @@ class Federation:
         with Listeners(callbacks, self._run(rounds)) as listeners, self._keeper(rounds) as keeper:
             if keeper is not None and kept is not None:
                 keeper.files.catch_up(kept)
-            elif keeper is not None:
+            else:
                 self._save(keeper, history)
             for number in range(len(history) + 1, rounds + 1):
                 if listeners.stop("on_round_begin", number):
                     break
                 history.append(self._round(number))
                 try:
-                    self._measure(history[-1], partial(self._hold, keeper, history))
+                    self._measure(history[-1], partial(self._save, keeper, history, hold=True))
                 finally:
-                    if keeper is not None:
-                        self._save(keeper, history)
+                    self._save(keeper, history)
                 speaker.hear(history[-1])
                 if listeners.stop("on_round_end", history[-1]):
                     break
@@ -323,17 +321,10 @@ class Federation:
         chosen = self.coordinator.choose(number)
         if self.setup.options.sampling != "arrivals" or not isinstance(self.engine, MemoryEngine):
             return chosen
-        layers, scope = self.setup.stack.layers, self.coordinator.origin.scope
-        return tuple(
-            name
-            for name in chosen
-            if all(layer.comes(self.engine.stores[name], scope, number) for layer in layers)
-        )
+        return self.engine.coming(chosen, self.setup.stack.layers, self.coordinator.origin.scope, number)
 
     def _measure(self, result: RoundResult, hold: Callable[[], None]) -> None:
-        """Evaluate the model after a round, which was charged for and is kept whatever an evaluation raises. hold:
-        keeps it before that.
-        """
+        """Evaluate the model after a round, which `hold` keeps before that, whatever an evaluation raises."""
         evaluation = self.setup.evaluation if result.abandoned is None else None
         try:
             try:
@@ -342,7 +333,7 @@ class Federation:
                 hold()
                 result.metrics = self.coordinator.evaluate()
             if evaluation is not None and due:
-                result.metrics |= evaluation.after(result.number, self.model, self._carry)
+                result.metrics |= evaluation.after(result.number, self)
         except Misuse as error:
             raise Misuse(
                 f"{error} (round {result.number} is kept without it: mend it, and go on with fit(rounds, resume=True) "
@@ -350,13 +341,6 @@ class Federation:
             ) from error.__cause__
         finally:
             result.guarantees = self.account.guarantees()
-
-    def _carry(self, evaluation: "Federation") -> None:
-        """Let the round that evaluates this model bind it, and be carried as this federation's rounds are."""
-        reference = self.coordinator.reference()
-        evaluation.coordinator.config = reference.digest
-        beside = self.engine.beside(evaluation.setup.stack.secure_sum, reference.shown)
-        evaluation.engine = evaluation.engine if beside is None else beside
 
     def _play(self, parts: Sequence[Broadcast]) -> RoundResult:
         least = self.setup.options.min_survivors
@@ -388,13 +372,12 @@ class Federation:
         with closing(RunFiles(self.setup.output, self.signer, checkpoint.MODEL, self._model_bytes)) as files:
             yield Keeper(files, self.setup.stack, self.account, rounds, self.setup.strategy.name)
 
-    def _hold(self, keeper: Keeper | None, history: Sequence[RoundResult]) -> None:
-        """Keep a round over a network the moment it is closed: its updates do not come again."""
-        if keeper is not None and not isinstance(self.engine, MemoryEngine):
-            self._save(keeper, history, hold=True)
-
-    def _save(self, keeper: Keeper, history: Sequence[RoundResult], *, hold: bool = False) -> None:
-        """Save a round: what simulated clients keep first, for a round that is played again rolls it back."""
+    def _save(self, keeper: Keeper | None, history: Sequence[RoundResult], *, hold: bool = False) -> None:
+        """Save a round: what simulated clients keep first, for a round that is played again rolls it back. hold: it is
+        closed and not measured; over a network, its updates do not come again.
+        """
+        if keeper is None or (hold and isinstance(self.engine, MemoryEngine)):
+            return
         if history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
             self.engine.save_clients(keeper.files.folder)
         model, strategy = self.coordinator.reference().tree, self.setup.strategy.state()
@@ -410,11 +393,7 @@ class Federation:
         if (protection := self.protection) is None:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
-        run, notes = self.coordinator.run, self.engine.notes
-        notes = (*notes, *setup.strategy.notes(), *setup.kept_note)
-        if setup.evaluation is not None:
-            kinds = setup.stack.kinds(self.coordinator.planned(1))
-            notes = (*notes, setup.evaluation.told, *covered_apart(setup.evaluation, kinds))
+        run, notes = self.coordinator.run, (*self.engine.notes, *setup.notes(self.coordinator.planned(1)))
         if self.coordinator.hidden:
             notes = told(notes)
         return statement_of(setup.stack, protection, self.account, notes, history, run)

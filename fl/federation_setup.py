@@ -18,7 +18,7 @@ from fl.strategies import FedAvg, FedSGD, Strategy
 from fl.train_function import TrainFunction, by_name
 from fl.training import Evaluate, evaluate
 from protocols.errors import Misuse, StackError
-from protocols.layers import PrivacyLayer
+from protocols.layers import PrivacyLayer, RunFacts
 from protocols.policy import Policy
 from protocols.stack import Stack
 from protocols.statement import PrivacyEvent
@@ -39,7 +39,7 @@ class ClientEvaluates(Protocol):
     """What evaluates a model on the clients' data (`fl.client_evaluation`). kinds: the events of one evaluation, none
     where its sums are exact. hides_from_server: whether its noise holds against the server. told: what it releases, for
     the statement. names: of the metrics that it gives. `federation` is the round that evaluates a model, `charge` pays
-    for one before anything is sent and says whether it is due, `after` returns a round's metrics.
+    for one before anything is sent and says whether it is due, `after` returns the metrics of a federation's round.
     """
 
     kinds: tuple[PrivacyEvent, ...]
@@ -51,9 +51,7 @@ class ClientEvaluates(Protocol):
 
     def charge(self, number: int, account: Any) -> bool: ...
 
-    def after(
-        self, number: int, model: torch.nn.Module, carry: Callable[[Any], None]
-    ) -> dict[str, float]: ...
+    def after(self, number: int, run: Any) -> dict[str, float]: ...
 
 
 @dataclass
@@ -109,6 +107,14 @@ class FederationSetup:
                 "sessions with reused keys lack who left an earlier one, and a layer's price counts every round that "
                 'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
             )
+
+    def notes(self, run: RunFacts) -> tuple[str, ...]:
+        """What a statement says of the strategy, of what clients keep, and of their evaluation."""
+        evaluation = self.evaluation
+        told = (
+            () if evaluation is None else (evaluation.told, *covered_apart(evaluation, self.stack.kinds(run)))
+        )
+        return (*self.strategy.notes(), *self.kept_note, *told)
 
     @property
     def kept_note(self) -> tuple[str, ...]:

@@ -21,6 +21,7 @@ from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
 from fl.round.reference import Tree
 from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
+from protocols.layers import PrivacyLayer
 from protocols.party_state import KEPT
 from protocols.policy import Policy
 from protocols.runtime import recall
@@ -113,6 +114,14 @@ class MemoryEngine:
 
     def beside(self, secure_sum: SecureSum, shown: Tree) -> None:
         """Every federation has an engine in memory of its own."""
+
+    def coming(
+        self, names: Sequence[str], layers: Sequence[PrivacyLayer], scope: str, number: int
+    ) -> tuple[str, ...]:
+        """Return those who would come by themselves: their layers allow it, by their own stores."""
+        return tuple(
+            name for name in names if all(layer.comes(self.stores[name], scope, number) for layer in layers)
+        )
 
     def lost(self, round: int) -> None:
         """A simulated round that was interrupted is played again: nothing of it left this process."""
