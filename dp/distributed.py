@@ -4,11 +4,13 @@ shares, is ever opened.
 Client level: clip, rotate, scale, conditional stochastic rounding, a discrete Gaussian or Skellam share,
 modulo M. Example level (with FedSGD): the sum of clipped per-example gradients of a secret Poisson batch
 takes the update's place. Each share is calibrated to the fewest survivors less the stated colluders, and
-clients do not unmask fewer: noise that more survivors add is never counted. Source: Kairouz, Liu and
+clients do not unmask fewer: noise that more survivors add is never counted. Noise may be correlated over rounds
+(`dp.correlated`): parties then send rows of C' X, of their own last vectors. Source: Kairouz, Liu and
 Steinke (ICML 2021). The arithmetic is in `dp.encoding`, the rotation in `dp.rotation`.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -18,11 +20,16 @@ from numpy.typing import NDArray
 
 from dp import encoding
 from dp.clipping import clip_or_drop
+from dp.correlated.attendance import Attendance
+from dp.correlated.options import Correlation
+from dp.correlated.rows import Integers, Opened, combined
+from dp.correlated.slots import batch
+from dp.correlated.strategy import Strategy
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Skellam, Unit
 from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.mechanisms import discrete_gaussian, skellam
-from dp.mechanisms.grid import noise_step, rounded_bound
+from dp.mechanisms.grid import noise_step, rounded_bound, to_grid
 from dp.rotation import padded, rotate, unrotate
 from dp.rounding import conditional_round, l1_bound
 from dp.suggestion import drowned
@@ -35,7 +42,9 @@ from protocols.layers import (
     RoundFacts,
     RunFacts,
     Signal,
+    Value,
 )
+from protocols.party_state import PartyState
 from protocols.statement import PrivacyEvent
 
 if TYPE_CHECKING:
@@ -47,12 +56,13 @@ _EDGE = 1 - 2.0**-6
 
 @dataclass(frozen=True)
 class _Plan:
-    """What follows from options and run, the same on every machine."""
+    """What follows from options and run, the same on every machine. rows: that one contribution enters."""
 
     grid: encoding.Grid
     dims: int
     survivors: int
     shares: int
+    rows: int = 1
 
 
 class DistributedDP(PricedLayer):
@@ -68,6 +78,13 @@ class DistributedDP(PricedLayer):
     modulus (default: chosen so that rounding costs at most half a per cent). overflow: chance per round
     that a coordinate wraps, at worst; a value so near the edge ends the round. accountant: "rdp" or "pld",
     for calibration.
+
+    correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md), in runs of batches x
+    epochs rounds that ask everybody. Every example lies in one of `batches`, which take turns (no sample_rate); bands:
+    of C', at most the batches (default: 32 of them); momentum: of the server, by which C' is weighted. amplify: batches
+    are sampled within `bands` (default 4) groups that take turns, and a coin is one event over all its rows. A party
+    keeps the sums that coming rows need, sealed in its own store. unit "client" is refused but with even_so=True:
+    clients then take turns, and all send in every round.
     """
 
     name: ClassVar[str] = "distributed-dp"
@@ -93,6 +110,13 @@ class DistributedDP(PricedLayer):
         reduction: str = "mean",
         physical_batch: int = 256,
         ledger: Ledgers = None,
+        correlation: str | None = None,
+        batches: int | None = None,
+        epochs: int | None = None,
+        bands: int | None = None,
+        momentum: float = 0.0,
+        amplify: bool = False,
+        even_so: bool = False,
     ) -> None:
         super().__init__(Price(epsilon, delta, noise_multiplier, accountant), ledger, clip)
         if unit not in ("client", "example"):
@@ -108,6 +132,11 @@ class DistributedDP(PricedLayer):
         self.relation = Relation.ZERO_OUT if self.unit is Unit.CLIENT else Relation.ADD_REMOVE
         self.bits, self.overflow = bits, overflow
         self.reduction, self.physical_batch = reduction, physical_batch
+        self.batches, self.epochs, self.amplify = batches or 1, epochs or 1, amplify
+        self.correlation = self._correlated(correlation, batches, epochs, bands, momentum, even_so)
+        self.keeps_state, self._opened, self._rounds = self.correlation is not None, Opened(), 0
+        if self.correlation is not None and self.unit is Unit.EXAMPLE and sample_rate is None:
+            sample_rate = 1 / self.batches  # an example's share of the rows
         self.rate, self.examples = self._sampling(sample_rate, examples)
         self._sums: dict[str, NDArray[np.int64]] = {}
         self._own: OwnSum | None = None
@@ -127,6 +156,63 @@ class DistributedDP(PricedLayer):
             )
         return float(rate), int(examples)
 
+    def _correlated(
+        self,
+        correlation: str | None,
+        batches: int | None,
+        epochs: int | None,
+        bands: int | None,
+        momentum: float,
+        even_so: bool,
+    ) -> Correlation | None:
+        if correlation is None and not (batches or epochs or bands or momentum or self.amplify):
+            return None
+        if correlation != "banded" or batches is None or epochs is None or epochs < 1 or batches < 2:
+            raise Misuse(
+                'correlated noise needs correlation="banded", batches >= 2 (how many take turns) and epochs >= 1, '
+                f"which the other options are for; got {correlation!r}, batches={batches} and epochs={epochs}"
+            )
+        if self.noise != "gaussian":
+            raise Misuse('correlated noise is a discrete Gaussian: say noise="gaussian"')
+        if self.unit is Unit.CLIENT and (self.amplify or not even_so):
+            raise Misuse(
+                f"{self.name} at client level: everybody who sends in every round, with independent noise, does better "
+                "than clients that take turns under correlated noise, for the same traffic: leave out correlation. "
+                'unit="example" gains by it; even_so=True plays it nevertheless (without amplify)'
+            )
+        if not self.amplify:
+            return Correlation(batches, epochs, bands, momentum)
+        bands = bands or min(4, batches)
+        if bands > batches:
+            raise Misuse(
+                f"expected at most {batches} bands, got {bands}: a coin of probability bands / batches"
+            )
+        return Correlation(bands, None, bands, momentum)
+
+    @property
+    def _coin(self) -> float:
+        """The chance that is claimed for an example's coin; 1 where nothing is sampled in secret."""
+        if self.correlation is None:
+            return self.rate
+        return (self.correlation.bands or 1) / self.batches if self.amplify else 1.0
+
+    def _strategy(self, run: RunFacts) -> Strategy | None:
+        return None if self.correlation is None else self.correlation.strategy(run.rounds)
+
+    def plan(self, run: RunFacts) -> None:
+        if self.correlation is None:
+            return
+        if (run.rounds, run.sampling) != (self.batches * self.epochs, "all"):
+            raise Misuse(
+                f"{self.name}: {self.batches} batches and {self.epochs} epochs make {self.batches * self.epochs} "
+                f"rounds, each of which asks everybody, for who holds history sends it; planned are {run.rounds}, "
+                f"sampling {run.sampling!r}"
+            )
+        self._rounds = run.rounds
+
+    def public(self) -> dict[str, Value]:
+        return self.correlation.public(self._rounds) if self.correlation and self._rounds else {}
+
     # -- public arithmetic --
 
     def describe(self) -> str:
@@ -138,8 +224,18 @@ class DistributedDP(PricedLayer):
         )
         return (
             f"{self.name}: {kind} noise in shares, clip {self.clip:g} per {self.unit}, "
-            f"{self.relation} neighbours; at most {told} tell their noise to the adversary"
+            f"{self.relation} neighbours; at most {told} tell their noise to the adversary{self._told()}"
         )
+
+    def _told(self) -> str:
+        if self.correlation is None:
+            return ""
+        turns = (
+            f"{self.batches} batches in turns"
+            if not self.amplify
+            else f"coins within {self.correlation.bands} bands"
+        )
+        return f"; correlated over rounds, {turns}: parties keep their last sums, sealed, for as long as C' has bands"
 
     def kind(self, run: RunFacts | None) -> Event:
         return self._event(_Plan(encoding.Grid(1.0, 2, 2.0**10, 2.0**20), 1, 1, 1))
@@ -167,11 +263,16 @@ class DistributedDP(PricedLayer):
         draft = encoding.Demand(
             self.clip, dims, run.cohort, shares, 1.0, self._units(run), conditional=self.unit is Unit.CLIENT
         )
+        times, rows = run.rounds, 1
+        if self.correlation is not None:
+            strategy = self.correlation.strategy(run.rounds)
+            draft = replace(draft, weights=strategy.weights)
+            times, rows = self.correlation.times(run.rounds), strategy.bands
         multiplier = self.price.multiplier(
-            lambda m: discrete(m, self.unit, self.relation, dims, shares, self.rate), run.rounds, run
+            lambda m: discrete(m, self.unit, self.relation, dims * rows, shares, self._coin), times, run
         )
         grid = encoding.choose(replace(draft, multiplier=multiplier), self.bits, self.overflow)
-        planned = _Plan(grid, dims, survivors, shares)
+        planned = _Plan(grid, dims, survivors, shares, rows)
         if self.price.noise_multiplier is None and self.noise == "skellam":
             planned = self._skellam_plan(planned, draft, multiplier, run)
         return planned
@@ -225,8 +326,8 @@ class DistributedDP(PricedLayer):
         grid = plan.grid
         common: dict[str, Any] = {
             "shares": plan.shares,
-            "dims": plan.dims,
-            "sample_rate": self.rate,
+            "dims": plan.dims * plan.rows,
+            "sample_rate": self._coin,
             "unit": self.unit,
             "relation": self.relation,
         }
@@ -275,22 +376,33 @@ class DistributedDP(PricedLayer):
 
             if self._own is None:
                 self._own = OwnSum(self.rate, self.examples, self.clip, self.reduction, self.physical_batch)
-            exact, private = self._own.of(task, self._fine_step(), facts)
+            rows = None if self.correlation is None else self._batch(len(task.loader.dataset), facts)
+            exact, private = self._own.of(task, self._fine_step(), facts, rows)
             self._sums[facts.client] = exact
             return private
 
         return gradients
+
+    def _batch(self, examples: int, facts: RoundFacts) -> list[int]:
+        """This client's examples of the round: by turns, and within bands by coins."""
+        assert self.correlation is not None
+        turns = self.correlation.separation if self.amplify else self.batches
+        return batch(facts, self.name, examples, turns, self._coin)
 
     def _fine_step(self) -> float:
         return noise_step(self.clip, _FINE_BITS)
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         plan = self._plan(facts.run)
-        self.charge(self._event(plan), facts)
-        if self.unit is Unit.CLIENT:
-            vector = self._client_level(contribution.vector, plan, facts)
+        if self.correlation is not None:
+            vector = self._row(contribution.vector, plan, facts)
+            self.charge(self._row_event(plan, facts), facts)
         else:
-            vector = self._example_level(plan, facts)
+            self.charge(self._event(plan), facts)
+            if self.unit is Unit.CLIENT:
+                vector = self._client_level(contribution.vector, plan, facts)
+            else:
+                vector = self._example_level(plan, self._exact(facts), 1.0, facts)
         noised = vector + self._share(plan, facts)
         half = plan.grid.modulus // 2
         return Contribution(np.mod(noised + half, plan.grid.modulus) - half, 1)
@@ -304,20 +416,67 @@ class DistributedDP(PricedLayer):
             rotated *= bound / norm * (1 - 2.0**-45)
         return conditional_round(facts.random, rotated, bound, encoding.BETA)
 
-    def _example_level(self, plan: _Plan, facts: RoundFacts) -> NDArray[np.int64]:
-        """Minus the exact integer sum, rotated and rounded to nearest. Two sums that differ by one example
-        differ by at most clip + fine step x sqrt(d) / 2, which the margin in `_example_clip` covers.
-        """
+    def _exact(self, facts: RoundFacts) -> Integers:
+        """Minus the client's exact sum of clipped gradients, on the fine grid."""
         exact = self._sums.pop(facts.client, None)
         if exact is None:
             raise StackError(
                 f"{self.name} at example level computes the gradients itself: its `local` hook did not run"
             )
+        return -exact
+
+    def _example_level(self, plan: _Plan, exact: Integers, over: float, facts: RoundFacts) -> Integers:
+        """An exact sum on the fine grid divided by `over`, rotated and rounded to nearest, once. Two sums that differ
+        by one example differ by at most clip + fine step x sqrt(d) / 2, which the margin in `_example_clip` covers.
+        """
+        return np.rint(self._rotated(plan, exact, over, facts)).astype(np.int64)
+
+    def _rotated(self, plan: _Plan, exact: Integers, over: float, facts: RoundFacts) -> NDArray[np.float64]:
         shrink = self._example_clip(exact.size)
-        rotated = rotate(exact.astype(np.float64), facts.seed) * (
-            -self._fine_step() * shrink / plan.grid.step
+        return rotate(exact.astype(np.float64), facts.seed) * (
+            self._fine_step() * shrink / over / plan.grid.step
         )
-        return np.rint(rotated).astype(np.int64)
+
+    def _row(self, update: NDArray[np.float64], plan: _Plan, facts: RoundFacts) -> Integers:
+        """The round's row of C' over this party's own last vectors: combined exactly, unrotated, then rounded once.
+
+        What it keeps for coming rows is pending until this row closed, and gone if it never does. The row is taken,
+        and what is kept is on disk, before this returns.
+        """
+        assert self.correlation is not None
+        strategy, row, grid = self.correlation.strategy(facts.run.rounds), facts.number, plan.grid
+        state = PartyState.of(facts, self.name)
+        fixed = (
+            self.clip,
+            plan.dims,
+            grid.modulus,
+            f"{grid.step:.9g} {grid.share_variance:.9g}",
+            self.batches,
+        )
+        self.correlation.admit(facts, self.name, Attendance(1, facts.run.rounds), fixed)
+        kept = {int(name): array for name, array in state.arrays().items()}
+        kept[row] = self._exact(facts) if self.unit is Unit.EXAMPLE else self._turn(update, facts)
+        live = [str(j) for j in strategy.live(row, range(1, row + 1)) if j in kept]
+        state.keep({name: kept[int(name)] for name in live})
+        state.forget(live)
+        y = combined(strategy, row, kept)
+        if self.unit is Unit.EXAMPLE:
+            return self._example_level(plan, y, strategy.norm, facts)
+        since = (row - 1 - self._place(facts)) % self.batches  # rows since this client's turn
+        bound = (strategy.weights[since] if since < strategy.bands else 0.0) * self.clip / grid.step
+        return conditional_round(
+            facts.random, self._rotated(plan, y, strategy.norm, facts), bound, encoding.BETA
+        )
+
+    def _place(self, facts: RoundFacts) -> int:
+        """Which turn is this client's, from 0."""
+        return facts.clients.index(facts.client) % self.batches
+
+    def _turn(self, update: NDArray[np.float64], facts: RoundFacts) -> Integers:
+        """A client's clipped update on the fine grid where it is its turn, else zero."""
+        if (facts.number - 1) % self.batches != self._place(facts):
+            return np.zeros(update.size, np.int64)
+        return to_grid(clip_or_drop(update, self.clip, facts.whose).vector, self._fine_step())
 
     def _example_clip(self, dims: int) -> float:
         """What scales an example's rounded gradient back to the clip: 1 less the growth by rounding on the
@@ -354,8 +513,20 @@ class DistributedDP(PricedLayer):
                 "more bits, or clip more"
             )
         vector = unrotate(aggregate.vector.astype(np.float64) * plan.grid.step, facts.seed, given.dimension)
-        weight = float(len(facts.clients)) if self.unit is Unit.CLIENT else self.rate * self.examples
+        if (strategy := self._strategy(facts.run)) is not None:
+            vector = self._opened.take(strategy, facts.number, vector * strategy.norm)
+        weight = self.rate * self.examples if self.unit is Unit.EXAMPLE else len(facts.clients) / self.batches
         return Aggregate(vector, weight)
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
-        return (to_fact(self._event(self._plan(facts.run)), adversary="server"),)
+        return (to_fact(self._row_event(self._plan(facts.run), facts), adversary="server"),)
+
+    def _row_event(self, plan: _Plan, facts: RoundFacts) -> Event:
+        event = self._event(plan)
+        return event if self.correlation is None else self.correlation.row(event, facts)
+
+    def state(self) -> dict[str, Any]:
+        return self._opened.state()
+
+    def restore(self, state: Mapping[str, Any]) -> None:
+        self._opened.restore(state)

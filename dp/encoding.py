@@ -27,10 +27,11 @@ MAX_BITS = 60
 class Demand:
     """What the arithmetic is chosen for.
 
-    clip: L2 norm of one unit's contribution. dims: coordinates after padding. clients: most in a sum.
-    shares: honest survivors that are guaranteed. multiplier: noise over sensitivity. units: most clips that
-    one sum can hold (clients, or examples). conditional: rounded stochastically, one vector per unit;
-    otherwise to nearest, one vector for many units.
+    clip: L2 norm of one unit's contribution. dims: coordinates after padding. clients: most in a sum. shares:
+    honest survivors that are guaranteed. multiplier: noise over sensitivity. units: most clips that one sum can
+    hold (clients, or examples). weights: how often, in clips, one contribution enters each of the sums that it is
+    in; their squares add up to 1 (one sum, once, unless noise is correlated). conditional: rounded stochastically,
+    one vector per unit; otherwise to nearest, one vector for many units.
     """
 
     clip: float
@@ -40,6 +41,7 @@ class Demand:
     multiplier: float
     units: float
     conditional: bool = True
+    weights: tuple[float, ...] = (1.0,)
 
 
 @dataclass(frozen=True)
@@ -60,16 +62,16 @@ class Grid:
 
 
 def sensitivity(demand: Demand, step: float) -> float:
-    """L2 bound in steps after rounding, with probability one.
+    """L2 bound in steps after rounding, with probability one, over all sums that a contribution enters.
 
     conditional: the bound that conditional rounding keeps. Otherwise two sums that differ by one unit are
     rounded to nearest: each coordinate moves by at most a half in either, so the difference grows by at
     most sqrt(dims).
     """
-    bound = demand.clip / step
+    bounds = [weight * demand.clip / step for weight in demand.weights if weight]
     if demand.conditional:
-        return rounded_l2_bound(bound, demand.dims, BETA)
-    return (bound + math.sqrt(demand.dims)) * (1 + 2.0**-30)
+        return math.hypot(*(rounded_l2_bound(bound, demand.dims, BETA) for bound in bounds))
+    return math.hypot(*(bound + math.sqrt(demand.dims) for bound in bounds)) * (1 + 2.0**-30)
 
 
 def share_variance(demand: Demand, step: float) -> float:
@@ -92,7 +94,7 @@ def least_modulus(demand: Demand, step: float, overflow: float) -> float:
     Sub-Gaussian tails, union bound over coordinates: rotated signal (units x clip)^2 / dims (Hoeffding over
     the signs), rounding 1/4 each, noise of every client that may come.
     """
-    signal = (demand.units * demand.clip / step) ** 2 / demand.dims
+    signal = (demand.units * sum(demand.weights) * demand.clip / step) ** 2 / demand.dims
     noise = demand.clients * (share_variance(demand, step) + 0.25)
     return 2 * math.sqrt(2 * (signal + noise) * math.log(2 * demand.dims / overflow)) + 2
 

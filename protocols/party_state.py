@@ -5,7 +5,7 @@ in that round is settled then; what it kept in a round that was abandoned, or th
 What does not belong here: who decides that a round closed (`fl.round`), stores.
 """
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Self
 
@@ -126,6 +126,13 @@ class PartyState:
         values = {name: HeldArray.of(np.asarray(array)) for name, array in {**arrays, **beside}.items()}
         held = Held(self.round, values)
         self.store.put(self._key("pending"), held.encode())
+
+    def forget(self, keeping: Collection[str]) -> None:
+        """Erase what was kept in closed rounds under other names than these: no later round needs it."""
+        with self.store.transaction() as t:
+            if (held := self._read("settled", t)) is not None:
+                left = {name: held.values[name] for name in held.values if name in (*keeping, SCHEMA)}
+                t.put(self._key("settled"), Held(held.round, left).encode())
 
     def _settle(self) -> None:
         with self.store.transaction() as t:

@@ -54,6 +54,7 @@ def clipped_sum(
     physical_batch: int | None = 256,
     probed: Probed | None = None,
     whose: str = "this client",
+    rows: list[int] | None = None,
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
     """Sum of rint(clipped gradient / step) over a Poisson sample of the loader's examples, by parameter
     name.
@@ -61,7 +62,8 @@ def clipped_sum(
     loss: `loss(model, batch)`, the mean (or sum, see `reduction`) over the batch. probed: what `prove` found, its
     reduction included; without it the examples must lie first everywhere. whose: whose
     log tells how many examples count as zero, because their gradient holds NaN or infinity. Each example's integer
-    vector has L2 norm at most clip / step + sqrt(d) / 2. Returns int64 arrays of the parameters' shapes, and
+    vector has L2 norm at most clip / step + sqrt(d) / 2. rows: the batch, where it is chosen already (default: by
+    secret coins). Returns int64 arrays of the parameters' shapes, and
     private figures (mean loss). Raises UnsupportedModule, UnaccountedStep, Misuse.
     """
     training = model.training
@@ -73,7 +75,7 @@ def clipped_sum(
     hooks = RowHooks(model, reduction=reduction, layouts=layouts)
     arrivals, seen, lost, broken, before = _Arrivals(hooks), 0, 0.0, 0, remembered(model)
     try:
-        batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch)
+        batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch, rows)
         for batch in batches:
             hooks.clear()
             with OwnLosses(lambda: arrivals.size, hooks.times):

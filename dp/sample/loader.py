@@ -114,7 +114,7 @@ class _Parts(Sampler[list[Any]]):
     """Cuts each logical batch into parts of at most `most` examples, each headed by its (first, last)
     tag."""
 
-    def __init__(self, batches: PoissonBatches, most: int | None) -> None:
+    def __init__(self, batches: PoissonBatches | list[list[int]], most: int | None) -> None:
         self.batches, self.most = batches, most
 
     def __iter__(self) -> Iterator[list[Any]]:
@@ -172,9 +172,9 @@ def _secret(name: str) -> Any:
 class PrivateLoader(DataLoader[Any]):
     """A DataLoader over the same examples whose batches are secret Poisson batches.
 
-    rate: each example's probability per step. count: steps per pass. most: largest physical batch (None: no
-    limit). sealed: whether the data set is out of reach, as in a user's loop. Raises Misuse for a loader that draws by
-    a sampler, a batch sampler or an iteration of its own.
+    rate: each example's probability per step. count: steps per pass. most: largest physical batch (None: no limit).
+    rows: the one batch, where it is chosen already. sealed: whether the data set is out of reach, as in a user's
+    loop. Raises Misuse for a loader that draws by a sampler, a batch sampler or an iteration of its own.
     """
 
     dataset = _secret("dataset")
@@ -192,6 +192,7 @@ class PrivateLoader(DataLoader[Any]):
         random: SecureRandom,
         steps: Steps,
         most: int | None = None,
+        rows: list[int] | None = None,
     ) -> None:
         _insist(loader)
         dataset: Any = loader.dataset
@@ -200,7 +201,7 @@ class PrivateLoader(DataLoader[Any]):
         self._steps, self.rate, self._whole, self.sealed, self._most = steps, rate, whole, False, most
         self.script: Iterator[Any] | None = None
         self._look = lru_cache(1024)(dataset.__getitem__)
-        self._parts = _Parts(batches, most)
+        self._parts = _Parts(batches if rows is None else [rows], most)
         self._batches: DataLoader[Any] = DataLoader(
             _Tagged(dataset, whole),
             batch_sampler=self._parts,

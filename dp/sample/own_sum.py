@@ -32,9 +32,10 @@ class OwnSum:
     _scope: str = field(default="", init=False)
 
     def of(
-        self, task: LocalTask, step: float, facts: RoundFacts
+        self, task: LocalTask, step: float, facts: RoundFacts, rows: list[int] | None = None
     ) -> tuple[NDArray[np.int64], dict[str, float]]:
-        """The sum over a secret batch, in steps and in the order of what is sent, and private figures.
+        """The sum over a secret batch, in steps and in the order of what is sent, and private figures. rows: the batch,
+        where it is chosen already.
 
         Leaves the mean step in `task.result`. Examples without a finite gradient add nothing.
         Raises what `prove` raises in a client's first round, and what `clipped_sum` does.
@@ -55,6 +56,7 @@ class OwnSum:
             physical_batch=self.physical_batch if proven else 1,
             probed=self._probed,
             whose=facts.whose,
+            rows=rows,
         )
         scale = -step / (self.rate * self.examples)
         task.result = {name: total * scale for name, total in named.items()}

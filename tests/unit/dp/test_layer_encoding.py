@@ -64,6 +64,7 @@ def test_at_example_level_one_example_moves_the_rounded_sum_by_no_more_than_the_
     others = np.rint(generator.normal(size=DIMS) * examples * 0.3 / fine).astype(np.int64)
     sums = []
     for total in (others, others + longest):
+        own = replace(plan.facts, client="c")
         mine._sums["c"] = total
-        sums.append(mine._example_level(mine._plan(plan.facts.run), replace(plan.facts, client="c")))
+        sums.append(mine._example_level(mine._plan(own.run), mine._exact(own), 1.0, own))
     assert float(np.linalg.norm((sums[1] - sums[0]).astype(float))) <= grid.sensitivity
