@@ -7,7 +7,19 @@ from typing import Any
 
 import typer
 
-from benchmarks.fl import attacks, clusters, homomorphic, lora, memory, niid, overhead, robust, scale, wrap
+from benchmarks.fl import (
+    attacks,
+    buffered,
+    clusters,
+    homomorphic,
+    lora,
+    memory,
+    niid,
+    overhead,
+    robust,
+    scale,
+    wrap,
+)
 
 
 class _Suite(typer.Typer):
@@ -32,3 +44,4 @@ lora.register(app)
 niid.register(app)
 robust.register(app)
 clusters.register(app)
+buffered.register(app)

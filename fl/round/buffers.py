@@ -47,11 +47,14 @@ class Buffers:
     """The server's queue of one run.
 
     size: clients of a sum. alike: of each version's, so many must be in any total, >= 1. leaving: clients of a sum that
-    may leave; every version has so many more. oldest: a client that began so many versions ago begins anew. Each client
-    is in one sum at a time, with what it made since it was last given a model. Raises Misuse for a sum that cannot be.
+    may leave; every version has so many more. oldest: a client that began so many versions ago begins anew. at_once:
+    clients that hold a model at a time, who take turns (0: everybody). Each client is in one sum at a time, with what
+    it made since it was last given a model. Raises Misuse for a sum that cannot be.
     """
 
-    def __init__(self, size: int, alike: int = LEAST_ALIKE, leaving: int = 1, oldest: int = 20) -> None:
+    def __init__(
+        self, size: int, alike: int = LEAST_ALIKE, leaving: int = 1, oldest: int = 20, at_once: int = 0
+    ) -> None:
         if alike < 1 or leaving < 0 or oldest < 1:
             raise Misuse(f"expected alike, oldest >= 1 and leaving >= 0, got {alike}, {oldest} and {leaving}")
         if size < alike + leaving:
@@ -59,7 +62,10 @@ class Buffers:
                 f"size: expected at least {alike + leaving}, for alike={alike} clients of one version and "
                 f"leaving={leaving}, got {size}"
             )
+        if at_once and at_once < size:
+            raise Misuse(f"at_once: expected 0, or at least {size}, the clients of a buffer, got {at_once}")
         self.size, self.alike, self.leaving, self.oldest = size, alike, leaving, oldest
+        self.at_once, self._turn = at_once, 0
         self.arrivals: Arrivals | None = None
         self.chain = Chain()
         self.models: dict[int, Flat] = {}
@@ -98,8 +104,8 @@ class Buffers:
             if chosen := self._chosen():
                 return tuple(name for name in names if name in chosen)
             if self.working:
-                client = self.arrivals.wait()
-                self.ready[client] = self.working.pop(client)
+                if (client := self.arrivals.wait()) in self.working:  # else it was let go meanwhile
+                    self.ready[client] = self.working.pop(client)
             else:  # all are done, and no sum can be made of them: the oldest begin anew
                 self._release(min(self.ready.values()))
 
@@ -133,10 +139,13 @@ class Buffers:
             if rare or version < self.chain.newest - self.oldest:
                 self.ready.pop(name, None)
                 self.working.pop(name, None)
-        for name in names:
-            if name not in self.working and name not in self.ready:
-                self.working[name] = self.chain.newest
-                arrivals.start(name, self.chain.newest)
+        held = {**self.working, **self.ready}
+        room = (self.at_once or len(names)) - len(held)
+        turned = [names[(self._turn + place) % len(names)] for place in range(len(names))]
+        for name in [name for name in turned if name not in held][: max(0, room)]:
+            self.working[name] = self.chain.newest
+            self._turn = names.index(name) + 1
+            arrivals.start(name, self.chain.newest)
 
     def _release(self, version: int) -> None:
         self.ready = {name: its for name, its in self.ready.items() if its != version}
@@ -160,6 +169,7 @@ class Buffers:
         """Return all of it as arrays; `restore` takes them back."""
         told: dict[str, Any] = {"working": self.working, "ready": self.ready}
         told["arrivals"] = self.arrivals.state() if self.arrivals else None
+        told["turn"] = self._turn
         told["chain"] = [digest.hex() for digest in self.chain.digests]
         models = {f"model/{number}": flat.vector for number, flat in self.models.items()}
         counters = {f"counters/{number}": flat.counters for number, flat in self.models.items()}
@@ -177,7 +187,7 @@ class Buffers:
         }
         self.working, self.ready = {}, {}
         if self.arrivals is not None and self.arrivals.goes_on:
-            self.working, self.ready = told["working"], told["ready"]
+            self.working, self.ready, self._turn = told["working"], told["ready"], told["turn"]
             self.arrivals.restore(told["arrivals"])
 
 

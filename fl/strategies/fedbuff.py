@@ -26,7 +26,8 @@ from protocols.store import AlreadyDone
 class FedBuff(FedAvg):
     """Asynchronous rounds, a buffer each. size: clients of a buffer, K. alike: of each version's, so many are in any
     total; 1 claims nothing against a server that shows a client a model made for it. leaving: clients of a buffer that
-    may leave before it is abandoned. oldest: versions after which a client begins anew. server_lr: > 0.
+    may leave before it is abandoned. oldest: versions after which a client begins anew. server_lr: > 0. at_once:
+    clients that are at work or wait for a buffer, in turn (0: everybody).
 
     Clients count equally, and coordinates need a public range, from a layer or the federation:
 
@@ -37,11 +38,17 @@ class FedBuff(FedAvg):
     buffers: Buffers
 
     def __init__(
-        self, size: int = 10, alike: int = 2, leaving: int = 1, oldest: int = 20, server_lr: float = 1.0
+        self,
+        size: int = 10,
+        alike: int = 2,
+        leaving: int = 1,
+        oldest: int = 20,
+        server_lr: float = 1.0,
+        at_once: int = 0,
     ) -> None:
         super().__init__(server_lr, weighted=False)
-        self.size, self.alike, self.leaving, self.oldest = size, alike, leaving, oldest
-        self.buffers = Buffers(size, alike, leaving, oldest)
+        self.size, self.alike, self.leaving, self.oldest, self.at_once = size, alike, leaving, oldest, at_once
+        self.buffers = Buffers(size, alike, leaving, oldest, at_once)
 
     def notes(self) -> tuple[str, ...]:
         shown = (

@@ -175,7 +175,8 @@ def test_every_sum_is_whole_whatever_the_delays(
 ) -> None:
     size = alike + leaving + more
     names = [str(i) for i in range(size + others)]
-    buffers = Buffers(size, alike, leaving, oldest=5)
+    at_once = data.draw(st.sampled_from([0, *range(size, len(names) + 1)]))
+    buffers = Buffers(size, alike, leaving, 5, at_once)
     buffers.arrivals = Clock(seed, 1.5)
     model = reference_of({"w": np.zeros(1)})
     for number in range(1, 15):
@@ -189,6 +190,7 @@ def test_every_sum_is_whole_whatever_the_delays(
         assert manifest.least <= size - leaving
         assert all(version.age <= 5 for version in manifest.versions.values())
         assert not set(buffers.working) & set(buffers.ready)
+        assert len(buffers.working) + len(buffers.ready) <= (at_once or len(names))
         moved = data.draw(st.booleans())
         model = reference_of({"w": np.full(1, float(number))}) if moved else model
         buffers.closed(asked, model if moved else None)
@@ -332,7 +334,7 @@ def test_running_statistics_and_sizes_that_cannot_be_are_refused() -> None:
             strategy=FedBuff(4),
             range=1.0,
         )
-    for sizes in ({"size": 2}, {"alike": 0}, {"leaving": -1}, {"oldest": 0}):
+    for sizes in ({"size": 2}, {"alike": 0}, {"leaving": -1}, {"oldest": 0}, {"at_once": 9}):
         with pytest.raises(Misuse, match="expected"):
             FedBuff(**sizes)
 
