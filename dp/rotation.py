@@ -70,5 +70,5 @@ def _transform() -> Callable[[Any], None]:
                     values[i], values[i + half] = a + b, a - b
             half *= 2
 
-    compiled: Callable[[Any], None] = numba.njit(nogil=True)(walsh_hadamard)
+    compiled: Callable[[Any], None] = numba.njit(cache=True, nogil=True)(walsh_hadamard)
     return compiled

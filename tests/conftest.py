@@ -1,6 +1,7 @@
 """What every test runs under: one thread per numerical library, since the tests themselves run side by
-side, and real data where a folder `shared/data` lies beside the checkout (tests that need it skip where
-there is none).
+side, real data where a folder `shared/data` lies beside the checkout (tests that need it skip where there is
+none), and temporary folders in memory where there is room: whatever a store, a record or a ledger keeps is synced
+to disk, thousands of times in a session, and a test's folder outlives no power failure anyway.
 
 With SECAGG_TEST_RESULTS a session keeps its outcomes in the file of that name: that is how `make test-slow`
 leaves its last results. A session over a part of the tests replaces that part alone; each result says when and
@@ -11,12 +12,25 @@ import json
 import os
 import platform
 import subprocess
+import tempfile
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).resolve().parents[1]
 BESIDE = ROOT.parent / "shared" / "data"
+MEMORY = Path("/dev/shm")
+ROOM = 4 << 30
+"""Free bytes that a session asks of a file system in memory; it takes less than one."""
+
+
+def _has_room() -> bool:
+    """Whether temporary folders may lie in MEMORY: programs can be run from there, and it has ROOM."""
+    if not os.access(MEMORY, os.W_OK):
+        return False
+    there = os.statvfs(MEMORY)
+    return there.f_bavail * there.f_frsize >= ROOM and not there.f_flag & os.ST_NOEXEC
+
 
 for variable in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
     os.environ.setdefault(variable, "1")
@@ -24,6 +38,8 @@ if os.environ.get("SECAGG_MUTATION"):
     pytest_plugins = ["tests.mutation.plugin"]
 if BESIDE.is_dir():
     os.environ.setdefault("SECAGG_DATA", str(BESIDE))
+if _has_room():
+    tempfile.tempdir = os.environ.setdefault("TMPDIR", str(MEMORY))
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:

@@ -22,10 +22,16 @@ class PLDAccountant(Accountant):
         return isinstance(event, Gaussian | PoissonGaussian | Pure)
 
     def _epsilon(self, counts: Mapping[Event, int], delta: float) -> float:
-        return float(_total(frozenset(counts.items())).get_epsilon_for_delta(delta))
+        return _price(frozenset(counts.items()), delta)
 
     def _delta(self, counts: Mapping[Event, int], epsilon: float) -> float:
         return float(_total(frozenset(counts.items())).get_delta_for_epsilon(epsilon))
+
+
+@lru_cache(maxsize=256)
+def _price(counts: frozenset[tuple[Event, int]], delta: float) -> float:
+    """Kept, for a run asks for the same prices in every round."""
+    return float(_total(counts).get_epsilon_for_delta(delta))
 
 
 @lru_cache(maxsize=16)

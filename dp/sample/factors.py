@@ -118,5 +118,5 @@ def _kernel() -> Callable[..., Any]:
                 for j in range(x.shape[1]):
                     out[row, j] += np.int64(np.rint(factor * x[i, j]))
 
-    compiled: Callable[..., Any] = numba.njit(nogil=True)(outer)
+    compiled: Callable[..., Any] = numba.njit(cache=True, nogil=True)(outer)
     return compiled

@@ -83,4 +83,6 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any]]:
                 out[j] += np.int64(np.rint(np.float64(values[i, j]) * factor))
 
     # Re-association lets the norm's sum run in vector registers; NaN and infinity keep their meaning.
-    return numba.njit(nogil=True, fastmath={"reassoc", "contract"})(norms), numba.njit(nogil=True)(sums)
+    return numba.njit(cache=True, nogil=True, fastmath={"reassoc", "contract"})(norms), numba.njit(
+        cache=True, nogil=True
+    )(sums)

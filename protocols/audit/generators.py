@@ -113,12 +113,21 @@ def _states() -> dict[Any, tuple[str, Any]]:
     """Every living generator: itself -> (what it is, its state). Held as keys, so that none is freed meanwhile."""
     torch: Any = sys.modules.get("torch")
     found: dict[Any, tuple[str, Any]] = {}
-    for one in gc.get_objects():
-        kind = type(one)  # not isinstance: proxies answer that with code of their own
-        if issubclass(kind, np.random.BitGenerator):
-            found[_Same(one)] = f"a numpy.random.{kind.__name__}", str(one.state)
-        elif issubclass(kind, random.Random) and not issubclass(kind, random.SystemRandom):
-            found[_Same(one)] = f"a generator of Python's module random ({kind.__name__})", one.getstate()
+    objects = gc.get_objects()
+    kinds = set(map(type, objects))  # not isinstance: proxies answer that with code of their own
+    numpys = {kind for kind in kinds if issubclass(kind, np.random.BitGenerator)}
+    pythons = {
+        kind
+        for kind in kinds
+        if issubclass(kind, random.Random) and not issubclass(kind, random.SystemRandom)
+    }
+    wanted = numpys | pythons
+    for one in [one for one in objects if type(one) in wanted]:
+        name = type(one).__name__
+        if type(one) in numpys:
+            found[_Same(one)] = f"a numpy.random.{name}", str(one.state)
+        else:
+            found[_Same(one)] = f"a generator of Python's module random ({name})", one.getstate()
     if hasattr(torch, "Generator"):
         for name, module in list(sys.modules.items()):
             for value in list(getattr(module, "__dict__", {}).values()):

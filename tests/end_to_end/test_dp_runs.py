@@ -2,9 +2,6 @@
 stopped."""
 
 import math
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,6 +16,7 @@ from dp.sample.errors import UnaccountedStep
 from fl import FedAvg, Federation, FedSGD
 from protocols.errors import Misuse, StackError
 from secagg import SecAggPlus
+from tests.programs import ran
 
 pytestmark = pytest.mark.filterwarnings("ignore:Full backward hook:UserWarning")
 CLIENTS, EXAMPLES = 4, 60
@@ -190,18 +188,10 @@ def test_example_level_training_learns() -> None:
 
 def test_the_example_of_private_layers_runs_and_prints_every_price(tmp_path: Path) -> None:
     root = Path(__file__).resolve().parents[2]
-    ran = subprocess.run(
-        [sys.executable, str(root / "examples" / "private_layers.py")],
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=300,
-        env={**os.environ, "PYTHONPATH": str(root)},
-    )
-    assert ran.returncode == 0, ran.stdout + ran.stderr
-    assert ran.stdout.count("epsilon 8 at delta 0.0001, per example, add-remove neighbours") == 2
-    assert "per client, zero-out neighbours" in ran.stdout
+    done = ran(root / "examples" / "private_layers.py", folder=tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.count("epsilon 8 at delta 0.0001, per example, add-remove neighbours") == 2
+    assert "per client, zero-out neighbours" in done.stdout
 
 
 def test_a_plain_average_is_kept_when_no_layer_is_listed() -> None:

@@ -1,7 +1,5 @@
 """A model trained over plain HTTP by real processes is the model of the same rounds in memory, bit for bit."""
 
-import subprocess
-import sys
 from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
@@ -21,14 +19,13 @@ from protocols.layers import Contribution
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.summation import SecureSum
+from tests.programs import Program
 
-ROOT = Path(__file__).resolve().parents[2]
 LAST, AWAY = SITES[-1], ROUNDS
 
 
-def start(*arguments: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "examples.over_http", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+def start(folder: Path, *arguments: str) -> Program:
+    return Program("examples.over_http", *arguments, folder=folder)
 
 
 def leaving(
@@ -61,17 +58,16 @@ def in_memory(folder: Path) -> torch.nn.Module:
 
 def test_a_model_trained_over_plain_http_is_that_of_the_rounds_in_memory_bit_for_bit(tmp_path: Path) -> None:
     make_keys(tmp_path)
-    server = start("serve", str(tmp_path))
-    assert server.stdout is not None
-    url = server.stdout.readline().strip()
-    joining = [start("join", str(tmp_path), name, url) for name in SITES[:-1]]
-    joining.append(start("join", str(tmp_path), LAST, url, str(AWAY)))  # dies in the last round
+    server = start(tmp_path, "serve", str(tmp_path))
+    url = server.line()
+    joining = [start(tmp_path, "join", str(tmp_path), name, url) for name in SITES[:-1]]
+    joining.append(start(tmp_path, "join", str(tmp_path), LAST, url, str(AWAY)))  # dies in the last round
     for body in (b"", b"SAG1", b"no frame at all", bytes(5000)):  # a stranger's, which change nothing
         fetch(url, body)
-    told = [process.communicate(timeout=300)[0] for process in (server, *joining)]
-    assert [process.returncode for process in (server, *joining)] == [0] * (1 + len(SITES)), told
+    ends = [process.end() for process in (server, *joining)]
+    assert [end.returncode for end in ends] == [0] * (1 + len(SITES)), ends
     everybody = ", ".join(SITES)
-    assert [line.partition(";")[0] for line in told[0].splitlines()] == [
+    assert [line.partition(";")[0] for line in ends[0].stdout.splitlines()[1:]] == [
         f"round 1: the sum of {everybody}",
         f"round 2: the sum of {everybody}",
         f"round 3: the sum of {', '.join(SITES[:-1])}",

@@ -8,15 +8,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from fl.cli import invoke
+from tests.programs import Program
 
-RUN = [sys.executable, "-m", "fl.cli", "run"]
 SMALL = ["--clients", "5", "--model", "logistic", "--partition", "iid", "--batch-size", "64"]
 Done = tuple[int, str, str]
 
@@ -176,7 +175,7 @@ def test_a_killed_run_resumes_to_the_very_result_of_the_uninterrupted_one(
     kill: signal.Signals, secagg: Command, tmp_path: Path, whole: tuple[dict[str, Any], bytes]
 ) -> None:
     cut = tmp_path / "cut"
-    code, said = interrupted([*RUN, *LONG, "--output", str(cut)], cut / "metrics.jsonl", kill)
+    code, said = interrupted([*LONG, "--output", str(cut)], cut / "metrics.jsonl", kill)
     assert code == (-signal.SIGKILL if kill == signal.SIGKILL else 1)
     if kill == signal.SIGINT:
         assert "--resume" in said
@@ -188,19 +187,16 @@ def test_a_killed_run_resumes_to_the_very_result_of_the_uninterrupted_one(
     assert secagg("verify", str(cut))[0] == 0
 
 
-def interrupted(command: list[str], lines: Path, kill: signal.Signals) -> tuple[int, str]:
+def interrupted(options: list[str], lines: Path, kill: signal.Signals) -> tuple[int, str]:
     """Start a run, interrupt it after its third round, and return (exit code, standard error)."""
-    # a shell that started the tests in the background made them ignore SIGINT; the run must not inherit that
-    heed = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
-    pipes = {"stdout": subprocess.DEVNULL, "stderr": subprocess.PIPE}
-    with subprocess.Popen(command, **pipes, text=True, preexec_fn=heed) as process:  # type: ignore[call-overload]  # pipes
-        deadline = time.monotonic() + 400
-        while not (lines.exists() and lines.read_text().count("\n") >= 3) and time.monotonic() < deadline:
-            time.sleep(0.01)
-        process.send_signal(kill)
-        said = process.communicate(timeout=200)[1]
+    process = Program("fl.cli", "run", *options, folder=lines.parents[1])
+    deadline = time.monotonic() + 400
+    while not (lines.exists() and lines.read_text().count("\n") >= 3) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    process.send(kill)
+    done = process.end()
     assert 3 <= lines.read_text().count("\n") < 80, "the run was over before it could be interrupted"
-    return process.returncode, said
+    return done.returncode, done.stderr
 
 
 LIMITED = """

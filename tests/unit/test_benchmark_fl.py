@@ -1,19 +1,19 @@
 """The suite `fl`: it runs, compares every stack with none in one run, and says what it had to leave out."""
 
 import json
-import subprocess
-import sys
 from pathlib import Path
+
+from tests.programs import ran
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_overhead_compares_each_stack_with_none() -> None:
-    command = [sys.executable, "-m", "benchmarks", "fl", "overhead", "--json", "--repeats", "1"]
+    command = ["fl", "overhead", "--json", "--repeats", "1"]
     command += ["--clients", "4", "--model", "logistic", "--stack", "secagg", "--stack", "no-such-layer"]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    found = json.loads(ran.stdout)
+    done = ran("benchmarks", *command, folder=ROOT)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
     rows = found["figures"]["rows"]
     assert [row["stack"] for row in rows] == ["none", "secagg"]
     assert rows[0]["over_none"] == 1
@@ -24,16 +24,14 @@ def test_overhead_compares_each_stack_with_none() -> None:
 
 
 def test_niid_goes_on_with_an_arm_where_it_stopped(tmp_path: Path) -> None:
-    command = [sys.executable, "-m", "benchmarks", "fl", "--case", "niid", "--json", "--data", "digits"]
+    command = ["fl", "--case", "niid", "--json", "--data", "digits"]
     command += ["--examples", "300", "--epochs", "1", "--work", str(tmp_path)]
     command += ["--cell", "two classes, scaffold, 15 rounds, seed 0"]
     curves = []
     for rounds in ("1", "3"):
-        ran = subprocess.run(
-            [*command, "--rounds", rounds], cwd=ROOT, capture_output=True, text=True, check=False
-        )
-        assert ran.returncode == 0, ran.stderr
-        (row,) = json.loads(ran.stdout)["figures"]["rows"]
+        done = ran("benchmarks", *command, "--rounds", rounds, folder=ROOT)
+        assert done.returncode == 0, done.stderr
+        (row,) = json.loads(done.stdout)["figures"]["rows"]
         assert (row["method"], row["left"], row["sizes"]) == ("scaffold", 15 - int(rounds), [30] * 10)
         curves.append(row["curve"])
     assert [len(curve) for curve in curves] == [1, 3]

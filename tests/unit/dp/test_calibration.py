@@ -39,7 +39,8 @@ def test_agrees_with_the_calibration_of_dp_accounting(name: str, theirs) -> None
         sampled = dp_accounting.PoissonSampledDpEvent(0.1, dp_accounting.GaussianDpEvent(sigma))
         return dp_accounting.SelfComposedDpEvent(sampled, 20)
 
-    expected = dp_accounting.calibrate_dp_mechanism(theirs, plan, 2.0, 1e-5)
+    between = dp_accounting.ExplicitBracketInterval(0.5, 4.0)
+    expected = dp_accounting.calibrate_dp_mechanism(theirs, plan, 2.0, 1e-5, between, tol=1e-5)
     assert noise_multiplier(epsilon=2.0, delta=1e-5, steps=20, rate=0.1, accountant=name) == pytest.approx(
         expected, rel=1e-3
     )

@@ -270,7 +270,7 @@ def test_what_the_runs_ledger_cannot_price_is_refused_when_the_federation_is_bui
 def test_a_stack_of_two_accountants_is_priced_by_each() -> None:
     """SampleDP under pld with Skellam shares died in round 1: one accountant was to price both."""
     stack = [
-        SampleDP(epsilon=8, delta=1e-4, accountant="pld", batch_size=4),
+        SampleDP(epsilon=2, delta=1e-4, accountant="pld", batch_size=4),
         DistributedDP(epsilon=8, delta=1e-3, clip=0.5, noise="skellam"),
         SecAggPlus(dropout=0.0),
     ]
