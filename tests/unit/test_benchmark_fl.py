@@ -39,22 +39,9 @@ def test_niid_goes_on_with_an_arm_where_it_stopped(tmp_path: Path) -> None:
 
 
 def test_async_says_when_each_way_has_the_accuracy_of_rounds_that_wait() -> None:
-    command = [
-        sys.executable,
-        "-m",
-        "benchmarks",
-        "fl",
-        "--case",
-        "async",
-        "--json",
-        "--rounds",
-        "3",
-        "--seeds",
-        "1",
-    ]
-    ran = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
-    assert ran.returncode == 0, ran.stderr
-    (row,) = json.loads(ran.stdout)["figures"]["rows"]
+    done = ran("benchmarks", "fl", "--case", "async", "--json", "--rounds", "3", "--seeds", "1", folder=ROOT)
+    assert done.returncode == 0, done.stderr
+    (row,) = json.loads(done.stdout)["figures"]["rows"]
     assert (row["waiting_rounds"], row["abandoned"], row["clipped"]) == (3, 0, 0.0)
     assert row["all_reached"]
     assert row["all_sooner"] == row["waiting_time"] / row["all_time"]
