@@ -270,7 +270,7 @@ class ClientDP(PricedLayer):
         if self.amplify and run.sampling == "fixed":
             return self._event(multiplier, run)
         rate = run.rate if self.amplify and run.sampling == "poisson" else 1.0
-        dims = run.dimension + sum(block.dimension for block in run.blocks)
+        dims = sum(block.dimension for block in self.vectors(run).values())
         if self.correlation is not None:  # what one participation costs, over all rows that it enters
             dims *= self.correlation.strategy(run.rounds).bands
         event = discrete(multiplier, Unit.CLIENT, self.relation, dims + 1, rate=rate)
@@ -300,14 +300,8 @@ class ClientDP(PricedLayer):
 
     def _clip(self, facts: RoundFacts, name: str = UPDATE) -> float:
         """A fixed clip is this party's own, whatever a server broadcasts; a further block's is fixed."""
-        for block in facts.run.blocks:
-            if block.name == name:
-                if block.clip is None:
-                    raise StackError(
-                        f"{self.name} clips every vector, and the block {name!r} has no clip of its own"
-                    )
-                return block.clip
-        return facts.number_for(self.name, "clip", self.clip) if self.quantile else self.clip
+        own = self.clip_of(facts.run, name)
+        return facts.number_for(self.name, "clip", own) if self.quantile and name == UPDATE else own
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         if given.kind != "real":

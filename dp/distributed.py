@@ -35,6 +35,7 @@ from dp.rounding import conditional_round, l1_bound
 from dp.suggestion import drowned
 from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors
 from protocols.layers import (
+    UPDATE,
     Aggregate,
     Compute,
     Contribution,
@@ -56,13 +57,16 @@ _EDGE = 1 - 2.0**-6
 
 @dataclass(frozen=True)
 class _Plan:
-    """What follows from options and run, the same on every machine. rows: that one contribution enters."""
+    """What follows from options and run, the same on every machine. grid: of the update; a further vector's steps are
+    in proportion to its clip. dims: of each vector. rows: that one contribution enters. vectors: of a contribution.
+    """
 
     grid: encoding.Grid
     dims: int
     survivors: int
     shares: int
     rows: int = 1
+    vectors: int = 1
 
 
 class DistributedDP(PricedLayer):
@@ -77,7 +81,8 @@ class DistributedDP(PricedLayer):
     secure sum is planned to withstand; fewer are refused). bits: of the
     modulus (default: chosen so that rounding costs at most half a per cent). overflow: chance per round
     that a coordinate wraps, at worst; a value so near the edge ends the round. accountant: "rdp" or "pld",
-    for calibration.
+    for calibration. Further blocks as long as the update are clipped and noised beside it, as in `ClientDP`: k vectors
+    are one release, each with sqrt(k) times the noise.
 
     correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md), in runs of batches x
     epochs rounds that ask everybody. Every example lies in one of `batches`, which take turns (no sample_rate); bands:
@@ -215,6 +220,11 @@ class DistributedDP(PricedLayer):
 
     # -- public arithmetic --
 
+    @property
+    def takes_blocks(self) -> bool:
+        """Examples' gradients are one vector, and so is what rows of correlated noise cover."""
+        return self.unit is Unit.CLIENT and self.correlation is None
+
     def describe(self) -> str:
         kind = "discrete Gaussian" if self.noise == "gaussian" else "Skellam"
         told = (
@@ -260,6 +270,11 @@ class DistributedDP(PricedLayer):
                 "more survivors"
             )
         dims = padded(run.dimension)
+        if others := [b.name for b in run.blocks if padded(b.dimension) != dims]:
+            raise StackError(
+                f"{self.name} shares one grid between vectors of one length; the block {others[0]!r} is of another"
+            )
+        vectors = len(self.vectors(run))
         draft = encoding.Demand(
             self.clip, dims, run.cohort, shares, 1.0, self._units(run), conditional=self.unit is Unit.CLIENT
         )
@@ -269,10 +284,12 @@ class DistributedDP(PricedLayer):
             draft = replace(draft, weights=strategy.weights)
             times, rows = self.correlation.times(run.rounds), strategy.bands
         multiplier = self.price.multiplier(
-            lambda m: discrete(m, self.unit, self.relation, dims * rows, shares, self._coin), times, run
+            lambda m: discrete(m, self.unit, self.relation, vectors * dims * rows, shares, self._coin),
+            times,
+            run,
         )
-        grid = encoding.choose(replace(draft, multiplier=multiplier), self.bits, self.overflow)
-        planned = _Plan(grid, dims, survivors, shares, rows)
+        grid = self._grid(draft, multiplier, vectors)
+        planned = _Plan(grid, dims, survivors, shares, rows, vectors)
         if self.price.noise_multiplier is None and self.noise == "skellam":
             planned = self._skellam_plan(planned, draft, multiplier, run)
         return planned
@@ -287,8 +304,12 @@ class DistributedDP(PricedLayer):
             if needed <= multiplier:
                 return planned
             multiplier = needed * (1 + 1e-3)
-            grid = encoding.choose(replace(draft, multiplier=multiplier), self.bits, self.overflow)
-            planned = replace(planned, grid=grid)
+            planned = replace(planned, grid=self._grid(draft, multiplier, planned.vectors))
+
+    def _grid(self, draft: encoding.Demand, multiplier: float, vectors: int) -> encoding.Grid:
+        """Of each of so many vectors, noised by `multiplier` times what one unit moves all of them by."""
+        demand = replace(draft, multiplier=multiplier * math.sqrt(vectors))
+        return encoding.choose(demand, self.bits, self.overflow / vectors)
 
     def survivors(self, run: RunFacts) -> int:
         """The fewest clients in a total of this run."""
@@ -318,31 +339,32 @@ class DistributedDP(PricedLayer):
         return min(self.examples, expected + 10 * math.sqrt(expected) + 100)
 
     def _skellam(self, plan: _Plan, multiplier: float) -> Event:
-        variance = (multiplier * plan.grid.sensitivity) ** 2
+        variance = (multiplier * plan.grid.sensitivity) ** 2 * plan.vectors
         return self._event(replace(plan, grid=replace(plan.grid, share_variance=variance / plan.shares)))
 
     def _event(self, plan: _Plan) -> Event:
         """The account's view of one round: the guaranteed least noise."""
-        grid = plan.grid
+        grid, dims = plan.grid, plan.vectors * plan.dims * plan.rows
+        moved = grid.sensitivity * math.sqrt(plan.vectors)
         common: dict[str, Any] = {
             "shares": plan.shares,
-            "dims": plan.dims * plan.rows,
+            "dims": dims,
             "sample_rate": self._coin,
             "unit": self.unit,
             "relation": self.relation,
         }
         if self.noise == "gaussian":
-            return DiscreteGaussianSum(
-                sensitivity=grid.sensitivity, share_variance=grid.share_variance, **common
-            )
+            return DiscreteGaussianSum(sensitivity=moved, share_variance=grid.share_variance, **common)
         total = grid.share_variance * plan.shares
-        return Skellam(
-            l1=l1_bound(grid.sensitivity, plan.dims), l2=grid.sensitivity, variance=total, **common
-        )
+        return Skellam(l1=l1_bound(moved, dims), l2=moved, variance=total, **common)
+
+    def _step(self, plan: _Plan, run: RunFacts, block: str) -> float:
+        return plan.grid.step * self.clip_of(run, block) / self.clip
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         self.takes_floats(given, facts)
         plan = self._plan(facts.run)
+        step = self._step(plan, facts.run, given.block)
         if self.unit is Unit.CLIENT and plan.survivors > len(facts.clients):
             raise StackError(
                 f"{self.name} demands {plan.survivors} survivors, the round asks {len(facts.clients)} clients"
@@ -352,13 +374,14 @@ class DistributedDP(PricedLayer):
             kind="integer",
             dimension=plan.dims,
             weight_cap=1,
-            l2=plan.grid.sensitivity * plan.grid.step,
+            l2=plan.grid.sensitivity * step,
             linf=None,
             exact_coordinates=False,
-            step=plan.grid.step,
+            step=step,
             modulus=plan.grid.modulus,
             bound=plan.grid.modulus // 2,
             min_survivors=max(given.min_survivors, plan.survivors),
+            clip=self.clip_of(facts.run, given.block),
         )
 
     # -- the client --
@@ -398,19 +421,22 @@ class DistributedDP(PricedLayer):
             vector = self._row(contribution.vector, plan, facts)
             self.charge(self._row_event(plan, facts), facts)
         else:
-            self.charge(self._event(plan), facts)
+            if given.block == UPDATE:  # for all vectors of the contribution
+                self.charge(self._event(plan), facts)
             if self.unit is Unit.CLIENT:
-                vector = self._client_level(contribution.vector, plan, facts)
+                vector = self._client_level(contribution.vector, given.block, plan, facts)
             else:
                 vector = self._example_level(plan, self._exact(facts), 1.0, facts)
         noised = vector + self._share(plan, facts)
         half = plan.grid.modulus // 2
         return Contribution(np.mod(noised + half, plan.grid.modulus) - half, 1)
 
-    def _client_level(self, update: NDArray[np.float64], plan: _Plan, facts: RoundFacts) -> NDArray[np.int64]:
-        clipped = clip_or_drop(update, self.clip, facts.whose).vector
+    def _client_level(
+        self, vector: NDArray[np.float64], block: str, plan: _Plan, facts: RoundFacts
+    ) -> NDArray[np.int64]:
+        clipped = clip_or_drop(vector, self.clip_of(facts.run, block), facts.whose).vector
         bound = self.clip / plan.grid.step
-        rotated = rotate(clipped, facts.seed) / plan.grid.step
+        rotated = rotate(clipped, facts.seed) / self._step(plan, facts.run, block)
         norm = float(np.linalg.norm(rotated))
         if norm > bound:  # rotation in floats can add 2^-45 to the norm
             rotated *= bound / norm * (1 - 2.0**-45)
@@ -512,7 +538,7 @@ class DistributedDP(PricedLayer):
                 "a coordinate of the sum lies at the edge of the modulus and may have wrapped: allow "
                 "more bits, or clip more"
             )
-        vector = unrotate(aggregate.vector.astype(np.float64) * plan.grid.step, facts.seed, given.dimension)
+        vector = unrotate(aggregate.vector.astype(np.float64) * released.step, facts.seed, given.dimension)
         if (strategy := self._strategy(facts.run)) is not None:
             vector = self._opened.take(strategy, facts.number, vector * strategy.norm)
         weight = self.rate * self.examples if self.unit is Unit.EXAMPLE else len(facts.clients) / self.batches

@@ -16,7 +16,7 @@ from dp.calibration import scale_for
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Unit, repeat
 from protocols.errors import Misuse, StackError
-from protocols.layers import PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.layers import UPDATE, Block, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.statement import PrivacyEvent
 
 DEFAULT_DELTA = 1e-5
@@ -149,6 +149,23 @@ class PricedLayer(PrivacyLayer):
         found: T = self._kept[key]
         return found
 
+    def vectors(self, run: RunFacts) -> dict[str, Block]:
+        """Every vector of a contribution, with the norm to which it is clipped: the update first. k of them are one
+        release: over their clips they are one vector of norm sqrt(k) at most.
+
+        Raises StackError for a block without a clip of its own.
+        """
+        if bare := [block.name for block in run.blocks if block.clip is None]:
+            raise StackError(
+                f"{self.name} clips every vector, and the block {bare[0]!r} has no clip of its own"
+            )
+        update = Block(UPDATE, run.dimension, clip=self.clip)
+        return {block.name: block for block in (update, *run.blocks)}
+
+    def clip_of(self, run: RunFacts, name: str) -> float:
+        """The clip of one vector of a contribution. Raises StackError as `vectors`."""
+        return self.vectors(run)[name].clip or self.clip
+
     def charge(self, event: Event, facts: RoundFacts, count: int = 1) -> None:
         """Write what a client is about to send into its own ledger. Raises BudgetExceeded; then nothing may be sent."""
         if self.ledger is None:
@@ -170,9 +187,10 @@ class PricedLayer(PrivacyLayer):
                 f"{self.name} takes a vector of floats and makes the integers itself: put it right before the secure "
                 "sum, and no layer before it that makes integers, appends coordinates or adds noise to the sum"
             )
-        if given.dimension != facts.run.dimension:
+        whole = self.vectors(facts.run)[given.block].dimension
+        if given.dimension != whole:
             raise StackError(
-                f"{self.name} plans for the whole update of {facts.run.dimension} values, and a layer before it sends "
+                f"{self.name} plans for the whole {given.block} of {whole} values, and a layer before it sends "
                 f"{given.dimension}: take ClientDP behind it"
             )
 

@@ -20,7 +20,7 @@ from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.suggestion import drowned
 from protocols.errors import CapacityError, Misuse
-from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts, Signal
+from protocols.layers import UPDATE, Aggregate, Contribution, RoundFacts, RunFacts, Signal
 from protocols.statement import PrivacyEvent
 
 _REACH = 40.0
@@ -32,11 +32,13 @@ class LocalDP(PricedLayer):
     """Client-level noise on every update.
 
     epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of an update. accountant: "rdp"
-    or "pld". resolution: grid steps in a standard deviation of the noise, as a power of two.
+    or "pld". resolution: grid steps in a standard deviation of the noise, as a power of two. Further blocks are clipped
+    and noised beside the update as in `ClientDP`: k vectors are one release, each with sqrt(k) times the noise.
     """
 
     name: ClassVar[str] = "local-dp"
     charges_parties: ClassVar[bool] = True
+    takes_blocks: ClassVar[bool] = True
     counts_broken_as_zero: ClassVar[bool] = True
 
     def __init__(
@@ -62,25 +64,33 @@ class LocalDP(PricedLayer):
         return discrete(1.0, Unit.CLIENT, Relation.ZERO_OUT, 1)
 
     def outlook(self, run: RunFacts) -> str | None:
-        return drowned(self.name, self._multiplier(run), self.clip, run.dimension, max(1.0, run.expected))
+        multiplier = self._multiplier(run) * math.sqrt(1 + len(run.blocks))
+        return drowned(self.name, multiplier, self.clip, run.dimension, max(1.0, run.expected))
 
     def _multiplier(self, run: RunFacts) -> float:
         return self.calibrated(run, lambda: self.price.multiplier(self._once(run), run.rounds, run))
 
     def _once(self, run: RunFacts) -> Callable[[float], Event]:
-        return lambda multiplier: discrete(multiplier, Unit.CLIENT, Relation.ZERO_OUT, run.dimension)
+        dims = sum(block.dimension for block in self.vectors(run).values())
+        return lambda multiplier: discrete(multiplier, Unit.CLIENT, Relation.ZERO_OUT, dims)
 
-    def _grid(self, run: RunFacts, dims: int) -> tuple[float, float, float]:
-        """(step, L2 bound in steps, standard deviation in steps)."""
-        multiplier = self._multiplier(run)
-        step = noise_step(max(multiplier, 2.0**-10) * self.clip, self.resolution)
-        bound = rounded_bound(self.clip, dims, step)
+    def _grid(self, run: RunFacts, name: str) -> tuple[float, float, float]:
+        """(step, L2 bound in steps, standard deviation in steps) of one vector of a contribution."""
+        multiplier = self._multiplier(run) * math.sqrt(1 + len(run.blocks))
+        clip = self.clip_of(run, name)
+        step = noise_step(max(multiplier, 2.0**-10) * clip, self.resolution)
+        bound = rounded_bound(clip, self.vectors(run)[name].dimension, step)
         return step, bound, integer_sigma(multiplier, bound)
+
+    def _most(self, run: RunFacts, name: str) -> int:
+        """The largest integer that one client sends of one vector."""
+        _, bound, sigma = self._grid(run, name)
+        return math.ceil(bound + _REACH * sigma)
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         self.takes_floats(given, facts)
-        step, bound, sigma = self._grid(facts.run, given.dimension)
-        most = math.ceil(bound + _REACH * sigma)
+        step, bound, _ = self._grid(facts.run, given.block)
+        most = max(self._most(facts.run, name) for name in self.vectors(facts.run))
         modulus = 1 << math.ceil(math.log2(2 * len(facts.clients) * most + 2))
         if modulus > 1 << 60:
             raise CapacityError(
@@ -96,12 +106,15 @@ class LocalDP(PricedLayer):
             step=step,
             modulus=modulus,
             bound=most,
+            clip=self.clip_of(facts.run, given.block),
         )
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
-        step, _, sigma = self._grid(facts.run, given.dimension)
-        self.charge(self._priced(facts.run), facts)
-        values = to_grid(clip_or_drop(contribution.vector, self.clip, facts.whose).vector, step)
+        step, _, sigma = self._grid(facts.run, given.block)
+        if given.block == UPDATE:  # for all vectors of the contribution
+            self.charge(self._priced(facts.run), facts)
+        clip = self.clip_of(facts.run, given.block)
+        values = to_grid(clip_or_drop(contribution.vector, clip, facts.whose).vector, step)
         return Contribution(values + discrete_gaussian(facts.random, sigma, given.dimension), 1)
 
     def decode(

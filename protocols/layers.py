@@ -112,7 +112,7 @@ class Signal:
     the quantiser (None: from the reference). step: real value of the integer 1 (integer signals). modulus:
     0 for a sum over Z, else Z_M. bound: |integer| bound per client, weight included (over Z).
     min_survivors: least clients in a total that the layers demand. block: which vector of the contribution it
-    describes.
+    describes. clip: the norm to which a layer that makes integers clips before it rounds (None: `l2`).
     """
 
     kind: str
@@ -128,6 +128,7 @@ class Signal:
     bound: int = 0
     min_survivors: int = 1
     block: str = UPDATE
+    clip: float | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -249,7 +249,7 @@ class Stack:
         for layer in self.layers:
             given.append(signal)
             signal = layer.transform(signal, facts)
-        clients, norm = max(1, len(facts.clients)), signal.l2
+        clients, norm = max(1, len(facts.clients)), signal.clip or signal.l2
         if signal.kind != "integer":
             quantiser, signal = self._integers(signal, reference, clients, exact)
         self._fits(signal, clients)

@@ -52,7 +52,7 @@ def client_clipped_by(how: Any) -> type[ClientDP]:
 def local_clipped_by(how: Any) -> type[LocalDP]:
     class Broken(LocalDP):
         def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
-            step, _, sigma = self._grid(facts.run, given.dimension)
+            step, _, sigma = self._grid(facts.run, given.block)
             noise = discrete_gaussian(facts.random, sigma, given.dimension)
             return Contribution(to_grid(how(contribution.vector, self.clip), step) + noise, 1)
 
@@ -61,8 +61,8 @@ def local_clipped_by(how: Any) -> type[LocalDP]:
 
 def distributed_clipped_by(how: Any) -> type[DistributedDP]:
     class Broken(DistributedDP):
-        def _client_level(self, update: Any, plan: Any, facts: RoundFacts) -> Any:
-            return to_grid(rotate(how(update, self.clip), facts.seed), plan.grid.step)
+        def _client_level(self, vector: Any, block: str, plan: Any, facts: RoundFacts) -> Any:
+            return to_grid(rotate(how(vector, self.clip), facts.seed), plan.grid.step)
 
     return Broken
 
@@ -80,8 +80,8 @@ def client_noise(factor: float) -> type[ClientDP]:
 
 def local_noise(factor: float) -> type[LocalDP]:
     class Broken(LocalDP):
-        def _grid(self, run: Any, dims: int) -> tuple[float, float, float]:
-            step, bound, sigma = super()._grid(run, dims)
+        def _grid(self, run: Any, name: str) -> tuple[float, float, float]:
+            step, bound, sigma = super()._grid(run, name)
             return step, bound, sigma * factor
 
     return Broken

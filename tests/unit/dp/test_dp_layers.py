@@ -19,7 +19,7 @@ from dp.event_json import from_fact
 from dp.events import DiscreteGaussianSum, FixedSizeGaussian, Skellam, UnknownEvent
 from protocols import PlainSum
 from protocols.errors import Aborted, BudgetExceeded, Misuse, StackError, TooFewSurvivors
-from protocols.layers import Aggregate, Contribution, RoundFacts, RunFacts
+from protocols.layers import UPDATE, Aggregate, Contribution, RoundFacts, RunFacts
 from protocols.randomness import SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
@@ -137,7 +137,7 @@ PLANS: dict[str, RoundPlan] = {}
 def _without_noise(plan: RoundPlan, update: Floats) -> NDArray[np.int64]:
     layer = plan.layers[0]
     if isinstance(layer, DistributedDP):
-        return layer._client_level(update, layer._plan(plan.facts.run), plan.facts)
+        return layer._client_level(update, UPDATE, layer._plan(plan.facts.run), plan.facts)
     return plan.encode(Contribution(update, 1), plan.facts)[:DIMS]
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from dp import ClientDP, DistributedDP, LocalDP, NormBound, SampleDP
+from dp import ClientDP, DistributedDP, Ledger, LocalDP, NormBound, SampleDP
 from dp.accountants import accountant
 from dp.event_json import from_fact
 from dp.sample.options import AdaptiveClip
@@ -37,7 +37,7 @@ from fl.round.kept import RunFiles
 from fl.strategies import Strategy
 from fl.strategies.base import Extras
 from protocols.errors import ClientFailed, Misuse, ProtocolViolation, SecAggError, StackError
-from protocols.layers import Block, LocalTask, RoundFacts, RunFacts
+from protocols.layers import Block, Contribution, LocalTask, RoundFacts, RunFacts
 from protocols.party_state import CLOSED, PartyState
 from protocols.stack import Numbers, Stack
 from secagg import SecAggPlus
@@ -244,23 +244,69 @@ def plan_of(layer: Any, *blocks: Block) -> Any:
 CONTROL = Block("control", DIMS, weighted=False, range=0.5, clip=0.5)
 
 
-@pytest.mark.parametrize("clip", [2.0, "adaptive"])
-def test_two_vectors_get_more_noise_and_cost_what_one_costs(clip: Any) -> None:
+NOISED: list[tuple[Any, dict[str, Any]]] = [
+    (ClientDP, {"clip": 2.0}),
+    (ClientDP, {"clip": "adaptive"}),
+    (LocalDP, {"clip": 2.0}),
+    (DistributedDP, {"clip": 2.0, "colluders": 0}),
+    (DistributedDP, {"clip": 2.0, "colluders": 0, "noise": "skellam"}),
+]
+
+
+def total_of_nothing(plan: Any) -> Any:
+    """The sum of clients whose vectors are zero, their own noise included, as a secure sum gives it."""
+    empty = Contribution(np.zeros(DIMS), 1, blocks={b.name: np.zeros(DIMS) for b in plan.facts.run.blocks})
+    sent = [plan.encode(empty, replace(plan.facts, client=name)) for name in plan.facts.clients]
+    half = plan.modulus // 2
+    return (sum(sent) + half) % plan.modulus - half if half else sum(sent)
+
+
+def priced_noise(layer: Any, *blocks: Block) -> tuple[float, list[float]]:
+    """What ten rounds cost, and each vector's noise in the sum over its clip."""
+    plan = plan_of(layer, *blocks)
+    event, *_ = plan.events(plan.facts.clients)
+    account = accountant("rdp")
+    account.add(from_fact(event), 10)
+    found = plan.decode(total_of_nothing(plan), plan.facts.clients)
+    parts = zip([found, *found.blocks.values()], plan.parts, strict=True)
+    return account.epsilon(1e-5), [float(np.std(of.vector)) / float(part.norm or 0) for of, part in parts]
+
+
+@pytest.mark.parametrize(("make", "options"), NOISED)
+def test_two_vectors_get_more_noise_and_cost_what_one_costs(make: Any, options: dict[str, Any]) -> None:
     """Their noise over their clips is sqrt(2) times one's: 20,000 draws, so 5 % is ten standard errors."""
-    prices, noises = [], []
-    for blocks in ((), (CONTROL,)):
-        layer = ClientDP(epsilon=4.0, delta=1e-5, clip=clip)
-        plan = plan_of(layer, *blocks)
-        (event,) = plan.events(plan.facts.clients)
-        account = accountant("rdp")
-        account.add(from_fact(event), 10)
-        prices.append(account.epsilon(1e-5))
-        found = plan.decode(np.zeros(plan.dimension, np.int64), plan.facts.clients)
-        parts = [found, *found.blocks.values()]
-        noises.append([float(np.std(p.vector)) / q.norm for p, q in zip(parts, plan.parts, strict=True)])
-    assert prices[0] == pytest.approx(prices[1], rel=0.01)
-    assert prices[1] <= 4.0
-    assert noises[1] == pytest.approx([np.sqrt(2) * noises[0][0]] * 2, rel=0.05)
+    (price, (alone,)), (both, noises) = (
+        priced_noise(make(epsilon=4.0, delta=1e-5, **options), *blocks) for blocks in ((), (CONTROL,))
+    )
+    assert both == pytest.approx(price, rel=0.01)
+    assert both <= 4.0
+    assert noises == pytest.approx([np.sqrt(2) * alone] * 2, rel=0.05)
+
+
+def as_if_alone(kind: Any, method: str, noise: Callable[[Any], Any]) -> Any:
+    """A planted defect: each vector is noised as if no other left with it."""
+
+    def broken(self: Any, *given: Any) -> Any:
+        return noise(getattr(kind, method)(self, *given))
+
+    return type("Broken", (kind,), {method: broken})
+
+
+ALONE = [
+    as_if_alone(ClientDP, "_vector_multiplier", lambda m: m / np.sqrt(2)),
+    as_if_alone(LocalDP, "_grid", lambda found: (*found[:2], found[2] / np.sqrt(2))),
+    as_if_alone(DistributedDP, "_grid", lambda grid: replace(grid, share_variance=grid.share_variance / 2)),
+]
+
+
+@pytest.mark.parametrize("broken", ALONE, ids=["client-dp", "local-dp", "distributed-dp"])
+def test_two_vectors_with_the_noise_of_one_are_caught(broken: Any) -> None:
+    """By the noise that is measured, or by the price of what is planned."""
+    sound = broken.__mro__[1]
+    (price, noises), (fair, expected) = (
+        priced_noise(kind(epsilon=4.0, delta=1e-5, clip=2.0), CONTROL) for kind in (broken, sound)
+    )
+    assert price > 1.2 * fair or noises != pytest.approx(expected, rel=0.05)
 
 
 def test_each_vector_is_clipped_to_its_own_norm_last_of_all() -> None:
@@ -281,14 +327,38 @@ def test_each_vector_is_clipped_to_its_own_norm_last_of_all() -> None:
         assert np.linalg.norm(control) * steps[1] <= 0.25 + slack * steps[1]
 
 
-def test_a_round_of_scaffold_under_client_dp_is_charged_once_for_both() -> None:
-    runs = [
-        federation(DATA, s, [ClientDP(noise_multiplier=2.0)], **WIDE)
-        for s in (Scaffold(), FedAvg(weighted=False))
-    ]
-    results = [run.fit(3) for run in runs]
-    assert [len(result.statement.events) for result in results] == [3, 3]
-    assert results[0].epsilon == pytest.approx(results[1].epsilon, rel=1e-3)
+@pytest.mark.parametrize("make", [ClientDP, LocalDP, DistributedDP])
+def test_a_round_of_scaffold_under_noise_is_charged_once_for_both(make: Any, tmp_path: Path) -> None:
+    spent = []
+    for strategy in (Scaffold(), FedAvg(weighted=False)):
+        path = tmp_path / strategy.name
+        ledgers = {str(i): Ledger(path / f"{i}.jsonl", epsilon=50.0, delta=1e-5) for i in range(len(DATA))}
+        result = federation(DATA, strategy, [make(noise_multiplier=2.0, ledger=ledgers)], **WIDE).fit(3)
+        spent.append([len(result.statement.events), result.epsilon, ledgers["0"].epsilon()])
+    assert spent[0] == pytest.approx(spent[1], rel=1e-3)
+
+
+@pytest.mark.parametrize("make", [LocalDP, DistributedDP])
+def test_both_vectors_are_clipped_to_their_own_norms_under_noise_of_clients(make: Any) -> None:
+    """With next to no noise: what is in the sum is the clipped vectors, and the server's control variate stays the mean
+    of the clients' own.
+    """
+    layer = make(noise_multiplier=1e-6, clip=0.125)
+    run = federation(DATA, strategy := Scaffold(control_clip=0.25), [layer], **WIDE)
+    start = weights(run)
+    run.fit(1)
+    assert np.linalg.norm(weights(run) - start) <= 0.125 * 1.001
+    assert np.linalg.norm(strategy.public()["control"]) <= 0.25 * 1.001
+    assert mean_kept(run, "control") == pytest.approx(strategy.public()["control"], abs=1e-3)
+
+
+@pytest.mark.parametrize("make", [LocalDP, DistributedDP])
+def test_scaffold_beside_next_to_no_noise_is_scaffold(make: Any) -> None:
+    layer = make(noise_multiplier=1e-6, clip=64.0)
+    runs = [federation(DATA, Scaffold(control_clip=64.0), layers, **WIDE) for layers in ([layer], [])]
+    for run in runs:
+        run.fit(4)
+    assert weights(runs[0]) == pytest.approx(weights(runs[1]), abs=1e-2)
 
 
 # -- beside a layer that protects examples --
@@ -363,12 +433,17 @@ REFUSED: dict[str, tuple[Callable[[], Any], Callable[[], Any], str]] = {
         r"no own step: Scaffold has none to correct",
     ),
     "no steps for fedprox": (FedProx, lambda: DistributedDP(**EXAMPLE_LEVEL), r"FedProx has none to correct"),
-    "shares of noise": (
-        Scaffold,
+    "a norm bound": (Scaffold, NormBound, r"norm-bound protects the update alone"),
+    "a vector of another length": (
+        FedNova,
         lambda: DistributedDP(noise_multiplier=1.0),
-        r"distributed-dp protects the update",
+        r"distributed-dp shares one grid between vectors of one length; the block 'steps'",
     ),
-    "local noise": (Scaffold, lambda: LocalDP(noise_multiplier=1.0), r"local-dp protects the update alone"),
+    "no clip under local noise": (
+        Peeks,
+        lambda: LocalDP(noise_multiplier=1.0),
+        r"local-dp clips every vector, and the block 'seen'",
+    ),
     "a residual": (
         FedDyn,
         lambda: RandomK(0.67),
@@ -407,9 +482,9 @@ COMPOSES: dict[str, tuple[Callable[[], Any], tuple[Callable[[], Any], ...]]] = {
     ),
     "distributed-dp": (
         lambda: DistributedDP(noise_multiplier=1.0),
-        (FedAdam, FedProx, FedDyn, lambda: FedNova(tau=3)),
+        (FedAdam, FedProx, FedDyn, lambda: FedNova(tau=3), Scaffold),
     ),
-    "local-dp": (lambda: LocalDP(noise_multiplier=1.0), (FedYogi, FedDyn, lambda: FedNova(tau=3))),
+    "local-dp": (lambda: LocalDP(noise_multiplier=1.0), (FedYogi, FedDyn, FedNova, lambda: Scaffold(1))),
     "norm-bound": (lambda: NormBound(0.5), (FedAvgM, FedDyn, lambda: FedNova(tau=3))),
     "random-k": (lambda: RandomK(0.67), (FedAdagrad, lambda: FedNova(tau=3), FedAdp)),
     "few-bits": (lambda: FewBits(8, range=1.0), (FedAvgM, FedProx, lambda: FedNova(tau=3))),
