@@ -83,7 +83,7 @@ def _patterns(value: Any) -> bool:
 
 CHECKS: dict[str, Check] = {
     "sampling": one_of("fixed", "poisson", "round-robin", "cyclic", "arrivals"),
-    "scheduler_per": one_of("epoch", "round"),
+    "scheduler_per": one_of("epoch", "round", "step"),
     "integers": one_of("keep", "sum", "refuse"),
     "buffers": one_of("sum", "local"),
     "fraction": lambda name, value: real(name, value, "in (0, 1]", lambda share: 0 < share <= 1),

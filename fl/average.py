@@ -13,6 +13,7 @@ from typing import Any
 from fl import arguments
 from fl.account import Account
 from fl.engines.memory import Drop, MemoryEngine
+from fl.registry import layers_of
 from fl.round import (
     Broadcast,
     Mean,
@@ -82,7 +83,7 @@ class SecureAverage:
             buffers=buffers,
             delta=delta,
         )
-        self.stack = Stack(privacy, self.options.numbers)
+        self.stack = Stack(layers_of(privacy), self.options.numbers)
         for layer in self.stack.layers:
             if layer.needs_local():
                 raise StackError(

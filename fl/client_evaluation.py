@@ -22,6 +22,7 @@ from fl.account import Account
 from fl.adapters.arrays import Arrays
 from fl.federation import Federation
 from fl.federation_setup import Loaders
+from fl.registry import layers_of
 from fl.run_result import Result
 from protocols.errors import Aborted, Misuse
 
@@ -131,7 +132,7 @@ class ClientEvaluation:
         self.classes = arguments.whole("classes", classes, 2)
         self.every, self.bins = arguments.whole("every", every, 1), arguments.whole("bins", bins, 2)
         self.limit = arguments.positive("limit", limit)
-        self.clients, self.privacy = clients, tuple(privacy)
+        self.clients, self.privacy = clients, layers_of(privacy)
         self.options = {"bits": 32, "range": 1.0, **options}
         self.told = (
             f"after every {f'{every} rounds' if every > 1 else 'round'} the clients' mean loss, accuracy and confusion "

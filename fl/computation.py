@@ -182,14 +182,16 @@ class LocalComputation:
                 order.manual_seed(derive(options.seed, "order", own.number, own.client))
         model = fresh_model(self.template, self._state(broadcast) | self._stayed(own), options.device)
         optimizer = setup.optimizer(model.parameters())
-        next_epoch = setup.schedule.at(optimizer, own.number, options.local_epochs)
+        steps = (own.run.rounds, len(loader)) if setup.schedule.per == "step" else ()
+        schedule = setup.schedule.at(optimizer, own.number, options.local_epochs, *steps)
+        schedule.watch(optimizer, steps=not setup.train.steps_schedule)
         return LocalTask(
             client=own.client,
             model=model,
             loader=loader,
             optimizer=optimizer,
             criterion=setup.criterion(),
-            run=run_epochs(setup.train, own.number, own.run.rounds, next_epoch),
+            run=run_epochs(setup.train, own.number, own.run.rounds, schedule),
             epochs=options.local_epochs,
             loss=setup.loss,
             examples=examples_in(loader, own.whose),

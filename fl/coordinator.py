@@ -143,7 +143,7 @@ class Coordinator:
         for one of the user's own that fails on the model as it begins.
         """
         setup = self.setup
-        if setup.test is None:
+        if not setup.measures:
             self.tested = ()
         elif setup.evaluate is evaluate:
             self.tested = ("accuracy", "loss")
@@ -383,7 +383,7 @@ class Coordinator:
         """Return the test metrics of the present model; empty without a test loader. Raises Misuse, from what the
         user's own function raised.
         """
-        return {} if self.setup.test is None else self._measured(self.model)
+        return {} if not self.setup.measures else self._measured(self.model)
 
     def _measured(self, model: Any) -> dict[str, float]:
         setup = self.setup

@@ -36,6 +36,7 @@ from fl.federation_setup import (
     optimizer_of,
     strategy_of,
 )
+from fl.registry import layers_of
 from fl.round import Broadcast, Engine, Mean, RoundResult, new_session, play, statement_of
 from fl.round.hidden import told, withheld
 from fl.round.keeper import Keeper
@@ -67,8 +68,8 @@ class Federation:
     criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
     example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. callbacks:
     `fl.callbacks.Callback`s, in order. scheduler: factory from an optimizer; it is stepped once per local epoch of the
-    run, or per round (`scheduler_per="round"`). Other keywords: fields of `fl.run_options.RunOptions` (bits,
-    fraction, dropout, metrics, seed, ...).
+    run, per round or per step of the optimizer (`scheduler_per="round"`, "step"). Other keywords: of
+    `fl.run_options.RunOptions` (bits, fraction, dropout, metrics, seed, ...).
 
     Raises Misuse, StackError or CapacityError here, not in round 30.
     """
@@ -108,9 +109,9 @@ class Federation:
             model=maker("model", model, "returns a new module"),
             loader_for=loader_for,
             names=listed,
-            train=TrainFunction(train or train_one_epoch, unsaid),
+            train=(loop := TrainFunction(train or train_one_epoch, unsaid)),
             strategy=strategy,
-            stack=Stack(privacy, numbers),
+            stack=Stack(layers_of(privacy), numbers),
             options=plain,
             optimizer=optimizer_of(optimizer, learning_rate),
             criterion=criterion_of(criterion),
@@ -123,7 +124,7 @@ class Federation:
             output=arguments.folder(output),
             sizes=sizes,
             callbacks=callbacks_of(callbacks),
-            schedule=Schedule(scheduler, scheduler_per),
+            schedule=Schedule(scheduler, scheduler_per, loop.steps_schedule),
         )
         self._assemble()
 
@@ -158,7 +159,7 @@ class Federation:
         """Return the same federation with other layers. Raises as the constructor does, and Misuse once begun."""
         if self.coordinator.run is not None:
             raise Misuse("other layers are for a federation that has not begun: make another one")
-        stack, strategy = Stack(tuple(privacy), self.setup.stack.numbers), deepcopy(self.setup.strategy)
+        stack, strategy = Stack(layers_of(privacy), self.setup.stack.numbers), deepcopy(self.setup.strategy)
         other = copy(self)
         other.setup = replace(self.setup, stack=stack, strategy=strategy)
         other._assemble()

@@ -1,5 +1,6 @@
 """What a federation is made of, checked before round 1. What does not belong here: running it."""
 
+import inspect
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
@@ -79,6 +80,11 @@ class FederationSetup:
     sizes: dict[str, int]
     callbacks: tuple[Callback, ...] = ()
     schedule: Schedule = field(default_factory=Schedule)
+
+    @property
+    def measures(self) -> bool:
+        """Whether the server measures the model: on test data, or by a function of the user's that has its own."""
+        return self.test is not None or self.evaluate is not evaluate
 
     @property
     def keeps_state(self) -> bool:
@@ -191,6 +197,8 @@ class FederationSetup:
     def _check_schedule(self) -> None:
         """Raises Misuse, or StackError where who owns the optimizer would let a schedule have no effect or no say."""
         if self.schedule.make is None:
+            if self.train.steps_schedule:
+                raise Misuse(f"{self.train.name} asks for the scheduler, and none was given: scheduler=...")
             return
         self.train.demand({"optimizer": "scheduler"})
         for who in (*([self.strategy] if isinstance(self.strategy, FedSGD) else []), *self.stepless):
@@ -351,6 +359,7 @@ def evaluation_of(given: Evaluate | None, test: Any, unsaid: Collection[str]) ->
     checked_loader("test", test)
     if given is None:
         return evaluate
-    if test is None:
+    made = by_name("evaluate", given, ("model", "loader", "criterion", "device"), unsaid)
+    if test is None and (made is given or "loader" in inspect.signature(given).parameters):
         raise Misuse("evaluate: it is called with the loader test=..., and none was given")
-    return by_name("evaluate", given, ("model", "loader", "criterion", "device"), unsaid)
+    return made

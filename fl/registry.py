@@ -8,11 +8,12 @@ and typed is in `fl/specs.py`.
 
 import importlib
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
+from typing import Any
 
 from fl.refused import refusal
 from fl.specs import Spec, bind, closest, parse_spec, spec_of_table
@@ -204,6 +205,15 @@ def _path_in(name: str) -> str:
     here = Path(path)
     folder = "" if str(here.parent) == "." else f", in the folder {here.parent}"
     return f"write {here.stem}:{attribute if attribute.isidentifier() else 'factory'}{folder}."
+
+
+def layers_of(privacy: Any) -> Any:
+    """The layers that a list holds, and those that it names as the command line does: `["secagg+:dropout=0.2"]`. What
+    is no list comes back as it is, for `Stack` to refuse. Raises as `Registry.build`.
+    """
+    if isinstance(privacy, str) or not isinstance(privacy, Iterable):
+        return privacy
+    return tuple(PRIVACY.build(layer) if isinstance(layer, str) else layer for layer in privacy)
 
 
 def _see_working_directory() -> None:

@@ -46,7 +46,7 @@ class RunConfig(RunOptions):
     )
     optimizer: str | None = option(None, "module:function that makes an optimizer from parameters.")
     scheduler: str | None = option(None, "module:function that makes a scheduler from an optimizer.")
-    scheduler_per: str = option("epoch", "The scheduler steps once per local epoch, or round.")
+    scheduler_per: str = option("epoch", "The scheduler steps once per local epoch, round or step.")
     criterion: str | None = option(None, "module:function that makes a loss.")
     loss: str | None = option(None, "module:function (model, batch), for layers that clip every example.")
     evaluate: str | None = option(None, "module:function (model, loader, criterion, device).")

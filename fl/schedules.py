@@ -7,7 +7,7 @@ epoch, and such as follow data.
 
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import InitVar, dataclass
 from typing import Any, TypeVar
 
 from torch.optim.lr_scheduler import LambdaLR
@@ -22,41 +22,60 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Schedule:
-    """make: from an optimizer to a torch scheduler, or None for step sizes that stay. per: "epoch" or "round"."""
+    """make: from an optimizer to a torch scheduler, or None for step sizes that stay. per: "epoch", "round" or "step";
+    a step is one of the optimizer's, of which a client takes as many in an epoch as its loader has batches. owned:
+    the loop takes the schedule and steps it itself, per step.
+    """
 
     make: Callable[[Any], Any] | None = None
     per: str = "epoch"
+    owned: InitVar[bool] = False
 
-    def __post_init__(self) -> None:
+    def __post_init__(self, owned: bool) -> None:
         if self.make is not None:
             arguments.takes(
                 "scheduler", self.make, "a function that takes an optimizer and returns a scheduler", 1
             )
         arguments.checked("scheduler_per", self.per)
+        if owned and self.per == "epoch":
+            object.__setattr__(self, "per", "step")
 
     def stepping(self, epochs: int) -> bool:
         """Whether step sizes change within a client's round of `epochs` local epochs."""
-        return self.make is not None and self.per == "epoch" and epochs > 1
+        return self.make is not None and (self.per == "step" or (self.per == "epoch" and epochs > 1))
 
-    def at(self, optimizer: Any, round: int, epochs: int) -> Callable[[], None]:
-        """Set the optimizer's step sizes for the beginning of a round, and return what goes on to its next epoch.
+    def at(self, optimizer: Any, round: int, epochs: int, rounds: int = 1, batches: int = 1) -> "Following":
+        """Set the optimizer's step sizes for the beginning of a round, and return what goes on from there.
 
-        Raises Misuse for what is no scheduler, follows a metric, or ends before the round.
+        rounds: of the run. batches: of the client's loader. Raises Misuse for what is no scheduler, follows a metric,
+        or ends before the round.
         """
         if self.make is None:
-            return _nothing
+            return Following()
         scheduler = self._made(optimizer)
-        advance(scheduler, self._steps(round - 1, epochs), f"round {round}")
-        return scheduler.step if self.per == "epoch" else _nothing
+        if self.per != "step":
+            advance(scheduler, self._steps(round - 1, epochs), f"round {round}")
+            return Following(scheduler, self.per)
+        spread = Following(scheduler, self.per, planned=rounds * epochs * batches, length=_length(scheduler))
+        spread.go_to((round - 1) * epochs * batches)
+        return spread
 
     def check(self, optimizer: Any, rounds: int, epochs: int) -> None:
         """Raises Misuse as `at` does for a run's last round; warns of a schedule of which the run is less than half."""
-        self.at(optimizer, rounds, epochs)
+        self.at(optimizer, rounds, epochs, rounds)
         steps = self._steps(rounds, epochs)
-        if self.make is not None and (length := _length(scheduler := self._made(optimizer))) > 2 * steps:
+        if self.per == "step" and not hasattr(optimizer, "register_step_post_hook"):
+            raise Misuse(
+                f"scheduler_per='step': {type(optimizer).__name__} cannot be watched; take torch's, or per epoch"
+            )
+        if (
+            self.make is not None
+            and self.per != "step"
+            and (length := _length(scheduler := self._made(optimizer))) > 2 * steps
+        ):
             warnings.warn(
                 f"scheduler: {type(scheduler).__name__} is made for {length} steps, and this run has {steps}: it is "
-                f"stepped once per {self.per}, not per batch: make it for so many",
+                f"stepped once per {self.per}: make it for so many, or say scheduler_per='step'",
                 stacklevel=5,
             )
 
@@ -80,6 +99,61 @@ class Schedule:
                 f"scheduler: expected a function that returns a scheduler, it returned {type(scheduler).__name__}"
             )
         return followed(scheduler)
+
+
+@dataclass
+class Following:
+    """A schedule at one client in one round, which its loop may step as it is used to. scheduler: torch's, at the
+    beginning of the round; None for none. planned: batches that the client takes in the run. length: steps that the
+    schedule is made for, which are spread over these; 0 where it does not say: one for each.
+    """
+
+    scheduler: Any = None
+    per: str = "round"
+    planned: int = 0
+    length: int = 0
+    taken: int = 0
+    _seen: int = 0
+    _at: int = 0
+
+    def next_epoch(self) -> None:
+        """An epoch of the client's round begins, not the first."""
+        if self.per == "epoch" and self.scheduler is not None:
+            self.scheduler.step()
+
+    def watch(self, optimizer: Any, steps: bool) -> None:
+        """Count the optimizer's steps; go on by each for a loop that does not do so itself."""
+
+        def count(*_: Any) -> None:
+            self.taken = min(self.taken + 1, self.planned)
+            if steps:
+                self.step()
+
+        if self.per == "step":
+            optimizer.register_step_post_hook(count)
+
+    def step(self, *given: Any) -> None:
+        """Go on to where the optimizer's steps are. Raises Misuse where rounds step the schedule, and for one of no
+        length that is not stepped with every batch: where a round begins in it is not known.
+        """
+        name = type(self.scheduler).__name__
+        if self.per != "step":
+            raise Misuse(f"scheduler: it is stepped once per {self.per}: leave its step() out of the loop")
+        if not self.length and self.taken > self._seen + 1:
+            raise Misuse(
+                f"scheduler: the loop does not step {name} with every batch, and {name} does not say for how many "
+                "steps it is made: leave its step() out of the loop, and it is stepped once per epoch"
+            )
+        self.go_to(self.taken)
+
+    def go_to(self, taken: int) -> None:
+        """Go on to where the schedule is after so many of the run's batches."""
+        there = taken * self.length // max(1, self.planned) if self.length else taken
+        advance(self.scheduler, there - self._at, f"step {taken}")
+        self.taken, self._seen, self._at = taken, taken, there
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.scheduler, name)
 
 
 def followed(scheduler: T) -> T:
@@ -113,7 +187,3 @@ def _length(scheduler: Any) -> int:
     """How many steps a scheduler, or one that it chains, says that it is made for; 0 where it does not say."""
     said = (getattr(scheduler, name, 0) for name in ("total_steps", "T_max", "total_iters"))
     return max(*said, *map(_length, getattr(scheduler, "_schedulers", ())))
-
-
-def _nothing() -> None:
-    """No schedule."""

@@ -10,17 +10,19 @@ from typing import Any, cast
 
 import torch
 
+from fl.schedules import Following
 from fl.tensors.clone import clone
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
 
-OFFERED = ("model", "loader", "optimizer", "criterion", "device", "epoch", "round", "rounds")
+CHANGES_GRADIENTS = {"clip_grad_norm_", "clip_grad_value_", "GradScaler"}
+OFFERED = ("model", "loader", "optimizer", "criterion", "device", "epoch", "round", "rounds", "scheduler")
 
 
 class TrainFunction:
-    """The user's `train(model, loader, optimizer[, criterion, device, epoch, round, rounds])`, arguments found by
-    name; rounds: how many the run plans. unsaid: what nobody chose for the run: where the function has a default of
-    its own for it, that stays.
+    """The user's `train(model, loader, optimizer[, criterion, device, epoch, round, rounds, scheduler])`, arguments
+    found by name; rounds: how many the run plans; scheduler: the loop steps it. unsaid: what
+    nobody chose for the run: where the function has a default of its own for it, that stays.
 
     Raises Misuse for a required argument of another name, or where it takes neither model nor loader.
     """
@@ -49,6 +51,11 @@ class TrainFunction:
     def takes(self, name: str) -> bool:
         return self.takes_all or name in self.names
 
+    @property
+    def steps_schedule(self) -> bool:
+        """Whether the loop steps the schedule itself."""
+        return "scheduler" in self.names - self.kept
+
     def demand(self, owned: Mapping[str, str]) -> None:
         """Raises Misuse if something that a layer or strategy must own is not an argument. owned: argument
         -> owner.
@@ -62,10 +69,17 @@ class TrainFunction:
                 raise Misuse(f"{owner} must own the {argument}, but {self.name} does not take one: {instead}")
 
     def demand_private(self, owner: str) -> None:
-        """Raises Misuse where an adapter knows what `owner`, which draws the batches, would leave undone."""
+        """Raises Misuse where an adapter knows what `owner`, which draws the batches, would leave undone, or where a
+        loop changes gradients, whose rows are clipped and summed as they were before that.
+        """
         check = getattr(self.function, "private", None)
         if check is not None:
             check(owner)
+        elif found := sorted(CHANGES_GRADIENTS & names_in(self.function)):
+            raise Misuse(
+                f"{self.name} uses {found[0]}, and {owner} clips every example's own gradient before that: it would "
+                "have no effect, or a wrong one; leave it out of the loop"
+            )
 
     def __call__(self, offered: Mapping[str, Any]) -> dict[str, float]:
         given = {k: v for k, v in offered.items() if self.takes(k) and k not in self.kept}
@@ -82,6 +96,27 @@ class TrainFunction:
                 "returns a dict of floats, or None"
             )
         return {str(k): float(v) for k, v in returned.items() if _is_number(v)}
+
+
+def names_in(function: Any) -> set[str]:
+    """The names that a loop uses, in functions of its own module that it calls too."""
+    names, left, seen = set[str](), [inspect.unwrap(getattr(function, "func", function))], set[int]()
+    while left:
+        at = left.pop()
+        at = getattr(at, "__func__", at)
+        if not inspect.isfunction(at) or id(at) in seen:
+            continue
+        seen.add(id(at))
+        codes = [at.__code__]
+        while codes:
+            code = codes.pop()
+            names |= {*code.co_names, *code.co_freevars}
+            codes += [constant for constant in code.co_consts if inspect.iscode(constant)]
+        outer = at.__globals__ | dict(inspect.getclosurevars(at).nonlocals)
+        used = [outer[name] for name in names if name in outer]
+        names |= {type(value).__name__ for value in used}
+        left += [value for value in used if getattr(value, "__module__", None) == at.__module__]
+    return names
 
 
 def by_name(
@@ -130,17 +165,17 @@ def _is_number(value: Any) -> bool:
 
 
 def run_epochs(
-    function: TrainFunction, round: int, rounds: int, next_epoch: Callable[[], None]
+    function: TrainFunction, round: int, rounds: int, schedule: Following
 ) -> Callable[[LocalTask], dict[str, float]]:
-    """Return what a task's `run` does: the train function once per local epoch, `next_epoch` between two of them; the
-    last epoch's metrics.
+    """Return what a task's `run` does: the train function once per local epoch, the schedule's next epoch between two
+    of them; the last epoch's metrics.
     """
 
     def run(task: LocalTask) -> dict[str, float]:
         metrics: dict[str, float] = {}
         for epoch in range(task.epochs):
             if epoch:
-                next_epoch()
+                schedule.next_epoch()
             offered = {
                 "model": task.model,
                 "loader": task.loader,
@@ -150,6 +185,7 @@ def run_epochs(
                 "epoch": epoch,
                 "round": round,
                 "rounds": rounds,
+                "scheduler": schedule,
             }
             metrics = function(offered)
         return metrics

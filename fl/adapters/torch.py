@@ -31,7 +31,8 @@ def from_torch(
     model: where the run begins; it stays as it is, every client trains a copy. train: `train(model, loader,
     optimizer[, criterion, device, epoch, round])` as in `Federation`, once per local epoch. clients: loaders by name,
     as in `Federation`. optimizer: of the model's parameters; every client's, every round, is a copy of it. scheduler:
-    of that optimizer, stepped after every local epoch of the run (`scheduler_per="round"`: every round), or None.
+    of that optimizer, stepped after every local epoch of the run (`scheduler_per="round"`: every round, "step": every
+    batch, by the loop itself if it takes `scheduler`), or None.
     options: of `Federation`.
 
     Raises Misuse for an optimizer of other parameters, a scheduler of another optimizer, and as `Federation` does.
@@ -74,9 +75,5 @@ def _require_own(train: Any, held: dict[str, Any]) -> None:
             if mine is not None and value is mine:
                 raise Misuse(
                     f"train: {function.__name__} uses {name!r} from outside, and every client trains a copy of it: "
-                    + (
-                        "leave its step() out of the loop, from_torch(scheduler=...) steps it after every local epoch"
-                        if argument == "scheduler"
-                        else f"take it as the argument {argument!r}"
-                    )
+                    f"take it as the argument {argument!r}"
                 )

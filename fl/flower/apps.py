@@ -33,6 +33,7 @@ from fl.flower.node_party import NodeParty, Part
 from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
 from fl.flower.site import Site
 from fl.flower.work import shown_arrays
+from fl.registry import layers_of
 from fl.round import Broadcast, Engine, RoundResult, RunHeader
 from fl.round.kept import last_entry
 from fl.run_result import Result
@@ -90,7 +91,7 @@ def client_app(
         def answer() -> Message:
             require_protected(message)
             own = find_site(site, context, _name(setup, context))
-            stack = Stack(tuple(privacy(own)), setup.stack.numbers) if privacy else setup.stack
+            stack = Stack(layers_of(privacy(own)), setup.stack.numbers) if privacy else setup.stack
             mine = replace(setup, stack=stack)
             return NodeParty(own, lambda arrays: _part(mine, arrays == EVALUATED)).answer(message)
 

@@ -19,6 +19,7 @@ from fl.flower.messages import is_protected
 from fl.flower.node_party import NodeParty, Part
 from fl.flower.site import CONFIG_KEY, Site, load_site
 from fl.flower.work import WrappedApp, failed
+from fl.registry import layers_of
 from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError
 from protocols.stack import Numbers, Stack
 
@@ -54,9 +55,9 @@ def privacy_mod(
     if callable(privacy):
         make = privacy
         return _PrivacyMod(
-            lambda own: _without_local(Stack(tuple(make(own)), chosen)), site, evaluate, weight
+            lambda own: _without_local(Stack(layers_of(make(own)), chosen)), site, evaluate, weight
         )
-    stack = _without_local(Stack(tuple(privacy), chosen))
+    stack = _without_local(Stack(layers_of(privacy), chosen))
     return _PrivacyMod(lambda own: stack, site, evaluate, weight)
 
 

@@ -23,6 +23,7 @@ from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
 from fl.flower.rounds import ProtectedRounds, ServerOptions
 from fl.flower.server_party import POLL_SECONDS, server_files
 from fl.made_with import Settings, of_stack
+from fl.registry import layers_of
 from fl.round import ModelLayout, RoundResult
 from fl.round.kept import KeptRun
 from fl.round.reference import like
@@ -83,9 +84,10 @@ class PrivateStrategy(Strategy):
         self.evaluate = evaluate
         self.stage_timeout = stage_timeout
         self.node_timeout = node_timeout
-        self.account = Account(tuple(privacy), delta, ledger)
+        stack = Stack(layers_of(privacy), numbers or Numbers())
+        self.account = Account(stack.layers, delta, ledger)
         self.options = ServerOptions(
-            stack=Stack(tuple(privacy), numbers or Numbers()),
+            stack=stack,
             store=store,
             layout=ModelLayout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
             roster=verified,

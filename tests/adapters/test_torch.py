@@ -132,6 +132,45 @@ def test_the_example_runs_and_five_lines_change(capsys: pytest.CaptureFixture[st
     assert float(capsys.readouterr().out.split()[-1]) > 0.5
 
 
+def test_a_loop_that_nobody_made_a_function_of_changes_by_five_lines_too(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert Pair("examples/adapters/inline").changed <= 5
+    torch.manual_seed(0)
+    runpy.run_module("examples.adapters.inline_after")
+    assert "accuracy 0.9" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("name", ["clip_grad_norm_", "clip_grad_value_", "GradScaler", "outer", "helper"])
+def test_a_loop_that_changes_gradients_is_told_before_round_1_beside_a_clip_of_every_example(
+    name: str,
+) -> None:
+    scaler = torch.amp.GradScaler("cpu", enabled=False)
+
+    def scaling(model: Any, loader: Any, optimizer: Any) -> None:
+        torch.amp.GradScaler("cpu")
+
+    def scaled_outside(model: Any, loader: Any, optimizer: Any) -> None:
+        scaler.step(optimizer)
+
+    def clipping(model: Any, loader: Any, optimizer: Any) -> None:
+        nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+
+    def by_value(model: Any, loader: Any, optimizer: Any) -> None:
+        nn.utils.clip_grad_value_(model.parameters(), 1.0)
+
+    def calling(model: Any, loader: Any, optimizer: Any) -> None:
+        clipping(model, loader, optimizer)
+
+    loops = {"clip_grad_norm_": clipping, "clip_grad_value_": by_value, "GradScaler": scaling}
+    loop = {**loops, "outer": scaled_outside, "helper": calling}[name]
+    model, optimizer, _ = parts()
+    said = {"outer": "GradScaler", "helper": "clip_grad_norm_"}.get(name, name)
+    with pytest.raises(Misuse, match=f"uses {said}, and SampleDP clips every example's own gradient"):
+        from_torch(model, loop, {"a": FULL}, optimizer, privacy=[SampleDP(noise_multiplier=1.0, delta=1e-3)])
+    from_torch(model, loop, {"a": FULL, "b": FULL, "c": FULL}, optimizer, privacy=["secagg"])
+
+
 class Counting(torch.optim.SGD):
     """An optimizer with a field of its own, which torch does not copy."""
 
@@ -184,7 +223,9 @@ def test_a_loop_that_trains_what_is_outside_of_it_is_named_before_round_1() -> N
 
     with pytest.raises(Misuse, match=r"globally uses 'OUTER' from outside.*take it as the argument 'model'"):
         from_torch(OUTER, globally, {"a": FULL}, optimizer)
-    with pytest.raises(Misuse, match=r"stepping uses 'scheduler' from outside.*leave its step\(\) out"):
+    with pytest.raises(
+        Misuse, match=r"stepping uses 'scheduler' from outside.*take it as the argument 'scheduler'"
+    ):
         from_torch(OUTER, stepping, {"a": FULL}, optimizer, scheduler)
 
 

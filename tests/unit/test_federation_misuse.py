@@ -353,10 +353,7 @@ def test_a_criterion_that_is_a_default_of_the_loop_stays_unless_another_one_is_n
         ({"clients": {"a": [torch.zeros(4, 4), torch.zeros(4)]}}, "client 'a': .*got a list of arrays"),
         ({"test": (torch.zeros(4, 4), torch.zeros(4))}, "test: .*got a tuple of arrays"),
         ({"clients": {"a": (batch for batch in [DATA])}}, "client 'a': its loader has no length"),
-        (
-            {"privacy": ["secagg+"]},
-            r"one secure sum such as SecAggPlus\(\), got 'secagg\+': names are for the command line",
-        ),
+        ({"privacy": ["secag"]}, "No privacy layer is named 'secag'. Did you mean 'secagg'"),
         ({"clients": train, "train": loader()}, "loaders, or a function loader_for.*got train"),
     ],
 )

@@ -52,6 +52,70 @@ def test_a_schedule_goes_on_where_the_run_is(per: str, rates: list[float]) -> No
     ]
 
 
+def by_step(
+    make: Any, loop_steps: bool, every: int = 1, rounds: int = 2, **options: Any
+) -> list[list[float]]:
+    """The step size of every step of the optimizer, of client 0 by round."""
+    heard: list[list[float]] = []
+
+    def train(model: Any, loader: Any, optimizer: Any, round: int, scheduler: Any) -> None:
+        if len(heard) < round:
+            heard.append([])
+        for at, (x, y) in enumerate(loader):
+            optimizer.zero_grad()
+            torch.nn.functional.cross_entropy(model(x), y).backward()
+            heard[round - 1].append(optimizer.param_groups[0]["lr"])
+            optimizer.step()
+            if loop_steps and at % every == every - 1:
+                scheduler.step()
+
+    def left_alone(model: Any, loader: Any, optimizer: Any, round: int) -> None:
+        train(model, loader, optimizer, round, None)
+
+    given = {"train": train} if loop_steps else {"train": left_alone, "scheduler_per": "step"}
+    federation(make, **given, **options).fit(rounds)
+    return [rates[: len(rates) // 3] for rates in heard]
+
+
+ONE_CYCLE = partial(lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=8)
+DECAY = partial(lr_scheduler.ExponentialLR, gamma=0.5)
+
+
+@pytest.mark.parametrize("make", [ONE_CYCLE, DECAY])
+@pytest.mark.parametrize("loop_steps", [True, False])
+def test_a_schedule_by_steps_goes_on_where_the_run_is(make: Any, loop_steps: bool) -> None:
+    """Two batches an epoch, two epochs, two rounds: as in one loop over all eight, by the loop itself or beside it."""
+    alone = torch.optim.SGD(torch.nn.Linear(1, 1).parameters(), lr=0.8)
+    scheduler, expected = make(alone), []
+    for _ in range(8):
+        expected.append(alone.param_groups[0]["lr"])
+        alone.step()
+        scheduler.step()
+    found = by_step(make, loop_steps, local_epochs=2)
+    assert [rate for rates in found for rate in rates] == pytest.approx(expected)
+
+
+def test_a_schedule_that_is_made_for_other_steps_is_spread_over_those_of_the_run() -> None:
+    """It was made for all the data in one place: 80 steps, of which a client takes 8. A loop may step it per epoch."""
+    longer = partial(lr_scheduler.OneCycleLR, max_lr=1.0, total_steps=80)
+    first, second = by_step(longer, True, local_epochs=2)
+    assert max(first + second) > 0.9
+    assert second[-1] < second[0]
+    rare = by_step(longer, True, every=2, local_epochs=2)
+    assert [rates[2] for rates in rare] == pytest.approx([first[2], second[2]])  # where an epoch begins
+    with pytest.raises(Misuse, match="does not say for how many steps it is made"):
+        by_step(DECAY, True, every=2)
+
+
+def test_a_loop_that_asks_for_a_schedule_must_be_given_one() -> None:
+    with pytest.raises(Misuse, match="asks for the scheduler, and none was given"):
+        by_step(None, True)
+    with pytest.raises(Misuse, match="once per round: leave its step"):
+        by_step(DECAY, True, scheduler_per="round")
+    with pytest.raises(StackError, match="freezes step sizes"):
+        by_step(DECAY, True, privacy=[SampleDP(noise_multiplier=1.0, delta=1e-3)], loss=loss)
+
+
 @pytest.mark.parametrize(
     "make",
     [
@@ -127,7 +191,7 @@ def test_step_sizes_that_stay_within_a_round_hold_beside_sample_dp(options: dict
         ({"scheduler": lr_scheduler.ReduceLROnPlateau}, "ReduceLROnPlateau follows a metric"),
         ({"scheduler": lambda optimizer: None}, "it returned NoneType"),
         ({"scheduler": 3}, "scheduler: expected a function that takes an optimizer"),
-        ({"scheduler_per": "batch"}, "scheduler_per: expected 'epoch' or 'round', got 'batch'"),
+        ({"scheduler_per": "batch"}, "scheduler_per: expected 'epoch' or 'round' or 'step', got 'batch'"),
     ],
 )
 def test_what_would_have_no_effect_or_follow_data_is_refused_by_name(
