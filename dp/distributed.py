@@ -3,8 +3,9 @@ shares, is ever opened.
 
 Client level: clip, rotate, scale, conditional stochastic rounding, a discrete Gaussian or Skellam share,
 modulo M. Example level (with FedSGD): the sum of clipped per-example gradients of a secret Poisson batch
-takes the update's place. Each share is calibrated to the fewest survivors less the stated colluders, and
-clients do not unmask fewer: noise that more survivors add is never counted. Noise may be correlated over rounds
+takes the update's place. Each share is calibrated to the fewest survivors less the stated colluders, at least one (any
+client of the sum knows the share that it added itself), and clients do not unmask fewer: noise that more survivors add
+is never counted. Noise may be correlated over rounds
 (`dp.correlated`): parties then send rows of C' X, of their own last vectors. Source: Kairouz, Liu and
 Steinke (ICML 2021). The arithmetic is in `dp.encoding`, the rotation in `dp.rotation`.
 """
@@ -69,6 +70,13 @@ class _Plan:
     vectors: int = 1
 
 
+def unknown(survivors: int, colluders: int) -> int:
+    """Return how many shares of noise an adversary does not know at least: the colluders, or any one client of the sum,
+    subtract their own; whoever the sum tells of adds one in any case.
+    """
+    return max(1, survivors - max(1, colluders))
+
+
 class DistributedDP(PricedLayer):
     """Distributed differential privacy in front of any secure sum over Z_M.
 
@@ -78,8 +86,8 @@ class DistributedDP(PricedLayer):
     (approximate) number of examples of all clients: sample_rate x examples is the fixed denominator. noise:
     "gaussian" (discrete) or "skellam". min_survivors: fewest clients in a total (default: the cohort less
     the planned drop-out); colluders: how many of them may tell their noise to the adversary (default: as many as the
-    secure sum is planned to withstand; fewer are refused). bits: of the
-    modulus (default: chosen so that rounding costs at most half a per cent). overflow: chance per round
+    secure sum is planned to withstand; fewer are refused; one share is never counted, for any client knows its own).
+    bits: of the modulus (default: chosen so that rounding costs at most half a per cent). overflow: chance per round
     that a coordinate wraps, at worst; a value so near the edge ends the round. accountant: "rdp" or "pld",
     for calibration. Further blocks as long as the update are clipped and noised beside it, as in `ClientDP`: k vectors
     are one release, each with sqrt(k) times the noise.
@@ -234,7 +242,8 @@ class DistributedDP(PricedLayer):
         )
         return (
             f"{self.name}: {kind} noise in shares, clip {self.clip:g} per {self.unit}, "
-            f"{self.relation} neighbours; at most {told} tell their noise to the adversary{self._told()}"
+            f"{self.relation} neighbours; at most {told}, or one curious client, tell their noise to the "
+            f"adversary{self._told()}"
         )
 
     def _told(self) -> str:
@@ -254,8 +263,8 @@ class DistributedDP(PricedLayer):
         if self.unit is Unit.EXAMPLE:  # a step of noised gradients is short; many add up
             return None
         grid = self._plan(run).grid
-        shares = math.sqrt(grid.share_variance * self.survivors(run)) * grid.step / self.clip
-        return drowned(self.name, shares, self.clip, run.dimension, max(1.0, run.expected))
+        others = math.sqrt(grid.share_variance * max(1, self.survivors(run) - 1)) * grid.step / self.clip
+        return drowned(self.name, others, self.clip, run.dimension, max(1.0, run.expected))
 
     def _plan(self, run: RunFacts) -> _Plan:
         return self.calibrated(run, lambda: self._calibrated(run))
@@ -263,12 +272,12 @@ class DistributedDP(PricedLayer):
     def _calibrated(self, run: RunFacts) -> _Plan:
         survivors = self.survivors(run)
         colluders = self._colluders(run)
-        shares = survivors - colluders
-        if shares < 1:
+        if survivors <= colluders:
             raise Misuse(
                 f"{survivors} survivors less {colluders} colluders leave nobody to add noise; demand "
                 "more survivors"
             )
+        shares = unknown(survivors, colluders)
         dims = padded(run.dimension)
         if others := [b.name for b in run.blocks if padded(b.dimension) != dims]:
             raise StackError(

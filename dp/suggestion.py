@@ -130,8 +130,12 @@ def suggest(
 
 
 def noise_norm(layer: str, multiplier: float, clip: float, dimension: int, clients: float) -> float:
-    """Expected L2 norm of the noise on the mean of `clients` updates (the root of its mean square)."""
+    """Expected L2 norm of the noise on the mean of `clients` updates (the root of its mean square). Where they add
+    it in shares there is one more than is priced: a client knows its own.
+    """
     each = multiplier * clip * math.sqrt(dimension)
+    if layer == "distributed-dp":
+        each *= math.sqrt(clients / max(1.0, clients - 1))
     return each / math.sqrt(clients) if layer == "local-dp" else each / clients
 
 
@@ -140,10 +144,10 @@ def drowned(layer: str, multiplier: float, clip: float, dimension: int, clients:
     noise = noise_norm(layer, multiplier, clip, dimension, clients)
     if noise <= clip:
         return None
-    needed = clients * (noise / clip) ** (2 if layer == "local-dp" else 1)
+    needed = _needed(lambda n: noise_norm(layer, multiplier, clip, dimension, n), clip, _MOST) or _MOST
     return (
         f"{layer}: the noise on the mean update has norm {noise:.3g}, and no mean update is longer than the clip "
-        f"{clip:g}: it drowns the update. About {math.ceil(needed)} clients a round in place of {clients:g}, fewer "
+        f"{clip:g}: it drowns the update. About {needed} clients a round in place of {clients:g}, fewer "
         "parameters (parameters=...), fewer rounds or a larger epsilon would help (dp.suggest, secagg epsilon "
         "--suggest)"
     )

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from protocols.errors import Misuse
-from protocols.guarantee import Guarantee
+from protocols.guarantee import AGAINST, EVALUATION, Guarantee
 from protocols.layers import PrivacyLayer
 from protocols.stack import Stack
 from protocols.statement import PrivacyEvent, Protection, Statement
@@ -25,6 +25,8 @@ PLANNED = "Planned"
 _AGAINST = ", against "
 Key = tuple[str, str, str, float]
 """Unit, relation, adversary, delta: what one guarantee is about."""
+Listed = tuple[Key, PrivacyEvent, Any]
+"""An event with what its guarantee is about, and as its accountant prices it."""
 
 
 class Account:
@@ -103,7 +105,7 @@ class Account:
 
     def guarantees(self) -> tuple[Guarantee, ...]:
         """Return the price of everything so far, a line per unit, relation, adversary and delta; none if nothing was
-        spent. Each is the largest client's.
+        spent. Each is the largest client's, of training and evaluation together where the adversary sees both.
         """
         return self._priced(self.events)
 
@@ -116,21 +118,30 @@ class Account:
             return ()
         from dp.event_json import from_fact
 
-        spent: dict[Key, dict[str, Counter[Any]]] = defaultdict(lambda: defaultdict(Counter))
-        layers: dict[Key, list[str]] = defaultdict(list)
         promised = {(fact.layer, fact.party) for fact in events if fact.kind == PLANNED}
-        for fact in events:
-            if fact.kind != PLANNED and (fact.layer, fact.party) in promised:
-                continue  # a part of what the promise is about
-            key = (fact.unit, fact.relation, fact.adversary, self._deltas.get(fact.layer, self._default))
-            spent[key][fact.party][from_fact(fact)] += 1
-            if fact.layer not in layers[key]:
-                layers[key].append(fact.layer)
-        return tuple(self._guarantee(key, layers[key], parties) for key, parties in spent.items())
+        # what is a part of a promise is priced with it
+        facts = [f for f in events if f.kind == PLANNED or (f.layer, f.party) not in promised]
+        listed = [(self._key(fact), fact, from_fact(fact)) for fact in facts]
+        releases = {_evaluates(fact) for fact in facts}
+        lines = []
+        for key in dict.fromkeys(key for key, _, _ in listed):
+            counted = [each for release in releases for each in _nearest(key, release, listed)]
+            spent: dict[str, Counter[Any]] = defaultdict(Counter)
+            for _, fact, event in counted:
+                spent[fact.party][event] += 1
+            alone = {_evaluates(fact) for _, fact, _ in counted} != releases
+            lines.append(self._guarantee(key, [fact.layer for _, fact, _ in counted], spent, alone))
+        return tuple(lines)
 
-    def _guarantee(self, key: Key, layers: list[str], spent: "Mapping[str, Counter[Any]]") -> Guarantee:
+    def _key(self, fact: PrivacyEvent) -> Key:
+        return fact.unit, fact.relation, fact.adversary, self._deltas.get(fact.layer, self._default)
+
+    def _guarantee(
+        self, key: Key, of: list[str], spent: "Mapping[str, Counter[Any]]", alone: bool
+    ) -> Guarantee:
         from dp.events import UnknownEvent
 
+        layers = tuple(dict.fromkeys(layer for layer in of if layer))
         common = spent.get("", Counter())
         totals = [common + own for party, own in spent.items() if party] or [common]
         for name in dict.fromkeys(
@@ -141,8 +152,26 @@ class Account:
             except UnknownEvent as error:  # this accountant has no sound price for one of them
                 refused = error
                 continue
-            return Guarantee(*key[:3], epsilon, key[3], name, tuple(layer for layer in layers if layer))
+            return Guarantee(*key[:3], epsilon, key[3], name, layers, alone)
         raise refused
+
+
+def _evaluates(fact: PrivacyEvent) -> bool:
+    return fact.layer.startswith(EVALUATION)
+
+
+def _nearest(key: Key, evaluates: bool, listed: Sequence[Listed]) -> list[Listed]:
+    """What a line counts of training or evaluation: its own events; where there are none, those of its unit and
+    relation whose noise holds against a stronger adversary, of the nearest. Its own adversary sees that release too.
+    """
+    of = [each for each in listed if _evaluates(each[1]) is evaluates and each[0][:2] == key[:2]]
+    if own := [each for each in of if each[0] == key]:
+        return own
+    order = list(AGAINST)
+    for adversary in reversed(order[: order.index(key[2]) + 1]):
+        if found := [each for each in of if each[0][2] == adversary]:
+            return found
+    return []
 
 
 def _note(event: PrivacyEvent) -> str:

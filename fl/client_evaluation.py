@@ -25,6 +25,7 @@ from fl.federation_setup import Loaders
 from fl.registry import layers_of
 from fl.run_result import Result
 from protocols.errors import Aborted, Misuse
+from protocols.guarantee import EVALUATION
 
 HALF = 0.5
 """Scales four vectors of shares, each of norm at most 1, to a vector of norm at most 1: what a layer clips to."""
@@ -182,7 +183,7 @@ class ClientEvaluation:
             return False
         sample = self.federation(torch.nn.Identity()).coordinator.sample()
         spent = sample.plan.events(sample.clients)
-        account.charge([replace(event, layer=f"evaluation/{event.layer}") for event in spent], number)
+        account.charge([replace(event, layer=EVALUATION + event.layer) for event in spent], number)
         return True
 
     def after(self, number: int, run: Federation) -> dict[str, float]:

@@ -343,12 +343,15 @@ def check_client_evaluation(given: Any, stack: Stack) -> None:
 
 
 def covered_apart(given: ClientEvaluates, kinds: Sequence[PrivacyEvent]) -> tuple[str, ...]:
-    """Return a note where no line of the statement covers both training and evaluation: they speak of other units."""
-    if {event.unit for event in kinds} == {event.unit for event in given.kinds}:
+    """Return a note where no line of the statement covers both training and evaluation: they speak of other units or
+    neighbours.
+    """
+    of, beside = ({(event.unit, event.relation) for event in each} for each in (given.kinds, kinds))
+    if of == beside:
         return ()
     return (
-        "lines of the evaluation cover the evaluation alone, the others all but it: they speak of other units, and "
-        "no line bounds what both together say",
+        "lines of the evaluation cover the evaluation alone, the others all but it: they speak of other units or "
+        "neighbours, and no line bounds what both together say",
     )
 
 

@@ -19,7 +19,9 @@ AGAINST = {
     "clients": "other clients and the public, not the server",
     "public": "the public that sees released models only, neither the server nor other clients",
 }
-"""Whom a guarantee holds against, by an event's adversary."""
+"""Whom a guarantee holds against, by an event's adversary: the strongest first, each one sees what later ones see."""
+EVALUATION = "evaluation/"
+"""How the name of a layer begins that noises an evaluation of clients' data: a release beside the training."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +30,8 @@ class Guarantee:
     (`adversary`, a key of `AGAINST`), at what (epsilon, delta) by which accountant, from which layers.
 
     epsilon is infinity for noise that protects nobody. Guarantees that differ in one of these are statements of
-    their own: their epsilons are not added up, and neither is the other's.
+    their own: their epsilons are not added up, and neither is the other's. alone: the run releases training and
+    evaluation, and this line counts one of them.
     """
 
     unit: str
@@ -38,6 +41,7 @@ class Guarantee:
     delta: float
     accountant: str
     layers: tuple[str, ...] = ()
+    alone: bool = False
 
     def __str__(self) -> str:
         price = (
@@ -48,16 +52,19 @@ class Guarantee:
         return (
             f"epsilon {price} at delta {rounded_up(self.delta)}, per {self.unit}, {self.relation} neighbours, by "
             f"{self.accountant}, against {AGAINST.get(self.adversary, self.adversary)}"
-            f"{', for the evaluation alone' * self._evaluates}"
+            f"{self._of}"
         )
 
     @property
-    def _evaluates(self) -> bool:
-        return bool(self.layers) and all(layer.startswith("evaluation/") for layer in self.layers)
+    def _of(self) -> str:
+        if self.layers and all(layer.startswith(EVALUATION) for layer in self.layers):
+            return ", for the evaluation alone"
+        return ", for the training alone" * self.alone
 
     def to_json(self) -> dict[str, Any]:
-        """Return a JSON object; `from_json` is its inverse."""
-        return asdict(self) | {"epsilon": price_to_json(self.epsilon), "layers": list(self.layers)}
+        """Return a JSON object; `from_json` is its inverse. `alone` is there where it is true."""
+        facts = asdict(self) | {"epsilon": price_to_json(self.epsilon), "layers": list(self.layers)}
+        return {key: value for key, value in facts.items() if key != "alone" or value}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:

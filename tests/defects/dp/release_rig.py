@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from dp import ClientDP, SampleDP
+from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from dp.sample.errors import UnaccountedStep
 from fl import ClientEvaluation, Federation
 from fl.callbacks import Callback
@@ -61,6 +61,25 @@ def an_evaluation_tells_the_server_no_more_than_the_run() -> bool:
     except Misuse as error:
         return "holds against the server" in str(error)
     return False
+
+
+def an_evaluation_is_counted_against_whoever_sees_it() -> bool:
+    """It holds against the server too; the public of the training's line sees it as well."""
+    data = federation([], SIZES).setup
+    clients = {name: data.loader_for(name) for name in data.names}
+    own: Any = ClientEvaluation(clients, classes=2, privacy=[LocalDP(noise_multiplier=1.0)])
+    lines = federation([ClientDP(noise_multiplier=20.0)], SIZES, evaluation=own).fit(1).guarantees
+    return lines[0].adversary == "clients" and lines[0].epsilon > lines[1].epsilon
+
+
+def a_client_knows_its_own_share() -> bool:
+    """One share less is priced than three clients add, without a secure sum and behind one that withstands nobody."""
+    for after in ([], [SecAgg(collusion=0.0)]):
+        run = federation([DistributedDP(noise_multiplier=1.0), *after], SIZES)
+        run.fit(1)
+        if run.account.events[0].facts["shares"] >= len(SIZES):
+            return False
+    return True
 
 
 def what_a_loop_draws_is_secret() -> bool:

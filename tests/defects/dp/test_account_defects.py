@@ -12,7 +12,7 @@ from typing import Any
 
 import pytest
 
-from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, ledger_store
+from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, distributed, ledger_store
 from dp.event_json import decode, to_fact
 from dp.events import Gaussian, Relation, Unit
 from dp.ledger_head import SignedHead
@@ -251,6 +251,14 @@ DEFECTS = {
         patches=(
             (computation.LocalComputation, "_draws", lambda self, own: derive(0, own.number, own.client)),
         ),
+    ),
+    "an evaluation counted in its own adversary's line alone": Defect(
+        release_rig.an_evaluation_is_counted_against_whoever_sees_it,
+        patches=((account, "_nearest", lambda key, _, listed: [each for each in listed if each[0] == key]),),
+    ),
+    "shares: a client's own share counted against it": Defect(
+        release_rig.a_client_knows_its_own_share,
+        patches=((distributed, "unknown", lambda survivors, colluders: survivors - colluders),),
     ),
     "an evaluation whose noise the server adds": Defect(
         release_rig.an_evaluation_tells_the_server_no_more_than_the_run,

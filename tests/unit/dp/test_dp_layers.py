@@ -95,7 +95,9 @@ def test_what_the_plan_costs_is_what_was_asked_for(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["client", "gaussian", "skellam"])
 def test_noise_in_the_sum_has_the_variance_that_is_accounted(name: str) -> None:
-    """700 releases x 40 (or 64) coordinates: at least 28,000 draws, relative sd of the variance below 0.85 %."""
+    """All shares, the one among them that is not priced too. 700 releases x 40 (or 64) coordinates: at least 28,000
+    draws, relative sd of the variance below 0.85 %.
+    """
     layer = LAYERS[name]()
     plan = round_of(layer, run_of())
     zero = [np.zeros(DIMS)] * CLIENTS
@@ -106,6 +108,7 @@ def test_noise_in_the_sum_has_the_variance_that_is_accounted(name: str) -> None:
     else:
         assert isinstance(event, Skellam)
         stated = event.variance / event.l2**2
+    stated *= 1 if name == "client" else CLIENTS / event.shares
     assert plan.summed.l2 is not None
     measured = float(np.var(draws)) / plan.summed.l2**2
     assert abs(measured / stated - 1) < 0.06  # 7 sd: a false alarm in less than 10^-11 of the runs
@@ -258,6 +261,20 @@ def test_noise_of_clients_who_may_work_with_the_server_is_not_counted(
     # everybody, and every message, rests on it: a server that plans without it states another event
     assert plan.planned(run) == plan.planned(replace(run, corrupt=99))
     assert f'"shares": {event.shares}' in plan.planned(run)[0]
+
+
+@pytest.mark.parametrize("noise", ["gaussian", "skellam"])
+@pytest.mark.parametrize("survivors,shares", [(1, 1), (2, 1), (3, 2), (5, 4)])
+def test_a_client_of_the_sum_knows_its_own_share(noise: str, survivors: int, shares: int) -> None:
+    """Whoever is in the sum subtracts what it added itself: printed was the price of all shares."""
+    run = run_of(population=survivors, cohort=survivors)
+    layer = DistributedDP(epsilon=2.0, delta=1e-5, noise=noise)
+    event = from_fact(round_of(layer, run).events(tuple(f"c{i}" for i in range(survivors)))[0])
+    assert isinstance(event, DiscreteGaussianSum | Skellam)
+    assert event.shares == shares
+    assert accountant("rdp").add(event, run.rounds).epsilon(1e-5) <= 2.0
+    variance = event.variance if isinstance(event, Skellam) else event.share_variance * event.shares
+    assert layer._plan(run).grid.share_variance * shares == pytest.approx(variance)
 
 
 def test_fewer_colluders_than_the_secure_sum_withstands_are_refused() -> None:

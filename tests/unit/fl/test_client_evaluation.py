@@ -18,6 +18,7 @@ from fl.adapters import from_numpy
 from fl.callbacks import EarlyStopping, KeepBest
 from he import PaillierSum
 from protocols.errors import Aborted, BudgetExceeded, Misuse, StackError
+from protocols.guarantee import Guarantee
 from secagg import SecAgg
 
 torch.manual_seed(3)
@@ -139,6 +140,38 @@ def test_noise_that_the_server_adds_is_refused_beside_a_line_that_holds_against_
     federation(privacy=SERVERS, evaluation=own)
 
 
+@pytest.mark.filterwarnings("ignore:round ", "ignore:.*drowns")
+@pytest.mark.parametrize(
+    "layer,options",
+    [(LocalDP, {}), (ClientDP, {"sampling": "poisson", "fraction": 0.5}), (DistributedDP, {})],
+)
+def test_a_line_counts_an_evaluation_whose_noise_holds_against_more(
+    layer: type, options: dict[str, Any]
+) -> None:
+    """Printed was 2 against the public, who saw the models and the metrics: 2.81 by the same accountant."""
+    seen = [layer(epsilon=1.0, delta=1e-6), *[SecAgg()] * (layer is DistributedDP)]
+    own = ClientEvaluation(sites(), classes=2, privacy=seen)
+    train = ClientDP(epsilon=2.0, delta=1e-5, amplify=bool(options))
+    result = federation(privacy=[train], evaluation=own, **options).fit(2)
+    spent = [from_fact(event) for event in result.statement.events if event.party in ("", "site-0")]
+    both, alone = result.guarantees
+    assert both.epsilon == pytest.approx(epsilon(spent, 1e-5, "rdp"), rel=1e-3)
+    assert {name.rpartition("/")[0] for name in both.layers} == {"", "evaluation"}
+    assert alone.adversary == ("clients" if layer is ClientDP else "server")
+    assert str(alone).endswith("for the evaluation alone")
+    assert Guarantee.from_json(alone.to_json()) == alone
+
+
+def test_lines_of_other_neighbours_say_what_they_do_not_cover() -> None:
+    own = ClientEvaluation(sites(), classes=2, privacy=[ClientDP(epsilon=1.0)])
+    result = federation(privacy=[ClientDP(epsilon=2.0, relation="replace")], evaluation=own).fit(1)
+    assert [str(line).rpartition("for the ")[2] for line in result.guarantees] == [
+        "training alone",
+        "evaluation alone",
+    ]
+    assert any("no line bounds what both together say" in note for note in result.statement.notes)
+
+
 def test_lines_of_other_units_say_what_they_do_not_cover() -> None:
     own = ClientEvaluation(sites(), classes=2, privacy=[LocalDP(noise_multiplier=1.0)])
     options = {"loss": lambda model, batch: torch.nn.functional.cross_entropy(model(batch[0]), batch[1])}
@@ -146,6 +179,7 @@ def test_lines_of_other_units_say_what_they_do_not_cover() -> None:
     example, evaluated = sorted(map(str, result.guarantees), key=lambda line: "evaluation" in line)
     assert "per example" in example
     assert evaluated.endswith("for the evaluation alone")
+    assert example.endswith("for the training alone")
     assert any("no line bounds what both together say" in note for note in result.statement.notes)
 
 
