@@ -33,7 +33,8 @@ class Account:
     """Events in order, and what they cost.
 
     Each event is priced at its layer's own delta (else `delta`, else 1e-5) by its layer's own accountant; events of
-    no known layer at the first layer's. run: names the run in the ledger. rounds: those charged by this process.
+    no known layer at the first layer's. run: names the run in the ledger. accountant: in place of the layers' own.
+    rounds: those charged by this process.
     """
 
     def __init__(
@@ -42,12 +43,13 @@ class Account:
         delta: float | None = None,
         ledger: "Ledger | None" = None,
         run: str = "",
+        accountant: str = "",
     ) -> None:
         prices = {
             layer.name: price for layer in layers if (price := getattr(layer, "price", None)) is not None
         }
         self._deltas = {name: price.delta or delta or DEFAULT_DELTA for name, price in prices.items()}
-        self._accountants = {name: str(price.accountant) for name, price in prices.items()}
+        self._accountants = {name: accountant or str(price.accountant) for name, price in prices.items()}
         self._default = next(iter(self._deltas.values()), delta or DEFAULT_DELTA)
         # noise that was calibrated for an epsilon holds for the rounds that were planned, and no more
         self.calibrated = any(price.epsilon is not None for price in prices.values())

@@ -83,9 +83,9 @@ class RunConfig(RunOptions):
         return {key: list(value) if isinstance(value, tuple) else value for key, value in values.items()}
 
 
-def read_toml(path: Path) -> dict[str, Any]:
+def read_toml(path: Path, beside: tuple[str, ...] = ()) -> dict[str, Any]:
     """Return the keys of a TOML file. Raises Misuse with file and line for one that does not parse or has
-    unknown keys.
+    unknown keys. beside: names of tables that are no keys of a run.
     """
     try:
         text = path.read_text("utf-8")
@@ -96,7 +96,7 @@ def read_toml(path: Path) -> dict[str, Any]:
         values = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise Misuse(f"{path} is not TOML: {error}") from None
-    known = [item.name for item in RunConfig.in_order()]
+    known = [*(item.name for item in RunConfig.in_order()), *beside]
     written = [key.replace("-", "_") for key in values]
     if twice := [key for key in written if written.count(key) > 1]:
         raise Misuse(f"{path}: {twice[0]} is there twice, with - and with _")

@@ -142,3 +142,17 @@ def cross_entropy_of_batch(model: Any, batch: Any) -> Any:
 
     inputs, labels = batch
     return torch.nn.functional.cross_entropy(model(inputs), labels)
+
+
+def begin(config: RunConfig, folder: Path, resume: bool) -> bool:
+    """Write config.toml unless rounds were made by the one there; return whether a checkpoint is to go on from."""
+    import tomli_w
+
+    from fl.checkpoint import begun, rounds_in
+    from fl.round.kept import CONFIG
+    from protocols.store import write_atomic
+
+    folder.mkdir(parents=True, exist_ok=True)
+    if not resume and not rounds_in(folder):
+        write_atomic(folder / CONFIG, tomli_w.dumps(config.to_toml()).encode(), 0o644)
+    return resume and begun(folder)

@@ -22,6 +22,7 @@ EXTRAS = {
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "wandb": ("wandb",),
+    "frames": ("pandas",),
 }
 """Extra -> the modules that it brings, by their import names; pyproject.toml holds the versions."""
 

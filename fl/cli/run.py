@@ -142,12 +142,14 @@ def _planned(folder: Path) -> int:
 
 def execute(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, Any]:
     """Run the federation and return (result, what was seen of one client)."""
+    from fl.run_parts import begin
+
     if parts.config.engine != "memory":
         return _elsewhere(parts, folder, resume, view)
     from fl.round.hidden import is_hidden
 
     federation = parts.federation(folder)
-    resume = _begun(parts.config, folder, resume)
+    resume = begin(parts.config, folder, resume)
     hidden = is_hidden(federation.setup.stack, federation.coordinator.planned(parts.config.rounds))
     seen = None if hidden else view.watch(federation)
     with view.live(parts.config.rounds) as on_round:
@@ -161,24 +163,11 @@ def _elsewhere(parts: Any, folder: Path, resume: bool, view: Any) -> tuple[Any, 
     if parts.config.engine != "flower-simulation":
         raise Misuse(f"engine: expected memory or flower-simulation, got {parts.config.engine!r}")
     from fl.flower.simulation import run_simulation
+    from fl.run_parts import begin
 
-    resume = _begun(parts.config, folder, resume)
+    resume = begin(parts.config, folder, resume)
     with view.live(parts.config.rounds) as on_round:
         return run_simulation(parts, folder, resume=resume, on_round=on_round), None
-
-
-def _begun(config: Any, folder: Path, resume: bool) -> bool:
-    """Write config.toml unless rounds were made by the one there; return whether a checkpoint is to go on from."""
-    import tomli_w
-
-    from fl.checkpoint import begun, rounds_in
-    from fl.round.kept import CONFIG
-    from protocols.store import write_atomic
-
-    folder.mkdir(parents=True, exist_ok=True)
-    if not resume and not rounds_in(folder):
-        write_atomic(folder / CONFIG, tomli_w.dumps(config.to_toml()).encode(), 0o644)
-    return resume and begun(folder)
 
 
 @contextmanager

@@ -30,9 +30,10 @@ class Cell:
 
     @property
     def label(self) -> str:
-        """What tells it from the others on sight: layers, strategy unless usual, share of clients lost."""
+        """What tells it from the others on sight: layers with options, strategy unless usual, share of clients lost."""
         config = self.first.config
-        parts = [self.first.layers]
+        listed = [item if isinstance(item, str) else _spec(item) for item in config.get("privacy", [])]
+        parts = [" + ".join(listed) or "none"]
         parts += [str(config["strategy"])] if config.get("strategy", "fedavg") != "fedavg" else []
         parts += [f"{config['dropout']:.0%} leave"] if config.get("dropout") else []
         return ", ".join(parts)
@@ -79,6 +80,7 @@ class Cell:
             {
                 "cell": self.number,
                 "label": self.label,
+                "layers": self.first.layers,
                 "run": run.name,
                 "round": entry["round"],
                 "value": entry[self.metric],
@@ -89,6 +91,12 @@ class Cell:
         ]
 
 
+def _spec(table: Json) -> str:
+    """A layer's table as the text that names it on the command line."""
+    options = ",".join(f"{key}={value}" for key, value in table.items() if key != "name")
+    return f"{table['name']}{':' if options else ''}{options}"
+
+
 def cells(runs: Sequence[Run], metric: str | None = None) -> list[Cell]:
     """Group runs by all but their seeds; `metric` is the accuracy, or the first that all of them measured.
 
@@ -97,7 +105,7 @@ def cells(runs: Sequence[Run], metric: str | None = None) -> list[Cell]:
     shown = metric or _common(runs)
     for run in runs:
         if not any(shown in entry for entry in run.played):
-            raise Misuse(f"{run.name} has no metric {shown!r}: it has {', '.join(measured(run)) or 'none'}")
+            raise Misuse(f"{run.name} has no metric {shown!r}: it has {', '.join(run.measured) or 'none'}")
     groups: dict[str, list[Run]] = {}
     for run in runs:
         groups.setdefault(run.cell if run.config else run.name, []).append(run)
@@ -109,14 +117,6 @@ def upwards(metric: str) -> bool:
     return mode_of(metric) != "min"
 
 
-def measured(run: Run) -> list[str]:
-    """Names of the test metrics that the run has, in the run's order."""
-    entry = run.played[-1] if run.played else {}
-    listed = list(entry)
-    told = listed[1 : listed.index("train")] if "train" in listed else []
-    return [name for name in told if isinstance(entry[name], int | float)]
-
-
 def last(run: Run, metric: str) -> float:
     """The metric after the last round that measured it."""
     return float(next(entry[metric] for entry in reversed(run.played) if metric in entry))
@@ -126,7 +126,7 @@ def _common(runs: Sequence[Run]) -> str:
     for run in runs:
         if not run.played:
             raise Misuse(f"{run.name}: no round of it has a total, so that there is nothing to compare")
-    shared = [name for name in measured(runs[0]) if all(name in measured(run) for run in runs)]
+    shared = [name for name in runs[0].measured if all(name in run.measured for run in runs)]
     if not shared:
         raise Misuse("the runs have no test metric in common: name one, or report them apart")
     return "accuracy" if "accuracy" in shared else shared[0]

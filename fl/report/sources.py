@@ -3,10 +3,11 @@
 What does not belong here: how seeds of one cell are put together, and the page.
 """
 
+import contextlib
 import json
 import tomllib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,8 @@ from protocols.errors import Misuse, RecordError
 from protocols.record import FILE_NAME, check_files, verify_record
 
 Json = dict[str, Any]
+CELLS = "cells.jsonl"
+"""Of a sweep: a row per cell (`fl.tradeoff.rows`)."""
 AUDIT = "audit.json"
 """What `secagg audit sample-dp ... --json` printed, beside the run whose layer it measured."""
 NOT_OF_A_CELL = ("seed", "output", "data_dir", "threads", "workers", "device", "resume")
@@ -53,6 +56,13 @@ class Run:
     def played(self) -> list[Json]:
         """The rounds that were not abandoned."""
         return [entry for entry in self.rounds if entry["abandoned"] is None]
+
+    @property
+    def measured(self) -> list[str]:
+        """Names of the test metrics that the last played round has, in the run's order."""
+        entry = self.played[-1] if self.played else {"train": None}
+        told = list(entry)[1 : list(entry).index("train")]
+        return [name for name in told if isinstance(entry[name], int | float)]
 
     @property
     def guarantees(self) -> list[Json]:
@@ -95,12 +105,18 @@ def read(paths: list[Path]) -> Found:
     for path in paths:
         if path.is_dir():
             runs = list(_runs(path))
-            if not runs:
+            refused = [row for row in cells_of(path) if "reason" in row]
+            if not runs and not refused:
                 raise Misuse(
                     f"{path}: expected a run's folder (with {METRICS}), or a folder of such folders; give what "
                     "`secagg run` or `secagg tradeoff` wrote"
                 )
             found.runs += runs
+            if refused:
+                rows = [
+                    {"cell": row["cell"], "status": row["status"], "why": row["reason"]} for row in refused
+                ]
+                found.tables.append(Table("Combinations without a run", f"of {path.name}", rows))
         elif path.is_file():
             found.tables.append(_table(path))
         else:
@@ -110,13 +126,35 @@ def read(paths: list[Path]) -> Found:
 
 def _runs(folder: Path) -> Iterator[Run]:
     if (folder / METRICS).is_file():
-        yield _run(folder, folder.name)
+        yield read_run(folder)
         return
+    shared = {row["cell"]: row["shared"] for row in cells_of(folder) if row.get("shared")}
     for path in sorted(folder.glob(f"*/{METRICS}")):
-        yield _run(path.parent, f"{folder.name}/{path.parent.name}")
+        run = read_run(path.parent, f"{folder.name}/{path.parent.name}")
+        trained = shared.get(path.parent.name)
+        yield run if trained is None else _sharing(run, read_run(folder / trained))
 
 
-def _run(folder: Path, name: str) -> Run:
+def cells_of(folder: Path) -> list[Json]:
+    """The rows of a sweep's folder; a line that a kill cut off is left out."""
+    lines = (folder / CELLS).read_text().splitlines() if (folder / CELLS).is_file() else []
+    found: list[Json] = []
+    for line in lines:
+        with contextlib.suppress(ValueError):
+            found.append(json.loads(line))
+    return found
+
+
+def _sharing(run: Run, trained: Run) -> Run:
+    """A cell of a sweep that shares another's training: that one's metrics, at its own cost in each round."""
+    cost = ("bytes_up_per_client", "bytes_down_per_client", "seconds")
+    own = {key: run.rounds[0][key] for key in cost}
+    return replace(run, rounds=[{**entry, **own} for entry in trained.rounds])
+
+
+def read_run(folder: Path, name: str = "") -> Run:
+    """Read a run's folder; `name` unless it is the folder's. Raises Misuse where files are missing or broken."""
+    name = name or folder.name
     try:
         text = (folder / CONFIG).read_text() if (folder / CONFIG).is_file() else ""
         return Run(

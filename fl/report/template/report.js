@@ -14,7 +14,7 @@
     const colours = dark.matches
       ? ["#8ab8ff", "#ffb86b", "#7ddc9a", "#ff9aa8", "#d0a8ff", "#f2e27a", "#7fe0e0", "#e0b090"]
       : ["#0b57b0", "#a34700", "#1a7038", "#b3123b", "#6a3fb0", "#756200", "#006f7a", "#7a4a2a"];
-    return { background: null, view: { stroke: line }, axis, legend: { labelColor: ink, titleColor: ink, labelLimit: 400, orient: "bottom", columns: innerWidth < 640 ? 1 : 3 }, range: { category: colours } };
+    return { background: null, view: { stroke: line }, axis, legend: { labelColor: ink, titleColor: ink, labelLimit: 400, labelFontSize: 13, orient: "bottom", columns: innerWidth < 640 ? 1 : 3 }, range: { category: colours } };
   };
   const scale = (rows, field) => {
     const seen = rows.map((row) => row[field]).filter((value) => value > 0);
@@ -26,9 +26,9 @@
     { field: "epsilon", title: "epsilon", format: ".4g" }, { field: "holds", title: "holds" },
     { field: "bytes_up", title: "bytes up", format: ",.0f" }, { field: "seconds", title: "seconds", format: ".4g" },
   ];
-  // A configuration keeps its colour and its shape whatever else is shown.
-  const label = { field: "label", type: "nominal", title: null, scale: { domain: [...new Set(cells.map((row) => row.label))] } };
-  const look = { color: label, shape: label };
+  // A stack of layers keeps its colour and its shape whatever else is shown.
+  const stack = { field: "layers", type: "nominal", title: null, scale: { domain: [...new Set(cells.map((row) => row.layers))] } };
+  const look = { color: stack, shape: stack };
   const y = { field: "value", type: "quantitative", title: metric, scale: { zero: false, padding: 12 }, axis: { format: ".4~g" } };
 
   // What no other row beats: no less of the metric for no more of the cost.
@@ -37,21 +37,21 @@
   const once = (rows) => rows.filter((row, at) => rows.findIndex((other) => other.cell === row.cell) === at);
 
   const bars = (rows) => rows.length
-    ? [{ data: { values: rows }, mark: { type: "rule", strokeWidth: 2, aria: false }, encoding: { y: { ...y, field: "low" }, y2: { field: "high" }, color: label } }]
+    ? [{ data: { values: rows }, mark: { type: "rule", strokeWidth: 2, aria: false }, encoding: { y: { ...y, field: "low" }, y2: { field: "high" }, color: stack } }]
     : [];
   const points = (rows, field, title) => ({
     data: { values: rows },
     encoding: { x: { field, type: rest[field], title, scale: scale(rows, field), axis: { format: field === "bytes_up" ? ".3~s" : ".3~g" } }, y },
     layer: [
       ...bars(rows.filter((row) => row.low !== null)),
-      { data: { values: rows }, mark: { type: "point", filled: true, size: 90 }, encoding: { ...look, tooltip } },
+      { data: { values: rows }, mark: { type: "point", filled: true, opacity: 1, size: 90 }, encoding: { ...look, tooltip } },
     ],
   });
   const charts = {
     epsilon: (rows) => {
       const spec = points(rows.filter((row) => row.epsilon !== null), "epsilon", "epsilon");
       const free = once(rows.filter((row) => row.epsilon === null));
-      if (free.length) spec.layer.push({ data: { values: free }, mark: { type: "rule", strokeDash: [6, 4], strokeWidth: 2 }, encoding: { x: null, y, color: label, tooltip } });
+      if (free.length) spec.layer.push({ data: { values: free }, mark: { type: "rule", strokeDash: [6, 4], strokeWidth: 2 }, encoding: { x: null, y, color: stack, tooltip } });
       return spec;
     },
     bytes: (rows) => cost(once(rows), "bytes_up", "bytes that a client sends in a round"),
@@ -61,7 +61,7 @@
       return {
         data: { values: curves.filter((row) => kept.has(row.cell)) },
         mark: { type: "line", point: true },
-        encoding: { x: { field: "round", type: "quantitative", title: "round", axis: { tickMinStep: 1 }, scale: { zero: false } }, y, color: label, detail: { field: "run" }, strokeDash: label,
+        encoding: { x: { field: "round", type: "quantitative", title: "round", axis: { tickMinStep: 1 }, scale: { zero: false } }, y, color: stack, detail: { field: "run" }, strokeDash: stack,
           tooltip: [{ field: "run", title: "run" }, { field: "label", title: "configuration" }, { field: "round", title: "round" }, { field: "value", title: metric, format: ".4f" }] },
       };
     },

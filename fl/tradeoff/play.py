@@ -1,0 +1,172 @@
+"""Playing a sweep: a process per group of cells, rows appended as they come, a killed sweep goes on with `resume`.
+
+What does not belong here: which cells there are, what a row says.
+"""
+
+import json
+import os
+import resource
+import time
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from dataclasses import replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+from fl.report.sources import CELLS, Json, cells_of
+from fl.run_config import RunConfig
+from fl.tradeoff.plan import Axes, Cell, axes, groups
+from fl.tradeoff.rows import SCHEMA, Tradeoff, row
+from protocols.errors import Misuse, SecAggError
+from protocols.kernel import SERVER
+
+CHECKED = 1
+"""Rounds of a cell that shares another's training: enough for its bytes and seconds, and to compare a model with it."""
+Told = Callable[[int, int, Json], None]
+
+
+def tradeoff(
+    config: Mapping[str, Any] | RunConfig,
+    output: Path,
+    *,
+    minutes: float | None = None,
+    resume: bool = False,
+    processes: int | None = None,
+    on_cell: Told | None = None,
+    **varied: Any,
+) -> Tradeoff:
+    """Play every combination of layers, epsilons, sums, compression, strategies, drop-outs and seeds; return the rows.
+
+    config: the run's keys (as in config.toml), or a `RunConfig`. output: the sweep's folder, a run folder per cell and
+    cells.jsonl. minutes: begin no cell after so many (None: no limit); cells come coarse to fine. resume: go on in
+    `output`, with what was played there. processes: at a time (None: one per core). on_cell: called with (done, of,
+    row). varied: what `Axes` lists, such as epsilons=("none", 8.0), seeds=3.
+
+    Sums that are exact give the same model: such cells share one training; each plays one round of its own, and the
+    model after it must be the shared one's, bit for bit. A cell with noise is a run of its own. A combination that the
+    layers refuse is a row with its reason. Raises Misuse for a folder with another sweep, and for unknown axes.
+
+    >>> tradeoff({"data": "digits"}, Path("sweep"), layers=("client-dp",), epsilons=(8.0,), seeds=1)  # doctest: +SKIP
+    """
+    base = config if isinstance(config, RunConfig) else RunConfig(**config)
+    return play(
+        base, axes(varied), output, minutes=minutes, resume=resume, processes=processes, on_cell=on_cell
+    )
+
+
+def play(
+    config: RunConfig,
+    chosen: Axes,
+    output: Path,
+    *,
+    minutes: float | None,
+    resume: bool,
+    processes: int | None,
+    on_cell: Told | None,
+) -> Tradeoff:
+    """`tradeoff`, of a configuration and axes that were read."""
+    planned = groups(config, chosen)
+    found = _begun(output, resume)
+    names = {entry["cell"] for entry in found}
+    left = [group for group in planned if any(cell.name not in names for cell in group)]
+    until = None if minutes is None else time.monotonic() + 60 * minutes
+    total = sum(map(len, planned))
+    with (output / CELLS).open("a") as lines:
+        for entry in _played(left, output, until, processes or os.cpu_count() or 1):
+            if entry["cell"] in names:
+                continue  # of a group that was cut off: played before
+            found.append(entry)
+            names.add(entry["cell"])
+            lines.write(json.dumps(entry, allow_nan=False) + "\n")
+            lines.flush()
+            os.fsync(lines.fileno())
+            if on_cell is not None:
+                on_cell(len(found), total, entry)
+    return Tradeoff(output, found, total - len(found))
+
+
+def _begun(output: Path, resume: bool) -> list[Json]:
+    output.mkdir(parents=True, exist_ok=True)
+    found = cells_of(output)
+    if found and not resume:
+        raise Misuse(f"{output} holds {len(found)} cells of a sweep: resume it, or name another folder")
+    if (output / CELLS).is_file():  # a line that a kill cut off goes
+        (output / CELLS).write_text("".join(json.dumps(entry) + "\n" for entry in found))
+    return found
+
+
+def _played(left: list[list[Cell]], output: Path, until: float | None, processes: int) -> Iterator[Json]:
+    """Rows in the order in which their groups end; at most `processes` groups are under way."""
+    waiting, running = list(left), set[Future[list[Json]]]()
+    # A fork of a process that has loaded torch begins at once; one process per group, so that memory is its own.
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["fl.federation", "fl.run_parts"])
+    with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
+        while running or waiting:
+            while waiting and len(running) < processes and (until is None or time.monotonic() < until):
+                running.add(pool.submit(_group, waiting.pop(0), output))
+            if not running:
+                return
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                yield from future.result()
+
+
+def _group(cells: list[Cell], output: Path) -> list[Json]:
+    """Play cells that share one training, the first that is not refused in full."""
+    rows: list[Json] = []
+    shared: str | None = None
+    for cell in cells:
+        try:
+            rows.append(_cell(cell, output, shared))
+        except Misuse as refusal:
+            rows.append(
+                {
+                    "schema": SCHEMA,
+                    "cell": cell.name,
+                    "status": "refused",
+                    **cell.facts,
+                    "reason": str(refusal),
+                }
+            )
+        except Exception as error:  # the user's own loop may raise anything; the other cells go on
+            said = f"{type(error).__name__}: {error}"
+            rows.append(
+                {"schema": SCHEMA, "cell": cell.name, "status": "failed", **cell.facts, "reason": said}
+            )
+        else:
+            shared = shared or cell.name
+    return rows
+
+
+def _cell(cell: Cell, output: Path, shared: str | None) -> Json:
+    """Play one cell in its folder, on from its checkpoint where there is one, and return its row."""
+    from fl.checkpoint import begun
+    from fl.run_parts import begin, load_parts
+
+    began, folder = time.process_time(), output / cell.name
+    rounds = cell.config.rounds if shared is None else min(CHECKED, cell.config.rounds)
+    parts = load_parts(replace(cell.config, output=str(folder)))
+    goes_on = begin(parts.config, folder, begun(folder))
+    federation, stages = parts.federation(folder), set[str]()
+    federation.engine.observe = lambda message: (
+        stages.add(message.stage) if message.recipient == SERVER else None
+    )
+    federation.fit(rounds, resume=goes_on)
+    if shared is not None and _first_model(folder) != _first_model(output / shared):
+        raise SecAggError(f"the model after round 1 is not that of {shared}: the sums are not exact alike")
+    used = {
+        "trips": len(stages) or None,
+        "processor_s": time.process_time() - began,
+        "peak_memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    return row(cell, output, shared, used)
+
+
+def _first_model(folder: Path) -> str:
+    """The digest of the model after round 1, as the run's record names it."""
+    from protocols.record import FILE_NAME
+
+    first = json.loads((folder / FILE_NAME).read_text().splitlines()[0])
+    return str(first["body"]["files"]["model.safetensors"])

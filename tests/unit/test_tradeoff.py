@@ -1,0 +1,156 @@
+"""Trade-off runs: which cells there are and when, one training for exact sums, rows that say what a folder says, and a
+sweep that was cut off goes on.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from fl.cli import invoke
+from fl.report.cells import cells
+from fl.report.sources import cells_of, read
+from fl.run_config import RunConfig
+from fl.tradeoff import tradeoff
+from fl.tradeoff.plan import axes, groups
+from protocols.errors import Misuse
+
+BASE: dict[str, Any] = {"data": "digits", "model": "logistic", "clients": 5, "rounds": 2, "local_epochs": 1}
+AXES: dict[str, Any] = {
+    "layers": ("none", "client-dp"),
+    "epsilons": ("none", 8.0),
+    "sums": ("none", "secagg+", "ckks"),
+    "seeds": 1,
+}
+
+
+@pytest.fixture(scope="module")
+def sweep(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep")
+    tradeoff(BASE, folder, processes=1, **AXES)
+    return folder
+
+
+def test_one_seed_of_everything_comes_before_the_next() -> None:
+    planned = groups(RunConfig(**BASE), axes({**AXES, "seeds": 2}))
+    assert [[cell.seed for cell in group] for group in planned] == [
+        [0] * 3,
+        [0],
+        [0],
+        [0],
+        [1] * 3,
+        [1],
+        [1],
+        [1],
+    ]
+    assert [cell.config.privacy for cell in planned[0]] == [("none",), ("secagg+",), ("ckks",)]
+    assert planned[2][0].config.privacy == ("client-dp:epsilon=8.0", "secagg+")
+    names = [cell.name for group in planned for cell in group]
+    assert len(set(names)) == len(names)
+
+
+def test_exact_sums_share_one_training_and_pay_their_own_cost(sweep: Path) -> None:
+    plain, masked, ckks = (row for row in cells_of(sweep) if row["layer"] == "none")
+    assert (plain["shared"], masked["shared"], ckks["shared"]) == (None, plain["cell"], plain["cell"])
+    assert plain["metrics"] == masked["metrics"] == ckks["metrics"]
+    assert plain["bytes_up_per_client"] < masked["bytes_up_per_client"] < ckks["bytes_up_per_client"]
+    assert plain["trips"] == 1
+    assert min(masked["trips"], ckks["trips"]) > 2
+    shown = [cell for cell in cells(read([sweep]).runs) if "client-dp" not in cell.first.layers]
+    assert [cell.mean()[0] for cell in shown] == [plain["metrics"]["accuracy"]] * 3
+
+
+def test_a_row_says_what_the_folder_says(sweep: Path) -> None:
+    (row,) = (row for row in cells_of(sweep) if row["layer"] == "client-dp" and row["sum"] == "none")
+    told = json.loads((sweep / row["cell"] / "statement.json").read_text())
+    last = json.loads((sweep / row["cell"] / "metrics.jsonl").read_text().splitlines()[-1])
+    assert row["guarantees"] == told["guarantees"]
+    assert row["metrics"]["accuracy"] == last["accuracy"]
+    assert row["shared"] is None
+    assert row["epsilons"]["pld"][0] < row["epsilons"]["rdp"][0] <= 8, "PLD is the tighter of the two"
+    assert "train" not in row["seconds_per_round"], "how long a client trains follows its examples"
+    assert row["peak_memory"] > 10**7
+
+
+def test_a_cut_off_sweep_goes_on_with_what_is_left(sweep: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "cut"
+    first = tradeoff(BASE, folder, processes=1, minutes=0, **AXES)
+    assert (first.rows, first.left) == ([], 6)
+    lines = (sweep / "cells.jsonl").read_text().splitlines()
+    for row in map(json.loads, lines[:5]):
+        (folder / row["cell"]).symlink_to(sweep / row["cell"])
+    (folder / "cells.jsonl").write_text("\n".join(lines[:5]) + "\n" + lines[5][:40])
+    seen: list[str] = []
+    done = tradeoff(BASE, folder, resume=True, on_cell=lambda at, of, row: seen.append(row["cell"]), **AXES)
+    assert len(seen) == 1
+    assert [row["cell"] for row in done.rows] == [json.loads(line)["cell"] for line in lines]
+    assert len(cells_of(folder)) == 6
+
+
+def test_a_combination_that_layers_refuse_is_a_row_with_its_reason(tmp_path: Path) -> None:
+    made = tradeoff(
+        BASE, tmp_path, layers=("none",), epsilons=("none",), sums=("none",), strategies=("fedavg", "krum"),
+        seeds=1, processes=1,
+    )  # fmt: skip
+    done, refused = made.rows
+    assert (done["status"], refused["status"]) == ("done", "refused")
+    assert "single updates" in refused["reason"]
+
+
+def test_a_loop_that_fails_is_a_row_and_the_others_go_on(tmp_path: Path) -> None:
+    made = tradeoff(
+        {**BASE, "train": "tests.unit.test_tradeoff:broken"}, tmp_path, processes=1,
+        layers=("none",), epsilons=("none",), sums=("none",), seeds=2,
+    )  # fmt: skip
+    assert [(row["status"], row["reason"]) for row in made.rows] == [
+        ("failed", "ValueError: no such column")
+    ] * 2
+
+
+def broken(model: Any, loader: Any, optimizer: Any) -> None:
+    raise ValueError("no such column")
+
+
+@pytest.mark.parametrize(
+    "given, said",
+    [
+        ({"seeds": 0}, "seeds"),
+        ({"epsilons": [-1.0]}, "above 0"),
+        ({"sums": []}, "at least one"),
+        ({"layers": ["none", "none"]}, "different"),
+        ({"layer": ["none"]}, "unknown key 'layer'"),
+    ],
+)
+def test_axes_that_make_no_sense_are_refused(given: dict[str, Any], said: str) -> None:
+    with pytest.raises(Misuse, match=said):
+        axes(given)
+
+
+def test_the_command_plays_a_file_and_refuses_a_folder_in_use(
+    sweep: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "sweep.toml"
+    config.write_text('data = "digits"\n[tradeoff]\nseeds = 1\n')
+    assert invoke(["tradeoff", str(config), "--output", str(sweep)]) == 2
+    assert "resume it, or name another folder" in capsys.readouterr().err
+    config.write_text('data = "digits"\n[tradeof]\nseeds = 1\n')
+    assert invoke(["tradeoff", str(config), "--output", str(tmp_path / "x")]) == 2
+    assert "unknown key 'tradeof'" in capsys.readouterr().err
+    config.write_text(
+        'data = "digits"\nmodel = "logistic"\nclients = 4\nrounds = 1\n[tradeoff]\nseeds = 1\n'
+        'layers = ["none"]\nepsilons = ["none"]\n'
+    )
+    assert invoke(["tradeoff", str(config), "--output", str(tmp_path / "y"), "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert [row["status"] for row in told["rows"]] == ["done", "done"]
+    assert told["left"] == 0
+
+
+def test_rows_are_a_frame(sweep: Path) -> None:
+    pytest.importorskip("pandas")
+    from fl.tradeoff import Tradeoff
+
+    frame = Tradeoff(sweep, cells_of(sweep)).frame()
+    assert len(frame) == 6
+    assert "metrics.accuracy" in frame
