@@ -71,12 +71,7 @@ class LocalComputation:
         compute: Compute = self.setup.strategy.local(lambda t: t.run(t), own)
         for layer in reversed(self.setup.stack.layers):
             compute = layer.local(compute, own)
-        self._call("on_client_begin", task, own.number)
-        with seeded(seed := self._draws(own)):
-            reported = compute(task)
-            self._insist_secret(seed)
-        self._hear(reported, own)
-        self._call("on_client_end", task, own.number, reported)
+        reported = self.trained(task, own, compute)
         trained = self._trained(task, broadcast, own)
         difference = trained.vector - broadcast.reference.flat.vector
         if (
@@ -104,6 +99,18 @@ class LocalComputation:
             vector=extras.vector,
             source=extras.source,
         )
+
+    def trained(
+        self, task: LocalTask, own: RoundFacts, compute: Compute = lambda task: task.run(task)
+    ) -> dict[str, float]:
+        """Train a task, between the callbacks' hooks, and return what training said of itself."""
+        self._call("on_client_begin", task, own.number)
+        with seeded(seed := self._draws(own)):
+            reported = compute(task)
+            self._insist_secret(seed)
+        self._hear(reported, own)
+        self._call("on_client_end", task, own.number, reported)
+        return reported
 
     @property
     def _by_example(self) -> bool:

@@ -265,7 +265,7 @@ class Coordinator:
         reference = self._start(name) if model is None else reference_of(model, schema=schema)
         bases: dict[str, Reference] = {}
         if buffers is not None and manifest is None:
-            manifest, bases = buffers.started(clients, self.reference())
+            manifest, bases = buffers.started(clients, self.reference(), self.origin.scope)
         elif manifest is not None:
             require_manifest(manifest, buffers)
         shown = self._public(clients) if public is None else public

@@ -6,6 +6,7 @@ What belongs here: the ClientApp, the ServerApp and what they read from the run 
 
 import functools
 from collections.abc import Callable, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from logging import INFO
 from pathlib import Path
@@ -25,25 +26,31 @@ from fl.coordinator import Coordinator
 from fl.credentials import read_public
 from fl.federation_setup import FederationSetup
 from fl.flower.arrays import tree_of
+from fl.flower.arrivals import GridArrivals
 from fl.flower.compat import log
 from fl.flower.grid_engine import FlowerEngine
 from fl.flower.messages import EVALUATED, Header
 from fl.flower.mod import find_site, refusing, require_protected
 from fl.flower.node_party import NodeParty, Part
+from fl.flower.prepared import Prepared, require_prepared
 from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
 from fl.flower.site import Site
 from fl.flower.work import shown_arrays
 from fl.registry import layers_of
 from fl.round import Broadcast, Engine, RoundResult, RunHeader
+from fl.round.buffers import require_manifest
 from fl.round.kept import last_entry
+from fl.round.reference import with_values
 from fl.run_result import Result
 from fl.strategies.stepped import Stepped
-from protocols.errors import Misuse, PolicyRefusal, WireError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, WireError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import Contribution, RoundFacts
 from protocols.record import GENESIS
 from protocols.session import Session
 from protocols.stack import Stack
+from protocols.store import Store
+from protocols.updates import flatten
 
 ROUNDS, OUTPUT, PARTITION = "num-server-rounds", "output", "partition-id"
 ROSTER, AUTHORITY, IDENTITY = "secagg-roster", "secagg-authority", "secagg-identity"
@@ -83,8 +90,10 @@ def client_app(
     """
     require_own_evaluation(federation.setup)
     app = ClientApp()
-    hooks = of_clients(federation.setup.callbacks)
-    setup = replace(federation.setup, ledger=None, output=None, callbacks=hooks)  # an app may be pickled
+    require_prepared(federation.setup)
+    hooks, strategy = of_clients(federation.setup.callbacks), deepcopy(federation.setup.strategy)
+    kept = replace(federation.setup, ledger=None, output=None)  # an app may be pickled
+    setup = replace(kept, callbacks=hooks, strategy=strategy)
 
     @app.train()
     def train(message: Message, context: Context) -> Message:
@@ -168,9 +177,25 @@ class FederatedWork:
         told = terms.public.public(), shown, terms.name, terms.manifest
         return coordinator.open(terms.number, session.roster, *told)
 
+    def prepare(self, header: Header, name: str, store: Store, content: RecordDict) -> None:
+        """Train on a model that a buffer will ask for: a link of the run's chain, and the one that is named for us."""
+        terms, coordinator, shown = header.terms, self.coordinator, self.shown(header, content)
+        run, manifest = coordinator.planned(terms.run.rounds), terms.manifest
+        if manifest is None or RunHeader.of(run) != terms.run:
+            raise ProtocolViolation(
+                "expected a model of the run that this node plans, with its chain", "server"
+            )
+        require_manifest(manifest, self.setup.strategy.buffers)
+        reference = with_values(flatten(shown, coordinator.schema), coordinator.reference())
+        manifest.require_base(name, reference.digest)
+        manifest.chain.remember(scope := terms.origin.scope, store)
+        own = RoundFacts(run, terms.number, (name,), manifest.digest(), client=name, scope=scope)
+        Prepared(self.setup, coordinator.model).prepare(reference, own, store)
+
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
-        """Train on this node's loader."""
-        return LocalComputation(self.setup, self.coordinator.model)(broadcast, own)
+        """Train on this node's loader, or take what it made of the model before."""
+        kind = LocalComputation if broadcast.manifest is None else Prepared
+        return kind(self.setup, self.coordinator.model)(broadcast, own)
 
 
 class EvaluatingWork(FederatedWork):
@@ -220,6 +245,7 @@ def server_app(
     The app raises Misuse, before anything is sent, for fewer than one round or a timeout that is not > 0.
     """
     require_own_evaluation(federation.setup)
+    require_prepared(federation.setup)
     app = ServerApp()
 
     @app.main()
@@ -237,6 +263,9 @@ def server_app(
             FlowerEngine(server, limit, said, playing.coordinator.participants.spared),
             site.identity,
         )
+        if (buffers := playing.setup.strategy.buffers) is not None:
+            buffers.arrivals = GridArrivals(server, playing.coordinator, limit)
+            buffers.signer = site.identity
         folder = playing.setup.output
         server.head = last_head(folder)
 

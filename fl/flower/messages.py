@@ -19,7 +19,7 @@ from protocols.identity import Identity, verify
 
 VERSION = 7
 KEY, FRAMES = "secagg", "secagg.frames"
-HELLO, START, STEP, CLOSE = "hello", "start", "step", "close"
+HELLO, WORK, START, STEP, CLOSE = "hello", "work", "start", "step", "close"
 EVALUATED = "evaluated"
 """Names the record of a model that is evaluated and not trained, by which a party tells the two apart."""
 _STYPE = "secagg.frame"
@@ -49,8 +49,8 @@ class Header(Record):
 
 @dataclass(frozen=True)
 class Request(Record):
-    """Server to one party. kind: hello (say your name), start (with header and model), step, or close (a
-    last head to keep).
+    """Server to one party. kind: hello (say your name), work (train on this model until a sum asks for it), start (with
+    header and model), step, or close (a last head to keep).
     """
 
     version: int
@@ -96,7 +96,7 @@ def pack(body: Body, frames: Frames, signer: Identity | None) -> RecordDict:
 
 
 def sessionless(kind: str, recipient: str, header: Header | None, signer: Identity | None) -> RecordDict:
-    """Return a request that belongs to no session: hello, or close with the last head."""
+    """Return a request that belongs to no session: hello, work, or close with the last head."""
     request = Request(VERSION, kind, bytes(32), kind, recipient, "client", 0, header, 0)
     return pack(request, (), signer)
 

@@ -16,6 +16,7 @@ from fl.flower.messages import (
     HELLO,
     START,
     VERSION,
+    WORK,
     Answer,
     Header,
     Request,
@@ -92,6 +93,8 @@ class NodeParty:
                 self._keep_head(header := _header(request))
                 if header.terms.origin.run:  # it is over, says who may go on with it
                     erase(self.site.store, header.terms.origin.scope)
+            elif request.kind == WORK:
+                self._work(_header(request), message)
             else:
                 if request.kind == START:
                     self._start(request, message)
@@ -101,6 +104,18 @@ class NodeParty:
         facts = request.context, request.stage, self.site.name, seconds, *spent
         answer = Answer(VERSION, *facts, frames=len(out))
         return Message(pack(answer, [f.to_wire() for f in out], self.site.identity), reply_to=message)
+
+    def _work(self, header: Header, message: Message) -> None:
+        """Check the model and the chain that it is a link of, train on it, and keep what comes of it."""
+        site, origin, manifest = self.site, header.terms.origin, header.terms.manifest
+        site.require_role("client")
+        site.require_roster(origin.federation, origin.serial, (site.name,))
+        own, work = self._take_part(origin.layout.arrays)
+        own.require_layers()
+        self._keep_head(header)
+        if manifest is not None:
+            manifest.chain.require_signed(origin.scope, site.server_key)
+        work.prepare(header, site.name, site.store, strip(message.content))
 
     def _start(self, request: Request, message: Message) -> None:
         """Check everything that can be checked, then train, then begin the session."""
@@ -115,6 +130,8 @@ class NodeParty:
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
             raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")
         broadcast = work.open(header, claimed, strip(message.content))
+        if broadcast.manifest is not None:
+            broadcast.manifest.chain.require_signed(origin.scope, site.server_key)
         session = own.session(broadcast, claimed, header.terms)
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")

@@ -20,6 +20,7 @@ from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts
 from protocols.session import Session
 from protocols.stack import Stack
+from protocols.store import Store
 from protocols.updates import flatten
 
 
@@ -28,6 +29,10 @@ class NodeWork(Work, Protocol):
 
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
         """Return the round as this node computes it from what it was shown. Raises Misuse, PeerError."""
+        ...
+
+    def prepare(self, header: Header, name: str, store: Store, content: RecordDict) -> None:
+        """Train on a model that a sum will ask for later, and keep what comes of it in this node's store."""
         ...
 
 
@@ -100,6 +105,9 @@ class WrappedApp:
             name=terms.name,
             origin=terms.origin,
         )
+
+    def prepare(self, header: Header, name: str, store: Store, content: RecordDict) -> None:
+        raise PolicyRefusal("this node trains in rounds that wait, and the server asks for work without one")
 
     def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
         """Run the app and return the difference that it made. Raises Misuse for a reply that is none."""

@@ -18,6 +18,7 @@ from fl.round.chain import Chain
 from fl.round.manifest import LEAST_ALIKE, Manifest, Version
 from fl.round.reference import Reference, with_values
 from protocols.errors import Misuse, ProtocolViolation
+from protocols.identity import Identity
 from protocols.updates import Flat, Schema
 
 
@@ -30,8 +31,8 @@ class Arrivals(Protocol):
         """Have a client begin with a version, and drop what it did before."""
         ...
 
-    def wait(self) -> str:
-        """Return the next client that is done. Raises Aborted if nobody will be."""
+    def wait(self) -> str | None:
+        """Return the next client that is done, None if nobody is in time."""
         ...
 
     def state(self) -> Any:
@@ -65,8 +66,9 @@ class Buffers:
         if at_once and at_once < size:
             raise Misuse(f"at_once: expected 0, or at least {size}, the clients of a buffer, got {at_once}")
         self.size, self.alike, self.leaving, self.oldest = size, alike, leaving, oldest
-        self.at_once, self._turn = at_once, 0
+        self.at_once, self._turn, self.over = at_once, 0, 0
         self.arrivals: Arrivals | None = None
+        self.signer: Identity | None = None
         self.chain = Chain()
         self.models: dict[int, Flat] = {}
         self.working: dict[str, int] = {}
@@ -97,28 +99,36 @@ class Buffers:
             )
 
     def due(self, names: Sequence[str]) -> tuple[str, ...]:
-        """Wait until enough clients are done, and return those of the next sum, in the order of `names`."""
+        """Wait until enough clients are done, and return those of the next sum, in the order of `names`; none if nobody
+        is done in time.
+        """
         assert self.arrivals is not None
         while True:
             self._hand_out(names, self.arrivals)
             if chosen := self._chosen():
                 return tuple(name for name in names if name in chosen)
             if self.working:
-                if (client := self.arrivals.wait()) in self.working:  # else it was let go meanwhile
+                if (client := self.arrivals.wait()) is None:  # whoever still works begins anew
+                    self.working = {}
+                    return ()
+                if client in self.working:  # else it was let go meanwhile
                     self.ready[client] = self.working.pop(client)
             else:  # all are done, and no sum can be made of them: the oldest begin anew
                 self._release(min(self.ready.values()))
 
     def closed(self, asked: Sequence[str], reference: Reference | None) -> None:
         """A sum is over: what was made for it is spent. reference: the model that it moved to, None if it did not."""
+        self.over += 1
         for name in asked:
             self.ready.pop(name, None)
         if reference is not None:
             self.grow(reference)
 
-    def started(self, clients: Sequence[str], own: Reference) -> tuple[Manifest, dict[str, Reference]]:
+    def started(
+        self, clients: Sequence[str], own: Reference, run: str = ""
+    ) -> tuple[Manifest, dict[str, Reference]]:
         """Return who started where, and the model that each client was given; whoever works on nothing starts from the
-        newest. own: the server's model, with which a run begins its chain.
+        newest. own: the server's model, with which a run begins its chain. run: names the run.
         """
         if not self.chain.digests:
             self.grow(own)
@@ -127,7 +137,8 @@ class Buffers:
         used = sorted(set(started.values()))
         versions = {str(n): Version(self.chain.digests[n], newest - n) for n in used}
         models = {n: with_values(replace(self.models[n], kept=own.flat.kept), own) for n in used}
-        manifest = Manifest(versions, {name: str(n) for name, n in started.items()}, self.alike, self.chain)
+        chain = self.chain.signed(run, self.signer)
+        manifest = Manifest(versions, {name: str(n) for name, n in started.items()}, self.alike, chain)
         return manifest, {name: models[n] for name, n in started.items()}
 
     def _hand_out(self, names: Sequence[str], arrivals: Arrivals) -> None:
@@ -169,7 +180,7 @@ class Buffers:
         """Return all of it as arrays; `restore` takes them back."""
         told: dict[str, Any] = {"working": self.working, "ready": self.ready}
         told["arrivals"] = self.arrivals.state() if self.arrivals else None
-        told["turn"] = self._turn
+        told |= {"turn": self._turn, "over": self.over}
         told["chain"] = [digest.hex() for digest in self.chain.digests]
         models = {f"model/{number}": flat.vector for number, flat in self.models.items()}
         counters = {f"counters/{number}": flat.counters for number, flat in self.models.items()}
@@ -180,6 +191,7 @@ class Buffers:
         if "buffers" not in state:
             return
         told = json.loads(state["buffers"].tobytes())
+        self.over = told["over"]
         self.chain = Chain(tuple(bytes.fromhex(digest) for digest in told["chain"]))
         numbers = [int(name.partition("/")[2]) for name in state if name.startswith("model/")]
         self.models = {

@@ -27,6 +27,7 @@ from fl.strategies.resending import Resending
 from protocols.party_state import PartyState
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
+from tests.flower import test_flower_buffers
 from tests.unit.fl import test_clusters as clusters
 from tests.unit.fl import test_compression as compression
 from tests.unit.fl import test_fedbuff as buffers
@@ -195,6 +196,13 @@ DEFECTS = [
         "begin",
         believed,
         buffers.test_a_client_contributes_once_to_each_buffer,
+    ),
+    Planted(
+        "a chain that nobody signed",
+        Chain,
+        "require_signed",
+        believed,
+        test_flower_buffers.test_nodes_take_chains_that_their_server_signed,
     ),
     Planted(
         "a buffer that is not charged where it fails",
