@@ -105,7 +105,8 @@ class Coordinator:
         )
         self.run = run
         self.setup.stack.plan(run)
-        self.setup.strategy.plan(run)
+        corrupt = self.setup.stack.secure_sum.withstands(run.cohort)
+        self.setup.strategy.plan(replace(run, corrupt=corrupt))
         sample = self.sample()
         self._check_weights(sample)
         if (
@@ -231,6 +232,11 @@ class Coordinator:
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
         drawn = self.setup.strategy.drawn_in(number)
+        if self.hidden and drawn != number:
+            raise StackError(
+                f"{self.setup.strategy.name} asks the clients of round {drawn} again, and a layer's price counts on a "
+                "secret choice in every round: take amplify=False"
+            )
         return self.participants.choose(drawn, secret=self.setup.stack.secret_sampling)
 
     # -- a round --

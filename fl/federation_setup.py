@@ -162,7 +162,8 @@ class FederationSetup:
                     f"{type(layer).__name__} sums exact gradients, and {self.strategy.name} weighs them by the age of "
                     "a model: take SampleDP, or rounds that wait"
                 )
-            reckons = self.strategy.keeps_state and (self.strategy.steers or self.strategy.resends)
+            kept = self.strategy.keeps_state and (self.strategy.steers or self.strategy.resends)
+            reckons = kept or self.strategy.at_once
             if layer.keeps_state and reckons:
                 raise StackError(
                     f"{layer.name} sends later what it leaves out, and {self.strategy.name} reckons with what a client "

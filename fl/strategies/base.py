@@ -44,13 +44,14 @@ class Strategy:
     argument. steers: it adds a term to each step's gradient that follows no example (`fl.strategies.steering`), so a
     layer may own the optimizer beside it. weighted: clients count by their examples or by `Extras.weight` (capped),
     else equally. averages: the model moves by a mean of what clients sent; where it does not, running statistics still
-    move by their plain mean. keeps_state: clients keep arrays from round to round
-    (`protocols.party_state.PartyState`). counts: integers that every client reports. weight_cap: the largest
-    `Extras.weight`, >= 1; None where clients count by their examples. range: a public bound on every coordinate of what
-    clients send, for the quantiser (None: it follows layers or the model). resends: one update leaves a client in
-    several rounds, which its policy must allow. beyond_examples: why a layer that protects examples cannot stand beside
-    it (a state or a choice that follows a client's data without noise); "" where it can, for what clients keep is made
-    from protected values alone; None: "" unless they keep state. needs_noise: why it cannot stand without a layer that
+    move by their plain mean. keeps_state: clients keep arrays from round to round (`protocols.party_state.PartyState`).
+    counts: integers that every client reports. weight_cap: the largest `Extras.weight`, >= 1; None where clients count
+    by their examples. range: a public bound on every coordinate of what clients send, for the quantiser (None: it
+    follows layers or the model). resends: one update leaves a client in several rounds, which its policy must allow.
+    at_once: what a client sends must be in the sum of the round in which it is sent, so that no layer stands beside it
+    that sends later what it leaves out. beyond_examples: why a layer that protects examples cannot stand beside it (a
+    state or a choice that follows a client's data without noise); "" where it can, for what clients keep is made from
+    protected values alone; None: "" unless they keep state. needs_noise: why it cannot stand without a layer that
     noises what clients send. buffers: who is done goes into a sum, in place of rounds that wait (None: they wait).
     """
 
@@ -58,12 +59,13 @@ class Strategy:
     owns: frozenset[str] = frozenset()
     weighted: bool = True
     averages: bool = True
-    keeps_state: ClassVar[bool] = False
+    keeps_state: bool = False
     steers: ClassVar[bool] = False
     counts: tuple[Count, ...] = ()
     weight_cap: int | None = None
     range: float | None = None
     resends: ClassVar[bool] = False
+    at_once: bool = False
     beyond_examples: str | None = None
     needs_noise: str = ""
     buffers: Buffers | None = None
@@ -72,7 +74,9 @@ class Strategy:
         """Raises Misuse, before round 1, for a client's optimizer that the strategy's equations do not describe."""
 
     def plan(self, run: RunFacts) -> None:
-        """Hear of the planned run, before its first round (after `require`, before `restore`)."""
+        """Hear of the planned run, before its first round (after `require`, before `restore`), with how many clients
+        may work with the server (`RunFacts.corrupt`).
+        """
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
         """Further real vectors of every contribution to a model of `dimension` parameters (a control variate)."""

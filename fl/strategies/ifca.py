@@ -7,10 +7,11 @@ The k models are one module (`Copies`), so that an update is one vector: a clien
 and zeros elsewhere. It is k times as long as one model's, and a layer clips and noises it as one: zeroing a client out
 moves one copy by at most the clip, replacing one moves two copies by the clip each, or one by twice the clip.
 
-A step takes two rounds: first the clients are counted by their choice, then the same clients send their updates. Nobody
-sends to a copy that fewer than `least` chose, for a cluster of one shows its member, and every client insists on so
-many survivors that none falls below that. A server that lies about the counts is not found out: against an active one
-only noise on the clients' updates helps, and with it (`least=0`) nothing is counted.
+A step takes two rounds: first the clients are counted by their choice, which each keeps, then the same clients send
+their updates by the choice that was counted: a second look at the data may choose otherwise. Nobody sends to a copy
+that fewer than `least` chose, for a cluster of one shows its member, and every client insists on so many survivors that
+none falls below that. A server that lies about the counts is not found out: against an active one only noise on the
+clients' updates helps, and with it (`least=0`) nothing is counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,10 +24,11 @@ from fl.copies import Copies, losses_of
 from fl.round import Count, Mean
 from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.stepped import Stepped
-from protocols.errors import Misuse
-from protocols.layers import Compute, LocalTask, RoundFacts, Value
+from protocols.errors import Misuse, ProtocolViolation
+from protocols.layers import Compute, LocalTask, RoundFacts, RunFacts, Value
+from protocols.party_state import PartyState
 
-COUNTS = "counts"
+COUNTS, CHOICE, NONE = "counts", "choice", -1
 
 
 class IFCA(Stepped):
@@ -59,14 +61,20 @@ class IFCA(Stepped):
         self.clusters, self.fewest, self.server_lr, self.reseed = clusters, least, server_lr, reseed
         self.needs_noise = "" if least else "nothing keeps a cluster of one from being told: say least=3"
         self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
-        self._counted = np.zeros(clusters)
+        self.keeps_state = self.at_once = bool(least)
+        self._counted, self._corrupt = np.zeros(clusters), 0
         self.averages = server_lr <= 1
 
+    def plan(self, run: RunFacts) -> None:
+        self._corrupt = run.corrupt
+
     def notes(self) -> tuple[str, ...]:
+        honest = max(1, self.fewest - self._corrupt)
         told = (
             f"the server learns how many clients chose each of {self.clusters} models, and the sum of each "
         )
-        told += f"cluster's updates, of at least {self.fewest} clients each; "
+        told += f"cluster's updates, of at least {self.fewest} clients each, of whom up to {self._corrupt} may work "
+        told += f"with the server: a client hides among the honest ones, at least {honest} with it; "
         return (
             f"ifca: a client's choice is hidden inside the sum, and its upload is {self.clusters} times one model's; "
             + (told if self.fewest else "")
@@ -125,7 +133,7 @@ class IFCA(Stepped):
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         def chosen(task: LocalTask) -> dict[str, float]:
             public, whole = facts.public.get(self.name, {}), task.model
-            choice = self._choice(task, public)
+            choice = self._choice(task, facts)
             task.noted["choice"] = choice
             if choice is None or not self.sends_update(public):
                 return {}
@@ -137,14 +145,39 @@ class IFCA(Stepped):
 
         return chosen
 
-    def _choice(self, task: LocalTask, public: Mapping[str, Value]) -> int | None:
-        """Return the copy that fits this client best, None where it has no example or too few others chose it."""
+    def _choice(self, task: LocalTask, facts: RoundFacts) -> int | None:
+        """Return the copy that fits this client best, as it was counted; None where it has no example or was not
+        counted, or too few others chose it. Raises ProtocolViolation for counts that its clients cannot have sent.
+        """
+        if not self.fewest:
+            return self._nearest(task)
+        state, public = PartyState.of(facts, self.name), facts.public.get(self.name, {})
+        if COUNTS not in public:
+            choice = self._nearest(task)
+            state.keep({CHOICE: np.array(NONE if choice is None else choice)})
+            return choice
+        counts = self._possible(public, len(facts.clients))
+        counted = state.arrays().get(CHOICE) if state.closed == facts.number - 1 else None
+        state.keep({})
+        choice = NONE if counted is None else int(counted)
+        return choice if choice != NONE and counts[choice] >= self.fewest else None
+
+    @staticmethod
+    def _nearest(task: LocalTask) -> int | None:
         losses = losses_of(task.model, task.loader, task.criterion, task.device, task.loss)
-        if losses is None:
-            return None
-        choice = int(np.argmin(losses))
-        known = np.atleast_1d(public[COUNTS]) if COUNTS in public else None
-        return None if known is not None and known[choice] < self.fewest else choice
+        return None if losses is None else int(np.argmin(losses))
+
+    def _possible(self, public: Mapping[str, Value], clients: int) -> Floats:
+        """Return the counts that the server shows."""
+        counts = np.atleast_1d(public[COUNTS])
+        whole = counts.shape == (self.clusters,) and bool((counts == np.floor(np.abs(counts))).all())
+        if not whole or counts.sum() > clients:
+            raise ProtocolViolation(
+                f"{self.name}: expected how many of {clients} clients chose each of {self.clusters} models, and the "
+                "server shows numbers that cannot be",
+                "server",
+            )
+        return counts
 
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         choice = task.noted["choice"]

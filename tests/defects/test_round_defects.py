@@ -4,8 +4,10 @@ stands against each finds it.
 
 import hashlib
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
@@ -13,17 +15,18 @@ import numpy as np
 import pytest
 
 from dp import ClientDP
-from fl import IFCA, RFA, FedBuff, GroupMedian
+from fl import IFCA, RFA, FedBuff, GroupMedian, RandomK
 from fl.account import Account
 from fl.compression import Compression
-from fl.copies import losses_of
 from fl.engines.memory import MemoryEngine
 from fl.round import Manifest, RoundTerms
 from fl.round.broadcast import Shown
 from fl.round.buffers import Buffers
 from fl.round.chain import Chain
 from fl.sampling import Participants
+from fl.strategies.ifca import COUNTS
 from fl.strategies.resending import Resending
+from fl.strategies.stepped import Stepped
 from protocols.party_state import PartyState
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
@@ -36,6 +39,7 @@ from tests.unit.fl import test_participants as participants
 from tests.unit.fl import test_robust as robust
 from tests.unit.fl import test_round_kinds as kinds
 from tests.unit.fl import test_round_terms as terms
+from tests.unit.fl import test_secret_sampling as secrecy
 from tests.unit.fl import test_strategy_hooks as hooks
 
 PLAY = sys.modules["fl.round.play"]
@@ -63,6 +67,22 @@ def model_alone(shown: Shown) -> bytes:
 
 def believed(*_: Any) -> None:
     return None
+
+
+def chosen_anew(own: IFCA, task: Any, facts: Any) -> int | None:
+    choice, public = own._nearest(task), facts.public.get(own.name, {})
+    PartyState.of(facts, own.name).keep({})
+    return choice if choice is None or COUNTS not in public or public[COUNTS][choice] >= 3 else None
+
+
+def hidden_ifca() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        secrecy.test_no_file_of_a_hidden_run_tells_who_took_part("ifca", Path(folder))
+
+
+def names_of_members(own: Stepped) -> dict[str, Any]:
+    names = np.frombuffer("\0".join(own._members).encode(), np.uint8)
+    return {"at": np.array([own._step, own._closed]), "members": names.astype(np.float64)}
 
 
 def told_another_option() -> None:
@@ -238,8 +258,36 @@ DEFECTS = [
         "a cluster of one sends its update",
         IFCA,
         "_choice",
-        lambda own, task, public: int(np.argmin(losses_of(task.model, task.loader, loss=task.loss))),
+        lambda own, task, facts: own._nearest(task),
         clusters.test_nobody_sends_to_a_cluster_that_is_too_small,
+    ),
+    Planted(
+        "a choice of a cluster that is made a second time",
+        IFCA,
+        "_choice",
+        chosen_anew,
+        clusters.test_clients_send_by_the_choice_that_was_counted_however_their_data_look_by_now,
+    ),
+    Planted(
+        "counts that nobody checks",
+        IFCA,
+        "_possible",
+        lambda own, public, clients: np.resize(public[COUNTS], own.clusters),
+        clusters.test_a_choice_that_was_not_counted_sends_nothing_and_impossible_counts_are_refused,
+    ),
+    Planted(
+        "a residual of a copy that nobody chose",
+        IFCA,
+        "at_once",
+        property(lambda own: False, lambda own, value: None),
+        lambda: clusters.test_no_residual_of_a_copy_that_a_client_chose_once_is_sent_later(RandomK(0.5)),
+    ),
+    Planted(
+        "a file that says who was chosen in secret",
+        Stepped,
+        "state",
+        names_of_members,
+        hidden_ifca,
     ),
     Planted(
         "a cluster that falls below the least by those who leave",

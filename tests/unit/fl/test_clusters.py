@@ -1,5 +1,6 @@
 """IFCA: clusters that form by fit, the choice hidden inside the sum, and nobody sent to a cluster that is too small."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,10 +10,10 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, SampleDP
-from fl import IFCA, FedAvg, Federation
+from fl import IFCA, FedAvg, Federation, FewBits, LowRank, RandomK
 from fl.copies import Copies, losses_of
 from fl.registry import STRATEGIES
-from protocols.errors import Misuse, StackError
+from protocols.errors import Misuse, ProtocolViolation, StackError
 from secagg import SecAgg, SecAggPlus
 
 TRUTH = np.array([[2.0, 1.0], [-2.0, 0.5], [0.5, -3.0]])
@@ -150,16 +151,21 @@ def started(members: list[int], **options: Any) -> Federation:
     return run
 
 
+def counted(run: Federation, *sizes: float) -> Any:
+    """What clients are shown in round 2, after these were counted in round 1."""
+    closed = dict.fromkeys(run.setup.names, 1.0)
+    return run.coordinator.open(2, run.setup.names, {"ifca": {"counts": np.array(sizes)}, "closed": closed})
+
+
 def test_nobody_sends_to_a_cluster_that_is_too_small() -> None:
     run = started([0] * 5 + [1] * 4 + [2], privacy=[SecAgg()])
     before = weights(run)
     run.fit(2)
     moved = np.abs(weights(run) - before).max(axis=1) > 1e-3
     assert moved.tolist() == [True, True, False], "the cluster of one stays where it was"
-    work, store = run.engine.work, run.engine.stores["9"]  # type: ignore[attr-defined]
-    told = {"ifca": {"counts": np.array([5.0, 4.0, 1.0])}}
-    shown = run.coordinator.open(2, run.setup.names, told)
-    alone, other = work(shown, shown.own("9", store)), work(shown, shown.own("0", store))
+    work, stores = run.engine.work, run.engine.stores  # type: ignore[attr-defined]
+    shown = counted(run, 5, 4, 1)
+    alone, other = work(shown, shown.own("9", stores["9"])), work(shown, shown.own("0", stores["0"]))
     assert not alone.vector.any()
     assert [int(alone.coordinates[f"count/cluster-{c}"][0]) for c in (1, 2, 3)] == [0, 0, 0]
     assert other.vector[:2].any()
@@ -177,6 +183,80 @@ def test_every_client_insists_that_no_cluster_falls_below_the_least() -> None:
     assert run.coordinator.open(2, run.setup.names, told).plan.min_survivors == 9
     assert [bool(result.abandoned) for result in history] == [False, True, False, False]
     assert "9" in (history[1].abandoned or "")
+
+
+class Fickle(torch.nn.Module):
+    """A copy whose loss is another at every look: augmentation, dropout by hand, an order of batches."""
+
+    looks = 0
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = torch.nn.Parameter(torch.zeros(1, 2, dtype=torch.float64))
+
+    def forward(self, inputs: Any) -> Any:
+        Fickle.looks += 1
+        return inputs @ self.weight.T + Fickle.looks % 7 - 3
+
+
+def test_clients_send_by_the_choice_that_was_counted_however_their_data_look_by_now() -> None:
+    seen: list[list[int]] = []
+
+    class Seen(IFCA):
+        def extras(self, task: Any, difference: Any, reported: Any, facts: Any) -> Any:
+            copies = difference.reshape(2, -1).any(1) if difference.size else np.zeros(2, bool)
+            own = super().extras(task, difference, reported, facts)
+            seen[facts.number - 1].append(int(np.argmax(copies)) if copies.any() else -1)
+            return own
+
+        def move(self, mean: Any) -> Any:
+            chose.append([mean.counts[count.name] for count in self.counts])
+            return super().move(mean)
+
+    Fickle.looks, chose = 0, list[list[int]]()
+    clients = {f"{k}": federation(FedAvg(), [0, 1]).setup.loader_for(f"{k % 2}") for k in range(10)}
+    given = {"metrics": (), "range": 64.0, "loss": loss}
+    run = Federation(Fickle, clients, fit, Seen(2, least=3), [SecAgg()], **given)
+    seen.extend([] for _ in range(12))
+    run.fit(12)
+    switched = {tuple(chose[k]) for k in range(0, 12, 2)}
+    assert len(switched) > 1, "looks differ"
+    for counted, sent in zip(chose[::2], seen[1::2], strict=True):
+        expected = [size if size >= 3 else 0 for size in counted]
+        assert [sent.count(c) for c in range(2)] == expected
+
+
+def test_a_choice_that_was_not_counted_sends_nothing_and_impossible_counts_are_refused() -> None:
+    run = started([0] * 5 + [1] * 4 + [2], privacy=[SecAgg()])
+    run.fit(1)
+    work, store = run.engine.work, run.engine.stores["0"]  # type: ignore[attr-defined]
+    run.coordinator.run = replace(run.coordinator.run, rounds=9)  # type: ignore[type-var]
+    for sizes in ([np.nan] * 3, [1e9] * 3, [5.5, 4, 0], [-1, 5, 5], [10.0], [6, 5, 0], [5, 4, 1, 0]):
+        shown = counted(run, *sizes)
+        with pytest.raises(ProtocolViolation, match="numbers that cannot be"):
+            work(shown, shown.own("0", store))
+    shown = counted(run, 5, 4, 1)
+    assert work(shown, shown.own("0", store)).vector.any()
+    later = run.coordinator.open(
+        3, run.setup.names, {"ifca": {"counts": np.array([5.0, 4.0, 1.0])}, "closed": {"0": 1.0}}
+    )
+    assert not work(later, later.own("0", store)).vector.any()
+
+
+@pytest.mark.parametrize("layer", [RandomK(0.5), LowRank(1), FewBits(4)])
+def test_no_residual_of_a_copy_that_a_client_chose_once_is_sent_later(layer: Any) -> None:
+    with pytest.raises(StackError, match="sends later what it leaves out, and ifca reckons"):
+        federation(IFCA(2), MEMBERS, [layer, SecAgg()])
+    noise = ClientDP(noise_multiplier=1.0)
+    if not isinstance(layer, FewBits):
+        federation(IFCA(2, least=0), MEMBERS, [layer, noise]).fit(1)
+
+
+def test_the_statement_counts_those_who_may_work_with_the_server() -> None:
+    run = federation(IFCA(2, least=3), [0, 1] * 10, [SecAggPlus(collusion=0.25)])
+    said = str(run.fit(1).statement)
+    assert "at least 3 clients each, of whom up to 5 may work with the server" in said
+    assert "among the honest ones, at least 1 with it" in said
 
 
 def test_a_stopped_step_goes_on_to_the_same_models(tmp_path: Path) -> None:

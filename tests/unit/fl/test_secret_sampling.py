@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import binom
@@ -20,6 +21,7 @@ from dp.event_json import from_fact
 from dp.events import Failing, UnknownEvent, repeat
 from fl import Federation, FedSGD, SecureAverage, checkpoint
 from fl.cli.run_view import round_line, summary
+from fl.registry import STRATEGIES
 from fl.round.hidden import WITHHELD
 from fl.round.kept import CHECKPOINT, METRICS
 from fl.run_options import RunOptions
@@ -53,6 +55,13 @@ def loss(model: Any, batch: Any) -> Any:
     return torch.nn.functional.cross_entropy(model(x), y)
 
 
+def step(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+    for x, y in loader:
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+
 def amplified(noise: float = 1.0, delta: float = 1e-5) -> ClientDP:
     return ClientDP(noise_multiplier=noise, delta=delta, clip=0.5, amplify=True)
 
@@ -70,6 +79,28 @@ def test_every_planned_round_is_played_and_charged_whatever_the_number_chosen() 
     assert event.sample_rate == 0.05
     assert result.epsilon == epsilon([repeat(event, rounds)], 1e-5, "rdp")
     assert [line.adversary for line in result.guarantees] == ["public"]
+
+
+COMPOSES = ("fedavg", "fedsgd", "fedprox", "fedavgm", "fedadagrad", "fedyogi", "fedadam", "fednova", "ifca")
+
+
+@pytest.mark.parametrize("name", STRATEGIES.names())
+def test_no_file_of_a_hidden_run_tells_who_took_part(name: str, tmp_path: Path) -> None:
+    """IFCA's checkpoint named the survivors of the last round."""
+    made = STRATEGIES.build(f"{name}:least=0" if name == "ifca" else name)
+    given = {"folder": tmp_path, "strategy": made, "loss": loss, "train": step}
+    if name not in COMPOSES:
+        with pytest.raises(SecAggError):
+            federation(9, 0.5, amplified(), **given).fit(2)
+        return
+    (run := federation(9, 0.5, amplified(), **given)).fit(2)
+    assert list(tmp_path.iterdir())
+    for path in tmp_path.rglob("*"):
+        arrays = np.load(path).values() if path.suffix == ".npz" else ()
+        texts = [path.read_bytes(), *(np.nan_to_num(np.ravel(a)).astype("u1").tobytes() for a in arrays)]
+        for text in texts:
+            told = {text.count(name.encode()) for name in run.setup.names}
+            assert len(told) == 1, f"{path.name} tells some clients from others"
 
 
 @pytest.mark.parametrize("nobody", ["chosen", "stayed"])
