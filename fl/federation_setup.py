@@ -163,7 +163,7 @@ class FederationSetup:
                     "a model: take SampleDP, or rounds that wait"
                 )
             kept = self.strategy.keeps_state and (self.strategy.steers or self.strategy.resends)
-            reckons = kept or self.strategy.at_once
+            reckons = kept or self.strategy.undelayed
             if layer.keeps_state and reckons:
                 raise StackError(
                     f"{layer.name} sends later what it leaves out, and {self.strategy.name} reckons with what a client "

@@ -48,7 +48,7 @@ class Strategy:
     counts: integers that every client reports. weight_cap: the largest `Extras.weight`, >= 1; None where clients count
     by their examples. range: a public bound on every coordinate of what clients send, for the quantiser (None: it
     follows layers or the model). resends: one update leaves a client in several rounds, which its policy must allow.
-    at_once: what a client sends must be in the sum of the round in which it is sent, so that no layer stands beside it
+    undelayed: what a client sends must be in the sum of the round in which it is sent, so that no layer stands beside it
     that sends later what it leaves out. beyond_examples: why a layer that protects examples cannot stand beside it (a
     state or a choice that follows a client's data without noise); "" where it can, for what clients keep is made from
     protected values alone; None: "" unless they keep state. needs_noise: why it cannot stand without a layer that
@@ -65,7 +65,7 @@ class Strategy:
     weight_cap: int | None = None
     range: float | None = None
     resends: ClassVar[bool] = False
-    at_once: bool = False
+    undelayed: bool = False
     beyond_examples: str | None = None
     needs_noise: str = ""
     buffers: Buffers | None = None

@@ -61,7 +61,7 @@ class IFCA(Stepped):
         self.clusters, self.fewest, self.server_lr, self.reseed = clusters, least, server_lr, reseed
         self.needs_noise = "" if least else "nothing keeps a cluster of one from being told: say least=3"
         self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
-        self.keeps_state = self.at_once = bool(least)
+        self.keeps_state = self.undelayed = bool(least)
         self._counted, self._corrupt = np.zeros(clusters), 0
         self.averages = server_lr <= 1
 

@@ -278,7 +278,7 @@ DEFECTS = [
     Planted(
         "a residual of a copy that nobody chose",
         IFCA,
-        "at_once",
+        "undelayed",
         property(lambda own: False, lambda own, value: None),
         lambda: clusters.test_no_residual_of_a_copy_that_a_client_chose_once_is_sent_later(RandomK(0.5)),
     ),

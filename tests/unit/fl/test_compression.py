@@ -224,7 +224,7 @@ def test_a_round_of_counts_leaves_the_residual_as_it_is() -> None:
     given = {"metrics": (), "loss": loss, "range": 8.0, "learning_rate": RATE}
     for layer in (RandomK(0.25), LowRank(2)):
         counting = IFCA(2, least=2)
-        counting.at_once = False  # a strategy of one's own that counts first, and may send later
+        counting.undelayed = False  # a strategy of one's own that counts first, and may send later
         run = Federation(Apart, clients, step, counting, [layer, SecAgg()], **given)
         assert [result.abandoned for result in run.fit(6).history] == [None] * 6
         assert all(np.isfinite(copy.at.detach().numpy()).all() for copy in run.model.copies)
