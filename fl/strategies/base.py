@@ -48,8 +48,8 @@ class Strategy:
     counts: integers that every client reports. weight_cap: the largest `Extras.weight`, >= 1; None where clients count
     by their examples. range: a public bound on every coordinate of what clients send, for the quantiser (None: it
     follows layers or the model). resends: one update leaves a client in several rounds, which its policy must allow.
-    undelayed: what a client sends must be in the sum of the round in which it is sent, so that no layer stands beside it
-    that sends later what it leaves out. beyond_examples: why a layer that protects examples cannot stand beside it (a
+    undelayed: what a client sends must be in the sum of the round in which it is sent, so that no layer beside it
+    sends later what it leaves out. beyond_examples: why a layer that protects examples cannot stand beside it (a
     state or a choice that follows a client's data without noise); "" where it can, for what clients keep is made from
     protected values alone; None: "" unless they keep state. needs_noise: why it cannot stand without a layer that
     noises what clients send. buffers: who is done goes into a sum, in place of rounds that wait (None: they wait).
