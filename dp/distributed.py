@@ -29,10 +29,10 @@ from dp.correlated.strategy import Strategy
 from dp.event_json import to_fact
 from dp.events import DiscreteGaussianSum, Event, Relation, Skellam, Unit
 from dp.layering import Ledgers, Price, PricedLayer, discrete
-from dp.mechanisms import discrete_gaussian, skellam
+from dp.mechanisms import SAMPLER_DISTANCE, discrete_gaussian, skellam
 from dp.mechanisms.grid import noise_step, rounded_bound, to_grid
 from dp.rotation import padded, rotate, unrotate
-from dp.rounding import conditional_round, l1_bound
+from dp.rounding import conditional_round, dithered_round, l1_bound
 from dp.suggestion import drowned
 from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors
 from protocols.layers import (
@@ -290,7 +290,7 @@ class DistributedDP(PricedLayer):
         times, rows = run.rounds, 1
         if self.correlation is not None:
             strategy = self.correlation.strategy(run.rounds)
-            draft = replace(draft, weights=strategy.weights)
+            draft = replace(draft, weights=strategy.weights, dithered=self.unit is Unit.EXAMPLE)
             times, rows = self.correlation.times(run.rounds), strategy.bands
         multiplier = self.price.multiplier(
             lambda m: discrete(m, self.unit, self.relation, vectors * dims * rows, shares, self._coin),
@@ -363,6 +363,8 @@ class DistributedDP(PricedLayer):
             "relation": self.relation,
         }
         if self.noise == "gaussian":
+            if self.correlation is not None:  # the chance that a dithered row moves further than stated, as distance
+                common["sampler_distance"] = SAMPLER_DISTANCE + encoding.DITHERED / plan.dims
             return DiscreteGaussianSum(sensitivity=moved, share_variance=grid.share_variance, **common)
         total = grid.share_variance * plan.shares
         return Skellam(l1=l1_bound(moved, dims), l2=moved, variance=total, **common)
@@ -435,7 +437,7 @@ class DistributedDP(PricedLayer):
             if self.unit is Unit.CLIENT:
                 vector = self._client_level(contribution.vector, given.block, plan, facts)
             else:
-                vector = self._example_level(plan, self._exact(facts), 1.0, facts)
+                vector = self._example_level(plan, self._exact(facts), facts)
         noised = vector + self._share(plan, facts)
         half = plan.grid.modulus // 2
         return Contribution(np.mod(noised + half, plan.grid.modulus) - half, 1)
@@ -460,13 +462,14 @@ class DistributedDP(PricedLayer):
             )
         return -exact
 
-    def _example_level(self, plan: _Plan, exact: Integers, over: float, facts: RoundFacts) -> Integers:
-        """An exact sum on the fine grid divided by `over`, rotated and rounded to nearest, once. Two sums that differ
-        by one example differ by at most clip + fine step x sqrt(d) / 2, which the margin in `_example_clip` covers.
+    def _example_level(self, plan: _Plan, exact: Integers, facts: RoundFacts) -> Integers:
+        """An exact sum, rotated and rounded to nearest. Two sums that differ by one example
+        differ by at most clip + fine step x sqrt(d) / 2, which the margin in `_example_clip` covers.
         """
-        return np.rint(self._rotated(plan, exact, over, facts)).astype(np.int64)
+        return np.rint(self._rotated(plan, exact, 1.0, facts)).astype(np.int64)
 
     def _rotated(self, plan: _Plan, exact: Integers, over: float, facts: RoundFacts) -> NDArray[np.float64]:
+        """A sum on the fine grid divided by `over`, in steps of the coarse one, rotated."""
         shrink = self._example_clip(exact.size)
         return rotate(exact.astype(np.float64), facts.seed) * (
             self._fine_step() * shrink / over / plan.grid.step
@@ -494,14 +497,12 @@ class DistributedDP(PricedLayer):
         live = [str(j) for j in strategy.live(row, range(1, row + 1)) if j in kept]
         state.keep({name: kept[int(name)] for name in live})
         state.forget(live)
-        y = combined(strategy, row, kept)
+        rotated = self._rotated(plan, combined(strategy, row, kept), strategy.norm, facts)
         if self.unit is Unit.EXAMPLE:
-            return self._example_level(plan, y, strategy.norm, facts)
+            return dithered_round(facts.random, rotated)
         since = (row - 1 - self._place(facts)) % self.batches  # rows since this client's turn
         bound = (strategy.weights[since] if since < strategy.bands else 0.0) * self.clip / grid.step
-        return conditional_round(
-            facts.random, self._rotated(plan, y, strategy.norm, facts), bound, encoding.BETA
-        )
+        return conditional_round(facts.random, rotated, bound, encoding.BETA)
 
     def _place(self, facts: RoundFacts) -> int:
         """Which turn is this client's, from 0."""

@@ -16,6 +16,8 @@ from protocols.errors import CapacityError, Misuse
 
 BETA = math.exp(-0.5)
 """Chance that one conditional rounding is drawn again, at most (the paper's choice)."""
+DITHERED = 2.0**-70
+"""Chance that two sums that differ by one unit, rounded with the same dither, lie further apart than is accounted."""
 OVERFLOW = 2.0**-40
 CLOSENESS = 2.0**-34
 """The sum of discrete Gaussian shares is a discrete Gaussian up to a factor exp(+-this), over all
@@ -31,7 +33,7 @@ class Demand:
     honest survivors that are guaranteed. multiplier: noise over sensitivity. units: most clips that one sum can
     hold (clients, or examples). weights: how often, in clips, one contribution enters each of the sums that it is
     in; their squares add up to 1 (one sum, once, unless noise is correlated). conditional: rounded stochastically,
-    one vector per unit; otherwise to nearest, one vector for many units.
+    one vector per unit; otherwise one vector for many units: to nearest, or dithered.
     """
 
     clip: float
@@ -42,6 +44,7 @@ class Demand:
     units: float
     conditional: bool = True
     weights: tuple[float, ...] = (1.0,)
+    dithered: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,11 +69,13 @@ def sensitivity(demand: Demand, step: float) -> float:
 
     conditional: the bound that conditional rounding keeps. Otherwise two sums that differ by one unit are
     rounded to nearest: each coordinate moves by at most a half in either, so the difference grows by at
-    most sqrt(dims).
+    most sqrt(dims). dithered: the same uniform shift goes before either rounding down, so that the rounded difference
+    is the difference, stochastically rounded; its bound holds but with probability `DITHERED` a sum.
     """
     bounds = [weight * demand.clip / step for weight in demand.weights if weight]
-    if demand.conditional:
-        return math.hypot(*(rounded_l2_bound(bound, demand.dims, BETA) for bound in bounds))
+    if demand.conditional or demand.dithered:
+        beta = BETA if demand.conditional else DITHERED
+        return math.hypot(*(rounded_l2_bound(bound, demand.dims, beta) for bound in bounds))
     return math.hypot(*(bound + math.sqrt(demand.dims) for bound in bounds)) * (1 + 2.0**-30)
 
 

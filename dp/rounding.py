@@ -44,6 +44,16 @@ def conditional_round(
             return rounded
 
 
+def dithered_round(random: SecureRandom, vector: NDArray[np.float64]) -> Integers:
+    """Round every coordinate down after a uniform shift, unbiased: floor(x + u), u in [0, 1) of 53 bits.
+
+    Under the same u a vector nearby is rounded to this plus the difference, stochastically rounded: floor(x + v + u) -
+    floor(x + u) is floor(v) or one more, on average v. `vector` (float64, 1-d) is in grid steps.
+    """
+    words = np.frombuffer(random.bytes(8 * vector.size), dtype="<u8") >> np.uint64(11)
+    return np.floor(vector + words.astype(np.float64) * 2.0**-53).astype(np.int64)
+
+
 def rounded_l2_bound(bound: float, dims: int, beta: float) -> float:
     """L2 bound after conditional stochastic rounding of a vector of norm `bound`, both in grid steps.
 

@@ -23,6 +23,7 @@ CASES = (
     "samplers",
     "audits",
     "federations",
+    "banded",
 )
 
 app = typer.Typer(add_completion=False)
@@ -33,7 +34,12 @@ def measure(
     case: Annotated[str, typer.Option(help=", ".join(CASES))] = "mean",
     seeds: Annotated[int, typer.Option(min=1, help="fashion-mnist: how many; femnist: up to 3")] = 5,
     seed: Annotated[int, typer.Option(help="of inputs and initialisation; nothing secret follows it")] = 1,
-    only: Annotated[str | None, typer.Option(help="fashion-mnist: a model, a place or MODEL/PLACE")] = None,
+    only: Annotated[
+        str | None,
+        typer.Option(
+            help="fashion-mnist: a model, a place or MODEL/PLACE; banded: fashion, femnist or CASE/ARM"
+        ),
+    ] = None,
     data_dir: Annotated[
         Path | None, typer.Option(envvar="SECAGG_DATA", help="where the data sets lie")
     ] = None,
@@ -85,6 +91,10 @@ def _measure(
         from benchmarks.dp import femnist
 
         return femnist.measure(data_dir, work, seeds=min(seeds, 3), report=report)
+    if case == "banded":
+        from benchmarks.dp import banded
+
+        return banded.measure(seeds, data_dir, work, only, report)
     if case == "overhead":
         from benchmarks.dp import overhead
 

@@ -6,8 +6,10 @@ client's own loop (`SampleDP`, example level) are rehearsed by whoever has the l
 release as well.
 """
 
+from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +19,12 @@ from dp.audit.canaries import CanaryAudit, audit_sum
 from dp.event_json import from_fact
 from dp.events import Relation, Unit
 from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
+from protocols.party_state import CLOSED
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
 from protocols.statement import PrivacyEvent
+from protocols.store import MemoryStore
 from protocols.summation import SecureSum
 
 Vector = NDArray[np.float64]
@@ -31,7 +35,8 @@ class Rehearsal:
     audits only.
 
     clients: in every round; dims: of an update; rounds: of the planned run; dropout: share that may leave.
-    secure_sum: behind the layer, for what the layer follows of it; it is not played.
+    secure_sum: behind the layer, for what the layer follows of it; it is not played. turns: groups of clients that are
+    asked in turns. Every client has a store of its own, and is told which rounds closed with it.
     The sum that the layer sees is exact, reduced modulo M where the layer asks for Z_M.
     """
 
@@ -44,9 +49,13 @@ class Rehearsal:
         dropout: float = 0.0,
         bits: int = 16,
         secure_sum: SecureSum | None = None,
+        turns: int = 1,
     ) -> None:
-        self.names = tuple(f"client-{i:05d}" for i in range(clients))
-        self.run = RunFacts(rounds, clients, clients, dropout=dropout, dimension=dims)
+        self.names, self.turns = tuple(f"client-{i:05d}" for i in range(clients)), turns
+        cyclic: dict[str, Any] = {"sampling": "cyclic", "rate": 1 / turns} if turns > 1 else {}
+        self.run = RunFacts(rounds, clients, -(-clients // turns), dropout=dropout, dimension=dims, **cyclic)
+        self.stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
+        self.closed = dict.fromkeys(self.names, 0.0)
         self.stack = Stack([layer, *([secure_sum] if secure_sum else [])], Numbers(bits=bits, weight_cap=1))
         self.stack.plan(self.run)
         self.number = 0
@@ -66,10 +75,11 @@ class Rehearsal:
     def _total(
         self, plan: RoundPlan, updates: Sequence[Vector], came: int | None
     ) -> tuple[NDArray[np.int64], tuple[str, ...]]:
-        survivors = self.names if came is None else self.names[:came]
+        survivors, given = plan.facts.clients[:came], dict(zip(self.names, updates, strict=False))
         total = np.zeros(plan.dimension, dtype=np.int64)
-        for name, update in zip(survivors, updates, strict=False):
-            total = _reduced(total + self._encoded(plan, name, update), plan.summed.modulus)
+        for name in survivors:
+            total = _reduced(total + self._encoded(plan, name, given[name]), plan.summed.modulus)
+        self.closed |= dict.fromkeys(survivors, float(self.number))
         return total, survivors
 
     def contributions(self, updates: Sequence[Vector]) -> list[Vector]:
@@ -84,7 +94,11 @@ class Rehearsal:
 
     def facts(self) -> tuple[PrivacyEvent, ...]:
         """What the layer says that one round costs, all clients surviving."""
-        return self._plan(max(1, self.number)).events(self.names)
+        return self.planned(max(1, self.number))
+
+    def planned(self, number: int) -> tuple[PrivacyEvent, ...]:
+        """What the layer says that round `number` costs, all clients surviving."""
+        return self._plan(number).events(self.names)
 
     def _round(self) -> RoundPlan:
         self.number += 1
@@ -94,18 +108,16 @@ class Rehearsal:
         facts = RoundFacts(
             self.run,
             number,
-            self.names,
+            self.names[(number - 1) % self.turns :: self.turns],
             number.to_bytes(32, "big"),
-            self.stack.public(),
+            {**self.stack.public(), CLOSED: dict(self.closed)},
             random=SystemRandom(),
+            scope="rehearsal",
         )
         return self.stack.round(facts, np.zeros(self.run.dimension))
 
     def _encoded(self, plan: RoundPlan, name: str, update: Vector) -> NDArray[np.int64]:
-        facts = plan.facts
-        own = RoundFacts(
-            facts.run, facts.number, facts.clients, facts.seed, facts.public, name, random=facts.random
-        )
+        own = replace(plan.facts, client=name, store=self.stores[name])
         return plan.encode(Contribution(np.asarray(update, dtype=np.float64)), own)
 
 

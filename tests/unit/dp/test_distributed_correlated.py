@@ -22,7 +22,7 @@ from fl.personal import erase
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.party_state import CLOSED, Held
-from protocols.randomness import SystemRandom
+from protocols.randomness import SecureRandom, SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from protocols.store import MemoryStore
@@ -48,6 +48,16 @@ def layer_of(**options: Any) -> DistributedDP:
     return DistributedDP(**{**asked, "batches": 4, "epochs": 3, **options})
 
 
+class Same:
+    """The same bytes in two runs, so that their dithers are the same; never shipped."""
+
+    def __init__(self, seed: int) -> None:
+        self.draws = np.random.default_rng(seed)
+
+    def bytes(self, count: int) -> bytes:
+        return self.draws.bytes(count)
+
+
 class Run:
     """The rounds of one layer by hand: exact sums are given in place of gradients; stores last."""
 
@@ -63,10 +73,11 @@ class Run:
         facts = RoundFacts(self.run, row, NAMES, bytes([row]) * 32, shown, scope="run")
         return self.stack.round(facts, np.zeros(DIMS))
 
-    def encoded(self, plan: RoundPlan, name: str, exact: NDArray[np.int64] | None) -> NDArray[np.int64]:
-        own = replace(plan.facts, client=name, store=self.stores[name], random=SystemRandom())
-        if exact is not None:
-            self.layer._sums[name] = exact
+    def encoded(
+        self, plan: RoundPlan, name: str, exact: NDArray[np.int64], random: SecureRandom | None = None
+    ) -> NDArray[np.int64]:
+        own = replace(plan.facts, client=name, store=self.stores[name], random=random or SystemRandom())
+        self.layer._sums[name] = exact
         return plan.encode(Contribution(np.zeros(DIMS), 1), own)
 
     def row(
@@ -185,7 +196,7 @@ def test_one_example_moves_its_rows_by_no_more_than_the_price_says() -> None:
         for with_it, run in enumerate(runs):
             mine = given + (np.rint(one * 2**22).astype(np.int64) if row == 1 and with_it else 0)
             plan = run.plan(row)
-            vectors.append(run.encoded(plan, "c0", mine))
+            vectors.append(run.encoded(plan, "c0", mine, Same(row)))
             run.closed |= dict.fromkeys(NAMES, float(row))
             stated = from_fact(plan.events(NAMES)[0])
             assert isinstance(stated, CorrelatedRow)
@@ -193,7 +204,7 @@ def test_one_example_moves_its_rows_by_no_more_than_the_price_says() -> None:
         moved += float(((vectors[1] - vectors[0]).astype(float) ** 2).sum())
         assert row <= 4 or np.array_equal(*vectors)  # the band is over: no trace is left
     assert isinstance(event, DiscreteGaussianSum)
-    assert 0.9 * event.sensitivity < moved**0.5 <= event.sensitivity
+    assert 0.9 * event.sensitivity < moved**0.5 <= event.sensitivity  # but for 2^-70 a row: the dither
     assert event.dims == 32 * 4  # padded, over four rows
 
 

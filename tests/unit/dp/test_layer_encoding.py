@@ -66,5 +66,5 @@ def test_at_example_level_one_example_moves_the_rounded_sum_by_no_more_than_the_
     for total in (others, others + longest):
         own = replace(plan.facts, client="c")
         mine._sums["c"] = total
-        sums.append(mine._example_level(mine._plan(own.run), mine._exact(own), 1.0, own))
+        sums.append(mine._example_level(mine._plan(own.run), mine._exact(own), own))
     assert float(np.linalg.norm((sums[1] - sums[0]).astype(float))) <= grid.sensitivity
