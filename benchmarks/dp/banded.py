@@ -124,5 +124,7 @@ def _decoding(rounds: int, bands: int) -> dict[str, Any]:
         past = sum((strategy.at(row, j) * x for j, x in exact.items()), Fraction(0))
         exact[row] = (z - past) / strategy.at(row, row)
         (found,) = opened.take(strategy, row, np.array([float(z)]))
-        worst = max(worst, abs(float((Fraction(float(found)) - exact[row]) / max(Fraction(1), abs(exact[row])))))
+        worst = max(
+            worst, abs(float((Fraction(float(found)) - exact[row]) / max(Fraction(1), abs(exact[row]))))
+        )
     return {"rounds": rounds, "bands": bands, "largest_relative_difference": worst}

@@ -20,6 +20,7 @@ from dp.audit.checks import (
 )
 from dp.audit.layers import LayerAudit, Rehearsal, audit_layer
 from dp.audit.one_run import one_run_epsilon, one_run_p_value
+from dp.audit.runs import audit_run
 from dp.audit.two_distributions import audit_pair, two_distribution_epsilon
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ __all__ = [
     "Verdict",
     "audit_layer",
     "audit_pair",
+    "audit_run",
     "audit_sum",
     "check_fresh",
     "check_noise",

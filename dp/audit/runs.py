@@ -25,6 +25,7 @@ def audit_run(
     delta: float = 1e-10,
     random: SecureRandom | None = None,
     alarm: float = 1e-6,
+    guesses: int | None = None,
     accountant: str = "rdp",
 ) -> LayerAudit:
     """Audit a whole run of a client-level layer with correlated noise: every client is a canary, the same one in each
@@ -52,7 +53,9 @@ def audit_run(
         score: Vector = (opened * added).sum(axis=0) / (added**2).sum(axis=0)
         return score
 
-    measured = audit_sum(release, clients, norm, delta=delta, random=random or SystemRandom(), alarm=alarm)
+    measured = audit_sum(
+        release, clients, norm, delta=delta, random=random or SystemRandom(), alarm=alarm, guesses=guesses
+    )
     account = make_accountant(accountant)
     for number in range(1, rounds + 1):
         for fact in rehearsal.planned(number):
