@@ -8,9 +8,12 @@ from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
 
+from hypothesis import Phase, Verbosity, settings
+
 from fl.cli.audit import named
-from protocols.audit import PROPERTIES, WhiteBox, audit
+from protocols.audit import PROPERTIES, Status, WhiteBox, audit, find
 from protocols.audit.report import Report
+from protocols.audit.runner import check
 from tests.defects.forged import drawing_together
 from tests.defects.pieces import malicious
 from tests.defects.planting import Defect
@@ -20,15 +23,17 @@ BUILT_INS = {"none": 25, "secagg": 25, "secagg+": 25, "ckks": 10, "paillier": 3}
 IN_FULL = {"secagg, malicious": malicious, "secagg+, malicious": drawing_together}
 """Sums that no name gives: the strongest model, in which every property of masks is claimed."""
 
+UNSHRUNK = settings(phases=(Phase.explicit, Phase.generate), verbosity=Verbosity.quiet)
+
 
 def caught(defect: Defect, only: Iterable[str] = ()) -> set[str]:
-    """Return the properties that fail while the defect is planted."""
+    """Return the properties that fail while the defect is planted. That one fails is asked, and not by how little."""
     with defect.plant():
         box = WhiteBox(defect.protocol)
         box.searched = defect.searched
         chosen = only or [p.name for p in PROPERTIES if not p.search or p.name == defect.caught_by]
-        report = audit(box, examples=defect.examples, only=chosen)
-    return {p.name for p in report.properties if p.status.value == "failed"}
+        verdicts = [check(box, find(name), defect.examples, 0, UNSHRUNK) for name in chosen]
+    return {verdict.name for verdict in verdicts if verdict.status is Status.FAILED}
 
 
 def sound(name: str) -> Report:
