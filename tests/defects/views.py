@@ -1,10 +1,7 @@
 """Broken rules of opening: what an adversary that searches must find by itself."""
 
 import copy
-import hashlib
-import sys
 from collections.abc import Collection, Mapping
-from dataclasses import replace
 from functools import partial
 from typing import Any
 from unittest.mock import patch
@@ -14,7 +11,7 @@ from protocols.agreement import Certificate, check_vote
 from protocols.audit.subject import Searched
 from protocols.kernel import Message, Step
 from protocols.roles import read
-from secagg import Credentials, SecAgg, SecAggPlus, choose
+from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client.base import refuse
 from secagg.client.dealing import deal
 from secagg.client.establishing import Establishing
@@ -23,17 +20,31 @@ from secagg.client.view import View
 from secagg.client.voting import Voting
 from secagg.commitments import SEED, edge_kind
 from secagg.messages import SIGNATURE_BYTES, Proceed, Unmask, items, unpack_bits
-from secagg.parameters import Cohort, Infeasible, Plan
-from secagg.parameters.plan import planned
-from secagg.parameters.rules import LEAST_THRESHOLD, largest_left, least_safe
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
 from tests.defects.forged import drawing_together
 from tests.defects.pieces import anything_goes, unmarked
+from tests.defects.plans import (
+    PLAN,
+    OneBit,
+    TwoShares,
+    any_degree,
+    behind_a_beacon,
+    by_the_session,
+    falling_back,
+    largest_of_everybody,
+    least_of_everybody,
+    many_leave,
+    only_in_set_ups,
+    reusing,
+    reusing_sparse,
+    semi_honest_sparse,
+    two_fifths,
+)
 from tests.defects.planting import Defect, put, together
 
 CHECK, SHORTFALL, AGREED = View.check, Rules.shortfall, agreement.agreed
-CREDENTIALS, INSIST, ESTABLISH, MAKE = Credentials.check, choose.insist, Establishing.receive, Rules.__init__
+CREDENTIALS, ESTABLISH, MAKE = Credentials.check, Establishing.receive, Rules.__init__
 CERTIFICATE = "secagg.client.view.check_certificate"
 
 
@@ -45,16 +56,6 @@ def few_holders() -> SecAgg:
 def malicious() -> SecAgg:
     """Keys of the roster sign in every session."""
     return SecAgg(threshold=2, threat="malicious", credentials=Credentials.simulated(range(12)))
-
-
-def many_leave() -> SecAgg:
-    """It plans for fewer survivors than a session may promise."""
-    return SecAgg(threshold=2, dropout=0.4)
-
-
-def two_fifths() -> SecAgg:
-    """As many corrupt clients as a threshold of three withstands."""
-    return SecAgg(collusion=0.4)
 
 
 def signed(found: Certificate, voters: Mapping[int, bytes], digest: bytes, among: Collection[int]) -> int:
@@ -101,60 +102,12 @@ def any_sessions(context: bytes, facts: Mapping[str, bytes]) -> bytes:
     return AGREED(bytes(32), {k: v for k, v in facts.items() if k != "graph"})
 
 
-def by_the_session(parameters: Any, context: bytes, round: int) -> bytes:
-    """The graph rests on the beacon and on the whole session, which the server makes when it knows the beacon."""
-    return hashlib.sha256(context + parameters.beacon).digest()
-
-
 def any_part(self: Credentials, session: Any, identities: bytes, *, whole: bool = False) -> None:
     CREDENTIALS(self, session, identities)
 
 
-def only_in_set_ups(wishes: Any, clients: int, offered: Any) -> None:
-    """Later rounds are held to nothing but their set-up."""
-    if not offered.epoch:
-        INSIST(wishes, clients, offered)
-
-
-def any_degree(wishes: Any, clients: int, offered: Any) -> None:
-    """More neighbours than its own are taken behind a beacon too."""
-    INSIST(replace(wishes, beacon=b""), clients, replace(offered, beacon=b"", committed=True))
-
-
 def nothing_pinned(session: Any, parameters: Any) -> bytes:
     return bytes(32)
-
-
-def falling_back(cohort: Cohort) -> Plan:
-    """Cohorts of the server's choice are semi-honest where nothing better fits."""
-    try:
-        return planned(cohort)
-    except Infeasible:
-        return planned(replace(cohort, threat="semi-honest"))
-
-
-class TwoShares(SecAggPlus):
-    """Two of six holders open everything, and two may be corrupt."""
-
-    def _sparse(self, clients: int) -> Any:
-        return self._for(clients, neighbours=6, threshold=2, collusion=2.5 / clients)
-
-
-class OneBit(SecAggPlus):
-    """Behind a beacon, numbers of so few bits that one of twenty graphs suits the corrupt clients."""
-
-    def _drawn(self, clients: int) -> Any:
-        few = {"security": 1, "neighbours": 10, "threshold": 6, "collusion": 0.2}
-        return self._for(clients, threat="malicious", beacon=b"light", **few)
-
-
-def reusing() -> SecAgg:
-    """A third of the clients may be corrupt, and one of them is in every small cohort."""
-    return SecAgg(collusion=0.3, dropout=0.1, setup="reuse")
-
-
-def reusing_sparse() -> SecAggPlus:
-    return SecAggPlus(setup="reuse")
 
 
 def nobody_votes(self: Rules, parameters: Any, clients: int, survivors: int, *facts: Any) -> None:
@@ -205,29 +158,6 @@ def opens_as_told(places: Places, owner: int, alive: Collection[int]) -> list[in
     return [0, *(at for at, j in enumerate(as_told(places, owner), 1) if j not in alive)]
 
 
-def behind_a_beacon() -> SecAggPlus:
-    return SecAggPlus(
-        threat="malicious", credentials=Credentials.simulated(range(12)), beacon=b"public randomness"
-    )
-
-
-def semi_honest_sparse() -> SecAggPlus:
-    return SecAggPlus(threat="semi-honest")
-
-
-def least_of_everybody(cohort: Cohort, degree: int) -> int:
-    """A client is drawn among its own neighbours."""
-    limit = cohort.log_failure(cohort.secrecy + 1 + cohort.two_faced)
-    return least_safe(limit, cohort.clients, cohort.corrupt, degree, LEAST_THRESHOLD)
-
-
-def largest_of_everybody(cohort: Cohort, degree: int) -> int:
-    """A client that stays may be one of those who stay around it."""
-    limit = cohort.log_failure(cohort.correctness + cohort.two_faced)
-    return largest_left(limit, cohort.clients, cohort.survivors, degree)
-
-
-PLAN = partial(patch.object, sys.modules["secagg.parameters.plan"])  # the package has a function of that name
 MIXED = together(
     put("secagg.rules.Rules.__init__", nobody_votes),
     put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
