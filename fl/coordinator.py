@@ -99,6 +99,7 @@ class Coordinator:
         self._check_recipients(run.sampling == "all")
         if is_hidden(self.setup.stack, run):
             self.setup.require_secrecy()
+        self._require_apart(run)
         self._try_evaluation()
         self.setup.schedule.check(
             self.setup.optimizer_for(self.model), rounds, self.setup.options.local_epochs
@@ -156,19 +157,29 @@ class Coordinator:
         else:
             self.tested = tuple(self._measured(deepcopy(self.model)))
 
-    def _check_sums(self, least: int, run: RunFacts) -> None:
-        """Raises StackError for several sums beside a secret choice of clients, Misuse for a sum that cannot end."""
+    def _require_apart(self, run: RunFacts) -> None:
+        """Raises StackError for several sums beside what counts on one."""
         sums = self.setup.strategy.sums(self.setup.names[: run.cohort], 1)
+        if len(sums) > 1 and self.setup.stepless:
+            raise StackError(
+                f"{self.setup.strategy.name} makes {len(sums)} sums a round, and "
+                f"{type(self.setup.stepless[0]).__name__} divides each by the examples of all clients: take FedSGD or "
+                "a server step over it, or SampleDP"
+            )
         if len(sums) > 1 and self.participants.spared:
             raise StackError(
                 f"{self.setup.strategy.name} makes {len(sums)} sums a round, and spare leaves out who answers last: "
                 "the sums would have any size; leave out spare"
             )
-        if len(sums) > 1 and self.hidden:
+        if len(sums) > 1 and is_hidden(self.setup.stack, run):
             raise StackError(
                 f"{self.setup.strategy.name} makes {len(sums)} sums a round, and their sizes would tell who was chosen "
                 'in secret: choose sampling="fixed" over everybody, or take amplify=False'
             )
+
+    def _check_sums(self, least: int, run: RunFacts) -> None:
+        """Raises Misuse for one of several sums that cannot end."""
+        sums = self.setup.strategy.sums(self.setup.names[: run.cohort], 1)
         for name, clients in sums.items() if len(sums) > 1 else ():
             shown = self.open(1, clients, name=name) if clients else None
             demanded = max(least, 1 if shown is None else shown.plan.min_survivors)

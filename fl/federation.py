@@ -352,6 +352,7 @@ class Federation:
 
         played = play(parts, self.engine, self.setup.stack, self.account, least, take)
         if not self.coordinator.hidden:  # what it says follows how many took part
+            self.setup.strategy.opened([len(total.survivors) for total in played.totals])
             self.protection = played.protection or self.protection
         return played.result
 

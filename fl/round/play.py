@@ -102,7 +102,7 @@ def play(
         if not isinstance(error, Aborted):
             raise
         played.means, played.error = (), error
-        played.result = _abandoned(played.result, error)
+        played.result = _abandoned(played.result, error, len(parts), len(played.totals))
         if any(is_hidden(stack, part.plan.facts.run) for part in parts):
             _charge(played, payer, parts, [()] * len(parts), 0, ())
     if stack.noisy:
@@ -110,11 +110,12 @@ def play(
     return played
 
 
-def _abandoned(result: RoundResult, error: Aborted) -> RoundResult:
-    """Return the round without what its sums said: it is abandoned whole."""
+def _abandoned(result: RoundResult, error: Aborted, sums: int, opened: int) -> RoundResult:
+    """Return the round without what its sums said: it is abandoned whole. opened: of its `sums`, those with a total."""
+    seen = f"; {opened} of its {sums} sums had been opened" if sums > 1 and opened else ""
     return replace(
         result,
-        abandoned=error.reason,
+        abandoned=error.reason + seen,
         survivors=(),
         train_metrics={},
         clipped_tensors={},
@@ -137,7 +138,7 @@ def _sessions(
     if not made:
         return
     played.sessions = tuple(made)
-    played.protection = protocol.protection(made[0])
+    played.protection = protocol.protection(min(made, key=lambda session: session.clients))  # the weakest
     played.result.session, played.result.session_number = made[0].context.hex(), made[0].round
 
 

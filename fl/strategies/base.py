@@ -6,7 +6,7 @@ their sums. A strategy needs sums only, so every secure sum fits. A round has on
 groups of clients, or several models, each of which moves by a mean of its own; one sum without a total abandons all.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -134,6 +134,9 @@ class Strategy:
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         """Return what a client adds to its update: after training, from its difference and its training metrics."""
         return Extras()
+
+    def opened(self, survivors: Sequence[int]) -> None:
+        """Hear how many clients were in each sum of a round that opened; of an abandoned round too."""
 
     def moves(self, means: Mapping[str, Mean]) -> Floats:
         """Return the movement of the server's model (float64 [d]) for the means of all sums, by their names."""

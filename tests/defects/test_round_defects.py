@@ -28,6 +28,7 @@ from fl.strategies.ifca import COUNTS
 from fl.strategies.resending import Resending
 from fl.strategies.stepped import Stepped
 from protocols.party_state import PartyState
+from protocols.randomness import SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from tests.flower import test_flower_buffers
@@ -73,6 +74,11 @@ def chosen_anew(own: IFCA, task: Any, facts: Any) -> int | None:
     choice, public = own._nearest(task), facts.public.get(own.name, {})
     PartyState.of(facts, own.name).keep({})
     return choice if choice is None or COUNTS not in public or public[COUNTS][choice] >= 3 else None
+
+
+def sums_of_an_abandoned_round() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        robust.test_sums_that_opened_in_an_abandoned_round_are_told_and_counted(Path(folder))
 
 
 def hidden_ifca() -> None:
@@ -302,6 +308,20 @@ DEFECTS = [
         "_takes",
         lambda own, given: given,
         compression.test_layers_of_noise_compose_in_the_sound_order_alone,
+    ),
+    Planted(
+        "groups that are drawn anew in every round",
+        GroupMedian,
+        "_lot",
+        lambda own, client: SystemRandom().bytes(32),
+        robust.test_groups_are_drawn_once_and_their_sums_of_all_rounds_tell_no_more_than_those_of_one,
+    ),
+    Planted(
+        "a group that was opened in an abandoned round and is not counted",
+        GroupMedian,
+        "opened",
+        believed,
+        sums_of_an_abandoned_round,
     ),
     Planted(
         "a group of a median that opens below its least",

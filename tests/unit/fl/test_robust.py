@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader, TensorDataset
 import fl
 from dp import ClientDP, DistributedDP, NormBound, SampleDP
 from fl import RFA, FedAvg, Federation, GroupMedian
+from fl.dropouts import by_stage
 from fl.registry import STRATEGIES
 from fl.round import Broadcast
 from protocols import PlainSum
@@ -246,13 +247,65 @@ def test_the_median_is_over_the_means_of_groups_that_nobody_chose(groups: int) -
     assert np.abs(at(run)).max() < 1.2, "one client of nine moves one group"
 
 
-def test_groups_are_drawn_anew_from_whoever_is_asked() -> None:
-    strategy, names = GroupMedian(4), tuple(f"{k:02}" for k in range(40))
-    draws = [strategy.sums(names, number) for number in range(1, 9)]
-    assert len({tuple(draw.values()) for draw in draws}) == 8
-    for draw in draws:
-        assert sorted(n for group in draw.values() for n in group) == list(names)
-        assert {len(group) for group in draw.values()} == {10}
+def test_groups_are_drawn_once_and_their_sums_of_all_rounds_tell_no_more_than_those_of_one() -> None:
+    """Groups drawn anew gave the server as many equations as clients after four rounds of twelve."""
+    names = tuple(f"{k:02}" for k in range(40))
+    strategies = [GroupMedian(4) for _ in range(8)]
+    again = GroupMedian(4)
+    again.sums(names, 1)
+    for strategy in strategies:
+        rows = [
+            [name in group for name in names]
+            for number in range(1, 9)
+            for group in strategy.sums(names, number).values()
+        ]
+        assert np.linalg.matrix_rank(np.array(rows, float)) == 4
+        assert set(np.sum(rows, axis=1)) == {10}
+        again.restore(strategy.state())
+        assert again.sums(names, 9) == strategy.sums(names, 9), "a run that goes on keeps its groups"
+    assert len({tuple(strategy.sums(names, 1).values()) for strategy in strategies}) == 8
+    kept = strategies[0].sums(names[:30], 9).values()
+    assert sorted(map(len, kept)) == [7, 7, 8, 8], "whoever is asked is dealt evenly"
+
+
+def test_sums_that_opened_in_an_abandoned_round_are_told_and_counted(tmp_path: Path) -> None:
+    run = federation(GroupMedian(3), [], MANY[1:], output=tmp_path)
+
+    def leave(protocol: Any, session: Any) -> Any:
+        gone = session.roster[
+            : {1: 2, 3: 3}.get(session.round, 0)
+        ]  # two of the first group, three of the last
+        return set(gone), by_stage(protocol, session, 0, dict.fromkeys(gone, False))
+
+    run.engine.departures = leave  # type: ignore[attr-defined]
+    result = run.fit(2)
+    assert [entry.abandoned is None for entry in result.history] == [False, True]
+    assert "2 of its 3 sums had been opened" in (result.history[0].abandoned or "")
+    assert "2 were the fewest so far" in str(result.statement)
+
+
+def test_the_protection_told_is_that_of_the_smallest_group() -> None:
+    many = np.linspace(0, 1, 28)[:, None] * np.ones(2)
+    run = federation(GroupMedian(3), [SecAggPlus()], many)
+    run.fit(1)
+    protocol = SecAggPlus()
+    assert protocol.withstands(10) > protocol.withstands(9)
+    assert "of the 9 clients" in run.protection.collusion  # type: ignore[union-attr]
+
+
+def criterion_of_mine(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+    """A loop that a layer may take over."""
+
+
+def test_several_sums_are_refused_where_a_price_or_a_mean_counts_on_one() -> None:
+    hidden = ClientDP(noise_multiplier=1.0, amplify=True)
+    run = federation(GroupMedian(3), [hidden], MANY, fraction=0.5, sampling="poisson")
+    with pytest.raises(StackError, match="their sizes would tell who was chosen"):
+        run.fit(1)
+    by_example = DistributedDP(noise_multiplier=1.0, unit="example", sample_rate=0.5, examples=13)
+    run = federation(GroupMedian(3), [by_example, SecAgg()], MANY, train=criterion_of_mine)
+    with pytest.raises(StackError, match="divides each by the examples of all clients"):
+        run.fit(1)
 
 
 def test_the_median_under_masks_is_that_of_the_plain_sum_bit_for_bit() -> None:
