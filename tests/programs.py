@@ -17,6 +17,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 HEAVY = [
+    "pytest",
     "torch",
     "torch.utils.data",
     "numba",
