@@ -15,6 +15,7 @@ from fl.round import Broadcast, Reference
 from protocols.codec import Record
 from protocols.errors import PolicyRefusal, StackError
 from protocols.layers import LocalTask, RoundFacts
+from protocols.party_state import KEPT
 from protocols.store import Store
 
 TAKEN = "taken"
@@ -90,4 +91,4 @@ def require_prepared(setup: FederationSetup) -> None:
 
 
 def _place(scope: str) -> str:
-    return f"work/{scope}"
+    return f"{KEPT}{scope}/work/done"  # `protocols.party_state.erase` takes it away with the run

@@ -22,6 +22,7 @@ from fl.round.chain import Chain
 from fl.round.party_ledger import LEDGER
 from protocols.errors import StackError
 from protocols.identity import BadSignature, Identity
+from protocols.party_state import KEPT
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid
 from tests.flower.test_flower_apps import SITES, loader_for, serve, train
@@ -113,6 +114,18 @@ def test_a_stopped_server_goes_on_and_everybody_begins_anew(tmp_path: Path) -> N
     assert len(result.history) == 4
 
 
+def test_what_nodes_made_is_erased_when_the_run_is_over(tmp_path: Path) -> None:
+    def held() -> list[int]:
+        stores = [load_site(tmp_path / f"n{n}", n, f"site-{n}").store for n in range(1, 8)]
+        return [len(list(store.names(KEPT))) for store in stores]
+
+    serve(grid_of(tmp_path), federation(), 1)
+    before = held()
+    assert sum(before) >= 3
+    serve(grid_of(tmp_path), federation(), 1, erase=True)
+    assert held() == before, "what is left is of the run before"
+
+
 def test_every_buffer_is_charged_at_the_server_and_at_the_nodes_that_are_in_it(tmp_path: Path) -> None:
     def noised(**named: Any) -> Federation:
         return federation([ClientDP(noise_multiplier=2.0, clip=0.5)], **named)
@@ -148,7 +161,7 @@ def test_a_node_contributes_what_it_made_once_and_only_to_the_model_that_it_bega
         if request.kind == START and node == 3:  # what it made is of a model that it is not asked about
             store = load_site(tmp_path / "n3", 3, "site-3").store
             with store.transaction() as t:
-                (place,) = t.names("work/")
+                (place,) = t.names(KEPT)
                 t.put(place, replace(Done.decode(t.get(place) or b""), base=bytes(32)).encode())
         return message
 
@@ -160,7 +173,7 @@ def test_a_node_contributes_what_it_made_once_and_only_to_the_model_that_it_bega
     assert "no work on the model" in played.refusals["site-3"]
     for n in (1, 2):
         with load_site(tmp_path / f"n{n}", n, f"site-{n}").store.transaction() as t:
-            assert not list(t.names("work/")), "what was sent once is not sent again"
+            assert not list(t.names(KEPT)), "what was sent once is not sent again"
 
 
 def test_after_a_buffer_that_failed_nodes_make_something_else(tmp_path: Path) -> None:
