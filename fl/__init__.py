@@ -9,9 +9,10 @@ from protocols.errors import Misuse
 if TYPE_CHECKING:
     from fl.average import SecureAverage
     from fl.client_evaluation import ClientEvaluation
-    from fl.compression import FewBits, RandomK
     from fl.federation import Federation
+    from fl.few_bits import FewBits
     from fl.low_rank import LowRank
+    from fl.random_k import RandomK
     from fl.strategies import (
         IFCA,
         RFA,
@@ -32,9 +33,9 @@ if TYPE_CHECKING:
     )
 
 _HOMES = {
-    "FewBits": "fl.compression",
+    "FewBits": "fl.few_bits",
     "LowRank": "fl.low_rank",
-    "RandomK": "fl.compression",
+    "RandomK": "fl.random_k",
     "ClientEvaluation": "fl.client_evaluation",
     "Federation": "fl.federation",
     "SecureAverage": "fl.average",

@@ -54,3 +54,19 @@ def losses_of(
         seen += size
     model.train(training)
     return np.nan_to_num(totals / seen, nan=np.inf) if seen else None
+
+
+def begun_anew(
+    model: NDArray[np.float64], chosen: NDArray[np.float64], few: Sequence[int], share: float, seed: int
+) -> NDArray[np.float64]:
+    """Return a flat model of copies in which those of `few` are the most chosen copy, moved by noise: at the optimum of
+    two clusters together, what is worse for the one is better for the other.
+
+    chosen: how many clients took each copy. share: of that copy's root mean square, the noise's deviation.
+    """
+    copies = model.reshape(len(chosen), -1).copy()
+    most = copies[int(np.argmax(chosen))]
+    width = share * float(np.sqrt(np.mean(most**2)))
+    for c in few:
+        copies[c] = most + width * np.random.default_rng([seed, c]).standard_normal(most.size)
+    return copies.ravel()

@@ -1,11 +1,15 @@
-"""LowRank: every weight matrix travels as a product with a basis that all clients share (after Vogels, Karimireddy and
-Jaggi, PowerSGD, NeurIPS 2019, section 3, with one of its two products a round).
+"""LowRank: every weight matrix travels as a product with a basis that all clients share: PowerSGD (Vogels, Karimireddy
+and Jaggi, NeurIPS 2019, Algorithm 1) with its two products in turns, as in ACP-SGD (Zhang et al., ICDCS 2023).
 
     odd rounds:   P = sum_i (M_i + e_i) Q     M <- P Q^T     L = orthonormal basis of P, for the next round
     even rounds:  R = sum_i L^T (M_i + e_i)   M <- L R       Q = orthonormal basis of R^T
     e_i <- (M_i + e_i) - what arrived of it
 
 The products are linear, so that a sum of them is the product of the sum; the bases follow sums alone and are broadcast.
+PowerSGD's second product needs the first one's sum, so that both in one round would open two sums of one update: a
+resend that clients' policies must allow, every survivor of the first held to the second, and a second charge beside
+noise. One product a round is one sum, half the bytes, and the same two half steps of the power iteration, the second
+on a fresh update; what a projection leaves out comes later by the residual.
 What does not belong here: residuals (`fl.compression`).
 """
 

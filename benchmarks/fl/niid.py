@@ -26,7 +26,7 @@ PARTIES, BATCH, RATE, MOMENTUM, DECAY = 10, 64, 0.01, 0.9, 1e-5
 METHODS = ("fedavg", "fedprox", "fednova", "feddyn", "scaffold")
 SPLITS = {"dirichlet(.5)": "dirichlet:alpha=0.5", "two classes": "classes:per_client=2"}
 REPAIRED = 0.1
-"""Factor on the local step size that keeps SCAFFOLD's steps within what its theorem allows."""
+"""Factor on the local step size that keeps a client's path near its start, as SCAFFOLD's theorem wants it."""
 
 
 def cells() -> dict[str, tuple[str, str, int, int]]:

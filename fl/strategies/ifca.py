@@ -20,7 +20,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from fl.copies import Copies, losses_of
+from fl.copies import Copies, begun_anew, losses_of
 from fl.round import Count, Mean
 from fl.strategies.base import Extras, Floats, Reported
 from fl.strategies.stepped import Stepped
@@ -34,11 +34,13 @@ COUNTS, CHOICE, NONE = "counts", "choice", -1
 class IFCA(Stepped):
     """Clustered federated learning. clusters: k >= 2. least: fewest clients of a cluster that send, >= 2; 0 beside
     noise on clients' updates, and there alone: nothing is counted then, a step is one round, and a copy moves by
-    `server_lr` times its cluster's sum over the number of all clients. server_lr: > 0. reseed: >= 0; 0 is the paper.
-    Else a copy that fewer than `least` chose begins anew as the most chosen one's, moved by noise of this share of its
-    root mean square: at the optimum of two clusters together, what is worse for the one is better for the other.
+    `server_lr` times its cluster's sum over the number of all clients. server_lr: > 0. reseed: >= 0; 0 is the paper,
+    where a copy that nobody chose stays as it is and several starts are needed. Else one that fewer than `least` chose
+    begins anew near the most chosen one, moved by noise of this share of its root mean square (`fl.copies.begun_anew`);
+    all clients must be asked then, for one whose clients were not drawn would lose its model.
 
-        result = Federation(make, loaders, strategy=IFCA(4), privacy=[SecAggPlus()]).fit(rounds=60)   # 30 steps
+        strategy = IFCA(4, reseed=0.01)
+        result = Federation(make, loaders, strategy=strategy, privacy=[SecAggPlus()]).fit(rounds=60)   # 30 steps
         result.model.copies[0], losses_of(result.model, loader)
     """
 
@@ -67,6 +69,11 @@ class IFCA(Stepped):
 
     def plan(self, run: RunFacts) -> None:
         self._corrupt = run.corrupt
+        if self.reseed and run.sampling != "all":
+            raise Misuse(
+                f"reseed={self.reseed:g}: a cluster whose clients are not drawn in a round would lose its model; ask "
+                "all clients in every round (fraction=1), or take reseed=0"
+            )
 
     def notes(self) -> tuple[str, ...]:
         honest = max(1, self.fewest - self._corrupt)
@@ -114,12 +121,7 @@ class IFCA(Stepped):
         few = [c for c in range(self.clusters) if self._counted[c] < self.fewest]
         if not (self.reseed and few and self._now > self._step):  # in a round that summed updates
             return model
-        copies = model.reshape(self.clusters, -1).copy()
-        most = copies[int(np.argmax(self._counted))]
-        width = self.reseed * float(np.sqrt(np.mean(most**2)))
-        for c in few:
-            copies[c] = most + width * np.random.default_rng([self._now, c]).standard_normal(most.size)
-        return copies.ravel()
+        return begun_anew(model, self._counted, few, self.reseed, self._now)
 
     def state(self) -> dict[str, Floats]:
         return {**super().state(), COUNTS: self._counted}

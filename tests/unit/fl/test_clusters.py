@@ -112,6 +112,12 @@ def test_a_copy_that_nobody_chose_begins_anew_and_splits_a_cluster_of_two_kinds(
     assert np.sort(ends[1][1], 0) == pytest.approx(np.sort(TRUTH[:2], 0), abs=0.01)
 
 
+def test_beginning_anew_is_refused_where_not_all_clients_are_asked() -> None:
+    """A cluster whose clients were not drawn would lose its model."""
+    with pytest.raises(Misuse, match=r"reseed=0\.05: .* ask all clients in every round"):
+        federation(IFCA(2, reseed=0.05), [0, 1] * 4, fraction=0.5).fit(2)
+
+
 @pytest.mark.parametrize("layer", [SecAgg, SecAggPlus])
 def test_ifca_under_masks_is_that_of_the_plain_sum_bit_for_bit(layer: Any) -> None:
     masked, plain = federation(IFCA(3), MEMBERS, [layer()]), federation(IFCA(3), MEMBERS)

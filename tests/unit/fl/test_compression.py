@@ -9,9 +9,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, SampleDP
-from fl import IFCA, RFA, FedAvg, FedDyn, Federation
-from fl.compression import FewBits, RandomK
-from fl.low_rank import LowRank
+from fl import IFCA, RFA, FedAvg, FedDyn, Federation, FewBits, LowRank, RandomK
 from fl.registry import PRIVACY
 from protocols.errors import Misuse, StackError
 from secagg import SecAgg, SecAggPlus

@@ -1,0 +1,61 @@
+"""RandomK: a random share of the coordinates inside a secure sum, the same for all clients, the rest later
+(`fl.compression`). What does not belong here: the round's seed (`fl.round`).
+"""
+
+import hashlib
+from dataclasses import replace
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from fl.compression import Compression
+from protocols.errors import Misuse
+from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
+
+
+class RandomK(Compression):
+    """A random share of the coordinates, the same for all clients of a round: they follow the round's public seed,
+    which the broadcast model fixes. share: in (0, 1]; at least one coordinate is sent.
+
+        Federation(make, loaders, privacy=[RandomK(0.1), ClientDP(epsilon=8, clip=0.5), SecAggPlus()])
+    """
+
+    name: ClassVar[str] = "random-k"
+
+    def __init__(self, share: float = 0.1) -> None:
+        if not 0 < share <= 1:
+            raise Misuse(f"share: expected a number in (0, 1], got {share}")
+        self.share = share
+
+    def _places(self, dimension: int, facts: RoundFacts) -> NDArray[np.int64]:
+        """Which coordinates are sent, in order (SHAKE-256 of the round's seed)."""
+        data = hashlib.shake_256(b"secagg random-k v1\0" + facts.seed).digest(8 * dimension)
+        order = np.argsort(np.frombuffer(data, "<u8"), kind="stable")
+        return np.sort(order[: self._size(dimension)])
+
+    def _size(self, dimension: int) -> int:
+        """How many coordinates of so many are sent."""
+        return min(dimension, max(1, round(self.share * dimension)))
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        return replace(self._takes(given), dimension=self._size(given.dimension))
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        places = self._places(given.dimension, facts)
+        chosen = np.zeros(given.dimension, bool)
+        chosen[places] = True
+        whole = self._compressed(contribution.vector, facts, lambda p: np.where(chosen, p, 0.0))
+        return replace(contribution, vector=whole[places])
+
+    def decode(
+        self,
+        aggregate: Aggregate,
+        given: Signal,
+        released: Signal,
+        facts: RoundFacts,
+        survivors: tuple[str, ...],
+    ) -> Aggregate:
+        vector = np.zeros(given.dimension)
+        vector[self._places(given.dimension, facts)] = aggregate.vector
+        return replace(aggregate, vector=vector)
