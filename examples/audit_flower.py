@@ -1,170 +1,100 @@
-"""Auditing somebody else's protocol, unchanged: a black-box adapter around Flower's SecAgg+.
+"""Flower's SecAgg+, its workflow and client mod as they are: cd examples; secagg audit audit_flower:factory.
 
-cd examples; secagg audit audit_flower:factory
-
-An adapter is a function (inputs, drop) -> (total or None, what the server saw). This one plays Flower's own
-workflow against Flower's own client mod, in this process. Needs the extras flower and audit. What you find
-is yours to judge: an adapter can be wrong. Report findings to the maintainers first, privately, and give
-them time.
+Messages go through its wire format and are answered once; a mod that raises answers with an error.
 """
 
 import logging
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from types import SimpleNamespace as Namespace
 from typing import Any
 
 import numpy as np
+from flwr import common
 from flwr.app import ConfigRecord, Context, Error, Message, RecordDict
 from flwr.client.mod import secaggplus_mod
-from flwr.common import Code, FitRes, Status, ndarrays_to_parameters, parameters_to_ndarrays
+from flwr.common.secure_aggregation import secaggplus_constants, secaggplus_utils
 from flwr.common.serde import recorddict_from_proto, recorddict_to_proto
-from flwr.compat.common import recorddict_compat
-from flwr.server.client_manager import SimpleClientManager
-from flwr.server.client_proxy import ClientProxy
+from flwr.compat.common import recorddict_compat as compat
+from flwr.proto.recorddict_pb2 import RecordDict as Wired
 from flwr.server.compat.legacy_context import LegacyContext
-from flwr.server.strategy import FedAvg
-from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECORD, Key
+from flwr.server.workflow.constant import MAIN_CONFIGS_RECORD, MAIN_PARAMS_RECORD
 from flwr.server.workflow.secure_aggregation.secaggplus_workflow import SecAggPlusWorkflow
-from flwr.serverapp.grid import Grid
 from flwr.supercore.task_identity import TaskIdentity
 
-from protocols.audit import BlackBox
+from protocols.audit import BlackBox, Wire
 
 STAGES = ("setup", "share-keys", "collect-masked-vectors", "unmask")
-BOUND = 127
-"""Inputs are integers within +-BOUND: the mod's quantiser is set so that it represents them exactly."""
+LEFT = Error(code=0, reason="no answer")
+BOUND, MODULUS = 127, 1 << 32  # the mod's quantiser represents every integer within +-BOUND exactly
 
 
-class Proxy(ClientProxy):
-    """What the workflow wants of a client: an identity."""
-
-    def __init__(self, node_id: int) -> None:
-        super().__init__(str(node_id))
-        self.node_id = node_id
-
-    def _unused(self, *_: Any, **__: Any) -> Any:
-        raise RuntimeError("the workflow talks to clients through the grid")
-
-    get_properties = get_parameters = fit = evaluate = reconnect = _unused
+def to_wire(content: RecordDict) -> bytes:
+    return recorddict_to_proto(content).SerializeToString()
 
 
-class Passive(FedAvg):
-    """Takes the workflow's average as it is."""
-
-    def aggregate_fit(self, server_round: int, results: Any, failures: Any) -> Any:
-        return results[0][1].parameters, {}
+def from_wire(body: bytes) -> RecordDict:
+    return recorddict_from_proto(Wired.FromString(body))
 
 
-class RecordingGrid(Grid):
-    """Hands every message to the client mod, through its wire format, and keeps what the server saw."""
-
-    def __init__(self, inputs: Sequence[np.ndarray], drop: Mapping[str, Collection[int]]) -> None:
-        self.inputs, self.stage = inputs, -1
-        self.leaves = {i: STAGES.index(stage) for stage, who in drop.items() for i in who}
-        self.contexts = [Context(0, i + 1, {}, RecordDict(), {}) for i in range(len(inputs))]
-        self.transcript: list[tuple[str, str, bytes]] = []
-
-    def send_and_receive(self, messages: Iterable[Message], *, timeout: float | None = None) -> list[Message]:
-        self.stage += 1
-        return [self._deliver(message) for message in messages]
-
-    def _deliver(self, message: Message) -> Message:
-        client = message.metadata.dst_node_id - 1
-        if self.stage >= self.leaves.get(client, len(STAGES)):
-            return Message(Error(code=0, reason="left"), reply_to=message)
-        message.content = self._seen("server", f"client {client}", message.content)
-        answer = secaggplus_mod(message, self.contexts[client], self._train)
-        answer.content = self._seen(f"client {client}", "server", answer.content)
-        return answer
-
-    def _seen(self, sender: str, recipient: str, content: RecordDict) -> RecordDict:
-        given, wire = received(content)
-        self.transcript.append((sender, recipient, wire))
-        return given
-
-    def _train(self, message: Message, context: Context) -> Message:
-        update = ndarrays_to_parameters([self.inputs[context.node_id - 1].astype(np.float64)])
-        result = FitRes(Status(Code.OK, ""), update, num_examples=1, metrics={})
-        return Message(recorddict_compat.fitres_to_recorddict(result, keep_input=True), reply_to=message)
-
-    def get_node_ids(self) -> Iterable[int]:
-        return [context.node_id for context in self.contexts]
-
-    def _unused(self, *_: Any, **__: Any) -> Any:
-        raise RuntimeError("the workflow uses send_and_receive only")
-
-    create_message = push_messages = pull_messages = get_nodes = set_run = _unused
-    run = property(_unused)
-
-
-def received(content: RecordDict) -> tuple[RecordDict, bytes]:
-    """The content as a receiver gets it, and what is on the wire."""
-    wire = recorddict_to_proto(content)
-    return recorddict_from_proto(wire), wire.SerializeToString()
-
-
-def run(
-    inputs: Sequence[np.ndarray], drop: Mapping[str, Collection[int]]
-) -> tuple[np.ndarray | None, list[tuple[str, str, bytes]]]:
-    """One round: the total that came out (None if none did), and everything the server sent and received."""
-    logging.getLogger("flwr").setLevel(logging.CRITICAL)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, 0, 0
-    n, dimension = len(inputs), len(inputs[0])
-    grid = RecordingGrid(inputs, drop)
-    workflow = SecAggPlusWorkflow(
-        n,
-        n // 2 + 1,
-        max_weight=1.0,
-        clipping_range=float(BOUND),
-        quantization_range=2 * BOUND,
-        modulus_range=1 << 32,
-    )
-    context = new_context(n, dimension)
-    workflow(grid, context)
-    average = average_in(context)
-    counting = STAGES.index("collect-masked-vectors")
-    survivors = [i for i in range(n) if grid.leaves.get(i, len(STAGES)) > counting]
-    if not np.isfinite(average).all() or grid.stage < len(STAGES) - 1 or not survivors:
-        return None, grid.transcript
-    return np.rint(average * len(survivors)).astype(np.int64), grid.transcript
+def trained(message: Message, vector: np.ndarray) -> Message:
+    update = common.ndarrays_to_parameters([vector.astype(np.float64)])
+    fit = common.FitRes(common.Status(common.Code.OK, ""), update, 1, {})
+    return Message(compat.fitres_to_recorddict(fit, keep_input=True), reply_to=message)
 
 
 def new_context(clients: int, dimension: int) -> LegacyContext:
-    """The workflow's surroundings: a strategy, the clients' identities, a model that is not finite until a
-    round ends.
-    """
-    manager = SimpleClientManager()
-    for node in range(1, clients + 1):
-        manager.register(Proxy(node))
-    strategy = Passive(fraction_fit=1.0, min_fit_clients=clients, min_available_clients=clients)
-    context = LegacyContext(Context(0, 0, {}, RecordDict(), {}), strategy=strategy, client_manager=manager)
-    model = ndarrays_to_parameters([np.full(dimension, np.nan)])
-    context.state.array_records[MAIN_PARAMS_RECORD] = recorddict_compat.parameters_to_arrayrecord(model, True)
-    context.state.config_records[MAIN_CONFIGS_RECORD] = ConfigRecord({Key.CURRENT_ROUND: 1})
+    """The workflow's surroundings: who trains, and a model that is not finite until a round ends."""
+    TaskIdentity.task_id = TaskIdentity.run_id = TaskIdentity.node_id = 0
+    model = common.ndarrays_to_parameters([np.full(dimension, np.nan)])
+    nodes = [(Namespace(node_id=i + 1), common.FitIns(model, {})) for i in range(clients)]
+    ours: Any = Namespace(num_available=lambda: clients, configure_fit=lambda *_: nodes)
+    ours.aggregate_fit = lambda number, results, _: (results[0][1].parameters, {})
+    context = LegacyContext(Context(0, 0, {}, RecordDict(), {}), strategy=ours, client_manager=ours)
+    context.state.array_records[MAIN_PARAMS_RECORD] = compat.parameters_to_arrayrecord(model, True)
+    context.state.config_records[MAIN_CONFIGS_RECORD] = ConfigRecord({"current_round": 1})
     return context
 
 
-def average_in(context: LegacyContext) -> np.ndarray:
-    """The model after the workflow, which is the clients' average."""
-    [average] = parameters_to_ndarrays(
-        recorddict_compat.arrayrecord_to_parameters(context.state.array_records[MAIN_PARAMS_RECORD], True)
-    )
-    return average
+def run(inputs: Any, drop: Any, tamper: Any = None) -> tuple[Any, Any]:
+    """One round: the total that came out (None if none did), and everything the server sent and received."""
+    logging.getLogger("flwr").setLevel(logging.CRITICAL)
+    wire, stages, counted = Wire(drop, tamper, once=True), iter(STAGES), list[int]()
+    states = [Context(0, i + 1, {}, RecordDict(), {}) for i in range(len(inputs))]
+
+    def send_and_receive(messages: Any, **_: Any) -> list[Message]:
+        stage, asked = next(stages), {m.metadata.dst_node_id - 1: m for m in messages}
+
+        def answer(i: int, body: bytes) -> bytes:
+            asked[i].content = from_wire(body)
+            return to_wire(secaggplus_mod(asked[i], states[i], lambda m, _: trained(m, inputs[i])).content)
+
+        came = dict(wire.trip(stage, {i: to_wire(m.content) for i, m in asked.items()}, answer))
+        counted.append(len(came))
+        return [Message(from_wire(came[i]) if i in came else LEFT, reply_to=m) for i, m in asked.items()]
+
+    context, n = new_context(len(inputs), len(inputs[0])), len(inputs)
+    options: Any = {"clipping_range": float(BOUND), "quantization_range": 2 * BOUND, "modulus_range": MODULUS}
+    grid: Any = Namespace(send_and_receive=send_and_receive)
+    SecAggPlusWorkflow(n, n // 2 + 1, max_weight=1.0, **options)(grid, context)
+    model = compat.arrayrecord_to_parameters(context.state.array_records[MAIN_PARAMS_RECORD], True)
+    total = np.rint(common.parameters_to_ndarrays(model)[0] * [*counted, 0, 0, 0][2])
+    return total.astype(np.int64) if np.isfinite(total).all() else None, wire.transcript
 
 
-def tolerated(clients: int, drop: Mapping[str, Collection[int]]) -> bool:
-    """What the workflow is asked for: a majority that answers every stage."""
-    return clients - sum(len(who) for who in drop.values()) >= clients // 2 + 1
+def elements(message: tuple[str, str, bytes]) -> Any:
+    configs = from_wire(message[2]).config_records.get(secaggplus_constants.RECORD_KEY_CONFIGS, {})
+    parts = configs.get(secaggplus_constants.Key.MASKED_PARAMETERS, [])[1:]
+    return np.concatenate([common.bytes_to_ndarray(p).ravel() for p in parts]) if parts else None
+
+
+def tolerated(clients: int, drop: Any) -> bool:
+    stayed = clients - sum(map(len, drop.values()))
+    return not (drop.get(STAGES[0]) or drop.get(STAGES[1])) and stayed >= clients // 2 + 1
 
 
 def factory() -> BlackBox:
     """What `secagg audit` asks for."""
-    return BlackBox(
-        run,
-        name="Flower's SecAgg+",
-        threat="semi-honest",
-        stages=STAGES,
-        counting="collect-masked-vectors",
-        bound=BOUND,
-        clients=(3, 5),
-        tolerated=tolerated,
-    )
+    expand, watch = secaggplus_utils.pseudo_rand_gen, f"{secaggplus_mod.__module__}:pseudo_rand_gen"
+    pieces: Any = {"elements": elements, "modulus": MODULUS, "seed_bytes": 32, "watch": watch}
+    pieces |= {"stream": lambda seed, count: expand(seed, MODULUS, [(count,)])[0], "tolerated": tolerated}
+    pieces |= {"stages": STAGES, "counting": STAGES[2], "bound": BOUND, "clients": (3, 5)}
+    return BlackBox(run, name="Flower's SecAgg+", **pieces)

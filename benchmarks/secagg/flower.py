@@ -13,13 +13,16 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 
 import numpy as np
-from flwr.app import Context, Error, Message
+from flwr.app import Context, Error, Message, RecordDict
 from flwr.client.mod import secaggplus_mod
+from flwr.common import parameters_to_ndarrays
+from flwr.compat.common import recorddict_compat
+from flwr.server.compat.legacy_context import LegacyContext
+from flwr.server.workflow.constant import MAIN_PARAMS_RECORD
 from flwr.server.workflow.secure_aggregation.secaggplus_workflow import SecAggPlusWorkflow
-from flwr.supercore.task_identity import TaskIdentity
 
 from benchmarks.secagg.work import Round, Work
-from examples.audit_flower import RecordingGrid, average_in, new_context, received
+from examples.audit_flower import from_wire, new_context, to_wire, trained
 
 RANGE = 1.0
 """Updates lie in [-RANGE, RANGE]; the mod quantises them to the work's bits."""
@@ -28,13 +31,14 @@ _STAGES = ("advertise-keys", "share-keys", "masked-input", "unmask")
 _INPUT = 2
 
 
-class InProcessGrid(RecordingGrid):
+class InProcessGrid:
     """Delivers messages to the mod, and keeps the clocks and the byte counts in place of the messages."""
 
     def __init__(
         self, updates: Sequence[np.ndarray], leaving: Iterable[int], clock: Callable[[], float]
     ) -> None:
-        super().__init__(updates, {})
+        self.updates, self.stage = updates, -1
+        self.contexts = [Context(0, i + 1, {}, RecordDict(), {}) for i in range(len(updates))]
         self.clock, self.leaving = clock, set(leaving)
         self.client_s = [0.0] * len(_STAGES)
         self.grid_s = [0.0] * len(_STAGES)
@@ -55,27 +59,36 @@ class InProcessGrid(RecordingGrid):
         node = message.metadata.dst_node_id
         if self.stage >= _INPUT and node in self.leaving:
             return Message(Error(code=0, reason="left"), reply_to=message)
-        message.content, wire = received(message.content)
-        self.down[node] += len(wire)
+        message.content = self._copied(message.content, self.down, node)
         began, self._training_s = self.clock(), 0.0
         answer = secaggplus_mod(message, self.contexts[node - 1], self._train)
         self.client_s[self.stage] += self.clock() - began - self._training_s
-        answer.content, wire = received(answer.content)
-        self.up[node] += len(wire)
+        answer.content = self._copied(answer.content, self.up, node)
         return answer
+
+    @staticmethod
+    def _copied(content: RecordDict, count: defaultdict[int, int], node: int) -> RecordDict:
+        wire = to_wire(content)
+        count[node] += len(wire)
+        return from_wire(wire)
 
     def _train(self, message: Message, context: Context) -> Message:
         """The training stub: the update is there already."""
         began = self.clock()
-        answer = super()._train(message, context)
+        answer = trained(message, self.updates[context.node_id - 1])
         self._training_s = self.clock() - began
         return answer
+
+
+def average_in(context: LegacyContext) -> np.ndarray:
+    """The model after the workflow, which is the clients' average."""
+    model = context.state.array_records[MAIN_PARAMS_RECORD]
+    return parameters_to_ndarrays(recorddict_compat.arrayrecord_to_parameters(model, True))[0]
 
 
 def run_flower(work: Work) -> Round:
     """Run the round once. Shares: the neighbours and the client itself, as that protocol counts them."""
     logging.getLogger("flwr").setLevel(logging.ERROR)
-    TaskIdentity.task_id, TaskIdentity.run_id, TaskIdentity.node_id = 0, 0, 0
     vectors = work.vectors()
     scale = RANGE / work.bound
     nodes = list(range(1, work.clients + 1))
@@ -92,7 +105,7 @@ def run_flower(work: Work) -> Round:
     )
     context = new_context(work.clients, work.dim)
     began = work.read_clock()
-    workflow(grid, context)
+    workflow(grid, context)  # type: ignore[arg-type]  # of a grid it uses send_and_receive
     ended = work.read_clock()
     survivors = [node for node in nodes if node not in set(leaving)]
     expected = np.mean([vectors[node - 1] for node in survivors], axis=0) * scale

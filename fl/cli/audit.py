@@ -220,20 +220,22 @@ def show(report: "Report") -> None:
     """Print the verdicts: what was not checked first, then failures with their stories. Nothing is wrapped."""
     from rich.markup import escape
 
-    from protocols.audit import find
+    from protocols.audit import Status, find
 
+    in_groups = (Status.NOT_CLAIMED, Status.NOT_VISIBLE)
     console = output.stdout_console()
     verdict = f"[bold {'green' if report.passed else 'red'}]{report.verdict}[/]"
     said = f"({report.level} box, threat model {escape(report.threat)}, seed {report.seed})"
     console.print(f"\n{escape(report.protocol)}: {verdict} {said}", soft_wrap=True)
     for checked in report.ordered():
-        if checked.status.value in ("passed", "not-visible"):
+        if checked.status in (Status.PASSED, *in_groups):
             continue
         console.print(f"\n{checked.status.value}: {checked.name}", style=STYLES[checked.status.value])
         story = f"  claims: {checked.claim}\n  {checked.counterexample or checked.reason}"
         console.print(story, highlight=False, markup=False, emoji=False, soft_wrap=True)
-    for reason, unseen in report.unseen().items():
-        console.print(f"\nnot visible: {', '.join(unseen)}", style=STYLES["not-visible"], soft_wrap=True)
+    for status, reason, whose in ((s, *item) for s in in_groups for item in report.reasons(s).items()):
+        group = f"\n{status.value.replace('-', ' ')}: {', '.join(whose)}"
+        console.print(group, style=STYLES[status.value], soft_wrap=True)
         console.print(f"  {reason}", highlight=False, markup=False, soft_wrap=True)
     if report.cut_off:
         console.print(f"\nnot reached: {', '.join(report.cut_off)}", style="yellow", soft_wrap=True)

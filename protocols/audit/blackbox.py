@@ -15,7 +15,7 @@ from protocols.audit.pieces import Malformed, Pieces
 from protocols.audit.prop import Finding
 from protocols.audit.randomness import supplied
 from protocols.audit.subject import Drop, Played, Subject, Vectors
-from protocols.audit.wire import place_of
+from protocols.audit.wire import Wire, place_of
 from protocols.audit_hooks import Hooks
 from protocols.errors import Misuse
 
@@ -119,6 +119,7 @@ class BlackBox(Subject):
         bridge = Bridge(self.sender, tamper)
         run = self.pieces.ring(SMALL_RING) if small and self.pieces.ring else self.run
         more = {"tamper": bridge} if "tamper" in self.given else {}
+        Wire.last = []
         with supplied(rng) if rng is not None else contextlib.nullcontext():
             try:
                 result = limited(lambda: run(given, gone, **more), self.timeout)
@@ -131,6 +132,7 @@ class BlackBox(Subject):
         played = self._checked(result, len(inputs), len(inputs[0]))
         played.survivors = self.survivors_of(len(inputs), drop or {})
         played.messages = bridge.messages
+        played.notes = tuple(f"client {i} raised {type(e).__name__}: {e}" for i, e in Wire.last)
         played.modulus = SMALL_RING if small else self.pieces.modulus
         return played
 

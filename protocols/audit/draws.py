@@ -9,6 +9,9 @@ from numpy.typing import NDArray
 from protocols.audit.prop import Finding
 from protocols.audit.subject import Drop, Played, Subject, Vectors
 
+SHOWN = 64
+"""Coordinates that a story shows."""
+
 
 def inputs(subject: Any, data: Any, dimension: int | None = None) -> list[NDArray[np.int64]]:
     """Draw clients' vectors within the subject's bound; extremes are drawn often."""
@@ -50,18 +53,26 @@ def exact(vectors: Vectors, survivors: tuple[int, ...]) -> list[int]:
     return [sum(int(vectors[i][j]) for i in survivors) for j in range(len(vectors[0]))]
 
 
+def short(vector: NDArray[Any]) -> str:
+    """A vector for a story: in full, or its beginning and its length."""
+    if len(vector) <= SHOWN:
+        return str(vector.tolist())
+    return f"{str(vector[:SHOWN].tolist())[:-1]}, ...] ({len(vector)} coordinates)"
+
+
 def tell(
     said: str, vectors: Vectors, gone: Drop | None = None, played: Played | None = None, **more: Any
 ) -> Finding:
     """Return a Finding that tells the example: inputs, who left, what came out."""
     lines = [said]
-    lines += [f"  client {i} put in {v.tolist()}" for i, v in enumerate(vectors)]
+    lines += [f"  client {i} put in {short(v)}" for i, v in enumerate(vectors)]
     lines += [f"  {sorted(who)} left before {stage}" for stage, who in (gone or {}).items() if who]
     if played is not None:
         lines.append(
-            f"  total {None if played.total is None else played.total.tolist()} over {list(played.survivors)}"
+            f"  total {None if played.total is None else short(played.total)} over {list(played.survivors)}"
         )
         lines += [f"  aborted: {played.why}"] if played.why else []
+        lines += [f"  {note}" for note in played.notes]
         lines += [f"  {who} refused: {error}" for who, error in played.refusals.items()]
     lines += [f"  {key}: {value}" for key, value in more.items()]
     return Finding("\n".join(lines))

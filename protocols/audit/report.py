@@ -82,11 +82,11 @@ class Report:
         """How many properties have that verdict."""
         return sum(p.status is status for p in self.properties)
 
-    def unseen(self) -> dict[str, list[str]]:
-        """What would make properties visible -> their names."""
+    def reasons(self, status: Status) -> dict[str, list[str]]:
+        """Why properties have that verdict -> their names: what would make them visible, for one."""
         found: dict[str, list[str]] = {}
         for p in self.properties:
-            if p.status is Status.NOT_VISIBLE:
+            if p.status is status:
                 found.setdefault(p.reason, []).append(p.name)
         return found
 

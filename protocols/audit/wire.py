@@ -6,6 +6,7 @@ here: any protocol.
 
 import re
 from collections.abc import Callable, Mapping
+from typing import ClassVar
 
 from protocols.audit.pieces import Seen, Tamper
 from protocols.audit.subject import Drop
@@ -22,8 +23,11 @@ class Wire:
 
     drop: stage -> who leaves before it. tamper: as `run` was given it. error: the error reply that the protocol's
     runtime makes where a party raises (None, the default: silence). once: whether the runtime delivers one answer of a
-    client per stage, whatever arrives. raised: what parties raised, as (client, error), for the adapter's author.
+    client per stage, whatever arrives. raised: what parties raised, as (client, error); a finding tells it.
     """
+
+    last: ClassVar[list[tuple[int, Exception]]] = []
+    """What parties raised in the session that began last."""
 
     def __init__(
         self, drop: Drop, tamper: Tamper | None = None, error: bytes | None = None, once: bool = False
@@ -33,6 +37,7 @@ class Wire:
         self.transcript: list[Seen] = []
         self.gone: set[int] = set()
         self.raised: list[tuple[int, Exception]] = []
+        Wire.last = self.raised
 
     def trip(self, stage: str, requests: Mapping[int, bytes], answer: Answer) -> list[tuple[int, bytes]]:
         """Carry the server's requests to clients and their answers back, as they arrive: (client's place, body).

@@ -5,7 +5,7 @@ The properties are those of `correctness` and `leaks`; here is how they are chec
 
 import json
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from itertools import combinations
 from typing import Any
 
@@ -19,6 +19,11 @@ from protocols.randomness import SystemRandom
 
 WINDOW = 32
 """Bytes of the pieces that messages are compared by."""
+APART = 18
+"""Clients' messages of either input; by chance they lie apart in one of 4 * 10^9 audits."""
+_FACTORS = np.frombuffer(SystemRandom().bytes(WINDOW), np.uint64) | np.uint64(1)
+LONG = 1 << 16
+"""Bytes of the beginning and of the end of what a client sent that are compared."""
 LENGTH = 512
 """Coordinates of the vectors that messages are compared for."""
 
@@ -126,17 +131,33 @@ def _holds(body: bytes, needles: list[bytes]) -> bool:
 
 
 def sizes_say_nothing(subject: Any, data: Any) -> None:
+    """Sizes of zeros are those of extremes; where sizes differ for equal inputs, neither lie all on one side."""
     n = subject.clients[0]
-    sizes = []
-    for row in ([0] * LENGTH, ([subject.bound, -subject.bound, 1] * LENGTH)[:LENGTH]):
-        played = subject.play([np.array(row, np.int64)] * n, {})
-        _seen(played, n, LENGTH, subject.bound)
-        sizes.append(sorted((s, r, len(b)) for s, r, b in played.transcript if s.startswith("client")))
-    if sizes[0] != sizes[1]:
-        where = next(((a, b) for a, b in zip(*sizes, strict=False) if a != b), ("count", "count"))
+    zeros, extremes = [0] * LENGTH, ([subject.bound, -subject.bound, 1] * LENGTH)[:LENGTH]
+    first, second = (_sizes(subject, row, n) for row in (zeros, extremes))
+    if first == second:
+        return
+    where = next(((a, b) for a, b in zip(first, second, strict=False) if a != b), ("count", "count"))
+    told = f"the size of a message depends on the input\n  zeros: {where[0]}\n  extremes: {where[1]}"
+    if _sizes(subject, zeros, n) == first:
+        raise Finding(told)
+    more = [[_up(_sizes(subject, row, n)) for _ in range(math.ceil(APART / n))] for row in (zeros, extremes)]
+    small, large = ([size for one in sizes for size in one] for sizes in more)
+    if max(small) < min(large) or max(large) < min(small):
         raise Finding(
-            f"the size of a message depends on the input\n  zeros: {where[0]}\n  extremes: {where[1]}"
+            f"{told}\n  sizes differ for equal inputs too, and those of {len(small)} messages lie apart"
         )
+
+
+def _sizes(subject: Any, row: list[int], n: int) -> list[tuple[str, str, int]]:
+    played = subject.play([np.array(row, np.int64)] * n, {})
+    _seen(played, n, LENGTH, subject.bound)
+    return sorted((s, r, len(b)) for s, r, b in played.transcript if s.startswith("client"))
+
+
+def _up(sizes: list[tuple[str, str, int]]) -> list[int]:
+    """By client, the bytes of all that it sent."""
+    return [sum(size for s, _, size in sizes if s == who) for who in sorted({s for s, _, _ in sizes})]
 
 
 def randomised(subject: Any, data: Any) -> None:
@@ -152,7 +173,7 @@ def randomised(subject: Any, data: Any) -> None:
         vector = same if session in (1, 3, 6) else np.zeros(LENGTH, np.int64)
         played = subject.play([vector] * n, {})
         _seen(played, n, LENGTH, subject.bound)
-        sent = [b"".join(b for s, _, b in played.transcript if s == f"client {i}") for i in range(n)]
+        sent = [_ends(b"".join(b for s, _, b in played.transcript if s == f"client {i}")) for i in range(n)]
         if vector is same:
             given[session] = sent
         else:
@@ -163,9 +184,15 @@ def randomised(subject: Any, data: Any) -> None:
     )
 
 
+def _ends(body: bytes) -> bytes:
+    """A long body's beginning and end."""
+    return body if len(body) <= 2 * LONG else body[:LONG] + body[-LONG:]
+
+
 def _no_piece_repeats(given: dict[int, list[bytes]], zeros: list[list[bytes]]) -> None:
-    public = {piece for sent in zeros for body in sent for piece in _windows(body)}
-    own = {session: {p for body in sent for p in _windows(body)} - public for session, sent in given.items()}
+    public = _all_windows(body for sent in zeros for body in sent)
+    windows_of = {session: _all_windows(sent) for session, sent in given.items()}
+    own = {session: windows[~_among(windows, public)] for session, windows in windows_of.items()}
     for first, second in combinations(given, 2):
         for client, body in enumerate(given[second]):
             at = _stretch(body, own[first])
@@ -177,21 +204,36 @@ def _no_piece_repeats(given: dict[int, list[bytes]], zeros: list[list[bytes]]) -
                 )
 
 
-def _stretch(body: bytes, seen: set[bytes]) -> int | None:
+def _stretch(body: bytes, seen: NDArray[np.uint64]) -> int | None:
     """Where as many windows in a row start that were seen as a window has bytes, or None.
 
     One window may end in a constant and a few random bytes, which come again by chance; so many in a row do not.
     """
-    run = 0
-    for at, piece in enumerate(_windows(body)):
-        run = run + 1 if piece in seen else 0
-        if run == WINDOW:
-            return at - WINDOW + 1
-    return None
+    known = np.concatenate([[0], np.cumsum(_among(_windows(body), seen))])
+    hits = np.flatnonzero(known[WINDOW:] - known[:-WINDOW] == WINDOW)
+    return int(hits[0]) if hits.size else None
 
 
-def _windows(body: bytes) -> list[bytes]:
-    return [body[at : at + WINDOW] for at in range(len(body) - WINDOW + 1)]
+def _all_windows(bodies: Iterable[bytes]) -> NDArray[np.uint64]:
+    return np.sort(np.concatenate([_windows(body) for body in bodies]))
+
+
+def _among(values: NDArray[np.uint64], known: NDArray[np.uint64]) -> NDArray[np.bool_]:
+    """Which of the values are among the known ones, which are sorted."""
+    if not known.size:
+        return np.zeros(values.size, bool)
+    found: NDArray[np.bool_] = known[np.minimum(np.searchsorted(known, values), known.size - 1)] == values
+    return found
+
+
+def _windows(body: bytes) -> NDArray[np.uint64]:
+    """A number for each piece of WINDOW bytes, at every place; that two of one number differ has a chance of 2^-64."""
+    if len(body) < WINDOW:
+        return np.empty(0, np.uint64)
+    words = np.ndarray((len(body) - 7,), "<u8", body, strides=(1,)).astype(np.uint64)
+    starts = range(0, WINDOW, 8)
+    pieces = (words[at : len(words) - (WINDOW - 8) + at] * _FACTORS[at // 8] for at in starts)
+    return sum(pieces, start=np.zeros(len(body) - WINDOW + 1, np.uint64))
 
 
 def _zeros_do_not_show(zeros: list[bytes], others: list[bytes]) -> None:

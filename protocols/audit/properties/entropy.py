@@ -47,6 +47,8 @@ def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
     """
     random = _Altered()
     messages, nonce = _messages(subject, random)
+    if not messages:
+        raise NotChecked("no message of a client is in the transcript")
     if _messages(subject, _Altered())[0] != messages:
         raise NotVisible(
             "take all randomness from os.urandom or secrets: equal randomness does not give equal messages here, so "

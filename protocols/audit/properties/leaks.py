@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.generators import watched
-from protocols.audit.prop import Finding, promised
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import black, tampered
 from protocols.audit.reading import input_bodies
 
@@ -197,6 +197,8 @@ def no_statistical_generators(subject: Any, data: Any) -> None:
     vectors = [np.ones(64, np.int64)] * subject.clients[0]
     subject.play(vectors, {})  # what is imported on first use must not see the watched generators
     with watched(used):
-        subject.play(vectors, {})
+        played = subject.play(vectors, {})
+    if not used and played.total is None and not played.transcript:
+        raise NotChecked("nothing came out of a session that nobody left")
     if used:
         raise Finding(f"randomness of a session comes from a statistical generator\n  {used[0]}")
