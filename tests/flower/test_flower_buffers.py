@@ -12,6 +12,7 @@ import torch
 from flwr.app import Message
 
 from dp import ClientDP, Ledger, SampleDP
+from examples.flower.keys import make_deployment, write_site
 from fl import FedBuff, Federation
 from fl.flower.compat import failure_of
 from fl.flower.messages import HELLO, START, WORK, unpack_request
@@ -21,10 +22,10 @@ from fl.round import Manifest, Version
 from fl.round.chain import Chain
 from fl.round.party_ledger import LEDGER
 from protocols.errors import StackError
-from protocols.identity import BadSignature, Identity
+from protocols.identity import BadSignature, Identity, SignedRoster
 from protocols.party_state import KEPT
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid
+from tests.flower.direct import DirectGrid, pem
 from tests.flower.test_flower_apps import SITES, loader_for, serve, train
 
 MORE = tuple(f"site-{n}" for n in range(1, 8))
@@ -236,6 +237,26 @@ def test_a_node_insists_on_as_many_of_a_version_as_its_own_federation_says(tmp_p
     (played,) = serve(grid, federation(strategy=FedBuff(4, alike=1, leaving=0)), 1).history
     assert played.abandoned
     assert any("keeps 1 clients of a version in a total, at least 2" in why for why in said)
+
+
+@pytest.mark.parametrize("signs", [True, False])
+def test_nodes_of_a_roster_work_on_models_whose_chain_its_server_signed(
+    tmp_path: Path, signs: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    files, apps, keys = make_deployment(tmp_path / "keys", len(MORE)), {}, {}
+    for n, node in enumerate(files.nodes, start=1):
+        write_site(files, node, {})
+        apps[n] = (federation().client_app(), {"secagg-site": str(node.identity.parent)})
+        keys[n] = pem(node.auth_public)
+    given = {"roster": SignedRoster.load(files.roster), "authority": files.authority_key}
+    own, grid = federation(output=tmp_path / "run"), SlowGrid(apps, keys=keys)
+    said = told(grid)
+    if not signs:
+        monkeypatch.setattr(Chain, "signed", lambda chain, run, signer: chain)
+    server = Identity.load(files.server_identity)
+    result = serve(grid, own, 2, timeout=5.0 if signs else 0.3, identity=server, **given)
+    assert [played.abandoned is None for played in result.history] == [signs] * 2
+    assert signs != any("BadSignature" in why for why in said)
 
 
 def test_nodes_take_chains_that_their_server_signed() -> None:
