@@ -38,8 +38,8 @@ if os.environ.get("SECAGG_MUTATION"):
     pytest_plugins = ["tests.mutation.plugin"]
 if BESIDE.is_dir():
     os.environ.setdefault("SECAGG_DATA", str(BESIDE))
-if _has_room():
-    tempfile.tempdir = os.environ.setdefault("TMPDIR", str(MEMORY))
+if "TMPDIR" not in os.environ and _has_room():
+    tempfile.tempdir = str(MEMORY)  # of the tests alone: what they start (pip, Ray) may need more room
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:
