@@ -16,7 +16,7 @@ from secagg import SecAggPlus
 
 NODES, ROUNDS = 4, 2
 
-client = ClientApp(mods=[privacy_mod([SecAggPlus()], site="simulation")])  # the first line
+client = ClientApp(mods=[privacy_mod([SecAggPlus()])])  # the first line
 
 
 @client.train()

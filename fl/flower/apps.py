@@ -109,10 +109,10 @@ def client_app(
     return app
 
 
-def _name(setup: FederationSetup, context: Context) -> str | None:
-    """Return what the federation calls a node, None where its configuration does not say. Raises Misuse."""
+def _name(setup: FederationSetup, context: Context) -> str:
+    """Return what the federation calls a node, "" where its configuration does not say. Raises Misuse."""
     if PARTITION not in context.node_config:
-        return None
+        return ""
     place, names = whole(PARTITION, context.node_config[PARTITION], 0), setup.names
     return names[place] if place < len(names) else f"helper-{place}"
 

@@ -1,12 +1,14 @@
 """What touches more of flwr than its documented names, in one place, so that a new minor version is read here first.
 
-What belongs here: error replies, the node list, the allow-list of strategies and what these keep, checking an app's
-bundle, and every name that flwr does not list in an `__all__`: the rest of `fl.flower` takes those from here. What does
-not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test runs against whatever newer
-version is installed.
+What belongs here: error replies, the node list, what tells a simulation, the allow-list of strategies and what these
+keep, checking an app's bundle, and every name that flwr does not list in an `__all__`: the rest of `fl.flower` takes
+those from here. What does not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test runs
+against whatever newer version is installed.
 """
 
+import sys
 from collections.abc import Callable, Mapping
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -46,8 +48,12 @@ def require_mean_only(strategy: Strategy) -> None:
     declared = vars(kind).get(DECLARATION, False) is True
     if kind not in ALLOWED and not declared:
         why = _WHY_NOT.get(kind.__name__, "nobody has said that the weighted mean is all it needs")
-        if kind.__name__.startswith("DifferentialPrivacy"):
+        if kind.__name__.startswith("DifferentialPrivacyServerSide"):
             why = "it clips single updates on the server; stack ClientDP with a secure sum instead"
+        elif kind.__name__.startswith("DifferentialPrivacyClientSide"):
+            why = "a mod of its own clips at the clients, in front of ours; ClientDP does both, and keeps an account"
+        elif kind.__module__.startswith("flwr.server."):
+            why = "it is a class of the legacy flwr.server.strategy: import it from flwr.serverapp.strategy"
         raise Misuse(
             f"{kind.__name__} cannot run on a secure sum: {why}. Allowed are "
             f"{', '.join(k.__name__ for k in ALLOWED)}, by exact type; a subclass that needs only the weighted mean "
@@ -122,6 +128,19 @@ def failure_of(message: Message) -> str | None:
 def node_keys(grid: Grid) -> dict[int, bytes]:
     """Return node id -> the public key (PEM) by which the SuperLink authenticated it; empty bytes without."""
     return {int(node.node_id): bytes(getattr(node, "public_key", b"")) for node in grid.get_nodes()}
+
+
+def in_simulation() -> bool:
+    """Whether an app runs in a process of Flower's simulation, where one machine plays every node."""
+    frame: FrameType | None = sys._getframe()
+    while frame is not None and frame.f_globals.get("__name__") != "flwr.simulation.ray_transport.ray_actor":
+        frame = frame.f_back
+    return frame is not None
+
+
+def is_simulated(grid: Grid) -> bool:
+    """Whether the nodes behind a grid are those of Flower's simulation."""
+    return type(grid).__name__ == "InMemoryGrid"
 
 
 def inner_names(strategy: Any) -> tuple[str, str, str]:

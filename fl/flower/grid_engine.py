@@ -11,7 +11,7 @@ from logging import WARNING
 from flwr.app import ConfigRecord, RecordDict
 
 from fl.flower.arrays import arrays_of
-from fl.flower.compat import log
+from fl.flower.compat import is_simulated, log
 from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
 from fl.flower.trips import SumOverGrid
@@ -25,6 +25,7 @@ NOTE = (
     "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
     "pin the code at the site"
 )
+PLAYED_HERE = "simulated nodes: one machine played them all, so nothing was hidden from it"
 STUCK = (
     "clients refuse to send an update that has left them before, in two rounds running: training gives the same "
     'update again. Let it depend on the round (config["server-round"]: another seed, batch order or rate), or '
@@ -64,7 +65,8 @@ class FlowerEngine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        return (NOTE, *self.said(), *self.server.state.notes())
+        played = (PLAYED_HERE,) if is_simulated(self.server.grid) else ()
+        return (NOTE, *played, *self.said(), *self.server.state.notes())
 
     def origin(self, run: str) -> Origin:
         return self.server.origin(run)

@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 from flwr.app import Context, Message
 
-from fl.flower.compat import ClientAppCallable, Mod, refusal
+from fl.flower.compat import ClientAppCallable, Mod, in_simulation, refusal
 from fl.flower.messages import is_protected
 from fl.flower.node_party import NodeParty, Part
 from fl.flower.site import CONFIG_KEY, Site, load_site
@@ -41,11 +41,11 @@ def privacy_mod(
     privacy, numbers: as in `PrivateStrategy` on the server; a difference shows in the session's context and ends the
     round. privacy may be a function of the node's `Site`, for layers that need this node's credentials. site: the
     folder with this node's own files; by default the SuperNode's --node-config says it (`secagg-site`), and a node
-    that says nothing is refused. "simulation": a private temporary folder per run and node, for Flower's simulation,
-    where one machine plays everybody; "simulation:FOLDER" puts them below a private folder that exists. evaluate:
-    "clear" lets evaluation metrics leave unprotected. weight: the metric that a node counts by, where the server may
-    name no other (default: the one that it names, the same for all nodes; one that is 0 at most nodes leaves the rest
-    alone in the mean).
+    that says nothing is refused. In Flower's simulation, where one machine plays everybody, it is a private temporary
+    folder per run and node; "simulation" says so too, and "simulation:FOLDER" puts them below a private folder.
+    evaluate: "clear" lets evaluation metrics leave unprotected. weight: the metric that a node counts by, where the
+    server may name no other (default: the one that it names, the same for all nodes; one that is 0 at most nodes leaves
+    the rest alone in the mean).
 
     Raises Misuse or StackError for layers that do not compose, and for one that must wrap the training itself.
     """
@@ -111,16 +111,20 @@ def _without_local(stack: Stack) -> Stack:
 
 
 def find_site(site: Path | str | None, context: Context, name: str | None = None) -> Site:
-    """Return this node's site; `name` is what it is called where its own files say nothing. Raises PolicyRefusal."""
+    """Return this node's site; `name` is what a Federation calls it where its own files say nothing ("" for nothing
+    either): behind a mod alone a node is called by its id, unless a roster names it. Raises PolicyRefusal.
+    """
     config = context.node_config
+    if site is None and CONFIG_KEY not in config and in_simulation():
+        site = SIMULATION
     if isinstance(site, str) and site.partition(":")[0] == SIMULATION:
         folder = _simulated(context, site.partition(":")[2])
         return load_site(folder, context.node_id, name, sync=False, node_config=config)
     place = site if site is not None else config.get(CONFIG_KEY)
     if not place:
         raise PolicyRefusal(
-            f"no place for this node's state: give the SuperNode --node-config '{CONFIG_KEY}=\"FOLDER\"' "
-            '(or, in a simulation, privacy_mod(..., site="simulation"))'
+            f"no place for this node's state: start the SuperNode with --node-config '{CONFIG_KEY}=\"/srv/secagg\"', a "
+            "folder of its own, which is made on first use"
         )
     return load_site(Path(str(place)), context.node_id, name, node_config=config)
 

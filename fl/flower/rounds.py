@@ -41,6 +41,7 @@ from fl.round.statement import statement_of
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
 from protocols.identity import Identity, Roster
 from protocols.layers import PrivacyLayer, RunFacts
+from protocols.plain import PlainSum
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.statement import Protection, Statement
@@ -97,6 +98,11 @@ class ProtectedRounds:
         self.engine = FlowerEngine(self.server, 0.0, lambda: notes)
         self.engine.begun = self._begin
         self._run: RunFacts | None = None
+        if isinstance(options.stack.secure_sum, PlainSum):
+            log(
+                WARNING,
+                "no secure sum is listed: the server reads every client's update (privacy=[SecAggPlus()])",
+            )
         self.account.run = self.server.federation()[0]
         self.state = RunState(options.store, options.stack, account)
         self.protection: Protection | None = self.state.resume(kept)
@@ -144,6 +150,13 @@ class ProtectedRounds:
         sizes = result.number, len(result.survivors), len(result.asked), shown
         log(INFO, "round %d: %d of %d in the sum, %s", *sizes)
         mean, layout = played.means[0], self.options.layout
+        missing = [name for name in layout.metrics if name not in result.train_metrics]
+        if missing and len(self.history) == 1:
+            log(
+                WARNING,
+                "metrics: %r never comes: no client's app replies with it; name what it does",
+                missing[0],
+            )
         metrics = MetricRecord({**result.train_metrics, layout.weight: mean.weight})
         content = RecordDict({layout.arrays: arrays_of(moves[0]), "metrics": metrics})
         return Message(content, reply_to=asked[result.asked[0]])

@@ -130,9 +130,12 @@ def load_site(
     """Read a node's files. Without a site.toml: no roster, the default policy, state in `folder`/state.
 
     sync: as in `FileStore`. node_config: the SuperNode's; its `secagg-dataset` and `secagg-ledgers` stand in place of
-    `dataset` and `ledgers`, and a `secagg-site` in it is an absolute path. Raises Misuse for an unknown key, one of
-    another type or range, or a file that does not fit, PeerError for a roster that does not verify or is older than
-    one accepted before, StoreError for files that cannot be read or are open to others.
+    `dataset` and `ledgers`, and a `secagg-site` in it is an absolute path. default_name: what a Federation calls the
+    node where its own files say nothing; without one, and without a roster, it is called by its node id.
+
+    Raises Misuse for an unknown key, one of another type or range, or a file that does not fit, PeerError for a roster
+    that does not verify or is older than one accepted before, StoreError for files that cannot be read or are open to
+    others.
     """
     table = _read(folder / FILE) | _said_by_node(node_config or {})
     demands = _demands(table.get("policy", {}), folder / FILE)
@@ -146,6 +149,8 @@ def load_site(
     if ledgers.exists() and not ledgers.is_dir():
         raise Misuse(f"{folder / FILE}: expected ledgers to be a folder, {ledgers} is none")
     ledger = PartyLedger(ledgers, table.get("dataset", ""), table.get("delta", DEFAULT_DELTA), store)
+    if roster is None and default_name is None:
+        name = f"node-{node_id}"  # nobody vouches for another one, and the server knows none
     if roster is not None:
         member = roster.member(name)
         if identity is None or identity.public != member.key:

@@ -103,6 +103,7 @@ class PrivateStrategy(Strategy):
         self.rounds: ProtectedRounds | None = None
         self._made_with = self._settings()
         self._done = 0
+        self._keeper: RunKeeper | None = None
 
     @property
     def history(self) -> list[RoundResult]:
@@ -141,7 +142,7 @@ class PrivateStrategy(Strategy):
         self.rounds = rounds
         private = PrivateGrid(rounds, self.evaluate, self.stage_timeout, self.node_timeout)
         given = self.strategy, rounds, num_rounds, kept
-        keeper = None if self.folder is None else RunKeeper(self.folder, *given)
+        keeper = self._keeper = None if self.folder is None else RunKeeper(self.folder, *given)
         try:
             if keeper is not None and kept is not None:
                 keeper.catch_up(kept)
@@ -173,14 +174,16 @@ class PrivateStrategy(Strategy):
         *,
         goes_on: bool,
     ) -> EvaluateFn:
-        """Return what the strategy's loop calls after every round: save first, then the user's evaluation."""
+        """Return what the strategy's loop calls after every round: the user's evaluation; a loop of its own is saved
+        here, and the state before round 1.
+        """
 
         def after(own_round: int, arrays: ArrayRecord) -> MetricRecord | None:
             if own_round == 0 and goes_on:
                 return None  # a run that goes on was saved and measured at this point before
             number = own_round + self._done
             rounds.number = number + 1
-            if keeper is not None:
+            if keeper is not None and (own_round == 0 or has_own_loop(self.strategy)):
                 keeper.save(number, tree_of(arrays))
             return evaluate_fn(number, arrays) if evaluate_fn else None
 
@@ -239,16 +242,24 @@ class PrivateStrategy(Strategy):
     def configure_train(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        self._arrays = arrays
         return self.strategy.configure_train(server_round + self._done, arrays, config, grid)
 
     def aggregate_train(
         self, server_round: int, replies: Iterable[Message]
     ) -> tuple[ArrayRecord | None, MetricRecord | None]:
-        return self.strategy.aggregate_train(server_round + self._done, replies)
+        """A round is kept the moment it is closed: what follows it may wait for nodes, or be killed."""
+        found = self.strategy.aggregate_train(number := server_round + self._done, replies)
+        self._arrays = self._arrays if found[0] is None else found[0]
+        if self._keeper is not None:
+            self._keeper.save(number, tree_of(self._arrays))
+        return found
 
     def configure_evaluate(
         self, server_round: int, arrays: ArrayRecord, config: ConfigRecord, grid: Grid
     ) -> Iterable[Message]:
+        if self.evaluate == "skip":
+            return []  # a strategy would sample nodes, and wait for them
         return self.strategy.configure_evaluate(server_round + self._done, arrays, config, grid)
 
     def aggregate_evaluate(self, server_round: int, replies: Iterable[Message]) -> MetricRecord | None:
