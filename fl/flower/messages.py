@@ -149,8 +149,8 @@ def _checked(body: Body, content: RecordDict, key: bytes | None) -> list[bytes]:
     frames = [arrays[name].data for name in sorted(arrays)]
     if key is not None and not body.signature:
         raise WireError(
-            "it is not signed, and a roster is held here: both sides need one (PrivateStrategy, server_app: roster=..., "
-            "authority=..., identity=...; site.toml: roster, authority, identity)"
+            "it is not signed, and a roster is held here: both sides need one (PrivateStrategy, server_app: roster=, "
+            "authority=, identity=; site.toml: roster, authority, identity)"
         )
     if key is not None:
         verify(key, _purpose(body), _signed(replace(body, signature=b""), frames), body.signature)
