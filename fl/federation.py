@@ -21,8 +21,7 @@ from fl.callbacks.base import Listeners, OnRound
 from fl.callbacks.base import checked as callbacks_of
 from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
-from fl.dropouts import Dropouts
-from fl.engines.clock import Clock
+from fl.engines.clock import simulated
 from fl.engines.memory import MemoryEngine
 from fl.federation_setup import (
     ClientEvaluates,
@@ -133,11 +132,7 @@ class Federation:
         self._made_with = made_with.of(self.setup)
         self.coordinator = Coordinator(self.setup)
         options = self.setup.options
-        drops = Dropouts(options.seed, options.dropout, self.coordinator.participants.spared, options.delays)
-        waited = drops.waited
-        if (buffers := self.setup.strategy.buffers) is not None:
-            buffers.arrivals = clock = Clock(options.seed, options.delays)
-            waited = clock.waited
+        drops, waited = simulated(self.coordinator.participants)
         self.engine: Engine = MemoryEngine(
             self.setup.stack.secure_sum,
             LocalComputation(self.setup, self.coordinator.model),
@@ -255,6 +250,7 @@ class Federation:
             )
         if isinstance(self.engine, MemoryEngine):
             self.engine.check(self.setup.strategy.name if self.setup.strategy.resends else "")
+        self.coordinator.participants.require_new(resume)
         run = self.coordinator.prepare(rounds)
         empty = [
             f"client {name!r} holds no example and contributes nothing: leave it out"

@@ -148,6 +148,14 @@ class Participants:
                 "server",
             )
 
+    def require_new(self, resume: bool) -> None:
+        """Raises Misuse for a second run in buffers, unless it goes on: clients remember the models of the first."""
+        if self.buffers is not None and self.buffers.over and not resume:
+            raise Misuse(
+                "this federation has played its buffers, and clients remember the models of that run: plan all rounds "
+                "in one fit, go on with fit(rounds, resume=True) from an output folder, or make another federation"
+            )
+
     def require_anybody(self, rounds: int) -> None:
         """Raises Misuse for windows in which no round finds as many clients as must survive."""
         least, each = self.options.min_survivors, range(1, rounds + 1)

@@ -7,7 +7,9 @@ from collections import Counter
 from collections.abc import Collection
 from typing import Any
 
-from fl.dropouts import delay
+from fl.dropouts import Dropouts, delay
+from fl.engines.memory import Waited
+from fl.sampling import Participants
 
 
 class Clock:
@@ -41,3 +43,13 @@ class Clock:
     def restore(self, state: Any) -> None:
         self.now, self._told, self.done = state["now"], state["told"], dict(state["done"])
         self.started = Counter(state["started"])
+
+
+def simulated(participants: Participants) -> tuple[Dropouts, Waited]:
+    """Return who leaves simulated rounds, and how long they take; buffers get a clock."""
+    options, buffers = participants.options, participants.buffers
+    drops = Dropouts(options.seed, options.dropout, participants.spared, options.delays)
+    if buffers is None:
+        return drops, drops.waited
+    buffers.arrivals = clock = Clock(options.seed, options.delays)
+    return drops, clock.waited

@@ -20,7 +20,7 @@ from fl import FedAvg, FedBuff, Federation
 from fl.cli import invoke
 from fl.dropouts import delay
 from fl.engines.clock import Clock
-from fl.round import Broadcast, Manifest, Version, reference_of
+from fl.round import Broadcast, Manifest, RoundResult, Version, reference_of
 from fl.round.buffers import Buffers, require_manifest
 from fl.round.chain import Chain
 from fl.round.kept import METRICS
@@ -208,6 +208,17 @@ def test_a_stopped_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert all(line["waited"] > 0 for line in lines)
 
 
+def test_a_second_run_of_one_federation_is_refused_unless_it_goes_on(tmp_path: Path) -> None:
+    run = federation(output=tmp_path)
+    run.fit(2)
+    with pytest.raises(Misuse, match="this federation has played its buffers"):
+        run.fit(2)
+    assert len(run.fit(4, resume=True).history) == 4
+    whole = federation()
+    whole.fit(4)
+    assert (vector(run) == vector(whole)).all()
+
+
 def test_every_buffer_is_charged_for_everybody_and_amplifies_nothing() -> None:
     noise: dict[str, Any] = {"noise_multiplier": 4.0, "clip": 0.5}
     result = federation((ClientDP(**noise),), range=None).fit(5)
@@ -268,17 +279,19 @@ def test_a_client_that_is_shown_another_model_than_is_said_leaves() -> None:
 
 
 def test_a_client_remembers_the_models_that_it_was_shown() -> None:
-    run = federation(strategy=FedBuff(6))
-    run.fit(2)
+    run, seen = federation(strategy=FedBuff(6)), set[str]()
     buffers = run.setup.strategy.buffers
     assert buffers is not None
-    seen = set(run.result.history[0].asked) | set(run.result.history[1].asked)
-    buffers.chain = Chain((bytes(32), *buffers.chain.digests[1:]))
-    buffers.models = {n: flat for n, flat in buffers.models.items() if n}
-    for state in (buffers.working, buffers.ready):
-        for name in [name for name, version in state.items() if version == 0]:
-            del state[name]
-    (*_, played) = run.fit(3).history
+
+    def another_past(played: RoundResult) -> None:
+        seen.update(played.asked if played.number < 3 else ())
+        if played.number == 2:
+            buffers.chain = Chain((bytes(32), *buffers.chain.digests[1:]))
+            for state in (buffers.working, buffers.ready):
+                for name in [name for name, version in state.items() if version == 0]:
+                    del state[name]
+
+    (*_, played) = run.fit(3, on_round=another_past).history
     for name in set(played.asked) & seen:
         assert "the server shows others than before" in played.refusals[name]
     assert set(played.asked) & seen
