@@ -18,6 +18,7 @@ from benchmarks.fl import (
     overhead,
     robust,
     scale,
+    text,
     wrap,
 )
 
@@ -44,4 +45,5 @@ lora.register(app)
 niid.register(app)
 robust.register(app)
 clusters.register(app)
+text.register(app)
 buffered.register(app)

@@ -3,8 +3,12 @@
 import json
 from pathlib import Path
 
+import pytest
+
 from benchmarks import harness, tables
+from benchmarks.fl.text import Tuning
 from tests.programs import ran
+from tests.toys.texts import small_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -57,3 +61,25 @@ def test_a_stopped_run_of_niid_renders_how_far_it_came(tmp_path: Path) -> None:
     shown = tables.refresh(f"{spec}\n<!-- /results -->", tmp_path)
     assert "| rounds done | left |" in shown
     assert "| x | 3 | 47 | 71.00 | 72.00 |" in shown
+
+
+def test_text_tunes_over_roles_and_centrally_by_as_many_steps_and_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A tiny model on small texts; the second call takes the first model and the rounds that are kept."""
+    monkeypatch.setattr("fl.data.text.published", lambda: small_texts(tmp_path))
+    monkeypatch.setenv("SECAGG_DATA", str(tmp_path))
+    monkeypatch.setattr("benchmarks.fl.text.ROLES", "shakespeare:length=10,least=1")
+    monkeypatch.setattr("benchmarks.fl.text.BOOKS", "dickens:length=10")
+    rows = []
+    for _ in range(2):
+        tuning = Tuning(rounds=2, epochs=1, fraction=1.0, hidden=8, seed=0, work=tmp_path / "work")
+        rows.append([tuning.untuned(), tuning.federated(), tuning.central()])
+    (before, over_roles, central), again = rows
+    assert (before["steps"], over_roles["rounds"], central["rounds"]) == (0, 2, 0)
+    assert over_roles["steps"] == central["steps"] > 0
+    assert over_roles["bits"] < before["bits"]
+    assert central["bits"] < before["bits"]
+    assert [row["bits"] for row in again] == [row["bits"] for row in (before, over_roles, central)]
+    assert over_roles["bytes_up"] > 0
+    assert over_roles["sample"].startswith("O, ")

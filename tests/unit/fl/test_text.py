@@ -18,33 +18,13 @@ from fl.data.text import ALPHABET, letters, numbers, speeches
 from fl.registry import MODELS
 from fl.training import evaluate, train_one_epoch
 from protocols.errors import DataMissing, Misuse
-
-PLAY = "\n\n".join(
-    block
-    for line in range(6)
-    for block in (
-        f"ROMEO:\nIt is the {line}th night,\nand Juliet is the sun.",
-        f"JULIET:\nO Romeo, {line}!",
-        "NURSE:",
-    )
-)
-BOOK = (
-    "\ufeffThe Project Gutenberg EBook\r\n*** START OF THIS PROJECT GUTENBERG EBOOK ***\r\n\r\n"
-    + "It was the best of times, “it was” the caf\u00e9 of times.\r\n" * 8
-    + "End of the Project Gutenberg EBook\r\n*** END OF THIS PROJECT GUTENBERG EBOOK ***\r\nlicence\r\n"
-)
+from tests.toys.texts import BOOK, PLAY, small_texts
 
 
 @pytest.fixture
 def texts(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with a small play and a small book in place of the published files."""
-    found = {}
-    for name, text in (("shakespeare", PLAY), ("dickens", BOOK)):
-        content = text.encode()
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "a.txt").write_bytes(content)
-        file = DataFile("a.txt", hashlib.sha256(content).hexdigest(), len(content))
-        found[name] = Source(name, (file,), "none")
+    found = small_texts(tmp_path)
     monkeypatch.setattr("fl.data.text.published", lambda: found)
     return tmp_path
 
@@ -57,7 +37,7 @@ def read(data: DataSet, rows: np.ndarray, test: bool = False) -> str:
 
 def test_a_role_says_its_text_in_order_and_its_last_fifth_is_the_test(texts: Path) -> None:
     data = load("shakespeare:length=10,least=1", texts)
-    assert data.client_names == ("JULIET", "ROMEO")  # the nurse says nothing
+    assert data.client_names == ("JULIET", "MERCUTIO", "ROMEO")  # the nurse says nothing
     for who, name in enumerate(data.client_names):
         said = speeches(PLAY)[name]
         train, test = data.clients_train == who, data.clients_test == who
@@ -120,7 +100,7 @@ def test_any_text_becomes_numbers_of_the_alphabet(text: str) -> None:
 
 def test_roles_are_clients_and_no_rule_splits_them_by_label(texts: Path) -> None:
     data = load("shakespeare:length=10,least=1", texts)
-    assert list(partition(data, "natural")) == ["JULIET", "ROMEO"]
+    assert list(partition(data, "natural")) == ["JULIET", "MERCUTIO", "ROMEO"]
     assert len(partition(data, "iid", 3)) == 3
     for rule in ("dirichlet", "classes"):
         with pytest.raises(Misuse, match="several labels per example"):
