@@ -203,6 +203,7 @@ class LocalComputation:
             loss=setup.loss,
             examples=examples_in(loader, own.whose),
             device=options.device,
+            broken_is_zero=setup.stack.counts_broken_as_zero,
             sent=tuple(leaf.name for leaf in broadcast.reference.schema.leaves if leaf.rule == "protect"),
         )
 

@@ -100,6 +100,11 @@ class Coordinator:
         if is_hidden(self.setup.stack, run):
             self.setup.require_secrecy()
         self._require_apart(run)
+        if run.cohort < (crowd := self._crowd()):
+            raise StackError(
+                f"{self.setup.strategy.name}: a round asks {run.cohort} clients, and what the server sees of a step "
+                f"would tell single updates among fewer than {crowd}: ask more, take fewer iterations, or add noise"
+            )
         self._try_evaluation()
         self.setup.schedule.check(
             self.setup.optimizer_for(self.model), rounds, self.setup.options.local_epochs
@@ -306,9 +311,14 @@ class Coordinator:
             manifest=manifest,
             bases=bases,
             origin=self.origin,
-            least=setup.strategy.least(number, clients, own),
+            least=max(setup.strategy.least(number, clients, own), self._crowd()),
             alike=LEAST_ALIKE if buffers is None else buffers.alike,
         )
+
+    def _crowd(self) -> int:
+        """Return the fewest clients of a total by the strategy, where a secure sum alone hides their updates."""
+        stack = self.setup.stack
+        return 1 if stack.noisy or stack.secure_sum.server_sees_vectors else self.setup.strategy.crowd
 
     def _cohort_of(self, name: str, clients: int) -> int:
         """Return how many clients a round asks in the sum `name`, as planned: at least as many as it asks now."""

@@ -255,7 +255,8 @@ class LocalTask:
     each round. loss: the user's `loss(model, batch)` for strategies that have one. examples: size of the
     client's data. result: set by a hook that computes the update itself (named arrays, e.g. a sum of
     clipped gradients) instead of leaving it in the model. sent: names of the tensors that make up the update, in
-    its order. noted: what a strategy's hooks leave for later ones.
+    its order. noted: what a strategy's hooks leave for later ones. broken_is_zero: a layer lets what cannot be sent
+    count as zero, so that a hook raises for nothing that follows the client's data.
     """
 
     client: str
@@ -271,6 +272,7 @@ class LocalTask:
     device: Any = None
     sent: tuple[str, ...] = ()
     noted: dict[str, Any] = field(default_factory=dict, repr=False)
+    broken_is_zero: bool = False
 
 
 Compute = Callable[[LocalTask], dict[str, float]]

@@ -170,6 +170,11 @@ class RoundPlan:
         summed = [part.summed for part in self.parts]
         return max(max(given.bound, *(c.bound for c in given.coordinates), 0) for given in summed)
 
+    @property
+    def counts_broken_as_zero(self) -> bool:
+        """Whether an update that holds NaN or infinity goes to a layer, which lets it count as zero."""
+        return any(layer.counts_broken_as_zero for layer in self.layers)
+
     def encode(self, contribution: Contribution, own: RoundFacts) -> Integers:
         """Client: return the integer vector to be summed. `own`: the facts with this client's name and store.
 
@@ -187,9 +192,12 @@ class RoundPlan:
         will be. block: which one of the contribution's.
         """
         part = next(part for part in self.parts if part.signals[0].block == block)
-        length = float(np.linalg.norm(vector))
-        if part.norm is not None and length > part.norm:
-            vector = vector * (part.norm / length)
+        largest = float(np.abs(vector).max(initial=0.0)) or 1.0
+        length = float(
+            np.linalg.norm(vector / largest)
+        )  # in units of the largest: the norm may not fit a float
+        if part.norm is not None and length > part.norm / largest:
+            vector = vector / largest * (part.norm / length)
         return part.quantiser.decode(part.quantiser.encode(vector)[0]) if part.quantiser else vector
 
     def _split(self, contribution: Contribution) -> Iterator[Contribution]:
@@ -202,8 +210,7 @@ class RoundPlan:
             vector = np.asarray(contribution.blocks[name], np.float64)
             if vector.shape != (block.dimension,):
                 raise Misuse(f"block {name!r}: expected shape ({block.dimension},), got {vector.shape}")
-            broken_is_zero = any(layer.counts_broken_as_zero for layer in self.layers)
-            if not (broken_is_zero or np.isfinite(vector).all()):
+            if not (self.counts_broken_as_zero or np.isfinite(vector).all()):
                 raise Misuse(f"block {name!r}: holds NaN or infinity; it is refused")
             yield Contribution(vector, contribution.weight if block.weighted else 1)
 

@@ -16,6 +16,7 @@ from fl.round.reference import exact_difference
 from protocols.errors import Misuse
 from protocols.layers import Contribution, RoundFacts
 from protocols.quantise import Quantiser
+from protocols.roundplan import RoundPlan
 from protocols.updates import Flat, Schema
 
 
@@ -53,7 +54,9 @@ def contribution_of(
     exact[EMPTY] = np.array([empty], np.int64)
     exact[COUNTERS] = exact_difference(trained.counters, before.counters)
     summed = {c.name for c in plan.summed.coordinates}  # a DP layer drops what would be exact
-    difference = trained.vector - before.vector if vector is None else _checked(vector, before.vector.size)
+    difference = (
+        trained.vector - before.vector if vector is None else _checked(vector, before.vector.size, plan)
+    )
     if broadcast.manifest is not None:
         difference *= broadcast.manifest.version(client).factor
     if WHERE in summed and plan.quantiser is not None:
@@ -62,9 +65,9 @@ def contribution_of(
     return Contribution(difference, counted, coordinates, dict(blocks or {}), source)
 
 
-def _checked(vector: NDArray[np.float64], size: int) -> NDArray[np.float64]:
-    """Return a copy of what a strategy sends in place of the difference."""
-    if vector.shape != (size,) or not np.isfinite(vector).all():
+def _checked(vector: NDArray[np.float64], size: int, plan: RoundPlan) -> NDArray[np.float64]:
+    """Return a copy of what a strategy sends in place of the difference, which a layer may count as zero."""
+    if vector.shape != (size,) or not (plan.counts_broken_as_zero or np.isfinite(vector).all()):
         raise Misuse(f"expected a finite vector of shape ({size},) from the strategy, got another")
     return np.array(vector, np.float64)
 

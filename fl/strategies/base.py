@@ -51,7 +51,8 @@ class Strategy:
     undelayed: what a client sends must be in the sum of the round in which it is sent, so that no layer beside it
     sends later what it leaves out. beyond_examples: why a layer that protects examples cannot stand beside it (a
     state or a choice that follows a client's data without noise); "" where it can, for what clients keep is made from
-    protected values alone; None: "" unless they keep state. needs_noise: why it cannot stand without a layer that
+    protected values alone; None: "" unless they keep state. crowd: the fewest clients of a total
+    where a secure sum alone hides updates, on which all insist. needs_noise: why it cannot stand without a layer that
     noises what clients send. buffers: who is done goes into a sum, in place of rounds that wait (None: they wait).
     """
 
@@ -66,6 +67,7 @@ class Strategy:
     range: float | None = None
     resends: ClassVar[bool] = False
     undelayed: bool = False
+    crowd: int = 1
     beyond_examples: str | None = None
     needs_noise: str = ""
     buffers: Buffers | None = None

@@ -29,7 +29,8 @@ class FedNova(FedAvg):
 
     usual: steps that a client usually takes, > 0: what the first round's updates are scaled to. tau: fixed steps that
     the server moves by; no client then tells its own (None: their mean, a second block of one number). max_steps:
-    public bound on a client's steps, >= 1; one that takes more is refused. server_lr, weighted: as FedAvg.
+    public bound on a client's steps, >= 1; one that takes more is refused, beside noise it tells so many. server_lr,
+    weighted: as FedAvg.
     """
 
     name: ClassVar[str] = "fednova"
@@ -68,13 +69,13 @@ class FedNova(FedAvg):
 
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         took = task.noted["steering"].reach[0] / task.noted["unit"]
-        if took > self.max_steps:
+        if took > self.max_steps and not task.broken_is_zero:  # else the layer clips what is told of it
             raise Misuse(f"max_steps: a client took {took:.4g} steps, expected {self.max_steps} at most")
         scale = facts.number_for(self.name, STEPS, self._scale) / took if took else 0.0
         blocks = {} if self.tau is not None else {STEPS: np.array([took])}
         moved = task.noted["steering"].moved(difference.size)  # running statistics are averaged as they are
         scaled = np.where(moved, difference * scale, difference)
-        return Extras(blocks=blocks, vector=scaled if np.isfinite(scaled).all() else None)
+        return Extras(blocks=blocks, vector=scaled)
 
     def move(self, mean: Mean) -> Floats:
         if self.tau is not None:

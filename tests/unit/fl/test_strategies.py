@@ -10,6 +10,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from dp import ClientDP
 from fl import (
     FedAdagrad,
     FedAdam,
@@ -224,6 +225,8 @@ def test_fednova_is_unbiased_where_clients_take_unequal_steps() -> None:
 def test_a_client_beyond_fednovas_public_bound_is_refused() -> None:
     with pytest.raises(Misuse, match=r"max_steps: a client took 6 steps, expected 4 at most"):
         federation(DATA, FedNova(max_steps=4), local_epochs=6).fit(1)
+    beside = federation(DATA, FedNova(max_steps=4), local_epochs=6, privacy=[ClientDP(noise_multiplier=1.0)])
+    assert beside.fit(1).history[0].refusals == {}, "nobody is told by name beside noise"
 
 
 # -- FedAdp --
