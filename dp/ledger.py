@@ -139,14 +139,6 @@ class Ledger:
         concerns; writes nothing."""
         return max(self._prices_with(self._totals(), event, count, party, self.terms.accountant).values())
 
-    def affords(self, event: Event, count: int = 1, party: str = "") -> bool:
-        """Whether `charge` would accept it now; writes nothing."""
-        try:
-            self._refuse_overspending(self._totals(), event, count, party)
-        except BudgetExceeded:
-            return False
-        return True
-
     def spent(self) -> tuple[Spending, ...]:
         """The price of every statement so far, in a fixed order; none before the first charge."""
         totals = self._totals()

@@ -65,11 +65,6 @@ class PlayedRound:
     paid: list[Broadcast] = field(default_factory=list, repr=False)
     error: Aborted | None = None
 
-    @property
-    def charged(self) -> bool:
-        """Whether anything was charged."""
-        return bool(self.paid)
-
 
 def play(
     parts: Sequence[Broadcast],
