@@ -191,6 +191,13 @@ def seal(vector: np.ndarray) -> bytes:
     return nonce + AESGCM(bytes(32)).encrypt(nonce, vector.astype("<i8").tobytes(), b"")
 
 
+def test_a_narrow_seed_is_found_among_many_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    many = {"clients": (6, 6)}
+    assert verdict("secrets-are-drawn-in-full", **many).status is Status.PASSED
+    monkeypatch.setattr(masked, "draw_seed", stretched)
+    assert verdict("secrets-are-drawn-in-full", **many).reason.startswith("a draw of 32 bits reaches")
+
+
 def test_a_copied_contribution_is_found() -> None:
     def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
         wire = Wire(drop, tamper)

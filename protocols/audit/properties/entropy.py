@@ -17,6 +17,8 @@ from protocols.kernel import Message
 
 MANY, SECONDS = 1 << 19, 10.0
 """Streams of a black box that are compared, and the time for it."""
+MASK_BYTES = 64
+"""A draw that reaches so many bytes of messages was expanded."""
 LEAST_BYTES = 16
 """128 bits: the least that stands behind a secret."""
 
@@ -42,8 +44,8 @@ class _Altered(ReplayRandom):
 def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
     """Behind every byte that a client sends and that is random there are at least 128 bits that it drew.
 
-    The same session again, with one draw changed, or one byte of it: which bytes of clients' messages depend on
-    which draws, and on how much of each.
+    In a black box no draw of fewer is expanded, whatever is added to it. The same session again, with one draw changed,
+    or one byte of it: which bytes of clients' messages depend on which draws, and on how much of each.
     """
     random = _Altered()
     messages, nonce = _messages(subject, random)
@@ -61,7 +63,13 @@ def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
         if not drawn or _public(drawn, wire):  # nonces are
             continue
         changed, _ = _messages(subject, _Altered(number))
-        for where in _differences(messages, changed):
+        reached = _differences(messages, changed)
+        if len(drawn) < LEAST_BYTES and len(reached) >= MASK_BYTES and subject.level == "black":
+            raise Finding(
+                f"a draw of {8 * len(drawn)} bits reaches {len(reached)} bytes of clients' messages\n"
+                f"  draw {number} of the session: a seed has {8 * LEAST_BYTES} bits or more"
+            )
+        for where in reached:
             behind[where] += len(drawn)
         if changed != messages:
             used.append((number, len(drawn)))
@@ -83,6 +91,8 @@ def _public(drawn: bytes, wire: bytes) -> bool:
     for lead in range(3):  # bytes before it in the same piece of base64
         inside = base64.b64encode(bytes(lead) + drawn)[-(-4 * lead // 3) :]
         texts.append(inside[: 4 * len(drawn) // 3 - 1].decode())
+    if len(drawn) < 4:  # it would be there by chance
+        return False
     return drawn in wire or any(len(text) >= 6 and text.encode() in wire for text in texts)
 
 
@@ -127,7 +137,8 @@ def _messages(subject: Any, random: _Altered, **options: Any) -> tuple[list[byte
     """What clients send, in order, and the session's nonce."""
     n = subject.clients[0]
     updates = {i: bytes([i + 1]) * 32 for i in range(n)}
-    vectors = [np.array([i, -i], np.int64) % (subject.bound + 1) for i in range(n)]
+    length = 1 if subject.level == "white" else MASK_BYTES  # so that one that is expanded reaches far
+    vectors = [np.array([i, -i] * length, np.int64) % (subject.bound + 1) for i in range(n)]
     played = subject.play(vectors, {}, bound=subject.bound, rng=random, updates=updates, **options)
     sent = [body for sender, _, body in played.transcript if sender.startswith("client ")]
     return sent, played.session.nonce if played.session is not None else b""
