@@ -96,7 +96,7 @@ class Coordinator:
         run = self.planned(arguments.checked("rounds", rounds))
         self._require_survivors(self.setup.options.min_survivors, run)
         self.participants.require_anybody(run.rounds)
-        self._check_recipients(run.sampling == "all")
+        self.setup.require_recipients(run.sampling == "all")
         if is_hidden(self.setup.stack, run):
             self.setup.require_secrecy()
         self._require_apart(run)
@@ -114,7 +114,7 @@ class Coordinator:
         corrupt = self.setup.stack.secure_sum.withstands(run.cohort)
         self.setup.strategy.plan(replace(run, corrupt=corrupt))
         sample = self.sample()
-        self._check_weights(sample)
+        self.setup.require_weights(sample.plan.summed.weight_cap)
         if (
             self.setup.options.metrics != RunOptions.metrics
         ):  # the default's are left out where noise forbids them
@@ -134,16 +134,6 @@ class Coordinator:
                 new_session(self.setup.stack.secure_sum, self.open(1, self.setup.names))
         self._check_sums(self.setup.options.min_survivors, run)
         return run
-
-    def _check_weights(self, sample: Broadcast) -> None:
-        """Raises StackError where the layers let clients count by less than the strategy chooses."""
-        strategy, most = self.setup.strategy, sample.plan.summed.weight_cap
-        if strategy.weight_cap and most < strategy.weight_cap:
-            raise StackError(
-                f"{strategy.name} chooses weights up to {strategy.weight_cap}, and a client counts {most} at most: "
-                "lower its weight_cap, raise the federation's, or let the layer take weights "
-                '(ClientDP(weights="bounded", weight_cap=...))'
-            )
 
     def _try_evaluation(self) -> None:
         """Note the names of the test metrics. Raises Misuse for test data that the default evaluation cannot read, and
@@ -234,16 +224,6 @@ class Coordinator:
         """Return the public cap on weights: at least 2, for 1 would count empty clients as much as others."""
         sizes = {} if self.setup.stack.hides_sizes else self.setup.sizes
         return max(2, *sizes.values()) if sizes else None
-
-    def _check_recipients(self, everyone: bool) -> None:
-        """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""
-        recipients = self.setup.stack.secure_sum.recipients
-        if missing := [name for name in recipients if name not in self.setup.names]:
-            raise Misuse(
-                f"{missing[0]!r} is to be given the sum and is no client of this federation: {list(self.setup.names)}"
-            )
-        if recipients and not everyone:
-            raise Misuse(f"{recipients[0]!r} is to be given every sum, and not every round asks every client")
 
     def choose(self, number: int) -> tuple[str, ...]:
         """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""

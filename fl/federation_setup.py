@@ -101,6 +101,26 @@ class FederationSetup:
             )
         return made
 
+    def require_weights(self, most: int) -> None:
+        """Raises StackError where the layers let clients count by less (at most `most`) than the strategy chooses."""
+        strategy = self.strategy
+        if strategy.weight_cap and most < strategy.weight_cap:
+            raise StackError(
+                f"{strategy.name} chooses weights up to {strategy.weight_cap}, and a client counts {most} at most: "
+                "lower its weight_cap, raise the federation's, or let the layer take weights "
+                '(ClientDP(weights="bounded", weight_cap=...))'
+            )
+
+    def require_recipients(self, everyone: bool) -> None:
+        """Who is to be given every round's sum must be a client, and asked in every round. Raises Misuse."""
+        recipients = self.stack.secure_sum.recipients
+        if missing := [name for name in recipients if name not in self.names]:
+            raise Misuse(
+                f"{missing[0]!r} is to be given the sum and is no client of this federation: {list(self.names)}"
+            )
+        if recipients and not everyone:
+            raise Misuse(f"{recipients[0]!r} is to be given every sum, and not every round asks every client")
+
     def require_secrecy(self) -> None:
         """Raises StackError for what tells, or counts on, who took part, which a layer counts on being secret."""
         if self.keeps_state:
