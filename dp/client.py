@@ -43,7 +43,6 @@ from protocols.layers import (
     RunFacts,
     Signal,
     Value,
-    groups_of,
 )
 from protocols.statement import PrivacyEvent
 from protocols.store import Store
@@ -187,26 +186,10 @@ class ClientDP(PricedLayer):
             return True
         return self.correlation.attendance(self._rounds).comes(store, scope, self.name, number)
 
-    def _plan_rows(self, run: RunFacts) -> None:
-        """Raises Misuse where clients would come before their separation is over."""
-        if self.correlation is None:
-            return
-        self._rounds, separation = run.rounds, self.correlation.separation
-        turns = {
-            "cyclic": groups_of(run.rate),
-            "round-robin": run.population // run.cohort,
-            "arrivals": separation,
-        }
-        kind = run.sampling.split(" within")[0]
-        if turns.get(kind, 0) < separation:
-            raise Misuse(
-                f"{self.name}: clients take part {separation} rounds apart, and {run.sampling} asks them earlier: say "
-                f'sampling="cyclic" with a fraction of at most 1/{separation}, or "arrivals", where each comes by '
-                "itself and not too early"
-            )
-
     def plan(self, run: RunFacts) -> None:
-        self._plan_rows(run)
+        if self.correlation is not None:
+            self.correlation.require_turns(run, self.name)
+            self._rounds = run.rounds
         chance, delta = self._chance(run), self.price.at(run)
         if (1 + math.exp(min(self.price.epsilon or 0.0, 700.0))) * chance * run.rounds >= delta:
             raise self._fails_too_often(run)

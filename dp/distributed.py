@@ -12,8 +12,7 @@ Steinke (ICML 2021). The arithmetic is in `dp.encoding`, the rotation in `dp.rot
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
-from functools import partial
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -22,17 +21,16 @@ from numpy.typing import NDArray
 from dp import encoding
 from dp.clipping import clip_or_drop
 from dp.correlated.attendance import Attendance
-from dp.correlated.options import Correlation
 from dp.correlated.rows import Integers, Opened, combined
 from dp.correlated.slots import batch
-from dp.correlated.strategy import Strategy
+from dp.distributed_plan import DistributedPlan, Plan
 from dp.event_json import to_fact
-from dp.events import DiscreteGaussianSum, Event, Relation, Skellam, Unit
-from dp.layering import Ledgers, Price, PricedLayer, discrete
-from dp.mechanisms import SAMPLER_DISTANCE, discrete_gaussian, skellam
+from dp.events import Event, Relation, Unit
+from dp.layering import Ledgers, Price
+from dp.mechanisms import discrete_gaussian, skellam
 from dp.mechanisms.grid import noise_step, rounded_bound, to_grid
-from dp.rotation import padded, rotate, unrotate
-from dp.rounding import conditional_round, dithered_round, l1_bound
+from dp.rotation import rotate, unrotate
+from dp.rounding import conditional_round, dithered_round
 from dp.suggestion import drowned
 from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors
 from protocols.layers import (
@@ -44,7 +42,6 @@ from protocols.layers import (
     RoundFacts,
     RunFacts,
     Signal,
-    Value,
 )
 from protocols.party_state import PartyState
 from protocols.statement import PrivacyEvent
@@ -56,28 +53,7 @@ _FINE_BITS = 22
 _EDGE = 1 - 2.0**-6
 
 
-@dataclass(frozen=True)
-class _Plan:
-    """What follows from options and run, the same on every machine. grid: of the update; a further vector's steps are
-    in proportion to its clip. dims: of each vector. rows: that one contribution enters. vectors: of a contribution.
-    """
-
-    grid: encoding.Grid
-    dims: int
-    survivors: int
-    shares: int
-    rows: int = 1
-    vectors: int = 1
-
-
-def unknown(survivors: int, colluders: int) -> int:
-    """Return how many shares of noise an adversary does not know at least: the colluders, or any one client of the sum,
-    subtract their own; whoever the sum tells of adds one in any case.
-    """
-    return max(1, survivors - max(1, colluders))
-
-
-class DistributedDP(PricedLayer):
+class DistributedDP(DistributedPlan):
     """Distributed differential privacy in front of any secure sum over Z_M.
 
     epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of one unit's contribution (an
@@ -148,7 +124,11 @@ class DistributedDP(PricedLayer):
         self.batches, self.epochs, self.amplify = batches or 1, epochs or 1, amplify
         self.correlation = self._correlated(correlation, batches, epochs, bands, momentum, even_so)
         self.keeps_state, self._opened, self._rounds = self.correlation is not None, Opened(), 0
-        if self.correlation is not None and self.unit is Unit.EXAMPLE and sample_rate is None:
+        if self.correlation is not None and self.unit is Unit.EXAMPLE:
+            if sample_rate is not None:
+                raise Misuse(
+                    "correlated noise takes batches in turns: leave out sample_rate (amplify=True has coins)"
+                )
             sample_rate = 1 / self.batches  # an example's share of the rows
         self.rate, self.examples = self._sampling(sample_rate, examples)
         self._sums: dict[str, NDArray[np.int64]] = {}
@@ -168,63 +148,6 @@ class DistributedDP(PricedLayer):
                 f"got {rate} and {examples}"
             )
         return float(rate), int(examples)
-
-    def _correlated(
-        self,
-        correlation: str | None,
-        batches: int | None,
-        epochs: int | None,
-        bands: int | None,
-        momentum: float,
-        even_so: bool,
-    ) -> Correlation | None:
-        if correlation is None and not (batches or epochs or bands or momentum or self.amplify):
-            return None
-        if correlation != "banded" or batches is None or epochs is None or epochs < 1 or batches < 2:
-            raise Misuse(
-                'correlated noise needs correlation="banded", batches >= 2 (how many take turns) and epochs >= 1, '
-                f"which the other options are for; got {correlation!r}, batches={batches} and epochs={epochs}"
-            )
-        if self.noise != "gaussian":
-            raise Misuse('correlated noise is a discrete Gaussian: say noise="gaussian"')
-        if self.unit is Unit.CLIENT and (self.amplify or not even_so):
-            raise Misuse(
-                f"{self.name} at client level: everybody who sends in every round, with independent noise, does better "
-                "than clients that take turns under correlated noise, for the same traffic: leave out correlation. "
-                'unit="example" gains by it; even_so=True plays it nevertheless (without amplify)'
-            )
-        if not self.amplify:
-            return Correlation(batches, epochs, bands, momentum)
-        bands = bands or min(4, batches)
-        if bands > batches:
-            raise Misuse(
-                f"expected at most {batches} bands, got {bands}: a coin of probability bands / batches"
-            )
-        return Correlation(bands, None, bands, momentum)
-
-    @property
-    def _coin(self) -> float:
-        """The chance that is claimed for an example's coin; 1 where nothing is sampled in secret."""
-        if self.correlation is None:
-            return self.rate
-        return (self.correlation.bands or 1) / self.batches if self.amplify else 1.0
-
-    def _strategy(self, run: RunFacts) -> Strategy | None:
-        return None if self.correlation is None else self.correlation.strategy(run.rounds)
-
-    def plan(self, run: RunFacts) -> None:
-        if self.correlation is None:
-            return
-        if (run.rounds, run.sampling) != (self.batches * self.epochs, "all"):
-            raise Misuse(
-                f"{self.name}: {self.batches} batches and {self.epochs} epochs make {self.batches * self.epochs} "
-                f"rounds, each of which asks everybody, for who holds history sends it; planned are {run.rounds}, "
-                f"sampling {run.sampling!r}"
-            )
-        self._rounds = run.rounds
-
-    def public(self) -> dict[str, Value]:
-        return self.correlation.public(self._rounds) if self.correlation and self._rounds else {}
 
     # -- public arithmetic --
 
@@ -257,7 +180,7 @@ class DistributedDP(PricedLayer):
         return f"; correlated over rounds, {turns}: parties keep their last sums, sealed, for as long as C' has bands"
 
     def kind(self, run: RunFacts | None) -> Event:
-        return self._event(_Plan(encoding.Grid(1.0, 2, 2.0**10, 2.0**20), 1, 1, 1))
+        return self._event(Plan(encoding.Grid(1.0, 2, 2.0**10, 2.0**20), 1, 1, 1))
 
     def outlook(self, run: RunFacts) -> str | None:
         if self.unit is Unit.EXAMPLE:  # a step of noised gradients is short; many add up
@@ -266,112 +189,7 @@ class DistributedDP(PricedLayer):
         others = math.sqrt(grid.share_variance * max(1, self.survivors(run) - 1)) * grid.step / self.clip
         return drowned(self.name, others, self.clip, run.dimension, max(1.0, run.expected))
 
-    def _plan(self, run: RunFacts) -> _Plan:
-        return self.calibrated(run, lambda: self._calibrated(run))
-
-    def _calibrated(self, run: RunFacts) -> _Plan:
-        survivors = self.survivors(run)
-        colluders = self._colluders(run)
-        if survivors <= colluders:
-            raise Misuse(
-                f"{survivors} survivors less {colluders} colluders leave nobody to add noise; demand "
-                "more survivors"
-            )
-        shares = unknown(survivors, colluders)
-        dims = padded(run.dimension)
-        if others := [b.name for b in run.blocks if padded(b.dimension) != dims]:
-            raise StackError(
-                f"{self.name} shares one grid between vectors of one length; the block {others[0]!r} is of another"
-            )
-        vectors = len(self.vectors(run))
-        draft = encoding.Demand(
-            self.clip, dims, run.cohort, shares, 1.0, self._units(run), conditional=self.unit is Unit.CLIENT
-        )
-        times, rows = run.rounds, 1
-        if self.correlation is not None:
-            strategy = self.correlation.strategy(run.rounds)
-            draft = replace(draft, weights=strategy.weights, dithered=self.unit is Unit.EXAMPLE)
-            times, rows = self.correlation.times(run.rounds), strategy.bands
-        multiplier = self.price.multiplier(
-            lambda m: discrete(m, self.unit, self.relation, vectors * dims * rows, shares, self._coin),
-            times,
-            run,
-        )
-        grid = self._grid(draft, multiplier, vectors)
-        planned = _Plan(grid, dims, survivors, shares, rows, vectors)
-        if self.price.noise_multiplier is None and self.noise == "skellam":
-            planned = self._skellam_plan(planned, draft, multiplier, run)
-        return planned
-
-    def _skellam_plan(
-        self, planned: _Plan, draft: encoding.Demand, multiplier: float, run: RunFacts
-    ) -> _Plan:
-        """Skellam noise costs a little more, the more the coarser the grid: raise the multiplier until the
-        chosen grid keeps the price."""
-        while True:
-            needed = self.price.multiplier(partial(self._skellam, planned), run.rounds, run)
-            if needed <= multiplier:
-                return planned
-            multiplier = needed * (1 + 1e-3)
-            planned = replace(planned, grid=self._grid(draft, multiplier, planned.vectors))
-
-    def _grid(self, draft: encoding.Demand, multiplier: float, vectors: int) -> encoding.Grid:
-        """Of each of so many vectors, noised by `multiplier` times what one unit moves all of them by."""
-        demand = replace(draft, multiplier=multiplier * math.sqrt(vectors))
-        return encoding.choose(demand, self.bits, self.overflow / vectors)
-
-    def survivors(self, run: RunFacts) -> int:
-        """The fewest clients in a total of this run."""
-        if self.least is not None:
-            return self.least
-        slack = 4 * math.sqrt(run.expected) if run.sampling == "poisson" else 0.0
-        return max(1, self._colluders(run) + 1, math.floor((run.expected - slack) * (1 - run.dropout)))
-
-    def _colluders(self, run: RunFacts) -> int:
-        """How many clients' noise is not counted. Raises StackError for fewer than may work with the server."""
-        if self.colluders is None:
-            return run.corrupt
-        if self.colluders < run.corrupt:
-            raise StackError(
-                f"{self.name}: colluders={self.colluders}, but of {run.cohort} clients the secure sum withstands "
-                f"{run.corrupt} that work with the server and tell it their noise: leave colluders out, or plan the "
-                "sum with a smaller collusion"
-            )
-        return self.colluders
-
-    def _units(self, run: RunFacts) -> float:
-        """How many clips a sum holds at most: clients, or examples (beyond twice the expected number only
-        with chance 2^-60)."""
-        if self.unit is Unit.CLIENT:
-            return run.cohort
-        expected = self.rate * self.examples
-        return min(self.examples, expected + 10 * math.sqrt(expected) + 100)
-
-    def _skellam(self, plan: _Plan, multiplier: float) -> Event:
-        variance = (multiplier * plan.grid.sensitivity) ** 2 * plan.vectors
-        return self._event(replace(plan, grid=replace(plan.grid, share_variance=variance / plan.shares)))
-
-    def _event(self, plan: _Plan) -> Event:
-        """The account's view of one round: the guaranteed least noise."""
-        grid, dims = plan.grid, plan.vectors * plan.dims * plan.rows
-        moved = grid.sensitivity * math.sqrt(plan.vectors)
-        common: dict[str, Any] = {
-            "shares": plan.shares,
-            "dims": dims,
-            "sample_rate": self._coin,
-            "unit": self.unit,
-            "relation": self.relation,
-        }
-        if self.noise == "gaussian":
-            if (
-                self.correlation is not None
-            ):  # the chance that a dithered row moves further than stated, as distance
-                common["sampler_distance"] = SAMPLER_DISTANCE + encoding.DITHERED / plan.dims
-            return DiscreteGaussianSum(sensitivity=moved, share_variance=grid.share_variance, **common)
-        total = grid.share_variance * plan.shares
-        return Skellam(l1=l1_bound(moved, dims), l2=moved, variance=total, **common)
-
-    def _step(self, plan: _Plan, run: RunFacts, block: str) -> float:
+    def _step(self, plan: Plan, run: RunFacts, block: str) -> float:
         return plan.grid.step * self.clip_of(run, block) / self.clip
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
@@ -445,7 +263,7 @@ class DistributedDP(PricedLayer):
         return Contribution(np.mod(noised + half, plan.grid.modulus) - half, 1)
 
     def _client_level(
-        self, vector: NDArray[np.float64], block: str, plan: _Plan, facts: RoundFacts
+        self, vector: NDArray[np.float64], block: str, plan: Plan, facts: RoundFacts
     ) -> NDArray[np.int64]:
         clipped = clip_or_drop(vector, self.clip_of(facts.run, block), facts.whose).vector
         bound = self.clip / plan.grid.step
@@ -464,20 +282,20 @@ class DistributedDP(PricedLayer):
             )
         return -exact
 
-    def _example_level(self, plan: _Plan, exact: Integers, facts: RoundFacts) -> Integers:
+    def _example_level(self, plan: Plan, exact: Integers, facts: RoundFacts) -> Integers:
         """An exact sum, rotated and rounded to nearest. Two sums that differ by one example
         differ by at most clip + fine step x sqrt(d) / 2, which the margin in `_example_clip` covers.
         """
         return np.rint(self._rotated(plan, exact, 1.0, facts)).astype(np.int64)
 
-    def _rotated(self, plan: _Plan, exact: Integers, over: float, facts: RoundFacts) -> NDArray[np.float64]:
+    def _rotated(self, plan: Plan, exact: Integers, over: float, facts: RoundFacts) -> NDArray[np.float64]:
         """A sum on the fine grid divided by `over`, in steps of the coarse one, rotated."""
         shrink = self._example_clip(exact.size)
         return rotate(exact.astype(np.float64), facts.seed) * (
             self._fine_step() * shrink / over / plan.grid.step
         )
 
-    def _row(self, update: NDArray[np.float64], plan: _Plan, facts: RoundFacts) -> Integers:
+    def _row(self, update: NDArray[np.float64], plan: Plan, facts: RoundFacts) -> Integers:
         """The round's row of C' over this party's own last vectors: combined exactly, unrotated, then rounded once.
 
         What it keeps for coming rows is pending until this row closed, and gone if it never does. The row is taken,
@@ -522,7 +340,7 @@ class DistributedDP(PricedLayer):
         step = self._fine_step()
         return self.clip / (rounded_bound(self.clip, dims, step) * step) * (1 - 2.0**-24)
 
-    def _share(self, plan: _Plan, facts: RoundFacts) -> NDArray[np.int64]:
+    def _share(self, plan: Plan, facts: RoundFacts) -> NDArray[np.int64]:
         variance = plan.grid.share_variance
         if self.noise == "gaussian":
             return discrete_gaussian(facts.random, math.sqrt(variance), plan.dims)
@@ -558,10 +376,6 @@ class DistributedDP(PricedLayer):
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         return (to_fact(self._row_event(self._plan(facts.run), facts), adversary="server"),)
-
-    def _row_event(self, plan: _Plan, facts: RoundFacts) -> Event:
-        event = self._event(plan)
-        return event if self.correlation is None else self.correlation.row(event, facts)
 
     def state(self) -> dict[str, Any]:
         return self._opened.state()

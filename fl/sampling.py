@@ -18,10 +18,10 @@ from fl.round.buffers import Buffers
 from fl.run_options import RunOptions
 from fl.seeds import generator
 from protocols.errors import Misuse, ProtocolViolation, SecAggError
-from protocols.layers import groups_of
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.summation import SecureSum
+from protocols.turns import groups_of
 
 POISSON, IN_TURN, CYCLIC, ARRIVALS = "poisson", "round-robin", "cyclic", "arrivals"
 COINS = (POISSON, ARRIVALS)

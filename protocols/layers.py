@@ -157,11 +157,6 @@ class Aggregate:
     blocks: dict[str, "Aggregate"] = field(default_factory=dict)
 
 
-def groups_of(rate: float) -> int:
-    """How many fixed groups of clients take turns where each round asks at most the share `rate` of them."""
-    return max(1, math.floor(1 / rate + 1e-9))
-
-
 @dataclass(frozen=True)
 class RunFacts:
     """Public facts of the whole planned run, for calibration before round 1.
@@ -335,9 +330,7 @@ class PrivacyLayer:
         return "clients" if exposed and self.protects_sums_only and claimed == "server" else claimed
 
     def needs_local(self) -> bool:
-        """True if the layer, with its options, does nothing sound unless it wraps the local computation: it then
-        runs where the toolkit calls the training. By default a layer that overrides `local` needs it.
-        """
+        """True if the layer does nothing sound unless it wraps the local computation. Default: if it overrides `local`."""
         return type(self).local is not PrivacyLayer.local
 
     def describe(self) -> str:

@@ -13,7 +13,8 @@ from dp.correlated.patterns import dearest
 from dp.correlated.strategy import Strategy, optimised
 from dp.events import CorrelatedRow, Event
 from protocols.errors import Misuse, ProtocolViolation
-from protocols.layers import RoundFacts, Value
+from protocols.layers import RoundFacts, RunFacts, Value
+from protocols.turns import groups_of
 
 USUAL_BANDS = 32
 """Where bands=None and the separation allows: more gain little, and each is a vector that somebody keeps."""
@@ -57,6 +58,20 @@ class Correlation:
     def times(self, rounds: int) -> int:
         """Participations of the dearest pattern of a run."""
         return round(dearest([1.0] * rounds, self.separation, self.participations or rounds))
+
+    def require_turns(self, run: RunFacts, owner: str) -> None:
+        """Raises Misuse for a run that asks clients before their separation is over."""
+        turns = {
+            "cyclic": groups_of(run.rate),
+            "round-robin": run.population // run.cohort,
+            "arrivals": self.separation,
+        }
+        if turns.get(run.sampling.split(" within")[0], 0) < self.separation:
+            raise Misuse(
+                f"{owner}: clients take part {self.separation} rounds apart, and {run.sampling} asks them earlier: say "
+                f'sampling="cyclic" with a fraction of at most 1/{self.separation}, or "arrivals", where each comes by '
+                "itself and not too early"
+            )
 
     def attendance(self, rounds: int) -> Attendance:
         """What a party holds itself to in a run of so many rows."""
