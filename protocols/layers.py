@@ -330,7 +330,7 @@ class PrivacyLayer:
         return "clients" if exposed and self.protects_sums_only and claimed == "server" else claimed
 
     def needs_local(self) -> bool:
-        """True if the layer does nothing sound unless it wraps the local computation. Default: if it overrides `local`."""
+        """True if a layer is sound only where it wraps the local computation (default: it overrides `local`)."""
         return type(self).local is not PrivacyLayer.local
 
     def describe(self) -> str:
