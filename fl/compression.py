@@ -31,10 +31,10 @@ class Compression(PrivacyLayer):
         return f"{self.name}: fewer bytes, no privacy: what is left out stays at its client and is sent later"
 
     def _takes(self, given: Signal) -> Signal:
-        """Return what is given, without bounds that a residual breaks. Raises StackError behind a clip with noise."""
-        if given.kind != "real" or (given.l2 is not None and not given.exact_coordinates):
+        """Return what is given, without bounds that a residual breaks. Raises StackError behind a clip."""
+        if given.kind != "real" or given.l2 is not None:
             raise StackError(
-                f"{self.name} adds what earlier rounds left out, so it takes floats that no layer clipped and noised: "
+                f"{self.name} adds what earlier rounds left out, so it takes floats that no layer clipped: "
                 "put it before that layer, whose clip then comes last"
             )
         return replace(given, l2=None, linf=None)

@@ -26,7 +26,7 @@ from fl.strategies.base import Extras
 from fl.tensors import flatten_state, to_state, to_tree
 from fl.tensors.trained import require_kept
 from fl.train_function import fresh_model, run_epochs
-from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
+from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError, StackError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
 from protocols.party_state import PartyState
 from protocols.randomness import SystemRandom
@@ -85,7 +85,7 @@ class LocalComputation:
                 f"{own.whose}: training changed nothing: a loop trains the model that it is given, in place, with "
                 "the optimizer that it is given"
             )
-        extras = self.setup.strategy.extras(task, difference, reported, own)
+        extras = self._extras(task, difference, reported, own)
         weight = self._weight(broadcast, self._chosen(extras, task.examples))
         return contribution_of(
             broadcast,
@@ -111,6 +111,24 @@ class LocalComputation:
         self._hear(reported, own)
         self._call("on_client_end", task, own.number, reported)
         return reported
+
+    def _extras(
+        self, task: LocalTask, difference: NDArray[np.float64], reported: Mapping[str, float], own: RoundFacts
+    ) -> Extras:
+        """Return what the strategy adds. A layer that protects examples covers the trained model and what follows from
+        it, no metric: the strategy hears none. Raises StackError, before anything is sent, for a vector of one that
+        does not say that it follows from protected values alone.
+        """
+        strategy = self.setup.strategy
+        if not self._by_example:
+            return strategy.extras(task, difference, reported, own)
+        extras = strategy.extras(task, difference, {}, own)
+        if extras.vector is not None and strategy.beyond_examples is None:
+            raise StackError(
+                f"{strategy.name} sends a vector of its own, and does not say that it is made from what a layer that "
+                'protects examples left of them alone (beyond_examples = "")'
+            )
+        return extras
 
     @property
     def _by_example(self) -> bool:

@@ -35,6 +35,7 @@ class FedNova(FedAvg):
 
     name: ClassVar[str] = "fednova"
     steers = True
+    beyond_examples = ""
 
     def __init__(
         self,

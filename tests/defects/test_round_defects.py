@@ -18,6 +18,7 @@ from dp import ClientDP
 from fl import IFCA, RFA, FedBuff, GroupMedian, RandomK
 from fl.account import Account
 from fl.compression import Compression
+from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
 from fl.engines.memory import MemoryEngine
 from fl.round import Manifest, RoundTerms
@@ -325,6 +326,13 @@ DEFECTS = [
         lambda: robust.test_a_broken_update_counts_as_zero_beside_noise_and_ends_nothing(
             RFA(0.3, 2), ClientDP(noise_multiplier=1e-3), np.nan
         ),
+    ),
+    Planted(
+        "a vector that follows a metric beside noise on examples",
+        LocalComputation,
+        "_extras",
+        lambda own, task, *given: own.setup.strategy.extras(task, *given),
+        compression.test_beside_noise_on_examples_no_vector_follows_a_metric,
     ),
     Planted(
         "groups that are drawn anew in every round",

@@ -32,7 +32,7 @@ def test_the_model_is_that_of_the_run_in_memory(tmp_path: Path, name: str) -> No
 
 def test_a_node_whose_policy_does_not_allow_it_sends_an_update_once(tmp_path: Path) -> None:
     def own(**more: Any) -> Federation:
-        return federation(strategy=RFA(0.2, 3), **more)
+        return federation(strategy=RFA(0.2, 2), **more)
 
     site(tmp_path, again=False)
     result = serve(grid_of(tmp_path, own), own(policy=AGAIN), 2)

@@ -8,9 +8,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP, DistributedDP, SampleDP
+from dp import ClientDP, DistributedDP, NormBound, SampleDP
 from fl import IFCA, RFA, FedAvg, FedDyn, Federation, FewBits, LowRank, RandomK
 from fl.registry import PRIVACY
+from fl.strategies.base import Extras
 from protocols.errors import Misuse, StackError
 from secagg import SecAgg, SecAggPlus
 
@@ -165,6 +166,47 @@ def test_layers_of_noise_compose_in_the_sound_order_alone() -> None:
         federation([FewBits(4, 0.5), DistributedDP(**noise), SecAgg()]).fit(1)
     with pytest.raises(StackError, match="distributed-dp plans for the whole update"):
         federation([RandomK(0.5), DistributedDP(**noise), SecAgg()]).fit(1)
+
+
+@pytest.mark.parametrize("layer", [RandomK(0.5), FewBits(4, 0.5), LowRank(1)])
+def test_no_residual_carries_past_a_norm_bound(layer: Any) -> None:
+    """Behind it one client's vector in a sum was 4.4 bounds long."""
+    with pytest.raises(StackError, match="adds what earlier rounds left out"):
+        federation([NormBound(0.1), layer, SecAgg()]).fit(1)
+    if not isinstance(layer, FewBits):
+        federation([layer, NormBound(0.1), SecAgg()]).fit(1)
+
+
+class Scaled(FedAvg):
+    """q-FedAvg as one would write it: the update times what the loop says of its own loss."""
+
+    def extras(self, task: Any, difference: Any, reported: Any, facts: Any) -> Extras:
+        heard.append(dict(reported))
+        return Extras(vector=difference * reported.get("loss", 1.0))
+
+
+class Said(Scaled):
+    """The same, by its own word made of protected values alone: no metric is there to scale by."""
+
+    beyond_examples = ""
+
+
+heard: list[dict[str, float]] = []
+
+
+def test_beside_noise_on_examples_no_vector_follows_a_metric() -> None:
+    data = TensorDataset(torch.randn(8, 3), torch.zeros(8).long())
+    heard.clear()
+    for strategy in (Scaled(weighted=False), Said(weighted=False)):
+        layer = SampleDP(noise_multiplier=1.0, batch_size=4, examples=8)
+        make = lambda: torch.nn.Linear(3, 2)  # noqa: E731 - one line
+        run = Federation(make, [DataLoader(data, batch_size=4)], strategy=strategy, privacy=[layer])
+        if isinstance(strategy, Said):
+            run.fit(1)
+        else:
+            with pytest.raises(StackError, match="does not say that it is made from"):
+                run.fit(1)
+    assert heard == [{}, {}]
 
 
 def test_behind_noise_on_examples_a_residual_is_made_of_protected_values() -> None:
