@@ -135,12 +135,6 @@ def check(
     reason = ""
     try:
         _within(seconds, lambda: _run(subject, prop, wanted, number, runs, found, chosen))
-    except OutOfTime:
-        reason = f"{max(runs[0] - 1, 0)} of {wanted} examples, in the {seconds:.0f} s that it may take"
-        if found:
-            return failed(found[-1], True)
-        if prop.statistical or prop.search or runs[0] < 2:
-            return done(Status.NOT_CHECKED, f"it did not end within the {seconds:.0f} s that it may take")
     except (Exception, SystemExit, Hung) as error:  # whatever it is, the audited protocol brought it about
         first, repeats = _first(error)
         if isinstance(first, Malformed):
@@ -148,7 +142,13 @@ def check(
         if isinstance(first, NotChecked):
             unseen = isinstance(first, NotVisible) and subject.level == "black"
             return done(Status.NOT_VISIBLE if unseen else Status.NOT_CHECKED, str(first))
-        return failed(first, repeats)
+        if not isinstance(first, OutOfTime):
+            return failed(first, repeats)
+        if found:
+            return failed(found[-1], True)
+        if prop.statistical or prop.search or runs[0] < 2:
+            return done(Status.NOT_CHECKED, f"it did not end within the {seconds:.0f} s that it may take")
+        reason = f"{runs[0] - 1} of {wanted} examples, in the {seconds:.0f} s that it may take"
     if prop.name in subject.unknown:
         return done(Status.NOT_CHECKED, subject.unknown[prop.name])
     return done(Status.PASSED, reason)
