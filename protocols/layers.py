@@ -389,9 +389,7 @@ class PrivacyLayer:
         return ()
 
     def planned(self, facts: RoundFacts) -> tuple[PrivacyEvent, ...]:
-        """What every party can tell beforehand of the round's events; it enters the session's digest. By default they
-        are the events of all who are asked: a layer whose events follow what only one party knows overrides it.
-        """
+        """What every party can tell beforehand of the round's events, for the session's digest: of all asked."""
         return self.events(facts, facts.clients)
 
     def state(self) -> dict[str, Any]:
