@@ -14,6 +14,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from dp.sample.draws import insist_unseeded
 from dp.sample.errors import UnaccountedStep
 from dp.sample.guard import difference, snapshot
 from fl import metrics
@@ -29,7 +30,6 @@ from fl.train_function import fresh_model, run_epochs
 from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError, StackError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts
 from protocols.party_state import PartyState
-from protocols.randomness import SystemRandom
 from protocols.updates import Flat
 
 LOG = logging.getLogger("fl.client")
@@ -105,9 +105,11 @@ class LocalComputation:
     ) -> dict[str, float]:
         """Train a task, between the callbacks' hooks, and return what training said of itself."""
         self._call("on_client_begin", task, own.number)
-        with seeded(seed := self._draws(own)):
+        with seeded(self._draws(own)):
+            before = torch.initial_seed()
             reported = compute(task)
-            self._insist_secret(seed)
+            if self._by_example:
+                insist_unseeded(before)
         self._hear(reported, own)
         self._call("on_client_end", task, own.number, reported)
         return reported
@@ -134,24 +136,11 @@ class LocalComputation:
     def _by_example(self) -> bool:
         return any(layer.needs_local() for layer in self.setup.stack.layers)
 
-    def _draws(self, own: RoundFacts) -> int:
-        """Return what seeds the loop's own random numbers (dropout, augmentation): the run's public seed; a secret one
-        where a layer clips the rows of single examples. With draws that are known one example more would shift those of
-        all others, and every row with them; secret ones are alike in distribution whoever else is in the batch.
+    def _draws(self, own: RoundFacts) -> int | None:
+        """Return what seeds the loop's own random numbers (dropout, augmentation): the run's public seed; None, for
+        secret states, where a layer clips the rows of single examples (`dp.sample.draws`).
         """
-        if self._by_example:
-            return int.from_bytes(SystemRandom().bytes(8), "big") >> 1
-        return derive(self.setup.options.seed, "train", own.number, own.client)
-
-    def _insist_secret(self, seed: int) -> None:
-        """Raises UnaccountedStep where a layer sums rows of single examples and the loop has seeded torch's generator;
-        trainers pass on 31 bits of the secret seed, which are compared.
-        """
-        if self._by_example and (torch.initial_seed() ^ seed) & 0x7FFFFFFF:
-            raise UnaccountedStep(
-                "the loop seeds torch's generator: dropout and noise then follow numbers that others know, and one "
-                "example more shifts those of all others. Leave out torch.manual_seed in the loop; nothing is sent"
-            )
+        return None if self._by_example else derive(self.setup.options.seed, "train", own.number, own.client)
 
     def _call(self, hook: str, task: LocalTask, *given: Any) -> None:
         """Call a client's hook. Where a layer sums rows of single examples the model moves in its steps alone: a hook

@@ -14,6 +14,8 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from dp.sample.draws import draw_secretly
+
 
 def derive(seed: int, *labels: object) -> int:
     """Return 63 bits that follow from the seed and the labels alone."""
@@ -26,14 +28,19 @@ def generator(seed: int, *labels: object) -> np.random.Generator:
 
 
 @contextmanager
-def seeded(seed: int) -> Iterator[None]:
-    """Seed torch's, NumPy's and Python's global generators for the user's loop; put them back afterwards."""
+def seeded(seed: int | None) -> Iterator[None]:
+    """Seed torch's, NumPy's and Python's global generators for the user's loop; put them back afterwards. None: with
+    whole states from the operating system.
+    """
     numpy_state, python_state = np.random.get_state(), python_random.getstate()
     # torch asks after every kind of accelerator, which takes longer than a step of a small model: ask once
     with torch.random.fork_rng(None if _accelerated() else ()):
-        (torch.manual_seed if _accelerated() else torch.default_generator.manual_seed)(seed)
-        np.random.seed(seed & 0xFFFFFFFF)  # the user's own loop may draw from the global one
-        python_random.seed(seed)
+        if seed is None:
+            draw_secretly()
+        else:
+            (torch.manual_seed if _accelerated() else torch.default_generator.manual_seed)(seed)
+            np.random.seed(seed & 0xFFFFFFFF)  # the user's own loop may draw from the global one
+            python_random.seed(seed)
         try:
             yield
         finally:

@@ -154,9 +154,10 @@ class ClientEngine:
             now.loader.script = now.optimizer.probe = None
             hooks.listen(True, 0, self.reduction)
 
-    def watched(self) -> OwnLosses:
-        """What the loop runs in: losses whose divisor or rounding follows the batch are refused, or put right."""
-        return OwnLosses(lambda: self.guard.pending, self._times)
+    def watched(self, secret: bool = False) -> OwnLosses:
+        """What the loop runs in: losses whose divisor or rounding follows the batch are refused, or put right; so is a
+        loop that seeds torch, where its draws are to stay secret as they are."""
+        return OwnLosses(lambda: self.guard.pending, self._times, torch.initial_seed() if secret else None)
 
     def _times(self, loss: torch.Tensor) -> int:
         return 1 if self._hooks is None else self._hooks.times(loss)

@@ -74,11 +74,12 @@ def clipped_sum(
     layouts, reduction = (None, reduction) if probed is None else (probed.layouts, probed.reduction)
     hooks = RowHooks(model, reduction=reduction, layouts=layouts)
     arrivals, seen, lost, broken, before = _Arrivals(hooks), 0, 0.0, 0, remembered(model)
+    seed = torch.initial_seed()
     try:
         batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch, rows)
         for batch in batches:
             hooks.clear()
-            with OwnLosses(lambda: arrivals.size, hooks.times):
+            with OwnLosses(lambda: arrivals.size, hooks.times, seed):
                 value = loss(model, batch)
                 value.backward()  # type: ignore[no-untyped-call]  # torch has not typed it
             lost += float(value.detach()) * (arrivals.size if reduction == "mean" else 1)

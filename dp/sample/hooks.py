@@ -118,7 +118,7 @@ class RowHooks:
             leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
         ]
         if self.seen is not None:
-            self.seen.append(Seen(name, tuple(tuple(t.shape) for t in inputs), tuple(output.shape)))
+            self.seen.append(_seen(name, module, inputs, output))
         if not self.enabled or not output.requires_grad:
             return
         targets.insist_wide(name, output)
@@ -140,7 +140,7 @@ class RowHooks:
 
     def _rows(self, name: str, module: nn.Module, read: Any, call: int, grad: torch.Tensor) -> None:
         inputs = [leaf for leaf in torch.utils._pytree.tree_leaves(read) if isinstance(leaf, torch.Tensor)]
-        layout = self.layouts.of(name, module, call, [tuple(t.shape) for t in inputs], self.size)
+        layout = self.layouts.of(_seen(name, module, inputs, grad), module, call, self.size)
         scaled = grad.detach() * self.scale
         own = list(samplers.trainable(module).values())
         once = all(self.uses[id(p)] == 1 for p in own)
@@ -300,6 +300,11 @@ def reaches(loss: torch.Tensor, model: nn.Module) -> bool:
             seen.add(node)
             todo += [each for each, _ in node.next_functions]
     return False
+
+
+def _seen(name: str, module: nn.Module, inputs: list[torch.Tensor], output: torch.Tensor) -> Seen:
+    shapes = tuple(tuple(t.shape) for t in inputs)
+    return Seen(name, shapes, tuple(output.shape), isinstance(module, nn.EmbeddingBag))
 
 
 def _written(table: torch.Tensor, words: LookedUp, some: slice) -> samplers.Rows:

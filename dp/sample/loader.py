@@ -24,6 +24,7 @@ from torch.utils.data import (
 )
 
 from dp.mechanisms import poisson_sample
+from dp.sample.draws import Worker
 from dp.sample.errors import UnaccountedStep
 from protocols.errors import Misuse
 from protocols.randomness import SecureRandom
@@ -74,8 +75,8 @@ class _Collate:
 
 
 class _Tagged(torch.utils.data.Dataset[Any]):
-    """The user's data set, with the index of a batch's place passed through; whole tensors are indexed at
-    once."""
+    """The user's data set, with the index of a batch's place passed through. Examples are fetched one by one, whatever
+    the data set would make of several at once (`__getitems__`); whole tensors are indexed at once."""
 
     def __init__(self, dataset: Any, at_once: bool) -> None:
         self.dataset, self.at_once = dataset, at_once
@@ -92,8 +93,7 @@ class _Tagged(torch.utils.data.Dataset[Any]):
             return [tag]
         if self.at_once:
             return [tag, rest]
-        many = getattr(self.dataset, "__getitems__", None)
-        return [tag, *(many(rest) if many else [self.dataset[i] for i in rest])]
+        return [tag, *(self.dataset[i] for i in rest)]
 
 
 class _CollateTensors:
@@ -209,7 +209,7 @@ class PrivateLoader(DataLoader[Any]):
             num_workers=loader.num_workers,
             pin_memory=loader.pin_memory,
             timeout=loader.timeout,
-            worker_init_fn=loader.worker_init_fn,
+            worker_init_fn=Worker(loader.worker_init_fn),
             multiprocessing_context=loader.multiprocessing_context,
             prefetch_factor=loader.prefetch_factor,
             persistent_workers=loader.persistent_workers,

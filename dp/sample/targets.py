@@ -17,6 +17,7 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from dp.sample.draws import insist_unseeded
 from dp.sample.errors import NotPerExample
 
 _CLASSES = {functional.cross_entropy, functional.nll_loss}
@@ -48,17 +49,23 @@ class OwnLosses(TorchFunctionMode):
     fewer bits than float32. Means and sums of losses are taken in float64, with the same values.
 
     size: says how many examples are in the batch under way; 0 where nobody knows, and masks and counts pass then.
-    times: told a loss that is differentiated, says what its gradient is multiplied by.
+    times: told a loss that is differentiated, says what its gradient is multiplied by. seed: torch's, where its
+    generator must not be seeded: UnaccountedStep then, at the first call after.
     """
 
     def __init__(
-        self, size: Callable[[], int] = lambda: 0, times: Callable[[torch.Tensor], int] = lambda loss: 1
+        self,
+        size: Callable[[], int] = lambda: 0,
+        times: Callable[[torch.Tensor], int] = lambda loss: 1,
+        seed: int | None = None,
     ) -> None:
         super().__init__()
-        self._size, self._times, self._marked = size, times, False
+        self._size, self._times, self._seed, self._marked = size, times, seed, False
 
     def __torch_function__(self, function: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         options = kwargs or {}
+        if self._seed is not None:
+            insist_unseeded(self._seed)
         if function in _CLASSES:
             _insist(dict(zip(_NAMES, args, strict=False)) | options)
         if function in _BACKWARD:

@@ -23,7 +23,7 @@ from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.expanded import Expanded
 from dp.sample.guard import changed_outside, difference, snapshot
 from dp.sample.hooks import RowHooks, gradient_left, rows_left
-from dp.sample.layout import Ambiguous, Layout, Layouts, Seen, found
+from dp.sample.layout import PACKED, Ambiguous, Layout, Layouts, Seen, found
 from dp.sample.memory import Memory, forgets, put_back, remembered, written
 from dp.sample.sums import LARGEST
 from dp.sample.targets import OwnLosses
@@ -163,19 +163,30 @@ class Probe:
         """The batches, in turn; between two of them the loop has stepped."""
         probed = self._known or (yield from self._layouts_and_rows())
         if not self._seen:
-            verdicts = {v.name: v for v in probed.verdicts}
-            for name in (yield from self._everywhere(probed.reduction)):
-                if verdicts[name].status == "sound":
-                    verdicts[name] = Verdict(name, "refused", MIXED, verdicts[name].error)
-            probed = replace(probed, verdicts=tuple(verdicts.values()))
+            mixed, layouts, packed = yield from self._everywhere(probed)
+            why = dict.fromkeys(mixed, MIXED) | {
+                name: f"{module}: {PACKED}"
+                for module in packed
+                for name in self._named
+                if self._holds(module, name)
+            }
+            verdicts = tuple(
+                Verdict(v.name, "refused", why[v.name], v.error)
+                if v.status == "sound" and v.name in why
+                else v
+                for v in probed.verdicts
+            )
+            probed = replace(probed, layouts=layouts, verdicts=verdicts)
         yield from self._forgotten(probed.constants)
         self.result = probed
         raise Enough
 
-    def _everywhere(self, reduction: str) -> Generator[Any, None, set[str]]:
+    def _everywhere(self, probed: "Probed") -> Generator[Any, None, tuple[set[str], Layouts, set[str]]]:
         """Parameters whose gradient of a batch is not that of its two parts together: every example, a batch as large
-        as any, then some with larger parameters, which cross other thresholds."""
+        as any, then some with larger parameters, which cross other thresholds. And the layouts with how many rows every
+        example has, and modules in which they lie packed."""
         mixed: set[str] = set()
+        seen: list[tuple[list[Seen], int]] = []
         usual = min(48, max(6, self._public // 32))
         many = max(CHUNKS, -(-self._public // usual))
         drawn = chain.from_iterable(SystemRandom().sample(range(self._count), self._count) for _ in count())
@@ -189,14 +200,18 @@ class Probe:
             if turn > 1:
                 self._move(4.0)
             cut = max(2, size // 3)
-            shares = (1.0, 1.0) if reduction == "sum" else (cut / size, 1 - cut / size)
+            shares = (1.0, 1.0) if probed.reduction == "sum" else (cut / size, 1 - cut / size)
             for at in range(batches):
                 batch, grads = list(islice(drawn, size)), []
                 for indices in (batch, batch[:cut], batch[cut:]):
+                    seen.append((self._record(), len(indices)))
                     yield from self._take(indices, draw=at % len(DRAWS))
                     grads.append(self._gradients())
                 mixed |= apart(self._named, grads, shares, (30.0 if turn > 1 else 2.0) * self._tolerance)
-        return mixed
+        layouts, packed = probed.layouts.counted(seen)
+        if self._hooks is not None:
+            self._hooks.seen, self._hooks.layouts = None, layouts
+        return mixed, layouts, packed
 
     def _layouts_and_rows(self) -> Generator[Any, None, Probed]:
         small = self._record()

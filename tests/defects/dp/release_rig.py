@@ -11,6 +11,7 @@ from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from dp.sample.errors import UnaccountedStep
 from fl import ClientEvaluation, Federation
 from fl.callbacks import Callback
+from fl.seeds import seeded
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
 from secagg import SecAgg
@@ -80,6 +81,34 @@ def a_client_knows_its_own_share() -> bool:
         if run.account.events[0].facts["shares"] >= len(SIZES):
             return False
     return True
+
+
+def a_loops_draws_follow_no_seed() -> bool:
+    """torch's generator takes 32 bits of a seed: whoever tries them all knows the masks."""
+    with seeded(None):
+        words = torch.get_rng_state()
+        return not torch.equal(words, torch.Generator().manual_seed(torch.initial_seed()).get_state())
+
+
+def a_forked_seed_is_seen() -> bool:
+    """It is put back before the loop ends."""
+
+    def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+        with torch.random.fork_rng():
+            torch.manual_seed(0)
+            for x, y in loader:
+                optimizer.zero_grad()
+                criterion(model(x), y).backward()
+                optimizer.step()
+
+    given = federation([], SIZES).setup
+    data = {name: given.loader_for(name) for name in given.names}
+    layer = SampleDP(noise_multiplier=1.0, delta=1e-3)
+    try:
+        Federation(given.model, data, train, privacy=[layer], criterion=torch.nn.CrossEntropyLoss).fit(1)
+    except UnaccountedStep:
+        return True
+    return False
 
 
 def what_a_loop_draws_is_secret() -> bool:

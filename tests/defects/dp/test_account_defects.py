@@ -11,14 +11,15 @@ from functools import partial
 from typing import Any
 
 import pytest
+import torch
 
 from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, distributed, ledger_store
 from dp.event_json import decode, to_fact
 from dp.events import Gaussian, Relation, Unit
 from dp.ledger_head import SignedHead
-from dp.sample import factors, layer, loader, optimizers
+from dp.sample import factors, layer, loader, optimizers, targets
 from dp.sample.guard import StepGuard
-from fl import account, computation, coordinator, federation
+from fl import account, computation, coordinator, federation, seeds
 from fl.account import Account
 from fl.seeds import derive
 from protocols.errors import BudgetExceeded
@@ -259,6 +260,13 @@ DEFECTS = {
     "shares: a client's own share counted against it": Defect(
         release_rig.a_client_knows_its_own_share,
         patches=((distributed, "unknown", lambda survivors, colluders: survivors - colluders),),
+    ),
+    "sample-dp: the loop's draws follow 32 bits": Defect(
+        release_rig.a_loops_draws_follow_no_seed,
+        patches=((seeds, "draw_secretly", torch.seed),),
+    ),
+    "sample-dp: a seed that the loop sets and puts back": Defect(
+        release_rig.a_forked_seed_is_seen, patches=((targets, "insist_unseeded", lambda seed: None),)
     ),
     "an evaluation whose noise the server adds": Defect(
         release_rig.an_evaluation_tells_the_server_no_more_than_the_run,

@@ -10,17 +10,34 @@ import pytest
 import torch
 from torch import nn
 from torch.nn import functional
+from torch.utils.data import DataLoader, TensorDataset
 
 from dp.audit import per_example
+from dp.sample import loader
 from dp.sample.audit import probe
 from dp.sample.audit.canaries import estimate, lower_bound
 from dp.sample.audit.per_example import ExampleAudit, Mode
 from dp.sample.engine import ClientEngine
+from dp.sample.errors import NotPerExample
+from dp.sample.layout import Layouts
 from dp.sample.loader import PrivateLoader
+from protocols.randomness import SystemRandom
 from tests.defects.dp import broken
 from tests.defects.dp.sample_models import FLOATS, REFUSED, SOUND, line, vectors
 from tests.unit.dp.test_dp_sample_exact import released
 from tests.unit.dp.test_sample_memory import Remembers, first
+from tests.unit.dp.test_sample_packed import Pooled, packed, trained
+
+
+class Counted:
+    """Hears of batches."""
+
+    def expect(self, size: int, *, first: bool, last: bool) -> None:
+        assert size
+
+    def empty(self) -> None:
+        raise AssertionError("every example comes at rate 1")
+
 
 PLANTED = {
     "time first: rows of time steps": ("time first", "hooks", "inner.weight", 2.0),
@@ -103,6 +120,36 @@ def test_a_model_that_remembers_its_first_batch_is_found(monkeypatch: pytest.Mon
     assert "held is an attribute" in mode_of(audit).reason
     monkeypatch.setattr(probe, "written", lambda *given: None)
     assert per_example(Remembers(first), None, data, ascent=1).passed  # the check as it was
+
+
+def test_rows_packed_one_example_after_the_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Their sum is right; whose they are is not, once their number happens to divide."""
+    lengths = [4] * 25
+    lengths[5] = 4 + 4 * 25
+    with pytest.raises(NotPerExample, match="different numbers of rows"):
+        trained(Pooled(), lengths, packed)
+    monkeypatch.setattr(Layouts, "counted", lambda self, batches: (self, set()))
+    trained(Pooled(), lengths, packed)
+
+
+def test_examples_that_are_fetched_together_are_each_their_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A data set that scales what it is asked for at once: checked one by one, and trained in batches."""
+
+    class Batched(TensorDataset):
+        def __getitems__(self, indices: list[int]) -> list[Any]:
+            x, y = self[torch.tensor(indices)]
+            return list(zip(x / x.abs().max(), y, strict=True))
+
+    def scaled() -> bool:
+        data = Batched(1 + torch.arange(8.0)[:, None], torch.arange(8))
+        parts = PrivateLoader(DataLoader(data, batch_size=8), 1.0, 1, SystemRandom(), Counted())
+        return [float(x) for x in next(iter(parts))[0]] != [1.0 + at for at in range(8)]
+
+    assert not scaled()
+    monkeypatch.setattr(
+        loader._Tagged, "__getitems__", lambda self, given: [given[0], *self.dataset.__getitems__(given[1:])]
+    )
+    assert scaled()
 
 
 @pytest.mark.parametrize("engine", [broken.LibraryEngine, ClientEngine])
