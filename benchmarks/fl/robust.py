@@ -1,7 +1,8 @@
 """`robust`: clients that flip all their labels, and what each rule under masks keeps of the accuracy.
 
 Fashion-MNIST over 20 clients, Dirichlet(1); in an arm under attack 5 of them say 9 - y for every label y. All arms
-train as often: RFA's rounds that send again are beside the rounds of training. The data are read from SECAGG_DATA.
+train as often and with the same settings: RFA's rounds that send again are beside the rounds of training. The data are
+read from SECAGG_DATA.
 """
 
 from __future__ import annotations
@@ -15,17 +16,17 @@ import typer
 
 from benchmarks.fl import arms
 
-CLIENTS, LIARS, ALPHA = 20, 5, 1.0
-BATCH, RATE, RADIUS = {"linear": 32, "cnn": 64}, {"linear": 0.05, "cnn": 0.2}, {"linear": 0.3, "cnn": 0.5}
-RULES = (
-    "fedavg, nobody lies",
-    "rfa",
-    "fedavg",
-    "rfa, radius 2",
-    "group-median",
-    "rfa, nobody lies",
-    "norm-bound",
-)
+CLIENTS, LIARS, ALPHA, RADIUS, ITERATIONS, BOUND, SEEDS = 20, 5, 1.0, 0.1, 3, 0.3, (0, 1)
+BATCH, RATE = {"linear": 32, "cnn": 64}, {"linear": 0.05, "cnn": 0.1}
+COMPARED = ("fedavg, nobody lies", "rfa", "fedavg")
+BESIDE = ("group-median", "norm-bound", "rfa, nobody lies")
+"""Further rules, of the linear model and the first seed alone."""
+
+
+def cells() -> list[tuple[str, str, int]]:
+    """Return every arm: model, rule, seed."""
+    compared = [(model, rule, seed) for model in RATE for seed in SEEDS for rule in COMPARED]
+    return [*compared, *(("linear", rule, SEEDS[0]) for rule in BESIDE)]
 
 
 def register(app: typer.Typer) -> None:
@@ -34,8 +35,8 @@ def register(app: typer.Typer) -> None:
 
 
 def robust(
-    rounds: Annotated[int, typer.Option(min=1, help="trainings of each run")] = 15,
-    seed: Annotated[int, typer.Option(help="split, initialisation, batches")] = 0,
+    cell: Annotated[str, typer.Option(help="pattern of the arms to run")] = "*",
+    rounds: Annotated[int, typer.Option(min=1, help="trainings of each run")] = 30,
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
     save: Annotated[bool, typer.Option(help="keep the result under docs/results")] = False,
 ) -> None:
@@ -48,11 +49,19 @@ def robust(
         "rounds": rounds,
         "batch": BATCH,
     }
-    arguments |= {"learning_rate": RATE, "radius": RADIUS, "iterations": 3, "groups": 6, "layers": "secagg+"}
-    runs = {
-        f"{model}, {rule}": partial(_run, model, rule, rounds, seed) for rule in RULES for model in RADIUS
+    arguments |= {
+        "learning_rate": RATE,
+        "radius": RADIUS,
+        "iterations": ITERATIONS,
+        "bound": BOUND,
+        "groups": 6,
+        "layers": "secagg+",
     }
-    arms.play("robust", arguments, runs, seed, as_json=as_json, save=save)
+    runs = {
+        f"{model}, {rule}, seed {seed}": partial(_run, model, rule, rounds, seed)
+        for model, rule, seed in cells()
+    }
+    arms.play("robust", arguments, runs, 0, as_json=as_json, save=save, only=cell)
 
 
 def _run(model: str, rule: str, rounds: int, seed: int) -> dict[str, Any]:
@@ -75,11 +84,9 @@ def _run(model: str, rule: str, rounds: int, seed: int) -> dict[str, Any]:
         name: arms.loader(data.x_train[rows], labels[name], BATCH[model], shuffle=True)
         for name, rows in split.items()
     }
-    name, radius = rule.partition(",")[0], RADIUS[model]
-    if "radius" in rule:
-        radius = float(rule.rpartition(" ")[2])
-    times = 3 if name == "rfa" else 1
-    strategies = {"group-median": GroupMedian(6, min_survivors=3), "rfa": RFA(radius, times)}
+    name = rule.partition(",")[0]
+    times = ITERATIONS if name == "rfa" else 1
+    strategies = {"group-median": GroupMedian(6, min_survivors=3), "rfa": RFA(RADIUS, times)}
     began = time.process_time()
     shape = data.input_shape, data.classes
     made = partial(cnn, *shape, width=8, hidden=32) if model == "cnn" else partial(logistic, *shape)
@@ -87,7 +94,7 @@ def _run(model: str, rule: str, rounds: int, seed: int) -> dict[str, Any]:
         made,
         clients,
         strategy=strategies.get(name, FedAvg()),
-        privacy=[*([NormBound(radius)] if name == "norm-bound" else []), SecAggPlus()],
+        privacy=[*([NormBound(BOUND)] if name == "norm-bound" else []), SecAggPlus()],
         learning_rate=RATE[model],
         policy=Policy(allow_resend=True),
         seed=seed,
@@ -100,7 +107,7 @@ def _run(model: str, rule: str, rounds: int, seed: int) -> dict[str, Any]:
     return {
         "model": model,
         "rule": name,
-        "radius": radius,
+        "seed": seed,
         "liars": len(liars),
         "accuracy": 100 * accuracy,
         "rounds": rounds * times,
