@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from torch.nn.parameter import is_lazy
 
 from fl import arguments
+from fl.composed import require_apart
 from fl.federation_setup import FederationSetup, shared
 from fl.loaders import check_device, check_workers
 from fl.made_with import of_optimizer
@@ -99,7 +100,7 @@ class Coordinator:
         self.setup.require_recipients(run.sampling == "all")
         if is_hidden(self.setup.stack, run):
             self.setup.require_secrecy()
-        self._require_apart(run)
+        require_apart(self.setup, run, self.participants.spared)
         if run.cohort < (crowd := self._crowd()):
             raise StackError(
                 f"{self.setup.strategy.name}: a round asks {run.cohort} clients, and what the server sees of a step "
@@ -151,26 +152,6 @@ class Coordinator:
                     break
         else:
             self.tested = tuple(self._measured(deepcopy(self.model)))
-
-    def _require_apart(self, run: RunFacts) -> None:
-        """Raises StackError for several sums beside what counts on one."""
-        sums = self.setup.strategy.sums(self.setup.names[: run.cohort], 1)
-        if len(sums) > 1 and self.setup.stepless:
-            raise StackError(
-                f"{self.setup.strategy.name} makes {len(sums)} sums a round, and "
-                f"{type(self.setup.stepless[0]).__name__} divides each by the examples of all clients: take FedSGD or "
-                "a server step over it, or SampleDP"
-            )
-        if len(sums) > 1 and self.participants.spared:
-            raise StackError(
-                f"{self.setup.strategy.name} makes {len(sums)} sums a round, and spare leaves out who answers last: "
-                "the sums would have any size; leave out spare"
-            )
-        if len(sums) > 1 and is_hidden(self.setup.stack, run):
-            raise StackError(
-                f"{self.setup.strategy.name} makes {len(sums)} sums a round, and their sizes would tell who was chosen "
-                'in secret: choose sampling="fixed" over everybody, or take amplify=False'
-            )
 
     def _check_sums(self, least: int, run: RunFacts) -> None:
         """Raises Misuse for one of several sums that cannot end."""
