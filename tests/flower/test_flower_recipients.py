@@ -9,11 +9,11 @@ import pytest
 
 from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
+from fl.flower.node_party import Begun
 from fl.flower.strategy import PrivateStrategy
 from he import CKKSSum, KeyHolder, PaillierSum
 from protocols.errors import Misuse
 from protocols.runtime import Runtime
-from protocols.session import Session
 from protocols.store import FileStore
 from protocols.summation import SecureSum, Total
 from tests.flower.direct import DirectGrid, client_app, fedavg, model
@@ -53,7 +53,7 @@ def total_of(folder: Path, node: int, protocol: SecureSum) -> Total | None:
     (key,) = store.names("flower/session")
     saved = store.get(key)
     assert saved is not None
-    return Runtime(protocol, Session.decode(saved), store).total()
+    return Runtime(protocol, Begun.decode(saved).session, store).total()
 
 
 @MAKES
