@@ -188,6 +188,12 @@ class FederatedWork:
         require_manifest(manifest, self.setup.strategy.buffers)
         reference = with_values(flatten(shown, coordinator.schema), coordinator.reference())
         manifest.require_base(name, reference.digest)
+        if manifest.version(
+            name
+        ).age:  # or a server has the same training done, and summed, in every later buffer
+            raise ProtocolViolation(
+                "expected work on the newest model of the run's chain, got an older one", "server"
+            )
         manifest.chain.remember(scope := terms.origin.scope, store)
         own = RoundFacts(run, terms.number, (name,), manifest.digest(), client=name, scope=scope)
         Prepared(self.setup, coordinator.model).prepare(reference, own, store)

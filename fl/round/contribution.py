@@ -58,7 +58,10 @@ def contribution_of(
         trained.vector - before.vector if vector is None else _checked(vector, before.vector.size, plan)
     )
     if broadcast.manifest is not None:
-        difference *= broadcast.manifest.version(client).factor
+        version = broadcast.manifest.version(client)
+        if source is None:  # what its age makes of it is no other update
+            source = version.digest + difference.tobytes()
+        difference *= version.factor
     if WHERE in summed and plan.quantiser is not None:
         exact[WHERE] = clipped_where(difference, broadcast.reference.schema, plan.quantiser)
     coordinates = {name: block for name, block in exact.items() if name in summed}

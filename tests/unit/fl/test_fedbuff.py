@@ -23,6 +23,7 @@ from fl.engines.clock import Clock
 from fl.round import Broadcast, Manifest, RoundResult, Version, reference_of
 from fl.round.buffers import Buffers, require_manifest
 from fl.round.chain import Chain
+from fl.round.contribution import contribution_of, encoded
 from fl.round.kept import METRICS
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StackError
 from protocols.store import MemoryStore
@@ -261,6 +262,27 @@ def test_a_client_contributes_once_to_each_buffer() -> None:
             run.setup.strategy.begin(task, replace(own, number=number))
     run.setup.strategy.begin(task, replace(own, number=own.number + 1))
     run.setup.strategy.begin(task, replace(own, scope="another run", number=1))
+
+
+def test_an_update_that_has_left_is_spent_at_every_later_age() -> None:
+    run = federation(strategy=FedBuff(4))
+    run.coordinator.prepare(3)
+    asked, base = run.setup.names[:4], run.coordinator.reference()
+    trained = replace(base.flat, vector=base.flat.vector + 0.25)
+    names, sent = set(), set()
+    for number, past in (
+        (1, (base.digest,)),
+        (2, (base.digest, bytes(32))),
+        (3, (base.digest, bytes(32), bytes([1]) * 32)),
+    ):
+        versions = {"0": Version(base.digest, number - 1)}
+        manifest = Manifest(versions, dict.fromkeys(asked, "0"), 2, Chain(past))
+        shown = run.coordinator.open(number, asked, manifest=manifest)
+        made = contribution_of(shown, trained, 1, client=asked[0])
+        names.add(encoded(shown, made, shown.own(asked[0], MemoryStore()))[1])
+        sent.add(float(made.vector[0]))
+    assert len(sent) == 3, "its age makes it smaller"
+    assert len(names) == 1, "two buffers over it, one without this client, would tell it alone"
 
 
 def test_a_client_that_is_shown_another_model_than_is_said_leaves() -> None:
