@@ -144,8 +144,8 @@ class LocalComputation:
 
     def _call(self, hook: str, task: LocalTask, *given: Any) -> None:
         """Call a client's hook. Where a layer sums rows of single examples the model moves in its steps alone: a hook
-        gets a copy of the model and an optimizer of it. Raises UnaccountedStep, before anything is sent, for one that
-        moved the copy, which would have no effect.
+        gets copies of model and criterion and an optimizer of the copy. Raises UnaccountedStep, before anything is
+        sent, for one that moved the copied model, which would have no effect.
         """
         for callback in self.setup.callbacks:
             if not self._by_example:
@@ -154,7 +154,14 @@ class LocalComputation:
             model = copy.deepcopy(task.model)
             before = snapshot(model)
             getattr(callback, hook)(
-                replace(task, model=model, optimizer=self.setup.optimizer(model.parameters())), *given
+                replace(
+                    task,
+                    model=model,
+                    optimizer=self.setup.optimizer(model.parameters()),
+                    criterion=copy.deepcopy(task.criterion),
+                    noted=copy.deepcopy(task.noted),
+                ),
+                *given,
             )
             if (name := difference(model, before)) is not None:
                 raise UnaccountedStep(

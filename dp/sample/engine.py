@@ -85,7 +85,8 @@ class ClientEngine:
         model.train()
         model.zero_grad()
         validate(model, self.clipping.gradients)
-        self._model, self._schedule, self._memory = model, schedule, remembered(model)
+        self._model, self._schedule, self._criterion = model, schedule, criterion
+        self._memory = remembered(model, criterion)
         result = self._attach(model, optimizer, loader, criterion)
         model.train(training)
         self.guard.begin(model, passes * self.steps)
@@ -146,6 +147,7 @@ class ClientEngine:
             self.probed,
             self.checked,
             self._examples,
+            self._criterion,
         )
         now.loader.script, now.optimizer.probe = probe.script(), probe
         try:
@@ -181,7 +183,7 @@ class ClientEngine:
         try:
             steps = self.guard.finish()
             constants = {} if self.probed is None else self.probed.constants
-            if name := written(self._model, self._memory, constants):
+            if name := written(self._model, self._memory, constants, self._criterion):
                 raise UnaccountedStep(forgets(name) + "; nothing is sent")
             self.taken += steps
             tell(whose, self._under_way().optimizer.lost)

@@ -55,6 +55,7 @@ def clipped_sum(
     probed: Probed | None = None,
     whose: str = "this client",
     rows: list[int] | None = None,
+    criterion: Any = None,
 ) -> tuple[dict[str, NDArray[np.int64]], dict[str, float]]:
     """Sum of rint(clipped gradient / step) over a Poisson sample of the loader's examples, by parameter
     name.
@@ -63,8 +64,8 @@ def clipped_sum(
     reduction included; without it the examples must lie first everywhere. whose: whose
     log tells how many examples count as zero, because their gradient holds NaN or infinity. Each example's integer
     vector has L2 norm at most clip / step + sqrt(d) / 2. rows: the batch, where it is chosen already (default: by
-    secret coins). Returns int64 arrays of the parameters' shapes, and
-    private figures (mean loss). Raises UnsupportedModule, UnaccountedStep, Misuse.
+    secret coins). criterion: what the loss is or holds, which remembers nothing either. Returns int64 arrays of the
+    parameters' shapes, and private figures (mean loss). Raises UnsupportedModule, UnaccountedStep, Misuse.
     """
     training = model.training
     model.train()
@@ -73,7 +74,7 @@ def clipped_sum(
     totals = [torch.zeros(p.numel(), dtype=torch.int64, device=p.device) for _, p in named]
     layouts, reduction = (None, reduction) if probed is None else (probed.layouts, probed.reduction)
     hooks = RowHooks(model, reduction=reduction, layouts=layouts)
-    arrivals, seen, lost, broken, before = _Arrivals(hooks), 0, 0.0, 0, remembered(model)
+    arrivals, seen, lost, broken, before = _Arrivals(hooks), 0, 0.0, 0, remembered(model, criterion)
     seed = torch.initial_seed()
     try:
         batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch, rows)
@@ -90,7 +91,7 @@ def clipped_sum(
         for _, p in named:
             p.grad = None
         model.train(training)
-    if name := written(model, before, {} if probed is None else probed.constants):
+    if name := written(model, before, {} if probed is None else probed.constants, criterion):
         raise UnaccountedStep(forgets(name) + "; nothing is sent")
     tell(whose, broken)
     result = {
@@ -106,10 +107,11 @@ def prove(
     known: Probed | None = None,
     rate: float = 1.0,
     physical_batch: int | None = None,
+    criterion: Any = None,
 ) -> Probed | None:
     """Check that the rows of this loss are those of single examples (on a few), and that it is each example's own (on
     all); once per run and client. known: what another client's check found, by which only the data are new. rate,
-    physical_batch: as `clipped_sum` takes them; batches as large as they allow are among what is checked.
+    physical_batch, criterion: as `clipped_sum` takes them; batches as large as they allow are among what is checked.
 
     Returns what `clipped_sum` takes as `probed`; None where no example has a finite gradient, so that nothing can be
     checked, and examples may only pass one at a time. Raises NotPerExample by parameter, UnsupportedModule.
@@ -119,7 +121,9 @@ def prove(
     validate(model)
     hooks = RowHooks(model)
     batches = PrivateLoader(loader, rate, 1, SystemRandom(), _Arrivals(hooks), physical_batch)
-    probe = Probe(model, batches._fetch, batches._examples, batches._largest, hooks, known=known)
+    probe = Probe(
+        model, batches._fetch, batches._examples, batches._largest, hooks, known=known, criterion=criterion
+    )
     script = probe.script()
 
     def run() -> None:

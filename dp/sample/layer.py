@@ -43,6 +43,10 @@ class ClientAccount:
     engine: "ClientEngine | None" = field(default=None, repr=False)
 
 
+ASSUMED = (
+    "the model, the loss and the loop keep nothing between batches and do not mix examples; a check of every example "
+    "before training, and of attributes from round to round, looks for breaches and cannot prove that there are none"
+)
 NOBODY = "{name}: {client} holds no example: leave it out, or give a public number, examples=..."
 
 
@@ -114,7 +118,7 @@ class SampleDP(PricedLayer):
     def describe(self) -> str:
         return (
             f"{self.name}: DP-SGD in each client's loop, {self.clipping.gradients} gradients, clip "
-            f"{self.clipping.start:g} per example, add-remove neighbours; holds against everybody; {self._declared()}"
+            f"{self.clipping.start:g} per example, add-remove neighbours; holds against everybody; {self._declared()}; assumed: {ASSUMED}"
         )
 
     @property

@@ -1,16 +1,17 @@
-"""What a model remembers beside its parameters and buffers: numbers, tensors, arrays and containers of them that its
-modules hold as plain attributes.
+"""What a model and a loss remember beside parameters and buffers: whatever their modules hold as attributes.
 
 A model that takes a scale, a mean or a vocabulary from the batches that it sees mixes their examples, later in another
 batch too, where no check of one batch finds it. What a pass writes is refused by name, unless every first pass writes
-the same (a cache that follows from constants). Objects of other kinds, closures and module-level variables are out of
-reach.
+the same (a cache that follows from constants). Values and words are compared in containers too, entry by entry; other
+objects, modules and parameters in containers among them, must be the same ones with the same attributes. What
+`MACHINERY` makes, closures, slots and module-level variables are out of reach.
 """
 
 import copy
 import math
 from collections import deque
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,38 +20,75 @@ from torch import nn
 
 Memory = dict[tuple[str, str], Any]
 """Values by the module's name and the attribute's."""
-_OWN = frozenset(vars(nn.Module())) | {"activations", "max_batch_len"}
-"""Torch's own attributes of a module, and those that Opacus' hooks leave."""
-_PLAIN = bool | int | float | complex | np.generic | np.ndarray | torch.Tensor | None
+_OWN = frozenset(vars(nn.Module()))
+"""Torch's own attributes of a module."""
+_PLAIN = bool | int | float | complex | str | bytes | np.generic | np.ndarray | torch.Tensor | None
 _ABSENT = object()
+MACHINERY = (
+    "torch",
+    "lightning",
+    "pytorch_lightning",
+    "lightning_fabric",
+    "transformers",
+    "accelerate",
+    "opacus",
+)
+"""Packages whose objects a loop runs by (a Trainer that a module holds): they are not looked into."""
 
 
-def remembered(model: nn.Module) -> Memory:
-    """Copies of what the modules hold."""
-    return {key: copied(value) for key, value in _held(model)}
+class Held:
+    """An object in its place, with copies of its attributes; without, where it is one of `within`: looked at already,
+    or a module of the model itself."""
+
+    def __init__(self, value: Any, within: frozenset[int] = frozenset()) -> None:
+        self.value, self.within = value, within
+        self.state = {key: copied(each, within | {id(value)}) for key, each in self._now().items()}
+
+    def _now(self) -> dict[str, Any]:
+        return {} if id(self.value) in self.within else _state(self.value)
+
+    def same(self, other: Any) -> bool:
+        """Whether the same object stands there, with the same attributes."""
+        return self.value is other and same(self.state, self._now())
 
 
-def written(model: nn.Module, before: Memory, constant: Memory) -> str | None:
-    """The first attribute that is not as it was before and not as the constants are, or None."""
-    now = dict(_held(model))
-    for key in [*now, *before]:
-        value = now.get(key, _ABSENT)
-        if not any(same(value, memory.get(key, _ABSENT)) for memory in (before, constant)):
-            return ".".join(part for part in key if part)
-    return None
+def remembered(model: nn.Module, criterion: Any = None) -> Memory:
+    """Copies of what the modules of a model and of a loss hold."""
+    own = frozenset(id(each) for each in (*model.modules(), *model.parameters(), *model.buffers()))
+    return {key: copied(value, own) for key, value in _held(model, criterion)}
 
 
-def put_back(model: nn.Module, before: Memory, objects: bool = True) -> None:
+def written(
+    model: nn.Module, before: Memory, constant: Memory, criterion: Any = None, passed: bool = False
+) -> str | None:
+    """The first attribute where not all are as the constants are, nor, unless a batch has `passed`, all as before; or
+    None. Objects never change: a pass that writes into one is no cache."""
+    now = dict(_held(model, criterion))
+    foreign = {key for key in [*now, *before] if _foreign(now.get(key)) or _foreign(before.get(key))}
+    first = {key: value for key, value in constant.items() if key not in foreign}
+    first |= {key: before[key] for key in foreign & before.keys()}
+    names = [_first(now, memory) for memory in ([first] if passed else [before, first])]
+    return None if None in names else names[0]
+
+
+def _first(now: Memory, memory: Memory) -> str | None:
+    keys = [*now, *(key for key in memory if key not in now)]
+    wrong = (key for key in keys if not same(memory.get(key, _ABSENT), now.get(key, _ABSENT)))
+    return next((".".join(part for part in key if part) for key in wrong), None)
+
+
+def put_back(model: nn.Module, before: Memory, criterion: Any = None, objects: bool = True) -> None:
     """Give the modules what they held. objects: where an object of another kind stands in its place, too; not within a
     pass, which may go on by it (a module's Trainer).
     """
-    modules = dict(model.named_modules())
-    for name, attribute in dict(_held(model)).keys() - before.keys():
-        delattr(modules[name], attribute)
+    owners = dict(_owners(model, criterion))
+    for name, attribute in dict(_held(model, criterion)).keys() - before.keys():
+        if objects or not _foreign(getattr(owners[name], attribute)):
+            delattr(owners[name], attribute)
     for (name, attribute), value in before.items():
-        now = vars(modules[name]).get(attribute, _ABSENT)
-        if not same(now, value) and (objects or now is _ABSENT or _plain(now)):
-            setattr(modules[name], attribute, copied(value))
+        now = getattr(owners[name], attribute, _ABSENT)
+        if not same(value, now) and (objects or now is _ABSENT or not _foreign(now)):
+            setattr(owners[name], attribute, restored(value))
 
 
 def forgets(name: str) -> str:
@@ -62,32 +100,92 @@ def forgets(name: str) -> str:
     )
 
 
-def _held(model: nn.Module) -> Iterator[tuple[tuple[str, str], Any]]:
-    for name, module in model.named_modules():
-        for attribute, value in list(vars(module).items()):
-            if attribute not in _OWN and not isinstance(value, str) and _plain(value):
+def _owners(model: nn.Module, criterion: Any) -> Iterator[tuple[str, Any]]:
+    yield from model.named_modules()
+    if isinstance(criterion, nn.Module):
+        yield from criterion.named_modules(prefix="(criterion)")
+    elif criterion is not None and _looked_into(criterion):
+        yield "(criterion)", criterion
+
+
+def _held(model: nn.Module, criterion: Any) -> Iterator[tuple[tuple[str, str], Any]]:
+    for name, owner in _owners(model, criterion):
+        opacus = type(owner).__module__.startswith("opacus")  # counts its padded rows in each call
+        for attribute, value in list(vars(owner).items()):
+            if (
+                attribute not in _OWN
+                and not _machinery(value)
+                and not (opacus and attribute == "max_batch_len")
+            ):
+                yield (name, attribute), value
+        for attribute, value in list(getattr(owner, "_buffers", {}).items()):
+            if value is None or name.startswith("(criterion)"):  # the model's other ones are its state
                 yield (name, attribute), value
 
 
-def _plain(value: Any) -> bool:
-    """Whether it is a value, or a container of values and names alone; parameters are the optimizer's."""
+def _machinery(value: Any) -> bool:
+    made = type(value).__module__.partition(".")[0] in MACHINERY
+    return made and not isinstance(value, torch.Tensor | nn.Module | torch.Size)
+
+
+def _looked_into(value: Any) -> bool:
+    return hasattr(value, "__dict__") and not isinstance(value, type) and not hasattr(value, "__code__")
+
+
+def _state(value: Any) -> dict[str, Any]:
+    """The attributes of an object, and the tensors of a module."""
+    if isinstance(value, partial):
+        return {"args": value.args, "keywords": value.keywords}
+    if isinstance(value, nn.Parameter):
+        return {"data": value.detach(), **vars(value)}
+    if isinstance(value, nn.Module):
+        own = {key: each for key, each in vars(value).items() if key not in _OWN}
+        return own | {f"_{key}": dict(getattr(value, key)) for key in ("_parameters", "_buffers", "_modules")}
+    return {} if _machinery(value) or not _looked_into(value) else dict(vars(value))
+
+
+def _entries(value: Any) -> Iterator[Any]:
+    """What a container holds, containers in it opened; what is none as it is."""
     if isinstance(value, Mapping):
-        return all(_plain(each) for each in value.values())
+        value = [*value.keys(), *value.values()]
     if isinstance(value, list | tuple | set | frozenset | deque):
-        return all(_plain(each) for each in value)
-    return isinstance(value, _PLAIN | str) and not isinstance(value, nn.Parameter)
+        for each in value:
+            yield from _entries(each)
+    else:
+        yield value
 
 
-def copied(value: Any) -> Any:
-    """The same values in containers and arrays of their own; what is none of either as it is."""
-    if not _plain(value):
-        return value
-    leaves = torch.utils._pytree.tree_leaves(value)
-    return copy.deepcopy(value, {id(t): t.detach().clone() for t in leaves if isinstance(t, torch.Tensor)})
+def _foreign(value: Any) -> bool:
+    """Whether there is anything but values and words in it."""
+    return any(not isinstance(each, _PLAIN) or isinstance(each, nn.Parameter) for each in _entries(value))
+
+
+def copied(value: Any, within: frozenset[int] = frozenset()) -> Any:
+    """The same values in containers and arrays of their own, and `Held` for every other object."""
+    memo: dict[int, Any] = {}
+    for each in _entries(value):
+        if _foreign(each):
+            memo[id(each)] = Held(each, within)
+        elif isinstance(each, torch.Tensor):
+            memo[id(each)] = each.detach().clone()
+    return memo[id(value)] if id(value) in memo else copy.deepcopy(value, memo)
+
+
+def restored(value: Any) -> Any:
+    """What was copied, with objects in their places."""
+    memo: dict[int, Any] = {}
+    for each in _entries(value):
+        if isinstance(each, Held):
+            memo[id(each)] = each.value
+        elif isinstance(each, torch.Tensor):
+            memo[id(each)] = each.clone()
+    return memo[id(value)] if id(value) in memo else copy.deepcopy(value, memo)
 
 
 def same(one: Any, other: Any) -> bool:
-    """Whether two values have the same type and every bit alike (NaN equals NaN), containers entry by entry."""
+    """Whether a copy and a value have the same type and every bit alike (NaN equals NaN), containers entry by entry."""
+    if isinstance(one, Held):
+        return one.same(other)
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
         return alike and bool(torch.equal(one, other) or torch.equal(_bits(one), _bits(other)))

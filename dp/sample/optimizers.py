@@ -111,10 +111,13 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
             "adaptive",
             "denominator",
             "schedule",
-            "step_hook",
-            "original_optimizer",
         )
-        return {name: getattr(self, name) for name in own} | numbers(self.original_optimizer, self._named)
+        objects = {name: id(getattr(self, name)) for name in ("step_hook", "original_optimizer")}
+        return (
+            {name: getattr(self, name) for name in own}
+            | objects
+            | numbers(self.original_optimizer, self._named)
+        )
 
     def _insist(self) -> None:
         name = changed_number(self._frozen, self._numbers())

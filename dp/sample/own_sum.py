@@ -57,6 +57,7 @@ class OwnSum:
             probed=self._probed,
             whose=facts.whose,
             rows=rows,
+            criterion=task.loss or task.criterion,
         )
         scale = -step / (self.rate * self.examples)
         task.result = {name: total * scale for name, total in named.items()}
@@ -66,7 +67,15 @@ class OwnSum:
         """Once per client and run; False where nothing can be checked: each example then passes alone."""
         if not len(task.loader.dataset):
             return False
-        found = prove(task.model, loss, task.loader, self._probed, self.rate, self.physical_batch)
+        found = prove(
+            task.model,
+            loss,
+            task.loader,
+            self._probed,
+            self.rate,
+            self.physical_batch,
+            task.loss or task.criterion,
+        )
         if found is None:
             tell_silent(facts.whose)
             return False

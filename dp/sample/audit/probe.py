@@ -78,9 +78,11 @@ class Probe:
         known: "Probed | None" = None,
         seen: bool = False,
         public: int | None = None,
+        criterion: Any = None,
     ) -> None:
         self.model, self._fetch, self._count, self._mode, self._copies = model, fetch, count, mode, copies
         self._known, self._seen, self._largest, self._public = known, seen, largest, public or count
+        self._criterion = criterion
         self._hooks = mode if isinstance(mode, RowHooks) else None
         self._named = dict(model.named_parameters())
         self._tolerance = tolerance(self._named.values())
@@ -94,7 +96,7 @@ class Probe:
     def drive(self, run: Callable[[], object]) -> Probed:
         """Call the loop, as often as it takes, until the script is done. Raises UnaccountedStep for a loop that
         takes no batch, takes no step or changes parameters."""
-        before, self._memory = snapshot(self.model), remembered(self.model)
+        before, self._memory = snapshot(self.model), remembered(self.model, self._criterion)
         with OwnLosses(), steady() as self._again:
             try:
                 self._move()
@@ -114,7 +116,7 @@ class Probe:
                             "end: go on to the loader's end in every call of the train function"
                         )
             finally:
-                put_back(self.model, self._memory)
+                put_back(self.model, self._memory, self._criterion)
                 for name, tensor in [*self.model.named_parameters(), *self.model.named_buffers()]:
                     tensor.data.copy_(before[name])
                     tensor.grad = None
@@ -205,8 +207,10 @@ class Probe:
                 batch, grads = list(islice(drawn, size)), []
                 for indices in (batch, batch[:cut], batch[cut:]):
                     seen.append((self._record(), len(indices)))
+                    put_back(self.model, self._memory, self._criterion, objects=False)
                     yield from self._take(indices, draw=at % len(DRAWS))
                     grads.append(self._gradients())
+                    self._insist_forgotten(probed.constants)
                 mixed |= apart(self._named, grads, shares, (30.0 if turn > 1 else 2.0) * self._tolerance)
         layouts, packed = probed.layouts.counted(seen)
         if self._hooks is not None:
@@ -216,7 +220,7 @@ class Probe:
     def _layouts_and_rows(self) -> Generator[Any, None, Probed]:
         small = self._record()
         yield from self._take([0] * self._copies)
-        first, constants = self._gradients(), remembered(self.model)
+        first, constants = self._gradients(), remembered(self.model, self._criterion)
         size = self._size(small)
         large = self._record()
         yield from self._take([0] * size)
@@ -246,14 +250,20 @@ class Probe:
         return Probed(layouts, comparison.reduction, verdicts, size, constants)
 
     def _forgotten(self, constants: Memory) -> Iterator[Any]:
-        """Raises NotPerExample for an attribute that holds something of the batches: other than before, and than a
-        first pass leaves, whichever batch it is."""
-        for index in (None, self._count - 1):
-            if index is not None:
-                put_back(self.model, self._memory, objects=False)
-                yield from self._take([index] * self._copies)
-            if name := written(self.model, self._memory, constants):
-                raise NotPerExample({name: forgets(name)})
+        """Two batches in turn leave what a first pass leaves, whichever batch it is; and the last example by itself."""
+        self._insist_forgotten(constants)
+        for index in (0, self._count - 1):
+            yield from self._take([index] * self._copies)
+            self._insist_forgotten(constants)
+        put_back(self.model, self._memory, self._criterion, objects=False)
+        yield from self._take([self._count - 1] * self._copies)
+        self._insist_forgotten(constants)
+
+    def _insist_forgotten(self, constants: Memory) -> None:
+        """Raises NotPerExample for an attribute that holds something of the batches: other than a first pass leaves,
+        whichever batch it is."""
+        if name := written(self.model, self._memory, constants, self._criterion, passed=True):
+            raise NotPerExample({name: forgets(name)})
 
     def _references(self, size: int) -> Generator[Any, None, tuple[list[int], list[Gradients]]]:
         """`size` examples with finite gradients, spread over the data and repeated where there are fewer, and each

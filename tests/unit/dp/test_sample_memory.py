@@ -6,6 +6,7 @@ neighbours lay 247 clips apart.
 from collections import deque
 from collections.abc import Callable
 from contextlib import nullcontext
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,6 +71,70 @@ NOTES: dict[str, Callable[[], Remembers]] = {
 }
 
 
+class Scale:
+    """An object of a class of one's own, which adds up what it is shown."""
+
+    total = 0.0
+
+    def of(self, x: torch.Tensor) -> Any:
+        self.total += float(x.abs().max())
+        return self.total
+
+
+class Scaled(nn.Module):
+    """The same as a module that its owner holds in a plain list."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("top", torch.zeros(()))
+        self.kept = nn.Parameter(torch.zeros(()), requires_grad=False)
+
+    def of(self, x: torch.Tensor) -> Any:
+        self.top = x.abs().max()
+        return self.top
+
+
+def unit(held: Any, x: torch.Tensor) -> str:
+    return held or ("bytes" if float(x.max()) > 2 else "unit")
+
+
+def beside_a_dtype(held: Any, x: torch.Tensor) -> Any:
+    held["top"] = held["top"] or float(x.max())
+    return held
+
+
+def by_an_object(held: Any, x: torch.Tensor) -> Any:
+    next(iter(held.values() if isinstance(held, dict) else held)).of(x)
+    return held
+
+
+def in_a_parameter(held: Any, x: torch.Tensor) -> Any:
+    held[0].data.fill_(float(x.max()))
+    return held
+
+
+def in_a_partial(held: Any, x: torch.Tensor) -> Any:
+    return partial(dict, other=float(x.max())) if held.keywords["other"] is None else held
+
+
+def trigger(held: Any, x: torch.Tensor) -> Any:
+    """One bit: whether an example of some kind has come."""
+    return held or bool((x[:, 0] > 0).any())
+
+
+NOTES |= {
+    "a word": lambda: Remembers(unit),
+    "a number beside a dtype": lambda: Remembers(beside_a_dtype, {"top": None, "kind": torch.float32}),
+    "an object": lambda: Remembers(by_an_object, [Scale()]),
+    "a module in a list": lambda: Remembers(by_an_object, [Scaled()]),
+    "a parameter in a list": lambda: Remembers(
+        in_a_parameter, [nn.Parameter(torch.zeros(()), requires_grad=False)]
+    ),
+    "a partial": lambda: Remembers(in_a_partial, partial(dict, other=None)),
+    "one bit": lambda: Remembers(trigger, False),
+}
+
+
 def data() -> TensorDataset:
     x = torch.randn(EXAMPLES, 8, generator=torch.Generator().manual_seed(1))
     return TensorDataset(x, torch.arange(EXAMPLES) % 2)
@@ -95,6 +160,58 @@ def test_what_remembers_its_batches_is_refused_by_name(make: Callable[[], Rememb
     audit = per_example(make(), None, data().tensors, ascent=0)
     assert not audit.passed
     assert all("held is an attribute" in mode.reason for mode in audit.modes)
+
+
+class Normalised(nn.Module):
+    """A loss divided by its first value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first: float | None = None
+
+    def forward(self, made: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        loss = nn.functional.cross_entropy(made, y)
+        self.first = self.first or float(loss.detach())
+        return loss / self.first
+
+
+def test_a_loss_that_remembers_is_refused_by_name() -> None:
+    loader = DataLoader(data(), batch_size=EXAMPLES)
+    shares = DistributedDP(
+        noise_multiplier=1.0, delta=1e-5, unit="example", sample_rate=1.0, examples=2 * EXAMPLES
+    )
+    stacks: list[tuple[Any, dict[str, Any]]] = [
+        (SampleDP(noise_multiplier=1.0, delta=1e-5), {"train": honest}),
+        (shares, {"strategy": FedSGD()}),
+    ]
+    for layer, given in stacks:
+        with pytest.raises(NotPerExample, match=r"\(criterion\).first is an attribute"):
+            Federation(
+                lambda: nn.Linear(8, 2), {"a": loader, "b": loader}, privacy=[layer], metrics=(),
+                criterion=Normalised, **given,
+            ).fit(rounds=1)  # fmt: skip
+
+
+def test_a_buffer_that_is_set_on_first_use_is_refused_by_name() -> None:
+    class Cached(nn.Module):
+        top: Any
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(8, 2)
+            self.register_buffer("top", None, persistent=False)
+
+        def forward(self, x: torch.Tensor) -> Any:
+            if self.top is None:
+                self.top = x.detach().abs().max()
+            return self.line(x / self.top)
+
+    net = Cached()
+    engine, loop = private(net)
+    with pytest.raises(UnaccountedStep, match=r"^top changed"):
+        engine.probe(loop)
+    engine.abandon()
+    assert net.top is None
 
 
 def private(net: nn.Module, examples: TensorDataset | None = None) -> tuple[ClientEngine, Callable[[], None]]:
@@ -147,7 +264,7 @@ def test_a_list_that_the_loop_writes_into_an_optimizers_group_is_seen() -> None:
     """A list was compared with itself: a step size in one could follow the loss."""
     net = nn.Linear(8, 2)
     optimizer = torch.optim.SGD(net.parameters(), lr=0.1)
-    optimizer.param_groups[0]["scale"] = [1.0, {"rates": [torch.ones(1)]}]
+    optimizer.param_groups[0]["scale"] = [1.0, {"rates": [torch.ones(1)], "kind": torch.float32}]
     engine = ClientEngine(Clipping(), 1.0, 1.0, 1)
     engine.size(EXAMPLES)
     at = engine.begin(net, optimizer, DataLoader(data(), batch_size=8), nn.CrossEntropyLoss())
