@@ -18,7 +18,7 @@ from dp.event_json import to_fact
 from dp.events import Event, Planned, Relation, Unit, repeat
 from dp.layering import Ledgers, Price, PricedLayer, discrete
 from dp.sample.errors import UnaccountedStep
-from dp.sample.options import AdaptiveClip, Clipping
+from dp.sample.options import ASSUMED, AdaptiveClip, Clipping
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.layers import Compute, Contribution, LocalTask, RoundFacts, RunFacts, Signal
 from protocols.statement import PrivacyEvent
@@ -43,16 +43,11 @@ class ClientAccount:
     engine: "ClientEngine | None" = field(default=None, repr=False)
 
 
-ASSUMED = (
-    "the model, the loss and the loop keep nothing between batches and do not mix examples; a check of every example "
-    "before training, and of attributes from round to round, looks for breaches and cannot prove that there are none"
-)
 NOBODY = "{name}: {client} holds no example: leave it out, or give a public number, examples=..."
 
 
 class SampleDP(PricedLayer):
-    """Example-level DP-SGD (Abadi et al. 2016) through Opacus, noise and batches from the operating
-    system's generator.
+    """Example-level DP-SGD (Abadi et al. 2016) through Opacus, noise and batches from the system's generator.
 
     epsilon and delta for the whole planned run (calibrated for each client by itself), or noise_multiplier.
     clip: L2 norm of an example's gradient, a tuple of norms with clipping="per-layer", or an
@@ -117,8 +112,8 @@ class SampleDP(PricedLayer):
 
     def describe(self) -> str:
         return (
-            f"{self.name}: DP-SGD in each client's loop, {self.clipping.gradients} gradients, clip "
-            f"{self.clipping.start:g} per example, add-remove neighbours; holds against everybody; {self._declared()}; assumed: {ASSUMED}"
+            f"{self.name}: DP-SGD in each client's loop, {self.clipping.gradients} gradients, clip {self.clipping.start:g} "
+            f"per example, add-remove neighbours; holds against everybody; {self._declared()}; assumed: {ASSUMED}"
         )
 
     @property

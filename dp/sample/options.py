@@ -7,6 +7,11 @@ from dataclasses import dataclass
 from protocols.errors import Misuse
 
 GRADIENTS = ("hooks", "functorch", "ew", "ghost")
+ASSUMED = (
+    "the model, the loss and the loop keep nothing between batches and do not mix examples; a check of every example "
+    "before training, and of attributes in each round, looks for breaches and cannot prove that there are none"
+)
+"""What the statement says that nothing can prove."""
 
 
 @dataclass(frozen=True)

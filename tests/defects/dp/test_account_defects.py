@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, distributed, ledger_store
+from dp import ClientDP, DistributedDP, Ledger, LocalDP, SampleDP, distributed_plan, ledger_store
 from dp.event_json import decode, to_fact
 from dp.events import Gaussian, Relation, Unit
 from dp.ledger_head import SignedHead
@@ -259,7 +259,7 @@ DEFECTS = {
     ),
     "shares: a client's own share counted against it": Defect(
         release_rig.a_client_knows_its_own_share,
-        patches=((distributed, "unknown", lambda survivors, colluders: survivors - colluders),),
+        patches=((distributed_plan, "unknown", lambda survivors, colluders: survivors - colluders),),
     ),
     "sample-dp: the loop's draws follow 32 bits": Defect(
         release_rig.a_loops_draws_follow_no_seed,
