@@ -112,7 +112,7 @@ class SampleDP(PricedLayer):
 
     def describe(self) -> str:
         return (
-            f"{self.name}: DP-SGD in each client's loop, {self.clipping.gradients} gradients, clip {self.clipping.start:g} "
+            f"{self.name}: DP-SGD in clients, {self.clipping.gradients} gradients, clip {self.clipping.start:g} "
             f"per example, add-remove neighbours; holds against everybody; {self._declared()}; assumed: {ASSUMED}"
         )
 

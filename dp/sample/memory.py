@@ -36,7 +36,7 @@ MACHINERY = (
 """Packages whose objects a loop runs by (a Trainer that a module holds): they are not looked into."""
 
 
-class Held:
+class InPlace:
     """An object in its place, with copies of its attributes; without, where it is one of `within`: looked at already,
     or a module of the model itself."""
 
@@ -161,11 +161,11 @@ def _foreign(value: Any) -> bool:
 
 
 def copied(value: Any, within: frozenset[int] = frozenset()) -> Any:
-    """The same values in containers and arrays of their own, and `Held` for every other object."""
+    """The same values in containers and arrays of their own, and `InPlace` for every other object."""
     memo: dict[int, Any] = {}
     for each in _entries(value):
         if _foreign(each):
-            memo[id(each)] = Held(each, within)
+            memo[id(each)] = InPlace(each, within)
         elif isinstance(each, torch.Tensor):
             memo[id(each)] = each.detach().clone()
     return memo[id(value)] if id(value) in memo else copy.deepcopy(value, memo)
@@ -175,7 +175,7 @@ def restored(value: Any) -> Any:
     """What was copied, with objects in their places."""
     memo: dict[int, Any] = {}
     for each in _entries(value):
-        if isinstance(each, Held):
+        if isinstance(each, InPlace):
             memo[id(each)] = each.value
         elif isinstance(each, torch.Tensor):
             memo[id(each)] = each.clone()
@@ -184,7 +184,7 @@ def restored(value: Any) -> Any:
 
 def same(one: Any, other: Any) -> bool:
     """Whether a copy and a value have the same type and every bit alike (NaN equals NaN), containers entry by entry."""
-    if isinstance(one, Held):
+    if isinstance(one, InPlace):
         return one.same(other)
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
