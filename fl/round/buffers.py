@@ -204,12 +204,18 @@ class Buffers:
 
 
 def require_manifest(manifest: Manifest, own: Buffers | None) -> None:
-    """Raises ProtocolViolation, at a client, for a manifest in a run whose clients all start from one model, and for
-    one without the chain of the run's models.
+    """Raises ProtocolViolation, at a client, for a manifest in a run whose clients all start from one model, for one
+    without the chain of the run's models, and for a model older than this client's federation takes: its factor would
+    make the others' updates small beside those of whom the server chooses.
     """
     if own is None or not manifest.chain.digests:
         raise ProtocolViolation(
             "the server says that clients start from different models: expected "
             + ("one model for all" if own is None else "the chain of the run's models with it"),
+            "server",
+        )
+    if (age := max((version.age for version in manifest.versions.values()), default=0)) > own.oldest:
+        raise ProtocolViolation(
+            f"expected models at most {own.oldest} versions old, as this federation has it, got one of {age}",
             "server",
         )

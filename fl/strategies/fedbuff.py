@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from fl.round.buffers import Buffers
 from fl.strategies.fedavg import FedAvg
 from protocols.errors import ProtocolViolation
-from protocols.layers import LocalTask, RoundFacts
+from protocols.layers import LocalTask, RoundFacts, RunFacts
 from protocols.store import AlreadyDone
 
 
@@ -49,14 +49,20 @@ class FedBuff(FedAvg):
         super().__init__(server_lr, weighted=False)
         self.size, self.alike, self.leaving, self.oldest, self.at_once = size, alike, leaving, oldest, at_once
         self.buffers = Buffers(size, alike, leaving, oldest, at_once)
+        self._corrupt = 0
+
+    def plan(self, run: RunFacts) -> None:
+        self._corrupt = run.corrupt
 
     def notes(self) -> tuple[str, ...]:
         shown = (
             "nothing is claimed against a server that shows a client a model made for it (alike=1)"
             if self.alike == 1
-            else f"at least {self.alike} clients of every version that somebody began with are in any total, and every "
-            "client remembers the chain of the run's models; a server that shows so many a model of its own, and the "
-            "same clients for good, is not found out"
+            else f"at least {self.alike} clients of every version that somebody began with are in any total, of whom "
+            f"up to {self._corrupt} may work with the server: a client hides among the honest ones of its version, at "
+            f"least {max(1, self.alike - self._corrupt)} with it, against a server that makes a model for them; the "
+            "chain of the run's models, which every client remembers, keeps the past from being rewritten and does not "
+            "show who made a link"
         )
         return (
             f"fedbuff: {shown}",

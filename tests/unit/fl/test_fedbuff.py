@@ -330,6 +330,32 @@ def test_a_chain_is_never_older_nor_another_one() -> None:
     Chain((two,)).remember("another run", store)
 
 
+def test_a_client_takes_no_model_older_than_its_federation_says() -> None:
+    models = tuple(bytes([at]) * 32 for at in range(6))
+    started = dict.fromkeys("abcd", "0")
+    for links, own in ((4, Buffers(4, oldest=3)), (6, Buffers(4, oldest=5))):
+        shown = Manifest({"0": Version(models[0], links - 1)}, started, 2, Chain(models[:links]))
+        require_manifest(shown, own)
+        with pytest.raises(ProtocolViolation, match=f"at most {own.oldest - 1} versions old"):
+            require_manifest(shown, Buffers(4, oldest=own.oldest - 1))
+
+
+def test_a_run_may_come_back_to_a_model_that_it_had() -> None:
+    one, two = bytes([1]) * 32, bytes([2]) * 32
+    versions = {"0": Version(one, 2), "2": Version(one)}
+    Manifest(versions, {"a": "0", "b": "0", "c": "2", "d": "2"}, 2, Chain((one, two, one)))
+    with pytest.raises(Misuse, match="every model under one name"):
+        Manifest({"x": Version(one), "y": Version(one)}, {"a": "x", "b": "y"}, 1)
+
+
+def test_a_statement_counts_who_may_work_with_the_server() -> None:
+    run = federation((SecAggPlus(dropout=0.2, collusion=0.3),), FedBuff(10, alike=5))
+    run.coordinator.prepare(3)
+    (told, _) = run.setup.strategy.notes()
+    assert "up to 3 may work with the server" in told
+    assert "at least 2 with it" in told
+
+
 def test_a_client_refuses_a_manifest_that_keeps_fewer_together_than_its_federation_says() -> None:
     one = bytes([1]) * 32
     own, versions, started = Buffers(4, alike=2), {"0": Version(one)}, dict.fromkeys("abcd", "0")
