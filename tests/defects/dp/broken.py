@@ -17,7 +17,7 @@ from dp import ClientDP, DistributedDP, LocalDP
 from dp.clipping import clip
 from dp.mechanisms import discrete_gaussian, to_grid
 from dp.rotation import rotate
-from dp.sample import engine, factors, optimizers, sums, targets
+from dp.sample import engine, factors, memory, optimizers, sums, targets
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import PrivateOptimizer
@@ -347,8 +347,11 @@ class DividingEngine(ClientEngine):
 
 @contextmanager
 def unchecked() -> Iterator[None]:
-    """Steps that take whatever rows there are, as many as there are, in whatever number format."""
+    """Steps that take whatever rows there are, as many as there are, in whatever number format; the library's hooks
+    keep what a module reads in its attributes.
+    """
     kept = optimizers.checked_part, optimizers.agreed, engine.validate, targets.insist_wide
+    own, memory._OWN = memory._OWN, memory._OWN | {"activations", "autograd_grad_sample_hooks", "ddp_hooks"}
     targets.insist_wide = lambda *given: None
     engine.validate = lambda *given: None
     optimizers.checked_part = lambda p, name, size: factors.part_of(p)
@@ -357,3 +360,4 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         optimizers.checked_part, optimizers.agreed, engine.validate, targets.insist_wide = kept
+        memory._OWN = own

@@ -118,7 +118,7 @@ def test_a_model_that_remembers_its_first_batch_is_found(monkeypatch: pytest.Mon
     data = torch.randn(24, 8), torch.arange(24) % 2
     audit = per_example(Remembers(first), None, data, ascent=1)
     assert "held is an attribute" in mode_of(audit).reason
-    monkeypatch.setattr(probe, "written", lambda *given: None)
+    monkeypatch.setattr(probe, "written", lambda *given, **options: None)
     assert per_example(Remembers(first), None, data, ascent=1).passed  # the check as it was
 
 
