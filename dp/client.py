@@ -142,7 +142,8 @@ class ClientDP(PricedLayer):
         self.weight_cap, self.denominator = weight_cap, denominator
         self.relation, self.amplify = Relation(relation), amplify
         self.correlation = correlated.chosen(correlation, min_separation, participations, bands, momentum)
-        self.keeps_state, self._opened, self._rounds = self.correlation is not None, Opened(), 0
+        self.keeps_state = self.one_sum = self.correlation is not None
+        self._opened, self._rounds = Opened(), 0
         if self.correlation is not None and (self.quantile or amplify):
             raise Misuse(
                 'correlation="banded" needs a clip that is fixed for the run, for rows hold earlier contributions, and '

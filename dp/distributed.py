@@ -123,7 +123,8 @@ class DistributedDP(DistributedPlan):
         self.reduction, self.physical_batch = reduction, physical_batch
         self.batches, self.epochs, self.amplify = batches or 1, epochs or 1, amplify
         self.correlation = self._correlated(correlation, batches, epochs, bands, momentum, even_so)
-        self.keeps_state, self._opened, self._rounds = self.correlation is not None, Opened(), 0
+        self.keeps_state = self.one_sum = self.correlation is not None
+        self._opened, self._rounds = Opened(), 0
         if self.correlation is not None and self.unit is Unit.EXAMPLE:
             if sample_rate is not None:
                 raise Misuse(
@@ -310,6 +311,7 @@ class DistributedDP(DistributedPlan):
             grid.modulus,
             f"{grid.step:.9g} {grid.share_variance:.9g}",
             self.batches,
+            facts.clients if self.unit is Unit.CLIENT else (),  # a place among others would be another turn
         )
         self.correlation.admit(facts, self.name, Attendance(1, facts.run.rounds), fixed)
         kept = {int(name): array for name, array in state.arrays().items()}

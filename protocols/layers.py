@@ -282,8 +282,9 @@ class PrivacyLayer:
     only a share of the noise, so that nothing holds against a server that reads vectors. charges_parties: what it
     spends is stated for each client that took part, by name. counts_broken_as_zero: it lets an update that holds NaN or
     infinity count as zero, and tells nobody but the client. keeps_state: it uses `PartyState`, so clients are told
-    which rounds closed with them. own_options: attributes that every party may set for itself; all other public ones
-    must be the same on both sides (`Stack.options`).
+    which rounds closed with them. one_sum: what a round opens follows earlier rounds' sum, so it may have no other.
+    own_options: attributes that every party may set for itself; all other public ones must be the same on both sides
+    (`Stack.options`).
     """
 
     name: ClassVar[str] = ""
@@ -292,6 +293,7 @@ class PrivacyLayer:
     charges_parties: ClassVar[bool] = False
     counts_broken_as_zero: ClassVar[bool] = False
     keeps_state: bool = False
+    one_sum: bool = False
     own_options: ClassVar[frozenset[str]] = frozenset()
     owns: frozenset[str] = frozenset()
 

@@ -1,8 +1,8 @@
 """A party's own rules of taking part, kept in its own store: rows rise, none is sent twice, none comes too early.
 
 A row is taken, durably, before anything of it may leave; a round that is abandoned afterwards, or says so, gives it
-not back. The terms of the first row (C', clip, grid) bind all later ones. The record outlives the run, or a server
-could begin it anew. What does not belong here: what is sent, its price.
+not back. The terms of the first row (C', clip, grid, and whose turns follow a roster, the roster) bind all later ones.
+The record outlives the run, or a server could begin it anew. What does not belong here: what is sent, its price.
 """
 
 from dataclasses import dataclass
@@ -50,7 +50,8 @@ class Attendance:
                 raise PolicyRefusal(f"{owner}: {facts.whose}: {why}; this party sends nothing in this row")
             if held.rows and held.terms != terms:
                 raise ProtocolViolation(
-                    f"{owner}: the strategy, the clip, the grid or the noise is not what this run began with",
+                    f"{owner}: the strategy, the clip, the grid, the noise or (where turns follow the roster) who is "
+                    "asked is not what this run began with",
                     "server",
                 )
             t.put(_key(facts.scope, owner), Rows(terms, (*held.rows, facts.number)).encode())

@@ -5,6 +5,7 @@ events say. A sampled event per row in place of one per band is enumerated in te
 """
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,14 @@ from dp.audit import audit_run
 from dp.correlated.attendance import Attendance
 from dp.correlated.options import Correlation
 from dp.correlated.patterns import dearest
+from dp.correlated.rows import Opened, combined
+from dp.correlated.slots import batch
 from dp.event_json import from_fact
 from dp.events import CorrelatedRow, DiscreteGaussianSum
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
-from protocols.party_state import CLOSED, PartyState
+from protocols.layers import RoundFacts, RunFacts
+from protocols.party_state import CLOSED, PartyState, erase
+from protocols.store import MemoryStore
 from tests.unit.dp.test_distributed_correlated import (
     DIMS,
     NAMES,
@@ -30,6 +35,9 @@ from tests.unit.dp.test_distributed_correlated import (
     layer_of,
     meant,
     sums,
+)
+from tests.unit.dp.test_distributed_correlated import (
+    facts as slot_facts,
 )
 
 SHORT: dict[str, Any] = {"noise_multiplier": 0.5, "epsilon": None, "colluders": 0, "min_survivors": 4}
@@ -104,13 +112,73 @@ def test_early_participation_is_more_than_any_pattern_that_is_charged(
     shift = strategy.matrix()[:, [row - 1 for row in rows]].sum(axis=1)
     charged = dearest([float(row in rows) for row in range(1, 13)], 4, 3) * strategy.norm**2
     assert float(shift @ shift) > 1.5 * charged
-    from protocols.store import MemoryStore
     from tests.unit.dp.test_correlated_rows import facts
 
     store = MemoryStore()
     rules.take(facts(1, store), "layer", b"")
     with pytest.raises(PolicyRefusal, match="row 5 at the earliest"):
         rules.take(facts(2, store), "layer", b"")
+
+
+def test_a_turn_that_a_server_may_move_shows_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A client's row of its own is every row of the run where the server asks whoever puts it at the row's place."""
+    even_so = {**SHORT, "unit": "client", "examples": None, "even_so": True, "epochs": 1, "bits": 24}
+
+    def turns_taken() -> int:
+        run, taken = Run(layer_of(**even_so), rounds=4), 0
+        for row in range(1, 5):
+            plan = run.plan(row, asked=(*NAMES[1:][: row - 1], "c0", *NAMES[row:]))
+            own = replace(plan.facts, client="c0")
+            run.encoded(plan, "c0", ONE)
+            taken += run.layer._place(own) == row - 1
+        return taken
+
+    with pytest.raises(ProtocolViolation, match="turns follow the roster"):
+        turns_taken()
+    monkeypatch.setattr(Correlation, "admit", lambda self, *rest: None)
+    assert turns_taken() == 4  # one is charged
+
+
+def test_batches_that_are_drawn_anew_are_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A store that forgets the run after each row: of 4000 examples some come again but with chance 2^-1000."""
+    store = MemoryStore()
+
+    def again() -> set[int]:
+        first = batch(slot_facts(1, store), "layer", 4000, 2)
+        erase(store, "run")
+        return set(first) & set(batch(slot_facts(2, store), "layer", 4000, 2))
+
+    with pytest.raises(PolicyRefusal, match="batches of this run were erased"):
+        again()
+    monkeypatch.setattr("dp.correlated.slots.LASTING", "")  # the mark goes with the slots
+    store = MemoryStore()
+    assert again()  # one epoch, and nobody was to come twice
+
+
+def test_groups_that_share_a_history_show_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three sums a row, as for a median over groups: a client of the last one enters the rows of all."""
+    monkeypatch.setattr("dp.client.discrete_gaussian", lambda random, sigma, size: np.zeros(size, np.int64))
+    layer = ClientDP(noise_multiplier=1.0, correlation="banded", min_separation=4)
+    run = RunFacts(4, 8, 2, "cyclic", 0.25)
+    opened: list[float] = []
+
+    def seen(*args: Any) -> Any:
+        opened.append((total := combined(*args))[0])
+        return total
+
+    monkeypatch.setattr("dp.client.combined", seen)
+
+    def rows(client: int) -> float:
+        layer._opened, opened[:] = Opened(), []
+        for row in range(1, 5):
+            for group in range(3):
+                alone = np.array([client * (row == 1 and group == 2)], np.int64)
+                layer._noised(alone, 1.0, RoundFacts(run, row, ("a", "b"), bytes(32)))
+        return float(np.sum(np.square(opened, dtype=float)))
+
+    assert layer.one_sum
+    assert layer.correlation is not None
+    assert rows(1) > 1.2 * layer.correlation.strategy(4).norm ** 2
 
 
 def _abandons_row_2(run: Run) -> tuple[float, bool]:

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP, Ledger
+from dp import ClientDP, DistributedDP, Ledger
 from dp.event_json import from_fact
 from dp.events import CorrelatedRow
-from fl import FedAvgM, Federation
+from fl import FedAvgM, Federation, GroupMedian
 from fl.engines.memory import MemoryEngine
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.layers import Block, Contribution, RoundFacts, RunFacts
@@ -187,6 +187,17 @@ def test_what_cannot_be_correlated_is_refused(options: dict[str, Any], why: str)
 def test_a_plan_that_asks_too_early_is_refused(options: dict[str, Any], why: str) -> None:
     with pytest.raises(Misuse, match=why):
         federation(banded(), **options).fit(12)
+
+
+@pytest.mark.parametrize("distributed", [False, True])
+def test_several_sums_a_round_are_refused(distributed: bool) -> None:
+    """Each would carry what the others opened before: a client of the last group would enter every group's rows."""
+    turns = DistributedDP(
+        noise_multiplier=1.0, correlation="banded", batches=2, epochs=2, even_so=True, min_survivors=2
+    )
+    layer, options = (turns, {"sampling": "fixed", "fraction": 1.0}) if distributed else (banded(), {})
+    with pytest.raises(StackError, match=f"makes 3 sums a round, and {layer.name}.* correlated noise"):
+        federation(layer, SecAgg(), strategy=GroupMedian(3), **options).fit(4)
 
 
 def test_turns_amplify_nothing() -> None:

@@ -21,7 +21,8 @@ from fl.engines.memory import MemoryEngine
 from fl.personal import erase
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts, RunFacts
-from protocols.party_state import CLOSED, Held
+from protocols.party_state import CLOSED, LASTING, Held
+from protocols.party_state import erase as erase_kept
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
@@ -68,9 +69,11 @@ class Run:
         self.stack.plan(self.run)
         self.closed = dict.fromkeys(NAMES, 0.0)
 
-    def plan(self, row: int, public: dict[str, Any] | None = None) -> RoundPlan:
+    def plan(
+        self, row: int, public: dict[str, Any] | None = None, asked: tuple[str, ...] = NAMES
+    ) -> RoundPlan:
         shown = public if public is not None else {**self.stack.public(), CLOSED: dict(self.closed)}
-        facts = RoundFacts(self.run, row, NAMES, bytes([row]) * 32, shown, scope="run")
+        facts = RoundFacts(self.run, row, asked, bytes([row]) * 32, shown, scope="run")
         return self.stack.round(facts, np.zeros(DIMS))
 
     def encoded(
@@ -174,6 +177,33 @@ def test_no_row_is_sent_twice_and_nobodys_terms_change() -> None:
     run.layer.batches = 5  # the server talks this party into another plan
     with pytest.raises(ProtocolViolation, match="not what this run began with"):
         run.encoded(plan, "c0", sums(2)["c0"])
+
+
+def turns_of() -> DistributedDP:
+    return layer_of(unit="client", examples=None, even_so=True, **QUIET)
+
+
+def test_a_clients_turn_is_no_servers_choice() -> None:
+    """c1's turns are rows 2, 6 and 10. A server that leaves c0 out of row 5 would make that one too."""
+    run, others = Run(turns_of()), (*NAMES[1:], "c4")
+    run.row(1, sums(1))
+    for row, asked in ((2, NAMES[1:]), (3, others), (4, NAMES[::-1])):
+        with pytest.raises(ProtocolViolation, match="turns follow the roster"):
+            run.encoded(run.plan(row, asked=asked), "c1", sums(row)["c1"])
+    run.row(5, sums(5))
+
+
+def test_a_party_that_was_told_to_erase_draws_no_batches_anew() -> None:
+    """The server says that the run is over after row 1, and later that it never began."""
+    run = Run(layer_of(**QUIET))
+    store, own = run.stores["c0"], replace(run.plan(1).facts, client="c0", store=run.stores["c0"])
+    run.layer._batch(EXAMPLES, own)
+    run.row(1, sums(1))
+    erase_kept(store, own.scope)
+    run.closed = dict.fromkeys(NAMES, 0.0)
+    with pytest.raises(PolicyRefusal, match="the run is over"):
+        run.layer._batch(EXAMPLES, replace(own, number=2))
+    assert not [name for name in store.names("kept/") if not name.endswith(LASTING)]  # nothing is kept again
 
 
 def test_another_strategy_than_the_other_parties_is_refused() -> None:
