@@ -291,7 +291,8 @@ class Federation:
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says the run was made with."""
         run = self.coordinator.run
-        planned = {"rounds": run.rounds} if self.account.calibrated and run else {}
+        counted = self.account.calibrated or any(layer.one_sum for layer in self.setup.stack.layers)
+        planned = {"rounds": run.rounds} if counted and run else {}  # another length is another C', too
         return {**planned, **self._made_with, **self.coordinator.optimizer}
 
     def _round(self, number: int) -> RoundResult:

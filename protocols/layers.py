@@ -186,14 +186,13 @@ class RunFacts:
     blocks: tuple[Block, ...] = ()
     least_chosen: int = 0
     failing: float = 0.0
+    weight_cap: int | None = None
+    corrupt: int = 0
 
     @property
     def expected(self) -> float:
         """Clients asked in a round, on average."""
         return self.cohort * (self.rate if self.sampling in ("poisson", "arrivals") else 1.0)
-
-    weight_cap: int | None = None
-    corrupt: int = 0
 
 
 @dataclass(frozen=True)
@@ -283,8 +282,7 @@ class PrivacyLayer:
     spends is stated for each client that took part, by name. counts_broken_as_zero: it lets an update that holds NaN or
     infinity count as zero, and tells nobody but the client. keeps_state: it uses `PartyState`, so clients are told
     which rounds closed with them. one_sum: what a round opens follows earlier rounds' sum, so it may have no other.
-    own_options: attributes that every party may set for itself; all other public ones must be the same on both sides
-    (`Stack.options`).
+    own_options: what every party may set for itself; other public attributes are alike on both sides (`Stack.options`).
     """
 
     name: ClassVar[str] = ""

@@ -96,8 +96,12 @@ class Correlation:
     def admit(self, facts: RoundFacts, owner: str, attendance: Attendance, terms: object) -> None:
         """Check that everybody was shown this party's own C', and take the row. terms: whatever else may not change.
 
-        Raises ProtocolViolation for another C', and what `Attendance.take` raises.
+        Raises ProtocolViolation for another C' and a row that is not planned, and what `Attendance.take` raises.
         """
+        if not 1 <= facts.number <= facts.run.rounds:
+            raise ProtocolViolation(
+                f"{owner}: expected a row from 1 to {facts.run.rounds}, got {facts.number}", "server"
+            )
         own = self.public(facts.run.rounds)[STRATEGY]
         shown = facts.public.get(owner, {}).get(STRATEGY)
         if not np.array_equal(np.asarray(shown if shown is not None else [], np.float64), own):

@@ -111,6 +111,18 @@ def test_a_run_goes_on_with_its_rows_and_their_secrets_lie_in_a_file_of_the_owne
 
 
 @pytest.mark.filterwarnings("ignore:.*drown")
+def test_a_run_goes_on_with_the_rows_it_was_planned_for_and_no_more(tmp_path: Path) -> None:
+    """Another length is another C', and kept sums would enter rows that nobody was charged for."""
+
+    def made() -> Federation:
+        return federation(banded(noise_multiplier=1.0, epsilon=None), output=tmp_path)
+
+    made().fit(6, on_round=lambda result: result.number < 2)
+    with pytest.raises(Misuse, match="'rounds': 6"):
+        made().fit(12, resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*drown")
 def test_a_clients_own_ledger_is_charged_for_its_own_rows(tmp_path: Path) -> None:
     own = Ledger(tmp_path / "own", epsilon=20.0, delta=1e-5, accountant="rdp")
     layer = banded(noise_multiplier=2.0, epsilon=None, ledger={"0": own}.get)

@@ -179,6 +179,13 @@ def test_no_row_is_sent_twice_and_nobodys_terms_change() -> None:
         run.encoded(plan, "c0", sums(2)["c0"])
 
 
+@pytest.mark.parametrize("row", [0, 13])
+def test_no_row_is_sent_that_was_not_planned(row: int) -> None:
+    run = Run(layer_of(**QUIET))
+    with pytest.raises(ProtocolViolation, match="expected a row from 1 to 12"):
+        run.encoded(run.plan(row), "c0", sums(1)["c0"])
+
+
 def turns_of() -> DistributedDP:
     return layer_of(unit="client", examples=None, even_so=True, **QUIET)
 
