@@ -18,11 +18,10 @@ EXTRAS = {
     "he": ("phe", "gmpy2", "tenseal", "backports"),
     "flower": ("flwr", "ray"),
     "audit": ("hypothesis",),
-    "plots": ("matplotlib",),
+    "plots": ("matplotlib", "pandas"),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "wandb": ("wandb",),
-    "frames": ("pandas",),
 }
 """Extra -> the modules that it brings, by their import names; pyproject.toml holds the versions."""
 

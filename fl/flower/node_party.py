@@ -149,8 +149,12 @@ class NodeParty:
         if saved is None:
             raise PolicyRefusal("no such session was begun here, or it is over")
         begun = Begun.decode(saved)
-        own, _ = self._take_part(begun.arrays)
-        runtime = self._runtime(own, begun.session)
+        if (
+            self.own is None
+        ):  # after a start in the same message, its facts are kept: seconds, an update sent again
+            self._take_part(begun.arrays)
+        assert self.own is not None
+        runtime = self._runtime(self.own, begun.session)
         out: list[Frame] = []
         for data in frames:
             out.extend(runtime.handle(Frame.from_wire(data)))

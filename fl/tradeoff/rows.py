@@ -27,7 +27,7 @@ class Tradeoff:
         """Return the rows as a pandas DataFrame, nested names joined by dots. Raises MissingExtra without pandas."""
         from protocols.extras import needs
 
-        with needs("frames", "Tradeoff.frame"):
+        with needs("plots", "Tradeoff.frame"):
             import pandas
         return pandas.json_normalize(self.rows)
 

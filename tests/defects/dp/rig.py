@@ -54,9 +54,13 @@ def noise_of(make: Make, rounds: int = 1) -> list[np.ndarray]:
 
 
 def noise_verdict(make: Make) -> Verdict:
-    """At noise multiplier 1 the deviation is one clip per coordinate (per client for `LocalDP`, whose noise
-    adds up)."""
-    shares = SURVIVORS if isinstance(make(1.0), LocalDP) else 1
+    """At noise multiplier 1 the deviation is one clip per coordinate: per client for `LocalDP`, whose noise adds up, and
+    without any one client's share for `DistributedDP`, which each client knows of itself.
+    """
+    made = make(1.0)
+    shares = SURVIVORS if isinstance(made, LocalDP) else 1
+    if isinstance(made, DistributedDP):
+        shares = SURVIVORS / (SURVIVORS - 1)
     released = Rehearsal(make(1.0), CLIENTS, DIMS).release(ZERO, came=SURVIVORS)
     return check_noise(released, CLIP * shares**0.5, ALARM)
 

@@ -234,7 +234,7 @@ def test_callbacks_schedulers_and_metrics_are_keys(secagg, here: Path) -> None:
         ("--callbacks=early-stopping", "'loss' never comes; test metrics are ['mse']"),
         ("--scheduler=own:missing", "scheduler: own:missing cannot be loaded"),
         ("--scheduler=own:model", "scheduler: expected a function that takes an optimizer"),
-        ("--scheduler-per=step", "scheduler_per: expected 'epoch' or 'round', got 'step'"),
+        ("--scheduler-per=batch", "scheduler_per: expected"),
         ("--metrics=own:missing", "metrics: own:missing cannot be loaded"),
         ("--metrics=own:train", "metrics: own:train: train asks for optimizer"),
         ("--clients=2", "clients: own:sites gives the loaders of 3, got 2: leave it out"),
