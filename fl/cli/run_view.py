@@ -1,5 +1,6 @@
 """What `secagg run` shows: live progress, a line per round, the closing table. No training, no files."""
 
+import shlex
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from functools import partial
@@ -102,7 +103,7 @@ def print_closing(
         console.print(seen.table())
     console.print("\n[bold]Privacy statement[/bold]")
     console.print(result.statement.describe(), highlight=False, markup=False)
-    console.print(f"\nFiles: {folder}\nAs a page: secagg report {folder}", markup=False)
+    console.print(f"\nFiles: {folder}\nAs a page: secagg report {shlex.quote(str(folder))}", markup=False)
 
 
 def round_line(result: RoundResult, shown: tuple[str, ...] = ("loss", "accuracy")) -> str:

@@ -1,5 +1,6 @@
 """`secagg tradeoff`: a sweep over layers, epsilons, sums and seeds. What does not belong here: cells and their rows."""
 
+import shlex
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -27,8 +28,8 @@ def tradeoff(
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Run every combination of layers, epsilons, sums, compression, strategies, drop-outs and seeds of [tradeoff]:
-    a run folder for each, a row in cells.jsonl. `secagg report` makes a page of the folder.
+    """Run every combination of layers, epsilons, sums, compression, strategies, drop-outs and seeds that the table
+    tradeoff of CONFIG names: a run folder for each, a row in cells.jsonl. `secagg report` makes a page of the folder.
     """
     from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
@@ -51,7 +52,7 @@ def tradeoff(
     done = sum(row["status"] == "done" for row in made.rows)
     facts = {"output": output, "rows": made.rows, "left": made.left}
     told = f"{done} of {len(made.rows) + made.left} cells have a result, {made.left} are left"
-    printed.tell(facts, as_json, told, f"As a page: secagg report {output}")
+    printed.tell(facts, as_json, told, f"As a page: secagg report {shlex.quote(str(output))}")
     if not done:
         raise SecAggError(f"no cell has a result: {made.rows[-1].get('reason') if made.rows else 'no time'}")
 

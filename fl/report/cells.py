@@ -3,6 +3,7 @@
 What does not belong here: files and the page.
 """
 
+import json
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,6 +13,8 @@ from fl.callbacks.choosing import mode_of
 from fl.report.sources import Json, Run
 from protocols.errors import Misuse
 
+LESS = {"loss", "error", "errors", "nll", "bits", "bpc", "brier", "wer", "ece", "perplexity", "false"}
+"""Words in the name of a metric of which less is better."""
 LEVEL = 0.95
 """Of a cell's interval, over seeds: Student's t."""
 
@@ -38,6 +41,21 @@ class Cell:
         parts += [f"{config['dropout']:.0%} leave"] if config.get("dropout") else []
         return ", ".join(parts)
 
+    @property
+    def guarantees(self) -> list[Json]:
+        """The dearest of the runs, a line per unit, relation, adversary and delta."""
+        found: dict[str, Json] = {}
+        for line in (line for run in self.runs for line in run.guarantees):
+            key = json.dumps([line[name] for name in ("unit", "relation", "adversary", "delta")])
+            if key not in found or _size(line["epsilon"]) > _size(found[key]["epsilon"]):
+                found[key] = line
+        return list(found.values())
+
+    @property
+    def audits(self) -> list[Json]:
+        """What `secagg audit sample-dp` measured beside the runs."""
+        return [run.audit for run in self.runs if isinstance(run.audit, dict)]
+
     def mean(self) -> tuple[float, float]:
         """Mean of the metric over the runs, and half of its interval at `LEVEL` (nan for a single run)."""
         from scipy.stats import t
@@ -61,18 +79,27 @@ class Cell:
             "data": str(self.first.config.get("data", "")),
             "layers": self.first.layers,
             "value": mean,
-            "low": None if math.isnan(half) else mean - half,
-            "high": None if math.isnan(half) else mean + half,
+            "low": None if math.isnan(half) else self._within(mean - half),
+            "high": None if math.isnan(half) else self._within(mean + half),
             "runs": len(self.runs),
             **cost,
         }
-        lines = self.first.guarantees or [{"epsilon": None, "unit": "", "adversary": "", "delta": None}]
+        lines = self.guarantees or [{"epsilon": None, "unit": "", "adversary": "", "delta": None}]
         return [
             shared
             | {key: line[key] for key in ("epsilon", "unit", "adversary", "delta")}
             | {"holds": f"per {line['unit']}, against the {line['adversary']}" if line["unit"] else "none"}
             for line in lines
         ]
+
+    def _within(self, bound: float) -> float:
+        """An interval's end; of a share, such as an accuracy, between 0 and 1."""
+        values = [last(run, self.metric) for run in self.runs]
+        return (
+            min(1.0, max(0.0, bound))
+            if upwards(self.metric) and 0 <= min(values) <= max(values) <= 1
+            else bound
+        )
 
     def curve(self) -> list[Json]:
         """The metric round by round, of every run."""
@@ -91,6 +118,11 @@ class Cell:
         ]
 
 
+def _size(epsilon: float | str | None) -> float:
+    """An epsilon to compare: one that no accountant bounds is text."""
+    return epsilon if isinstance(epsilon, int | float) else math.inf
+
+
 def _spec(table: Json) -> str:
     """A layer's table as the text that names it on the command line."""
     options = ",".join(f"{key}={value}" for key, value in table.items() if key != "name")
@@ -104,28 +136,27 @@ def cells(runs: Sequence[Run], metric: str | None = None) -> list[Cell]:
     """
     shown = metric or _common(runs)
     for run in runs:
-        if not any(shown in entry for entry in run.played):
+        if shown not in run.measured:
             raise Misuse(f"{run.name} has no metric {shown!r}: it has {', '.join(run.measured) or 'none'}")
     groups: dict[str, list[Run]] = {}
     for run in runs:
-        groups.setdefault(run.cell if run.config else run.name, []).append(run)
+        group = groups.setdefault(run.cell, [])
+        if not any(run.rounds == other.rounds for other in group):  # a copy is no second draw
+            group.append(run)
     return [Cell(number, group, shown) for number, group in enumerate(groups.values())]
 
 
 def upwards(metric: str) -> bool:
     """Whether more of a metric is better; taken as such where its name does not tell."""
-    return mode_of(metric) != "min"
+    return mode_of(metric) != "min" and not LESS & set(metric.lower().replace(".", "_").split("_"))
 
 
 def last(run: Run, metric: str) -> float:
     """The metric after the last round that measured it."""
-    return float(next(entry[metric] for entry in reversed(run.played) if metric in entry))
+    return float(next(entry[metric] for entry in reversed(run.played) if entry.get(metric) is not None))
 
 
 def _common(runs: Sequence[Run]) -> str:
-    for run in runs:
-        if not run.played:
-            raise Misuse(f"{run.name}: no round of it has a total, so that there is nothing to compare")
     shared = [name for name in runs[0].measured if all(name in run.measured for run in runs)]
     if not shared:
         raise Misuse("the runs have no test metric in common: name one, or report them apart")
@@ -135,9 +166,9 @@ def _common(runs: Sequence[Run]) -> str:
 def _spent(run: Run, name: str) -> float | None:
     """Bytes per client and round, or seconds of the whole run; None where a layer withholds them."""
     if name == "seconds":
-        told = [entry["seconds"] for entry in run.rounds]
+        told = [entry.get("seconds", {}) for entry in run.rounds]
         return sum(sum(each.values()) for each in told) if all("train" in each for each in told) else None
-    return _mean([entry[f"{name}_per_client"] for entry in run.played])
+    return _mean([entry.get(f"{name}_per_client") for entry in run.played])
 
 
 def _mean(values: Sequence[float | None]) -> float | None:

@@ -11,7 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from fl.report.cells import Cell, cells, last, upwards
-from fl.report.sources import Found, Json, Run, read
+from fl.report.sources import Found, Json, Run, Table, read
+from protocols.errors import Misuse
 from protocols.guarantee import rounded_up
 from protocols.store import write_atomic
 
@@ -32,6 +33,19 @@ def write(
     >>> write([Path("runs/plain"), Path("runs/private")], Path("report.html"))  # doctest: +SKIP
     """
     found = read(list(sources))
+    silent = [run for run in found.runs if not run.measured or (metric and metric not in run.measured)]
+    found.runs = [run for run in found.runs if run not in silent]
+    if silent and not found.runs and metric:
+        raise Misuse(
+            f"no run has a metric {metric!r}: {silent[0].name} has {', '.join(silent[0].measured) or 'none'}"
+        )
+    if silent:
+        why = "no round with a total, or the metric was never measured"
+        found.tables.append(
+            Table(
+                "Runs without a result", why, [{"run": run.name, "rounds": len(run.rounds)} for run in silent]
+            )
+        )
     made = cells(found.runs, metric) if found.runs else []
     write_atomic(output, html(found, made).encode(), 0o644)
     if not figures or not made:
@@ -66,6 +80,7 @@ def html(found: Found, made: Sequence[Cell]) -> str:
         cells=made,
         facts=data["cells"],
         metric=metric,
+        up=data["up"],
         stacks=_stacks([cell.first for cell in made]),
         runs=found.runs,
         tables=found.tables,

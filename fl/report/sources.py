@@ -44,13 +44,15 @@ class Run:
     def layers(self) -> str:
         """The layers' names in the client's order."""
         listed = [item if isinstance(item, str) else item["name"] for item in self.config.get("privacy", [])]
+        if not self.config:  # started from Python: what its statement says
+            listed = [*self.statement["layers"], self.statement["protection"]["mechanism"]]
         return " + ".join(name.partition(":")[0] for name in listed) or "none"
 
     @property
     def cell(self) -> str:
         """What runs of one cell share: everything but the seed and the machine's matters."""
         kept = {key: value for key, value in self.config.items() if key not in NOT_OF_A_CELL}
-        return json.dumps(kept, sort_keys=True)
+        return json.dumps([kept or self.name, len(self.rounds)], sort_keys=True)
 
     @property
     def played(self) -> list[Json]:
@@ -60,8 +62,8 @@ class Run:
     @property
     def measured(self) -> list[str]:
         """Names of the test metrics that the last played round has, in the run's order."""
-        entry = self.played[-1] if self.played else {"train": None}
-        told = list(entry)[1 : list(entry).index("train")]
+        entry = self.played[-1] if self.played else {}
+        told = list(entry)[1 : list(entry).index("train")] if "train" in entry else []
         return [name for name in told if isinstance(entry[name], int | float)]
 
     @property
@@ -101,9 +103,10 @@ def read(paths: list[Path]) -> Found:
 
     Raises Misuse where a path holds none of them, naming what was expected.
     """
-    found = Found()
+    found, seen = Found(), set[Path]()
     for path in paths:
-        if path.is_dir():
+        if path.is_dir() and path.resolve() not in seen:
+            seen.add(path.resolve())
             runs = list(_runs(path))
             refused = [row for row in cells_of(path) if "reason" in row]
             if not runs and not refused:
@@ -117,6 +120,8 @@ def read(paths: list[Path]) -> Found:
                     {"cell": row["cell"], "status": row["status"], "why": row["reason"]} for row in refused
                 ]
                 found.tables.append(Table("Combinations without a run", f"of {path.name}", rows))
+        elif path.is_dir():
+            continue  # named twice
         elif path.is_file():
             found.tables.append(_table(path))
         else:
@@ -137,12 +142,13 @@ def _runs(folder: Path) -> Iterator[Run]:
 
 def cells_of(folder: Path) -> list[Json]:
     """The rows of a sweep's folder; a line that a kill cut off is left out."""
-    lines = (folder / CELLS).read_text().splitlines() if (folder / CELLS).is_file() else []
-    found: list[Json] = []
-    for line in lines:
-        with contextlib.suppress(ValueError):
-            found.append(json.loads(line))
-    return found
+    return list(_lines(folder / CELLS)) if (folder / CELLS).is_file() else []
+
+
+def _lines(path: Path) -> Iterator[Json]:
+    for line in path.read_text().splitlines():
+        with contextlib.suppress(ValueError):  # the last one may be at work
+            yield json.loads(line)
 
 
 def _sharing(run: Run, trained: Run) -> Run:
@@ -161,7 +167,7 @@ def read_run(folder: Path, name: str = "") -> Run:
             name,
             tomllib.loads(text),
             text,
-            [json.loads(line) for line in (folder / METRICS).read_text().splitlines()],
+            list(_lines(folder / METRICS)),
             json.loads((folder / STATEMENT).read_text()),
             _verdict(folder),
             json.loads((folder / AUDIT).read_text()) if (folder / AUDIT).is_file() else None,

@@ -97,7 +97,8 @@ def axes(given: Mapping[str, Any]) -> Axes:
 
 
 def groups(config: RunConfig, chosen: Axes) -> list[list[Cell]]:
-    """Every cell, in groups that share one training (the first of each plays it), coarse to fine.
+    """Every cell, in groups that share one training (the first of each plays it), coarse to fine: sums are exact, and
+    everybody is in every round.
 
     One seed of everything comes before the next seed; within a seed the epsilons come as they were named, so that a
     stop at any time leaves whole fronts.
@@ -120,7 +121,9 @@ def groups(config: RunConfig, chosen: Axes) -> list[list[Cell]]:
                 output=None,
             )
             cells.append(Cell(layer, epsilon, total, compression, strategy, dropout, seed, made))
-        found += [[cell] for cell in cells] if layer != NONE else [cells]
+        # Where clients are left out a sum's own least of survivors decides which rounds there are.
+        whole = layer == NONE and not dropout and config.fraction == 1 and config.sampling == "fixed"
+        found += [cells] if whole else [[cell] for cell in cells]
     return found
 
 

@@ -3,16 +3,19 @@
 What does not belong here: which cells there are, what a row says.
 """
 
+import fcntl
 import json
 import os
 import resource
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import replace
-from multiprocessing import get_context
+from multiprocessing import get_context, parent_process
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from fl.report.sources import CELLS, Json, cells_of
 from fl.run_config import RunConfig
@@ -67,12 +70,13 @@ def play(
 ) -> Tradeoff:
     """`tradeoff`, of a configuration and axes that were read."""
     planned = groups(config, chosen)
-    found = _begun(output, resume)
+    found = _begun(output, resume, {cell.name for group in planned for cell in group})
     names = {entry["cell"] for entry in found}
     left = [group for group in planned if any(cell.name not in names for cell in group)]
     until = None if minutes is None else time.monotonic() + 60 * minutes
     total = sum(map(len, planned))
     with (output / CELLS).open("a") as lines:
+        _lock(lines)
         for entry in _played(left, output, until, processes or os.cpu_count() or 1):
             if entry["cell"] in names:
                 continue  # of a group that was cut off: played before
@@ -86,11 +90,26 @@ def play(
     return Tradeoff(output, found, total - len(found))
 
 
-def _begun(output: Path, resume: bool) -> list[Json]:
+def _lock(lines: TextIO) -> None:
+    try:
+        fcntl.flock(lines, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        raise Misuse(
+            f"{lines.name} is being written by another sweep: wait for it, or name another folder"
+        ) from None
+
+
+def _begun(output: Path, resume: bool, planned: set[str]) -> list[Json]:
+    """The rows to go on from: those that failed are played again."""
     output.mkdir(parents=True, exist_ok=True)
     found = cells_of(output)
+    if strange := [row["cell"] for row in found if row["cell"] not in planned]:
+        raise Misuse(
+            f"{output} holds another sweep, with {strange[0]}: name another folder, or the configuration it had"
+        )
     if found and not resume:
         raise Misuse(f"{output} holds {len(found)} cells of a sweep: resume it, or name another folder")
+    found = [row for row in found if row["status"] != "failed"]
     if (output / CELLS).is_file():  # a line that a kill cut off goes
         (output / CELLS).write_text("".join(json.dumps(entry) + "\n" for entry in found))
     return found
@@ -110,11 +129,18 @@ def _played(left: list[list[Cell]], output: Path, until: float | None, processes
                 return
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
-                yield from future.result()
+                try:
+                    yield from future.result()
+                except BrokenProcessPool:
+                    raise SecAggError(
+                        "a process of the sweep was killed (out of memory?): what was saved is whole; resume it, "
+                        "perhaps with fewer processes"
+                    ) from None
 
 
 def _group(cells: list[Cell], output: Path) -> list[Json]:
     """Play cells that share one training, the first that is not refused in full."""
+    _end_with_parent()
     rows: list[Json] = []
     shared: str | None = None
     for cell in cells:
@@ -138,6 +164,17 @@ def _group(cells: list[Cell], output: Path) -> list[Json]:
         else:
             shared = shared or cell.name
     return rows
+
+
+def _end_with_parent() -> None:
+    """A sweep that is killed leaves nobody who plays on in its folders."""
+    if (parent := parent_process()) is not None:
+
+        def end() -> None:
+            parent.join()
+            os._exit(1)
+
+        threading.Thread(target=end, daemon=True).start()
 
 
 def _cell(cell: Cell, output: Path, shared: str | None) -> Json:

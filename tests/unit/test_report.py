@@ -11,7 +11,7 @@ import pytest
 
 from fl.cli import invoke
 from fl.report import write
-from fl.report.cells import cells
+from fl.report.cells import cells, upwards
 from fl.report.sources import read
 from protocols.errors import Misuse
 
@@ -130,10 +130,51 @@ def test_what_is_no_source_is_refused_by_name(make, said: str, tmp_path: Path) -
 
 
 def test_a_metric_that_no_run_has_is_refused_with_those_it_has(runs: Path, tmp_path: Path) -> None:
-    with pytest.raises(Misuse, match="it has loss, accuracy"):
+    with pytest.raises(Misuse, match="has loss, accuracy"):
         write([runs], tmp_path / "r.html", metric="bleu")
 
 
 def _text(folder: Path, text: str) -> Path:
     (folder / "x.json").write_text(text)
     return folder / "x.json"
+
+
+def test_a_card_shows_the_dearest_run_and_a_copy_is_no_second_one(runs: Path, tmp_path: Path) -> None:
+    for name, price in (("a", 7.0), ("b", 9.5), ("copy", 7.0)):
+        _changed(runs / "private", tmp_path / "s" / name, price, {"b": 0.5}.get(name))
+    (cell,) = cells(read([tmp_path / "s", tmp_path / "s"]).runs)
+    assert len(cell.runs) == 2
+    assert [line["epsilon"] for line in cell.guarantees] == [9.5]
+    assert cell.facts()[0]["epsilon"] == 9.5
+    assert 0 <= cell.facts()[0]["low"] <= cell.facts()[0]["high"] <= 1, "an accuracy's interval"
+
+
+def test_a_run_without_a_result_is_listed_and_the_others_are_shown(runs: Path, tmp_path: Path) -> None:
+    _changed(runs / "private", tmp_path / "s" / "silent", 7.0, None)
+    path = tmp_path / "s" / "silent" / "metrics.jsonl"
+    path.write_text(
+        path.read_text().replace('"abandoned": null', '"abandoned": "too few"') + '{"round": 3, "lo'
+    )
+    write([runs / "private", tmp_path / "s"], tmp_path / "r.html")
+    text = (tmp_path / "r.html").read_text()
+    assert "Runs without a result" in text
+    assert "Privacy cards" in text
+
+
+@pytest.mark.parametrize("metric", ["loss", "bits_per_character", "error_rate", "nll", "false_positive_rate"])
+def test_less_of_these_is_better(metric: str) -> None:
+    assert not upwards(metric)
+    assert upwards("accuracy")
+
+
+def _changed(run: Path, to: Path, epsilon: float, accuracy: float | None) -> None:
+    """A copy of a run with another price and another last accuracy."""
+    to.mkdir(parents=True)
+    for path in run.iterdir():
+        (to / path.name).write_bytes(path.read_bytes())
+    told = json.loads((to / "statement.json").read_text())
+    told["guarantees"][0]["epsilon"] = epsilon
+    (to / "statement.json").write_text(json.dumps(told))
+    rounds = [json.loads(line) for line in (to / "metrics.jsonl").read_text().splitlines()]
+    rounds[-1]["accuracy"] = rounds[-1]["accuracy"] if accuracy is None else accuracy
+    (to / "metrics.jsonl").write_text("".join(json.dumps(entry) + "\n" for entry in rounds))

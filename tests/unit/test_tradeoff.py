@@ -88,6 +88,24 @@ def test_a_cut_off_sweep_goes_on_with_what_is_left(sweep: Path, tmp_path: Path) 
     assert len(cells_of(folder)) == 6
 
 
+def test_sums_share_no_training_where_clients_are_left_out() -> None:
+    for named in ({"sampling": "poisson", "fraction": 0.5}, {"fraction": 0.5}):
+        planned = groups(RunConfig(**BASE, **named), axes(AXES))
+        assert all(len(group) == 1 for group in planned)
+    assert all(len(group) == 1 for group in groups(RunConfig(**BASE), axes({**AXES, "dropouts": (0.2,)})))
+
+
+def test_a_sweep_goes_on_with_its_own_cells_alone_and_tries_again_what_failed(
+    sweep: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(Misuse, match="holds another sweep"):
+        tradeoff({**BASE, "rounds": 1}, sweep, resume=True, minutes=0, **AXES)
+    rows = [json.loads(line) for line in (sweep / "cells.jsonl").read_text().splitlines()]
+    rows[-1] = {**rows[-1], "status": "failed", "reason": "a machine's"}
+    (tmp_path / "cells.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    assert tradeoff(BASE, tmp_path, resume=True, minutes=0, **AXES).left == 1
+
+
 def test_a_combination_that_layers_refuse_is_a_row_with_its_reason(tmp_path: Path) -> None:
     made = tradeoff(
         BASE, tmp_path, layers=("none",), epsilons=("none",), sums=("none",), strategies=("fedavg", "krum"),
@@ -133,7 +151,9 @@ def test_the_command_plays_a_file_and_refuses_a_folder_in_use(
     config = tmp_path / "sweep.toml"
     config.write_text('data = "digits"\n[tradeoff]\nseeds = 1\n')
     assert invoke(["tradeoff", str(config), "--output", str(sweep)]) == 2
-    assert "resume it, or name another folder" in capsys.readouterr().err
+    assert "holds another sweep" in capsys.readouterr().err
+    with pytest.raises(Misuse, match="resume it, or name another folder"):
+        tradeoff(BASE, sweep, minutes=0, **AXES)
     config.write_text('data = "digits"\n[tradeof]\nseeds = 1\n')
     assert invoke(["tradeoff", str(config), "--output", str(tmp_path / "x")]) == 2
     assert "unknown key 'tradeof'" in capsys.readouterr().err

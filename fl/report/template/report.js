@@ -32,7 +32,7 @@
   const y = { field: "value", type: "quantitative", title: metric, scale: { zero: false, padding: 12 }, axis: { format: ".4~g" } };
 
   // What no other row beats: no less of the metric for no more of the cost.
-  const front = (rows, cost) => rows.filter((a) => !rows.some((b) =>
+  const front = (rows, cost) => rows.filter((a) => !rows.some((b) => b.data === a.data &&
     (up ? b.value >= a.value : b.value <= a.value) && b[cost] <= a[cost] && (b.value !== a.value || b[cost] !== a[cost])));
   const once = (rows) => rows.filter((row, at) => rows.findIndex((other) => other.cell === row.cell) === at);
 
@@ -69,7 +69,7 @@
   const cost = (rows, field, title) => {
     const known = rows.filter((row) => row[field] !== null);
     const spec = points(known, field, title);
-    if (known.length) spec.layer.unshift({ data: { values: front(known, field) }, mark: { type: "line", interpolate: "step-after", strokeDash: [2, 3], aria: false }, encoding: {} });
+    if (known.length) spec.layer.unshift({ data: { values: front(known, field) }, mark: { type: "line", interpolate: "step-after", strokeDash: [2, 3], aria: false }, encoding: { detail: { field: "data" } } });
     return spec;
   };
 

@@ -54,8 +54,8 @@ def noise_of(make: Make, rounds: int = 1) -> list[np.ndarray]:
 
 
 def noise_verdict(make: Make) -> Verdict:
-    """At noise multiplier 1 the deviation is one clip per coordinate: per client for `LocalDP`, whose noise adds up, and
-    without any one client's share for `DistributedDP`, which each client knows of itself.
+    """At noise multiplier 1 the deviation is one clip per coordinate: per client for `LocalDP`, whose noise adds up,
+    and without any one client's share for `DistributedDP`, which each client knows of itself.
     """
     made = make(1.0)
     shares = SURVIVORS if isinstance(made, LocalDP) else 1
