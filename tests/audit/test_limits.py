@@ -4,6 +4,7 @@ import json
 import os
 import signal
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,14 @@ from protocols.audit.limit import Hung, OutOfTime, limited
 from protocols.errors import Misuse
 from tests.audit.boxes import noise, somebody_stays, sound, summed
 from tests.audit.test_command import own
+
+
+@pytest.fixture(autouse=True)
+def _interruptible() -> Iterator[None]:
+    """A shell that starts the tests in the background has them ignore the signal."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def slow(seconds: float, wrong: bool = False) -> BlackBox:
