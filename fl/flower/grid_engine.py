@@ -116,10 +116,9 @@ class FlowerEngine:
             total = self._total(driver, session)
         finally:
             self.costs = _costs(driver, len(broadcast.clients))
-            hidden = run.sampling != "all" and any(layer.secret_sampling for layer in broadcast.plan.layers)
-            if driver.resent and not hidden:
+            if driver.resent:
                 log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
-            for name, why in () if hidden else sorted(driver.refusals.items()):  # who was chosen is a secret
+            for name, why in sorted(driver.refusals.items()):
                 log(WARNING, "%s took no part to the end: %s", name, why)
         return Summed(total.total, tuple(broadcast.clients[i] for i in total.survivors))
 

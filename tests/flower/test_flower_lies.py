@@ -11,7 +11,6 @@ from flwr.app import Message, RecordDict
 
 from dp import ClientDP, Ledger
 from dp.event_json import decode, from_fact
-from fl.callbacks import Callback
 from fl.flower.arrays import arrays_of
 from fl.flower.messages import START, pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
@@ -19,7 +18,7 @@ from fl.flower.strategy import PrivateStrategy
 from fl.round import RoundTerms
 from fl.round.party_ledger import LEDGER, party_events
 from protocols.identity import Identity
-from protocols.layers import LocalTask, RoundFacts, RunFacts
+from protocols.layers import RoundFacts, RunFacts
 from protocols.stack import Stack
 from secagg import SecAggPlus
 from tests.flower.direct import fedavg, model, rostered
@@ -169,26 +168,6 @@ def test_a_federation_that_samples_costs_a_node_as_if_it_were_always_asked(tmp_p
     charged = [decode(entry.event) for ledger in ledgers for entry in ledger.entries()]
     assert charged
     assert all(event.sample_rate == 1.0 for event in charged)
-
-
-def test_who_failed_beside_a_secret_choice_is_not_on_the_terminal(
-    tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    class Broken(Callback):
-        def on_client_begin(self, task: LocalTask, number: int) -> None:
-            raise KeyError("no such column")
-
-    def broken(**named: Any) -> Any:
-        layers = [ClientDP(noise_multiplier=4.0, delta=1e-5, clip=1.0, amplify=amplify)]
-        sampling = {"sampling": "poisson", "fraction": 0.999} if amplify else {}
-        return federation(layers, min_survivors=1, callbacks=[Broken()], **sampling, **named)
-
-    for amplify in (False, True):
-        caplog.clear()
-        with caplog.at_level("WARNING", "flwr"):
-            serve(grid_of(tmp_path / str(amplify), broken), broken(), 2)
-        named = [line.getMessage() for line in caplog.records if "took no part" in line.getMessage()]
-        assert bool(named) is not amplify, named
 
 
 @pytest.mark.parametrize(
