@@ -16,6 +16,7 @@ from fl.flower.server_party import ServerParty
 from fl.flower.server_state import LOST
 from fl.flower.trips import SumOverGrid
 from fl.round import Broadcast, Charge, Origin, RoundResult, SumCosts, Summed, Tree
+from fl.round.hidden import is_hidden
 from protocols.errors import Aborted, SecAggError
 from protocols.layers import RunFacts
 from protocols.session import Session
@@ -104,7 +105,9 @@ class FlowerEngine:
         return RoundResult(round, asked.asked, abandoned=LOST, session=context, session_number=number)
 
     def sum(self, broadcast: Broadcast, session: Session, charge: Charge) -> Summed:
-        """Run one sum; everybody asked is charged for before the first request; log who was left out and why."""
+        """Run one sum; everybody asked is charged for before the first request; log who was left out and why, unless
+        who was asked is withheld.
+        """
         self.costs, run = SumCosts(), broadcast.plan.facts.run
         self.begun(run, session)
         charge(broadcast.clients)
@@ -116,10 +119,8 @@ class FlowerEngine:
             total = self._total(driver, session)
         finally:
             self.costs = _costs(driver, len(broadcast.clients))
-            if driver.resent:
-                log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
-            for name, why in sorted(driver.refusals.items()):
-                log(WARNING, "%s took no part to the end: %s", name, why)
+            if not is_hidden(broadcast.plan, run):
+                _say(driver)
         return Summed(total.total, tuple(broadcast.clients[i] for i in total.survivors))
 
     def _total(self, driver: SumOverGrid, session: Session) -> Total:
@@ -151,6 +152,13 @@ class FlowerEngine:
             return made[reference.digest]
 
         return content
+
+
+def _say(driver: SumOverGrid) -> None:
+    if driver.resent:
+        log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
+    for name, why in sorted(driver.refusals.items()):
+        log(WARNING, "%s took no part to the end: %s", name, why)
 
 
 def _costs(driver: SumOverGrid, asked: int) -> SumCosts:

@@ -17,7 +17,7 @@ from fl.flower.server_party import ServerParty
 from fl.flower.server_state import AskedRound
 from fl.round import Trip
 from protocols.driver import Driver
-from protocols.errors import Aborted, Misuse, PeerError
+from protocols.errors import Misuse, PeerError
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party, Step
 from protocols.protocol import Stage
@@ -49,19 +49,14 @@ class SumOverGrid:
     resent: list[str] = field(default_factory=list)
 
     def run(self) -> Total:
-        """Play all stages. Raises Aborted (with the refusals as notes) if there is no total."""
+        """Play all stages. Raises Aborted if there is no total; `refusals` says why."""
         self._begun: set[Party] = set()
         self._names: dict[Party, str] = {}
         self._computing = 0.0
         self._driver = Driver(
             self.server.protocol, self.session, SystemRandom(), self._perform, self._refused
         )
-        try:
-            final = self._driver.run(self._trip, self.server.recall())
-        except Aborted as error:
-            for name, why in sorted(self.refusals.items()):
-                error.add_note(f"{name}: {why}")
-            raise
+        final = self._driver.run(self._trip, self.server.recall())
         if not isinstance(final, Total):
             raise Misuse(f"expected a sum, {self.server.protocol.tag} ended with a {type(final).__name__}")
         return final

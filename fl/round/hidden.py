@@ -10,6 +10,7 @@ from dataclasses import replace
 
 from fl.round.result import RoundResult
 from protocols.layers import RunFacts
+from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 
 SERVER = "privacy_server"
@@ -17,9 +18,9 @@ RESENT = "sent again: an update that had left before left a second time, by its 
 WITHHELD = "there was no total; why is withheld, for it may tell who took part"
 
 
-def is_hidden(stack: Stack, run: RunFacts) -> bool:
+def is_hidden(of: Stack | RoundPlan, run: RunFacts) -> bool:
     """Whether who and how many take part is withheld from everything that a run tells."""
-    return stack.secret_sampling and run.sampling != "all"
+    return run.sampling != "all" and any(layer.secret_sampling for layer in of.layers)
 
 
 def plays_nobody(stack: Stack, run: RunFacts, least: int = 1) -> bool:

@@ -157,7 +157,7 @@ def _group(cells: list[Cell], output: Path) -> list[Json]:
                 }
             )
         except Exception as error:  # the user's own loop may raise anything; the other cells go on
-            said = f"{type(error).__name__}: {error}"
+            said = type(error).__name__ if cell.noisy else f"{type(error).__name__}: {error}"
             rows.append(
                 {"schema": SCHEMA, "cell": cell.name, "status": "failed", **cell.facts, "reason": said}
             )
@@ -193,10 +193,11 @@ def _cell(cell: Cell, output: Path, shared: str | None) -> Json:
     federation.fit(rounds, resume=goes_on)
     if shared is not None and _first_model(folder) != _first_model(output / shared):
         raise SecAggError(f"the model after round 1 is not that of {shared}: the sums are not exact alike")
+    # Seconds and memory follow the clients' examples, and whether a session was made at all who was chosen in secret.
     used = {
-        "trips": len(stages) or None,
-        "processor_s": time.process_time() - began,
-        "peak_memory": 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+        "trips": None if federation.coordinator.hidden else len(stages),
+        "processor_s": None if cell.noisy else time.process_time() - began,
+        "peak_memory": None if cell.noisy else 1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
     }
     return row(cell, output, shared, used)
 

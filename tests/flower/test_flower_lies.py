@@ -11,6 +11,8 @@ from flwr.app import Message, RecordDict
 
 from dp import ClientDP, Ledger
 from dp.event_json import decode, from_fact
+from fl import ClientEvaluation
+from fl.callbacks import Callback
 from fl.flower.arrays import arrays_of
 from fl.flower.messages import START, pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
@@ -18,11 +20,11 @@ from fl.flower.strategy import PrivateStrategy
 from fl.round import RoundTerms
 from fl.round.party_ledger import LEDGER, party_events
 from protocols.identity import Identity
-from protocols.layers import RoundFacts, RunFacts
+from protocols.layers import LocalTask, RoundFacts, RunFacts
 from protocols.stack import Stack
 from secagg import SecAggPlus
 from tests.flower.direct import fedavg, model, rostered
-from tests.flower.test_flower_apps import federation, grid_of, serve
+from tests.flower.test_flower_apps import SITES, federation, grid_of, loader_for, serve
 
 Before = Callable[[int, Message], Message]
 
@@ -170,18 +172,56 @@ def test_a_federation_that_samples_costs_a_node_as_if_it_were_always_asked(tmp_p
     assert all(event.sample_rate == 1.0 for event in charged)
 
 
+class Broken(Callback):
+    """A client that fails in every round, also where an evaluation asks it."""
+
+    def on_client_begin(self, task: LocalTask, number: int) -> None:
+        raise KeyError("no such column")
+
+
+@pytest.mark.parametrize("evaluates", [False, True])
+@pytest.mark.parametrize("hidden", [False, True])
+def test_who_failed_beside_a_secret_choice_is_not_in_the_servers_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, hidden: bool, evaluates: bool
+) -> None:
+    """In the rounds in which a broken client was chosen its name stood there, right before "withheld"."""
+    chosen = {"sampling": "poisson", "fraction": 1 - 1e-12} if hidden else {}
+
+    def broken(**named: Any) -> Any:
+        layer = ClientDP(noise_multiplier=4.0, delta=1e-5, clip=1.0, amplify=hidden)
+        if not evaluates:
+            return federation([layer], min_survivors=1, callbacks=[Broken()], **chosen, **named)
+        wrong = {name: loader_for(name, {}) for name in SITES}
+        asked = ClientEvaluation(wrong, classes=7, privacy=[layer], min_survivors=1, **chosen)
+        return federation([layer], min_survivors=1, evaluation=asked, **chosen, **named)
+
+    caplog.set_level("DEBUG", "flwr")
+    serve(grid_of(tmp_path, broken), broken(), 2)
+    told = [line.getMessage() for line in caplog.records if line.name == "flwr"]
+    assert any("round 2" in line for line in told)
+    assert any(name in line for line in told for name in SITES) is not hidden, told
+
+
 @pytest.mark.parametrize(
     "lie",
     [{"sampling": "all", "rate": 1.0}, {"rate": 1e-4}, {"population": 9}, {"dropout": 0.5}, {"delta": 0.1}],
     ids=lambda lie: next(iter(lie)),
 )
 def test_a_node_of_a_federation_refuses_a_run_that_is_not_the_federations(
-    tmp_path: Path, lie: dict[str, Any], caplog: pytest.LogCaptureFixture
+    tmp_path: Path, lie: dict[str, Any]
 ) -> None:
-    """The round is played with noise alone: that nobody was in it is withheld, as their choice is secret."""
-    grid = grid_of(tmp_path, sampled, before=telling(None, **lie))
+    """The round is played with noise alone: that nobody was in it is withheld, as their choice is secret. The nodes'
+    own replies say why.
+    """
+    refused: set[int] = set()
+
+    def after(node: int, reply: Message) -> Message:
+        if reply.has_error() and f"run.{next(iter(lie))}: this node has" in reply.error.reason:
+            refused.add(node)
+        return reply
+
+    grid = grid_of(tmp_path, sampled, before=telling(None, **lie), after=after)
     serve(grid, sampled(), 1)
     asked = {node for node, message in grid.log if unpack_request(message.content, None)[0].kind == START}
-    refused = [line for line in caplog.messages if f"run.{next(iter(lie))}: this node has" in line]
-    assert len(refused) == len(asked)
+    assert refused == asked
     assert not list(tmp_path.glob(f"n*/{LEDGER}"))

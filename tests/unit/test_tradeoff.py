@@ -70,7 +70,10 @@ def test_a_row_says_what_the_folder_says(sweep: Path) -> None:
     assert row["shared"] is None
     assert row["epsilons"]["pld"][0] < row["epsilons"]["rdp"][0] <= 8, "PLD is the tighter of the two"
     assert "train" not in row["seconds_per_round"], "how long a client trains follows its examples"
-    assert row["peak_memory"] > 10**7
+    assert (row["processor_s"], row["peak_memory"]) == (None, None)
+    plain = next(row for row in cells_of(sweep) if row["layer"] == "none")
+    assert plain["peak_memory"] > 10**7
+    assert plain["processor_s"] > 0
 
 
 def test_a_cut_off_sweep_goes_on_with_what_is_left(sweep: Path, tmp_path: Path) -> None:
@@ -104,6 +107,22 @@ def test_a_sweep_goes_on_with_its_own_cells_alone_and_tries_again_what_failed(
     rows[-1] = {**rows[-1], "status": "failed", "reason": "a machine's"}
     (tmp_path / "cells.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     assert tradeoff(BASE, tmp_path, resume=True, minutes=0, **AXES).left == 1
+
+
+def test_a_cell_tells_nothing_that_follows_who_was_chosen_in_secret(tmp_path: Path) -> None:
+    """Whether a session was made at all, and the text of an error, stood in its row."""
+    base = {**BASE, "sampling": "poisson"}
+    named: dict[str, Any] = {"layers": ("client-dp:amplify=true",), "epsilons": (8.0,), "sums": ("none",)}
+    nobody, everybody = (
+        tradeoff({**base, "fraction": rate}, tmp_path / str(rate), processes=1, seeds=1, **named).rows[0]
+        for rate in (1e-12, 1 - 1e-12)
+    )
+    follow_the_rate = {"cell", "metrics", "guarantees", "epsilons", "trust"}
+    assert {name for name in nobody if nobody[name] != everybody[name]} <= follow_the_rate
+    assert nobody["status"] == "done"
+    wrong = {**base, "fraction": 1 - 1e-12, "train": "tests.unit.test_tradeoff:broken"}
+    (failed,) = tradeoff(wrong, tmp_path / "failed", processes=1, seeds=1, **named).rows
+    assert (failed["status"], failed["reason"]) == ("failed", "ValueError")
 
 
 def test_a_combination_that_layers_refuse_is_a_row_with_its_reason(tmp_path: Path) -> None:
