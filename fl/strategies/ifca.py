@@ -23,12 +23,10 @@ from numpy.typing import NDArray
 from fl.copies import Copies, begun_anew, losses_of
 from fl.round import Count, Mean
 from fl.strategies.base import Extras, Floats, Reported
+from fl.strategies.counted import COUNTS, CountedChoice
 from fl.strategies.stepped import Stepped
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import Misuse
 from protocols.layers import Compute, LocalTask, RoundFacts, RunFacts, Value
-from protocols.party_state import PartyState
-
-COUNTS, CHOICE, NONE = "counts", "choice", -1
 
 
 class IFCA(Stepped):
@@ -64,6 +62,7 @@ class IFCA(Stepped):
         self.needs_noise = "" if least else "nothing keeps a cluster of one from being told: say least=3"
         self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
         self.keeps_state = self.undelayed = bool(least)
+        self._choice = CountedChoice(self.name, clusters, least)
         self._counted, self._corrupt = np.zeros(clusters), 0
         self.averages = server_lr <= 1
 
@@ -76,15 +75,15 @@ class IFCA(Stepped):
             )
 
     def notes(self) -> tuple[str, ...]:
-        honest = max(1, self.fewest - self._corrupt)
+        least, corrupt = self.fewest, self._corrupt
         told = (
-            f"the server learns how many clients chose each of {self.clusters} models, and the sum of each "
+            f"the server learns how many clients chose each of {self.clusters} models, and the sum of each cluster's "
+            f"updates, of at least {least} clients each, of whom up to {corrupt} may work with the server: a client "
+            f"hides among the honest ones, at least {max(1, least - corrupt)} with it; "
         )
-        told += f"cluster's updates, of at least {self.fewest} clients each, of whom up to {self._corrupt} may work "
-        told += f"with the server: a client hides among the honest ones, at least {honest} with it; "
         return (
             f"ifca: a client's choice is hidden inside the sum, and its upload is {self.clusters} times one model's; "
-            + (told if self.fewest else "")
+            + told * bool(least)
             + "a server that lies about counts or shows clients other models is stopped by noise alone; zeroing a "
             "client out moves one model by at most its clip, replacing one two by the clip each or one by twice that",
         )
@@ -101,10 +100,7 @@ class IFCA(Stepped):
         return not self.fewest or COUNTS in public
 
     def least(self, number: int, clients: tuple[str, ...], public: Mapping[str, Value]) -> int:
-        if not self.fewest or COUNTS not in public:
-            return max(1, self.fewest)
-        sending = [size for size in np.atleast_1d(public[COUNTS]) if size >= self.fewest]
-        return len(clients) - int(min(sending, default=len(clients)) - self.fewest) if sending else 1
+        return self._choice.sending(public, len(clients)) if self.fewest else 1
 
     def move(self, mean: Mean) -> Floats:
         chose = np.array([mean.counts[count.name] for count in self.counts], np.float64)
@@ -135,8 +131,12 @@ class IFCA(Stepped):
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         def chosen(task: LocalTask) -> dict[str, float]:
             public, whole = facts.public.get(self.name, {}), task.model
-            choice = self._choice(task, facts)
-            task.noted["choice"] = choice
+
+            def nearest() -> int | None:
+                losses = losses_of(whole, task.loader, task.criterion, task.device, task.loss)
+                return None if losses is None else int(np.argmin(losses))
+
+            choice = task.noted["choice"] = self._choice.of(facts, nearest) if self.fewest else nearest()
             if choice is None or not self.sends_update(public):
                 return {}
             task.model = whole.copies[choice]
@@ -146,40 +146,6 @@ class IFCA(Stepped):
                 task.model = whole
 
         return chosen
-
-    def _choice(self, task: LocalTask, facts: RoundFacts) -> int | None:
-        """Return the copy that fits this client best, as it was counted; None where it has no example or was not
-        counted, or too few others chose it. Raises ProtocolViolation for counts that its clients cannot have sent.
-        """
-        if not self.fewest:
-            return self._nearest(task)
-        state, public = PartyState.of(facts, self.name), facts.public.get(self.name, {})
-        if COUNTS not in public:
-            choice = self._nearest(task)
-            state.keep({CHOICE: np.array(NONE if choice is None else choice)})
-            return choice
-        counts = self._possible(public, len(facts.clients))
-        counted = state.arrays().get(CHOICE) if state.closed == facts.number - 1 else None
-        state.keep({})
-        choice = NONE if counted is None else int(counted)
-        return choice if choice != NONE and counts[choice] >= self.fewest else None
-
-    @staticmethod
-    def _nearest(task: LocalTask) -> int | None:
-        losses = losses_of(task.model, task.loader, task.criterion, task.device, task.loss)
-        return None if losses is None else int(np.argmin(losses))
-
-    def _possible(self, public: Mapping[str, Value], clients: int) -> Floats:
-        """Return the counts that the server shows."""
-        counts = np.atleast_1d(public[COUNTS])
-        whole = counts.shape == (self.clusters,) and bool((counts == np.floor(np.abs(counts))).all())
-        if not whole or counts.sum() > clients:
-            raise ProtocolViolation(
-                f"{self.name}: expected how many of {clients} clients chose each of {self.clusters} models, and the "
-                "server shows numbers that cannot be",
-                "server",
-            )
-        return counts
 
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         choice = task.noted["choice"]

@@ -26,7 +26,7 @@ from fl.round.broadcast import Shown
 from fl.round.buffers import Buffers
 from fl.round.chain import Chain
 from fl.sampling import Participants
-from fl.strategies.ifca import COUNTS
+from fl.strategies.counted import COUNTS, CountedChoice
 from fl.strategies.resending import Resending
 from fl.strategies.stepped import Stepped
 from protocols.party_state import PartyState
@@ -72,8 +72,8 @@ def believed(*_: Any) -> None:
     return None
 
 
-def chosen_anew(own: IFCA, task: Any, facts: Any) -> int | None:
-    choice, public = own._nearest(task), facts.public.get(own.name, {})
+def chosen_anew(own: CountedChoice, facts: Any, choose: Any) -> int | None:
+    choice, public = choose(), facts.public.get(own.name, {})
     PartyState.of(facts, own.name).keep({})
     return choice if choice is None or COUNTS not in public or public[COUNTS][choice] >= 3 else None
 
@@ -264,23 +264,23 @@ DEFECTS = [
     ),
     Planted(
         "a cluster of one sends its update",
-        IFCA,
-        "_choice",
-        lambda own, task, facts: own._nearest(task),
+        CountedChoice,
+        "of",
+        lambda own, facts, choose: choose(),
         clusters.test_nobody_sends_to_a_cluster_that_is_too_small,
     ),
     Planted(
         "a choice of a cluster that is made a second time",
-        IFCA,
-        "_choice",
+        CountedChoice,
+        "of",
         chosen_anew,
         clusters.test_clients_send_by_the_choice_that_was_counted_however_their_data_look_by_now,
     ),
     Planted(
         "counts that nobody checks",
-        IFCA,
+        CountedChoice,
         "_possible",
-        lambda own, public, clients: np.resize(public[COUNTS], own.clusters),
+        lambda own, public, clients: np.resize(public[COUNTS], own.choices),
         clusters.test_a_choice_that_was_not_counted_sends_nothing_and_impossible_counts_are_refused,
     ),
     Planted(
