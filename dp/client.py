@@ -42,6 +42,7 @@ from protocols.layers import (
     RoundFacts,
     RunFacts,
     Signal,
+    SumFacts,
     Value,
 )
 from protocols.statement import PrivacyEvent
@@ -325,14 +326,8 @@ class ClientDP(PricedLayer):
 
     # -- the server --
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        released = opened.released
         if released.l2 is None or released.modulus:
             raise StackError(f"{self.name} adds the noise to a sum over Z whose norm bound is known")
         counts = np.rint(np.asarray(aggregate.vector, np.float64) / released.step).astype(np.int64)

@@ -42,6 +42,7 @@ from protocols.layers import (
     RoundFacts,
     RunFacts,
     Signal,
+    SumFacts,
 )
 from protocols.party_state import PartyState
 from protocols.statement import PrivacyEvent
@@ -350,18 +351,11 @@ class DistributedDP(DistributedPlan):
 
     # -- the server --
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
         plan = self._plan(facts.run)
-        if len(survivors) < plan.survivors:
+        if len(opened.survivors) < plan.survivors:
             raise TooFewSurvivors(
-                f"{len(survivors)} clients are in the total, {plan.survivors} are needed for the stated "
+                f"{len(opened.survivors)} clients are in the total, {plan.survivors} are needed for the stated "
                 "noise; nothing is released"
             )
         edge = plan.grid.modulus / 2 * _EDGE
@@ -370,7 +364,8 @@ class DistributedDP(DistributedPlan):
                 "a coordinate of the sum lies at the edge of the modulus and may have wrapped: allow "
                 "more bits, or clip more"
             )
-        vector = unrotate(aggregate.vector.astype(np.float64) * released.step, facts.seed, given.dimension)
+        real = aggregate.vector.astype(np.float64) * opened.released.step
+        vector = unrotate(real, facts.seed, opened.given.dimension)
         if (strategy := self._strategy(facts.run)) is not None:
             vector = self._opened.take(strategy, facts.number, vector * strategy.norm)
         weight = self.rate * self.examples if self.unit is Unit.EXAMPLE else len(facts.clients) / self.batches

@@ -20,7 +20,7 @@ from dp.mechanisms import discrete_gaussian, to_grid
 from dp.mechanisms.grid import noise_step, rounded_bound
 from dp.suggestion import drowned
 from protocols.errors import CapacityError, Misuse
-from protocols.layers import UPDATE, Aggregate, Contribution, RoundFacts, RunFacts, Signal
+from protocols.layers import UPDATE, Aggregate, Contribution, RoundFacts, RunFacts, Signal, SumFacts
 from protocols.statement import PrivacyEvent
 
 _REACH = 40.0
@@ -117,15 +117,8 @@ class LocalDP(PricedLayer):
         values = to_grid(clip_or_drop(contribution.vector, clip, facts.whose).vector, step)
         return Contribution(values + discrete_gaussian(facts.random, sigma, given.dimension), 1)
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
-        return Aggregate(aggregate.vector.astype(float) * released.step, float(len(facts.clients)))
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        return Aggregate(aggregate.vector.astype(float) * opened.released.step, float(len(facts.clients)))
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:
         fact_for = partial(to_fact, self._priced(facts.run), "server")

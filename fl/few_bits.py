@@ -13,7 +13,7 @@ import numpy as np
 
 from fl.compression import Compression, Floats
 from protocols.errors import Misuse
-from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
+from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFacts
 
 
 class FewBits(Compression):
@@ -52,13 +52,6 @@ class FewBits(Compression):
         whole = self._compressed(contribution.vector, facts, sent)
         return Contribution(self._levels(whole).astype(np.int64))
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
-        total = (2 * aggregate.vector + len(survivors)) * self._unit
-        return replace(aggregate, vector=total, weight=float(len(survivors)))
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        total = (2 * aggregate.vector + len(opened.survivors)) * self._unit
+        return replace(aggregate, vector=total, weight=float(len(opened.survivors)))

@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 
 from fl.compression import Compression
 from protocols.errors import Misuse
-from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, Value
+from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFacts, Value
 
 Floats = NDArray[np.float64]
 LEFT = "left"
@@ -98,16 +98,9 @@ class LowRank(Compression):
         arrives: Callable[[Floats], Floats] = lambda p: self._back(joined(p), facts, p.size)[0]  # noqa: E731 - one line
         return replace(contribution, vector=joined(self._compressed(contribution.vector, facts, arrives)))
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
-        vector, products = self._back(np.asarray(aggregate.vector, np.float64), facts, given.dimension)
-        for place, (_, _, basis, left) in enumerate(self._pieces(facts, given.dimension)):
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        vector, products = self._back(np.asarray(aggregate.vector, np.float64), facts, opened.given.dimension)
+        for place, (_, _, basis, left) in enumerate(self._pieces(facts, opened.given.dimension)):
             if basis is not None:  # the other side's basis, for the next round
                 self._bases[str(place)] = np.linalg.qr(products[place].T if left else products[place])[0]
                 self._left = not left

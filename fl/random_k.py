@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fl.compression import Compression
 from protocols.errors import Misuse
-from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
+from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFacts
 
 
 class RandomK(Compression):
@@ -48,14 +48,7 @@ class RandomK(Compression):
         whole = self._compressed(contribution.vector, facts, lambda p: np.where(chosen, p, 0.0))
         return replace(contribution, vector=whole[places])
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
-        vector = np.zeros(given.dimension)
-        vector[self._places(given.dimension, facts)] = aggregate.vector
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        vector = np.zeros(opened.given.dimension)
+        vector[self._places(opened.given.dimension, facts)] = aggregate.vector
         return replace(aggregate, vector=vector)

@@ -60,14 +60,12 @@ class PublicValues(Record):
 
     @classmethod
     def of(cls, public: Public) -> "PublicValues":
-        arrays = {
-            n: {k: _shaped(v) for k, v in vs.items() if isinstance(v, np.ndarray)} for n, vs in public.items()
-        }
-        numbers = {
-            n: {k: float(v) for k, v in vs.items() if not isinstance(v, np.ndarray)}
-            for n, vs in public.items()
-        }
-        return cls(numbers, {name: held for name, held in arrays.items() if held})
+        numbers, arrays = dict[str, dict[str, float]](), dict[str, dict[str, Shaped]]()
+        for name, values in public.items():
+            numbers[name] = {k: float(v) for k, v in values.items() if not isinstance(v, np.ndarray)}
+            if held := {k: _shaped(v) for k, v in values.items() if isinstance(v, np.ndarray)}:
+                arrays[name] = held
+        return cls(numbers, arrays)
 
     def public(self) -> dict[str, dict[str, Value]]:
         """Return what `of` was given."""
@@ -155,6 +153,17 @@ class Aggregate:
     weight: float
     coordinates: dict[str, NDArray[np.int64]] = field(default_factory=dict)
     blocks: dict[str, "Aggregate"] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class SumFacts:
+    """A layer's place in an opened sum. given: what it took of each client. released: what was summed (integers; its l2
+    is the bound after rounding, weight included). survivors: whose vectors are in it.
+    """
+
+    given: Signal
+    released: Signal
+    survivors: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -371,17 +380,8 @@ class PrivacyLayer:
         """Client: from what `given` describes to what `transform(given)` describes."""
         return contribution
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
-        """Server: undo `encode` on the sum, add central noise. `released` describes what was summed
-        (integers; its l2 is the bound after rounding, weight included); `given` what this layer took.
-        """
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        """Server: undo `encode` on the sum, add central noise."""
         return aggregate
 
     def events(self, facts: RoundFacts, survivors: tuple[str, ...]) -> tuple[PrivacyEvent, ...]:

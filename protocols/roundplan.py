@@ -26,6 +26,7 @@ from protocols.layers import (
     RoundFacts,
     RunFacts,
     Signal,
+    SumFacts,
 )
 from protocols.quantise import Quantiser
 from protocols.statement import PrivacyEvent
@@ -91,7 +92,7 @@ class BlockPlan:
         """Return the block's aggregate, a real vector, from the integers that were read of the sum."""
         aggregate = replace(read, vector=self.quantiser.decode(read.vector)) if self.quantiser else read
         for layer, given in zip(reversed(layers), reversed(self.signals[:-1]), strict=True):
-            aggregate = layer.decode(aggregate, given, self.summed, facts, survivors)
+            aggregate = layer.decode(aggregate, SumFacts(given, self.summed, survivors), facts)
         return aggregate
 
     def require_possible(self, totals: Mapping[str, Integers], survivors: int) -> None:

@@ -14,7 +14,7 @@ from fl.flower.messages import START, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from protocols.errors import Aborted
-from protocols.layers import Aggregate, PrivacyLayer, RoundFacts, Signal
+from protocols.layers import Aggregate, PrivacyLayer, RoundFacts, Signal, SumFacts
 from secagg import SecAggPlus
 from tests.flower import test_flower_apps as apps
 from tests.flower.direct import DirectGrid, client_app, fedavg, model
@@ -34,14 +34,7 @@ class Demanding(PrivacyLayer):
         demanded = self.survivors if facts.number >= self.since else 1
         return replace(given, min_survivors=max(given.min_survivors, demanded))
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
         if facts.number in self.aborts:
             raise Aborted("the estimate of the noisy sum is worthless")
         return aggregate

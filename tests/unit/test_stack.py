@@ -21,6 +21,7 @@ from protocols.layers import (
     RoundFacts,
     RunFacts,
     Signal,
+    SumFacts,
 )
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
@@ -43,15 +44,8 @@ class Doubler(PrivacyLayer):
         coordinates = {**contribution.coordinates, "ones": np.array([1])}
         return Contribution(contribution.vector * 2, contribution.weight, coordinates)
 
-    def decode(
-        self,
-        aggregate: Aggregate,
-        given: Signal,
-        released: Signal,
-        facts: RoundFacts,
-        survivors: tuple[str, ...],
-    ) -> Aggregate:
-        assert int(aggregate.coordinates["ones"][0]) == len(survivors)
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        assert int(aggregate.coordinates["ones"][0]) == len(opened.survivors)
         return Aggregate(aggregate.vector / 2, aggregate.weight, aggregate.coordinates)
 
 

@@ -21,7 +21,7 @@ from dp.sample import engine, factors, memory, optimizers, sums, targets
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.hooks import RowHooks
 from dp.sample.optimizers import PrivateOptimizer
-from protocols.layers import Aggregate, Contribution, RoundFacts, Signal
+from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFacts
 from protocols.randomness import SystemRandom
 
 # -- what is left of the clip --
@@ -142,10 +142,8 @@ def drawing_from(base: type[Any], source: Any) -> type[Any]:
         def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
             return super().encode(contribution, given, replace(facts, random=source(self, facts)))
 
-        def decode(
-            self, a: Aggregate, given: Signal, released: Signal, facts: RoundFacts, came: Any
-        ) -> Aggregate:
-            return super().decode(a, given, released, replace(facts, random=source(self, facts)), came)
+        def decode(self, a: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+            return super().decode(a, opened, replace(facts, random=source(self, facts)))
 
     return Broken
 

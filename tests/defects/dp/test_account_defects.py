@@ -23,7 +23,7 @@ from fl import account, computation, coordinator, federation, seeds
 from fl.account import Account
 from fl.seeds import derive
 from protocols.errors import BudgetExceeded
-from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal
+from protocols.layers import Aggregate, RoundFacts, RunFacts, Signal, SumFacts
 from protocols.stack import Stack
 from secagg import SecAggPlus
 from tests.defects.dp import account_rig as check
@@ -39,10 +39,8 @@ class DemandLowered(DistributedDP):
         made = super().transform(given, facts)
         return replace(made, min_survivors=min(made.min_survivors, len(facts.clients)))
 
-    def decode(
-        self, aggregate: Aggregate, given: Signal, released: Signal, facts: RoundFacts, survivors: Any
-    ) -> Aggregate:
-        return super().decode(aggregate, given, released, facts, facts.clients * 4)
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        return super().decode(aggregate, replace(opened, survivors=facts.clients * 4), facts)
 
 
 class DemandForgotten(DemandLowered):

@@ -71,9 +71,9 @@ def test_random_k_sends_a_shared_share_and_the_rest_later(share: float) -> None:
     chosen = list[np.ndarray]()
 
     class Seen(RandomK):
-        def decode(self, aggregate: Any, given: Any, released: Any, facts: Any, survivors: Any) -> Any:
-            chosen.append(self._places(given.dimension, facts))
-            return super().decode(aggregate, given, released, facts, survivors)
+        def decode(self, aggregate: Any, opened: Any, facts: Any) -> Any:
+            chosen.append(self._places(opened.given.dimension, facts))
+            return super().decode(aggregate, opened, facts)
 
     (run := federation([Seen(share)])).fit(6)
     assert {len(places) for places in chosen} == {round(share * SIZE)}
@@ -306,9 +306,9 @@ def test_low_rank_is_one_product_a_round_with_a_shared_basis_and_error_feedback(
     bases: list[np.ndarray] = []
 
     class Seen(LowRank):
-        def decode(self, aggregate: Any, given: Any, released: Any, facts: Any, survivors: Any) -> Any:
-            bases.append(self._pieces(facts, given.dimension)[0][2])  # type: ignore[arg-type]
-            return super().decode(aggregate, given, released, facts, survivors)
+        def decode(self, aggregate: Any, opened: Any, facts: Any) -> Any:
+            bases.append(self._pieces(facts, opened.given.dimension)[0][2])  # type: ignore[arg-type]
+            return super().decode(aggregate, opened, facts)
 
     (run := low_rank([Seen(2)])).fit(4)
     w, e, last = np.zeros(51), np.zeros_like(MATRICES), np.zeros((6, 8))

@@ -15,7 +15,7 @@ from fl import Federation, FedSGD
 from fl.round.kept import RunFiles
 from fl.strategies.base import Extras
 from protocols.errors import Aborted, Misuse, ProtocolViolation, SecAggError, StackError
-from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal, SumFacts
 from protocols.party_state import CLOSED, PartyState
 from protocols.store import MemoryStore
 from secagg import SecAgg, SecAggPlus
@@ -34,8 +34,8 @@ class RefusesOnce(PrivacyLayer):
     def __init__(self, at: int) -> None:
         self.left = at
 
-    def decode(self, aggregate: Aggregate, given: Any, *rest: Any) -> Aggregate:
-        self.left -= given.block == "update"
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        self.left -= opened.given.block == "update"
         if self.left == 0:
             raise Aborted("refused")
         return aggregate
