@@ -7,11 +7,11 @@ The k models are one module (`Copies`), so that an update is one vector: a clien
 and zeros elsewhere. It is k times as long as one model's, and a layer clips and noises it as one: zeroing a client out
 moves one copy by at most the clip, replacing one moves two copies by the clip each, or one by twice the clip.
 
-A step takes two rounds: first the clients are counted by their choice, which each keeps, then the same clients send
-their updates by the choice that was counted: a second look at the data may choose otherwise. Nobody sends to a copy
-that fewer than `least` chose, for a cluster of one shows its member, and every client insists on so many survivors that
-none falls below that. A server that lies about the counts is not found out: against an active one only noise on the
-clients' updates helps, and with it (`least=0`) nothing is counted.
+A step takes two rounds: first the clients are counted by their choice, then the same clients send their updates by the
+choice that was counted (`counted`). Nobody sends to a copy that fewer than `least` chose, for a cluster of one shows
+its member, and every client insists on so many survivors that none falls below that. A server that lies about the
+counts is not found out: against an active one only noise on the clients' updates helps, and with it (`least=0`)
+nothing is counted.
 """
 
 from collections.abc import Callable, Mapping
@@ -60,10 +60,11 @@ class IFCA(Stepped):
         super().__init__(2 if least else 1)
         self.clusters, self.fewest, self.server_lr, self.reseed = clusters, least, server_lr, reseed
         self.needs_noise = "" if least else "nothing keeps a cluster of one from being told: say least=3"
-        self.counts = tuple(Count(f"cluster-{c + 1}", 1) for c in range(clusters)) if least else ()
+        names = (*(f"cluster-{c + 1}" for c in range(clusters)), "no cluster")
+        self.counts = tuple(Count(name, 1) for name in names) if least else ()
         self.keeps_state = self.undelayed = bool(least)
         self._choice = CountedChoice(self.name, clusters, least)
-        self._counted, self._corrupt = np.zeros(clusters), 0
+        self._counted, self._corrupt = np.zeros(clusters + 1), 0
         self.averages = server_lr <= 1
 
     def plan(self, run: RunFacts) -> None:
@@ -108,7 +109,7 @@ class IFCA(Stepped):
         if self.fewest and self._now == self._step:
             self._counted = chose
             return np.zeros(0)
-        share = len(mean.survivors) / np.maximum(1, chose) if self.fewest else np.ones(self.clusters)
+        share = len(mean.survivors) / np.maximum(1, chose[:-1]) if self.fewest else np.ones(self.clusters)
         if mean.vector.size % self.clusters:
             raise Misuse("stay_local, parameters: expected patterns that match every copy's entries alike")
         return np.ravel(self.server_lr * share[:, None] * mean.vector.reshape(self.clusters, -1))
@@ -117,7 +118,7 @@ class IFCA(Stepped):
         few = [c for c in range(self.clusters) if self._counted[c] < self.fewest]
         if not (self.reseed and few and self._now > self._step):  # in a round that summed updates
             return model
-        return begun_anew(model, self._counted, few, self.reseed, self._now)
+        return begun_anew(model, self._counted[:-1], few, self.reseed, self._now)
 
     def state(self) -> dict[str, Floats]:
         return {**super().state(), COUNTS: self._counted}
@@ -149,4 +150,5 @@ class IFCA(Stepped):
 
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         choice = task.noted["choice"]
-        return Extras(counts={count.name: int(choice == c) for c, count in enumerate(self.counts)})
+        chose = self.clusters if choice is None else choice
+        return Extras(counts={count.name: int(chose == c) for c, count in enumerate(self.counts)})

@@ -26,7 +26,7 @@ from fl.round.broadcast import Shown
 from fl.round.buffers import Buffers
 from fl.round.chain import Chain
 from fl.sampling import Participants
-from fl.strategies.counted import COUNTS, CountedChoice
+from fl.strategies.counted import CHOICE, COUNTS, NONE, CountedChoice
 from fl.strategies.resending import Resending
 from fl.strategies.stepped import Stepped
 from protocols.party_state import PartyState
@@ -280,8 +280,15 @@ DEFECTS = [
         "counts that nobody checks",
         CountedChoice,
         "_possible",
-        lambda own, public, clients: np.resize(public[COUNTS], own.choices),
-        clusters.test_a_choice_that_was_not_counted_sends_nothing_and_impossible_counts_are_refused,
+        lambda own, public, clients: np.resize(public[COUNTS], own.choices + 1),
+        clusters.test_impossible_counts_are_refused_and_so_is_who_was_not_counted,
+    ),
+    Planted(
+        "counted clients exchanged for others",
+        CountedChoice,
+        "_kept",
+        lambda own, state, facts: int(state.arrays().get(CHOICE, NONE)),
+        lambda: clusters.test_counted_clients_are_not_exchanged_and_none_is_left_out({"1", "2"}),
     ),
     Planted(
         "a residual of a copy that nobody chose",

@@ -13,7 +13,7 @@ from dp import ClientDP, DistributedDP, SampleDP
 from fl import IFCA, FedAvg, Federation, FewBits, LowRank, RandomK
 from fl.copies import Copies, losses_of
 from fl.registry import STRATEGIES
-from protocols.errors import Misuse, ProtocolViolation, StackError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StackError
 from secagg import SecAgg, SecAggPlus
 
 TRUTH = np.array([[2.0, 1.0], [-2.0, 0.5], [0.5, -3.0]])
@@ -134,8 +134,8 @@ def test_clients_are_counted_before_any_update_and_the_counts_alone_are_sent() -
     run.coordinator.setup.strategy.sums(run.setup.names, 5)
     shown = run.coordinator.open(5, run.setup.names)
     assert (shown.reference.schema.dimension, shown.plan.summed.dimension) == (0, 0)
-    assert [c.name for c in shown.counts] == ["cluster-1", "cluster-2", "cluster-3"]
-    sums = {"ifca": {"counts": np.array([4.0, 4.0, 4.0])}}
+    assert [c.name for c in shown.counts] == ["cluster-1", "cluster-2", "cluster-3", "no cluster"]
+    sums = {"ifca": {"counts": np.array([4.0, 4.0, 4.0, 0.0])}}
     assert run.coordinator.open(5, run.setup.names, sums).reference.schema.dimension == 3 * 2
 
 
@@ -170,7 +170,7 @@ def test_nobody_sends_to_a_cluster_that_is_too_small() -> None:
     moved = np.abs(weights(run) - before).max(axis=1) > 1e-3
     assert moved.tolist() == [True, True, False], "the cluster of one stays where it was"
     work, stores = run.engine.work, run.engine.stores  # type: ignore[attr-defined]
-    shown = counted(run, 5, 4, 1)
+    shown = counted(run, 5, 4, 1, 0)
     alone, other = work(shown, shown.own("9", stores["9"])), work(shown, shown.own("0", stores["0"]))
     assert not alone.vector.any()
     assert [int(alone.coordinates[f"count/cluster-{c}"][0]) for c in (1, 2, 3)] == [0, 0, 0]
@@ -185,7 +185,7 @@ def test_every_client_insists_that_no_cluster_falls_below_the_least() -> None:
         {"masked-input": ["0", "1"] if session.round == 2 else []},
     )
     history = run.fit(4).history
-    told = {"ifca": {"counts": np.array([5.0, 4.0, 1.0])}}
+    told = {"ifca": {"counts": np.array([5.0, 4.0, 1.0, 0.0])}}
     assert run.coordinator.open(2, run.setup.names, told).plan.min_survivors == 9
     assert [bool(result.abandoned) for result in history] == [False, True, False, False]
     assert "9" in (history[1].abandoned or "")
@@ -228,25 +228,52 @@ def test_clients_send_by_the_choice_that_was_counted_however_their_data_look_by_
     switched = {tuple(chose[k]) for k in range(0, 12, 2)}
     assert len(switched) > 1, "looks differ"
     for counted, sent in zip(chose[::2], seen[1::2], strict=True):
-        expected = [size if size >= 3 else 0 for size in counted]
+        expected = [size if size >= 3 else 0 for size in counted[:-1]]
         assert [sent.count(c) for c in range(2)] == expected
 
 
-def test_a_choice_that_was_not_counted_sends_nothing_and_impossible_counts_are_refused() -> None:
+def test_impossible_counts_are_refused_and_so_is_who_was_not_counted() -> None:
     run = started([0] * 5 + [1] * 4 + [2], privacy=[SecAgg()])
     run.fit(1)
     work, store = run.engine.work, run.engine.stores["0"]  # type: ignore[attr-defined]
     run.coordinator.run = replace(run.coordinator.run, rounds=9)  # type: ignore[type-var]
-    for sizes in ([np.nan] * 3, [1e9] * 3, [5.5, 4, 0], [-1, 5, 5], [10.0], [6, 5, 0], [5, 4, 1, 0]):
+    off = [[5.5, 4, 0.5, 0], [-1, 5, 6, 0], [10.0], [6, 5, 0, 0], [5, 4, 0, 0], [5, 4, 1], [5, 4, 1, 0, 0]]
+    for sizes in ([np.nan] * 4, [1e9] * 4, *off):
         shown = counted(run, *sizes)
         with pytest.raises(ProtocolViolation, match="numbers that cannot be"):
             work(shown, shown.own("0", store))
-    shown = counted(run, 5, 4, 1)
+    shown = counted(run, 5, 4, 1, 0)
     assert work(shown, shown.own("0", store)).vector.any()
-    later = run.coordinator.open(
-        3, run.setup.names, {"ifca": {"counts": np.array([5.0, 4.0, 1.0])}, "closed": {"0": 1.0}}
-    )
-    assert not work(later, later.own("0", store)).vector.any()
+    told = {"counts": np.array([5.0, 4.0, 1.0, 0.0])}
+    later = run.coordinator.open(3, run.setup.names, {"ifca": told, "closed": {"0": 1.0}})
+    with pytest.raises(PolicyRefusal, match="who were not"):
+        work(later, later.own("0", store))
+
+
+class Exchanging(IFCA):
+    """Counts are of some clients, and updates are asked of others: of cluster 0, one is left of three."""
+
+    def sums(self, clients: Any, number: int) -> Any:
+        super().sums(clients, number)
+        out = {"9", "10"} if self._now == self._step else self.instead
+        self._members = tuple(name for name in clients if name not in out)
+        return {"": self._members}
+
+
+@pytest.mark.parametrize("instead", [{"1", "2"}, {"1", "2", "9", "10"}])
+def test_counted_clients_are_not_exchanged_and_none_is_left_out(instead: set[str]) -> None:
+    """A fresh reader's attack: the move of cluster 0 was one client's own update."""
+    strategy = Exchanging(2, least=3)
+    strategy.instead = instead  # type: ignore[attr-defined]
+    run = federation(strategy, [0, 0, 0, *[1] * 9], [SecAgg(dropout=0.0)])
+    with torch.no_grad():
+        for copy, truth in zip(run.model.copies, TRUTH[:2], strict=True):
+            copy.weight.copy_(torch.tensor(0.8 * truth)[None])
+    before = weights(run)
+    history = run.fit(2).history
+    assert not history[0].abandoned
+    assert history[1].abandoned
+    assert np.array_equal(weights(run), before)
 
 
 @pytest.mark.parametrize("layer", [RandomK(0.5), LowRank(1), FewBits(4)])
