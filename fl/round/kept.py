@@ -25,6 +25,7 @@ from fl.round.result import RoundResult, Trip
 from protocols.errors import RecordError, SecAggError
 from protocols.guarantee import Guarantee, price_shown
 from protocols.identity import Identity
+from protocols.randomness import SystemRandom
 from protocols.record import FILE_NAME, RunRecord, file_digest
 from protocols.stack import Stack
 from protocols.statement import PrivacyEvent, Statement
@@ -34,7 +35,7 @@ CHECKPOINT, METRICS, STATEMENT, CONFIG = "checkpoint.npz", "metrics.jsonl", "sta
 VERSION = 2
 _FIRST = "checkpoint.safetensors"
 """The checkpoint of version 1."""
-_FACTS, _MODEL, _STRATEGY, _LAYER = "__facts__", "model/", "strategy/", "layer/"
+_FACTS, _SALT, _MODEL, _STRATEGY, _LAYER = "__facts__", "__salt__", "model/", "strategy/", "layer/"
 _PLAIN = ("kind", "made_with", "layers", "run", "session", "entry", "statement")
 """Fields of `KeptRun` that are JSON as they are."""
 Json = dict[str, Any]
@@ -146,7 +147,7 @@ def _finite(value: Any) -> Any:
 
 
 def encode(kept: KeptRun) -> bytes:
-    """Return the bytes of a checkpoint."""
+    """Return the bytes of a checkpoint, with 32 secret ones beside layers' secret arrays."""
     history = [asdict(result) | {"guarantees": _lines(result)} for result in kept.history]
     facts = {name: getattr(kept, name) for name in _PLAIN}
     facts |= {"version": VERSION, "history": history, "events": [asdict(event) for event in kept.events]}
@@ -156,6 +157,8 @@ def encode(kept: KeptRun) -> bytes:
     }
     arrays = {_FACTS: np.frombuffer(json.dumps(facts).encode(), np.uint8)}
     arrays |= {_MODEL + name: array for name, array in kept.model.items()} | dict(kept.secrets)
+    if kept.secrets:  # or the digest in the public record would let anybody try what they may be
+        arrays[_SALT] = np.frombuffer(SystemRandom().bytes(32), np.uint8)
     return npz(arrays | {_STRATEGY + name: array for name, array in kept.strategy.items()})
 
 

@@ -6,6 +6,7 @@ events say. A sampled event per row in place of one per band is enumerated in te
 
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,6 +26,11 @@ from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import RoundFacts, RunFacts
 from protocols.party_state import CLOSED, PartyState, erase
 from protocols.store import MemoryStore
+from tests.unit.dp.test_client_correlated import (
+    banded,
+    federation,
+    the_digest_of_a_checkpoint_with_secrets_says_nothing_of_them,
+)
 from tests.unit.dp.test_distributed_correlated import (
     DIMS,
     NAMES,
@@ -260,3 +266,18 @@ def test_canaries_of_a_whole_run_stay_below_its_price_and_see_noise_that_is_too_
 def test_a_layer_with_independent_noise_is_for_the_other_audit() -> None:
     with pytest.raises(Misuse, match="audit_layer"):
         audit_run(ClientDP(noise_multiplier=1.0), clients=40, rounds=2, norm=1.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*drown")
+def test_a_checkpoint_without_secret_bytes_of_its_own_is_noticed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    class Fixed:
+        def bytes(self, count: int) -> bytes:
+            return bytes(count)
+
+    federation(banded(), output=tmp_path).fit(12, on_round=lambda result: result.number < 2)
+    the_digest_of_a_checkpoint_with_secrets_says_nothing_of_them(tmp_path)
+    monkeypatch.setattr("fl.round.kept.SystemRandom", Fixed)
+    with pytest.raises(AssertionError):
+        the_digest_of_a_checkpoint_with_secrets_says_nothing_of_them(tmp_path)
