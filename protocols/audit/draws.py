@@ -19,19 +19,15 @@ def inputs(subject: Any, data: Any, dimension: int | None = None) -> list[NDArra
     n = data.draw(st.integers(low, high), label="clients")
     d = dimension or data.draw(st.integers(1, 6), label="dimension")
     value = st.integers(-subject.bound, subject.bound) | st.sampled_from([-subject.bound, subject.bound])
-    rows = data.draw(
-        st.lists(st.lists(value, min_size=d, max_size=d), min_size=n, max_size=n), label="inputs"
-    )
+    row = st.lists(value, min_size=d, max_size=d)
+    rows = data.draw(st.lists(row, min_size=n, max_size=n), label="inputs")
     return [np.array(row, np.int64) for row in rows]
 
 
-def drop(subject: Subject, data: Any, clients: int, most: int | None = None) -> dict[str, set[int]]:
+def drop(subject: Subject, data: Any, clients: int) -> dict[str, set[int]]:
     """Draw who leaves before answering which stage; nobody leaves twice."""
-    most = clients if most is None else most
-    leaving = data.draw(
-        st.dictionaries(st.integers(0, clients - 1), st.sampled_from(subject.stages), max_size=most),
-        label="leaving",
-    )
+    places, stages = st.integers(0, clients - 1), st.sampled_from(subject.stages)
+    leaving = data.draw(st.dictionaries(places, stages, max_size=clients), label="leaving")
     gone: dict[str, set[int]] = {}
     for who, stage in leaving.items():
         gone.setdefault(stage, set()).add(who)
@@ -53,6 +49,11 @@ def exact(vectors: Vectors, survivors: tuple[int, ...]) -> list[int]:
     return [sum(int(vectors[i][j]) for i in survivors) for j in range(len(vectors[0]))]
 
 
+def wrong(played: Played, vectors: Vectors) -> bool:
+    """Whether a total came out that is not the sum over its survivors."""
+    return played.total is not None and played.total.tolist() != exact(vectors, tuple(played.survivors))
+
+
 def short(vector: NDArray[Any]) -> str:
     """A vector for a story: in full, or its beginning and its length."""
     if len(vector) <= SHOWN:
@@ -68,9 +69,8 @@ def tell(
     lines += [f"  client {i} put in {short(v)}" for i, v in enumerate(vectors)]
     lines += [f"  {sorted(who)} left before {stage}" for stage, who in (gone or {}).items() if who]
     if played is not None:
-        lines.append(
-            f"  total {None if played.total is None else short(played.total)} over {list(played.survivors)}"
-        )
+        total = None if played.total is None else short(played.total)
+        lines.append(f"  total {total} over {list(played.survivors)}")
         lines += [f"  aborted: {played.why}"] if played.why else []
         lines += [f"  {note}" for note in played.notes]
         lines += [f"  {who} refused: {error}" for who, error in played.refusals.items()]

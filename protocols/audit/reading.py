@@ -10,6 +10,16 @@ SAMPLES = 1 << 14
 SMALL, WIDE = 1, 1 << 40
 """Public bounds that give a small ring, where every value counts, and one wider than a 32-bit word."""
 
+UNCALLED = "its mask generator cannot be called"
+
+
+def hook_of(subject: Any, name: str, why: str) -> Any:
+    """Return one of the protocol's hooks. Raises NotChecked, saying why, where it has none of that name."""
+    found = getattr(subject.hooks, name)
+    if found is None:
+        raise NotChecked(f"the protocol has no hook `{name}`: {why}")
+    return found
+
 
 def input_bodies(subject: Any, played: Any) -> list[tuple[str, bytes]]:
     if played.messages:
@@ -46,11 +56,7 @@ def _vectors(subject: Any, played: Any) -> dict[int, Any]:
 def elements_of(subject: Any, played: Any) -> dict[int, Any]:
     if subject.level == "black":
         return _vectors(subject, played)
-    hook = subject.hooks.elements
-    if hook is None:
-        raise NotChecked(
-            "the protocol has no hook `elements`: its input messages carry no ring elements that can be read"
-        )
+    hook = hook_of(subject, "elements", "its input messages carry no ring elements that can be read")
     found = {}
     for message in played.messages:
         values = hook(played.session, message) if message.stage == subject.counting else None
@@ -64,6 +70,4 @@ def elements_of(subject: Any, played: Any) -> dict[int, Any]:
 def modulus_of(subject: Any, played: Any) -> int:
     if subject.level == "black":
         return int(played.modulus)
-    if subject.hooks.modulus is None:
-        raise NotChecked("the protocol has no hook `modulus`")
-    return int(subject.hooks.modulus(played.session))
+    return int(hook_of(subject, "modulus", "its ring is not known")(played.session))

@@ -53,6 +53,11 @@ class Driven:
             self.memory[party] = step.memory
         return step.state
 
+    def state_for(self, message: Message) -> bytes:
+        """The encoded state that a message of the session reached."""
+        at, party = message.stage, message.recipient
+        return self.server_before[at] if party == SERVER else self.before[at][party]
+
     @property
     def messages(self) -> list[Message]:
         return [m for stage in self.stages for m in (*stage.requests, *stage.answers)]
@@ -129,9 +134,10 @@ def _stage(
     return closed
 
 
-def play_encoded(subject: Any, vectors: Vectors) -> NDArray[np.int64] | None:
-    """Return the total of a session whose states go through their encoding at every step."""
-    return drive(subject, vectors).total
+def answers(subject: Any, saved: bytes, request: Message) -> bool:
+    """Whether a party in an encoded state answers a request."""
+    step, _ = answer_to(subject, saved, request)
+    return step is not None and bool(step.send)
 
 
 def answer_to(subject: Any, saved: bytes, request: Message) -> tuple[Step | None, SecAggError | None]:

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 from hypothesis import strategies as st
 
-from protocols.audit.draws import exact, tell
+from protocols.audit.draws import tell, wrong
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import tampered
+from protocols.audit.reading import hook_of
 from protocols.audit.stepping import drive
 from protocols.errors import PeerError, SecAggError
 from protocols.kernel import SERVER, Message, client
@@ -39,12 +40,7 @@ def any_bytes_decoded_safely(subject: Any, data: Any) -> None:
     messages = driven.messages
     genuine = messages[data.draw(st.integers(0, len(messages) - 1), label="message")]
     body = data.draw(_mutation(bytes(genuine.body)), label="body")
-    saved = (
-        driven.server_before[genuine.stage]
-        if genuine.recipient == SERVER
-        else driven.before[genuine.stage][genuine.recipient]
-    )
-    state = subject.protocol.decode_state(saved)
+    state = subject.protocol.decode_state(driven.state_for(genuine))
     _bounded(
         lambda: state.receive(replace(genuine, body=body), SystemRandom()),
         f"{genuine.recipient} at {genuine.stage}",
@@ -111,18 +107,11 @@ def nothing_is_unpickled(subject: Any, data: Any) -> None:
     _Bomb.exploded = False
     bomb = pickle.dumps(_Bomb())
     for m in driven.messages:
-        saved = (
-            driven.server_before[m.stage] if m.recipient == SERVER else driven.before[m.stage][m.recipient]
-        )
-        state = subject.protocol.decode_state(saved)
-        for call in (
-            partial(state.receive, replace(m, body=bomb), SystemRandom()),
-            partial(subject.protocol.decode_state, bomb),
-        ):
-            with contextlib.suppress(
-                Exception
-            ):  # whatever it raises: only whether the bomb went off is judged
-                call()
+        state = subject.protocol.decode_state(driven.state_for(m))
+        with contextlib.suppress(Exception):  # whatever it raises: only whether the bomb went off is judged
+            state.receive(replace(m, body=bomb), SystemRandom())
+        with contextlib.suppress(Exception):
+            subject.protocol.decode_state(bomb)
     if _Bomb.exploded:
         raise Finding("a decoder unpickled received bytes: whoever sends them runs any code")
 
@@ -147,10 +136,8 @@ def garbled_answers_are_named(subject: Any, data: Any) -> None:
         return replace(sent, body=bytes(sent.body[: len(sent.body) // 2]))
 
     played = subject.play(vectors, {}, tamper=cut)
-    blamed = " ".join(
-        [*map(str, played.refusals), *(played.outcome.blamed if played.outcome else ()), played.why]
-    )
-    if played.total is not None and played.total.tolist() != exact(vectors, tuple(played.survivors)):
+    blamed = _blamed(played)
+    if wrong(played, vectors):
         raise tell(f"a garbled answer of client {who} at {stage} changes the total", vectors, {}, played)
     named = [
         key for key, error in played.refusals.items() if isinstance(error, PeerError) and str(who) in str(key)
@@ -162,11 +149,7 @@ def garbled_answers_are_named(subject: Any, data: Any) -> None:
 @promised("semi-malicious", "identifiable abort", most=1)
 def cheating_clients_are_named(subject: Any, data: Any) -> None:
     """Wrong shares, keys or openings are found, and the party named is the right one."""
-    hook = subject.hooks.bad_answers
-    if hook is None:
-        raise NotChecked(
-            "the protocol has no hook `bad_answers`: no wrong shares or keys of a cheating client are known for it"
-        )
+    hook = hook_of(subject, "bad_answers", "no wrong shares or keys of a cheating client are known for it")
     vectors = _vectors(6)
     driven = drive(subject, vectors)
     stories = {
@@ -176,33 +159,31 @@ def cheating_clients_are_named(subject: Any, data: Any) -> None:
         _one_bad_answer(subject, vectors, stage, story)
 
 
+def _blamed(played: Any) -> str:
+    """All that names somebody, in one text."""
+    return " ".join(
+        [*map(str, played.refusals), *(played.outcome.blamed if played.outcome else ()), played.why]
+    )
+
+
 def _one_bad_answer(subject: Any, vectors: Any, stage: str, story: str) -> None:
     def forge(sent: Message) -> Message:
         if sent.recipient != SERVER or sent.stage != stage or sent.sender.number != 3:
             return sent
-        session = sessions[0]
         return next((f.message for f in subject.hooks.bad_answers(session, sent) if f.story == story), sent)
 
-    names = [str(i) for i in range(len(vectors))]
-    sessions = [
-        subject.protocol.session(names, len(vectors[0]), subject.bound, random=SystemRandom(), simulated=True)
-    ]
-    played = subject.play(vectors, {}, tamper=forge, session=sessions[0])
-    if played.total is not None and played.total.tolist() != exact(vectors, tuple(played.survivors)):
+    session = subject.session_of(len(vectors), len(vectors[0]), subject.bound)
+    played = subject.play(vectors, {}, tamper=forge, session=session)
+    if wrong(played, vectors):
         raise tell(f"client 3 cheats at {stage} ({story}) and the total is wrong", vectors, {}, played)
-    blamed = " ".join(
-        [*map(str, played.refusals), *(played.outcome.blamed if played.outcome else ()), played.why]
-    )
+    blamed = _blamed(played)
     others = [str(i) for i in range(len(vectors)) if i != 3 and f"client {i}" in blamed]
+    cheats = f"client 3 cheats at {stage} ({story})"
     if others:
-        raise tell(
-            f"client 3 cheats at {stage} ({story}) and client {others[0]} is named", vectors, {}, played
-        )
+        raise tell(f"{cheats} and client {others[0]} is named", vectors, {}, played)
     # what was never used may go unnoticed; what ends the session must be pinned on the cheat
     if played.total is None and "3" not in blamed:
-        raise tell(
-            f"client 3 cheats at {stage} ({story}), ends the session and is not named", vectors, {}, played
-        )
+        raise tell(f"{cheats}, ends the session and is not named", vectors, {}, played)
 
 
 @promised("semi-honest", "input validity", most=1)

@@ -5,8 +5,10 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.draws import drop, exact, inputs, tell, tolerated
-from protocols.audit.prop import Finding, NotChecked, promised
+from protocols.audit.prop import Finding, promised
 from protocols.audit.properties import black
+from protocols.audit.reading import hook_of
+from protocols.audit.stepping import drive
 from protocols.kernel import SERVER, Message
 
 
@@ -24,20 +26,14 @@ def exact_sum(subject: Any, data: Any) -> None:
     survivors = subject.survivors_of(len(vectors), gone)
     if played.total is None:
         if tolerated(subject, gone, len(vectors), len(vectors[0])):
-            raise tell(
-                "no total, although these drop-outs are within the promised tolerance", vectors, gone, played
-            )
+            raise tell(black.NO_TOTAL, vectors, gone, played)
         return
     if tuple(played.survivors) != survivors:
-        raise tell(
-            f"the total is over other clients than {list(survivors)}, who sent their input",
-            vectors,
-            gone,
-            played,
-        )
+        said = f"the total is over other clients than {list(survivors)}, who sent their input"
+        raise tell(said, vectors, gone, played)
     if played.total.tolist() != exact(vectors, survivors):
         expected = exact(vectors, survivors)
-        raise tell("the total is not the sum over the survivors", vectors, gone, played, expected=expected)
+        raise tell(black.NOT_THE_SUM, vectors, gone, played, expected=expected)
 
 
 @promised("none", "capacity", pieces=("",), most=1)
@@ -95,19 +91,11 @@ def no_total_beyond_tolerance(subject: Any, data: Any) -> None:
     vectors = inputs(subject, data)
     gone = drop(subject, data, len(vectors))
     within = tolerated(subject, gone, len(vectors), len(vectors[0]))
-    everyone = {subject.stages[0]: set(range(len(vectors)))}
-    if within is None and subject.hooks.tolerated is None:
-        gone, within = everyone, False
     if within is not False:
-        gone, within = everyone, False
+        gone = {subject.stages[0]: set(range(len(vectors)))}
     played = subject.play(vectors, gone)
     if played.total is not None:
-        raise tell(
-            "a total came out although fewer clients stayed than the threshold asks for",
-            vectors,
-            gone,
-            played,
-        )
+        raise tell(black.TOO_FEW, vectors, gone, played)
 
 
 @promised("none", "asynchronous delivery", most=5, pieces=("tamper",))
@@ -144,10 +132,8 @@ def order_and_duplicates(subject: Any, data: Any) -> None:
 @promised("none", "crash recovery", most=3)
 def state_is_data(subject: Any, data: Any) -> None:
     """Every state survives its encoding: a session run from encoded states gives the same total."""
-    from protocols.audit.stepping import play_encoded
-
     vectors = inputs(subject, data, 2)
-    total = play_encoded(subject, vectors)
+    total = drive(subject, vectors).total
     if total is None or total.tolist() != exact(vectors, tuple(range(len(vectors)))):
         raise tell(
             "a session whose states are encoded and decoded between steps gives another total", vectors
@@ -161,13 +147,9 @@ def tolerance_declared(subject: Any, data: Any) -> None:
     A protocol without any hook about tolerance says nothing about drop-outs: that is reported, not passed. One with
     it promises a total when nobody leaves, and none when everybody does: else nothing would be checked by it.
     """
-    hook = subject.hooks.tolerated
-    if hook is None:
-        if len(subject.stages) > 1:
-            raise NotChecked(
-                "the protocol has no hook `tolerated`: what it promises under drop-outs is not known"
-            )
+    if subject.hooks.tolerated is None and len(subject.stages) == 1:
         return
+    hook = hook_of(subject, "tolerated", "what it promises under drop-outs is not known")
     n = subject.clients[1]
     session = subject.session_of(n, 2, subject.bound)
     for who, kept in ((set(), True), (set(range(n)), False)):

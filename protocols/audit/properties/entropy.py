@@ -13,6 +13,7 @@ from protocols.audit.pieces import Pieces
 from protocols.audit.prop import Finding, NotChecked, NotVisible, promised
 from protocols.audit.properties import given
 from protocols.audit.randomness import ReplayRandom
+from protocols.audit.reading import UNCALLED, hook_of
 from protocols.kernel import Message
 
 MANY, SECONDS = 1 << 19, 10.0
@@ -166,8 +167,7 @@ def seeds_carry_full_entropy(subject: Any, data: Any) -> None:
     Streams of seeds that differ in any one bit differ, for every bit of the seed.
     """
     width = subject.hooks.seed_bytes
-    if subject.hooks.stream is None:
-        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
+    hook_of(subject, "stream", UNCALLED)
     given.every_bit_matters(subject, data.draw(st.binary(min_size=width, max_size=width), label="seed"))
 
 
@@ -177,9 +177,7 @@ def streams_do_not_collide(subject: Any, data: Any) -> None:
 
     4096 seeds give 4096 streams. Of a black box up to 2^19, in 10 s: a generator folded to 32 bits collides or repeats.
     """
-    stream, width = subject.hooks.stream, subject.hooks.seed_bytes
-    if stream is None:
-        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
+    stream, width = hook_of(subject, "stream", UNCALLED), subject.hooks.seed_bytes
     most, until = (4096, math.inf) if subject.level == "white" else (MANY, time.monotonic() + SECONDS)
     rng, seen, count = np.random.default_rng(0), set[int](), 0
     length = math.ceil(128 / math.log2(getattr(subject, "pieces", Pieces()).modulus or 256))

@@ -9,7 +9,17 @@ from protocols.audit.properties import given
 from protocols.audit.properties.freshness import FRESH, Rows, nothing_in_common
 from protocols.audit.properties.given import STREAM
 from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, input_bodies, modulus_of, rings
+from protocols.audit.reading import (
+    SAMPLES,
+    SMALL,
+    UNCALLED,
+    WIDE,
+    elements_of,
+    hook_of,
+    input_bodies,
+    modulus_of,
+    rings,
+)
 from protocols.audit.statistics import Design, chi_square_uniform
 from protocols.kernel import SERVER
 from protocols.randomness import SystemRandom
@@ -132,9 +142,7 @@ def stream_is_uniform(subject: Any, data: Any) -> None:
 
     Chi-square of the bytes of many streams.
     """
-    stream, width = subject.hooks.stream, subject.hooks.seed_bytes
-    if stream is None:
-        raise NotChecked("the protocol has no hook `stream`: its mask generator cannot be called")
+    stream, width = hook_of(subject, "stream", UNCALLED), subject.hooks.seed_bytes
     sample = np.concatenate([stream(bytes([k]) * width, SAMPLES) for k in range(32)])
     p = chi_square_uniform(sample, 256)
     if p < STREAM.level:

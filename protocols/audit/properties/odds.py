@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any
 
 from protocols.audit.prop import Finding, NotChecked, promised
+from protocols.audit.reading import hook_of
 from protocols.opening import Odds
 
 CLIENTS, CORRUPT, GONE = (50, 100, 300), (0.02, 0.1, 0.2), (0.0, 0.1, 0.2, 0.4)
@@ -18,9 +19,7 @@ def plans_fail_as_rarely_as_promised(subject: Any, data: Any) -> None:
     Plans for cohorts of 50, 100 and 300; groups of one client's own are drawn from the others. Not looked at: whether
     a graph hangs together by chance.
     """
-    hook = subject.hooks.odds
-    if hook is None:
-        raise NotChecked("the protocol has no hook `odds`: what its plans leave to chance is not known")
+    hook = hook_of(subject, "odds", "what its plans leave to chance is not known")
     plans = {demand: hook(*demand) for demand in product(CLIENTS, GONE, CORRUPT)}
     for demand, odds in plans.items():
         for what, chance, bits in () if odds is None else _failures(odds):

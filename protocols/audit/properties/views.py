@@ -14,15 +14,16 @@ from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import tampered
 from protocols.audit.properties.tampered import RESIDUAL
 from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, modulus_of, rings
+from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, hook_of, modulus_of, rings
 from protocols.audit.statistics import Design, chi_square_uniform, two_sample
 from protocols.audit.stepping import Driven, Driving, drive
-from protocols.kernel import Message, Party, client
+from protocols.kernel import Message, client
 
 VIEWS = Design(4 * SAMPLES, tests=6, two=True)
 INSIDERS = Design(SAMPLES, tests=40)
 COMPONENTS = Design(SAMPLES, tests=400)
 CLIENTS, SPARSE_CLIENTS = 5, 16
+STRIPPED = "what the server can remove is not known"
 
 
 @promised("semi-honest", "simulation, exact coupling", most=15)
@@ -41,21 +42,15 @@ def view_depends_on_the_sum_only(subject: Any, data: Any) -> None:
     moved[j] -= moved[i][0] - base[i][0]
     number = data.draw(st.integers(0, 2**32), label="randomness")
     updates = {k: bytes([k]) * 32 for k in range(len(vectors))}
-    plays = [
-        subject.play(v, {}, bound=subject.bound, rng=ReplayRandom(number), updates=updates)
-        for v in (base, moved)
-    ]
-    changed = _changed(plays[0], plays[1])
-    for who, stage in changed:
+    same = {"bound": subject.bound, "updates": updates}
+    plays = [subject.play(v, {}, rng=ReplayRandom(number), **same) for v in (base, moved)]
+    for who, stage in _changed(*plays):
         if stage != subject.counting or who not in (f"client {i}", f"client {j}"):
-            raise tell(
-                "a message besides the two clients' inputs depends on the inputs, though the sum is the same",
-                base,
-                {},
-                plays[0],
-                message=f"of {who} at {stage}",
-                moved=f"client {i} by +, client {j} by -",
+            said = (
+                "a message besides the two clients' inputs depends on the inputs, though the sum is the same"
             )
+            whose = {"message": f"of {who} at {stage}", "moved": f"client {i} by +, client {j} by -"}
+            raise tell(said, base, {}, plays[0], **whose)
     if subject.hooks.elements is None:
         return
     _same_around_elements(subject, plays)
@@ -152,7 +147,7 @@ def masked_after_unmasking(subject: Any, data: Any) -> None:
 
     After the server removed every mask that the transcript opens, each client's vector is still uniform.
     """
-    hook = _stripped(subject)
+    hook = hook_of(subject, "stripped", STRIPPED)
     zeros = [np.zeros(SAMPLES, np.int64)] * CLIENTS
     for bound, story, gone, tamper in _cases(subject):
         played = subject.play(zeros, gone, bound=bound, tamper=tamper)
@@ -169,16 +164,8 @@ def _cases(subject: Any) -> Iterator[tuple[int, str, dict[str, set[int]], Any]]:
     for i in range(CLIENTS):
         yield SMALL, f"client {i} leaves before its input", {first: {i}}, None
         yield SMALL, f"client {i} leaves after its input", {last: {i}}, None
-        yield (
-            SMALL,
-            f"the server says client {i}'s vector never came, and keeps it",
-            {},
-            partial(_kept, first, client(i)),
-        )
-
-
-def _kept(stage: str, victim: Party, sent: Message) -> Message | None:
-    return None if sent.stage == stage and sent.sender == victim else sent
+        said = f"the server says client {i}'s vector never came, and keeps it"
+        yield SMALL, said, {}, tampered.Keeping(subject, i)
 
 
 @promised(
@@ -191,7 +178,7 @@ def hidden_from_insiders(subject: Any, data: Any) -> None:
 
     The server with all clients but two, any two: those still hide from it what each put in.
     """
-    hook = _stripped(subject)
+    hook = hook_of(subject, "stripped", STRIPPED)
     for bound in (SMALL, WIDE):
         driven = drive(Driving(subject.protocol, bound), [np.zeros(SAMPLES, np.int64)] * CLIENTS)
         for outsiders in itertools.combinations(range(CLIENTS), 2):
@@ -203,16 +190,12 @@ def _hidden_from(
     subject: Any, hook: Any, driven: Driven, insiders: set[int], among: set[int] | None, design: Design
 ) -> None:
     """The vectors of `among` (None: of all) stay uniform for the server together with these insiders."""
-    if subject.hooks.modulus is None:
-        raise NotChecked("the protocol has no hook `modulus`")
-    saved = driven.before[subject.counting]
-    states = {
-        i: subject.protocol.decode_state(saved[client(i)]) for i in sorted(insiders) if client(i) in saved
-    }
+    saved, decode = driven.before[subject.counting], subject.protocol.decode_state
+    states = {i: decode(saved[client(i)]) for i in sorted(insiders) if client(i) in saved}
     left = hook(driven.session, driven.messages, states)
     kept = {who: values for who, values in left.items() if among is None or who in among}
     story = f"clients {sorted(insiders)} tell the server all they know"
-    _still_hidden(kept, int(subject.hooks.modulus(driven.session)), story, design)
+    _still_hidden(kept, modulus_of(subject, driven), story, design)
 
 
 @promised(
@@ -226,12 +209,9 @@ def hidden_in_its_component(subject: Any, data: Any) -> None:
     On a sparse graph, drawn after the corrupt clients were fixed: each client is hidden in its connected component
     of honest survivors, down to the two ends of one edge.
     """
-    hook = _stripped(subject)
-    if subject.hooks.sparse is None or subject.hooks.neighbours is None:
-        raise NotChecked(
-            "the protocol has no hooks `sparse` and `neighbours`: its sparse graphs are not seen"
-        )
-    protocol = subject.hooks.sparse(16)
+    hook = hook_of(subject, "stripped", STRIPPED)
+    neighbours = hook_of(subject, "neighbours", "its sparse graphs are not seen")
+    protocol = hook_of(subject, "sparse", "its sparse graphs are not seen")(SPARSE_CLIENTS)
     rng = np.random.default_rng(0)
     graphs = []
     for round in (1, 2, 3):
@@ -241,7 +221,7 @@ def hidden_in_its_component(subject: Any, data: Any) -> None:
         leaving = {subject.counting: {gone[0]}, subject.stages[-1]: {gone[1]}}
         zeros = [np.zeros(SAMPLES, np.int64)] * SPARSE_CLIENTS
         driven = drive(Driving(protocol, SMALL), zeros, gone=leaving, round=round)
-        edges = {i: set(subject.hooks.neighbours(driven.session, i, driven.messages)) for i in everyone}
+        edges = {i: set(neighbours(driven.session, i, driven.messages)) for i in everyone}
         if all(len(mates) == SPARSE_CLIENTS - 1 for mates in edges.values()):
             raise NotChecked("the hook `sparse` makes a complete graph")
         graphs.append(edges)
@@ -270,12 +250,6 @@ def _components(edges: dict[int, set[int]], among: set[int]) -> list[set[int]]:
         rest -= component
         found.append(component)
     return found
-
-
-def _stripped(subject: Any) -> Any:
-    if subject.hooks.stripped is None:
-        raise NotChecked("the protocol has no hook `stripped`: what the server can remove is not known")
-    return subject.hooks.stripped
 
 
 def _still_hidden(left: Any, modulus: int, story: str, design: Design) -> None:
