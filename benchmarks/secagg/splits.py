@@ -16,7 +16,7 @@ import typer
 
 from benchmarks import harness
 from benchmarks.secagg.plans import CLIENTS, COLLUSION, DROPOUT
-from protocols.audit.search.planning import arcs, corrupt_sets, plan
+from protocols.audit.search.planning import arcs, corrupt_set, plan
 from protocols.audit.search.program import Undecided
 from protocols.errors import Misuse
 from protocols.opening import Attack, Rule
@@ -97,7 +97,7 @@ def searched(given: Rule, seconds: float) -> tuple[Attack | None, int, int]:
 
     That a client's own list of dealers fills every window is not demanded: a stronger adversary, quicker searched.
     """
-    corrupt = next(corrupt_sets(given, 1))
+    corrupt = corrupt_set(given)
     given = replace(given, checks=tuple(c for c in given.checks if (c.of, c.among) != ("list", "windows")))
     end, left = time.monotonic() + seconds, 0
     for number, (cells, views) in enumerate(SEARCHES):

@@ -20,7 +20,7 @@ from dp.event_json import from_fact
 from dp.events import Relation, Unit
 from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
 from protocols.party_state import CLOSED
-from protocols.randomness import SecureRandom, SystemRandom
+from protocols.randomness import SystemRandom
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
 from protocols.statement import PrivacyEvent
@@ -34,7 +34,7 @@ class Rehearsal:
     """One layer before a plain sum, over rounds in which every client's update is given. For tests and
     audits only.
 
-    clients: in every round; dims: of an update; rounds: of the planned run; dropout: share that may leave.
+    clients: in every round; dims: of an update; rounds: of the planned run.
     secure_sum: behind the layer, for what the layer follows of it; it is not played. turns: groups of clients that are
     asked in turns. Every client has a store of its own, and is told which rounds closed with it.
     The sum that the layer sees is exact, reduced modulo M where the layer asks for Z_M.
@@ -46,17 +46,15 @@ class Rehearsal:
         clients: int,
         dims: int,
         rounds: int = 1,
-        dropout: float = 0.0,
-        bits: int = 16,
         secure_sum: SecureSum | None = None,
         turns: int = 1,
     ) -> None:
         self.names, self.turns = tuple(f"client-{i:05d}" for i in range(clients)), turns
         cyclic: dict[str, Any] = {"sampling": "cyclic", "rate": 1 / turns} if turns > 1 else {}
-        self.run = RunFacts(rounds, clients, -(-clients // turns), dropout=dropout, dimension=dims, **cyclic)
+        self.run = RunFacts(rounds, clients, -(-clients // turns), dimension=dims, **cyclic)
         self.stores: defaultdict[str, MemoryStore] = defaultdict(MemoryStore)
         self.closed = dict.fromkeys(self.names, 0.0)
-        self.stack = Stack([layer, *([secure_sum] if secure_sum else [])], Numbers(bits=bits, weight_cap=1))
+        self.stack = Stack([layer, *([secure_sum] if secure_sum else [])], Numbers(weight_cap=1))
         self.stack.plan(self.run)
         self.number = 0
 
@@ -158,10 +156,7 @@ def audit_layer(
     clients: int,
     norm: float,
     delta: float = 1e-10,
-    random: SecureRandom | None = None,
-    alarm: float = 1e-6,
     guesses: int | None = None,
-    accountant: str = "rdp",
 ) -> LayerAudit:
     """Audit one round of a client-level layer: every client is a canary of L2 norm `norm`, in or zero by a
     fair coin.
@@ -170,18 +165,21 @@ def audit_layer(
     released sum.
     """
     rehearsal = Rehearsal(layer, clients, clients)
-    events = [from_fact(fact) for fact in rehearsal.facts() if fact.party in ("", rehearsal.names[0])]
+    stated = [fact for fact in rehearsal.facts() if fact.party in ("", rehearsal.names[0])]
     alone = any(fact.party for fact in rehearsal.facts())
-    account = make_accountant(accountant)
-    for event in events:
-        account.add(event)
 
     def release(updates: list[Vector]) -> Vector:
         if not alone:
             return rehearsal.release(updates)
         return np.array([seen[i] for i, seen in enumerate(rehearsal.contributions(updates))])
 
-    measured = audit_sum(
-        release, clients, norm, delta=delta, random=random or SystemRandom(), alarm=alarm, guesses=guesses
-    )
-    return LayerAudit(layer.name, events[0].unit, events[0].relation, account.epsilon(delta), measured)
+    measured = audit_sum(release, clients, norm, delta=delta, random=SystemRandom(), guesses=guesses)
+    return beside(layer, stated, measured)
+
+
+def beside(layer: PrivacyLayer, stated: Sequence[PrivacyEvent], measured: CanaryAudit) -> LayerAudit:
+    """What was measured beside the price of what the layer states, by RDP."""
+    account = make_accountant("rdp")
+    for fact in stated:
+        account.add(event := from_fact(fact))
+    return LayerAudit(layer.name, event.unit, event.relation, account.epsilon(measured.delta), measured)

@@ -6,14 +6,12 @@ to it. Belongs here: runs of client-level layers. Example level is rehearsed by 
 
 import numpy as np
 
-from dp.accountants import accountant as make_accountant
 from dp.audit.canaries import audit_sum
-from dp.audit.layers import LayerAudit, Rehearsal, Vector
+from dp.audit.layers import LayerAudit, Rehearsal, Vector, beside
 from dp.client import ClientDP
 from dp.distributed import DistributedDP
-from dp.event_json import from_fact
 from protocols.errors import Misuse
-from protocols.randomness import SecureRandom, SystemRandom
+from protocols.randomness import SystemRandom
 
 
 def audit_run(
@@ -23,10 +21,7 @@ def audit_run(
     rounds: int,
     norm: float,
     delta: float = 1e-10,
-    random: SecureRandom | None = None,
-    alarm: float = 1e-6,
     guesses: int | None = None,
-    accountant: str = "rdp",
 ) -> LayerAudit:
     """Audit a whole run of a client-level layer with correlated noise: every client is a canary, the same one in each
     of its turns, in or zero by one fair coin.
@@ -53,11 +48,6 @@ def audit_run(
         score: Vector = (opened * added).sum(axis=0) / (added**2).sum(axis=0)
         return score
 
-    measured = audit_sum(
-        release, clients, norm, delta=delta, random=random or SystemRandom(), alarm=alarm, guesses=guesses
-    )
-    account = make_accountant(accountant)
-    for number in range(1, rounds + 1):
-        for fact in rehearsal.planned(number):
-            account.add(event := from_fact(fact))
-    return LayerAudit(layer.name, event.unit, event.relation, account.epsilon(delta), measured)
+    measured = audit_sum(release, clients, norm, delta=delta, random=SystemRandom(), guesses=guesses)
+    stated = [fact for number in range(1, rounds + 1) for fact in rehearsal.planned(number)]
+    return beside(layer, stated, measured)

@@ -7,7 +7,7 @@ import pytest
 from protocols.audit import PROPERTIES, Status, WhiteBox, audit
 from protocols.audit.prop import Finding
 from protocols.audit.search import schedules
-from protocols.audit.search.planning import corrupt_sets, plan, weaker
+from protocols.audit.search.planning import corrupt_set, plan, weaker
 from protocols.audit.search.program import Program, Undecided
 from protocols.audit.search.views import Arrangement, prepared, search
 from protocols.audit.subject import Searched
@@ -65,7 +65,7 @@ def test_what_is_found_is_played_and_told_with_the_exact_value() -> None:
 def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
     subject = WhiteBox(few_holders)
     _, _, rule = prepared(subject, Arrangement(subject.protocol, 5, 1, 5))
-    corrupt = next(corrupt_sets(rule, 1))
+    corrupt = corrupt_set(rule)
     found = [one.story for one in weaker(rule) if plan(one.rule, corrupt, 20) is not None]
     assert "" not in found
     assert found, "without one of its checks the rule can be got around"

@@ -30,6 +30,9 @@ OTHERS = 64
 """Of the user's own examples, beside the canaries."""
 COORDINATES = 50_000
 """Of the gradient that the adversary looks at, at most; a random choice of them in larger models."""
+MULTIPLIER, RATE, STEPS = 6.0, 0.5, 4
+"""Of the noise, of a batch, and how many steps: a run of some epsilon that takes seconds."""
+DELTA, ALARM = 1e-10, 1e-3
 
 
 @dataclass(frozen=True)
@@ -42,24 +45,18 @@ class Plan:
     canaries: list[Any]
     others: list[Any]
     clipping: Clipping
-    multiplier: float
-    rate: float
-    steps: int
     guesses: int
-    delta: float
-    alarm: float
     seconds: float
-    engine: type[ClientEngine] = ClientEngine
 
     @property
     def denominator(self) -> float:
         """What the loop divides a step's sum by."""
-        return self.rate * (len(self.canaries) + len(self.others))
+        return RATE * (len(self.canaries) + len(self.others))
 
     def __str__(self) -> str:
         return (
-            f"{len(self.canaries)} canaries beside {len(self.others)} examples, {self.steps} private steps at rate "
-            f"{self.rate:g}, noise multiplier {self.multiplier:g}: about {self.seconds:.0f} s"
+            f"{len(self.canaries)} canaries beside {len(self.others)} examples, {STEPS} private steps at rate "
+            f"{RATE:g}, noise multiplier {MULTIPLIER:g}: about {self.seconds:.0f} s"
         )
 
 
@@ -99,17 +96,11 @@ def estimate(
     gradients: str = "hooks",
     clip: float = 1.0,
     canaries: int = 100,
-    noise_multiplier: float = 6.0,
-    rate: float = 0.5,
-    steps: int = 4,
-    delta: float = 1e-10,
-    alarm: float = 1e-3,
-    engine: type[ClientEngine] = ClientEngine,
 ) -> Plan:
     """Plan a run and time one example's gradient. Arguments as for `per_example`.
 
-    canaries: at least 10. The defaults are accounted at an epsilon of about 1.2, which a loop without clip or
-    noise refutes. alarm: the probability that a sound loop is refuted. Raises Misuse for fewer canaries.
+    canaries: at least 10. The run is accounted at an epsilon of about 1.2, which a loop without clip or noise refutes;
+    a sound loop is refuted with probability `ALARM`. Raises Misuse for fewer canaries.
     """
     if canaries < 10:
         raise Misuse(f"expected at least 10 canaries, got {canaries}")
@@ -122,15 +113,16 @@ def estimate(
     for each in made[:3]:
         _gradient(model, step, loader.collate_fn([each]))
     single = (time.perf_counter() - began) / 3
-    work = single * steps * (canaries + len(others)) * (1 + rate)
-    return Plan(model, step, loader.collate_fn, made, others, Clipping(clip, gradients=gradients), noise_multiplier,
-                rate, steps, max(4, canaries // 3), delta, alarm, work, engine)  # fmt: skip
+    clipping, work = (
+        Clipping(clip, gradients=gradients),
+        single * STEPS * (canaries + len(others)) * (1 + RATE),
+    )
+    return Plan(model, step, loader.collate_fn, made, others, clipping, max(4, canaries // 3), work)
 
 
-def lower_bound(plan: Plan, random: SecureRandom | None = None) -> Bound:
+def lower_bound(plan: Plan) -> Bound:
     """Train once and guess. The model's parameters are put back. Raises what the loop raises."""
-    began = time.perf_counter()
-    source = random or SystemRandom()
+    began, source = time.perf_counter(), SystemRandom()
     inside = (np.frombuffer(source.bytes(len(plan.canaries)), dtype=np.uint8) & 1).astype(bool)
     kept = [p.detach().clone() for p in plan.model.parameters()]
     try:
@@ -140,16 +132,16 @@ def lower_bound(plan: Plan, random: SecureRandom | None = None) -> Bound:
             for p, before in zip(plan.model.parameters(), kept, strict=True):
                 p.copy_(before)
     right = int(np.sum(guess(scores, plan.guesses) == np.where(inside, 1, -1)))
-    found = one_run_epsilon(len(inside), plan.guesses, right, plan.delta, plan.alarm)
-    audit = CanaryAudit(found, plan.delta, plan.alarm, len(inside), plan.guesses, right)
+    found = one_run_epsilon(len(inside), plan.guesses, right, DELTA, ALARM)
+    audit = CanaryAudit(found, DELTA, ALARM, len(inside), plan.guesses, right)
     return Bound(_stated(plan), audit, time.perf_counter() - began)
 
 
 def _stated(plan: Plan) -> float:
-    layer = SampleDP(noise_multiplier=plan.multiplier)
+    layer = SampleDP(noise_multiplier=MULTIPLIER)
     dims = sum(p.numel() for p in plan.model.parameters() if p.requires_grad)
-    run = RunFacts(1, 1, 1, dimension=dims, delta=plan.delta)
-    return epsilon([layer.step_event(plan.multiplier, plan.rate, 1, run)] * plan.steps, plan.delta, "rdp")
+    run = RunFacts(1, 1, 1, dimension=dims, delta=DELTA)
+    return epsilon([layer.step_event(MULTIPLIER, RATE, 1, run)] * STEPS, DELTA, "rdp")
 
 
 class _Watching(torch.optim.SGD):
@@ -169,7 +161,7 @@ class _Watching(torch.optim.SGD):
 def _trained(plan: Plan, inside: NDArray[np.bool_], source: SecureRandom) -> _Watching:
     examples = [each for each, taken in zip(plan.canaries, inside, strict=True) if taken] + plan.others
     watching = _Watching([p for p in plan.model.parameters() if p.requires_grad])
-    engine = plan.engine(plan.clipping, plan.multiplier, plan.rate, plan.steps, random=source)
+    engine = ClientEngine(plan.clipping, MULTIPLIER, RATE, STEPS, random=source)
     engine.size(len(plan.canaries) + len(plan.others))
     data: Any = examples  # a list is a data set
     loader = DataLoader(data, batch_size=len(examples), collate_fn=plan.collate)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.prop import NotChecked
-from protocols.audit.search.planning import corrupt_sets, excess, honest, plan, weaker
+from protocols.audit.search.planning import corrupt_set, excess, honest, plan, weaker
 from protocols.audit.search.playing import Table, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit.search.views import SECONDS, Arrangement, judge, opening_of, play, prepared
@@ -102,7 +102,7 @@ def search(subject: Any, what: Arrangement, tries: int = 0, seconds: float = SEC
     """
     table, _, wished = prepared(subject, what)
     policy = Policy(min_survivors=what.least, allow_simulated=True, min_threshold_share=0.0)
-    tally, corrupt = Tally(), next(corrupt_sets(wished, 1))
+    tally, corrupt = Tally(), corrupt_set(wished)
     changed = offers(what.protocol, table.session)
     drawn = ground(what.protocol, table.session, corrupt, tries)
     for story, session in drawn if tries else changed:

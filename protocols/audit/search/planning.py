@@ -56,21 +56,19 @@ def _weakened(check: Check, rule: Rule) -> Iterator[tuple[str, tuple[Check, ...]
     yield "left out", ()
 
 
-def corrupt_sets(rule: Rule, count: int, seed: int = 0) -> Iterator[frozenset[int]]:
-    """Draw sets of corrupt clients that the rule says it withstands: as many as it says, or as fit, those first
-    who hold the most clients' shares.
+def corrupt_set(rule: Rule) -> frozenset[int]:
+    """Choose corrupt clients that the rule says it withstands: as many as it says, or as fit, those first who hold the
+    most clients' shares.
     """
-    rng = np.random.default_rng(seed)
     held = Counter(i for group in rule.shares for i in group)
-    for _ in range(count):
-        order = sorted(rng.permutation(rule.clients).tolist(), key=lambda i: -held[i])
-        chosen = set(order[: rule.corrupt])
-        if excess(rule, chosen) > 0:
-            chosen = set()
-            for i in order:
-                if len(chosen) < rule.corrupt and excess(rule, chosen | {i}) <= 0:
-                    chosen.add(i)
-        yield frozenset(chosen)
+    order = sorted(np.random.default_rng(0).permutation(rule.clients).tolist(), key=lambda i: -held[i])
+    chosen = set(order[: rule.corrupt])
+    if excess(rule, chosen) > 0:
+        chosen = set()
+        for i in order:
+            if len(chosen) < rule.corrupt and excess(rule, chosen | {i}) <= 0:
+                chosen.add(i)
+    return frozenset(chosen)
 
 
 def excess(rule: Rule, corrupt: set[int]) -> int:

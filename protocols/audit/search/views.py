@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.reading import modulus_of
-from protocols.audit.search.planning import Weaker, arcs, corrupt_sets, plan, weaker
+from protocols.audit.search.planning import Weaker, arcs, corrupt_set, plan, weaker
 from protocols.audit.search.playing import Table, beside, next_session, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit_hooks import SearchHooks
@@ -66,7 +66,7 @@ class Search:
 
     def __post_init__(self) -> None:
         self.table, self.requests, self.rule = prepared(self.subject, self.what)
-        self.corrupt = next(corrupt_sets(self.rule, 1))
+        self.corrupt = corrupt_set(self.rule)
         self.left, self.took = list(weaker(self.rule)), 0.0
 
     def look(self, seconds: float) -> None:
