@@ -37,9 +37,11 @@ from tests.flower import test_flower_buffers
 from tests.unit.fl import test_clusters as clusters
 from tests.unit.fl import test_compression as compression
 from tests.unit.fl import test_fedbuff as buffers
+from tests.unit.fl import test_fedbuff_clients as buffer_clients
+from tests.unit.fl import test_group_median as medians
 from tests.unit.fl import test_manifests as manifests
 from tests.unit.fl import test_participants as participants
-from tests.unit.fl import test_robust as robust
+from tests.unit.fl import test_rfa as rfa
 from tests.unit.fl import test_round_kinds as kinds
 from tests.unit.fl import test_round_terms as terms
 from tests.unit.fl import test_secret_sampling as secrecy
@@ -80,7 +82,7 @@ def chosen_anew(own: CountedChoice, facts: Any, choose: Any) -> int | None:
 
 def sums_of_an_abandoned_round() -> None:
     with tempfile.TemporaryDirectory() as folder:
-        robust.test_sums_that_opened_in_an_abandoned_round_are_told_and_counted(Path(folder))
+        medians.test_sums_that_opened_in_an_abandoned_round_are_told_and_counted(Path(folder))
 
 
 def hidden_ifca() -> None:
@@ -188,7 +190,7 @@ DEFECTS = [
         RFA,
         "least",
         lambda *_: 1,
-        robust.test_every_client_insists_on_all_survivors_of_the_step,
+        rfa.test_every_client_insists_on_all_survivors_of_the_step,
     ),
     Planted(
         "a version that falls below its least by those who leave",
@@ -202,14 +204,14 @@ DEFECTS = [
         Chain,
         "remember",
         believed,
-        buffers.test_a_client_remembers_the_models_that_it_was_shown,
+        buffer_clients.test_a_client_remembers_the_models_that_it_was_shown,
     ),
     Planted(
         "a version of no chain",
         Manifest,
         "__post_init__",
         believed,
-        buffers.test_a_client_refuses_a_manifest_that_keeps_fewer_together_than_its_federation_says,
+        buffer_clients.test_a_client_refuses_a_manifest_that_keeps_fewer_together_than_its_federation_says,
     ),
     Planted(
         "a version that is rare in a buffer",
@@ -223,7 +225,7 @@ DEFECTS = [
         FedBuff,
         "begin",
         believed,
-        buffers.test_a_client_contributes_once_to_each_buffer,
+        buffer_clients.test_a_client_contributes_once_to_each_buffer,
     ),
     Planted(
         "a chain that nobody signed",
@@ -260,7 +262,7 @@ DEFECTS = [
         Resending,
         "source",
         lambda own, task, vector: vector.tobytes(),
-        robust.test_a_client_sends_no_update_to_one_point_twice_and_believes_no_steps,
+        rfa.test_a_client_sends_no_update_to_one_point_twice_and_believes_no_steps,
     ),
     Planted(
         "a cluster of one sends its update",
@@ -323,14 +325,14 @@ DEFECTS = [
         Coordinator,
         "_crowd",
         lambda own: 1,
-        robust.test_no_step_has_as_many_sums_as_clients_where_a_secure_sum_alone_hides_updates,
+        rfa.test_no_step_has_as_many_sums_as_clients_where_a_secure_sum_alone_hides_updates,
     ),
     Planted(
         "a broken update that ends its client's round beside noise",
         RoundPlan,
         "counts_broken_as_zero",
         False,
-        lambda: robust.test_a_broken_update_counts_as_zero_beside_noise_and_ends_nothing(
+        lambda: rfa.test_a_broken_update_counts_as_zero_beside_noise_and_ends_nothing(
             RFA(0.3, 2), ClientDP(noise_multiplier=1e-3), np.nan
         ),
     ),
@@ -346,7 +348,7 @@ DEFECTS = [
         GroupMedian,
         "_lot",
         lambda own, client: SystemRandom().bytes(32),
-        robust.test_groups_are_drawn_once_and_their_sums_of_all_rounds_tell_no_more_than_those_of_one,
+        medians.test_groups_are_drawn_once_and_their_sums_of_all_rounds_tell_no_more_than_those_of_one,
     ),
     Planted(
         "a group that was opened in an abandoned round and is not counted",
@@ -360,7 +362,7 @@ DEFECTS = [
         GroupMedian,
         "least",
         lambda *_: 1,
-        robust.test_a_group_with_too_few_survivors_abandons_the_round,
+        medians.test_a_group_with_too_few_survivors_abandons_the_round,
     ),
 ]
 

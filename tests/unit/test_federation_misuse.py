@@ -185,7 +185,10 @@ def test_evaluate_is_called_by_the_names_of_its_arguments() -> None:
 )
 def test_a_metric_that_never_comes_is_said_with_what_came_instead(metrics: Any, said: str) -> None:
     with pytest.warns(UserWarning, match=said):
-        fit(train=lambda model, loader: {"acc": 1.0}, **({} if metrics is None else {"metrics": metrics}))
+        result = fit(
+            train=lambda model, loader: {"acc": 1.0}, **({} if metrics is None else {"metrics": metrics})
+        )
+    assert result.history[0].train_metrics == {}
 
 
 def test_a_metric_too_large_for_the_sum_is_said_where_the_client_lives() -> None:
@@ -193,10 +196,10 @@ def test_a_metric_too_large_for_the_sum_is_said_where_the_client_lives() -> None
         return {"mse": 300.0 if len(loader) == 3 else 100.0}
 
     clients = {"a": loader(), "b": DataLoader(DATA, batch_size=24)}
-    with pytest.warns(
-        UserWarning, match=r"client 'a', round 1: 'mse' is beyond \+-256, .*other clients alone"
-    ):
-        fit(clients=clients, train=train, metrics=("mse",))
+    said = r"client 'a', round 1: 'mse' is beyond \+-256, .*other clients alone"
+    with pytest.warns(UserWarning, match=said):
+        result = fit(clients=clients, train=train, metrics=("mse",))
+    assert result.history[0].train_metrics == {"mse": 100.0}
 
 
 @pytest.mark.filterwarnings("error")

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from dp import DistributedDP, encoding
 from dp.rotation import padded, rotate, unrotate
 from protocols.errors import CapacityError
-from tests.unit.dp.test_dp_layers import DIMS, PLANS, SEED, round_of, run_of
+from tests.unit.dp.layer_rig import DIMS, PLANS, SEED, round_of, run_of
 
 
 @given(dims=st.integers(1, 300), seed=st.integers(0, 2**32 - 1))

@@ -63,8 +63,10 @@ class Words(nn.Module):
         return made
 
 
-def trained(net: nn.Module, lengths: Sequence[int], collate: Any, later: Sequence[int] = ()) -> None:
-    """One step of all examples, checked before. later: lengths that the examples have from then on."""
+def trained(net: nn.Module, lengths: Sequence[int], collate: Any, later: Sequence[int] = ()) -> int:
+    """One step of all examples, checked before; how many were accounted. later: lengths that the examples have from
+    then on.
+    """
     data, engine = Bags(lengths), ClientEngine(Clipping(), 1.0, 1.0, 1)
     loader = DataLoader(data, batch_size=len(lengths), collate_fn=collate)
     engine.size(len(lengths))
@@ -81,7 +83,7 @@ def trained(net: nn.Module, lengths: Sequence[int], collate: Any, later: Sequenc
             engine.probe(loop)
             data.bags = Bags(later).bags if later else data.bags
             loop()
-        assert engine.finish() == 1
+        return engine.finish()
     finally:
         engine.abandon()
 
@@ -99,12 +101,12 @@ def test_one_example_of_another_length_is_refused_where_rows_lie_packed(at: int,
 
 
 def test_examples_of_one_length_train_and_stay_so() -> None:
-    trained(Pooled(), ALIKE, packed)
+    assert trained(Pooled(), ALIKE, packed) == 1
     with pytest.raises(UnaccountedStep, match="different numbers of rows"):
         trained(Pooled(), ALIKE, packed, later=LONGER)
 
 
 @pytest.mark.parametrize("lengths", [ALIKE, LONGER, [2 + i % 5 for i in range(25)]])
 def test_what_is_padded_or_says_whose_a_row_is_trains(lengths: list[int]) -> None:
-    trained(Pooled(), lengths, padded)
-    trained(Words(), lengths, packed)
+    assert trained(Pooled(), lengths, padded) == 1
+    assert trained(Words(), lengths, packed) == 1

@@ -1,90 +1,27 @@
 """FedBuff: sums of whoever is done, over different models. Against a few lines of its own, under masks, over drop-outs
-and stops, and against a server that shows a client another model than it says.
+and stops.
 """
 
 import heapq
 import json
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
-from fl import FedAvg, FedBuff, Federation
-from fl.cli import invoke
+from fl import FedAvg, FedBuff
 from fl.dropouts import delay
 from fl.engines.clock import Clock
-from fl.round import Broadcast, Manifest, RoundResult, Version, reference_of
-from fl.round.buffers import Buffers, require_manifest
-from fl.round.chain import Chain
-from fl.round.contribution import contribution_of, encoded
+from fl.round import reference_of
+from fl.round.buffers import Buffers
 from fl.round.kept import METRICS
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StackError
-from protocols.store import MemoryStore
+from protocols.errors import Misuse, StackError
 from secagg import SecAggPlus
-
-CLIENTS, RATE = 14, 0.1
-
-
-def points(client: int) -> tuple[torch.Tensor, torch.Tensor]:
-    generator = torch.Generator().manual_seed(100 + client)
-    x = torch.randn(6, 2, generator=generator)
-    return x, x @ torch.tensor([[1.0], [-2.0]]) + 0.1 * client
-
-
-def descend(model: Any, loader: Any, optimizer: Any) -> None:
-    for x, y in loader:
-        optimizer.zero_grad()
-        ((model(x) - y) ** 2).mean().backward()
-        optimizer.step()
-
-
-def federation(privacy: Any = (), strategy: Any = None, clients: int = CLIENTS, **options: Any) -> Federation:
-    loaders = [DataLoader(TensorDataset(*points(i)), 6) for i in range(clients)]
-    given: dict[str, Any] = {"range": 4.0, "delays": 1.5, "seed": 3, "bits": 24, "metrics": ()}
-    return Federation(
-        lambda: torch.nn.Linear(2, 1),
-        loaders,
-        descend,
-        strategy or FedBuff(4),
-        privacy,
-        learning_rate=RATE,
-        **{**given, **options},
-    )
-
-
-def recorded(run: Federation) -> list[Broadcast]:
-    """The broadcasts of a run's buffers, as they are opened."""
-    found, opens = list[Broadcast](), run.coordinator.open_all
-
-    def spy(number: int, asked: tuple[str, ...]) -> tuple[Broadcast, ...]:
-        parts = opens(number, asked)
-        found.extend(parts)
-        return parts
-
-    run.coordinator.open_all = spy  # type: ignore[method-assign]
-    return found
-
-
-def five_leave(run: Federation) -> Federation:
-    """The same federation, in which five clients of every buffer leave."""
-    run.engine.departures = (
-        lambda protocol, session: (  # type: ignore[attr-defined]
-            session.roster[:5],
-            {"input": session.roster[:5]},
-        )
-    )
-    return run
-
-
-def vector(run: Federation) -> Any:
-    return run.coordinator.reference().flat.vector
+from tests.unit.fl.fedbuff_rig import CLIENTS, RATE, federation, five_leave, points, recorded, vector
 
 
 def test_the_model_moves_as_algorithm_1_says() -> None:
@@ -246,172 +183,3 @@ def test_layers_of_noise_clip_last_and_compose() -> None:
 
     examples = federation((SampleDP(noise_multiplier=2.0, clip=0.5),), loss=loss).fit(2)
     assert examples.guarantees[0].unit == "example"
-
-
-def test_a_client_contributes_once_to_each_buffer() -> None:
-    run = federation()
-    (shown,) = recorded(run) or run.coordinator.open_all(
-        run.coordinator.prepare(3).rounds, run.setup.names[:4]
-    )
-    store = MemoryStore()
-    own = replace(shown.own("0", None), store=store)
-    task: Any = None
-    run.setup.strategy.begin(task, own)
-    for number in (own.number, own.number - 1):
-        with pytest.raises(ProtocolViolation, match="it contributes once to each"):
-            run.setup.strategy.begin(task, replace(own, number=number))
-    run.setup.strategy.begin(task, replace(own, number=own.number + 1))
-    run.setup.strategy.begin(task, replace(own, scope="another run", number=1))
-
-
-def test_an_update_that_has_left_is_spent_at_every_later_age() -> None:
-    run = federation(strategy=FedBuff(4))
-    run.coordinator.prepare(3)
-    asked, base = run.setup.names[:4], run.coordinator.reference()
-    trained = replace(base.flat, vector=base.flat.vector + 0.25)
-    names, sent = set(), set()
-    for number, past in (
-        (1, (base.digest,)),
-        (2, (base.digest, bytes(32))),
-        (3, (base.digest, bytes(32), bytes([1]) * 32)),
-    ):
-        versions = {"0": Version(base.digest, number - 1)}
-        manifest = Manifest(versions, dict.fromkeys(asked, "0"), 2, Chain(past))
-        shown = run.coordinator.open(number, asked, manifest=manifest)
-        made = contribution_of(shown, trained, 1, client=asked[0])
-        names.add(encoded(shown, made, shown.own(asked[0], MemoryStore()))[1])
-        sent.add(float(made.vector[0]))
-    assert len(sent) == 3, "its age makes it smaller"
-    assert len(names) == 1, "two buffers over it, one without this client, would tell it alone"
-
-
-def test_a_client_that_is_shown_another_model_than_is_said_leaves() -> None:
-    run = federation((SecAggPlus(dropout=0.3),), FedBuff(6))
-    opens = run.coordinator.open_all
-
-    def lying(number: int, asked: tuple[str, ...]) -> tuple[Broadcast, ...]:
-        (honest,) = opens(number, asked)
-        made = reference_of({"weight": np.ones((1, 2), np.float32), "bias": np.ones(1, np.float32)})
-        return (replace(honest, bases={**honest.bases, asked[0]: made}),)
-
-    run.coordinator.open_all = lying  # type: ignore[method-assign]
-    (played,) = run.fit(1).history
-    assert "is not the version" in played.refusals[played.asked[0]]
-    assert played.asked[0] not in played.survivors
-
-
-def test_a_client_remembers_the_models_that_it_was_shown() -> None:
-    run, seen = federation(strategy=FedBuff(6)), set[str]()
-    buffers = run.setup.strategy.buffers
-    assert buffers is not None
-
-    def another_past(played: RoundResult) -> None:
-        seen.update(played.asked if played.number < 3 else ())
-        if played.number == 2:
-            buffers.chain = Chain((bytes(32), *buffers.chain.digests[1:]))
-            for state in (buffers.working, buffers.ready):
-                for name in [name for name, version in state.items() if version == 0]:
-                    del state[name]
-
-    (*_, played) = run.fit(3, on_round=another_past).history
-    for name in set(played.asked) & seen:
-        assert "the server shows others than before" in played.refusals[name]
-    assert set(played.asked) & seen
-
-
-def test_a_chain_is_never_older_nor_another_one() -> None:
-    store, one, two = MemoryStore(), bytes([1]) * 32, bytes([2]) * 32
-    Chain((one,)).remember("run", store)
-    Chain((one, two, one)).remember("run", store)
-    Chain((one, two, one)).remember("run", store)
-    for other in (Chain((one, two)), Chain((two, two, one)), Chain((one, one, one, two))):
-        with pytest.raises(ProtocolViolation, match="shows others than before"):
-            other.remember("run", store)
-    Chain((two,)).remember("another run", store)
-
-
-def test_a_client_takes_no_model_older_than_its_federation_says() -> None:
-    models = tuple(bytes([at]) * 32 for at in range(6))
-    started = dict.fromkeys("abcd", "0")
-    for links, own in ((4, Buffers(4, oldest=3)), (6, Buffers(4, oldest=5))):
-        shown = Manifest({"0": Version(models[0], links - 1)}, started, 2, Chain(models[:links]))
-        require_manifest(shown, own)
-        with pytest.raises(ProtocolViolation, match=f"at most {own.oldest - 1} versions old"):
-            require_manifest(shown, Buffers(4, oldest=own.oldest - 1))
-
-
-def test_a_run_may_come_back_to_a_model_that_it_had() -> None:
-    one, two = bytes([1]) * 32, bytes([2]) * 32
-    versions = {"0": Version(one, 2), "2": Version(one)}
-    Manifest(versions, {"a": "0", "b": "0", "c": "2", "d": "2"}, 2, Chain((one, two, one)))
-    with pytest.raises(Misuse, match="every model under one name"):
-        Manifest({"x": Version(one), "y": Version(one)}, {"a": "x", "b": "y"}, 1)
-
-
-def test_a_statement_counts_who_may_work_with_the_server() -> None:
-    run = federation((SecAggPlus(dropout=0.2, collusion=0.3),), FedBuff(10, alike=5))
-    run.coordinator.prepare(3)
-    (told, _) = run.setup.strategy.notes()
-    assert "up to 3 may work with the server" in told
-    assert "at least 2 with it" in told
-
-
-def test_a_client_refuses_a_manifest_that_keeps_fewer_together_than_its_federation_says() -> None:
-    one = bytes([1]) * 32
-    own, versions, started = Buffers(4, alike=2), {"0": Version(one)}, dict.fromkeys("abcd", "0")
-    require_manifest(honest := Manifest(versions, started, 2, Chain((one,))), own)
-    honest.require_alike(2)
-    with pytest.raises(PolicyRefusal, match="keeps 1 clients of a version"):
-        Manifest(versions, started, 1, Chain((one,))).require_alike(own.alike, PolicyRefusal)
-    with pytest.raises(ProtocolViolation, match="the chain of the run's models"):
-        require_manifest(Manifest(versions, started, 2), own)
-    with pytest.raises(ProtocolViolation, match="one model for all"):
-        require_manifest(Manifest(versions, started, 2, Chain((one,))), None)
-    with pytest.raises(Misuse, match="is no link of the chain"):
-        Manifest({"0": Version(one, 1)}, started, 2, Chain((one,)))
-
-
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"fraction": 0.5}, "fraction: buffers take whoever is done"),
-        ({"sampling": "poisson"}, "sampling: buffers take"),
-        ({"spare": 0.5}, "spare: buffers take"),
-        ({"clients": 3}, "expected a buffer of at most 3 clients, got 4"),
-        ({"range": None}, "expected a range"),
-        ({"min_survivors": 5}, "min_survivors=5, but a round asks 4"),
-    ],
-)
-def test_what_no_buffer_could_be_is_refused(options: dict[str, Any], said: str) -> None:
-    with pytest.raises(Misuse, match=said):
-        federation(**options).fit(1)
-
-
-def test_running_statistics_and_sizes_that_cannot_be_are_refused() -> None:
-    with pytest.raises(Misuse, match="running statistics from several models"):
-        Federation(
-            lambda: torch.nn.Sequential(torch.nn.BatchNorm1d(2), torch.nn.Linear(2, 1)),
-            [DataLoader(TensorDataset(*points(i)), 6) for i in range(4)],
-            strategy=FedBuff(4),
-            range=1.0,
-        )
-    for sizes in ({"size": 2}, {"alike": 0}, {"leaving": -1}, {"oldest": 0}, {"at_once": 9}):
-        with pytest.raises(Misuse, match="expected"):
-            FedBuff(**sizes)
-
-
-def test_the_command_line_knows_it(tmp_path: Path) -> None:
-    given = [
-        "run",
-        "--clients",
-        "8",
-        "--strategy",
-        "fedbuff:size=4,leaving=0",
-        "--range",
-        "1",
-        "--delays",
-        "1.5",
-    ]
-    assert invoke([*given, "--rounds", "3", "--output", str(tmp_path / "out"), "--json"]) == 0
-    lines = (tmp_path / "out" / METRICS).read_text().splitlines()
-    assert [json.loads(line)["survivors"] for line in lines] == [4, 4, 4]

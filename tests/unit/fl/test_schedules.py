@@ -220,10 +220,17 @@ def test_a_schedule_that_ends_before_the_run_is_named_before_round_1() -> None:
     ids=["one-cycle", "chained"],
 )
 def test_a_schedule_made_for_batches_is_said_to_be_stepped_by_epochs(make: Callable[[Any], Any]) -> None:
-    with pytest.warns(
-        UserWarning, match=r"made for 80 steps, and this run has 4: it is stepped once per epoch"
-    ):
-        federation(make, local_epochs=2).fit(2)
+    heard: Rates = []
+    said = r"made for 80 steps, and this run has 4: it is stepped once per epoch"
+    with pytest.warns(UserWarning, match=said):
+        federation(make, heard, local_epochs=2).fit(2)
+    optimizer = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=0.8)
+    scheduler, rates = make(optimizer), []
+    for _ in range(4):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        scheduler.step()
+    assert sorted(set(heard)) == [(1, 0, rates[0]), (1, 1, rates[1]), (2, 0, rates[2]), (2, 1, rates[3])]
 
 
 @pytest.mark.filterwarnings("error")
