@@ -21,6 +21,7 @@ def audit_run(
     rounds: int,
     norm: float,
     delta: float = 1e-10,
+    alarm: float = 1e-6,
     guesses: int | None = None,
 ) -> LayerAudit:
     """Audit a whole run of a client-level layer with correlated noise: every client is a canary, the same one in each
@@ -48,6 +49,8 @@ def audit_run(
         score: Vector = (opened * added).sum(axis=0) / (added**2).sum(axis=0)
         return score
 
-    measured = audit_sum(release, clients, norm, delta=delta, random=SystemRandom(), guesses=guesses)
+    measured = audit_sum(
+        release, clients, norm, delta=delta, random=SystemRandom(), alarm=alarm, guesses=guesses
+    )
     stated = [fact for number in range(1, rounds + 1) for fact in rehearsal.planned(number)]
     return beside(layer, stated, measured)
