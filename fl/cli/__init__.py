@@ -15,6 +15,7 @@ from typing import Annotated
 
 import click
 import typer
+from typer import Option
 
 from fl.cli import output
 
@@ -126,7 +127,7 @@ def _show_version(wanted: bool) -> None:
 def _root(
     _version: Annotated[
         bool,
-        typer.Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave."),
+        Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave."),
     ] = False,
 ) -> None:
     """Takes the options that stand before a command; with it, even a single command keeps its name."""

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
+from typer import Argument, Option
 
 from fl.cli import audit_sample, output
 from protocols.errors import Misuse, SecAggError
@@ -36,46 +37,42 @@ def register(app: typer.Typer) -> None:
 def run(
     protocol: Annotated[
         str,
-        typer.Argument(
+        Argument(
             help="A built-in name, package.module:factory (of your own sum, or an adapter), or sample-dp "
             "(with --model, --data)."
         ),
     ],
-    examples: Annotated[int, typer.Option(help="Examples per property.", min=1)] = 25,
-    seed: Annotated[int, typer.Option(help="Seed of the examples.")] = 0,
-    only: Annotated[list[str] | None, typer.Option(help="A property; repeat for several.")] = None,
+    examples: Annotated[int, Option(help="Examples per property.", min=1)] = 25,
+    seed: Annotated[int, Option(help="Seed of the examples.")] = 0,
+    only: Annotated[list[str] | None, Option(help="A property; repeat for several.")] = None,
     search: Annotated[
-        bool, typer.Option(help="Let an adversary plan against the real states too; takes minutes.")
+        bool, Option(help="Let an adversary plan against the real states too; takes minutes.")
     ] = False,
     timeout: Annotated[
         float | None,
-        typer.Option(help="Seconds that one session of a black box may take; 60 unless it says otherwise."),
+        Option(help="Seconds that one session of a black box may take; 60 unless it says otherwise."),
     ] = None,
     limit: Annotated[
         float | None,
-        typer.Option(
-            help="Seconds that the audit may take; 170 for a black box without --search, else none."
-        ),
+        Option(help="Seconds that the audit may take; 170 for a black box without --search, else none."),
     ] = None,
     report: Annotated[
         list[Path] | None,
-        typer.Option(help="Keep the evidence: a .md, .html or .json file; repeat for several."),
+        Option(help="Keep the evidence: a .md, .html or .json file; repeat for several."),
     ] = None,
-    model: Annotated[str | None, typer.Option(help="sample-dp: package.module:factory of the model.")] = None,
+    model: Annotated[str | None, Option(help="sample-dp: package.module:factory of the model.")] = None,
     data: Annotated[
         str | None,
-        typer.Option(help="sample-dp: a data set's name, or a factory of a batch, data set or loader."),
+        Option(help="sample-dp: a data set's name, or a factory of a batch, data set or loader."),
     ] = None,
     loss: Annotated[
         str | None,
-        typer.Option(
-            help="sample-dp: package.module:function, loss(model, batch); cross entropy by default."
-        ),
+        Option(help="sample-dp: package.module:function, loss(model, batch); cross entropy by default."),
     ] = None,
-    gradients: Annotated[str, typer.Option(help="sample-dp: the mode that decides.")] = "hooks",
-    clip: Annotated[float, typer.Option(help="sample-dp: L2 norm of an example's gradient.")] = 1.0,
+    gradients: Annotated[str, Option(help="sample-dp: the mode that decides.")] = "hooks",
+    clip: Annotated[float, Option(help="sample-dp: L2 norm of an example's gradient.")] = 1.0,
     canaries: Annotated[
-        int, typer.Option(help="sample-dp: examples of a measured lower bound; 0 for none.", min=0)
+        int, Option(help="sample-dp: examples of a measured lower bound; 0 for none.", min=0)
     ] = 100,
     as_json: output.JsonOption = False,
 ) -> None:

@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from fl.cli import output
 
 DataDir = Annotated[
     Path | None,
-    typer.Option(
+    Option(
         "--data-dir", help="Folder that is searched, and no other; a download goes there.", show_default=False
     ),
 ]
@@ -52,7 +53,7 @@ def list_sets(data_dir: DataDir = None, as_json: output.JsonOption = False) -> N
 
 
 def get_set(
-    name: Annotated[str, typer.Argument(help="A name of `secagg data list`.", show_default=False)],
+    name: Annotated[str, Argument(help="A name of `secagg data list`.", show_default=False)],
     data_dir: DataDir = None,
     as_json: output.JsonOption = False,
 ) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Option
 
 from fl.cli import output
 from protocols.extras import EXTRAS, missing
@@ -72,7 +73,7 @@ def register(app: typer.Typer) -> None:
 def doctor(
     data_dir: Annotated[
         Path | None,
-        typer.Option("--data-dir", help="Folder that is searched, and no other.", show_default=False),
+        Option("--data-dir", help="Folder that is searched, and no other.", show_default=False),
     ] = None,
     as_json: output.JsonOption = False,
 ) -> None:

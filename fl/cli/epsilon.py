@@ -3,6 +3,7 @@
 from typing import Annotated, Any
 
 import typer
+from typer import Option
 
 from fl.cli.output import JsonOption, tell
 from protocols.errors import Misuse
@@ -14,55 +15,47 @@ def register(app: typer.Typer) -> None:
 
 
 def epsilon(
-    steps: Annotated[
-        int, typer.Option("--steps", "--rounds", help="Noised steps (or rounds) of the whole run.")
-    ],
-    delta: Annotated[float, typer.Option("--delta", help="Delta of the statement, between 0 and 1.")],
+    steps: Annotated[int, Option("--steps", "--rounds", help="Noised steps (or rounds) of the whole run.")],
+    delta: Annotated[float, Option("--delta", help="Delta of the statement, between 0 and 1.")],
     noise_multiplier: Annotated[
         float | None,
-        typer.Option("--noise-multiplier", help="Deviation of the noise over the clip norm; prints epsilon."),
+        Option("--noise-multiplier", help="Deviation of the noise over the clip norm; prints epsilon."),
     ] = None,
     target: Annotated[
-        float | None, typer.Option("--epsilon", help="The budget; prints the noise multiplier it needs.")
+        float | None, Option("--epsilon", help="The budget; prints the noise multiplier it needs.")
     ] = None,
     sample_rate: Annotated[
-        float, typer.Option("--sample-rate", help="Probability of the secret Poisson sample; 1 for none.")
+        float, Option("--sample-rate", help="Probability of the secret Poisson sample; 1 for none.")
     ] = 1.0,
-    accountant: Annotated[str, typer.Option("--accountant", help="rdp or pld.")] = "pld",
-    unit: Annotated[
-        str, typer.Option("--unit", help="example or client, whichever is protected.")
-    ] = "example",
-    relation: Annotated[
-        str, typer.Option("--relation", help="zero-out, add-remove or replace.")
-    ] = "zero-out",
+    accountant: Annotated[str, Option("--accountant", help="rdp or pld.")] = "pld",
+    unit: Annotated[str, Option("--unit", help="example or client, whichever is protected.")] = "example",
+    relation: Annotated[str, Option("--relation", help="zero-out, add-remove or replace.")] = "zero-out",
     suggest: Annotated[
-        bool, typer.Option("--suggest", help="What client-level noise for --epsilon does to the mean update.")
+        bool, Option("--suggest", help="What client-level noise for --epsilon does to the mean update.")
     ] = False,
-    population: Annotated[int | None, typer.Option(help="--suggest: clients of the federation.")] = None,
-    cohort: Annotated[int | None, typer.Option(help="--suggest: clients of a round (default: all).")] = None,
-    dimension: Annotated[int | None, typer.Option(help="--suggest: parameters that are sent.")] = None,
-    clip: Annotated[float, typer.Option(help="--suggest: L2 norm of an update.")] = 1.0,
+    population: Annotated[int | None, Option(help="--suggest: clients of the federation.")] = None,
+    cohort: Annotated[int | None, Option(help="--suggest: clients of a round (default: all).")] = None,
+    dimension: Annotated[int | None, Option(help="--suggest: parameters that are sent.")] = None,
+    clip: Annotated[float, Option(help="--suggest: L2 norm of an update.")] = 1.0,
     signal: Annotated[
         float | None,
-        typer.Option(help="--suggest: L2 norm of the mean update (default: the clip, its largest)."),
+        Option(help="--suggest: L2 norm of the mean update (default: the clip, its largest)."),
     ] = None,
-    layer: Annotated[
-        str, typer.Option(help="--suggest: client-dp, distributed-dp or local-dp.")
-    ] = "client-dp",
+    layer: Annotated[str, Option(help="--suggest: client-dp, distributed-dp or local-dp.")] = "client-dp",
     amplify: Annotated[
-        bool, typer.Option("--amplify", help="--suggest: count on a secret choice of clients (client-dp).")
+        bool, Option("--amplify", help="--suggest: count on a secret choice of clients (client-dp).")
     ] = False,
     banded: Annotated[
-        bool, typer.Option("--banded", help="Correlated noise (banded C) over --rounds rows, no sampling.")
+        bool, Option("--banded", help="Correlated noise (banded C) over --rounds rows, no sampling.")
     ] = False,
     separation: Annotated[
-        int | None, typer.Option(help="--banded: rows between two participations, at least.")
+        int | None, Option(help="--banded: rows between two participations, at least.")
     ] = None,
     participations: Annotated[
-        int | None, typer.Option(help="--banded: of one unit, at most (default: as many as fit).")
+        int | None, Option(help="--banded: of one unit, at most (default: as many as fit).")
     ] = None,
-    bands: Annotated[int | None, typer.Option(help="--banded: of C (default: the separation).")] = None,
-    momentum: Annotated[float, typer.Option(help="--banded: of the server, to weight C by.")] = 0.0,
+    bands: Annotated[int | None, Option(help="--banded: of C (default: the separation).")] = None,
+    momentum: Annotated[float, Option(help="--banded: of the server, to weight C by.")] = 0.0,
     as_json: JsonOption = False,
 ) -> None:
     """Price of Poisson-sampled Gaussian steps, or, from --epsilon, the noise they need. With --suggest: that noise on

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from fl.cli import output
 from fl.registry import DATA
@@ -51,17 +52,15 @@ def register(app: typer.Typer) -> None:
 
 
 def init(
-    folder: Annotated[Path, typer.Argument(help="Folder of the project; it is made.")] = Path(),
+    folder: Annotated[Path, Argument(help="Folder of the project; it is made.")] = Path(),
     data: Annotated[
-        str, typer.Option(help="A CSV file with a header, a known data set, or module:factory.")
+        str, Option(help="A CSV file with a header, a known data set, or module:factory.")
     ] = "digits",
-    target: Annotated[str | None, typer.Option(help="Of a CSV file: the column to predict.")] = None,
+    target: Annotated[str | None, Option(help="Of a CSV file: the column to predict.")] = None,
     clients_by: Annotated[
-        str | None, typer.Option(help="Of a CSV file: the column whose values are the clients.")
+        str | None, Option(help="Of a CSV file: the column whose values are the clients.")
     ] = None,
-    model: Annotated[
-        str | None, typer.Option(help="Your own module:factory (default: one in loop.py).")
-    ] = None,
+    model: Annotated[str | None, Option(help="Your own module:factory (default: one in loop.py).")] = None,
     as_json: output.JsonOption = False,
 ) -> None:
     """Writes a project: secagg.toml, and loop.py with a model and a training loop to change."""

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from fl.cli import keys_he
 from fl.cli.keys_he import OutOption
@@ -46,14 +47,14 @@ def node(name: str, out: OutOption = Path(), as_json: JsonOption = False) -> Non
 
 @keys.command("roster")
 def roster(
-    federation: Annotated[str, typer.Argument(help="Name of the federation.")],
-    authority: Annotated[Path, typer.Option(help="Private key that signs; not the server's.")],
+    federation: Annotated[str, Argument(help="Name of the federation.")],
+    authority: Annotated[Path, Option(help="Private key that signs; not the server's.")],
     member: Annotated[
         list[str],
-        typer.Option(help="NAME:ROLE:PUBLIC_KEY[:NODE_KEY_FILE], once per member.", metavar="MEMBER"),
+        Option(help="NAME:ROLE:PUBLIC_KEY[:NODE_KEY_FILE], once per member.", metavar="MEMBER"),
     ],
-    out: Annotated[Path, typer.Option(help="The roster file to write.")] = Path("roster.json"),
-    serial: Annotated[int, typer.Option(min=1, help="Grows with every change.")] = 1,
+    out: Annotated[Path, Option(help="The roster file to write.")] = Path("roster.json"),
+    serial: Annotated[int, Option(min=1, help="Grows with every change.")] = 1,
     as_json: JsonOption = False,
 ) -> None:
     """Sign a roster: who takes part, in which role, with which key. A file that holds one is replaced by a later
@@ -76,10 +77,8 @@ def roster(
 
 @keys.command("check")
 def check(
-    roster_file: Annotated[Path, typer.Argument(metavar="ROSTER")],
-    authority: Annotated[
-        str, typer.Option(help="The pinned public key: 64 hexadecimal digits or a .pub file.")
-    ],
+    roster_file: Annotated[Path, Argument(metavar="ROSTER")],
+    authority: Annotated[str, Option(help="The pinned public key: 64 hexadecimal digits or a .pub file.")],
     as_json: JsonOption = False,
 ) -> None:
     """Verify a roster under the authority's public key."""

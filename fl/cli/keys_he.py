@@ -4,10 +4,11 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Option
 
 from fl.cli.output import JsonOption, tell
 
-OutOption = Annotated[Path, typer.Option(help="Folder to write to; it is made with mode 0700.")]
+OutOption = Annotated[Path, Option(help="Folder to write to; it is made with mode 0700.")]
 
 
 def register(keys: typer.Typer) -> None:
@@ -19,11 +20,11 @@ def register(keys: typer.Typer) -> None:
 def paillier(
     name: str,
     arrangement: Annotated[
-        str, typer.Option(help="keyholder, shared, or threshold-T-of-N: you are the dealer then.")
+        str, Option(help="keyholder, shared, or threshold-T-of-N: you are the dealer then.")
     ] = "threshold-3-of-4",
-    bits: Annotated[int, typer.Option(help="Length of the key: 3072, or 2048 by choice.")] = 3072,
+    bits: Annotated[int, Option(help="Length of the key: 3072, or 2048 by choice.")] = 3072,
     dealer: Annotated[
-        str, typer.Option(help="Who makes a threshold key, hands out its shares and forgets them.")
+        str, Option(help="Who makes a threshold key, hands out its shares and forgets them.")
     ] = "key dealer",
     out: OutOption = Path(),
     as_json: JsonOption = False,

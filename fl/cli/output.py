@@ -10,14 +10,14 @@ import sys
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated
 
-import typer
+from typer import Option
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 JsonOption = Annotated[
     bool,
-    typer.Option("--json", help="Print one JSON object on standard output, all else on standard error."),
+    Option("--json", help="Print one JSON object on standard output, all else on standard error."),
 ]
 """Annotation of a command's `as_json: JsonOption = False` parameter."""
 

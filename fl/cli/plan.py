@@ -9,6 +9,7 @@ from typing import Annotated
 
 import click
 import typer
+from typer import Option
 
 from fl.cli.output import JsonOption, emit_json, stdout_console
 from protocols.policy import THREATS
@@ -20,28 +21,24 @@ def register(app: typer.Typer) -> None:
 
 
 def plan(
-    clients: Annotated[int, typer.Option(help="Clients in the roster, up to 10^9.")],
-    dropout: Annotated[float, typer.Option(help="Share of clients that may leave, in [0, 1).")] = 0.0,
+    clients: Annotated[int, Option(help="Clients in the roster, up to 10^9.")],
+    dropout: Annotated[float, Option(help="Share of clients that may leave, in [0, 1).")] = 0.0,
     collusion: Annotated[
-        float, typer.Option(help="Share of clients that may collude with the server, in [0, 1).")
+        float, Option(help="Share of clients that may collude with the server, in [0, 1).")
     ] = 0.0,
     threat: Annotated[
         str | None,
-        typer.Option(
+        Option(
             click_type=click.Choice(THREATS[1:]),
             help="What the server may do; by default semi-malicious.",
         ),
     ] = None,
-    dim: Annotated[int, typer.Option(help="Coordinates of the vector.")] = 100_000,
-    bits: Annotated[int, typer.Option(help="Bits of one signed input value, 2 to 64.")] = 16,
-    security: Annotated[
-        float, typer.Option(help="A secret is lost with probability at most 2^-SECURITY.")
-    ] = 40,
-    correctness: Annotated[
-        float, typer.Option(help="A round fails with probability at most 2^-CORRECTNESS.")
-    ] = 20,
+    dim: Annotated[int, Option(help="Coordinates of the vector.")] = 100_000,
+    bits: Annotated[int, Option(help="Bits of one signed input value, 2 to 64.")] = 16,
+    security: Annotated[float, Option(help="A secret is lost with probability at most 2^-SECURITY.")] = 40,
+    correctness: Annotated[float, Option(help="A round fails with probability at most 2^-CORRECTNESS.")] = 20,
     beacon: Annotated[
-        bool, typer.Option(help="Malicious: a public beacon fixes a sparse graph, over the whole roster.")
+        bool, Option(help="Malicious: a public beacon fixes a sparse graph, over the whole roster.")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from typer import Argument, Option
 
 from fl.cli.output import JsonOption, tell
 
@@ -16,14 +17,14 @@ def register(app: typer.Typer) -> None:
 def report(
     sources: Annotated[
         list[Path],
-        typer.Argument(help="Folders of runs or of sweeps; JSON files of benchmarks and audits."),
+        Argument(help="Folders of runs or of sweeps; JSON files of benchmarks and audits."),
     ],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The file to write.")] = Path("report.html"),
+    output: Annotated[Path, Option("--output", "-o", help="The file to write.")] = Path("report.html"),
     metric: Annotated[
-        str | None, typer.Option(help="The test metric to compare; unless given the accuracy.")
+        str | None, Option(help="The test metric to compare; unless given the accuracy.")
     ] = None,
     figures: Annotated[
-        bool, typer.Option(help="Also write each chart as SVG and PNG beside the file (extra plots).")
+        bool, Option(help="Also write each chart as SVG and PNG beside the file (extra plots).")
     ] = False,
     as_json: JsonOption = False,
 ) -> None:

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from fl.cli import output
 from fl.cli.init import PROJECT
 from fl.run_config import RunConfig, make_config
 from protocols.errors import Misuse, SecAggError
 
-Option = typer.Option
 STAMP = "%Y%m%d-%H%M%S"
 DEMO: dict[str, Any] = {
     "data": "digits", "clients": 10, "partition": "dirichlet:alpha=0.5", "model": "mlp", "rounds": 15,
@@ -35,9 +35,7 @@ def register(app: typer.Typer) -> None:
 def run(
     config: Annotated[
         Path | None,
-        typer.Argument(
-            help=f"TOML file with the same keys as the options (default: {PROJECT}, if it is there)."
-        ),
+        Argument(help=f"TOML file with the same keys as the options (default: {PROJECT}, if it is there)."),
     ] = None,
     *,
     resume: Annotated[bool, Option("--resume", help="Go on with the run in --output.")] = False,

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer import Argument, Option
 
 from fl.cli import output as printed
 from fl.cli.output import JsonOption
@@ -17,15 +18,13 @@ def register(app: typer.Typer) -> None:
 
 
 def tradeoff(
-    config: Annotated[Path, typer.Argument(help="TOML file: the keys of a run, and a table [tradeoff].")],
-    output: Annotated[Path, typer.Option("--output", "-o", help="The sweep's folder.")],
-    resume: Annotated[bool, typer.Option("--resume", help="Go on with the sweep in --output.")] = False,
+    config: Annotated[Path, Argument(help="TOML file: the keys of a run, and a table [tradeoff].")],
+    output: Annotated[Path, Option("--output", "-o", help="The sweep's folder.")],
+    resume: Annotated[bool, Option("--resume", help="Go on with the sweep in --output.")] = False,
     minutes: Annotated[
-        float | None, typer.Option(min=0, help="Begin no cell after so many; cells come coarse to fine.")
+        float | None, Option(min=0, help="Begin no cell after so many; cells come coarse to fine.")
     ] = None,
-    processes: Annotated[
-        int | None, typer.Option(min=1, help="Cells at a time (default: one per core).")
-    ] = None,
+    processes: Annotated[int | None, Option(min=1, help="Cells at a time (default: one per core).")] = None,
     as_json: JsonOption = False,
 ) -> None:
     """Run every combination of layers, epsilons, sums, compression, strategies, drop-outs and seeds that the table

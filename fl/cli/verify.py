@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
+from typer import Argument, Option
 
 from fl.cli.output import JsonOption, tell
 from fl.cli.verify_ledger import show_ledger
@@ -22,20 +23,20 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(
-    run: Annotated[Path | None, typer.Argument(help="The folder of a run, or its record.")] = None,
+    run: Annotated[Path | None, Argument(help="The folder of a run, or its record.")] = None,
     public_key: Annotated[
-        str | None, typer.Option(help="The signer's public key: 64 hexadecimal digits or a .pub file.")
+        str | None, Option(help="The signer's public key: 64 hexadecimal digits or a .pub file.")
     ] = None,
     head: Annotated[
         str | None,
-        typer.Option(
+        Option(
             help="Heads that a client kept: 64 hexadecimal digits, or a file of them; a ledger's signed head (a file)."
         ),
     ] = None,
-    ledger: Annotated[Path | None, typer.Option(help="A privacy ledger, in place of RUN.")] = None,
+    ledger: Annotated[Path | None, Option(help="A privacy ledger, in place of RUN.")] = None,
     sign: Annotated[
         Path | None,
-        typer.Option(help="With --ledger: sign its head by this identity's key, for others to keep."),
+        Option(help="With --ledger: sign its head by this identity's key, for others to keep."),
     ] = None,
     as_json: JsonOption = False,
 ) -> None:
