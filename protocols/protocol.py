@@ -91,9 +91,6 @@ class Protocol(ABC, Generic[Input]):
         """Parties besides server and clients (key holders, decryptors)."""
         return ()
 
-    def load(self, session: Session, sessions: int = 1) -> None:
-        """Load what `sessions` sessions like this one run faster with, before any clock runs. Changes no result."""
-
     def check(self, session: Session) -> None:
         """Raises Misuse if the session is not one of this protocol, or its parameters do not fit its cohort."""
         if session.protocol != self.tag:

@@ -206,7 +206,6 @@ class _Simulation:
     # -- before the first stage --
 
     def __post_init__(self) -> None:
-        self.protocol.load(self.session)
         self.stages = self.protocol.stages(self.session)
         self.counting = next((stage.name for stage in self.stages if stage.counts), self.stages[0].name)
         self.helpers = self.protocol.helpers(self.session)

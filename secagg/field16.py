@@ -1,8 +1,8 @@
 """Arithmetic in GF(2^16) = GF(2)[x] / (x^16 + x^12 + x^3 + x + 1). What does not belong here: secret sharing itself.
 
-Addition is xor. A product of a secret symbol with a public factor is the xor of the factor's multiples by x^0 .. x^15
-under the symbol's bits: no table and no branch depends on a secret. Products of public points go through logarithm
-tables (x generates the multiplicative group: the polynomial is primitive). numba is imported on first use.
+Addition is xor. A product of a secret symbol with a public factor is the xor of one's multiples by x^0 .. x^15 under
+the bits of the other: no place in a table and no branch depends on a secret. Products of public points go through
+logarithm tables (x generates the multiplicative group: the polynomial is primitive).
 """
 
 import functools
@@ -13,6 +13,9 @@ import numpy.typing as npt
 POLYNOMIAL = 0x1100B
 ORDER = 65_535
 Symbols = npt.NDArray[np.uint16]
+_BITS = np.arange(16, dtype=np.uint16)
+_ROOM = 1 << 19
+"""Symbols that are looked up at a time: they stay in the third-level cache."""
 
 
 @functools.cache
@@ -31,15 +34,48 @@ def tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
 
 
 def evaluate(polynomials: Symbols, points: Symbols) -> Symbols:
-    """Return the values of w polynomials at p points: (t, w) coefficients, lowest power first, and (p,) ->
-    (p, w) uint16.
+    """Return the values of w secret polynomials at p nonzero public points: (t, w) coefficients, lowest power first,
+    and (p,) -> (p, w) uint16.
     """
-    return _evaluate(np.ascontiguousarray(polynomials), points)
+    powers, logarithms = tables()
+    count, width = polynomials.shape
+    factors = powers[np.arange(count)[:, None] * logarithms[points].astype(np.int64) % ORDER]
+    values = np.zeros((len(points), width), np.uint16)
+    step = max(1, _ROOM // (4 * max(1, width) * max(16, len(points))))
+    for at in range(0, count, step):
+        values ^= _multiplied(polynomials[at : at + step], factors[at : at + step])
+    return values
+
+
+def _multiplied(rows: Symbols, factors: Symbols) -> Symbols:
+    """The sums over (t, w) secret rows, each times its public factor: (t, p) factors -> (p, w).
+
+    All sums of four multiples of a row are made once; four bits of a factor say which of them is meant (the "four
+    Russians": Arlazarov et al., 1970).
+    """
+    sums = np.zeros((4, 16, *rows.shape), np.uint16)
+    for bit in range(16):
+        few, many = sums[bit // 4, : 1 << bit % 4], sums[bit // 4, 1 << bit % 4 : 2 << bit % 4]
+        np.bitwise_xor(few, rows, out=many)
+        rows = rows << _BITS[1] ^ np.uint16(POLYNOMIAL & ORDER) * (rows >> _BITS[15])
+    quarters, row = np.arange(4)[:, None, None], np.arange(len(rows))[:, None]
+    places = (16 * quarters + (factors >> 4 * quarters & 15)) * len(rows) + row
+    whole = sums.view(np.uint64 if rows.shape[1] % 4 == 0 else np.uint16)  # words, where symbols fill them
+    meant = whole.reshape(64 * len(rows), whole.shape[-1]).take(places.reshape(-1, factors.shape[1]), axis=0)
+    sums.fill(0)  # as secret as the rows
+    return np.asarray(np.bitwise_xor.reduce(meant, axis=0)).view(np.uint16)
 
 
 def weighted(weights: Symbols, rows: Symbols) -> Symbols:
     """Return the sum of (t, w) secret rows, each times its public weight: (w,) uint16."""
-    return _weighted(weights, np.ascontiguousarray(rows))
+    powers, logarithms = tables()
+    multiples = powers[logarithms[weights][:, None] + _BITS] * (weights > 0)[:, None]
+    total = np.zeros(rows.shape[1], np.uint16)
+    step = max(1, 4096 // max(1, rows.shape[1]))
+    for at in range(0, len(rows), step):
+        bits = rows[at : at + step, None] >> _BITS[:, None] & 1
+        total ^= np.bitwise_xor.reduce(bits * multiples[at : at + step, :, None], axis=(0, 1))
+    return total
 
 
 def lagrange(points: Symbols) -> Symbols:
@@ -53,48 +89,3 @@ def lagrange(points: Symbols) -> Symbols:
     np.fill_diagonal(apart, 0)
     exponents = (own.sum() - own - apart.sum(axis=1, dtype=np.int64)) % ORDER
     return np.asarray(powers[exponents], np.uint16)
-
-
-def _multiples(factors: Symbols) -> npt.NDArray[np.uint16]:
-    """The factors times x^0 .. x^15: (16, len(factors))."""
-    rows = np.empty((16, len(factors)), np.uint16)
-    multiple = factors.astype(np.uint32)
-    for bit in range(16):
-        rows[bit] = multiple
-        multiple = (multiple << np.uint32(1)) ^ (np.uint32(POLYNOMIAL) * (multiple >> np.uint32(15)))
-    return rows
-
-
-def plain_evaluate(polynomials: Symbols, points: Symbols) -> Symbols:
-    """Horner's rule at every point, in NumPy."""
-    multiples = _multiples(points)[:, :, None]
-    values = np.zeros((len(points), polynomials.shape[1]), np.uint16)
-    for coefficients in polynomials[::-1]:
-        product = np.broadcast_to(coefficients, values.shape).copy()
-        for bit in range(16):
-            product ^= (0 - ((values >> bit) & 1)) & multiples[bit]
-        values = product
-    return values
-
-
-def plain_weighted(weights: Symbols, rows: Symbols) -> Symbols:
-    """The weighted sum, in NumPy."""
-    multiples = _multiples(weights)[:, :, None]
-    total = np.zeros(rows.shape[1], np.uint16)
-    for bit in range(16):
-        total ^= np.bitwise_xor.reduce((0 - ((rows >> bit) & 1)) & multiples[bit], axis=0)
-    return total
-
-
-_evaluate, _weighted = plain_evaluate, plain_weighted
-
-
-def load() -> None:
-    """Use compiled loops from here on: some thirty times as fast, after half a second for the compiler's import."""
-    global _evaluate, _weighted  # which of two equal ways is taken, and nothing else
-    from secagg import kernels
-
-    one = np.ones((1, 1), np.uint16)
-    kernels.evaluate(one, one[0])  # compiled now, and not in the middle of the first dealing
-    kernels.weighted(one[0], one)
-    _evaluate, _weighted = kernels.evaluate, kernels.weighted

@@ -6,7 +6,7 @@ byte string, in the same order. Everything a relay may not read is in `boxes`. W
 the masked vectors; with reused keys they come along with them, and are handed on with the request to open.
 """
 
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -62,12 +62,12 @@ class Body(Record):
     """
 
     def __post_init__(self) -> None:
-        for one in fields(self):  # type: ignore[arg-type]  # every message is a dataclass
-            value = getattr(self, one.name)
+        for name, one in self.__dataclass_fields__.items():  # type: ignore[attr-defined]  # it is a dataclass
+            value = getattr(self, name)
             if isinstance(value, np.ndarray):
-                expect_ascending(one.name, value)
+                expect_ascending(name, value)
             elif "check" in one.metadata:
-                one.metadata["check"](self, one.name, value)
+                one.metadata["check"](self, name, value)
 
 
 @dataclass(frozen=True)

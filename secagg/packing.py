@@ -5,39 +5,36 @@ significant) of byte j div 8; the string has ceil(d*b/8) bytes and its unused la
 is fused with addition, so that a receiver needs one accumulator and no vector per sender. What does not
 belong here: headers and lengths on the wire; masks.
 
-Three ways give the same bytes (tested against each other): whole-byte widths are plain copies, short vectors
-go through NumPy's bit functions, long ones through compiled loops (`kernels`, imported only then).
+Widths of whole words are plain copies. For all others eight elements fill b bytes, so that every eighth element begins
+at the same bit of its byte, b bytes after the one before: one strided array, shifted as a whole (`_pieces`).
 """
 
 from __future__ import annotations
 
-import sys
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from protocols.errors import WireError
 from secagg.ring import Ring, Words
 
-SHORT = 1 << 13
-"""Vectors below this length do not pay for importing the compiler."""
-
 Bytes = bytes | bytearray | memoryview
-
-
-def load(ring: Ring) -> None:
-    """Make the compiled loops of this ring ready now, and not in the middle of the first long vector."""
-    zeros = ring.zeros(SHORT)
-    add_packed(zeros, pack(zeros, ring), ring)
+WHOLE = (8, 16, 32, 64)
 
 
 def pack(words: Words, ring: Ring) -> bytes:
     """The ring's low bits of each word: `ring.packed_bytes(len(words))` bytes. Raises Misuse for a wrong array."""
     ring.check(words)
-    if ring.bits in (8, 16, 32, 64):
+    if ring.bits in WHOLE:
         return words.astype(f"<u{ring.bits // 8}").tobytes()
-    if len(words) < SHORT or sys.byteorder == "big":
-        return _pack_short(words, ring.bits)
-    return _pack_long(words, ring)
+    low, out = words & words.dtype.type(ring.modulus - 1), bytearray(-(-len(words) // 8) * ring.bits)
+    for at, shift, piece in _pieces(out, len(words), ring.bits):
+        part = low[at::8].astype(np.promote_types(low.dtype, piece.dtype), copy=False)
+        moved = part << shift if shift >= 0 else part >> -shift
+        np.bitwise_or(piece, moved, out=piece, casting="unsafe")
+    return bytes(memoryview(out)[: ring.packed_bytes(len(words))])
 
 
 def add_packed(words: Words, packed: Bytes, ring: Ring) -> None:
@@ -48,12 +45,15 @@ def add_packed(words: Words, packed: Bytes, ring: Ring) -> None:
     """
     ring.check(words)
     check_packed(packed, len(words), ring)
-    if ring.bits in (8, 16, 32, 64):
+    if ring.bits in WHOLE:
         np.add(words, np.frombuffer(packed, f"<u{ring.bits // 8}"), out=words)
-    elif len(words) < SHORT or sys.byteorder == "big":
-        np.add(words, _unpack_short(packed, len(words), ring), out=words)
-    else:
-        _add_long(words, packed, ring)
+        return
+    eights = len(words) // 8
+    rest = bytes(packed[eights * ring.bits :]).ljust(ring.bits, b"\0")
+    for some, data in ((words[: 8 * eights], packed), (words[8 * eights :], rest)):
+        for at, shift, piece in _pieces(data, len(some), ring.bits):
+            # What a piece has of the elements beyond its own is a multiple of the modulus.
+            some[at::8] += piece.astype(words.dtype) << -shift if shift < 0 else piece >> shift
 
 
 def unpack(packed: Bytes, dimension: int, ring: Ring) -> Words:
@@ -75,38 +75,14 @@ def check_packed(packed: Bytes, dimension: int, ring: Ring) -> None:
         raise WireError(f"the last {unused} bits of a packed vector are unused and must be zero")
 
 
-def _pack_short(words: Words, bits: int) -> bytes:
-    octets = words.astype(words.dtype.newbyteorder("<")).view(np.uint8).reshape(len(words), words.itemsize)
-    each = np.unpackbits(octets, axis=1, count=bits, bitorder="little")
-    return np.packbits(each.reshape(-1), bitorder="little").tobytes()
-
-
-def _unpack_short(packed: Bytes, dimension: int, ring: Ring) -> Words:
-    flat = np.unpackbits(np.frombuffer(packed, np.uint8), count=dimension * ring.bits, bitorder="little")
-    each = np.packbits(flat.reshape(dimension, ring.bits), axis=1, bitorder="little")
-    octets = np.zeros((dimension, ring.dtype.itemsize), np.uint8)
-    octets[:, : each.shape[1]] = each
-    return octets.reshape(-1).view(ring.dtype.newbyteorder("<"))
-
-
-def _pack_long(words: Words, ring: Ring) -> bytes:
-    from secagg.kernels import pack_words
-
-    size = ring.packed_bytes(len(words))
-    out = np.zeros(-(-size // 8), np.uint64)
-    pack_words(words, ring.bits, out)
-    return out.tobytes()[:size]
-
-
-def _add_long(words: Words, packed: Bytes, ring: Ring) -> None:
-    from secagg.kernels import add_unpacked
-
-    octets = np.frombuffer(packed, np.uint8)
-    windows = np.ndarray((len(octets) - 7,), np.uint64, buffer=packed, strides=(1,))
-    # Elements that begin in the last eight bytes have no whole window and next byte.
-    count = (8 * (len(octets) - 8) + ring.bits - 1) // ring.bits
-    add_unpacked(words, ring.bits, windows, octets, count)
-    first = count * ring.bits
-    rest = int.from_bytes(octets[first // 8 :].tobytes(), "little") >> first % 8
-    last = [(rest >> i * ring.bits) & (ring.modulus - 1) for i in range(len(words) - count)]
-    words[count:] += np.array(last, ring.dtype)
+def _pieces(data: Bytes, count: int, bits: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
+    """Where `count` elements lie in whole groups of eight: for every place in a group the elements' pieces of the data
+    and the bits below them in a piece; or, as a negative number, the bits that the piece before has of them.
+    """
+    size = next(size for size in (1, 2, 4, 8) if 8 * size >= min(bits + 7, 64))
+    for at in range(min(count, 8)):
+        byte = min(at * bits // 8, bits - size)  # within the group
+        shift, rows = at * bits - 8 * byte, len(range(at, count, 8))
+        yield at, shift, np.ndarray((rows,), f"<u{size}", data, byte, (bits,))
+        if shift + bits > 64:
+            yield at, shift - 64, np.ndarray((rows,), "u1", data, byte + 8, (bits,))

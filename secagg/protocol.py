@@ -21,20 +21,15 @@ from protocols.session import Session
 from protocols.statement import Protection
 from protocols.summation import IntVector, SecureSum
 from secagg import client as client_states
-from secagg import field16, packing
 from secagg import server as server_states
 from secagg.choose import Wishes, choose, counted_on, insist
 from secagg.credentials import Credentials
 from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, SEMI_MALICIOUS, MaskParameters
 from secagg.memory import build_on
 from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, STAGES
-from secagg.packing import SHORT
 from secagg.parameters import Cohort
 from secagg.rules import rules_of
 from secagg.stating import protection
-
-WORTH_LOADING = 8_000
-"""Coefficients of shares, over all clients and sessions, that take NumPy as long as it takes to load loops for them."""
 
 
 class _Masked(SecureSum):
@@ -115,15 +110,6 @@ class _Masked(SecureSum):
 
     def withstands(self, clients: int) -> int:
         return choose(self.wishes, clients).corrupt
-
-    def load(self, session: Session, sessions: int = 1) -> None:
-        """Load compiled loops where vectors are long, or where sharing without them takes longer than their import."""
-        rules = rules_of(session)
-        shared = session.clients * rules.threshold * sessions
-        if session.dimension >= SHORT:
-            packing.load(rules.ring)
-        if session.dimension >= SHORT or shared > WORTH_LOADING:
-            field16.load()
 
     def check(self, session: Session) -> None:
         super().check(session)

@@ -149,7 +149,6 @@ class MemoryEngine:
         known then. `first` is the first client and its vector while the sum is under way.
         """
         self.session, self.outcome, self.costs, self._train_s = session, None, SumCosts(), 0.0
-        self.secure_sum.load(session, broadcast.plan.facts.run.rounds)
         staying = dict.fromkeys(self.staying(session))
         _, drop = self.departures(self.secure_sum, session)
         try:

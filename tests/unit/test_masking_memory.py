@@ -21,6 +21,6 @@ def peak(clients: int) -> int:
 
 
 def test_memory_is_that_of_a_few_vectors_however_many_clients() -> None:
-    run(Work(6, DIM, 4, 3, 0.0))  # imports and compiled loops
+    run(Work(6, DIM, 4, 3, 0.0))  # imports, tables
     few, many = peak(6), peak(24)
     assert many - few < 4 * DIM  # 18 clients more, less than one more vector of 32-bit words
