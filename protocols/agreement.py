@@ -16,6 +16,7 @@ contributions). It does no I/O. What does not belong here: what is agreed on, wh
     check_certificate(found, keys, quorum(10, 2), agreed(context, facts))    # whoever opens; raises, or returns nothing
 """
 
+import functools
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -114,6 +115,11 @@ class Certificate(Record):
             raise Misuse(
                 f"signatures: expected {SIGNATURE_BYTES} bytes per voter, got {len(self.signatures)}"
             )
+
+    @functools.cached_property
+    def signers(self) -> frozenset[int]:
+        """Who signed."""
+        return frozenset(self.voters.tolist())
 
 
 def certify(votes: Mapping[int, bytes], needed: int) -> Certificate:

@@ -13,7 +13,7 @@ from protocols.kernel import SERVER, client
 from protocols.key_agreement import public_key, usable
 from protocols.session import Session
 from secagg.commitments import CERTIFY, certified_bytes, check_signature
-from secagg.messages import SIGNATURE_BYTES, Indices, items
+from secagg.messages import SIGNATURE_BYTES, Indices, listed
 from secagg.rules import Rules
 
 
@@ -74,7 +74,7 @@ def certified_keys(
     Raises PeerError naming who is not certified, and the server if a key is used twice or is the client's own
     (`private`).
     """
-    each = zip(clients.tolist(), items(blobs, len(blobs) // max(1, len(clients))), strict=True)
+    each = listed(clients, blobs).items()
     given = {j: certified(rules, session.context, j, keys, str(client(j))) for j, keys in each}
     used = [key for k in given.values() for key in (k.seal_key, k.mask_key)]
     used += map(public_key, private)

@@ -10,7 +10,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 
-import numpy as np
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from protocols.agreement import Certificate
@@ -21,8 +20,9 @@ from protocols.roles import R, read
 from protocols.session import Session
 from secagg import messages as wire
 from secagg.audit_view import graph_seed
+from secagg.audit_wording import delivered, listing
 from secagg.commitments import joint_seed, part_commitment
-from secagg.messages import DIGEST_BYTES, indices, items, pack_bits, unpack_bits
+from secagg.messages import DIGEST_BYTES, indices, listed, pack_bits, unpack_bits
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
 
@@ -69,18 +69,31 @@ class _Lies(ABC):
     def lie(self, property: str, story: str, body: Record, then: Then | None = None) -> Forgery:
         return Forgery(property, story, replace(self.request, body=body.encode()), then)
 
+    def said(self, kind: type[R], stage: str) -> dict[int, R]:
+        """What every client answered at a stage."""
+        sent = (m for m in self.transcript if m.stage == stage and m.recipient == SERVER)
+        return {m.sender.number: read(kind, m) for m in sent}
+
+    def asked(self, kind: type[R], stage: str) -> R:
+        """What this client was asked last at a stage."""
+        to = self.request.recipient
+        return next(read(kind, m) for m in reversed(self.transcript) if (m.stage, m.recipient) == (stage, to))
+
     @functools.cached_property
     def keys(self) -> dict[int, bytes]:
         """What every client advertised."""
-        sent = (m for m in self.transcript if m.stage == wire.ADVERTISE and m.recipient == SERVER)
-        return {m.sender.number: wire.Advertisement.decode(m.body).keys for m in sent}
+        return {j: told.keys for j, told in self.said(wire.Advertisement, wire.ADVERTISE).items()}
 
-    def neighbourhood(self, listed: wire.Commitments, parts: bytes) -> wire.Neighbourhood:
+    def neighbourhood(self, committed: wire.Commitments, parts: bytes) -> wire.Neighbourhood:
         """The request for shares that fits a list of commitments and these parts."""
-        around = self.rules.neighbours(self.me, joint_seed(self.session.context, listed, parts))
-        there = [j for j in around if j in self.keys]
-        given = b"".join(self.keys[j] for j in there)
-        return wire.Neighbourhood(indices(there), given, parts, indices(()), b"")
+        around = self.rules.neighbours(self.me, joint_seed(self.session.context, committed, parts))
+        nobody = wire.Neighbourhood(indices(()), b"", parts, indices(()), b"")
+        return listing(nobody, {j: self.keys[j] for j in around if j in self.keys})
+
+    def views(self, alive: set[int]) -> Iterator[tuple[str, set[int]]]:
+        """Survivor sets that a client must refuse."""
+        yield "a survivor set without the client itself", alive - {self.me}
+        yield "a survivor set below the least", self.too_few(alive)
 
     def too_few(self, some: Collection[int]) -> set[int]:
         """The client itself with others of `some`, one fewer than a client may be shown."""
@@ -90,31 +103,26 @@ class _Lies(ABC):
 class _Commitments(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Commitments, self.request)
-        there, given = told.clients.tolist(), items(told.commitments, 32)
-        mine = there.index(self.me)
-        few, beyond = told.clients[: self.rules.threshold], [*there[1:], self.session.clients]
-        if self.me not in few:
-            few = indices(sorted({self.me, *few[1:].tolist()}))
-        kept = b"".join(given[there.index(j)] for j in few.tolist())
-        yield self.lie("graph", "another commitment than its own", self._with(told, {mine: bytes(32)}))
-        yield self.lie("graph", "commitments of too few", wire.Commitments(few, kept))
-        if mine:
-            shifted = wire.Commitments(indices(beyond), b"".join([*given[1:], bytes(32)]))
-            yield self.lie("graph", "a commitment of a stranger", shifted)
-        made = {at: part_commitment(self.session.context, j, bytes(32)) for at, j in enumerate(there)}
-        listed = self._with(told, made | {mine: given[mine]})
-        then = functools.partial(self._goes_on, listed, mine)
-        yield self.lie("graph", "commitments that nobody certified", listed, then)
+        given = listed(told.clients, told.commitments)
+        mine, others = {self.me: given[self.me]}, [j for j in given if j != self.me]
+        few = sorted({self.me, *others[: self.rules.threshold - 1]})
+        yield self.lie(
+            "graph", "another commitment than its own", listing(told, given | {self.me: bytes(32)})
+        )
+        yield self.lie("graph", "commitments of too few", listing(told, {j: given[j] for j in few}))
+        if self.me != min(given):
+            beyond = dict(list(given.items())[1:]) | {self.session.clients: bytes(32)}
+            yield self.lie("graph", "a commitment of a stranger", listing(told, beyond))
+        made = {j: part_commitment(self.session.context, j, bytes(32)) for j in given}
+        forged = listing(told, made | mine)
+        then = functools.partial(self._goes_on, forged)
+        yield self.lie("graph", "commitments that nobody certified", forged, then)
 
-    def _with(self, told: wire.Commitments, changed: dict[int, bytes]) -> wire.Commitments:
-        given = enumerate(items(told.commitments, 32))
-        return replace(told, commitments=b"".join(changed.get(at, one) for at, one in given))
-
-    def _goes_on(self, listed: wire.Commitments, mine: int, answer: Message) -> Message:
+    def _goes_on(self, forged: wire.Commitments, answer: Message) -> Message:
         """A client may answer; it then compares what its neighbours certified."""
-        parts = bytearray(32 * len(listed.clients))
-        parts[32 * mine : 32 * mine + 32] = read(wire.Reveal, answer).part
-        body = self.neighbourhood(listed, bytes(parts)).encode()
+        part = read(wire.Reveal, answer).part
+        parts = b"".join(part if j == self.me else bytes(32) for j in forged.clients.tolist())
+        body = self.neighbourhood(forged, parts).encode()
         return replace(self.request, stage=wire.SHARE, body=body)
 
 
@@ -122,18 +130,19 @@ class _Listing(_Lies):
     """Lists of other clients and their keys."""
 
     def lists(self, told: wire.Neighbourhood | wire.Proceed) -> Iterator[Forgery]:
-        size = len(told.keys) // len(told.clients)
-        few, twice = told.clients[: self.rules.threshold - 1], told.keys[:size] * 2 + told.keys[2 * size :]
-        fewer = replace(told, clients=few, keys=told.keys[: size * len(few)])
-        beyond = np.append(told.clients[:-1], told.clients.dtype.type(self.session.clients + 5))
+        given = listed(told.clients, told.keys)
+        (first, key), (second, _), *_ = each = list(given.items())
+        beyond = dict(each[:-1]) | {self.session.clients + 5: each[-1][1]}
         own = X25519PrivateKey.generate().public_key().public_bytes_raw()
+        fewer = listing(told, dict(each[: self.rules.threshold - 1]))
         yield self.lie("server-chosen-cohort", "keys of fewer clients than the threshold", fewer)
-        yield self.lie("server-chosen-cohort", "a client outside the roster", replace(told, clients=beyond))
-        yield self.lie("swapped-keys", "one public key given for two clients", replace(told, keys=twice))
-        zeros = replace(told, keys=bytes(size) + told.keys[size:])
+        yield self.lie("server-chosen-cohort", "a client outside the roster", listing(told, beyond))
+        twice = listing(told, given | {second: key})
+        yield self.lie("swapped-keys", "one public key given for two clients", twice)
+        zeros = listing(told, given | {first: bytes(len(key))})
         yield self.lie("raw-diffie-hellman", "an all-zero public key", zeros)
         if self.rules.certified:
-            mine = replace(told, keys=own + told.keys[32:])
+            mine = listing(told, given | {first: own + key[32:]})
             yield self.lie("unsigned-keys", "keys of the server's own under a certificate", mine)
 
 
@@ -141,28 +150,25 @@ class _Neighbourhood(_Listing):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Neighbourhood, self.request)
         yield from self.lists(told)
-        strangers = set(self.keys) - set(told.clients.tolist()) - {self.me}
+        first, *others = told.clients.tolist()
+        strangers = set(self.keys) - {first, *others, self.me}
         if strangers:
-            other = sorted({*told.clients.tolist()[:-1], min(strangers)})
-            given = replace(told, clients=indices(other), keys=b"".join(self.keys[j] for j in other))
+            other = sorted({first, *others[:-1], min(strangers)})
+            given = listing(told, {j: self.keys[j] for j in other})
             yield self.lie("server-chosen-cohort", "keys of a client that is no neighbour", given)
         if told.parts:
             yield from self._other_parts(told)
-        less = replace(told, clients=told.clients[1:], keys=told.keys[len(told.keys) // len(told.clients) :])
-        if len(less.clients) >= self.rules.threshold:
+        if len(others) >= self.rules.threshold:
             story = "a neighbour dealt whose keys were kept back: no mask would be shared with it"
+            less = listing(told, {j: self.keys[j] for j in others})
             yield self.lie("server-chosen-cohort", story, less, self._all_dealt)
 
     def _other_parts(self, told: wire.Neighbourhood) -> Iterator[Forgery]:
         """One part is not the one that was committed to; the graph that would follow is shown."""
-        asked = [
-            m for m in self.transcript if m.stage == wire.REVEAL and m.recipient == self.request.recipient
-        ]
-        listed = wire.Commitments.decode(asked[-1].body)
-        other = next(at for at, j in enumerate(listed.clients.tolist()) if j != self.me)
-        parts = [*items(told.parts, 32)]
-        parts[other] = bytes(32)
-        shown = self.neighbourhood(listed, b"".join(parts))
+        committed = self.asked(wire.Commitments, wire.REVEAL)
+        other = next(j for j in committed.clients.tolist() if j != self.me)
+        parts = listed(committed.clients, told.parts) | {other: bytes(32)}
+        shown = self.neighbourhood(committed, b"".join(parts.values()))
         yield self.lie("graph", "a part of the graph's seed that was not committed to", shown)
 
     def _all_dealt(self, answer: Message) -> Message:
@@ -181,14 +187,13 @@ class _Enrolment(_Listing):
             new = wire.Proceed(self.bits({self.me}), told.clients, b"")
             yield self.lie("swapped-keys", "new keys", new)
             return
-        enrolled, size = unpack_bits(told.enrolled, self.session.clients), len(told.keys) // len(told.clients)
+        enrolled, given = unpack_bits(told.enrolled, self.session.clients), listed(told.clients, told.keys)
         lists = {"without the client itself": enrolled - {self.me}, "of too few": self.too_few(enrolled)}
         for what, some in lists.items():
-            kept = [at for at, j in enumerate(told.clients.tolist()) if j in some]
-            keys = b"".join(items(told.keys, size)[at] for at in kept)
-            changed = wire.Proceed(self.bits(some), told.clients[kept], keys)
+            changed = listing(told, {j: key for j, key in given.items() if j in some})
+            changed = replace(changed, enrolled=self.bits(some))
             yield self.lie("server-chosen-cohort", f"an enrolment {what}", changed)
-        one_less = replace(told, clients=told.clients[1:], keys=told.keys[size:])
+        one_less = listing(told, dict(list(given.items())[1:]))
         yield self.lie("server-chosen-cohort", "no key of a client that enrolled", one_less)
         yield from self.lists(told)
 
@@ -197,51 +202,30 @@ class _Delivery(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Delivery, self.request)
         dealers = unpack_bits(told.dealers, self.session.clients)
-        asked = [
-            m for m in self.transcript if m.stage == wire.SHARE and m.recipient == self.request.recipient
-        ]
-        around = read(wire.Neighbourhood, asked[-1]).clients.tolist()
-        few = {self.me, *[j for j in around if j in dealers][: self.rules.threshold - 1]}
-        others = dealers - set(around)
+        around = self.asked(wire.Neighbourhood, wire.SHARE).clients.tolist()
+        dealt, others = [j for j in around if j in dealers], dealers - set(around)
         lists = {
-            "fewer dealers than the threshold": few | others,
+            "fewer dealers than the threshold": {self.me, *dealt[: self.rules.threshold - 1]} | others,
             "fewer dealers than the least": self.too_few([*around, *others]),
             "dealers without the client itself": dealers - {self.me},
         }
         for story, some in lists.items():
-            yield self.lie("server-chosen-cohort", story, self._of(told, around, dealers, some))
-
-    def _of(
-        self, told: wire.Delivery, around: list[int], dealers: set[int], some: Collection[int]
-    ) -> wire.Delivery:
-        """The delivery of some dealers alone."""
-        dealt = [j for j in around if j in dealers]
-        kept = np.array([j in some for j in dealt], bool)
-        rows = [
-            np.frombuffer(part, np.uint8).reshape(len(dealt), -1)[kept] for part in (told.boxes, told.digests)
-        ]
-        return wire.Delivery(self.bits(some), rows[0].tobytes(), rows[1].tobytes())
+            yield self.lie("server-chosen-cohort", story, delivered(told, dealt, some, self.bits(some)))
 
 
 class _Survivors(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = unpack_bits(read(wire.Survivors, self.request).bits, self.session.clients)
-        views = {"without the client itself": told - {self.me}, "below the least": self.too_few(told)}
-        for what, view in views.items():
-            yield self.lie("survivor-sets", f"a survivor set {what}", wire.Survivors(self.bits(view)))
+        for what, view in self.views(told):
+            yield self.lie("survivor-sets", what, wire.Survivors(self.bits(view)))
 
 
 class _Opening(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Unmask, self.request)
         alive = unpack_bits(told.survivors, self.session.clients)
-        views = {
-            "without the client itself": alive - {self.me},
-            "below the least": self.too_few(alive),
-        }
-        for what, view in views.items():
-            asked = self._about(view, told, told.certificate)
-            yield self.lie("survivor-sets", f"a survivor set {what}", asked)
+        for what, view in self.views(alive):
+            yield self.lie("survivor-sets", what, self._about(view, told, told.certificate))
         gone = sorted(set(range(self.session.clients)) - alive)
         if told.boxes and gone:
             more = replace(told, boxes=told.boxes | {gone[0]: next(iter(told.boxes.values()))})
@@ -260,18 +244,10 @@ class _Opening(_Lies):
     def _about(self, view: set[int], told: wire.Unmask, certificate: Certificate | None) -> wire.Unmask:
         """The request about a view, with the boxes and signed inputs that fit it and the votes."""
         boxes = {j: box for j, box in told.boxes.items() if j in view}
-        if not self.rules.voted:
-            return replace(told, survivors=self.bits(view), boxes=boxes)
-        voted = set(certificate.voters.tolist()) if certificate is not None else set()
-        opened = Places(self.rules, graph_seed(self.session, self.transcript), view).peers(self.me)
-        silent = b"".join(self.signatures[j] for j in opened if j not in voted)
-        return wire.Unmask(self.bits(view), certificate, silent, boxes)
-
-    @functools.cached_property
-    def signatures(self) -> dict[int, bytes]:
-        """What each client signed with its input."""
-        sent = (m for m in self.transcript if m.stage == wire.INPUT and m.recipient == SERVER)
-        return {m.sender.number: wire.Masked.decode(m.body).signature for m in sent}
+        owners = Places(self.rules, graph_seed(self.session, self.transcript), view).peers(self.me)
+        inputs = self.said(wire.Masked, wire.INPUT)
+        signed = {j: inputs[j].signature for j in owners}
+        return wire.Unmask.about(self.bits(view), certificate, signed, boxes)
 
 
 def _bad_certificates(good: Certificate) -> Iterator[tuple[str, Certificate]]:

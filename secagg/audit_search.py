@@ -16,11 +16,13 @@ from protocols.codec import Record
 from protocols.errors import Misuse, PolicyRefusal
 from protocols.kernel import SERVER, Message, client, message
 from protocols.opening import Attack, Check, Graphs, Group, Odds, Rule
+from protocols.roles import read
 from protocols.session import Session
 from secagg import messages as wire
 from secagg.audit_view import graph_seed
+from secagg.audit_wording import delivered, listing
 from secagg.choose import Wishes, choose, insist
-from secagg.messages import indices, items, pack_bits, unpack_bits
+from secagg.messages import listed, pack_bits, unpack_bits
 from secagg.parameters import Infeasible, Plan
 from secagg.parameters.rules import BEACON_ROUNDS, MOST_TRIES, least_held
 from secagg.places import Places
@@ -154,10 +156,9 @@ class _Liar:
     """
 
     def __init__(self, session: Session, attack: Attack, seed: bytes) -> None:
-        self.session, self.attack, self.rules = session, attack, rules_of(session)
-        self.everybody, reuse = frozenset(range(session.clients)), self.rules.parameters.reuse
+        self.session, self.attack, self.seed, self.rules = session, attack, seed, rules_of(session)
+        self.everybody = frozenset(range(session.clients))
         self.around = [frozenset(self.rules.neighbours(i, seed)) for i in range(session.clients)]
-        self.opens = [self.everybody - {i} if reuse else near for i, near in enumerate(self.around)]
         self.voters = set(self.rules.voters(seed)) if self.rules.agrees else set()
         self.votes: list[dict[int, bytes]] = [{} for _ in attack.views]
         self.inputs: dict[tuple[int, frozenset[int]], bytes] = {}
@@ -178,38 +179,29 @@ class _Liar:
             return [attack.named[attack.signs[index]]]
         return [self.everybody - (self.around[index] - attack.lists[index])]
 
-    def mates(self, index: int, dealers: frozenset[int]) -> frozenset[int]:
-        """Those of its neighbours that a client is given anything of."""
-        return dealers if index in self.attack.corrupt else dealers & self.attack.lists[index]
-
     def delivery(self, request: Message, dealers: frozenset[int]) -> bytes:
-        """A request for input with other dealers."""
-        if self.rules.parameters.reuse:
-            return self._enrolment(request, dealers)
-        told, me = wire.Delivery.decode(request.body), request.recipient.number
-        dealt = self.around[me] & unpack_bits(told.dealers, self.session.clients)
-        kept = np.array([j in self.mates(me, dealers) for j in sorted(dealt)], bool)
-        both = (told.boxes, told.digests)
-        rows = [np.frombuffer(part, np.uint8).reshape(len(kept), -1)[kept] for part in both]
-        return wire.Delivery(self.bits(dealers), rows[0].tobytes(), rows[1].tobytes()).encode()
-
-    def _enrolment(self, request: Message, dealers: frozenset[int]) -> bytes:
-        told, me = wire.Proceed.decode(request.body), request.recipient.number
-        if not told.enrolled:  # a later round
+        """A request for input with other dealers, and with what some of the neighbours gave (a corrupt client: all)."""
+        if self.rules.parameters.epoch:
             return request.body
-        size = len(told.keys) // len(told.clients)
-        keys = dict(zip(told.clients.tolist(), items(told.keys, size), strict=True))
-        holders = set(Places(self.rules, self.rules.seed, dealers).peers(me)) - self.around[me]
-        given = [j for j in keys if j in dealers & holders or j in self.mates(me, dealers)]
-        return wire.Proceed(self.bits(dealers), indices(given), b"".join(keys[j] for j in given)).encode()
+        me, bits = request.recipient.number, self.bits(dealers)
+        mates = dealers if me in self.attack.corrupt else dealers & self.attack.lists[me]
+        if not self.rules.parameters.reuse:
+            told = read(wire.Delivery, request)
+            dealt = sorted(self.around[me] & unpack_bits(told.dealers, self.session.clients))
+            return delivered(told, dealt, mates, bits).encode()
+        asked = read(wire.Proceed, request)
+        given = (
+            mates | dealers.intersection(Places(self.rules, self.seed, dealers).peers(me)) - self.around[me]
+        )
+        keys = {j: key for j, key in listed(asked.clients, asked.keys).items() if j in given}
+        return replace(listing(asked, keys), enrolled=bits).encode()
 
     def heard(self, index: int, dealers: frozenset[int], answer: Message) -> None:
         """An input came, with reused keys boxes for the holders."""
-        said = wire.Masked.decode(answer.body)
+        said = read(wire.Masked, answer)
         self.inputs[index, dealers] = said.signature
         if said.dealing is not None:
-            boxes = items(said.dealing.boxes, len(said.dealing.boxes) // max(1, len(said.dealing.holders)))
-            self.boxes[index] = dict(zip(said.dealing.holders.tolist(), boxes, strict=True))
+            self.boxes[index] = listed(said.dealing.holders, said.dealing.boxes)
 
     def polls(self, index: int, views: Collection[int]) -> Generator[Message, Transcript, None]:
         """The requests to vote for some views; the votes come back."""
@@ -221,24 +213,17 @@ class _Liar:
 
     def unmask(self, index: int, v: int) -> wire.Unmask:
         """The request to open a view."""
-        certificate, view = self.certificate(v), self.attack.views[v]
-        owners = self.opens[index] & view
-        boxes = {i: self.boxes[i][index] for i in sorted(owners) if index in self.boxes.get(i, ())}
-        return wire.Unmask(self.bits(view), certificate, self.signed(owners, v, certificate), boxes)
+        view, named, unsigned = self.attack.views[v], self.attack.named[v], bytes(64 * self.rules.voted)
+        owners = Places(self.rules, self.seed, view).peers(index)
+        signed = {j: self.inputs.get((j, named), unsigned) for j in owners}
+        boxes = {i: self.boxes[i][index] for i in owners if index in self.boxes.get(i, ())}
+        return wire.Unmask.about(self.bits(view), self.certificate(v), signed, boxes)
 
     def certificate(self, v: int) -> Certificate | None:
         """Of the votes for a view, as many as are needed or came."""
         votes = {i: vote for i, vote in self.votes[v].items() if i in self.voters}
         needed = min(self.rules.parameters.quorum, len(votes))
         return certify(votes, needed) if self.rules.agrees else None
-
-    def signed(self, owners: Collection[int], v: int, certificate: Certificate | None) -> bytes:
-        """The signed inputs of those who did not vote for a view."""
-        if not self.rules.voted:
-            return b""
-        voted = set(certificate.voters.tolist()) if certificate is not None else set()
-        silent = sorted(set(owners) - voted)
-        return b"".join(self.inputs.get((j, self.attack.named[v]), bytes(64)) for j in silent)
 
     def bits(self, some: Collection[int]) -> bytes:
         return pack_bits(some, self.session.clients)

@@ -23,7 +23,7 @@ from secagg.client.masking import Masking
 from secagg.client.resuming import Resuming
 from secagg.commitments import KEY, SEED, edge_kind, joint_seed
 from secagg.masking import apply_masks
-from secagg.messages import indices, items, pack_bits, unpack_bits
+from secagg.messages import indices, listed, pack_bits, unpack_bits
 from secagg.packing import unpack
 from secagg.places import EDGE_BYTES, SEED_BYTES, Places
 from secagg.rules import rules_of
@@ -147,11 +147,9 @@ class View:
         """What lies in the boxes that others sealed for a holder, by owner."""
         channels = state._keys("seal", self.places(index).peers(index), state.memory.channels, 32)
         for owner, dealing in self.dealt.items():
-            row = dealing.row(index)
-            if row >= 0 and owner in channels:
-                box = items(dealing.boxes, len(dealing.boxes) // len(dealing.holders))[row]
-                if share := unsealed(state, owner, channels[owner], box):
-                    yield owner, share
+            box = listed(dealing.holders, dealing.boxes).get(index)
+            if box and owner in channels and (share := unsealed(state, owner, channels[owner], box)):
+                yield owner, share
 
     def _secret(self, owner: int, kind: bytes) -> bytes | None:
         what = owner, kind

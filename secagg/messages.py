@@ -6,6 +6,7 @@ byte string, in the same order. Everything a relay may not read is in `boxes`. W
 the masked vectors; with reused keys they come along with them, and are handed on with the request to open.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -202,6 +203,18 @@ class Unmask(Body):
     inputs: bytes = field(metadata=whole(SIGNATURE_BYTES))
     boxes: dict[int, bytes] = field(default_factory=dict)
 
+    @classmethod
+    def about(
+        cls,
+        survivors: bytes,
+        certificate: Certificate | None,
+        signed: Mapping[int, bytes],
+        boxes: dict[int, bytes],
+    ) -> "Unmask":
+        """Return the request. signed: what each survivor signed whose shares the client holds, in ascending order."""
+        voted = certificate.signers if certificate else ()
+        return cls(survivors, certificate, b"".join(signed[j] for j in signed if j not in voted), boxes)
+
 
 @dataclass(frozen=True, eq=False)
 class Opened(Body):
@@ -232,8 +245,8 @@ def items(data: bytes, size: int) -> list[bytes]:
 
 
 def listed(clients: Indices, data: bytes) -> dict[int, bytes]:
-    """Return items of 32 bytes by the clients that they belong to."""
-    return dict(zip(clients.tolist(), items(data, 32), strict=True))
+    """Return items of one size, end to end, by the clients that they belong to."""
+    return dict(zip(clients.tolist(), items(data, len(data) // max(1, len(clients))), strict=True))
 
 
 def pack_bits(clients: Any, size: int) -> bytes:

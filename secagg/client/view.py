@@ -3,7 +3,7 @@
 What does not belong here: shares, masks. The rules behind it are in docs/security.md.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 
 from protocols.agreement import Ballot, agreed, cast, check_certificate
@@ -65,14 +65,14 @@ class View(Record):
             signed = masked_bytes(session.context, self.graph_seed, self.dealers, j)
             check_signature(keys[j], MASK, signed, signature, str(client(j)))
 
-    def _certified(self, session: Session, asked: Unmask, keys: dict[int, bytes]) -> set[int]:
+    def _certified(self, session: Session, asked: Unmask, keys: dict[int, bytes]) -> Set[int]:
         """Who signed the survivors, a quorum; nobody where later rounds of reused keys have no vote."""
         rules = rules_of(session)
         if (asked.certificate is not None) != rules.agrees:
             raise refuse("nobody signed the survivors" if rules.agrees else "votes in a session without them")
         if asked.certificate is None:
-            return set()
+            return frozenset()
         voters = {j: keys[j] for j in rules.voters(self.graph_seed) if j in keys}
         digest = agreed(session.context, view_facts(self.graph_seed, self.dealers, asked.survivors))
         check_certificate(asked.certificate, voters, rules.parameters.quorum, digest)
-        return set(asked.certificate.voters.tolist())
+        return asked.certificate.signers

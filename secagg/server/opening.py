@@ -115,12 +115,11 @@ def ask_to_unmask(
     """Return the last state, and its requests to whoever holds shares."""
     state = Opening(session, facts, total, arrived, {}, {}, [])
     bits, asks = pack_bits(arrived, session.clients), []
-    voted = set() if certificate is None else set(certificate.voters.tolist())
     for i in state.asked():
         owners = [j for j in state.places.peers(i) if j in arrived]
-        signed = b"".join(arrived[j].signature for j in owners if j not in voted)
+        signed = {j: arrived[j].signature for j in owners}
         boxes = {j: _box(state, j, i) for j in owners} if state.places.reuse else {}
-        asks.append(state.request(UNMASK, i, Unmask(bits, certificate, signed, boxes)))
+        asks.append(state.request(UNMASK, i, Unmask.about(bits, certificate, signed, boxes)))
     return Step(state, tuple(asks))
 
 
