@@ -73,9 +73,8 @@ def scale_for(
         return make_accountant(accountant).add(planned(scale)).epsilon(delta)
 
     factor = 2.0
-    if (
-        accountant == "pld"
-    ):  # the Renyi price is quick and near: few distributions have to be convolved from there
+    # the Renyi price is quick and near: few distributions have to be convolved from there
+    if accountant == "pld":
         try:
             start = scale_for(planned, epsilon=epsilon, delta=delta, accountant="rdp", start=start)
             factor = 1.2

@@ -212,9 +212,8 @@ class DistributedPlan(PricedLayer):
             "relation": self.relation,
         }
         if self.noise == "gaussian":
-            if (
-                self.correlation is not None
-            ):  # the chance that a dithered row moves further than stated, as distance
+            # the chance that a dithered row moves further than stated, as distance
+            if self.correlation is not None:
                 common["sampler_distance"] = SAMPLER_DISTANCE + encoding.DITHERED / plan.dims
             return DiscreteGaussianSum(sensitivity=moved, share_variance=grid.share_variance, **common)
         total = grid.share_variance * plan.shares

@@ -119,9 +119,8 @@ def choose(demand: Demand, bits: int | None = None, overflow: float = OVERFLOW, 
     if bits is None:
         step = _bisect(lambda s: _waste(demand, s) <= waste, demand)
         modulus = 1 << max(2, math.ceil(math.log2(least_modulus(demand, step, overflow))))
-        step = _bisect(
-            lambda s: least_modulus(demand, s, overflow) > modulus, demand
-        )  # the power of two leaves room
+        # the power of two leaves room
+        step = _bisect(lambda s: least_modulus(demand, s, overflow) > modulus, demand)
     else:
         if not 2 <= bits <= MAX_BITS:
             raise Misuse(f"expected from 2 to {MAX_BITS} bits per value, got {bits}")

@@ -66,9 +66,8 @@ class Event:
             value = getattr(self, name)
             wanted = int if isinstance(low, int) else float
             if wanted is float and type(value) is int and abs(value) < 2**53:
-                value = float(
-                    value
-                )  # written 1 and meant 1.0; the event stays the same whichever was written
+                # written 1 and meant 1.0; the event stays the same whichever was written
+                value = float(value)
                 object.__setattr__(self, name, value)
             if type(value) is not wanted or not low <= value <= high:
                 raise Misuse(

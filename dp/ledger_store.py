@@ -211,9 +211,8 @@ def _digest(before: str, fields: dict[str, Any]) -> str:
 
 def entries(connection: sqlite3.Connection) -> Iterator[Entry]:
     """Every charge in order."""
-    for row in connection.execute(
-        "SELECT * FROM charges ORDER BY id"
-    ):  # the columns are Entry's fields, in order
+    # the columns are Entry's fields, in order
+    for row in connection.execute("SELECT * FROM charges ORDER BY id"):
         yield Entry(*row)
 
 

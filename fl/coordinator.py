@@ -116,9 +116,8 @@ class Coordinator:
         self.setup.strategy.plan(replace(run, corrupt=corrupt))
         sample = self.sample()
         self.setup.require_weights(sample.plan.summed.weight_cap)
-        if (
-            self.setup.options.metrics != RunOptions.metrics
-        ):  # the default's are left out where noise forbids them
+        # the default's are left out where noise forbids them
+        if self.setup.options.metrics != RunOptions.metrics:
             require_metrics(sample)
         demanded = sample.plan.min_survivors
         self._require_survivors(demanded, run)
@@ -128,9 +127,8 @@ class Coordinator:
                 f"a layer demands {demanded} survivors, and another one's price counts on a secret choice of clients: "
                 f"say min_survivors={demanded}, so that rounds with fewer are part of that price"
             )
-        if (
-            self.hidden and run.sampling == "poisson"
-        ):  # as many as can be chosen must fit; too many is never in the price
+        # as many as can be chosen must fit; too many is never in the price
+        if self.hidden and run.sampling == "poisson":
             with suppress(TooFewSurvivors):
                 new_session(self.setup.stack.secure_sum, self.open(1, self.setup.names))
         self._check_sums(self.setup.options.min_survivors, run)

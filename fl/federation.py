@@ -303,9 +303,8 @@ class Federation:
             parts = self.coordinator.open_all(number, asked)
         except Aborted as error:
             result = RoundResult(number, asked, abandoned=error.reason)
-            if (
-                self.coordinator.hidden
-            ):  # that too few were chosen is priced: the round is paid for like any other
+            # that too few were chosen is priced: the round is paid for like any other
+            if self.coordinator.hidden:
                 self.account.charge(self.coordinator.sample().plan.events(()), number)
         else:
             result = self._play(parts) if lost is None else self._count(lost, parts)

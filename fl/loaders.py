@@ -82,9 +82,8 @@ def _in_batch(batch: Any) -> int:
     """Return the common first dimension of a batch's tensors; 1 where they have none: a single example."""
     several = list(batch.values()) if isinstance(batch, Mapping) else batch
     parts = several if isinstance(several, list | tuple) else [batch]
-    told = [
-        part for part in parts if not isinstance(part, list | tuple | Mapping | None)
-    ]  # these come with tensors
+    # these come with tensors
+    told = [part for part in parts if not isinstance(part, list | tuple | Mapping | None)]
     sizes = {tuple(getattr(part, "shape", ()))[:1] for part in told}
     (size,) = sizes.pop() or (1,) if len(sizes) == 1 else (1,)
     return int(size)

@@ -194,9 +194,8 @@ class RoundPlan:
         """
         part = next(part for part in self.parts if part.signals[0].block == block)
         largest = float(np.abs(vector).max(initial=0.0)) or 1.0
-        length = float(
-            np.linalg.norm(vector / largest)
-        )  # in units of the largest: the norm may not fit a float
+        # in units of the largest: the norm may not fit a float
+        length = float(np.linalg.norm(vector / largest))
         if part.norm is not None and length > part.norm / largest:
             vector = vector / largest * (part.norm / length)
         return part.quantiser.decode(part.quantiser.encode(vector)[0]) if part.quantiser else vector

@@ -123,9 +123,8 @@ def _groups(plan: Plan) -> Iterator[Group]:
     if plan.window:
         yield Group(k // 2, n, False, plan.window, plan.window)
     if plan.committee:
-        twice = (
-            2 * plan.quorum - plan.committee
-        )  # so many corrupt members certify two views; with reused keys t open all
+        # so many corrupt members certify two views; with reused keys t open all
+        twice = 2 * plan.quorum - plan.committee
         yield Group(plan.committee, 1, False, min(twice, t) if plan.cohort.reuse else twice, plan.quorum)
 
 

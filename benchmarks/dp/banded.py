@@ -53,9 +53,8 @@ def _strategy(rounds: int, separation: int, participations: int) -> dict[str, An
     strategy = optimised(rounds, separation)
     seconds = time.process_time() - began
     workload, best = series(rounds), np.array(real(rounds, separation))
-    four = min(
-        error(np.rint(size * best), workload) for size in np.linspace(7.5, 15.49, 64)
-    )  # integers of four bits, whether or not they are enough
+    # integers of four bits, whether or not they are enough
+    four = min(error(np.rint(size * best), workload) for size in np.linspace(7.5, 15.49, 64))
     return {
         "rounds": rounds,
         "separation": separation,

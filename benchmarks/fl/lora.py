@@ -75,9 +75,8 @@ def _texts() -> tuple[torch.Tensor, torch.Tensor, int]:
             f"lora reads dickens/98-0.txt.gz and tinyshakespeare/input.txt.gz: no {missing[0]} in SECAGG_DATA"
         )
     texts = [gzip.decompress(path.read_bytes()).decode("utf-8", "ignore") for path in paths]
-    known = {
-        letter: at + 1 for at, letter in enumerate(sorted(set(texts[1])))
-    }  # 0: a letter that Shakespeare lacks
+    # 0: a letter that Shakespeare lacks
+    known = {letter: at + 1 for at, letter in enumerate(sorted(set(texts[1])))}
     public, private = (torch.tensor([known.get(letter, 0) for letter in text]) for text in texts)
     return public, private, len(known) + 1
 

@@ -45,8 +45,7 @@ def sensitivity(matrix: Floats, separation: int, participations: int) -> float:
     apart = np.abs(places[:, None] - places[None, :])
     gram[(apart > 0) & (apart < separation)] = 0.0
     own = np.diag(gram)
-    if np.count_nonzero(gram) > np.count_nonzero(
-        own
-    ):  # the dearest pattern seen from each row, itself among it
+    # the dearest pattern seen from each row, itself among it
+    if np.count_nonzero(gram) > np.count_nonzero(own):
         own = np.array([dearest(row, separation, participations) for row in gram])
     return math.sqrt(dearest(own, separation, participations))

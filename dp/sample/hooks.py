@@ -292,9 +292,8 @@ def reaches(loss: torch.Tensor, model: nn.Module) -> bool:
     while todo:
         node = todo.pop()
         held = getattr(node, "variable", None)
-        if (
-            id(getattr(held, "orig_weight", held)) in parameters
-        ):  # expanded weights stand before the parameter
+        # expanded weights stand before the parameter
+        if id(getattr(held, "orig_weight", held)) in parameters:
             return True
         if node is not None and node not in seen:
             seen.add(node)

@@ -293,9 +293,8 @@ class SampleDP(PricedLayer):
 
     def _keep(self, account: ClientAccount, facts: RoundFacts) -> None:
         if facts.store is not None:
-            checked = (
-                account.engine is not None and account.engine.checked
-            )  # follows its examples: its own store alone
+            # follows its examples: its own store alone
+            checked = account.engine is not None and account.engine.checked
             facts.store.put(_place(facts), json.dumps({"checked": checked, **_kept(account)}).encode())
 
     # -- the account --

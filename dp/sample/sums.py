@@ -67,9 +67,8 @@ def _kernels() -> tuple[Callable[..., Any], Callable[..., Any]]:
 
     def norms(values: Any, out: Any) -> None:
         for i in range(values.shape[0]):
-            for at in range(
-                0, values.shape[1], 4096
-            ):  # parts, or the sum of a billion squares is off by 10^-8
+            # parts, or the sum of a billion squares is off by 10^-8
+            for at in range(0, values.shape[1], 4096):
                 total = 0.0
                 for j in range(at, min(at + 4096, values.shape[1])):
                     value = np.float64(values[i, j])

@@ -12,10 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 APP = Path(__file__).resolve().parent
-sys.path[:0] = [
-    str(APP),
-    str(APP.parents[1]),
-]  # the app lies beside this script, the package `examples` above it
+# the app lies beside this script, the package `examples` above it
+sys.path[:0] = [str(APP), str(APP.parents[1])]
 
 from digits_app.federation import SITES, make_federation  # noqa: E402
 from rich.console import Console  # noqa: E402
@@ -46,9 +44,8 @@ class Shown:
 
 
 def main() -> None:
-    signal.signal(
-        signal.SIGTERM, lambda *_: sys.exit(143)
-    )  # leaving stops everything, however it is asked for
+    # leaving stops everything, however it is asked for
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     console = Console()
     with tempfile.TemporaryDirectory(prefix="secagg-flower-demo-") as name:
         folder = Path(name)

@@ -124,9 +124,8 @@ def join(rounds: Rounds, name: str, folder: Path, url: str, train: Callable[[Mod
             if offer.session is None or offer.terms is None:
                 return offer.model
             broadcast = rounds.shown(offer.terms.number, offer.model)
-            session = party.session(
-                broadcast, offer.session, offer.terms
-            )  # of what *we* were shown, or refused
+            # of what *we* were shown, or refused
+            session = party.session(broadcast, offer.session, offer.terms)
             store.advance("round", session.round)  # each once, whatever the server says
             runtime = Runtime(rounds.stack.secure_sum, session, store)
             answers = runtime.begin(party.begin(broadcast, session, index, own, "over-http"))

@@ -32,9 +32,8 @@ class Arrays(torch.nn.Module):
             if entry in self._parameters or entry in self._buffers:
                 raise Misuse(f"weights: {name!r} is named like another array, once dots are read as slashes")
             tensor = _tensor(name, array)
-            if (
-                tensor.is_floating_point() or tensor.is_complex()
-            ):  # past register_parameter, for any name will do
+            # past register_parameter, for any name will do
+            if tensor.is_floating_point() or tensor.is_complex():
                 self._parameters[entry] = torch.nn.Parameter(tensor)
             else:
                 self._buffers[entry] = tensor
@@ -121,9 +120,8 @@ def examples_of(whose: str, data: Any) -> int:
     sizes = {_rows(part) for part in (parts if several else [data])} - {None}
     size = sizes.pop() if len(sizes) == 1 else None
     alike = isinstance(data, list) and len(set(shapes)) == 1 and len(shapes) == len(data)
-    if size is None or (
-        alike and size != len(data)
-    ):  # arrays of one shape may be examples, or columns of them
+    # arrays of one shape may be examples, or columns of them
+    if size is None or (alike and size != len(data)):
         raise Misuse(
             f"{whose}: cannot tell how many examples {type(data).__name__} holds: give an array, or a tuple or dict of "
             "arrays whose first dimensions agree, or an object with len()"

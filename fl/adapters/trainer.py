@@ -110,9 +110,8 @@ def _around(trainer: Any, model: Any) -> Any:
     ]
     for held in ("_models", "_optimizers", "_schedulers", "_dataloaders"):
         setattr(own.accelerator, held, [])
-    own.accelerator.free_memory = lambda *held: list(
-        held
-    )  # it collects garbage, which takes longer than a small epoch
+    # it collects garbage, which takes longer than a small epoch
+    own.accelerator.free_memory = lambda *held: list(held)
     return own
 
 

@@ -167,9 +167,8 @@ class FederatedWork:
     def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
         """Open the round for oneself."""
         coordinator, terms, shown = self.coordinator, header.terms, self.shown(header, content)
-        run = RunHeader.of(
-            coordinator.planned(terms.run.rounds)
-        )  # its own: another one is refused with the terms
+        # its own: another one is refused with the terms
+        run = RunHeader.of(coordinator.planned(terms.run.rounds))
         coordinator.run, coordinator.origin = run.facts(), terms.origin
         if not isinstance(self.setup.strategy, Stepped):  # which goes on with the clients of an earlier round
             coordinator.participants.require_chosen(terms.number, session.roster)
@@ -188,9 +187,8 @@ class FederatedWork:
         require_manifest(manifest, self.setup.strategy.buffers)
         reference = with_values(flatten(shown, coordinator.schema), coordinator.reference())
         manifest.require_base(name, reference.digest)
-        if manifest.version(
-            name
-        ).age:  # or a server has the same training done, and summed, in every later buffer
+        # or a server has the same training done, and summed, in every later buffer
+        if manifest.version(name).age:
             raise ProtocolViolation(
                 "expected work on the newest model of the run's chain, got an older one", "server"
             )

@@ -149,9 +149,8 @@ class NodeParty:
         if saved is None:
             raise PolicyRefusal("no such session was begun here, or it is over")
         begun = Begun.decode(saved)
-        if (
-            self.own is None
-        ):  # after a start in the same message, its facts are kept: seconds, an update sent again
+        # after a start in the same message, its facts are kept: seconds, an update sent again
+        if self.own is None:
             self._take_part(begun.arrays)
         assert self.own is not None
         runtime = self._runtime(self.own, begun.session)

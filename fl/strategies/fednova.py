@@ -81,9 +81,8 @@ class FedNova(FedAvg):
     def move(self, mean: Mean) -> Floats:
         if self.tau is not None:
             return self.step(mean.vector)
-        taken = min(
-            max(float(mean.blocks[STEPS][0]), 1.0), float(self.max_steps)
-        )  # noise may take it anywhere
+        # noise may take it anywhere
+        taken = min(max(float(mean.blocks[STEPS][0]), 1.0), float(self.max_steps))
         moved = self.step(mean.vector) * (taken / self._scale)
         self._scale = taken
         return moved

@@ -91,9 +91,8 @@ class RFA(Stepped):
 
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
         away = float(np.linalg.norm(difference))
-        weight = (
-            np.minimum(1.0, self.radius / away) if away else 1.0
-        )  # not a number where the difference is none
+        # not a number where the difference is none
+        weight = np.minimum(1.0, self.radius / away) if away else 1.0
         source = Resending(facts, self.name, self.iterations).source(task, vector := weight * difference)
         blocks = {} if self.damped else {WEIGHT: np.array([weight])}
         return Extras(blocks=blocks, vector=vector, source=source)

@@ -38,9 +38,8 @@ def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Modul
     usual = frozenset(kind for kind in kinds if _is_usual(kind))
     made: nn.Module = _clone(module, memo, usual)
     known = values.keys() <= named.keys() and all(id(own) in memo for own in named.values())
-    if (
-        not known or usual != kinds
-    ):  # other names, or modules or tensors that know themselves how they are copied
+    # other names, or modules or tensors that know themselves how they are copied
+    if not known or usual != kinds:
         made.load_state_dict(dict(values))
         made.to(device)
     return made

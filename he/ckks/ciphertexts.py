@@ -129,9 +129,8 @@ class Adder(Record):
 
     def _into(self, total: Words, words: Words, half: int) -> None:
         np.add(total, words, out=total)
-        if not self.parameters.dropped[
-            half
-        ]:  # whole residues stay reduced; shortened ones have room for every client
+        # whole residues stay reduced; shortened ones have room for every client
+        if not self.parameters.dropped[half]:
             np.mod(total, np.uint64(self.parameters.modulus), out=total)
 
     def finish(self) -> Sum:

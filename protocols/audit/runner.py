@@ -142,9 +142,8 @@ def check(
         if isinstance(first, NotChecked):
             unseen = isinstance(first, NotVisible) and subject.level == "black"
             return done(Status.NOT_VISIBLE if unseen else Status.NOT_CHECKED, str(first))
-        over = (
-            time.perf_counter() - began >= seconds
-        )  # then what hypothesis says of itself is the alarm's doing
+        # then what hypothesis says of itself is the alarm's doing
+        over = time.perf_counter() - began >= seconds
         if not isinstance(first, OutOfTime) and not (over and isinstance(first, HypothesisException)):
             return failed(first, repeats)
         if found:

@@ -92,18 +92,16 @@ class FileStore(Store):
             raise RollbackDetected(
                 f"store {self.name!r} is another version {version} than the one last answered from"
             )
-        if (
-            version > anchor.version
-        ):  # killed between the two renames of a save: nothing left before, now it may
+        # killed between the two renames of a save: nothing left before, now it may
+        if version > anchor.version:
             write_atomic(self._anchor_path, sealer.anchor(version, data))
         return version, entries
 
     def _save(self, version: int, entries: dict[str, bytes]) -> None:
         sealer = self._sealer()
         data = sealer.seal(version, entries)
-        state = prepare(
-            self.path, data
-        )  # both on disk before either name changes: a full disk changes nothing
+        # both on disk before either name changes: a full disk changes nothing
+        state = prepare(self.path, data)
         try:
             anchor = prepare(self._anchor_path, sealer.anchor(version, data), sync=self._sync)
         except StoreError:

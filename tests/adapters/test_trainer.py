@@ -94,9 +94,8 @@ def test_only_what_trains_travels_and_bytes_follow_the_named_parameters(tmp_path
         session = federation.engine.session
         sent[rank] = (sum(p.numel() for p in trains.values()), result.history[0].bytes_up_per_client, session)
     (small, fewer, session), (large, more, _) = sent[2], sent[4]
-    assert more - fewer == pytest.approx(
-        (large - small) * session.ring_bits() / 8, abs=8
-    )  # nothing else grows
+    # nothing else grows
+    assert more - fewer == pytest.approx((large - small) * session.ring_bits() / 8, abs=8)
 
 
 @pytest.mark.parametrize("accumulate", [1, 2])

@@ -49,9 +49,8 @@ def test_the_wheel_holds_exactly_the_five_packages(tmp_path: Path) -> None:
     assert {str(path.relative_to(ROOT)) for path in modules} <= held
     assert {f"{name}/py.typed" for name in FIVE} <= held
     assert "entry_points.txt" in {parts[-1] for parts in names}
-    assert [
-        word for word in (b"CertificateBuilder", b"flower-superlink") if word in code
-    ] == []  # for tests alone
+    # for tests alone
+    assert [word for word in (b"CertificateBuilder", b"flower-superlink") if word in code] == []
 
 
 def test_the_extras_of_the_metadata_are_the_ones_the_guard_knows() -> None:

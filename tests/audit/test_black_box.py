@@ -165,11 +165,8 @@ def test_a_wrong_sum_is_found_without_a_word_about_tolerance() -> None:
     assert audit(BlackBox(wrong), only=["exact-sum"]).properties[0].status is Status.FAILED
 
 
-OLD, LEGACY, PYTHONS = (
-    np.random.default_rng(0),
-    np.random.RandomState(0),
-    random.Random(0),
-)  # as modules have them
+# as modules have them
+OLD, LEGACY, PYTHONS = (np.random.default_rng(0), np.random.RandomState(0), random.Random(0))
 fresh = default_rng
 
 

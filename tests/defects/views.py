@@ -184,9 +184,8 @@ DEFECTS = (
         "window rule off",
         plant=put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
         protocol=SecAggPlus,
-        searched=Searched(
-            complete=(), sparse=(), ring=((22, 11),), glance=0.2
-        ),  # at once; at 20 it takes 2 s
+        # at once; at 20 it takes 2 s
+        searched=Searched(complete=(), sparse=(), ring=((22, 11),), glance=0.2),
     ),
     split(
         "a vote without the session's digest",

@@ -151,10 +151,8 @@ def rostered(folder: Path, policy: dict[str, Any], **named: Any) -> tuple[Direct
     apps, keys = {}, {}
     for node_id, node in enumerate(files.nodes, start=1):
         write_site(files, node, policy)
-        config = {
-            "secagg-site": str(node.identity.parent),
-            "partition-id": 99,
-        }  # the roster names it, not this
+        # the roster names it, not this
+        config = {"secagg-site": str(node.identity.parent), "partition-id": 99}
         apps[node_id] = (federation().client_app(**named), config)
         keys[node_id] = pem(node.auth_public)
     given = {"roster": SignedRoster.load(files.roster), "authority": files.authority_key}

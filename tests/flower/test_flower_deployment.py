@@ -32,9 +32,8 @@ def test_a_federation_survives_a_kill_a_pause_and_a_restart(tmp_path: Path) -> N
         d.it.nodes["site-2"].signal(signal.SIGCONT)
         d.release("site-2", "unmask")
 
-        d.hold(
-            "site-3", "masked-input"
-        )  # the ServerApp is killed in the middle of a round, and started again
+        # the ServerApp is killed in the middle of a round, and started again
+        d.hold("site-3", "masked-input")
         d.reached("site-3", "masked-input")
         for pid in d.it.serverapps():
             os.kill(pid, signal.SIGKILL)

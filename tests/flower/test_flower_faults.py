@@ -336,9 +336,8 @@ def test_a_round_that_a_kill_interrupted_stays_charged(tmp_path: Path) -> None:
     armed.clear()
     again = PrivateStrategy(fedavg(2), layers(), **named)
     again.start(grid, arrays_of(model()), num_rounds=2)
-    assert [report.number for report in again.history] == [
-        2
-    ]  # updates of round 1 had left: it is lost, and paid for
+    # updates of round 1 had left: it is lost, and paid for
+    assert [report.number for report in again.history] == [2]
     assert [event.facts["noise_multiplier"] for event in again.account.events] == [11.0, 12.0]
     assert len(again.statement().events) == 2
 

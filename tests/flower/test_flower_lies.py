@@ -151,9 +151,8 @@ def test_what_a_node_spends_claims_nothing_of_who_was_asked() -> None:
     plan = stack.round(RoundFacts(run, 1, ("a", "b"), bytes(32)), np.zeros(1))
     (claimed,), (own,) = plan.events(("a", "b")), party_events(plan, "a")
     assert (claimed.facts["sample_rate"], own.facts["sample_rate"]) == (0.1, 1.0)
-    assert own == replace(
-        claimed, facts={**claimed.facts, "sample_rate": 1.0}
-    )  # the noise that is really added
+    # the noise that is really added
+    assert own == replace(claimed, facts={**claimed.facts, "sample_rate": 1.0})
     assert from_fact(own).unit == "client"
 
 

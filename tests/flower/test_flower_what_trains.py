@@ -70,9 +70,8 @@ def test_what_does_not_train_travels_in_neither_direction(tmp_path: Path) -> Non
     assert all(names == {"head.weight", "head.bias"} for names in sent)
     assert same(result.model, of(Adapted, []).fit(2).model)
     head = 4 * (30 * 2 + 2)
-    assert all(
-        entry.bytes_down_per_client < head + 6000 for entry in result.history
-    )  # 6000: session and frames
+    # 6000: session and frames
+    assert all(entry.bytes_down_per_client < head + 6000 for entry in result.history)
 
 
 def test_a_node_that_makes_another_frozen_part_trains_nothing(tmp_path: Path) -> None:

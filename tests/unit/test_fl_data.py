@@ -138,9 +138,8 @@ def test_the_given_folder_is_the_only_one_searched(nowhere: Path, compressed: bo
     assert where.startswith(str(nowhere / "mine"))
     assert str(nowhere / "system") in obtain(toy_source(), None)[1]
     with pytest.raises(DataMissing, match=r"empty/toy \(--data-dir\)") as missing:
-        obtain(
-            toy_source(), nowhere / "empty"
-        )  # a typing error in its name ran on the files of another folder
+        # a typing error in its name ran on the files of another folder
+        obtain(toy_source(), nowhere / "empty")
     assert "system" not in str(missing.value)
 
 

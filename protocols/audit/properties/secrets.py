@@ -123,9 +123,8 @@ def nothing_lingers_in_memory(subject: Any, data: Any) -> None:
     After a session no object of this process that the collector knows (module globals, caches, closures) refers to
     a secret that was drawn, or to an input. Outside the process, and in freed memory, nothing is looked for.
     """
-    seed = int.from_bytes(
-        SystemRandom().bytes(4), "big"
-    )  # what an earlier audit left behind is not this session's
+    # what an earlier audit left behind is not this session's
+    seed = int.from_bytes(SystemRandom().bytes(4), "big")
     random, canary = ReplayRandom(seed), (1 << 38) + seed
     played = subject.play([np.array([canary, i], np.int64) for i in range(5)], {}, bound=1 << 40, rng=random)
     public = {played.session.nonce} if played.session is not None else set()
@@ -164,9 +163,8 @@ def _holder(item: Any) -> str:
     holders = {id(held) for held in gc.get_referrers(item)}
     for module in list(sys.modules.values()):
         for name, value in list(vars(module).items()):
-            inside = (
-                value if type(value) in (list, tuple, set) else ()
-            )  # asking a lazy name for more may warn
+            # asking a lazy name for more may warn
+            inside = value if type(value) in (list, tuple, set) else ()
             if id(value) in holders or any(id(one) in holders for one in inside):
                 return f"\n  in {module.__name__}.{name}"
     return ""

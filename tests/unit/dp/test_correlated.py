@@ -208,9 +208,8 @@ def test_three_adaptive_rows_cost_no_more_than_their_price_and_hardly_less() -> 
     for epsilon in (0.25, 0.5, 1.0):
         true, stated = _hockey(present, absent, epsilon), account.delta(epsilon)
         assert true <= stated * (1 + 1e-9) + 1e-9
-        assert (
-            true >= 0.5 * stated
-        )  # the last participation enters one row of two, and 3.6 of the variance is given up
+        # the last participation enters one row of two, and 3.6 of the variance is given up
+        assert true >= 0.5 * stated
 
 
 def test_a_band_is_one_coin_over_all_its_rows() -> None:

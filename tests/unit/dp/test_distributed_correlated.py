@@ -124,9 +124,8 @@ def test_a_party_keeps_history_for_as_many_rows_as_there_are_bands_and_no_longer
     for row in range(1, 13):
         run.row(row, sums(row))
         held = {int(key) for name in NAMES for key in _kept(run.stores[name])}
-        assert held == (
-            {row - 1, row} - {0} if row < 12 else set()
-        )  # sealed, settled or pending; none after the end
+        # sealed, settled or pending; none after the end
+        assert held == ({row - 1, row} - {0} if row < 12 else set())
 
 
 def _kept(store: MemoryStore) -> list[str]:
@@ -147,9 +146,8 @@ def test_a_party_that_missed_a_row_is_left_out_of_it_and_of_what_follows_from_it
     assert "2" not in _kept(run.stores["c0"])
     assert run.layer.correlation is not None
     strategy = run.layer.correlation.strategy(12)
-    ratio = strategy.at(2, 1) / strategy.at(
-        1, 1
-    )  # row 2 lacked c0's part of row 1, and what is decoded carries it on
+    # row 2 lacked c0's part of row 1, and what is decoded carries it on
+    ratio = strategy.at(2, 1) / strategy.at(1, 1)
     assert np.abs(meant(first, ("c0",))).max() > 5
     assert np.abs(off - ratio**2 * meant(first, ("c0",))).max() < 0.5
 
@@ -341,9 +339,8 @@ def test_a_whole_run_costs_what_was_asked(amplify: bool) -> None:
     prices = [result.guarantees[0].epsilon for result in outcome.history]
     turns = 2 if amplify else 4
     steps = [row for row in range(1, 12) if prices[row] > prices[row - 1]]
-    assert steps == [
-        row for row in range(1, 12) if row % turns == 0
-    ]  # a band is one event, over all its rows
+    # a band is one event, over all its rows
+    assert steps == [row for row in range(1, 12) if row % turns == 0]
     event = from_fact(outcome.statement.events[0])
     assert isinstance(event, CorrelatedRow)
     assert isinstance(event.event, DiscreteGaussianSum)
@@ -357,9 +354,8 @@ def test_momentum_on_the_server_an_abandoned_row_and_a_budget(tmp_path: Path) ->
     run = federation(layer_of(momentum=0.9), RefusesOnce(5), SecAgg(), strategy=strategy, ledger=ledger)
     outcome = run.fit(12)
     assert [bool(result.abandoned) for result in outcome.history] == [row == 5 for row in range(1, 13)]
-    assert [entry.round for entry in ledger.entries()] == list(
-        range(1, 13)
-    )  # also of the row that was abandoned
+    # also of the row that was abandoned
+    assert [entry.round for entry in ledger.entries()] == list(range(1, 13))
     assert 7.9 < ledger.epsilon() <= 8
 
 

@@ -66,9 +66,8 @@ def stepped(
 
     try:
         engine.probe(loop)
-        assert all(
-            torch.equal(p, b) for p, b in zip(trained, before, strict=True)
-        )  # the check leaves no trace
+        # the check leaves no trace
+        assert all(torch.equal(p, b) for p, b in zip(trained, before, strict=True))
         after(net)
         loop()
         assert engine.finish() == 1
@@ -96,9 +95,8 @@ def plain(net: nn.Module, data: Any) -> torch.Tensor:
 @pytest.mark.parametrize("case", SOUND.values(), ids=SOUND)
 def test_a_step_is_that_of_a_plain_loop(case: Case, mode: str) -> None:
     net, data = made(case[0]), case[1]()
-    if (
-        mode == "ew"
-    ):  # torch's expanded weights know few layouts: what they do not know is named, with the cure
+    # torch's expanded weights know few layouts: what they do not know is named, with the cure
+    if mode == "ew":
         try:
             found = stepped(net, data, mode)
         except Misuse as refused:

@@ -16,9 +16,8 @@ from protocols.errors import BudgetExceeded, StoreError
 
 ROUND = Gaussian(noise_multiplier=15.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
 TERMS = {"epsilon": 2.0, "delta": 1e-5, "accountant": "rdp"}
-FORK = multiprocessing.get_context(
-    "fork"
-)  # a fresh interpreter takes a second to import; the ledger does not care
+# a fresh interpreter takes a second to import; the ledger does not care
+FORK = multiprocessing.get_context("fork")
 
 
 def spend(ledger_path: Path, released_path: Path, refused_path: Path) -> None:

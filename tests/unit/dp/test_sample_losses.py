@@ -152,9 +152,8 @@ def test_a_threshold_that_only_other_weights_cross_is_found() -> None:
             return isinstance(error, NotPerExample) and "changes with the others" in str(error)
         return False
 
-    assert any(
-        found() for _ in range(20)
-    )  # which examples pass with larger weights is drawn: a check may miss it
+    # which examples pass with larger weights is drawn: a check may miss it
+    assert any(found() for _ in range(20))
 
 
 @pytest.mark.parametrize("name", ["imported by its own name", "over a number", "decided by Python"])

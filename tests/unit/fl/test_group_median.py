@@ -63,9 +63,8 @@ def test_sums_that_opened_in_an_abandoned_round_are_told_and_counted(tmp_path: P
     run = federation(GroupMedian(3), [], MANY[1:], output=tmp_path)
 
     def leave(protocol: Any, session: Any) -> Any:
-        gone = session.roster[
-            : {1: 2, 3: 3}.get(session.round, 0)
-        ]  # two of the first group, three of the last
+        # two of the first group, three of the last
+        gone = session.roster[: {1: 2, 3: 3}.get(session.round, 0)]
         return set(gone), by_stage(protocol, session, 0, dict.fromkeys(gone, False))
 
     run.engine.departures = leave  # type: ignore[attr-defined]

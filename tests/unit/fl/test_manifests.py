@@ -56,9 +56,8 @@ def opened(base: Reference, shown: Manifest, limit: float | None = 2.0, number: 
 
 def summed(server: Broadcast) -> PlayedRound:
     def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
-        assert (
-            opened(broadcast.reference, manifest()).digest == server.digest
-        )  # what a client computes for itself
+        # what a client computes for itself
+        assert opened(broadcast.reference, manifest()).digest == server.digest
         flat = broadcast.reference.flat
         return contribution_of(broadcast, replace(flat, vector=flat.vector + 1.0), 1, client=own.client)
 

@@ -125,12 +125,8 @@ def test_noise_on_a_sum_of_nothing_is_released_when_nobody_was_chosen_or_stayed(
         (20, 0.1, (amplified(),), {"min_survivors": 4}),
         (10, 0.05, (amplified(), SecAggPlus(dropout=0.0)), {}),
         (20, 0.5, (amplified(), SecAggPlus(dropout=0.2)), {"dropout": 0.2}),
-        (
-            200,
-            0.55,
-            (amplified(20.0),),
-            {"min_survivors": 110},
-        ),  # nothing but a power of two was tried beyond 64
+        # nothing but a power of two was tried beyond 64
+        (200, 0.55, (amplified(20.0),), {"min_survivors": 110}),
         (90, 0.95, (amplified(8.0), SecAggPlus(dropout=0.4, collusion=0.2)), {"dropout": 0.4}),
     ],
 )

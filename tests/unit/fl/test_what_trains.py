@@ -80,9 +80,8 @@ def test_frozen_layers_are_neither_sent_nor_noised(name: str) -> None:
     privacy, options = STACKS[name]
     run = federation(Adapted, *privacy, **options)
     before = {key: value.clone() for key, value in run.coordinator.model.state_dict().items()}
-    assert run.coordinator.schema.dimension == 14 + (
-        name in ("none", "masks")
-    )  # buffers travel where nothing is noised
+    # buffers travel where nothing is noised
+    assert run.coordinator.schema.dimension == 14 + (name in ("none", "masks"))
     result = run.fit(2)
     after = result.model.state_dict()
     changed = {key for key in after if not torch.equal(before[key], after[key])}

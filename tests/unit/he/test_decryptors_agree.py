@@ -211,9 +211,8 @@ def test_a_decryptor_that_restarts_has_still_voted() -> None:
         again.handle(asked)
     with pytest.raises(PolicyRefusal, match="begun"):
         again.begin(server.protocol.helper(server.session, decryptor(1), random=RANDOM))
-    fresh = Runtime(
-        server.protocol, server.session, store
-    )  # a state restored from a copy still meets its mark
+    # a state restored from a copy still meets its mark
+    fresh = Runtime(server.protocol, server.session, store)
     with store.transaction() as transaction:
         state = server.protocol.helper(server.session, decryptor(1), random=RANDOM).state
         transaction.put(f"session/{server.session.context.hex()}", server.protocol.encode_state(state))

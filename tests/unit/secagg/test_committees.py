@@ -42,9 +42,8 @@ def test_committees_do_not_certify_twice_and_finish(
     graphs = 64 if threat == "malicious" else 1
     assert exact_committee_failures(cohort, size, q) * graphs <= Fraction(1, 2**42)
     assert share(0, q, clients, cohort.survivors, size) <= Fraction(1, 2**22)
-    assert exact_committee_failures(cohort, size, q - 1) * graphs > Fraction(
-        1, 2**45
-    )  # no vote more than it takes
+    # no vote more than it takes
+    assert exact_committee_failures(cohort, size, q - 1) * graphs > Fraction(1, 2**45)
 
 
 def test_a_beacon_has_one_graph_more_likely_to_be_good_for_every_round_that_may_be_chosen() -> None:

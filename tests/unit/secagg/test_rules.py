@@ -237,9 +237,8 @@ class TestReuse:
         """
         p = parameters("semi-malicious", n - 1, t, corrupt, t + 1, quorum=quorum(n, corrupt), reuse=True)
         made, honest = Rules(p, n, 2, 8, CONTEXT, 1), n - 1 - corrupt
-        gone = np.eye(honest * n).reshape(
-            honest, n, honest * n
-        )  # holder h + 1 is shown j gone; then: j is out
+        # holder h + 1 is shown j gone; then: j is out
+        gone = np.eye(honest * n).reshape(honest, n, honest * n)
         rows = [np.r_[gone[h].sum(axis=0), np.zeros(n)] for h in range(honest)]
         rows += [np.r_[gone[:, j].sum(axis=0), -(t - corrupt) * np.eye(n)[j]] for j in range(n)]
         high = np.r_[np.full(honest, n - made.shown), np.full(n, np.inf)]
