@@ -66,10 +66,7 @@ def hooks(oracles: Oracles, **inapplicable: str) -> Hooks:
     """Return the hooks of a homomorphic sum: attacks on whoever holds the key, records made for the wire."""
     named = {key.replace("_", "-"): why for key, why in inapplicable.items()}
     return Hooks(
-        tolerated=tolerated,
-        oracles=oracles,
-        sent=(EncryptedInput,),
-        inapplicable={**INAPPLICABLE, **named},
+        tolerated=tolerated, oracles=oracles, sent=(EncryptedInput,), inapplicable={**INAPPLICABLE, **named}
     )
 
 

@@ -52,8 +52,7 @@ class Driver(Generic[Input]):
         """
         stages = self.protocol.stages(self.session)
         queue = self._step(
-            stages[0].name,
-            lambda: self.protocol.server(self.session, random=self.random, memory=memory),
+            stages[0].name, lambda: self.protocol.server(self.session, random=self.random, memory=memory)
         )
         for stage in stages:
             carry(stage, queue)

@@ -141,8 +141,7 @@ _FIELDS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "max_epsilon": ("a finite number >= 0, or none", lambda v: v is None or (_is_number(v) and v >= 0)),
     "allow_layers": ("a tuple or list of layers' names", lambda v: v is None or _are_names(v)),
     **dict.fromkeys(
-        ("signed_roster", "allow_resend", "allow_simulated"),
-        ("true or false", lambda v: isinstance(v, bool)),
+        ("signed_roster", "allow_resend", "allow_simulated"), ("true or false", lambda v: isinstance(v, bool))
     ),
 }
 """What each demand must be, in words and as a test."""

@@ -204,11 +204,7 @@ class Stack:
         return {layer.name: values for layer in self.layers if (values := layer.public())}
 
     def round(
-        self,
-        facts: RoundFacts,
-        reference: Reference,
-        exact: Sequence[Coordinate] = (),
-        least: int = 1,
+        self, facts: RoundFacts, reference: Reference, exact: Sequence[Coordinate] = (), least: int = 1
     ) -> RoundPlan:
         """Return the arithmetic of one round.
 

@@ -7,12 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from protocols.errors import Misuse, PolicyRefusal
-from secagg.mask_parameters import (
-    LEAST_CLIENTS,
-    MALICIOUS,
-    NUMBERS,
-    MaskParameters,
-)
+from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, NUMBERS, MaskParameters
 from secagg.parameters import Cohort, Plan
 from secagg.parameters.plan import limits, planned
 from secagg.parameters.rules import MOST_VOTERS, THREATS, least_connected_degree, votes_needed

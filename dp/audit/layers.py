@@ -151,12 +151,7 @@ class LayerAudit:
 
 
 def audit_layer(
-    layer: PrivacyLayer,
-    *,
-    clients: int,
-    norm: float,
-    delta: float = 1e-10,
-    guesses: int | None = None,
+    layer: PrivacyLayer, *, clients: int, norm: float, delta: float = 1e-10, guesses: int | None = None
 ) -> LayerAudit:
     """Audit one round of a client-level layer: every client is a canary of L2 norm `norm`, in or zero by a
     fair coin.

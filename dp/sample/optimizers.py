@@ -104,14 +104,7 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
 
     def _numbers(self) -> dict[str, Any]:
         """What the loop may not change: the optimizer's numbers, and this one's own."""
-        own = (
-            "noise_multiplier",
-            "max_grad_norm",
-            "clips",
-            "adaptive",
-            "denominator",
-            "schedule",
-        )
+        own = ("noise_multiplier", "max_grad_norm", "clips", "adaptive", "denominator", "schedule")
         objects = {name: id(getattr(self, name)) for name in ("step_hook", "original_optimizer")}
         return (
             {name: getattr(self, name) for name in own}

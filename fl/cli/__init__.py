@@ -126,8 +126,7 @@ def _show_version(wanted: bool) -> None:
 
 def _root(
     _version: Annotated[
-        bool,
-        Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave."),
+        bool, Option("--version", callback=_show_version, is_eager=True, help="Print the version and leave.")
     ] = False,
 ) -> None:
     """Takes the options that stand before a command; with it, even a single command keeps its name."""

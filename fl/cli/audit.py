@@ -57,13 +57,11 @@ def run(
         Option(help="Seconds that the audit may take; 170 for a black box without --search, else none."),
     ] = None,
     report: Annotated[
-        list[Path] | None,
-        Option(help="Keep the evidence: a .md, .html or .json file; repeat for several."),
+        list[Path] | None, Option(help="Keep the evidence: a .md, .html or .json file; repeat for several.")
     ] = None,
     model: Annotated[str | None, Option(help="sample-dp: package.module:factory of the model.")] = None,
     data: Annotated[
-        str | None,
-        Option(help="sample-dp: a data set's name, or a factory of a batch, data set or loader."),
+        str | None, Option(help="sample-dp: a data set's name, or a factory of a batch, data set or loader.")
     ] = None,
     loss: Annotated[
         str | None,

@@ -18,13 +18,7 @@ STYLES = {"sound": "green", "frozen": "dim", "not checked": "yellow"}
 
 
 def made(
-    model: str | None,
-    data: str | None,
-    loss: str | None,
-    *,
-    gradients: str,
-    clip: float,
-    canaries: int,
+    model: str | None, data: str | None, loss: str | None, *, gradients: str, clip: float, canaries: int
 ) -> "ExampleAudit":
     """Audit what the options name. Raises Misuse for a missing or wrong one, MissingExtra without torch."""
     from protocols.extras import needs

@@ -72,8 +72,7 @@ def register(app: typer.Typer) -> None:
 
 def doctor(
     data_dir: Annotated[
-        Path | None,
-        Option("--data-dir", help="Folder that is searched, and no other.", show_default=False),
+        Path | None, Option("--data-dir", help="Folder that is searched, and no other.", show_default=False)
     ] = None,
     as_json: output.JsonOption = False,
 ) -> None:

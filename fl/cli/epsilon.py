@@ -38,8 +38,7 @@ def epsilon(
     dimension: Annotated[int | None, Option(help="--suggest: parameters that are sent.")] = None,
     clip: Annotated[float, Option(help="--suggest: L2 norm of an update.")] = 1.0,
     signal: Annotated[
-        float | None,
-        Option(help="--suggest: L2 norm of the mean update (default: the clip, its largest)."),
+        float | None, Option(help="--suggest: L2 norm of the mean update (default: the clip, its largest).")
     ] = None,
     layer: Annotated[str, Option(help="--suggest: client-dp, distributed-dp or local-dp.")] = "client-dp",
     amplify: Annotated[

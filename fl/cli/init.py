@@ -69,10 +69,7 @@ def init(
     split: dict[str, Any] = {"partition": "dirichlet:alpha=0.5", "clients": 10}
     split = split if clients_by is None else {"partition": "natural"}
     key, found = _data(data, target, clients_by, split)
-    files = {
-        PROJECT: _toml(key, split, model),
-        "loop.py": LOOP,
-    }
+    files = {PROJECT: _toml(key, split, model), "loop.py": LOOP}
     if model is not None:
         del files["loop.py"]
     if taken := [name for name in files if (folder / name).exists()]:

@@ -15,8 +15,7 @@ if TYPE_CHECKING:
     from protocols.identity import Member
 
 keys = typer.Typer(
-    help="Make identities, signed rosters, SuperNode keys and keys of homomorphic sums.",
-    no_args_is_help=True,
+    help="Make identities, signed rosters, SuperNode keys and keys of homomorphic sums.", no_args_is_help=True
 )
 
 
@@ -50,8 +49,7 @@ def roster(
     federation: Annotated[str, Argument(help="Name of the federation.")],
     authority: Annotated[Path, Option(help="Private key that signs; not the server's.")],
     member: Annotated[
-        list[str],
-        Option(help="NAME:ROLE:PUBLIC_KEY[:NODE_KEY_FILE], once per member.", metavar="MEMBER"),
+        list[str], Option(help="NAME:ROLE:PUBLIC_KEY[:NODE_KEY_FILE], once per member.", metavar="MEMBER")
     ],
     out: Annotated[Path, Option(help="The roster file to write.")] = Path("roster.json"),
     serial: Annotated[int, Option(min=1, help="Grows with every change.")] = 1,

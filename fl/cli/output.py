@@ -16,8 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 JsonOption = Annotated[
-    bool,
-    Option("--json", help="Print one JSON object on standard output, all else on standard error."),
+    bool, Option("--json", help="Print one JSON object on standard output, all else on standard error.")
 ]
 """Annotation of a command's `as_json: JsonOption = False` parameter."""
 

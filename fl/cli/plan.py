@@ -29,8 +29,7 @@ def plan(
     threat: Annotated[
         str | None,
         Option(
-            click_type=click.Choice(THREATS[1:]),
-            help="What the server may do; by default semi-malicious.",
+            click_type=click.Choice(THREATS[1:]), help="What the server may do; by default semi-malicious."
         ),
     ] = None,
     dim: Annotated[int, Option(help="Coordinates of the vector.")] = 100_000,

@@ -16,8 +16,7 @@ def register(app: typer.Typer) -> None:
 
 def report(
     sources: Annotated[
-        list[Path],
-        Argument(help="Folders of runs or of sweeps; JSON files of benchmarks and audits."),
+        list[Path], Argument(help="Folders of runs or of sweeps; JSON files of benchmarks and audits.")
     ],
     output: Annotated[Path, Option("--output", "-o", help="The file to write.")] = Path("report.html"),
     metric: Annotated[

@@ -35,8 +35,7 @@ def verify(
     ] = None,
     ledger: Annotated[Path | None, Option(help="A privacy ledger, in place of RUN.")] = None,
     sign: Annotated[
-        Path | None,
-        Option(help="With --ledger: sign its head by this identity's key, for others to keep."),
+        Path | None, Option(help="With --ledger: sign its head by this identity's key, for others to keep.")
     ] = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -65,11 +65,7 @@ class WrappedApp:
     """
 
     def __init__(
-        self,
-        stack: Stack,
-        message: Message,
-        train: Callable[[Message], Message],
-        weight: str | None = None,
+        self, stack: Stack, message: Message, train: Callable[[Message], Message], weight: str | None = None
     ) -> None:
         self.stack = stack
         self._message = message

@@ -74,8 +74,7 @@ class AwaitsTotal(Asked):
         least = least_survivors(self.session)
         if self.index not in survivors or len(survivors) < least:
             raise ProtocolViolation(
-                f"expected a sum over this client and others, {least} at least, got {len(survivors)}",
-                HOLDER,
+                f"expected a sum over this client and others, {least} at least, got {len(survivors)}", HOLDER
             )
 
 

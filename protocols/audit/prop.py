@@ -66,12 +66,7 @@ WHOLE = "give the whole protocol, as a protocols.SecureSum"
 
 
 def promised(
-    threat: str,
-    literature: str,
-    *,
-    pieces: tuple[str, ...] = (),
-    outside: Check | None = None,
-    **more: Any,
+    threat: str, literature: str, *, pieces: tuple[str, ...] = (), outside: Check | None = None, **more: Any
 ) -> Callable[[Check], Property]:
     """Make a check a property: its name is the function's, its claim the first paragraph of the docstring.
 

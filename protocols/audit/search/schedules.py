@@ -89,11 +89,7 @@ def search(subject: Any, corrupt: frozenset[Party], examples: int = EXAMPLES) ->
     """Search; return what was examined, in words. Raises Finding."""
     found: list[Finding] = []
     done: Counter[str] = Counter()
-    told = {
-        "make": staticmethod(lambda: World(subject, corrupt)),
-        "found": found,
-        "done": done,
-    }
+    told = {"make": staticmethod(lambda: World(subject, corrupt)), "found": found, "done": done}
     chosen = settings(
         max_examples=examples, stateful_step_count=STEPS, deadline=None, database=None, verbosity=Verbosity.quiet,
         phases=(Phase.generate,), suppress_health_check=list(HealthCheck), derandomize=True,
