@@ -166,9 +166,8 @@ class DistributedDP(DistributedPlan):
             else f"{self.colluders} clients"
         )
         return (
-            f"{self.name}: {kind} noise in shares, clip {self.clip:g} per {self.unit}, "
-            f"{self.relation} neighbours; at most {told}, or one curious client, tell their noise to the "
-            f"adversary{self._told()}"
+            f"{self.name}: {kind} noise in shares, clip {self.clip:g} per {self.unit}, {self.relation} neighbours; at "
+            f"most {told}, or one curious client, tell their noise to the adversary{self._told()}"
         )
 
     def _told(self) -> str:

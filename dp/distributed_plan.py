@@ -125,8 +125,7 @@ class DistributedPlan(PricedLayer):
         colluders = self._colluders(run)
         if survivors <= colluders:
             raise Misuse(
-                f"{survivors} survivors less {colluders} colluders leave nobody to add noise; demand "
-                "more survivors"
+                f"{survivors} survivors less {colluders} colluders leave nobody to add noise; demand more survivors"
             )
         shares = unknown(survivors, colluders)
         dims = padded(run.dimension)

@@ -113,8 +113,7 @@ def choose(demand: Demand, bits: int | None = None, overflow: float = OVERFLOW, 
     """
     if not 0 < overflow < 1 or demand.shares < 1 or demand.units <= 0:
         raise Misuse(
-            f"expected 0 < overflow < 1, shares >= 1, units > 0, got {overflow}, {demand.shares}, "
-            f"{demand.units}"
+            f"expected 0 < overflow < 1, shares >= 1, units > 0, got {overflow}, {demand.shares}, {demand.units}"
         )
     if bits is None:
         step = _bisect(lambda s: _waste(demand, s) <= waste, demand)
@@ -133,14 +132,12 @@ def _grid(demand: Demand, step: float, modulus: int, overflow: float) -> Grid:
     share = share_variance(demand, step)
     if least_modulus(demand, step, overflow) > modulus or modulus.bit_length() - 1 > MAX_BITS:
         raise CapacityError(
-            f"{modulus.bit_length() - 1} bits per value are too few for {demand.clients} clients: allow "
-            "more bits"
+            f"{modulus.bit_length() - 1} bits per value are too few for {demand.clients} clients: allow more bits"
         )
     if demand.dims * tau(share, demand.clients) > CLOSENESS:
         raise CapacityError(
-            f"each client's noise would have a variance of {share:.3g} steps^2, so narrow that the sum is "
-            "no discrete Gaussian: "
-            "allow more bits per value, fewer clients, or a larger noise multiplier"
+            f"each client's noise would have a variance of {share:.3g} steps^2, so narrow that the sum is no discrete "
+            "Gaussian: allow more bits per value, fewer clients, or a larger noise multiplier"
         )
     return Grid(step, modulus, sensitivity(demand, step), share)
 

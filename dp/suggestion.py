@@ -147,9 +147,8 @@ def drowned(layer: str, multiplier: float, clip: float, dimension: int, clients:
     needed = _needed(lambda n: noise_norm(layer, multiplier, clip, dimension, n), clip, _MOST) or _MOST
     return (
         f"{layer}: the noise on the mean update has norm {noise:.3g}, and no mean update is longer than the clip "
-        f"{clip:g}: it drowns the update. About {needed} clients a round in place of {clients:g}, fewer "
-        "parameters (parameters=...), fewer rounds or a larger epsilon would help (dp.suggest, secagg epsilon "
-        "--suggest)"
+        f"{clip:g}: it drowns the update. About {needed} clients a round in place of {clients:g}, fewer parameters "
+        "(parameters=...), fewer rounds or a larger epsilon would help (dp.suggest, secagg epsilon --suggest)"
     )
 
 

@@ -51,8 +51,7 @@ class Guarantee:
         )
         return (
             f"epsilon {price} at delta {rounded_up(self.delta)}, per {self.unit}, {self.relation} neighbours, by "
-            f"{self.accountant}, against {AGAINST.get(self.adversary, self.adversary)}"
-            f"{self._of}"
+            f"{self.accountant}, against {AGAINST.get(self.adversary, self.adversary)}{self._of}"
         )
 
     @property

@@ -47,8 +47,7 @@ class Session(Record):
             raise Misuse("expected a roster of distinct names, at least one")
         if self.dimension < 1 or self.bound < 0 or self.round < 0:
             raise Misuse(
-                "expected dimension >= 1, bound >= 0, round >= 0; "
-                f"got {self.dimension}, {self.bound}, {self.round}"
+                f"expected dimension >= 1, bound >= 0, round >= 0; got {self.dimension}, {self.bound}, {self.round}"
             )
         if self.modulus < 0 or self.modulus == 1 or self.modulus > 1 << 64:
             raise Misuse(f"expected modulus 0 (a sum over Z) or from 2 to 2^64, got {self.modulus}")

@@ -160,10 +160,9 @@ class StepGuard:
             raise UnaccountedStep(changed_outside(name))
         if not self.drawn == self.accounted == self.changed:
             raise UnaccountedStep(
-                f"{self.drawn} batches were drawn, {self.accounted} steps were accounted and "
-                f"{self.changed} changed parameters; "
-                "these must agree (call the given optimizer once per batch, with a learning rate above "
-                "0); nothing is sent"
+                f"{self.drawn} batches were drawn, {self.accounted} steps were accounted and {self.changed} changed "
+                "parameters; these must agree (call the given optimizer once per batch, with a learning rate above 0); "
+                "nothing is sent"
             )
         if self.drawn != self.planned:
             raise UnaccountedStep(
@@ -204,8 +203,7 @@ def stepped_raw(name: str) -> str:
 def changed_outside(name: str) -> str:
     """Why a change of this parameter or buffer stops the round."""
     return (
-        f"{name} changed outside an accounted step: expected every change to come from the optimizer that "
-        "the loop was given; "
-        "a loop that builds its own optimizer, trains a copy or writes weights or buffers is not "
-        "private; nothing is sent"
+        f"{name} changed outside an accounted step: expected every change to come from the optimizer that the loop was "
+        "given; a loop that builds its own optimizer, trains a copy or writes weights or buffers is not private; "
+        "nothing is sent"
     )

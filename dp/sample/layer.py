@@ -182,9 +182,8 @@ class SampleDP(PricedLayer):
             if list(fixed.state_dict()) != names:
                 listed = ", ".join(f"{c.name} ({c.before} to {c.after})" for c in changes)
                 raise UnaccountedStep(
-                    f"repair changes what the model's state holds: {listed}; give the federation "
-                    "repaired(factory) in place of the "
-                    "factory, so that server and clients have one architecture"
+                    f"repair changes what the model's state holds: {listed}; give the federation repaired(factory) in "
+                    "place of the factory, so that server and clients have one architecture"
                 )
             fixed.load_state_dict(task.model.state_dict())
             _rebind(task, fixed)
@@ -240,9 +239,8 @@ class SampleDP(PricedLayer):
             width = 2 * self.clipping.clip.count_std(rate * examples)
             if multiplier >= width:
                 raise Misuse(
-                    f"adaptive clipping needs count noise above half the noise multiplier "
-                    f"{multiplier:.3g}: raise count_noise above "
-                    f"{multiplier / 2 / (rate * examples):.3g}, or take larger batches"
+                    f"adaptive clipping needs count noise above half the noise multiplier {multiplier:.3g}: raise "
+                    f"count_noise above {multiplier / 2 / (rate * examples):.3g}, or take larger batches"
                 )
         return _step(rate, run.dimension + 1, multiplier)
 
@@ -256,9 +254,8 @@ class SampleDP(PricedLayer):
         if price > self.price.epsilon:
             raise BudgetExceeded(
                 f"{account.taken} of {account.planned} planned steps are taken; {account.steps} more would bring "
-                f"epsilon to {price:.3g}, beyond "
-                f"{self.price.epsilon:g}; nothing was trained. "
-                "A layer keeps its account: make a new one for a new run, and a ledger to add runs up"
+                f"epsilon to {price:.3g}, beyond {self.price.epsilon:g}; nothing was trained. A layer keeps its "
+                "account: make a new one for a new run, and a ledger to add runs up"
             )
 
     def _require_plan(self, stored: Mapping[str, float], account: ClientAccount, client: str) -> None:

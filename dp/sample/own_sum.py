@@ -94,8 +94,7 @@ def _in_state_order(task: LocalTask, named: Mapping[str, NDArray[np.int64]]) -> 
             block = named.get(name)
             if block is None and tensor.numel() and tensor.data_ptr() in places:
                 raise Misuse(
-                    f"{name} shares its values with another parameter; give it its own, or train at "
-                    "client level"
+                    f"{name} shares its values with another parameter; give it its own, or train at client level"
                 )
             blocks.append(np.zeros(tensor.numel(), np.int64) if block is None else block.reshape(-1))
     return np.concatenate(blocks)

@@ -89,10 +89,9 @@ def _threshold(a: Threshold) -> _Words:
             "a client proves that it knows what it encrypted, in the random-oracle model (Bernhard, Pereira and "
             "Warinschi, ASIACRYPT 2012): it cannot have another's update, or a multiple of it, opened as its own",
         ),
-        f"{who} may work with the server, any number of clients may: they learn the one sum that "
-        f"{a.quorum} of {a.n} decryptors agreed on, and what it tells beyond their own inputs. "
-        "With more decryptors the server may open two sums that differ by one client; "
-        f"{a.t} decryptors read every update that they are sent",
+        f"{who} may work with the server, any number of clients may: they learn the one sum that {a.quorum} of {a.n} "
+        "decryptors agreed on, and what it tells beyond their own inputs. With more decryptors the server may open two "
+        f"sums that differ by one client; {a.t} decryptors read every update that they are sent",
         {"corrupt": a.corrupt, "quorum": a.quorum},
     )
 
