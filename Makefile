@@ -4,7 +4,7 @@ BIN := .venv/bin
 export PYTHONPATH :=
 export FLWR_TELEMETRY_ENABLED := 0
 
-.PHONY: audit mutation pythons install demo flower-demo test test-slow lint types contracts docs unit clean
+.PHONY: tradeoff tradeoff-full audit mutation pythons install demo flower-demo test test-slow lint types contracts docs unit clean
 
 install: .venv/.installed
 
@@ -21,6 +21,24 @@ demo: install
 
 flower-demo: install
 	$(BIN)/python examples/flower/demo.py
+
+# Three data sets, every layer, epsilon in 1, 2, 4, 8 and none, three seeds, coarse to fine: about ten minutes on two
+# cores, and `make tradeoff MINUTES=3` gives one seed of each. It goes on where it was; report.html is the page.
+MINUTES ?= 10
+SWEEPS := digits fashion-mnist femnist
+tradeoff: install
+	$(BIN)/secagg tradeoff $(SWEEPS:%=benchmarks/tradeoff/%.toml) --output build/tradeoff --resume --minutes $(MINUTES)
+	$(BIN)/secagg report $(SWEEPS:%=build/tradeoff/%) --output build/tradeoff/report.html
+
+# The rows of docs/dp-layers.md again, with their own epsilons and seeds: hours; every run that ends is kept, and a
+# second call goes on. It ends with what came out beside what the page says, and fails where they differ.
+FULL := build/tradeoff-full
+tradeoff-full: install
+	mkdir -p $(FULL)
+	$(BIN)/python -m benchmarks dp --case mean --json > $(FULL)/mean.json
+	$(BIN)/python -m benchmarks dp --case femnist --seeds 2 --work $(FULL) --json > $(FULL)/femnist.json
+	$(BIN)/python -m benchmarks dp --case fashion-mnist --work $(FULL) --json > $(FULL)/fashion-mnist.json
+	$(BIN)/python -m benchmarks.dp.again $(FULL)/mean.json $(FULL)/femnist.json $(FULL)/fashion-mnist.json
 
 # The table defects x properties: what every property catches, and that sound protocols pass.
 audit: install

@@ -21,6 +21,7 @@ SUITES = {
     "dp": "noise, clipping, accountants and private training",
     "he": "Paillier and CKKS sums",
     "fl": "federated training end to end",
+    "tradeoff": "what every stack costs in accuracy and bytes, from the sweeps of make tradeoff",
     "flower": "a protected round on a real deployment, beside Flower's own",
 }
 

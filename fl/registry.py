@@ -150,6 +150,7 @@ DATA = Registry(
         "dickens": "fl.data.text:dickens",
         "shakespeare": "fl.data.text:shakespeare",
         "csv": "fl.data.csv_file:csv_file",
+        "part": "fl.data.part:part",
     },
 )
 MODELS = Registry(

@@ -19,6 +19,7 @@ EXTRAS = {
     "flower": ("flwr", "ray"),
     "audit": ("hypothesis",),
     "plots": ("matplotlib", "pandas"),
+    "search": ("optuna",),
     "tensorboard": ("tensorboard",),
     "mlflow": ("mlflow",),
     "wandb": ("wandb",),

@@ -41,6 +41,7 @@ EXTRAS = (
     "tensorboard",
     "mlflow",
     "wandb",
+    "search",
 )
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--help",): (),

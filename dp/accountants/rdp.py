@@ -40,15 +40,22 @@ class RDPAccountant(Accountant):
             return False
         return isinstance(event, Gaussian | PoissonGaussian | FixedSizeGaussian | Skellam | Pure)
 
+    def curve(self, counts: Mapping[Event, int]) -> Curve:
+        """The Renyi divergence of all events together, at every order of `orders()`."""
+        total = np.zeros(len(orders()))
+        for event, count in counts.items():
+            total += count * curve(event)
+        return total
+
     def _epsilon(self, counts: Mapping[Event, int], delta: float) -> float:
         from dp_accounting.rdp import rdp_privacy_accountant
 
-        return float(rdp_privacy_accountant.compute_epsilon(orders(), _total(counts), delta)[0])
+        return float(rdp_privacy_accountant.compute_epsilon(orders(), self.curve(counts), delta)[0])
 
     def _delta(self, counts: Mapping[Event, int], epsilon: float) -> float:
         from dp_accounting.rdp import rdp_privacy_accountant
 
-        return float(rdp_privacy_accountant.compute_delta(orders(), _total(counts), epsilon)[0])
+        return float(rdp_privacy_accountant.compute_delta(orders(), self.curve(counts), epsilon)[0])
 
 
 def orders() -> tuple[float, ...]:
@@ -56,13 +63,6 @@ def orders() -> tuple[float, ...]:
     from dp_accounting.rdp import rdp_privacy_accountant
 
     return tuple(float(order) for order in rdp_privacy_accountant.DEFAULT_RDP_ORDERS)
-
-
-def _total(counts: Mapping[Event, int]) -> Curve:
-    total = np.zeros(len(orders()))
-    for event, count in counts.items():
-        total += count * curve(event)
-    return total
 
 
 @lru_cache(maxsize=4096)

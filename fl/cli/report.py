@@ -22,6 +22,9 @@ def report(
     metric: Annotated[
         str | None, Option(help="The test metric to compare; unless given the accuracy.")
     ] = None,
+    lower_is_better: Annotated[
+        bool, Option("--lower-is-better", help="Less of the metric is better, whatever its name.")
+    ] = False,
     figures: Annotated[
         bool, Option(help="Also write each chart as SVG and PNG beside the file (extra plots).")
     ] = False,
@@ -32,6 +35,6 @@ def report(
     """
     from fl.report import write
 
-    written = write(sources, output, metric, figures)
+    written = write(sources, output, metric, figures, lower_is_better)
     facts = {"output": output, "files": [str(path) for path in written], "bytes": output.stat().st_size}
     tell(facts, as_json, *(f"Written: {path}" for path in written))

@@ -5,9 +5,11 @@ What does not belong here: files and the page.
 
 import json
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
+from typing import Any
 
 from fl.callbacks.choosing import mode_of
 from fl.report.sources import Json, Run
@@ -21,11 +23,12 @@ LEVEL = 0.95
 
 @dataclass(frozen=True)
 class Cell:
-    """Runs of one configuration. number: its place in the report; metric: what is compared."""
+    """Runs of one configuration. number: its place in the report; metric: what is compared; up: more is better."""
 
     number: int
     runs: list[Run]
     metric: str
+    up: bool = True
 
     @property
     def first(self) -> Run:
@@ -76,7 +79,7 @@ class Cell:
         shared: Json = {
             "cell": self.number,
             "label": self.label,
-            "data": str(self.first.config.get("data", "")),
+            "data": _short(self.first.config.get("data", "")),
             "layers": self.first.layers,
             "value": mean,
             "low": None if math.isnan(half) else self._within(mean - half),
@@ -95,11 +98,7 @@ class Cell:
     def _within(self, bound: float) -> float:
         """An interval's end; of a share, such as an accuracy, between 0 and 1."""
         values = [last(run, self.metric) for run in self.runs]
-        return (
-            min(1.0, max(0.0, bound))
-            if upwards(self.metric) and 0 <= min(values) <= max(values) <= 1
-            else bound
-        )
+        return min(1.0, max(0.0, bound)) if self.up and 0 <= min(values) <= max(values) <= 1 else bound
 
     def curve(self) -> list[Json]:
         """The metric round by round, of every run."""
@@ -118,6 +117,13 @@ class Cell:
         ]
 
 
+def _short(data: Any) -> str:
+    """A data set's name to choose by: of `module:factory`, and of a part of it, the last word."""
+    name = str(data.get("of", data["name"])) if isinstance(data, dict) else str(data)
+    name = re.sub(r"^part:of=|,(share|which)=[^,]*", "", name)
+    return re.sub(r"^[\w.]+:(?=[a-z_]\w*$)", "", name)
+
+
 def _size(epsilon: float | str | None) -> float:
     """An epsilon to compare: one that no accountant bounds is text."""
     return epsilon if isinstance(epsilon, int | float) else math.inf
@@ -129,8 +135,9 @@ def _spec(table: Json) -> str:
     return f"{table['name']}{':' if options else ''}{options}"
 
 
-def cells(runs: Sequence[Run], metric: str | None = None) -> list[Cell]:
-    """Group runs by all but their seeds; `metric` is the accuracy, or the first that all of them measured.
+def cells(runs: Sequence[Run], metric: str | None = None, lower: bool = False) -> list[Cell]:
+    """Group runs by all but their seeds; `metric` is the accuracy, or the first that all of them measured. lower: less
+    of it is better, whatever its name.
 
     Raises Misuse where runs have no metric in common, or lack the one that was named.
     """
@@ -143,11 +150,12 @@ def cells(runs: Sequence[Run], metric: str | None = None) -> list[Cell]:
         group = groups.setdefault(run.cell, [])
         if not any(run.rounds == other.rounds for other in group):  # a copy is no second draw
             group.append(run)
-    return [Cell(number, group, shown) for number, group in enumerate(groups.values())]
+    up = not lower and upwards(shown)
+    return [Cell(number, group, shown, up) for number, group in enumerate(groups.values())]
 
 
 def upwards(metric: str) -> bool:
-    """Whether more of a metric is better; taken as such where its name does not tell."""
+    """Whether more of a metric is better; taken as such where its name does not tell (`--lower-is-better` says so)."""
     return mode_of(metric) != "min" and not LESS & set(metric.lower().replace(".", "_").split("_"))
 
 

@@ -10,7 +10,7 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from fl.report.cells import Cell, cells, last, upwards
+from fl.report.cells import Cell, cells, last
 from fl.report.sources import Found, Json, Run, Table, read
 from protocols.errors import Misuse
 from protocols.guarantee import rounded_up
@@ -21,14 +21,19 @@ MEASURE = "secagg audit sample-dp --model MODULE:FACTORY --data ... --json > RUN
 
 
 def write(
-    sources: Sequence[Path], output: Path, metric: str | None = None, figures: bool = False
+    sources: Sequence[Path],
+    output: Path,
+    metric: str | None = None,
+    figures: bool = False,
+    lower_is_better: bool = False,
 ) -> list[Path]:
     """Write one report about run folders, sweeps, benchmark results and audits, and return the files written.
 
     sources: folders of runs or of such folders, JSON files of benchmarks and audits; at least one. output: the HTML
     file. metric: the test metric that is compared; unless given the accuracy, else the first that all runs have.
-    figures: also write each chart as SVG and PNG beside it (extra `plots`). Raises Misuse for sources that hold
-    nothing known, and for runs without a common metric.
+    lower_is_better: of that metric, where its name does not tell (a loss's or an error's does). figures: also write
+    each chart as SVG and PNG beside it (extra `plots`). Raises Misuse for sources that hold nothing known, and for
+    runs without a common metric.
 
     >>> write([Path("runs/plain"), Path("runs/private")], Path("report.html"))  # doctest: +SKIP
     """
@@ -46,7 +51,7 @@ def write(
                 "Runs without a result", why, [{"run": run.name, "rounds": len(run.rounds)} for run in silent]
             )
         )
-    made = cells(found.runs, metric) if found.runs else []
+    made = cells(found.runs, metric, lower_is_better) if found.runs else []
     write_atomic(output, html(found, made).encode(), 0o644)
     if not figures or not made:
         return [output]
@@ -68,7 +73,7 @@ def html(found: Found, made: Sequence[Cell]) -> str:
     metric = made[0].metric if made else ""
     data = {
         "metric": metric,
-        "up": upwards(metric),
+        "up": bool(made) and made[0].up,
         "cells": [row for cell in made for row in cell.facts()],
         "curves": [row for cell in made for row in cell.curve()],
     }

@@ -20,6 +20,13 @@ CELLS = "cells.jsonl"
 """Of a sweep: a row per cell (`fl.tradeoff.rows`)."""
 AUDIT = "audit.json"
 """What `secagg audit sample-dp ... --json` printed, beside the run whose layer it measured."""
+SEARCHED = (
+    "Clip, learning rate and rounds were searched on data apart, whose people are in no run of the sweep: the search "
+    "costs the people of the sweep nothing, and the data apart are taken to be public, or their people to have agreed. "
+    "On the sweep's own data the epsilon would have been as here, at the same delta, by RDP: of all trials together "
+    "(composition: it covers a search that looks at earlier trials), or of the best of a random number of trials with "
+    "that mean, settings drawn beforehand (Papernot and Steinke 2022, Theorem 2, logarithmic distribution)."
+)
 NOT_OF_A_CELL = ("seed", "output", "data_dir", "threads", "workers", "device", "resume")
 """Keys of a configuration that runs of one cell may differ in."""
 
@@ -115,6 +122,7 @@ def read(paths: list[Path]) -> Found:
                     "`secagg run` or `secagg tradeoff` wrote"
                 )
             found.runs += runs
+            found.tables += _searched(path)
             if refused:
                 rows = [
                     {"cell": row["cell"], "status": row["status"], "why": row["reason"]} for row in refused
@@ -127,6 +135,31 @@ def read(paths: list[Path]) -> Found:
         else:
             raise Misuse(f"{path}: no such file or folder")
     return found
+
+
+def _searched(folder: Path) -> Iterator[Table]:
+    """What a search of clip, rate and rounds would have cost a sweep's own people, and where it was done in place."""
+    rows: dict[str, Json] = {}
+    for row in cells_of(folder):
+        if row.get("search") and len(row["guarantees"]) == 1:
+            told, (held,) = row["search"], row["guarantees"]
+            rows.setdefault(
+                f"{row['layer']} {row['epsilon']}",
+                {
+                    "layer": row["layer"],
+                    "searched on": told["data"],
+                    "trials": told["trials"],
+                    "epsilon of a run": held["epsilon"],
+                    "all trials on the run's own data": told["all"],
+                    "the best of a random number of trials": told["best"],
+                },
+            )
+    if rows:
+        yield Table(
+            f"What the search of hyperparameters would have cost, {folder.name}",
+            SEARCHED,
+            list(rows.values()),
+        )
 
 
 def _runs(folder: Path) -> Iterator[Run]:

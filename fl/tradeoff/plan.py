@@ -6,6 +6,7 @@ What does not belong here: playing them.
 import hashlib
 import itertools
 import json
+import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
@@ -15,6 +16,8 @@ from fl.run_config import RunConfig, make_config, read_toml
 from protocols.errors import Misuse
 
 NONE = "none"
+BESIDE = ("layer", "epsilon", "clip", "search")
+"""Keys of a tuned table that are no keys of a run."""
 
 
 @dataclass(frozen=True)
@@ -23,36 +26,44 @@ class Axes:
 
     layers: of differential privacy, by name with options; "none" for runs without. epsilons: numbers above 0, which
     each layer is calibrated for; "none" for a run without a layer. sums: secure sums; those that are exact share one
-    training. compression: layers before the sum, "none" for none. strategies, dropouts: as keys of a run. seeds: how
-    many, counted up from the run's own.
+    training. private_sums: those behind a layer, where every sum is a run of its own; () for the same. compression:
+    layers before the sum, "none" for none. strategies, dropouts: as keys of a run. seeds: how many, counted up from the
+    run's own. tuned: tables with `layer`, `epsilon`, its `clip` and keys of a run, as a search found them (`search`).
     """
 
     layers: tuple[str, ...] = (NONE, "sample-dp", "client-dp", "distributed-dp", "local-dp")
     epsilons: tuple[float | str, ...] = (NONE, 8.0, 1.0, 4.0, 2.0)
     sums: tuple[str, ...] = ("none", "secagg+")
+    private_sums: tuple[str, ...] = ()
     compression: tuple[str, ...] = (NONE,)
     strategies: tuple[str, ...] = ("fedavg",)
     dropouts: tuple[float, ...] = (0.0,)
     seeds: int = 3
+    tuned: tuple[Mapping[str, Any], ...] = ()
 
     def __post_init__(self) -> None:
-        for item in fields(self):
-            value = getattr(self, item.name)
-            if item.name == "seeds":
-                if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-                    raise Misuse(f"seeds: expected a whole number from 1, got {value!r}")
-            elif not isinstance(value, tuple) or not value or len(set(value)) < len(value):
-                raise Misuse(f"{item.name}: expected a list of different values, at least one, got {value!r}")
+        if not isinstance(self.seeds, int) or isinstance(self.seeds, bool) or self.seeds < 1:
+            raise Misuse(f"seeds: expected a whole number from 1, got {self.seeds!r}")
+        for name in ("layers", "epsilons", "sums", "compression", "strategies", "dropouts"):
+            value = getattr(self, name)
+            if not isinstance(value, tuple) or not value or len(set(value)) < len(value):
+                raise Misuse(f"{name}: expected a list of different values, at least one, got {value!r}")
         for epsilon in self.epsilons:
             if epsilon != NONE and (
                 isinstance(epsilon, bool) or not isinstance(epsilon, int | float) or not epsilon > 0
             ):
                 raise Misuse(f'epsilons: expected numbers above 0 or "none", got {epsilon!r}')
+        known = {*BESIDE, *(item.name for item in fields(RunConfig))}
+        for item in self.tuned:
+            if not {"layer", "epsilon"} <= set(item) <= known:
+                raise Misuse(f"tuned: expected layer, epsilon, clip and keys of a run, got {sorted(item)}")
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One combination. config: the run's, without its folder."""
+    """One combination. config: the run's, without its folder. search: how its settings were found, None where nobody
+    searched.
+    """
 
     layer: str
     epsilon: float | str
@@ -62,6 +73,7 @@ class Cell:
     dropout: float
     seed: int
     config: RunConfig
+    search: Mapping[str, Any] | None = None
 
     @property
     def name(self) -> str:
@@ -77,14 +89,35 @@ class Cell:
     @property
     def facts(self) -> dict[str, Any]:
         """The axes' values, for the row."""
-        return {item.name: getattr(self, item.name) for item in fields(self) if item.name != "config"}
+        return {
+            item.name: getattr(self, item.name)
+            for item in fields(self)
+            if item.name not in ("config", "search")
+        }
 
 
-def read(path: Path) -> tuple[RunConfig, Axes]:
+@dataclass(frozen=True)
+class Sweep:
+    """A configuration, what is varied, and what a search varies (the table [tradeoff.search]; None without one).
+
+    tuned: the file that a search writes and a sweep reads, or None.
+    """
+
+    config: RunConfig
+    axes: Axes
+    search: Mapping[str, Any] | None = None
+    tuned: Path | None = None
+
+
+def read(path: Path) -> Sweep:
     """Read a run's TOML file with a table [tradeoff]. Raises Misuse for keys that nobody knows."""
     values = read_toml(path, beside=("tradeoff",))
-    told = values.pop("tradeoff", {})
-    return make_config(None, values), axes(told)
+    told = dict(values.pop("tradeoff", {}))
+    search, named = told.pop("search", None), told.get("tuned")
+    tuned = path.parent / named if isinstance(named, str) else None
+    if tuned is not None:
+        told["tuned"] = tomllib.loads(tuned.read_text())["tuned"] if tuned.is_file() else []
+    return Sweep(make_config(None, values), axes(told), search, tuned)
 
 
 def axes(given: Mapping[str, Any]) -> Axes:
@@ -94,6 +127,17 @@ def axes(given: Mapping[str, Any]) -> Axes:
         raise Misuse(f"[tradeoff]: unknown key {unknown[0]!r}; known: {', '.join(known)}")
     listed: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in given.items()}
     return Axes(**listed)
+
+
+def coarse_to_fine(sweeps: Sequence[Sweep]) -> list[tuple[int, list[Cell]]]:
+    """The groups of several sweeps with their sweep's number: one seed of all of them comes before the next."""
+    listed = [(at, group) for at, sweep in enumerate(sweeps) for group in groups(sweep.config, sweep.axes)]
+
+    def fineness(entry: tuple[int, list[Cell]]) -> tuple[int, int]:
+        sweep, cell = sweeps[entry[0]], entry[1][0]
+        return cell.seed - sweep.config.seed, sweep.axes.epsilons.index(cell.epsilon)
+
+    return sorted(listed, key=fineness)
 
 
 def groups(config: RunConfig, chosen: Axes) -> list[list[Cell]]:
@@ -110,26 +154,42 @@ def groups(config: RunConfig, chosen: Axes) -> list[list[Cell]]:
     )
     for offset, (layer, epsilon), dropout, strategy, compression in outer:
         cells = []
-        for total in chosen.sums:
+        own = tuned(chosen, layer, epsilon)
+        clip = {"clip": own["clip"]} if "clip" in own else {}
+        keys = {key: value for key, value in own.items() if key not in BESIDE}
+        for total in chosen.sums if layer == NONE else chosen.private_sums or chosen.sums:
             seed = config.seed + offset
             made = replace(
                 config,
+                **keys,
                 seed=seed,
                 dropout=dropout,
                 strategy=strategy,
-                privacy=_stack(config.privacy, layer, epsilon, compression, total),
+                privacy=stack(config.privacy, layer, epsilon, compression, total, clip),
                 output=None,
             )
-            cells.append(Cell(layer, epsilon, total, compression, strategy, dropout, seed, made))
+            facts = (layer, epsilon, total, compression, strategy, dropout, seed)
+            cells.append(Cell(*facts, made, own.get("search")))
         # Where clients are left out a sum's own least of survivors decides which rounds there are.
         whole = layer == NONE and not dropout and config.fraction == 1 and config.sampling == "fixed"
         found += [cells] if whole else [[cell] for cell in cells]
     return found
 
 
-def _stack(
-    own: Sequence[Any], layer: str, epsilon: float | str, compression: str, total: str
+def tuned(chosen: Axes, layer: str, epsilon: float | str) -> Mapping[str, Any]:
+    """What a search found for a layer and epsilon; empty where none did."""
+    return next((item for item in chosen.tuned if (item["layer"], item["epsilon"]) == (layer, epsilon)), {})
+
+
+def stack(
+    own: Sequence[Any],
+    layer: str,
+    epsilon: float | str,
+    compression: str,
+    total: str,
+    options: Mapping[str, Any],
 ) -> tuple[Any, ...]:
-    """The run's layers: the user's own ones that are no sum first, then what the cell adds."""
-    priced = NONE if layer == NONE else f"{layer}{',' if ':' in layer else ':'}epsilon={epsilon}"
+    """The run's layers: the user's own ones that are no sum first, then what the cell adds, `options` to its layer."""
+    told = ",".join(f"{key}={value}" for key, value in {"epsilon": epsilon, **options}.items())
+    priced = NONE if layer == NONE else f"{layer}{',' if ':' in layer else ':'}{told}"
     return tuple(item for item in (*own, compression, priced, total) if item != NONE) or (NONE,)

@@ -9,17 +9,19 @@ import os
 import resource
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from multiprocessing import get_context, parent_process
+from multiprocessing import active_children, get_context, parent_process
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TextIO
 
 from fl.report.sources import CELLS, Json, cells_of
 from fl.run_config import RunConfig
-from fl.tradeoff.plan import Axes, Cell, axes, groups
+from fl.tradeoff.plan import Cell, Sweep, axes, coarse_to_fine
 from fl.tradeoff.rows import SCHEMA, Tradeoff, row
 from protocols.errors import Misuse, SecAggError
 from protocols.kernel import SERVER
@@ -53,41 +55,53 @@ def tradeoff(
     >>> tradeoff({"data": "digits"}, Path("sweep"), layers=("client-dp",), epsilons=(8.0,), seeds=1)  # doctest: +SKIP
     """
     base = config if isinstance(config, RunConfig) else RunConfig(**config)
-    return play(
-        base, axes(varied), output, minutes=minutes, resume=resume, processes=processes, on_cell=on_cell
+    (made,) = play(
+        {output: Sweep(base, axes(varied))},
+        minutes=minutes,
+        resume=resume,
+        processes=processes,
+        on_cell=on_cell,
     )
+    return made
 
 
 def play(
-    config: RunConfig,
-    chosen: Axes,
-    output: Path,
+    sweeps: Mapping[Path, Sweep],
     *,
     minutes: float | None,
     resume: bool,
     processes: int | None,
     on_cell: Told | None,
-) -> Tradeoff:
-    """`tradeoff`, of a configuration and axes that were read."""
-    planned = groups(config, chosen)
-    found = _begun(output, resume, {cell.name for group in planned for cell in group})
-    names = {entry["cell"] for entry in found}
-    left = [group for group in planned if any(cell.name not in names for cell in group)]
+) -> list[Tradeoff]:
+    """`tradeoff`, of sweeps that were read, by folder: one seed of all of them before the next."""
+    planned = coarse_to_fine(list(sweeps.values()))
+    made = [Tradeoff(folder) for folder in sweeps]
+    for at, sweep in enumerate(made):
+        names = {cell.name for of, group in planned if of == at for cell in group}
+        sweep.rows, sweep.left = _begun(sweep.folder, resume, names), len(names)
+    known = {row["cell"] for sweep in made for row in sweep.rows}
+    left = [
+        (group, made[at].folder) for at, group in planned if any(cell.name not in known for cell in group)
+    ]
     until = None if minutes is None else time.monotonic() + 60 * minutes
-    total = sum(map(len, planned))
-    with (output / CELLS).open("a") as lines:
-        _lock(lines)
-        for entry in _played(left, output, until, processes or os.cpu_count() or 1):
-            if entry["cell"] in names:
+    total = sum(sweep.left for sweep in made)
+    with ExitStack() as opened:
+        lines = {sweep.folder: opened.enter_context((sweep.folder / CELLS).open("a")) for sweep in made}
+        for each in lines.values():
+            _lock(each)
+        for folder, entry in _played(left, until, processes or os.cpu_count() or 1):
+            if entry["cell"] in known:
                 continue  # of a group that was cut off: played before
-            found.append(entry)
-            names.add(entry["cell"])
-            lines.write(json.dumps(entry, allow_nan=False) + "\n")
-            lines.flush()
-            os.fsync(lines.fileno())
+            known.add(entry["cell"])
+            next(sweep.rows for sweep in made if sweep.folder == folder).append(entry)
+            lines[folder].write(json.dumps(entry, allow_nan=False) + "\n")
+            lines[folder].flush()
+            os.fsync(lines[folder].fileno())
             if on_cell is not None:
-                on_cell(len(found), total, entry)
-    return Tradeoff(output, found, total - len(found))
+                on_cell(len(known), total, entry)
+    for sweep in made:
+        sweep.left -= len(sweep.rows)
+    return made
 
 
 def _lock(lines: TextIO) -> None:
@@ -115,27 +129,45 @@ def _begun(output: Path, resume: bool, planned: set[str]) -> list[Json]:
     return found
 
 
-def _played(left: list[list[Cell]], output: Path, until: float | None, processes: int) -> Iterator[Json]:
+def _played(
+    left: Sequence[tuple[list[Cell], Path]], until: float | None, processes: int
+) -> Iterator[tuple[Path, Json]]:
     """Rows in the order in which their groups end; at most `processes` groups are under way."""
-    waiting, running = list(left), set[Future[list[Json]]]()
+    waiting, running = list(left), dict[Future[list[Json]], Path]()
     # A fork of a process that has loaded torch begins at once; one process per group, so that memory is its own.
     context = get_context("forkserver")
     context.set_forkserver_preload(["fl.federation", "fl.run_parts"])
-    with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool:
+    before = set(active_children())
+    with ProcessPoolExecutor(processes, context, max_tasks_per_child=1) as pool, _ending_others(before):
         while running or waiting:
             while waiting and len(running) < processes and (until is None or time.monotonic() < until):
-                running.add(pool.submit(_group, waiting.pop(0), output))
+                group, output = waiting.pop(0)
+                running[pool.submit(_group, group, output)] = output
             if not running:
                 return
-            done, running = wait(running, return_when=FIRST_COMPLETED)
+            done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
+                folder = running.pop(future)
                 try:
-                    yield from future.result()
+                    yield from ((folder, entry) for entry in future.result())
                 except BrokenProcessPool:
                     raise SecAggError(
                         "a process of the sweep was killed (out of memory?): what was saved is whole; resume it, "
                         "perhaps with fewer processes"
                     ) from None
+
+
+@contextmanager
+def _ending_others(before: set[BaseProcess]) -> Iterator[None]:
+    """End the processes that were started meanwhile if anything goes wrong here, an interrupt too: none is waited for,
+    for what a cell saved is whole.
+    """
+    try:
+        yield
+    except BaseException:
+        for child in set(active_children()) - before:
+            child.terminate()
+        raise
 
 
 def _group(cells: list[Cell], output: Path) -> list[Json]:

@@ -1,6 +1,7 @@
 """What is kept of a cell: a line of cells.jsonl, and what a sweep gives back. The schema is in docs/tradeoff.md."""
 
-from collections.abc import Mapping
+import math
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -8,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fl.report.sources import Json, read_run
 from fl.tradeoff.plan import Cell
+from protocols.errors import Misuse
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -50,6 +52,7 @@ def row(cell: Cell, folder: Path, shared: str | None, used: Mapping[str, float |
         "metrics": {name: trained.played[-1][name] for name in trained.measured} if trained.played else {},
         "guarantees": own.guarantees,
         "epsilons": _epsilons(cell, own.statement),
+        "search": _searched(cell, own.statement, own.guarantees),
         "bytes_up_per_client": _mean(played, "bytes_up_per_client"),
         "bytes_down_per_client": _mean(played, "bytes_down_per_client"),
         "seconds_per_round": _seconds(played),
@@ -93,3 +96,35 @@ def _epsilons(cell: Cell, statement: Json) -> Json:
         except UnknownEvent:
             found[name] = None
     return found
+
+
+def _searched(cell: Cell, statement: Json, guarantees: list[Json]) -> Json | None:
+    """What the tuned table says of its search, and what that would have cost on the run's own data, at the delta of the
+    run: all trials together, and the best of as many in the mean (see `SelectedAccountant`). None without a search, or
+    without one guarantee to compare with.
+    """
+    from dp.accountants import RDPAccountant
+    from dp.accountants.selected import SelectedAccountant
+    from dp.event_json import from_fact
+    from dp.events import UnknownEvent
+    from protocols.statement import PrivacyEvent
+
+    if cell.search is None or len(guarantees) != 1:
+        return None if cell.search is None else dict(cell.search)
+    facts, trials = [PrivacyEvent(**event) for event in statement["events"]], int(cell.search["trials"])
+
+    def price(account: Callable[[], RDPAccountant], times: int) -> float | None:
+        found = []
+        for party in {fact.party for fact in facts}:
+            added = account()
+            for fact in facts:
+                if fact.party in ("", party):
+                    added.add(from_fact(fact), times)
+            found.append(added.epsilon(guarantees[0]["delta"]))
+        return max(found) if max(found) < math.inf else None
+
+    try:
+        costs = {"all": price(RDPAccountant, trials), "best": price(lambda: SelectedAccountant(trials), 1)}
+    except (UnknownEvent, Misuse):  # no sound price, or a single trial
+        costs = {"all": None, "best": None}
+    return {**cell.search, **costs}

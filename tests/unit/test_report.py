@@ -167,6 +167,14 @@ def test_less_of_these_is_better(metric: str) -> None:
     assert upwards("accuracy")
 
 
+def test_a_reader_says_that_less_of_a_metric_is_better(runs: Path, tmp_path: Path) -> None:
+    asked = ["report", str(runs), "--metric", "accuracy", "--output", str(tmp_path / "r.html")]
+    assert invoke([*asked, "--lower-is-better"]) == 0
+    assert "Less accuracy is taken to be better" in (tmp_path / "r.html").read_text()
+    assert invoke(asked) == 0
+    assert "More accuracy is taken to be better" in (tmp_path / "r.html").read_text()
+
+
 def _changed(run: Path, to: Path, epsilon: float, accuracy: float | None) -> None:
     """A copy of a run with another price and another last accuracy."""
     to.mkdir(parents=True)

@@ -3,6 +3,11 @@ sweep that was cut off goes on.
 """
 
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +18,7 @@ from fl.report.cells import cells
 from fl.report.sources import cells_of, read
 from fl.run_config import RunConfig
 from fl.tradeoff import tradeoff
-from fl.tradeoff.plan import axes, groups
+from fl.tradeoff.plan import Sweep, axes, coarse_to_fine, groups
 from protocols.errors import Misuse
 
 BASE: dict[str, Any] = {"data": "digits", "model": "logistic", "clients": 5, "rounds": 2, "local_epochs": 1}
@@ -184,6 +189,85 @@ def test_the_command_plays_a_file_and_refuses_a_folder_in_use(
     told = json.loads(capsys.readouterr().out)
     assert [row["status"] for row in told["rows"]] == ["done", "done"]
     assert told["left"] == 0
+
+
+def test_one_seed_of_several_sweeps_comes_before_the_next() -> None:
+    sweeps = [Sweep(RunConfig(**{**BASE, "seed": seed}), axes({**AXES, "seeds": 2})) for seed in (0, 7)]
+    order = [(at, group[0].seed - 7 * at, group[0].epsilon) for at, group in coarse_to_fine(sweeps)]
+    kinds = [("none", 1), (8.0, 3)]
+    assert order == [
+        (at, seed, epsilon)
+        for seed in range(2)
+        for epsilon, times in kinds
+        for at in range(2)
+        for _ in range(times)
+    ]
+
+
+def test_what_a_search_found_is_used_where_it_was_found_and_its_price_stands_in_the_row(
+    tmp_path: Path,
+) -> None:
+    tuned = {"layer": "client-dp", "epsilon": 8.0, "clip": 0.25, "learning_rate": 0.5, "rounds": 1}
+    told = {"data": "elsewhere", "trials": 5, "metric": "accuracy", "value": 0.5}
+    own = {"sums": ("none",), "private_sums": ("secagg+",), "tuned": ({**tuned, "search": told},)}
+    plain, *private = groups(RunConfig(**BASE), axes({**AXES, "epsilons": ("none", 8.0, 4.0), **own}))
+    assert [cell.config.privacy for cell in plain] == [("none",)]
+    assert [group[0].config.privacy for group in private] == [
+        ("client-dp:epsilon=8.0,clip=0.25", "secagg+"),
+        ("client-dp:epsilon=4.0", "secagg+"),
+    ]
+    assert [(group[0].config.rounds, group[0].config.learning_rate) for group in private] == [
+        (1, 0.5),
+        (2, None),
+    ]
+    made = tradeoff(BASE, tmp_path, processes=1, **{**AXES, **own, "layers": ("client-dp",)})
+    (row,) = made.rows
+    assert row["search"] | told == row["search"]
+    assert 8 >= row["guarantees"][0]["epsilon"] < row["search"]["best"] < row["search"]["all"]
+    (table,) = (table for table in read([tmp_path]).tables if "search" in table.title)
+    assert table.rows[0]["searched on"] == "elsewhere"
+    with pytest.raises(Misuse, match="keys of a run"):
+        axes({"tuned": [{**tuned, "rate": 1.0}]})
+
+
+def test_an_interrupt_of_the_sweep_alone_ends_the_cells_at_work(tmp_path: Path) -> None:
+    """The cells would train for ten minutes; nobody but the parent is told."""
+    config = tmp_path / "sweep.toml"
+    config.write_text(
+        'data = "digits"\nclients = 4\nmodel = "logistic"\ntrain = "tests.unit.test_tradeoff:slow"\n'
+        '[tradeoff]\nlayers = ["none"]\nepsilons = ["none"]\nsums = ["none"]\nseeds = 2\n'
+    )
+    command = [sys.executable, "-c", INTERRUPTIBLE, "tradeoff", str(config), "-o", str(tmp_path / "out")]
+    environment, silent = {**os.environ, "SLOW": str(tmp_path)}, subprocess.DEVNULL
+    with subprocess.Popen(
+        [*command, "--processes", "2"], start_new_session=True, stdout=silent, stderr=silent, env=environment
+    ) as started:
+        while not list(tmp_path.glob("at-work-*")):
+            time.sleep(0.1)
+        os.kill(started.pid, signal.SIGINT)
+        assert started.wait(timeout=300) != 0
+    for path in tmp_path.glob("at-work-*"):
+        assert not _runs(int(path.name.removeprefix("at-work-")))
+
+
+INTERRUPTIBLE = "import signal; signal.signal(2, signal.default_int_handler); import fl.cli; fl.cli.main()"
+
+
+def slow(model: Any, loader: Any, optimizer: Any) -> None:
+    (Path(os.environ["SLOW"]) / f"at-work-{os.getpid()}").touch()
+    time.sleep(600)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process is there, and no zombie, within ten seconds of its end."""
+    for _ in range(100):
+        try:
+            if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
+                return False
+        except OSError:
+            return False
+        time.sleep(0.1)
+    return True
 
 
 def test_rows_are_a_frame(sweep: Path) -> None:

@@ -98,7 +98,7 @@
   };
   form.addEventListener("input", draw);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(draw));
+  form.addEventListener("reset", () => setTimeout(() => { form.elements.data.value = ""; draw(); }));
   dark.addEventListener("change", draw);
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
   draw();
