@@ -18,6 +18,7 @@ from protocols.audit.subject import Drop, Played, Subject, Vectors
 from protocols.audit.wire import Wire, place_of
 from protocols.audit_hooks import Hooks
 from protocols.errors import Misuse
+from protocols.kernel import Message
 
 CONTRACT = (
     "run(inputs, drop) gives (total, transcript): an integer array of the inputs' length or None, and a list of "
@@ -135,6 +136,10 @@ class BlackBox(Subject):
         played.notes = tuple(f"client {i} raised {type(e).__name__}: {e}" for i, e in Wire.last)
         played.modulus = SMALL_RING if small else self.pieces.modulus
         return played
+
+    def refuses(self, sent: Message) -> bool:
+        """Whether what a client sends is a refusal and no answer: an error reply of its runtime, or as it words one."""
+        return Wire.refusing or bool(self.pieces.refusal and self.pieces.refusal(bytes(sent.body)))
 
     def _checked(self, result: Any, clients: int, length: int) -> Played:
         if inspect.iscoroutine(result):

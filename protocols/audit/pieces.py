@@ -1,7 +1,7 @@
 """What an adapter of a black box may give beyond totals and transcripts. No property lives here."""
 
 import inspect
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -30,9 +30,11 @@ class Pieces:
     seed and its caller. stripped: transcript -> client's place -> what is left of its masked vector once the server
     took off all masks that the transcript lets it. shares: message -> the shares that it opens in clear, each as (the
     place of the client whose secret it is of; "own" for what makes its own mask, "key" for what makes its masks with
-    others; the share). views: stage,
-    message of the server, places of clients -> the same message as it would be if just these clients had stayed; None
-    for a message that names nobody.
+    others; the share). opens: shares of one secret, by the place of the client that opened each -> the secret, None for
+    too few; it takes more than are needed, too. views: stage, message of the server, places of clients -> the same
+    message as it would be if just these clients had stayed; None for a message that names nobody. It is also asked for
+    places that come twice (they are a tuple then) and for places of nobody. refusal: body -> whether a client that
+    sends it refuses.
     """
 
     modulus: int = 0
@@ -43,11 +45,13 @@ class Pieces:
     watch: tuple[Any, ...] = ()
     stripped: Callable[[Sequence[Seen]], Any] | None = None
     shares: Callable[[Seen], Iterable[Share]] | None = None
-    views: Callable[[str, Seen, frozenset[int]], Seen | None] | None = None
+    opens: Callable[[Mapping[int, bytes]], bytes | None] | None = None
+    views: Callable[[str, Seen, Any], Seen | None] | None = None
+    refusal: Callable[[bytes], bool] | None = None
 
     def __post_init__(self) -> None:
         """Raises Misuse for a piece of the wrong kind."""
-        for name in ("elements", "ring", "stream", "stripped", "shares", "views"):
+        for name in ("elements", "ring", "stream", "stripped", "shares", "opens", "views", "refusal"):
             given = getattr(self, name)
             if given is not None and not callable(given):
                 raise Misuse(f"{name}: expected a function, got {type(given).__name__}")

@@ -50,7 +50,26 @@ def _vectors(subject: Any, played: Any) -> dict[int, Any]:
     if not found:
         why = f": {played.why}" if played.why else ""
         raise NotChecked(f"`elements` read no ring elements out of any message of a client{why}")
-    return {place: np.concatenate(parts) for place, parts in sorted(found.items())}
+    return _of_all(
+        {place: np.concatenate(parts) for place, parts in sorted(found.items())}, played, "elements"
+    )
+
+
+def _of_all(found: dict[int, Any], played: Any, piece: str) -> dict[int, Any]:
+    """What a piece read. Raises NotChecked that names whose vector it did not read, or not in full."""
+    length = max(map(len, found.values()), default=0)
+    unread = [i for i in played.survivors if len(found.get(i, ())) < max(1, length)]
+    if unread:
+        raise NotChecked(
+            f"`{piece}` did not read the whole vector of clients {unread}, who are in the total: tell what carries one "
+            "by its length or its stage, not by a byte that may come by chance"
+        )
+    return found
+
+
+def stripped_of(subject: Any, played: Any) -> dict[int, Any]:
+    """What is left of each vector once the server took off the masks it can."""
+    return _of_all(subject.hooks.stripped(played.session, played.messages, {}), played, "stripped")
 
 
 def elements_of(subject: Any, played: Any) -> dict[int, Any]:

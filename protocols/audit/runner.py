@@ -110,7 +110,10 @@ def check(
     runs = [0]
 
     def done(status: Status, reason: str, story: str | None = None) -> Checked:
-        took, how = time.perf_counter() - began, subject.examined.get(prop.name, prop.statistics)
+        took, how = time.perf_counter() - began, subject.examined.get(prop.name, "")
+        if not prop.search:
+            reason = "; ".join(filter(None, (reason, how))) if status is Status.PASSED else reason
+            how = prop.statistics
         return Checked(prop.name, prop.claim, prop.literature, status, reason, runs[0], took, story, how)
 
     def failed(error: BaseException, repeats: bool) -> Checked:

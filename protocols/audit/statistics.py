@@ -1,5 +1,6 @@
 """The tests that statistical properties use, and what each of them finds: false-alarm rate, power, effect size."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -64,26 +65,33 @@ class Design:
 
 def chi_square_uniform(values: Any, modulus: int) -> float:
     """p-value that `values` (integers) are uniform over Z_modulus. A wide ring is judged six bits at a time,
-    every bit of it where the modulus is a power of two, else its top and low ones.
+    every bit of it where the modulus is a power of two, else its top and low ones: against the exact number of residues
+    in each cell, which is not one number there.
     """
     elements = np.asarray(values).astype(np.uint64)
     if modulus <= MOST_CELLS:
-        return _p(np.bincount(elements.astype(np.int64), minlength=modulus))
-    windows = _windows(elements, modulus)
-    return min(1.0, len(windows) * min(_p(np.bincount(w.astype(np.int64), minlength=64)) for w in windows))
+        return _p(elements, np.ones(modulus))
+    windows = list(_windows(elements, modulus))
+    return min(1.0, len(windows) * min(_p(cells, residues) for cells, residues in windows))
 
 
-def _windows(elements: Any, modulus: int) -> list[Any]:
-    low = np.uint64((1 << _WINDOW) - 1)
+def _windows(elements: Any, modulus: int) -> Iterator[tuple[Any, Any]]:
+    """Cells of the elements, and how many residues of the ring each cell has."""
+    cells, low = 1 << _WINDOW, np.uint64((1 << _WINDOW) - 1)
     if modulus & (modulus - 1):
-        return [(elements.astype(np.float64) / modulus * 64).clip(0, 63), elements & low]
+        edges = [-(-cell * modulus // cells) for cell in range(cells + 1)]
+        yield np.searchsorted(np.array(edges[1:-1], np.uint64), elements, side="right"), np.diff(edges)
+        yield elements & low, np.array([-((rest - modulus) // cells) for rest in range(cells)])
+        return
     width = modulus.bit_length() - 1
-    starts = [*range(0, width - _WINDOW, _WINDOW), width - _WINDOW]
-    return [elements >> np.uint64(start) & low for start in starts]
+    for start in [*range(0, width - _WINDOW, _WINDOW), width - _WINDOW]:
+        yield elements >> np.uint64(start) & low, np.ones(cells)
 
 
-def _p(counts: Any) -> float:
-    return float(stats.chisquare(counts).pvalue)
+def _p(cells: Any, weights: Any) -> float:
+    """p-value that elements come in cells in proportion to their weights."""
+    counts, shares = np.bincount(cells.astype(np.int64), minlength=len(weights)), np.asarray(weights, float)
+    return float(stats.chisquare(counts, shares / shares.sum() * counts.sum()).pvalue)
 
 
 def two_sample(first: Any, second: Any, cells: int) -> float:

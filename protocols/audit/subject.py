@@ -63,7 +63,7 @@ class Subject:
 
     reference: what a command line calls it, "" where none does. unknown: property -> why it is not known to
     hold even if no example failed. playing: inputs and drop-outs of the session that was played last.
-    examined: property -> how far a search went, in words. searched: how large the searched sessions are. given: the
+    examined: property -> how far it was looked, in words. searched: how large the searched sessions are. given: the
     pieces that an adapter of a black box gives. hooks: what it tells about itself.
     """
 

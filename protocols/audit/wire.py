@@ -28,6 +28,8 @@ class Wire:
 
     last: ClassVar[list[tuple[int, Exception]]] = []
     """What parties raised in the session that began last."""
+    refusing: ClassVar[bool] = False
+    """Whether the message that is carried now is the error reply to a request at which a party raised."""
 
     def __init__(
         self, drop: Drop, tamper: Tamper | None = None, error: bytes | None = None, once: bool = False
@@ -66,10 +68,11 @@ class Wire:
             made = answer(place, body)
         except Exception as error:  # as the runtime of the audited party would take it
             self.raised.append((place, error))
-            made = self.error
-        if made is None:
-            return []
-        arrived = self.carry(stage, (f"client {place}", "server", made))
+            made, Wire.refusing = self.error, True
+        try:
+            arrived = [] if made is None else self.carry(stage, (f"client {place}", "server", made))
+        finally:
+            Wire.refusing = False
         return [(place_of(sender), got) for sender, _, got in arrived]
 
 

@@ -5,7 +5,7 @@ import hashlib
 import json
 import os
 import pickle
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -18,7 +18,7 @@ from protocols.errors import Misuse
 from tests.audit.boxes import box, leavers, noise, somebody_stays, summed
 from tests.toys import masked
 
-ALL = ("modulus", "elements", "ring", "stream", "seed_bytes", "watch", "tamper", "shares", "views")
+ALL = ("modulus", "elements", "ring", "stream", "seed_bytes", "watch", "tamper", "shares", "opens", "views")
 
 
 def verdict(name: str, *pieces: str, **options: Any) -> Any:
@@ -114,6 +114,14 @@ def test_a_defect_shows_by_name_with_the_piece_that_makes_it_visible(
             verdict(name)
 
 
+@contextlib.contextmanager
+def any_number() -> Iterator[None]:
+    """A client that takes any number of others."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(masked, "threshold", lambda clients: 0)
+        yield
+
+
 class Eager(masked.Client):
     """Answers whatever it is asked, as often as it is asked."""
 
@@ -122,8 +130,7 @@ class Eager(masked.Client):
         return super().receive(stage, body)
 
     def unmask(self, stayed: list[int]) -> bytes:
-        with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(masked, "threshold", lambda clients: 0)
+        with any_number():
             return super().unmask(stayed)
 
 
@@ -146,7 +153,8 @@ class Trusting(masked.Client):
                 raw = bytes.fromhex(sealed)
                 AESGCM(self.peers[int(i)]).decrypt(raw[:12], raw[12:], bytes([int(i)]))
                 good[i] = sealed
-        return super().input(good)
+        with any_number():
+            return super().input(good)
 
 
 class Open(masked.Client):

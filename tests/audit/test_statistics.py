@@ -76,7 +76,18 @@ def test_a_value_that_never_comes_is_found_in_the_stated_ring(name: str) -> None
     assert hits(design, probabilities, drawn(number(name))) >= LEAST
 
 
-@pytest.mark.parametrize("modulus", [16, 256, 1 << 17, 3 * 5**20])
+@pytest.mark.parametrize("modulus", [300, 1271, 12289, 3 * 5**20, (1 << 64) - 59])
+@pytest.mark.parametrize("name", [name for name in DESIGNS if not DESIGNS[name].two])
+def test_rings_that_are_no_power_of_two_raise_no_false_alarm(name: str, modulus: int) -> None:
+    design, rng = DESIGNS[name], drawn(modulus)
+    for _ in range(5):
+        sample = rng.integers(0, modulus, design.samples, np.uint64)
+        assert chi_square_uniform(sample, modulus) > design.level
+    bent = np.where(sample < modulus // 16, sample + np.uint64(modulus // 2), sample)
+    assert chi_square_uniform(bent, modulus) < design.level
+
+
+@pytest.mark.parametrize("modulus", [16, 256, 1 << 17, 300, 1271, 3 * 5**20])
 def test_false_alarms_are_as_rare_as_their_level(modulus: int) -> None:
     rng = drawn(modulus)
     alarms = sum(chi_square_uniform(rng.integers(0, modulus, 4096), modulus) < 0.01 for _ in range(1000))

@@ -19,6 +19,8 @@ from secagg.shamir import combine, split_array
 
 STAGES = ("keys", "shares", "input", "unmask")
 SELF_MASKS = True
+REFUSED, REPLIES = b"no", False
+"""What a refusal says, and whether the runtime says so for a client that raises."""
 
 
 class System:
@@ -27,6 +29,11 @@ class System:
     @staticmethod
     def bytes(count: int) -> bytes:
         return os.urandom(count)
+
+
+def session_id() -> str | None:
+    """What the server tells everybody first."""
+    return None
 
 
 def draw_seed() -> bytes:
@@ -83,19 +90,26 @@ class Client:
         nonce = os.urandom(12)
         return (nonce + AESGCM(self.peers[peer]).encrypt(nonce, share, bytes([self.place]))).hex()
 
+    def _open(self, peer: int, box: bytes) -> bytes:
+        return AESGCM(self.peers[peer]).decrypt(box[:12], box[12:], bytes([peer]))
+
     def input(self, boxes: dict[str, str]) -> bytes:
-        for i, box in boxes.items():
-            raw = bytes.fromhex(box)
-            self.kept[int(i)] = AESGCM(self.peers[int(i)]).decrypt(raw[:12], raw[12:], bytes([int(i)]))
+        sealed = {int(i): bytes.fromhex(box) for i, box in boxes.items()}
+        if len(sealed) + 1 < threshold(self.n):
+            raise ValueError("too few dealt shares")
+        for i, raw in sealed.items():
+            self.kept[i] = self._open(i, raw)
         masked = np.mod(self.vector, self.modulus).astype(np.uint64)
         if SELF_MASKS:
             masked += expand(self.own, len(masked), self.modulus)
-        for i in boxes:
-            mask = expand(self.peers[int(i)], len(masked), self.modulus)
-            masked += mask if self.place < int(i) else np.uint64(self.modulus) - mask
-        return (masked % np.uint64(self.modulus)).tobytes()
+        for i in sealed:
+            mask = expand(self.peers[i], len(masked), self.modulus)
+            masked += mask if self.place < i else np.uint64(self.modulus) - mask
+        return b"M" + (masked % np.uint64(self.modulus)).tobytes()
 
     def unmask(self, stayed: list[int]) -> bytes:
+        if len(set(stayed)) < len(stayed) or not {self.place} <= set(stayed) <= set(self.kept):
+            raise ValueError("expected clients that it masked with, itself among them, each once")
         if len(stayed) < threshold(self.n):
             raise ValueError("too few stayed")
         own = {i: kept[:32].hex() for i, kept in self.kept.items() if i in stayed}
@@ -112,26 +126,27 @@ def run(
     modulus: int = 1 << 20,
 ) -> tuple[np.ndarray | None, list[tuple[str, str, bytes]]]:
     """The server's side."""
-    n, wire = len(inputs), Wire(drop, tamper, once=True)
+    n, wire = len(inputs), Wire(drop, tamper, REFUSED if REPLIES else None, once=True)
     clients = [Client(i, vector, n, modulus) for i, vector in enumerate(inputs)]
 
     def trip(stage: str, requests: Mapping[int, Any]) -> dict[int, bytes]:
         asked = {i: json.dumps(request).encode() for i, request in requests.items()}
-        return dict(wire.trip(stage, asked, lambda i, body: clients[i].receive(stage, body)))
+        came = wire.trip(stage, asked, lambda i, body: clients[i].receive(stage, body))
+        return {i: body for i, body in came if body != REFUSED}
 
-    keys = {i: key.hex() for i, key in trip("keys", dict.fromkeys(range(n))).items()}
+    keys = {i: key.hex() for i, key in trip("keys", dict.fromkeys(range(n), session_id())).items()}
     boxes = {i: json.loads(box) for i, box in trip("shares", dict.fromkeys(keys, keys)).items()}
     masked = trip("input", {i: {j: boxes[j][str(i)] for j in boxes if j != i} for i in boxes})
     opened = trip("unmask", dict.fromkeys(masked, sorted(masked)))
     if len(opened) < threshold(n):
         return None, wire.transcript
     chosen = sorted(opened)[: threshold(n)]
-    total = np.sum([np.frombuffer(v, np.uint64) for v in masked.values()], axis=0)
+    total = np.sum([np.frombuffer(v[1:], np.uint64) for v in masked.values()], axis=0)
     for i in boxes:
         kind = "own" if i in masked else "key"
         secret = combine({j + 1: bytes.fromhex(json.loads(opened[j])[kind][str(i)]) for j in chosen}, 32)
         if i in masked and SELF_MASKS:
-            total -= expand(secret, len(total), modulus)
+            total += np.uint64(modulus) - expand(secret, len(total), modulus)
         for j in masked if i not in masked else ():
             mask = expand(pair_seed(secret, keys[j]), len(total), modulus)
             total += mask if i < j else np.uint64(modulus) - mask
@@ -140,9 +155,10 @@ def run(
 
 
 def elements(message: tuple[str, str, bytes]) -> np.ndarray | None:
-    """A masked vector is what a client sends that is no JSON and longer than a key."""
+    """A masked vector is what a client sends behind an M: JSON begins otherwise, and a key is no such length."""
     sender, _, body = message
-    return np.frombuffer(body, "<u8") if sender != "server" and body[:1] != b"{" and len(body) != 32 else None
+    vector = sender != "server" and body[:1] == b"M" and len(body) % 8 == 1
+    return np.frombuffer(body[1:], "<u8") if vector else None
 
 
 def shares(message: tuple[str, str, bytes]) -> list[tuple[int, str, bytes]]:
@@ -152,9 +168,17 @@ def shares(message: tuple[str, str, bytes]) -> list[tuple[int, str, bytes]]:
     return [(int(i), kind, bytes.fromhex(s)) for kind, of in found.items() for i, s in of.items()]
 
 
-def stayed(stage: str, message: tuple[str, str, bytes], places: frozenset[int]) -> Any:
-    """The request to unmask, as it would be if just these had stayed."""
-    sender, recipient, _ = message
+def opens(held: Mapping[int, bytes]) -> bytes:
+    """The secret that shares are of, by the place of who opened each."""
+    return bytes(combine({j + 1: share for j, share in held.items()}, 32))
+
+
+def stayed(stage: str, message: tuple[str, str, bytes], places: Collection[int]) -> Any:
+    """The request for the input or to unmask, as it would be if just these had stayed."""
+    sender, recipient, body = message
+    if stage == "input":
+        kept = {i: box for i, box in json.loads(body).items() if int(i) in places}
+        return sender, recipient, json.dumps(kept).encode()
     return (sender, recipient, json.dumps(sorted(places)).encode()) if stage == "unmask" else None
 
 
@@ -173,6 +197,7 @@ def box(*pieces: str, **options: Any) -> BlackBox:
         "seed_bytes": 32,
         "watch": (f"{__name__}:expand",),
         "shares": shares,
+        "opens": opens,
         "views": stayed,
     }
 

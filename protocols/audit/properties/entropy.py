@@ -20,23 +20,31 @@ MANY, SECONDS = 1 << 19, 10.0
 """Streams of a black box that are compared, and the processor time for it: a busy machine finds no less."""
 MASK_BYTES = 64
 """A draw that reaches so many bytes of messages was expanded."""
+SHIFTED_BITS = 40
+"""A number of fewer bits may be in messages by chance."""
 LEAST_BYTES = 16
 """128 bits: the least that stands behind a secret."""
 
 
 class _Altered(ReplayRandom):
-    """Repeatable randomness that keeps all draws; in draw `number` it changes the byte at `place` (None: all bytes)."""
+    """Repeatable randomness that keeps all draws; in draw `number` it changes the byte at `place` (None: all bytes), in
+    these bits.
+    """
 
-    def __init__(self, number: int | None = None, place: int | None = None) -> None:
+    def __init__(self, number: int | None = None, place: int | None = None, bits: int = 0xFF) -> None:
         super().__init__(23)
-        self.number, self.place = number, place
+        self.number, self.place, self.bits = number, place, bits
         self.draws: list[bytes] = []
+
+    @property
+    def sizes(self) -> list[int]:
+        return [len(drawn) for drawn in self.draws]
 
     def bytes(self, count: int) -> bytes:
         drawn = bytearray(super().bytes(count))
         if len(self.draws) == self.number:
             for place in range(count) if self.place is None else (self.place,):
-                drawn[place] ^= 0xFF
+                drawn[place] ^= self.bits
         self.draws.append(bytes(drawn))
         return self.draws[-1]
 
@@ -49,7 +57,7 @@ def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
     or one byte of it: which bytes of clients' messages depend on which draws, and on how much of each.
     """
     random = _Altered()
-    messages, nonce = _messages(subject, random)
+    messages, wire = _messages(subject, random)
     if not messages:
         raise NotChecked("no message of a client is in the transcript")
     if _messages(subject, _Altered())[0] != messages:
@@ -57,13 +65,16 @@ def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
             "take all randomness from os.urandom or secrets: equal randomness does not give equal messages here, so "
             "that draws cannot be told apart"
         )
-    wire = b"".join(messages) + nonce
     behind: defaultdict[tuple[int, int], int] = defaultdict(int)
     used = []
     for number, drawn in enumerate(random.draws):
         if not drawn or _public(drawn, wire):  # nonces are
             continue
-        changed, _ = _messages(subject, _Altered(number))
+        changed = _redrawn(subject, number, random.sizes) or messages
+        if sorted(map(sorted, changed)) == sorted(
+            map(sorted, messages)
+        ):  # it orders what is sent, or does nothing
+            continue
         reached = _differences(messages, changed)
         if len(drawn) < LEAST_BYTES and len(reached) >= MASK_BYTES and subject.level == "black":
             raise Finding(
@@ -72,8 +83,7 @@ def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
             )
         for where in reached:
             behind[where] += len(drawn)
-        if changed != messages:
-            used.append((number, len(drawn)))
+        used.append((number, len(drawn)))
     few = {where: count for where, count in behind.items() if count < LEAST_BYTES}
     if few:
         where, count = min(few.items())
@@ -85,10 +95,37 @@ def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
         _matters(subject, messages, number, length)
 
 
+def _redrawn(subject: Any, number: int, sizes: list[int]) -> list[bytes] | None:
+    """What clients send when one draw is another and all others are the same; None where no change leaves the others
+    (a draw that is made again until it suits).
+    """
+    for bits in (0xFF, 0x80, 0x40, 0xC0, 0x20, 0xA0, 0x60, 0xE0):
+        random = _Altered(number, bits=bits)
+        changed, _ = _messages(subject, random)
+        if random.sizes == sizes:
+            return changed
+    return None
+
+
+def _reordered(first: list[bytes], second: list[bytes]) -> bool:
+    """Whether messages have the same bytes in another order."""
+    return len(first) == len(second) and all(
+        a == b or sorted(a) == sorted(b) for a, b in zip(first, second, strict=True)
+    )
+
+
 def _public(drawn: bytes, wire: bytes) -> bool:
-    """Whether what was drawn is on the wire: as it is, or as text (hex, base64, a number)."""
-    numbers = (int.from_bytes(drawn, "big"), int.from_bytes(drawn, "little")) if 4 <= len(drawn) <= 64 else ()
+    """Whether what was drawn is on the wire: as it is, as text (hex, base64, a number), or as the number that is left
+    of it where as many bits were asked for as no whole bytes hold.
+    """
+    numbers = [int.from_bytes(drawn, "big"), int.from_bytes(drawn, "little")] if 4 <= len(drawn) <= 64 else []
     texts = [drawn.hex(), drawn.hex().upper(), *map(str, numbers)]
+    for number in [numbers[0] >> bits for bits in range(1, 8)] if numbers else ():
+        if number.bit_length() >= SHIFTED_BITS:
+            whole = number.to_bytes(-(-number.bit_length() // 8), "big")
+            texts += [f"{number:x}", f"{number:X}", str(number)]
+            if whole in wire or whole[::-1] in wire:
+                return True
     for lead in range(3):  # bytes before it in the same piece of base64
         inside = base64.b64encode(bytes(lead) + drawn)[-(-4 * lead // 3) :]
         texts.append(inside[: 4 * len(drawn) // 3 - 1].decode())
@@ -135,14 +172,15 @@ def _changes(subject: Any, messages: list[bytes], random: _Altered) -> bool:
 
 
 def _messages(subject: Any, random: _Altered, **options: Any) -> tuple[list[bytes], bytes]:
-    """What clients send, in order, and the session's nonce."""
+    """What clients send, in order, and all that is sent besides the session's nonce, in one."""
     n = subject.clients[0]
     updates = {i: bytes([i + 1]) * 32 for i in range(n)}
     length = 1 if subject.level == "white" else MASK_BYTES  # so that one that is expanded reaches far
     vectors = [np.array([i, -i] * length, np.int64) % (subject.bound + 1) for i in range(n)]
     played = subject.play(vectors, {}, bound=subject.bound, rng=random, updates=updates, **options)
     sent = [body for sender, _, body in played.transcript if sender.startswith("client ")]
-    return sent, played.session.nonce if played.session is not None else b""
+    nonce = played.session.nonce if played.session is not None else b""
+    return sent, b"".join(body for _, _, body in played.transcript) + nonce
 
 
 def _differences(first: list[bytes], second: list[bytes]) -> list[tuple[int, int]]:

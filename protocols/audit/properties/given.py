@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from protocols.audit.generators import Seeded, recorded
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.properties.freshness import Rows, nothing_in_common
-from protocols.audit.reading import SAMPLES, elements_of, modulus_of, rings
+from protocols.audit.reading import SAMPLES, elements_of, modulus_of, rings, stripped_of
 from protocols.audit.statistics import Design, chi_square_uniform
 
 STREAM = Design(32 * SAMPLES, tests=1)
@@ -63,11 +63,19 @@ def stream_is_uniform(subject: Any, data: Any) -> None:
 
 def fresh_masks(subject: Any, data: Any) -> None:
     """Masked vectors of three sessions have nothing in common, and no seed of one comes again in another."""
-    if "watch" in subject.given:
-        _no_seed_comes_again(subject)
+    unseen = []
     if {"elements", "modulus"} <= subject.given:
         for ring in rings(subject):
             nothing_in_common(*_sessions(subject, ring))
+    else:
+        unseen.append("masked vectors were not compared: give elements= and modulus=")
+    if "watch" in subject.given:
+        _no_seed_comes_again(subject)
+    elif "stripped" not in subject.given:
+        unseen.append(
+            "own masks were not taken off, so masks of pairs that come again are not seen: give stripped= or watch="
+        )
+    subject.examined["fresh-masks"] = "; ".join(unseen)
 
 
 def _sessions(subject: Any, ring: dict[str, Any]) -> tuple[Rows, Rows, int]:
@@ -79,8 +87,8 @@ def _sessions(subject: Any, ring: dict[str, Any]) -> tuple[Rows, Rows, int]:
         modulus, story = modulus_of(subject, played), f"session {number}, client"
         rows += [(f"{story} {who}", who, v) for who, v in elements_of(subject, played).items()]
         if subject.hooks.stripped is not None:
-            left = subject.hooks.stripped(None, played.messages, {})
-            residues += [(f"{story} {who}, own mask off", who, v) for who, v in sorted(left.items())]
+            left = sorted(stripped_of(subject, played).items())
+            residues += [(f"{story} {who}, own mask off", who, v) for who, v in left]
     return rows[: 3 * 8], residues[: 3 * 8], modulus
 
 

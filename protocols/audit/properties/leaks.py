@@ -8,7 +8,7 @@ import numpy as np
 
 from protocols.audit.generators import watched
 from protocols.audit.prop import Finding, NotChecked, promised
-from protocols.audit.properties import black, tampered
+from protocols.audit.properties import black, opened
 from protocols.audit.reading import input_bodies
 
 CANARY = 0x5EC2E7CA7A21
@@ -161,7 +161,7 @@ def randomised(subject: Any, data: Any) -> None:
     "authenticated encryption of shares",
     most=1,
     pieces=("shares",),
-    outside=tampered.sealed_shares,
+    outside=opened.sealed_shares,
 )
 def shares_are_sealed(subject: Any, data: Any) -> None:
     """What is opened at the end never went through the relay in clear before.
@@ -170,10 +170,10 @@ def shares_are_sealed(subject: Any, data: Any) -> None:
     """
     played = subject.play([np.ones(4, np.int64)] * 5, {subject.counting: {4}}, bound=9)
     last = subject.stages[-1]
-    opened = [m for m in played.messages if m.stage == last and m.sender.role == "client"]
+    answers = [m for m in played.messages if m.stage == last and m.sender.role == "client"]
     earlier = [m for m in played.messages if m.stage != last]
     public = b"".join(bytes(m.body) for m in played.messages if m.sender.role == "server" and m.stage == last)
-    for answer in opened:
+    for answer in answers:
         body = bytes(answer.body)
         for at in range(0, len(body) - 15):
             piece = body[at : at + 16]

@@ -5,32 +5,25 @@ What does not belong here: what needs no tampering (`black`, `given`), and searc
 
 import contextlib
 import pickle
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from protocols.audit.prop import Finding, NotChecked
-from protocols.audit.reading import SAMPLES, elements_of, modulus_of, rings
+from protocols.audit.properties.opened import one_secret_of_each, promised, vectors
+from protocols.audit.randomness import ReplayRandom
+from protocols.audit.reading import SAMPLES, elements_of, modulus_of, rings, stripped_of
 from protocols.audit.statistics import Design, chi_square_uniform
-from protocols.audit.subject import Played
-from protocols.kernel import SERVER, Message, client
+from protocols.audit.subject import Drop, Played
+from protocols.kernel import SERVER, Message, Party, client
 
 RESIDUAL = Design(SAMPLES, tests=200)
-
-
-def vectors(subject: Any) -> list[Any]:
-    return [np.array([i + 1, -i], np.int64) % (subject.bound + 1) for i in range(subject.clients[1])]
-
-
-def promised(subject: Any, clients: int) -> int:
-    """The fewest clients who must be left at the last stage for a total to be promised."""
-    if subject.tolerated is None:
-        raise NotChecked(subject.unknown["exact-sum"])
-    last = subject.stages[-1]
-    kept = [k for k in range(1, clients + 1) if subject.tolerated(clients, {last: set(range(clients - k))})]
-    return min(kept, default=clients)
+REPEATED = 29
+"""The sessions that are compared draw the same randomness."""
+REPEATS, STRANGERS = " with one named twice", " with a stranger among them"
+_HINT = "\n  where what it sends is a refusal, let the adapter say so: refusal="
 
 
 def requests_of(subject: Any, played: Played) -> list[Message]:
@@ -41,95 +34,174 @@ def requests_of(subject: Any, played: Played) -> list[Message]:
     ]
 
 
-class Instead:
-    """A tamper that puts another body in the place of one request's (None: sends it twice), and notes what its client
-    answers. same: whether the request had that body anyway.
+class Noting:
+    """Base of tampers that note what one client answers at one stage, and all that it sends from then on: refusals are
+    no answers.
     """
 
-    def __init__(self, request: Message, body: bytes | None) -> None:
-        self.request, self.body, self.same = request, body, False
+    def __init__(self, subject: Any, who: Party, stage: str) -> None:
+        self.subject, self.who, self.stage = subject, who, stage
         self.answers: list[bytes] = []
+        self.later: list[tuple[str, bytes]] = []
 
-    def __call__(self, sent: Message) -> Any:
-        if (sent.stage, sent.sender, sent.recipient) == (self.request.stage, SERVER, self.request.recipient):
-            self.same = bytes(sent.body) == self.body
-            return [sent, sent] if self.body is None else replace(sent, body=self.body)
-        if (sent.stage, sent.sender) == (self.request.stage, self.request.recipient):
-            self.answers.append(bytes(sent.body))
+    def noted(self, sent: Message) -> Message:
+        if sent.sender == self.who and not self.subject.refuses(sent):
+            self.answers += [bytes(sent.body)] if sent.stage == self.stage else []
+            self.later += [(sent.stage, bytes(sent.body))] if sent.stage != self.stage else []
         return sent
 
 
-def _play(subject: Any, tamper: Any) -> Played:
-    played: Played = subject.play(vectors(subject), {}, tamper=tamper)
+class Handed(Noting):
+    """A tamper that hands one request's client these bodies in its place, one by one (None: what is meant for it).
+    same: whether the first was meant for it anyway.
+    """
+
+    def __init__(self, subject: Any, request: Message, *bodies: bytes | None) -> None:
+        super().__init__(subject, request.recipient, request.stage)
+        self.bodies, self.same = bodies, False
+
+    def __call__(self, sent: Message) -> Any:
+        if (sent.stage, sent.sender, sent.recipient) != (self.stage, SERVER, self.who):
+            return self.noted(sent)
+        self.same = bytes(sent.body) == self.bodies[0]
+        return [sent if body is None else replace(sent, body=body) for body in self.bodies]
+
+
+class Swapping(Noting):
+    """A tamper that hands client 0 and another one each other's requests."""
+
+    def __init__(self, subject: Any, request: Message, other: int) -> None:
+        super().__init__(subject, client(0), request.stage)
+        self.places = (0, other)
+        self.bodies: set[bytes] = set()
+
+    @property
+    def same(self) -> bool:
+        return len(self.bodies) < 2
+
+    def __call__(self, sent: Message) -> Message:
+        if (sent.stage, sent.sender) != (self.stage, SERVER) or sent.recipient.number not in self.places:
+            return self.noted(sent)
+        self.bodies.add(bytes(sent.body))
+        return replace(sent, recipient_index=sum(self.places) - sent.recipient.number)
+
+
+def _play(subject: Any, tamper: Any, gone: Drop | None = None) -> Played:
+    """A session whose randomness comes again, as far as it is the operating system's."""
+    played: Played = subject.play(vectors(subject), gone or {}, tamper=tamper, rng=ReplayRandom(REPEATED))
     return played
 
 
+def _takes(subject: Any, request: Message, *lies: Handed | Swapping) -> bool:
+    """Whether a client takes what it is handed in the place of a request: it answers, and not as it answers what is
+    meant for it (with the same randomness), or as it goes on depends on which of these lies it was.
+    """
+    for lie in lies:
+        _play(subject, lie)
+    if not lies[0].answers or lies[0].same:
+        return False
+    meant = Handed(subject, request, None)
+    _play(subject, meant)
+    return any(lie.answers != meant.answers or lie.later != lies[0].later for lie in lies)
+
+
 def mixed_sessions(subject: Any, data: Any) -> None:
-    """Requests of another session between the same clients, each in turn, get no answer."""
-    for foreign in _ends_of_stages(requests_of(subject, _play(subject, None))):
-        _unanswered(subject, foreign, bytes(foreign.body), "a request of another session is answered")
-
-
-def _unanswered(subject: Any, request: Message, body: bytes, story: str) -> None:
-    """Raises Finding if a request's recipient answers this body, unless the genuine one had it anyway."""
-    instead = Instead(request, body)
-    _play(subject, instead)
-    if instead.answers and not instead.same:
-        raise Finding(f"{story}\n  {request.recipient} at {request.stage}")
-
-
-def swapped_recipients(subject: Any, data: Any) -> None:
-    """Client 0 is handed what was meant for client 1, of this session."""
-    for stage in subject.stages[subject.stages.index(subject.counting) :]:
-        swapping = Swapping(stage)
-        _play(subject, swapping)
-        if swapping.answered and len(set(swapping.bodies)) > 1:
-            raise Finding(f"client 0 answers a request meant for client 1\n  at {stage}")
-
-
-class Swapping:
-    """A tamper that hands the first two clients each other's requests. answered: whether client 0 answers."""
-
-    def __init__(self, stage: str) -> None:
-        self.stage, self.answered = stage, False
-        self.bodies: list[bytes] = []
-
-    def __call__(self, sent: Message) -> Message:
-        if sent.stage == self.stage and sent.sender == SERVER and sent.recipient.number < 2:
-            self.bodies.append(bytes(sent.body))
-            return replace(sent, recipient_index=1 - sent.recipient.number)
-        self.answered |= (sent.stage, sent.sender) == (self.stage, client(0))
-        return sent
-
-
-def one_answer(subject: Any, data: Any) -> None:
-    """A request that arrives twice is answered once, or with the same bytes."""
+    """Requests of other sessions between the same clients, each in turn, get no answer that depends on them."""
+    others = [requests_of(subject, subject.play(vectors(subject), {}, tamper=None)) for _ in range(2)]
     for request in _ends_of_stages(requests_of(subject, _play(subject, None))):
-        instead = Instead(request, None)
-        _play(subject, instead)
-        if len(set(instead.answers)) > 1:
+        where = (request.stage, request.recipient)
+        foreign = [bytes(m.body) for sent in others for m in sent if (m.stage, m.recipient) == where]
+        if _takes(subject, request, *(Handed(subject, request, body) for body in foreign)):
             raise Finding(
-                f"{request.recipient} answers the same request again, with something else\n  at {request.stage}"
+                f"a request of another session is answered\n  {request.recipient} at {request.stage}{_HINT}"
             )
 
 
+def swapped_recipients(subject: Any, data: Any) -> None:
+    """Client 0 is handed what was meant for another, of this session."""
+    for request in requests_of(subject, _play(subject, None)):
+        others = range(1, min(3, subject.clients[1]))
+        swaps = [Swapping(subject, request, other) for other in others]
+        if request.recipient == client(0) and swaps and _takes(subject, request, *swaps):
+            raise Finding(
+                f"client 0 answers a request meant for client {others[0]}\n  at {request.stage}{_HINT}"
+            )
+
+
+def one_answer(subject: Any, data: Any) -> None:
+    """A request that arrives twice, or another one after it, is answered once, or with the same bytes."""
+    alike = set[str]()
+    for request in _ends_of_stages(requests_of(subject, _play(subject, None))):
+        others = _others(subject, request)
+        alike |= set() if others else {request.stage}
+        for body in (None, *others):
+            handed = Handed(subject, request, None, body)
+            _play(subject, handed)
+            if len(set(handed.answers)) > 1:
+                what = "the same request" if body is None else "a second, different request"
+                raise Finding(
+                    f"{request.recipient} answers {what} again, with something else\n  at {request.stage}{_HINT}"
+                )
+    if alike:
+        subject.examined["one-answer-per-session"] = (
+            f"at {', '.join(sorted(alike))} the second request was the first one again: none is known that differs"
+        )
+
+
+def _others(subject: Any, request: Message) -> set[bytes]:
+    """Other bodies of a request in the same session: when another client left before, and as `views` words that."""
+    n, me, found = subject.clients[1], request.recipient.number, {bytes(request.body)}
+    gone = max(i for i in range(n) if i != me) if n > 1 else me
+    for stage in subject.stages[: subject.stages.index(request.stage)]:
+        left = requests_of(subject, _play(subject, None, {stage: {gone}}))
+        found |= {bytes(m.body) for m in left if (m.stage, m.recipient) == (request.stage, request.recipient)}
+    if "views" in subject.given:
+        found |= {worded(subject, request, frozenset(range(n)) - {gone}) or bytes(request.body)}
+    return found - {bytes(request.body)}
+
+
 def forged_views(subject: Any, data: Any) -> None:
-    """Requests that name fewer survivors than a total is promised for."""
-    n, asked = subject.clients[1], 0
+    """Requests that name fewer survivors than a total is promised for, or make up their number with names that come
+    twice, or that are nobody's.
+    """
+    n, asked = subject.clients[1], set[str]()
     least = promised(subject, n)
     for request in _ends_of_stages(requests_of(subject, _play(subject, None))):
         me = request.recipient.number
-        few = frozenset([me, *(i for i in range(n) if i != me)][: least - 1])
-        told = worded(subject, request, few)
-        if told is not None:
-            asked += 1
-            story = f"a forged request is answered: {len(few)} survivors, where {least} are promised"
-            _unanswered(subject, request, told, story)
+        few = [me, *(i for i in range(n) if i != me)][: least - 1]
+        plain = worded(subject, request, frozenset(few))
+        if plain is None:
+            continue
+        for story, places in (
+            ("", frozenset(few)),
+            (REPEATS, (*few, *few[:1])),
+            (STRANGERS, frozenset([*few, n])),
+        ):
+            told = plain if not story else _worded_oddly(subject, request, places)
+            if told is None or (story and told == plain):
+                continue
+            asked.add(story)
+            if _takes(subject, request, Handed(subject, request, told)):
+                raise Finding(
+                    f"a forged request is answered: {len(few)} survivors{story}, where {least} are promised\n"
+                    f"  {request.recipient} at {request.stage}{_HINT}"
+                )
     if not asked:
         raise NotChecked("`views` words no request of this session: None came for each of them")
+    if missing := [story.strip() for story in (REPEATS, STRANGERS) if story not in asked]:
+        subject.examined["forged-requests-refused"] = (
+            f"`views` does not word a view {', nor one '.join(missing)}"
+        )
 
 
-def worded(subject: Any, request: Message, stayed: frozenset[int]) -> bytes | None:
+def _worded_oddly(subject: Any, request: Message, places: Any) -> bytes | None:
+    """As `worded`, None where an adapter cannot word such places."""
+    with contextlib.suppress(Exception):
+        return worded(subject, request, places)
+    return None
+
+
+def worded(subject: Any, request: Message, stayed: Collection[int]) -> bytes | None:
     """The body of a request as it would be if just these clients had stayed; None where it names nobody."""
     seen = (str(request.sender), str(request.recipient), bytes(request.body))
     told = subject.pieces.views(request.stage, seen, stayed)
@@ -147,6 +219,8 @@ def kept_vectors(subject: Any, data: Any) -> None:
     """The server keeps a client's vector and says that it never came: all vectors less the total are not that input."""
     if subject.hooks.stripped is not None and "modulus" in subject.given:
         _stripped_stay_hidden(subject)
+    if {"shares", "tolerated"} <= subject.given:
+        one_secret_of_each(subject)
     if not {"elements", "modulus", "tamper"} <= subject.given:
         return
     n = subject.clients[1]
@@ -186,7 +260,7 @@ def _hidden(left: Any, modulus: int, victim: int) -> None:
 def _stripped_stay_hidden(subject: Any) -> None:
     for ring in rings(subject):
         played = subject.play([np.zeros(SAMPLES, np.int64)] * subject.clients[1], {}, **ring)
-        for who, left in subject.hooks.stripped(None, played.messages, {}).items():
+        for who, left in stripped_of(subject, played).items():
             _hidden(left, modulus_of(subject, played), who)
 
 
@@ -205,20 +279,3 @@ def unpickled(subject: Any, bomb: object, gone_off: Any) -> None:
                 raise Finding(
                     f"a message of a {role} at {stage} is unpickled: whoever sends it runs any code"
                 )
-
-
-def sealed_shares(subject: Any, data: Any) -> None:
-    """No share that is opened was in an earlier message."""
-    played = subject.play(vectors(subject), {})
-    before, seen = b"", 0
-    for message in played.transcript:
-        for owner, kind, share in subject.pieces.shares(message):
-            seen += 1
-            if len(share) >= 8 and (bytes(share) in before or bytes(share).hex().encode() in before):
-                raise Finding(
-                    f"a share that is opened went over the relay in clear before\n  {message[0]} opens a share of "
-                    f"client {owner}'s {kind or 'secret'}"
-                )
-        before += bytes(message[2])
-    if not seen:
-        raise NotChecked("`shares` read no share out of any message")

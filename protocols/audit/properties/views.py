@@ -14,7 +14,7 @@ from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import tampered
 from protocols.audit.properties.tampered import RESIDUAL
 from protocols.audit.randomness import ReplayRandom
-from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, hook_of, modulus_of, rings
+from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, hook_of, modulus_of, rings, stripped_of
 from protocols.audit.statistics import Design, chi_square_uniform, two_sample
 from protocols.audit.stepping import Driven, Driving, drive
 from protocols.kernel import Message, client
@@ -111,8 +111,7 @@ def views_indistinguishable(subject: Any, data: Any) -> None:
     for vectors in (left, right):
         played = subject.play(vectors, {}, **rings(subject)[0])
         modulus = modulus_of(subject, played)
-        view = subject.hooks.stripped
-        views.append(view(played.session, played.messages, {}) if view else elements_of(subject, played))
+        views.append((stripped_of if subject.hooks.stripped else elements_of)(subject, played))
     for i, j in itertools.combinations(range(3), 2):
         for story, coarse in _coarsened(modulus):
             first, second = (16 * coarse(v[i]) + coarse(v[j]) for v in views)
@@ -139,7 +138,7 @@ def _coarsened(modulus: int) -> list[tuple[str, Any]]:
     "semi-honest",
     "double masking (Bonawitz et al., CCS 2017, section 4)",
     statistics=str(RESIDUAL),
-    pieces=("elements modulus tamper", "stripped modulus"),
+    pieces=("elements modulus tamper", "stripped modulus", "shares tolerated"),
     outside=tampered.kept_vectors,
 )
 def masked_after_unmasking(subject: Any, data: Any) -> None:

@@ -1,55 +1,68 @@
 """The search over views of a black box: planned by the same program, played through `tamper`, judged by what is opened.
 
 The adapter says which clients a request names (`views`) and which shares an answer opens (`shares`); how many open a
-secret follows from `tolerated`. What does not belong here: how plans are made (`planning`), rules with checks of their
-own (`views`).
+secret is seen with `opens`, or assumed from `tolerated`. What does not belong here: how plans are made (`planning`),
+rules with checks of their own (`views`).
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
+from protocols.audit.pieces import Seen
 from protocols.audit.prop import Finding, NotChecked
-from protocols.audit.properties.tampered import promised, vectors, worded
+from protocols.audit.properties.opened import opened_in, promised, threshold, vectors
+from protocols.audit.properties.tampered import worded
 from protocols.audit.search.planning import plan
 from protocols.kernel import SERVER, Message
 from protocols.opening import Attack, Check, Rule
 
 _WHOLE = "everybody is told the same list of all"
 _ONCE = Check("one answer per session", ("open",), "once")
+_OWN = Check("itself in the view", ("open",), "own")
 
 
 def search(subject: Any) -> str:
     """Plan and play, against clients who check more and more; return what was examined, in words. Raises Finding."""
     n = subject.clients[1]
-    least, told = promised(subject, n), []
-    enough = Check("enough in the view", ("open",), "least", "view", "all", least)
+    least, (enough, said) = promised(subject, n), threshold(subject)
+    told = []
+    few = Check("enough in the view", ("open",), "least", "view", "all", least)
+    everybody = frozenset(range(n))
+    truth = Attack({}, (everybody,), (), {}, dict.fromkeys(everybody, (0,)), everybody)
+    _judged(subject, truth, enough, least)
     for story, checks in (
         ("both views to each client, of few or many", ()),
-        ("both, of enough clients", (enough,)),
-        ("one view to each client", (enough, _ONCE)),
+        ("both, of enough clients", (few,)),
+        ("one view to each client", (few, _ONCE)),
+        ("one view, with itself in it, to each client", (few, _ONCE, _OWN)),
     ):
-        attack = plan(_rule(n, least, checks), frozenset(), subject.searched.seconds)
+        rule = _rule(n, min([least, *enough.values()]), least, checks)
+        attack = plan(rule, frozenset(), subject.searched.seconds)
         if attack is None:
             told.append(f"{story}: no plan")
             continue
-        asked = _played(subject, attack)
-        opened = set(_opened(subject, asked, least))
-        target = frozenset(i for i in attack.target if (i, "own") in opened)
-        bare = {i for i in target if _alone(i, target, opened, n)}
-        if target and bare == target and len(target) < least:
-            raise Finding("\n".join(_story(attack, target, least, n)))
+        _judged(subject, attack, enough, least)
         told.append(f"{story}: refused")
-    left = "Not examined: corrupt clients, lists, votes."
-    return f"{n} clients, {least} of whom open a secret. {'; '.join(told)}. {left}"
+    return f"{n} clients; {said}. {'; '.join(told)}. Not examined: corrupt clients, lists, votes."
 
 
-def _rule(n: int, least: int, checks: tuple[Check, ...]) -> Rule:
-    """Everybody masks with everybody else and holds a share of each; this many open a secret."""
+def _rule(n: int, threshold: int, least: int, checks: tuple[Check, ...]) -> Rule:
+    """Everybody masks with everybody else and holds a share of each; so many open a secret."""
     everybody = frozenset(range(n))
     others = tuple(everybody - {i} for i in range(n))
     whole = Check(_WHOLE, ("input",), "least", "list", "all", n)
-    return Rule(n, others, least, least, 0, 0, (whole, *checks))
+    return Rule(n, others, threshold, least, 0, 0, (whole, *checks))
+
+
+def _judged(subject: Any, attack: Attack, enough: Mapping[str, int], least: int) -> None:
+    """Play an attack. Raises Finding where it opens the sum that it is after, or the input of any client."""
+    n = subject.clients[1]
+    opened = opened_in(subject, _played(subject, attack), enough)
+    for group in (attack.target, *(frozenset([i]) for i in range(n))):
+        own = frozenset(i for i in group if (i, "own") in opened)
+        if own and len(own) < least and all(_alone(i, own, opened, n) for i in own):
+            raise Finding("\n".join(_story(attack, own, least, n)))
 
 
 class Showing:
@@ -62,31 +75,26 @@ class Showing:
 
     def __call__(self, sent: Message) -> Any:
         if sent.sender != SERVER:
-            self.answers.append(sent)
+            self.answers += [] if self.subject.refuses(sent) else [sent]
+            return sent
+        stages = self.subject.stages
+        late = (
+            stages[stages.index(self.subject.counting) + 1 :] or stages[-1:]
+        )  # before, all are told the whole list
+        if sent.stage not in late or worded(self.subject, sent, self.attack.views[0]) is None:
             return sent
         numbers = self.attack.answers.get(sent.recipient.number, ())
         told = [worded(self.subject, sent, self.attack.views[v]) for v in numbers]
-        if None in told:
-            return sent
         self.worded = True
         return [replace(sent, body=body) for body in told if body is not None]
 
 
-def _played(subject: Any, attack: Attack) -> list[Message]:
+def _played(subject: Any, attack: Attack) -> list[Seen]:
     showing = Showing(subject, attack)
     subject.play(vectors(subject), {}, tamper=showing)
     if not showing.worded:
         raise NotChecked("`views` words no request of this session: None came for each of them")
-    return showing.answers
-
-
-def _opened(subject: Any, answers: list[Message], least: int) -> Iterator[tuple[int, str]]:
-    """(client, which of its secrets) for every secret of which enough clients opened a share."""
-    holders: dict[tuple[int, str], set[int]] = {}
-    for m in answers:
-        for owner, secret, _ in subject.pieces.shares((str(m.sender), str(m.recipient), bytes(m.body))):
-            holders.setdefault((int(owner), str(secret)), set()).add(m.sender.number)
-    yield from (one for one, by in holders.items() if len(by) >= least)
+    return [(str(m.sender), str(m.recipient), bytes(m.body)) for m in showing.answers]
 
 
 def _alone(i: int, target: Any, opened: set[tuple[int, str]], n: int) -> bool:
