@@ -25,7 +25,7 @@ from secagg.commitments import KEY, SEED, edge_kind, joint_seed
 from secagg.masking import apply_masks
 from secagg.messages import indices, listed, pack_bits, unpack_bits
 from secagg.packing import unpack
-from secagg.places import EDGE_BYTES, SEED_BYTES, Places
+from secagg.places import EDGE_BYTES, Places
 from secagg.rules import rules_of
 from secagg.seeds import edge_mask_seed, pair_seed, self_mask_seed
 from secagg.shamir import combine
@@ -87,13 +87,13 @@ class View:
 
     def places(self, index: int) -> Places:
         """Who shares what with whom, as a client was told who dealt or enrolled."""
+        p = self.rules.parameters
+        told = self.told(wire.INPUT, index, p.epoch)
         if index in self._resumed:
             bits = self._resumed[index].memory.enrolled
-        elif self.rules.parameters.reuse:
-            told = self.told(wire.INPUT, index, self.rules.parameters.epoch)
+        elif p.reuse:
             bits = wire.Proceed.decode(told[-1]).enrolled if told else b""
         else:
-            told = self.told(wire.INPUT, index)
             bits = wire.Delivery.decode(told[-1]).dealers if told else b""
         present = unpack_bits(bits, self.session.clients) if bits else range(self.session.clients)
         return Places(self.rules, self.seed, present)
@@ -103,11 +103,10 @@ class View:
         alive = unpack_bits(asked.survivors, self.session.clients)
         places, at = self.places(holder), 0
         for owner in opened.owners.tolist():
-            kinds = places.kinds(owner)
-            for place in places.opens(owner, alive):
-                size = places.width if place else SEED_BYTES
-                self.shares[owner, kinds[place]][holder + 1] = opened.shares[at : at + size]
-                at += size
+            kinds, opens = places.kinds(owner), places.opens(owner, alive)
+            start, at = at, at + places.size(len(opens))
+            for place, part in zip(opens, places.cut(opened.shares[start:at]), strict=False):
+                self.shares[owner, kinds[place]][holder + 1] = part
 
     def _resuming(self) -> Iterator[tuple[int, Resuming]]:
         """The insiders that reuse keys, with the chains of this round: in a set-up those with all whose keys the server
@@ -129,8 +128,9 @@ class View:
         for i, state in self.insiders.items():
             found = self._boxes(i, self._resumed[i]) if i in self._resumed else self._held(i, state)
             for owner, share in found:
-                for kind, span in self.places(owner).parts(owner):
-                    self.shares[owner, kind][i + 1] = share[span]
+                places = self.places(owner)
+                for kind, part in zip(places.kinds(owner), places.cut(share), strict=False):
+                    self.shares[owner, kind][i + 1] = part
         return self
 
     def _held(self, index: int, state: State) -> Iterator[tuple[int, bytes]]:
@@ -220,8 +220,6 @@ def opened(
     session: Session, transcript: Sequence[Message], insiders: Insiders
 ) -> dict[frozenset[int], Elements]:
     """The exact sums, over the fewest honest clients each, that come out."""
-    view, last = (
-        View(session, transcript, insiders).with_dealt(),
-        np.uint64(rules_of(session).ring.modulus - 1),
-    )
+    view = View(session, transcript, insiders).with_dealt()
+    last = np.uint64(rules_of(session).ring.modulus - 1)
     return {group: np.sum([view.left(i) for i in sorted(group)], axis=0) & last for group in view.groups()}

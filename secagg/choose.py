@@ -96,10 +96,8 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
         )
     if (offered.threat, offered.degree) != (own.threat, own.degree):
         stood = (own.corrupt + 0.5) / clients if own.corrupt else wishes.demand.collusion  # never fewer
-        demand, more = (
-            replace(wishes.demand, collusion=stood),
-            None if wishes.demand.complete else offered.degree,
-        )
+        demand = replace(wishes.demand, collusion=stood)
+        more = None if demand.complete else offered.degree
         own = choose(replace(wishes, demand=demand, threat=offered.threat, neighbours=more), clients)
     for name in ("threshold", "corrupt", "window", "quorum", "survivors"):
         needed, given = max(getattr(own, name), least if name == "survivors" else 0), getattr(offered, name)

@@ -8,7 +8,6 @@ belong here: keys, shares.
 """
 
 import functools
-import itertools
 from collections.abc import Collection
 from dataclasses import dataclass
 
@@ -66,18 +65,8 @@ class Places:
         """Bytes of a share of any secret but the first, which has 32."""
         return EDGE_BYTES if self.reuse else SEED_BYTES
 
-    def spans(self, count: int) -> list[slice]:
-        """Where the shares of several secrets lie, end to end."""
-        ends = [0, *range(SEED_BYTES, self.size(count) + 1, self.width)]
-        return [slice(*pair) for pair in itertools.pairwise(ends)]
-
-    def parts(self, owner: int) -> list[tuple[bytes, slice]]:
-        """A client's secrets: the kind of each, and where its share lies among them."""
-        kinds = self.kinds(owner)
-        return list(zip(kinds, self.spans(len(kinds)), strict=True))
-
     def cut(self, shares: bytes) -> list[bytes]:
-        """The shares of several secrets, each by itself."""
+        """The shares of several secrets, end to end, each by itself."""
         return [shares[:SEED_BYTES], *items(shares[SEED_BYTES:], self.width)]
 
     def size(self, count: int) -> int:

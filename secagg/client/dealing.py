@@ -30,14 +30,15 @@ def deal(
     server may be two-faced. vector: the masked one that goes along.
     """
     context, index, holders = owner.session.context, owner.index, places.holders(owner.index)
-    points, parts = owner.rules.points(indices(holders)), places.parts(index)
+    points, kinds = owner.rules.points(indices(holders)), places.kinds(index)
     boxes, digests = [], []
     rows = split_array(b"".join(secrets), owner.rules.threshold, points, random)
     for j, row in zip(holders, rows, strict=True):
         share = row.tobytes()
         bound = binding(context, owner.boxes, owner.name, owner.session.roster[j])
         boxes.append(seal(keys[j], share, bound, random))
-        digests += [share_digest(context, index, j, kind, share[span]) for kind, span in parts]
+        parts = zip(kinds, places.cut(share), strict=True)
+        digests += [share_digest(context, index, j, kind, part) for kind, part in parts]
     dealing = Dealing(indices(holders), b"".join(digests), pledges, b"".join(boxes), b"")
     if not owner.rules.voted:
         return dealing

@@ -40,7 +40,8 @@ def resumed(session: Session, kept: ServerMemory | None) -> Step:
 
 
 def _begin(session: Session, memory: ServerMemory, bodies: dict[int, Proceed]) -> Step:
-    facts = Facts(memory.keys, {}, rules_of(session).seed)
-    state = Summing.begin(session, facts, memory)
+    rules = rules_of(session)
+    facts, total = Facts(memory.keys, {}, rules.seed), rules.ring.zeros(session.dimension)
+    state = Summing(session, facts, total, {}, memory)
     asks = tuple(state.request(INPUT, i, body) for i, body in bodies.items())
     return Step(state, asks, memory=memory.encode())

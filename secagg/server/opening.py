@@ -7,10 +7,7 @@ its dealer pledged, although all its shares do, names the dealer (`unmasking`).
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from protocols.agreement import Certificate
 from protocols.errors import ProtocolViolation
@@ -21,6 +18,7 @@ from protocols.summation import Total
 from secagg.commitments import share_digest
 from secagg.messages import UNMASK, Opened, Unmask, pack_bits
 from secagg.places import Places
+from secagg.ring import Words
 from secagg.server.base import Facts, Input, ServerState
 from secagg.server.unmasking import unmask
 
@@ -33,7 +31,7 @@ class Opening(ServerState):
     STAGE: ClassVar[str] = UNMASK
 
     facts: Facts
-    total: NDArray[np.unsignedinteger[Any]]
+    total: Words
     arrived: dict[int, Input]
     answers: dict[int, bool]
     shares: dict[int, dict[int, bytes]] = field(repr=False)
@@ -52,12 +50,10 @@ class Opening(ServerState):
         return self.facts.places(self.rules)
 
     @functools.cached_property
-    def _opens(self) -> dict[int, list[tuple[int, bytes, slice]]]:
-        """What opens of each dealer's secrets: place, kind, and where its share lies among them."""
+    def _opens(self) -> dict[int, list[tuple[int, bytes]]]:
+        """What opens of each dealer's secrets: place and kind."""
         kinds = {j: self.places.kinds(j) for j in self.facts.pledges}
-        opens = {j: self.places.opens(j, self.arrived) for j in kinds}
-        spans = {j: zip(some, self.places.spans(len(some)), strict=True) for j, some in opens.items()}
-        return {j: [(at, kinds[j][at], span) for at, span in some] for j, some in spans.items()}
+        return {j: [(at, kinds[j][at]) for at in self.places.opens(j, self.arrived)] for j in kinds}
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         holder, opened = self.take(Opened, answer)
@@ -74,7 +70,7 @@ class Opening(ServerState):
         for owner in opened.owners.tolist():
             if owner not in opens or owner == holder:
                 raise ProtocolViolation(f"opened a share of {client(owner)} that was not asked for", who)
-            start, at = at, at + opens[owner][-1][2].stop
+            start, at = at, at + self.places.size(len(opens[owner]))
             found[owner] = opened.shares[start:at]
         if at != len(opened.shares):
             raise ProtocolViolation(f"expected {at} bytes of shares, got {len(opened.shares)}", who)
@@ -86,8 +82,8 @@ class Opening(ServerState):
         if len(have) >= self.rules.threshold:
             return True
         pledge = self.facts.pledges[owner]
-        for place, kind, span in self._opens[owner]:
-            digest = share_digest(self.session.context, owner, holder, kind, share[span])
+        for (place, kind), part in zip(self._opens[owner], self.places.cut(share), strict=True):
+            digest = share_digest(self.session.context, owner, holder, kind, part)
             if digest != pledge.digest(holder, place):
                 return False
         have[holder] = share
@@ -108,7 +104,7 @@ class Opening(ServerState):
 def ask_to_unmask(
     session: Session,
     facts: Facts,
-    total: NDArray[np.unsignedinteger[Any]],
+    total: Words,
     arrived: dict[int, Input],
     certificate: Certificate | None,
 ) -> Step:

@@ -53,7 +53,7 @@ class Sharing(ServerState):
         self.enough_left(self.graph_seed)
         pledges = {i: d.pledge() for i, d in self.answers.items()}
         facts = Facts({i: self.keys[i] for i in self.answers}, pledges, self.graph_seed)
-        state = Summing.begin(self.session, facts)
+        state = Summing(self.session, facts, self.rules.ring.zeros(self.session.dimension), {}, None)
         return Step(state, tuple(self._deliveries(facts.dealers(self.session.clients))))
 
     def _deliveries(self, everybody: bytes) -> list[Message]:

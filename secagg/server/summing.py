@@ -5,22 +5,18 @@ there are. With reused keys shares come with them, and are kept for the committe
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Self
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from protocols.errors import ProtocolViolation
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from protocols.roles import naming
-from protocols.session import Session
 from secagg.advertisement import signing_key
 from secagg.commitments import MASK, check_signature, masked_bytes
 from secagg.memory import ServerMemory
 from secagg.messages import CONFIRM, INPUT, Masked, Pledge, Survivors, masked_vector, pack_bits
 from secagg.packing import add_packed
-from secagg.rules import rules_of
+from secagg.ring import Words
 from secagg.server.base import Facts, Input, ServerState
 from secagg.server.opening import ask_to_unmask
 from secagg.server.voting import Voting
@@ -36,14 +32,9 @@ class Summing(ServerState):
     STAGE: ClassVar[str] = INPUT
 
     facts: Facts
-    total: NDArray[np.unsignedinteger[Any]]
+    total: Words
     answers: dict[int, Input]
     memory: ServerMemory | None
-
-    @classmethod
-    def begin(cls, session: Session, facts: Facts, memory: ServerMemory | None = None) -> Self:
-        """Return the state before any vector came."""
-        return cls(session, facts, rules_of(session).ring.zeros(session.dimension), {}, memory)
 
     def asked(self) -> Collection[int]:
         return self.facts.keys

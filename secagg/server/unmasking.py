@@ -1,7 +1,6 @@
 """Taking the masks off: secrets from shares, masks from secrets. What does not belong here: messages and states."""
 
 from collections.abc import Collection, Iterator, Mapping
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,12 +14,12 @@ from secagg.commitments import edge_digest, seed_digest
 from secagg.errors import DealerBlamed
 from secagg.masking import apply_masks
 from secagg.messages import indices
+from secagg.ring import Words
 from secagg.rules import Rules, rules_of
 from secagg.seeds import edge_mask_seed, pair_seed, self_mask_seed
 from secagg.server.base import Facts
 from secagg.shamir import combine_arrays
 
-Words = NDArray[np.unsignedinteger[Any]]
 Shares = Mapping[int, Mapping[int, bytes]]
 
 

@@ -6,10 +6,7 @@ The survivors stay what they are, whoever leaves now.
 import functools
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, ClassVar
-
-import numpy as np
-from numpy.typing import NDArray
+from typing import ClassVar
 
 from protocols.agreement import Vote, agreed, certify, check_vote
 from protocols.kernel import Message, Step
@@ -17,6 +14,7 @@ from protocols.randomness import SecureRandom
 from secagg.advertisement import signing_key
 from secagg.commitments import view_facts
 from secagg.messages import CONFIRM
+from secagg.ring import Words
 from secagg.server.base import Facts, Input, ServerState
 from secagg.server.opening import ask_to_unmask
 
@@ -29,7 +27,7 @@ class Voting(ServerState):
     STAGE: ClassVar[str] = CONFIRM
 
     facts: Facts
-    total: NDArray[np.unsignedinteger[Any]]
+    total: Words
     arrived: dict[int, Input]
     bits: bytes
     answers: dict[int, bytes]
