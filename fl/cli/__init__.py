@@ -53,6 +53,7 @@ def build_app(only: str | None = None) -> typer.Typer:
         name="secagg",
         add_completion=False,
         pretty_exceptions_enable=False,
+        rich_markup_mode="markdown",  # a help text that says [x] means it
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback(help=HELP)(_root)

@@ -35,6 +35,20 @@ def test_help_lists_every_command_that_exists() -> None:
     assert [name for name in there if name not in ran.stdout] == []
 
 
+@pytest.mark.parametrize("name", [n for n in COMMANDS if (ROOT / "fl/cli" / f"{n}.py").is_file()])
+def test_every_command_says_what_it_takes(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert invoke([name, "--help"]) == 0
+    assert "--help" in capsys.readouterr().out
+
+
+def test_brackets_in_a_help_text_are_text_and_no_style(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "250")
+    assert invoke(["run", "--help"]) == 0
+    assert "FIRST-LAST[/PERIOD]" in "".join(capsys.readouterr().out.split())
+
+
 def test_no_arguments_are_a_question_for_help() -> None:
     assert run().stdout == run("--help").stdout
 
