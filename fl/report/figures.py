@@ -32,11 +32,11 @@ def draw(cells: Sequence[Cell], output: Path) -> list[Path]:
         from matplotlib import pyplot
     written: list[Path] = []
     for name, title in (*COSTS.items(), ("rounds", "round")):
-        figure, axes = pyplot.subplots(figsize=(6.4, 4.0), layout="constrained")
+        figure, axes = pyplot.subplots(figsize=(6.4, 4.0 + 0.2 * len(cells)), layout="constrained")
         if (_rounds if name == "rounds" else _points)(axes, cells, name):
             axes.set(xlabel=title, ylabel=cells[0].metric)
             axes.grid(visible=True, alpha=0.3)
-            axes.legend()
+            figure.legend(loc="outside lower center", fontsize="small")
             for kind in ("svg", "png"):
                 path = output.with_name(f"{output.stem}-{name}.{kind}")
                 figure.savefig(path, dpi=150)
