@@ -59,7 +59,7 @@ contracts: install
 	$(BIN)/lint-imports
 
 docs: install
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet --strict
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 unit: install
 	$(BIN)/python -m pytest -n 2 --dist worksteal -m "not slow"

@@ -7,6 +7,8 @@ A table block: one row per result (per entry of ``figures.rows`` if the result h
     ... rewritten ...
     <!-- /results -->
 
+Behind ``where PATH in VALUE; VALUE``, before the first column, only rows with one of these values are shown.
+
 A value in running text::
 
     <!-- value secagg.flower-100 figures.server_ratio .0f -->(rewritten)<!-- /value -->
@@ -16,6 +18,12 @@ The diff of a pair of examples, NAME_before.py and NAME_after.py::
     <!-- diff examples/adapters/numpy -->
     ... rewritten ...
     <!-- /diff -->
+
+A whole file of the checkout::
+
+    <!-- file examples/extending/per_step.py -->
+    ... rewritten ...
+    <!-- /file -->
 
 A path is looked up in the result, or in the row if it begins with a dot (``.client_mean_s``). What is missing
 stops the run, with page and path.
@@ -35,6 +43,7 @@ from benchmarks.machine import ROOT
 
 _TABLE = re.compile(r"(<!-- results (?P<spec>[^\n]*?) -->\n).*?(<!-- /results -->)", re.DOTALL)
 _DIFF = re.compile(r"(<!-- diff (?P<pair>[^\n]*?) -->\n).*?(<!-- /diff -->)", re.DOTALL)
+_FILE = re.compile(r"(<!-- file (?P<path>[^\n]*?) -->\n).*?(<!-- /file -->)", re.DOTALL)
 _VALUE = re.compile(r"(<!-- value (?P<spec>[^\n]*?) -->).*?(<!-- /value -->)", re.DOTALL)
 
 
@@ -66,6 +75,7 @@ def refresh(text: str, results: Path = RESULTS) -> str:
     """``text`` with its marked blocks filled from the results in the folder ``results``."""
     text = _TABLE.sub(lambda block: block[1] + _table(block["spec"], results) + block[3], text)
     text = _DIFF.sub(lambda block: block[1] + Pair(block["pair"]).markdown() + block[3], text)
+    text = _FILE.sub(lambda block: block[1] + _file(ROOT / block["path"]) + block[3], text)
     return _VALUE.sub(lambda block: block[1] + _value(block["spec"], results) + block[3], text)
 
 
@@ -87,13 +97,19 @@ def show(outcome: Result) -> None:
 
 
 def _table(spec: str, results: Path) -> str:
-    pattern, *columns = (part.strip() for part in spec.split("|"))
+    asked, *columns = (part.strip() for part in spec.split("|"))
+    pattern, _, condition = asked.partition(" where ")
+    path_asked, _, values = condition.partition(" in ")
+    wanted = {value.strip() for value in values.split(";")}
     parsed = [_column(column) for column in columns]
     rows = [
         [_shown(_look_up(row, whole, path), form) for _, path, form in parsed]
         for outcome in _matching(pattern, results)
         for row, whole in _rows(outcome)
+        if not condition or str(_look_up(row, whole, path_asked)) in wanted
     ]
+    if not rows:
+        raise ValueError(f"no row of {pattern!r} has {condition}")
     return markdown_table([heading for heading, _, _ in parsed], rows)
 
 
@@ -103,6 +119,13 @@ def _column(text: str) -> tuple[str, str, str]:
     if not equals or not path:
         raise ValueError(f"a column reads 'heading = path [format]', got {text!r}")
     return heading.strip(), path, form
+
+
+def _file(path: Path) -> str:
+    if not path.exists():
+        raise ValueError(f"no file {path.relative_to(ROOT)}")
+    kind = {".py": "python", ".md": "markdown"}.get(path.suffix, path.suffix.lstrip("."))
+    return f'```{kind} title="{path.name}"\n{path.read_text(encoding="utf-8")}```\n'
 
 
 def _value(spec: str, results: Path) -> str:

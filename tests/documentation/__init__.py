@@ -1,0 +1,1 @@
+"""What the pages show is run, and what they say it prints is compared with what it prints."""
