@@ -1,5 +1,5 @@
-"""Who leaves a simulated round, who is late, and when: follows the user's seed alone, so that every layer loses the
-same clients.
+"""Who leaves a simulated round, who is late, and when: follows the user's seed, so that every layer loses the same
+clients. What does not belong here: who is asked (`fl.sampling`).
 """
 
 from collections.abc import Collection
@@ -14,19 +14,21 @@ from protocols.summation import SecureSum
 class Dropouts:
     """Draws who leaves each session (`fl.engines.memory.Departures`). rate: share of the clients asked, rounded to the
     nearest count; at least one stays. awaited: of those who stay, so many that answer first are taken, by `delay`
-    (None: all). sigma: of the delays.
+    (None: all). sigma: of the delays. apart: each client leaves with chance `rate` by itself instead. That is for a
+    choice of clients whose secrecy is in a price: one that leaves among a count of them does so by who else was chosen.
     """
 
     seed: int
     rate: float
     awaited: int | None = None
     sigma: float = 0.0
+    apart: bool = False
 
     def __call__(
         self, protocol: SecureSum, session: Session
     ) -> tuple[Collection[str], dict[str, Collection[str]]]:
         """Return who leaves before its input does, and stage -> who vanishes before answering it."""
-        gone = leaving(self.seed, session.round, session.roster, self.rate)
+        gone = (leaving_apart if self.apart else leaving)(self.seed, session.round, session.roster, self.rate)
         early = {name for name, late in gone.items() if not late}
         drop = by_stage(protocol, session, self.seed, gone)
         staying = [name for name in session.roster if name not in early]
@@ -63,17 +65,22 @@ def leaving(seed: int, number: int, clients: tuple[str, ...], rate: float) -> di
     return {clients[i]: bool(late) for i, late in zip(gone, after, strict=True)}
 
 
+def leaving_apart(seed: int, number: int, clients: tuple[str, ...], rate: float) -> dict[str, bool]:
+    """Return the same, where each client leaves with chance `rate`, whoever else is there."""
+    draws = {name: generator(seed, "leave", number, name).random(2) for name in clients if rate > 0}
+    return {name: bool(late < 0.5) for name, (leaves, late) in draws.items() if leaves < rate}
+
+
 def by_stage(
     protocol: SecureSum, session: Session, seed: int, gone: dict[str, bool]
 ) -> dict[str, Collection[str]]:
     """Return stage -> clients that vanish before answering it: a random stage up to the input's, or after it."""
     stages = [stage for stage in protocol.stages(session) if stage.role == "client"]
     counting = next(i for i, stage in enumerate(stages) if stage.counts)
-    draw = generator(seed, "stage", session.round)
     drop: dict[str, set[str]] = {}
     for name in sorted(gone):
         early, late = stages[: counting + 1], stages[counting + 1 :]
-        place = draw.random()
+        place = generator(seed, "stage", session.round, name).random()
         choices = late if gone[name] else early
         if choices:  # a protocol that asks nothing after the input does not notice who leaves then
             drop.setdefault(choices[int(place * len(choices))].name, set()).add(name)

@@ -132,7 +132,7 @@ class Federation:
         self._made_with = made_with.of(self.setup)
         self.coordinator = Coordinator(self.setup)
         options = self.setup.options
-        drops, waited = simulated(self.coordinator.participants)
+        drops, waited = simulated(self.coordinator.participants, self.setup.stack.secret_sampling)
         self.engine: Engine = MemoryEngine(
             self.setup.stack.secure_sum,
             LocalComputation(self.setup, self.coordinator.model),

@@ -196,31 +196,32 @@ def _within(number: int, first: int, last: int, period: int) -> bool:
 def carried(
     options: RunOptions, secure_sum: SecureSum, policy: Policy | None, clients: int
 ) -> tuple[int, float]:
-    """Return the fewest clients with which a round of this plan is played, and how likely another number is chosen with
-    which it is abandoned. (0, 0.0): every round is played, whatever the number.
+    """Return the fewest clients with which a round of this plan is played, and how likely one is abandoned for their
+    number: clients are chosen by coins, and each leaves with chance `dropout` by itself. (0, 0.0): every round is
+    played, whatever the number.
 
-    Counts what the secure sum and its clients' policy demand of each number, the planned drop-out and `min_survivors`:
-    a number may fail though a smaller one works. Where none works: the whole population, and 1.
+    Counts what the secure sum and its clients' policy demand of each number chosen, and `min_survivors`: a number may
+    fail though a smaller one works. Where none works: the whole population, and 1.
     """
-    from dp.mechanisms.sampling import chance_of, likely_sizes
+    from dp.mechanisms.sampling import chance_of, chance_of_fewer, likely_sizes
 
     if secure_sum.server_sees_vectors and options.min_survivors <= 1:
         return 0, 0.0
     policy = policy or secure_sum.default_policy
-    likely = likely_sizes(clients, options.fraction)
-    working = [size for size in likely if _works(options, secure_sum, policy, size)]
-    failing = set(likely).difference(working)
+    needed = {
+        size: _needed(options, secure_sum, policy, size) for size in likely_sizes(clients, options.fraction)
+    }
+    working = [size for size, least in needed.items() if least <= size - departing(size, options.dropout)]
+    failing = {size: chance_of_fewer(size, 1 - options.dropout, least) for size, least in needed.items()}
     return min(working, default=clients), chance_of(clients, options.fraction, failing)
 
 
-def _works(options: RunOptions, secure_sum: SecureSum, policy: Policy, clients: int) -> bool:
-    staying = clients - departing(clients, options.dropout)
-    if staying < max(1, options.min_survivors):
-        return False
+def _needed(options: RunOptions, secure_sum: SecureSum, policy: Policy, size: int) -> int:
+    """Return how many of so many clients must stay; more than there are, where none are enough."""
     try:
-        session = secure_sum.session([str(i) for i in range(clients)], 1, 1, random=SystemRandom())
+        session = secure_sum.session([str(i) for i in range(size)], 1, 1, random=SystemRandom())
         demands = secure_sum.demands(session)
         policy.check(demands)
     except SecAggError:
-        return False
-    return staying >= max(demands.survivors, demands.threshold or 0)
+        return size + 1
+    return max(1, options.min_survivors, demands.survivors, demands.threshold or 0)

@@ -6,7 +6,7 @@ rest on it.
 """
 
 import math
-from collections.abc import Collection
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -64,12 +64,13 @@ def likely_sizes(size: int, rate: float) -> range:
     return range(max(0, int(law.ppf(TAIL))), min(size, int(law.isf(TAIL))) + 1)
 
 
-def chance_of(size: int, rate: float, sizes: Collection[int]) -> float:
-    """The probability that a Poisson sample of range(size) at `rate` has one of `sizes` members, or a number outside
-    `likely_sizes`; rounded up like `chance_of_fewer`.
+def chance_of(size: int, rate: float, failing: Mapping[int, float]) -> float:
+    """The probability of an event whose chance, given the number of members of a Poisson sample of range(size) at
+    `rate`, is `failing`, and 1 outside `likely_sizes`; rounded up like `chance_of_fewer`.
     """
     law = _binomial(size, rate)
-    return _rounded_up(law.pmf(list(sizes)).sum() + 2 * TAIL)
+    chances = law.pmf(list(failing)) * list(failing.values())
+    return _rounded_up(float(chances.sum()) + 2 * TAIL)
 
 
 def _binomial(size: int, rate: float) -> Any:

@@ -45,10 +45,12 @@ class Clock:
         self.started = Counter(state["started"])
 
 
-def simulated(participants: Participants) -> tuple[Dropouts, Waited]:
-    """Return who leaves simulated rounds, and how long they take; buffers get a clock."""
+def simulated(participants: Participants, secret: bool = False) -> tuple[Dropouts, Waited]:
+    """Return who leaves simulated rounds, and how long they take; buffers get a clock. secret: how clients are chosen
+    (`Dropouts.apart`).
+    """
     options, buffers = participants.options, participants.buffers
-    drops = Dropouts(options.seed, options.dropout, participants.spared, options.delays)
+    drops = Dropouts(options.seed, options.dropout, participants.spared, options.delays, secret)
     if buffers is None:
         return drops, drops.waited
     buffers.arrivals = clock = Clock(options.seed, options.delays)

@@ -21,6 +21,7 @@ from dp.event_json import from_fact
 from dp.events import Failing, UnknownEvent, repeat
 from fl import Federation, FedSGD, SecureAverage, checkpoint
 from fl.cli.run_view import round_line, summary
+from fl.dropouts import leaving_apart
 from fl.registry import STRATEGIES
 from fl.round.hidden import WITHHELD
 from fl.round.kept import CHECKPOINT, METRICS
@@ -137,18 +138,18 @@ def test_rounds_that_would_fail_too_often_are_refused_before_round_1(
         federation(size, rate, *privacy, **options).fit(3)
 
 
-@pytest.mark.parametrize("size", [66, 67, 68, 69])
-def test_a_number_fails_in_the_price_where_it_fails_in_a_run(size: int) -> None:
-    """67 clients find no plan at this drop-out, 66 and 68 do: the price said that whatever is above 64 works."""
+@pytest.mark.parametrize(("size", "fails"), [(65, True), (66, False), (70, True), (71, False)])
+def test_a_number_fails_in_the_price_where_it_fails_in_a_run(size: int, fails: bool) -> None:
+    """65 and 70 clients find no plan for this drop-out, 66 and 71 do: the price said that whatever is above 64 works."""
     masks, policy = SecAggPlus(dropout=0.4, collusion=0.2), SecAggPlus.default_policy
-    run = federation(size, 1.0, ClientDP(noise_multiplier=1.0), masks, sampling="fixed", dropout=0.4)
+    run = federation(size, 1.0, ClientDP(noise_multiplier=1.0), masks, sampling="fixed")
     try:
         failed = run.fit(1).history[0].abandoned is not None
     except Misuse:
         failed = True
-    options = RunOptions(sampling="poisson", fraction=1 - 1e-12, dropout=0.4)
+    options = RunOptions(sampling="poisson", fraction=1 - 1e-12)
     least, chance = carried(options, masks, policy, size)
-    assert (chance > 0.5, failed) == ((True, True) if size % 2 else (False, False))
+    assert (chance > 0.99, failed) == (fails, fails)
     assert least <= size
 
 
@@ -158,6 +159,9 @@ def test_the_chance_of_a_failing_number_is_that_of_every_one_of_them() -> None:
     assert least == 110
     assert binom.cdf(109, 200, 0.55) <= chance <= binom.cdf(109, 200, 0.55) * (1 + 1e-8)
     assert carried(replace(options, min_survivors=1), PlainSum(), None, 200) == (0, 0.0)
+    _, leaving = carried(replace(options, min_survivors=50, dropout=0.2), PlainSum(), None, 200)
+    thinned = binom.cdf(49, 200, 0.55 * 0.8)  # chosen and stayed: one coin of both chances
+    assert thinned <= leaving <= thinned * (1 + 1e-8)
     assert carried(replace(options, min_survivors=201), PlainSum(), None, 200) == (200, 1.0)
 
 
@@ -375,3 +379,16 @@ def test_a_layer_that_names_who_took_part_is_refused_beside_a_secret_choice(othe
         stack.plan(run)
     if isinstance(other, SampleDP):
         Stack([other, amplified()]).plan(RunFacts(2, 8, 8, dimension=8, sizes={"0": 8}))
+
+
+def test_who_leaves_a_simulated_round_does_not_follow_who_else_was_chosen() -> None:
+    """A reader measured 7.57 where 7.38 was printed: places in a secretly chosen list had been drawn."""
+    for number in range(50):
+        alone = leaving_apart(3, number, ("a", "b", "c"), 0.5)
+        with_others = leaving_apart(3, number, ("0", "a", "b", "c", "d"), 0.5)
+        assert {name: late for name, late in with_others.items() if name in "abc"} == alone
+    draws = [leaving_apart(3, number, ("a", "b"), 0.25) for number in range(4000)]
+    share = np.mean([[name in gone, gone.get(name, False)] for gone in draws for name in ("a", "b")], axis=0)
+    assert np.abs(share - [0.25, 0.125]).max() < 0.05  # by a fixed seed: ten standard errors
+    assert federation(20, 0.5, amplified()).engine.departures.apart  # type: ignore[attr-defined]
+    assert not federation(20, 0.5, ClientDP(noise_multiplier=1.0)).engine.departures.apart  # type: ignore[attr-defined]
