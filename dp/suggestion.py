@@ -47,7 +47,7 @@ class Suggestion:
 
     def to_json(self) -> dict[str, Any]:
         """Return a JSON object."""
-        return asdict(self)
+        return {**asdict(self), "unit": Unit.CLIENT.value, "relation": Relation.ZERO_OUT.value}
 
     def __str__(self) -> str:
         size = f"{self.noise:.3g}, {self.ratio:.3g} times its norm of {self.signal:.3g}"
@@ -65,8 +65,8 @@ class Suggestion:
             )
         return (
             f"{self.layer}, {self.cohort} of {self.population} clients, {self.rounds} rounds, {self.dimension} "
-            f"parameters: epsilon {self.epsilon:g} at delta {self.delta:.3g} per client needs noise multiplier "
-            f"{rounded_up(self.noise_multiplier)}; the noise on the mean update has norm {size}. {verdict}"
+            f"parameters: epsilon {self.epsilon:g} at delta {self.delta:.3g} per client (zero-out) needs noise "
+            f"multiplier {rounded_up(self.noise_multiplier)}; the noise on the mean update has norm {size}. {verdict}"
         )
 
 

@@ -10,6 +10,10 @@ from typing import Any
 from dp.accountants.base import Accountant
 from dp.accountants.rdp import RDPAccountant
 from dp.events import Event, Gaussian, PoissonGaussian, Pure, Relation, UnknownEvent
+from protocols.errors import Misuse
+
+_DEAREST = 1e7
+"""Distributions of larger losses overflow."""
 
 
 class PLDAccountant(Accountant):
@@ -56,7 +60,11 @@ def interval(counts: Iterable[tuple[Event, int]]) -> float:
         if isinstance(event, Gaussian | PoissonGaussian) and event.relation is Relation.REPLACE:
             event = replace(event, noise_multiplier=event.noise_multiplier / 2)
         account.add(replace(event, relation=Relation.ZERO_OUT), count)
-    rough = min(account.epsilon(1e-6), 1e6)
+    rough = account.epsilon(1e-6)
+    if rough > _DEAREST:
+        raise Misuse(
+            f"epsilon is about {rough:.1e}, beyond what pld can price: more noise, or accountant='rdp'"
+        )
     return 1e-4 * 2.0 ** max(0, math.ceil(math.log2(max(rough, 1.0) / 30)))
 
 
@@ -80,7 +88,7 @@ def _distribution(kind: type[Event], value: float, rate: float, relation: Relati
 
     if kind is Pure:
         return privacy_loss_distribution.from_privacy_parameters(
-            common.DifferentialPrivacyParameters(value, 0.0)
+            common.DifferentialPrivacyParameters(value, 0.0), value_discretization_interval=width
         )
     if rate == 0:
         return privacy_loss_distribution.identity(value_discretization_interval=width)

@@ -3,10 +3,15 @@
 from typing import Annotated, Any
 
 import typer
+from click.core import ParameterSource
 from typer import Option
 
 from fl.cli.output import JsonOption, tell
 from protocols.errors import Misuse
+
+SUGGESTS = {"population", "cohort", "dimension", "clip", "signal", "layer", "amplify"}
+BANDED = {"separation", "participations", "bands", "momentum"}
+SAMPLED = {"sample_rate"}
 
 
 def register(app: typer.Typer) -> None:
@@ -15,6 +20,7 @@ def register(app: typer.Typer) -> None:
 
 
 def epsilon(
+    context: typer.Context,
     steps: Annotated[int, Option("--steps", "--rounds", help="Noised steps (or rounds) of the whole run.")],
     delta: Annotated[float, Option("--delta", help="Delta of the statement, between 0 and 1.")],
     noise_multiplier: Annotated[
@@ -62,6 +68,7 @@ def epsilon(
     correlated noise, and what it gains.
     """
     if suggest:
+        _require_read(context, "--suggest", BANDED | SAMPLED | {"banded", "unit", "relation"})
         if target is None or population is None or dimension is None or noise_multiplier is not None:
             raise Misuse("--suggest needs --epsilon, --rounds, --delta, --population and --dimension")
         from dp.suggestion import suggest as suggested
@@ -86,6 +93,8 @@ def epsilon(
     from dp.calibration import sampled_gaussian
     from dp.events import Relation, Unit
 
+    unread = SUGGESTS | (SAMPLED if banded else BANDED)
+    _require_read(context, "--banded" if banded else "secagg epsilon without --suggest or --banded", unread)
     if (noise_multiplier is None) == (target is None):
         raise Misuse("expected exactly one of --noise-multiplier and --epsilon")
     if steps < 1:
@@ -94,8 +103,8 @@ def epsilon(
     if banded:
         from dp.correlated.price import Banded, sentence
 
-        if separation is None or sample_rate != 1:
-            raise Misuse("--banded needs --separation, and no --sample-rate: its rows are not sampled")
+        if separation is None:
+            raise Misuse("--banded needs --separation")
         plan = Banded(steps, separation, participations, bands, momentum)
         if noise_multiplier is None:
             assert target is not None
@@ -125,6 +134,14 @@ def epsilon(
     if target is not None:
         result["target_epsilon"] = target
     tell(result, as_json, _sentence(result))
+
+
+def _require_read(context: typer.Context, mode: str, unread: set[str]) -> None:
+    """Raises Misuse for an option that was given and would say nothing."""
+    for option in context.command.params:
+        given = context.get_parameter_source(option.name or "") is ParameterSource.COMMANDLINE
+        if given and option.name in unread:
+            raise Misuse(f"{mode} does not read {option.opts[0]}: leave it out")
 
 
 def _choice(kind: Any, value: str) -> Any:

@@ -233,6 +233,15 @@ def test_high_prices_stay_upper_bounds_on_a_wider_grid() -> None:
     assert interval([(PoissonGaussian(noise_multiplier=2.0, sample_rate=0.05, **REPLACE), 5)]) == 1e-4
 
 
+def test_pure_and_dear_events_share_one_grid_and_what_overflows_is_refused() -> None:
+    pld = accountant("pld")
+    dear = pld.add(Gaussian(noise_multiplier=0.05, **ZERO_OUT)).epsilon(1e-5)
+    both = pld.add(Pure(epsilon=1.0, **ZERO_OUT)).epsilon(1e-5)
+    assert dear < both <= dear + 1.0 + 1e-2 * dear
+    with pytest.raises(Misuse, match="beyond what pld can price"):
+        accountant("pld").add(Gaussian(noise_multiplier=1e-6, **ZERO_OUT), 10).epsilon(1e-5)
+
+
 def test_names() -> None:
     assert accountant("rdp").name == "rdp"
     with pytest.raises(Misuse, match="rdp, pld"):

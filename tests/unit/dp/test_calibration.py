@@ -162,3 +162,29 @@ def test_wrong_requests_leave_with_two_and_a_sentence(arguments: tuple[str, ...]
     assert code == 2
     assert "Traceback" not in said
     assert "error" in json.loads(printed)
+
+
+SUGGEST = ["--suggest", "--epsilon", "8", "--rounds", "50", "--delta", "1e-5"]
+SUGGEST += ["--population", "1000", "--dimension", "1000"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        ([*SUGGEST, "--relation", "replace"], "--relation"),
+        ([*SUGGEST, "--sample-rate", "0.5"], "--sample-rate"),
+        (["--noise-multiplier", "1", "--bands", "3", *PLAN], "--bands"),
+        (["--epsilon", "1", "--sample-rate", "0.5", *PRODUCTION], "--sample-rate"),
+    ],
+)
+def test_an_option_that_would_say_nothing_is_refused(arguments: list[str], option: str) -> None:
+    """`--suggest --relation replace` had printed the noise of zero-out."""
+    code, _, said = run(*arguments)
+    assert code == 2
+    assert f"does not read {option}" in said
+
+
+def test_a_suggestion_names_unit_and_relation() -> None:
+    assert "per client (zero-out)" in run(*SUGGEST)[1]
+    told = json.loads(run(*SUGGEST, "--json")[1])
+    assert (told["unit"], told["relation"]) == ("client", "zero-out")

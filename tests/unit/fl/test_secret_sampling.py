@@ -140,7 +140,7 @@ def test_rounds_that_would_fail_too_often_are_refused_before_round_1(
 
 @pytest.mark.parametrize(("size", "fails"), [(65, True), (66, False), (70, True), (71, False)])
 def test_a_number_fails_in_the_price_where_it_fails_in_a_run(size: int, fails: bool) -> None:
-    """65 and 70 clients find no plan for this drop-out, 66 and 71 do: the price said that whatever is above 64 works."""
+    """65 and 70 clients find no plan for this drop-out, 66 and 71 do: the price said that whatever is over 64 works."""
     masks, policy = SecAggPlus(dropout=0.4, collusion=0.2), SecAggPlus.default_policy
     run = federation(size, 1.0, ClientDP(noise_multiplier=1.0), masks, sampling="fixed")
     try:
