@@ -317,8 +317,7 @@ class DistributedDP(DistributedPlan):
         kept = {int(name): array for name, array in state.arrays().items()}
         kept[row] = self._exact(facts) if self.unit is Unit.EXAMPLE else self._turn(update, facts)
         live = [str(j) for j in strategy.live(row, range(1, row + 1)) if j in kept]
-        state.keep({name: kept[int(name)] for name in live})
-        state.forget(live)
+        state.keep({name: kept[int(name)] for name in live}, still=live)
         rotated = self._rotated(plan, combined(strategy, row, kept), strategy.norm, facts)
         if self.unit is Unit.EXAMPLE:
             return dithered_round(facts.random, rotated)

@@ -6,7 +6,7 @@ What does not belong here: who decides that a round closed (`fl.round`), stores.
 """
 
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Self
 
 import numpy as np
@@ -84,6 +84,7 @@ class PartyState:
     round: int
     closed: int
     schema: bytes = b""
+    settled: Held | None = field(default=None, repr=False)
 
     @classmethod
     def of(cls, facts: RoundFacts, owner: str) -> Self:
@@ -99,16 +100,14 @@ class PartyState:
             )
         closed = int(facts.number_for(CLOSED, facts.client, 0))
         state = cls(facts.store, facts.scope, owner, facts.number, closed, facts.schema)
-        state._settle()
-        return state
+        return replace(state, settled=state._settle())
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         """Return what was kept in the last round that closed with this client, empty before the first.
 
         Raises ProtocolViolation for what was kept beside a model of other arrays.
         """
-        held = self._read("settled")
-        found = {} if held is None else held.arrays()
+        found = {} if self.settled is None else self.settled.arrays()
         if (made := found.pop(SCHEMA, None)) is not None and made.tobytes() != self.schema:
             raise ProtocolViolation(
                 f"{self.owner}: this client's state was kept beside a model of other names, shapes or dtypes: go on "
@@ -117,47 +116,46 @@ class PartyState:
             )
         return found
 
-    def keep(self, arrays: Arrays) -> None:
+    def keep(self, arrays: Arrays, still: Collection[str] | None = None) -> None:
         """Keep arrays of this round, durably, until a later broadcast settles them or they are rolled back.
 
-        arrays: numbers of any dtype and shape, by name.
+        arrays: numbers of any dtype and shape, by name. still: what was kept in closed rounds under other names is
+        erased, for no later round needs it (None: nothing is).
         """
         beside = {SCHEMA: np.frombuffer(self.schema, np.uint8)} if self.schema else {}
         values = {name: HeldArray.of(np.asarray(array)) for name, array in {**arrays, **beside}.items()}
-        held = Held(self.round, values)
-        self.store.put(self._key("pending"), held.encode())
-
-    def forget(self, keeping: Collection[str]) -> None:
-        """Erase what was kept in closed rounds under other names than these: no later round needs it."""
         with self.store.transaction() as t:
-            if (held := self._read("settled", t)) is not None:
-                left = {name: held.values[name] for name in held.values if name in (*keeping, SCHEMA)}
-                t.put(self._key("settled"), Held(held.round, left).encode())
+            t.put(self._key("pending"), Held(self.round, values).encode())
+            if still is not None and self.settled is not None:
+                left = {n: held for n, held in self.settled.values.items() if n in (*still, SCHEMA)}
+                t.put(self._key("settled"), Held(self.settled.round, left).encode())
 
-    def _settle(self) -> None:
+    def _settle(self) -> Held | None:
+        """Return what was kept in the last round that closed. Nothing changes where the server is wrong about it."""
         with self.store.transaction() as t:
-            pending = self._read("pending", t)
-            if pending is not None and pending.round == self.closed:
-                t.put(self._key("settled"), pending.encode())
+            data = t.get(self._key("pending"))
+            pending = None if data is None else Held.decode(data)
+            if data is not None and pending is not None and pending.round == self.closed:
+                t.put(self._key("settled"), data)
+                settled: Held | None = pending
+            else:
+                data = t.get(self._key("settled"))
+                settled = None if data is None else Held.decode(data)
+            if (known := 0 if settled is None else settled.round) != self.closed:
+                raise ProtocolViolation(
+                    f"{self.owner}: the server says that round {self.closed} was the last that closed with this "
+                    f"client; its own state of this run is of round {known}: {self._blame(known, t)}",
+                    "server",
+                )
             if pending is not None and pending.round < self.round:
                 t.delete(self._key("pending"))
-            settled = self._read("settled", t)
-        if (known := 0 if settled is None else settled.round) != self.closed:
-            raise ProtocolViolation(
-                f"{self.owner}: the server says that round {self.closed} was the last that closed with this client; "
-                f"its own state of this run is of round {known}: {self._blame(known)}",
-                "server",
-            )
+        return settled
 
-    def _blame(self, known: int) -> str:
-        others = [name for name in self.store.names(KEPT) if f"/{self.owner}/" in name]
+    def _blame(self, known: int, held: Transaction) -> str:
+        others = [name for name in held.names(KEPT) if f"/{self.owner}/" in name]
         if not known and others:
             return "what it holds is of another run: put this run's state back, or begin a new run"
         return "the state or the server's run was lost, erased when the run ended, or put back"
-
-    def _read(self, kind: str, transaction: Transaction | None = None) -> Held | None:
-        data = (transaction or self.store).get(self._key(kind))
-        return None if data is None else Held.decode(data)
 
     def _key(self, kind: str) -> str:
         return f"{KEPT}{self.scope}/{self.owner}/{kind}"

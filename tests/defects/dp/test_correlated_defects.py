@@ -24,7 +24,7 @@ from dp.event_json import from_fact
 from dp.events import CorrelatedRow, DiscreteGaussianSum
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import RoundFacts, RunFacts
-from protocols.party_state import CLOSED, PartyState, erase
+from protocols.party_state import CLOSED, Held, PartyState, erase
 from protocols.store import MemoryStore
 from tests.unit.dp.test_client_correlated import (
     banded,
@@ -201,12 +201,12 @@ def test_history_that_is_kept_after_abandonment_is_noticed(monkeypatch: pytest.M
     assert _abandons_row_2(Run(layer_of(**QUIET))) == (pytest.approx(0, abs=0.5), False)
     sound = PartyState._settle
 
-    def keeps(self: PartyState) -> None:
-        pending = self._read("pending")
+    def keeps(self: PartyState) -> Held | None:
+        pending = self.store.get(self._key("pending"))
         if pending is not None:  # whatever the server says of the round
-            self.store.put(self._key("settled"), pending.encode())
-            object.__setattr__(self, "closed", pending.round)
-        sound(self)
+            self.store.put(self._key("settled"), pending)
+            object.__setattr__(self, "closed", Held.decode(pending).round)
+        return sound(self)
 
     monkeypatch.setattr(PartyState, "_settle", keeps)
     off, kept = _abandons_row_2(Run(layer_of(**QUIET)))

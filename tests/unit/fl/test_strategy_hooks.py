@@ -293,6 +293,14 @@ def test_a_server_that_says_otherwise_is_refused() -> None:
         PartyState.of(RoundFacts(RunFacts(9, 1, 1), 1, ("a",), bytes(32), {}, "a", store), "toy")
 
 
+def test_a_server_that_is_wrong_once_costs_a_party_nothing_that_it_keeps() -> None:
+    store = MemoryStore()
+    keep(store, 1, 0, 1.0)
+    with pytest.raises(ProtocolViolation, match=r"round 2 was the last .* of round 0"):
+        PartyState.of(facts(store, 2, 2), "toy")
+    assert keep(store, 2, 1, 2.0) == 1.0
+
+
 def test_runs_over_one_store_disturb_each_other_in_no_round() -> None:
     store = MemoryStore()
     assert keep(store, 1, 0, 1.0, "north") == 0.0
