@@ -49,7 +49,8 @@ def l2_norm(vector: Floats) -> float:
         return 0.0
     unit = math.ldexp(1.0, min(math.frexp(largest)[1], 1023))
     scaled = values / unit
-    root = math.sqrt(float(np.dot(scaled, scaled)))
+    # no BLAS, whose threads wait for each other on busy cores for much longer than this takes
+    root = math.sqrt(float(np.einsum("i,i->", scaled, scaled)))
     if root * unit >= 1e308:
         return math.inf
     return math.nextafter(root * _margin(values.size) * unit, math.inf)  # up also where numbers are subnormal

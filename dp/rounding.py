@@ -32,7 +32,7 @@ def conditional_round(
         raise Misuse(
             f"expected finite values and a rounded norm below 2^31 steps, got a bound of {bound} steps"
         )
-    if float(np.dot(vector, vector)) > (bound * (1 + 2.0**-30)) ** 2:
+    if float(np.einsum("i,i->", vector, vector)) > (bound * (1 + 2.0**-30)) ** 2:
         raise Misuse(f"expected a vector of norm at most {bound} steps: clip before rounding")
     down = np.floor(vector)
     fraction = vector - down
