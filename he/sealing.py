@@ -11,19 +11,6 @@ from protocols.errors import Misuse
 from protocols.key_agreement import KEY_BYTES, exchange, public_key
 from protocols.key_agreement import derive as hkdf
 from protocols.randomness import SecureRandom
-from protocols.sealing import NONCE_BYTES, OVERHEAD
-
-__all__ = [
-    "KEY_BYTES",
-    "NONCE_BYTES",
-    "OVERHEAD",
-    "agree",
-    "derive",
-    "expect_key",
-    "public_key",
-    "seal",
-    "unseal",
-]
 
 
 def expect_key(key: bytes) -> None:

@@ -1,6 +1,6 @@
 """Attacks on the holder of a CKKS key, for audits: what a server might have opened in place of the sum."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -34,17 +34,8 @@ def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tupl
             adder.add(Upload.decode(seen.inputs[index].ciphertexts))
         return adder
 
-    def single(seen: ServerView, honest: bytes) -> bytes:
-        return summed(seen, 0).finish().encode()
-
-    def repeated(seen: ServerView, honest: bytes) -> bytes:
-        return summed(seen, *[0] * session.clients).finish().encode()
-
-    def without_one(seen: ServerView, honest: bytes) -> bytes:
-        return summed(seen, *sorted(seen.inputs)[1:]).finish().encode()
-
-    def of_few(seen: ServerView, honest: bytes) -> bytes:
-        return summed(seen, *few).finish().encode()
+    def of(named: Callable[[ServerView], Iterable[int]]) -> Callable[[ServerView, bytes], bytes]:
+        return lambda seen, honest: summed(seen, *named(seen)).finish().encode()
 
     def mixed(seen: ServerView, honest: bytes) -> bytes:
         """Opens where client 0's last ciphertext holds what client 1's does, unless every ciphertext is bound."""
@@ -61,11 +52,16 @@ def _oracles(shared: bool, least: int | None, session: Session) -> Iterator[tupl
         adder.add(encrypt(np.zeros(parameters.coefficients, np.int64), parameters, public))
         return adder.finish().encode()
 
-    yield "one client's ciphertext", _PublishedView(single).tamper
+    without_one = of(lambda seen: sorted(seen.inputs)[1:])
+    yield "one client's ciphertext", _PublishedView(of(lambda seen: [0])).tamper
+    repeated = of(lambda seen: [0] * session.clients)
     yield "one client's ciphertext, once for each client", _PublishedView(repeated).tamper
     yield "the sum without one client", _PublishedView(without_one).tamper
     yield "one client's last ciphertext in place of another's", _PublishedView(mixed).tamper
-    yield f"the sum of {len(few)} of {session.clients} clients", _PublishedView(of_few, few).tamper
+    yield (
+        f"the sum of {len(few)} of {session.clients} clients",
+        _PublishedView(of(lambda seen: few), few).tamper,
+    )
     if shared:
         others = _PublishedView(without_one, range(1, session.clients))
         yield "the sum without one client that was agreed on, which is not named", others.tamper

@@ -19,12 +19,12 @@ from he.roles.messages import HOLDER
 from he.roles.parties import HasCiphertexts
 from he.roles.statement import SchemeFacts, protection_of
 from he.roles.sum import HomomorphicSum
-from he.sealing import public_key
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
+from protocols.key_agreement import public_key
 from protocols.policy import Policy
 from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom

@@ -17,10 +17,11 @@ from he.residues import Words
 from he.roles.messages import EncryptedInput, OpenRequest, decode
 from he.roles.recipients import PURPOSE
 from he.roles.scheme import Accumulator, GroupKey, HeldKey, NotTheSum
-from he.sealing import agree, derive, public_key
+from he.sealing import agree, derive
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation
 from protocols.kernel import client
+from protocols.key_agreement import public_key
 from protocols.randomness import SecureRandom
 from protocols.roles import naming
 from protocols.session import Session

@@ -45,21 +45,22 @@ def parse(data: bytes, count: int, public: PublicKey) -> list[mpz]:
     Raises WireError for another length (truncated, over-long, of a key of another size) and for numbers
     that are no ciphertext under this key: not below n^2, or not prime to n.
     """
-    n = mpz(public.n)
-    n2, product, parsed = n * n, mpz(1), _numbers(data, count, public.ciphertext_bytes, "ciphertexts")
-    for value in parsed:
-        if value >= n2:
-            raise WireError("a ciphertext is not below n^2: it was made under another key")
+    return _units(data, count, public.ciphertext_bytes, public, ("ciphertext", "n^2", mpz(public.n) ** 2))
+
+
+def _units(data: bytes, count: int, size: int, public: PublicKey, what: tuple[str, str, mpz]) -> list[mpz]:
+    """Return `count` numbers prime to n. what: they are, with the name and value of their limit."""
+    (name, below, limit), n, product = what, mpz(public.n), mpz(1)
+    if len(data) != count * size:
+        raise WireError(f"expected {count} {name}s of {size} bytes under this key, got {len(data)} bytes")
+    numbers = [mpz.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)]
+    for value in numbers:
+        if value >= limit:
+            raise WireError(f"a {name} is not below {below}: it was made under another key")
         product = product * value % n
     if gmpy2.gcd(product, n) != 1:
-        raise WireError("a ciphertext is not prime to the modulus: no encryption gives that")
-    return parsed
-
-
-def _numbers(data: bytes, count: int, size: int, what: str) -> list[mpz]:
-    if len(data) != count * size:
-        raise WireError(f"expected {count} {what} of {size} bytes under this key, got {len(data)} bytes")
-    return [mpz.from_bytes(data[i : i + size], "big") for i in range(0, len(data), size)]
+        raise WireError(f"a {name} is not prime to the modulus: no honest party sends that")
+    return numbers
 
 
 def serialise(ciphertexts: Sequence[mpz], public: PublicKey) -> bytes:
@@ -71,11 +72,7 @@ def parse_residues(data: bytes, count: int, public: PublicKey) -> list[mpz]:
     """Return `count` units modulo n, of which `serialise_residues` made the bytes. Raises WireError for anything
     else.
     """
-    n = mpz(public.n)
-    values = _numbers(data, count, public.residue_bytes, "residues")
-    if any(value >= n or gmpy2.gcd(value, n) != 1 for value in values):
-        raise WireError("a residue is not a unit below the modulus")
-    return values
+    return _units(data, count, public.residue_bytes, public, ("residue", "the modulus", mpz(public.n)))
 
 
 def serialise_residues(values: Sequence[mpz], public: PublicKey) -> bytes:

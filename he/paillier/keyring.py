@@ -11,13 +11,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
 
-from he import sealing
 from he.arrangements import Arrangement, Threshold
 from he.key_files import read_key_file, write_key_file
 from he.paillier.keys import PublicKey, SecretKey, generate
 from he.paillier.threshold import KeyShare, ThresholdKey, deal
+from he.sealing import expect_key
 from protocols.codec import BigInt, Record, decode_tagged, encode_tagged, tags
 from protocols.errors import Misuse, StoreError, WireError
+from protocols.key_agreement import KEY_BYTES, public_key
 from protocols.store.files import write_atomic
 
 MAGIC = b"secagg paillier key 1\0"
@@ -36,7 +37,7 @@ class HolderPublic(Record):
     sealing: bytes
 
     def __post_init__(self) -> None:
-        sealing.expect_key(self.sealing)
+        expect_key(self.sealing)
 
     @property
     def digest(self) -> bytes:
@@ -54,16 +55,16 @@ class HolderKey(Record):
     sealing: bytes = field(repr=False)
 
     def __post_init__(self) -> None:
-        sealing.expect_key(self.sealing)
+        expect_key(self.sealing)
 
     @classmethod
     def of(cls, secret: SecretKey) -> "HolderKey":
         """Return `secret` with a fresh X25519 key."""
-        return cls(secret, secrets.token_bytes(sealing.KEY_BYTES))
+        return cls(secret, secrets.token_bytes(KEY_BYTES))
 
     @property
     def published(self) -> HolderPublic:
-        return HolderPublic(self.secret.public, sealing.public_key(self.sealing))
+        return HolderPublic(self.secret.public, public_key(self.sealing))
 
 
 _KINDS = tags(HolderPublic, HolderKey, ThresholdKey, KeyShare)

@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from he import sealing
 from he.arrangements import Arrangement, KeyHolder, Threshold
 from he.arrangements import arrangement as named
 from he.paillier import keyring
@@ -30,6 +29,7 @@ from protocols.codec import tags
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster
 from protocols.kernel import Party, State, Step, client
+from protocols.key_agreement import KEY_BYTES
 from protocols.policy import Policy
 from protocols.protocol import ClientStart, Stage
 from protocols.randomness import SecureRandom
@@ -200,7 +200,7 @@ class PaillierSum(HomomorphicSum):
             return Tagging()
         if self.shared:
             return Tagging.in_group(self._shared_key().sealing, session.context, index)
-        return Tagging.with_holder(random.bytes(sealing.KEY_BYTES), public.sealing, session.context, index)
+        return Tagging.with_holder(random.bytes(KEY_BYTES), public.sealing, session.context, index)
 
     def _shared_key(self) -> keyring.HolderKey:
         if self.keys.holder is None:

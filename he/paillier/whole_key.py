@@ -28,6 +28,7 @@ from he.roles.scheme import Accumulator, GroupKey, HeldKey, NotTheSum
 from he.sealing import agree
 from protocols.codec import Record
 from protocols.errors import PeerError, ProtocolViolation
+from protocols.key_agreement import public_key
 from protocols.session import Session
 from protocols.summation import IntVector
 
@@ -59,7 +60,7 @@ class Tagging(NamedTuple):
     def with_holder(cls, private: bytes, holder: bytes, context: bytes, index: int) -> "Tagging":
         """Return client `index`'s tagging from its fresh private key and the holder's public one, 32 bytes each."""
         box_key = sealing.agree(private, holder, context, PURPOSE, "key-holder")
-        return cls(sealing.public_key(private), seed_for_holder(private, holder, context, index), box_key)
+        return cls(public_key(private), seed_for_holder(private, holder, context, index), box_key)
 
     @classmethod
     def in_group(cls, secret: bytes, context: bytes, index: int) -> "Tagging":

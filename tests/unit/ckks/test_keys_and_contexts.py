@@ -16,9 +16,11 @@ from he.ckks.coefficients import gather, spread
 from he.ckks.keys import MAGIC, Context
 from he.ckks.parameters import choose
 from he.ckks.seal import ring
-from he.sealing import OVERHEAD, agree, derive, public_key, seal, unseal
+from he.sealing import agree, derive, seal, unseal
 from protocols.errors import CapacityError, Misuse, ProtocolViolation, StoreError, WireError
+from protocols.key_agreement import public_key
 from protocols.randomness import SystemRandom
+from protocols.sealing import OVERHEAD
 
 RANDOM = SystemRandom()
 

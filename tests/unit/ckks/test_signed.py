@@ -12,10 +12,11 @@ from he.ckks.keys import Context
 from he.ckks.messages import JOIN, KEY, ClientKeys, HolderKeys, Join, Joined
 from he.ckks.whole_key import Secrets
 from he.roles.messages import HOLDER, INPUT
-from he.sealing import agree, public_key, seal
+from he.sealing import agree, seal
 from protocols.errors import Misuse, PeerError, PolicyRefusal
 from protocols.identity import BadSignature, Identity, Member, Roster
 from protocols.kernel import SERVER, Message, Party, State, client
+from protocols.key_agreement import public_key
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.session import Session
