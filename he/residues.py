@@ -86,9 +86,3 @@ def shift_up(words: Words, bits: int, modulus: int) -> Words:
         result = (result << np.uint64(min(step, bits))) % q
         bits -= step
     return result
-
-
-def centred(words: Words, modulus: int) -> NDArray[np.int64]:
-    """Return the representatives in (-q/2, q/2) of residues modulo an odd q."""
-    signed = words.view(np.int64)
-    return np.where(signed > modulus // 2, signed - modulus, signed)

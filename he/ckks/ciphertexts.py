@@ -17,9 +17,10 @@ from numpy.typing import NDArray
 from he.ckks.coefficients import scaled
 from he.ckks.parameters import CKKSParameters
 from he.ckks.seal import SEED_BYTES, ring
-from he.residues import BLOCK, Words, centred, pack, shift_up, unpack_below
+from he.residues import BLOCK, Words, pack, shift_up, unpack_below
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation, WireError
+from protocols.summation import centred
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ rounding is exact if 2 n V < scale and nothing wraps if (2 n beta + 1) scale <= 
 
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 
 from he.roles.scheme import parameters
@@ -115,30 +115,6 @@ def scheme(session: Session) -> CKKSParameters:
     return CKKSParameters.decode(parameters(session).scheme)
 
 
-@dataclass(frozen=True)
-class _Choice:
-    """What is asked for, and one choice of limbs."""
-
-    clients: int
-    dimension: int
-    symmetric: bool
-    limbs: int
-    limb_bits: int
-    digit_bound: int
-
-    @property
-    def checks(self) -> int:
-        """Words of a check value: each finds a change of a sum but with probability 2^-(64 - k), see
-        `he.ckks.coefficients`.
-        """
-        k = (4 * self.clients * self.digit_bound).bit_length()
-        return -(-CHECK_BITS // max(1, 64 - k))
-
-    @property
-    def total(self) -> int:
-        return self.limbs * self.dimension
-
-
 @lru_cache(maxsize=256)
 def choose(clients: int, dimension: int, bound: int, symmetric: bool) -> CKKSParameters:
     """Return the parameters with the fewest upload bits for `clients` vectors of `dimension` values in
@@ -152,9 +128,10 @@ def choose(clients: int, dimension: int, bound: int, symmetric: bool) -> CKKSPar
     fits: list[CKKSParameters] = []
     for limbs in range(1, min(_MAX_LIMBS, bound.bit_length() + 1) + 1):
         width, digit = digits(bound, limbs)
-        choice = _Choice(clients, dimension, symmetric, limbs, width, digit)
-        found = _fewest(_candidates(choice, worst_case=True))
-        fits += found or _fewest(_candidates(choice, worst_case=False))
+        checks = _checks(clients, digit)
+        base = CKKSParameters(0, 0, 0, limbs, width, digit, (0, 0), checks, 0, 0, symmetric, dimension)
+        found = _fewest(_candidates(base, clients, worst_case=True))
+        fits += found or _fewest(_candidates(base, clients, worst_case=False))
     if not fits:
         raise CapacityError(
             f"no CKKS parameters of 128 bits carry {clients} clients x bound {bound}: use fewer clients or bits"
@@ -178,40 +155,42 @@ def digits(bound: int, limbs: int) -> tuple[int, int]:
     return width, max(1 << (width - 1), (bound >> (width * (limbs - 1))) + 1)
 
 
-def _candidates(choice: _Choice, *, worst_case: bool) -> Iterator[CKKSParameters]:
-    """Yield the parameters in every ring, with every prime and number of dropped bits, for which rounding is exact."""
+def _checks(clients: int, digit_bound: int) -> int:
+    """Words of a check value: each finds a change of a sum but with probability 2^-(64 - k), see
+    `he.ckks.coefficients`.
+    """
+    k = (4 * clients * digit_bound).bit_length()
+    return -(-CHECK_BITS // max(1, 64 - k))
+
+
+def _candidates(base: CKKSParameters, clients: int, *, worst_case: bool) -> Iterator[CKKSParameters]:
+    """Yield the parameters in every ring, with every prime and number of dropped bits, for which rounding is exact.
+
+    base: what the limbs decide; the rest is replaced.
+    """
     for degree in TABLE_128:
         for bits in range(degree.bit_length() + 1, min(TABLE_128[degree], MAX_PRIME_BITS) + 1):
-            yield from _with_prime(choice, degree, bits, worst_case)
+            yield from _with_prime(replace(base, degree=degree), clients, bits, worst_case)
 
 
-def _with_prime(choice: _Choice, degree: int, bits: int, worst_case: bool) -> Iterator[CKKSParameters]:
-    q = ntt_prime(degree, bits)
-    scale = q // (2 * choice.clients * choice.digit_bound + 1)
-    room = (scale - 1) // 2 - _fresh_noise(choice, degree, worst_case)
+def _with_prime(base: CKKSParameters, clients: int, bits: int, worst_case: bool) -> Iterator[CKKSParameters]:
+    degree, q, fresh = base.degree, ntt_prime(base.degree, bits), _fresh_noise(base, clients, worst_case)
+    scale = q // (2 * clients * base.digit_bound + 1)
+    room = (scale - 1) // 2 - fresh
     if not q or room < 0:
         return
-    for k1 in range(1 if choice.symmetric else bits):
-        left = room // choice.clients - degree * _half(k1)
+    for k1 in range(1 if base.symmetric else bits):
+        left = room // clients - degree * _half(k1)
         if left < 0:
             break
         k0 = min(left.bit_length(), bits - 1)
-        if not _fits_words(bits - k1, k1, choice.clients):
+        if not _fits_words(bits - k1, k1, clients):
             continue
-        if not _fits_words(bits - k0, k0, choice.clients):
+        if not _fits_words(bits - k0, k0, clients):
             k0 = 0
-        yield _build(choice, degree, q, scale, (k0, k1), worst_case)
-
-
-def _build(
-    choice: _Choice, degree: int, q: int, scale: int, dropped: tuple[int, int], worst_case: bool
-) -> CKKSParameters:
-    rounding = _half(dropped[0]) + degree * _half(dropped[1])
-    total = _fresh_noise(choice, degree, worst_case) + choice.clients * rounding
-    return CKKSParameters(
-        degree, q, scale, choice.limbs, choice.limb_bits, choice.digit_bound, dropped, choice.checks,
-        total // choice.clients if worst_case else 0, total, choice.symmetric, choice.dimension,
-    )  # fmt: skip
+        total = fresh + clients * (_half(k0) + degree * _half(k1))
+        noise = total // clients if worst_case else 0
+        yield replace(base, modulus=q, scale=scale, dropped=(k0, k1), noise=noise, sum_noise=total)
 
 
 def _fits_words(width: int, dropped: int, clients: int) -> bool:
@@ -226,7 +205,7 @@ def _half(k: int) -> int:
     return 1 << (k - 1) if k else 0
 
 
-def _fresh_noise(choice: _Choice, degree: int, worst_case: bool) -> int:
+def _fresh_noise(p: CKKSParameters, clients: int, worst_case: bool) -> int:
     """Bound on |noise| of a coefficient of a sum of fresh ciphertexts: certain, or in all coefficients but
     with probability 2^-128.
 
@@ -236,12 +215,11 @@ def _fresh_noise(choice: _Choice, degree: int, worst_case: bool) -> int:
     Zhang 2012, theorem 1). Half of 2^-128 goes to each, by a union bound over all coefficients.
     """
     if worst_case:
-        return choice.clients * ERROR_BOUND * (1 if choice.symmetric else 1 + 2 * degree)
+        return clients * ERROR_BOUND * (1 if p.symmetric else 1 + 2 * p.degree)
     proxy = ERROR_PROXY
-    if not choice.symmetric:
+    if not p.symmetric:
         c = (FAILURE_BITS + 1) * math.log(2)
-        key_error = ERROR_PROXY * (degree + 2 * math.sqrt(degree * c) + 2 * c)
-        proxy += ERROR_PROXY * degree + TERNARY_PROXY * key_error
-    padded = -(-choice.total // degree) * degree
-    tail = (FAILURE_BITS + 2) * math.log(2) + math.log(padded)
-    return math.ceil(math.sqrt(2 * choice.clients * proxy * tail) * (1 + 2**-20))
+        key_error = ERROR_PROXY * (p.degree + 2 * math.sqrt(p.degree * c) + 2 * c)
+        proxy += ERROR_PROXY * p.degree + TERNARY_PROXY * key_error
+    tail = (FAILURE_BITS + 2) * math.log(2) + math.log(p.ciphertexts * p.degree)
+    return math.ceil(math.sqrt(2 * clients * proxy * tail) * (1 + 2**-20))

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from he.ckks.coefficients import gather, limbs_of, scaled, spread
 from he.ckks.parameters import choose, ntt_prime
-from he.residues import BLOCK, centred, pack, packed_size, shift_up, unpack, unpack_below
+from he.residues import BLOCK, pack, packed_size, shift_up, unpack, unpack_below
 from protocols.errors import WireError
+from protocols.summation import centred
 
 
 @settings(max_examples=80, deadline=None)

@@ -10,7 +10,7 @@ from he.ckks.ciphertexts import encrypt, encrypt_seeded
 from he.ckks.keys import Context
 from he.ckks.parameters import CKKSParameters, choose
 from he.ckks.seal import ring
-from he.residues import centred
+from protocols.summation import centred
 
 COUNT = 100
 
