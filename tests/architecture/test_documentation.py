@@ -51,3 +51,27 @@ def test_every_sharp_edge_has_a_property_and_a_test(number: int) -> None:
 def test_the_commands_that_a_page_shows_exist(page: Path) -> None:
     for command in re.findall(r"^(?:\$ )?secagg ([a-z]+)", page.read_text(), re.MULTILINE):
         assert (ROOT / "fl" / "cli" / f"{command}.py").is_file(), command
+
+
+def test_the_first_page_names_no_page_twice() -> None:
+    named = re.findall(r"\]\(([^)#]+)", (ROOT / "docs" / "index.md").read_text())
+    assert len(named) > 30
+    assert [page for page in named if named.count(page) > 1] == []
+
+
+def test_every_page_is_in_the_navigation() -> None:
+    listed = re.findall(r"([\w/-]+\.md)$", (ROOT / "mkdocs.yml").read_text(), re.MULTILINE)
+    pages = [str(path.relative_to(ROOT / "docs")) for path in (ROOT / "docs").rglob("*.md")]
+    assert sorted(listed) == sorted(pages)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_sentences_that_a_newcomer_stumbled_on_are_gone(page: Path) -> None:
+    text = " ".join(page.read_text().split())
+    riddles = (
+        "of two, each would know the other",
+        "chain of states, without any input or output",
+        "could be no layer of a federation",
+        "do what they say",
+    )
+    assert [riddle for riddle in riddles if riddle in text] == []
