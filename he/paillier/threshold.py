@@ -137,7 +137,7 @@ def deal(
     delta = math.factorial(arrangement.n)
     d = int(gmpy2.invert(n, m))
     polynomial = [d, *(below(random, m) for _ in range(arrangement.t - 1))]
-    values = [_evaluate(polynomial, i, m) for i in range(1, arrangement.n + 1)]
+    values = [sum(c * i**k for k, c in enumerate(polynomial)) % m for i in range(1, arrangement.n + 1)]
     # A random square generates the squares, of order p'q', but with probability about 2^-(bits/2 - 2).
     v = pow(below(random, n - 2) + 2, 2, n)
     verification = tuple(BigInt(int(gmpy2.powmod(v, delta * s, n))) for s in values)
@@ -179,11 +179,11 @@ def combine(
     factor = 8 * mpz(key.delta) ** 2
     unscale = gmpy2.invert(factor, n)
 
-    def join(positions: Sequence[int]) -> list[int]:
-        scaled = (_open(ciphertexts[at], _product(weights, at, n), factor, n) for at in positions)
-        return [centre(value * unscale % n, n) for value in scaled]
+    def plaintext(at: int) -> int:
+        root = math.prod(gmpy2.powmod(p[at], weight, n) for weight, p in weights) % n
+        return centre(_open(ciphertexts[at], root, factor, n) * unscale % n, n)
 
-    return spread(join, range(len(ciphertexts)), least=1)
+    return spread(lambda share: [plaintext(at) for at in share], range(len(ciphertexts)), least=1)
 
 
 def _open(c: mpz, root: mpz, factor: mpz, n: mpz) -> mpz:
@@ -203,18 +203,4 @@ def lagrange_at_zero(i: int, holders: Sequence[int], delta: int) -> int:
             top, bottom = top * -j, bottom * (i - j)
     value, rest = divmod(top, bottom)
     assert rest == 0
-    return value
-
-
-def _product(weights: Sequence[tuple[int, Sequence[mpz]]], at: int, n: mpz) -> mpz:
-    result = mpz(1)
-    for weight, partials in weights:
-        result = result * gmpy2.powmod(partials[at], weight, n) % n
-    return result
-
-
-def _evaluate(polynomial: Sequence[int], at: int, modulus: int) -> int:
-    value = 0
-    for coefficient in reversed(polynomial):
-        value = (value * at + coefficient) % modulus
     return value
