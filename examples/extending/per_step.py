@@ -9,9 +9,8 @@ from fl.strategies.base import Extras
 
 class PerStep(Strategy):
     name = "per-step"
-    counts = (
-        Count("steps", 10_000),
-    )  # an integer that every client sends inside its vector, at most so large
+    # an integer that every client sends inside its vector, and the most that it may be
+    counts = (Count("steps", 10_000),)
 
     def extras(self, task, difference, reported, facts) -> Extras:  # at the client
         return Extras(counts={"steps": len(task.loader) * task.epochs})
