@@ -57,8 +57,9 @@ class Hooks:
     all masks that the transcript, and the states of corrupt clients (as they were when asked for their
     input), let it remove. tolerated: whether the protocol promises a total although clients leave (stage ->
     indices). stream: seed, count -> mask elements over 2^8. seed_bytes: width of its seeds. forgeries: to
-    clients, made from a genuine request (and the transcript so far). bad_answers: to the server, made from
-    a genuine answer of one client; the abort or blame must name that client. oracles: for a session,
+    clients, made from a genuine request (and the transcript so far). bad_answers: to the server, made from a genuine
+    answer of one client and what that client remembers of earlier rounds; the abort or blame must name that client,
+    alone or beside one other. oracles: for a session,
     (story, tamper) pairs: a server that asks the holder of a key to open something else than the sum.
     claimed: another client's contribution as a corrupt client would send it in its own name (session, its own message,
     the other's), where it takes more than a copy. foreign_refused: whether a client's answer to a request whose sealed
@@ -82,7 +83,7 @@ class Hooks:
     stream: Callable[[bytes, int], NDArray[np.uint8]] | None = None
     seed_bytes: int = 0
     forgeries: Callable[[Session, Message, Transcript], Iterable[Forgery]] | None = None
-    bad_answers: Callable[[Session, Message], Iterable[Forgery]] | None = None
+    bad_answers: Callable[[Session, Message, bytes | None], Iterable[Forgery]] | None = None
     oracles: Callable[[Session], Iterable[tuple[str, Tamper]]] | None = None
     claimed: Callable[[Session, Message, Message], Message] | None = None
     foreign_refused: Callable[[Message, Message], bool] | None = None

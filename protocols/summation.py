@@ -29,7 +29,8 @@ class Total(Finished):
     """The server's (or another named party's) final state: the sum and who is in it.
 
     total: int64 [dimension]; over Z the exact sum, over Z_M representatives in [-M/2, M/2).
-    survivors: indices of the clients in the total, ascending. blamed: parties that were seen to misbehave.
+    survivors: indices of the clients in the total, ascending. blamed: parties that were seen to misbehave, or
+    two of whom one did ("client 3 or client 0 (why)").
     """
 
     TAG: ClassVar[int | None] = 2

@@ -22,7 +22,9 @@ from secagg.audit_forgeries import forgeries
 from secagg.audit_search import graphs, lies, odds, rule
 from secagg.audit_view import graph_seed, opened, stripped
 from secagg.choose import Wishes
+from secagg.commitments import DEAL, dealt_bytes, signer
 from secagg.masking import SEED_BYTES, add_mask
+from secagg.memory import ClientMemory
 from secagg.packing import unpack
 from secagg.rules import rules_of
 
@@ -68,7 +70,7 @@ def stream(seed: bytes, count: int) -> NDArray[np.uint8]:
     return words.view(np.uint8)[:count]
 
 
-def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
+def bad_answers(session: Session, answer: Message, memory: bytes | None) -> Iterable[Forgery]:
     """Answers of a cheating client that the server, or the other clients, must find and pin on it."""
     if answer.stage == wire.UNMASK and answer.recipient == SERVER:
         opened = read(wire.Opened, answer)
@@ -76,6 +78,28 @@ def bad_answers(session: Session, answer: Message) -> Iterable[Forgery]:
             body = replace(opened, shares=bytes([opened.shares[0] ^ 1]) + opened.shares[1:])
             story = "it opens another share than it was dealt"
             yield Forgery("wrong-share", story, replace(answer, body=body.encode()))
+    if answer.stage == wire.INPUT and answer.recipient == SERVER and memory:
+        yield from _bad_dealings(session, answer, ClientMemory.decode(memory).sign)
+
+
+def _bad_dealings(session: Session, answer: Message, sign: bytes) -> Iterable[Forgery]:
+    """A dealer whose shares, which come with its vector, are not what it pledged to its first holder."""
+    masked = read(wire.Masked, answer)
+    if masked.dealing is None or (masked.dealing.signature and not sign):  # the roster's identity signs
+        return
+    boxes, digests = masked.dealing.boxes, masked.dealing.digests
+    box, row = (len(one) // len(masked.dealing.holders) for one in (boxes, digests))
+    for story, dealing in (
+        (
+            "it pledges another share than it seals",
+            replace(masked.dealing, digests=bytes(row) + digests[row:]),
+        ),
+        ("it seals no share", replace(masked.dealing, boxes=bytes(box) + boxes[box:])),
+    ):
+        signed = dealt_bytes(session.context, answer.sender.number, dealing, masked.vector)
+        signature = signer(sign).sign(DEAL, signed) if dealing.signature else b""
+        body = replace(masked, dealing=replace(dealing, signature=signature))
+        yield Forgery("wrong-dealing", story, replace(answer, body=body.encode()))
 
 
 def foreign_refused(request: Message, answer: Message) -> bool:

@@ -1,7 +1,8 @@
 """Last state: the server collects shares, each checked against its dealer's digest, and takes the masks off.
 
-A share that does not match its digest names its holder, whose answer is set aside; a secret that does not match what
-its dealer pledged, although all its shares do, names the dealer (`unmasking`).
+A share that does not match its digest, or is left out, names its holder, who had compared them before. With reused keys
+it sees its box with this request, and the digest not at all: dealer and holder are named, for either may be at fault. A
+secret that does not match what its dealer pledged, although all its shares do, names the dealer (`unmasking`).
 """
 
 import functools
@@ -10,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import ClassVar
 
 from protocols.agreement import Certificate
-from protocols.errors import ProtocolViolation
+from protocols.errors import ProtocolViolation, TooFewSurvivors
 from protocols.kernel import Message, Step, client
 from protocols.randomness import SecureRandom
 from protocols.session import Session
@@ -59,10 +60,16 @@ class Opening(ServerState):
         holder, opened = self.take(Opened, answer)
         found = self._shares(holder, opened, str(answer.sender))
         self.answers[holder] = True
-        good = [self._keep(holder, owner, share) for owner, share in found.items()]
-        if not all(good):
-            self.blamed.append(str(answer.sender))
+        owners = {*found, *self._opens.keys() & self.places.peers(holder)}
+        bad = [j for j in sorted(owners) if not self._keep(holder, j, found.get(j, b""))]
+        self.blamed.extend(self._faults(holder, bad))
         return Step(self)
+
+    def _faults(self, holder: int, owners: list[int]) -> list[str]:
+        """Who is at fault where a holder's shares for these owners are not what was pledged, or did not come."""
+        if self.places.reuse:
+            return [_dispute(j, holder) for j in owners]
+        return [str(client(holder))] if set(owners) - set(self.arrived[holder].complaints.tolist()) else []
 
     def _shares(self, holder: int, opened: Opened, who: str) -> dict[int, bytes]:
         """What was opened, by owner. Raises ProtocolViolation for what was not asked for."""
@@ -91,14 +98,15 @@ class Opening(ServerState):
 
     def close(self, random: SecureRandom) -> Step:
         self.enough()
-        words = unmask(self.session, self.facts, self.total, self.arrived, self.shares)
         disputes = [
-            f"client {j} or client {i} (a share from the one to the other did not open)"
-            for i, said in sorted(self.arrived.items())
-            for j in said.complaints.tolist()
+            _dispute(j, i) for i, said in sorted(self.arrived.items()) for j in said.complaints.tolist()
         ]
-        total = self.rules.ring.centred(words)
-        return Step(Total(total, tuple(sorted(self.arrived)), (*self.blamed, *disputes)))
+        blamed = (*self.blamed, *disputes)
+        try:
+            words = unmask(self.session, self.facts, self.total, self.arrived, self.shares)
+        except TooFewSurvivors as error:  # for want of good shares
+            raise TooFewSurvivors("; ".join((error.reason, *blamed))) from None
+        return Step(Total(self.rules.ring.centred(words), tuple(sorted(self.arrived)), blamed))
 
 
 def ask_to_unmask(
@@ -117,6 +125,10 @@ def ask_to_unmask(
         boxes = {j: _box(state, j, i) for j in owners} if state.places.reuse else {}
         asks.append(state.request(UNMASK, i, Unmask.about(bits, certificate, signed, boxes)))
     return Step(state, tuple(asks))
+
+
+def _dispute(dealer: int, holder: int) -> str:
+    return f"{client(dealer)} or {client(holder)} (a share from the one to the other did not open)"
 
 
 def _box(state: Opening, owner: int, holder: int) -> bytes:

@@ -62,6 +62,11 @@ def unchecked_share(self: Any, holder: int, owner: int, share: bytes) -> bool:
     return True
 
 
+def holder_alone(self: Any, holder: int, owners: list[int]) -> list[str]:
+    """Whoever opens a share that is not the pledged one, whatever its dealer sealed for it."""
+    return [f"client {holder}"] if owners else []
+
+
 def same_model(self: Any) -> bytes:
     """A context that forgets the model."""
     changed = replace(self, model=bytes(32))
@@ -172,6 +177,12 @@ DEFECTS = (
         "cheating-clients-are-named",
         put("secagg.server.opening.Opening._keep", unchecked_share),
         SecAgg,
+    ),
+    Defect(
+        "with reused keys a holder is blamed for what its dealer pledged",
+        "cheating-clients-are-named",
+        put("secagg.server.opening.Opening._faults", holder_alone),
+        lambda: SecAgg(setup="reuse"),
     ),
     Defect(
         "answers counted twice",

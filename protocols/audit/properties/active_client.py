@@ -19,8 +19,9 @@ from protocols.audit.properties import tampered
 from protocols.audit.reading import hook_of
 from protocols.audit.stepping import drive
 from protocols.errors import PeerError, SecAggError
-from protocols.kernel import SERVER, Message, client
+from protocols.kernel import SERVER, Message, Party, client
 from protocols.randomness import SystemRandom
+from protocols.runtime import recall
 
 MOST_SECONDS = 10.0
 
@@ -136,7 +137,7 @@ def garbled_answers_are_named(subject: Any, data: Any) -> None:
         return replace(sent, body=bytes(sent.body[: len(sent.body) // 2]))
 
     played = subject.play(vectors, {}, tamper=cut)
-    blamed = _blamed(played)
+    blamed = " ".join(_told(played))
     if wrong(played, vectors):
         raise tell(f"a garbled answer of client {who} at {stage} changes the total", vectors, {}, played)
     named = [
@@ -151,38 +152,51 @@ def cheating_clients_are_named(subject: Any, data: Any) -> None:
     """Wrong shares, keys or openings are found, and the party named is the right one."""
     hook = hook_of(subject, "bad_answers", "no wrong shares or keys of a cheating client are known for it")
     vectors = _vectors(6)
-    driven = drive(subject, vectors)
-    stories = {
-        (m.stage, f.story) for m in driven.messages if m.recipient == SERVER for f in hook(driven.session, m)
-    }
-    for stage, story in sorted(stories):
-        _one_bad_answer(subject, vectors, stage, story)
+    driven, kept = drive(subject, vectors), dict[Party, bytes]()
+    for number in (1, 2) if SERVER in driven.memory else (1,):
+        told = [
+            (m.stage, hook(driven.session, m, kept.get(m.sender)))
+            for m in driven.messages
+            if m.recipient == SERVER
+        ]
+        for stage, story in sorted({(stage, forged.story) for stage, lies in told for forged in lies}):
+            _one_bad_answer(subject, vectors, stage, story, number)
+        if number == 1 and SERVER in driven.memory:
+            kept, driven = driven.memory, drive(subject, vectors, round=2, earlier=driven)
 
 
-def _blamed(played: Any) -> str:
-    """All that names somebody, in one text."""
-    return " ".join(
-        [*map(str, played.refusals), *(played.outcome.blamed if played.outcome else ()), played.why]
-    )
+def _told(played: Any) -> list[str]:
+    """All that names somebody."""
+    return [*map(str, played.refusals), *(played.outcome.blamed if played.outcome else ()), played.why]
 
 
-def _one_bad_answer(subject: Any, vectors: Any, stage: str, story: str) -> None:
+def _one_bad_answer(subject: Any, vectors: Any, stage: str, story: str, number: int) -> None:
+    """In this round client 3 cheats. Who may be at fault besides it may be named beside it."""
+
     def forge(sent: Message) -> Message:
         if sent.recipient != SERVER or sent.stage != stage or sent.sender.number != 3:
             return sent
-        return next((f.message for f in subject.hooks.bad_answers(session, sent) if f.story == story), sent)
+        forged = subject.hooks.bad_answers(session, sent, kept)
+        return next((f.message for f in forged if f.story == story), sent)
 
-    session = subject.session_of(len(vectors), len(vectors[0]), subject.bound)
-    played = subject.play(vectors, {}, tamper=forge, session=session)
-    if wrong(played, vectors):
-        raise tell(f"client 3 cheats at {stage} ({story}) and the total is wrong", vectors, {}, played)
-    blamed = _blamed(played)
-    others = [str(i) for i in range(len(vectors)) if i != 3 and f"client {i}" in blamed]
+    stores, n = subject.stores(len(vectors)), len(vectors)
+    updates = [{i: bytes([at, i]) * 16 for i in range(n)} for at in (1, 2)]
+    if number == 2:
+        subject.play(vectors, {}, stores=stores, updates=updates[0])
+    memory, kept = (recall(stores[who], subject.protocol) for who in (str(SERVER), 3))
+    session = subject.session_of(n, len(vectors[0]), subject.bound, round=number, memory=memory)
+    played = subject.play(
+        vectors, {}, tamper=forge, session=session, stores=stores, updates=updates[number - 1]
+    )
     cheats = f"client 3 cheats at {stage} ({story})"
+    if wrong(played, vectors):
+        raise tell(f"{cheats} and the total is wrong", vectors, {}, played)
+    alone = " ".join(one for one in _told(played) if "client 3" not in one)
+    others = [str(i) for i in range(n) if i != 3 and f"client {i}" in alone]
     if others:
         raise tell(f"{cheats} and client {others[0]} is named", vectors, {}, played)
     # what was never used may go unnoticed; what ends the session must be pinned on the cheat
-    if played.total is None and "3" not in blamed:
+    if played.total is None and "3" not in " ".join(_told(played)):
         raise tell(f"{cheats}, ends the session and is not named", vectors, {}, played)
 
 

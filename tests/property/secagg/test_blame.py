@@ -7,6 +7,7 @@ import pytest
 from protocols.errors import (
     PeerError,
     ProtocolViolation,
+    TooFewSurvivors,
 )
 from protocols.kernel import SERVER, Message
 from protocols.key_agreement import generate
@@ -85,6 +86,37 @@ class TestBlame:
         total = play.finish()
         assert total.blamed == ("client 0 or client 1 (a share from the one to the other did not open)",)
         assert total.total.tolist() == play.expected(range(6))
+
+    def test_a_share_that_a_holder_leaves_out_is_its_own_fault(self) -> None:
+        play = Play(SecAgg(dropout=0.3, collusion=0.0), 7)
+        play.until(UNMASK)
+        play.trip(lambda m: [with_body(m, Opened(indices([]), b""))] if m.sender.number == 2 else [m])
+        assert play.finish().blamed == ("client 2",)
+
+    @pytest.mark.parametrize("lie", ["digests", "boxes"])
+    def test_with_reused_keys_dealer_and_holder_are_both_named(self, lie: str) -> None:
+        """The holder meets its box after the vectors left, and no digest: either of the two may be at fault."""
+        play = Play(SecAgg(dropout=0.3, collusion=0.0, setup="reuse", threat="semi-honest"), 7)
+
+        def deal(sent: Message) -> list[Message]:
+            if sent.sender.number != 3 or sent.stage != INPUT:
+                return [sent]
+            body = read(Masked, sent)
+            told = getattr(body.dealing, lie)
+            spoilt = bytes(len(told) // 6) + told[len(told) // 6 :]
+            return [with_body(sent, replace(body, dealing=replace(body.dealing, **{lie: spoilt})))]
+
+        play.until(INPUT)
+        play.trip(deal)
+        total = play.finish()
+        assert [one.split(" (")[0] for one in total.blamed] == ["client 3 or client 0"]
+        assert total.total.tolist() == play.expected(range(7))
+
+    def test_an_end_for_want_of_good_shares_says_whose_were_bad(self) -> None:
+        play = Play(SecAgg(dropout=0.3, collusion=0.0), 7)
+        play.until(UNMASK)
+        with pytest.raises(TooFewSurvivors, match="good ones came; client 2; client 3"):
+            play.trip(lambda m: [with_body(m, Opened(indices([]), b""))] if m.sender.number > 1 else [m])
 
     def test_a_false_complaint_about_nobody_is_refused(self) -> None:
         play = Play(semi_honest(), 6)
