@@ -347,10 +347,11 @@ class ClientDP(PricedLayer):
                 counts + discrete_gaussian(facts.random, integer_sigma(multiplier, bound), counts.size)
             ).astype(np.float64)
         strategy, row = self.correlation.strategy(facts.run.rounds), facts.number
+        own = self._opened.of(facts.scope)
         sigma = integer_sigma(multiplier, strategy.norm * bound)
         noise = discrete_gaussian(facts.random, sigma, counts.size)
-        opened = combined(strategy, row, self._opened.exact | {row: counts}) + noise
-        return self._opened.take(strategy, row, opened.astype(np.float64), counts)
+        opened = combined(strategy, row, own.exact | {row: counts}) + noise
+        return own.take(strategy, row, opened.astype(np.float64), counts)
 
     def _denominator(self, run: RunFacts, released: Signal) -> float:
         given = self.denominator if released.block == UPDATE else None

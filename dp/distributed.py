@@ -365,7 +365,7 @@ class DistributedDP(DistributedPlan):
         real = aggregate.vector.astype(np.float64) * opened.released.step
         vector = unrotate(real, facts.seed, opened.given.dimension)
         if (strategy := self._strategy(facts.run)) is not None:
-            vector = self._opened.take(strategy, facts.number, vector * strategy.norm)
+            vector = self._opened.of(facts.scope).take(strategy, facts.number, vector * strategy.norm)
         weight = self.rate * self.examples if self.unit is Unit.EXAMPLE else len(facts.clients) / self.batches
         return Aggregate(vector, weight)
 

@@ -42,16 +42,18 @@ class Participants:
 
     @property
     def awaited(self) -> int:
-        """How many of a round's clients are awaited, on average: as many as are asked, unless some are spare."""
+        """How many of a round's clients are awaited, on average: as many as are asked, unless some are spare; of groups
+        that take turns the largest.
+        """
         if self.buffers is not None:
             return self.buffers.size
+        if self.options.sampling == CYCLIC:
+            return math.ceil(len(self.names) / groups_of(self.options.fraction))
         return max(1, math.floor(self.options.fraction * len(self.names) + 0.5))
 
     @property
     def asked(self) -> int:
-        """How many clients a round asks, on average; of groups that take turns the largest."""
-        if self.options.sampling == CYCLIC:
-            return math.ceil(len(self.names) / groups_of(self.options.fraction))
+        """How many clients a round asks, on average."""
         return min(len(self.names), math.ceil(self.awaited * (1 + self.options.spare)))
 
     @property

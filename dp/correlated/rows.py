@@ -9,7 +9,7 @@ column of it is longer. Nothing here is private by itself. What does not belong 
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -52,11 +52,18 @@ def decoded(strategy: Strategy, row: int, opened: Floats, known: Mapping[int, Fl
 @dataclass
 class Opened:
     """What a server keeps of the rows it opened, as long as later ones need it. exact: the sums themselves where the
-    server adds the noise: as secret as they are. known: what was decoded.
+    server adds the noise: as secret as they are. known: what was decoded. scope: the run whose rows they are.
     """
 
     exact: dict[int, Integers] = field(default_factory=dict, repr=False)
     known: dict[int, Floats] = field(default_factory=dict, repr=False)
+    scope: str = ""
+
+    def of(self, scope: str) -> Self:
+        """Return this, without what another run's rows left: those would be opened, and paid for, by nobody."""
+        if self.scope != scope:
+            self.exact, self.known, self.scope = {}, {}, scope
+        return self
 
     def take(self, strategy: Strategy, row: int, opened: Floats, exact: Integers | None = None) -> Floats:
         """Return x_row, and keep it (and the exact sum) for the next bands - 1 rows."""
@@ -70,13 +77,16 @@ class Opened:
 
     def state(self) -> dict[str, Any]:
         """Arrays by name; `restore` takes them back."""
-        exact = {f"exact/{row}": array for row, array in self.exact.items()}
-        return exact | {f"known/{row}": array for row, array in self.known.items()}
+        kept = {f"exact/{row}": array for row, array in self.exact.items()}
+        kept |= {f"known/{row}": array for row, array in self.known.items()}
+        return kept | {f"scope/{self.scope}": np.zeros(0)} if kept else {}
 
     def restore(self, state: Mapping[str, Any]) -> None:
         """Take back what `state` returned."""
-        self.exact, self.known = {}, {}
+        self.exact, self.known, self.scope = {}, {}, ""
         for name, array in state.items():
             kind, _, row = name.partition("/")
             if kind in ("exact", "known"):
                 getattr(self, kind)[int(row)] = array
+            if kind == "scope":
+                self.scope = row

@@ -12,6 +12,7 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, Ledger
+from dp.correlated.rows import combined
 from dp.event_json import from_fact
 from dp.events import CorrelatedRow
 from fl import FedAvgM, Federation, GroupMedian
@@ -41,7 +42,8 @@ def banded(**options: Any) -> ClientDP:
 
 def federation(*layers: Any, **options: Any) -> Federation:
     turns: dict[str, Any] = {"sampling": "cyclic", "fraction": 0.25, "delta": 1e-5, "metrics": ()}
-    return Federation(lambda: torch.nn.Linear(4, 2), loaders(), privacy=list(layers), **{**turns, **options})
+    given = {"clients": loaders(), **turns, **options}
+    return Federation(lambda: torch.nn.Linear(4, 2), privacy=list(layers), **given)
 
 
 @pytest.mark.filterwarnings("ignore:.*drown")
@@ -59,6 +61,19 @@ def test_groups_take_turns_and_the_whole_costs_what_was_asked(masked: bool) -> N
     rows = [from_fact(event) for event in outcome.statement.events]
     assert [row.row for row in rows if isinstance(row, CorrelatedRow)] == list(range(1, 13))
     assert "correlated over rounds, 4 between two of one client" in " ".join(outcome.statement.layers)
+
+
+@pytest.mark.filterwarnings("ignore:.*drown")
+@pytest.mark.parametrize(("clients", "groups"), [(11, 3), (7, 2), (10, 3)])
+def test_groups_of_unlike_sizes_take_turns_whole(clients: int, groups: int) -> None:
+    layer = banded(noise_multiplier=1e-6, epsilon=None, clip=100.0, min_separation=groups)
+    run = federation(layer, SecAgg(), clients=loaders()[:clients], fraction=1 / groups)
+    history = run.fit(2 * groups).history
+    assert not any(result.abandoned for result in history)
+    assert [result.survivors for result in history] == [result.asked for result in history]
+    assert {len(result.asked) for result in history} == {clients // groups, -(-clients // groups)}
+    turns = [set(result.asked) for result in history[:groups]]
+    assert sorted(name for turn in turns for name in turn) == sorted(map(str, range(clients)))
 
 
 @pytest.mark.filterwarnings("ignore:.*drown")
@@ -133,6 +148,27 @@ def test_a_run_goes_on_with_the_rows_it_was_planned_for_and_no_more(tmp_path: Pa
     made().fit(6, on_round=lambda result: result.number < 2)
     with pytest.raises(Misuse, match="'rounds': 6"):
         made().fit(12, resume=True)
+
+
+@pytest.mark.filterwarnings("ignore:.*drown")
+def test_one_layer_in_two_federations_opens_nothing_of_the_first_in_the_second(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The first stops after row 6; the second loses its rows 1 to 4, so that nothing would push out the old sums."""
+    kept: list[set[int]] = []
+
+    def seen(strategy: Any, row: int, of: dict[int, Any]) -> Any:
+        kept.append(set(of))
+        return combined(strategy, row, of)
+
+    layer = banded()
+    federation(layer).fit(12, on_round=lambda result: result.number < 6)
+    monkeypatch.setattr("dp.client.combined", seen)
+    second = federation(layer)
+    choose = second.coordinator.choose
+    second.coordinator.choose = lambda number: choose(number) if number > 4 else ()  # type: ignore[method-assign]
+    assert [bool(result.abandoned) for result in second.fit(12).history] == [True] * 4 + [False] * 8
+    assert kept[:5] == [{5}, {5, 6}, {5, 6, 7}, {5, 6, 7, 8}, {6, 7, 8, 9}]
 
 
 @pytest.mark.filterwarnings("ignore:.*drown")
