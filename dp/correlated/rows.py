@@ -77,7 +77,7 @@ class Opened:
 
     def state(self) -> dict[str, Any]:
         """Arrays by name; `restore` takes them back."""
-        kept = {f"exact/{row}": array for row, array in self.exact.items()}
+        kept: dict[str, Any] = {f"exact/{row}": array for row, array in self.exact.items()}
         kept |= {f"known/{row}": array for row, array in self.known.items()}
         return kept | {f"scope/{self.scope}": np.zeros(0)} if kept else {}
 
