@@ -5,7 +5,6 @@ follow a seed. A seed depends on its purpose, round and client alone, so that a 
 as it would have.
 """
 
-import functools
 import hashlib
 import random as python_random
 from collections.abc import Iterator
@@ -14,7 +13,7 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
-from dp.sample.draws import draw_secretly
+from dp.sample.draws import accelerated, draw_secretly, seed_torch
 
 
 def derive(seed: int, *labels: object) -> int:
@@ -33,12 +32,11 @@ def seeded(seed: int | None) -> Iterator[None]:
     whole states from the operating system.
     """
     numpy_state, python_state = np.random.get_state(), python_random.getstate()
-    # torch asks after every kind of accelerator, which takes longer than a step of a small model: ask once
-    with torch.random.fork_rng(None if _accelerated() else ()):
+    with torch.random.fork_rng(None if accelerated() else ()):
         if seed is None:
             draw_secretly()
         else:
-            (torch.manual_seed if _accelerated() else torch.default_generator.manual_seed)(seed)
+            seed_torch(seed)
             np.random.seed(seed & 0xFFFFFFFF)  # the user's own loop may draw from the global one
             python_random.seed(seed)
         try:
@@ -46,8 +44,3 @@ def seeded(seed: int | None) -> Iterator[None]:
         finally:
             np.random.set_state(numpy_state)
             python_random.setstate(python_state)
-
-
-@functools.cache
-def _accelerated() -> bool:
-    return bool(torch.accelerator.is_available())

@@ -6,6 +6,7 @@ and every row with them; secret ones are alike in distribution whoever else is i
 processor takes 32 bits of a seed, and its state has 19,937. No noise here: a layer's own never follows these.
 """
 
+import functools
 import random as python_random
 from collections.abc import Callable
 from typing import Any
@@ -23,11 +24,24 @@ SEEDED = (
 )
 
 
+@functools.cache
+def accelerated() -> bool:
+    """Whether torch has an accelerator here."""
+    return bool(torch.accelerator.is_available())
+
+
+def seed_torch(seed: int) -> None:
+    """Seed torch's generators: of the processor alone where there is no accelerator, for torch looks for every kind
+    of them each time, which takes longer than a step of a small model.
+    """
+    (torch.manual_seed if accelerated() else torch.default_generator.manual_seed)(seed)
+
+
 def draw_secretly() -> None:
     """Give torch's, NumPy's and Python's global generators states from the operating system: all 624 words of a
     Mersenne Twister, 63 bits of seed and 60 of offset of a GPU's counter (Philox).
     """
-    torch.manual_seed(int.from_bytes(SystemRandom().bytes(8), "big") >> 1)
+    seed_torch(int.from_bytes(SystemRandom().bytes(8), "big") >> 1)
     state = torch.get_rng_state()
     state.view(torch.int64)[3 : 3 + _WORDS] = torch.from_numpy(_words().astype(np.int64))
     torch.set_rng_state(state)

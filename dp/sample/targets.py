@@ -127,10 +127,12 @@ def _total(function: Any, args: Any, options: Any) -> Any:
     """What the function gives; a mean or sum of losses in float64, so that weights on it are rounded by no count."""
     if function in _TOTALS and len(args) == 1 and not options and _counts(args[0]):
         return function(*args, dtype=torch.float64)
-    named = dict(zip(_reduces(function), args, strict=False)) | options if _reduces(function) else {}
+    if not (names := _reduces(function)):
+        return function(*args, **options)
+    named = dict(zip(names, args, strict=False)) | options
     weighed = function in _CLASSES and named.get("weight") is not None
     legacy = named.get("size_average") is not None or named.get("reduce") is not None
-    if not named or weighed or legacy or named.get("reduction", "mean") != "mean":
+    if weighed or legacy or named.get("reduction", "mean") != "mean":
         return function(*args, **options)
     each = function(**(named | {"reduction": "none"}))
     return each.mean(dtype=torch.float64) if _counts(each) else each.mean()

@@ -14,6 +14,8 @@ import torch
 from torch.nn import functional
 from torch.overrides import TorchFunctionMode
 
+from dp.sample.draws import seed_torch
+
 _DROPOUT = {
     getattr(functional, name)
     for name in (
@@ -57,7 +59,7 @@ def steady() -> Iterator[Callable[[int], None]]:
     def again(draw: int) -> None:
         # These generators serve the user's model and loss alone: a layer's noise comes from the operating system.
         seed, still.level = DRAWS[draw]
-        torch.manual_seed(seed)
+        seed_torch(seed)
         random.seed(seed)
         np.random.seed(seed)
 
