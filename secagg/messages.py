@@ -6,6 +6,7 @@ byte string, in the same order. Everything a relay may not read is in `boxes`. W
 the masked vectors; with reused keys they come along with them, and are handed on with the request to open.
 """
 
+from bisect import bisect_left
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -137,7 +138,7 @@ class Pledge(Body):
 
     def row(self, holder: int) -> int:
         """The place of a holder among all of them; -1 for a stranger."""
-        at = int(self.holders.searchsorted(np.uint32(holder)))
+        at = bisect_left(self.holders, holder)
         return at if at < len(self.holders) and self.holders[at] == holder else -1
 
     def secret(self, place: int) -> bytes:
