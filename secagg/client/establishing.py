@@ -9,9 +9,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.kernel import Message, Step
-from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
-from secagg.advertisement import Advertised, certified_keys
+from secagg.advertisement import certified_keys
 from secagg.client.base import expect_threshold, refuse
 from secagg.client.keys import Holding
 from secagg.client.resuming import Resuming
@@ -42,19 +41,17 @@ class Establishing(Holding):
         expect_threshold("share holders", len(places.holders(self.index)), self.rules)
         private = (self.keys.seal, self.keys.mask)
         keys = certified_keys(self.rules, self.session, self.index, given.clients, given.keys, private)
+        around = {j: keys[j].mask_key for j in places.neighbours(self.index)}
+        peers = {j: keys[j].seal_key for j in places.peers(self.index)}
+        edges = self.agreed(self.keys.mask, around, "edge chain")
+        channels = self.agreed(self.keys.seal, peers, "channel chain")
         known = {j: k.sign_key for j, k in keys.items()} | {self.index: signer(self.keys.sign).public}
         return ClientMemory(
             Setup.of(self.session),
             self.session.round,
             given.enrolled,
-            self._agree(self.keys.mask, places.neighbours(self.index), keys, "mask_key", "edge chain"),
-            self._agree(self.keys.seal, places.peers(self.index), keys, "seal_key", "channel chain"),
+            b"".join(edges.values()),
+            b"".join(channels.values()),
             self.keys.sign if self.rules.keyed else b"",
             Signers.known(self.rules, known),
         )
-
-    def _agree(
-        self, private: bytes, peers: list[int], keys: dict[int, Advertised], key: str, purpose: str
-    ) -> bytes:
-        own, names = PairKeys(private, self.name, self.session.context), self.session.roster
-        return b"".join(own.agree(names[j], getattr(keys[j], key), purpose) for j in peers)

@@ -4,6 +4,7 @@ peer's key.
 All keys are of this session and go with it, but for the identity that signs in the malicious model.
 """
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -11,7 +12,7 @@ from numpy.typing import NDArray
 
 from protocols.codec import Record
 from protocols.identity import Identity
-from protocols.key_agreement import generate, public_key
+from protocols.key_agreement import PairKeys, generate, public_key
 from protocols.randomness import SecureRandom
 from protocols.session import Session
 from secagg.client.base import ClientState
@@ -65,3 +66,8 @@ class Holding(Bearing):
         """What the next such state starts with: everything but these of the keys."""
         keys = replace(self.keys, **dict.fromkeys(spent, b""))
         return self.session, self.index, self.update, self.vector, keys
+
+    def agreed(self, private: bytes, theirs: Mapping[int, bytes], purpose: str) -> dict[int, bytes]:
+        """The keys that this client shares with others for a purpose: of its private key and their public ones."""
+        own, names = PairKeys(private, self.name, self.session.context), self.session.roster
+        return {j: own.agree(names[j], key, purpose) for j, key in theirs.items()}

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.kernel import Message, Step
-from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
 from secagg.advertisement import Advertised, certified_keys
 from secagg.client.base import expect_subset, expect_threshold, refuse
@@ -39,8 +38,7 @@ class Sharing(Holding):
         private = (self.keys.seal, self.keys.mask)
         given = certified_keys(self.rules, self.session, self.index, around.clients, around.keys, private)
         self._compare_commitments(given)
-        own = PairKeys(self.keys.seal, self.name, self.session.context)
-        pairs = {j: own.agree(self.session.roster[j], k.seal_key, "seal") for j, k in given.items()}
+        pairs = self.agreed(self.keys.seal, {j: k.seal_key for j, k in given.items()}, "seal")
         seed, places = random.bytes(32), Places(self.rules, graph_seed, given)
         pledge = seed_digest(self.session.context, self.index, seed)
         dealing = deal(self, places, (seed, self.keys.mask), pairs, pledge, self.keys.sign, random)
