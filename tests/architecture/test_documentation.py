@@ -75,3 +75,16 @@ def test_sentences_that_a_newcomer_stumbled_on_are_gone(page: Path) -> None:
         "do what they say",
     )
     assert [riddle for riddle in riddles if riddle in text] == []
+
+
+@pytest.mark.parametrize("page", sorted(ROOT.glob("*.md")), ids=named)
+def test_what_a_page_beside_the_documentation_links_to_exists(page: Path) -> None:
+    """`mkdocs build --strict` looks at the links of docs/ alone."""
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(?:#([\w-]+))?\)", page.read_text()):
+        assert (ROOT / target).exists(), target
+        if anchor and target.endswith(".md"):
+            headings = re.findall(r"^#+ (.+)$", (ROOT / target).read_text(), re.MULTILINE)
+            slugs = {
+                re.sub(r"[^\w\- ]", "", heading.lower()).strip().replace(" ", "-") for heading in headings
+            }
+            assert anchor in slugs, f"{target}#{anchor}"
