@@ -31,6 +31,7 @@ from dp.mechanisms import discrete_gaussian, skellam
 from dp.mechanisms.grid import noise_step, rounded_bound, to_grid
 from dp.rotation import rotate, unrotate
 from dp.rounding import conditional_round, dithered_round
+from dp.sample.options import ASSUMED
 from dp.suggestion import drowned
 from protocols.errors import Aborted, Misuse, StackError, TooFewSurvivors
 from protocols.layers import (
@@ -168,6 +169,7 @@ class DistributedDP(DistributedPlan):
         return (
             f"{self.name}: {kind} noise in shares, clip {self.clip:g} per {self.unit}, {self.relation} neighbours; at "
             f"most {told}, or one curious client, tell their noise to the adversary{self._told()}"
+            + (f"; assumed: {ASSUMED}" if self.unit is Unit.EXAMPLE else "")
         )
 
     def _told(self) -> str:

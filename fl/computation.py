@@ -144,8 +144,8 @@ class LocalComputation:
 
     def _call(self, hook: str, task: LocalTask, *given: Any) -> None:
         """Call a client's hook. Where a layer sums rows of single examples the model moves in its steps alone: a hook
-        gets copies of model and criterion and an optimizer of the copy. Raises UnaccountedStep, before anything is
-        sent, for one that moved the copied model, which would have no effect.
+        gets copies of model, criterion and loss and an optimizer of the copy. Raises UnaccountedStep, before anything
+        is sent, for one that moved the copied model, which would have no effect.
         """
         for callback in self.setup.callbacks:
             if not self._by_example:
@@ -159,6 +159,7 @@ class LocalComputation:
                     model=model,
                     optimizer=self.setup.optimizer(model.parameters()),
                     criterion=copy.deepcopy(task.criterion),
+                    loss=copy.deepcopy(task.loss),
                     noted=copy.deepcopy(task.noted),
                 ),
                 *given,

@@ -332,10 +332,9 @@ class Federation:
             if evaluation is not None and due:
                 result.metrics |= evaluation.after(result.number, self)
         except Misuse as error:
-            raise Misuse(
-                f"{error} (round {result.number} is kept without it: mend it, and go on with fit(rounds, resume=True) "
-                "or secagg run --resume)"
-            ) from error.__cause__
+            further = "mend it, and go on with fit(rounds, resume=True) or secagg run --resume"
+            kept = "Federation.result holds it" if self.setup.output is None else further
+            raise Misuse(f"{error} (round {result.number} is kept without it: {kept})") from error.__cause__
         finally:
             result.guarantees = self.account.guarantees()
 

@@ -12,7 +12,7 @@ import torch
 
 from fl import arguments
 from fl.callbacks import Callback
-from fl.loaders import checked_loader, examples_in
+from fl.loaders import checked_loader, examples_in, require_disjoint
 from fl.run_options import RunOptions
 from fl.schedules import Schedule
 from fl.strategies import FedAvg, FedSGD, Strategy
@@ -199,6 +199,7 @@ class FederationSetup:
         for layer in self.stack.layers:
             if layer.needs_local():
                 self.train.demand_private(type(layer).__name__)
+                require_disjoint(type(layer).__name__, {name: self.loader_for(name) for name in self.sizes})
         self._check_schedule()
         if self.loss is not None:
             arguments.takes("loss", self.loss, "a function loss(model, batch)", 2)

@@ -9,7 +9,8 @@ from protocols.errors import Misuse
 GRADIENTS = ("hooks", "functorch", "ew", "ghost")
 ASSUMED = (
     "the model, the loss and the loop keep nothing between batches and do not mix examples; a check of every example "
-    "before training, and of attributes in each round, looks for breaches and cannot prove that there are none"
+    "before training, and of attributes in each round, looks for breaches and cannot prove that there are none; an "
+    "example is one client's and one item of its data"
 )
 """What the statement says that nothing can prove."""
 

@@ -12,7 +12,9 @@ from typing import Any
 
 import numpy as np
 from scipy.sparse import issparse
+from scipy.sparse import vstack as scipy_vstack
 from sklearn.base import clone, is_classifier, is_regressor
+from sklearn.utils.validation import has_fit_parameter
 
 from fl import arguments
 from fl.adapters.arrays import Array, Arrays, ClientData, no_outputs
@@ -74,8 +76,7 @@ class EstimatorLoop:
             if hasattr(estimator, "partial_fit"):
                 estimator.partial_fit(x, y)
             else:
-                _require_every_class(estimator, y)
-                estimator.fit(x, y)
+                estimator.fit(*_of_every_class(estimator, x, y))
         model.take(_coefficients(estimator), type(estimator).__name__)
 
 
@@ -92,7 +93,8 @@ def from_sklearn(
 
     estimator: a classifier or regressor with `coef_` and `intercept_` (`coefs_`, `intercepts_`) that goes on from them:
     by `partial_fit` (SGDClassifier, SGDRegressor, Perceptron, MLPClassifier), or by `fit` with `warm_start`
-    (LogisticRegression; then every client needs examples of every class). One that is fitted already is where the run
+    (LogisticRegression: few iterations, such as max_iter=5, where clients lack classes; no class_weight="balanced").
+    One that is fitted already is where the run
     begins; else linear models begin with zeros. clients: (x, y) by name, or `data_for(client_id, config)` with `names`;
     x float [n, features], y [n]. classes: all labels there are, public; a classifier needs them. features: a public
     number, needed with `data_for`. test: (x, y) for `score`. options: of `Federation`; `local_epochs` are passes per
@@ -140,6 +142,8 @@ def _template(estimator: Any, classes: Sequence[Any] | None, shown: Shown) -> An
         raise Misuse(
             f"{name}: leave out average=: the federation averages, and partial averages of steps do not travel"
         )
+    if not hasattr(estimator, "partial_fit") and is_classifier(estimator):
+        _require_weights(estimator)
     if any(hasattr(estimator, attribute) for attribute in LEARNED):
         return _going_on(deepcopy(estimator))
     if is_classifier(estimator) and (classes is None or len(set(classes)) < 2):
@@ -165,6 +169,18 @@ def _template(estimator: Any, classes: Sequence[Any] | None, shown: Shown) -> An
     return made
 
 
+def _require_weights(estimator: Any) -> None:
+    """Raises Misuse for a classifier whose `fit` could not stand a class that a client lacks."""
+    if (
+        not has_fit_parameter(estimator, "sample_weight")
+        or getattr(estimator, "class_weight", None) == "balanced"
+    ):
+        raise Misuse(
+            f'{type(estimator).__name__}: expected a fit() that takes sample_weight, and no class_weight="balanced", '
+            "which has no number for a class that a client lacks: give class_weight as a dict, or take SGDClassifier"
+        )
+
+
 def _going_on(estimator: Any) -> Any:
     return estimator if hasattr(estimator, "partial_fit") else estimator.set_params(warm_start=True)
 
@@ -183,10 +199,13 @@ def _coefficients(estimator: Any) -> dict[str, Array]:
     return found
 
 
-def _require_every_class(template: Any, labels: Any) -> None:
-    """Raises Misuse unless a client holds every class, which `fit` needs."""
-    if is_classifier(template) and not np.array_equal(template.classes_, np.unique(labels)):
-        raise Misuse(
-            f"{type(template).__name__}: fit() needs examples of all of {template.classes_.tolist()} at every client, "
-            "and this one lacks some; an estimator with partial_fit does not"
-        )
+def _of_every_class(template: Any, x: Any, y: Array) -> tuple[Any, ...]:
+    """Return examples, and of a classifier their weights with a row of zeros of no weight for each class that is not
+    among them: `fit` knows those that it sees alone, and a client that failed for one it lacks would tell its labels.
+    """
+    if not is_classifier(template):
+        return x, y
+    missing = np.setdiff1d(template.classes_, y)
+    stack: Any = scipy_vstack if issparse(x) else np.vstack
+    rows = stack([x, np.zeros((len(missing), x.shape[1]), x.dtype)])
+    return rows, np.append(y, missing), np.repeat([1.0, 0.0], [len(y), len(missing)])

@@ -33,7 +33,10 @@ def epsilon(
     sample_rate: Annotated[
         float, Option("--sample-rate", help="Probability of the secret Poisson sample; 1 for none.")
     ] = 1.0,
-    accountant: Annotated[str, Option("--accountant", help="rdp or pld.")] = "pld",
+    accountant: Annotated[
+        str | None,
+        Option("--accountant", help="rdp or pld (default: pld; --suggest: rdp, as layers have it)."),
+    ] = None,
     unit: Annotated[str, Option("--unit", help="example or client, whichever is protected.")] = "example",
     relation: Annotated[str, Option("--relation", help="zero-out, add-remove or replace.")] = "zero-out",
     suggest: Annotated[
@@ -84,10 +87,11 @@ def epsilon(
             signal=signal,
             layer=layer,
             amplify=amplify,
-            accountant=accountant,
+            accountant=accountant or "rdp",
         )
         tell(found.to_json(), as_json, str(found))
         return
+    accountant = accountant or "pld"
     from dp.accountants import accountant as make_accountant
     from dp.calibration import noise_multiplier as calibrated
     from dp.calibration import sampled_gaussian

@@ -168,15 +168,27 @@ def test_data_that_an_estimator_would_stumble_over_is_named_with_its_client(name
     assert re.search(says, entry.refusals["b"])
 
 
-def test_a_client_that_lacks_a_class_needs_partial_fit() -> None:
-    clients = {"a": (np.eye(4), np.array([0, 1, 0, 1])), "b": (np.eye(4), np.array([0, 0, 1, 2]))}
-    federation = from_sklearn(LogisticRegression(), clients, classes=[0, 1, 2])
-    (entry,) = federation.fit(rounds=1).history
-    assert entry.survivors == ("b",)  # the other one is left out, with its reason
-    assert re.search(
-        r"client 'a', round 1: .*fit\(\) needs examples of all of \[0, 1, 2\]", entry.refusals["a"]
-    )
-    assert from_sklearn(SGDClassifier(), clients, classes=[0, 1, 2]).fit(rounds=1).survivors == [("a", "b")]
+@pytest.mark.parametrize("kind", [np.asarray, csr_matrix])
+def test_a_client_that_lacks_a_class_takes_part_and_learns_what_its_own_examples_say(kind: Any) -> None:
+    """It was left out by name: beside noise, that told its set of labels."""
+    held, labels = np.random.default_rng(1).normal(size=(40, 4)), np.arange(40) % 2
+    clients = {"a": (kind(held), labels), "b": (kind(np.eye(4)), np.array([0, 0, 1, 2]))}
+    for estimator in (LogisticRegression(max_iter=5), SGDClassifier()):
+        assert from_sklearn(estimator, clients, classes=[0, 1, 2]).fit(rounds=1).survivors == [("a", "b")]
+    solved = LogisticRegression(max_iter=500, tol=1e-8)
+    own = from_sklearn(solved, {"a": clients["a"]}, classes=[0, 1, 2], min_survivors=1).fit(rounds=1)
+    weights = own.model.estimator().coef_
+    two = (
+        LogisticRegression(max_iter=500, tol=1e-8, C=2.0).fit(held, labels).coef_[0]
+    )  # of both rows together
+    assert weights[1] - weights[0] == pytest.approx(two, abs=1e-4)
+    assert weights[2] == pytest.approx(np.zeros(4), abs=1e-4)
+
+
+def test_a_fit_that_could_not_stand_a_missing_class_is_refused() -> None:
+    clients = {"a": (np.eye(4), np.array([0, 1, 0, 1]))}
+    with pytest.raises(Misuse, match=r"LogisticRegression: expected .* no class_weight"):
+        from_sklearn(LogisticRegression(class_weight="balanced"), clients, classes=[0, 1])
 
 
 @pytest.mark.parametrize("name", ["plain", "masks", "ckks"])

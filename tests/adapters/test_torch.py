@@ -110,7 +110,8 @@ def test_the_schedule_runs_over_the_run_as_it_would_in_the_loop(name: str, begun
 )
 def test_every_layer_and_strategy_takes_the_loop(options: dict[str, Any]) -> None:
     model, optimizer, _ = parts()
-    result = from_torch(model, train, dict.fromkeys("abc", FULL), optimizer, **options).fit(rounds=1)
+    own = {name: DataLoader(TensorDataset(X.clone(), (X.sum(1) > 1).long()), 12) for name in "abc"}
+    result = from_torch(model, train, own, optimizer, **options).fit(rounds=1)
     assert result.survivors == [("a", "b", "c")]
 
 

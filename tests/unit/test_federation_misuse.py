@@ -28,7 +28,7 @@ def model() -> torch.nn.Module:
 
 
 def loader() -> DataLoader[Any]:
-    return DataLoader(DATA, batch_size=8)
+    return DataLoader(TensorDataset(*(part.clone() for part in DATA.tensors)), batch_size=8)
 
 
 def train(model: Any, loader: Any, optimizer: Any) -> None:
@@ -47,7 +47,9 @@ class Trainer:
 
 
 def fit(**options: Any) -> Any:
-    return Federation(**{"model": model, "clients": [loader()] * 3, "train": train, **options}).fit(1)
+    return Federation(
+        **{"model": model, "clients": [loader() for _ in range(3)], "train": train, **options}
+    ).fit(1)
 
 
 @pytest.mark.parametrize(
@@ -266,9 +268,11 @@ def test_a_clients_weight_is_what_its_loader_serves() -> None:
 
 
 def test_poisson_batches_do_not_reach_past_a_clients_own_sampler() -> None:
-    some = DataLoader(DATA, batch_size=4, sampler=SubsetRandomSampler(range(8)))
+    some = [
+        DataLoader(loader().dataset, batch_size=4, sampler=SubsetRandomSampler(range(8))) for _ in range(3)
+    ]
     with pytest.raises(Misuse, match="SubsetRandomSampler"):
-        fit(clients=[some] * 3, privacy=[SampleDP(epsilon=8, delta=1e-3)])
+        fit(clients=some, privacy=[SampleDP(epsilon=8, delta=1e-3)])
 
 
 REFERENCE = {"w": torch.full((2, 3), 2.0)}
@@ -318,7 +322,9 @@ def test_noise_calibrated_for_an_epsilon_serves_the_planned_rounds_only() -> Non
     with pytest.raises(BudgetExceeded, match="2 calls were paid for of the 2"):
         average(SENT, reference=REFERENCE)
     assert average.epsilon == spent == pytest.approx(8, abs=1e-2)
-    federation = Federation(model, [loader()] * 3, train, privacy=[ClientDP(epsilon=8, delta=1e-5)])
+    federation = Federation(
+        model, [loader() for _ in range(3)], train, privacy=[ClientDP(epsilon=8, delta=1e-5)]
+    )
     federation.fit(1)
     with pytest.raises(Misuse, match="calibrated"):
         federation.fit(1)

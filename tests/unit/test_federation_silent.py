@@ -113,3 +113,8 @@ def test_an_evaluation_that_fails_later_loses_no_round(tmp_path: Path) -> None:
     result = again.fit(3, resume=True)
     assert [bool(entry.metrics) for entry in result.history] == [True, False, True]
     assert len(ledger.entries()) == 3
+    calls[0] = 0
+    nowhere = Federation(model, [loader()] * 3, train, test=loader(), evaluate=measure)
+    with pytest.raises(Misuse, match=r"round 2 is kept without it: Federation\.result holds it"):
+        nowhere.fit(3)
+    assert [entry.number for entry in nowhere.result.history] == [1, 2]

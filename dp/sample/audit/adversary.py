@@ -61,7 +61,7 @@ def _crowded(bench: Tried, summed: Callable[[Any], torch.Tensor], example: Any) 
                 break
             try:
                 one, more = summed([alike] * many), summed([alike] * (many + 1))
-            except (RuntimeError, ValueError, IndexError, SecAggError):
+            except (RuntimeError, ValueError, IndexError, SecAggError):  # the model takes no such example
                 continue
             most = max(most, float((more - one).norm()))
     return most
@@ -77,7 +77,7 @@ def _moved(
     for candidate in tried:
         try:
             most = max(most, float((summed([*rest, candidate]) - without).norm()))
-        except (RuntimeError, ValueError, IndexError, SecAggError):
+        except (RuntimeError, ValueError, IndexError, SecAggError):  # the model takes no such example
             continue
     return most
 

@@ -18,13 +18,15 @@ MIXED = (
     "an example's gradient changes with the others of its batch (padding to the longest, normalisation over the batch, "
     "a mean over all tokens or class weights, a loss that compares examples): make each example's loss its own"
 )
+STILL = "nothing could be checked: every gradient was zero; start from other parameters or other data"
+"""Why a parameter is not called sound where no example moves it."""
 Gradients = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """One parameter: "sound", "frozen", "unused" or "refused", why, and the largest error seen, as a share of
-    an example's whole gradient."""
+    """One parameter: "sound", "not checked" (every gradient was zero), "frozen", "unused" or "refused", why, and the
+    largest error seen, as a share of an example's whole gradient."""
 
     name: str
     status: str
@@ -127,7 +129,8 @@ class Comparison:
             return Verdict(name, "unused", "the loss does not reach it, noise would: freeze it, or use it")
         error = errors[name]
         if not fault and name not in self.mixed and error <= self.most:
-            return Verdict(name, "sound", "", error)
+            moves = bool(self.rows[name].any())
+            return Verdict(name, *(("sound", "") if moves else ("not checked", STILL)), error)
         return Verdict(name, "refused", fault or self._why(name, error), error)
 
     def _why(self, name: str, error: float) -> str:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from dp.sample.audit.adversary import movement
-from dp.sample.audit.compare import Verdict
+from dp.sample.audit.compare import STILL, Verdict
 from dp.sample.audit.given import LossStep, loader_of
 from dp.sample.audit.probe import Probed
 from dp.sample.audit.steady import steady
@@ -32,8 +32,6 @@ MOVED = (
     "batch (a scale, a norm or a threshold over it), and the others' gradients change with one. Make each its own"
 )
 """Why a mode fails whose rows agreed with single examples on the data as they are."""
-STILL = "no movement was measured: every gradient of every example was zero. Start from other parameters or other data"
-"""Why a mode is not called sound where no example moves anything."""
 
 
 @dataclass(frozen=True)
@@ -157,7 +155,7 @@ class Bench:
         began = time.perf_counter()
         try:
             probed = self._probes[name] = self._checked(name)
-        except Exception as refused:  # the user's own model and loss may raise anything
+        except Exception as refused:  # the user's own model and loss may raise anything: never "sound"
             said = str(refused) if isinstance(refused, Misuse) else f"{type(refused).__name__}: {refused}"
             return Mode(name, "refused", said, seconds=time.perf_counter() - began)
         wrong = [v for v in probed.verdicts if v.status in ("refused", "unused")]
@@ -165,7 +163,7 @@ class Bench:
         moved = None
         try:
             moved = movement(self, lambda data: self.summed(name, probed, data), self.clip, ascent)
-        except Exception as error:  # a step that refuses, or a model that does not run: nothing was measured
+        except Exception as error:  # a step that refuses, or the user's model may: never "sound"
             reason = reason or f"no movement was measured: {type(error).__name__}: {error}"
         if moved == 0.0:
             reason = reason or STILL

@@ -174,7 +174,7 @@ class Probe:
             }
             verdicts = tuple(
                 Verdict(v.name, "refused", why[v.name], v.error)
-                if v.status == "sound" and v.name in why
+                if v.status in ("sound", "not checked") and v.name in why
                 else v
                 for v in probed.verdicts
             )

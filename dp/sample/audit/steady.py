@@ -57,7 +57,8 @@ def steady() -> Iterator[Callable[[int], None]]:
     still = _Still()
 
     def again(draw: int) -> None:
-        # These generators serve the user's model and loss alone: a layer's noise comes from the operating system.
+        # Gradients are comparable under the same draws alone, so the user's model and loss draw from public seeds here:
+        # nothing is trained or released, and a layer's own draws never come from these generators.
         seed, still.level = DRAWS[draw]
         seed_torch(seed)
         random.seed(seed)

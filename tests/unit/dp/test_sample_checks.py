@@ -138,7 +138,27 @@ def test_the_audit_calls_nothing_sound_where_no_gradient_moved() -> None:
     audit = per_example(nn.Linear(4, 3), nothing, (torch.randn(8, 4), torch.arange(8) % 3))
     assert not audit.passed
     assert {mode.status for mode in audit.modes} == {"refused"}
-    assert all("every gradient of every example was zero" in mode.reason for mode in audit.modes)
+    assert all("nothing could be checked: every gradient was zero" in mode.reason for mode in audit.modes)
+    assert [(p.status, p.reason) for p in audit.parameters] == [("not checked", audit.modes[0].reason)] * 2
+
+
+def test_the_audit_says_of_each_parameter_that_nothing_moved_whether_it_could_check_it() -> None:
+    """It was called sound, though no example had said anything of it."""
+
+    class Half(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.used, self.still = nn.Linear(4, 3), nn.Linear(4, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            made: torch.Tensor = self.used(x) + 0.0 * self.still(x)
+            return made
+
+    audit = per_example(Half(), None, (torch.randn(8, 4), torch.arange(8) % 3))
+    assert {p.name.partition(".")[0]: p.status for p in audit.parameters} == {
+        "used": "sound",
+        "still": "not checked",
+    }
 
 
 def test_the_audit_holds_dropout_still() -> None:

@@ -140,23 +140,24 @@ def data() -> TensorDataset:
     return TensorDataset(x, torch.arange(EXAMPLES) % 2)
 
 
+def two() -> dict[str, DataLoader[Any]]:
+    return {name: DataLoader(data(), batch_size=EXAMPLES) for name in "ab"}
+
+
 @pytest.mark.parametrize("make", NOTES.values(), ids=NOTES)
 def test_what_remembers_its_batches_is_refused_by_name(make: Callable[[], Remembers]) -> None:
-    loader, stacks = (
-        DataLoader(data(), batch_size=EXAMPLES),
+    stacks: tuple[tuple[dict[str, Any], Any], ...] = (
+        ({"train": honest}, SampleDP(noise_multiplier=1.0, delta=1e-5)),
         (
-            ({"train": honest}, SampleDP(noise_multiplier=1.0, delta=1e-5)),
-            (
-                {"strategy": FedSGD()},
-                DistributedDP(
-                    noise_multiplier=1.0, delta=1e-5, unit="example", sample_rate=1.0, examples=2 * EXAMPLES
-                ),
+            {"strategy": FedSGD()},
+            DistributedDP(
+                noise_multiplier=1.0, delta=1e-5, unit="example", sample_rate=1.0, examples=2 * EXAMPLES
             ),
         ),
     )
     for given, layer in stacks:
         with pytest.raises(NotPerExample, match="held is an attribute of the model that a batch writes"):
-            Federation(make, {"a": loader, "b": loader}, privacy=[layer], metrics=(), **given).fit(rounds=1)
+            Federation(make, two(), privacy=[layer], metrics=(), **given).fit(rounds=1)
     audit = per_example(make(), None, data().tensors, ascent=0)
     assert not audit.passed
     assert all("held is an attribute" in mode.reason for mode in audit.modes)
@@ -176,7 +177,6 @@ class Normalised(nn.Module):
 
 
 def test_a_loss_that_remembers_is_refused_by_name() -> None:
-    loader = DataLoader(data(), batch_size=EXAMPLES)
     shares = DistributedDP(
         noise_multiplier=1.0, delta=1e-5, unit="example", sample_rate=1.0, examples=2 * EXAMPLES
     )
@@ -187,7 +187,7 @@ def test_a_loss_that_remembers_is_refused_by_name() -> None:
     for layer, given in stacks:
         with pytest.raises(NotPerExample, match=r"\(criterion\).first is an attribute"):
             Federation(
-                lambda: nn.Linear(8, 2), {"a": loader, "b": loader}, privacy=[layer], metrics=(),
+                lambda: nn.Linear(8, 2), two(), privacy=[layer], metrics=(),
                 criterion=Normalised, **given,
             ).fit(rounds=1)  # fmt: skip
 
@@ -295,9 +295,7 @@ def test_a_layer_of_another_run_is_refused() -> None:
     )
     for make, refused in ((lambda: nn.Linear(8, 2), False), (lambda: Remembers(largest), True)):
         with pytest.raises(NotPerExample) if refused else nullcontext():
-            Federation(make, {"a": loader, "b": loader}, strategy=FedSGD(), privacy=[own], metrics=()).fit(
-                rounds=1
-            )
+            Federation(make, two(), strategy=FedSGD(), privacy=[own], metrics=()).fit(rounds=1)
     first = federation(honest)
     first.fit(rounds=1)
     first.fit(rounds=1)

@@ -1,5 +1,6 @@
 """What a run can expect is what it then gets: the noise on a mean, and the clients that bring it below the signal."""
 
+import json
 import math
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from dp import ClientDP, DistributedDP, LocalDP, suggest
 from dp.suggestion import noise_norm
+from fl.cli import invoke
 from protocols.errors import Misuse
 from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.stack import Numbers, Stack
@@ -96,3 +98,12 @@ def test_a_layer_says_before_the_run_that_its_noise_drowns_the_update(name: str)
     told = int(said.partition("About ")[2].split()[0])
     assert told == pytest.approx(needed, rel=0.03)
     assert LAYERS[name](epsilon=8.0).outlook(RunFacts(1, 500, 500, dimension=20, delta=1e-5)) is None
+
+
+def test_the_command_suggests_what_a_layer_would_calibrate(capsys: pytest.CaptureFixture[str]) -> None:
+    """It took the tighter accountant, by which no layer calibrates unless it is told to."""
+    given = PLANNED | {"delta": 1e-5}
+    invoke(
+        ["epsilon", "--suggest", "--json", *(word for k, v in given.items() for word in (f"--{k}", str(v)))]
+    )
+    assert json.loads(capsys.readouterr().out)["noise_multiplier"] == suggest(**given).noise_multiplier

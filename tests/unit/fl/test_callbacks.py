@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, Ledger, SampleDP
 from dp.sample.errors import UnaccountedStep
-from fl import Federation
+from fl import Federation, FedSGD
 from fl.callbacks import Callback, CSVLog, EarlyStopping, KeepBest, Run
 from fl.callbacks.base import of_clients
 from fl.callbacks.logs import released
@@ -122,6 +122,43 @@ def test_a_hook_moves_no_model_beside_a_layer_that_clips_examples(layer: Any, ho
     with pytest.raises(UnaccountedStep, match=f"Moves.{hook} moved bias"):
         run.fit(1)
     federation(noise(), callbacks=[Moves(hook)]).fit(1)
+
+
+class Told(torch.nn.Module):
+    """A criterion, and a loss, with room for what somebody finds in the data."""
+
+    found = 0.0
+
+    def forward(self, made: Any, of: Any) -> Any:
+        x, y = (made(of[0]), of[1]) if isinstance(made, torch.nn.Module) else (made, of)
+        seen.append(self.found)
+        return torch.nn.functional.cross_entropy(x, y)
+
+
+seen: list[float] = []
+
+
+class Tells(Callback):
+    """The number of a client's positive labels, written where the loop reads it."""
+
+    def on_client_begin(self, task: LocalTask, number: int) -> None:
+        for held in (task.criterion, task.loss, *task.noted.values()):
+            held.found = float(sum(int(y) for _, y in task.loader.dataset) + 1)
+
+
+@pytest.mark.parametrize(
+    "layer", [SampleDP, partial(DistributedDP, unit="example", sample_rate=0.9, examples=24)]
+)
+def test_what_a_hook_finds_reaches_no_loss_beside_a_layer_that_clips_examples(layer: Any) -> None:
+    """Which classes a client has, set in its criterion by a hook, moved sums by 199 clips."""
+    seen.clear()
+    layers = [layer(epsilon=8, delta=1e-3)]
+    own = FedSGD() if layer is not SampleDP else None
+    federation(*layers, criterion=Told, loss=Told(), strategy=own, callbacks=[Tells()]).fit(1)
+    assert set(seen) == {0.0}
+    seen.clear()
+    federation(noise(), criterion=Told, loss=Told(), callbacks=[Tells()]).fit(1)
+    assert 0.0 not in seen  # where a client's update is clipped whole, its hooks do as they like
 
 
 @pytest.mark.parametrize("hook", ["on_run_begin", "on_round_begin", "on_round_end"])

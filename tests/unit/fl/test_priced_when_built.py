@@ -46,8 +46,9 @@ def built(layers: list[Any], sampling: str, ledger: Any = None) -> Federation:
     def loss(model: Any, batch: Any) -> Any:
         return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
 
-    data = TensorDataset(torch.randn(8, 3), torch.arange(8) % 2)
-    clients = {f"c{i}": DataLoader(data, 4) for i in range(6)}
+    clients = {
+        f"c{i}": DataLoader(TensorDataset(torch.randn(8, 3), torch.arange(8) % 2), 4) for i in range(6)
+    }
     strategy = (
         FedSGD()
         if any(getattr(layer, "examples", 0) and not isinstance(layer, SampleDP) for layer in layers)

@@ -25,11 +25,11 @@ def model() -> torch.nn.Module:
 
 
 def loader(batch_size: int = 8) -> DataLoader[Any]:
-    return DataLoader(DATA, batch_size=batch_size)
+    return DataLoader(TensorDataset(*(part.clone() for part in DATA.tensors)), batch_size=batch_size)
 
 
 def federation(**options: Any) -> Federation:
-    return Federation(**{"model": model, "clients": [loader()] * 3, **options})
+    return Federation(**{"model": model, "clients": [loader() for _ in range(3)], **options})
 
 
 def one(_: Any) -> Any:
@@ -211,7 +211,7 @@ OTHERWISE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("fraction", {}, {"fraction": 0.67}),
     ("sampling", {}, {"sampling": "poisson"}),
     ("dropout", {}, {"dropout": 0.4}),
-    ("batch_size", {}, {"clients": [loader(4)] * 3}),
+    ("batch_size", {}, {"clients": [loader(4) for _ in range(3)]}),
     ("examples", {}, {"clients": [DataLoader(TensorDataset(*DATA[:8]), batch_size=8)] * 3}),
     ("seed", {}, {"seed": 1}),
     ("local_epochs", {}, {"local_epochs": 2}),
@@ -219,7 +219,7 @@ OTHERWISE: list[tuple[str, dict[str, Any], dict[str, Any]]] = [
     ("integers", {}, {"integers": "sum"}),
     ("delta", {}, {"delta": 1e-3}),
     ("numbers", {}, {"bits": 12}),
-    ("clients", {}, {"clients": [loader()] * 4}),
+    ("clients", {}, {"clients": [loader() for _ in range(4)]}),
     ("strategy", {}, {"strategy": FedSGD()}),
     ("server_lr", {"strategy": FedAvg(0.5)}, {"strategy": FedAvg(0.6)}),
     ("mu", {"strategy": FedProx(0.1)}, {"strategy": FedProx(0.2)}),

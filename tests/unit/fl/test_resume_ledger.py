@@ -32,12 +32,10 @@ def federation(name: str, folder: Path) -> Federation:
         return torch.nn.Linear(4, 2)
 
     generator = torch.Generator().manual_seed(0)
-    data = TensorDataset(
-        torch.randn(16, 4, generator=generator), torch.randint(2, (16,), generator=generator)
-    )
+    x, y = torch.randn(16, 4, generator=generator), torch.randint(2, (16,), generator=generator)
     return Federation(
         make,
-        {ward: DataLoader(data, 8) for ward in "abc"},
+        {ward: DataLoader(TensorDataset(x.clone(), y), 8) for ward in "abc"},
         privacy=STACKS[name](),
         output=folder / "run",
         ledger=Ledger(folder / "own.ledger", epsilon=1e6, delta=1e-6, accountant="rdp"),

@@ -39,11 +39,11 @@ def federation(
     size: int, rate: float, *privacy: Any, folder: Path | None = None, **options: Any
 ) -> Federation:
     generator = torch.Generator().manual_seed(1)
-    data = TensorDataset(torch.randn(8, 3, generator=generator), torch.arange(8) % 2)
+    x, y = torch.randn(8, 3, generator=generator), torch.arange(8) % 2
     layers = privacy or (ClientDP(noise_multiplier=1.0, clip=0.5, amplify=True),)
     return Federation(
         lambda: torch.nn.Linear(3, 2),
-        {f"ward-{i}": DataLoader(data, 8) for i in range(size)},
+        {f"ward-{i}": DataLoader(TensorDataset(x.clone(), y), 8) for i in range(size)},
         privacy=layers,
         fraction=rate,
         output=folder,

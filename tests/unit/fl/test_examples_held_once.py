@@ -1,0 +1,87 @@
+"""An example is priced once: where it is seen to be held twice, a layer that protects single examples is refused."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Subset, TensorDataset
+
+from dp import ClientDP, DistributedDP, SampleDP
+from fl import Federation, FedSGD
+from protocols.errors import Misuse
+
+X, Y = torch.randn(40, 3, generator=torch.Generator().manual_seed(1)), torch.arange(40) % 2
+WHOLE = TensorDataset(X, Y)
+
+
+def part(first: int, last: int) -> Subset[Any]:
+    return Subset(WHOLE, range(first, last))
+
+
+TWICE: dict[str, tuple[Any, Any]] = {
+    "a data set": (WHOLE, WHOLE),
+    "subsets that overlap": (part(0, 20), part(19, 40)),
+    "an index from the end": (Subset(WHOLE, [0, -1]), part(20, 40)),
+    "a subset of a subset": (part(0, 20), Subset(part(10, 40), range(5, 12))),
+    "one of several": (part(0, 20), ConcatDataset([part(20, 30), part(5, 6)])),
+    "rows of one tensor": (TensorDataset(X[:20], Y[:20]), TensorDataset(X[10:], Y[10:])),
+    "a client's own": (Subset(WHOLE, [1, 2, 3, 2]), part(20, 40)),
+    "a client's own, joined": (ConcatDataset([part(0, 9), part(0, 9)]), part(20, 40)),
+}
+ONCE: dict[str, tuple[Any, Any]] = {
+    "halves": (part(0, 20), part(20, 40)),
+    "rows of one tensor": (TensorDataset(X[::2], Y[::2]), TensorDataset(X[1::2], Y[1::2])),
+    "equal values": (TensorDataset(X, Y), TensorDataset(X.clone(), Y)),
+    "joined": (ConcatDataset([part(0, 9), part(9, 12)]), part(20, 40)),
+}
+
+
+def step(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
+    for x, y in loader:
+        optimizer.zero_grad()
+        criterion(model(x), y).backward()
+        optimizer.step()
+
+
+def loss(model: Any, batch: Any) -> Any:
+    return torch.nn.functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def federation(layer: Any, held: tuple[Any, Any]) -> Federation:
+    return Federation(
+        lambda: torch.nn.Linear(3, 2),
+        {name: DataLoader(data, 8) for name, data in zip(("ward-1", "ward-2"), held, strict=True)},
+        step,
+        FedSGD() if isinstance(layer, DistributedDP) else None,
+        privacy=[layer],
+        loss=loss,
+    )
+
+
+def layers() -> list[Any]:
+    shares = DistributedDP(noise_multiplier=4.0, unit="example", sample_rate=0.5, examples=40)
+    return [SampleDP(noise_multiplier=4.0), shares]
+
+
+@pytest.mark.parametrize("held", TWICE.values(), ids=TWICE)
+@pytest.mark.parametrize("layer", layers(), ids=lambda layer: layer.name)
+def test_examples_that_are_seen_to_be_held_twice_are_refused(layer: Any, held: tuple[Any, Any]) -> None:
+    """Two clients with one data set: 2.81 was printed, the price of one client's steps; both together cost 3.90."""
+    with pytest.raises(Misuse, match=r"'ward-1'.*(twice|'ward-2').* torch.utils.data.Subset"):
+        federation(layer, held)
+
+
+@pytest.mark.parametrize("held", ONCE.values(), ids=ONCE)
+def test_examples_that_each_are_held_once_are_taken(held: tuple[Any, Any]) -> None:
+    for layer in layers():
+        federation(layer, held)
+
+
+def test_a_client_is_the_unit_of_other_layers() -> None:
+    federation(ClientDP(noise_multiplier=4.0), (WHOLE, WHOLE))
+
+
+def test_the_statement_says_what_cannot_be_seen() -> None:
+    for layer in layers():
+        statement = federation(layer, ONCE["halves"]).statement()
+        assert any("an example is one client's and one item of its data" in said for said in statement.layers)
