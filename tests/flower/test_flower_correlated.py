@@ -1,0 +1,131 @@
+"""Correlated noise on Flower: rows, histories at nodes, a client that is lost and a row that is abandoned give the
+model of the run in memory. Noise, dither and batches are fixed here, or no two runs would be alike.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from flwr.app import Message
+from numpy.typing import NDArray
+from torch.utils.data import DataLoader, TensorDataset
+
+from dp import ClientDP, DistributedDP, Ledger
+from fl import Federation, FedSGD
+from fl.flower.messages import unpack_answer
+from fl.round.party_ledger import LEDGER
+from protocols.errors import Aborted, PolicyRefusal
+from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, Signal, SumFacts
+from secagg import SecAggPlus
+from tests.flower.direct import DirectGrid
+from tests.flower.test_flower_apps import serve, train
+
+NAMES = tuple(f"site-{i}" for i in range(8))
+EXAMPLES, ROUNDS, LOST, ABANDONED = 24, 6, 2, 4
+
+
+class Troubled(PrivacyLayer):
+    """Toy: a row has no result, and in memory one client is lost in another, after its history was kept."""
+
+    name = "troubled"
+    here = False
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        if self.here and (facts.client, facts.number) == (NAMES[1], LOST):
+            raise PolicyRefusal("lost")
+        return contribution
+
+    def decode(self, aggregate: Aggregate, opened: SumFacts, facts: RoundFacts) -> Aggregate:
+        if facts.number == ABANDONED:
+            raise Aborted("no result")
+        return aggregate
+
+
+def loader_for(name: str, config: dict[str, Any]) -> DataLoader[Any]:
+    x = torch.randn(EXAMPLES, 5, generator=torch.Generator().manual_seed(NAMES.index(name)))
+    return DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), batch_size=8)
+
+
+def loss(net: Any, batch: Any) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(net(batch[0]), batch[1])
+
+
+def made(layer: PrivacyLayer, **options: Any) -> Federation:
+    masks = SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)
+    common: dict[str, Any] = {"names": NAMES, "privacy": [layer, Troubled(), masks], "delta": 1e-5, "seed": 3}
+    return Federation(lambda: torch.nn.Linear(5, 2), loader_for, **{"metrics": (), **common, **options})
+
+
+def clients() -> Federation:
+    layer = ClientDP(noise_multiplier=1.0, clip=0.5, correlation="banded", min_separation=2)
+    return made(layer, train=train, sampling="cyclic", fraction=0.5)
+
+
+def examples() -> Federation:
+    plan: dict[str, Any] = {"unit": "example", "examples": 8 * EXAMPLES, "batches": 3, "epochs": 2}
+    layer = DistributedDP(noise_multiplier=1.0, correlation="banded", min_survivors=4, **plan)
+    return made(layer, strategy=FedSGD(lr=0.5), loss=loss)
+
+
+def flat(model: torch.nn.Module) -> NDArray[np.float64]:
+    return np.concatenate([p.detach().double().numpy().ravel() for p in model.parameters()])
+
+
+@pytest.fixture
+def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing in a run follows the system's generator."""
+
+    def none(random: Any, sigma: float, size: int) -> NDArray[np.int64]:
+        return np.zeros(size, np.int64)
+
+    def slots(facts: RoundFacts, owner: str, count: int, batches: int) -> NDArray[np.int64]:
+        return np.arange(count) % batches
+
+    for module in ("client", "distributed"):
+        monkeypatch.setattr(f"dp.{module}.discrete_gaussian", none)
+    monkeypatch.setattr(
+        "dp.distributed.dithered_round", lambda random, vector: np.rint(vector).astype(np.int64)
+    )
+    monkeypatch.setattr("dp.correlated.slots.slots", slots)
+
+
+def loses(nth: int) -> Callable[[int, Message], Message | None]:
+    """Node 1's nth masked row is lost on the way: it has left, and is charged."""
+    left = [nth]
+
+    def after(node: int, message: Message) -> Message | None:
+        if node == 1 and not message.has_error():
+            left[0] -= unpack_answer(message.content, None)[0].stage == "masked-input"
+            if left[0] == 0:
+                left[0] = -1
+                return None
+        return message
+
+    return after
+
+
+@pytest.mark.parametrize("make", [clients, examples])
+@pytest.mark.usefixtures("fixed")
+@pytest.mark.filterwarnings("ignore:.*drown")
+def test_a_whole_run_with_a_lost_client_and_an_abandoned_row_gives_the_model_of_the_run_in_memory(
+    tmp_path: Path, make: Callable[[], Federation], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    apps = {n: (make().client_app(site=tmp_path / f"n{n}"), {"partition-id": n}) for n in range(len(NAMES))}
+    result = serve(DirectGrid(apps, after=loses(1 if make is clients else 2)), make(), ROUNDS, timeout=0.5)
+    monkeypatch.setattr(Troubled, "here", True)
+    expected = make().fit(ROUNDS)
+    for played in (result, expected):
+        assert [row.number for row in played.history if row.abandoned] == [ABANDONED]
+        assert [row.number for row in played.history if row.asked != row.survivors] == [LOST, ABANDONED]
+    assert [row.survivors for row in result.history] == [row.survivors for row in expected.history]
+    start, one, other = (flat(model) for model in (make().model, result.model, expected.model))
+    assert np.abs(one - other).max() < 1e-4
+    assert np.abs(one - start).max() > 0.05
+    assert result.guarantees == expected.guarantees
+    rows = [entry.round for entry in Ledger(tmp_path / "n1" / LEDGER).entries()]
+    assert rows == (
+        [2, 4, 6] if make is clients else [1, 2, 3, 4, 5, 6]
+    )  # also what was lost, or had no result
