@@ -23,15 +23,18 @@ def measure(
     ),
     json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
     save: Annotated[bool, typer.Option(help="also write it under docs/results")] = False,
-    plots: Annotated[
-        bool, typer.Option(help="measure nothing: draw docs/figures/tradeoff.svg of kept results")
+    plots: Annotated[bool, typer.Option(help="measure nothing: draw docs/figures/tradeoff.svg")] = False,
+    table: Annotated[
+        bool, typer.Option(help="measure nothing: write the table that secagg choose reads")
     ] = False,
 ) -> None:
     """Sum up the sweeps: a row for each data set, stack and epsilon, with its interval over seeds and its cost."""
-    from benchmarks.tradeoff import summary
+    from benchmarks.tradeoff import choices, summary
 
-    if plots:
-        print(f"written: {summary.draw().relative_to(Path.cwd())}")
+    if plots or table:
+        if table:
+            choices.PATH.write_text(choices.written())
+        print(f"written: {(summary.draw() if plots else choices.PATH).relative_to(Path.cwd())}")
         return
     figures = {"rows": summary.rows(sweeps)}
     harness.finish(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 from collections import defaultdict
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
+from fl.report.sources import cells_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,8 +28,7 @@ def rows(sweeps: Path) -> list[dict[str, Any]]:
 
     cells: dict[tuple[Any, ...], list[dict[str, Any]]] = defaultdict(list)
     for name in TITLES:
-        for line in (sweeps / name / "cells.jsonl").read_text().splitlines():
-            cell = json.loads(line)
+        for cell in cells_of(sweeps / name):
             if cell["status"] == "done":
                 cells[name, cell["layer"].partition(":")[0], cell["epsilon"], cell["sum"]].append(cell)
     found = []
@@ -76,8 +75,15 @@ def draw(path: Path = harness.FIGURES / "tradeoff.svg") -> Path:
     from matplotlib import pyplot
 
     (kept,) = harness.read_all("tradeoff.stacks")
-    figure, panels = pyplot.subplots(1, len(TITLES), figsize=(9.6, 3.4), layout="constrained")
-    for axes, (name, title) in zip(panels, TITLES.items(), strict=True):
+    shown = {
+        name: title
+        for name, title in TITLES.items()
+        if any(row["data"] == name for row in kept.figures["rows"])
+    }
+    size = (3.2 * max(2, len(shown)), 3.4)
+    figure, grid = pyplot.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
+    panels = grid[0]
+    for axes, (name, title) in zip(panels, shown.items(), strict=True):
         _panel(axes, [row for row in kept.figures["rows"] if row["data"] == name])
         axes.set(
             title=title, xlabel="epsilon", xscale="log", xticks=[1, 2, 4, 8], xticklabels=["1", "2", "4", "8"]

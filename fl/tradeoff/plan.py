@@ -177,8 +177,12 @@ def groups(config: RunConfig, chosen: Axes) -> list[list[Cell]]:
 
 
 def tuned(chosen: Axes, layer: str, epsilon: float | str) -> Mapping[str, Any]:
-    """What a search found for a layer and epsilon; empty where none did."""
-    return next((item for item in chosen.tuned if (item["layer"], item["epsilon"]) == (layer, epsilon)), {})
+    """What a search found for a layer and epsilon; for one that was not searched the next larger epsilon's. Empty where
+    there is none.
+    """
+    found = {item["epsilon"]: item for item in chosen.tuned if item["layer"] == layer}
+    larger = [e for e in found if not isinstance(e, str) and not isinstance(epsilon, str) and e >= epsilon]
+    return found.get(epsilon) or found.get(min(larger, default=NONE)) or {}
 
 
 def stack(

@@ -4,6 +4,7 @@ What belongs here: the studies, the file that they write, and what such a search
 does not: the sweep, which reads that file (`plan.read`).
 """
 
+import math
 import warnings
 import zlib
 from collections.abc import Callable, Mapping
@@ -71,7 +72,8 @@ def search(sweep: Sweep, processes: int | None = None, on_study: Told | None = N
     """Search the layers and epsilons of a sweep that its file of tuned tables lacks, add them, and return them all.
 
     The file is written after each study, so that a search that is cut off goes on. A layer's epsilons come from the
-    largest down, each beginning at what the one before found. Raises Misuse, and MissingExtra without Optuna.
+    largest down, each beginning at what the one before found, the first at the usual settings. Raises Misuse, and
+    MissingExtra without Optuna.
     """
     import tomli_w
 
@@ -120,8 +122,16 @@ def _study(sweep: Sweep, asked: Search, layer: str, epsilon: float | str, start:
     study = optuna.create_study(
         sampler=sampler, direction="maximize" if upwards(asked.metric) else "minimize"
     )
-    if start is not None:
-        study.enqueue_trial({key: start[key] for key in ("clip", "learning_rate", "rounds") if key in start})
+    usual = {"clip": 1.0, "learning_rate": sweep.config.learning_rate or 0.1, "rounds": sweep.config.rounds}
+    within = {
+        "clip": asked.clip,
+        "learning_rate": asked.learning_rate,
+        "rounds": asked.rounds or (1, math.inf),
+    }
+    first = {key: (start or {}).get(key, value) for key, value in usual.items()}
+    study.enqueue_trial(
+        {key: min(max(value, within[key][0]), within[key][1]) for key, value in first.items()}
+    )
     refusals: list[str] = []
 
     def value(trial: "Trial") -> float:
