@@ -224,6 +224,26 @@ def test_a_sound_toy_raises_no_alarm(
     } == {}
 
 
+def test_parties_that_remember_sessions_are_audited_with_other_sessions(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    seen = set[bytes]()
+
+    class Remembering(UnmaskTwice):
+        """Takes part in no session twice, and opens as often as it is asked."""
+
+        def shares(self, keys: dict[str, str]) -> bytes:
+            digest = hashlib.sha256(self.key + json.dumps(keys).encode()).digest()
+            if digest in seen:
+                raise ValueError("a session that was there before")
+            seen.add(digest)
+            return super().shares(keys)
+
+    monkeypatch.setattr(masked, "Client", Remembering)
+    assert verdict("one-answer-per-session", *ALL, threat=SEMI).status is Status.FAILED
+    assert verdict("mixed-sessions-refused", *ALL, threat=SEMI).status is Status.PASSED
+
+
 def test_a_verdict_tells_what_was_not_looked_at() -> None:
     def unread(message: Any) -> Any:
         return None if message[0] == "client 2" else masked.elements(message)
@@ -247,4 +267,3 @@ def test_a_verdict_tells_what_was_not_looked_at() -> None:
         found = verdict(name, "modulus", "tamper", elements=unread)
         assert found.status is Status.NOT_CHECKED
         assert "clients [2]" in found.reason
-    assert verdict("stream-is-uniform", *ALL).status is Status.PASSED

@@ -4,7 +4,10 @@ import numpy as np
 import pytest
 
 from protocols.audit import PROPERTIES
+from protocols.audit.prop import Finding
 from protocols.audit.properties import masks, views
+from protocols.audit.properties.freshness import nothing_in_common
+from protocols.audit.reading import SAMPLES
 from protocols.audit.statistics import ALPHA, POWER, Design, chi_square_uniform, two_sample
 
 DESIGNS = {
@@ -85,6 +88,15 @@ def test_rings_that_are_no_power_of_two_raise_no_false_alarm(name: str, modulus:
         assert chi_square_uniform(sample, modulus) > design.level
     bent = np.where(sample < modulus // 16, sample + np.uint64(modulus // 2), sample)
     assert chi_square_uniform(bent, modulus) < design.level
+
+
+@pytest.mark.parametrize("modulus", [300, 1 << 64, (1 << 64) - 59])
+def test_differences_are_taken_in_the_ring(modulus: int) -> None:
+    rng = drawn(7)
+    rows = [(str(i), i, rng.integers(0, modulus - 1, SAMPLES, np.uint64, endpoint=True)) for i in range(3)]
+    nothing_in_common(rows, [], modulus)
+    with pytest.raises(Finding, match="masks are not fresh"):
+        nothing_in_common([*rows, rows[0]], [], modulus)
 
 
 @pytest.mark.parametrize("modulus", [16, 256, 1 << 17, 300, 1271, 3 * 5**20])

@@ -38,4 +38,4 @@ def _minus(one: Any, other: Any, modulus: int) -> Any:
     """The difference in the ring; of 2^64 it is what uint64 gives."""
     if modulus & (modulus - 1) == 0:
         return (one - other) & np.uint64(modulus - 1)
-    return (one + (np.uint64(modulus) - other)) % np.uint64(modulus)
+    return np.where(one >= other, one - other, one + (np.uint64(modulus) - other))

@@ -4,8 +4,9 @@ What does not belong here: what needs no tampering (`black`, `given`), and searc
 """
 
 import contextlib
+import functools
 import pickle
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -87,9 +88,15 @@ class Swapping(Noting):
 
 
 def _play(subject: Any, tamper: Any, gone: Drop | None = None) -> Played:
-    """A session whose randomness comes again, as far as it is the operating system's."""
-    played: Played = subject.play(vectors(subject), gone or {}, tamper=tamper, rng=ReplayRandom(REPEATED))
+    """A session that draws what the others here draw, where parties let it: some remember what they saw."""
+    rng = ReplayRandom(REPEATED) if subject.cached("repeats", lambda: _repeats(subject)) else None
+    played: Played = subject.play(vectors(subject), gone or {}, tamper=tamper, rng=rng)
     return played
+
+
+def _repeats(subject: Any) -> bool:
+    totals = [subject.play(vectors(subject), {}, rng=ReplayRandom(REPEATED)).total for _ in range(2)]
+    return all(total is not None for total in totals)
 
 
 def _takes(subject: Any, request: Message, *lies: Handed | Swapping) -> bool:
@@ -131,8 +138,9 @@ def swapped_recipients(subject: Any, data: Any) -> None:
 def one_answer(subject: Any, data: Any) -> None:
     """A request that arrives twice, or another one after it, is answered once, or with the same bytes."""
     alike = set[str]()
+    left = functools.cache(lambda stage, who: requests_of(subject, _play(subject, None, {stage: {who}})))
     for request in _ends_of_stages(requests_of(subject, _play(subject, None))):
-        others = _others(subject, request)
+        others = _others(subject, request, left)
         alike |= set() if others else {request.stage}
         for body in (None, *others):
             handed = Handed(subject, request, None, body)
@@ -148,16 +156,16 @@ def one_answer(subject: Any, data: Any) -> None:
         )
 
 
-def _others(subject: Any, request: Message) -> set[bytes]:
+def _others(subject: Any, request: Message, left: Callable[[str, int], list[Message]]) -> set[bytes]:
     """Other bodies of a request in the same session: when another client left before, and as `views` words that."""
-    n, me, found = subject.clients[1], request.recipient.number, {bytes(request.body)}
-    gone = max(i for i in range(n) if i != me) if n > 1 else me
-    for stage in subject.stages[: subject.stages.index(request.stage)]:
-        left = requests_of(subject, _play(subject, None, {stage: {gone}}))
-        found |= {bytes(m.body) for m in left if (m.stage, m.recipient) == (request.stage, request.recipient)}
+    n, me, meant = subject.clients[1], request.recipient.number, bytes(request.body)
+    gone = max((i for i in range(n) if i != me), default=me)
+    where = (request.stage, request.recipient)
+    before = subject.stages[: subject.stages.index(request.stage)]
+    found = {bytes(m.body) for stage in before for m in left(stage, gone) if (m.stage, m.recipient) == where}
     if "views" in subject.given:
-        found |= {worded(subject, request, frozenset(range(n)) - {gone}) or bytes(request.body)}
-    return found - {bytes(request.body)}
+        found |= {worded(subject, request, frozenset(range(n)) - {gone}) or meant}
+    return found - {meant}
 
 
 def forged_views(subject: Any, data: Any) -> None:
