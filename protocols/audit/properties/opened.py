@@ -44,8 +44,8 @@ def sealed_shares(subject: Any, data: Any) -> None:
         raise NotChecked("`shares` read no share out of any message")
 
 
-def one_secret_of_each(subject: Any) -> None:
-    """In sessions where nobody lies, whoever leaves: of no client are both secrets opened."""
+def one_secret_of_each(subject: Any) -> str:
+    """In sessions where nobody lies, whoever leaves, no client has both secrets opened. Returns what was looked at."""
     n = subject.clients[1]
     enough, said = threshold(subject)
     late = subject.stages[subject.stages.index(subject.counting) :]
@@ -57,7 +57,10 @@ def one_secret_of_each(subject: Any) -> None:
                     f"both secrets of client {i} are opened though nobody lies: all masks of its vector come off",
                     vectors(subject), gone, shares=said,
                 )  # fmt: skip
-    subject.examined["masked-after-unmasking"] = said
+    unread = (
+        "" if {"elements", "modulus"} <= subject.given else "; no vector was: give elements= and modulus="
+    )
+    return f"shares were looked at: {said}{unread}"
 
 
 def threshold(subject: Any) -> tuple[dict[str, int], str]:

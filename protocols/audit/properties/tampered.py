@@ -228,7 +228,7 @@ def kept_vectors(subject: Any, data: Any) -> None:
     if subject.hooks.stripped is not None and "modulus" in subject.given:
         _stripped_stay_hidden(subject)
     if {"shares", "tolerated"} <= subject.given:
-        one_secret_of_each(subject)
+        subject.examined["masked-after-unmasking"] = one_secret_of_each(subject)
     if not {"elements", "modulus", "tamper"} <= subject.given:
         return
     n = subject.clients[1]
