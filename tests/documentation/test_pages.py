@@ -30,5 +30,6 @@ def test_what_a_page_shows_runs_and_prints_what_it_says(
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     monkeypatch.setenv("PATH", sysconfig.get_path("scripts") + os.pathsep + os.environ["PATH"])
     monkeypatch.setenv("COLUMNS", "110")
+    monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")  # a deployment starts a process per message
     monkeypatch.delenv("SECAGG_TEST_RESULTS", raising=False)
     Reader(page, tmp_path).read()
