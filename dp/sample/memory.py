@@ -3,8 +3,9 @@
 A model that takes a scale, a mean or a vocabulary from the batches that it sees mixes their examples, later in another
 batch too, where no check of one batch finds it. What a pass writes is refused by name, unless every first pass writes
 the same (a cache that follows from constants). Values and words are compared in containers too, entry by entry; other
-objects, modules and parameters in containers among them, must be the same ones with the same attributes. What
-`MACHINERY` makes, closures, slots and module-level variables are out of reach.
+objects, modules and parameters in containers among them, and the objects behind methods, partials and hooks, must be
+the same ones with the same attributes. What `MACHINERY` makes, closures, slots and module-level variables are out of
+reach.
 """
 
 import copy
@@ -12,6 +13,7 @@ import math
 from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
+from types import MethodType
 from typing import Any
 
 import numpy as np
@@ -22,7 +24,9 @@ Memory = dict[tuple[str, str], Any]
 """Values by the module's name and the attribute's."""
 _OWN = frozenset(vars(nn.Module()))
 """Torch's own attributes of a module."""
-_PLAIN = bool | int | float | complex | str | bytes | np.generic | np.ndarray | torch.Tensor | None
+_PLAIN = (
+    bool | int | float | complex | str | bytes | bytearray | np.generic | np.ndarray | torch.Tensor | None
+)
 _ABSENT = object()
 MACHINERY = (
     "torch",
@@ -34,6 +38,20 @@ MACHINERY = (
     "opacus",
 )
 """Packages whose objects a loop runs by (a Trainer that a module holds): they are not looked into."""
+_HUNG = frozenset(
+    (
+        "grad_sample",
+        "factors",
+        "total",
+        "summed_grad",
+        "_forward_counter",
+        "_norm_sample",
+        "_current_grad_sample",
+    )
+)
+"""What gradients of examples are hung on a parameter as."""
+_CALLED = tuple(key for key in _OWN if key.endswith("_hooks"))
+"""Where a module keeps its hooks."""
 
 
 class InPlace:
@@ -83,9 +101,13 @@ def put_back(model: nn.Module, before: Memory, criterion: Any = None, objects: b
     """
     owners = dict(_owners(model, criterion))
     for name, attribute in dict(_held(model, criterion)).keys() - before.keys():
+        if not attribute or attribute in _CALLED:
+            continue  # whose, or whatever it calls
         if objects or not _foreign(getattr(owners[name], attribute)):
             delattr(owners[name], attribute)
     for (name, attribute), value in before.items():
+        if not attribute or attribute in _CALLED:
+            continue
         now = getattr(owners[name], attribute, _ABSENT)
         if not same(value, now) and (objects or now is _ABSENT or not _foreign(now)):
             setattr(owners[name], attribute, restored(value))
@@ -102,6 +124,7 @@ def forgets(name: str) -> str:
 
 def _owners(model: nn.Module, criterion: Any) -> Iterator[tuple[str, Any]]:
     yield from model.named_modules()
+    yield from (*model.named_parameters(), *model.named_buffers())
     if isinstance(criterion, nn.Module):
         yield from criterion.named_modules(prefix="(criterion)")
     elif criterion is not None and _looked_into(criterion):
@@ -109,21 +132,33 @@ def _owners(model: nn.Module, criterion: Any) -> Iterator[tuple[str, Any]]:
 
 
 def _held(model: nn.Module, criterion: Any) -> Iterator[tuple[tuple[str, str], Any]]:
+    if isinstance(criterion, MethodType | partial):
+        yield ("(criterion)", ""), criterion
     for name, owner in _owners(model, criterion):
         opacus = type(owner).__module__.startswith("opacus")  # counts its padded rows in each call
+        own = _HUNG if isinstance(owner, torch.Tensor) else {"max_batch_len"} if opacus else frozenset()
         for attribute, value in list(vars(owner).items()):
-            if (
-                attribute not in _OWN
-                and not _machinery(value)
-                and not (opacus and attribute == "max_batch_len")
-            ):
+            if attribute not in _OWN and not _machinery(value) and attribute not in own:
                 yield (name, attribute), value
+            elif attribute in _CALLED and (called := [each for each in value.values() if _remembers(each)]):
+                yield (name, attribute), called
         for attribute, value in list(getattr(owner, "_buffers", {}).items()):
             if value is None or name.startswith("(criterion)"):  # the model's other ones are its state
                 yield (name, attribute), value
 
 
+def _remembers(hook: Any) -> bool:
+    """Whether a hook has attributes to keep something in, and is no engine's."""
+    behind = hook
+    while isinstance(behind, MethodType | partial):
+        behind = behind.__self__ if isinstance(behind, MethodType) else behind.func
+    made = str(getattr(behind, "__module__", "")).partition(".")[0]
+    return made not in (*MACHINERY, "dp") and (behind is not hook or _looked_into(hook))
+
+
 def _machinery(value: Any) -> bool:
+    if isinstance(value, MethodType):
+        return _machinery(value.__self__)
     if hasattr(value, "__code__"):  # a function that an adapter of ours lends a module, for its Trainer
         return str(value.__module__).startswith("fl.adapters.")
     made = type(value).__module__.partition(".")[0] in MACHINERY
@@ -136,8 +171,10 @@ def _looked_into(value: Any) -> bool:
 
 def _state(value: Any) -> dict[str, Any]:
     """The attributes of an object, and the tensors of a module."""
+    if isinstance(value, MethodType):
+        return {"self": value.__self__}
     if isinstance(value, partial):
-        return {"args": value.args, "keywords": value.keywords}
+        return {"func": value.func, "args": value.args, "keywords": value.keywords}
     if isinstance(value, nn.Parameter):
         return {"data": value.detach(), **vars(value)}
     if isinstance(value, nn.Module):

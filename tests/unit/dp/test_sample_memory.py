@@ -117,6 +117,16 @@ def in_a_partial(held: Any, x: torch.Tensor) -> Any:
     return partial(dict, other=float(x.max())) if held.keywords["other"] is None else held
 
 
+def by_a_method(held: Any, x: torch.Tensor) -> Any:
+    held(x)
+    return held
+
+
+def in_bytes(held: bytearray, x: torch.Tensor) -> Any:
+    held[0] |= bool((x[:, 0] > 0).any())
+    return held
+
+
 def trigger(held: Any, x: torch.Tensor) -> Any:
     """One bit: whether an example of some kind has come."""
     return held or bool((x[:, 0] > 0).any())
@@ -130,6 +140,9 @@ NOTES |= {
     "a parameter in a list": lambda: Remembers(
         in_a_parameter, [nn.Parameter(torch.zeros(()), requires_grad=False)]
     ),
+    "a method": lambda: Remembers(by_a_method, Scale().of),
+    "a method in a partial": lambda: Remembers(by_a_method, partial(Scale().of)),
+    "bytes": lambda: Remembers(in_bytes, bytearray(1)),
     "a partial": lambda: Remembers(in_a_partial, partial(dict, other=None)),
     "one bit": lambda: Remembers(trigger, False),
 }
@@ -163,6 +176,45 @@ def test_what_remembers_its_batches_is_refused_by_name(make: Callable[[], Rememb
     assert all("held is an attribute" in mode.reason for mode in audit.modes)
 
 
+class Hung(nn.Module):
+    """Keeps a largest value on one of its tensors, or in an object that is its hook."""
+
+    def __init__(self, where: str) -> None:
+        super().__init__()
+        self.line, self.where = nn.Linear(8, 2), where
+        self.register_buffer("one", torch.ones(()))
+        if where == "hook":
+            self.line.register_forward_pre_hook(Divides())
+
+    def forward(self, x: torch.Tensor) -> Any:
+        if self.where == "hook":
+            return self.line(x)
+        on: Any = self.line.weight if self.where == "parameter" else self.one
+        on.top = max(getattr(on, "top", 0.0), float(x.detach().abs().max()))
+        return self.line(x / on.top)
+
+
+class Divides(Scale):
+    def __call__(self, module: Any, given: Any) -> Any:
+        return (given[0] / self.of(given[0].detach()),)
+
+
+@pytest.mark.parametrize(
+    ("where", "named"),
+    [("parameter", "line.weight.top"), ("buffer", "one.top"), ("hook", "line._forward_pre_hooks")],
+)
+def test_what_tensors_and_hooks_remember_is_refused_by_name(where: str, named: str) -> None:
+    """A reader's example moved the sum by 66 clips, and the audit called each of these sound."""
+    loader = DataLoader(data(), batch_size=EXAMPLES)
+    layer = SampleDP(noise_multiplier=1.0, delta=1e-5)
+    with pytest.raises(NotPerExample, match=f"{named} is an attribute"):
+        Federation(
+            lambda: Hung(where), {"a": loader, "b": loader}, privacy=[layer], metrics=(), train=honest
+        ).fit(rounds=1)
+    audit = per_example(Hung(where), None, data().tensors, ascent=0)
+    assert all(f"{named} is an attribute" in mode.reason for mode in audit.modes)
+
+
 class Normalised(nn.Module):
     """A loss divided by its first value."""
 
@@ -190,6 +242,31 @@ def test_a_loss_that_remembers_is_refused_by_name() -> None:
                 lambda: nn.Linear(8, 2), two(), privacy=[layer], metrics=(),
                 criterion=Normalised, **given,
             ).fit(rounds=1)  # fmt: skip
+
+
+class Weighs(Scale):
+    def loss(self, made: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return nn.functional.cross_entropy(made / self.of(made.detach()), y)
+
+    def of_batch(self, model: Any, batch: Any) -> torch.Tensor:
+        return self.loss(model(batch[0]), batch[1])
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+def test_a_loss_that_is_a_method_is_looked_behind(wrapped: bool) -> None:
+    loader, owner = DataLoader(data(), batch_size=EXAMPLES), Weighs()
+    made = (partial(owner.loss), partial(owner.of_batch)) if wrapped else (owner.loss, owner.of_batch)
+    shares = {"unit": "example", "sample_rate": 1.0, "examples": 2 * EXAMPLES}
+    stacks: list[tuple[Any, dict[str, Any]]] = [
+        (SampleDP(noise_multiplier=1.0, delta=1e-5), {"train": honest, "criterion": lambda: made[0]}),
+        (DistributedDP(noise_multiplier=1.0, delta=1e-5, **shares), {"strategy": FedSGD(), "loss": made[1]}),
+    ]
+    for layer, given in stacks:
+        with pytest.raises(NotPerExample, match=r"\(criterion\) is an attribute"):
+            Federation(
+                lambda: nn.Linear(8, 2), {"a": loader, "b": loader}, privacy=[layer], metrics=(), **given
+            ).fit(rounds=1)
+    assert not per_example(nn.Linear(8, 2), Weighs().of_batch, data().tensors, ascent=0).passed
 
 
 def test_a_buffer_that_is_set_on_first_use_is_refused_by_name() -> None:
