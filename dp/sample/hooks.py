@@ -114,9 +114,7 @@ class RowHooks:
             raise UnsupportedModule(
                 {name: f"{type(module).__name__} gives a {type(output).__name__}, not one tensor"}
             )
-        inputs = [
-            leaf for leaf in torch.utils._pytree.tree_leaves((args, kwargs)) if isinstance(leaf, torch.Tensor)
-        ]
+        inputs = targets.tensors_in((args, kwargs))
         if self.seen is not None:
             self.seen.append(_seen(name, module, inputs, output))
         if not self.enabled or not output.requires_grad:
@@ -139,7 +137,7 @@ class RowHooks:
             self.faults[name] = str(error)
 
     def _rows(self, name: str, module: nn.Module, read: Any, call: int, grad: torch.Tensor) -> None:
-        inputs = [leaf for leaf in torch.utils._pytree.tree_leaves(read) if isinstance(leaf, torch.Tensor)]
+        inputs = targets.tensors_in(read)
         layout = self.layouts.of(_seen(name, module, inputs, grad), module, call, self.size)
         scaled = grad.detach() * self.scale
         own = list(samplers.trainable(module).values())

@@ -93,7 +93,9 @@ class OwnLosses(TorchFunctionMode):
             return
         ragged = any(hasattr(each, "ragged") for each in args)
         if function in _PICKS:
-            self._mark(made, made.dim() > 0 and len(made) % size > 0 and _mask(args[1:], options))
+            self._mark(
+                made, made.dim() > 0 and len(made) % size > 0 and bool(tensors_in((args[1:], options)))
+            )
         elif function in _COUNTS:
             self._mark(made, made.dim() == 0 and not made.requires_grad and float(made) % size > 0)
         elif ragged and made.dim() > 0:
@@ -151,9 +153,9 @@ def _reduces(function: Any) -> tuple[str, ...]:
     return names if "reduction" in names else ()
 
 
-def _mask(arguments: Any, options: Any) -> bool:
-    leaves = torch.utils._pytree.tree_leaves((arguments, options))
-    return any(isinstance(each, torch.Tensor) for each in leaves)
+def tensors_in(given: Any) -> list[torch.Tensor]:
+    """The tensors among what a function is called with, in order."""
+    return [leaf for leaf in torch.utils._pytree.tree_leaves(given) if isinstance(leaf, torch.Tensor)]
 
 
 def _insist(named: dict[str, Any]) -> None:

@@ -76,10 +76,8 @@ def _no_aggregate(subject: Any) -> None:
             for form in set.intersection(*(set(forms) for forms in written)):
                 pairs = [(forms[form], body) for forms, body in zip(written, parallel, strict=True)]
                 begins = [_places(needle, body) for needle, body in pairs]
-                ends = [
-                    {at + len(needle) for at in found}
-                    for (needle, _), found in zip(pairs, begins, strict=True)
-                ]
+                lengths = (len(needle) for needle, _ in pairs)
+                ends = [{at + n for at in found} for n, found in zip(lengths, begins, strict=True)]
                 if set.intersection(*begins) or set.intersection(*ends):
                     raise Finding(
                         f"a message in clear carries an aggregate of a client's vector: its {name}\n"

@@ -63,18 +63,12 @@ def secrets_are_blank(subject: Any, data: Any) -> None:
                     saved = driven.before[stage.name][request.recipient]
                     state = subject.protocol.decode_state(saved)
                     texts.append((f"repr of {request.recipient} at {stage.name}", repr(state)))
-                    step, error = answer_to(subject, saved, request)
+                    step, _ = answer_to(subject, saved, request)
                     texts.append((f"repr of its step at {stage.name}", repr(step)))
-                    _, error = answer_to(
-                        subject, saved, stage.requests[0] if stage.requests[0] != request else request
-                    )
+                    _, error = answer_to(subject, saved, stage.requests[0])
                     texts.append((f"error of {request.recipient} at {stage.name}", f"{error!r} {error}"))
-                texts.append(
-                    (
-                        f"repr of the server at {stage.name}",
-                        repr(subject.protocol.decode_state(driven.server_before[stage.name])),
-                    )
-                )
+                server = subject.protocol.decode_state(driven.server_before[stage.name])
+                texts.append((f"repr of the server at {stage.name}", repr(server)))
     finally:
         root.removeHandler(handler)
         root.setLevel(level)
@@ -101,19 +95,12 @@ def secrets_die_with_the_session(subject: Any, data: Any) -> None:
     secrets = [*random.given, *_held(subject, driven)]
     for party, state in driven.last.items():
         encoded = subject.protocol.encode_state(state)
-        for secret in secrets:
-            if secret in encoded and secret != driven.session.nonce:
-                raise Finding(
-                    f"a secret outlives the session in the state of {party} ({type(state).__name__})"
-                )
-        for vector in vectors:
-            value = int(vector[0])
-            if party != SERVER and (
-                value.to_bytes(8, "big") in encoded or value.to_bytes(8, "little") in encoded
-            ):
-                raise Finding(
-                    f"an input outlives the session in the state of {party} ({type(state).__name__})"
-                )
+        where = f"outlives the session in the state of {party} ({type(state).__name__})"
+        if any(secret in encoded and secret != driven.session.nonce for secret in secrets):
+            raise Finding(f"a secret {where}")
+        values = (int(vector[0]).to_bytes(8, order) for vector in vectors for order in ("big", "little"))
+        if party != SERVER and any(value in encoded for value in values):
+            raise Finding(f"an input {where}")
 
 
 @promised("semi-honest", "state outside the party's store", most=1)
@@ -136,12 +123,8 @@ def nothing_lingers_in_memory(subject: Any, data: Any) -> None:
     for item in _alive(secrets):
         if isinstance(item, bytes | bytearray) and len(item) <= 64 and bytes(item) in secrets:
             raise Finding(f"a secret of {len(item)} bytes is still held after the session{_holder(item)}")
-        if (
-            isinstance(item, np.ndarray)
-            and item.dtype == np.int64
-            and item.shape == (2,)
-            and item[0] == canary
-        ):
+        like = isinstance(item, np.ndarray) and item.dtype == np.int64 and item.shape == (2,)
+        if like and item[0] == canary:
             raise Finding(f"an input is still held after the session{_holder(item)}")
 
 
@@ -188,12 +171,8 @@ def secrets_stay_with_their_owner(subject: Any, data: Any) -> None:
 
 def _held(subject: Any, driven: Any) -> list[bytes]:
     """Byte strings that clients' earlier states keep out of their repr: those are their secrets."""
-    return [
-        s
-        for party, found in _hidden_by_party(subject, driven).items()
-        if party.role == "client"
-        for s in found
-    ]
+    by_party = _hidden_by_party(subject, driven).items()
+    return [secret for party, found in by_party if party.role == "client" for secret in found]
 
 
 def _hidden_by_party(subject: Any, driven: Any) -> dict[Any, list[bytes]]:

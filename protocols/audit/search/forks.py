@@ -109,12 +109,8 @@ class World:
             parted = []
             for one, mine in zip(runs, (True, False), strict=True):
                 assert one is not None
-                honest = {
-                    m.recipient.number: k
-                    for k, m in enumerate(one.pending)
-                    if m.recipient not in self.corrupt
-                }
-                away = {k for number, k in honest.items() if (number in side) != mine}
+                honest = ((k, m) for k, m in enumerate(one.pending) if m.recipient not in self.corrupt)
+                away = {k for k, m in honest if (m.recipient.number in side) != mine}
                 parted.append(self.advance(one, away, False))
             runs = parted
 
@@ -134,11 +130,8 @@ class World:
                     came.append(str(answer.sender))
                 except SecAggError:
                     continue
-        stage = run.pending[0].stage
-        story = (
-            *run.story,
-            f"session {run.table}, {stage}: the server goes on with {', '.join(came) or 'nobody'}",
-        )
+        told = f"session {run.table}, {run.pending[0].stage}: the server goes on with {', '.join(came) or 'nobody'}"
+        story = (*run.story, told)
         try:
             step = state.close(SystemRandom())
         except SecAggError:
@@ -158,9 +151,8 @@ class World:
         """Raises Finding if a total is over too few honest clients, or differs from another one by too few."""
         mine = self._honest(total)
         if len(mine) < self.promised:
-            raise Finding(
-                _told(f"a total over {len(mine)} honest clients came out", total.total.tolist(), story)
-            )
+            said = f"a total over {len(mine)} honest clients came out"
+            raise Finding(_told(said, total.total.tolist(), story))
         vectors = self.tables[table].vectors
         for other, of, there in self.totals:
             differ = mine ^ self._honest(other)
@@ -169,14 +161,11 @@ class World:
             gap = total.total - other.total
             for c in (set(total.survivors) ^ set(other.survivors)) - differ:
                 gap = gap - vectors[c] * (1 if c in total.survivors else -1)
-            exact = sum(
-                (vectors[c] * (1 if c in mine else -1) for c in differ), np.zeros(DIMENSION, np.int64)
-            )
-            if gap.tolist() == exact.tolist():
+            signed = (vectors[c] * (1 if c in mine else -1) for c in differ)
+            if gap.tolist() == sum(signed, np.zeros(DIMENSION, np.int64)).tolist():
                 said = f"two totals that differ by clients {sorted(differ)} came out"
-                raise Finding(
-                    _told(said, gap.tolist(), (*there, "and, from states it was in before:", *story))
-                )
+                both = (*there, "and, from states it was in before:", *story)
+                raise Finding(_told(said, gap.tolist(), both))
         self.totals.append((total, vectors, story))
 
     def _honest(self, total: Total) -> frozenset[int]:

@@ -41,10 +41,8 @@ class Tally:
 
 def offers(protocol: Any, session: Session) -> Iterator[tuple[str, Session]]:
     """Yield the session with one public fact made less, alone and with the least survivors taken back to one."""
-    kind: Any = type(
-        protocol.parameters(session.clients, session.dimension, session.bound, int(session.modulus))
-    )
-    chosen = kind.decode(session.parameters)
+    facts = session.clients, session.dimension, session.bound, int(session.modulus)
+    chosen = type(protocol.parameters(*facts)).decode(session.parameters)
     free = replace(session, min_survivors=1)
     yield "min_survivors = 1", free
     for one in fields(chosen):
@@ -129,9 +127,8 @@ def _said(tally: Tally, tries: int) -> str:
             f"{tally.joined} joined"
         )
     left = ["offers that change two parameters at once"]
-    left += [f"joined sessions that the hook cannot put requests for ({'; '.join(tally.unknown)})"] * bool(
-        tally.unknown
-    )
+    if tally.unknown:
+        left.append(f"joined sessions that the hook cannot put requests for ({'; '.join(tally.unknown)})")
     return (
         f"{tally.made} changed offers, {tally.joined} joined by all, {tally.planned} plans on those refused by the "
         f"real states. Not examined: {'; '.join(left)}"
@@ -145,9 +142,8 @@ def _joined(table: Table, session: Session, policy: Policy) -> Table | None:
     before.stores = {**before.stores, **stores}
     vectors = [table.vectors[place(name)] for name in session.roster]
     try:
-        return replace(
-            sit_down(table.protocol, session, vectors, before=before, policy=policy), memory=table.memory
-        )
+        seated = sit_down(table.protocol, session, vectors, before=before, policy=policy)
+        return replace(seated, memory=table.memory)
     except SecAggError:
         return None
 

@@ -129,9 +129,8 @@ def prepared(subject: Any, what: Arrangement) -> Ready:
     """A table whose clients are about to be asked for their input, the requests for it, and the session's rule."""
     hook, bound, protocol = opening_of(what.protocol), subject.bound, what.protocol
     names = [str(i) for i in range(what.clients)]
-    session = protocol.session(
-        names, DIMENSION, bound, random=SystemRandom(), simulated=True, min_survivors=what.least
-    )
+    given = {"random": SystemRandom(), "simulated": True, "min_survivors": what.least}
+    session = protocol.session(names, DIMENSION, bound, **given)
     rng = np.random.default_rng(what.clients)  # a sum of these is not met by chance
     vectors = [rng.integers(-bound, bound, DIMENSION, endpoint=True) for _ in range(what.clients)]
     table = sit_down(protocol, session, [v // 2 for v in vectors] if what.later else vectors)
