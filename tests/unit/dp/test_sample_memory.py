@@ -205,12 +205,9 @@ class Divides(Scale):
 )
 def test_what_tensors_and_hooks_remember_is_refused_by_name(where: str, named: str) -> None:
     """A reader's example moved the sum by 66 clips, and the audit called each of these sound."""
-    loader = DataLoader(data(), batch_size=EXAMPLES)
     layer = SampleDP(noise_multiplier=1.0, delta=1e-5)
     with pytest.raises(NotPerExample, match=f"{named} is an attribute"):
-        Federation(
-            lambda: Hung(where), {"a": loader, "b": loader}, privacy=[layer], metrics=(), train=honest
-        ).fit(rounds=1)
+        Federation(lambda: Hung(where), two(), privacy=[layer], metrics=(), train=honest).fit(rounds=1)
     audit = per_example(Hung(where), None, data().tensors, ascent=0)
     assert all(f"{named} is an attribute" in mode.reason for mode in audit.modes)
 
@@ -254,7 +251,7 @@ class Weighs(Scale):
 
 @pytest.mark.parametrize("wrapped", [False, True])
 def test_a_loss_that_is_a_method_is_looked_behind(wrapped: bool) -> None:
-    loader, owner = DataLoader(data(), batch_size=EXAMPLES), Weighs()
+    owner = Weighs()
     made = (partial(owner.loss), partial(owner.of_batch)) if wrapped else (owner.loss, owner.of_batch)
     shares = {"unit": "example", "sample_rate": 1.0, "examples": 2 * EXAMPLES}
     stacks: list[tuple[Any, dict[str, Any]]] = [
@@ -263,9 +260,7 @@ def test_a_loss_that_is_a_method_is_looked_behind(wrapped: bool) -> None:
     ]
     for layer, given in stacks:
         with pytest.raises(NotPerExample, match=r"\(criterion\) is an attribute"):
-            Federation(
-                lambda: nn.Linear(8, 2), {"a": loader, "b": loader}, privacy=[layer], metrics=(), **given
-            ).fit(rounds=1)
+            Federation(lambda: nn.Linear(8, 2), two(), privacy=[layer], metrics=(), **given).fit(rounds=1)
     assert not per_example(nn.Linear(8, 2), Weighs().of_batch, data().tensors, ascent=0).passed
 
 
