@@ -39,9 +39,8 @@ def compared(
     found = []
     for one, other in pairs:
         if "ratio" in one:
-            most = (
-                float(norm.isf(ALARM / 2)) * one["ratio"] / math.sqrt(SQUARES)
-            )  # sd of a root: half its square's
+            # sd of a root: half its square's
+            most = float(norm.isf(ALARM / 2)) * one["ratio"] / math.sqrt(SQUARES)
             found.append((_key(one), one["ratio"], other["ratio"], most))
             continue
         degrees = freedom[_group(one)]

@@ -57,9 +57,8 @@ def _cached(part: str, images: NDArray[np.float32]) -> NDArray[np.float32]:
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         made = functional.adaptive_avg_pool2d(features(torch.from_numpy(images).squeeze(1)), GRID)
-        written = path.with_suffix(
-            f".{np.random.SeedSequence().entropy}.npy"
-        )  # two cells may be first at once
+        # two cells may be first at once
+        written = path.with_suffix(f".{np.random.SeedSequence().entropy}.npy")
         np.save(written, made.flatten(1).numpy())
         written.replace(path)
     found: NDArray[np.float32] = np.load(path)

@@ -72,9 +72,8 @@ class KeyedSum(SecureSum):
     name = "keyed"
     kinds = tags(Collecting, Ready)
 
-    def __init__(
-        self, key: bytes | None = None
-    ) -> None:  # 32 bytes that clients share (None: of one process)
+    # 32 bytes that clients share (None: of one process)
+    def __init__(self, key: bytes | None = None) -> None:
         self._key = key or os.urandom(32)
 
     def parameters(self, clients: int, dimension: int, bound: int, modulus: int) -> Record:

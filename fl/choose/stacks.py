@@ -123,10 +123,7 @@ RULES: tuple[tuple[Callable[[Stack, Case], bool], str], ...] = (
     ),
     (_holder_is_missing, "it needs a party beside the server that holds a key and does not collude with it"),
     (_server_reads, "the server could read single updates, and you do not trust it with them"),
-    (
-        _shares_alone,
-        "each client adds a share of the noise only, which hides little without a secure sum",
-    ),
+    (_shares_alone, "each client adds a share of the noise only, which hides little without a secure sum"),
     (_few, "of fewer than three survivors each would know the others' update from the sum"),
     (
         _more_than_needed,

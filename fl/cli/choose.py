@@ -21,8 +21,7 @@ def register(app: typer.Typer) -> None:
 
 def choose(
     trust: Annotated[
-        str | None,
-        Option(help="Whom the clients trust: server, honest, holder or nobody."),
+        str | None, Option(help="Whom the clients trust: server, honest, holder or nobody.")
     ] = None,
     clients: Annotated[int | None, Option(min=1, help="Clients in a round.")] = None,
     parameters: Annotated[int | None, Option(min=1, help="Parameters that the model sends.")] = None,

@@ -110,11 +110,7 @@ class Opening(ServerState):
 
 
 def ask_to_unmask(
-    session: Session,
-    facts: Facts,
-    total: Words,
-    arrived: dict[int, Input],
-    certificate: Certificate | None,
+    session: Session, facts: Facts, total: Words, arrived: dict[int, Input], certificate: Certificate | None
 ) -> Step:
     """Return the last state, and its requests to whoever holds shares."""
     state = Opening(session, facts, total, arrived, {}, {}, [])

@@ -178,9 +178,8 @@ def test_a_client_that_lacks_a_class_takes_part_and_learns_what_its_own_examples
     solved = LogisticRegression(max_iter=500, tol=1e-8)
     own = from_sklearn(solved, {"a": clients["a"]}, classes=[0, 1, 2], min_survivors=1).fit(rounds=1)
     weights = own.model.estimator().coef_
-    two = (
-        LogisticRegression(max_iter=500, tol=1e-8, C=2.0).fit(held, labels).coef_[0]
-    )  # of both rows together
+    # of both rows together
+    two = LogisticRegression(max_iter=500, tol=1e-8, C=2.0).fit(held, labels).coef_[0]
     assert weights[1] - weights[0] == pytest.approx(two, abs=1e-4)
     assert weights[2] == pytest.approx(np.zeros(4), abs=1e-4)
 

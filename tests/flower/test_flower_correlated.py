@@ -126,6 +126,5 @@ def test_a_whole_run_with_a_lost_client_and_an_abandoned_row_gives_the_model_of_
     assert np.abs(one - start).max() > 0.05
     assert result.guarantees == expected.guarantees
     rows = [entry.round for entry in Ledger(tmp_path / "n1" / LEDGER).entries()]
-    assert rows == (
-        [2, 4, 6] if make is clients else [1, 2, 3, 4, 5, 6]
-    )  # also what was lost, or had no result
+    # also what was lost, or had no result
+    assert rows == ([2, 4, 6] if make is clients else [1, 2, 3, 4, 5, 6])

@@ -71,9 +71,8 @@ def secrets_are_drawn_in_full(subject: Any, data: Any) -> None:
         if not drawn or _public(drawn, wire):  # nonces are
             continue
         changed = _redrawn(subject, number, random.sizes) or messages
-        if sorted(map(sorted, changed)) == sorted(
-            map(sorted, messages)
-        ):  # it orders what is sent, or does nothing
+        # it orders what is sent, or does nothing
+        if sorted(map(sorted, changed)) == sorted(map(sorted, messages)):
             continue
         reached = _differences(messages, changed)
         if len(drawn) < LEAST_BYTES and len(reached) >= MASK_BYTES and subject.level == "black":

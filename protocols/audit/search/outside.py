@@ -78,9 +78,8 @@ class Showing:
             self.answers += [] if self.subject.refuses(sent) else [sent]
             return sent
         stages = self.subject.stages
-        late = (
-            stages[stages.index(self.subject.counting) + 1 :] or stages[-1:]
-        )  # before, all are told the whole list
+        # before, all are told the whole list
+        late = stages[stages.index(self.subject.counting) + 1 :] or stages[-1:]
         if sent.stage not in late or worded(self.subject, sent, self.attack.views[0]) is None:
             return sent
         numbers = self.attack.answers.get(sent.recipient.number, ())
