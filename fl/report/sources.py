@@ -166,8 +166,10 @@ def _runs(folder: Path) -> Iterator[Run]:
     if (folder / METRICS).is_file():
         yield read_run(folder)
         return
-    shared = {row["cell"]: row["shared"] for row in cells_of(folder) if row.get("shared")}
+    shared = {row["cell"]: row.get("shared") for row in cells_of(folder)}
     for path in sorted(folder.glob(f"*/{METRICS}")):
+        if shared and path.parent.name not in shared:
+            continue  # a cell of a sweep that is at work, or was cut off
         run = read_run(path.parent, f"{folder.name}/{path.parent.name}")
         trained = shared.get(path.parent.name)
         yield run if trained is None else _sharing(run, read_run(folder / trained))

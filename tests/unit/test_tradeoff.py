@@ -96,6 +96,14 @@ def test_a_cut_off_sweep_goes_on_with_what_is_left(sweep: Path, tmp_path: Path) 
     assert len(cells_of(folder)) == 6
 
 
+def test_a_report_leaves_out_the_cell_at_work(sweep: Path, tmp_path: Path) -> None:
+    rows = cells_of(sweep)
+    for row in rows:
+        (tmp_path / row["cell"]).symlink_to(sweep / row["cell"])
+    (tmp_path / "cells.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows[:-1]))
+    assert len(read([tmp_path]).runs) == len(rows) - 1
+
+
 def test_sums_share_no_training_where_clients_are_left_out() -> None:
     for named in ({"sampling": "poisson", "fraction": 0.5}, {"fraction": 0.5}):
         planned = groups(RunConfig(**BASE, **named), axes(AXES))
