@@ -99,5 +99,5 @@ def test_wrong_requests_end_in_two(wrong: list[str], capsys: pytest.CaptureFixtu
 
 
 def test_built_in_models_and_data_sets_are_audited_by_name(capsys: pytest.CaptureFixture[str]) -> None:
-    assert invoke(["audit", "sample-dp", "--model=mlp", "--data=digits", "--canaries=0"]) == 0
+    assert invoke(["audit", "sample-dp", "--model=logistic", "--data=digits", "--canaries=0"]) == 0
     assert "passed" in capsys.readouterr().out
