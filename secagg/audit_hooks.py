@@ -87,15 +87,13 @@ def _bad_dealings(session: Session, answer: Message, sign: bytes) -> Iterable[Fo
     masked = read(wire.Masked, answer)
     if masked.dealing is None or (masked.dealing.signature and not sign):  # the roster's identity signs
         return
-    boxes, digests = masked.dealing.boxes, masked.dealing.digests
-    box, row = (len(one) // len(masked.dealing.holders) for one in (boxes, digests))
-    for story, dealing in (
-        (
-            "it pledges another share than it seals",
-            replace(masked.dealing, digests=bytes(row) + digests[row:]),
-        ),
-        ("it seals no share", replace(masked.dealing, boxes=bytes(box) + boxes[box:])),
-    ):
+    dealt, boxes, digests = masked.dealing, masked.dealing.boxes, masked.dealing.digests
+    box, row = (len(one) // len(dealt.holders) for one in (boxes, digests))
+    bad = {
+        "it pledges another share than it seals": replace(dealt, digests=bytes(row) + digests[row:]),
+        "it seals no share": replace(dealt, boxes=bytes(box) + boxes[box:]),
+    }
+    for story, dealing in bad.items():
         signed = dealt_bytes(session.context, answer.sender.number, dealing, masked.vector)
         signature = signer(sign).sign(DEAL, signed) if dealing.signature else b""
         body = replace(masked, dealing=replace(dealing, signature=signature))

@@ -88,8 +88,10 @@ class Opening(ServerState):
         have = self.shares.setdefault(owner, {})
         if len(have) >= self.rules.threshold:
             return True
-        pledge = self.facts.pledges[owner]
-        for (place, kind), part in zip(self._opens[owner], self.places.cut(share), strict=True):
+        pledge, opens = self.facts.pledges[owner], self._opens[owner]
+        if len(share) != self.places.size(len(opens)):  # it did not come, whatever its dealer pledged
+            return False
+        for (place, kind), part in zip(opens, self.places.cut(share), strict=True):
             digest = share_digest(self.session.context, owner, holder, kind, part)
             if digest != pledge.digest(holder, place):
                 return False
