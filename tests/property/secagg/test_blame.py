@@ -14,6 +14,7 @@ from protocols.key_agreement import generate
 from protocols.roles import read
 from protocols.sealing import OVERHEAD
 from secagg import SecAgg
+from secagg.commitments import SEED, share_digest
 from secagg.errors import DealerBlamed
 from secagg.messages import (
     ADVERTISE,
@@ -92,6 +93,22 @@ class TestBlame:
         play.until(UNMASK)
         play.trip(lambda m: [with_body(m, Opened(indices([]), b""))] if m.sender.number == 2 else [m])
         assert play.finish().blamed == ("client 2",)
+
+    def test_a_dealer_that_pledges_nothing_gets_nothing_taken_for_a_share(self) -> None:
+        play = Play(semi_honest(), 6)
+        play.until(SHARE)
+
+        def pledge(sent: Message) -> list[Message]:
+            if sent.sender.number != 3 or sent.recipient != SERVER:
+                return [sent]
+            body = read(Dealing, sent)
+            nothing = share_digest(sent.session, 3, 0, SEED, b"")
+            return [with_body(sent, replace(body, digests=nothing + body.digests[16:]))]
+
+        play.trip(pledge)
+        total = play.finish()
+        assert total.blamed == ("client 3 or client 0 (a share from the one to the other did not open)",)
+        assert total.total.tolist() == play.expected(range(6))
 
     @pytest.mark.parametrize("lie", ["digests", "boxes"])
     def test_with_reused_keys_dealer_and_holder_are_both_named(self, lie: str) -> None:
