@@ -1,8 +1,8 @@
 """Case `banded`: what correlated noise gains and costs: strategies, prices, modulus, encoding, decoding; with
 `--only femnist` or `--only fashion` also training, whose finished runs are kept in `--work`.
 
-Hyperparameters follow training images. The sums are taken in clear on FEMNIST (masks give the same integers bit for
-bit) and behind masks on Fashion-MNIST.
+Hyperparameters follow training images (`banded_training`). The sums are taken in clear on FEMNIST (masks give the same
+integers bit for bit) and behind masks on Fashion-MNIST.
 """
 
 from __future__ import annotations

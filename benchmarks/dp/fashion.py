@@ -108,7 +108,7 @@ def _cached(path: Path, images: NDArray[Any]) -> torch.Tensor:
         path.parent.mkdir(parents=True, exist_ok=True)
         made = features(torch.from_numpy(np.array(images, np.float32)).squeeze(1))
         np.save(path, made.flatten(1).numpy())
-    return torch.from_numpy(np.load(path))
+    return torch.from_numpy(np.load(path, mmap_mode="c"))  # runs beside each other share it
 
 
 def build(recipe: Recipe) -> torch.nn.Module:
@@ -116,17 +116,17 @@ def build(recipe: Recipe) -> torch.nn.Module:
 
 
 class Momentum(FedSGD):
-    """FedSGD with momentum and a learning rate that falls linearly to zero; both work on what is released
-    already."""
+    """FedSGD with momentum and a learning rate that falls to zero, linearly or as a higher `power` of time; both
+    work on what is released already."""
 
-    def __init__(self, recipe: Recipe, steps: int) -> None:
+    def __init__(self, recipe: Recipe, steps: int, power: int = 1) -> None:
         super().__init__(lr=recipe.rate, weighted=False)
-        self.recipe, self.steps, self.taken = recipe, steps, 0
+        self.recipe, self.steps, self.taken, self.power = recipe, steps, 0, power
         self.velocity: NDArray[np.float64] = np.zeros(1)
 
     def step(self, mean: NDArray[np.float64]) -> NDArray[np.float64]:
         self.velocity = np.asarray(self.recipe.momentum * self.velocity + mean, np.float64)
-        falling = 1 - self.taken / self.steps
+        falling = 1 - (self.taken / self.steps) ** self.power
         self.taken += 1
         moved: NDArray[np.float64] = self.recipe.rate * falling * self.velocity
         return moved
