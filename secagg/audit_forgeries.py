@@ -106,9 +106,8 @@ class _Commitments(_Lies):
         given = listed(told.clients, told.commitments)
         mine, others = {self.me: given[self.me]}, [j for j in given if j != self.me]
         few = sorted({self.me, *others[: self.rules.threshold - 1]})
-        yield self.lie(
-            "graph", "another commitment than its own", listing(told, given | {self.me: bytes(32)})
-        )
+        changed = listing(told, given | {self.me: bytes(32)})
+        yield self.lie("graph", "another commitment than its own", changed)
         yield self.lie("graph", "commitments of too few", listing(told, {j: given[j] for j in few}))
         if self.me != min(given):
             beyond = dict(list(given.items())[1:]) | {self.session.clients: bytes(32)}
@@ -255,15 +254,12 @@ def _bad_certificates(good: Certificate) -> Iterator[tuple[str, Certificate]]:
     yield "fewer signatures of the survivors than the quorum", Certificate(voters[:-1], signatures[:-64])
     yield "signatures in the names of others", Certificate(voters, signatures[64:] + signatures[:64])
     again = indices([*voters.tolist()[:-1], int(voters[-2])])
-    yield (
-        "one signature given twice to reach the quorum",
-        _unchecked(Certificate, voters=again, signatures=signatures[:-64] + signatures[-128:-64]),
-    )
+    twice = _unchecked(Certificate, voters=again, signatures=signatures[:-64] + signatures[-128:-64])
+    yield "one signature given twice to reach the quorum", twice
 
 
 def _unchecked(kind: type[R], **fields: object) -> R:
     """A record without the checks of its constructor: what a cheat can send, an honest party cannot make."""
     record = object.__new__(kind)
-    for name, value in fields.items():
-        object.__setattr__(record, name, value)
+    vars(record).update(fields)
     return record

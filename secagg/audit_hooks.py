@@ -102,10 +102,8 @@ def _bad_dealings(session: Session, answer: Message, sign: bytes) -> Iterable[Fo
 
 def foreign_refused(request: Message, answer: Message) -> bool:
     """Whether a client complained about every box that it was handed."""
-    return (
-        len(wire.Masked.decode(answer.body).complaints)
-        == len(wire.Delivery.decode(request.body).digests) // 32
-    )
+    boxes = len(wire.Delivery.decode(request.body).digests) // 32
+    return len(wire.Masked.decode(answer.body).complaints) == boxes
 
 
 def unsigned(message: Message) -> Message:

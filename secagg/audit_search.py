@@ -37,7 +37,6 @@ def rule(session: Session, transcript: Transcript) -> Rule:
     rules, n = rules_of(session), session.clients
     p, seed = rules.parameters, graph_seed(session, transcript)
     ring, half = rules.circle(seed).tolist() if seed else list(range(n)), rules.degree // 2
-    holders = [rules.holders - {i} for i in range(n)] if p.reuse else []
     return Rule(
         clients=n,
         neighbours=tuple(frozenset(rules.neighbours(i, seed)) for i in range(n)),
@@ -50,11 +49,8 @@ def rule(session: Session, transcript: Transcript) -> Rule:
         in_window=max(0, p.window - 1),
         voters=frozenset(rules.voters(seed)),
         order=tuple(ring) if seed else (),
-        unexamined=(
-            "per-client lists of keys and commitments",
-            *(["which clients vote"] if p.committee else []),
-        ),
-        holders=tuple(holders),
+        unexamined=("per-client lists of keys and commitments", *["which clients vote"] * (p.committee > 0)),
+        holders=tuple(rules.holders - {i} for i in range(n)) if p.reuse else (),
         edges=p.reuse,
     )
 

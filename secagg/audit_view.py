@@ -202,8 +202,7 @@ class View:
 
 def _reached(index: int, tied: Mapping[int, set[int]]) -> frozenset[int]:
     """A client with those whose masks are in its vector, and in theirs, and so on."""
-    found: set[int] = set()
-    edge = {index}
+    found, edge = set[int](), {index}
     while edge:
         found |= edge
         edge = {j for i in edge for j in tied.get(i, ())} - found

@@ -21,10 +21,8 @@ def listing(told: L, given: Mapping[int, bytes]) -> L:
     return made
 
 
-def delivered(
-    told: wire.Delivery, dealt: Sequence[int], some: Container[int], dealers: bytes
-) -> wire.Delivery:
-    """The delivery with other dealers, and with what some of those who dealt to its recipient (`dealt`) dealt."""
+def delivered(told: wire.Delivery, dealt: Sequence[int], some: Container[int], bits: bytes) -> wire.Delivery:
+    """The delivery with other dealers (`bits`), and what some of those dealt who dealt to its recipient (`dealt`)."""
     kept, size = [j in some for j in dealt], max(1, len(dealt))
     both = (items(part, len(part) // size) for part in (told.boxes, told.digests))
-    return wire.Delivery(dealers, *(b"".join(compress(each, kept)) for each in both))
+    return wire.Delivery(bits, *(b"".join(compress(each, kept)) for each in both))
