@@ -57,7 +57,7 @@ def add_packed(words: Words, packed: Bytes, ring: Ring) -> None:
 
 
 def unpack(packed: Bytes, dimension: int, ring: Ring) -> Words:
-    """The packed vector in fresh words. Raises WireError as `add_packed`."""
+    """The packed vector in fresh words, whose bits above the ring's mean nothing. Raises WireError as `add_packed`."""
     words = ring.zeros(dimension)
     add_packed(words, packed, ring)
     return words

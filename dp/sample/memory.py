@@ -153,7 +153,8 @@ def _remembers(hook: Any) -> bool:
     while isinstance(behind, MethodType | partial):
         behind = behind.__self__ if isinstance(behind, MethodType) else behind.func
     made = str(getattr(behind, "__module__", "")).partition(".")[0]
-    return made not in (*MACHINERY, "dp") and (behind is not hook or _looked_into(hook))
+    engine = made in MACHINERY or any(kind.__module__.startswith("dp.") for kind in type(behind).__mro__)
+    return not engine and (behind is not hook or _looked_into(hook))
 
 
 def _machinery(value: Any) -> bool:

@@ -11,11 +11,11 @@ from dp.layering import DEFAULT_DELTA
 from fl.choose.case import DEVICES, Case
 from fl.choose.measured import kept, table
 from fl.choose.rehearsal import names
-from fl.choose.stacks import AGAINST, PROTECTS, STACKS, Stack, fallen
+from fl.choose.stacks import AGAINST, PROTECTS, STACKS, Pair, fallen
 from fl.registry import privacy_layers
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
-from protocols.stack import Stack as Layers
+from protocols.stack import Stack
 from secagg.parameters.costs import costs
 from secagg.parameters.plan import plan
 
@@ -44,7 +44,7 @@ class Cost:
 class Choice:
     """A stack that fits, with what it costs, what it states, and the configuration that runs it."""
 
-    stack: Stack
+    stack: Pair
     cost: Cost
     statement: tuple[str, ...]
     toml: str
@@ -69,7 +69,7 @@ def choose(case: Case, data: str = "digits") -> Answer:
     'distributed-dp behind secagg+'
     """
     why = {stack: reason for stack in STACKS if (reason := fallen(stack, case))}
-    priced: dict[Stack, Cost] = {}
+    priced: dict[Pair, Cost] = {}
     for stack in (stack for stack in STACKS if stack not in why):
         try:
             priced[stack] = _cost(stack, case)
@@ -96,7 +96,7 @@ def choose(case: Case, data: str = "digits") -> Answer:
     return Answer(found, {stack.name: reason for stack, reason in why.items()})
 
 
-def _cost(stack: Stack, case: Case) -> Cost:
+def _cost(stack: Pair, case: Case) -> Cost:
     """Raises Infeasible where no plan of the masks is safe."""
     row = table()["sums"][stack.sum.partition(":")[0]]
     sent, trips = row["upload_bytes_per_value"] * case.parameters, int(row["trips"])
@@ -129,10 +129,10 @@ def _rank(cost: Cost) -> tuple[float, float]:
     return -round(cost.kept / SAME), cost.bytes_up
 
 
-def _statement(stack: Stack, case: Case) -> tuple[str, ...]:
+def _statement(stack: Pair, case: Case) -> tuple[str, ...]:
     """What the stack's secure sum states of such a session, and what the layer's noise holds against."""
     roster = names(min(case.clients, STATED))
-    total = Layers(privacy_layers(stack.specs(case, len(roster)))).secure_sum
+    total = Stack(privacy_layers(stack.specs(case, len(roster)))).secure_sum
     told = total.protection(total.session(roster, 16, 1 << (BITS - 1), random=SystemRandom()))
     protects, holds = PROTECTS[stack.layer], AGAINST.get(stack.layer)
     noise = (
@@ -149,7 +149,7 @@ def _statement(stack: Stack, case: Case) -> tuple[str, ...]:
     )
 
 
-def _toml(stack: Stack, case: Case, data: str) -> str:
+def _toml(stack: Pair, case: Case, data: str) -> str:
     few = min(case.clients, REHEARSAL)
     keys = {
         "data": data,

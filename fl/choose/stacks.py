@@ -42,7 +42,7 @@ HIDES_FROM = {
 
 
 @dataclass(frozen=True)
-class Stack:
+class Pair:
     """A layer of differential privacy, or "none", and a secure sum."""
 
     layer: str
@@ -69,51 +69,51 @@ class Stack:
         return [*priced, *totals.get(self.sum, [self.sum])] or ["none"]
 
 
-STACKS = tuple(Stack(layer, total) for layer in LAYERS for total in HIDES_FROM)
+STACKS = tuple(Pair(layer, total) for layer in LAYERS for total in HIDES_FROM)
 
 
-def _noise_is_not_asked_for(stack: Stack, case: Case) -> bool:
+def _noise_is_not_asked_for(stack: Pair, case: Case) -> bool:
     return case.epsilon is None and stack.layer != "none"
 
 
-def _no_noise(stack: Stack, case: Case) -> bool:
+def _no_noise(stack: Pair, case: Case) -> bool:
     return case.epsilon is not None and stack.layer == "none"
 
 
-def _wrong_person(stack: Stack, case: Case) -> bool:
+def _wrong_person(stack: Pair, case: Case) -> bool:
     return case.person == "client" and PROTECTS[stack.layer] == "example"
 
 
-def _server_sees_noiseless(stack: Stack, case: Case) -> bool:
+def _server_sees_noiseless(stack: Pair, case: Case) -> bool:
     return case.trust != "server" and stack.layer == "client-dp"
 
 
-def _server_reads(stack: Stack, case: Case) -> bool:
+def _server_reads(stack: Pair, case: Case) -> bool:
     own_noise = stack.layer in ("local-dp", "sample-dp")  # each client's update is noised before it leaves
     return case.trust not in ("server", *HIDES_FROM[stack.sum]) and not (stack.sum == PLAIN and own_noise)
 
 
-def _shares_alone(stack: Stack, case: Case) -> bool:
+def _shares_alone(stack: Pair, case: Case) -> bool:
     return stack.layer == "distributed-dp" and stack.sum == PLAIN
 
 
-def _holder_is_missing(stack: Stack, case: Case) -> bool:
+def _holder_is_missing(stack: Pair, case: Case) -> bool:
     return case.trust != "holder" and stack.sum in (CKKS, PAILLIER)
 
 
-def _few(stack: Stack, case: Case) -> bool:
+def _few(stack: Pair, case: Case) -> bool:
     return case.survivors < 3 and stack.sum != PLAIN
 
 
-def _more_than_needed(stack: Stack, case: Case) -> bool:
+def _more_than_needed(stack: Pair, case: Case) -> bool:
     return case.trust != "nobody" and stack.sum == CHECKED
 
 
-def _hidden_for_nobody(stack: Stack, case: Case) -> bool:
+def _hidden_for_nobody(stack: Pair, case: Case) -> bool:
     return case.trust == "server" and stack.layer != "distributed-dp" and stack.sum != PLAIN
 
 
-RULES: tuple[tuple[Callable[[Stack, Case], bool], str], ...] = (
+RULES: tuple[tuple[Callable[[Pair, Case], bool], str], ...] = (
     (_noise_is_not_asked_for, "you asked for no epsilon, and its noise costs accuracy"),
     (_no_noise, "it has no differential privacy: the model and the sum may reveal what a client holds"),
     (_wrong_person, "it protects an example, and your person is a whole client"),
@@ -134,6 +134,6 @@ RULES: tuple[tuple[Callable[[Stack, Case], bool], str], ...] = (
 """Whether a rule takes a stack away, and why."""
 
 
-def fallen(stack: Stack, case: Case) -> str | None:
+def fallen(stack: Pair, case: Case) -> str | None:
     """Why a stack does not fit, by the first rule that says so; None where none does."""
     return next((why for applies, why in RULES if applies(stack, case)), None)

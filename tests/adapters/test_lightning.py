@@ -82,7 +82,9 @@ def trainer(**options: Any) -> Any:
 
 
 def loaders(names: str = "ab", size: int = 12) -> dict[str, Any]:
-    return {name: DataLoader(TensorDataset(X[:size], Y[:size]), 6, shuffle=True) for name in names}
+    return {
+        name: DataLoader(TensorDataset(X[:size].clone(), Y[:size].clone()), 6, shuffle=True) for name in names
+    }
 
 
 @pytest.mark.parametrize("schedule", ["epoch", "step", "cycle"])

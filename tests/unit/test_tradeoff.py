@@ -218,13 +218,15 @@ def test_what_a_search_found_is_used_where_it_was_found_and_its_price_stands_in_
     tuned = {"layer": "client-dp", "epsilon": 8.0, "clip": 0.25, "learning_rate": 0.5, "rounds": 1}
     told = {"data": "elsewhere", "trials": 5, "metric": "accuracy", "value": 0.5}
     own = {"sums": ("none",), "private_sums": ("secagg+",), "tuned": ({**tuned, "search": told},)}
-    plain, *private = groups(RunConfig(**BASE), axes({**AXES, "epsilons": ("none", 8.0, 4.0), **own}))
+    plain, *private = groups(RunConfig(**BASE), axes({**AXES, "epsilons": ("none", 8.0, 4.0, 16.0), **own}))
     assert [cell.config.privacy for cell in plain] == [("none",)]
     assert [group[0].config.privacy for group in private] == [
         ("client-dp:epsilon=8.0,clip=0.25", "secagg+"),
-        ("client-dp:epsilon=4.0", "secagg+"),
+        ("client-dp:epsilon=4.0,clip=0.25", "secagg+"),  # not searched: the next larger epsilon's
+        ("client-dp:epsilon=16.0", "secagg+"),
     ]
     assert [(group[0].config.rounds, group[0].config.learning_rate) for group in private] == [
+        (1, 0.5),
         (1, 0.5),
         (2, None),
     ]

@@ -346,10 +346,11 @@ class DividingEngine(ClientEngine):
 @contextmanager
 def unchecked() -> Iterator[None]:
     """Steps that take whatever rows there are, as many as there are, in whatever number format; the library's hooks
-    keep what a module reads in its attributes.
+    keep what a module reads in its attributes, and in theirs.
     """
     kept = optimizers.checked_part, optimizers.agreed, engine.validate, targets.insist_wide
-    own, memory._OWN = memory._OWN, memory._OWN | {"activations", "autograd_grad_sample_hooks", "ddp_hooks"}
+    own, called, memory._CALLED = memory._OWN, memory._CALLED, ()
+    memory._OWN |= {"activations", "autograd_grad_sample_hooks", "ddp_hooks"}
     targets.insist_wide = lambda *given: None
     engine.validate = lambda *given: None
     optimizers.checked_part = lambda p, name, size: factors.part_of(p)
@@ -358,4 +359,4 @@ def unchecked() -> Iterator[None]:
         yield
     finally:
         optimizers.checked_part, optimizers.agreed, engine.validate, targets.insist_wide = kept
-        memory._OWN = own
+        memory._OWN, memory._CALLED = own, called

@@ -35,7 +35,7 @@ def sent(protocol: SecAgg | SecAggPlus, n: int, **options: object) -> Vectors:
     def look(message: Message) -> None:
         if message.stage == INPUT and message.recipient == SERVER:
             vector = Masked.decode(message.body).vector
-            found[message.sender.number] = unpack(vector, DIMENSION, RING).astype(np.uint64)
+            found[message.sender.number] = RING.residues(unpack(vector, DIMENSION, RING))
 
     updates = {i: SystemRandom().bytes(8) for i in range(n)}
     inputs = [np.zeros(DIMENSION, np.int64)] * n
