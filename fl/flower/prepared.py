@@ -91,4 +91,4 @@ def require_prepared(setup: FederationSetup) -> None:
 
 
 def _place(scope: str) -> str:
-    return f"{KEPT}{scope}/work/done"  # `protocols.party_state.erase` takes it away with the run
+    return f"{KEPT}{scope}/done/prepared"  # `protocols.party_state.erase` takes it away with the run

@@ -76,10 +76,12 @@ class Reader:
     module: ModuleType = field(default_factory=lambda: ModuleType("page"))
     printed: str | None = None
     before: str = ""
+    done: int = 0
     asked: bool = False
     """Whether the next block's commands are looked up instead of being run."""
 
-    def read(self) -> None:
+    def read(self) -> int:
+        """Run every block in turn; return how many were read."""
         sys.modules["page"] = self.module  # where records and pickles look for the names of a page
         for block in blocks(self.page):
             try:
@@ -88,6 +90,8 @@ class Reader:
                 error.add_note(f"{self.page.relative_to(ROOT)}, line {block.line}:\n{block.body}")
                 raise
             self.before = block.kind
+            self.done += 1
+        return self.done
 
     def _take(self, block: Block) -> None:
         if block.kind == "<!-- not run:":

@@ -32,4 +32,4 @@ def test_what_a_page_shows_runs_and_prints_what_it_says(
     monkeypatch.setenv("COLUMNS", "110")
     monkeypatch.setenv("PYTHONDONTWRITEBYTECODE", "")  # a deployment starts a process per message
     monkeypatch.delenv("SECAGG_TEST_RESULTS", raising=False)
-    Reader(page, tmp_path).read()
+    assert Reader(page, tmp_path).read() == len(blocks(page))

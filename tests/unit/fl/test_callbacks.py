@@ -3,7 +3,6 @@ anything is charged.
 """
 
 import csv
-import math
 import pickle
 from collections.abc import Mapping
 from functools import partial
@@ -12,11 +11,10 @@ from typing import Any
 
 import pytest
 import torch
-from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP, DistributedDP, Ledger, SampleDP
+from dp import ClientDP, DistributedDP, SampleDP
 from dp.sample.errors import UnaccountedStep
-from fl import Federation, FedSGD
+from fl import FedSGD
 from fl.callbacks import Callback, CSVLog, EarlyStopping, KeepBest, Run
 from fl.callbacks.base import of_clients
 from fl.callbacks.logs import released
@@ -24,31 +22,7 @@ from fl.round import RoundResult
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
 from secagg import SecAggPlus
-
-
-def federation(*privacy: Any, **options: Any) -> Federation:
-    generator = torch.Generator().manual_seed(3)
-    parts = torch.randn(24, 4, generator=generator).split(6)
-    loaders = [DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), 3, shuffle=True) for x in parts]
-    return Federation(lambda: torch.nn.Linear(4, 2), loaders, privacy=privacy, **options)
-
-
-def noise() -> ClientDP:
-    return ClientDP(noise_multiplier=1.0, delta=1e-5, clip=1.0)
-
-
-class Scripted:
-    """An `evaluate` that measures what a script says: one number per call."""
-
-    def __init__(self, *values: float) -> None:
-        self.values = list(values)
-
-    def __call__(self, model: Any, loader: Any, criterion: Any, device: Any) -> dict[str, float]:
-        return {"score": self.values.pop(0)}
-
-
-def scripted(*values: float, callback: Callback, **options: Any) -> Federation:
-    return federation(test=[], evaluate=Scripted(*values), callbacks=[callback], **options)
+from tests.unit.fl.callbacks_rig import Scripted, federation, noise
 
 
 class Diary(Callback):
@@ -203,68 +177,6 @@ def test_an_error_of_a_callback_names_it_and_loses_nothing(hook: str, tmp_path: 
         assert torch.equal(again.model.weight, whole.model.weight)
 
 
-def test_keep_best_holds_the_model_of_the_best_round(tmp_path: Path) -> None:
-    models: list[torch.Tensor] = []
-    best = KeepBest("score", "max", path=tmp_path / "kept" / "best.safetensors")
-    run = scripted(0.0, 0.3, 0.9, math.nan, 0.9, callback=best)
-    run.fit(4, on_round=lambda result: models.append(run.model.weight.detach().clone()))
-    assert (best.round, best.value, best.since) == (2, 0.9, 2)
-    assert best.state is not None
-    assert torch.equal(best.state["weight"], models[1])
-    assert not torch.equal(run.model.weight, models[1])
-
-
-def test_a_resumed_run_knows_what_was_best_before_it(tmp_path: Path) -> None:
-    def made(*values: float) -> tuple[KeepBest, Federation]:
-        best = KeepBest("score", "max", path=tmp_path / "best.safetensors")
-        return best, scripted(*values, callback=best, output=tmp_path / "run")
-
-    first, run = made(0.0, 0.3, 0.9)
-    run.fit(2)
-    again, run = made(0.0, 0.5)
-    run.fit(3, resume=True)
-    assert (again.round, again.value) == (2, 0.9)
-    assert first.state is not None
-    assert again.state is not None
-    assert torch.equal(again.state["weight"], first.state["weight"])
-
-
-def test_early_stopping_waits_for_its_patience_and_a_resumed_run_plays_on(tmp_path: Path) -> None:
-    def made(*values: float) -> Federation:
-        waiting = EarlyStopping("score", "min", patience=2, least=0.1)
-        return scripted(*values, callback=waiting, output=tmp_path)
-
-    assert len(made(9.0, 1.0, 0.95, 0.5, 0.45, 0.5, 0.1).fit(9).history) == 5
-    assert len(made(9.0, 0.6, 0.1).fit(9, resume=True).history) == 6
-    assert len(made(9.0, 0.1, 0.2, 0.3, 0.4).fit(9, resume=True).history) == 9
-
-
-def test_abandoned_rounds_try_no_ones_patience() -> None:
-    run = scripted(*[1.0] * 9, callback=EarlyStopping("score", "min", patience=1), min_survivors=4)
-    run.engine.departures = lambda protocol, session: (  # type: ignore[attr-defined]
-        (["1"], {protocol.stages(session)[0].name: ["1"]}) if session.round in (2, 3) else ([], {})
-    )
-    history = run.fit(6).history
-    assert [bool(entry.abandoned) for entry in history] == [False, True, True, False]
-
-
-def test_a_metric_that_the_clients_summed_may_choose_where_there_is_no_noise() -> None:
-    best = KeepBest("loss", mode="min", of="train")
-    result = federation(SecAggPlus(), callbacks=[best]).fit(3)
-    losses = [entry.train_metrics["loss"] for entry in result.history]
-    assert best.value == min(losses)
-
-
-@pytest.mark.parametrize("kind", [KeepBest, EarlyStopping])
-def test_beside_noise_only_the_servers_own_data_may_choose_or_stop(kind: Any, tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "ledger.db", epsilon=99.0, delta=1e-5)
-    with pytest.raises(Misuse, match=r"of the clients' data is not covered by the layers' noise.*of=.test"):
-        federation(noise(), callbacks=[kind("loss", "min", of="train")], ledger=ledger).fit(2)
-    assert not list(ledger.entries())
-    run = federation(noise(), callbacks=[kind("score", "max")], test=[], evaluate=Scripted(*[1.0] * 9))
-    assert run.fit(2).history
-
-
 @pytest.mark.parametrize(
     "callback, options, said",
     [
@@ -310,33 +222,6 @@ def test_wrong_options_of_a_callback_are_named() -> None:
     for options in ({"mode": "best"}, {"of": "clients"}, {"patience": 0}, {"patience": True}, {"least": -1}):
         with pytest.raises(Misuse, match=r"EarlyStopping: expected"):
             EarlyStopping("loss", **options)  # type: ignore[arg-type]
-
-
-@pytest.mark.parametrize("kind", [KeepBest, EarlyStopping])
-def test_a_metric_gets_better_the_way_its_name_says_or_the_way_must_be_said(kind: Any) -> None:
-    """Both have a default metric of their own: its way must not become another metric's."""
-    for metric, way in {"val_loss": "min", "error": "min", "clients.auroc": "max", "accuracy": "max"}.items():
-        assert kind(metric).mode == way
-        assert kind(metric, "max").mode == "max"
-    with pytest.raises(Misuse, match=r"which way does 'score' get better\? Say mode="):
-        kind("score")
-
-
-def test_early_stopping_lets_a_rising_accuracy_rise() -> None:
-    class Rising:
-        def __init__(self) -> None:
-            self.said = 0.0
-
-        def __call__(self, model: Any, loader: Any) -> dict[str, float]:
-            self.said += 0.1
-            return {"accuracy": self.said}
-
-    run = federation(
-        test=[],
-        evaluate=Rising(),
-        callbacks=[EarlyStopping("accuracy", patience=1), best := KeepBest("accuracy")],
-    )
-    assert (len(run.fit(4).history), best.round) == (4, 4)
 
 
 def test_a_hook_that_cannot_or_never_would_be_called_is_named_before_round_1() -> None:

@@ -74,11 +74,11 @@ def test_examples_that_are_seen_to_be_held_twice_are_refused(layer: Any, held: t
 @pytest.mark.parametrize("held", ONCE.values(), ids=ONCE)
 def test_examples_that_each_are_held_once_are_taken(held: tuple[Any, Any]) -> None:
     for layer in layers():
-        federation(layer, held)
+        assert federation(layer, held).setup.names == ("ward-1", "ward-2")
 
 
 def test_a_client_is_the_unit_of_other_layers() -> None:
-    federation(ClientDP(noise_multiplier=4.0), (WHOLE, WHOLE))
+    assert federation(ClientDP(noise_multiplier=4.0), (WHOLE, WHOLE)).setup.names == ("ward-1", "ward-2")
 
 
 def test_the_statement_says_what_cannot_be_seen() -> None:
