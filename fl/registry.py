@@ -218,12 +218,12 @@ def layers_of(privacy: Any) -> Any:
 
 
 def _see_working_directory() -> None:
-    """Lets `package.module` mean the user's own file here; last on the path, so that it hides no name of
-    ours.
+    """Lets `package.module` mean the user's own file here, before what a dependency may ship under its name, as
+    `python -m` does.
     """
     here = str(Path.cwd())
-    if here not in sys.path:
-        sys.path.append(here)
+    if sys.path[:1] not in ([""], [here]):
+        sys.path.insert(0, here)
 
 
 def _said(error: Exception) -> str:

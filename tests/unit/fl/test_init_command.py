@@ -10,6 +10,7 @@ import pytest
 
 from fl.cli import invoke
 from fl.data.csv_file import csv_file
+from fl.registry import function
 from protocols.errors import Misuse
 
 HOSPITALS = ["north", "south", "west", "east"]
@@ -356,3 +357,17 @@ def test_a_project_says_what_its_table_holds(secagg, here: Path) -> None:
     table(here / "patients.csv")
     _, said, _ = secagg("init", "study", "--data=patients.csv", "--target=outcome", "--clients-by=hospital")
     assert "120 rows, 4 features, 2 classes, 4 clients" in said
+
+
+def test_a_users_module_comes_before_one_that_a_dependency_ships_under_its_name(here: Path) -> None:
+    installed = here / "site-packages" / "shipped"
+    for folder in (installed, here / "shipped"):
+        folder.mkdir(parents=True)
+        (folder / "__init__.py").write_text("")
+    (here / "shipped" / "own.py").write_text("def made():\n    return 'the user\\'s'\n")
+    sys.path.insert(0, str(installed.parent))
+    try:
+        assert function("shipped.own:made", "data")() == "the user's"
+    finally:
+        for name in ("shipped.own", "shipped"):
+            sys.modules.pop(name, None)
