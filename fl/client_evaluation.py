@@ -247,8 +247,9 @@ def _beside(evaluation: Federation, run: Federation) -> None:
     """Let the round that evaluates a run's model bind it, and be carried as the run's rounds are."""
     reference = run.coordinator.reference()
     evaluation.coordinator.config = reference.digest
-    beside = run.engine.beside(evaluation.setup.stack.secure_sum, reference.shown)
-    evaluation.engine = evaluation.engine if beside is None else beside
+    stack = evaluation.setup.stack.over_network()
+    if (beside := run.engine.beside(stack.secure_sum, reference.shown)) is not None:
+        evaluation.setup.stack, evaluation.engine = stack, beside
 
 
 def _auroc(scores: NDArray[np.float64]) -> float:

@@ -6,6 +6,7 @@ clipped count, counters, metrics) is named here, and left out when a DP layer fo
 not belong here: how a round's vector is laid out (`roundplan`).
 """
 
+import copy
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -119,6 +120,15 @@ class Stack:
         price by its layer's accountant.
         """
         return tuple(event for layer in self.layers for event in layer.kinds(run))
+
+    def over_network(self) -> "Stack":
+        """Return the same stack as it is played where every trip costs seconds (`SecureSum.over_network`).
+
+        Where a price counts on a secret choice of clients, sessions do not build on who left earlier ones.
+        """
+        other = copy.copy(self)
+        other.secure_sum = self.secure_sum if self.secret_sampling else self.secure_sum.over_network()
+        return other
 
     @property
     def secret_sampling(self) -> bool:

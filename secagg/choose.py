@@ -72,6 +72,22 @@ def choose(wishes: Wishes, clients: int) -> MaskParameters:
     return _parameters(wishes, _given(wishes, clients, wishes.threat))
 
 
+def reusing(wishes: Wishes, clients: int, least: int) -> tuple[Wishes, int]:
+    """Return what a session asks for where reused keys are liked, and how many clients are in each of its totals.
+
+    These are as many as with fresh keys, and as the `least` that a layer counts on. Keys are reused where that is
+    carried over as many drop-outs as are planned for, else fresh. Every party finds the same from its own wishes.
+    """
+    kept = replace(wishes, demand=replace(wishes.demand, reuse=True))
+    needed = max(least, choose(wishes, clients).survivors)
+    try:
+        rules = Rules(choose(kept, clients), clients, needed, 1, bytes(32), 1)
+    except Misuse:
+        return wishes, needed
+    carried = needed <= rules.survivors and rules.shown <= kept.cohort(clients, wishes.threat).survivors
+    return (kept if carried else wishes), needed
+
+
 def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
     """Raises PolicyRefusal, naming the number, for a session that protects a client less than its own plan does.
 

@@ -6,9 +6,10 @@ search for parameters.
 to be tolerated.
 """
 
+import copy
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, Self
 
 from protocols.audit_hooks import Hooks
 from protocols.codec import tags
@@ -22,7 +23,7 @@ from protocols.statement import Protection
 from protocols.summation import IntVector, SecureSum
 from secagg import client as client_states
 from secagg import server as server_states
-from secagg.choose import Wishes, choose, counted_on, insist
+from secagg.choose import Wishes, choose, counted_on, insist, reusing
 from secagg.credentials import Credentials
 from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, SEMI_MALICIOUS, MaskParameters
 from secagg.memory import build_on
@@ -50,7 +51,7 @@ class _Masked(SecureSum):
         correctness: float = 20.0,
         credentials: Credentials | None = None,
         beacon: bytes = b"",
-        setup: str = "fresh",
+        setup: str | None = None,
         renew: int = 100,
     ) -> None:
         """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt (None: 0.1, or
@@ -60,7 +61,8 @@ class _Masked(SecureSum):
         threshold: given instead of planned. security, correctness: bits. credentials: needed by "malicious". beacon:
         public randomness made after the roster was signed, behind a sparse graph over that whole roster; without it
         clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of one set-up's for at most
-        `renew` rounds of one roster. Raises Misuse for values out of range.
+        `renew` rounds of one roster; None (default): fresh, but where messages are slow (`over_network`). Raises Misuse
+        for values out of range.
         """
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
@@ -72,12 +74,31 @@ class _Masked(SecureSum):
             raise Misuse(
                 "threat 'malicious' needs Credentials: a roster signed by someone other than the server"
             )
-        if setup not in ("fresh", "reuse") or renew < 1:
+        if setup not in (None, "fresh", "reuse") or renew < 1:
             raise Misuse(f"expected setup 'fresh' or 'reuse' and renew >= 1, got {setup!r}, {renew}")
         self.credentials = credentials
         self.beacon = beacon
         self.reuse = self.builds_on_earlier = setup == "reuse"
         self.renew = renew
+        self._open, self._sparing = setup is None, False
+
+    def over_network(self) -> Self:
+        """Return what is played where every trip costs seconds: without a `setup`, keys are reused in every session in
+        which that promises no less (`choose.reusing`), so that a round is two or three trips and not five.
+
+        Not in the malicious model: there reused keys take a beacon, and the kind of keys is the user's to say.
+        """
+        if not self._open or self.wishes.threat == MALICIOUS:
+            return self
+        other = copy.copy(self)
+        other._sparing = other.builds_on_earlier = True
+        return other
+
+    def _asked(self, clients: int, least: int) -> tuple[Wishes, int]:
+        """What is asked for in a session of so many clients, and how many of them are in every total, where a layer
+        counts on `least`: the same at every party.
+        """
+        return reusing(self.wishes, clients, least) if self._sparing else (self.wishes, least)
 
     # -- public facts -------------------------------------------------------------------------------------------------
 
@@ -119,13 +140,15 @@ class _Masked(SecureSum):
         """In the malicious model the signed roster's keys of these clients are put into it; with reused keys, the
         set-up that it builds on.
         """
-        chosen = MaskParameters.decode(session.parameters)
-        counted_on(self.wishes, rules_of(session), session.min_survivors)
+        wishes, least = self._asked(session.clients, session.min_survivors)
+        chosen = choose(wishes, session.clients)
+        session = replace(session, parameters=chosen.encode(), min_survivors=least)
+        counted_on(wishes, rules_of(session), session.min_survivors)
         if self.credentials is not None:
             chosen = replace(chosen, identities=self.credentials.keys_of(session.roster))
             self.credentials.check(session, chosen.identities, whole=bool(chosen.beacon))
         made = replace(session, parameters=chosen.encode())
-        if self.reuse:
+        if chosen.reuse:
             setup = build_on(made, memory, self.renew)
             if setup is not None:
                 chosen = replace(chosen, epoch=setup.epoch, begun=setup.round)
@@ -135,7 +158,7 @@ class _Masked(SecureSum):
     @property
     def keeps(self) -> str:
         """Set-ups of reused keys lie apart from the counts of sessions with fresh ones."""
-        return f"{self.tag}, one set-up for many rounds" if self.reuse else self.tag
+        return f"{self.tag}, one set-up for many rounds" if self.builds_on_earlier else self.tag
 
     @property
     def kinds(self) -> Mapping[int, type[State]]:
@@ -174,9 +197,15 @@ class _Masked(SecureSum):
         return server_states.start(session, memory)
 
     def _client(self, start: ClientStart[IntVector]) -> Step:
-        insist(self.wishes, start.session.clients, rules_of(start.session).parameters)
-        credentials = self._authenticate(start.session)
-        identity = credentials.identity(start.session.roster[start.index]) if credentials else None
+        session = start.session
+        wishes, least = self._asked(session.clients, session.min_survivors)
+        insist(wishes, session.clients, rules_of(session).parameters)
+        if session.min_survivors < least:
+            raise PolicyRefusal(
+                f"min_survivors: this client demands {least} in every total, the session offers {session.min_survivors}"
+            )
+        credentials = self._authenticate(session)
+        identity = credentials.identity(session.roster[start.index]) if credentials else None
         return client_states.join(start, identity)
 
     def _authenticate(self, session: Session) -> Credentials | None:

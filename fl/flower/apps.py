@@ -101,7 +101,7 @@ def client_app(
             require_protected(message)
             own = find_site(site, context, _name(setup, context))
             stack = Stack(layers_of(privacy(own)), setup.stack.numbers) if privacy else setup.stack
-            mine = replace(setup, stack=stack)
+            mine = replace(setup, stack=stack.over_network())
             return NodeParty(own, lambda arrays: _part(mine, arrays == EVALUATED)).answer(message)
 
         return refusing(answer, message)
@@ -138,6 +138,7 @@ def _part(setup: FederationSetup, evaluates: bool) -> Part:
         raise PolicyRefusal("evaluation: this node's federation was given none; give both sides the same one")
     held = torch.nn.Sequential()  # where the model goes, once it has come
     own = setup.evaluation.federation(held).setup
+    own.stack = own.stack.over_network()
     return Part(own.stack, EvaluatingWork(own, setup, held), own.policy or setup.policy)
 
 
@@ -260,6 +261,7 @@ def server_app(
         limit = positive(TIMEOUT, config.get(TIMEOUT, TRIP_SECONDS if usual is None else usual))
         site = _server_site(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(site)) if privacy else federation
+        playing.setup.stack = playing.setup.stack.over_network()
         known = site.store, site.roster, site.identity, poll
         server = ServerParty(grid, playing.setup.stack.secure_sum, *known, names=playing.setup.names)
         said = lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()  # noqa: E731  # known once it is planned

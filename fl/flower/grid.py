@@ -54,7 +54,7 @@ class PrivateGrid(Grid):
             nodes = {m.metadata.dst_node_id: m for m in listed}
             reply = self.rounds.play(nodes, model, config, limit)
             return [] if reply is None else [reply]
-        if kinds == {"evaluate"} and self.evaluate == "skip":
+        if not listed or (kinds == {"evaluate"} and self.evaluate == "skip"):
             return []
         return self.inner.send_and_receive(listed, timeout=timeout)
 

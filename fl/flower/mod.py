@@ -5,6 +5,7 @@ What belongs here: one message in, one answer out. What does not: the party behi
 everything that lasts lies in the node's own store and is synced before the answer leaves.
 """
 
+import importlib
 import os
 import tempfile
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from flwr.app import Context, Message
+from flwr.clientapp import ClientApp
 
 from fl.flower.compat import ClientAppCallable, Mod, in_simulation, refusal
 from fl.flower.messages import is_protected
@@ -61,6 +63,24 @@ def privacy_mod(
     return _PrivacyMod(lambda own: stack, site, evaluate, weight)
 
 
+def private_app(app: str, privacy: Privacy = (), **options: Any) -> ClientApp:
+    """Return the ClientApp `app`, named "module:attribute" as in pyproject.toml, behind a `privacy_mod` (whose options
+    these are). Its module is imported to train, and to evaluate; every other message spares what that imports.
+
+        client = private_app("my_app.client_app:app", [SecAggPlus()])
+    """
+
+    def call(message: Message, context: Context) -> Message:
+        module, _, name = app.partition(":")
+        found: ClientApp = getattr(importlib.import_module(module), name)
+        return found(message, context)
+
+    made = ClientApp(mods=[privacy_mod(privacy, **options)])
+    made.train()(call)
+    made.evaluate()(call)
+    return made
+
+
 @dataclass(frozen=True)
 class _PrivacyMod:
     stack_for: Callable[[Site], Stack]
@@ -107,7 +127,7 @@ def _without_local(stack: Stack) -> Stack:
     for layer in stack.layers:
         if layer.needs_local():
             raise StackError(f"{layer.name} must own the training loop: use Federation.client_app()")
-    return stack
+    return stack.over_network()
 
 
 def find_site(site: Path | str | None, context: Context, name: str | None = None) -> Site:

@@ -84,7 +84,7 @@ class PrivateStrategy(Strategy):
         self.evaluate = evaluate
         self.stage_timeout = stage_timeout
         self.node_timeout = node_timeout
-        stack = Stack(layers_of(privacy), numbers or Numbers())
+        stack = Stack(layers_of(privacy), numbers or Numbers()).over_network()
         self.account = Account(stack.layers, delta, ledger)
         self.options = ServerOptions(
             stack=stack,

@@ -29,7 +29,7 @@ STAGES = ("advertise-keys", "share-keys", "masked-input", "unmask")
 
 
 def masks() -> list[Any]:
-    return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+    return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0, setup="fresh")]
 
 
 def federation(folder: Path, count: int = 4, **named: Any) -> tuple[DirectGrid, dict[str, Any]]:

@@ -68,7 +68,7 @@ class Forgetful(FedAvg):
 
 
 def masks() -> list[Any]:
-    return [SecAggPlus(threat="semi-honest", dropout=0.33, collusion=0.0)]
+    return [SecAggPlus(threat="semi-honest", dropout=0.33, collusion=0.0, setup="fresh")]
 
 
 def nodes(folder: Path, **hooks: Any) -> DirectGrid:

@@ -28,7 +28,7 @@ FORK = multiprocessing.get_context("fork")
 
 
 def layers() -> list[Any]:
-    return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+    return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0, setup="fresh")]
 
 
 def stage_of(message: Message) -> str:

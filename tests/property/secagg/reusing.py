@@ -45,10 +45,12 @@ def dealt(body: Masked) -> Dealing:
     return body.dealing
 
 
-def shown(request: Message, alive: Sequence[int]) -> Message:
-    """The request as a server would make it that shows these survivors."""
+def shown(request: Message, alive: Sequence[int], clients: int = 8) -> Message:
+    """The request as a server would make it that shows these survivors of so many clients."""
     body, holder = read(Unmask, request), request.recipient.number
     others = [i for i in alive if i != holder]
     signed = dict(zip(sorted(body.boxes), items(body.inputs, 64), strict=True))
     boxes = {i: body.boxes[i] for i in others}
-    return with_body(request, Unmask(pack_bits(alive, 8), None, b"".join(signed[i] for i in others), boxes))
+    return with_body(
+        request, Unmask(pack_bits(alive, clients), None, b"".join(signed[i] for i in others), boxes)
+    )

@@ -13,7 +13,7 @@ def layers(name: str) -> list[Any]:
     if name == "fresh":
         from secagg import SecAggPlus
 
-        return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0)]
+        return [SecAggPlus(threat="semi-honest", dropout=0.25, collusion=0.0, setup="fresh")]
     if name == "reuse":
         from secagg import SecAggPlus
 

@@ -1,0 +1,1 @@
+"""One unprotected round, measured."""

@@ -1,0 +1,62 @@
+"""What a round costs in trips, each of which starts the app again on every node."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+from flwr.app import Message
+
+from fl.flower.arrays import arrays_of
+from fl.flower.messages import unpack_request
+from fl.flower.mod import privacy_mod
+from fl.flower.strategy import PrivateStrategy
+from secagg import SecAggPlus
+from tests.flower.direct import DirectGrid, fedavg, model, rostered
+
+LAZY = """
+import sys
+from fl.flower.mod import private_app
+from secagg import SecAggPlus
+app = private_app("json:no_such_app", [SecAggPlus()])
+print(*(name for name in ("torch", "scipy.stats", "opacus", "ray") if name in sys.modules))
+"""
+
+
+def run(folder: Path, rounds: int, before: Any = None) -> tuple[DirectGrid, PrivateStrategy]:
+    grid, arguments = rostered(folder, 4, privacy_mod([SecAggPlus()]), before=before)
+    strategy = PrivateStrategy(fedavg(2), [SecAggPlus()], stage_timeout=0.3, poll=0.01, **arguments)
+    strategy.start(grid, arrays_of(model()), num_rounds=rounds)
+    return grid, strategy
+
+
+def test_ten_rounds_of_the_default_layers_take_22_trips(tmp_path: Path) -> None:
+    """The last one hands out the record's head."""
+    grid, strategy = run(tmp_path, 10)
+    assert [len(r.trips) for r in strategy.history] == [3] + [2] * 9
+    assert [r.survivors for r in strategy.history] == [tuple(f"site-{i}" for i in range(1, 5))] * 10
+    assert grid.trips == 22
+
+
+@pytest.mark.parametrize("stage", ["advertise-keys", "masked-input", "unmask"])
+def test_a_node_that_leaves_costs_no_round_of_the_default_layers(tmp_path: Path, stage: str) -> None:
+    gone: list[int] = []
+
+    def before(node: int, message: Message) -> Message | None:
+        request = unpack_request(message.content, None)[0]
+        if node == 2 and request.stage == stage and (stage == "advertise-keys" or request.header is None):
+            gone.append(node)
+        return None if node in gone else message
+
+    _, strategy = run(tmp_path, 2, before)
+    assert gone
+    assert [r.abandoned for r in strategy.history] == [None, None]
+    assert len(strategy.history[-1].survivors) == 3
+
+
+def test_an_app_that_is_named_is_imported_to_train_alone() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", LAZY], capture_output=True, text=True, check=True, timeout=120
+    )
+    assert done.stdout.split() == []
