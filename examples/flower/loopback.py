@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from examples.flower.keys import Deployment, NodeFiles, make_deployment, write_site
-from fl.flower.site import CONFIG_KEY
+from fl.network.site import CONFIG_KEY
 from protocols.errors import Misuse, SecAggError
 
 HOST = "127.0.0.1"

@@ -1,80 +1,46 @@
 """A Federation as Flower apps: the same model, layers, train function and policies, on a network.
 
 What belongs here: the ClientApp, the ServerApp and what they read from the run configuration. What does not: rounds
-(`grid_engine`), checks of a node (`node_party`), the federation itself.
+and checks of a node (`fl.network`), the federation itself.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import replace
-from logging import INFO
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import Any
 
-import torch
 from flwr.app import Context, Message, RecordDict
 from flwr.clientapp import ClientApp
 from flwr.serverapp import Grid, ServerApp
-from numpy.typing import NDArray
 
-from fl import checkpoint
 from fl.arguments import positive, whole
 from fl.callbacks.base import of_clients
-from fl.computation import LocalComputation
-from fl.coordinator import Coordinator
 from fl.credentials import read_public
 from fl.federation_setup import FederationSetup
 from fl.flower.arrays import tree_of
 from fl.flower.arrivals import GridArrivals
-from fl.flower.compat import log
-from fl.flower.grid_engine import FlowerEngine
-from fl.flower.messages import EVALUATED, Header
-from fl.flower.mod import find_site, refusing, require_protected
-from fl.flower.node_party import NodeParty, Part
-from fl.flower.prepared import Prepared, require_prepared
-from fl.flower.server_party import POLL_SECONDS, ServerParty, server_files
-from fl.flower.site import Site
+from fl.flower.mod import answered, find_site, refusing, require_protected
+from fl.flower.server_party import POLL_SECONDS, GridParty
 from fl.flower.work import shown_arrays
+from fl.network.federated import part_of, require_own_evaluation
+from fl.network.messages import EVALUATED
+from fl.network.prepared import require_prepared
+from fl.network.run import Federated, OnRound, run_rounds
+from fl.network.server_party import server_files
+from fl.network.site import Site
 from fl.registry import layers_of
-from fl.round import Broadcast, Engine, RoundResult, RunHeader
-from fl.round.buffers import require_manifest
-from fl.round.kept import last_entry
-from fl.round.reference import with_values
+from fl.round import Tree
 from fl.run_result import Result
-from fl.strategies.stepped import Stepped
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, WireError
+from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
-from protocols.layers import Contribution, RoundFacts
-from protocols.record import GENESIS
-from protocols.session import Session
 from protocols.stack import Stack
-from protocols.store import Store
-from protocols.updates import flatten
 
 ROUNDS, OUTPUT, PARTITION = "num-server-rounds", "output", "partition-id"
 ROSTER, AUTHORITY, IDENTITY = "secagg-roster", "secagg-authority", "secagg-identity"
 TIMEOUT = "secagg-timeout"
-AMPLIFIED = (
-    "the price counts on a secret choice of clients, which no client can check: each node's own ledger, and its "
-    "max_epsilon, count every round that it was asked for without it"
-)
 TRIP_SECONDS = 600.0
-OnRound = Callable[[RoundResult], Any]
 OwnLayers = Callable[[Site], Sequence[Any]]
-
-
-class Federated(Protocol):
-    """What the apps use of a `fl.Federation`."""
-
-    setup: FederationSetup
-    coordinator: Coordinator
-    engine: Engine
-    signer: Identity | None
-
-    def with_privacy(self, privacy: Sequence[Any]) -> Self: ...
-
-    def fit(self, rounds: int, *, resume: bool = False, on_round: OnRound | None = None) -> Result: ...
 
 
 def client_app(
@@ -102,11 +68,15 @@ def client_app(
             own = find_site(site, context, _name(setup, context))
             stack = Stack(layers_of(privacy(own)), setup.stack.numbers) if privacy else setup.stack
             mine = replace(setup, stack=stack.over_network())
-            return NodeParty(own, lambda arrays: _part(mine, arrays == EVALUATED)).answer(message)
+            return answered(message, own, lambda arrays: part_of(mine, _read, arrays == EVALUATED))
 
         return refusing(answer, message)
 
     return app
+
+
+def _read(content: RecordDict, name: str) -> Tree:
+    return tree_of(shown_arrays(content, name))
 
 
 def _name(setup: FederationSetup, context: Context) -> str:
@@ -115,111 +85,6 @@ def _name(setup: FederationSetup, context: Context) -> str:
         return ""
     place, names = whole(PARTITION, context.node_config[PARTITION], 0), setup.names
     return names[place] if place < len(names) else f"helper-{place}"
-
-
-def require_own_evaluation(setup: FederationSetup) -> None:
-    """Raises Misuse for an evaluation by others than the federation's clients: no node answers for them."""
-    own = () if setup.evaluation is None else setup.evaluation.federation(torch.nn.Identity()).setup.names
-    if strangers := [name for name in own if name not in setup.names]:
-        raise Misuse(
-            f"evaluation: {strangers[0]!r} is no client of this federation, and on Flower its nodes evaluate: name "
-            f"the loaders like its clients, {list(setup.names)}"
-        )
-
-
-def _part(setup: FederationSetup, evaluates: bool) -> Part:
-    """Return a node's part in a round: training, or the evaluation that its federation was given.
-
-    Raises PolicyRefusal for an evaluation in a federation that has none.
-    """
-    if not evaluates:
-        return Part(setup.stack, FederatedWork(setup), setup.policy)
-    if setup.evaluation is None:
-        raise PolicyRefusal("evaluation: this node's federation was given none; give both sides the same one")
-    held = torch.nn.Sequential()  # where the model goes, once it has come
-    own = setup.evaluation.federation(held).setup
-    own.stack = own.stack.over_network()
-    return Part(own.stack, EvaluatingWork(own, setup, held), own.policy or setup.policy)
-
-
-class FederatedWork:
-    """A client's part in a federation's round: the federation's own broadcast and training, on this node's data."""
-
-    def __init__(self, setup: FederationSetup) -> None:
-        self.setup = setup
-
-    @functools.cached_property
-    def coordinator(self) -> Coordinator:
-        """Made when it is needed: most messages need no model."""
-        return Coordinator(self.setup)
-
-    def shown(self, header: Header, content: RecordDict) -> dict[str, NDArray[Any]]:
-        """Return the model, from what was sent of it. What no round changes is as this node made it; the session's
-        digest is over all of it. Raises WireError for another federation's.
-        """
-        sent, own = (
-            tree_of(shown_arrays(content, header.terms.origin.layout.arrays)),
-            self.coordinator.reference(),
-        )
-        if sent.keys() != own.shown.keys() or any(sent[k].shape != own.tree[k].shape for k in sent):
-            raise WireError("the model that was sent is not this federation's")
-        return {**own.tree, **sent}
-
-    def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
-        """Open the round for oneself."""
-        coordinator, terms, shown = self.coordinator, header.terms, self.shown(header, content)
-        # its own: another one is refused with the terms
-        run = RunHeader.of(coordinator.planned(terms.run.rounds))
-        coordinator.run, coordinator.origin = run.facts(), terms.origin
-        if not isinstance(self.setup.strategy, Stepped):  # which goes on with the clients of an earlier round
-            coordinator.participants.require_chosen(terms.number, session.roster)
-        self.setup.stack.plan(coordinator.run)
-        told = terms.public.public(), shown, terms.name, terms.manifest
-        return coordinator.open(terms.number, session.roster, *told)
-
-    def prepare(self, header: Header, name: str, store: Store, content: RecordDict) -> None:
-        """Train on a model that a buffer will ask for: a link of the run's chain, and the one that is named for us."""
-        terms, coordinator, shown = header.terms, self.coordinator, self.shown(header, content)
-        run, manifest = coordinator.planned(terms.run.rounds), terms.manifest
-        if manifest is None or RunHeader.of(run) != terms.run:
-            raise ProtocolViolation(
-                "expected a model of the run that this node plans, with its chain", "server"
-            )
-        require_manifest(manifest, self.setup.strategy.buffers)
-        reference = with_values(flatten(shown, coordinator.schema), coordinator.reference())
-        manifest.require_base(name, reference.digest)
-        # or a server has the same training done, and summed, in every later buffer
-        if manifest.version(name).age:
-            raise ProtocolViolation(
-                "expected work on the newest model of the run's chain, got an older one", "server"
-            )
-        manifest.chain.remember(scope := terms.origin.scope, store)
-        own = RoundFacts(run, terms.number, (name,), manifest.digest(), client=name, scope=scope)
-        Prepared(self.setup, coordinator.model).prepare(reference, own, store)
-
-    def __call__(self, broadcast: Broadcast, own: RoundFacts) -> Contribution:
-        """Train on this node's loader, or take what it made of the model before."""
-        kind = LocalComputation if broadcast.manifest is None else Prepared
-        return kind(self.setup, self.coordinator.model)(broadcast, own)
-
-
-class EvaluatingWork(FederatedWork):
-    """A client's part in an evaluation: the federation's model, which was sent, on the evaluation's data of this node.
-
-    setup: of the round that evaluates. trained: the federation's own. held: takes the model.
-    """
-
-    def __init__(self, setup: FederationSetup, trained: FederationSetup, held: torch.nn.Sequential) -> None:
-        super().__init__(setup)
-        self.trained, self.held = trained, held
-
-    def shown(self, header: Header, content: RecordDict) -> dict[str, NDArray[Any]]:
-        """Return where the round's own vector starts, which no one sends; the session binds the model."""
-        own = FederatedWork(self.trained)
-        own.coordinator.take(own.shown(header, content))
-        self.coordinator.config = own.coordinator.reference().digest
-        self.held.append(own.coordinator.model)
-        return dict(self.coordinator.reference().tree)
 
 
 def server_app(
@@ -263,30 +128,11 @@ def server_app(
         playing = federation.with_privacy(privacy(site)) if privacy else federation
         playing.setup.stack = playing.setup.stack.over_network()
         known = site.store, site.roster, site.identity, poll
-        server = ServerParty(grid, playing.setup.stack.secure_sum, *known, names=playing.setup.names)
-        said = lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()  # noqa: E731  # known once it is planned
-        playing.engine, playing.signer = (
-            FlowerEngine(server, limit, said, playing.coordinator.participants.spared),
-            site.identity,
-        )
+        server = GridParty(grid, playing.setup.stack.secure_sum, *known, names=playing.setup.names)
         if (buffers := playing.setup.strategy.buffers) is not None:
             buffers.arrivals = GridArrivals(server, playing.coordinator, limit)
             buffers.signer = site.identity
-        folder = playing.setup.output
-        server.head = last_head(folder)
-
-        def after(result: RoundResult) -> Any:
-            server.head = last_head(folder)
-            _say(result)
-            return on_round(result) if on_round else None
-
-        resume = folder is not None and checkpoint.begun(folder)
-        server.wait(playing.coordinator.cohort(), limit)
-        result = playing.fit(planned, resume=resume, on_round=after)
-        over = playing.coordinator.origin.run if erase and len(result.history) == planned else ""
-        kept = server.farewell(playing.coordinator.run, min(limit, 60.0), over)
-        if folder is not None:
-            log(INFO, "%d clients keep the head %s of the run record", len(kept), server.head)
+        result = run_rounds(playing, server, planned, limit, on_round, erase)
         if on_result:
             on_result(result)
 
@@ -313,20 +159,3 @@ def _server_site(
         if missing := sorted(set(federation.setup.names) - names):
             raise Misuse(f"{missing[0]!r} is a client of the federation and not on the roster")
     return Site("server", store, {}, verified, own, output, signed)
-
-
-def last_head(folder: Path | None) -> str:
-    """Return the head of the record in `folder`, or that of an empty one."""
-    last = None if folder is None else last_entry(folder)
-    return GENESIS if last is None else str(last["head"])
-
-
-def _say(result: RoundResult) -> None:
-    if result.abandoned:
-        log(INFO, "round %d is abandoned: %s; the model stays", result.number, result.abandoned)
-        return
-    facts = {**result.train_metrics, **{f"test {k}": v for k, v in result.metrics.items()}}
-    shown = [f"{k} {v:.4f}" for k, v in facts.items()] + [f"{k} {v:.1f} s" for k, v in result.seconds.items()]
-    counts = f"{len(result.survivors)} of {len(result.asked)}"
-    took_part = "who took part is withheld" if result.withheld else counts
-    log(INFO, "round %d: %s, %s", result.number, took_part, ", ".join(shown))

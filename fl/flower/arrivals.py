@@ -8,13 +8,14 @@ import time
 from logging import WARNING
 from typing import Any
 
-from flwr.app import Message, RecordDict
+from flwr.app import Message
 
 from fl.coordinator import Coordinator
-from fl.flower.arrays import arrays_of
 from fl.flower.compat import failure_of, log
-from fl.flower.messages import WORK, sessionless, unpack_answer
-from fl.flower.server_party import ServerParty
+from fl.flower.messages import unpack_answer
+from fl.flower.server_party import GridParty
+from fl.network.messages import WORK, sessionless
+from fl.network.server_party import Sent
 from fl.round import RoundTerms, RunHeader
 from protocols.errors import Misuse, PeerError
 
@@ -26,7 +27,7 @@ class GridArrivals:
 
     goes_on = False
 
-    def __init__(self, server: ServerParty, coordinator: Coordinator, timeout: float) -> None:
+    def __init__(self, server: GridParty, coordinator: Coordinator, timeout: float) -> None:
         self.server, self.coordinator, self.timeout = server, coordinator, timeout
         self.pending: dict[str, str] = {}
         self.done: list[str] = []
@@ -38,8 +39,7 @@ class GridArrivals:
         self._forget(client)
         if (node := self.server.connected().clients.get(client)) is None:
             return
-        content = self._request(client)
-        message = Message(content, node, "train", ttl=self.timeout, group_id=f"version {version}")
+        message = self.server.message(node, self._request(client), self.timeout, f"version {version}")
         for message_id in self.server.grid.push_messages([message]):
             self.pending[message_id] = client
 
@@ -65,7 +65,7 @@ class GridArrivals:
         self.pending = {mid: name for mid, name in self.pending.items() if name != client}
         self.done = [name for name in self.done if name != client]
 
-    def _request(self, client: str) -> RecordDict:
+    def _request(self, client: str) -> Sent:
         """Return the newest model with the chain that it is a link of."""
         coordinator, buffers = self.coordinator, self.coordinator.setup.strategy.buffers
         if coordinator.run is None or buffers is None:
@@ -74,8 +74,8 @@ class GridArrivals:
         manifest, _ = buffers.started((client,), reference, origin.scope)
         run = RunHeader.of(coordinator.run)
         terms = RoundTerms(origin, run, buffers.over + 1, manifest=manifest)
-        records = sessionless(WORK, client, self.server.header(terms), self.server.identity)
-        return RecordDict({origin.layout.arrays: arrays_of(reference.shown), **records})
+        request = sessionless(WORK, client, self.server.header(terms))
+        return Sent(request, shown=self.server.show(reference.shown, origin.layout, None))
 
     def _take(self, reply: Message) -> None:
         client = self.pending.pop(reply.metadata.reply_to_message_id, None)

@@ -76,7 +76,7 @@ class PrivateGrid(Grid):
         self._asked_since = self._asked_since or time.monotonic()
         if time.monotonic() - self._asked_since > self.node_timeout:
             raise Aborted(f"waited {self.node_timeout:g} s for enough nodes to connect")
-        return list(self.rounds.server.connected().clients.values())
+        return [int(node) for node in self.rounds.server.connected().clients.values()]
 
     def get_nodes(self) -> Iterable[NodeInfo]:
         known = set(self.get_node_ids())

@@ -1,6 +1,6 @@
 """The client's side: a Flower mod that lets nothing leave but what the privacy layers allow.
 
-What belongs here: one message in, one answer out. What does not: the party behind it (`node_party`), training
+What belongs here: one message in, one answer out. What does not: the party behind it (`fl.network`), training
 (the wrapped app), the server. A ClientApp may run in a new process for every message, and two at once:
 everything that lasts lies in the node's own store and is synced before the answer leaves.
 """
@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flwr.app import Context, Message
+from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
 from fl.flower.compat import ClientAppCallable, Mod, in_simulation, refusal
-from fl.flower.messages import is_protected
-from fl.flower.node_party import NodeParty, Part
-from fl.flower.site import CONFIG_KEY, Site, load_site
+from fl.flower.messages import is_protected, pack, strip, unpack_request
 from fl.flower.work import WrappedApp, failed
+from fl.network.node_party import NodeParty, Part
+from fl.network.site import CONFIG_KEY, Site, load_site
 from fl.registry import layers_of
-from protocols.errors import Misuse, PolicyRefusal, SecAggError, StackError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, StackError
 from protocols.stack import Numbers, Stack
 
 Evaluate = Literal["refuse", "clear"]
@@ -101,7 +101,16 @@ class _PrivacyMod:
         own = find_site(self.site, context)
         stack = self.stack_for(own)
         work = WrappedApp(stack, message, lambda inner: call_next(inner, context), self.weight)
-        return NodeParty(own, lambda arrays: Part(stack, work)).answer(message)
+        return answered(message, own, lambda arrays: Part(stack, work))
+
+
+def answered(message: Message, own: Site, part_of: Callable[[str], Part]) -> Message:
+    """Return a node's protected reply. Raises what `NodeParty.answer` does."""
+    if (kind := message.metadata.message_type) != MessageType.TRAIN:  # no signature covers it
+        raise ProtocolViolation(f"expected a message of type 'train', got {kind!r}", "server")
+    request, frames = unpack_request(message.content, own.server_key)
+    answer, out = NodeParty(own, part_of).answer(request, frames, strip(message.content))
+    return Message(pack(answer, out, own.identity), reply_to=message)
 
 
 def require_protected(message: Message) -> None:

@@ -1,97 +1,30 @@
-"""Which node is which party: the roster's names bound to nodes by the keys with which the SuperLink authenticates them.
+"""The roster's names bound to nodes by the keys with which the SuperLink authenticates them.
 
-What belongs here: names, roles, node ids and these keys. What does not: messages, anything of flwr. A node that is not
-on the roster never takes part. Without a roster (a simulation, or a federation that trusts its SuperLink about who is
-who) a node's name is its id; in a Federation it is what the node says.
+What belongs here: these keys. What does not: who plays what (`fl.network.directory`), messages, anything of flwr.
+Without a roster (a simulation, or a federation that trusts its SuperLink about who is who) a node's name is its id; in
+a Federation it is what the node says.
 """
 
 import hashlib
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
 from fl.credentials import expect_none, private_folder
+from fl.network.directory import Node
 from protocols.errors import Misuse
 from protocols.identity import Roster
-from protocols.kernel import Party
 from protocols.store import write_atomic
 
 
-@dataclass(frozen=True)
-class Directory:
-    """Names <-> nodes. clients: name -> node id of those that are connected. helpers: role -> (name, node
-    id), in order.
-
-    keys: name -> the key that its answers must be signed with (empty without a roster). unknown: nodes that
-    take no part. claimed: a name that several nodes say -> these nodes, none of which takes part.
+def bound_to(roster: Roster, keys: Mapping[int, bytes]) -> dict[str, Node]:
+    """Return member -> node id of those that are connected, by their authenticated keys. keys: node id -> public key
+    (PEM).
     """
-
-    clients: dict[str, int]
-    helpers: dict[str, list[tuple[str, int]]] = field(default_factory=dict)
-    keys: dict[str, bytes] = field(default_factory=dict)
-    unknown: tuple[int, ...] = ()
-    claimed: dict[str, tuple[int, ...]] = field(default_factory=dict)
-
-    def name_of(self, node_id: int) -> str | None:
-        """Return the name of a client's node, or None if it takes no part."""
-        return next((name for name, node in self.clients.items() if node == node_id), None)
-
-    def find(self, party: Party, roster: tuple[str, ...]) -> tuple[str, int] | None:
-        """Return name and node id of a party of a session with this roster, or None if it is not connected."""
-        place = party[1]
-        if party.role == "client":
-            name = roster[place]
-            return (name, self.clients[name]) if name in self.clients else None
-        known = self.helpers.get(party.role, [])
-        return known[place] if place < len(known) and known[place][1] else None
-
-
-def from_roster(roster: Roster, keys: Mapping[int, bytes]) -> Directory:
-    """Bind a verified roster to connected nodes by their authenticated keys. keys: node id -> public key (PEM)."""
-    by_transport = {name: node for node, pem in keys.items() if (name := _transport(pem))}
-    bound = {m.name: by_transport[m.transport] for m in roster.members if m.transport in by_transport}
-    clients = {m.name: bound[m.name] for m in roster.with_role("client") if m.name in bound}
-    helpers: dict[str, list[tuple[str, int]]] = {}
-    for role in ("key-holder", "decryptor"):
-        helpers[role] = [(m.name, bound.get(m.name, 0)) for m in roster.with_role(role)]
-    unknown = tuple(node for node in keys if node not in set(bound.values()))
-    return Directory(clients, helpers, {m.name: m.key for m in roster.members}, unknown)
-
-
-def without_roster(node_ids: Iterable[int], helpers: Iterable[Party]) -> Directory:
-    """Name nodes by their ids; the first ones, in ascending order, become the helpers and never train.
-
-    Raises Misuse if nobody is left to train.
-    """
-    ordered = sorted(node_ids)
-    found: dict[str, list[tuple[str, int]]] = {}
-    for party in helpers:
-        if len(ordered) < 2:
-            raise Misuse(f"expected a node for {party} and nodes that train")
-        node = ordered.pop(0)
-        found.setdefault(party.role, []).append((f"node-{node}", node))
-    return Directory({f"node-{node}": node for node in ordered}, found)
-
-
-def from_names(named: Mapping[int, str], clients: Iterable[str], helpers: Iterable[Party]) -> Directory:
-    """Place nodes by the names they said; nodes that are no client become the helpers, in ascending order of names.
-
-    Nobody can tell which of several nodes a name is that all of them say: none of them is placed.
-    """
-    wanted, claims = set(clients), dict[str, list[int]]()
-    for node, name in named.items():
-        claims.setdefault(name, []).append(node)
-    single = {name: nodes[0] for name, nodes in claims.items() if len(nodes) == 1}
-    spare = sorted((name, node) for name, node in single.items() if name not in wanted)
-    found: dict[str, list[tuple[str, int]]] = {}
-    for party in helpers:
-        found.setdefault(party.role, []).append(spare.pop(0) if spare else (str(party), 0))
-    placed = {name: node for name, node in single.items() if name in wanted}
-    claimed = {name: tuple(sorted(nodes)) for name, nodes in claims.items() if len(nodes) > 1}
-    return Directory(placed, found, claimed=claimed)
+    by_transport: dict[str, Node] = {name: node for node, pem in keys.items() if (name := _transport(pem))}
+    return {m.name: by_transport[m.transport] for m in roster.members if m.transport in by_transport}
 
 
 def _transport(pem: bytes) -> str | None:

@@ -1,7 +1,7 @@
 """The rounds of a wrapped strategy: its training messages become secure sums, and their mean is one reply.
 
 What belongs here: who is asked, the planned run, the reply. What does not: how a round goes (`fl.round`), how it is
-carried (`grid_engine`), Flower's strategy interface (`strategy`), files (`files`).
+carried (`fl.network`), Flower's strategy interface (`strategy`), files (`files`).
 """
 
 import secrets
@@ -15,11 +15,11 @@ from flwr.serverapp import Grid
 from fl.account import Account
 from fl.flower.arrays import arrays_of, config_bytes, tree_of
 from fl.flower.compat import log
-from fl.flower.grid_engine import FlowerEngine
-from fl.flower.nodes import Directory
-from fl.flower.server_party import ServerParty
-from fl.flower.server_state import RunState
+from fl.flower.server_party import GridParty
 from fl.made_with import Settings
+from fl.network.directory import Directory
+from fl.network.engine import NetworkEngine
+from fl.network.server_state import RunState
 from fl.round import (
     Broadcast,
     Mean,
@@ -93,9 +93,9 @@ class ProtectedRounds:
         self.history: list[RoundResult] = []
         self.speaker = Speaker(lambda said: log(WARNING, "%s", said))
         known = (options.store, options.roster, options.identity, options.poll, options.layout)
-        self.server = ServerParty(grid, options.stack.secure_sum, *known)
+        self.server = GridParty(grid, options.stack.secure_sum, *known)
         notes = (SAMPLING_NOTE, *options.notes)
-        self.engine = FlowerEngine(self.server, 0.0, lambda: notes)
+        self.engine = NetworkEngine(self.server, 0.0, lambda: notes)
         self.engine.begun = self._begin
         self._run: RunFacts | None = None
         if isinstance(options.stack.secure_sum, PlainSum):

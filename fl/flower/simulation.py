@@ -13,7 +13,7 @@ from flwr.simulation import run_simulation as run_flower_simulation
 
 from fl.checkpoint import begun, rounds_in
 from fl.flower.mod import SIMULATION
-from fl.flower.server_party import helpers_of
+from fl.network.server_party import helpers_of
 from fl.round import RoundResult
 from fl.run_result import Result
 from protocols.errors import Misuse, SecAggError

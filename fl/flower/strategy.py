@@ -21,8 +21,9 @@ from fl.flower.compat import has_own_loop, inner_names, log, require_mean_only, 
 from fl.flower.files import RunKeeper, load_run
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
 from fl.flower.rounds import ProtectedRounds, ServerOptions
-from fl.flower.server_party import POLL_SECONDS, server_files
+from fl.flower.server_party import POLL_SECONDS
 from fl.made_with import Settings, of_stack
+from fl.network.server_party import server_files
 from fl.registry import layers_of
 from fl.round import ModelLayout, RoundResult
 from fl.round.kept import KeptRun
@@ -131,7 +132,7 @@ class PrivateStrategy(Strategy):
         timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
         Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
         more rounds than its noise was calibrated for.
-        SecAggError when clients can only repeat updates that have left them (`grid_engine.STUCK`).
+        SecAggError when clients can only repeat updates that have left them (`fl.network.engine.STUCK`).
         """
         num_rounds = arguments.whole("num_rounds", num_rounds, 0)
         limit = TRIP_SECONDS if timeout is None else arguments.positive("timeout", timeout)

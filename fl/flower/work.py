@@ -1,20 +1,20 @@
 """What a node computes in a round: what it was shown, and its contribution.
 
 What belongs here: reading the model that was sent, and a wrapped Flower app as a client's work. What does not: checks,
-sessions, stores (`node_party`); a Federation's own loop (`fl.computation`).
+sessions, stores (`fl.network`); a Federation's own loop (`fl.computation`).
 """
 
 from collections.abc import Callable
 from logging import ERROR
-from typing import Protocol
 
 import numpy as np
 from flwr.app import ArrayRecord, Message, RecordDict
 
 from fl.flower.arrays import config_bytes, tree_of
 from fl.flower.compat import failure_of, log
-from fl.flower.messages import Header, strip
-from fl.round import Broadcast, Work, contribution_of, open_round, reference_of
+from fl.flower.messages import strip
+from fl.network.messages import Header
+from fl.round import Broadcast, contribution_of, open_round, reference_of
 from fl.round.buffers import require_manifest
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import Contribution, RoundFacts
@@ -22,18 +22,6 @@ from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import Store
 from protocols.updates import flatten
-
-
-class NodeWork(Work, Protocol):
-    """One client's part of one round. `open` comes first; the call, which trains, only if every check passed."""
-
-    def open(self, header: Header, session: Session, content: RecordDict) -> Broadcast:
-        """Return the round as this node computes it from what it was shown. Raises Misuse, PeerError."""
-        ...
-
-    def prepare(self, header: Header, name: str, store: Store, content: RecordDict) -> None:
-        """Train on a model that a sum will ask for later, and keep what comes of it in this node's store."""
-        ...
 
 
 def shown_arrays(content: RecordDict, arrays_key: str, config_key: str | None = None) -> ArrayRecord:

@@ -2,7 +2,7 @@
 
 Its bytes are in the digest that every session binds, field by field as they stand: a field that is added here is bound
 without another line. A node computes the terms for itself and refuses those that differ by name. What does not belong
-here: the model (`reference`), what one message of a session needs besides (`fl.flower.messages.Header`).
+here: the model (`reference`), what one message of a session needs besides (`fl.network.messages.Header`).
 """
 
 import hashlib

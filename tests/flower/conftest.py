@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl.flower.grid_engine import FlowerEngine
+from fl.network.engine import NetworkEngine
 
 
 @pytest.fixture(autouse=True)
@@ -19,12 +19,12 @@ def _told(caplog: pytest.LogCaptureFixture) -> None:
 def totals(monkeypatch: pytest.MonkeyPatch) -> list[np.ndarray]:
     """The totals that servers end their sums with, in order."""
     found: list[np.ndarray] = []
-    sum_ = FlowerEngine.sum
+    sum_ = NetworkEngine.sum
 
-    def watched(self: FlowerEngine, *given: Any) -> Any:
+    def watched(self: NetworkEngine, *given: Any) -> Any:
         summed = sum_(self, *given)
         found.append(summed.total)
         return summed
 
-    monkeypatch.setattr(FlowerEngine, "sum", watched)
+    monkeypatch.setattr(NetworkEngine, "sum", watched)
     return found

@@ -10,9 +10,10 @@ import pytest
 from flwr.app import Message
 
 from fl.flower.arrays import arrays_of, tree_of
-from fl.flower.messages import START, unpack_request
+from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.messages import START
 from protocols.errors import Aborted
 from protocols.layers import Aggregate, PrivacyLayer, RoundFacts, Signal, SumFacts
 from secagg import SecAggPlus

@@ -10,9 +10,10 @@ from flwr.clientapp import ClientApp
 
 from dp import ClientDP, Ledger
 from fl.flower.arrays import arrays_of, tree_of
-from fl.flower.messages import START, unpack_request
+from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.messages import START
 from fl.round.party_ledger import LEDGER, SENT_AGAIN
 from protocols.identity import Identity, Roster, SignedRoster
 from secagg import SecAggPlus

@@ -16,8 +16,8 @@ from examples.flower.keys import make_deployment, write_site
 from fl import Federation
 from fl.callbacks import Callback, Run
 from fl.flower.messages import unpack_request
-from fl.flower.nodes import from_names
-from fl.flower.site import Site
+from fl.network.directory import from_names
+from fl.network.site import Site
 from fl.round import RoundResult
 from fl.run_result import Result
 from protocols.errors import Misuse

@@ -12,8 +12,8 @@ from fl.flower import mod
 from fl.flower.arrays import arrays_of
 from fl.flower.files import load_run
 from fl.flower.mod import privacy_mod
-from fl.flower.site import FILE
 from fl.flower.strategy import PrivateStrategy
+from fl.network.site import FILE
 from protocols.errors import Misuse
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered

@@ -12,9 +12,10 @@ from flwr.serverapp.strategy import FedAvg
 
 from dp import ClientDP
 from fl.flower.arrays import arrays_of
-from fl.flower.messages import START, unpack_request
+from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.messages import START
 from protocols.errors import Misuse
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid, client_app, fedavg, model

@@ -12,19 +12,10 @@ from flwr.app import Array, ArrayRecord, ConfigRecord, Context, Error, Message, 
 from flwr.clientapp import ClientApp
 
 from fl.flower.arrays import arrays_of, config_bytes
-from fl.flower.messages import (
-    CLOSE,
-    START,
-    VERSION,
-    Answer,
-    Header,
-    Request,
-    pack,
-    unpack_answer,
-    unpack_request,
-)
+from fl.flower.messages import pack, unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.messages import CLOSE, START, VERSION, Answer, Header, Request
 from fl.round import RoundResult, open_round, reference_of
 from protocols.errors import PeerError, WireError
 from protocols.identity import Identity

@@ -15,9 +15,10 @@ from dp import ClientDP, Ledger, SampleDP
 from examples.flower.keys import make_deployment, write_site
 from fl import FedBuff, Federation
 from fl.flower.compat import failure_of
-from fl.flower.messages import HELLO, START, WORK, unpack_request
-from fl.flower.prepared import Done
-from fl.flower.site import load_site
+from fl.flower.messages import unpack_request
+from fl.network.messages import HELLO, START, WORK
+from fl.network.prepared import Done
+from fl.network.site import load_site
 from fl.round import Manifest, Version
 from fl.round.chain import Chain
 from fl.round.party_ledger import LEDGER

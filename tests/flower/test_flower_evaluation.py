@@ -15,7 +15,8 @@ from fl import ClientEvaluation, Federation
 from fl.callbacks import KeepBest
 from fl.checkpoint import load_run
 from fl.flower.arrays import arrays_of
-from fl.flower.messages import EVALUATED, unpack_request
+from fl.flower.messages import unpack_request
+from fl.network.messages import EVALUATED
 from fl.run_result import Result
 from protocols.errors import Misuse
 from protocols.record import FILE_NAME, verify_record

@@ -13,9 +13,10 @@ from flwr.app import Message, RecordDict
 from flwr.serverapp.strategy import FedAvg
 
 from fl.flower.arrays import arrays_of, tree_of
-from fl.flower.messages import FRAMES, START, Header, pack, strip, unpack_answer, unpack_request
+from fl.flower.messages import FRAMES, pack, strip, unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.messages import START, Header
 from fl.round import RoundResult
 from protocols.errors import Misuse
 from protocols.identity import Identity, Roster, SignedRoster

@@ -14,9 +14,10 @@ from dp.event_json import decode, from_fact
 from fl import ClientEvaluation
 from fl.callbacks import Callback
 from fl.flower.arrays import arrays_of
-from fl.flower.messages import START, pack, strip, unpack_request
+from fl.flower.messages import pack, strip, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.messages import START
 from fl.round import RoundTerms
 from fl.round.party_ledger import LEDGER, party_events
 from protocols.identity import Identity

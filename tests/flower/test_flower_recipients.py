@@ -9,8 +9,8 @@ import pytest
 
 from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
-from fl.flower.node_party import Begun
 from fl.flower.strategy import PrivateStrategy
+from fl.network.node_party import Begun
 from he import CKKSSum, KeyHolder, PaillierSum
 from protocols.errors import Misuse
 from protocols.runtime import Runtime

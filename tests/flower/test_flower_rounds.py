@@ -24,8 +24,8 @@ from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.files import MODEL
 from fl.flower.messages import FRAMES, KEY
 from fl.flower.mod import privacy_mod
-from fl.flower.site import Site
 from fl.flower.strategy import PrivateStrategy
+from fl.network.site import Site
 from fl.round import open_round, reference_of
 from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
 from he import CKKSSum, KeyHolder, PaillierSum, Threshold

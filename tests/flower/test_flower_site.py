@@ -7,8 +7,8 @@ import pytest
 
 from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
-from fl.flower.site import CONFIG_KEY, FILE, load_site
 from fl.flower.strategy import PrivateStrategy
+from fl.network.site import CONFIG_KEY, FILE, load_site
 from protocols.errors import Misuse, StoreError
 from secagg import SecAggPlus
 from tests.flower.direct import fedavg, model, rostered

@@ -11,8 +11,8 @@ from flwr.app import Message, RecordDict
 from dp import ClientDP
 from fl import FedAdp, FedDyn, Federation, FedNova, Scaffold
 from fl.flower.messages import pack, unpack_request
-from fl.flower.server_state import AskedRound, ServerFacts
-from fl.flower.site import load_site
+from fl.network.server_state import AskedRound, ServerFacts
+from fl.network.site import load_site
 from protocols.store import MemoryStore
 from secagg import SecAgg
 from tests.flower.test_flower_apps import federation, grid_of, same, serve

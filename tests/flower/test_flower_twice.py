@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 from flwr.app import Message, RecordDict
 
-from fl.flower import node_party as party
+from fl.flower import mod as party
 from fl.flower.arrays import arrays_of
 from fl.flower.messages import unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod

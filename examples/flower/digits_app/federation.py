@@ -9,7 +9,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from fl import FedAvg, Federation
 from fl.data import load
 from fl.data.partition import partition
-from fl.flower.site import Site
+from fl.network.site import Site
 from secagg import SecAggPlus
 
 SITES = tuple(f"site-{i}" for i in range(1, 6))

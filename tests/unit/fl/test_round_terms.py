@@ -9,7 +9,7 @@ import pytest
 
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from dp.sample import AdaptiveClip
-from fl.flower.messages import Header
+from fl.network.messages import Header
 from fl.round import Broadcast, Count, ModelLayout, Origin, RoundTerms, RunHeader, open_round, reference_of
 from fl.round.broadcast import Shown
 from fl.round.chain import Chain

@@ -1,31 +1,17 @@
 """A node's part in a round: from a request to an answer, on its own store, identity and policy.
 
 What belongs here: whose request it is, and the session's steps. What does not: what a client checks of a round
-(`fl.round.party`), Flower's calls (`mod`), files (`site`), training (`work`).
+(`fl.round.party`), a framework's calls, files (`site`), training (`work`).
 """
 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
-from flwr.app import Message, MessageType
-
-from fl.flower.messages import (
-    CLOSE,
-    EVALUATED,
-    HELLO,
-    START,
-    VERSION,
-    WORK,
-    Answer,
-    Header,
-    Request,
-    pack,
-    strip,
-    unpack_request,
-)
-from fl.flower.site import Site, session_key
-from fl.flower.work import NodeWork
+from fl.network.messages import CLOSE, EVALUATED, HELLO, START, VERSION, WORK, Answer, Header, Request
+from fl.network.site import Site, session_key
+from fl.network.work import NodeWork
 from fl.round.party import RoundParty
 from protocols.codec import Record
 from protocols.errors import PolicyRefusal, ProtocolViolation, WireError
@@ -78,12 +64,9 @@ class NodeParty:
         self.own = RoundParty(site.name, site.store, site.ledger, demands, part.stack)
         return self.own, part.work
 
-    def answer(self, message: Message) -> Message:
-        """Return the protected reply to a request."""
+    def answer(self, request: Request, frames: list[bytes], shown: Any) -> tuple[Answer, list[bytes]]:
+        """Return the answer to a request and its frames. shown: what came with it of a model."""
         began = time.perf_counter()
-        if (kind := message.metadata.message_type) != MessageType.TRAIN:  # no signature covers it
-            raise ProtocolViolation(f"expected a message of type 'train', got {kind!r}", "server")
-        request, frames = unpack_request(message.content, self.site.server_key)
         out: list[Frame] = []
         if request.kind != HELLO:
             if request.recipient != self.site.name:
@@ -94,18 +77,17 @@ class NodeParty:
                 if header.terms.origin.run:  # it is over, says who may go on with it
                     erase(self.site.store, header.terms.origin.scope)
             elif request.kind == WORK:
-                self._work(_header(request), message)
+                self._work(_header(request), shown)
             else:
                 if request.kind == START:
-                    self._start(request, message)
+                    self._start(request, shown)
                 out = self._step(request, frames)
         seconds, own = time.perf_counter() - began, self.own
         spent = (0.0, False) if own is None else (own.train_seconds, own.sent_again)
         facts = request.context, request.stage, self.site.name, seconds, *spent
-        answer = Answer(VERSION, *facts, frames=len(out))
-        return Message(pack(answer, [f.to_wire() for f in out], self.site.identity), reply_to=message)
+        return Answer(VERSION, *facts, frames=len(out)), [f.to_wire() for f in out]
 
-    def _work(self, header: Header, message: Message) -> None:
+    def _work(self, header: Header, shown: Any) -> None:
         """Check the model and the chain that it is a link of, train on it, and keep what comes of it."""
         site, origin, manifest = self.site, header.terms.origin, header.terms.manifest
         site.require_role("client")
@@ -115,9 +97,9 @@ class NodeParty:
         self._keep_head(header)
         if manifest is not None:
             manifest.chain.require_signed(origin.scope, site.server_key)
-        work.prepare(header, site.name, site.store, strip(message.content))
+        work.prepare(header, site.name, site.store, shown)
 
-    def _start(self, request: Request, message: Message) -> None:
+    def _start(self, request: Request, shown: Any) -> None:
         """Check everything that can be checked, then train, then begin the session."""
         header, site = _header(request), self.site
         claimed, origin = Session.decode(header.session), header.terms.origin
@@ -129,7 +111,7 @@ class NodeParty:
         self._keep_head(header)
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
             raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")
-        broadcast = work.open(header, claimed, strip(message.content))
+        broadcast = work.open(header, claimed, shown)
         if broadcast.manifest is not None:
             broadcast.manifest.chain.require_signed(origin.scope, site.server_key)
         session = own.session(broadcast, claimed, header.terms)

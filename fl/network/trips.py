@@ -1,4 +1,4 @@
-"""One secure sum over Flower's grid, from the server's side: a trip per stage, each with a deadline.
+"""One secure sum over a network, from the server's side: a trip per stage, each with a deadline.
 
 What belongs here: sending requests, taking answers as they come, closing stages, seconds and bytes. What
 does not: what is summed, strategies.
@@ -7,14 +7,12 @@ does not: what is summed, strategies.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
-from flwr.app import Message, RecordDict
-
-from fl.flower.compat import failure_of
-from fl.flower.messages import START, STEP, VERSION, Answer, Frames, Header, Request, pack, unpack_answer
-from fl.flower.nodes import Directory
-from fl.flower.server_party import ServerParty
-from fl.flower.server_state import AskedRound
+from fl.network.directory import Directory, Node
+from fl.network.messages import START, STEP, VERSION, Answer, Header, Request
+from fl.network.server_party import Reply, Sent, ServerParty
+from fl.network.server_state import AskedRound
 from fl.round import Trip
 from protocols.driver import Driver
 from protocols.errors import Misuse, PeerError
@@ -25,13 +23,13 @@ from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.summation import Total
 
-Contents = dict[int, RecordDict]
-"""What each node is sent, by its id."""
+Contents = dict[Node, Sent]
+"""What each node is sent."""
 
 
 @dataclass
-class SumOverGrid:
-    """Drives one session. content: the records of the model by a party's name, for its first request. timeout: seconds
+class SumOverNetwork:
+    """Drives one session. content: the model as it travels, by a party's name, for its first request. timeout: seconds
     per trip. awaited: how many clients a trip waits for (None: all); who answers later is left out.
 
     refusals: party name -> why it did not take part, or not to the end. resent: who declared to send an update again.
@@ -41,7 +39,7 @@ class SumOverGrid:
     directory: Directory
     session: Session
     header: Header
-    content: Callable[[str], RecordDict]
+    content: Callable[[str], Any]
     timeout: float
     awaited: int | None = None
     refusals: dict[str, str] = field(default_factory=dict)
@@ -72,7 +70,7 @@ class SumOverGrid:
         answers: list[Answer] = []
         up, silent = 0, set(parties)
         for reply in self.server.ask(requests, self.timeout, f"round {session.round}"):
-            node = reply.metadata.src_node_id
+            node = reply.node
             silent.discard(node)
             taken = time.perf_counter()
             answer, frames = self._read(reply, self._names[parties[node]])
@@ -94,12 +92,12 @@ class SumOverGrid:
         counts = len(parties), len(answers), up, down
         self.trips.append(Trip(stage.name, seconds, node_s, train_s, server_s, *counts))
 
-    def _requests(self, stage: str, outbox: tuple[Frame, ...]) -> tuple[Contents, dict[int, Party]]:
+    def _requests(self, stage: str, outbox: tuple[Frame, ...]) -> tuple[Contents, dict[Node, Party]]:
         frames: dict[Party, list[bytes]] = {}
         for frame in outbox:
             frames.setdefault(frame.recipient, []).append(frame.to_wire())
         contents: Contents = {}
-        nodes: dict[int, Party] = {}
+        nodes: dict[Node, Party] = {}
         for party, wire in frames.items():
             found = self.directory.find(party, self.session.roster)
             if found is None:
@@ -110,21 +108,20 @@ class SumOverGrid:
             contents[node] = self._pack(stage, party, found[0], wire)
         return contents, nodes
 
-    def _pack(self, stage: str, party: Party, name: str, frames: Frames) -> RecordDict:
+    def _pack(self, stage: str, party: Party, name: str, frames: list[bytes]) -> Sent:
         first = party not in self._begun
         self._begun.add(party)
         kind, header = (START, self.header) if first else (STEP, None)
         request = Request(VERSION, kind, self.session.context, stage, name, *party, header, len(frames))
-        ours = pack(request, frames, self.server.identity)
-        return RecordDict({**(self.content(name) if first else {}), **ours})
+        return Sent(request, frames, self.content(name) if first else None)
 
-    def _read(self, reply: Message, name: str) -> tuple[Answer | None, list[bytes]]:
+    def _read(self, reply: Reply, name: str) -> tuple[Answer | None, list[bytes]]:
         """Return a party's answer, or None if it refused, failed or is not who it should be."""
-        if (why := failure_of(reply)) is not None:
-            self.refusals.setdefault(name, why)
+        if reply.failure is not None:
+            self.refusals.setdefault(name, reply.failure)
             return None, []
         try:
-            answer, frames = unpack_answer(reply.content, self.directory.keys.get(name))
+            answer, frames = reply.opened(self.directory.keys.get(name))
             if (answer.context, answer.name) != (self.session.context, name):
                 raise PeerError(f"an answer of another session or by {answer.name!r}", name)
             return answer, frames
@@ -132,7 +129,7 @@ class SumOverGrid:
             self.refusals.setdefault(name, f"{type(error).__name__}: {error}")
             return None, []
 
-    def _take(self, answer: Answer, party: Party, frames: Frames) -> None:
+    def _take(self, answer: Answer, party: Party, frames: list[bytes]) -> None:
         """Hand an answer's frames to the server's state; what it refuses counts as that party's silence."""
         if answer.sent_again:
             self.resent.append(answer.name)

@@ -1,20 +1,17 @@
-"""The engine that carries a sum over Flower's grid (`fl.round.Engine`).
+"""The engine that carries a sum over a network (`fl.round.Engine`).
 
-What belongs here: what a Federation and a wrapped strategy share of a sum. What does not: how a round goes
-(`fl.round`), trips (`trips`), the apps (`apps`), who is connected (`server_party`).
+What belongs here: what everything that runs over a network shares of a sum. What does not: how a round goes
+(`fl.round`), trips (`trips`), who is connected and how a message reaches it (`server_party`).
 """
 
 import time
 from collections.abc import Callable, Sequence
 from logging import WARNING
+from typing import Any
 
-from flwr.app import ConfigRecord, RecordDict
-
-from fl.flower.arrays import arrays_of
-from fl.flower.compat import is_simulated, log
-from fl.flower.server_party import ServerParty
-from fl.flower.server_state import LOST
-from fl.flower.trips import SumOverGrid
+from fl.network.server_party import ServerParty
+from fl.network.server_state import LOST
+from fl.network.trips import SumOverNetwork
 from fl.round import Broadcast, Charge, Origin, RoundResult, SumCosts, Summed, Tree
 from fl.round.hidden import is_hidden
 from protocols.errors import Aborted, SecAggError
@@ -39,12 +36,12 @@ PATIENCE = 2
 Begun = Callable[[RunFacts, Session], None]
 
 
-class FlowerEngine:
-    """Carries sums over a grid (`fl.round.Engine`).
+class NetworkEngine:
+    """Carries sums over a network (`fl.round.Engine`).
 
     timeout: seconds per message trip. said: what the statement must say besides. awaited: how many clients a trip waits
-    for, where more are asked than are needed (None: all). config: what every node is shown
-    beside the model; shown: in place of it (default: the reference). begun: called with every session before anything
+    for, where more are asked than are needed (None: all). config: what every node is shown beside the model, as the
+    framework has it; shown: in place of it (default: the reference). begun: called with every session before anything
     of it is asked for.
     """
 
@@ -56,7 +53,7 @@ class FlowerEngine:
         awaited: int | None = None,
     ) -> None:
         self.server, self.timeout, self.said, self.awaited = server, timeout, said, awaited
-        self.config: ConfigRecord | None = None
+        self.config: Any = None
         self.shown: Tree | None = None
         self.begun: Begun = lambda run, session: None
         self.clock = time.perf_counter
@@ -66,7 +63,7 @@ class FlowerEngine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        played = (PLAYED_HERE,) if is_simulated(self.server.grid) else ()
+        played = (PLAYED_HERE,) if self.server.simulated else ()
         return (NOTE, *played, *self.said(), *self.server.state.notes())
 
     def origin(self, run: str) -> Origin:
@@ -75,10 +72,10 @@ class FlowerEngine:
     def memory(self) -> bytes | None:
         return self.server.recall()
 
-    def beside(self, secure_sum: SecureSum, shown: Tree) -> "FlowerEngine":
+    def beside(self, secure_sum: SecureSum, shown: Tree) -> "NetworkEngine":
         """Carries evaluations: nodes are shown the model, and sum what their data says of it. A round of its own number
         was never interrupted."""
-        other = FlowerEngine(self.server.beside(secure_sum), self.timeout, self.said)
+        other = NetworkEngine(self.server.beside(secure_sum), self.timeout, self.said)
         if not self._evaluates:  # as where a server starts: nodes may be new
             other.server.forget()
         other.shown, other._interrupted, self._evaluates = shown, None, True
@@ -100,7 +97,7 @@ class FlowerEngine:
         asked, self._interrupted = self._interrupted, None
         if asked is None or asked.round != round:
             return None
-        log(WARNING, "round %d was lost: %s", round, LOST)
+        self.server.log(WARNING, "round %d was lost: %s", round, LOST)
         context, number = asked.session.hex(), asked.number
         return RoundResult(round, asked.asked, abandoned=LOST, session=context, session_number=number)
 
@@ -112,7 +109,7 @@ class FlowerEngine:
         self.begun(run, session)
         charge(broadcast.clients)
         server, header = self.server, self.server.header(broadcast.terms, session.encode())
-        driver = SumOverGrid(
+        driver = SumOverNetwork(
             server, server.connected(), session, header, self._content(broadcast), self.timeout, self.awaited
         )
         try:
@@ -120,10 +117,10 @@ class FlowerEngine:
         finally:
             self.costs = _costs(driver, len(broadcast.clients))
             if not is_hidden(broadcast.plan, run):
-                _say(driver)
+                self._say(driver)
         return Summed(total.total, tuple(broadcast.clients[i] for i in total.survivors))
 
-    def _total(self, driver: SumOverGrid, session: Session) -> Total:
+    def _total(self, driver: SumOverNetwork, session: Session) -> Total:
         try:
             total = driver.run()
         except Aborted as error:
@@ -138,30 +135,27 @@ class FlowerEngine:
         self._spent_rounds = 0
         return total
 
-    def _content(self, broadcast: Broadcast) -> Callable[[str], RecordDict]:
-        """Return what gives the records that a party is shown, made once per model."""
-        made: dict[bytes, RecordDict] = {}
+    def _content(self, broadcast: Broadcast) -> Callable[[str], Any]:
+        """Return what gives the model that a party is shown, as it travels; made once per model."""
+        made: dict[bytes, Any] = {}
 
-        def content(name: str) -> RecordDict:
+        def content(name: str) -> Any:
             reference, layout = broadcast.shown_to(name).reference, broadcast.terms.origin.layout
             if reference.digest not in made:
                 arrays = reference.shown if self.shown is None else self.shown
-                made[reference.digest] = RecordDict({layout.arrays: arrays_of(arrays)})
-                if self.config is not None:
-                    made[reference.digest][layout.config] = self.config
+                made[reference.digest] = self.server.show(arrays, layout, self.config)
             return made[reference.digest]
 
         return content
 
+    def _say(self, driver: SumOverNetwork) -> None:
+        if driver.resent:
+            self.server.log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
+        for name, why in sorted(driver.refusals.items()):
+            self.server.log(WARNING, "%s took no part to the end: %s", name, why)
 
-def _say(driver: SumOverGrid) -> None:
-    if driver.resent:
-        log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
-    for name, why in sorted(driver.refusals.items()):
-        log(WARNING, "%s took no part to the end: %s", name, why)
 
-
-def _costs(driver: SumOverGrid, asked: int) -> SumCosts:
+def _costs(driver: SumOverNetwork, asked: int) -> SumCosts:
     trips = tuple(driver.trips)
     train = sum(t.train for t in trips)
     seconds = {
