@@ -297,6 +297,7 @@ class ClientDP(PricedLayer):
             raise StackError(
                 f"{self.name}: correlated noise covers the update alone, not {given.block!r} too"
             )
+        self._opened.of(facts.scope)
         clip = self._clip(facts, given.block)
         count = (Coordinate(UNCLIPPED, 1, 1),) if self.quantile and given.block == UPDATE else ()
         return replace(

@@ -197,6 +197,7 @@ class DistributedDP(DistributedPlan):
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
         self.takes_floats(given, facts)
+        self._opened.of(facts.scope)
         plan = self._plan(facts.run)
         step = self._step(plan, facts.run, given.block)
         if self.unit is Unit.CLIENT and plan.survivors > len(facts.clients):

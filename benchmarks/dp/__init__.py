@@ -24,6 +24,7 @@ CASES = (
     "audits",
     "federations",
     "banded",
+    "banded-search",
 )
 
 app = typer.Typer(add_completion=False)
@@ -37,7 +38,7 @@ def measure(
     only: Annotated[
         str | None,
         typer.Option(
-            help="fashion-mnist: a model, a place or MODEL/PLACE; banded: fashion, femnist or CASE/ARM"
+            help="fashion-mnist: a model, a place or MODEL/PLACE; banded, banded-search: fashion, femnist or CASE/ARM"
         ),
     ] = None,
     data_dir: Annotated[
@@ -48,6 +49,7 @@ def measure(
         typer.Option(help="fashion-* and femnist: where finished runs are kept, so that a series can go on"),
     ] = Path("build/benchmarks-dp"),
     threads: Annotated[int, typer.Option(min=1, help="of torch")] = 1,
+    trials: Annotated[int, typer.Option(min=1, help="banded-search: of each arm, in all")] = 40,
     json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
     save: Annotated[bool, typer.Option(help="also write it under docs/results")] = False,
     plots: Annotated[bool, typer.Option(help="measure nothing: draw the figures of kept results")] = False,
@@ -64,7 +66,7 @@ def measure(
 
     torch.set_num_threads(threads)
     try:
-        figures = _measure(case, seeds, seed, only, data_dir, work)
+        figures = _measure(case, seeds, seed, only, data_dir, work, trials)
     except SecAggError as error:
         typer.echo(str(error), err=True)
         raise typer.Exit(2) from None
@@ -77,7 +79,7 @@ def measure(
 
 
 def _measure(
-    case: str, seeds: int, seed: int, only: str | None, data_dir: Path | None, work: Path
+    case: str, seeds: int, seed: int, only: str | None, data_dir: Path | None, work: Path, trials: int
 ) -> dict[str, Any]:
     if case == "fashion-mnist":
         from benchmarks.dp import fashion
@@ -91,6 +93,10 @@ def _measure(
         from benchmarks.dp import femnist
 
         return femnist.measure(data_dir, work, seeds=min(seeds, 3), report=report)
+    if case == "banded-search":
+        from benchmarks.dp import banded_search
+
+        return banded_search.measure(trials, data_dir, work, only, report)
     if case == "banded":
         from benchmarks.dp import banded
 

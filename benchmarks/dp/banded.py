@@ -34,14 +34,21 @@ PLANS = ((50, 10, 5), (100, 10, 10), (200, 20, 10), (400, 50, 8))
 def measure(
     seeds: int, data_dir: Path | None, work: Path, only: str | None, report: Callable[[str], None]
 ) -> dict[str, Any]:
-    """The short figures, and rows of the training that is finished; `only` says which training to go on with."""
-    return {
+    """The short figures, and rows of the training that is finished; `only` says which training to go on with. The rows
+    of several tables, by `table`.
+    """
+    trained = banded_training.measure(seeds, data_dir, work, only, report)
+    tables = {
         "strategies": [_strategy(*plan) for plan in PLANS],
-        "production": _production(),
         "modulus": [_modulus(batches, epochs) for batches, epochs in ((30, 10), (30, 40), (100, 4))],
+        **trained,
+    }
+    return {
+        "rows": [{"table": table, **row} for table, rows in tables.items() for row in rows],
+        "production": _production(),
         "encoding": _encoding(1_000_000, 32),
         "decoding": _decoding(100, 32),
-        "training": banded_training.measure(seeds, data_dir, work, only, report),
+        "femnist_gap_closed_percent": banded_training.gap_closed(trained["femnist"]),
     }
 
 

@@ -119,7 +119,7 @@ class Momentum(FedSGD):
     """FedSGD with momentum and a learning rate that falls to zero, linearly or as a higher `power` of time; both
     work on what is released already."""
 
-    def __init__(self, recipe: Recipe, steps: int, power: int = 1) -> None:
+    def __init__(self, recipe: Recipe, steps: int, power: float = 1) -> None:
         super().__init__(lr=recipe.rate, weighted=False)
         self.recipe, self.steps, self.taken, self.power = recipe, steps, 0, power
         self.velocity: NDArray[np.float64] = np.zeros(1)

@@ -60,9 +60,13 @@ class Opened:
     scope: str = ""
 
     def of(self, scope: str) -> Self:
-        """Return this, without what another run's rows left: those would be opened, and paid for, by nobody."""
-        if self.scope != scope:
-            self.exact, self.known, self.scope = {}, {}, scope
+        """Return this for a run's rows ("": no run yet). Raises Misuse while it holds another's: they would enter."""
+        if self.known and scope not in ("", self.scope):
+            raise Misuse(
+                "correlated noise: this layer holds the last rows of another run, which is stopped or still going: "
+                "give every Federation a layer of its own"
+            )
+        self.scope = scope or self.scope
         return self
 
     def take(self, strategy: Strategy, row: int, opened: Floats, exact: Integers | None = None) -> Floats:

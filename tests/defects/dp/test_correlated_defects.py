@@ -187,6 +187,33 @@ def test_groups_that_share_a_history_show_more(monkeypatch: pytest.MonkeyPatch) 
     assert rows(1) > 1.2 * layer.correlation.strategy(4).norm ** 2
 
 
+def test_a_layer_that_serves_two_runs_at_once_is_refused_and_would_open_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Row 2 of the second run, which nobody of the first is charged for, carries what the first opened in its row 1."""
+    opened: list[int] = []
+
+    def seen(*args: Any) -> Any:
+        opened.append(int((total := combined(*args))[0]))
+        return total
+
+    monkeypatch.setattr("dp.client.combined", seen)
+    layer, run = banded(), RunFacts(12, 12, 3, "cyclic", 0.25)
+
+    def row(number: int, scope: str, count: int) -> None:
+        layer._noised(
+            np.array([count], np.int64), 1.0, RoundFacts(run, number, ("a",), bytes(32), scope=scope)
+        )
+
+    row(1, "one", 1000)
+    with pytest.raises(Misuse, match="a layer of its own"):
+        row(2, "two", 0)
+    monkeypatch.setattr(Opened, "of", lambda self, scope: self)
+    row(2, "two", 0)
+    assert opened[0] > 1000
+    assert opened[1] > 1000
+
+
 def _abandons_row_2(run: Run) -> tuple[float, bool]:
     """How far row 3 is off after row 2 was abandoned, and whether its vector is still kept."""
     run.row(1, sums(1))

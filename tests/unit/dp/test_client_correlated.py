@@ -12,7 +12,6 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, Ledger
-from dp.correlated.rows import combined
 from dp.event_json import from_fact
 from dp.events import CorrelatedRow
 from fl import FedAvgM, Federation, GroupMedian
@@ -151,24 +150,21 @@ def test_a_run_goes_on_with_the_rows_it_was_planned_for_and_no_more(tmp_path: Pa
 
 
 @pytest.mark.filterwarnings("ignore:.*drown")
-def test_one_layer_in_two_federations_opens_nothing_of_the_first_in_the_second(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("distributed", [False, True])
+def test_one_layer_in_two_federations_is_refused_while_it_holds_rows_of_the_first(
+    tmp_path: Path, distributed: bool
 ) -> None:
-    """The first stops after row 6; the second loses its rows 1 to 4, so that nothing would push out the old sums."""
-    kept: list[set[int]] = []
-
-    def seen(strategy: Any, row: int, of: dict[int, Any]) -> Any:
-        kept.append(set(of))
-        return combined(strategy, row, of)
-
-    layer = banded()
-    federation(layer).fit(12, on_round=lambda result: result.number < 6)
-    monkeypatch.setattr("dp.client.combined", seen)
-    second = federation(layer)
-    choose = second.coordinator.choose
-    second.coordinator.choose = lambda number: choose(number) if number > 4 else ()  # type: ignore[method-assign]
-    assert [bool(result.abandoned) for result in second.fit(12).history] == [True] * 4 + [False] * 8
-    assert kept[:5] == [{5}, {5, 6}, {5, 6, 7}, {5, 6, 7, 8}, {6, 7, 8, 9}]
+    """Before anything of the second is charged; the first goes on, and when it is over nothing is held any more."""
+    turns = DistributedDP(noise_multiplier=1.0, correlation="banded", batches=4, epochs=2, even_so=True)
+    layer, plan = (turns, {"sampling": "fixed", "fraction": 1.0}) if distributed else (banded(), {})
+    first = federation(layer, SecAgg(), output=tmp_path, **plan)
+    second = federation(layer, SecAgg(), **plan)
+    first.fit(8, on_round=lambda result: result.number < 3)
+    with pytest.raises(Misuse, match="a layer of its own"):
+        second.fit(8)
+    assert not second.account.events
+    assert len(first.fit(8, resume=True).history) == 8
+    assert not any(result.abandoned for result in second.fit(8).history)
 
 
 @pytest.mark.filterwarnings("ignore:.*drown")
