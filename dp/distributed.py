@@ -51,6 +51,8 @@ from protocols.statement import PrivacyEvent
 if TYPE_CHECKING:
     from dp.sample.own_sum import OwnSum
 
+HISTORY_SECONDS = 30 * 86_400.0
+"""How long a party keeps its last sums for a row that does not come."""
 _FINE_BITS = 22
 _EDGE = 1 - 2.0**-6
 
@@ -320,7 +322,7 @@ class DistributedDP(DistributedPlan):
         kept = {int(name): array for name, array in state.arrays().items()}
         kept[row] = self._exact(facts) if self.unit is Unit.EXAMPLE else self._turn(update, facts)
         live = [str(j) for j in strategy.live(row, range(1, row + 1)) if j in kept]
-        state.keep({name: kept[int(name)] for name in live}, still=live)
+        state.keep({name: kept[int(name)] for name in live}, live, HISTORY_SECONDS)
         rotated = self._rotated(plan, combined(strategy, row, kept), strategy.norm, facts)
         if self.unit is Unit.EXAMPLE:
             return dithered_round(facts.random, rotated)

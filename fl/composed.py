@@ -26,7 +26,7 @@ def require_apart(setup: FederationSetup, run: RunFacts, spared: int | None) -> 
         raise StackError(
             f"{makes} spare leaves out who answers last: the sums would have any size; leave out spare"
         )
-    if alone := [layer.name for layer in setup.stack.layers if layer.one_sum]:
+    if alone := setup.stack.counted:
         raise StackError(
             f"{makes} {alone[0]} with correlated noise carries one sum from round to round, which would enter all of "
             "them: leave out correlation, or take a strategy with one sum a round"

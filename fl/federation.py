@@ -291,7 +291,7 @@ class Federation:
     def _facts(self) -> dict[str, Any]:
         """What a checkpoint says the run was made with."""
         run = self.coordinator.run
-        counted = self.account.calibrated or any(layer.one_sum for layer in self.setup.stack.layers)
+        counted = self.account.calibrated or self.setup.stack.counted
         planned = {"rounds": run.rounds} if counted and run else {}  # another length is another C', too
         return {**planned, **self._made_with, **self.coordinator.optimizer}
 
@@ -309,6 +309,9 @@ class Federation:
         else:
             result = self._play(parts) if lost is None else self._count(lost, parts)
         self.coordinator.close(result)
+        run = self.coordinator.run
+        if run is not None and number == run.rounds and isinstance(self.engine, MemoryEngine):
+            self.engine.over(self.coordinator.origin.scope, self.setup.stack.counted)
         return withheld(result) if self.coordinator.hidden else result
 
     def _asked(self, number: int) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ in that round is settled then; what it kept in a round that was abandoned, or th
 What does not belong here: who decides that a round closed (`fl.round`), stores.
 """
 
+import time
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Self
@@ -21,6 +22,8 @@ KEPT = "kept/"
 """What the names of these entries of a store begin with."""
 LASTING = "/lasting"
 """What the names of entries end with that outlive their run: what its party must never do again in it."""
+UNTIL = "/until"
+"""What the names of entries end with that say when what lies beside them dies, in seconds since 1970."""
 SCHEMA = "/schema"
 """Under this name lies the digest of the model's schema that arrays were kept beside."""
 CLOSED = "closed"
@@ -56,14 +59,27 @@ class Held(Record):
         return {name: held.array() for name, held in self.values.items()}
 
 
-def erase(store: Store, scope: str) -> None:
+def erase(store: Store, scope: str, owners: Collection[str] = ("",)) -> None:
     """Erase all that the run `scope` (`RoundFacts.scope`) keeps in a store, but for `LASTING` entries: it is over, and
-    cannot go on.
+    cannot go on. owners: of these layers and strategies alone (default: of all).
     """
     with store.transaction() as t:
-        for name in t.names(f"{KEPT}{scope}/"):
-            if not name.endswith(LASTING):
-                t.delete(name)
+        for owner in owners:
+            _erase(t, f"{KEPT}{scope}/{owner}/" if owner else f"{KEPT}{scope}/")
+
+
+def expire(store: Store, now: float) -> None:
+    """Erase what was kept for a time that is over (`PartyState.keep`). now: seconds since 1970."""
+    with store.transaction() as t:
+        for name in t.names(KEPT):
+            if name.endswith(UNTIL) and float((t.get(name) or b"0").decode()) < now:
+                _erase(t, name.removesuffix(UNTIL[1:]))
+
+
+def _erase(t: Transaction, begins: str) -> None:
+    for name in t.names(begins):
+        if not name.endswith(LASTING):
+            t.delete(name)
 
 
 @dataclass(frozen=True)
@@ -116,16 +132,21 @@ class PartyState:
             )
         return found
 
-    def keep(self, arrays: Arrays, still: Collection[str] | None = None) -> None:
+    def keep(
+        self, arrays: Arrays, still: Collection[str] | None = None, seconds: float | None = None
+    ) -> None:
         """Keep arrays of this round, durably, until a later broadcast settles them or they are rolled back.
 
         arrays: numbers of any dtype and shape, by name. still: what was kept in closed rounds under other names is
-        erased, for no later round needs it (None: nothing is).
+        erased, for no later round needs it (None: nothing is). seconds: after which all that the owner keeps in this
+        run dies if no round comes (`expire`; None: never).
         """
         beside = {SCHEMA: np.frombuffer(self.schema, np.uint8)} if self.schema else {}
         values = {name: HeldArray.of(np.asarray(array)) for name, array in {**arrays, **beside}.items()}
         with self.store.transaction() as t:
             t.put(self._key("pending"), Held(self.round, values).encode())
+            if seconds is not None:
+                t.put(self._key(UNTIL[1:]), f"{time.time() + seconds:.0f}".encode())
             if still is not None and self.settled is not None:
                 left = {n: held for n, held in self.settled.values.items() if n in (*still, SCHEMA)}
                 t.put(self._key("settled"), Held(self.settled.round, left).encode())
@@ -152,8 +173,8 @@ class PartyState:
         return settled
 
     def _blame(self, known: int, held: Transaction) -> str:
-        others = [name for name in held.names(KEPT) if f"/{self.owner}/" in name]
-        if not known and others:
+        others = set(held.names(KEPT)) - set(held.names(f"{KEPT}{self.scope}/"))
+        if not known and any(f"/{self.owner}/" in name for name in others):
             return "what it holds is of another run: put this run's state back, or begin a new run"
         return "the state or the server's run was lost, erased when the run ended, or put back"
 

@@ -169,6 +169,11 @@ class Stack:
         """What the user's train function must take, because a layer replaces it."""
         return frozenset().union(*(layer.owns for layer in self.layers))
 
+    @property
+    def counted(self) -> tuple[str, ...]:
+        """The layers whose rows are planned and counted: with the last one they need nothing more of what they keep."""
+        return tuple(layer.name for layer in self.layers if layer.one_sum)
+
     def outlook(self, run: RunFacts) -> tuple[str, ...]:
         """Return what makes a planned run worthless, a sentence each: noise that drowns the update, say."""
         run = self._with_sum(run)

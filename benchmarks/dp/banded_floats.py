@@ -141,7 +141,8 @@ def _trained(model: Floats, rows: Rows, rate: float, draws: np.random.Generator)
     """A writer's epoch of SGD."""
     order = draws.permutation(len(rows[1]))
     for at in range(0, len(order), BATCH):
-        x, y = (part[order[at : at + BATCH]] for part in rows)
+        chosen = order[at : at + BATCH]
+        x, y = rows[0][chosen], rows[1][chosen]
         model = model - rate / len(y) * (x.T @ _residual(model, x, y))
     return model
 

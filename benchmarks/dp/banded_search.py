@@ -39,7 +39,8 @@ def measure(
 
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     work.mkdir(parents=True, exist_ok=True)
-    storage, rows = JournalStorage(JournalFileBackend(str(work / "banded-search.log"))), []
+    storage = JournalStorage(JournalFileBackend(str(work / "banded-search.log")))
+    rows: list[dict[str, Any]] = []
     for case, arms in banded_training.CASES.items():
         for arm in (arm for arm in arms if not arm.dropout):
             study = optuna.create_study(

@@ -99,7 +99,7 @@ def gap_closed(rows: list[dict[str, Any]]) -> float | None:
     scores = {row["arm"]: row["accuracy"] for row in rows}
     if not {"none", "independent", "banded"} <= scores.keys():
         return None
-    return 100 * (scores["banded"] - scores["independent"]) / (scores["none"] - scores["independent"])
+    return float(100 * (scores["banded"] - scores["independent"]) / (scores["none"] - scores["independent"]))
 
 
 def _row(case: str, arm: Arm, work: Path) -> dict[str, Any] | None:
@@ -127,7 +127,8 @@ class Falling(FedAvgM):
     def step(self, mean: Floats) -> Floats:
         falling = 1 - (self.taken / ROUNDS) ** self.power
         self.taken += 1
-        return falling * super().step(mean)
+        moved: Floats = falling * super().step(mean)
+        return moved
 
 
 def client_layer(arm: Arm) -> ClientDP:

@@ -22,7 +22,7 @@ from fl.round.kept import npz, read_npz
 from fl.round.reference import Tree
 from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
 from protocols.layers import PrivacyLayer
-from protocols.party_state import KEPT
+from protocols.party_state import KEPT, erase
 from protocols.policy import Policy
 from protocols.runtime import recall
 from protocols.session import Session
@@ -122,6 +122,11 @@ class MemoryEngine:
         return tuple(
             name for name in names if all(layer.comes(self.stores[name], scope, number) for layer in layers)
         )
+
+    def over(self, scope: str, owners: Collection[str]) -> None:
+        """Erase what clients keep of a run's layers whose last row is over."""
+        for store in self.stores.values():
+            erase(store, scope, owners)
 
     def lost(self, round: int) -> None:
         """A simulated round that was interrupted is played again: nothing of it left this process."""

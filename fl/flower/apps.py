@@ -110,7 +110,7 @@ def server_app(
     overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
     `secagg-timeout`. on_round: False ends the run (`Federation.fit`). on_result: gets what `fit` returns.
     erase: once the last round is over, clients erase what they kept from round to round; the run then cannot go on with
-    more rounds.
+    more rounds. Of layers that count their rows (correlated noise) they erase it in any case.
 
     The app raises Misuse, before anything is sent, for fewer than one round or a timeout that is not > 0.
     """

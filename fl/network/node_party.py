@@ -18,7 +18,7 @@ from protocols.errors import PolicyRefusal, ProtocolViolation, WireError
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party
-from protocols.party_state import erase
+from protocols.party_state import erase, expire
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from protocols.record import HEAD_PURPOSE
@@ -67,6 +67,7 @@ class NodeParty:
     def answer(self, request: Request, frames: list[bytes], shown: Any) -> tuple[Answer, list[bytes]]:
         """Return the answer to a request and its frames. shown: what came with it of a model."""
         began = time.perf_counter()
+        expire(self.site.store, time.time())
         out: list[Frame] = []
         if request.kind != HELLO:
             if request.recipient != self.site.name:
@@ -74,8 +75,9 @@ class NodeParty:
                 raise ProtocolViolation(f"a request for {wanted!r} came to {self.site.name!r}", "server")
             if request.kind == CLOSE:
                 self._keep_head(header := _header(request))
-                if header.terms.origin.run:  # it is over, says who may go on with it
-                    erase(self.site.store, header.terms.origin.scope)
+                if (origin := header.terms.origin).run:  # it is over, says who may go on with it
+                    counted = self.part_of(origin.layout.arrays).stack.counted
+                    erase(self.site.store, origin.scope, counted if header.terms.number else ("",))
             elif request.kind == WORK:
                 self._work(_header(request), shown)
             else:

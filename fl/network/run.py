@@ -50,7 +50,7 @@ def run_rounds(
     """Run the rounds that are left in the federation's output folder, and hand clients the record's last head.
 
     timeout: seconds per trip. on_round: False ends the run. erase: once the last round is over, clients erase what they
-    kept from round to round.
+    kept from round to round; of layers that count their rows (correlated noise) they do so in any case.
     """
     said = lambda: (AMPLIFIED,) if playing.coordinator.hidden else ()  # noqa: E731  # known once it is planned
     playing.engine = NetworkEngine(server, timeout, said, playing.coordinator.participants.spared)
@@ -65,8 +65,9 @@ def run_rounds(
     resume = folder is not None and checkpoint.begun(folder)
     server.wait(playing.coordinator.cohort(), timeout)
     result = playing.fit(rounds, resume=resume, on_round=after)
-    over = playing.coordinator.origin.run if erase and len(result.history) == rounds else ""
-    kept = server.farewell(playing.coordinator.run, min(timeout, 60.0), over)
+    ended = len(result.history) == rounds and (erase or playing.setup.stack.counted)
+    over = playing.coordinator.origin.run if ended else ""
+    kept = server.farewell(playing.coordinator.run, min(timeout, 60.0), over, whole=erase)
     if folder is not None:
         server.log(INFO, "%d clients keep the head %s of the run record", len(kept), server.head)
     return result

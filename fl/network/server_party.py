@@ -154,13 +154,17 @@ class ServerParty(ABC):
             self.log(INFO, "%d of %d clients are connected", len(found), needed)
             time.sleep(1.0)
 
-    def farewell(self, run: RunFacts | None, timeout: float, over: str = "") -> tuple[str, ...]:
+    def farewell(
+        self, run: RunFacts | None, timeout: float, over: str = "", whole: bool = True
+    ) -> tuple[str, ...]:
         """Hand every connected client the last head of the record; return the names of those who kept it. over: names
-        the run, if its clients shall erase what they kept from round to round.
+        the run, if its clients shall erase what they kept from round to round: the whole of it, or what layers kept
+        that need nothing after the run's last row, whose number is then told.
         """
         if run is None or (self.head == GENESIS and not over):
             return ()
-        directory, header = self.connected(), self.header(RoundTerms(self.origin(over), RunHeader.of(run)))
+        terms = RoundTerms(self.origin(over), RunHeader.of(run), number=0 if whole else run.rounds)
+        directory, header = self.connected(), self.header(terms)
         clients = directory.clients.items()
         requests = {node: Sent(sessionless(CLOSE, name, header)) for name, node in clients}
         replies = self.ask(requests, timeout, CLOSE)

@@ -16,6 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp import ClientDP, DistributedDP, Ledger
 from fl import Federation, FedSGD
 from fl.flower.messages import unpack_answer
+from fl.flower.site import load_site
 from fl.round.party_ledger import LEDGER
 from protocols.errors import Aborted, PolicyRefusal
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, Signal, SumFacts
@@ -128,3 +129,31 @@ def test_a_whole_run_with_a_lost_client_and_an_abandoned_row_gives_the_model_of_
     rows = [entry.round for entry in Ledger(tmp_path / "n1" / LEDGER).entries()]
     # also what was lost, or had no result
     assert rows == ([2, 4, 6] if make is clients else [1, 2, 3, 4, 5, 6])
+
+
+def _histories(folder: Path) -> list[str]:
+    """What nodes keep of rows, settled or not: raw clipped data."""
+    sites = [load_site(folder / f"n{n}", n, name) for n, name in enumerate(NAMES)]
+    return [name for site in sites for name in site.store.names() if name.endswith(("/settled", "/pending"))]
+
+
+def test_the_end_of_the_run_erases_what_is_left_with_a_node_that_misses_the_last_row(tmp_path: Path) -> None:
+    apps = {
+        n: (examples().client_app(site=tmp_path / f"n{n}"), {"partition-id": n}) for n in range(len(NAMES))
+    }
+    result = serve(DirectGrid(apps, after=loses(ROUNDS)), examples(), ROUNDS, timeout=0.5)
+    assert NAMES[1] not in result.history[-1].survivors
+    assert not _histories(tmp_path)
+
+
+def test_a_node_that_is_asked_too_late_has_erased_its_history_before_it_answers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("dp.distributed.HISTORY_SECONDS", -1.0)
+    apps = {
+        n: (examples().client_app(site=tmp_path / f"n{n}"), {"partition-id": n}) for n in range(len(NAMES))
+    }
+    first, second, *_ = serve(DirectGrid(apps), examples(), ROUNDS, timeout=0.5).history
+    assert not first.abandoned
+    assert second.abandoned
+    assert "batches of this run were erased" in str(second.refusals)

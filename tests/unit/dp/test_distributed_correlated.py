@@ -1,5 +1,6 @@
 """DistributedDP with correlated noise: integers, history, slots, refusals, and federations from data to statement."""
 
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -17,11 +18,13 @@ from dp.correlated.slots import batch, slots
 from dp.event_json import from_fact
 from dp.events import CorrelatedRow, DiscreteGaussianSum
 from fl import FedAvgM, Federation, FedSGD
+from fl.engines.memory import CLIENTS as KEPT_BY_CLIENTS
 from fl.engines.memory import MemoryEngine
 from fl.personal import erase
+from fl.round.kept import read_npz
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
-from protocols.layers import Contribution, RoundFacts, RunFacts
-from protocols.party_state import CLOSED, LASTING, Held
+from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.party_state import CLOSED, LASTING, Held, expire
 from protocols.party_state import erase as erase_kept
 from protocols.randomness import SecureRandom, SystemRandom
 from protocols.roundplan import RoundPlan
@@ -211,6 +214,19 @@ def test_a_party_that_was_told_to_erase_draws_no_batches_anew() -> None:
     assert not [name for name in store.names("kept/") if not name.endswith(LASTING)]  # nothing is kept again
 
 
+def test_history_dies_after_thirty_days_without_a_row() -> None:
+    """Whatever became of the run; who took rows stays known."""
+    run = Run(layer_of(**QUIET))
+    run.row(1, sums(1))
+    store, now = run.stores["c0"], time.time()
+    expire(store, now + 29 * 86_400)
+    assert _kept(store) == ["1"]
+    expire(store, now + 31 * 86_400)
+    assert [name.endswith(LASTING) for name in store.names("kept/")] == [True]
+    with pytest.raises(ProtocolViolation, match="was lost, erased"):
+        run.encoded(run.plan(2), "c0", sums(2)["c0"])
+
+
 def test_another_strategy_than_the_other_parties_is_refused() -> None:
     run = Run(layer_of(**QUIET))
     shown = {**run.stack.public(), CLOSED: dict(run.closed)}
@@ -374,6 +390,25 @@ def test_a_run_goes_on_and_its_end_erases_history(tmp_path: Path) -> None:
     assert not [
         name for store in again.engine.stores.values() for name in store.names("kept/") if "slots" in name
     ]
+
+
+class Leaves(PrivacyLayer):
+    """Toy: one client is lost in the last row, after its history was kept."""
+
+    name = "leaves"
+
+    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
+        if (facts.client, facts.number) == ("site-1", 12):
+            raise PolicyRefusal("lost")
+        return contribution
+
+
+def test_who_misses_the_last_row_keeps_no_history_either(tmp_path: Path) -> None:
+    run = federation(layer_of(min_survivors=2), Leaves(), SecAgg(dropout=0.25), output=tmp_path)
+    assert "site-1" not in run.fit(12).history[-1].survivors
+    assert isinstance(run.engine, MemoryEngine)
+    assert not [key for store in run.engine.stores.values() for key in _kept(store)]
+    assert not any("settled" in name or "pending" in name for name in read_npz(tmp_path / KEPT_BY_CLIENTS))
 
 
 def test_clients_in_turns_are_played_where_somebody_insists() -> None:
