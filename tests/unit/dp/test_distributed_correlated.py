@@ -22,7 +22,7 @@ from fl.engines.memory import CLIENTS as KEPT_BY_CLIENTS
 from fl.engines.memory import MemoryEngine
 from fl.personal import erase
 from fl.round.kept import read_npz
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, TooFewSurvivors
 from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.party_state import CLOSED, LASTING, Held, expire
 from protocols.party_state import erase as erase_kept
@@ -165,6 +165,15 @@ def test_an_abandoned_row_is_deleted_everywhere() -> None:
         given = sums(row)
         assert np.abs(run.row(row, given) - meant(given)).max() < 0.5
         assert not any("2" in _kept(store) for store in run.stores.values())
+
+
+def test_a_row_that_too_few_survive_is_not_opened() -> None:
+    run = Run(layer_of(**{**QUIET, "min_survivors": 3}))
+    run.row(1, sums(1))
+    with pytest.raises(TooFewSurvivors, match="2 clients are in the total, 3 are needed"):
+        run.row(2, sums(2, 50.0), NAMES[:2])
+    for row in (3, 4):
+        assert np.abs(run.row(row, given := sums(row)) - meant(given)).max() < 0.5
 
 
 def test_no_row_is_sent_twice_and_nobodys_terms_change() -> None:
@@ -390,6 +399,15 @@ def test_a_run_goes_on_and_its_end_erases_history(tmp_path: Path) -> None:
     assert not [
         name for store in again.engine.stores.values() for name in store.names("kept/") if "slots" in name
     ]
+
+
+def test_who_has_no_example_in_a_batch_sends_its_row_too() -> None:
+    """Three examples in four batches: one batch at least is empty, and history goes on through it."""
+    x = torch.randn(3, 6)
+    clients = {**loaders(), "site-0": DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=20)}
+    options: dict[str, Any] = {"strategy": FedSGD(lr=0.5), "loss": loss, "delta": 1e-5, "metrics": ()}
+    run = Federation(lambda: nn.Linear(6, 3), clients, privacy=[layer_of(), SecAgg()], **options)
+    assert [result.survivors for result in run.fit(12).history] == [tuple(clients)] * 12
 
 
 class Leaves(PrivacyLayer):
