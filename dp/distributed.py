@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from dp.sample.own_sum import OwnSum
 
 HISTORY_SECONDS = 30 * 86_400.0
-"""How long a party keeps its last sums for a row that does not come."""
+"""How long a party keeps its last sums for a row that does not come (`_told`)."""
 _FINE_BITS = 22
 _EDGE = 1 - 2.0**-6
 
@@ -182,7 +182,10 @@ class DistributedDP(DistributedPlan):
             if not self.amplify
             else f"coins within {self.correlation.bands} bands"
         )
-        return f"; correlated over rounds, {turns}: parties keep their last sums, sealed, for as long as C' has bands"
+        return (
+            f"; correlated over rounds, {turns}: parties keep their last sums, sealed, for as long as C' has bands, and 30 "
+            "days at most without a row"
+        )
 
     def kind(self, run: RunFacts | None) -> Event:
         return self._event(Plan(encoding.Grid(1.0, 2, 2.0**10, 2.0**20), 1, 1, 1))
