@@ -183,8 +183,8 @@ class DistributedDP(DistributedPlan):
             else f"coins within {self.correlation.bands} bands"
         )
         return (
-            f"; correlated over rounds, {turns}: parties keep their last sums, sealed, for as long as C' has bands, and 30 "
-            "days at most without a row"
+            f"; correlated over rounds, {turns}: parties keep their last sums, sealed, for as long as C' has bands, "
+            "and 30 days at most without a row"
         )
 
     def kind(self, run: RunFacts | None) -> Event:

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp import ClientDP, DistributedDP, Ledger
 from fl import Federation, FedSGD
 from fl.flower.messages import unpack_answer
-from fl.flower.site import load_site
+from fl.network.site import load_site
 from fl.round.party_ledger import LEDGER
 from protocols.errors import Aborted, PolicyRefusal
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, Signal, SumFacts
