@@ -7,7 +7,7 @@ accounted. Noise is drawn on the integer grid of the sum. Noise may be correlate
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
@@ -94,7 +94,8 @@ class ClientDP(PricedLayer):
 
     correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md); with min_separation,
     participations, bands and momentum as `dp.correlated.options.Correlation` takes them, and sampling "cyclic" or
-    "arrivals". Every client keeps to its separation by its own store. The server keeps past exact sums secret.
+    "arrivals". Every client keeps to its separation by its own store, and the server asks nobody whom an earlier
+    total forbids. The server keeps past exact sums secret.
     """
 
     name: ClassVar[str] = "client-dp"
@@ -171,7 +172,8 @@ class ClientDP(PricedLayer):
             return ""
         return (
             f"correlated over rounds, {self.correlation.separation} between two of one client, which every client "
-            "enforces in its own store; the server keeps past exact sums secret; "
+            "enforces in its own store, and the server by who was in which total; the server keeps past exact sums "
+            "secret; "
         )
 
     # -- public arithmetic --
@@ -187,6 +189,10 @@ class ClientDP(PricedLayer):
         if self.correlation is None:
             return True
         return self.correlation.attendance(self._rounds).comes(store, scope, self.name, number)
+
+    def may_ask(self, rows: Sequence[int], number: int) -> bool:
+        """What the server holds itself to: a client's store may have been put back."""
+        return self.correlation is None or self.correlation.attendance(self._rounds).allows(rows, number)
 
     def plan(self, run: RunFacts) -> None:
         if self.correlation is not None:

@@ -84,6 +84,7 @@ class Coordinator:
         self.tested: tuple[str, ...] = ()
         self.origin, self.config = Origin(), b""
         self.closed: dict[str, int] = {}
+        self._been: dict[str, set[int]] = {}
         self._sizes: dict[str, int] = {}
 
     # -- planning --
@@ -205,14 +206,22 @@ class Coordinator:
         return max(2, *sizes.values()) if sizes else None
 
     def choose(self, number: int) -> tuple[str, ...]:
-        """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it."""
+        """Return who is asked in a round: by the seed, or secretly where a layer claims amplification for it; nobody
+        whom a layer forbids to ask after the totals that it was in.
+        """
         drawn = self.setup.strategy.drawn_in(number)
         if self.hidden and drawn != number:
             raise StackError(
                 f"{self.setup.strategy.name} asks the clients of round {drawn} again, and a layer's price counts on a "
                 "secret choice in every round: take amplify=False"
             )
-        return self.participants.choose(drawn, secret=self.setup.stack.secret_sampling)
+        chosen = self.participants.choose(drawn, secret=self.setup.stack.secret_sampling)
+        layers, been = self.setup.stack.layers, self._been
+        return tuple(
+            name
+            for name in chosen
+            if all(layer.may_ask(sorted(been.get(name, ())), number) for layer in layers)
+        )
 
     # -- a round --
 
@@ -308,6 +317,8 @@ class Coordinator:
         if (buffers := self.setup.strategy.buffers) is not None:
             buffers.closed(result.asked, None if result.abandoned else self.reference())
         self.closed |= dict.fromkeys(result.survivors, result.number)
+        for name in result.survivors:
+            self._been.setdefault(name, set()).add(result.number)
 
     def sample(self) -> Broadcast:
         """Return a first round over as many clients as a round asks; over the fewest, where how many is withheld."""

@@ -8,7 +8,7 @@ run the same layer from the same options.
 """
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -355,6 +355,10 @@ class PrivacyLayer:
 
     def comes(self, store: Store, scope: str, number: int) -> bool:
         """Whether the party whose store this is may come to round `number` of the run `scope`, by its own rules."""
+        return True
+
+    def may_ask(self, rows: Sequence[int], number: int) -> bool:
+        """Whether the server may ask a party in round `number` that is in the totals of the rounds `rows`, rising."""
         return True
 
     def plan(self, run: RunFacts) -> None:

@@ -5,6 +5,7 @@ not back. The terms of the first row (C', clip, grid, and whose turns follow a r
 The record outlives the run, or a server could begin it anew. What does not belong here: what is sent, its price.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocols.codec import Record
@@ -31,7 +32,11 @@ class Attendance:
 
     def comes(self, store: Store, scope: str, owner: str, row: int) -> bool:
         """Whether this party may take `row` of the run `scope`: a device that comes by itself asks before it does."""
-        return not self._refusal(_read(store.get(_key(scope, owner))), row)
+        return self.allows(_read(store.get(_key(scope, owner))).rows, row)
+
+    def allows(self, rows: Sequence[int], row: int) -> bool:
+        """Whether a party that was in `rows`, rising, may be in `row`."""
+        return not self._refusal(rows, row)
 
     def take(self, facts: RoundFacts, owner: str, terms: bytes) -> None:
         """Take the round's row for `owner` (a layer's name), durably. terms: digest of C', clip and grid.
@@ -46,7 +51,7 @@ class Attendance:
             )
         with facts.store.transaction() as t:
             held = _read(t.get(_key(facts.scope, owner)))
-            if why := self._refusal(held, facts.number):
+            if why := self._refusal(held.rows, facts.number):
                 raise PolicyRefusal(f"{owner}: {facts.whose}: {why}; this party sends nothing in this row")
             if held.rows and held.terms != terms:
                 raise ProtocolViolation(
@@ -56,14 +61,14 @@ class Attendance:
                 )
             t.put(_key(facts.scope, owner), Rows(terms, (*held.rows, facts.number)).encode())
 
-    def _refusal(self, held: Rows, row: int) -> str:
-        last = held.rows[-1] if held.rows else None
+    def _refusal(self, rows: Sequence[int], row: int) -> str:
+        last = rows[-1] if rows else None
         if last is not None and row <= last:
             return f"row {last} was taken already, and rows rise: none is sent twice"
         if last is not None and row - last < self.separation:
             return f"row {last} was taken, and the next is row {last + self.separation} at the earliest"
-        if len(held.rows) >= self.participations:
-            return f"{len(held.rows)} rows were taken, as many as this run allows"
+        if len(rows) >= self.participations:
+            return f"{len(rows)} rows were taken, as many as this run allows"
         return ""
 
 

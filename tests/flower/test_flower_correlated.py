@@ -65,6 +65,11 @@ def clients() -> Federation:
     return made(layer, train=train, sampling="cyclic", fraction=0.5)
 
 
+def arrivals() -> Federation:
+    layer = ClientDP(noise_multiplier=1.0, clip=0.5, correlation="banded", min_separation=3)
+    return made(layer, train=train, sampling="arrivals", fraction=1.0)
+
+
 def examples() -> Federation:
     plan: dict[str, Any] = {"unit": "example", "examples": 8 * EXAMPLES, "batches": 3, "epochs": 2}
     layer = DistributedDP(noise_multiplier=1.0, correlation="banded", min_survivors=4, **plan)
@@ -157,3 +162,16 @@ def test_a_node_that_is_asked_too_late_has_erased_its_history_before_it_answers(
     assert not first.abandoned
     assert second.abandoned
     assert "batches of this run were erased" in str(second.refusals)
+
+
+@pytest.mark.filterwarnings("ignore:.*drown")
+def test_the_server_asks_no_node_whom_its_own_totals_forbid(tmp_path: Path) -> None:
+    """It does not ask for a node's refusal, whose store may have been put back. A row without a result is in no total:
+    there nodes refuse by themselves.
+    """
+    apps = {
+        n: (arrivals().client_app(site=tmp_path / f"n{n}"), {"partition-id": n}) for n in range(len(NAMES))
+    }
+    history = serve(DirectGrid(apps), arrivals(), ROUNDS, timeout=5.0).history
+    assert [row.number for row in history if row.survivors] == [1]
+    assert [row.number for row in history if row.asked] == [1, ABANDONED, 5, 6]

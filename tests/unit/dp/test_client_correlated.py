@@ -88,6 +88,36 @@ def test_devices_come_by_themselves_and_none_too_early() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:.*drown")
+@pytest.mark.parametrize("stopped", [None, 2])
+def test_the_server_asks_nobody_whom_its_own_totals_forbid(tmp_path: Path, stopped: int | None) -> None:
+    """Every client's store is put back, empty, after every round: what is left is what the server knows, also of the
+    rounds before it was stopped. The price is of rows that are 4 apart, at most 2 of a client.
+    """
+
+    def made() -> Federation:
+        layer = banded(participations=2)
+        return federation(layer, sampling="arrivals", fraction=1.0, seed=1, output=tmp_path / "run")
+
+    def put_back(run: Federation, last: int | None) -> Any:
+        def after(result: Any) -> bool:
+            assert isinstance(run.engine, MemoryEngine)
+            run.engine.stores.clear()
+            return result.number != last
+
+        return after
+
+    run = made()
+    run.fit(14, on_round=put_back(run, stopped))
+    if stopped is not None:
+        run = made()
+        run.fit(14, resume=True, on_round=put_back(run, None))
+    history = run.result.history
+    for name in map(str, range(CLIENTS)):
+        assert [result.number for result in history if name in result.survivors] == [1, 5]
+        assert [result.number for result in history if name in result.asked] == [1, 5]
+
+
+@pytest.mark.filterwarnings("ignore:.*drown")
 def test_a_client_asked_too_early_refuses_and_sends_nothing() -> None:
     """The server breaks its own plan: the same groups are asked in every round."""
     run = federation(banded())
