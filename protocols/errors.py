@@ -63,6 +63,10 @@ class TooFewSurvivors(Aborted):
     """Fewer parties than the threshold answered a stage."""
 
 
+class NoResult(SecAggError):
+    """A run is over and none of its rounds has a total: there is no model but the one that it began with."""
+
+
 class StoreError(SecAggError):
     """A party's store cannot be read or written; the previous state is whole."""
 

@@ -1,4 +1,5 @@
 """`make flower-demo`: a whole deployment on this machine, from keys to the closing table, and nothing left running.
+What it wrote stays below `runs`.
 
 A SuperLink with TLS and node authentication and five SuperNodes on the loopback, each with its own files; the app
 beside this file is submitted to them as `flwr run` does it.
@@ -6,9 +7,9 @@ beside this file is submitted to them as `flwr run` does it.
 
 import signal
 import sys
-import tempfile
 import time
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 APP = Path(__file__).resolve().parent
@@ -32,6 +33,8 @@ STAGE_SECONDS = (
     600.0  # only a node that is gone costs it; a busy machine needs minutes to start five processes
 )
 RUN_SECONDS = 3600.0
+TELL_SECONDS = 15.0
+"""Where there is no terminal to show a bar on."""
 
 
 @dataclass
@@ -46,44 +49,44 @@ class Shown:
 def main() -> None:
     # leaving stops everything, however it is asked for
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    console = Console()
-    with tempfile.TemporaryDirectory(prefix="secagg-flower-demo-") as name:
-        folder = Path(name)
-        run = folder / "run"
-        console.print("starting a SuperLink (TLS, node authentication) and five SuperNodes on the loopback")
-        with Loopback(folder, len(SITES), policy={"min_cohort": 3, "threat": "malicious"}) as deployment:
-            files = deployment.files
-            config = {
-                "num-server-rounds": ROUNDS,
-                "output": str(run),
-                "secagg-roster": str(files.roster),
-                "secagg-authority": files.authority_key.hex(),
-                "secagg-identity": str(files.server_identity),
-                "secagg-timeout": STAGE_SECONDS,
-            }
-            run_id = deployment.submit(APP, config)
-            follow(console, deployment, run_id, run)
-            kept = (folder / "keys" / SITES[0] / "kept-head.txt").read_text().strip()
-            verdict = verify_record(run / FILE_NAME, server_key(files.folder), kept)
-            console.print(f"run record: {verdict.level}, against the head that {SITES[0]} kept")
-        result = load(run)
-        with console.status("the same without privacy layers, in memory"):
-            plain = make_federation(privacy=[]).fit(ROUNDS)
-        print_closing(
-            console,
-            Shown(len(SITES), ("secagg+: malicious model, reused keys",), str(run)),
-            result,
-            plain,
-            None,
-            run,
-        )
-        waiting = sum(entry.seconds.get("waiting", 0.0) for entry in result.history)
-        console.print(f"seconds waiting for polling, transport and processes to start: {waiting:.1f}")
+    console, began = Console(), time.monotonic()
+    folder = Path("runs", f"{datetime.now():flower-demo-%Y%m%d-%H%M%S}").resolve()
+    run = folder / "run"
+    folder.mkdir(mode=0o700, parents=True)
+    console.print("starting a SuperLink (TLS, node authentication) and five SuperNodes on the loopback")
+    with Loopback(folder, len(SITES), policy={"min_cohort": 3, "threat": "malicious"}) as deployment:
+        files = deployment.files
+        config = {
+            "num-server-rounds": ROUNDS,
+            "output": str(run),
+            "secagg-roster": str(files.roster),
+            "secagg-authority": files.authority_key.hex(),
+            "secagg-identity": str(files.server_identity),
+            "secagg-timeout": STAGE_SECONDS,
+        }
+        run_id = deployment.submit(APP, config)
+        console.print(f"the app is submitted; {ROUNDS} rounds of two or three trips follow")
+        follow(console, deployment, run_id, run)
+        kept = (folder / "keys" / SITES[0] / "kept-head.txt").read_text().strip()
+        verdict = verify_record(run / FILE_NAME, server_key(files.folder), kept)
+        console.print(f"run record: {verdict.level}, against the head that {SITES[0]} kept")
+    result = load(run)
+    with console.status("the same without privacy layers, in memory"):
+        plain = make_federation(privacy=[]).fit(ROUNDS)
+    shown = Shown(len(SITES), ("secagg+: malicious model, reused keys",), str(run))
+    print_closing(console, shown, result, plain, None, run)
+    waiting, took = (
+        sum(entry.seconds.get("waiting", 0.0) for entry in result.history),
+        time.monotonic() - began,
+    )
+    console.print(
+        f"{took:.0f} s, of which {waiting:.0f} waiting for polling, transport and processes to start"
+    )
 
 
 def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> None:
     """Show each round when it is over, until the run ends."""
-    shown = 0
+    shown, told = 0, time.monotonic()
     with Progress(console=console, transient=True) as bar:
         task = bar.add_task("rounds", total=ROUNDS)
         deadline = time.monotonic() + RUN_SECONDS
@@ -93,6 +96,9 @@ def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> No
                 bar.console.print(round_line(result), highlight=False)
             shown = len(history)
             bar.update(task, completed=shown)
+            if not console.is_terminal and time.monotonic() - told > TELL_SECONDS:
+                told = time.monotonic()
+                console.print(f"{shown} of {ROUNDS} rounds are over; nodes are asked, trip by trip")
             if time.monotonic() > deadline or deployment.ended(run_id):
                 break
             time.sleep(0.5)

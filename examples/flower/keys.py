@@ -95,21 +95,31 @@ def make_deployment(
     authority = make_identity("authority", folder / "authority")
     server = make_identity("server", folder / "server")
     members = [Member("server", "server", server.public)]
-    files = []
     for index in range(nodes):
         name = f"site-{index + 1}"
         identity = make_identity(name, folder / name)
-        auth, public, transport = make_node_key(name, folder / name)
-        members.append(Member(name, "client", identity.public, transport))
-        files.append(NodeFiles(name, folder / name / f"{name}.key", auth, public))
+        members.append(Member(name, "client", identity.public, make_node_key(name, folder / name)[2]))
+    make_tls(folder / "tls", hosts)
     save_roster(SignedRoster.sign(Roster.of(federation, 1, members), authority), folder / "roster.json")
+    return deployment_in(folder)
+
+
+def deployment_in(folder: Path) -> Deployment:
+    """Return the files of the test deployment that was made in `folder`."""
+    members = SignedRoster.load(folder / "roster.json").roster.with_role("client")
+    named = [(m.name, folder / m.name) for m in members]
+    named.sort(key=lambda node: int(node[0].partition("-")[2]))
+    tls = folder / "tls"
     return Deployment(
         folder=folder,
-        tls=make_tls(folder / "tls", hosts),
+        tls=TlsFiles(tls / "ca.pem", tls / "server.pem", tls / "server-tls.key"),
         server_identity=folder / "server" / "server.key",
         authority=folder / "authority" / "authority.key",
         roster=folder / "roster.json",
-        nodes=tuple(files),
+        nodes=tuple(
+            NodeFiles(name, at / f"{name}.key", at / f"{name}.auth", at / f"{name}.auth.pub")
+            for name, at in named
+        ),
     )
 
 

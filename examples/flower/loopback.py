@@ -20,19 +20,21 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
-from examples.flower.keys import Deployment, NodeFiles, make_deployment, write_site
+from examples.flower.keys import Deployment, NodeFiles, deployment_in, make_deployment, write_site
 from fl.network.site import CONFIG_KEY
 from protocols.errors import Misuse, SecAggError
 
 HOST = "127.0.0.1"
 CONNECTION = "loopback"
 START_SECONDS = 60.0
+_JOINED = "SuperNode ID: "
+"""What a SuperNode logs once its SuperLink took it."""
 _PRCTL = ctypes.CDLL(None).prctl
 _SET_PARENT_DEATH_SIGNAL = 1
 _ENVIRONMENT = {
     "FLWR_TELEMETRY_ENABLED": "0",
     "FLWR_DISABLE_UPDATE_CHECK": "1",
-    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.25",
+    "FLWR_SUPEREXEC_TASK_POLL_INTERVAL": "0.05",
     "OMP_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
     "PYTHONDONTWRITEBYTECODE": "",
@@ -163,7 +165,10 @@ class Loopback:
         path: tuple[Path, ...] = (),
     ) -> None:
         self.folder = folder
-        self.files: Deployment = make_deployment(folder / "keys", nodes)
+        keys = folder / "keys"  # a deployment that is there goes on, with a SuperLink that knows of nothing
+        known = (keys / "roster.json").exists()
+        self.files: Deployment = deployment_in(keys) if known else make_deployment(keys, nodes)
+        (folder / "superlink.db").unlink(missing_ok=True)
         self.port = free_port()
         self._node_config = node_config
         for node in self.files.nodes:
@@ -195,6 +200,22 @@ class Loopback:
             self.flwr("supernode", "register", str(node.auth_public), CONNECTION)
         for process in self.nodes.values():
             process.start()
+
+    def restart(self, name: str, seconds: float = 4 * START_SECONDS) -> None:
+        """Start a SuperNode that was killed, again and again until its SuperLink takes it: for a minute that holds the
+        old session, and turns the new one away. Raises DeploymentError after `seconds`.
+        """
+        node, deadline = self.nodes[name], time.monotonic() + seconds
+        told = node.log.read_text(errors="replace").count(_JOINED)
+        while True:
+            node.start()
+            while node.alive and time.monotonic() < deadline:
+                if node.log.read_text(errors="replace").count(_JOINED) > told:
+                    return
+                time.sleep(0.2)
+            if time.monotonic() > deadline:
+                raise DeploymentError(f"{name} was turned away for {seconds:g} s:\n{node.tail()}")
+            time.sleep(2.0)
 
     def wait_for_superlink(self) -> None:
         """Wait until the SuperLink accepts connections."""

@@ -16,6 +16,7 @@ from typer import Argument, Option
 
 from fl.cli import output
 from fl.cli.init import PROJECT
+from fl.round.result import require_total
 from fl.run_config import RunConfig, make_config
 from protocols.errors import Misuse, SecAggError
 
@@ -72,8 +73,7 @@ def run(
         result, engine_seen = execute(parts, folder, resume, view)
     plain = view.plain_run(parts) if (compare or demo) else None
     view.close(result, plain, engine_seen, folder)
-    if all(entry.abandoned for entry in result.history):
-        raise SecAggError(f"every round was abandoned: {result.history[-1].abandoned}")
+    require_total(result.history)
 
 
 def _signature() -> inspect.Signature:

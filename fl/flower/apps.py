@@ -31,6 +31,7 @@ from fl.network.server_party import server_files
 from fl.network.site import Site
 from fl.registry import layers_of
 from fl.round import Tree
+from fl.round.result import require_total
 from fl.run_result import Result
 from protocols.errors import Misuse
 from protocols.identity import Identity, SignedRoster
@@ -108,7 +109,8 @@ def server_app(
     signed roster (`Site.signed`, None without one). timeout: seconds per message trip
     (default: the federation's `client_timeout`, else 600). The run configuration
     overrides: `num-server-rounds`, `output`, and paths `secagg-roster`, `secagg-authority`, `secagg-identity`, and
-    `secagg-timeout`. on_round: False ends the run (`Federation.fit`). on_result: gets what `fit` returns.
+    `secagg-timeout`. on_round: False ends the run (`Federation.fit`). on_result: gets what `fit` returns; without it
+    the app raises NoResult for a run whose rounds were all abandoned.
     erase: once the last round is over, clients erase what they kept from round to round; the run then cannot go on with
     more rounds. Of layers that count their rows (correlated noise) they erase it in any case.
 
@@ -135,6 +137,8 @@ def server_app(
         result = run_rounds(playing, server, planned, limit, on_round, erase)
         if on_result:
             on_result(result)
+        else:
+            require_total(result.history)
 
     return app
 

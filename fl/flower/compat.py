@@ -2,8 +2,8 @@
 
 What belongs here: error replies, the node list, what tells a simulation, the allow-list of strategies and what these
 keep, checking an app's bundle, and every name that flwr does not list in an `__all__`: the rest of `fl.flower` takes
-those from here. What does not: anything else. Written against 1.41; the extra `flower` ends there, and a slow test runs
-against whatever newer version is installed.
+those from here. What does not: anything else. Written against 1.41 and 1.42; the extra `flower` ends
+there, and a slow test runs against the newest version that an index has.
 """
 
 import sys

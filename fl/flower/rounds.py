@@ -103,7 +103,7 @@ class ProtectedRounds:
                 WARNING,
                 "no secure sum is listed: the server reads every client's update (privacy=[SecAggPlus()])",
             )
-        self.account.run = self.server.federation()[0]
+        self.account.run = self.server.state.name()
         self.state = RunState(options.store, options.stack, account)
         self.protection: Protection | None = self.state.resume(kept)
 

@@ -26,6 +26,8 @@ from protocols.summation import SecureSum
 
 HELLO_SECONDS = 60.0
 POLL_SECONDS = 0.1
+PATIENCE, LONGEST = 4, 3600.0
+"""How many times the seconds of a trip a busy federation is given, and the seconds that no trip outlasts by that."""
 
 
 class GridParty(ServerParty):
@@ -49,6 +51,7 @@ class GridParty(ServerParty):
         super().__init__(protocol, store, roster, identity, log, layout)
         self.grid, self.poll, self.names = grid, poll, names
         self._said: dict[Node, str] = {}
+        self._slowest, self._unanswered = 0.0, dict[str, tuple[str, float]]()
         self._warned: set[object] = set()
 
     @property
@@ -66,23 +69,48 @@ class GridParty(ServerParty):
         records = {**(sent.shown or {}), **pack(sent.request, sent.frames, self.identity)}
         return Message(RecordDict(records), int(node), "train", ttl=seconds, group_id=group)
 
-    def ask(self, requests: Mapping[Node, Sent], seconds: float, group: str) -> Iterator[Reply]:
-        messages = [self.message(node, sent, seconds, group) for node, sent in requests.items()]
+    def ask(
+        self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
+    ) -> Iterator[Reply]:
+        """As `ServerParty.ask`. It waits longer than `seconds`, up to `PATIENCE` times as long, where the slowest node
+        took more than half of that the last time, or fewer than `needed` have answered. What comes later is noted.
+        """
+        most = max(seconds, min(PATIENCE * seconds, LONGEST))
+        messages = [self.message(node, sent, most, group) for node, sent in requests.items()]
         pending = {message_id for message_id in self.grid.push_messages(messages) if message_id}
-        waiting = set(requests)
-        deadline = time.monotonic() + seconds
+        waiting, began = set(requests), time.monotonic()
+        usual = min(most, max(seconds, 2 * self._slowest))
+        self._slowest /= 2  # a slow trip is forgotten again
         while pending and waiting:
+            deadline = began + (usual if len(requests) - len(waiting) >= needed else most)
             late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
-            for reply in list(self.grid.pull_messages(list(pending))):
-                pending.discard(reply.metadata.reply_to_message_id)
-                node = reply.metadata.src_node_id
+            for reply in list(self.grid.pull_messages([*pending, *self._unanswered])):
+                asked, node = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
+                if asked in self._unanswered:
+                    self._note_late(node, *self._unanswered.pop(asked))
+                    continue
+                pending.discard(asked)
                 if node in waiting:
                     waiting.discard(node)
+                    self._slowest = max(self._slowest, time.monotonic() - began)
                     yield Reply(node, failure_of(reply), partial(_opened, reply))
             if late:
                 break
             if pending and waiting:
                 time.sleep(min(self.poll, max(0.0, deadline - time.monotonic())))
+        left = {mid: asked for mid, asked in self._unanswered.items() if began - asked[1] < LONGEST}
+        self._unanswered = left | dict.fromkeys(pending, (group, began))
+
+    def _note_late(self, node: Node, group: str, began: float) -> None:
+        """Note an answer to an earlier trip: the node is told with its next request."""
+        self.late[node] = time.monotonic() - began
+        log(
+            WARNING,
+            "node %d answered a trip of round %s after %.0f s, too late",
+            node,
+            group,
+            self.late[node],
+        )
 
     def connected(self) -> Directory:
         """Return who is connected now: by the roster, else by the names that nodes say, else by node ids."""

@@ -132,7 +132,8 @@ class PrivateStrategy(Strategy):
         timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
         Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
         more rounds than its noise was calibrated for.
-        SecAggError when clients can only repeat updates that have left them (`fl.network.engine.STUCK`).
+        SecAggError when clients can only repeat updates that have left them (`fl.network.engine.STUCK`), NoResult when
+        every round was abandoned.
         """
         num_rounds = arguments.whole("num_rounds", num_rounds, 0)
         limit = TRIP_SECONDS if timeout is None else arguments.positive("timeout", timeout)

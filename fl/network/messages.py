@@ -14,7 +14,7 @@ from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
 
-VERSION = 7
+VERSION = 8
 HELLO, WORK, START, STEP, CLOSE = "hello", "work", "start", "step", "close"
 EVALUATED = "evaluated"
 """Names the record of a model that is evaluated and not trained, by which a party tells the two apart."""
@@ -46,6 +46,7 @@ class Header(Record):
 class Request(Record):
     """Server to one party. kind: hello (say your name), work (train on this model until a sum asks for it), start (with
     header and model), step, or close (a last head to keep).
+    late: after how many seconds an answer of this party's came too late, the last time (0: it did not).
     """
 
     version: int
@@ -57,6 +58,7 @@ class Request(Record):
     index: int
     header: Header | None
     frames: int
+    late: float = 0.0
     signature: bytes = field(default=b"", repr=False)
 
 

@@ -119,7 +119,7 @@ class NodeParty:
         session = own.session(broadcast, claimed, header.terms)
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")
-        site.enter_round(federation, session.round, session.context, Begun(session, arrays).encode())
+        site.enter_round(origin, session.round, session.context, Begun(session, arrays).encode())
         if request.role == "client":
             first = own.begin(broadcast, session, request.index, work, federation)
         else:

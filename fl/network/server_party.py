@@ -67,6 +67,7 @@ def server_files(
 
 class ServerParty(ABC):
     """The server of one run; a framework makes it able to send. head: the record's last head (64 hexadecimal digits).
+    late: after how many seconds a node's answer came too late, which it is to be told.
 
     store: its own. roster: signed and verified, or None. log: where it says what it does, as `logging.Logger.log`.
     """
@@ -83,6 +84,7 @@ class ServerParty(ABC):
         self.protocol, self.state, self.log = protocol, ServerFacts(store), log
         self.roster, self.identity = roster, identity
         self.layout, self.head, self.series = layout or ModelLayout(), GENESIS, ""
+        self.late: dict[Node, float] = {}
         self.forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
 
     def beside(self, protocol: SecureSum) -> Self:
@@ -138,9 +140,12 @@ class ServerParty(ABC):
         """Return a model as it travels. config: what every node is shown beside it."""
 
     @abstractmethod
-    def ask(self, requests: Mapping[Node, Sent], seconds: float, group: str) -> Iterator[Reply]:
+    def ask(
+        self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
+    ) -> Iterator[Reply]:
         """Send one message each to some nodes, signed by this server; yield the replies as they arrive, at most one per
-        node. It ends when all are there or `seconds` have passed; a node that is asked and silent yields nothing.
+        node. It ends when all are there or `seconds` have passed; an engine may wait longer, within a bound, while
+        fewer than `needed` have answered. A node that is asked and silent yields nothing.
         """
 
     @abstractmethod

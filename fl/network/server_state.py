@@ -70,7 +70,7 @@ class ServerFacts:
             return t.counter(_NUMBER)
 
     def name(self) -> str:
-        """Return the name under which clients count sessions where no roster names the federation."""
+        """Return this run's name, under which clients count its sessions; without a roster, the federation's too."""
         with self.store.transaction() as t:
             name = t.get(_NAME)
             if name is None:

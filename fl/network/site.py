@@ -26,6 +26,7 @@ from typing import Any
 from fl.account import DEFAULT_DELTA
 from fl.arguments import checked
 from fl.credentials import read_public
+from fl.round import Origin
 from fl.round.party_ledger import PartyLedger
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreError
 from protocols.identity import Identity, Roster, SignedRoster
@@ -93,16 +94,16 @@ class Site:
         if strangers := [name for name in clients if name not in known]:
             raise PolicyRefusal(f"roster: {strangers[0]!r} is in the session and not on the roster")
 
-    def enter_round(self, federation: str, number: int, context: bytes, session: bytes) -> None:
-        """Take part in session `number` of a federation at most once, durably, and keep its public facts.
+    def enter_round(self, origin: Origin, number: int, context: bytes, session: bytes) -> None:
+        """Take part in session `number` of a run at most once, durably, and keep its public facts.
 
         Whatever is left of the federation's session before is of no use any more and goes; sessions of other
         federations stay. Raises ProtocolViolation for an old number.
         """
-        current = f"flower/current/{hashlib.sha256(federation.encode()).hexdigest()}"
+        current = f"flower/current/{hashlib.sha256(origin.federation.encode()).hexdigest()}"
         try:
             with self.store.transaction() as t:
-                t.advance(f"flower/round/{federation}", number)
+                t.advance(f"flower/round/{origin.scope}", number)
                 if (left := t.get(current)) is not None:
                     t.delete(session_key(left))
                     t.delete(f"session/{left.hex()}")  # where `protocols.runtime` keeps this party's state
@@ -110,7 +111,9 @@ class Site:
                 t.put(session_key(context), session)
         except AlreadyDone:
             raise ProtocolViolation(
-                f"round {number} is not after the last one that this node took part in", "server"
+                f"session {number} of this run is not after the last one that this node took part in: the server's "
+                "state was put back from a copy, or the run is played twice; begin a new run, in another folder",
+                "server",
             ) from None
 
 

@@ -66,10 +66,11 @@ class SumOverNetwork:
             asked = AskedRound(session.round, self.header.terms.number, session.context, session.roster)
             self.server.state.inputs_asked(asked)
         requests, parties = self._requests(stage.name, queue)
+        needed = min(len(requests), self.server.protocol.demands(session).survivors)
         down = sum(len(frame.to_wire()) for frame in queue)
         answers: list[Answer] = []
         up, silent = 0, set(parties)
-        for reply in self.server.ask(requests, self.timeout, f"round {session.round}"):
+        for reply in self.server.ask(requests, self.timeout, str(self.header.terms.number), needed):
             node = reply.node
             silent.discard(node)
             taken = time.perf_counter()
@@ -105,14 +106,14 @@ class SumOverNetwork:
                 continue
             self._names[party], node = found
             nodes[node] = party
-            contents[node] = self._pack(stage, party, found[0], wire)
+            contents[node] = self._pack(stage, party, found[0], wire, self.server.late.pop(node, 0.0))
         return contents, nodes
 
-    def _pack(self, stage: str, party: Party, name: str, frames: list[bytes]) -> Sent:
+    def _pack(self, stage: str, party: Party, name: str, frames: list[bytes], late: float) -> Sent:
         first = party not in self._begun
         self._begun.add(party)
         kind, header = (START, self.header) if first else (STEP, None)
-        request = Request(VERSION, kind, self.session.context, stage, name, *party, header, len(frames))
+        request = Request(VERSION, kind, self.session.context, stage, name, *party, header, len(frames), late)
         return Sent(request, frames, self.content(name) if first else None)
 
     def _read(self, reply: Reply, name: str) -> tuple[Answer | None, list[bytes]]:

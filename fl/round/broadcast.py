@@ -15,7 +15,6 @@ from fl.round.hidden import plays_nobody
 from fl.round.manifest import LEAST_ALIKE, Manifest
 from fl.round.reference import Reference
 from fl.round.terms import Origin, RoundTerms, RunHeader
-from protocols.codec import Record
 from protocols.errors import Aborted, CapacityError, Misuse, TooFewSurvivors
 from protocols.layers import Coordinate, Public, PublicValues, RoundFacts, RunFacts
 from protocols.roundplan import RoundPlan
@@ -32,26 +31,11 @@ NOWHERE = Origin()
 
 
 @dataclass(frozen=True, eq=False)
-class Shown(Record):
-    """All that clients of one sum are shown, as it is digested. model: the reference's digest, or the manifest's.
-    config: a digest of the configuration.
-    """
-
-    terms: RoundTerms
-    model: bytes
-    config: bytes
-
-    def digest(self) -> bytes:
-        """SHA-256 over all of it (32 bytes)."""
-        return hashlib.sha256(b"secagg shown v3\0" + self.encode()).digest()
-
-
-@dataclass(frozen=True, eq=False)
 class Broadcast:
     """What every client of one sum is shown.
 
     number: the round's, from 1. clients: the names of those asked, in roster order. reference: the model. plan: the
-    round's arithmetic. terms: what clients act on besides the model. digest: binds all of it into the session's context
+    round's arithmetic. terms: what clients act on. digest: binds all of it into the session's context
     (32 bytes). metrics: names of training metrics that are summed in the vector. bases: with a manifest, the model that
     each client started from, for whoever shows it to them. alike: how many clients of each this party wants in a total.
     """
@@ -159,8 +143,8 @@ def open_round(
     count.require(plan, counts, _noisy(plan))
     header = RunHeader.of(run)
     parts = PublicValues.of(facts.public), tuple(counts), stack.options, plan.planned(header.facts())
-    terms = RoundTerms(origin, header, number, name, *parts, manifest)
-    digest = plan.digest(Shown(terms, root, hashlib.sha256(config).digest()).digest())
+    terms = RoundTerms(origin, header, number, name, *parts, manifest, root, hashlib.sha256(config).digest())
+    digest = plan.digest(terms.digest())
     return Broadcast(
         number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {}, alike
     )

@@ -301,7 +301,8 @@ class RunFiles:
         self.record.close()
 
     def _follow(self, kept: KeptRun) -> str:
-        write_atomic(self.folder / self.model, self.encoder(kept), 0o644)
+        if any(result.abandoned is None for result in kept.history):  # else it is no result
+            write_atomic(self.folder / self.model, self.encoder(kept), 0o644)
         self._write_metrics(kept)
         if kept.statement is not None:
             text = json.dumps(kept.statement, indent=2) + "\n"

@@ -58,8 +58,7 @@ class RoundParty:
             )
         if broadcast.digest != claimed.model:
             raise ProtocolViolation(
-                "the model, configuration or layers that this node was shown are not those of the session (what of a "
-                "Federation's model does not train is made at each side, and must be alike)",
+                "the session is not bound to the round that came with it, but to other terms or layers",
                 "server",
             )
         if broadcast.manifest is not None:
@@ -93,7 +92,10 @@ class RoundParty:
         events = party_events(broadcast.plan, self.name)  # as the layers know them now: exactly
         self.sent_again = self.store.marked(spending(update))
         if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
-            raise SpentUpdate("this update left this client once; it is not sent a second time")
+            raise SpentUpdate(
+                "this update left this client once; it is not sent a second time: let training depend on the round, or "
+                "on a seed of the run, or allow it by `allow_resend` in this client's own policy"
+            )
         self.ledger.charge(events, limit, run=run, round=broadcast.number, again=self.sent_again)
         protocol, policy = self.stack.secure_sum, self.policy
         return lambda memory: protocol.client(

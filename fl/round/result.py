@@ -1,7 +1,10 @@
 """What one round did, for people and for the run's files. No vectors, no names' secrets."""
 
+from collections import Counter
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+from protocols.errors import NoResult
 from protocols.guarantee import Guarantee, only_epsilon
 
 
@@ -72,3 +75,15 @@ class RoundResult:
     def epsilon(self) -> float | None:
         """The only guarantee's epsilon, None without DP. Raises Misuse where there are several."""
         return only_epsilon(self.guarantees)
+
+
+def require_total(history: Sequence[RoundResult]) -> None:
+    """Raises NoResult, with what most parties said last, where rounds were played and none of them has a total."""
+    if not history or any(result.abandoned is None for result in history):
+        return
+    said = Counter(history[-1].refusals.values()).most_common(1)
+    shown = "".join(f" ({count} parties: {why})" for why, count in said)
+    raise NoResult(
+        f"every round was abandoned, {len(history)} of {len(history)}, the last: {history[-1].abandoned}{shown}. The "
+        "model is the one that it began with, and none was saved; the log says more of each round"
+    )

@@ -1,4 +1,4 @@
-"""The terms of a round: one record of everything that a client acts on besides the model and its configuration.
+"""The terms of a round: one record of everything that a client acts on; of model and configuration, the digests.
 
 Its bytes are in the digest that every session binds, field by field as they stand: a field that is added here is bound
 without another line. A node computes the terms for itself and refuses those that differ by name. What does not belong
@@ -78,7 +78,8 @@ class RoundTerms(Record):
     number: the round's, from 1 (0: of no round). name: which of the round's sums it is. public: what layers and the
     strategy broadcast. counts: integers that every client reports. options, events: what the layers were made with and
     what they plan to spend (`Stack.options`, `RoundPlan.planned`). manifest: where clients started from different
-    models. Raises Misuse for a number below 0.
+    models. model: the reference's digest, or the manifest's; configuration: the training configuration's (empty where
+    nothing is shown). Raises Misuse for a number below 0.
     """
 
     origin: Origin
@@ -90,6 +91,12 @@ class RoundTerms(Record):
     options: dict[str, str] = field(default_factory=dict)
     events: tuple[str, ...] = ()
     manifest: Manifest | None = None
+    model: bytes = b""
+    configuration: bytes = b""
+
+    def digest(self) -> bytes:
+        """SHA-256 over all of it (32 bytes)."""
+        return hashlib.sha256(b"secagg shown v4\0" + self.encode()).digest()
 
     def __post_init__(self) -> None:
         if self.number < 0:
@@ -102,8 +109,8 @@ class RoundTerms(Record):
         said, expected = _parts(self), _parts(own)
         for name in (k for k in {**said, **expected} if said.get(k) != expected.get(k)):
             raise ProtocolViolation(
-                f"{name}: this node has {expected.get(name, 'none')}, the server says {said.get(name, 'none')}: both "
-                "sides must be made with the same layers, options and rounds",
+                f"{name}: this node has {expected.get(name, 'none')}, the server says {said.get(name, 'none')}: "
+                + _ALIKE.get(name, "both sides must be made with the same layers, options and rounds"),
                 "server",
             )
         if not 1 <= self.number <= self.run.rounds:
@@ -111,6 +118,13 @@ class RoundTerms(Record):
                 f"expected a round from 1 to {self.run.rounds}, which were planned, the server says {self.number}",
                 "server",
             )
+
+
+_ALIKE = {
+    "model": "every node must be sent the same one, and what of a Federation's model does not train, which each side "
+    "makes for itself, must be alike",
+    "configuration": "every node must be sent the same one",
+}
 
 
 def _parts(terms: RoundTerms) -> dict[str, object]:
@@ -123,5 +137,6 @@ def _parts(terms: RoundTerms) -> dict[str, object]:
         elif isinstance(value, dict):
             found |= value
         else:
-            found[name] = value.encode().hex() if isinstance(value, PublicValues) else value
+            shown = value.encode() if isinstance(value, PublicValues) else value
+            found[name] = shown.hex() if isinstance(shown, bytes) else shown
     return found

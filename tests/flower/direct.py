@@ -4,6 +4,7 @@ Real processes are in test_flower_deployment*.py; here every order of events can
 """
 
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from flwr.supercore.task_identity import TaskIdentity
 
 from examples.flower.keys import make_deployment, write_site
 from fl.flower.arrays import arrays_of, tree_of
+from fl.flower.strategy import PrivateStrategy
+from protocols.errors import NoResult
 from protocols.identity import Identity, Roster, SignedRoster
 
 Before = Callable[[int, Message], Message | None]
@@ -184,6 +187,12 @@ def rostered(
 def pem(openssh: Path) -> bytes:
     key = serialization.load_ssh_public_key(openssh.read_bytes())
     return key.public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+
+
+def play_out(strategy: PrivateStrategy, grid: Grid, *given: Any, **named: Any) -> None:
+    """Run a strategy that may end without a single total: its history says why."""
+    with suppress(NoResult):
+        strategy.start(grid, *given, **named)
 
 
 def fedavg(nodes: int, **named: Any) -> FedAvg:

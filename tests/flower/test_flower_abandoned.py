@@ -18,7 +18,7 @@ from protocols.errors import Aborted
 from protocols.layers import Aggregate, PrivacyLayer, RoundFacts, Signal, SumFacts
 from secagg import SecAggPlus
 from tests.flower import test_flower_apps as apps
-from tests.flower.direct import DirectGrid, client_app, fedavg, model
+from tests.flower.direct import DirectGrid, client_app, fedavg, model, play_out
 
 NODES = 4
 
@@ -69,8 +69,12 @@ def test_a_wrapped_strategy_goes_on_after_a_layer_that_gave_no_result(tmp_path: 
     grid = DirectGrid(mods(tmp_path, aborts=(2,)))
     strategy = PrivateStrategy(fedavg(NODES), stack(aborts=(2,)), folder=tmp_path / "run")
     models: list[dict[str, np.ndarray]] = []
-    strategy.start(
-        grid, arrays_of(model()), num_rounds=3, evaluate_fn=lambda _, a: models.append(dict(tree_of(a)))
+    play_out(
+        strategy,
+        grid,
+        arrays_of(model()),
+        num_rounds=3,
+        evaluate_fn=lambda _, a: models.append(dict(tree_of(a))),
     )
     assert [entry.abandoned for entry in strategy.history] == [
         None,
@@ -101,7 +105,7 @@ def test_a_layers_demand_holds_at_the_opening_and_fewer_are_asked_nothing(
     started: Started = []
     grid = DirectGrid(mods(tmp_path, survivors=demanded, since=2), before=watched(started))
     strategy = PrivateStrategy(fedavg(NODES), stack(survivors=demanded, since=2))
-    strategy.start(grid, arrays_of(model()), num_rounds=2)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=2)
     assert strategy.history[0].abandoned is None
     if demanded == NODES:
         assert strategy.history[1].abandoned is None
@@ -133,7 +137,7 @@ def test_nothing_is_opened_over_fewer_than_a_layer_demands(tmp_path: Path) -> No
 
     grid = DirectGrid(mods(tmp_path, survivors=NODES), before=before)
     strategy = PrivateStrategy(fedavg(NODES), stack(survivors=NODES))
-    strategy.start(grid, arrays_of(model()), num_rounds=1, timeout=2.0)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1, timeout=2.0)
     assert strategy.history[0].survivors == ()
     assert strategy.history[0].abandoned is not None
     assert "unmask" not in {trip.stage for trip in strategy.history[0].trips}

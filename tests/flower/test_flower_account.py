@@ -17,7 +17,7 @@ from fl.network.messages import START
 from fl.round.party_ledger import LEDGER, SENT_AGAIN
 from protocols.identity import Identity, Roster, SignedRoster
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, fedavg, model, play_out, rostered
 
 Arguments = dict[str, Any]
 
@@ -61,7 +61,7 @@ def federation(
 
 def play(grid: DirectGrid, arguments: Arguments, layers: Any, rounds: int) -> PrivateStrategy:
     strategy = PrivateStrategy(fedavg(4), layers(), **arguments)
-    strategy.start(grid, arrays_of(model()), num_rounds=rounds)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=rounds)
     return strategy
 
 
@@ -99,7 +99,7 @@ def test_an_update_that_is_sent_again_is_declared_charged_and_in_the_statement(
         own = Ledger(tmp_path / "keys" / "site-1" / LEDGER)
         assert [entry.note for entry in own.entries()] == ["", SENT_AGAIN]
     again = PrivateStrategy(fedavg(4), layers(), **arguments)
-    again.start(grid, arrays_of(model()), num_rounds=2)
+    play_out(again, grid, arrays_of(model()), num_rounds=2)
     assert [note for note in again.statement().notes if note.startswith("sent again")] == [note]
 
 

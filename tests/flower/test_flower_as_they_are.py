@@ -16,7 +16,7 @@ from fl.flower.strategy import PrivateStrategy
 from fl.network.site import FILE
 from protocols.errors import Misuse
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, client_app, fedavg, model, play_out, rostered
 
 
 def masks() -> list[Any]:
@@ -32,7 +32,7 @@ def grid_of(folder: Path, privacy: list[Any] | None = None, site: bool = True, *
 
 def start(grid: DirectGrid, rounds: int = 1, strategy: Any = None, **named: Any) -> PrivateStrategy:
     private = PrivateStrategy(strategy or fedavg(4), **{"privacy": masks(), "poll": 0.01, **named})
-    private.start(grid, arrays_of(model()), num_rounds=rounds, timeout=5.0)
+    play_out(private, grid, arrays_of(model()), num_rounds=rounds, timeout=5.0)
     return private
 
 

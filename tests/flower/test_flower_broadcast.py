@@ -24,7 +24,7 @@ from protocols.record import HEAD_PURPOSE
 from protocols.stack import Stack
 from secagg import SecAggPlus
 from tests.flower import test_flower_apps as apps
-from tests.flower.direct import DirectGrid, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, fedavg, model, play_out, rostered
 
 Train = Callable[[Message, Context], Any]
 SECRET = "row 17: name=Jane Roe"
@@ -36,7 +36,7 @@ def masks() -> list[Any]:
 
 def play(grid: DirectGrid, arguments: dict[str, Any]) -> RoundResult:
     strategy = PrivateStrategy(fedavg(2), masks(), **arguments, stage_timeout=0.1, poll=0.01)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     return strategy.history[0]
 
 

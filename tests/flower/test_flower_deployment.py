@@ -23,7 +23,7 @@ def test_a_federation_survives_a_kill_a_pause_and_a_restart(tmp_path: Path) -> N
         d.it.nodes["site-1"].kill()
         d.release("site-1", "masked-input")
         d.hold("site-2", "unmask")
-        d.it.nodes["site-1"].start()
+        d.it.restart("site-1")
 
         d.reached("site-2", "unmask")  # paused past the timeout, then woken
         done = d.rounds_done()

@@ -18,13 +18,13 @@ from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from fl.network.messages import START, Header
 from fl.round import RoundResult
-from protocols.errors import Misuse
+from protocols.errors import Misuse, NoResult
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.layers import PrivacyLayer, RoundFacts
 from protocols.session import Session
 from protocols.statement import PrivacyEvent
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, fedavg, model, play_out, rostered
 
 STAGES = ("advertise-keys", "share-keys", "masked-input", "unmask")
 
@@ -41,7 +41,7 @@ def play(grid: DirectGrid, arguments: dict[str, Any], rounds: int = 1, **named: 
     strategy = PrivateStrategy(
         fedavg(2), masks(), **{"stage_timeout": 0.1, "poll": 0.01, **arguments, **named}
     )
-    strategy.start(grid, arrays_of(model()), num_rounds=rounds)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=rounds)
     return strategy.history
 
 
@@ -234,17 +234,47 @@ def test_a_client_that_is_shown_another_model_takes_no_part(tmp_path: Path) -> N
 
     grid, arguments = federation(tmp_path, before=before)
     (report,) = play(grid, arguments)
-    assert "shown are not those of the session" in report.refusals["site-2"]
+    assert "model: this node has" in report.refusals["site-2"]
+    assert "every node must be sent the same one" in report.refusals["site-2"]
     assert "site-2" not in report.survivors
 
 
-def test_a_round_number_is_taken_part_in_once(tmp_path: Path) -> None:
+def test_a_session_number_of_a_run_is_taken_part_in_once(tmp_path: Path) -> None:
     grid, arguments = federation(tmp_path)
     play(grid, arguments)
-    shutil.rmtree(tmp_path / "run")  # a server that lost its state, or pretends to
-    (report,) = play(grid, arguments)
+    shutil.copytree(tmp_path / "run", tmp_path / "copy")
+    play(grid, arguments, rounds=2)
+    shutil.rmtree(tmp_path / "run")
+    (tmp_path / "copy").rename(tmp_path / "run")  # a server that was put back from a copy
+    (report,) = play(grid, arguments, rounds=2)
     assert report.abandoned is not None
-    assert all("not after the last one" in why for why in report.refusals.values())
+    assert all("begin a new run, in another folder" in why for why in report.refusals.values())
+
+
+def test_a_second_experiment_in_another_folder_loses_no_round(tmp_path: Path) -> None:
+    grid, arguments = federation(tmp_path)
+    play(grid, arguments, rounds=3)
+    other = {name: array + (array.dtype.kind == "f") for name, array in model().items()}
+    strategy = PrivateStrategy(fedavg(2), masks(), poll=0.01, **{**arguments, "folder": tmp_path / "second"})
+    strategy.start(grid, arrays_of(other), num_rounds=2)
+    assert [(r.abandoned, len(r.survivors)) for r in strategy.history] == [(None, 4)] * 2
+
+
+def test_a_run_that_is_over_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grid, arguments = federation(tmp_path)
+    play(grid, arguments)
+    assert play(grid, arguments) == []
+    assert "is over, with its 1 rounds: nothing is left to do" in caplog.text
+
+
+def test_a_run_without_a_total_fails_and_leaves_no_model(tmp_path: Path) -> None:
+    grid, arguments = federation(tmp_path, policy={"min_threshold": 50})
+    for _ in range(2):  # the second finds nothing left to do
+        strategy = PrivateStrategy(fedavg(2), masks(), poll=0.01, **arguments)
+        with pytest.raises(NoResult, match=r"every round was abandoned, 2 of 2.*4 parties: .*threshold"):
+            strategy.start(grid, arrays_of(model()), num_rounds=2)
+    assert not (tmp_path / "run" / "model.npz").exists()
+    assert (tmp_path / "run" / "checkpoint.npz").exists()
 
 
 def test_a_restored_old_store_answers_nothing(tmp_path: Path) -> None:
@@ -336,7 +366,7 @@ def test_a_round_that_a_kill_interrupted_stays_charged(tmp_path: Path) -> None:
     assert [event.facts["noise_multiplier"] for event in strategy.account.events] == [11.0]
     armed.clear()
     again = PrivateStrategy(fedavg(2), layers(), **named)
-    again.start(grid, arrays_of(model()), num_rounds=2)
+    play_out(again, grid, arrays_of(model()), num_rounds=2)
     # updates of round 1 had left: it is lost, and paid for
     assert [report.number for report in again.history] == [2]
     assert [event.facts["noise_multiplier"] for event in again.account.events] == [11.0, 12.0]

@@ -24,7 +24,7 @@ from protocols.identity import Identity
 from protocols.layers import LocalTask, RoundFacts, RunFacts
 from protocols.stack import Stack
 from secagg import SecAggPlus
-from tests.flower.direct import fedavg, model, rostered
+from tests.flower.direct import fedavg, model, play_out, rostered
 from tests.flower.test_flower_apps import SITES, federation, grid_of, loader_for, serve
 
 Before = Callable[[int, Message], Message]
@@ -88,7 +88,7 @@ def test_a_server_that_tells_one_node_other_terms_opens_nothing(tmp_path: Path, 
     change, renamed = LIES[lie]
     grid.before = saying(arguments["identity"], change, but=2, renamed=renamed)
     strategy = PrivateStrategy(fedavg(4), masks(), **arguments, stage_timeout=0.1, poll=0.01)
-    strategy.start(grid, arrays_of(model()), num_rounds=3 if lie == "number" else 1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=3 if lie == "number" else 1)
     assert strategy.history[0].abandoned
     assert strategy.history[0].refusals.keys() == {"site-1", "site-3", "site-4"}
 
@@ -116,7 +116,7 @@ def test_a_node_refuses_a_server_whose_layer_has_another_option(
     grid, arguments = rostered(tmp_path, 4, privacy_mod(own), policy={"max_epsilon": 1.0})
     named: dict[str, Any] = {**arguments, "stage_timeout": 0.1, "poll": 0.01}
     strategy = PrivateStrategy(fedavg(4), [ClientDP(delta=1e-5, **server), *masks()], **named)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     assert strategy.history[0].abandoned
     assert all(f"{option}: this node has" in why for why in strategy.history[0].refusals.values())
     assert not (tmp_path / "keys" / "site-1" / LEDGER).exists()
@@ -126,7 +126,7 @@ def test_a_node_that_says_its_weight_takes_no_other(tmp_path: Path) -> None:
     grid, arguments = rostered(tmp_path, 4, privacy_mod(masks(), weight="num-examples"))
     grid.before = saying(arguments["identity"], laid_out(weight="loss"))
     strategy = PrivateStrategy(fedavg(4), masks(), **arguments, stage_timeout=0.1, poll=0.01)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     assert all(
         "weight: this node counts by 'num-examples'" in why for why in strategy.history[0].refusals.values()
     )
@@ -138,7 +138,7 @@ def test_behind_the_mod_a_run_that_claims_to_sample_is_refused(tmp_path: Path, s
     grid.before = telling(arguments["identity"], sampling=sampling, rate=1e-4)
     named: dict[str, Any] = {**arguments, "stage_timeout": 0.1, "poll": 0.01}
     strategy = PrivateStrategy(fedavg(4), amplified(), **named)
-    strategy.start(grid, arrays_of(model()), num_rounds=2)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=2)
     assert all(report.abandoned for report in strategy.history)
     assert all("sampling" in why for report in strategy.history for why in report.refusals.values())
     assert not (tmp_path / "keys" / "site-1" / LEDGER).exists()

@@ -59,7 +59,7 @@ def test_a_node_killed_before_or_after_any_stage(tmp_path: Path, moment: str) ->
         asked = d.times_asked("site-2", stage)
         d.it.nodes["site-2"].kill()
         d.release("site-2", moment)
-        d.it.nodes["site-2"].start()
+        d.it.restart("site-2")
         d.wait_rounds(1)
         finish(d, run)
         assert d.times_asked("site-2", stage) <= asked + 1

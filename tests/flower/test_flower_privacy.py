@@ -21,7 +21,7 @@ from protocols.errors import BudgetExceeded, StackError
 from protocols.record import FILE_NAME, check_files, verify_record
 from protocols.statement import Statement
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, client_app, fedavg, model, play_out, rostered
 
 
 def layers() -> list[Any]:
@@ -59,7 +59,7 @@ def test_noise_that_drowns_the_update_is_logged_before_the_run_and_in_every_engi
 
     apps = {n: (client_app(privacy_mod(drowning(), site=tmp_path / f"n{n}")), {}) for n in (1, 2, 3)}
     strategy = PrivateStrategy(fedavg(3), drowning())
-    strategy.start(DirectGrid(apps), arrays_of(model()), num_rounds=1)
+    play_out(strategy, DirectGrid(apps), arrays_of(model()), num_rounds=1)
     average = SecureAverage(drowning())
     with pytest.warns(UserWarning, match="the noise on the mean update"):
         average({name: {"w": torch.ones(17)} for name in "abc"}, reference={"w": torch.zeros(17)})
@@ -73,7 +73,7 @@ def test_noise_that_drowns_the_update_is_logged_before_the_run_and_in_every_engi
 def test_a_node_refuses_the_round_that_goes_beyond_its_largest_epsilon(tmp_path: Path) -> None:
     grid, arguments = federation(tmp_path, {"max_epsilon": 6.0})
     strategy = PrivateStrategy(fedavg(4), layers(), **arguments)
-    strategy.start(grid, arrays_of(model()), num_rounds=2)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=2)
     first, second = strategy.history
     assert first.abandoned is None
     assert second.abandoned is not None
@@ -86,7 +86,7 @@ def test_a_node_that_demands_an_epsilon_refuses_a_run_without_noise(tmp_path: Pa
 
     grid, arguments = rostered(tmp_path, 4, privacy_mod(masks()), policy={"max_epsilon": 9.0})
     strategy = PrivateStrategy(fedavg(4), masks(), **arguments, stage_timeout=0.1)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     assert all("max_epsilon" in why for why in strategy.history[0].refusals.values())
 
 
@@ -153,6 +153,6 @@ def test_a_budget_refuses_worthless_noise(tmp_path: Path) -> None:
         PrivateStrategy(fedavg(4), worthless(), ledger=ledger, **arguments).start(grid, arrays_of(model()), 1)
     assert ledger.entries() == ()
     strategy = PrivateStrategy(fedavg(4), worthless(), **arguments, stage_timeout=0.1, poll=0.01)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     assert strategy.history[0].abandoned is not None
     assert all("max_epsilon" in why for why in strategy.history[0].refusals.values())

@@ -27,7 +27,7 @@ from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
 from protocols.errors import Misuse, RecordError, SecAggError
 from protocols.record import FILE_NAME, check_files, verify_record
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, client_app, fedavg, model, play_out, rostered
 
 NODES = {"fraction_evaluate": 0.0, "min_train_nodes": 3, "min_available_nodes": 3}
 MAKERS: dict[str, Callable[[], Strategy]] = {
@@ -149,6 +149,7 @@ def test_a_declared_subclass_says_what_it_keeps_or_starts_anew(tmp_path: Path) -
     again = Remembering(**NODES)
     run(grid, again, tmp_path / "run", 3)
     assert again.seen == 3
+    grid = nodes(tmp_path / "others")  # for these training would give the same update again
     run(grid, Forgetful(**NODES), tmp_path / "other", 1)
     with pytest.raises(Misuse, match="secagg_state"):
         run(grid, Forgetful(**NODES), tmp_path / "other", 2)
@@ -255,7 +256,7 @@ def test_the_statement_of_a_lost_round_counts_it(tmp_path: Path) -> None:
         )
     armed.clear()
     again = PrivateStrategy(fedavg(4), masks(), **arguments, poll=0.01)
-    again.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(again, grid, arrays_of(model()), num_rounds=1)
     verdict = verify_record(tmp_path / "run" / FILE_NAME, arguments["identity"].public)
     assert verdict.entries[-1].body["abandoned"] is not None
     assert "statement.json" in check_files(verdict, tmp_path / "run")

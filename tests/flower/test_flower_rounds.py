@@ -39,7 +39,7 @@ from protocols.record import FILE_NAME, check_files, verify_record
 from protocols.stack import Numbers, Stack
 from protocols.updates import flatten
 from secagg import SecAgg, SecAggPlus
-from tests.flower.direct import DirectGrid, client_app, fedavg, model, rostered, trained
+from tests.flower.direct import DirectGrid, client_app, fedavg, model, play_out, rostered, trained
 
 Layers = Callable[[], list[Any]]
 
@@ -72,7 +72,7 @@ def test_the_total_is_the_in_memory_runs_total(
     tmp_path: Path, make: type[Any], totals: list[np.ndarray]
 ) -> None:
     strategy = PrivateStrategy(fedavg(4), [make()])
-    strategy.start(nodes(tmp_path, 4, lambda: [make()]), arrays_of(model()), num_rounds=1)
+    play_out(strategy, nodes(tmp_path, 4, lambda: [make()]), arrays_of(model()), num_rounds=1)
     vectors = expected_vectors([make()], 4)
     outcome = simulate(make(), vectors, bound=max(int(np.abs(v).max()) for v in vectors.values()))
     np.testing.assert_array_equal(outcome.total, sum(vectors.values()))
@@ -95,7 +95,7 @@ def test_key_holders_and_decryptors_are_nodes_that_never_train(
     mods = {n: privacy_mod([protocol], site=tmp_path / f"n{n}") for n in range(1, 4 + helpers)}
     grid = DirectGrid({n: (client_app(mod, calls), {}) for n, mod in mods.items()})
     strategy = PrivateStrategy(fedavg(3), [protocol])
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     expected = sum(expected_vectors([PlainSum()], 3, first=1 + helpers).values())
     np.testing.assert_array_equal(totals, [expected])
     assert sorted(calls) == list(range(1 + helpers, 4 + helpers))
@@ -117,7 +117,7 @@ def test_every_node_has_its_own_paillier_key_and_identity(tmp_path: Path) -> Non
     again.save(tmp_path / "keys" / "roster.json")
     server = PaillierSum(KeyHolder(), keys=holder.published, roster=again.roster)
     strategy = PrivateStrategy(fedavg(3), [server], **{**arguments, "roster": again})
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     (report,) = strategy.history
     assert (report.abandoned, report.survivors) == (None, ("site-1", "site-2", "site-3"))
     assert strategy.statement().protection.threat == "malicious"
@@ -128,7 +128,7 @@ def test_reused_keys_take_two_trips_a_round(tmp_path: Path, totals: list[np.ndar
         return [SecAggPlus(setup="reuse", threat="semi-honest", dropout=0.3)]
 
     strategy = PrivateStrategy(fedavg(4), layers())
-    strategy.start(nodes(tmp_path, 4, layers), arrays_of(model()), num_rounds=3)
+    play_out(strategy, nodes(tmp_path, 4, layers), arrays_of(model()), num_rounds=3)
     assert [len(report.trips) for report in strategy.history] == [3, 2, 2]
     for report in strategy.history:
         assert report.survivors == ("node-1", "node-2", "node-3", "node-4")
@@ -170,7 +170,7 @@ def test_nothing_but_protocol_frames_leaves_a_node(tmp_path: Path) -> None:
         return reply
 
     strategy = PrivateStrategy(fedavg(3), masks())
-    strategy.start(nodes(tmp_path, 3, after=keep), arrays_of(model()), num_rounds=1)
+    play_out(strategy, nodes(tmp_path, 3, after=keep), arrays_of(model()), num_rounds=1)
     assert {frozenset(content) for content in seen} == {frozenset({KEY, FRAMES})}
     leaked = [trained(n, model(), 1)["layer.weight"].tobytes()[:16] for n in (1, 2, 3)]
     for content in seen:
@@ -190,7 +190,7 @@ def test_a_message_without_a_session_is_refused_with_a_reason(tmp_path: Path, ki
 def test_a_node_without_a_place_for_its_state_is_refused() -> None:
     grid = DirectGrid({n: (client_app(privacy_mod(masks())), {}) for n in (1, 2, 3)})
     strategy = PrivateStrategy(fedavg(3), masks())
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     assert strategy.history[0].abandoned is not None
     assert all("secagg-site" in why for why in strategy.history[0].refusals.values())
 
@@ -233,7 +233,7 @@ def test_a_layer_that_owns_training_is_refused_by_the_mod() -> None:
 def test_the_run_is_recorded_and_clients_keep_its_head(tmp_path: Path) -> None:
     grid, arguments = rostered(tmp_path, 3, privacy_mod(masks()))
     strategy = PrivateStrategy(fedavg(3), masks(), **arguments)
-    strategy.start(grid, arrays_of(model()), num_rounds=2)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=2)
     run = tmp_path / "run"
     kept = (tmp_path / "keys" / "site-2" / "kept-head.txt").read_text().strip()
     verdict = verify_record(run / FILE_NAME, arguments["identity"].public, kept)

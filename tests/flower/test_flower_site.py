@@ -11,7 +11,7 @@ from fl.flower.strategy import PrivateStrategy
 from fl.network.site import CONFIG_KEY, FILE, load_site
 from protocols.errors import Misuse, StoreError
 from secagg import SecAggPlus
-from tests.flower.direct import fedavg, model, rostered
+from tests.flower.direct import fedavg, model, play_out, rostered
 
 
 def masks() -> list[Any]:
@@ -125,7 +125,7 @@ def test_what_the_nodes_say_reaches_the_server_as_a_refusal_and_the_others_finis
     own.write_text(own.read_text() + '\n[policy]\nallow_layers = "not secagg+"\n')
     grid.apps[2] = (grid.apps[2][0], {CONFIG_KEY: 5})
     strategy = PrivateStrategy(fedavg(2), masks(), **arguments, stage_timeout=0.1, poll=0.01)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     (report,) = strategy.history
     assert report.survivors == ("site-3", "site-4", "site-5")
     assert "allow_layers" in report.refusals["site-1"]

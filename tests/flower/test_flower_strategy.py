@@ -147,7 +147,9 @@ def test_a_node_refuses_the_model_of_another_sum(tmp_path: Path) -> None:
     grid = grid_of(tmp_path, clustered, before=rename)
     result = serve(grid, clustered(), 1)
     assert result.history[0].abandoned is not None
-    assert "not those of the session" in str(result.history[0].refusals["site-1"])
+    assert "the session is not bound to the round that came with it" in str(
+        result.history[0].refusals["site-1"]
+    )
 
 
 def test_a_kill_between_two_sums_charges_everybody_who_was_asked(tmp_path: Path) -> None:

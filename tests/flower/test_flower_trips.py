@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from tests.flower.direct import DirectGrid, fedavg, model, rostered
 
 LAZY = """
 import sys
+import time
 from fl.flower.mod import private_app
 from secagg import SecAggPlus
 app = private_app("json:no_such_app", [SecAggPlus()])
@@ -60,3 +62,48 @@ def test_an_app_that_is_named_is_imported_to_train_alone() -> None:
         [sys.executable, "-c", LAZY], capture_output=True, text=True, check=True, timeout=120
     )
     assert done.stdout.split() == []
+
+
+class Slow(DirectGrid):
+    """Replies of a node come so many seconds after the request, whoever waits for them."""
+
+    def __init__(self, inner: DirectGrid, node: int, seconds: float) -> None:
+        super().__init__(inner.apps, keys=inner.keys)
+        self.node, self.seconds, self.slow, self.held = (
+            node,
+            seconds,
+            True,
+            list[tuple[float, str, Message]](),
+        )
+
+    def pull_messages(self, message_ids: Any) -> Any:
+        ids = list(message_ids)
+        for mid in [m for m in ids if m in self.replies and self.slow]:
+            if self.replies[mid].metadata.src_node_id == self.node:
+                self.held.append((time.monotonic() + self.seconds, mid, self.replies.pop(mid)))
+        due = [h for h in self.held if h[0] <= time.monotonic() and h[1] in ids]
+        self.held = [h for h in self.held if h not in due]
+        return [*super().pull_messages(ids), *(reply for _, _, reply in due)]
+
+
+def slowed(folder: Path, seconds: float, dropout: float, **given: Any) -> tuple[Slow, PrivateStrategy]:
+    masks = [SecAggPlus(threat="semi-honest", collusion=0.0, dropout=dropout, setup="fresh")]
+    inner, arguments = rostered(folder, 4, privacy_mod(masks))
+    grid = Slow(inner, 2, seconds)
+    return grid, PrivateStrategy(fedavg(4), masks, poll=0.02, stage_timeout=1.0, **{**arguments, **given})
+
+
+def test_a_stage_waits_longer_where_too_few_have_answered(tmp_path: Path) -> None:
+    """Without the slow node there is no total; with fixed deadlines every round would be abandoned."""
+    grid, strategy = slowed(tmp_path, 1.5, 0.25)
+    strategy.options.min_survivors = 4
+    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    assert [r.survivors for r in strategy.history] == [tuple(f"site-{i}" for i in range(1, 5))]
+
+
+def test_a_late_node_is_told_and_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    grid, strategy = slowed(tmp_path, 1.3, 0.25)
+    strategy.start(grid, arrays_of(model()), num_rounds=3)
+    assert strategy.history[0].survivors == ("site-1", "site-3", "site-4")
+    assert "answered a trip of round 1 after" in caplog.text
+    assert "the server says that this node's answer came too late" in caplog.text

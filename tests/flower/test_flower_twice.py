@@ -20,7 +20,7 @@ from fl.flower.messages import unpack_answer, unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from secagg import SecAggPlus
-from tests.flower.direct import DirectGrid, fedavg, model, rostered
+from tests.flower.direct import DirectGrid, fedavg, model, play_out, rostered
 
 STAGES = ("advertise-keys", "share-keys", "masked-input", "unmask")
 SECONDS = 120.0
@@ -84,7 +84,7 @@ def test_two_processes_with_the_same_message_give_one_answer(tmp_path: Path, sta
     grid, arguments = federation(tmp_path)
     grid.picked = lambda node, message: node == 2 and stage_of(message) == stage
     strategy = PrivateStrategy(fedavg(4), layers(), **arguments)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     assert sorted(content is None for content in grid.answers) == [False, True]
     (answer,) = (content for content in grid.answers if content is not None)
     assert unpack_answer(answer, None)[0].name == "site-2"
@@ -107,7 +107,7 @@ def test_a_process_killed_between_sync_and_answer_never_answers(tmp_path: Path, 
 
     grid.picked = picked
     strategy = PrivateStrategy(fedavg(4), layers(), **arguments)
-    strategy.start(grid, arrays_of(model()), num_rounds=1)
+    play_out(strategy, grid, arrays_of(model()), num_rounds=1)
     assert grid.answers == [None]
     survivors = (
         ("site-1", "site-2", "site-3", "site-4") if stage == "unmask" else ("site-1", "site-3", "site-4")

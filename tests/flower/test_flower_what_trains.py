@@ -83,7 +83,8 @@ def test_a_node_that_makes_another_frozen_part_trains_nothing(tmp_path: Path) ->
     made = iter([Other] + [Adapted] * 99)
     grid = grid_of(tmp_path, lambda: of(next(made), []))
     (entry,) = serve(grid, of(Adapted, []), 1).history
-    assert "what of a Federation's model does not train is made at each side" in entry.refusals["site-1"]
+    assert "model: this node has" in entry.refusals["site-1"]
+    assert "what of a Federation's model does not train, which each side makes" in entry.refusals["site-1"]
     assert "site-1" not in entry.survivors
     assert len(entry.survivors) == 3
 

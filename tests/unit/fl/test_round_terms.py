@@ -11,7 +11,6 @@ from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from dp.sample import AdaptiveClip
 from fl.network.messages import Header
 from fl.round import Broadcast, Count, ModelLayout, Origin, RoundTerms, RunHeader, open_round, reference_of
-from fl.round.broadcast import Shown
 from fl.round.chain import Chain
 from fl.round.manifest import Manifest, Version
 from protocols.errors import ProtocolViolation
@@ -20,18 +19,16 @@ from protocols.stack import Numbers, Stack
 from protocols.statement import PrivacyEvent
 
 NAMES = ("a", "b", "c", "d")
-FULL = Shown(
-    RoundTerms(
-        Origin("wards", 3, "run-1", ModelLayout(metrics=("loss",))),
-        RunHeader(9, 4, 4, "all", 1.0, 0.0, 3, 1, None, (Block("control", 3),)),
-        2,
-        "north",
-        PublicValues.of({"client-dp": {"clip": 1.0}, "scaffold": {"control": np.ones(3)}}),
-        (Count("steps", 9),),
-        {"client-dp.relation": "'zero-out'"},
-        ('{"kind": "Gaussian"}',),
-        Manifest({"0": Version(b"1" * 32, 0)}, dict.fromkeys(NAMES, "0"), 2, Chain((b"1" * 32,), b"s" * 64)),
-    ),
+FULL = RoundTerms(
+    Origin("wards", 3, "run-1", ModelLayout(metrics=("loss",))),
+    RunHeader(9, 4, 4, "all", 1.0, 0.0, 3, 1, None, (Block("control", 3),)),
+    2,
+    "north",
+    PublicValues.of({"client-dp": {"clip": 1.0}, "scaffold": {"control": np.ones(3)}}),
+    (Count("steps", 9),),
+    {"client-dp.relation": "'zero-out'"},
+    ('{"kind": "Gaussian"}',),
+    Manifest({"0": Version(b"1" * 32, 0)}, dict.fromkeys(NAMES, "0"), 2, Chain((b"1" * 32,), b"s" * 64)),
     b"m" * 32,
     b"c" * 32,
 )
@@ -79,7 +76,7 @@ def test_changing_any_one_part_of_what_is_shown_changes_the_digest() -> None:
     assert len(set(digests)) == len(digests)
 
 
-def encodes(shown: Shown) -> bool:
+def encodes(shown: RoundTerms) -> bool:
     try:
         return bool(shown.encode())
     except ValueError:  # None became a number where no number can be
@@ -94,7 +91,7 @@ def test_a_header_holds_terms_and_what_is_of_one_session_alone() -> None:
 
 @pytest.mark.parametrize("name", [field.name for field in fields(RoundTerms)])
 def test_terms_that_are_not_the_nodes_own_are_refused_by_name(name: str) -> None:
-    own = FULL.terms
+    own = FULL
     own.require(own)
     for other in others(getattr(own, name)):
         with pytest.raises(ProtocolViolation, match=rf"{name}|client-dp\.relation|from 1 to|^: "):
@@ -103,7 +100,7 @@ def test_terms_that_are_not_the_nodes_own_are_refused_by_name(name: str) -> None
 
 @pytest.mark.parametrize("number", [0, 10, 10_000])
 def test_a_round_that_was_not_planned_is_refused(number: int) -> None:
-    told = replace(FULL.terms, number=number)
+    told = replace(FULL, number=number)
     with pytest.raises(ProtocolViolation, match=f"from 1 to 9, .* says {number}"):
         told.require(told)
 
