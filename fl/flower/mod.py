@@ -6,18 +6,18 @@ everything that lasts lies in the node's own store and is synced before the answ
 """
 
 import importlib
+import logging
 import os
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from logging import WARNING
 from pathlib import Path
 from typing import Any, Literal
 
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
-from fl.flower.compat import ClientAppCallable, Mod, in_simulation, log, refusal
+from fl.flower.compat import ClientAppCallable, Mod, in_simulation, refusal
 from fl.flower.messages import is_protected, pack, strip, unpack_request
 from fl.flower.work import WrappedApp, failed
 from fl.network.node_party import NodeParty, Part
@@ -26,6 +26,8 @@ from fl.registry import layers_of
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, StackError
 from protocols.stack import Numbers, Stack
 
+LOG = logging.getLogger("fl.client")
+"""The node's own log; the server's is flwr's."""
 Evaluate = Literal["refuse", "clear"]
 SIMULATION = "simulation"
 Privacy = Sequence[Any] | Callable[[Site], Sequence[Any]]
@@ -111,7 +113,7 @@ def answered(message: Message, own: Site, part_of: Callable[[str], Part]) -> Mes
         raise ProtocolViolation(f"expected a message of type 'train', got {kind!r}", "server")
     request, frames = unpack_request(message.content, own.server_key)
     if request.late:
-        log(WARNING, "the server says that this node's answer came too late, after %.0f s", request.late)
+        LOG.warning("the server says that this node's answer came too late, after %.0f s", request.late)
     answer, out = NodeParty(own, part_of).answer(request, frames, strip(message.content))
     return Message(pack(answer, out, own.identity), reply_to=message)
 
@@ -132,7 +134,7 @@ def refusing(answer: Callable[[], Message], message: Message) -> Message:
         told: SecAggError = error
     except Exception as error:  # whatever the app raised: its text must not leave
         told = failed(error)
-    log(WARNING, "this node refuses: %s", told)
+    LOG.warning("this node refuses: %s", told)
     return refusal(f"{type(told).__name__}: {told}", message)
 
 

@@ -28,6 +28,7 @@ from fl.registry import layers_of
 from fl.round import ModelLayout, RoundResult
 from fl.round.kept import KeptRun
 from fl.round.reference import like
+from fl.round.result import require_total
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import RunFacts
@@ -36,6 +37,7 @@ from protocols.statement import Statement
 from protocols.updates import schema_of
 
 EVALUATION_NOTE = "each client's evaluation metrics leave it unprotected, by explicit choice"
+OVER = "the run in %s is over, with its %d rounds: nothing is left to do. A new one goes into another folder"
 _BY_ROUND = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 
@@ -154,6 +156,8 @@ class PrivateStrategy(Strategy):
             arrays = initial_arrays if kept is None else arrays_of(kept.model)
             hook = self._hook(rounds, keeper, evaluate_fn, goes_on=kept is not None)
             left = max(0, num_rounds - done)
+            if done and not left:
+                log(WARNING, OVER, self.folder, done)
             loop = self.strategy.start if has_own_loop(self.strategy) else super().start
             result = loop(private, arrays, left, limit, train_config, evaluate_config, hook)
             if keeper is not None:
@@ -161,6 +165,7 @@ class PrivateStrategy(Strategy):
         finally:
             if keeper is not None:
                 keeper.files.close()
+        require_total((*rounds.before, *rounds.history))
         if not result.arrays:
             result.arrays = arrays
         for name in _BY_ROUND:
