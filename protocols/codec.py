@@ -43,18 +43,18 @@ class ByteReader:
     """Walks over received bytes and refuses to read past their end."""
 
     def __init__(self, data: bytes | memoryview) -> None:
-        self.view, self.at = memoryview(data), 0
+        self.view, self.at, self.end = memoryview(data), 0, len(data)
 
     @property
     def left(self) -> int:
-        return len(self.view) - self.at
+        return self.end - self.at
 
     def take(self, count: int) -> memoryview:
-        if count > self.left:
+        start, after = self.at, self.at + count
+        if after > self.end:
             raise WireError(f"truncated: expected {count} more bytes, {self.left} are left")
-        piece = self.view[self.at : self.at + count]
-        self.at += count
-        return piece
+        self.at = after
+        return self.view[start:after]
 
     def unpack(self, form: struct.Struct) -> Any:
         return form.unpack(self.take(form.size))[0]

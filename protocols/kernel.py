@@ -166,16 +166,17 @@ class Left(Finished):
 
 def expect(message: Message, session: bytes, stage: str, sender_role: str, recipient: Party) -> None:
     """Refuse a message of another session, stage, sender role or recipient. Raises ProtocolViolation."""
-    who = str(message.sender)
     if message.session != session:
         raise ProtocolViolation(
             f"expected session {session.hex()[:16]}, got {message.session.hex()[:16]}: "
             "another session, roster or model",
-            who,
+            str(message.sender),
         )
     if message.stage != stage:
-        raise ProtocolViolation(f"expected stage {stage!r}, got {message.stage!r}", who)
-    if message.sender.role != sender_role:
+        raise ProtocolViolation(f"expected stage {stage!r}, got {message.stage!r}", str(message.sender))
+    if message.sender_role != sender_role:
+        who = str(message.sender)
         raise ProtocolViolation(f"expected a message from a {sender_role}, got one from {who}", who)
     if message.recipient != recipient:
-        raise ProtocolViolation(f"expected a message to {recipient}, got one to {message.recipient}", who)
+        told = f"expected a message to {recipient}, got one to {message.recipient}"
+        raise ProtocolViolation(told, str(message.sender))

@@ -69,11 +69,12 @@ class Asking(State):
     def admit(self, answer: Message) -> int:
         """Return the number of the sender of an answer that is expected, whatever its body. Raises PeerError."""
         expect(answer, self.session.context, self.STAGE, self.ROLE, SERVER)
-        number, who = answer.sender.number, str(answer.sender)
-        if number not in self.asked():
-            raise ProtocolViolation(f"{who} was not asked in stage {self.STAGE!r}", who)
-        if number in self.answers:
-            raise ProtocolViolation(f"{who} has answered stage {self.STAGE!r} already", who)
+        number = answer.sender_index
+        asked = number in self.asked()
+        if not asked or number in self.answers:
+            who, stage = str(answer.sender), f"stage {self.STAGE!r}"
+            what = f"has answered {stage} already" if asked else f"was not asked in {stage}"
+            raise ProtocolViolation(f"{who} {what}", who)
         return number
 
 

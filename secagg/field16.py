@@ -20,7 +20,8 @@ _ROOM = 1 << 19
 
 @functools.cache
 def tables() -> tuple[npt.NDArray[np.uint16], npt.NDArray[np.int32]]:
-    """Return (powers, logarithms) of the generator x: powers[i] = x^i, 0 <= i < 2 x 65,535; logarithms[0] is unused."""
+    """Return (powers, logarithms) of the generator x: powers[i] = x^i, 0 <= i < 2 x 65,535; logarithms[0] = 0 is
+    none."""
     powers = np.empty(2 * ORDER, dtype=np.uint16)
     value = 1
     for exponent in range(ORDER):
@@ -67,25 +68,21 @@ def _multiplied(rows: Symbols, factors: Symbols) -> Symbols:
 
 
 def weighted(weights: Symbols, rows: Symbols) -> Symbols:
-    """Return the sum of (t, w) secret rows, each times its public weight: (w,) uint16."""
+    """Return the sums of (..., t, w) secret rows, each times its public weight (..., t): (..., w) uint16."""
     powers, logarithms = tables()
-    multiples = powers[logarithms[weights][:, None] + _BITS] * (weights > 0)[:, None]
-    total = np.zeros(rows.shape[1], np.uint16)
-    step = max(1, 4096 // max(1, rows.shape[1]))
-    for at in range(0, len(rows), step):
-        bits = rows[at : at + step, None] >> _BITS[:, None] & 1
-        total ^= np.bitwise_xor.reduce(bits * multiples[at : at + step, :, None], axis=(0, 1))
-    return total
+    products = np.zeros_like(rows)
+    for bit in _BITS:
+        multiples = powers[logarithms[weights] + bit] * (weights > 0)
+        products ^= (rows >> bit & 1) * multiples[..., None]
+    return np.asarray(np.bitwise_xor.reduce(products, axis=-2))
 
 
 def lagrange(points: Symbols) -> Symbols:
-    """Return the weights (t,) that interpolate at zero from t distinct nonzero public points.
+    """Return the weights (s, t) that interpolate at zero from each of s times t distinct nonzero public points.
 
     weights[i] = product over j != i of x_j / (x_j + x_i), by logarithms.
     """
     powers, logarithms = tables()
-    own = logarithms[points].astype(np.int64)
-    apart = logarithms[points[:, None] ^ points[None, :]]
-    np.fill_diagonal(apart, 0)
-    exponents = (own.sum() - own - apart.sum(axis=1, dtype=np.int64)) % ORDER
-    return np.asarray(powers[exponents], np.uint16)
+    own, among = logarithms[points].astype(np.int64), points.shape[1]
+    below = sum(logarithms[points ^ points[:, [j]]].astype(np.int64) for j in range(among))
+    return np.asarray(powers[(own.sum(axis=1, keepdims=True) - own - below) % ORDER])

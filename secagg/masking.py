@@ -60,13 +60,9 @@ def apply_masks(words: Words, added: Sequence[bytes], taken: Sequence[bytes]) ->
     stream = block[:-_ROOM].view(words.dtype.newbyteorder("<"))
     for seeds, combine in ((added, np.add), (taken, np.subtract)):
         for start in range(0, len(seeds), TOGETHER):
-            _pass(
-                words,
-                [_keystream(seed) for seed in seeds[start : start + TOGETHER]],
-                combine,
-                block.data,
-                stream,
-            )
+            some = seeds[start : start + TOGETHER]
+            ciphers = [Cipher(algorithms.AES(s[:16]), modes.CTR(s[16:])).encryptor() for s in some]
+            _pass(words, ciphers, combine, block.data, stream)
     block.fill(0)  # keystream is as secret as its seed
 
 
@@ -80,10 +76,6 @@ def _pass(
         for cipher in ciphers:
             cipher.update_into(zeros, block)
             combine(part, fresh, out=part)
-
-
-def _keystream(seed: bytes) -> CipherContext:
-    return Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
 
 
 def _check(words: Words, seeds: Sequence[bytes]) -> None:

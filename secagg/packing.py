@@ -6,7 +6,8 @@ is fused with addition, so that a receiver needs one accumulator and no vector p
 belong here: headers and lengths on the wire; masks.
 
 Widths of whole words are plain copies. For all others eight elements fill b bytes, so that every eighth element begins
-at the same bit of its byte, b bytes after the one before: one strided array, shifted as a whole (`_pieces`).
+at the same bit of its byte, b bytes after the one before: one strided array (`_pieces`). A sum keeps them apart, the
+elements of each place in a group end to end, and is put into order once (`in_order`).
 """
 
 from __future__ import annotations
@@ -37,30 +38,44 @@ def pack(words: Words, ring: Ring) -> bytes:
     return bytes(memoryview(out)[: ring.packed_bytes(len(words))])
 
 
-def add_packed(words: Words, packed: Bytes, ring: Ring) -> None:
-    """Add the packed vector to the accumulator `words` in place, modulo the word.
+def accumulator(dimension: int, ring: Ring) -> Words:
+    """The sum of no packed vectors, for `add_packed`: words of an order of their own (`in_order`)."""
+    return np.zeros(dimension if ring.bits in WHOLE else -(-dimension // 8) * 8, f"<u{_size(ring.bits)}")
 
-    Raises WireError (and leaves `words` as it was) when the length is not that of a packed vector of
-    `len(words)` elements or an unused bit is set; Misuse for a wrong accumulator.
+
+def add_packed(total: Words, packed: Bytes, dimension: int, ring: Ring) -> None:
+    """Add the packed vector of `dimension` elements to an `accumulator` in place.
+
+    Raises WireError (and leaves `total` as it was) when the length is not that of a packed vector or an unused bit is
+    set.
     """
-    ring.check(words)
-    check_packed(packed, len(words), ring)
+    check_packed(packed, dimension, ring)
     if ring.bits in WHOLE:
-        np.add(words, np.frombuffer(packed, f"<u{ring.bits // 8}"), out=words)
+        total += np.frombuffer(packed, total.dtype)
         return
-    eights = len(words) // 8
-    rest = bytes(packed[eights * ring.bits :]).ljust(ring.bits, b"\0")
-    for some, data in ((words[: 8 * eights], packed), (words[8 * eights :], rest)):
-        for at, shift, piece in _pieces(data, len(some), ring.bits):
-            # What a piece has of the elements beyond its own is a multiple of the modulus.
-            some[at::8] += piece.astype(words.dtype) << -shift if shift < 0 else piece >> shift
+    rows, missing = total.reshape(8, -1), len(total) * ring.bits // 8 - len(packed)
+    found, below = np.empty_like(rows), np.zeros((8, 1), rows.dtype)
+    data = b"".join((packed, bytes(missing))) if missing else packed
+    for at, shift, piece in _pieces(data, len(total), ring.bits):
+        if shift < 0:
+            rows[at] += piece.astype(rows.dtype) << -shift
+        else:
+            found[at], below[at] = piece, shift
+    found >>= below  # what a piece has of the elements beyond its own is a multiple of the modulus
+    rows += found
+
+
+def in_order(total: Words, dimension: int, ring: Ring) -> Words:
+    """The elements of an `accumulator` in fresh words of the ring, whose bits above the ring's mean nothing."""
+    rows = total.reshape(1 if ring.bits in WHOLE else 8, -1)
+    return rows.T.reshape(-1)[:dimension].astype(ring.dtype)
 
 
 def unpack(packed: Bytes, dimension: int, ring: Ring) -> Words:
     """The packed vector in fresh words, whose bits above the ring's mean nothing. Raises WireError as `add_packed`."""
-    words = ring.zeros(dimension)
-    add_packed(words, packed, ring)
-    return words
+    total = accumulator(dimension, ring)
+    add_packed(total, packed, dimension, ring)
+    return in_order(total, dimension, ring)
 
 
 def check_packed(packed: Bytes, dimension: int, ring: Ring) -> None:
@@ -75,11 +90,17 @@ def check_packed(packed: Bytes, dimension: int, ring: Ring) -> None:
         raise WireError(f"the last {unused} bits of a packed vector are unused and must be zero")
 
 
+def _size(bits: int) -> int:
+    """Bytes of a piece that an element lies in, at most 7 bits from its begin; of 58 bits and more, but for its end."""
+    least = bits if bits in WHOLE else min(bits + 7, 64)
+    return next(size for size in (1, 2, 4, 8) if 8 * size >= least)
+
+
 def _pieces(data: Bytes, count: int, bits: int) -> Iterator[tuple[int, int, NDArray[Any]]]:
     """Where `count` elements lie in whole groups of eight: for every place in a group the elements' pieces of the data
     and the bits below them in a piece; or, as a negative number, the bits that the piece before has of them.
     """
-    size = next(size for size in (1, 2, 4, 8) if 8 * size >= min(bits + 7, 64))
+    size = _size(bits)
     for at in range(min(count, 8)):
         byte = min(at * bits // 8, bits - size)  # within the group
         shift, rows = at * bits - 8 * byte, len(range(at, count, 8))

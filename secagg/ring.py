@@ -43,10 +43,6 @@ class Ring:
         """Bytes of a packed vector of `dimension` elements: ceil(dimension * bits / 8)."""
         return (dimension * self.bits + 7) // 8
 
-    def zeros(self, dimension: int) -> Words:
-        """A fresh accumulator of `dimension` zero elements."""
-        return np.zeros(dimension, self.dtype)
-
     def embed(self, vector: ArrayLike) -> Words:
         """Integers (any width, any sign) as ring elements, in fresh words; the residue modulo 2^bits is what counts.
 

@@ -6,7 +6,7 @@ share has the secret's length (rounded up to even). Holders are points 1 to 65,5
 without tables or branches on them (each is a sum of public multiples); tables serve public points only.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -34,7 +34,7 @@ def split_array(
     secret: any byte string. points: distinct, from 1 to 65,535, at least `threshold` >= 1 of them. Raises Misuse
     otherwise.
     """
-    places = _points(points)
+    places = _points(points, 1)
     if not 1 <= threshold <= len(places):
         raise Misuse(f"expected a threshold from 1 to {len(places)}, got {threshold}")
     width = share_bytes(len(secret))
@@ -53,45 +53,36 @@ def combine(shares: Mapping[int, bytes], length: int) -> bytes:
     Wrong shares give a wrong secret: check the result against a commitment. Raises Misuse for points out of range or no
     share, ProtocolViolation for shares of another length or a padding that is not zero.
     """
-    rows = [_row(shares[p], length) for p in shares]
-    return combine_arrays(np.array(list(shares)), [np.stack(rows)] if rows else [], length)[0]
+    for share in shares.values():
+        if len(share) != share_bytes(length):
+            raise ProtocolViolation(f"expected a share of {share_bytes(length)} bytes, got {len(share)}")
+    table = np.frombuffer(b"".join(shares.values()), np.uint8).reshape(1, len(shares), share_bytes(length))
+    return combine_arrays(np.array([list(shares)]), table, length)[0]
 
 
-def combine_arrays(
-    points: npt.NDArray[Any], tables: Sequence[npt.NDArray[np.uint8]], length: int
-) -> list[bytes]:
-    """Return many secrets whose shares lie at the same points: each table has one share per row, in the
-    order of `points`.
+def combine_arrays(points: npt.NDArray[Any], tables: npt.NDArray[np.uint8], length: int) -> list[bytes]:
+    """Return many secrets of one length: the shares (s, t, share_bytes(length)) of each lie at its points (s, t).
 
-    The Lagrange coefficients (at zero) are computed once for all of them. As `combine`.
+    The Lagrange coefficients (at zero) are computed once for the same points. As `combine`.
     """
-    places = _points(points)
-    if not len(places) or not tables:
+    if not points.size:
         raise Misuse("expected at least one share and one secret")
-    weights = field16.lagrange(places)
-    return [_secret(field16.weighted(weights, _symbols(t, len(places), length)), length) for t in tables]
+    if tables.shape != (*points.shape, share_bytes(length)):
+        raise Misuse(f"expected shares of shape {(*points.shape, share_bytes(length))}, got {tables.shape}")
+    sets, which = np.unique(_points(points, 2), axis=0, return_inverse=True)
+    symbols = np.ascontiguousarray(tables).view("<u2").astype(np.uint16, copy=False)
+    secrets = field16.weighted(field16.lagrange(sets)[which.reshape(-1)], symbols)
+    return [_secret(row, length) for row in secrets]
 
 
-def _points(points: npt.NDArray[Any]) -> npt.NDArray[np.uint16]:
+def _points(points: npt.NDArray[Any], rank: int) -> npt.NDArray[np.uint16]:
     places = np.asarray(points)
-    if places.ndim != 1 or (len(places) and not (places.min() >= 1 and places.max() <= MAX_POINT)):
+    if places.ndim != rank or (places.size and not (places.min() >= 1 and places.max() <= MAX_POINT)):
         raise Misuse(f"expected points from 1 to {MAX_POINT}")
-    ascending = bool((places[1:] > places[:-1]).all())  # then distinct: the usual case, and quicker to see
-    if not ascending and len(np.unique(places)) != len(places):
+    ordered = np.sort(places)
+    if (ordered[..., 1:] == ordered[..., :-1]).any():
         raise Misuse("expected distinct points, got one twice")
     return places.astype(np.uint16)
-
-
-def _row(share: bytes, length: int) -> npt.NDArray[np.uint8]:
-    if len(share) != share_bytes(length):
-        raise ProtocolViolation(f"expected a share of {share_bytes(length)} bytes, got {len(share)}")
-    return np.frombuffer(share, dtype=np.uint8)
-
-
-def _symbols(table: npt.NDArray[np.uint8], rows: int, length: int) -> Symbols:
-    if table.shape != (rows, share_bytes(length)):
-        raise Misuse(f"expected shares of shape {(rows, share_bytes(length))}, got {table.shape}")
-    return np.ascontiguousarray(table).view("<u2").astype(np.uint16, copy=False)
 
 
 def _secret(symbols: Symbols, length: int) -> bytes:

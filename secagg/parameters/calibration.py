@@ -21,7 +21,7 @@ from protocols.randomness import SystemRandom
 from protocols.sealing import binding, seal, unseal
 from secagg.commitments import SEED, share_digest
 from secagg.masking import SEED_BYTES, add_mask
-from secagg.packing import add_packed, pack
+from secagg.packing import accumulator, add_packed, pack
 from secagg.parameters.costs import Costs
 from secagg.parameters.plan import Plan
 from secagg.protocol import SecAgg
@@ -67,9 +67,9 @@ def calibrate(degree: int, threshold: int, ring: Ring) -> Units:
     t = max(2, min(k, threshold * k // degree))
     points, secret = np.arange(1, k + 1), os.urandom(_SECRET)
     shares = split_array(secret, t, points, random)[:t]
-    words, few = ring.zeros(_SAMPLE), ring.zeros(1)
+    words, few = np.zeros(_SAMPLE, ring.dtype), np.zeros(1, ring.dtype)
     seed = os.urandom(SEED_BYTES)
-    packed = pack(words, ring)
+    packed, total = pack(words, ring), accumulator(_SAMPLE, ring)
     call = _seconds(lambda: add_mask(few, seed))
     return Units(
         agreement=_seconds(lambda: own.agree("b", peer, "plan")),
@@ -77,13 +77,13 @@ def calibrate(degree: int, threshold: int, ring: Ring) -> Units:
         verification=_seconds(lambda: verify(identity.public, "plan", context, signature)),
         box=_seconds(lambda: unseal(key, seal(key, secret, bound, random), bound, "a")),
         split=_seconds(lambda: split_array(secret, t, points, random)) / (k * t),
-        combine=_seconds(lambda: combine_arrays(points[:t], [shares], _SECRET)) / t**2,
+        combine=_seconds(lambda: combine_arrays(points[None, :t], shares[None], _SECRET)) / t**2,
         digest=_seconds(lambda: share_digest(context, 1, 2, SEED, key)),
         relay=_relay(),
         mask_call=call,
         mask_byte=max(0.0, _seconds(lambda: add_mask(words, seed)) - call) / words.nbytes,
         pack=_seconds(lambda: pack(words, ring)) / _SAMPLE,
-        add=_seconds(lambda: add_packed(words, packed, ring)) / _SAMPLE,
+        add=_seconds(lambda: add_packed(total, packed, _SAMPLE, ring)) / _SAMPLE,
     )
 
 

@@ -8,7 +8,6 @@ digits where log-gamma at 10^8 would lose half of them. What does not belong her
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 
@@ -74,8 +73,9 @@ def _log_run_up(first: int, population: int, marked: int, drawn: int) -> float:
     """ln of the sum of masses from `first` (above the mode) up: ratios of neighbours fall, so the sum converges."""
     total, term, value, chunk = 1.0, 1.0, first, _CHUNK
     while value < min(drawn, marked):
-        values = np.arange(value, min(value + chunk, drawn, marked), dtype=np.float64)
-        ratios = _ratio(values, population, marked, drawn)
+        x = np.arange(value, min(value + chunk, drawn, marked), dtype=np.float64)
+        # P[X = x + 1] / P[X = x]
+        ratios = (marked - x) * (drawn - x) / ((x + 1.0) * (population - marked - drawn + x + 1.0))
         terms = term * np.cumprod(ratios)
         total += float(terms.sum())
         term, value, chunk = float(terms[-1]), value + len(terms), 2 * chunk
@@ -84,11 +84,6 @@ def _log_run_up(first: int, population: int, marked: int, drawn: int) -> float:
         if last < 1.0 and term * last / (1.0 - last) < 1e-17 * total:
             break
     return log_mass(first, population, marked, drawn) + math.log(total)
-
-
-def _ratio(x: Any, population: int, marked: int, drawn: int) -> Any:
-    """P[X = x + 1] / P[X = x], for a float or an array of floats."""
-    return (marked - x) * (drawn - x) / ((x + 1.0) * (population - marked - drawn + x + 1.0))
 
 
 def _log_complement(log_probability: float) -> float:

@@ -7,6 +7,7 @@ from protocols.kernel import Step
 from protocols.session import Session
 from secagg.memory import ServerMemory, Setup
 from secagg.messages import ADVERTISE, INPUT, Proceed, indices, pack_bits
+from secagg.packing import accumulator
 from secagg.places import Places
 from secagg.rules import rules_of
 from secagg.server.base import Facts
@@ -41,7 +42,7 @@ def resumed(session: Session, kept: ServerMemory | None) -> Step:
 
 def _begin(session: Session, memory: ServerMemory, bodies: dict[int, Proceed]) -> Step:
     rules = rules_of(session)
-    facts, total = Facts(memory.keys, {}, rules.seed), rules.ring.zeros(session.dimension)
+    facts, total = Facts(memory.keys, {}, rules.seed), accumulator(session.dimension, rules.ring)
     state = Summing(session, facts, total, {}, memory)
     asks = tuple(state.request(INPUT, i, body) for i, body in bodies.items())
     return Step(state, asks, memory=memory.encode())

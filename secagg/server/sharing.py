@@ -16,6 +16,7 @@ from protocols.randomness import SecureRandom
 from protocols.sealing import OVERHEAD
 from secagg.advertisement import signing_key
 from secagg.messages import DIGEST_BYTES, INPUT, SHARE, Dealing, Delivery, Indices, Neighbourhood, indices
+from secagg.packing import accumulator
 from secagg.places import Places
 from secagg.server.base import Facts, ServerState
 from secagg.server.summing import Summing
@@ -53,7 +54,7 @@ class Sharing(ServerState):
         self.enough_left(self.graph_seed)
         pledges = {i: d.pledge() for i, d in self.answers.items()}
         facts = Facts({i: self.keys[i] for i in self.answers}, pledges, self.graph_seed)
-        state = Summing(self.session, facts, self.rules.ring.zeros(self.session.dimension), {}, None)
+        state = Summing(self.session, facts, accumulator(self.session.dimension, self.rules.ring), {}, None)
         return Step(state, tuple(self._deliveries(facts.dealers(self.session.clients))))
 
     def _deliveries(self, everybody: bytes) -> list[Message]:

@@ -15,7 +15,7 @@ from secagg.advertisement import signing_key
 from secagg.commitments import MASK, check_signature, masked_bytes
 from secagg.memory import ServerMemory
 from secagg.messages import CONFIRM, INPUT, Masked, Pledge, Survivors, masked_vector, pack_bits
-from secagg.packing import add_packed
+from secagg.packing import add_packed, in_order
 from secagg.ring import Words
 from secagg.server.base import Facts, Input, ServerState
 from secagg.server.opening import ask_to_unmask
@@ -24,7 +24,7 @@ from secagg.server.voting import Voting
 
 @dataclass(frozen=True, eq=False)
 class Summing(ServerState):
-    """total: the sum so far, in the ring's words. answers: whose vector is in it, with what came besides. memory: of
+    """total: the sum so far, an `accumulator`. answers: whose vector is in it, with what came besides. memory: of
     the set-up, where keys are reused.
     """
 
@@ -48,7 +48,7 @@ class Summing(ServerState):
         vector, said = masked_vector(answer)
         pledge = self._check(index, said, vector, who)
         with naming(who):
-            add_packed(self.total, vector, self.rules.ring)
+            add_packed(self.total, vector, self.session.dimension, self.rules.ring)
         self.facts.pledges[index] = pledge
         boxes = b"" if said.dealing is None else said.dealing.boxes
         self.answers[index] = Input(said.complaints, said.signature, boxes)
@@ -73,10 +73,11 @@ class Summing(ServerState):
     def close(self, random: SecureRandom) -> Step:
         self.enough_left(self.facts.graph_seed)
         memory = None if self.memory is None else self.memory.after(self.answers).encode()
+        total = in_order(self.total, self.session.dimension, self.rules.ring)
         if not self.rules.agrees:
-            asked = ask_to_unmask(self.session, self.facts, self.total, self.answers, None)
+            asked = ask_to_unmask(self.session, self.facts, total, self.answers, None)
             return replace(asked, memory=memory)
         bits = pack_bits(self.answers, self.session.clients)
-        state = Voting(self.session, self.facts, self.total, self.answers, bits, {})
+        state = Voting(self.session, self.facts, total, self.answers, bits, {})
         asks = tuple(self.request(CONFIRM, i, Survivors(bits)) for i in state.asked())
         return Step(state, asks, memory=memory)

@@ -73,28 +73,26 @@ def _expect(good: bool, dealer: int, what: str) -> None:
 
 
 def reconstruct(rules: Rules, facts: Facts, owners: Collection[int], shares: Shares) -> dict[int, bytes]:
-    """Return the owners' secrets, end to end. Owners whose shares lie at the same points are done together.
+    """Return the owners' secrets, end to end. Those of one length are done together.
 
     shares: good ones, owner -> holder -> share; those of one owner have one length. Raises TooFewSurvivors for fewer
     than the threshold.
     """
-    together: dict[tuple[bytes, int], list[int]] = {}
+    together: dict[int, list[tuple[int, NDArray[np.int64], bytes]]] = {}
     for j in owners:
-        have = sorted(shares.get(j, ()))
+        have = sorted(shares.get(j, ()))[: rules.threshold]
         if len(have) < rules.threshold:
             raise TooFewSurvivors(
                 f"the secrets of {client(j)} need {rules.threshold} shares, {len(have)} good ones came"
             )
         dealt = facts.pledges[j].holders
         points = rules.points(dealt)[np.searchsorted(dealt, indices(have))]
-        together.setdefault((points.tobytes(), len(shares[j][have[0]])), []).append(j)
+        rows = b"".join(shares[j][i] for i in have)
+        together.setdefault(len(rows) // len(have), []).append((j, points, rows))
     secrets: dict[int, bytes] = {}
-    for (at, length), group in together.items():
-        tables = [_table(shares[j], length) for j in group]
-        secrets.update(zip(group, combine_arrays(np.frombuffer(at, np.int64), tables, length), strict=True))
+    for length, group in together.items():
+        points = np.array([at for _, at, _ in group])
+        tables = np.frombuffer(b"".join(rows for *_, rows in group), np.uint8)
+        found = combine_arrays(points, tables.reshape(*points.shape, length), length)
+        secrets.update(zip([j for j, *_ in group], found, strict=True))
     return secrets
-
-
-def _table(have: Mapping[int, bytes], length: int) -> NDArray[np.uint8]:
-    """The shares of one owner as rows, by ascending holder."""
-    return np.frombuffer(b"".join(have[i] for i in sorted(have)), np.uint8).reshape(len(have), length)

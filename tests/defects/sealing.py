@@ -73,12 +73,8 @@ def cut(function: Any) -> Any:
     """A reader of packed vectors that takes what is behind them off."""
 
     def read(*given: Any) -> Any:
-        ring = given[-1]
-        where = next(k for k, one in enumerate(given) if isinstance(one, bytes | memoryview))
-        other = next(one for k, one in enumerate(given[:-1]) if k != where)
-        count = other if isinstance(other, int) else len(other)
-        wanted = [g[: ring.packed_bytes(count)] if k == where else g for k, g in enumerate(given)]
-        return function(*wanted)
+        *total, packed, count, ring = given
+        return function(*total, packed[: ring.packed_bytes(count)], count, ring)
 
     return read
 

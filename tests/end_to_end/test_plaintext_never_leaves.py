@@ -30,7 +30,7 @@ def ways_to_write(vector: np.ndarray, bits: int) -> Iterator[bytes]:
     for kind in ("<i8", "<i4", "<i2", ">i8", ">i4", ">i2", "<f8", "<f4"):
         yield vector.astype(kind).tobytes()[:16]
     ring = Ring(bits)
-    words = ring.zeros(len(vector))
+    words = np.zeros(len(vector), ring.dtype)
     words += vector.astype(words.dtype)
     yield pack(words & words.dtype.type((1 << bits) - 1), ring)[:16]
 

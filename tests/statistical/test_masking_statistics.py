@@ -30,7 +30,7 @@ RINGS = [1, 4, 8, 16, 20, 32, 33, 64]
 
 
 def mask(ring: Ring, dimension: int = SAMPLES) -> NDArray[np.uint64]:
-    words = ring.zeros(dimension)
+    words = np.zeros(dimension, ring.dtype)
     add_mask(words, os.urandom(SEED_BYTES))
     return ring.residues(words)
 
@@ -75,10 +75,10 @@ def test_seed_halves_both_matter() -> None:
     ring, seed = Ring(32), bytearray(os.urandom(SEED_BYTES))
     differences = []
     for bit in (0, 127, 128, 8 * SEED_BYTES - 1):
-        words = ring.zeros(SAMPLES // 4)
+        words = np.zeros(SAMPLES // 4, ring.dtype)
         add_mask(words, bytes(seed))
         seed[bit // 8] ^= 1 << bit % 8
-        other = ring.zeros(SAMPLES // 4)
+        other = np.zeros(SAMPLES // 4, ring.dtype)
         add_mask(other, bytes(seed))
         differences.append(top(ring.residues(words - other), ring, 8))
     assert p_value(np.concatenate(differences), CELLS) > ALPHA

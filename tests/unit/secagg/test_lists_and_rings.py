@@ -71,7 +71,7 @@ class TestWords:
         for words in (np.zeros(2, np.uint64), np.zeros((1, 2), np.uint32), np.zeros(4, np.uint32)[::2]):
             with pytest.raises(Misuse, match="contiguous"):
                 ring.check(words)
-        ring.check(ring.zeros(2))
+        ring.check(np.zeros(2, ring.dtype))
 
     def test_streams_take_seeds_of_16_to_64_bytes_and_any_count(self) -> None:
         assert expand(b"s" * 16, b"", 0) == b""

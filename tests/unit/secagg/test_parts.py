@@ -162,9 +162,15 @@ class TestShamir:
 
     def test_many_secrets_at_once(self) -> None:
         secrets = [RANDOM.bytes(33) for _ in range(7)]
-        points = np.array([9, 2, 500, 65535])
-        tables = [shamir.split_array(s, 4, points, RANDOM) for s in secrets]
-        assert shamir.combine_arrays(points, tables, 33) == secrets
+        own = [[9 + k % 3, 2, 500 - k, 65535] for k in range(7)]  # each secret's shares at its own points
+        for sets in (own, own[:1] * 7):
+            points = np.array(sets)
+            tables = [shamir.split_array(s, 4, at, RANDOM) for s, at in zip(secrets, points, strict=True)]
+            assert shamir.combine_arrays(points, np.array(tables), 33) == secrets
+        with pytest.raises(Misuse, match="distinct"):
+            shamir.combine_arrays(np.array([[1, 2], [3, 3]]), np.zeros((2, 2, 34), np.uint8), 33)
+        with pytest.raises(Misuse, match=r"shares of shape \(7, 4, 34\)"):
+            shamir.combine_arrays(points, np.array(tables)[:, :3], 33)
 
     @pytest.mark.parametrize("points", [[0, 1], [1, 65536], [1, 1], [-1, 2]])
     def test_bad_points_are_misuse(self, points: list[int]) -> None:
@@ -206,7 +212,7 @@ class TestShamir:
             for coefficients in polynomials[::-1].tolist():
                 values = [times(value, point) ^ c for value, c in zip(values, coefficients, strict=True)]
             assert row == values
-        weights = field16.lagrange(points[:threshold])
+        [weights] = field16.lagrange(points[None, :threshold])
         assert (field16.weighted(weights, rows[:threshold]) == polynomials[0]).all()
 
 

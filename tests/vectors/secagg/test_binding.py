@@ -31,6 +31,6 @@ def test_bad_nothing_to_combine() -> None:
     import numpy as np
 
     with pytest.raises(Misuse, match="at least one share and one secret"):
-        combine_arrays(np.array([1, 2]), [], 32)
+        combine_arrays(np.empty((0, 2), np.int64), np.zeros((0, 2, 32), np.uint8), 32)
     with pytest.raises(Misuse, match="at least one share and one secret"):
-        combine_arrays(np.empty(0, np.int64), [np.zeros((0, 32), np.uint8)], 32)
+        combine_arrays(np.empty((1, 0), np.int64), np.zeros((1, 0, 32), np.uint8), 32)
