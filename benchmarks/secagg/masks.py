@@ -25,7 +25,7 @@ def mask_speed(dim: int, ring_bits: int, clock: Callable[[], float] = time.perf_
 
     `mask_share_of_limit` is ours over keystream plus addition, all three measured in turn in one run.
     """
-    words = Ring(ring_bits).zeros(max(dim, _LEAST))
+    words = np.zeros(max(dim, _LEAST), Ring(ring_bits).dtype)
     seed = os.urandom(SEED_BYTES)
     encryptor = Cipher(algorithms.AES(seed[:16]), modes.CTR(seed[16:])).encryptor()
     zeros, block = bytes(BLOCK_BYTES), np.zeros(BLOCK_BYTES + 15, np.uint8)
