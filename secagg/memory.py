@@ -93,6 +93,8 @@ class ClientMemory(Record):
 
     def forward(self, steps: int) -> "ClientMemory":
         """Return the memory `steps` rounds later."""
+        if not steps:
+            return self
         return replace(
             self,
             next_round=self.next_round + steps,

@@ -3,12 +3,19 @@
 from __future__ import annotations
 
 import json
+from itertools import product
 
 import pytest
 
+from benchmarks import harness
 from benchmarks.__main__ import app
+from benchmarks.secagg import splits
 from benchmarks.secagg.scale import one_session, sessions
 from benchmarks.secagg.work import Work, run
+from protocols.errors import Misuse
+from protocols.randomness import SystemRandom
+from secagg import SecAggPlus
+from secagg.rules import rules_of
 
 FIGURES = {
     "client_mean_s",
@@ -79,3 +86,26 @@ def test_sessions_on_paper_divide_the_whole() -> None:
     assert whole["degree"] == sharded["degree"]
     assert sharded["coordinators"] == 100
     assert sharded["ring_bits"] < whole["ring_bits"] == 36
+
+
+def test_the_plans_that_were_searched_for_splits_are_the_plans_of_now() -> None:
+    rows = harness.read(harness.RESULTS / "secagg.splits.json").figures["rows"]
+    assert [(r["clients"], r["collusion"], r["dropout"]) for r in rows] == list(
+        product(splits.CLIENTS, splits.COLLUSION, splits.DROPOUT)
+    )
+    for row in rows:
+        protocol = SecAggPlus(
+            dropout=row["dropout"], collusion=row["collusion"], threat="semi-malicious", setup="fresh"
+        )
+        assert row["graph"] == planned_graph(protocol, row["clients"]), row
+
+
+def planned_graph(protocol: SecAggPlus, clients: int) -> str:
+    try:
+        session = protocol.session(
+            [str(i) for i in range(clients)], 1, 1, random=SystemRandom(), simulated=True
+        )
+    except Misuse:
+        return "no plan"
+    rules = rules_of(session)
+    return "complete" if rules.complete else f"{rules.degree} neighbours"
