@@ -12,7 +12,8 @@ import torch
 
 from fl import arguments
 from fl.callbacks import Callback
-from fl.loaders import checked_loader, examples_in, require_disjoint
+from fl.disjoint import require_disjoint
+from fl.loaders import checked_loader, examples_in
 from fl.run_options import RunOptions
 from fl.schedules import Schedule
 from fl.strategies import FedAvg, FedSGD, Strategy

@@ -1,14 +1,10 @@
 """What is asked of a loader and of the device before anything is trained. Training itself is the user's own."""
 
 import os
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
-from numpy.typing import NDArray
-from torch.utils.data import ConcatDataset, Subset, TensorDataset
 
 from protocols.errors import Misuse
 from protocols.layers import PrivacyLayer
@@ -91,44 +87,3 @@ def _in_batch(batch: Any) -> int:
     sizes = {tuple(getattr(part, "shape", ()))[:1] for part in told}
     (size,) = sizes.pop() or (1,) if len(sizes) == 1 else (1,)
     return int(size)
-
-
-def require_disjoint(layer: str, loaders: Mapping[str, Any]) -> None:
-    """Raises Misuse for an example that is seen to be held twice, by two clients or by one. Seen are items of one data
-    set object, through `Subset` and `ConcatDataset`, and rows of one tensor's memory; copies are not.
-    """
-    held = defaultdict[int, list[tuple[str, NDArray[np.int64]]]](list)
-    for name, loader in loaders.items():
-        data: Any = getattr(loader, "dataset", None)
-        if hasattr(data, "__len__"):
-            for source, items in _items(data, np.arange(len(data))):
-                held[source].append((name, items))
-    for shares in held.values():
-        owners = np.repeat([name for name, _ in shares], [len(items) for _, items in shares])
-        items = np.concatenate([items for _, items in shares])
-        order = np.argsort(items, kind="stable")
-        if (twice := np.flatnonzero(np.diff(items[order]) == 0)).size:
-            one, other = owners[order[twice[0] : twice[0] + 2]]
-            whose = f"client {str(one)!r} holds an example twice"
-            if one != other:
-                whose = f"clients {str(one)!r} and {str(other)!r} hold the same example"
-            raise Misuse(
-                f"{whose}, and {layer} prices an example as one item of one client: give each client a "
-                "torch.utils.data.Subset of its own examples"
-            )
-
-
-def _items(data: Any, at: NDArray[np.int64]) -> Iterator[tuple[int, NDArray[np.int64]]]:
-    """Return where the items `at` of a data set come from: an object's or a memory's number, and places in it."""
-    if isinstance(data, Subset):
-        inner: Any = data.dataset
-        yield from _items(inner, np.asarray(data.indices, np.int64)[at] % len(inner))
-    elif isinstance(data, ConcatDataset):
-        ends = np.asarray(data.cumulative_sizes)
-        for part, first, end in zip(data.datasets, [0, *ends], ends, strict=False):
-            yield from _items(part, at[(at >= first) & (at < end)] - first)
-    elif isinstance(data, TensorDataset) and data.tensors[0].stride(0):
-        rows = data.tensors[0]
-        yield rows.untyped_storage().data_ptr(), int(rows.storage_offset()) + at * int(rows.stride(0))
-    else:
-        yield id(data), at
