@@ -16,7 +16,7 @@ from torch import nn
 from torch.optim import optimizer as every
 
 from dp.sample.errors import UnaccountedStep
-from dp.sample.memory import copied, same
+from dp.sample.memory import leaves, same
 
 Snapshot = dict[str, torch.Tensor]
 
@@ -59,8 +59,8 @@ def numbers(optimizer: Any, names: Mapping[int, str]) -> dict[str, Any]:
 
 
 def kept(found: Mapping[str, Any]) -> dict[str, Any]:
-    """The same with copies of tensors and containers, to be compared by value later."""
-    return {name: copied(value) for name, value in found.items()}
+    """The same as they are now, to be compared by value later."""
+    return {name: leaves(value) for name, value in found.items()}
 
 
 def raw_gradient(optimizer: Any, names: Mapping[int, str]) -> str | None:
@@ -73,7 +73,7 @@ def changed_number(before: Mapping[str, Any], now: Mapping[str, Any]) -> str | N
     """The first name under which another value stands, or None. Without a state before, any may be there now."""
     known = any(name.startswith("state") for name in before)
     for name in [*before, *(name for name in now if known or not name.startswith("state"))]:
-        if name not in before or name not in now or not same(before[name], now[name]):
+        if name not in before or name not in now or before[name] != leaves(now[name], copies=False):
             return name
     return None
 

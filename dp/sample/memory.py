@@ -2,78 +2,87 @@
 
 A model that takes a scale, a mean or a vocabulary from the batches that it sees mixes their examples, later in another
 batch too, where no check of one batch finds it. What a pass writes is refused by name, unless every first pass writes
-the same (a cache that follows from constants). Values and words are compared in containers too, entry by entry; other
-objects, modules and parameters in containers among them, and the objects behind methods, partials and hooks, must be
-the same ones with the same attributes. What `MACHINERY` makes, closures, slots and module-level variables are out of
-reach.
+the same (a cache that follows from constants). One walk compares it all, each object once: values by their bits,
+containers entry by entry, other objects by being the same ones; and the attributes of any of them, what functions have
+as attributes and defaults, and the objects behind methods, partials and hooks. What `MACHINERY` makes, closures, slots,
+class attributes and module-level variables are out of reach.
 """
 
 import copy
-import math
-from collections import deque
-from collections.abc import Iterator, Mapping
+from collections import OrderedDict, defaultdict, deque
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
+from enum import Enum
 from functools import partial
-from types import MethodType
-from typing import Any
+from pathlib import PurePath
+from types import BuiltinMethodType, FunctionType, MethodType, ModuleType
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import nn
 
-Memory = dict[tuple[str, str], Any]
-"""Values by the module's name and the attribute's."""
 _OWN = frozenset(vars(nn.Module()))
 """Torch's own attributes of a module."""
-_PLAIN = (
-    bool | int | float | complex | str | bytes | bytearray | np.generic | np.ndarray | torch.Tensor | None
-)
-_ABSENT = object()
-MACHINERY = (
-    "torch",
-    "lightning",
-    "pytorch_lightning",
-    "lightning_fabric",
-    "transformers",
-    "accelerate",
-    "opacus",
-)
-"""Packages whose objects a loop runs by (a Trainer that a module holds): they are not looked into."""
-_HUNG = frozenset(
-    (
-        "grad_sample",
-        "factors",
-        "total",
-        "summed_grad",
-        "_forward_counter",
-        "_norm_sample",
-        "_current_grad_sample",
-    )
-)
-"""What gradients of examples are hung on a parameter as."""
 _CALLED = tuple(key for key in _OWN if key.endswith("_hooks"))
 """Where a module keeps its hooks."""
+_HELD = ("training", "_parameters", "_buffers", "_modules", *_CALLED)
+"""Those that a module outside the model is compared by."""
+_WORDS = (
+    str | bytes | bool | int | None | Enum | type | slice | range | PurePath | np.dtype | torch.dtype | torch.device
+)  # fmt: skip
+"""What never changes and is equal to its like."""
+_NUMBERS = float | complex | np.generic
+_CONTAINERS = (Mapping, list, tuple, deque, set, frozenset)
+_EXACTLY = (dict, list, tuple, deque, set, frozenset, bytearray, np.ndarray, OrderedDict, defaultdict)
+"""Whose contents are put back; exactly these classes."""
+_LOOPS = ("torch", "lightning", "pytorch_lightning", "lightning_fabric", "transformers", "accelerate")
+MACHINERY = frozenset((*_LOOPS, "opacus", "logging"))
+"""Packages whose objects a loop runs by (a Trainer that a module holds): they are not looked into."""
+_HUNG = frozenset(("grad_sample", "factors", "total", "summed_grad", "_norm_sample", "_current_grad_sample"))
+_HUNG |= {"_forward_counter"}
+"""What gradients of examples are hung on a parameter as."""
+_NOT_SET = frozenset(("", "training", "module", "forward()", *_CALLED))
+"""What is compared and never put back."""
 
 
-class InPlace:
-    """An object in its place, with copies of its attributes; without, where it is one of `within`: looked at already,
-    or a module of the model itself."""
+class Held(NamedTuple):
+    """What an attribute held: all that is reached from it, whether an object is, and a copy to put back."""
 
-    def __init__(self, value: Any, within: frozenset[int] = frozenset()) -> None:
-        self.value, self.within = value, within
-        self.state = {key: copied(each, within | {id(value)}) for key, each in self._now().items()}
+    leaves: list[Any]
+    foreign: bool
+    copy: Any
 
-    def _now(self) -> dict[str, Any]:
-        return {} if id(self.value) in self.within else _state(self.value)
 
-    def same(self, other: Any) -> bool:
-        """Whether the same object stands there, with the same attributes."""
-        return self.value is other and same(self.state, self._now())
+Memory = dict[tuple[str, str], Held]
+"""What was held, by the module's name and the attribute's."""
+
+
+class It:
+    """An object, equal to itself alone."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, It) and self.value is other.value
+
+
+class Bits:
+    """A tensor, equal to those of the same bits."""
+
+    def __init__(self, tensor: torch.Tensor) -> None:
+        self.tensor = tensor
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Bits) and same(self.tensor, other.tensor)
 
 
 def remembered(model: nn.Module, criterion: Any = None) -> Memory:
-    """Copies of what the modules of a model and of a loss hold."""
-    own = frozenset(id(each) for each in (*model.modules(), *model.parameters(), *model.buffers()))
-    return {key: copied(value, own) for key, value in _held(model, criterion)}
+    """What the modules of a model and of a loss hold, and copies of it."""
+    own = _own(model)
+    found = {key: (leaves(value, own), value) for key, value in _held(model, criterion)}
+    return {key: Held(seen, _foreign(seen), _copied(value)) for key, (seen, value) in found.items()}
 
 
 def written(
@@ -81,17 +90,20 @@ def written(
 ) -> str | None:
     """The first attribute where not all are as the constants are, nor, unless a batch has `passed`, all as before; or
     None. Objects never change: a pass that writes into one is no cache."""
-    now = dict(_held(model, criterion))
-    foreign = {key for key in [*now, *before] if _foreign(now.get(key)) or _foreign(before.get(key))}
-    first = {key: value for key, value in constant.items() if key not in foreign}
-    first |= {key: before[key] for key in foreign & before.keys()}
-    names = [_first(now, memory) for memory in ([first] if passed else [before, first])]
+    own = _own(model)
+    now = {key: leaves(value, own, copies=False) for key, value in _held(model, criterion)}
+    foreign = {key for key, seen in now.items() if _foreign(seen)}
+    foreign |= {key for key, held in before.items() if held.foreign}
+    first = {key: held.leaves for key, held in constant.items() if key not in foreign}
+    first |= {key: before[key].leaves for key in foreign & before.keys()}
+    begun = {key: held.leaves for key, held in before.items()}
+    names = [_first(now, memory) for memory in ([first] if passed else [begun, first])]
     return None if None in names else names[0]
 
 
-def _first(now: Memory, memory: Memory) -> str | None:
+def _first(now: dict[tuple[str, str], Any], memory: dict[tuple[str, str], Any]) -> str | None:
     keys = [*now, *(key for key in memory if key not in now)]
-    wrong = (key for key in keys if not same(memory.get(key, _ABSENT), now.get(key, _ABSENT)))
+    wrong = (key for key in keys if memory.get(key) != now.get(key))
     return next((".".join(part for part in key if part) for key in wrong), None)
 
 
@@ -99,18 +111,16 @@ def put_back(model: nn.Module, before: Memory, criterion: Any = None, objects: b
     """Give the modules what they held. objects: where an object of another kind stands in its place, too; not within a
     pass, which may go on by it (a module's Trainer).
     """
-    owners = dict(_owners(model, criterion))
-    for name, attribute in dict(_held(model, criterion)).keys() - before.keys():
-        if not attribute or attribute in _CALLED:
-            continue  # whose, or whatever it calls
-        if objects or not _foreign(getattr(owners[name], attribute)):
-            delattr(owners[name], attribute)
-    for (name, attribute), value in before.items():
-        if not attribute or attribute in _CALLED:
+    owners, own = dict(_owners(model, criterion)), _own(model)
+    now = {key: leaves(value, own, copies=False) for key, value in _held(model, criterion)}
+    for name, attribute in now.keys() | before.keys():
+        key = name, attribute
+        if attribute in _NOT_SET or name not in owners or not (objects or not _foreign(now.get(key, []))):
             continue
-        now = getattr(owners[name], attribute, _ABSENT)
-        if not same(value, now) and (objects or now is _ABSENT or not _foreign(now)):
-            setattr(owners[name], attribute, restored(value))
+        if key not in before:
+            delattr(owners[name], attribute)
+        elif before[key].leaves != now.get(key):
+            setattr(owners[name], attribute, _copied(before[key].copy))
 
 
 def forgets(name: str) -> str:
@@ -122,124 +132,205 @@ def forgets(name: str) -> str:
     )
 
 
+def _own(model: nn.Module) -> frozenset[int]:
+    return frozenset(id(each) for each in (*model.modules(), *model.parameters(), *model.buffers()))
+
+
 def _owners(model: nn.Module, criterion: Any) -> Iterator[tuple[str, Any]]:
     yield from model.named_modules()
     yield from (*model.named_parameters(), *model.named_buffers())
     if isinstance(criterion, nn.Module):
         yield from criterion.named_modules(prefix="(criterion)")
-    elif criterion is not None and _looked_into(criterion):
+    elif not isinstance(criterion, MethodType | partial | FunctionType):
         yield "(criterion)", criterion
 
 
 def _held(model: nn.Module, criterion: Any) -> Iterator[tuple[tuple[str, str], Any]]:
-    if isinstance(criterion, MethodType | partial):
+    if isinstance(criterion, MethodType | partial | FunctionType):
         yield ("(criterion)", ""), criterion
     for name, owner in _owners(model, criterion):
-        opacus = type(owner).__module__.startswith("opacus")  # counts its padded rows in each call
-        own = _HUNG if isinstance(owner, torch.Tensor) else {"max_batch_len"} if opacus else frozenset()
-        for attribute, value in list(vars(owner).items()):
-            if attribute not in _OWN and not _machinery(value) and attribute not in own:
+        if isinstance(owner, nn.Module):
+            root = criterion if name.startswith("(criterion)") else model
+            yield (name, "module"), It(owner)
+            yield (name, "training"), owner.training == root.training
+            if _made(owner) not in MACHINERY:
+                yield (name, "forward()"), type(owner).forward
+        for attribute, value in _attributes(owner).items():
+            if attribute in _CALLED:
+                value = [each for each in value.values() if _remembers(each)]
+            if (attribute in _CALLED and value) or (attribute not in _OWN and not _machinery(value)):
                 yield (name, attribute), value
-            elif attribute in _CALLED and (called := [each for each in value.values() if _remembers(each)]):
-                yield (name, attribute), called
         for attribute, value in list(getattr(owner, "_buffers", {}).items()):
             if value is None or name.startswith("(criterion)"):  # the model's other ones are its state
                 yield (name, attribute), value
 
 
 def _remembers(hook: Any) -> bool:
-    """Whether a hook has attributes to keep something in, and is no engine's."""
+    """Whether a hook can keep something, and is no engine's."""
     behind = hook
     while isinstance(behind, MethodType | partial):
         behind = behind.__self__ if isinstance(behind, MethodType) else behind.func
-    made = str(getattr(behind, "__module__", "")).partition(".")[0]
-    engine = made in MACHINERY or any(kind.__module__.startswith("dp.") for kind in type(behind).__mro__)
-    return not engine and (behind is not hook or _looked_into(hook))
+    engine = _made(behind) in MACHINERY or any(
+        _package(kind) == "dp" for kind in (behind, *type(behind).__mro__)
+    )
+    return not engine and not (isinstance(hook, FunctionType) and not _reached(hook))
 
 
 def _machinery(value: Any) -> bool:
     if isinstance(value, MethodType):
         return _machinery(value.__self__)
-    if hasattr(value, "__code__"):  # a function that an adapter of ours lends a module, for its Trainer
-        return str(value.__module__).startswith("fl.adapters.")
-    made = type(value).__module__.partition(".")[0] in MACHINERY
-    return made and not isinstance(value, torch.Tensor | nn.Module | torch.Size)
+    lent = isinstance(value, FunctionType) and str(value.__module__).startswith(
+        "fl.adapters."
+    )  # for its Trainer
+    return lent or (
+        _made(value) in MACHINERY and not isinstance(value, torch.Tensor | nn.Module | torch.Size)
+    )
 
 
-def _looked_into(value: Any) -> bool:
-    return hasattr(value, "__dict__") and not isinstance(value, type) and not hasattr(value, "__code__")
+def _made(value: Any) -> str:
+    """The package that a function, or an object's class, comes from."""
+    return _package(value if isinstance(value, FunctionType) else type(value))
 
 
-def _state(value: Any) -> dict[str, Any]:
-    """The attributes of an object, and the tensors of a module."""
-    if isinstance(value, MethodType):
-        return {"self": value.__self__}
-    if isinstance(value, partial):
-        return {"func": value.func, "args": value.args, "keywords": value.keywords}
-    if isinstance(value, nn.Parameter):
-        return {"data": value.detach(), **vars(value)}
-    if isinstance(value, nn.Module):
-        own = {key: each for key, each in vars(value).items() if key not in _OWN}
-        return own | {f"_{key}": dict(getattr(value, key)) for key in ("_parameters", "_buffers", "_modules")}
-    return {} if _machinery(value) or not _looked_into(value) else dict(vars(value))
+def _package(made: Any) -> str:
+    return str(getattr(made, "__module__", "")).partition(".")[0]
 
 
-def _entries(value: Any) -> Iterator[Any]:
-    """What a container holds, containers in it opened; what is none as it is."""
-    if isinstance(value, Mapping):
-        value = [*value.keys(), *value.values()]
-    if isinstance(value, list | tuple | set | frozenset | deque):
-        for each in value:
-            yield from _entries(each)
-    else:
-        yield value
+def leaves(value: Any, own: frozenset[int] = frozenset(), copies: bool = True) -> list[Any]:
+    """All that is reached from a value, each object once, in one order: comparable by ==. own: objects that are not
+    looked into; copies: of tensors, so that the list outlives a write into them."""
+    found: list[Any] = []
+    waiting, seen, alive = [value], dict[int, int](), list[Any]()  # an id is of an object that lives
+    while waiting:
+        each = waiting.pop()
+        if id(each) in own or isinstance(each, It):
+            found.append(each if isinstance(each, It) else It(each))
+        elif id(each) in seen:
+            found.append(("again", seen[id(each)]))
+        else:
+            if not isinstance(each, _WORDS | _NUMBERS):
+                seen[id(each)] = len(found)
+                alive.append(each)
+            found += [_leaf(each, copies)] if _restored(each) else [_leaf(each, copies), It(each)]
+            waiting += _reached(each)
+    return found
 
 
-def _foreign(value: Any) -> bool:
-    """Whether there is anything but values and words in it."""
-    return any(not isinstance(each, _PLAIN) or isinstance(each, nn.Parameter) for each in _entries(value))
+def _restored(value: Any) -> bool:
+    """Whether a copy can stand in a value's place: it is a value, or a container of exactly a usual kind."""
+    fixed = isinstance(value, _WORDS | _NUMBERS | tuple | frozenset)
+    usual = type(value) in _EXACTLY or _dense(value)
+    return (
+        (fixed or usual)
+        and not _attributes(value)
+        and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
+    )
 
 
-def copied(value: Any, within: frozenset[int] = frozenset()) -> Any:
-    """The same values in containers and arrays of their own, and `InPlace` for every other object."""
+def _dense(value: Any) -> bool:
+    return (
+        type(value) is torch.Tensor
+        and value.layout == torch.strided
+        and not value.is_meta
+        and not value.is_quantized
+    )
+
+
+def _leaf(value: Any, copies: bool) -> Any:
+    """What of a value itself is compared."""
+    kind = type(value)
+    match value:
+        case float() | complex():
+            return kind, complex(value).real.hex(), complex(value).imag.hex()
+        case np.ndarray() | np.generic():
+            bits = b"" if value.dtype.hasobject else value.tobytes()
+            return kind, value.dtype.str, value.shape, bits
+        case bytearray():
+            return kind, bytes(value)
+        case torch.Tensor():
+            return _tensor(value, copies)
+        case set() | frozenset():
+            return kind, len(value), frozenset(each for each in value if isinstance(each, _WORDS | float))
+        case _ if isinstance(value, _CONTAINERS):
+            return kind, len(value)
+        case _ if isinstance(value, _WORDS):
+            return kind, value
+    return It(value)
+
+
+def _tensor(value: torch.Tensor, copies: bool) -> Any:
+    if not isinstance(value, nn.Parameter) and not _dense(value):
+        return It(value), value._version  # of other kinds, how often it was written
+    bits = Bits(value.detach().clone() if copies else value.detach())
+    return (It(value), bits) if isinstance(value, nn.Parameter) else bits
+
+
+def _reached(value: Any) -> list[Any]:
+    """What stands behind a value: entries, attributes, what a method or a function is bound to."""
+    if isinstance(value, type | ModuleType) or _machinery(value):
+        return []
+    found: list[Any] = []
+    match value:
+        case MethodType():
+            found += [value.__self__, value.__func__]
+        case BuiltinMethodType():
+            found += [value.__self__]
+        case FunctionType():
+            found += [given for given in (value.__defaults__, value.__kwdefaults__) if given]
+        case partial():
+            found += [value.func, value.args, value.keywords]
+        case np.ndarray() if value.dtype.hasobject:
+            found += list(value.flat)
+        case set() | frozenset():
+            found += sorted((each for each in value if not isinstance(each, _WORDS | float)), key=id)
+        case Mapping():
+            found += [*value.keys(), *value.values()]
+        case _ if isinstance(value, _CONTAINERS):
+            found += list(value)
+    own = {key: each for key, each in _attributes(value).items() if key not in _OWN or key in _HELD}
+    return [*found, *([tuple(own), *own.values()] if own else [])]
+
+
+def _attributes(value: Any) -> dict[str, Any]:
+    """The attributes of an object of its own, without what gradients of examples are hung on it as."""
+    found = {}
+    if not isinstance(value, type | ModuleType | Enum):
+        with suppress(Exception):  # of a user's class anything may be raised
+            found = dict(vars(value))
+    counts = (
+        {"max_batch_len"} if type(value).__module__.startswith("opacus") else set()
+    )  # padded rows, in each call
+    hung = _HUNG if isinstance(value, torch.Tensor) else counts
+    return {key: each for key, each in found.items() if key not in hung}
+
+
+def _foreign(seen: Iterable[Any]) -> bool:
+    """Whether anything but values and words was reached."""
+    return any(isinstance(each, It) or (isinstance(each, tuple) and isinstance(each[0], It)) for each in seen)
+
+
+def _copied(value: Any) -> Any:
+    """The same values in containers and arrays of their own, every other object in its place."""
     memo: dict[int, Any] = {}
-    for each in _entries(value):
-        if _foreign(each):
-            memo[id(each)] = InPlace(each, within)
-        elif isinstance(each, torch.Tensor):
+    waiting, seen = [value], dict[int, Any]()
+    while waiting:
+        each = waiting.pop()
+        if _dense(each):
             memo[id(each)] = each.detach().clone()
-    return memo[id(value)] if id(value) in memo else copy.deepcopy(value, memo)
+        elif type(each) not in _EXACTLY or not _restored(each):
+            memo[id(each)] = each
+        elif id(each) not in seen:
+            seen[id(each)] = each
+            waiting += _reached(each)
+    with suppress(RecursionError):  # what lies too deep stays in its place
+        return memo[id(value)] if id(value) in memo else copy.deepcopy(value, memo)
+    return value
 
 
-def restored(value: Any) -> Any:
-    """What was copied, with objects in their places."""
-    memo: dict[int, Any] = {}
-    for each in _entries(value):
-        if isinstance(each, InPlace):
-            memo[id(each)] = each.value
-        elif isinstance(each, torch.Tensor):
-            memo[id(each)] = each.clone()
-    return memo[id(value)] if id(value) in memo else copy.deepcopy(value, memo)
-
-
-def same(one: Any, other: Any) -> bool:
-    """Whether a copy and a value have the same type and every bit alike (NaN equals NaN), containers entry by entry."""
-    if isinstance(one, InPlace):
-        return one.same(other)
-    if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
-        alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
-        return alike and bool(torch.equal(one, other) or torch.equal(_bits(one), _bits(other)))
-    if type(one) is not type(other):
-        return False
-    if isinstance(one, Mapping):
-        return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list | tuple | deque):
-        return len(one) == len(other) and all(same(a, b) for a, b in zip(one, other, strict=True))
-    if isinstance(one, np.ndarray):
-        return bool(
-            one.dtype == other.dtype and one.shape == other.shape and one.tobytes() == other.tobytes()
-        )
-    return bool(one == other) or (isinstance(one, float) and math.isnan(one) and math.isnan(float(other)))
+def same(one: torch.Tensor, other: torch.Tensor) -> bool:
+    """Whether two tensors have the same shape, dtype, device and bits (NaN equals NaN)."""
+    alike = one.shape == other.shape and one.dtype == other.dtype and one.device == other.device
+    return alike and bool(torch.equal(one, other) or torch.equal(_bits(one), _bits(other)))
 
 
 def _bits(tensor: torch.Tensor) -> torch.Tensor:

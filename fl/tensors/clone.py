@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import nn
 
+from protocols.errors import Misuse
+
 _PLAIN = frozenset(
     (bool, int, float, complex, str, bytes, type(None), type, FunctionType, BuiltinFunctionType)
 )
@@ -24,7 +26,7 @@ def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Modul
     """Return a copy of a module on `device` that holds `values`, its state dict, and shares nothing that can change.
 
     Tied tensors stay tied; two tensors that are views of one storage become two. Raises RuntimeError, as
-    `load_state_dict` does, for values of another shape.
+    `load_state_dict` does, for values of another shape, and Misuse for a model that cannot be copied.
     """
     named = {
         **dict(module.named_parameters(remove_duplicate=False)),
@@ -36,7 +38,13 @@ def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Modul
             memo[id(own)] = _copied(own, values.get(name, own), device)
     kinds = {type(part) for part in module.modules()}
     usual = frozenset(kind for kind in kinds if _is_usual(kind))
-    made: nn.Module = _clone(module, memo, usual)
+    try:
+        made: nn.Module = _clone(module, memo, usual)
+    except (TypeError, RuntimeError, RecursionError) as error:  # what deepcopy raises
+        raise Misuse(
+            f"the model cannot be copied for a client ({type(error).__name__}: {error}): leave what has no copy out of "
+            "its attributes (a lock, an open file, a generator, a tensor with a history)"
+        ) from error
     known = values.keys() <= named.keys() and all(id(own) in memo for own in named.values())
     # other names, or modules or tensors that know themselves how they are copied
     if not known or usual != kinds:

@@ -1,6 +1,7 @@
 """A clone holds the values it was given and shares nothing that can change, whatever the module is made of."""
 
 import copy
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -9,6 +10,7 @@ import torch
 from torch import nn
 
 from fl.tensors.clone import clone
+from protocols.errors import Misuse
 
 
 class Odd(nn.Module):
@@ -178,3 +180,10 @@ def test_values_of_another_shape_are_refused() -> None:
     module = nn.Linear(2, 3)
     with pytest.raises(RuntimeError, match="shape"):
         clone(module, {"weight": torch.zeros(1, 1), "bias": torch.zeros(3)}, "cpu")
+
+
+def test_a_model_that_cannot_be_copied_is_said() -> None:
+    net = nn.Linear(2, 1)
+    net.lock = threading.Lock()  # type: ignore[assignment]  # what has no copy
+    with pytest.raises(Misuse, match=r"cannot be copied for a client.*lock"):
+        clone(net, net.state_dict(), torch.device("cpu"))
