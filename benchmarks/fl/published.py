@@ -1,0 +1,62 @@
+"""What NIID-Bench's code does (Li, Diao, Chen and He, ICDE 2022; its repository, `utils.py` and `experiments.py`) where
+this toolkit does otherwise: the split of two classes per party, and SCAFFOLD beside momentum.
+
+What does not belong here: arms, settings.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+
+from fl.data.dataset import DataSet
+from fl.data.partition import Partition, Split
+from fl.strategies.scaffold import Scaffold
+from fl.strategies.steering import Steering
+from protocols.layers import LocalTask, RoundFacts
+
+
+class TwoClasses(Partition):
+    """Party i holds class i and another one at random; a class is split equally over its holders, so that a party may
+    hold all of it, and sizes differ.
+    """
+
+    minimum = 1
+
+    def split(self, data: DataSet, clients: int | None, seed: int) -> Split:
+        """See `Partition.split`; as many clients as there are classes."""
+        generator, held = np.random.default_rng(seed), np.eye(data.classes, dtype=bool)
+        for own in range(data.classes):
+            held[own, generator.choice(np.delete(np.arange(data.classes), own))] = True
+        owner = np.empty(len(data.y_train), np.int64)
+        for label in range(data.classes):
+            rows, holders = np.flatnonzero(data.y_train == label), np.flatnonzero(held[:, label])
+            owner[generator.permutation(rows)] = holders[np.arange(len(rows)) % len(holders)]
+        return {f"client-{k:02d}": np.flatnonzero(owner == k) for k in range(data.classes)}
+
+
+class AsPublished(Scaffold):
+    """Option 2 over K lr whatever the momentum; the term c - c_i moves the weights by lr beside the optimizer's step.
+    A change of a control variate is clipped beyond whatever occurs.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(option=2, control_clip=16.0, weighted=True)
+
+    def begin(self, task: LocalTask, facts: RoundFacts) -> None:
+        own, all_ = self._controls(facts)
+        task.noted["steering"] = _BesideMomentum(task, shift=all_ - own)
+
+
+class _BesideMomentum(Steering):
+    """Neither the term nor what is counted goes through the momentum."""
+
+    def _count(self) -> None:
+        for at, group in enumerate(self.optimizer.param_groups):
+            self.reach[at] += float(group["lr"])
+
+    @torch.no_grad()
+    def _add(self) -> None:
+        for group, shifts in zip(self.optimizer.param_groups, self._shift or (), strict=True):
+            for p, shift in zip(group["params"], shifts, strict=True):
+                p.sub_(shift, alpha=float(group["lr"]))
