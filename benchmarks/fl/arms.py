@@ -8,6 +8,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from fnmatch import fnmatchcase
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -52,7 +53,18 @@ def play(
 
 
 def _result(case: str, arguments: dict[str, Any], rows: Mapping[str, dict[str, Any]], seed: int) -> Any:
-    return harness.result("fl", case, arguments=arguments, figures={"rows": list(rows.values())}, seed=seed)
+    figures = {"rows": [row | _over_seeds(name, rows) for name, row in rows.items()]}
+    return harness.result("fl", case, arguments=arguments, figures=figures, seed=seed)
+
+
+def _over_seeds(name: str, rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]:
+    """Return mean and extremes of the accuracy over the seeds of an arm, as far as these are played to their end."""
+    arm, seeded, _ = name.rpartition(", seed ")
+    beside = [row for other, row in rows.items() if other.rpartition(", seed ")[0] == arm]
+    found = [row["accuracy"] for row in beside if not row.get("left")]
+    if not (seeded and found):
+        return {}
+    return {"over_seeds": {"mean": mean(found), "least": min(found), "most": max(found), "seeds": len(found)}}
 
 
 def _kept(case: str, arguments: dict[str, Any], seed: int) -> dict[str, dict[str, Any]]:

@@ -132,21 +132,23 @@ class Limits:
         return (SMALL_RATE if cell.small else RATE) * cell.steps
 
     def _federation(self, data: str, cell: Cell) -> tuple[Any, list[int]]:
-        from benchmarks.fl.published import TwoClasses
+        from benchmarks.fl import published
         from fl import Federation
         from fl.data import load
         from fl.data.partition import partition
 
         examples = load(data)
-        rule = TwoClasses() if cell.split == "two classes" else SPLITS[cell.split]
+        rule = published.TwoClasses() if cell.split == "two classes" else SPLITS[cell.split]
         parts = partition(examples, rule, PARTIES, cell.seed)
         x, rate = images(examples.x_train), self._rate(cell)
         if most := self.examples or SMALL_EXAMPLES * cell.small:
             drawn = np.random.default_rng(cell.seed)
             parts = {who: drawn.permutation(rows)[: most // PARTIES] for who, rows in parts.items()}
-        folder = None if self.work is None else self.work / hashlib.sha256(cell.name.encode()).hexdigest()[:16]
+        folder = (
+            None if self.work is None else self.work / hashlib.sha256(cell.name.encode()).hexdigest()[:16]
+        )
         made = Federation(
-            partial(perceptron if cell.small else network, x.shape[-1], examples.classes),
+            partial(perceptron if cell.small else published.network, x.shape[-1], examples.classes),
             {
                 who: arms.loader(x[own], examples.y_train[own], BATCH, shuffle=True)
                 for who, own in parts.items()
@@ -165,11 +167,11 @@ class Limits:
 
 def strategy(method: str) -> Any:
     """Return a method as it is compared: updates weighted by examples, but FedDyn's, which has no such form."""
-    from benchmarks.fl.published import AsPublished
+    from benchmarks.fl import published
     from fl import FedAvg, FedDyn, FedNova, FedProx, Scaffold
 
     if "as published" in method:
-        return AsPublished()
+        return published.AsPublished()
     made = {
         "fedavg": FedAvg(),
         "fedprox": FedProx(0.01),
@@ -190,25 +192,3 @@ def images(x: np.ndarray) -> np.ndarray:
 def perceptron(side: int, classes: int) -> nn.Module:
     """Return a network of one hidden layer for images of one channel: an example costs a twentieth of the CNN's."""
     return nn.Sequential(nn.Flatten(), nn.Linear(side * side, 64), nn.ReLU(), nn.Linear(64, classes))
-
-
-def network(side: int, classes: int) -> nn.Module:
-    """Return NIID-Bench's CNN for images of one channel, its kernels channels last: a step takes 3.1 ms, not 5.4."""
-    left = ((side - 4) // 2 - 4) // 2
-    made = nn.Sequential(
-        nn.Conv2d(1, 6, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Conv2d(6, 16, 5),
-        nn.ReLU(),
-        nn.MaxPool2d(2),
-        nn.Flatten(),
-        nn.Linear(16 * left * left, 120),
-        nn.ReLU(),
-        nn.Linear(120, 84),
-        nn.ReLU(),
-        nn.Linear(84, classes),
-    )
-    for kernels in (each for each in made.parameters() if each.ndim == 4):
-        kernels.data = kernels.data.to(memory_format=torch.channels_last)
-    return made
