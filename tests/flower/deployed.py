@@ -1,8 +1,10 @@
 """A federation of real processes that a test can hurt: started, watched, killed, paused, restarted, always stopped."""
 
 import json
+import socket
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -96,6 +98,13 @@ class Deployed:
     def times_asked(self, name: str, stage: str) -> int:
         log = self.site(name) / "stages.log"
         return log.read_text().split().count(stage) if log.exists() else 0
+
+
+def free_again(port: int) -> bool:
+    """Return whether nobody accepts connections there."""
+    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
+        return False
+    return True
 
 
 def until(ready: Callable[[], bool], seconds: float, what: str) -> None:

@@ -2,10 +2,8 @@
 
 import os
 import signal
-import socket
 import subprocess
 import sysconfig
-from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -15,7 +13,7 @@ from fl.flower.launcher import write_launcher
 from fl.flower.nodes import make_node_key
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, verify_record
-from tests.flower.deployed import APP, Deployed, until
+from tests.flower.deployed import APP, Deployed, free_again, until
 
 pytestmark = pytest.mark.slow
 
@@ -39,13 +37,6 @@ def finish(d: Deployed, again: int, seconds: float = 600.0, attempts: int = 3) -
         assert attempts > 1, [line["abandoned"] for line in d.lines()]
         d.patience *= 2
         finish(d, d.submit(rounds=d.rounds_done() + 1), seconds, attempts - 1)
-
-
-def free_again(port: int) -> bool:
-    """Return whether nobody accepts connections there."""
-    with suppress(OSError), socket.create_connection(("127.0.0.1", port), timeout=1):
-        return False
-    return True
 
 
 @pytest.mark.parametrize("moment", [*STAGES, *(f"answered-{stage}" for stage in STAGES)])

@@ -10,6 +10,11 @@ def layers(name: str) -> list[Any]:
         from secagg import SecAggPlus
 
         return [SecAggPlus(dropout=0.33)]
+    if name == "soak":
+        from dp import ClientDP
+        from secagg import SecAggPlus
+
+        return [ClientDP(noise_multiplier=1.0, clip=1.0), SecAggPlus()]
     if name == "fresh":
         from secagg import SecAggPlus
 

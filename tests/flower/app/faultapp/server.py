@@ -2,6 +2,7 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from flwr.app import Context
@@ -19,16 +20,25 @@ app = ServerApp()
 @app.main()
 def main(grid: Grid, context: Context) -> None:
     config = context.run_config
-    nodes = int(config["nodes"])
+    nodes, folder = int(config["nodes"]), Path(str(config["folder"]))
+    options: dict[str, Any] = {"metrics": ["loss"]}
+    if (
+        config["privacy"] == "soak"
+    ):  # noise covers no metric, and what it spends is in a ledger beside the run
+        from dp import Ledger
+
+        options = {
+            "ledger": Ledger(folder.parent / "server.ledger", epsilon=1e6, delta=1e-5, accountant="rdp")
+        }
     strategy = PrivateStrategy(
         FedAvg(fraction_evaluate=0.0, min_train_nodes=nodes, min_available_nodes=nodes),
         layers(str(config["privacy"])),
-        folder=Path(str(config["folder"])),
+        folder=folder,
         roster=SignedRoster.load(Path(str(config["roster"]))),
         authority=bytes.fromhex(str(config["authority"])),
         identity=Identity.load(Path(str(config["identity"]))),
-        metrics=["loss"],
         stage_timeout=float(config["seconds"]),
+        **options,
     )
     start = {"weight": np.zeros(int(config["size"]), np.float32)}
     try:
@@ -45,4 +55,4 @@ def main(grid: Grid, context: Context) -> None:
             }
             for r in strategy.history
         ]
-        (Path(str(config["folder"])) / "reports.json").write_text(json.dumps(reports))
+        (folder / "reports.json").write_text(json.dumps(reports))
