@@ -40,7 +40,8 @@ def pack(words: Words, ring: Ring) -> bytes:
 
 def accumulator(dimension: int, ring: Ring) -> Words:
     """The sum of no packed vectors, for `add_packed`: words of an order of their own (`in_order`)."""
-    return np.zeros(dimension if ring.bits in WHOLE else -(-dimension // 8) * 8, f"<u{_size(ring.bits)}")
+    length, size = dimension if ring.bits in WHOLE else -(-dimension // 8) * 8, max(4, _size(ring.bits))
+    return np.zeros(length, f"<u{size}")  # a state keeps these words, and none of 16 bits
 
 
 def add_packed(total: Words, packed: Bytes, dimension: int, ring: Ring) -> None:
@@ -51,7 +52,7 @@ def add_packed(total: Words, packed: Bytes, dimension: int, ring: Ring) -> None:
     """
     check_packed(packed, dimension, ring)
     if ring.bits in WHOLE:
-        total += np.frombuffer(packed, total.dtype)
+        total += np.frombuffer(packed, f"<u{ring.bits // 8}")
         return
     rows, missing = total.reshape(8, -1), len(total) * ring.bits // 8 - len(packed)
     found, below = np.empty_like(rows), np.zeros((8, 1), rows.dtype)

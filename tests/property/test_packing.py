@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from secagg import packing
 from secagg.ring import Ring, Words
@@ -65,6 +67,23 @@ def test_fused_addition_is_the_sum_modulo_the_ring(bits: int, dimension: int) ->
     total = packing.accumulator(dimension, ring)
     for vector in vectors:
         packing.add_packed(total, packing.pack(vector, ring), dimension, ring)
+    plain = [sum(int(x) for x in column) % ring.modulus for column in zip(*vectors, strict=True)]
+    assert ring.residues(packing.in_order(total, dimension, ring)).tolist() == plain
+
+
+@dataclass(frozen=True, eq=False)
+class Kept(Record):
+    total: Words
+
+
+@pytest.mark.parametrize("bits", WIDTHS)
+def test_a_sum_that_is_stored_between_two_vectors_goes_on(bits: int) -> None:
+    ring, dimension = Ring(bits), 21
+    vectors = [random_words(ring, dimension, seed) for seed in range(3)]
+    total = packing.accumulator(dimension, ring)
+    for vector in vectors:
+        packing.add_packed(total, packing.pack(vector, ring), dimension, ring)
+        total = Kept.decode(Kept(total).encode()).total
     plain = [sum(int(x) for x in column) % ring.modulus for column in zip(*vectors, strict=True)]
     assert ring.residues(packing.in_order(total, dimension, ring)).tolist() == plain
 
