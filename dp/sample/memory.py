@@ -114,13 +114,16 @@ def put_back(model: nn.Module, before: Memory, criterion: Any = None, objects: b
     owners, own = dict(_owners(model, criterion)), _own(model)
     now = {key: leaves(value, own, copies=False) for key, value in _held(model, criterion)}
     for name, attribute in now.keys() | before.keys():
-        key = name, attribute
-        if attribute in _NOT_SET or name not in owners or not (objects or not _foreign(now.get(key, []))):
+        key, owner = (name, attribute), owners.get(name)
+        if owner is None or attribute in _NOT_SET:
+            continue
+        stands = now.get(key, [It(None)] if attribute in vars(owner) else [])  # what is not held: machinery
+        if _foreign(stands) and not objects:
             continue
         if key not in before:
-            delattr(owners[name], attribute)
-        elif before[key].leaves != now.get(key):
-            setattr(owners[name], attribute, _copied(before[key].copy))
+            delattr(owner, attribute)
+        elif before[key].leaves != stands:
+            setattr(owner, attribute, _copied(before[key].copy))
 
 
 def forgets(name: str) -> str:
