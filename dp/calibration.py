@@ -94,11 +94,23 @@ def _bracket(
         while scale > start / _LARGEST and price(scale / factor) <= epsilon:
             scale /= factor
         return scale / factor, scale
-    while price(scale * factor) > epsilon:
+    while _cost(price, scale * factor, epsilon) > epsilon:
         scale *= factor
         if scale > start * _LARGEST:
             raise Misuse(f"no noise reaches epsilon {epsilon}; ask for a larger delta or plan fewer steps")
     return scale, scale * factor
+
+
+def _cost(price: Callable[[float], float], scale: float, epsilon: float) -> float:
+    try:
+        return price(scale)
+    except UnknownEvent:
+        raise
+    except Misuse as error:
+        raise Misuse(
+            f"no noise that can be drawn reaches epsilon {epsilon}, and at {scale:g} times the sensitivity it is too "
+            f"much ({error}): ask for a larger epsilon or delta, or plan fewer steps"
+        ) from None
 
 
 def _narrow(price: Callable[[float], float], epsilon: float, low: float, high: float) -> float:

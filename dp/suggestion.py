@@ -65,7 +65,7 @@ class Suggestion:
             )
         return (
             f"{self.layer}, {self.cohort} of {self.population} clients, {self.rounds} rounds, {self.dimension} "
-            f"parameters: epsilon {self.epsilon:g} at delta {self.delta:.3g} per client (zero-out) needs noise "
+            f"parameters: epsilon {self.epsilon:g} at delta {rounded_up(self.delta)} per client (zero-out) needs noise "
             f"multiplier {rounded_up(self.noise_multiplier)}; the noise on the mean update has norm {size}. {verdict}"
         )
 

@@ -50,8 +50,12 @@ class Case:
             if getattr(self, name) not in known:
                 raise Misuse(f"{name}: expected one of {', '.join(known)}, got {getattr(self, name)!r}")
         for name in ("clients", "parameters", "rounds"):
-            if not 1 <= getattr(self, name) <= 10**9:
-                raise Misuse(f"{name}: expected a whole number from 1 to 10^9, got {getattr(self, name)}")
+            if type(value := getattr(self, name)) is not int or not 1 <= value <= 10**9:
+                raise Misuse(f"{name}: expected a whole number from 1 to 10^9, got {value!r}")
+        for name in ("link", "wait", "dropout", "epsilon"):
+            value = getattr(self, name)
+            if type(value) not in (int, float) and not (name == "epsilon" and value is None):
+                raise Misuse(f"{name}: expected a number, got {value!r}")
         for name in ("link", "wait"):
             if not getattr(self, name) > 0:
                 raise Misuse(f"{name}: expected a number above 0, got {getattr(self, name)}")

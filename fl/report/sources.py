@@ -21,11 +21,15 @@ CELLS = "cells.jsonl"
 AUDIT = "audit.json"
 """What `secagg audit sample-dp ... --json` printed, beside the run whose layer it measured."""
 SEARCHED = (
-    "Clip, learning rate and rounds were searched on data apart, whose people are in no run of the sweep: the search "
-    "costs the people of the sweep nothing, and the data apart are taken to be public, or their people to have agreed. "
-    "On the sweep's own data the epsilon would have been as here, at the same delta, by RDP: of all trials together "
-    "(composition: it covers a search that looks at earlier trials), or of the best of a random number of trials with "
-    "that mean, settings drawn beforehand (Papernot and Steinke 2022, Theorem 2, logarithmic distribution)."
+    "Clip, learning rate and rounds were searched on other data. Where a row names what they are apart from, no "
+    "example of theirs was in those when the search began: it cost the people there nothing. The data of the "
+    "search are taken to be public, or their people to have agreed. All trials: the epsilon that the search spent "
+    "on its own data, at the run's delta, by RDP: every trial that the settings follow, those of larger epsilons "
+    "that it began from too, as they were played (composition: it covers a search that looks at earlier trials); "
+    "done on the sweep's own data instead it is what the layers calibrated for these epsilons would spend. The "
+    "best of a random number of trials: another search, with that mean, each trial spending what this run does, "
+    "settings drawn beforehand (Papernot and Steinke 2022, Theorem 2, logarithmic distribution). Unknown: the "
+    "file of settings does not say it."
 )
 NOT_OF_A_CELL = ("seed", "output", "data_dir", "threads", "workers", "device", "resume")
 """Keys of a configuration that runs of one cell may differ in."""
@@ -148,10 +152,13 @@ def _searched(folder: Path) -> Iterator[Table]:
                 {
                     "layer": row["layer"],
                     "searched on": told["data"],
-                    "trials": told["trials"],
+                    "apart from": str(told.get("apart_from", "unknown")),
+                    "trials": told.get("played", "unknown"),
                     "epsilon of a run": held["epsilon"],
-                    "all trials on the run's own data": told["all"],
-                    "the best of a random number of trials": told["best"],
+                    "all trials": "unknown" if told["all"] is None else told["all"],
+                    "the best of a random number of trials": "unknown"
+                    if told["best"] is None
+                    else told["best"],
                 },
             )
     if rows:

@@ -132,8 +132,11 @@ def _begun(output: Path, resume: bool, planned: set[str]) -> list[Json]:
 def _played(
     left: Sequence[tuple[list[Cell], Path]], until: float | None, processes: int
 ) -> Iterator[tuple[Path, Json]]:
-    """Rows in the order in which their groups end; at most `processes` groups are under way."""
+    """Rows in the order in which their groups end; at most `processes` groups are under way. Rows beside noise come in
+    the order of the plan, for which of two cells takes longer follows the clients' examples.
+    """
     waiting, running = list(left), dict[Future[list[Json]], Path]()
+    turns, ended = list[Future[list[Json]]](), dict[Future[list[Json]], list[tuple[Path, Json]]]()
     # A fork of a process that has loaded torch begins at once; one process per group, so that memory is its own.
     context = get_context("forkserver")
     context.set_forkserver_preload(["fl.federation", "fl.run_parts"])
@@ -142,19 +145,24 @@ def _played(
         while running or waiting:
             while waiting and len(running) < processes and (until is None or time.monotonic() < until):
                 group, output = waiting.pop(0)
-                running[pool.submit(_group, group, output)] = output
+                running[future := pool.submit(_group, group, output)] = output
+                turns += [future] * group[0].noisy
             if not running:
                 return
             done, _ = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 folder = running.pop(future)
                 try:
-                    yield from ((folder, entry) for entry in future.result())
+                    ended[future] = [(folder, entry) for entry in future.result()]
                 except BrokenProcessPool:
                     raise SecAggError(
                         "a process of the sweep was killed (out of memory?): what was saved is whole; resume it, "
                         "perhaps with fewer processes"
                     ) from None
+                if future not in turns:
+                    yield from ended.pop(future)
+            while turns and turns[0] in ended:
+                yield from ended.pop(turns.pop(0))
 
 
 @contextmanager

@@ -1,7 +1,7 @@
 """What is kept of a cell: a line of cells.jsonl, and what a sweep gives back. The schema is in docs/tradeoff.md."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import fmean
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from fl.report.sources import Json, read_run
 from fl.tradeoff.plan import Cell
+from fl.tradeoff.price import price
 from protocols.errors import Misuse
 
 if TYPE_CHECKING:
@@ -99,32 +100,34 @@ def _epsilons(cell: Cell, statement: Json) -> Json:
 
 
 def _searched(cell: Cell, statement: Json, guarantees: list[Json]) -> Json | None:
-    """What the tuned table says of its search, and what that would have cost on the run's own data, at the delta of the
-    run: all trials together, and the best of as many in the mean (see `SelectedAccountant`). None without a search, or
-    without one guarantee to compare with.
+    """What the tuned table says of its search, and at the delta of the run: `all`, the price of all trials that the
+    settings follow, as they were played; `best`, that of another search, of the best of as many in the mean that each
+    spend what this run does (see `SelectedAccountant`). None without a search; no prices without one guarantee to
+    compare with, and None for one that is not known.
     """
-    from dp.accountants import RDPAccountant
+    if cell.search is None:
+        return None
+    told = {key: value for key, value in cell.search.items() if key != "spent"}
+    if len(guarantees) != 1:
+        return told
+    delta = guarantees[0]["delta"]
+    return {**told, "all": price(cell.search, delta), "best": _best(statement, int(told["trials"]), delta)}
+
+
+def _best(statement: Json, trials: int, delta: float) -> float | None:
     from dp.accountants.selected import SelectedAccountant
     from dp.event_json import from_fact
     from dp.events import UnknownEvent
     from protocols.statement import PrivacyEvent
 
-    if cell.search is None or len(guarantees) != 1:
-        return None if cell.search is None else dict(cell.search)
-    facts, trials = [PrivacyEvent(**event) for event in statement["events"]], int(cell.search["trials"])
-
-    def price(account: Callable[[], RDPAccountant], times: int) -> float | None:
-        found = []
+    facts, found = [PrivacyEvent(**event) for event in statement["events"]], []
+    try:
         for party in {fact.party for fact in facts}:
-            added = account()
+            account = SelectedAccountant(trials)
             for fact in facts:
                 if fact.party in ("", party):
-                    added.add(from_fact(fact), times)
-            found.append(added.epsilon(guarantees[0]["delta"]))
-        return max(found) if max(found) < math.inf else None
-
-    try:
-        costs = {"all": price(RDPAccountant, trials), "best": price(lambda: SelectedAccountant(trials), 1)}
+                    account.add(from_fact(fact))
+            found.append(account.epsilon(delta))
     except (UnknownEvent, Misuse):  # no sound price, or a single trial
-        costs = {"all": None, "best": None}
-    return {**cell.search, **costs}
+        return None
+    return max(found) if max(found) < math.inf else None

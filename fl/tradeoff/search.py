@@ -16,7 +16,9 @@ from typing import TYPE_CHECKING, Any
 
 from fl.report.cells import upwards
 from fl.report.sources import Json
+from fl.tradeoff.apart import require_apart
 from fl.tradeoff.plan import NONE, Sweep, stack
+from fl.tradeoff.price import spent
 from protocols.errors import Misuse
 from protocols.extras import needs
 from protocols.store import write_atomic
@@ -52,7 +54,9 @@ class Search:
 
     @classmethod
     def of(cls, sweep: Sweep) -> "tuple[Search, Path]":
-        """What a sweep's file says, and the file to write. Raises Misuse where it says nothing, or the sweep's data."""
+        """What a sweep's file says, and the file to write. Raises Misuse where it says nothing, or names data that hold
+        an example of the sweep's.
+        """
         told: Json = {k: tuple(v) if isinstance(v, list) else v for k, v in (sweep.search or {}).items()}
         if not told.get("data") or sweep.tuned is None:
             raise Misuse(
@@ -65,7 +69,9 @@ class Search:
                 "[tradeoff.search]: its data are the sweep's own, so that every trial would be one more release of "
                 'them; name data apart, such as "part:of=...,which=apart" beside "part:of=..." of the sweep'
             )
-        return cls(**told), sweep.tuned
+        asked = cls(**told)
+        require_apart(sweep.config, asked.data)
+        return asked, sweep.tuned
 
 
 def search(sweep: Sweep, processes: int | None = None, on_study: Told | None = None) -> list[Json]:
@@ -132,11 +138,12 @@ def _study(sweep: Sweep, asked: Search, layer: str, epsilon: float | str, start:
     study.enqueue_trial(
         {key: min(max(value, within[key][0]), within[key][1]) for key, value in first.items()}
     )
-    refusals: list[str] = []
+    refusals, before = list[str](), dict((start or {}).get("search", {}))
+    played: list[Json] = []
 
     def value(trial: "Trial") -> float:
         try:
-            return _trial(trial, sweep, asked, layer, epsilon)
+            return _trial(trial, sweep, asked, layer, epsilon, played)
         except Misuse as refusal:
             refusals.append(str(refusal))
             raise
@@ -144,12 +151,27 @@ def _study(sweep: Sweep, asked: Search, layer: str, epsilon: float | str, start:
     study.optimize(value, n_trials=asked.trials, catch=Misuse)
     if len(refusals) == asked.trials:
         return {"layer": layer, "epsilon": epsilon, "reason": refusals[-1]}
-    told = {"data": asked.data, "trials": asked.trials, "metric": asked.metric, "value": study.best_value}
+    told: Json = {
+        "data": asked.data,
+        "trials": asked.trials,
+        "metric": asked.metric,
+        "value": study.best_value,
+    }
+    told["apart_from"] = sweep.config.data
+    if not before or "spent" in before:  # else what it began from does not say what it spent
+        told |= {
+            "spent": [*before.get("spent", ()), *played],
+            "played": asked.trials + before.get("played", 0),
+        }
     return {"layer": layer, "epsilon": epsilon, **_rounded(study.best_params), "search": told}
 
 
-def _trial(trial: "Trial", sweep: Sweep, asked: Search, layer: str, epsilon: float | str) -> float:
-    """Train on the data apart and return the metric on their test part. Sums are in clear: no sum changes a model."""
+def _trial(
+    trial: "Trial", sweep: Sweep, asked: Search, layer: str, epsilon: float | str, played: list[Json]
+) -> float:
+    """Train on the data apart and return the metric on their test part; add to `played` what that spent. Sums are in
+    clear: no sum changes a model.
+    """
     from fl.run_parts import load_parts
 
     options = {} if layer == NONE else {"clip": trial.suggest_float("clip", *asked.clip, log=True)}
@@ -163,7 +185,11 @@ def _trial(trial: "Trial", sweep: Sweep, asked: Search, layer: str, epsilon: flo
         **_rounded({"learning_rate": rate}),
         privacy=stack(sweep.config.privacy, layer, epsilon, NONE, NONE, options),
     )
-    history = load_parts(config).federation(None).fit(rounds).history
+    federation = load_parts(config).federation(None)
+    try:
+        history = federation.fit(rounds).history
+    finally:
+        played += spent(federation.account.events)
     return float(next(each.metrics[asked.metric] for each in reversed(history) if not each.abandoned))
 
 

@@ -125,6 +125,15 @@ def test_a_plan_that_is_not_safe_and_a_link_that_is_too_slow_say_so() -> None:
         choose(Case(clients=100, parameters=10**9, link=0.1))
     with pytest.raises(Misuse, match="trust: expected one of server"):
         Case(trust="me")
+    for name, value in (
+        ("clients", 100.5),
+        ("clients", True),
+        ("rounds", "3"),
+        ("link", "fast"),
+        ("epsilon", "8"),
+    ):
+        with pytest.raises(Misuse, match=f"{name}: expected a "):
+            Case(**{name: value})  # type: ignore[arg-type]
 
 
 STACK_OF = {

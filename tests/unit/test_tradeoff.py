@@ -233,11 +233,25 @@ def test_what_a_search_found_is_used_where_it_was_found_and_its_price_stands_in_
     made = tradeoff(BASE, tmp_path, processes=1, **{**AXES, **own, "layers": ("client-dp",)})
     (row,) = made.rows
     assert row["search"] | told == row["search"]
-    assert 8 >= row["guarantees"][0]["epsilon"] < row["search"]["best"] < row["search"]["all"]
+    assert 8 >= row["guarantees"][0]["epsilon"] < row["search"]["best"]
+    assert row["search"]["all"] is None, "the table does not say what its trials spent"
     (table,) = (table for table in read([tmp_path]).tables if "search" in table.title)
-    assert table.rows[0]["searched on"] == "elsewhere"
+    assert [table.rows[0][name] for name in ("searched on", "apart from", "trials", "all trials")] == [
+        "elsewhere",
+        "unknown",
+        "unknown",
+        "unknown",
+    ]
     with pytest.raises(Misuse, match="keys of a run"):
         axes({"tuned": [{**tuned, "rate": 1.0}]})
+
+
+def test_rows_beside_noise_come_in_the_order_of_the_plan_not_of_who_ends_first(tmp_path: Path) -> None:
+    tuned = tuple({"layer": "client-dp", "epsilon": e, "rounds": n} for e, n in ((8.0, 40), (4.0, 1)))
+    own = {"layers": ("client-dp",), "epsilons": (8.0, 4.0), "sums": ("none",), "private_sums": ("none",)}
+    made = tradeoff(BASE, tmp_path, processes=2, **{**AXES, **own, "tuned": tuned})
+    assert [(row["epsilon"], row["status"]) for row in made.rows] == [(8.0, "done"), (4.0, "done")]
+    assert [row["epsilon"] for row in cells_of(tmp_path)] == [8.0, 4.0]
 
 
 def test_an_interrupt_of_the_sweep_alone_ends_the_cells_at_work(tmp_path: Path) -> None:

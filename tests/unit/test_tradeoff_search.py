@@ -10,12 +10,16 @@ import pytest
 from benchmarks.dp.again import compared
 from dp.accountants import RDPAccountant
 from dp.accountants.selected import SelectedAccountant, logarithmic
+from dp.event_json import to_fact
 from dp.events import Gaussian, Relation, Unit
 from fl.cli import invoke
 from fl.data import load
 from fl.data.part import part
 from fl.tradeoff.plan import read
+from fl.tradeoff.price import price, spent
+from fl.tradeoff.search import Search
 from protocols.errors import Misuse
+from protocols.statement import PrivacyEvent
 
 SWEEP = """
 data = "part:of=digits"
@@ -25,7 +29,7 @@ model = "logistic"
 rounds = 1
 [tradeoff]
 layers = ["none", "client-dp"]
-epsilons = ["none", 8.0]
+epsilons = ["none", 8.0, 1.0]
 sums = ["none"]
 tuned = "found.toml"
 [tradeoff.search]
@@ -71,6 +75,48 @@ def wards() -> Any:
     return DataSet("wards", x, y, x, y, 2, "a test", "", owner, owner, ("a", "b", "c", "d"))
 
 
+@pytest.mark.parametrize(
+    "own, searched",
+    [
+        ("part:of=digits", "part:of=digits,which=rest"),
+        ("part:of=digits", "part:of=digits,which=apart,share=0.9"),
+        ("part:of=digits", "digits"),
+        ("digits", "part:of=digits,which=apart"),
+        ("part:of=digits,which=apart", "part:of=digits,which=apart,share=0.5"),
+    ],
+)
+def test_a_search_on_examples_of_the_sweep_is_refused_under_any_name(
+    own: str, searched: str, tmp_path: Path
+) -> None:
+    config = tmp_path / "sweep.toml"
+    config.write_text(
+        SWEEP.replace("part:of=digits,which=apart", searched).replace('"part:of=digits"', f'"{own}"')
+    )
+    with pytest.raises(Misuse, match=r"examples are the sweep's own"):
+        Search.of(read(config))
+
+
+@pytest.mark.parametrize("name", ["digits", "fashion-mnist", "femnist"])
+def test_the_two_parts_of_a_set_are_apart(name: str) -> None:
+    """As the committed sweeps have them, whatever people look alike."""
+    assert Search.of(read(Path(f"benchmarks/tradeoff/{name}.toml")))[0].trials == 5
+
+
+def test_the_price_of_a_search_is_that_of_the_trials_that_its_settings_follow() -> None:
+    """Two at epsilon 8, of everybody, and one at 1 that began there; one client of the last spends twice as much."""
+
+    def facts(noise: float, *parties: str) -> list[PrivacyEvent]:
+        event = Gaussian(noise_multiplier=noise, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
+        return [to_fact(event, party=party) for party in parties]
+
+    trials = spent(facts(0.5, "")) + spent(facts(0.5, "")) + spent(facts(3.0, "a", "b", "b"))
+    account = RDPAccountant()
+    for noise in (0.5, 0.5, 3.0, 3.0):
+        account.add(Gaussian(noise_multiplier=noise, unit=Unit.CLIENT, relation=Relation.ZERO_OUT))
+    assert price({"spent": trials}, 1e-5) == pytest.approx(account.epsilon(1e-5))
+    assert price({"trials": 3}, 1e-5) is None
+
+
 def test_a_search_keeps_what_it_finds_goes_on_and_is_read_by_the_sweep(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -80,8 +126,19 @@ def test_a_search_keeps_what_it_finds_goes_on_and_is_read_by_the_sweep(
     assert read(config).axes.tuned == ()
     assert invoke(["tradeoff", str(config), "--search", "--processes", "1", "--json"]) == 0
     tables = tomllib.loads(found.read_text())["tuned"]
-    assert {(table["layer"], table["epsilon"]) for table in tables} == {("none", "none"), ("client-dp", 8.0)}
-    private = next(table for table in tables if table["layer"] == "client-dp")
+    assert {(table["layer"], table["epsilon"]) for table in tables} == {
+        ("none", "none"),
+        ("client-dp", 8.0),
+        ("client-dp", 1.0),
+    }
+    private, later = (table for table in tables if table["layer"] == "client-dp")
+    assert later["search"]["spent"][: len(private["search"]["spent"])] == private["search"]["spent"]
+    assert (private["search"]["played"], later["search"]["played"]) == (2, 4)
+    assert private["search"]["apart_from"] == "part:of=digits"
+    first, both = (price(table["search"], 1e-5) for table in (private, later))
+    assert first is not None
+    assert both is not None
+    assert 8 < first < both
     assert 0.05 <= private["clip"] <= 5
     assert private["rounds"] in (1, 2)
     assert private["search"]["trials"] == 2

@@ -107,3 +107,11 @@ def test_the_command_suggests_what_a_layer_would_calibrate(capsys: pytest.Captur
         ["epsilon", "--suggest", "--json", *(word for k, v in given.items() for word in (f"--{k}", str(v)))]
     )
     assert json.loads(capsys.readouterr().out)["noise_multiplier"] == suggest(**given).noise_multiplier
+
+
+def test_what_no_noise_reaches_is_a_sentence_and_a_delta_is_never_printed_larger() -> None:
+    with pytest.raises(
+        Misuse, match=r"no noise that can be drawn reaches epsilon 0.0001.*larger epsilon or delta"
+    ):
+        suggest(population=2, cohort=2, rounds=1, dimension=1, epsilon=1e-4, delta=1e-12)
+    assert "at delta 0.9999 per client" in str(suggest(**PLANNED | {"delta": 0.9999}))
