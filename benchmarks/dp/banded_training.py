@@ -2,8 +2,8 @@
 20 clients in a fixed order. Every run is one arm and one seed, kept in a folder of work, so that a series goes on;
 seeds come before arms. Independent noise is one band: the same turns, and the same price of a participation.
 
-Settings were chosen on training images alone: FEMNIST's by `banded_search`, Fashion-MNIST's by hand before it. FEMNIST's
-test images are of other writers too, and harder.
+Settings were chosen on training images alone: FEMNIST's by `banded_search`, Fashion-MNIST's by hand before it.
+FEMNIST's test images are of other writers too, and harder.
 """
 
 from __future__ import annotations
