@@ -17,6 +17,7 @@ EXTRAS = {
     "femnist": ("h5py",),
     "he": ("phe", "gmpy2", "tenseal", "backports"),
     "flower": ("flwr", "ray"),
+    "nvflare": ("nvflare",),
     "audit": ("hypothesis",),
     "plots": ("matplotlib", "pandas"),
     "search": ("optuna",),

@@ -3,7 +3,6 @@
 What does not belong here: messages, the round's arithmetic (`fl.round`).
 """
 
-import io
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -12,28 +11,24 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
+from fl.network.arrays import from_npy
 from protocols.errors import Misuse, WireError
 
 
 def to_numpy(name: str, array: Array) -> NDArray[Any]:
     """Return an Array's content. Raises WireError, before anything is allocated, if it is not a plain NumPy array."""
-    stream = io.BytesIO(array.data)
-    try:
-        major, _ = np.lib.format.read_magic(stream)
-        read = np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-        shape, fortran, dtype = read(stream)
-    except (ValueError, OSError):  # whose text may quote the content
-        raise WireError(f"{name}: not an array in NumPy's format") from None
-    count = int(np.prod(shape, dtype=object))
-    left = len(array.data) - stream.tell()
-    if array.stype != "numpy.ndarray" or dtype.hasobject or count * dtype.itemsize != left:
-        raise WireError(f"{name}: expected {count} items of {dtype}, {left} bytes came")
-    if (array.dtype, tuple(array.shape)) != (str(dtype), shape):  # the content is what the session binds
+    if array.stype != "numpy.ndarray":
+        raise WireError(f"{name}: expected a NumPy array, got {array.stype!r}")
+    found = from_npy(name, array.data)
+    if (array.dtype, tuple(array.shape)) != (
+        str(found.dtype),
+        found.shape,
+    ):  # the content is what the session binds
         raise WireError(
-            f"{name}: expected the labels {dtype} and {shape} that the content has, got {array.dtype} and {array.shape}"
+            f"{name}: expected the labels {found.dtype} and {found.shape} that the content has, "
+            f"got {array.dtype} and {array.shape}"
         )
-    flat = np.frombuffer(array.data, dtype, count, stream.tell())
-    return flat.reshape(shape, order="F" if fortran else "C")
+    return found
 
 
 def tree_of(arrays: ArrayRecord) -> dict[str, NDArray[Any]]:

@@ -17,13 +17,13 @@ from typing import Any, Literal
 from flwr.app import Context, Message, MessageType
 from flwr.clientapp import ClientApp
 
-from fl.flower.compat import ClientAppCallable, Mod, in_simulation, refusal
+from fl.flower.compat import ClientAppCallable, Mod, in_simulation, log, refusal
 from fl.flower.messages import is_protected, pack, strip, unpack_request
-from fl.flower.work import WrappedApp, failed
-from fl.network.node_party import NodeParty, Part
+from fl.flower.work import WrappedApp
+from fl.network.node_party import NodeParty, Part, told
 from fl.network.site import CONFIG_KEY, Site, load_site
 from fl.registry import layers_of
-from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, StackError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StackError
 from protocols.stack import Numbers, Stack
 
 LOG = logging.getLogger("fl.client")
@@ -125,17 +125,13 @@ def require_protected(message: Message) -> None:
 
 
 def refusing(answer: Callable[[], Message], message: Message) -> Message:
-    """Return the answer, or a refusal: refusals are answers, and the server's log says why. Our own errors say it in
-    full; of any other, whose text can quote the data, the type alone leaves.
-    """
+    """Return the answer, or a refusal: refusals are answers, and the server's log says why."""
     try:
         return answer()
-    except SecAggError as error:
-        told: SecAggError = error
-    except Exception as error:  # whatever the app raised: its text must not leave
-        told = failed(error)
-    LOG.warning("this node refuses: %s", told)
-    return refusal(f"{type(told).__name__}: {told}", message)
+    except Exception as error:
+        why = told(error, log)
+        LOG.warning("this node refuses: %s", why)
+        return refusal(why, message)
 
 
 def _without_local(stack: Stack) -> Stack:

@@ -14,6 +14,7 @@ from fl.flower.arrays import config_bytes, tree_of
 from fl.flower.compat import failure_of, log
 from fl.flower.messages import strip
 from fl.network.messages import Header
+from fl.network.node_party import failed
 from fl.round import Broadcast, contribution_of, open_round, reference_of
 from fl.round.buffers import require_manifest
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
@@ -39,12 +40,6 @@ def shown_arrays(content: RecordDict, arrays_key: str, config_key: str | None = 
             "server",
         )
     return arrays
-
-
-def failed(error: Exception) -> Misuse:
-    """Return what may be said of a failure: its text can quote the data, so it goes to this node's own log."""
-    log(ERROR, "the app failed", exc_info=error)
-    return Misuse(f"the app failed: {type(error).__name__}; its own log says why")
 
 
 class WrappedApp:
@@ -99,7 +94,7 @@ class WrappedApp:
         try:
             reply = self._train(self._message)
         except Exception as error:  # whatever the app raised: its text must not leave
-            raise failed(error) from None
+            raise failed(error, log) from None
         if not isinstance(reply, Message):
             raise Misuse(f"expected the app to reply with a Message, it returned {type(reply).__name__}")
         if (why := failure_of(reply)) is not None:

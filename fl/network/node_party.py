@@ -7,6 +7,7 @@ What belongs here: whose request it is, and the session's steps. What does not: 
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from logging import ERROR
 from typing import Any
 
 from fl.network.messages import CLOSE, EVALUATED, HELLO, START, VERSION, WORK, Answer, Header, Request
@@ -14,7 +15,7 @@ from fl.network.site import Site, session_key
 from fl.network.work import NodeWork
 from fl.round.party import RoundParty
 from protocols.codec import Record
-from protocols.errors import PolicyRefusal, ProtocolViolation, WireError
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, WireError
 from protocols.identity import verify
 from protocols.kernel import Message as Frame
 from protocols.kernel import Party
@@ -170,6 +171,18 @@ class NodeParty:
             kept = (folder / KEPT_HEADS).read_bytes() if (folder / KEPT_HEADS).exists() else b""
             if not kept.endswith(line):
                 write_atomic(folder / KEPT_HEADS, kept + line)
+
+
+def failed(error: Exception, log: Callable[..., None]) -> Misuse:
+    """Return what may be said of a failure: its text can quote the data, so it goes to this node's own log."""
+    log(ERROR, "the app failed", exc_info=error)
+    return Misuse(f"the app failed: {type(error).__name__}; its own log says why")
+
+
+def told(error: Exception, log: Callable[..., None]) -> str:
+    """Return what leaves a node of an error: our own say it in full, of any other the type alone leaves."""
+    known = error if isinstance(error, SecAggError) else failed(error, log)
+    return f"{type(known).__name__}: {known}"
 
 
 def _helper(own: RoundParty, session: Session, party: Party) -> Start:

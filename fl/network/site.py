@@ -10,6 +10,7 @@ What belongs here: `site.toml` and what it names. What does not: sessions, and a
     dataset = "ward-7"           # names the data: federations over the same data share one account ...
     ledgers = "/srv/ledgers"     # ... in this folder (default: this one)
     delta = 1e-5                 # at which that account is priced
+    federations = ["ward.app:federation"]  # on NVFlare: the ones that a job may name here
     [policy]                     # fields of protocols.Policy
     min_cohort = 3
 
@@ -39,14 +40,14 @@ CONFIG_KEY = "secagg-site"
 DATASET_KEY, LEDGERS_KEY = "secagg-dataset", "secagg-ledgers"
 FILE = "site.toml"
 _TEXTS = ("name", "roster", "authority", "identity", "state", "anchor", "dataset", "ledgers")
-_KEYS = {*_TEXTS, "policy", "delta"}
+_KEYS = {*_TEXTS, "policy", "delta", "federations"}
 _NODE_KEYS = {"dataset": DATASET_KEY, "ledgers": LEDGERS_KEY}
 
 
 @dataclass(frozen=True)
 class Site:
     """One node. demands: the policy's fields that its own file sets. roster: verified under the pinned authority, or
-    None: names are then Flower's node ids.
+    None: names are then the framework's. federations: that a job may name here.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Site:
     folder: Path | None = None
     signed: SignedRoster | None = None
     ledger: PartyLedger = field(default_factory=lambda: PartyLedger(Path()))
+    federations: tuple[str, ...] = ()
 
     def policy(self, protocol: SecureSum, base: Policy | None = None) -> Policy:
         """Return what this node insists on: its own words where it has any, else `base` (the app's), else the
@@ -160,7 +162,8 @@ def load_site(
             raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {name!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
-    return Site(name, store, demands, roster, identity, folder, signed, ledger)
+    federations = tuple(table.get("federations", ()))
+    return Site(name, store, demands, roster, identity, folder, signed, ledger, federations)
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -177,6 +180,9 @@ def _read(path: Path) -> dict[str, Any]:
     for key in _TEXTS:
         if key in table and not _is_text(table[key]):
             raise Misuse(f"{path}: expected {key} to be printable text, not empty, got {table[key]!r}")
+    named = table.get("federations", [])
+    if not isinstance(named, list) or not all(_is_text(place) for place in named):
+        raise Misuse(f'{path}: expected federations to be a list of "package.module:name", got {named!r}')
     if not isinstance(table.get("policy", {}), dict):
         raise Misuse(f"{path}: expected policy to be a table, [policy], got {table['policy']!r}")
     try:
