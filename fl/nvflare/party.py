@@ -38,4 +38,5 @@ def federation_of(place: str, site: Site, simulated: bool) -> Federation:
     made = found if isinstance(found, Federation) or not callable(found) else found(site)
     if not isinstance(made, Federation):
         raise Misuse(f"expected {place!r} to be a Federation or to return one, got {type(made).__name__}")
+    made.setup.stack = made.setup.stack.over_network()
     return made

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from nvflare.apis.client import Client
+from nvflare.apis.controller_spec import TaskCompletionStatus
 from nvflare.apis.fl_constant import FLContextKey
 from nvflare.apis.fl_context import FLContextManager
 from nvflare.apis.impl.wf_comm_server import WFCommServer
@@ -22,9 +23,11 @@ from nvflare.fuel.utils import fobs
 from nvflare.private.fed.simulator.simulator_const import SimulatorConstants
 from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 
+from fl.network.site import FILE
 from fl.nvflare import PrivateController, PrivateExecutor
 
 nvflare_fobs_initialize()
+ONE_AT_A_TIME = threading.Lock()
 Change = Callable[[str, Shareable], Shareable | None]
 """What becomes of a message to or from a client, by its name; None: it is lost."""
 
@@ -81,6 +84,14 @@ class Deployment:
         self.job = SimulatorConstants.JOB_NAME if simulated else "0f3a0f64-3f0a-4d4b-b2a2-4d0d5d8f0b52"
         self.executors = {name: PrivateExecutor(place) for name in clients}
         self.executed: list[str] = []
+        self.abort = Signal()
+
+    def allow(self, **files: str) -> None:
+        """Write each party's own site.toml, where the site names this federation. files: more lines, by party."""
+        for name in ("server", *self.names):
+            own = self.root / name / "local" / "secagg"
+            own.mkdir(parents=True, exist_ok=True)
+            (own / FILE).write_text(f'federations = ["{self.place}"]\n' + files.get(name, ""))
 
     def play(self, rounds: int = 1, *, run: str = "run", timeout: float = 30.0) -> list[str]:
         """Run one job; return what it panicked with."""
@@ -92,7 +103,7 @@ class Deployment:
             communicator.initialize_run(context)
             controller.initialize(context)
             with self.working(communicator, server):
-                controller.control_flow(Signal(), context)
+                controller.control_flow(self.abort, context)
             communicator.finalize_run(context)
         return server.panics
 
@@ -123,15 +134,23 @@ class Deployment:
             if not task or number in asked:
                 continue
             asked.add(number)
-            if (delivered := self.before(name, travelled(data))) is None:
+            delivered = self.before(name, travelled(data))
+            reply = None
+            if delivered is not None:
+                reply = self.after(name, self.execute(name, task, delivered, own))
+            if reply is None:  # as NVFlare does once it takes a client for dead
+                standing = communicator.process_task_check(number, context)
+                standing.task.completion_status = TaskCompletionStatus.CLIENT_DEAD
                 continue
-            reply = self.after(name, self.execute(name, task, delivered, own))
-            if reply is not None:
-                with server.new_context() as context:
-                    communicator.process_submission(client, task, number, travelled(reply), context)
+            with server.new_context() as context:
+                communicator.process_submission(client, task, number, travelled(reply), context)
 
     def execute(self, name: str, task: str, message: Shareable, own: Engine | None = None) -> Shareable:
         """What a client answers to a task."""
-        self.executed.append(name)
-        with (own or self.engine(name)).new_context() as context:
+        engine = own or self.engine(name)
+        with (
+            ONE_AT_A_TIME,
+            engine.new_context() as context,
+        ):  # a site is a process, with its own generator in torch
+            self.executed.append(name)
             return self.executors[name].execute(task, message, context, Signal())

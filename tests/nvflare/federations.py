@@ -1,12 +1,17 @@
 """Federations that the tests' jobs name, as packages installed at a site would hold them."""
 
+import functools
 from typing import Any
 
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
+from dp import ClientDP, DistributedDP, SampleDP
 from fl import Federation
 from fl.network.site import Site
+from he import CKKSSum, PaillierSum
+from he.arrangements import KeyHolder
+from protocols.policy import Policy
 from secagg import SecAggPlus
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
@@ -34,3 +39,39 @@ def plain(site: Site | None = None) -> Federation:
 
 def masked(site: Site | None = None) -> Federation:
     return made(masks())
+
+
+@functools.cache
+def keys() -> Any:
+    """Simulated Paillier keys, made once: a deployment's key holder reads its own from a file."""
+    return PaillierSum(KeyHolder(), key_bits=2048)
+
+
+def paillier(site: Site | None = None) -> Federation:
+    return made(keys())
+
+
+@functools.cache
+def shared_ckks() -> Any:
+    return CKKSSum()
+
+
+def ckks(site: Site | None = None) -> Federation:
+    return made(shared_ckks())
+
+
+def client_dp(site: Site | None = None) -> Federation:
+    return made(ClientDP(epsilon=8, delta=1e-5, clip=1.0), masks())
+
+
+def distributed_dp(site: Site | None = None) -> Federation:
+    return made(DistributedDP(epsilon=8, delta=1e-5, clip=1.0), masks())
+
+
+def sample_dp(site: Site | None = None) -> Federation:
+    return made(SampleDP(epsilon=8, delta=1e-5, clip=1.0), masks())
+
+
+def loose(site: Site | None = None) -> Federation:
+    """A federation whose own policy asks for little."""
+    return made(masks(), policy=Policy(min_cohort=2, min_threshold_share=0.0, allow_resend=True))

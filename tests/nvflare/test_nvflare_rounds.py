@@ -1,5 +1,8 @@
-"""A Federation over NVFlare's tasks: the totals of the run in memory, bit for bit."""
+"""A Federation over NVFlare's tasks: totals as in memory bit for bit, ledgers, statements, stops and leavers."""
 
+import json
+import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -9,41 +12,187 @@ import torch
 
 pytest.importorskip("nvflare", reason="the extra nvflare is not installed")
 
+from nvflare.apis.shareable import Shareable
+
+from dp import Ledger
 from fl import checkpoint
+from fl.account import DEFAULT_DELTA
 from fl.engines.memory import MemoryEngine
 from fl.network.engine import NetworkEngine
+from fl.network.messages import CLOSE, START
+from fl.nvflare.messages import unpack_request
+from fl.round import party
+from fl.round.kept import KeptRun
+from fl.round.party_ledger import LEDGER
+from protocols.record import FILE_NAME, verify_record
+from protocols.simulate import simulate
 from tests.nvflare import federations
 from tests.nvflare.direct import Deployment
 from tests.nvflare.federations import SITES
 
 HERE = "tests.nvflare.federations"
+Totals = dict[type, list[Any]]
 
 
 @pytest.fixture
-def totals(monkeypatch: pytest.MonkeyPatch) -> dict[type, list[np.ndarray]]:
-    """The totals of each engine's sums, in order."""
-    found: dict[type, list[np.ndarray]] = {MemoryEngine: [], NetworkEngine: []}
+def totals(monkeypatch: pytest.MonkeyPatch) -> Totals:
+    """What each engine's sums ended with, in order: the session, and what came out."""
+    found: Totals = {MemoryEngine: [], NetworkEngine: []}
     for kind in found:
 
-        def watched(self: Any, *given: Any, sum_: Any = kind.sum) -> Any:
-            summed = sum_(self, *given)
-            found[type(self)].append(summed.total)
+        def watched(self: Any, broadcast: Any, session: Any, charge: Any, sum_: Any = kind.sum) -> Any:
+            summed = sum_(self, broadcast, session, charge)
+            found[type(self)].append((session, summed))
             return summed
 
         monkeypatch.setattr(kind, "sum", watched)
     return found
 
 
+@pytest.fixture
+def vectors(monkeypatch: pytest.MonkeyPatch) -> dict[str, np.ndarray]:
+    """The integers that each client last put into a sum."""
+    found: dict[str, np.ndarray] = {}
+    encoded = party.encoded
+
+    def watched(broadcast: Any, contribution: Any, own: Any) -> Any:
+        made = encoded(broadcast, contribution, own)
+        found[own.client] = made[0]
+        return made
+
+    monkeypatch.setattr(party, "encoded", watched)
+    return found
+
+
+def place(name: str) -> str:
+    return f"{HERE}:{name}"
+
+
+def folder(deployment: Deployment, run: str = "run") -> Path:
+    at = "simulate_job/secagg" if deployment.simulated else "local/secagg"
+    return deployment.root / "server" / at / "runs" / run
+
+
+def kept(deployment: Deployment) -> KeptRun:
+    found = checkpoint.load_run(folder(deployment))
+    assert found is not None
+    return found
+
+
+def stage_of(message: Shareable) -> str:
+    return unpack_request(message, None)[0].stage
+
+
+def losing(client: str, stage: str) -> Callable[[str, Shareable], Shareable | None]:
+    """Nothing reaches a client from a stage on."""
+    gone = set[str]()
+
+    def change(name: str, message: Shareable) -> Shareable | None:
+        if name == client and stage_of(message) == stage:
+            gone.add(name)
+        return None if name in gone else message
+
+    return change
+
+
 @pytest.mark.parametrize("name", ["plain", "masked"])
 def test_totals_and_model_are_those_of_the_run_in_memory_bit_for_bit(
-    tmp_path: Path, name: str, totals: dict[type, list[np.ndarray]]
+    tmp_path: Path, name: str, totals: Totals
 ) -> None:
-    deployment = Deployment(tmp_path, f"{HERE}:{name}", SITES)
+    deployment = Deployment(tmp_path, place(name), SITES)
     assert deployment.play(2) == []
     expected = getattr(federations, name)().fit(2)
-    assert len(totals[NetworkEngine]) == 2
-    for ours, theirs in zip(totals[NetworkEngine], totals[MemoryEngine], strict=True):
-        assert np.array_equal(ours, theirs)
-    kept = checkpoint.load_run(tmp_path / "server" / deployment.job / "secagg" / "runs" / "run")
+    for (_, ours), (_, theirs) in zip(totals[NetworkEngine], totals[MemoryEngine], strict=True):
+        assert np.array_equal(ours.total, theirs.total)
     for key, array in expected.model.state_dict().items():
-        assert torch.equal(torch.from_numpy(np.asarray(kept.model[key])), array)
+        assert torch.equal(torch.from_numpy(np.asarray(kept(deployment).model[key])), array)
+
+
+@pytest.mark.parametrize(
+    ("name", "helpers"),
+    [
+        ("masked", ()),
+        ("paillier", ("ward-9",)),
+        ("ckks", ("ward-9",)),
+        ("client_dp", ()),
+        ("distributed_dp", ()),
+        ("sample_dp", ()),
+    ],
+)
+def test_every_layer_gives_the_total_of_the_same_vectors_in_memory(
+    tmp_path: Path, name: str, helpers: tuple[str, ...], totals: Totals, vectors: dict[str, np.ndarray]
+) -> None:
+    deployment = Deployment(tmp_path, place(name), (*SITES, *helpers))
+    assert deployment.play(1) == []
+    ((session, summed),) = totals[NetworkEngine]
+    assert summed.survivors == SITES
+    assert sorted(vectors) == sorted(SITES)
+    protocol = getattr(federations, name)().setup.stack.secure_sum
+    again = simulate(protocol, vectors, bound=session.bound, modulus=session.modulus)
+    assert np.array_equal(summed.total, again.total)
+
+
+def test_what_noise_costs_is_in_every_sites_ledger_and_in_the_statement(tmp_path: Path) -> None:
+    deployment = Deployment(tmp_path, place("client_dp"), SITES)
+    assert deployment.play(2) == []
+    for name in SITES:
+        own = tmp_path / name / "simulate_job" / "secagg" / LEDGER
+        ledger = Ledger(own, epsilon=math.inf, delta=DEFAULT_DELTA, accountant="rdp")
+        assert [entry.round for entry in ledger.entries()] == [1, 2]
+    statement = json.loads((folder(deployment) / "statement.json").read_text())
+    assert len(statement["events"]) == 2
+    assert "simulated nodes" in json.dumps(statement)
+    verify_record(folder(deployment) / FILE_NAME)
+
+
+@pytest.mark.parametrize("stage", ["masked-input", "unmask"])
+def test_a_client_that_falls_silent_is_left_out_and_the_round_ends(
+    tmp_path: Path, stage: str, totals: Totals
+) -> None:
+    lost = losing("site-4", stage)
+    deployment = Deployment(tmp_path, place("masked"), SITES, before=lost)
+    assert deployment.play(1) == []
+    (result,) = kept(deployment).history
+    assert result.abandoned is None
+    assert result.survivors == (SITES if stage == "unmask" else SITES[:3])
+    assert "no answer" in result.refusals["site-4"]
+
+
+def test_a_job_that_was_killed_is_submitted_again_and_goes_on(tmp_path: Path) -> None:
+    """The server dies in its second round, after inputs were asked for: that one is lost, the third is played."""
+    deployment = Deployment(tmp_path, place("masked"), SITES, simulated=False)
+    deployment.allow()
+    assert deployment.play(1) == []
+    before = kept(deployment)
+
+    def stops(name: str, message: Shareable) -> Shareable | None:
+        if stage_of(message) == "unmask":
+            deployment.abort.trigger(True)
+        return message
+
+    deployment.before = stops
+    assert deployment.play(3) == ["SecAggError: the job was aborted"]
+    assert kept(deployment).rounds == before.rounds
+    again = Deployment(tmp_path, place("masked"), SITES, simulated=False)
+    assert again.play(3) == []
+    history = kept(again).history
+    assert [result.number for result in history] == [1, 2, 3]
+    assert "stopped after inputs" in str(history[1].abandoned)
+    assert [result.abandoned for result in history][::2] == [None, None]
+    assert history[2].survivors == SITES
+
+
+def test_every_client_is_sent_a_task_of_its_own(tmp_path: Path) -> None:
+    """One send per client and trip: what one is sent is addressed to it and nobody else is sent it."""
+    seen: list[tuple[str, str, str]] = []
+
+    def watched(name: str, message: Shareable) -> Shareable:
+        request = unpack_request(message, None)[0]
+        seen.append((name, request.recipient, request.stage))
+        return message
+
+    assert Deployment(tmp_path, place("masked"), SITES, before=watched).play(1) == []
+    assert all(name == recipient for name, recipient, _ in seen)
+    stages = {stage for _, _, stage in seen}
+    assert {START, CLOSE}.isdisjoint(stages - {CLOSE})
+    assert len(seen) == len(set(seen)) == len(SITES) * len(stages)
