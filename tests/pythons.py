@@ -199,7 +199,9 @@ def _install(python: Path, home: Path, extra: str) -> str:
     wanted = [f"secagg-toolkit[{extra}] @ {wheel.as_uri()}"] if extra else [str(wheel), "pytest"]
     if extra == "torch":
         wanted.insert(0, "torch")
-    command = [python, "-m", "pip", "install", "--quiet", "--only-binary", ":all:"]
+    # pyhocon, which nvflare needs, is published as source alone: Python without anything to compile
+    binary = ["--only-binary", ":all:", "--no-binary", "pyhocon"]
+    command = [python, "-m", "pip", "install", "--quiet", *binary]
     ran = _ran([*command, "--constraint", ROOT / "constraints.txt", *wanted], home)
     return _said(ran) if ran.returncode else "installed"
 
