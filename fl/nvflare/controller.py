@@ -30,6 +30,7 @@ from fl.nvflare.compat import simulates
 from fl.nvflare.messages import TASK, arrays_of, failure_of, pack, unpack_answer
 from fl.nvflare.party import federation_of, own_site
 from fl.round import ModelLayout, Tree
+from fl.round.result import require_total
 from protocols.errors import Misuse, SecAggError
 
 LOOK_SECONDS = 0.02
@@ -80,7 +81,7 @@ class PrivateController(Controller):  # type: ignore[misc]  # nvflare has no typ
                 f"{playing.setup.strategy.name} needs rounds without waiting, which NVFlare's tasks do not give"
             )
         server = TaskParty(self, context, abort, playing, site, self.run, simulated)
-        run_rounds(playing, server, self.rounds, self.timeout)
+        require_total(run_rounds(playing, server, self.rounds, self.timeout).history)
 
 
 class TaskParty(ServerParty):
@@ -123,8 +124,10 @@ class TaskParty(ServerParty):
         members = {m.name for m in self.roster.members}
         return from_roster(self.roster, {name: name for name in present if name in members}, present)
 
-    def ask(self, requests: Mapping[Node, Sent], seconds: float, group: str) -> Iterator[Reply]:
-        """Raises SecAggError when the job is aborted meanwhile."""
+    def ask(
+        self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
+    ) -> Iterator[Reply]:
+        """As `ServerParty.ask`; it waits no longer. Raises SecAggError when the job is aborted meanwhile."""
         arrived: Arrived = SimpleQueue()
         tasks = {node: self._send(str(node), sent, arrived, seconds) for node, sent in requests.items()}
         waiting, deadline = set(requests), time.monotonic() + seconds

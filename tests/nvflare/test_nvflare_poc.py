@@ -23,7 +23,6 @@ from examples.nvflare.loopback import (
     wait_for,
 )
 from fl import checkpoint
-from fl.network.site import FILE
 from fl.nvflare import private_job
 from protocols.record import FILE_NAME, verify_record
 
@@ -68,16 +67,12 @@ def test_a_provisioned_deployment_plays_a_job_is_killed_and_goes_on(tmp_path: Pa
         rounds = before.rounds + 3
         again = submit(admin, tmp_path, private_job("again", PLACE, rounds, clients=SITES, timeout=120.0))
         assert admin.wait_for_job(again, timeout=SECONDS)["status"] == "FINISHED:COMPLETED"
-        (kits / "site-2" / "local" / "secagg" / FILE).write_text("")
-        last = submit(admin, tmp_path, private_job("last", PLACE, rounds + 1, clients=SITES, timeout=120.0))
-        assert admin.wait_for_job(last, timeout=SECONDS)["status"] == "FINISHED:COMPLETED"
         admin.close()
     kept = checkpoint.load_run(run)
     assert kept is not None
-    assert [result.number for result in kept.history] == list(range(1, rounds + 2))
+    assert [result.number for result in kept.history] == list(range(1, rounds + 1))
     assert kept.history[before.rounds + 1].survivors == tuple(SITES)
-    assert sum(result.abandoned is not None for result in kept.history[:-1]) <= 1
-    assert "federations" in kept.history[-1].refusals["site-2"]
+    assert sum(result.abandoned is not None for result in kept.history) <= 1
     verify_record(run / FILE_NAME)
 
 
