@@ -1,6 +1,7 @@
 """What a client, a server, a job and the network may try over NVFlare, and what stops each."""
 
 import json
+import re
 import threading
 from collections.abc import Callable
 from dataclasses import replace
@@ -19,6 +20,7 @@ from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
 
+import fl.nvflare
 from dp import Ledger
 from fl.network.arrays import from_npy, npy
 from fl.network.messages import CLOSE
@@ -249,3 +251,15 @@ def test_a_job_names_classes_that_a_site_must_allow_and_carries_no_code(tmp_path
     context.set_prop(FLContextKey.COMPONENT_CONFIG, {"path": "subprocess.Popen"}, private=True)
     with pytest.raises(UnsafeComponentError):
         authorizer.handle_event(EventType.BEFORE_BUILD_COMPONENT, context)
+
+
+def test_one_file_touches_more_of_nvflare_than_its_documented_classes() -> None:
+    package = Path(fl.nvflare.__file__).parent
+    named = {
+        file.name: re.findall(r"^from (nvflare\.\S+) import", file.read_text(), re.M)
+        for file in package.glob("*.py")
+    }
+    del named["compat.py"]
+    documented = ("nvflare.apis.", "nvflare.job_config.api")
+    assert all(name.startswith(documented) for names in named.values() for name in names)
+    assert any(named.values())
