@@ -42,6 +42,7 @@ EXTRAS = (
     "mlflow",
     "wandb",
     "search",
+    "nvflare",
 )
 COMMANDS: dict[tuple[str, ...], tuple[str, ...]] = {
     ("--help",): (),
