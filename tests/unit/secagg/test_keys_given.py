@@ -2,7 +2,7 @@
 
 import pytest
 
-from protocols.errors import PeerError, ProtocolViolation
+from protocols.errors import Misuse, PeerError, ProtocolViolation
 from protocols.key_agreement import generate, public_key
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg
@@ -53,3 +53,8 @@ def test_who_is_not_on_the_signed_roster_is_named() -> None:
     with pytest.raises(PeerError, match="'cat' is no client on the signed roster") as caught:
         known.keys_of(["ann", "cat", "dan"])
     assert caught.value.party == "cat"
+
+
+def test_an_identity_that_this_process_was_not_given_is_misuse() -> None:
+    with pytest.raises(Misuse, match="no identity of 'dan' here"):
+        Credentials.simulated("abc").identity("dan")
