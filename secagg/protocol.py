@@ -141,7 +141,9 @@ class _Masked(SecureSum):
         set-up that it builds on.
         """
         wishes, least = self._asked(session.clients, session.min_survivors)
-        chosen = choose(wishes, session.clients) if self._sparing else MaskParameters.decode(session.parameters)
+        chosen = (
+            choose(wishes, session.clients) if self._sparing else MaskParameters.decode(session.parameters)
+        )
         session = replace(session, parameters=chosen.encode(), min_survivors=least)
         counted_on(wishes, rules_of(session), session.min_survivors)
         if self.credentials is not None:
