@@ -35,6 +35,24 @@ class TestGiven:
         assert made.degree == min(10, clients - 1)
         assert made.survivors == made.threshold + 1
 
+    @pytest.mark.parametrize(
+        ("clients", "shares", "why"),
+        [
+            (30, (0.45, 0.2), "needs 19 votes, and 17 are left to vote"),
+            (70_000, (0.3, 0.4), "70000 clients are too many to vote on who survived"),
+        ],
+    )
+    def test_neighbours_of_ones_own_bring_no_votes(
+        self, clients: int, shares: tuple[float, float], why: str
+    ) -> None:
+        given = SecAggPlus(neighbours=20, dropout=shares[0], collusion=shares[1])
+        with pytest.raises(Misuse, match=why):
+            choose(given.wishes, clients)
+
+    def test_the_complete_graph_takes_no_neighbours(self) -> None:
+        with pytest.raises(Misuse, match="use SecAggPlus to set neighbours"):
+            wishes(complete=True, neighbours=4)
+
     def test_on_the_complete_graph_everybody_is_a_neighbour(self) -> None:
         made = choose(wishes(complete=True, threshold=6), 12)
         assert (made.degree, made.threshold) == (11, 6)
