@@ -193,3 +193,11 @@ class TestMalicious:
             made = choose(wishes(threat=threat, collusion=collusion), clients)
             assert made.corrupt == int(collusion * clients)
             assert made.quorum == ((clients + made.corrupt) // 2 + 1 if threat == "semi-malicious" else 0)
+
+
+def test_reused_keys_without_a_vote_carry_no_layer_that_counts_on_all_who_stay() -> None:
+    given = SecAgg(setup="reuse", dropout=0.2, collusion=0.1)
+    names = [str(i) for i in range(20)]
+    with pytest.raises(Misuse, match="every holder must be shown"):
+        given.session(names, 1, 1, random=SystemRandom(), min_survivors=16)
+    assert given.session(names, 1, 1, random=SystemRandom(), min_survivors=10).min_survivors == 10
