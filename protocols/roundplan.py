@@ -22,12 +22,12 @@ from protocols.layers import (
     Contribution,
     Coordinate,
     PrivacyLayer,
-    PublicValues,
     RoundFacts,
     RunFacts,
     Signal,
     SumFacts,
 )
+from protocols.public_values import PublicValues
 from protocols.quantise import Quantiser
 from protocols.statement import PrivacyEvent
 

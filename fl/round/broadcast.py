@@ -16,7 +16,8 @@ from fl.round.manifest import LEAST_ALIKE, Manifest
 from fl.round.reference import Reference
 from fl.round.terms import Origin, RoundTerms, RunHeader
 from protocols.errors import Aborted, CapacityError, Misuse, TooFewSurvivors
-from protocols.layers import Coordinate, Public, PublicValues, RoundFacts, RunFacts
+from protocols.layers import Coordinate, Public, RoundFacts, RunFacts
+from protocols.public_values import PublicValues
 from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from protocols.store import Store

@@ -12,7 +12,8 @@ from fl.round.counts import Count
 from fl.round.manifest import Manifest
 from protocols.codec import Record
 from protocols.errors import Misuse, ProtocolViolation
-from protocols.layers import Block, PublicValues, RunFacts
+from protocols.layers import Block, RunFacts
+from protocols.public_values import PublicValues
 
 
 @dataclass(frozen=True)

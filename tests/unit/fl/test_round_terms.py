@@ -14,7 +14,8 @@ from fl.round import Broadcast, Count, ModelLayout, Origin, RoundTerms, RunHeade
 from fl.round.chain import Chain
 from fl.round.manifest import Manifest, Version
 from protocols.errors import ProtocolViolation
-from protocols.layers import Block, PrivacyLayer, PublicValues, RoundFacts, RunFacts
+from protocols.layers import Block, PrivacyLayer, RoundFacts, RunFacts
+from protocols.public_values import PublicValues
 from protocols.stack import Numbers, Stack
 from protocols.statement import PrivacyEvent
 

@@ -167,7 +167,7 @@ def test_blocks_and_arrays_are_in_the_digest() -> None:
 
 
 def test_an_array_is_read_as_it_was_sent_and_is_no_number() -> None:
-    from protocols.layers import PublicValues
+    from protocols.public_values import PublicValues
 
     array = np.arange(6.0).reshape(2, 3)
     facts = planned(Stack([Shows(array)])).facts

@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from protocols.layers import PrivacyLayer, PublicValues, RoundFacts, RunFacts
+from protocols.layers import PrivacyLayer, RoundFacts, RunFacts
+from protocols.public_values import PublicValues
 from protocols.roundplan import RoundPlan
 from protocols.stack import Numbers, Stack
 
