@@ -7,7 +7,8 @@ A table block: one row per result (per entry of ``figures.rows`` if the result h
     ... rewritten ...
     <!-- /results -->
 
-Behind ``where PATH in VALUE; VALUE``, before the first column, only rows with one of these values are shown.
+Behind ``where PATH in VALUE; VALUE``, before the first column, only rows with one of these values are shown; further
+conditions stand behind ``and``.
 
 A value in running text::
 
@@ -99,18 +100,22 @@ def show(outcome: Result) -> None:
 def _table(spec: str, results: Path) -> str:
     asked, *columns = (part.strip() for part in spec.split("|"))
     pattern, _, condition = asked.partition(" where ")
-    path_asked, _, values = condition.partition(" in ")
-    wanted = {value.strip() for value in values.split(";")}
+    conditions = [_condition(part) for part in condition.split(" and ")] if condition else []
     parsed = [_column(column) for column in columns]
     rows = [
         [_shown(_look_up(row, whole, path), form) for _, path, form in parsed]
         for outcome in _matching(pattern, results)
         for row, whole in _rows(outcome)
-        if not condition or str(_look_up(row, whole, path_asked)) in wanted
+        if all(str(_look_up(row, whole, path)) in wanted for path, wanted in conditions)
     ]
     if not rows:
         raise ValueError(f"no row of {pattern!r} has {condition}")
     return markdown_table([heading for heading, _, _ in parsed], rows)
+
+
+def _condition(text: str) -> tuple[str, set[str]]:
+    path, _, values = text.partition(" in ")
+    return path.strip(), {value.strip() for value in values.split(";")}
 
 
 def _column(text: str) -> tuple[str, str, str]:

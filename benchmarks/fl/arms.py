@@ -62,9 +62,8 @@ def _over_seeds(name: str, rows: Mapping[str, dict[str, Any]]) -> dict[str, Any]
     arm, seeded, _ = name.rpartition(", seed ")
     beside = [row for other, row in rows.items() if other.rpartition(", seed ")[0] == arm]
     found = [row["accuracy"] for row in beside if not row.get("left")]
-    if not (seeded and found):
-        return {}
-    return {"over_seeds": {"mean": mean(found), "least": min(found), "most": max(found), "seeds": len(found)}}
+    extremes = {"mean": mean(found), "least": min(found), "most": max(found)} if found else {}
+    return {"over_seeds": {"arm": arm, "seeds": len(found), **extremes}} if seeded else {}
 
 
 def _kept(case: str, arguments: dict[str, Any], seed: int) -> dict[str, dict[str, Any]]:

@@ -30,8 +30,8 @@ SPLITS = {
     "two classes": "class i and another at random",
     "small, two classes": "classes:per_client=2",
 }
-TWO = (("fedavg", 1.0), ("scaffold", 1.0), ("scaffold, as published", 1.0), ("scaffold", 0.1))
-"""Methods over two classes per party, with the factor on the local step size."""
+TWO = {"fedavg": (1.0, 0.1), "scaffold": (1.0, 0.1), "scaffold, as published": (1.0,)}
+"""Methods over two classes per party, with the factors on the local step size."""
 SMALL_EXAMPLES, SMALL_RATE = 6000, 0.1
 
 
@@ -61,7 +61,8 @@ def cells() -> dict[str, Cell]:
     found |= {
         Cell(split, method, 15, seed, steps)
         for split in ("two classes", "small, two classes")
-        for method, steps in TWO
+        for method, factors in TWO.items()
+        for steps in factors
         for seed in range(2)
     }
     return {cell.name: cell for cell in sorted(found)}
