@@ -46,7 +46,7 @@ _NOT_SET = frozenset(("", "training", "module", "forward()", *_CALLED))
 """What is compared and never put back."""
 
 
-class Held(NamedTuple):
+class Kept(NamedTuple):
     """What an attribute held: all that is reached from it, whether an object is, and a copy to put back."""
 
     leaves: list[Any]
@@ -54,7 +54,7 @@ class Held(NamedTuple):
     copy: Any
 
 
-Memory = dict[tuple[str, str], Held]
+Memory = dict[tuple[str, str], Kept]
 """What was held, by the module's name and the attribute's."""
 
 
@@ -82,7 +82,7 @@ def remembered(model: nn.Module, criterion: Any = None) -> Memory:
     """What the modules of a model and of a loss hold, and copies of it."""
     own = _own(model)
     found = {key: (leaves(value, own), value) for key, value in _held(model, criterion)}
-    return {key: Held(seen, _foreign(seen), _copied(value)) for key, (seen, value) in found.items()}
+    return {key: Kept(seen, _foreign(seen), _copied(value)) for key, (seen, value) in found.items()}
 
 
 def written(
