@@ -22,7 +22,6 @@ from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
 from fl.engines.memory import MemoryEngine
 from fl.round import Manifest, RoundTerms
-from fl.round.broadcast import Shown
 from fl.round.buffers import Buffers
 from fl.round.chain import Chain
 from fl.sampling import Participants
@@ -66,8 +65,8 @@ def one_by_one(played: Any, payer: Any, parts: Any, asked: Any, place: int, name
     played.paid.append(parts[place])
 
 
-def model_alone(shown: Shown) -> bytes:
-    return hashlib.sha256(shown.model + shown.config).digest()
+def model_alone(told: RoundTerms) -> bytes:
+    return hashlib.sha256(told.model + told.configuration).digest()
 
 
 def believed(*_: Any) -> None:
@@ -102,7 +101,7 @@ def told_another_option() -> None:
 DEFECTS = [
     Planted(
         "terms left out of the digest",
-        Shown,
+        RoundTerms,
         "digest",
         model_alone,
         terms.test_another_round_has_another_digest,

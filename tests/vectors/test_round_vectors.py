@@ -170,4 +170,4 @@ def test_a_choice_is_secret_unless_everybody_is_asked(sampling: str, hidden: boo
 
 
 MODEL = "03973d536ea539a0d164408a9aa6311c507f6634604e76a54fcbefac6fb306bf"
-SHOWN = "b863605f266f2e5d82e59f092b4316db67fa2f02c280624925ee8aacd94fb341"
+SHOWN = "c10412d0d3943858c2c6e37622950a57e0acbfcb77eb42262548d99087b2e42a"
