@@ -66,6 +66,10 @@ class Attack:
         """Whom the victim is told of: its few neighbours and the holders."""
         return {*self.few, *self.rules.holders} - {self.victim}
 
+    def own_list(self) -> set[int]:
+        """Who enrolled, as the victim is told: none of its neighbours that it does not know."""
+        return set(range(N)) - (set(self.rules.neighbours(self.victim, self.rules.seed)) - self.known())
+
     def set_up(self, enrolled: set[int] | None) -> None:
         """Few neighbours' keys for the victim, under the whole list of who enrolled or one made for it; honest lists
         for the others. Everybody's masked vector comes.
@@ -116,7 +120,8 @@ def attack(threat: str) -> Attack:
     for round in range(1, 1000):
         found = Attack(Play(protocol(threat), N, round=round))
         if found.victim >= 0 and not any(
-            found.rules.shortfall(v, found.rules.seed) for v in found.views().values()
+            found.rules.shortfall(view, found.rules.seed)
+            for view in (found.own_list(), *found.views().values())
         ):
             return found
     raise AssertionError("no such graph")
@@ -132,8 +137,7 @@ def test_a_set_up_that_lacks_a_key_is_refused(threat: str) -> None:
 def test_a_victim_with_a_list_of_its_own_is_opened_by_nobody(threat: str) -> None:
     """It signs with whom it masked: holders who enrolled with others do not open it."""
     found = attack(threat)
-    around = set(found.rules.neighbours(found.victim, found.rules.seed))
-    found.set_up(set(range(N)) - (around - found.known()))
+    found.set_up(found.own_list())
     everybody = set(range(N))
     votes: dict[int, bytes] = {}
     for holder in sorted(found.rules.holders):
