@@ -23,6 +23,9 @@ MEMORY = Path("/dev/shm")
 ROOM = 4 << 30
 """Free bytes that a session asks of a file system in memory; it takes less than one."""
 
+WAITS = ("tests/flower/test_flower_deployment.py", "tests/flower/test_flower_engine.py")
+"""Tests of whole deployments: a minute or two each, mostly spent waiting."""
+
 
 def _has_room() -> bool:
     """Whether temporary folders may lie in MEMORY: programs can be run from there, and it has ROOM."""
@@ -40,6 +43,11 @@ if BESIDE.is_dir():
     os.environ.setdefault("SECAGG_DATA", str(BESIDE))
 if "TMPDIR" not in os.environ and _has_room():
     tempfile.tempdir = str(MEMORY)  # of the tests alone: what they start (pip, Ray) may need more room
+
+
+def pytest_collection_modifyitems(items: list[Any]) -> None:
+    """Begin with what waits longest for processes of its own, so that no core idles for it at the end."""
+    items.sort(key=lambda item: not item.nodeid.startswith(WAITS))
 
 
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:

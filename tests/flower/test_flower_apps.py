@@ -325,7 +325,7 @@ def test_a_client_that_fails_or_hangs_is_left_out_with_its_reason_and_without_it
         "client 'site-2', round 1: its loop failed: KeyError; its own log says why"
         in first.refusals["site-2"]
     )
-    assert "4711" not in repr(first)
+    assert "patient 4711" not in repr(first)
     assert "site-3" not in second.survivors
     assert "within 0.5 s" in second.refusals["site-3"]
 
