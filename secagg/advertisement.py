@@ -9,10 +9,11 @@ from collections.abc import Container
 from typing import NamedTuple
 
 from protocols.errors import ProtocolViolation
+from protocols.identity import verify
 from protocols.kernel import SERVER, client
 from protocols.key_agreement import public_key, usable
 from protocols.session import Session
-from secagg.commitments import CERTIFY, certified_bytes, check_signature
+from secagg.commitments import CERTIFY, certified_bytes
 from secagg.messages import SIGNATURE_BYTES, Indices, listed
 from secagg.rules import Rules
 
@@ -48,7 +49,7 @@ def certified(rules: Rules, context: bytes, index: int, keys: bytes, party: str)
     parts = parse(rules, keys, party)
     if rules.certified:
         signed = certified_bytes(context, index, keys[:-SIGNATURE_BYTES])
-        check_signature(rules.identity(index), CERTIFY, signed, parts.certificate, party)
+        verify(rules.identity(index), CERTIFY, signed, parts.certificate, party)
     return parts
 
 

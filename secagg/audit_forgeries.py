@@ -242,11 +242,9 @@ class _Opening(_Lies):
 
     def _about(self, view: set[int], told: wire.Unmask, certificate: Certificate | None) -> wire.Unmask:
         """The request about a view, with the boxes and signed inputs that fit it and the votes."""
-        boxes = {j: box for j, box in told.boxes.items() if j in view}
-        owners = Places(self.rules, graph_seed(self.session, self.transcript), view).peers(self.me)
-        inputs = self.said(wire.Masked, wire.INPUT)
-        signed = {j: inputs[j].signature for j in owners}
-        return wire.Unmask.about(self.bits(view), certificate, signed, boxes)
+        survivors = Places(self.rules, graph_seed(self.session, self.transcript), view)
+        signed = {j: said.signature for j, said in self.said(wire.Masked, wire.INPUT).items()}
+        return survivors.request_to_open(self.me, certificate, signed, told.boxes)
 
 
 def _bad_certificates(good: Certificate) -> Iterator[tuple[str, Certificate]]:

@@ -12,7 +12,7 @@ from functools import partial
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.audit_hooks import Forgery, Hooks, SearchHooks
+from protocols.audit_hooks import Elements, Forgery, Hooks, SearchHooks
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message
 from protocols.roles import read
@@ -28,7 +28,6 @@ from secagg.memory import ClientMemory
 from secagg.packing import unpack
 from secagg.rules import rules_of
 
-Elements = NDArray[np.uint64]
 Maker = Callable[[int], object]
 
 

@@ -8,9 +8,6 @@ session runs.
 from collections.abc import Collection, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-import numpy as np
-from numpy.typing import NDArray
-
 from protocols.agreement import Certificate, Vote, certify
 from protocols.codec import Record
 from protocols.errors import Misuse, PolicyRefusal
@@ -23,12 +20,11 @@ from secagg.audit_view import graph_seed
 from secagg.audit_wording import delivered, listing
 from secagg.choose import Wishes, choose, insist
 from secagg.messages import listed, pack_bits, unpack_bits
-from secagg.parameters import Infeasible, Plan
+from secagg.parameters import Infeasible, Plan, plan
 from secagg.parameters.rules import BEACON_ROUNDS, MOST_TRIES, least_held
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
 
-Elements = NDArray[np.uint64]
 Transcript = Sequence[Message]
 
 
@@ -81,14 +77,14 @@ def _checks(rules: Rules, clients: int) -> Iterator[Check]:
 
 def odds(wishes: Wishes, clients: int, dropout: float, collusion: float) -> Odds | None:
     """What the plan of a cohort leaves to chance (`protocols.audit_hooks.Hooks`)."""
+    asked = wishes.asking(dropout=dropout, collusion=collusion)
     try:
-        found = wishes.planned(clients, dropout=dropout, collusion=collusion)
+        found = plan(asked.cohort(clients))
     except Infeasible:
         return None
     if found.complete:
         return None
     c, groups = found.cohort, tuple(_groups(found))
-    asked = replace(wishes, demand=replace(wishes.demand, dropout=dropout, collusion=collusion))
     graphs = c.graphs * (_degrees(asked, found) if c.beacon else 1)
     return Odds(clients, c.corrupt, c.survivors, groups, graphs, c.security, c.correctness)
 
@@ -209,10 +205,9 @@ class _Liar:
     def unmask(self, index: int, v: int) -> wire.Unmask:
         """The request to open a view."""
         view, named, unsigned = self.attack.views[v], self.attack.named[v], bytes(64 * self.rules.voted)
-        owners = Places(self.rules, self.seed, view).peers(index)
-        signed = {j: self.inputs.get((j, named), unsigned) for j in owners}
-        boxes = {i: self.boxes[i][index] for i in owners if index in self.boxes.get(i, ())}
-        return wire.Unmask.about(self.bits(view), self.certificate(v), signed, boxes)
+        signed = {j: self.inputs.get((j, named), unsigned) for j in view}
+        boxes = {i: held[index] for i, held in self.boxes.items() if index in held}
+        return Places(self.rules, self.seed, view).request_to_open(index, self.certificate(v), signed, boxes)
 
     def certificate(self, v: int) -> Certificate | None:
         """Of the votes for a view, as many as are needed or came."""

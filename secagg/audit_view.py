@@ -9,8 +9,8 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
+from protocols.audit_hooks import Elements
 from protocols.errors import PeerError
 from protocols.kernel import SERVER, Message, State
 from protocols.key_agreement import PairKeys
@@ -30,7 +30,6 @@ from secagg.rules import rules_of
 from secagg.seeds import edge_mask_seed, pair_seed, self_mask_seed
 from secagg.shamir import combine
 
-Elements = NDArray[np.uint64]
 Insiders = Mapping[int, State]
 
 
@@ -44,7 +43,7 @@ def graph_seed(session: Session, transcript: Sequence[Message]) -> bytes:
     return joint_seed(session.context, listed, told.parts)
 
 
-class View:
+class Witness:
     """A transcript, read: who sent what, which secrets it opens. shares: of each secret, by owner and kind, by point.
 
     With reused keys the set-up's messages say who enrolled, as each client was told; where the transcript lacks them,
@@ -120,10 +119,9 @@ class View:
                 everybody = pack_bits(self.keys, self.session.clients)
                 told = wire.Proceed(everybody, indices(given), b"".join(self.keys[j] for j in given))
                 with contextlib.suppress(PeerError):
-                    known = (self.session, i, state.update, state.vector)
-                    yield i, Resuming(*known, state._memory(told), state.keys.sign)
+                    yield i, state.resuming(told)
 
-    def with_dealt(self) -> "View":
+    def with_dealt(self) -> "Witness":
         """The insiders tell every share that was dealt to them besides."""
         for i, state in self.insiders.items():
             found = self._boxes(i, self._resumed[i]) if i in self._resumed else self._held(i, state)
@@ -211,14 +209,14 @@ def _reached(index: int, tied: Mapping[int, set[int]]) -> frozenset[int]:
 
 def stripped(session: Session, transcript: Sequence[Message], insiders: Insiders) -> dict[int, Elements]:
     """What is left of each honest client's vector (see `protocols.audit_hooks.Hooks`)."""
-    view = View(session, transcript, insiders)
-    return {i: view.left(i) for i in view.vectors if i not in insiders}
+    seen = Witness(session, transcript, insiders)
+    return {i: seen.left(i) for i in seen.vectors if i not in insiders}
 
 
 def opened(
     session: Session, transcript: Sequence[Message], insiders: Insiders
 ) -> dict[frozenset[int], Elements]:
     """The exact sums, over the fewest honest clients each, that come out."""
-    view = View(session, transcript, insiders).with_dealt()
+    seen = Witness(session, transcript, insiders).with_dealt()
     last = np.uint64(rules_of(session).ring.modulus - 1)
-    return {group: np.sum([view.left(i) for i in sorted(group)], axis=0) & last for group in view.groups()}
+    return {group: np.sum([seen.left(i) for i in sorted(group)], axis=0) & last for group in seen.groups()}

@@ -4,24 +4,26 @@ here: the tails behind them (`parameters`).
 
 import functools
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 from protocols.errors import Misuse, PolicyRefusal
 from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, NUMBERS, MaskParameters
 from secagg.parameters import Cohort, Plan
-from secagg.parameters.plan import limits, planned
-from secagg.parameters.rules import MOST_VOTERS, THREATS, least_connected_degree, votes_needed
+from secagg.parameters.plan import limits, plan, too_few_votes
+from secagg.parameters.rules import MOST_VOTERS, THREATS, least_connected_degree
 from secagg.rules import Rules
+
+FEW = 4
+"""Of so many clients reused keys stand fewer corrupt ones beyond the plan than fresh keys do: `reusing` trades them."""
 
 
 @dataclass(frozen=True)
 class Wishes:
-    """What the user asks for. demand: on a cohort; its clients, threat and beacon are set later (`cohort`). The other
-    fields are those of `SecAggPlus`.
+    """What the user asks for. demand: on a cohort, with a number of clients set later (`cohort`). The other fields are
+    those of `SecAggPlus`.
     """
 
     demand: Cohort
-    threat: str
     neighbours: int | None
     threshold: int | None
     beacon: bytes = b""
@@ -34,21 +36,21 @@ class Wishes:
         if self.demand.complete and self.neighbours is not None:
             raise Misuse("SecAgg is on the complete graph; use SecAggPlus to set neighbours")
 
-    def cohort(self, clients: int, threat: str) -> Cohort:
+    def asking(self, **changes: Any) -> Self:
+        """The same wishes with changes of the demand."""
+        return replace(self, demand=replace(self.demand, **changes))
+
+    def cohort(self, clients: int) -> Cohort:
         """The demand on one cohort."""
-        return replace(self.demand, clients=clients, threat=threat, beacon=bool(self.beacon))
+        return replace(self.demand, clients=clients, beacon=bool(self.beacon))
 
-    def planned(self, clients: int, **changes: Any) -> Plan:
-        """The plan where neither neighbours nor threshold are given. changes: of the demand. Raises Infeasible."""
-        return planned(replace(self.cohort(clients, self.threat), **changes))
-
-    def standing(self, clients: int, threat: str, degree: int) -> Cohort:
+    def standing(self, clients: int, degree: int) -> Cohort:
         """The demand, with the corrupt clients that a given threshold stands where no collusion was asked for.
 
         Those are so many that two halves of the neighbours do not both reach the threshold, and that a window of the
         ring need not keep a larger share of its clients than a neighbourhood.
         """
-        cohort, t = self.cohort(clients, threat), self.threshold
+        cohort, t = self.cohort(clients), self.threshold
         if t is None or cohort.collusion or not cohort.two_faced:
             return cohort
         stands = min(2 * t - degree - 1, 2 * cohort.survivors - clients - 1)
@@ -67,25 +69,37 @@ def choose(wishes: Wishes, clients: int) -> MaskParameters:
         raise Misuse(
             f"expected at least {LEAST_CLIENTS} clients, got {clients}: in a sum of two, each reads the other's"
         )
-    if wishes.neighbours is None and wishes.threshold is None:
-        return _parameters(wishes, wishes.planned(clients))
-    return _parameters(wishes, _given(wishes, clients, wishes.threat))
+    planning = wishes.neighbours is None and wishes.threshold is None
+    found = plan(wishes.cohort(clients)) if planning else _given(wishes, clients)
+    return MaskParameters(
+        found.cohort.threat,
+        **{name: getattr(found, name) for name in NUMBERS},
+        committed=found.committed,
+        beacon=wishes.beacon if found.cohort.threat == MALICIOUS and not found.complete else b"",
+        reuse=found.cohort.reuse,
+    )
 
 
 def reusing(wishes: Wishes, clients: int, least: int) -> tuple[Wishes, int]:
     """Return what a session asks for where reused keys are liked, and how many clients are in each of its totals.
 
     These are as many as with fresh keys, and as the `least` that a layer counts on. Keys are reused where that is
-    carried over as many drop-outs as are planned for, else fresh. Every party finds the same from its own wishes.
+    carried over as many drop-outs as are planned for, and where no policy reads less, else fresh. On the complete graph
+    as many holders must agree as would vote, so that as many corrupt clients are stood: but of FEW, where one that is
+    away would then end every round. Every party finds the same from its own wishes.
     """
-    kept = replace(wishes, demand=replace(wishes.demand, reuse=True))
-    needed = max(least, choose(wishes, clients).survivors)
+    kept, fresh = wishes.asking(reuse=True), choose(wishes, clients)
+    if clients > FEW and fresh.degree == clients - 1 and fresh.quorum:
+        kept = replace(kept, threshold=max(wishes.threshold or 0, fresh.quorum))
+    needed = max(least, fresh.survivors)
     try:
-        rules = Rules(choose(kept, clients), clients, needed, 1, bytes(32), 1)
+        rules = Rules(own := choose(kept, clients), clients, needed, 1, bytes(32), 1)
     except Misuse:
         return wishes, needed
-    carried = needed <= rules.survivors and rules.shown <= kept.cohort(clients, wishes.threat).survivors
-    return (kept if carried else wishes), needed
+    agree, of = (own.quorum, own.committee or clients) if rules.agrees else (own.threshold, own.degree)
+    less = own.threshold < fresh.threshold or agree * (fresh.committee or clients) < fresh.quorum * of
+    carried = needed <= rules.survivors and rules.shown <= kept.cohort(clients).survivors
+    return (kept if carried and (clients <= FEW or not less) else wishes), needed
 
 
 def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
@@ -97,35 +111,32 @@ def insist(wishes: Wishes, clients: int, offered: MaskParameters) -> None:
     """
     own, keys = choose(wishes, clients), ("fresh keys", "reused keys")
     least = own.survivors  # more neighbours: never fewer, though a complete graph opens with fewer shares
-    _demand("setup", offered.reuse == own.reuse, keys[own.reuse], keys[offered.reuse])
-    _demand("threat", THREATS.index(offered.threat) >= THREATS.index(own.threat), own.threat, offered.threat)
-    _demand("degree", offered.degree >= own.degree, f"{own.degree} neighbours", offered.degree)
+    demand("setup", offered.reuse == own.reuse, keys[own.reuse], keys[offered.reuse])
+    demand("threat", THREATS.index(offered.threat) >= THREATS.index(own.threat), own.threat, offered.threat)
+    demand("degree", offered.degree >= own.degree, f"{own.degree} neighbours", offered.degree)
     if own.reuse and own.quorum and own.degree < clients - 1 == offered.degree:
         raise PolicyRefusal(
             "degree: this client's holders vote in every round; on the complete graph, which the session offers, later "
             "rounds of reused keys have no vote, and fewer clients are sure to be in a total"
         )
-    if offered.beacon and (offered.threat, offered.degree) != (own.threat, own.degree):
-        raise PolicyRefusal(
-            f"degree: behind a beacon this client takes part {own.threat} with {own.degree} neighbours alone, the "
-            f"session offers {offered.threat} with {offered.degree}: a server that knows the seed could pick the graph"
-        )
-    if (offered.threat, offered.degree) != (own.threat, own.degree):
+    same = (offered.threat, offered.degree) == (own.threat, own.degree)
+    alone = f"{own.threat} with {own.degree} neighbours alone behind a beacon, whose seed the server knows"
+    demand("degree", same or not offered.beacon, alone, f"{offered.threat} with {offered.degree}")
+    if not same:
         stood = (own.corrupt + 0.5) / clients if own.corrupt else wishes.demand.collusion  # never fewer
-        demand = replace(wishes.demand, collusion=stood)
-        more = None if demand.complete else offered.degree
-        own = choose(replace(wishes, demand=demand, threat=offered.threat, neighbours=more), clients)
+        more = None if wishes.demand.complete else offered.degree
+        stronger = wishes.asking(collusion=stood, threat=offered.threat)
+        own = choose(replace(stronger, neighbours=more), clients)
     for name in ("threshold", "corrupt", "window", "quorum", "survivors"):
         needed, given = max(getattr(own, name), least if name == "survivors" else 0), getattr(offered, name)
-        _demand(name, given >= needed, f"at least {needed}", given)
-    _demand("committee", offered.committee == own.committee, f"{own.committee} (0: all)", offered.committee)
-    if (offered.committed, offered.beacon) != (own.committed, own.beacon):
-        raise PolicyRefusal(
-            "beacon: the graph would rest on other randomness than the beacon, or the commitments, of this client"
-        )
+        demand(name, given >= needed, f"at least {needed}", given)
+    demand("committee", offered.committee == own.committee, f"{own.committee} (0: all)", offered.committee)
+    drawn = (offered.committed, offered.beacon) == (own.committed, own.beacon)
+    demand("beacon", drawn, "a graph that rests on its own beacon, or on commitments", "other randomness")
 
 
-def _demand(name: str, kept: bool, wanted: str, given: object) -> None:
+def demand(name: str, kept: bool, wanted: str, given: object) -> None:
+    """Raises PolicyRefusal, naming the number, unless a client's demand is `kept`."""
     if not kept:
         raise PolicyRefusal(f"{name}: this client demands {wanted}, the session offers {given}")
 
@@ -137,7 +148,7 @@ def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
     Where drop-outs are left to chance and neighbours were given, the survivors may fall apart into smaller sums. Where
     later rounds have no vote, what mixed views leave out is counted. Everything else carries it.
     """
-    p, cohort = rules.parameters, wishes.cohort(rules.clients, rules.parameters.threat)
+    p, cohort = rules.parameters, wishes.asking(threat=rules.parameters.threat).cohort(rules.clients)
     needed = 0 if rules.complete or cohort.two_faced else least_connected_degree(cohort)
     if least > 1 and p.degree < needed:
         raise Misuse(
@@ -152,44 +163,29 @@ def counted_on(wishes: Wishes, rules: Rules, least: int) -> None:
         )
 
 
-def _given(wishes: Wishes, clients: int, threat: str) -> Plan:
+def _given(wishes: Wishes, clients: int) -> Plan:
     """The plan with neighbours or threshold as the user set them. Whether enough answer a threshold of one's own is
     one's own reckoning.
     """
     complete, neighbours = wishes.demand.complete, wishes.neighbours
     degree = clients - 1 if complete else min(neighbours or clients - 1, clients - 1)
     if neighbours is None and not complete:
-        degree = planned(wishes.cohort(clients, threat)).degree
-    cohort = wishes.standing(clients, threat, degree)
+        degree = plan(wishes.cohort(clients)).degree
+    cohort = wishes.standing(clients, degree)
     held = neighbours is not None  # then so many hold the shares of reused keys, too
     allowed = limits(cohort, degree, wishes.threshold, held)
     if allowed is None:
         raise Misuse(f"{clients} clients are too many to vote on who survived: have at most {MOST_VOTERS}")
-    if cohort.two_faced and votes_needed(cohort) > cohort.survivors:
-        raise Misuse(
-            f"{threat}, {clients} clients: one view of who survived needs {votes_needed(cohort)} votes, and "
-            f"{cohort.survivors} are left to vote: lower dropout or collusion"
-        )
+    if few := too_few_votes(cohort):
+        raise Misuse(f"{cohort.threat}, {clients} clients: {few}: lower dropout or collusion")
     least, most, widest, found = allowed
     if wishes.threshold is not None:
         most, widest = (found.committee or degree) if cohort.reuse else degree, degree // 2
     if not least <= found.threshold <= most or found.window > widest:
         raise Misuse(
-            f"{threat}, {clients} clients, {degree} neighbours, drop-out {cohort.dropout:g}, collusion "
+            f"{cohort.threat}, {clients} clients, {degree} neighbours, drop-out {cohort.dropout:g}, collusion "
             f"{wishes.demand.collusion:g}: expected a threshold from {least} (secrecy) to {most} (so many answer), "
             f"got {found.threshold}, and {found.window} of {degree // 2} successive clients, got at most {widest}: "
             "raise neighbours, or lower dropout or collusion"
         )
     return found
-
-
-def _parameters(wishes: Wishes, found: Plan) -> MaskParameters:
-    cohort = found.cohort
-    drawn = cohort.threat == MALICIOUS and not found.complete
-    return MaskParameters(
-        cohort.threat,
-        **{name: getattr(found, name) for name in NUMBERS},
-        committed=found.committed,
-        beacon=wishes.beacon if drawn else b"",
-        reuse=cohort.reuse,
-    )

@@ -7,8 +7,7 @@ import hashlib
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from protocols.errors import PeerError
-from protocols.identity import BadSignature, Identity, verify
+from protocols.identity import Identity
 from secagg.messages import DIGEST_BYTES, Commitments, Dealing
 
 SEED, KEY = b"seed", b"key"
@@ -78,11 +77,3 @@ def view_facts(graph_seed: bytes, dealers: bytes, survivors: bytes) -> dict[str,
 def signer(private: bytes) -> Identity:
     """Return a client's signing key (32 secret bytes) as something that signs."""
     return Identity("session", Ed25519PrivateKey.from_private_bytes(private))
-
-
-def check_signature(public: bytes, purpose: str, data: bytes, signature: bytes, party: str) -> None:
-    """Raises PeerError naming `party` unless its signature verifies."""
-    try:
-        verify(public, purpose, data, signature)
-    except BadSignature:
-        raise PeerError(f"the signature of {party} for {purpose!r} does not verify", party) from None

@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from protocols.errors import Misuse, PeerError, PolicyRefusal
 from protocols.identity import Identity, Member, Roster, SignedRoster
 from protocols.session import Session
+from secagg.rules import rules_of
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,20 @@ class Credentials:
         roster = self.roster.verified(self.authority, self.least_serial)
         return {m.name: m.key for m in roster.with_role("client")}
 
-    def check(self, session: Session, identities: bytes, *, whole: bool = False) -> None:
+    def check(self, session: Session) -> None:
         """Refuse a session whose identities are not the signed roster's. Raises PolicyRefusal.
 
-        whole: all clients of the roster must be in it. The server knows a beacon before it makes a session: it may
-        leave clients away (they drop out), and not choose among the graphs of all subsets.
+        Behind a beacon all clients of the roster must be in it. The server knows the beacon before it makes a session:
+        it may leave clients away (they drop out), and not choose among the graphs of all subsets.
         """
+        p = rules_of(session).parameters
         try:
             expected, known = self.keys_of(session.roster), set(self._members())
         except PeerError as error:
             raise PolicyRefusal(f"signed_roster: {error}") from None
-        if identities != expected:
+        if p.identities != expected:
             raise PolicyRefusal("signed_roster: the session's identities are not those of the signed roster")
-        if whole and set(session.roster) != known:
+        if p.beacon and set(session.roster) != known:
             raise PolicyRefusal(
                 f"beacon: the graph is drawn over the whole signed roster of {len(known)} clients, the session has "
                 f"{len(session.roster)}: name them all, who is not there counts as dropped"

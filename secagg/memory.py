@@ -12,11 +12,10 @@ from dataclasses import dataclass, field, replace
 from typing import Self
 
 from protocols.codec import Record
-from protocols.errors import Misuse, PolicyRefusal, WireError
+from protocols.errors import Misuse, SetupMissing, WireError
 from protocols.key_agreement import derive
 from protocols.session import Session
 from secagg.client.view import Signers
-from secagg.mask_parameters import MaskParameters
 from secagg.messages import Body, Indices, exactly, indices, items
 from secagg.rules import rules_of
 
@@ -41,13 +40,13 @@ class Setup(Body):
     def of(cls, session: Session) -> Self:
         """Return the set-up that a session builds on: its own, if it is one."""
         p = rules_of(session).parameters
-        return cls(p.epoch or session.context, p.begun or session.round, pins(session, p))
+        return cls(p.epoch or session.context, p.begun or session.round, pins(session))
 
 
-def pins(session: Session, parameters: MaskParameters) -> bytes:
+def pins(session: Session) -> bytes:
     """Return a digest (32 bytes) of what every round of a set-up has in common."""
     names = b"".join(len(n.encode()).to_bytes(4, "big") + n.encode() for n in session.roster)
-    common = replace(parameters, epoch=b"", begun=0).encode()
+    common = replace(rules_of(session).parameters, epoch=b"", begun=0).encode()
     return hashlib.sha256(b"secagg set-up v2\0" + hashlib.sha256(names).digest() + common).digest()
 
 
@@ -71,24 +70,24 @@ class ClientMemory(Record):
     def at(self, session: Session) -> "ClientMemory":
         """Return the memory with its chains moved forward to the session's round.
 
-        Raises PolicyRefusal for a round that was used already or lies too far ahead, another set-up,
+        Raises SetupMissing for a round that was used already or lies too far ahead, another set-up,
         another roster or other parameters.
         """
         claimed = Setup.of(session)
         if (self.setup.epoch, self.setup.round) != (claimed.epoch, claimed.round):
-            raise PolicyRefusal(
+            raise SetupMissing(
                 "setup: the session builds on another set-up than the one this client took part in"
             )
         if self.setup.pins != claimed.pins:
-            raise PolicyRefusal("setup: the session's roster or parameters are not those of the set-up")
+            raise SetupMissing("setup: the session's roster or parameters are not those of the set-up")
         steps = session.round - self.next_round
         if steps < 0:
-            raise PolicyRefusal(
+            raise SetupMissing(
                 f"setup: round {session.round} was used or passed already, the next one is {self.next_round}: "
                 "its keys are gone, and no round is answered twice"
             )
         if steps > MOST_SKIPPED:
-            raise PolicyRefusal(f"setup: round {session.round} lies more than {MOST_SKIPPED} rounds ahead")
+            raise SetupMissing(f"setup: round {session.round} lies more than {MOST_SKIPPED} rounds ahead")
         return self.forward(steps)
 
     def forward(self, steps: int) -> "ClientMemory":

@@ -7,7 +7,6 @@ the masked vectors; with reused keys they come along with them, and are handed o
 """
 
 from bisect import bisect_left
-from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -30,14 +29,12 @@ SIGNATURE_BYTES = 64
 
 def each(clients: str, size: int = 0) -> dict[str, object]:
     """Metadata of a byte field: `size` bytes for each client of a list, or of one size that the message chooses."""
-    if not size:
-        return {"check": lambda m, name, data: expect_items(name, data, len(getattr(m, clients)))}
-    return {"check": lambda m, name, data: expect_size(name, data, size * len(getattr(m, clients)))}
+    return {"check": lambda m, name, data: expect_items(name, data, len(getattr(m, clients)), size)}
 
 
 def exactly(size: int) -> dict[str, object]:
     """Metadata of a byte field: of `size` bytes."""
-    return {"check": lambda _, name, data: expect_size(name, data, size)}
+    return {"check": lambda _, name, data: expect_items(name, data, 1, size)}
 
 
 def whole(size: int) -> dict[str, object]:
@@ -45,17 +42,15 @@ def whole(size: int) -> dict[str, object]:
     return {"check": lambda _, name, data: expect_whole(name, data, size)}
 
 
-def expect_signature(_: Any, name: str, data: bytes) -> None:
-    """Raises Misuse unless it is one, or nothing."""
-    if data:
-        expect_size(name, data, SIGNATURE_BYTES)
-
-
 def expect_opened(message: Any, name: str, data: bytes) -> None:
     """Raises Misuse unless `data` is shares of 16 bytes and more, of 32 at least for each owner."""
     expect_whole(name, data, 16)
     if len(data) < 32 * len(message.owners):
-        expect_size(name, data, 32 * len(message.owners))
+        expect_items(name, data, len(message.owners), 32)
+
+
+SIGNED: dict[str, object] = {"check": lambda _, name, data: expect_items(name, data, int(data != b""), 64)}
+"""Metadata of a signature, which may be left out."""
 
 
 class Body(Record):
@@ -74,7 +69,7 @@ class Body(Record):
 
 @dataclass(frozen=True)
 class Advertisement(Record):
-    """Client to server. `keys` is laid out by `advertisement.Layout`."""
+    """Client to server. `keys` is laid out as `advertisement` says."""
 
     keys: bytes
 
@@ -126,7 +121,7 @@ class Pledge(Body):
 
     holders: Indices
     digests: bytes = field(
-        metadata={"check": lambda m, name, data: expect_whole(name, data, 16 * max(1, len(m.holders)))}
+        metadata={"check": lambda m, n, d: expect_whole(n, d, 16 * max(1, len(m.holders)))}
     )
     pledges: bytes = field(metadata=whole(32))
 
@@ -151,7 +146,7 @@ class Dealing(Pledge):
     """Client to server: what binds it, a sealed box of shares per holder, a signature (semi-honest: none)."""
 
     boxes: bytes = field(metadata=each("holders"))
-    signature: bytes = field(metadata={"check": expect_signature})
+    signature: bytes = field(metadata=SIGNED)
 
     def pledge(self) -> Pledge:
         """Return what binds the dealer, without the boxes."""
@@ -165,9 +160,7 @@ class Delivery(Body):
     """
 
     dealers: bytes
-    boxes: bytes = field(
-        metadata={"check": lambda m, name, data: expect_items(name, data, len(m.digests) // 32)}
-    )
+    boxes: bytes = field(metadata={"check": lambda m, n, d: expect_items(n, d, len(m.digests) // 32)})
     digests: bytes = field(metadata=whole(2 * DIGEST_BYTES))
 
 
@@ -179,7 +172,7 @@ class Masked(Body):
 
     vector: bytes = field(repr=False)
     complaints: Indices = field(default_factory=lambda: np.empty(0, np.uint32))
-    signature: bytes = field(metadata={"check": expect_signature}, default=b"")
+    signature: bytes = field(metadata=SIGNED, default=b"")
     dealing: Dealing | None = None
 
 
@@ -203,18 +196,6 @@ class Unmask(Body):
     certificate: Certificate | None
     inputs: bytes = field(metadata=whole(SIGNATURE_BYTES))
     boxes: dict[int, bytes] = field(default_factory=dict)
-
-    @classmethod
-    def about(
-        cls,
-        survivors: bytes,
-        certificate: Certificate | None,
-        signed: Mapping[int, bytes],
-        boxes: dict[int, bytes],
-    ) -> "Unmask":
-        """Return the request. signed: what each survivor signed whose shares the client holds, in ascending order."""
-        voted = certificate.signers if certificate else ()
-        return cls(survivors, certificate, b"".join(signed[j] for j in signed if j not in voted), boxes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -273,15 +254,12 @@ def expect_ascending(name: str, clients: Indices) -> None:
         raise Misuse(f"{name}: expected strictly ascending uint32 indices")
 
 
-def expect_size(name: str, data: bytes, size: int) -> None:
-    if len(data) != size:
-        raise Misuse(f"{name}: expected {size} bytes, got {len(data)}")
-
-
-def expect_items(name: str, data: bytes, count: int) -> None:
-    """Raises Misuse unless `data` cuts evenly into `count` items."""
-    if (len(data) % count if count else len(data)) or (count and not data):
-        raise Misuse(f"{name}: expected {count} items of one size, got {len(data)} bytes")
+def expect_items(name: str, data: bytes, count: int, size: int = 0) -> None:
+    """Raises Misuse unless `data` cuts evenly into `count` items, of `size` bytes each (0: of any one size)."""
+    length = count * (size or max(1, len(data) // max(1, count)))
+    if len(data) != length:
+        what = f"{size} bytes" if size else "one size"
+        raise Misuse(f"{name}: expected {count} items of {what}, got {len(data)} bytes")
 
 
 def expect_whole(name: str, data: bytes, size: int) -> None:

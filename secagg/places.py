@@ -8,11 +8,12 @@ belong here: keys, shares.
 """
 
 import functools
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 
+from protocols.agreement import Certificate
 from secagg.commitments import KEY, SEED, edge_kind
-from secagg.messages import items
+from secagg.messages import Unmask, items, pack_bits
 from secagg.rules import Rules
 
 SEED_BYTES, EDGE_BYTES = 32, 16
@@ -59,6 +60,25 @@ class Places:
         if not self.reuse:
             return [int(owner not in alive)]
         return [0, *(at for at, j in enumerate(self.neighbours(owner), 1) if j not in alive)]
+
+    @functools.cached_property
+    def bits(self) -> bytes:
+        """Who is present, as bits."""
+        return pack_bits(self.present, self.rules.clients)
+
+    def request_to_open(
+        self,
+        holder: int,
+        certificate: Certificate | None,
+        signed: Mapping[int, bytes],
+        boxes: Mapping[int, bytes],
+    ) -> Unmask:
+        """What a holder is asked if those present are the survivors. signed: each one's signature, with its masked
+        vector. boxes: with reused keys, what owners sealed for this holder.
+        """
+        owners, voted = self.peers(holder), certificate.signers if certificate else ()
+        inputs = b"".join(signed[j] for j in owners if j not in voted)
+        return Unmask(self.bits, certificate, inputs, {j: boxes[j] for j in owners if j in boxes})
 
     @functools.cached_property
     def width(self) -> int:

@@ -23,7 +23,7 @@ from protocols.statement import Protection
 from protocols.summation import IntVector, SecureSum
 from secagg import client as client_states
 from secagg import server as server_states
-from secagg.choose import Wishes, choose, counted_on, insist, reusing
+from secagg.choose import Wishes, choose, counted_on, demand, insist, reusing
 from secagg.credentials import Credentials
 from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, SEMI_MALICIOUS, MaskParameters
 from secagg.memory import build_on
@@ -69,7 +69,7 @@ class _Masked(SecureSum):
         threat = SEMI_MALICIOUS if threat is None else threat
         known = (dropout, collusion, threat, security, correctness)
         demand = Cohort(LEAST_CLIENTS, *known, reuse=setup == "reuse", complete=self._complete)
-        self.wishes = Wishes(demand, threat, neighbours, threshold, beacon)
+        self.wishes = Wishes(demand, neighbours, threshold, beacon)
         if threat == MALICIOUS and credentials is None:
             raise Misuse(
                 "threat 'malicious' needs Credentials: a roster signed by someone other than the server"
@@ -77,7 +77,6 @@ class _Masked(SecureSum):
         if setup not in (None, "fresh", "reuse") or renew < 1:
             raise Misuse(f"expected setup 'fresh' or 'reuse' and renew >= 1, got {setup!r}, {renew}")
         self.credentials = credentials
-        self.beacon = beacon
         self.reuse = self.builds_on_earlier = setup == "reuse"
         self.renew = renew
         self._open, self._sparing = setup is None, False
@@ -88,7 +87,7 @@ class _Masked(SecureSum):
 
         Not in the malicious model: there reused keys take a beacon, and the kind of keys is the user's to say.
         """
-        if not self._open or self.wishes.threat == MALICIOUS:
+        if not self._open or self.wishes.demand.threat == MALICIOUS:
             return self
         other = copy.copy(self)
         other._sparing = other.builds_on_earlier = True
@@ -106,7 +105,8 @@ class _Masked(SecureSum):
         rules = rules_of(session)
         p = rules.parameters
         taken = {REVEAL: p.committed, SHARE: not p.reuse, ADVERTISE: not p.epoch, CONFIRM: rules.agrees}
-        return tuple(Stage(name, counts=name == INPUT) for name in STAGES if taken.get(name, True))
+        names = [name for name in STAGES if taken.get(name, True)]
+        return tuple(Stage(name, counts=name == INPUT, needed=rules.needed(name)) for name in names)
 
     def demands(self, session: Session) -> Demands:
         rules = rules_of(session)
@@ -140,22 +140,20 @@ class _Masked(SecureSum):
         """In the malicious model the signed roster's keys of these clients are put into it; with reused keys, the
         set-up that it builds on.
         """
-        wishes, least = self._asked(session.clients, session.min_survivors)
+        wishes, least = self._asked(session.clients, counted := session.min_survivors)
         chosen = (
             choose(wishes, session.clients) if self._sparing else MaskParameters.decode(session.parameters)
         )
         session = replace(session, parameters=chosen.encode(), min_survivors=least)
-        counted_on(wishes, rules_of(session), session.min_survivors)
+        counted_on(wishes, rules_of(session), counted)
         if self.credentials is not None:
             chosen = replace(chosen, identities=self.credentials.keys_of(session.roster))
-            self.credentials.check(session, chosen.identities, whole=bool(chosen.beacon))
-        made = replace(session, parameters=chosen.encode())
-        if chosen.reuse:
-            setup = build_on(made, memory, self.renew)
-            if setup is not None:
-                chosen = replace(chosen, epoch=setup.epoch, begun=setup.round)
-                made = replace(made, parameters=chosen.encode())
-        return made
+            session = replace(session, parameters=chosen.encode())
+            self.credentials.check(session)
+        setup = build_on(session, memory, self.renew) if chosen.reuse else None
+        if setup is None:
+            return session
+        return replace(session, parameters=replace(chosen, epoch=setup.epoch, begun=setup.round).encode())
 
     @property
     def keeps(self) -> str:
@@ -183,9 +181,9 @@ class _Masked(SecureSum):
 
     def _for(self, clients: int, **wishes: Any) -> "_Masked":
         """The same protocol for clients "0", "1", ..., with other wishes, and simulated credentials if it needs any."""
-        kept = ("dropout", "collusion", "security", "correctness")
+        kept = ("dropout", "collusion", "threat", "security", "correctness")
         known = {name: getattr(self.wishes.demand, name) for name in kept}
-        known |= {"threat": self.wishes.threat, "setup": "reuse" if self.reuse else "fresh", **wishes}
+        known |= {"setup": "reuse" if self.reuse else "fresh", **wishes}
         if known["threat"] == MALICIOUS:
             known["credentials"] = Credentials.simulated(range(clients))
         if known["threat"] == MALICIOUS and self.reuse:
@@ -202,10 +200,8 @@ class _Masked(SecureSum):
         session = start.session
         wishes, least = self._asked(session.clients, session.min_survivors)
         insist(wishes, session.clients, rules_of(session).parameters)
-        if session.min_survivors < least:
-            raise PolicyRefusal(
-                f"min_survivors: this client demands {least} in every total, the session offers {session.min_survivors}"
-            )
+        offered = session.min_survivors
+        demand("min_survivors", offered >= least, f"{least} in every total", offered)
         credentials = self._authenticate(session)
         identity = credentials.identity(session.roster[start.index]) if credentials else None
         return client_states.join(start, identity)
@@ -214,12 +210,11 @@ class _Masked(SecureSum):
         """Return the credentials a malicious-model session was checked against. Raises PolicyRefusal if it
         fails, or there are none.
         """
-        rules = rules_of(session)
-        if not rules.certified:
+        if not rules_of(session).certified:
             return None
         if self.credentials is None:
             raise PolicyRefusal("signed_roster: no credentials to check the session's identities with")
-        self.credentials.check(session, rules.parameters.identities, whole=bool(rules.parameters.beacon))
+        self.credentials.check(session)
         return self.credentials
 
 

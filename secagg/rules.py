@@ -15,7 +15,7 @@ from protocols.errors import Misuse, WireError
 from protocols.session import Session
 from secagg.graph import harary, permutation
 from secagg.mask_parameters import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, MaskParameters, check_fits
-from secagg.messages import SIGNATURE_BYTES, Indices, items
+from secagg.messages import CONFIRM, REVEAL, SIGNATURE_BYTES, UNMASK, Indices, items
 from secagg.parameters.rules import MOST_HOLDERS
 from secagg.ring import Ring
 
@@ -92,6 +92,14 @@ class Rules:
     def _drawn(self, seed: bytes, size: int) -> list[int]:
         drawn = hashlib.sha256(b"secagg voters v1\0" + seed).digest()
         return [int(i) for i in self.circle(drawn)[:size]]
+
+    def needed(self, stage: str) -> int:
+        """The fewest answers in a stage with which a total can still come. With fresh keys on a sparse graph it is each
+        client's own neighbours that open, so at the end most must still be there.
+        """
+        opened = self.threshold + 1 if self.complete or self.parameters.reuse else self.shown
+        own = {REVEAL: self.clients, CONFIRM: self.parameters.quorum, UNMASK: opened}
+        return own.get(stage, self.shown)
 
     def shortfall(self, view: Collection[int], seed: bytes) -> str:
         """Why these clients are too few to deal, or to be the survivors; empty if they are enough."""

@@ -5,8 +5,6 @@ Each seed (32 bytes) is for one session, one pair or one client, one purpose; th
 
 from protocols.key_agreement import PairKeys, derive, info
 
-SEED_BYTES = 32
-
 
 def self_mask_seed(seed: bytes, context: bytes, owner: str) -> bytes:
     """Return the mask seed of a client's own mask, from the secret that it shared."""

@@ -1,7 +1,7 @@
 """What a masked session protects, in prose, as facts of its parameters. What does not belong here: enforcement."""
 
 from protocols.statement import Protection
-from secagg.choose import Wishes
+from secagg.choose import FEW, Wishes
 from secagg.mask_parameters import MALICIOUS, NUMBERS, SEMI_HONEST, SEMI_MALICIOUS
 from secagg.parameters.rules import MOST_TRIES, least_held
 from secagg.rules import Rules
@@ -122,6 +122,11 @@ def _limits(rules: Rules) -> tuple[str, ...]:
         found.append(
             f"later rounds have no vote: each holder is shown {rules.shown} survivors or more; by showing them others "
             f"each the server can leave more clients out, but {rules.survivors} are in every total"
+        )
+    if rules.voted and not rules.agrees and 2 * rules.threshold <= rules.clients <= FEW:
+        found.append(
+            "a client that works with a server that lies about who survived can have another's vector opened: so few "
+            "clients with reused keys stand none that does, and with fresh keys one"
         )
     if rules.parameters.reuse:
         found += [

@@ -136,7 +136,12 @@ class PaillierSum(HomomorphicSum):
 
     def stages(self, session: Session) -> tuple[Stage, ...]:
         if isinstance(self.arrangement, Threshold):
-            return (Stage(INPUT, counts=True), Stage(AGREE, "decryptor"), Stage(DECRYPT, "decryptor"))
+            agreeing = Stage(AGREE, "decryptor", needed=self.arrangement.quorum)
+            return (
+                Stage(INPUT, counts=True),
+                agreeing,
+                Stage(DECRYPT, "decryptor", needed=self.arrangement.t),
+            )
         return super().stages(session)
 
     def helpers(self, session: Session) -> tuple[Party, ...]:

@@ -14,6 +14,7 @@ from he.roles.parties import HasCiphertexts, HoldsKey, MayOpen, MayVote
 from he.roles.recipients import DELIVER, AwaitsTotal, Delivering
 from he.roles.scheme import Accumulator, Parameters, least_survivors
 from he.roles.server import AddsCiphertexts, AwaitsClients, AwaitsHolder, GathersClientVotes
+from protocols.agreement import quorum
 from protocols.codec import Record, tags
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, Roster
@@ -101,7 +102,7 @@ class HomomorphicSum(SecureSum):
     def stages(self, session: Session) -> tuple[Stage, ...]:
         asked = Stage(INPUT, counts=True)
         if self.shared:
-            return (asked, Stage(AGREE), Stage(OPEN))
+            return (asked, Stage(AGREE, needed=quorum(session.clients, 0)), Stage(OPEN))
         opened = Stage(OPEN, HOLDER)
         return (asked, opened, DELIVER) if self.recipients else (asked, opened)
 

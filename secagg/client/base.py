@@ -3,10 +3,7 @@
 import functools
 from dataclasses import dataclass
 
-import numpy as np
-from numpy.typing import NDArray
-
-from protocols.errors import Misuse, ProtocolViolation
+from protocols.errors import ProtocolViolation
 from protocols.kernel import SERVER
 from protocols.roles import Asked, naming
 from protocols.session import Session
@@ -46,12 +43,6 @@ class ClientState(Asked):
         if reason := self.rules.shortfall(named, graph_seed):
             raise refuse(f"{what}: {reason}")
         return named
-
-
-def expect_vector(vector: NDArray[np.int64]) -> None:
-    """Raises Misuse if this client was started without its vector and was not given it since."""
-    if not vector.size:
-        raise Misuse("asked for a vector that this client was not given: `supply` it first")
 
 
 def refuse(reason: str) -> ProtocolViolation:

@@ -29,11 +29,10 @@ class Establishing(Holding):
     STAGE: ClassVar[str] = INPUT
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
-        memory = self._memory(self.take(Proceed, request))
-        known = (self.session, self.index, self.update, self.vector)
-        return Resuming(*known, memory, self.keys.sign).deposit(random)
+        return self.resuming(self.take(Proceed, request)).deposit(random)
 
-    def _memory(self, given: Proceed) -> ClientMemory:
+    def resuming(self, given: Proceed) -> Resuming:
+        """The state that goes on with the chains of these keys. Raises PeerError for keys that do not fit."""
         enrolled = self.view("enrolled", given.enrolled, self.rules.seed)
         places = Places(self.rules, self.rules.seed, enrolled)
         if given.clients.tolist() != places.known(self.index):
@@ -43,10 +42,10 @@ class Establishing(Holding):
         keys = certified_keys(self.rules, self.session, self.index, given.clients, given.keys, private)
         around = {j: keys[j].mask_key for j in places.neighbours(self.index)}
         peers = {j: keys[j].seal_key for j in places.peers(self.index)}
-        edges = self.agreed(self.keys.mask, around, "edge chain")
-        channels = self.agreed(self.keys.seal, peers, "channel chain")
+        edges = self.pair_keys(self.keys.mask, around, "edge chain")
+        channels = self.pair_keys(self.keys.seal, peers, "channel chain")
         known = {j: k.sign_key for j, k in keys.items()} | {self.index: signer(self.keys.sign).public}
-        return ClientMemory(
+        memory = ClientMemory(
             Setup.of(self.session),
             self.session.round,
             given.enrolled,
@@ -55,3 +54,4 @@ class Establishing(Holding):
             self.keys.sign if self.rules.keyed else b"",
             Signers.known(self.rules, known),
         )
+        return Resuming(self.session, self.index, self.update, self.vector, memory, self.keys.sign)

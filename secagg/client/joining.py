@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from protocols.identity import Identity
-from protocols.kernel import Message, Step
+from protocols.kernel import Message, State, Step
 from protocols.protocol import ClientStart
 from protocols.randomness import SecureRandom
 from protocols.roles import Ask
 from protocols.summation import IntVector
-from secagg.client.base import ClientState
 from secagg.client.establishing import Establishing
 from secagg.client.keys import Holding, make_keys
 from secagg.client.resuming import resume
@@ -29,15 +28,12 @@ class Joining(Holding):
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         self.take(Ask, request)
-        return Step(self.joined(), self.answer(Advertisement(self.keys.advertisement)))
-
-    def joined(self) -> ClientState:
-        """The state after the keys have left."""
+        after: State = Sharing(*self.after("advertisement", "part"), None)
         if self.rules.committed:
-            return Revealing(*self.after("advertisement"))
-        if self.rules.parameters.reuse:
-            return Establishing(*self.after("advertisement", "part"))
-        return Sharing(*self.after("advertisement", "part"), None)
+            after = Revealing(*self.after("advertisement"))
+        elif self.rules.parameters.reuse:
+            after = Establishing(*self.after("advertisement", "part"))
+        return Step(after, self.answer(Advertisement(self.keys.advertisement)))
 
 
 def join(start: ClientStart[IntVector], identity: Identity | None) -> Step:

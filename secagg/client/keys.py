@@ -67,7 +67,7 @@ class Holding(Bearing):
         keys = replace(self.keys, **dict.fromkeys(spent, b""))
         return self.session, self.index, self.update, self.vector, keys
 
-    def agreed(self, private: bytes, theirs: Mapping[int, bytes], purpose: str) -> dict[int, bytes]:
+    def pair_keys(self, private: bytes, theirs: Mapping[int, bytes], purpose: str) -> dict[int, bytes]:
         """The keys that this client shares with others for a purpose: of its private key and their public ones."""
         own, names = PairKeys(private, self.name, self.session.context), self.session.roster
         return {j: own.agree(names[j], key, purpose) for j, key in theirs.items()}

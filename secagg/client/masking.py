@@ -9,10 +9,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import ClassVar
 
+from protocols.errors import Misuse
 from protocols.kernel import Left, Message, State, Step, spending
 from protocols.key_agreement import PairKeys
 from protocols.randomness import SecureRandom
-from secagg.client.base import expect_threshold, expect_vector, refuse
+from secagg.client.base import expect_threshold, refuse
 from secagg.client.dealing import unsealed
 from secagg.client.keys import Bearing, Holding
 from secagg.client.opening import Opening
@@ -41,7 +42,6 @@ class Masking(Holding):
 
     def receive(self, request: Message, random: SecureRandom) -> Step:
         delivery = self.take(Delivery, request)
-        expect_vector(self.vector)
         mates = self._mates(delivery)
         held, complaints = self._open(delivery, mates)
         view = View(self.graph_seed, delivery.dealers, self.signers)
@@ -79,7 +79,12 @@ class Masking(Holding):
 
 
 def masked(bearer: Bearing, seed: bytes, pairs: Mapping[int, bytes]) -> bytes:
-    """Return a client's packed vector under its own mask and one for each pair: the lower client of two adds it."""
+    """Return a client's packed vector under its own mask and one for each pair: the lower client of two adds it.
+
+    Raises Misuse if this client was started without its vector and was not given it since.
+    """
+    if not bearer.vector.size:
+        raise Misuse("asked for a vector that this client was not given: `supply` it first")
     session, index, ring = bearer.session, bearer.index, bearer.rules.ring
     words = ring.embed(bearer.vector)
     added = [self_mask_seed(seed, session.context, bearer.name), *(pairs[j] for j in pairs if index < j)]

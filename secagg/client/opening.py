@@ -37,7 +37,7 @@ class Opening(ClientState):
         alive = self.survivors(asked.survivors)
         dealers = unpack_bits(self.shown.dealers, self.session.clients)
         places = Places(self.rules, self.shown.graph_seed, dealers)
-        self._check(asked, [j for j in places.peers(self.index) if j in alive])
+        self.shown.check(self.session, asked, [j for j in places.peers(self.index) if j in alive])
         opened = self._opened(places, self._shares(asked, alive), alive)
         body = Opened(indices(opened), b"".join(opened.values()))
         return Step(Left(), self.answer(body), marks=(f"answered/{self.session.context.hex()}",))
@@ -48,13 +48,6 @@ class Opening(ClientState):
         if not alive <= unpack_bits(self.shown.dealers, self.session.clients):
             raise refuse("survivors who never dealt shares")
         return alive
-
-    def _check(self, asked: Unmask, signers: list[int]) -> None:
-        """Accept a request to open, or raise PeerError. signers: the survivors whose shares it would open."""
-        if self.rules.voted:
-            self.shown.check(self.session, asked, signers)
-        elif asked.certificate is not None or asked.inputs:
-            raise refuse("signatures in a session without a vote")
 
     def _shares(self, asked: Unmask, alive: set[int]) -> dict[int, bytes]:
         """The shares that it holds, by dealer."""

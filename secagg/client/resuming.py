@@ -8,14 +8,14 @@ clients who were shown different models have different ones.
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from protocols.errors import PolicyRefusal, WireError
+from protocols.errors import SetupMissing, WireError
 from protocols.identity import Identity
 from protocols.kernel import Message, Step
 from protocols.key_agreement import derive, info
 from protocols.protocol import ClientStart
 from protocols.randomness import SecureRandom
 from protocols.summation import IntVector
-from secagg.client.base import expect_vector, refuse
+from secagg.client.base import refuse
 from secagg.client.dealing import deal
 from secagg.client.keys import Bearing
 from secagg.client.masking import leave, masked
@@ -52,7 +52,6 @@ class Resuming(Bearing):
 
     def deposit(self, random: SecureRandom) -> Step:
         """Return the step in which the masked vector leaves; in what it remembers the chains have moved on."""
-        expect_vector(self.vector)
         session, index, memory = self.session, self.index, self.memory
         places = Places(self.rules, self.rules.seed, unpack_bits(memory.enrolled, session.clients))
         edges = self._keys("edge", places.neighbours(index), memory.chains, EDGE_BYTES)
@@ -79,14 +78,14 @@ class Resuming(Bearing):
 
 def resume(start: ClientStart[IntVector], identity: Identity | None) -> Step:
     """Return a client's first step in a later round: it keeps no chain of the rounds before, so that an earlier round,
-    begun afterwards, cannot bring those chains back. Raises PolicyRefusal if it has no keys for this round.
+    begun afterwards, cannot bring those chains back. Raises SetupMissing if it has no keys for this round.
     """
     if start.memory is None:
-        raise PolicyRefusal("setup: this client took no part in the set-up; it joins with the next one")
+        raise SetupMissing("setup: this client took no part in the set-up; it joins with the next one")
     try:
         kept = ClientMemory.decode(start.memory)
     except WireError as error:
-        raise PolicyRefusal(f"setup: what this client kept is not readable: {error}") from None
+        raise SetupMissing(f"setup: what this client kept is not readable: {error}") from None
     sign = identity.private_bytes() if identity is not None else kept.sign
     moved = kept.at(start.session)
     state = Resuming(start.session, start.index, start.update, start.vector, moved, sign)

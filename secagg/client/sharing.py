@@ -4,6 +4,7 @@ The secrets are the seed of its own mask and its private key for pairwise masks:
 other if it leaves (Bonawitz et al., CCS 2017, figure 4, round 1). What does not belong here: masks.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import ClassVar
@@ -38,7 +39,7 @@ class Sharing(Holding):
         private = (self.keys.seal, self.keys.mask)
         given = certified_keys(self.rules, self.session, self.index, around.clients, around.keys, private)
         self._compare_commitments(given)
-        pairs = self.agreed(self.keys.seal, {j: k.seal_key for j, k in given.items()}, "seal")
+        pairs = self.pair_keys(self.keys.seal, {j: k.seal_key for j, k in given.items()}, "seal")
         seed, places = random.bytes(32), Places(self.rules, graph_seed, given)
         pledge = seed_digest(self.session.context, self.index, seed)
         dealing = deal(self, places, (seed, self.keys.mask), pairs, pledge, self.keys.sign, random)
@@ -62,21 +63,22 @@ class Sharing(Holding):
             if parts:
                 raise refuse("parts of a graph seed that this session does not use")
             return self.rules.seed
-        told = listed(self.committed.clients, self.committed.commitments)
         if len(parts) != 32 * len(self.committed.clients):
             raise refuse("expected the part of everyone who committed: one that is withheld ends the session")
-        for (index, commitment), part in zip(told.items(), items(parts, 32), strict=True):
+        for (index, commitment), part in zip(self._listed.items(), items(parts, 32), strict=True):
             if part_commitment(context, index, part) != commitment:
                 raise refuse(f"client {index}'s part of the graph's seed is not the one it committed to")
         return joint_seed(context, self.committed, parts)
 
+    @functools.cached_property
+    def _listed(self) -> dict[int, bytes]:
+        """The commitments that this client was shown, by client; none where nobody commits."""
+        return {} if self.committed is None else listed(self.committed.clients, self.committed.commitments)
+
     def _compare_commitments(self, given: Mapping[int, Advertised]) -> None:
         """Raises ProtocolViolation if a neighbour certified another commitment than the list had of it."""
-        if self.committed is None:
-            return
-        told = listed(self.committed.clients, self.committed.commitments)
         for j, keys in given.items():
-            if told.get(j) != keys.commitment:
+            if self._listed.get(j, b"") != keys.commitment:
                 raise refuse(
                     f"client {j} certified another commitment to its part of the graph's seed than was listed"
                 )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 
 from protocols.agreement import Ballot, agreed, cast, check_certificate
 from protocols.codec import Record
+from protocols.identity import verify
 from protocols.kernel import client
 from protocols.session import Session
 from secagg.client.base import refuse
-from secagg.commitments import MASK, check_signature, masked_bytes, signer, view_facts
+from secagg.commitments import MASK, masked_bytes, signer, view_facts
 from secagg.messages import Indices, Unmask, indices, items, listed
 from secagg.rules import Rules, rules_of
 
@@ -54,22 +55,23 @@ class View(Record):
 
     def check(self, session: Session, asked: Unmask, signers: list[int]) -> None:
         """Accept a request to open, or raise PeerError: a quorum signed this very view, and every survivor whose shares
-        it would open (`signers`) masked with these dealers: it says so with its input, or by its vote.
+        it would open (`signers`) masked with these dealers: it says so with its input, or by its vote. In the
+        semi-honest model nobody signs anything.
         """
-        keys = self.signers.of(rules_of(session))
-        voted = self._certified(session, asked, keys)
-        silent, inputs = [j for j in signers if j not in voted], items(asked.inputs, 64)
+        rules, keys = rules_of(session), self.signers.of(rules_of(session))
+        voted, inputs = self._certified(session, asked, keys), items(asked.inputs, 64)
+        silent = [j for j in signers if rules.voted and j not in voted]
         if len(inputs) != len(silent):
             raise refuse(f"expected the signed inputs of {len(silent)} survivors, got {len(inputs)}")
         for j, signature in zip(silent, inputs, strict=True):
             signed = masked_bytes(session.context, self.graph_seed, self.dealers, j)
-            check_signature(keys[j], MASK, signed, signature, str(client(j)))
+            verify(keys[j], MASK, signed, signature, str(client(j)))
 
     def _certified(self, session: Session, asked: Unmask, keys: dict[int, bytes]) -> Set[int]:
-        """Who signed the survivors, a quorum; nobody where later rounds of reused keys have no vote."""
+        """Who signed the survivors, a quorum; nobody where there is no vote."""
         rules = rules_of(session)
         if (asked.certificate is not None) != rules.agrees:
-            raise refuse("nobody signed the survivors" if rules.agrees else "votes in a session without them")
+            raise refuse("nobody signed the survivors" if rules.agrees else "signatures where nobody votes")
         if asked.certificate is None:
             return frozenset()
         voters = {j: keys[j] for j in rules.voters(self.graph_seed) if j in keys}

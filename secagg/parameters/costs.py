@@ -24,7 +24,6 @@ from secagg.places import EDGE_BYTES, SEED_BYTES
 from secagg.ring import Ring
 
 _PART = 32
-_NO_CONTEXT = bytes(32)
 
 
 @dataclass(frozen=True)
@@ -193,4 +192,4 @@ def _first(count: int) -> Indices:
 
 def _size(stage: str, body: Record, *, up: bool) -> int:
     ends = (client(0), SERVER) if up else (SERVER, client(0))
-    return message(_NO_CONTEXT, stage, *ends, body.encode()).size
+    return message(bytes(32), stage, *ends, body.encode()).size

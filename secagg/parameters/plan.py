@@ -5,7 +5,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from protocols.errors import Misuse
 from secagg.parameters.committee import committee, least_quorum
@@ -87,34 +87,15 @@ class Plan:
         return max(self.threshold + 1, votes)
 
 
-def plan(
-    clients: int,
-    dropout: float,
-    collusion: float,
-    threat: str | None = None,
-    *,
-    security: float = 40.0,
-    correctness: float = 20.0,
-    beacon: bool = False,
-    reuse: bool = False,
-    complete: bool = False,
-) -> Plan:
-    """The smallest even degree, with its threshold, window and quorum, for `clients` of whom shares `dropout` leave,
-    `collusion` collude.
+def plan(cohort: Cohort) -> Plan:
+    """The smallest even degree, with its threshold, window and quorum, that meets a cohort's demand.
 
-    threat: "semi-honest", "semi-malicious" or "malicious"; None is semi-malicious.
-    security, correctness: failure probabilities are at most 2^-security and 2^-correctness. beacon,
-    reuse, complete: as in `Cohort`. The threshold is the smallest (semi-honest), or the largest with which enough
-    answer. Where no sparse graph will do, the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails
-    of `rules`. Raises Infeasible, saying which number to relax, and Misuse for numbers out of range.
+    The threshold is the smallest (semi-honest), or the largest with which enough answer. Where no sparse graph will do,
+    the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails of `rules`. Raises Infeasible, saying
+    which number to relax.
+
+        plan(Cohort(100, dropout=0.2, collusion=0.1)).degree     # 54
     """
-    wanted = "semi-malicious" if threat is None else threat
-    cohort = Cohort(clients, dropout, collusion, wanted, security, correctness, beacon, reuse, complete)
-    return planned(cohort)
-
-
-def planned(cohort: Cohort) -> Plan:
-    """The plan of a cohort, as `plan`."""
     found = search(cohort)
     if found is None:
         raise Infeasible(_reason(cohort), tuple(_remedies(cohort)))
@@ -190,6 +171,14 @@ def _complete(cohort: Cohort, threshold: int | None) -> Limits:
     return Limits(least, largest, 0, Plan(cohort, cohort.clients - 1, threshold or usual, quorum=votes))
 
 
+def too_few_votes(cohort: Cohort) -> str:
+    """Why those who are left cannot certify one view of who survived, where all clients vote; empty if they can."""
+    votes = votes_needed(cohort) if cohort.two_faced else 0
+    if votes <= cohort.survivors:
+        return ""
+    return f"one view of who survived needs {votes} votes, and {cohort.survivors} are left to vote"
+
+
 def _impossible(cohort: Cohort) -> bool:
     """Whether not even a complete graph would do: a sparse one only adds chance to the same shares of clients."""
     least, largest = complete_threshold(cohort)
@@ -198,17 +187,13 @@ def _impossible(cohort: Cohort) -> bool:
 
 def _reason(cohort: Cohort) -> str:
     demand = f"{cohort.clients} clients, drop-out {cohort.dropout:g}, collusion {cohort.collusion:g}, {cohort.threat}"
-    if not _impossible(cohort):
-        return f"infeasible ({demand}): every client would need more than {MOST_HOLDERS} neighbours or voters"
-    if cohort.two_faced and votes_needed(cohort) > cohort.survivors:
-        return (
-            f"infeasible ({demand}): one view of who survived needs {votes_needed(cohort)} votes, and "
-            f"{cohort.survivors} are left to vote"
-        )
-    return (
-        f"infeasible ({demand}): secrecy needs a threshold of {complete_threshold(cohort)[0]} even if all "
-        f"{cohort.clients - 1} others hold shares, and {cohort.survivors - 1} are left to answer"
+    why = too_few_votes(cohort) or (
+        f"secrecy needs a threshold of {complete_threshold(cohort)[0]} even if all {cohort.clients - 1} others hold "
+        f"shares, and {cohort.survivors - 1} are left to answer"
     )
+    if not _impossible(cohort):
+        why = f"every client would need more than {MOST_HOLDERS} neighbours or voters"
+    return f"infeasible ({demand}): {why}"
 
 
 def _remedies(cohort: Cohort) -> Iterator[str]:
@@ -231,9 +216,8 @@ def _largest_share(cohort: Cohort, name: str) -> float | None:
     steps = range(int(getattr(cohort, name) * _GRID), -1, -1)
 
     def feasible(step: int) -> bool:
-        share = step / _GRID
-        changed = replace(cohort, dropout=share) if name == "dropout" else replace(cohort, collusion=share)
-        return search(changed) is not None
+        changed: dict[str, Any] = {name: step / _GRID}
+        return search(replace(cohort, **changed)) is not None
 
     # Feasibility returns as the share falls, so the first feasible step of the falling range is the largest.
     at = bisect_left(steps, True, key=feasible)

@@ -36,7 +36,7 @@ from fractions import Fraction
 
 from protocols.agreement import quorum
 from protocols.errors import Misuse
-from secagg.parameters.tails import log_all_marked, log_tail_at_least, log_tail_below
+from secagg.parameters.tails import log_mass, log_tail_at_least, log_tail_below
 
 THREATS = ("semi-honest", "semi-malicious", "malicious")
 LEAST_THRESHOLD = 2
@@ -167,7 +167,7 @@ def least_connected_degree(cohort: Cohort) -> int:
 
     def connected(half: int) -> bool:
         k = 2 * half
-        return math.log(n) + math.log(max(n - k - 1, 1) / 2) + log_all_marked(n, bad, k) <= limit
+        return math.log(n) + math.log(max(n - k - 1, 1) / 2) + log_mass(k, n, bad, k) <= limit
 
     return 2 * first(connected, 1, n // 2)
 

@@ -39,11 +39,6 @@ def log_tail_below(limit: int, population: int, marked: int, drawn: int) -> floa
     return log_tail_at_least(drawn - limit + 1, population, population - marked, drawn)
 
 
-def log_all_marked(population: int, marked: int, drawn: int) -> float:
-    """ln P[X = drawn]: everything drawn is marked."""
-    return log_mass(drawn, population, marked, drawn)
-
-
 def log_mass(value: int, population: int, marked: int, drawn: int) -> float:
     """ln P[X = value], as in Loader (2000), section 4: three binomial masses at p = drawn / population."""
     low, high = _support(population, marked, drawn)

@@ -43,6 +43,7 @@ class Advertising(ServerState):
     def close(self, random: SecureRandom) -> Step:
         self.enough()
         if self.rules.parameters.reuse:
+            self.enough_left(self.rules.seed)
             return enrolled(self.session, self.answers, self.patience)
         if not self.rules.committed:
             return ask_to_share(Sharing(self.session, self.answers, b"", self.rules.seed, {}))

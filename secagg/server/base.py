@@ -5,14 +5,16 @@ from dataclasses import dataclass
 
 from protocols.codec import Record
 from protocols.errors import ProtocolViolation, TooFewSurvivors
+from protocols.identity import verify
 from protocols.kernel import SERVER, Message, client, message
 from protocols.roles import Asking
 from protocols.sealing import OVERHEAD
 from protocols.session import Session
 from secagg.advertisement import signing_key
-from secagg.commitments import DEAL, check_signature, dealt_bytes
-from secagg.messages import DIGEST_BYTES, Dealing, Indices, Pledge, pack_bits
+from secagg.commitments import DEAL, dealt_bytes
+from secagg.messages import DIGEST_BYTES, Dealing, Indices, Pledge
 from secagg.places import Places
+from secagg.ring import Words
 from secagg.rules import Rules, rules_of
 
 
@@ -61,7 +63,7 @@ class ServerState(Asking):
             raise ProtocolViolation(f"expected shares of {secrets} secrets for {rows} holders", who)
         if self.rules.voted:
             signed = dealt_bytes(self.session.context, index, dealing, vector)
-            check_signature(signing_key(self.rules, index, keys), DEAL, signed, dealing.signature, who)
+            verify(signing_key(self.rules, index, keys), DEAL, signed, dealing.signature, who)
 
 
 @dataclass(frozen=True, eq=False)
@@ -85,9 +87,18 @@ class Facts(Record):
     pledges: dict[int, Pledge]
     graph_seed: bytes
 
-    def dealers(self, clients: int) -> bytes:
-        """All who dealt, as bits."""
-        return pack_bits(self.keys, clients)
-
     def places(self, rules: Rules) -> Places:
         return Places(rules, self.graph_seed, self.keys)
+
+
+@dataclass(frozen=True, eq=False)
+class SumState(ServerState):
+    """Base of the states that hold the sum of the masked vectors, and what is known of the dealers."""
+
+    facts: Facts
+    total: Words
+
+    @functools.cached_property
+    def places(self) -> Places:
+        """Who shares what with whom, among the dealers."""
+        return self.facts.places(self.rules)

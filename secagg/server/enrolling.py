@@ -6,7 +6,7 @@ from protocols.errors import Misuse, TooFewSurvivors
 from protocols.kernel import Step
 from protocols.session import Session
 from secagg.memory import ServerMemory, Setup
-from secagg.messages import ADVERTISE, INPUT, Proceed, indices, pack_bits
+from secagg.messages import INPUT, Proceed, indices
 from secagg.packing import accumulator
 from secagg.places import Places
 from secagg.rules import rules_of
@@ -18,13 +18,11 @@ def enrolled(session: Session, keys: dict[int, bytes], patience: int) -> Step:
     """Return the first round of a set-up, with the keys that clients need. Raises TooFewSurvivors."""
     rules = rules_of(session)
     places = Places(rules, rules.seed, keys)
-    if reason := rules.shortfall(keys, rules.seed):
-        raise TooFewSurvivors(f"stage {ADVERTISE!r}: {reason}")
     if len(places.holders(-1)) <= rules.threshold:
         raise TooFewSurvivors(f"expected more share holders than {rules.threshold} to enrol")
     memory = ServerMemory(Setup.of(session), session.round, keys, indices(()), patience)
-    bits, asked = pack_bits(keys, session.clients), {i: places.known(i) for i in sorted(keys)}
-    bodies = {i: Proceed(bits, indices(j), b"".join(keys[k] for k in j)) for i, j in asked.items()}
+    asked = {i: places.known(i) for i in sorted(keys)}
+    bodies = {i: Proceed(places.bits, indices(j), b"".join(keys[k] for k in j)) for i, j in asked.items()}
     return _begin(session, memory, bodies)
 
 

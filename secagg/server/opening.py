@@ -17,22 +17,20 @@ from protocols.randomness import SecureRandom
 from protocols.session import Session
 from protocols.summation import Total
 from secagg.commitments import share_digest
-from secagg.messages import UNMASK, Opened, Unmask, pack_bits
+from secagg.messages import UNMASK, Opened
 from secagg.places import Places
 from secagg.ring import Words
-from secagg.server.base import Facts, Input, ServerState
+from secagg.server.base import Facts, Input, SumState
 from secagg.server.unmasking import unmask
 
 
 @dataclass(frozen=True, eq=False)
-class Opening(ServerState):
+class Opening(SumState):
     """answers: who has answered. shares: owner -> holder -> its shares of what opens, the threshold of them at most."""
 
     TAG: ClassVar[int | None] = 37
     STAGE: ClassVar[str] = UNMASK
 
-    facts: Facts
-    total: Words
     arrived: dict[int, Input]
     answers: dict[int, bool]
     shares: dict[int, dict[int, bytes]] = field(repr=False)
@@ -45,10 +43,6 @@ class Opening(ServerState):
     @functools.cached_property
     def _holders(self) -> list[int]:
         return [i for i in sorted(self.arrived) if not self.places.reuse or i in self.rules.holders]
-
-    @functools.cached_property
-    def places(self) -> Places:
-        return self.facts.places(self.rules)
 
     @functools.cached_property
     def _opens(self) -> dict[int, list[tuple[int, bytes]]]:
@@ -116,12 +110,11 @@ def ask_to_unmask(
 ) -> Step:
     """Return the last state, and its requests to whoever holds shares."""
     state = Opening(session, facts, total, arrived, {}, {}, [])
-    bits, asks = pack_bits(arrived, session.clients), []
+    survivors, asks = Places(state.rules, facts.graph_seed, arrived), []
+    signed = {j: said.signature for j, said in arrived.items()}
     for i in state.asked():
-        owners = [j for j in state.places.peers(i) if j in arrived]
-        signed = {j: arrived[j].signature for j in owners}
-        boxes = {j: _box(state, j, i) for j in owners} if state.places.reuse else {}
-        asks.append(state.request(UNMASK, i, Unmask.about(bits, certificate, signed, boxes)))
+        boxes = {j: _box(state, j, i) for j in survivors.peers(i)} if survivors.reuse else {}
+        asks.append(state.request(UNMASK, i, survivors.request_to_open(i, certificate, signed, boxes)))
     return Step(state, tuple(asks))
 
 

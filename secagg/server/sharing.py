@@ -55,7 +55,7 @@ class Sharing(ServerState):
         pledges = {i: d.pledge() for i, d in self.answers.items()}
         facts = Facts({i: self.keys[i] for i in self.answers}, pledges, self.graph_seed)
         state = Summing(self.session, facts, accumulator(self.session.dimension, self.rules.ring), {}, None)
-        return Step(state, tuple(self._deliveries(facts.dealers(self.session.clients))))
+        return Step(state, tuple(self._deliveries(state.places.bits)))
 
     def _deliveries(self, everybody: bytes) -> list[Message]:
         """What every dealer's holders are dealt, sorted by holder and then by dealer in one go."""

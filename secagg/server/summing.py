@@ -2,28 +2,27 @@
 there are. With reused keys shares come with them, and are kept for the committee, unread.
 """
 
-import functools
 from collections.abc import Collection
 from dataclasses import dataclass, replace
 from typing import ClassVar
 
 from protocols.errors import ProtocolViolation
+from protocols.identity import verify
 from protocols.kernel import Message, Step
 from protocols.randomness import SecureRandom
 from protocols.roles import naming
 from secagg.advertisement import signing_key
-from secagg.commitments import MASK, check_signature, masked_bytes
+from secagg.commitments import MASK, masked_bytes
 from secagg.memory import ServerMemory
 from secagg.messages import CONFIRM, INPUT, Masked, Pledge, Survivors, masked_vector, pack_bits
 from secagg.packing import add_packed, in_order
-from secagg.ring import Words
-from secagg.server.base import Facts, Input, ServerState
+from secagg.server.base import Input, SumState
 from secagg.server.opening import ask_to_unmask
 from secagg.server.voting import Voting
 
 
 @dataclass(frozen=True, eq=False)
-class Summing(ServerState):
+class Summing(SumState):
     """total: the sum so far, an `accumulator`. answers: whose vector is in it, with what came besides. memory: of
     the set-up, where keys are reused.
     """
@@ -31,17 +30,11 @@ class Summing(ServerState):
     TAG: ClassVar[int | None] = 35
     STAGE: ClassVar[str] = INPUT
 
-    facts: Facts
-    total: Words
     answers: dict[int, Input]
     memory: ServerMemory | None
 
     def asked(self) -> Collection[int]:
         return self.facts.keys
-
-    @functools.cached_property
-    def _dealers(self) -> bytes:
-        return self.facts.dealers(self.session.clients)
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, who = self.admit(answer), str(answer.sender)
@@ -63,11 +56,11 @@ class Summing(ServerState):
         if (said.dealing is None) != (self.memory is None):
             raise ProtocolViolation("expected shares with the masked vector where keys are reused alone", who)
         if self.rules.voted:
-            signed = masked_bytes(self.session.context, facts.graph_seed, self._dealers, index)
-            check_signature(signing_key(self.rules, index, keys), MASK, signed, said.signature, who)
+            signed = masked_bytes(self.session.context, facts.graph_seed, self.places.bits, index)
+            verify(signing_key(self.rules, index, keys), MASK, signed, said.signature, who)
         if said.dealing is None:
             return facts.pledges[index]
-        self.check_dealing(facts.places(self.rules), index, said.dealing, keys, vector)
+        self.check_dealing(self.places, index, said.dealing, keys, vector)
         return said.dealing.pledge()
 
     def close(self, random: SecureRandom) -> Step:

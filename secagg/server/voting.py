@@ -14,20 +14,17 @@ from protocols.randomness import SecureRandom
 from secagg.advertisement import signing_key
 from secagg.commitments import view_facts
 from secagg.messages import CONFIRM
-from secagg.ring import Words
-from secagg.server.base import Facts, Input, ServerState
+from secagg.server.base import Input, SumState
 from secagg.server.opening import ask_to_unmask
 
 
 @dataclass(frozen=True, eq=False)
-class Voting(ServerState):
+class Voting(SumState):
     """bits: the survivors, as they were shown. answers: signatures by client."""
 
     TAG: ClassVar[int | None] = 36
     STAGE: ClassVar[str] = CONFIRM
 
-    facts: Facts
-    total: Words
     arrived: dict[int, Input]
     bits: bytes
     answers: dict[int, bytes]
@@ -38,8 +35,7 @@ class Voting(ServerState):
     @functools.cached_property
     def _digest(self) -> bytes:
         """What voters sign."""
-        dealers = self.facts.dealers(self.session.clients)
-        return agreed(self.session.context, view_facts(self.facts.graph_seed, dealers, self.bits))
+        return agreed(self.session.context, view_facts(self.facts.graph_seed, self.places.bits, self.bits))
 
     def receive(self, answer: Message, random: SecureRandom) -> Step:
         index, vote = self.take(Vote, answer)
