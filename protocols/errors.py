@@ -35,6 +35,10 @@ class SpentUpdate(PolicyRefusal):
     """The update left this client once already; a second total of it could isolate it."""
 
 
+class SetupMissing(PolicyRefusal):
+    """A client does not keep the set-up that a session builds on, not at this round: a new set-up lets it take part."""
+
+
 class PeerError(SecAggError):
     """Another party misbehaved. `party` names it where the protocol can tell, else it is None."""
 
@@ -52,11 +56,14 @@ class ProtocolViolation(PeerError):
 
 
 class Aborted(SecAggError):
-    """The session ended without a total. `reason` is safe to publish: it reveals nothing about any update."""
+    """The session ended without a total. `reason` is safe to publish: it reveals nothing about any update. refusals: of
+    a simulation, party -> why it stopped.
+    """
 
     def __init__(self, reason: str) -> None:
         super().__init__(reason)
         self.reason = reason
+        self.refusals: dict[str, str] = {}
 
 
 class TooFewSurvivors(Aborted):

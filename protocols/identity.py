@@ -35,16 +35,16 @@ class _Signed(Record):
     data: bytes
 
 
-def verify(public: bytes, purpose: str, data: bytes, signature: bytes) -> None:
-    """Check an Ed25519 signature (64 bytes) by key `public` (32 bytes). Raises BadSignature; returns
-    nothing.
+def verify(public: bytes, purpose: str, data: bytes, signature: bytes, party: str | None = None) -> None:
+    """Check an Ed25519 signature (64 bytes) by key `public` (32 bytes). Raises BadSignature, naming the `party` that
+    should have signed; returns nothing.
     """
     try:
         Ed25519PublicKey.from_public_bytes(public).verify(signature, _signed_bytes(purpose, data))
     except (InvalidSignature, ValueError):
-        raise BadSignature(
-            f"the signature for {purpose!r} does not verify under key {public.hex()[:16]}"
-        ) from None
+        whose = f" of {party}" if party else ""
+        reason = f"the signature{whose} for {purpose!r} does not verify under key {public.hex()[:16]}"
+        raise BadSignature(reason, party) from None
 
 
 @final

@@ -26,12 +26,14 @@ Input = TypeVar("Input")
 
 class Stage(NamedTuple):
     """One trip: the server asks, parties of `role` answer. `counts`: whoever answers this stage has contributed
-    (in a sum: it is a survivor).
+    (in a sum: it is a survivor). needed: the fewest answers with which the session can still end with a result, of
+    those who are asked (0: as many as `Demands.survivors`): while fewer came, it is worth while to wait.
     """
 
     name: str
     role: str = "client"
     counts: bool = False
+    needed: int = 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -82,6 +84,12 @@ class Protocol(ABC, Generic[Input]):
     @abstractmethod
     def demands(self, session: Session) -> Demands:
         """What the session asks its clients to accept. Raises Misuse if the parameters do not decode."""
+
+    def opens_with(self, session: Session) -> int:
+        """Return how many clients must contribute, so that the session can end with a result."""
+        counting = next(stage for stage in self.stages(session) if stage.counts)
+        demands = self.demands(session)
+        return max(counting.needed, demands.survivors, demands.threshold or 0)
 
     @abstractmethod
     def protection(self, session: Session) -> Protection:

@@ -269,6 +269,7 @@ class _Simulation:
         try:
             final = self.driver.run(self._carry, self._memory(SERVER))
         except Aborted as error:
+            error.refusals = {str(who): f"{type(why).__name__}: {why}" for who, why in self.refusals.items()}
             for who, why in self.refusals.items():
                 error.add_note(f"{who}: {why}")
             raise

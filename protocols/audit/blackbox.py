@@ -13,7 +13,7 @@ from protocols.audit.bridge import Bridge
 from protocols.audit.limit import limited
 from protocols.audit.pieces import Malformed, Pieces
 from protocols.audit.prop import Finding
-from protocols.audit.randomness import supplied
+from protocols.audit.repeatable import supplied
 from protocols.audit.subject import Drop, Played, Subject, Vectors
 from protocols.audit.wire import Wire, place_of
 from protocols.audit_hooks import Hooks

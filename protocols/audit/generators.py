@@ -20,6 +20,7 @@ from unittest.mock import patch
 import numpy as np
 
 from protocols.audit.pieces import Malformed
+from protocols.audit.standing_in import Same, standing_in
 
 _FUNCTIONS = ("default_rng",)
 _CLASSES = ("Generator", "RandomState", "PCG64", "PCG64DXSM", "Philox", "MT19937", "SFC64")
@@ -39,16 +40,15 @@ def recorded(watch: Iterable[Any], seen: list[Seeded]) -> Iterator[None]:
 
     Raises Malformed for what no module or class holds by a name: its calls would not be seen.
     """
+    watchers: dict[Same, Any] = {}
     with contextlib.ExitStack() as stack:
         for one in watch:
             holder, name = _held(one)
             original = getattr(holder, name)
             watcher = _watching(original, name, seen.append)
             stack.enter_context(patch.object(holder, name, watcher))
-            for module in list(sys.modules.values()):
-                for other, value in list(getattr(module, "__dict__", {}).items()):
-                    if value is original:
-                        stack.enter_context(patch.object(module, other, watcher))
+            watchers[Same(original)] = watcher
+        stack.enter_context(standing_in(watchers, lambda module: False))
         yield
 
 
@@ -125,48 +125,30 @@ def _states() -> dict[Any, tuple[str, Any]]:
     for one in [one for one in objects if type(one) in wanted]:
         name = type(one).__name__
         if type(one) in numpys:
-            found[_Same(one)] = f"a numpy.random.{name}", str(one.state)
+            found[Same(one)] = f"a numpy.random.{name}", str(one.state)
         else:
-            found[_Same(one)] = f"a generator of Python's module random ({name})", one.getstate()
+            found[Same(one)] = f"a generator of Python's module random ({name})", one.getstate()
     if hasattr(torch, "Generator"):
         for name, module in list(sys.modules.items()):
             for value in list(getattr(module, "__dict__", {}).values()):
                 if type(value) is torch.Generator:
-                    found[_Same(value)] = f"torch's generator in {name}", value.get_state().tolist()
+                    found[Same(value)] = f"torch's generator in {name}", value.get_state().tolist()
     names = getattr(tempfile._get_candidate_names(), "_rng", None)  # type: ignore[attr-defined]  # names of files
-    found.pop(_Same(names), None)
+    found.pop(Same(names), None)
     return found
-
-
-class _Same:
-    """A key that stands for one object, whatever its own notion of equality."""
-
-    def __init__(self, one: Any) -> None:
-        self.one = one
-
-    def __hash__(self) -> int:
-        return id(self.one)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and self.one is other.one
 
 
 def _watch_makers(stack: contextlib.ExitStack, used: list[str]) -> None:
     """Put watchers in the place of what makes generators, in every module that holds it by any name."""
-    watchers: dict[Any, Any] = {}
-    kinds = (type, type(np.random.default_rng))
+    watchers: dict[Same, Any] = {}
     for name in _FUNCTIONS:
         original = getattr(np.random, name)
-        watchers[_Same(original)] = _watching(original, f"numpy.random.{name}", _said(used))
+        watchers[Same(original)] = _watching(original, f"numpy.random.{name}", _said(used))
     for name in _CLASSES:
         original = getattr(np.random, name)
-        watchers[_Same(original)] = _proxy(original, f"numpy.random.{name}", _said(used))
-    for module_name, module in list(sys.modules.items()):
-        if module_name.startswith("numpy.") and module is not np.random:
-            continue  # its own modules make classes for each other
-        for name, value in list(getattr(module, "__dict__", {}).items()):
-            if type(value) in kinds and _Same(value) in watchers:
-                stack.enter_context(patch.object(module, name, watchers[_Same(value)]))
+        watchers[Same(original)] = _proxy(original, f"numpy.random.{name}", _said(used))
+    # numpy's own modules make classes for each other
+    stack.enter_context(standing_in(watchers, lambda m: m.startswith("numpy.") and m != "numpy.random"))
     make = random.Random.__init__
 
     def made(self: random.Random, *arguments: Any, **named: Any) -> None:
@@ -189,7 +171,7 @@ def _watching(original: Any, label: str, note: Callable[[Seeded], None]) -> Any:
 def _proxy(original: Any, label: str, note: Callable[[Seeded], None]) -> Any:
     """A class that makes instances of `original`, is passed by the same instances, and notices being called."""
 
-    class Watching(type(original)):  # type: ignore[misc]  # the metaclass is known at run time only
+    class WatchedGenerator(type(original)):  # type: ignore[misc]  # the metaclass is known at run time only
         def __call__(cls, *arguments: Any, **named: Any) -> Any:
             note(Seeded(label, _seed(arguments, named), _caller()))
             return original(*arguments, **named)
@@ -200,4 +182,4 @@ def _proxy(original: Any, label: str, note: Callable[[Seeded], None]) -> Any:
         def __subclasscheck__(cls, kind: Any) -> bool:
             return issubclass(kind, original)
 
-    return Watching(original.__name__, (original,), {})
+    return WatchedGenerator(original.__name__, (original,), {})

@@ -16,6 +16,7 @@ from protocols.audit.limit import Hung, OutOfTime, limited
 from protocols.audit.pieces import Malformed
 from protocols.audit.prop import THREATS, Finding, NotChecked, NotVisible, Property
 from protocols.audit.registry import PROPERTIES, find
+from protocols.audit.repeatable import supplied
 from protocols.audit.report import Checked, Report, Status
 from protocols.audit.subject import Subject
 from protocols.errors import Misuse
@@ -64,7 +65,7 @@ def audit(
     verdicts: list[Checked] = []
     chosen = list(planned(subject, only, search))
     until = time.perf_counter() + seconds
-    with contextlib.suppress(KeyboardInterrupt):
+    with contextlib.suppress(KeyboardInterrupt), supplied(None):
         for place, prop in enumerate(chosen):
             if on_property:
                 on_property(prop, None)

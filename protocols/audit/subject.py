@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.audit.prop import THREATS
-from protocols.audit.randomness import ReplayRandom
+from protocols.audit.repeatable import ReplayRandom
 from protocols.audit_hooks import Hooks
 from protocols.errors import Aborted, Misuse, SecAggError
 from protocols.kernel import Message

@@ -14,8 +14,8 @@ import numpy as np
 from protocols.audit.draws import inputs, tell, wrong
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import tampered
-from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import hook_of
+from protocols.audit.repeatable import ReplayRandom
 from protocols.audit.stepping import Driven, Driving, answer_to, answers, drive
 from protocols.audit_hooks import Forgery
 from protocols.errors import PolicyRefusal, SecAggError

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from protocols.audit.pieces import Pieces
 from protocols.audit.prop import Finding, NotChecked, NotVisible, promised
 from protocols.audit.properties import given
-from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import UNCALLED, hook_of
+from protocols.audit.repeatable import ReplayRandom
 from protocols.kernel import Message
 
 MANY, SECONDS = 1 << 19, 10.0

@@ -140,21 +140,22 @@ def every_bit_matters(subject: Any, base: bytes) -> None:
 def _seeds(subject: Any, sessions: int) -> list[Seeded]:
     """What watched functions are given in so many sessions, or until there are enough seeds."""
     seen: list[Seeded] = []
-    for number in range(sessions):
-        mine: list[Seeded] = []
-        with recorded(subject.pieces.watch, mine):
+    mine: list[Seeded] = []
+    with recorded(subject.pieces.watch, mine):
+        for number in range(sessions):
+            mine.clear()
             subject.play([np.zeros(4, np.int64)] * subject.clients[1], {})
-        if not mine:
-            raise NotChecked(
-                "no function of `watch=` was called: name those that expand seeds in this process"
-            )
-        if all(one.seed is None for one in mine):
-            raise NotChecked(
-                f"{mine[0].what} of `watch=` is given no bytes and no int: a seed is one of these"
-            )
-        seen += [one._replace(what=f"{one.what} in session {number}") for one in mine]
-        if len({one.seed for one in seen}) >= 4 * SEEDS:
-            break
+            if not mine:
+                raise NotChecked(
+                    "no function of `watch=` was called: name those that expand seeds in this process"
+                )
+            if all(one.seed is None for one in mine):
+                raise NotChecked(
+                    f"{mine[0].what} of `watch=` is given no bytes and no int: a seed is one of these"
+                )
+            seen += [one._replace(what=f"{one.what} in session {number}") for one in mine]
+            if len({one.seed for one in seen}) >= 4 * SEEDS:
+                break
     return seen
 
 

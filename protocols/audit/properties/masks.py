@@ -8,7 +8,6 @@ from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import given
 from protocols.audit.properties.freshness import FRESH, Rows, nothing_in_common
 from protocols.audit.properties.given import STREAM
-from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import (
     SAMPLES,
     SMALL,
@@ -20,6 +19,7 @@ from protocols.audit.reading import (
     modulus_of,
     rings,
 )
+from protocols.audit.repeatable import ReplayRandom
 from protocols.audit.statistics import Design, chi_square_uniform
 from protocols.kernel import SERVER
 from protocols.randomness import SystemRandom

@@ -10,7 +10,7 @@ from protocols.audit.prop import promised
 from protocols.audit.search import offers, outside, schedules
 from protocols.audit.search.forks import CLIENTS, LEAST
 from protocols.audit.search.playing import rounds, set_up, sit_down
-from protocols.audit.search.views import Arrangement, Search, opening_of
+from protocols.audit.search.two_views import Arrangement, ViewSearch, opening_of
 from protocols.kernel import Party
 
 TRIES = 1_000
@@ -55,7 +55,7 @@ def no_split_opens_few(subject: Any, data: Any) -> None:
     Plans for lists, views, votes and answers; each is played against the real states.
     """
     opening_of(subject.protocol)
-    searches = [Search(subject, one) for one in _arrangements(subject)]
+    searches = [ViewSearch(subject, one) for one in _arrangements(subject)]
     for one in searches:
         one.look(subject.searched.glance)
     told = []

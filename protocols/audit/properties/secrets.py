@@ -15,7 +15,7 @@ from cryptography.hazmat.primitives.ciphers import aead
 from numpy.typing import NDArray
 
 from protocols.audit.prop import Finding, NotVisible, promised
-from protocols.audit.randomness import ReplayRandom
+from protocols.audit.repeatable import ReplayRandom
 from protocols.audit.stepping import answer_to, drive
 from protocols.errors import Misuse, SecAggError
 from protocols.kernel import SERVER
@@ -231,7 +231,7 @@ def _small(bound: int) -> list[Any]:
 
 
 def _watching(original: Any, used: dict[tuple[bytes, bytes], int]) -> Any:
-    class Watching:
+    class WatchedCipher:
         """The cipher, counting how often a nonce is used under a key."""
 
         def __init__(self, key: bytes) -> None:
@@ -245,7 +245,7 @@ def _watching(original: Any, used: dict[tuple[bytes, bytes], int]) -> Any:
         def decrypt(self, nonce: bytes, box: bytes, bound: bytes | None) -> Any:
             return self._cipher.decrypt(nonce, box, bound)
 
-    return Watching
+    return WatchedCipher
 
 
 @promised("none", "declared leakage", most=1)

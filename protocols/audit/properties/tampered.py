@@ -14,8 +14,8 @@ import numpy as np
 
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.properties.opened import one_secret_of_each, promised, vectors
-from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import SAMPLES, elements_of, modulus_of, rings, stripped_of
+from protocols.audit.repeatable import ReplayRandom
 from protocols.audit.statistics import Design, chi_square_uniform
 from protocols.audit.subject import Drop, Played
 from protocols.kernel import SERVER, Message, Party, client

@@ -13,8 +13,8 @@ from protocols.audit.draws import inputs, tell
 from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import tampered
 from protocols.audit.properties.tampered import RESIDUAL
-from protocols.audit.randomness import ReplayRandom
 from protocols.audit.reading import SAMPLES, SMALL, WIDE, elements_of, hook_of, modulus_of, rings, stripped_of
+from protocols.audit.repeatable import ReplayRandom
 from protocols.audit.statistics import Design, chi_square_uniform, two_sample
 from protocols.audit.stepping import Driven, Driving, drive
 from protocols.kernel import Message, client

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from protocols.audit.prop import Finding
-from protocols.audit.search.playing import Table, next_session, sit_down
+from protocols.audit.search.playing import LiveSession, next_session, sit_down
 from protocols.errors import SecAggError
 from protocols.kernel import SERVER, Message, Party, State, Step, client
 from protocols.randomness import SystemRandom
@@ -23,7 +23,7 @@ CLIENTS, LEAST, DIMENSION = 4, 3, 3
 
 
 @dataclass(frozen=True)
-class Run:
+class ServerCourse:
     """One course of the server: its session, its encoded state, the requests it would send, and how it came there."""
 
     table: int
@@ -41,8 +41,8 @@ class World:
         vectors = [rng.integers(-bound, bound, DIMENSION, endpoint=True) for _ in range(CLIENTS)]
         self.subject, self.protocol, self.vectors, self.corrupt = subject, subject.protocol, vectors, corrupt
         self.promised = max(2, LEAST - sum(p.role == "client" for p in corrupt))
-        self.tables: list[Table] = []
-        self.runs: list[Run] = []
+        self.tables: list[LiveSession] = []
+        self.runs: list[ServerCourse] = []
         self.answers: dict[tuple[int, bytes], tuple[Message, ...]] = {}
         self.totals: list[tuple[Total, Any, tuple[str, ...]]] = []
         self.count: Counter[tuple[Party, bytes, str]] = Counter()
@@ -63,12 +63,12 @@ class World:
         self.tables.append(table)
         self._go_on(count, step, ())
 
-    def _go_on(self, table: int, step: Step, story: tuple[str, ...]) -> Run:
+    def _go_on(self, table: int, step: Step, story: tuple[str, ...]) -> ServerCourse:
         self.tables[table].keep(SERVER, step)
-        self.runs.append(Run(table, self.protocol.encode_state(step.state), step.send, story))
+        self.runs.append(ServerCourse(table, self.protocol.encode_state(step.state), step.send, story))
         return self.runs[-1]
 
-    def run(self, number: int) -> Run:
+    def run(self, number: int) -> ServerCourse:
         return self.runs[number % len(self.runs)]
 
     def ask(self, number: int, request: Message) -> tuple[Message, ...]:
@@ -100,7 +100,7 @@ class World:
             if table.ask(request) and self._opens(self.tables.index(table), request.stage):
                 raise Finding(f"{request.recipient} answers the same request at {request.stage} again")
 
-    def two_views(self, run: Run, absent: set[int], side: set[int]) -> None:
+    def two_views(self, run: ServerCourse, absent: set[int], side: set[int]) -> None:
         """Run on twice from here, with everybody's answers and without some, both to the end: an honest party is asked
         by the one or by the other, a corrupt one by both.
         """
@@ -114,7 +114,7 @@ class World:
                 parted.append(self.advance(one, away, False))
             runs = parted
 
-    def advance(self, run: Run, absent: set[int], grafted: bool) -> Run | None:
+    def advance(self, run: ServerCourse, absent: set[int], grafted: bool) -> ServerCourse | None:
         """Run the server through one stage without the answers of some; grafted: they answer in another session."""
         state: State = self.protocol.decode_state(run.state)
         if not run.pending or state.finished:
@@ -141,7 +141,7 @@ class World:
             return None
         return self._go_on(run.table, step, story)
 
-    def _grafts(self, run: Run, request: Message) -> Sequence[Message]:
+    def _grafts(self, run: ServerCourse, request: Message) -> Sequence[Message]:
         """What the same party answered at this stage of the other session, in this session's envelope."""
         others = [m for k, table in enumerate(self.tables) if k != run.table for m in table.transcript]
         mine = [m for m in others if m.sender == request.recipient and m.stage == request.stage]

@@ -14,9 +14,9 @@ import numpy as np
 
 from protocols.audit.prop import NotChecked
 from protocols.audit.search.planning import corrupt_set, excess, honest, plan, weaker
-from protocols.audit.search.playing import Table, set_up, sit_down
+from protocols.audit.search.playing import LiveSession, set_up, sit_down
 from protocols.audit.search.program import Undecided
-from protocols.audit.search.views import SECONDS, Arrangement, judge, opening_of, play, prepared
+from protocols.audit.search.two_views import SECONDS, Arrangement, judge, opening_of, play, prepared
 from protocols.errors import SecAggError
 from protocols.kernel import client
 from protocols.opening import Rule
@@ -29,7 +29,7 @@ WORST = 5
 
 
 @dataclass
-class Tally:
+class OfferCounts:
     """How many offers were written down, joined by every client, and what became of those."""
 
     made: int = 0
@@ -100,7 +100,7 @@ def search(subject: Any, what: Arrangement, tries: int = 0, seconds: float = SEC
     """
     table, _, wished = prepared(subject, what)
     policy = Policy(min_survivors=what.least, allow_simulated=True, min_threshold_share=0.0)
-    tally, corrupt = Tally(), corrupt_set(wished)
+    tally, corrupt = OfferCounts(), corrupt_set(wished)
     changed = offers(what.protocol, table.session)
     drawn = ground(what.protocol, table.session, corrupt, tries)
     for story, session in drawn if tries else changed:
@@ -120,7 +120,7 @@ def search(subject: Any, what: Arrangement, tries: int = 0, seconds: float = SEC
     return f"{what.clients} clients{', a later round' * what.later}, least {wished.least}: {_said(tally, tries)}."
 
 
-def _said(tally: Tally, tries: int) -> str:
+def _said(tally: OfferCounts, tries: int) -> str:
     if tries:
         return (
             f"{tries} rounds, orders and parts of the roster, {tally.made} with a graph that suits the corrupt, "
@@ -135,7 +135,7 @@ def _said(tally: Tally, tries: int) -> str:
     )
 
 
-def _joined(table: Table, session: Session, policy: Policy) -> Table | None:
+def _joined(table: LiveSession, session: Session, policy: Policy) -> LiveSession | None:
     """The table of an offer, if every party joins it."""
     before, place = table.fork(frozenset()), table.session.roster.index
     stores = {client(k): before.stores[client(place(name))] for k, name in enumerate(session.roster)}
@@ -150,12 +150,12 @@ def _joined(table: Table, session: Session, policy: Policy) -> Table | None:
 
 def _examine(
     subject: Any,
-    table: Table,
+    table: LiveSession,
     wished: Rule,
     corrupt: frozenset[int],
     story: str,
     seconds: float,
-    tally: Tally,
+    tally: OfferCounts,
 ) -> None:
     """Lie in nothing, then plan against what was joined (no time: not). Raises Finding for what was not wished for."""
     requests = tuple(set_up(table))

@@ -2,7 +2,7 @@
 
 The adapter says which clients a request names (`views`) and which shares an answer opens (`shares`); how many open a
 secret is seen with `opens`, or assumed from `tolerated`. What does not belong here: how plans are made (`planning`),
-rules with checks of their own (`views`).
+rules with checks of their own (`two_views`).
 """
 
 from collections.abc import Iterator, Mapping

@@ -23,7 +23,7 @@ from protocols.summation import SecureSum
 
 
 @dataclass
-class Table:
+class LiveSession:
     """A session at which real parties sit. lived: the states that each was ever in. refused: who refused at which
     stage, and why. before: their states when clients were about to be asked for their input. memory: what the server
     kept of earlier sessions.
@@ -71,7 +71,7 @@ class Table:
         with self.stores[party].transaction() as transaction:
             remember(transaction, self.protocol, replace(step, marks=()) if party in self.corrupt else step)
 
-    def fork(self, corrupt: frozenset[Party]) -> "Table":
+    def fork(self, corrupt: frozenset[Party]) -> "LiveSession":
         """Return the table as it is now, to be played on apart from this one, with these parties corrupt."""
         stores = {party: store.copy() for party, store in self.stores.items()}
         lived = {party: list(states) for party, states in self.lived.items()}
@@ -85,9 +85,9 @@ def sit_down(
     session: Session,
     vectors: Sequence[NDArray[np.int64]],
     corrupt: frozenset[Party] = frozenset(),
-    before: Table | None = None,
+    before: LiveSession | None = None,
     policy: Policy = OPEN,
-) -> Table:
+) -> LiveSession:
     """Return a table with every party in its first state. before: a table of the same parties, whose stores they keep.
 
     Raises PolicyRefusal if one does not join.
@@ -95,7 +95,7 @@ def sit_down(
     helpers = protocol.helpers(session)
     everyone = [SERVER, *map(client, range(session.clients)), *helpers]
     stores = before.stores if before else {p: MemoryStore() for p in everyone}
-    table = Table(protocol, session, vectors, stores, corrupt)
+    table = LiveSession(protocol, session, vectors, stores, corrupt)
     table.memory = recall(stores[SERVER], protocol)
     if before is not None and table.memory is not None:
         table.transcript.extend(before.transcript)
@@ -110,17 +110,17 @@ def sit_down(
     return table
 
 
-def rounds(protocol: SecureSum, table: Table) -> bool:
+def rounds(protocol: SecureSum, table: LiveSession) -> bool:
     """Whether the server of a table keeps something that later rounds build on."""
     return recall(table.stores[SERVER], protocol) is not None
 
 
 def next_session(
-    table: Table,
+    table: LiveSession,
     vectors: Sequence[NDArray[np.int64]],
     corrupt: frozenset[Party] = frozenset(),
     another: bool = False,
-) -> Table:
+) -> LiveSession:
     """Return a session of the next round: the same parties, and their stores. another: with a set-up of its own.
 
     Raises PolicyRefusal.
@@ -134,7 +134,7 @@ def next_session(
     return sit_down(protocol, session, vectors, corrupt, table)
 
 
-def beside(table: Table) -> Table:
+def beside(table: LiveSession) -> LiveSession:
     """Return a session beside this one, with other inputs, played until all inputs have come."""
     vectors = [v // 2 for v in table.vectors]
     try:
@@ -146,7 +146,7 @@ def beside(table: Table) -> Table:
     return other
 
 
-def set_up(table: Table, until_input: bool = True) -> Sequence[Message]:
+def set_up(table: LiveSession, until_input: bool = True) -> Sequence[Message]:
     """Play honestly until clients are about to be asked for their input, and return those requests, unsent; or on to
     the end.
     """

@@ -1,7 +1,7 @@
 """The search over schedules: a rule-based state machine around a server that goes back (`forks`).
 
 Sessions of the same and of other updates run side by side, on one set-up where keys are reused; parties are real
-(`playing`). What does not belong here: requests that no honest server would make (`views`).
+(`playing`). What does not belong here: requests that no honest server would make (`two_views`).
 """
 
 import contextlib
@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, rule, run_state_machine_as_test
 
 from protocols.audit.prop import Finding
-from protocols.audit.search.forks import CLIENTS, Run, World
+from protocols.audit.search.forks import CLIENTS, ServerCourse, World
 from protocols.errors import SecAggError
 from protocols.kernel import Party
 
@@ -62,7 +62,7 @@ class Schedules(RuleBasedStateMachine):
         """To the end, with everybody."""
 
         def act(world: World) -> None:
-            run: Run | None = world.run(number)
+            run: ServerCourse | None = world.run(number)
             while run is not None:
                 run = world.advance(run, set(), False)
 

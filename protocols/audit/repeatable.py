@@ -3,11 +3,10 @@
 import contextlib
 import hashlib
 import os
-import random as _random
-import sys
 from collections.abc import Iterator
 from typing import Any
-from unittest.mock import patch
+
+from protocols.audit.standing_in import Same, standing_in
 
 
 class ReplayRandom:
@@ -29,21 +28,32 @@ class ReplayRandom:
         return drawn
 
 
+_ORIGINAL = os.urandom
+_SOURCES: list[Any] = []
+"""What is supplied now, the innermost last."""
+
+
+def _drawn(count: int) -> bytes:
+    source = _SOURCES[-1] if _SOURCES else None
+    made: bytes = _ORIGINAL(count) if source is None else source.bytes(count)
+    return made
+
+
 @contextlib.contextmanager
 def supplied(source: Any) -> Iterator[None]:
     """Give `source.bytes` in the place of the operating system's randomness: os.urandom and what draws from it
     (`secrets`, random.SystemRandom, uuid). A library's own source, such as OpenSSL's, stays what it is.
+
+    None: the operating system's own again. Around many calls it saves each of them the search for who holds os.urandom.
     """
-    original = os.urandom
-
-    def drawn(count: int) -> bytes:
-        made: bytes = source.bytes(count)
-        return made
-
-    with contextlib.ExitStack() as stack:
-        for module in list(sys.modules.values()):
-            for name, value in list(getattr(module, "__dict__", {}).items()):
-                if value is original and module is not sys.modules.get("posix"):
-                    stack.enter_context(patch.object(module, name, drawn))
-        stack.enter_context(patch.object(_random, "_urandom", drawn))
-        yield
+    outer = len(_SOURCES)
+    with (
+        contextlib.nullcontext()
+        if outer
+        else standing_in({Same(_ORIGINAL): _drawn}, ("posix", __name__).__contains__)
+    ):
+        try:
+            _SOURCES.append(source)
+            yield
+        finally:
+            del _SOURCES[outer:]

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.reading import modulus_of
 from protocols.audit.search.planning import Weaker, arcs, corrupt_set, plan, weaker
-from protocols.audit.search.playing import Table, beside, next_session, set_up, sit_down
+from protocols.audit.search.playing import LiveSession, beside, next_session, set_up, sit_down
 from protocols.audit.search.program import Undecided
 from protocols.audit_hooks import SearchHooks
 from protocols.kernel import Message, client
@@ -21,7 +21,7 @@ from protocols.randomness import SystemRandom
 SECONDS = 20.0
 """For one plan."""
 DIMENSION = 3
-Ready = tuple[Table, tuple[Message, ...], Rule]
+Ready = tuple[LiveSession, tuple[Message, ...], Rule]
 
 
 @dataclass
@@ -57,7 +57,7 @@ class Arrangement(NamedTuple):
 
 
 @dataclass
-class Search:
+class ViewSearch:
     """One arrangement, searched in looks of growing patience: what one look decided is not planned again."""
 
     subject: Any
@@ -112,7 +112,7 @@ def search(subject: Any, what: Arrangement, seconds: float = SECONDS) -> str:
 
     seconds: for one plan. What is left undecided is no verdict, where the search is to the end.
     """
-    one = Search(subject, what)
+    one = ViewSearch(subject, what)
     one.look(seconds)
     return one.told(seconds)
 
@@ -141,7 +141,7 @@ def prepared(subject: Any, what: Arrangement) -> Ready:
     return table, requests, hook.rule(table.session, tuple(table.transcript))
 
 
-def play(table: Table, requests: tuple[Message, ...], attack: Attack, two: bool = False) -> Table:
+def play(table: LiveSession, requests: tuple[Message, ...], attack: Attack, two: bool = False) -> LiveSession:
     """Play an attack against the real states, from where the set-up left them. two: with a session beside it."""
     played = table.fork(frozenset(map(client, attack.corrupt)))
     tables = {table.session.context: played}
@@ -158,7 +158,7 @@ def play(table: Table, requests: tuple[Message, ...], attack: Attack, two: bool 
         return played
 
 
-def judge(subject: Any, played: Table, rule: Rule, attack: Attack, story: str) -> None:
+def judge(subject: Any, played: LiveSession, rule: Rule, attack: Attack, story: str) -> None:
     """Raises Finding where fewer honest clients' exact sum came out than the session promises."""
     promised = max(2, rule.least - len(attack.corrupt))
     for group, value in came_out(subject, played, attack.corrupt):
@@ -167,7 +167,7 @@ def judge(subject: Any, played: Table, rule: Rule, attack: Attack, story: str) -
 
 
 def came_out(
-    subject: Any, played: Table, corrupt: Collection[int]
+    subject: Any, played: LiveSession, corrupt: Collection[int]
 ) -> Iterator[tuple[frozenset[int], NDArray[np.int64]]]:
     """The sums that the server, with the corrupt clients, can compute, checked against the inputs."""
     modulus = modulus_of(subject, played)
@@ -181,7 +181,12 @@ def came_out(
 
 
 def told(
-    played: Table, rule: Rule, attack: Attack, story: str, group: frozenset[int], value: NDArray[np.int64]
+    played: LiveSession,
+    rule: Rule,
+    attack: Attack,
+    story: str,
+    group: frozenset[int],
+    value: NDArray[np.int64],
 ) -> Iterator[str]:
     """A finding as a story: what leaked, and who was told what."""
     who = f"client {min(group)}'s input" if len(group) == 1 else f"the sum of {len(group)} clients"
@@ -200,6 +205,6 @@ def _shown(what: str, of: Mapping[int, Collection[int]]) -> Iterator[str]:
     yield from (f"  client {i} {what} {sorted(of[i])}" for i in sorted(of))
 
 
-def refusals(played: Table) -> str:
+def refusals(played: LiveSession) -> str:
     """Who refused what, on one line."""
     return "; ".join(f"{party} at {stage}: {why}" for (party, stage), why in played.refused.items())
