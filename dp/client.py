@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 
 from dp.clipping import clip_or_drop
 from dp.correlated import options as correlated
-from dp.correlated.rows import Opened, combined
+from dp.correlated.rows import OpenedRows, combined
 from dp.event_json import to_fact
 from dp.events import (
     Event,
@@ -145,7 +145,7 @@ class ClientDP(PricedLayer):
         self.relation, self.amplify = Relation(relation), amplify
         self.correlation = correlated.chosen(correlation, min_separation, participations, bands, momentum)
         self.keeps_state = self.one_sum = self.correlation is not None
-        self._opened, self._rounds = Opened(), 0
+        self._opened, self._rounds = OpenedRows(), 0
         if self.correlation is not None and (self.quantile or amplify):
             raise Misuse(
                 'correlation="banded" needs a clip that is fixed for the run, for rows hold earlier contributions, and '

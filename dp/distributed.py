@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from dp import encoding
 from dp.clipping import clip_or_drop
 from dp.correlated.attendance import Attendance
-from dp.correlated.rows import Integers, Opened, combined
+from dp.correlated.rows import Integers, OpenedRows, combined
 from dp.correlated.slots import batch
-from dp.distributed_plan import DistributedPlan, Plan
+from dp.distributed_plan import DistributedPlan, NoisePlan
 from dp.event_json import to_fact
 from dp.events import Event, Relation, Unit
 from dp.layering import Ledgers, Price
@@ -128,7 +128,7 @@ class DistributedDP(DistributedPlan):
         self.batches, self.epochs, self.amplify = batches or 1, epochs or 1, amplify
         self.correlation = self._correlated(correlation, batches, epochs, bands, momentum, even_so)
         self.keeps_state = self.one_sum = self.correlation is not None
-        self._opened, self._rounds = Opened(), 0
+        self._opened, self._rounds = OpenedRows(), 0
         if self.correlation is not None and self.unit is Unit.EXAMPLE:
             if sample_rate is not None:
                 raise Misuse(
@@ -188,7 +188,7 @@ class DistributedDP(DistributedPlan):
         )
 
     def kind(self, run: RunFacts | None) -> Event:
-        return self._event(Plan(encoding.Grid(1.0, 2, 2.0**10, 2.0**20), 1, 1, 1))
+        return self._event(NoisePlan(encoding.Grid(1.0, 2, 2.0**10, 2.0**20), 1, 1, 1))
 
     def outlook(self, run: RunFacts) -> str | None:
         if self.unit is Unit.EXAMPLE:  # a step of noised gradients is short; many add up
@@ -197,7 +197,7 @@ class DistributedDP(DistributedPlan):
         others = math.sqrt(grid.share_variance * max(1, self.survivors(run) - 1)) * grid.step / self.clip
         return drowned(self.name, others, self.clip, run.dimension, max(1.0, run.expected))
 
-    def _step(self, plan: Plan, run: RunFacts, block: str) -> float:
+    def _step(self, plan: NoisePlan, run: RunFacts, block: str) -> float:
         return plan.grid.step * self.clip_of(run, block) / self.clip
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
@@ -272,7 +272,7 @@ class DistributedDP(DistributedPlan):
         return Contribution(np.mod(noised + half, plan.grid.modulus) - half, 1)
 
     def _client_level(
-        self, vector: NDArray[np.float64], block: str, plan: Plan, facts: RoundFacts
+        self, vector: NDArray[np.float64], block: str, plan: NoisePlan, facts: RoundFacts
     ) -> NDArray[np.int64]:
         clipped = clip_or_drop(vector, self.clip_of(facts.run, block), facts.whose).vector
         bound = self.clip / plan.grid.step
@@ -291,20 +291,22 @@ class DistributedDP(DistributedPlan):
             )
         return -exact
 
-    def _example_level(self, plan: Plan, exact: Integers, facts: RoundFacts) -> Integers:
+    def _example_level(self, plan: NoisePlan, exact: Integers, facts: RoundFacts) -> Integers:
         """An exact sum, rotated and rounded to nearest. Two sums that differ by one example
         differ by at most clip + fine step x sqrt(d) / 2, which the margin in `_example_clip` covers.
         """
         return np.rint(self._rotated(plan, exact, 1.0, facts)).astype(np.int64)
 
-    def _rotated(self, plan: Plan, exact: Integers, over: float, facts: RoundFacts) -> NDArray[np.float64]:
+    def _rotated(
+        self, plan: NoisePlan, exact: Integers, over: float, facts: RoundFacts
+    ) -> NDArray[np.float64]:
         """A sum on the fine grid divided by `over`, in steps of the coarse one, rotated."""
         shrink = self._example_clip(exact.size)
         return rotate(exact.astype(np.float64), facts.seed) * (
             self._fine_step() * shrink / over / plan.grid.step
         )
 
-    def _row(self, update: NDArray[np.float64], plan: Plan, facts: RoundFacts) -> Integers:
+    def _row(self, update: NDArray[np.float64], plan: NoisePlan, facts: RoundFacts) -> Integers:
         """The round's row of C' over this party's own last vectors: combined exactly, unrotated, then rounded once.
 
         What it keeps for coming rows is pending until this row closed, and gone if it never does. The row is taken,
@@ -349,7 +351,7 @@ class DistributedDP(DistributedPlan):
         step = self._fine_step()
         return self.clip / (rounded_bound(self.clip, dims, step) * step) * (1 - 2.0**-24)
 
-    def _share(self, plan: Plan, facts: RoundFacts) -> NDArray[np.int64]:
+    def _share(self, plan: NoisePlan, facts: RoundFacts) -> NDArray[np.int64]:
         variance = plan.grid.share_variance
         if self.noise == "gaussian":
             return discrete_gaussian(facts.random, math.sqrt(variance), plan.dims)

@@ -11,7 +11,7 @@ from typing import Any
 
 from dp import encoding
 from dp.correlated.options import Correlation
-from dp.correlated.strategy import Strategy
+from dp.correlated.strategy import StrategyMatrix
 from dp.events import DiscreteGaussianSum, Event, Relation, Skellam, Unit
 from dp.layering import PricedLayer, discrete
 from dp.mechanisms import SAMPLER_DISTANCE
@@ -22,7 +22,7 @@ from protocols.layers import RoundFacts, RunFacts, Value
 
 
 @dataclass(frozen=True)
-class Plan:
+class NoisePlan:
     """What follows from options and run, the same on every machine. grid: of the update; a further vector's steps are
     in proportion to its clip. dims: of each vector. rows: that one contribution enters. vectors: of a contribution.
     """
@@ -100,7 +100,7 @@ class DistributedPlan(PricedLayer):
             return self.rate
         return (self.correlation.bands or 1) / self.batches if self.amplify else 1.0
 
-    def _strategy(self, run: RunFacts) -> Strategy | None:
+    def _strategy(self, run: RunFacts) -> StrategyMatrix | None:
         return None if self.correlation is None else self.correlation.strategy(run.rounds)
 
     def plan(self, run: RunFacts) -> None:
@@ -117,10 +117,10 @@ class DistributedPlan(PricedLayer):
     def public(self) -> dict[str, Value]:
         return self.correlation.public(self._rounds) if self.correlation and self._rounds else {}
 
-    def _plan(self, run: RunFacts) -> Plan:
+    def _plan(self, run: RunFacts) -> NoisePlan:
         return self.calibrated(run, lambda: self._calibrated(run))
 
-    def _calibrated(self, run: RunFacts) -> Plan:
+    def _calibrated(self, run: RunFacts) -> NoisePlan:
         survivors = self.survivors(run)
         colluders = self._colluders(run)
         if survivors <= colluders:
@@ -148,12 +148,14 @@ class DistributedPlan(PricedLayer):
             run,
         )
         grid = self._grid(draft, multiplier, vectors)
-        planned = Plan(grid, dims, survivors, shares, rows, vectors)
+        planned = NoisePlan(grid, dims, survivors, shares, rows, vectors)
         if self.price.noise_multiplier is None and self.noise == "skellam":
             planned = self._skellam_plan(planned, draft, multiplier, run)
         return planned
 
-    def _skellam_plan(self, planned: Plan, draft: encoding.Demand, multiplier: float, run: RunFacts) -> Plan:
+    def _skellam_plan(
+        self, planned: NoisePlan, draft: encoding.Demand, multiplier: float, run: RunFacts
+    ) -> NoisePlan:
         """Skellam noise costs a little more, the more the coarser the grid: raise the multiplier until the
         chosen grid keeps the price."""
         while True:
@@ -195,11 +197,11 @@ class DistributedPlan(PricedLayer):
         expected = self.rate * self.examples
         return min(self.examples, expected + 10 * math.sqrt(expected) + 100)
 
-    def _skellam(self, plan: Plan, multiplier: float) -> Event:
+    def _skellam(self, plan: NoisePlan, multiplier: float) -> Event:
         variance = (multiplier * plan.grid.sensitivity) ** 2 * plan.vectors
         return self._event(replace(plan, grid=replace(plan.grid, share_variance=variance / plan.shares)))
 
-    def _event(self, plan: Plan) -> Event:
+    def _event(self, plan: NoisePlan) -> Event:
         """The account's view of one round: the guaranteed least noise."""
         grid, dims = plan.grid, plan.vectors * plan.dims * plan.rows
         moved = grid.sensitivity * math.sqrt(plan.vectors)
@@ -218,6 +220,6 @@ class DistributedPlan(PricedLayer):
         total = grid.share_variance * plan.shares
         return Skellam(l1=l1_bound(moved, dims), l2=moved, variance=total, **common)
 
-    def _row_event(self, plan: Plan, facts: RoundFacts) -> Event:
+    def _row_event(self, plan: NoisePlan, facts: RoundFacts) -> Event:
         event = self._event(plan)
         return event if self.correlation is None else self.correlation.row(event, facts)

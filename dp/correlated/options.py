@@ -10,7 +10,7 @@ import numpy as np
 
 from dp.correlated.attendance import Attendance
 from dp.correlated.patterns import dearest
-from dp.correlated.strategy import Strategy, optimised
+from dp.correlated.strategy import StrategyMatrix, optimised
 from dp.events import CorrelatedRow, Event
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.layers import RoundFacts, RunFacts, Value
@@ -51,7 +51,7 @@ class Correlation:
         if not 0 <= self.momentum < 1:
             raise Misuse(f"expected momentum in [0, 1), got {self.momentum}")
 
-    def strategy(self, rounds: int) -> Strategy:
+    def strategy(self, rounds: int) -> StrategyMatrix:
         """C' of a run of so many rows."""
         return optimised(rounds, self.bands or min(self.separation, USUAL_BANDS), self.momentum)
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from dp.calibration import scale_for
 from dp.correlated.patterns import dearest, sensitivity
-from dp.correlated.strategy import Strategy, gain, optimised
+from dp.correlated.strategy import StrategyMatrix, gain, optimised
 from dp.events import Event, Gaussian, Relation, Unit
 from protocols.errors import Misuse
 from protocols.guarantee import rounded_up
@@ -39,7 +39,7 @@ class Banded:
             raise Misuse(f"expected rounds, separation, participations and bands >= 1, got {self}")
 
     @property
-    def strategy(self) -> Strategy:
+    def strategy(self) -> StrategyMatrix:
         return optimised(self.rounds, self.bands or self.separation, self.momentum, self.decay)
 
     @property

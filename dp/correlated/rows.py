@@ -14,7 +14,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from dp.correlated.strategy import Strategy
+from dp.correlated.strategy import StrategyMatrix
 from protocols.errors import Misuse
 
 Floats = NDArray[np.float64]
@@ -22,7 +22,7 @@ Integers = NDArray[np.int64]
 LIMIT = 2.0**62
 
 
-def combined(strategy: Strategy, row: int, kept: Mapping[int, Integers]) -> Integers:
+def combined(strategy: StrategyMatrix, row: int, kept: Mapping[int, Integers]) -> Integers:
     """y_row over the vectors of `kept` (int64, alike in length), by row; `row` itself among them or not.
 
     Raises Misuse where a sum could leave int64: nothing wraps.
@@ -39,7 +39,7 @@ def combined(strategy: Strategy, row: int, kept: Mapping[int, Integers]) -> Inte
     return total
 
 
-def decoded(strategy: Strategy, row: int, opened: Floats, known: Mapping[int, Floats]) -> Floats:
+def decoded(strategy: StrategyMatrix, row: int, opened: Floats, known: Mapping[int, Floats]) -> Floats:
     """x_row from z_row (float64) and the rows decoded before, by row."""
     left = np.array(opened, np.float64)
     for j, x in known.items():
@@ -50,7 +50,7 @@ def decoded(strategy: Strategy, row: int, opened: Floats, known: Mapping[int, Fl
 
 
 @dataclass
-class Opened:
+class OpenedRows:
     """What a server keeps of the rows it opened, as long as later ones need it. exact: the sums themselves where the
     server adds the noise: as secret as they are. known: what was decoded. scope: the run whose rows they are.
     """
@@ -69,7 +69,9 @@ class Opened:
         self.scope = scope or self.scope
         return self
 
-    def take(self, strategy: Strategy, row: int, opened: Floats, exact: Integers | None = None) -> Floats:
+    def take(
+        self, strategy: StrategyMatrix, row: int, opened: Floats, exact: Integers | None = None
+    ) -> Floats:
         """Return x_row, and keep it (and the exact sum) for the next bands - 1 rows."""
         found = decoded(strategy, row, opened, self.known)
         for kept, new in ((self.known, found), (self.exact, exact)):

@@ -24,7 +24,7 @@ FEWEST_BITS, MOST_BITS = 4, 16
 
 
 @dataclass(frozen=True)
-class Strategy:
+class StrategyMatrix:
     """C' over `rounds` rows: C'[t, j] is coefficients[t - j] within the band, else 0. The first coefficient is > 0.
 
     strategy = optimised(rounds=100, bands=10)
@@ -82,7 +82,7 @@ def error(bands: Floats, workload: Floats) -> float:
     return math.sqrt(_squares(bands, workload)[0] * float(bands @ bands) / len(workload))
 
 
-def gain(strategy: Strategy, momentum: float = 0.0, decay: float = 1.0) -> float:
+def gain(strategy: StrategyMatrix, momentum: float = 0.0, decay: float = 1.0) -> float:
     """Error over that of independent noise at the same price: a participation costs as much in either."""
     workload = series(strategy.rounds, momentum, decay)
     return error(np.array(strategy.coefficients, float), workload) / error(np.ones(1), workload)
@@ -108,7 +108,7 @@ def real(rounds: int, bands: int, momentum: float = 0.0, decay: float = 1.0) -> 
 
 
 @lru_cache(maxsize=64)
-def optimised(rounds: int, bands: int, momentum: float = 0.0, decay: float = 1.0) -> Strategy:
+def optimised(rounds: int, bands: int, momentum: float = 0.0, decay: float = 1.0) -> StrategyMatrix:
     """The integer strategy of the fewest bits that loses less than `LOSS` of the best real one.
 
     rounds: rows of the plan. bands: >= 1; more than the rounds count as those. Raises Misuse for what is out of range.
@@ -125,7 +125,7 @@ def optimised(rounds: int, bands: int, momentum: float = 0.0, decay: float = 1.0
         found = min(candidates, key=lambda made: error(made, workload))
         if error(found, workload) < wanted:
             break
-    return Strategy(tuple(int(c) for c in found), rounds)
+    return StrategyMatrix(tuple(int(c) for c in found), rounds)
 
 
 def _squares(bands: Floats, workload: Floats) -> tuple[float, Floats]:

@@ -29,13 +29,17 @@ _CALLED = tuple(key for key in _OWN if key.endswith("_hooks"))
 _HELD = ("training", "_parameters", "_buffers", "_modules", *_CALLED)
 """Those that a module outside the model is compared by."""
 _WORDS = (
-    str | bytes | bool | int | None | Enum | type | slice | range | PurePath | np.dtype | torch.dtype | torch.device
+    str, bytes, bool, int, type(None), Enum, type, slice, range, PurePath, np.dtype, torch.dtype, torch.device
 )  # fmt: skip
 """What never changes and is equal to its like."""
-_NUMBERS = float | complex | np.generic
+_PLAIN = frozenset((str, bytes, bool, int, type(None), torch.dtype, torch.device))
+"""Words of exactly these classes have nothing behind them."""
+_FIXED = (*_WORDS, float, complex, np.generic)
 _CONTAINERS = (Mapping, list, tuple, deque, set, frozenset)
 _EXACTLY = (dict, list, tuple, deque, set, frozenset, bytearray, np.ndarray, OrderedDict, defaultdict)
 """Whose contents are put back; exactly these classes."""
+_ENGINES = ("torch.optim", "torch.utils.data", "torch.autograd", "torch.distributed", "torch.profiler")
+"""Parts of torch whose objects a loop runs by; the results of its operations and its distributions are looked into."""
 _LOOPS = ("torch", "lightning", "pytorch_lightning", "lightning_fabric", "transformers", "accelerate")
 MACHINERY = frozenset((*_LOOPS, "opacus", "logging"))
 """Packages whose objects a loop runs by (a Trainer that a module holds): they are not looked into."""
@@ -182,11 +186,10 @@ def _remembers(hook: Any) -> bool:
 def _machinery(value: Any) -> bool:
     if isinstance(value, MethodType):
         return _machinery(value.__self__)
-    lent = isinstance(value, FunctionType) and str(value.__module__).startswith(
-        "fl.adapters."
-    )  # for its Trainer
-    return lent or (
-        _made(value) in MACHINERY and not isinstance(value, torch.Tensor | nn.Module | torch.Size)
+    for_trainer = isinstance(value, FunctionType) and str(value.__module__).startswith("fl.adapters.")
+    made = _made(value)
+    return for_trainer or (
+        type(value).__module__.startswith(_ENGINES) if made == "torch" else made in MACHINERY
     )
 
 
@@ -206,12 +209,14 @@ def leaves(value: Any, own: frozenset[int] = frozenset(), copies: bool = True) -
     waiting, seen, alive = [value], dict[int, int](), list[Any]()  # an id is of an object that lives
     while waiting:
         each = waiting.pop()
-        if id(each) in own or isinstance(each, It):
+        if type(each) in _PLAIN:
+            found.append((type(each), each))
+        elif id(each) in own or isinstance(each, It):
             found.append(each if isinstance(each, It) else It(each))
         elif id(each) in seen:
             found.append(("again", seen[id(each)]))
         else:
-            if not isinstance(each, _WORDS | _NUMBERS):
+            if not isinstance(each, _FIXED):
                 seen[id(each)] = len(found)
                 alive.append(each)
             found += [_leaf(each, copies)] if _restored(each) else [_leaf(each, copies), It(each)]
@@ -221,10 +226,8 @@ def leaves(value: Any, own: frozenset[int] = frozenset(), copies: bool = True) -
 
 def _restored(value: Any) -> bool:
     """Whether a copy can stand in a value's place: it is a value, or a container of exactly a usual kind."""
-    fixed = isinstance(value, _WORDS | _NUMBERS | tuple | frozenset)
-    usual = type(value) in _EXACTLY or _dense(value)
     return (
-        (fixed or usual)
+        (type(value) in _EXACTLY or _dense(value) or isinstance(value, (*_FIXED, tuple, frozenset)))
         and not _attributes(value)
         and not (isinstance(value, np.ndarray) and value.dtype.hasobject)
     )
@@ -253,7 +256,7 @@ def _leaf(value: Any, copies: bool) -> Any:
         case torch.Tensor():
             return _tensor(value, copies)
         case set() | frozenset():
-            return kind, len(value), frozenset(each for each in value if isinstance(each, _WORDS | float))
+            return kind, len(value), frozenset(each for each in value if isinstance(each, (*_WORDS, float)))
         case _ if isinstance(value, _CONTAINERS):
             return kind, len(value)
         case _ if isinstance(value, _WORDS):
@@ -274,6 +277,8 @@ def _reached(value: Any) -> list[Any]:
         return []
     found: list[Any] = []
     match value:
+        case torch.Tensor():
+            pass
         case MethodType():
             found += [value.__self__, value.__func__]
         case BuiltinMethodType():
@@ -285,7 +290,7 @@ def _reached(value: Any) -> list[Any]:
         case np.ndarray() if value.dtype.hasobject:
             found += list(value.flat)
         case set() | frozenset():
-            found += sorted((each for each in value if not isinstance(each, _WORDS | float)), key=id)
+            found += sorted((each for each in value if not isinstance(each, (*_WORDS, float))), key=id)
         case Mapping():
             found += [*value.keys(), *value.values()]
         case _ if isinstance(value, _CONTAINERS):
@@ -296,15 +301,18 @@ def _reached(value: Any) -> list[Any]:
 
 def _attributes(value: Any) -> dict[str, Any]:
     """The attributes of an object of its own, without what gradients of examples are hung on it as."""
-    found = {}
-    if not isinstance(value, type | ModuleType | Enum):
-        with suppress(Exception):  # of a user's class anything may be raised
-            found = dict(vars(value))
-    counts = (
-        {"max_batch_len"} if type(value).__module__.startswith("opacus") else set()
-    )  # padded rows, in each call
-    hung = _HUNG if isinstance(value, torch.Tensor) else counts
-    return {key: each for key, each in found.items() if key not in hung}
+    if isinstance(value, (type, ModuleType, Enum)):
+        return {}
+    try:
+        found = vars(value)
+        if isinstance(value, torch.Tensor):
+            return {key: each for key, each in found.items() if key not in _HUNG}
+        counts = (
+            {"max_batch_len"} if type(value).__module__.startswith("opacus") else set()
+        )  # padded rows, in each call
+        return {key: each for key, each in found.items() if key not in counts}
+    except Exception:  # of a user's class anything may be raised
+        return {}
 
 
 def _foreign(seen: Iterable[Any]) -> bool:

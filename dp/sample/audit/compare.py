@@ -24,7 +24,7 @@ Gradients = dict[str, torch.Tensor]
 
 
 @dataclass(frozen=True)
-class Verdict:
+class ParameterVerdict:
     """One parameter: "sound", "not checked" (every gradient was zero), "frozen", "unused" or "refused", why, and the
     largest error seen, as a share of an example's whole gradient."""
 
@@ -121,17 +121,19 @@ class Comparison:
         floor = float(self._lengths.max()) * 1e-6 + 1e-30
         return float((apart / self._lengths.clamp(min=floor)).max())
 
-    def verdict(self, name: str, errors: dict[str, float], fault: str) -> Verdict:
+    def verdict(self, name: str, errors: dict[str, float], fault: str) -> ParameterVerdict:
         """What is said of one parameter."""
         if name not in self._named:
-            return Verdict(name, "frozen")
+            return ParameterVerdict(name, "frozen")
         if name not in self._used:
-            return Verdict(name, "unused", "the loss does not reach it, noise would: freeze it, or use it")
+            return ParameterVerdict(
+                name, "unused", "the loss does not reach it, noise would: freeze it, or use it"
+            )
         error = errors[name]
         if not fault and name not in self.mixed and error <= self.most:
             moves = bool(self.rows[name].any())
-            return Verdict(name, *(("sound", "") if moves else ("not checked", STILL)), error)
-        return Verdict(name, "refused", fault or self._why(name, error), error)
+            return ParameterVerdict(name, *(("sound", "") if moves else ("not checked", STILL)), error)
+        return ParameterVerdict(name, "refused", fault or self._why(name, error), error)
 
     def _why(self, name: str, error: float) -> str:
         if self._random:

@@ -15,7 +15,7 @@ from torch import nn
 from torch.utils.data import DataLoader, Subset
 
 from dp.sample.audit.adversary import movement
-from dp.sample.audit.compare import STILL, Verdict
+from dp.sample.audit.compare import STILL, ParameterVerdict
 from dp.sample.audit.given import LossStep, loader_of
 from dp.sample.audit.probe import Probed
 from dp.sample.audit.steady import steady
@@ -44,14 +44,14 @@ class Mode:
     status: str
     reason: str = ""
     moved: float | None = None
-    verdicts: tuple[Verdict, ...] = ()
+    verdicts: tuple[ParameterVerdict, ...] = ()
     reduction: str = "mean"
     seconds: float = 0.0
 
 
 @dataclass(frozen=True)
 class Parameter:
-    """One parameter in the mode that was asked for. status: as `Verdict`'s. modules: that hold it (several: tied).
+    """One parameter in the mode asked for. status: as `ParameterVerdict`'s. modules: that hold it (several: tied).
     layouts: where the examples lie in each call's input. errors: mode -> distance from single examples, as a
     share of an example's gradient."""
 
@@ -66,7 +66,7 @@ class Parameter:
 @dataclass(frozen=True)
 class ExampleAudit:
     """What an audit of one model, loss and data found. gradients: the mode that decides. bound: a measured lower
-    bound (`dp.sample.audit.canaries`), if one was asked for."""
+    bound (`dp.sample.audit.canary_run`), if one was asked for."""
 
     gradients: str
     clip: float
@@ -199,7 +199,7 @@ class Bench:
         """The clipped sum over all examples of `data`, as one private step without noise makes it; random numbers are
         held still, as in the check: in training they are secret, and alike in distribution for both neighbours."""
         loader = DataLoader(data, batch_size=len(data), collate_fn=self.loader.collate_fn)
-        engine, attached = self._begun(name, loader, _Still(self._trained(), lr=1.0), probed)
+        engine, attached = self._begun(name, loader, _NoSteps(self._trained(), lr=1.0), probed)
         optimizer, seen = attached.optimizer, list[torch.Tensor]()
         released = optimizer.add_noise
 
@@ -234,7 +234,7 @@ class Bench:
             bad = next(
                 (f"{m}: {why}" for m, why in refused.items() if name.startswith(m + ".")), decided.reason
             )
-            verdict = found.get(name, Verdict(name, "refused" if p.requires_grad else "frozen", bad))
+            verdict = found.get(name, ParameterVerdict(name, "refused" if p.requires_grad else "frozen", bad))
             layouts = tuple(f"{m}: {each}" for m in modules for each in calls.get(m, ()))
             errors = {m.name: v.error for m in modes for v in m.verdicts if v.name == name}
             made.append(Parameter(name, verdict.status, verdict.reason, modules, layouts, errors))
@@ -248,7 +248,7 @@ class Bench:
         return held
 
 
-class _Still(torch.optim.SGD):
+class _NoSteps(torch.optim.SGD):
     """Moves nothing."""
 
     def step(self, closure: Any = None) -> Any:

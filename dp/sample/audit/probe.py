@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from dp.sample.audit.compare import MIXED, Comparison, Gradients, Verdict, apart, tolerance
+from dp.sample.audit.compare import MIXED, Comparison, Gradients, ParameterVerdict, apart, tolerance
 from dp.sample.audit.steady import DRAWS, steady
 from dp.sample.errors import NonFiniteGradient, NotPerExample, UnaccountedStep
 from dp.sample.expanded import Expanded
@@ -45,7 +45,7 @@ class Probed:
 
     layouts: Layouts
     reduction: str
-    verdicts: tuple[Verdict, ...]
+    verdicts: tuple[ParameterVerdict, ...]
     size: int
     constants: Memory = field(default_factory=dict)
 
@@ -173,7 +173,7 @@ class Probe:
                 if self._holds(module, name)
             }
             verdicts = tuple(
-                Verdict(v.name, "refused", why[v.name], v.error)
+                ParameterVerdict(v.name, "refused", why[v.name], v.error)
                 if v.status in ("sound", "not checked") and v.name in why
                 else v
                 for v in probed.verdicts

@@ -36,7 +36,7 @@ DELTA, ALARM = 1e-10, 1e-3
 
 
 @dataclass(frozen=True)
-class Plan:
+class CanaryRun:
     """A run to come: canaries and other examples, private steps at a rate and a noise multiplier."""
 
     model: nn.Module
@@ -96,8 +96,8 @@ def estimate(
     gradients: str = "hooks",
     clip: float = 1.0,
     canaries: int = 100,
-) -> Plan:
-    """Plan a run and time one example's gradient. Arguments as for `per_example`.
+) -> CanaryRun:
+    """CanaryRun a run and time one example's gradient. Arguments as for `per_example`.
 
     canaries: at least 10. The run is accounted at an epsilon of about 1.2, which a loop without clip or noise refutes;
     a sound loop is refuted with probability `ALARM`. Raises Misuse for fewer canaries.
@@ -117,10 +117,10 @@ def estimate(
         Clipping(clip, gradients=gradients),
         single * STEPS * (canaries + len(others)) * (1 + RATE),
     )
-    return Plan(model, step, loader.collate_fn, made, others, clipping, max(4, canaries // 3), work)
+    return CanaryRun(model, step, loader.collate_fn, made, others, clipping, max(4, canaries // 3), work)
 
 
-def lower_bound(plan: Plan) -> Bound:
+def lower_bound(plan: CanaryRun) -> Bound:
     """Train once and guess. The model's parameters are put back. Raises what the loop raises."""
     began, source = time.perf_counter(), SystemRandom()
     inside = (np.frombuffer(source.bytes(len(plan.canaries)), dtype=np.uint8) & 1).astype(bool)
@@ -137,7 +137,7 @@ def lower_bound(plan: Plan) -> Bound:
     return Bound(_stated(plan), audit, time.perf_counter() - began)
 
 
-def _stated(plan: Plan) -> float:
+def _stated(plan: CanaryRun) -> float:
     layer = SampleDP(noise_multiplier=MULTIPLIER)
     dims = sum(p.numel() for p in plan.model.parameters() if p.requires_grad)
     run = RunFacts(1, 1, 1, dimension=dims, delta=DELTA)
@@ -158,7 +158,7 @@ class _Watching(torch.optim.SGD):
         super().step()
 
 
-def _trained(plan: Plan, inside: NDArray[np.bool_], source: SecureRandom) -> _Watching:
+def _trained(plan: CanaryRun, inside: NDArray[np.bool_], source: SecureRandom) -> _Watching:
     examples = [each for each, taken in zip(plan.canaries, inside, strict=True) if taken] + plan.others
     watching = _Watching([p for p in plan.model.parameters() if p.requires_grad])
     engine = ClientEngine(plan.clipping, MULTIPLIER, RATE, STEPS, random=source)
@@ -176,7 +176,7 @@ def _trained(plan: Plan, inside: NDArray[np.bool_], source: SecureRandom) -> _Wa
     return watching
 
 
-def _scores(plan: Plan, seen: _Watching) -> NDArray[np.float64]:
+def _scores(plan: CanaryRun, seen: _Watching) -> NDArray[np.float64]:
     """Each canary's share in what every step released, by ridge regression on all clipped gradients."""
     trained = [p for p in plan.model.parameters() if p.requires_grad]
     scores = np.zeros(len(plan.canaries))
@@ -193,7 +193,7 @@ def _scores(plan: Plan, seen: _Watching) -> NDArray[np.float64]:
     return scores
 
 
-def _clipped(plan: Plan, example: Any) -> torch.Tensor:
+def _clipped(plan: CanaryRun, example: Any) -> torch.Tensor:
     row = _gradient(plan.model, plan.step, plan.collate([example]))
     return row * min(1.0, plan.clipping.start / max(float(row.norm()), 1e-30))
 
