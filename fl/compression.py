@@ -30,8 +30,15 @@ class Compression(PrivacyLayer):
     def describe(self) -> str:
         return f"{self.name}: fewer bytes, no privacy: what is left out stays at its client and is sent later"
 
-    def _takes(self, given: Signal) -> Signal:
-        """Return what is given, without bounds that a residual breaks. Raises StackError behind a clip."""
+    def _takes(self, given: Signal, facts: RoundFacts) -> Signal:
+        """Return what is given, without bounds that a residual breaks. Raises StackError behind a clip, and behind
+        another compression, whose coordinates mean something else in every round.
+        """
+        if given.dimension not in (0, facts.run.dimension):
+            raise StackError(
+                f"{self.name} keeps what it does not send of an update's {facts.run.dimension} coordinates, and a "
+                f"layer before it sends {given.dimension} numbers: take one kind of compression"
+            )
         if given.kind != "real" or given.l2 is not None:
             raise StackError(
                 f"{self.name} adds what earlier rounds left out, so it takes floats that no layer clipped: "

@@ -30,8 +30,9 @@ SPLITS = {
     "two classes": "class i and another at random",
     "small, two classes": "classes:per_client=2",
 }
-TWO = {"fedavg": (1.0, 0.1), "scaffold": (1.0, 0.1), "scaffold, as published": (1.0,)}
+TWO = {"fedavg": (1.0, 0.1), "scaffold": (1.0, 0.3, 0.1), "scaffold, as published": (1.0,)}
 """Methods over two classes per party, with the factors on the local step size."""
+STEPS = {1.0: "", 0.3: ", steps of a third", 0.1: ", small steps"}
 SMALL_EXAMPLES, SMALL_RATE = 6000, 0.1
 
 
@@ -46,8 +47,7 @@ class Cell(NamedTuple):
 
     @property
     def name(self) -> str:
-        small = ", small steps" if self.steps < 1 else ""
-        return f"{self.split}, {self.method}{small}, {self.rounds} rounds, seed {self.seed}"
+        return f"{self.split}, {self.method}{STEPS[self.steps]}, {self.rounds} rounds, seed {self.seed}"
 
     @property
     def small(self) -> bool:

@@ -6,6 +6,9 @@ What does not belong here: arms, settings.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 import torch
 from torch import nn
@@ -52,15 +55,12 @@ class AsPublished(Scaffold):
 class _BesideMomentum(Steering):
     """Neither the term nor what is counted goes through the momentum."""
 
-    def _count(self) -> None:
-        for at, group in enumerate(self.optimizer.param_groups):
-            self.reach[at] += float(group["lr"])
+    def _count(self, at: int, place: int, group: Mapping[str, Any]) -> None:
+        self.reach[at][place] += float(group["lr"])
 
-    @torch.no_grad()
-    def _add(self) -> None:
-        for group, shifts in zip(self.optimizer.param_groups, self._shift or (), strict=True):
-            for p, shift in zip(group["params"], shifts, strict=True):
-                p.sub_(shift, alpha=float(group["lr"]))
+    def _add(self, at: int, place: int, p: torch.Tensor) -> None:
+        if self._shift is not None and (shift := self._shift[at][place]) is not None:
+            p.sub_(shift, alpha=float(self.optimizer.param_groups[at]["lr"]))
 
 
 def network(side: int, classes: int) -> nn.Module:

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from fl.round import Count, Mean
 from fl.round.buffers import Buffers
+from protocols.errors import Misuse
 from protocols.layers import Block, Compute, LocalTask, RoundFacts, RunFacts, Value
 
 Floats = NDArray[np.float64]
@@ -74,6 +75,16 @@ class Strategy:
 
     def require(self, optimizer: Any) -> None:
         """Raises Misuse, before round 1, for a client's optimizer that the strategy's equations do not describe."""
+        if self.steers:
+            self.require_descent(optimizer)
+
+    def require_descent(self, optimizer: Any) -> None:
+        """Raises Misuse for an optimizer that goes uphill, where a term would point away."""
+        if any(group.get("maximize") for group in getattr(optimizer, "param_groups", ())):
+            raise Misuse(
+                f"{self.name} adds a term to the gradient of a loss that is minimised, and the optimizer has "
+                "maximize=True: minimise the negative"
+            )
 
     def plan(self, run: RunFacts) -> None:
         """Hear of the planned run, before its first round (after `require`, before `restore`), with how many clients

@@ -42,6 +42,9 @@ class Ditto(FedAvg):
             raise Misuse(f"expected strength >= 0 and epochs >= 1, got {strength} and {epochs}")
         self.strength, self.epochs = strength, epochs
 
+    def require(self, optimizer: Any) -> None:
+        self.require_descent(optimizer)
+
     def local(self, compute: Compute, facts: RoundFacts) -> Compute:
         def both(task: LocalTask) -> dict[str, float]:
             shown, fresh = _values(task), deepcopy(task.optimizer.state_dict())

@@ -1,6 +1,6 @@
 """FedNova (Wang et al., NeurIPS 2020, equation 8): clients that take more steps do not count for more.
 
-    client:  d_i = (y_i - x) / a_i                a_i: |a|_1 of its steps (`Steering.reach` over the first step's size)
+    client:  d_i = (y_i - x) / a_i                a_i: |a|_1 of its steps (`Steering.steps`)
     server:  tau = sum of p_i a_i,   x <- x + server_lr tau sum of p_i d_i
 
 p_i: the client's share of all examples, 1/|S| unweighted. What travels is s d_i, for a public s: the tau of the round
@@ -53,6 +53,7 @@ class FedNova(FedAvg):
         self._scale = float(usual if tau is None else tau)
 
     def require(self, optimizer: Any) -> None:
+        super().require(optimizer)
         require_sgd("FedNova", optimizer)
 
     def blocks(self, dimension: int) -> tuple[Block, ...]:
@@ -64,12 +65,10 @@ class FedNova(FedAvg):
         return {STEPS: self._scale}
 
     def begin(self, task: LocalTask, facts: RoundFacts) -> None:
-        groups = task.optimizer.param_groups
-        task.noted["unit"] = groups[0]["lr"] / (1 - (groups[0].get("momentum") or 0.0))
         task.noted["steering"] = Steering(task)
 
     def extras(self, task: LocalTask, difference: Floats, reported: Reported, facts: RoundFacts) -> Extras:
-        took = task.noted["steering"].reach[0] / task.noted["unit"]
+        took = task.noted["steering"].steps()
         if took > self.max_steps and not task.broken_is_zero:  # else the layer clips what is told of it
             raise Misuse(f"max_steps: a client took {took:.4g} steps, expected {self.max_steps} at most")
         scale = facts.number_for(self.name, STEPS, self._scale) / took if took else 0.0

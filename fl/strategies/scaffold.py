@@ -59,6 +59,7 @@ class Scaffold(FedAvg):
         self._c: Floats | None = None
 
     def require(self, optimizer: Any) -> None:
+        super().require(optimizer)
         require_sgd("Scaffold", optimizer)
 
     def plan(self, run: RunFacts) -> None:

@@ -32,9 +32,10 @@ class Steering:
     task: as the client begins with it, before any layer. pull: >= 0. shift: float64 [d] in the order of what is sent,
     None for none. Hooks stay: a task and its optimizer are made anew each round.
 
-    reach: of SGD, by group of parameters: the sum over all steps' gradients of what each moves the weights by. It is
-    the sum of step sizes without momentum; with momentum m and K steps of lr the paper's |a|_1 times lr (Wang et al.,
-    NeurIPS 2020, section 4: lr (K - m (1 - m^K) / (1 - m)) / (1 - m)).
+    reach: of SGD, by group and parameter: the sum over all gradients that the parameter had of what each moves it by.
+    It is the sum of step sizes without momentum; with momentum m and K steps of lr the paper's |a|_1 times lr (Wang et
+    al., NeurIPS 2020, section 4: lr (K - m (1 - m^K) / (1 - m)) / (1 - m)). A step in which a parameter has no gradient
+    leaves it as it is, momentum included, and is not counted.
     """
 
     def __init__(self, task: LocalTask, pull: float = 0.0, shift: Floats | None = None) -> None:
@@ -47,12 +48,22 @@ class Steering:
         if shift is not None:
             pairs = [zip(g["params"], at, strict=True) for g, at in zip(groups, self._slices, strict=True)]
             self._shift = [[_like(shift[at], p) if at else None for p, at in pair] for pair in pairs]
-        self.reach, self._speed = [0.0] * len(groups), [0.0] * len(groups)
+        self.reach, self._speed = ([[0.0] * len(g["params"]) for g in groups] for _ in range(2))
+        self._first = [0.0] * len(groups)
         self.optimizer.register_step_pre_hook(self._before)
 
     def moved(self, size: int) -> NDArray[np.bool_]:
         """Return which of a flat vector's coordinates (bool [d]) the steps moved."""
         return self._over(np.ones(size)) > 0
+
+    def steps(self) -> float:
+        """Return |a|_1 of the first group of parameters that moves, in its first step's size over what momentum makes
+        of it: the number of steps, where all are alike; 0 where none moves.
+        """
+        for group, first, reach in zip(self.optimizer.param_groups, self._first, self.reach, strict=True):
+            if first:
+                return max(reach) * (1 - (group.get("momentum") or 0.0)) / first
+        return 0.0
 
     def mean_gradient(self, difference: Floats) -> Floats:
         """Return minus a difference over the reach of the steps (float64 [d]): the mean of the gradients that the steps
@@ -62,9 +73,9 @@ class Steering:
 
     def _over(self, vector: Floats) -> Floats:
         found = np.zeros_like(vector)
-        for slices, reach in zip(self._slices, self.reach, strict=True):
-            for at in slices if reach else ():
-                if at is not None:
+        for slices, reaches in zip(self._slices, self.reach, strict=True):
+            for at, reach in zip(slices, reaches, strict=True):
+                if at is not None and reach:
                     found[at] = vector[at] / reach
         return found
 
@@ -79,37 +90,40 @@ class Steering:
 
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
         """A closure, `step(closure)`, makes the gradient within the step: then the term joins there."""
-        self._count()
         own, *given = args
         closure = given[0] if given else kwargs.get("closure")
         if closure is None:
-            return self._add()
+            return self._steer()
 
         def steered() -> Any:
             loss = closure()
-            self._add()
+            self._steer()
             return loss
 
         return (own, steered), {}
 
-    def _count(self) -> None:
-        for at, group in enumerate(self.optimizer.param_groups):
-            momentum = float(group.get("momentum") or 0.0)
-            fresh = 1.0 - float(group.get("dampening") or 0.0) if momentum and self._speed[at] else 1.0
-            self._speed[at] = momentum * self._speed[at] + fresh
-            moved = 1.0 + momentum * self._speed[at] if group.get("nesterov") else self._speed[at]
-            self.reach[at] += float(group.get("lr", 0.0)) * moved
-
     @torch.no_grad()
-    def _add(self) -> None:
+    def _steer(self) -> None:
         for at, group in enumerate(self.optimizer.param_groups):
             for place, p in enumerate(group["params"]):
-                if p.grad is None:
-                    continue
-                if self._starts is not None:
-                    p.grad.add_(p - self._starts[at][place], alpha=self.pull)
-                if self._shift is not None and (shift := self._shift[at][place]) is not None:
-                    p.grad.add_(shift)
+                if p.grad is not None:
+                    self._count(at, place, group)
+                    self._add(at, place, p)
+
+    def _count(self, at: int, place: int, group: Mapping[str, Any]) -> None:
+        lr, momentum = float(group.get("lr", 0.0)), float(group.get("momentum") or 0.0)
+        before = self._speed[at][place]
+        fresh = 1.0 - float(group.get("dampening") or 0.0) if momentum and before else 1.0
+        speed = self._speed[at][place] = momentum * before + fresh
+        self.reach[at][place] += lr * (1.0 + momentum * speed if group.get("nesterov") else speed)
+        self._first[at] = self._first[at] or lr
+
+    def _add(self, at: int, place: int, p: torch.Tensor) -> None:
+        assert p.grad is not None
+        if self._starts is not None:
+            p.grad.add_(p - self._starts[at][place], alpha=self.pull)
+        if self._shift is not None and (shift := self._shift[at][place]) is not None:
+            p.grad.add_(shift)
 
 
 def _places(task: LocalTask) -> dict[int, slice]:

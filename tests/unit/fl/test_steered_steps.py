@@ -1,0 +1,72 @@
+"""Odd local steps under strategies that steer them: parameters without a gradient, an optimizer that maximises, a
+warm-up from nothing.
+"""
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch.utils.data import DataLoader, TensorDataset
+
+from fl import IFCA, Ditto, FedDyn, Federation, FedNova, FedProx, Scaffold
+from protocols.errors import Misuse
+from tests.toys.squares import federation, problem, sgd, train, weights
+
+TASKS = ((True, 1.0, 1.0), (True, 3.0, 2.0), (True, 0.5, 6.0), (False, 1.0, 3.0), (False, 2.0, 1.0))
+"""Whether a client's examples use the first of two parameters, their curvature, and their optimum."""
+
+
+class Heads(torch.nn.Module):
+    """A parameter for each of two tasks; examples of the one give the other's no gradient at all."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.heads = torch.nn.ParameterList(torch.zeros(1, dtype=torch.float64) for _ in range(2))
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.heads[0 if x[0, 0] > 0 else 1] * x[:, 1:]
+
+
+def heads(strategy: Any) -> Federation:
+    loaders = []
+    for first, curvature, goal in TASKS:
+        x = torch.tensor([[float(first), curvature**0.5]] * 4, dtype=torch.float64)
+        loaders.append(DataLoader(TensorDataset(x, x[:, 1:] * goal), batch_size=4))
+    given: dict[str, Any] = {"criterion": torch.nn.MSELoss, "train": train, "metrics": (), "local_epochs": 5}
+    return Federation(Heads, loaders, strategy=strategy, optimizer=sgd(0.05), bits=32, range=16.0, **given)
+
+
+@pytest.mark.parametrize("strategy", [Scaffold(1, 100.0), Scaffold(2, 100.0), FedDyn(1.0)])
+def test_who_never_uses_a_parameter_does_not_move_its_optimum(strategy: Any) -> None:
+    """SCAFFOLD's option 2 took a step without a gradient for one along c - c_i: it ended at 1.18 and .56."""
+    run = heads(strategy)
+    run.fit(150)
+    found = [float(head) for head in run.model.heads]
+    np.testing.assert_allclose(found, [(1 + 6 + 3) / 4.5, (3 + 2) / 3], atol=1e-3)
+
+
+@pytest.mark.parametrize("strategy", [Scaffold(2), FedDyn(), FedProx(0.1), FedNova(), Ditto()])
+def test_an_optimizer_that_maximises_is_refused(strategy: Any) -> None:
+    with pytest.raises(Misuse, match="maximize=True: minimise the negative"):
+        federation(problem(), strategy, optimizer=sgd(0.05, maximize=True)).fit(1)
+
+
+@pytest.mark.parametrize("options", [{}, {"tau": 3.0}])
+def test_fednova_counts_from_the_first_step_of_any_size(options: dict[str, Any]) -> None:
+    def warm(optimizer: Any) -> Any:
+        return torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: min(1.0, step / 2))
+
+    given: dict[str, Any] = {"scheduler": warm, "scheduler_per": "epoch", "local_epochs": 4}
+    run = federation(problem(), FedNova(usual=3.0, **options), **given)
+    run.fit(3)
+    assert np.linalg.norm(weights(run)) > 0.1
+
+
+def test_ifca_chooses_by_the_users_criterion_also_where_labels_are_numbers() -> None:
+    kinds = [(x, y) for x, y in problem((12,) * 6)]
+    data = [(x, x @ np.array([1.0, -1.0, 0.5]) * (1 if i < 3 else -1)) for i, (x, _) in enumerate(kinds)]
+    run = federation(data, IFCA(2, least=2, reseed=0.1))
+    run.fit(40)
+    found = [copy.weight.detach().numpy().ravel() for copy in run.model.copies]
+    assert max(float(np.dot(found[0], found[1])), -9.0) < 0
