@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from benchmarks import harness
-from fl.report.sources import cells_of
+from fl.report.folders import cells_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -19,6 +19,13 @@ TITLES = {
     "fashion-mnist": "Fashion-MNIST, 50 clients",
     "femnist": "FEMNIST, 50 writers",
 }
+LAYERS = {
+    "client-dp": "client-dp: a client, the server trusted",
+    "distributed-dp": "distributed-dp: a client, behind a secure sum",
+    "local-dp": "local-dp: a client, nobody trusted",
+    "sample-dp": "sample-dp: an example, nobody trusted",
+}
+"""In the picture's order and words: guarantees of two kinds are no points of one scale."""
 KEPT = ("bytes_up_per_client", "bytes_down_per_client", "trips", "processor_s", "peak_memory")
 
 
@@ -80,7 +87,7 @@ def draw(path: Path = harness.FIGURES / "tradeoff.svg") -> Path:
         for name, title in TITLES.items()
         if any(row["data"] == name for row in kept.figures["rows"])
     }
-    size = (3.2 * max(2, len(shown)), 3.4)
+    size = (3.2 * max(2, len(shown)), 3.6)
     figure, grid = pyplot.subplots(1, len(shown), figsize=size, layout="constrained", squeeze=False)
     panels = grid[0]
     for axes, (name, title) in zip(panels, shown.items(), strict=True):
@@ -91,7 +98,8 @@ def draw(path: Path = harness.FIGURES / "tradeoff.svg") -> Path:
         axes.minorticks_off()
     panels[0].set_ylabel("accuracy, per cent")
     handles, labels = panels[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside lower center", ncols=len(labels), frameon=False)
+    columns = 3 if len(shown) > 2 else 2
+    figure.legend(handles, labels, loc="outside lower center", ncols=columns, frameon=False)
     figure.patch.set_facecolor("white")  # beside text of any colour
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, metadata={"Date": None, "Creator": None})
@@ -100,17 +108,24 @@ def draw(path: Path = harness.FIGURES / "tradeoff.svg") -> Path:
 
 
 def _panel(axes: Axes, listed: list[dict[str, Any]]) -> None:
-    layers = list(dict.fromkeys(row["layer"] for row in listed if row["epsilon"] is not None))
     for row in listed:
         if row["epsilon"] is None:
             axes.axhline(100 * row["accuracy"], color="black", linestyle="--", linewidth=1, label="no noise")
             break
-    for colour, marker, layer in zip(("C0", "C1", "C2", "C3"), "osD^", layers, strict=False):
+    for colour, marker, layer in zip(("C0", "C1", "C2", "C3"), "osD^", LAYERS, strict=True):
         mine = sorted((row for row in listed if row["layer"] == layer), key=lambda row: float(row["epsilon"]))
         spread = [0.0 if row["low"] is None else 100 * (row["accuracy"] - row["low"]) for row in mine]
         x, y = [row["epsilon"] for row in mine], [100 * row["accuracy"] for row in mine]
         axes.errorbar(
-            x, y, spread, marker=marker, markersize=4, capsize=2, linewidth=1.2, color=colour, label=layer
+            x,
+            y,
+            spread,
+            marker=marker,
+            markersize=4,
+            capsize=2,
+            linewidth=1.2,
+            color=colour,
+            label=LAYERS[layer],
         )
     axes.set_ylim(bottom=0)
     axes.grid(visible=True, alpha=0.3)

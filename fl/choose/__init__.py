@@ -4,7 +4,7 @@ Belongs here: the case (`case`), the stacks and the rules by which they fall awa
 (`measured`), the answer (`answer`). What does not: prompts and printing (`fl.cli.choose`), layers. No torch.
 """
 
-from fl.choose.answer import Answer, Choice, choose
+from fl.choose.answer import Choice, Recommendation, choose
 from fl.choose.case import Case
 
-__all__ = ["Answer", "Case", "Choice", "choose"]
+__all__ = ["Case", "Choice", "Recommendation", "choose"]

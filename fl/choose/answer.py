@@ -3,6 +3,7 @@
 What does not belong here: the rules (`stacks`), what was measured (`measured`).
 """
 
+import math
 from dataclasses import asdict, dataclass
 
 import tomli_w
@@ -16,11 +17,13 @@ from fl.registry import privacy_layers
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
 from protocols.stack import Stack
+from secagg.parameters import Cohort, plan
 from secagg.parameters.costs import costs
-from secagg.parameters.plan import plan
 
 MOST, BITS, SAME = 3, 16, 0.02
 """Stacks that are named; bits of a value; shares of accuracy that nobody tells apart after a few seeds."""
+HALF = 0.5
+"""Share of the accuracy below which a choice has a warning."""
 NOISIER = ": the noise on the mean of so few is longer"
 NO_DP = "no differential privacy: the sum and the model may reveal an update"
 REHEARSAL, STATED = 20, 1000
@@ -39,6 +42,11 @@ class Cost:
     seconds: float
     sending: float
 
+    @property
+    def in_all(self) -> float:
+        """Seconds of a round beside the training."""
+        return self.seconds + self.sending
+
 
 @dataclass(frozen=True)
 class Choice:
@@ -49,16 +57,23 @@ class Choice:
     statement: tuple[str, ...]
     toml: str
 
+    @property
+    def warning(self) -> str | None:
+        """Where the noise leaves less than half of the accuracy: what would leave more."""
+        if self.cost.kept >= HALF:
+            return None
+        return "noise leaves little of the model: ask for a larger epsilon or fewer rounds, or bring more clients"
+
 
 @dataclass(frozen=True)
-class Answer:
+class Recommendation:
     """Up to three choices, the first first, and why the other stacks fell away."""
 
     choices: tuple[Choice, ...]
     fallen: dict[str, str]
 
 
-def choose(case: Case, data: str = "digits") -> Answer:
+def choose(case: Case, data: str = "digits") -> Recommendation:
     """Return the stacks that a case allows and that no other beats, most accuracy first, then fewest bytes.
 
     Bytes and trips of masks are planned, those of homomorphic sums and all seconds measured, and the accuracy is that
@@ -69,7 +84,7 @@ def choose(case: Case, data: str = "digits") -> Answer:
     'distributed-dp behind secagg+'
     """
     why = {stack: reason for stack in STACKS if (reason := fallen(stack, case))}
-    priced: dict[Pair, Cost] = {}
+    priced, late = dict[Pair, Cost](), dict[Pair, Cost]()
     for stack in (stack for stack in STACKS if stack not in why):
         try:
             priced[stack] = _cost(stack, case)
@@ -78,7 +93,7 @@ def choose(case: Case, data: str = "digits") -> Answer:
             continue
         if slow := _too_slow(priced[stack], case):
             why[stack] = slow
-            del priced[stack]
+            late[stack] = priced.pop(stack)
     for stack, cost in priced.items():
         if better := next((other for other, its in priced.items() if _beats(its, cost)), None):
             why[stack] = f"{better.name} keeps as much accuracy for less"
@@ -86,14 +101,26 @@ def choose(case: Case, data: str = "digits") -> Answer:
     for stack in front[MOST:]:
         why[stack] = "three others come before it"
     if not front:
-        told = "; ".join(
-            f"{stack.name}: {reason}" for stack, reason in why.items() if fallen(stack, case) is None
-        )
-        raise Misuse(
-            f"no stack fits. {told or 'Every stack breaks a rule: relax whom you trust, or the epsilon.'}"
-        )
+        refused = {s: reason for s, reason in why.items() if s not in late and fallen(s, case) is None}
+        raise Misuse(f"no stack fits. {_nothing(refused, late, why)}")
     found = tuple(Choice(s, priced[s], _statement(s, case), _toml(s, case, data)) for s in front[:MOST])
-    return Answer(found, {stack.name: reason for stack, reason in why.items()})
+    return Recommendation(found, {stack.name: reason for stack, reason in why.items()})
+
+
+def _nothing(refused: dict[Pair, str], late: dict[Pair, Cost], why: dict[Pair, str]) -> str:
+    """What would have to change: by the stack that takes least time, and by the plans that are not safe."""
+    told = []
+    if late:
+        nearest = min(late, key=lambda stack: late[stack].in_all)
+        told.append(
+            f"{nearest.name} comes nearest: {why[nearest]}; give --wait {math.ceil(late[nearest].in_all)}, a faster "
+            f"--link or fewer --parameters. {len(late) - 1} others take longer"
+        )
+    told += [
+        f"{', '.join(stack.name for stack, its in refused.items() if its == reason)}: {reason}"
+        for reason in dict.fromkeys(refused.values())
+    ]
+    return "; ".join(told) or "Every stack breaks a rule: relax whom you trust, or the epsilon."
 
 
 def _cost(stack: Pair, case: Case) -> Cost:
@@ -101,15 +128,15 @@ def _cost(stack: Pair, case: Case) -> Cost:
     row = table()["sums"][stack.sum.partition(":")[0]]
     sent, trips = row["upload_bytes_per_value"] * case.parameters, int(row["trips"])
     if stack.masks:
-        threat = "malicious" if "malicious" in stack.sum else None
-        planned = costs(plan(case.clients, case.dropout, 0.1, threat), case.parameters, BITS)
+        threat = "malicious" if "malicious" in stack.sum else "semi-malicious"
+        planned = costs(plan(Cohort(case.clients, case.dropout, 0.1, threat)), case.parameters, BITS)
         sent, trips = float(planned.upload_bytes), planned.trips
     seconds = row["client_s_per_value"] * case.parameters * DEVICES[case.device]
     return Cost(kept(stack.layer, case), sent, trips, seconds, 8e-6 * sent / case.link)
 
 
 def _too_slow(cost: Cost, case: Case) -> str | None:
-    if cost.seconds + cost.sending <= case.wait:
+    if cost.in_all <= case.wait:
         return None
     return (
         f"a client would send {cost.bytes_up / 1e6:.3g} MB a round, {cost.sending:.3g} s on this link, and compute for "
@@ -168,10 +195,16 @@ def _toml(stack: Pair, case: Case, data: str) -> str:
     return head + tomli_w.dumps(keys)
 
 
-def to_json(answer: Answer) -> dict[str, object]:
+def to_json(answer: Recommendation) -> dict[str, object]:
     """The answer as a JSON object."""
     listed = [
-        {"stack": each.stack.name, **asdict(each.cost), "statement": each.statement, "toml": each.toml}
+        {
+            "stack": each.stack.name,
+            **asdict(each.cost),
+            "warning": each.warning,
+            "statement": each.statement,
+            "toml": each.toml,
+        }
         for each in answer.choices
     ]
     return {"choices": listed, "fallen": answer.fallen}

@@ -8,11 +8,12 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 from fl.callbacks.choosing import mode_of
-from fl.report.sources import Json, Run
+from fl.report.folders import Json, RunFolder
 from protocols.errors import Misuse
 
 LESS = {"loss", "error", "errors", "nll", "bits", "bpc", "brier", "wer", "ece", "perplexity", "false"}
@@ -22,16 +23,16 @@ LEVEL = 0.95
 
 
 @dataclass(frozen=True)
-class Cell:
+class CellRuns:
     """Runs of one configuration. number: its place in the report; metric: what is compared; up: more is better."""
 
     number: int
-    runs: list[Run]
+    runs: list[RunFolder]
     metric: str
     up: bool = True
 
     @property
-    def first(self) -> Run:
+    def first(self) -> RunFolder:
         return self.runs[0]
 
     @property
@@ -118,8 +119,10 @@ class Cell:
 
 
 def _short(data: Any) -> str:
-    """A data set's name to choose by: of `module:factory`, and of a part of it, the last word."""
+    """A data set's name to choose by: of `module:factory`, and of a part of it, the last word; of a table, its file."""
     name = str(data.get("of", data["name"])) if isinstance(data, dict) else str(data)
+    if file := re.match(r"csv:(?:.*,)?file=([^,]+)", name):
+        return Path(file[1]).name
     name = re.sub(r"^part:of=|,(share|which)=[^,]*", "", name)
     return re.sub(r"^[\w.]+:(?=[a-z_]\w*$)", "", name)
 
@@ -135,7 +138,7 @@ def _spec(table: Json) -> str:
     return f"{table['name']}{':' if options else ''}{options}"
 
 
-def cells(runs: Sequence[Run], metric: str | None = None, lower: bool = False) -> list[Cell]:
+def cells(runs: Sequence[RunFolder], metric: str | None = None, lower: bool = False) -> list[CellRuns]:
     """Group runs by all but their seeds; `metric` is the accuracy, or the first that all of them measured. lower: less
     of it is better, whatever its name.
 
@@ -145,13 +148,13 @@ def cells(runs: Sequence[Run], metric: str | None = None, lower: bool = False) -
     for run in runs:
         if shown not in run.measured:
             raise Misuse(f"{run.name} has no metric {shown!r}: it has {', '.join(run.measured) or 'none'}")
-    groups: dict[str, list[Run]] = {}
+    groups: dict[str, list[RunFolder]] = {}
     for run in runs:
         group = groups.setdefault(run.cell, [])
         if not any(run.rounds == other.rounds for other in group):  # a copy is no second draw
             group.append(run)
     up = not lower and upwards(shown)
-    return [Cell(number, group, shown, up) for number, group in enumerate(groups.values())]
+    return [CellRuns(number, group, shown, up) for number, group in enumerate(groups.values())]
 
 
 def upwards(metric: str) -> bool:
@@ -159,19 +162,19 @@ def upwards(metric: str) -> bool:
     return mode_of(metric) != "min" and not LESS & set(metric.lower().replace(".", "_").split("_"))
 
 
-def last(run: Run, metric: str) -> float:
+def last(run: RunFolder, metric: str) -> float:
     """The metric after the last round that measured it."""
     return float(next(entry[metric] for entry in reversed(run.played) if entry.get(metric) is not None))
 
 
-def _common(runs: Sequence[Run]) -> str:
+def _common(runs: Sequence[RunFolder]) -> str:
     shared = [name for name in runs[0].measured if all(name in run.measured for run in runs)]
     if not shared:
         raise Misuse("the runs have no test metric in common: name one, or report them apart")
     return "accuracy" if "accuracy" in shared else shared[0]
 
 
-def _spent(run: Run, name: str) -> float | None:
+def _spent(run: RunFolder, name: str) -> float | None:
     """Bytes per client and round, or seconds of the whole run; None where a layer withholds them."""
     if name == "seconds":
         told = [entry.get("seconds", {}) for entry in run.rounds]

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from fl.report.cells import Cell
+from fl.report.cells import CellRuns
 from protocols.extras import needs
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ COSTS = {
 }
 
 
-def draw(cells: Sequence[Cell], output: Path) -> list[Path]:
+def draw(cells: Sequence[CellRuns], output: Path) -> list[Path]:
     """Write the metric over each cost and round by round beside `output`, as NAME-COST.svg and .png.
 
     A cost that no cell tells has no figure. Raises MissingExtra without matplotlib.
@@ -45,7 +45,7 @@ def draw(cells: Sequence[Cell], output: Path) -> list[Path]:
     return written
 
 
-def _points(axes: "Axes", cells: Sequence[Cell], cost: str) -> int:
+def _points(axes: "Axes", cells: Sequence[CellRuns], cost: str) -> int:
     """A point per guarantee, with its interval; return how many were drawn."""
     rows = [row for cell in cells for row in cell.facts() if row[cost] is not None]
     for row in rows:
@@ -55,7 +55,7 @@ def _points(axes: "Axes", cells: Sequence[Cell], cost: str) -> int:
     return len(rows)
 
 
-def _rounds(axes: "Axes", cells: Sequence[Cell], _: str) -> int:
+def _rounds(axes: "Axes", cells: Sequence[CellRuns], _: str) -> int:
     """A line per run; return how many were drawn."""
     drawn = 0
     for colour, cell in enumerate(cells):

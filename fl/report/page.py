@@ -10,8 +10,8 @@ from importlib.resources.abc import Traversable
 from pathlib import Path
 from typing import Any
 
-from fl.report.cells import Cell, cells, last
-from fl.report.sources import Found, Json, Run, Table, read
+from fl.report.cells import CellRuns, cells, last
+from fl.report.folders import Found, Json, RunFolder, Table, read
 from protocols.errors import Misuse
 from protocols.guarantee import rounded_up
 from protocols.store import write_atomic
@@ -60,7 +60,7 @@ def write(
     return [output, *draw(made, output)]
 
 
-def html(found: Found, made: Sequence[Cell]) -> str:
+def html(found: Found, made: Sequence[CellRuns]) -> str:
     """The page's text."""
     from jinja2 import Environment, StrictUndefined
 
@@ -125,12 +125,14 @@ def _scripts(here: Traversable) -> str:
     )
 
 
-def _stacks(runs: Sequence[Run]) -> list[Json]:
+def _stacks(runs: Sequence[RunFolder]) -> list[Json]:
     """Who learns what: an entry per kind of protection, with the runs that it holds for."""
     found: dict[str, Json] = {}
     for run in runs:
         told = run.statement["protection"]
-        key = json.dumps([run.layers, {k: v for k, v in told.items() if k != "parameters"}])
+        key = json.dumps(
+            [run.layers, run.statement["layers"], {k: v for k, v in told.items() if k != "parameters"}]
+        )
         found.setdefault(key, {"layers": run.layers, "runs": [], "notes": run.statement["layers"], **told})
         found[key]["runs"].append(run.name)
     return list(found.values())

@@ -8,7 +8,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from fl.report.sources import Json
+from fl.report.folders import Json
 from protocols.errors import Misuse
 from protocols.statement import PrivacyEvent
 
@@ -26,9 +26,10 @@ def spent(events: Sequence[PrivacyEvent]) -> list[Json]:
     return [{"event": event, "times": times, "parties": parties} for (event, times), parties in alike.items()]
 
 
-def price(search: Mapping[str, Any], delta: float) -> float | None:
-    """Return the epsilon of all trials that a table's settings follow, together, by RDP: of the dearest client. None
-    where the table does not say what they spent, or that has no sound price.
+def price(search: Mapping[str, Any], delta: float) -> float | str | None:
+    """Return the epsilon of all trials that a table's settings follow, together, by RDP: of the dearest client;
+    "infinite" where none bounds them at this delta. None where the table does not say what they spent, or that has no
+    sound price.
     """
     from dp.accountants import RDPAccountant
     from dp.event_json import decode
@@ -47,4 +48,4 @@ def price(search: Mapping[str, Any], delta: float) -> float | None:
             found.append(account.epsilon(delta))
     except (UnknownEvent, Misuse):
         return None
-    return max(found) if max(found) < math.inf else None
+    return max(found) if max(found) < math.inf else "infinite"

@@ -7,8 +7,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from fl.report.sources import Json, read_run
-from fl.tradeoff.plan import Cell
+from fl.report.folders import Json, read_run
+from fl.tradeoff.grid import Cell
 from fl.tradeoff.price import price
 from protocols.errors import Misuse
 

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from fl.report.cells import upwards
-from fl.report.sources import Json
+from fl.report.folders import Json
 from fl.tradeoff.apart import require_apart
-from fl.tradeoff.plan import NONE, Sweep, stack
+from fl.tradeoff.grid import NONE, Sweep, stack
 from fl.tradeoff.price import spent
 from protocols.errors import Misuse
 from protocols.extras import needs
@@ -138,8 +138,7 @@ def _study(sweep: Sweep, asked: Search, layer: str, epsilon: float | str, start:
     study.enqueue_trial(
         {key: min(max(value, within[key][0]), within[key][1]) for key, value in first.items()}
     )
-    refusals, before = list[str](), dict((start or {}).get("search", {}))
-    played: list[Json] = []
+    refusals, played = list[str](), list[Json]()
 
     def value(trial: "Trial") -> float:
         try:
@@ -157,12 +156,9 @@ def _study(sweep: Sweep, asked: Search, layer: str, epsilon: float | str, start:
         "metric": asked.metric,
         "value": study.best_value,
     }
-    told["apart_from"] = sweep.config.data
-    if not before or "spent" in before:  # else what it began from does not say what it spent
-        told |= {
-            "spent": [*before.get("spent", ()), *played],
-            "played": asked.trials + before.get("played", 0),
-        }
+    told |= {"apart_from": sweep.config.data, "spent": played}
+    if start is not None:
+        told["after"] = start["epsilon"]  # whose search led here, too
     return {"layer": layer, "epsilon": epsilon, **_rounded(study.best_params), "search": told}
 
 

@@ -8,13 +8,15 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const rest = { epsilon: "quantitative", bytes_up: "quantitative", seconds: "quantitative" };
 
+  // Seven shapes beside eight colours: 56 stacks of layers before one looks like another.
+  const shapes = ["circle", "square", "cross", "diamond", "triangle-up", "triangle-down", "triangle-right"];
   const theme = () => {
     const [ink, line] = dark.matches ? ["#eceef2", "#454b55"] : ["#1a1c20", "#c9ced6"];
     const axis = { labelColor: ink, titleColor: ink, gridColor: line, domainColor: line, tickColor: line, labelFontSize: 12, titleFontSize: 12 };
     const colours = dark.matches
       ? ["#8ab8ff", "#ffb86b", "#7ddc9a", "#ff9aa8", "#d0a8ff", "#f2e27a", "#7fe0e0", "#e0b090"]
       : ["#0b57b0", "#a34700", "#1a7038", "#b3123b", "#6a3fb0", "#756200", "#006f7a", "#7a4a2a"];
-    return { background: null, view: { stroke: line }, axis, legend: { labelColor: ink, titleColor: ink, labelLimit: 400, labelFontSize: 13, orient: "bottom", columns: innerWidth < 640 ? 1 : 3 }, range: { category: colours } };
+    return { background: null, view: { stroke: line }, axis, legend: { labelColor: ink, titleColor: ink, labelLimit: 400, labelFontSize: 13, orient: "bottom", columns: innerWidth < 640 ? 1 : 3 }, range: { category: colours, symbol: shapes } };
   };
   const scale = (rows, field) => {
     const seen = rows.map((row) => row[field]).filter((value) => value > 0);
@@ -90,16 +92,20 @@
     for (const [name, spec] of Object.entries(charts)) {
       const place = document.getElementById(name), made = spec(rows);
       const told = made.data.values.length + (name === "epsilon" ? rows.filter((row) => row.epsilon === null).length : 0);
+      place.classList.toggle("empty", !told);
       if (!told) { place.textContent = "Nothing to draw: no configuration that is shown tells this."; continue; }
       const about = document.getElementById(`${name}-title`).textContent;
       await vegaEmbed(place, { $schema: "https://vega.github.io/schema/vega-lite/v6.json", width: "container", height: 320, autosize: { type: "fit-x", contains: "padding" }, description: about, config: theme(), ...made }, { renderer: "svg", actions: false });
     }
     document.body.dataset.drawn = String(Number(document.body.dataset.drawn || 0) + 1);
   };
-  form.addEventListener("input", draw);
+  // One drawing after the other: two at once would leave the older one's charts where it ends last.
+  let drawing = Promise.resolve();
+  const redraw = () => { drawing = drawing.then(draw); };
+  form.addEventListener("input", redraw);
   form.addEventListener("submit", (event) => event.preventDefault());
-  form.addEventListener("reset", () => setTimeout(() => { form.elements.data.value = ""; draw(); }));
-  dark.addEventListener("change", draw);
+  form.addEventListener("reset", () => setTimeout(() => { form.elements.data.value = ""; redraw(); }));
+  dark.addEventListener("change", redraw);
   addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((part) => { part.open = true; }));
-  draw();
+  redraw();
 })();

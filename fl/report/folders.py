@@ -36,7 +36,7 @@ NOT_OF_A_CELL = ("seed", "output", "data_dir", "threads", "workers", "device", "
 
 
 @dataclass(frozen=True)
-class Run:
+class RunFolder:
     """A run as its folder tells it.
 
     name: the folder's. config: its keys; text: the file. rounds: metrics.jsonl, a dict per round. statement: see
@@ -105,7 +105,7 @@ class Table:
 class Found:
     """All that was read."""
 
-    runs: list[Run] = field(default_factory=list)
+    runs: list[RunFolder] = field(default_factory=list)
     tables: list[Table] = field(default_factory=list)
 
 
@@ -169,7 +169,7 @@ def _searched(folder: Path) -> Iterator[Table]:
         )
 
 
-def _runs(folder: Path) -> Iterator[Run]:
+def _runs(folder: Path) -> Iterator[RunFolder]:
     if (folder / METRICS).is_file():
         yield read_run(folder)
         return
@@ -193,19 +193,19 @@ def _lines(path: Path) -> Iterator[Json]:
             yield json.loads(line)
 
 
-def _sharing(run: Run, trained: Run) -> Run:
+def _sharing(run: RunFolder, trained: RunFolder) -> RunFolder:
     """A cell of a sweep that shares another's training: that one's metrics, at its own cost in each round."""
     cost = ("bytes_up_per_client", "bytes_down_per_client", "seconds")
     own = {key: run.rounds[0][key] for key in cost}
     return replace(run, rounds=[{**entry, **own} for entry in trained.rounds])
 
 
-def read_run(folder: Path, name: str = "") -> Run:
+def read_run(folder: Path, name: str = "") -> RunFolder:
     """Read a run's folder; `name` unless it is the folder's. Raises Misuse where files are missing or broken."""
     name = name or folder.name
     try:
         text = (folder / CONFIG).read_text() if (folder / CONFIG).is_file() else ""
-        return Run(
+        return RunFolder(
             name,
             tomllib.loads(text),
             text,

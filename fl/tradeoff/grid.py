@@ -182,7 +182,23 @@ def tuned(chosen: Axes, layer: str, epsilon: float | str) -> Mapping[str, Any]:
     """
     found = {item["epsilon"]: item for item in chosen.tuned if item["layer"] == layer}
     larger = [e for e in found if not isinstance(e, str) and not isinstance(epsilon, str) and e >= epsilon]
-    return found.get(epsilon) or found.get(min(larger, default=NONE)) or {}
+    own = found.get(epsilon) or found.get(min(larger, default=NONE)) or {}
+    return {**own, "search": _whole(own["search"], found)} if "search" in own else own
+
+
+def _whole(search: Mapping[str, Any], found: Mapping[float | str, Mapping[str, Any]]) -> dict[str, Any]:
+    """A table's search with those of larger epsilons that it began from (`after`): what all of them spent, and how many
+    trials they played; neither where one of them does not say what it spent.
+    """
+    came = [search]
+    for _ in found:
+        if "after" in came[-1]:
+            came.append(found.get(came[-1]["after"], {}).get("search", {}))
+    told = {key: value for key, value in search.items() if key not in ("spent", "after")}
+    if all("spent" in each for each in came):
+        told["spent"] = [entry for each in reversed(came) for entry in each["spent"]]
+        told["played"] = sum(each["trials"] for each in came)
+    return told
 
 
 def stack(

@@ -19,9 +19,9 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, TextIO
 
-from fl.report.sources import CELLS, Json, cells_of
+from fl.report.folders import CELLS, Json, cells_of
 from fl.run_config import RunConfig
-from fl.tradeoff.plan import Cell, Sweep, axes, coarse_to_fine
+from fl.tradeoff.grid import Cell, Sweep, axes, coarse_to_fine
 from fl.tradeoff.rows import SCHEMA, Tradeoff, row
 from protocols.errors import Misuse, SecAggError
 from protocols.kernel import SERVER
