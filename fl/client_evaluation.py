@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from fl import arguments
 from fl.account import Account
-from fl.adapters.arrays import Arrays
+from fl.adapters.array_data import Arrays
 from fl.federation import Federation
 from fl.federation_setup import Loaders
 from fl.registry import layers_of

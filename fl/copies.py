@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from fl.training import pair_of
+from fl.training import pair_of, tensors_of
 
 
 class Copies(torch.nn.Module):
@@ -46,7 +46,12 @@ def losses_of(
     totals, seen = np.zeros(len(model.copies)), 0
     for batch in loader:
         if loss is None:
-            inputs, labels = (part.to(device) for part in pair_of("train", batch))
+            pair = (
+                pair_of("loss", batch)
+                if isinstance(criterion, torch.nn.CrossEntropyLoss)
+                else tensors_of("loss", batch)
+            )
+            inputs, labels = (part.to(device) for part in pair)
             each, size = [criterion(copy(inputs), labels) for copy in model.copies], len(labels)
         else:
             each, size = [loss(copy, batch) for copy in model.copies], 1

@@ -135,6 +135,14 @@ class FederationSetup:
                 'fails by the number chosen in it alone: choose setup="fresh", or take amplify=False'
             )
 
+    def over_network(self) -> None:
+        """Take the stack as it is played where every trip costs seconds (`Stack.over_network`).
+
+        With spare clients keys stay fresh: of reused ones, only the first who enrolled would be asked from then on.
+        """
+        if not self.options.spare:
+            self.stack = self.stack.over_network()
+
     def notes(self, run: RunFacts) -> tuple[str, ...]:
         """What a statement says of the strategy, of what clients keep, and of their evaluation."""
         evaluation = self.evaluation

@@ -39,7 +39,7 @@ class FewBits(Compression):
         return self.range / ((1 << self.bits) - 1)
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        made = replace(self._takes(given), kind="integer", weight_cap=1, exact_coordinates=False)
+        made = replace(self._takes(given, facts), kind="integer", weight_cap=1, exact_coordinates=False)
         return replace(made, step=2 * self._unit, bound=1 << (self.bits - 1), linf=self.range, range=None)
 
     def _levels(self, vector: Floats) -> Floats:

@@ -69,7 +69,7 @@ class LowRank(Compression):
             rows * columns if basis is None else basis.shape[1] * (columns if left else rows)
             for rows, columns, basis, left in pieces
         )
-        return replace(self._takes(given), dimension=sum(sizes))
+        return replace(self._takes(given, facts), dimension=sum(sizes))
 
     def _sent(self, vector: Floats, facts: RoundFacts) -> list[Floats]:
         """The products of a vector's matrices with the bases."""

@@ -39,7 +39,7 @@ class RandomK(Compression):
         return min(dimension, max(1, round(self.share * dimension)))
 
     def transform(self, given: Signal, facts: RoundFacts) -> Signal:
-        return replace(self._takes(given), dimension=self._size(given.dimension))
+        return replace(self._takes(given, facts), dimension=self._size(given.dimension))
 
     def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
         places = self._places(given.dimension, facts)

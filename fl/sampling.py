@@ -73,6 +73,12 @@ class Participants:
         Raises Misuse for windows that are none, and for coins beside windows or spare clients.
         """
         options, windows = self.options, [_window(window) for window in self.options.windows]
+        for text, (pattern, *_) in zip(options.windows, windows, strict=True):
+            if not any(fnmatchcase(name, pattern) for name in self.names):
+                raise Misuse(
+                    f"windows: {text!r} names none of the {len(self.names)} clients, and whom no window names is "
+                    "always there"
+                )
         if self.buffers is not None:
             self._require_unasked(self.buffers.size)
             return "who is done"
@@ -167,11 +173,17 @@ class Participants:
             )
 
     def require_opened(self, protocol: SecureSum, sample: Broadcast) -> None:
-        """Raises Misuse where the secure sum opens with no fewer clients than are asked, and some are spare."""
+        """Raises Misuse where some clients are spare and the secure sum does not open with those awaited, or asks
+        nobody but the first who enrolled.
+        """
         if self.spared is None:
             return
-        demands = protocol.demands(new_session(protocol, sample))
-        if self.spared < (needed := max(demands.survivors, demands.threshold or 0)):
+        if protocol.builds_on_earlier:
+            raise Misuse(
+                "spare: of reused keys, only the first who enrolled are asked from then on, and none of them is spare: "
+                'choose setup="fresh", or leave out spare'
+            )
+        if self.spared < (needed := protocol.opens_with(new_session(protocol, sample))):
             raise Misuse(
                 f"spare: {self.spared} clients of {self.asked} are awaited, and the secure sum opens with {needed} at "
                 f"least: plan it for the clients that are left out ({protocol.name}:dropout=...), or spare fewer"
@@ -222,8 +234,7 @@ def _needed(options: RunOptions, secure_sum: SecureSum, policy: Policy, size: in
     """Return how many of so many clients must stay; more than there are, where none are enough."""
     try:
         session = secure_sum.session([str(i) for i in range(size)], 1, 1, random=SystemRandom())
-        demands = secure_sum.demands(session)
-        policy.check(demands)
+        policy.check(secure_sum.demands(session))
     except SecAggError:
         return size + 1
-    return max(1, options.min_survivors, demands.survivors, demands.threshold or 0)
+    return max(1, options.min_survivors, secure_sum.opens_with(session))

@@ -55,6 +55,18 @@ def _fitting(logits: Any, labels: torch.Tensor) -> Any:
 
 def pair_of(name: str, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
     """Return a batch's inputs and labels. Raises Misuse for any other batch: these loops classify, and nothing else."""
+    inputs, labels = tensors_of(name, batch)
+    if labels.is_floating_point() or labels.ndim == 0:
+        raise Misuse(
+            f"the default loop classifies: it takes labels that are whole numbers, one per example, and got "
+            f"{labels.dtype} of shape {tuple(labels.shape)}: make them labels.long() where they are classes, or give a "
+            f"loop of your own, {name}=..., and a criterion"
+        )
+    return inputs, labels
+
+
+def tensors_of(name: str, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return a batch of two tensors. Raises Misuse, naming the argument that takes other ones, for any other batch."""
     parts = tuple(batch) if isinstance(batch, list | tuple) else ()
     if len(parts) != 2 or not all(isinstance(part, torch.Tensor) for part in parts):
         got = f"{type(batch).__name__}{f' of {len(batch)}' if isinstance(batch, list | tuple | dict) else ''}"
@@ -62,11 +74,4 @@ def pair_of(name: str, batch: Any) -> tuple[torch.Tensor, torch.Tensor]:
             f"the default loop takes batches (inputs, labels), two tensors, and this one is a {got}: give a loop of "
             f"your own, {name}=..."
         )
-    labels = parts[1]
-    if labels.is_floating_point() or labels.ndim == 0:
-        raise Misuse(
-            f"the default loop classifies: it takes labels that are whole numbers, one per example, and got "
-            f"{labels.dtype} of shape {tuple(labels.shape)}: make them labels.long() where they are classes, or give a "
-            f"loop of your own, {name}=..., and a criterion"
-        )
-    return parts[0], labels
+    return parts[0], parts[1]

@@ -28,8 +28,8 @@ from torch.optim import Optimizer
 from torch.utils.data import DataLoader
 
 from fl import arguments
-from fl.adapters.federated import Clients, each, federated, local_epochs, owns_rates, refuse_watching, unlike
 from fl.adapters.optimizers import Factory, again, following
+from fl.adapters.wrapping import Clients, each, federated, local_epochs, owns_rates, refuse_watching, unlike
 from fl.federation import Federation
 from fl.schedules import advance, followed
 from protocols.errors import Misuse

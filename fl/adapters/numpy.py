@@ -1,6 +1,6 @@
 """A loop over NumPy arrays, `train(weights, data) -> weights`, as a Federation. No torch is needed of the user.
 
-What does not belong here: how arrays travel (`arrays`).
+What does not belong here: how arrays travel (`array_data`).
 """
 
 import inspect
@@ -9,8 +9,8 @@ from functools import partial
 from typing import Any
 
 from fl import arguments
-from fl.adapters.arrays import Arrays, ClientData, Weights, no_outputs
-from fl.adapters.federated import Clients, each, federated
+from fl.adapters.array_data import Arrays, ClientData, Weights, no_outputs
+from fl.adapters.wrapping import Clients, each, federated
 from fl.federation import Federation
 from protocols.errors import Misuse
 

@@ -11,8 +11,8 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.base import is_classifier
 
-from fl.adapters.arrays import Array
-from fl.adapters.federated import Clients
+from fl.adapters.array_data import Array
+from fl.adapters.wrapping import Clients
 from protocols.errors import Misuse
 
 

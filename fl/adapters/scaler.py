@@ -11,10 +11,10 @@ import numpy as np
 from scipy.sparse import issparse
 from sklearn.preprocessing import StandardScaler
 
-from fl.adapters.arrays import Array
-from fl.adapters.federated import Clients, each
+from fl.adapters.array_data import Array
 from fl.adapters.numpy import from_numpy
 from fl.adapters.pairs import first_of, inputs_of
+from fl.adapters.wrapping import Clients, each
 from protocols.errors import Misuse
 
 

@@ -17,10 +17,10 @@ from sklearn.base import clone, is_classifier, is_regressor
 from sklearn.utils.validation import has_fit_parameter
 
 from fl import arguments
-from fl.adapters.arrays import Array, Arrays, ClientData, no_outputs
-from fl.adapters.federated import Clients, each, federated
+from fl.adapters.array_data import Array, Arrays, ClientData, no_outputs
 from fl.adapters.numpy import OWN_STEPS
 from fl.adapters.pairs import Shown, first_of, pair_of
+from fl.adapters.wrapping import Clients, each, federated
 from fl.federation import Federation
 from protocols.errors import Misuse
 

@@ -16,8 +16,8 @@ from transformers.trainer_callback import DefaultFlowCallback
 from transformers.trainer_utils import SchedulerType
 
 from fl import arguments, schedules
-from fl.adapters.federated import Clients, each, federated, local_epochs, owns_rates, refuse_watching, unlike
 from fl.adapters.optimizers import again, following
+from fl.adapters.wrapping import Clients, each, federated, local_epochs, owns_rates, refuse_watching, unlike
 from fl.federation import Federation
 from protocols.errors import Misuse
 

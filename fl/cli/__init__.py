@@ -105,9 +105,9 @@ def explain(error: BaseException) -> tuple[int, str]:
     if isinstance(error, click.ClickException):
         return 1, error.format_message()
     if isinstance(error, Misuse | MissingExtra):
-        return 2, str(error)
+        return 2, _with_notes(error)
     if isinstance(error, SecAggError):
-        return 1, str(error)
+        return 1, _with_notes(error)
     if isinstance(error, ModuleNotFoundError) and (extra := extra_of(error.name or "")):
         return 2, sentence(extra, str(error.name), "This command")
     if isinstance(error, KeyboardInterrupt | click.Abort):
@@ -117,6 +117,11 @@ def explain(error: BaseException) -> tuple[int, str]:
         return 1, f"{error.strerror or error or type(error).__name__}{where}."
     kind = type(error).__name__
     return 1, f"Unexpected {kind}: {error} Set SECAGG_TRACEBACK=1 to see where; please report it."
+
+
+def _with_notes(error: BaseException) -> str:
+    """The message, and what is for this machine's reader alone."""
+    return " ".join([str(error), *getattr(error, "__notes__", ())])
 
 
 def _show_version(wanted: bool) -> None:

@@ -34,7 +34,7 @@ def made(
     by = None if loss is None else _loss(loss)
     audit = per_example(net, by, given, gradients=gradients, clip=clip)
     if canaries and audit.passed:
-        from dp.sample.audit.canaries import estimate, lower_bound
+        from dp.sample.audit.canary_run import estimate, lower_bound
 
         plan = estimate(net, by, given, gradients=gradients, clip=clip, canaries=canaries)
         output.stderr_console().print(str(plan), highlight=False)

@@ -1,5 +1,6 @@
 """`secagg choose`: asks what a user has, or takes it as options, and names stacks. What does not belong here: rules."""
 
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,7 +12,7 @@ from fl.cli.output import JsonOption, emit_json
 from protocols.errors import Misuse
 
 if TYPE_CHECKING:
-    from fl.choose import Answer
+    from fl.choose import Recommendation
 
 
 def register(app: typer.Typer) -> None:
@@ -79,7 +80,15 @@ def _asked(given: Mapping[str, Any], silent: bool) -> dict[str, Any]:
             among = f" ({', '.join(choices[field.name])})" if field.name in choices else ""
             question = field.metadata["help"] + among
             usual = "none" if field.default is None else field.default
-            answer = typer.prompt(question, default=usual, type=str if field.name == "epsilon" else None)
+            try:
+                answer = typer.prompt(question, default=usual, type=str if field.name == "epsilon" else None)
+            except typer.Abort:
+                if sys.stdin.isatty():
+                    raise
+                typer.echo()
+                raise Misuse(
+                    f"nobody is there to answer: give --{field.name}, or --json, which asks nothing and takes the usual"
+                ) from None
         told[field.name] = (
             field.default if answer is None else _number(answer) if field.name == "epsilon" else answer
         )
@@ -93,11 +102,13 @@ def _number(text: str) -> float | None:
         raise Misuse(f"epsilon: expected a number or none, got {text!r}") from None
 
 
-def _show(answer: "Answer", output: Path | None) -> None:
+def _show(answer: "Recommendation", output: Path | None) -> None:
     for number, choice in enumerate(answer.choices, 1):
         cost = choice.cost
         print(f"{number}. {choice.stack.name}")
         print(f"   accuracy: about {cost.kept:.0%} of that without noise")
+        if choice.warning:
+            print(f"   {choice.warning}")
         sent = f"{cost.bytes_up / 1e6:.3g} MB a round ({cost.sending:.2g} s on this link)"
         trips = "1 trip" if cost.trips == 1 else f"{cost.trips} trips"
         print(

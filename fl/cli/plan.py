@@ -27,11 +27,8 @@ def plan(
         float, Option(help="Share of clients that may collude with the server, in [0, 1).")
     ] = 0.0,
     threat: Annotated[
-        str | None,
-        Option(
-            click_type=click.Choice(THREATS[1:]), help="What the server may do; by default semi-malicious."
-        ),
-    ] = None,
+        str, Option(click_type=click.Choice(THREATS[1:]), help="What the server may do.")
+    ] = "semi-malicious",
     dim: Annotated[int, Option(help="Coordinates of the vector.")] = 100_000,
     bits: Annotated[int, Option(help="Bits of one signed input value, 2 to 64.")] = 16,
     security: Annotated[float, Option(help="A secret is lost with probability at most 2^-SECURITY.")] = 40,
@@ -56,7 +53,7 @@ def planned(
     clients: int,
     dropout: float,
     collusion: float,
-    threat: str | None,
+    threat: str,
     dim: int,
     bits: int,
     security: float = 40,
@@ -65,14 +62,13 @@ def planned(
     beacon: bool = False,
 ) -> dict[str, object]:
     """The command's answer as a flat JSON object. Raises Infeasible, Misuse."""
+    from secagg.parameters import Cohort
     from secagg.parameters import plan as find
     from secagg.parameters.calibration import calibrate, estimate
     from secagg.parameters.costs import costs
     from secagg.ring import Ring
 
-    found = find(
-        clients, dropout, collusion, threat, security=security, correctness=correctness, beacon=beacon
-    )
+    found = find(Cohort(clients, dropout, collusion, threat, security, correctness, beacon))
     cost = costs(found, dim, bits)
     units = calibrate(found.degree, found.threshold, Ring(cost.ring_bits))
     client_s, server_s = estimate(found, cost, units)

@@ -2,8 +2,10 @@
 
 import shlex
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -15,7 +17,7 @@ from fl.cli.output import JsonOption
 from protocols.errors import Misuse, SecAggError
 
 if TYPE_CHECKING:
-    from fl.tradeoff.plan import Sweep
+    from fl.tradeoff.grid import Sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -43,8 +45,8 @@ def tradeoff(
     """Run every combination of layers, epsilons, sums, compression, strategies, drop-outs and seeds that the table
     tradeoff of a file names: a run folder for each, a row in cells.jsonl. `secagg report` makes a page of the folder.
     """
-    from fl.tradeoff.plan import coarse_to_fine, read
-    from fl.tradeoff.play import play
+    from fl.tradeoff.grid import coarse_to_fine, read
+    from fl.tradeoff.processes import play
 
     sweeps = [read(path) for path in configs]
     if search == (output is not None):
@@ -67,10 +69,13 @@ def tradeoff(
         )
     rows, left = [row for sweep in made for row in sweep.rows], sum(sweep.left for sweep in made)
     done = sum(row["status"] == "done" for row in rows)
+    without = f", {len(rows) - done} have a reason in place of one" if len(rows) > done else ""
+    again = shlex.join(["secagg", "tradeoff", *map(str, configs), "--output", str(output), "--resume"])
     printed.tell(
         {"output": output, "rows": rows, "left": left},
         as_json,
-        f"{done} of {len(rows) + left} cells have a result, {left} are left",
+        f"{done} of {len(rows) + left} cells have a result{without}, {left} are left",
+        *([f"To go on: {again}"] if left else []),
         f"As a page: secagg report {shlex.join(map(str, folders))}",
     )
     if not done:
@@ -80,15 +85,20 @@ def tradeoff(
 @contextmanager
 def _progress(as_json: bool, total: int) -> Iterator[Callable[[int, int, dict[str, Any]], None]]:
     """A bar with an estimate, and what is called with (done, of, row)."""
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
     console = printed.stderr_console() if as_json else printed.stdout_console()
     columns = (TextColumn("{task.description}"), BarColumn(), TextColumn("{task.completed}/{task.total}"))
-    with Progress(*columns, TimeElapsedColumn(), TimeRemainingColumn(), console=console) as bar:
-        task = bar.add_task("cells", total=total)
+    began, played = time.monotonic(), 0
+    with Progress(*columns, TimeElapsedColumn(), TextColumn("{task.fields[left]}"), console=console) as bar:
+        task = bar.add_task("cells", total=total, left="")
 
         def told(done: int, of: int, row: dict[str, Any]) -> None:
-            bar.update(task, completed=done)
+            # Cells that share a training end in one instant, which would mislead an estimate by the last cells alone.
+            nonlocal played
+            played += 1
+            seconds = (time.monotonic() - began) / played * (of - done)
+            bar.update(task, completed=done, left=f"about {timedelta(seconds=round(seconds))} left")
             bar.console.print(_line(row), highlight=False, markup=False)
 
         yield told

@@ -28,7 +28,8 @@ def csv_file(
     another one becomes an indicator per value. The file is looked for in `data_dir`, then in the working folder.
 
     Raises Misuse for a file that cannot be read, a column that is not there, an empty cell, text among numbers, fewer
-    than two classes, and a target that is no class but a number.
+    than two classes, and a target that is no class but a number. Its words hold no cell, for a server may be told them;
+    a note (`BaseException.add_note`) says what was found, to who reads the traceback or the command line here.
 
         csv_file("patients.csv", target="outcome", clients_by="hospital")
     """
@@ -40,9 +41,9 @@ def csv_file(
     columns = _columns(path)
     for name in (target, *([clients_by] if clients_by is not None else [])):
         if name not in columns:
-            raise Misuse(
-                f"{path}: there is no column {name!r}; its columns are {', '.join(columns)}: is its first line their "
-                "names?"
+            raise _found(
+                f"{path}: there is no column {name!r} among its {len(columns)}: is its first line their names?",
+                f"They are {', '.join(columns)}.",
             )
     if clients_by == target:
         raise Misuse(f"{path}: the column {target!r} cannot be both the target and the clients")
@@ -80,9 +81,7 @@ def csv_file(
 def _require_classes(path: Path, target: str, classes: npt.NDArray[np.str_], rows: int) -> None:
     """Raises Misuse for a target that is none: one value, numbers to predict, one class in two writings."""
     if len(classes) < 2:
-        raise Misuse(
-            f"{path}: the target {target!r} has the one value {str(classes[0])!r}; expected two or more classes"
-        )
+        raise Misuse(f"{path}: the target {target!r} has one value in all rows; expected two or more classes")
     if len(classes) > max(10, rows // 5):
         raise Misuse(
             f"{path}: the target {target!r} has {len(classes)} different values in {rows} rows, which are no classes: "
@@ -93,9 +92,18 @@ def _require_classes(path: Path, target: str, classes: npt.NDArray[np.str_], row
         number = _number(value)
         other = known.setdefault(value.casefold() if number is None else number, value)
         if other != value:
-            raise Misuse(
-                f"{path}: the target {target!r} has {other!r} and {value!r}: write a class in one way"
+            raise _found(
+                f"{path}: the target {target!r} has one class in two writings (upper and lower case, or 1 and 1.0): "
+                "write a class in one way",
+                f"They are {other!r} and {value!r}.",
             )
+
+
+def _found(refused: str, seen: str) -> Misuse:
+    """A refusal, with the words that hold cells as its note."""
+    error = Misuse(refused)
+    error.add_note(seen)
+    return error
 
 
 def _number(cell: str) -> float | None:
@@ -116,7 +124,10 @@ def _columns(path: Path) -> dict[str, Column]:
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
         raise Misuse(f"{path}: it cannot be read as a CSV file in UTF-8 with a header: {error}") from None
     if len(set(header)) != len(header) or not rows:
-        raise Misuse(f"{path}: expected a header of distinct names and rows below it, got {header}")
+        got = f"{len(set(header))} names in {len(header)} columns, {len(rows)} rows"
+        raise _found(
+            f"{path}: expected a header of distinct names and rows below it, got {got}", f"They are {header}."
+        )
     for number, row in enumerate(rows, 2):
         if len(row) != len(header) or "" in row:
             wrong = f"an empty cell under {header[row.index('')]!r}" if "" in row else f"{len(row)} cells"
@@ -136,9 +147,10 @@ def _feature(path: Path, name: str, cells: npt.NDArray[np.str_]) -> npt.NDArray[
     texts = [row for row, cell in enumerate(cells, 2) if _number(cell) is None]
     points = [row for row, cell in enumerate(cells, 2) if _number(cell.replace(",", ".")) is None]
     if texts and 2 * len(points) < len(cells):
-        raise Misuse(
-            f"{path}, row {texts[0]}: {str(cells[texts[0] - 2])!r} is no number, in {name!r}, a column of numbers "
-            "(with a decimal point): mend or leave out such rows"
+        raise _found(
+            f"{path}, row {texts[0]}: no number, in {name!r}, a column of numbers (with a decimal point): mend or "
+            "leave out such rows",
+            f"It is {str(cells[texts[0] - 2])!r}.",
         )
     try:
         numbers = cells.astype(np.float64)[:, np.newaxis]

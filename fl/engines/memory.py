@@ -20,7 +20,7 @@ from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
 from fl.round.kept import npz, read_npz
 from fl.round.reference import Tree
-from protocols.errors import REFUSALS, ClientFailed, Misuse, SecAggError
+from protocols.errors import REFUSALS, Aborted, ClientFailed, Misuse, SecAggError
 from protocols.layers import PrivacyLayer
 from protocols.party_state import KEPT, erase
 from protocols.policy import Policy
@@ -162,6 +162,9 @@ class MemoryEngine:
                 charge(list(staying))
                 outcome = self.outcome = self._simulate(session, inputs, drop)
             self.costs = _costs(outcome, self._train_s)
+        except Aborted as error:
+            self.costs.refusals.update(error.refusals | self.costs.refusals)
+            raise
         finally:
             self.first = None
             self.costs.seconds.setdefault("train", self._train_s)

@@ -68,7 +68,8 @@ def client_app(
             require_protected(message)
             own = find_site(site, context, _name(setup, context))
             stack = Stack(layers_of(privacy(own)), setup.stack.numbers) if privacy else setup.stack
-            mine = replace(setup, stack=stack.over_network())
+            mine = replace(setup, stack=stack)
+            mine.over_network()
             return answered(message, own, lambda arrays: part_of(mine, _read, arrays == EVALUATED))
 
         return refusing(answer, message)
@@ -128,7 +129,7 @@ def server_app(
         limit = positive(TIMEOUT, config.get(TIMEOUT, TRIP_SECONDS if usual is None else usual))
         site = _server_site(federation, config, roster, authority, identity)
         playing = federation.with_privacy(privacy(site)) if privacy else federation
-        playing.setup.stack = playing.setup.stack.over_network()
+        playing.setup.over_network()
         known = site.store, site.roster, site.identity, poll
         server = GridParty(grid, playing.setup.stack.secure_sum, *known, names=playing.setup.names)
         if (buffers := playing.setup.strategy.buffers) is not None:

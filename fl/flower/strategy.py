@@ -24,6 +24,7 @@ from fl.flower.rounds import ProtectedRounds, ServerOptions
 from fl.flower.server_party import POLL_SECONDS
 from fl.made_with import Settings, of_stack
 from fl.network.server_party import server_files
+from fl.network.server_state import OVER
 from fl.registry import layers_of
 from fl.round import ModelLayout, RoundResult
 from fl.round.kept import KeptRun
@@ -37,7 +38,6 @@ from protocols.statement import Statement
 from protocols.updates import schema_of
 
 EVALUATION_NOTE = "each client's evaluation metrics leave it unprotected, by explicit choice"
-OVER = "the run in %s is over, with its %d rounds: nothing is left to do. A new one goes into another folder"
 _BY_ROUND = ("train_metrics_clientapp", "evaluate_metrics_clientapp", "evaluate_metrics_serverapp")
 EvaluateFn = Callable[[int, ArrayRecord], MetricRecord | None]
 

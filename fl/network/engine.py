@@ -14,7 +14,7 @@ from fl.network.server_state import LOST
 from fl.network.trips import SumOverNetwork
 from fl.round import Broadcast, Charge, Origin, RoundResult, SumCosts, Summed, Tree
 from fl.round.hidden import is_hidden
-from protocols.errors import Aborted, SecAggError
+from protocols.errors import Aborted, SecAggError, SetupMissing
 from protocols.layers import RunFacts
 from protocols.session import Session
 from protocols.summation import SecureSum, Total
@@ -132,6 +132,8 @@ class NetworkEngine:
             raise Aborted(
                 f"{error.reason} ({spent} clients would have sent an update that had left before)"
             ) from error
+        if any(SetupMissing.__name__ in why for why in driver.refusals.values()):
+            self.server.forget()  # one that lost its keys takes part in the next round again
         self._spent_rounds = 0
         return total
 

@@ -121,11 +121,14 @@ class NodeParty:
         if session.context != request.context:
             raise ProtocolViolation("the request is of another session than its header", "server")
         site.enter_round(origin, session.round, session.context, Begun(session, arrays).encode())
+        # set-ups are of one run; what a client counts is of the federation, for a server may invent runs: and it does,
+        # one for each evaluation
+        evaluates, reuses = arrays == EVALUATED, own.stack.secure_sum.builds_on_earlier
+        series = f"{federation}/{EVALUATED}" if evaluates else (origin.scope if reuses else federation)
         if request.role == "client":
-            first = own.begin(broadcast, session, request.index, work, federation)
+            first = own.begin(broadcast, session, request.index, work, federation, series)
         else:
             first = _helper(own, session, Party(request.role, request.index))
-        series = f"{federation}/{EVALUATED}" if arrays == EVALUATED else federation
         self._runtime(own, session).begin(first, series)
 
     def _step(self, request: Request, frames: list[bytes]) -> list[Frame]:

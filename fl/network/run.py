@@ -4,7 +4,7 @@ What does not belong here: how a framework starts a server, a round (`fl.round`)
 """
 
 from collections.abc import Callable, Sequence
-from logging import INFO
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, Protocol, Self
 
@@ -13,6 +13,7 @@ from fl.coordinator import Coordinator
 from fl.federation_setup import FederationSetup
 from fl.network.engine import NetworkEngine
 from fl.network.server_party import ServerParty
+from fl.network.server_state import OVER
 from fl.round import Engine, RoundResult
 from fl.round.kept import last_entry
 from fl.run_result import Result
@@ -63,6 +64,8 @@ def run_rounds(
         return on_round(result) if on_round else None
 
     resume = folder is not None and checkpoint.begun(folder)
+    if folder is not None and (done := checkpoint.rounds_in(folder)) >= rounds:
+        server.log(WARNING, OVER, folder, done)
     server.wait(playing.coordinator.cohort(), timeout)
     result = playing.fit(rounds, resume=resume, on_round=after)
     ended = len(result.history) == rounds and (erase or playing.setup.stack.counted)

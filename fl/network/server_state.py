@@ -29,6 +29,7 @@ LOST = (
     "the server was stopped after inputs had been asked for: updates that left are not asked for again; "
     "the round stays paid for"
 )
+OVER = "the run in %s is over, with its %d rounds: nothing is left to do. A new one goes into another folder"
 _NUMBER, _NAME, _INTERRUPTED = "flower/round", "flower/federation", "flower/out"
 _RESENT, _EVENTS = "flower/sent-again", "flower/events"
 _RUN, _MADE_WITH, _PROTECTION = "flower/run/2", "flower/made-with", "flower/protection"

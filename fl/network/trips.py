@@ -65,8 +65,10 @@ class SumOverNetwork:
         if stage.counts:
             asked = AskedRound(session.round, self.header.terms.number, session.context, session.roster)
             self.server.state.inputs_asked(asked)
+        if not self.trips and stage.role == "client":
+            self._name_unasked({frame.recipient.number for frame in queue})
         requests, parties = self._requests(stage.name, queue)
-        needed = min(len(requests), self.server.protocol.demands(session).survivors)
+        needed = min(len(requests), stage.needed or self.server.protocol.demands(session).survivors)
         down = sum(len(frame.to_wire()) for frame in queue)
         answers: list[Answer] = []
         up, silent = 0, set(parties)
@@ -82,16 +84,25 @@ class SumOverNetwork:
                 self._take(answer, parties[node], frames)
             if stage.role == "client" and len(answers) == self.awaited:
                 break
+        seconds = time.perf_counter() - began
         for node in silent:
-            why = f"no answer to {stage.name!r} within {self.timeout:g} s"
+            why = f"no answer to {stage.name!r} within {max(self.timeout, seconds):.3g} s"
             if len(answers) == self.awaited:
                 why = f"not among the first {self.awaited} to answer {stage.name!r}"
             self.refusals.setdefault(self._names[parties[node]], why)
         node_s = max((a.seconds for a in answers), default=0.0)
         train_s = max((a.train_seconds for a in answers), default=0.0)
-        seconds, server_s, self._computing = time.perf_counter() - began, self._computing, 0.0
+        server_s, self._computing = self._computing, 0.0
         counts = len(parties), len(answers), up, down
         self.trips.append(Trip(stage.name, seconds, node_s, train_s, server_s, *counts))
+
+    def _name_unasked(self, asked: set[int]) -> None:
+        for index, name in enumerate(self.session.roster):
+            if index not in asked:
+                self.refusals[name] = (
+                    "not asked: it was not there for the set-up of keys that this round builds on, and joins with the "
+                    "next one"
+                )
 
     def _requests(self, stage: str, outbox: tuple[Frame, ...]) -> tuple[Contents, dict[Node, Party]]:
         frames: dict[Party, list[bytes]] = {}

@@ -6,6 +6,6 @@ What belongs here: everything that imports nvflare. What touches more of it than
 
 from fl.nvflare.controller import PrivateController
 from fl.nvflare.executor import PrivateExecutor
-from fl.nvflare.job import allow_classes, private_job
+from fl.nvflare.job import allow_classes, deny_code, private_job
 
-__all__ = ["PrivateController", "PrivateExecutor", "allow_classes", "private_job"]
+__all__ = ["PrivateController", "PrivateExecutor", "allow_classes", "deny_code", "private_job"]

@@ -9,7 +9,7 @@ from pathlib import Path
 from nvflare.job_config.api import FedJob
 
 from fl.arguments import positive
-from fl.nvflare.compat import allow
+from fl.nvflare.compat import allow, deny
 from fl.nvflare.controller import PrivateController
 from fl.nvflare.executor import PrivateExecutor
 from fl.nvflare.messages import TASK
@@ -50,3 +50,10 @@ def allow_classes(workspace: Path | str) -> None:
     (`workspace_root`/job name).
     """
     allow(Path(workspace) / "local", "fl.nvflare.")
+
+
+def deny_code(workspace: Path | str) -> None:
+    """Let no role submit jobs with code of their own (`byoc`) to this site: `allow_classes` does not bind these.
+    workspace: the site's, its startup kit. Raises Misuse for another folder.
+    """
+    deny(Path(workspace) / "local", "byoc")

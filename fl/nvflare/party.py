@@ -4,6 +4,7 @@ What does not belong here: messages, tasks. A job names a federation; the site's
 """
 
 import importlib
+import logging
 from typing import Any
 
 from nvflare.apis.fl_context import FLContext
@@ -12,6 +13,8 @@ from fl.federation import Federation
 from fl.network.site import FILE, Site, load_site
 from fl.nvflare.compat import own_folder
 from protocols.errors import Misuse, PolicyRefusal
+
+LOG = logging.getLogger(__name__)
 
 
 def own_site(context: FLContext, name: str, simulated: bool) -> Site:
@@ -33,10 +36,16 @@ def federation_of(place: str, site: Site, simulated: bool) -> Federation:
     module, _, attribute = place.partition(":")
     try:
         found: Any = getattr(importlib.import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise Misuse(f'expected a federation at "package.module:name", got {place!r}: {error}') from None
+    except (
+        Exception
+    ) as error:  # of the user's module: its text may quote data, and a refusal leaves this site
+        LOG.exception("%s", place)
+        raise Misuse(
+            f'expected a federation at "package.module:name", got {place!r}: {type(error).__name__}; this party\'s own '
+            "log says why"
+        ) from None
     made = found if isinstance(found, Federation) or not callable(found) else found(site)
     if not isinstance(made, Federation):
         raise Misuse(f"expected {place!r} to be a Federation or to return one, got {type(made).__name__}")
-    made.setup.stack = made.setup.stack.over_network()
+    made.setup.over_network()
     return made

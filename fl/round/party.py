@@ -17,7 +17,7 @@ from protocols.errors import PolicyRefusal, ProtocolViolation, SpentUpdate
 from protocols.kernel import spending
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
-from protocols.runtime import Start
+from protocols.runtime import Start, recall
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import Store
@@ -77,13 +77,19 @@ class RoundParty:
         self.policy.check(self.stack.secure_sum.demands(own))  # before training: it may take hours
         return own
 
-    def begin(self, broadcast: Broadcast, session: Session, index: int, work: Work, run: str) -> Start:
+    def begin(
+        self, broadcast: Broadcast, session: Session, index: int, work: Work, run: str, series: str = ""
+    ) -> Start:
         """Train, pay for the round, and return what makes the first step of the client at `index` from its memory.
 
-        run: names the federation in the ledger. Raises PolicyRefusal for a price beyond the policy's max_epsilon,
-        SpentUpdate for an update that left before, unless the policy allows that.
+        run: names the federation in the ledger. series: the rounds of one memory. Raises PolicyRefusal for a price
+        beyond the policy's max_epsilon, SpentUpdate for an update that left before, unless the policy allows that; what
+        the first step raises, where it can be made without the input: a refusal then costs neither training nor budget.
         """
-        limit = self.policy.max_epsilon
+        limit, protocol, policy = self.policy.max_epsilon, self.stack.secure_sum, self.policy
+        if protocol.takes_input_late:
+            kept = recall(self.store, protocol, series)
+            protocol.client(session, index, None, random=SystemRandom(), policy=policy, memory=kept)
         self.ledger.require(party_events(broadcast.plan, self.name), limit)
         own = replace(broadcast.own(self.name, self.store), afford=partial(self.ledger.require, limit=limit))
         began = time.perf_counter()
@@ -93,11 +99,11 @@ class RoundParty:
         self.sent_again = self.store.marked(spending(update))
         if self.sent_again and not self.policy.allow_resend:  # found out now, it costs the others nothing
             raise SpentUpdate(
-                "this update left this client once; it is not sent a second time: let training depend on the round, or "
-                "on a seed of the run, or allow it by `allow_resend` in this client's own policy"
+                "this update left this client once; it is not sent a second time: let training depend on the "
+                "round, or on a seed of the run (another seed of a Federation), or allow it by `allow_resend` in this "
+                "client's own policy"
             )
         self.ledger.charge(events, limit, run=run, round=broadcast.number, again=self.sent_again)
-        protocol, policy = self.stack.secure_sum, self.policy
         return lambda memory: protocol.client(
             session, index, vector, random=SystemRandom(), policy=policy, update=update, memory=memory
         )

@@ -9,7 +9,6 @@ from torch.utils.data import DataLoader, TensorDataset
 from fl import FedAvg, Federation
 from fl.data import load
 from fl.data.partition import partition
-from fl.network.site import Site
 from secagg import SecAggPlus
 
 SITES = tuple(f"site-{i}" for i in range(1, 6))
@@ -39,13 +38,6 @@ class TestData:
     def __iter__(self) -> Iterator[Any]:
         data = load("digits")
         return iter(DataLoader(tensors(data.x_test, data.y_test), batch_size=512))
-
-
-def layers(site: Site) -> list[Any]:
-    """Return the layers as one party runs them: with a roster, every client signs its session keys."""
-    if site.signed is None:
-        return [SecAggPlus(setup="reuse", dropout=0.2)]
-    return [SecAggPlus(setup="reuse", dropout=0.2, threat="malicious", credentials=site.credentials())]
 
 
 def make_federation(privacy: list[Any] | None = None) -> Federation:

@@ -1,6 +1,6 @@
 """A provisioned deployment on this machine: a server and three sites with certificates of their own, over mutual TLS.
 
-    python examples/nvflare/loopback.py FOLDER
+    python examples/wards/loopback.py FOLDER
 
 What belongs here: what a test or a demo needs. In production NVFlare's dashboard or `nvflare provision` makes the kits,
 and every party starts its own.
@@ -21,7 +21,7 @@ import yaml
 from nvflare.fuel.flare_api.flare_api import Session, new_secure_session
 from nvflare.job_config.api import FedJob
 
-from fl.nvflare import allow_classes, private_job
+from fl.nvflare import allow_classes, deny_code, private_job
 
 ADMIN, PROJECT = "admin@ward.example", "wards"
 BUILDERS: list[dict[str, Any]] = [
@@ -72,8 +72,11 @@ def environment(folder: Path) -> dict[str, str]:
 
 
 def admit(kit: Path, federation: str) -> None:
-    """What the operator of a party does once: allow the toolkit's classes, and name the federation that may run."""
+    """What the operator of a party does once: allow the toolkit's classes and no job's code, and name the federation
+    that may run.
+    """
     allow_classes(kit)
+    deny_code(kit)
     own = kit / "local" / "secagg"
     own.mkdir(mode=0o700, exist_ok=True)
     (own / "site.toml").write_text(f'federations = ["{federation}"]\n\n[policy]\nmin_cohort = 3\n')

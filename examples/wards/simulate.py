@@ -1,4 +1,4 @@
-"""The wards' job in NVFlare's simulator: `PYTHONPATH=examples/nvflare python examples/nvflare/simulate.py FOLDER`."""
+"""The wards' job in NVFlare's simulator: `PYTHONPATH=examples/wards python examples/wards/simulate.py FOLDER`."""
 
 import sys
 from pathlib import Path
