@@ -50,6 +50,12 @@ def pytest_collection_modifyitems(items: list[Any]) -> None:
     items.sort(key=lambda item: not item.nodeid.startswith(WAITS))
 
 
+def pytest_runtest_setup(item: Any) -> None:
+    """Leave the processor to whole deployments: their processes wait for one another, and time out."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not item.nodeid.startswith(WAITS) and not os.nice(0):
+        os.nice(10)
+
+
 def pytest_terminal_summary(terminalreporter: Any, exitstatus: int) -> None:
     """Keep every test's outcome and seconds, with the machine they were had on."""
     target = os.environ.get("SECAGG_TEST_RESULTS")

@@ -59,21 +59,24 @@ class Program:
         os.kill(self._process.pid or 0, number)
 
     def end(self, seconds: float = 300.0) -> subprocess.CompletedProcess[str]:
-        """Wait for its end; it is killed after so many seconds."""
+        """Wait for its end. After so many seconds it is killed, and AssertionError says what it had printed."""
         self._process.join(seconds)
-        if self._process.exitcode is None:
+        if late := self._process.exitcode is None:
             self._process.kill()
             self._process.join()
         code = self._process.exitcode
         assert code is not None
         said = self.out.read_text(), self.err.read_text()
         self._kept.cleanup()
+        assert not late, f"it did not end within {seconds:.0f} s: {''.join(said)}"
         return subprocess.CompletedProcess([], code, *said)
 
 
-def ran(what: str | Path, *arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+def ran(
+    what: str | Path, *arguments: str, folder: Path, seconds: float = 300.0
+) -> subprocess.CompletedProcess[str]:
     """Run a module or a file in `folder` to its end."""
-    return Program(what, *arguments, folder=folder).end()
+    return Program(what, *arguments, folder=folder).end(seconds)
 
 
 def _become(words: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:

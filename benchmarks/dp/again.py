@@ -61,18 +61,42 @@ def _group(row: dict[str, Any]) -> str:
 
 
 def main(files: list[str]) -> int:
-    """Print every row with its verdict; 1 where a row does not agree, or none was compared."""
-    agree = []
+    """Print every row with its verdict, then one sentence; 1 where a row differs or was not measured again."""
+    agree, differ, missing = 0, list[str](), list[str]()
     for file in files:
-        again = json.loads(Path(file).read_text())
+        again = _measured(Path(file))
         (kept,) = harness.read_all(f"{again['suite']}.{again['case']}")
-        for name, before, now, most in compared(kept.figures["rows"], again["figures"]["rows"]):
-            agree.append(abs(before - now) <= most)
-            verdict = "agrees" if agree[-1] else "DIFFERS"
+        found = compared(kept.figures["rows"], again["figures"]["rows"])
+        for name, before, now, most in found:
+            agrees = abs(before - now) <= most
+            agree += agrees
+            differ += [] if agrees else [f"{again['case']}: {name}"]
             print(
-                f"{again['case']}: {name}: {before:.3f} then, {now:.3f} now, may differ by {most:.3f}: {verdict}"
+                f"{again['case']}: {name}: {before:.3f} then, {now:.3f} now, may differ by {most:.3f}: "
+                f"{'agrees' if agrees else 'DIFFERS'}"
             )
-    return 0 if agree and all(agree) else 1
+        known = {name for name, *_ in found}
+        missing += [
+            f"{again['case']}: {name}" for row in kept.figures["rows"] if (name := _key(row)) not in known
+        ]
+    print(f"{agree} of {agree + len(differ) + len(missing)} rows of docs/dp-layers.md came out as kept.")
+    for rows, why in (
+        (differ, "differ by more than the spread over seeds explains"),
+        (missing, "were not measured again"),
+    ):
+        if rows:
+            print(f"{len(rows)} {why}: {'; '.join(rows)}.", file=sys.stderr)
+    return 0 if agree and not differ and not missing else 1
+
+
+def _measured(file: Path) -> dict[str, Any]:
+    try:
+        found: dict[str, Any] = json.loads(file.read_text())
+    except ValueError:
+        raise SystemExit(
+            f"{file} is no whole result of `python -m benchmarks dp --json`: measure again."
+        ) from None
+    return found
 
 
 if __name__ == "__main__":

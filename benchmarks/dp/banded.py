@@ -20,7 +20,7 @@ from benchmarks.dp import banded_training
 from dp import DistributedDP
 from dp.accountants import accountant
 from dp.correlated.price import Banded
-from dp.correlated.rows import Opened, combined
+from dp.correlated.rows import OpenedRows, combined
 from dp.correlated.strategy import error, gain, optimised, real, series
 from dp.events import Relation, Unit
 from dp.mechanisms import discrete_gaussian
@@ -125,7 +125,7 @@ def _encoding(values: int, bands: int, repeats: int = 5) -> dict[str, Any]:
 
 def _decoding(rounds: int, bands: int) -> dict[str, Any]:
     """The largest relative difference from rational arithmetic, over rows of noise."""
-    strategy, opened, draws = optimised(rounds, bands), Opened(), np.random.default_rng(0)
+    strategy, opened, draws = optimised(rounds, bands), OpenedRows(), np.random.default_rng(0)
     exact: dict[int, Fraction] = {}
     worst = 0.0
     for row in range(1, rounds + 1):

@@ -17,8 +17,8 @@ from numpy.typing import NDArray
 
 from benchmarks.dp import banded_training, fashion
 from benchmarks.dp.banded_training import ROUNDS, TURNS, Arm
-from dp.correlated.rows import Opened
-from dp.correlated.strategy import Strategy
+from dp.correlated.rows import OpenedRows
+from dp.correlated.strategy import StrategyMatrix
 from protocols.layers import RunFacts
 
 Floats = NDArray[np.floating[Any]]
@@ -113,10 +113,10 @@ def _descended(
 
 
 def _noise(
-    strategy: Strategy | None, deviation: float, draws: np.random.Generator
+    strategy: StrategyMatrix | None, deviation: float, draws: np.random.Generator
 ) -> Callable[..., Floats | float]:
     """What is decoded from rows of fresh noise; none without a strategy."""
-    opened = Opened()
+    opened = OpenedRows()
 
     def row(number: int, shape: tuple[int, ...]) -> Floats | float:
         if strategy is None:

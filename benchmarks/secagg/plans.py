@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import harness
-from secagg.parameters import Infeasible, plan
+from secagg.parameters import Cohort, Infeasible, plan
 from secagg.parameters.costs import costs
 
 CLIENTS = (20, 50, 100, 300, 1_000)
@@ -36,7 +36,7 @@ def row(clients: int, collusion: float, dropout: float) -> dict[str, Any]:
     """One line: the plan, or in place of its numbers what would make one possible."""
     demand = {"clients": clients, "collusion": collusion, "dropout": dropout}
     try:
-        found = plan(clients, dropout, collusion, "malicious")
+        found = plan(Cohort(clients, dropout, collusion, "malicious"))
     except Infeasible as refusal:
         none = dict.fromkeys(
             ("graph", "threshold", "window", "voters", "quorum", "survivors", "opening_kb"), "-"

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from benchmarks import harness
-from secagg.parameters import plan
+from secagg.parameters import Cohort, plan
 from secagg.parameters.calibration import Units, calibrate, estimate
 from secagg.parameters.costs import Costs, costs, ring_bits
 from secagg.ring import Ring
@@ -49,7 +49,7 @@ def scale(
 
 def one_session(clients: int, dropout: float, collusion: float, dim: int, bits: int) -> dict[str, Any]:
     """The round as one session, and how many coordinators share its server's work."""
-    found = plan(clients, dropout, collusion)
+    found = plan(Cohort(clients, dropout, collusion))
     cost = costs(found, dim, bits)
     client_s, server_s = estimate(found, cost, _units(found.degree, found.threshold, cost))
     coordinators = max(1, math.ceil(server_s / TARGET_S))
@@ -69,7 +69,7 @@ def sessions(clients: int, dropout: float, collusion: float, dim: int, bits: int
     Degree and threshold are those of the whole cohort: a client's neighbours are a random sample of everybody, and the
     failure bounds are for all sessions together.
     """
-    whole = plan(clients, dropout, collusion)
+    whole = plan(Cohort(clients, dropout, collusion))
     found = replace(whole, cohort=replace(whole.cohort, clients=COHORT))
     cost = costs(found, dim, bits)
     client_s, server_s = estimate(found, cost, _units(found.degree, found.threshold, cost))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from importlib.metadata import packages_distributions
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,12 @@ def test_a_node_that_leaves_early_is_an_error_reply_and_no_crash_of_the_adapter(
     assert played.total is None
     assert played.why == ""  # the session ended as the workflow ends it
     assert Wire.last
+
+
+def test_nothing_beside_the_adapters_hides_a_package_where_the_pages_commands_run() -> None:
+    names = {path.stem for path in (HERE / "examples").iterdir()}
+    known = {name.replace("-", "_").lower() for found in packages_distributions().values() for name in found}
+    assert names.isdisjoint({*ADAPTERS.values(), *packages_distributions(), *known})
 
 
 @pytest.mark.parametrize("module", ADAPTERS)

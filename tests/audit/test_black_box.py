@@ -3,8 +3,11 @@
 import json
 import os
 import random
+import secrets
+import sys
 import time
 from collections.abc import Callable, Mapping
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -12,6 +15,7 @@ import pytest
 from numpy.random import default_rng
 
 from protocols.audit import BlackBox, Report, Status, audit
+from protocols.audit.repeatable import ReplayRandom, supplied
 from protocols.errors import Misuse
 from tests.audit.boxes import Drop, Inputs, box, leavers, noise, sound, summed
 
@@ -288,3 +292,24 @@ def test_a_hang_is_stopped_outside_the_main_thread_too() -> None:
     thread.start()
     thread.join(30)
     assert found[0].properties[0].status is Status.FAILED
+
+
+def test_randomness_is_supplied_by_the_innermost_source_and_given_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Whoever took os.urandom while it was supplied (a module imported then) draws from what is supplied later."""
+    original, holder = os.urandom, ModuleType("holder")
+    monkeypatch.setitem(sys.modules, "holder", holder)
+    monkeypatch.setattr(holder, "mine", original, raising=False)
+    first, second = ReplayRandom(1).bytes(16), ReplayRandom(2).bytes(16)
+    with supplied(None):
+        assert os.urandom(16) not in (first, second)
+        with supplied(ReplayRandom(1)):
+            taken = os.urandom
+            assert holder.mine(16) == first
+            with supplied(ReplayRandom(2)):
+                assert secrets.token_bytes(16) == second
+        with supplied(ReplayRandom(2)):
+            assert (taken(16), len(taken(3))) == (second, 3)
+    assert os.urandom is holder.mine is original
+    assert taken(16) not in (first, second)

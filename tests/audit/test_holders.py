@@ -11,7 +11,7 @@ import pytest
 
 from protocols.audit import WhiteBox
 from protocols.audit.search.planning import honest
-from protocols.audit.search.views import Arrangement, came_out, play, prepared
+from protocols.audit.search.two_views import Arrangement, came_out, play, prepared
 from secagg import SecAggPlus
 from secagg.rules import rules_of
 

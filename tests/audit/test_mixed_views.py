@@ -9,7 +9,7 @@ import pytest
 
 from protocols.audit import WhiteBox
 from protocols.audit.prop import Finding
-from protocols.audit.search.views import Arrangement, came_out, judge, play, prepared
+from protocols.audit.search.two_views import Arrangement, came_out, judge, play, prepared
 from protocols.kernel import client
 from protocols.opening import Attack, Rule
 from secagg import SecAggPlus

@@ -9,7 +9,7 @@ from protocols.audit.prop import Finding
 from protocols.audit.search import schedules
 from protocols.audit.search.planning import corrupt_set, plan, weaker
 from protocols.audit.search.program import Program, Undecided
-from protocols.audit.search.views import Arrangement, prepared, search
+from protocols.audit.search.two_views import Arrangement, prepared, search
 from protocols.audit.subject import Searched
 from secagg import Credentials, SecAgg, SecAggPlus
 from tests.defects.homomorphic import two_of_three

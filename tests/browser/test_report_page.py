@@ -2,6 +2,7 @@
 finds nothing, in both themes, on a phone's width and a desk's.
 """
 
+import json
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -124,3 +125,38 @@ def test_hovering_tells_exact_values(browser: Any, report: Path) -> None:
     page.locator("#bytes path[aria-roledescription='point']").first.hover(force=True)
     page.wait_for_selector("#vg-tooltip-element.visible")
     assert "bytes up" in page.locator("#vg-tooltip-element").inner_text()
+
+
+def test_a_dark_page_prints_dark_on_light(browser: Any, report: Path) -> None:
+    page = opened(browser, report, [], "dark")
+    page.emulate_media(media="print", color_scheme="dark")
+    told = """name => { const found = getComputedStyle(document.querySelector(name));
+        return [found.color, found.fill, found.backgroundColor]; }"""
+    dark, white = "rgb(26, 28, 32)", "rgb(255, 255, 255)"
+    assert page.evaluate(told, "body")[::2] == [dark, white]
+    assert page.evaluate(told, "#bytes svg text")[1] == dark
+
+
+def test_a_long_name_of_data_fits_a_phone(browser: Any, report: Path) -> None:
+    page = opened(browser, report, [], width=360)
+    page.evaluate("document.querySelector('select[name=data]').options[0].textContent = 'x'.repeat(80)")
+    assert not page.evaluate("document.documentElement.scrollWidth > innerWidth"), "it scrolls sideways"
+
+
+def test_nine_stacks_of_layers_look_apart(browser: Any, report: Path, tmp_path: Path) -> None:
+    before, opening, rest = report.read_text().partition('id="data">')
+    told, closing, after = rest.partition("</script>")
+    data = json.loads(told)
+    data["cells"] = [
+        {**data["cells"][0], "cell": at, "layers": f"stack {at}", "bytes_up": 100.0 + at} for at in range(9)
+    ]
+    boxes = "".join(f'<input type="checkbox" name="layers" value="stack {at}" checked>' for at in range(9))
+    page = tmp_path / "nine.html"
+    page.write_text(
+        before.replace("</fieldset>", boxes + "</fieldset>") + opening + json.dumps(data) + closing + after
+    )
+    marks = opened(browser, page, []).locator("#bytes path[aria-roledescription='point']")
+    looks = {
+        (marks.nth(at).get_attribute("fill"), marks.nth(at).get_attribute("d")) for at in range(marks.count())
+    }
+    assert len(looks) == 9

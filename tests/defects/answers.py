@@ -119,7 +119,7 @@ DEFECTS = (
     Defect(
         "unsigned keys",
         "forged-requests-refused",
-        put("secagg.advertisement.check_signature", anything_goes),
+        put("secagg.advertisement.verify", anything_goes),
         malicious,
     ),
     Defect(

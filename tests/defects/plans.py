@@ -8,8 +8,7 @@ from typing import Any
 from unittest.mock import patch
 
 from secagg import Credentials, SecAgg, SecAggPlus, choose
-from secagg.parameters import Cohort, Infeasible, Plan
-from secagg.parameters.plan import planned
+from secagg.parameters import Cohort, Infeasible, Plan, plan
 from secagg.parameters.rules import LEAST_THRESHOLD, largest_left, least_safe
 
 INSIST = choose.insist
@@ -44,9 +43,9 @@ def any_degree(wishes: Any, clients: int, offered: Any) -> None:
 def falling_back(cohort: Cohort) -> Plan:
     """Cohorts of the server's choice are semi-honest where nothing better fits."""
     try:
-        return planned(cohort)
+        return plan(cohort)
     except Infeasible:
-        return planned(replace(cohort, threat="semi-honest"))
+        return plan(replace(cohort, threat="semi-honest"))
 
 
 class TwoShares(SecAggPlus):

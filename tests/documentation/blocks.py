@@ -79,6 +79,10 @@ class Reader:
     done: int = 0
     asked: bool = False
     """Whether the next block's commands are looked up instead of being run."""
+    said: list[str] = field(default_factory=list)
+    """What the block's commands printed, for who must find out why a later one went wrong."""
+    patience: float = 300.0
+    """Seconds for a command; more on a page that says of itself that it is slow."""
 
     def read(self) -> int:
         """Run every block in turn; return how many were read."""
@@ -88,14 +92,18 @@ class Reader:
                 self._take(block)
             except BaseException as error:
                 error.add_note(f"{self.page.relative_to(ROOT)}, line {block.line}:\n{block.body}")
+                error.add_note("\n".join(["its commands printed:", *self.said]))
                 raise
             self.before = block.kind
             self.done += 1
         return self.done
 
     def _take(self, block: Block) -> None:
+        self.said.clear()
         if block.kind == "<!-- not run:":
             assert block.body.strip(), "say why it is not run"
+        elif block.kind == "<!-- slow":
+            self.patience = 1800.0
         elif block.kind == "<!-- setup":
             self._python(block)
         elif block.title:
@@ -145,6 +153,7 @@ class Reader:
             said += out if code == 0 else out + err
             assert code == 0 or expected, f"{line} ended with {code}: {out}{err}"
             words = words[end + 1 :]
+        self.said.append(f"$ {line}\n{said[-4000:]}")
         if expected is not None:
             same(expected, said)
         return said
@@ -164,11 +173,11 @@ class Reader:
                 extras = set(filter(None, package.removeprefix("secagg-toolkit").strip("[]").split(",")))
                 return int(not extras <= set(EXTRAS)), "", f"no such extra: {extras}"
             case ["secagg", *arguments]:
-                done = ran("fl.cli", *arguments, folder=self.folder)
+                done = ran("fl.cli", *arguments, folder=self.folder, seconds=self.patience)
             case ["python", "-m", module, *arguments]:
-                done = ran(module, *arguments, folder=self.folder)
+                done = ran(module, *arguments, folder=self.folder, seconds=self.patience)
             case ["python", file, *arguments]:
-                done = ran(self.folder / file, *arguments, folder=self.folder)
+                done = ran(self.folder / file, *arguments, folder=self.folder, seconds=self.patience)
             case _:
                 done = subprocess.run(words, cwd=self.folder, capture_output=True, text=True, check=False)
         return done.returncode, done.stdout, done.stderr

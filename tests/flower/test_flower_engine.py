@@ -56,5 +56,5 @@ def test_the_bundle_that_flower_sends_to_nodes_holds_source_alone(tmp_path: Path
     (bundle,) = tmp_path.glob("*.fab")
     with zipfile.ZipFile(bundle) as archive:
         names = [name for name in archive.namelist() if not name.startswith(".info")]
-    assert "digits_app/apps.py" in names
+    assert "digits_app/client.py" in names
     assert {Path(name).suffix for name in names} <= {".py", ".toml", ".md", ""}

@@ -13,15 +13,17 @@ from fl.flower.arrays import arrays_of
 from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
-from secagg import SecAggPlus
+from secagg import SecAgg, SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered
 
 LAZY = """
 import sys
 import time
 from fl.flower.mod import private_app
+from fl.flower.named import federation_app
 from secagg import SecAggPlus
 app = private_app("json:no_such_app", [SecAggPlus()])
+other = federation_app("json:no_such_federation", lambda site: [SecAggPlus()])
 print(*(name for name in ("torch", "scipy.stats", "opacus", "ray") if name in sys.modules))
 """
 
@@ -68,7 +70,7 @@ class Slow(DirectGrid):
     """Replies of a node come so many seconds after the request, whoever waits for them."""
 
     def __init__(self, inner: DirectGrid, node: int, seconds: float) -> None:
-        super().__init__(inner.apps, keys=inner.keys)
+        super().__init__(inner.apps, keys=inner.keys, before=inner.before)
         self.node, self.seconds, self.slow, self.held = (
             node,
             seconds,
@@ -99,6 +101,27 @@ def test_a_stage_waits_longer_where_too_few_have_answered(tmp_path: Path) -> Non
     strategy.options.min_survivors = 4
     strategy.start(grid, arrays_of(model()), num_rounds=1)
     assert [r.survivors for r in strategy.history] == [tuple(f"site-{i}" for i in range(1, 5))]
+
+
+def test_a_stage_waits_for_as_many_as_holders_must_be_shown(tmp_path: Path) -> None:
+    """Of ten, seven are sure to be in a total of reused keys, and holders demand to be shown eight."""
+    dead = {1, 2}
+    inner, arguments = rostered(
+        tmp_path, 10, privacy_mod([SecAgg()]), before=lambda node, m: None if node in dead else m
+    )
+    strategy = PrivateStrategy(fedavg(8), [SecAgg()], poll=0.02, stage_timeout=0.6, **arguments)
+    strategy.start(Slow(inner, 3, 0.9), arrays_of(model()), num_rounds=1)
+    assert [(r.abandoned, len(r.survivors)) for r in strategy.history] == [(None, 8)]
+
+
+def test_who_missed_the_set_up_is_named_until_the_next_one(tmp_path: Path) -> None:
+    def before(node: int, message: Message) -> Message | None:
+        stage = unpack_request(message.content, None)[0].stage
+        return None if (node, stage) == (2, "advertise-keys") else message
+
+    _, strategy = run(tmp_path, 3, before)
+    assert [len(r.survivors) for r in strategy.history] == [3] * 3
+    assert [r.refusals["site-2"].partition(":")[0] for r in strategy.history[1:]] == ["not asked"] * 2
 
 
 def test_a_late_node_is_told_and_logs_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

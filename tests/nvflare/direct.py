@@ -6,7 +6,7 @@ every order of events can be forced.
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -25,6 +25,7 @@ from nvflare.private.fed.utils.fed_utils import nvflare_fobs_initialize
 
 from fl.network.site import FILE
 from fl.nvflare import PrivateController, PrivateExecutor
+from protocols.identity import Identity, Member, Roster, SignedRoster
 
 nvflare_fobs_initialize()
 ONE_AT_A_TIME = threading.Lock()
@@ -86,10 +87,14 @@ class Deployment:
         self.executed: list[str] = []
         self.abort = Signal()
 
+    def own(self, name: str) -> Path:
+        """Where a deployed party's own files lie."""
+        return self.root / name / "local" / "secagg"
+
     def allow(self, **files: str) -> None:
         """Write each party's own site.toml, where the site names this federation. files: more lines, by party."""
         for name in ("server", *self.names):
-            own = self.root / name / "local" / "secagg"
+            own = self.own(name)
             own.mkdir(parents=True, exist_ok=True)
             (own / FILE).write_text(f'federations = ["{self.place}"]\n' + files.get(name, ""))
 
@@ -154,3 +159,18 @@ class Deployment:
         ):  # a site is a process, with its own generator in torch
             self.executed.append(name)
             return self.executors[name].execute(task, message, context, Signal())
+
+
+def rostered(deployment: Deployment, roles: Mapping[str, str] | None = None) -> None:
+    """Give every party but a stranger an identity and a signed roster. roles: of those that are no clients."""
+    known = {"server": "server", **(roles or {})}
+    parties = {n: Identity.generate(n) for n in ("server", *deployment.names) if n != "stranger"}
+    authority = Identity.generate("authority")
+    members = tuple(Member(n, known.get(n, "client"), i.public) for n, i in sorted(parties.items()))
+    signed = SignedRoster.sign(Roster("demo", 1, members), authority)
+    named = f'roster = "roster.json"\nidentity = "own.key"\nauthority = "{authority.public.hex()}"\n'
+    for name, identity in parties.items():
+        deployment.own(name).mkdir(parents=True)
+        identity.save(deployment.own(name) / "own.key")
+        signed.save(deployment.own(name) / "roster.json")
+    deployment.allow(**{name: f'name = "{name}"\n{named}' for name in parties})

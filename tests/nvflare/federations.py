@@ -6,11 +6,11 @@ from typing import Any
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP, DistributedDP, SampleDP
-from fl import Federation
+from dp import ClientDP, DistributedDP, LocalDP, SampleDP
+from fl import ClientEvaluation, Federation
 from fl.network.site import Site
 from he import CKKSSum, PaillierSum
-from he.arrangements import KeyHolder
+from he.arrangements import KeyHolder, SharedByClients, Threshold
 from protocols.policy import Policy
 from secagg import SecAggPlus
 
@@ -39,6 +39,11 @@ def plain(site: Site | None = None) -> Federation:
 
 def masked(site: Site | None = None) -> Federation:
     return made(masks())
+
+
+def other(site: Site | None = None) -> Federation:
+    """The next experiment: other updates than `masked`."""
+    return made(masks(), learning_rate=0.02)
 
 
 @functools.cache
@@ -72,6 +77,47 @@ def sample_dp(site: Site | None = None) -> Federation:
     return made(SampleDP(epsilon=8, delta=1e-5, clip=1.0), masks())
 
 
+def local_dp(site: Site | None = None) -> Federation:
+    return made(LocalDP(epsilon=8, delta=1e-5, clip=1.0), masks())
+
+
 def loose(site: Site | None = None) -> Federation:
     """A federation whose own policy asks for little."""
     return made(masks(), policy=Policy(min_cohort=2, min_threshold_share=0.0, allow_resend=True))
+
+
+OWN_KEY = "own.he.key"
+"""In the folder of every party that has a key of a homomorphic sum: its own, which nobody else has."""
+DECRYPTORS = tuple(f"office-{n}" for n in (1, 2, 3))
+
+
+def signed(site: Site) -> Federation:
+    """The malicious model: every site signs with the identity in its own folder."""
+    layer = SecAggPlus(threat="malicious", dropout=0.25, collusion=0.0, credentials=site.credentials())
+    return made(layer)
+
+
+def threshold(site: Site) -> Federation:
+    """Paillier, of which two of three decryptors open the sum. site: whose folder says what it holds of the key."""
+    assert site.folder is not None
+    return made(
+        PaillierSum(
+            Threshold(2, 3),
+            key_bits=2048,
+            keys=site.folder / OWN_KEY,
+            identity=site.identity,
+            roster=site.roster,
+        )
+    )
+
+
+def shared(site: Site) -> Federation:
+    """CKKS under a key that the clients share and the server does not have."""
+    own = None if site.name == "server" else site.folder / OWN_KEY  # type: ignore[operator]  # a party has a folder
+    return made(CKKSSum(SharedByClients(), key=own))
+
+
+def evaluating(site: Site | None = None) -> Federation:
+    """Measured on rows of the sites' own, by sums of their own."""
+    own = ClientEvaluation(loader_for, names=SITES, classes=2, privacy=[masks()])
+    return made(masks(), evaluation=own)

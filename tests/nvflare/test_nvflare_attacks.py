@@ -19,19 +19,23 @@ from nvflare.apis.fl_context import FLContext
 from nvflare.apis.fl_exception import UnsafeComponentError
 from nvflare.apis.shareable import Shareable
 from nvflare.app_common.widgets.component_path_authorizer import ComponentPathAuthorizer
+from nvflare.fuel.sec.authz import AuthzContext, Person
+from nvflare.security.security import FLAuthorizer
 
 import fl.nvflare
 from dp import Ledger
 from fl.network.arrays import from_npy, npy
 from fl.network.messages import CLOSE
-from fl.network.site import FILE
-from fl.nvflare import allow_classes, private_job
+from fl.network.site import FILE, Site
+from fl.nvflare import allow_classes, deny_code, party, private_job
 from fl.nvflare.messages import ARRAYS, BODY, REFUSED, TASK, pack, read, unpack_answer, unpack_request
+from fl.nvflare.party import federation_of
 from fl.round import RoundResult
 from fl.round.party_ledger import LEDGER
-from protocols.errors import WireError
-from protocols.identity import Identity, Member, Roster, SignedRoster
-from tests.nvflare.direct import Deployment, travelled
+from protocols.errors import Misuse, WireError
+from protocols.identity import Identity
+from protocols.store import MemoryStore
+from tests.nvflare.direct import Deployment, rostered, travelled
 from tests.nvflare.federations import SITES
 from tests.nvflare.test_nvflare_rounds import kept, place
 
@@ -158,6 +162,21 @@ def test_a_job_runs_no_federation_that_the_site_does_not_name(tmp_path: Path, to
     assert said.startswith("PolicyRefusal: federations:")
 
 
+def test_what_a_module_says_while_it_is_imported_stays_at_the_site(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "ward_module.py").write_text("age = float('Smith John')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setattr(
+        party.LOG, "disabled", False
+    )  # a framework that sets up its own logs turns others off
+    monkeypatch.setattr(party.LOG, "handlers", [caplog.handler])
+    with pytest.raises(Misuse, match="ValueError; this party's own log says why") as refused:
+        federation_of("ward_module:federation", Site("site-1", MemoryStore(), {}), simulated=True)
+    assert "Smith" not in str(refused.value)
+    assert "Smith John" in caplog.text
+
+
 def test_a_simulation_is_what_this_process_is_and_not_what_a_job_says(tmp_path: Path) -> None:
     """A server that calls its job as the simulator does makes no deployed site simulated: its files hold."""
     deployment = Deployment(tmp_path, place("masked"), SITES, simulated=False)
@@ -169,25 +188,6 @@ def test_a_simulation_is_what_this_process_is_and_not_what_a_job_says(tmp_path: 
     deployment.job = "simulate_job"
     reply = deployment.execute("site-1", TASK, tasks["site-1"])
     assert "federations" in reply[REFUSED]
-
-
-def rostered(deployment: Deployment) -> dict[str, Identity]:
-    """Give every party an identity and a signed roster."""
-    parties = {name: Identity.generate(name) for name in ("server", *SITES)}
-    authority = Identity.generate("authority")
-    roles = {"server": "server"}
-    members = tuple(Member(n, roles.get(n, "client"), i.public) for n, i in sorted(parties.items()))
-    signed = SignedRoster.sign(Roster("demo", 1, members), authority)
-    lines: dict[str, str] = {}
-    for name, identity in parties.items():
-        own = deployment.root / name / "local" / "secagg"
-        own.mkdir(parents=True)
-        identity.save(own / "own.key")
-        signed.save(own / "roster.json")
-        named = f'name = "{name}"\nroster = "roster.json"\nidentity = "own.key"\n'
-        lines[name] = f'{named}authority = "{authority.public.hex()}"\n'
-    deployment.allow(**lines)
-    return parties
 
 
 def test_with_a_roster_both_sides_sign_and_strangers_take_no_part(tmp_path: Path) -> None:
@@ -251,6 +251,27 @@ def test_a_job_names_classes_that_a_site_must_allow_and_carries_no_code(tmp_path
     context.set_prop(FLContextKey.COMPONENT_CONFIG, {"path": "subprocess.Popen"}, private=True)
     with pytest.raises(UnsafeComponentError):
         authorizer.handle_event(EventType.BEFORE_BUILD_COMPONENT, context)
+
+
+@pytest.mark.parametrize("admin", ["any", {"submit_job": "any", "byoc": "any"}])
+def test_a_site_denies_jobs_with_code_of_their_own_and_nothing_else(tmp_path: Path, admin: Any) -> None:
+    """By NVFlare's own reading of the file; that the site itself looks whether a job brings code is NVFlare's."""
+    local = tmp_path / "local"
+    local.mkdir()
+    with pytest.raises(Misuse, match="a startup kit's folder"):
+        deny_code(tmp_path)
+    policy = {
+        "format_version": "1.0",
+        "permissions": {"project_admin": admin, "lead": {"byoc": "any", "view": "any"}},
+    }
+    (local / "authorization.json.default").write_text(json.dumps(policy))
+    deny_code(tmp_path)
+    authorizer = FLAuthorizer("ward", json.loads((local / "authorization.json").read_text()))
+    roles = {role: Person("somebody", "ward", role) for role in ("project_admin", "lead")}
+    for role, person in roles.items():
+        assert not authorizer.authorize(AuthzContext(right="byoc", user=person))[0]
+        may = "submit_job" if role == "project_admin" else "view"
+        assert authorizer.authorize(AuthzContext(right=may, user=person))[0]
 
 
 def test_one_file_touches_more_of_nvflare_than_its_documented_classes() -> None:

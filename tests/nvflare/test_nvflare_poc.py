@@ -12,7 +12,7 @@ import pytest
 
 pytest.importorskip("nvflare", reason="the extra nvflare is not installed")
 
-from examples.nvflare.loopback import (
+from examples.wards.loopback import (
     admit,
     environment,
     free_port,
@@ -77,7 +77,7 @@ def test_a_provisioned_deployment_plays_a_job_is_killed_and_goes_on(tmp_path: Pa
 
 
 def test_the_example_runs_in_the_simulator(tmp_path: Path) -> None:
-    program = Path(__file__).parents[2] / "examples" / "nvflare" / "simulate.py"
+    program = Path(__file__).parents[2] / "examples" / "wards" / "simulate.py"
     ran = subprocess.run(
         [sys.executable, str(program), str(tmp_path)],
         env=environment(tmp_path),

@@ -20,6 +20,7 @@ from fl.account import DEFAULT_DELTA
 from fl.engines.memory import MemoryEngine
 from fl.network.engine import NetworkEngine
 from fl.network.messages import CLOSE, START
+from fl.nvflare import PrivateExecutor
 from fl.nvflare.messages import unpack_request
 from fl.round import party
 from fl.round.kept import KeptRun
@@ -117,6 +118,7 @@ def test_totals_and_model_are_those_of_the_run_in_memory_bit_for_bit(
         ("client_dp", ()),
         ("distributed_dp", ()),
         ("sample_dp", ()),
+        ("local_dp", ()),
     ],
 )
 def test_every_layer_gives_the_total_of_the_same_vectors_in_memory(
@@ -132,15 +134,18 @@ def test_every_layer_gives_the_total_of_the_same_vectors_in_memory(
     assert np.array_equal(summed.total, again.total)
 
 
-def test_what_noise_costs_is_in_every_sites_ledger_and_in_the_statement(tmp_path: Path) -> None:
-    deployment = Deployment(tmp_path, place("client_dp"), SITES)
+@pytest.mark.parametrize("name", ["client_dp", "distributed_dp", "sample_dp", "local_dp"])
+def test_what_noise_costs_is_in_every_sites_ledger_and_in_the_statement(tmp_path: Path, name: str) -> None:
+    """The noise is calibrated for epsilon 8 over two rounds, and no site's own account says more."""
+    deployment = Deployment(tmp_path, place(name), SITES)
     assert deployment.play(2) == []
-    for name in SITES:
-        own = tmp_path / name / "simulate_job" / "secagg" / LEDGER
+    for site in SITES:
+        own = tmp_path / site / "simulate_job" / "secagg" / LEDGER
         ledger = Ledger(own, epsilon=math.inf, delta=DEFAULT_DELTA, accountant="rdp")
         assert [entry.round for entry in ledger.entries()] == [1, 2]
+        assert 7.0 < ledger.epsilon() <= 8.0
     statement = json.loads((folder(deployment) / "statement.json").read_text())
-    assert len(statement["events"]) == 2
+    assert {event["layer"] for event in statement["events"]} == {name.replace("_", "-")}
     assert "simulated nodes" in json.dumps(statement)
     verify_record(folder(deployment) / FILE_NAME)
 
@@ -180,6 +185,25 @@ def test_a_job_that_was_killed_is_submitted_again_and_goes_on(tmp_path: Path) ->
     assert "stopped after inputs" in str(history[1].abandoned)
     assert [result.abandoned for result in history][::2] == [None, None]
     assert history[2].survivors == SITES
+
+
+def test_a_job_whose_run_is_over_says_so_and_another_run_begins_anew(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment = Deployment(tmp_path, place("masked"), SITES, simulated=False)
+    deployment.allow()
+    for _ in range(2):
+        assert deployment.play(1) == []
+    assert [r.getMessage() for r in caplog.records if "is over, with its 1 rounds" in r.getMessage()]
+    (said,) = deployment.play(1, run="same")  # the very updates of the first run
+    assert "another seed of a Federation" in said
+    deployment.place = place("other")
+    deployment.executors = {name: PrivateExecutor(deployment.place) for name in SITES}
+    deployment.allow()
+    assert deployment.play(1, run="second") == []
+    second = checkpoint.load_run(folder(deployment, "second"))
+    assert second is not None
+    assert [result.survivors for result in second.history] == [SITES]
 
 
 def test_every_client_is_sent_a_task_of_its_own(tmp_path: Path) -> None:

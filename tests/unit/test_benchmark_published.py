@@ -66,7 +66,7 @@ def test_two_classes_per_party_split_every_class_over_whoever_holds_it() -> None
 
 
 def test_names_of_arms_are_their_own() -> None:
-    assert len(cells()) == len({cell.name for cell in cells().values()}) == 37
+    assert len(cells()) == len({cell.name for cell in cells().values()}) == 41
 
 
 @pytest.mark.slow

@@ -121,8 +121,22 @@ def test_a_plan_that_is_not_safe_and_a_link_that_is_too_slow_say_so() -> None:
     )
     slow = choose(Case(trust="holder", clients=100, parameters=10**6, link=2.0, device="phone"))
     assert "more than 60 s" in slow.fallen["none behind paillier:arrangement=keyholder"]
-    with pytest.raises(Misuse, match=r"no stack fits.*MB a round"):
+    with pytest.raises(
+        Misuse, match=r"no stack fits. none behind secagg\+ comes nearest: .* MB a round.*--wait \d+"
+    ):
         choose(Case(clients=100, parameters=10**9, link=0.1))
+    with pytest.raises(Misuse, match=r"no stack fits. none behind secagg\+: infeasible") as found:
+        choose(Case(clients=100, dropout=0.9))
+    assert str(found.value).count("infeasible") == 1
+
+
+def test_a_stack_whose_noise_drowns_the_model_says_so() -> None:
+    few, many = (choose(Case(epsilon=e, clients=n)).choices[0] for e, n in ((0.1, 10), (8.0, 2000)))
+    assert "larger epsilon" in str(few.warning)
+    assert many.warning is None
+
+
+def test_answers_out_of_range_are_named() -> None:
     with pytest.raises(Misuse, match="trust: expected one of server"):
         Case(trust="me")
     for name, value in (
@@ -172,6 +186,14 @@ def test_it_asks_what_is_not_given(
     assert "1. distributed-dp behind secagg+" in told
     assert "The others fell away:" in told
     assert 'privacy = [\n    "distributed-dp:epsilon=8"' in (tmp_path / "stack-1.toml").read_text()
+
+
+def test_where_nobody_can_answer_it_says_which_option_answers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: Any
+) -> None:
+    monkeypatch.setattr("sys.stdin", io.StringIO("honest\n300\n"))
+    assert invoke(["choose"]) == 2
+    assert "nobody is there to answer: give --parameters, or --json" in capsys.readouterr().err
 
 
 def test_the_packaged_table_is_that_of_the_results() -> None:

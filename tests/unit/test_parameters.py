@@ -27,7 +27,7 @@ from secagg.parameters.rules import (
     votes_needed,
 )
 from secagg.parameters.tails import (
-    log_all_marked,
+    log_mass,
     log_tail_at_least,
     log_tail_below,
 )
@@ -46,7 +46,7 @@ from tests.unit.secagg.urns import exact_committee_failures, exact_log, exact_wa
 def test_published_instances(
     clients: int, dropout: float, collusion: float, threat: str, degree: int, threshold: int
 ) -> None:
-    found = plan(clients, dropout, collusion, threat)
+    found = plan(Cohort(clients, dropout, collusion, threat))
     assert (found.degree, found.threshold, found.complete) == (degree, threshold, False)
 
 
@@ -120,7 +120,7 @@ def brute_force(cohort: Cohort) -> tuple[int, int, int]:
 def test_search_equals_trying_everything(clients: int, dropout: float, collusion: float, threat: str) -> None:
     cohort = Cohort(clients, dropout, collusion, threat, security=10, correctness=6)
     try:
-        found = plan(clients, dropout, collusion, threat, security=10, correctness=6)
+        found = plan(Cohort(clients, dropout, collusion, threat, security=10, correctness=6))
         answer = (found.degree, found.threshold, found.window)
     except Infeasible:
         answer = (0, 0, 0)
@@ -134,7 +134,7 @@ def test_search_equals_trying_everything(clients: int, dropout: float, collusion
 def test_the_last_sparse_degree_is_tried_before_the_complete_graph(
     clients: int, dropout: float, collusion: float, degree: int, threshold: int, window: int
 ) -> None:
-    found = plan(clients, dropout, collusion, "malicious")
+    found = plan(Cohort(clients, dropout, collusion, "malicious"))
     assert (found.degree, found.threshold, found.window) == brute_force(found.cohort)
     assert (found.degree, found.threshold, found.window) == (degree, threshold, window)
 
@@ -180,10 +180,10 @@ def test_failures_are_as_rare_as_promised(clients: int, threat: str, beacon: boo
     graphs = {(False, "malicious"): 64, (True, "malicious"): 2**16}.get((beacon, threat), 1)
     for dropout, collusion in product((0.0, 0.01, 0.02, 0.05, 0.1, 0.2, 0.4), (0.0, 0.02, 0.1, 0.2, 0.3)):
         try:
-            found = plan(clients, dropout, collusion, threat, beacon=beacon, reuse=reuse)
+            found = plan(Cohort(clients, dropout, collusion, threat, beacon=beacon, reuse=reuse))
         except Infeasible:
             continue
-        choose(Wishes(found.cohort, threat, None, None, b"x" * beacon), clients)
+        choose(Wishes(found.cohort, None, None, b"x" * beacon), clients)
         if found.complete:
             least, largest = complete_threshold(found.cohort)
             assert found.cohort.corrupt < least <= found.threshold <= largest
@@ -205,7 +205,7 @@ def test_plan_meets_its_rules_and_its_neighbours_do_not(
 ) -> None:
     cohort = Cohort(clients, dropout / 100, collusion / 100, threat)
     try:
-        found = plan(clients, dropout / 100, collusion / 100, threat)
+        found = plan(Cohort(clients, dropout / 100, collusion / 100, threat))
     except Infeasible:
         return
     k, t, w = found.degree, found.threshold, found.window
@@ -236,8 +236,10 @@ def test_plan_meets_its_rules_and_its_neighbours_do_not(
 
 def test_one_plan_serves_both_models_but_for_a_malicious_servers_64_tries() -> None:
     for clients in (30, 100, 5_000):
-        honest, lying = (plan(clients, 0.2, 0.1, threat) for threat in ("semi-honest", "semi-malicious"))
-        malicious = plan(clients, 0.2, 0.1, "malicious", security=34.0)
+        honest, lying = (
+            plan(Cohort(clients, 0.2, 0.1, threat)) for threat in ("semi-honest", "semi-malicious")
+        )
+        malicious = plan(Cohort(clients, 0.2, 0.1, "malicious", security=34.0))
         assert (lying.degree, lying.threshold, lying.window) == (
             malicious.degree,
             malicious.threshold,
@@ -245,7 +247,7 @@ def test_one_plan_serves_both_models_but_for_a_malicious_servers_64_tries() -> N
         )
         assert honest.degree <= lying.degree
         assert lying.quorum <= malicious.quorum
-        assert plan(clients, 0.2, 0.1, "malicious").degree >= lying.degree
+        assert plan(Cohort(clients, 0.2, 0.1, "malicious")).degree >= lying.degree
 
 
 @pytest.mark.parametrize(
@@ -264,7 +266,7 @@ def test_the_figures_that_the_design_was_checked_with(
     narrow = Cohort(clients, 0.2, 0.1, security=39.0, correctness=20.0)
     assert (least_threshold(narrow, degree), largest_threshold(narrow, degree)) == thresholds
     assert votes_needed(events) == everyone
-    assert plan(clients, 0.2, 0.1).degree in (degree, degree + 2)
+    assert plan(Cohort(clients, 0.2, 0.1)).degree in (degree, degree + 2)
 
 
 def test_shares_are_read_as_written_in_decimal() -> None:
@@ -273,23 +275,23 @@ def test_shares_are_read_as_written_in_decimal() -> None:
 
 
 def test_default_threat_is_semi_malicious_and_nothing_less() -> None:
-    assert plan(100, 0.2, 0.1).cohort.threat == "semi-malicious"
+    assert plan(Cohort(100, 0.2, 0.1)).cohort.threat == "semi-malicious"
     with pytest.raises(Infeasible, match="or choose threat semi-honest"):
-        plan(10**8, 0.33, 0.335)
+        plan(Cohort(10**8, 0.33, 0.335))
 
 
 @pytest.mark.parametrize("clients, share", [(5, 0.3), (10, 0.2), (32, 0.1), (50, 0.33)])
 def test_small_cohorts_get_the_complete_graph(clients: int, share: float) -> None:
-    found = plan(clients, share, share)
+    found = plan(Cohort(clients, share, share))
     assert found.complete
     assert 2 * found.threshold > clients - 1 + found.cohort.corrupt
-    assert plan(clients, share, share, complete=True).threshold == found.threshold
+    assert plan(Cohort(clients, share, share, complete=True)).threshold == found.threshold
 
 
 def test_complete_graph_thresholds_open_nothing_to_the_corrupt_and_survive_the_dropped() -> None:
-    found = plan(100, 0.3, 0.3, "semi-honest", complete=True)
+    found = plan(Cohort(100, 0.3, 0.3, "semi-honest", complete=True))
     assert (found.degree, found.threshold) == (99, 31)
-    assert plan(100, 0.3, 0.3, complete=True).threshold == 65  # 2 t > 99 + 30
+    assert plan(Cohort(100, 0.3, 0.3, complete=True)).threshold == 65  # 2 t > 99 + 30
 
 
 # -- windows against chosen drop-outs --
@@ -324,12 +326,12 @@ def test_no_choice_of_drop_outs_cuts_the_graph() -> None:
 def test_connectivity_counts_every_pair_of_places() -> None:
     cohort = Cohort(1_000, 0.33, 0.05, "semi-honest")
     k = least_connected_degree(cohort)
-    bound = [math.log(1_000 * (999 - j) / 2) + log_all_marked(1_000, 380, j) for j in (k - 2, k)]
+    bound = [math.log(1_000 * (999 - j) / 2) + log_mass(j, 1_000, 380, j) for j in (k - 2, k)]
     assert bound[1] <= -41 * math.log(2) < bound[0]
 
 
 def test_plan_is_plain_data() -> None:
-    found = plan(50, 0.1, 0.1)
+    found = plan(Cohort(50, 0.1, 0.1))
     assert found == Plan(
         found.cohort, found.degree, found.threshold, found.window, found.committee, found.quorum
     )

@@ -7,7 +7,7 @@ import json
 import pytest
 
 from fl.cli import invoke
-from secagg.parameters import plan
+from secagg.parameters import Cohort, plan
 from secagg.parameters.costs import costs, ring_bits
 from secagg.parameters.plan import Infeasible
 
@@ -85,14 +85,14 @@ def test_advice_on_bits_works() -> None:
 
 def test_vector_dominates_the_upload_at_the_papers_size() -> None:
     """16-bit inputs of 2^10 clients and 2^20 coordinates (Bonawitz et al., CCS 2017: 1.73x): less here."""
-    cost = costs(plan(2**10, 0.3, 0.05, "semi-honest"), 2**20, 16)
+    cost = costs(plan(Cohort(2**10, 0.3, 0.05, "semi-honest")), 2**20, 16)
     assert cost.ring_bits == 26
     assert 26 / 16 < cost.expansion < 1.73
 
 
 def test_trips_follow_the_threat_model() -> None:
     trips = [
-        costs(plan(500, 0.1, 0.05, kind), 10, 16).trips
+        costs(plan(Cohort(500, 0.1, 0.05, kind)), 10, 16).trips
         for kind in ("semi-honest", "semi-malicious", "malicious")
     ]
     assert trips == [4, 5, 6]

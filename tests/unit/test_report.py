@@ -12,7 +12,7 @@ import pytest
 from fl.cli import invoke
 from fl.report import write
 from fl.report.cells import cells, upwards
-from fl.report.sources import read
+from fl.report.folders import read
 from protocols.errors import Misuse
 
 RUNS = {

@@ -9,16 +9,18 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
 from fl.cli import invoke
+from fl.cli.tradeoff import _progress
 from fl.report.cells import cells
-from fl.report.sources import cells_of, read
+from fl.report.folders import cells_of, read
 from fl.run_config import RunConfig
 from fl.tradeoff import tradeoff
-from fl.tradeoff.plan import Sweep, axes, coarse_to_fine, groups
+from fl.tradeoff.grid import Sweep, axes, coarse_to_fine, groups
 from protocols.errors import Misuse
 
 BASE: dict[str, Any] = {"data": "digits", "model": "logistic", "clients": 5, "rounds": 2, "local_epochs": 1}
@@ -301,3 +303,24 @@ def test_rows_are_a_frame(sweep: Path) -> None:
     frame = Tradeoff(sweep, cells_of(sweep)).frame()
     assert len(frame) == 6
     assert "metrics.accuracy" in frame
+
+
+def test_a_stop_says_how_to_go_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config, sweep = tmp_path / "sweep.toml", tmp_path / "sweep"
+    config.write_text('data = "digits"\n[tradeoff]\nlayers = ["none"]\nepsilons = ["none"]\n')
+    assert invoke(["tradeoff", str(config), "--output", str(sweep), "--minutes", "0"]) == 1
+    told = capsys.readouterr().out
+    assert "0 of 6 cells have a result, 6 are left" in told
+    assert f"To go on: secagg tradeoff {config} --output {sweep} --resume" in told
+
+
+def test_the_estimate_counts_all_cells_that_were_played(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = iter([0.0, 60.0, 60.0])  # two cells that share a training end in one instant
+    monkeypatch.setattr("fl.cli.tradeoff.time", SimpleNamespace(monotonic=lambda: next(now)))
+    row = {"cell": "one", "status": "done", "metrics": {"accuracy": 0.5}}
+    with _progress(False, 10) as told:
+        told(3, 10, row)  # a sweep that is resumed: two were there
+        told(4, 10, row)
+    assert "about 0:03:00 left" in capsys.readouterr().out

@@ -1,5 +1,6 @@
 """A search of clip, rate and rounds: on data apart, kept as it goes, and what it would cost on the data themselves."""
 
+import json
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -7,15 +8,16 @@ from typing import Any
 import numpy as np
 import pytest
 
-from benchmarks.dp.again import compared
+from benchmarks import harness
+from benchmarks.dp.again import compared, main
 from dp.accountants import RDPAccountant
 from dp.accountants.selected import SelectedAccountant, logarithmic
 from dp.event_json import to_fact
-from dp.events import Gaussian, Relation, Unit
+from dp.events import DiscreteGaussianSum, Gaussian, Relation, Unit
 from fl.cli import invoke
 from fl.data import load
 from fl.data.part import part
-from fl.tradeoff.plan import read
+from fl.tradeoff.grid import axes, read, tuned
 from fl.tradeoff.price import price, spent
 from fl.tradeoff.search import Search
 from protocols.errors import Misuse
@@ -117,6 +119,34 @@ def test_the_price_of_a_search_is_that_of_the_trials_that_its_settings_follow() 
     assert price({"trials": 3}, 1e-5) is None
 
 
+def test_trials_that_no_epsilon_bounds_cost_infinite() -> None:
+    noise = DiscreteGaussianSum(
+        share_variance=100.0,
+        shares=1,
+        sensitivity=100.0,
+        dims=100,
+        sampler_distance=2.0**-100,
+        unit=Unit.CLIENT,
+        relation=Relation.ZERO_OUT,
+    )
+    (once,) = spent([to_fact(noise, party="")])
+    assert price({"spent": [{**once, "times": 100}]}, 1e-5) == "infinite"
+
+
+def test_a_search_that_began_from_one_that_does_not_say_what_it_spent_has_no_price() -> None:
+    search = {"trials": 2, "spent": []}
+    tables = [
+        {"layer": "client-dp", "epsilon": 8.0, "search": {"trials": 3}},
+        {"layer": "client-dp", "epsilon": 4.0, "search": {**search, "after": 8.0}},
+        {"layer": "local-dp", "epsilon": 4.0, "search": {**search, "after": 8.0}},
+        {"layer": "sample-dp", "epsilon": 4.0, "search": search},
+    ]
+    known = axes({"tuned": tables})
+    found = [tuned(known, table["layer"], 2.0)["search"] for table in tables[1:]]
+    assert [price(each, 1e-5) is None for each in found] == [True, True, False]
+    assert [each.get("played") for each in found] == [None, None, 2]
+
+
 def test_a_search_keeps_what_it_finds_goes_on_and_is_read_by_the_sweep(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -132,12 +162,14 @@ def test_a_search_keeps_what_it_finds_goes_on_and_is_read_by_the_sweep(
         ("client-dp", 1.0),
     }
     private, later = (table for table in tables if table["layer"] == "client-dp")
-    assert later["search"]["spent"][: len(private["search"]["spent"])] == private["search"]["spent"]
-    assert (private["search"]["played"], later["search"]["played"]) == (2, 4)
+    assert "after" not in private["search"]
+    assert later["search"]["after"] == 8.0
+    whole = [tuned(read(config).axes, "client-dp", epsilon)["search"] for epsilon in (8.0, 1.0)]
+    assert [search["played"] for search in whole] == [2, 4]
     assert private["search"]["apart_from"] == "part:of=digits"
-    first, both = (price(table["search"], 1e-5) for table in (private, later))
-    assert first is not None
-    assert both is not None
+    first, both = (price(search, 1e-5) for search in whole)
+    assert isinstance(first, float)
+    assert isinstance(both, float)
     assert 8 < first < both
     assert 0.05 <= private["clip"] <= 5
     assert private["rounds"] in (1, 2)
@@ -180,3 +212,27 @@ def test_rows_agree_within_the_spread_of_their_seeds_and_no_further() -> None:
     again = [{"layer": "a", "epsilon": e, "accuracies": [x, x + 0.2]} for e, x in ((1.0, 50.1), (2.0, 58.0))]
     verdicts = [abs(before - now) <= most for _, before, now, most in compared(kept, again)]
     assert verdicts == [True, False]
+
+
+def test_a_row_that_differs_or_is_missing_fails_with_a_sentence_that_names_it(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (kept,) = harness.read_all("dp.femnist")
+    rows = [dict(row) for row in kept.figures["rows"]]
+    file = tmp_path / "femnist.json"
+
+    def verdict(again: list[dict[str, object]]) -> tuple[int, str]:
+        file.write_text(json.dumps({"suite": "dp", "case": "femnist", "figures": {"rows": again}}))
+        return main([str(file)]), capsys.readouterr().err
+
+    assert verdict(rows) == (0, "")
+    assert verdict(rows[1:]) == (1, "1 were not measured again: femnist: layer none, epsilon None.\n")
+    rows[1]["accuracies"] = [90.0, 91.0]
+    code, told = verdict(rows)
+    assert code == 1
+    assert told.startswith(
+        "1 differ by more than the spread over seeds explains: femnist: layer client-dp, epsilon 16.0"
+    )
+    file.write_text("")
+    with pytest.raises(SystemExit, match="no whole result"):
+        main([str(file)])

@@ -18,7 +18,7 @@ from dp.audit import audit_run
 from dp.correlated.attendance import Attendance
 from dp.correlated.options import Correlation
 from dp.correlated.patterns import dearest
-from dp.correlated.rows import Opened, combined
+from dp.correlated.rows import OpenedRows, combined
 from dp.correlated.slots import batch
 from dp.event_json import from_fact
 from dp.events import CorrelatedRow, DiscreteGaussianSum
@@ -175,7 +175,7 @@ def test_groups_that_share_a_history_show_more(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("dp.client.combined", seen)
 
     def rows(client: int) -> float:
-        layer._opened, opened[:] = Opened(), []
+        layer._opened, opened[:] = OpenedRows(), []
         for row in range(1, 5):
             for group in range(3):
                 alone = np.array([client * (row == 1 and group == 2)], np.int64)
@@ -208,7 +208,7 @@ def test_a_layer_that_serves_two_runs_at_once_is_refused_and_would_open_more(
     row(1, "one", 1000)
     with pytest.raises(Misuse, match="a layer of its own"):
         row(2, "two", 0)
-    monkeypatch.setattr(Opened, "of", lambda self, scope: self)
+    monkeypatch.setattr(OpenedRows, "of", lambda self, scope: self)
     row(2, "two", 0)
     assert opened[0] > 1000
     assert opened[1] > 1000

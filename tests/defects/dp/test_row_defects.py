@@ -15,7 +15,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp.audit import per_example
 from dp.sample import loader
 from dp.sample.audit import probe
-from dp.sample.audit.canaries import estimate, lower_bound
+from dp.sample.audit.canary_run import estimate, lower_bound
 from dp.sample.audit.per_example import ExampleAudit, Mode
 from dp.sample.engine import ClientEngine
 from dp.sample.errors import NotPerExample

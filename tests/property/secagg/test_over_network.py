@@ -1,13 +1,15 @@
 """Where trips are slow keys are reused, and no less is promised than with fresh ones: attacked on the real states."""
 
 from dataclasses import replace
+from fractions import Fraction
 
 import numpy as np
 import pytest
 
 from protocols import simulate
-from protocols.errors import PolicyRefusal, ProtocolViolation
+from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, TooFewSurvivors
 from protocols.layers import PrivacyLayer
+from protocols.policy import Demands
 from protocols.randomness import SystemRandom
 from protocols.runtime import Runtime
 from protocols.session import Session
@@ -44,6 +46,34 @@ def test_as_many_are_sure_to_be_in_a_total_as_with_fresh_keys(
         assert rules_of(made).shown <= clients - int(dropout * clients)  # planned drop-outs end no round
 
 
+@pytest.mark.parametrize("dropout", [0.0, 0.2, 0.3])
+@pytest.mark.parametrize("kind", [SecAgg, SecAggPlus])
+def test_a_policy_reads_no_less_and_as_many_corrupt_clients_are_stood(
+    kind: type[SecAgg | SecAggPlus], dropout: float
+) -> None:
+    """But of four clients, which is traded and said: three must answer, and are then all of the holders."""
+    for clients in (3, *range(5, 40), 100):
+        made = session(kind(dropout=dropout).over_network(), clients)
+        fresh = session(kind(dropout=dropout, setup="fresh"), clients)
+        rules, usual = rules_of(made), rules_of(fresh).parameters
+        read, other = kind().demands(made), kind().demands(fresh)
+        assert (read.threshold or 0) >= (other.threshold or 0)
+        assert share_read(read) >= share_read(other)
+        assert rules.parameters.corrupt >= usual.corrupt
+        if rules.complete and rules.parameters.reuse:  # two views of a client need 2 t > holders + corrupt
+            stood = min(2 * usual.quorum - clients - 1, usual.threshold - 1)
+            assert 2 * rules.threshold - clients >= stood
+    four = session(kind(dropout=dropout).over_network())
+    assert any("can have another's vector opened" in limit for limit in kind().protection(four).limits)
+
+
+def share_read(demands: Demands) -> Fraction:
+    """The share that a policy reads: of voters, else of holders."""
+    if demands.quorum is not None:
+        return Fraction(demands.quorum, demands.voters or demands.cohort)
+    return Fraction(demands.threshold or 0, demands.degree or demands.cohort)
+
+
 def test_a_round_of_four_is_two_trips_after_the_first() -> None:
     protocol, stores = SecAggPlus().over_network(), {name: MemoryStore() for name in [*names(4), "server"]}
     trips = []
@@ -53,6 +83,50 @@ def test_a_round_of_four_is_two_trips_after_the_first() -> None:
         trips.append(len(protocol.stages(outcome.session)))
         assert (outcome.total == 4 * number * np.arange(4)).all()
     assert trips == [3] + [2] * 9
+
+
+NEEDING = (
+    SecAgg(setup="fresh"),
+    SecAgg(setup="reuse"),
+    SecAggPlus(neighbours=6, threshold=3, collusion=0.15, setup="reuse"),
+    SecAgg(threat="semi-honest", setup="reuse"),
+)
+
+
+@pytest.mark.parametrize("protocol", NEEDING, ids=lambda p: f"{p.name}-{'reuse' if p.reuse else 'fresh'}")
+def test_a_stage_needs_as_many_answers_as_it_says(protocol: SecAgg | SecAggPlus) -> None:
+    """So many are enough in every stage, and one fewer ends the session there: who waits, waits for so many. On a
+    sparse graph it matters, too, which ones come with their inputs: there they all do.
+    """
+
+    def play(short: str = "") -> str:
+        """Return the stage in which a session ends where each has so many answers, `short` one fewer."""
+        made = Play(protocol, 10)
+        for stage in protocol.stages(made.session):
+            asked = sorted(sent.recipient.number for sent in made.queue)
+            sparse = not rules_of(made.session).complete and stage.name not in ("consistency", "unmask")
+            enough = len(asked) if sparse else min(stage.needed, len(asked))
+            enough = min(enough, stage.needed) - 1 if stage.name == short else enough
+            try:
+                made.trip(absent=asked[enough:])
+            except TooFewSurvivors:
+                return stage.name
+            if stage.counts and not (short or sparse):
+                assert protocol.opens_with(made.session) == len(asked[:enough])
+        return ""
+
+    assert play() == ""
+    for stage in Play(protocol, 10).stages:
+        assert play(stage) == stage
+
+
+def test_what_a_layer_counts_on_is_its_own_number() -> None:
+    """In memory and over a network alike: a sparse graph of one's own falls apart where a layer counts on a number."""
+    masks = SecAggPlus(threat="semi-honest", neighbours=12, dropout=0.3, collusion=0.05)
+    for protocol in (masks, masks.over_network()):
+        assert session(protocol, 37).clients == 37
+        with pytest.raises(Misuse, match="a layer counts on 3 clients in every total"):
+            session(protocol, 37, 3)
 
 
 def test_what_was_said_stays_as_it_was_said() -> None:

@@ -2,7 +2,9 @@
 messages.
 """
 
+from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import pytest
 
@@ -16,9 +18,14 @@ from secagg import SecAgg
 from secagg.commitments import signer, view_facts
 from secagg.messages import (
     CONFIRM,
+    DIGEST_BYTES,
     INPUT,
     SHARE,
     UNMASK,
+    Dealing,
+    Delivery,
+    Masked,
+    Neighbourhood,
     Opened,
     Survivors,
     Unmask,
@@ -75,13 +82,50 @@ class TestTwoViews:
         with pytest.raises(ProtocolViolation):
             self.play().ask(CONFIRM, 0, Survivors(pack_bits(named, 8)))
 
-    def test_survivors_that_never_dealt_are_refused(self) -> None:
+    @pytest.mark.parametrize("named", [range(8), [0, 1, 2, 3, 4, 5, 7]])
+    def test_survivors_that_never_dealt_are_refused(self, named: Sequence[int]) -> None:
+        """However many they are: seven dealt."""
         play = Play(SecAgg(threat="semi-malicious"), 8)
         play.trip()
         play.trip(absent=[7])
         play.until(CONFIRM)
         with pytest.raises(ProtocolViolation, match="never dealt"):
-            play.ask(CONFIRM, 0, Survivors(pack_bits(range(8), 8)))
+            play.ask(CONFIRM, 0, Survivors(pack_bits(named, 8)))
+
+    def test_a_dealer_whose_keys_were_kept_back_is_refused(self) -> None:
+        """Six neighbours are left, which is enough: but no mask would be shared with the seventh."""
+        play = Play(SecAgg(threat="semi-malicious", dropout=0.3, collusion=0.0), 8)
+        request = play.until(SHARE)[0]
+        around = read(Neighbourhood, request)
+        less = replace(around, clients=around.clients[:-1], keys=around.keys[: len(around.keys) // 7 * 6])
+        dealt = read(Dealing, play.tell(with_body(request, less))[0])
+        assert len(dealt.holders) == 6 >= rules_of(play.session).threshold
+        everybody = Delivery(pack_bits(range(8), 8), dealt.boxes, bytes(2 * DIGEST_BYTES * 6))
+        with pytest.raises(ProtocolViolation, match="keys this client was not given"):
+            play.ask(INPUT, 0, everybody)
+
+    @pytest.mark.parametrize("dealers", [range(8), range(7)])
+    def test_votes_of_clients_that_masked_with_other_dealers_do_not_count(
+        self, dealers: Sequence[int]
+    ) -> None:
+        """They name the same survivors, but each signs the dealers that it masked with besides."""
+        play = self.play()
+        voters: dict[int, Any] = dict(play.clients)
+        request = play.until(UNMASK)[0]
+        body, rules = read(Unmask, request), rules_of(play.session)
+        shown = {i: replace(state.shown, dealers=pack_bits(dealers, 8)) for i, state in voters.items()}
+        votes = {
+            i: shown[i].vote(play.session, body.survivors, voters[i].sign).signature for i in range(1, 8)
+        }
+        voted = certify(votes, rules.parameters.quorum)
+        said = {m.sender.number: read(Masked, m).signature for m in play.answers if m.stage == INPUT}
+        inputs = b"".join(said[i] for i in range(1, 8) if i not in voted.signers)
+        asked = with_body(request, replace(body, certificate=voted, inputs=inputs))
+        if len(dealers) == 8:
+            assert play.tell(asked)
+        else:
+            with pytest.raises(PeerError, match="another statement"):
+                play.tell(asked)
 
     def test_survivors_without_a_certificate_are_refused(self) -> None:
         play = self.play()
@@ -116,6 +160,15 @@ class TestTwoViews:
         bent = replace(body.certificate, signatures=fake + body.certificate.signatures[64:])
         with pytest.raises(PeerError):
             play.tell(with_body(request, replace(body, certificate=bent)))
+
+    @pytest.mark.parametrize("more", [-1, 1])
+    def test_signed_inputs_are_as_many_as_survivors_who_did_not_vote(self, more: int) -> None:
+        play = self.play()
+        request = play.until(UNMASK)[0]
+        body = read(Unmask, request)
+        bent = body.inputs[: 64 * more] if more < 0 else body.inputs + body.inputs[-64:]
+        with pytest.raises(ProtocolViolation, match="expected the signed inputs of"):
+            play.tell(with_body(request, replace(body, inputs=bent)))
 
     def test_an_input_signed_for_other_dealers_does_not_count(self) -> None:
         play = self.play()

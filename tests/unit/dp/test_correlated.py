@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from dp.accountants import accountant
 from dp.correlated.patterns import dearest, sensitivity
 from dp.correlated.price import Banded
-from dp.correlated.strategy import LOSS, Strategy, error, gain, optimised, real, series
+from dp.correlated.strategy import LOSS, StrategyMatrix, error, gain, optimised, real, series
 from dp.events import CorrelatedRow, DiscreteGaussianSum, Event, Gaussian, Relation, Unit, repeat
 from protocols.errors import Misuse
 
@@ -78,7 +78,7 @@ def test_the_dearest_pattern_by_brute_force(costs: list[int], separation: int, m
 @settings(max_examples=40, deadline=None)
 @given(st.lists(st.integers(-5, 5), max_size=4), st.integers(1, 4), st.integers(1, 3))
 def test_no_signs_of_any_pattern_move_more(rest: list[int], separation: int, most: int) -> None:
-    matrix = Strategy((6, *rest), 7).matrix().astype(float)
+    matrix = StrategyMatrix((6, *rest), 7).matrix().astype(float)
     bound = sensitivity(matrix, separation, most)
     exact = 0.0
     for size in range(1, most + 1):
@@ -151,7 +151,7 @@ def test_rows_of_two_runs_and_rows_paid_twice_add_up() -> None:
 
 REACH = 34
 GRID = np.arange(-REACH, REACH + 1)
-STRATEGY = Strategy((3, 2), 3)
+STRATEGY = StrategyMatrix((3, 2), 3)
 
 
 def _mass(variance: float) -> NDArray[np.float64]:

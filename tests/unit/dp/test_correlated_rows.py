@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from dp.correlated.attendance import Attendance
 from dp.correlated.options import Correlation
-from dp.correlated.rows import Opened, combined, decoded
-from dp.correlated.strategy import Strategy, optimised
+from dp.correlated.rows import OpenedRows, combined, decoded
+from dp.correlated.strategy import StrategyMatrix, optimised
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation
 from protocols.layers import RoundFacts, RunFacts
 from protocols.party_state import erase
@@ -31,7 +31,7 @@ def facts(row: int, store: MemoryStore | FileStore | None, **changes: object) ->
 def test_decoding_is_that_of_rationals_whatever_rows_were_lost(lost: set[int], seed: int) -> None:
     """Within 1e-6 of what the integers say, with noise in every row and the lost rows' columns deleted."""
     strategy, draws = optimised(60, 12), np.random.default_rng(seed)
-    opened, exact = Opened(), dict[int, Fraction]()
+    opened, exact = OpenedRows(), dict[int, Fraction]()
     for row in range(1, 61):
         if row in lost:
             continue
@@ -45,7 +45,7 @@ def test_decoding_is_that_of_rationals_whatever_rows_were_lost(lost: set[int], s
 
 def test_what_goes_in_comes_out() -> None:
     strategy, draws = optimised(40, 8), np.random.default_rng(0)
-    given_, opened = {}, Opened()
+    given_, opened = {}, OpenedRows()
     for row in range(1, 41):
         x = draws.integers(-1000, 1000, 5)
         z = combined(strategy, row, given_ | {row: x})
@@ -56,14 +56,14 @@ def test_what_goes_in_comes_out() -> None:
 
 def test_a_sum_that_leaves_64_bits_is_refused() -> None:
     with pytest.raises(Misuse, match="64 bits"):
-        combined(Strategy((2, 1), 3), 2, {1: np.array([2**61]), 2: np.array([2**61])})
+        combined(StrategyMatrix((2, 1), 3), 2, {1: np.array([2**61]), 2: np.array([2**61])})
 
 
 def test_a_server_keeps_rows_as_long_as_they_are_needed_and_takes_them_back() -> None:
-    strategy, opened = Strategy((3, 2, 1), 5), Opened()
+    strategy, opened = StrategyMatrix((3, 2, 1), 5), OpenedRows()
     for row in range(1, 6):
         opened.take(strategy, row, np.array([float(row)]), np.array([row]))
-        other = Opened()
+        other = OpenedRows()
         other.restore(opened.state())
         assert other.state().keys() == opened.state().keys()
         assert sorted(opened.exact) == sorted(opened.known) == ([row - 1, row][-row:] if row < 5 else [])

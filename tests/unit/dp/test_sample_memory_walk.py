@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.rnn import pack_padded_sequence
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import SampleDP
@@ -132,6 +133,18 @@ WRITES: dict[str, tuple[Callable[[], Any], Callable[[Any], Any]]] = {
     "a sparse tensor": (lambda: torch.eye(3).to_sparse(), lambda net: net.held.mul_(2)),
     "a node among nodes": (lambda: grid(5), lambda net: net.held[4][4].beside.pop()),
     "the end of a chain": (lambda: chain(400), attribute),
+    "the largest of each column": (
+        lambda: torch.ones(2, 3).max(dim=0),
+        lambda net: net.held.values.mul_(2),
+    ),
+    "a packed sequence": (
+        lambda: pack_padded_sequence(torch.ones(2, 3, 1), torch.tensor([3, 2]), batch_first=True),
+        lambda net: net.held.data.mul_(2),
+    ),
+    "a distribution": (
+        lambda: torch.distributions.Normal(0.0, 1.0),
+        lambda net: setattr(net.held, "loc", torch.ones(())),
+    ),
     "a flag": (lambda: None, lambda net: net.act.eval()),
     "another module": (lambda: None, exchanged),
     "one more module": (lambda: None, added),
@@ -201,6 +214,10 @@ HONEST: dict[str, Callable[[Net], Any]] = {
     "not a number": lambda net: [np.float32("nan"), complex("nan"), float("nan"), -0.0],
     "read-only": lambda net: types.MappingProxyType({"a": 1}),
     "options": lambda net: Options(a=1),
+    "what an operation of torch gave": lambda net: torch.ones(2, 3).max(dim=0),
+    "a distribution": lambda net: torch.distributions.Normal(0.0, torch.ones(2)),
+    "a generator": lambda net: torch.Generator(),
+    "a function of torch": lambda net: [torch.relu, torch.nn.functional.softmax, torch.ones(2).sum],
     "sparse, meta": lambda net: [torch.eye(2).to_sparse(), torch.empty(2, device="meta")],
     "quantised": lambda net: torch.quantize_per_tensor(torch.ones(2), 0.1, 0, torch.quint8),
     "one number twice": lambda net: [net.line.out_features, 0.5, [0.5], (twice := [1.0]), twice],

@@ -168,6 +168,17 @@ def test_layers_of_noise_compose_in_the_sound_order_alone() -> None:
         federation([RandomK(0.5), DistributedDP(**noise), SecAgg()]).fit(1)
 
 
+@pytest.mark.parametrize("first", [RandomK(0.5), LowRank(1)])
+@pytest.mark.parametrize("second", [RandomK(0.5), LowRank(2), FewBits(4, 0.5)])
+def test_two_kinds_of_compression_are_refused(first: Any, second: Any) -> None:
+    """The second one's residual would be added to other coordinates than it was kept of: a value whose gradient was
+    always 0 stood at 1.4 after 40 rounds.
+    """
+    loaders = [DataLoader(TensorDataset(torch.randn(4, 6), torch.tensor([0, 1, 2, 3]))) for _ in range(3)]
+    with pytest.raises(StackError, match=r"take one kind of compression|expected each layer once"):
+        Federation(lambda: torch.nn.Linear(6, 4), loaders, privacy=[first, second, SecAgg()]).fit(1)
+
+
 @pytest.mark.parametrize("layer", [RandomK(0.5), FewBits(4, 0.5), LowRank(1)])
 def test_no_residual_carries_past_a_norm_bound(layer: Any) -> None:
     """Behind it one client's vector in a sum was 4.4 bounds long."""

@@ -20,6 +20,7 @@ from fl.round.kept import CHECKPOINT, METRICS
 from protocols import PlainSum
 from protocols.errors import Misuse
 from protocols.layers import LocalTask
+from protocols.policy import Policy
 from secagg import SecAgg, SecAggPlus
 
 NAMES = ("a", "b", "c", "d", "e")
@@ -266,3 +267,11 @@ def test_a_killed_client_leaves_its_state_as_it_was() -> None:
     run = federation(Loop(hangs, since=2), stay_local=("bias",), workers=2, client_timeout=1.5)
     history = run.fit(3).history
     assert [len(entry.survivors) for entry in history] == [5, 4, 4]
+
+
+def test_an_abandoned_round_says_why_nobody_took_part() -> None:
+    """The sum in clear offers one survivor, and this policy wants two."""
+    (entry,) = federation(step, policy=Policy(allow_resend=True)).fit(1).history
+    assert entry.abandoned
+    assert set(entry.refusals) >= {"a", "b", "c", "d", "e"}
+    assert all("the policy demands at least 2" in why for why in entry.refusals.values())

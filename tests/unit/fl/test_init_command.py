@@ -307,20 +307,20 @@ def test_a_project_is_never_written_over(secagg, here: Path) -> None:
         ("a,y\n1,0\n1,1,2\n", "got 3 cells"),
         ("a,a\n1,0\n", "distinct"),
         ("a,y\n", "rows below"),
-        ("a,y\n1,0\n2,0\n", "the one value '0'"),
+        ("a,y\n1,0\n2,0\n", "has one value in all rows"),
         ("", "a header of distinct names"),
         ("1,0\n2,1\n", "is its first line their names?"),
-        ("a,y\n1,0\n2,1\nNA,1\n3,1\n", "row 4: 'NA' is no number, in 'a'"),
+        ("a,y\n1,0\n2,1\nNA,1\n3,1\n", "row 4: no number, in 'a'"),
         (
             "a;y\n1,5;0\n2,25;1\n",
-            "row 2: '1,5' is no number, in 'a', a column of numbers .with a decimal point",
+            "row 2: no number, in 'a', a column of numbers .with a decimal point",
         ),
         (
             "a,y\n" + "".join(f"{i},{i / 7}\n" for i in range(90)),
             "90 different values in 90 rows, which are no classes",
         ),
-        ("a,y\n1,yes\n2,Yes\n3,no\n", "'Yes' and 'yes': write a class in one way"),
-        ("a,y\n1,1\n2,1.0\n3,0\n", "'1' and '1.0': write a class in one way"),
+        ("a,y\n1,yes\n2,Yes\n3,no\n", "has one class in two writings"),
+        ("a,y\n1,1\n2,1.0\n3,0\n", "has one class in two writings"),
         ("a,y\nnan,0\n2,1\n", "NaN"),
         ("y\n0\n1\n", "columns besides"),
         ("a,y\n" + "".join(f"name-{i},{i % 2}\n" for i in range(90)), "90 different values"),
@@ -330,6 +330,33 @@ def test_a_table_that_is_not_one_is_refused_by_name(here: Path, text: str, says:
     Path("t.csv").write_text(text)
     with pytest.raises(Misuse, match=says):
         csv_file("t.csv", "y")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a,y\n1,0\n2,1\nSmith,1\n3,1\n",
+        "a,y\n1,Smith\n2,smith\n3,0\n",
+        "a,y\n1,Smith\n2,Smith\n",
+        "Smith,Smith\n1,0\n",
+        "Smith,1\nJones,0\n",
+        "a,y\n1,0\nSmith,1,2\n",
+    ],
+)
+def test_no_refusal_of_a_table_holds_a_cell(here: Path, text: str) -> None:
+    """A node's refusal is told to the server."""
+    Path("t.csv").write_text(text)
+    with pytest.raises(Misuse) as refused:
+        csv_file("t.csv", "y")
+    assert "smith" not in str(refused.value).lower()
+
+
+def test_the_command_line_says_what_was_found_in_a_table(secagg, here: Path) -> None:
+    Path("t.csv").write_text("a,y\n1,0\n2,1\nSmith,1\n3,1\n")
+    code, _, said = secagg("init", "study", "--data=t.csv", "--target=y")
+    assert code == 2
+    assert "row 4: no number, in 'a'" in said
+    assert "'Smith'" in said
 
 
 def test_each_site_scales_with_its_own_rows(here: Path) -> None:

@@ -68,6 +68,11 @@ def test_a_window_that_is_none_is_refused_by_what_was_said(text: str) -> None:
         federation(windows=(text,))
 
 
+def test_a_window_that_names_nobody_is_refused() -> None:
+    with pytest.raises(Misuse, match="'wards-\\*=1-2' names none of the"):
+        federation(windows=("ward-0=1-1", "wards-*=1-2"))
+
+
 def test_rounds_go_on_with_who_is_there_and_too_few_abandon_one() -> None:
     run = federation(SecAggPlus(), windows=("ward-[0-5]=1-2/3", "ward-[6-9]=3-3/3"), min_survivors=5)
     history = run.fit(6).history

@@ -121,6 +121,19 @@ def test_two_lists_through_honest_halves_and_corrupt_decryptors(
     assert difference(Server(arrangement, VECTORS), arrangement.corrupt) == VECTORS[2]
 
 
+def test_lists_of_the_same_clients_are_two_lists_where_a_contribution_was_replaced() -> None:
+    """A server that encrypts zeros in a client's name for half of the decryptors subtracts that client's vector: so
+    what is signed is every contribution, not who contributed.
+    """
+    server = Server(Threshold(2, 3, corrupt=1), VECTORS)
+    lists = {0: server.inputs, 1: server.inputs | {2: without_randomness(server, 2)}}
+    votes = {number: server.vote(number, inputs) for number, inputs in lists.items()}
+    for number, inputs in lists.items():
+        found = certify(votes | {2: server.corrupt_vote(2, inputs)}, 3)
+        with pytest.raises(PeerError, match="does not verify"):
+            server.part(number, inputs, found)
+
+
 def test_more_corrupt_decryptors_than_stated_do_open_two_lists() -> None:
     """The number in the statement is the exact one: at one more the attack succeeds."""
     assert Threshold(2, 3).corrupt == 0

@@ -23,9 +23,9 @@ def wishes(**changes: Any) -> Wishes:
         "threat": "semi-honest",
     } | changes
     own = {name: known.pop(name, None) for name in ("neighbours", "threshold")}
-    threat, beacon = known["threat"], known.pop("beacon", b"")
-    demand = Cohort(**known | {"threat": threat or "semi-malicious"})
-    return Wishes(demand, threat, **own, beacon=beacon)
+    beacon = known.pop("beacon", b"")
+    demand = Cohort(**known | {"threat": known["threat"] or "semi-malicious"})
+    return Wishes(demand, **own, beacon=beacon)
 
 
 class TestGiven:
@@ -58,19 +58,19 @@ class TestGiven:
         assert (made.degree, made.threshold) == (11, 6)
 
     def test_a_threshold_alone_keeps_the_planned_degree_of_the_same_threat(self) -> None:
-        planned = plan(1000, 0.0, 0.1, "semi-honest", security=40.0, correctness=20.0)
+        planned = plan(Cohort(1000, 0.0, 0.1, "semi-honest", security=40.0, correctness=20.0))
         made = choose(wishes(threshold=planned.threshold + 1), 1000)
         assert (made.degree, made.threshold) == (planned.degree, planned.threshold + 1)
-        stricter = plan(200, 0.1, 0.1, "semi-malicious", security=40.0, correctness=20.0)
+        stricter = plan(Cohort(200, 0.1, 0.1, "semi-malicious", security=40.0, correctness=20.0))
         for threat in ("semi-honest", "semi-malicious"):
-            planned = plan(200, 0.1, 0.1, threat, security=40.0, correctness=20.0)
+            planned = plan(Cohort(200, 0.1, 0.1, threat, security=40.0, correctness=20.0))
             made = choose(wishes(threat=threat, dropout=0.1, threshold=planned.threshold), 200)
             assert (made.degree, made.degree == stricter.degree) == (planned.degree, threat != "semi-honest")
 
     @pytest.mark.parametrize("threat", ["semi-honest", "semi-malicious", "malicious"])
     def test_neighbours_alone_get_what_is_planned_for_so_many(self, threat: str) -> None:
         asked = wishes(neighbours=60, dropout=0.1, collusion=0.05, threat=threat)
-        cohort = asked.cohort(200, threat)
+        cohort = asked.cohort(200)
         least, most = least_threshold(cohort, 60), largest_threshold(cohort, 60)
         made = choose(asked, 200)
         assert (made.degree, made.threshold) == (60, least if threat == "semi-honest" else most)
@@ -78,7 +78,7 @@ class TestGiven:
 
     def test_neighbours_too_few_for_their_windows_are_refused(self) -> None:
         asked = wishes(neighbours=30, dropout=0.1, threat="semi-malicious")
-        assert least_window(asked.cohort(200, "semi-malicious"), 30) > 11
+        assert least_window(asked.cohort(200), 30) > 11
         with pytest.raises(Misuse, match="successive clients, got at most"):
             choose(asked, 200)
 
@@ -95,8 +95,8 @@ class TestGiven:
         assert made.quorum == (clients + cohort.corrupt) // 2 + 1
 
     def test_the_bounds_of_a_cohort_are_those_that_were_asked_for(self) -> None:
-        asked = wishes(dropout=0.1, security=55.0, correctness=33.0)
-        assert asked.cohort(9, "malicious") == Cohort(9, 0.1, 0.1, "malicious", 55.0, 33.0)
+        asked = wishes(dropout=0.1, security=55.0, correctness=33.0, threat="malicious")
+        assert asked.cohort(9) == Cohort(9, 0.1, 0.1, "malicious", 55.0, 33.0)
 
     def test_a_threshold_from_the_least_to_the_degree(self) -> None:
         least = choose(wishes(neighbours=30), 200).threshold
@@ -118,12 +118,14 @@ class TestPlanned:
         for bits in ({"security": 40.0}, {"security": 60.0}, {"correctness": 30.0}):
             asked = wishes(dropout=0.2, **bits)
             found = plan(
-                500,
-                0.2,
-                0.1,
-                "semi-honest",
-                security=asked.demand.security,
-                correctness=asked.demand.correctness,
+                Cohort(
+                    500,
+                    0.2,
+                    0.1,
+                    "semi-honest",
+                    security=asked.demand.security,
+                    correctness=asked.demand.correctness,
+                )
             )
             assert (choose(asked, 500).degree, choose(asked, 500).threshold) == (
                 found.degree,
@@ -134,7 +136,7 @@ class TestPlanned:
         complete = wishes(dropout=0.2, complete=True, security=60.0)
         assert (
             choose(complete, 50).threshold
-            == plan(50, 0.2, 0.1, "semi-honest", security=60.0, complete=True).threshold
+            == plan(Cohort(50, 0.2, 0.1, "semi-honest", security=60.0, complete=True)).threshold
         )
 
     @pytest.mark.parametrize("dropout", [0.2, 0.4, 0.45, 0.5])

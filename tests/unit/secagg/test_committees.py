@@ -36,7 +36,7 @@ def test_committees_of_the_design(clients: int, threat: str, committee: tuple[in
 def test_committees_do_not_certify_twice_and_finish(
     clients: int, dropout: float, collusion: float, threat: str
 ) -> None:
-    found = plan(clients, dropout, collusion, threat)
+    found = plan(Cohort(clients, dropout, collusion, threat))
     size, q, cohort = found.committee, found.quorum, found.cohort
     assert 0 < q < size < clients
     graphs = 64 if threat == "malicious" else 1
@@ -49,7 +49,7 @@ def test_committees_do_not_certify_twice_and_finish(
 def test_a_beacon_has_one_graph_more_likely_to_be_good_for_every_round_that_may_be_chosen() -> None:
     """The server knows 2^16 rounds' graphs in advance: each fails with 2^-56 at most, all of them with 2^-40."""
     for clients in (300, 1000):
-        found = plan(clients, 0.2, 0.1, "malicious", beacon=True)
+        found = plan(Cohort(clients, 0.2, 0.1, "malicious", beacon=True))
         half = found.degree // 2
         lost = clients * share(found.window, half + 1, clients, found.cohort.corrupt, half)
         lost += clients * share(
@@ -59,16 +59,16 @@ def test_a_beacon_has_one_graph_more_likely_to_be_good_for_every_round_that_may_
             size, q = found.committee, found.quorum
             lost += share(2 * q - size, size + 1, clients, found.cohort.corrupt, size)
         assert lost * 2**16 <= Fraction(1, 2**40)
-        known = plan(clients, 0.2, 0.1, "semi-malicious", beacon=True)
+        known = plan(Cohort(clients, 0.2, 0.1, "semi-malicious", beacon=True))
         assert (known.degree, known.window) == (
-            plan(clients, 0.2, 0.1).degree,
-            plan(clients, 0.2, 0.1).window,
+            plan(Cohort(clients, 0.2, 0.1)).degree,
+            plan(Cohort(clients, 0.2, 0.1)).window,
         )
 
 
 def test_reused_keys_on_sparse_graphs_share_with_the_committee() -> None:
-    found = plan(300, 0.2, 0.1, reuse=True)
+    found = plan(Cohort(300, 0.2, 0.1, reuse=True))
     corrupt = 2 * found.quorum - found.committee - 1
     assert 0 < found.committee < 300
     assert corrupt < found.threshold == found.quorum - 1
-    assert plan(300, 0.2, 0.1).committee == 0
+    assert plan(Cohort(300, 0.2, 0.1)).committee == 0

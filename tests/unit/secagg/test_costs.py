@@ -15,7 +15,7 @@ from protocols.key_agreement import PairKeys
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.messages import UNMASK
-from secagg.parameters import Plan, calibration, plan
+from secagg.parameters import Cohort, Plan, calibration, plan
 from secagg.parameters.calibration import Units, calibrate, estimate
 from secagg.parameters.costs import Costs, costs
 from secagg.ring import Ring
@@ -31,9 +31,9 @@ def test_planned_bytes_and_trips_are_those_of_a_session(threat: str, complete: b
     """Every client's messages up, to the byte; down in the mean: neighbours' votes serve as signed inputs."""
     clients = 16 if complete else 60
     found = (
-        plan(clients, 0.0, 0.05, threat, complete=True)
+        plan(Cohort(clients, 0.0, 0.05, threat, complete=True))
         if complete
-        else plan(clients, 0.0, 0.05, threat, correctness=10)
+        else plan(Cohort(clients, 0.0, 0.05, threat, correctness=10))
     )
     cost = costs(found, 200, 16)
     sent: Counter[str] = Counter()
@@ -74,7 +74,7 @@ def test_planned_bytes_and_trips_are_those_of_a_session(threat: str, complete: b
 def test_planned_bytes_of_reused_keys_are_those_of_a_later_round(threat: str, complete: bool) -> None:
     """What each holder sends, to the byte; what it is sent, in the mean; and the least that agreed keys save."""
     clients = 16 if complete else 60
-    found = plan(clients, 0.0, 0.05, threat, correctness=10, reuse=True, complete=complete)
+    found = plan(Cohort(clients, 0.0, 0.05, threat, correctness=10, reuse=True, complete=complete))
     cost = costs(found, 200, 16)
     protocol = SecAggPlus(0.0, 0.05, threat, correctness=10, setup="reuse")
     if complete:
@@ -114,7 +114,7 @@ def row(found: Plan) -> int:
 
 
 def test_drop_outs_cost_the_server_their_pairs_and_spare_it_their_vectors() -> None:
-    found = plan(1000, 0.33, 0.05, "semi-honest")
+    found = plan(Cohort(1000, 0.33, 0.05, "semi-honest"))
     cost = costs(found, 100, 16)
     assert (found.degree, found.cohort.dropped, found.cohort.survivors) == (72, 330, 670)
     pairs = round(330 * 72 * 670 / 999)
@@ -136,7 +136,7 @@ def test_agreement_costs_no_more_than_the_design_allowed(clients: int, threat: s
     """Drop-out .2, collusion .1; of the 64 graphs that malicious plans count, for one. A neighbour's vote is its signed
     input too, so that less is sent than was planned.
     """
-    found = plan(clients, 0.2, 0.1, threat, security=34.0 if threat == "malicious" else 40.0)
+    found = plan(Cohort(clients, 0.2, 0.1, threat, security=34.0 if threat == "malicious" else 40.0))
     assert costs(found, 1_000, 16).opening_request_bytes <= most
 
 
@@ -161,7 +161,7 @@ COUNTS: dict[str, Callable[[int, int, int, int, Costs], tuple[float, float]]] = 
 
 @pytest.mark.parametrize("unit", COUNTS)
 def test_an_estimate_counts_each_unit(unit: str) -> None:
-    found = plan(500, 0.1, 0.05, "semi-honest")
+    found = plan(Cohort(500, 0.1, 0.05, "semi-honest"))
     cost = costs(found, 100, 16)
     n, k, t, s = 500, found.degree, found.threshold, found.cohort.survivors
     assert estimate(found, cost, units(**{unit: 1.0})) == COUNTS[unit](n, k, t, s, cost)
@@ -175,7 +175,7 @@ def test_signatures_follow_the_threat(threat: str, signed: int, checked: int, ch
     """Voters sign what they deal, what they mask with and who survived, and check a quorum of votes and the inputs of
     neighbours beside it; certified keys are one more to sign and k to check.
     """
-    found = plan(500, 0.1, 0.05, threat)
+    found = plan(Cohort(500, 0.1, 0.05, threat))
     cost = costs(found, 100, 16)
     opened = found.quorum + round(found.degree * (500 - found.quorum) / 500) if found.quorum else 0
     assert cost.opening_signatures == opened

@@ -81,21 +81,23 @@ class TestCohorts:
 
 class TestPlans:
     def test_defaults_and_bounds_reach_the_cohort(self) -> None:
-        assert plan(12, 0.0, 0.1, complete=True).cohort == cohort(clients=12, dropout=0.0, complete=True)
-        assert plan(12, 0.0, 0.1, "malicious", security=60.0, complete=True).cohort == cohort(
+        assert plan(Cohort(12, 0.0, 0.1, complete=True)).cohort == cohort(
+            clients=12, dropout=0.0, complete=True
+        )
+        assert plan(Cohort(12, 0.0, 0.1, "malicious", security=60.0, complete=True)).cohort == cohort(
             clients=12, dropout=0.0, threat="malicious", security=60.0, complete=True
         )
-        assert plan(200, 0.1, 0.1).cohort == cohort(clients=200)
+        assert plan(Cohort(200, 0.1, 0.1)).cohort == cohort(clients=200)
 
     def test_a_complete_graph_has_at_most_as_many_as_the_field_has_points(self) -> None:
-        found = plan(MOST_HOLDERS + 1, 0.0, 0.0, "semi-honest", complete=True)
+        found = plan(Cohort(MOST_HOLDERS + 1, 0.0, 0.0, "semi-honest", complete=True))
         assert found.degree == MOST_HOLDERS
         with pytest.raises(Infeasible, match="more than 65535 neighbours"):
-            plan(MOST_HOLDERS + 2, 0.0, 0.0, "semi-honest", complete=True)
+            plan(Cohort(MOST_HOLDERS + 2, 0.0, 0.0, "semi-honest", complete=True))
 
     def test_every_remedy_is_named(self) -> None:
         with pytest.raises(Infeasible) as refusal:
-            plan(5, 0.4, 0.2, "semi-malicious")
+            plan(Cohort(5, 0.4, 0.2, "semi-malicious"))
         assert refusal.value.relax == (
             "lower dropout to 0.39",
             "lower collusion to 0.19",
@@ -105,7 +107,7 @@ class TestPlans:
 
     def test_a_remedy_may_be_nobody(self) -> None:
         with pytest.raises(Infeasible) as refusal:
-            plan(3, 0.5, 0.4, "semi-malicious")
+            plan(Cohort(3, 0.5, 0.4, "semi-malicious"))
         assert refusal.value.relax[0].startswith("lower")
 
     def test_thresholds_where_none_is_safe_are_above_the_degree(self) -> None:
@@ -136,7 +138,7 @@ class TestPlans:
 
 class TestCosts:
     def test_the_smallest_and_the_widest(self) -> None:
-        found = plan(3, 0.0, 0.0, "semi-honest", complete=True)
+        found = plan(Cohort(3, 0.0, 0.0, "semi-honest", complete=True))
         assert costs(found, 1, 2).ring_bits == 3
         assert costs(found, 1, 62).ring_bits == 64
         for dimension, bits in ((0, 2), (1, 1), (1, 65)):
@@ -173,10 +175,8 @@ class TestCalibration:
         seconds, played = iter([9.0, 5.0, 7.0]), []
 
         def fake(protocol: Any, vectors: Any, **named: Any) -> Any:
-            wishes = protocol.wishes
-            played.append(
-                (vectors.shape, wishes.threat, wishes.demand.dropout, wishes.demand.collusion, named)
-            )
+            demand = protocol.wishes.demand
+            played.append((vectors.shape, demand.threat, demand.dropout, demand.collusion, named))
             spent = next(seconds)
             return SimpleNamespace(seconds_of=lambda role: spent if role == "server" else 1e9)
 

@@ -7,25 +7,25 @@ import math
 import pytest
 
 from protocols.errors import Misuse
-from secagg.parameters import Infeasible, plan
+from secagg.parameters import Cohort, Infeasible, plan
 
 
 @pytest.mark.parametrize(("collusion", "largest"), [(0.95, "0.02"), (0.97, "0.01")])
 def test_the_remedy_may_be_that_hardly_anybody_leaves(collusion: float, largest: str) -> None:
     with pytest.raises(Infeasible) as refusal:
-        plan(100, 0.5, collusion, "malicious")
+        plan(Cohort(100, 0.5, collusion, "malicious"))
     assert refusal.value.relax[0] == f"lower dropout to {largest}"
-    assert plan(100, float(largest), collusion, "malicious")
+    assert plan(Cohort(100, float(largest), collusion, "malicious"))
 
 
 def test_infeasible_says_what_to_relax_and_the_advice_works() -> None:
     with pytest.raises(Infeasible, match="lower dropout to") as refusal:
-        plan(100, 0.5, 0.3, "semi-malicious")
+        plan(Cohort(100, 0.5, 0.3, "semi-malicious"))
     advice = {line.rsplit(" ", 1)[0]: line.rsplit(" ", 1)[1] for line in refusal.value.relax}
-    assert plan(100, float(advice["lower dropout to"]), 0.3, "semi-malicious")
-    assert plan(100, 0.5, 0.3, advice["choose threat"])
+    assert plan(Cohort(100, float(advice["lower dropout to"]), 0.3, "semi-malicious"))
+    assert plan(Cohort(100, 0.5, 0.3, advice["choose threat"]))
     with pytest.raises(Infeasible):
-        plan(100, float(advice["lower dropout to"]) + 0.01, 0.3, "semi-malicious")
+        plan(Cohort(100, float(advice["lower dropout to"]) + 0.01, 0.3, "semi-malicious"))
 
 
 @pytest.mark.parametrize(
@@ -57,19 +57,19 @@ def test_infeasible_says_what_to_relax_and_the_advice_works() -> None:
 def test_the_refusal_in_words(demand: tuple[int, float, float, str], said: str) -> None:
     for complete in {False, demand[0] < 10**5}:  # the complete graph ends at 65,536 clients
         with pytest.raises(Infeasible) as refusal:
-            plan(*demand, complete=complete)
+            plan(Cohort(*demand, complete=complete))
         assert str(refusal.value) == said
 
 
 def test_too_many_neighbours_is_infeasible() -> None:
     with pytest.raises(Infeasible, match="more than 65535 neighbours"):
-        plan(10**8, 0.33, 0.33, "semi-malicious")
+        plan(Cohort(10**8, 0.33, 0.33, "semi-malicious"))
 
 
 @pytest.mark.parametrize("clients", [1, 2])
 def test_too_few_clients_for_any_threshold(clients: int) -> None:
     with pytest.raises(Infeasible, match="have 3 clients"):
-        plan(clients, 0.0, 0.0)
+        plan(Cohort(clients, 0.0, 0.0))
 
 
 @pytest.mark.parametrize(
@@ -86,10 +86,10 @@ def test_too_few_clients_for_any_threshold(clients: int) -> None:
 )
 def test_numbers_out_of_range_are_refused_by_name(arguments: tuple[int, float, float], word: str) -> None:
     with pytest.raises(Misuse, match=word):
-        plan(*arguments)
+        plan(Cohort(*arguments))
 
 
 @pytest.mark.parametrize("security, correctness", [(0, 20), (40, 0), (math.inf, 20)])
 def test_failure_bounds_out_of_range_are_refused(security: float, correctness: float) -> None:
     with pytest.raises(Misuse, match="bits"):
-        plan(10, 0.1, 0.1, security=security, correctness=correctness)
+        plan(Cohort(10, 0.1, 0.1, security=security, correctness=correctness))

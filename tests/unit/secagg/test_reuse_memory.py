@@ -42,7 +42,7 @@ def later(round: int, epoch: bytes = EPOCH, begun: int = 5, **changes: object) -
 
 
 def setup(**changes: object) -> Setup:
-    known = Setup(EPOCH, 5, pins(SESSION, rules_of(SESSION).parameters))
+    known = Setup(EPOCH, 5, pins(SESSION))
     return replace(known, **changes)  # type: ignore[arg-type]  # as above
 
 
@@ -159,7 +159,7 @@ def test_what_pins_a_deposit_byte_for_byte() -> None:
     assert edge_kind(9) == b"edge" + NINE
     names = b"".join(len(n).to_bytes(4, "big") + n.encode() for n in SESSION.roster)
     common = rules_of(SESSION).parameters
-    assert pins(SESSION, common) == sha(b"secagg set-up v2\0", sha(names), common.encode())
+    assert pins(SESSION) == sha(b"secagg set-up v2\0", sha(names), common.encode())
     assert setup() == replace(Setup.of(SESSION), epoch=EPOCH, round=5)
     assert Setup.of(later(9)) == setup()
     assert np.frombuffer(ratchet(b"k" * 32, 0), np.uint8).tobytes() == b"k" * 32

@@ -14,7 +14,7 @@ from protocols.randomness import SystemRandom
 from secagg import SecAgg
 from secagg.graph import harary, permutation
 from secagg.mask_parameters import MaskParameters
-from secagg.parameters import plan
+from secagg.parameters import Cohort, plan
 from secagg.parameters.rules import BEACON_ROUNDS
 from secagg.places import Places
 from secagg.rules import Rules, rules_of
@@ -187,8 +187,8 @@ class TestSessions:
         with pytest.raises(Misuse, match="a beacon serves rounds up to 65536"):
             Rules(made, 9, 2, 8, CONTEXT, BEACON_ROUNDS + 1)
         assert (
-            plan(1000, 0.2, 0.1, "malicious", beacon=True).window
-            == plan(1000, 0.2, 0.1, "malicious", security=50).window  # 2^16 rounds, or 64 tries
+            plan(Cohort(1000, 0.2, 0.1, "malicious", beacon=True)).window
+            == plan(Cohort(1000, 0.2, 0.1, "malicious", security=50)).window  # 2^16 rounds, or 64 tries
         )
 
     def test_the_sessions_order_chooses_no_graph_under_a_beacon(self) -> None:

@@ -13,7 +13,7 @@ import numpy as np
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from protocols import simulate
-from protocols.audit.randomness import ReplayRandom
+from protocols.audit.repeatable import ReplayRandom
 from protocols.identity import Identity, Member, Roster, SignedRoster
 from protocols.kernel import Message
 from protocols.store import MemoryStore
