@@ -15,7 +15,7 @@ from protocols.key_agreement import public_key, usable
 from protocols.session import Session
 from secagg.commitments import CERTIFY, certified_bytes
 from secagg.messages import SIGNATURE_BYTES, Indices, listed
-from secagg.rules import Rules
+from secagg.session_rules import Rules
 
 
 class Advertised(NamedTuple):

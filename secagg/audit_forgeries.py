@@ -24,7 +24,7 @@ from secagg.audit_wording import delivered, listing
 from secagg.commitments import joint_seed, part_commitment
 from secagg.messages import DIGEST_BYTES, indices, listed, pack_bits, unpack_bits
 from secagg.places import Places
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 
 BOX_BYTES = 96
 Then = Callable[[Message], Message]

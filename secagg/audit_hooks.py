@@ -21,12 +21,12 @@ from secagg import messages as wire
 from secagg.audit_forgeries import forgeries
 from secagg.audit_search import graphs, lies, odds, rule
 from secagg.audit_view import graph_seed, opened, stripped
-from secagg.choose import Wishes
 from secagg.commitments import DEAL, dealt_bytes, signer
-from secagg.masking import SEED_BYTES, add_mask
+from secagg.masks import SEED_BYTES, add_mask
 from secagg.memory import ClientMemory
 from secagg.packing import unpack
-from secagg.rules import rules_of
+from secagg.parameter_choice import Wishes
+from secagg.session_rules import rules_of
 
 Maker = Callable[[int], object]
 

@@ -18,12 +18,12 @@ from protocols.session import Session
 from secagg import messages as wire
 from secagg.audit_view import graph_seed
 from secagg.audit_wording import delivered, listing
-from secagg.choose import Wishes, choose, insist
 from secagg.messages import listed, pack_bits, unpack_bits
+from secagg.parameter_choice import Wishes, choose, insist
 from secagg.parameters import Infeasible, Plan, plan
-from secagg.parameters.rules import BEACON_ROUNDS, MOST_TRIES, least_held
+from secagg.parameters.conditions import BEACON_ROUNDS, MOST_TRIES, least_held
 from secagg.places import Places
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 
 Transcript = Sequence[Message]
 

@@ -22,12 +22,12 @@ from secagg.client.establishing import Establishing
 from secagg.client.masking import Masking
 from secagg.client.resuming import Resuming
 from secagg.commitments import KEY, SEED, edge_kind, joint_seed
-from secagg.masking import apply_masks
+from secagg.masks import apply_masks
 from secagg.messages import indices, listed, pack_bits, unpack_bits
 from secagg.packing import unpack
 from secagg.places import EDGE_BYTES, Places
-from secagg.rules import rules_of
 from secagg.seeds import edge_mask_seed, pair_seed, self_mask_seed
+from secagg.session_rules import rules_of
 from secagg.shamir import combine
 
 Insiders = Mapping[int, State]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from protocols.errors import Misuse, PeerError, PolicyRefusal
 from protocols.identity import Identity, Member, Roster, SignedRoster
 from protocols.session import Session
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """Who shares a mask with whom. What does not belong here: how many neighbours are needed (`parameters`).
 
 The clients stand on a circle in an order that a seed fixes, and each is joined to its degree/2 successors on
-either side (a Harary graph; Bell et al., CCS 2020, section 3.3). The seed must be nobody's choice: `rules`
+either side (a Harary graph; Bell et al., CCS 2020, section 3.3). The seed must be nobody's choice: `session_rules`
 says where it comes from.
 """
 
@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from protocols.errors import Misuse
-from secagg.masking import expand
+from secagg.masks import expand
 
 _ORDER = b"graph: order"
 

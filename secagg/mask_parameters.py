@@ -1,5 +1,5 @@
 """The parameters of a masked sum, and which of them fit together. What does not belong here: what they mean for a
-party (`rules`), choosing them (`choose`).
+party (`session_rules`), choosing them (`parameter_choice`).
 """
 
 from dataclasses import dataclass
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from protocols.agreement import quorum
 from protocols.codec import Record
 from protocols.errors import Misuse
-from secagg.parameters.rules import (
+from secagg.parameters.conditions import (
     BEACON_ROUNDS,
     LEAST_THRESHOLD,
     MOST_HOLDERS,

@@ -17,7 +17,7 @@ from protocols.key_agreement import derive
 from protocols.session import Session
 from secagg.client.view import Signers
 from secagg.messages import Body, Indices, exactly, indices, items
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 MOST_SKIPPED = 100_000
 FIRST_PATIENCE = 4

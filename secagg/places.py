@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from protocols.agreement import Certificate
 from secagg.commitments import KEY, SEED, edge_kind
 from secagg.messages import Unmask, items, pack_bits
-from secagg.rules import Rules
+from secagg.session_rules import Rules
 
 SEED_BYTES, EDGE_BYTES = 32, 16
 

@@ -23,14 +23,14 @@ from protocols.statement import Protection
 from protocols.summation import IntVector, SecureSum
 from secagg import client as client_states
 from secagg import server as server_states
-from secagg.choose import Wishes, choose, counted_on, demand, insist, reusing
 from secagg.credentials import Credentials
 from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, SEMI_MALICIOUS, MaskParameters
 from secagg.memory import build_on
 from secagg.messages import ADVERTISE, CONFIRM, INPUT, REVEAL, SHARE, STAGES
+from secagg.parameter_choice import Wishes, choose, counted_on, demand, insist, reusing
 from secagg.parameters import Cohort
-from secagg.rules import rules_of
-from secagg.stating import protection
+from secagg.protection import protection
+from secagg.session_rules import rules_of
 
 
 class _Masked(SecureSum):

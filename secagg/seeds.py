@@ -1,4 +1,4 @@
-"""Seeds of masks, derived from what parties hold. What does not belong here: expanding them (`masking`).
+"""Seeds of masks, derived from what parties hold. What does not belong here: expanding them (`masks`).
 
 Each seed (32 bytes) is for one session, one pair or one client, one purpose; the session's context is HKDF's salt.
 """

@@ -12,7 +12,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 
 from benchmarks.harness import measure_together
-from secagg.masking import BLOCK_BYTES, SEED_BYTES, TOGETHER, apply_masks
+from secagg.masks import BLOCK_BYTES, SEED_BYTES, TOGETHER, apply_masks
 from secagg.ring import Ring
 
 _LIMIT_BYTES = 32 * BLOCK_BYTES

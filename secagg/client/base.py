@@ -8,7 +8,7 @@ from protocols.kernel import SERVER
 from protocols.roles import Asked, naming
 from protocols.session import Session
 from secagg.messages import INPUT, SHARE, Indices, unpack_bits
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,7 +16,7 @@ from secagg.client.revealing import Revealing
 from secagg.client.sharing import Sharing
 from secagg.client.tries import Tries
 from secagg.messages import ADVERTISE, Advertisement
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 
 @dataclass(frozen=True, eq=False)

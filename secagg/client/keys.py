@@ -17,7 +17,7 @@ from protocols.randomness import SecureRandom
 from protocols.session import Session
 from secagg.client.base import ClientState
 from secagg.commitments import CERTIFY, certified_bytes, part_commitment, signer
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from secagg.client.tries import Tries
 from secagg.client.view import Signers, View
 from secagg.client.voting import Voting
 from secagg.commitments import KEY, SEED, share_digest
-from secagg.masking import apply_masks
+from secagg.masks import apply_masks
 from secagg.messages import DIGEST_BYTES, INPUT, Delivery, Masked, indices, items
 from secagg.packing import pack
 from secagg.seeds import pair_seed, self_mask_seed

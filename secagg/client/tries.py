@@ -2,16 +2,16 @@
 
 Where clients commit and reveal, a server that dislikes the graph may abort and ask for another session, or begin many
 at once: nothing has left yet, so nothing is spent. Of R graphs it takes the best, which costs log2 R bits of security.
-So a client begins at most `MOST_TRIES` such sessions in a row, for which plans allow (`parameters.rules`); a masked
-vector that leaves starts the count anew. It counts when it joins, not when it reveals, so that sessions side by side
-count too.
+So a client begins at most `MOST_TRIES` such sessions in a row, for which plans allow (`parameters.conditions`); a
+masked vector that leaves starts the count anew. It counts when it joins, not when it reveals, so that sessions side by
+side count too.
 """
 
 from dataclasses import dataclass
 
 from protocols.codec import Record
 from protocols.errors import PolicyRefusal, WireError
-from secagg.parameters.rules import MOST_TRIES
+from secagg.parameters.conditions import MOST_TRIES
 
 
 @dataclass(frozen=True)

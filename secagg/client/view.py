@@ -14,7 +14,7 @@ from protocols.session import Session
 from secagg.client.base import refuse
 from secagg.commitments import MASK, masked_bytes, signer, view_facts
 from secagg.messages import Indices, Unmask, indices, items, listed
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,10 +1,10 @@
 """Degree, threshold and cost of a masked sum, before anything runs. What does not belong here: secrets, messages sent.
 
-`tails` computes probabilities, `rules` says what must be improbable, `plan` finds the smallest graph for which it
+`tails` computes probabilities, `conditions` says what must be improbable, `plan` finds the smallest graph for which it
 is, `costs` counts bytes and operations, `calibration` turns operations into seconds of this machine.
 """
 
+from secagg.parameters.conditions import Cohort
 from secagg.parameters.plan import Infeasible, Plan, plan
-from secagg.parameters.rules import Cohort
 
 __all__ = ["Cohort", "Infeasible", "Plan", "plan"]

@@ -20,7 +20,7 @@ from protocols.key_agreement import PairKeys, generate
 from protocols.randomness import SystemRandom
 from protocols.sealing import binding, seal, unseal
 from secagg.commitments import SEED, share_digest
-from secagg.masking import SEED_BYTES, add_mask
+from secagg.masks import SEED_BYTES, add_mask
 from secagg.packing import accumulator, add_packed, pack
 from secagg.parameters.costs import Costs
 from secagg.parameters.plan import Plan

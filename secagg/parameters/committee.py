@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 
-from secagg.parameters.rules import MOST_VOTERS, Cohort, first, largest_left, least_held, votes_needed
+from secagg.parameters.conditions import MOST_VOTERS, Cohort, first, largest_left, least_held, votes_needed
 from secagg.parameters.tails import log_tail_at_least
 
 ALL_VOTE = 500

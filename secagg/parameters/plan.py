@@ -1,4 +1,4 @@
-"""The smallest safe degree and threshold for a cohort, or what to relax. The rules themselves are in `rules`."""
+"""The smallest safe degree and threshold for a cohort, or what to relax. The conditions are in `conditions`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from protocols.errors import Misuse
 from secagg.parameters.committee import committee, least_quorum
-from secagg.parameters.rules import (
+from secagg.parameters.conditions import (
     MOST_HOLDERS,
     THREATS,
     Cohort,
@@ -91,8 +91,8 @@ def plan(cohort: Cohort) -> Plan:
     """The smallest even degree, with its threshold, window and quorum, that meets a cohort's demand.
 
     The threshold is the smallest (semi-honest), or the largest with which enough answer. Where no sparse graph will do,
-    the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails of `rules`. Raises Infeasible, saying
-    which number to relax.
+    the graph is complete. Source: Bell et al. (CCS 2020), with the exact tails of `conditions`. Raises Infeasible,
+    saying which number to relax.
 
         plan(Cohort(100, dropout=0.2, collusion=0.1)).degree     # 54
     """

@@ -11,11 +11,11 @@ from protocols.session import Session
 from secagg.advertisement import admit, parse
 from secagg.memory import FIRST_PATIENCE, recalled
 from secagg.messages import ADVERTISE, REVEAL, Advertisement, Commitments, indices
-from secagg.rules import rules_of
 from secagg.server.base import ServerState
 from secagg.server.enrolling import enrolled, resumed
 from secagg.server.revealing import Revealing
 from secagg.server.sharing import Sharing, ask_to_share
+from secagg.session_rules import rules_of
 
 
 @dataclass(frozen=True, eq=False)

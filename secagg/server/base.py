@@ -15,7 +15,7 @@ from secagg.commitments import DEAL, dealt_bytes
 from secagg.messages import DIGEST_BYTES, Dealing, Indices, Pledge
 from secagg.places import Places
 from secagg.ring import Words
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 
 
 @dataclass(frozen=True, eq=False)

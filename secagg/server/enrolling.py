@@ -9,9 +9,9 @@ from secagg.memory import ServerMemory, Setup
 from secagg.messages import INPUT, Proceed, indices
 from secagg.packing import accumulator
 from secagg.places import Places
-from secagg.rules import rules_of
 from secagg.server.base import Facts
 from secagg.server.summing import Summing
+from secagg.session_rules import rules_of
 
 
 def enrolled(session: Session, keys: dict[int, bytes], patience: int) -> Step:

@@ -12,12 +12,12 @@ from protocols.session import Session
 from secagg.advertisement import parse
 from secagg.commitments import edge_digest, seed_digest
 from secagg.errors import DealerBlamed
-from secagg.masking import apply_masks
+from secagg.masks import apply_masks
 from secagg.messages import indices
 from secagg.ring import Words
-from secagg.rules import Rules, rules_of
 from secagg.seeds import edge_mask_seed, pair_seed, self_mask_seed
 from secagg.server.base import Facts
+from secagg.session_rules import Rules, rules_of
 from secagg.shamir import combine_arrays
 
 Shares = Mapping[int, Mapping[int, bytes]]

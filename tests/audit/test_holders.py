@@ -13,7 +13,7 @@ from protocols.audit import WhiteBox
 from protocols.audit.search.planning import honest
 from protocols.audit.search.two_views import Arrangement, came_out, play, prepared
 from secagg import SecAggPlus
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 CLIENTS = 40
 

@@ -4,7 +4,7 @@ import functools
 
 from protocols.session import Session
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 from tests.contracts.secure_sum import SecureSumContract
 
 

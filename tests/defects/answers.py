@@ -105,7 +105,7 @@ DEFECTS = (
         "server-chosen cohort of neighbours accepted",
         "forged-requests-refused",
         together(
-            put("secagg.rules.Rules.shortfall", lambda *_: ""),
+            put("secagg.session_rules.Rules.shortfall", lambda *_: ""),
             put("secagg.client.masking.expect_threshold", anything_goes),
         ),
         SecAgg,

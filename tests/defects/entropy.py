@@ -7,14 +7,14 @@ import numpy as np
 
 from protocols.kernel import Message, Step
 from protocols.key_agreement import PairKeys
-from secagg import SecAgg, SecAggPlus, rules
+from secagg import SecAgg, SecAggPlus, session_rules
 from secagg.client import joining, sharing
 from secagg.seeds import self_mask_seed
 from tests.defects.masks import APPLY, apply_unless_empty, masked_by, seeded
 from tests.defects.pieces import no_session
 from tests.defects.planting import Defect, put, together
 
-SEED = rules._seed
+SEED = session_rules._seed
 PLACES = ("secagg.client.masking", "secagg.server.unmasking", "secagg.audit_view")
 
 
@@ -155,13 +155,13 @@ DEFECTS = (
     Defect(
         "one graph in every session",
         "hidden-in-its-component",
-        put("secagg.rules._seed", lambda *_: bytes(32)),
+        put("secagg.session_rules._seed", lambda *_: bytes(32)),
         SecAggPlus,
     ),
     Defect(
         "one graph in every set-up",
         "hidden-in-its-component",
-        put("secagg.rules._seed", of_the_roster_alone),
+        put("secagg.session_rules._seed", of_the_roster_alone),
         reusing,
     ),
     Defect("mask reused after three rounds", "fresh-masks", again_after(3), SecAgg),

@@ -7,13 +7,12 @@ from typing import Any
 import numpy as np
 
 from protocols.key_agreement import PairKeys
-from secagg import SecAgg
-from secagg import masking as masking_module
+from secagg import SecAgg, masks
 from secagg.packing import pack
 from tests.defects.pieces import no_session
 from tests.defects.planting import Defect, put, together
 
-ORIGINAL = masking_module.apply_masks
+ORIGINAL = masks.apply_masks
 
 
 def APPLY(words: Any, seed: bytes, sign: int) -> None:  # the good generator, for one seed
@@ -29,7 +28,7 @@ def masked_by(one: Any) -> Any:
         for seed in taken:
             one(words, seed, -1)
 
-    places = ("secagg.masking", "secagg.client.masking", "secagg.server.unmasking", "secagg.audit_view")
+    places = ("secagg.masks", "secagg.client.masking", "secagg.server.unmasking", "secagg.audit_view")
     return together(*(put(f"{place}.apply_masks", apply_masks) for place in places))
 
 

@@ -7,11 +7,11 @@ from functools import partial
 from typing import Any
 from unittest.mock import patch
 
-from secagg import Credentials, SecAgg, SecAggPlus, choose
+from secagg import Credentials, SecAgg, SecAggPlus, parameter_choice
 from secagg.parameters import Cohort, Infeasible, Plan, plan
-from secagg.parameters.rules import LEAST_THRESHOLD, largest_left, least_safe
+from secagg.parameters.conditions import LEAST_THRESHOLD, largest_left, least_safe
 
-INSIST = choose.insist
+INSIST = parameter_choice.insist
 
 
 def many_leave() -> SecAgg:

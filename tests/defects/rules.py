@@ -9,7 +9,7 @@ from protocols.codec import ByteReader
 from protocols.errors import Aborted, PeerError
 from protocols.kernel import Message, Step
 from protocols.summation import SecureSum, Total
-from secagg import SecAgg, rules, stating
+from secagg import SecAgg, protection, session_rules
 from secagg.audit_hooks import HOOKS
 from secagg.client import masking as client_masking
 from secagg.client import sharing as client_sharing
@@ -79,7 +79,7 @@ def keys_again(self: Any, request: Message, random: Any) -> Step:
 
 
 SHARING_RECEIVE = client_sharing.Sharing.receive
-RULES = rules.Rules.__init__
+RULES = session_rules.Rules.__init__
 
 
 def whoever_stays(self: Any, parameters: Any, clients: int, survivors: int, *more: Any) -> None:
@@ -92,7 +92,7 @@ def unchecked_take(self: ByteReader, count: int) -> memoryview:
     return piece
 
 
-PROTECTION = stating.protection
+PROTECTION = protection.protection
 DEFECTS = (
     Defect(
         "a long vector's last coordinate is off",
@@ -130,7 +130,7 @@ DEFECTS = (
     Defect(
         "promised number of survivors ignored",
         "least-survivors-hold",
-        put("secagg.rules.Rules.__init__", whoever_stays),
+        put("secagg.session_rules.Rules.__init__", whoever_stays),
         SecAgg,
     ),
     Defect(
@@ -148,7 +148,7 @@ DEFECTS = (
     Defect(
         "poisoning left out of the statement",
         "additive-attacks-declared",
-        put("secagg.stating._LIMITS", stating._LIMITS[1:]),
+        put("secagg.protection._LIMITS", protection._LIMITS[1:]),
         SecAgg,
     ),
     Defect(

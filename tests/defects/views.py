@@ -22,7 +22,7 @@ from secagg.client.voting import Voting
 from secagg.commitments import SEED, edge_kind
 from secagg.messages import SIGNATURE_BYTES, Proceed, Unmask, items, unpack_bits
 from secagg.places import Places
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 from tests.defects.forged import drawing_together
 from tests.defects.pieces import anything_goes, unmarked
 from tests.defects.plans import (
@@ -165,8 +165,8 @@ def opens_as_told(places: Places, owner: int, alive: Collection[int]) -> list[in
 
 
 MIXED = together(
-    put("secagg.rules.Rules.__init__", nobody_votes),
-    put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
+    put("secagg.session_rules.Rules.__init__", nobody_votes),
+    put("secagg.session_rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
     put("protocols.policy.Policy._share", anything_goes),
 )
 grinding = partial(Defect, caught_by="graphs-are-as-few-as-planned", protocol=drawing_together)
@@ -181,12 +181,12 @@ DEFECTS = (
     ),
     split(
         "survivors moved to the other field",
-        plant=put("secagg.rules.Rules.shortfall", own_field),
+        plant=put("secagg.session_rules.Rules.shortfall", own_field),
         protocol=many_leave,
     ),
     split(
         "window rule off",
-        plant=put("secagg.rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
+        plant=put("secagg.session_rules.Rules._fewest_in_a_row", lambda *_: 1 << 16),
         protocol=SecAggPlus,
         # at once; at 20 it takes 2 s
         searched=Searched(complete=(), sparse=(), ring=((22, 11),), glance=0.2),
@@ -217,10 +217,10 @@ DEFECTS = (
         "ground beacon",
         "no-offer-opens-few",
         together(
-            put("secagg.rules._seed", by_the_session),
-            put("secagg.rules.Rules.ranked", None),
+            put("secagg.session_rules._seed", by_the_session),
+            put("secagg.session_rules.Rules.ranked", None),
             put("secagg.credentials.Credentials.check", any_part),
-            put("secagg.parameters.rules.Cohort.secrecy", property(lambda self: self.security)),
+            put("secagg.parameters.conditions.Cohort.secrecy", property(lambda self: self.security)),
         ),
         OneBit,
     ),
@@ -230,11 +230,11 @@ DEFECTS = (
     ),
     grinding(
         "places on the ring in the server's order",
-        plant=put("secagg.rules.Rules.ranked", None),
+        plant=put("secagg.session_rules.Rules.ranked", None),
     ),
     grinding(
         "a graph of each session's own behind a beacon",
-        plant=put("secagg.rules._seed", by_the_session),
+        plant=put("secagg.session_rules._seed", by_the_session),
     ),
     grinding(
         "a beacon for more rounds than are planned for",
@@ -265,7 +265,7 @@ DEFECTS = (
     Defect(
         "a weaker model for cohorts that fit no other",
         "statement-is-true",
-        put("secagg.choose.plan", falling_back),
+        put("secagg.parameter_choice.plan", falling_back),
         partial(SecAgg, dropout=0.41, setup="reuse"),
     ),
     Defect(
@@ -308,7 +308,7 @@ DEFECTS = (
     ),
     split(
         "what mixed views leave out is not counted",
-        plant=put("secagg.rules.Rules.sure", lambda _, shown: shown),
+        plant=put("secagg.session_rules.Rules.sure", lambda _, shown: shown),
         protocol=lambda: SecAgg(setup="reuse"),
         searched=Searched(complete=(6,), sparse=(), ring=()),
     ),
@@ -324,7 +324,7 @@ DEFECTS = (
     Defect(
         "one graph planned for, where the server may choose",
         "plans-fail-as-rarely-as-promised",
-        put("secagg.parameters.rules.Cohort.secrecy", property(lambda self: self.security)),
+        put("secagg.parameters.conditions.Cohort.secrecy", property(lambda self: self.security)),
         drawing_together,
     ),
     Defect(

@@ -16,7 +16,7 @@ import pytest
 from numpy.typing import NDArray
 from scipy import stats
 
-from secagg.masking import SEED_BYTES, add_mask
+from secagg.masks import SEED_BYTES, add_mask
 from secagg.ring import Ring
 
 SAMPLES = 1 << 18

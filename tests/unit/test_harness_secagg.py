@@ -15,7 +15,7 @@ from benchmarks.secagg.work import Work, run
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
 from secagg import SecAggPlus
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 FIGURES = {
     "client_mean_s",

@@ -13,11 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocols.errors import Misuse
-from secagg.choose import Wishes, choose
+from secagg.parameter_choice import Wishes, choose
 from secagg.parameters import Cohort, Infeasible, Plan, plan
 from secagg.parameters.committee import largest_quorum, least_quorum
-from secagg.parameters.plan import SMALL
-from secagg.parameters.rules import (
+from secagg.parameters.conditions import (
     complete_threshold,
     largest_threshold,
     largest_window,
@@ -26,6 +25,7 @@ from secagg.parameters.rules import (
     least_window,
     votes_needed,
 )
+from secagg.parameters.plan import SMALL
 from secagg.parameters.tails import (
     log_mass,
     log_tail_at_least,
@@ -86,7 +86,7 @@ def test_impossible_urns_are_refused(marked: int, drawn: int) -> None:
 
 
 def brute_force(cohort: Cohort) -> tuple[int, int, int]:
-    """Degree, threshold and window by the rules of `secagg.parameters.rules`, by exact fractions and trying
+    """Degree, threshold and window by the rules of `secagg.parameters.conditions`, by exact fractions and trying
     everything: neighbours are drawn from the n - 1 others, windows from all.
     """
     n, corrupt, survivors, liar = cohort.clients, cohort.corrupt, cohort.survivors, cohort.two_faced

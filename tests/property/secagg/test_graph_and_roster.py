@@ -25,8 +25,8 @@ from secagg.messages import (
     Neighbourhood,
     Reveal,
 )
-from secagg.parameters.rules import BEACON_ROUNDS
-from secagg.rules import rules_of
+from secagg.parameters.conditions import BEACON_ROUNDS
+from secagg.session_rules import rules_of
 from tests.property.secagg.play import Play, with_body
 
 NAMES = [f"c{i}" for i in range(40)]

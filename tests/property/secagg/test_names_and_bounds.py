@@ -36,7 +36,7 @@ from secagg.messages import (
     items,
     pack_bits,
 )
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 from tests.property.secagg.play import Play, with_body
 
 NAMES = [f"c{i}" for i in range(14)]

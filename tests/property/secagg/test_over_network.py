@@ -16,7 +16,7 @@ from protocols.session import Session
 from protocols.stack import Stack
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 from tests.property.secagg.play import Play
 from tests.property.secagg.reusing import shown
 

@@ -11,7 +11,7 @@ from protocols import simulate
 from protocols.store import MemoryStore
 from secagg import Credentials, SecAggPlus
 from secagg.messages import ADVERTISE, CONFIRM, INPUT, SHARE, UNMASK
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 N, LEAVE = 50, 10
 NAMES = [f"c{i:02}" for i in range(N)]

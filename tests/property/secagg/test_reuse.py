@@ -22,7 +22,7 @@ from secagg.messages import (
     UNMASK,
     Masked,
 )
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 from tests.property.secagg.play import Play
 from tests.property.secagg.reusing import CREDENTIALS, again, dealt, first_round, protocol
 

@@ -19,7 +19,7 @@ from secagg.messages import (
     Unmask,
     indices,
 )
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 from tests.property.secagg.play import Play, with_body
 from tests.property.secagg.reusing import again, dealt, first_round, protocol, shown
 

@@ -26,7 +26,7 @@ from secagg.messages import (
     items,
     pack_bits,
 )
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 from tests.property.secagg.play import Play, with_body
 
 N, DEGREE, THRESHOLD = 24, 10, 6

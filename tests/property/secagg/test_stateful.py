@@ -41,7 +41,7 @@ from secagg.messages import (
     pack_bits,
     unpack_bits,
 )
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 N, CORRUPT = 7, 6
 

@@ -17,7 +17,7 @@ from secagg import Credentials, SecAggPlus
 from secagg.client import view
 from secagg.mask_parameters import MaskParameters
 from secagg.messages import CONFIRM, UNMASK, Unmask, indices
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 from tests.property.secagg.play import Play, with_body
 from tests.property.secagg.story import Given, Story
 

@@ -32,7 +32,7 @@ from secagg.messages import (
     pack_bits,
     unpack_bits,
 )
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 from tests.property.secagg.play import Play, with_body
 
 

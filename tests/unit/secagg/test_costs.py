@@ -19,7 +19,7 @@ from secagg.parameters import Cohort, Plan, calibration, plan
 from secagg.parameters.calibration import Units, calibrate, estimate
 from secagg.parameters.costs import Costs, costs
 from secagg.ring import Ring
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 NAMES = [str(i) for i in range(60)]
 CREDENTIALS = Credentials.simulated(NAMES)

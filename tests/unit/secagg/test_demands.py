@@ -10,10 +10,10 @@ from protocols.errors import Misuse, PolicyRefusal
 from protocols.policy import Policy
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg, SecAggPlus
-from secagg.choose import choose, insist
 from secagg.client.joining import Joining
 from secagg.mask_parameters import MaskParameters
-from secagg.rules import rules_of
+from secagg.parameter_choice import choose, insist
+from secagg.session_rules import rules_of
 
 NAMES = [f"c{i}" for i in range(40)]
 

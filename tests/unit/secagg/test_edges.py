@@ -10,19 +10,19 @@ import numpy as np
 import pytest
 
 from protocols.errors import Misuse, WireError
-from secagg.masking import expand
+from secagg.masks import expand
 from secagg.packing import check_packed, pack, unpack
 from secagg.parameters import Cohort, calibration, plan
 from secagg.parameters.calibration import calibrate
-from secagg.parameters.costs import costs, ring_bits
-from secagg.parameters.plan import Infeasible
-from secagg.parameters.rules import (
+from secagg.parameters.conditions import (
     MOST_CLIENTS,
     MOST_HOLDERS,
     largest_threshold,
     least_connected_degree,
     least_threshold,
 )
+from secagg.parameters.costs import costs, ring_bits
+from secagg.parameters.plan import Infeasible
 from secagg.ring import Ring
 
 

@@ -8,7 +8,7 @@ from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg
 from secagg.advertisement import certified_keys
 from secagg.messages import indices
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 RANDOM = SystemRandom()
 SESSION = SecAgg(threat="semi-honest", dropout=0.0, collusion=0.0).session(list("abc"), 1, 1, random=RANDOM)

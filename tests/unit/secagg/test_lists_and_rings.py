@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from protocols.errors import Misuse, WireError
-from secagg.masking import expand
+from secagg.masks import expand
 from secagg.messages import expect_ascending, expect_items, indices, items, pack_bits, unpack_bits
 from secagg.ring import Ring
 

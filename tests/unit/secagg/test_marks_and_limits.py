@@ -8,7 +8,7 @@ from protocols.kernel import client
 from protocols.randomness import SystemRandom
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.messages import CONFIRM, INPUT, UNMASK
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 from tests.property.secagg.play import Play
 
 NAMES = [f"c{i}" for i in range(40)]

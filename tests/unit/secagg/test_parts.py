@@ -15,7 +15,7 @@ from protocols.randomness import SecureRandom, SystemRandom
 from protocols.sealing import OVERHEAD, binding, seal, unseal
 from secagg import field16, shamir
 from secagg.graph import harary, permutation
-from secagg.masking import expand
+from secagg.masks import expand
 
 RANDOM = SystemRandom()
 SMALL_ORDER = [

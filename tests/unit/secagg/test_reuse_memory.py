@@ -23,7 +23,7 @@ from secagg.memory import (
     ratchet,
 )
 from secagg.messages import Dealing, Pledge, indices
-from secagg.rules import rules_of
+from secagg.session_rules import rules_of
 
 SESSION = SecAgg(setup="reuse").session(["ann", "bob", "cy", "di"], 1, 1, random=SystemRandom())
 EPOCH = b"e" * 32

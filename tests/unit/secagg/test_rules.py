@@ -15,9 +15,9 @@ from secagg import SecAgg
 from secagg.graph import harary, permutation
 from secagg.mask_parameters import MaskParameters
 from secagg.parameters import Cohort, plan
-from secagg.parameters.rules import BEACON_ROUNDS
+from secagg.parameters.conditions import BEACON_ROUNDS
 from secagg.places import Places
-from secagg.rules import Rules, rules_of
+from secagg.session_rules import Rules, rules_of
 
 CONTEXT = bytes(32)
 NAMES = [f"c{i}" for i in range(40)]

@@ -14,8 +14,8 @@ from protocols.store import MemoryStore
 from secagg import SecAgg
 from secagg.memory import FIRST_PATIENCE, ServerMemory
 from secagg.messages import ADVERTISE, INPUT, Advertisement, indices
-from secagg.rules import Rules, rules_of
 from secagg.server.advertising import Advertising, start
+from secagg.session_rules import Rules, rules_of
 
 RANDOM = SystemRandom()
 NAMES = [str(i) for i in range(8)]

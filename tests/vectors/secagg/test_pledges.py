@@ -29,8 +29,8 @@ from secagg.commitments import (
 from secagg.graph import permutation
 from secagg.mask_parameters import MaskParameters
 from secagg.messages import Commitments, Dealing, indices
-from secagg.rules import Rules, rules_of
 from secagg.seeds import pair_seed
+from secagg.session_rules import Rules, rules_of
 
 CONTEXT = bytes(range(32))
 TWO, NINE = b"\0\0\0\2", b"\0\0\0\x09"

@@ -19,7 +19,7 @@ from protocols.errors import Misuse, ProtocolViolation, SecAggError, WireError
 from protocols.kernel import State
 from protocols.key_agreement import PairKeys, info
 from secagg import messages, shamir
-from secagg.masking import add_mask, expand
+from secagg.masks import add_mask, expand
 from secagg.memory import ratchet
 from secagg.seeds import edge_mask_seed, self_mask_seed
 

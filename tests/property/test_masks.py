@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 
 from protocols.errors import Misuse
-from secagg.masking import BLOCK_BYTES, SEED_BYTES, TOGETHER, add_mask, apply_masks
+from secagg.masks import BLOCK_BYTES, SEED_BYTES, TOGETHER, add_mask, apply_masks
 from secagg.ring import Ring
 
 # NIST SP 800-38A, F.5.1 (CTR-AES128.Encrypt): key, first counter block, and the first two output blocks.

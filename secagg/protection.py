@@ -1,10 +1,10 @@
 """What a masked session protects, in prose, as facts of its parameters. What does not belong here: enforcement."""
 
 from protocols.statement import Protection
-from secagg.choose import FEW, Wishes
 from secagg.mask_parameters import MALICIOUS, NUMBERS, SEMI_HONEST, SEMI_MALICIOUS
-from secagg.parameters.rules import MOST_TRIES, least_held
-from secagg.rules import Rules
+from secagg.parameter_choice import FEW, Wishes
+from secagg.parameters.conditions import MOST_TRIES, least_held
+from secagg.session_rules import Rules
 
 _SERVER = {
     SEMI_HONEST: "the server follows the protocol and keeps what it sees",

@@ -16,7 +16,7 @@ from protocols.session import Session
 from secagg.graph import harary, permutation
 from secagg.mask_parameters import MALICIOUS, SEMI_HONEST, SEMI_MALICIOUS, MaskParameters, check_fits
 from secagg.messages import CONFIRM, REVEAL, SIGNATURE_BYTES, UNMASK, Indices, items
-from secagg.parameters.rules import MOST_HOLDERS
+from secagg.parameters.conditions import MOST_HOLDERS
 from secagg.ring import Ring
 
 _NO_SEED = bytes(32)

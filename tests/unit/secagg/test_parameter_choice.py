@@ -9,10 +9,10 @@ import pytest
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
 from secagg import SecAgg, SecAggPlus
-from secagg.choose import Wishes, choose
+from secagg.parameter_choice import Wishes, choose
 from secagg.parameters import Cohort, plan
-from secagg.parameters.rules import complete_threshold, largest_threshold, least_threshold, least_window
-from secagg.rules import rules_of
+from secagg.parameters.conditions import complete_threshold, largest_threshold, least_threshold, least_window
+from secagg.session_rules import rules_of
 
 
 def wishes(**changes: Any) -> Wishes:

@@ -9,9 +9,9 @@ from typing import Any, Self
 from protocols.errors import Misuse, PolicyRefusal
 from secagg.mask_parameters import LEAST_CLIENTS, MALICIOUS, NUMBERS, MaskParameters
 from secagg.parameters import Cohort, Plan
+from secagg.parameters.conditions import MOST_VOTERS, THREATS, least_connected_degree
 from secagg.parameters.plan import limits, plan, too_few_votes
-from secagg.parameters.rules import MOST_VOTERS, THREATS, least_connected_degree
-from secagg.rules import Rules
+from secagg.session_rules import Rules
 
 FEW = 4
 """Of so many clients reused keys stand fewer corrupt ones beyond the plan than fresh keys do: `reusing` trades them."""
