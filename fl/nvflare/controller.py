@@ -7,6 +7,7 @@ keeps nothing: run, record and counters are files of the server's own.
 import math
 import time
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from logging import ERROR
 from queue import Empty, SimpleQueue
@@ -145,15 +146,16 @@ class TaskParty(ServerParty):
             for node in waiting:
                 self.controller.cancel_task(tasks[node])
 
-    def _taken(self, arrived: Arrived) -> Iterator[tuple[str, Shareable]]:
+    def _taken(self, arrived: Arrived) -> list[tuple[str, Shareable]]:
+        """Return what came by now; what comes with an abort, or after it, counts for nothing."""
+        taken = []
+        with suppress(Empty):
+            taken.append(arrived.get(timeout=LOOK_SECONDS))
+            while True:
+                taken.append(arrived.get_nowait())
         if self.abort.triggered:
             raise SecAggError("the job was aborted")
-        try:
-            yield arrived.get(timeout=LOOK_SECONDS)
-            while True:
-                yield arrived.get_nowait()
-        except Empty:
-            return
+        return taken
 
     def _send(self, name: str, sent: Sent, arrived: Arrived, seconds: float) -> Task:
         """Send one client its own task, with data that nobody else is sent and nothing changes later."""
