@@ -37,7 +37,7 @@ from tests.unit.dp.test_distributed_correlated import (
     QUIET,
     Run,
     Same,
-    _kept,
+    kept,
     layer_of,
     meant,
     sums,
@@ -221,7 +221,7 @@ def _abandons_row_2(run: Run) -> tuple[float, bool]:
     for name in NAMES:
         run.encoded(plan, name, sums(2, 50.0)[name])
     off = float(np.abs(run.row(3, sums(3)) - meant(sums(3))).max())
-    return off, any("2" in _kept(store) for store in run.stores.values())
+    return off, any("2" in kept(store) for store in run.stores.values())
 
 
 def test_history_that_is_kept_after_abandonment_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

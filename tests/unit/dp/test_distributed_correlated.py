@@ -1,29 +1,21 @@
-"""DistributedDP with correlated noise: integers, history, slots, refusals, and federations from data to statement."""
+"""DistributedDP with correlated noise: integers, history, slots and refusals."""
 
 import time
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
-from torch import nn
-from torch.utils.data import DataLoader, TensorDataset
 
-from dp import DistributedDP, Ledger
+from dp import DistributedDP
 from dp.correlated.slots import batch, slots
 from dp.event_json import from_fact
 from dp.events import CorrelatedRow, DiscreteGaussianSum
-from fl import FedAvgM, Federation, FedSGD
-from fl.engines.memory import CLIENTS as KEPT_BY_CLIENTS
-from fl.engines.memory import MemoryEngine
-from fl.personal import erase
-from fl.round.kept import read_npz
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, TooFewSurvivors
-from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
+from protocols.layers import Contribution, RoundFacts, RunFacts
 from protocols.party_state import CLOSED, LASTING, Held, expire
 from protocols.party_state import erase as erase_kept
 from protocols.randomness import SecureRandom, SystemRandom
@@ -31,7 +23,6 @@ from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from protocols.store import MemoryStore
 from secagg import SecAgg
-from tests.unit.fl.test_strategy_hooks import RefusesOnce
 
 Floats = NDArray[np.float64]
 CLIENTS, EXAMPLES, DIMS = 4, 60, 27
@@ -126,12 +117,12 @@ def test_a_party_keeps_history_for_as_many_rows_as_there_are_bands_and_no_longer
     run = Run(layer_of(bands=3, **QUIET))
     for row in range(1, 13):
         run.row(row, sums(row))
-        held = {int(key) for name in NAMES for key in _kept(run.stores[name])}
+        held = {int(key) for name in NAMES for key in kept(run.stores[name])}
         # sealed, settled or pending; none after the end
         assert held == ({row - 1, row} - {0} if row < 12 else set())
 
 
-def _kept(store: MemoryStore) -> list[str]:
+def kept(store: MemoryStore) -> list[str]:
     """The names of all arrays in a party's store, settled or pending."""
     names = [name for name in store.names("kept/") if name.endswith(("/settled", "/pending"))]
     return [key for name in names for key in Held.decode(store.get(name) or b"").values if key.isdigit()]
@@ -143,10 +134,10 @@ def test_a_party_that_missed_a_row_is_left_out_of_it_and_of_what_follows_from_it
     first = sums(1, 20.0)
     run.row(1, first)
     run.row(2, sums(2, 20.0), lost)  # c0's row 2 never arrived, and neither did its history of row 1
-    assert "2" in _kept(run.stores["c0"])  # pending: it cannot know yet
+    assert "2" in kept(run.stores["c0"])  # pending: it cannot know yet
     third = sums(3, 20.0)
     off = run.row(3, third) - meant(third)
-    assert "2" not in _kept(run.stores["c0"])
+    assert "2" not in kept(run.stores["c0"])
     assert run.layer.correlation is not None
     strategy = run.layer.correlation.strategy(12)
     # row 2 lacked c0's part of row 1, and what is decoded carries it on
@@ -164,7 +155,7 @@ def test_an_abandoned_row_is_deleted_everywhere() -> None:
     for row in range(3, 9):
         given = sums(row)
         assert np.abs(run.row(row, given) - meant(given)).max() < 0.5
-        assert not any("2" in _kept(store) for store in run.stores.values())
+        assert not any("2" in kept(store) for store in run.stores.values())
 
 
 def test_a_row_that_too_few_survive_is_not_opened() -> None:
@@ -229,7 +220,7 @@ def test_history_dies_after_thirty_days_without_a_row() -> None:
     run.row(1, sums(1))
     store, now = run.stores["c0"], time.time()
     expire(store, now + 29 * 86_400)
-    assert _kept(store) == ["1"]
+    assert kept(store) == ["1"]
     expire(store, now + 31 * 86_400)
     assert [name.endswith(LASTING) for name in store.names("kept/")] == [True]
     with pytest.raises(ProtocolViolation, match="was lost, erased"):
@@ -330,108 +321,3 @@ def test_what_would_not_hold_or_help_is_refused(options: dict[str, Any], why: st
 def test_a_run_of_another_plan_is_refused(changes: dict[str, Any]) -> None:
     with pytest.raises(Misuse, match="12 rounds"):
         layer_of().plan(replace(RunFacts(12, 4, 4, dimension=5), **changes))
-
-
-# -- federations --
-
-
-def loaders() -> dict[str, DataLoader[Any]]:
-    generator = torch.Generator().manual_seed(0)
-    made = {}
-    for i in range(CLIENTS):
-        x = torch.randn(EXAMPLES * (i + 1), 6, generator=generator)
-        made[f"site-{i}"] = DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=20)
-    return made
-
-
-def loss(net: Any, batch: Any) -> torch.Tensor:
-    out: torch.Tensor = nn.functional.cross_entropy(net(batch[0]), batch[1])
-    return out
-
-
-def federation(*layers: Any, **options: Any) -> Federation:
-    made: dict[str, Any] = {"strategy": FedSGD(lr=0.5), "loss": loss, "delta": 1e-5, "metrics": ()}
-    return Federation(lambda: nn.Linear(6, 3), loaders(), privacy=list(layers), **{**made, **options})
-
-
-@pytest.mark.parametrize("amplify", [False, True])
-def test_a_whole_run_costs_what_was_asked(amplify: bool) -> None:
-    outcome = federation(layer_of(amplify=amplify, bands=2 if amplify else None), SecAgg()).fit(12)
-    assert not any(result.abandoned for result in outcome.history)
-    (line,) = outcome.guarantees
-    assert (line.unit, line.relation, line.adversary) == ("example", "add-remove", "server")
-    assert 7.9 < line.epsilon <= 8
-    prices = [result.guarantees[0].epsilon for result in outcome.history]
-    turns = 2 if amplify else 4
-    steps = [row for row in range(1, 12) if prices[row] > prices[row - 1]]
-    # a band is one event, over all its rows
-    assert steps == [row for row in range(1, 12) if row % turns == 0]
-    event = from_fact(outcome.statement.events[0])
-    assert isinstance(event, CorrelatedRow)
-    assert isinstance(event.event, DiscreteGaussianSum)
-    assert event.event.sample_rate == (0.5 if amplify else 1.0)
-    assert "correlated over rounds" in " ".join(outcome.statement.layers)
-
-
-def test_momentum_on_the_server_an_abandoned_row_and_a_budget(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / "run.ledger", epsilon=8.0, delta=1e-5, accountant="rdp")
-    strategy = FedAvgM(0.9, server_lr=0.1)
-    run = federation(layer_of(momentum=0.9), RefusesOnce(5), SecAgg(), strategy=strategy, ledger=ledger)
-    outcome = run.fit(12)
-    assert [bool(result.abandoned) for result in outcome.history] == [row == 5 for row in range(1, 13)]
-    # also of the row that was abandoned
-    assert [entry.round for entry in ledger.entries()] == list(range(1, 13))
-    assert 7.9 < ledger.epsilon() <= 8
-
-
-def test_a_run_goes_on_and_its_end_erases_history(tmp_path: Path) -> None:
-    def made() -> Federation:
-        return federation(layer_of(), SecAgg(), output=tmp_path)
-
-    made().fit(12, on_round=lambda result: result.number < 6)
-    again = made()
-    outcome = again.fit(12, resume=True)
-    assert len(outcome.history) == 12
-    assert not any(result.abandoned for result in outcome.history)
-    assert isinstance(again.engine, MemoryEngine)
-    assert not [key for store in again.engine.stores.values() for key in _kept(store)]
-    erase(again)
-    assert not [
-        name for store in again.engine.stores.values() for name in store.names("kept/") if "slots" in name
-    ]
-
-
-def test_who_has_no_example_in_a_batch_sends_its_row_too() -> None:
-    """Three examples in four batches: one batch at least is empty, and history goes on through it."""
-    x = torch.randn(3, 6)
-    clients = {**loaders(), "site-0": DataLoader(TensorDataset(x, x[:, :3].argmax(1)), batch_size=20)}
-    options: dict[str, Any] = {"strategy": FedSGD(lr=0.5), "loss": loss, "delta": 1e-5, "metrics": ()}
-    run = Federation(lambda: nn.Linear(6, 3), clients, privacy=[layer_of(), SecAgg()], **options)
-    assert [result.survivors for result in run.fit(12).history] == [tuple(clients)] * 12
-
-
-class Leaves(PrivacyLayer):
-    """Toy: one client is lost in the last row, after its history was kept."""
-
-    name = "leaves"
-
-    def encode(self, contribution: Contribution, given: Signal, facts: RoundFacts) -> Contribution:
-        if (facts.client, facts.number) == ("site-1", 12):
-            raise PolicyRefusal("lost")
-        return contribution
-
-
-def test_who_misses_the_last_row_keeps_no_history_either(tmp_path: Path) -> None:
-    run = federation(layer_of(min_survivors=2), Leaves(), SecAgg(dropout=0.25), output=tmp_path)
-    assert "site-1" not in run.fit(12).history[-1].survivors
-    assert isinstance(run.engine, MemoryEngine)
-    assert not [key for store in run.engine.stores.values() for key in _kept(store)]
-    assert not any("settled" in name or "pending" in name for name in read_npz(tmp_path / KEPT_BY_CLIENTS))
-
-
-def test_clients_in_turns_are_played_where_somebody_insists() -> None:
-    layer = layer_of(unit="client", examples=None, even_so=True, batches=2, epochs=3)
-    outcome = federation(layer, SecAgg(), strategy=None, loss=None).fit(6)
-    assert not any(result.abandoned for result in outcome.history)
-    assert outcome.guarantees[0].unit == "client"
-    assert 7.9 < outcome.guarantees[0].epsilon <= 8

@@ -161,8 +161,13 @@ def test_what_has_no_memory_or_no_numbers_is_taken() -> None:
     sparse, named = TensorDataset(X.to_sparse()), subset({"one": 1, "two": 2}, ["one"])
     meta = [TensorDataset(torch.zeros(9, 3, device="meta")) for _ in range(2)]
     pairs = [(sparse, TensorDataset(X)), (named, sparse), (meta[0], meta[1]), (subset([], [0]), named)]
+    refused = []
     for one, other in pairs:
-        require_disjoint("layer", {"a": DataLoader(one), "b": DataLoader(other)})
+        try:
+            require_disjoint("layer", {"a": DataLoader(one), "b": DataLoader(other)})
+        except Misuse as error:
+            refused.append(str(error))
+    assert refused == []
 
 
 def test_a_client_is_the_unit_of_other_layers() -> None:
