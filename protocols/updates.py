@@ -8,10 +8,11 @@ again (`fl.tensors`).
 """
 
 import functools
+import hashlib
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -63,6 +64,12 @@ class Schema(Record):
     def dimension(self) -> int:
         """Length of the protected vector."""
         return sum(leaf.floats for leaf in self.leaves)
+
+    @functools.cached_property
+    def fingerprint(self) -> bytes:
+        """SHA-256 of names, shapes and dtypes, without rules: those differ where a round sends counts alone."""
+        kept = tuple(replace(leaf, rule="keep") for leaf in self.leaves)
+        return hashlib.sha256(Schema(kept).encode()).digest()
 
     @functools.cached_property
     def counters(self) -> int:

@@ -84,7 +84,7 @@ class Broadcast:
             store=store,
             scope=self.terms.origin.scope,
             arrives=self.plan.arrives,
-            schema=_named(self.reference.schema),
+            schema=self.reference.schema.fingerprint,
         )
 
 
@@ -149,13 +149,6 @@ def open_round(
     return Broadcast(
         number, tuple(clients), reference, plan, terms, digest, tuple(metrics), bases or {}, alike
     )
-
-
-def _named(schema: Schema) -> bytes:
-    """SHA-256 of a model's names, shapes and dtypes: rules differ where a round sends counts alone."""
-    return hashlib.sha256(
-        Schema(tuple(replace(leaf, rule="keep") for leaf in schema.leaves)).encode()
-    ).digest()
 
 
 def told_coordinates(schema: Schema) -> list[Coordinate]:
