@@ -213,7 +213,7 @@ class LocalComputation:
             loader=loader,
             optimizer=optimizer,
             criterion=setup.criterion(),
-            run=run_epochs(setup.train, own.number, own.run.rounds, schedule),
+            run=run_epochs(setup.train, own.number, own.run.rounds, schedule, optimizer),
             epochs=options.local_epochs,
             loss=setup.loss,
             examples=examples_in(loader, own.whose),

@@ -7,6 +7,7 @@ epoch, and such as follow data.
 
 import warnings
 from collections.abc import Callable
+from copy import deepcopy
 from dataclasses import InitVar, dataclass
 from typing import Any, TypeVar
 
@@ -115,6 +116,21 @@ class Following:
     taken: int = 0
     _seen: int = 0
     _at: int = 0
+    _begun: Any = None
+
+    def begin(self, optimizer: Any) -> None:
+        """The client's loop begins, where the round does: a strategy may have it run more than once (`Ditto`)."""
+        if self.scheduler is None:
+            return
+        groups = optimizer.param_groups
+        if self._begun is None:
+            numbers = [{name: group[name] for name in group.keys() - {"params"}} for group in groups]
+            self._begun = deepcopy((self.scheduler.state_dict(), numbers, self.taken, self._seen, self._at))
+            return
+        state, numbers, self.taken, self._seen, self._at = deepcopy(self._begun)
+        self.scheduler.load_state_dict(state)
+        for group, begun in zip(groups, numbers, strict=True):
+            group.update(begun)
 
     def next_epoch(self) -> None:
         """An epoch of the client's round begins, not the first."""

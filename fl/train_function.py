@@ -165,14 +165,15 @@ def _is_number(value: Any) -> bool:
 
 
 def run_epochs(
-    function: TrainFunction, round: int, rounds: int, schedule: Following
+    function: TrainFunction, round: int, rounds: int, schedule: Following, optimizer: Any
 ) -> Callable[[LocalTask], dict[str, float]]:
     """Return what a task's `run` does: the train function once per local epoch, the schedule's next epoch between two
-    of them; the last epoch's metrics.
+    of them; the last epoch's metrics. optimizer: whose step sizes the schedule sets.
     """
 
     def run(task: LocalTask) -> dict[str, float]:
         metrics: dict[str, float] = {}
+        schedule.begin(optimizer)
         for epoch in range(task.epochs):
             if epoch:
                 schedule.next_epoch()

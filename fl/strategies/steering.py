@@ -40,14 +40,13 @@ class Steering:
 
     def __init__(self, task: LocalTask, pull: float = 0.0, shift: Floats | None = None) -> None:
         self.optimizer, self.pull = task.optimizer, pull
-        self._places = _places(task)
-        groups = self.optimizer.param_groups
+        self._names, groups = _names(task), self.optimizer.param_groups
+        places = dict(self._names)
         self._starts = [[p.detach().clone() for p in g["params"]] for g in groups] if pull else None
-        self._slices = [[self._places.get(id(p)) for p in g["params"]] for g in groups]
         self._shift = None
         if shift is not None:
-            pairs = [zip(g["params"], at, strict=True) for g, at in zip(groups, self._slices, strict=True)]
-            self._shift = [[_like(shift[at], p) if at else None for p, at in pair] for pair in pairs]
+            at = [[(places.get(id(p)), p) for p in g["params"]] for g in groups]
+            self._shift = [[_like(shift[place], p) if place else None for place, p in group] for group in at]
         self.reach, self._speed = ([[0.0] * len(g["params"]) for g in groups] for _ in range(2))
         self._first = [0.0] * len(groups)
         self.optimizer.register_step_pre_hook(self._before)
@@ -72,24 +71,32 @@ class Steering:
         return self._over(-difference)
 
     def _over(self, vector: Floats) -> Floats:
+        pairs = zip(self.optimizer.param_groups, self.reach, strict=True)
+        reach = {id(p): far for group, own in pairs for p, far in zip(group["params"], own, strict=True)}
         found = np.zeros_like(vector)
-        for slices, reaches in zip(self._slices, self.reach, strict=True):
-            for at, reach in zip(slices, reaches, strict=True):
-                if at is not None and reach:
-                    found[at] = vector[at] / reach
+        for key, at in self._names:
+            if far := reach.get(key):
+                found[at] = vector[at] / far
         return found
 
     def flat(self, tensors: Mapping[int, torch.Tensor], size: int) -> Floats:
         """Return tensors, by id of their parameter, as a flat vector (float64 [d]), 0 elsewhere."""
         found = np.zeros(size)
-        for key, tensor in tensors.items():
-            if (at := self._places.get(key)) is not None:
+        for key, at in self._names:
+            if (tensor := tensors.get(key)) is not None:
                 real = torch.view_as_real(tensor) if tensor.is_complex() else tensor
                 found[at] = real.detach().cpu().double().reshape(-1).numpy()
         return found
 
     def _before(self, optimizer: Any, args: Any, kwargs: Any) -> Any:
-        """A closure, `step(closure)`, makes the gradient within the step: then the term joins there."""
+        """A closure, `step(closure)`, makes the gradient within the step: then the term joins there. Raises Misuse for
+        gradients that a GradScaler leaves to a fused step to unscale.
+        """
+        if getattr(optimizer, "grad_scale", None) is not None:
+            raise Misuse(
+                "GradScaler: a fused optimizer divides gradients within its step, and what the strategy adds to them "
+                "too: call scaler.unscale_(optimizer) before scaler.step(optimizer), or take fused=False"
+            )
         own, *given = args
         closure = given[0] if given else kwargs.get("closure")
         if closure is None:
@@ -114,7 +121,9 @@ class Steering:
         lr, momentum = float(group.get("lr", 0.0)), float(group.get("momentum") or 0.0)
         before = self._speed[at][place]
         fresh = 1.0 - float(group.get("dampening") or 0.0) if momentum and before else 1.0
-        speed = self._speed[at][place] = momentum * before + fresh
+        speed = momentum * before + fresh
+        if momentum:  # a step without leaves torch's buffer as it is
+            self._speed[at][place] = speed
         self.reach[at][place] += lr * (1.0 + momentum * speed if group.get("nesterov") else speed)
         self._first[at] = self._first[at] or lr
 
@@ -126,14 +135,14 @@ class Steering:
             p.grad.add_(shift)
 
 
-def _places(task: LocalTask) -> dict[int, slice]:
-    """Return where each parameter, by id, lies in the flat vector; of a shared one where its first name does."""
+def _names(task: LocalTask) -> list[tuple[int, slice]]:
+    """Return where each parameter, by id, lies in the flat vector: a shared one under each of its names, in order."""
     names = dict(task.model.named_parameters(remove_duplicate=False))
-    at, found, state = 0, dict[int, slice](), task.model.state_dict()
+    at, found, state = 0, list[tuple[int, slice]](), task.model.state_dict()
     for name in task.sent:
         size = state[name].numel() * (2 if state[name].is_complex() else 1)
         if name in names:
-            found.setdefault(id(names[name]), slice(at, at + size))
+            found.append((id(names[name]), slice(at, at + size)))
         at += size
     return found
 

@@ -40,15 +40,17 @@ def federation(strategy: Any, privacy: Any = (), **options: Any) -> Federation:
     return Federation(Point, clients, step, strategy, privacy, **given)
 
 
-def ditto(strength: float, rounds: int, epochs: int) -> tuple[np.ndarray, np.ndarray]:
-    """The reference: the paper's Algorithm 1 on quadratics. Returns the shared and the personal models."""
+def ditto(strength: float, rounds: int, epochs: int, factor: float = 1.0) -> tuple[np.ndarray, np.ndarray]:
+    """The reference: the paper's Algorithm 1 on quadratics; the rate times `factor` after every local epoch of the run.
+    Returns the shared and the personal models.
+    """
     w, v = np.zeros(2), np.zeros_like(TARGETS)
-    for _ in range(rounds):
-        own = np.tile(w, (len(TARGETS), 1))
-        for _ in range(3):
-            own -= RATE * (own - TARGETS)
-        for _ in range(epochs * 3):
-            v -= RATE * ((v - TARGETS) + strength * (v - w))
+    for number in range(rounds):
+        own, rates = np.tile(w, (len(TARGETS), 1)), [RATE * factor ** (3 * number + k) for k in range(3)]
+        for rate in rates:
+            own -= rate * (own - TARGETS)
+        for rate in rates * epochs:
+            v -= rate * ((v - TARGETS) + strength * (v - w))
         w = own.mean(0)
     return w, v
 
@@ -61,6 +63,17 @@ def own(run: Federation) -> np.ndarray:
 def test_ditto_is_the_papers_algorithm(strength: float, epochs: int) -> None:
     (run := federation(Ditto(strength, epochs))).fit(4)
     shared, personal = ditto(strength, 4, epochs)
+    assert run.model.at.detach().numpy() == pytest.approx(shared, abs=1e-6)
+    assert own(run) == pytest.approx(personal, abs=1e-6)
+
+
+@pytest.mark.parametrize("per", ["epoch", "step"])
+@pytest.mark.parametrize("epochs", [1, 2])
+def test_dittos_personal_model_takes_the_step_sizes_of_its_round(per: str, epochs: int) -> None:
+    """It took those after the round's, and in the last round none but the last."""
+    halving = lambda o: torch.optim.lr_scheduler.ExponentialLR(o, 0.8)  # noqa: E731 - one line
+    (run := federation(Ditto(0.5, epochs), scheduler=halving, scheduler_per=per)).fit(3)
+    shared, personal = ditto(0.5, 3, epochs, 0.8)
     assert run.model.at.detach().numpy() == pytest.approx(shared, abs=1e-6)
     assert own(run) == pytest.approx(personal, abs=1e-6)
 

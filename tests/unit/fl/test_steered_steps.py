@@ -1,5 +1,5 @@
-"""Odd local steps under strategies that steer them: parameters without a gradient, an optimizer that maximises, a
-warm-up from nothing.
+"""Odd local steps under strategies that steer them: parameters without a gradient or of two names, an optimizer that
+maximises, a warm-up from nothing, a momentum that changes.
 """
 
 from typing import Any
@@ -10,7 +10,9 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from fl import IFCA, Ditto, FedDyn, Federation, FedNova, FedProx, Scaffold
+from fl.strategies.steering import Steering
 from protocols.errors import Misuse
+from protocols.layers import LocalTask
 from tests.toys.squares import federation, problem, sgd, train, weights
 
 TASKS = ((True, 1.0, 1.0), (True, 3.0, 2.0), (True, 0.5, 6.0), (False, 1.0, 3.0), (False, 2.0, 1.0))
@@ -61,6 +63,78 @@ def test_fednova_counts_from_the_first_step_of_any_size(options: dict[str, Any])
     run = federation(problem(), FedNova(usual=3.0, **options), **given)
     run.fit(3)
     assert np.linalg.norm(weights(run)) > 0.1
+
+
+class Twice(torch.nn.Module):
+    """One weight used twice, under two names if it is tied."""
+
+    def __init__(self, tied: bool) -> None:
+        super().__init__()
+        self.first = torch.nn.Linear(3, 3, bias=False).double()
+        torch.nn.init.eye_(self.first.weight)
+        if tied:
+            self.second = torch.nn.Linear(3, 3, bias=False).double()
+            self.second.weight = self.first.weight
+        self.last = torch.nn.Linear(3, 1, bias=False).double()
+        torch.nn.init.ones_(self.last.weight)
+
+    def forward(self, x: torch.Tensor) -> Any:
+        return self.last(getattr(self, "second", self.first)(self.first(x)))
+
+
+@pytest.mark.parametrize("strategy", [FedNova, Scaffold, lambda: Scaffold(1), FedDyn])
+def test_a_tied_weight_moves_as_a_weight_of_one_name_does(strategy: Any) -> None:
+    """FedNova divided the first name by the steps, and sent the second, which every model reads last, as it was."""
+    found = []
+    for tied in (False, True):
+        given: dict[str, Any] = {"criterion": torch.nn.MSELoss, "train": train, "bits": 32, "range": 8.0}
+        loaders = [
+            DataLoader(TensorDataset(torch.from_numpy(x), torch.from_numpy(y)[:, None]), batch_size=4)
+            for x, y in problem((4, 24, 12))
+        ]
+        run = Federation(
+            lambda tied=tied: Twice(tied),
+            loaders,
+            strategy=strategy(),
+            optimizer=sgd(0.01),
+            metrics=(),
+            **given,
+        )
+        found.append(run.fit(3).model.first.weight.detach().numpy())
+    np.testing.assert_allclose(found[1], found[0], atol=1e-6)
+
+
+@pytest.mark.parametrize("momenta", [(0.0, 0.0, 0.9, 0.9), (0.5, 0.9, 0.0, 0.0, 0.9), (0.9, 0.5, 0.1)])
+@pytest.mark.parametrize("dampening", [0.0, 0.3])
+def test_the_reach_follows_a_momentum_that_changes(momenta: tuple[float, ...], dampening: float) -> None:
+    """A step without momentum leaves torch's buffer as it is; it was counted as a step that fills it."""
+    model = torch.nn.Linear(1, 1, bias=False).double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, dampening=dampening)
+    steering = Steering(LocalTask("a", model, None, optimizer, None, lambda task: {}, sent=("weight",)))
+    begun = model.weight.item()
+    for momentum in momenta:
+        optimizer.param_groups[0]["momentum"] = momentum
+        model.weight.grad = torch.full_like(model.weight, 2.0)
+        optimizer.step()
+    assert steering.mean_gradient(np.array([model.weight.item() - begun])) == pytest.approx([2.0])
+
+
+@pytest.mark.parametrize("unscaled", [True, False])
+def test_gradients_that_a_fused_step_would_unscale_are_refused(unscaled: bool) -> None:
+    """The term was divided by the scale, 65,536, too."""
+    model = torch.nn.Linear(1, 1, bias=False)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1, fused=True)
+    task = LocalTask("a", model, None, optimizer, None, lambda task: {}, sent=("weight",))
+    Steering(task, shift=np.ones(1))
+    begun, scaler = model.weight.item(), torch.amp.GradScaler("cpu")
+    scaler.scale(model(torch.zeros(1, 1)).sum()).backward()
+    if unscaled:
+        scaler.unscale_(optimizer)
+        scaler.step(optimizer)
+        assert model.weight.item() - begun == pytest.approx(-0.1)
+    else:
+        with pytest.raises(Misuse, match=r"call scaler\.unscale_"):
+            scaler.step(optimizer)
 
 
 def test_ifca_chooses_by_the_users_criterion_also_where_labels_are_numbers() -> None:
