@@ -43,6 +43,7 @@ class LocalComputation:
     def __init__(self, setup: FederationSetup, template: Any) -> None:
         self.setup = setup
         self.template = template
+        self._names = frozenset(template.state_dict())
         self._said = set[str]()
         self._shown: tuple[Broadcast, dict[str, Any]] | None = None
 
@@ -238,9 +239,9 @@ class LocalComputation:
                 mine = PartyState.of(own, STAYED)
                 mine.keep(mine.arrays())  # the layer moves what it sums, and nothing else
             return _with_result(task.result, broadcast)
-        state, known = task.model.state_dict(), self.template.state_dict().keys()
-        if state.keys() != known:
-            extra, missing = sorted(state.keys() - known), sorted(known - state.keys())
+        state, names = task.model.state_dict(), self._names
+        if state.keys() != names:
+            extra, missing = sorted(state.keys() - names), sorted(names - state.keys())
             raise Misuse(f"training changed the model's names: {extra} appeared, {missing} are gone")
         leaving = shared(state, self.setup.options)
         if self.setup.options.stay_local:

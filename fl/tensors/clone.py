@@ -28,15 +28,15 @@ def clone(module: nn.Module, values: Mapping[str, Any], device: Any) -> nn.Modul
     Tied tensors stay tied; two tensors that are views of one storage become two. Raises RuntimeError, as
     `load_state_dict` does, for values of another shape, and Misuse for a model that cannot be copied.
     """
-    named = {
-        **dict(module.named_parameters(remove_duplicate=False)),
-        **dict(module.named_buffers(remove_duplicate=False)),
-    }
-    memo: dict[int, Any] = {}
+    named, kinds, memo = dict[str, torch.Tensor](), set[type](), dict[int, Any]()
+    for prefix, part in module.named_modules(remove_duplicate=False):
+        kinds.add(type(part))
+        for name, held in (*part._parameters.items(), *part._buffers.items()):
+            if held is not None:
+                named[f"{prefix}.{name}" if prefix else name] = held
     for name, own in named.items():
         if id(own) not in memo and type(own) in (nn.Parameter, torch.Tensor):
             memo[id(own)] = _copied(own, values.get(name, own), device)
-    kinds = {type(part) for part in module.modules()}
     usual = frozenset(kind for kind in kinds if _is_usual(kind))
     try:
         made: nn.Module = _clone(module, memo, usual)
