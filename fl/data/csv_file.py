@@ -100,7 +100,7 @@ def _require_classes(path: Path, target: str, classes: npt.NDArray[np.str_], row
 
 
 def _found(refused: str, seen: str) -> Misuse:
-    """A refusal, with the words that hold cells as its note."""
+    """A refusal, with the words that hold cells as its note; a first line that is no header is cells."""
     error = Misuse(refused)
     error.add_note(seen)
     return error
@@ -122,16 +122,22 @@ def _columns(path: Path) -> dict[str, Column]:
             table = csv.reader(opened, delimiter=separator)
             header, *rows = [[cell.strip() for cell in row] for row in table if any(row)] or [[]]
     except (OSError, UnicodeDecodeError, csv.Error, ValueError) as error:
-        raise Misuse(f"{path}: it cannot be read as a CSV file in UTF-8 with a header: {error}") from None
+        raise _found(
+            f"{path}: it cannot be read as a CSV file in UTF-8 with a header",
+            f"{type(error).__name__}: {error}",
+        ) from None
     if len(set(header)) != len(header) or not rows:
         got = f"{len(set(header))} names in {len(header)} columns, {len(rows)} rows"
         raise _found(
             f"{path}: expected a header of distinct names and rows below it, got {got}", f"They are {header}."
         )
     for number, row in enumerate(rows, 2):
-        if len(row) != len(header) or "" in row:
-            wrong = f"an empty cell under {header[row.index('')]!r}" if "" in row else f"{len(row)} cells"
-            raise Misuse(f"{path}, row {number}: expected {len(header)} cells, none empty, got {wrong}")
+        if len(row) != len(header):
+            raise Misuse(f"{path}, row {number}: expected {len(header)} cells, got {len(row)}")
+        if "" in row:
+            raise _found(
+                f"{path}, row {number}: expected no empty cell", f"It is under {header[row.index('')]!r}."
+            )
     return {name: list(cells) for name, cells in zip(header, zip(*rows, strict=True), strict=True)}
 
 
