@@ -1,5 +1,6 @@
 """A limit on the seconds that a call may take. No property lives here."""
 
+import gc
 import signal
 import threading
 import time
@@ -8,7 +9,9 @@ from types import FrameType
 from typing import Any
 
 _AGAIN = 0.5
-"""Seconds until an alarm rings again: what it raises is lost where Python runs a destructor."""
+"""Seconds until an alarm rings again: a call may catch what it raises."""
+_SOON = 1e-3
+"""Seconds until it rings again where what it raises would be lost."""
 
 
 class Hung(BaseException):
@@ -35,7 +38,9 @@ def limited(call: Callable[[], Any], seconds: float, error: type[Hung] = Hung) -
 
 def _with_alarm(call: Callable[[], Any], seconds: float, error: type[Hung]) -> Any:
     def ring(number: int, frame: FrameType | None) -> None:
-        raise error(seconds)
+        if not _is_lost(frame):
+            raise error(seconds)
+        signal.setitimer(signal.ITIMER_REAL, _SOON, _AGAIN)
 
     before, _ = signal.getitimer(signal.ITIMER_REAL)
     if 0 < before <= seconds:  # one around this call rings first
@@ -49,6 +54,16 @@ def _with_alarm(call: Callable[[], Any], seconds: float, error: type[Hung]) -> A
         signal.setitimer(signal.ITIMER_REAL, 0.0)
         signal.signal(signal.SIGALRM, handler)
         signal.setitimer(signal.ITIMER_REAL, left, _AGAIN)
+
+
+def _is_lost(frame: FrameType | None) -> bool:
+    """Whether what is raised here reaches nobody: Python runs a destructor, or tells that it collects garbage."""
+    told = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame is not None:
+        if frame.f_code.co_name == "__del__" or frame.f_code in told:
+            return True
+        frame = frame.f_back
+    return False
 
 
 def _on_a_thread(call: Callable[[], Any], seconds: float, error: type[Hung]) -> Any:

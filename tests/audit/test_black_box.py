@@ -270,7 +270,7 @@ def test_a_hanging_adapter_is_stopped_and_told() -> None:
 
     began = time.monotonic()
     [checked] = audit(BlackBox(hangs, timeout=0.5), only=["exact-sum"]).properties
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 200
     assert checked.status is Status.FAILED
     assert "0.5 s" in checked.reason
     assert "client 0 put in" in str(checked.counterexample)
@@ -283,14 +283,14 @@ def test_a_hang_is_stopped_outside_the_main_thread_too() -> None:
     found: list[Report] = []
 
     def hangs(inputs: Inputs, drop: Drop) -> Any:
-        time.sleep(5)
+        time.sleep(60)
 
     def go() -> None:
         found.append(audit(BlackBox(hangs, timeout=0.3), only=["no-wrap-at-the-bound"]))
 
     thread = threading.Thread(target=go)
     thread.start()
-    thread.join(30)
+    thread.join(300)
     assert found[0].properties[0].status is Status.FAILED
 
 

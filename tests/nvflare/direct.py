@@ -98,8 +98,8 @@ class Deployment:
             own.mkdir(parents=True, exist_ok=True)
             (own / FILE).write_text(f'federations = ["{self.place}"]\n' + files.get(name, ""))
 
-    def play(self, rounds: int = 1, *, run: str = "run", timeout: float = 30.0) -> list[str]:
-        """Run one job; return what it panicked with."""
+    def play(self, rounds: int = 1, *, run: str = "run", timeout: float = 600.0) -> list[str]:
+        """Run one job; return what it panicked with. A silent client is dead: nobody waits for `timeout`."""
         server = self.engine("server")
         controller = PrivateController(self.place, rounds, run, timeout)
         communicator = WFCommServer()
@@ -128,7 +128,7 @@ class Deployment:
         finally:
             over.set()
             for thread in threads:
-                thread.join(30)
+                thread.join(300)
 
     def work(self, name: str, communicator: WFCommServer, server: Engine, over: threading.Event) -> None:
         client, own, asked = Client(name, name), self.engine(name), set[str]()

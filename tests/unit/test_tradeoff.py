@@ -285,8 +285,8 @@ def slow(model: Any, loader: Any, optimizer: Any) -> None:
 
 
 def _runs(process: int) -> bool:
-    """Whether a process is there, and no zombie, within ten seconds of its end."""
-    for _ in range(100):
+    """Whether a process is there, and no zombie, within a minute of its end."""
+    for _ in range(600):
         try:
             if Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0] == "Z":
                 return False

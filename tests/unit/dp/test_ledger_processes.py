@@ -84,7 +84,7 @@ def test_a_full_disk_is_a_typed_error_and_leaves_the_ledger_whole(tmp_path: Path
     ledger.charge(ROUND)
     child = FORK.Process(target=spend_on_a_full_disk, args=(tmp_path,))
     child.start()
-    child.join(60)
+    child.join(300)
     assert child.exitcode == 7
     ledger.verify()
     assert len(ledger.entries()) == 1
@@ -96,7 +96,7 @@ def test_processes_at_once_share_one_budget(tmp_path: Path) -> None:
     time.sleep(0.1)
     workers[0].kill()
     for worker in workers:
-        worker.join(120)
+        worker.join(300)
     assert len(list(tmp_path.glob("refused.*"))) >= 2
     ledger = Ledger(tmp_path / "a.ledger")
     ledger.verify()

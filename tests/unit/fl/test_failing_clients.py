@@ -24,6 +24,8 @@ from protocols.policy import Policy
 from secagg import SecAgg, SecAggPlus
 
 NAMES = ("a", "b", "c", "d", "e")
+HANGS_SECONDS = 8.0
+"""What a client may take where one hangs: the others train for milliseconds, but not on a busy machine."""
 SECRET = "patient 4711 has no date of birth"
 
 
@@ -125,10 +127,10 @@ def test_beside_noise_a_failure_is_told_as_its_kind_alone(
     assert {raises: SECRET, grows: "appeared", returns: "returned list"}[wrong] in caplog.text
 
 
-@pytest.mark.parametrize("wrong, said", [(dies, r"died (exit code 7)"), (hangs, "took longer than 1.5 s")])
+@pytest.mark.parametrize("wrong, said", [(dies, r"died (exit code 7)"), (hangs, "took longer than 8 s")])
 def test_a_worker_that_dies_or_hangs_is_replaced_for_the_clients_after_it(wrong: Any, said: str) -> None:
     began = time.monotonic()
-    run = federation(Loop(wrong, at="a"), SecAgg(dropout=0.4), workers=2, client_timeout=1.5)
+    run = federation(Loop(wrong, at="a"), SecAgg(dropout=0.4), workers=2, client_timeout=HANGS_SECONDS)
     (entry,) = run.fit(1).history
     assert entry.survivors == ("b", "c", "d", "e")
     assert f"the worker process that trained 'a' {said}" in entry.refusals["a"]
@@ -264,7 +266,7 @@ def test_a_callback_that_fails_at_a_client_is_that_clients_failure() -> None:
 
 
 def test_a_killed_client_leaves_its_state_as_it_was() -> None:
-    run = federation(Loop(hangs, since=2), stay_local=("bias",), workers=2, client_timeout=1.5)
+    run = federation(Loop(hangs, since=2), stay_local=("bias",), workers=2, client_timeout=HANGS_SECONDS)
     history = run.fit(3).history
     assert [len(entry.survivors) for entry in history] == [5, 4, 4]
 

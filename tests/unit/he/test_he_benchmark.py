@@ -11,7 +11,7 @@ FIGURES = {"encrypt_s", "add_s", "decrypt_s", "bytes_per_value", "exact", "peak_
 
 def run(*options: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "benchmarks", "he", *options]
-    return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    return subprocess.run(command, capture_output=True, text=True, timeout=400, check=False)
 
 
 @pytest.mark.parametrize("arrangement", ["keyholder", "shared", "threshold-2-of-2"])
