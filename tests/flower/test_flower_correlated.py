@@ -23,6 +23,9 @@ from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, 
 from secagg import SecAggPlus
 from tests.flower.direct import DirectGrid
 from tests.flower.test_flower_apps import serve, train
+from tests.toys.still import fixed
+
+__all__ = ["fixed"]
 
 NAMES = tuple(f"site-{i}" for i in range(8))
 EXAMPLES, ROUNDS, LOST, ABANDONED = 24, 6, 2, 4
@@ -78,24 +81,6 @@ def examples() -> Federation:
 
 def flat(model: torch.nn.Module) -> NDArray[np.float64]:
     return np.concatenate([p.detach().double().numpy().ravel() for p in model.parameters()])
-
-
-@pytest.fixture
-def fixed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing in a run follows the system's generator."""
-
-    def none(random: Any, sigma: float, size: int) -> NDArray[np.int64]:
-        return np.zeros(size, np.int64)
-
-    def slots(facts: RoundFacts, owner: str, count: int, batches: int) -> NDArray[np.int64]:
-        return np.arange(count) % batches
-
-    for module in ("client", "distributed"):
-        monkeypatch.setattr(f"dp.{module}.discrete_gaussian", none)
-    monkeypatch.setattr(
-        "dp.distributed.dithered_round", lambda random, vector: np.rint(vector).astype(np.int64)
-    )
-    monkeypatch.setattr("dp.correlated.slots.slots", slots)
 
 
 def loses(nth: int) -> Callable[[int, Message], Message | None]:

@@ -7,18 +7,20 @@ import torch
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
-from fl import ClientEvaluation, Federation
+from fl import ClientEvaluation, Federation, FedSGD
 from fl.network.site import Site
 from he import CKKSSum, PaillierSum
 from he.arrangements import KeyHolder, SharedByClients, Threshold
+from protocols.layers import PrivacyLayer
 from protocols.policy import Policy
 from secagg import SecAggPlus
 
 SITES = ("site-1", "site-2", "site-3", "site-4")
+SIX = (*SITES, "site-5", "site-6")
 
 
 def loader_for(name: str, config: dict[str, Any]) -> DataLoader[Any]:
-    generator = torch.Generator().manual_seed(SITES.index(name))
+    generator = torch.Generator().manual_seed(SIX.index(name))
     x = torch.randn(24, 5, generator=generator)
     return DataLoader(TensorDataset(x, (x.sum(1) > 0).long()), batch_size=8, shuffle=True)
 
@@ -28,9 +30,8 @@ def masks() -> SecAggPlus:
 
 
 def made(*privacy: Any, **named: Any) -> Federation:
-    return Federation(
-        lambda: torch.nn.Linear(5, 2), loader_for, names=SITES, privacy=list(privacy), seed=3, **named
-    )
+    options: dict[str, Any] = {"names": SITES, "seed": 3, **named}
+    return Federation(lambda: torch.nn.Linear(5, 2), loader_for, privacy=list(privacy), **options)
 
 
 def plain(site: Site | None = None) -> Federation:
@@ -121,3 +122,22 @@ def evaluating(site: Site | None = None) -> Federation:
     """Measured on rows of the sites' own, by sums of their own."""
     own = ClientEvaluation(loader_for, names=SITES, classes=2, privacy=[masks()])
     return made(masks(), evaluation=own)
+
+
+def _correlated(layer: PrivacyLayer, **named: Any) -> Federation:
+    return made(layer, masks(), names=SIX, delta=1e-5, metrics=(), **named)
+
+
+def correlated_clients(site: Site | None = None) -> Federation:
+    layer = ClientDP(noise_multiplier=1.0, clip=0.5, correlation="banded", min_separation=2)
+    return _correlated(layer, sampling="cyclic", fraction=0.5)
+
+
+def correlated_examples(site: Site | None = None) -> Federation:
+    plan: dict[str, Any] = {"unit": "example", "examples": 24 * len(SIX), "batches": 3, "epochs": 2}
+    layer = DistributedDP(noise_multiplier=1.0, correlation="banded", **plan)
+    return _correlated(layer, strategy=FedSGD(lr=0.5), loss=_loss)
+
+
+def _loss(net: Any, batch: Any) -> torch.Tensor:
+    return torch.nn.functional.cross_entropy(net(batch[0]), batch[1])
