@@ -51,7 +51,7 @@ from protocols.errors import Aborted, Misuse
 from protocols.identity import Identity
 from protocols.policy import Policy
 from protocols.stack import Stack
-from protocols.statement import Protection, Statement
+from protocols.statement import Protection, Statement, weakest
 
 
 class Federation:
@@ -284,6 +284,8 @@ class Federation:
         self.setup.strategy.restore(kept.strategy)
         for layer in self.setup.stack.layers:
             layer.restore(kept.layers.get(layer.name, {}))
+        if kept.statement is not None:
+            self.protection = weakest(Statement.from_json(kept.statement).protection, self.protection)
         if self.account.run != kept.run:  # else this process played it, and knows of every charge
             self.account.restore(kept.events, kept.run, max((r.number for r in kept.history), default=0))
         return kept
@@ -351,7 +353,8 @@ class Federation:
         played = play(parts, self.engine, self.setup.stack, self.account, least, take)
         if not self.coordinator.hidden:  # what it says follows how many took part
             self.setup.strategy.opened([len(total.survivors) for total in played.totals])
-            self.protection = played.protection or self.protection
+            if played.protection is not None:
+                self.protection = weakest(played.protection, self.protection)
         return played.result
 
     def _count(self, lost: RoundResult, parts: Sequence[Broadcast]) -> RoundResult:

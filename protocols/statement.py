@@ -8,6 +8,7 @@ read or refused by name.
 
 import hashlib
 import json
+import re
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -39,6 +40,25 @@ class Protection:
     collusion: str
     limits: tuple[str, ...]
     parameters: dict[str, Any] = field(default_factory=dict)
+
+
+def weakest(one: Protection, *others: Protection | None) -> Protection:
+    """Return what holds in all of one run's sessions: of what they protect, what promises the fewest survivors in a
+    total, then that of the fewest clients, against the fewest corrupt ones, with every kind of limit.
+    """
+    told = [one, *(other for other in others if other is not None)]
+    least = min(told, key=lambda p: [p.parameters.get(name, 0) for name in ("least_survivors", "clients")])
+    stood = min((least, *told), key=lambda p: p.parameters.get("corrupt", 0))
+    corrupt = {key: value for key, value in stood.parameters.items() if key == "corrupt"}
+    known = set(map(_kind, least.limits))
+    more = {_kind(limit): limit for each in told for limit in each.limits}
+    limits = (*least.limits, *(limit for kind, limit in more.items() if kind not in known))
+    return replace(least, collusion=stood.collusion, limits=limits, parameters=least.parameters | corrupt)
+
+
+def _kind(limit: str) -> str:
+    """A limit's words up to its first number."""
+    return re.split(r"\d", limit)[0]
 
 
 def played_here(protection: Protection) -> Protection:

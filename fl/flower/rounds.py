@@ -44,7 +44,7 @@ from protocols.layers import PrivacyLayer, RunFacts
 from protocols.plain import PlainSum
 from protocols.session import Session
 from protocols.stack import Stack
-from protocols.statement import Protection, Statement
+from protocols.statement import Protection, Statement, weakest
 from protocols.store import Store
 from protocols.updates import Schema
 
@@ -195,7 +195,7 @@ class ProtectedRounds:
 
     def _begin(self, run: RunFacts, session: Session) -> None:
         """Bind the run to what this session rests on, before anything of it is asked for."""
-        self.protection = self.options.stack.secure_sum.protection(session)
+        self.protection = weakest(self.options.stack.secure_sum.protection(session), self.protection)
         self.state.begin(run, self.made_with, self.protection)
 
     def _plan_run(self, directory: Directory, names: tuple[str, ...], reference: Reference) -> RunFacts:

@@ -22,7 +22,7 @@ from protocols.errors import Aborted, TooFewSurvivors
 from protocols.layers import Aggregate
 from protocols.session import Session
 from protocols.stack import Stack
-from protocols.statement import PrivacyEvent, Protection
+from protocols.statement import PrivacyEvent, Protection, weakest
 from protocols.updates import Schema
 
 
@@ -133,7 +133,7 @@ def _sessions(
     if not made:
         return
     played.sessions = tuple(made)
-    played.protection = protocol.protection(min(made, key=lambda session: session.clients))  # the weakest
+    played.protection = weakest(*map(protocol.protection, made))
     played.result.session, played.result.session_number = made[0].context.hex(), made[0].round
 
 

@@ -30,8 +30,8 @@ def statement_of(
 ) -> Statement:
     """Return what was protected so far.
 
-    protection: of the last session. notes: what engine and caller add. history: the rounds so far. run: as planned,
-    for what layers say of its noise (None: nothing is planned yet).
+    protection: of the run's sessions (`weakest`). notes: what engine and caller add. history: the rounds so far. run:
+    as planned, for what layers say of its noise (None: nothing is planned yet).
     """
     said = [*notes, *(() if run is None else stack.outlook(run)), *(() if account.events else (SUM_NOTE,))]
     if account.events and run is not None and 0 < (done := len(history)) < run.rounds:

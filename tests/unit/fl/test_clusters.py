@@ -360,3 +360,13 @@ def test_copies_answer_by_the_one_that_is_surest() -> None:
     assert torch.equal(both(torch.ones(3, 1)), sure(torch.ones(3, 1)))
     empty = DataLoader(TensorDataset(torch.zeros(0, 1), torch.zeros(0, dtype=torch.long)))
     assert losses_of(both, empty) is None
+
+
+def test_the_statement_promises_no_more_survivors_than_the_step_that_promised_fewest(tmp_path: Path) -> None:
+    """It told the last session's: those of the round that sends, which holds all but one or two of a cluster."""
+    least = []
+    for rounds in (1, 2):
+        run = started(MEMBERS, privacy=[SecAggPlus(dropout=0.25)], output=tmp_path)
+        result = run.fit(rounds, resume=rounds > 1)
+        least.append(result.statement.protection.parameters["least_survivors"])
+    assert least[0] == least[1]

@@ -11,7 +11,7 @@ import pytest
 
 from protocols.errors import Misuse
 from protocols.guarantee import Guarantee, price_from_json, price_shown
-from protocols.statement import PrivacyEvent, Protection, Statement, played_here
+from protocols.statement import PrivacyEvent, Protection, Statement, played_here, weakest
 
 PROTECTION = Protection(
     mechanism="masks",
@@ -44,6 +44,25 @@ def test_json_keeps_every_field_and_its_type() -> None:
     back = Statement.from_json(json.loads(text))
     assert back == STATEMENT
     assert STATEMENT.to_json() == json.loads(json.dumps(as_written()))
+
+
+def test_a_run_promises_what_all_of_its_sessions_do() -> None:
+    numbers: dict[str, Any] = {"least_survivors": 5, "clients": 8, "corrupt": 2}
+    few = replace(
+        PROTECTION, parameters=numbers, limits=("5 are in every total", "one set-up serves 9 rounds")
+    )
+    alone = replace(
+        PROTECTION,
+        collusion="0 clients",
+        parameters=numbers | {"least_survivors": 6, "corrupt": 0},
+        limits=("a dealer can end it", "one set-up serves 7 rounds"),
+    )
+    for found in (weakest(few, alone), weakest(alone, None, few)):
+        assert found.parameters == numbers | {"corrupt": 0}
+        assert found.collusion == "0 clients"
+        assert found.limits == (*few.limits, "a dealer can end it")
+    assert weakest(few, few) == few
+    assert weakest(few, None) == few
 
 
 @pytest.mark.parametrize(
