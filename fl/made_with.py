@@ -3,15 +3,19 @@
 What does not belong here: keys, credentials, ledgers and whatever else is no plain public number or word.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from fl.federation_setup import FederationSetup
 from protocols.errors import Misuse
 from protocols.options import is_plain, options_of, plain
 from protocols.stack import Stack
+
+if TYPE_CHECKING:  # it imports torch, which the server of an app without our training does not need
+    from fl.federation_setup import FederationSetup
 
 Settings = dict[str, Any]
 LONGEST, MOST = 120, 3

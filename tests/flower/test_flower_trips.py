@@ -21,6 +21,7 @@ import sys
 import time
 from fl.flower.mod import private_app
 from fl.flower.named import federation_app
+from fl.flower.strategy import PrivateStrategy  # nodes import it too where one module holds both apps
 from secagg import SecAggPlus
 app = private_app("json:no_such_app", [SecAggPlus()])
 other = federation_app("json:no_such_federation", lambda site: [SecAggPlus()])
