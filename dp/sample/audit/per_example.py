@@ -6,7 +6,7 @@ clips the sum moves. Nothing is trained. A passed audit speaks of the examples a
 """
 
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -116,15 +116,16 @@ def per_example(
     gradients: str = "hooks",
     clip: float = 1.0,
     ascent: int = 10,
+    modes: Collection[str] = GRADIENTS,
     engine: type[ClientEngine] = ClientEngine,
 ) -> ExampleAudit:
-    """Compare every gradient mode with a loop of single examples, on the user's own model, loss and data.
+    """Compare gradient modes with a loop of single examples, on the user's own model, loss and data.
 
     loss: a criterion with a `reduction` (None: cross entropy), for batches of (input, target); or a function
     `loss(model, batch)` or `loss(model, batch, criterion)` of the mean or sum over the batch. batch: tensors, nested in
     tuples, lists or dictionaries, examples on the first axis; or a DataLoader or data set. gradients: the mode that
-    decides, as `SampleDP` takes it. clip: L2 norm. ascent: steps of gradient ascent on an example. engine: what is
-    audited. Raises Misuse for another mode or fewer than two examples.
+    decides, as `SampleDP` takes it. clip: L2 norm. ascent: steps of gradient ascent on an example. modes: which are
+    compared beside it. engine: what is audited. Raises Misuse for another mode or fewer than two examples.
 
     Example: ``per_example(nn.Linear(4, 3), None, (torch.randn(8, 4), torch.arange(8) % 3)).passed``
     """
@@ -134,9 +135,9 @@ def per_example(
     if len(loader.dataset) < 2:
         raise Misuse("expected at least two examples")
     bench = Bench(model, LossStep(loss), loader, clip, engine)
-    modes = tuple(bench.mode(name, ascent) for name in GRADIENTS)
-    decided = next(mode for mode in modes if mode.name == gradients)
-    return ExampleAudit(gradients, clip, len(loader.dataset), modes, bench.parameters(decided, modes))
+    tried = tuple(bench.mode(name, ascent) for name in GRADIENTS if name in {gradients, *modes})
+    decided = next(mode for mode in tried if mode.name == gradients)
+    return ExampleAudit(gradients, clip, len(loader.dataset), tried, bench.parameters(decided, tried))
 
 
 class Bench:

@@ -21,6 +21,7 @@ from dp.sample.engine import ClientEngine
 from dp.sample.errors import NotPerExample
 from dp.sample.layout import Layouts
 from dp.sample.loader import PrivateLoader
+from dp.sample.options import GRADIENTS
 from protocols.randomness import SystemRandom
 from tests.defects.dp import broken
 from tests.defects.dp.sample_models import FLOATS, REFUSED, SOUND, line, vectors
@@ -68,6 +69,8 @@ pytestmark = [
 
 
 def audited(name: str, gradients: str, **options: object) -> ExampleAudit:
+    """Audit a model in one gradient mode; `modes` says which others are compared beside it."""
+    options = {"modes": (), **options}
     case = {**SOUND, **REFUSED, **FLOATS}[name]
     torch.manual_seed(3)
     return per_example(case[0](), None, case[1](), gradients=gradients, clip=0.05, **options)  # type: ignore[arg-type]
@@ -97,7 +100,7 @@ def test_ghost_clipping_in_floats_is_found_where_one_example_moves_it_by_more_th
         audit = audited(name, "ghost", engine=broken.LibraryEngine)
     assert mode_of(audit).status == "failed", audit
     assert (mode_of(audit).moved or 0.0) > 1.3, audit
-    sound = audited(name, "ghost")
+    sound = audited(name, "ghost", modes=GRADIENTS)
     assert sound.passed == (name != "scores in eight bits"), sound
     assert {mode.status for mode in sound.modes} <= {"sound", "refused"}, sound
 
@@ -116,10 +119,10 @@ def test_rows_rounded_with_the_number_of_examples_are_found(name: str) -> None:
 def test_a_model_that_remembers_its_first_batch_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Its batches agree with their parts, and no example moves a sum, once the first batch has come."""
     data = torch.randn(24, 8), torch.arange(24) % 2
-    audit = per_example(Remembers(first), None, data, ascent=1)
+    audit = per_example(Remembers(first), None, data, ascent=1, modes=())
     assert "held is an attribute" in mode_of(audit).reason
     monkeypatch.setattr(probe, "written", lambda *given, **options: None)
-    assert per_example(Remembers(first), None, data, ascent=1).passed  # the check as it was
+    assert per_example(Remembers(first), None, data, ascent=1, modes=()).passed  # the check as it was
 
 
 def test_rows_packed_one_example_after_the_other_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -233,16 +236,16 @@ def test_mixing_that_begins_in_large_batches_is_found(monkeypatch: pytest.Monkey
     """64 examples, of which one more moved the sum by two clips; batches of at most 16 were looked at."""
     torch.manual_seed(3)
     data = torch.randn(64, 6), torch.arange(64) % 3
-    audit = per_example(nn.Linear(6, 3), hardest, data, ascent=0)
+    audit = per_example(nn.Linear(6, 3), hardest, data, ascent=0, modes=())
     assert not audit.passed
     assert "changes with the others of its batch" in str(audit)
     assert (mode_of(audit).moved or 0.0) > 1.02
     monkeypatch.setattr(PrivateLoader, "_largest", 16)  # the check as it was
-    assert per_example(nn.Linear(6, 3), hardest, data, ascent=0).passed
+    assert per_example(nn.Linear(6, 3), hardest, data, ascent=0, modes=()).passed
 
 
 def test_a_verdict_names_holders_ties_layouts_frozen_and_errors() -> None:
-    audit = audited("Linears tied", "hooks", ascent=0)
+    audit = audited("Linears tied", "hooks", ascent=0, modes=GRADIENTS)
     tied = next(p for p in audit.parameters if p.name == "a.weight")
     assert tied.modules == ("a", "b")
     assert tied.errors.keys() >= {"hooks", "functorch", "ghost"}

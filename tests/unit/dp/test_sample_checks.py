@@ -123,12 +123,12 @@ def test_a_mean_over_targets_of_which_one_is_ignored_ends_the_training(functiona
 
 def test_the_audit_refuses_a_mean_over_ignored_targets_and_takes_one_per_example() -> None:
     data = _with_ignored().dataset
-    assert not per_example(nn.Linear(4, 3), None, data).passed
+    assert not per_example(nn.Linear(4, 3), None, data, modes=()).passed
 
     def own_mean(model: Any, batch: Any) -> torch.Tensor:
         return nn.functional.cross_entropy(model(batch[0]), batch[1], reduction="none").mean()
 
-    assert per_example(nn.Linear(4, 3), own_mean, data).passed
+    assert per_example(nn.Linear(4, 3), own_mean, data, modes=()).passed
 
 
 def test_the_audit_calls_nothing_sound_where_no_gradient_moved() -> None:
@@ -154,7 +154,7 @@ def test_the_audit_says_of_each_parameter_that_nothing_moved_whether_it_could_ch
             made: torch.Tensor = self.used(x) + 0.0 * self.still(x)
             return made
 
-    audit = per_example(Half(), None, (torch.randn(8, 4), torch.arange(8) % 3))
+    audit = per_example(Half(), None, (torch.randn(8, 4), torch.arange(8) % 3), modes=())
     assert {p.name.partition(".")[0]: p.status for p in audit.parameters} == {
         "used": "sound",
         "still": "not checked",
@@ -165,7 +165,7 @@ def test_the_audit_holds_dropout_still() -> None:
     """Masks drawn anew for each sum moved it by 28 clips in the audit of a model that is sound."""
     net = nn.Sequential(nn.Dropout(0.5), nn.Linear(6, 3))
     data = torch.randn(32, 6), torch.arange(32) % 3
-    assert per_example(net, None, data).passed
+    assert per_example(net, None, data, modes=()).passed
 
 
 @pytest.mark.parametrize(("broken", "public"), [(0, True), (3, True), (0, False)])

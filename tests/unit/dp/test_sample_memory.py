@@ -261,7 +261,7 @@ def test_a_loss_that_is_a_method_is_looked_behind(wrapped: bool) -> None:
     for layer, given in stacks:
         with pytest.raises(NotPerExample, match=r"\(criterion\) is an attribute"):
             Federation(lambda: nn.Linear(8, 2), two(), privacy=[layer], metrics=(), **given).fit(rounds=1)
-    assert not per_example(nn.Linear(8, 2), Weighs().of_batch, data().tensors, ascent=0).passed
+    assert not per_example(nn.Linear(8, 2), Weighs().of_batch, data().tensors, ascent=0, modes=()).passed
 
 
 def test_a_buffer_that_is_set_on_first_use_is_refused_by_name() -> None:
