@@ -62,6 +62,19 @@ def test_the_published_sets_have_their_published_sizes(
 
 
 @pytest.mark.parametrize(
+    ("name", "theirs"), [("digits", "load_digits"), ("breast-cancer", "load_breast_cancer")]
+)
+def test_the_bundled_sets_are_those_of_scikit_learns_own_loaders(name: str, theirs: str) -> None:
+    datasets = pytest.importorskip("sklearn.datasets")
+    x, y = getattr(datasets, theirs)(return_X_y=True)
+    ours = load(name)
+    assert sorted(np.bincount(y)) == sorted(np.bincount(np.r_[ours.y_train, ours.y_test]))
+    if name == "digits":
+        kept = np.r_[ours.x_train, ours.x_test].reshape(len(x), -1)
+        assert sorted(map(tuple, kept * 16)) == sorted(map(tuple, x))
+
+
+@pytest.mark.parametrize(
     ("name", "total", "shape"), [("digits", 1797, (1, 8, 8)), ("breast-cancer", 569, (30,))]
 )
 def test_the_bundled_sets_need_no_file(nowhere: Path, name: str, total: int, shape: tuple[int, ...]) -> None:
