@@ -46,9 +46,9 @@ class RoundParty:
                 raise PolicyRefusal(f"allow_layers: this node does not accept {name!r}, it accepts {allowed}")
 
     def session(self, broadcast: Broadcast, claimed: Session, told: RoundTerms) -> Session:
-        """Return the session as this client computes it from what it was shown: the server's own digest counts for
-        nothing. told: the terms that came. Raises ProtocolViolation where they differ from the broadcast's or the
-        digests do, PolicyRefusal for a session that offers less than the policy or the layers demand.
+        """Return the claimed session where it is bound to the round as this client computes it from what it was shown.
+        told: the terms that came. Raises ProtocolViolation where they differ from the broadcast's or the digests do,
+        PolicyRefusal for a session that offers less than the policy or the layers demand.
         """
         told.require(broadcast.terms)
         plan, run = broadcast.plan, broadcast.plan.facts.run
@@ -65,17 +65,17 @@ class RoundParty:
             broadcast.manifest.require_alike(broadcast.alike, PolicyRefusal)
         if broadcast.manifest is not None and self.name in claimed.roster:
             broadcast.manifest.require_base(self.name, broadcast.reference.digest)
-        own = replace(claimed, model=broadcast.digest)
-        if (own.dimension, own.bound, int(own.modulus)) != (plan.dimension, plan.bound, plan.modulus):
+        offered = claimed.dimension, claimed.bound, int(claimed.modulus)
+        if offered != (plan.dimension, plan.bound, plan.modulus):
             raise ProtocolViolation(
                 "the session's dimension, bound or modulus is not what the layers give", "server"
             )
-        if own.min_survivors < plan.min_survivors:
+        if claimed.min_survivors < plan.min_survivors:
             raise PolicyRefusal(
-                f"min_survivors: the layers demand {plan.min_survivors}, the session offers {own.min_survivors}"
+                f"min_survivors: the layers demand {plan.min_survivors}, the session offers {claimed.min_survivors}"
             )
-        self.policy.check(self.stack.secure_sum.demands(own))  # before training: it may take hours
-        return own
+        self.policy.check(self.stack.secure_sum.demands(claimed))  # before training: it may take hours
+        return claimed
 
     def begin(
         self, broadcast: Broadcast, session: Session, index: int, work: Work, run: str, series: str = ""

@@ -69,7 +69,8 @@ class PartyLedger:
                 if limit is not None:
                     _afford(ledger, event, limit)
                 ledger.charge(from_fact(event), run=run, round=round, note=note)
-            self._remember(len(ledger.entries()))
+            with self.store.transaction() as t:
+                t.advance(self._counter, len(ledger.entries()))  # which grew: fewer would be a copy put back
 
     def _ledger(self) -> Any:
         from dp.ledger import Ledger  # an app without DP layers never loads it
@@ -93,11 +94,6 @@ class PartyLedger:
     def _counter(self) -> str:
         place = f"{self.folder.resolve()}\0{self.dataset}"
         return f"flower/account/{hashlib.sha256(place.encode()).hexdigest()}"
-
-    def _remember(self, length: int) -> None:
-        with self.store.transaction() as t:
-            if length > t.counter(self._counter):
-                t.advance(self._counter, length)
 
 
 def _afford(ledger: Any, event: PrivacyEvent, limit: float) -> None:

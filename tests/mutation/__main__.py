@@ -1,11 +1,13 @@
-"""`python -m tests.mutation [FOLDER ...]`: make mutants, let the tests meet them, write docs/mutation.md.
+"""`python -m tests.mutation [again | page] [FOLDER ...]`: make mutants, have tests meet them, write docs/mutation.md.
 
 The folders (`dp`, `fl/round`, `secagg/client`; all by default) are met in that order, and the page keeps what it knew
-of others. A run that was interrupted goes on where it was; remove the folder mutants/ to begin anew. After `page` only
-the page is written. What does not belong here: the tests' side (plugin), the reasons (unnoticed).
+of others. A run that was interrupted goes on where it was; remove the folder mutants/ to begin anew. `again` has the
+tests as they are now meet those that none has noticed, `page` only writes the page. What does not belong here: the
+tests' side (plugin), the reasons (unnoticed).
 """
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -14,7 +16,7 @@ from benchmarks.machine import commit
 from tests.mutation import page, stillborn
 
 MUTANTS = Path("mutants")
-TESTS = (
+SUMS = (
     "tests/vectors",
     "tests/contracts/test_plain.py",
     "tests/contracts/test_secagg.py",
@@ -33,11 +35,37 @@ TESTS = (
     "tests/unit/test_plan_command.py",
     "tests/unit/test_simulate.py",
     "tests/unit/test_stack.py",
+)
+PRIVACY = (
+    "tests/fuzz/test_event_json.py",
+    "tests/vectors/test_formats.py",
+    "tests/vectors/test_runs.py",
     "tests/unit/dp",
+    "tests/unit/fl",
+    "tests/unit/test_fl_account.py",
+    "tests/unit/test_tradeoff_search.py",
+)
+ROUNDS = (
+    "tests/vectors/test_round_vectors.py",
+    "tests/vectors/test_runs.py",
+    "tests/flower/test_flower_abandoned.py",  # all in one process
+    "tests/flower/test_flower_account.py",
+    "tests/flower/test_flower_asked.py",
+    "tests/flower/test_flower_broadcast.py",
+    "tests/flower/test_flower_buffers.py",
+    "tests/flower/test_flower_lies.py",
+    "tests/flower/test_flower_privacy.py",
+    "tests/flower/test_flower_record.py",
+    "tests/flower/test_flower_resume.py",
+    "tests/flower/test_flower_rounds.py",
+    "tests/unit/dp/test_distributed_correlated.py",
     "tests/unit/fl",
     "tests/unit/test_federation.py",
     "tests/unit/test_resume.py",
+    "tests/unit/test_stack.py",
 )
+TESTS = {"protocols": SUMS, "secagg": SUMS, "dp": PRIVACY, "fl": ROUNDS}
+"""By package: a test that reaches none of a package's functions costs a clean run and meets no mutant."""
 TOO_LONG = (
     "fresh_process",
     "processes",
@@ -52,11 +80,13 @@ TOO_LONG = (
 )
 
 
-def make() -> None:
-    """Write every mutant of every function into the folder, and set aside those that need no test."""
+def make(folders: list[str]) -> None:
+    """Write every mutant of every function of `folders`, and set aside those that need no test."""
     from mutmut.__main__ import copy_also_copy_files, copy_src_dir, create_mutants
+    from mutmut.configuration import config
 
     MUTANTS.mkdir(exist_ok=True)
+    config().only_mutate = [f"{folder}/*" for folder in folders]
     copy_src_dir()
     copy_also_copy_files()
     create_mutants(os.cpu_count() or 1)
@@ -64,15 +94,23 @@ def make() -> None:
     stillborn.write(MUTANTS)
 
 
-def meet(folders: list[str]) -> None:
+def renew() -> None:
+    """Take the tests as they are now, and what they reach."""
+    shutil.copytree("tests", MUTANTS / "tests", dirs_exist_ok=True)
+    (MUTANTS / "reach.json").unlink(missing_ok=True)
+
+
+def meet(folders: list[str], again: bool) -> None:
     """Run the tests against them, in the folder, where the changed packages come first."""
     leave_out = " and ".join(f"not {name}" for name in TOO_LONG)
-    command = [sys.executable, "-m", "pytest", *TESTS, "-q", "-m", "not slow", "-k", leave_out]
+    tests = dict.fromkeys(test for folder in folders for test in TESTS[folder.partition("/")[0]])
+    command = [sys.executable, "-m", "pytest", *tests, "-q", "--tb=native", "-m", "not slow", "-k", leave_out]
     part = os.environ.get("SECAGG_MUTATION", "1")
     subprocess.run(
         [*command, "-p", "no:cacheprovider"],
         cwd=MUTANTS,
-        env=os.environ | {"SECAGG_MUTATION": part, "SECAGG_MUTATED": " ".join(folders)},
+        env=os.environ
+        | {"SECAGG_MUTATION": part, "SECAGG_MUTATED": " ".join(folders), "SECAGG_AGAIN": "1" * again},
         check=True,
     )
 
@@ -80,12 +118,14 @@ def meet(folders: list[str]) -> None:
 def main() -> int:
     """0 if every mutant was met and every survivor is explained, else 1."""
     words = sys.argv[1:]
-    only_page = words[:1] == ["page"]
-    folders = words[only_page:] or list(page.PACKAGES)
-    if not only_page:
+    verb = words.pop(0) if words[:1] in (["again"], ["page"]) else ""
+    folders = words or list(page.PACKAGES)
+    if verb != "page":
         if not (MUTANTS / "aside.jsonl").is_file():
-            make()
-        meet(folders)
+            make(folders)
+        elif verb == "again":
+            renew()
+        meet(folders, verb == "again")
     return page.write(MUTANTS, folders)
 
 

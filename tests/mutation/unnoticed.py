@@ -275,6 +275,43 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"tails\._deviance", r"> 0\.1|1\.1 \*", "the series is exact farther out too, it takes longer"),
     (r"tails\._log_binomial", r"or True", "no trials times a finite logarithm"),
     (r"tails\._stirling", r"1189", "below the last digit from n = 16 on"),
+    # what noise costs
+    (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),
+    (r"dp\.accountants\.base\.Accountant\.add", r"row=2\)", "one row stands for all of a plan: any does"),
+    (
+        r"dp\.accountants\.base\.Accountant\._whole",
+        r"range\(max\(rows\) \+ 1\)|max\(rows\) \+ 2\)",
+        "no row lies before the first one or behind the last one: a zero there moves all alike",
+    ),
+    (
+        r"dp\.accountants\.base\.Accountant\.(epsilon|delta)",
+        r"range\(101\)|left < 0|guess < upper",
+        "where a search gives up or stands still: the bound holds at either step",
+    ),
+    (
+        r"dp\.accountants\.base\.Accountant\.(epsilon|delta)",
+        r"701\.0",
+        "e^700 times any distance is more than all",
+    ),
+    (r"dp\.accountants\.base\.Accountant\._refusal", r"XX|USE", "the words of an error; its type is tested"),
+    (
+        r"dp\.accountants\.pld\.(_composed|interval)",
+        r"_distribution\(None, event\.n",
+        "Pure alone is told from the others there",
+    ),
+    (r"dp\.accountants\.pld\.interval", r">= _DEAREST", "a limit of size: no price is exactly that"),
+    (
+        r"dp\.accountants\.pld\.interval",
+        r"max\(rough, 2\.0",
+        "below 30 the grid is the finest whatever the price",
+    ),
+    (
+        r"dp\.accountants\.rdp\._through_dp_accounting",
+        r"RdpAccountant\(None|dtype=None|asarray\(account\.rdp\)",
+        "these orders, and 64 bits, are what dp-accounting takes by itself",
+    ),
+    (r"dp\.accountants\.reduction\.eta", r"e0 <= 1", "exactly one is infinite either way"),
+    (r"dp\.accountants\.selected\.logarithmic", r"701\.0", "how far a search looks"),
 )
 
 

@@ -12,10 +12,13 @@ from opacus.accountants import RDPAccountant as OpacusRDP
 
 from dp.accountants import Accountant, PLDAccountant, RDPAccountant, accountant, epsilon
 from dp.accountants.pld import interval
-from dp.accountants.reduction import SMOOTHING_VARIANCE, eta
+from dp.accountants.rdp import curve, orders
+from dp.accountants.reduction import SMOOTHING_VARIANCE, dominating, eta
+from dp.accountants.selected import SelectedAccountant
 from dp.events import (
     DiscreteGaussianSum,
     Event,
+    Failing,
     FixedSizeGaussian,
     Gaussian,
     PoissonGaussian,
@@ -47,7 +50,7 @@ class AccountantSuite(ABC):
     def test_nothing_costs_nothing(self) -> None:
         assert self.make().epsilon(1e-5) == 0.0
         assert self.make().delta(0.0) == 0.0
-        assert self.make().add(repeat(GAUSS, 0)).epsilon(1e-5) == 0.0
+        assert self.make().add(repeat(GAUSS, 0)).add(GAUSS, 0).epsilon(1e-5) == 0.0
 
     @pytest.mark.parametrize("event", [GAUSS, SAMPLED, DISCRETE, PURE])
     def test_more_events_cost_more(self, event: Event) -> None:
@@ -109,6 +112,29 @@ class AccountantSuite(ABC):
         assert account.delta(price) <= 0.1 * (1 + 1e-6)
         assert account.delta(price) > (1 + math.exp(price)) * account.distance
 
+    def test_distances_of_several_events_add_up_and_so_do_those_that_come_to_the_same(self) -> None:
+        failing = [Failing(event=GAUSS, probability=p, **ZERO_OUT) for p in (2e-8, 5e-8)]
+        account = self.make().add(failing[0], 3).add(failing[1], 2).add(GAUSS)
+        plain = self.make().add(GAUSS, 6)
+        distance = account.distance
+        assert distance == pytest.approx(3 * 2e-8 + 2 * 5e-8, rel=1e-12)
+        for target in (0.0, 0.5, 2.0):
+            whole = plain.delta(target) + (1 + math.exp(target)) * distance
+            assert account.delta(target) == pytest.approx(whole, rel=1e-12)
+        price = account.epsilon(1e-5)
+        left = 1e-5 - (1 + math.exp(price)) * distance
+        assert plain.epsilon(left) == pytest.approx(price, rel=1e-6)
+        assert plain.epsilon(left) <= price
+
+    def test_what_always_fails_has_no_price_and_no_delta_above_one(self) -> None:
+        account = self.make().add(Failing(event=GAUSS, probability=1.0, **ZERO_OUT))
+        assert (account.delta(0.0), account.epsilon(0.5)) == (1.0, math.inf)
+
+    def test_a_small_price_with_a_distance_is_finite(self) -> None:
+        wide = Gaussian(noise_multiplier=1e4, **ZERO_OUT)
+        account = self.make().add(Failing(event=wide, probability=1e-9, **ZERO_OUT))
+        assert account.epsilon(1e-3) == pytest.approx(self.make().add(wide).epsilon(1e-3), abs=1e-3)
+
     def test_noise_too_narrow_is_refused(self) -> None:
         with pytest.raises(UnknownEvent, match="finer grid"):
             self.make().add(dataclasses.replace(DISCRETE, share_variance=0.6, shares=2))
@@ -158,6 +184,35 @@ class TestRDP(AccountantSuite):
                 Skellam(l1=1.0, l2=1.0, variance=10.0, shares=1, dims=1, sample_rate=0.1, **REPLACE)
             )
 
+    @pytest.mark.parametrize("statement, reach", [(ZERO_OUT, 1), (REPLACE, 2)])
+    def test_skellam_noise_costs_what_the_corollary_says(self, statement, reach: int) -> None:
+        """Agarwal, Kairouz and Liu, Corollary 4.1, either term of its minimum; a line between two orders."""
+        for l1, variance in ((40.0, 100.0), (2.5, 2.0)):
+            event = Skellam(l1=l1, l2=2.0, variance=variance, shares=1, dims=9, **statement)
+            assert 0 < self.make().add(event).epsilon(1e-5) < math.inf
+            known = {}
+            for order in (2, 3, 10, 63):
+                rest = ((2 * order - 1) * (2 * reach) ** 2 + 6 * l1 * reach) / (4 * variance**2)
+                main = order * (2 * reach) ** 2 / (2 * variance)
+                known[order] = main + min(rest, 3 * l1 * reach / (2 * variance))
+                assert curve(event)[orders().index(order)] == pytest.approx(known[order], rel=1e-12)
+            between = (0.5 * known[2] + 0.5 * 2 * known[3]) / 1.5
+            assert curve(event)[orders().index(2.5)] == pytest.approx(between, rel=1e-12)
+            assert curve(event)[orders().index(1.5)] == pytest.approx(known[2], rel=1e-12)
+
+    def test_curves_of_several_events_add_up(self) -> None:
+        together = RDPAccountant().curve({GAUSS: 2, SAMPLED: 3, PURE: 1})
+        assert together == pytest.approx(2 * curve(GAUSS) + 3 * curve(SAMPLED) + curve(PURE))
+
+    def test_a_fixed_size_sample_is_priced_as_a_replacement_at_twice_the_clip(self) -> None:
+        event = FixedSizeGaussian(noise_multiplier=3.0, population=1000, sample_size=50, **ZERO_OUT)
+        theirs = TheirRDP(orders(), dp_accounting.NeighboringRelation.REPLACE_ONE)
+        theirs.compose(
+            dp_accounting.SampledWithoutReplacementDpEvent(1000, 50, dp_accounting.GaussianDpEvent(1.5))
+        )
+        whole = curve(Gaussian(noise_multiplier=3.0, **ZERO_OUT))
+        assert curve(event) == pytest.approx([min(pair) for pair in zip(theirs._rdp, whole, strict=True)])
+
     @pytest.mark.parametrize("statement", [ZERO_OUT, REPLACE])
     def test_fixed_size_samples_are_amplified_and_never_cost_more_than_no_sample(self, statement) -> None:
         def price(size: int) -> float:
@@ -179,7 +234,9 @@ class TestPLD(AccountantSuite):
             FixedSizeGaussian(noise_multiplier=3.0, population=1000, sample_size=50, **ZERO_OUT),
             Skellam(l1=1.0, l2=1.0, variance=10.0, shares=1, dims=1, **ZERO_OUT),
         ):
-            with pytest.raises(UnknownEvent, match="another accountant"):
+            with pytest.raises(
+                UnknownEvent, match=f"for {type(event).__name__} under zero-out.*another accountant"
+            ):
                 self.make().add(event)
 
     def test_replace_with_poisson_sampling_has_a_price(self) -> None:
@@ -187,6 +244,39 @@ class TestPLD(AccountantSuite):
         assert epsilon([repeat(event, 100)], 1e-5) > epsilon(
             [repeat(PoissonGaussian(noise_multiplier=2.0, sample_rate=0.05, **ZERO_OUT), 100)], 1e-5
         )
+
+
+def test_what_dominates_discrete_noise_and_how_far_it_is_from_it() -> None:
+    one = DiscreteGaussianSum(sensitivity=2.0, share_variance=4.0, shares=3, dims=5, **ZERO_OUT)
+    multiplier = math.sqrt(12.0 - SMOOTHING_VARIANCE) / 2
+    assert dominating(one)[0] == Gaussian(noise_multiplier=multiplier, **ZERO_OUT)
+    assert dominating(dataclasses.replace(one, sample_rate=0.25))[0] == PoissonGaussian(
+        noise_multiplier=multiplier, sample_rate=0.25, **ZERO_OUT
+    )
+    assert dominating(one)[1] == 5 * (eta() + one.tau) + 15 * one.sampler_distance
+    narrow = dataclasses.replace(one, share_variance=0.5, shares=2000, dims=10**6, sampler_distance=2.0**-60)
+    assert dominating(narrow)[1] == 1.0 + 2000 * 10**6 * 2.0**-60
+    skellam = Skellam(l1=1.0, l2=1.0, variance=10.0, shares=4, dims=3, **ZERO_OUT)
+    assert dominating(skellam) == (skellam, 12 * skellam.sampler_distance)
+
+
+def test_discrete_noise_of_the_variance_that_the_reduction_gives_up_is_refused() -> None:
+    narrow = DiscreteGaussianSum(sensitivity=1.0, share_variance=3.6, shares=1, dims=1, **ZERO_OUT)
+    with pytest.raises(UnknownEvent, match="too narrow to price"):
+        dominating(narrow)
+    wider = dominating(dataclasses.replace(narrow, share_variance=4.0))[0]
+    assert wider == Gaussian(noise_multiplier=math.sqrt(4.0 - 3.6), **ZERO_OUT)
+
+
+def test_the_mean_number_of_runs_to_select_from() -> None:
+    once = RDPAccountant().add(GAUSS).epsilon(1e-5)
+    prices = [SelectedAccountant(runs).add(GAUSS).epsilon(1e-5) for runs in (1.1, 1.5, 3.0)]
+    assert once < prices[0] < prices[1] < prices[2] < math.inf
+    for runs in (1.0, math.inf, math.nan):
+        with pytest.raises(Misuse, match="more than 1 run"):
+            SelectedAccountant(runs)
+    failing = Failing(event=GAUSS, probability=1e-9, **ZERO_OUT)
+    assert SelectedAccountant(3.0).add(failing, 2).distance == pytest.approx(6e-9)
 
 
 CASES = [
@@ -233,6 +323,22 @@ def test_high_prices_stay_upper_bounds_on_a_wider_grid() -> None:
     assert interval([(PoissonGaussian(noise_multiplier=2.0, sample_rate=0.05, **REPLACE), 5)]) == 1e-4
 
 
+def test_the_grid_widens_in_proportion_to_the_rough_price() -> None:
+    for event, same in (
+        (Gaussian(noise_multiplier=0.2, **ZERO_OUT), Gaussian(noise_multiplier=0.4, **REPLACE)),
+        (
+            PoissonGaussian(noise_multiplier=0.2, sample_rate=0.5, **ZERO_OUT),
+            PoissonGaussian(noise_multiplier=0.4, sample_rate=0.5, **REPLACE),
+        ),
+    ):
+        rough = accountant("rdp").add(event, 3).epsilon(1e-6)
+        assert 60 < rough < 120
+        assert interval([(event, 3)]) == interval([(same, 3)]) == pytest.approx(4e-4)
+    for price, known in ((20.0, 1e-4), (29.0, 1e-4), (30.5, 2e-4), (59.0, 2e-4), (61.0, 4e-4)):
+        assert interval([(Pure(epsilon=price, **ZERO_OUT), 1)]) == pytest.approx(known)
+        assert interval([(Pure(epsilon=price, **REPLACE), 1)]) == pytest.approx(known)
+
+
 def test_pure_and_dear_events_share_one_grid_and_what_overflows_is_refused() -> None:
     pld = accountant("pld")
     dear = pld.add(Gaussian(noise_multiplier=0.05, **ZERO_OUT)).epsilon(1e-5)
@@ -243,6 +349,7 @@ def test_pure_and_dear_events_share_one_grid_and_what_overflows_is_refused() -> 
 
 
 def test_names() -> None:
+    assert epsilon([GAUSS], 1e-5) == epsilon([GAUSS], 1e-5, "pld") != epsilon([GAUSS], 1e-5, "rdp")
     assert accountant("rdp").name == "rdp"
     with pytest.raises(Misuse, match="rdp, pld"):
         accountant("moments")

@@ -3,6 +3,7 @@ enumerate."""
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,7 +68,9 @@ def test_eta_bounds_discrete_gaussian_against_postprocessed_continuous(
 
 def test_eta_at_the_smoothing_in_use() -> None:
     assert 0 < eta() < 2.0**-100
-    assert eta(0.001) == math.inf
+    first = math.exp(-2 * math.pi**2 * 0.2)
+    assert math.tanh(eta(0.2) / 2) == pytest.approx(2 * first / (1 - first), rel=1e-12)
+    assert eta(0.001) == eta(0.0464) == math.inf  # 2 atanh of what is above one
 
 
 @pytest.mark.parametrize("variance", [0.5, 0.7, 1.0, 2.0])
@@ -161,6 +164,31 @@ def test_amplification_ends_are_the_mechanism_and_nothing() -> None:
     assert poisson_amplified(lambda a: 0.1 * a, 0.0, 5) == 0.0
     assert poisson_amplified(lambda a: 0.1 * a, 1.0, 5) == 0.5
     assert poisson_amplified(lambda a: 0.1 * a, 0.999, 5) <= 0.5
+
+
+@pytest.mark.parametrize("order", [2, 3, 4, 7])
+@pytest.mark.parametrize("rate", [0.01, 0.2])
+def test_amplification_is_the_sum_that_the_theorem_states(rate: float, order: int) -> None:
+    def at(a: int) -> float:
+        return 0.05 * a
+
+    total = (1 - rate) ** (order - 1) * (order * rate - rate + 1)
+    for size in range(2, order + 1):
+        chosen = math.comb(order, size) * rate**size * (1 - rate) ** (order - size)
+        total += (1 if size == 2 else 3) * chosen * math.exp((size - 1) * at(size))
+    known = min(at(order), math.log(total) / (order - 1))
+    assert known < at(order)
+    assert poisson_amplified(at, rate, order) == pytest.approx(known, rel=1e-9)
+
+
+def test_a_sampled_skellam_has_the_amplified_curve_of_the_whole_one() -> None:
+    whole = Skellam(l1=2.0, l2=2.0, variance=50.0, shares=1, dims=1, **ZERO_OUT)
+    at = dict(zip(orders(), curve(whole), strict=True))
+    sampled = curve(replace(whole, sample_rate=0.1))
+    for order in (2, 5, 9):
+        amplified = poisson_amplified(lambda a: float(at[float(a)]), 0.1, order)
+        assert amplified < 0.2 * at[float(order)]
+        assert sampled[orders().index(order)] == pytest.approx(amplified, rel=1e-12)
 
 
 def log_mixture(values: list[float], size: int, sigma: float, x: np.ndarray) -> np.ndarray:

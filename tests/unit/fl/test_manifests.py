@@ -1,5 +1,6 @@
 """Inputs that started from different models: a manifest of versions, who started where, and factors by age."""
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -94,8 +95,11 @@ def test_a_version_made_for_one_client_is_refused_by_server_and_client() -> None
     with pytest.raises(PolicyRefusal, match="version '1': 1 clients"):
         RoundParty("a", *site).session(trap, replace(claimed, model=trap.digest), trap.terms)
     own, mine = opened(BASES["2"], manifest()), opened(BASES["1"], manifest())
-    with pytest.raises(ProtocolViolation, match="the model that 'a' was given is not the version '1'"):
+    with pytest.raises(
+        ProtocolViolation, match="the model that 'a' was given is not the version '1'"
+    ) as found:
         RoundParty("a", *site).session(own, claimed, own.terms)
+    assert found.value.party == "server"
     assert RoundParty("a", *site).session(mine, claimed, mine.terms) == claimed
 
 
@@ -113,6 +117,8 @@ def test_a_factor_follows_from_the_age_of_a_version_that_can_be() -> None:
 def test_the_digest_binds_the_whole_manifest() -> None:
     older = Manifest({**manifest().versions, "1": Version(BASES["1"].digest, 4)}, STARTED)
     others = [older, manifest({**STARTED, "b": "2"}), manifest(**{"1": bytes(32)})]
+    bound = hashlib.sha256(b"secagg manifest v3\0" + manifest().encode())
+    assert manifest().digest() == bound.digest()
     digests = {opened(BASES["2"], each).digest for each in (manifest(), *others)}
     assert len(digests) == 4
 

@@ -107,6 +107,25 @@ def test_the_worst_tensors_are_named_and_the_others_counted() -> None:
     assert [line.partition(":")[0] for line in heard] == ["round 2"]
 
 
+def test_each_remark_says_what_to_do() -> None:
+    assert notes_of([]) == ()
+    (clipped,) = notes_of([RoundResult(1, (), clipped_share=0.125), RoundResult(2, (), clipped_share=0.25)])
+    assert clipped == (
+        "up to 25.00% of a round's coordinates were clipped to the public range: the result is not exact there; "
+        "give a larger range"
+    )
+    five = dict.fromkeys("abcde", 1)
+    (named,) = notes_of([RoundResult(1, (), clipped_share=0.5, clipped_tensors=five)])
+    assert "range, in a, b, c, d, e: the" in named
+    (capped,) = notes_of([RoundResult(1, (), weights_capped=2), RoundResult(2, (), weights_capped=1)])
+    assert capped == (
+        "up to 2 clients of a round count with the public weight cap and not with all their examples: raise "
+        "weight_cap"
+    )
+    (empty,) = notes_of([RoundResult(1, (), empty_clients=3)])
+    assert empty == "up to 3 clients of a round have no examples and contribute nothing but their presence"
+
+
 def test_a_tensor_is_named_exactly_where_the_quantiser_clips() -> None:
     schema = schema_of(
         {"a": np.zeros(2), "n": np.int64(1), "b": np.zeros((2, 2)), "c": np.zeros(0), "d": np.zeros(1)}
