@@ -275,6 +275,71 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"tails\._deviance", r"> 0\.1|1\.1 \*", "the series is exact farther out too, it takes longer"),
     (r"tails\._log_binomial", r"or True", "no trials times a finite logarithm"),
     (r"tails\._stirling", r"1189", "below the last digit from n = 16 on"),
+    # rounds
+    (
+        r"fl\.round\.(contribution|counts|play|kept)\.",
+        r"np\.(array|asarray)\((\[value\]|\w+\.vector)(, None)?\)",
+        "64 bits either way: what comes there is a float64 array, or a whole number, already",
+    ),
+    (
+        r"fl\.round\.contribution\.clipped_where",
+        r"< quantiser\.range",
+        "at the range both ways find nothing clipped",
+    ),
+    (
+        r"fl\.round\.broadcast\._noisy",
+        r"XXthe stackXX|THE STACK",
+        "a name that stands in the words of an error only",
+    ),
+    (
+        r"fl\.round\.broadcast\._noisy",
+        r"strict=True",
+        "a plan has a signal more than layers, and the first is left out",
+    ),
+    (
+        r"fl\.round\.manifest\.Manifest\.require_alike",
+        r"XX|MANY CLIENTS|MADE FOR",
+        "the words of an error; its type and cause are tested",
+    ),
+    (r"fl\.round\.play\._sums", r"XXnobody|NOBODY", "the words of an error; its type and cause are tested"),
+    (r"fl\.round\.chain\.Chain\.remember", r"known = -2", "a chain without links is not remembered"),
+    (r"fl\.round\.buffers\.Buffers\.restore", r"rpartition", "these names have one stroke"),
+    (
+        r"fl\.round\.buffers\.require_manifest",
+        r"default=1\)|default=None\)|values\(\)\)\) > own",
+        "a manifest that names a chain names a version",
+    ),
+    (r"fl\.round\.kept\.npz", r"ZipFile\(buffer, 'w'\)", "stored as it is, is the default of the library"),
+    (r"fl\.round\.kept\.npz", r"\.npy', 'w'(, force_zip64=False)?\)", "for arrays of more than 2 GiB"),
+    (r"fl\.round\.kept\.read_npz", r"np\.load\(path\)", "nothing is unpickled by default"),
+    (r"fl\.round\.kept\.encode", r"bytes\(33\)", "one secret byte more hides as well"),
+    (
+        r"fl\.round\.kept\.load",
+        r"setdefault\(layer(, None)?\)\[key\]",
+        "every layer is named there, also one that keeps arrays alone",
+    ),
+    (
+        r"fl\.round\.kept\.RunFiles\._write_metrics",
+        r"allow_nan=True|dumps\(line_of\(result\)\)",
+        "what is not finite is null in a line already",
+    ),
+    (
+        r"fl\.round\.kept\.RunFiles\._follow",
+        r"indent=(None|3)|dumps\(kept\.statement\)",
+        "how a file that people read is laid out, or a bit that executes nothing",
+    ),
+    (
+        r"fl\.round\.reference\.tree_digest",
+        r"reshape\((None|-2)",
+        "NumPy takes any negative length, or none, as the rest",
+    ),
+    (r"fl\.round\.reference\.tree_digest", r"newbyteorder\('<'\)\)\)$", "copying or not changes speed only"),
+    (r"fl\.round\.remarks\.Speaker", r"warn\(said(, stacklevel=5)?\)", "which line a warning names"),
+    (
+        r"fl\.round\.remarks\._sentences",
+        r"^found\['(XX)?(clipped|capped|empty|CLIPPED|CAPPED|EMPTY)(XX)?'\] = (?!.*(XX[a-z]|[A-Z]{4} ))",
+        "a kind is a name that is compared with itself",
+    ),
     # what noise costs
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),
     (r"dp\.accountants\.base\.Accountant\.add", r"row=2\)", "one row stands for all of a plan: any does"),

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from fl.round import Broadcast, Count, contribution_of, open_round, reference_of
-from fl.round.broadcast import CAPPED, EMPTY, WHERE
+from fl.round.broadcast import CAPPED, EMPTY, WHERE, impossible, told_coordinates
 from fl.round.contribution import clipped_where, encoded
-from protocols.errors import Misuse
-from protocols.layers import RunFacts
+from protocols.errors import CapacityError, Misuse, TooFewSurvivors
+from protocols.layers import Coordinate, RunFacts
 from protocols.quantise import Quantiser
 from protocols.stack import Numbers, Stack
 from protocols.updates import Flat, schema_of
@@ -83,3 +83,37 @@ def test_a_value_below_the_range_is_clipped_like_one_above_and_an_empty_model_ne
     assert clipped_where(np.array([-edge - 1, -edge]), schema, quantiser).tolist() == [1, 0]
     assert clipped_where(np.array([edge, edge + 1]), schema, quantiser).tolist() == [0, 1]
     assert clipped_where(np.zeros(0), schema_of({}), quantiser).tolist() == []
+
+
+def test_without_a_model_exact_coordinates_name_an_update_too() -> None:
+    stack, run = Stack([]), RunFacts(9, 3, 3, dimension=0)
+    stack.plan(run)
+    shown = open_round(stack, run, 1, ("a", "b", "c"), reference_of({}), counts=[Count("votes", 9)])
+    made = contribution_of(shown, shown.reference.flat, 1, counts={"votes": 4})
+    known = b"secagg update v1\0" + shown.reference.digest
+    for name in sorted(made.coordinates):
+        known += name.encode() + b"\0" + made.coordinates[name].tobytes()
+    assert encoded(shown, made, shown.own("a"))[1] == hashlib.sha256(known).digest()
+
+
+def test_what_a_run_speaks_up_about_counts_each_client_once() -> None:
+    both = [Coordinate(CAPPED, 1, 1), Coordinate(EMPTY, 1, 1)]
+    assert told_coordinates(schema_of({})) == both
+    assert told_coordinates(schema_of({"w": np.zeros(5), "n": np.array([1])})) == [
+        *both,
+        Coordinate(WHERE, 1, 1),
+    ]
+
+
+def test_a_round_that_cannot_work_is_a_mistake_where_it_was_planned_so_and_else_abandoned() -> None:
+    error = Misuse("too few for the graph")
+    run = RunFacts(9, 9, 4)
+    assert impossible(error, 4, run) is error
+    few = impossible(error, 3, run)
+    assert isinstance(few, TooFewSurvivors)
+    assert str(few) == "too few for the graph"
+    full = CapacityError("too wide")
+    assert impossible(full, 3, run) is full
+    drawn = RunFacts(9, 9, 4, least_chosen=3, failing=1e-9)
+    assert impossible(error, 3, drawn) is error
+    assert isinstance(impossible(error, 4, drawn), TooFewSurvivors)

@@ -95,15 +95,24 @@ def test_terms_that_are_not_the_nodes_own_are_refused_by_name(name: str) -> None
     own = FULL
     own.require(own)
     for other in others(getattr(own, name)):
-        with pytest.raises(ProtocolViolation, match=rf"{name}|client-dp\.relation|from 1 to|^: "):
+        with pytest.raises(ProtocolViolation, match=rf"{name}|client-dp\.relation|from 1 to|^: ") as found:
             changed(own, name, other).require(own)
+        assert found.value.party == "server"
 
 
 @pytest.mark.parametrize("number", [0, 10, 10_000])
 def test_a_round_that_was_not_planned_is_refused(number: int) -> None:
     told = replace(FULL, number=number)
-    with pytest.raises(ProtocolViolation, match=f"from 1 to 9, .* says {number}"):
+    with pytest.raises(ProtocolViolation, match=f"from 1 to 9, .* says {number}") as found:
         told.require(told)
+    assert found.value.party == "server"
+
+
+def test_digests_are_named_in_hexadecimal_digits() -> None:
+    with pytest.raises(
+        ProtocolViolation, match=f"model: this node has {'6d' * 32}, the server says {'78' * 32}"
+    ):
+        replace(FULL, model=b"x" * 32).require(FULL)
 
 
 # -- layers with other options --
