@@ -82,7 +82,6 @@ class Broadcast:
             self.plan.facts,
             client=client,
             store=store,
-            scope=self.terms.origin.scope,
             arrives=self.plan.arrives,
             schema=self.reference.schema.fingerprint,
         )

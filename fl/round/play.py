@@ -203,7 +203,7 @@ def _together(parts: Sequence[Broadcast], spent: Sequence[Sequence[PrivacyEvent]
     if all(events == spent[0] for events in spent):
         return list(spent[0])
     return [
-        event if event.party else replace(event, party=name)
+        replace(event, party=name)
         for part, events in zip(parts, spent, strict=True)
         for event in events
         for name in (part.clients if not event.party else (event.party,))

@@ -18,7 +18,8 @@ from typing import Any
 from tests.mutation.stillborn import WORDS, functions, original
 from tests.mutation.unnoticed import reason
 
-PAGE = Path(__file__).resolve().parents[2] / "docs" / "mutation.md"
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = ROOT / "docs" / "mutation.md"
 SURVIVORS = Path(__file__).with_name("survivors.md")
 FIGURES = Path(__file__).with_name("figures.json")
 OUTCOMES = {0: "survived", 1: "noticed", 33: "no test", -24: "timeout", -14: "timeout"}  # else: crashed
@@ -38,10 +39,10 @@ in `tests/mutation/survivors.md`, its reason in `tests/mutation/unnoticed.py`. A
 functions were changed: `python -m tests.mutation FOLDER` meets one folder again. Folders that no run has met: {never}.
 
 Noticed includes {timeout} on which a test ran without end, and {crashed} that ended the process. Left alone are:
-`protocols.audit`, `dp.audit` and the `audit_hooks`, which are test tooling themselves and are judged by planted
-defects ([table](audit-defects.md)); compiled loops (known answers judge those); constants, properties and other
-decorated functions, which mutmut does not change. Whole checks left out of a protocol are planted as defects: a
-mutant changes a check, it seldom removes it.
+`protocols.audit`, `dp.audit`, `dp.sample.audit` and the `audit_hooks`, which are test tooling themselves and are
+judged by planted defects ([table](audit-defects.md)); compiled loops (known answers judge those); constants,
+properties and other decorated functions, which mutmut does not change. Whole checks left out of a protocol are planted
+as defects: a mutant changes a check, it seldom removes it.
 """
 
 
@@ -109,6 +110,12 @@ def room(path: str) -> str:
     return path.rpartition("/")[0]
 
 
+def rooms_of_code() -> set[str]:
+    """The folders whose functions are changed."""
+    files = [path.relative_to(ROOT) for package in PACKAGES for path in (ROOT / package).rglob("*.py")]
+    return {room(str(path)) for path in files if "audit" not in path.parts}
+
+
 def seen_in(folder: Path, rooms: list[str]) -> dict[str, dict[str, Any]]:
     """Room -> commit, outcomes and what nobody noticed, of the mutants in `folder`."""
     commit, found = (folder / "commit").read_text().strip(), dict[str, dict[str, Any]]()
@@ -170,8 +177,7 @@ def write(folder: Path, rooms: list[str]) -> int:
         "noticed": noticed,
         "met": noticed + seen["survived"],
         "unexplained": left,
-        "never": ", ".join(p for p in PACKAGES if not any(f"{r}/".startswith(f"{p}/") for r in figures))
-        or "none",
+        "never": ", ".join(sorted(rooms_of_code() - figures.keys())) or "none",
     }
     page = [INTRODUCTION.format(**numbers), *table(figures), "", "## Why some need not be noticed", ""]
     PAGE.write_text("\n".join(page + reasons(unnoticed)).rstrip() + "\n")

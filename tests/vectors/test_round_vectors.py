@@ -58,8 +58,9 @@ def test_the_digest_that_names_an_update() -> None:
     update = b"secagg update v1\0" + broadcast.reference.digest + np.array([0.25, -0.5]).tobytes()
     assert name == hashlib.sha256(update + b"control\0" + np.array([0.5, 0.0]).tobytes()).digest()
     assert vector.dtype == np.int64
-    single = Contribution(np.array([0.25, -0.5], np.float32), 1, given.coordinates, {"control": [0.5, 0]})  # type: ignore[dict-item]
-    assert encoded(broadcast, single, own)[1] == name  # whatever dtype the user's arrays have
+    for control in ([0.5, 0], np.array([0.5, 0.0], np.float32)):
+        single = Contribution(np.array([0.25, -0.5], np.float32), 1, given.coordinates, {"control": control})  # type: ignore[dict-item]
+        assert encoded(broadcast, single, own)[1] == name  # whatever dtype the user's arrays have
 
 
 def _coordinates(broadcast: Any) -> dict[str, Any]:

@@ -7,8 +7,10 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dp import ClientDP
+from fl import RandomK
 from fl.round import Broadcast, Count, contribution_of, open_round, reference_of
-from fl.round.broadcast import CAPPED, EMPTY, WHERE, impossible, told_coordinates
+from fl.round.broadcast import CAPPED, EMPTY, WHERE, impossible, require_no_statistics, told_coordinates
 from fl.round.contribution import clipped_where, encoded
 from protocols.errors import CapacityError, Misuse, TooFewSurvivors
 from protocols.layers import Coordinate, RunFacts
@@ -117,3 +119,11 @@ def test_a_round_that_cannot_work_is_a_mistake_where_it_was_planned_so_and_else_
     drawn = RunFacts(9, 9, 4, least_chosen=3, failing=1e-9)
     assert impossible(error, 3, drawn) is error
     assert isinstance(impossible(error, 4, drawn), TooFewSurvivors)
+
+
+def test_noise_on_running_statistics_is_refused_with_the_layer_that_would_add_it() -> None:
+    schema = schema_of({"norm.running_var": np.ones(3)})
+    require_no_statistics(Stack([RandomK(0.5)]), schema)
+    noisy = Stack([RandomK(0.5), ClientDP(noise_multiplier=1.0, clip=1.0)])
+    with pytest.raises(Misuse, match=r"norm\.running_var: client-dp would clip"):
+        require_no_statistics(noisy, schema)

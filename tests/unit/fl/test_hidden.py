@@ -2,18 +2,19 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from fl.account import Account
 from fl.round.counts import Count, decode, encode
 from fl.round.hidden import plays_nobody, untimed, withheld
 from fl.round.keeper import Keeper
-from fl.round.kept import CHECKPOINT, RunFiles
+from fl.round.kept import RunFiles, load
 from fl.round.result import RoundResult, Trip
 from protocols import PlainSum
 from protocols.layers import PrivacyLayer, RunFacts
 from protocols.stack import Numbers, Stack
-from protocols.statement import Protection
+from protocols.statement import PrivacyEvent, Protection
 from secagg import SecAgg
 
 TRIP = Trip("input", 3.0, 1.0, 0.5, 0.25, 3, 2, 100, 200)
@@ -62,23 +63,41 @@ def test_a_public_count_that_is_not_sent_is_that_of_every_survivor() -> None:
     assert decode({"count/seen": sent["count/seen"]}, counts, 5) == {"steps": 15, "votes": 0, "seen": 4}
 
 
+class Counting(PrivacyLayer):
+    """Toy: has a state."""
+
+    name = "counting"
+
+    def state(self) -> dict[str, int]:
+        return {"seen": 3}
+
+
 @pytest.mark.parametrize("spoken", [False, True])
 def test_a_round_is_kept_with_its_entry_and_what_was_said_of_it(spoken: bool, tmp_path: Path) -> None:
-    stack = Stack([SecAgg()], Numbers(range=1.0))
+    stack, account = Stack([Counting(), SecAgg()], Numbers(range=1.0)), Account()
+    account.charge([PrivacyEvent("Gaussian", {"noise_multiplier": 2.0}, "client", "zero-out")], 1)
     files = RunFiles(tmp_path, None, "model.bin", lambda kept: b"model")
-    keeper, account = Keeper(files, stack, Account(), 5, "FedAvg"), Account()
+    keeper = Keeper(files, stack, account, 5, "FedAvg")
     played = RoundResult(1, ("a", "b"), ("a", "b"), session_number=4)
     protection = Protection("masks", "semi-honest", "inputs", {}, (), "few", ())
     statement = account.statement(stack, protection, []) if spoken else None
     keeper.keep([], {}, {}, {})
-    keeper.keep([played], {}, {}, {}, statement, played, hold=True)
+    begun = load(tmp_path)
+    assert begun is not None
+    assert (begun.session, begun.statement) == (0, None)
+    keeper.keep([played], {}, {}, {"seed": 3}, statement, played, hold=True)
     assert files.record.last is None  # the checkpoint alone
-    assert (tmp_path / CHECKPOINT).exists()
-    keeper.keep([played], {}, {}, {}, statement, played)
+    keeper.keep([played], {"w": np.ones(2)}, {"v": np.zeros(1)}, {"seed": 3}, statement, played)
     assert files.record.last is not None
     body = files.record.last.body
     assert (body["round"], body["of"], body["number"]) == (1, 5, 4)
     assert body.get("statement") == (statement.digest().hex() if statement else None)
+    kept = load(tmp_path)
+    assert kept is not None
+    assert (kept.kind, kept.made_with, kept.session, kept.run) == ("FedAvg", {"seed": 3}, 4, account.run)
+    assert (kept.layers, kept.events) == ({"counting": {"seen": 3}}, tuple(account.events))
+    assert kept.statement == (statement.to_json() if statement else None)
+    assert (kept.model["w"].tolist(), kept.strategy["v"].tolist()) == ([1, 1], [0])
     keeper.keep([played, played], {}, {}, {}, statement)
     assert {name: files.record.last.body.get(name) for name in ("round", "of", "asked")} == {
         "round": 2,

@@ -182,14 +182,21 @@ def test_several_sums_of_several_rounds_share_one_set_up() -> None:
             return (), {protocol.stages(session)[-1].name: late if session.round % 2 else ()}
 
         engine = MemoryEngine(stack.secure_sum, moves(STEPS), departures=leave)
-        numbers: list[int] = []
+        numbers, up = list[int](), list[float]()
         for number in range(1, 5):
             parts = [open_round(stack, run, number, NAMES, reference, name=name) for name in ("one", "two")]
-            played = play(parts, engine, stack, Account())
+            played = play(parts, engine, stack, Account(), least=4)
             assert played.error is None
             assert [mean.vector[0] for mean in played.means] == pytest.approx([0.25] * 2, abs=1e-3)
+            assert played.sessions[-1] == engine.session
+            assert {session.min_survivors for session in played.sessions} == {
+                played.sessions[0].min_survivors
+            }
+            up.append(played.result.bytes_up_per_client)
             numbers += [session.round for session in played.sessions]
         assert numbers == list(range(1, 9))
+        assert up[1:] == pytest.approx([up[1]] * 3)
+        assert up[1] < up[0], "keys were made anew"
 
 
 # -- a round without any model --

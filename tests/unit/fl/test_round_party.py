@@ -12,20 +12,23 @@ import pytest
 
 from dp import ClientDP, Ledger
 from dp.event_json import from_fact
-from fl.round import Broadcast, Origin, contribution_of, new_session, open_round, reference_of
+from fl.account import Account
+from fl.engines.memory import MemoryEngine
+from fl.round import Broadcast, Origin, contribution_of, new_session, open_round, play, reference_of
 from fl.round.contribution import encoded
 from fl.round.party import RoundParty
 from fl.round.party_ledger import LEDGER, SENT_AGAIN, PartyLedger, party_events
 from protocols import PlainSum
-from protocols.errors import PolicyRefusal, ProtocolViolation, RollbackDetected, SpentUpdate
+from protocols.errors import PolicyRefusal, ProtocolViolation, RollbackDetected, SetupMissing, SpentUpdate
 from protocols.kernel import spending
 from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
 from protocols.policy import Policy
+from protocols.runtime import recall
 from protocols.session import Session
 from protocols.stack import Numbers, Stack
 from protocols.statement import PrivacyEvent
 from protocols.store import MemoryStore
-from secagg import SecAgg
+from secagg import SecAgg, SecAggPlus
 
 NAMES = ("a", "b", "c", "d")
 TREE = {"w": np.zeros(3, np.float32)}
@@ -189,7 +192,7 @@ def test_a_round_beyond_the_nodes_largest_epsilon_is_refused_before_it_trains(tm
     with pytest.raises(PolicyRefusal, match=r"max_epsilon: this round would bring this node to"):
         party(tmp_path, stack, Policy(max_epsilon=price * 0.999)).begin(shown, session, 0, work, "wards")
     assert trained == []
-    own = party(tmp_path, stack, Policy(max_epsilon=price * 1.001))
+    own = party(tmp_path, stack, Policy(max_epsilon=price))
     own.begin(shown, session, 0, work, "wards")
     with pytest.raises(PolicyRefusal, match="it accepts"):  # a second one is dearer
         own.begin(shown, session, 0, work, "wards")
@@ -201,6 +204,31 @@ def test_a_round_beyond_the_nodes_largest_epsilon_is_refused_before_it_trains(tm
         party(tmp_path / "none", masks, Policy(max_epsilon=8.0)).begin(
             opened(masks), new_session(masks.secure_sum, opened(masks)), 0, work, "wards"
         )
+
+
+def test_reused_keys_are_those_of_the_series_and_a_missing_set_up_is_found_before_training(
+    tmp_path: Path,
+) -> None:
+    stack, trained = Stack([SecAggPlus(setup="reuse")], Numbers(range=1.0)), list[str]()
+    protocol, engine = stack.secure_sum, MemoryEngine(stack.secure_sum, adds(0.5))
+    assert play([opened(stack)], engine, stack, Account()).error is None
+    shown = opened(stack)
+    session = new_session(protocol, shown, number=3, memory=engine.memory())
+    assert session != new_session(protocol, shown, number=3)
+
+    def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        trained.append(own.client)
+        return adds(0.25)(broadcast, own)
+
+    own = replace(party(tmp_path, stack), store=engine.stores["a"])
+    start = own.begin(shown, session, 0, work, "wards")
+    assert start(recall(own.store, protocol)).state is not None
+    with pytest.raises(SetupMissing):
+        start(None)
+    for missing, series in ((party(tmp_path, stack), ""), (own, "another")):
+        with pytest.raises(SetupMissing, match="took no part in the set-up"):
+            missing.begin(shown, session, 0, work, "wards", series)
+    assert trained == ["a"]
 
 
 def test_what_is_charged_or_told_while_a_client_trains_counts_too(tmp_path: Path) -> None:

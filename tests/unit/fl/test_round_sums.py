@@ -30,7 +30,7 @@ from fl.round.result import RoundResult, Trip, require_total
 from fl.round.statement import SUM_NOTE, statement_of
 from protocols import PlainSum
 from protocols.errors import Aborted, Misuse, NoResult
-from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
+from protocols.layers import Block, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.session import Session
 from protocols.stack import Numbers, Stack
 from protocols.statement import PrivacyEvent, Protection
@@ -216,6 +216,64 @@ def test_a_round_that_is_abandoned_says_nothing_of_its_sums_and_a_secret_choice_
     too_few = play([shown], engine, stack, purse, least=4)
     assert "min_survivors is 4" in str(too_few.result.abandoned)
     assert purse.charged == [[(3.0, "")]]
+
+
+class Two(PrivacyLayer):
+    """Toy: its noise takes two."""
+
+    name = "two"
+    secret_sampling = True
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        return replace(given, min_survivors=2)
+
+
+def test_a_round_of_nobody_is_none_where_a_layer_demands_somebody() -> None:
+    stack, run = Stack([Two(), PlainSum()], Numbers(range=1.0)), replace(RUN, sampling="poisson", rate=0.5)
+    stack.plan(run)
+    engine = MemoryEngine(stack.secure_sum, weighing({}))
+    played = play([part(stack, (), run=run)], engine, stack, Account())
+    assert (played.result.abandoned is None, played.totals) == (False, ())
+
+
+def test_sums_of_one_round_may_report_other_metrics_and_an_engine_may_time_nothing() -> None:
+    stack = Stack([PlainSum()], Numbers(range=1.0))
+    stack.plan(RUN)
+    parts = [part(stack, NAMES[:3], metrics=("loss",)), part(stack, NAMES[3:], metrics=("accuracy",))]
+    engine = Untimed(stack.secure_sum, weighing(dict.fromkeys(NAMES, 1)))
+    result = play(parts, engine, stack, Account()).result
+    assert result.train_metrics == pytest.approx({"loss": 1.0, "accuracy": 1.0}, abs=1e-2)
+    assert result.seconds == {SERVER: 0.0}
+
+
+class Untimed(MemoryEngine):
+    """Toy: measures nothing, and its clock stands still."""
+
+    def sum(self, part: Broadcast, session: Session, charge: Charge) -> Summed:
+        total = super().sum(part, session, charge)
+        self.costs, self.clock = SumCosts(), lambda: 7.0
+        return total
+
+
+def test_a_mean_holds_counters_and_blocks_with_their_own_weights() -> None:
+    stack, run = (
+        Stack([PlainSum()], Numbers(range=1.0)),
+        RunFacts(1, 3, 3, dimension=2, blocks=(Block("control", 2, weighted=False, range=1.0),)),
+    )
+    stack.plan(run)
+    tree = {"w": np.zeros(2, np.float32), "n": np.array([5])}
+    shown = open_round(stack, run, 1, NAMES[:3], reference_of(tree, integers="sum"))
+
+    def work(broadcast: Broadcast, own: RoundFacts) -> Contribution:
+        flat = broadcast.reference.flat
+        return contribution_of(
+            broadcast, replace(flat, counters=flat.counters + 2), 4, blocks={"control": np.array([0.5, 0.0])}
+        )
+
+    (mean,) = play([shown], MemoryEngine(stack.secure_sum, work), stack, Account()).means
+    assert mean.counters is not None
+    assert (mean.weight, mean.counters.tolist(), mean.block_weights) == (12.0, [6], {"control": 3.0})
+    assert mean.blocks["control"] == pytest.approx([0.5, 0.0], abs=1e-3)
 
 
 def test_one_client_alone_is_a_round_unless_more_is_asked_for() -> None:
