@@ -372,6 +372,12 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"_distribution\(None, event\.n",
         "Pure alone is told from the others there",
     ),
+    (
+        r"dp\.accountants\.pld\._composed",
+        r"_distribution\(Pure, event\.epsilon, (None|2\.0|1\.0, None)",
+        "a pure mechanism is priced without a rate and without a relation",
+    ),
+    (r"dp\.accountants\.pld\._composed", r"count == 1 and False", "composed once it is itself"),
     (r"dp\.accountants\.pld\.interval", r">= _DEAREST", "a limit of size: no price is exactly that"),
     (
         r"dp\.accountants\.pld\.interval",

@@ -239,6 +239,9 @@ class TestPLD(AccountantSuite):
             ):
                 self.make().add(event)
 
+    def test_two_of_a_kind_are_composed_twice(self) -> None:
+        assert self.make().add(PURE, 2).epsilon(1e-9) == pytest.approx(0.2, rel=2e-3)
+
     def test_replace_with_poisson_sampling_has_a_price(self) -> None:
         event = PoissonGaussian(noise_multiplier=2.0, sample_rate=0.05, **REPLACE)
         assert epsilon([repeat(event, 100)], 1e-5) > epsilon(

@@ -74,7 +74,7 @@ class Counting(PrivacyLayer):
 
 @pytest.mark.parametrize("spoken", [False, True])
 def test_a_round_is_kept_with_its_entry_and_what_was_said_of_it(spoken: bool, tmp_path: Path) -> None:
-    stack, account = Stack([Counting(), SecAgg()], Numbers(range=1.0)), Account()
+    stack, account = Stack([Counting(), SecAgg()], Numbers(range=1.0)), Account(run="own run")
     account.charge([PrivacyEvent("Gaussian", {"noise_multiplier": 2.0}, "client", "zero-out")], 1)
     files = RunFiles(tmp_path, None, "model.bin", lambda kept: b"model")
     keeper = Keeper(files, stack, account, 5, "FedAvg")
