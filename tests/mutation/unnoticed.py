@@ -158,7 +158,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"session\.Session", r"modulus >= 1 << 62", "2^62 is a power of two"),
     (r"simulate\._least_bound", r"default=1", "vectors without coordinates are refused a line later"),
     (
-        r"checked_input|updates\._rule|ring\.Ring\.embed",
+        r"checked_input|updates\._rule|ring\.Ring\.embed|reference\.like",
         r"'XXiuXX'",
         "the letters are found in the longer text too",
     ),
@@ -342,6 +342,8 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "NumPy takes any negative length, or none, as the rest",
     ),
     (r"fl\.round\.reference\.tree_digest", r"newbyteorder\('<'\)\)\)$", "copying or not changes speed only"),
+    (r"fl\.round\.remarks\._sentences", r"default=None\)", "None is as little as zero there"),
+    (r"fl\.round\.result\.require_total", r"'XXXX'\.join", "one at most is joined"),
     (r"fl\.round\.remarks\.Speaker", r"warn\(said(, stacklevel=5)?\)", "which line a warning names"),
     (
         r"fl\.round\.remarks\._sentences",

@@ -21,7 +21,7 @@ from fl.round.party_ledger import LEDGER, SENT_AGAIN, PartyLedger, party_events
 from protocols import PlainSum
 from protocols.errors import PolicyRefusal, ProtocolViolation, RollbackDetected, SetupMissing, SpentUpdate
 from protocols.kernel import spending
-from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts
+from protocols.layers import Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal
 from protocols.policy import Policy
 from protocols.runtime import recall
 from protocols.session import Session
@@ -120,6 +120,21 @@ def test_what_a_client_is_told_of_a_round(tmp_path: Path) -> None:
     assert (shown.alike, shown.own("b").store) == (3, None)
     assert shown.digest == shown.plan.digest(shown.terms.digest())
     assert shown.terms.configuration == hashlib.sha256(b"").digest()
+
+
+class Wraps(PrivacyLayer):
+    """Toy: sums modulo a number of its own."""
+
+    name = "wraps"
+
+    def transform(self, given: Signal, facts: RoundFacts) -> Signal:
+        return replace(given, modulus=1 << 40)
+
+
+def test_a_session_has_the_modulus_that_the_layers_ask_for() -> None:
+    stack = Stack([Wraps(), SecAgg()], Numbers(range=1.0))
+    shown = opened(stack)
+    assert int(new_session(stack.secure_sum, shown).modulus) == shown.plan.modulus == 1 << 40
 
 
 # -- what it pays --
