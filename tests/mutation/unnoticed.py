@@ -351,6 +351,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "a kind is a name that is compared with itself",
     ),
     # what noise costs
+    (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),
     (r"dp\.accountants\.base\.Accountant\.add", r"row=2\)", "one row stands for all of a plan: any does"),
     (
