@@ -5,7 +5,7 @@ batch too, where no check of one batch finds it. What a pass writes is refused b
 the same (a cache that follows from constants). One walk compares it all, each object once: values by their bits,
 containers entry by entry, other objects by being the same ones; and the attributes of any of them, what functions have
 as attributes and defaults, and the objects behind methods, partials and hooks. What `MACHINERY` makes, closures, slots,
-class attributes and module-level variables are out of reach.
+class attributes, module-level variables, generators, optimizers and objects of C code are out of reach.
 """
 
 import copy

@@ -135,12 +135,14 @@ def open_round(
     exact += count.coordinates(counts)
     if reference.schema.counters:
         exact.append(Coordinate(COUNTERS, reference.schema.counters, COUNTER_BOUND))
+    if stack.noisy and not run.dimension:  # of counts alone: a layer has no vector to plan its noise for
+        count.require((), counts, next(layer.name for layer in stack.layers if layer.adds_noise))
     try:
         plan = stack.round(facts, None if manifest else reference.flat.vector, exact, least)
     except Misuse as error:
         raise impossible(error, len(clients), run) from None
     _require_counters(plan, reference)
-    count.require(plan, counts, _noisy(plan))
+    count.require({c.name for c in plan.summed.coordinates}, counts, _noisy(plan))
     header = RunHeader.of(run)
     parts = PublicValues.of(facts.public), tuple(counts), stack.options, plan.planned(header.facts())
     terms = RoundTerms(origin, header, number, name, *parts, manifest, root, hashlib.sha256(config).digest())

@@ -3,7 +3,7 @@
 What does not belong here: real values that noise may cover; those are blocks (`protocols.layers.Block`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,6 @@ from numpy.typing import NDArray
 from protocols.codec import Record
 from protocols.errors import Misuse, StackError
 from protocols.layers import Coordinate
-from protocols.roundplan import RoundPlan
 
 PREFIX = "count/"
 
@@ -33,9 +32,10 @@ def coordinates(counts: Sequence[Count]) -> tuple[Coordinate, ...]:
     return tuple(Coordinate(PREFIX + count.name, 1, count.bound) for count in counts)
 
 
-def require(plan: RoundPlan, counts: Sequence[Count], noisy: str) -> None:
-    """Raises StackError for a count that `noisy`, a layer, does not let through and that is not public."""
-    sums = {c.name for c in plan.summed.coordinates}
+def require(sums: Collection[str], counts: Sequence[Count], noisy: str) -> None:
+    """Raises StackError for a count that `noisy`, a layer, does not let through and that is not public. sums: what is
+    summed exactly.
+    """
     for count in counts:
         if PREFIX + count.name not in sums and count.public is None:
             raise StackError(

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
-from dp import ClientDP, DistributedDP, SampleDP
+from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from fl import IFCA, FedAvg, Federation, FewBits, LowRank, RandomK
 from fl.copies import Copies, losses_of
 from fl.registry import STRATEGIES
@@ -334,8 +334,10 @@ def test_what_noise_does_not_cover_is_refused() -> None:
         StackError, match="ifca without a layer that noises updates: nothing keeps a cluster of one"
     ):
         federation(IFCA(3, least=0), MEMBERS, [SecAgg()])
-    with pytest.raises(StackError, match=r"'cluster-1' .* client-dp"):
-        federation(IFCA(3), MEMBERS, [ClientDP(noise_multiplier=1.0)]).fit(2)
+    given: dict[str, Any] = {"epsilon": 8, "delta": 1e-5, "clip": 1.0}
+    for layer in (ClientDP(noise_multiplier=1.0), DistributedDP(**given), LocalDP(**given)):
+        with pytest.raises(StackError, match=f"the count 'cluster-1' .* {layer.name}"):
+            federation(IFCA(3), MEMBERS, [layer, SecAgg()]).fit(2)
     with pytest.raises(StackError, match="a client's choice of a cluster follows its examples"):
         federation(IFCA(3, least=0), MEMBERS, [SampleDP(noise_multiplier=1.0)])
 
