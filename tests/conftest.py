@@ -8,15 +8,18 @@ leaves its last results. A session over a part of the tests replaces that part a
 of which commit it was had.
 """
 
+import gc
 import json
 import os
 import platform
 import subprocess
 import tempfile
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+import pytest
 from hypothesis import HealthCheck, settings
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +50,16 @@ if BESIDE.is_dir():
     os.environ.setdefault("SECAGG_DATA", str(BESIDE))
 if "TMPDIR" not in os.environ and _has_room():
     tempfile.tempdir = str(MEMORY)  # of the tests alone: what they start (pip, Ray) may need more room
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Iterator[None]:
+    """Look for no garbage while modules are imported by the thousand: looking takes every worker seconds."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.enable()
 
 
 def pytest_collection_modifyitems(items: list[Any]) -> None:
