@@ -345,10 +345,9 @@ class Federation:
 
     def _play(self, parts: Sequence[Broadcast]) -> RoundResult:
         least = self.setup.options.min_survivors
-        names = [part.name for part in parts]
 
         def take(means: tuple[Mean, ...]) -> None:
-            self.coordinator.move(dict(zip(names, means, strict=True)))
+            self.coordinator.move({part.name: mean for part, mean in zip(parts, means, strict=True)})
 
         played = play(parts, self.engine, self.setup.stack, self.account, least, take)
         if not self.coordinator.hidden:  # what it says follows how many took part
@@ -397,6 +396,5 @@ class Federation:
             sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
             protection = setup.stack.secure_sum.protection(sample)
         run, notes = self.coordinator.run, (*self.engine.notes, *setup.notes(self.coordinator.planned(1)))
-        if self.coordinator.hidden:
-            notes = told(notes)
-        return statement_of(setup.stack, protection, self.account, notes, history, run)
+        said = told(notes) if self.coordinator.hidden else notes
+        return statement_of(setup.stack, protection, self.account, said, history, run)
