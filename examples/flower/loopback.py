@@ -26,7 +26,7 @@ from protocols.errors import Misuse, SecAggError
 
 HOST = "127.0.0.1"
 CONNECTION = "loopback"
-START_SECONDS = 60.0
+START_SECONDS = 180.0
 _JOINED = "SuperNode ID: "
 """What a SuperNode logs once its SuperLink took it."""
 _PRCTL = ctypes.CDLL(None).prctl
@@ -201,7 +201,7 @@ class Loopback:
         for process in self.nodes.values():
             process.start()
 
-    def restart(self, name: str, seconds: float = 4 * START_SECONDS) -> None:
+    def restart(self, name: str, seconds: float = 2 * START_SECONDS) -> None:
         """Start a SuperNode that was killed, again and again until its SuperLink takes it: for a minute that holds the
         old session, and turns the new one away. Raises DeploymentError after `seconds`.
         """

@@ -97,7 +97,7 @@ def estimate(
     clip: float = 1.0,
     canaries: int = 100,
 ) -> CanaryRun:
-    """CanaryRun a run and time one example's gradient. Arguments as for `per_example`.
+    """Plan a run and time one example's gradient. Arguments as for `per_example`.
 
     canaries: at least 10. The run is accounted at an epsilon of about 1.2, which a loop without clip or noise refutes;
     a sound loop is refuted with probability `ALARM`. Raises Misuse for fewer canaries.
