@@ -60,8 +60,8 @@ def likely_sizes(size: int, rate: float) -> range:
     """The sizes of a Poisson sample between which nearly all of the binomial distribution lies: 1e-40 is left on
     either side at most.
     """
-    law = _binomial(size, rate)
-    return range(max(0, int(law.ppf(TAIL))), min(size, int(law.isf(TAIL))) + 1)
+    law, absent = _binomial(size, rate), _binomial(size, 1 - rate)  # isf takes 1 - 1e-40 for 1
+    return range(int(law.ppf(TAIL)), size - int(absent.ppf(TAIL)) + 1)
 
 
 def chance_of(size: int, rate: float, failing: Mapping[int, float]) -> float:

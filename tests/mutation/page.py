@@ -163,11 +163,11 @@ def listing(unnoticed: list[Survivor]) -> list[str]:
 
 
 def write(folder: Path, rooms: list[str]) -> int:
-    """Keep the outcomes of `rooms` and write the page; 1 if a survivor is not explained or a mutant was not met."""
-    figures = json.loads(FIGURES.read_text())
-    for old in [name for name in figures if any(f"{name}/".startswith(f"{r}/") for r in rooms)]:
-        del figures[old]
-    figures |= seen_in(folder, rooms)
+    """Keep the outcomes of `rooms`, not of folders that are gone, and write the page; 1 if a survivor is not explained
+    or a mutant was not met.
+    """
+    known, there = json.loads(FIGURES.read_text()) | seen_in(folder, rooms), rooms_of_code()
+    figures = {name: at for name, at in sorted(known.items()) if name in there}
     FIGURES.write_text(json.dumps(figures, indent=1, sort_keys=True) + "\n")
     unnoticed = [(*each,) for at in figures.values() for each in at["unnoticed"]]
     seen, left = total(figures), sum(not why for _, _, why in unnoticed)
@@ -177,7 +177,7 @@ def write(folder: Path, rooms: list[str]) -> int:
         "noticed": noticed,
         "met": noticed + seen["survived"],
         "unexplained": left,
-        "never": ", ".join(sorted(rooms_of_code() - figures.keys())) or "none",
+        "never": ", ".join(sorted(there - figures.keys())) or "none",
     }
     page = [INTRODUCTION.format(**numbers), *table(figures), "", "## Why some need not be noticed", ""]
     PAGE.write_text("\n".join(page + reasons(unnoticed)).rstrip() + "\n")

@@ -18,10 +18,17 @@ from dp.mechanisms import (
     skellam,
 )
 from dp.mechanisms.draw_gaussian import target as gaussian_target
+from dp.mechanisms.draw_poisson import _log_factorial
 from dp.mechanisms.draw_poisson import target as poisson_target
-from dp.mechanisms.envelope import Envelope, build
+from dp.mechanisms.envelope import Envelope, Target, _alias_table, build
 from dp.mechanisms.grid import grid_noise, noise_step, rounded_bound, to_grid
-from dp.mechanisms.sampling import fixed_sample, poisson_sample
+from dp.mechanisms.sampling import (
+    chance_of,
+    chance_of_fewer,
+    fixed_sample,
+    likely_sizes,
+    poisson_sample,
+)
 from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
 
@@ -219,3 +226,218 @@ def test_fixed_sample_is_uniform_over_subsets() -> None:
     assert fixed_sample(RANDOM, 4, 4).tolist() == [0, 1, 2, 3]
     with pytest.raises(Misuse):
         fixed_sample(RANDOM, 4, 5)
+
+
+# -- known answers --
+
+
+def words(*values: int) -> bytes:
+    return b"".join(value.to_bytes(8, "little") for value in values)
+
+
+def flat(reach: int) -> Target:
+    return Target(0, -reach, reach, 0.0, lambda x: np.zeros(len(x)), lambda _: Decimal(0))
+
+
+@pytest.mark.parametrize("target", [gaussian_target(s) for s in SIGMAS] + [poisson_target(m) for m in MEANS])
+def test_blocks_cover_the_table_without_gaps_and_waste_little(target: Target) -> None:
+    envelope = build(target)
+    size, blocks = 1 << envelope.shift, np.count_nonzero(envelope.weight)
+    assert np.all(np.diff(envelope.start[:blocks]) == size)
+    assert target.mode in envelope.start
+    assert 0 <= target.low - envelope.start[0] < size
+    assert 0 <= envelope.start[blocks - 1] + size - 1 - target.high < size
+    assert not envelope.start[blocks:].any()
+    assert not envelope.surely[blocks:].any()
+    assert envelope.shift == 0 or blocks > 2048 // 3  # as fine as the table allows
+    assert 0 < column_share(envelope)[-1] < (2048 << 53) * 2.0**-29  # proposals that fall beside every block
+    if envelope.shift == 0:
+        keep = np.exp(target.log_weight(envelope.start[:blocks]) + envelope.log_ratio[:blocks])
+        assert np.all(
+            envelope.surely[:blocks] * 2.0**-64 > keep * (1 - 2.0**-26 - 5 * target.error) - 2.0**-60
+        )
+
+
+def test_the_widest_table() -> None:
+    assert build(flat(2044 * 2**39 - 1)).shift == 40
+    with pytest.raises(Misuse, match="too large to sample"):
+        build(flat(2045 * 2**39))
+
+
+def test_an_alias_table_takes_weights_up_to_all_it_has() -> None:
+    full = 1 << 53
+    threshold, alias = _alias_table([full + full // 4, full // 2, full + full // 4, 0])
+    share = [0] * 4
+    for column in range(4):
+        share[column] += int(threshold[column])
+        share[alias[column]] += full - int(threshold[column])
+    assert share == [full + full // 4, full // 2, full + full // 4, full]
+    assert _alias_table([2 * full, 0])[0].tolist() == [full, 0]  # nothing is left for rejections
+    for wrong in ([2 * full + 1, 0], [0, 1]):
+        with pytest.raises(AssertionError):
+            _alias_table(wrong)
+
+
+def test_a_draw_follows_its_two_words() -> None:
+    """11 bits name a column, 53 choose between it and its alias; the second word says where in the block."""
+    envelope = build(gaussian_target(1e3))
+    column = int(np.flatnonzero((envelope.threshold < 1 << 53) & (envelope.weight > 0))[0])
+    other, cut = int(envelope.alias[column]), int(envelope.threshold[column])
+    for fraction, block in ((cut - 1, column), (cut, other)):
+        drawn = envelope._some(Script(words((column << 53) | fraction, 5)), 1)
+        assert drawn.tolist() == [envelope.start[block] + 5]
+    assert envelope._some(Script(words(2047 << 53, 0)), 1).size == 0  # beside every block
+
+
+@pytest.mark.parametrize(("sigma", "x", "near"), [(1.0, 1, 0.01), (2.0**40, 2**41, 0.3)])
+def test_floats_decide_where_they_can_and_only_there(sigma: float, x: int, near: float) -> None:
+    envelope = build(gaussian_target(sigma))
+    blocks = np.count_nonzero(envelope.weight)
+    block = int(np.searchsorted(envelope.start[:blocks], x, side="right")) - 1
+    unit = 2.0 ** -(64 - envelope.shift)
+    probability = math.exp(-0.5 * (x / sigma) ** 2 + envelope.log_ratio[block])
+    margin = 2.0**-36 + 2 * unit + 2.0**-40
+    for distance in (-1 - near, near - 1, 1 - near, 1 + near):
+        rest = round((probability + distance * margin) / unit)
+        source = Script(bytes(16))
+        kept = envelope._keep(source, np.array([x]), np.array([block]), np.array([rest], dtype=np.uint64))
+        assert kept.tolist() == [distance < 0]
+        assert len(source.chunks) == (abs(distance) > 1)
+
+
+def test_the_gaussian_is_cut_beyond_twelve_and_a_half_deviations() -> None:
+    target = gaussian_target(2.0)
+    assert (target.mode, target.low, target.high, target.error) == (0, -26, 26, 2.0**-36)
+    assert target.exact(-3) == Decimal(-9) / 8
+
+
+@pytest.mark.parametrize("mean", [0.3, 17.5, 1023.9, 1025.0, 1e6])
+def test_the_poisson_is_cut_where_it_is_worth_nothing_and_little_later(mean: float) -> None:
+    from scipy.stats import poisson as law
+
+    target, nothing = poisson_target(mean), -105 * math.log(2)
+    assert target.mode == math.floor(mean)
+    assert law.logsf(target.high, mean) < nothing
+    # Bernstein's bound on the upper tail is a loose one for a small mean
+    assert mean < 1000 or law.logsf(mean + 0.94 * (target.high - mean), mean) > nothing
+    if target.low:
+        assert (
+            law.logcdf(target.low - 1, mean)
+            < nothing
+            < law.logcdf(target.low + 0.15 * (mean - target.low), mean)
+        )
+
+
+@pytest.mark.parametrize("mean", [17.5, 1023.9, 1025.0, 1e6])
+def test_exact_weights_of_neighbours_have_the_ratio_of_the_law(mean: float) -> None:
+    target = poisson_target(mean)
+    with localcontext() as context:
+        context.prec = 80
+        assert target.exact(target.mode) == 0
+        for x in (target.mode - 10, target.mode, target.mode + 100):
+            ratio = (Decimal(mean) / (x + 1)).ln()
+            assert abs(target.exact(x + 1) - target.exact(x) - ratio) < Decimal("1e-60")
+
+
+def test_nothing_below_zero_or_beyond_the_factorials_is_drawn() -> None:
+    target = poisson_target(0.3)
+    weights = target.log_weight(np.array([-1, 0, 1, target.high + 1, target.high + 2]))
+    assert np.isfinite(weights).tolist() == [False, True, True, True, False]
+    assert weights[1:3].tolist() == [0.0, math.log(0.3)]
+
+
+def test_the_series_of_log_factorials() -> None:
+    with localcontext() as context:
+        context.prec = 80
+        for x in (600, 1000):
+            assert abs(_log_factorial(x) - Decimal(math.factorial(x)).ln()) < Decimal("1e-65")
+
+
+def test_the_limits_of_the_samplers() -> None:
+    for draw, low, high in (
+        (discrete_gaussian, 2.0**-6, 2.0**40),
+        (poisson, 2.0**-20, 2.0**48),
+        (skellam, 2.0**-19, 2.0**49),
+    ):
+        for spread in (low, high):
+            assert draw(RANDOM, spread, 3).shape == (3,)
+        for spread in (math.nextafter(low, 0), math.nextafter(high, math.inf)):
+            with pytest.raises(Misuse):
+                draw(RANDOM, spread, 1)
+
+
+def test_the_grid_to_the_last_step() -> None:
+    assert to_grid(np.array([[0.7, -0.8], [2.0, 0.0]]), 0.5).tolist() == [[1, -2], [4, 0]]
+    last = math.nextafter(2.0**62, 0)
+    assert to_grid(np.array([last, -last]), 1.0).tolist() == [int(last), -int(last)]
+    for value, step in ((2.0**62, 1.0), (-(2.0**62), 1.0), (1.0, 0.0), (1.0, -1.0), (1.0, math.inf)):
+        with pytest.raises(Misuse):
+            to_grid(np.array([value]), step)
+    assert rounded_bound(3.0, 16, 0.5) == 8 * (1 + 2.0**-30)
+    assert rounded_bound(0.0, 0, 0.5) == 0
+    for wrong in ((-1.0, 4, 1.0), (1.0, -1, 1.0), (1.0, 4, 0.0), (math.nan, 4, 1.0)):
+        with pytest.raises(Misuse):
+            rounded_bound(*wrong)
+    assert (noise_step(1.0), noise_step(8.0, 3), noise_step(0.9, 0)) == (2.0**-20, 1.0, 0.5)
+    assert not grid_noise(RANDOM, 2.0**-6, 1.0, 5).any()
+    assert grid_noise(RANDOM, 1.0, 2.0**-20, 5).any()
+
+
+def test_the_analytic_gaussian_at_known_places() -> None:
+    # at epsilon 0 the total variation distance of two normal laws one unit apart
+    for sigma in (0.5, 3.0):
+        known = math.erf(1 / (2 * math.sqrt(2) * sigma))
+        assert analytic_gaussian_delta(sigma, 0.0) == pytest.approx(known, rel=1e-12)
+    for sigma, epsilon in ((math.inf, 1.0), (1.0, math.inf), (-1.0, 0.0)):
+        with pytest.raises(Misuse):
+            analytic_gaussian_delta(sigma, epsilon)
+    for epsilon, delta in ((math.inf, 0.1), (-1.0, 0.1)):
+        with pytest.raises(Misuse):
+            analytic_gaussian_sigma(epsilon, delta)
+    for epsilon in (0.01, 0.5, 30.0):
+        least = analytic_gaussian_sigma(epsilon, 1e-5)
+        assert analytic_gaussian_delta(least * (1 - 3e-9), epsilon) > 1e-5
+
+
+def test_a_sample_by_known_coins() -> None:
+    quarter = 1 << 62
+    assert poisson_sample(Script(words(quarter - 1, quarter, 0, 2**64 - 1)), 4, 0.25).tolist() == [0, 2]
+    first, second = (5, 1, 1, 9), (0, 7, 3, 0)
+    for count, known in ((0, []), (1, [2]), (2, [1, 2]), (3, [0, 1, 2])):
+        assert fixed_sample(Script(words(*first, *second)), 4, count).tolist() == known
+    with pytest.raises(Misuse):
+        fixed_sample(RANDOM, 4, -1)
+    assert poisson_sample(RANDOM, 0, 0.5).size == fixed_sample(RANDOM, 0, 0).size == 0
+
+
+def test_chances_of_a_sample_by_counting() -> None:
+    """Four coins of 1/4: 81, 108, 54, 12 and 1 of 256."""
+    up = 1 + 1e-9
+    assert chance_of_fewer(4, 0.25, 2) == pytest.approx(189 / 256 * up, rel=1e-13)
+    assert chance_of_fewer(4, 0.25, 1) == pytest.approx(81 / 256 * up, rel=1e-13)
+    assert chance_of_fewer(4, 0.25, 0) == 0
+    assert chance_of_fewer(4, 0.25, 5) == 1
+    assert likely_sizes(4, 0.25) == range(5)
+    assert likely_sizes(5, 1.0) == range(5, 6)
+    failing = {0: 1.0, 1: 0.5, 2: 0.25, 3: 0.0, 4: 1.0}
+    assert chance_of(4, 0.25, failing) == pytest.approx((81 + 54 + 13.5 + 1) / 256 * up, rel=1e-13)
+    assert chance_of(4, 0.25, {3: 0.0}) == pytest.approx(2e-40, rel=1e-6)  # never nothing
+    assert chance_of(4, 0.25, dict.fromkeys(range(5), 1.0)) == 1
+    for size, rate in ((-1, 0.5), (3, 1.5), (3, -0.1), (3, math.nan)):
+        with pytest.raises(Misuse):
+            chance_of_fewer(size, rate, 1)
+
+
+def test_the_sizes_beside_the_likely_ones_are_as_good_as_impossible() -> None:
+    from scipy.stats import binom
+
+    likely, law = likely_sizes(10_000, 0.1), binom(10_000, 0.1)
+    assert law.cdf(likely[0] - 1) <= 1e-40 < law.cdf(likely[0])
+
+
+def test_nor_is_a_larger_sample_looked_at() -> None:
+    from scipy.stats import binom
+
+    largest, absent = likely_sizes(10_000, 0.1)[-1], binom(10_000, 0.9)  # its lower tail is the exact one
+    assert absent.cdf(10_000 - largest - 1) <= 1e-40 < absent.cdf(10_000 - largest)
+    assert likely_sizes(5, 0.0) == range(1)
