@@ -39,7 +39,7 @@ from protocols.policy import Policy
 from protocols.session import Session
 from protocols.simulate import Outcome
 from protocols.stack import Numbers, Stack
-from protocols.statement import Protection, Statement
+from protocols.statement import Protection, Statement, weakest
 from protocols.store import MemoryStore
 from protocols.summation import SecureSum
 from protocols.updates import Flat, schema_of
@@ -216,7 +216,8 @@ class SecureAverage:
             trees.append(moved(broadcast.reference, means[0].vector, means[0].counters))
 
         played = play([broadcast], engine, self.stack, self.account, take=take)
-        self._protection = played.protection or self._protection
+        if played.protection is not None:
+            self._protection = weakest(played.protection, self._protection)
         if played.error is not None:
             raise played.error
         self.outcome, self.survivors = engine.outcome, played.result.survivors

@@ -9,6 +9,7 @@ read or refused by name.
 import hashlib
 import json
 import re
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Self
 
@@ -18,6 +19,7 @@ from protocols.guarantee import Guarantee, only_epsilon
 VERSION = 2
 SEVERAL = ("clients", "other clients", "decryptors")
 """Who learn something together, as statements name them."""
+ELSEWHERE = "; in other sessions "
 SIMULATED = "simulated parties"
 PLAYED_HERE = f"{SIMULATED}: one process played clients, server and holders, so nothing was hidden from it"
 
@@ -44,21 +46,35 @@ class Protection:
 
 def weakest(one: Protection, *others: Protection | None) -> Protection:
     """Return what holds in all of one run's sessions: of what they protect, what promises the fewest survivors in a
-    total, then that of the fewest clients, against the fewest corrupt ones, with every kind of limit.
+    total, then that of the fewest clients, against the fewest corrupt ones, with every kind of mechanism, of what is
+    learned, of assumption and of limit.
     """
     told = [one, *(other for other in others if other is not None)]
-    least = min(told, key=lambda p: [p.parameters.get(name, 0) for name in ("least_survivors", "clients")])
-    stood = min((least, *told), key=lambda p: p.parameters.get("corrupt", 0))
-    corrupt = {key: value for key, value in stood.parameters.items() if key == "corrupt"}
-    known = set(map(_kind, least.limits))
-    more = {_kind(limit): limit for each in told for limit in each.limits}
-    limits = (*least.limits, *(limit for kind, limit in more.items() if kind not in known))
-    return replace(least, collusion=stood.collusion, limits=limits, parameters=least.parameters | corrupt)
+    counts = ("least_survivors", "min_survivors", "clients")
+    told.sort(key=lambda p: [p.parameters.get(name, 0) for name in counts])
+    least, stood = told[0], min(told, key=lambda p: p.parameters.get("corrupt", 0))
+    return replace(
+        least,
+        mechanism=_every([p.mechanism for p in told]),
+        learns={
+            who: _every([p.learns[who] for p in told if who in p.learns]) for p in told for who in p.learns
+        },
+        assumptions=_kinds([p.assumptions for p in told]),
+        collusion=stood.collusion,
+        limits=_kinds([p.limits for p in told]),
+        parameters=least.parameters | {k: v for k, v in stood.parameters.items() if k == "corrupt"},
+    )
 
 
-def _kind(limit: str) -> str:
-    """A limit's words up to its first number."""
-    return re.split(r"\d", limit)[0]
+def _every(told: Sequence[str]) -> str:
+    return ELSEWHERE.join(_kinds([text.split(ELSEWHERE) for text in told]))
+
+
+def _kinds(told: Sequence[Sequence[str]]) -> tuple[str, ...]:
+    """The first session's texts, and one of each further kind: alike are those that are up to their first number."""
+    more = {re.split(r"\d", text)[0]: text for texts in reversed(told[1:]) for text in texts}
+    known = {re.split(r"\d", text)[0] for text in told[0]}
+    return (*told[0], *(text for kind, text in more.items() if kind not in known))
 
 
 def played_here(protection: Protection) -> Protection:

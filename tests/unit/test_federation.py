@@ -344,6 +344,14 @@ def test_secure_average_takes_noise_in_shares_of_whole_clients() -> None:
     assert torch.allclose(found["w"], torch.full((50,), 0.1), atol=0.05)
 
 
+def test_secure_averages_statement_promises_what_every_call_did() -> None:
+    average, least = SecureAverage([SecAgg()]), []
+    for clients in (8, 3, 8):
+        average({str(i): {"w": torch.ones(2)} for i in range(clients)}, reference={"w": torch.zeros(2)})
+        least.append(average.statement.protection.parameters["least_survivors"])
+    assert least == [5, 3, 3]
+
+
 def test_secure_average_refuses_layers_that_must_own_the_loop() -> None:
     with pytest.raises(StackError, match="Federation"):
         SecureAverage([Owner()])

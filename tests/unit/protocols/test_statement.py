@@ -11,7 +11,10 @@ import pytest
 
 from protocols.errors import Misuse
 from protocols.guarantee import Guarantee, price_from_json, price_shown
+from protocols.randomness import SystemRandom
 from protocols.statement import PrivacyEvent, Protection, Statement, played_here, weakest
+from protocols.summation import SecureSum
+from secagg import SecAgg, SecAggPlus
 
 PROTECTION = Protection(
     mechanism="masks",
@@ -63,6 +66,36 @@ def test_a_run_promises_what_all_of_its_sessions_do() -> None:
         assert found.limits == (*few.limits, "a dealer can end it")
     assert weakest(few, few) == few
     assert weakest(few, None) == few
+
+
+def test_what_sessions_on_other_graphs_rest_on_is_told_too() -> None:
+    """Of 12 clients all share masks, of 40 each with some: then who draws the graph is trusted."""
+    one, other = (session_of(SecAggPlus(), clients) for clients in (12, 40))
+    for found in (weakest(one, other), weakest(other, one), weakest(weakest(other, one), other, one)):
+        assert found.parameters["least_survivors"] == one.parameters["least_survivors"]
+        assert found.mechanism == f"{one.mechanism}; in other sessions {other.mechanism}"
+        assert set(found.assumptions) == {*one.assumptions, *other.assumptions}
+        assert found.learns == one.learns
+
+
+def test_a_vote_in_some_sessions_is_not_told_of_all() -> None:
+    """Reused keys of 9 clients have no vote and 5 in every total; 7 clients with fresh keys agree on 5."""
+    reused, fresh = session_of(SecAgg(setup="reuse"), 9), session_of(SecAgg(), 7)
+    numbers = [p.parameters["least_survivors"] for p in (reused, fresh)]
+    assert numbers == [5, 5]
+    for found in (weakest(reused, fresh), weakest(fresh, reused)):
+        assert "; in other sessions the sum over the survivors, who takes part" in found.learns["server"]
+
+
+def test_the_fewest_survivors_of_encrypted_sums_are_told() -> None:
+    """With numbers as a homomorphic sum names them."""
+    few, more = (replace(PROTECTION, parameters={"min_survivors": least}) for least in (3, 5))
+    assert weakest(few, more) == weakest(more, few) == few
+
+
+def session_of(protocol: SecureSum, clients: int) -> Protection:
+    roster = [str(i) for i in range(clients)]
+    return protocol.protection(protocol.session(roster, 1, 1, random=SystemRandom()))
 
 
 @pytest.mark.parametrize(
