@@ -215,7 +215,7 @@ class Loopback:
                 time.sleep(0.2)
             if time.monotonic() > deadline:
                 raise DeploymentError(f"{name} was turned away for {seconds:g} s:\n{node.tail()}")
-            time.sleep(2.0)
+            time.sleep(8.0)  # an attempt takes the processor seconds of a round's work on a node
 
     def wait_for_superlink(self) -> None:
         """Wait until the SuperLink accepts connections."""
