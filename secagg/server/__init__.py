@@ -3,12 +3,12 @@ opening. With reused keys summing follows advertising, and later rounds begin wi
 """
 
 from secagg.server.advertising import Advertising, start
-from secagg.server.opening import Opening
-from secagg.server.revealing import Revealing
-from secagg.server.sharing import Sharing
+from secagg.server.opening import ServerOpening
+from secagg.server.revealing import ServerRevealing
+from secagg.server.sharing import ServerSharing
 from secagg.server.summing import Summing
-from secagg.server.voting import Voting
+from secagg.server.voting import ServerVoting
 
-STATES = (Advertising, Revealing, Sharing, Summing, Voting, Opening)
+STATES = (Advertising, ServerRevealing, ServerSharing, Summing, ServerVoting, ServerOpening)
 
 __all__ = ["STATES", "start"]

@@ -13,8 +13,8 @@ from secagg.memory import FIRST_PATIENCE, recalled
 from secagg.messages import ADVERTISE, REVEAL, Advertisement, Commitments, indices
 from secagg.server.base import ServerState
 from secagg.server.enrolling import enrolled, resumed
-from secagg.server.revealing import Revealing
-from secagg.server.sharing import Sharing, ask_to_share
+from secagg.server.revealing import ServerRevealing
+from secagg.server.sharing import ServerSharing, ask_to_share
 from secagg.session_rules import rules_of
 
 
@@ -46,12 +46,12 @@ class Advertising(ServerState):
             self.enough_left(self.rules.seed)
             return enrolled(self.session, self.answers, self.patience)
         if not self.rules.committed:
-            return ask_to_share(Sharing(self.session, self.answers, b"", self.rules.seed, {}))
+            return ask_to_share(ServerSharing(self.session, self.answers, b"", self.rules.seed, {}))
         present = sorted(self.answers)
         commitments = b"".join(parse(self.rules, self.answers[i], "").commitment for i in present)
         body = Commitments(indices(present), commitments)
         asks = tuple(self.request(REVEAL, i, body) for i in present)
-        return Step(Revealing(self.session, self.answers, body, {}), asks)
+        return Step(ServerRevealing(self.session, self.answers, body, {}), asks)
 
 
 def start(session: Session, memory: bytes | None = None) -> Step:

@@ -25,7 +25,7 @@ from secagg.server.unmasking import unmask
 
 
 @dataclass(frozen=True, eq=False)
-class Opening(SumState):
+class ServerOpening(SumState):
     """answers: who has answered. shares: owner -> holder -> its shares of what opens, the threshold of them at most."""
 
     TAG: ClassVar[int | None] = 37
@@ -109,7 +109,7 @@ def ask_to_unmask(
     session: Session, facts: Facts, total: Words, arrived: dict[int, Input], certificate: Certificate | None
 ) -> Step:
     """Return the last state, and its requests to whoever holds shares."""
-    state = Opening(session, facts, total, arrived, {}, {}, [])
+    state = ServerOpening(session, facts, total, arrived, {}, {}, [])
     survivors, asks = Places(state.rules, facts.graph_seed, arrived), []
     signed = {j: said.signature for j, said in arrived.items()}
     for i in state.asked():
@@ -122,7 +122,7 @@ def _dispute(dealer: int, holder: int) -> str:
     return f"{client(dealer)} or {client(holder)} (a share from the one to the other did not open)"
 
 
-def _box(state: Opening, owner: int, holder: int) -> bytes:
+def _box(state: ServerOpening, owner: int, holder: int) -> bytes:
     """What an owner sealed for a holder."""
     pledge, boxes = state.facts.pledges[owner], state.arrived[owner].boxes
     size, row = len(boxes) // len(pledge.holders), pledge.row(holder)

@@ -15,11 +15,11 @@ from secagg.advertisement import parse
 from secagg.commitments import joint_seed, part_commitment
 from secagg.messages import REVEAL, Commitments, Reveal
 from secagg.server.base import ServerState
-from secagg.server.sharing import Sharing, ask_to_share
+from secagg.server.sharing import ServerSharing, ask_to_share
 
 
 @dataclass(frozen=True, eq=False)
-class Revealing(ServerState):
+class ServerRevealing(ServerState):
     """keys: advertisements by client. committed: what was committed to. answers: what was revealed."""
 
     TAG: ClassVar[int | None] = 33
@@ -49,4 +49,4 @@ class Revealing(ServerState):
             )
         parts = b"".join(self.answers[i] for i in sorted(self.answers))
         seed = joint_seed(self.session.context, self.committed, parts)
-        return ask_to_share(Sharing(self.session, self.keys, parts, seed, {}))
+        return ask_to_share(ServerSharing(self.session, self.keys, parts, seed, {}))

@@ -26,7 +26,7 @@ _BOX, _DIGESTS = 64 + OVERHEAD, 2 * DIGEST_BYTES
 
 
 @dataclass(frozen=True, eq=False)
-class Sharing(ServerState):
+class ServerSharing(ServerState):
     """keys: advertisements by client. parts: the graph seed's, as revealed. answers: dealings by dealer."""
 
     TAG: ClassVar[int | None] = 34
@@ -80,7 +80,7 @@ class Sharing(ServerState):
         return boxes, digests, holders, senders
 
 
-def ask_to_share(state: Sharing) -> Step:
+def ask_to_share(state: ServerSharing) -> Step:
     """Return the state with the neighbours' keys for every client."""
     rules, asks = state.rules, []
     voters = [j for j in rules.voters(state.graph_seed) if j in state.keys] if rules.keyed else []

@@ -18,7 +18,7 @@ from secagg.messages import CONFIRM, INPUT, Masked, Pledge, Survivors, masked_ve
 from secagg.packing import add_packed, in_order
 from secagg.server.base import Input, SumState
 from secagg.server.opening import ask_to_unmask
-from secagg.server.voting import Voting
+from secagg.server.voting import ServerVoting
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,6 +71,6 @@ class Summing(SumState):
             asked = ask_to_unmask(self.session, self.facts, total, self.answers, None)
             return replace(asked, memory=memory)
         bits = pack_bits(self.answers, self.session.clients)
-        state = Voting(self.session, self.facts, total, self.answers, bits, {})
+        state = ServerVoting(self.session, self.facts, total, self.answers, bits, {})
         asks = tuple(self.request(CONFIRM, i, Survivors(bits)) for i in state.asked())
         return Step(state, asks, memory=memory)

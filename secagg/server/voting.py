@@ -19,7 +19,7 @@ from secagg.server.opening import ask_to_unmask
 
 
 @dataclass(frozen=True, eq=False)
-class Voting(SumState):
+class ServerVoting(SumState):
     """bits: the survivors, as they were shown. answers: signatures by client."""
 
     TAG: ClassVar[int | None] = 36

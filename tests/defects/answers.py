@@ -45,13 +45,13 @@ def total_over(change: Any) -> Any:
             return Step(change(step.state))
         return step
 
-    return put("secagg.server.opening.Opening.close", close)
+    return put("secagg.server.opening.ServerOpening.close", close)
 
 
 def opening_close() -> Any:
-    from secagg.server.opening import Opening
+    from secagg.server.opening import ServerOpening
 
-    return Opening.close
+    return ServerOpening.close
 
 
 CLOSE = opening_close()
@@ -175,13 +175,13 @@ DEFECTS = (
     Defect(
         "a wrong share is used",
         "cheating-clients-are-named",
-        put("secagg.server.opening.Opening._keep", unchecked_share),
+        put("secagg.server.opening.ServerOpening._keep", unchecked_share),
         SecAgg,
     ),
     Defect(
         "with reused keys a holder is blamed for what its dealer pledged",
         "cheating-clients-are-named",
-        put("secagg.server.opening.Opening._faults", holder_alone),
+        put("secagg.server.opening.ServerOpening._faults", holder_alone),
         lambda: SecAgg(setup="reuse"),
     ),
     Defect(

@@ -18,7 +18,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "a name that is looked up: another one raises for every message",
     ),
     (
-        r"updates\._names|plan\.(Infeasible|_reason)|stack\.Stack\.__post_init__|revealing\.Revealing\.close",
+        r"updates\._names|plan\.(Infeasible|_reason)|stack\.Stack\.__post_init__|revealing\.ServerRevealing\.close",
         r"join\(|nothing|NOTHING|relax|RELAX|infeasible|^demand|^got =|^who =",
         "the words of an error; its type and cause are tested",
     ),
@@ -46,7 +46,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "the keys are looked at, the values are not",
     ),
     (
-        r"opening\.Opening\._keep",
+        r"opening\.ServerOpening\._keep",
         r"> (self\.rules\.)?threshold",
         "one share more gives the same secret",
     ),
@@ -63,7 +63,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         "the error is caught here; the complaint names the dealer",
     ),
     (
-        r"unmasking\.unmask|certified_keys|advertising\.Advertising\.close|revealing\.Revealing\.receive",
+        r"unmasking\.unmask|certified_keys|advertising\.Advertising\.close|revealing\.ServerRevealing\.receive",
         r"(parse|certified)\(.*(str\(None\)|'XXXX')",
         "these keys were parsed, with their owner's name, when they came",
     ),
@@ -100,7 +100,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"summation\.centred", r"/ 2\)", "a whole number either way"),
     (
-        r"updates\.(flatten|_reals)|packing\._(un)?pack_short|sharing\.Sharing\._mail",
+        r"updates\.(flatten|_reals)|packing\._(un)?pack_short|sharing\.ServerSharing\._mail",
         r"reshape\((None|-2)",
         "NumPy takes any negative length, or none, as the rest",
     ),
@@ -208,7 +208,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"65\)|len\(words\)|byteorder",
         "the three ways give the same bytes, tested against each other",
     ),
-    (r"sharing\.Sharing\._deliveries", r"np\.array\(dealers", "wider numbers find the same places"),
+    (r"sharing\.ServerSharing\._deliveries", r"np\.array\(dealers", "wider numbers find the same places"),
     (r"memory\.ratchet", r"bytes\(33\)", "HMAC fills a shorter key with zeros (RFC 2104, section 2)"),
     (
         r"protocol\._Masked\._insist",
