@@ -107,10 +107,12 @@ class NetworkEngine:
         """
         self.costs, run = SumCosts(), broadcast.plan.facts.run
         self.begun(run, session)
+        server = self.server
+        directory = server.connected()  # before anything is paid for: it raises where a job was aborted
         charge(broadcast.clients)
-        server, header = self.server, self.server.header(broadcast.terms, session.encode())
+        header = server.header(broadcast.terms, session.encode())
         driver = SumOverNetwork(
-            server, server.connected(), session, header, self._content(broadcast), self.timeout, self.awaited
+            server, directory, session, header, self._content(broadcast), self.timeout, self.awaited
         )
         try:
             total = self._total(driver, session)

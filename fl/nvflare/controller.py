@@ -118,7 +118,8 @@ class TaskParty(ServerParty):
         return arrays_of(layout.arrays, arrays)
 
     def connected(self) -> Directory:
-        """Return who is connected: the job's clients, by the names in their certificates."""
+        """Return who is connected: the job's clients, by the names in their certificates. Raises as `ask` does."""
+        self._require_going()
         present = [client.name for client in self.context.get_engine().get_clients()]
         if self.roster is None:
             return from_names({name: name for name in present}, self.names, self.helpers)
@@ -128,7 +129,8 @@ class TaskParty(ServerParty):
     def ask(
         self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
     ) -> Iterator[Reply]:
-        """As `ServerParty.ask`; it waits no longer. Raises SecAggError when the job is aborted meanwhile."""
+        """As `ServerParty.ask`; it waits no longer. Raises SecAggError once the job is aborted."""
+        self._require_going()
         arrived: Arrived = SimpleQueue()
         tasks = {node: self._send(str(node), sent, arrived, seconds) for node, sent in requests.items()}
         waiting, deadline = set(requests), time.monotonic() + seconds
@@ -153,9 +155,12 @@ class TaskParty(ServerParty):
             taken.append(arrived.get(timeout=LOOK_SECONDS))
             while True:
                 taken.append(arrived.get_nowait())
+        self._require_going()
+        return taken
+
+    def _require_going(self) -> None:
         if self.abort.triggered:
             raise SecAggError("the job was aborted")
-        return taken
 
     def _send(self, name: str, sent: Sent, arrived: Arrived, seconds: float) -> Task:
         """Send one client its own task, with data that nobody else is sent and nothing changes later."""

@@ -14,9 +14,10 @@ pytest.importorskip("nvflare", reason="the extra nvflare is not installed")
 
 from nvflare.apis.shareable import Shareable
 
-from dp import Ledger
-from fl import checkpoint
+from dp import ClientDP, Ledger
+from fl import Federation, checkpoint
 from fl.account import DEFAULT_DELTA
+from fl.callbacks import Callback
 from fl.engines.memory import MemoryEngine
 from fl.network.engine import NetworkEngine
 from fl.network.messages import CLOSE, START
@@ -187,6 +188,47 @@ def test_a_job_that_was_killed_is_submitted_again_and_goes_on(tmp_path: Path) ->
     assert "stopped after inputs" in str(history[1].abandoned)
     assert [result.abandoned for result in history][::2] == [None, None]
     assert history[2].survivors == SITES
+
+
+def test_nothing_is_sent_or_paid_for_after_an_abort_between_rounds(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It comes with the end of round 1, when no answer is waited for: round 2 is not asked for, and goes on later."""
+    deployment = Deployment(tmp_path, place("stopped"), SITES, simulated=False)
+
+    class Stops(Callback):
+        def on_round_end(self, run: Any, result: Any) -> None:
+            deployment.abort.trigger(result.number == 1)
+
+    def stopped(site: Any = None) -> Federation:
+        noise = ClientDP(epsilon=8, delta=1e-5, clip=1.0)
+        return federations.made(noise, federations.masks(), callbacks=[Stops()])
+
+    monkeypatch.setattr(federations, "stopped", stopped, raising=False)
+    deployment.allow()
+    late: list[str] = []
+
+    def watched(name: str, task: Shareable) -> Shareable:
+        if deployment.abort.triggered:
+            late.append(name)
+        return task
+
+    deployment.before = watched
+    assert deployment.play(3)[0] == "SecAggError: the job was aborted"
+    assert late == []
+    assert len(json.loads((folder(deployment) / "statement.json").read_text())["events"]) == 1
+    again = Deployment(tmp_path, place("stopped"), SITES, simulated=False)
+    assert again.play(3) == []
+    assert [result.abandoned for result in kept(again).history] == [None] * 3
+    assert len(json.loads((folder(again) / "statement.json").read_text())["events"]) == 3
+
+
+def test_an_aborted_job_waits_for_no_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    deployment = Deployment(tmp_path, place("masked"), SITES[:1])
+    deployment.abort.trigger(True)
+    caplog.set_level("INFO")
+    assert deployment.play(1, timeout=2.0) == ["SecAggError: the job was aborted"]
+    assert "of 4 clients are connected" not in caplog.text
 
 
 def test_a_job_whose_run_is_over_says_so_and_another_run_begins_anew(
