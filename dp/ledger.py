@@ -242,10 +242,13 @@ class Ledger:
         worst = max(prices, key=prices.__getitem__)
         if prices[worst] > limit:
             whom = f" of {worst!r}" if worst else ""
+            found, bound = f"to epsilon {rounded_up(prices[worst])}", f"the budget is {limit:g}"
+            if math.isinf(prices[worst]):
+                found, bound = "where no epsilon bounds it", "keep the ledger at a larger delta, or add noise"
             raise BudgetExceeded(
-                f"the next step would bring the spending{whom} to epsilon {rounded_up(prices[worst])} at delta "
-                f"{self.terms.delta:g} (per {event.unit}, {event.relation}, {self.terms.accountant}); the budget is "
-                f"{limit:g}. It was not taken"
+                f"the next step would bring the spending{whom} {found} at delta "
+                f"{self.terms.delta:g} (per {event.unit}, {event.relation}, {self.terms.accountant}); {bound}. "
+                "It was not taken"
             )
 
     def _quickly_within(self, totals: Totals, event: Event, count: int, party: str) -> bool:

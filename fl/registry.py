@@ -90,7 +90,7 @@ class Registry:
         except Exception as error:  # a user's own factory may raise anything
             if spec.name in self.builtin:
                 raise
-            raise Misuse(f"{self.kind} {spec.name!r} could not be built: {_said(error)}") from error
+            raise _refused(f"{self.kind} {spec.name!r} could not be built", error) from error
 
 
 PRIVACY = Registry(
@@ -226,11 +226,15 @@ def _see_working_directory() -> None:
         sys.path.insert(0, here)
 
 
-def _said(error: Exception) -> str:
-    """What an error says, with its kind where the words alone would not do."""
-    return (
-        str(error) if isinstance(error, ImportError | AttributeError) else f"{type(error).__name__}: {error}"
-    )
+def _refused(what: str, error: Exception) -> Misuse:
+    """A refusal, which a server may be told: what the user's own code says may quote data, and is a note for whoever
+    reads the error here.
+    """
+    known = isinstance(error, ImportError | AttributeError)
+    refused = Misuse(f"{what}: {error if known else type(error).__name__}")
+    if not known:
+        refused.add_note(str(error))
+    return refused
 
 
 def _load(reference: str, what: str) -> Callable[..., object]:
@@ -243,7 +247,7 @@ def _load(reference: str, what: str) -> Callable[..., object]:
     except SecAggError:
         raise
     except Exception as error:  # importing a user's own module may raise anything
-        raise Misuse(f"{what}: {reference} cannot be loaded: {_said(error)}.") from error
+        raise _refused(f"{what}: {reference} cannot be loaded", error) from error
     if not callable(found):
         raise Misuse(f"{what}: {reference} is a {type(found).__name__}, not a function or class to call.")
     return found  # type: ignore[no-any-return]  # what a name stands for is known at run time only

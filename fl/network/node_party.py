@@ -183,7 +183,11 @@ def failed(error: Exception, log: Callable[..., None]) -> Misuse:
 
 
 def told(error: Exception, log: Callable[..., None]) -> str:
-    """Return what leaves a node of an error: our own say it in full, of any other the type alone leaves."""
+    """Return what leaves a node of an error: our own say it in full, of any other the type alone leaves. Notes go to
+    this node's own log.
+    """
+    for note in getattr(error, "__notes__", ()):
+        log(ERROR, "%s", note)
     known = error if isinstance(error, SecAggError) else failed(error, log)
     return f"{type(known).__name__}: {known}"
 

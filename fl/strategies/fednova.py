@@ -30,7 +30,8 @@ class FedNova(FedAvg):
     usual: steps that a client usually takes, > 0: what the first round's updates are scaled to. tau: fixed steps that
     the server moves by; no client then tells its own (None: their mean, a second block of one number). max_steps:
     public bound on a client's steps, >= 1; one that takes more is refused, beside noise it tells so many. server_lr,
-    weighted: as FedAvg.
+    weighted: as FedAvg. Steps count in units of a client's first step size of the round: with a schedule per step,
+    clients of other sizes stand elsewhere in it and count by that size; one per round or epoch is the same for all.
     """
 
     name: ClassVar[str] = "fednova"

@@ -111,7 +111,13 @@ class Steering:
 
     @torch.no_grad()
     def _steer(self) -> None:
-        for at, group in enumerate(self.optimizer.param_groups):
+        groups = self.optimizer.param_groups
+        if [len(group["params"]) for group in groups] != [len(reach) for reach in self.reach]:
+            raise Misuse(
+                "a parameter joined the optimizer after the round began, and the strategy knows not where it was: give "
+                "the optimizer all parameters, and let those that wait have requires_grad=False"
+            )
+        for at, group in enumerate(groups):
             for place, p in enumerate(group["params"]):
                 if p.grad is not None:
                     self._count(at, place, group)
@@ -129,6 +135,10 @@ class Steering:
 
     def _add(self, at: int, place: int, p: torch.Tensor) -> None:
         assert p.grad is not None
+        if p.grad.is_sparse and (self._starts is not None or self._shift is not None):
+            raise Misuse(
+                "the strategy adds to every coordinate of a gradient, and one is sparse: take sparse=False"
+            )
         if self._starts is not None:
             p.grad.add_(p - self._starts[at][place], alpha=self.pull)
         if self._shift is not None and (shift := self._shift[at][place]) is not None:

@@ -8,6 +8,7 @@ import pytest
 from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.node_party import told
 from fl.network.site import CONFIG_KEY, FILE, load_site
 from protocols.errors import Misuse, StoreError
 from secagg import SecAggPlus
@@ -131,3 +132,11 @@ def test_what_the_nodes_say_reaches_the_server_as_a_refusal_and_the_others_finis
     assert "allow_layers" in report.refusals["site-1"]
     assert CONFIG_KEY in report.refusals["site-2"]
     assert list((tmp_path / "here").iterdir()) == []
+
+
+def test_a_refusals_note_goes_to_the_nodes_own_log_alone() -> None:
+    """It may hold a cell of the data, which says at the node what to mend."""
+    error, said = Misuse("ward.csv: an empty cell"), list[str]()
+    error.add_note("In the row of Smith.")
+    assert told(error, lambda level, text, *words: said.append(text % words)) == f"Misuse: {error}"
+    assert said == ["In the row of Smith."]

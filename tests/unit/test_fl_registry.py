@@ -167,8 +167,9 @@ def test_a_reference_builds_the_users_own_object(tmp_path: Path, monkeypatch: py
     monkeypatch.chdir(tmp_path)
     assert PRIVACY.build("my_layers_zq:mine") == {"size": 3}
     assert PRIVACY.build("my_layers_zq:mine:size=7") == {"size": 7}
-    with pytest.raises(Misuse, match="no luck"):
+    with pytest.raises(Misuse, match="no luck") as caught:
         PRIVACY.build("my_layers_zq:broken")
+    assert "no luck" not in str(caught.value), "a server may be told it, and the user's words may quote data"
     with pytest.raises(Misuse, match="not a function or class"):
         PRIVACY.build("my_layers_zq:number")
     with pytest.raises(Misuse, match="cannot be loaded"):
@@ -176,8 +177,9 @@ def test_a_reference_builds_the_users_own_object(tmp_path: Path, monkeypatch: py
     with pytest.raises(Misuse, match="cannot be loaded"):
         PRIVACY.build("no_such_module_zq:missing")
     (tmp_path / "my_broken_zq.py").write_text("1 / 0\n")
-    with pytest.raises(Misuse, match="ZeroDivisionError: division by zero"):
+    with pytest.raises(Misuse, match="division by zero") as caught:
         PRIVACY.build("my_broken_zq:mine")
+    assert str(caught.value).endswith("cannot be loaded: ZeroDivisionError")
     (tmp_path / "my_syntax_zq.py").write_text("def (\n")
     with pytest.raises(Misuse, match=r"my_syntax_zq\.py, line 1"):
         PRIVACY.build("my_syntax_zq:mine")

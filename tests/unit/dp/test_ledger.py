@@ -12,6 +12,7 @@ import pytest
 from dp import Ledger
 from dp.accountants import epsilon
 from dp.events import (
+    Failing,
     FixedSizeGaussian,
     Gaussian,
     PoissonGaussian,
@@ -56,6 +57,15 @@ def test_a_charge_tells_the_day_and_no_time_of_day(tmp_path: Path) -> None:
     assert entry.at in days
     assert ledger.to_json()["charges"][-1]["at"] in days
     assert ledger.verify().charges == 1
+
+
+def test_a_step_that_no_epsilon_bounds_says_what_to_do(tmp_path: Path) -> None:
+    """A round that is abandoned with a chance of one in a thousand, which is seen, beside a delta of 1e-5."""
+    loose = Failing(event=STEP, probability=1e-3, unit=STEP.unit, relation=STEP.relation)
+    with pytest.raises(
+        BudgetExceeded, match=r"no epsilon bounds .* at delta 1e-05 .* larger delta, or add noise"
+    ):
+        new(tmp_path).charge(loose)
 
 
 def test_a_smaller_step_still_fits(tmp_path: Path) -> None:

@@ -137,6 +137,26 @@ def test_gradients_that_a_fused_step_would_unscale_are_refused(unscaled: bool) -
             scaler.step(optimizer)
 
 
+def test_sparse_gradients_are_refused_in_a_sentence() -> None:
+    model = torch.nn.Embedding(3, 2, sparse=True)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    task = LocalTask("a", model, None, optimizer, None, lambda task: {}, sent=("weight",))
+    Steering(task, pull=0.1)
+    model(torch.tensor([1])).sum().backward()
+    with pytest.raises(Misuse, match="sparse=False"):
+        optimizer.step()
+
+
+def test_a_parameter_that_joins_within_a_round_is_refused_in_a_sentence() -> None:
+    model = torch.nn.Linear(1, 1).double()
+    optimizer = torch.optim.SGD([model.weight], lr=0.1)
+    Steering(LocalTask("a", model, None, optimizer, None, lambda task: {}, sent=("weight", "bias")))
+    optimizer.add_param_group({"params": [model.bias]})
+    model(torch.ones(1, 1, dtype=torch.float64)).sum().backward()
+    with pytest.raises(Misuse, match="joined the optimizer after the round began"):
+        optimizer.step()
+
+
 def test_ifca_chooses_by_the_users_criterion_also_where_labels_are_numbers() -> None:
     kinds = [(x, y) for x, y in problem((12,) * 6)]
     data = [(x, x @ np.array([1.0, -1.0, 0.5]) * (1 if i < 3 else -1)) for i, (x, _) in enumerate(kinds)]
