@@ -92,7 +92,9 @@ class PrivateStrategy(Strategy):
         self.options = ServerOptions(
             stack=stack,
             store=store,
-            layout=ModelLayout(*inner_names(strategy), metrics=tuple(metrics), integers=integers),
+            layout=ModelLayout(
+                *inner_names(strategy), metrics=arguments.checked("metrics", metrics), integers=integers
+            ),
             roster=verified,
             identity=identity,
             min_survivors=arguments.checked("min_survivors", min_survivors),

@@ -106,7 +106,8 @@ class WrappedApp:
             raise Misuse(f"expected an ArrayRecord and a MetricRecord, got {len(arrays)} and {len(metrics)}")
         weight = metrics[0].get(self._weight_key or "")
         if not isinstance(weight, int | float) or not float(weight).is_integer() or weight < 0:
-            raise Misuse(f"expected a whole number of examples >= 0 under {self._weight_key!r}, got another")
+            got = "none: name the metric that counts examples" if weight is None else "another"
+            raise Misuse(f"expected a whole number of examples >= 0 under {self._weight_key!r}, got {got}")
         trained = flatten(
             tree_of(arrays[0]), broadcast.reference.schema, not self.stack.counts_broken_as_zero
         )

@@ -50,6 +50,11 @@ class RoundParty:
         told: the terms that came. Raises ProtocolViolation where they differ from the broadcast's or the digests do,
         PolicyRefusal for a session that offers less than the policy or the layers demand.
         """
+        if claimed.protocol != (own := self.stack.secure_sum.tag):
+            raise ProtocolViolation(
+                f"secure sum: this node has {own}, the server says {claimed.protocol}: list the same on both sides",
+                "server",
+            )
         told.require(broadcast.terms)
         plan, run = broadcast.plan, broadcast.plan.facts.run
         if run.dimension != broadcast.reference.schema.dimension or run.cohort < claimed.clients:

@@ -71,6 +71,19 @@ def test_what_passed_without_a_word_is_said(tmp_path: Path, caplog: pytest.LogCa
     assert warnings_of(caplog).count("metrics: 'los' never comes") == 1
 
 
+@pytest.mark.parametrize("server", [[], masks()])
+def test_another_secure_sum_on_the_two_sides_is_named(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, server: list[Any]
+) -> None:
+    start(grid_of(tmp_path, masks() if not server else []), privacy=server)
+    assert "secure sum: this node has" in warnings_of(caplog)
+
+
+def test_a_weight_that_no_app_replies_with_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    start(grid_of(tmp_path), strategy=FedAvg(weighted_by_key="num_examples", min_train_nodes=4))
+    assert "under 'num_examples', got none: name the metric that counts" in warnings_of(caplog)
+
+
 def test_a_server_without_the_roster_that_nodes_hold_is_told_so(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -88,6 +101,8 @@ def test_layers_without_a_list_and_strategies_of_another_kind_are_refused_by_the
         Misuse, match=r"legacy flwr\.server\.strategy: import it from flwr\.serverapp\.strategy"
     ):
         PrivateStrategy(LegacyFedAvg(), privacy=masks())  # type: ignore[arg-type]
+    with pytest.raises(Misuse, match="metrics: expected a list of names, got 'loss'"):
+        PrivateStrategy(fedavg(4), metrics="loss")
     inside = DifferentialPrivacyClientSideFixedClipping(fedavg(4), 1.0, 1.0, 4)
     with pytest.raises(Misuse, match="a mod of its own clips at the clients"):
         PrivateStrategy(inside, privacy=masks())
