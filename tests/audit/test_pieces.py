@@ -280,3 +280,17 @@ def test_an_exception_when_nobody_is_promised_a_total_is_no_finding() -> None:
     assert strict.passed
     lenient = audit(BlackBox(run, tolerated=somebody_stays), only=["exact-sum"])
     assert "run raised RuntimeError: too few" in str(lenient.properties[0].counterexample)
+
+
+def test_streams_are_compared_less_far_on_a_machine_that_others_keep_busy(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The processor's clock stands still there, and the verdict must not be *not checked* for that."""
+    monkeypatch.setattr("protocols.audit.properties.entropy.MANY", 1 << 40)
+    monkeypatch.setattr("protocols.audit.properties.entropy.SECONDS", 0.1)
+    monkeypatch.setattr("time.process_time", lambda: 0.0)
+    [found] = audit(
+        masked.box("modulus", "stream", "seed_bytes"), only=["streams-do-not-collide"], seconds=5.0
+    ).properties
+    assert found.status is Status.PASSED
+    assert found.reason.endswith("seeds")
