@@ -135,16 +135,19 @@ class ClientEvaluation:
         self.limit = arguments.positive("limit", limit)
         self.clients, self.privacy = clients, layers_of(privacy)
         self.options = {"bits": 32, "range": 1.0, **options}
-        self.told = (
-            f"after every {f'{every} rounds' if every > 1 else 'round'} the clients' mean loss, accuracy and confusion "
-            "on data of their own are released"
-        )
         measured = ("loss", "accuracy", "auroc")[: 3 if classes == 2 else 2]
         self.names = tuple(PREFIX + name for name in measured)
         self.last: ClientReport | None = None
         one = self.federation(torch.nn.Identity())  # what cannot work is said now
         self.kinds = one.setup.stack.kinds(one.coordinator.planned(1))
         self.hides_from_server = "server" in one.setup.stack.adversaries.values()
+        total = one.setup.stack.secure_sum
+        carried = f"{total.name} sums them in sessions of their own, of which the lines on training's sum say nothing"
+        self.told = (
+            f"after every {f'{every} rounds' if every > 1 else 'round'} the clients' mean loss, accuracy and confusion "
+            "on data of their own are released; "
+            + ("the server reads every client's own" if total.server_sees_vectors else carried)
+        )
 
     def federation(self, model: torch.nn.Module) -> Federation:
         """Return the round that evaluates `model`, as a Federation."""

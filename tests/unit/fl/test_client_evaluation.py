@@ -110,6 +110,16 @@ def test_noise_of_its_own_is_priced_beside_training(layer: type, tmp_path: Path)
     assert any("on data of their own" in note for note in result.statement.notes)
 
 
+@pytest.mark.parametrize(
+    ("privacy", "told"),
+    [([], "the server reads every client's own"), ([SecAgg()], "secagg sums them in sessions of their own")],
+)
+def test_the_statement_says_what_carries_the_evaluation(privacy: list[Any], told: str) -> None:
+    """The lines on the secure sum are of training; the server saw each client's accuracy, and nothing said so."""
+    evaluation = ClientEvaluation(sites(), classes=2, privacy=privacy)
+    assert told in str(federation(privacy=[SecAgg()], evaluation=evaluation).fit(1).statement)
+
+
 def test_exact_results_beside_noise_are_refused_by_name() -> None:
     plain = ClientEvaluation(sites(), classes=2, privacy=[SecAgg()])
     with pytest.raises(Misuse, match="client-dp noises what clients send"):
