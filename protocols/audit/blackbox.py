@@ -131,6 +131,8 @@ class BlackBox(Subject):
                     raise
                 return Played(None, (), bridge.transcript, bridge.messages, why=_raised(error))
         played = self._checked(result, len(inputs), len(inputs[0]))
+        if more and played.transcript and not bridge.messages:
+            self._malformed("run has an argument tamper, and called it for no message")
         played.survivors = self.survivors_of(len(inputs), drop or {})
         played.messages = bridge.messages
         played.notes = tuple(f"client {i} raised {type(e).__name__}: {e}" for i, e in Wire.last)

@@ -294,3 +294,21 @@ def test_streams_are_compared_less_far_on_a_machine_that_others_keep_busy(
     ).properties
     assert found.status is Status.PASSED
     assert found.reason.endswith("seeds")
+
+
+def test_a_run_that_takes_tamper_and_never_calls_it_keeps_no_contract() -> None:
+    """Every lie would pass for one that was refused."""
+
+    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+        return masked.run(inputs, drop)
+
+    deaf = BlackBox(
+        run,
+        stages=masked.STAGES,
+        bound=127,
+        clients=(3, 5),
+        tolerated=masked.tolerated,
+        threat="semi-malicious",
+    )
+    with pytest.raises(Misuse, match="has an argument tamper, and called it for no message"):
+        audit(deaf, only=["one-answer-per-session"])
