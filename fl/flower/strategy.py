@@ -229,10 +229,12 @@ class PrivateStrategy(Strategy):
             return None
         kind = type(self.strategy)
         if kept.kind != kind.__name__:
-            raise Misuse(f"the run in {self.folder} was made with {kept.kind}, this one is {kind.__name__}")
-        if list(kept.model) != list(initial):
-            raise Misuse(f"the run in {self.folder} trained another model than this one")
-        return kept
+            differs = f"was made with {kept.kind}, this one is {kind.__name__}"
+        elif list(kept.model) != list(initial):
+            differs = "trained another model than this one"
+        else:
+            return kept
+        raise Misuse(f"the run in {self.folder} {differs}: resume it as it was, or name another folder")
 
     def _take_up(self, kept: KeptRun, done: int) -> None:
         """Give the strategy back what it kept. Raises Misuse where that cannot be done."""

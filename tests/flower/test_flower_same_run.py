@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from flwr.serverapp.strategy import FedAdam
 
 from dp import ClientDP
 from fl.flower.arrays import arrays_of
@@ -154,3 +155,14 @@ def test_a_run_that_is_resumed_as_it_was_moves_on(tmp_path: Path) -> None:
         own = strategy(masks(), run, metrics=["loss"], min_survivors=3)
         result = own.start(nodes(tmp_path, masks()), arrays_of(model()), num_rounds=np.int64(rounds))
     assert sorted(result.train_metrics_clientapp) == [2, 3]
+
+
+@pytest.mark.parametrize(("kind", "arrays"), [(FedAdam, model()), (None, {"other": np.zeros(3)})])
+def test_another_strategy_or_model_is_refused_with_what_to_do(
+    tmp_path: Path, kind: Any, arrays: dict[str, Any]
+) -> None:
+    run = tmp_path / "run"
+    start(strategy([], run), nodes(tmp_path, []), 1)
+    other = strategy([], run) if kind is None else PrivateStrategy(kind(), folder=run)
+    with pytest.raises(Misuse, match="resume it as it was, or name another folder"):
+        other.start(nodes(tmp_path, []), arrays_of(arrays), num_rounds=2)
