@@ -7,7 +7,7 @@ What does not belong here: how a round goes and what is kept of it (`fl.round`),
 import secrets
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from copy import copy, deepcopy
 from dataclasses import replace
 from functools import partial
@@ -36,11 +36,12 @@ from fl.federation_setup import (
     strategy_of,
 )
 from fl.registry import layers_of
-from fl.round import Broadcast, Engine, Mean, RoundResult, new_session, play, statement_of
+from fl.round import Broadcast, Engine, Mean, RoundResult, play, statement_of
 from fl.round.hidden import told, withheld
 from fl.round.keeper import Keeper
 from fl.round.kept import KeptRun, RunFiles
 from fl.round.remarks import Speaker
+from fl.round.session import protected
 from fl.run_options import RunOptions
 from fl.run_result import Result
 from fl.schedules import Schedule
@@ -344,12 +345,11 @@ class Federation:
             result.guarantees = self.account.guarantees()
 
     def _play(self, parts: Sequence[Broadcast]) -> RoundResult:
-        least = self.setup.options.min_survivors
-
         def take(means: tuple[Mean, ...]) -> None:
             self.coordinator.move({part.name: mean for part, mean in zip(parts, means, strict=True)})
 
-        played = play(parts, self.engine, self.setup.stack, self.account, least, take)
+        setup = self.setup
+        played = play(parts, self.engine, setup.stack, self.account, setup.options.min_survivors, take)
         if not self.coordinator.hidden:  # what it says follows how many took part
             self.setup.strategy.opened([len(total.survivors) for total in played.totals])
             if played.protection is not None:
@@ -357,9 +357,11 @@ class Federation:
         return played.result
 
     def _count(self, lost: RoundResult, parts: Sequence[Broadcast]) -> RoundResult:
-        """Count a round that a kill interrupted: a ledger was charged before, an account without one knows only what
-        was saved.
-        """
+        """Count a round that a kill interrupted, and that may have been opened; a ledger was charged for it before."""
+        for part in parts if not self.coordinator.hidden else ():
+            with suppress(Aborted):  # of several sums, one that was not begun
+                found = protected(self.setup.stack.secure_sum, part, self.setup.options.min_survivors)
+                self.protection = weakest(found, self.protection)
         for part in () if self.setup.ledger is not None else parts:
             self.account.charge(part.plan.events(part.clients), lost.number)
         return lost
@@ -392,9 +394,7 @@ class Federation:
     def statement(self, history: Sequence[RoundResult] = ()) -> Statement:
         """Return what this federation protects, from whom, under which assumption, at what price so far."""
         setup = self.setup
-        if (protection := self.protection) is None:
-            sample = new_session(setup.stack.secure_sum, self.coordinator.sample())
-            protection = setup.stack.secure_sum.protection(sample)
+        protection = self.protection or protected(setup.stack.secure_sum, self.coordinator.sample())
         run, notes = self.coordinator.run, (*self.engine.notes, *setup.notes(self.coordinator.planned(1)))
         said = told(notes) if self.coordinator.hidden else notes
         return statement_of(setup.stack, protection, self.account, said, history, run)

@@ -7,6 +7,7 @@ from fl.round.broadcast import Broadcast, impossible
 from protocols.errors import Misuse, TooFewSurvivors
 from protocols.randomness import SystemRandom
 from protocols.session import Session
+from protocols.statement import Protection
 from protocols.summation import SecureSum
 
 
@@ -45,3 +46,8 @@ def new_session(
         )
     except Misuse as error:
         raise impossible(error, asked, plan.facts.run) from None
+
+
+def protected(secure_sum: SecureSum, broadcast: Broadcast, least: int = 1) -> Protection:
+    """Return what a session of a broadcast protects. Raises as `new_session`."""
+    return secure_sum.protection(new_session(secure_sum, broadcast, least=least))

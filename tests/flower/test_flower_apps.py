@@ -117,6 +117,26 @@ class Killed(BaseException):
     """Stands for SIGKILL of the ServerApp."""
 
 
+def test_a_lost_rounds_session_is_in_the_statement(tmp_path: Path) -> None:
+    """Three clients are there in the round that is lost, whose total the server may have opened, and four later."""
+
+    def before(node: int, message: Message) -> Message:
+        if not (tmp_path / "killed").exists() and unpack_request(message.content, None)[0].stage == "unmask":
+            (tmp_path / "killed").touch()
+            raise Killed
+        return message
+
+    def own() -> Federation:
+        return federation(output=tmp_path / "run", windows=("site-4=2-9",))
+
+    grid = grid_of(tmp_path, own, before=before)
+    with pytest.raises(Killed):
+        serve(grid, own(), 2)
+    result = serve(grid, own(), 2)
+    assert [len(entry.survivors) for entry in result.history] == [0, 4]
+    assert result.statement.protection.parameters["clients"] == 3
+
+
 @pytest.mark.parametrize("with_ledger", [False, True])
 def test_a_round_whose_inputs_had_left_is_lost_and_paid_for_once(tmp_path: Path, with_ledger: bool) -> None:
     armed: list[bool] = []
