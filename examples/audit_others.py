@@ -23,7 +23,8 @@ WORDS = {
 HEADER = """# Audits of protocols that others maintain
 
 Made by `python -m examples.audit_others docs/audit-others.md`; each column by the command under its name, in the
-folder `examples`. The adapters use the packages as they are installed. *Not visible*: the adapter does not show it, and
+folder `examples`. The adapters use the packages as they are installed (`pip install --no-deps fedml`).
+*Not visible*: the adapter does not show it, and
 the command says what it would have to give. *Not claimed*: promised in a stronger threat model than the adapter
 declares. A dash: left to the maintainers of that protocol. A pass is evidence, not a proof, and speaks of the protocol
 as its adapter plays it.

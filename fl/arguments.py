@@ -104,7 +104,7 @@ CHECKS: dict[str, Check] = {
     "callbacks": kind("names, module:function, or tables [[callbacks]]", _named),
     "policy": kind("a protocols.Policy or None", lambda value: value is None or isinstance(value, Policy)),
     **dict.fromkeys(("metrics", "stay_local", "windows"), kind("a list of names", _texts)),
-    **dict.fromkeys(("range", "learning_rate", "budget", "client_timeout"), positive),
+    **dict.fromkeys(("range", "learning_rate", "budget", "client_timeout", "stage_timeout"), positive),
     **dict.fromkeys(
         (
             "partition",

@@ -85,20 +85,22 @@ class PrivateStrategy(Strategy):
         self.folder = None if folder is None else Path(folder)
         store, verified = server_files(self.folder, roster, authority, identity)
         self.evaluate = evaluate
-        self.stage_timeout = stage_timeout
-        self.node_timeout = node_timeout
+        self.stage_timeout = arguments.optional("stage_timeout", stage_timeout)
+        self.node_timeout = arguments.positive("node_timeout", node_timeout)
         stack = Stack(layers_of(privacy), numbers or Numbers()).over_network()
-        self.account = Account(stack.layers, delta, ledger)
+        self.account = Account(stack.layers, delta, arguments.ledger(ledger))
         self.options = ServerOptions(
             stack=stack,
             store=store,
             layout=ModelLayout(
-                *inner_names(strategy), metrics=arguments.checked("metrics", metrics), integers=integers
+                *inner_names(strategy),
+                metrics=arguments.checked("metrics", metrics),
+                integers=arguments.checked("integers", integers),
             ),
             roster=verified,
             identity=identity,
             min_survivors=arguments.checked("min_survivors", min_survivors),
-            poll=poll,
+            poll=arguments.positive("poll", poll),
             dropout=arguments.checked("dropout", dropout),
             delta=arguments.optional("delta", delta),
             local_epochs=arguments.checked("local_epochs", local_epochs),

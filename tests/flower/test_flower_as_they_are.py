@@ -155,3 +155,18 @@ def test_an_abandoned_round_is_kept_with_the_model_before_it(tmp_path: Path) -> 
     assert kept is not None
     assert [round.abandoned is None for round in kept.history] == [False]
     assert arrays_of(kept.model) == arrays_of(model())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("integers", "summ"),
+        ("stage_timeout", "60"),
+        ("node_timeout", -5),
+        ("poll", 0),
+        ("ledger", "run.ledger"),
+    ],
+)
+def test_an_option_that_is_none_is_refused_before_anybody_trains(name: str, value: Any) -> None:
+    with pytest.raises(Misuse, match=f"^{name}: expected"):
+        PrivateStrategy(fedavg(4), masks(), **{name: value})
