@@ -15,6 +15,7 @@ import sys
 import sysconfig
 import time
 from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -196,10 +197,13 @@ class Loopback:
         self._write_connection()
         self.superlink.start()
         self.wait_for_superlink()
-        for node in self.files.nodes:
-            self.flwr("supernode", "register", str(node.auth_public), CONNECTION)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each is a process that takes seconds to load Flower
+            list(pool.map(self._register, self.files.nodes))
         for process in self.nodes.values():
             process.start()
+
+    def _register(self, node: NodeFiles) -> None:
+        self.flwr("supernode", "register", str(node.auth_public), CONNECTION)
 
     def restart(self, name: str, seconds: float = 2 * START_SECONDS) -> None:
         """Start a SuperNode that was killed, again and again until its SuperLink takes it: for a minute that holds the
