@@ -197,7 +197,8 @@ class Loopback:
         self._write_connection()
         self.superlink.start()
         self.wait_for_superlink()
-        with ThreadPoolExecutor(os.cpu_count()) as pool:  # each is a process that takes seconds to load Flower
+        # each is a process that takes seconds to load Flower
+        with ThreadPoolExecutor(os.cpu_count()) as pool:
             list(pool.map(self._register, self.files.nodes))
         for process in self.nodes.values():
             process.start()
