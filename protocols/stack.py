@@ -74,6 +74,8 @@ class Stack:
         if not isinstance(self.privacy, Sequence) or isinstance(self.privacy, str):
             got = type(self.privacy).__name__
             raise StackError(f"privacy: expected a list of layers, got {got}: write privacy=[...]")
+        if not isinstance(self.numbers, Numbers):
+            raise StackError(f"numbers: expected Numbers(...), got {self.numbers!r:.60}")
         given = list(self.privacy)
         for item in given:
             if isinstance(item, type):

@@ -44,6 +44,10 @@ _WHY_NOT: Mapping[str, str] = {
 
 def require_mean_only(strategy: Strategy) -> None:
     """Raises Misuse, with the reason, for a strategy that may need more of the updates than their weighted mean."""
+    if isinstance(strategy, type):
+        raise Misuse(
+            f"strategy: expected a strategy, got the class {strategy.__name__}: write {strategy.__name__}(...)"
+        )
     kind = type(strategy)
     declared = vars(kind).get(DECLARATION, False) is True
     if kind not in ALLOWED and not declared:

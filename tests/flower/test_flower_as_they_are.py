@@ -160,6 +160,7 @@ def test_an_abandoned_round_is_kept_with_the_model_before_it(tmp_path: Path) -> 
 @pytest.mark.parametrize(
     ("name", "value"),
     [
+        ("numbers", {"bits": 16}),
         ("integers", "summ"),
         ("stage_timeout", "60"),
         ("node_timeout", -5),
@@ -170,3 +171,8 @@ def test_an_abandoned_round_is_kept_with_the_model_before_it(tmp_path: Path) -> 
 def test_an_option_that_is_none_is_refused_before_anybody_trains(name: str, value: Any) -> None:
     with pytest.raises(Misuse, match=f"^{name}: expected"):
         PrivateStrategy(fedavg(4), masks(), **{name: value})
+
+
+def test_a_strategys_class_in_place_of_a_strategy_is_named() -> None:
+    with pytest.raises(Misuse, match=r"got the class FedAvg: write FedAvg\(\.\.\.\)"):
+        PrivateStrategy(FedAvg, masks())
