@@ -101,7 +101,7 @@ class Soak:
             it.restart(node)
         elif what == "pause a node":
             process.signal(signal.SIGSTOP)
-            time.sleep(2.2 * self.d.seconds)  # past the deadline, which follows the slowest node
+            time.sleep(1.2 * self.d.seconds)
             process.signal(signal.SIGCONT)
         elif what == "kill the ServerApp":
             for pid in it.serverapps():
@@ -148,7 +148,7 @@ def main() -> int:
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=200)
     parser.add_argument("--nodes", type=int, default=10)
-    parser.add_argument("--seconds", type=float, default=10.0, help="of a stage, on a quiet machine")
+    parser.add_argument("--seconds", type=float, default=20.0, help="of a stage, on a quiet machine")
     given = parser.parse_args()
     folder = given.folder.resolve()
     Soak(folder, given.nodes, given.rounds, given.seconds).play()
