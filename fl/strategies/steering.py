@@ -114,7 +114,7 @@ class Steering:
         groups = self.optimizer.param_groups
         if [len(group["params"]) for group in groups] != [len(reach) for reach in self.reach]:
             raise Misuse(
-                "a parameter joined the optimizer after the round began, and the strategy knows not where it was: give "
+                "a parameter joined the optimizer after the round began, where the strategy has no start value of it: give "
                 "the optimizer all parameters, and let those that wait have requires_grad=False"
             )
         for at, group in enumerate(groups):
