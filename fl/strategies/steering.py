@@ -114,8 +114,8 @@ class Steering:
         groups = self.optimizer.param_groups
         if [len(group["params"]) for group in groups] != [len(reach) for reach in self.reach]:
             raise Misuse(
-                "a parameter joined the optimizer after the round began, where the strategy has no start value of it: give "
-                "the optimizer all parameters, and let those that wait have requires_grad=False"
+                "a parameter joined the optimizer after the round began, and the strategy has no start value of it: "
+                "give the optimizer all parameters, and let those that wait have requires_grad=False"
             )
         for at, group in enumerate(groups):
             for place, p in enumerate(group["params"]):
