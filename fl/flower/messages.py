@@ -1,7 +1,7 @@
 """A request, or an answer, as Flower's records.
 
-What belongs here: their place in a RecordDict. What does not: what they say (`fl.network.messages`). Protocol frames
-travel as Arrays, the one kind of record that Flower cuts into chunks.
+What belongs here: their place in a RecordDict. What does not: what they say (`fl.network.messages`). Small frames
+travel beside the body, large ones as Arrays, the one kind of record that Flower cuts into chunks.
 """
 
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
@@ -12,12 +12,18 @@ from protocols.identity import Identity
 
 KEY, FRAMES = "secagg", "secagg.frames"
 _STYPE = "secagg.frame"
+SMALL = 1 << 16
+"""Bytes of frames up to which a message is one record: every Array is two more objects, each with requests of its own
+on every hop.
+"""
 
 
 def pack(body: Body, frames: Frames, signer: Identity | None) -> RecordDict:
     """Return the records of one message, signed if the sender has an identity."""
-    arrays = {f"{i:06d}": Array("uint8", (len(f),), _STYPE, bytes(f)) for i, f in enumerate(frames)}
     ours = sealed(body, frames, signer).encode()
+    if sum(map(len, frames)) <= SMALL:
+        return RecordDict({KEY: ConfigRecord({"body": ours, "frames": [bytes(f) for f in frames]})})
+    arrays = {f"{i:06d}": Array("uint8", (len(f),), _STYPE, bytes(f)) for i, f in enumerate(frames)}
     return RecordDict({KEY: ConfigRecord({"body": ours}), FRAMES: ArrayRecord(arrays)})
 
 
@@ -58,13 +64,17 @@ def _body(content: RecordDict) -> bytes:
     value = record.get("body")
     if not isinstance(value, bytes):
         raise WireError("expected a protected message, got another one")
-    if extra := sorted(record.keys() - {"body"}):
-        raise WireError(f"expected a body alone in the record {KEY!r}, {extra[0]!r} is in it too")
+    if extra := sorted(record.keys() - {"body", "frames"}):
+        raise WireError(f"expected a body and frames in the record {KEY!r}, {extra[0]!r} is in it too")
     return value
 
 
 def _frames(content: RecordDict) -> list[bytes]:
-    arrays = content.array_records.get(FRAMES)
-    if arrays is None or any(a.stype != _STYPE for a in arrays.values()):
+    small, arrays = content.config_records[KEY].get("frames"), content.array_records.get(FRAMES)
+    if isinstance(small, list) and arrays is None:
+        found = [frame for frame in small if isinstance(frame, bytes)]
+        if len(found) == len(small):
+            return found
+    if small is not None or arrays is None or any(a.stype != _STYPE for a in arrays.values()):
         raise WireError("expected frames, got another record")
     return [arrays[name].data for name in sorted(arrays)]

@@ -22,7 +22,7 @@ from flwr.serverapp.strategy import (
 
 from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.files import MODEL
-from fl.flower.messages import FRAMES, KEY
+from fl.flower.messages import KEY
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from fl.network.site import Site
@@ -171,11 +171,12 @@ def test_nothing_but_protocol_frames_leaves_a_node(tmp_path: Path) -> None:
 
     strategy = PrivateStrategy(fedavg(3), masks())
     play_out(strategy, nodes(tmp_path, 3, after=keep), arrays_of(model()), num_rounds=1)
-    assert {frozenset(content) for content in seen} == {frozenset({KEY, FRAMES})}
+    assert {frozenset(content) for content in seen} == {frozenset({KEY})}
     leaked = [trained(n, model(), 1)["layer.weight"].tobytes()[:16] for n in (1, 2, 3)]
     for content in seen:
-        for array in content.array_records[FRAMES].values():
-            assert not any(secret in array.data for secret in leaked)
+        sent = content.config_records[KEY]
+        assert sent.keys() == {"body", "frames"}
+        assert not any(secret in piece for secret in leaked for piece in [sent["body"], *sent["frames"]])  # type: ignore[misc,operator]
 
 
 @pytest.mark.parametrize("kind", ["train", "evaluate", "query"])

@@ -1,0 +1,30 @@
+"""A message as Flower's records: one record where it is small, and nothing read that is not a frame."""
+
+from typing import Any
+
+import pytest
+from flwr.app import ConfigRecord
+
+from fl.flower.messages import FRAMES, KEY, SMALL, pack, unpack_request
+from fl.network.messages import HELLO, sessionless
+from protocols.errors import WireError
+
+HELLO_TO = sessionless(HELLO, "site-1", None)
+
+
+def test_frames_travel_beside_the_body_and_large_ones_as_arrays() -> None:
+    for frames in ([], [b""], [b"a", b"bc"], [bytes(SMALL)], [bytes(SMALL), b"z"], [bytes(3 * SMALL)]):
+        packed = pack(HELLO_TO, frames, None)
+        assert unpack_request(packed, None)[1] == frames
+        assert (FRAMES in packed) == (sum(map(len, frames)) > SMALL)
+
+
+@pytest.mark.parametrize("frames", ["text", [1, 2], [True], 7, b"frame", None])
+def test_frames_of_another_kind_or_in_two_places_are_refused(frames: Any) -> None:
+    packed = pack(HELLO_TO, [bytes(SMALL + 1)], None)
+    packed[KEY] = ConfigRecord({"body": packed.config_records[KEY]["body"], "frames": frames or []})
+    with pytest.raises(WireError, match="another record"):
+        unpack_request(packed, None)  # beside the Arrays
+    del packed[FRAMES]
+    with pytest.raises(WireError):
+        unpack_request(packed, None)
