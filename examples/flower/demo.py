@@ -1,7 +1,7 @@
 """`make flower-demo`: a whole deployment on this machine, from keys to the closing table, and nothing left running.
 What it wrote stays below `runs`.
 
-A SuperLink with TLS and node authentication and five SuperNodes on the loopback, each with its own files; the app
+A SuperLink with TLS and node authentication and four SuperNodes on the loopback, each with its own files; the app
 beside this file is submitted to them as `flwr run` does it.
 """
 
@@ -30,7 +30,7 @@ from protocols.statement import Statement  # noqa: E402
 
 ROUNDS = 3
 STAGE_SECONDS = (
-    600.0  # only a node that is gone costs it; a busy machine needs minutes to start five processes
+    600.0  # only a node that is gone costs it; a busy machine needs minutes to start four processes
 )
 RUN_SECONDS = 3600.0
 TELL_SECONDS = 15.0
@@ -53,7 +53,7 @@ def main() -> None:
     folder = Path("runs", f"{datetime.now():flower-demo-%Y%m%d-%H%M%S}").resolve()
     run = folder / "run"
     folder.mkdir(mode=0o700, parents=True)
-    console.print("starting a SuperLink (TLS, node authentication) and five SuperNodes on the loopback")
+    console.print("starting a SuperLink (TLS, node authentication) and four SuperNodes on the loopback")
     with Loopback(folder, len(SITES), policy={"min_cohort": 3, "threat": "malicious"}) as deployment:
         files = deployment.files
         config = {
@@ -79,9 +79,7 @@ def main() -> None:
         sum(entry.seconds.get("waiting", 0.0) for entry in result.history),
         time.monotonic() - began,
     )
-    console.print(
-        f"{took:.0f} s, of which {waiting:.0f} waiting for polling, transport and processes to start"
-    )
+    console.print(f"{took:.0f} s, of which {waiting:.0f} went to processes that start, transport and polling")
 
 
 def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> None:

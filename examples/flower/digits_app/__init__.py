@@ -1,1 +1,1 @@
-"""Handwritten digits over five sites: one Federation, run in memory, in Flower's simulation, or on many machines."""
+"""Handwritten digits over four sites: one Federation, run in memory, in Flower's simulation, or on many machines."""

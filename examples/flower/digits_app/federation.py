@@ -11,7 +11,7 @@ from fl.data import load
 from fl.data.partition import partition
 from secagg import SecAggPlus
 
-SITES = tuple(f"site-{i}" for i in range(1, 6))
+SITES = tuple(f"site-{i}" for i in range(1, 5))
 
 
 def make_model() -> torch.nn.Module:
