@@ -234,8 +234,9 @@ class Loopback:
 
     def stop(self) -> None:
         """Stop everything that was started, whatever state it is in."""
-        for process in (*self.nodes.values(), self.superlink):
-            process.stop(3.0)
+        with ThreadPoolExecutor() as pool:  # each takes its time to say goodbye to the SuperLink
+            list(pool.map(lambda node: node.stop(3.0), self.nodes.values()))
+        self.superlink.stop(3.0)
 
     def submit(self, app: Path, config: Mapping[str, Any] | None = None) -> int:
         """Submit the app in folder `app` and return its run id."""

@@ -50,5 +50,5 @@ def make_federation(privacy: list[Any] | None = None) -> Federation:
         privacy=[SecAggPlus(setup="reuse", dropout=0.2)] if privacy is None else privacy,
         test=TestData(),
         learning_rate=0.1,
-        local_epochs=2,
+        local_epochs=5,
     )
