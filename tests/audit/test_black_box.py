@@ -1,5 +1,6 @@
 """What an audit of a black box finds, what it does not know, and what it asks of an adapter."""
 
+import gc
 import json
 import os
 import random
@@ -197,6 +198,17 @@ GENERATORS: Mapping[str, Callable[[int], bytes]] = {
 def test_statistical_generators_are_found_however_they_are_reached(draw: Callable[[int], bytes]) -> None:
     mine = box(lambda v, drop: draw(8 * len(v) + 20))
     [checked] = audit(mine, only=["no-statistical-generators"]).properties
+    assert checked.status is Status.FAILED
+
+
+def test_a_generator_set_aside_from_the_collector_is_found() -> None:
+    gc.freeze()
+    try:
+        [checked] = audit(
+            box(lambda v, drop: OLD.bytes(8 * len(v))), only=["no-statistical-generators"]
+        ).properties
+    finally:
+        gc.unfreeze()
     assert checked.status is Status.FAILED
 
 

@@ -1,5 +1,7 @@
 """What the audit is worth: every planted defect is found by its named property; sound protocols fail nothing."""
 
+import gc
+
 import pytest
 
 from fl.cli.audit import named
@@ -30,6 +32,16 @@ def test_every_class_of_failure_is_planted_and_named_once() -> None:
 @pytest.mark.parametrize("defect", ALL, ids=[d.name.replace(" ", "-") for d in ALL])
 def test_each_defect_is_caught_by_its_named_property(defect: Defect) -> None:
     assert defect.caught_by in caught(defect, only=[defect.caught_by])
+
+
+@pytest.mark.parametrize("name", ["keys kept by a module", "inputs kept by a module"])
+def test_what_is_set_aside_from_the_collector_is_looked_through(name: str) -> None:
+    [defect] = [d for d in ALL if d.name == name]
+    gc.freeze()
+    try:
+        assert defect.caught_by in caught(defect, only=[defect.caught_by])
+    finally:
+        gc.unfreeze()
 
 
 @pytest.mark.parametrize("protocol", [SecAgg, SecAggPlus, semi_honest, malicious, drawing_together, reusing])
