@@ -30,9 +30,11 @@ OTHERS = 64
 """Of the user's own examples, beside the canaries."""
 COORDINATES = 50_000
 """Of the gradient that the adversary looks at, at most; a random choice of them in larger models."""
-MULTIPLIER, RATE, STEPS = 6.0, 0.5, 4
-"""Of the noise, of a batch, and how many steps: a run of some epsilon that takes seconds."""
+MULTIPLIER, RATE, STEPS = 12.0, 0.5, 4
+"""Of the noise, of a batch, and how many steps: a run of little epsilon, which few right guesses refute."""
 DELTA, ALARM = 1e-10, 1e-3
+FEWEST = 40
+"""Canaries: of fewer, not even right guesses alone exceed what the run is accounted at."""
 
 
 @dataclass(frozen=True)
@@ -99,11 +101,15 @@ def estimate(
 ) -> CanaryRun:
     """Plan a run and time one example's gradient. Arguments as for `per_example`.
 
-    canaries: at least 10. The run is accounted at an epsilon of about 1.2, which a loop without clip or noise refutes;
-    a sound loop is refuted with probability `ALARM`. Raises Misuse for fewer canaries.
+    canaries: at least 40. The run is accounted at an epsilon of about 0.5, which a loop without noise, or whose
+    gradients are many clips long, refutes with 100 canaries or more; fewer can miss it, and so do models of fewer
+    parameters than examples and canaries. A sound loop is refuted with probability `ALARM`. Raises Misuse where no
+    guesses of so few canaries could refute anything.
     """
-    if canaries < 10:
-        raise Misuse(f"expected at least 10 canaries, got {canaries}")
+    if canaries < FEWEST:
+        raise Misuse(
+            f"expected at least {FEWEST} canaries, of which right guesses can refute, got {canaries}"
+        )
     loader, step = loader_of(batch), LossStep(loss)
     data: Any = loader.dataset
     generator = torch.Generator().manual_seed(0)
@@ -117,7 +123,7 @@ def estimate(
         Clipping(clip, gradients=gradients),
         single * STEPS * (canaries + len(others)) * (1 + RATE),
     )
-    return CanaryRun(model, step, loader.collate_fn, made, others, clipping, max(4, canaries // 3), work)
+    return CanaryRun(model, step, loader.collate_fn, made, others, clipping, 2 * canaries // 5, work)
 
 
 def lower_bound(plan: CanaryRun) -> Bound:
@@ -188,7 +194,7 @@ def _scores(plan: CanaryRun, seen: _Watching) -> NDArray[np.float64]:
                 p.copy_(value)
         rows = torch.stack([_clipped(plan, each)[looked] for each in plan.canaries + plan.others])
         alike = rows @ rows.T
-        alike += 0.01 * alike.diagonal().mean() * torch.eye(len(rows))
+        alike += (0.01 * alike.diagonal().mean() + 1e-30) * torch.eye(len(rows))
         shares = torch.linalg.solve(alike, rows @ (released[looked] * plan.denominator))
         scores += shares[: len(plan.canaries)].numpy()
     return scores
@@ -196,6 +202,8 @@ def _scores(plan: CanaryRun, seen: _Watching) -> NDArray[np.float64]:
 
 def _clipped(plan: CanaryRun, example: Any) -> torch.Tensor:
     row = _gradient(plan.model, plan.step, plan.collate([example]))
+    if not row.isfinite().all():  # the loop counts it as zero, too
+        return torch.zeros_like(row)
     return row * min(1.0, plan.clipping.start / max(float(row.norm()), 1e-30))
 
 

@@ -4,6 +4,7 @@ The planted ones are the rows that the library under `dp.sample` makes where it 
 that check nothing.
 """
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,18 +14,20 @@ from torch.nn import functional
 from torch.utils.data import DataLoader, TensorDataset
 
 from dp.audit import per_example
+from dp.audit.one_run import one_run_epsilon
 from dp.sample import loader
-from dp.sample.audit import probe
-from dp.sample.audit.canary_run import estimate, lower_bound
+from dp.sample.audit import canary_run, probe
+from dp.sample.audit.canary_run import ALARM, DELTA, FEWEST, estimate, lower_bound
 from dp.sample.audit.per_example import ExampleAudit, Mode
 from dp.sample.engine import ClientEngine
 from dp.sample.errors import NotPerExample
 from dp.sample.layout import Layouts
 from dp.sample.loader import PrivateLoader
 from dp.sample.options import GRADIENTS
+from protocols.errors import Misuse
 from protocols.randomness import SystemRandom
 from tests.defects.dp import broken
-from tests.defects.dp.sample_models import FLOATS, REFUSED, SOUND, line, vectors
+from tests.defects.dp.sample_models import FLOATS, REFUSED, SOUND, line
 from tests.unit.dp.test_dp_sample_exact import released
 from tests.unit.dp.test_sample_memory import Remembers, first
 from tests.unit.dp.test_sample_packed import Pooled, packed, trained
@@ -267,4 +270,33 @@ def test_canaries_refute_a_loop_without_a_clip_and_pass_a_sound_one() -> None:
     assert loose.measured.epsilon > sound.measured.epsilon
     assert not loose.sound, loose
     assert "about" in str(estimate(net, None, data))
-    assert len(vectors())
+
+
+def test_canaries_refute_a_loop_without_noise_and_no_number_of_them_that_cannot_is_taken(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Of 40 loops without noise 34 were called sound, all of those with 24 canaries. One example without a finite
+    gradient blinded the guesses.
+    """
+    torch.manual_seed(3)
+    data = torch.randn(64, 20), torch.arange(64) % 3
+    monkeypatch.setattr(
+        canary_run,
+        "ClientEngine",
+        lambda clip, noise, *given, **named: ClientEngine(clip, 1e-6, *given, **named),
+    )
+    plan = estimate(line(20), None, data)
+    assert not lower_bound(plan).sound
+    broken_one = plan.others[0][0] * torch.inf, plan.others[0][1]
+    assert not lower_bound(replace(plan, others=[broken_one, *plan.others[1:]])).sound
+    fewest = one_run_epsilon(FEWEST, guesses := 2 * FEWEST // 5, guesses, DELTA, ALARM)
+    assert fewest > lower_bound(plan).stated
+    with pytest.raises(Misuse, match="at least 40 canaries"):
+        estimate(line(20), None, data, canaries=39)
+
+
+def test_canaries_without_any_gradient_are_guessed_at() -> None:
+    data = torch.zeros(16, 4), torch.zeros(16, dtype=torch.long)
+    assert lower_bound(
+        estimate(nn.Linear(4, 1), None, data, canaries=40)
+    ).sound  # one class: no loss, no gradient
