@@ -15,6 +15,7 @@ from typing import Any, Self
 
 from protocols.errors import Misuse
 from protocols.guarantee import Guarantee, only_epsilon
+from protocols.policy import THREATS
 
 VERSION = 2
 SEVERAL = ("clients", "other clients", "decryptors")
@@ -55,6 +56,9 @@ def weakest(one: Protection, *others: Protection | None) -> Protection:
     least, stood = told[0], min(told, key=lambda p: p.parameters.get("corrupt", 0))
     return replace(
         least,
+        threat=min(
+            (p.threat for p in told), key=lambda threat: threat in THREATS and 1 + THREATS.index(threat)
+        ),
         mechanism=_every([p.mechanism for p in told]),
         learns={
             who: _every([p.learns[who] for p in told if who in p.learns]) for p in told for who in p.learns

@@ -77,6 +77,7 @@ class PaillierSum(HomomorphicSum):
         self.key_bits, self.exponent_bits = key_bits, exponent_bits
         if self._given is not None:
             self._given.fits(self.arrangement)
+            self.key_bits = self._given.encryption.bits  # what a resumed run is held to
         self._stand_ins: dict[str, Identity] = {}
         self._randomisers: Randomisers | None = None
 

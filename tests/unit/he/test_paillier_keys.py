@@ -8,6 +8,7 @@ import gmpy2
 import numpy as np
 import pytest
 
+from fl.made_with import of_stack
 from he import KeyHolder, PaillierSum, SharedByClients, Threshold
 from he.arrangements import arrangement
 from he.paillier import keyring
@@ -18,6 +19,7 @@ from protocols import simulate
 from protocols.codec import BigInt
 from protocols.errors import Misuse, StoreError
 from protocols.randomness import SystemRandom
+from protocols.stack import Numbers, Stack
 from tests.paillier_fixed import ring, secret_key
 
 
@@ -229,3 +231,11 @@ def test_the_public_part_of_a_ring_holds_no_secret() -> None:
     assert isinstance(key, ThresholdKey)
     assert not Keyring.of(key).opens
     assert not Keyring.of(ring(Threshold(2, 3)).shares[0]).opens
+
+
+def test_a_run_is_held_to_the_bits_of_the_key_that_it_is_given() -> None:
+    """A resumed run with a longer key promised that key for all of its rounds."""
+    given = PaillierSum(KeyHolder(), key_bits=3072, keys=ring(KeyHolder()))
+    assert given.key_bits == ring(KeyHolder()).encryption.bits == 2048
+    made = PaillierSum(KeyHolder(), key_bits=3072)
+    assert of_stack(Stack([given], Numbers())) != of_stack(Stack([made], Numbers()))

@@ -93,6 +93,15 @@ def test_the_fewest_survivors_of_encrypted_sums_are_told() -> None:
     assert weakest(few, more) == weakest(more, few) == few
 
 
+def test_the_weakest_threat_model_is_told() -> None:
+    """Sessions of one sum with a roster and without, as a run has them that was resumed with one."""
+    strong, weak, none = (
+        replace(PROTECTION, threat=threat) for threat in ("malicious", "semi-honest", "none")
+    )
+    assert {weakest(strong, weak).threat, weakest(weak, strong).threat} == {"semi-honest"}
+    assert {weakest(strong, none, weak).threat, weakest(none, none).threat} == {"none"}
+
+
 def session_of(protocol: SecureSum, clients: int) -> Protection:
     roster = [str(i) for i in range(clients)]
     return protocol.protection(protocol.session(roster, 1, 1, random=SystemRandom()))
