@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.audit.bridge import Bridge
-from protocols.audit.limit import limited
+from protocols.audit.limit import Hung, limited
 from protocols.audit.pieces import Malformed, Pieces
 from protocols.audit.prop import Finding
 from protocols.audit.repeatable import supplied
@@ -18,7 +18,7 @@ from protocols.audit.subject import Drop, Played, Subject, Vectors
 from protocols.audit.wire import Wire, place_of
 from protocols.audit_hooks import Hooks
 from protocols.errors import Misuse
-from protocols.kernel import Message
+from protocols.kernel import SERVER, Message
 
 CONTRACT = (
     "run(inputs, drop) gives (total, transcript): an integer array of the inputs' length or None, and a list of "
@@ -102,6 +102,7 @@ class BlackBox(Subject):
             seed_bytes=self.pieces.seed_bytes,
             stripped=(lambda session, sent, states: self._stripped(sent)) if self.pieces.stripped else None,
         )
+        self._heeded = False
         if tolerated is None:
             self.unknown = {"exact-sum": _UNSAID, "no-total-beyond-tolerance": _UNSAID}
 
@@ -114,6 +115,8 @@ class BlackBox(Subject):
         small: over the ring of 16 that the piece `ring` makes. tamper: as for `protocols.simulate`. rng: what the
         operating system's randomness is replaced by. unseen: what only a white box heeds.
         """
+        if tamper is not None and "tamper" in self.given and not self._heeded:
+            self._require_heeded()
         self.playing = list(inputs), dict(drop or {})
         given = [vector.copy() for vector in inputs]
         gone = {stage: set(who) for stage, who in (drop or {}).items()}
@@ -142,6 +145,14 @@ class BlackBox(Subject):
     def refuses(self, sent: Message) -> bool:
         """Whether what a client sends is a refusal and no answer: an error reply of its runtime, or as it words one."""
         return Wire.refusing or bool(self.pieces.refusal and self.pieces.refusal(bytes(sent.body)))
+
+    def _require_heeded(self) -> None:
+        """Nothing that a client sends arrives: a run that has the right total all the same did not look."""
+        self._heeded, ones = True, [np.ones(8, np.int64)] * self.clients[1]
+        with contextlib.suppress(Hung):
+            lost = self.play(ones, tamper=lambda sent: sent if sent.sender == SERVER else None)
+            if lost.total is not None and (lost.total == len(ones)).all():
+                self._malformed("run calls tamper, and delivers the message whatever that gives back")
 
     def _checked(self, result: Any, clients: int, length: int) -> Played:
         if inspect.iscoroutine(result):

@@ -69,7 +69,7 @@ class Pieces:
                 raise Misuse(f"{name}: no piece of that name; a BlackBox takes {', '.join(known)}")
         if callable(given.get("watch")) or isinstance(given.get("watch"), str):
             given = {**given, "watch": (given["watch"],)}
-        return cls(**given)
+        return cls(**{name: _told(name, one) if callable(one) else one for name, one in given.items()})
 
     def given(self, run: Any) -> set[str]:
         """The names of what is there; `tamper` is an argument of `run`."""
@@ -95,6 +95,18 @@ class Pieces:
 
 class Malformed(Misuse):
     """An adapter that does not keep its contract: nothing is found out about the protocol behind it."""
+
+
+def _told(name: str, piece: Any) -> Any:
+    """The piece; what it raises is the adapter's fault, and no finding about the protocol."""
+
+    def call(*given: Any) -> Any:
+        try:
+            return piece(*given)
+        except Exception as error:
+            raise Malformed(f"the piece {name} raised {type(error).__name__}: {error}") from error
+
+    return call
 
 
 def _arguments(run: Any) -> Sequence[str]:

@@ -312,3 +312,33 @@ def test_a_run_that_takes_tamper_and_never_calls_it_keeps_no_contract() -> None:
     )
     with pytest.raises(Misuse, match="has an argument tamper, and called it for no message"):
         audit(deaf, only=["one-answer-per-session"])
+
+
+def test_a_run_that_delivers_whatever_tamper_gives_back_keeps_no_contract() -> None:
+    """It asks, and does not listen: every lie would pass for one that was refused."""
+
+    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+        def ignored(stage: str, message: Any) -> Any:
+            tamper(stage, message)
+            return [message]
+
+        return masked.run(inputs, drop, ignored if tamper else None)
+
+    deaf = BlackBox(
+        run,
+        stages=masked.STAGES,
+        bound=127,
+        clients=(3, 5),
+        tolerated=masked.tolerated,
+        threat="semi-malicious",
+    )
+    with pytest.raises(Misuse, match="delivers the message whatever that gives back"):
+        audit(deaf, only=["one-answer-per-session"])
+
+
+def test_what_a_piece_raises_is_no_finding_about_the_protocol() -> None:
+    def elements(message: Any) -> Any:
+        raise KeyError("stage")
+
+    with pytest.raises(Misuse, match="the piece elements raised KeyError"):
+        audit(masked.box("modulus", elements=elements), only=["fresh-masks"])
