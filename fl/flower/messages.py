@@ -23,8 +23,7 @@ def pack(body: Body, frames: Frames, signer: Identity | None) -> RecordDict:
     ours = sealed(body, frames, signer).encode()
     if sum(map(len, frames)) <= SMALL:
         return RecordDict({KEY: ConfigRecord({"body": ours, "frames": [bytes(f) for f in frames]})})
-    arrays = {f"{i:06d}": Array("uint8", (len(f),), _STYPE, bytes(f)) for i, f in enumerate(frames)}
-    return RecordDict({KEY: ConfigRecord({"body": ours}), FRAMES: ArrayRecord(arrays)})
+    return RecordDict({KEY: ConfigRecord({"body": ours}), FRAMES: _arrays(frames)})
 
 
 def is_protected(content: RecordDict) -> bool:
@@ -59,6 +58,12 @@ def strip(content: RecordDict) -> RecordDict:
     return RecordDict({key: value for key, value in content.items() if key not in (KEY, FRAMES)})
 
 
+def _arrays(frames: Frames) -> ArrayRecord:
+    return ArrayRecord(
+        {f"{i:06d}": Array("uint8", (len(f),), _STYPE, bytes(f)) for i, f in enumerate(frames)}
+    )
+
+
 def _body(content: RecordDict) -> bytes:
     record = content.config_records[KEY] if is_protected(content) else ConfigRecord()
     value = record.get("body")
@@ -70,11 +75,13 @@ def _body(content: RecordDict) -> bytes:
 
 
 def _frames(content: RecordDict) -> list[bytes]:
-    small, arrays = content.config_records[KEY].get("frames"), content.array_records.get(FRAMES)
+    small, arrays = content.config_records[KEY].get("frames"), content.get(FRAMES)
     if isinstance(small, list) and arrays is None:
         found = [frame for frame in small if isinstance(frame, bytes)]
         if len(found) == len(small):
             return found
-    if small is not None or arrays is None or any(a.stype != _STYPE for a in arrays.values()):
-        raise WireError("expected frames, got another record")
-    return [arrays[name].data for name in sorted(arrays)]
+    if small is None and isinstance(arrays, ArrayRecord):
+        found = [arrays[name].data for name in sorted(arrays)]
+        if arrays == _arrays(found):  # names, types and shapes say nothing else
+            return found
+    raise WireError("expected frames, got another record")

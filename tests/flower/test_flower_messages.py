@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from flwr.app import ConfigRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
 
 from fl.flower.messages import FRAMES, KEY, SMALL, pack, unpack_request
 from fl.network.messages import HELLO, sessionless
@@ -27,4 +27,26 @@ def test_frames_of_another_kind_or_in_two_places_are_refused(frames: Any) -> Non
         unpack_request(packed, None)  # beside the Arrays
     del packed[FRAMES]
     with pytest.raises(WireError):
+        unpack_request(packed, None)
+
+
+@pytest.mark.parametrize("record", [ConfigRecord({"update": [0.1]}), MetricRecord({"update": 0.1})])
+def test_no_other_record_travels_under_the_name_of_frames(record: Any) -> None:
+    for packed in (pack(HELLO_TO, [b"small"], None), pack(HELLO_TO, [bytes(SMALL + 1)], None)):
+        packed[FRAMES] = record
+        with pytest.raises(WireError, match="another record"):
+            unpack_request(packed, None)
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"name": "0.123"}, {"dtype": "secret"}, {"shape": (1,)}, {"stype": "numpy.ndarray"}]
+)
+def test_labels_of_large_frames_say_nothing_else(wrong: dict[str, Any]) -> None:
+    packed = pack(HELLO_TO, [bytes(SMALL + 1)], None)
+    [array] = packed.array_records[FRAMES].values()
+    facts = {"dtype": array.dtype, "shape": array.shape, "stype": array.stype, "data": array.data}
+    name = wrong.get("name", "000000")
+    made = Array(**{**facts, **{key: value for key, value in wrong.items() if key != "name"}})
+    packed[FRAMES] = ArrayRecord({name: made})
+    with pytest.raises(WireError, match="another record"):
         unpack_request(packed, None)
