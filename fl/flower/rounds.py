@@ -41,7 +41,6 @@ from fl.round.statement import statement_of
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
 from protocols.identity import Identity, Roster
 from protocols.layers import PrivacyLayer, RunFacts
-from protocols.plain import PlainSum
 from protocols.session import Session
 from protocols.stack import Stack
 from protocols.statement import Protection, Statement, weakest
@@ -98,11 +97,6 @@ class ProtectedRounds:
         self.engine = NetworkEngine(self.server, 0.0, lambda: notes)
         self.engine.begun = self._begin
         self._run: RunFacts | None = None
-        if isinstance(options.stack.secure_sum, PlainSum):
-            log(
-                WARNING,
-                "no secure sum is listed: the server reads every client's update (privacy=[SecAggPlus()])",
-            )
         self.account.run = self.server.state.name()
         self.state = RunState(options.store, options.stack, account)
         self.protection: Protection | None = self.state.resume(kept)

@@ -5,6 +5,7 @@ What belongs here: whose request it is, and the session's steps. What does not: 
 """
 
 import time
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import ERROR
@@ -39,6 +40,7 @@ class Begun(Record):
 
 
 KEPT_HEAD, KEPT_HEADS = "kept-head.txt", "kept-heads.txt"
+IN_CLEAR = "no secure sum is listed: updates leave this node in clear (privacy=[SecAggPlus()])"
 
 
 @dataclass(frozen=True)
@@ -111,6 +113,8 @@ class NodeParty:
         site.require_roster(federation, origin.serial, claimed.roster)
         own, work = self._take_part(arrays)
         own.require_layers()
+        if own.stack.secure_sum.server_sees_vectors:
+            warnings.warn(IN_CLEAR, stacklevel=2)
         self._keep_head(header)
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
             raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")

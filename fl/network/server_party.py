@@ -10,7 +10,7 @@ import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from logging import INFO
+from logging import INFO, WARNING
 from pathlib import Path
 from typing import Any, Self
 
@@ -85,6 +85,8 @@ class ServerParty(ABC):
         self.roster, self.identity = roster, identity
         self.layout, self.head, self.series = layout or ModelLayout(), GENESIS, ""
         self.late: dict[Node, float] = {}
+        if protocol.server_sees_vectors:
+            log(WARNING, "no secure sum is listed: the server reads every update (privacy=[SecAggPlus()])")
         self.forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
 
     def beside(self, protocol: SecureSum) -> Self:

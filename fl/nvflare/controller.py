@@ -130,11 +130,12 @@ class TaskParty(ServerParty):
         self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
     ) -> Iterator[Reply]:
         """As `ServerParty.ask`; it waits no longer. Raises SecAggError once the job is aborted."""
-        self._require_going()
         arrived: Arrived = SimpleQueue()
-        tasks = {node: self._send(str(node), sent, arrived, seconds) for node, sent in requests.items()}
+        tasks = dict[Node, Task]()
         waiting, deadline = set(requests), time.monotonic() + seconds
         try:
+            for node, sent in requests.items():
+                tasks[node] = self._send(str(node), sent, arrived, seconds)
             while waiting:
                 late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
                 for name, message in self._taken(arrived):
@@ -145,7 +146,7 @@ class TaskParty(ServerParty):
                 if late:
                     break
         finally:
-            for node in waiting:
+            for node in waiting & tasks.keys():
                 self.controller.cancel_task(tasks[node])
 
     def _taken(self, arrived: Arrived) -> list[tuple[str, Shareable]]:
@@ -168,6 +169,7 @@ class TaskParty(ServerParty):
         def received(client_task: ClientTask, fl_ctx: FLContext) -> None:
             arrived.put((client_task.client.name, client_task.result))
 
+        self._require_going()
         data = pack(sent.request, sent.frames, self.identity, sent.shown)
         task = Task(TASK, data, timeout=math.ceil(seconds) + 1, result_received_cb=received)
         self.controller.send(task, self.context, targets=[name])

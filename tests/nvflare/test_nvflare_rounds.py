@@ -22,6 +22,7 @@ from fl.engines.memory import MemoryEngine
 from fl.network.engine import NetworkEngine
 from fl.network.messages import CLOSE, START
 from fl.nvflare import PrivateExecutor
+from fl.nvflare.controller import TaskParty
 from fl.nvflare.messages import unpack_answer, unpack_request
 from fl.round import party
 from fl.round.kept import KeptRun
@@ -221,6 +222,30 @@ def test_nothing_is_sent_or_paid_for_after_an_abort_between_rounds(
     assert again.play(3) == []
     assert [result.abandoned for result in kept(again).history] == [None] * 3
     assert len(json.loads((folder(again) / "statement.json").read_text())["events"]) == 3
+
+
+def test_after_an_abort_no_further_client_is_sent_a_task(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    deployment = Deployment(tmp_path, place("masked"), SITES)
+    sent, send = list[str](), TaskParty._send
+
+    def first(party: TaskParty, name: str, *what: Any) -> Any:
+        task = send(party, name, *what)
+        sent.append(name)
+        deployment.abort.trigger(True)
+        return task
+
+    monkeypatch.setattr(TaskParty, "_send", first)
+    assert deployment.play(1) == ["SecAggError: the job was aborted"]
+    assert len(sent) == 1
+
+
+def test_a_server_that_reads_every_update_says_so(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    deployment = Deployment(tmp_path, place("plain"), SITES)
+    with pytest.warns(UserWarning, match="updates leave this node in clear"):
+        assert deployment.play(1) == []
+    assert "no secure sum is listed: the server reads every update" in caplog.text
 
 
 def test_an_aborted_job_waits_for_no_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
