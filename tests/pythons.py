@@ -60,7 +60,7 @@ TESTS: dict[tuple[str, ...], tuple[str, ...]] = {
         "tests/vectors",
         "tests/contracts/test_plain.py",
         "tests/property/test_codec.py",
-        "tests/property/test_masking.py",
+        "tests/property/test_masks.py",
     ),
     ("audit", "he"): ("tests/property/test_packing.py", "tests/property/test_paillier_packing.py"),
     ("audit", "torch"): ("tests/unit/test_federation.py", "tests/unit/test_fl_data.py"),

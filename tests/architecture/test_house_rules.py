@@ -9,6 +9,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("protocols", "secagg", "he", "dp", "fl", "benchmarks")
 MODULES = sorted(path for package in PACKAGES for path in (ROOT / package).rglob("*.py"))
+NAMED_FILE = re.compile(
+    rf"(?<![\w/.-])(?:{'|'.join(PACKAGES)}|tests|examples|docs)/[\w./-]+\.(?:py|md|json|toml)\b"
+)
 UNPICKLERS = {"marshal", "shelve", "dill", "cloudpickle", "joblib"}
 
 
@@ -83,3 +86,15 @@ def test_an_exception_from_a_linter_or_type_checker_has_its_reason_beside_it() -
         if bare.search(line)
     ]
     assert without == []
+
+
+def test_a_file_that_a_module_or_the_makefile_names_is_there() -> None:
+    """A list of test files that goes on naming one that has moved runs none of them."""
+    places = [*MODULES, *(ROOT / "tests").rglob("*.py"), ROOT / "Makefile", ROOT / "pyproject.toml"]
+    gone = [
+        f"{named(path)}: {name}"
+        for path in places
+        for name in NAMED_FILE.findall(path.read_text())
+        if not (ROOT / name).exists()
+    ]
+    assert gone == []

@@ -58,7 +58,7 @@ class TestSecAggMalicious(MaskedSumContract):
 
 class TestSecAggReuse(MaskedSumContract):
     """Every run here is a set-up with its first round; later rounds are in
-    tests/property/test_secagg_reuse.py.
+    tests/property/secagg/test_reuse.py.
     """
 
     examples = 15

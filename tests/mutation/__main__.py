@@ -22,7 +22,7 @@ SUMS = (
     "tests/contracts/test_secagg.py",
     "tests/property/secagg",
     "tests/property/test_codec.py",
-    "tests/property/test_masking.py",
+    "tests/property/test_masks.py",
     "tests/property/test_packing.py",
     "tests/property/test_quantise.py",
     "tests/property/test_updates.py",

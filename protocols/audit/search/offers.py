@@ -69,7 +69,10 @@ def _others(value: Any) -> list[Any]:
 
 def ground(protocol: Any, session: Session, corrupt: frozenset[int], tries: int) -> list[tuple[str, Session]]:
     """Sessions of these clients, in other rounds, orders and parts of the roster, whose graph suits those who were
-    corrupt before it was drawn (by their names): the worst first, none that the session's numbers withstand.
+    corrupt before it was drawn (by their names), none that the session's numbers withstand.
+
+    Those come first that put the most corrupt clients among somebody's holders: these open a secret without a lie,
+    where too many in a window of voters only ease one.
     """
     rng, bad = np.random.default_rng(0), {session.roster[i] for i in corrupt}
     found = []
@@ -87,9 +90,10 @@ def ground(protocol: Any, session: Session, corrupt: frozenset[int], tries: int)
             rule = opening_of(protocol).rule(made, ())
         except SecAggError:  # not even a server could make it
             continue
-        over = excess(rule, {i for i, name in enumerate(names) if name in bad})
-        if over > 0:
-            found.append((over, f"round {round}, and {len(names)} clients in an order of its own", made))
+        suits = {i for i, name in enumerate(names) if name in bad}
+        if excess(rule, suits) > 0:
+            story = f"round {round}, and {len(names)} clients in an order of its own"
+            found.append((excess(replace(rule, windows=()), suits), story, made))
     return [(story, made) for _, story, made in sorted(found, key=lambda one: -one[0])[:WORST]]
 
 
