@@ -296,44 +296,37 @@ def test_streams_are_compared_less_far_on_a_machine_that_others_keep_busy(
     assert found.reason.endswith("seeds")
 
 
-def test_a_run_that_takes_tamper_and_never_calls_it_keeps_no_contract() -> None:
+def never_asks(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+    return masked.run(inputs, drop)
+
+
+def asks_and_does_not_listen(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+    def ignored(stage: str, message: Any) -> Any:
+        tamper(stage, message)
+        return [message]
+
+    return masked.run(inputs, drop, ignored if tamper else None)
+
+
+@pytest.mark.parametrize(
+    "deaf, said",
+    [
+        (never_asks, "has an argument tamper, and called it for no message"),
+        (asks_and_does_not_listen, "delivers the message whatever that gives back"),
+    ],
+)
+def test_a_run_that_is_deaf_to_tamper_keeps_no_contract(deaf: Any, said: str) -> None:
     """Every lie would pass for one that was refused."""
-
-    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
-        return masked.run(inputs, drop)
-
-    deaf = BlackBox(
-        run,
+    box = BlackBox(
+        deaf,
         stages=masked.STAGES,
         bound=127,
         clients=(3, 5),
         tolerated=masked.tolerated,
         threat="semi-malicious",
     )
-    with pytest.raises(Misuse, match="has an argument tamper, and called it for no message"):
-        audit(deaf, only=["one-answer-per-session"])
-
-
-def test_a_run_that_delivers_whatever_tamper_gives_back_keeps_no_contract() -> None:
-    """It asks, and does not listen: every lie would pass for one that was refused."""
-
-    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
-        def ignored(stage: str, message: Any) -> Any:
-            tamper(stage, message)
-            return [message]
-
-        return masked.run(inputs, drop, ignored if tamper else None)
-
-    deaf = BlackBox(
-        run,
-        stages=masked.STAGES,
-        bound=127,
-        clients=(3, 5),
-        tolerated=masked.tolerated,
-        threat="semi-malicious",
-    )
-    with pytest.raises(Misuse, match="delivers the message whatever that gives back"):
-        audit(deaf, only=["one-answer-per-session"])
+    with pytest.raises(Misuse, match=said):
+        audit(box, only=["one-answer-per-session"])
 
 
 def test_what_a_piece_raises_is_no_finding_about_the_protocol() -> None:
