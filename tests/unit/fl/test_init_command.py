@@ -1,7 +1,6 @@
 """`secagg init` and a user's own functions on the command line: what is written runs at once, what cannot is told."""
 
 import json
-import re
 import sys
 import tomllib
 from collections.abc import Callable, Iterator
@@ -10,11 +9,8 @@ from pathlib import Path
 import pytest
 
 from fl.cli import invoke
-from fl.data.csv_file import csv_file
 from fl.registry import function
-from protocols.errors import Misuse
-
-HOSPITALS = ["north", "south", "west", "east"]
+from tests.unit.fl.hospitals import HOSPITALS, table
 
 
 @pytest.fixture
@@ -38,16 +34,6 @@ def secagg(here: Path, capsys: pytest.CaptureFixture[str]) -> Callable[..., tupl
         return invoke(arguments), *capsys.readouterr()
 
     return call
-
-
-def table(path: Path, rows: int = 120) -> Path:
-    """Age decides the outcome; hospitals measure a second column on scales of their own."""
-    lines = ["age,hospital,smoker,score,outcome"]
-    for i in range(rows):
-        site, outcome = HOSPITALS[i % 4], "ill" if i % 60 > 30 else "well"
-        lines.append(f"{20 + i % 60},{site},{'yes' if i % 3 else 'no'},{(i % 7) * 10 ** (i % 4)},{outcome}")
-    path.write_text("\n".join(lines) + "\n")
-    return path
 
 
 def summary(printed: str) -> dict:
@@ -301,87 +287,12 @@ def test_a_project_is_never_written_over(secagg, here: Path) -> None:
     assert not (here / "secagg.toml").exists()
 
 
-@pytest.mark.parametrize(
-    ("text", "says"),
-    [
-        ("a,y\n1,0\n,1\n", "row 3: expected no empty cell"),
-        ("a,y\n1,0\n1,1,2\n", "row 3: expected 2 cells, got 3"),
-        ("a,y\n1,0,\n", "row 2: expected 2 cells, got 3"),
-        ("a,a\n1,0\n", "distinct"),
-        ("a,y\n", "rows below"),
-        ("a,y\n1,0\n2,0\n", "has one value in all rows"),
-        ("", "a header of distinct names"),
-        ("1,0\n2,1\n", "is its first line their names?"),
-        ("a,y\n1,0\n2,1\nNA,1\n3,1\n", "row 4: no number, in 'a'"),
-        (
-            "a;y\n1,5;0\n2,25;1\n",
-            "row 2: no number, in 'a', a column of numbers .with a decimal point",
-        ),
-        (
-            "a,y\n" + "".join(f"{i},{i / 7}\n" for i in range(90)),
-            "90 different values in 90 rows, which are no classes",
-        ),
-        ("a,y\n1,yes\n2,Yes\n3,no\n", "has one class in two writings"),
-        ("a,y\n1,1\n2,1.0\n3,0\n", "has one class in two writings"),
-        ("a,y\nnan,0\n2,1\n", "NaN"),
-        ("y\n0\n1\n", "columns besides"),
-        ("a,y\n" + "".join(f"name-{i},{i % 2}\n" for i in range(90)), "90 different values"),
-    ],
-)
-def test_a_table_that_is_not_one_is_refused_by_name(here: Path, text: str, says: str) -> None:
-    Path("t.csv").write_text(text)
-    with pytest.raises(Misuse, match=says):
-        csv_file("t.csv", "y")
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "a,y\n1,0\n2,1\nSmith,1\n3,1\n",
-        "a,y\n1,Smith\n2,smith\n3,0\n",
-        "a,y\n1,Smith\n2,Smith\n",
-        "Smith,Smith\n1,0\n",
-        "Smith,1\nJones,0\n",
-        "a,y\n1,0\nSmith,1,2\n",
-        "Smith,1\n,0\n",
-        "a,y\n1,Smith\xe9\n",
-    ],
-)
-def test_no_refusal_of_a_table_holds_a_cell(here: Path, text: str) -> None:
-    """A node's refusal is told to the server."""
-    Path("t.csv").write_bytes(text.encode("latin-1"))
-    with pytest.raises(Misuse) as refused:
-        csv_file("t.csv", "y")
-    assert not {"smith", "0xe9"} & set(re.findall(r"\w+", str(refused.value).lower()))
-
-
 def test_the_command_line_says_what_was_found_in_a_table(secagg, here: Path) -> None:
     Path("t.csv").write_text("a,y\n1,0\n2,1\nSmith,1\n3,1\n")
     code, _, said = secagg("init", "study", "--data=t.csv", "--target=y")
     assert code == 2
     assert "row 4: no number, in 'a'" in said
     assert "'Smith'" in said
-
-
-def test_each_site_scales_with_its_own_rows(here: Path) -> None:
-    """Nothing about one site's numbers shows in another's features."""
-    alone = csv_file(str(table(here / "a.csv")), "outcome", "hospital")
-    lines = (here / "a.csv").read_text().splitlines()
-    moved = [line.replace("north,yes,", "north,yes,9") if "north" in line else line for line in lines]
-    (here / "b.csv").write_text("\n".join(moved))
-    other = csv_file("b.csv", "outcome", "hospital")
-    same = alone.clients_train != alone.client_names.index("north")
-    assert (alone.x_train[same] == other.x_train[same]).all()
-    assert not (alone.x_train == other.x_train).all()
-    assert alone.classes == 2
-    assert sorted(alone.client_names) == sorted(HOSPITALS)
-
-
-@pytest.mark.parametrize("separator", [";", "\t"])
-def test_semicolons_and_tabs_separate_too(here: Path, separator: str) -> None:
-    commas = csv_file(str(table(here / "a.csv")), "outcome")
-    (here / "b.tsv").write_text((here / "a.csv").read_text().replace(",", separator))
-    assert (csv_file("b.tsv", "outcome").x_train == commas.x_train).all()
 
 
 def test_a_project_says_what_its_table_holds(secagg, here: Path) -> None:
