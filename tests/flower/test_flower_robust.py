@@ -30,6 +30,23 @@ def test_the_model_is_that_of_the_run_in_memory(tmp_path: Path, name: str) -> No
     assert same(result.model, own().fit(4).model)
 
 
+@pytest.mark.parametrize("name", sorted(MADE))
+def test_a_run_that_was_stopped_between_rounds_goes_on_and_promises_no_more(tmp_path: Path, name: str) -> None:
+    """A resumed run's statement speaks of the sessions before the stop, too."""
+
+    def own(**more: Any) -> Federation:
+        return federation(strategy=MADE[name](), policy=AGAIN, **more)
+
+    site(tmp_path, again=True)
+    grid, whole = grid_of(tmp_path, own), own().fit(4)
+    told = [serve(grid, own(output=tmp_path / "run"), rounds).statement.protection for rounds in (1, 3, 4)]
+    least = [each.parameters["least_survivors"] for each in told]
+    assert least == sorted(least, reverse=True)
+    assert told[-1].parameters == whole.statement.protection.parameters
+    result = serve(grid, own(output=tmp_path / "run"), 4)
+    assert same(result.model, whole.model)
+
+
 def test_a_node_whose_policy_does_not_allow_it_sends_an_update_once(tmp_path: Path) -> None:
     def own(**more: Any) -> Federation:
         return federation(strategy=RFA(0.2, 2), **more)
