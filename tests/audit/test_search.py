@@ -6,12 +6,13 @@ import pytest
 
 from protocols.audit import PROPERTIES, Status, WhiteBox, audit
 from protocols.audit.prop import Finding
-from protocols.audit.search import schedules
+from protocols.audit.search import offers, schedules
 from protocols.audit.search.planning import corrupt_set, plan, weaker
 from protocols.audit.search.program import Program, Undecided
 from protocols.audit.search.two_views import Arrangement, prepared, search
 from protocols.audit.subject import Searched
 from secagg import Credentials, SecAgg, SecAggPlus
+from tests.defects import ALL
 from tests.defects.homomorphic import two_of_three
 from tests.defects.pieces import anything_goes, malicious
 from tests.defects.planting import put
@@ -69,6 +70,24 @@ def test_a_plan_that_breaks_a_check_is_refused_by_the_real_states() -> None:
     found = [one.story for one in weaker(rule) if plan(one.rule, corrupt, 20) is not None]
     assert "" not in found
     assert found, "without one of its checks the rule can be got around"
+
+
+def test_graphs_that_open_a_secret_without_a_lie_are_played_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Too many corrupt voters tie with too many holders, and five graphs are played: 1 search in 200 found nothing."""
+    [defect] = [d for d in ALL if d.name == "ground beacon"]
+    monkeypatch.setattr(offers, "WORST", 1_000)
+    with defect.plant():
+        what = Arrangement(made := defect.protocol()._drawn(40), 40, 1, 40)
+        table, _, wished = prepared(WhiteBox(defect.protocol), what)
+        corrupt = corrupt_set(wished)
+        names = {table.session.roster[i] for i in corrupt}
+        held = []
+        for _, session in offers.ground(made, table.session, corrupt, 300):
+            shares = offers.opening_of(made).rule(session, ()).shares
+            at = {i for i, name in enumerate(session.roster) if name in names}
+            held.append(max(len(holders & at) for i, holders in enumerate(shares) if i not in at))
+    assert held == sorted(held, reverse=True)
+    assert held[0] > held[-1], "the tie was drawn"
 
 
 def test_time_that_runs_out_is_no_verdict() -> None:

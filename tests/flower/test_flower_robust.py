@@ -31,7 +31,9 @@ def test_the_model_is_that_of_the_run_in_memory(tmp_path: Path, name: str) -> No
 
 
 @pytest.mark.parametrize("name", sorted(MADE))
-def test_a_run_that_was_stopped_between_rounds_goes_on_and_promises_no_more(tmp_path: Path, name: str) -> None:
+def test_a_run_that_was_stopped_between_rounds_goes_on_and_promises_no_more(
+    tmp_path: Path, name: str
+) -> None:
     """A resumed run's statement speaks of the sessions before the stop, too."""
 
     def own(**more: Any) -> Federation:

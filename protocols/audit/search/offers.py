@@ -127,8 +127,8 @@ def search(subject: Any, what: Arrangement, tries: int = 0, seconds: float = SEC
 def _said(tally: OfferCounts, tries: int) -> str:
     if tries:
         return (
-            f"{tries} rounds, orders and parts of the roster, {tally.made} with a graph that suits the corrupt, "
-            f"{tally.joined} joined"
+            f"{tries} rounds, orders and parts of the roster, {tally.made}{' or more' * (tally.made == WORST)} with a "
+            f"graph that suits the corrupt, {tally.joined} joined{', and played without a lie' * bool(tally.joined)}"
         )
     left = ["offers that change two parameters at once"]
     if tally.unknown:
