@@ -30,11 +30,11 @@ OTHERS = 64
 """Of the user's own examples, beside the canaries."""
 COORDINATES = 50_000
 """Of the gradient that the adversary looks at, at most; a random choice of them in larger models."""
-MULTIPLIER, RATE, STEPS = 12.0, 0.5, 4
+MULTIPLIER, RATE, STEPS = 24.0, 0.5, 4
 """Of the noise, of a batch, and how many steps: a run of little epsilon, which few right guesses refute."""
 DELTA, ALARM = 1e-10, 1e-3
-FEWEST = 40
-"""Canaries: of fewer, not even right guesses alone exceed what the run is accounted at."""
+FEWEST = 60
+"""Canaries, a quarter of which is guessed: of fewer, right guesses alone do not exceed what the run is accounted at."""
 
 
 @dataclass(frozen=True)
@@ -101,10 +101,10 @@ def estimate(
 ) -> CanaryRun:
     """Plan a run and time one example's gradient. Arguments as for `per_example`.
 
-    canaries: at least 40. The run is accounted at an epsilon of about 0.5, which a loop without noise, or whose
-    gradients are many clips long, refutes with 100 canaries or more; fewer can miss it, and so do models of fewer
-    parameters than examples and canaries. A sound loop is refuted with probability `ALARM`. Raises Misuse where no
-    guesses of so few canaries could refute anything.
+    canaries: at least 60. The run is accounted at an epsilon of about 0.25, which most loops without noise, or whose
+    gradients are many clips long, refute with 100 canaries or more. Missed are those whose examples' gradients are
+    not told apart: fewer parameters, or fewer independent gradients, than canaries and examples. A sound loop is
+    refuted with probability `ALARM`. Raises Misuse where no guesses of so few canaries could refute anything.
     """
     if canaries < FEWEST:
         raise Misuse(
@@ -119,24 +119,24 @@ def estimate(
     for each in made[:3]:
         _gradient(model, step, loader.collate_fn([each]))
     single = (time.perf_counter() - began) / 3
-    clipping, work = (
-        Clipping(clip, gradients=gradients),
-        single * STEPS * (canaries + len(others)) * (1 + RATE),
-    )
-    return CanaryRun(model, step, loader.collate_fn, made, others, clipping, 2 * canaries // 5, work)
+    clipping = Clipping(clip, gradients=gradients)
+    work = single * STEPS * (canaries + len(others)) * (1 + RATE)
+    return CanaryRun(model, step, loader.collate_fn, made, others, clipping, canaries // 4, work)
 
 
 def lower_bound(plan: CanaryRun) -> Bound:
-    """Train once and guess. The model's parameters are put back. Raises what the loop raises."""
+    """Train once, without dropout, and guess. The model is put back. Raises what the loop raises."""
     began, source = time.perf_counter(), SystemRandom()
     inside = (np.frombuffer(source.bytes(len(plan.canaries)), dtype=np.uint8) & 1).astype(bool)
     kept = [p.detach().clone() for p in plan.model.parameters()]
+    modes = [(module, module.training) for module in plan.model.modules()]
+    plan.model.eval()  # an example's gradient is looked for as it was drawn
     try:
         scores = _scores(plan, _trained(plan, inside, source))
     finally:
-        with torch.no_grad():
-            for p, before in zip(plan.model.parameters(), kept, strict=True):
-                p.copy_(before)
+        _put_back(list(plan.model.parameters()), kept)
+        for module, mode in modes:
+            module.training = mode
     # Only presence is guessed: a canary that is in and that no batch drew looks like one that is out.
     right = int(np.sum(inside[np.argsort(scores, kind="stable")[-plan.guesses :]]))
     found = one_run_epsilon(len(inside), plan.guesses, right, DELTA, ALARM)
@@ -167,7 +167,7 @@ class _Watching(torch.optim.SGD):
 
 def _trained(plan: CanaryRun, inside: NDArray[np.bool_], source: SecureRandom) -> _Watching:
     examples = [each for each, taken in zip(plan.canaries, inside, strict=True) if taken] + plan.others
-    watching = _Watching([p for p in plan.model.parameters() if p.requires_grad])
+    watching = _Watching(_parameters(plan.model))
     engine = ClientEngine(plan.clipping, MULTIPLIER, RATE, STEPS, random=source)
     engine.size(len(plan.canaries) + len(plan.others))
     data: Any = examples  # a list is a data set
@@ -185,13 +185,11 @@ def _trained(plan: CanaryRun, inside: NDArray[np.bool_], source: SecureRandom) -
 
 def _scores(plan: CanaryRun, seen: _Watching) -> NDArray[np.float64]:
     """Each canary's share in what every step released, by ridge regression on all clipped gradients."""
-    trained = [p for p in plan.model.parameters() if p.requires_grad]
+    trained = _parameters(plan.model)
     scores = np.zeros(len(plan.canaries))
     looked = torch.randperm(sum(p.numel() for p in trained))[:COORDINATES]
     for weights, released in seen.seen:
-        with torch.no_grad():
-            for p, value in zip(trained, weights, strict=True):
-                p.copy_(value)
+        _put_back(trained, weights)
         rows = torch.stack([_clipped(plan, each)[looked] for each in plan.canaries + plan.others])
         alike = rows @ rows.T
         alike += (0.01 * alike.diagonal().mean() + 1e-30) * torch.eye(len(rows))
@@ -208,23 +206,35 @@ def _clipped(plan: CanaryRun, example: Any) -> torch.Tensor:
 
 
 def _gradient(model: nn.Module, step: LossStep, batch: Any) -> torch.Tensor:
-    trained = [p for p in model.parameters() if p.requires_grad]
+    trained = _parameters(model)
     value = step(model, batch, step.criterion)
     rows = torch.autograd.grad(value, trained, allow_unused=True)
     flat = [torch.zeros_like(p) if row is None else row for p, row in zip(trained, rows, strict=True)]
     return torch.cat([row.detach().double().reshape(-1).cpu() for row in flat])
 
 
+def _parameters(model: nn.Module) -> list[nn.Parameter]:
+    return [p for p in model.parameters() if p.requires_grad]
+
+
+def _put_back(parameters: list[nn.Parameter], values: list[torch.Tensor]) -> None:
+    with torch.no_grad():
+        for p, value in zip(parameters, values, strict=True):
+            p.copy_(value)
+
+
 def _disturbed(example: Any, generator: torch.Generator) -> Any:
-    """The example with noise three times its own spread on its floating point inputs, and its whole numbers in
-    another order."""
+    """The example with noise three times its own spread on its floating point inputs, and its whole numbers drawn
+    again from among themselves."""
 
     def change(leaf: Any) -> Any:
+        if isinstance(leaf, np.ndarray):
+            return change(torch.from_numpy(leaf)).numpy() if leaf.dtype.kind in "iuf" else leaf
         if not isinstance(leaf, torch.Tensor) or not leaf.dim():
             return leaf
         if leaf.is_floating_point():
             noise = torch.randn(leaf.shape, generator=generator).to(leaf)
             return leaf + 3 * (leaf.std(correction=0) + 0.1) * noise
-        return leaf.reshape(-1)[torch.randperm(leaf.numel(), generator=generator)].reshape(leaf.shape)
+        return leaf.reshape(-1)[torch.randint(max(1, leaf.numel()), leaf.shape, generator=generator)]
 
     return torch.utils._pytree.tree_map(change, example)

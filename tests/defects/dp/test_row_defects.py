@@ -7,11 +7,12 @@ that check nothing.
 from dataclasses import replace
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 from torch.nn import functional
-from torch.utils.data import DataLoader, TensorDataset
+from torch.utils.data import DataLoader, Dataset, TensorDataset
 
 from dp.audit import per_example
 from dp.audit.one_run import one_run_epsilon
@@ -272,31 +273,76 @@ def test_canaries_refute_a_loop_without_a_clip_and_pass_a_sound_one() -> None:
     assert "about" in str(estimate(net, None, data))
 
 
+@pytest.fixture
+def without_noise(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        canary_run,
+        "ClientEngine",
+        lambda clip, noise, *given, **named: ClientEngine(clip, 1e-6, *given, **named),
+    )
+
+
 def test_canaries_refute_a_loop_without_noise_and_no_number_of_them_that_cannot_is_taken(
-    monkeypatch: pytest.MonkeyPatch,
+    without_noise: None,
 ) -> None:
     """Of 40 loops without noise 34 were called sound, all of those with 24 canaries. One example without a finite
     gradient blinded the guesses.
     """
     torch.manual_seed(3)
     data = torch.randn(64, 20), torch.arange(64) % 3
-    monkeypatch.setattr(
-        canary_run,
-        "ClientEngine",
-        lambda clip, noise, *given, **named: ClientEngine(clip, 1e-6, *given, **named),
-    )
-    plan = estimate(line(20), None, data)
+    net = line(20)
+    net.train()
+    plan = estimate(net, None, data)
     assert not lower_bound(plan).sound
+    assert net.training
     broken_one = plan.others[0][0] * torch.inf, plan.others[0][1]
     assert not lower_bound(replace(plan, others=[broken_one, *plan.others[1:]])).sound
-    fewest = one_run_epsilon(FEWEST, guesses := 2 * FEWEST // 5, guesses, DELTA, ALARM)
+    fewest = one_run_epsilon(FEWEST, guesses := FEWEST // 4, guesses, DELTA, ALARM)
     assert fewest > lower_bound(plan).stated
-    with pytest.raises(Misuse, match="at least 40 canaries"):
-        estimate(line(20), None, data, canaries=39)
+    with pytest.raises(Misuse, match="at least 60 canaries"):
+        estimate(line(20), None, data, canaries=59)
+
+
+class Rows(Dataset[Any]):
+    """Few rows, as NumPy arrays."""
+
+    def __len__(self) -> int:
+        return 30
+
+    def __getitem__(self, at: int) -> Any:
+        return np.random.default_rng(at).normal(size=24).astype(np.float32), at % 8
+
+
+class Bag(nn.Module):
+    """What the order of its tokens does not change."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.tokens, self.last = nn.Embedding(200, 8), nn.Linear(8, 4)
+
+    def forward(self, tokens: torch.Tensor) -> torch.Tensor:
+        made: torch.Tensor = self.last(self.tokens(tokens).mean(1))
+        return made
+
+
+@pytest.mark.parametrize(
+    ("make", "data"),
+    [
+        (lambda: nn.Sequential(line(24), nn.Dropout(0.5)), (torch.randn(64, 24), torch.arange(64) % 3)),
+        (lambda: nn.Linear(24, 8), Rows()),
+        (Bag, (torch.randint(0, 200, (64, 12)), torch.arange(64) % 4)),
+    ],
+)
+def test_canaries_are_told_apart_behind_dropout_in_arrays_and_in_bags_of_tokens(
+    without_noise: None, make: Any, data: Any
+) -> None:
+    """Another mask when scored, copies of an undisturbed array, and a permutation that changes nothing hid them all."""
+    torch.manual_seed(3)
+    assert not lower_bound(estimate(make(), None, data)).sound
 
 
 def test_canaries_without_any_gradient_are_guessed_at() -> None:
     data = torch.zeros(16, 4), torch.zeros(16, dtype=torch.long)
     assert lower_bound(
-        estimate(nn.Linear(4, 1), None, data, canaries=40)
+        estimate(nn.Linear(4, 1), None, data, canaries=60)
     ).sound  # one class: no loss, no gradient
