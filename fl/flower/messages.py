@@ -20,10 +20,7 @@ on every hop.
 
 def pack(body: Body, frames: Frames, signer: Identity | None) -> RecordDict:
     """Return the records of one message, signed if the sender has an identity."""
-    ours = sealed(body, frames, signer).encode()
-    if sum(map(len, frames)) <= SMALL:
-        return RecordDict({KEY: ConfigRecord({"body": ours, "frames": [bytes(f) for f in frames]})})
-    return RecordDict({KEY: ConfigRecord({"body": ours}), FRAMES: _arrays(frames)})
+    return _records(sealed(body, frames, signer).encode(), [bytes(frame) for frame in frames])
 
 
 def is_protected(content: RecordDict) -> bool:
@@ -33,7 +30,8 @@ def is_protected(content: RecordDict) -> bool:
 
 def unpack_request(content: RecordDict, server: bytes | None) -> tuple[Request, list[bytes]]:
     """Return the request and its frames. Raises WireError, or BadSignature unless the key `server` signed it."""
-    request, frames = Request.decode(_body(content)), _frames(content)
+    body, frames = _read(content)
+    request = Request.decode(body)
     check(request, frames, server)
     return request, frames
 
@@ -42,13 +40,13 @@ def unpack_answer(content: RecordDict, sender: bytes | None) -> tuple[Answer, li
     """Return the answer and its frames. Raises WireError, also for any record besides them, or BadSignature unless
     the key `sender` signed it.
     """
-    answer = Answer.decode(_body(content))
+    body, frames = _read(content)
     if extra := sorted(strip(content)):
         raise WireError(
             f"expected protocol frames and nothing else, {extra[0]!r} came with them: a mod in front of privacy_mod "
             "added it, and it left unprotected; put privacy_mod first"
         )
-    frames = _frames(content)
+    answer = Answer.decode(body)
     check(answer, frames, sender)
     return answer, frames
 
@@ -58,30 +56,30 @@ def strip(content: RecordDict) -> RecordDict:
     return RecordDict({key: value for key, value in content.items() if key not in (KEY, FRAMES)})
 
 
-def _arrays(frames: Frames) -> ArrayRecord:
-    return ArrayRecord(
-        {f"{i:06d}": Array("uint8", (len(f),), _STYPE, bytes(f)) for i, f in enumerate(frames)}
-    )
+def _records(body: bytes, frames: list[bytes]) -> RecordDict:
+    if sum(map(len, frames)) <= SMALL:
+        return RecordDict({KEY: ConfigRecord({"body": body, "frames": frames})})
+    arrays = {f"{i:06d}": Array("uint8", (len(f),), _STYPE, f) for i, f in enumerate(frames)}
+    return RecordDict({KEY: ConfigRecord({"body": body}), FRAMES: ArrayRecord(arrays)})
 
 
-def _body(content: RecordDict) -> bytes:
+def _read(content: RecordDict) -> tuple[bytes, list[bytes]]:
+    """Return the body and the frames. Raises WireError unless the records are those that `pack` makes of them, in their
+    order: no name, type or place says anything else.
+    """
     record = content.config_records[KEY] if is_protected(content) else ConfigRecord()
-    value = record.get("body")
-    if not isinstance(value, bytes):
+    body, frames, arrays = record.get("body"), record.get("frames"), content.get(FRAMES)
+    if not isinstance(body, bytes):
         raise WireError("expected a protected message, got another one")
-    if extra := sorted(record.keys() - {"body", "frames"}):
-        raise WireError(f"expected a body and frames in the record {KEY!r}, {extra[0]!r} is in it too")
-    return value
-
-
-def _frames(content: RecordDict) -> list[bytes]:
-    small, arrays = content.config_records[KEY].get("frames"), content.get(FRAMES)
-    if isinstance(small, list) and arrays is None:
-        found = [frame for frame in small if isinstance(frame, bytes)]
-        if len(found) == len(small):
-            return found
-    if small is None and isinstance(arrays, ArrayRecord):
-        found = [arrays[name].data for name in sorted(arrays)]
-        if arrays == _arrays(found):  # names, types and shapes say nothing else
-            return found
-    raise WireError("expected frames, got another record")
+    if isinstance(arrays, ArrayRecord) and frames is None:
+        frames = [array.data for array in arrays.values()]
+    if isinstance(frames, list):
+        found = [frame for frame in frames if isinstance(frame, bytes)]
+        made, ours = _records(body, found), {name: content[name] for name in (KEY, FRAMES) if name in content}
+        if (
+            len(found) == len(frames)
+            and ours == dict(made)
+            and all(list(ours[name]) == list(made[name]) for name in made)
+        ):
+            return body, found
+    raise WireError("expected a body and its frames, got another record beside or among them")

@@ -3,7 +3,7 @@
 from typing import Any
 
 import pytest
-from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord
+from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
 from fl.flower.messages import FRAMES, KEY, SMALL, pack, unpack_request
 from fl.network.messages import HELLO, sessionless
@@ -50,3 +50,20 @@ def test_labels_of_large_frames_say_nothing_else(wrong: dict[str, Any]) -> None:
     packed[FRAMES] = ArrayRecord({name: made})
     with pytest.raises(WireError, match="another record"):
         unpack_request(packed, None)
+
+
+def test_the_order_and_the_kind_of_records_say_nothing_either() -> None:
+    large, small = [bytes(SMALL), b"xyz"], [b"abc"]
+    in_large, in_small = pack(HELLO_TO, large, None), pack(HELLO_TO, small, None)
+    arrays = in_large.array_records[FRAMES]
+    in_large[FRAMES] = ArrayRecord(dict(reversed(list(arrays.items()))))
+    body = in_small.config_records[KEY]["body"]
+    array = Array("uint8", (3,), "secagg.frame", b"abc")
+    for packed in (
+        in_large,
+        RecordDict({KEY: ConfigRecord({"frames": small, "body": body})}),
+        RecordDict({KEY: ConfigRecord({"body": body}), FRAMES: ArrayRecord({"000000": array})}),
+        RecordDict({KEY: ConfigRecord({"body": pack(HELLO_TO, large, None)[KEY]["body"], "frames": large})}),
+    ):
+        with pytest.raises(WireError, match="another record"):
+            unpack_request(packed, None)
