@@ -57,7 +57,7 @@ def weakest(one: Protection, *others: Protection | None) -> Protection:
     return replace(
         least,
         threat=min(
-            (p.threat for p in told), key=lambda threat: threat in THREATS and 1 + THREATS.index(threat)
+            (p.threat for p in told), key=lambda threat: THREATS.index(threat) if threat in THREATS else -1
         ),
         mechanism=_every([p.mechanism for p in told]),
         learns={

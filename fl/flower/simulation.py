@@ -53,14 +53,8 @@ def simulate_federation(
 
 def share_simulated_keys(stack: Any) -> None:
     """Make simulated Paillier keys here, once: else every process of the simulation would make its own."""
-    protocol = stack.secure_sum
-    if protocol.name == "paillier":
-        stack.secure_sum = type(protocol)(
-            protocol.arrangement,
-            key_bits=protocol.key_bits,
-            keys=protocol.keys,
-            exponent_bits=protocol.exponent_bits,
-        )
+    if stack.secure_sum.name == "paillier":
+        stack.secure_sum = stack.secure_sum.shared_keys()
 
 
 def run_simulation(

@@ -5,10 +5,9 @@ What belongs here: whose request it is, and the session's steps. What does not: 
 """
 
 import time
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from logging import ERROR
+from logging import ERROR, getLogger
 from typing import Any
 
 from fl.network.messages import CLOSE, EVALUATED, HELLO, START, VERSION, WORK, Answer, Header, Request
@@ -40,7 +39,7 @@ class Begun(Record):
 
 
 KEPT_HEAD, KEPT_HEADS = "kept-head.txt", "kept-heads.txt"
-IN_CLEAR = "no secure sum is listed: updates leave this node in clear (privacy=[SecAggPlus()])"
+IN_CLEAR = "no secure sum is listed for this: the server reads what this node sends (privacy=[SecAggPlus()])"
 
 
 @dataclass(frozen=True)
@@ -114,7 +113,7 @@ class NodeParty:
         own, work = self._take_part(arrays)
         own.require_layers()
         if own.stack.secure_sum.server_sees_vectors:
-            warnings.warn(IN_CLEAR, stacklevel=2)
+            getLogger(__name__).warning(IN_CLEAR)
         self._keep_head(header)
         if request.role == "client" and claimed.roster[request.index : request.index + 1] != (site.name,):
             raise ProtocolViolation(f"index {request.index} of the session is not {site.name!r}", "server")

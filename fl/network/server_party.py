@@ -85,8 +85,7 @@ class ServerParty(ABC):
         self.roster, self.identity = roster, identity
         self.layout, self.head, self.series = layout or ModelLayout(), GENESIS, ""
         self.late: dict[Node, float] = {}
-        if protocol.server_sees_vectors:
-            log(WARNING, "no secure sum is listed: the server reads every update (privacy=[SecAggPlus()])")
+        self._say_what_is_read("update")
         self.forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
 
     def beside(self, protocol: SecureSum) -> Self:
@@ -94,7 +93,14 @@ class ServerParty(ABC):
         other = copy.copy(self)
         other.protocol, other.series, other.layout = protocol, EVALUATED, ModelLayout(EVALUATED)
         vars(other).pop("helpers", None)
+        other._say_what_is_read("client's own evaluation")
         return other
+
+    def _say_what_is_read(self, what: str) -> None:
+        if self.protocol.server_sees_vectors:
+            self.log(
+                WARNING, f"no secure sum is listed: the server reads every {what} (privacy=[SecAggPlus()])"
+            )
 
     @functools.cached_property
     def helpers(self) -> tuple[Party, ...]:

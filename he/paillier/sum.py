@@ -2,10 +2,12 @@
 arithmetic.
 """
 
+import copy
 import hashlib
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from he.arrangements import Arrangement, KeyHolder, Threshold
 from he.arrangements import arrangement as named
@@ -70,7 +72,7 @@ class PaillierSum(HomomorphicSum):
         identity: Identity | None = None,
         roster: Roster | None = None,
     ) -> None:
-        if not isinstance(key_bits, int) or key_bits < LEAST_BITS or key_bits % 2:
+        if keys is None and (not isinstance(key_bits, int) or key_bits < LEAST_BITS or key_bits % 2):
             raise Misuse(f"expected an even key length of {LEAST_BITS} bits or more, got {key_bits!r}")
         self._given = _ring(keys)
         super().__init__(_arrangement(arrangement, self._given), min_survivors, identity, roster)
@@ -87,6 +89,12 @@ class PaillierSum(HomomorphicSum):
     def keys(self) -> Keyring:
         """The keys of this process; made for simulated parties where none were given."""
         return self._given or keyring.simulated(self.arrangement, self.key_bits)
+
+    def shared_keys(self) -> Self:
+        """Return the same sum with its simulated keys made, for several processes of one simulation."""
+        made = copy.copy(self)
+        made._given = self.keys
+        return made
 
     @property
     def randomisers(self) -> Randomisers:

@@ -10,15 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from protocols.audit.bridge import Bridge
-from protocols.audit.limit import Hung, limited
-from protocols.audit.pieces import Malformed, Pieces
+from protocols.audit.heeding import deaf
+from protocols.audit.limit import limited
+from protocols.audit.pieces import Malformed, Pieces, told
 from protocols.audit.prop import Finding
 from protocols.audit.repeatable import supplied
 from protocols.audit.subject import Drop, Played, Subject, Vectors
 from protocols.audit.wire import Wire, place_of
 from protocols.audit_hooks import Hooks
 from protocols.errors import Misuse
-from protocols.kernel import SERVER, Message
+from protocols.kernel import Message
 
 CONTRACT = (
     "run(inputs, drop) gives (total, transcript): an integer array of the inputs' length or None, and a list of "
@@ -94,7 +95,8 @@ class BlackBox(Subject):
         )
         _expect(timeout > 0, f"timeout: expected seconds above 0, got {timeout}")
         self.run, self.bound, self.clients, self.timeout = run, int(bound), clients, timeout
-        self.tolerated, self.sender = tolerated, sender or _place
+        self.tolerated = told("tolerated", tolerated) if tolerated else None
+        self.sender = told("sender", sender) if sender else _place
         self.pieces = Pieces.of(pieces)
         self.given = frozenset(self.pieces.given(run) | ({"tolerated"} if tolerated else set()))
         self.hooks = Hooks(
@@ -102,7 +104,7 @@ class BlackBox(Subject):
             seed_bytes=self.pieces.seed_bytes,
             stripped=(lambda session, sent, states: self._stripped(sent)) if self.pieces.stripped else None,
         )
-        self._heeded = False
+        self._deaf: str | None = None
         if tolerated is None:
             self.unknown = {"exact-sum": _UNSAID, "no-total-beyond-tolerance": _UNSAID}
 
@@ -115,8 +117,8 @@ class BlackBox(Subject):
         small: over the ring of 16 that the piece `ring` makes. tamper: as for `protocols.simulate`. rng: what the
         operating system's randomness is replaced by. unseen: what only a white box heeds.
         """
-        if tamper is not None and "tamper" in self.given and not self._heeded:
-            self._require_heeded()
+        if tamper is not None and "tamper" in self.given:
+            self.require_heeded()
         self.playing = list(inputs), dict(drop or {})
         given = [vector.copy() for vector in inputs]
         gone = {stage: set(who) for stage, who in (drop or {}).items()}
@@ -127,15 +129,13 @@ class BlackBox(Subject):
         with supplied(rng) if rng is not None else contextlib.nullcontext():
             try:
                 result = limited(lambda: run(given, gone, **more), self.timeout)
-            except (Misuse, Finding):
+            except (Malformed, Finding):
                 raise
-            except Exception as error:
+            except (Exception, SystemExit) as error:
                 if not (tamper or any(gone.values())):
                     raise
                 return Played(None, (), bridge.transcript, bridge.messages, why=_raised(error))
         played = self._checked(result, len(inputs), len(inputs[0]))
-        if more and played.transcript and not bridge.messages:
-            self._malformed("run has an argument tamper, and called it for no message")
         played.survivors = self.survivors_of(len(inputs), drop or {})
         played.messages = bridge.messages
         played.notes = tuple(f"client {i} raised {type(e).__name__}: {e}" for i, e in Wire.last)
@@ -146,13 +146,17 @@ class BlackBox(Subject):
         """Whether what a client sends is a refusal and no answer: an error reply of its runtime, or as it words one."""
         return Wire.refusing or bool(self.pieces.refusal and self.pieces.refusal(bytes(sent.body)))
 
-    def _require_heeded(self) -> None:
-        """Nothing that a client sends arrives: a run that has the right total all the same did not look."""
-        self._heeded, ones = True, [np.ones(8, np.int64)] * self.clients[1]
-        with contextlib.suppress(Hung):
-            lost = self.play(ones, tamper=lambda sent: sent if sent.sender == SERVER else None)
-            if lost.total is not None and (lost.total == len(ones)).all():
-                self._malformed("run calls tamper, and delivers the message whatever that gives back")
+    def require_heeded(self) -> None:
+        """Raise Malformed for a run that is deaf to `tamper`. The first look plays sessions of its own."""
+        if self._deaf is None:
+            self._deaf = ""
+            try:
+                self._deaf = deaf(self)
+            except BaseException:
+                self._deaf = None  # it was not looked to the end
+                raise
+        if self._deaf:
+            self._malformed(self._deaf)
 
     def _checked(self, result: Any, clients: int, length: int) -> Played:
         if inspect.iscoroutine(result):
@@ -170,8 +174,8 @@ class BlackBox(Subject):
 
     def _stripped(self, transcript: Any) -> dict[int, Any]:
         triples = [(str(m.sender), str(m.recipient), bytes(m.body)) for m in transcript]
-        found = self.pieces.stripped(triples)  # type: ignore[misc]  # asked only where it is given
-        return {i: np.asarray(left).astype(np.uint64) for i, left in dict(found).items()}
+        found: dict[int, Any] = self.pieces.stripped(triples)  # type: ignore[misc]  # asked only where it is given
+        return found
 
     def _total(self, total: Any, length: int) -> NDArray[np.int64] | None:
         if total is None:
@@ -214,7 +218,7 @@ def _place(sender: str) -> int | None:
     return None
 
 
-def _raised(error: Exception) -> str:
+def _raised(error: BaseException) -> str:
     """What was raised where, on one line."""
     last = traceback.extract_tb(error.__traceback__)[-1]
     said = " ".join(str(error).split())

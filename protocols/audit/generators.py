@@ -109,12 +109,17 @@ def watched(used: list[str]) -> Iterator[None]:
             used.append(f"{story} was drawn from")
 
 
+def living() -> list[Any]:
+    """Every object that the collector knows, those that a program set aside (`gc.freeze`) taken back: they stay so."""
+    gc.unfreeze()
+    return gc.get_objects()
+
+
 def _states() -> dict[Any, tuple[str, Any]]:
     """Every living generator: itself -> (what it is, its state). Held as keys, so that none is freed meanwhile."""
     torch: Any = sys.modules.get("torch")
     found: dict[Any, tuple[str, Any]] = {}
-    gc.unfreeze()  # or what a program set aside from the collector would be passed over
-    objects = gc.get_objects()
+    objects = living()
     kinds = set(map(type, objects))  # not isinstance: proxies answer that with code of their own
     numpys = {kind for kind in kinds if issubclass(kind, np.random.BitGenerator)}
     pythons = {

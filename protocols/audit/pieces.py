@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from protocols.audit.limit import Hung
 from protocols.errors import Misuse
 
 Seen = tuple[str, str, bytes]
@@ -69,7 +70,7 @@ class Pieces:
                 raise Misuse(f"{name}: no piece of that name; a BlackBox takes {', '.join(known)}")
         if callable(given.get("watch")) or isinstance(given.get("watch"), str):
             given = {**given, "watch": (given["watch"],)}
-        return cls(**{name: _told(name, one) if callable(one) else one for name, one in given.items()})
+        return cls(**{name: told(name, one) if callable(one) else one for name, one in given.items()})
 
     def given(self, run: Any) -> set[str]:
         """The names of what is there; `tamper` is an argument of `run`."""
@@ -97,13 +98,35 @@ class Malformed(Misuse):
     """An adapter that does not keep its contract: nothing is found out about the protocol behind it."""
 
 
-def _told(name: str, piece: Any) -> Any:
-    """The piece; what it raises is the adapter's fault, and no finding about the protocol."""
+def _shares(given: Any) -> list[Share]:
+    return [(int(whose), str(kind), bytes(memoryview(share))) for whose, kind, share in given]
+
+
+def _stripped(given: Any) -> dict[int, NDArray[np.uint64]]:
+    return {int(place): np.asarray(left).astype(np.uint64) for place, left in dict(given).items()}
+
+
+def _view(given: Any) -> Seen | None:
+    if given is None:
+        return None
+    sender, recipient, body = given
+    return sender, recipient, bytes(memoryview(body))
+
+
+_READ: dict[str, Callable[[Any], Any]] = {"shares": _shares, "stripped": _stripped, "views": _view}
+
+
+def told(name: str, piece: Any) -> Any:
+    """The piece, and what it gives as values; what it raises, or what else it gives, is the adapter's fault and no
+    finding about the protocol.
+    """
 
     def call(*given: Any) -> Any:
         try:
-            return piece(*given)
-        except Exception as error:
+            return _READ.get(name, lambda found: found)(piece(*given))
+        except (Hung, KeyboardInterrupt):
+            raise
+        except BaseException as error:  # what ends a thread or a program, too
             raise Malformed(f"the piece {name} raised {type(error).__name__}: {error}") from error
 
     return call

@@ -1,6 +1,7 @@
 """What an adapter gives, and what it makes visible: planted defects that no bare black box shows."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
@@ -296,37 +297,109 @@ def test_streams_are_compared_less_far_on_a_machine_that_others_keep_busy(
     assert found.reason.endswith("seeds")
 
 
-def never_asks(inputs: Any, drop: Any, tamper: Any = None) -> Any:
-    return masked.run(inputs, drop)
+def deaf(deliver: Any) -> BlackBox:
+    """The toy behind an adapter that delivers what `deliver(tamper, stage, message)` gives."""
 
+    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+        return masked.run(inputs, drop, tamper and functools.partial(deliver, tamper))
 
-def asks_and_does_not_listen(inputs: Any, drop: Any, tamper: Any = None) -> Any:
-    def ignored(stage: str, message: Any) -> Any:
-        tamper(stage, message)
-        return [message]
-
-    return masked.run(inputs, drop, ignored if tamper else None)
-
-
-@pytest.mark.parametrize(
-    "deaf, said",
-    [
-        (never_asks, "has an argument tamper, and called it for no message"),
-        (asks_and_does_not_listen, "delivers the message whatever that gives back"),
-    ],
-)
-def test_a_run_that_is_deaf_to_tamper_keeps_no_contract(deaf: Any, said: str) -> None:
-    """Every lie would pass for one that was refused."""
-    box = BlackBox(
-        deaf,
+    return BlackBox(
+        run,
         stages=masked.STAGES,
         bound=127,
         clients=(3, 5),
         tolerated=masked.tolerated,
         threat="semi-malicious",
+        views=masked.stayed,
     )
+
+
+LIES = (
+    "mixed-sessions-refused",
+    "swapped-recipients-refused",
+    "one-answer-per-session",
+    "forged-requests-refused",
+    "nothing-is-unpickled",
+)
+
+
+@pytest.mark.parametrize(
+    "deliver, said",
+    [
+        (lambda tamper, stage, m: [m], "called it not for"),
+        (lambda tamper, stage, m: [m] if m[0] == "server" else tamper(stage, m), "messages of server"),
+        (lambda tamper, stage, m: [m] if stage == "shares" else tamper(stage, m), "called it not for"),
+        (lambda tamper, stage, m: tamper(f"masked {stage}", m), "at the stage 'masked input', which is none"),
+        (lambda tamper, stage, m: [m] if tamper(stage, m) != 0 else [], "whatever that gives back"),
+        (lambda tamper, stage, m: [m] if tamper(stage, m) else [], "whatever that gives back"),
+    ],
+)
+def test_a_run_that_is_deaf_to_tamper_keeps_no_contract(deliver: Any, said: str) -> None:
+    """Every lie would pass for one that was refused; asked again, it is refused again."""
+    box = deaf(deliver)
+    for name in (*LIES, *LIES[-1:]):
+        with pytest.raises(Misuse, match=said):
+            audit(box, only=[name])
+    fresh = deaf(deliver)
     with pytest.raises(Misuse, match=said):
-        audit(box, only=["one-answer-per-session"])
+        audit(fresh, only=["nothing-is-unpickled"])
+
+
+@pytest.mark.parametrize(
+    "deliver, unheard",
+    [
+        (lambda tamper, stage, m: tamper(stage, m) and [m] if m[0] == "server" else tamper(stage, m), LIES),
+        (
+            lambda tamper, stage, m: [(*m[:2], got[2]) for got in tamper(stage, m)],
+            ["swapped-recipients-refused"],
+        ),
+    ],
+)
+def test_lies_that_never_arrive_are_not_checked(deliver: Any, unheard: Any) -> None:
+    """Of the server's requests it heeds whether they arrive; or what they say, and not to whom they go."""
+    verdicts = audit(deaf(deliver), only=LIES[:-1], examples=3).properties
+    got = {one.name for one in verdicts if one.status is Status.NOT_CHECKED}
+    assert got == {name for name in unheard if name in LIES[:-1]} - {"one-answer-per-session"}
+
+
+def test_a_run_that_ends_when_no_input_comes_heeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    for kind in (ValueError, Misuse, SystemExit):
+
+        def run(inputs: Any, drop: Any, tamper: Any = None, kind: Any = kind) -> Any:
+            total, transcript = masked.run(inputs, drop, tamper)
+            if total is None:
+                raise kind("nobody's input came")
+            return total, transcript
+
+        box = BlackBox(run, stages=masked.STAGES, bound=127, clients=(3, 5), tolerated=masked.tolerated)
+        box.threat = "semi-malicious"
+        [verdict] = audit(box, only=["swapped-recipients-refused"]).properties
+        assert verdict.status is Status.PASSED, (kind, verdict.reason)
+
+
+def unfinished(message: Any) -> Any:
+    yield 0, "own", b"share"
+    raise ValueError("in the middle")
+
+
+def leaves(message: Any) -> Any:
+    raise SystemExit("bye")
+
+
+@pytest.mark.parametrize(
+    "shares, said",
+    [
+        (unfinished, "ValueError: in the middle"),
+        (leaves, "SystemExit: bye"),
+        (lambda message: [(0, "own")], "ValueError: not enough values"),
+        (lambda message: [(0, "own", 7)], "TypeError: memoryview"),
+    ],
+)
+def test_what_a_piece_raises_late_or_gives_in_another_form_is_the_adapters_fault(
+    shares: Any, said: str
+) -> None:
+    with pytest.raises(Misuse, match=f"the piece shares raised {said}"):
+        audit(masked.box("opens", shares=shares), only=["shares-are-sealed"])
 
 
 def test_what_a_piece_raises_is_no_finding_about_the_protocol() -> None:

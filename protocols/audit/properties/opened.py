@@ -104,7 +104,7 @@ def _held(subject: Any, transcript: Iterable[Seen]) -> dict[tuple[int, str], dic
     found: dict[tuple[int, str], dict[int, bytes]] = {}
     for message in transcript:
         for owner, secret, share in subject.pieces.shares(message):
-            found.setdefault((int(owner), str(secret)), {})[_place(message[0])] = bytes(share)
+            found.setdefault((owner, secret), {})[_place(message[0])] = share
     return found
 
 

@@ -14,6 +14,7 @@ import numpy as np
 from cryptography.hazmat.primitives.ciphers import aead
 from numpy.typing import NDArray
 
+from protocols.audit.generators import living
 from protocols.audit.prop import Finding, NotVisible, promised
 from protocols.audit.repeatable import ReplayRandom
 from protocols.audit.stepping import answer_to, drive
@@ -119,7 +120,7 @@ def nothing_lingers_in_memory(subject: Any, data: Any) -> None:
     del played
     subject.playing = None  # the audit's own note of the inputs
     random.given.clear()
-    gc.unfreeze()  # what a program set aside from the collector is looked through too
+    gc.unfreeze()  # what a program set aside is collected, too
     gc.collect()
     for item in _alive(secrets):
         if isinstance(item, bytes | bytearray) and len(item) <= 64 and bytes(item) in secrets:
@@ -133,7 +134,7 @@ def _alive(apart_from: Any) -> Iterator[bytes | bytearray | NDArray[Any]]:
     """Byte strings and arrays that the collector's objects refer to. It does not know tuples and dicts of plain values:
     these are entered. Sorted out by type: asking a proxy or a lazy name for more may run its code.
     """
-    found = gc.get_referents(*(o for o in gc.get_objects() if o is not apart_from))
+    found = gc.get_referents(*(o for o in living() if o is not apart_from))
     while found:
         kinds = set(map(type, found))
         held = {kind for kind in kinds if issubclass(kind, bytes | bytearray | np.ndarray)}

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from protocols.audit.heeding import require_heard
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.properties.opened import one_secret_of_each, promised, vectors
 from protocols.audit.reading import SAMPLES, elements_of, modulus_of, rings, stripped_of
@@ -122,6 +123,7 @@ def mixed_sessions(subject: Any, data: Any) -> None:
             raise Finding(
                 f"a request of another session is answered\n  {request.recipient} at {request.stage}{_HINT}"
             )
+    require_heard(subject, "is kept back", "is emptied")
 
 
 def swapped_recipients(subject: Any, data: Any) -> None:
@@ -133,6 +135,7 @@ def swapped_recipients(subject: Any, data: Any) -> None:
             raise Finding(
                 f"client 0 answers a request meant for client {others[0]}\n  at {request.stage}{_HINT}"
             )
+    require_heard(subject, "is kept back", "goes to client 0")
 
 
 def one_answer(subject: Any, data: Any) -> None:
@@ -150,6 +153,7 @@ def one_answer(subject: Any, data: Any) -> None:
                 raise Finding(
                     f"{request.recipient} answers {what} again, with something else\n  at {request.stage}{_HINT}"
                 )
+    require_heard(subject, "is kept back")
     if alike:
         subject.examined["one-answer-per-session"] = (
             f"at {', '.join(sorted(alike))} the second request was the first one again: none is known that differs"
@@ -194,6 +198,7 @@ def forged_views(subject: Any, data: Any) -> None:
                     f"a forged request is answered: {len(few)} survivors{story}, where {least} are promised\n"
                     f"  {request.recipient} at {request.stage}{_HINT}"
                 )
+    require_heard(subject, "is kept back", "is emptied")
     if not asked:
         raise NotChecked("`views` words no request of this session: None came for each of them")
     if missing := [story.strip() for story in (REPEATS, STRANGERS) if story not in asked]:
@@ -213,7 +218,7 @@ def worded(subject: Any, request: Message, stayed: Collection[int]) -> bytes | N
     """The body of a request as it would be if just these clients had stayed; None where it names nobody."""
     seen = (str(request.sender), str(request.recipient), bytes(request.body))
     told = subject.pieces.views(request.stage, seen, stayed)
-    return None if told is None else bytes(told[2])
+    return None if told is None else told[2]
 
 
 def _ends_of_stages(requests: list[Message]) -> Iterator[Message]:
@@ -275,6 +280,7 @@ def _stripped_stay_hidden(subject: Any) -> None:
 def unpickled(subject: Any, bomb: object, gone_off: Any) -> None:
     """Every kind of message is replaced by a pickle that tells when it is loaded."""
     body = pickle.dumps(bomb)
+    subject.require_heeded()
     for stage in subject.stages:
         for role in ("server", "client"):
 
@@ -287,3 +293,7 @@ def unpickled(subject: Any, bomb: object, gone_off: Any) -> None:
                 raise Finding(
                     f"a message of a {role} at {stage} is unpickled: whoever sends it runs any code"
                 )
+    try:
+        require_heard(subject, "is kept back", "is emptied")
+    except NotChecked as unheard:
+        subject.examined["nothing-is-unpickled"] = f"messages of clients alone: {unheard}"

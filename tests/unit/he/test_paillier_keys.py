@@ -239,3 +239,22 @@ def test_a_run_is_held_to_the_bits_of_the_key_that_it_is_given() -> None:
     assert given.key_bits == ring(KeyHolder()).encryption.bits == 2048
     made = PaillierSum(KeyHolder(), key_bits=3072)
     assert of_stack(Stack([given], Numbers())) != of_stack(Stack([made], Numbers()))
+
+
+def test_a_simulation_shares_keys_and_nothing_else_of_the_sum_changes() -> None:
+    """It was built anew without `min_survivors`: parties demanded 6 of 10 where 9 were asked for."""
+    least = [9, 9]
+    asked = PaillierSum(SharedByClients(), keys=secret_key("blum-2048"), min_survivors=9)
+    for one in (asked, asked.shared_keys()):
+        session = one.session([str(i) for i in range(10)], 2, 9, random=SystemRandom(), simulated=True)
+        least.remove(one.demands(session).survivors)
+    assert not least
+
+
+def test_a_given_key_has_the_bits_that_it_has() -> None:
+    """The product of two primes of 1024 bits may have 2047, and a key that others made 2049."""
+    odd = gmpy2.next_prime(gmpy2.mpz(3) << 1023), gmpy2.next_prime((gmpy2.mpz(3) << 1022) + 12345)
+    key = SecretKey(PublicKey(BigInt(int(odd[0] * odd[1]))), *(BigInt(int(p)) for p in odd))
+    made = PaillierSum(SharedByClients(), keys=key)
+    assert made.key_bits == key.public.bits == 2049
+    assert made.shared_keys().key_bits == 2049
