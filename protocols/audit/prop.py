@@ -4,8 +4,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-THREATS = ("none", "semi-honest", "semi-malicious", "malicious")
-
 
 class Finding(AssertionError):  # it is what an audit finds, not an error of ours
     """A counterexample, as a short story: who sent what, what leaked, how to replay it."""

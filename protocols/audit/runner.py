@@ -14,12 +14,13 @@ from hypothesis.errors import FlakyFailure, HypothesisException
 from protocols.audit.draws import tell
 from protocols.audit.limit import Hung, OutOfTime, limited
 from protocols.audit.pieces import Malformed
-from protocols.audit.prop import THREATS, Finding, NotChecked, NotVisible, Property
+from protocols.audit.prop import Finding, NotChecked, NotVisible, Property
 from protocols.audit.registry import PROPERTIES, find
 from protocols.audit.repeatable import supplied
 from protocols.audit.report import Checked, Report, Status
 from protocols.audit.subject import Subject
 from protocols.errors import Misuse
+from protocols.policy import THREATS
 
 DEFAULT_EXAMPLES = 25
 BLACK_SECONDS = 170.0

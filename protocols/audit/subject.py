@@ -7,12 +7,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from protocols.audit.prop import THREATS
 from protocols.audit.repeatable import ReplayRandom
 from protocols.audit_hooks import Hooks
 from protocols.errors import Aborted, Misuse, SecAggError
 from protocols.kernel import Message
-from protocols.policy import Policy
+from protocols.policy import THREATS, Policy
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.simulate import Outcome, simulate
