@@ -29,8 +29,9 @@ def deaf(box: Any) -> str:
     if not _is_exact(box, None):
         return ""  # of a total that is wrong without any lie, other properties speak
     played = box.play(_ones(box), tamper=lambda sent: sent)
-    if strange := sorted({sent.stage for sent in played.messages} - set(box.stages)):
-        return f"run calls tamper at the stage {strange[0]!r}, which is none of {', '.join(box.stages)}"
+    stages = dict.fromkeys(sent.stage for sent in played.messages)
+    if stages and box.counting not in stages:
+        return f"run calls tamper at the stages {', '.join(stages)}, and never at {box.counting!r}, that of the input"
     if not _right(box, played):
         return f"run gives no right total when tamper changes nothing {played.why}".rstrip()
     told = Counter(sender for sender, _, _ in played.transcript)

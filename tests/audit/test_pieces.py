@@ -329,7 +329,7 @@ LIES = (
         (lambda tamper, stage, m: [m], "called it not for"),
         (lambda tamper, stage, m: [m] if m[0] == "server" else tamper(stage, m), "messages of server"),
         (lambda tamper, stage, m: [m] if stage == "shares" else tamper(stage, m), "called it not for"),
-        (lambda tamper, stage, m: tamper(f"masked {stage}", m), "at the stage 'masked input', which is none"),
+        (lambda tamper, stage, m: tamper(f"masked {stage}", m), "never at 'input', that of the input"),
         (lambda tamper, stage, m: [m] if tamper(stage, m) != 0 else [], "whatever that gives back"),
         (lambda tamper, stage, m: [m] if tamper(stage, m) else [], "whatever that gives back"),
     ],
