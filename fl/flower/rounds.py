@@ -67,6 +67,12 @@ class ServerOptions:
     notes: tuple[str, ...] = ()
 
 
+MORE_NODES = (
+    "Flower's strategies begin with two connected nodes: give yours min_available_nodes=3 or more, and a simulation as "
+    "many (flwr run . --federation-config 'num-supernodes=4')"
+)
+
+
 class ProtectedRounds:
     """One run's protected rounds. number: of the next one, as the training counts. history: of this process;
     before: of those before it.
@@ -182,7 +188,10 @@ class ProtectedRounds:
         def take(means: tuple[Mean, ...]) -> None:
             give(moved(broadcast.reference, means[0].vector, means[0].counters))
 
-        played = play([broadcast], self.engine, options.stack, self.state, options.min_survivors, take)
+        try:
+            played = play([broadcast], self.engine, options.stack, self.state, options.min_survivors, take)
+        except Misuse as error:
+            raise error if len(broadcast.clients) > 2 else Misuse(f"{error}. {MORE_NODES}") from None
         if played.error is not None and not played.sessions and self.state.run() is None:
             raise Misuse(f"no round could end: {played.error}")
         return played

@@ -26,6 +26,8 @@ from protocols.summation import SecureSum
 
 HELLO_SECONDS = 60.0
 POLL_SECONDS = 0.1
+AWAITED_SECONDS = 60.0
+"""After so long a trip says whom it waits for."""
 PATIENCE, LONGEST = 4, 3600.0
 """How many times the seconds of a trip a busy federation is given, and the seconds that no trip outlasts by that."""
 
@@ -73,16 +75,19 @@ class GridParty(ServerParty):
         self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
     ) -> Iterator[Reply]:
         """As `ServerParty.ask`. It waits longer than `seconds`, up to `PATIENCE` times as long, where the slowest node
-        took more than half of that the last time, or fewer than `needed` have answered. What comes later is noted.
+        took more than half of that the last time, or fewer than `needed` have answered with what was asked for. What
+        comes later is noted.
         """
         most = max(seconds, min(PATIENCE * seconds, LONGEST))
         messages = [self.message(node, sent, most, group) for node, sent in requests.items()]
         pending = {message_id for message_id in self.grid.push_messages(messages) if message_id}
         waiting, began = set(requests), time.monotonic()
-        usual = min(most, max(seconds, 2 * self._slowest))
+        slowest = max([self._slowest, *(sent.request.late for sent in requests.values())])
+        usual = min(most, max(seconds, 2 * slowest))
         self._slowest /= 2  # a slow trip is forgotten again
+        answered, telling = 0, began + AWAITED_SECONDS
         while pending and waiting:
-            deadline = began + (usual if len(requests) - len(waiting) >= needed else most)
+            deadline = began + (usual if answered >= needed else most)
             late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
             for reply in list(self.grid.pull_messages([*pending, *self._unanswered])):
                 asked, node = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
@@ -93,9 +98,13 @@ class GridParty(ServerParty):
                 if node in waiting:
                     waiting.discard(node)
                     self._slowest = max(self._slowest, time.monotonic() - began)
+                    answered += not reply.has_error()
                     yield Reply(node, failure_of(reply), partial(_opened, reply))
             if late:
                 break
+            if time.monotonic() >= telling:
+                telling, left_s = deadline, deadline - time.monotonic()
+                log(WARNING, "waiting for nodes %s, for %.0f s more", ", ".join(map(str, waiting)), left_s)
             if pending and waiting:
                 time.sleep(min(self.poll, max(0.0, deadline - time.monotonic())))
         left = {mid: asked for mid, asked in self._unanswered.items() if began - asked[1] < LONGEST}

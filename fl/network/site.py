@@ -33,12 +33,13 @@ from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreErro
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
 from protocols.store import AlreadyDone, FileStore, Store
+from protocols.store.files import write_atomic
 from protocols.summation import SecureSum
 from secagg import Credentials
 
 CONFIG_KEY = "secagg-site"
 DATASET_KEY, LEDGERS_KEY = "secagg-dataset", "secagg-ledgers"
-FILE = "site.toml"
+FILE, FIRST_NAME = "site.toml", "first-name"
 _TEXTS = ("name", "roster", "authority", "identity", "state", "anchor", "dataset", "ledgers")
 _KEYS = {*_TEXTS, "policy", "delta", "federations"}
 _NODE_KEYS = {"dataset": DATASET_KEY, "ledgers": LEDGERS_KEY}
@@ -144,10 +145,11 @@ def load_site(
     """
     table = _read(folder / FILE) | _said_by_node(node_config or {})
     demands = _demands(table.get("policy", {}), folder / FILE)
-    name = table.get("name", default_name or f"node-{node_id}")
+    name = table.get("name", default_name or "")
     anchor = folder / table["anchor"] if "anchor" in table else None
-    store = FileStore(folder / table.get("state", "state"), name, anchor=anchor, sync=sync)
-    identity = Identity.load(folder / table["identity"], name) if "identity" in table else None
+    store = _store(folder / table.get("state", "state"), folder, name, node_id, anchor=anchor, sync=sync)
+    called = name or f"node-{node_id}"
+    identity = Identity.load(folder / table["identity"], called) if "identity" in table else None
     signed = _roster(folder, table, store) if "roster" in table else None
     roster = None if signed is None else signed.roster
     ledgers = folder / table.get("ledgers", "")
@@ -155,15 +157,34 @@ def load_site(
         raise Misuse(f"{folder / FILE}: expected ledgers to be a folder, {ledgers} is none")
     ledger = PartyLedger(ledgers, table.get("dataset", ""), table.get("delta", DEFAULT_DELTA), store)
     if roster is None and default_name is None:
-        name = f"node-{node_id}"  # nobody vouches for another one, and the server knows none
+        called = f"node-{node_id}"  # nobody vouches for another one, and the server knows none
     if roster is not None:
-        member = roster.member(name)
+        member = roster.member(called)
         if identity is None or identity.public != member.key:
-            raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {name!r}")
+            raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {called!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
     federations = tuple(table.get("federations", ()))
-    return Site(name, store, demands, roster, identity, folder, signed, ledger, federations)
+    return Site(called, store, demands, roster, identity, folder, signed, ledger, federations)
+
+
+def _store(path: Path, folder: Path, name: str, node_id: int, **named: Any) -> FileStore:
+    """Return the site's store, under the name that its folder was first used by: without a key of its own a SuperNode
+    has another id after every start, and it is the same site. Raises Misuse for a folder of another name's.
+    """
+    kept = folder / FIRST_NAME
+    first = kept.read_text().strip() if kept.exists() else ""
+    if not first or not FileStore(path, first, **named).in_use:
+        store = FileStore(path, name or f"node-{node_id}", **named)
+        if not store.in_use:
+            write_atomic(kept, store.name.encode())
+        return store
+    if name not in ("", first):
+        raise Misuse(
+            f"{folder} was first used by {first!r}, and is called {name!r} now: give every site a folder of its own, "
+            f"or the name that it had (`name` in {FILE})"
+        )
+    return FileStore(path, first, **named)
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -86,7 +86,7 @@ class SumOverNetwork:
                 break
         seconds = time.perf_counter() - began
         for node in silent:
-            why = f"no answer to {stage.name!r} within {max(self.timeout, seconds):.3g} s"
+            why = f"no answer to {stage.name!r} within {seconds:.3g} s"
             if len(answers) == self.awaited:
                 why = f"not among the first {self.awaited} to answer {stage.name!r}"
             self.refusals.setdefault(self._names[parties[node]], why)

@@ -59,6 +59,11 @@ class FileStore(Store):
         except OSError as error:
             raise StoreError(f"store {name!r}: {error.filename} cannot be made: {error.strerror}") from None
 
+    @property
+    def in_use(self) -> bool:
+        """Whether its key has been made."""
+        return self._key_path.exists()
+
     def __repr__(self) -> str:
         return f"FileStore({str(self.path)!r}, {self.name!r})"
 

@@ -97,7 +97,8 @@ class Sealer:
             )
         if not hmac.compare_digest(tag, self._mac(body)):
             raise RollbackDetected(
-                f"store {self._name!r}: the anchor file was not written by this party's key"
+                f"store {self._name!r}: the anchor file was not written by this party: with another key, or "
+                "under another name"
             )
         version = int(_VERSION.unpack(body[len(ANCHOR_MAGIC) : len(ANCHOR_MAGIC) + _VERSION.size])[0])
         return Anchor(version, body[-_DIGEST:])

@@ -63,6 +63,33 @@ def test_a_name_in_site_toml_shuts_nobody_out_of_an_app_without_a_roster(tmp_pat
     assert [len(round.survivors) for round in private.history] == [4, 4]
 
 
+def test_a_node_that_comes_back_under_another_id_is_the_same_site(tmp_path: Path) -> None:
+    """Without a key of its own a SuperNode has a new id after every start."""
+    grid, out = grid_of(tmp_path), tmp_path / "run"
+    start(grid, 1, folder=out)
+    grid.apps[44] = grid.apps.pop(4)
+    private = start(grid, 2, folder=out)
+    assert [len(round.survivors) for round in private.history] == [4]
+    assert (tmp_path / "n4" / "first-name").read_text() == "node-4"
+
+
+def test_a_folder_that_another_name_used_says_whose_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    start(grid_of(tmp_path), 1, folder=tmp_path / "run")
+    (tmp_path / "n4" / FILE).write_text('name = "site-4"\n')
+    private = start(grid_of(tmp_path), 2, folder=tmp_path / "run")
+    assert [len(round.survivors) for round in private.history] == [3]
+    assert "was first used by 'node-4', and is called 'site-4' now: give every site a folder" in caplog.text
+
+
+def test_two_connected_nodes_are_told_how_to_be_three(tmp_path: Path) -> None:
+    grid = grid_of(tmp_path)
+    del grid.apps[3], grid.apps[4]
+    with pytest.raises(Misuse, match=r"in a sum of two.*give yours min_available_nodes=3.*num-supernodes=4"):
+        start(grid, strategy=fedavg(2))
+
+
 def test_what_passed_without_a_word_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     start(grid_of(tmp_path, []), privacy=[])
     assert "no secure sum is listed: the server reads every update" in warnings_of(caplog)

@@ -13,6 +13,7 @@ from fl.flower.arrays import arrays_of
 from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
+from fl.network.site import FILE
 from secagg import SecAgg, SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered
 
@@ -98,6 +99,28 @@ def test_a_stage_waits_longer_where_too_few_have_answered(tmp_path: Path) -> Non
     strategy.options.min_survivors = 4
     strategy.start(Slow(inner, 2, 1.5), arrays_of(model()), num_rounds=1)
     assert [r.survivors for r in strategy.history] == [tuple(f"site-{i}" for i in range(1, 5))]
+
+
+def test_a_node_that_refuses_has_not_answered(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Two of five refuse: with the slow one there are three, which is enough. Who is awaited is told."""
+    monkeypatch.setattr("fl.flower.server_party.AWAITED_SECONDS", 0.5)
+    masks = [SecAggPlus(threat="semi-honest", collusion=0.0, dropout=0.4, setup="fresh")]
+    inner, arguments = rostered(tmp_path, 5, privacy_mod(masks))
+    for site in ("site-1", "site-2"):
+        with (tmp_path / "keys" / site / FILE).open("a") as own:
+            own.write("[policy]\nmin_cohort = 9\n")
+    strategy = PrivateStrategy(fedavg(5), masks, poll=0.02, stage_timeout=1.0, **arguments)
+    strategy.start(Slow(inner, 3, 1.5), arrays_of(model()), num_rounds=1)
+    assert [len(r.survivors) for r in strategy.history] == [3]
+    assert "waiting for nodes 3, for 3 s more" in caplog.text or "for 4 s more" in caplog.text
+
+
+def test_a_node_that_came_too_late_is_waited_for_in_later_trips(tmp_path: Path) -> None:
+    inner, strategy = four(tmp_path, 1.0)
+    strategy.start(Slow(inner, 2, 1.4), arrays_of(model()), num_rounds=4)
+    assert [len(r.survivors) for r in strategy.history] == [3, 3, 4, 4]
 
 
 def test_a_stage_waits_for_as_many_as_holders_must_be_shown(tmp_path: Path) -> None:
