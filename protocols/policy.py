@@ -91,7 +91,10 @@ class Policy:
                 f"threat: the policy demands {self.threat}, the session offers {demands.threat}"
             )
         if self.signed_roster and not demands.signed_roster:
-            raise PolicyRefusal("signed_roster: the policy demands one, the session has none")
+            raise PolicyRefusal(
+                "signed_roster: the policy demands identities of a signed roster in the session's keys, and they have "
+                "none (threat='malicious', credentials=...)"
+            )
         if demands.simulated and not self.allow_simulated:
             raise PolicyRefusal("simulated: the policy refuses sessions with injected randomness")
 

@@ -57,7 +57,7 @@ def privacy_mod(
     chosen = numbers or Numbers()
     if evaluate not in ("refuse", "clear"):
         raise Misuse(f'expected evaluate to be "refuse" or "clear", got {evaluate!r}')
-    if callable(privacy):
+    if callable(privacy) and not isinstance(privacy, type):  # a layer's class is refused as a list would be
         make = privacy
         return _PrivacyMod(
             lambda own: _without_local(Stack(layers_of(make(own)), chosen)), site, evaluate, weight

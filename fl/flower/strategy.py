@@ -154,7 +154,8 @@ class PrivateStrategy(Strategy):
         try:
             if keeper is not None and kept is not None:
                 keeper.catch_up(kept)
-                self._take_up(kept, len(keeper.history))
+                done = len(keeper.history)
+                self._take_up(kept, done, num_rounds - done)
             self._done = done = 0 if keeper is None else len(keeper.history)
             rounds.number = done + 1
             arrays = initial_arrays if kept is None else arrays_of(kept.model)
@@ -238,7 +239,7 @@ class PrivateStrategy(Strategy):
             return kept
         raise Misuse(f"the run in {self.folder} {differs}: resume it as it was, or name another folder")
 
-    def _take_up(self, kept: KeptRun, done: int) -> None:
+    def _take_up(self, kept: KeptRun, done: int, left: int) -> None:
         """Give the strategy back what it kept. Raises Misuse where that cannot be done."""
         if not done:
             return
@@ -248,7 +249,8 @@ class PrivateStrategy(Strategy):
                 "name another folder to start anew"
             )
         restore_strategy(self.strategy, dict(kept.strategy))
-        log(WARNING, "going on after round %d of the run in %s", done, self.folder)
+        if left:
+            log(WARNING, "going on after round %d of the run in %s", done, self.folder)
 
     # -- the wrapped strategy's interface; a run that goes on counts on --
 

@@ -202,5 +202,7 @@ def test_an_option_that_is_none_is_refused_before_anybody_trains(name: str, valu
 
 
 def test_a_strategys_class_in_place_of_a_strategy_is_named() -> None:
+    with pytest.raises(Misuse, match="SecAggPlus"):
+        privacy_mod(SecAggPlus)
     with pytest.raises(Misuse, match=r"got the class FedAvg: write FedAvg\(\.\.\.\)"):
         PrivateStrategy(FedAvg, masks())

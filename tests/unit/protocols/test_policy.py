@@ -39,7 +39,11 @@ def test_an_offer_that_meets_every_demand_exactly_is_accepted() -> None:
             "threat: the policy demands semi-malicious, the session offers semi-honest",
         ),
         ({"threat": "none"}, "threat: the policy demands semi-malicious, the session offers none"),
-        ({"signed_roster": False}, "signed_roster: the policy demands one, the session has none"),
+        (
+            {"signed_roster": False},
+            "signed_roster: the policy demands identities of a signed roster in the session's keys, and they have "
+            "none (threat='malicious', credentials=...)",
+        ),
         ({"simulated": True}, "simulated: the policy refuses sessions with injected randomness"),
     ],
 )
