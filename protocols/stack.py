@@ -72,8 +72,7 @@ class Stack:
 
     def __post_init__(self) -> None:
         if not isinstance(self.privacy, Sequence) or isinstance(self.privacy, str):
-            own = self.privacy if isinstance(self.privacy, type) else type(self.privacy)
-            got = own.__name__
+            got = getattr(self.privacy, "__name__", type(self.privacy).__name__)
             raise StackError(f"privacy: expected a list of layers, got {got}: write privacy=[...]")
         if not isinstance(self.numbers, Numbers):
             raise StackError(f"numbers: expected Numbers(...), got {self.numbers!r:.60}")
