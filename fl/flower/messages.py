@@ -82,4 +82,6 @@ def _read(content: RecordDict) -> tuple[bytes, list[bytes]]:
             and all(list(ours[name]) == list(made[name]) for name in made)
         ):
             return body, found
-    raise WireError("expected a body and its frames, got another record beside or among them")
+    extra = sorted(record.keys() - {"body", "frames"})
+    also = f": {extra[0]!r} is in it too" if extra else ""
+    raise WireError(f"expected a body and its frames, got another record beside or among them{also}")
