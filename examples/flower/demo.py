@@ -22,7 +22,7 @@ from rich.progress import Progress  # noqa: E402
 
 from examples.flower.loopback import Loopback  # noqa: E402
 from fl import checkpoint  # noqa: E402
-from fl.cli.run_view import print_closing, round_line  # noqa: E402
+from fl.cli.run_view import print_closing, round_head, round_line  # noqa: E402
 from fl.run_result import Result  # noqa: E402
 from protocols.errors import SecAggError  # noqa: E402
 from protocols.record import FILE_NAME, verify_record  # noqa: E402
@@ -90,6 +90,8 @@ def follow(console: Console, deployment: Loopback, run_id: int, run: Path) -> No
         deadline = time.monotonic() + RUN_SECONDS
         while shown < ROUNDS:
             history = checkpoint.load_run(run).history if checkpoint.begun(run) else []
+            if history and not shown:
+                bar.console.print(round_head(), style="bold", highlight=False)
             for result in history[shown:]:
                 bar.console.print(round_line(result), highlight=False)
             shown = len(history)

@@ -68,8 +68,7 @@ class RunView:
         """Print a round's line, below a head of two test metrics' names: those that come first."""
         if not self._shown:
             self._shown = (*result.metrics, *(("loss", "accuracy") if not result.metrics else ("", "")))[:2]
-            named = "round", *(name[:8] for name in self._shown), "asked", "survived", "up/client", "seconds"
-            console.print(COLUMNS.format(*named), style="bold", markup=False)
+            console.print(round_head(self._shown), style="bold", markup=False)
         console.print(round_line(result, self._shown), highlight=False, markup=False)
 
     def progress(self, what: str, done: int, of: int) -> None:
@@ -104,6 +103,10 @@ def print_closing(
     console.print("\n[bold]Privacy statement[/bold]")
     console.print(result.statement.describe(), highlight=False, markup=False)
     console.print(f"\nFiles: {folder}\nAs a page: secagg report {shlex.quote(str(folder))}", markup=False)
+
+
+def round_head(shown: tuple[str, ...] = ("loss", "accuracy")) -> str:
+    return COLUMNS.format("round", *(name[:8] for name in shown), "asked", "survived", "up/client", "seconds")
 
 
 def round_line(result: RoundResult, shown: tuple[str, ...] = ("loss", "accuracy")) -> str:
