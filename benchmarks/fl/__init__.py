@@ -19,6 +19,7 @@ from benchmarks.fl import (
     robust,
     scale,
     text,
+    workers,
     wrap,
 )
 
@@ -39,6 +40,7 @@ overhead.register(app)
 homomorphic.register(app)
 attacks.register(app)
 scale.register(app)
+workers.register(app)
 memory.register(app)
 wrap.register(app)
 lora.register(app)

@@ -14,7 +14,6 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import numpy as np
@@ -24,7 +23,6 @@ from benchmarks import harness
 from benchmarks.machine import ROOT
 
 IMAGES, BATCH, ASKED, WIDTH, HIDDEN = 50, 10, 50, 32, 12
-Clock = Callable[[], float]
 
 
 def register(app: typer.Typer) -> None:
@@ -36,7 +34,6 @@ def scale(
     clients: Annotated[int, typer.Option(min=ASKED, help="clients of the federation")] = 1000,
     rounds: Annotated[int, typer.Option(min=1, help="timed rounds, after one untimed")] = 10,
     stack: Annotated[list[str] | None, typer.Option(help="layers, separated by blanks; repeatable")] = None,
-    workers: Annotated[int, typer.Option(min=1, help="processes that train")] = 1,
     seed: Annotated[int, typer.Option(help="data split, initialisation, batches")] = 0,
     child: Annotated[str, typer.Option(hidden=True)] = "",
     as_json: Annotated[bool, typer.Option("--json", help="one JSON object on standard output")] = False,
@@ -44,7 +41,7 @@ def scale(
 ) -> None:
     """The engine's overhead over training alone, with and without masks; a process per stack."""
     if child:
-        print(json.dumps(_measure(child, clients, rounds, workers, seed)))
+        print(json.dumps(_measure(child, clients, rounds, seed)))
         return
     rows = []
     options = [
@@ -52,8 +49,6 @@ def scale(
         str(clients),
         "--rounds",
         str(rounds),
-        "--workers",
-        str(workers),
         "--seed",
         str(seed),
     ]
@@ -69,21 +64,21 @@ def scale(
     outcome = harness.result(
         "fl",
         "scale",
-        arguments={"clients": clients, "asked": ASKED, "rounds": rounds, "workers": workers},
+        arguments={"clients": clients, "asked": ASKED, "rounds": rounds},
         figures={"rows": rows},
         seed=seed,
     )
     harness.finish(outcome, as_json=as_json, save=save)
 
 
-def _measure(stack: str, clients: int, rounds: int, workers: int, seed: int) -> dict[str, Any]:
+def _measure(stack: str, clients: int, rounds: int, seed: int) -> dict[str, Any]:
     """One stack's figures, in this process."""
     import torch
 
     torch.set_num_threads(1)
-    clock: Clock = time.process_time if workers == 1 else time.perf_counter
+    clock = time.process_time
     began = clock()
-    federation = _federation(stack, clients, seed, workers)
+    federation = federation_of(stack, clients, seed)
     ours: list[float] = []
     bare: list[float] = []
     at = clock()
@@ -94,7 +89,7 @@ def _measure(stack: str, clients: int, rounds: int, workers: int, seed: int) -> 
         if result.abandoned:
             raise RuntimeError(f"{stack}: the round was abandoned: {result.abandoned}")
         ours.append(clock() - at)
-        bare.append(_bare(federation, result.asked, clock))
+        bare.append(_bare(federation, result.asked))
         at = clock()
 
     federation.fit(rounds=rounds + 1, on_round=after)
@@ -110,17 +105,17 @@ def _measure(stack: str, clients: int, rounds: int, workers: int, seed: int) -> 
     }
 
 
-def _bare(federation: Any, asked: tuple[str, ...], clock: Clock) -> float:
+def _bare(federation: Any, asked: tuple[str, ...]) -> float:
     """Seconds of the same clients' steps in a bare loop."""
     setup = federation.setup
     model = setup.model()
     start = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     criterion = setup.criterion()
-    began = clock()
+    began = time.process_time()
     for name in asked:
         model.load_state_dict(start)
         train(model, setup.loader_for(name), setup.optimizer(model.parameters()), criterion)
-    return clock() - began
+    return time.process_time() - began
 
 
 def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
@@ -131,7 +126,7 @@ def train(model: Any, loader: Any, optimizer: Any, criterion: Any) -> None:
         optimizer.step()
 
 
-def _federation(stack: str, clients: int, seed: int, workers: int) -> Any:
+def federation_of(stack: str, clients: int, seed: int, **options: Any) -> Any:
     """A federation over equal random shares of the training images."""
     import torch
     from torch.utils.data import DataLoader, TensorDataset
@@ -148,7 +143,6 @@ def _federation(stack: str, clients: int, seed: int, workers: int) -> Any:
     for i in range(clients):
         mine = torch.from_numpy(order[np.arange(i * IMAGES, (i + 1) * IMAGES) % len(order)])
         loaders[f"client-{i}"] = DataLoader(TensorDataset(x[mine], y[mine]), BATCH, shuffle=True)
-    options: dict[str, Any] = {"workers": workers} if workers > 1 else {}
     return Federation(
         model=lambda: cnn((1, 28, 28), 10, WIDTH, HIDDEN),
         clients=loaders,

@@ -4,6 +4,8 @@ What belongs here: their place in a RecordDict. What does not: what they say (`f
 travel beside the body, large ones as Arrays, the one kind of record that Flower cuts into chunks.
 """
 
+from collections.abc import Iterable, Mapping
+
 from flwr.app import Array, ArrayRecord, ConfigRecord, RecordDict
 
 from fl.network.messages import Answer, Body, Frames, Request, check, sealed
@@ -67,21 +69,23 @@ def _read(content: RecordDict) -> tuple[bytes, list[bytes]]:
     """Return the body and the frames. Raises WireError unless the records are those that `pack` makes of them, in their
     order: no name, type or place says anything else.
     """
-    record = content.config_records[KEY] if is_protected(content) else ConfigRecord()
-    body, frames, arrays = record.get("body"), record.get("frames"), content.get(FRAMES)
-    if not isinstance(body, bytes):
+    ours = {name: record for name, record in content.items() if name in (KEY, FRAMES)}
+    record, arrays = ours.get(KEY), ours.get(FRAMES)
+    body = record.get("body") if isinstance(record, ConfigRecord) else None
+    if not isinstance(record, ConfigRecord) or not isinstance(body, bytes):
         raise WireError("expected a protected message, got another one")
-    if isinstance(arrays, ArrayRecord) and frames is None:
-        frames = [array.data for array in arrays.values()]
-    if isinstance(frames, list):
-        found = [frame for frame in frames if isinstance(frame, bytes)]
-        made, ours = _records(body, found), {name: content[name] for name in (KEY, FRAMES) if name in content}
-        if (
-            len(found) == len(frames)
-            and ours == dict(made)
-            and all(list(ours[name]) == list(made[name]) for name in made)
-        ):
-            return body, found
-    extra = sorted(record.keys() - {"body", "frames"})
-    also = f": {extra[0]!r} is in it too" if extra else ""
-    raise WireError(f"expected a body and its frames, got another record beside or among them{also}")
+    listed = record.get("frames", [])
+    if isinstance(arrays, ArrayRecord) and "frames" not in record:
+        listed = [array.data for array in arrays.values()]
+    frames = [frame for frame in listed if isinstance(frame, bytes)] if isinstance(listed, list) else []
+    made = dict(_records(body, frames))
+    if ours != made or _names(ours) != _names(made):
+        extra = sorted(name for key in ours for name in ours[key] if name not in made.get(key, ()))
+        also = f": {extra} came too" if extra else ""
+        raise WireError(f"expected a body and its frames, got another record beside or among them{also}")
+    return body, frames
+
+
+def _names(records: Mapping[str, Iterable[str]]) -> list[tuple[str, list[str]]]:
+    """Return the names in their order, which dictionaries do not compare."""
+    return [(key, list(record)) for key, record in records.items()]

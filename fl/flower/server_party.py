@@ -17,14 +17,15 @@ from fl.flower.messages import pack, unpack_answer
 from fl.flower.nodes import bound_to
 from fl.network.directory import Directory, Node, from_names, from_roster, without_roster
 from fl.network.messages import HELLO, Answer, sessionless
-from fl.network.server_party import Reply, Sent, ServerParty
+from fl.network.server_party import Enough, Reply, Sent, ServerParty
 from fl.round import ModelLayout, Tree
 from protocols.errors import PeerError
 from protocols.identity import Identity, Roster
 from protocols.store import Store
 from protocols.summation import SecureSum
 
-HELLO_SECONDS = 60.0
+HELLO_SECONDS, SILENT_SECONDS = 60.0, 600.0
+"""How long a node has to say its name; when one that does not is asked again, unless it goes and comes back."""
 POLL_SECONDS = 0.1
 AWAITED_SECONDS = 60.0
 """After so long a trip says whom it waits for."""
@@ -52,7 +53,7 @@ class GridParty(ServerParty):
     ) -> None:
         super().__init__(protocol, store, roster, identity, log, layout)
         self.grid, self.poll, self.names = grid, poll, names
-        self._said: dict[Node, str] = {}
+        self._said, self._silent = dict[Node, str](), dict[Node, float]()
         self._slowest, self._unanswered = 0.0, dict[str, tuple[str, float]]()
         self._warned: set[object] = set()
 
@@ -72,11 +73,11 @@ class GridParty(ServerParty):
         return Message(RecordDict(records), int(node), "train", ttl=seconds, group_id=group)
 
     def ask(
-        self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
+        self, requests: Mapping[Node, Sent], seconds: float, group: str, enough: Enough = lambda: True
     ) -> Iterator[Reply]:
-        """As `ServerParty.ask`. It waits longer than `seconds`, up to `PATIENCE` times as long, where the slowest node
-        took more than half of that the last time, or fewer than `needed` have answered with what was asked for. What
-        comes later is noted.
+        """As `ServerParty.ask`. It waits longer than `seconds`, up to `PATIENCE` times as long, where the slowest
+        answer took more than half of that the last time, or until the caller has `enough`. An answer that comes later
+        is noted; refusals are none.
         """
         most = max(seconds, min(PATIENCE * seconds, LONGEST))
         messages = [self.message(node, sent, most, group) for node, sent in requests.items()]
@@ -85,20 +86,21 @@ class GridParty(ServerParty):
         slowest = max([self._slowest, *(sent.request.late for sent in requests.values())])
         usual = min(most, max(seconds, 2 * slowest))
         self._slowest /= 2  # a slow trip is forgotten again
-        answered, telling = 0, began + AWAITED_SECONDS
+        telling = began + AWAITED_SECONDS
         while pending and waiting:
-            deadline = began + (usual if answered >= needed else most)
+            deadline = began + (usual if enough() else most)
             late = time.monotonic() >= deadline  # whatever came in time is taken: one last look
             for reply in list(self.grid.pull_messages([*pending, *self._unanswered])):
                 asked, node = reply.metadata.reply_to_message_id, reply.metadata.src_node_id
-                if asked in self._unanswered:
-                    self._note_late(node, *self._unanswered.pop(asked))
+                if (trip := self._unanswered.pop(asked, None)) is not None:
+                    if not reply.has_error():
+                        self._note_late(node, *trip)
                     continue
                 pending.discard(asked)
                 if node in waiting:
                     waiting.discard(node)
-                    self._slowest = max(self._slowest, time.monotonic() - began)
-                    answered += not reply.has_error()
+                    if not reply.has_error():
+                        self._slowest = max(self._slowest, time.monotonic() - began)
                     yield Reply(node, failure_of(reply), partial(_opened, reply))
             if late:
                 break
@@ -140,11 +142,15 @@ class GridParty(ServerParty):
         return found
 
     def _by_name(self) -> dict[Node, str]:
-        """Return the nodes by the names they say; each is asked once."""
+        """Return the nodes by the names they say; each is asked once, and one that is silent again after a while."""
         present = [int(node) for node in self.grid.get_node_ids()]
-        request = Sent(sessionless(HELLO, "", None))
-        strangers: dict[Node, Sent] = {node: request for node in present if node not in self._said}
+        request, now = Sent(sessionless(HELLO, "", None)), time.monotonic()
+        for node in [n for n, until in self._silent.items() if n not in present or now >= until]:
+            del self._silent[node]
+        strangers: dict[Node, Sent] = {n: request for n in present if n not in {*self._said, *self._silent}}
+        self._silent.update(dict.fromkeys(strangers, now + SILENT_SECONDS))
         for reply in self.ask(strangers, HELLO_SECONDS, HELLO) if strangers else ():
+            del self._silent[reply.node]
             try:
                 if (why := reply.failure) is None:
                     self._said[reply.node] = reply.opened(None)[0].name

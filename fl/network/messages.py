@@ -8,6 +8,7 @@ import hashlib
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from math import inf
 
 from fl.round.terms import RoundTerms
 from protocols.codec import Record
@@ -92,11 +93,15 @@ def sealed(body: Body, frames: Frames, signer: Identity | None) -> Body:
 
 
 def check(body: Body, frames: Frames, key: bytes | None) -> None:
-    """Raises WireError for a body of another version or number of frames, BadSignature unless `key` signed it."""
+    """Raises WireError for a body of another version or number of frames, or with seconds that cannot be, BadSignature
+    unless `key` signed it.
+    """
     if body.version != VERSION:
         raise WireError(f"expected a message of version {VERSION}, got {body.version}")
     if len(frames) != body.frames:
         raise WireError(f"expected {body.frames} frames")
+    if isinstance(body, Answer) and not all(0 <= spent < inf for spent in (body.seconds, body.train_seconds)):
+        raise WireError(f"expected seconds of 0 or more, got {body.seconds} and {body.train_seconds}")
     if key is not None and not body.signature:
         raise WireError(
             "it is not signed, and a roster is held here: both sides need one (PrivateStrategy, server_app: roster=, "

@@ -28,6 +28,8 @@ from protocols.runtime import forget, recall, remember
 from protocols.store import FileStore, MemoryStore, Store
 from protocols.summation import SecureSum
 
+Enough = Callable[[], bool]
+
 
 @dataclass(frozen=True)
 class Sent:
@@ -149,11 +151,11 @@ class ServerParty(ABC):
 
     @abstractmethod
     def ask(
-        self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
+        self, requests: Mapping[Node, Sent], seconds: float, group: str, enough: Enough = lambda: True
     ) -> Iterator[Reply]:
         """Send one message each to some nodes, signed by this server; yield the replies as they arrive, at most one per
-        node. It ends when all are there or `seconds` have passed; an engine may wait longer, within a bound, while
-        fewer than `needed` have answered. A node that is asked and silent yields nothing.
+        node. It ends when all are there or `seconds` have passed; an engine may wait longer, within a bound, until
+        the caller has `enough`. A node that is asked and silent yields nothing.
         """
 
     @abstractmethod

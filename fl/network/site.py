@@ -33,13 +33,12 @@ from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, StoreErro
 from protocols.identity import Identity, Roster, SignedRoster
 from protocols.policy import Policy
 from protocols.store import AlreadyDone, FileStore, Store
-from protocols.store.files import write_atomic
 from protocols.summation import SecureSum
 from secagg import Credentials
 
 CONFIG_KEY = "secagg-site"
 DATASET_KEY, LEDGERS_KEY = "secagg-dataset", "secagg-ledgers"
-FILE, FIRST_NAME = "site.toml", "first-name"
+FILE = "site.toml"
 _TEXTS = ("name", "roster", "authority", "identity", "state", "anchor", "dataset", "ledgers")
 _KEYS = {*_TEXTS, "policy", "delta", "federations"}
 _NODE_KEYS = {"dataset": DATASET_KEY, "ledgers": LEDGERS_KEY}
@@ -114,8 +113,9 @@ class Site:
                 t.put(session_key(context), session)
         except AlreadyDone:
             raise ProtocolViolation(
-                f"session {number} of this run is not after the last one that this node took part in: the server's "
-                "state was put back from a copy, or the run is played twice; begin a new run, in another folder",
+                f"session {number} of this run is not after the last one that this node took part in. If the server's "
+                "state was put back from a copy, or the run is played twice, begin a new run in another folder; if two "
+                "nodes share this one's folder, give each its own",
                 "server",
             ) from None
 
@@ -147,7 +147,7 @@ def load_site(
     demands = _demands(table.get("policy", {}), folder / FILE)
     name = table.get("name", default_name or "")
     anchor = folder / table["anchor"] if "anchor" in table else None
-    store = _store(folder / table.get("state", "state"), folder, name, node_id, anchor=anchor, sync=sync)
+    store = _store(folder / table.get("state", "state"), name, node_id, anchor=anchor, sync=sync)
     called = name or f"node-{node_id}"
     identity = Identity.load(folder / table["identity"], called) if "identity" in table else None
     signed = _roster(folder, table, store) if "roster" in table else None
@@ -168,20 +168,15 @@ def load_site(
     return Site(called, store, demands, roster, identity, folder, signed, ledger, federations)
 
 
-def _store(path: Path, folder: Path, name: str, node_id: int, **named: Any) -> FileStore:
-    """Return the site's store, under the name that its folder was first used by: without a key of its own a SuperNode
-    has another id after every start, and it is the same site. Raises Misuse for a folder of another name's.
+def _store(path: Path, name: str, node_id: int, **named: Any) -> FileStore:
+    """Return the site's store, under the name that it was first used by: without a key of its own a SuperNode has
+    another id after every start, and it is the same site. Raises Misuse for a store of another name's.
     """
-    kept = folder / FIRST_NAME
-    first = kept.read_text().strip() if kept.exists() else ""
-    if not first or not FileStore(path, first, **named).in_use:
-        store = FileStore(path, name or f"node-{node_id}", **named)
-        if not store.in_use:
-            write_atomic(kept, store.name.encode())
-        return store
+    store = FileStore(path, name or f"node-{node_id}", **named)
+    first = store.first_name()
     if name not in ("", first):
         raise Misuse(
-            f"{folder} was first used by {first!r}, and is called {name!r} now: give every site a folder of its own, "
+            f"{path} was first used by {first!r}, and is called {name!r} now: give every site a folder of its own, "
             f"or the name that it had (`name` in {FILE})"
         )
     return FileStore(path, first, **named)

@@ -72,7 +72,11 @@ class SumOverNetwork:
         down = sum(len(frame.to_wire()) for frame in queue)
         answers: list[Answer] = []
         up, silent = 0, set(parties)
-        for reply in self.server.ask(requests, self.timeout, str(self.header.terms.number), needed):
+
+        def enough() -> bool:  # who was refused has not answered
+            return sum(answer.name not in self.refusals for answer in answers) >= needed
+
+        for reply in self.server.ask(requests, self.timeout, str(self.header.terms.number), enough):
             node = reply.node
             silent.discard(node)
             taken = time.perf_counter()
@@ -90,8 +94,11 @@ class SumOverNetwork:
             if len(answers) == self.awaited:
                 why = f"not among the first {self.awaited} to answer {stage.name!r}"
             self.refusals.setdefault(self._names[parties[node]], why)
-        node_s = max((a.seconds for a in answers), default=0.0)
-        train_s = max((a.train_seconds for a in answers), default=0.0)
+        # a node says what it took; it cannot have been longer than the trip
+        node_s, train_s = (
+            min(seconds, max(said, default=0.0))
+            for said in ([a.seconds for a in answers], [a.train_seconds for a in answers])
+        )
         server_s, self._computing = self._computing, 0.0
         counts = len(parties), len(answers), up, down
         self.trips.append(Trip(stage.name, seconds, node_s, train_s, server_s, *counts))

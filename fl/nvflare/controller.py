@@ -25,7 +25,7 @@ from fl.federation import Federation
 from fl.network.directory import Directory, Node, from_names, from_roster
 from fl.network.federated import require_own_evaluation
 from fl.network.run import run_rounds
-from fl.network.server_party import Reply, Sent, ServerParty, server_files
+from fl.network.server_party import Enough, Reply, Sent, ServerParty, server_files
 from fl.network.site import Site
 from fl.nvflare.compat import simulates
 from fl.nvflare.messages import TASK, arrays_of, failure_of, pack, unpack_answer
@@ -127,7 +127,7 @@ class TaskParty(ServerParty):
         return from_roster(self.roster, {name: name for name in present if name in members}, present)
 
     def ask(
-        self, requests: Mapping[Node, Sent], seconds: float, group: str, needed: int = 0
+        self, requests: Mapping[Node, Sent], seconds: float, group: str, enough: Enough = lambda: True
     ) -> Iterator[Reply]:
         """As `ServerParty.ask`; it waits no longer. Raises SecAggError once the job is aborted."""
         arrived: Arrived = SimpleQueue()

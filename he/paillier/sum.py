@@ -74,7 +74,7 @@ class PaillierSum(HomomorphicSum):
     ) -> None:
         if keys is None and (not isinstance(key_bits, int) or key_bits < LEAST_BITS or key_bits % 2):
             raise Misuse(f"expected an even key length of {LEAST_BITS} bits or more, got {key_bits!r}")
-        self._given = _ring(keys)
+        self._given, self._simulated = _ring(keys), False
         super().__init__(_arrangement(arrangement, self._given), min_survivors, identity, roster)
         self.key_bits, self.exponent_bits = key_bits, exponent_bits
         if self._given is not None:
@@ -93,7 +93,7 @@ class PaillierSum(HomomorphicSum):
     def shared_keys(self) -> Self:
         """Return the same sum with its simulated keys made, for several processes of one simulation."""
         made = copy.copy(self)
-        made._given = self.keys
+        made._given, made._simulated = self.keys, self._simulated or self._given is None
         return made
 
     @property
@@ -160,7 +160,7 @@ class PaillierSum(HomomorphicSum):
 
     def protection(self, session: Session) -> Protection:
         demands = self.demands(session)
-        simulated = self._given is None or (self._given.opens and not self.shared)
+        simulated = self._simulated or self._given is None or (self._given.opens and not self.shared)
         facts = SchemeFacts(
             f"Paillier encryption with {self.keys.encryption.bits}-bit keys",
             (self.randomisers.assumption,),

@@ -1,4 +1,4 @@
-"""The store that survives its process: one sealed file, one key file, one anchor file, one lock file.
+"""The store that survives its process: one sealed file, and beside it a key, an anchor, a lock and a name.
 
 What does not belong here: the formats (`sealed`) and the file primitives (`files`).
 
@@ -21,7 +21,7 @@ from protocols.store.base import Store
 from protocols.store.files import locked, prepare, read_private, replace, write_atomic
 from protocols.store.sealed import ANCHOR_BYTES, KEY_BYTES, Sealer
 
-MAX_STATE_BYTES = 1 << 32
+MAX_STATE_BYTES, MAX_NAME_BYTES = 1 << 32, 1 << 16
 
 
 @final
@@ -29,7 +29,8 @@ class FileStore(Store):
     """A party's state in `path` (mode 0600, sealed), safe against kills, full disks, two processes and old
     copies.
 
-    `name` is the party's: a state file of another name does not open. The key lies in `key` (default
+    `name` is the party's: a state file of another name does not open, and `path`.name says in clear which name made it.
+    The key lies in `key` (default
     `path`.key) and is made on first use; the anchor in `anchor` (default `path`.anchor). `timeout` bounds, in
     seconds, the wait for another process. Every save rewrites the file and syncs it twice: state belongs
     here, models and data do not.
@@ -51,6 +52,7 @@ class FileStore(Store):
         self._key_path = key or self._beside(".key")
         self._anchor_path = anchor or self._beside(".anchor")
         self._lock_path = self._beside(".lock")
+        self._name_path = self._beside(".name")
         self._timeout = timeout
         self._sync = sync
         try:
@@ -59,10 +61,15 @@ class FileStore(Store):
         except OSError as error:
             raise StoreError(f"store {name!r}: {error.filename} cannot be made: {error.strerror}") from None
 
-    @property
-    def in_use(self) -> bool:
-        """Whether its key has been made."""
-        return self._key_path.exists()
+    def first_name(self) -> str:
+        """Return the name that the files were first used by: this one's, if they are new, and begin them.
+
+        Files from before names were kept count as this one's. Raises StoreError.
+        """
+        with self._exclusive():
+            self._sealer()
+            kept = read_private(self._name_path, MAX_NAME_BYTES)
+        return self.name if kept is None else kept.decode(errors="replace")
 
     def __repr__(self) -> str:
         return f"FileStore({str(self.path)!r}, {self.name!r})"
@@ -120,8 +127,8 @@ class FileStore(Store):
         return Sealer(self._create() if key is None else key, self.name)
 
     def _create(self) -> bytes:
-        """Make key and first anchor. The key gets its name last: where there is a key there must be an
-        anchor.
+        """Make key and first anchor, and keep the name. The key comes last: where there is one there must be the
+        others.
         """
         if self.path.exists():
             raise StoreError(
@@ -129,6 +136,7 @@ class FileStore(Store):
             )
         key = os.urandom(KEY_BYTES)
         prepared = prepare(self._key_path, key)
+        write_atomic(self._name_path, self.name.encode())
         write_atomic(self._anchor_path, Sealer(key, self.name).anchor(0, b""))
         replace(prepared, self._key_path)
         return key

@@ -70,7 +70,7 @@ def test_a_node_that_comes_back_under_another_id_is_the_same_site(tmp_path: Path
     grid.apps[44] = grid.apps.pop(4)
     private = start(grid, 2, folder=out)
     assert [len(round.survivors) for round in private.history] == [4]
-    assert (tmp_path / "n4" / "first-name").read_text() == "node-4"
+    assert (tmp_path / "n4" / "state.name").read_text() == "node-4"
 
 
 def test_a_folder_that_another_name_used_says_whose_it_is(

@@ -1,12 +1,13 @@
 """A message as Flower's records: one record where it is small, and nothing read that is not a frame."""
 
+import math
 from typing import Any
 
 import pytest
 from flwr.app import Array, ArrayRecord, ConfigRecord, MetricRecord, RecordDict
 
-from fl.flower.messages import FRAMES, KEY, SMALL, pack, unpack_request
-from fl.network.messages import HELLO, sessionless
+from fl.flower.messages import FRAMES, KEY, SMALL, pack, unpack_answer, unpack_request
+from fl.network.messages import HELLO, VERSION, Answer, sessionless
 from protocols.errors import WireError
 
 HELLO_TO = sessionless(HELLO, "site-1", None)
@@ -59,11 +60,29 @@ def test_the_order_and_the_kind_of_records_say_nothing_either() -> None:
     in_large[FRAMES] = ArrayRecord(dict(reversed(list(arrays.items()))))
     body = in_small.config_records[KEY]["body"]
     array = Array("uint8", (3,), "secagg.frame", b"abc")
+    outer = pack(HELLO_TO, large, None)
     for packed in (
         in_large,
+        RecordDict({FRAMES: outer[FRAMES], KEY: outer[KEY]}),
         RecordDict({KEY: ConfigRecord({"frames": small, "body": body})}),
         RecordDict({KEY: ConfigRecord({"body": body}), FRAMES: ArrayRecord({"000000": array})}),
         RecordDict({KEY: ConfigRecord({"body": pack(HELLO_TO, large, None)[KEY]["body"], "frames": large})}),
     ):
         with pytest.raises(WireError, match="another record"):
             unpack_request(packed, None)
+
+
+def test_what_came_too_is_named_wherever_it_is() -> None:
+    packed = pack(HELLO_TO, [bytes(SMALL + 1)], None)
+    packed[FRAMES] = ArrayRecord({**packed.array_records[FRAMES], "x": Array("uint8", (1,), "x", b"1")})
+    packed[KEY] = ConfigRecord({**packed.config_records[KEY], "metrics": 1.0})
+    with pytest.raises(WireError, match=r"\['metrics', 'x'\] came too"):
+        unpack_request(packed, None)
+
+
+@pytest.mark.parametrize("seconds", [math.nan, math.inf, -1.0])
+def test_seconds_that_cannot_be_are_refused(seconds: float) -> None:
+    for said in ((seconds, 0.0), (0.0, seconds)):
+        answer = Answer(VERSION, bytes(32), "unmask", "site-1", *said, False, 0)
+        with pytest.raises(WireError, match="expected seconds of 0 or more"):
+            unpack_answer(pack(answer, [], None), None)

@@ -1,5 +1,7 @@
 """A node's site.toml and node-config: every key of its own type and range, by name; nobody else may write it."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -140,3 +142,52 @@ def test_a_refusals_note_goes_to_the_nodes_own_log_alone() -> None:
     error.add_note("In the row of Smith.")
     assert told(error, lambda level, text, *words: said.append(text % words)) == f"Misuse: {error}"
     assert said == ["In the row of Smith."]
+
+
+def opened(store: Any) -> str:
+    store.put("x", b"1")
+    return str(store.name)
+
+
+@pytest.mark.parametrize("names", [("", ""), ("A", "B")], ids=["ids", "names"])
+def test_two_nodes_that_begin_one_folder_leave_it_to_the_first(
+    tmp_path: Path, names: tuple[str, str]
+) -> None:
+    """The second is refused or is the same site; the folder opens as before when they start again."""
+    first = load_site(tmp_path, 1, names[0] or None)
+    if names[1]:
+        with pytest.raises(Misuse, match=r"was first used by 'A', and is called 'B' now: give every site"):
+            load_site(tmp_path, 2, names[1])
+    else:
+        assert load_site(tmp_path, 2).store.name == "node-1"
+    assert opened(first.store) == opened(load_site(tmp_path, 1, names[0] or None).store)
+
+
+@pytest.mark.parametrize("ids", [(1, 1), (1, 2)], ids=["one", "two"])
+def test_who_begins_one_folder_at_once_all_open_it(tmp_path: Path, ids: tuple[int, int]) -> None:
+    """While the name was written without a lock, one of two lost nearly every time."""
+    for turn in range(20):
+        together, folder = threading.Barrier(2), tmp_path / str(turn)
+
+        def begin(node_id: int, together: threading.Barrier = together, folder: Path = folder) -> str:
+            together.wait()
+            return opened(load_site(folder, node_id).store)
+
+        with ThreadPoolExecutor(2) as pool:
+            assert len({*pool.map(begin, ids)}) == 1
+
+
+@pytest.mark.parametrize("name", ["ward 7 ", "\u00c4rzte", "a/b"])
+def test_a_name_is_kept_as_it_is(tmp_path: Path, name: str) -> None:
+    for _ in range(2):
+        assert opened(load_site(tmp_path, 1, name).store) == name
+
+
+def test_the_name_lies_beside_the_state_wherever_that_is(tmp_path: Path) -> None:
+    own, elsewhere = tmp_path / "site", tmp_path / "var" / "state"
+    own.mkdir()
+    made = site(own, f'state = "{elsewhere}"\n')
+    assert sorted(p.name for p in own.iterdir()) == [FILE]
+    assert opened(made.store) == (tmp_path / "var" / "state.name").read_text() == "node-1"
+    assert opened(site(own, "").store) == "node-1"
+    assert opened(load_site(own, 7).store) == "node-1"

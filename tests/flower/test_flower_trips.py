@@ -1,5 +1,6 @@
 """What a round costs in trips, each of which starts the app again on every node."""
 
+import re
 import subprocess
 import sys
 import time
@@ -7,13 +8,15 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fl.flower.arrays import arrays_of
 from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
+from fl.flower.server_party import GridParty
 from fl.flower.strategy import PrivateStrategy
 from fl.network.site import FILE
+from protocols.store import MemoryStore
 from secagg import SecAgg, SecAggPlus
 from tests.flower.direct import DirectGrid, fedavg, model, rostered
 
@@ -72,7 +75,7 @@ class Slow(DirectGrid):
     """Replies of a node come so many seconds after the request, whoever waits for them."""
 
     def __init__(self, inner: DirectGrid, node: int, seconds: float) -> None:
-        super().__init__(inner.apps, keys=inner.keys, before=inner.before)
+        super().__init__(inner.apps, keys=inner.keys, before=inner.before, after=inner.after)
         self.node, self.seconds = node, seconds
         self.held = list[tuple[float, str, Message]]()
 
@@ -115,6 +118,58 @@ def test_a_node_that_refuses_has_not_answered(
     strategy.start(Slow(inner, 3, 1.5), arrays_of(model()), num_rounds=1)
     assert [len(r.survivors) for r in strategy.history] == [3]
     assert "waiting for nodes 3, for" in caplog.text
+
+
+def test_what_cannot_be_read_has_not_answered(tmp_path: Path) -> None:
+    """One of four answers with something else: with the slow one there are three, which is enough."""
+    inner, strategy = four(tmp_path, 1.0)
+
+    def emptied(node: int, reply: Message) -> Message:
+        if node == 1 and not reply.has_error():
+            reply.content = RecordDict()
+        return reply
+
+    inner.after = emptied
+    strategy.start(Slow(inner, 2, 1.5), arrays_of(model()), num_rounds=1)
+    assert [r.survivors for r in strategy.history] == [("site-2", "site-3", "site-4")]
+
+
+@pytest.mark.parametrize("seconds", [0.9, 1.2], ids=["in time", "late"])
+def test_who_refuses_slowly_lengthens_no_later_trip(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> None:
+    """Node 2 refuses each round as late as it can, node 3 leaves after its first trip; a trip is given one second."""
+    monkeypatch.setattr("fl.flower.server_party.AWAITED_SECONDS", 0.05)
+
+    def before(node: int, message: Message) -> Message | None:
+        gone = node == 3 and unpack_request(message.content, None)[0].header is None
+        return None if gone else message
+
+    masks = [SecAggPlus(threat="semi-honest", collusion=0.0, dropout=0.4, setup="fresh")]
+    inner, arguments = rostered(tmp_path, 5, privacy_mod(masks), before=before)
+    with (tmp_path / "keys" / "site-2" / FILE).open("a") as own:
+        own.write("[policy]\nmin_cohort = 9\n")
+    strategy = PrivateStrategy(fedavg(5), masks, poll=0.02, stage_timeout=1.0, **arguments)
+    strategy.start(Slow(inner, 2, seconds), arrays_of(model()), num_rounds=3)
+    assert [len(r.survivors) for r in strategy.history] == [3] * 3
+    assert "waiting for nodes" in caplog.text
+    assert not re.search(r"for [2-9] s more|too late", caplog.text)
+
+
+def test_a_node_that_says_no_name_is_asked_again_when_it_comes_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To ask it in every round would cost each of them a minute."""
+    monkeypatch.setattr("fl.flower.server_party.HELLO_SECONDS", 0.1)
+    inner, _ = rostered(tmp_path, 2, privacy_mod([SecAggPlus()]), before=lambda node, m: None)
+    server = GridParty(inner, SecAggPlus(), MemoryStore(), poll=0.01, names=["a", "b"])
+    assert [len(server.connected().clients) for _ in range(3)] == [0, 0, 0]
+    assert inner.trips == 1
+    app = inner.apps.pop(1)
+    server.connected()
+    inner.apps[1] = app
+    server.connected()
+    assert (inner.trips, [node for node, _ in inner.log]) == (2, [1, 2, 1])
 
 
 def test_a_node_that_came_too_late_is_waited_for_in_later_trips(tmp_path: Path) -> None:

@@ -251,6 +251,16 @@ def test_a_simulation_shares_keys_and_nothing_else_of_the_sum_changes() -> None:
     assert not least
 
 
+def test_shared_keys_of_a_simulation_are_still_said_to_be_simulated() -> None:
+    asked = PaillierSum(SharedByClients(), key_bits=2048)
+    limits = []
+    for one in (asked, asked.shared_keys(), asked.shared_keys().shared_keys()):
+        session = one.session(["a", "b", "c"], 2, 9, random=SystemRandom(), simulated=True)
+        limits.append(one.protection(session).limits)
+    assert limits[0] == limits[1] == limits[2]
+    assert any("simulated parties" in limit for limit in limits[0])
+
+
 def test_a_given_key_has_the_bits_that_it_has() -> None:
     """The product of two primes of 1024 bits may have 2047, and a key that others made 2049."""
     odd = gmpy2.next_prime(gmpy2.mpz(3) << 1023), gmpy2.next_prime((gmpy2.mpz(3) << 1022) + 12345)

@@ -42,8 +42,8 @@ def test_folders_are_made_for_their_owner_alone(tmp_path: Path) -> None:
     finally:
         os.umask(before)
     assert [mode(tmp_path / name) for name in ("a/b", "k", "c")] == [0o700] * 3
-    files = ("a/b/state", "k/key", "c/d", "a/b/state.lock")
-    assert [mode(tmp_path / name) for name in files] == [0o600] * 4
+    files = ("a/b/state", "k/key", "c/d", "a/b/state.lock", "a/b/state.name")
+    assert [mode(tmp_path / name) for name in files] == [0o600] * 5
 
 
 def test_a_link_is_not_followed(tmp_path: Path) -> None:
@@ -157,3 +157,21 @@ def test_writes_that_the_system_cuts_short_go_on(tmp_path: Path, monkeypatch: py
     for data in (b"0123456789", memoryview(np.arange(5))):
         write_atomic(tmp_path / "file", data)
         assert (tmp_path / "file").read_bytes() == bytes(data)
+
+
+def test_the_first_name_is_kept(tmp_path: Path) -> None:
+    made = FileStore(tmp_path / "state", "alice")
+    assert made.first_name() == FileStore(tmp_path / "state", "bob").first_name() == "alice"
+    (tmp_path / "state.name").unlink()  # files from before names were kept
+    assert FileStore(tmp_path / "state", "bob").first_name() == "bob"
+    with pytest.raises(StoreError):
+        FileStore(tmp_path / "state", "bob").put("x", b"1")
+    made.put("x", b"1")
+
+
+def test_a_name_without_a_key_is_nobodys(tmp_path: Path) -> None:
+    """A process that was killed while it made the files."""
+    (tmp_path / "state.name").write_text("alice")
+    (tmp_path / "state.name").chmod(0o600)
+    assert FileStore(tmp_path / "state", "bob").first_name() == "bob"
+    assert (tmp_path / "state.name").read_text() == "bob"
