@@ -5,7 +5,11 @@ adversary sees what every step released and all weights, and guesses the coins f
 gradient fits (Steinke, Nasr and Jagielski, NeurIPS 2023: `dp.audit.one_run`). What it costs is told before.
 """
 
+import copy
 import time
+from collections import UserDict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import Any
 
@@ -19,9 +23,11 @@ from dp.accountants import epsilon
 from dp.audit.canaries import CanaryAudit
 from dp.audit.one_run import one_run_epsilon
 from dp.sample.audit.given import LossStep, loader_of
+from dp.sample.audit.steady import steady
 from dp.sample.engine import ClientEngine
 from dp.sample.layer import SampleDP
 from dp.sample.options import Clipping
+from dp.sample.validation import validate
 from protocols.errors import Misuse
 from protocols.layers import RunFacts
 from protocols.randomness import SecureRandom, SystemRandom
@@ -33,6 +39,8 @@ COORDINATES = 50_000
 MULTIPLIER, RATE, STEPS = 24.0, 0.5, 4
 """Of the noise, of a batch, and how many steps: a run of little epsilon, which few right guesses refute."""
 DELTA, ALARM = 1e-10, 1e-3
+APART = 0.9
+"""Share of the canaries with a gradient of its own, at least: of copies fewer guesses than it takes are right."""
 FEWEST = 60
 """Canaries, a quarter of which is guessed: of fewer, right guesses alone do not exceed what the run is accounted at."""
 
@@ -102,46 +110,82 @@ def estimate(
     """Plan a run and time one example's gradient. Arguments as for `per_example`.
 
     canaries: at least 60. The run is accounted at an epsilon of about 0.25, which most loops without noise, or whose
-    gradients are many clips long, refute with 100 canaries or more. Missed are those whose examples' gradients are
-    not told apart: fewer parameters, or fewer independent gradients, than canaries and examples. A sound loop is
-    refuted with probability `ALARM`. Raises Misuse where no guesses of so few canaries could refute anything.
+    gradients are many clips long, refute with 100 canaries or more. Missed is noise that is merely too small, by
+    a factor of twenty, and a loop whose examples' gradients are hardly told apart: fewer parameters, or fewer
+    independent gradients, than canaries and examples. A sound loop is refuted with probability `ALARM`. Raises Misuse
+    where no guesses of so few canaries could refute anything, UnsupportedModule as the layer.
     """
     if canaries < FEWEST:
         raise Misuse(
             f"expected at least {FEWEST} canaries, of which right guesses can refute, got {canaries}"
         )
+    validate(model, gradients)
     loader, step = loader_of(batch), LossStep(loss)
     data: Any = loader.dataset
     generator = torch.Generator().manual_seed(0)
-    made = [_disturbed(data[at % len(data)], generator) for at in range(canaries)]
-    others = [data[at] for at in range(min(OTHERS, len(data)))]
+    drawn = [data[at % len(data)] for at in range(canaries)]
+    made = [_disturbed(each, drawn, generator) for each in drawn]
+    others = [data[(canaries + at) % len(data)] for at in range(min(OTHERS, len(data)))]
     began = time.perf_counter()
-    for each in made[:3]:
-        _gradient(model, step, loader.collate_fn([each]))
+    with _still(model):
+        for each in made[:3]:
+            _gradient(model, step, loader.collate_fn([each]))
     single = (time.perf_counter() - began) / 3
     clipping = Clipping(clip, gradients=gradients)
-    work = single * STEPS * (canaries + len(others)) * (1 + RATE)
+    work = single * (canaries + STEPS * (canaries + len(others)) * (1 + RATE))
     return CanaryRun(model, step, loader.collate_fn, made, others, clipping, canaries // 4, work)
 
 
 def lower_bound(plan: CanaryRun) -> Bound:
-    """Train once, without dropout, and guess. The model is put back. Raises what the loop raises."""
+    """Train once, without dropout, and guess. The model is put back, and the global random numbers. Raises Misuse where
+    canaries' gradients are copies or drawn at random, and what the loop raises."""
     began, source = time.perf_counter(), SystemRandom()
     inside = (np.frombuffer(source.bytes(len(plan.canaries)), dtype=np.uint8) & 1).astype(bool)
-    kept = [p.detach().clone() for p in plan.model.parameters()]
-    modes = [(module, module.training) for module in plan.model.modules()]
-    plan.model.eval()  # an example's gradient is looked for as it was drawn
-    try:
+    with _still(plan.model):
+        _told_apart(plan)
         scores = _scores(plan, _trained(plan, inside, source))
-    finally:
-        _put_back(list(plan.model.parameters()), kept)
-        for module, mode in modes:
-            module.training = mode
     # Only presence is guessed: a canary that is in and that no batch drew looks like one that is out.
     right = int(np.sum(inside[np.argsort(scores, kind="stable")[-plan.guesses :]]))
     found = one_run_epsilon(len(inside), plan.guesses, right, DELTA, ALARM)
     audit = CanaryAudit(found, DELTA, ALARM, len(inside), plan.guesses, right)
     return Bound(_stated(plan), audit, time.perf_counter() - began)
+
+
+@contextmanager
+def _still(model: nn.Module) -> Iterator[None]:
+    """No dropout, for an example's gradient is looked for as it was drawn, also where the loss calls `model.train()`.
+    Weights, their `.grad`, modes and the global random numbers are put back."""
+    kept = [(p, p.detach().clone(), p.grad) for p in model.parameters()]
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with steady():
+            yield
+    finally:
+        _put_back([p for p, _, _ in kept], [value for _, value, _ in kept])
+        for p, _, gradient in kept:
+            p.grad = gradient
+        for module, mode in modes:
+            module.training = mode
+
+
+def _told_apart(plan: CanaryRun) -> None:
+    """Raises Misuse where no guess could be right: copies among the canaries, or a gradient that is drawn."""
+    made = (_gradient(plan.model, plan.step, plan.collate([each])) for each in plan.canaries)
+    apart = len({hash(row.numpy().tobytes()) for row in made})
+    if apart < APART * len(plan.canaries):
+        raise Misuse(
+            f"expected canaries with gradients of their own, got {apart} different ones of {len(plan.canaries)}, so "
+            "that no guess tells a sound loop from another: give more examples, whose inputs are tensors, arrays or "
+            "numbers and whose loss is not zero, or ask for no canaries"
+        )
+    for each in plan.canaries[:3]:
+        first, again = (_gradient(plan.model, plan.step, plan.collate([each])) for _ in range(2))
+        if (first - again).norm() > 1e-3 * first.norm():
+            raise Misuse(
+                "expected an example to have the same gradient each time, got another: model or loss draw random "
+                "numbers beside dropout, which hide canaries. Audit them without, or ask for no canaries"
+            )
 
 
 def _stated(plan: CanaryRun) -> float:
@@ -223,18 +267,47 @@ def _put_back(parameters: list[nn.Parameter], values: list[torch.Tensor]) -> Non
             p.copy_(value)
 
 
-def _disturbed(example: Any, generator: torch.Generator) -> Any:
+def _disturbed(example: Any, drawn: list[Any], generator: torch.Generator) -> Any:
     """The example with noise three times its own spread on its floating point inputs, and its whole numbers drawn
-    again from among themselves."""
+    again from among themselves; where that changes nothing, with each of its parts from one of the `drawn` examples."""
+    moved = False
 
-    def change(leaf: Any) -> Any:
-        if isinstance(leaf, np.ndarray):
-            return change(torch.from_numpy(leaf)).numpy() if leaf.dtype.kind in "iuf" else leaf
+    def noisy(leaf: Any, path: tuple[Any, ...]) -> Any:
+        nonlocal moved
+        if isinstance(leaf, list):
+            return noisy(np.array(leaf), path).tolist()
+        if isinstance(leaf, np.ndarray) and leaf.dtype.kind in "biuf":
+            return noisy(torch.tensor(leaf), path).numpy()
         if not isinstance(leaf, torch.Tensor) or not leaf.dim():
             return leaf
         if leaf.is_floating_point():
             noise = torch.randn(leaf.shape, generator=generator).to(leaf)
-            return leaf + 3 * (leaf.std(correction=0) + 0.1) * noise
-        return leaf.reshape(-1)[torch.randint(max(1, leaf.numel()), leaf.shape, generator=generator)]
+            made = leaf + 3 * (leaf.std(correction=0) + 0.1) * noise
+        else:
+            made = leaf.reshape(-1)[torch.randint(max(1, leaf.numel()), leaf.shape, generator=generator)]
+        moved = moved or not torch.equal(made, leaf)
+        return made
 
-    return torch.utils._pytree.tree_map(change, example)
+    def exchanged(leaf: Any, path: tuple[Any, ...]) -> Any:
+        other = drawn[int(torch.randint(len(drawn), (), generator=generator))]
+        with suppress(LookupError, TypeError):  # another example may lack this part
+            for key in path:
+                other = other[key]
+            return other
+        return leaf
+
+    made = _mapped(noisy, example)
+    return made if moved else _mapped(exchanged, example)
+
+
+def _mapped(change: Callable[[Any, tuple[Any, ...]], Any], example: Any, path: tuple[Any, ...] = ()) -> Any:
+    """The example with every leaf changed. A list of numbers within it is one leaf."""
+    if isinstance(example, dict | UserDict):
+        made = copy.copy(example)
+        made.update({key: _mapped(change, value, (*path, key)) for key, value in example.items()})
+        return made
+    numbers = path and type(example) is list and all(isinstance(each, int | float) for each in example)
+    if numbers or not isinstance(example, list | tuple):
+        return change(example, path)
+    parts = [_mapped(change, each, (*path, at)) for at, each in enumerate(example)]
+    return type(example)(*parts) if hasattr(example, "_fields") else type(example)(parts)

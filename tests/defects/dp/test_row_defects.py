@@ -4,6 +4,7 @@ The planted ones are the rows that the library under `dp.sample` makes where it 
 that check nothing.
 """
 
+from collections import UserDict
 from dataclasses import replace
 from typing import Any
 
@@ -21,7 +22,7 @@ from dp.sample.audit import canary_run, probe
 from dp.sample.audit.canary_run import ALARM, DELTA, FEWEST, estimate, lower_bound
 from dp.sample.audit.per_example import ExampleAudit, Mode
 from dp.sample.engine import ClientEngine
-from dp.sample.errors import NotPerExample
+from dp.sample.errors import NotPerExample, UnsupportedModule
 from dp.sample.layout import Layouts
 from dp.sample.loader import PrivateLoader
 from dp.sample.options import GRADIENTS
@@ -304,13 +305,21 @@ def test_canaries_refute_a_loop_without_noise_and_no_number_of_them_that_cannot_
 
 
 class Rows(Dataset[Any]):
-    """Few rows, as NumPy arrays."""
+    """Few rows: `make(row, label)`."""
+
+    def __init__(self, make: Any) -> None:
+        self.make = make
 
     def __len__(self) -> int:
         return 30
 
     def __getitem__(self, at: int) -> Any:
-        return np.random.default_rng(at).normal(size=24).astype(np.float32), at % 8
+        return self.make(np.random.default_rng(at).normal(size=24).astype(np.float32), at % 8)
+
+
+def listed(examples: list[Any]) -> Any:
+    x, y = zip(*(each.values() if isinstance(each, UserDict) else each for each in examples), strict=True)
+    return torch.tensor(x), torch.tensor(y)
 
 
 class Bag(nn.Module):
@@ -325,25 +334,100 @@ class Bag(nn.Module):
         return made
 
 
+class Floats(nn.Linear):
+    """Takes numbers of any kind."""
+
+    def forward(self, input: torch.Tensor) -> torch.Tensor:
+        return super().forward(input.float())
+
+
+class Pairs(nn.Module):
+    """Of a user and an item, one number each."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.users, self.items, self.last = nn.Embedding(300, 6), nn.Embedding(300, 6), nn.Linear(6, 2)
+
+    def forward(self, pair: Any) -> torch.Tensor:
+        made: torch.Tensor = self.last(self.users(pair[0]) * self.items(pair[1]))
+        return made
+
+
+def in_training(model: nn.Module, batch: Any) -> torch.Tensor:
+    model.train()
+    return functional.cross_entropy(model(batch[0]), batch[1])
+
+
+def dropping() -> nn.Module:
+    return nn.Sequential(line(24), nn.Dropout(0.5))
+
+
+NORMAL = torch.randn(64, 24), torch.arange(64) % 3
+FEW = DataLoader(Rows(lambda x, y: UserDict(x=x.tolist(), y=y)), batch_size=8, collate_fn=listed)
+
+
 @pytest.mark.parametrize(
-    ("make", "data", "canaries"),
+    ("make", "loss", "data", "canaries"),
     [
-        (lambda: nn.Sequential(line(24), nn.Dropout(0.5)), (torch.randn(64, 24), torch.arange(64) % 3), 100),
-        (lambda: nn.Linear(24, 8), Rows(), 100),
+        (dropping, None, NORMAL, 100),
+        (dropping, in_training, NORMAL, 100),
+        (lambda: nn.Linear(24, 8), None, Rows(lambda x, y: (x, y)), 100),
+        (lambda: Floats(24, 8), None, Rows(lambda x, y: (x > 0, y)), 100),
+        (lambda: nn.Linear(24, 8), None, FEW, 100),
+        (Pairs, None, (tuple(torch.randint(0, 300, (2, 64))), torch.arange(64) % 2), 100),
         # some are bags of nearly the same tokens: of 50 guesses 40 have to be right, of 25 it would be 22
-        (Bag, (torch.randint(0, 200, (64, 12)), torch.arange(64) % 4), 200),
+        (Bag, None, (torch.randint(0, 200, (64, 12)), torch.arange(64) % 4), 200),
     ],
+    ids=["dropout", "dropout set by the loss", "arrays", "truth values", "lists", "numbers", "bags"],
 )
-def test_canaries_are_told_apart_behind_dropout_in_arrays_and_in_bags_of_tokens(
-    without_noise: None, make: Any, data: Any, canaries: int
-) -> None:
-    """Another mask when scored, copies of an undisturbed array, and a permutation that changes nothing hid them all."""
+def test_canaries_are_told_apart(without_noise: None, make: Any, loss: Any, data: Any, canaries: int) -> None:
+    """Another mask when scored, copies of what was not disturbed, and a permutation that changes nothing hid them."""
     torch.manual_seed(3)
-    assert not lower_bound(estimate(make(), None, data, canaries=canaries)).sound
+    assert not lower_bound(estimate(make(), loss, data, canaries=canaries)).sound
 
 
-def test_canaries_without_any_gradient_are_guessed_at() -> None:
-    data = torch.zeros(16, 4), torch.zeros(16, dtype=torch.long)
-    assert lower_bound(
-        estimate(nn.Linear(4, 1), None, data, canaries=60)
-    ).sound  # one class: no loss, no gradient
+def drawing(model: nn.Module, batch: Any) -> torch.Tensor:
+    kept = torch.bernoulli(torch.full_like(batch[0], 0.5))
+    return functional.cross_entropy(model(batch[0] * kept), batch[1])
+
+
+@pytest.mark.parametrize(
+    ("loss", "data", "said"),
+    [
+        (None, (torch.zeros(16, 24), torch.zeros(16, dtype=torch.long)), "gradients of their own, got 1 "),
+        (
+            None,
+            DataLoader(
+                Rows(lambda x, y: str(y)),
+                collate_fn=lambda given: (NORMAL[0][:1] * int(given[0]), NORMAL[1][:1]),
+            ),
+            "got 8 ",
+        ),
+        (drawing, NORMAL, "the same gradient each time"),
+    ],
+    ids=["no loss", "text", "random loss"],
+)
+def test_canaries_that_cannot_be_told_apart_are_refused(loss: Any, data: Any, said: str) -> None:
+    """A loop without noise was called sound."""
+    classes = 1 if "got 1 " in said else 3
+    with pytest.raises(Misuse, match=said):
+        lower_bound(estimate(nn.Linear(24, classes), loss, data, canaries=60))
+
+
+def test_the_model_its_gradients_and_the_random_numbers_are_put_back() -> None:
+    net = nn.Sequential(nn.Linear(24, 3), nn.Dropout(0.5))
+    net[0].weight.grad = gradient = torch.ones(3, 24)
+    weight, state, numbers = net[0].weight.detach().clone(), torch.get_rng_state(), np.random.get_state()[1]
+    lower_bound(estimate(net, in_training, NORMAL, canaries=60))
+    assert torch.equal(net[0].weight, weight)
+    assert net[0].weight.grad is gradient
+    assert net[0].bias.grad is None
+    assert torch.equal(gradient, torch.ones(3, 24))
+    assert net.training
+    assert torch.equal(torch.get_rng_state(), state)
+    assert np.array_equal(np.random.get_state()[1], numbers)
+
+
+def test_a_model_that_mixes_its_batch_is_refused_before_canaries_are_planned() -> None:
+    with pytest.raises(UnsupportedModule, match="ask for repair"):
+        estimate(nn.Sequential(nn.Linear(24, 3), nn.BatchNorm1d(3)), None, NORMAL)
