@@ -28,7 +28,7 @@ def combined(strategy: StrategyMatrix, row: int, kept: Mapping[int, Integers]) -
     Raises Misuse where a sum could leave int64: nothing wraps.
     """
     live = {j: x for j, x in kept.items() if strategy.at(row, j)}
-    sizes = {j: float(np.abs(x).max(initial=0)) for j, x in live.items()}
+    sizes = {j: float(np.abs(x, dtype=np.float64).max(initial=0)) for j, x in live.items()}
     if sum(abs(strategy.at(row, j)) * size for j, size in sizes.items()) >= LIMIT:
         raise Misuse(
             f"row {row} of {strategy.bands} bands does not fit 64 bits: take a coarser grid or fewer bands"

@@ -64,8 +64,22 @@ ROUNDS = (
     "tests/unit/test_resume.py",
     "tests/unit/test_stack.py",
 )
-TESTS = {"protocols": SUMS, "secagg": SUMS, "dp": PRIVACY, "fl": ROUNDS}
-"""By package: a test that reaches none of a package's functions costs a clean run and meets no mutant."""
+NOISE = (
+    "tests/unit/dp/test_correlated.py",
+    "tests/unit/dp/test_correlated_rows.py",
+    "tests/unit/dp/test_distributed_correlated.py",
+    "tests/unit/dp/test_mechanisms.py",
+    "tests/unit/dp/test_samples.py",
+)
+TESTS = {
+    "protocols": SUMS,
+    "secagg": SUMS,
+    "dp": PRIVACY,
+    "dp/correlated": NOISE,
+    "dp/mechanisms": NOISE,
+    "fl": ROUNDS,
+}
+"""By folder, else by package: a test that reaches none of the functions costs a clean run and meets no mutant."""
 TOO_LONG = (
     "fresh_process",
     "processes",
@@ -75,6 +89,9 @@ TOO_LONG = (
     "import_the_compiler",
     "every_round_is_exact",
     "test_threads",
+    "three_adaptive_rows",
+    "one_coin_over_all_its_rows",
+    "production_price",
     "stateful",
     "test_shamir",
 )
@@ -103,7 +120,8 @@ def renew() -> None:
 def meet(folders: list[str], again: bool) -> None:
     """Run the tests against them, in the folder, where the changed packages come first."""
     leave_out = " and ".join(f"not {name}" for name in TOO_LONG)
-    tests = dict.fromkeys(test for folder in folders for test in TESTS[folder.partition("/")[0]])
+    chosen = [TESTS.get(folder) or TESTS[folder.partition("/")[0]] for folder in folders]
+    tests = dict.fromkeys(test for those in chosen for test in those)
     command = [sys.executable, "-m", "pytest", *tests, "-q", "--tb=native", "-m", "not slow", "-k", leave_out]
     part = os.environ.get("SECAGG_MUTATION", "1")
     subprocess.run(

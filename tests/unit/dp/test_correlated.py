@@ -12,8 +12,18 @@ from numpy.typing import NDArray
 
 from dp.accountants import accountant
 from dp.correlated.patterns import dearest, sensitivity
-from dp.correlated.price import Banded
-from dp.correlated.strategy import LOSS, StrategyMatrix, error, gain, optimised, real, series
+from dp.correlated.price import Banded, sentence
+from dp.correlated.strategy import (
+    LOSS,
+    StrategyMatrix,
+    _root,
+    _squares,
+    error,
+    gain,
+    optimised,
+    real,
+    series,
+)
 from dp.events import CorrelatedRow, DiscreteGaussianSum, Event, Gaussian, Relation, Unit, repeat
 from protocols.errors import Misuse
 
@@ -52,6 +62,22 @@ def test_the_error_is_that_of_the_matrices() -> None:
     assert error(np.array(strategy.coefficients, float), series(rounds, momentum, decay)) == pytest.approx(
         math.sqrt((whole**2).sum() / rounds)
     )
+    independent = math.sqrt((np.array(columns) ** 2).sum() / rounds)
+    assert gain(strategy, momentum, decay) == pytest.approx(
+        math.sqrt((whole**2).sum() / rounds) / independent
+    )
+
+
+def test_the_search_begins_at_the_root_and_follows_the_slope() -> None:
+    """The best full C for prefix sums is their power series' root: 1, 1/2, 3/8, 5/16."""
+    root = _root(series(6))
+    assert root[:4].tolist() == [1, 1 / 2, 3 / 8, 5 / 16]
+    np.testing.assert_allclose(np.convolve(root, root)[:6], np.ones(6))
+    bands, workload, small = np.array([1.0, 0.4, 0.2]), series(7, 0.5, 0.9), 1e-6
+    _, slope = _squares(bands, workload)
+    for place, move in enumerate(np.eye(3) * small):
+        up, down = _squares(bands + move, workload)[0], _squares(bands - move, workload)[0]
+        assert slope[place] == pytest.approx((up - down) / (2 * small), rel=1e-6)
 
 
 def test_weighting_by_momentum_gains() -> None:
@@ -92,6 +118,96 @@ def test_no_signs_of_any_pattern_move_more(rest: list[int], separation: int, mos
         assert bound == pytest.approx(exact)
 
 
+def test_patterns_by_known_answers() -> None:
+    assert dearest([], 3, 2) == 0
+    assert dearest([1.0] * 41, 10, 9) == 5  # rows 1, 11, 21, 31 and 41
+    assert dearest([1.0] * 40, 10, 9) == 4
+    assert dearest([0.25], 1, 1) == 0.25
+    for separation, participations in ((0, 1), (1, 0)):
+        with pytest.raises(Misuse, match="expected a separation"):
+            dearest([1.0], separation, participations)
+
+
+def test_rows_that_meet_are_paid_for_together() -> None:
+    """(1, 1, 1, 0, 0) + (0, 0, 1, 1, 1), and three columns of (2, 1, 1) two rows apart: (2, 1, 3, 1, 3, 1)."""
+    three = StrategyMatrix((1, 1, 1), 5).matrix().astype(float)
+    assert sensitivity(three, 2, 2) ** 2 == pytest.approx(8)
+    assert sensitivity(three, 3, 2) ** 2 == pytest.approx(5)  # rows 1 and 4: the last column has two ones
+    assert sensitivity(three, 2, 1) ** 2 == pytest.approx(3)
+    assert sensitivity(np.eye(5), 3, 2) ** 2 == pytest.approx(2)
+    rising = StrategyMatrix((1, 5), 3).matrix().astype(float)  # the last column is cut to its 1
+    assert sensitivity(rising, 2, 2) ** 2 == pytest.approx(1 + 25 + 1)
+    falling = StrategyMatrix((2, 1, 1), 6)
+    assert sensitivity(falling.matrix().astype(float), 2, 3) ** 2 == pytest.approx(25)
+    assert falling.matrix()[3].tolist() == [0, 1, 1, 2, 0, 0]
+    assert falling.matrix().dtype == np.int64
+
+
+@pytest.mark.parametrize(
+    ("coefficients", "rounds", "right"),
+    [
+        ((1,), 1, True),
+        ((1, -2), 3, True),
+        ((), 3, False),
+        ((0, 2), 3, False),
+        ((-1,), 3, False),
+        ((1,), 0, False),
+    ],
+)
+def test_the_first_band_is_positive_and_there_is_a_row(
+    coefficients: tuple[int, ...], rounds: int, right: bool
+) -> None:
+    if right:
+        assert StrategyMatrix(coefficients, rounds).at(1, 1) == 1
+        return
+    with pytest.raises(Misuse, match="first coefficient"):
+        StrategyMatrix(coefficients, rounds)
+
+
+def test_the_servers_steps_by_hand() -> None:
+    """v = 0.5 v + g, model = 0.9 model + v: 1; 0.9 + 0.5; 0.9 * 1.4 + 0.25."""
+    np.testing.assert_allclose(series(3, 0.5, 0.9), [1, 1.4, 1.51])
+    assert series(3).tolist() == [1, 1, 1]
+    np.testing.assert_allclose(series(3, decay=0.5), [1, 0.5, 0.25])
+    for momentum, decay in ((-0.1, 1.0), (1.0, 1.0), (0.0, 0.0), (0.0, 1.1)):
+        with pytest.raises(Misuse, match="momentum in"):
+            series(3, momentum, decay)
+
+
+def test_a_plan_in_numbers_and_in_words() -> None:
+    """One band of the whole price is independent noise; more bands than the separation cost more than they gain."""
+    plan = Banded(20, 4, 2, momentum=0.5, decay=0.9)
+    told = plan.to_json()
+    assert told.pop("rmse_over_independent") == pytest.approx(gain(plan.strategy, 0.5, 0.9))
+    given_ = {"rounds": 20, "separation": 4, "momentum": 0.5, "decay": 0.9}
+    assert told == {**given_, "participations": 2, "bands": 4, "bits": 4}
+    wide = Banded(20, 4, 2, 6)
+    ratio = wide.sensitivity / math.sqrt(2)
+    assert ratio > 1
+    assert wide.to_json()["rmse_over_independent"] == pytest.approx(gain(wide.strategy) * ratio)
+    assert plan.event(3.0, Unit.CLIENT, Relation.REPLACE) == Gaussian(
+        noise_multiplier=3 / math.sqrt(2), unit=Unit.CLIENT, relation=Relation.REPLACE
+    )
+    assert Banded(1, 1, 1, 1).to_json()["rmse_over_independent"] == pytest.approx(1)
+    named = {"accountant": "rdp", "unit": "client", "relation": "zero-out", "rmse_over_independent": 0.41549}
+    said = sentence(
+        {**told, **named, "epsilon": 2.0, "delta": 1e-5, "noise_multiplier": 3.21234567, "participations": 7}
+    )
+    assert said == (
+        "noise multiplier 3.21235 over 20 rows with 4 bands, separation 4, 7 participations: epsilon 2 at delta 1e-05 "
+        "(rdp; per client, zero-out neighbours); the models' RMSE 0.415 times that of independent noise at the same "
+        "price"
+    )
+
+
+def test_a_plans_noise_is_the_least_by_the_accountant_asked_for() -> None:
+    plan = Banded(20, 4, 2)
+    for name in ("rdp", "pld"):
+        least = plan.multiplier(2.0, 1e-5, name, **STATEMENT)
+        assert accountant(name).add(plan.event(least, **STATEMENT)).epsilon(1e-5) <= 2
+        assert accountant(name).add(plan.event(least * 0.999, **STATEMENT)).epsilon(1e-5) > 2
+
+
 def test_the_published_production_price() -> None:
     """Epsilon .994 at delta 1e-10: 2,000 rounds, 1,000 bands, separation 1,428, two participations."""
     plan = Banded(2000, 1428, 2, 1000)
@@ -108,6 +224,9 @@ def test_the_published_production_price() -> None:
 def test_a_plan_of_nonsense_is_refused(wrong: dict[str, float]) -> None:
     with pytest.raises(Misuse, match="expected"):
         _ = Banded(**{"rounds": 10, "separation": 5, **wrong}).strategy  # type: ignore[arg-type]  # the case
+    if "momentum" not in wrong:
+        with pytest.raises(Misuse, match="expected rounds, separation, participations and bands"):
+            Banded(**{"rounds": 10, "separation": 5, **wrong})  # type: ignore[arg-type]  # the case
 
 
 # -- rows in an account --

@@ -23,6 +23,7 @@ from protocols.roundplan import RoundPlan
 from protocols.stack import Stack
 from protocols.store import MemoryStore
 from secagg import SecAgg
+from tests.unit.dp.scripted import Script, words
 
 Floats = NDArray[np.float64]
 CLIENTS, EXAMPLES, DIMS = 4, 60, 27
@@ -289,6 +290,16 @@ def test_coins_within_bands() -> None:
         assert set(own[rows]) == {(row - 1) % 4}
         assert 300 < len(rows) < 700  # mean 500, deviation 21 over slots and coins
     assert batch(facts(1, store), "layer", 4000, 4, 0.5) != batch(facts(5, store), "layer", 4000, 4, 0.5)
+
+
+def test_slots_are_the_remainders_of_what_was_drawn_once() -> None:
+    drawn = facts(1, MemoryStore())
+    drawn = replace(drawn, random=Script(words(5, 2**64 - 1, 8, 3)))
+    own = slots(drawn, "layer", 4, 4)
+    assert (own.tolist(), own.dtype) == ([1, 3, 0, 3], np.int64)
+    assert slots(replace(drawn, random=SystemRandom()), "layer", 4, 4).tolist() == own.tolist()
+    for row, known in ((1, [2]), (2, [0]), (3, []), (4, [1, 3]), (5, [2])):
+        assert batch(replace(drawn, number=row, random=SystemRandom()), "layer", 4, 4) == known
 
 
 # -- what is refused --

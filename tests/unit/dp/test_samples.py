@@ -42,6 +42,8 @@ def test_a_sample_by_known_coins() -> None:
     first, second = (5, 1, 1, 9), (0, 7, 3, 0)
     for count, known in ((0, []), (1, [2]), (2, [1, 2]), (3, [0, 1, 2])):
         assert fixed_sample(Script(words(*first, *second)), 4, count).tolist() == known
+    large = words(2**63 + 1, 3, 2**64 - 1, 0, 0, 0)  # negative or none, were they read as floats
+    assert fixed_sample(Script(large), 3, 1).tolist() == [1]
     with pytest.raises(Misuse):
         fixed_sample(RANDOM, 4, -1)
     assert poisson_sample(RANDOM, 0, 0.5).size == fixed_sample(RANDOM, 0, 0).size == 0
@@ -54,11 +56,12 @@ def test_chances_of_a_sample_by_counting() -> None:
     assert chance_of_fewer(4, 0.25, 1) == pytest.approx(81 / 256 * up, rel=1e-13)
     assert chance_of_fewer(4, 0.25, 0) == 0
     assert chance_of_fewer(4, 0.25, 5) == 1
+    assert chance_of_fewer(0, 0.25, 1) == 1
     assert likely_sizes(4, 0.25) == range(5)
     assert likely_sizes(5, 1.0) == range(5, 6)
     failing = {0: 1.0, 1: 0.5, 2: 0.25, 3: 0.0, 4: 1.0}
     assert chance_of(4, 0.25, failing) == pytest.approx((81 + 54 + 13.5 + 1) / 256 * up, rel=1e-13)
-    assert chance_of(4, 0.25, {3: 0.0}) == pytest.approx(2e-40, rel=1e-6)  # never nothing
+    assert chance_of(4, 0.25, {3: 0.0}) == pytest.approx(2e-40, rel=1e-6, abs=0)  # never nothing
     assert chance_of(4, 0.25, dict.fromkeys(range(5), 1.0)) == 1
     for size, rate in ((-1, 0.5), (3, 1.5), (3, -0.1), (3, math.nan)):
         with pytest.raises(Misuse):
