@@ -399,6 +399,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"correlated\.strategy\.series", r"np\.eye\((2, )?rounds\)", "the first row is the same"),
     # noise
+    (r"envelope\._alias_table", r"np\.full\(", "up to 2^53, exact in either type"),
     (r"analytic_gaussian_delta", r"min\(1\.0", "above zero by rounding only"),
     (
         r"analytic_gaussian_sigma",
@@ -465,7 +466,6 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"envelope\.build", r"minimum\(lowest, 2\.0", "the weight is above the block: below 1 already"),
     (r"envelope\._alias_table", r"AssertionError\(", "the words of an error; its type is tested"),
-    (r"envelope\._alias_table", r"np\.full\(", "up to 2^53, exact in either type"),
     (r"envelope\._alias_table", r"w (<=|>) full\]", "a column that is just full neither gives nor takes"),
     (
         r"sampling\.chance_of_fewer",
