@@ -145,19 +145,26 @@ def find_site(site: Path | str | None, context: Context, name: str | None = None
     """Return this node's site; `name` is what a Federation calls it where its own files say nothing ("" for nothing
     either): behind a mod alone a node is called by its id, unless a roster names it. Raises PolicyRefusal.
     """
+    folder, sync = site_folder(site, context)
+    return load_site(folder, context.node_id, name, sync=sync, node_config=context.node_config)
+
+
+def site_folder(site: Path | str | None, context: Context) -> tuple[Path, bool]:
+    """Return where this node's site lies, and whether its files must outlive a crash of the machine: simulated ones
+    need not. Raises PolicyRefusal.
+    """
     config = context.node_config
     if site is None and CONFIG_KEY not in config and in_simulation():
         site = SIMULATION
     if isinstance(site, str) and site.partition(":")[0] == SIMULATION:
-        folder = _simulated(context, site.partition(":")[2])
-        return load_site(folder, context.node_id, name, sync=False, node_config=config)
+        return _simulated(context, site.partition(":")[2]), False
     place = site if site is not None else config.get(CONFIG_KEY)
     if not place:
         raise PolicyRefusal(
             f"no place for this node's state: start the SuperNode with --node-config '{CONFIG_KEY}=\"/srv/secagg\"', a "
             "folder of its own, which is made on first use"
         )
-    return load_site(Path(str(place)), context.node_id, name, node_config=config)
+    return Path(str(place)), True
 
 
 def _simulated(context: Context, given: str) -> Path:

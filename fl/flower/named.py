@@ -12,10 +12,10 @@ from flwr.app import Context, Message
 from flwr.clientapp import ClientApp
 
 from fl.flower.messages import is_protected, unpack_request
-from fl.flower.mod import answered, find_site, refusing
+from fl.flower.mod import answered, find_site, refusing, site_folder
 from fl.network.messages import CLOSE, EVALUATED, STEP, Request
 from fl.network.node_party import Begun, Part
-from fl.network.site import Site, session_key
+from fl.network.site import Site, is_on_roster, session_key
 from fl.registry import layers_of
 from protocols.stack import Stack
 
@@ -39,8 +39,10 @@ def federation_app(federation: str, privacy: Callable[[Site], Sequence[Any]]) ->
     @app.train()
     def train(message: Message, context: Context) -> Message:
         def answer() -> Message:
+            if not is_protected(message.content) or not is_on_roster(site_folder(None, context)[0]):
+                return whole(message, context)
             own = find_site(None, context)
-            if not is_protected(message.content) or _trains(own, unpack_request(message.content, None)[0]):
+            if _trains(own, unpack_request(message.content, None)[0]):
                 return whole(message, context)
             stack = Stack(layers_of(privacy(own))).over_network()
             return answered(message, own, lambda arrays: Part(stack, _NOTHING))
@@ -55,10 +57,10 @@ _NOTHING: Any = None
 
 
 def _trains(own: Site, request: Request) -> bool:
-    """Whether a request needs the federation: one that begins a session, one of an evaluation, whose layers are others,
-    and every one of a node that the federation names.
+    """Whether a request needs the federation: one that begins a session, and one of an evaluation, whose layers are
+    others.
     """
-    if own.roster is None or request.kind not in (STEP, CLOSE):
+    if request.kind not in (STEP, CLOSE):
         return True
     saved = own.store.get(session_key(request.context))
     return saved is not None and Begun.decode(saved).arrays == EVALUATED

@@ -125,6 +125,13 @@ def session_key(context: bytes) -> str:
     return f"flower/session/{context.hex()}"
 
 
+def is_on_roster(folder: Path) -> bool:
+    """Return whether a node's own files name a roster, without its store: a store is begun under the node's name, and
+    where there is no roster a Federation may say that name later. Raises as `load_site` for its site.toml.
+    """
+    return "roster" in _read(folder / FILE)
+
+
 def load_site(
     folder: Path,
     node_id: int,

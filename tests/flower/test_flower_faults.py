@@ -248,7 +248,7 @@ def test_a_session_number_of_a_run_is_taken_part_in_once(tmp_path: Path) -> None
     (tmp_path / "copy").rename(tmp_path / "run")  # a server that was put back from a copy
     (report,) = play(grid, arguments, rounds=2)
     assert report.abandoned is not None
-    assert all("begin a new run, in another folder" in why for why in report.refusals.values())
+    assert all("begin a new run in another folder" in why for why in report.refusals.values())
 
 
 def test_a_second_experiment_in_another_folder_loses_no_round(tmp_path: Path) -> None:
