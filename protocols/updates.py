@@ -216,7 +216,8 @@ def _names(paths: set[tuple[str, ...]]) -> str:
 def _checked(array: NDArray[np.generic], leaf: Leaf) -> NDArray[np.generic]:
     if array.dtype.name != leaf.dtype or array.shape != leaf.shape:
         raise Misuse(
-            f"{leaf.name}: expected {leaf.dtype} of shape {leaf.shape}, got {array.dtype.name} of shape {array.shape}"
+            f"{leaf.name}: expected {leaf.dtype} of shape {leaf.shape}, got {array.dtype.name} of shape {array.shape}; "
+            f"give every array as the model has it, with .astype({leaf.dtype!r}) where only its dtype differs"
         )
     if leaf.rule == "sum" and array.dtype == np.uint64 and array.size and int(array.max()) >= 1 << 63:
         raise Misuse(f"{leaf.name}: a counter does not fit in 63 bits")

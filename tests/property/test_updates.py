@@ -99,3 +99,11 @@ def test_what_does_not_fit_its_dtype_is_refused_not_made_infinite() -> None:
     flat.vector[0] = 1e6
     with pytest.raises(Misuse, match="w: a value does not fit in float16"):
         unflatten(flat, schema)
+
+
+def test_an_array_of_another_dtype_is_refused_with_its_cure() -> None:
+    schema = schema_of({"w": np.zeros(2, np.float32)})
+    with pytest.raises(
+        Misuse, match=r"w: expected float32 of shape \(2,\), got float64 .*\.astype\('float32'\)"
+    ):
+        flatten({"w": np.zeros(2)}, schema)
