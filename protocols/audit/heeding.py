@@ -1,92 +1,154 @@
 """Whether an adapter delivers what `tamper` gives back: one that does not would pass all properties of a lying server.
 
-Each look plays a session of ones in which lies must tell. No property lives here.
+A lie that arrives leaves a trace: an answer less or another one, an error, another total. No property lives here.
 """
 
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
 
 from protocols.audit.limit import Hung, OutOfTime
 from protocols.audit.prop import Finding, NotChecked
+from protocols.audit.subject import Played
 from protocols.errors import Misuse
 from protocols.kernel import SERVER, Message
 
-Lie = Callable[[Message], Message | None]
-REQUESTS: dict[str, Lie] = {
-    "is kept back": lambda sent: None,
-    "is emptied": lambda sent: replace(sent, body=b""),
-    "goes to client 0": lambda sent: replace(sent, recipient_index=0),
-}
-"""What a server may do with every request from the stage of the input on."""
+UNHEARD = (
+    "lies there changed nothing; either the adapter does not deliver what tamper gives back, or who gets it neither "
+    "needs it nor shows that it refuses (Wire, refusal=)"
+)
+
+
+class Lied:
+    """Sessions with a lie each, and two without. A lie that leaves no trace may not have arrived.
+
+    play: tamper -> the session with it, with the same randomness each time where parties let it. honest: the first
+    session without a lie.
+    """
+
+    def __init__(self, box: Any, play: Callable[[Any], Played]) -> None:
+        self.box, self._play = box, play
+        self.honest = play(_truth)
+        self._first = self._traces(self.honest)
+        self._told: list[tuple[str, list[Any]]] = []
+
+    def tell(self, what: str, lie: Any, needed: bool = True) -> bool:
+        """Play a session with a lie, and return whether its total is the sum.
+
+        needed: whether the lie must leave a trace. One whose attribute `same` is true told the truth, and need not.
+        """
+        try:
+            left = self._traces(self._play(lie))
+        except OutOfTime:
+            raise
+        except (Misuse, Finding, Hung):  # it noticed
+            left = []
+        if needed and not getattr(lie, "same", False):
+            self._told.append((what, left))
+        return bool(left) and left[0]
+
+    def silent(self) -> list[str]:
+        """What was told without a trace. Traces in which two sessions without a lie differ do not count."""
+        again = self._traces(self._play(_truth))
+        kept = [k for k, trace in enumerate(again) if trace == self._first[k]]
+        return [what for what, left in self._told if left and all(left[k] == again[k] for k in kept)]
+
+    def require_heard(self) -> None:
+        """Raise NotChecked unless lies were told, and each left a trace."""
+        if not self._told:
+            raise NotChecked("no lie could be told: requests are all alike, or nobody answers them")
+        if silent := dict.fromkeys(self.silent()):
+            raise NotChecked(f"{', '.join(silent)}: {UNHEARD}")
+
+    def _traces(self, played: Played) -> list[Any]:
+        """Whether the total is the sum; who sent what to whom; how many answers there were, and who raised."""
+        everything = [(m.stage, m.sender, m.recipient, bytes(m.body)) for m in played.messages]
+        refused = self.box.pieces.refusal or (lambda body: False)
+        return [
+            _right(self.box, played),
+            everything,
+            (
+                played.total is None,
+                Counter((stage, who, bool(refused(body))) for stage, who, _, body in everything),
+                Counter(note.partition(" raised ")[0] for note in played.notes),
+            ),
+        ]
 
 
 def deaf(box: Any) -> str:
-    """What a black box's run does in place of heeding `tamper`; "" where lies about clients' messages tell."""
-    if not _is_exact(box, None):
-        return ""  # of a total that is wrong without any lie, other properties speak
-    played = box.play(_ones(box), tamper=lambda sent: sent)
+    """What a black box's run does in place of heeding `tamper`; "" where it heeds it.
+
+    Raises NotChecked where the total is never the sum, and lies about clients' messages leave no other trace.
+    """
+    exact, lied = _exact(box), _of_ones(box)
+    played = lied.honest
+    if played.total is None and not exact:
+        return ""  # of no total without any lie, other properties speak
     stages = dict.fromkeys(sent.stage for sent in played.messages)
     if stages and box.counting not in stages:
         return f"run calls tamper at the stages {', '.join(stages)}, and never at {box.counting!r}, that of the input"
-    if not _right(box, played):
+    if exact and not _right(box, played):
         return f"run gives no right total when tamper changes nothing {played.why}".rstrip()
     told = Counter(sender for sender, _, _ in played.transcript)
     missed = told - Counter(str(sent.sender) for sent in played.messages)
     for name, count in missed.items():
         if name == str(SERVER) or name.startswith("client "):
             return f"run has an argument tamper, and called it not for {count} of {told[name]} messages of {name}"
-    for body in (None, b""):
-        if _is_exact(box, _told_by_clients(box, body)):
+    for lie in (_kept_back, _emptied):
+        if lied.tell("clients' messages", lie) and exact:
             return "run calls tamper, and delivers the message whatever that gives back"
+    if not exact:
+        lied.require_heard()
     return ""
 
 
-def require_heard(box: Any, *lies: str) -> None:
-    """Raise NotChecked where one of these lies about the server's requests changes nothing: no other would either.
-    Raise Malformed for an adapter that is deaf to any lie.
-    """
-    box.require_heeded()
-    for lie in lies:
-        if box.cached(f"unheard: {lie}", lambda lie=lie: _is_exact(box, _of_requests(box, REQUESTS[lie]))):
-            raise NotChecked(
-                f"the total is right when every request from the stage {box.counting!r} on {lie}: either the adapter "
-                "does not deliver what tamper gives back, or names the server otherwise, or requests say nothing"
-            )
+def require_exact(box: Any) -> None:
+    """Raise NotChecked where the total is not the sum although nobody lies: what a lie does to it cannot be told."""
+    if not _exact(box):
+        raise NotChecked("the total is not the sum of the inputs although nobody lies: see exact-sum")
 
 
-def _ones(box: Any) -> list[Any]:
-    return [np.ones(8, np.int64)] * box.clients[1]
+def require_answers(box: Any) -> None:
+    """Raise NotChecked where the answers of a stage, kept back, leave no trace."""
+    lied = _of_ones(box)
+    for stage in dict.fromkeys(m.stage for m in lied.honest.messages if m.sender != SERVER):
+        lied.tell(f"clients' answers at {stage}", partial(_kept_back, stage=stage))
+    lied.require_heard()
 
 
-def _right(box: Any, played: Any) -> bool:
-    return played.total is not None and bool((played.total == box.clients[1]).all())
+def _ones(box: Any, tamper: Any) -> Played:
+    """A session of so many coordinates that no noise leaves them all as they are."""
+    played: Played = box.play([np.ones(64, np.int64)] * box.clients[1], tamper=tamper)
+    return played
 
 
-def _is_exact(box: Any, tamper: Any) -> bool:
-    """Whether a session ends with the right total. Raises OutOfTime."""
-    try:
-        return _right(box, box.play(_ones(box), tamper=tamper))
-    except OutOfTime:
-        raise
-    except (Misuse, Finding, Hung):  # it noticed
-        return False
+def _of_ones(box: Any) -> Lied:
+    return Lied(box, partial(_ones, box))
 
 
-def _told_by_clients(box: Any, body: bytes | None) -> Lie:
-    def lie(sent: Message) -> Message | None:
-        if sent.sender == SERVER or (body is not None and sent.stage != box.counting):
-            return sent
-        return None if body is None else replace(sent, body=body)
-
-    return lie
+def _exact(box: Any) -> bool:
+    """Whether the total is the sum where nobody lies."""
+    found: bool = box.cached("exact", lambda: _right(box, _ones(box, None)))
+    return found
 
 
-def _of_requests(box: Any, lie: Lie) -> Lie:
-    late = box.stages[box.stages.index(box.counting) :]
-    return lambda sent: (
-        lie(sent) if (sent.sender, sent.recipient.role) == (SERVER, "client") and sent.stage in late else sent
-    )
+def _right(box: Any, played: Played) -> bool:
+    """Whether the total is the sum of what was put in last."""
+    return played.total is not None and played.total.tolist() == np.sum(box.playing[0], axis=0).tolist()
+
+
+def _truth(sent: Message) -> Message:
+    return sent
+
+
+def _kept_back(sent: Message, stage: str = "") -> Message | None:
+    """Nothing that clients send arrives. stage: where; "" everywhere."""
+    return sent if sent.sender == SERVER or sent.stage != (stage or sent.stage) else None
+
+
+def _emptied(sent: Message) -> Message:
+    return sent if sent.sender == SERVER else replace(sent, body=b"")

@@ -14,7 +14,7 @@ from protocols.audit import PROPERTIES, Status, audit, subject_of
 from protocols.audit.wire import Wire
 
 HERE = Path(__file__).parents[2]
-QUICK = ["exact-sum", "no-wrap-at-the-bound", "nothing-in-clear"]
+QUICK = ["exact-sum", "no-wrap-at-the-bound", "nothing-in-clear", "order-and-duplicates"]
 
 
 def made(module: str, package: str) -> Any:

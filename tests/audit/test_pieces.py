@@ -1,7 +1,6 @@
 """What an adapter gives, and what it makes visible: planted defects that no bare black box shows."""
 
 import contextlib
-import functools
 import hashlib
 import json
 import os
@@ -295,86 +294,6 @@ def test_streams_are_compared_less_far_on_a_machine_that_others_keep_busy(
     ).properties
     assert found.status is Status.PASSED
     assert found.reason.endswith("seeds")
-
-
-def deaf(deliver: Any) -> BlackBox:
-    """The toy behind an adapter that delivers what `deliver(tamper, stage, message)` gives."""
-
-    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
-        return masked.run(inputs, drop, tamper and functools.partial(deliver, tamper))
-
-    return BlackBox(
-        run,
-        stages=masked.STAGES,
-        bound=127,
-        clients=(3, 5),
-        tolerated=masked.tolerated,
-        threat="semi-malicious",
-        views=masked.stayed,
-    )
-
-
-LIES = (
-    "mixed-sessions-refused",
-    "swapped-recipients-refused",
-    "one-answer-per-session",
-    "forged-requests-refused",
-    "nothing-is-unpickled",
-)
-
-
-@pytest.mark.parametrize(
-    "deliver, said",
-    [
-        (lambda tamper, stage, m: [m], "called it not for"),
-        (lambda tamper, stage, m: [m] if m[0] == "server" else tamper(stage, m), "messages of server"),
-        (lambda tamper, stage, m: [m] if stage == "shares" else tamper(stage, m), "called it not for"),
-        (lambda tamper, stage, m: tamper(f"masked {stage}", m), "never at 'input', that of the input"),
-        (lambda tamper, stage, m: [m] if tamper(stage, m) != 0 else [], "whatever that gives back"),
-        (lambda tamper, stage, m: [m] if tamper(stage, m) else [], "whatever that gives back"),
-    ],
-)
-def test_a_run_that_is_deaf_to_tamper_keeps_no_contract(deliver: Any, said: str) -> None:
-    """Every lie would pass for one that was refused; asked again, it is refused again."""
-    box = deaf(deliver)
-    for name in (*LIES, *LIES[-1:]):
-        with pytest.raises(Misuse, match=said):
-            audit(box, only=[name])
-    fresh = deaf(deliver)
-    with pytest.raises(Misuse, match=said):
-        audit(fresh, only=["nothing-is-unpickled"])
-
-
-@pytest.mark.parametrize(
-    "deliver, unheard",
-    [
-        (lambda tamper, stage, m: tamper(stage, m) and [m] if m[0] == "server" else tamper(stage, m), LIES),
-        (
-            lambda tamper, stage, m: [(*m[:2], got[2]) for got in tamper(stage, m)],
-            ["swapped-recipients-refused"],
-        ),
-    ],
-)
-def test_lies_that_never_arrive_are_not_checked(deliver: Any, unheard: Any) -> None:
-    """Of the server's requests it heeds whether they arrive; or what they say, and not to whom they go."""
-    verdicts = audit(deaf(deliver), only=LIES[:-1], examples=3).properties
-    got = {one.name for one in verdicts if one.status is Status.NOT_CHECKED}
-    assert got == {name for name in unheard if name in LIES[:-1]} - {"one-answer-per-session"}
-
-
-def test_a_run_that_ends_when_no_input_comes_heeds(monkeypatch: pytest.MonkeyPatch) -> None:
-    for kind in (ValueError, Misuse, SystemExit):
-
-        def run(inputs: Any, drop: Any, tamper: Any = None, kind: Any = kind) -> Any:
-            total, transcript = masked.run(inputs, drop, tamper)
-            if total is None:
-                raise kind("nobody's input came")
-            return total, transcript
-
-        box = BlackBox(run, stages=masked.STAGES, bound=127, clients=(3, 5), tolerated=masked.tolerated)
-        box.threat = "semi-malicious"
-        [verdict] = audit(box, only=["swapped-recipients-refused"]).properties
-        assert verdict.status is Status.PASSED, (kind, verdict.reason)
 
 
 def unfinished(message: Any) -> Any:

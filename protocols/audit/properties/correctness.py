@@ -1,11 +1,14 @@
 """Correctness: the total is the sum over the survivors, exactly, or there is none."""
 
+from collections import Counter
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
 from protocols.audit.draws import drop, exact, inputs, tell, tolerated
-from protocols.audit.prop import Finding, promised
+from protocols.audit.heeding import require_answers, require_exact
+from protocols.audit.prop import Finding, NotChecked, promised
 from protocols.audit.properties import black
 from protocols.audit.reading import hook_of
 from protocols.audit.stepping import drive
@@ -101,6 +104,9 @@ def no_total_beyond_tolerance(subject: Any, data: Any) -> None:
 @promised("none", "asynchronous delivery", most=5, pieces=("tamper",))
 def order_and_duplicates(subject: Any, data: Any) -> None:
     """Order, timing and duplication of messages do not change the total."""
+    if subject.level == "black":
+        require_exact(subject)
+        subject.cached("answers", lambda: require_answers(subject))
     vectors = inputs(subject, data)
 
     def twice(sent: Message) -> list[Message]:
@@ -110,23 +116,35 @@ def order_and_duplicates(subject: Any, data: Any) -> None:
     everyone = tuple(range(len(vectors)))
     if played.total is None or played.total.tolist() != exact(vectors, everyone):
         raise tell("messages that arrive twice change the total", vectors, {}, played)
-    held: list[Message] = []
+    senders = {(m.stage, m.sender) for m in played.messages if m.recipient == SERVER}
+    answers = Counter(stage for stage, sender in senders if sender.role == "client")
+    if max(answers.values(), default=0) < 2:
+        raise NotChecked("at no stage do two clients answer the server: there is no order to change")
+    for order in (1, -1) if subject.level == "black" else (-1,):
+        played = subject.play(vectors, {}, tamper=_Late(answers, order))
+        if played.total is None or played.total.tolist() != exact(vectors, everyone):
+            if order > 0:
+                raise NotChecked(
+                    "no right total when two answers arrive together, in the order they were sent"
+                )
+            raise tell("the order in which answers arrive changes the total", vectors, {}, played)
 
-    def late(sent: Message) -> list[Message]:
-        """Hold the first answer of a stage back until another came."""
-        if sent.recipient != SERVER or sent.sender.role != "client":
+
+class _Late:
+    """Holds the first of a stage's answers back until another came. order: 1 for as they were sent, else -1."""
+
+    def __init__(self, answers: Mapping[str, int], order: int) -> None:
+        self.answers, self.order = answers, order
+        self.held: list[Message] = []
+
+    def __call__(self, sent: Message) -> list[Message]:
+        if sent.recipient != SERVER or sent.sender.role != "client" or self.answers[sent.stage] < 2:
             return [sent]
-        if not held or held[0].stage != sent.stage:
-            held[:] = [sent]
+        if not self.held or self.held[0].stage != sent.stage:
+            self.held = [sent]
             return []
-        if len(held) == 1:
-            held.append(sent)
-            return [sent, held[0]]
-        return [sent]
-
-    played = subject.play(vectors, {}, tamper=late)
-    if played.total is None or played.total.tolist() != exact(vectors, everyone):
-        raise tell("the order in which answers arrive changes the total", vectors, {}, played)
+        self.held.append(sent)
+        return self.held[:: self.order] if len(self.held) == 2 else [sent]
 
 
 @promised("none", "crash recovery", most=3)

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from protocols.audit.heeding import require_heard
+from protocols.audit.heeding import UNHEARD, Lied
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.properties.opened import one_secret_of_each, promised, vectors
 from protocols.audit.reading import SAMPLES, elements_of, modulus_of, rings, stripped_of
@@ -100,15 +100,26 @@ def _repeats(subject: Any) -> bool:
     return all(total is not None for total in totals)
 
 
-def _takes(subject: Any, request: Message, *lies: Handed | Swapping) -> bool:
+def told(subject: Any) -> Lied:
+    """Sessions of lies about requests, beside one without."""
+    return Lied(subject, functools.partial(_play, subject))
+
+
+def _tell(lied: Lied, request: Message, lie: Any, which: str = "the") -> None:
+    """Tell a lie about a request. One that nobody answers at its stage may leave no trace."""
+    answered = any((m.stage, m.sender) == (request.stage, request.recipient) for m in lied.honest.messages)
+    lied.tell(f"{which} request to {request.recipient} at {request.stage}", lie, answered)
+
+
+def _takes(lied: Lied, request: Message, *lies: Handed | Swapping) -> bool:
     """Whether a client takes what it is handed in the place of a request: it answers, and not as it answers what is
     meant for it (with the same randomness), or as it goes on depends on which of these lies it was.
     """
     for lie in lies:
-        _play(subject, lie)
+        _tell(lied, request, lie)
     if not lies[0].answers or lies[0].same:
         return False
-    meant = Handed(subject, request, None)
+    subject, meant = lied.box, Handed(lied.box, request, None)
     _play(subject, meant)
     return any(lie.answers != meant.answers or lie.later != lies[0].later for lie in lies)
 
@@ -116,44 +127,60 @@ def _takes(subject: Any, request: Message, *lies: Handed | Swapping) -> bool:
 def mixed_sessions(subject: Any, data: Any) -> None:
     """Requests of other sessions between the same clients, each in turn, get no answer that depends on them."""
     others = [requests_of(subject, subject.play(vectors(subject), {}, tamper=None)) for _ in range(2)]
-    for request in _ends_of_stages(requests_of(subject, _play(subject, None))):
+    lied = told(subject)
+    for request in _ends_of_stages(requests_of(subject, lied.honest)):
         where = (request.stage, request.recipient)
         foreign = [bytes(m.body) for sent in others for m in sent if (m.stage, m.recipient) == where]
-        if _takes(subject, request, *(Handed(subject, request, body) for body in foreign)):
+        if _takes(lied, request, *(Handed(subject, request, body) for body in foreign)):
             raise Finding(
                 f"a request of another session is answered\n  {request.recipient} at {request.stage}{_HINT}"
             )
-    require_heard(subject, "is kept back", "is emptied")
+    lied.require_heard()
 
 
 def swapped_recipients(subject: Any, data: Any) -> None:
     """Client 0 is handed what was meant for another, of this session."""
-    for request in requests_of(subject, _play(subject, None)):
-        others = range(1, min(3, subject.clients[1]))
+    lied, others = told(subject), range(1, min(3, subject.clients[1]))
+    requests = requests_of(subject, lied.honest)
+    for request in requests:  # half a swap at a time: of a swap that arrives by half, nothing follows
+        if request.recipient.number <= len(others):
+            to = 0 if request.recipient.number else 1
+            _tell(lied, request, functools.partial(_moved, request, to), "the recipient of the")
+    lied.require_heard()
+    for request in requests:
         swaps = [Swapping(subject, request, other) for other in others]
-        if request.recipient == client(0) and swaps and _takes(subject, request, *swaps):
+        if request.recipient == client(0) and swaps and _takes(lied, request, *swaps):
             raise Finding(
                 f"client 0 answers a request meant for client {others[0]}\n  at {request.stage}{_HINT}"
             )
-    require_heard(subject, "is kept back", "goes to client 0")
+    lied.require_heard()
+
+
+def _moved(request: Message, to: int, sent: Message) -> Message:
+    """A request goes to another client than it is meant for."""
+    meant = (sent.stage, sent.sender, sent.recipient) == (request.stage, SERVER, request.recipient)
+    return replace(sent, recipient_index=to) if meant else sent
 
 
 def one_answer(subject: Any, data: Any) -> None:
     """A request that arrives twice, or another one after it, is answered once, or with the same bytes."""
     alike = set[str]()
     left = functools.cache(lambda stage, who: requests_of(subject, _play(subject, None, {stage: {who}})))
-    for request in _ends_of_stages(requests_of(subject, _play(subject, None))):
+    lied = told(subject)
+    for request in _ends_of_stages(requests_of(subject, lied.honest)):
         others = _others(subject, request, left)
         alike |= set() if others else {request.stage}
+        if others:
+            _tell(lied, request, Handed(subject, request, bytes(255 - b for b in request.body)), "a garbled")
         for body in (None, *others):
             handed = Handed(subject, request, None, body)
-            _play(subject, handed)
+            _tell(lied, request, handed, "a second")
             if len(set(handed.answers)) > 1:
                 what = "the same request" if body is None else "a second, different request"
                 raise Finding(
                     f"{request.recipient} answers {what} again, with something else\n  at {request.stage}{_HINT}"
                 )
-    require_heard(subject, "is kept back")
+    lied.require_heard()
     if alike:
         subject.examined["one-answer-per-session"] = (
             f"at {', '.join(sorted(alike))} the second request was the first one again: none is known that differs"
@@ -177,8 +204,8 @@ def forged_views(subject: Any, data: Any) -> None:
     twice, or that are nobody's.
     """
     n, asked = subject.clients[1], set[str]()
-    least = promised(subject, n)
-    for request in _ends_of_stages(requests_of(subject, _play(subject, None))):
+    least, lied = promised(subject, n), told(subject)
+    for request in _ends_of_stages(requests_of(subject, lied.honest)):
         me = request.recipient.number
         few = [me, *(i for i in range(n) if i != me)][: least - 1]
         plain = worded(subject, request, frozenset(few))
@@ -189,22 +216,33 @@ def forged_views(subject: Any, data: Any) -> None:
             (REPEATS, (*few, *few[:1])),
             (STRANGERS, frozenset([*few, n])),
         ):
-            told = plain if not story else _worded_oddly(subject, request, places)
-            if told is None or (story and told == plain):
+            body = plain if not story else _worded_oddly(subject, request, places)
+            if body is None or (story and body == plain):
                 continue
             asked.add(story)
-            if _takes(subject, request, Handed(subject, request, told)):
+            if _takes(lied, request, Handed(subject, request, body)):
                 raise Finding(
                     f"a forged request is answered: {len(few)} survivors{story}, where {least} are promised\n"
                     f"  {request.recipient} at {request.stage}{_HINT}"
                 )
-    require_heard(subject, "is kept back", "is emptied")
     if not asked:
         raise NotChecked("`views` words no request of this session: None came for each of them")
+    lied.require_heard()
     if missing := [story.strip() for story in (REPEATS, STRANGERS) if story not in asked]:
         subject.examined["forged-requests-refused"] = (
             f"`views` does not word a view {', nor one '.join(missing)}"
         )
+
+
+def require_views_heard(subject: Any) -> None:
+    """Raise NotChecked where a view of few, alone or after what is meant, leaves no trace."""
+    lied = told(subject)
+    few = frozenset(range(promised(subject, subject.clients[1]) - 1))
+    for request in _ends_of_stages(requests_of(subject, lied.honest)):
+        if (body := worded(subject, request, few)) is not None:
+            _tell(lied, request, Handed(subject, request, body))
+            _tell(lied, request, Handed(subject, request, None, body), "a second")
+    lied.require_heard()
 
 
 def _worded_oddly(subject: Any, request: Message, places: Any) -> bytes | None:
@@ -279,21 +317,24 @@ def _stripped_stay_hidden(subject: Any) -> None:
 
 def unpickled(subject: Any, bomb: object, gone_off: Any) -> None:
     """Every kind of message is replaced by a pickle that tells when it is loaded."""
-    body = pickle.dumps(bomb)
-    subject.require_heeded()
-    for stage in subject.stages:
-        for role in ("server", "client"):
+    lied, pickled = told(subject), pickle.dumps(bomb)
+    kinds = {f"a {m.sender.role} at {m.stage}": m for m in lied.honest.messages}
+    for who, kind in kinds.items():
 
-            def plant(sent: Message, stage: str = stage, role: str = role) -> Message:
-                return replace(sent, body=body) if (sent.stage, sent.sender.role) == (stage, role) else sent
+        def plant(sent: Message, body: bytes, kind: Message = kind) -> Message:
+            same = (sent.stage, sent.sender.role) == (kind.stage, kind.sender.role)
+            return replace(sent, body=body) if same else sent
 
-            with contextlib.suppress(Exception):
-                _play(subject, plant)
-            if gone_off():
-                raise Finding(
-                    f"a message of a {role} at {stage} is unpickled: whoever sends it runs any code"
-                )
-    try:
-        require_heard(subject, "is kept back", "is emptied")
-    except NotChecked as unheard:
-        subject.examined["nothing-is-unpickled"] = f"messages of clients alone: {unheard}"
+        lied.tell(who, functools.partial(plant, body=pickled))
+        if gone_off():
+            raise Finding(f"a message of {who} is unpickled: whoever sends it runs any code")
+        lied.tell(f"empty ones of {who}", functools.partial(plant, body=b""))
+    silent = set(lied.silent())
+    if lost := [
+        who
+        for who, kind in kinds.items()
+        if who in silent and (f"empty ones of {who}" not in silent or (kind.sender == SERVER and kind.body))
+    ]:
+        raise NotChecked(f"messages of {', '.join(lost)}: {UNHEARD}")
+    if unseen := [who for who in kinds if who in silent]:
+        subject.examined["nothing-is-unpickled"] = f"nobody reads what messages of {', '.join(unseen)} say"

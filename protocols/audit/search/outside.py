@@ -12,7 +12,7 @@ from typing import Any
 from protocols.audit.pieces import Seen
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.properties.opened import opened_in, promised, threshold, vectors
-from protocols.audit.properties.tampered import worded
+from protocols.audit.properties.tampered import require_views_heard, worded
 from protocols.audit.search.planning import plan
 from protocols.kernel import SERVER, Message
 from protocols.opening import Attack, Check, Rule
@@ -44,6 +44,7 @@ def search(subject: Any) -> str:
             continue
         _judged(subject, attack, enough, least)
         told.append(f"{story}: refused")
+    require_views_heard(subject)
     return f"{n} clients; {said}. {'; '.join(told)}. Not examined: corrupt clients, lists, votes."
 
 
