@@ -4,7 +4,7 @@ A lie that arrives leaves a trace: an answer less or another one, an error, anot
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -15,12 +15,15 @@ from protocols.audit.limit import Hung, OutOfTime
 from protocols.audit.prop import Finding, NotChecked
 from protocols.audit.subject import Played
 from protocols.errors import Misuse
-from protocols.kernel import SERVER, Message
+from protocols.kernel import SERVER, Message, Party
 
 UNHEARD = (
     "lies there changed nothing; either the adapter does not deliver what tamper gives back, or who gets it neither "
     "needs it nor shows that it refuses (Wire, refusal=)"
 )
+
+
+Place = tuple[Collection[str], Party] | None
 
 
 class Lied:
@@ -33,29 +36,33 @@ class Lied:
     def __init__(self, box: Any, play: Callable[[Any], Played]) -> None:
         self.box, self._play = box, play
         self.honest = play(_truth)
-        self._first = self._traces(self.honest)
-        self._told: list[tuple[str, list[Any]]] = []
+        self._told: list[tuple[str, Place, Played | None]] = []
 
-    def tell(self, what: str, lie: Any, needed: bool = True) -> bool:
+    def tell(self, what: str, lie: Any, needed: bool = True, at: Place = None) -> bool:
         """Play a session with a lie, and return whether its total is the sum.
 
         needed: whether the lie must leave a trace. One whose attribute `same` is true told the truth, and need not.
+        at: stages and a party, whose answers there must be less or others; None: any trace will do.
         """
         try:
-            left = self._traces(self._play(lie))
+            played = self._play(lie)
         except OutOfTime:
             raise
         except (Misuse, Finding, Hung):  # it noticed
-            left = []
+            played = None
         if needed and not getattr(lie, "same", False):
-            self._told.append((what, left))
-        return bool(left) and left[0]
+            self._told.append((what, at, played))
+        return played is not None and _right(self.box, played)
 
     def silent(self) -> list[str]:
         """What was told without a trace. Traces in which two sessions without a lie differ do not count."""
-        again = self._traces(self._play(_truth))
-        kept = [k for k, trace in enumerate(again) if trace == self._first[k]]
-        return [what for what, left in self._told if left and all(left[k] == again[k] for k in kept)]
+        again = self._play(_truth)
+
+        def left(at: Place, played: Played) -> bool:
+            first, second, lied = (self._traces(one, at) for one in (self.honest, again, played))
+            return any(a == b != c for a, b, c in zip(first, second, lied, strict=True))
+
+        return [what for what, at, played in self._told if played is not None and not left(at, played)]
 
     def require_heard(self) -> None:
         """Raise NotChecked unless lies were told, and each left a trace."""
@@ -64,19 +71,21 @@ class Lied:
         if silent := dict.fromkeys(self.silent()):
             raise NotChecked(f"{', '.join(silent)}: {UNHEARD}")
 
-    def _traces(self, played: Played) -> list[Any]:
-        """Whether the total is the sum; who sent what to whom; how many answers there were, and who raised."""
-        everything = [(m.stage, m.sender, m.recipient, bytes(m.body)) for m in played.messages]
+    def _traces(self, played: Played, at: Place) -> list[Any]:
+        """What was sent; how long it was; how many answers and refusals there were. Of a whole session also whether
+        the total is the sum, or none, and who raised.
+        """
+        sent = [m for m in played.messages if at is None or (m.stage in at[0] and m.sender == at[1])]
         refused = self.box.pieces.refusal or (lambda body: False)
-        return [
-            _right(self.box, played),
-            everything,
-            (
-                played.total is None,
-                Counter((stage, who, bool(refused(body))) for stage, who, _, body in everything),
-                Counter(note.partition(" raised ")[0] for note in played.notes),
-            ),
+        traces = [
+            [(m.stage, m.sender, m.recipient, bytes(m.body)) for m in sent],
+            Counter((m.stage, m.sender, len(m.body)) for m in sent),
+            Counter((m.stage, m.sender, bool(refused(bytes(m.body)))) for m in sent),
         ]
+        if at is not None:
+            return traces
+        raised = Counter(note.partition(" raised ")[0] for note in played.notes)
+        return [*traces, _right(self.box, played), played.total is None, raised]
 
 
 def deaf(box: Any) -> str:

@@ -101,7 +101,31 @@ def parsed(tamper: Any, stage: str, m: Any) -> Any:
     return [read(got) for got in tamper(stage, m)]
 
 
-PARTIAL = (at_first, not_at_unmask, no_bodies, how_often, first_client, not_first_client, parsed)
+def at_last(tamper: Any, stage: str, m: Any) -> Any:
+    return list(tamper(stage, m))[-1:]
+
+
+def as_long(tamper: Any, stage: str, m: Any) -> Any:
+    """The message itself in place of one of another length, unless that is empty."""
+    return [got if len(got[2]) in (0, len(m[2])) else m for got in tamper(stage, m)]
+
+
+def after_it(tamper: Any, stage: str, m: Any) -> Any:
+    """A request, and then what comes in its place."""
+    got = list(tamper(stage, m))
+    return [m, *got] if m[0] == "server" and got and got != [m] else got
+
+
+def before_it(tamper: Any, stage: str, m: Any) -> Any:
+    """What comes in a request's place, and then the request: it is sent again."""
+    got = list(tamper(stage, m))
+    return [*got, m] if m[0] == "server" and got != [m] else got
+
+
+PARTIAL = (
+    *(at_first, at_last, as_long, after_it, before_it, not_at_unmask, no_bodies, how_often),
+    *(first_client, not_first_client, parsed),
+)
 BROKEN: dict[str, tuple[Any, ...]] = {
     "forged-requests-refused": (Eager, ()),
     "one-answer-per-session": (UnmaskTwice, ()),

@@ -105,10 +105,17 @@ def told(subject: Any) -> Lied:
     return Lied(subject, functools.partial(_play, subject))
 
 
-def _tell(lied: Lied, request: Message, lie: Any, which: str = "the") -> None:
-    """Tell a lie about a request. One that nobody answers at its stage may leave no trace."""
-    answered = any((m.stage, m.sender) == (request.stage, request.recipient) for m in lied.honest.messages)
-    lied.tell(f"{which} request to {request.recipient} at {request.stage}", lie, answered)
+def _tell(lied: Lied, request: Message, lie: Any, which: str = "the", instead: bool = True) -> None:
+    """Tell a lie about a request. One that nobody answers at its stage may leave no trace.
+
+    instead: whether the lie comes in the request's place: its client then answers otherwise, there or later. A swap
+    shows there: what others were handed shows later.
+    """
+    stage, who = request.stage, request.recipient
+    answered = any((m.stage, m.sender) == (stage, who) for m in lied.honest.messages)
+    stages = lied.box.stages[lied.box.stages.index(stage) :]
+    at = ([stage] if isinstance(lie, Swapping) else stages, who) if instead else None
+    lied.tell(f"{which} request to {who} at {stage}", lie, answered, at)
 
 
 def _takes(lied: Lied, request: Message, *lies: Handed | Swapping) -> bool:
@@ -170,11 +177,11 @@ def one_answer(subject: Any, data: Any) -> None:
     for request in _ends_of_stages(requests_of(subject, lied.honest)):
         others = _others(subject, request, left)
         alike |= set() if others else {request.stage}
-        if others:
-            _tell(lied, request, Handed(subject, request, bytes(255 - b for b in request.body)), "a garbled")
         for body in (None, *others):
+            if body is not None:
+                _tell(lied, request, Handed(subject, request, body), "another")
             handed = Handed(subject, request, None, body)
-            _tell(lied, request, handed, "a second")
+            _tell(lied, request, handed, "a second", instead=False)
             if len(set(handed.answers)) > 1:
                 what = "the same request" if body is None else "a second, different request"
                 raise Finding(
@@ -241,7 +248,8 @@ def require_views_heard(subject: Any) -> None:
     for request in _ends_of_stages(requests_of(subject, lied.honest)):
         if (body := worded(subject, request, few)) is not None:
             _tell(lied, request, Handed(subject, request, body))
-            _tell(lied, request, Handed(subject, request, None, body), "a second")
+            for bodies in ((None, body), (body, None)):
+                _tell(lied, request, Handed(subject, request, *bodies), "a second", instead=False)
     lied.require_heard()
 
 
