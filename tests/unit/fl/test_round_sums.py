@@ -35,6 +35,7 @@ from protocols.session import Session
 from protocols.stack import Numbers, Stack
 from protocols.statement import PrivacyEvent, Protection
 from protocols.updates import schema_of
+from secagg import SecAggPlus
 
 NAMES = tuple("abcdef")
 TRIP = Trip("input", 3.0, 1.0, 0.5, 0.25, 3, 2, 100, 200)
@@ -90,6 +91,17 @@ def test_the_costs_of_a_rounds_sums_add_up() -> None:
     assert result.waited == 5.0
     assert [session.round for session in played.sessions] == [1, 2]
     assert (result.session_number, result.session) == (1, played.sessions[0].context.hex())
+
+
+def test_the_second_sum_of_a_roster_uses_the_keys_of_the_first() -> None:
+    stack, run = Stack([SecAggPlus(setup="reuse")], Numbers(range=1.0)), replace(RUN, cohort=6)
+    stack.plan(run)
+    parts = [part(stack, NAMES, name, run) for name in ("north", "south")]
+    engine = MemoryEngine(stack.secure_sum, weighing(dict.fromkeys(NAMES, 1)))
+    first, second = play(parts, engine, stack, Account()).sessions
+    assert "advertise-keys" in {stage.name for stage in stack.secure_sum.stages(first)}
+    assert "advertise-keys" not in {stage.name for stage in stack.secure_sum.stages(second)}
+    assert (first.round, second.round) == (1, 2)
 
 
 def test_a_mean_is_over_the_weights_and_nobodys_weight_is_no_round() -> None:
