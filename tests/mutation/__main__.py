@@ -71,12 +71,31 @@ NOISE = (
     "tests/unit/dp/test_mechanisms.py",
     "tests/unit/dp/test_samples.py",
 )
+SAMPLE = (
+    "tests/unit/dp/test_distributed_correlated.py",
+    "tests/unit/dp/test_dp_sample.py",
+    "tests/unit/dp/test_dp_sample_exact.py",
+    "tests/unit/dp/test_dp_sample_rows.py",
+    "tests/unit/dp/test_sample_broken.py",
+    "tests/unit/dp/test_sample_checks.py",
+    "tests/unit/dp/test_sample_layout.py",
+    "tests/unit/dp/test_sample_loops.py",
+    "tests/unit/dp/test_sample_losses.py",
+    "tests/unit/dp/test_sample_memory.py",
+    "tests/unit/dp/test_sample_memory_walk.py",
+    "tests/unit/dp/test_sample_modules.py",
+    "tests/unit/dp/test_sample_packed.py",
+    "tests/unit/dp/test_sample_secret_draws.py",
+    "tests/unit/dp/test_sample_sums.py",
+    "tests/unit/dp/test_sampled_rounds.py",
+)
 TESTS = {
     "protocols": SUMS,
     "secagg": SUMS,
     "dp": PRIVACY,
     "dp/correlated": NOISE,
     "dp/mechanisms": NOISE,
+    "dp/sample": SAMPLE,
     "fl": ROUNDS,
 }
 """By folder, else by package: a test that reaches none of the functions costs a clean run and meets no mutant."""

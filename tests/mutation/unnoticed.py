@@ -472,6 +472,58 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"least > 0 or True|least >= 0",
         "below zero the distribution has nothing",
     ),
+    # layers, budgets
+    ("", r"einsum\('I,I->'", "another name of the same axis"),
+    (
+        r"dp\.calibration\.scale_for",
+        r"start: float=2|factor = [23]\.[02]$|== '(XXpldXX|PLD)'|accountant='rdp'\)$",
+        "how a search closes in; where it ends is tested",
+    ),
+    (
+        r"dp\.calibration\._(bracket|narrow|log)",
+        r"factor\) < epsilon|scale >= start|side|>= low|>= at_high|width|value < 0|-51",
+        "how a search closes in; where it ends is tested",
+    ),
+    (r"dp\.client\.Quantile", r"noise = 2", "any number above zero stands for what is chosen later"),
+    (
+        r"dp\.(client|distributed|local)\.\w+\.kind$",
+        r"RunFacts\(|NoisePlan\(|discrete\(",
+        "an event with nominal numbers: its kind alone counts",
+    ),
+    (r"dp\.client\.ClientDP\.plan", r"701\.0", "e^700 times any distance is more than all"),
+    (
+        r"dp\.client\.ClientDP\.plan",
+        r"run\.rounds > delta",
+        "a margin at a single pair of places, or at the very limit",
+    ),
+    (r"dp\.client\.ClientDP\.encode", r"\[vote\](, None)?\)", "whole numbers of 64 bits either way"),
+    (
+        r"dp\.client\.ClientDP\.decode",
+        r"astype\(None\)|asarray\(aggregate\.vector(, None)?\)",
+        "up to 2^53, exact in either type",
+    ),
+    (
+        r"dp\.client\.ClientDP\._(noised|adapt)",
+        r"counts - discrete|\) - noise|balance - int",
+        "the noise is as likely as its opposite",
+    ),
+    (r"dp\.client\.ClientDP\._noised", r"astype\(None\)", "NumPy's own choice here is the same type"),
+    (r"dp\.client\.ClientDP\._adapt", r"sigma, 2\)", "one more is drawn, which is not read"),
+    (
+        r"dp\.clipping\.l2_norm",
+        r"initial=1\.0|ldexp\(2\.0",
+        "any power of two near the largest value scales alike",
+    ),
+    (
+        r"dp\.clipping\.clip",
+        r"norm \* _margin\(values\.size\) < bound|/ \(1 \+ 2|\) / _margin|1 - 2\.0|3\.0 \*\* \(-50|\(-51\)",
+        "one of three margins: the two others are wider than a rounding",
+    ),
+    (
+        r"dp\.clipping\.clip_or_drop",
+        r"asarray\(vector(, dtype=None)?\)",
+        "callers pass that dtype already",
+    ),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),

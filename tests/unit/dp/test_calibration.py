@@ -3,6 +3,8 @@
 import contextlib
 import io
 import json
+import math
+from collections.abc import Callable
 
 import dp_accounting
 import pytest
@@ -10,8 +12,19 @@ from dp_accounting.pld import PLDAccountant as TheirPLD
 from dp_accounting.rdp import RdpAccountant as TheirRDP
 
 from dp.accountants import accountant
-from dp.calibration import noise_multiplier, sampled_gaussian, scale_for
-from dp.events import DiscreteGaussianSum, Relation, Unit, repeat
+from dp.calibration import _bracket, _narrow, noise_multiplier, sampled_gaussian, scale_for
+from dp.events import (
+    DiscreteGaussianSum,
+    Event,
+    Gaussian,
+    PoissonGaussian,
+    Pure,
+    Relation,
+    Unit,
+    UnknownEvent,
+    repeat,
+)
+from dp.mechanisms import analytic_gaussian_sigma
 from fl.cli import invoke
 from protocols.errors import Misuse
 
@@ -46,6 +59,76 @@ def test_agrees_with_the_calibration_of_dp_accounting(name: str, theirs) -> None
     )
 
 
+def test_one_step_over_everyone_needs_what_the_analytic_gaussian_says() -> None:
+    found = noise_multiplier(epsilon=1.0, delta=1e-5, steps=1)
+    exact = analytic_gaussian_sigma(1.0, 1e-5)
+    assert exact * (1 - 1e-7) <= found <= exact * (1 + 2e-5)
+
+
+def test_a_sample_of_everyone_is_no_sample() -> None:
+    kinds = [type(sampled_gaussian(2.0, rate, Unit.CLIENT, Relation.ZERO_OUT)) for rate in (1, 0.5)]
+    assert kinds == [Gaussian, PoissonGaussian]
+
+
+PRICES: dict[str, Callable[[float], float]] = {
+    "power": lambda scale: 1 / scale,
+    "two powers": lambda scale: 1 / scale + 1 / scale**2,
+    "to nothing": lambda scale: 1 / scale if scale < 1.1 else 0.0,
+    "exponential": lambda scale: math.exp(2 - scale),
+    "from infinity": lambda scale: math.inf if scale < 0.9 else 0.9 / scale,
+    "a step": lambda scale: 3.0 if scale < 1.25 else 0.25,
+}
+LEAST = {"two powers": (1 + math.sqrt(5)) / 2, "exponential": 2.0, "from infinity": 0.9, "a step": 1.25}
+
+
+@pytest.mark.parametrize("name", PRICES)
+@pytest.mark.parametrize("start", [1e-3, 0.9, 1.0, 1.1, 3.0, 1e3])
+def test_the_least_scale_is_found_from_anywhere_and_soon(name: str, start: float) -> None:
+    """How often a plan is priced is what a calibration takes."""
+    priced = list[float]()
+
+    def price(scale: float) -> float:
+        priced.append(scale)
+        return 0.5 * PRICES[name](scale)
+
+    low, high = _bracket(price, 0.5, start, 2.0)
+    assert high == pytest.approx(2 * low)
+    assert PRICES[name](low) > 1.0 >= PRICES[name](high)
+    priced.clear()
+    found = _narrow(price, 0.5, low, high)
+    least = LEAST.get(name, 1.0)
+    assert PRICES[name](found) <= 1.0
+    assert least <= found <= least * (1 + 1.0001e-5)
+    assert len(priced) <= (26 if name in ("a step", "to nothing", "from infinity") else 8)
+
+
+def test_a_plan_that_no_scale_makes_cheap_enough_is_refused() -> None:
+    with pytest.raises(Misuse, match=r"no noise reaches epsilon 1\.0"):
+        _bracket(lambda scale: 2.0, 1.0, 1.0, 2.0)
+    assert _bracket(lambda scale: 0.5, 1.0, 1.0, 2.0) == (2.0**-41, 2.0**-40)
+    low, high = _bracket(lambda scale: 2.0 if scale < 2.0**40 else 0.5, 1.0, 1.0, 2.0)
+    assert (low, high) == (2.0**39, 2.0**40)
+
+
+def test_a_plan_without_a_price_is_refused_as_it_is() -> None:
+    class Foreign(Gaussian):
+        pass
+
+    def plan(scale: float) -> Event:
+        return Foreign(noise_multiplier=scale, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
+
+    for name in ("rdp", "pld"):
+        with pytest.raises(UnknownEvent):
+            scale_for(plan, epsilon=1.0, delta=1e-5, accountant=name)
+
+
+def test_what_only_the_other_accountant_prices_is_scaled_too() -> None:
+    def plan(scale: float) -> Event:
+        return repeat(Pure(epsilon=min(600.0, 1 / scale), unit=Unit.CLIENT, relation=Relation.REPLACE), 2)
+
+    assert scale_for(plan, epsilon=2.0, delta=1e-9, accountant="pld") == pytest.approx(1.0, rel=2e-3)
+
+
 def test_any_plan_can_be_scaled() -> None:
     def plan(deviation: float):
         event = DiscreteGaussianSum(
@@ -64,21 +147,23 @@ def test_any_plan_can_be_scaled() -> None:
 
 
 @pytest.mark.parametrize(
-    "changes",
+    ("changes", "why"),
     [
-        {"epsilon": 0.0},
-        {"epsilon": float("nan")},
-        {"delta": 0.0},
-        {"delta": 1.0},
-        {"steps": 0},
-        {"rate": 1.5},
-        {"rate": -0.1},
-        {"accountant": "moments"},
+        ({"epsilon": 0.0}, "expected epsilon > 0"),
+        ({"epsilon": float("nan")}, "expected epsilon > 0"),
+        ({"epsilon": float("inf")}, "expected epsilon > 0"),
+        ({"delta": 0.0}, "and 0 < delta < 1"),
+        ({"delta": 1.0}, "and 0 < delta < 1"),
+        ({"delta": 1.5}, "and 0 < delta < 1"),
+        ({"steps": 0}, "at least one step"),
+        ({"rate": 1.5}, "sample_rate"),
+        ({"rate": -0.1}, "sample_rate"),
+        ({"accountant": "moments"}, "moments"),
     ],
 )
-def test_nonsense_is_refused(changes: dict[str, object]) -> None:
+def test_nonsense_is_refused(changes: dict[str, object], why: str) -> None:
     plan: dict[str, object] = {"epsilon": 1.0, "delta": 1e-5, "steps": 10, "rate": 0.1, **changes}
-    with pytest.raises(Misuse):
+    with pytest.raises(Misuse, match=why):
         noise_multiplier(**plan)  # type: ignore[arg-type]
 
 

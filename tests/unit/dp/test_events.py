@@ -15,6 +15,7 @@ from dp.events import (
     CorrelatedRow,
     DiscreteGaussianSum,
     Event,
+    Failing,
     FixedSizeGaussian,
     Gaussian,
     Planned,
@@ -214,3 +215,128 @@ def test_who_was_surely_asked_pays_without_the_sampling_of_clients() -> None:
         noise_multiplier=0.7, sample_rate=0.01, unit=Unit.EXAMPLE, relation=Relation.ADD_REMOVE
     )
     assert always_asked(own) == own  # a client's own choice of its examples is nobody else's word
+
+
+def test_the_canonical_text_of_an_event() -> None:
+    text = '{"kind":"PoissonGaussian","noise_multiplier":0.7,"relation":"zero-out","sample_rate":0.01,"unit":"client",'
+    assert encode(SAMPLES[1]) == text + '"version":1}'
+    fact = to_fact(SAMPLES[1])
+    assert (fact.kind, fact.unit, fact.relation, fact.adversary, fact.party) == (
+        "PoissonGaussian", "client", "zero-out", "public", "",
+    )  # fmt: skip
+    assert fact.facts == {"noise_multiplier": 0.7, "sample_rate": 0.01}
+    told = to_fact(SAMPLES[1], "server", "a")
+    assert (told.adversary, told.party) == ("server", "a")
+    loose = Gaussian(noise_multiplier=1.0, **ZERO_OUT)
+    object.__setattr__(loose, "noise_multiplier", math.inf)
+    with pytest.raises(ValueError, match="JSON"):
+        encode(loose)
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("[]", "expected an event with version 1"),
+        ("{}", "expected an event with version 1"),
+        ("{", "expected the JSON of an event"),
+        (altered(version=2), "expected an event with version 1"),
+        (altered(kind="remove"), "expected one of Gaussian, .*got None"),
+        (altered(kind=["Gaussian"]), "expected one of Gaussian"),
+        (
+            altered(extra=1),
+            r"expected exactly the fields \['noise_multiplier', 'relation', 'sample_rate', 'unit'\] for",
+        ),
+        (altered(unit="person"), "unit: expected one of"),
+        (altered(relation=["zero-out"]), "relation: expected one of"),
+        (altered(sample_rate=True), "sample_rate: expected a JSON value of type float"),
+        (encode(SAMPLES[1]).replace("0.01", "NaN"), "expected finite numbers, got NaN"),
+        (encode(SAMPLES[1])[:-1] + ',"unit":"client"}', "every key of a JSON object once"),
+        (json.dumps(json.loads(encode(SAMPLES[6])) | {"parts": {"0": {}}}), "expected a JSON list of events"),
+    ],
+)
+def test_what_is_wrong_with_a_text_is_said(text: str, why: str) -> None:
+    with pytest.raises(Misuse, match=why):
+        decode(text)
+
+
+def nested(depth: int, kind: str) -> Event:
+    event: Event = SAMPLES[0]
+    for _ in range(depth):
+        event = repeat(event, 1) if kind == "repeat" else compose(event)
+    return event
+
+
+@pytest.mark.parametrize("kind", ["repeat", "compose"])
+def test_events_are_nested_sixteen_deep_at_most(kind: str) -> None:
+    assert decode(encode(nested(16, kind))) == nested(16, kind)
+    with pytest.raises(Misuse, match="nested at most 16 deep"):
+        decode(encode(nested(17, kind)))
+
+
+def test_the_longest_text_is_four_million_characters() -> None:
+    text = encode(SAMPLES[0])
+    assert decode(text + " " * (4_000_000 - len(text))) == SAMPLES[0]
+    with pytest.raises(Misuse, match="at most 4000000 characters, got 4000001"):
+        decode(text + " " * (4_000_001 - len(text)))
+
+
+def test_numbers_at_the_ends_of_their_ranges_are_taken() -> None:
+    for rate in (0.0, 1.0):
+        PoissonGaussian(noise_multiplier=1.0, sample_rate=rate, **ZERO_OUT)
+    assert FixedSizeGaussian(noise_multiplier=1.0, population=5, sample_size=5, **ZERO_OUT).sample_size == 5
+    assert Gaussian(noise_multiplier=2**53 - 1, **ZERO_OUT).noise_multiplier == 2.0**53 - 1
+    for many in (2**53, 2**60):
+        with pytest.raises(Misuse, match="expected a float from"):
+            Gaussian(noise_multiplier=many, **ZERO_OUT)
+    for whole in (1.0, True, "1"):
+        with pytest.raises(Misuse, match=r"FixedSizeGaussian\.population: expected a int from 1 to"):
+            FixedSizeGaussian(noise_multiplier=1.0, population=whole, sample_size=1, **ZERO_OUT)  # type: ignore[arg-type]
+    for unit, relation in (("client", Relation.REPLACE), (Unit.CLIENT, "replace")):
+        with pytest.raises(Misuse, match="expected a Unit and a Relation"):
+            Gaussian(noise_multiplier=1.0, unit=unit, relation=relation)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("l2", "fits"), [(3.0, True), (3.0 * (1 + 0.9e-9), True), (3.0 * (1 + 1.1e-9), False)]
+)
+def test_an_l2_norm_is_at_most_the_l1_norm_but_for_rounding(l2: float, fits: bool) -> None:
+    def make() -> Skellam:
+        return Skellam(l1=3.0, l2=l2, variance=1e4, shares=1, dims=1, **ZERO_OUT)
+
+    if fits:
+        assert make().l2 == l2
+    else:
+        with pytest.raises(Misuse, match="never exceeds the L1 norm"):
+            make()
+
+
+def test_the_name_of_a_correlated_plan_is_short_text() -> None:
+    row = {"event": SAMPLES[3], "row": 7, "separation": 10, "participations": 5, **ZERO_OUT}
+    assert len(CorrelatedRow(plan="x" * 64, **row).plan) == 64  # type: ignore[arg-type]
+    for plan in ("x" * 65, 3, None):
+        with pytest.raises(Misuse, match="plan's name of at most 64 characters"):
+            CorrelatedRow(plan=plan, **row)  # type: ignore[arg-type]
+
+
+def test_parts_are_a_tuple_and_at_least_one() -> None:
+    for parts in ((), [SAMPLES[0]]):
+        with pytest.raises(Misuse, match="tuple of at least one event"):
+            Composed(parts=parts, **ZERO_OUT)  # type: ignore[arg-type]
+
+
+def test_what_was_surely_asked_keeps_its_rows_and_loses_its_failures() -> None:
+    poisson = PoissonGaussian(noise_multiplier=0.7, sample_rate=0.01, **ZERO_OUT)
+    sure = Gaussian(noise_multiplier=0.7, **ZERO_OUT)
+    row = CorrelatedRow(event=poisson, plan="a run", row=7, separation=10, participations=5, **ZERO_OUT)
+    assert always_asked(row) == dataclasses.replace(row, event=sure)
+    assert always_asked(Failing(event=poisson, probability=0.5, **ZERO_OUT)) == sure
+    assert always_asked(SAMPLES[5]) == SAMPLES[5]
+
+
+def test_once_is_not_counted_aloud_and_twice_is() -> None:
+    for count, said in ((1, ""), (2, "2 x ")):
+        assert describe(repeat(SAMPLES[5], count)) == f"{said}Pure(epsilon=0.5) per client, zero-out"
+    assert list(flatten(SAMPLES[5])) == list(flatten(repeat(SAMPLES[5], 1))) == [(SAMPLES[5], 1)]
+    assert (
+        describe(SAMPLES[1]) == "PoissonGaussian(noise_multiplier=0.7, sample_rate=0.01) per client, zero-out"
+    )

@@ -1,5 +1,6 @@
 """What DP layers send: rotated, rounded within the stated bound, with room in the modulus."""
 
+import hashlib
 import math
 from dataclasses import replace
 
@@ -9,8 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from dp import DistributedDP, encoding
-from dp.rotation import padded, rotate, unrotate
-from protocols.errors import CapacityError
+from dp.rotation import padded, rotate, signs, unrotate
+from protocols.errors import CapacityError, Misuse
 from tests.unit.dp.layer_rig import DIMS, PLANS, SEED, round_of, run_of
 
 
@@ -28,6 +29,34 @@ def test_rotation_spreads_one_coordinate_evenly() -> None:
     vector = np.zeros(256)
     vector[3] = 1.0
     assert np.allclose(np.abs(rotate(vector, SEED)), 1 / 16)
+
+
+def test_the_signs_are_those_of_a_labelled_hash_of_the_seed() -> None:
+    digest = hashlib.shake_256(b"secagg rotation v1\0" + SEED).digest(16)
+    bits = [byte >> (7 - at) & 1 for byte in digest for at in range(8)]
+    for size in (1, 7, 8, 11, 64, 128):
+        assert signs(SEED, size).tolist() == [1.0 - 2.0 * bit for bit in bits][:size]
+    assert signs(SEED, 8).dtype == np.float64
+    with pytest.raises(Misuse, match="32 bytes"):
+        signs(SEED[:31], 4)
+
+
+def test_a_rotated_vector_is_the_hadamard_transform_of_its_signed_values() -> None:
+    a, b, c = signs(SEED, 4)[:3] * [1.0, 2.0, 3.0]
+    turned = [(a + b + c) / 2, (a - b + c) / 2, (a + b - c) / 2, (a - b - c) / 2]
+    assert rotate(np.array([1, 2, 3]), SEED).tolist() == turned
+    given = np.array([2, 4, 6, 8])
+    assert unrotate(given, SEED, 3).size == 3
+    assert given.tolist() == [2, 4, 6, 8]
+    with pytest.raises(Misuse, match="length 4, got 2"):
+        unrotate(np.zeros(2), SEED, 3)
+
+
+@pytest.mark.parametrize(("dimension", "size"), [(1, 1), (2, 2), (3, 4), (4, 4), (5, 8)])
+def test_vectors_are_padded_to_a_power_of_two(dimension: int, size: int) -> None:
+    assert padded(dimension) == size
+    with pytest.raises(Misuse):
+        padded(0)
 
 
 @pytest.mark.parametrize("bits", [12, 16, 24, None])

@@ -1,16 +1,21 @@
 """The ledger: refuses before it overspends, adds up over parties, runs, restarts; append-only; readable."""
 
+import hashlib
 import json
 import math
 import re
 import threading
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from dp import Ledger
 from dp.accountants import epsilon
+from dp.budget import Terms
+from dp.event_json import encode
 from dp.events import (
     Failing,
     FixedSizeGaussian,
@@ -24,6 +29,7 @@ from dp.events import (
 )
 from dp.ledger import Charge
 from protocols.errors import BudgetExceeded, Misuse, StoreError
+from protocols.guarantee import rounded_up
 
 ROUND = Gaussian(noise_multiplier=5.0, unit=Unit.CLIENT, relation=Relation.ZERO_OUT)
 STEP = PoissonGaussian(noise_multiplier=1.0, sample_rate=0.05, unit=Unit.EXAMPLE, relation=Relation.ZERO_OUT)
@@ -158,10 +164,143 @@ def test_counts_are_checked(tmp_path: Path, count: object) -> None:
         new(tmp_path).charge(ROUND, count)  # type: ignore[arg-type]
 
 
-def test_texts_are_checked(tmp_path: Path) -> None:
-    for bad in ("a\nb", "x" * 501):
-        with pytest.raises(Misuse):
-            new(tmp_path).charge(ROUND, party=bad)
+@pytest.mark.parametrize("name", ["party", "note", "run"])
+def test_texts_are_checked(tmp_path: Path, name: str) -> None:
+    ledger = new(tmp_path)
+    for bad in ("a\nb", "x" * 501, 3):
+        with pytest.raises(Misuse, match=f"^{name}: expected printable text of at most 500 characters"):
+            ledger.charge(ROUND, **{name: bad})  # type: ignore[arg-type]
+    assert getattr(ledger.charge(ROUND, **{name: "x" * 500}), name) == "x" * 500  # type: ignore[arg-type]
+
+
+def test_a_data_sets_name_is_checked_and_gives_its_file(tmp_path: Path) -> None:
+    terms = {"epsilon": 1.0, "delta": 1e-5}
+    for make in (lambda: Ledger(tmp_path / "a", dataset="a\nb", **terms),
+                 lambda: Ledger.for_dataset(tmp_path, "a\nb", **terms)):  # fmt: skip
+        with pytest.raises(Misuse, match=r"^dataset: expected printable text"):
+            make()
+    made = Ledger.for_dataset(tmp_path / "new" / "folder", "patients 2026", **terms)
+    name = hashlib.sha256(b"patients 2026").hexdigest()[:32]
+    assert made.path == tmp_path / "new" / "folder" / f"{name}.ledger"
+    assert made.terms == Terms(1.0, 1e-5, "pld", "patients 2026")
+    assert Ledger(made.path).terms == made.terms
+    assert Ledger(tmp_path / "b", **terms).terms == Terms(1.0, 1e-5, "pld", "")
+
+
+@pytest.mark.parametrize(
+    ("epsilon", "delta", "fits"),
+    [(0.0, 0.5, True), (0.5, 0.99, True), (math.inf, 1e-9, True), (-0.1, 0.5, False), (math.nan, 0.5, False),
+     (1.0, 0.0, False), (1.0, 1.0, False), (1.0, 1.5, False), (1.0, -0.5, False)],
+)  # fmt: skip
+def test_the_range_of_a_budget(epsilon: float, delta: float, fits: bool) -> None:
+    if fits:
+        terms = Terms(epsilon, delta)
+        assert Terms.from_plain(json.loads(json.dumps(terms.to_plain(), allow_nan=False))) == terms
+    else:
+        with pytest.raises(Misuse, match="expected epsilon >= 0 and 0 < delta < 1"):
+            Terms(epsilon, delta)
+
+
+def test_a_budget_is_written_with_its_infinity_as_null() -> None:
+    assert Terms(math.inf, 0.5, "rdp", "d").to_plain() == {
+        "epsilon": None, "delta": 0.5, "accountant": "rdp", "dataset": "d",
+    }  # fmt: skip
+    assert Terms(2.0, 0.5).to_plain()["epsilon"] == 2.0
+
+
+def test_a_charge_is_kept_as_it_was_told(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=math.inf)
+    first = ledger.charge(ROUND)
+    assert (first.id, first.run, first.round, first.party, first.count, first.note) == (1, "", 0, "", 1, "")
+    told = ledger.charge(STEP, 3, run="r", round=7, party="p", note="n")
+    assert (told.id, told.run, told.round, told.party, told.count, told.note) == (2, "r", 7, "p", 3, "n")
+    assert (told.unit, told.relation, told.event) == ("example", "zero-out", encode(STEP))
+    plain = ledger.charge_all([Charge(ROUND), Charge(ROUND, 2, note="own")])
+    assert [(one.id, one.run, one.round, one.note) for one in plain] == [(3, "", 0, ""), (4, "", 0, "own")]
+    both = ledger.charge_all([Charge(ROUND), Charge(ROUND, note="own")], note="common")
+    assert [one.note for one in both] == ["common", "own"]
+    assert ledger.entries() == (first, told, *plain, *both)
+    assert ledger.verify().charges == len(ledger.entries()) == 6
+
+
+def test_a_chain_of_digests_is_that_of_the_format(tmp_path: Path) -> None:
+    """Whoever reads the file elsewhere computes the same."""
+    ledger, before = new(tmp_path, budget=math.inf), ""
+    for entry in (ledger.charge(ROUND, note="n"), ledger.charge(STEP, 2)):
+        fields = {name: value for name, value in asdict(entry).items() if name not in ("id", "digest")}
+        before = hashlib.sha256(
+            (before + json.dumps(fields, sort_keys=True, separators=(",", ":"))).encode()
+        ).hexdigest()
+        assert entry.digest == before
+    body = {"charges": 2, "last": before, "terms": ledger.terms.to_plain()}
+    text = json.dumps(body, sort_keys=True, separators=(",", ":"))
+    head = hashlib.sha256(b"secagg ledger head v1\0" + text.encode()).hexdigest()
+    assert ledger.verify().head == head
+
+
+def test_a_price_to_the_last_digit_of_the_budget_is_spent(tmp_path: Path) -> None:
+    price = epsilon([ROUND], 1e-5, "rdp")
+    for name, spare in (("exact", 0.0), ("less", -1e-12)):
+        ledger = Ledger(tmp_path / name, epsilon=price + spare, delta=1e-5, accountant="rdp")
+        if spare:
+            with pytest.raises(BudgetExceeded) as found:
+                ledger.charge(ROUND)
+            assert "spending to epsilon" in str(found.value)
+        else:
+            ledger.charge(ROUND)
+
+
+def test_the_dearest_party_is_named(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=6.0)
+    for party, count in (("b", 5), ("c", 100), ("d", 10)):
+        ledger.charge(STEP, count, party=party)
+    with pytest.raises(
+        BudgetExceeded, match=r"spending of 'c' to epsilon .*per example, zero-out, rdp\); the budget is 6"
+    ):
+        ledger.charge(STEP, 200)
+
+
+def test_one_more_of_two_statements_is_priced_with_its_own(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=math.inf)
+    ledger.charge(ROUND, 2)
+    ledger.charge(STEP, 40, party="a")
+    ledger.charge(replace(ROUND, relation=Relation.REPLACE), 9)
+    assert ledger.price_with(ROUND) == epsilon([repeat(ROUND, 3)], 1e-5, "rdp")
+    assert ledger.price_with(STEP, 2, "a") == epsilon([repeat(STEP, 42)], 1e-5, "rdp")
+    assert ledger.price_with(STEP, 2) == epsilon([repeat(STEP, 42)], 1e-5, "rdp")  # a's, the largest
+    assert ledger.price_with(STEP, 2, "b") == epsilon([repeat(STEP, 2)], 1e-5, "rdp")
+
+
+def test_a_record_without_a_budget_prices_nothing_and_takes_all(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ledger = new(tmp_path, budget=math.inf)
+    monkeypatch.setattr(Ledger, "_prices_with", lambda *given: pytest.fail("priced"))
+    ledger.charge(STEP, 10**6)
+    assert ledger.entries()[0].count == 10**6
+
+
+def test_a_renyi_price_within_the_budget_is_enough(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    ledger = new(tmp_path, budget=2.0, accountant="pld")
+    asked = list[str]()
+    real = Ledger._prices_with
+
+    def seen(self: Ledger, totals: Any, event: Any, count: int, party: str, name: str) -> Any:
+        asked.append(name)
+        return real(self, totals, event, count, party, name)
+
+    monkeypatch.setattr(Ledger, "_prices_with", seen)
+    ledger.charge(ROUND)
+    assert asked == ["rdp"]
+    with pytest.raises(BudgetExceeded, match="pld"):
+        ledger.charge(ROUND, 50)
+    assert asked == ["rdp", "rdp", "pld"]
+
+
+@pytest.mark.parametrize("count", [True, "1", 1.5])
+def test_a_charge_of_no_whole_number_is_refused(count: Any) -> None:
+    with pytest.raises(Misuse, match="count of at least 1"):
+        Charge(ROUND, count)
 
 
 def test_terms_are_fixed_when_the_ledger_is_made(tmp_path: Path) -> None:
@@ -222,6 +361,54 @@ def test_export_and_page(tmp_path: Path) -> None:
     text = ledger.page()
     for part in ("Per example, zero-out neighbours", "x\\|y", "PoissonGaussian", "delta 1e-05", "rdp"):
         assert part in text
+
+
+def test_an_export_and_a_page_to_the_letter(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "a.ledger", epsilon=8.0, delta=1e-5, accountant="rdp", dataset="ward")
+    ledger.charge(STEP, 5, run="r1", round=2, party="x")
+    ledger.charge(STEP, 2, run="r1", round=4, party="x")
+    ledger.charge(ROUND, run="r1", round=3)
+    one, other = ledger.spent()
+    exported = ledger.to_json()
+    assert exported == {
+        "version": 1,
+        "terms": {"epsilon": 8.0, "delta": 1e-5, "accountant": "rdp", "dataset": "ward"},
+        "spent": [
+            {"unit": "client", "relation": "zero-out", "epsilon": one.epsilon, "delta": 1e-5, "accountant": "rdp",
+             "parties": {"": one.epsilon}},
+            {"unit": "example", "relation": "zero-out", "epsilon": other.epsilon, "delta": 1e-5, "accountant": "rdp",
+             "parties": {"": 0.0, "x": other.epsilon}},
+        ],
+        "charges": [asdict(entry) for entry in ledger.entries()],
+    }  # fmt: skip
+    assert [type(spent["unit"]) for spent in exported["spent"]] == [str, str]
+    assert ledger.page() == (
+        "# Privacy ledger of ward\n\n"
+        "Budget: epsilon 8 at delta 1e-05, priced by the rdp accountant.\n\n"
+        "## Per client, zero-out neighbours\n\n"
+        f"Spent: epsilon {rounded_up(one.epsilon)} at delta 1e-05 (the largest over parties).\n\n"
+        "## Per example, zero-out neighbours\n\n"
+        f"Spent: epsilon {rounded_up(other.epsilon)} at delta 1e-05 (the largest over parties).\n\n"
+        f"| party | epsilon |\n| --- | --- |\n| x | {rounded_up(other.epsilon)} |\n\n"
+        "## Charges\n\n"
+        "| run | party | event | times | rounds |\n| --- | --- | --- | --- | --- |\n"
+        "| r1 | x | PoissonGaussian(noise\\_multiplier=1, sample\\_rate=0.05) per example, zero-out | 7 | 2 to 4 |\n"
+        "| r1 | every one | Gaussian(noise\\_multiplier=5) per client, zero-out | 1 | 3 to 3 |\n"
+    )
+    bare = Ledger(tmp_path / "b.ledger", epsilon=8.0, delta=1e-5).page()
+    assert bare.startswith("# Privacy ledger\n\nBudget")
+
+
+def test_a_price_that_nothing_bounds_is_null_in_an_export(tmp_path: Path) -> None:
+    ledger = new(tmp_path, budget=math.inf)
+    ledger.charge(Failing(event=STEP, probability=1e-3, unit=STEP.unit, relation=STEP.relation), party="a")
+    (spent,) = ledger.to_json()["spent"]
+    assert (spent["epsilon"], spent["parties"]) == (None, {"": 0.0, "a": None})
+
+
+def test_quotes_are_shown_as_they_are(tmp_path: Path) -> None:
+    ledger = Ledger(tmp_path / "a.ledger", epsilon=9.0, delta=1e-5, dataset='O\'Neill "x" & <y>')
+    assert ledger.page().startswith('# Privacy ledger of O\'Neill "x" &amp; &lt;y&gt;\n')
 
 
 def test_a_page_shows_names_as_they_are_whatever_markdown_they_look_like(tmp_path: Path) -> None:

@@ -190,3 +190,91 @@ def test_a_head_that_was_edited_is_no_head(tmp_path: Path) -> None:
     moved = SignedHead.from_json(data | {"charges": 1, "head": head_of(head.terms, 1, "")})
     with pytest.raises(StoreError, match="not signed by"):
         ledger.verify(moved, signer.public)
+
+
+def test_a_broken_file_is_said_to_be_damaged(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    ledger.charge(ROUND)
+    connection = sqlite3.connect(ledger.path)
+    connection.execute("PRAGMA writable_schema=ON")
+    connection.execute("DELETE FROM sqlite_master WHERE name = 'by_event'")
+    connection.commit()
+    connection.close()
+    with pytest.raises(StoreError, match="the ledger's file is damaged: "):
+        ledger.verify()
+
+
+def test_a_kept_head_over_nothing_fits_every_ledger_of_its_terms(tmp_path: Path) -> None:
+    ledger, signer = new(tmp_path), Identity.generate("ward 7")
+    none = ledger.sign_head(signer)
+    assert (none.charges, none.last, none.head) == (0, "", head_of(none.terms, 0, ""))
+    for count in (1, 2):
+        entry = ledger.charge(ROUND)
+        head = ledger.sign_head(signer)
+        assert (head.charges, head.last) == (count, entry.digest)
+        for kept, covers in ((none, 0), (head, count)):
+            found = ledger.verify(kept)
+            assert (found.level, found.charges, found.kept, found.head) == (
+                "fits the head",
+                count,
+                covers,
+                head.head,
+            )
+    plain = ledger.verify()
+    assert (plain.level, plain.charges, plain.kept) == ("internally consistent only", 2, None)
+
+
+@pytest.mark.parametrize(
+    ("statements", "what"),
+    [
+        ([RAISED], r"terms \(the budget\)"),
+        (["UPDATE charges SET digest = 'x' WHERE id = 1"], "charges"),
+        ([RAISED, "UPDATE charges SET digest = 'x' WHERE id = 1"], r"terms \(the budget\)"),
+    ],
+)
+def test_what_does_not_fit_a_kept_head_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, statements: list[str], what: str
+) -> None:
+    ledger, signer = new(tmp_path), Identity.generate("ward 7")
+    ledger.charge(ROUND)
+    kept = ledger.sign_head(signer)
+    forged(ledger, *statements)
+    monkeypatch.setattr(
+        "dp.ledger.store.verify", lambda connection: (1, "head")
+    )  # a chain that was forged too
+    with pytest.raises(StoreError, match=f"^the ledger's {what} are not those of the kept head"):
+        ledger.verify(kept)
+
+
+def test_what_was_tampered_with_is_told_apart(tmp_path: Path) -> None:
+    ledger = new(tmp_path)
+    ledger.charge(ROUND)
+    tampered(ledger, "DELETE FROM head")
+    with pytest.raises(
+        StoreError, match=r"^the ledger holds 1 charges and no head: charges were removed or slipped in"
+    ):
+        ledger.verify()
+
+
+def test_a_signed_head_says_what_is_wrong_with_it(tmp_path: Path) -> None:
+    data = new(tmp_path).sign_head(Identity.generate("ward 7")).to_json()
+    assert data["format"] == "secagg-ledger-head/1"
+    for change, why in (
+        ({"charges": "0"}, "a field has another type"),
+        ({"charges": True}, "a field has another type"),
+        ({"signature": 3}, "a field has another type"),
+        ({"last": "x"}, "its head is not that"),
+        ({"terms": {"epsilon": float("nan")}}, "not JSON compliant"),
+        ({"format": None}, "expected a signed head"),
+    ):
+        with pytest.raises(Misuse, match=why):
+            SignedHead.from_json(data | change)
+
+
+def test_a_ledgers_folder_is_made_and_may_be_there(tmp_path: Path) -> None:
+    for name in ("a", "b"):
+        made = Ledger(tmp_path / "deep" / "deeper" / name, epsilon=1.0, delta=1e-5)
+        assert made.verify().charges == 0
+        assert stat.S_IMODE(os.stat(made.path).st_mode) == 0o600
+        terms = sqlite3.connect(made.path).execute("SELECT json FROM terms").fetchone()[0]
+        assert terms == '{"accountant": "pld", "dataset": "", "delta": 1e-05, "epsilon": 1.0}'

@@ -2,13 +2,17 @@
 
 import json
 import math
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 import pytest
 
 from dp import ClientDP, DistributedDP, LocalDP, suggest
-from dp.suggestion import noise_norm
+from dp.accountants import accountant
+from dp.events import Relation, Unit
+from dp.layering import discrete
+from dp.suggestion import Suggestion, _needed, drowned, noise_norm
 from fl.cli import invoke
 from protocols.errors import Misuse
 from protocols.layers import Contribution, RoundFacts, RunFacts
@@ -115,3 +119,114 @@ def test_what_no_noise_reaches_is_a_sentence_and_a_delta_is_never_printed_larger
     ):
         suggest(population=2, cohort=2, rounds=1, dimension=1, epsilon=1e-4, delta=1e-12)
     assert "at delta 0.9999 per client" in str(suggest(**PLANNED | {"delta": 0.9999}))
+
+
+@pytest.mark.parametrize(
+    ("layer", "clients", "norm"),
+    [
+        ("client-dp", 9, 2.0 * 0.5 * 8 / 9),
+        ("local-dp", 9, 2.0 * 0.5 * 8 / 3),
+        ("distributed-dp", 9, 2.0 * 0.5 * 8 / 9 * math.sqrt(9 / 8)),  # a client knows its own share
+        ("distributed-dp", 2, 2.0 * 0.5 * 8 / 2 * math.sqrt(2)),
+        ("distributed-dp", 1, 2.0 * 0.5 * 8),
+    ],
+)
+def test_the_norm_of_the_noise_on_a_mean(layer: str, clients: int, norm: float) -> None:
+    assert noise_norm(layer, 2.0, 0.5, 64, clients) == pytest.approx(norm, rel=1e-15)
+
+
+@pytest.mark.parametrize("needed", [1, 2, 3, 7, 8, 9, 99, 100])
+def test_the_fewest_clients_are_found(needed: int) -> None:
+    """Told at once, without looking at every number."""
+    looked = list[int]()
+
+    def noise(clients: int) -> float:
+        looked.append(clients)
+        return needed / clients
+
+    assert _needed(noise, 1.0, 100) == needed
+    assert len(looked) <= 17
+    assert max(looked) <= 100
+    assert _needed(noise, 1.0, needed) == needed
+    assert _needed(noise, 1.0, needed - 1 or 1) == (1 if needed == 1 else None)
+
+
+def test_noise_as_long_as_the_clip_does_not_drown_it() -> None:
+    assert drowned("client-dp", 1.0, 0.5, 16, 4.0) is None
+    assert drowned("client-dp", 1.0, 0.5, 16, 3.5) == (
+        "client-dp: the noise on the mean update has norm 0.571, and no mean update is longer than the clip 0.5: it "
+        "drowns the update. About 4 clients a round in place of 3.5, fewer parameters (parameters=...), fewer rounds "
+        "or a larger epsilon would help (dp.suggest, secagg epsilon --suggest)"
+    )
+    assert f"About {2**40} clients" in str(
+        drowned("client-dp", 1e30, 0.5, 16, 3.5)
+    )  # no number of clients would do
+
+
+@pytest.mark.parametrize(
+    ("wrong", "why"),
+    [({name: bad}, f"{name}: expected a whole number from 1 to 2") for name in ("population", "rounds", "dimension")
+     for bad in (0, -1, 1.0, True, 2**40 + 1)]
+    + [({"cohort": bad}, "cohort: expected a whole number from 1 to the population 400") for bad in (0, 401, 1.0, True)]
+    + [({"layer": "none"}, "expected one of client-dp, distributed-dp, local-dp"),
+       ({"layer": "local-dp", "amplify": True}, "client-dp to amplify"),
+       ({"clip": 0.0}, "a positive clip"), ({"clip": math.inf}, "a positive clip"),
+       ({"signal": 0.0}, "a signal from 0 to the clip"), ({"signal": 1.5}, "a signal from 0 to the clip")],
+)  # fmt: skip
+def test_what_is_out_of_range_is_named(wrong: dict[str, Any], why: str) -> None:
+    with pytest.raises(Misuse, match=why):
+        suggest(**PLANNED | wrong)
+
+
+def test_a_suggestion_to_the_letter() -> None:
+    made = Suggestion("client-dp", 400, 40, 10, 500, 8.0, 1e-5, 1.0, 2.0, 0.5, 1.0, 0.5, 21, False)
+    start = (
+        "client-dp, 40 of 400 clients, 10 rounds, 500 parameters: epsilon 8 at delta 1e-05 per client (zero-out) needs "
+        "noise multiplier 2; the noise on the mean update has norm %s times its norm of 1. "
+    )
+    below = "The noise is below the signal; 21 clients a round are enough."
+    more = (
+        "No cohort of this population brings the noise below the signal: train fewer parameters, plan fewer rounds, or "
+        "allow a larger epsilon."
+    )
+    for ratio, needed, said in (
+        (0.5, 21, below),
+        (1.0, 21, below),
+        (1.5, 21, "The noise drowns the update: 21 clients a round would bring it below the signal."),
+        (1.5, 400, "The noise drowns the update: 400 clients a round would bring it below the signal."),
+        (1.5, 401, f"It would take 401 clients a round. {more}"),
+        (1.5, None, more),
+    ):
+        assert str(replace(made, ratio=ratio, needed=needed)) == start % f"0.5, {ratio:g}" + said
+    told = made.to_json()
+    assert (told["unit"], told["relation"], told["needed"], told["layer"]) == (
+        "client",
+        "zero-out",
+        21,
+        "client-dp",
+    )
+
+
+def test_the_smallest_plan_and_what_is_taken_where_nothing_is_said() -> None:
+    one = suggest(population=1, cohort=1, rounds=1, dimension=1, epsilon=8.0)
+    event = discrete(one.noise_multiplier, Unit.CLIENT, Relation.ZERO_OUT, 2)
+    assert 7.99 < accountant("rdp").add(event).epsilon(1e-5) <= 8.0
+    assert (one.layer, one.clip, one.delta, one.signal, one.amplified) == ("client-dp", 1.0, 1e-5, 1.0, False)
+    assert one.ratio == one.noise / one.signal
+    given = suggest(
+        population=4, cohort=2, rounds=1, dimension=1, epsilon=8.0, delta=1e-3, clip=0.5, signal=0.25
+    )
+    assert (given.delta, given.clip, given.signal, given.ratio) == (1e-3, 0.5, 0.25, given.noise / 0.25)
+    assert given.noise == noise_norm("client-dp", given.noise_multiplier, 0.5, 1, 2)
+    tight = suggest(population=1, cohort=1, rounds=1, dimension=1, epsilon=8.0, accountant="pld")
+    assert tight.noise_multiplier < one.noise_multiplier
+
+
+def test_a_secret_choice_of_a_part_is_priced_as_one() -> None:
+    few: dict[str, Any] = {"population": 8, "cohort": 4, "rounds": 2, "dimension": 3, "epsilon": 2.0}
+    found = suggest(**few, amplify=True)
+    event = discrete(found.noise_multiplier, Unit.CLIENT, Relation.ZERO_OUT, 4, rate=0.5)
+    assert 1.99 < accountant("rdp").add(event, 2).epsilon(1e-5) <= 2.0
+    assert found.needed is None or found.needed <= 8
+    whole = suggest(**few | {"cohort": 8}, amplify=True)
+    assert whole.noise_multiplier == suggest(**few | {"cohort": 8}).noise_multiplier
