@@ -249,8 +249,7 @@ class DistributedDP(DistributedPlan):
     def _batch(self, examples: int, facts: RoundFacts) -> list[int]:
         """This client's examples of the round: by turns, and within bands by coins."""
         assert self.correlation is not None
-        turns = self.correlation.separation if self.amplify else self.batches
-        return batch(facts, self.name, examples, turns, self._coin)
+        return batch(facts, self.name, examples, self.correlation.separation, self._coin)
 
     def _fine_step(self) -> float:
         return noise_step(self.clip, _FINE_BITS)

@@ -175,7 +175,7 @@ class DistributedPlan(PricedLayer):
         if self.least is not None:
             return self.least
         slack = 4 * math.sqrt(run.expected) if run.sampling == "poisson" else 0.0
-        return max(1, self._colluders(run) + 1, math.floor((run.expected - slack) * (1 - run.dropout)))
+        return max(self._colluders(run) + 1, math.floor((run.expected - slack) * (1 - run.dropout)))
 
     def _colluders(self, run: RunFacts) -> int:
         """How many clients' noise is not counted. Raises StackError for fewer than may work with the server."""

@@ -266,7 +266,7 @@ class Ledger:
     ) -> dict[str, float]:
         rows = [row for row in totals if row[:2] == (str(event.unit), str(event.relation))]
         rows.append((str(event.unit), str(event.relation), party, encode(event), count))
-        concerned = {party} if party else {"", *(row[2] for row in rows)}
+        concerned = {party} if party else {row[2] for row in rows}
         seen: dict[tuple[tuple[str, int], ...], float] = {}
         prices = {}
         for one in sorted(concerned):

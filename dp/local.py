@@ -91,7 +91,7 @@ class LocalDP(PricedLayer):
         self.takes_floats(given, facts)
         step, bound, _ = self._grid(facts.run, given.block)
         most = max(self._most(facts.run, name) for name in self.vectors(facts.run))
-        modulus = 1 << math.ceil(math.log2(2 * len(facts.clients) * most + 2))
+        modulus = 1 << (2 * len(facts.clients) * most + 1).bit_length()
         if modulus > 1 << 60:
             raise CapacityError(
                 f"{modulus.bit_length() - 1} bits per value do not fit: lower the resolution or the cohort"

@@ -107,7 +107,7 @@ def suggest(
     at = DEFAULT_DELTA if delta is None else delta
 
     def multiplier(clients: int) -> float:
-        rate = min(1.0, clients / population) if amplify else 1.0
+        rate = clients / population if amplify else 1.0
         return scale_for(
             lambda scale: repeat(
                 discrete(scale, Unit.CLIENT, Relation.ZERO_OUT, dimension + 1, rate=rate), rounds

@@ -8,7 +8,7 @@ import pytest
 
 from dp import encoding
 from dp.accountants.reduction import SMOOTHING_VARIANCE
-from dp.encoding import Demand, choose, least_modulus, sensitivity, share_variance, tau
+from dp.encoding import Demand, _waste, choose, least_modulus, sensitivity, share_variance, tau
 from protocols.errors import CapacityError, Misuse
 
 DEMAND = Demand(clip=2.0, dims=16, clients=10, shares=5, multiplier=1.5, units=10)
@@ -42,8 +42,15 @@ def test_a_longer_dithered_vector_keeps_the_bound_that_holds_but_rarely() -> Non
 
 
 def test_shares_together_have_the_variance_that_is_priced() -> None:
-    exact = (1.5**2 * CONDITIONAL**2 + SMOOTHING_VARIANCE) / 5
-    assert exact < share_variance(DEMAND, STEP) <= exact * (1 + 2.0**-38)
+    exact = ((1.5 * sensitivity(DEMAND, STEP)) ** 2 + SMOOTHING_VARIANCE) / 5
+    assert exact < share_variance(DEMAND, STEP) <= exact * (1 + 2.0**-39)
+
+
+def test_rounding_wastes_by_what_it_moves_or_half_of_its_variance() -> None:
+    assert _waste(DEMAND, STEP) == pytest.approx(CONDITIONAL / 4 - 1, rel=1e-9)
+    thin = replace(DEMAND, multiplier=1e-4)
+    variance = ((1e-4 * 2048) ** 2 + SMOOTHING_VARIANCE) / 5
+    assert _waste(thin, 2.0**-10) == pytest.approx(10 * 0.25 / (5 * variance) / 2, rel=1e-3)
 
 
 def test_tau_is_that_of_the_paper() -> None:
@@ -113,8 +120,9 @@ def test_sixty_bits_are_the_widest_grid_and_two_too_few() -> None:
     assert choose(BIG, 60).modulus == 2**60
     with pytest.raises(CapacityError, match="2 bits per value are too few for 50 clients"):
         choose(BIG, 2)
-    with pytest.raises(CapacityError, match="bits per value are too few"):  # its own choice is wider than 60
-        choose(replace(BIG, units=1e18))
+    assert choose(replace(BIG, units=7e15)).modulus == 2**60
+    with pytest.raises(CapacityError, match="61 bits per value are too few"):  # its own choice is wider
+        choose(replace(BIG, units=1e16))
 
 
 def test_noise_too_narrow_to_add_up_to_a_discrete_gaussian_is_refused() -> None:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dp.event_json import decode, encode, from_fact, to_fact
+from dp.event_json import decode, encode, from_fact, to_fact, to_plain
 from dp.events import (
     Composed,
     CorrelatedRow,
@@ -26,6 +26,7 @@ from dp.events import (
     Skellam,
     Unit,
     UnknownEvent,
+    _number,
     always_asked,
     compose,
     describe,
@@ -225,6 +226,7 @@ def test_the_canonical_text_of_an_event() -> None:
         "PoissonGaussian", "client", "zero-out", "public", "",
     )  # fmt: skip
     assert fact.facts == {"noise_multiplier": 0.7, "sample_rate": 0.01}
+    assert {type(value) for value in to_plain(SAMPLES[1]).values()} == {str, float}
     told = to_fact(SAMPLES[1], "server", "a")
     assert (told.adversary, told.party) == ("server", "a")
     loose = Gaussian(noise_multiplier=1.0, **ZERO_OUT)
@@ -278,6 +280,12 @@ def test_the_longest_text_is_four_million_characters() -> None:
     assert decode(text + " " * (4_000_000 - len(text))) == SAMPLES[0]
     with pytest.raises(Misuse, match="at most 4000000 characters, got 4000001"):
         decode(text + " " * (4_000_001 - len(text)))
+
+
+def test_a_number_of_an_event_has_a_range_and_perhaps_a_default() -> None:
+    bare, given = _number(1, 2), _number(0.0, 1.0, 0.5)
+    assert (bare.default, given.default) == (dataclasses.MISSING, 0.5)
+    assert (bare.metadata, given.metadata) == ({"range": (1, 2)}, {"range": (0.0, 1.0)})
 
 
 def test_numbers_at_the_ends_of_their_ranges_are_taken() -> None:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from numpy.typing import NDArray
 
 import dp
-from dp import ClientDP, DistributedDP, LocalDP, NormBound
+from dp import ClientDP, DistributedDP, LocalDP, NormBound, encoding
 from dp.accountants.reduction import SMOOTHING_VARIANCE
 from dp.client import UNCLIPPED, Quantile
 from dp.distributed_plan import unknown
@@ -604,6 +605,22 @@ def test_a_local_clients_integers_fit_the_modulus() -> None:
     assert layer.transform(replace(GIVEN, block="control"), own).clip == 0.5
 
 
+@pytest.mark.parametrize(("most", "modulus"), [(7, 16), (8, 32), (14, 32), (15, 32), (16, 64)])
+def test_a_local_sum_has_room_for_its_largest_and_least(
+    most: int, modulus: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    layer = LocalDP(noise_multiplier=1.0)
+    monkeypatch.setattr(layer, "_most", lambda *given: most)
+    assert layer.transform(GIVEN, replace(facts(), clients=NAMES[:1])).modulus == modulus
+
+
+def test_a_local_sum_one_beyond_a_power_of_two_has_room_too(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its logarithm is that of the power, once it is rounded: the modulus was half as large."""
+    layer = LocalDP(noise_multiplier=1.0)
+    monkeypatch.setattr(layer, "_most", lambda *given: 2**58)
+    assert layer.transform(GIVEN, replace(facts(), clients=NAMES[:1])).modulus == 2**60
+
+
 def test_a_local_sum_of_more_than_sixty_bits_is_refused() -> None:
     layer, own = LocalDP(noise_multiplier=1.0, resolution=30), facts()
     most = layer._most(own.run, UPDATE)
@@ -796,6 +813,10 @@ def test_one_release_of_shares_is_priced_as_all_that_a_unit_moves(
     plan = layer._plan(run)
     k = 1 + len(blocks)
     assert (plan.dims, plan.survivors, plan.shares, plan.rows, plan.vectors) == (64, 9, 8, 1, k)
+    demand = encoding.Demand(
+        1.0, 64, CLIENTS, 8, 2.0 * math.sqrt(k), layer._units(run), conditional=not options
+    )
+    assert plan.grid == encoding.choose(demand, None, encoding.OVERFLOW / k)
     variance = ((2.0 * math.sqrt(k) * plan.grid.sensitivity) ** 2 + SMOOTHING_VARIANCE) / 8
     assert plan.grid.share_variance == pytest.approx(variance, rel=1e-9)
     event = layer._event(plan)
@@ -810,15 +831,30 @@ def test_one_release_of_shares_is_priced_as_all_that_a_unit_moves(
     assert event.sampler_distance < 2.0**-90
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"unit": "example", "sample_rate": 0.25, "examples": 100}, {"noise": "skellam"}]
+)
+def test_what_a_run_of_shares_costs_is_what_was_asked_for(options: dict[str, Any]) -> None:
+    layer, run = DistributedDP(epsilon=5.0, bits=26, **options), run_of()
+    plan = layer._plan(run)
+    assert plan.grid.bits == 26
+    assert 4.98 < layer.price.of(layer._event(plan), run.rounds, run) <= 5.0
+
+
 def test_correlated_rows_are_priced_with_the_chance_that_a_dither_moves_further() -> None:
     layer, run = DistributedDP(noise_multiplier=2.0, **ROWS, bands=3), run_of(rounds=12)
     layer.plan(run)
     plan = layer._plan(run)
     assert (plan.rows, plan.vectors) == (3, 1)
+    assert layer.correlation is not None
+    weights = layer.correlation.strategy(12).weights
+    units = layer._units(run)
+    demand = encoding.Demand(1.0, 64, CLIENTS, 11, 2.0, units, False, weights=weights, dithered=True)
+    assert plan.grid == encoding.choose(demand)
     event = layer._event(plan)
     assert isinstance(event, DiscreteGaussianSum)
     assert event.dims == 3 * 64
-    assert event.sampler_distance == pytest.approx(2.0**-100 + 2.0**-70 / 64, rel=1e-9)
+    assert event.sampler_distance == pytest.approx(2.0**-100 + 2.0**-70 / 64, rel=1e-9, abs=0)
     assert set(layer.public())
     for change in ({"rounds": 11}, {"sampling": "fixed"}):
         with pytest.raises(Misuse, match="6 batches and 2 epochs make 12 rounds"):
@@ -934,7 +970,10 @@ def test_an_exact_sum_is_sent_once_negated_and_in_coarse_steps(silent: list[floa
     total = np.arange(DIMS) * 1000
     layer._sums["c1"] = total
     made = layer.encode(Contribution(np.zeros(DIMS), 7), GIVEN, own)
+    assert made.vector.dtype == np.int64
     assert made.vector == pytest.approx(-rotate(total * fine * shrink, SEED) / plan.grid.step, abs=0.51)
+    exact = rotate(total * 1.0, SEED) * fine * layer._example_clip(DIMS) / 4.0 / plan.grid.step
+    assert layer._rotated(plan, total, 4.0, own) == pytest.approx(exact, rel=1e-12)
     with pytest.raises(StackError, match="its `local` hook did not run"):
         layer.encode(Contribution(np.zeros(DIMS), 7), GIVEN, own)
     out = layer.decode(Aggregate(made.vector, 5.0), SumFacts(GIVEN, layer.transform(GIVEN, own), NAMES), own)
@@ -952,6 +991,105 @@ def test_a_layer_of_shares_drowns_by_the_shares_of_others() -> None:
     assert (
         DistributedDP(noise_multiplier=4.0, unit="example", sample_rate=0.5, examples=60).outlook(run) is None
     )
+
+
+def test_of_two_clients_one_is_another_and_of_fewer_than_one_expected_one_counts() -> None:
+    layer = DistributedDP(noise_multiplier=4.0, clip=0.5, min_survivors=2)
+    for run, clients, root in (
+        (run_of(dimension=10_000), 12, math.sqrt(12 / 11)),
+        (run_of(dimension=10_000, sampling="poisson", rate=0.01), 1, 1.0),
+    ):
+        grid = layer._plan(run).grid
+        noise = math.sqrt(grid.share_variance) * grid.step * 100 * root / clients
+        assert f"has norm {noise:.3g}, and no mean" in str(layer.outlook(run))
+
+
+def test_a_rotation_that_lengthens_by_rounding_is_shortened(monkeypatch: pytest.MonkeyPatch) -> None:
+    given = list[Any]()
+    monkeypatch.setattr("dp.distributed.rotate", lambda vector, seed: 2.0 * vector)
+    monkeypatch.setattr("dp.distributed.conditional_round", lambda *all_of_it: given.append(all_of_it))
+    layer, own = DistributedDP(noise_multiplier=1.0, clip=3.0), facts()
+    plan = layer._plan(own.run)
+    for scale, longer in ((0.4, False), (0.8, True)):
+        vector = np.zeros(DIMS)
+        vector[2] = 3.0 * scale
+        layer._client_level(vector, UPDATE, plan, own)
+        _, sent, bound, beta = given.pop()
+        assert (bound, beta) == (3.0 / plan.grid.step, encoding.BETA)
+        assert sent[2] == pytest.approx(min(1.0, 2 * scale) * bound, rel=2.0**-44)
+        assert (sent[2] < bound) or not longer
+
+
+def test_the_examples_of_a_round_are_a_sample_or_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = list[Any]()
+
+    class Own:
+        def of(self, task: Any, step: float, own: RoundFacts, rows: Any = None) -> Any:
+            seen.append((step, rows))
+            return np.arange(3), {"loss": 0.5}
+
+    monkeypatch.setattr("dp.distributed.batch", lambda own, *given: given)
+    task: Any = SimpleNamespace(loader=SimpleNamespace(dataset=range(9)))
+    sampled: dict[str, Any] = {"unit": "example", "sample_rate": 0.5, "examples": 9}
+    for options, rows in (
+        (sampled, None),
+        (ROWS, ("distributed-dp", 9, 6, 1.0)),
+        (ROWS | {"amplify": True}, ("distributed-dp", 9, 4, 4 / 6)),
+    ):
+        layer = DistributedDP(noise_multiplier=1.0, **options)
+        layer._own = Own()  # type: ignore[assignment]
+        assert layer.local(lambda task: {}, facts())(task) == {"loss": 0.5}
+        assert seen.pop() == (layer._fine_step(), rows)
+        assert layer._sums["c1"].tolist() == [0, 1, 2]
+    whole = DistributedDP(noise_multiplier=1.0)
+    assert whole.local(len, facts()) is len  # type: ignore[arg-type, comparison-overlap]
+
+
+@pytest.mark.parametrize("place", [0, 1, 2])
+def test_a_client_that_takes_turns_sends_its_update_as_long_as_it_has_weight(
+    place: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = list[Any]()
+
+    def rounded(random: object, vector: Any, bound: float, beta: float) -> Any:
+        given.append((float(np.linalg.norm(vector)), bound))
+        return np.zeros(vector.size, np.int64)
+
+    monkeypatch.setattr("dp.distributed.conditional_round", rounded)
+    options: dict[str, Any] = {
+        "correlation": "banded",
+        "batches": 3,
+        "epochs": 2,
+        "bands": 2,
+        "even_so": True,
+    }
+    layer, run, store = (
+        DistributedDP(noise_multiplier=1.0, clip=2.0, **options),
+        run_of(rounds=6),
+        MemoryStore(),
+    )
+    layer.plan(run)
+    assert layer.correlation is not None
+    strategy, step = layer.correlation.strategy(6), layer._plan(run).grid.step
+    client = f"c{3 + place}"
+    for row in range(1, 7):
+        public: Any = {"distributed-dp": layer.public(), CLOSED: {client: float(row - 1)}}
+        own = RoundFacts(run, row, NAMES, SEED, public, client, store, scope="run", schema=b"s")
+        layer.encode(Contribution(np.full(DIMS, 9.0), 1), GIVEN, own)
+        since = (row - 1 - place) % 3
+        norm, bound = given.pop()
+        if row - 1 < place:  # its first turn is yet to come
+            assert norm == 0.0
+            continue
+        weight = strategy.weights[since] if since < 2 else 0.0
+        assert bound == pytest.approx(weight * 2.0 / step, rel=1e-12)
+        assert norm == pytest.approx(bound, rel=1e-4)
+    (fact,) = layer.events(own, NAMES)
+    assert (fact.kind, fact.facts["row"]) == ("CorrelatedRow", 6)
+    weight = layer.decode(
+        Aggregate(np.zeros(64, np.int64), 1.0), SumFacts(GIVEN, layer.transform(GIVEN, own), NAMES), own
+    ).weight
+    assert weight == CLIENTS / 3
 
 
 @pytest.mark.parametrize(("kind", "root"), [(ClientDP, 12), (LocalDP, math.sqrt(12))])

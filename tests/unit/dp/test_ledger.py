@@ -65,11 +65,29 @@ def test_a_charge_tells_the_day_and_no_time_of_day(tmp_path: Path) -> None:
     assert ledger.verify().charges == 1
 
 
+def test_the_day_is_that_of_utc_wherever_the_machine_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = list[Any]()
+
+    class Clock:
+        @staticmethod
+        def now(zone: Any) -> datetime:
+            asked.append(zone)
+            return datetime(2026, 1, 2, tzinfo=UTC)
+
+    ledger = new(tmp_path)
+    monkeypatch.setattr("dp.ledger_store.datetime", Clock)
+    assert ledger.charge(ROUND).at == "2026-01-02"
+    assert asked == [UTC]
+
+
 def test_a_step_that_no_epsilon_bounds_says_what_to_do(tmp_path: Path) -> None:
     """A round that is abandoned with a chance of one in a thousand, which is seen, beside a delta of 1e-5."""
     loose = Failing(event=STEP, probability=1e-3, unit=STEP.unit, relation=STEP.relation)
     with pytest.raises(
-        BudgetExceeded, match=r"no epsilon bounds .* at delta 1e-05 .* larger delta, or add noise"
+        BudgetExceeded,
+        match=r"spending where no epsilon bounds it at delta .*; keep the ledger at a larger delta, or add noise\. It",
     ):
         new(tmp_path).charge(loose)
 
@@ -238,10 +256,11 @@ def test_a_chain_of_digests_is_that_of_the_format(tmp_path: Path) -> None:
     assert ledger.verify().head == head
 
 
-def test_a_price_to_the_last_digit_of_the_budget_is_spent(tmp_path: Path) -> None:
-    price = epsilon([ROUND], 1e-5, "rdp")
+@pytest.mark.parametrize("accountant", ["rdp", "pld"])
+def test_a_price_to_the_last_digit_of_the_budget_is_spent(tmp_path: Path, accountant: str) -> None:
+    price = epsilon([ROUND], 1e-5, accountant)
     for name, spare in (("exact", 0.0), ("less", -1e-12)):
-        ledger = Ledger(tmp_path / name, epsilon=price + spare, delta=1e-5, accountant="rdp")
+        ledger = Ledger(tmp_path / name, epsilon=price + spare, delta=1e-5, accountant=accountant)
         if spare:
             with pytest.raises(BudgetExceeded) as found:
                 ledger.charge(ROUND)
@@ -297,8 +316,21 @@ def test_a_renyi_price_within_the_budget_is_enough(tmp_path: Path, monkeypatch: 
     assert asked == ["rdp", "rdp", "pld"]
 
 
+def test_what_only_the_ledgers_own_accountant_prices_is_limited_too(tmp_path: Path) -> None:
+    event = replace(STEP, relation=Relation.REPLACE)
+    with pytest.raises(UnknownEvent):
+        epsilon([event], 1e-5, "rdp")
+    ledger = new(tmp_path, accountant="pld")
+    assert ledger.charge(event).count == 1
+    with pytest.raises(BudgetExceeded, match="pld"):
+        ledger.charge(event, 500)
+
+
 @pytest.mark.parametrize("count", [True, "1", 1.5])
-def test_a_charge_of_no_whole_number_is_refused(count: Any) -> None:
+def test_a_charge_of_no_whole_number_or_with_unprintable_text_is_refused(count: Any) -> None:
+    for name in ("party", "note"):
+        with pytest.raises(Misuse, match=f"^{name}: expected printable text"):
+            Charge(ROUND, **{name: "a\nb"})  # type: ignore[arg-type]
     with pytest.raises(Misuse, match="count of at least 1"):
         Charge(ROUND, count)
 

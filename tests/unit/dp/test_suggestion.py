@@ -10,7 +10,7 @@ import pytest
 
 from dp import ClientDP, DistributedDP, LocalDP, suggest
 from dp.accountants import accountant
-from dp.events import Relation, Unit
+from dp.events import Relation, Unit, repeat
 from dp.layering import discrete
 from dp.suggestion import Suggestion, _needed, drowned, noise_norm
 from fl.cli import invoke
@@ -176,6 +176,39 @@ def test_noise_as_long_as_the_clip_does_not_drown_it() -> None:
 def test_what_is_out_of_range_is_named(wrong: dict[str, Any], why: str) -> None:
     with pytest.raises(Misuse, match=why):
         suggest(**PLANNED | wrong)
+
+
+def test_the_largest_federation_has_2_to_the_40_clients() -> None:
+    assert suggest(population=2**40, cohort=1, rounds=1, dimension=1, epsilon=8.0).population == 2**40
+
+
+@pytest.mark.parametrize("amplify", [False, True])
+def test_what_a_plan_is_priced_as(amplify: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates, given = dict[float, int](), list[Any]()
+
+    def scale_for(planned: Any, **more: Any) -> float:
+        event = planned(2.0)
+        assert event == repeat(
+            discrete(2.0, Unit.CLIENT, Relation.ZERO_OUT, 501, rate=event.event.sample_rate), 10
+        )
+        rates[event.event.sample_rate] = 1
+        given.append(more)
+        return 4.0 * float(event.event.sample_rate)
+
+    monkeypatch.setattr("dp.suggestion.scale_for", scale_for)
+    found = suggest(**PLANNED, delta=1e-3, accountant="pld", amplify=amplify)
+    assert given[0] == {"epsilon": 8.0, "delta": 1e-3, "accountant": "pld"}
+    if amplify:  # the noise of every number of clients that is tried
+        assert next(iter(rates)) == 40 / 400
+        assert set(rates) <= {clients / 400 for clients in range(1, 401)}
+        assert len(rates) > 2
+        assert (found.noise_multiplier, found.needed) == (
+            0.4,
+            1,
+        )  # as much noise on the mean whatever the number
+    else:
+        assert (list(rates), found.noise_multiplier) == ([1.0], 4.0)
+        assert found.needed == math.ceil(4 * math.sqrt(500))
 
 
 def test_a_suggestion_to_the_letter() -> None:
