@@ -43,12 +43,15 @@ def poisson_amplified(at: Callable[[int], float], rate: float, order: int) -> fl
     if rate == 1:
         return whole
     keep, take = math.log1p(-rate), math.log(rate)
-    logs = [(order - 1) * keep + math.log1p((order - 1) * rate)]
+    first, logs = (order - 1) * keep + math.log1p((order - 1) * rate), []
     for size in range(2, order + 1):
         factor = 0.0 if size == 2 else math.log(3)
         choose = math.lgamma(order + 1) - math.lgamma(size + 1) - math.lgamma(order - size + 1)
         logs.append(factor + choose + (order - size) * keep + size * take + (size - 1) * at(size))
-    return min(whole, float(np.logaddexp.reduce(logs)) / (order - 1))
+    rest = float(np.logaddexp.reduce(logs))
+    # the first term is near 1: of a small rate, the logarithm of the sum as it stands would be 0
+    total = math.log1p(math.expm1(first) + math.exp(rest)) if rest < 0 else float(np.logaddexp(first, rest))
+    return min(whole, total / (order - 1))
 
 
 def between_integers(at: Callable[[int], float], orders: Sequence[float]) -> Curve:
@@ -71,10 +74,17 @@ def between_integers(at: Callable[[int], float], orders: Sequence[float]) -> Cur
 def pure_curve(event: Pure, orders: Sequence[float]) -> Curve:
     """Randomised response dominates every epsilon-DP mechanism (Kairouz, Oh and Viswanath, ICML 2015).
 
-    D_a = 1/(a-1) log(p^a (1-p)^(1-a) + (1-p)^a p^(1-a)), p = e^epsilon / (1 + e^epsilon).
+    D_a = 1/(a-1) log(p^a (1-p)^(1-a) + (1-p)^a p^(1-a)), p = e^epsilon / (1 + e^epsilon). As differences of logarithms
+    that is 0 for small epsilons, whatever their number; of hyperbolic functions it is exact there.
     """
-    keep = -math.log1p(math.exp(-event.epsilon))
-    flip = -event.epsilon + keep
-    return np.array(
-        [float(np.logaddexp(a * keep + (1 - a) * flip, a * flip + (1 - a) * keep)) / (a - 1) for a in orders]
-    )
+    half = event.epsilon / 2
+
+    def at(order: float) -> float:
+        if order * half > 1:
+            top = float(np.logaddexp((2 * order - 1) * half, (1 - 2 * order) * half))
+            return (top - float(np.logaddexp(half, -half))) / (order - 1)
+        return math.log1p(2 * math.sinh(order * half) * math.sinh((order - 1) * half) / math.cosh(half)) / (
+            order - 1
+        )
+
+    return np.array([at(order) for order in orders])

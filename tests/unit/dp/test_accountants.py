@@ -11,6 +11,7 @@ from dp_accounting.rdp import RdpAccountant as TheirRDP
 from opacus.accountants import RDPAccountant as OpacusRDP
 
 from dp.accountants import Accountant, PLDAccountant, RDPAccountant, accountant, epsilon
+from dp.accountants.curves import poisson_amplified
 from dp.accountants.pld import interval
 from dp.accountants.rdp import curve, orders
 from dp.accountants.reduction import SMOOTHING_VARIANCE, dominating, eta
@@ -356,3 +357,21 @@ def test_names() -> None:
     assert accountant("rdp").name == "rdp"
     with pytest.raises(Misuse, match="rdp, pld"):
         accountant("moments")
+
+
+@pytest.mark.parametrize("price", [1e-5, 1e-8, 1e-12])
+def test_many_small_pure_events_cost_what_theory_says(price: float) -> None:
+    """Their curve was a difference of logarithms: 0 at 1e-8, and so were a thousand million millions of them."""
+    known = [order * price**2 / 2 for order in orders()]  # of small prices, Taylor's first term
+    assert curve(Pure(epsilon=price, **ZERO_OUT)) == pytest.approx(known, rel=1e-3)
+    count = round(price**-2)
+    spent = accountant("rdp").add(Pure(epsilon=price, **ZERO_OUT), count).epsilon(1e-5)
+    limit = accountant("rdp").add(Gaussian(noise_multiplier=1.0, **ZERO_OUT)).epsilon(1e-5)
+    assert spent == pytest.approx(limit, rel=1e-3)
+
+
+@pytest.mark.parametrize("rate", [1e-4, 1e-6, 1e-8])
+def test_a_small_sample_costs_what_theory_says(rate: float) -> None:
+    for order in (2, 3, 17):
+        known = order / 2 * rate**2 * (math.e - 1)  # D(2) is 1; what is left out is smaller by the rate
+        assert poisson_amplified(lambda order: order / 2, rate, order) == pytest.approx(known, rel=2e-2)
