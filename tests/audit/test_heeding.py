@@ -328,3 +328,85 @@ def test_a_run_that_ends_when_no_input_comes_heeds(monkeypatch: pytest.MonkeyPat
         box.threat = "semi-malicious"
         [verdict] = audit(box, only=["swapped-recipients-refused"]).properties
         assert verdict.status is Status.PASSED, (kind, verdict.reason)
+
+
+def vector_of(body: bytes, like: np.ndarray) -> np.ndarray | None:
+    return np.frombuffer(body, "<i8") if len(body) == like.nbytes else None
+
+
+def chained(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+    """Each request carries the sum of all answers before it: an answer that is held back is lost."""
+    wire, so_far = Wire(drop, tamper), np.zeros(len(inputs[0]), np.int64)
+    for i, vector in enumerate(inputs):
+        came = wire.carry("input", (f"client {i}", "server", (so_far + vector).tobytes()))
+        got = [vector_of(body, so_far) for _, _, body in came]
+        so_far = next((one for one in got if one is not None), so_far)
+    return (None if leavers(drop) else so_far), wire.transcript
+
+
+def headed(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+    """Each client sends a header first: without it, what follows is not understood."""
+    wire, heads, came = Wire(drop, tamper), set[str](), dict[str, Any]()
+    for i, vector in enumerate(inputs):
+        for body in (b"head", vector.tobytes()):
+            for sender, _, got in wire.carry("input", (f"client {i}", "server", body)):
+                heads |= {sender} if got == b"head" else set()
+                if sender in heads and (read := vector_of(got, vector)) is not None:
+                    came[sender] = read
+    return (None if leavers(drop) or not came else sum(came.values())), wire.transcript
+
+
+def interleaved(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+    """Client by client, or stage by stage: nobody knows before."""
+    wire, met, came = Wire(drop, tamper), set[str](), dict[str, Any]()
+    steps = [(stage, i) for stage in ("keys", "input") for i in range(len(inputs))]
+    for stage, i in sorted(steps, key=lambda step: step[1]) if os.urandom(1)[0] % 2 else steps:
+        sent = b"hello" if stage == "keys" else inputs[i].tobytes()
+        for sender, _, body in wire.carry(stage, (f"client {i}", "server", sent)):
+            met |= {sender} if body == b"hello" else set()
+            if (read := vector_of(body, inputs[0])) is not None:
+                came[sender] = read
+    whole = met == set(came) and not leavers(drop)
+    return (sum(came.values()) if came and whole else None), wire.transcript
+
+
+@pytest.mark.parametrize(
+    "run, status", [(chained, Status.NOT_CHECKED), (headed, Status.PASSED), (interleaved, Status.PASSED)]
+)
+def test_a_sound_order_of_answers_is_no_finding(run: Any, status: Status) -> None:
+    for seed in range(4):
+        box = BlackBox(run, stages=("keys", "input") if run is interleaved else ("input",))
+        [found] = audit(box, only=ON_CLIENTS[:1], seed=seed).properties
+        assert found.status is status, found.reason
+
+
+@pytest.mark.parametrize("deaf_to", ["keys", "server"])
+def test_what_may_be_unpickled_unseen_is_not_checked(deaf_to: str) -> None:
+    """Who reads nothing of what stands there lets a pickle pass without a trace; so does a lie that never arrives."""
+
+    def deliver(tamper: Any, stage: str, m: Any) -> Any:
+        return [m] if tamper(stage, m) is not None and deaf_to in (stage, m[0]) else tamper(stage, m)
+
+    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+        wire = Wire(drop, tamper and functools.partial(deliver, tamper))
+        asked = dict.fromkeys(range(len(inputs)), b"")
+        wire.trip("keys", asked, lambda i, _: b"")
+        came = wire.trip("input", asked, lambda i, _: inputs[i].tobytes())
+        vectors = [np.frombuffer(body, "<i8") for _, body in came if len(body) == inputs[0].nbytes]
+        return (np.sum(vectors, axis=0) if vectors else None), wire.transcript
+
+    [found] = audit(BlackBox(run, stages=("keys", "input")), only=["nothing-is-unpickled"]).properties
+    assert found.status is Status.NOT_CHECKED
+
+
+def test_copies_need_three_clients() -> None:
+    """Played with more than the adapter allows, a sum of two ended without a total, and passed."""
+
+    def run(inputs: Any, drop: Any, tamper: Any = None) -> Any:
+        if len(inputs) != 2:
+            raise ValueError("two clients")
+        return plain_sum(inputs, Wire(drop, tamper), lambda vector: vector.astype("<i8").tobytes())
+
+    [found] = audit(BlackBox(run, clients=(2, 2)), only=ON_CLIENTS[1:]).properties
+    assert found.status is Status.NOT_CHECKED
+    assert "three clients" in found.reason

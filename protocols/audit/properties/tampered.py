@@ -329,20 +329,24 @@ def unpickled(subject: Any, bomb: object, gone_off: Any) -> None:
     kinds = {f"a {m.sender.role} at {m.stage}": m for m in lied.honest.messages}
     for who, kind in kinds.items():
 
-        def plant(sent: Message, body: bytes, kind: Message = kind) -> Message:
-            same = (sent.stage, sent.sender.role) == (kind.stage, kind.sender.role)
-            return replace(sent, body=body) if same else sent
+        def plant(sent: Message, body: bytes | None, kind: Message = kind) -> Message | None:
+            if (sent.stage, sent.sender.role) != (kind.stage, kind.sender.role):
+                return sent
+            return None if body is None else replace(sent, body=body)
 
         lied.tell(who, functools.partial(plant, body=pickled))
         if gone_off():
             raise Finding(f"a message of {who} is unpickled: whoever sends it runs any code")
         lied.tell(f"empty ones of {who}", functools.partial(plant, body=b""))
+        lied.tell(f"kept-back ones of {who}", functools.partial(plant, body=None))
     silent = set(lied.silent())
-    if lost := [
-        who
-        for who, kind in kinds.items()
-        if who in silent and (f"empty ones of {who}" not in silent or (kind.sender == SERVER and kind.body))
-    ]:
+
+    def arrives(who: str, kind: Message) -> bool:
+        """Whether lies arrive there, though a pickle changes nothing: nobody reads what stands there."""
+        unread = f"empty ones of {who}" in silent and not (kind.sender == SERVER and kind.body)
+        return unread and f"kept-back ones of {who}" not in silent
+
+    if lost := [who for who, kind in kinds.items() if who in silent and not arrives(who, kind)]:
         raise NotChecked(f"messages of {', '.join(lost)}: {UNHEARD}")
     if unseen := [who for who in kinds if who in silent]:
         subject.examined["nothing-is-unpickled"] = f"nobody reads what messages of {', '.join(unseen)} say"
