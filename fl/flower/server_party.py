@@ -3,10 +3,11 @@
 What does not belong here: a sum (`fl.network`), where plans come from (`rounds`, `fl.coordinator`).
 """
 
+import reprlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from logging import WARNING
+from logging import INFO, WARNING
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -131,7 +132,7 @@ class GridParty(ServerParty):
         elif self.names is None:
             found = without_roster(self.grid.get_node_ids(), self.helpers)
         else:
-            found = from_names(self._by_name(), self.names, self.helpers)
+            found = from_names(self._by_name(self.names), self.names, self.helpers)
         for node in found.unknown:
             self._warn(node, "node %d is not on the roster and takes no part", node)
         for claim in found.claimed.items():
@@ -141,7 +142,7 @@ class GridParty(ServerParty):
         self._warned &= {*found.unknown, *found.claimed.items()}
         return found
 
-    def _by_name(self) -> dict[Node, str]:
+    def _by_name(self, clients: Sequence[str]) -> dict[Node, str]:
         """Return the nodes by the names they say; each is asked once, and one that is silent again after a while."""
         present = [int(node) for node in self.grid.get_node_ids()]
         request, now = Sent(sessionless(HELLO, "", None)), time.monotonic()
@@ -153,7 +154,10 @@ class GridParty(ServerParty):
             del self._silent[reply.node]
             try:
                 if (why := reply.failure) is None:
-                    self._said[reply.node] = reply.opened(None)[0].name
+                    name = self._said[reply.node] = reply.opened(None)[0].name
+                    if name not in clients:
+                        level, known = INFO if self.helpers else WARNING, reprlib.repr(list(clients))
+                        log(level, "node %d calls itself %r, the clients are %s", reply.node, name, known)
                     continue
             except PeerError as error:
                 why = str(error)

@@ -153,16 +153,13 @@ def load_site(
     table = _read(folder / FILE) | _said_by_node(node_config or {})
     demands = _demands(table.get("policy", {}), folder / FILE)
     name = table.get("name", default_name or "")
-    anchor = folder / table["anchor"] if "anchor" in table else None
-    store = _store(folder / table.get("state", "state"), name, node_id, anchor=anchor, sync=sync)
     called = name or f"node-{node_id}"
     identity = Identity.load(folder / table["identity"], called) if "identity" in table else None
-    signed = _roster(folder, table, store) if "roster" in table else None
+    signed = _roster(folder, table) if "roster" in table else None
     roster = None if signed is None else signed.roster
     ledgers = folder / table.get("ledgers", "")
     if ledgers.exists() and not ledgers.is_dir():
         raise Misuse(f"{folder / FILE}: expected ledgers to be a folder, {ledgers} is none")
-    ledger = PartyLedger(ledgers, table.get("dataset", ""), table.get("delta", DEFAULT_DELTA), store)
     if roster is None and default_name is None:
         called = f"node-{node_id}"  # nobody vouches for another one, and the server knows none
     if roster is not None:
@@ -171,6 +168,12 @@ def load_site(
             raise Misuse(f"{folder / FILE}: the identity is not the key that the roster binds to {called!r}")
         if len(roster.with_role("server")) != 1:
             raise Misuse("expected one server on the roster")
+    # last: a file that was refused may be mended to another name, and a store keeps its first one
+    anchor = folder / table["anchor"] if "anchor" in table else None
+    store = _store(folder / table.get("state", "state"), name, node_id, anchor=anchor, sync=sync)
+    if signed is not None:
+        _accept(signed, store)
+    ledger = PartyLedger(ledgers, table.get("dataset", ""), table.get("delta", DEFAULT_DELTA), store)
     federations = tuple(table.get("federations", ()))
     return Site(called, store, demands, roster, identity, folder, signed, ledger, federations)
 
@@ -183,8 +186,9 @@ def _store(path: Path, name: str, node_id: int, **named: Any) -> FileStore:
     first = store.first_name()
     if name not in ("", first):
         raise Misuse(
-            f"{path} was first used by {first!r}, and is called {name!r} now: give every site a folder of its own, "
-            f"or the name that it had (`name` in {FILE})"
+            f"{path} was first used by {first!r}, and is called {name!r} now: another site needs a folder of its "
+            f"own; the same site under another name sets `state` to another file in {FILE}, so that its ledger stays "
+            "with it"
         )
     return FileStore(path, first, **named)
 
@@ -233,17 +237,21 @@ def _is_text(value: Any) -> bool:
     return isinstance(value, str) and bool(value.strip()) and value.isprintable()
 
 
-def _roster(folder: Path, table: dict[str, Any], store: Store) -> SignedRoster:
+def _roster(folder: Path, table: dict[str, Any]) -> SignedRoster:
     if "authority" not in table or "name" not in table:
         raise Misuse(f"{folder / FILE}: a roster needs `name` and the pinned `authority`")
+    signed = SignedRoster.load(folder / table["roster"])
+    signed.verified(read_public(table["authority"]))
+    return signed
+
+
+def _accept(signed: SignedRoster, store: Store) -> None:
+    """Keep the serial of a verified roster. Raises PeerError for one older than a roster accepted before."""
     counter = "flower/roster"
     with store.transaction() as t:
         accepted = t.counter(counter)
-        signed = SignedRoster.load(folder / table["roster"])
-        roster = signed.verified(read_public(table["authority"]), max(accepted, 1))
-        if roster.serial > accepted:
-            t.advance(counter, roster.serial)
-    return signed
+        if signed.verified(signed.authority, max(accepted, 1)).serial > accepted:
+            t.advance(counter, signed.roster.serial)
 
 
 def _demands(table: dict[str, Any], path: Path) -> dict[str, Any]:

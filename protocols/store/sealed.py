@@ -98,7 +98,7 @@ class Sealer:
         if not hmac.compare_digest(tag, self._mac(body)):
             raise RollbackDetected(
                 f"store {self._name!r}: the anchor file was not written by this party: with another key, or "
-                "under another name"
+                "under another name. Put back the key, or the name that it had (a site's is `name` in site.toml)"
             )
         version = int(_VERSION.unpack(body[len(ANCHOR_MAGIC) : len(ANCHOR_MAGIC) + _VERSION.size])[0])
         return Anchor(version, body[-_DIGEST:])

@@ -17,7 +17,7 @@ from fl import Federation
 from fl.callbacks import Callback, Run
 from fl.flower.messages import unpack_request
 from fl.network.directory import from_names
-from fl.network.site import Site
+from fl.network.site import FILE, Site
 from fl.round import RoundResult
 from fl.run_result import Result
 from protocols.errors import Misuse
@@ -255,6 +255,18 @@ def test_a_name_that_two_nodes_claim_is_nobodys_and_the_log_says_so(
     assert len(said) == 1
     assert "'site-1'" in said[0]
     assert "nodes 1, 5" in said[0]
+
+
+def test_a_node_that_calls_itself_no_clients_name_is_in_the_servers_log(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "n3").mkdir()
+    (tmp_path / "n3" / FILE).write_text('name = "node-3"\n')
+    with caplog.at_level(logging.WARNING, "flwr"):
+        result = serve(grid_of(tmp_path), federation(), 2)
+    assert [report.survivors for report in result.history] == [("site-1", "site-2", "site-4")] * 2
+    said = [r.getMessage() for r in caplog.records if "calls itself" in r.getMessage()]
+    assert said == [f"node 3 calls itself 'node-3', the clients are {list(SITES)}"]
 
 
 def test_a_helpers_name_that_two_nodes_claim_is_nobodys_either() -> None:

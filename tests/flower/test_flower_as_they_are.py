@@ -80,7 +80,7 @@ def test_a_folder_that_another_name_used_says_whose_it_is(
     (tmp_path / "n4" / FILE).write_text('name = "site-4"\n')
     private = start(grid_of(tmp_path), 2, folder=tmp_path / "run")
     assert [len(round.survivors) for round in private.history] == [3]
-    assert "was first used by 'node-4', and is called 'site-4' now: give every site a folder" in caplog.text
+    assert "was first used by 'node-4', and is called 'site-4' now: another site" in caplog.text
 
 
 def test_two_connected_nodes_are_told_how_to_be_three(tmp_path: Path) -> None:

@@ -7,12 +7,16 @@ from typing import Any
 
 import pytest
 
+from dp import Ledger
+from dp.event_json import to_fact
+from dp.events import Gaussian, Relation, Unit
 from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from fl.network.node_party import told
 from fl.network.site import CONFIG_KEY, FILE, load_site
-from protocols.errors import Misuse, StoreError
+from fl.round.party_ledger import LEDGER
+from protocols.errors import Misuse, RollbackDetected, SecAggError, StoreError
 from secagg import SecAggPlus
 from tests.flower.direct import fedavg, model, play_out, rostered
 
@@ -156,7 +160,7 @@ def test_two_nodes_that_begin_one_folder_leave_it_to_the_first(
     """The second is refused or is the same site; the folder opens as before when they start again."""
     first = load_site(tmp_path, 1, names[0] or None)
     if names[1]:
-        with pytest.raises(Misuse, match=r"was first used by 'A', and is called 'B' now: give every site"):
+        with pytest.raises(Misuse, match=r"was first used by 'A', and is called 'B' now: another site needs"):
             load_site(tmp_path, 2, names[1])
     else:
         assert load_site(tmp_path, 2).store.name == "node-1"
@@ -191,3 +195,60 @@ def test_the_name_lies_beside_the_state_wherever_that_is(tmp_path: Path) -> None
     assert opened(made.store) == (tmp_path / "var" / "state.name").read_text() == "node-1"
     assert opened(site(own, "").store) == "node-1"
     assert opened(load_site(own, 7).store) == "node-1"
+
+
+@pytest.mark.parametrize(
+    ("wrong", "mended"),
+    [
+        ('name = "site-1"', ""),
+        ("roster.json", "rooster.json"),
+        ("site-1.key", "site-2.key"),
+        ('"site-1"', '"site1"'),
+        ("authority =", "dataset ="),
+    ],
+    ids=["no name", "no roster", "no identity", "not on it", "no authority"],
+)
+def test_a_refused_file_begins_no_store_and_is_opened_once_mended(
+    tmp_path: Path, wrong: str, mended: str
+) -> None:
+    rostered(tmp_path, 2, None)
+    own = tmp_path / "keys" / "site-1"
+    text, before = (own / FILE).read_text(), sorted(own.iterdir())
+    assert wrong in text
+    with pytest.raises(SecAggError):
+        site(own, text.replace(wrong, mended))
+    assert sorted(own.iterdir()) == before
+    assert opened(site(own, text).store) == "site-1"
+
+
+def test_an_identity_that_the_roster_does_not_bind_begins_no_store(tmp_path: Path) -> None:
+    rostered(tmp_path, 2, None)
+    own = tmp_path / "keys" / "site-1"
+    text, before = (own / FILE).read_text(), sorted(own.iterdir())
+    with pytest.raises(Misuse, match="not the key that the roster binds to 'site-2'"):
+        site(own, text.replace('"site-1"', '"site-2"'))
+    assert sorted(own.iterdir()) == before
+
+
+def test_a_site_under_another_name_keeps_its_account_by_another_state(tmp_path: Path) -> None:
+    """A node behind a mod alone is called by its id, and in a Federation what that calls it."""
+    event = Gaussian(unit=Unit.CLIENT, relation=Relation.ADD_REMOVE, noise_multiplier=1.0)
+    facts = (to_fact(event, "server", ""),)
+    load_site(tmp_path, 7).ledger.charge(facts, None, run="r", round=1, again=False)
+    with pytest.raises(
+        Misuse, match=r"under another name sets `state` to another file in site\.toml, so that"
+    ):
+        load_site(tmp_path, 7, "site-1")
+    now = site(tmp_path, 'state = "state2"\n', default_name="site-1")
+    now.ledger.charge(facts, None, run="r", round=2, again=False)
+    assert opened(now.store) == now.name == "site-1"
+    assert len(Ledger(tmp_path / LEDGER).entries()) == 2
+
+
+def test_a_folder_from_before_names_were_kept_opens_under_the_name_that_it_had(tmp_path: Path) -> None:
+    opened(load_site(tmp_path, 7, "site-1").store)
+    (tmp_path / "state.name").unlink()
+    other = load_site(tmp_path, 8)
+    with pytest.raises(RollbackDetected, match=r"or the name that it had .* is `name` in site\.toml"):
+        opened(other.store)
+    assert opened(site(tmp_path, 'name = "site-1"\n').store) == "site-1"
