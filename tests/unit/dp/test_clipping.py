@@ -174,6 +174,14 @@ def test_a_dither_is_one_shift_below_one_and_then_down() -> None:
     assert (rounded.tolist(), rounded.dtype) == ([0, 1, 0, 2, 0], np.int64)
 
 
+@pytest.mark.parametrize("whole", [2.0, -3.0, 2.0**30])
+def test_a_whole_number_stays_under_the_largest_shift(whole: float) -> None:
+    """x + u was rounded to the next whole number."""
+    drawn = np.full(1, 2**64 - 1, np.uint64).tobytes()
+    assert dithered_round(Script(drawn), np.array([whole])).tolist() == [whole]
+    assert dithered_round(Script(drawn), np.array([whole + 0.25])).tolist() == [whole + 1]
+
+
 def test_the_norm_is_rounded_up_by_a_margin_for_any_order_of_summation() -> None:
     exact = 5 * (1 + 10 * 2.0**-52)
     assert l2_norm(np.array([3.0, 4.0])) == math.nextafter(exact, math.inf)
