@@ -104,7 +104,7 @@ class Correlation:
             )
         own = self.public(facts.run.rounds)[STRATEGY]
         shown = facts.public.get(owner, {}).get(STRATEGY)
-        if not np.array_equal(np.asarray(shown, np.float64), own):
+        if not (isinstance(shown, np.ndarray) and shown.dtype.kind == "f" and np.array_equal(shown, own)):
             raise ProtocolViolation(
                 f"{owner}: the server shows another strategy C' than this party's own for {facts.run.rounds} rounds: "
                 "all must have the same options and rounds",

@@ -167,7 +167,12 @@ def test_another_strategy_than_ones_own_is_refused() -> None:
     public = own.public(RUN.rounds)
     rules = own.attendance(RUN.rounds)
     other = Correlation(separation=10, bands=9).public(RUN.rounds)
-    for shown in ({}, other, {"strategy": np.asarray(public["strategy"]) * 2}):
+    bands = np.asarray(public["strategy"])
+    for said in (bands * 2, "abc", [1, [2]], bands + 1j, bands.astype(str), bands.reshape(1, -1)):
+        shown = {"layer": {"strategy": said}}
+        with pytest.raises(ProtocolViolation, match="another strategy"):
+            own.admit(facts(1, MemoryStore(), public=shown), "layer", rules, ())
+    for shown in ({}, other):
         with pytest.raises(ProtocolViolation, match="another strategy"):
             own.admit(facts(1, MemoryStore(), public={"layer": shown}), "layer", rules, ())
     store = MemoryStore()
