@@ -51,9 +51,8 @@ def dithered_round(random: SecureRandom, vector: NDArray[np.float64]) -> Integer
     floor(x + u) is floor(v) or one more, on average v. `vector` (float64, 1-d) is in grid steps.
     """
     words = np.frombuffer(random.bytes(8 * vector.size), dtype="<u8") >> np.uint64(11)
-    whole = np.floor(
-        vector
-    )  # apart from the rest, which a large value would take the last bits of the shift from
+    # apart from the rest, which a large value would take the last bits of the shift from
+    whole = np.floor(vector)
     up = vector - whole + words.astype(np.float64) * 2.0**-53 >= 1
     return whole.astype(np.int64) + up
 

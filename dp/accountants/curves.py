@@ -83,8 +83,7 @@ def pure_curve(event: Pure, orders: Sequence[float]) -> Curve:
         if order * half > 1:
             top = float(np.logaddexp((2 * order - 1) * half, (1 - 2 * order) * half))
             return (top - float(np.logaddexp(half, -half))) / (order - 1)
-        return math.log1p(2 * math.sinh(order * half) * math.sinh((order - 1) * half) / math.cosh(half)) / (
-            order - 1
-        )
+        ratio = 2 * math.sinh(order * half) * math.sinh((order - 1) * half) / math.cosh(half)
+        return math.log1p(ratio) / (order - 1)
 
     return np.array([at(order) for order in orders])

@@ -109,6 +109,17 @@ def test_messages_that_follow_from_the_input_are_not_randomised(
     assert report.properties[0].status is Status.FAILED
 
 
+def test_one_client_that_masks_nothing_is_found_among_others_that_do() -> None:
+    def run(inputs: Any, drop: Drop) -> Any:
+        who = [i for i in range(len(inputs)) if i not in leavers(drop)]
+        bodies = [inputs[i].tobytes() if i == 2 else os.urandom(inputs[i].nbytes) for i in who]
+        return summed(inputs, drop), [(f"client {i}", "server", b) for i, b in zip(who, bodies, strict=True)]
+
+    report = audit(BlackBox(run, clients=(3, 5)), only=["randomised"])
+    assert report.properties[0].status is Status.FAILED
+    assert "gives the same bytes again" in report.properties[0].reason
+
+
 @pytest.mark.parametrize("pieces", [1, 200])
 def test_public_bytes_that_come_in_every_session_are_no_finding(pieces: int) -> None:
     header = bytes(range(64))
