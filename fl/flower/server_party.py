@@ -3,11 +3,10 @@
 What does not belong here: a sum (`fl.network`), where plans come from (`rounds`, `fl.coordinator`).
 """
 
-import reprlib
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
-from logging import INFO, WARNING
+from logging import WARNING
 
 from flwr.app import ConfigRecord, Message, RecordDict
 from flwr.serverapp import Grid
@@ -56,7 +55,6 @@ class GridParty(ServerParty):
         self.grid, self.poll, self.names = grid, poll, names
         self._said, self._silent = dict[Node, str](), dict[Node, float]()
         self._slowest, self._unanswered = 0.0, dict[str, tuple[str, float]]()
-        self._warned: set[object] = set()
 
     @property
     def simulated(self) -> bool:
@@ -124,25 +122,16 @@ class GridParty(ServerParty):
             self.late[node],
         )
 
-    def connected(self) -> Directory:
-        """Return who is connected now: by the roster, else by the names that nodes say, else by node ids."""
+    def look(self) -> Directory:
+        """Return who is connected: by the roster, else by the names that nodes say, else by node ids."""
         if self.roster is not None:
             keys = node_keys(self.grid)
-            found = from_roster(self.roster, bound_to(self.roster, keys), keys)
-        elif self.names is None:
-            found = without_roster(self.grid.get_node_ids(), self.helpers)
-        else:
-            found = from_names(self._by_name(self.names), self.names, self.helpers)
-        for node in found.unknown:
-            self._warn(node, "node %d is not on the roster and takes no part", node)
-        for claim in found.claimed.items():
-            shown = ", ".join(map(str, claim[1]))
-            text = "%r takes no part: nodes %s claim that name, give each one its own"
-            self._warn(claim, text, claim[0], shown)
-        self._warned &= {*found.unknown, *found.claimed.items()}
-        return found
+            return from_roster(self.roster, bound_to(self.roster, keys), keys)
+        if self.names is None:
+            return without_roster(self.grid.get_node_ids(), self.helpers)
+        return from_names(self._by_name(), self.names, self.helpers)
 
-    def _by_name(self, clients: Sequence[str]) -> dict[Node, str]:
+    def _by_name(self) -> dict[Node, str]:
         """Return the nodes by the names they say; each is asked once, and one that is silent again after a while."""
         present = [int(node) for node in self.grid.get_node_ids()]
         request, now = Sent(sessionless(HELLO, "", None)), time.monotonic()
@@ -154,20 +143,12 @@ class GridParty(ServerParty):
             del self._silent[reply.node]
             try:
                 if (why := reply.failure) is None:
-                    name = self._said[reply.node] = reply.opened(None)[0].name
-                    if name not in clients:
-                        level, known = INFO if self.helpers else WARNING, reprlib.repr(list(clients))
-                        log(level, "node %d calls itself %r, the clients are %s", reply.node, name, known)
+                    self._said[reply.node] = reply.opened(None)[0].name
                     continue
             except PeerError as error:
                 why = str(error)
             log(WARNING, "node %d says no name: %s", reply.node, why)
         return {node: name for node, name in self._said.items() if node in present}
-
-    def _warn(self, about: object, text: str, *values: object) -> None:
-        if about not in self._warned:
-            self._warned.add(about)
-            log(WARNING, text, *values)
 
 
 def _opened(reply: Message, key: bytes | None) -> tuple[Answer, list[bytes]]:

@@ -5,6 +5,7 @@ A node that is not on the roster never takes part. Without a roster a node is ca
 calls it.
 """
 
+import reprlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
@@ -21,15 +22,14 @@ class Directory:
     """Names <-> nodes. clients: name -> node of those that are connected. helpers: role -> (name, node), in
     order; node None: not connected.
 
-    keys: name -> the key that its answers must be signed with (empty without a roster). unknown: nodes that
-    take no part. claimed: a name that several nodes say -> these nodes, none of which takes part.
+    keys: name -> the key that its answers must be signed with (empty without a roster). left_out: a sentence about each
+    node that is connected and takes no part.
     """
 
     clients: dict[str, Node]
     helpers: dict[str, list[tuple[str, Node | None]]] = field(default_factory=dict)
     keys: dict[str, bytes] = field(default_factory=dict)
-    unknown: tuple[Node, ...] = ()
-    claimed: dict[str, tuple[Node, ...]] = field(default_factory=dict)
+    left_out: tuple[str, ...] = ()
 
     def name_of(self, node: Node) -> str | None:
         """Return the name of a client's node, or None if it takes no part."""
@@ -51,8 +51,9 @@ def from_roster(roster: Roster, bound: Mapping[str, Node], connected: Iterable[N
     helpers: dict[str, list[tuple[str, Node | None]]] = {}
     for role in ("key-holder", "decryptor"):
         helpers[role] = [(m.name, bound.get(m.name)) for m in roster.with_role(role)]
-    unknown = tuple(node for node in connected if node not in set(bound.values()))
-    return Directory(clients, helpers, {m.name: m.key for m in roster.members}, unknown)
+    strangers = [node for node in connected if node not in set(bound.values())]
+    left_out = tuple(f"node {node} is not on the roster and takes no part" for node in strangers)
+    return Directory(clients, helpers, {m.name: m.key for m in roster.members}, left_out)
 
 
 def without_roster(node_ids: Iterable[int], helpers: Iterable[Party]) -> Directory:
@@ -84,5 +85,14 @@ def from_names(named: Mapping[Node, str], clients: Iterable[str], helpers: Itera
     for party in helpers:
         found.setdefault(party.role, []).append(spare.pop(0) if spare else (str(party), None))
     placed = {name: node for name, node in single.items() if name in wanted}
-    claimed = {name: tuple(sorted(nodes, key=str)) for name, nodes in claims.items() if len(nodes) > 1}
-    return Directory(placed, found, claimed=claimed)
+    left_out = [
+        f"{name!r} takes no part: nodes {', '.join(sorted(map(str, nodes)))} claim that name, give each one its own"
+        for name, nodes in claims.items()
+        if len(nodes) > 1
+    ]
+    known = reprlib.repr(sorted(wanted))
+    left_out += [
+        f"node {node} takes no part: it calls itself {name!r}, the clients are {known}"
+        for name, node in spare
+    ]
+    return Directory(placed, found, left_out=tuple(left_out))

@@ -86,7 +86,7 @@ class ServerParty(ABC):
         self.protocol, self.state, self.log = protocol, ServerFacts(store), log
         self.roster, self.identity = roster, identity
         self.layout, self.head, self.series = layout or ModelLayout(), GENESIS, ""
-        self.late: dict[Node, float] = {}
+        self.late, self._told = dict[Node, float](), set[str]()
         self._say_what_is_read("update")
         self.forget()  # nodes may have moved on, or be new: a server that starts makes a new set-up
 
@@ -159,8 +159,17 @@ class ServerParty(ABC):
         """
 
     @abstractmethod
-    def connected(self) -> Directory:
+    def look(self) -> Directory:
         """Return who is connected now: by the roster, else as the framework or the nodes themselves say."""
+
+    def connected(self) -> Directory:
+        """Return who is connected now; say once of every node that takes no part why."""
+        found = self.look()
+        for text in found.left_out:
+            if text not in self._told:
+                self.log(WARNING, "%s", text)
+        self._told = set(found.left_out)
+        return found
 
     def wait(self, needed: int, seconds: float) -> None:
         """Wait until so many clients are connected, at most `seconds`; rounds go on with who is there."""

@@ -117,7 +117,7 @@ class TaskParty(ServerParty):
     def show(self, arrays: Tree, layout: ModelLayout, config: Any) -> Any:
         return arrays_of(layout.arrays, arrays)
 
-    def connected(self) -> Directory:
+    def look(self) -> Directory:
         """Return who is connected: the job's clients, by the names in their certificates. Raises as `ask` does."""
         self._require_going()
         present = [client.name for client in self.context.get_engine().get_clients()]

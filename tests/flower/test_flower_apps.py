@@ -266,14 +266,14 @@ def test_a_node_that_calls_itself_no_clients_name_is_in_the_servers_log(
         result = serve(grid_of(tmp_path), federation(), 2)
     assert [report.survivors for report in result.history] == [("site-1", "site-2", "site-4")] * 2
     said = [r.getMessage() for r in caplog.records if "calls itself" in r.getMessage()]
-    assert said == [f"node 3 calls itself 'node-3', the clients are {list(SITES)}"]
+    assert said == [f"node 3 takes no part: it calls itself 'node-3', the clients are {list(SITES)}"]
 
 
 def test_a_helpers_name_that_two_nodes_claim_is_nobodys_either() -> None:
     found = from_names({1: "a", 2: "b", 3: "h", 4: "h", 5: "k"}, ["a", "b"], [Party("key-holder", 0)])
     assert found.clients == {"a": 1, "b": 2}
     assert found.helpers == {"key-holder": [("k", 5)]}
-    assert found.claimed == {"h": (3, 4)}
+    assert found.left_out == ("'h' takes no part: nodes 3, 4 claim that name, give each one its own",)
 
 
 def configured(grid: DirectGrid, own: Federation, **config: Any) -> None:

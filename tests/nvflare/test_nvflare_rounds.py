@@ -248,6 +248,16 @@ def test_a_server_that_reads_every_update_says_so(tmp_path: Path, caplog: pytest
     assert "the server reads what this node sends" in caplog.text
 
 
+def test_who_is_connected_and_takes_no_part_is_in_the_servers_log_once(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    deployment = Deployment(tmp_path, place("masked"), (*SITES, "hospital"))
+    assert deployment.play(2) == []
+    assert [result.survivors for result in kept(deployment).history] == [SITES] * 2
+    said = [r.getMessage() for r in caplog.records if "takes no part" in r.getMessage()]
+    assert said == [f"node hospital takes no part: it calls itself 'hospital', the clients are {list(SITES)}"]
+
+
 def test_an_aborted_job_waits_for_no_client(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     deployment = Deployment(tmp_path, place("masked"), SITES[:1])
     deployment.abort.trigger(True)
