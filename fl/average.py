@@ -56,7 +56,9 @@ class SecureAverage:
     buffers: "sum", or "local" (running statistics stay the reference's). rounds: calls planned, for layers that
     calibrate noise. policy: what each client insists on. ledger, delta: the privacy account.
 
-    After a call: `survivors`, `outcome` (seconds and bytes), `clipped_share`, `statement`, `epsilon`.
+    Each call is a round of its own: how many clients a layer demands, and each one's share of the noise, follow from
+    the clients that the call names. After a call, an abandoned one too: `survivors`, `outcome` (seconds and bytes),
+    `clipped_share`, `statement`, `epsilon`.
     """
 
     def __init__(
@@ -218,12 +220,12 @@ class SecureAverage:
         played = play([broadcast], engine, self.stack, self.account, take=take)
         if played.protection is not None:
             self._protection = weakest(played.protection, self._protection)
-        if played.error is not None:
-            raise played.error
         self.outcome, self.survivors = engine.outcome, played.result.survivors
         self.clipped_share = played.result.clipped_share
         self._history.append(played.result)
         self._speaker.hear(played.result)
+        if played.error is not None:
+            raise played.error
         return trees[0]
 
     @property

@@ -17,6 +17,7 @@ from fl.loaders import checked_loader, examples_in
 from fl.run_options import RunOptions
 from fl.schedules import Schedule
 from fl.strategies import FedAvg, FedSGD, Strategy
+from fl.tensors.trained import require_matches
 from fl.train_function import TrainFunction, by_name
 from fl.training import Evaluate, evaluate
 from protocols.errors import Misuse, StackError
@@ -256,7 +257,8 @@ def beyond_examples(strategy: Strategy) -> str:
 
 
 def shared(state: Mapping[str, Any], options: RunOptions) -> dict[str, Any]:
-    """Return the entries of a model that leave a client."""
+    """Return the entries of a model that leave a client. Raises Misuse for a pattern that matches none."""
+    require_matches("stay_local", options.stay_local, state, "entry of the model")
     return {
         name: value
         for name, value in state.items()

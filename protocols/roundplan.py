@@ -158,8 +158,8 @@ class RoundPlan:
 
     @property
     def min_survivors(self) -> int:
-        """Least clients in a total that the layers demand, for any block."""
-        return max(part.summed.min_survivors for part in self.parts)
+        """Least clients in a total that any layer demands, for any block: a later layer cannot lower it."""
+        return max(given.min_survivors for part in self.parts for given in part.signals)
 
     @property
     def dimension(self) -> int:

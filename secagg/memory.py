@@ -15,9 +15,9 @@ from protocols.codec import Record
 from protocols.errors import Misuse, SetupMissing, WireError
 from protocols.key_agreement import derive
 from protocols.session import Session
-from secagg.client.view import Signers
 from secagg.messages import Body, Indices, exactly, indices, items
 from secagg.session_rules import rules_of
+from secagg.signers import Signers
 
 MOST_SKIPPED = 100_000
 FIRST_PATIENCE = 4

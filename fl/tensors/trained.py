@@ -5,7 +5,7 @@ them. Does not belong here: integers that are summed or kept (their rule
 is `integers=`), trees of arrays without a module (`protocols.updates`).
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from fnmatch import fnmatchcase
 from typing import Any
@@ -33,11 +33,7 @@ def rules_of(
     patterns = (
         [] if parameters in (TRAINED, ALL) else [parameters] if isinstance(parameters, str) else parameters
     )
-    for pattern in patterns:
-        if not any(fnmatchcase(name, pattern) for name in trains):
-            raise Misuse(
-                f"parameters: {pattern!r} matches no parameter of the model, {sorted(trains)[:8]} ..."
-            )
+    require_matches("parameters", patterns, trains, "parameter of the model")
 
     def sent(name: str) -> bool:
         if patterns:
@@ -76,10 +72,7 @@ def rules_of_state(state: Mapping[str, Any], parameters: str | Sequence[str], bu
     where its tensors say so (`state_dict(keep_vars=True)`). Raises Misuse for a pattern that matches nothing.
     """
     patterns = [] if parameters == ALL else [parameters] if isinstance(parameters, str) else parameters
-    if missing := [p for p in patterns if not any(fnmatchcase(name, p) for name in state)]:
-        raise Misuse(
-            f"parameters: {missing[0]!r} matches no tensor of the reference, {sorted(state)[:8]} ..."
-        )
+    require_matches("parameters", patterns, state, "tensor of the reference")
     marked = any(getattr(tensor, "requires_grad", False) for tensor in state.values())
     rules: dict[str, str] = {}
     for name, tensor in state.items():
@@ -91,6 +84,13 @@ def rules_of_state(state: Mapping[str, Any], parameters: str | Sequence[str], bu
         ):
             rules[name] = "keep"
     return rules
+
+
+def require_matches(option: str, patterns: Sequence[str], names: Collection[str], what: str) -> None:
+    """Raises Misuse for the first pattern of an option that matches none of the names of `what`."""
+    for pattern in patterns:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise Misuse(f"{option}: {pattern!r} matches no {what}, {sorted(names)[:8]} ...")
 
 
 def is_statistic(name: str) -> bool:

@@ -14,11 +14,11 @@ from secagg.advertisement import certified_keys
 from secagg.client.base import expect_threshold, refuse
 from secagg.client.keys import Holding
 from secagg.client.resuming import Resuming
-from secagg.client.view import Signers
 from secagg.commitments import signer
 from secagg.memory import ClientMemory, Setup
 from secagg.messages import INPUT, Proceed
 from secagg.places import Places
+from secagg.signers import Signers
 
 
 @dataclass(frozen=True, eq=False)

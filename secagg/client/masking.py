@@ -18,13 +18,14 @@ from secagg.client.dealing import unsealed
 from secagg.client.keys import Bearing, Holding
 from secagg.client.opening import Opening
 from secagg.client.tries import Tries
-from secagg.client.view import Signers, View
+from secagg.client.view import View
 from secagg.client.voting import Voting
 from secagg.commitments import KEY, SEED, share_digest
 from secagg.masks import apply_masks
 from secagg.messages import DIGEST_BYTES, INPUT, Delivery, Masked, indices, items
 from secagg.packing import pack
 from secagg.seeds import pair_seed, self_mask_seed
+from secagg.signers import Signers
 
 
 @dataclass(frozen=True, eq=False)

@@ -16,10 +16,10 @@ from secagg.client.base import expect_subset, expect_threshold, refuse
 from secagg.client.dealing import deal
 from secagg.client.keys import Holding
 from secagg.client.masking import Masking
-from secagg.client.view import Signers
 from secagg.commitments import joint_seed, part_commitment, seed_digest, signer
 from secagg.messages import SHARE, Commitments, Neighbourhood, indices, items, listed
 from secagg.places import Places
+from secagg.signers import Signers
 
 
 @dataclass(frozen=True, eq=False)

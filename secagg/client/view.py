@@ -3,7 +3,7 @@
 What does not belong here: shares, masks. The rules behind it are in docs/security.md.
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Set
 from dataclasses import dataclass
 
 from protocols.agreement import Ballot, agreed, cast, check_certificate
@@ -13,27 +13,9 @@ from protocols.kernel import client
 from protocols.session import Session
 from secagg.client.base import refuse
 from secagg.commitments import MASK, masked_bytes, signer, view_facts
-from secagg.messages import Indices, Unmask, indices, items, listed
-from secagg.session_rules import Rules, rules_of
-
-
-@dataclass(frozen=True, eq=False)
-class Signers(Record):
-    """The session's signing keys that a client was given (32 bytes each); nobody's where the roster's keys sign."""
-
-    clients: Indices
-    keys: bytes
-
-    @classmethod
-    def known(cls, rules: Rules, keys: Mapping[int, bytes]) -> "Signers":
-        """The keys of these clients."""
-        some = sorted(keys) if rules.keyed else []
-        return cls(indices(some), b"".join(keys[j] for j in some))
-
-    def of(self, rules: Rules) -> dict[int, bytes]:
-        if rules.certified:
-            return {j: rules.identity(j) for j in range(rules.clients)}
-        return listed(self.clients, self.keys)
+from secagg.messages import Unmask, items
+from secagg.session_rules import rules_of
+from secagg.signers import Signers
 
 
 @dataclass(frozen=True, eq=False)

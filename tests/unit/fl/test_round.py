@@ -41,6 +41,12 @@ class Demanding(PrivacyLayer):
         return ()
 
 
+class Content(Demanding):
+    """Toy: one that stands beside another."""
+
+    name = "content"
+
+
 class Refusing(PrivacyLayer):
     """Toy: moves on with every sum it decodes, and refuses the second one."""
 
@@ -87,6 +93,17 @@ def test_secure_average_does_not_lower_what_a_layer_demands() -> None:
     with pytest.raises(TooFewSurvivors, match="3 were asked, min_survivors is 4"):
         average({name: {"w": torch.ones(3)} for name in "abc"}, reference={"w": torch.zeros(3)})
     assert (layer.paid, seen, average.outcome) == (0, [], None)
+
+
+def test_no_later_layer_lowers_what_an_earlier_one_demands() -> None:
+    def play(*layers: PrivacyLayer) -> list[str | None]:
+        run = federation(6, [*layers, SecAggPlus()], dropout=0.3, seed=2)
+        return [result.abandoned for result in run.fit(4).history]
+
+    lowered = play(Demanding(6), Content(1))
+    assert lowered == play(Content(1), Demanding(6)) == play(Demanding(6))
+    assert any(lowered)
+    assert not any(play(Demanding(1)))
 
 
 def test_a_round_that_asks_fewer_than_a_layer_demands_is_abandoned_before_anybody_trains() -> None:
@@ -145,6 +162,17 @@ def test_secure_average_raises_what_a_layer_refuses_with() -> None:
     with pytest.raises(Aborted, match="not what it should be"):
         average(given, reference={"w": torch.zeros(3)})
     assert average(given, reference={"w": torch.zeros(3)})["w"].tolist() == [1.0] * 3
+
+
+def test_an_abandoned_call_of_secure_average_is_what_it_tells_next() -> None:
+    average = SecureAverage([Refusing(at=2), ClientDP(noise_multiplier=1.0, clip=1.0, delta=1e-5)], rounds=3)
+    start = {"w": torch.zeros(3)}
+    average({name: {"w": torch.ones(3)} for name in "abc"}, reference=start)
+    assert average.survivors == ("a", "b", "c")
+    with pytest.raises(Aborted, match="not what it should be"):
+        average({name: {"w": torch.ones(3)} for name in "ab"}, reference=start)
+    assert average.survivors == ()
+    assert "2 of 3 planned rounds are over" in str(average.statement)
 
 
 # -- what is bound --

@@ -345,6 +345,12 @@ def test_nothing_left_to_share_is_refused() -> None:
         federation([], stay_local="2.*")
 
 
+def test_a_name_that_is_to_stay_and_is_no_entry_of_the_model_is_refused() -> None:
+    """One letter wrong, and what was to stay would leave."""
+    with pytest.raises(Misuse, match=r"stay_local: '2.biass' matches no entry of the model, \['0.bias', "):
+        federation([], stay_local=("2.weight", "2.biass"))
+
+
 def test_buffers_that_stay_beside_a_layer_that_sums_gradients_itself_last_over_rounds() -> None:
     class Offset(torch.nn.Module):
         def __init__(self) -> None:

@@ -10,7 +10,6 @@ from protocols.errors import PolicyRefusal
 from protocols.randomness import SystemRandom
 from protocols.session import Session
 from secagg import SecAgg
-from secagg.client.view import Signers
 from secagg.commitments import dealt_bytes, edge_digest, edge_kind
 from secagg.mask_parameters import MaskParameters
 from secagg.memory import (
@@ -24,6 +23,7 @@ from secagg.memory import (
 )
 from secagg.messages import Dealing, Pledge, indices
 from secagg.session_rules import rules_of
+from secagg.signers import Signers
 
 SESSION = SecAgg(setup="reuse").session(["ann", "bob", "cy", "di"], 1, 1, random=SystemRandom())
 EPOCH = b"e" * 32

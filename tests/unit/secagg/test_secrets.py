@@ -14,9 +14,9 @@ from protocols.key_agreement import PairKeys
 from protocols.summation import Total
 from secagg import Credentials, SecAgg, SecAggPlus
 from secagg.client.keys import Keys
-from secagg.client.view import Signers
 from secagg.memory import ClientMemory, Setup
 from secagg.messages import Opened, indices
+from secagg.signers import Signers
 from tests.property.secagg.play import Play
 
 SECRET = {
