@@ -67,7 +67,10 @@ class RunOptions:
     min_survivors: int = option(1, "A round with fewer is abandoned.")
     delta: float | None = option(None, "Delta of the privacy account.")
     device: str = option("cpu", "cpu or cuda.")
-    workers: int = option(1, "Processes that train, for the engine in memory on the CPU.")
+    workers: int = option(
+        1,
+        "Processes that train, for the engine in memory on the CPU; 1 for a loop that keeps state of its own.",
+    )
     client_timeout: float | None = option(
         None, "Seconds after which a client that hangs is left out (workers, Flower)."
     )

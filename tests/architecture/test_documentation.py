@@ -10,7 +10,8 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted([*(ROOT / "docs").rglob("*.md"), *ROOT.glob("*.md")])
 EDGES = (ROOT / "docs" / "sharp-edges.md").read_text()
-SHARP_EDGES = 31
+SHARP_EDGES = 47
+PACKAGES = ("protocols", "secagg", "dp", "he", "fl")
 
 
 def named(path: Path) -> str:
@@ -37,6 +38,24 @@ def test_the_tests_and_examples_that_a_page_names_exist(page: Path) -> None:
         assert not test or test in names_in(ROOT / file), f"{file}::{test}"
     for example in re.findall(r"\bexamples/[\w/]+\.(?:py|toml)\b", text):
         assert (ROOT / example).is_file(), example
+
+
+@cache
+def words_of_the_code() -> frozenset[str]:
+    files = [file for folder in (*PACKAGES, "tests") for file in (ROOT / folder).rglob("*.py")]
+    return frozenset(word for file in files for word in re.findall(r"\w+", file.read_text()))
+
+
+def test_what_the_pages_of_decisions_and_the_drawing_of_a_round_name_exists() -> None:
+    pages = [
+        re.sub(r"```.*?```", "", p.read_text(), flags=re.DOTALL) for p in (ROOT / "docs/design").glob("*.md")
+    ]
+    told = [name for page in pages for name in re.findall(r"`([A-Za-z_]\w*(?:\.\w+)*)(?:\(.*\))?`", page)]
+    drawn = re.findall(r">\d+  ([\w.]+)<", (ROOT / "docs/figures/update.svg").read_text())
+    assert len(drawn) == 12
+    code = [name for name in told if re.search(r"[A-Z_]", name)] + drawn
+    assert len(code) > 100
+    assert sorted({name for name in code if not words_of_the_code() >= set(name.split("."))}) == []
 
 
 @pytest.mark.parametrize("number", range(1, SHARP_EDGES + 1))
