@@ -33,11 +33,11 @@ Then = Callable[[Message], Message]
 def forgeries(session: Session, request: Message, transcript: Sequence[Message]) -> Iterator[Forgery]:
     """Requests of a cheating server that an honest client must refuse (see `protocols.audit_hooks.Hooks`)."""
     kinds: dict[str, type[_Lies]] = {
-        wire.REVEAL: _Commitments,
-        wire.SHARE: _Neighbourhood,
-        wire.INPUT: _Enrolment if rules_of(session).parameters.reuse else _Delivery,
-        wire.CONFIRM: _Survivors,
-        wire.UNMASK: _Opening,
+        wire.REVEAL: _CommitmentLies,
+        wire.SHARE: _NeighbourhoodLies,
+        wire.INPUT: _EnrolmentLies if rules_of(session).parameters.reuse else _DeliveryLies,
+        wire.CONFIRM: _SurvivorLies,
+        wire.UNMASK: _OpeningLies,
     }
     if request.stage in kinds:
         yield from kinds[request.stage](session, request, transcript).all()
@@ -100,7 +100,7 @@ class _Lies(ABC):
         return {self.me, *sorted(set(some) - {self.me})[: self.rules.shown - 2]}
 
 
-class _Commitments(_Lies):
+class _CommitmentLies(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Commitments, self.request)
         given = listed(told.clients, told.commitments)
@@ -125,7 +125,7 @@ class _Commitments(_Lies):
         return replace(self.request, stage=wire.SHARE, body=body)
 
 
-class _Listing(_Lies):
+class _ListingLies(_Lies):
     """Lists of other clients and their keys."""
 
     def lists(self, told: wire.Neighbourhood | wire.Proceed) -> Iterator[Forgery]:
@@ -145,7 +145,7 @@ class _Listing(_Lies):
             yield self.lie("unsigned-keys", "keys of the server's own under a certificate", mine)
 
 
-class _Neighbourhood(_Listing):
+class _NeighbourhoodLies(_ListingLies):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Neighbourhood, self.request)
         yield from self.lists(told)
@@ -177,7 +177,7 @@ class _Neighbourhood(_Listing):
         return replace(self.request, stage=wire.INPUT, body=body.encode())
 
 
-class _Enrolment(_Listing):
+class _EnrolmentLies(_ListingLies):
     """In a set-up: who enrolled, and keys that do not fit. In a later round: any keys."""
 
     def all(self) -> Iterator[Forgery]:
@@ -197,7 +197,7 @@ class _Enrolment(_Listing):
         yield from self.lists(told)
 
 
-class _Delivery(_Lies):
+class _DeliveryLies(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Delivery, self.request)
         dealers = unpack_bits(told.dealers, self.session.clients)
@@ -212,14 +212,14 @@ class _Delivery(_Lies):
             yield self.lie("server-chosen-cohort", story, delivered(told, dealt, some, self.bits(some)))
 
 
-class _Survivors(_Lies):
+class _SurvivorLies(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = unpack_bits(read(wire.Survivors, self.request).bits, self.session.clients)
         for what, view in self.views(told):
             yield self.lie("survivor-sets", what, wire.Survivors(self.bits(view)))
 
 
-class _Opening(_Lies):
+class _OpeningLies(_Lies):
     def all(self) -> Iterator[Forgery]:
         told = read(wire.Unmask, self.request)
         alive = unpack_bits(told.survivors, self.session.clients)

@@ -33,7 +33,7 @@ from secagg.protection import protection
 from secagg.session_rules import rules_of
 
 
-class _Masked(SecureSum):
+class _MaskedSum(SecureSum):
     """What both protocols share. `_complete`: every two clients are neighbours."""
 
     _complete = False
@@ -170,16 +170,16 @@ class _Masked(SecureSum):
 
         return hooks(self.wishes, *(() if self._complete else (self._sparse, self._drawn)))
 
-    def _sparse(self, clients: int) -> "_Masked":
+    def _sparse(self, clients: int) -> "_MaskedSum":
         """A sparse graph already among few clients, with reused keys one of them corrupt: for audits."""
         numbers = (3, 1.5 / clients) if self.reuse else (2, 0.0)
         return self._for(clients, neighbours=6, threshold=numbers[0], collusion=numbers[1])
 
-    def _drawn(self, clients: int) -> "_Masked":
+    def _drawn(self, clients: int) -> "_MaskedSum":
         """A sparse graph of its own plan, behind a beacon: for audits."""
         return self._for(clients, threat=MALICIOUS, beacon=b"public randomness")
 
-    def _for(self, clients: int, **wishes: Any) -> "_Masked":
+    def _for(self, clients: int, **wishes: Any) -> "_MaskedSum":
         """The same protocol for clients "0", "1", ..., with other wishes, and simulated credentials if it needs any."""
         kept = ("dropout", "collusion", "threat", "security", "correctness")
         known = {name: getattr(self.wishes.demand, name) for name in kept}
@@ -218,13 +218,13 @@ class _Masked(SecureSum):
         return self.credentials
 
 
-class SecAggPlus(_Masked):
+class SecAggPlus(_MaskedSum):
     """Masked sums on a random regular graph: each client shares masks with few others (Bell et al., CCS 2020)."""
 
     name = "secagg+"
 
 
-class SecAgg(_Masked):
+class SecAgg(_MaskedSum):
     """Masked sums on the complete graph: each client shares masks with all others (Bonawitz et al., CCS 2017)."""
 
     name = "secagg"

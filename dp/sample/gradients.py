@@ -27,7 +27,7 @@ from protocols.randomness import SecureRandom, SystemRandom
 
 
 @dataclass
-class _Arrivals:
+class _Expected:
     """Counts what the loader hands out; an empty secret batch adds nothing to the sum."""
 
     hooks: RowHooks
@@ -74,7 +74,7 @@ def clipped_sum(
     totals = [torch.zeros(p.numel(), dtype=torch.int64, device=p.device) for _, p in named]
     layouts, reduction = (None, reduction) if probed is None else (probed.layouts, probed.reduction)
     hooks = RowHooks(model, reduction=reduction, layouts=layouts)
-    arrivals, seen, lost, broken, before = _Arrivals(hooks), 0, 0.0, 0, remembered(model, criterion)
+    arrivals, seen, lost, broken, before = _Expected(hooks), 0, 0.0, 0, remembered(model, criterion)
     seed = torch.initial_seed()
     try:
         batches = PrivateLoader(loader, rate, 1, random, arrivals, physical_batch, rows)
@@ -120,7 +120,7 @@ def prove(
     model.train()
     validate(model)
     hooks = RowHooks(model)
-    batches = PrivateLoader(loader, rate, 1, SystemRandom(), _Arrivals(hooks), physical_batch)
+    batches = PrivateLoader(loader, rate, 1, SystemRandom(), _Expected(hooks), physical_batch)
     probe = Probe(
         model, batches._fetch, batches._examples, batches._largest, hooks, known=known, criterion=criterion
     )

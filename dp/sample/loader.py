@@ -55,7 +55,7 @@ class PoissonBatches(Sampler[list[int]]):
         return self.count
 
 
-class _Part:
+class _PhysicalBatch:
     """A batch on its way to the loop: what it holds, how many examples, and its place in the logical
     batch."""
 
@@ -69,9 +69,9 @@ class _Collate:
     def __init__(self, collate: Any) -> None:
         self.collate = collate
 
-    def __call__(self, tagged: Sequence[Any]) -> _Part:
+    def __call__(self, tagged: Sequence[Any]) -> _PhysicalBatch:
         (first, last), *examples = tagged
-        return _Part(self.collate(examples) if examples else None, len(examples), first, last)
+        return _PhysicalBatch(self.collate(examples) if examples else None, len(examples), first, last)
 
 
 class _Tagged(torch.utils.data.Dataset[Any]):
@@ -102,15 +102,15 @@ class _CollateTensors:
     def __init__(self, tensors: tuple[torch.Tensor, ...]) -> None:
         self.tensors = tensors
 
-    def __call__(self, tagged: Sequence[Any]) -> _Part:
+    def __call__(self, tagged: Sequence[Any]) -> _PhysicalBatch:
         (first, last), *rest = tagged
         if not rest:
-            return _Part(None, 0, first, last)
+            return _PhysicalBatch(None, 0, first, last)
         index = torch.as_tensor(rest[0])
-        return _Part([t[index] for t in self.tensors], len(index), first, last)
+        return _PhysicalBatch([t[index] for t in self.tensors], len(index), first, last)
 
 
-class _Parts(Sampler[list[Any]]):
+class _PhysicalBatches(Sampler[list[Any]]):
     """Cuts each logical batch into parts of at most `most` examples, each headed by its (first, last)
     tag."""
 
@@ -201,7 +201,7 @@ class PrivateLoader(DataLoader[Any]):
         self._steps, self.rate, self._whole, self.sealed, self._most = steps, rate, whole, False, most
         self.script: Iterator[Any] | None = None
         self._look = lru_cache(1024)(dataset.__getitem__)
-        self._parts = _Parts(batches if rows is None else [rows], most)
+        self._parts = _PhysicalBatches(batches if rows is None else [rows], most)
         self._batches: DataLoader[Any] = DataLoader(
             _Tagged(dataset, whole),
             batch_sampler=self._parts,

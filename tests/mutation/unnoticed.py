@@ -211,11 +211,15 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"sharing\.ServerSharing\._deliveries", r"np\.array\(dealers", "wider numbers find the same places"),
     (r"memory\.ratchet", r"bytes\(33\)", "HMAC fills a shorter key with zeros (RFC 2104, section 2)"),
     (
-        r"protocol\._Masked\._insist",
+        r"protocol\._MaskedSum\._insist",
         r"rules\.clients(, None)?\), rules",
         "threat and degree, which are compared, do not depend on the beacon",
     ),
-    (r"protocol\._Masked\._sparse", "self", "what an audit plays on: audits are judged by planted defects"),
+    (
+        r"protocol\._MaskedSum\._sparse",
+        "self",
+        "what an audit plays on: audits are judged by planted defects",
+    ),
     (
         r"server\.enrolling",
         r"tuple\(asks\)\)$|collecting, asks(, memory=None)?\)|tuple\(asks\), memory=None",

@@ -195,7 +195,7 @@ def _stated(plan: CanaryRun) -> float:
     return epsilon([layer.step_event(MULTIPLIER, RATE, 1, run)] * STEPS, DELTA, "rdp")
 
 
-class _Watching(torch.optim.SGD):
+class _KeepingSGD(torch.optim.SGD):
     """Plain SGD that keeps the weights and the released gradient of every step."""
 
     def __init__(self, parameters: list[nn.Parameter]) -> None:
@@ -209,9 +209,9 @@ class _Watching(torch.optim.SGD):
         super().step()
 
 
-def _trained(plan: CanaryRun, inside: NDArray[np.bool_], source: SecureRandom) -> _Watching:
+def _trained(plan: CanaryRun, inside: NDArray[np.bool_], source: SecureRandom) -> _KeepingSGD:
     examples = [each for each, taken in zip(plan.canaries, inside, strict=True) if taken] + plan.others
-    watching = _Watching(_parameters(plan.model))
+    watching = _KeepingSGD(_parameters(plan.model))
     engine = ClientEngine(plan.clipping, MULTIPLIER, RATE, STEPS, random=source)
     engine.size(len(plan.canaries) + len(plan.others))
     data: Any = examples  # a list is a data set
@@ -227,7 +227,7 @@ def _trained(plan: CanaryRun, inside: NDArray[np.bool_], source: SecureRandom) -
     return watching
 
 
-def _scores(plan: CanaryRun, seen: _Watching) -> NDArray[np.float64]:
+def _scores(plan: CanaryRun, seen: _KeepingSGD) -> NDArray[np.float64]:
     """Each canary's share in what every step released, by ridge regression on all clipped gradients."""
     trained = _parameters(plan.model)
     scores = np.zeros(len(plan.canaries))
