@@ -177,6 +177,8 @@ def read_npz(path: Path) -> dict[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
             return {name: file[name] for name in file.files}
+    except FileNotFoundError:
+        raise SecAggError(f"{path} is gone: put it back, or begin in another folder") from None
     except (EOFError, KeyError, OSError, TypeError, ValueError, zipfile.BadZipFile) as error:
         raise SecAggError(
             f"{path} is not a checkpoint of this toolkit: {error}; put it back, or begin in another folder"

@@ -111,3 +111,14 @@ def test_a_damaged_checkpoint_is_one_sentence(tmp_path: Path, held: bytes) -> No
     (tmp_path / CHECKPOINT).write_bytes(buffer.getvalue())
     with pytest.raises(SecAggError, match="is not a checkpoint of this toolkit"):
         load(tmp_path)
+
+
+def test_a_file_of_clients_that_is_gone_is_told_as_gone(secagg: Command, tmp_path: Path) -> None:
+    folder = f"--output={tmp_path / 'run'}"
+    assert (
+        secagg("run", *SMALL, "--rounds=1", "--buffers=local", "--strategy=ditto", folder, "--json")[0] == 0
+    )
+    (tmp_path / "run" / "clients.npz").unlink()
+    code, _, said = secagg("run", "--resume", "--rounds=2", folder)
+    assert code == 1
+    assert "clients.npz is gone: put it back, or begin in another folder" in said
