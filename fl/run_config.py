@@ -9,9 +9,13 @@ from dataclasses import Field, asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from fl import arguments
+from fl import arguments, registry
 from fl.run_options import RunOptions, option
 from protocols.errors import Misuse
+
+
+def _names(kind: registry.Registry) -> str:
+    return ", ".join(kind.names())
 
 
 @dataclass(frozen=True)
@@ -24,7 +28,8 @@ class RunConfig(RunOptions):
     """
 
     data: str | Mapping[str, Any] = option(
-        "digits", "Data set, csv:file=...,target=..., or module:factory of a DataSet or of loaders by name."
+        "digits",
+        f"{_names(registry.DATA)} (csv:file=...,target=...), or module:factory of a DataSet or loaders.",
     )
     clients: int | None = option(
         None, "How many clients (default 10; natural ones and own loaders: as many as there are)."
@@ -32,14 +37,13 @@ class RunConfig(RunOptions):
     partition: str | None = option(
         None, "iid, dirichlet:alpha=0.5 (the default), classes:per_client=2 or natural."
     )
-    model: str | Mapping[str, Any] = option("mlp", "logistic, mlp, cnn, or package.module:factory.")
+    model: str | Mapping[str, Any] = option("mlp", f"{_names(registry.MODELS)}, or package.module:factory.")
     strategy: str | Mapping[str, Any] = option(
-        "fedavg",
-        "fedavg, fedsgd, fedprox, fedavgm, fedadam, fedyogi, fedadagrad, fednova, scaffold, feddyn, fedadp, "
-        "fedbuff, rfa, group-median, ditto, ...; options as name:key=value.",
+        "fedavg", f"{_names(registry.STRATEGIES)}; options as name:key=value."
     )
     privacy: tuple[Any, ...] = option(
-        ("none",), "A layer, in order; repeat to stack: none, secagg, secagg+:dropout=0.4, ..."
+        ("none",),
+        f"A layer, in order, such as secagg+:dropout=0.4; repeat to stack: {_names(registry.PRIVACY)}.",
     )
     train: str | None = option(
         None, "The clients' own loop, module:function (model, loader, optimizer, ...)."
@@ -52,7 +56,7 @@ class RunConfig(RunOptions):
     evaluate: str | None = option(None, "module:function (model, loader, criterion, device).")
     callbacks: tuple[Any, ...] = option(
         (),
-        "early-stopping:metric=loss, keep-best, csv-log:path=..., tensorboard, ..., or module:function; repeat.",
+        f"{_names(registry.CALLBACKS)}, such as csv-log:path=..., or module:function; repeat.",
     )
     test: str | None = option(None, "module:factory of a test loader; data sets bring their own.")
     rounds: int = option(10, "Rounds.")

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, get_args, get_origin
 
 import typer
 from typer import Argument, Option
@@ -76,24 +76,19 @@ def run(
     require_total(result.history)
 
 
+def _as_text(kind: Any) -> Any:
+    """Return the type that an option has: text for what may be more than text, a list for any number of them."""
+    return list[str] if get_origin(kind) is tuple else str if str in get_args(kind) else kind
+
+
 def _signature() -> inspect.Signature:
     """Return `run`'s signature with an option per field of RunConfig, the one table of keys, types and help texts."""
     own = list(inspect.signature(run).parameters.values())[:-1]
-    kinds: dict[str, Any] = {key.name: key.type for key in RunConfig.in_order()}
-    kinds |= {
-        **dict.fromkeys(("data", "model", "strategy"), str),
-        "parameters": str,
-        "privacy": list[str],
-        "callbacks": list[str],
-        "metrics": list[str],
-        "stay_local": list[str],
-        "windows": list[str],
-    }
     options = []
     for key in RunConfig.in_order():
         names = ("--output", "-o") if key.name == "output" else ()
         asked = Option(None, *names, help=key.metadata["help"])
-        kind, place = kinds[key.name] | None, inspect.Parameter.KEYWORD_ONLY
+        kind, place = _as_text(key.type) | None, inspect.Parameter.KEYWORD_ONLY
         options.append(inspect.Parameter(key.name, place, default=asked, annotation=kind))
     return inspect.Signature([own[0], *options, *own[1:]])
 

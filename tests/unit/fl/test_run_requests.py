@@ -13,6 +13,7 @@ import pytest
 import typer
 
 from fl.cli import build_app, invoke
+from fl.registry import CALLBACKS, DATA, MODELS, PRIVACY, STRATEGIES, Registry
 from fl.run_config import RunConfig
 
 SMALL = ("--rounds=1", "--clients=4", "--model=logistic", "--partition=iid")
@@ -121,6 +122,27 @@ def test_the_page_and_the_command_line_know_every_key_once() -> None:
     options = {option.name: option for option in command.commands["run"].params}
     assert [name for name in options if name in keys] == keys
     assert all(isinstance(options[key], click.Option) and options[key].help for key in keys)
+
+
+@pytest.mark.parametrize(
+    ("key", "kind", "on_page"),
+    [
+        ("data", DATA, False),
+        ("model", MODELS, True),
+        ("strategy", STRATEGIES, False),
+        ("privacy", PRIVACY, False),
+        ("callbacks", CALLBACKS, True),
+    ],
+)
+def test_the_command_and_its_page_name_all_that_can_be_chosen(
+    key: str, kind: Registry, on_page: bool
+) -> None:
+    [told] = [item.metadata["help"] for item in RunConfig.in_order() if item.name == key]
+    page = (Path(__file__).parents[3] / "docs" / "run.md").read_text()
+    row = page.partition(f"| `{key}` |")[2].partition("\n")[0]
+    for name in kind.names():
+        assert re.search(rf"(^|\W){re.escape(name)}($|\W)", told)
+        assert not on_page or f"`{name}`" in row
 
 
 @pytest.mark.parametrize("option", ["--workers=2", "--dropout=0.5"])
