@@ -28,7 +28,7 @@ BOUND, MODULUS = 127, 1 << 32  # the mod's quantiser represents every integer wi
 
 
 def to_wire(content: RecordDict) -> bytes:
-    return recorddict_to_proto(content).SerializeToString()
+    return bytes(recorddict_to_proto(content).SerializeToString())
 
 
 def from_wire(body: bytes) -> RecordDict:
@@ -81,7 +81,7 @@ def run(inputs: Any, drop: Any, tamper: Any = None) -> tuple[Any, Any]:
 
 
 def elements(message: tuple[str, str, bytes]) -> Any:
-    configs = from_wire(message[2]).config_records.get(secaggplus_constants.RECORD_KEY_CONFIGS, {})
+    configs: Any = from_wire(message[2]).config_records.get(secaggplus_constants.RECORD_KEY_CONFIGS, {})
     parts = configs.get(secaggplus_constants.Key.MASKED_PARAMETERS, [])[1:]
     return np.concatenate([common.bytes_to_ndarray(p).ravel() for p in parts]) if parts else None
 
@@ -93,7 +93,8 @@ def tolerated(clients: int, drop: Any) -> bool:
 
 def factory() -> BlackBox:
     """What `secagg audit` asks for."""
-    expand, watch = secaggplus_utils.pseudo_rand_gen, f"{secaggplus_mod.__module__}:pseudo_rand_gen"
+    expand: Any = secaggplus_utils.pseudo_rand_gen
+    watch = f"{secaggplus_mod.__module__}:pseudo_rand_gen"
     pieces: Any = {"elements": elements, "modulus": MODULUS, "seed_bytes": 32, "watch": watch}
     pieces |= {"stream": lambda seed, count: expand(seed, MODULUS, [(count,)])[0], "tolerated": tolerated}
     pieces |= {"stages": STAGES, "counting": STAGES[2], "bound": BOUND, "clients": (3, 5)}
