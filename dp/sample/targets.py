@@ -79,10 +79,13 @@ class OwnLosses(TorchFunctionMode):
 
     def _multiplied(self, loss: Any, name: str, options: dict[str, Any]) -> dict[str, Any]:
         """What a loss is differentiated with: from the number of examples down, which a mean divides exactly."""
+        given = options.get(name)
+        if isinstance(loss, tuple) and len(loss) == 1:  # as torch.autograd.backward tells it
+            loss, given = loss[0], given[0] if isinstance(given, list | tuple) else given
         if not isinstance(loss, torch.Tensor) or loss.numel() != 1:
             return options
         _insist_exact(loss.device.type)
-        given, times = options.get(name), self._times(loss)
+        times = self._times(loss)
         if times == 1:
             return options
         return options | {name: torch.full_like(loss, times) if given is None else given * times}
