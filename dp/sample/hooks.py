@@ -70,7 +70,6 @@ class RowHooks:
         self.watching = False
         self.start(0)
         self.modules = dict(holders(model))
-        self.names = {id(p): name for name, p in model.named_parameters()}
         for p in model.parameters():
             p.grad_sample = p.factors = p.total = None  # type: ignore[attr-defined]  # hung on it
         self._handles: list[Any] = [

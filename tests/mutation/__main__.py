@@ -1,11 +1,13 @@
 """`python -m tests.mutation [again | page] [FOLDER ...]`: make mutants, have tests meet them, write docs/mutation.md.
 
-The folders (`dp`, `fl/round`, `secagg/client`; all by default) are met in that order, and the page keeps what it knew
-of others. A run that was interrupted goes on where it was; remove the folder mutants/ to begin anew. `again` has the
+The folders (`dp`, `fl/round`, `secagg/client`; all by default), each without the folders in it, are met in that order,
+and the page keeps what it knew of others. A run that was interrupted goes on where it was; remove the folder mutants/ to begin anew. `again` has the
 tests as they are now meet those that none has noticed, `page` only writes the page. What does not belong here: the
 tests' side (plugin), the reasons (unnoticed).
 """
 
+import filecmp
+import json
 import os
 import shutil
 import subprocess
@@ -72,12 +74,15 @@ NOISE = (
     "tests/unit/dp/test_samples.py",
 )
 SAMPLE = (
-    "tests/unit/dp/test_distributed_correlated.py",
+    "tests/unit/dp/test_dp_layer_refusals.py",
     "tests/unit/dp/test_dp_sample.py",
     "tests/unit/dp/test_dp_sample_exact.py",
     "tests/unit/dp/test_dp_sample_rows.py",
+    "tests/unit/dp/test_layer_numbers.py",
     "tests/unit/dp/test_sample_broken.py",
     "tests/unit/dp/test_sample_checks.py",
+    "tests/unit/dp/test_sample_engine.py",
+    "tests/unit/dp/test_sample_gradients.py",
     "tests/unit/dp/test_sample_layout.py",
     "tests/unit/dp/test_sample_loops.py",
     "tests/unit/dp/test_sample_losses.py",
@@ -85,9 +90,11 @@ SAMPLE = (
     "tests/unit/dp/test_sample_memory_walk.py",
     "tests/unit/dp/test_sample_modules.py",
     "tests/unit/dp/test_sample_packed.py",
+    "tests/unit/dp/test_sample_pieces.py",
     "tests/unit/dp/test_sample_secret_draws.py",
+    "tests/unit/dp/test_sample_steps.py",
     "tests/unit/dp/test_sample_sums.py",
-    "tests/unit/dp/test_sampled_rounds.py",
+    "tests/unit/dp/test_sample_watch.py",
 )
 TESTS = {
     "protocols": SUMS,
@@ -122,7 +129,7 @@ def make(folders: list[str]) -> None:
     from mutmut.configuration import config
 
     MUTANTS.mkdir(exist_ok=True)
-    config().only_mutate = [f"{folder}/*" for folder in folders]
+    config().only_mutate = [str(path) for folder in folders for path in Path(folder).glob("*.py")]
     copy_src_dir()
     copy_also_copy_files()
     create_mutants(os.cpu_count() or 1)
@@ -131,9 +138,15 @@ def make(folders: list[str]) -> None:
 
 
 def renew() -> None:
-    """Take the tests as they are now, and what they reach."""
+    """Take the tests as they are now; those in files that changed are to show anew what they reach."""
+    files = [str(path) for path in Path("tests").rglob("*.py")]
+    kept = set(filecmp.cmpfiles(".", MUTANTS, files, shallow=False)[0])
     shutil.copytree("tests", MUTANTS / "tests", dirs_exist_ok=True)
-    (MUTANTS / "reach.json").unlink(missing_ok=True)
+    reach = MUTANTS / "reach.json"
+    if reach.is_file():
+        known = json.loads(reach.read_text())
+        still = {name: [test for test in of if test[1].split("::")[0] in kept] for name, of in known.items()}
+        reach.write_text(json.dumps(still))
 
 
 def meet(folders: list[str], again: bool) -> None:
@@ -156,7 +169,7 @@ def main() -> int:
     """0 if every mutant was met and every survivor is explained, else 1."""
     words = sys.argv[1:]
     verb = words.pop(0) if words[:1] in (["again"], ["page"]) else ""
-    folders = words or list(page.PACKAGES)
+    folders = words or sorted(page.rooms_of_code())
     if verb != "page":
         if not (MUTANTS / "aside.jsonl").is_file():
             make(folders)

@@ -93,7 +93,7 @@ def place(name: str) -> str:
 
 def read(folder: Path, rooms: list[str]) -> Iterator[Mutant]:
     found = outcomes(folder)
-    for meta in sorted(meta for name in rooms for meta in folder.glob(f"{name}/**/*.meta")):
+    for meta in sorted(meta for name in rooms for meta in folder.glob(f"{name}/*.meta")):
         path = meta.with_suffix("")
         written = {f.name: f for f in functions(ast.parse(path.read_text()).body)}
         for name in json.loads(meta.read_text())["exit_code_by_key"]:

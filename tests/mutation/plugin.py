@@ -25,7 +25,7 @@ from hypothesis import HealthCheck, Phase, settings
 
 EXAMPLES = 12
 PHASES = (Phase.explicit, Phase.generate)  # a failure is enough, it need not be made small
-QUICK = 0.02
+QUICK = 0.1
 BUDGET = 3.0  # processor seconds of tests that one mutant meets at most
 NOTICED, SURVIVED, UNREACHED = 1, 0, 33
 REACH = Path("reach.json")
@@ -78,20 +78,30 @@ def forget() -> None:
                     thing.cache_clear()
 
 
-def reached(items: list[Any]) -> Reach:
-    """function -> (seconds, test) of every test that reaches it. A test that fails without any mutant (in this folder,
-    or because it reads the source) is named and meets none: more mutants survive, none is noticed by chance.
+def too_long(*_: Any) -> None:
+    """End a test of the clean run: no mutant has the time to meet it."""
+    raise TimeoutError(f"more than {BUDGET} processor seconds")
+
+
+def reached(items: list[Any], reach: Reach) -> Reach:
+    """function -> (seconds, test) of every test that reaches it; `reach` is known already. A test that fails without any mutant (in this folder,
+    because it reads the source, or because it takes longer than BUDGET) is named and meets none: more mutants survive,
+    none is noticed by chance.
     """
     from mutmut.mutation import trampoline
 
     hits: set[str] = set()
     trampoline.record_trampoline_hit = lambda name, caller=None: hits.add(name)
-    reach: Reach = {}
+    signal.signal(signal.SIGPROF, too_long)
+    known = {test for tests in reach.values() for _, test in tests}
     switch("stats")
-    for item in items:
+    for item in (item for item in items if item.nodeid not in known):
         hits.clear()
         start = time.process_time()
-        if not passes(item):
+        signal.setitimer(signal.ITIMER_PROF, BUDGET)
+        clean = passes(item)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        if not clean:
             print(f"not clean, left out: {item.nodeid}", file=sys.stderr, flush=True)
             continue
         seconds = time.process_time() - start
@@ -127,7 +137,7 @@ def undecided() -> Iterator[str]:
     done = {mutant for mutant, code in last.items() if code not in again}
     part, _, parts = os.environ["SECAGG_MUTATION"].partition("/")
     folders = os.environ["SECAGG_MUTATED"].split()
-    for meta in (meta for folder in folders for meta in sorted(Path(folder).rglob("*.meta"))):
+    for meta in (meta for folder in folders for meta in sorted(Path(folder).glob("*.meta"))):
         for name in json.loads(meta.read_text())["exit_code_by_key"]:
             mine = not parts or zlib.crc32(name.encode()) % int(parts) == int(part) - 1
             if mine and name not in done:
@@ -170,12 +180,8 @@ def verdict(mutant: str, known: dict[str, Any], reach: Reach) -> int:
 def pytest_runtestloop(session: Any) -> bool:
     """Instead of running the tests once: one clean run, then one for each mutant."""
     known = {item.nodeid: item for item in session.items}
-    reach: Reach
-    if REACH.is_file():
-        reach = json.loads(REACH.read_text())
-    else:
-        reach = reached(session.items)
-        REACH.write_text(json.dumps(reach))
+    reach = reached(session.items, json.loads(REACH.read_text()) if REACH.is_file() else {})
+    REACH.write_text(json.dumps(reach))
     reach = in_order(reach, known)
     switch("")
     gc.freeze()  # a child that collects what it shares with this process would copy it

@@ -18,7 +18,7 @@ from dp.sample.audit.probe import Probed
 from dp.sample.engine import Attached, ClientEngine
 from dp.sample.layout import Layout, Layouts
 from dp.sample.options import AdaptiveClip, Clipping
-from tests.defects.dp.sample_models import SOUND, Case, vectors
+from tests.defects.dp.sample_models import SOUND, Case, Model, sequences, vectors
 from tests.unit.dp.test_dp_sample_rows import CLIP, line, made, plain
 
 FIRST = (
@@ -147,6 +147,17 @@ def test_a_gradient_that_the_loop_gives_is_counted(mode: str) -> None:
     assert close(stepped(net, data, Clipping(CLIP, gradients=mode), given), plain(net, data))
 
 
+def thrice() -> nn.Module:
+    """One module, time first, examples first, time first."""
+
+    def run(m: Any, x: torch.Tensor) -> torch.Tensor:
+        h = torch.tanh(m.inner(x.transpose(0, 1))).transpose(0, 1)
+        h = torch.tanh(m.inner(h)).transpose(0, 1)
+        return m.out(torch.tanh(m.inner(h)).mean(0))  # type: ignore[no-any-return]
+
+    return Model(run, inner=nn.Linear(4, 4), out=nn.Linear(4, 3))
+
+
 LAID: dict[str, tuple[Case, dict[str, list[Layout]]]] = {
     "time first": (SOUND["norm over time"], {"norm": [Layout((1,), 1)], "out": [Layout()]}),
     "folded": (
@@ -171,6 +182,10 @@ LAID: dict[str, tuple[Case, dict[str, list[Layout]]]] = {
         SOUND["two layouts, as many steps as examples"],
         {"inner": [Layout((1,), 1), Layout()], "out": [Layout()]},
     ),
+    "as many as calls": (
+        (thrice, lambda: sequences(12)),
+        {"inner": [Layout((1,), 1), Layout(), Layout((1,), 1)], "out": [Layout()]},
+    ),
     "own parameter": (
         SOUND["own parameter, time first"],
         {"scale": [Layout((1,), 1)], "out": [Layout((1,), 1)]},
@@ -183,6 +198,19 @@ LAID: dict[str, tuple[Case, dict[str, list[Layout]]]] = {
 def test_rows_are_found_where_the_layout_says(case: Case, calls: dict[str, list[Layout]], mode: str) -> None:
     net, data = made(case[0]), case[1]()
     assert close(stepped(net, data, Clipping(CLIP, gradients=mode), layouts=Layouts(calls)), plain(net, data))
+
+
+def shared() -> nn.Module:
+    """A third layer with the weight of the first one and the bias of the second."""
+    first, second, third = (nn.Linear(4, 4) for _ in range(3))
+    third.weight, third.bias = first.weight, second.bias
+    return nn.Sequential(first, nn.Tanh(), second, nn.Tanh(), third, nn.Linear(4, 3))
+
+
+@pytest.mark.parametrize("mode", ["hooks", "functorch", "ghost"])
+def test_calls_that_share_parameters_with_several_others_add_to_all(mode: str) -> None:
+    net, data = made(shared), vectors()
+    assert close(stepped(net, data, Clipping(CLIP, gradients=mode)), plain(net, data))
 
 
 @pytest.mark.parametrize("mode", ["hooks", "functorch", "ew"])

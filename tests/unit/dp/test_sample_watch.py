@@ -17,6 +17,7 @@ from dp.sample import guard, loader, options, validation
 from dp.sample.errors import NotPerExample, UnaccountedStep, UnsupportedModule
 from dp.sample.guard import StepGuard
 from dp.sample.hooks import RowHooks, agreed, gradient_left, holders, reaches, rows_left, unseen
+from dp.sample.layout import Seen
 from dp.sample.loader import PoissonBatches, PrivateLoader
 from dp.sample.options import AdaptiveClip, Clipping
 from dp.sample.targets import OwnLosses, insist_wide, tensors_in
@@ -26,6 +27,8 @@ from tests.defects.dp.sample_models import vectors
 from tests.unit.dp.test_dp_sample_rows import line, made
 
 T = torch.tensor
+ROOM = RowHooks._room
+"""As it is: the tests of this folder have rows made twice whatever the room."""
 Loss = Callable[[torch.Tensor, torch.Tensor], Any]
 
 
@@ -449,6 +452,7 @@ def test_a_loss_reaches_a_model_that_it_differentiates() -> None:
     x = torch.ones(1, 4)
     assert reaches(net(x).sum(), net)
     assert reaches(other(x).sum() + net(x).sum() * 2, net)
+    assert reaches(net(x).sum() * 2 + other(x).sum(), net)
     assert not reaches(other(x).sum(), net)
     assert not reaches(net(x).sum().detach(), net)
     net.requires_grad_(False)
@@ -513,6 +517,49 @@ def test_a_module_that_gives_no_tensor_is_refused_and_a_check_collects_it() -> N
         net(torch.ones(4, 1))
 
 
+def test_what_a_call_read_and_gave_is_recorded_for_the_check() -> None:
+    bag = nn.EmbeddingBag(5, 2)
+    own = rows_of(bag)
+    own.listen(False, 2, "mean")
+    own.seen = []
+    bag(T([1, 2, 3]), offsets=T([0, 2]))
+    assert own.seen == [Seen("", ((3,), (2,)), (2, 2), bag=True)]
+    assert not own.calls
+    with torch.no_grad():
+        bag(T([1, 2, 3]), T([0, 2]))
+    assert len(own.seen) == 1
+    plain_hooks = RowHooks(made(line))
+    assert (plain_hooks.functional, plain_hooks.again, plain_hooks.reduction) == (False, False, "mean")
+    assert (plain_hooks.enabled, plain_hooks.layouts.known, plain_hooks.size) == (True, False, 0)
+
+
+def test_a_module_that_gives_few_bits_is_named_without_a_watch() -> None:
+    net = made(line)
+    rows_of(net)
+    with pytest.raises(NotPerExample, match="0 gives bfloat16"), torch.autocast("cpu", dtype=torch.bfloat16):
+        net(torch.ones(4, 4))
+
+
+def test_short_rows_are_kept_where_the_call_read_more(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(RowHooks, "_room", ROOM)
+    net: Any = nn.Linear(4, 2)
+    for length, kept in (
+        (2, True),
+        (1, False),
+    ):  # 4 x 10 values of rows; 4 x 6 are read and given for each length
+        own = rows_of(net, 4, again=True)
+        own.room = 0
+        net(torch.ones(4, length, 4)).sum().backward()
+        assert ((net.weight.grad_sample is not None), (net.weight.factors is None)) == (kept, kept)
+        own.cleanup()
+
+
+def test_all_that_is_wrong_is_listed_by_name() -> None:
+    wrong = UnsupportedModule({"a": "is one", "b": "is two"})
+    assert "got a: is one; b: is two. Replace these" in str(wrong)
+    assert wrong.reasons == {"a": "is one", "b": "is two"}
+
+
 def test_faults_are_collected_by_name_in_a_check_and_raised_elsewhere() -> None:
     net = made(line)
     own = rows_of(net, 3)
@@ -544,10 +591,6 @@ def test_rows_agree_with_autograds_gradient_within_a_rounding() -> None:
     nothing = torch.zeros(4, 2)
     agreed([nothing], [torch.zeros(4)], [torch.zeros(2)], 4, names)
     assert unseen("w", used=False).startswith("w has no fresh per-example gradients")
-
-
-ROOM = RowHooks._room
-"""As it is: the tests of this folder have rows made twice whatever the room."""
 
 
 def test_rows_are_kept_while_there_is_room(monkeypatch: pytest.MonkeyPatch) -> None:
