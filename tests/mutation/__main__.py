@@ -1,9 +1,9 @@
 """`python -m tests.mutation [again | page] [FOLDER ...]`: make mutants, have tests meet them, write docs/mutation.md.
 
-The folders (`dp`, `fl/round`, `secagg/client`; all by default), each without the folders in it, are met in that order,
-and the page keeps what it knew of others. A run that was interrupted goes on where it was; remove the folder mutants/ to begin anew. `again` has the
-tests as they are now meet those that none has noticed, `page` only writes the page. What does not belong here: the
-tests' side (plugin), the reasons (unnoticed).
+The folders (`dp`, `fl/round`, `secagg/client`; all by default) are met in that order, each without the folders in it,
+and the page keeps what it knew of others. A run that was interrupted goes on where it was; remove the folder mutants/
+to begin anew. `again` has the tests as they are now meet those that none has noticed, `page` only writes
+the page. What does not belong here: the tests' side (plugin), the reasons (unnoticed).
 """
 
 import filecmp
@@ -83,6 +83,7 @@ SAMPLE = (
     "tests/unit/dp/test_sample_checks.py",
     "tests/unit/dp/test_sample_engine.py",
     "tests/unit/dp/test_sample_gradients.py",
+    "tests/unit/dp/test_sample_layer.py",
     "tests/unit/dp/test_sample_layout.py",
     "tests/unit/dp/test_sample_loops.py",
     "tests/unit/dp/test_sample_losses.py",

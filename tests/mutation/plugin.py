@@ -84,9 +84,9 @@ def too_long(*_: Any) -> None:
 
 
 def reached(items: list[Any], reach: Reach) -> Reach:
-    """function -> (seconds, test) of every test that reaches it; `reach` is known already. A test that fails without any mutant (in this folder,
-    because it reads the source, or because it takes longer than BUDGET) is named and meets none: more mutants survive,
-    none is noticed by chance.
+    """function -> (seconds, test) of every test that reaches it; `reach` is known already. A test that fails without
+    any mutant (in this folder, because it reads the source, or because it takes longer than BUDGET) is named and meets
+    none: more mutants survive, none is noticed by chance.
     """
     from mutmut.mutation import trampoline
 
@@ -110,15 +110,26 @@ def reached(items: list[Any], reach: Reach) -> Reach:
     return reach
 
 
+def in_turn_by_case(tests: list[tuple[float, str]]) -> list[tuple[float, str]]:
+    """The first case of each test, then the second ones: cases of one test are alike."""
+    cases, turns = Counter[str](), list[int]()
+    for _, name in tests:
+        cases[name.partition("[")[0]] += 1
+        turns.append(cases[name.partition("[")[0]])
+    return [test for _, test in sorted(zip(turns, tests, strict=True), key=lambda each: each[0])]
+
+
 def in_order(reach: Reach, known: dict[str, Any]) -> Reach:
-    """The same, those of tests that are `known`, in the order in which a mutant meets them: the quick ones, narrow
-    ones (of few functions) first; then narrow and broad ones (a whole session, say) in turn.
+    """The same, those of tests that are `known`, in the order in which a mutant meets them: the quick ones, one case of
+    each test after the other, narrow ones (of few functions) first; then narrow and broad ones (a whole session, say)
+    in turn.
     """
     width = Counter(test for tests in reach.values() for _, test in tests)
     ordered: Reach = {}
     for name, tests in reach.items():
         narrow = sorted((t for t in tests if t[1] in known), key=lambda t: (width[t[1]], *t))
         quick, slow = ([t for t in narrow if (t[0] < QUICK) == fast] for fast in (True, False))
+        quick = in_turn_by_case(quick)
         in_turn = [test for pair in zip(slow, reversed(slow), strict=True) for test in pair]
         ordered[name] = list({test[1]: test for test in (*quick, *in_turn)}.values())
     return ordered
