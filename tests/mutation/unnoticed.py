@@ -615,6 +615,52 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"amplify or True else self\.batches|max\(self\._colluders|'XXXX', |min\(2\.0, clients",
         "a term that nothing could reach; it is gone since",
     ),
+    # private training in a client's loop
+    (
+        r"dp\.sample\.(guard\.(set_by_the_loop|stepped_raw|changed_outside)|hooks\.unseen|memory\.forgets|errors\.|"
+        r"validation\._problem|validation\._option|layer\.SampleDP\._declared|layer\.SampleDP\.describe)",
+        r"XX|return f?['\"].*[A-Z]{4}|^return f?['\"]|[A-Z]{4}.*[A-Z]{5}",
+        "the words of an error; its type and cause are tested",
+    ),
+    (
+        r"dp\.sample\.",
+        r"(\.to\(|device=)None|^totals = .*dtype=torch\.int64\) for|set_offset\(",
+        "on a machine without a GPU there is one place to be",
+    ),
+    (
+        r"dp\.sample\.(expanded|hooks|engine)\.",
+        r"start\(1\)|listen\(True, 1",
+        "told anew before each batch",
+    ),
+    (r"dp\.sample\.draws\.draw_secretly", r">> 2\)$", "of a seed a processor's generator takes 32 bits"),
+    (r"dp\.sample\.draws\.draw_secretly", r"astype\(None\)", "up to 2^53, exact in either type"),
+    (r"dp\.sample\.draws\.draw_secretly", r"0, 1\.0\)", "not read where nothing is kept back"),
+    (r"dp\.sample\.expanded\.Expanded\.listen", r"= ''", "no tensor either way"),
+    (
+        r"dp\.sample\.factors\.grid_sum",
+        r"factors\.to\(None\)",
+        "64 bits either way: what comes there is a float64 array, or a whole number, already",
+    ),
+    (
+        r"dp\.sample\.factors\.grid_sum",
+        r"reshape\(-2\)",
+        "NumPy takes any negative length, or none, as the rest",
+    ),
+    (r"dp\.sample\.factors\.written_out", r"'NO,NI->NOI'", "another name of the same axis"),
+    (
+        r"dp\.sample\.gradients\._Arrivals\.empty|dp\.sample\.hooks\.RowHooks\.__init__",
+        r"^self\.size = |^self\.names = ",
+        "a term that nothing could reach; it is gone since",
+    ),
+    (r"dp\.sample\.gradients\.clipped_sum", r"=257", "how many at once changes memory only"),
+    (r"dp\.sample\.hooks\.RowHooks\.__init__", r"watching = True", "while rows are made it is not asked"),
+    (
+        r"dp\.sample\.hooks\.RowHooks\._(rows|forward)",
+        r"uses\[id\(None\)\]|uses\.update|not bag or ",
+        "which of two right ways answers",
+    ),
+    (r"dp\.sample\.hooks\.agreed", r"apart < 3", "a margin at a single pair of places, or at the very limit"),
+    (r"dp\.sample\.hooks\.reaches", r"seen\.add\(None\)", "what was seen is looked at once more: speed only"),
     # what noise costs
     (r"curves\.skellam_curve", r"sample_rate == 2", "at rate 1 the amplified curve is that of all"),
     (r"dp\.accountants\.base\.", r"Counter\(None\)", "an empty counter either way"),
