@@ -1,12 +1,12 @@
 """The files of a federation's run, from torch's side: the model's file, and whether there is a run to go on with.
 
-What does not belong here: what is kept, in which order and why (`fl.round.kept`).
+What does not belong here: what is kept, in which order and why (`fl.round.run_files`).
 """
 
 from pathlib import Path
 from typing import Any
 
-from fl.round.kept import CHECKPOINT, KeptRun, load
+from fl.round.run_files import CHECKPOINT, KeptRun, load
 from protocols.errors import Misuse
 from protocols.extras import needs
 
@@ -35,7 +35,7 @@ def begun(folder: Path) -> bool:
 
 
 def load_run(folder: Path) -> KeptRun:
-    """Return the run in `folder`. Raises Misuse if there is none, SecAggError as `fl.round.kept.load` does."""
+    """Return the run in `folder`. Raises Misuse if there is none, SecAggError as `fl.round.run_files.load` does."""
     kept = load(folder)
     if kept is None:
         raise Misuse(f"nothing to resume in {folder}: there is no {CHECKPOINT}")

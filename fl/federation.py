@@ -39,8 +39,8 @@ from fl.registry import layers_of
 from fl.round import Broadcast, Engine, Mean, RoundResult, play, statement_of
 from fl.round.hidden import told, withheld
 from fl.round.keeper import Keeper
-from fl.round.kept import KeptRun, RunFiles
 from fl.round.remarks import Speaker
+from fl.round.run_files import KeptRun, RunFiles
 from fl.round.session import protected
 from fl.run_options import RunOptions
 from fl.run_result import Result

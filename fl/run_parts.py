@@ -149,7 +149,7 @@ def begin(config: RunConfig, folder: Path, resume: bool) -> bool:
     import tomli_w
 
     from fl.checkpoint import begun, rounds_in
-    from fl.round.kept import CONFIG
+    from fl.round.run_files import CONFIG
     from protocols.store import write_atomic
 
     folder.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ from typing import Any
 
 from fl.callbacks.base import Callback, Run
 from fl.round import RoundResult
-from fl.round.kept import line_of
+from fl.round.run_files import line_of
 from protocols.extras import needs
 from protocols.store import write_atomic
 

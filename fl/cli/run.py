@@ -104,7 +104,7 @@ def _fresh(folder: Path) -> Path:
 
 def _resumed(config: Path | None, given: dict[str, Any]) -> tuple[Path, dict[str, Any]]:
     """Return the run's own config.toml as the configuration; other options must not contradict it."""
-    from fl.round.kept import CONFIG
+    from fl.round.run_files import CONFIG
 
     if config is not None or given["output"] is None:
         raise Misuse(
@@ -125,7 +125,7 @@ def _planned(folder: Path) -> int:
     """How many rounds the last whole entry of the run's record was one of: more than the configuration's, where the
     run was resumed to more; 0 where there is none. Whether the record holds is checked when it is continued.
     """
-    from fl.round.kept import last_entry
+    from fl.round.run_files import last_entry
 
     try:
         return int((last_entry(folder) or {})["body"]["of"])

@@ -17,7 +17,7 @@ from fl.cli.output import JsonOption
 from protocols.errors import Misuse, SecAggError
 
 if TYPE_CHECKING:
-    from fl.tradeoff.grid import Sweep
+    from fl.tradeoff.sweep import Sweep
 
 
 def register(app: typer.Typer) -> None:
@@ -45,8 +45,8 @@ def tradeoff(
     """Run every combination of layers, epsilons, sums, compression, strategies, drop-outs and seeds that the table
     tradeoff of a file names: a run folder for each, a row in cells.jsonl. `secagg report` makes a page of the folder.
     """
-    from fl.tradeoff.grid import coarse_to_fine, read
     from fl.tradeoff.processes import play
+    from fl.tradeoff.sweep import coarse_to_fine, read
 
     sweeps = [read(path) for path in configs]
     if search == (output is not None):

@@ -18,8 +18,8 @@ from numpy.typing import NDArray
 
 from fl.engines.workers import Workers
 from fl.round import Broadcast, Charge, Origin, SumCosts, Summed, Work
-from fl.round.kept import npz, read_npz
 from fl.round.reference import Tree
+from fl.round.run_files import npz, read_npz
 from protocols.errors import REFUSALS, Aborted, ClientFailed, Misuse, SecAggError
 from protocols.layers import PrivacyLayer
 from protocols.party_state import KEPT, erase

@@ -20,13 +20,13 @@ from fl.credentials import read_public
 from fl.federation_setup import FederationSetup
 from fl.flower.arrays import tree_of
 from fl.flower.arrivals import GridArrivals
+from fl.flower.grid_party import POLL_SECONDS, GridParty
 from fl.flower.mod import answered, find_site, refusing, require_protected
-from fl.flower.server_party import POLL_SECONDS, GridParty
 from fl.flower.work import shown_arrays
 from fl.network.federated import part_of, require_own_evaluation
 from fl.network.messages import EVALUATED
 from fl.network.prepared import require_prepared
-from fl.network.run import Federated, OnRound, run_rounds
+from fl.network.run_rounds import Federated, OnRound, run_rounds
 from fl.network.server_party import server_files
 from fl.network.site import Site
 from fl.registry import layers_of

@@ -11,7 +11,7 @@ import numpy as np
 from flwr.app import Array, ArrayRecord, ConfigRecord
 from numpy.typing import NDArray
 
-from fl.network.arrays import from_npy
+from fl.network.npy import from_npy
 from protocols.errors import Misuse, WireError
 
 

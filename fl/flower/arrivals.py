@@ -12,8 +12,8 @@ from flwr.app import Message
 
 from fl.coordinator import Coordinator
 from fl.flower.compat import failure_of, log
+from fl.flower.grid_party import GridParty
 from fl.flower.messages import unpack_answer
-from fl.flower.server_party import GridParty
 from fl.network.messages import WORK, sessionless
 from fl.network.server_party import Sent
 from fl.round import RoundTerms, RunHeader

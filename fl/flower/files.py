@@ -1,6 +1,6 @@
 """The files of a wrapped strategy's run: when they are saved, and the model's file.
 
-What does not belong here: what is kept, in which order and why (`fl.round.kept`), the server's own state
+What does not belong here: what is kept, in which order and why (`fl.round.run_files`), the server's own state
 (`server_state`).
 """
 
@@ -13,14 +13,14 @@ from fl.flower.compat import strategy_state
 from fl.flower.rounds import ProtectedRounds
 from fl.round import RoundResult, Tree
 from fl.round.keeper import Keeper
-from fl.round.kept import CHECKPOINT, KeptRun, RunFiles, load, npz
 from fl.round.reference import like
+from fl.round.run_files import CHECKPOINT, KeptRun, RunFiles, load, npz
 from protocols.errors import Misuse
 
 MODEL = "model.npz"
 
 
-def load_run(folder: Path) -> KeptRun | None:
+def run_to_resume(folder: Path) -> KeptRun | None:
     """Return the run in `folder`, or None if there is none. Nothing is unpickled.
 
     Raises SecAggError for a damaged checkpoint or one of another version, Misuse for a folder that holds a model and no

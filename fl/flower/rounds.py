@@ -15,10 +15,10 @@ from flwr.serverapp import Grid
 from fl.account import Account
 from fl.flower.arrays import arrays_of, config_bytes, tree_of
 from fl.flower.compat import log
-from fl.flower.server_party import GridParty
+from fl.flower.grid_party import GridParty
 from fl.made_with import Settings
 from fl.network.directory import Directory
-from fl.network.engine import NetworkEngine
+from fl.network.network_engine import NetworkEngine
 from fl.network.server_state import RunState
 from fl.round import (
     Broadcast,
@@ -34,9 +34,9 @@ from fl.round import (
     reference_of,
 )
 from fl.round.broadcast import require_metrics
-from fl.round.kept import KeptRun
 from fl.round.reference import like
 from fl.round.remarks import Speaker
+from fl.round.run_files import KeptRun
 from fl.round.statement import statement_of
 from protocols.errors import Aborted, Misuse, TooFewSurvivors
 from protocols.identity import Identity, Roster

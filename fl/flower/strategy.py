@@ -18,18 +18,18 @@ from fl import arguments
 from fl.account import Account
 from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.compat import has_own_loop, inner_names, log, require_mean_only, restore_strategy
-from fl.flower.files import RunKeeper, load_run
+from fl.flower.files import RunKeeper, run_to_resume
 from fl.flower.grid import NODE_SECONDS, TRIP_SECONDS, Evaluate, PrivateGrid
+from fl.flower.grid_party import POLL_SECONDS
 from fl.flower.rounds import ProtectedRounds, ServerOptions
-from fl.flower.server_party import POLL_SECONDS
 from fl.made_with import Settings, of_stack
 from fl.network.server_party import server_files
 from fl.network.server_state import OVER
 from fl.registry import layers_of
 from fl.round import ModelLayout, RoundResult
-from fl.round.kept import KeptRun
 from fl.round.reference import like
 from fl.round.result import require_total
+from fl.round.run_files import KeptRun
 from protocols.errors import Misuse, SecAggError
 from protocols.identity import Identity, SignedRoster
 from protocols.layers import RunFacts
@@ -138,8 +138,8 @@ class PrivateStrategy(Strategy):
         timeout: seconds that a round's replies may take, as in Flower; None is an hour per message trip, the most.
         Raises Misuse for a run of another model, strategy or stack, for one whose own state cannot be taken up, and for
         more rounds than its noise was calibrated for.
-        SecAggError when clients can only repeat updates that have left them (`fl.network.engine.STUCK`), NoResult when
-        every round was abandoned.
+        SecAggError when clients can only repeat updates that have left them (`fl.network.network_engine.STUCK`),
+        NoResult when every round was abandoned.
         """
         num_rounds = arguments.whole("num_rounds", num_rounds, 0)
         limit = TRIP_SECONDS if timeout is None else arguments.positive("timeout", timeout)
@@ -227,7 +227,7 @@ class PrivateStrategy(Strategy):
 
     def _resume(self, initial: ArrayRecord) -> KeptRun | None:
         """Return the run to go on with; None if there is none. Raises Misuse for another strategy's or model's."""
-        kept = None if self.folder is None else load_run(self.folder)
+        kept = None if self.folder is None else run_to_resume(self.folder)
         if kept is None:
             return None
         kind = type(self.strategy)

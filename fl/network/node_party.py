@@ -1,7 +1,7 @@
 """A node's part in a round: from a request to an answer, on its own store, identity and policy.
 
 What belongs here: whose request it is, and the session's steps. What does not: what a client checks of a round
-(`fl.round.party`), a framework's calls, files (`site`), training (`work`).
+(`fl.round.party`), a framework's calls, files (`site`), training (`node_work`).
 """
 
 import time
@@ -11,8 +11,8 @@ from logging import ERROR, getLogger
 from typing import Any
 
 from fl.network.messages import CLOSE, EVALUATED, HELLO, START, VERSION, WORK, Answer, Header, Request
+from fl.network.node_work import NodeWork
 from fl.network.site import Site, session_key
-from fl.network.work import NodeWork
 from fl.round.party import RoundParty
 from protocols.codec import Record
 from protocols.errors import Misuse, PolicyRefusal, ProtocolViolation, SecAggError, WireError

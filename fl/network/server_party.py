@@ -1,7 +1,7 @@
 """The server as a party: who is connected, what parties are told of a round, the last head of the record handed out.
 
 What belongs here: everything that a Federation and a wrapped strategy share between sums. What does not: a sum
-(`engine`, `trips`), where plans come from (`fl.coordinator`), what is kept (`server_state`).
+(`network_engine`, `trips`), where plans come from (`fl.coordinator`), what is kept (`server_state`).
 """
 
 import copy

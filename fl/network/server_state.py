@@ -17,7 +17,7 @@ from fl.account import Account
 from fl.made_with import Settings, same
 from fl.round import RunHeader
 from fl.round.hidden import RESENT
-from fl.round.kept import KeptRun
+from fl.round.run_files import KeptRun
 from protocols.codec import Record
 from protocols.errors import BudgetExceeded, Misuse
 from protocols.layers import RunFacts

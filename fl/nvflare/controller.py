@@ -24,12 +24,12 @@ from fl.arguments import positive, whole
 from fl.federation import Federation
 from fl.network.directory import Directory, Node, from_names, from_roster
 from fl.network.federated import require_own_evaluation
-from fl.network.run import run_rounds
+from fl.network.run_rounds import run_rounds
 from fl.network.server_party import Enough, Reply, Sent, ServerParty, server_files
 from fl.network.site import Site
 from fl.nvflare.compat import simulates
 from fl.nvflare.messages import TASK, arrays_of, failure_of, pack, unpack_answer
-from fl.nvflare.party import federation_of, own_site
+from fl.nvflare.own_site import federation_of, own_site
 from fl.round import ModelLayout, Tree
 from fl.round.result import require_total
 from protocols.errors import Misuse, SecAggError

@@ -14,7 +14,7 @@ from fl.network.messages import EVALUATED
 from fl.network.node_party import NodeParty, told
 from fl.nvflare.compat import in_simulation
 from fl.nvflare.messages import ARRAYS, TASK, pack, read, refusal, unpack_request
-from fl.nvflare.party import federation_of, own_site
+from fl.nvflare.own_site import federation_of, own_site
 from protocols.errors import Misuse
 
 

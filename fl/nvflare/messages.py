@@ -7,8 +7,8 @@ from typing import Any
 
 from nvflare.apis.shareable import Shareable
 
-from fl.network.arrays import from_npy, npy
 from fl.network.messages import Answer, Body, Frames, Request, check, sealed
+from fl.network.npy import from_npy, npy
 from fl.round import Tree
 from protocols.errors import WireError
 from protocols.identity import Identity

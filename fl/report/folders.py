@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from fl.round.kept import CONFIG, METRICS, STATEMENT
+from fl.round.run_files import CONFIG, METRICS, STATEMENT
 from protocols.errors import Misuse, RecordError
 from protocols.record import FILE_NAME, check_files, verify_record
 

@@ -1,15 +1,15 @@
 """What every engine keeps of a run after a round, put together in one place.
 
-What does not belong here: the files and their order (`kept`), when a run is saved (its owner), torch.
+What does not belong here: the files and their order (`run_files`), when a run is saved (its owner), torch.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fl.account import Account
-from fl.round.kept import Json, KeptRun, RunFiles, entry_of
 from fl.round.reference import Tree
 from fl.round.result import RoundResult
+from fl.round.run_files import Json, KeptRun, RunFiles, entry_of
 from protocols.stack import Stack
 from protocols.statement import Statement
 

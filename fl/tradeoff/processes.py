@@ -21,8 +21,8 @@ from typing import Any, TextIO
 
 from fl.report.folders import CELLS, Json, cells_of
 from fl.run_config import RunConfig
-from fl.tradeoff.grid import Cell, Sweep, axes, coarse_to_fine
 from fl.tradeoff.rows import SCHEMA, Tradeoff, row
+from fl.tradeoff.sweep import Cell, Sweep, axes, coarse_to_fine
 from protocols.errors import Misuse, SecAggError
 from protocols.kernel import SERVER
 

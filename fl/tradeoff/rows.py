@@ -8,8 +8,8 @@ from statistics import fmean
 from typing import TYPE_CHECKING
 
 from fl.report.folders import Json, read_run
-from fl.tradeoff.grid import Cell
 from fl.tradeoff.price import price
+from fl.tradeoff.sweep import Cell
 from protocols.errors import Misuse
 
 if TYPE_CHECKING:

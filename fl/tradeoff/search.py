@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any
 from fl.report.cells import upwards
 from fl.report.folders import Json
 from fl.tradeoff.apart import require_apart
-from fl.tradeoff.grid import NONE, Sweep, stack
 from fl.tradeoff.price import spent
+from fl.tradeoff.sweep import NONE, Sweep, stack
 from protocols.errors import Misuse
 from protocols.extras import needs
 from protocols.store import write_atomic

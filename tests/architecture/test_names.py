@@ -4,12 +4,32 @@ import subprocess
 import sys
 import tomllib
 import zipfile
+from collections import defaultdict
 from pathlib import Path
 
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FIVE = {"secagg", "dp", "he", "protocols", "fl"}
+
+PARALLEL = {  # folders of a package with the same parts: there, a file name that stands twice is one role
+    "secagg": {"client", "server"},
+    "dp": {"sample", "correlated"},
+    "he": {"he", "ckks", "paillier", "roles"},
+    "fl": {"network", "flower", "nvflare"},
+    "protocols": set(),
+}
+BASE = "base.py"  # what the others of its folder derive from
+
+
+@pytest.mark.parametrize("name", sorted(FIVE))
+def test_a_file_name_stands_twice_only_for_one_role(name: str) -> None:
+    places = defaultdict(set)
+    for path in (ROOT / name).rglob("*.py"):
+        places[path.name].add(path.parent.name)
+    del places["__init__.py"]
+    places.pop(BASE, None)
+    assert {file: at for file, at in places.items() if len(at) > 1 and not at <= PARALLEL[name]} == {}
 
 
 @pytest.mark.parametrize("name", sorted(FIVE | {"benchmarks", "examples", "tests"}))

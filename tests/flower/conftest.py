@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from fl.network.engine import NetworkEngine
+from fl.network.network_engine import NetworkEngine
 
 
 @pytest.fixture(autouse=True)

@@ -10,7 +10,7 @@ from flwr.serverapp.strategy import DifferentialPrivacyClientSideFixedClipping, 
 
 from fl.flower import mod
 from fl.flower.arrays import arrays_of
-from fl.flower.files import load_run
+from fl.flower.files import run_to_resume
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from fl.network.site import FILE
@@ -179,7 +179,7 @@ def test_an_abandoned_round_is_kept_with_the_model_before_it(tmp_path: Path) -> 
     run = tmp_path / "run"
     private = start(grid_of(tmp_path, before=lambda node, message: None), 1, folder=run, stage_timeout=0.05)
     assert private.history[0].abandoned is not None
-    kept = load_run(run)
+    kept = run_to_resume(run)
     assert kept is not None
     assert [round.abandoned is None for round in kept.history] == [False]
     assert arrays_of(kept.model) == arrays_of(model())

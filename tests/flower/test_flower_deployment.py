@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from fl.flower.files import MODEL
-from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
+from fl.round.run_files import CHECKPOINT, METRICS, STATEMENT
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, check_files, verify_record
 from tests.flower.deployed import Deployed

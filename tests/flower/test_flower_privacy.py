@@ -14,8 +14,8 @@ from fl import SecureAverage
 from fl.flower.arrays import arrays_of, tree_of
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
-from fl.round.kept import STATEMENT
 from fl.round.party_ledger import LEDGER
+from fl.round.run_files import STATEMENT
 from protocols import PlainSum
 from protocols.errors import BudgetExceeded, StackError
 from protocols.record import FILE_NAME, check_files, verify_record

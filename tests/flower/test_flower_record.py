@@ -13,7 +13,7 @@ from fl.flower.arrays import arrays_of
 from fl.flower.files import MODEL
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
-from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
+from fl.round.run_files import CHECKPOINT, METRICS, STATEMENT
 from protocols.identity import Identity
 from protocols.record import FILE_NAME, RunRecord, verify_record
 from secagg import SecAggPlus

@@ -22,8 +22,8 @@ from fl.flower.files import MODEL
 from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
-from fl.round import kept
-from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
+from fl.round import run_files
+from fl.round.run_files import CHECKPOINT, METRICS, STATEMENT
 from protocols.errors import Misuse, RecordError, SecAggError
 from protocols.record import FILE_NAME, check_files, verify_record
 from secagg import SecAggPlus
@@ -100,7 +100,7 @@ def test_a_kill_between_checkpoint_and_record_is_caught_up_with(
 ) -> None:
     grid = nodes(tmp_path)
     run(grid, MAKERS["FedAvgM"](), tmp_path / "run", 1)
-    write = kept.write_atomic
+    write = run_files.write_atomic
 
     def cut_off(path: Path, *rest: Any) -> None:
         if path.name == moment:
@@ -108,9 +108,9 @@ def test_a_kill_between_checkpoint_and_record_is_caught_up_with(
         write(path, *rest)
 
     with monkeypatch.context() as patched:
-        patched.setattr(kept, "write_atomic", cut_off)
+        patched.setattr(run_files, "write_atomic", cut_off)
         if moment == "record":
-            patched.setattr(kept.RunRecord, "append", lambda *_: cut_off(Path("record")))
+            patched.setattr(run_files.RunRecord, "append", lambda *_: cut_off(Path("record")))
         with pytest.raises(Killed):
             run(grid, MAKERS["FedAvgM"](), tmp_path / "run", 2)
     found = run(grid, MAKERS["FedAvgM"](), tmp_path / "run", 3)

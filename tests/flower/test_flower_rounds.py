@@ -27,7 +27,7 @@ from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from fl.network.site import Site
 from fl.round import open_round, reference_of
-from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
+from fl.round.run_files import CHECKPOINT, METRICS, STATEMENT
 from he import CKKSSum, KeyHolder, PaillierSum, Threshold
 from he.paillier.keyring import HolderKey
 from he.paillier.keys import generate

@@ -13,7 +13,7 @@ from dp import ClientDP
 from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
-from fl.round.kept import STATEMENT
+from fl.round.run_files import STATEMENT
 from protocols.errors import Misuse
 from protocols.stack import Numbers
 from secagg import SecAggPlus

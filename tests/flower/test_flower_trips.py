@@ -11,9 +11,9 @@ import pytest
 from flwr.app import Message, RecordDict
 
 from fl.flower.arrays import arrays_of
+from fl.flower.grid_party import GridParty
 from fl.flower.messages import unpack_request
 from fl.flower.mod import privacy_mod
-from fl.flower.server_party import GridParty
 from fl.flower.strategy import PrivateStrategy
 from fl.network.site import FILE
 from protocols.store import MemoryStore
@@ -108,7 +108,7 @@ def test_a_node_that_refuses_has_not_answered(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Two of five refuse: with the slow one there are three, which is enough. Who is awaited is told."""
-    monkeypatch.setattr("fl.flower.server_party.AWAITED_SECONDS", 0.0)
+    monkeypatch.setattr("fl.flower.grid_party.AWAITED_SECONDS", 0.0)
     masks = [SecAggPlus(threat="semi-honest", collusion=0.0, dropout=0.4, setup="fresh")]
     inner, arguments = rostered(tmp_path, 5, privacy_mod(masks))
     for site in ("site-1", "site-2"):
@@ -139,7 +139,7 @@ def test_who_refuses_slowly_lengthens_no_later_trip(
     tmp_path: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch, seconds: float
 ) -> None:
     """Node 2 refuses each round as late as it can, node 3 leaves after its first trip; a trip is given one second."""
-    monkeypatch.setattr("fl.flower.server_party.AWAITED_SECONDS", 0.05)
+    monkeypatch.setattr("fl.flower.grid_party.AWAITED_SECONDS", 0.05)
 
     def before(node: int, message: Message) -> Message | None:
         gone = node == 3 and unpack_request(message.content, None)[0].header is None
@@ -160,7 +160,7 @@ def test_a_node_that_says_no_name_is_asked_again_when_it_comes_back(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """To ask it in every round would cost each of them a minute."""
-    monkeypatch.setattr("fl.flower.server_party.HELLO_SECONDS", 0.1)
+    monkeypatch.setattr("fl.flower.grid_party.HELLO_SECONDS", 0.1)
     inner, _ = rostered(tmp_path, 2, privacy_mod([SecAggPlus()]), before=lambda node, m: None)
     server = GridParty(inner, SecAggPlus(), MemoryStore(), poll=0.01, names=["a", "b"])
     assert [len(server.connected().clients) for _ in range(3)] == [0, 0, 0]

@@ -16,7 +16,7 @@ from fl.flower.arrays import arrays_of
 from fl.flower.mod import privacy_mod
 from fl.flower.strategy import PrivateStrategy
 from fl.round.hidden import WITHHELD
-from fl.round.kept import METRICS
+from fl.round.run_files import METRICS
 from protocols.errors import Misuse
 from protocols.plain import PlainSum
 from protocols.record import FILE_NAME, verify_record

@@ -24,12 +24,12 @@ from nvflare.security.security import FLAuthorizer
 
 import fl.nvflare
 from dp import Ledger
-from fl.network.arrays import from_npy, npy
 from fl.network.messages import CLOSE
+from fl.network.npy import from_npy, npy
 from fl.network.site import FILE, Site
-from fl.nvflare import allow_classes, deny_code, party, private_job
+from fl.nvflare import allow_classes, deny_code, own_site, private_job
 from fl.nvflare.messages import ARRAYS, BODY, REFUSED, TASK, pack, read, unpack_answer, unpack_request
-from fl.nvflare.party import federation_of
+from fl.nvflare.own_site import federation_of
 from fl.round import RoundResult
 from fl.round.party_ledger import LEDGER
 from protocols.errors import Misuse, WireError
@@ -168,9 +168,9 @@ def test_what_a_module_says_while_it_is_imported_stays_at_the_site(
     (tmp_path / "ward_module.py").write_text("age = float('Smith John')\n")
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setattr(
-        party.LOG, "disabled", False
+        own_site.LOG, "disabled", False
     )  # a framework that sets up its own logs turns others off
-    monkeypatch.setattr(party.LOG, "handlers", [caplog.handler])
+    monkeypatch.setattr(own_site.LOG, "handlers", [caplog.handler])
     with pytest.raises(Misuse, match="ValueError; this party's own log says why") as refused:
         federation_of("ward_module:federation", Site("site-1", MemoryStore(), {}), simulated=True)
     assert "Smith" not in str(refused.value)

@@ -19,14 +19,14 @@ from fl import Federation, checkpoint
 from fl.account import DEFAULT_DELTA
 from fl.callbacks import Callback
 from fl.engines.memory import MemoryEngine
-from fl.network.engine import NetworkEngine
 from fl.network.messages import CLOSE, START
+from fl.network.network_engine import NetworkEngine
 from fl.nvflare import PrivateExecutor
 from fl.nvflare.controller import TaskParty
 from fl.nvflare.messages import unpack_answer, unpack_request
 from fl.round import party
-from fl.round.kept import KeptRun
 from fl.round.party_ledger import LEDGER
+from fl.round.run_files import KeptRun
 from protocols.record import FILE_NAME, verify_record
 from protocols.simulate import simulate
 from tests.nvflare import federations

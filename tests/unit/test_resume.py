@@ -14,8 +14,8 @@ from dp import ClientDP, Ledger
 from fl import Federation
 from fl.checkpoint import MODEL
 from fl.cli.run_view import closing_table, summary
-from fl.round import kept
-from fl.round.kept import CHECKPOINT, METRICS, STATEMENT
+from fl.round import run_files
+from fl.round.run_files import CHECKPOINT, METRICS, STATEMENT
 from protocols import PlainSum
 from protocols.errors import Misuse, RecordError
 from protocols.record import FILE_NAME, RunRecord, check_files, verify_record
@@ -79,9 +79,9 @@ def test_a_run_cut_off_between_checkpoint_and_record_catches_up(
         if place == "append":
             patch.setattr(RunRecord, "append", cut_off)
         else:
-            write = kept.write_atomic
+            write = run_files.write_atomic
             patch.setattr(
-                kept,
+                run_files,
                 "write_atomic",
                 lambda path, *rest: cut_off() if path.name == place else write(path, *rest),
             )

@@ -20,7 +20,7 @@ from fl.report.cells import cells
 from fl.report.folders import cells_of, read
 from fl.run_config import RunConfig
 from fl.tradeoff import tradeoff
-from fl.tradeoff.grid import Sweep, axes, coarse_to_fine, groups
+from fl.tradeoff.sweep import Sweep, axes, coarse_to_fine, groups
 from protocols.errors import Misuse
 
 BASE: dict[str, Any] = {"data": "digits", "model": "logistic", "clients": 5, "rounds": 2, "local_epochs": 1}

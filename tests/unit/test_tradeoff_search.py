@@ -17,9 +17,9 @@ from dp.events import DiscreteGaussianSum, Gaussian, Relation, Unit
 from fl.cli import invoke
 from fl.data import load
 from fl.data.part import part
-from fl.tradeoff.grid import axes, read, tuned
 from fl.tradeoff.price import price, spent
 from fl.tradeoff.search import Search
+from fl.tradeoff.sweep import axes, read, tuned
 from protocols.errors import Misuse
 from protocols.statement import PrivacyEvent
 

@@ -13,8 +13,8 @@ from fl.round import open_round, reference_of
 from fl.round.contribution import encoded
 from fl.round.counts import Count
 from fl.round.hidden import WITHHELD, is_hidden, withheld
-from fl.round.kept import entry_of, line_of
 from fl.round.result import RoundResult, Trip
+from fl.round.run_files import entry_of, line_of
 from protocols.guarantee import Guarantee
 from protocols.layers import Block, Contribution, PrivacyLayer, RoundFacts, RunFacts
 from protocols.stack import Numbers, Stack

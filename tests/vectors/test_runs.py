@@ -17,9 +17,9 @@ from dp import ClientDP
 from fl import FedAdam, Federation
 from fl.checkpoint import load_run, rounds_in
 from fl.flower.arrays import arrays_of
-from fl.flower.files import load_run as load_wrapped
+from fl.flower.files import run_to_resume
 from fl.flower.strategy import PrivateStrategy
-from fl.round.kept import CHECKPOINT, encode, npz
+from fl.round.run_files import CHECKPOINT, encode, npz
 from protocols import PlainSum
 from protocols.errors import SecAggError
 from tests.flower.direct import DirectGrid, model
@@ -69,7 +69,7 @@ def test_a_wrapped_strategy_refuses_a_run_of_version_1_before_anything_is_asked(
 ) -> None:
     run = old(tmp_path, kind)
     with pytest.raises(SecAggError, match=NAMED):
-        load_wrapped(run)
+        run_to_resume(run)
     private = PrivateStrategy(FedAvgM(), [PlainSum()], folder=run)
     with pytest.raises(SecAggError, match=NAMED):
         private.start(DirectGrid({}), arrays_of(model()), num_rounds=3)

@@ -25,7 +25,7 @@ from fl import Federation, FedSGD
 from fl.account import Account
 from fl.checkpoint import load_run
 from fl.made_with import of
-from fl.round.kept import METRICS
+from fl.round.run_files import METRICS
 from protocols.errors import Misuse, SecAggError
 from protocols.plain import PlainSum
 from protocols.randomness import SystemRandom

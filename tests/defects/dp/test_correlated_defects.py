@@ -305,6 +305,6 @@ def test_a_checkpoint_without_secret_bytes_of_its_own_is_noticed(
 
     federation(banded(), output=tmp_path).fit(12, on_round=lambda result: result.number < 2)
     the_digest_of_a_checkpoint_with_secrets_says_nothing_of_them(tmp_path)
-    monkeypatch.setattr("fl.round.kept.SystemRandom", Fixed)
+    monkeypatch.setattr("fl.round.run_files.SystemRandom", Fixed)
     with pytest.raises(AssertionError):
         the_digest_of_a_checkpoint_with_secrets_says_nothing_of_them(tmp_path)

@@ -17,7 +17,7 @@ from dp.events import CorrelatedRow
 from fl import FedAvgM, Federation, GroupMedian
 from fl.checkpoint import load_run
 from fl.engines.memory import MemoryEngine
-from fl.round.kept import encode
+from fl.round.run_files import encode
 from protocols.errors import BudgetExceeded, Misuse, StackError
 from protocols.layers import Block, Contribution, RoundFacts, RunFacts
 from protocols.randomness import SystemRandom

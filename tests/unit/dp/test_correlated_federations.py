@@ -15,7 +15,7 @@ from fl import FedAvgM, Federation, FedSGD
 from fl.engines.memory import CLIENTS as KEPT_BY_CLIENTS
 from fl.engines.memory import MemoryEngine
 from fl.personal import erase
-from fl.round.kept import read_npz
+from fl.round.run_files import read_npz
 from protocols.errors import PolicyRefusal
 from protocols.layers import Contribution, PrivacyLayer, RoundFacts, Signal
 from secagg import SecAgg

@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from dp import ClientDP, Ledger, SampleDP
 from fl import Federation
 from fl.callbacks import Callback
-from fl.round.kept import CHECKPOINT, METRICS
+from fl.round.run_files import CHECKPOINT, METRICS
 from protocols import PlainSum
 from protocols.errors import Misuse
 from protocols.layers import LocalTask

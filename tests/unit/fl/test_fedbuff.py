@@ -18,7 +18,7 @@ from fl.dropouts import delay
 from fl.engines.clock import Clock
 from fl.round import reference_of
 from fl.round.buffers import Buffers
-from fl.round.kept import METRICS
+from fl.round.run_files import METRICS
 from protocols.errors import Misuse, StackError
 from secagg import SecAggPlus
 from tests.unit.fl.fedbuff_rig import CLIENTS, RATE, federation, five_leave, points, recorded, vector

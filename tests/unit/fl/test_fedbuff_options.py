@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from fl import FedBuff, Federation
 from fl.cli import invoke
-from fl.round.kept import METRICS
+from fl.round.run_files import METRICS
 from protocols.errors import Misuse
 from tests.unit.fl.fedbuff_rig import federation, points
 

@@ -9,8 +9,8 @@ from fl.account import Account
 from fl.round.counts import Count, decode, encode
 from fl.round.hidden import plays_nobody, untimed, withheld
 from fl.round.keeper import Keeper
-from fl.round.kept import RunFiles, load
 from fl.round.result import RoundResult, Trip
+from fl.round.run_files import RunFiles, load
 from protocols import PlainSum
 from protocols.layers import PrivacyLayer, RunFacts
 from protocols.stack import Numbers, Stack

@@ -11,7 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from fl.round.kept import (
+from fl.round.result import RoundResult, Trip
+from fl.round.run_files import (
     CHECKPOINT,
     METRICS,
     STATEMENT,
@@ -25,7 +26,6 @@ from fl.round.kept import (
     read_npz,
     result_from_json,
 )
-from fl.round.result import RoundResult, Trip
 from protocols.errors import RecordError, SecAggError
 from protocols.guarantee import Guarantee
 from protocols.identity import Identity

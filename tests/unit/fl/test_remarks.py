@@ -14,8 +14,8 @@ from dp import ClientDP
 from fl import Federation, SecureAverage
 from fl.round import RoundResult
 from fl.round.contribution import clipped_where
-from fl.round.kept import METRICS
 from fl.round.remarks import Speaker, notes_of
+from fl.round.run_files import METRICS
 from protocols.quantise import Quantiser
 from protocols.record import FILE_NAME, verify_record
 from protocols.updates import schema_of

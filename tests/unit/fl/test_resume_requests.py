@@ -11,7 +11,7 @@ import pytest
 
 from fl.cli import invoke
 from fl.cli.run import _planned
-from fl.round.kept import CHECKPOINT, load
+from fl.round.run_files import CHECKPOINT, load
 from protocols.errors import SecAggError
 
 SMALL = ("--clients=4", "--model=logistic", "--partition=iid", "--batch-size=256")

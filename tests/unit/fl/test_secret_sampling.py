@@ -24,7 +24,7 @@ from fl.cli.run_view import round_line, summary
 from fl.dropouts import leaving_apart
 from fl.registry import STRATEGIES
 from fl.round.hidden import WITHHELD
-from fl.round.kept import CHECKPOINT, METRICS
+from fl.round.run_files import CHECKPOINT, METRICS
 from fl.run_options import RunOptions
 from fl.sampling import carried
 from protocols import PlainSum

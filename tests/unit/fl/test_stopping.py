@@ -18,7 +18,7 @@ from dp.event_json import from_fact
 from dp.events import repeat
 from fl import Federation
 from fl.round import RoundResult
-from fl.round.kept import STATEMENT
+from fl.round.run_files import STATEMENT
 from protocols.errors import Misuse
 from secagg import SecAggPlus
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from dp import ClientDP, DistributedDP
 from fl import Federation, FedSGD
-from fl.round.kept import RunFiles
+from fl.round.run_files import RunFiles
 from fl.strategies.base import Extras
 from protocols.errors import Aborted, Misuse, ProtocolViolation, SecAggError, StackError
 from protocols.layers import Aggregate, Contribution, PrivacyLayer, RoundFacts, RunFacts, Signal, SumFacts

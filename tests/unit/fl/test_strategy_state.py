@@ -26,7 +26,7 @@ from fl import (
     personal,
 )
 from fl.computation import LocalComputation
-from fl.round.kept import RunFiles
+from fl.round.run_files import RunFiles
 from fl.strategies import Strategy
 from protocols.errors import ClientFailed, ProtocolViolation, SecAggError
 from protocols.party_state import CLOSED, PartyState

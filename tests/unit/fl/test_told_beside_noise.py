@@ -10,7 +10,7 @@ import pytest
 
 from dp import ClientDP, DistributedDP, LocalDP, SampleDP
 from fl import checkpoint
-from fl.round.kept import METRICS
+from fl.round.run_files import METRICS
 from secagg import SecAggPlus
 from tests.defects.dp import account_rig as check
 

@@ -1,6 +1,6 @@
 """A Federation's rounds over a network, from the server's side: from the first wait for clients to the last head.
 
-What does not belong here: how a framework starts a server, a round (`fl.round`), a sum (`engine`).
+What does not belong here: how a framework starts a server, a round (`fl.round`), a sum (`network_engine`).
 """
 
 from collections.abc import Callable, Sequence
@@ -11,11 +11,11 @@ from typing import Any, Protocol, Self
 from fl import checkpoint
 from fl.coordinator import Coordinator
 from fl.federation_setup import FederationSetup
-from fl.network.engine import NetworkEngine
+from fl.network.network_engine import NetworkEngine
 from fl.network.server_party import ServerParty
 from fl.network.server_state import OVER
 from fl.round import Engine, RoundResult
-from fl.round.kept import last_entry
+from fl.round.run_files import last_entry
 from fl.run_result import Result
 from protocols.identity import Identity
 from protocols.record import GENESIS

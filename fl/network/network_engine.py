@@ -23,7 +23,7 @@ NOTE = (
     "the client's policy binds a server application that misbehaves, not whoever can replace the client's code: "
     "pin the code at the site"
 )
-PLAYED_HERE = "simulated nodes: one machine played them all, so nothing was hidden from it"
+SIMULATED = "simulated nodes: one machine played them all, so nothing was hidden from it"
 STUCK = (
     "clients refuse to send an update that has left them before, in two rounds running: training gives the same "
     'update again. Let it depend on the round (config["server-round"]: another seed, batch order or rate), or '
@@ -63,7 +63,7 @@ class NetworkEngine:
 
     @property
     def notes(self) -> tuple[str, ...]:
-        played = (PLAYED_HERE,) if self.server.simulated else ()
+        played = (SIMULATED,) if self.server.simulated else ()
         return (NOTE, *played, *self.said(), *self.server.state.notes())
 
     def origin(self, run: str) -> Origin:
