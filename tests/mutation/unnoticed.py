@@ -281,7 +281,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     (r"tails\._stirling", r"1189", "below the last digit from n = 16 on"),
     # rounds
     (
-        r"fl\.round\.(contribution|counts|play|kept)\.",
+        r"fl\.round\.(contribution|counts|play|run_files)\.",
         r"np\.(array|asarray)\((\[value\]|\w+\.vector)(, None)?\)",
         "64 bits either way: what comes there is a float64 array, or a whole number, already",
     ),
@@ -321,22 +321,22 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"default=1\)|default=None\)|values\(\)\)+ > own",
         "a manifest that names a chain names a version",
     ),
-    (r"fl\.round\.kept\.npz", r"ZipFile\(buffer, 'w'\)", "stored as it is, is the default of the library"),
-    (r"fl\.round\.kept\.npz", r"\.npy', 'w'(, force_zip64=False)?\)", "for arrays of more than 2 GiB"),
-    (r"fl\.round\.kept\.read_npz", r"np\.load\(path\)", "nothing is unpickled by default"),
-    (r"fl\.round\.kept\.encode", r"bytes\(33\)", "one secret byte more hides as well"),
+    (r"fl\.round\.run_files\.npz", r"ZipFile\(buffer, 'w'\)", "stored as it is, is the default of the library"),
+    (r"fl\.round\.run_files\.npz", r"\.npy', 'w'(, force_zip64=False)?\)", "for arrays of more than 2 GiB"),
+    (r"fl\.round\.run_files\.read_npz", r"np\.load\(path\)", "nothing is unpickled by default"),
+    (r"fl\.round\.run_files\.encode", r"bytes\(33\)", "one secret byte more hides as well"),
     (
-        r"fl\.round\.kept\.load",
+        r"fl\.round\.run_files\.load",
         r"setdefault\(layer(, None)?\)\[key\]",
         "every layer is named there, also one that keeps arrays alone",
     ),
     (
-        r"fl\.round\.kept\.RunFiles\._write_metrics",
+        r"fl\.round\.run_files\.RunFiles\._write_metrics",
         r"allow_nan=True|dumps\(line_of\(result\)\)",
         "what is not finite is null in a line already",
     ),
     (
-        r"fl\.round\.kept\.RunFiles\._follow",
+        r"fl\.round\.run_files\.RunFiles\._follow",
         r"indent=(None|3)|dumps\(kept\.statement\)",
         "how a file that people read is laid out, or a bit that executes nothing",
     ),
@@ -648,7 +648,7 @@ REASONS: tuple[tuple[str, str, str], ...] = (
     ),
     (r"dp\.sample\.factors\.written_out", r"'NO,NI->NOI'", "another name of the same axis"),
     (
-        r"dp\.sample\.gradients\._Arrivals\.empty|dp\.sample\.hooks\.RowHooks\.__init__",
+        r"dp\.sample\.gradients\._Expected\.empty|dp\.sample\.hooks\.RowHooks\.__init__",
         r"^self\.size = |^self\.names = ",
         "a term that nothing could reach; it is gone since",
     ),
