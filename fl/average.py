@@ -57,8 +57,8 @@ class SecureAverage:
     calibrate noise. policy: what each client insists on. ledger, delta: the privacy account.
 
     Each call is a round of its own: how many clients a layer demands, and each one's share of the noise, follow from
-    the clients that the call names. After a call, an abandoned one too: `survivors`, `outcome` (seconds and bytes),
-    `clipped_share`, `statement`, `epsilon`.
+    the clients that the call names; fewer survivors than they and the secure sum demand abandon it. After a call, an
+    abandoned one too: `survivors`, `outcome` (seconds and bytes), `clipped_share`, `statement`, `epsilon`.
     """
 
     def __init__(

@@ -35,10 +35,11 @@ class RunOptions:
     integer tensors. parameters: what is sent: "trained" (what requires gradients), "all", or patterns of
     names ("head.*"). buffers: "sum" (running statistics travel with the update, and are refused beside layers that add
     noise) or "local" (they never leave a client, which goes on with its own; the server's stay as they were made).
-    metrics: names of what `train` returns that are summed with the update. min_survivors:
-    a round with fewer is abandoned. workers: processes that train beside this one, for the engine in memory on the CPU;
-    the same model bit for bit as workers=1 under torch.set_num_threads(1), for each trains on one thread; what a
-    training function, a data set or a sampler changes outside the model stays in its process.
+    metrics: names of what `train` returns that are summed with the update. min_survivors: a round with fewer is
+    abandoned; 1 lets a lone client train (`PrivateStrategy`, whose strategy waits for two nodes, has 2), and what a
+    secure sum or a layer demands is never lowered. workers: processes that train beside this one, for the engine in
+    memory on the CPU; the same model bit for bit as workers=1 under torch.set_num_threads(1), for each trains on one
+    thread; what a training function, a data set or a sampler changes outside the model stays in its process.
     client_timeout: seconds that a client may take to train (> 0, None: any), in a worker process, which is then ended
     and replaced, or on Flower (its server's `timeout` for every message trip); refused where one process plays all.
     stay_local: patterns (as of a shell) of names of the model's entries that never leave a client, which keeps its own.

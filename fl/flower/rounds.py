@@ -52,7 +52,9 @@ SAMPLING_NOTE = "who takes part in a round is visible to the server, so its samp
 
 @dataclass
 class ServerOptions:
-    """What `PrivateStrategy` was given. identity: signs requests and the record; needed where there is a roster."""
+    """What `PrivateStrategy` was given. identity: signs requests and the record; needed where there is a roster.
+    min_survivors: with as many nodes Flower's strategies begin.
+    """
 
     stack: Stack
     store: Store

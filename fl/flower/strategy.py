@@ -70,7 +70,7 @@ class PrivateStrategy(Strategy):
         integers: str = "keep",
         evaluate: Evaluate = "skip",
         stage_timeout: float | None = None,
-        min_survivors: int = 2,
+        min_survivors: int = ServerOptions.min_survivors,
         poll: float = POLL_SECONDS,
         node_timeout: float = NODE_SECONDS,
         ledger: Any = None,

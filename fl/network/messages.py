@@ -19,6 +19,7 @@ VERSION = 8
 HELLO, WORK, START, STEP, CLOSE = "hello", "work", "start", "step", "close"
 EVALUATED = "evaluated"
 """Names the record of a model that is evaluated and not trained, by which a party tells the two apart."""
+# every engine's: with other words a node of another version refuses the signatures, so the first engine's stay
 _REQUEST, _ANSWER = "flower request", "flower answer"
 _HEAD = re.compile("[0-9a-f]{64}")
 

@@ -30,6 +30,7 @@ LOST = (
     "the round stays paid for"
 )
 OVER = "the run in %s is over, with its %d rounds: nothing is left to do. A new one goes into another folder"
+# stored keys of every engine: a file of an earlier version is found by them, so the first engine's name stays
 _NUMBER, _NAME, _INTERRUPTED = "flower/round", "flower/federation", "flower/out"
 _RESENT, _EVENTS = "flower/sent-again", "flower/events"
 _RUN, _MADE_WITH, _PROTECTION = "flower/run/2", "flower/made-with", "flower/protection"

@@ -93,6 +93,7 @@ class PartyLedger:
     @property
     def _counter(self) -> str:
         place = f"{self.folder.resolve()}\0{self.dataset}"
+        # of every engine: another key would forget what a node has paid, so the first engine's name stays
         return f"flower/account/{hashlib.sha256(place.encode()).hexdigest()}"
 
 

@@ -321,7 +321,11 @@ REASONS: tuple[tuple[str, str, str], ...] = (
         r"default=1\)|default=None\)|values\(\)\)+ > own",
         "a manifest that names a chain names a version",
     ),
-    (r"fl\.round\.run_files\.npz", r"ZipFile\(buffer, 'w'\)", "stored as it is, is the default of the library"),
+    (
+        r"fl\.round\.run_files\.npz",
+        r"ZipFile\(buffer, 'w'\)",
+        "stored as it is, is the default of the library",
+    ),
     (r"fl\.round\.run_files\.npz", r"\.npy', 'w'(, force_zip64=False)?\)", "for arrays of more than 2 GiB"),
     (r"fl\.round\.run_files\.read_npz", r"np\.load\(path\)", "nothing is unpickled by default"),
     (r"fl\.round\.run_files\.encode", r"bytes\(33\)", "one secret byte more hides as well"),
