@@ -8,13 +8,13 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from dp.client import ClientDP as ClientDP
-    from dp.distributed import DistributedDP as DistributedDP
-    from dp.ledger import Ledger as Ledger
-    from dp.local import LocalDP as LocalDP
-    from dp.norm_bound import NormBound as NormBound
-    from dp.sample import SampleDP as SampleDP
-    from dp.suggestion import suggest as suggest
+    from dp.client import ClientDP
+    from dp.distributed import DistributedDP
+    from dp.ledger import Ledger
+    from dp.local import LocalDP
+    from dp.norm_bound import NormBound
+    from dp.sample import SampleDP
+    from dp.suggestion import suggest
 
 _HOMES = {
     "Ledger": "dp.ledger",
@@ -25,6 +25,7 @@ _HOMES = {
     "NormBound": "dp.norm_bound",
     "suggest": "dp.suggestion",
 }
+__all__ = ["ClientDP", "DistributedDP", "Ledger", "LocalDP", "NormBound", "SampleDP", "suggest"]
 
 
 def __getattr__(name: str) -> object:

@@ -76,26 +76,50 @@ class Quantile:
 
 
 class ClientDP(PricedLayer):
-    """Client-level differential privacy by noise on the sum.
+    """Client-level differential privacy: clients clip, the server adds noise to their sum (McMahan et al., ICLR
+    2018, Algorithm 1). It holds against the clients and the public, not against the server.
 
-    epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of an update, "adaptive", or a
-    `Quantile`. weights: "uniform", or "bounded" with `weight_cap`: a client counts by its examples up to
-    that cap, and the sensitivity grows with it. denominator: what the noised sum is divided by, fixed
-    beforehand (default: the cohort expected, times the weight cap): the number of clients or examples that
-    came is not released. relation: "zero-out" or "replace". amplify: claim amplification by the secret
-    choice of clients; it then holds against the public that sees the released models only, not against the
-    server and the other clients, who see who takes part. Who and how many took part is withheld then, every planned
-    round is played and charged whatever the number chosen, and where a secure sum needs a few clients the chance that
-    fewer are chosen is part of the price. accountant: "rdp" or "pld".
+    What is promised:
 
-    Further blocks of a contribution (a control variate) are clipped to norms of their own (`Block.clip`). A round's k
-    vectors are one release: over their clips they are one vector of norm sqrt(k) at most, and each gets sqrt(k) times
-    the noise, so that the round costs what it would cost without them.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
+    - noise_multiplier: the noise's standard deviation over what one client moves the sum by, > 0, in place of
+      epsilon (default: None).
+    - relation: neighbours: one client's update "zero-out" (set to zero; default) or "replace" (by another).
+    - amplify: count on the secret choice of clients. The promise then holds against the public alone, who and how
+      many took part is withheld, and every planned round is charged (default: False).
+    - accountant: "rdp" (Renyi; default) or "pld" (privacy loss distributions), for calibration.
+    - ledger: from a client's name to its own `Ledger`, as a function or a mapping, charged before its update
+      leaves; None from the function for a client without one (default: None).
 
-    correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md); with min_separation,
-    participations, bands and momentum as `dp.correlated.options.Correlation` takes them, and sampling "cyclic" or
-    "arrivals". Every client keeps to its separation by its own store, and the server asks nobody whom an earlier
-    total forbids. The server keeps past exact sums secret.
+    The sum:
+
+    - clip: L2 norm of an update, > 0; "adaptive", or a `dp.client.Quantile`, to follow a quantile of the updates'
+      norms (Andrew et al., NeurIPS 2021) (default: 1).
+    - weights: "uniform" (default), or "bounded": a client counts by its examples up to `weight_cap`.
+    - weight_cap: >= 1; the sensitivity grows with it (default: 1).
+    - denominator: fixed number, > 0, by which the noised sum is divided (default: None, the expected cohort times
+      weight_cap).
+
+    Correlated noise:
+
+    - correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md), else None
+      (default).
+    - min_separation: rounds between two in which a client takes part, >= 2; each client's store enforces it. Needs
+      sampling="cyclic" or "arrivals" (default: None).
+    - participations: the most of one client, >= 1 (default: None, as many as the separation leaves room for).
+    - bands: of the noise's matrix, 1 to min_separation (default: None, min_separation and at most 32).
+    - momentum: of the server, in [0, 1), for which the noise is weighted (default: 0).
+
+    Further vectors of a contribution (a control variate) are clipped to norms of their own. A round's k vectors are
+    one release: each gets sqrt(k) times the noise, and the round costs what it would cost without them.
+
+    Raises Misuse for values out of range or that do not fit each other; Misuse before round 1 where no noise
+    reaches epsilon; StackError behind a layer that makes integers; BudgetExceeded at a client whose own ledger has
+    no room, before its update leaves.
+
+        privacy = [ClientDP(epsilon=8, delta=1e-5, clip=0.5), SecAggPlus()]
+        Federation(make, loaders, privacy=privacy, fraction=0.5)   # fit(rounds=50) then costs epsilon 8
     """
 
     name: ClassVar[str] = "client-dp"

@@ -58,26 +58,62 @@ _EDGE = 1 - 2.0**-6
 
 
 class DistributedDP(DistributedPlan):
-    """Distributed differential privacy in front of any secure sum over Z_M.
+    """Distributed differential privacy: every client adds a share of the noise before a secure sum, so that nobody
+    sees a sum without it (Kairouz, Liu and Steinke, ICML 2021). It holds against the server and, beside it,
+    `colluders`.
 
-    epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of one unit's contribution (an
-    update, or an example's gradient). unit: "client", or "example" with FedSGD on `loss(model, batch)`,
-    where `sample_rate` is every example's secret chance to take part in a round and `examples` the public
-    (approximate) number of examples of all clients: sample_rate x examples is the fixed denominator. noise:
-    "gaussian" (discrete) or "skellam". min_survivors: fewest clients in a total (default: the cohort less
-    the planned drop-out); colluders: how many of them may tell their noise to the adversary (default: as many as the
-    secure sum is planned to withstand; fewer are refused; one share is never counted, for any client knows its own).
-    bits: of the modulus (default: chosen so that rounding costs at most half a per cent). overflow: chance per round
-    that a coordinate wraps, at worst; a value so near the edge ends the round. accountant: "rdp" or "pld",
-    for calibration. Further blocks as long as the update are clipped and noised beside it, as in `ClientDP`: k vectors
-    are one release, each with sqrt(k) times the noise.
+    What is promised:
 
-    correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md), in runs of batches x
-    epochs rounds that ask everybody. Every example lies in one of `batches`, which take turns (no sample_rate); bands:
-    of C', at most the batches (default: 32 of them); momentum: of the server, by which C' is weighted. amplify: batches
-    are sampled within `bands` (default 4) groups that take turns, and a coin is one event over all its rows. A party
-    keeps the sums that coming rows need, sealed in its own store. unit "client" is refused but with even_so=True:
-    clients then take turns, and all send in every round.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
+    - noise_multiplier: the noise's standard deviation over the clip, > 0, in place of epsilon (default: None).
+    - unit: "client" (default), or "example", with `FedSGD` on `loss(model, batch)`.
+    - accountant: "rdp" (Renyi; default) or "pld" (privacy loss distributions), for calibration; Skellam noise has
+      "rdp" alone.
+    - ledger: from a client's name to its own `Ledger`, as a function or a mapping, charged before its update
+      leaves; None from the function for a client without one (default: None).
+
+    Clip and noise:
+
+    - clip: L2 norm of one unit's contribution, an update or an example's gradient, > 0 (default: 1).
+    - noise: "gaussian" (discrete; default) or "skellam".
+    - min_survivors: fewest clients in a total, >= 1 (default: None, the cohort less the planned drop-out).
+    - colluders: clients that may tell their noise to the adversary, in [0, min_survivors) (default: None, as many
+      as the secure sum withstands; fewer are refused). One share is never counted: a client knows its own.
+    - bits: of the modulus (default: None, so many that rounding costs at most half a per cent).
+    - overflow: the chance per round, at worst, that a coordinate wraps (default: 2^-40).
+
+    Examples, for unit="example":
+
+    - sample_rate: an example's secret chance to take part in a round, in (0, 1] (default: None; needed).
+    - examples: the public, approximate number of all clients' examples, >= 1; sample_rate x examples is the fixed
+      denominator (default: None; needed).
+    - reduction: how the loss joins a batch's examples, "mean" (default) or "sum", where the check before training
+      cannot find it.
+    - physical_batch: the most examples in memory at once, >= 1 (default: 256).
+
+    Correlated noise:
+
+    - correlation: "banded" for noise that later rounds take back in part (docs/dp-correlated.md), else None
+      (default).
+    - batches: how many take turns, >= 2; every example lies in one of them, and sample_rate is left out (default:
+      None).
+    - epochs: how often each has its turn, >= 1; a run has batches x epochs rounds, which ask everybody (default:
+      None).
+    - bands: of the noise's matrix, 1 to batches (default: None, batches and at most 32; with amplify, 4).
+    - momentum: of the server, in [0, 1), for which the noise is weighted (default: 0).
+    - amplify: draw the batches by secret coins, within `bands` groups that take turns (default: False).
+    - even_so: allow unit="client", where independent noise does better (default: False).
+
+    A contribution's further vectors are clipped and noised beside the update, as in `ClientDP`.
+
+    Raises Misuse for values out of range or that do not fit each other; before round 1 Misuse where no noise
+    reaches epsilon, StackError for a layer before it that makes integers, CapacityError for a modulus that does not
+    carry the sum; Aborted for a round in which a coordinate may have wrapped; BudgetExceeded at a client whose own
+    ledger has no room, before its update leaves.
+
+        privacy = [DistributedDP(epsilon=8, delta=1e-5, clip=0.5), SecAggPlus()]
+        Federation(make, loaders, privacy=privacy)   # fit(rounds=50) then costs epsilon 8
     """
 
     name: ClassVar[str] = "distributed-dp"

@@ -62,13 +62,24 @@ class Charge:
 
 
 class Ledger:
-    """An append-only account of privacy events with a budget. Safe to share by path between threads and
-    processes.
+    """An append-only account of privacy events with a budget, in a file that threads and processes may share.
 
-    A federation keeps one, with `party` naming whose data an event spends ("" for every one's). A client
-    keeps its own per data set (`for_dataset`), which adds up over federations, runs, rounds and retries.
-    Statements of different units or relations do not add up into one number: each has its own price, and
-    the budget limits each.
+    - path: of the file; made with the terms below, or opened where it exists.
+    - epsilon: the budget, >= 0, infinity to record only (default: None, an existing ledger's).
+    - delta: at which epsilon is counted, in (0, 1) (default: None, an existing ledger's).
+    - accountant: "pld" (privacy loss distributions; default) or "rdp" (Renyi), for every price.
+    - dataset: a name for whose data it counts, printable, at most 500 characters (default: "").
+
+    A federation keeps one, in which `party` names whose data an event spends ("" for every client's). A client
+    keeps one per data set (`for_dataset`), which adds up over federations, runs, rounds and retries. Charge first,
+    then release. Each unit and relation has a price of its own, and the budget limits each.
+
+    Raises Misuse for terms that are missing, out of range or not those of the existing ledger, StoreError for a
+    file that is no ledger. `charge` raises BudgetExceeded, and writes nothing, where the budget has no room.
+
+        ledger = Ledger("budget.ledger", epsilon=8.0, delta=1e-5)
+        Federation(make, loaders, privacy=[ClientDP(noise_multiplier=2.0), SecAggPlus()], ledger=ledger).fit(rounds=1)
+        ledger.epsilon(), [entry.event for entry in ledger.entries()]
     """
 
     def __init__(
@@ -80,11 +91,6 @@ class Ledger:
         accountant: str = "pld",
         dataset: str = "",
     ) -> None:
-        """Open the ledger at `path`, or make it with these terms (epsilon and delta are needed then).
-
-        Raises Misuse where an existing ledger has other terms than those given, StoreError for a file that
-        is not a ledger.
-        """
         self.path = Path(path)
         if epsilon is None or delta is None:
             if not self.path.exists():

@@ -29,11 +29,27 @@ much."""
 
 
 class LocalDP(PricedLayer):
-    """Client-level noise on every update.
+    """Local differential privacy: every client noises its own update, in full, before anybody else sees it. The
+    noise of the mean grows with every client's, so it serves for comparison (discrete Gaussian: Canonne, Kamath and
+    Steinke, NeurIPS 2020). Neighbours: one client's update set to zero.
 
-    epsilon and delta for the whole run, or noise_multiplier. clip: L2 norm of an update. accountant: "rdp"
-    or "pld". resolution: grid steps in a standard deviation of the noise, as a power of two. Further blocks are clipped
-    and noised beside the update as in `ClientDP`: k vectors are one release, each with sqrt(k) times the noise.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
+    - clip: L2 norm of an update, > 0 (default: 1).
+    - noise_multiplier: each update's noise, its standard deviation over the clip, > 0, in place of epsilon
+      (default: None).
+    - accountant: "rdp" (Renyi; default) or "pld" (privacy loss distributions), for calibration.
+    - resolution: grid steps in a standard deviation of the noise, as a power of two, 4 to 30 (default: 14).
+    - ledger: from a client's name to its own `Ledger`, as a function or a mapping, charged before its update
+      leaves; None from the function for a client without one (default: None).
+
+    A contribution's further vectors are clipped and noised beside the update, as in `ClientDP`.
+
+    Raises Misuse for values out of range; before round 1 Misuse where no noise reaches epsilon, StackError behind a
+    layer that makes integers, CapacityError where no modulus carries the sum; BudgetExceeded at a client whose own
+    ledger has no room, before its update leaves.
+
+        Federation(make, loaders, privacy=[LocalDP(epsilon=8, delta=1e-5, clip=0.5)]).fit(rounds=1).guarantees
     """
 
     name: ClassVar[str] = "local-dp"

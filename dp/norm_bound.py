@@ -17,9 +17,14 @@ from protocols.layers import Contribution, PrivacyLayer, RoundFacts, Signal
 
 
 class NormBound(PrivacyLayer):
-    """A clip declared as robust. bound: largest L2 norm of an update, > 0; a client's pull is that times its weight.
+    """A clip of every update to a public L2 norm, against clients that train on wrong data: robust, not private
+    (Sun et al., 2019, section 4). A client moves the weighted mean by at most bound x weight / all weights.
 
-    Federation(make, loaders, privacy=[NormBound(1.0), SecAggPlus()])
+    - bound: largest L2 norm of an update, > 0 (default: 1).
+
+    Raises Misuse for a bound out of range, and StackError before round 1 behind a layer that makes integers.
+
+        Federation(make, loaders, privacy=[NormBound(0.5), SecAggPlus()]).fit(rounds=1)
     """
 
     name: ClassVar[str] = "norm-bound"

@@ -84,15 +84,34 @@ def suggest(
     amplify: bool = False,
     accountant: str = "rdp",
 ) -> Suggestion:
-    """What client-level noise for (epsilon, delta) does to the mean update of a planned run.
+    """Return what client-level noise for (epsilon, delta) does to the mean update of a planned run, as a
+    `Suggestion`.
 
-    population: clients of the federation; cohort: of a round; rounds planned; dimension: parameters that are sent.
-    delta: default 1e-5. clip: L2 norm of an update. signal: L2 norm of the mean update, at most the clip (default: the
-    clip, which is its largest; a mean of updates that disagree is shorter, often by ten). layer: "client-dp",
-    "distributed-dp" (the same noise, in shares) or "local-dp" (every client all of it). amplify: count on a secret
-    choice of clients, each by its own coin (client-dp only). Raises Misuse for values out of range.
+    The run:
 
-    suggest(population=1000, cohort=100, rounds=50, dimension=10_000, epsilon=8).needed
+    - population: clients of the federation, 1 to 2^40.
+    - cohort: clients of a round, 1 to population.
+    - rounds: planned, 1 to 2^40.
+    - dimension: parameters that are sent, 1 to 2^40.
+
+    The price:
+
+    - epsilon: of the whole run, > 0.
+    - delta: in (0, 1) (default: None, 1e-5).
+    - layer: "client-dp" (default), "distributed-dp" (the same noise, in shares) or "local-dp" (all of it at every
+      client).
+    - amplify: count on a secret choice of clients, each by its own coin; client-dp only (default: False).
+    - accountant: "rdp" (Renyi; default) or "pld" (privacy loss distributions).
+
+    The update:
+
+    - clip: L2 norm of an update, > 0 (default: 1).
+    - signal: L2 norm of the mean update, in (0, clip] (default: None, the clip; a mean of updates that disagree is
+      shorter, often by ten).
+
+    Raises Misuse for values out of range.
+
+        suggest(population=1000, cohort=100, rounds=50, dimension=10_000, epsilon=8).needed   # clients a round
     """
     for name, value in {"population": population, "rounds": rounds, "dimension": dimension}.items():
         if type(value) is not int or not 1 <= value <= _MOST:

@@ -46,19 +46,43 @@ from protocols.updates import Flat, schema_of
 
 
 class SecureAverage:
-    """The weighted average of state dicts, with every client's own hidden behind privacy layers.
+    """The weighted average of state dicts, each client's own hidden behind privacy layers. Calling it takes one
+    average.
 
-    privacy: layers in the client's order, at most one secure sum, last; layers that must own the training
-    loop are refused. bits, range, weight_cap: how floats become integers; every weight is at most
-    weight_cap, a public number. integers: "keep" (the reference's), "sum" or "refuse" for integer tensors.
-    parameters: "all" or patterns of names ("head.*"): what is averaged; the rest must be the reference's, and
-    stays. A reference whose tensors say `requires_grad` (`state_dict(keep_vars=True)`) tells what trains by itself.
-    buffers: "sum", or "local" (running statistics stay the reference's). rounds: calls planned, for layers that
-    calibrate noise. policy: what each client insists on. ledger, delta: the privacy account.
+    Layers and the run:
 
-    Each call is a round of its own: how many clients a layer demands, and each one's share of the noise, follow from
-    the clients that the call names; fewer survivors than they and the secure sum demand abandon it. After a call, an
-    abandoned one too: `survivors`, `outcome` (seconds and bytes), `clipped_share`, `statement`, `epsilon`.
+    - privacy: layers in the order in which a client applies them; at most one secure sum, last (default: none).
+    - rounds: calls planned, >= 1, for layers that calibrate noise (default: 1).
+    - policy: a `protocols.Policy`, what every client insists on (default: the secure sum's).
+    - ledger: a `dp.Ledger`, charged before anything is summed (default: None, an account in memory).
+    - delta: of the privacy account, in (0, 1) (default: None, the layers').
+
+    From floats to integers:
+
+    - bits: per value, 2 to 32 (default: 16).
+    - range: public bound on each coordinate's difference to the reference, > 0 (default: None, from layers or
+      reference).
+    - weight_cap: public cap on a client's weight, >= 1 (default: 10,000).
+
+    What is averaged:
+
+    - parameters: "all" (default) or patterns of names ("head.*"); the rest must be the reference's, and stays.
+    - buffers: running statistics: "sum" (default), or "local" (they stay the reference's).
+    - integers: integer tensors: "keep" (the reference's; default), "sum" or "refuse".
+
+    Each call is a round of its own: how many survivors a layer demands, and each client's share of the noise, follow
+    from the clients that the call names. With fewer survivors than a layer or the secure sum demands the call is
+    abandoned. After a call, an abandoned one too, these say what it did: `survivors`, `outcome` (seconds, bytes),
+    `clipped_share`, `statement`, `epsilon`.
+
+    Raises Misuse for a value of another type or range, StackError for layers that do not fit each other or must own
+    the training loop.
+
+        average = SecureAverage([SecAgg()])
+        start = {"w": torch.zeros(3)}
+        sent = {name: {"w": torch.ones(3)} for name in "abcd"}
+        state = average(sent, weights={"a": 10, "b": 20, "c": 10, "d": 5}, reference=start)
+        state["w"], average.survivors
     """
 
     def __init__(

@@ -104,17 +104,20 @@ class _Shares:
 class ClientEvaluation:
     """Evaluation of a classifier on the clients' own data, through a secure sum.
 
-    clients: their loaders of (inputs, labels), as `Federation` takes them, with `names`. classes: how many, >= 2;
-    the model gives a logit for each. every: evaluate after each so many rounds of a `Federation(evaluation=...)`.
-    bins: of the histogram for the AUROC of two classes, >= 2; it is exact up to pairs in one bin. limit: the most that
-    one example's cross entropy counts, > 0. privacy: layers as `Federation` takes them (an epsilon is the price of one
-    evaluation); no client's vector is longer than a clip of 1. options: others of `Federation` (bits, dropout, policy,
-    ...).
+    - clients: loaders of (inputs, int64 labels), as `Federation` takes them.
+    - classes: how many, >= 2; the model gives a logit for each.
+    - every: evaluate after each so many rounds of a `Federation(evaluation=...)`, >= 1 (default: 1).
+    - bins: of the histogram behind the AUROC of two classes, >= 2; pairs within a bin count half (default: 128).
+    - limit: the most that one example's cross entropy counts, > 0 (default: 16).
+    - privacy: layers as `Federation` takes them; an epsilon is the price of one evaluation, and no client's vector
+      is longer than a clip of 1 (default: none).
+    - options: others of `Federation`: names, bits, dropout, policy, ...
 
-    Raises Misuse for what is out of range, and as `Federation` does.
+    Raises Misuse for a value out of range, and what `Federation` raises. `of` raises Aborted where too few answer.
 
-        held_out = ClientEvaluation({"a": loader_a, "b": loader_b, "c": loader_c}, classes=2, privacy=[SecAgg()])
-        held_out.of(model).accuracy
+        held_out = ClientEvaluation(loaders, classes=2, privacy=[SecAgg()])
+        held_out.of(make()).accuracy
+        Federation(make, loaders, evaluation=held_out)
     """
 
     def __init__(

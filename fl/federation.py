@@ -56,22 +56,55 @@ from protocols.statement import Protection, Statement, weakest
 
 
 class Federation:
-    """One model trained on data that stays with its owners.
+    """One model trained by federated learning on data that stays with its owners. `fit` trains it in this process.
 
-    model: a factory of the user's torch module. clients: DataLoaders by name or in order, or
-    `loader_for(client_id, config)` with `names`, called only where that client lives. train: the user's
-    loop `train(model, loader, optimizer[, criterion, device, epoch, round])`, arguments found by name, once
-    per local epoch; returns a dict of floats or None (default: classification). strategy: default FedAvg.
-    privacy: layers in the client's order, at most one secure sum, last. test: a loader for `evaluate(model,
-    loader, criterion, device)`. evaluation: a `ClientEvaluation`, on the clients' data. optimizer:
-    factory from parameters (default: SGD at `learning_rate`, 0.1 unless given);
-    criterion: factory (default: cross entropy). loss: `loss(model, batch)` for layers that clip per
-    example. policy: what every client insists on. ledger: a `dp.Ledger`. output: folder of the run's files. callbacks:
-    `fl.callbacks.Callback`s, in order. scheduler: factory from an optimizer; it is stepped once per local epoch of the
-    run, per round or per step of the optimizer (`scheduler_per="round"`, "step"). Other keywords: of
-    `fl.run_options.RunOptions` (bits, fraction, dropout, metrics, seed, ...).
+    Model and data:
 
-    Raises Misuse, StackError or CapacityError here, not in round 30.
+    - model: a function of no argument that returns a new `torch.nn.Module`.
+    - clients: a DataLoader per client, by name or in a list (then named "0", "1", ...); or a function
+      `loader_for(client, config)`, which is called only where that client lives.
+    - names: the clients' names, or how many there are, where `clients` is a function (default: None).
+
+    Training at a client:
+
+    - train: your loop `train(model, loader, optimizer)`, which moves the model in place and returns a dict of
+      floats or None. It is called once per local epoch and may also name criterion, device, epoch, round, rounds
+      and scheduler (default: an epoch of classification on batches of inputs and labels).
+    - optimizer: a function from parameters to an optimizer (default: `torch.optim.SGD` at `learning_rate`).
+    - learning_rate: of the default optimizer, > 0 (default: 0.1).
+    - criterion: a function of no argument that returns a loss module (default: `torch.nn.CrossEntropyLoss`).
+    - loss: `loss(model, batch)`, a scalar, for layers that clip single examples (default: criterion of model and
+      batch).
+    - scheduler: a function from an optimizer to a torch scheduler (default: None).
+    - scheduler_per: what steps the scheduler: each local "epoch" of the run (default), "round" or optimizer "step".
+
+    Rounds:
+
+    - strategy: how clients' updates move the model, such as `FedProx()` (default: `FedAvg()`).
+    - privacy: layers in the order in which a client applies them; at most one secure sum, last (default: none).
+    - policy: a `protocols.Policy`, what every client insists on (default: the secure sum's).
+    - ledger: a `dp.Ledger`, charged in each round before anything leaves a client (default: None, an account in
+      memory).
+    - options: of `fl.run_options.RunOptions`: bits, fraction, sampling, dropout, metrics, seed, workers and more.
+
+    Evaluation and results:
+
+    - test: a loader of test data at the server (default: None).
+    - evaluate: `evaluate(model, loader, criterion, device)`, called on `test`; returns a dict of floats (default:
+      loss and accuracy of a classifier).
+    - evaluation: an `fl.ClientEvaluation`, on test data of the clients (default: None).
+    - output: folder of the run's files; `fit(rounds, resume=True)` goes on from it (default: None, no files).
+    - callbacks: `fl.callbacks.Callback`s, called in this order (default: none).
+
+    Raises Misuse for an argument of another type or range, StackError for layers, strategy and loop that do not fit
+    each other, CapacityError for a sum that no modulus carries: all of them here or in `fit` before round 1.
+
+        def make():
+            return torch.nn.Linear(2, 2)
+
+        federation = Federation(make, loaders, strategy=FedAvg(), privacy=[SecAggPlus()])
+        result = federation.fit(rounds=2)
+        result.model, result.survivors, result.statement
     """
 
     def __init__(

@@ -17,11 +17,17 @@ from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFac
 
 
 class FewBits(Compression):
-    """1 to 16 bits per value. bits: of each value. range: > 0, public: 2^bits levels lie from -range to range.
+    """Compression to a few bits per value: each client keeps what rounding takes away and adds it to its next
+    update (Karimireddy et al., ICML 2019, Algorithm 2). Clients count equally.
 
-    Clients count alike, and nothing else is summed beside the vector, so that the ring is as narrow as the sum.
+    - bits: of each value, 1 to 16 (default: 4).
+    - range: public, > 0: the 2^bits levels lie from -range to range (default: 0.1).
 
-        Federation(make, loaders, privacy=[FewBits(bits=1, range=0.01), SecAggPlus()], metrics=())
+    Raises Misuse for a value out of range, and StackError before round 1 behind a layer that clips, compresses or
+    makes integers.
+
+        privacy = [FewBits(bits=1, range=0.01), SecAggPlus()]
+        Federation(make, loaders, privacy=privacy, metrics=()).fit(rounds=2)   # no metric widens the ring
     """
 
     name: ClassVar[str] = "few-bits"

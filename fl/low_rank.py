@@ -29,10 +29,17 @@ LEFT = "left"
 
 
 class LowRank(Compression):
-    """rank: >= 1, of each matrix's movement in a round. A tensor of more than two dimensions is a matrix of its first
-    dimension by all others; what has no more than `rank` rows or columns travels whole.
+    """Compression of every weight matrix to its product with a few vectors that all clients share, from the left
+    and from the right in turns (PowerSGD: Vogels, Karimireddy and Jaggi, NeurIPS 2019, Algorithm 1; ACP-SGD: Zhang
+    et al., ICDCS 2023). Each client keeps what the product leaves out and adds it to its next update.
 
-        Federation(make, loaders, privacy=[LowRank(4), SecAggPlus()])
+    - rank: how many vectors, >= 1. A tensor of more than two dimensions is a matrix of its first dimension by all
+      others; a matrix of no more than `rank` rows or columns is sent whole (default: 4).
+
+    Raises Misuse for a value out of range, and StackError before round 1 behind a layer that clips, compresses or
+    makes integers.
+
+        Federation(make, loaders, privacy=[LowRank(1), SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "low-rank"

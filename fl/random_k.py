@@ -15,10 +15,16 @@ from protocols.layers import Aggregate, Contribution, RoundFacts, Signal, SumFac
 
 
 class RandomK(Compression):
-    """A random share of the coordinates, the same for all clients of a round: they follow the round's public seed,
-    which the broadcast model fixes. share: in (0, 1]; at least one coordinate is sent.
+    """Compression to a random share of the coordinates: each client keeps the others and adds them to its next
+    update (Karimireddy et al., ICML 2019, Algorithm 2). All clients of a round send the same coordinates, drawn by
+    a public seed that follows from the broadcast model.
 
-        Federation(make, loaders, privacy=[RandomK(0.1), ClientDP(epsilon=8, clip=0.5), SecAggPlus()])
+    - share: of the coordinates, in (0, 1]; at least one is sent (default: 0.1).
+
+    Raises Misuse for a value out of range, and StackError before round 1 behind a layer that clips, compresses or
+    makes integers.
+
+        Federation(make, loaders, privacy=[RandomK(0.5), SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "random-k"

@@ -21,28 +21,50 @@ def option(default: T, help: str) -> T:
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How rounds are run. Raises Misuse, naming the option, for a value of another type or range.
+    """How rounds are run: the keywords of `Federation`, and of `secagg run`, that are plain values.
 
-    local_epochs >= 1. fraction of the clients awaited per round, in (0, 1]. sampling: "fixed" (that share,
-    without replacement), "poisson" (each client by itself), "round-robin" (that share in turn), "cyclic" (fixed groups
-    of at most that share, in turn) or "arrivals" (whoever comes by itself and, by its layers' rules, may). windows:
-    when clients are there, "NAMES=FIRST-LAST" of the run's rounds or "NAMES=FIRST-LAST/PERIOD" of every PERIOD rounds,
-    NAMES a pattern (as of a shell); whom no window names is always there. spare: share of clients asked beyond those
-    awaited, >= 0: who is not among the first to answer is left out. dropout: share of the asked that leave at random,
-    before or after their input, in [0, 1) (simulation). delays: sigma >= 0 of the lognormal time, median 1, that a
-    simulated client takes to answer (0: none). bits (2 to 32), range, weight_cap: how floats become
-    integers (`protocols.stack.Numbers`). integers: "keep", "sum" or "refuse" for
-    integer tensors. parameters: what is sent: "trained" (what requires gradients), "all", or patterns of
-    names ("head.*"). buffers: "sum" (running statistics travel with the update, and are refused beside layers that add
-    noise) or "local" (they never leave a client, which goes on with its own; the server's stay as they were made).
-    metrics: names of what `train` returns that are summed with the update. min_survivors: a round with fewer is
-    abandoned; 1 lets a lone client train (`PrivateStrategy`, whose strategy waits for two nodes, has 2), and what a
-    secure sum or a layer demands is never lowered. workers: processes that train beside this one, for the engine in
-    memory on the CPU; the same model bit for bit as workers=1 under torch.set_num_threads(1), for each trains on one
-    thread; what a training function, a data set or a sampler changes outside the model stays in its process.
-    client_timeout: seconds that a client may take to train (> 0, None: any), in a worker process, which is then ended
-    and replaced, or on Flower (its server's `timeout` for every message trip); refused where one process plays all.
-    stay_local: patterns (as of a shell) of names of the model's entries that never leave a client, which keeps its own.
+    Local work:
+
+    - local_epochs: epochs per round, >= 1 (default: 1).
+    - seed: equal seeds give equal results without noise layers (default: 0).
+    - device: "cpu" or "cuda" (default: "cpu").
+    - workers: processes that train, >= 1, in memory on the CPU. The model is that of workers=1 under
+      `torch.set_num_threads(1)`, bit for bit; what the loop changes outside the model stays in its process
+      (default: 1).
+    - client_timeout: seconds that a client may take to train, > 0, on Flower or in a worker process, which is then
+      ended and replaced; refused where one process plays all (default: None, any).
+
+    Who takes part:
+
+    - fraction: share of the clients awaited per round, in (0, 1] (default: 1).
+    - sampling: "fixed" (that share, without replacement; default), "poisson" (a coin per client), "round-robin"
+      (that share in turn), "cyclic" (fixed groups in turn) or "arrivals" (whoever comes and, by its layers' rules,
+      may).
+    - windows: when clients are there: "NAMES=FIRST-LAST" in rounds of the run, or "NAMES=FIRST-LAST/PERIOD" in
+      every PERIOD rounds; NAMES is a shell pattern. A client that no window names is always there (default: none).
+    - spare: share of clients asked beyond those awaited, >= 0; the last to answer are left out (default: 0).
+    - dropout: share of the asked that leave at random stages, in [0, 1); simulated (default: 0).
+    - delays: sigma >= 0 of a simulated client's lognormal time to answer, median 1 (default: 0, no delays).
+    - min_survivors: a round with fewer clients in its total is abandoned, >= 1; what a secure sum or a layer demands
+      is never lowered (default: 1, which lets a lone client train; `fl.flower.PrivateStrategy` has 2).
+
+    What travels:
+
+    - parameters: "trained" (what requires gradients; default), "all", or patterns of names ("head.*").
+    - stay_local: patterns of names of entries that never leave a client, which keeps its own (default: none).
+    - buffers: running statistics: "sum" (they travel, and layers that add noise refuse them; default) or "local"
+      (each client goes on with its own, and the server's stay as they were made).
+    - integers: integer tensors: "keep" (the server's; default), "sum" or "refuse".
+    - bits: per value of the quantiser, 2 to 32 (default: 16).
+    - range: public bound on an update's coordinates, > 0 (default: None, from layers or the model).
+    - weight_cap: public cap on a client's examples, >= 1 (default: 10,000).
+    - metrics: what `train` returns and is summed with the update (default: loss and accuracy).
+    - delta: of the privacy account, in (0, 1) (default: None, the layers').
+
+    Raises Misuse, naming the option, for a value of another type or range.
+
+        Federation(make, loaders, fraction=0.5, bits=20, seed=1)   # it makes these:
+        RunOptions(fraction=0.5, bits=20, seed=1)
     """
 
     local_epochs: int = option(1, "Local epochs per round.")

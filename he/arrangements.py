@@ -21,13 +21,17 @@ _THRESHOLD = re.compile(r"threshold-(\d+)-of-(\d+)(?:-corrupt-(\d+))?", re.ASCII
 
 @dataclass(frozen=True)
 class Threshold:
-    """No single holder: any `t` of `n` decryptors open a sum together.
+    """No single holder of the key: any `t` of `n` decryptors open a sum together.
 
-    t, n: 1 <= t <= n <= 100; 3 of 4 by default. dealer: names the party that makes the key, hands out the shares and
-    forgets it; it is trusted to do so, and the statement says that. corrupt: most decryptors that may collude with the
-    server, in [0, t - 1]; -1 for the most with which t decryptors (more than half of all, if t are not) are enough to
-    agree on what is opened: 2 t - n - 1 for 2 t > n. More corrupt ones need more to agree: `quorum`. Raises Misuse for
-    other values.
+    - t: decryptors that open a sum, 1 to n (default: 3).
+    - n: decryptors, t to 100 (default: 4).
+    - dealer: names the party that makes the key, hands out the shares and forgets it. It is trusted to do so, and
+      the statement says that (default: "key dealer").
+    - corrupt: the most decryptors that may work with the server, 0 to t - 1. More of them need more to agree on
+      what is opened: `quorum` (default: -1, the most with which t decryptors, or more than half, are enough to
+      agree).
+
+    Raises Misuse for a value out of range.
 
         Threshold()                  # 3 of 4: one may be away, one may be corrupt
         Threshold(2, 3)              # one may be away, none may be corrupt
@@ -70,9 +74,13 @@ class Threshold:
 class KeyHolder:
     """One party apart from the aggregator holds the key; it opens aggregates only, each session once.
 
-    recipients: to whom it gives the opened sum, in any order: "server", and clients by their names in the
-    session's roster, each of whom is sent it sealed from end to end. The server is always one of them: it
-    turns the sum into what it broadcasts next. Raises Misuse for other values.
+    - name: of that party (default: "key holder").
+    - recipients: to whom it gives the opened sum: "server", which is always one, and clients by their names in the
+      roster, each of whom gets it sealed from end to end (default: the server alone).
+
+    Raises Misuse for an empty name, and for recipients that are not distinct names with "server" among them.
+
+        CKKSSum(KeyHolder(recipients=("server", "a")))
     """
 
     name: str = "key holder"
@@ -94,7 +102,12 @@ class KeyHolder:
 
 @dataclass(frozen=True)
 class SharedByClients:
-    """Every client holds the key: one client together with the server reads every update. Never a default."""
+    """Every client holds the key: one client together with the server reads every update. Never a default.
+
+    It takes no argument and raises nothing.
+
+        CKKSSum(SharedByClients())
+    """
 
     def __str__(self) -> str:
         return "shared"

@@ -42,21 +42,37 @@ class Demands:
 
 @dataclass(frozen=True)
 class Policy:
-    """A client's own minimums, or a key holder's or decryptor's, checked before anything leaves it.
+    """What a client, a key holder or a decryptor insists on; it checks every session before anything leaves it.
 
-        Policy(min_cohort=20, threat="malicious", signed_roster=True, max_epsilon=8.0)
+    Clients and keys:
 
-    min_cohort, min_survivors: least clients in the roster and in a total (2: a sum of one is no sum).
-    min_threshold, min_degree: least absolute values; min_threshold_share: least share of the voters who must agree on
-    what is opened, or of the share holders who must answer where nobody votes, 0 to 1 (0.5 by default: two disjoint
-    sets can never both open something), where the server may show different things to different clients: outside the
-    semi-honest model.
-    min_ring_bits: a ring of fewer bits is refused. threat: least threat model. signed_roster: demand one.
-    max_epsilon: largest epsilon the client's own ledger may reach, finite (None: no demand). allow_layers:
-    names of privacy layers it accepts, a tuple or list (None: any). allow_resend: let an update leave a
-    second time (the ledger charges it, the statement names it). allow_simulated: join a simulated session.
+    - min_cohort: fewest clients in the roster, >= 0 (default: 2).
+    - min_survivors: fewest clients in a total, >= 0 (default: 2; a sum of one is no sum).
+    - min_threshold: fewest parties that open anything together, >= 0 (default: 2).
+    - min_threshold_share: the share of the voters who must agree on what is opened, or of the share holders who
+      must answer where nobody votes, has to exceed this, 0 to 1, outside the semi-honest model (default: 0.5; two
+      disjoint sets can never both open something).
+    - min_degree: fewest neighbours of a client in the graph, >= 0 (default: 2).
+    - min_ring_bits: least bits of the ring, >= 0 (default: 2).
 
-    Raises Misuse for a field of another type or range: a demand that nothing can fail would be none.
+    Threat:
+
+    - threat: the weakest model accepted: "none" (default), "semi-honest", "semi-malicious" or "malicious".
+    - signed_roster: demand identities of a signed roster (default: False).
+    - allow_simulated: join a session with injected randomness (default: False).
+
+    Privacy:
+
+    - max_epsilon: the largest epsilon that the client's own ledger may reach, >= 0, finite (default: None, no
+      demand).
+    - allow_layers: names of the privacy layers accepted, a tuple or list (default: None, any).
+    - allow_resend: let an update leave a second time; the ledger charges it, the statement names it (default:
+      False).
+
+    Raises Misuse for a value of another type or range. `check` raises PolicyRefusal naming the demand that fails.
+
+        policy = Policy(min_cohort=3, threat="semi-malicious", max_epsilon=8.0)
+        Federation(make, loaders, privacy=[SecAggPlus()], policy=policy)
     """
 
     min_cohort: int = 2

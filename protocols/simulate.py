@@ -36,12 +36,27 @@ Table = dict[str, dict[str, float]]
 
 @dataclass
 class Outcome:
-    """What a simulated session gave.
+    """What a simulated session gave; `simulate` makes it.
 
-    final: the server's last state, which holds the result. survivors: the clients in a sum, by the caller's names, in
-    roster order; empty for a protocol of another result. seconds, bytes: stage -> role -> seconds of computing,
-    bytes sent (all parties of the role together). refusals: party -> why it stopped. received: the results of
-    clients that the configuration names to be given one, by the caller's names.
+    The result:
+
+    - final: the server's last state, which holds the result; `total` reads a sum from it.
+    - survivors: the clients in the sum, by the caller's names in roster order; empty for a protocol of another
+      result.
+    - received: the results of clients that the configuration names to be given one, by the caller's names.
+
+    How it went:
+
+    - session: the session that was played.
+    - protection: what its sum protected, as a statement has it.
+    - blamed: parties that were seen to misbehave, or pairs one of which did ("client 3 or client 0 (why)").
+    - refusals: party -> the error for which it stopped.
+    - seconds: stage -> role -> seconds of computing.
+    - bytes: stage -> role -> bytes sent, by all parties of the role together.
+
+        outcome: Outcome = simulate(SecAgg(), {"a": [1, 2], "b": [3, 4], "c": [5, 6]})
+        outcome.total, outcome.survivors   # array([ 9, 12]), ('a', 'b', 'c')
+        outcome.seconds_of("client"), outcome.bytes_of("server")
     """
 
     final: Finished
@@ -93,31 +108,46 @@ def simulate(
     """Run one session in this process and return its outcome.
 
     What is summed:
-    protocol: any `Protocol`. vectors: the clients' int64 vectors of one length, by name (str or int) or in order (names
-    0, 1, ...). A function of no argument in place of a vector is called when its client needs the vector, and never for
-    a client that left before: then one vector at a time is in memory. Such a call needs `session`, as does a protocol
-    that is no sum, whose inputs may be of any type.
 
-    The session (`session` in place of all these): bound: public bound on every |coordinate|, >= 0 (default: the least
-    2^k - 1 over the given vectors; only a simulation may look). modulus: 0 (default) for a sum over Z, else M. round:
-    counts from 1. model: 32 bytes that name what all clients were shown; models: what single clients were shown
-    instead. min_survivors: fewest clients in a total.
+    - protocol: any `Protocol`.
+    - vectors: the clients' int64 vectors of one length, by name (str or int) or in order (names 0, 1, ...). A
+      function of no argument in place of a vector is called when its client needs the vector, so that one vector at
+      a time is in memory. Such a call needs `session`, as does a protocol that is no sum, whose inputs may be of
+      any type.
+
+    The session:
+
+    - bound: public bound on every |coordinate|, >= 0 (default: None, the least 2^k - 1 over the given vectors; only
+      a simulation may look).
+    - modulus: 0 (default) for a sum over Z, else M for a sum in Z_M.
+    - round: counts from 1 (default: 1).
+    - model: 32 bytes that name what all clients were shown (default: zeros).
+    - models: by client, what single clients were shown instead (default: None).
+    - min_survivors: fewest clients in a total, >= 1 (default: 1).
+    - session: a session that was made before, in place of these options (default: None).
 
     The parties:
-    policy: what every client insists on (default: the protocol's). stores: a party's store by client name, "server" or
-    helper name, so that memory and marks last over several calls. updates: names (bytes) of the updates behind the
-    vectors, by client. rng: injected randomness; the session is then marked simulated (default: the system's).
+
+    - policy: what every client insists on (default: None, the protocol's).
+    - stores: a party's store by client name, "server" or helper name, whose memory and marks outlast the call
+      (default: None).
+    - updates: by client, bytes that name the update behind its vector (default: None).
+    - rng: the randomness of all parties; the session is then marked simulated (default: None, the system's).
 
     What happens to them, and what is seen:
-    drop: stage name -> the clients (or helper roles, e.g. "decryptor 1") that vanish before answering it. tamper: given
-    each message, returns what arrives in its place: a message, several, or None. observe: called with every message.
-    clock: what seconds are read from (time.process_time on a machine that is busy with other work).
 
-        outcome = simulate(SecAgg(), {"a": [1, 2], "b": [3, 4], "c": [5, 6], "d": [7, 8]}, drop={"masked-input": ["d"]})
-        outcome.total, outcome.survivors          # array([ 9, 12]), ('a', 'b', 'c')
+    - drop: stage name -> the clients, or helpers such as "decryptor 1", that vanish before they answer it (default:
+      None).
+    - tamper: given each message, returns what arrives in its place: a message, several, or None (default: None).
+    - observe: called with every message (default: None).
+    - clock: returns seconds (default: `time.perf_counter`; on a busy machine take `time.process_time`).
 
     Raises TooFewSurvivors or another Aborted if the session ends without a total, Misuse for a wrong call,
     PolicyRefusal if every client refuses the session.
+
+        vectors = {"a": [1, 2], "b": [3, 4], "c": [5, 6], "d": [7, 8]}
+        outcome = simulate(SecAgg(dropout=0.3), vectors, drop={"masked-input": ["d"]})
+        outcome.total, outcome.survivors   # array([ 9, 12]), ('a', 'b', 'c')
     """
     named, source = _named(vectors, isinstance(protocol, SecureSum)), _source(rng)
     if session is None:

@@ -41,16 +41,16 @@ class Total(Finished):
 
 
 class SecureSum(Protocol[IntVector]):
-    """A protocol whose result is the exact sum of the clients' int64 vectors.
+    """Base of protocols whose result is the exact sum of the clients' int64 vectors.
 
     Callers use `session`, `server`, `client` and `helper`. A SecureSum is the last layer of a stack
     (`protocols.layers`); `PlainSum`, `secagg.SecAggPlus`, `he.PaillierSum` and `he.CKKSSum` are exchanged for each
-    other.
+    other. A backend of your own adds `parameters` to what `Protocol` asks for, and passes
+    `tests/contracts/secure_sum.py`.
 
         protocol = SecAggPlus()
         session = protocol.session(["a", "b", "c", "d"], dimension=1000, bound=2**15 - 1, random=SystemRandom())
-
-    A backend adds `parameters` to what `Protocol` asks for, and passes `tests/contracts/secure_sum.py`.
+        isinstance(protocol, SecureSum), protocol.protection(session).threat   # True, 'semi-malicious'
     """
 
     builds_on_earlier: bool = False

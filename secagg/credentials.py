@@ -14,11 +14,20 @@ from secagg.session_rules import rules_of
 
 @dataclass(frozen=True)
 class Credentials:
-    """roster: signed by someone other than the aggregator. authority: the pinned Ed25519 key (32 bytes) it
-    is checked against.
+    """What a party of the malicious model needs from outside: who takes part, and its own signing key.
 
-    identities: the identities that this process plays, by name: a deployed client has its own only, a server
-    none. least_serial: older rosters are refused.
+    - roster: a `SignedRoster`, signed by someone other than the aggregator.
+    - authority: the pinned Ed25519 public key (32 bytes) that must have signed the roster.
+    - identities: the signing keys that this process plays, by name: a deployed client has its own alone, a server
+      none (default: none).
+    - least_serial: rosters with a lower serial are refused (default: 1).
+
+    Nothing is checked here: the methods raise PeerError or PolicyRefusal for a roster that is not to be trusted,
+    when a session uses it.
+
+        credentials = Credentials.simulated(["a", "b", "c", "d"])   # a deployment loads them: `secagg keys`
+        malicious = SecAgg(threat="malicious", credentials=credentials)
+        simulate(malicious, {"a": [1], "b": [2], "c": [3], "d": [4]}).total   # array([10])
     """
 
     roster: SignedRoster

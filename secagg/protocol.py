@@ -54,16 +54,6 @@ class _MaskedSum(SecureSum):
         setup: str | None = None,
         renew: int = 100,
     ) -> None:
-        """dropout, collusion: shares of the clients, in [0, 1), that may leave and that may be corrupt (None: 0.1, or
-        whatever a threshold that is given stands).
-
-        threat: "semi-honest", "semi-malicious" (None: this one, in every cohort) or "malicious". neighbours,
-        threshold: given instead of planned. security, correctness: bits. credentials: needed by "malicious". beacon:
-        public randomness made after the roster was signed, behind a sparse graph over that whole roster; without it
-        clients commit and reveal. setup: "fresh" keys for every session, or "reuse" of one set-up's for at most
-        `renew` rounds of one roster; None (default): fresh, but where messages are slow (`over_network`). Raises Misuse
-        for values out of range.
-        """
         if collusion is None:
             collusion = 0.1 if threshold is None else 0.0
         threat = SEMI_MALICIOUS if threat is None else threat
@@ -219,13 +209,78 @@ class _MaskedSum(SecureSum):
 
 
 class SecAggPlus(_MaskedSum):
-    """Masked sums on a random regular graph: each client shares masks with few others (Bell et al., CCS 2020)."""
+    """Masked sums on a random regular graph: each client shares masks with few others (Bell et al., CCS 2020).
+    Degree and threshold are planned from what is to be withstood.
+
+    What is withstood:
+
+    - dropout: share of the clients that may leave in a round, in [0, 1) (default: 0.2).
+    - collusion: share of the clients that may work with the server, in [0, 1) (default: None, 0.1, or what a given
+      threshold withstands).
+    - threat: what the server may do: "semi-honest", "semi-malicious" or "malicious" (default: None,
+      semi-malicious).
+    - security: bits, in (0, 1000]: secrecy fails with probability 2^-security at most (default: 40).
+    - correctness: bits, in (0, 1000]: a round within `dropout` fails with probability 2^-correctness at most
+      (default: 20).
+
+    The graph:
+
+    - neighbours: of each client, >= 2 (default: None, planned).
+    - threshold: shares that open a secret, >= 2 (default: None, planned).
+    - beacon: public random bytes made after the roster was signed, for a sparse graph in the malicious model
+      (default: b"", clients commit and reveal).
+
+    Keys:
+
+    - credentials: a `secagg.Credentials`, needed by "malicious" (default: None).
+    - setup: "fresh" keys in every session, or "reuse" of one set-up's keys (default: None, fresh, but reused over
+      slow networks where that promises no less).
+    - renew: rounds that one set-up serves, >= 1 (default: 100).
+
+    Raises Misuse for a value out of range, for "malicious" without credentials, and, when a session is made, for a
+    cohort that no plan serves, such as two clients.
+
+        outcome = simulate(SecAggPlus(dropout=0.3), {"a": [1, 2], "b": [3, 4], "c": [5, 6], "d": [7, 8]})
+        outcome.total   # array([16, 20])
+    """
 
     name = "secagg+"
 
 
 class SecAgg(_MaskedSum):
-    """Masked sums on the complete graph: each client shares masks with all others (Bonawitz et al., CCS 2017)."""
+    """Masked sums on the complete graph: each client shares masks with all others (Bonawitz et al., CCS 2017).
+
+    What is withstood:
+
+    - dropout: share of the clients that may leave in a round, in [0, 1) (default: 0.2).
+    - collusion: share of the clients that may work with the server, in [0, 1) (default: None, 0.1, or what a given
+      threshold withstands).
+    - threat: what the server may do: "semi-honest", "semi-malicious" or "malicious" (default: None,
+      semi-malicious).
+    - security: bits, in (0, 1000]: secrecy fails with probability 2^-security at most (default: 40).
+    - correctness: bits, in (0, 1000]: a round within `dropout` fails with probability 2^-correctness at most
+      (default: 20).
+
+    The graph:
+
+    - neighbours: refused; all clients are neighbours (default: None).
+    - threshold: shares that open a secret, >= 2 (default: None, planned).
+    - beacon: public random bytes made after the roster was signed, for a sparse graph in the malicious model
+      (default: b"", clients commit and reveal).
+
+    Keys:
+
+    - credentials: a `secagg.Credentials`, needed by "malicious" (default: None).
+    - setup: "fresh" keys in every session, or "reuse" of one set-up's keys (default: None, fresh, but reused over
+      slow networks where that promises no less).
+    - renew: rounds that one set-up serves, >= 1 (default: 100).
+
+    Raises Misuse for a value out of range, for "malicious" without credentials, and, when a session is made, for a
+    cohort that no plan serves, such as two clients.
+
+        outcome = simulate(SecAgg(dropout=0.3), {"a": [1, 2], "b": [3, 4], "c": [5, 6], "d": [7, 8]})
+        outcome.total   # array([16, 20])
+    """
 
     name = "secagg"
     _complete = True

@@ -47,23 +47,44 @@ NOBODY = "{name}: {client} holds no example: leave it out, or give a public numb
 
 
 class SampleDP(PricedLayer):
-    """Example-level DP-SGD (Abadi et al. 2016) through Opacus, noise and batches from the system's generator.
+    """Example-level DP-SGD inside each client's own loop, through Opacus (Abadi et al., CCS 2016, Algorithm 1).
+    Neighbours: one example more or less. It holds against everybody, the server included.
 
-    epsilon and delta for the whole planned run (calibrated for each client by itself), or noise_multiplier.
-    clip: L2 norm of an example's gradient, a tuple of norms with clipping="per-layer", or an
-    `AdaptiveClip`. clipping: "flat", "per-layer" or "adaptive". gradients: "hooks", "functorch", "ew" or
-    "ghost" (rows made twice in place of kept: least memory). batch_size: expected
-    examples per step (default: the loader's). examples: a public number of examples that rate, steps and noise
-    follow in place of the client's own; without it each client's own number is declared public.
-    physical_batch: most at once in memory. repair: replace modules that cannot be trained privately where
-    their parameter names stay; `repaired(factory)` does it for a whole federation. ledger: client's name ->
-    its `Ledger` (or a mapping), charged before an update leaves. accountant: "rdp" or "pld". schedule: from the number
-    of a planned step of the run (from 0, empty batches included; a round's first is (round - 1) x its steps) to a
-    factor > 0 of the optimizer's learning rates; it follows nothing else, and replaces a scheduler in the loop.
+    What is promised, for each client by itself:
 
-    Add/remove-one-example neighbours. Clients weigh equally and no metric is sent. Before a layer's first step a
-    few examples pass through the user's loop, to find layouts and to prove that every parameter's rows are those
-    of single examples (`dp.sample.audit.probe`): what does not agree is refused by name.
+    - epsilon: price of the whole planned run at `delta`, > 0; or give `noise_multiplier`.
+    - delta: in (0, 1) (default: None, the run's delta, else 1e-5).
+    - noise_multiplier: the noise's standard deviation over the clip, > 0, in place of epsilon (default: None).
+    - examples: a public number of examples, >= 1, that rate, steps and noise follow in place of the client's own
+      (default: None, each client's own number, which is then declared public).
+    - accountant: "rdp" (Renyi; default) or "pld" (privacy loss distributions), for calibration.
+    - ledger: from a client's name to its own `Ledger`, as a function or a mapping, charged before its update
+      leaves; None from the function for a client without one (default: None).
+
+    A step:
+
+    - clip: L2 norm of an example's gradient, > 0; a tuple of norms, one per parameter tensor, with
+      clipping="per-layer"; or a `dp.sample.AdaptiveClip` (default: 1).
+    - clipping: "flat" (default), "per-layer" or "adaptive".
+    - gradients: how an example's gradient is found: "hooks" (default), "functorch" (any module), "ew" (torch's
+      expanded weights) or "ghost" (least memory).
+    - batch_size: expected examples of a step, >= 1 (default: None, the loader's).
+    - physical_batch: the most examples in memory at once, >= 1 (default: None, the whole batch).
+    - schedule: from a step's number in the run (from 0, empty batches included) to a factor > 0 of the optimizer's
+      learning rates, in place of a scheduler in the loop (default: None).
+    - repair: replace modules that cannot be trained privately, where parameters keep their names;
+      `dp.sample.repaired(factory)` does so for a whole federation (default: False).
+
+    Clients count equally, and no metric is sent. Before a client's first step a few examples pass through its loop,
+    to prove that each row of gradients belongs to a single example.
+
+    Raises Misuse for a value out of range; StackError where the strategy or the loop does not fit. At a client,
+    before its update leaves: UnsupportedModule and NotPerExample for a model without gradients of single examples,
+    UnaccountedStep for a loop that steps otherwise than planned, BudgetExceeded beyond the planned steps or the
+    client's own ledger.
+
+        privacy = [SampleDP(epsilon=8, delta=1e-5, clip=1.0), SecAggPlus()]
+        Federation(make, loaders, privacy=privacy)   # fit(rounds=50) then costs every client epsilon 8
     """
 
     name: ClassVar[str] = "sample-dp"

@@ -21,11 +21,19 @@ from protocols.party_state import PartyState
 
 
 class Ditto(FedAvg):
-    """FedAvg that also trains a personal model at every client. strength: the paper's lambda, >= 0 (0: each by
-    itself). epochs: passes of the client's loop for the personal model, per round, >= 1. Others as FedAvg.
+    """FedAvg that also trains a personal model at every client, held near the shared one (Li et al., ICML 2021,
+    Algorithm 1). `fl.personal.model_of` reads it.
+
+    - strength: the paper's lambda, >= 0: how strongly the shared model pulls; 0 leaves each by itself (default:
+      0.1).
+    - epochs: passes of the client's loop for its personal model in a round, >= 1 (default: 1).
+    - server_lr: factor on the mean difference, > 0 (default: 1, the plain mean).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
 
         federation = Federation(make, loaders, strategy=Ditto(0.5), privacy=[SecAggPlus()])
-        federation.fit(rounds=20)
+        federation.fit(rounds=2)
         fl.personal.model_of(federation, "a")
     """
 

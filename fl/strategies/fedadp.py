@@ -23,11 +23,18 @@ DIRECTION = "direction"
 
 
 class FedAdp(Strategy):
-    """Weights that the server's rule adapts from round to round.
+    """Weights that follow the angle between a client's update and the last mean (Wu and Wang, IEEE TCCN 2021,
+    equations 7 to 9). Each client computes its own weight, by the server's rule.
 
-    alpha: > 0, how much the angle counts (up to exp(alpha) between two clients). weight_cap: the weight of a client
-    whose updates point where all's do, >= 1; weights are whole numbers up to it. examples: the public largest number of
-    examples of a client (more count as so many), by which weights are scaled; None: the angle alone counts.
+    - alpha: how much the angle counts, in (0, 50): up to exp(alpha) between two clients (default: 5).
+    - weight_cap: the weight of a client whose updates point where the mean does, >= 1; all weights are whole
+      numbers up to it (default: 10,000).
+    - examples: the public largest number of a client's examples, >= 1, to which weights are also in proportion; a
+      client with more counts as so many (default: None, the angle alone).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedAdp(alpha=2.0), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "fedadp"

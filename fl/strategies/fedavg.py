@@ -7,10 +7,14 @@ from protocols.errors import Misuse
 
 
 class FedAvg(Strategy):
-    """Weighted mean of local models.
+    """The weighted mean of the clients' models (McMahan et al., AISTATS 2017, Algorithm 1).
 
-    server_lr: factor on the mean difference, > 0 (1: the plain mean). weighted: by examples, publicly
-    capped, else equally.
+    - server_lr: factor on the mean difference, > 0 (default: 1, the plain mean).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedAvg(), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "fedavg"

@@ -15,7 +15,16 @@ from protocols.errors import Misuse
 
 
 class FedAvgM(FedAvg):
-    """FedAvg with server momentum in [0, 1); 0 is FedAvg. server_lr, weighted as there."""
+    """FedAvg with momentum at the server (Hsu, Qi and Brown, 2019, section 4).
+
+    - momentum: in [0, 1); 0 is FedAvg (default: 0.9).
+    - server_lr: factor on the velocity, > 0 (default: 1).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedAvgM(momentum=0.5), privacy=[SecAggPlus()]).fit(rounds=2)
+    """
 
     name: ClassVar[str] = "fedavgm"
 

@@ -24,14 +24,22 @@ from protocols.store import AlreadyDone
 
 
 class FedBuff(FedAvg):
-    """Asynchronous rounds, a buffer each. size: clients of a buffer, K. alike: of each version's, so many are in any
-    total; 1 claims nothing against a server that shows a client a model made for it. leaving: clients of a buffer that
-    may leave before it is abandoned. oldest: versions after which a client begins anew. server_lr: > 0. at_once:
-    clients that are at work or wait for a buffer, in turn (0: everybody).
+    """Asynchronous rounds: the server sums whoever is done, a buffer of clients at a time, and nobody waits for the
+    slowest (Nguyen et al., AISTATS 2022, Algorithm 1). Clients count equally. Coordinates need a public range, from
+    a layer or from `Federation(range=...)`.
 
-    Clients count equally, and coordinates need a public range, from a layer or the federation:
+    - size: clients of a buffer, the paper's K, >= alike + leaving (default: 10).
+    - alike: the fewest clients of each model version in any total, >= 1. With 1, nothing is claimed against a
+      server that shows one client a model made for that client (default: 2).
+    - leaving: clients of a buffer that may leave before the server abandons it, >= 0 (default: 1).
+    - oldest: a client whose model is more versions old than this begins anew, >= 1 (default: 20).
+    - server_lr: factor on a buffer's mean difference, > 0 (default: 1).
+    - at_once: clients that work or wait for a buffer at a time, >= size, or 0 for everybody (default: 0).
 
-        Federation(make, loaders, strategy=FedBuff(10), range=0.5, delays=1.5, privacy=[SecAggPlus()]).fit(rounds=100)
+    Raises Misuse for a value out of range.
+
+        strategy = FedBuff(size=4)
+        Federation(make, loaders, strategy=strategy, range=0.5, delays=1.5, privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "fedbuff"

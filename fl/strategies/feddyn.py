@@ -26,9 +26,14 @@ GRADIENT = "gradient"
 
 
 class FedDyn(Strategy):
-    """Dynamic regularisation; clients count equally, and the fixed point is the optimum of their equal mean.
+    """Dynamic regularisation (Acar et al., ICLR 2021, Algorithm 1). Clients count equally, and the fixed point is
+    the optimum of their equal mean.
 
-    alpha: strength, > 0: the smaller, the nearer to the client's own optimum a round ends.
+    - alpha: strength, > 0: the smaller, the nearer to its own optimum a client ends a round (default: 0.01).
+
+    Raises Misuse for an alpha out of range, and at a client whose alpha is not the server's.
+
+        Federation(make, loaders, strategy=FedDyn(alpha=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "feddyn"

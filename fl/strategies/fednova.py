@@ -25,13 +25,20 @@ STEPS = "steps"
 
 
 class FedNova(FedAvg):
-    """Normalised averaging of unequal local work.
+    """FedAvg that normalises unequal local work: clients that take more steps do not count for more (Wang et al.,
+    NeurIPS 2020, equation 8). Steps are counted in units of a client's first step size of the round.
 
-    usual: steps that a client usually takes, > 0: what the first round's updates are scaled to. tau: fixed steps that
-    the server moves by; no client then tells its own (None: their mean, a second block of one number). max_steps:
-    public bound on a client's steps, >= 1; one that takes more is refused, beside noise it tells so many. server_lr,
-    weighted: as FedAvg. Steps count in units of a client's first step size of the round: with a schedule per step,
-    clients of other sizes stand elsewhere in it and count by that size; one per round or epoch is the same for all.
+    - usual: steps that a client usually takes, > 0: the first round's updates are scaled to it (default: 32).
+    - tau: fixed steps by which the server moves, > 0; clients then do not tell their own (default: None, their
+      mean, from one more number in the sum).
+    - max_steps: public bound on a client's steps, >= 1; a client with more is refused, and beside noise it tells
+      this many (default: 4096).
+    - server_lr: factor on the mean difference, > 0 (default: 1, the plain mean).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range, and before round 1 for an optimizer other than `torch.optim.SGD`.
+
+        Federation(make, loaders, strategy=FedNova(usual=4), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "fednova"

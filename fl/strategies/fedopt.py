@@ -54,7 +54,18 @@ class FedOpt(Strategy):
 
 
 class FedAdam(FedOpt):
-    """Adam on the server. Options as `FedOpt`."""
+    """Adam at the server, with the clients' mean difference as its gradient (Reddi et al., ICLR 2021, Algorithm 2).
+
+    - lr: the server's learning rate, > 0 (default: 0.01).
+    - beta1: share of the last mean that the next one keeps, in [0, 1) (default: 0.9).
+    - beta2: share of the last second moment that the next one keeps, in [0, 1) (default: 0.99).
+    - tau: > 0, added to the root of the second moment: the larger, the less adaptive (default: 0.001).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedAdam(lr=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
+    """
 
     name: ClassVar[str] = "fedadam"
 
@@ -73,7 +84,19 @@ class FedAdam(FedOpt):
 
 
 class FedYogi(FedAdam):
-    """Yogi on the server: v moves by at most (1 - beta2) D^2, whichever way. Options as `FedOpt`."""
+    """Yogi at the server (Reddi et al., ICLR 2021, Algorithm 2): Adam whose second moment moves by at most (1 -
+    beta2) D^2 in a round, for a mean difference D.
+
+    - lr: the server's learning rate, > 0 (default: 0.01).
+    - beta1: share of the last mean that the next one keeps, in [0, 1) (default: 0.9).
+    - beta2: 1 - beta2 is how fast the second moment moves; in [0, 1) (default: 0.99).
+    - tau: > 0, added to the root of the second moment: the larger, the less adaptive (default: 0.001).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedYogi(lr=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
+    """
 
     name: ClassVar[str] = "fedyogi"
 
@@ -82,7 +105,17 @@ class FedYogi(FedAdam):
 
 
 class FedAdagrad(FedOpt):
-    """Adagrad on the server, without momentum unless beta1 says so. Options as `FedOpt`; v only grows."""
+    """Adagrad at the server (Reddi et al., ICLR 2021, Algorithm 2): the second moment only grows.
+
+    - lr: the server's learning rate, > 0 (default: 0.01).
+    - beta1: share of the last mean that the next one keeps, in [0, 1) (default: 0, no momentum).
+    - tau: > 0, added to the root of the second moment: the larger, the less adaptive (default: 0.001).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedAdagrad(lr=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
+    """
 
     name: ClassVar[str] = "fedadagrad"
 

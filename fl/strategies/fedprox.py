@@ -11,7 +11,16 @@ from protocols.layers import LocalTask, RoundFacts
 
 
 class FedProx(FedAvg):
-    """FedAvg whose local steps are pulled towards the broadcast model. mu: strength, >= 0; others as FedAvg."""
+    """FedAvg whose local steps are pulled towards the broadcast model (Li et al., MLSys 2020, equation 2).
+
+    - mu: strength of the pull, >= 0; 0 is FedAvg (default: 0.01).
+    - server_lr: factor on the mean difference, > 0 (default: 1, the plain mean).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedProx(mu=0.1), privacy=[SecAggPlus()]).fit(rounds=2)
+    """
 
     name: ClassVar[str] = "fedprox"
     steers = True

@@ -17,9 +17,14 @@ from protocols.layers import Compute, LocalTask, RoundFacts
 
 
 class FedSGD(Strategy):
-    """Server-side gradient descent on the clients' mean gradient.
+    """Gradient descent at the server on the clients' mean gradient (McMahan et al., AISTATS 2017, section 2).
 
-    lr: the server's learning rate, > 0. weighted: by examples, publicly capped, else equally.
+    - lr: the server's learning rate, > 0 (default: 0.1).
+    - weighted: whether clients count by their examples, up to the public weight_cap, else equally (default: True).
+
+    Raises Misuse for a value out of range.
+
+        Federation(make, loaders, strategy=FedSGD(lr=0.5), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "fedsgd"

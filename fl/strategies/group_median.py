@@ -27,12 +27,16 @@ from protocols.randomness import SecureRandom, SystemRandom
 
 
 class GroupMedian(Strategy):
-    """A median over groups in place of the mean over clients.
+    """The coordinate-wise median of the means of random groups (Chen, Su and Xu, POMACS 2017, Algorithm 2). It
+    withstands clients that lie while they sit in fewer than half of the groups. The server sees each group's sum.
 
-    groups: >= 3, more than twice as many as clients may lie. min_survivors: of each group, >= 2; a round with fewer in
-    one of them is abandoned whole. random: draws the groups (the operating system's).
+    - groups: >= 3, more than twice as many as clients may lie (default: 5).
+    - min_survivors: of each group, >= 2; the server abandons a round in which a group has fewer (default: 2).
+    - random: a `SecureRandom` that draws the groups, once for the run (default: None, the operating system's).
 
-        Federation(make, loaders, strategy=GroupMedian(5, min_survivors=3), privacy=[SecAggPlus()])
+    Raises Misuse for a value out of range, and before round 1 for a group with too few clients.
+
+        Federation(make, loaders, strategy=GroupMedian(3), privacy=["none"]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "group-median"

@@ -30,16 +30,25 @@ from protocols.layers import Compute, LocalTask, RoundFacts, RunFacts, Value
 
 
 class IFCA(Stepped):
-    """Clustered federated learning. clusters: k >= 2. least: fewest clients of a cluster that send, >= 2; 0 beside
-    noise on clients' updates, and there alone: nothing is counted then, a step is one round, and a copy moves by
-    `server_lr` times its cluster's sum over the number of all clients. server_lr: > 0. reseed: >= 0; 0 is the paper,
-    where a copy that nobody chose stays as it is and several starts are needed. Else one that fewer than `least` chose
-    begins anew near the most chosen one, moved by noise of this share of its root mean square (`fl.copies.begun_anew`);
-    all clients must be asked then, for one whose clients were not drawn would lose its model.
+    """Clustered federated learning: k models, and every client trains the one that fits its data best (Ghosh et
+    al., NeurIPS 2020, Algorithm 1). Which one a client chose stays hidden inside the sum. A step takes two rounds,
+    one that counts the choices and one that sums the updates.
 
-        strategy = IFCA(4, reseed=0.01)
-        result = Federation(make, loaders, strategy=strategy, privacy=[SecAggPlus()]).fit(rounds=60)   # 30 steps
-        result.model.copies[0], losses_of(result.model, loader)
+    - clusters: models, k >= 2 (default: 2).
+    - least: fewest clients of a cluster that send, >= 2; or 0 beside noise on clients' updates, and only there:
+      nothing is counted then, a step is one round, and a model moves by its cluster's sum over the number of all
+      clients (default: 3).
+    - server_lr: factor on a cluster's mean difference, > 0 (default: 1).
+    - reseed: >= 0. With 0, as in the paper, a model that nobody chose stays, and several starts are needed. Above
+      0, a model that fewer than `least` chose begins anew near the most chosen one, with noise of this share of its
+      root mean square; every round must then ask all clients (default: 0).
+
+    Raises Misuse for a value out of range, and before round 1 for a reseed where not all clients are asked;
+    StackError for least=0 without a layer that noises updates.
+
+        strategy = IFCA(2, least=2, reseed=0.01)
+        result = Federation(make, loaders, strategy=strategy, privacy=[SecAggPlus()]).fit(rounds=4)   # two steps
+        result.model.copies[0], fl.copies.losses_of(result.model, loaders["a"])
     """
 
     name: ClassVar[str] = "ifca"

@@ -28,15 +28,22 @@ WEIGHT = "weight"
 
 
 class RFA(Stepped):
-    """A geometric median in place of the mean. It withstands clients that train on wrong data, fewer than half of them;
-    nothing proves that a client computes its distance as told.
+    """The geometric median of the clients' models in place of their mean (Pillutla, Kakade and Harchaoui, IEEE TSP
+    2022, Algorithm 2). It withstands wrong training data at fewer than half of the clients; nothing proves that a
+    client computes its distance as told.
 
-    radius: > 0, in the update's L2 norm: within it a client counts in full, beyond it pulls by that much, in whatever
-    direction; about a tenth of a usual update. iterations: rounds of a step, from 1. damped: divide by all clients and
-    not by the sum of the weights: smaller steps to the same median, and nothing but one vector of norm at most `radius`
-    to protect, which `ClientDP(clip=radius)` and `DistributedDP` then never clip.
+    - radius: L2 norm, > 0: an update counts in full within it, and pulls by this much beyond; about a tenth of a
+      usual update's norm (default: 0.5).
+    - iterations: rounds of a step, >= 1. From 2 on an update leaves its client again, which policies must allow
+      (default: 3).
+    - damped: divide by the number of clients, not by the sum of weights. Steps are smaller, and all that is sent is
+      one vector of norm <= radius, which `ClientDP(clip=radius)` and `DistributedDP` then never clip (default:
+      False).
 
-        Federation(make, loaders, strategy=RFA(0.5), privacy=[SecAggPlus()], policy=Policy(allow_resend=True))
+    Raises Misuse for a value out of range.
+
+        policy = Policy(allow_resend=True)
+        Federation(make, loaders, strategy=RFA(0.5), privacy=[SecAggPlus()], policy=policy).fit(rounds=3)
     """
 
     name: ClassVar[str] = "rfa"

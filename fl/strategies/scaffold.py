@@ -34,11 +34,19 @@ GRADIENTS = (
 
 
 class Scaffold(FedAvg):
-    """FedAvg with control variates at server and clients; its fixed point is the optimum of the clients' equal mean.
+    """FedAvg with control variates at server and clients (Karimireddy et al., ICML 2020, Algorithm 1). Its fixed
+    point is the optimum of the clients' equal mean.
 
-    option: 1 (one more pass for the gradient at x) or 2. control_clip: public bound on a round's change of a control
-    variate, > 0: on each coordinate, and on its L2 norm beside a layer that clips. server_lr as FedAvg; weighted:
-    whether updates count by examples (control variates never do).
+    - option: how a client renews its control variate: 1 (one more pass, the gradient at the broadcast model) or 2
+      (from the steps that it took; default).
+    - control_clip: public bound on a round's change of a control variate, > 0: on each coordinate, and on its L2
+      norm beside a layer that clips (default: 1).
+    - server_lr: factor on the mean difference, > 0 (default: 1, the plain mean).
+    - weighted: whether updates count by their clients' examples; control variates never do (default: False).
+
+    Raises Misuse for a value out of range, and before round 1 for an optimizer other than `torch.optim.SGD`.
+
+        Federation(make, loaders, strategy=Scaffold(), privacy=[SecAggPlus()]).fit(rounds=2)
     """
 
     name: ClassVar[str] = "scaffold"

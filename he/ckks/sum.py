@@ -35,16 +35,23 @@ from protocols.summation import IntVector, representatives
 
 
 class CKKSSum(HomomorphicSum):
-    """A secure sum by CKKS with coefficient packing.
+    """A secure sum by CKKS with coefficient packing (Cheon et al., ASIACRYPT 2017), through SEAL. The sum is exact,
+    but with probability 2^-128 per session.
 
-    arrangement: `KeyHolder()` (default), `SharedByClients()`, or their names "keyholder" and "shared".
-    Threshold CKKS is not offered: docs/ckks.md says why. min_survivors: fewest contributions that are ever
-    opened, 2 or more (default: more than half of the session's clients). key: the clients' shared key for
-    `SharedByClients`, or the path of its file; the server's instance has none. Without one, an instance makes
-    its own for the simulated parties of one process; parties that were set up apart then open nothing. identity,
-    roster: this party's signing key, and the verified roster of all clients and of the key holder, by the name that
-    the arrangement gives it; then every key that the server relays is signed. Raises Misuse for options that do not
-    fit.
+    - arrangement: who opens: `KeyHolder()` (default) or `SharedByClients()`, or "keyholder", "shared". There is no
+      threshold key: docs/ckks.md says why.
+    - min_survivors: fewest contributions that are ever opened, >= 2 (default: None, more than half of the clients).
+    - key: for SharedByClients, the clients' `he.ckks.SharedKey` or the path of its file; the server has none
+      (default: None, one for parties that are simulated in this process).
+    - identity: this party's signing key, beside `roster` (default: None).
+    - roster: the verified roster of all clients and of the key holder; the keys that the server relays are then
+      signed (default: None).
+
+    Raises Misuse for options that do not fit each other, StoreError for a key file that cannot be read, and
+    CapacityError, when a session is made, for a sum that no parameters carry.
+
+        outcome = simulate(CKKSSum(), {"a": [1, 2], "b": [3, 4], "c": [5, 6]})
+        outcome.total   # array([ 9, 12])
     """
 
     name = "ckks"

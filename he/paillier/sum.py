@@ -44,19 +44,27 @@ Given = Key | SecretKey
 
 
 class PaillierSum(HomomorphicSum):
-    """Exact sums by Paillier encryption: clients encrypt, the server adds, and who opens is the
-    `arrangement`.
+    """An exact secure sum by Paillier encryption (Paillier, EUROCRYPT 1999; threshold keys: Damgard and Jurik, PKC
+    2001): clients encrypt, the server adds, and the `arrangement` opens.
 
-    arrangement: `Threshold(t, n)` (the given key's, else 3 of 4), `KeyHolder()` or `SharedByClients()`, or
-    their names on the command line, with the dealer that a given key names. key_bits: 3072, or 2048 by
-    choice; fewer are refused. keys: this process' keys, one or several shares of one, or the path of a key
-    file (`he.paillier.make`, `save`, `from_phe`); left out, all parties are simulated in this process with
-    keys made at first use, and the statement says so.
-    exponent_bits: see `Randomisers`; fewer than half the modulus' length rest on a further assumption,
-    which the statement names. min_survivors: fewest contributions that are ever opened, 2 or more (default:
-    more than half of the session's clients). identity, roster: this client's signing key and the verified roster of all
-    clients' keys; decryptors and holders then open signed contributions only. Raises Misuse for options
-    that do not fit.
+    - arrangement: who opens: `Threshold(t, n)`, `KeyHolder()` or `SharedByClients()`, or their names on the command
+      line (default: None, the given key's, else 3 of 4).
+    - key_bits: of the modulus, even, 2048 or more (default: 3072).
+    - keys: this process' key, several shares of one key, or the path of a key file (`he.paillier.make`, `save`,
+      `from_phe`). Without keys all parties are simulated in this process, with keys made at first use (default:
+      None).
+    - exponent_bits: of a randomiser's secret exponent, >= 256; below half the modulus' length they rest on a
+      further assumption, which the statement names (default: None, half the modulus' length, or the whole and 128
+      for a foreign key).
+    - min_survivors: fewest contributions that are ever opened, >= 2 (default: None, more than half of the clients).
+    - identity: this client's signing key, beside `roster` (default: None).
+    - roster: the verified roster of all clients' keys; only signed contributions are then opened (default: None).
+
+    Raises Misuse for options that do not fit each other, StoreError for a key file that cannot be read, and
+    CapacityError, when a session is made, for a sum that the modulus does not carry.
+
+        outcome = simulate(PaillierSum(KeyHolder(), key_bits=2048), {"a": [1, 2], "b": [3, 4], "c": [5, 6]})
+        outcome.total   # array([ 9, 12])
     """
 
     name = "paillier"
