@@ -8,7 +8,7 @@ import time
 from logging import WARNING
 from typing import Any
 
-from flwr.app import Message
+from flwr.app import Message, RecordDict
 
 from fl.coordinator import Coordinator
 from fl.flower.compat import failure_of, log
@@ -65,7 +65,7 @@ class GridArrivals:
         self.pending = {mid: name for mid, name in self.pending.items() if name != client}
         self.done = [name for name in self.done if name != client]
 
-    def _request(self, client: str) -> Sent:
+    def _request(self, client: str) -> Sent[RecordDict]:
         """Return the newest model with the chain that it is a link of."""
         coordinator, buffers = self.coordinator, self.coordinator.setup.strategy.buffers
         if coordinator.run is None or buffers is None:
@@ -75,7 +75,7 @@ class GridArrivals:
         run = RunHeader.of(coordinator.run)
         terms = RoundTerms(origin, run, buffers.over + 1, manifest=manifest)
         request = sessionless(WORK, client, self.server.header(terms))
-        return Sent(request, shown=self.server.show(reference.shown, origin.layout, None))
+        return Sent(request, shown=self.server.show(reference.shown, origin.layout))
 
     def _take(self, reply: Message) -> None:
         client = self.pending.pop(reply.metadata.reply_to_message_id, None)

@@ -33,11 +33,12 @@ PATIENCE, LONGEST = 4, 3600.0
 """How many times the seconds of a trip a busy federation is given, and the seconds that no trip outlasts by that."""
 
 
-class GridParty(ServerParty):
+class GridParty(ServerParty[RecordDict]):
     """The server of one run over a grid.
 
     roster: signed and verified, or None: clients are then called what nodes say, where `names` are the clients of a
-    federation, else by Flower's node ids. poll: seconds between two looks for replies.
+    federation, else by Flower's node ids. poll: seconds between two looks for replies. config: what every node is shown
+    beside the model.
     """
 
     def __init__(
@@ -54,25 +55,30 @@ class GridParty(ServerParty):
         super().__init__(protocol, store, roster, identity, log, layout)
         self.grid, self.poll, self.names = grid, poll, names
         self._said, self._silent = dict[Node, str](), dict[Node, float]()
+        self.config: ConfigRecord | None = None
         self._slowest, self._unanswered = 0.0, dict[str, tuple[str, float]]()
 
     @property
     def simulated(self) -> bool:
         return is_simulated(self.grid)
 
-    def show(self, arrays: Tree, layout: ModelLayout, config: ConfigRecord | None) -> RecordDict:
+    def show(self, arrays: Tree, layout: ModelLayout) -> RecordDict:
         shown = RecordDict({layout.arrays: arrays_of(arrays)})
-        if config is not None:
-            shown[layout.config] = config
+        if self.config is not None:
+            shown[layout.config] = self.config
         return shown
 
-    def message(self, node: Node, sent: Sent, seconds: float, group: str) -> Message:
+    def message(self, node: Node, sent: Sent[RecordDict], seconds: float, group: str) -> Message:
         """Return a signed request as it travels."""
         records = {**(sent.shown or {}), **pack(sent.request, sent.frames, self.identity)}
         return Message(RecordDict(records), int(node), "train", ttl=seconds, group_id=group)
 
     def ask(
-        self, requests: Mapping[Node, Sent], seconds: float, group: str, enough: Enough = lambda: True
+        self,
+        requests: Mapping[Node, Sent[RecordDict]],
+        seconds: float,
+        group: str,
+        enough: Enough = lambda: True,
     ) -> Iterator[Reply]:
         """As `ServerParty.ask`. It waits longer than `seconds`, up to `PATIENCE` times as long, where the slowest
         answer took more than half of that the last time, or until the caller has `enough`. An answer that comes later
@@ -134,10 +140,12 @@ class GridParty(ServerParty):
     def _by_name(self) -> dict[Node, str]:
         """Return the nodes by the names they say; each is asked once, and one that is silent again after a while."""
         present = [int(node) for node in self.grid.get_node_ids()]
-        request, now = Sent(sessionless(HELLO, "", None)), time.monotonic()
+        request, now = Sent[RecordDict](sessionless(HELLO, "", None)), time.monotonic()
         for node in [n for n, until in self._silent.items() if n not in present or now >= until]:
             del self._silent[node]
-        strangers: dict[Node, Sent] = {n: request for n in present if n not in {*self._said, *self._silent}}
+        strangers: dict[Node, Sent[RecordDict]] = {
+            n: request for n in present if n not in {*self._said, *self._silent}
+        }
         self._silent.update(dict.fromkeys(strangers, now + SILENT_SECONDS))
         for reply in self.ask(strangers, HELLO_SECONDS, HELLO) if strangers else ():
             del self._silent[reply.node]

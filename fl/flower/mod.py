@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from flwr.app import Context, Message, MessageType
+from flwr.app import Context, Message, MessageType, RecordDict
 from flwr.clientapp import ClientApp
 
 from fl.flower.compat import ClientAppCallable, Mod, in_simulation, log, refusal
@@ -107,7 +107,7 @@ class _PrivacyMod:
         return answered(message, own, lambda arrays: Part(stack, work))
 
 
-def answered(message: Message, own: Site, part_of: Callable[[str], Part]) -> Message:
+def answered(message: Message, own: Site, part_of: Callable[[str], Part[RecordDict]]) -> Message:
     """Return a node's protected reply. Raises what `NodeParty.answer` does."""
     if (kind := message.metadata.message_type) != MessageType.TRAIN:  # no signature covers it
         raise ProtocolViolation(f"expected a message of type 'train', got {kind!r}", "server")

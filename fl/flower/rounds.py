@@ -132,7 +132,7 @@ class ProtectedRounds:
         directory = self.server.connected()
         asked = {name: m for node, m in messages.items() if (name := directory.name_of(node)) is not None}
         reference = reference_of(like(tree_of(model), self.schema), schema=self.schema)
-        self.engine.config, self.engine.timeout = config, timeout
+        self.server.config, self.engine.timeout = config, timeout
         moves: list[Tree] = []
         try:
             broadcast = self._open(directory, tuple(sorted(asked)), reference, config)

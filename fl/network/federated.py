@@ -5,7 +5,7 @@ What does not belong here: a framework's messages, checks of a node (`node_party
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic
 
 import torch
 from numpy.typing import NDArray
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from fl.computation import LocalComputation
 from fl.coordinator import Coordinator
 from fl.federation_setup import FederationSetup
-from fl.network.messages import Header
+from fl.network.messages import Header, Shown
 from fl.network.node_party import Part
 from fl.network.prepared import Prepared
 from fl.round import Broadcast, RunHeader, Tree
@@ -26,11 +26,11 @@ from protocols.session import Session
 from protocols.store import Store
 from protocols.updates import flatten
 
-Read = Callable[[Any, str], Tree]
+Read = Callable[[Shown, str], Tree]
 """How a framework reads the arrays that travelled under a name. Raises PeerError for what came besides them."""
 
 
-def part_of(setup: FederationSetup, read: Read, evaluates: bool) -> Part:
+def part_of(setup: FederationSetup, read: Read[Shown], evaluates: bool) -> Part[Shown]:
     """Return a node's part in a round: training, or the evaluation that its federation was given.
 
     Raises PolicyRefusal for an evaluation in a federation that has none.
@@ -45,10 +45,10 @@ def part_of(setup: FederationSetup, read: Read, evaluates: bool) -> Part:
     return Part(own.stack, EvaluatingWork(own, setup, held, read), own.policy or setup.policy)
 
 
-class FederatedWork:
+class FederatedWork(Generic[Shown]):
     """A client's part in a federation's round: the federation's own broadcast and training, on this node's data."""
 
-    def __init__(self, setup: FederationSetup, read: Read) -> None:
+    def __init__(self, setup: FederationSetup, read: Read[Shown]) -> None:
         self.setup, self.read = setup, read
 
     @functools.cached_property
@@ -56,7 +56,7 @@ class FederatedWork:
         """Made when it is needed: most messages need no model."""
         return Coordinator(self.setup)
 
-    def shown(self, header: Header, content: Any) -> dict[str, NDArray[Any]]:
+    def shown(self, header: Header, content: Shown) -> dict[str, NDArray[Any]]:
         """Return the model, from what was sent of it. What no round changes is as this node made it; the session's
         digest is over all of it. Raises WireError for another federation's.
         """
@@ -65,7 +65,7 @@ class FederatedWork:
             raise WireError("the model that was sent is not this federation's")
         return {**own.tree, **sent}
 
-    def open(self, header: Header, session: Session, content: Any) -> Broadcast:
+    def open(self, header: Header, session: Session, content: Shown) -> Broadcast:
         """Open the round for oneself."""
         coordinator, terms, shown = self.coordinator, header.terms, self.shown(header, content)
         # its own: another one is refused with the terms
@@ -77,7 +77,7 @@ class FederatedWork:
         told = terms.public.public(), shown, terms.name, terms.manifest
         return coordinator.open(terms.number, session.roster, *told)
 
-    def prepare(self, header: Header, name: str, store: Store, content: Any) -> None:
+    def prepare(self, header: Header, name: str, store: Store, content: Shown) -> None:
         """Train on a model that a buffer will ask for: a link of the run's chain, and the one that is named for us."""
         terms, coordinator, shown = header.terms, self.coordinator, self.shown(header, content)
         run, manifest = coordinator.planned(terms.run.rounds), terms.manifest
@@ -103,19 +103,19 @@ class FederatedWork:
         return kind(self.setup, self.coordinator.model)(broadcast, own)
 
 
-class EvaluatingWork(FederatedWork):
+class EvaluatingWork(FederatedWork[Shown]):
     """A client's part in an evaluation: the federation's model, which was sent, on the evaluation's data of this node.
 
     setup: of the round that evaluates. trained: the federation's own. held: takes the model.
     """
 
     def __init__(
-        self, setup: FederationSetup, trained: FederationSetup, held: torch.nn.Sequential, read: Read
+        self, setup: FederationSetup, trained: FederationSetup, held: torch.nn.Sequential, read: Read[Shown]
     ) -> None:
         super().__init__(setup, read)
         self.trained, self.held = trained, held
 
-    def shown(self, header: Header, content: Any) -> dict[str, NDArray[Any]]:
+    def shown(self, header: Header, content: Shown) -> dict[str, NDArray[Any]]:
         """Return where the round's own vector starts, which no one sends; the session binds the model."""
         own = FederatedWork(self.trained, self.read)
         own.coordinator.take(own.shown(header, content))

@@ -9,12 +9,15 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from math import inf
+from typing import TypeVar
 
 from fl.round.terms import RoundTerms
 from protocols.codec import Record
 from protocols.errors import Misuse, WireError
 from protocols.identity import Identity, verify
 
+Shown = TypeVar("Shown")
+"""A model as it travels: a framework's own type."""
 VERSION = 8
 HELLO, WORK, START, STEP, CLOSE = "hello", "work", "start", "step", "close"
 EVALUATED = "evaluated"

@@ -7,8 +7,9 @@ What belongs here: what everything that runs over a network shares of a sum. Wha
 import time
 from collections.abc import Callable, Sequence
 from logging import WARNING
-from typing import Any
+from typing import Generic
 
+from fl.network.messages import Shown
 from fl.network.server_party import ServerParty
 from fl.network.server_state import LOST
 from fl.network.trips import SumOverNetwork
@@ -36,24 +37,23 @@ PATIENCE = 2
 Begun = Callable[[RunFacts, Session], None]
 
 
-class NetworkEngine:
+class NetworkEngine(Generic[Shown]):
     """Carries sums over a network (`fl.round.Engine`).
 
     timeout: seconds per message trip. said: what the statement must say besides. awaited: how many clients a trip waits
-    for, where more are asked than are needed (None: all). config: what every node is shown beside the model, as the
-    framework has it; shown: in place of it (default: the reference). begun: called with every session before anything
+    for, where more are asked than are needed (None: all). shown: what nodes are shown in place of the
+    reference. begun: called with every session before anything
     of it is asked for.
     """
 
     def __init__(
         self,
-        server: ServerParty,
+        server: ServerParty[Shown],
         timeout: float,
         said: Callable[[], Sequence[str]] = tuple,
         awaited: int | None = None,
     ) -> None:
         self.server, self.timeout, self.said, self.awaited = server, timeout, said, awaited
-        self.config: Any = None
         self.shown: Tree | None = None
         self.begun: Begun = lambda run, session: None
         self.clock = time.perf_counter
@@ -72,7 +72,7 @@ class NetworkEngine:
     def memory(self) -> bytes | None:
         return self.server.recall()
 
-    def beside(self, secure_sum: SecureSum, shown: Tree) -> "NetworkEngine":
+    def beside(self, secure_sum: SecureSum, shown: Tree) -> "NetworkEngine[Shown]":
         """Carries evaluations: nodes are shown the model, and sum what their data says of it. A round of its own number
         was never interrupted."""
         other = NetworkEngine(self.server.beside(secure_sum), self.timeout, self.said)
@@ -122,7 +122,7 @@ class NetworkEngine:
                 self._say(driver)
         return Summed(total.total, tuple(broadcast.clients[i] for i in total.survivors))
 
-    def _total(self, driver: SumOverNetwork, session: Session) -> Total:
+    def _total(self, driver: SumOverNetwork[Shown], session: Session) -> Total:
         try:
             total = driver.run()
         except Aborted as error:
@@ -139,27 +139,27 @@ class NetworkEngine:
         self._spent_rounds = 0
         return total
 
-    def _content(self, broadcast: Broadcast) -> Callable[[str], Any]:
+    def _content(self, broadcast: Broadcast) -> Callable[[str], Shown]:
         """Return what gives the model that a party is shown, as it travels; made once per model."""
-        made: dict[bytes, Any] = {}
+        made: dict[bytes, Shown] = {}
 
-        def content(name: str) -> Any:
+        def content(name: str) -> Shown:
             reference, layout = broadcast.shown_to(name).reference, broadcast.terms.origin.layout
             if reference.digest not in made:
                 arrays = reference.shown if self.shown is None else self.shown
-                made[reference.digest] = self.server.show(arrays, layout, self.config)
+                made[reference.digest] = self.server.show(arrays, layout)
             return made[reference.digest]
 
         return content
 
-    def _say(self, driver: SumOverNetwork) -> None:
+    def _say(self, driver: SumOverNetwork[Shown]) -> None:
         if driver.resent:
             self.server.log(WARNING, "sent an update a second time: %s", ", ".join(sorted(driver.resent)))
         for name, why in sorted(driver.refusals.items()):
             self.server.log(WARNING, "%s took no part to the end: %s", name, why)
 
 
-def _costs(driver: SumOverNetwork, asked: int) -> SumCosts:
+def _costs(driver: SumOverNetwork[Shown], asked: int) -> SumCosts:
     trips = tuple(driver.trips)
     train = sum(t.train for t in trips)
     seconds = {

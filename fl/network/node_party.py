@@ -8,9 +8,9 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from logging import ERROR, getLogger
-from typing import Any
+from typing import Generic
 
-from fl.network.messages import CLOSE, EVALUATED, HELLO, START, VERSION, WORK, Answer, Header, Request
+from fl.network.messages import CLOSE, EVALUATED, HELLO, START, VERSION, WORK, Answer, Header, Request, Shown
 from fl.network.node_work import NodeWork
 from fl.network.site import Site, session_key
 from fl.round.party import RoundParty
@@ -43,30 +43,30 @@ IN_CLEAR = "no secure sum is listed for this: the server reads what this node se
 
 
 @dataclass(frozen=True)
-class Part:
+class Part(Generic[Shown]):
     """What a node plays in a session: its layers, its work, and the app's policy, where its own files say nothing."""
 
     stack: Stack
-    work: NodeWork
+    work: NodeWork[Shown]
     policy: Policy | None = None
 
 
-class NodeParty:
+class NodeParty(Generic[Shown]):
     """One node while it answers one message. Raises PolicyRefusal, PeerError, StoreError or Misuse instead of
     answering. part_of: gives the part by the name of the record that the model travels under.
     """
 
-    def __init__(self, site: Site, part_of: Callable[[str], Part]) -> None:
+    def __init__(self, site: Site, part_of: Callable[[str], Part[Shown]]) -> None:
         self.site, self.part_of = site, part_of
         self.own: RoundParty | None = None
 
-    def _take_part(self, arrays: str) -> tuple[RoundParty, NodeWork]:
+    def _take_part(self, arrays: str) -> tuple[RoundParty, NodeWork[Shown]]:
         site, part = self.site, self.part_of(arrays)
         demands = site.policy(part.stack.secure_sum, part.policy)
         self.own = RoundParty(site.name, site.store, site.ledger, demands, part.stack)
         return self.own, part.work
 
-    def answer(self, request: Request, frames: list[bytes], shown: Any) -> tuple[Answer, list[bytes]]:
+    def answer(self, request: Request, frames: list[bytes], shown: Shown) -> tuple[Answer, list[bytes]]:
         """Return the answer to a request and its frames. shown: what came with it of a model."""
         began = time.perf_counter()
         expire(self.site.store, time.time())
@@ -91,7 +91,7 @@ class NodeParty:
         facts = request.context, request.stage, self.site.name, seconds, *spent
         return Answer(VERSION, *facts, frames=len(out)), [f.to_wire() for f in out]
 
-    def _work(self, header: Header, shown: Any) -> None:
+    def _work(self, header: Header, shown: Shown) -> None:
         """Check the model and the chain that it is a link of, train on it, and keep what comes of it."""
         site, origin, manifest = self.site, header.terms.origin, header.terms.manifest
         site.require_role("client")
@@ -103,7 +103,7 @@ class NodeParty:
             manifest.chain.require_signed(origin.scope, site.server_key)
         work.prepare(header, site.name, site.store, shown)
 
-    def _start(self, request: Request, shown: Any) -> None:
+    def _start(self, request: Request, shown: Shown) -> None:
         """Check everything that can be checked, then train, then begin the session."""
         header, site = _header(request), self.site
         claimed, origin = Session.decode(header.session), header.terms.origin

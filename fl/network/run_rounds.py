@@ -11,6 +11,7 @@ from typing import Any, Protocol, Self
 from fl import checkpoint
 from fl.coordinator import Coordinator
 from fl.federation_setup import FederationSetup
+from fl.network.messages import Shown
 from fl.network.network_engine import NetworkEngine
 from fl.network.server_party import ServerParty
 from fl.network.server_state import OVER
@@ -42,7 +43,7 @@ class Federated(Protocol):
 
 def run_rounds(
     playing: Federated,
-    server: ServerParty,
+    server: ServerParty[Shown],
     rounds: int,
     timeout: float,
     on_round: OnRound | None = None,

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from logging import INFO, WARNING
 from pathlib import Path
-from typing import Any, Self
+from typing import Generic, Self
 
 from fl.network.directory import Directory, Node
-from fl.network.messages import CLOSE, EVALUATED, Answer, Header, Request, sessionless
+from fl.network.messages import CLOSE, EVALUATED, Answer, Header, Request, Shown, sessionless
 from fl.network.server_state import ServerFacts
 from fl.round import ModelLayout, Origin, RoundTerms, RunHeader, Tree
 from protocols.errors import Misuse
@@ -32,12 +32,12 @@ Enough = Callable[[], bool]
 
 
 @dataclass(frozen=True)
-class Sent:
+class Sent(Generic[Shown]):
     """A request with its frames. shown: the model as it travels, with the first request of a session."""
 
     request: Request
     frames: list[bytes] = field(default_factory=list, repr=False)
-    shown: Any = field(default=None, repr=False)
+    shown: Shown | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def server_files(
     return store, None if signed is None or authority is None else signed.verified(authority)
 
 
-class ServerParty(ABC):
+class ServerParty(ABC, Generic[Shown]):
     """The server of one run; a framework makes it able to send. head: the record's last head (64 hexadecimal digits).
     late: after how many seconds a node's answer came too late, which it is to be told.
 
@@ -146,12 +146,12 @@ class ServerParty(ABC):
         """Whether this machine plays every node."""
 
     @abstractmethod
-    def show(self, arrays: Tree, layout: ModelLayout, config: Any) -> Any:
-        """Return a model as it travels. config: what every node is shown beside it."""
+    def show(self, arrays: Tree, layout: ModelLayout) -> Shown:
+        """Return a model as it travels, with what every node is shown beside it."""
 
     @abstractmethod
     def ask(
-        self, requests: Mapping[Node, Sent], seconds: float, group: str, enough: Enough = lambda: True
+        self, requests: Mapping[Node, Sent[Shown]], seconds: float, group: str, enough: Enough = lambda: True
     ) -> Iterator[Reply]:
         """Send one message each to some nodes, signed by this server; yield the replies as they arrive, at most one per
         node. It ends when all are there or `seconds` have passed; an engine may wait longer, within a bound, until
@@ -190,7 +190,7 @@ class ServerParty(ABC):
         terms = RoundTerms(self.origin(over), RunHeader.of(run), number=0 if whole else run.rounds)
         directory, header = self.connected(), self.header(terms)
         clients = directory.clients.items()
-        requests = {node: Sent(sessionless(CLOSE, name, header)) for name, node in clients}
+        requests = {node: Sent[Shown](sessionless(CLOSE, name, header)) for name, node in clients}
         replies = self.ask(requests, timeout, CLOSE)
         kept = {directory.name_of(reply.node) for reply in replies if reply.failure is None}
         return tuple(sorted(name for name in kept if name))

@@ -7,10 +7,10 @@ does not: what is summed, strategies.
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Generic
 
 from fl.network.directory import Directory, Node
-from fl.network.messages import START, STEP, VERSION, Answer, Header, Request
+from fl.network.messages import START, STEP, VERSION, Answer, Header, Request, Shown
 from fl.network.server_party import Reply, Sent, ServerParty
 from fl.network.server_state import AskedRound
 from fl.round import Trip
@@ -23,23 +23,23 @@ from protocols.randomness import SystemRandom
 from protocols.session import Session
 from protocols.summation import Total
 
-Contents = dict[Node, Sent]
+Contents = dict[Node, Sent[Shown]]
 """What each node is sent."""
 
 
 @dataclass
-class SumOverNetwork:
+class SumOverNetwork(Generic[Shown]):
     """Drives one session. content: the model as it travels, by a party's name, for its first request. timeout: seconds
     per trip. awaited: how many clients a trip waits for (None: all); who answers later is left out.
 
     refusals: party name -> why it did not take part, or not to the end. resent: who declared to send an update again.
     """
 
-    server: ServerParty
+    server: ServerParty[Shown]
     directory: Directory
     session: Session
     header: Header
-    content: Callable[[str], Any]
+    content: Callable[[str], Shown]
     timeout: float
     awaited: int | None = None
     refusals: dict[str, str] = field(default_factory=dict)
@@ -111,11 +111,11 @@ class SumOverNetwork:
                     "next one"
                 )
 
-    def _requests(self, stage: str, outbox: tuple[Frame, ...]) -> tuple[Contents, dict[Node, Party]]:
+    def _requests(self, stage: str, outbox: tuple[Frame, ...]) -> tuple[Contents[Shown], dict[Node, Party]]:
         frames: dict[Party, list[bytes]] = {}
         for frame in outbox:
             frames.setdefault(frame.recipient, []).append(frame.to_wire())
-        contents: Contents = {}
+        contents: Contents[Shown] = {}
         nodes: dict[Node, Party] = {}
         for party, wire in frames.items():
             found = self.directory.find(party, self.session.roster)
@@ -127,7 +127,7 @@ class SumOverNetwork:
             contents[node] = self._pack(stage, party, found[0], wire, self.server.late.pop(node, 0.0))
         return contents, nodes
 
-    def _pack(self, stage: str, party: Party, name: str, frames: list[bytes], late: float) -> Sent:
+    def _pack(self, stage: str, party: Party, name: str, frames: list[bytes], late: float) -> Sent[Shown]:
         first = party not in self._begun
         self._begun.add(party)
         kind, header = (START, self.header) if first else (STEP, None)

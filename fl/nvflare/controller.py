@@ -11,7 +11,6 @@ from contextlib import suppress
 from functools import partial
 from logging import ERROR
 from queue import Empty, SimpleQueue
-from typing import Any
 
 from nvflare.apis.client import Client
 from nvflare.apis.controller_spec import ClientTask, Task, TaskCompletionStatus
@@ -28,7 +27,7 @@ from fl.network.run_rounds import run_rounds
 from fl.network.server_party import Enough, Reply, Sent, ServerParty, server_files
 from fl.network.site import Site
 from fl.nvflare.compat import simulates
-from fl.nvflare.messages import TASK, arrays_of, failure_of, pack, unpack_answer
+from fl.nvflare.messages import TASK, Arrays, arrays_of, failure_of, pack, unpack_answer
 from fl.nvflare.own_site import federation_of, own_site
 from fl.round import ModelLayout, Tree
 from fl.round.result import require_total
@@ -85,7 +84,7 @@ class PrivateController(Controller):  # type: ignore[misc]  # nvflare has no typ
         require_total(run_rounds(playing, server, self.rounds, self.timeout).history)
 
 
-class TaskParty(ServerParty):
+class TaskParty(ServerParty[Arrays]):
     """The server of one run, which reaches its clients by NVFlare's tasks.
 
     Who answered is the client that NVFlare gives with the task, whose connection it authenticated; what a message says
@@ -114,7 +113,7 @@ class TaskParty(ServerParty):
     def simulated(self) -> bool:
         return self.played_here
 
-    def show(self, arrays: Tree, layout: ModelLayout, config: Any) -> Any:
+    def show(self, arrays: Tree, layout: ModelLayout) -> Arrays:
         return arrays_of(layout.arrays, arrays)
 
     def look(self) -> Directory:
@@ -127,7 +126,7 @@ class TaskParty(ServerParty):
         return from_roster(self.roster, {name: name for name in present if name in members}, present)
 
     def ask(
-        self, requests: Mapping[Node, Sent], seconds: float, group: str, enough: Enough = lambda: True
+        self, requests: Mapping[Node, Sent[Arrays]], seconds: float, group: str, enough: Enough = lambda: True
     ) -> Iterator[Reply]:
         """As `ServerParty.ask`; it waits no longer. Raises SecAggError once the job is aborted."""
         arrived: Arrived = SimpleQueue()
@@ -163,7 +162,7 @@ class TaskParty(ServerParty):
         if self.abort.triggered:
             raise SecAggError("the job was aborted")
 
-    def _send(self, name: str, sent: Sent, arrived: Arrived, seconds: float) -> Task:
+    def _send(self, name: str, sent: Sent[Arrays], arrived: Arrived, seconds: float) -> Task:
         """Send one client its own task, with data that nobody else is sent and nothing changes later."""
 
         def received(client_task: ClientTask, fl_ctx: FLContext) -> None:

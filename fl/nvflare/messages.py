@@ -3,8 +3,6 @@
 What does not belong here: what they say (`fl.network.messages`), sending.
 """
 
-from typing import Any
-
 from nvflare.apis.shareable import Shareable
 
 from fl.network.messages import Answer, Body, Frames, Request, check, sealed
@@ -13,11 +11,13 @@ from fl.round import Tree
 from protocols.errors import WireError
 from protocols.identity import Identity
 
+Arrays = dict[str, dict[str, bytes]]
+"""A model as it travels: the arrays by the name of all of them."""
 TASK = "secagg"
 BODY, FRAMES, ARRAYS, REFUSED = "secagg.body", "secagg.frames", "secagg.arrays", "secagg.refused"
 
 
-def pack(body: Body, frames: Frames, signer: Identity | None, shown: Any = None) -> Shareable:
+def pack(body: Body, frames: Frames, signer: Identity | None, shown: Arrays | None = None) -> Shareable:
     """Return one message, signed if the sender has an identity. shown: of `arrays_of`."""
     message = Shareable()
     message[BODY], message[FRAMES] = sealed(body, frames, signer).encode(), [bytes(f) for f in frames]
@@ -55,12 +55,12 @@ def failure_of(message: Shareable) -> str | None:
     return None if why is None else str(why)[:500]
 
 
-def arrays_of(name: str, tree: Tree) -> dict[str, dict[str, bytes]]:
+def arrays_of(name: str, tree: Tree) -> Arrays:
     """Return arrays under the name by which they travel."""
     return {name: {key: npy(array) for key, array in tree.items()}}
 
 
-def read(shown: Any, name: str) -> Tree:
+def read(shown: object, name: str) -> Tree:
     """Return the arrays that came under `name`. Raises WireError for anything else beside or among them."""
     if not isinstance(shown, dict) or list(shown) != [name] or not isinstance(shown[name], dict):
         raise WireError(f"expected the model under {name!r} and nothing else")
