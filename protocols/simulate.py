@@ -66,8 +66,8 @@ class Outcome:
     blamed: tuple[str, ...] = ()
     seconds: Table = field(default_factory=dict)
     bytes: dict[str, dict[str, int]] = field(default_factory=dict)
-    refusals: dict[Any, SecAggError] = field(default_factory=dict)
-    received: dict[Any, Any] = field(default_factory=dict)
+    refusals: dict[Hashable, SecAggError] = field(default_factory=dict)
+    received: dict[Hashable, State] = field(default_factory=dict)
 
     @property
     def total(self) -> NDArray[np.int64]:
@@ -208,10 +208,6 @@ def _new_session(
     )
 
 
-def _table() -> defaultdict[str, defaultdict[str, Any]]:
-    return defaultdict(lambda: defaultdict(int))
-
-
 @dataclass
 class _Simulation:
     """The mutable middle of one simulation."""
@@ -228,10 +224,14 @@ class _Simulation:
     clock: Callable[[], float]
     states: dict[Party, State] = field(default_factory=dict)
     gone: set[Party] = field(default_factory=set)
-    late: dict[Party, Callable[[Any], Step]] = field(default_factory=dict)
+    late: dict[Party, Callable[..., Step]] = field(default_factory=dict)
     refusals: dict[Hashable, SecAggError] = field(default_factory=dict)
-    seconds: defaultdict[str, defaultdict[str, float]] = field(default_factory=_table)
-    sizes: defaultdict[str, defaultdict[str, int]] = field(default_factory=_table)
+    seconds: defaultdict[str, defaultdict[str, float]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(float))
+    )
+    sizes: defaultdict[str, defaultdict[str, int]] = field(
+        default_factory=lambda: defaultdict(lambda: defaultdict(int))
+    )
 
     # -- before the first stage --
 
@@ -257,7 +257,7 @@ class _Simulation:
             leaving[key].update(by_label[label] for label in who)
         return leaving
 
-    def enter(self, models: Mapping[Any, bytes], updates: Mapping[Any, bytes]) -> None:
+    def enter(self, models: Mapping[Hashable, bytes], updates: Mapping[Hashable, bytes]) -> None:
         """Create every party but the server; a client whose input is a function, when it is asked for the input."""
         first = self.stages[0].name
         supplied = self.protocol.takes_input_late and first != self.counting
@@ -344,7 +344,7 @@ class _Simulation:
                 for arrived in self._on_wire(answer):
                     self.driver.take(arrived)
 
-    def _begin(self, party: Party, stage: str, make: Callable[[Any], Step]) -> None:
+    def _begin(self, party: Party, stage: str, make: Callable[..., Step]) -> None:
         """Have a client's input made, outside the clock: it may train, or refuse."""
         try:
             vector = self.vectors[self.labels[party]]()

@@ -7,8 +7,8 @@ the masked vectors; with reused keys they come along with them, and are handed o
 """
 
 from bisect import bisect_left
+from collections.abc import Iterable
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,7 +42,7 @@ def whole(size: int) -> dict[str, object]:
     return {"check": lambda _, name, data: expect_whole(name, data, size)}
 
 
-def expect_opened(message: Any, name: str, data: bytes) -> None:
+def expect_opened(message: "Opened", name: str, data: bytes) -> None:
     """Raises Misuse unless `data` is shares of 16 bytes and more, of 32 at least for each owner."""
     expect_whole(name, data, 16)
     if len(data) < 32 * len(message.owners):
@@ -216,7 +216,7 @@ def masked_vector(message: Message) -> tuple[memoryview, Masked]:
         return vector, Masked.decode(bytes(4) + bytes(reader.take(reader.left)))
 
 
-def indices(clients: Any) -> Indices:
+def indices(clients: Iterable[int]) -> Indices:
     """Return an iterable of client indices as a uint32 vector."""
     return np.fromiter(clients, dtype=np.uint32)
 
@@ -231,7 +231,7 @@ def listed(clients: Indices, data: bytes) -> dict[int, bytes]:
     return dict(zip(clients.tolist(), items(data, len(data) // max(1, len(clients))), strict=True))
 
 
-def pack_bits(clients: Any, size: int) -> bytes:
+def pack_bits(clients: Iterable[int], size: int) -> bytes:
     """Return one bit per client of range(size), client 0 in the lowest bit of the first byte."""
     bits = np.zeros(size, np.uint8)
     bits[indices(clients)] = 1

@@ -5,10 +5,10 @@ What does not belong here: training, which happens when a client's input is due;
 
 from collections import Counter
 from collections.abc import Collection
-from typing import Any
 
 from fl.dropouts import Dropouts, delay
 from fl.engines.memory import Waited
+from fl.round.run_files import Json
 from fl.sampling import Participants
 
 
@@ -37,10 +37,10 @@ class Clock:
         passed, self._told = self.now - self._told, self.now
         return passed
 
-    def state(self) -> Any:
+    def state(self) -> Json:
         return {"now": self.now, "told": self._told, "done": self.done, "started": dict(self.started)}
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: Json) -> None:
         self.now, self._told, self.done = state["now"], state["told"], dict(state["done"])
         self.started = Counter(state["started"])
 

@@ -6,7 +6,6 @@ goes into a sum (`fl.round.buffers`), what a node keeps of its work (`prepared`)
 
 import time
 from logging import WARNING
-from typing import Any
 
 from flwr.app import Message, RecordDict
 
@@ -17,6 +16,7 @@ from fl.flower.messages import unpack_answer
 from fl.network.messages import WORK, sessionless
 from fl.network.server_party import Sent
 from fl.round import RoundTerms, RunHeader
+from fl.round.run_files import Json
 from protocols.errors import Misuse, PeerError
 
 
@@ -55,10 +55,10 @@ class GridArrivals:
                 time.sleep(min(self.server.poll, max(0.0, deadline - time.monotonic())))
         return self.done.pop(0)
 
-    def state(self) -> Any:
-        return None
+    def state(self) -> Json:
+        return {}
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: Json) -> None:
         """Nothing goes on: nodes are asked anew."""
 
     def _forget(self, client: str) -> None:

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from fl.round.chain import Chain
 from fl.round.manifest import LEAST_ALIKE, Manifest, Version
 from fl.round.reference import Reference, with_values
+from fl.round.run_files import Json
 from protocols.errors import Misuse, ProtocolViolation
 from protocols.identity import Identity
 from protocols.updates import Flat, Schema
@@ -35,11 +36,11 @@ class Arrivals(Protocol):
         """Return the next client that is done, None if nobody is in time."""
         ...
 
-    def state(self) -> Any:
+    def state(self) -> Json:
         """Return what `restore` takes, as JSON."""
         ...
 
-    def restore(self, state: Any) -> None:
+    def restore(self, state: Json) -> None:
         """Go on as `state` returned it."""
         ...
 
@@ -178,7 +179,7 @@ class Buffers:
 
     def state(self) -> dict[str, NDArray[Any]]:
         """Return all of it as arrays; `restore` takes them back."""
-        told: dict[str, Any] = {"working": self.working, "ready": self.ready}
+        told: Json = {"working": self.working, "ready": self.ready}
         told["arrivals"] = self.arrivals.state() if self.arrivals else None
         told |= {"turn": self._turn, "over": self.over}
         told["chain"] = [digest.hex() for digest in self.chain.digests]

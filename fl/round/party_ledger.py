@@ -8,8 +8,9 @@ the node's own: no message of a server changes what it counts.
 import hashlib
 import math
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from fl.account import DEFAULT_DELTA, PLANNED
 from protocols.errors import PolicyRefusal, RollbackDetected
@@ -17,6 +18,9 @@ from protocols.roundplan import RoundPlan
 from protocols.statement import PrivacyEvent
 from protocols.store import MemoryStore, Store
 from protocols.store.files import locked
+
+if TYPE_CHECKING:
+    from dp.ledger import Ledger
 
 LEDGER = "own.ledger"
 LOCK_SECONDS = 60.0
@@ -72,15 +76,13 @@ class PartyLedger:
             with self.store.transaction() as t:
                 t.advance(self._counter, len(ledger.entries()))  # which grew: fewer would be a copy put back
 
-    def _ledger(self) -> Any:
+    def _ledger(self) -> "Ledger":
         from dp.ledger import Ledger  # an app without DP layers never loads it
 
-        terms: dict[str, Any] = {"epsilon": math.inf, "delta": self.delta, "accountant": "rdp"}
         self.folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if self.dataset:
-            ledger = Ledger.for_dataset(self.folder, self.dataset, **terms)
-        else:
-            ledger = Ledger(self.folder / LEDGER, **terms)
+        named = partial(Ledger.for_dataset, self.folder, self.dataset)
+        made = named if self.dataset else partial(Ledger, self.folder / LEDGER)
+        ledger = made(epsilon=math.inf, delta=self.delta, accountant="rdp")
         with self.store.transaction() as t:
             known = t.counter(self._counter)
         if (found := len(ledger.entries())) < known:
@@ -97,7 +99,7 @@ class PartyLedger:
         return f"flower/account/{hashlib.sha256(place.encode()).hexdigest()}"
 
 
-def _afford(ledger: Any, event: PrivacyEvent, limit: float) -> None:
+def _afford(ledger: "Ledger", event: PrivacyEvent, limit: float) -> None:
     from dp.event_json import from_fact
 
     if (price := ledger.price_with(from_fact(event))) > limit:
