@@ -252,6 +252,11 @@ class Federation:
         return Run(rounds, self.model, self._history, *facts)
 
     @property
+    def _in_memory(self) -> MemoryEngine | None:
+        """The engine where this process plays the clients, and so has and keeps what is theirs; else their nodes do."""
+        return self.engine if isinstance(self.engine, MemoryEngine) else None
+
+    @property
     def model(self) -> Any:
         """The server's torch module as it is now: after the last round, or as it was made."""
         return self.coordinator.model
@@ -282,8 +287,8 @@ class Federation:
                 "this federation has spent what its noise was calibrated for: plan all rounds in one fit, go on with "
                 "fit(the same rounds, resume=True) from an output folder, or make another federation"
             )
-        if isinstance(self.engine, MemoryEngine):
-            self.engine.check(self.setup.strategy.name if self.setup.strategy.resends else "")
+        if self._in_memory:
+            self._in_memory.check(self.setup.strategy.name if self.setup.strategy.resends else "")
         self.coordinator.participants.require_new(resume)
         run = self.coordinator.prepare(rounds)
         empty = [
@@ -292,7 +297,7 @@ class Federation:
         ]
         for said in (*self.setup.stack.outlook(run), *empty):
             warnings.warn(said, stacklevel=3)
-        if self.setup.ledger is not None and not isinstance(self.engine, MemoryEngine):
+        if self.setup.ledger is not None and not self._in_memory:
             sample = self.coordinator.sample()  # what nodes spend may be known to them alone
             self.account.check(sample.plan.events(sample.clients[:1]))
         if resume:
@@ -307,8 +312,8 @@ class Federation:
             raise Misuse("nothing to resume: the federation was made without an output folder")
         kept = checkpoint.load_run(folder)
         made_with.same(kept.made_with, self._facts(), str(folder))
-        if kept.history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
-            self.engine.restore_clients(folder)
+        if kept.history and self.setup.keeps_state and self._in_memory:
+            self._in_memory.restore_clients(folder)
         try:
             self.coordinator.take(kept.model)
         except (RuntimeError, KeyError) as error:
@@ -346,8 +351,8 @@ class Federation:
             result = self._play(parts) if lost is None else self._count(lost, parts)
         self.coordinator.close(result)
         run = self.coordinator.run
-        if run is not None and number == run.rounds and isinstance(self.engine, MemoryEngine):
-            self.engine.over(self.coordinator.origin.scope, self.setup.stack.counted)
+        if run is not None and number == run.rounds and self._in_memory:
+            self._in_memory.over(self.coordinator.origin.scope, self.setup.stack.counted)
         return withheld(result) if self.coordinator.hidden else result
 
     def _asked(self, number: int) -> tuple[str, ...]:
@@ -355,9 +360,9 @@ class Federation:
         a node that may not refuses when it is asked.
         """
         chosen = self.coordinator.choose(number)
-        if self.setup.options.sampling != "arrivals" or not isinstance(self.engine, MemoryEngine):
+        if self.setup.options.sampling != "arrivals" or not self._in_memory:
             return chosen
-        return self.engine.coming(chosen, self.setup.stack.layers, self.coordinator.origin.scope, number)
+        return self._in_memory.coming(chosen, self.setup.stack.layers, self.coordinator.origin.scope, number)
 
     def _measure(self, result: RoundResult, hold: Callable[[], None]) -> None:
         """Evaluate the model after a round, which `hold` keeps before that, whatever an evaluation raises."""
@@ -413,10 +418,10 @@ class Federation:
         """Save a round: what simulated clients keep first, for a round that is played again rolls it back. hold: it is
         closed and not measured; over a network, its updates do not come again.
         """
-        if keeper is None or (hold and isinstance(self.engine, MemoryEngine)):
+        if keeper is None or (hold and self._in_memory):
             return
-        if history and self.setup.keeps_state and isinstance(self.engine, MemoryEngine):
-            self.engine.save_clients(keeper.files.folder)
+        if history and self.setup.keeps_state and self._in_memory:
+            self._in_memory.save_clients(keeper.files.folder)
         model, strategy = self.coordinator.reference().tree, self.setup.strategy.state()
         said = (self.statement(history), history[-1]) if history else ()
         keeper.keep(history, model, strategy, self._facts(), *said, hold=hold)
